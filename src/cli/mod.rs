@@ -1,0 +1,68 @@
+//! One file per command; this one lists them and holds the options that they share.
+
+mod devices;
+
+use clap::{Parser, Subcommand, ValueEnum};
+use scrubjay::device::{Choice, Device};
+
+/// Removes chosen training samples from a trained network without retraining it.
+#[derive(Parser)]
+#[command(name = "scrubjay", version, max_term_width = 100)]
+pub struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    Devices(devices::Args),
+}
+
+/// How a command ended when nothing failed; the number is the exit code.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Outcome {
+    /// What was asked for was done.
+    Done = 0,
+    /// A stated gate was not met, or nothing could be removed.
+    GateNotMet = 3,
+}
+
+/// Runs the command that was asked for.
+pub fn run(args: &Args) -> anyhow::Result<Outcome> {
+    match &args.command {
+        Command::Devices(args) => devices::run(args),
+    }
+}
+
+/// Where to run.
+#[derive(clap::Args)]
+pub struct DeviceArgs {
+    /// Where to run
+    #[arg(long, value_enum, default_value = "auto", value_name = "auto|cpu|cuda")]
+    device: DeviceName,
+    /// Host threads; 0 means one per available core
+    #[arg(long, default_value_t = 0, value_name = "T")]
+    threads: usize,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum DeviceName {
+    Auto,
+    Cpu,
+    Cuda,
+}
+
+impl DeviceArgs {
+    /// Opens the device and says on stderr which one it is and why.
+    pub fn open(&self) -> scrubjay::Result<Device> {
+        let choice = match self.device {
+            DeviceName::Auto => Choice::Auto,
+            DeviceName::Cpu => Choice::Cpu,
+            DeviceName::Cuda => Choice::Cuda,
+        };
+        let device = Device::open(choice, self.threads)?;
+        eprintln!("device: {} ({} threads; {})", device.name(), device.threads(), device.why());
+        Ok(device)
+    }
+}
