@@ -1,0 +1,396 @@
+//! A network: a static graph of nodes over layers.
+//!
+//! A *layer* owns a weight (and a bias) and with them its units; a *node* is one use of a layer, or an operation
+//! without units. Nodes stand in an order in which every input comes before its use; node 0 is the image. The
+//! families of [`crate::zoo`] compose networks with a [`Builder`] in *train form*, where batch norm is a node of its
+//! own; [`Network::freeze`] folds batch norm, residual and activation into the [`Epilogue`] of the layer before them.
+//! Only frozen networks have tangent passes.
+//!
+//! Activations are NHWC; weights are output-major rows, convolution `[o, r·s·c/groups]` and linear `[o, c]` alike, so
+//! that a unit is one contiguous row and its bias. PyTorch's order lives at the border only ([`Order`]).
+
+mod build;
+mod freeze;
+mod units;
+
+pub use build::{Builder, Role, Source};
+pub use units::Units;
+
+use crate::{Error, Result};
+
+macro_rules! number {
+    ($($(#[$doc:meta])* $name:ident;)*) => {$(
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub struct $name(pub u32);
+        impl $name {
+            /// The number as an index.
+            pub fn index(self) -> usize {
+                self.0 as usize
+            }
+        }
+    )*};
+}
+
+number! {
+    /// A node, numbered in execution order.
+    NodeId;
+    /// A layer, numbered in module order (the order in which PyTorch lists modules).
+    LayerId;
+    /// A parameter tensor.
+    ParamId;
+    /// A unit: one output row of a layer, numbered in module order, then by row.
+    UnitId;
+}
+
+/// What one node gives per image: `h × w` positions of `c` channels. Tokens are `1 × t`, plain features `1 × 1`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shape {
+    /// Height.
+    pub h: usize,
+    /// Width, or tokens.
+    pub w: usize,
+    /// Channels.
+    pub c: usize,
+}
+
+impl Shape {
+    /// `h × w` positions of `c` channels.
+    pub const fn new(h: usize, w: usize, c: usize) -> Shape {
+        Shape { h, w, c }
+    }
+
+    /// `h · w`.
+    pub const fn positions(self) -> usize {
+        self.h * self.w
+    }
+
+    /// `h · w · c`, the floats of one image.
+    pub const fn len(self) -> usize {
+        self.h * self.w * self.c
+    }
+
+    /// Whether there is nothing in it.
+    pub const fn is_empty(self) -> bool {
+        self.len() == 0
+    }
+}
+
+/// How a parameter's values stand in a file, against how they are kept here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Order {
+    /// The same in both.
+    Same,
+    /// The file has `[o, c, positions]` (PyTorch's filters, and a linear layer behind a flattened image);
+    /// here it is `[o, positions, c]`.
+    ChannelsLast {
+        /// Rows.
+        o: usize,
+        /// Channels within a row.
+        c: usize,
+        /// Positions (`r · s`, or `h · w`) within a row.
+        positions: usize,
+    },
+}
+
+impl Order {
+    /// Where element `i` of the file stands here.
+    pub fn kept(self, i: usize) -> usize {
+        match self {
+            Order::Same => i,
+            Order::ChannelsLast { c, positions, .. } => {
+                let (row, rest) = (i / (c * positions), i % (c * positions));
+                row * c * positions + rest % positions * c + rest / positions
+            }
+        }
+    }
+
+    /// The values of a file, in the order kept here.
+    pub fn from_stored(self, stored: &[f32]) -> Vec<f32> {
+        let mut kept = vec![0.0; stored.len()];
+        for (i, &value) in stored.iter().enumerate() {
+            kept[self.kept(i)] = value;
+        }
+        kept
+    }
+
+    /// The values kept here, in the order of a file. Also fits any whole number of rows.
+    pub fn to_stored(self, kept: &[f32]) -> Vec<f32> {
+        (0..kept.len()).map(|i| kept[self.kept(i)]).collect()
+    }
+}
+
+/// A parameter tensor.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Param {
+    /// Its name in the file.
+    pub name: String,
+    /// Its shape in the file.
+    pub shape: Vec<usize>,
+    /// How the file's order maps to `value`'s.
+    pub order: Order,
+    /// The values, in the order kept here.
+    pub value: Vec<f32>,
+    /// Whether training changes it by gradient (batch norm's running statistics are not).
+    pub trained: bool,
+}
+
+/// A layer with units: linear or convolution.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Layer {
+    /// Its module name in PyTorch's listing.
+    pub name: String,
+    /// `[o, fan_in]`.
+    pub weight: ParamId,
+    /// `[o]`.
+    pub bias: Option<ParamId>,
+    /// `o`, the number of units.
+    pub outputs: usize,
+    /// The length of a weight row.
+    pub fan_in: usize,
+}
+
+impl Layer {
+    /// Parameters of one unit: its weight row and its bias.
+    pub fn unit_len(&self) -> usize {
+        self.fan_in + usize::from(self.bias.is_some())
+    }
+}
+
+/// The geometry of a convolution; its input and output channels follow from the node and the layer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Conv {
+    /// Filter height and width.
+    pub kernel: (usize, usize),
+    /// Step in both directions.
+    pub stride: usize,
+    /// Zero padding on each side.
+    pub padding: (usize, usize),
+    /// Distance between filter taps.
+    pub dilation: usize,
+    /// Independent channel groups.
+    pub groups: usize,
+}
+
+impl Conv {
+    /// An ungrouped, undilated square convolution.
+    pub const fn square(kernel: usize, stride: usize, padding: usize) -> Conv {
+        Conv { kernel: (kernel, kernel), stride, padding: (padding, padding), dilation: 1, groups: 1 }
+    }
+}
+
+/// A pooling window.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Window {
+    /// Side of the square window.
+    pub size: usize,
+    /// Step in both directions.
+    pub stride: usize,
+    /// Padding on each side: −∞ for max, and for average zeros that count in the mean (PyTorch's default).
+    pub padding: usize,
+}
+
+/// A pointwise nonlinearity.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Activation {
+    /// max(x, 0); its derivative at 0 is 0.
+    Relu,
+    /// x Φ(x), by erf.
+    Gelu,
+    /// x σ(x).
+    Silu,
+    /// σ(x).
+    Sigmoid,
+    /// tanh(x).
+    Tanh,
+    /// log(1 + eˣ).
+    Softplus,
+}
+
+/// What a layer's node does to the layer's own output, in this order: y = act(scale · z + shift + residual).
+/// The unit's activation (method §3) is z, before any of it.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Epilogue {
+    /// Frozen batch norm: one scale and one shift per channel.
+    pub affine: Option<Affine>,
+    /// Whether the node's second input is added.
+    pub residual: bool,
+    /// The nonlinearity at the end.
+    pub activation: Option<Activation>,
+}
+
+/// A frozen map per channel.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Affine {
+    /// `[c]`.
+    pub scale: Vec<f32>,
+    /// `[c]`.
+    pub shift: Vec<f32>,
+}
+
+/// What a node computes.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Op {
+    /// The image.
+    Input,
+    /// y = W x + b at every position, then the epilogue.
+    Linear(LayerId, Epilogue),
+    /// The filters of a layer over the image, then the epilogue.
+    Conv(LayerId, Conv, Epilogue),
+    /// Batch norm in train form: statistics over batch and positions, running statistics updated.
+    BatchNorm {
+        /// Scale.
+        gamma: ParamId,
+        /// Shift.
+        beta: ParamId,
+        /// Running mean.
+        mean: ParamId,
+        /// Running variance.
+        var: ParamId,
+        /// Added to the variance.
+        eps: f32,
+    },
+    /// A frozen batch norm that follows no layer: scale · x + shift per channel.
+    Scale(Affine),
+    /// Layer norm over the channels of each position.
+    LayerNorm {
+        /// Scale.
+        gamma: ParamId,
+        /// Shift.
+        beta: ParamId,
+        /// Added to the variance.
+        eps: f32,
+    },
+    /// A nonlinearity of its own.
+    Activation(Activation),
+    /// The sum of two inputs.
+    Add,
+    /// The same values under another shape: an image as tokens or as features.
+    Reshape,
+    /// Largest value of each window; ties go to the first in row-major order.
+    MaxPool(Window),
+    /// Mean of each window.
+    AveragePool(Window),
+    /// Mean over the cells of an `h × w` grid laid over the image, PyTorch's adaptive rule.
+    AdaptivePool,
+    /// Mean over all positions.
+    GlobalPool,
+    /// A learned token put before the others.
+    ClassToken(ParamId),
+    /// A learned table added to the tokens.
+    Positions(ParamId),
+    /// One token out of all.
+    Token(usize),
+    /// Multi-head softmax attention; the input's channels are q, k, v, each `heads` × width.
+    Attention {
+        /// The number of heads.
+        heads: usize,
+    },
+    /// The parameter-free shortcut of He et al. (option A): every `stride`-th position, zero channels added in equal
+    /// parts before and behind.
+    Shortcut {
+        /// Step in both directions.
+        stride: usize,
+    },
+}
+
+impl Op {
+    /// The layer that this node uses.
+    pub fn layer(&self) -> Option<LayerId> {
+        match self {
+            Op::Linear(layer, _) | Op::Conv(layer, ..) => Some(*layer),
+            _ => None,
+        }
+    }
+
+    /// The epilogue, of a layer's node.
+    pub fn epilogue(&self) -> Option<&Epilogue> {
+        match self {
+            Op::Linear(_, epilogue) | Op::Conv(_, _, epilogue) => Some(epilogue),
+            _ => None,
+        }
+    }
+}
+
+/// One operation of the graph.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Node {
+    /// What it computes.
+    pub op: Op,
+    /// What it reads; a layer's residual is its second input.
+    pub inputs: Vec<NodeId>,
+    /// What it gives per image.
+    pub shape: Shape,
+}
+
+/// A classifier: images in, one logit per class out.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Network {
+    /// In execution order; the last one gives the logits.
+    pub nodes: Vec<Node>,
+    /// In module order.
+    pub layers: Vec<Layer>,
+    /// Every tensor that the network read.
+    pub params: Vec<Param>,
+    units: Units,
+    frozen: bool,
+}
+
+impl Network {
+    /// The image's shape.
+    pub fn input(&self) -> Shape {
+        self.nodes[0].shape
+    }
+
+    /// The number of classes.
+    pub fn classes(&self) -> usize {
+        self.nodes[self.nodes.len() - 1].shape.c
+    }
+
+    /// Which activation column owns which parameters.
+    pub fn units(&self) -> &Units {
+        &self.units
+    }
+
+    /// Whether batch norm is folded, so that tangent passes exist.
+    pub fn is_frozen(&self) -> bool {
+        self.frozen
+    }
+
+    /// All parameters, running statistics included.
+    pub fn parameters(&self) -> usize {
+        self.params.iter().map(|p| p.value.len()).sum()
+    }
+
+    /// A layer.
+    pub fn layer(&self, layer: LayerId) -> &Layer {
+        &self.layers[layer.index()]
+    }
+
+    /// A parameter's values.
+    pub fn value(&self, param: ParamId) -> &[f32] {
+        &self.params[param.index()].value
+    }
+
+    /// The weight rows of a layer, `[o, fan_in]`.
+    pub fn weight(&self, layer: LayerId) -> &[f32] {
+        self.value(self.layer(layer).weight)
+    }
+
+    /// The biases of a layer, `[o]`.
+    pub fn bias(&self, layer: LayerId) -> Option<&[f32]> {
+        self.layer(layer).bias.map(|bias| self.value(bias))
+    }
+
+    /// The layer of that module name.
+    ///
+    /// # Errors
+    /// Where there is none; the message lists the names there are.
+    pub fn layer_named(&self, name: &str) -> Result<LayerId> {
+        let found = self.layers.iter().position(|layer| layer.name == name);
+        found.map(|i| LayerId(i as u32)).ok_or_else(|| {
+            let names: Vec<&str> = self.layers.iter().map(|layer| layer.name.as_str()).collect();
+            Error::config(format!("no layer `{name}` in the model; it has {}", names.join(", ")))
+        })
+    }
+}
