@@ -1,9 +1,13 @@
 //! scrubjay removes chosen training samples from a trained network without retraining it: L-CODEC deep
 //! unlearning (Mehta, Pal, Singh, Ravi, CVPR 2022).
 
+pub mod block;
+pub mod curvature;
 pub mod data;
 pub mod device;
 mod error;
 pub mod net;
+pub mod observe;
+pub mod ops;
 
 pub use error::{Error, Result};

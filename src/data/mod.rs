@@ -3,6 +3,7 @@
 use std::ops::Range;
 
 use crate::net::Shape;
+use crate::{Error, Result};
 
 /// A source of labelled inputs that is read in chunks, so that a thousand copies of an image need not exist at once.
 pub trait Inputs: Sync {
@@ -81,5 +82,20 @@ impl Inputs for Subset<'_> {
             image.copy_from_slice(self.samples.image(i));
             *label = self.samples.y[i];
         }
+    }
+}
+
+/// Refuses labels that are no class; says which sample, the first of these being sample `first`.
+///
+/// # Errors
+/// Where a label is not below `classes`.
+pub fn check_labels(labels: &[u32], first: usize, classes: usize) -> Result<()> {
+    match labels.iter().position(|&label| label as usize >= classes) {
+        Some(i) => Err(Error::config(format!(
+            "sample {} has label {}, but the model has {classes} classes",
+            first + i,
+            labels[i]
+        ))),
+        None => Ok(()),
     }
 }

@@ -11,9 +11,13 @@
 
 mod build;
 mod freeze;
+pub(crate) mod passes;
+pub mod plan;
+mod train;
 mod units;
 
 pub use build::{Builder, Role, Source};
+pub use train::{Step, TrainPass};
 pub use units::Units;
 
 use crate::{Error, Result};

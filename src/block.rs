@@ -1,0 +1,267 @@
+//! The block: the parameters of the chosen units, as one vector of length `p`.
+//!
+//! Its order is the order of choice: for each unit its weight row as kept here (`r·s·c`), then its bias where the
+//! layer has one. [`Block::to_stored`] gives PyTorch's order within each row.
+
+use std::ops::Range;
+
+use rayon::prelude::*;
+
+use crate::data::Inputs;
+use crate::device::Device;
+use crate::net::passes::{Arena, Pass, RowValues};
+use crate::net::plan::{LANES, Plan, Purpose, Rows};
+use crate::net::{LayerId, Network, UnitId};
+use crate::{Error, Result};
+
+/// The parameters of some units of a network.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Block {
+    units: Vec<UnitId>,
+    parts: Vec<Part>,
+    rows: Vec<Rows>,
+    len: usize,
+}
+
+/// One unit's place: in its layer, among the layer's selected rows, and in the vector.
+#[derive(Clone, Debug, PartialEq)]
+struct Part {
+    layer: LayerId,
+    row: usize,
+    among: usize,
+    start: usize,
+    fan_in: usize,
+    bias: bool,
+}
+
+impl Part {
+    fn weight(&self) -> Range<usize> {
+        self.start..self.start + self.fan_in
+    }
+
+    fn end(&self) -> usize {
+        self.start + self.fan_in + usize::from(self.bias)
+    }
+}
+
+impl Block {
+    /// The block of these units, in this order.
+    ///
+    /// # Errors
+    /// Where a unit is not one of the network or named twice.
+    pub fn of(net: &Network, units: &[UnitId]) -> Result<Block> {
+        let mut of_layer = vec![vec![]; net.layers.len()];
+        for &unit in units {
+            if unit.index() >= net.units().len() {
+                return Err(Error::config(format!(
+                    "unit {} of a model with {} units",
+                    unit.0,
+                    net.units().len()
+                )));
+            }
+            let (layer, row) = net.units().locate(unit);
+            of_layer[layer.index()].push(row as u32);
+        }
+        for (layer, rows) in net.layers.iter().zip(&mut of_layer) {
+            rows.sort_unstable();
+            if let Some(twice) = rows.windows(2).find(|pair| pair[0] == pair[1]) {
+                return Err(Error::config(format!(
+                    "row {} of layer `{}` is named twice",
+                    twice[0], layer.name
+                )));
+            }
+        }
+        let mut len = 0;
+        let parts = units.iter().map(|&unit| {
+            let (layer, row) = net.units().locate(unit);
+            let among = of_layer[layer.index()].partition_point(|&other| (other as usize) < row);
+            let at = net.layer(layer);
+            let part = Part { layer, row, among, start: len, fan_in: at.fan_in, bias: at.bias.is_some() };
+            len = part.end();
+            part
+        });
+        let parts = parts.collect();
+        let rows = net.layers.iter().zip(of_layer).map(|(layer, rows)| match rows.len() {
+            0 => Rows::None,
+            all if all == layer.outputs => Rows::All,
+            _ => Rows::Some(rows),
+        });
+        Ok(Block { units: units.to_vec(), parts, rows: rows.collect(), len })
+    }
+
+    /// The block of every unit, in unit order.
+    pub fn all(net: &Network) -> Result<Block> {
+        let units: Vec<UnitId> = (0..net.units().len() as u32).map(UnitId).collect();
+        Block::of(net, &units)
+    }
+
+    /// `p`.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether no unit is in it.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// The units, in order of choice.
+    pub fn units(&self) -> &[UnitId] {
+        &self.units
+    }
+
+    /// Where unit `i` of [`Block::units`] stands in the vector: its weight row, then its bias.
+    pub fn range(&self, i: usize) -> Range<usize> {
+        self.parts[i].start..self.parts[i].end()
+    }
+
+    /// The selected rows of each layer.
+    pub(crate) fn rows(&self) -> &[Rows] {
+        &self.rows
+    }
+
+    /// The block's values in the network, `[p]`.
+    pub fn values(&self, net: &Network) -> Vec<f32> {
+        let mut values = vec![0.0; self.len];
+        for part in &self.parts {
+            let at = part.row * part.fan_in;
+            values[part.weight()].copy_from_slice(&net.weight(part.layer)[at..at + part.fan_in]);
+            if let Some(bias) = net.bias(part.layer) {
+                values[part.end() - 1] = bias[part.row];
+            }
+        }
+        values
+    }
+
+    /// Writes `values` `[p]` to the network.
+    pub fn assign(&self, net: &mut Network, values: &[f32]) {
+        for part in &self.parts {
+            let layer = net.layers[part.layer.index()].clone();
+            let at = part.row * part.fan_in;
+            net.params[layer.weight.index()].value[at..at + part.fan_in]
+                .copy_from_slice(&values[part.weight()]);
+            if let Some(bias) = layer.bias {
+                net.params[bias.index()].value[part.row] = values[part.end() - 1];
+            }
+        }
+    }
+
+    /// A vector of the block with each weight row in the order in which PyTorch flattens it.
+    pub fn to_stored<T: Copy>(&self, net: &Network, kept: &[T]) -> Vec<T> {
+        self.reorder(net, kept, |out, kept, from, to| out[to] = kept[from])
+    }
+
+    /// The inverse of [`Block::to_stored`].
+    pub fn from_stored<T: Copy>(&self, net: &Network, stored: &[T]) -> Vec<T> {
+        self.reorder(net, stored, |out, stored, from, to| out[from] = stored[to])
+    }
+
+    fn reorder<T: Copy>(&self, net: &Network, v: &[T], put: impl Fn(&mut [T], &[T], usize, usize)) -> Vec<T> {
+        let mut out = v.to_vec();
+        for part in &self.parts {
+            let order = net.params[net.layer(part.layer).weight.index()].order;
+            for i in 0..part.fan_in {
+                put(&mut out, v, part.start + order.kept(i), part.start + i);
+            }
+        }
+        out
+    }
+
+    /// The mean over `inputs` of the gradient of the cross-entropy, `[p]`, without weight decay.
+    ///
+    /// # Errors
+    /// Where the inputs are none or of another shape, a label is no class, or the network is not frozen.
+    pub fn gradient(&self, device: &Device, net: &Network, inputs: &dyn Inputs) -> Result<Vec<f64>> {
+        check(net, inputs)?;
+        let plan = Plan::new(net, self.rows.clone(), Purpose::Gradient, inputs.len());
+        let pass = Pass { net, plan: &plan };
+        let sums = device.scope(|| {
+            in_lanes(inputs.len(), plan.chunk, |lane| {
+                let (mut arena, mut sink) = (Arena::new(&plan), RowValues::zeros(net, &plan.rows));
+                for chunk in lane {
+                    let n = pass.fill(&mut arena, inputs, chunk)?;
+                    pass.primal(&mut arena, &mut sink, n);
+                }
+                Ok(sink)
+            })
+        })?;
+        Ok(self.mean(&sums, inputs.len()))
+    }
+
+    /// A vector of the block as rows of the layers.
+    pub(crate) fn to_rows(&self, net: &Network, v: &[f32]) -> RowValues {
+        let mut rows = RowValues::zeros(net, &self.rows);
+        for part in &self.parts {
+            let at = part.among * part.fan_in;
+            rows.weight[part.layer.index()][at..at + part.fan_in].copy_from_slice(&v[part.weight()]);
+            if part.bias {
+                rows.bias[part.layer.index()][part.among] = v[part.end() - 1];
+            }
+        }
+        rows
+    }
+
+    /// The sum of the lanes' rows, in lane order, over `n`.
+    pub(crate) fn mean(&self, lanes: &[RowValues], n: usize) -> Vec<f64> {
+        let mut sum = vec![0.0f64; self.len];
+        for rows in lanes {
+            for part in &self.parts {
+                let at = part.among * part.fan_in;
+                let weight = &rows.weight[part.layer.index()][at..at + part.fan_in];
+                sum[part.weight()].iter_mut().zip(weight).for_each(|(sum, &w)| *sum += f64::from(w));
+                if part.bias {
+                    sum[part.end() - 1] += f64::from(rows.bias[part.layer.index()][part.among]);
+                }
+            }
+        }
+        sum.iter_mut().for_each(|sum| *sum /= n as f64);
+        sum
+    }
+}
+
+/// Refuses what no pass can run on.
+pub(crate) fn check(net: &Network, inputs: &dyn Inputs) -> Result<()> {
+    if !net.is_frozen() {
+        return Err(Error::config("the network is in train form; freeze it first"));
+    }
+    if inputs.is_empty() {
+        return Err(Error::config("no samples"));
+    }
+    if inputs.shape() != net.input() {
+        let show = |s: crate::net::Shape| format!("{} channels of {}x{}", s.c, s.h, s.w);
+        return Err(Error::shape("input", show(net.input()), show(inputs.shape())));
+    }
+    Ok(())
+}
+
+/// Deals the chunks of `n` images to a fixed number of lanes and runs `work` once a lane, in parallel. What is summed
+/// per lane and then over lanes in order does not depend on the number of threads.
+pub(crate) fn in_lanes<R: Send>(
+    n: usize,
+    chunk: usize,
+    work: impl Fn(Lane) -> Result<R> + Sync,
+) -> Result<Vec<R>> {
+    let lanes = n.div_ceil(chunk).min(LANES);
+    (0..lanes)
+        .into_par_iter()
+        .map(|lane| work(Lane { next: lane * chunk, step: lanes * chunk, chunk, n }))
+        .collect()
+}
+
+/// The chunks of one lane: ranges of images.
+pub(crate) struct Lane {
+    next: usize,
+    step: usize,
+    chunk: usize,
+    n: usize,
+}
+
+impl Iterator for Lane {
+    type Item = Range<usize>;
+
+    fn next(&mut self) -> Option<Range<usize>> {
+        let start = self.next;
+        self.next += self.step;
+        (start < self.n).then(|| start..(start + self.chunk).min(self.n))
+    }
+}

@@ -1,0 +1,162 @@
+//! Curvature of the mean loss on the block, as a product v ↦ Hv: the exact Hessian (Pearlmutter's R-operator), the
+//! Gauss–Newton matrix, or the empirical Fisher matrix (method §4; MATH.md, curvature).
+//!
+//! All three share the tangent forward pass; they differ in what the loss sends back: the Gauss–Newton matrix sends
+//! (diag(p) − ppᵀ)z', the Fisher matrix δ(δ·z'), each by a plain backward pass, and the Hessian sends the first by
+//! the tangent backward pass. The primal pass runs once; what the products read of it is kept chunk by chunk up to
+//! `memory` bytes, and recomputed for the chunks beyond.
+
+use std::sync::{Mutex, PoisonError};
+
+use crate::block::{Block, check, in_lanes};
+use crate::data::Inputs;
+use crate::device::Device;
+use crate::net::Network;
+use crate::net::passes::{Arena, Pass, RowValues};
+use crate::net::plan::{Plan, Purpose};
+use crate::ops::loss;
+use crate::{Error, Result};
+
+/// Which matrix.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// The exact Hessian; indefinite in ordinary networks.
+    Hessian,
+    /// The Gauss–Newton matrix of the cross-entropy; positive semi-definite.
+    Ggn,
+    /// The empirical Fisher matrix, the mean of ggᵀ over samples; positive semi-definite.
+    Fisher,
+}
+
+/// The curvature of a network's mean loss over some inputs, restricted to a block.
+pub struct Curvature<'a> {
+    device: &'a Device,
+    net: &'a Network,
+    block: &'a Block,
+    inputs: &'a dyn Inputs,
+    kind: Kind,
+    plan: Plan,
+    gradient: Vec<f64>,
+    kept: Vec<Kept>,
+    /// Arenas between products, so that a solver's loop allocates none.
+    idle: Mutex<Vec<Arena>>,
+}
+
+/// The primal part of one of the first chunks.
+struct Kept {
+    y: Vec<f32>,
+    g: Vec<f32>,
+    labels: Vec<u32>,
+}
+
+impl<'a> Curvature<'a> {
+    /// Runs the primal pass over `inputs` and keeps up to `memory` bytes of it.
+    ///
+    /// # Errors
+    /// Where the block is empty, the inputs are none or of another shape, or the network is not frozen.
+    pub fn new(
+        device: &'a Device,
+        net: &'a Network,
+        block: &'a Block,
+        inputs: &'a dyn Inputs,
+        kind: Kind,
+        memory: usize,
+    ) -> Result<Curvature<'a>> {
+        check(net, inputs)?;
+        if block.is_empty() {
+            return Err(Error::config("curvature of an empty block"));
+        }
+        let purpose = if kind == Kind::Hessian { Purpose::Hessian } else { Purpose::Linearised };
+        let plan = Plan::new(net, block.rows().to_vec(), purpose, inputs.len());
+        let keep = memory / plan.kept_bytes().max(1);
+        let pass = Pass { net, plan: &plan };
+        let lanes = device.scope(|| {
+            in_lanes(inputs.len(), plan.chunk, |lane| {
+                let (mut arena, mut sink) = (Arena::new(&plan), RowValues::zeros(net, &plan.rows));
+                let mut kept = vec![];
+                for chunk in lane {
+                    let index = chunk.start / plan.chunk;
+                    let n = pass.fill(&mut arena, inputs, chunk)?;
+                    pass.primal(&mut arena, &mut sink, n);
+                    if index < keep {
+                        let labels = arena.labels[..n].to_vec();
+                        let (y, g) = (arena.y[..plan.y.kept].to_vec(), arena.g[..plan.g.kept].to_vec());
+                        kept.push((index, Kept { y, g, labels }));
+                    }
+                }
+                Ok((sink, kept))
+            })
+        })?;
+        let (sums, kept): (Vec<_>, Vec<_>) = lanes.into_iter().unzip();
+        let mut kept: Vec<(usize, Kept)> = kept.into_iter().flatten().collect();
+        kept.sort_by_key(|(index, _)| *index);
+        let gradient = block.mean(&sums, inputs.len());
+        let kept = kept.into_iter().map(|(_, kept)| kept).collect();
+        Ok(Curvature { device, net, block, inputs, kind, plan, gradient, kept, idle: Mutex::new(vec![]) })
+    }
+
+    /// The mean gradient over the same inputs, `[p]`, without weight decay.
+    pub fn gradient(&self) -> &[f64] {
+        &self.gradient
+    }
+
+    /// The share of chunks whose primal pass is kept; the others' is recomputed in every product.
+    pub fn kept_share(&self) -> f64 {
+        self.kept.len() as f64 / self.inputs.len().div_ceil(self.plan.chunk) as f64
+    }
+
+    /// The plan that the products run.
+    pub fn plan(&self) -> &Plan {
+        &self.plan
+    }
+
+    /// `hv` = H v, both `[p]`: the mean over the inputs, without damping or weight decay.
+    ///
+    /// # Errors
+    /// Where a vector is not of the block's length.
+    pub fn apply(&self, hv: &mut [f64], v: &[f32]) -> Result<()> {
+        let p = self.block.len();
+        if hv.len() != p || v.len() != p {
+            return Err(Error::shape(
+                "curvature",
+                format!("[{p}]"),
+                format!("[{}] from [{}]", hv.len(), v.len()),
+            ));
+        }
+        let pass = Pass { net: self.net, plan: &self.plan };
+        let v = self.block.to_rows(self.net, v);
+        let middle = match self.kind {
+            Kind::Hessian | Kind::Ggn => loss::curvature,
+            Kind::Fisher => loss::fisher,
+        };
+        let sums = self.device.scope(|| {
+            in_lanes(self.inputs.len(), self.plan.chunk, |lane| {
+                let mut arena = self.arena();
+                let mut sink = RowValues::zeros(self.net, &self.plan.rows);
+                for chunk in lane {
+                    let n = chunk.len();
+                    let kept = self.kept.get(chunk.start / self.plan.chunk);
+                    if kept.is_none() {
+                        pass.fill(&mut arena, self.inputs, chunk)?;
+                        pass.primal(&mut arena, &mut RowValues::zeros(self.net, &self.plan.rows), n);
+                    }
+                    let Arena { y, t, g, h, labels, scratch } = &mut arena;
+                    let (y, g, labels) = match kept {
+                        Some(kept) => (&kept.y[..], &kept.g[..], &kept.labels[..]),
+                        None => (&y[..], &g[..], &labels[..]),
+                    };
+                    pass.product((t, h, scratch), &mut sink, (y, g), labels, &v, middle, n);
+                }
+                self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(arena);
+                Ok(sink)
+            })
+        })?;
+        hv.copy_from_slice(&self.block.mean(&sums, self.inputs.len()));
+        Ok(())
+    }
+
+    fn arena(&self) -> Arena {
+        let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        idle.unwrap_or_else(|| Arena::new(&self.plan))
+    }
+}

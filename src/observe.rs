@@ -1,0 +1,121 @@
+//! Observe: what every unit does and what it costs, for many inputs at once (method §3).
+//!
+//! A unit's activation is its layer's own output, bias included, before batch norm, residual and nonlinearity,
+//! averaged over pixels or tokens and over the layer's uses. The loss is the cross-entropy at the true label by a
+//! formula that keeps the order of the smallest losses (MATH.md, loss).
+
+use rayon::prelude::*;
+
+use crate::Result;
+use crate::block::check;
+use crate::data::Inputs;
+use crate::device::Device;
+use crate::net::Network;
+use crate::net::passes::{Arena, Pass};
+use crate::net::plan::Plan;
+use crate::ops::loss;
+
+/// What a network did with `m` inputs.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Trace {
+    /// Inputs.
+    pub m: usize,
+    /// Units.
+    pub d: usize,
+    /// `[m, d]`, units in module order.
+    pub activations: Vec<f32>,
+    /// `[m]`.
+    pub losses: Vec<f32>,
+    /// `[m, classes]`.
+    pub logits: Vec<f32>,
+}
+
+/// How well a network does on labelled inputs.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Scores {
+    /// `[n]`.
+    pub losses: Vec<f32>,
+    /// `[n]`, the first of the largest logits.
+    pub predicted: Vec<u32>,
+    /// `[n]`.
+    pub labels: Vec<u32>,
+}
+
+impl Scores {
+    /// Inputs whose label is the predicted one.
+    pub fn correct(&self) -> usize {
+        self.predicted.iter().zip(&self.labels).filter(|(a, b)| a == b).count()
+    }
+
+    /// The share of correct predictions.
+    pub fn accuracy(&self) -> f64 {
+        self.correct() as f64 / self.labels.len() as f64
+    }
+
+    /// The mean loss.
+    pub fn mean_loss(&self) -> f64 {
+        self.losses.iter().map(|&loss| f64::from(loss)).sum::<f64>() / self.losses.len() as f64
+    }
+}
+
+/// Runs the network over `inputs` and keeps every unit's activation.
+///
+/// # Errors
+/// Where the inputs are none or of another shape, a label is no class, or the network is not frozen.
+pub fn observe(device: &Device, net: &Network, inputs: &dyn Inputs) -> Result<Trace> {
+    Ok(run(device, net, inputs, net.units().len())?.0)
+}
+
+/// Runs the network over `inputs` and keeps losses and predictions.
+///
+/// # Errors
+/// As [`observe`].
+pub fn evaluate(device: &Device, net: &Network, inputs: &dyn Inputs) -> Result<Scores> {
+    let (trace, labels) = run(device, net, inputs, 0)?;
+    let predicted = trace.logits.chunks_exact(net.classes()).map(loss::largest).collect();
+    Ok(Scores { losses: trace.losses, predicted, labels })
+}
+
+/// The outputs of one chunk.
+struct Outputs<'a> {
+    first: usize,
+    activations: &'a mut [f32],
+    losses: &'a mut [f32],
+    logits: &'a mut [f32],
+    labels: &'a mut [u32],
+}
+
+fn run(device: &Device, net: &Network, inputs: &dyn Inputs, d: usize) -> Result<(Trace, Vec<u32>)> {
+    check(net, inputs)?;
+    let (m, classes) = (inputs.len(), net.classes());
+    let plan = Plan::forward(net, m);
+    let pass = Pass { net, plan: &plan };
+    let mut trace =
+        Trace { m, d, activations: vec![0.0; m * d], losses: vec![0.0; m], logits: vec![0.0; m * classes] };
+    let mut labels = vec![0; m];
+
+    let mut activations = trace.activations.as_mut_slice();
+    let mut chunks = vec![];
+    let parts = trace.losses.chunks_mut(plan.chunk).zip(trace.logits.chunks_mut(plan.chunk * classes));
+    for ((losses, logits), labels) in parts.zip(labels.chunks_mut(plan.chunk)) {
+        let (mine, rest) = activations.split_at_mut(losses.len() * d);
+        activations = rest;
+        chunks.push(Outputs { first: chunks.len() * plan.chunk, activations: mine, losses, logits, labels });
+    }
+    device.scope(|| {
+        // A few chunks per thread and turn, each turn with one arena.
+        let turn = chunks.len().div_ceil(4 * rayon::current_num_threads());
+        chunks.par_chunks_mut(turn).try_for_each(|chunks| {
+            let mut arena = Arena::new(&plan);
+            for out in chunks {
+                let n = pass.fill(&mut arena, inputs, out.first..out.first + out.losses.len())?;
+                pass.forward(&mut arena.y, n, (d > 0).then_some(&mut *out.activations));
+                out.logits.copy_from_slice(pass.logits(&arena.y, n));
+                out.labels.copy_from_slice(&arena.labels[..n]);
+                loss::cross_entropy(out.losses, out.logits, out.labels, classes);
+            }
+            Ok(())
+        })
+    })?;
+    Ok((trace, labels))
+}

@@ -1,0 +1,126 @@
+//! Softmax cross-entropy at the logits: value, gradient, and the two curvatures (MATH.md, loss).
+//!
+//! The loss is log1p(Σ_{j≠y} exp(z_j − z_y)), shifted by the largest logit where one exceeds z_y. logsumexp − z_y would
+//! be exactly 0, or tied, for about half the copies of a confidently classified image, and nothing could be selected.
+//! The gradient at the label is minus the sum of the others', not p_y − 1, for the same reason.
+
+/// The loss of each row of `logits` `[n, classes]`, to `losses` `[n]`.
+pub fn cross_entropy(losses: &mut [f32], logits: &[f32], labels: &[u32], classes: usize) {
+    for ((loss, z), &label) in losses.iter_mut().zip(logits.chunks_exact(classes)).zip(labels) {
+        *loss = row_loss(z, label as usize) as f32;
+    }
+}
+
+fn row_loss(z: &[f32], label: usize) -> f64 {
+    let at = f64::from(z[label]);
+    let top = z.iter().fold(f64::NEG_INFINITY, |top, &z| top.max(f64::from(z)));
+    let others = z.iter().enumerate().filter(|(j, _)| *j != label).map(|(_, &z)| f64::from(z));
+    if top <= at {
+        others.map(|z| (z - at).exp()).sum::<f64>().ln_1p()
+    } else {
+        (top - at) + (others.map(|z| (z - top).exp()).sum::<f64>() + (at - top).exp()).ln()
+    }
+}
+
+/// The first of the largest logits of one row.
+pub fn largest(z: &[f32]) -> u32 {
+    let best = (0..z.len()).reduce(|best, i| if z[i] > z[best] { i } else { best });
+    best.unwrap_or(0) as u32
+}
+
+/// Softmax of one row; returns 1 / Σ and the shift, for callers that need p_j = exp(z_j − shift) · scale.
+fn softmax(z: &[f32]) -> (f64, f64) {
+    let top = z.iter().fold(f64::NEG_INFINITY, |top, &z| top.max(f64::from(z)));
+    (1.0 / z.iter().map(|&z| (f64::from(z) - top).exp()).sum::<f64>(), top)
+}
+
+/// δ = p − onehot(label) of each row, to `d` `[n, classes]`.
+pub fn gradient(d: &mut [f32], logits: &[f32], labels: &[u32], classes: usize) {
+    for ((d, z), &label) in d.chunks_exact_mut(classes).zip(logits.chunks_exact(classes)).zip(labels) {
+        let (scale, top) = softmax(z);
+        let mut others = 0.0;
+        for (j, (d, &z)) in d.iter_mut().zip(z).enumerate() {
+            let p = (f64::from(z) - top).exp() * scale;
+            if j != label as usize {
+                others += p;
+                *d = p as f32;
+            }
+        }
+        d[label as usize] = -others as f32;
+    }
+}
+
+/// (diag(p) − ppᵀ) t of each row: the loss's second derivative along the logits' tangent.
+pub fn curvature(back: &mut [f32], t: &[f32], logits: &[f32], _labels: &[u32], classes: usize) {
+    let rows = back.chunks_exact_mut(classes).zip(t.chunks_exact(classes)).zip(logits.chunks_exact(classes));
+    for ((back, t), z) in rows {
+        let (scale, top) = softmax(z);
+        let p = |j: usize| (f64::from(z[j]) - top).exp() * scale;
+        let mean: f64 = t.iter().enumerate().map(|(j, &t)| p(j) * f64::from(t)).sum();
+        for (j, (back, &t)) in back.iter_mut().zip(t).enumerate() {
+            *back = (p(j) * (f64::from(t) - mean)) as f32;
+        }
+    }
+}
+
+/// δ (δ·t) of each row: the empirical Fisher matrix's form.
+pub fn fisher(back: &mut [f32], t: &[f32], logits: &[f32], labels: &[u32], classes: usize) {
+    gradient(back, logits, labels, classes);
+    for (d, t) in back.chunks_exact_mut(classes).zip(t.chunks_exact(classes)) {
+        let along: f64 = d.iter().zip(t).map(|(&d, &t)| f64::from(d) * f64::from(t)).sum();
+        d.iter_mut().for_each(|d| *d = (f64::from(*d) * along) as f32);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn confident_losses_stay_apart() {
+        // logsumexp − z_y in f32 gives 0 for all of these.
+        let logits: Vec<f32> = (0..10).flat_map(|i| [30.0 + i as f32 * 0.1, 1.0, -2.0]).collect();
+        let mut losses = vec![0.0; 10];
+        cross_entropy(&mut losses, &logits, &[0; 10], 3);
+        assert!(losses.windows(2).all(|pair| pair[0] > pair[1] && pair[1] > 0.0), "{losses:?}");
+    }
+
+    #[test]
+    fn losses_are_the_log_probability_on_both_branches() {
+        let logits = [1.0, 2.0, 0.5, 900.0, 1.0, 2.0];
+        let mut losses = [0.0; 2];
+        cross_entropy(&mut losses, &logits, &[1, 2], 3);
+        let sum = 1f64.exp() + 2f64.exp() + 0.5f64.exp();
+        assert!((f64::from(losses[0]) - (sum.ln() - 2.0)).abs() < 1e-7);
+        assert_eq!(losses[1], 898.0);
+    }
+
+    #[test]
+    fn gradient_and_curvature_are_derivatives() {
+        let z = [0.3f32, -1.2, 2.0, 0.7];
+        let t = [0.5f32, -0.25, 1.0, 2.0];
+        let (mut d, mut back) = ([0.0; 4], [0.0; 4]);
+        gradient(&mut d, &z, &[1], 4);
+        curvature(&mut back, &t, &z, &[1], 4);
+        let moved = |h: f64| -> Vec<f32> {
+            z.iter().zip(t).map(|(z, t)| (f64::from(*z) + h * f64::from(t)) as f32).collect()
+        };
+        let slope: f64 = d.iter().zip(t).map(|(d, t)| f64::from(*d) * f64::from(t)).sum();
+        let h = 1.0 / 64.0;
+        let difference = (row_loss(&moved(h), 1) - row_loss(&moved(-h), 1)) / (2.0 * h);
+        assert!((slope - difference).abs() < 1e-4, "{slope} {difference}");
+        let (mut plus, mut minus) = ([0.0; 4], [0.0; 4]);
+        gradient(&mut plus, &moved(h), &[1], 4);
+        gradient(&mut minus, &moved(-h), &[1], 4);
+        for j in 0..4 {
+            let difference = f64::from(plus[j] - minus[j]) / (2.0 * h);
+            assert!((f64::from(back[j]) - difference).abs() < 1e-4, "{j}");
+        }
+        assert!(d.iter().sum::<f32>().abs() < 1e-6 && back.iter().sum::<f32>().abs() < 1e-6);
+        let mut outer = [0.0; 4];
+        fisher(&mut outer, &t, &z, &[1], 4);
+        for j in 0..4 {
+            assert!((f64::from(outer[j]) - f64::from(d[j]) * slope).abs() < 1e-6);
+        }
+    }
+}

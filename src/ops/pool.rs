@@ -1,0 +1,211 @@
+//! Pooling over NHWC images: max with its winners, and the means (window, adaptive grid, global) with their adjoints,
+//! which add.
+
+use std::ops::Range;
+
+use crate::net::{Shape, Window};
+
+/// The window of output position `o` along a side of `size`: real positions only.
+fn span(o: usize, size: usize, window: Window) -> Range<usize> {
+    let start = o * window.stride;
+    start.saturating_sub(window.padding)..(start + window.size).saturating_sub(window.padding).min(size)
+}
+
+/// Largest value of each window, and in `winners` the position within the image where it stands; ties go to the first
+/// in row-major order. A window that lies wholly in the padding cannot occur (padding is at most half a window).
+pub fn max_pool(
+    y: &mut [f32],
+    winners: &mut [u32],
+    x: &[f32],
+    n: usize,
+    from: Shape,
+    to: Shape,
+    window: Window,
+) {
+    let c = from.c;
+    for image in 0..n {
+        let x = &x[image * from.len()..(image + 1) * from.len()];
+        for at in 0..to.positions() {
+            let out = (image * to.positions() + at) * c..(image * to.positions() + at + 1) * c;
+            let (y, winners) = (&mut y[out.clone()], &mut winners[out]);
+            let mut first = true;
+            for row in span(at / to.w, from.h, window) {
+                for column in span(at % to.w, from.w, window) {
+                    let position = row * from.w + column;
+                    let x = &x[position * c..(position + 1) * c];
+                    for ((y, winner), &x) in y.iter_mut().zip(winners.iter_mut()).zip(x) {
+                        if first || x > *y {
+                            (*y, *winner) = (x, position as u32);
+                        }
+                    }
+                    first = false;
+                }
+            }
+        }
+    }
+}
+
+/// y = the values of `x` where the winners stand: the tangent of [`max_pool`].
+pub fn gather(y: &mut [f32], winners: &[u32], x: &[f32], n: usize, from: Shape, to: Shape) {
+    for image in 0..n {
+        let x = &x[image * from.len()..(image + 1) * from.len()];
+        let out = image * to.len()..(image + 1) * to.len();
+        for (i, (y, &winner)) in y[out.clone()].iter_mut().zip(&winners[out]).enumerate() {
+            *y = x[winner as usize * from.c + i % from.c];
+        }
+    }
+}
+
+/// dx += dy where the winners stand: the adjoint of [`gather`].
+pub fn scatter(dx: &mut [f32], winners: &[u32], dy: &[f32], n: usize, from: Shape, to: Shape) {
+    for image in 0..n {
+        let dx = &mut dx[image * from.len()..(image + 1) * from.len()];
+        let out = image * to.len()..(image + 1) * to.len();
+        for (i, (&dy, &winner)) in dy[out.clone()].iter().zip(&winners[out]).enumerate() {
+            dx[winner as usize * from.c + i % from.c] += dy;
+        }
+    }
+}
+
+/// The mean of each window; zeros of the padding count.
+pub fn average_pool(y: &mut [f32], x: &[f32], n: usize, from: Shape, to: Shape, window: Window) {
+    means(y, x, n, from, to, &windows(window, from), 1.0 / (window.size * window.size) as f32);
+}
+
+/// The adjoint of [`average_pool`].
+pub fn average_pool_adjoint(dx: &mut [f32], dy: &[f32], n: usize, from: Shape, to: Shape, window: Window) {
+    spread(dx, dy, n, from, to, &windows(window, from), 1.0 / (window.size * window.size) as f32);
+}
+
+/// The mean over the cells of a grid: cell i of o covers ⌊i·size/o⌋ to ⌈(i+1)·size/o⌉ (PyTorch's rule).
+pub fn adaptive_pool(y: &mut [f32], x: &[f32], n: usize, from: Shape, to: Shape) {
+    means(y, x, n, from, to, &cells(from, to), 0.0);
+}
+
+/// The adjoint of [`adaptive_pool`].
+pub fn adaptive_pool_adjoint(dx: &mut [f32], dy: &[f32], n: usize, from: Shape, to: Shape) {
+    spread(dx, dy, n, from, to, &cells(from, to), 0.0);
+}
+
+/// The mean over all positions.
+pub fn global_pool(y: &mut [f32], x: &[f32], n: usize, from: Shape) {
+    adaptive_pool(y, x, n, from, Shape::new(1, 1, from.c));
+}
+
+/// The adjoint of [`global_pool`].
+pub fn global_pool_adjoint(dx: &mut [f32], dy: &[f32], n: usize, from: Shape) {
+    adaptive_pool_adjoint(dx, dy, n, from, Shape::new(1, 1, from.c));
+}
+
+/// The rows and columns that an output position reads.
+type Field<'a> = dyn Fn(usize, usize) -> (Range<usize>, Range<usize>) + 'a;
+
+fn windows(window: Window, from: Shape) -> impl Fn(usize, usize) -> (Range<usize>, Range<usize>) {
+    move |row, column| (span(row, from.h, window), span(column, from.w, window))
+}
+
+fn cells(from: Shape, to: Shape) -> impl Fn(usize, usize) -> (Range<usize>, Range<usize>) {
+    let cell = |i: usize, size: usize, cells: usize| i * size / cells..((i + 1) * size).div_ceil(cells);
+    move |row, column| (cell(row, from.h, to.h), cell(column, from.w, to.w))
+}
+
+/// Calls `visit(output offset, input offset, weight)` for every output position and every position that it reads;
+/// `weight` 0 stands for one over their number.
+fn visit(
+    n: usize,
+    from: Shape,
+    to: Shape,
+    field: &Field,
+    weight: f32,
+    mut visit: impl FnMut(usize, usize, f32),
+) {
+    for at in 0..n * to.positions() {
+        let (image, position) = (at / to.positions(), at % to.positions());
+        let (rows, columns) = field(position / to.w, position % to.w);
+        let weight = if weight == 0.0 { 1.0 / (rows.len() * columns.len()) as f32 } else { weight };
+        for row in rows {
+            for column in columns.clone() {
+                visit(at * to.c, ((image * from.h + row) * from.w + column) * from.c, weight);
+            }
+        }
+    }
+}
+
+fn means(y: &mut [f32], x: &[f32], n: usize, from: Shape, to: Shape, field: &Field, weight: f32) {
+    y.fill(0.0);
+    visit(n, from, to, field, weight, |out, into, weight| {
+        let y = &mut y[out..out + to.c];
+        y.iter_mut().zip(&x[into..into + to.c]).for_each(|(y, x)| *y += x * weight);
+    });
+}
+
+fn spread(dx: &mut [f32], dy: &[f32], n: usize, from: Shape, to: Shape, field: &Field, weight: f32) {
+    visit(n, from, to, field, weight, |out, into, weight| {
+        let dx = &mut dx[into..into + to.c];
+        dx.iter_mut().zip(&dy[out..out + to.c]).for_each(|(dx, dy)| *dx += dy * weight);
+    });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn max_takes_the_first_of_equal_values_and_passes_the_gradient_there() {
+        let (from, to) = (Shape::new(3, 3, 1), Shape::new(2, 2, 1));
+        let window = Window { size: 3, stride: 2, padding: 1 };
+        let x = [5.0, 5.0, 1.0, 2.0, -3.0, 7.0, -4.0, -2.0, -6.0];
+        let (mut y, mut winners) = ([0.0; 4], [0; 4]);
+        max_pool(&mut y, &mut winners, &x, 1, from, to, window);
+        assert_eq!((y, winners), ([5.0, 7.0, 2.0, 7.0], [0, 5, 3, 5]));
+        let mut dx = [0.0; 9];
+        scatter(&mut dx, &winners, &[1.0, 2.0, 4.0, 8.0], 1, from, to);
+        assert_eq!(dx, [1.0, 0.0, 0.0, 4.0, 0.0, 10.0, 0.0, 0.0, 0.0]);
+        let mut t = [0.0; 4];
+        gather(&mut t, &winners, &x, 1, from, to);
+        assert_eq!(t, y);
+    }
+
+    #[test]
+    fn means_follow_pytorchs_rules() {
+        let x: Vec<f32> = (0..5).map(|i| i as f32).collect();
+        let (from, to) = (Shape::new(1, 5, 1), Shape::new(1, 3, 1));
+        let mut y = [0.0; 3];
+        adaptive_pool(&mut y, &x, 1, from, to); // cells 0..2, 1..4, 3..5
+        assert_eq!(y, [0.5, 2.0, 3.5]);
+        let mut up = [0.0; 4];
+        adaptive_pool(&mut up, &x[2..3], 1, Shape::new(1, 1, 1), Shape::new(2, 2, 1));
+        assert_eq!(up, [2.0; 4]);
+        let mut y = [0.0; 1];
+        average_pool(
+            &mut y,
+            &[8.0],
+            1,
+            Shape::new(1, 1, 1),
+            Shape::new(1, 1, 1),
+            Window { size: 2, stride: 2, padding: 1 },
+        );
+        assert_eq!(y, [2.0]); // three zeros of padding count
+        let mut y = [0.0; 1];
+        global_pool(&mut y, &x, 1, from);
+        assert_eq!(y, [2.0]);
+    }
+
+    #[test]
+    fn adjoints_are_transposes() {
+        let (from, to) = (Shape::new(5, 4, 2), Shape::new(3, 2, 2));
+        let window = Window { size: 3, stride: 2, padding: 1 };
+        let x: Vec<f32> = (0..2 * from.len()).map(|i| (i * i % 17) as f32).collect();
+        let u: Vec<f32> = (0..2 * to.len()).map(|i| (i * 5 % 7) as f32).collect();
+        let dot =
+            |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum::<f64>();
+        let (mut y, mut dx) = (vec![0.0; u.len()], vec![0.0; x.len()]);
+        average_pool(&mut y, &x, 2, from, to, window);
+        average_pool_adjoint(&mut dx, &u, 2, from, to, window);
+        assert!((dot(&y, &u) - dot(&x, &dx)).abs() < 1e-3 * dot(&y, &u));
+        let (mut y, mut dx) = (vec![0.0; u.len()], vec![0.0; x.len()]);
+        adaptive_pool(&mut y, &x, 2, from, to);
+        adaptive_pool_adjoint(&mut dx, &u, 2, from, to);
+        assert!((dot(&y, &u) - dot(&x, &dx)).abs() < 1e-3 * dot(&y, &u));
+    }
+}
