@@ -1,5 +1,7 @@
 //! Files to samples: labelled images for networks, columns for the dependence measure.
 
+pub mod tensors;
+
 use std::ops::Range;
 
 use crate::net::Shape;

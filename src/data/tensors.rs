@@ -1,0 +1,320 @@
+//! safetensors files: read whole, checked, and handed out by name; written beside and renamed.
+//!
+//! The format is an 8-byte little-endian header length, a JSON header, and the tensors back to back. A file whose
+//! header is no UTF-8 or no JSON, whose offsets overlap, leave gaps or do not fit the shapes, or that is shorter or
+//! longer than its header says, is refused.
+
+use std::collections::HashMap;
+use std::io::Write;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+use safetensors::tensor::{Metadata, TensorInfo};
+use safetensors::{Dtype, SafeTensorError, SafeTensors};
+
+use crate::{Error, Result};
+
+/// A safetensors file in memory.
+pub struct TensorFile {
+    path: PathBuf,
+    bytes: Vec<u8>,
+    data: usize,
+    header: Metadata,
+}
+
+impl TensorFile {
+    /// Reads and checks a file.
+    ///
+    /// # Errors
+    /// Where it cannot be read or is no well-formed safetensors file; the message says how.
+    pub fn open(path: &Path) -> Result<TensorFile> {
+        let bytes = read(path)?;
+        let (header_len, header) =
+            SafeTensors::read_metadata(&bytes).map_err(|e| Error::data(path, explain(&e, &bytes)))?;
+        Ok(TensorFile { path: path.into(), data: header_len + 8, bytes, header })
+    }
+
+    /// The file.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// All of it.
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// The names of the tensors, in the order in which they stand in the file.
+    pub fn names(&self) -> Vec<String> {
+        self.header.offset_keys()
+    }
+
+    /// The file's `__metadata__`.
+    pub fn metadata(&self) -> HashMap<String, String> {
+        self.header.metadata().clone().unwrap_or_default()
+    }
+
+    /// Whether there is a tensor of that name.
+    pub fn has(&self, name: &str) -> bool {
+        self.header.info(name).is_some()
+    }
+
+    /// The shape of a tensor.
+    ///
+    /// # Errors
+    /// Where there is none of that name.
+    pub fn shape(&self, name: &str) -> Result<&[usize]> {
+        Ok(&self.info(name)?.shape)
+    }
+
+    /// The type of a tensor's elements.
+    ///
+    /// # Errors
+    /// Where there is none of that name.
+    pub fn dtype(&self, name: &str) -> Result<Dtype> {
+        Ok(self.info(name)?.dtype)
+    }
+
+    /// Where a tensor's bytes stand in the file.
+    ///
+    /// # Errors
+    /// Where there is none of that name.
+    pub fn range(&self, name: &str) -> Result<Range<usize>> {
+        let (start, end) = self.info(name)?.data_offsets;
+        Ok(self.data + start..self.data + end)
+    }
+
+    /// A tensor of f64, f32, f16, bf16 or integers, as f64.
+    ///
+    /// # Errors
+    /// Where there is none of that name, or its type is none of those.
+    pub fn f64(&self, name: &str) -> Result<Vec<f64>> {
+        let dtype = self.dtype(name)?;
+        let bytes = &self.bytes[self.range(name)?];
+        let values = match dtype {
+            Dtype::F64 => numbers(bytes, f64::from_le_bytes),
+            Dtype::F32 => numbers(bytes, |b| f64::from(f32::from_le_bytes(b))),
+            Dtype::F16 => numbers(bytes, |b| half::f16::from_le_bytes(b).to_f64()),
+            Dtype::BF16 => numbers(bytes, |b| half::bf16::from_le_bytes(b).to_f64()),
+            Dtype::I64 => numbers(bytes, |b| i64::from_le_bytes(b) as f64),
+            Dtype::I32 => numbers(bytes, |b| f64::from(i32::from_le_bytes(b))),
+            Dtype::I16 => numbers(bytes, |b| f64::from(i16::from_le_bytes(b))),
+            Dtype::I8 => numbers(bytes, |b| f64::from(i8::from_le_bytes(b))),
+            Dtype::U8 | Dtype::BOOL => numbers(bytes, |b: [u8; 1]| f64::from(b[0])),
+            other => {
+                return Err(self.refuse(name, format!("elements of type {other:?} cannot be read as numbers")));
+            }
+        };
+        Ok(values)
+    }
+
+    /// A tensor of f64, f32, f16, bf16 or integers, as f32.
+    ///
+    /// # Errors
+    /// As [`TensorFile::f64`].
+    pub fn f32(&self, name: &str) -> Result<Vec<f32>> {
+        match self.dtype(name)? {
+            Dtype::F32 => Ok(numbers(&self.bytes[self.range(name)?], f32::from_le_bytes)),
+            _ => Ok(self.f64(name)?.into_iter().map(|v| v as f32).collect()),
+        }
+    }
+
+    /// A tensor of whole numbers, as labels.
+    ///
+    /// # Errors
+    /// Where there is none of that name, or an element is no whole number from 0 to 2³²−1; the message names it.
+    pub fn labels(&self, name: &str) -> Result<Vec<u32>> {
+        let values = self.f64(name)?;
+        let label = |(i, &v): (usize, &f64)| match v >= 0.0 && v <= f64::from(u32::MAX) && v.fract() == 0.0 {
+            true => Ok(v as u32),
+            false => Err(Error::record(
+                &self.path,
+                format!("tensor `{name}`, element {i}"),
+                format!("{v} is no label"),
+            )),
+        };
+        values.iter().enumerate().map(label).collect()
+    }
+
+    fn info(&self, name: &str) -> Result<&TensorInfo> {
+        self.header.info(name).ok_or_else(|| {
+            let mut names = self.names();
+            let more = names.len().saturating_sub(12);
+            names.truncate(12);
+            let rest = if more > 0 { format!(" and {more} more") } else { String::new() };
+            self.refuse(name, format!("is not in the file, which has {}{rest}", names.join(", ")))
+        })
+    }
+
+    fn refuse(&self, name: &str, reason: impl Into<String>) -> Error {
+        Error::record(&self.path, format!("tensor `{name}`"), reason)
+    }
+}
+
+/// Reads a file whole; says so where it is a directory.
+///
+/// # Errors
+/// Where it cannot be read.
+pub fn read(path: &Path) -> Result<Vec<u8>> {
+    if path.is_dir() {
+        return Err(Error::data(path, "is a directory; a file was expected"));
+    }
+    std::fs::read(path).map_err(Error::io(path))
+}
+
+fn numbers<const N: usize, T>(bytes: &[u8], from: impl Fn([u8; N]) -> T) -> Vec<T> {
+    let (elements, _) = bytes.as_chunks::<N>();
+    elements.iter().map(|&element| from(element)).collect()
+}
+
+fn explain(error: &SafeTensorError, bytes: &[u8]) -> String {
+    let reason = match error {
+        SafeTensorError::InvalidHeader(e) => format!("its header is not UTF-8: {e}"),
+        SafeTensorError::InvalidHeaderDeserialization(e) => {
+            format!("its header is not the JSON it should be: {e}")
+        }
+        SafeTensorError::HeaderTooLarge => "its header is longer than 100 MB".into(),
+        SafeTensorError::HeaderTooSmall => {
+            format!("it has {} bytes, fewer than a header's length takes", bytes.len())
+        }
+        SafeTensorError::InvalidHeaderLength => "it ends within its header (truncated?)".into(),
+        SafeTensorError::InvalidOffset(name) => {
+            format!("the offsets of tensor `{name}` overlap or leave a gap")
+        }
+        SafeTensorError::TensorInvalidInfo => "a tensor's offsets do not fit its shape and type".into(),
+        SafeTensorError::MetadataIncompleteBuffer => {
+            format!(
+                "it has {} bytes, not what its header says (truncated, or something follows)",
+                bytes.len()
+            )
+        }
+        SafeTensorError::ValidationOverflow => "a tensor's shape is too large to be one".into(),
+        other => other.to_string(),
+    };
+    format!("no readable safetensors file: {reason}")
+}
+
+/// One tensor to be written.
+pub struct Tensor<'a> {
+    /// Its name.
+    pub name: &'a str,
+    /// Its shape.
+    pub shape: Vec<usize>,
+    /// Its elements.
+    pub values: Values<'a>,
+}
+
+/// The elements of a tensor to be written.
+pub enum Values<'a> {
+    /// f32.
+    F32(&'a [f32]),
+    /// f64.
+    F64(&'a [f64]),
+    /// i64.
+    I64(&'a [i64]),
+}
+
+/// Writes a safetensors file: to a work file beside `path`, flushed, then renamed.
+///
+/// # Errors
+/// Where the file system refuses, or a shape does not fit its values.
+pub fn write(path: &Path, tensors: &[Tensor], metadata: HashMap<String, String>) -> Result<()> {
+    let views: Vec<_> = tensors
+        .iter()
+        .map(|tensor| {
+            let (dtype, bytes): (_, &[u8]) = match &tensor.values {
+                Values::F32(v) => (Dtype::F32, bytemuck::cast_slice(v)),
+                Values::F64(v) => (Dtype::F64, bytemuck::cast_slice(v)),
+                Values::I64(v) => (Dtype::I64, bytemuck::cast_slice(v)),
+            };
+            let view = safetensors::tensor::TensorView::new(dtype, tensor.shape.clone(), bytes);
+            view.map(|view| (tensor.name.to_string(), view))
+        })
+        .collect::<std::result::Result<_, _>>()
+        .map_err(|e| Error::data(path, e.to_string()))?;
+    let bytes =
+        safetensors::serialize(views, Some(metadata)).map_err(|e| Error::data(path, e.to_string()))?;
+    write_whole(path, &bytes)
+}
+
+/// Writes a file so that it appears whole or not at all: a work file (`.part` behind its name) is written beside it,
+/// flushed to the disk, and renamed.
+///
+/// # Errors
+/// Where the file system refuses; the work file is then removed.
+pub fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
+    if path.is_dir() {
+        return Err(Error::data(path, "is a directory; a file was to be written"));
+    }
+    let mut name = path.as_os_str().to_owned();
+    name.push(".part");
+    let part = PathBuf::from(name);
+    let written = std::fs::File::create(&part)
+        .and_then(|mut file| file.write_all(bytes).and_then(|()| file.sync_all()))
+        .and_then(|()| std::fs::rename(&part, path));
+    written.map_err(|source| {
+        let _ = std::fs::remove_file(&part); // the first error is the one to tell
+        Error::Io { path: path.into(), source }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn open(bytes: &[u8]) -> Result<TensorFile> {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("t.safetensors");
+        std::fs::write(&path, bytes).unwrap();
+        TensorFile::open(&path)
+    }
+
+    fn file(header: &str, data: &[u8]) -> Vec<u8> {
+        let mut bytes = (header.len() as u64).to_le_bytes().to_vec();
+        bytes.extend(header.as_bytes());
+        bytes.extend(data);
+        bytes
+    }
+
+    const GOOD: &str = r#"{"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}}"#;
+
+    #[test]
+    fn what_was_written_is_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("t.safetensors");
+        let tensors = [
+            Tensor { name: "x", shape: vec![2, 1], values: Values::F32(&[1.5, -2.0]) },
+            Tensor { name: "y", shape: vec![2], values: Values::I64(&[3, 0]) },
+        ];
+        write(&path, &tensors, HashMap::from([("k".into(), "v".into())])).unwrap();
+        let read = TensorFile::open(&path).unwrap();
+        assert_eq!(read.f32("x").unwrap(), [1.5, -2.0]);
+        assert_eq!(read.labels("y").unwrap(), [3, 0]);
+        assert_eq!(read.shape("x").unwrap(), [2, 1]);
+        assert_eq!(read.metadata()["k"], "v");
+        assert!(read.labels("x").unwrap_err().to_string().contains("element 0"));
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn malformed_files_are_refused_with_the_reason() {
+        let refused = |bytes: &[u8], word: &str| {
+            let Err(error) = open(bytes) else { panic!("{word}: accepted") };
+            let text = error.to_string();
+            assert!(text.contains(word) && text.contains("t.safetensors"), "{text}");
+        };
+        assert!(open(&file(GOOD, &[0; 8])).is_ok());
+        refused(&file(GOOD, &[0; 7]), "truncated");
+        refused(&file(GOOD, &[0; 9]), "something follows");
+        refused(&file(GOOD, &[0; 8])[..30], "within its header");
+        refused(&[1, 2, 3], "3 bytes");
+        refused(&file("{\"a\": [", &[0; 8]), "JSON");
+        let mut latin = file(GOOD, &[0; 8]);
+        latin[10] = 0xff;
+        refused(&latin, "UTF-8");
+        let overlapping = r#"{"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]},"b":{"dtype":"F32","shape":[2],"data_offsets":[4,12]}}"#;
+        refused(&file(overlapping, &[0; 12]), "overlap");
+        let misfit = r#"{"a":{"dtype":"F32","shape":[3],"data_offsets":[0,8]}}"#;
+        refused(&file(misfit, &[0; 8]), "shape");
+    }
+}
