@@ -2,6 +2,7 @@
 //! unlearning (Mehta, Pal, Singh, Ravi, CVPR 2022).
 
 pub mod block;
+pub mod checkpoint;
 pub mod curvature;
 pub mod data;
 pub mod device;
@@ -9,5 +10,7 @@ mod error;
 pub mod net;
 pub mod observe;
 pub mod ops;
+pub mod perturb;
+pub mod zoo;
 
 pub use error::{Error, Result};

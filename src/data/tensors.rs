@@ -102,7 +102,9 @@ impl TensorFile {
             Dtype::I8 => numbers(bytes, |b| f64::from(i8::from_le_bytes(b))),
             Dtype::U8 | Dtype::BOOL => numbers(bytes, |b: [u8; 1]| f64::from(b[0])),
             other => {
-                return Err(self.refuse(name, format!("elements of type {other:?} cannot be read as numbers")));
+                return Err(
+                    self.refuse(name, format!("elements of type {other:?} cannot be read as numbers"))
+                );
             }
         };
         Ok(values)

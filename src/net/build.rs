@@ -30,8 +30,13 @@ pub trait Source {
     /// Where it is missing, of another shape, or not finite; the message names it.
     fn tensor(&mut self, name: &str, shape: &[usize], role: Role) -> Result<Vec<f32>>;
 
+    /// The shape of a tensor, if there is one of that name: what widths and depths are read off.
+    fn shape(&self, name: &str) -> Option<&[usize]>;
+
     /// Whether there is such a tensor; an optional bias is read only where there is.
-    fn has(&self, name: &str) -> bool;
+    fn has(&self, name: &str) -> bool {
+        self.shape(name).is_some()
+    }
 }
 
 /// A network being composed. Layers are numbered in the order of their first use here, so a family composes in
@@ -58,6 +63,16 @@ impl<'a> Builder<'a> {
     /// Whether the source has a tensor of that name.
     pub fn has(&self, name: &str) -> bool {
         self.source.has(name)
+    }
+
+    /// One side of a tensor of the source.
+    ///
+    /// # Errors
+    /// Where there is no such tensor or side.
+    pub fn side(&self, name: &str, axis: usize) -> Result<usize> {
+        let side = self.source.shape(name).and_then(|shape| shape.get(axis));
+        side.copied()
+            .ok_or_else(|| Error::config(format!("the model has no tensor `{name}` with {} axes", axis + 1)))
     }
 
     /// A convolution `name.weight [outputs, c / groups, r, s]`, with `name.bias` where there is one.

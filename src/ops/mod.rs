@@ -7,5 +7,6 @@ pub mod conv;
 mod gemm;
 pub mod layer_norm;
 pub mod loss;
+pub mod philox;
 pub mod pool;
 pub mod shape;

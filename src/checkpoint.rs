@@ -1,0 +1,298 @@
+//! Checkpoints: a model's files in, and the same files out with only the touched values changed.
+//!
+//! A checkpoint is a `.safetensors` file, or a directory with `model.safetensors` (or the shards that
+//! `model.safetensors.index.json` lists) and `config.json`. Out comes a copy of the input bytes in which the elements
+//! that changed are patched, rounded to the stored type; names, order, types, shards, metadata and all else stay byte
+//! for byte.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::path::{Path, PathBuf};
+
+use safetensors::Dtype;
+
+use crate::data::tensors::{self, Tensor, TensorFile, Values};
+use crate::net::{Network, Param, Role, Source};
+use crate::{Error, Result};
+
+/// A model's files, read and checked.
+pub struct Checkpoint {
+    path: PathBuf,
+    files: Vec<TensorFile>,
+    /// Which file holds a tensor, by the name that it has without the prefix.
+    place: BTreeMap<String, usize>,
+    /// What a wrapper put before every name (`module.`), to be put back.
+    prefix: String,
+    config: Option<serde_json::Value>,
+    preprocessor: Option<serde_json::Value>,
+}
+
+/// What wrappers put before the names of a model.
+const PREFIXES: [&str; 3] = ["module.", "_orig_mod.", "model."];
+
+/// Files that are copied beside a model as they are.
+const BESIDE: [&str; 4] =
+    ["config.json", "preprocessor_config.json", "model.safetensors.index.json", "generation_config.json"];
+
+impl Checkpoint {
+    /// Reads a `.safetensors` file, or a directory that holds a model.
+    ///
+    /// # Errors
+    /// Where a file is missing, malformed, or holds a tensor twice.
+    pub fn open(path: &Path) -> Result<Checkpoint> {
+        let folder = if path.is_dir() { path } else { path.parent().unwrap_or(Path::new(".")) };
+        let index = path.join("model.safetensors.index.json");
+        let names = if !path.is_dir() {
+            vec![path.to_path_buf()]
+        } else if path.join("model.safetensors").exists() {
+            vec![path.join("model.safetensors")]
+        } else if index.exists() {
+            shards(&index)?
+        } else {
+            return Err(Error::checkpoint(
+                path,
+                "holds neither model.safetensors nor model.safetensors.index.json",
+            ));
+        };
+        let files = names.iter().map(|name| TensorFile::open(name)).collect::<Result<Vec<_>>>()?;
+        let mut place = BTreeMap::new();
+        for (i, file) in files.iter().enumerate() {
+            for name in file.names() {
+                if place.insert(name.clone(), i).is_some() {
+                    return Err(Error::tensor(path, name, "is in two of the shards"));
+                }
+            }
+        }
+        if place.is_empty() {
+            return Err(Error::checkpoint(path, "holds no tensors"));
+        }
+        let mut prefix = String::new();
+        while let Some(more) = PREFIXES.iter().find(|p| place.keys().all(|name| name.starts_with(**p))) {
+            prefix.push_str(more);
+            place = place.into_iter().map(|(name, i)| (name[more.len()..].to_string(), i)).collect();
+        }
+        let beside = |name: &str| match folder.join(name) {
+            file if file.is_file() => json(&file).map(Some),
+            _ => Ok(None),
+        };
+        let (config, preprocessor) = (beside("config.json")?, beside("preprocessor_config.json")?);
+        Ok(Checkpoint { path: path.into(), files, place, prefix, config, preprocessor })
+    }
+
+    /// The file or directory.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// `config.json`, where there is one beside the model.
+    pub fn config(&self) -> Option<&serde_json::Value> {
+        self.config.as_ref()
+    }
+
+    /// `preprocessor_config.json`, where there is one beside the model.
+    pub fn preprocessor(&self) -> Option<&serde_json::Value> {
+        self.preprocessor.as_ref()
+    }
+
+    /// The names of the tensors, sorted, wrappers' prefixes removed.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.place.keys().map(String::as_str)
+    }
+
+    /// The shape of a tensor, if there is one of that name.
+    pub fn shape(&self, name: &str) -> Option<&[usize]> {
+        self.file(name)?.shape(&self.stored_name(name)).ok()
+    }
+
+    /// The bytes of all files, in order, for a hash.
+    pub fn contents(&self) -> impl Iterator<Item = &[u8]> {
+        self.files.iter().map(TensorFile::bytes)
+    }
+
+    /// A source of this checkpoint's tensors that keeps account of which were read.
+    pub fn reader(&self) -> Reader<'_> {
+        Reader { checkpoint: self, read: HashSet::new() }
+    }
+
+    fn stored_name(&self, name: &str) -> String {
+        format!("{}{name}", self.prefix)
+    }
+
+    fn file(&self, name: &str) -> Option<&TensorFile> {
+        self.place.get(name).map(|&i| &self.files[i])
+    }
+
+    /// Writes the model to `folder`, under the names of the input's files, with the values in which `after` differs
+    /// from `before` patched; copies config and preprocessor files beside it. Each file appears by rename.
+    ///
+    /// # Errors
+    /// Where the file system refuses, or a patched tensor's type cannot be written.
+    pub fn write_patched(&self, before: &Network, after: &Network, folder: &Path) -> Result<Patched> {
+        let mut patched = Patched::default();
+        let mut outs: Vec<Vec<u8>> = self.files.iter().map(|file| file.bytes().to_vec()).collect();
+        for (old, new) in before.params.iter().zip(&after.params) {
+            self.patch(&mut outs, old, new, &mut patched)?;
+        }
+        for (file, bytes) in self.files.iter().zip(&outs) {
+            let name = file.path().file_name().unwrap_or_default();
+            let out = folder.join(name);
+            tensors::write_whole(&out, bytes)?;
+            patched.files.push(out);
+        }
+        let from = if self.path.is_dir() { &self.path } else { self.path.parent().unwrap_or(Path::new(".")) };
+        for name in BESIDE {
+            let file = from.join(name);
+            if file.is_file() && (self.path.is_dir() || name != "model.safetensors.index.json") {
+                tensors::write_whole(&folder.join(name), &tensors::read(&file)?)?;
+            }
+        }
+        Ok(patched)
+    }
+
+    fn patch(&self, outs: &mut [Vec<u8>], old: &Param, new: &Param, patched: &mut Patched) -> Result<()> {
+        let changed: Vec<usize> = (0..old.value.len())
+            .filter(|&i| old.value[old.order.kept(i)].to_bits() != new.value[old.order.kept(i)].to_bits())
+            .collect();
+        let (Some(&place), false) = (self.place.get(&old.name), changed.is_empty()) else { return Ok(()) };
+        let stored = self.stored_name(&old.name);
+        let (file, out) = (&self.files[place], &mut outs[place]);
+        let dtype = file.dtype(&stored)?;
+        let start = file.range(&stored)?.start;
+        for i in changed {
+            let value = new.value[old.order.kept(i)];
+            let (bytes, size): ([u8; 8], usize) = match dtype {
+                Dtype::F32 => (pad(value.to_le_bytes()), 4),
+                Dtype::F16 => (pad(half::f16::from_f32(value).to_le_bytes()), 2),
+                Dtype::BF16 => (pad(half::bf16::from_f32(value).to_le_bytes()), 2),
+                Dtype::F64 => (f64::from(value).to_le_bytes(), 8),
+                other => {
+                    return Err(Error::tensor(
+                        &self.path,
+                        stored,
+                        format!("type {other:?} cannot be written"),
+                    ));
+                }
+            };
+            let at = &mut out[start + i * size..start + (i + 1) * size];
+            match *at == bytes[..size] {
+                true => patched.vanished += 1,
+                false => patched.changed += 1,
+            }
+            at.copy_from_slice(&bytes[..size]);
+        }
+        Ok(())
+    }
+}
+
+fn pad<const N: usize>(bytes: [u8; N]) -> [u8; 8] {
+    let mut padded = [0; 8];
+    padded[..N].copy_from_slice(&bytes);
+    padded
+}
+
+/// What [`Checkpoint::write_patched`] did.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Patched {
+    /// The model files written.
+    pub files: Vec<PathBuf>,
+    /// Values that differ from the input's in the stored type.
+    pub changed: usize,
+    /// Values whose change was too small for the stored type, so that nothing changed in the file.
+    pub vanished: usize,
+}
+
+/// The files that an index lists, each once, in name order.
+fn shards(index: &Path) -> Result<Vec<PathBuf>> {
+    let listed = json(index)?;
+    let map = listed.get("weight_map").and_then(serde_json::Value::as_object);
+    let map = map.ok_or_else(|| Error::checkpoint(index, "has no weight_map"))?;
+    let names = map.values().map(|name| name.as_str().filter(|name| !name.contains(['/', '\\'])));
+    let mut names: Vec<&str> = names
+        .collect::<Option<_>>()
+        .ok_or_else(|| Error::checkpoint(index, "lists something that is no file beside it"))?;
+    names.sort_unstable();
+    names.dedup();
+    Ok(names.into_iter().map(|name| index.with_file_name(name)).collect())
+}
+
+fn json(path: &Path) -> Result<serde_json::Value> {
+    serde_json::from_slice(&tensors::read(path)?)
+        .map_err(|e| Error::checkpoint(path, format!("is not JSON: {e}")))
+}
+
+/// A checkpoint as a [`Source`].
+pub struct Reader<'a> {
+    checkpoint: &'a Checkpoint,
+    read: HashSet<String>,
+}
+
+impl Reader<'_> {
+    /// Says that every tensor was read.
+    ///
+    /// # Errors
+    /// Where some were not (counters of batches apart): the model is not what it was taken for.
+    pub fn finish(self) -> Result<()> {
+        let unread: Vec<&str> = self
+            .checkpoint
+            .names()
+            .filter(|name| !self.read.contains(*name) && !name.ends_with("num_batches_tracked"))
+            .collect();
+        match unread.first() {
+            None => Ok(()),
+            Some(first) => Err(Error::tensor(
+                &self.checkpoint.path,
+                *first,
+                match unread.len() {
+                    1 => "has no place in this family; --arch names another".to_string(),
+                    n => format!("and {} more have no place in this family; --arch names another", n - 1),
+                },
+            )),
+        }
+    }
+}
+
+impl Source for Reader<'_> {
+    fn tensor(&mut self, name: &str, shape: &[usize], _role: Role) -> Result<Vec<f32>> {
+        let refuse = |reason: String| Error::tensor(&self.checkpoint.path, name, reason);
+        let file = self.checkpoint.file(name).ok_or_else(|| refuse("is not in the model".into()))?;
+        let stored = self.checkpoint.stored_name(name);
+        let found = file.shape(&stored)?;
+        // Filters may stand for a matrix (timm's VGG head) or a matrix for filters (patches as rows).
+        let flat = |a: &[usize], b: &[usize]| {
+            a.len() == 2 && a[0] == b[0] && a[1] == b[1..].iter().product::<usize>()
+        };
+        if found != shape && !flat(found, shape) && !flat(shape, found) {
+            return Err(refuse(format!("has shape {found:?}, where {shape:?} was expected")));
+        }
+        match file.dtype(&stored)? {
+            Dtype::F32 | Dtype::F64 | Dtype::F16 | Dtype::BF16 => {}
+            other => {
+                return Err(refuse(format!("has elements of type {other:?}, where floats were expected")));
+            }
+        }
+        let values = file.f32(&stored)?;
+        if let Some(i) = values.iter().position(|v| !v.is_finite()) {
+            return Err(refuse(format!("element {i} is {}", values[i])));
+        }
+        self.read.insert(name.into());
+        Ok(values)
+    }
+
+    fn shape(&self, name: &str) -> Option<&[usize]> {
+        self.checkpoint.shape(name)
+    }
+}
+
+/// Writes a network to a file of its own, under PyTorch's names, shapes and order.
+///
+/// # Errors
+/// Where the file system refuses.
+pub fn save(path: &Path, net: &Network) -> Result<()> {
+    let stored: Vec<Vec<f32>> = net.params.iter().map(|param| param.order.to_stored(&param.value)).collect();
+    let tensor = |(param, values)| {
+        let Param { name, shape, .. }: &Param = param;
+        let values: &Vec<f32> = values;
+        Tensor { name, shape: shape.clone(), values: Values::F32(values) }
+    };
+    let all: Vec<Tensor> = net.params.iter().zip(&stored).map(tensor).collect();
+    tensors::write(path, &all, HashMap::from([("format".into(), "pt".into())]))
+}

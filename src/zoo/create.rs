@@ -1,0 +1,185 @@
+//! New models: the shapes that a short description declares, filled as PyTorch's defaults fill them.
+//!
+//! `mlp:100-50` has these hidden widths; `cnn:8-16-16+64` convolutions of these widths (3×3, batch norm, ReLU, 2×2 max
+//! pooling while the image is larger than 4 pixels) and hidden linear layers behind the plus; `resnet20` (32, 44, 56,
+//! 110) the CIFAR ResNets. Inputs and classes follow from the data.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Value, json};
+
+use super::{cifar_resnet, mlp, sequential};
+use crate::net::{Network, Role, Shape, Source};
+use crate::ops::philox::{Stream, Use};
+use crate::{Error, Result};
+
+/// A new model and the `config.json` that lets it be read again.
+pub struct Created {
+    /// In train form.
+    pub network: Network,
+    /// What to write beside it.
+    pub config: Value,
+}
+
+/// Makes a new model of the description `spec` for images of that shape.
+///
+/// # Errors
+/// Where the description is not understood or does not fit the image.
+pub fn create(spec: &str, image: Shape, classes: usize, seed: u64) -> Result<Created> {
+    let (family, widths) = spec.split_once(':').unwrap_or((spec, ""));
+    let mut config = json!({
+        "architecture": family,
+        "num_classes": classes,
+        "input_size": [image.c, image.h, image.w],
+    });
+    let mut init = Init { seed, shapes: BTreeMap::new() };
+    let network = match family {
+        "mlp" | "logistic" => {
+            let mut last = image.len();
+            for (i, width) in numbers(spec, widths)?.into_iter().chain([classes]).enumerate() {
+                init.layer(&format!("fc{}", i + 1), &[width, last], true);
+                last = width;
+            }
+            let names: Vec<String> = init.shapes.keys().cloned().collect();
+            mlp::compose(&mut init, image, &config, &names)?
+        }
+        "cnn" => {
+            let (convs, hidden) = widths.split_once('+').unwrap_or((widths, ""));
+            let mut layers = vec![];
+            let mut shape = image;
+            for (i, width) in numbers(spec, convs)?.into_iter().enumerate() {
+                let (conv, norm) = (format!("conv{}", i + 1), format!("bn{}", i + 1));
+                init.layer(&conv, &[width, shape.c, 3, 3], false);
+                init.norm(&norm, width);
+                shape.c = width;
+                layers.extend([
+                    json!({"conv": conv, "padding": 1}),
+                    json!({"batch_norm": norm}),
+                    json!("relu"),
+                ]);
+                if shape.h.min(shape.w) > 4 {
+                    layers.push(json!({"max_pool": 2}));
+                    (shape.h, shape.w) = (shape.h / 2, shape.w / 2);
+                }
+            }
+            layers.push(json!("flatten"));
+            let mut last = shape.len();
+            for (i, width) in numbers(spec, hidden)?.into_iter().enumerate() {
+                init.layer(&format!("fc{}", i + 1), &[width, last], true);
+                layers.extend([json!({"linear": format!("fc{}", i + 1)}), json!("relu")]);
+                last = width;
+            }
+            init.layer("head", &[classes, last], true);
+            layers.push(json!({"linear": "head"}));
+            config["architecture"] = json!("sequential");
+            config["layers"] = json!(layers);
+            sequential::compose(&mut init, image, &config, &[])?
+        }
+        _ => {
+            let depth = family.strip_prefix("resnet").and_then(|depth| depth.parse::<usize>().ok());
+            let blocks =
+                depth.filter(|depth| *depth >= 8 && (depth - 2) % 6 == 0).map(|depth| (depth - 2) / 6);
+            let blocks = blocks.ok_or_else(|| misunderstood(spec))?;
+            init.layer("conv1", &[16, image.c, 3, 3], false);
+            init.norm("bn1", 16);
+            let mut last = 16;
+            for (stage, width) in [(1, 16), (2, 32), (3, 64)] {
+                for block in 0..blocks {
+                    let name = format!("layer{stage}.{block}");
+                    init.layer(&format!("{name}.conv1"), &[width, last, 3, 3], false);
+                    init.norm(&format!("{name}.bn1"), width);
+                    init.layer(&format!("{name}.conv2"), &[width, width, 3, 3], false);
+                    init.norm(&format!("{name}.bn2"), width);
+                    last = width;
+                }
+            }
+            init.layer("linear", &[classes, 64], true);
+            cifar_resnet::compose(&mut init, image, &config, &[])?
+        }
+    };
+    Ok(Created { network, config })
+}
+
+fn misunderstood(spec: &str) -> Error {
+    Error::config(format!(
+        "`{spec}` is no model that can be made; there are mlp:100-50, cnn:8-16-16+64, resnet20"
+    ))
+}
+
+/// Widths joined by dashes.
+fn numbers(spec: &str, widths: &str) -> Result<Vec<usize>> {
+    let parts = widths.split('-').filter(|part| !part.is_empty());
+    let number = |part: &str| part.parse::<usize>().ok().filter(|width| (1..=65_536).contains(width));
+    parts.map(|part| number(part).ok_or_else(|| misunderstood(spec))).collect()
+}
+
+/// Declared shapes, filled on demand: weights and biases uniform within 1/√fan_in (PyTorch's default for linear and
+/// convolution), norms at one and zero, embeddings normal with deviation 0.02. The values of a tensor depend on the seed
+/// and its name's place among the declared ones.
+struct Init {
+    seed: u64,
+    shapes: BTreeMap<String, Vec<usize>>,
+}
+
+impl Init {
+    fn layer(&mut self, name: &str, weight: &[usize], bias: bool) {
+        self.shapes.insert(format!("{name}.weight"), weight.to_vec());
+        if bias {
+            self.shapes.insert(format!("{name}.bias"), vec![weight[0]]);
+        }
+    }
+
+    fn norm(&mut self, name: &str, width: usize) {
+        for tensor in ["weight", "bias", "running_mean", "running_var"] {
+            self.shapes.insert(format!("{name}.{tensor}"), vec![width]);
+        }
+    }
+}
+
+impl Source for Init {
+    fn tensor(&mut self, name: &str, shape: &[usize], role: Role) -> Result<Vec<f32>> {
+        let place = self.shapes.keys().position(|known| known == name);
+        let place = place.ok_or_else(|| Error::config(format!("tensor `{name}` was not declared")))?;
+        let declared = &self.shapes[name];
+        if declared != shape {
+            return Err(Error::shape("create", format!("`{name}` {declared:?}"), format!("{shape:?}")));
+        }
+        let mut stream = Stream::new(self.seed, Use::Weights, place as u32);
+        let len = shape.iter().product();
+        Ok(match role {
+            Role::Weight(fan_in) | Role::Bias(fan_in) => {
+                let bound = 1.0 / (fan_in as f64).sqrt();
+                (0..len).map(|_| ((2.0 * stream.uniform() - 1.0) * bound) as f32).collect()
+            }
+            Role::One => vec![1.0; len],
+            Role::Zero => vec![0.0; len],
+            Role::Embedding => (0..len).map(|_| 0.02 * stream.normal()).collect(),
+        })
+    }
+
+    fn shape(&self, name: &str) -> Option<&[usize]> {
+        self.shapes.get(name).map(Vec::as_slice)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn descriptions_become_models_of_the_stated_widths() {
+        let image = Shape::new(28, 28, 1);
+        let mlp = create("mlp:100", image, 10, 1).unwrap().network;
+        assert_eq!((mlp.parameters(), mlp.units().len()), (79_510, 110));
+        let cnn = create("cnn:8-16-16+64", image, 10, 1).unwrap().network;
+        assert_eq!(cnn.units().len(), 8 + 16 + 16 + 64 + 10);
+        let resnet = create("resnet20", Shape::new(32, 32, 3), 10, 1).unwrap().network;
+        assert_eq!(resnet.layers.len(), 20);
+        assert_eq!(create("mlp:100", image, 10, 1).unwrap().network, mlp);
+        assert_ne!(create("mlp:100", image, 10, 2).unwrap().network, mlp);
+        for spec in ["mlp:0", "mlp:x", "resnet21", "cat", "cnn:8-+"] {
+            let made = create(spec, image, 10, 1);
+            assert!(made.is_err() || spec == "cnn:8-+", "{spec}");
+        }
+    }
+}

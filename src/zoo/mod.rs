@@ -1,0 +1,191 @@
+//! Model families: the tensors of a checkpoint, or the shapes of a new model, to a [`Network`] in train form.
+//!
+//! Each family is one file that only composes layers; this one is the registry. Widths, depths and class counts are
+//! read off the tensors; the family is named by `--arch` or `config.json`, else recognised by tensor names.
+
+mod cifar_resnet;
+mod create;
+mod mlp;
+mod mnist_vit;
+mod resnet;
+mod sequential;
+mod vgg;
+mod vit;
+
+use serde_json::Value;
+
+pub use create::{Created, create};
+
+use crate::checkpoint::Checkpoint;
+use crate::net::{Builder, Network, Shape, Source};
+use crate::{Error, Result};
+
+/// A model read from a checkpoint.
+pub struct Model {
+    /// In train form; `freeze()` gives what the stages run.
+    pub network: Network,
+    /// The family's name.
+    pub family: &'static str,
+    /// What its config says of its inputs.
+    pub inputs: InputConfig,
+}
+
+/// What a config says of a model's inputs.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct InputConfig {
+    /// Mean per channel, of values from 0 to 1.
+    pub mean: Option<Vec<f32>>,
+    /// Standard deviation per channel.
+    pub std: Option<Vec<f32>>,
+    /// The image's shape.
+    pub shape: Option<Shape>,
+}
+
+/// A family of models.
+struct Family {
+    name: &'static str,
+    /// Whether an architecture's name is one of this family.
+    named: fn(&str) -> bool,
+    /// Whether the tensors look like this family.
+    fits: fn(&dyn Source) -> bool,
+    /// The images it takes where neither data nor config say.
+    image: fn(&Checkpoint) -> Option<Shape>,
+    /// Composes the network; the value is `config.json` or null.
+    compose: fn(&mut dyn Source, Shape, &Value, &[String]) -> Result<Network>,
+}
+
+const FAMILIES: [Family; 7] = [
+    Family {
+        name: "sequential",
+        named: |arch| matches!(arch, "sequential" | "small_cnn"),
+        fits: sequential::fits,
+        image: |_| None,
+        compose: sequential::compose,
+    },
+    Family {
+        name: "resnet-cifar",
+        named: |arch| arch.starts_with("resnet"),
+        fits: cifar_resnet::fits,
+        image: |_| Some(Shape::new(32, 32, 3)),
+        compose: cifar_resnet::compose,
+    },
+    Family {
+        name: "resnet",
+        named: |arch| ["resnet", "resnext", "wide_resnet"].iter().any(|name| arch.starts_with(name)),
+        fits: resnet::fits,
+        image: |_| Some(Shape::new(224, 224, 3)),
+        compose: resnet::compose,
+    },
+    Family {
+        name: "vgg",
+        named: |arch| arch.starts_with("vgg"),
+        fits: vgg::fits,
+        image: |_| Some(Shape::new(224, 224, 3)),
+        compose: vgg::compose,
+    },
+    Family {
+        name: "vit-mnist",
+        named: |arch| arch == "vit-mnist" || arch == "mnist_vit",
+        fits: mnist_vit::fits,
+        image: |_| Some(Shape::new(28, 28, 1)),
+        compose: mnist_vit::compose,
+    },
+    Family {
+        name: "vit",
+        named: |arch| arch.starts_with("vit") || arch.starts_with("deit"),
+        fits: vit::fits,
+        image: vit::image,
+        compose: vit::compose,
+    },
+    Family {
+        name: "mlp",
+        named: |arch| matches!(arch, "mlp" | "logistic" | "linear"),
+        fits: mlp::fits,
+        image: mlp::image,
+        compose: mlp::compose,
+    },
+];
+
+/// Reads the model of a checkpoint. `arch` names the architecture where the config does not; `image` is the shape of
+/// the data's images, where there are any (it wins over the config's: many families take any size).
+///
+/// # Errors
+/// Where no family fits, or a tensor is missing, of another shape, left over, or not finite; the message names it.
+pub fn load(checkpoint: &Checkpoint, arch: Option<&str>, image: Option<Shape>) -> Result<Model> {
+    let config = checkpoint.config().unwrap_or(&Value::Null);
+    let inputs = input_config(config, checkpoint.preprocessor().unwrap_or(&Value::Null));
+    let mut reader = checkpoint.reader();
+    let family = family(checkpoint, arch.or_else(|| architecture(config)), &reader)?;
+    let shape = image.or(inputs.shape).or_else(|| (family.image)(checkpoint)).ok_or_else(|| {
+        Error::checkpoint(
+            checkpoint.path(),
+            "does not say the size of its images; config.json needs \"input_size\": [c, h, w]",
+        )
+    })?;
+    let names: Vec<String> = checkpoint.names().map(String::from).collect();
+    let network = (family.compose)(&mut reader, shape, config, &names)?;
+    reader.finish()?;
+    let classes = config.get("num_classes").and_then(Value::as_u64);
+    if let Some(classes) = classes.filter(|&classes| classes as usize != network.classes()) {
+        let found = network.classes();
+        let reason = format!("config.json says {classes} classes, the tensors have {found}");
+        return Err(Error::checkpoint(checkpoint.path(), reason));
+    }
+    Ok(Model { network, family: family.name, inputs })
+}
+
+/// The family of an architecture's name and the tensors at hand.
+fn family(checkpoint: &Checkpoint, arch: Option<&str>, source: &dyn Source) -> Result<&'static Family> {
+    let Some(arch) = arch else {
+        return FAMILIES.iter().find(|family| (family.fits)(source)).ok_or_else(|| {
+            let reason =
+                format!("is no family that is known here by its tensor names; --arch takes {}", known());
+            Error::checkpoint(checkpoint.path(), reason)
+        });
+    };
+    let arch = arch.to_ascii_lowercase();
+    let named: Vec<&Family> = FAMILIES.iter().filter(|f| f.name == arch || (f.named)(&arch)).collect();
+    let fitting = named.iter().find(|family| (family.fits)(source)).or(named.last());
+    fitting
+        .copied()
+        .ok_or_else(|| Error::config(format!("architecture `{arch}` is not known; there are {}", known())))
+}
+
+fn known() -> String {
+    FAMILIES.map(|family| family.name).join(", ")
+}
+
+/// What a config calls its architecture: timm's `architecture`, Hugging Face's `model_type`.
+fn architecture(config: &Value) -> Option<&str> {
+    config.get("architecture").or(config.get("model_type")).and_then(Value::as_str)
+}
+
+/// Image size and normalisation of timm's and Hugging Face's configs.
+fn input_config(config: &Value, preprocessor: &Value) -> InputConfig {
+    let timm = config.get("pretrained_cfg").unwrap_or(config);
+    let numbers = |value: Option<&Value>| -> Option<Vec<f32>> {
+        value?.as_array()?.iter().map(|v| v.as_f64().map(|v| v as f32)).collect()
+    };
+    let sides = |value: Option<&Value>| -> Option<Vec<usize>> {
+        value?.as_array()?.iter().map(|v| v.as_u64().map(|v| v as usize)).collect()
+    };
+    let timm_shape = sides(timm.get("input_size")).and_then(|s| match s[..] {
+        [c, h, w] => Some(Shape::new(h, w, c)),
+        _ => None,
+    });
+    let hugging_face_shape = || {
+        let side = config.get("image_size")?.as_u64()? as usize;
+        let c = config.get("num_channels").and_then(Value::as_u64).unwrap_or(3) as usize;
+        Some(Shape::new(side, side, c))
+    };
+    InputConfig {
+        mean: numbers(timm.get("mean")).or_else(|| numbers(preprocessor.get("image_mean"))),
+        std: numbers(timm.get("std")).or_else(|| numbers(preprocessor.get("image_std"))),
+        shape: timm_shape.or_else(hugging_face_shape),
+    }
+}
+
+/// The class count of a head's weight.
+fn rows(b: &Builder, weight: &str) -> Result<usize> {
+    b.side(weight, 0)
+}
