@@ -1,8 +1,13 @@
 //! Files to samples: labelled images for networks, columns for the dependence measure.
 
+mod load;
+mod spec;
 pub mod tensors;
 
 use std::ops::Range;
+
+pub use load::{Normalise, load};
+pub use spec::Spec;
 
 use crate::net::Shape;
 use crate::{Error, Result};
