@@ -125,7 +125,7 @@ impl<'a> Curvature<'a> {
         }
         let pass = Pass { net: self.net, plan: &self.plan };
         let v = self.block.to_rows(self.net, v);
-        let middle = match self.kind {
+        let middle: loss::Middle = match self.kind {
             Kind::Hessian | Kind::Ggn => loss::curvature,
             Kind::Fisher => loss::fisher,
         };

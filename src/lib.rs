@@ -11,6 +11,7 @@ pub mod net;
 pub mod observe;
 pub mod ops;
 pub mod perturb;
+pub mod solve;
 pub mod zoo;
 
 pub use error::{Error, Result};

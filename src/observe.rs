@@ -6,14 +6,15 @@
 
 use rayon::prelude::*;
 
-use crate::Result;
 use crate::block::check;
-use crate::data::Inputs;
+use crate::data::{Inputs, Samples};
 use crate::device::Device;
 use crate::net::Network;
 use crate::net::passes::{Arena, Pass};
 use crate::net::plan::Plan;
 use crate::ops::loss;
+use crate::perturb::{Noise, perturb};
+use crate::{Error, Result};
 
 /// What a network did with `m` inputs.
 #[derive(Clone, Debug, PartialEq)]
@@ -64,6 +65,34 @@ impl Scores {
 /// Where the inputs are none or of another shape, a label is no class, or the network is not frozen.
 pub fn observe(device: &Device, net: &Network, inputs: &dyn Inputs) -> Result<Trace> {
     Ok(run(device, net, inputs, net.units().len())?.0)
+}
+
+/// Observes `copies` noisy copies of the request that the samples `request` make together: the mean over the request of
+/// each copy's losses and activations (logits are left out). Sample i's noise is keyed by its index in `samples`.
+///
+/// # Errors
+/// As [`observe`]; and where the request is empty.
+pub fn observe_copies(
+    device: &Device,
+    net: &Network,
+    samples: &Samples,
+    request: &[usize],
+    copies: usize,
+    noise: Noise,
+) -> Result<Trace> {
+    let d = net.units().len();
+    let (mut losses, mut activations) = (vec![0.0f64; copies], vec![0.0f64; copies * d]);
+    for &i in request {
+        let copies = perturb(samples.image(i), samples.shape, samples.y[i], i as u32, copies, noise);
+        let one = observe(device, net, &copies)?;
+        losses.iter_mut().zip(&one.losses).for_each(|(sum, &loss)| *sum += f64::from(loss));
+        activations.iter_mut().zip(&one.activations).for_each(|(sum, &a)| *sum += f64::from(a));
+    }
+    if request.is_empty() {
+        return Err(Error::config("no samples to observe"));
+    }
+    let mean = |sums: Vec<f64>| sums.into_iter().map(|sum| (sum / request.len() as f64) as f32).collect();
+    Ok(Trace { m: copies, d, activations: mean(activations), losses: mean(losses), logits: vec![] })
 }
 
 /// Runs the network over `inputs` and keeps losses and predictions.

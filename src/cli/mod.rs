@@ -1,6 +1,11 @@
 //! One file per command; this one lists them and holds the options that they share.
 
+mod curvature;
 mod devices;
+mod eval;
+mod inspect;
+mod model;
+mod observe;
 
 use clap::{Parser, Subcommand, ValueEnum};
 use scrubjay::device::{Choice, Device};
@@ -15,6 +20,10 @@ pub struct Args {
 
 #[derive(Subcommand)]
 enum Command {
+    Observe(observe::Args),
+    Curvature(curvature::Args),
+    Eval(eval::Args),
+    Inspect(inspect::Args),
     Devices(devices::Args),
 }
 
@@ -24,13 +33,15 @@ enum Command {
 pub enum Outcome {
     /// What was asked for was done.
     Done = 0,
-    /// A stated gate was not met, or nothing could be removed.
-    GateNotMet = 3,
 }
 
 /// Runs the command that was asked for.
 pub fn run(args: &Args) -> anyhow::Result<Outcome> {
     match &args.command {
+        Command::Observe(args) => observe::run(args),
+        Command::Curvature(args) => curvature::run(args),
+        Command::Eval(args) => eval::run(args),
+        Command::Inspect(args) => inspect::run(args),
         Command::Devices(args) => devices::run(args),
     }
 }
@@ -64,5 +75,29 @@ impl DeviceArgs {
         let device = Device::open(choice, self.threads)?;
         eprintln!("device: {} ({} threads; {})", device.name(), device.threads(), device.why());
         Ok(device)
+    }
+}
+
+/// A curvature by name.
+#[derive(Clone, Copy, ValueEnum)]
+pub enum CurvatureName {
+    Hessian,
+    Ggn,
+    Fisher,
+}
+
+/// Reads a number above 0.
+fn positive(text: &str) -> Result<f32, String> {
+    let number = text.parse::<f32>().map_err(|e| e.to_string())?;
+    if number.is_finite() && number > 0.0 { Ok(number) } else { Err("a number above 0 was expected".into()) }
+}
+
+/// Reads a number that is not negative.
+fn not_negative(text: &str) -> Result<f64, String> {
+    let number = text.parse::<f64>().map_err(|e| e.to_string())?;
+    if number.is_finite() && number >= 0.0 {
+        Ok(number)
+    } else {
+        Err("a number of at least 0 was expected".into())
     }
 }

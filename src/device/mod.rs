@@ -63,6 +63,11 @@ impl Device {
         &self.why
     }
 
+    /// Name, reason and threads, for a report.
+    pub fn report(&self) -> serde_json::Value {
+        serde_json::json!({"name": self.name(), "why": self.why(), "threads": self.threads()})
+    }
+
     /// The threads that the host side uses.
     pub fn threads(&self) -> usize {
         self.pool().current_num_threads()

@@ -494,7 +494,7 @@ impl<'a> Pass<'a> {
         primal: (&[f32], &[f32]),
         labels: &[u32],
         v: &RowValues,
-        middle: fn(&mut [f32], &[f32], &[f32], &[u32], usize),
+        middle: loss::Middle,
         n: usize,
     ) {
         let ((t, h, scratch), (y, g)) = (work, primal);

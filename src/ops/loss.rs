@@ -4,6 +4,9 @@
 //! be exactly 0, or tied, for about half the copies of a confidently classified image, and nothing could be selected.
 //! The gradient at the label is minus the sum of the others', not p_y − 1, for the same reason.
 
+/// What the loss sends back along the logits' tangent: (back, tangent, logits, labels, classes).
+pub type Middle = fn(&mut [f32], &[f32], &[f32], &[u32], usize);
+
 /// The loss of each row of `logits` `[n, classes]`, to `losses` `[n]`.
 pub fn cross_entropy(losses: &mut [f32], logits: &[f32], labels: &[u32], classes: usize) {
     for ((loss, z), &label) in losses.iter_mut().zip(logits.chunks_exact(classes)).zip(labels) {

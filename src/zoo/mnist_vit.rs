@@ -42,8 +42,8 @@ pub(super) fn compose(source: &mut dyn Source, image: Shape, _: &Value, _: &[Str
         let y = b.add(x, y)?;
         x = b.layer_norm(y, &part("norm2"), EPS)?;
     }
-    let x = b.global_pool(x);
     let x = b.layer_norm(x, "norm", EPS)?;
+    let x = b.global_pool(x);
     let classes = rows(&b, "classifier.weight")?;
     let x = b.linear(x, "classifier", classes)?;
     b.finish(x)

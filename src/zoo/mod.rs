@@ -113,7 +113,7 @@ const FAMILIES: [Family; 7] = [
 /// Where no family fits, or a tensor is missing, of another shape, left over, or not finite; the message names it.
 pub fn load(checkpoint: &Checkpoint, arch: Option<&str>, image: Option<Shape>) -> Result<Model> {
     let config = checkpoint.config().unwrap_or(&Value::Null);
-    let inputs = input_config(config, checkpoint.preprocessor().unwrap_or(&Value::Null));
+    let inputs = inputs(checkpoint);
     let mut reader = checkpoint.reader();
     let family = family(checkpoint, arch.or_else(|| architecture(config)), &reader)?;
     let shape = image.or(inputs.shape).or_else(|| (family.image)(checkpoint)).ok_or_else(|| {
@@ -160,8 +160,10 @@ fn architecture(config: &Value) -> Option<&str> {
     config.get("architecture").or(config.get("model_type")).and_then(Value::as_str)
 }
 
-/// Image size and normalisation of timm's and Hugging Face's configs.
-fn input_config(config: &Value, preprocessor: &Value) -> InputConfig {
+/// Image size and normalisation, as timm's and Hugging Face's configs beside a model say them.
+pub fn inputs(checkpoint: &Checkpoint) -> InputConfig {
+    let config = checkpoint.config().unwrap_or(&Value::Null);
+    let preprocessor = checkpoint.preprocessor().unwrap_or(&Value::Null);
     let timm = config.get("pretrained_cfg").unwrap_or(config);
     let numbers = |value: Option<&Value>| -> Option<Vec<f32>> {
         value?.as_array()?.iter().map(|v| v.as_f64().map(|v| v as f32)).collect()

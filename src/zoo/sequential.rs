@@ -105,12 +105,10 @@ fn add(b: &mut Builder, x: NodeId, layer: &Value) -> Result<NodeId> {
     if layer.get("average_pool").is_some() {
         return b.average_pool(x, window("average_pool")?);
     }
-    if let Some(sides) = layer.get("adaptive_pool").and_then(Value::as_array) {
-        if let [Some(h), Some(w)] =
-            [0, 1].map(|i| sides.get(i).and_then(Value::as_u64).filter(|&side| side > 0))
-        {
-            return Ok(b.adaptive_pool(x, h as usize, w as usize));
-        }
+    let sides = layer.get("adaptive_pool").and_then(Value::as_array);
+    let side = |i: usize| sides?.get(i)?.as_u64().filter(|&side| side > 0);
+    if let (Some(h), Some(w)) = (side(0), side(1)) {
+        return Ok(b.adaptive_pool(x, h as usize, w as usize));
     }
     Err(Error::config("is no layer that is known here"))
 }

@@ -1,0 +1,143 @@
+//! `scrubjay curvature`: gradient, Hessian-vector product and Newton step on a block, to a file.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+
+use anyhow::Context;
+use scrubjay::block::Block;
+use scrubjay::curvature::{Curvature, Kind};
+use scrubjay::data::tensors::{self, Tensor, TensorFile, Values};
+use scrubjay::data::{self, Normalise};
+use scrubjay::solve::{Limits, minres};
+use scrubjay::{Error, net};
+
+use super::model::ModelArgs;
+use super::{DeviceArgs, Outcome};
+
+/// Gradient, Hv and step of the mean cross-entropy on a block of units
+///
+/// IN is a .safetensors file with x, y as for `observe`, and v f32 [p]. BLOCK.json lists the units, [[layer, row], ..].
+/// OUT gets gradient [p] and hv [p]; with --solve also step [p] = (H + λI)⁻¹ gradient, the symmetric system as it is,
+/// indefinite or not, by MINRES, whose report goes to stdout as JSON. Order of p: for each unit in the list, its weight
+/// row as PyTorch flattens it, then its bias if it has one.
+///
+/// Example:
+///   scrubjay curvature --model m.safetensors --input in.safetensors --block block.json --out out.safetensors --damping 0.01 --solve
+#[derive(clap::Args)]
+#[command(verbatim_doc_comment)]
+pub struct Args {
+    #[command(flatten)]
+    model: ModelArgs,
+    /// Inputs, and the vector v
+    #[arg(long, value_name = "IN.safetensors")]
+    input: PathBuf,
+    /// The units: a JSON list of [layer name, row]
+    #[arg(long, value_name = "BLOCK.json")]
+    block: PathBuf,
+    /// Where to write
+    #[arg(long, value_name = "OUT.safetensors")]
+    out: PathBuf,
+    /// The matrix
+    #[arg(long, value_enum, default_value = "hessian", value_name = "hessian|ggn|fisher")]
+    curvature: super::CurvatureName,
+    /// λ, added to the diagonal in the solve
+    #[arg(long, default_value_t = 0.0, value_name = "λ", value_parser = super::not_negative)]
+    damping: f64,
+    /// Solve (H + λI) step = gradient
+    #[arg(long)]
+    solve: bool,
+    /// Relative residual to reach
+    #[arg(long, default_value_t = 1e-5, value_parser = super::not_negative)]
+    tolerance: f64,
+    /// Products to spend at most; 0 means ten for each parameter of the block
+    #[arg(long, default_value_t = 0)]
+    products: usize,
+    #[command(flatten)]
+    device: DeviceArgs,
+}
+
+/// Bytes of primal values to keep between products.
+const MEMORY: usize = 4 << 30;
+
+/// Writes gradient, product and step.
+pub fn run(args: &Args) -> anyhow::Result<Outcome> {
+    let checkpoint = args.model.checkpoint()?;
+    let inputs = data::load(&args.input, &Normalise::default())?;
+    let model = args.model.open(&checkpoint, Some(&inputs))?;
+    let net = &model.network;
+    let block = Block::of(net, &units(args, net)?)?;
+    let p = block.len();
+    let file = TensorFile::open(&args.input)?;
+    let v = match file.has("v") {
+        true if file.shape("v")? == [p] => Some(block.from_stored(net, &file.f32("v")?)),
+        true => {
+            let reason = format!("has shape {:?}, where the block has [{p}] parameters", file.shape("v")?);
+            return Err(Error::record(&args.input, "tensor `v`", reason).into());
+        }
+        false => None,
+    };
+    let device = args.device.open()?;
+    let curvature = Curvature::new(&device, net, &block, &inputs, args.curvature.into(), MEMORY)?;
+    let mut out = vec![("gradient", curvature.gradient().to_vec())];
+    if let Some(v) = v {
+        let mut hv = vec![0.0; p];
+        curvature.apply(&mut hv, &v)?;
+        out.push(("hv", hv));
+    }
+    if args.solve {
+        let limits = Limits {
+            tolerance: args.tolerance,
+            products: if args.products == 0 { 10 * p + 100 } else { args.products },
+        };
+        let mut narrow = vec![0.0f32; p];
+        let mut product = |out: &mut [f64], v: &[f64]| {
+            // The product is f32-grade: scale v into its range and back.
+            let scale = v.iter().fold(0.0f64, |top, v| top.max(v.abs())).max(f64::MIN_POSITIVE);
+            narrow.iter_mut().zip(v).for_each(|(narrow, v)| *narrow = (v / scale) as f32);
+            curvature.apply(out, &narrow)?;
+            out.iter_mut().for_each(|v| *v *= scale);
+            Ok(())
+        };
+        let (step, report) = minres(&mut product, curvature.gradient(), args.damping, limits)?;
+        println!("{}", serde_json::to_string(&report)?);
+        out.push(("step", step));
+    }
+    let stored: Vec<(&str, Vec<f32>)> = out
+        .iter()
+        .map(|(name, v)| (*name, block.to_stored(net, v).into_iter().map(|v| v as f32).collect()))
+        .collect();
+    let all: Vec<Tensor> = stored
+        .iter()
+        .map(|(name, values)| Tensor { name, shape: vec![p], values: Values::F32(values) })
+        .collect();
+    tensors::write(&args.out, &all, HashMap::new())?;
+    Ok(Outcome::Done)
+}
+
+fn units(args: &Args, net: &net::Network) -> anyhow::Result<Vec<net::UnitId>> {
+    let bytes = tensors::read(&args.block)?;
+    let listed: Vec<(String, usize)> = serde_json::from_slice(&bytes)
+        .with_context(|| format!("{}: a list of [layer name, row] was expected", args.block.display()))?;
+    if listed.is_empty() {
+        return Err(Error::data(&args.block, "lists no units").into());
+    }
+    let find = |(layer, row): &(String, usize)| net.units().find(net.layer_named(layer)?, *row);
+    Ok(listed
+        .iter()
+        .map(|unit| {
+            find(unit).map_err(|e| {
+                Error::record(&args.block, format!("[\"{}\", {}]", unit.0, unit.1), e.to_string())
+            })
+        })
+        .collect::<scrubjay::Result<_>>()?)
+}
+
+impl From<super::CurvatureName> for Kind {
+    fn from(name: super::CurvatureName) -> Kind {
+        match name {
+            super::CurvatureName::Hessian => Kind::Hessian,
+            super::CurvatureName::Ggn => Kind::Ggn,
+            super::CurvatureName::Fisher => Kind::Fisher,
+        }
+    }
+}

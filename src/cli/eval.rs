@@ -1,0 +1,75 @@
+//! `scrubjay eval`: how well a model does.
+
+use std::path::PathBuf;
+use std::time::Instant;
+
+use scrubjay::observe::evaluate;
+
+use super::model::{ModelArgs, NormaliseArgs};
+use super::{DeviceArgs, Outcome};
+
+/// Accuracy and loss of a model on labelled data
+///
+/// Examples:
+///   scrubjay eval --model resnet20.safetensors --data test.safetensors --mean .485,.456,.406 --std .229,.224,.225
+///   scrubjay eval --model my-model/ --data MNIST/raw/t10k-images-idx3-ubyte.gz --json
+#[derive(clap::Args)]
+#[command(verbatim_doc_comment)]
+pub struct Args {
+    #[command(flatten)]
+    model: ModelArgs,
+    /// Labelled data: .safetensors (x, y), idx images, CIFAR binary
+    #[arg(long, value_name = "DATA")]
+    data: PathBuf,
+    #[command(flatten)]
+    normalise: NormaliseArgs,
+    #[command(flatten)]
+    device: DeviceArgs,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// Prints accuracy, loss and the accuracy of each class.
+pub fn run(args: &Args) -> anyhow::Result<Outcome> {
+    let checkpoint = args.model.checkpoint()?;
+    let data = args.normalise.load(&args.data, &checkpoint)?;
+    let model = args.model.open(&checkpoint, Some(&data))?;
+    let device = args.device.open()?;
+    let start = Instant::now();
+    let scores = evaluate(&device, &model.network, &data)?;
+    let seconds = start.elapsed().as_secs_f64();
+    let classes: Vec<(usize, usize)> = (0..model.network.classes() as u32)
+        .map(|class| {
+            let of_class = scores.labels.iter().zip(&scores.predicted).filter(|(label, _)| **label == class);
+            let (right, all) = of_class.fold((0, 0), |(r, a), (l, p)| (r + usize::from(l == p), a + 1));
+            (right, all)
+        })
+        .collect();
+    if args.json {
+        let classes: Vec<_> =
+            classes.iter().map(|(right, n)| serde_json::json!({"correct": right, "n": n})).collect();
+        println!(
+            "{}",
+            serde_json::json!({
+                "n": scores.labels.len(),
+                "correct": scores.correct(),
+                "accuracy": scores.accuracy(),
+                "loss": scores.mean_loss(),
+                "classes": classes,
+                "family": model.family,
+                "device": device.report(),
+                "seconds": seconds,
+            })
+        );
+        return Ok(Outcome::Done);
+    }
+    println!("samples   {}", scores.labels.len());
+    println!("correct   {}  ({:.2} %)", scores.correct(), 100.0 * scores.accuracy());
+    println!("loss      {:.4}", scores.mean_loss());
+    for (class, (right, n)) in classes.iter().enumerate().filter(|(_, (_, n))| *n > 0) {
+        println!("class {class:<4}{right} of {n}  ({:.1} %)", 100.0 * *right as f64 / *n as f64);
+    }
+    println!("time      {seconds:.2} s");
+    Ok(Outcome::Done)
+}

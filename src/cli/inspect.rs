@@ -1,0 +1,108 @@
+//! `scrubjay inspect`: what a model is made of, and what scrubbing it takes.
+
+use scrubjay::net::{LayerId, plan};
+
+use super::Outcome;
+use super::model::ModelArgs;
+
+/// Layers, units and parameters of a model, its plan, and the bytes that a scrub needs
+///
+/// Example:
+///   scrubjay inspect --model resnet50.safetensors
+#[derive(clap::Args)]
+#[command(verbatim_doc_comment)]
+pub struct Args {
+    #[command(flatten)]
+    model: ModelArgs,
+    /// Print every launch of the plan too
+    #[arg(long)]
+    plan: bool,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// Perturbed copies, and retained samples, that the bytes are stated for: the defaults of `scrub`.
+const COPIES: usize = 1000;
+const RETAINED: usize = 1024;
+
+/// Prints the model.
+pub fn run(args: &Args) -> anyhow::Result<Outcome> {
+    let model = args.model.open(&args.model.checkpoint()?, None)?;
+    let net = &model.network;
+    let forward = plan::Plan::forward(net, COPIES);
+    let all = vec![plan::Rows::All; net.layers.len()];
+    let products = plan::Plan::new(net, all, plan::Purpose::Linearised, RETAINED);
+    let kept = products.kept_bytes() * RETAINED.div_ceil(products.chunk);
+    let trainable: usize = net.layers.iter().map(|layer| layer.outputs * layer.unit_len()).sum();
+    if args.json {
+        let layers: Vec<_> = net
+            .layers
+            .iter()
+            .map(|l| serde_json::json!({"layer": l.name, "units": l.outputs, "parameters": l.outputs * l.unit_len()}))
+            .collect();
+        let steps: Vec<String> = products.steps().iter().map(|step| format!("{step:?}")).collect();
+        println!(
+            "{}",
+            serde_json::json!({
+                "family": model.family,
+                "input": [net.input().c, net.input().h, net.input().w],
+                "classes": net.classes(),
+                "parameters": net.parameters(),
+                "scrubbable": trainable,
+                "units": net.units().len(),
+                "layers": layers,
+                "observe_bytes": forward.bytes() + 4 * COPIES * net.units().len(),
+                "products_bytes": products.bytes(),
+                "kept_bytes": kept,
+                "chunk": products.chunk,
+                "plan": steps,
+            })
+        );
+        return Ok(Outcome::Done);
+    }
+    let shape = net.input();
+    println!("family      {}", model.family);
+    println!("input       {} x {} x {} (channels, height, width)", shape.c, shape.h, shape.w);
+    println!("classes     {}", net.classes());
+    println!(
+        "parameters  {} ({trainable} of them in units, the part that scrubbing may touch)",
+        net.parameters()
+    );
+    println!("units       {}", net.units().len());
+    let width = net.layers.iter().map(|layer| layer.name.len()).max().unwrap_or(5).max(5);
+    println!("\n{:<width$}  {:>7}  {:>12}  {:>15}", "layer", "units", "parameters", "columns");
+    for (i, layer) in net.layers.iter().enumerate() {
+        let columns = net.units().of_layer(LayerId(i as u32));
+        let columns = format!("{}-{}", columns.start, columns.end - 1);
+        let parameters = layer.outputs * layer.unit_len();
+        println!("{:<width$}  {:>7}  {parameters:>12}  {columns:>15}", layer.name, layer.outputs);
+    }
+    println!("\nbytes for a scrub (per worker where not said otherwise)");
+    println!("  {:>12}  observing {COPIES} copies, {} at once", bytes(forward.bytes()), forward.chunk);
+    println!("  {:>12}  their activations, in all", bytes(4 * COPIES * net.units().len()));
+    println!(
+        "  {:>12}  products with every unit selected, {} images at once",
+        bytes(products.bytes()),
+        products.chunk
+    );
+    println!(
+        "  {:>12}  what these keep of {RETAINED} retained samples, in all (recomputed where it does not fit)",
+        bytes(kept)
+    );
+    if args.plan {
+        println!("\nplan (primal part once, the rest for every product)");
+        products.steps().iter().for_each(|step| println!("  {step:?}"));
+    }
+    Ok(Outcome::Done)
+}
+
+/// A number of bytes with its unit.
+pub fn bytes(n: usize) -> String {
+    let units = ["B", "KiB", "MiB", "GiB", "TiB"];
+    let power = (0..units.len()).rev().find(|&i| n >= 1 << (10 * i)).unwrap_or(0);
+    match power {
+        0 => format!("{n} B"),
+        _ => format!("{:.1} {}", n as f64 / (1u64 << (10 * power)) as f64, units[power]),
+    }
+}

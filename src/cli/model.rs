@@ -1,0 +1,63 @@
+//! The options that name a model and its data.
+
+use std::path::{Path, PathBuf};
+
+use scrubjay::checkpoint::Checkpoint;
+use scrubjay::data::{self, Inputs, Normalise, Samples};
+use scrubjay::net::Network;
+use scrubjay::zoo;
+
+/// Which model.
+#[derive(clap::Args)]
+pub struct ModelArgs {
+    /// The model: a .safetensors file, or a directory with model.safetensors and config.json
+    #[arg(long, value_name = "M")]
+    pub model: PathBuf,
+    /// The family, where neither config nor tensor names say it: mlp, small_cnn, resnet20, resnet50, vgg16, vit ..
+    #[arg(long, value_name = "NAME")]
+    pub arch: Option<String>,
+}
+
+/// How data become what the model was trained on.
+#[derive(clap::Args)]
+pub struct NormaliseArgs {
+    /// Mean per channel of values from 0 to 1, in place of the config's
+    #[arg(long, value_name = "M,..", value_delimiter = ',', allow_hyphen_values = true)]
+    mean: Option<Vec<f32>>,
+    /// Standard deviation per channel, in place of the config's
+    #[arg(long, value_name = "S,..", value_delimiter = ',')]
+    std: Option<Vec<f32>>,
+}
+
+/// A model's network, frozen, and its family.
+pub struct Opened {
+    pub network: Network,
+    pub family: &'static str,
+}
+
+impl ModelArgs {
+    /// Reads the checkpoint alone.
+    pub fn checkpoint(&self) -> scrubjay::Result<Checkpoint> {
+        Checkpoint::open(&self.model)
+    }
+
+    /// Reads the model for images of the data's shape.
+    pub fn open(&self, checkpoint: &Checkpoint, data: Option<&Samples>) -> scrubjay::Result<Opened> {
+        let model = zoo::load(checkpoint, self.arch.as_deref(), data.map(Inputs::shape))?;
+        let network = model.network.freeze();
+        if let Some(data) = data {
+            data::check_labels(&data.y, 0, network.classes())?;
+        }
+        Ok(Opened { network, family: model.family })
+    }
+}
+
+impl NormaliseArgs {
+    /// Reads data, normalised by the options, else by the model's config.
+    pub fn load(&self, path: &Path, checkpoint: &Checkpoint) -> scrubjay::Result<Samples> {
+        let config = zoo::inputs(checkpoint);
+        let normalise =
+            Normalise { mean: self.mean.clone().or(config.mean), std: self.std.clone().or(config.std) };
+        data::load(path, &normalise)
+    }
+}

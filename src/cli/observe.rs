@@ -1,0 +1,78 @@
+//! `scrubjay observe`: the activations and losses of inputs, to a file.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+
+use scrubjay::data::tensors::{self, Tensor, Values};
+use scrubjay::data::{self, Normalise};
+use scrubjay::observe::{observe, observe_copies};
+use scrubjay::perturb::Noise;
+
+use super::model::ModelArgs;
+use super::{DeviceArgs, Outcome};
+
+/// Activation of every unit, loss and logits of inputs
+///
+/// IN is a .safetensors file with x f32 [n, c, h, w] or [n, features], taken as it is, and y i64 [n]. OUT gets logits
+/// [n, classes], loss [n] and activations [n, d]; its metadata `units` lists the layers of the columns. With
+/// --perturbations M, loss [M] and activations [M, d] of M noisy copies of the request that all of IN makes.
+///
+/// Example:
+///   scrubjay observe --model m.safetensors --input one.safetensors --out trace.safetensors --perturbations 1000
+#[derive(clap::Args)]
+#[command(verbatim_doc_comment)]
+pub struct Args {
+    #[command(flatten)]
+    model: ModelArgs,
+    /// Inputs
+    #[arg(long, value_name = "IN.safetensors")]
+    input: PathBuf,
+    /// Where to write
+    #[arg(long, value_name = "OUT.safetensors")]
+    out: PathBuf,
+    /// Noisy copies to observe instead of the inputs themselves
+    #[arg(long, value_name = "M", value_parser = clap::value_parser!(u32).range(1..))]
+    perturbations: Option<u32>,
+    /// Standard deviation of the noise, in units of the normalised input
+    #[arg(long, default_value_t = 0.1, value_parser = super::positive)]
+    sigma: f32,
+    /// Seed of the noise
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+    #[command(flatten)]
+    device: DeviceArgs,
+}
+
+/// Writes the trace.
+pub fn run(args: &Args) -> anyhow::Result<Outcome> {
+    let checkpoint = args.model.checkpoint()?;
+    let inputs = data::load(&args.input, &Normalise::default())?;
+    let model = args.model.open(&checkpoint, Some(&inputs))?;
+    let device = args.device.open()?;
+    let net = &model.network;
+    let trace = match args.perturbations {
+        None => observe(&device, net, &inputs)?,
+        Some(copies) => {
+            let request: Vec<usize> = (0..inputs.y.len()).collect();
+            let noise = Noise { sigma: args.sigma, seed: args.seed };
+            observe_copies(&device, net, &inputs, &request, copies as usize, noise)?
+        }
+    };
+    let units: Vec<_> =
+        net.layers.iter().map(|l| serde_json::json!({"layer": l.name, "rows": l.outputs})).collect();
+    let metadata = HashMap::from([("units".to_string(), serde_json::to_string(&units)?)]);
+    let mut out = vec![
+        Tensor {
+            name: "activations",
+            shape: vec![trace.m, trace.d],
+            values: Values::F32(&trace.activations),
+        },
+        Tensor { name: "loss", shape: vec![trace.m], values: Values::F32(&trace.losses) },
+    ];
+    if args.perturbations.is_none() {
+        let shape = vec![trace.m, net.classes()];
+        out.push(Tensor { name: "logits", shape, values: Values::F32(&trace.logits) });
+    }
+    tensors::write(&args.out, &out, metadata)?;
+    Ok(Outcome::Done)
+}

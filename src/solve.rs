@@ -1,0 +1,382 @@
+//! Solve (H + λI) x = b on the block, by products alone (method §4): conjugate gradient where the matrix is positive,
+//! MINRES where it may be indefinite. Vectors are f64; a product may be f32-grade.
+//!
+//! Neither solver trusts its own recurrence: the residual that a report states is b − (H + λI)x, computed at the end,
+//! and where it misses the tolerance the solve goes on from there.
+
+use crate::{Error, Result};
+
+/// A symmetric matrix, as `product(out, v)`: out = H v.
+pub type Product<'a> = dyn FnMut(&mut [f64], &[f64]) -> Result<()> + 'a;
+
+/// How long to go on, and how far.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Limits {
+    /// ‖b − (H + λI)x‖ / ‖b‖ to reach.
+    pub tolerance: f64,
+    /// Products to spend at most.
+    pub products: usize,
+}
+
+/// What conjugate gradient does where the curvature along its direction is not positive.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Negative {
+    /// Stop with [`Error::NegativeCurvature`].
+    Refuse,
+    /// Multiply λ by 10 (from at least 1e-4 of the curvature seen) and begin again; the report says so.
+    Raise,
+    /// Return what there is; the report says so.
+    Truncate,
+}
+
+/// What a solver did.
+#[derive(Clone, Debug, PartialEq, serde::Serialize)]
+pub struct Report {
+    /// `cg` or `minres`.
+    pub solver: &'static str,
+    /// λ that was used in the end.
+    pub damping: f64,
+    /// Products spent.
+    pub products: usize,
+    /// ‖b − (H + λI)x‖ / ‖b‖.
+    pub residual: f64,
+    /// Whether the residual is within the tolerance.
+    pub converged: bool,
+    /// The most negative curvature met, vᵀ(H + λI)v / vᵀv; 0 where none was.
+    pub negative_curvature: f64,
+    /// How often λ was raised.
+    pub raised: usize,
+}
+
+impl Report {
+    fn new(solver: &'static str, damping: f64) -> Report {
+        Report {
+            solver,
+            damping,
+            products: 0,
+            residual: 1.0,
+            converged: false,
+            negative_curvature: 0.0,
+            raised: 0,
+        }
+    }
+}
+
+fn dot(a: &[f64], b: &[f64]) -> f64 {
+    a.iter().zip(b).map(|(a, b)| a * b).sum()
+}
+
+fn norm(a: &[f64]) -> f64 {
+    dot(a, a).sqrt()
+}
+
+/// y += a x.
+fn add(y: &mut [f64], a: f64, x: &[f64]) {
+    y.iter_mut().zip(x).for_each(|(y, x)| *y += a * x);
+}
+
+/// out = (H + λI) v; counts.
+fn damped(product: &mut Product, out: &mut [f64], v: &[f64], report: &mut Report) -> Result<()> {
+    product(out, v)?;
+    report.products += 1;
+    add(out, report.damping, v);
+    match out.iter().all(|v| v.is_finite()) {
+        true => Ok(()),
+        false => Err(Error::Solve { reason: format!("product {} is not finite", report.products) }),
+    }
+}
+
+/// Solves by conjugate gradient, from 0.
+///
+/// # Errors
+/// Where a product fails or is not finite, or the curvature is negative and `negative` refuses it.
+pub fn conjugate_gradient(
+    product: &mut Product,
+    b: &[f64],
+    damping: f64,
+    negative: Negative,
+    limits: Limits,
+) -> Result<(Vec<f64>, Report)> {
+    let mut report = Report::new("cg", damping);
+    let scale = norm(b);
+    let mut x = vec![0.0; b.len()];
+    if scale == 0.0 {
+        (report.residual, report.converged) = (0.0, true);
+        return Ok((x, report));
+    }
+    let (mut r, mut direction, mut moved) = (b.to_vec(), b.to_vec(), vec![0.0; b.len()]);
+    let mut rr = dot(&r, &r);
+    while rr.sqrt() > limits.tolerance * scale && report.products < limits.products {
+        damped(product, &mut moved, &direction, &mut report)?;
+        let curvature = dot(&direction, &moved);
+        let relative = curvature / dot(&direction, &direction);
+        if relative <= 0.0 {
+            report.negative_curvature = report.negative_curvature.min(relative);
+            match negative {
+                Negative::Refuse => {
+                    let remedy = "use MINRES, the Gauss-Newton matrix, or a larger damping".to_string();
+                    return Err(Error::NegativeCurvature {
+                        curvature: relative,
+                        products: report.products,
+                        remedy,
+                    });
+                }
+                Negative::Truncate => break,
+                Negative::Raise => {
+                    report.damping = (10.0 * report.damping).max(1e-4 * relative.abs()).max(1e-12);
+                    report.raised += 1;
+                    x.fill(0.0);
+                    r.copy_from_slice(b);
+                    direction.copy_from_slice(b);
+                    rr = dot(&r, &r);
+                    continue;
+                }
+            }
+        }
+        let step = rr / curvature;
+        add(&mut x, step, &direction);
+        add(&mut r, -step, &moved);
+        let next = dot(&r, &r);
+        let keep = next / rr;
+        direction.iter_mut().zip(&r).for_each(|(d, r)| *d = r + keep * *d);
+        rr = next;
+    }
+    residual(product, b, &x, &mut r, scale, &mut report)?;
+    report.converged = report.residual <= limits.tolerance * (1.0 + 1e-9);
+    Ok((x, report))
+}
+
+/// Floats of Lanczos vectors that MINRES keeps at most (256 MiB).
+const BASIS: usize = 1 << 25;
+
+/// Solves the symmetric system as it is, indefinite or not, by MINRES (Paige & Saunders 1975), begun again from the
+/// true residual until that is within the tolerance or the products are spent. Each Lanczos vector is made orthogonal
+/// to all before it (to as many as 256 MiB hold): without that, an ill-conditioned block takes several times p products.
+///
+/// # Errors
+/// Where a product fails or is not finite.
+pub fn minres(product: &mut Product, b: &[f64], damping: f64, limits: Limits) -> Result<(Vec<f64>, Report)> {
+    let mut report = Report::new("minres", damping);
+    let scale = norm(b);
+    let mut x = vec![0.0; b.len()];
+    if scale == 0.0 {
+        (report.residual, report.converged) = (0.0, true);
+        return Ok((x, report));
+    }
+    let mut r = b.to_vec();
+    let (mut last, mut size) = (f64::INFINITY, 0.0);
+    loop {
+        // A quarter of the tolerance by the recurrence, since the true residual is a little larger.
+        minres_once(
+            product,
+            &mut x,
+            &r,
+            0.25 * limits.tolerance * scale,
+            limits.products,
+            &mut size,
+            &mut report,
+        )?;
+        residual(product, b, &x, &mut r, scale, &mut report)?;
+        report.converged = report.residual <= limits.tolerance;
+        // Another round must pay: f32-grade products have a floor.
+        if report.converged || report.products >= limits.products || report.residual > 0.5 * last {
+            return Ok((x, report));
+        }
+        last = report.residual;
+    }
+}
+
+/// Adds to `x` the MINRES solution of (H + λI) d = r; `size` is the largest entry of a tridiagonal matrix seen so far.
+fn minres_once(
+    product: &mut Product,
+    x: &mut [f64],
+    r: &[f64],
+    target: f64,
+    products: usize,
+    size: &mut f64,
+    report: &mut Report,
+) -> Result<()> {
+    let n = r.len();
+    let mut beta = norm(r);
+    let mut eta = beta;
+    // Lanczos vectors and search directions: those before last, last, and now.
+    let (mut v0, mut v, mut next) =
+        (vec![0.0; n], r.iter().map(|r| r / beta).collect::<Vec<_>>(), vec![0.0; n]);
+    let (mut w0, mut w1, mut w) = (vec![0.0; n], vec![0.0; n], vec![0.0; n]);
+    let (mut c0, mut c1, mut s0, mut s1) = (1.0, 1.0, 0.0, 0.0);
+    let mut basis: Vec<Vec<f64>> = vec![];
+    while eta.abs() > target && report.products < products {
+        damped(product, &mut next, &v, report)?;
+        let alpha = dot(&v, &next);
+        report.negative_curvature = report.negative_curvature.min(alpha);
+        add(&mut next, -alpha, &v);
+        add(&mut next, -beta, &v0);
+        if (basis.len() + 1) * n <= BASIS {
+            basis.push(v.clone());
+        }
+        for earlier in &basis {
+            let along = dot(earlier, &next);
+            add(&mut next, -along, earlier);
+        }
+        let after = norm(&next);
+        // The two earlier rotations on the new column of the tridiagonal matrix, then a new one.
+        let diagonal = c1 * alpha - c0 * s1 * beta;
+        let above = s1 * alpha + c0 * c1 * beta;
+        let top = s0 * beta;
+        let pivot = diagonal.hypot(after);
+        *size = size.max(alpha.abs()).max(after);
+        if pivot <= 1e-14 * *size {
+            break; // the matrix is singular along what is left of r
+        }
+        for i in 0..n {
+            w[i] = (v[i] - top * w0[i] - above * w1[i]) / pivot;
+        }
+        (c0, s0) = (c1, s1);
+        (c1, s1) = (diagonal / pivot, after / pivot);
+        add(x, c1 * eta, &w);
+        eta *= -s1;
+        if after <= f64::EPSILON * alpha.abs().max(beta) {
+            break; // an invariant subspace: solved within it
+        }
+        next.iter_mut().for_each(|v| *v /= after);
+        std::mem::swap(&mut v0, &mut v);
+        std::mem::swap(&mut v, &mut next);
+        std::mem::swap(&mut w0, &mut w1);
+        std::mem::swap(&mut w1, &mut w);
+        beta = after;
+    }
+    Ok(())
+}
+
+/// r = b − (H + λI) x, and its relative norm to the report.
+fn residual(
+    product: &mut Product,
+    b: &[f64],
+    x: &[f64],
+    r: &mut [f64],
+    scale: f64,
+    report: &mut Report,
+) -> Result<()> {
+    damped(product, r, x, report)?;
+    r.iter_mut().zip(b).for_each(|(r, b)| *r = b - *r);
+    report.residual = norm(r) / scale;
+    Ok(())
+}
+
+/// An estimate of the largest eigenvalue by `steps` power iterations from `start` (from ones where that is 0): a lower
+/// bound, usually within a few per cent.
+///
+/// # Errors
+/// Where a product fails or is not finite.
+pub fn largest_eigenvalue(product: &mut Product, start: &[f64], steps: usize) -> Result<f64> {
+    let mut report = Report::new("power", 0.0);
+    let mut v = if norm(start) > 0.0 { start.to_vec() } else { vec![1.0; start.len()] };
+    let mut out = vec![0.0; v.len()];
+    let mut value = 0.0;
+    for _ in 0..steps {
+        let scale = norm(&v);
+        if scale == 0.0 {
+            break;
+        }
+        v.iter_mut().for_each(|v| *v /= scale);
+        damped(product, &mut out, &v, &mut report)?;
+        value = dot(&v, &out);
+        std::mem::swap(&mut v, &mut out);
+    }
+    Ok(value)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A symmetric matrix Q diag(values) Qᵀ with a fixed rotation.
+    fn matrix(values: &[f64]) -> Vec<Vec<f64>> {
+        let n = values.len();
+        let mut a: Vec<Vec<f64>> =
+            (0..n).map(|i| (0..n).map(|j| if i == j { values[i] } else { 0.0 }).collect()).collect();
+        for (i, j) in (0..n).flat_map(|i| (i + 1..n).map(move |j| (i, j))) {
+            let (s, c) = (0.7 + 0.3 * i as f64 + 0.1 * j as f64).sin_cos();
+            for row in &mut a {
+                (row[i], row[j]) = (c * row[i] - s * row[j], s * row[i] + c * row[j]);
+            }
+            for k in 0..n {
+                (a[i][k], a[j][k]) = (c * a[i][k] - s * a[j][k], s * a[i][k] + c * a[j][k]);
+            }
+        }
+        a
+    }
+
+    fn times(a: &[Vec<f64>]) -> impl FnMut(&mut [f64], &[f64]) -> Result<()> + '_ {
+        move |out, v| {
+            out.iter_mut().zip(a).for_each(|(out, row)| *out = dot(row, v));
+            Ok(())
+        }
+    }
+
+    fn b(n: usize) -> Vec<f64> {
+        (0..n).map(|i| ((i * 7 % 5) as f64) - 1.5).collect()
+    }
+
+    const TIGHT: Limits = Limits { tolerance: 1e-10, products: 200 };
+
+    #[test]
+    fn both_solve_positive_systems_and_their_residual_is_true() {
+        let a = matrix(&[0.5, 1.0, 2.0, 10.0, 30.0, 100.0]);
+        for damping in [0.0, 0.1] {
+            let (x, report) =
+                conjugate_gradient(&mut times(&a), &b(6), damping, Negative::Refuse, TIGHT).unwrap();
+            assert!(report.converged && report.residual < 1e-10, "{report:?}");
+            let (y, report) = minres(&mut times(&a), &b(6), damping, TIGHT).unwrap();
+            assert!(report.converged, "{report:?}");
+            assert!(x.iter().zip(&y).all(|(x, y)| (x - y).abs() < 1e-8));
+        }
+    }
+
+    #[test]
+    fn indefinite_systems_are_minres_s_and_conjugate_gradient_follows_its_rule() {
+        let a = matrix(&[-3.0, -0.5, 0.2, 1.0, 4.0]);
+        let (_, report) = minres(&mut times(&a), &b(5), 0.0, TIGHT).unwrap();
+        assert!(report.converged && report.negative_curvature < 0.0, "{report:?}");
+        let run = |negative| conjugate_gradient(&mut times(&a), &b(5), 0.0, negative, TIGHT);
+        assert!(matches!(run(Negative::Refuse), Err(Error::NegativeCurvature { .. })));
+        let (_, report) = run(Negative::Truncate).unwrap();
+        assert!(!report.converged && report.negative_curvature < 0.0, "{report:?}");
+        let (_, report) = run(Negative::Raise).unwrap();
+        assert!(report.converged && report.raised > 0 && report.damping > 0.0, "{report:?}");
+    }
+
+    #[test]
+    fn singular_zero_and_scalar_systems_end() {
+        let a = matrix(&[0.0, 1.0, 2.0]);
+        let (_, report) = minres(&mut times(&a), &b(3), 0.0, TIGHT).unwrap();
+        assert!(report.residual <= 1.0 && report.products <= TIGHT.products);
+        let (x, report) = minres(&mut times(&a), &[0.0; 3], 0.0, TIGHT).unwrap();
+        assert!(x == [0.0; 3] && report.converged && report.products == 0);
+        let one = vec![vec![4.0]];
+        let (x, _) = conjugate_gradient(&mut times(&one), &[2.0], 0.0, Negative::Refuse, TIGHT).unwrap();
+        assert_eq!(x, [0.5]);
+        let (x, _) = minres(&mut times(&one), &[2.0], 0.0, TIGHT).unwrap();
+        assert!((x[0] - 0.5).abs() < 1e-15);
+    }
+
+    #[test]
+    fn limits_hold_and_broken_products_are_errors() {
+        let a = matrix(&[1.0, 1e3, 1e6, 1e9]);
+        let few = Limits { tolerance: 1e-14, products: 2 };
+        let (_, report) = conjugate_gradient(&mut times(&a), &b(4), 0.0, Negative::Refuse, few).unwrap();
+        assert!(!report.converged && report.products == 3, "{report:?}"); // two, and the true residual
+        let mut broken = |out: &mut [f64], _: &[f64]| {
+            out.fill(f64::NAN);
+            Ok(())
+        };
+        assert!(matches!(minres(&mut broken, &b(4), 0.0, few), Err(Error::Solve { .. })));
+    }
+
+    #[test]
+    fn the_largest_eigenvalue_is_found() {
+        let a = matrix(&[0.5, 1.0, 2.0, 30.0]);
+        let value = largest_eigenvalue(&mut times(&a), &b(4), 20).unwrap();
+        assert!((value - 30.0).abs() < 1e-6, "{value}");
+    }
+}
