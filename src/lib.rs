@@ -3,6 +3,7 @@
 
 pub mod block;
 pub mod checkpoint;
+pub mod codec;
 pub mod curvature;
 pub mod data;
 pub mod device;

@@ -1,0 +1,168 @@
+//! Columns of numbers as the measure reads them: a borrowed matrix of f32 or f64 with strides, packed into blocks of
+//! [`WIDTH`] neighbouring columns where a greedy step walks over them.
+
+use rayon::prelude::*;
+
+use crate::ops::philox::{Stream, Use};
+use crate::{Error, Result};
+
+/// Columns that a greedy step handles side by side.
+pub(super) const WIDTH: usize = 8;
+
+/// The same row of [`WIDTH`] columns.
+pub(super) type Lanes = [f64; WIDTH];
+
+/// A matrix of `n` rows and `p` columns that somebody else owns.
+#[derive(Clone, Copy, Debug)]
+pub struct Matrix<'a> {
+    values: Values<'a>,
+    n: usize,
+    p: usize,
+    row: usize,    // distance from a row to the next
+    column: usize, // and from a column to the next
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Values<'a> {
+    F32(&'a [f32]),
+    F64(&'a [f64]),
+}
+
+impl<'a> Matrix<'a> {
+    /// `[n, p]`, row-major, f32: row i begins at `i * stride`.
+    ///
+    /// # Errors
+    /// Where `values` is too short or `stride` is less than `p`.
+    pub fn rows_f32(values: &'a [f32], n: usize, p: usize, stride: usize) -> Result<Matrix<'a>> {
+        Matrix { values: Values::F32(values), n, p, row: stride, column: 1 }.checked()
+    }
+
+    /// `[n, p]`, row-major, f64: row i begins at `i * stride`.
+    ///
+    /// # Errors
+    /// Where `values` is too short or `stride` is less than `p`.
+    pub fn rows_f64(values: &'a [f64], n: usize, p: usize, stride: usize) -> Result<Matrix<'a>> {
+        Matrix { values: Values::F64(values), n, p, row: stride, column: 1 }.checked()
+    }
+
+    /// `[p, n]`: `p` columns of `n` f64 one after the other.
+    ///
+    /// # Errors
+    /// Where `values` is too short.
+    pub fn columns_f64(values: &'a [f64], n: usize, p: usize) -> Result<Matrix<'a>> {
+        Matrix { values: Values::F64(values), n, p, row: 1, column: n }.checked()
+    }
+
+    /// The number of rows.
+    pub fn n(&self) -> usize {
+        self.n
+    }
+
+    /// The number of columns.
+    pub fn p(&self) -> usize {
+        self.p
+    }
+
+    /// Column `j`, as f64.
+    ///
+    /// # Panics
+    /// Where there is no such column.
+    pub fn column(&self, j: usize) -> Vec<f64> {
+        assert!(j < self.p, "column {j} of {}", self.p);
+        (0..self.n).map(|i| self.at(i, j)).collect()
+    }
+
+    /// Whether every value is an f32.
+    pub(super) fn is_f32(&self) -> bool {
+        matches!(self.values, Values::F32(_))
+    }
+
+    /// The number of blocks of [`WIDTH`] columns.
+    pub(super) fn blocks(&self) -> usize {
+        self.p.div_ceil(WIDTH)
+    }
+
+    /// Columns `block * WIDTH ..` side by side, `[n]`; lanes beyond the last column repeat it.
+    pub(super) fn pack(&self, out: &mut Vec<Lanes>, block: usize) {
+        let first = block * WIDTH;
+        let last = (self.p - 1 - first).min(WIDTH - 1);
+        let offsets: [usize; WIDTH] = std::array::from_fn(|l| (first + l.min(last)) * self.column);
+        out.clear();
+        match self.values {
+            Values::F32(v) => {
+                out.extend((0..self.n).map(|i| offsets.map(|at| f64::from(v[i * self.row + at]))))
+            }
+            Values::F64(v) => out.extend((0..self.n).map(|i| offsets.map(|at| v[i * self.row + at]))),
+        }
+    }
+
+    /// Refuses values that are no numbers; says where the first one is.
+    pub(super) fn check_finite(&self) -> Result<()> {
+        let bad = (0..self.n)
+            .into_par_iter()
+            .with_min_len(16)
+            .find_map_first(|i| (0..self.p).find(|&j| !self.at(i, j).is_finite()).map(|j| (i, j)));
+        match bad {
+            Some((i, j)) => {
+                Err(Error::config(format!("row {i} of column {j} is {}, not a finite number", self.at(i, j))))
+            }
+            None => Ok(()),
+        }
+    }
+
+    fn at(&self, i: usize, j: usize) -> f64 {
+        let at = i * self.row + j * self.column;
+        match self.values {
+            Values::F32(v) => f64::from(v[at]),
+            Values::F64(v) => v[at],
+        }
+    }
+
+    fn checked(self) -> Result<Matrix<'a>> {
+        let found = match self.values {
+            Values::F32(v) => v.len(),
+            Values::F64(v) => v.len(),
+        };
+        let (outer, inner, stride) = match self.column {
+            1 => (self.n, self.p, self.row),
+            _ => (self.p, self.n, self.column),
+        };
+        let needed = outer.checked_sub(1).map_or(Some(0), |o| o.checked_mul(stride)?.checked_add(inner));
+        if stride < inner || needed.is_none_or(|needed| found < needed) {
+            return Err(Error::shape(
+                "codec",
+                format!("{} rows by {} columns at stride {stride}", self.n, self.p),
+                format!("{found} values"),
+            ));
+        }
+        Ok(self)
+    }
+}
+
+/// x + N(0, σ²) for every value of a column (L-CODEC); the noise is keyed by (seed, stream).
+pub(super) fn add_noise(column: &mut [f64], sigma: f64, seed: u64, stream: u32) {
+    if sigma > 0.0 {
+        let mut normals = Stream::new(seed, Use::Ties, stream);
+        column.iter_mut().for_each(|x| *x += sigma * f64::from(normals.normal()));
+    }
+}
+
+/// Centres a column and divides it by its standard deviation (n − 1); a constant column becomes 0.
+pub(super) fn scale(column: &mut [f64]) {
+    let n = column.len() as f64;
+    let mean = column.iter().sum::<f64>() / n;
+    let deviation = (column.iter().map(|x| (x - mean) * (x - mean)).sum::<f64>() / (n - 1.0)).sqrt();
+    let constant = column.iter().all(|&x| x == column[0]);
+    column.iter_mut().for_each(|x| *x = if constant { 0.0 } else { (*x - mean) / deviation });
+}
+
+/// The stream of noise that belongs to Y; columns use their own numbers.
+pub(super) const Y_STREAM: u32 = u32::MAX;
+
+/// Refuses a σ that is none.
+pub(super) fn check_sigma(sigma: f64) -> Result<()> {
+    if sigma >= 0.0 && sigma.is_finite() {
+        return Ok(());
+    }
+    Err(Error::config(format!("the noise must be a finite number that is not negative, not {sigma}")))
+}

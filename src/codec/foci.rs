@@ -1,0 +1,577 @@
+//! FOCI: forward selection by T (Azadkia and Chatterjee 2021, §4; MATH.md, Eq. 4), all candidates of a step at once.
+//!
+//! The first step sorts each column. A later step, with S chosen, is one pass over the rows:
+//!
+//!     for each row i: the others j by ascending D_S[i, j]                  (only the head of the list is sorted)
+//!     for each block of WIDTH candidates side by side: for each row i:
+//!         for j in the list while D_S[i, j] ≤ the largest best of the block:
+//!             best = min(best, D_S[i, j] + (x_i − x_j)²), with the count and Σ min(R_i, R_j) of the ties
+//!
+//! which is exact: no later j can come nearer. Where S leaves many rows identical (discrete data) the list holds groups
+//! of identical rows instead, and within a group the nearest are found by binary search in the sorted candidate. D_S is
+//! kept while n × n f64 stay below [`KEEP_BYTES`], else recomputed row by row; lists are made for as many rows at a time
+//! as fit in [`LIST_BYTES`]. Sums are integers (`ranks`), so nothing depends on how the work was split.
+
+use std::ops::Range;
+
+use multiversion::multiversion;
+use rayon::prelude::*;
+
+use super::Ties;
+use super::columns::{Lanes, Matrix, WIDTH, Y_STREAM, add_noise, check_sigma, scale};
+use super::neighbours::{Runs, Sorted, pick};
+use super::ranks::{Ranks, Sum, sort_key};
+use crate::{Error, Result};
+
+/// What is done to columns before anything else.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Standardize {
+    /// Nothing: the default.
+    #[default]
+    None,
+    /// Each column is centred and divided by its standard deviation (n − 1); constant columns become 0.
+    Scale,
+}
+
+/// How [`foci`] selects.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct FociOptions {
+    /// Stop at this many columns; 1 is the paper's cheap selection.
+    pub max_features: Option<usize>,
+    /// Go on where T ≤ 0 or is undefined, until all columns (or `max_features`) are in order.
+    pub all: bool,
+    /// What is done to columns first.
+    pub standardize: Standardize,
+    /// What counts where several rows are equally near.
+    pub ties: Ties,
+    /// σ of the normal noise added to Y and the columns, after scaling (L-FOCI); 0 adds none.
+    pub noise: f64,
+    /// The seed of the noise.
+    pub seed: u64,
+}
+
+/// Why a selection ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stopped {
+    /// The largest T was not positive.
+    NotPositive,
+    /// T is undefined: Y is constant, or the chosen columns determine it.
+    Undefined,
+    /// `max_features` were chosen.
+    MaxFeatures,
+    /// Every column was chosen.
+    Exhausted,
+}
+
+impl Stopped {
+    /// One word: `not-positive`, `undefined`, `max-features` or `exhausted`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Stopped::NotPositive => "not-positive",
+            Stopped::Undefined => "undefined",
+            Stopped::MaxFeatures => "max-features",
+            Stopped::Exhausted => "exhausted",
+        }
+    }
+}
+
+/// What FOCI chose.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Foci {
+    /// Columns in order of choice.
+    pub order: Vec<usize>,
+    /// T(Y, column | those before it), by step; none where it is undefined (only with `all`).
+    pub conditional: Vec<Option<f64>>,
+    /// T(Y, the columns so far), by step; none where Y is constant (only with `all`).
+    pub cumulative: Vec<Option<f64>>,
+    /// Why it ended.
+    pub stopped: Stopped,
+    /// T(Y, column) of every column; empty where Y is constant and no T is defined.
+    pub first_step: Vec<f64>,
+}
+
+/// Selects columns of `x` `[n, p]` for `y` `[n]`: first argmax T(Y, X_j), then argmax T(Y, X_j | chosen), until the
+/// largest T is not positive or undefined. Equal T go to the smaller index (T are compared to 2⁻³² of a rank).
+/// Distances are summed in the order of choice.
+///
+/// # Errors
+/// Fewer than 2 rows, no columns, shapes that do not fit, values that are no finite numbers, or more than 2²⁰ rows
+/// where a second step is needed.
+pub fn foci(y: &[f64], x: &Matrix, options: &FociOptions) -> Result<Foci> {
+    foci_each(y, x, options, &mut |_, _| ())
+}
+
+/// [`foci`], with a call of `each` (steps done, the column just chosen) after every step.
+///
+/// # Errors
+/// As [`foci`].
+pub fn foci_each(
+    y: &[f64],
+    x: &Matrix,
+    options: &FociOptions,
+    each: &mut dyn FnMut(usize, usize),
+) -> Result<Foci> {
+    if y.len() != x.n() {
+        return Err(Error::shape("foci", format!("{} values of Y", x.n()), y.len().to_string()));
+    }
+    if x.p() == 0 {
+        return Err(Error::config("there is no column to choose from"));
+    }
+    if options.max_features == Some(0) {
+        return Err(Error::config("at least one column must be asked for"));
+    }
+    check_sigma(options.noise)?;
+    x.check_finite()?;
+    let changes = options.noise > 0.0 || options.standardize == Standardize::Scale;
+    if !changes {
+        return select(&Ranks::new(y, options.ties)?, x, options, each);
+    }
+    let mut columns = vec![0.0; x.n() * x.p()];
+    columns.par_chunks_mut(x.n()).enumerate().for_each(|(j, column)| {
+        column.copy_from_slice(&x.column(j));
+        if options.standardize == Standardize::Scale {
+            scale(column);
+        }
+        add_noise(column, options.noise, options.seed, j as u32);
+    });
+    let mut y = y.to_vec();
+    add_noise(&mut y, options.noise, options.seed, Y_STREAM);
+    let x = Matrix::columns_f64(&columns, x.n(), x.p())?;
+    x.check_finite()?; // a deviation can overflow
+    select(&Ranks::new(&y, options.ties)?, &x, options, each)
+}
+
+fn select(
+    ranks: &Ranks,
+    x: &Matrix,
+    options: &FociOptions,
+    each: &mut dyn FnMut(usize, usize),
+) -> Result<Foci> {
+    let (n, p) = (x.n(), x.p());
+    let most = options.max_features.unwrap_or(p).min(p);
+    let mut sums = first_step(x, ranks, options.ties);
+    let mut found = Foci {
+        order: Vec::new(),
+        conditional: Vec::new(),
+        cumulative: Vec::new(),
+        stopped: if most == p { Stopped::Exhausted } else { Stopped::MaxFeatures },
+        first_step: sums.iter().filter_map(|&a| ranks.unconditional(a)).collect(),
+    };
+    let mut given = None; // A of the chosen columns
+    let mut space = Space::new(n);
+    while found.order.len() < most {
+        let undefined =
+            given.map_or(ranks.spread == 0, |given: Sum| is_zero(ranks.conditional_ratio(given, given).1));
+        if undefined && !options.all {
+            found.stopped = Stopped::Undefined;
+            break;
+        }
+        if let Some(&last) = found.order.last() {
+            if n > MAX_DENSE_ROWS {
+                return Err(Error::config(format!(
+                    "beyond the first column at most {MAX_DENSE_ROWS} rows can be handled, not {n}"
+                )));
+            }
+            space.add(x.column(last));
+            sums = space.step(x, ranks, options.ties);
+        }
+        let left = (0..p).filter(|j| !found.order.contains(j));
+        let Some(best) = left.min_by_key(|&j| (-sums[j].rounded(), j)) else { break };
+        let a = sums[best];
+        let (t, positive) = match given {
+            None => {
+                let (whole, part) = ranks.unconditional_numerator(a);
+                (ranks.unconditional(a), whole > 0 || whole == 0 && part > 0.0)
+            }
+            Some(given) if undefined => (None, a.rounded() > given.rounded()),
+            Some(given) => (ranks.conditional(a, given), a.rounded() > given.rounded()),
+        };
+        if !positive && !options.all {
+            found.stopped = Stopped::NotPositive;
+            break;
+        }
+        found.order.push(best);
+        found.conditional.push(t);
+        found.cumulative.push(ranks.unconditional(a));
+        given = Some(a);
+        each(found.order.len(), best);
+    }
+    Ok(found)
+}
+
+/// Whether a number in units of 2⁻⁶⁴ is zero but for the rounding of its fractions.
+fn is_zero(fixed: i128) -> bool {
+    fixed.unsigned_abs() < 1 << 31
+}
+
+/// A of every column alone.
+fn first_step(x: &Matrix, ranks: &Ranks, ties: Ties) -> Vec<Sum> {
+    let block = |space: &mut (Vec<Lanes>, Vec<f64>, Sorted), block: usize| {
+        let (lanes, column, sorted) = space;
+        x.pack(lanes, block);
+        let mut sums = [Sum::default(); WIDTH];
+        for (l, sum) in sums.iter_mut().enumerate().take(x.p() - block * WIDTH) {
+            column.clear();
+            column.extend(lanes.iter().map(|row| row[l]));
+            *sum = sorted.sum(column, x.is_f32(), ranks, ties);
+        }
+        sums
+    };
+    let sums: Vec<_> = (0..x.blocks()).into_par_iter().map_init(Default::default, block).collect();
+    sums.into_flattened().into_iter().take(x.p()).collect()
+}
+
+/// D_S is kept from step to step while it is no larger than this.
+const KEEP_BYTES: usize = 512 << 20;
+/// The lists of a pass over rows (or groups) are no larger than this, unless one alone is.
+const LIST_BYTES: usize = 64 << 20;
+/// Counts and sums of tied rows share 64 bits, 24 for the count.
+const MAX_DENSE_ROWS: usize = 1 << 20;
+const COUNT: u64 = 1 << 40;
+/// Rows identical to a row, on average, from which on groups are cheaper than lists of rows.
+const GROUPED: usize = 192;
+
+/// Another row in the list of row i.
+#[derive(Clone, Copy)]
+struct Entry {
+    distance: f64, // D_S[i, j]
+    j: u32,
+    rank: u32, // min(R_i, R_j)
+}
+
+/// The chosen columns, and what follows from them.
+struct Space {
+    n: usize,
+    columns: Vec<Vec<f64>>,
+    kept: Option<Vec<f64>>, // D_S, [n, n]
+    group: Vec<u32>,        // by row: rows of the same group are identical
+    groups: Vec<u32>,       // by group: one of its rows
+    pairs: usize,           // of identical rows, ordered
+}
+
+impl Space {
+    fn new(n: usize) -> Space {
+        Space { n, columns: Vec::new(), kept: None, group: vec![0; n], groups: Vec::new(), pairs: 0 }
+    }
+
+    fn add(&mut self, column: Vec<f64>) {
+        let n = self.n;
+        if n * n * size_of::<f64>() <= KEEP_BYTES {
+            let kept = self.kept.get_or_insert_with(|| vec![0.0; n * n]);
+            kept.par_chunks_mut(n)
+                .enumerate()
+                .with_min_len(16)
+                .for_each(|(i, row)| accumulate(row, &column, i));
+        }
+        let mut order: Vec<u32> = (0..n as u32).collect();
+        let key = |i: u32| (self.group[i as usize], sort_key(column[i as usize]));
+        order.sort_unstable_by_key(|&i| (key(i), i));
+        let mut group = vec![0; n];
+        self.groups.clear();
+        self.pairs = 0;
+        for run in order.chunk_by(|&a, &b| key(a) == key(b)) {
+            run.iter().for_each(|&i| group[i as usize] = self.groups.len() as u32);
+            self.groups.push(run[0]);
+            self.pairs += run.len() * (run.len() - 1);
+        }
+        self.group = group;
+        self.columns.push(column);
+    }
+
+    /// A of the chosen columns and each column of `x`.
+    fn step(&self, x: &Matrix, ranks: &Ranks, ties: Ties) -> Vec<Sum> {
+        match ties == Ties::Mean && self.pairs > GROUPED * self.n {
+            true => self.step_by_group(x, ranks),
+            false => self.step_by_row(x, ranks, ties),
+        }
+    }
+
+    /// The others of row `i` (those of `rows`, by number in it) with their distances; `out` is overwritten.
+    fn list(&self, out: &mut [Entry], i: u32, rows: Option<&[u32]>, ranks: &Ranks, scratch: &mut Vec<f64>) {
+        let distances = match &self.kept {
+            Some(kept) => &kept[i as usize * self.n..][..self.n],
+            None => {
+                scratch.clear();
+                scratch.resize(self.n, 0.0);
+                self.columns.iter().for_each(|column| accumulate(scratch, column, i as usize));
+                &scratch[..]
+            }
+        };
+        let entry = |number: usize, j: u32| Entry {
+            distance: distances[j as usize],
+            j: number as u32,
+            rank: ranks.r[i as usize].min(ranks.r[j as usize]),
+        };
+        match rows {
+            Some(rows) => {
+                let others = rows.iter().enumerate().filter(|&(_, &j)| j != i);
+                out.iter_mut().zip(others).for_each(|(out, (number, &j))| *out = entry(number, j));
+            }
+            None => {
+                let others = (0..self.n as u32).filter(|&j| j != i);
+                out.iter_mut().zip(others).for_each(|(out, j)| *out = entry(j as usize, j));
+            }
+        }
+    }
+
+    /// How much of a list of `len` others is sorted: some times the n^(1/(|S| + 1)) that are visited on average.
+    fn head(&self, len: usize) -> usize {
+        let visited = (len as f64).powf(1.0 / (self.columns.len() + 1) as f64);
+        ((8.0 * visited) as usize).clamp(16, len.max(16)).min(len)
+    }
+
+    /// Calls `work` with the sorted lists of some rows (of `rows`, or all) at a time and the range of these.
+    fn lists(&self, rows: Option<&[u32]>, ranks: &Ranks, mut work: impl FnMut(Range<usize>, &[Entry])) {
+        let count = rows.map_or(self.n, <[u32]>::len);
+        let len = count - 1;
+        if len == 0 {
+            return work(0..1, &[]);
+        }
+        let head = self.head(len);
+        let at_once = (LIST_BYTES / (len * size_of::<Entry>())).clamp(1, count);
+        let mut lists = vec![Entry { distance: 0.0, j: 0, rank: 0 }; at_once * len];
+        for first in (0..count).step_by(at_once) {
+            let range = first..(first + at_once).min(count);
+            let lists = &mut lists[..range.len() * len];
+            lists.par_chunks_mut(len).enumerate().with_min_len(8).for_each_init(
+                Vec::new,
+                |scratch, (at, list)| {
+                    let i = rows.map_or((first + at) as u32, |rows| rows[first + at]);
+                    self.list(list, i, rows, ranks, scratch);
+                    let key = |entry: &Entry| (entry.distance.to_bits(), entry.j); // not negative: bits sort as numbers
+                    if head < len {
+                        list.select_nth_unstable_by_key(head, key);
+                    }
+                    list[..head].sort_unstable_by_key(key);
+                },
+            );
+            work(range, lists);
+        }
+    }
+
+    fn step_by_row(&self, x: &Matrix, ranks: &Ranks, ties: Ties) -> Vec<Sum> {
+        let (n, len) = (self.n, self.n - 1);
+        let head = self.head(len);
+        let mut sums = vec![[Sum::default(); WIDTH]; x.blocks()];
+        self.lists(None, ranks, |range, lists| {
+            let parts = 64usize.div_ceil(x.blocks()).min(range.len().div_ceil(16));
+            let rows_per_part = range.len().div_ceil(parts);
+            let task = |packed: &mut Vec<Lanes>, task: usize| {
+                let (block, part) = (task / parts, task % parts);
+                x.pack(packed, block);
+                let start = (part * rows_per_part).min(range.len());
+                let rows = start..(start + rows_per_part).min(range.len());
+                let lists = &lists[rows.start * len..rows.end * len];
+                let mut best = vec![[0.0; WIDTH]; rows.len()];
+                let mut tied = vec![[0; WIDTH]; rows.len()];
+                scan(&mut best, &mut tied, packed, range.start + rows.start, lists, len, head);
+                let mut sums = [Sum::default(); WIDTH];
+                for (at, (best, tied)) in best.iter().zip(&tied).enumerate() {
+                    let i = range.start + rows.start + at;
+                    for (l, sum) in sums.iter_mut().enumerate() {
+                        let (s, c) = (tied[l] % COUNT, tied[l] / COUNT);
+                        if c == 1 || ties == Ties::Mean {
+                            sum.add(s, c);
+                        } else {
+                            let list = &lists[at * len..(at + 1) * len];
+                            let mut rows = at_distance(list, packed, i, l, best[l]);
+                            let j = pick(&mut rows, i as u32, ties);
+                            sum.add(u64::from(ranks.r[i].min(ranks.r[j as usize])), 1);
+                        }
+                    }
+                }
+                (block, sums)
+            };
+            let space = || Vec::with_capacity(n);
+            let found: Vec<_> = (0..x.blocks() * parts).into_par_iter().map_init(space, task).collect();
+            for (block, found) in found {
+                sums[block].iter_mut().zip(found).for_each(|(sum, found)| *sum = sum.plus(found));
+            }
+        });
+        sums.into_flattened().into_iter().take(x.p()).collect()
+    }
+
+    fn step_by_group(&self, x: &Matrix, ranks: &Ranks) -> Vec<Sum> {
+        let len = self.groups.len() - 1;
+        let head = self.head(len);
+        let mut sums = vec![[Sum::default(); WIDTH]; x.blocks()];
+        self.lists(Some(&self.groups), ranks, |range, lists| {
+            let block = |(packed, grouped): &mut (Vec<Lanes>, Grouped),
+                         (block, sums): (usize, &mut [Sum; WIDTH])| {
+                x.pack(packed, block);
+                for (l, sum) in sums.iter_mut().enumerate().take(x.p() - block * WIDTH) {
+                    grouped.arrange(packed, l, &self.group, self.groups.len(), ranks);
+                    for (at, own) in range.clone().enumerate() {
+                        grouped.tally(sum, own, &lists[at * len..(at + 1) * len], head, ranks);
+                    }
+                }
+            };
+            sums.par_iter_mut().enumerate().for_each_init(Default::default, block);
+        });
+        sums.into_flattened().into_iter().take(x.p()).collect()
+    }
+}
+
+/// row[j] += (x_i − x_j)².
+#[multiversion(targets("x86_64+avx2+fma"))]
+fn accumulate(row: &mut [f64], x: &[f64], i: usize) {
+    let own = x[i];
+    row.iter_mut().zip(x).for_each(|(sum, x)| *sum += (own - x) * (own - x));
+}
+
+/// For rows `first ..`, one per list: the smallest D_S[i, j] + (x_i − x_j)² in each lane, and of the j that reach it
+/// their number times [`COUNT`] plus Σ min(R_i, R_j). The first `head` others of a list are sorted, the rest lie behind.
+#[multiversion(targets("x86_64+avx2+fma"))]
+fn scan(
+    best: &mut [Lanes],
+    tied: &mut [[u64; WIDTH]],
+    x: &[Lanes],
+    first: usize,
+    lists: &[Entry],
+    len: usize,
+    head: usize,
+) {
+    for (at, list) in lists.chunks_exact(len).enumerate() {
+        let own = x[first + at];
+        let mut least = [f64::INFINITY; WIDTH];
+        let mut found = [0u64; WIDTH];
+        let mut visit = |entry: &Entry, least: &mut Lanes| {
+            let other = &x[entry.j as usize];
+            let one = COUNT | u64::from(entry.rank);
+            for l in 0..WIDTH {
+                let apart = own[l] - other[l];
+                let distance = entry.distance + apart * apart;
+                let kept = if distance < least[l] { 0 } else { found[l] };
+                found[l] = kept + if distance <= least[l] { one } else { 0 };
+                least[l] = if distance < least[l] { distance } else { least[l] };
+            }
+        };
+        let within = |entry: &Entry, least: &Lanes| {
+            least.iter().fold(false, |any, &least| any | (entry.distance <= least))
+        };
+        let (sorted, rest) = list.split_at(head);
+        let mut open = true;
+        for few in sorted.chunks(4) {
+            open = within(&few[0], &least);
+            if !open {
+                break;
+            }
+            few.iter().for_each(|entry| visit(entry, &mut least));
+        }
+        if open && rest.first().is_some_and(|entry| within(entry, &least)) {
+            rest.iter().for_each(|entry| visit(entry, &mut least));
+        }
+        best[at] = least;
+        tied[at] = found;
+    }
+}
+
+/// The rows of a list that lie at exactly this distance in lane `l`.
+fn at_distance(list: &[Entry], x: &[Lanes], i: usize, l: usize, best: f64) -> Vec<u32> {
+    let distance = |entry: &&Entry| {
+        let apart = x[i][l] - x[entry.j as usize][l];
+        entry.distance + apart * apart
+    };
+    list.iter().filter(|entry| distance(entry) == best).map(|entry| entry.j).collect()
+}
+
+/// A candidate sorted within each group of rows that the chosen columns do not tell apart.
+#[derive(Default)]
+struct Grouped {
+    keys: Vec<(u32, u64, u32)>,
+    runs: Runs,
+    x: Vec<f64>,       // by run
+    start: Vec<usize>, // by group: its first run; and the number of runs
+    tied: Vec<Range<usize>>,
+}
+
+impl Grouped {
+    fn arrange(&mut self, x: &[Lanes], l: usize, group: &[u32], groups: usize, ranks: &Ranks) {
+        let key = |(position, &row): (usize, &u32)| {
+            (group[row as usize], sort_key(x[row as usize][l]), position as u32)
+        };
+        self.keys.clear();
+        self.keys.extend(ranks.order.iter().enumerate().map(key));
+        self.keys.sort_unstable();
+        self.runs.clear();
+        self.x.clear();
+        self.start.clear();
+        let mut last = None;
+        for &(group, key, position) in &self.keys {
+            let row = ranks.order[position as usize];
+            let begins = last != Some((group, key));
+            if self.start.len() == group as usize {
+                self.start.push(self.x.len());
+            }
+            if begins {
+                self.x.push(x[row as usize][l]);
+            }
+            self.runs.push(row, ranks.r[row as usize], begins);
+            last = Some((group, key));
+        }
+        self.runs.close();
+        debug_assert_eq!(self.start.len(), groups);
+        self.start.push(self.x.len());
+    }
+
+    /// Adds what the rows of group `own` contribute; `list` has the other groups, `head` of them sorted.
+    fn tally(&mut self, sum: &mut Sum, own: usize, list: &[Entry], head: usize, ranks: &Ranks) {
+        for run in self.start[own]..self.start[own + 1] {
+            let x = self.x[run];
+            let mut best = if self.runs.size(run) > 1 { 0.0 } else { f64::INFINITY };
+            self.tied.clear();
+            self.beside(&mut best, own, x, Some(run), 0.0);
+            let (sorted, rest) = list.split_at(head);
+            let mut open = true;
+            for entry in sorted {
+                open = entry.distance <= best;
+                if !open {
+                    break;
+                }
+                self.beside(&mut best, entry.j as usize, x, None, entry.distance);
+            }
+            if open {
+                for entry in rest {
+                    self.beside(&mut best, entry.j as usize, x, None, entry.distance);
+                }
+            }
+            self.runs.tally(sum, run, &self.tied, ranks, Ties::Mean);
+        }
+    }
+
+    /// Looks in one group for runs that come as near to `x` as `best` or nearer; `own` is not looked at.
+    fn beside(&mut self, best: &mut f64, group: usize, x: f64, own: Option<usize>, distance: f64) {
+        let Range { start, end } = self.start[group]..self.start[group + 1];
+        let (below, above) = match own {
+            Some(own) => (own, own + 1),
+            None => {
+                let at = start + self.x[start..end].partition_point(|&other| other < x);
+                (at, at)
+            }
+        };
+        let total = |other: f64| distance + (x - other) * (x - other);
+        let mut nearest = f64::INFINITY;
+        if below > start {
+            nearest = total(self.x[below - 1]);
+        }
+        if above < end {
+            nearest = nearest.min(total(self.x[above]));
+        }
+        if nearest > *best {
+            return;
+        }
+        if nearest < *best {
+            *best = nearest;
+            self.tied.clear();
+        }
+        let mut low = below;
+        while low > start && total(self.x[low - 1]) == nearest {
+            low -= 1;
+        }
+        let mut high = above;
+        while high < end && total(self.x[high]) == nearest {
+            high += 1;
+        }
+        self.tied.extend([low..below, above..high].into_iter().filter(|t| !t.is_empty()));
+    }
+}

@@ -1,0 +1,381 @@
+//! Nearest neighbours of all rows in given columns, and the sum A over them (MATH.md, Eq. 1).
+//!
+//! Identical rows are grouped into *runs* sorted by rank, with prefix sums of the ranks, so that Σ min(R_i, R_j) over a
+//! run of any length is one binary search: discrete data costs no more than continuous data. One column: runs are
+//! sorted, and the nearest lie next to each other. Several: a k-d tree over the distinct points, whose box distances
+//! are summed in the same order as the distances themselves; rounding is monotone, so pruning is exact to the last bit
+//! and every row at the smallest f64 distance is found.
+
+use std::ops::Range;
+
+use rayon::prelude::*;
+
+use super::Ties;
+use super::columns::Matrix;
+use super::ranks::{Ranks, Sum, sort_key};
+use crate::ops::philox::{Use, philox};
+use crate::{Error, Result};
+
+/// The rows nearest to each row of `x` (itself excluded), ascending: all that lie at the smallest distance.
+///
+/// # Errors
+/// Fewer than 2 rows, no columns, or values that are no numbers.
+pub fn nearest(x: &Matrix) -> Result<Vec<Vec<usize>>> {
+    if x.n() < 2 || x.p() == 0 {
+        return Err(Error::config(format!(
+            "at least 2 rows and a column are needed, not {} and {}",
+            x.n(),
+            x.p()
+        )));
+    }
+    x.check_finite()?;
+    let columns: Vec<Vec<f64>> = (0..x.p()).map(|j| x.column(j)).collect();
+    let ranks = Ranks::new(&vec![0.0; x.n()], Ties::Mean)?; // any will do
+    let points = Points::new(&columns, &ranks);
+    let mut all = vec![Vec::new(); x.n()];
+    for (own, tied) in points.neighbours().into_iter().enumerate() {
+        for &i in points.runs.rows(own) {
+            let mut rows = points.runs.tied_rows(own, &tied, i);
+            rows.sort_unstable();
+            all[i as usize] = rows.into_iter().map(|j| j as usize).collect();
+        }
+    }
+    Ok(all)
+}
+
+/// A = Σ_i min(R_i, R_M(i)), M in the space of these columns, in this order.
+pub(super) fn sum(columns: &[Vec<f64>], ranks: &Ranks, ties: Ties) -> Sum {
+    match columns {
+        [column] => Sorted::default().sum(column, false, ranks, ties),
+        _ => {
+            let points = Points::new(columns, ranks);
+            let tied = points.neighbours();
+            let mut sum = Sum::default();
+            for (own, tied) in tied.iter().enumerate() {
+                points.runs.tally(&mut sum, own, tied, ranks, ties);
+            }
+            sum
+        }
+    }
+}
+
+/// Rows arranged so that identical ones (in the columns at hand) are neighbours, each run of them by ascending rank.
+#[derive(Debug, Default)]
+pub(super) struct Runs {
+    row: Vec<u32>,    // by position
+    rank: Vec<u32>,   // R, by position
+    prefix: Vec<u64>, // sums of R before each position, and of all
+    start: Vec<u32>,  // the first position of each run, and n
+}
+
+impl Runs {
+    /// Starts over.
+    pub fn clear(&mut self) {
+        self.row.clear();
+        self.rank.clear();
+        self.prefix.clear();
+        self.prefix.push(0);
+        self.start.clear();
+    }
+
+    /// Appends a row, which begins a run or belongs to the last one.
+    #[inline]
+    pub fn push(&mut self, row: u32, rank: u32, begins: bool) {
+        if begins {
+            self.start.push(self.row.len() as u32);
+        }
+        self.row.push(row);
+        self.rank.push(rank);
+        self.prefix.push(self.prefix[self.prefix.len() - 1] + u64::from(rank));
+    }
+
+    /// No row follows.
+    pub fn close(&mut self) {
+        self.start.push(self.row.len() as u32);
+    }
+
+    /// The number of runs.
+    pub fn len(&self) -> usize {
+        self.start.len() - 1
+    }
+
+    /// The rows of a run.
+    pub fn rows(&self, run: usize) -> &[u32] {
+        &self.row[self.positions(run)]
+    }
+
+    /// The rows of a run: how many.
+    #[inline]
+    pub fn size(&self, run: usize) -> usize {
+        (self.start[run + 1] - self.start[run]) as usize
+    }
+
+    /// Adds what the rows of run `own` contribute where the runs `tied` (own not among them) are nearest to it. If own
+    /// has several rows they are each other's neighbours too.
+    #[inline]
+    pub fn tally(&self, sum: &mut Sum, own: usize, tied: &[Range<usize>], ranks: &Ranks, ties: Ties) {
+        let others: usize = tied.iter().map(|t| (self.start[t.end] - self.start[t.start]) as usize).sum();
+        let c = others + self.size(own) - 1;
+        for at in self.positions(own) {
+            let r = self.rank[at];
+            if c == 1 || ties == Ties::Mean {
+                let mut s = 0;
+                for run in tied.iter().flat_map(Clone::clone) {
+                    s += self.min_sum(run, r);
+                }
+                if self.size(own) > 1 {
+                    s += self.min_sum(own, r) - u64::from(r);
+                }
+                sum.add(s, c as u64);
+            } else {
+                let i = self.row[at];
+                let j = pick(&mut self.tied_rows(own, tied, i), i, ties);
+                sum.add(u64::from(r.min(ranks.r[j as usize])), 1);
+            }
+        }
+    }
+
+    /// The rows of these runs and of `own`, but for row `i`.
+    fn tied_rows(&self, own: usize, tied: &[Range<usize>], i: u32) -> Vec<u32> {
+        let own = self.rows(own).iter().filter(|&&j| j != i);
+        tied.iter().flat_map(Clone::clone).flat_map(|run| self.rows(run)).chain(own).copied().collect()
+    }
+
+    /// Σ min(r, R_j) over a run.
+    #[inline]
+    fn min_sum(&self, run: usize, r: u32) -> u64 {
+        let Range { start, end } = self.positions(run);
+        if end - start == 1 {
+            return u64::from(self.rank[start].min(r));
+        }
+        let split = start + self.rank[start..end].partition_point(|&other| other <= r);
+        self.prefix[split] - self.prefix[start] + u64::from(r) * (end - split) as u64
+    }
+
+    fn positions(&self, run: usize) -> Range<usize> {
+        self.start[run] as usize..self.start[run + 1] as usize
+    }
+}
+
+/// The neighbour that counts where `tied` rows (at least one) are equally near to row `i` and their mean is not wanted.
+pub(super) fn pick(tied: &mut [u32], i: u32, ties: Ties) -> u32 {
+    let k = match ties {
+        Ties::Random { seed } => {
+            let word = philox([i, 0, 0, Use::Ties as u32], [seed as u32, (seed >> 32) as u32]);
+            let uniform = u128::from(u64::from(word[0]) << 32 | u64::from(word[1]));
+            ((uniform * tied.len() as u128) >> 64) as usize
+        }
+        _ => 0,
+    };
+    *tied.select_nth_unstable(k).1
+}
+
+/// Working space for [`Sorted::sum`].
+#[derive(Debug, Default)]
+pub(super) struct Sorted {
+    keys: Vec<u64>,
+    wide: Vec<u128>,
+    x: Vec<f64>, // by run
+    runs: Runs,
+}
+
+impl Sorted {
+    /// A for one column: sorted, a run's nearest runs lie beside it. `narrow` promises that every value is an f32.
+    pub fn sum(&mut self, column: &[f64], narrow: bool, ranks: &Ranks, ties: Ties) -> Sum {
+        let value = |position: u32| column[ranks.order[position as usize] as usize];
+        self.runs.clear();
+        self.x.clear();
+        if narrow {
+            // the order of f32 is that of the upper 32 bits of a key made for them
+            let key = |(position, &row): (usize, &u32)| {
+                let bits = (column[row as usize] as f32 + 0.0).to_bits();
+                let ordered = if bits >> 31 == 1 { !bits } else { bits | 1 << 31 };
+                u64::from(ordered) << 32 | position as u64
+            };
+            self.keys.clear();
+            self.keys.extend(ranks.order.iter().enumerate().map(key));
+            self.keys.sort_unstable();
+            for &key in &self.keys {
+                append(&mut self.runs, &mut self.x, key as u32, value(key as u32), ranks);
+            }
+        } else {
+            let key = |(position, &row): (usize, &u32)| {
+                u128::from(sort_key(column[row as usize])) << 32 | position as u128
+            };
+            self.wide.clear();
+            self.wide.extend(ranks.order.iter().enumerate().map(key));
+            self.wide.sort_unstable();
+            for &key in &self.wide {
+                append(&mut self.runs, &mut self.x, key as u32, value(key as u32), ranks);
+            }
+        }
+        self.runs.close();
+        let mut sum = Sum::default();
+        for own in 0..self.runs.len() {
+            let x = self.x[own];
+            let square = |other: f64| (other - x) * (other - x);
+            let best = match self.runs.size(own) {
+                1 => nearest_beside(&self.x, own, x),
+                _ => 0.0,
+            };
+            let mut low = own;
+            while low > 0 && square(self.x[low - 1]) <= best {
+                low -= 1;
+            }
+            let mut high = own + 1;
+            while high < self.x.len() && square(self.x[high]) <= best {
+                high += 1;
+            }
+            self.runs.tally(&mut sum, own, &[low..own, own + 1..high], ranks, ties);
+        }
+        sum
+    }
+}
+
+fn append(runs: &mut Runs, x: &mut Vec<f64>, position: u32, value: f64, ranks: &Ranks) {
+    let row = ranks.order[position as usize];
+    let begins = x.last() != Some(&value);
+    if begins {
+        x.push(value);
+    }
+    runs.push(row, ranks.r[row as usize], begins);
+}
+
+/// The smaller squared distance from `x` to what stands before and behind `own`; infinite where nothing does.
+#[inline]
+fn nearest_beside(sorted: &[f64], own: usize, x: f64) -> f64 {
+    let square = |other: &f64| (other - x) * (other - x);
+    let before = own.checked_sub(1).and_then(|at| sorted.get(at)).map_or(f64::INFINITY, square);
+    sorted.get(own + 1).map_or(f64::INFINITY, square).min(before)
+}
+
+/// Distinct points and a k-d tree over them.
+struct Points {
+    runs: Runs,
+    d: usize,
+    x: Vec<f64>, // [runs, d]
+    tree: Vec<Node>,
+    boxes: Vec<f64>,  // [nodes, d, 2]: least and greatest coordinate
+    leaves: Vec<u32>, // runs, in the order of the leaves
+}
+
+/// Some points: the left child of an inner node is the next node.
+struct Node {
+    range: Range<usize>, // of `leaves`
+    right: Option<usize>,
+}
+
+/// Points in a leaf.
+const LEAF: usize = 12;
+
+impl Points {
+    fn new(columns: &[Vec<f64>], ranks: &Ranks) -> Points {
+        let d = columns.len();
+        let mut order = ranks.order.clone();
+        let compare = |a: u32, b: u32| {
+            let differs = |column: &&Vec<f64>| column[a as usize] != column[b as usize];
+            columns.iter().find(differs).map_or(std::cmp::Ordering::Equal, |column| {
+                sort_key(column[a as usize]).cmp(&sort_key(column[b as usize]))
+            })
+        };
+        order.sort_by(|&a, &b| compare(a, b)); // stable: runs keep the order of ranks
+        let mut points = Points {
+            runs: Runs::default(),
+            d,
+            x: Vec::new(),
+            tree: Vec::new(),
+            boxes: Vec::new(),
+            leaves: Vec::new(),
+        };
+        points.runs.clear();
+        for (at, &row) in order.iter().enumerate() {
+            let begins = at == 0 || compare(order[at - 1], row).is_ne();
+            if begins {
+                points.x.extend(columns.iter().map(|column| column[row as usize]));
+            }
+            points.runs.push(row, ranks.r[row as usize], begins);
+        }
+        points.runs.close();
+        points.leaves = (0..points.runs.len() as u32).collect();
+        points.grow(0..points.runs.len());
+        points
+    }
+
+    /// The runs nearest to each run, as ranges of one.
+    fn neighbours(&self) -> Vec<Vec<Range<usize>>> {
+        (0..self.runs.len()).into_par_iter().with_min_len(64).map(|own| self.search(own)).collect()
+    }
+
+    fn grow(&mut self, range: Range<usize>) {
+        let node = self.tree.len();
+        self.tree.push(Node { range: range.clone(), right: None });
+        let (mut widest, mut extent) = (0, -1.0);
+        for k in 0..self.d {
+            let (mut least, mut greatest) = (f64::INFINITY, f64::NEG_INFINITY);
+            for &point in &self.leaves[range.clone()] {
+                let x = self.x[point as usize * self.d + k];
+                least = least.min(x);
+                greatest = greatest.max(x);
+            }
+            self.boxes.extend([least, greatest]);
+            if greatest - least > extent {
+                (widest, extent) = (k, greatest - least);
+            }
+        }
+        if range.len() > LEAF {
+            let (d, x) = (self.d, &self.x);
+            let half = range.len() / 2;
+            self.leaves[range.clone()]
+                .select_nth_unstable_by_key(half, |&point| sort_key(x[point as usize * d + widest]));
+            self.grow(range.start..range.start + half);
+            self.tree[node].right = Some(self.tree.len());
+            self.grow(range.start + half..range.end);
+        }
+    }
+
+    fn search(&self, own: usize) -> Vec<Range<usize>> {
+        let q = &self.x[own * self.d..(own + 1) * self.d];
+        let mut best = if self.runs.size(own) > 1 { 0.0 } else { f64::INFINITY };
+        let mut tied: Vec<Range<usize>> = Vec::new();
+        let mut open = vec![(0.0, 0)];
+        while let Some((bound, at)) = open.pop() {
+            if bound > best {
+                continue;
+            }
+            let node = &self.tree[at];
+            if let Some(right) = node.right {
+                let children = [(self.bound(at + 1, q), at + 1), (self.bound(right, q), right)];
+                let far = usize::from(children[0].0 <= children[1].0);
+                open.extend([children[far], children[1 - far]]); // the nearer one is looked at first
+                continue;
+            }
+            for &point in &self.leaves[node.range.clone()] {
+                let other = point as usize;
+                let distance = distance(q, &self.x[other * self.d..(other + 1) * self.d]);
+                if other == own || distance > best {
+                    continue;
+                }
+                if distance < best {
+                    best = distance;
+                    tied.clear();
+                }
+                tied.push(other..other + 1);
+            }
+        }
+        tied
+    }
+
+    /// At most the distance from `q` to any point of the node.
+    fn bound(&self, node: usize, q: &[f64]) -> f64 {
+        let limits = self.boxes[node * self.d * 2..(node + 1) * self.d * 2].chunks_exact(2);
+        q.iter().zip(limits).fold(0.0, |sum, (&x, limits)| {
+            let gap = (limits[0] - x).max(x - limits[1]).max(0.0);
+            sum + gap * gap
+        })
+    }
+}
+
+#[inline]
+fn distance(a: &[f64], b: &[f64]) -> f64 {
+    a.iter().zip(b).fold(0.0, |sum, (a, b)| sum + (a - b) * (a - b))
+}

@@ -1,0 +1,277 @@
+//! The dependence measure against its definition and against recorded values: every case of `tests/data/codec.json`
+//! (a part of the recorded set, with its data), and the whole set where SCRUBJAY_GOLDEN points at it.
+
+#[path = "cases/codec.rs"]
+mod cases;
+#[path = "reference/codec.rs"]
+mod reference;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use libtest_mimic::{Arguments, Failed, Trial};
+use scrubjay::codec::{self, FociOptions, Matrix, Options, Stopped, Ties};
+use scrubjay::data::tensors::TensorFile;
+use serde_json::Value;
+
+fn main() {
+    let args = Arguments::from_args();
+    let mut trials = oracle();
+    let stored = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/codec.json");
+    trials.extend(recorded("codec/recorded", &stored));
+    match std::env::var_os("SCRUBJAY_GOLDEN").map(|at| PathBuf::from(at).join("codec.json")) {
+        Some(path) => trials.extend(recorded("codec/golden", &path)),
+        None => trials.push(
+            Trial::test("codec/golden (SCRUBJAY_GOLDEN is not set)", || Ok(())).with_ignored_flag(true),
+        ),
+    }
+    libtest_mimic::run(&args, trials).exit();
+}
+
+fn check(holds: bool, message: impl FnOnce() -> String) -> Result<(), Failed> {
+    if holds { Ok(()) } else { Err(message().into()) }
+}
+
+/// Equal to 1e-12, or both undefined.
+fn same(a: Option<f64>, b: Option<f64>) -> bool {
+    match (a, b) {
+        (Some(a), Some(b)) => (a - b).abs() <= 1e-12 * b.abs().max(1.0),
+        (a, b) => a.is_none() && b.is_none(),
+    }
+}
+
+// --- against the definition
+
+fn oracle() -> Vec<Trial> {
+    let mut trials = Vec::new();
+    for case in cases::CASES {
+        for seed in 0..2 {
+            let name = |what: &str| format!("codec/{what}/{},seed={seed}", case.name);
+            trials.push(Trial::test(name("statistic"), move || statistic_is_its_definition(case, seed)));
+            trials.push(Trial::test(name("foci"), move || every_step_is_its_definition(case, seed)));
+            trials.push(Trial::test(name("foci_first"), move || {
+                every_first_step_is_its_definition(case, seed)
+            }));
+        }
+    }
+    trials
+}
+
+fn statistic_is_its_definition(case: &cases::Case, seed: u64) -> Result<(), Failed> {
+    let (y, columns) = cases::data(case, seed);
+    let (n, p) = (y.len(), columns.len());
+    let flat = columns.concat();
+    let data = Matrix::columns_f64(&flat, n, p)?;
+    let take = |at: &[usize]| -> Vec<Vec<f64>> { at.iter().map(|&j| columns[j].clone()).collect() };
+    let all: Vec<usize> = (0..p).collect();
+    for (z, x) in [
+        (vec![0], vec![]),
+        (vec![p - 1], vec![]),
+        (vec![1], vec![0]),
+        (vec![0], vec![p - 1]),
+        (all.clone(), vec![]),
+        (vec![0], all[1..].to_vec()),
+    ] {
+        let options = Options::default();
+        let got = codec::statistic(&y, &data, &z, &x, &options)?.value;
+        let expected = reference::mean(&y, &take(&z), &take(&x));
+        check(same(got, expected), || format!("z={z:?} x={x:?}: {got:?}, expected {expected:?}"))?;
+        let got = codec::statistic(&y, &data, &z, &x, &Options { ties: Ties::First, ..options })?;
+        let exact = reference::first(&y, &take(&z), &take(&x));
+        let found = (got.numerator, got.denominator);
+        check(found == (Some(exact.0), Some(exact.1)), || {
+            format!("z={z:?} x={x:?} first: {found:?}, expected {exact:?}")
+        })?;
+    }
+    let nearest = codec::nearest(&data)?;
+    check(nearest == reference::nearest(&columns), || "neighbours differ".into())
+}
+
+fn every_step_is_its_definition(case: &cases::Case, seed: u64) -> Result<(), Failed> {
+    let (y, columns) = cases::data(case, seed);
+    let flat = columns.concat();
+    let data = Matrix::columns_f64(&flat, y.len(), columns.len())?;
+    let all = codec::foci(&y, &data, &FociOptions { all: true, ..Default::default() })?;
+    check(all.order.len() == columns.len(), || format!("{:?} is not all", all.order))?;
+    for (step, &chosen) in all.order.iter().enumerate() {
+        let t = reference::step(&y, &columns, &all.order[..step]);
+        check(same(all.conditional[step], t[chosen]), || {
+            format!("step {step}: {:?}, expected {:?}", all.conditional[step], t[chosen])
+        })?;
+        let left = (0..columns.len()).filter(|j| !all.order[..step].contains(j));
+        if let Some(best) = t[chosen] {
+            for j in left {
+                let other = t[j].unwrap_or(f64::NAN);
+                let worse = if j < chosen { other < best + 1e-12 } else { other <= best + 1e-12 };
+                check(worse, || format!("step {step}: column {j} has {other}, chosen {chosen} has {best}"))?;
+            }
+        }
+        let so_far: Vec<_> = all.order[..=step].iter().map(|&j| columns[j].clone()).collect();
+        let cumulative = reference::mean(&y, &so_far, &[]);
+        check(same(all.cumulative[step], cumulative), || {
+            format!("step {step}: cumulative {:?}, expected {cumulative:?}", all.cumulative[step])
+        })?;
+    }
+    let plain = codec::foci(&y, &data, &FociOptions::default())?;
+    let k = plain.order.len();
+    check(plain.order == all.order[..k], || format!("{:?} does not begin {:?}", plain.order, all.order))?;
+    check(plain.conditional.iter().all(|t| t.is_some_and(|t| t > 0.0)), || format!("{plain:?}"))?;
+    let next = all.conditional.get(k).copied();
+    let reason = match next {
+        None => Stopped::Exhausted,
+        Some(None) => Stopped::Undefined,
+        Some(Some(_)) => Stopped::NotPositive,
+    };
+    check(plain.stopped == reason, || format!("stopped {:?}, expected {reason:?}", plain.stopped))
+}
+
+fn every_first_step_is_its_definition(case: &cases::Case, seed: u64) -> Result<(), Failed> {
+    let (y, columns) = cases::data(case, seed);
+    let flat = columns.concat();
+    let data = Matrix::columns_f64(&flat, y.len(), columns.len())?;
+    let options = FociOptions { all: true, ties: Ties::First, ..Default::default() };
+    let all = codec::foci(&y, &data, &options)?;
+    for (step, &chosen) in all.order.iter().enumerate() {
+        let given: Vec<_> = all.order[..step].iter().map(|&j| columns[j].clone()).collect();
+        let (numerator, denominator) = reference::first(&y, std::slice::from_ref(&columns[chosen]), &given);
+        let expected = (denominator != 0).then(|| numerator as f64 / denominator as f64);
+        check(same(all.conditional[step], expected), || {
+            format!("step {step}: {:?}, expected {expected:?}", all.conditional[step])
+        })?;
+    }
+    Ok(())
+}
+
+// --- against recorded values
+
+/// The data of a recorded case.
+struct Recorded {
+    y: Vec<f64>,
+    x: Vec<f64>, // [n, p]
+    n: usize,
+    p: usize,
+    narrow: bool, // f32
+}
+
+fn recorded(prefix: &str, path: &Path) -> Vec<Trial> {
+    let text = std::fs::read_to_string(path);
+    let parsed = text
+        .map_err(|e| e.to_string())
+        .and_then(|text| serde_json::from_str::<Value>(&text).map_err(|e| e.to_string()));
+    let golden = match parsed {
+        Ok(golden) => golden,
+        Err(reason) => {
+            let message = format!("{}: {reason}", path.display());
+            return vec![Trial::test(prefix.to_string(), move || Err(message.into()))];
+        }
+    };
+    let tensors = Arc::new(TensorFile::open(&path.with_extension("safetensors")).ok());
+    let mut trials = Vec::new();
+    for case in golden["cases"].as_array().cloned().unwrap_or_default() {
+        let tensors = Arc::clone(&tensors);
+        let name = format!("{prefix}/{}", case["id"].as_str().unwrap_or("?"));
+        trials.push(Trial::test(name, move || {
+            let data = load(&case, tensors.as_ref().as_ref())?;
+            let ops = case["ops"].as_array().ok_or("no ops")?;
+            ops.iter().try_for_each(|op| recorded_op(&case, op, &data))
+        }));
+    }
+    for case in golden["nn"].as_array().cloned().unwrap_or_default() {
+        let tensors = Arc::clone(&tensors);
+        let name = format!("{prefix}/{}", case["id"].as_str().unwrap_or("?"));
+        trials.push(Trial::test(name, move || recorded_neighbours(&case, tensors.as_ref().as_ref())));
+    }
+    trials
+}
+
+fn numbers(value: &Value, tensors: Option<&TensorFile>) -> Result<Vec<f64>, Failed> {
+    match value {
+        Value::Array(values) => Ok(values.iter().filter_map(Value::as_f64).collect()),
+        Value::String(name) => Ok(tensors.ok_or("no tensors beside the json")?.f64(name)?),
+        other => Err(format!("{other} is no data").into()),
+    }
+}
+
+fn size(value: &Value) -> usize {
+    value.as_u64().unwrap_or(0) as usize
+}
+
+fn list(value: &Value) -> Vec<usize> {
+    value.as_array().map(|v| v.iter().map(size).collect()).unwrap_or_default()
+}
+
+fn load(case: &Value, tensors: Option<&TensorFile>) -> Result<Recorded, Failed> {
+    let data = Recorded {
+        y: numbers(&case["Y"], tensors)?,
+        x: numbers(&case["X"], tensors)?,
+        n: size(&case["n"]),
+        p: size(&case["p"]),
+        narrow: case["dtype"] == "f32",
+    };
+    check(data.n >= 2 && data.y.len() == data.n && data.x.len() == data.n * data.p, || "sizes".into())?;
+    Ok(data)
+}
+
+fn recorded_op(case: &Value, op: &Value, data: &Recorded) -> Result<(), Failed> {
+    let narrow: Vec<f32> = data.x.iter().map(|&x| x as f32).collect();
+    let matrix = match data.narrow {
+        true => Matrix::rows_f32(&narrow, data.n, data.p, data.p)?,
+        false => Matrix::rows_f64(&data.x, data.n, data.p, data.p)?,
+    };
+    let first = Options { ties: Ties::First, ..Default::default() };
+    match op["fn"].as_str() {
+        Some("codec2" | "codec3") => {
+            let (z, x) = (list(&op["z"]), list(&op["x"]));
+            let found = codec::statistic(&data.y, &matrix, &z, &x, &first)?;
+            let expected = (op["num"].as_i64().map(i128::from), op["den"].as_i64().map(i128::from));
+            check((found.numerator, found.denominator) == expected && expected.0.is_some(), || {
+                format!("z={z:?} x={x:?}: {found:?}, expected {expected:?}")
+            })?;
+            let mean = codec::statistic(&data.y, &matrix, &z, &x, &Options::default())?.value;
+            let expected = op["paper_mean_ties_value"].as_f64(); // "nan" is none
+            check(same(mean, expected), || format!("z={z:?} x={x:?}: mean {mean:?}, expected {expected:?}"))
+        }
+        Some("foci" | "cheap_foci") => {
+            let order = list(&op["order"]);
+            let values: Vec<f64> = op["values"]
+                .as_array()
+                .map(|v| v.iter().filter_map(Value::as_f64).collect())
+                .unwrap_or_default();
+            let all = op["early_stop"] == false;
+            let cheap = op["fn"] == "cheap_foci";
+            let options = FociOptions {
+                all,
+                max_features: cheap.then_some(1),
+                ties: Ties::First,
+                ..Default::default()
+            };
+            let found = codec::foci(&data.y, &matrix, &options)?;
+            // the reference keeps a first column of T ≤ 0; FOCI returns nothing
+            let expected = if values[0] <= 0.0 && !all { Vec::new() } else { order.clone() };
+            check(found.order == expected, || format!("order {:?}, expected {expected:?}", found.order))?;
+            for (&found, &value) in found.conditional.iter().zip(&values) {
+                check(same(found, Some(value)), || format!("T {found:?}, expected {value}"))?;
+            }
+            if case["group"] == "grid" || case["group"] == "vignette" {
+                let mean = codec::foci(&data.y, &matrix, &FociOptions { ties: Ties::Mean, ..options })?;
+                let alike = mean.order == found.order && mean.conditional == found.conditional;
+                check(alike, || {
+                    format!("without ties {:?}, but by the first {:?}", mean.order, found.order)
+                })?;
+            }
+            Ok(())
+        }
+        other => Err(format!("unknown op {other:?}").into()),
+    }
+}
+
+fn recorded_neighbours(case: &Value, tensors: Option<&TensorFile>) -> Result<(), Failed> {
+    let (n, d) = (size(&case["n"]), size(&case["d"]));
+    let x = numbers(&case["X"], tensors)?;
+    let expected = numbers(&case["idx"], tensors)?;
+    let found = codec::nearest(&Matrix::rows_f64(&x, n, d, d)?)?;
+    for (i, (found, &expected)) in found.iter().zip(&expected).enumerate() {
+        check(found[0] == expected as usize, || format!("row {i}: {found:?}, expected {expected}"))?;
+    }
+    check(found.len() == n, || "rows".into())
+}
