@@ -3,6 +3,8 @@
 
 #[path = "cases/codec.rs"]
 mod cases;
+#[path = "cases/codec_commands.rs"]
+mod commands;
 #[path = "reference/codec.rs"]
 mod reference;
 
@@ -17,6 +19,7 @@ use serde_json::Value;
 fn main() {
     let args = Arguments::from_args();
     let mut trials = oracle();
+    trials.extend(commands::trials());
     let stored = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/codec.json");
     trials.extend(recorded("codec/recorded", &stored));
     match std::env::var_os("SCRUBJAY_GOLDEN").map(|at| PathBuf::from(at).join("codec.json")) {

@@ -1,8 +1,10 @@
 //! One file per command; this one lists them and holds the options that they share.
 
+mod codec;
 mod curvature;
 mod devices;
 mod eval;
+mod foci;
 mod inspect;
 mod model;
 mod observe;
@@ -23,6 +25,8 @@ enum Command {
     Observe(observe::Args),
     Curvature(curvature::Args),
     Eval(eval::Args),
+    Codec(codec::Args),
+    Foci(foci::Args),
     Inspect(inspect::Args),
     Devices(devices::Args),
 }
@@ -41,6 +45,8 @@ pub fn run(args: &Args) -> anyhow::Result<Outcome> {
         Command::Observe(args) => observe::run(args),
         Command::Curvature(args) => curvature::run(args),
         Command::Eval(args) => eval::run(args),
+        Command::Codec(args) => codec::run(args),
+        Command::Foci(args) => foci::run(args),
         Command::Inspect(args) => inspect::run(args),
         Command::Devices(args) => devices::run(args),
     }

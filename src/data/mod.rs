@@ -2,6 +2,7 @@
 
 mod load;
 mod spec;
+pub mod table;
 pub mod tensors;
 
 use std::ops::Range;

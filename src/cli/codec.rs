@@ -1,0 +1,121 @@
+//! `scrubjay codec`: T(Y, Z | X) of columns of a table.
+
+use std::path::PathBuf;
+
+use clap::ValueEnum;
+use scrubjay::codec::{self, Matrix, Options, Ties};
+use scrubjay::data::table::{Column, Table};
+
+use super::{DeviceArgs, Outcome};
+
+/// Measure how much columns tell about another, given others: T(Y, Z | X)
+///
+/// 0 means nothing, 1 means that Y is a function of Z (given X); an estimate can be negative. Columns are taken as they
+/// are, never scaled.
+#[derive(clap::Args)]
+#[command(after_help = "Examples:
+  scrubjay codec people.csv --y income --z age,school
+  scrubjay codec people.csv --y income --z school --x age --json
+  scrubjay codec columns.safetensors --z 3-7
+
+COL is a name or a number from 0; COLS is a list of these and of ranges: age,3,7-9. Of a .safetensors file with X [n, p]
+and Y [n], numbers are columns of X.")]
+pub struct Args {
+    /// Table: .csv, .npy or .safetensors
+    #[arg(value_name = "DATA")]
+    data: PathBuf,
+    /// The column that is told about; Y of a .safetensors file if left out
+    #[arg(long, value_name = "COL")]
+    y: Option<String>,
+    /// The columns that tell
+    #[arg(long, value_name = "COLS")]
+    z: String,
+    /// The columns that are known already
+    #[arg(long, value_name = "COLS")]
+    x: Option<String>,
+    #[command(flatten)]
+    randomness: Randomness,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    device: DeviceArgs,
+}
+
+/// What is done about ties, for `codec` and `foci`.
+#[derive(clap::Args)]
+pub struct Randomness {
+    /// Where several rows are equally near: their mean, the first, or one at random
+    #[arg(long, value_enum, default_value = "mean", value_name = "mean|first|random")]
+    ties: TiesName,
+    /// Add normal noise of this deviation to every column first (L-CODEC)
+    #[arg(long, default_value_t = 0.0, value_name = "σ")]
+    pub noise: f64,
+    /// The seed of the noise and of random ties
+    #[arg(long, default_value_t = 0)]
+    pub seed: u64,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum TiesName {
+    Mean,
+    First,
+    Random,
+}
+
+impl Randomness {
+    /// What counts where several rows are equally near.
+    pub fn ties(&self) -> Ties {
+        match self.ties {
+            TiesName::Mean => Ties::Mean,
+            TiesName::First => Ties::First,
+            TiesName::Random => Ties::Random { seed: self.seed },
+        }
+    }
+}
+
+/// The column that `text` names, or `Y`.
+pub fn target(table: &Table, text: Option<&str>, option: &str) -> scrubjay::Result<Column> {
+    match text {
+        Some(text) => table.find_one(text),
+        None if table.has_target() => Ok(Column::Target),
+        None => Err(scrubjay::Error::config(format!("{option} is needed: the file has no tensor `Y`"))),
+    }
+}
+
+/// Prints T.
+pub fn run(args: &Args) -> anyhow::Result<Outcome> {
+    let table = Table::read(&args.data)?;
+    let y = target(&table, args.y.as_deref(), "--y")?;
+    let z = table.find(&args.z)?;
+    let x = args.x.as_deref().map_or(Ok(Vec::new()), |x| table.find(x))?;
+    let columns: Vec<f64> = x
+        .iter()
+        .chain(&z)
+        .map(|&column| table.column(column))
+        .collect::<scrubjay::Result<Vec<_>>>()?
+        .concat();
+    let given: Vec<usize> = (0..x.len()).collect();
+    let tell: Vec<usize> = (x.len()..x.len() + z.len()).collect();
+    let data = Matrix::columns_f64(&columns, table.n(), x.len() + z.len())?;
+    let options =
+        Options { ties: args.randomness.ties(), noise: args.randomness.noise, seed: args.randomness.seed };
+    let values = table.column(y)?;
+    let device = args.device.open()?;
+    let found = device.scope(|| codec::statistic(values, &data, &tell, &given, &options))?;
+    if args.json {
+        println!("{}", serde_json::json!({"statistic": found.value, "n": found.n}));
+        return Ok(Outcome::Done);
+    }
+    let names =
+        |columns: &[Column]| columns.iter().map(|&column| table.name(column)).collect::<Vec<_>>().join(", ");
+    let bar = if x.is_empty() { String::new() } else { format!(" | {}", names(&x)) };
+    let value = match found.value {
+        Some(value) => format!("{value:.6}"),
+        None if x.is_empty() => "undefined: Y is constant".into(),
+        None => "undefined: X alone determines Y".into(),
+    };
+    println!("T({}, {}{bar})  {value}", table.name(y), names(&z));
+    println!("rows  {}", found.n);
+    Ok(Outcome::Done)
+}

@@ -1,0 +1,294 @@
+//! `scrubjay codec` and `scrubjay foci` through the binary: what they print, and what they say of bad input.
+
+use std::path::Path;
+use std::process::{Command, Output};
+
+use libtest_mimic::{Failed, Trial};
+use scrubjay::data::tensors::{self, Tensor, Values};
+use serde_json::{Value, json};
+
+pub fn trials() -> Vec<Trial> {
+    let mut trials = vec![
+        Trial::test("codec/command/answers", answers),
+        Trial::test("codec/command/formats_agree", formats_agree),
+        Trial::test("codec/command/foci_skips_the_target", foci_skips_the_target),
+        Trial::test("codec/command/undefined_is_an_answer", undefined_is_an_answer),
+        Trial::test("codec/command/a_seed_decides", a_seed_decides),
+        Trial::test("codec/command/tables_are_for_people", tables_are_for_people),
+        Trial::test("codec/command/no_permission", no_permission),
+    ];
+    trials.extend(what_is_no_file());
+    trials.extend(refusals().into_iter().map(|(name, file, bytes, args, code, words)| {
+        Trial::test(format!("codec/command/refuses_{name}"), move || {
+            let dir = tempfile::tempdir()?;
+            std::fs::write(dir.path().join(file), &bytes)?;
+            refused(&run(dir.path(), file, args)?, code, words)
+        })
+    }));
+    trials
+}
+
+const TABLE: &str = "age,school,income\n1,5,2\n2,3,4.5\n3,8,6\n4,1,8.1\n5,9,1e1\n6,2,12\n7,7,14\n8,4,16\n";
+
+fn run(dir: &Path, file: &str, args: &str) -> Result<Output, Failed> {
+    let mut args = args.split(' ');
+    let command = args.next().ok_or("no command")?;
+    let binary = env!("CARGO_BIN_EXE_scrubjay");
+    Ok(Command::new(binary).current_dir(dir).arg(command).arg(file).args(args).output()?)
+}
+
+fn json_of(output: &Output) -> Result<Value, Failed> {
+    if !output.status.success() {
+        return Err(format!("{output:?}").into());
+    }
+    Ok(serde_json::from_slice(&output.stdout)?)
+}
+
+fn refused(output: &Output, code: i32, words: &[&str]) -> Result<(), Failed> {
+    let said = String::from_utf8_lossy(&output.stderr);
+    if output.status.code() != Some(code) || !output.stdout.is_empty() {
+        return Err(format!("expected exit {code} and nothing on stdout: {output:?}").into());
+    }
+    match words.iter().find(|word| !said.contains(**word)) {
+        Some(word) => Err(format!("`{word}` is not in: {said}").into()),
+        None => Ok(()),
+    }
+}
+
+fn expect(found: &Value, expected: &Value) -> Result<(), Failed> {
+    if found == expected { Ok(()) } else { Err(format!("{found}, expected {expected}").into()) }
+}
+
+fn answers() -> Result<(), Failed> {
+    let dir = tempfile::tempdir()?;
+    std::fs::write(dir.path().join("t.csv"), TABLE)?;
+    // income grows with age, whose neighbours tie: A = 1 + Σ_2..7 (R − 1/2) + 7 = 32, T = (8·32 − 204)/84
+    let found = json_of(&run(dir.path(), "t.csv", "codec --y income --z age --json")?)?;
+    expect(&found, &json!({"statistic": 52.0 / 84.0, "n": 8}))?;
+    expect(&json_of(&run(dir.path(), "t.csv", "codec --y 2 --z 0 --json")?)?, &found)?;
+    // the first of two is the lower one: A = 1 + Σ_2..8 (R − 1) = 29
+    let first = json_of(&run(dir.path(), "t.csv", "codec --y income --z age --ties first --json")?)?;
+    expect(&first, &json!({"statistic": (8.0 * 29.0 - 204.0) / 84.0, "n": 8}))?;
+    let both = json_of(&run(dir.path(), "t.csv", "codec --y income --z age,school --json")?)?;
+    expect(&json_of(&run(dir.path(), "t.csv", "codec --y income --z 0-1 --json")?)?, &both)?;
+    let given = json_of(&run(dir.path(), "t.csv", "codec --y income --z school --x age --json")?)?;
+    if given["statistic"].is_number() { Ok(()) } else { Err(given.to_string().into()) }
+}
+
+/// The columns of [`TABLE`] as .npy and .safetensors give what the .csv gives.
+fn formats_agree() -> Result<(), Failed> {
+    let dir = tempfile::tempdir()?;
+    let body = TABLE.split_once('\n').ok_or("no header")?.1;
+    std::fs::write(dir.path().join("plain.csv"), body)?; // no header: all cells are numbers
+    let values: Vec<f64> = body.split([',', '\n']).filter_map(|cell| cell.parse().ok()).collect();
+    std::fs::write(dir.path().join("t.npy"), npy("<f8", "False", "(8, 3)", &bytes(&values)))?;
+    let by_column: Vec<f64> = (0..24).map(|at| values[at % 8 * 3 + at / 8]).collect();
+    std::fs::write(dir.path().join("f.npy"), npy("<f8", "True", "(8, 3)", &bytes(&by_column)))?;
+    let x: Vec<f32> = values.chunks(3).flat_map(|row| [row[0] as f32, row[1] as f32]).collect();
+    let y: Vec<f64> = values.chunks(3).map(|row| row[2]).collect();
+    let tensors = [
+        Tensor { name: "X", shape: vec![8, 2], values: Values::F32(&x) },
+        Tensor { name: "Y", shape: vec![8], values: Values::F64(&y) },
+    ];
+    tensors::write(&dir.path().join("t.safetensors"), &tensors, Default::default())?;
+    let expected = json_of(&run(dir.path(), "plain.csv", "codec --y 2 --z 1 --x 0 --json")?)?;
+    for file in ["t.npy", "f.npy"] {
+        expect(&json_of(&run(dir.path(), file, "codec --y 2 --z 1 --x 0 --json")?)?, &expected)?;
+    }
+    for args in ["codec --z 1 --x 0 --json", "codec --y Y --z 1 --x 0 --json"] {
+        expect(&json_of(&run(dir.path(), "t.safetensors", args)?)?, &expected)?;
+    }
+    let expected = json_of(&run(dir.path(), "plain.csv", "foci --target 2 --all --json")?)?;
+    expect(&json_of(&run(dir.path(), "t.safetensors", "foci --all --json")?)?, &expected)
+}
+
+fn foci_skips_the_target() -> Result<(), Failed> {
+    let dir = tempfile::tempdir()?;
+    std::fs::write(
+        dir.path().join("t.csv"),
+        "y,noise,x\n1,5,1\n2,3,2\n3,8,3\n4,1,4\n5,9,5\n6,2,6\n7,7,7\n8,4,8\n",
+    )?;
+    let found = json_of(&run(dir.path(), "t.csv", "foci --target y --max-features 1 --json")?)?;
+    let t = 52.0 / 84.0;
+    expect(
+        &found,
+        &json!({"order": [2], "names": ["x"], "conditional": [t], "cumulative": [t], "stopped": "max-features"}),
+    )?;
+    let scaled = json_of(&run(dir.path(), "t.csv", "foci --target 0 --standardize scale --json")?)?;
+    expect(&scaled["order"][0], &json!(2))
+}
+
+fn undefined_is_an_answer() -> Result<(), Failed> {
+    let dir = tempfile::tempdir()?;
+    std::fs::write(dir.path().join("t.csv"), "y,c,x\n1,7,0\n1,7,1\n1,7,2\n1,7,4\n")?;
+    let found = json_of(&run(dir.path(), "t.csv", "codec --y y --z x --json")?)?;
+    expect(&found, &json!({"statistic": null, "n": 4}))?;
+    let found = json_of(&run(dir.path(), "t.csv", "foci --target y --json")?)?;
+    let nothing: [u8; 0] = [];
+    expect(
+        &found,
+        &json!({"order": nothing, "names": nothing, "conditional": nothing, "cumulative": nothing,
+            "stopped": "undefined"}),
+    )?;
+    let all = json_of(&run(dir.path(), "t.csv", "foci --target y --all --json")?)?;
+    expect(&all["conditional"], &json!([null, null]))?;
+    let said = run(dir.path(), "t.csv", "codec --y y --z x")?;
+    let said = String::from_utf8_lossy(&said.stdout).into_owned();
+    if said.contains("undefined: Y is constant") { Ok(()) } else { Err(said.into()) }
+}
+
+fn a_seed_decides() -> Result<(), Failed> {
+    let dir = tempfile::tempdir()?;
+    std::fs::write(dir.path().join("t.csv"), TABLE)?;
+    for what in ["--ties random", "--noise 5"] {
+        let value = |seed: u32| {
+            let args = format!("codec --y income --z age {what} --seed {seed} --json");
+            run(dir.path(), "t.csv", &args).and_then(|output| json_of(&output))
+        };
+        expect(&value(1)?, &value(1)?)?;
+        let first = value(0)?;
+        if (1..20).map(value).collect::<Result<Vec<_>, _>>()?.iter().all(|other| *other == first) {
+            return Err(format!("{what}: no seed changes {first}").into());
+        }
+    }
+    Ok(())
+}
+
+fn tables_are_for_people() -> Result<(), Failed> {
+    let dir = tempfile::tempdir()?;
+    std::fs::write(dir.path().join("t.csv"), TABLE)?;
+    let said = run(dir.path(), "t.csv", "foci --target income")?;
+    let said = String::from_utf8_lossy(&said.stdout).into_owned();
+    let lines: Vec<&str> = said.lines().collect();
+    let holds = lines.len() >= 3
+        && lines[0].contains("T given before")
+        && lines[1].contains("age")
+        && lines[1].contains("0.619048")
+        && lines[0].len() == lines[1].len()
+        && lines[lines.len() - 1].starts_with("stopped: ");
+    if holds { Ok(()) } else { Err(said.into()) }
+}
+
+#[cfg(unix)]
+fn no_permission() -> Result<(), Failed> {
+    use std::os::unix::fs::PermissionsExt;
+    let dir = tempfile::tempdir()?;
+    let path = dir.path().join("t.csv");
+    std::fs::write(&path, TABLE)?;
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0))?;
+    let output = run(dir.path(), "t.csv", "codec --y income --z age")?;
+    match std::fs::read(&path) {
+        Ok(_) => json_of(&run(dir.path(), "t.csv", "codec --y income --z age --json")?).map(drop), // root may read all
+        Err(_) => refused(&output, 1, &["t.csv", "denied"]),
+    }
+}
+
+#[cfg(not(unix))]
+fn no_permission() -> Result<(), Failed> {
+    Ok(())
+}
+
+fn bytes(values: &[f64]) -> Vec<u8> {
+    values.iter().flat_map(|value| value.to_le_bytes()).collect()
+}
+
+fn npy(dtype: &str, fortran: &str, shape: &str, elements: &[u8]) -> Vec<u8> {
+    let header = format!("{{'descr': '{dtype}', 'fortran_order': {fortran}, 'shape': {shape}, }}\n");
+    let len = (header.len() as u16).to_le_bytes();
+    [b"\x93NUMPY\x01\x00", &len[..], header.as_bytes(), elements].concat()
+}
+
+/// A safetensors file of this header and these elements.
+fn raw(header: &[u8], elements: usize) -> Vec<u8> {
+    [&(header.len() as u64).to_le_bytes()[..], header, &vec![0; elements]].concat()
+}
+
+type Refusal = (&'static str, &'static str, Vec<u8>, &'static str, i32, &'static [&'static str]);
+
+fn refusals() -> Vec<Refusal> {
+    const CODEC: &str = "codec --y 0 --z 1";
+    const FOCI: &str = "foci --target 0";
+    let csv = |text: &str| text.as_bytes().to_vec();
+    let square = |data_offsets: &str| {
+        format!(r#"{{"X":{{"dtype":"F32","shape":[2,2],"data_offsets":{data_offsets}}}}}"#).into_bytes()
+    };
+    let overlap = br#"{"X":{"dtype":"F32","shape":[2,2],"data_offsets":[0,16]},"Y":{"dtype":"F32","shape":[2],"data_offsets":[8,16]}}"#;
+    let strange = br#"{"X":{"dtype":"F32","shape":[2,2],"data_offsets":[0,16]},"Y":{"dtype":"F32","shape":[3],"data_offsets":[16,28]}}"#;
+    let two = bytes(&[1.0, 2.0, 3.0, 4.0]);
+    vec![
+        ("text", "t.csv", csv("a,b\n1,2\n2,x\n3,4\n"), CODEC, 1, &["line 3", "column `b`", "`x`"]),
+        ("nan", "t.csv", csv("a,b\n1,2\n2,NaN\n3,4\n"), FOCI, 1, &["line 3", "column `b`", "NaN"]),
+        ("infinity", "t.csv", csv("1,2\n-inf,1\n3,4\n"), FOCI, 1, &["line 2", "column `0`", "-inf"]),
+        ("an_empty_cell", "t.csv", csv("a,b\n1,\n2,3\n"), CODEC, 1, &["line 2", "column `b`"]),
+        ("a_ragged_line", "t.csv", csv("a,b\n1,2\n2\n"), CODEC, 1, &["line 3", "1 cells", "2"]),
+        ("other_than_utf8", "t.csv", b"a,b\n1,\xff\n".to_vec(), CODEC, 1, &["line 2", "UTF-8"]),
+        ("an_empty_file", "t.csv", Vec::new(), CODEC, 1, &["t.csv", "no rows"]),
+        ("a_header_alone", "t.csv", csv("a,b\n"), CODEC, 1, &["no rows"]),
+        ("one_row", "t.csv", csv("a,b\n1,2\n"), CODEC, 2, &["at least 2 rows"]),
+        ("an_unknown_name", "t.csv", csv(TABLE), "codec --y income --z agee", 2, &["agee", "age, school"]),
+        ("an_unknown_number", "t.csv", csv(TABLE), "codec --y 0 --z 1-3", 2, &["1-3", "0 to 2"]),
+        (
+            "two_columns_of_a_name",
+            "t.csv",
+            csv("a,a\n1,2\n2,3\n"),
+            "codec --y a --z 1",
+            2,
+            &["0 and 1", "`a`"],
+        ),
+        ("several_targets", "t.csv", csv(TABLE), "foci --target 0-1", 2, &["several"]),
+        ("a_table_without_target", "t.csv", csv(TABLE), "foci --json", 2, &["--target"]),
+        ("nothing_to_choose_from", "t.csv", csv("1\n2\n"), FOCI, 2, &["no column to choose"]),
+        ("noise_below_zero", "t.csv", csv(TABLE), "codec --y 0 --z 1 --noise=-1", 2, &["noise"]),
+        ("no_features", "t.csv", csv(TABLE), "foci --target 0 --max-features 0", 2, &["max-features"]),
+        ("an_unknown_kind", "t.txt", csv(TABLE), CODEC, 1, &["t.txt", ".csv, .npy or .safetensors"]),
+        ("another_magic", "t.npy", csv("PK"), CODEC, 1, &["t.npy", "npy"]),
+        ("a_short_npy", "t.npy", npy("<f8", "False", "(2, 3)", &two), CODEC, 1, &["2 by 3", "32 bytes"]),
+        ("a_long_npy", "t.npy", npy("<f8", "False", "(1, 3)", &two), CODEC, 1, &["1 by 3", "32 bytes"]),
+        (
+            "a_huge_npy",
+            "t.npy",
+            npy("<f8", "False", "(4611686018427387904, 8)", &two),
+            CODEC,
+            1,
+            &["32 bytes"],
+        ),
+        (
+            "a_cut_npy_header",
+            "t.npy",
+            npy("<f8", "False", "(2, 2)", &two)[..20].to_vec(),
+            CODEC,
+            1,
+            &["cut off"],
+        ),
+        ("complex_npy", "t.npy", npy("<c8", "False", "(2, 2)", &two), CODEC, 1, &["<c8"]),
+        ("npy_of_3_dimensions", "t.npy", npy("<f8", "False", "(2, 2, 1)", &two), CODEC, 1, &["3"]),
+        ("npy_without_shape", "t.npy", npy("<f8", "False", "2", &two), CODEC, 1, &["shape"]),
+        (
+            "nan_in_npy",
+            "t.npy",
+            npy("<f8", "False", "(2, 2)", &bytes(&[1.0, 2.0, f64::NAN, 0.0])),
+            FOCI,
+            1,
+            &["row 1", "column `0`"],
+        ),
+        ("truncated_safetensors", "t.safetensors", raw(&square("[0,16]"), 15), CODEC, 1, &["t.safetensors"]),
+        ("overlong_safetensors", "t.safetensors", raw(&square("[0,16]"), 17), CODEC, 1, &["t.safetensors"]),
+        ("overlapping_safetensors", "t.safetensors", raw(overlap, 16), CODEC, 1, &["t.safetensors"]),
+        ("non_utf8_safetensors", "t.safetensors", raw(b"{\"\xff\":1}", 0), CODEC, 1, &["UTF-8"]),
+        ("tensors_without_x", "t.safetensors", raw(b"{}", 0), CODEC, 1, &["`X`"]),
+        ("a_y_of_another_length", "t.safetensors", raw(strange, 28), CODEC, 1, &["`Y`", "[2]", "[3]"]),
+        ("tensors_without_y", "t.safetensors", raw(&square("[0,16]"), 16), "codec --z 1", 2, &["--y", "`Y`"]),
+    ]
+}
+
+/// A directory, and a file that is not there.
+fn what_is_no_file() -> Vec<Trial> {
+    let trial = |name: &str, file: &'static str, words: &'static [&'static str]| {
+        Trial::test(format!("codec/command/refuses_{name}"), move || {
+            let dir = tempfile::tempdir()?;
+            std::fs::create_dir(dir.path().join("d.csv"))?;
+            refused(&run(dir.path(), file, "codec --y 0 --z 1")?, 1, words)
+        })
+    };
+    vec![trial("a_directory", "d.csv", &["d.csv", "directory"]), trial("a_missing_file", "m.csv", &["m.csv"])]
+}
