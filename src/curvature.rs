@@ -155,6 +155,18 @@ impl<'a> Curvature<'a> {
         Ok(())
     }
 
+    /// [`Curvature::apply`] on an f64 vector, scaled so that it keeps its precision in f32; `room` is `[p]`.
+    ///
+    /// # Errors
+    /// As [`Curvature::apply`].
+    pub fn apply_wide(&self, hv: &mut [f64], v: &[f64], room: &mut [f32]) -> Result<()> {
+        let scale = v.iter().fold(f64::MIN_POSITIVE, |top, v| top.max(v.abs()));
+        room.iter_mut().zip(v).for_each(|(narrow, v)| *narrow = (v / scale) as f32);
+        self.apply(hv, room)?;
+        hv.iter_mut().for_each(|v| *v *= scale);
+        Ok(())
+    }
+
     fn arena(&self) -> Arena {
         let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
         idle.unwrap_or_else(|| Arena::new(&self.plan))

@@ -12,7 +12,11 @@ pub mod net;
 pub mod observe;
 pub mod ops;
 pub mod perturb;
+pub mod receipt;
+pub mod select;
 pub mod solve;
+pub mod unlearn;
+pub mod update;
 pub mod zoo;
 
 pub use error::{Error, Result};

@@ -90,14 +90,7 @@ pub fn run(args: &Args) -> anyhow::Result<Outcome> {
             products: if args.products == 0 { 10 * p + 100 } else { args.products },
         };
         let mut narrow = vec![0.0f32; p];
-        let mut product = |out: &mut [f64], v: &[f64]| {
-            // The product is f32-grade: scale v into its range and back.
-            let scale = v.iter().fold(0.0f64, |top, v| top.max(v.abs())).max(f64::MIN_POSITIVE);
-            narrow.iter_mut().zip(v).for_each(|(narrow, v)| *narrow = (v / scale) as f32);
-            curvature.apply(out, &narrow)?;
-            out.iter_mut().for_each(|v| *v *= scale);
-            Ok(())
-        };
+        let mut product = |out: &mut [f64], v: &[f64]| curvature.apply_wide(out, v, &mut narrow);
         let (step, report) = minres(&mut product, curvature.gradient(), args.damping, limits)?;
         println!("{}", serde_json::to_string(&report)?);
         out.push(("step", step));

@@ -8,6 +8,7 @@ mod foci;
 mod inspect;
 mod model;
 mod observe;
+mod scrub;
 
 use clap::{Parser, Subcommand, ValueEnum};
 use scrubjay::device::{Choice, Device};
@@ -22,6 +23,7 @@ pub struct Args {
 
 #[derive(Subcommand)]
 enum Command {
+    Scrub(Box<scrub::Args>),
     Observe(observe::Args),
     Curvature(curvature::Args),
     Eval(eval::Args),
@@ -37,11 +39,14 @@ enum Command {
 pub enum Outcome {
     /// What was asked for was done.
     Done = 0,
+    /// A stated gate was not met, or something could not be removed.
+    GateNotMet = 3,
 }
 
 /// Runs the command that was asked for.
 pub fn run(args: &Args) -> anyhow::Result<Outcome> {
     match &args.command {
+        Command::Scrub(args) => scrub::run(args),
         Command::Observe(args) => observe::run(args),
         Command::Curvature(args) => curvature::run(args),
         Command::Eval(args) => eval::run(args),
@@ -106,4 +111,14 @@ fn not_negative(text: &str) -> Result<f64, String> {
     } else {
         Err("a number of at least 0 was expected".into())
     }
+}
+
+/// A progress bar on stderr; nothing where stderr is no terminal.
+fn progress(steps: u64, what: &str) -> indicatif::ProgressBar {
+    let bar = indicatif::ProgressBar::new(steps);
+    let style =
+        indicatif::ProgressStyle::with_template("{bar:30} {pos}/{len} {msg}  {elapsed} (about {eta} left)");
+    bar.set_style(style.unwrap_or_else(|_| indicatif::ProgressStyle::default_bar()));
+    bar.set_message(what.to_string());
+    bar
 }

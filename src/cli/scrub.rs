@@ -1,0 +1,685 @@
+//! `scrubjay scrub`: remove samples from a model.
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::Instant;
+
+use clap::ValueEnum;
+use scrubjay::checkpoint::Checkpoint;
+use scrubjay::curvature::Kind;
+use scrubjay::data::{self, Inputs, Samples, Spec, tensors};
+use scrubjay::net::Network;
+use scrubjay::observe::evaluate;
+use scrubjay::ops::philox::{Stream, Use};
+use scrubjay::receipt::{Events, Record};
+use scrubjay::select::{self, Method};
+use scrubjay::solve::Limits;
+use scrubjay::unlearn::{Calibration, Config, Rule, SMALLEST_BATCH, Task, is_convex, unlearn};
+use scrubjay::update::Where;
+use scrubjay::{Error, net::plan};
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+
+use super::inspect::bytes;
+use super::model::{ModelArgs, NormaliseArgs};
+use super::{CurvatureName, DeviceArgs, Outcome};
+
+/// Remove training samples from a model
+///
+/// DIR gets the model under its own name with only the touched values changed, config files beside it, report.json, and
+/// events.jsonl with one complete record per batch. Stopped at any moment and started again, it goes on after the last
+/// complete record. Exit 3: a batch was not removed (report.json says which, and why).
+///
+/// Examples:
+///   scrubjay scrub --model resnet20.safetensors --data train.safetensors --forget 7,12,100-149 --val val.safetensors --out scrubbed
+///   scrubjay scrub --model model/ --data train.safetensors --forget class:3 --out scrubbed --dry-run
+///   scrubjay scrub --model model/ --data rest.safetensors --n 50000 --forget-data withdrawn.safetensors --out scrubbed
+#[derive(clap::Args)]
+#[command(verbatim_doc_comment)]
+pub struct Args {
+    #[command(flatten)]
+    model: ModelArgs,
+    /// The training data, or the part of it at hand (then --n says how large it was)
+    #[arg(long, value_name = "TRAIN")]
+    data: PathBuf,
+    #[command(flatten)]
+    normalise: NormaliseArgs,
+    /// The samples to remove: 7,12,100-149 (both ends included), class:3, n:20@seed, or a file of such lines
+    #[arg(long, value_name = "SPEC", required_unless_present = "forget_data")]
+    forget: Option<String>,
+    /// The samples to remove, as a set of their own beside --data
+    #[arg(long, value_name = "DATA", conflicts_with = "forget")]
+    forget_data: Option<PathBuf>,
+    /// The retained samples that are used; by default all the rest, or 1,024 of it at random
+    #[arg(long, value_name = "SPEC")]
+    retain: Option<String>,
+    /// Validation data: calibration, and the gate
+    #[arg(long, value_name = "DATA")]
+    val: Option<PathBuf>,
+    /// How many samples the model was trained on
+    #[arg(long, value_name = "N")]
+    n: Option<usize>,
+    /// Where to write
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+    /// Print the plan (units, bytes, an estimate of the time) and stop
+    #[arg(long)]
+    dry_run: bool,
+    /// Samples removed together; by default 25, a class at once
+    #[arg(long, value_name = "B")]
+    batch: Option<usize>,
+
+    /// Noisy copies per trace; by default 1000, and 200 for each sample of a vote
+    #[arg(long, value_name = "m", help_heading = "Method")]
+    perturbations: Option<usize>,
+    /// Standard deviation of their noise, in units of the normalised input
+    #[arg(long, default_value_t = 0.1, value_parser = super::positive, help_heading = "Method")]
+    sigma: f32,
+    /// How units are chosen; a vote of one sample is plain FOCI
+    #[arg(long, value_enum, default_value = "vote", help_heading = "Method")]
+    selection: SelectionName,
+    /// Units at most
+    #[arg(long, value_name = "K", help_heading = "Method")]
+    max_units: Option<usize>,
+    /// The matrix; by default ggn, and hessian for a single linear layer with --l2
+    #[arg(long, value_enum, help_heading = "Method")]
+    curvature: Option<CurvatureName>,
+    /// λ; by default max(1e-3, 5e-3 of the largest eigenvalue), and 0 for a single linear layer with --l2
+    #[arg(long, value_name = "λ", value_parser = super::not_negative, help_heading = "Method")]
+    damping: Option<f64>,
+    /// The weight decay that the model was trained with
+    #[arg(long, default_value_t = 0.0, value_parser = super::not_negative, help_heading = "Method")]
+    l2: f64,
+    /// The update rule
+    #[arg(long, value_enum, default_value = "newton", help_heading = "Method")]
+    update: RuleName,
+    /// The step's length: scaled on held-out data, or the formula's
+    #[arg(long, value_enum, default_value = "calibrated", help_heading = "Method")]
+    length: LengthName,
+    /// The mean loss of the forgotten to calibrate to; by default the held-out mean, and 6 for a class
+    #[arg(long, value_name = "LOSS", help_heading = "Method")]
+    target_loss: Option<f64>,
+    /// Newton steps; those after the first on the residual objective (convex models)
+    #[arg(long, default_value_t = 1, help_heading = "Method")]
+    iterations: usize,
+    /// Relative residual of the solve
+    #[arg(long, default_value_t = 1e-2, value_parser = super::not_negative, help_heading = "Method")]
+    tolerance: f64,
+    /// Products that the solve may spend
+    #[arg(long, default_value_t = 25, help_heading = "Method")]
+    products: usize,
+    /// The largest drop of validation accuracy that is accepted, in points
+    #[arg(long, default_value_t = 5.0, value_parser = super::not_negative, help_heading = "Method")]
+    gate: f64,
+    /// Where no unit depends on a batch: leave it, or take the best units of the first step
+    #[arg(long, value_enum, default_value = "refuse", help_heading = "Method")]
+    if_empty: IfEmpty,
+    /// ε of a certificate, for each batch
+    #[arg(long, requires = "delta", help_heading = "Certificate")]
+    epsilon: Option<f64>,
+    /// δ of a certificate, for each batch
+    #[arg(long, requires = "epsilon", help_heading = "Certificate")]
+    delta: Option<f64>,
+    /// Which units get the certificate's noise; by default those outside the block, where ε is given
+    #[arg(long, value_enum, help_heading = "Certificate")]
+    noise: Option<NoiseName>,
+
+    /// Seed of everything random
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+    #[command(flatten)]
+    device: DeviceArgs,
+    /// Print the report as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum SelectionName {
+    Foci,
+    Vote,
+    Cheap,
+    Gradient,
+    Output,
+    Random,
+    Full,
+    One,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum RuleName {
+    Newton,
+    Cr,
+    Gradient,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum LengthName {
+    Calibrated,
+    One,
+}
+
+#[derive(Clone, Copy, PartialEq, ValueEnum)]
+enum IfEmpty {
+    Refuse,
+    Cheap,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum NoiseName {
+    None,
+    Outside,
+    Inside,
+    All,
+}
+
+/// Retained samples that are used unless --retain says which.
+const RETAINED: usize = 1024;
+/// Samples of a batch unless --batch says how many.
+const BATCH: usize = 25;
+/// Bytes of primal values that a solve keeps between its products.
+const MEMORY: usize = 4 << 30;
+
+/// What scrubbing leaves as it is.
+const NEVER_TOUCHED: &str = "batch-norm statistics and affines, layer norms, embeddings, class tokens";
+
+/// The request, worked out.
+struct Request {
+    samples: Samples,
+    forget: Vec<usize>,
+    retained: Vec<usize>,
+    held_out: Vec<usize>,
+    /// How the retained samples came about, in words.
+    retained_by: String,
+    validation: Option<Samples>,
+    n: usize,
+    class: bool,
+    batch: usize,
+}
+
+/// Carries out the request.
+pub fn run(args: &Args) -> anyhow::Result<Outcome> {
+    let started = Instant::now();
+    let checkpoint = args.model.checkpoint()?;
+    let samples = args.normalise.load(&args.data, &checkpoint)?;
+    let model = args.model.open(&checkpoint, Some(&samples))?;
+    let config = config(args)?;
+    let request = request(args, &checkpoint, samples, &model.network, &config)?;
+    let device = args.device.open()?;
+    let identity = identity(&checkpoint, &request, &config);
+    let stop = stop_flag()?;
+    let task = Task {
+        device: &device,
+        samples: &request.samples,
+        retained: request.retained.clone(),
+        held_out: request.held_out.clone(),
+        validation: request.validation.as_ref(),
+        n: request.n,
+        class: request.class,
+        stop: &stop,
+        config,
+    };
+    if args.dry_run {
+        return dry_run(args, &task, &request, &model.network);
+    }
+    let report_file = args.out.join("report.json");
+    if report_file.exists() {
+        return finished(args, &report_file, &identity);
+    }
+    std::fs::create_dir_all(&args.out).map_err(Error::io(&args.out))?;
+    let (mut events, mut records) = Events::open(&args.out, &identity)?;
+    let batches: Vec<&[usize]> = request.forget.chunks(request.batch).collect();
+
+    let mut net = model.network.clone();
+    for record in &records {
+        record.replay(&mut net)?;
+    }
+    let bar = super::progress(batches.len() as u64, "batches");
+    bar.set_position(records.len() as u64);
+    for (i, batch) in batches.iter().enumerate().skip(records.len()) {
+        let removed = records.iter().filter(|r| r.removed).map(|r| r.indices.len()).sum();
+        let record = unlearn(&task, &mut net, i, batch, removed).map_err(|error| match error {
+            Error::Interrupted { .. } => Error::Interrupted {
+                kept: format!(
+                    "{i} of {} batches are in {}; the same command goes on from there",
+                    batches.len(),
+                    args.out.display()
+                ),
+            },
+            other => other,
+        })?;
+        events.write(&record)?;
+        records.push(record);
+        bar.inc(1);
+    }
+    bar.finish_and_clear();
+
+    let patched = checkpoint.write_patched(&model.network, &net, &args.out)?;
+    let removed: usize = records.iter().filter(|r| r.removed).map(|r| r.indices.len()).sum();
+    let accounts: Vec<Value> = records.iter().map(without_values).collect();
+    let report = json!({
+        "scrubjay": env!("CARGO_PKG_VERSION"),
+        "identity": identity,
+        "family": model.family,
+        "device": device.report(),
+        "options": options(args, &task.config),
+        "request": {
+            "samples": request.forget,
+            "sha256": hash(request.forget.iter().map(|i| i.to_le_bytes().to_vec())),
+            "n": request.n,
+            "batch": request.batch,
+        },
+        "retained": {"used": request.retained.len(), "held_out": request.held_out.len(), "chosen": request.retained_by},
+        "removed": removed,
+        "not_removed": request.forget.len() - removed,
+        "privacy": privacy(&records, &task.config),
+        "never_touched": NEVER_TOUCHED,
+        "model": {
+            "files": patched.files.iter().map(|f| f.file_name().map(|n| n.to_string_lossy())).collect::<Vec<_>>(),
+            "changed_values": patched.changed,
+            "updates_lost_in_stored_type": patched.vanished,
+            "sha256_before": hash(checkpoint.contents().map(<[u8]>::to_vec)),
+        },
+        "records": accounts,
+        "seconds": started.elapsed().as_secs_f64(),
+    });
+    tensors::write_whole(&report_file, serde_json::to_string_pretty(&report)?.as_bytes())?;
+    print(args, &report, &records)?;
+    Ok(if removed == request.forget.len() { Outcome::Done } else { Outcome::GateNotMet })
+}
+
+fn config(args: &Args) -> scrubjay::Result<Config> {
+    for (name, zero) in [
+        ("--perturbations", args.perturbations == Some(0) || args.perturbations == Some(1)),
+        ("--max-units", args.max_units == Some(0)),
+        ("--batch", args.batch == Some(0)),
+        ("--iterations", args.iterations == 0),
+        ("--products", args.products == 0),
+        ("--n", args.n == Some(0)),
+    ] {
+        if zero {
+            return Err(Error::config(format!("{name} is too small")));
+        }
+    }
+    if args.target_loss.is_some_and(|loss| !loss.is_finite() || loss <= 0.0) {
+        return Err(Error::config("--target-loss is a number above 0"));
+    }
+    let method = match args.selection {
+        SelectionName::Foci => Method::Foci,
+        SelectionName::Vote => Method::Vote,
+        SelectionName::Cheap => Method::Cheap,
+        SelectionName::Gradient => Method::Gradient,
+        SelectionName::Output => Method::Output,
+        SelectionName::Random => Method::Random,
+        SelectionName::Full => Method::Full,
+        SelectionName::One => Method::One,
+    };
+    let class =
+        args.forget.as_deref().map(Spec::parse).transpose()?.is_some_and(|spec| spec.class().is_some());
+    let privacy = args.epsilon.zip(args.delta);
+    let noise = match (args.noise, privacy) {
+        (Some(NoiseName::None), _) | (None, None) => Where::None,
+        (Some(NoiseName::Outside), _) | (None, Some(_)) => Where::Outside,
+        (Some(NoiseName::Inside), _) => Where::Inside,
+        (Some(NoiseName::All), _) => Where::All,
+    };
+    if noise != Where::None && privacy.is_none() {
+        return Err(Error::config("--noise needs --epsilon and --delta"));
+    }
+    Ok(Config {
+        selection: select::Config {
+            method,
+            perturbations: args.perturbations,
+            sigma: args.sigma,
+            max_units: args.max_units,
+            share: if class { 0.05 } else { 0.2 },
+            seed: args.seed,
+        },
+        curvature: args.curvature.map(Kind::from),
+        damping: args.damping,
+        l2: args.l2,
+        rule: match args.update {
+            RuleName::Newton => Rule::Newton,
+            RuleName::Cr => Rule::Cr,
+            RuleName::Gradient => Rule::Gradient,
+        },
+        calibration: match args.length {
+            LengthName::Calibrated => Calibration::Calibrated,
+            LengthName::One => Calibration::One,
+        },
+        target_loss: args.target_loss,
+        iterations: args.iterations,
+        limits: Limits { tolerance: args.tolerance, products: args.products },
+        privacy,
+        noise,
+        gate: args.gate / 100.0,
+        if_empty_cheap: args.if_empty == IfEmpty::Cheap,
+        memory: MEMORY,
+        seed: args.seed,
+    })
+}
+
+fn request(
+    args: &Args,
+    checkpoint: &Checkpoint,
+    mut samples: Samples,
+    net: &Network,
+    config: &Config,
+) -> scrubjay::Result<Request> {
+    let spec = args.forget.as_deref().map(Spec::parse).transpose()?;
+    let forget = match (&spec, &args.forget_data) {
+        (Some(spec), _) => spec.choose(&samples.y)?,
+        (None, Some(path)) => {
+            let more = args.normalise.load(path, checkpoint)?;
+            if more.shape != samples.shape {
+                return Err(Error::data(
+                    path,
+                    format!("has images of {:?}, --data of {:?}", more.shape, samples.shape),
+                ));
+            }
+            data::check_labels(&more.y, 0, net.classes())?;
+            let first = samples.y.len();
+            samples.x.extend(more.x);
+            samples.y.extend(more.y);
+            (first..samples.y.len()).collect()
+        }
+        (None, None) => return Err(Error::config("--forget or --forget-data says what to remove")),
+    };
+    let at_hand = samples.y.len();
+    let n = args.n.unwrap_or(at_hand);
+    if n < at_hand {
+        return Err(Error::config(format!("--n {n} is less than the {at_hand} samples at hand")));
+    }
+    let mut forgotten = vec![false; at_hand];
+    forget.iter().for_each(|&i| forgotten[i] = true);
+    let rest: Vec<usize> = (0..at_hand).filter(|&i| !forgotten[i]).collect();
+    let convex = is_convex(net, config.l2);
+    let (mut retained, retained_by) = match &args.retain {
+        Some(text) => {
+            let first_set = if args.forget_data.is_some() { at_hand - forget.len() } else { at_hand };
+            let chosen = Spec::parse(text)?.choose(&samples.y[..first_set])?;
+            if let Some(i) = chosen.iter().find(|&&i| forgotten[i]) {
+                return Err(Error::config(format!("sample {i} is to be forgotten and to be retained")));
+            }
+            (chosen, format!("--retain {text}"))
+        }
+        None if rest.len() <= RETAINED || convex => (rest, "all the rest".to_string()),
+        None => {
+            let chosen = Stream::new(args.seed, Use::Choice, 3).choose(rest.len(), RETAINED);
+            let by = format!("{RETAINED} of {} at random (n:{RETAINED}@{})", rest.len(), args.seed);
+            (chosen.into_iter().map(|i| rest[i]).collect(), by)
+        }
+    };
+    if retained.is_empty() {
+        return Err(Error::config("nothing is left to retain: every sample at hand is to be forgotten"));
+    }
+    let class = spec.is_some_and(|spec| spec.class().is_some());
+    let batch = args.batch.unwrap_or(if class { forget.len() } else { BATCH });
+    let calibrates =
+        config.calibration == Calibration::Calibrated && !convex && batch.min(forget.len()) >= SMALLEST_BATCH;
+    let mut held_out = vec![];
+    if calibrates && args.val.is_none() && !class && config.target_loss.is_none() {
+        let out = Stream::new(args.seed, Use::Choice, 4).choose(retained.len(), retained.len() / 10);
+        held_out = out.iter().map(|&i| retained[i]).collect();
+        let mut kept = vec![true; retained.len()];
+        out.iter().for_each(|&i| kept[i] = false);
+        let mut kept = kept.iter();
+        retained.retain(|_| kept.next() == Some(&true));
+        if held_out.is_empty() {
+            let reason =
+                "too few retained samples to hold some out for calibration; give --val, or --length one";
+            return Err(Error::config(reason));
+        }
+    }
+    let validation = match &args.val {
+        Some(path) => {
+            let validation = args.normalise.load(path, checkpoint)?;
+            if validation.shape != samples.shape {
+                return Err(Error::data(
+                    path,
+                    format!("has images of {:?}, --data of {:?}", validation.shape, samples.shape),
+                ));
+            }
+            data::check_labels(&validation.y, 0, net.classes())?;
+            Some(validation)
+        }
+        None => None,
+    };
+    Ok(Request { samples, forget, retained, held_out, retained_by, validation, n, class, batch })
+}
+
+/// SHA-256 over parts, each with its length before it.
+fn hash(parts: impl Iterator<Item = Vec<u8>>) -> String {
+    let mut digest = Sha256::new();
+    for part in parts {
+        digest.update((part.len() as u64).to_le_bytes());
+        digest.update(part);
+    }
+    digest.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn samples_hash(samples: &Samples) -> Vec<u8> {
+    let mut digest = Sha256::new();
+    samples.x.iter().for_each(|v| digest.update(v.to_le_bytes()));
+    samples.y.iter().for_each(|v| digest.update(v.to_le_bytes()));
+    digest.finalize().to_vec()
+}
+
+/// What decides the result, as one hash.
+fn identity(checkpoint: &Checkpoint, request: &Request, config: &Config) -> String {
+    let numbers = |v: &[usize]| v.iter().flat_map(|i| (*i as u64).to_le_bytes()).collect::<Vec<u8>>();
+    let mut parts: Vec<Vec<u8>> = vec![env!("CARGO_PKG_VERSION").into()];
+    parts.extend(checkpoint.contents().map(<[u8]>::to_vec));
+    parts.push(samples_hash(&request.samples));
+    parts.extend(request.validation.as_ref().map(samples_hash));
+    parts.extend([numbers(&request.forget), numbers(&request.retained), numbers(&request.held_out)]);
+    parts.push(format!("{config:?} {} {} {}", request.n, request.class, request.batch).into());
+    hash(parts.into_iter())
+}
+
+/// A flag that Ctrl-C sets.
+fn stop_flag() -> anyhow::Result<Arc<AtomicBool>> {
+    static FLAG: OnceLock<Arc<AtomicBool>> = OnceLock::new();
+    let flag = FLAG.get_or_init(|| Arc::new(AtomicBool::new(false))).clone();
+    let set = flag.clone();
+    ctrlc::set_handler(move || {
+        if set.swap(true, Ordering::Relaxed) {
+            std::process::exit(1); // asked twice
+        }
+        eprintln!("stopping after the current step; once more stops at once (what is recorded is kept)");
+    })?;
+    Ok(flag)
+}
+
+/// A finished folder: the same request again changes nothing, another is refused.
+fn finished(args: &Args, report: &Path, identity: &str) -> anyhow::Result<Outcome> {
+    let text = tensors::read(report)?;
+    let found: Value = serde_json::from_slice(&text)
+        .map_err(|e| Error::data(report, format!("is not a report of scrubjay: {e}")))?;
+    if found.get("identity").and_then(Value::as_str) != Some(identity) {
+        let reason =
+            "was made with another model, data, request or options; choose another --out, or remove it";
+        return Err(Error::Config(format!("{}: {reason}", args.out.display())).into());
+    }
+    eprintln!("{}: already finished with these inputs and options; nothing was changed", args.out.display());
+    if args.json {
+        println!("{found}");
+    }
+    Ok(Outcome::Done)
+}
+
+/// The plan in words: units, bytes, and an estimate of the time from a few timed passes.
+fn dry_run(args: &Args, task: &Task, request: &Request, net: &Network) -> anyhow::Result<Outcome> {
+    let d = net.units().len();
+    let selection = &task.config.selection;
+    let (voters, copies) = match selection.method {
+        Method::Vote if request.batch.min(request.forget.len()) > 1 => {
+            (request.batch.min(request.forget.len()).min(40), 200)
+        }
+        Method::Vote | Method::Foci | Method::Cheap | Method::One => {
+            (request.batch.min(request.forget.len()), 1000)
+        }
+        _ => (0, 0),
+    };
+    let copies = selection.perturbations.unwrap_or(copies);
+    let forward = plan::Plan::forward(net, copies.max(1));
+    let rows = vec![plan::Rows::All; net.layers.len()];
+    let products = plan::Plan::new(net, rows, plan::Purpose::Linearised, request.retained.len());
+    let kept = products.kept_bytes() * request.retained.len().div_ceil(products.chunk);
+    let some: Vec<usize> = request.retained.iter().copied().take(64).collect();
+    let timed = Instant::now();
+    evaluate(task.device, net, &request.samples.subset(&some))?;
+    let pass = timed.elapsed().as_secs_f64() / some.len() as f64;
+    let batches = request.forget.len().div_ceil(request.batch);
+    let solve = request.retained.len() as f64 * (5.0 + 4.0 * task.config.limits.products as f64);
+    let observe = (voters * copies) as f64;
+    let validation = request.validation.as_ref().map_or(0, Inputs::len) as f64;
+    let seconds = batches as f64 * pass * (observe + solve + 2.0 * validation);
+    let plan = json!({
+        "samples": request.forget.len(),
+        "batches": batches,
+        "batch": request.batch,
+        "retained": request.retained.len(),
+        "retained_by": request.retained_by,
+        "held_out": request.held_out.len(),
+        "n": request.n,
+        "units": d,
+        "units_at_most": selection.max_units.unwrap_or((selection.share * d as f64).round().max(1.0) as usize),
+        "copies_per_batch": voters * copies,
+        "observe_bytes": forward.bytes() + 4 * copies * d,
+        "products_bytes": products.bytes(),
+        "kept_bytes": kept.min(MEMORY),
+        "seconds_at_most": seconds,
+    });
+    if args.json {
+        println!("{plan}");
+        return Ok(Outcome::Done);
+    }
+    println!("samples    {} in {batches} batches of at most {}", request.forget.len(), request.batch);
+    println!(
+        "retained   {}: {}; {} held out to calibrate",
+        request.retained.len(),
+        request.retained_by,
+        request.held_out.len()
+    );
+    println!("units      at most {} of {d}", plan["units_at_most"]);
+    println!(
+        "observe    {} noisy copies a batch, {} for their activations",
+        voters * copies,
+        bytes(4 * copies * d)
+    );
+    println!(
+        "products   {} a worker, at most {} kept between them",
+        bytes(products.bytes()),
+        bytes(kept.min(MEMORY))
+    );
+    println!("time       about {seconds:.0} s at most, without the selection's statistics");
+    println!("nothing was written");
+    Ok(Outcome::Done)
+}
+
+fn options(args: &Args, config: &Config) -> Value {
+    json!({
+        "model": args.model.model,
+        "data": args.data,
+        "forget": args.forget,
+        "forget_data": args.forget_data,
+        "retain": args.retain,
+        "val": args.val,
+        "selection": config.selection.method,
+        "perturbations": config.selection.perturbations,
+        "sigma": config.selection.sigma,
+        "max_units": config.selection.max_units,
+        "share": config.selection.share,
+        "curvature": config.curvature.map(|kind| format!("{kind:?}").to_lowercase()),
+        "damping": config.damping,
+        "l2": config.l2,
+        "update": config.rule,
+        "length": config.calibration,
+        "target_loss": config.target_loss,
+        "iterations": config.iterations,
+        "tolerance": config.limits.tolerance,
+        "products": config.limits.products,
+        "gate": config.gate,
+        "if_empty": if config.if_empty_cheap { "cheap" } else { "refuse" },
+        "epsilon": config.privacy.map(|p| p.0),
+        "delta": config.privacy.map(|p| p.1),
+        "noise": config.noise,
+        "seed": config.seed,
+    })
+}
+
+/// What was spent, in numbers and words.
+fn privacy(records: &[Record], config: &Config) -> Value {
+    let Some((epsilon, delta)) = config.privacy else { return Value::Null };
+    let removals = records.iter().filter(|record| record.removed).count() as f64;
+    json!({
+        "epsilon_spent": epsilon * removals,
+        "delta_spent": delta * removals,
+        "noise": config.noise,
+        "holds": "only where the loss is strongly convex with the damping and weight decay used, and the formula's constants (M = 0.25, L = 1) bound it; a neural network's is not",
+    })
+}
+
+fn without_values(record: &Record) -> Value {
+    json!({
+        "batch": record.batch,
+        "indices": record.indices,
+        "removed": record.removed,
+        "notes": record.notes,
+        "units": record.units,
+        "account": record.account,
+    })
+}
+
+fn print(args: &Args, report: &Value, records: &[Record]) -> anyhow::Result<()> {
+    if args.json {
+        println!("{report}");
+        return Ok(());
+    }
+    println!(
+        "batch  samples  removed  units  forget loss          forget acc       retain acc       T1 (noise)     length"
+    );
+    for record in records {
+        let account = &record.account;
+        let of = |when: &str, set: &str, what: &str| account[when][set][what].as_f64();
+        let change = |set: &str, what: &str, scale: f64, digits: usize| match (
+            of("before", set, what),
+            of("after", set, what),
+        ) {
+            (Some(a), Some(b)) => format!("{:.digits$} -> {:.digits$}", a * scale, b * scale),
+            (Some(a), None) => format!("{:.digits$}", a * scale),
+            _ => String::new(),
+        };
+        let number = |value: &Value| value.as_f64().map_or("-".into(), |v| format!("{v:.2}"));
+        println!(
+            "{:>5}  {:>7}  {:>7}  {:>5}  {:<19}  {:<15}  {:<15}  {:<13}  {}",
+            record.batch,
+            record.indices.len(),
+            if record.removed { "yes" } else { "no" },
+            record.units.len(),
+            change("forget", "loss", 1.0, 4),
+            change("forget", "accuracy", 100.0, 1),
+            change("retain", "accuracy", 100.0, 2),
+            format!(
+                "{} ({})",
+                number(&account["selection"]["first_t"]),
+                number(&account["selection"]["noise_level"])
+            ),
+            number(&account["length"]["scale"]),
+        );
+        record.notes.iter().for_each(|note| println!("       {note}"));
+    }
+    println!("\nremoved      {} samples; not removed {}", report["removed"], report["not_removed"]);
+    println!("changed      {} values of the model", report["model"]["changed_values"]);
+    println!("never touched: {NEVER_TOUCHED}");
+    if let Some(words) = report["privacy"]["holds"].as_str() {
+        println!(
+            "certificate  epsilon {} and delta {} spent; it holds {words}",
+            report["privacy"]["epsilon_spent"], report["privacy"]["delta_spent"]
+        );
+    }
+    println!("written      {} ({:.1} s)", args.out.display(), report["seconds"].as_f64().unwrap_or(0.0));
+    Ok(())
+}

@@ -1,0 +1,296 @@
+//! Select: the units that carry a request (method §2, §3, §5b).
+//!
+//! `foci` reads one trace: noisy copies of the request, every unit's activation, the loss. Averaged over a batch that
+//! trace is noise, so batches `vote`: FOCI runs on each of at most 40 samples alone, each unit collects the increments
+//! of cumulative T that it brought, and the best share of all units is taken, ties and the rest by the sum of their
+//! first-step T. T₁ is reported beside the level that permuted losses reach.
+
+use rayon::prelude::*;
+
+use crate::block::Block;
+use crate::codec::{Foci, FociOptions, Matrix, foci};
+use crate::data::Samples;
+use crate::device::Device;
+use crate::net::{LayerId, Network, UnitId};
+use crate::observe::{Trace, observe_copies};
+use crate::ops::philox::{Stream, Use};
+use crate::perturb::Noise;
+use crate::{Error, Result};
+
+/// How units are chosen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Method {
+    /// FOCI on the trace of the whole request.
+    Foci,
+    /// FOCI per sample, increments of T added up.
+    Vote,
+    /// The first step of FOCI alone.
+    Cheap,
+    /// The largest ‖Σ ∇f‖ per unit.
+    Gradient,
+    /// The output layer.
+    Output,
+    /// Units at random.
+    Random,
+    /// Every unit.
+    Full,
+    /// The first unit of FOCI.
+    One,
+}
+
+/// The choices of a selection.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Config {
+    /// How.
+    pub method: Method,
+    /// Noisy copies per trace; by default 1000, and 200 per sample of a vote.
+    pub perturbations: Option<usize>,
+    /// σ of their noise.
+    pub sigma: f32,
+    /// Units at most; by default as FOCI stops, and the share of [`Config::share`] for the others.
+    pub max_units: Option<usize>,
+    /// The share of all units that a vote (or gradient, cheap, random) takes: 5 % for a class, 20 % otherwise.
+    pub share: f64,
+    /// Seed of noise, random units and permutations.
+    pub seed: u64,
+}
+
+impl Config {
+    /// How many of `d` units a method that does not stop by itself takes.
+    fn count(&self, d: usize) -> usize {
+        self.max_units.unwrap_or((self.share * d as f64).round() as usize).clamp(1, d)
+    }
+}
+
+/// Samples of a request that vote at most, units that each names at most, and copies of each.
+const VOTERS: usize = 40;
+const UNITS_PER_VOTER: usize = 6;
+const COPIES_PER_VOTER: usize = 200;
+const COPIES: usize = 1000;
+/// Traces, and permutations of each, that the noise level of T₁ is taken from.
+const NOISE_TRACES: usize = 8;
+const PERMUTATIONS: usize = 3;
+
+/// The chosen units, and the evidence.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Selection {
+    /// In order of choice.
+    pub units: Vec<UnitId>,
+    /// What each was chosen by: conditional T, votes, or a norm; empty where nothing was measured.
+    pub scores: Vec<f64>,
+    /// The largest first-step T: of the trace, or the mean over the voters.
+    pub first: Option<f64>,
+    /// What the largest first-step T reaches when the losses are permuted: the 95 % point.
+    pub noise_level: Option<f64>,
+    /// Copies whose loss equals another copy's, over all traces: near interpolation losses tie and nothing can be read.
+    pub tied_losses: usize,
+}
+
+impl Selection {
+    fn plain(units: Vec<UnitId>) -> Selection {
+        Selection { units, scores: vec![], first: None, noise_level: None, tied_losses: 0 }
+    }
+
+    /// Whether T₁ does not rise above the level of permuted losses, so that the choice may be chance.
+    pub fn is_noise(&self) -> bool {
+        matches!((self.first, self.noise_level), (Some(first), Some(level)) if first <= level)
+    }
+}
+
+/// Chooses the units that carry the samples `request`. An empty choice means that no unit depends on them.
+///
+/// # Errors
+/// Where the request is empty or a pass fails.
+pub fn select(
+    device: &Device,
+    net: &Network,
+    samples: &Samples,
+    request: &[usize],
+    config: &Config,
+) -> Result<Selection> {
+    let d = net.units().len();
+    let all = || (0..d as u32).map(UnitId).collect::<Vec<_>>();
+    if request.is_empty() {
+        return Err(Error::config("an empty request"));
+    }
+    match config.method {
+        Method::Full => Ok(Selection::plain(all())),
+        Method::Output => {
+            let last = net.units().of_layer(LayerId(net.layers.len() as u32 - 1));
+            Ok(Selection::plain(last.map(|unit| UnitId(unit as u32)).collect()))
+        }
+        Method::Random => {
+            let chosen = Stream::new(config.seed, Use::Choice, 1).choose(d, config.count(d));
+            Ok(Selection::plain(chosen.into_iter().map(|unit| UnitId(unit as u32)).collect()))
+        }
+        Method::Gradient => {
+            let block = Block::all(net)?;
+            let gradient = block.gradient(device, net, &samples.subset(request))?;
+            let norm = |unit: usize| gradient[block.range(unit)].iter().map(|g| g * g).sum::<f64>().sqrt();
+            let norms: Vec<f64> = (0..d).map(norm).collect();
+            Ok(best(&norms, &norms, config.count(d)))
+        }
+        Method::Vote => vote(device, net, samples, request, config),
+        Method::Foci | Method::Cheap | Method::One => one_trace(device, net, samples, request, config),
+    }
+}
+
+/// The `k` units of the largest scores above zero, ties by `second`, then by number.
+fn best(scores: &[f64], second: &[f64], k: usize) -> Selection {
+    let mut order: Vec<usize> = (0..scores.len()).collect();
+    order.sort_by(|&a, &b| {
+        scores[b].total_cmp(&scores[a]).then(second[b].total_cmp(&second[a])).then(a.cmp(&b))
+    });
+    order.truncate(k);
+    order.retain(|&unit| scores[unit] > 0.0 || second[unit] > 0.0);
+    let mut selection = Selection::plain(order.iter().map(|&unit| UnitId(unit as u32)).collect());
+    selection.scores = order.iter().map(|&unit| scores[unit]).collect();
+    selection
+}
+
+/// FOCI on the trace of the whole request.
+fn one_trace(
+    device: &Device,
+    net: &Network,
+    samples: &Samples,
+    request: &[usize],
+    config: &Config,
+) -> Result<Selection> {
+    let trace = trace(device, net, samples, request, config.perturbations.unwrap_or(COPIES), config)?;
+    let most = match config.method {
+        Method::One => Some(1),
+        Method::Cheap => Some(1),
+        _ => config.max_units,
+    };
+    let found = run(device, &trace, most)?;
+    let first = found.first_step.iter().copied().reduce(f64::max);
+    let mut selection = match config.method {
+        Method::Cheap => best(&found.first_step, &found.first_step, config.count(trace.d)),
+        _ => {
+            let mut selection =
+                Selection::plain(found.order.iter().map(|&unit| UnitId(unit as u32)).collect());
+            selection.scores = found.conditional.iter().map(|t| t.unwrap_or(0.0)).collect();
+            selection
+        }
+    };
+    selection.first = first;
+    selection.noise_level = noise_level(device, &[&trace], NOISE_TRACES * PERMUTATIONS, config.seed)?;
+    selection.tied_losses = tied(&trace.losses);
+    Ok(selection)
+}
+
+/// FOCI per sample; each unit collects the increments of cumulative T that it brought.
+fn vote(
+    device: &Device,
+    net: &Network,
+    samples: &Samples,
+    request: &[usize],
+    config: &Config,
+) -> Result<Selection> {
+    let d = net.units().len();
+    let voters: Vec<usize> = match request.len() > VOTERS {
+        true => {
+            let chosen = Stream::new(config.seed, Use::Choice, 2).choose(request.len(), VOTERS);
+            chosen.into_iter().map(|i| request[i]).collect()
+        }
+        false => request.to_vec(),
+    };
+    let copies = config.perturbations.unwrap_or(COPIES_PER_VOTER);
+    let traces = voters
+        .iter()
+        .map(|&sample| trace(device, net, samples, &[sample], copies, config))
+        .collect::<Result<Vec<_>>>()?;
+    let ballots = traces
+        .iter()
+        .map(|trace| run(device, trace, Some(UNITS_PER_VOTER)))
+        .collect::<Result<Vec<Foci>>>()?;
+    let (mut votes, mut firsts) = (vec![0.0; d], vec![0.0; d]);
+    for ballot in &ballots {
+        let mut before = 0.0;
+        for (&unit, t) in ballot.order.iter().zip(&ballot.cumulative) {
+            let t = t.unwrap_or(before);
+            votes[unit] += t - before;
+            before = t;
+        }
+        firsts.iter_mut().zip(&ballot.first_step).for_each(|(sum, t)| *sum += t);
+    }
+    let mut selection = best(&votes, &firsts, config.count(d));
+    let tops: Vec<f64> =
+        ballots.iter().filter_map(|b| b.first_step.iter().copied().reduce(f64::max)).collect();
+    selection.first = (!tops.is_empty()).then(|| tops.iter().sum::<f64>() / tops.len() as f64);
+    let some: Vec<&Trace> = traces.iter().take(NOISE_TRACES).collect();
+    selection.noise_level = noise_level(device, &some, PERMUTATIONS, config.seed)?;
+    selection.tied_losses = traces.iter().map(|trace| tied(&trace.losses)).sum();
+    Ok(selection)
+}
+
+fn trace(
+    device: &Device,
+    net: &Network,
+    samples: &Samples,
+    request: &[usize],
+    copies: usize,
+    config: &Config,
+) -> Result<Trace> {
+    let noise = Noise { sigma: config.sigma, seed: config.seed };
+    observe_copies(device, net, samples, request, copies, noise)
+}
+
+fn run(device: &Device, trace: &Trace, most: Option<usize>) -> Result<Foci> {
+    let losses: Vec<f64> = trace.losses.iter().map(|&loss| f64::from(loss)).collect();
+    let activations = Matrix::rows_f32(&trace.activations, trace.m, trace.d, trace.d)?;
+    device
+        .scope(|| foci(&losses, &activations, &FociOptions { max_features: most, ..FociOptions::default() }))
+}
+
+/// The 95 % point of the largest first-step T under permuted losses, over `permutations` of each trace.
+fn noise_level(device: &Device, traces: &[&Trace], permutations: usize, seed: u64) -> Result<Option<f64>> {
+    let cases: Vec<(usize, usize)> =
+        (0..traces.len()).flat_map(|trace| (0..permutations).map(move |i| (trace, i))).collect();
+    let tops = device.scope(|| {
+        cases
+            .par_iter()
+            .map(|&(which, i)| {
+                let trace = traces[which];
+                let mut losses: Vec<f64> = trace.losses.iter().map(|&loss| f64::from(loss)).collect();
+                Stream::new(seed, Use::Permutation, (which * permutations + i) as u32).shuffle(&mut losses);
+                let activations = Matrix::rows_f32(&trace.activations, trace.m, trace.d, trace.d)?;
+                let found = foci(
+                    &losses,
+                    &activations,
+                    &FociOptions { max_features: Some(1), ..FociOptions::default() },
+                )?;
+                Ok(found.first_step.iter().copied().reduce(f64::max))
+            })
+            .collect::<Result<Vec<_>>>()
+    })?;
+    let mut tops: Vec<f64> = tops.into_iter().flatten().collect();
+    tops.sort_by(f64::total_cmp);
+    Ok(tops.get((0.95 * tops.len() as f64) as usize).or(tops.last()).copied())
+}
+
+/// Losses that equal another one.
+fn tied(losses: &[f32]) -> usize {
+    let mut sorted = losses.to_vec();
+    sorted.sort_by(f32::total_cmp);
+    sorted.len() - sorted.chunk_by(|a, b| a == b).filter(|run| run.len() == 1).count()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_best_are_ordered_by_score_then_by_the_second_score_and_none_is_without() {
+        let chosen = best(&[0.0, 2.0, 2.0, 0.0, 0.5], &[0.1, 0.0, 0.3, 0.0, 0.0], 5);
+        assert_eq!(chosen.units.iter().map(|u| u.0).collect::<Vec<_>>(), [2, 1, 4, 0]);
+        assert_eq!(chosen.scores, [2.0, 2.0, 0.5, 0.0]);
+    }
+
+    #[test]
+    fn equal_losses_are_counted() {
+        assert_eq!(tied(&[1.0, 2.0, 1.0, 3.0, 1.0]), 3);
+        assert_eq!(tied(&[1.0, 2.0]), 0);
+    }
+}

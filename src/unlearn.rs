@@ -1,0 +1,449 @@
+//! The pipeline: a request in, new weights and an account out. Each stage is one file; this one is the paper.
+//!
+//! For each batch of a request: choose the units that carry it, take its gradient on their block, solve with the
+//! curvature of the retained data, step (MATH.md, block Newton step), and measure. With n samples left before the batch
+//! and m in it:
+//!
+//!     w_P ← w_P + α (H_P + λI)⁻¹ Σ_U ∇_P f / (n − m)
+//!
+//! where H_P is the curvature of the mean retained loss and α is 1, or calibrated on held-out data.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+use serde_json::{Value, json};
+
+use crate::block::Block;
+use crate::curvature::{Curvature, Kind};
+use crate::data::{Inputs, Samples};
+use crate::device::Device;
+use crate::net::{Network, Op, UnitId};
+use crate::observe::evaluate;
+use crate::receipt::{Record, to_hex};
+use crate::select::{self, Method, select};
+use crate::solve::{Limits, Negative, conjugate_gradient, largest_eigenvalue};
+use crate::update::{Certificate, Length, Where, update};
+use crate::{Error, Result};
+
+/// The update rule.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Rule {
+    /// (H_P + λI)⁻¹ Σ ∇f / (n − m).
+    Newton,
+    /// The same without 1/(n − m).
+    Cr,
+    /// Σ ∇f / (n − m): gradient ascent.
+    Gradient,
+}
+
+/// Where the length of the step comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Calibration {
+    /// Held-out data, for batches of at least [`SMALLEST_BATCH`].
+    Calibrated,
+    /// The formula.
+    One,
+}
+
+/// Batches below this are never calibrated: scaling the step of a single sample destroys a model.
+pub const SMALLEST_BATCH: usize = 10;
+
+/// What a class or wrong labels are driven to: a mean loss of 6.
+pub const TARGET_LOSS: f64 = 6.0;
+
+/// Every choice that decides the result.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Config {
+    /// How units are chosen.
+    pub selection: select::Config,
+    /// The matrix; by default Gauss–Newton, and the exact Hessian for a single linear layer with weight decay.
+    pub curvature: Option<Kind>,
+    /// λ; by default max(1e-3, 5e-3 · largest eigenvalue), and 0 for a single linear layer with weight decay.
+    pub damping: Option<f64>,
+    /// The weight decay that the model was trained with.
+    pub l2: f64,
+    /// The rule.
+    pub rule: Rule,
+    /// The length.
+    pub calibration: Calibration,
+    /// The mean loss to calibrate to, in place of the held-out mean (or [`TARGET_LOSS`] for a class).
+    pub target_loss: Option<f64>,
+    /// Newton steps; those after the first are taken on the residual objective (for convex models).
+    pub iterations: usize,
+    /// Products and tolerance of the solver.
+    pub limits: Limits,
+    /// ε and δ of a certificate, where one is wanted.
+    pub privacy: Option<(f64, f64)>,
+    /// Which parameters its noise goes to.
+    pub noise: Where,
+    /// The largest drop of validation accuracy that is accepted, as a share.
+    pub gate: f64,
+    /// Whether, where no unit depends on a batch, the best units of FOCI's first step are taken.
+    pub if_empty_cheap: bool,
+    /// Bytes of primal values that the solver's products may keep.
+    pub memory: usize,
+    /// The seed.
+    pub seed: u64,
+}
+
+/// What a request is carried out on.
+pub struct Task<'a> {
+    /// Where to run.
+    pub device: &'a Device,
+    /// The training data at hand, the forgotten samples included.
+    pub samples: &'a Samples,
+    /// Indices of retained samples, whose curvature is used.
+    pub retained: Vec<usize>,
+    /// Indices of retained samples that calibration holds out; none of [`Task::retained`].
+    pub held_out: Vec<usize>,
+    /// Validation data: the gate, and the calibration's held-out data where there are some.
+    pub validation: Option<&'a Samples>,
+    /// How many samples the model was trained on.
+    pub n: usize,
+    /// Whether a batch is a whole class (or wrong labels): driven to a target loss.
+    pub class: bool,
+    /// Set to stop before the next stage.
+    pub stop: &'a AtomicBool,
+    /// The choices.
+    pub config: Config,
+}
+
+/// Mean loss and accuracy of a model on some samples.
+#[derive(Clone, Copy, Debug, PartialEq, serde::Serialize)]
+pub struct Measure {
+    /// The mean loss.
+    pub loss: f64,
+    /// The share of correct predictions.
+    pub accuracy: f64,
+}
+
+/// Removes a batch from `net`, which `removed` samples have left before; `net` changes only where the record says
+/// `removed`.
+///
+/// # Errors
+/// Where a stage fails or the user stops; `net` is then as before.
+pub fn unlearn(
+    task: &Task,
+    net: &mut Network,
+    batch: usize,
+    indices: &[usize],
+    removed: usize,
+) -> Result<Record> {
+    let (device, config) = (task.device, &task.config);
+    let request = task.samples.subset(indices);
+    let retained = task.samples.subset(&task.retained);
+    let (n, m) = (task.n - removed, indices.len());
+    let residual = (n - m) as f64;
+    let mut clock = Clock::new();
+    let mut notes = vec![];
+
+    // Choose the units.
+    let chosen = choose(task, net, indices, &mut notes)?;
+    clock.lap("select");
+    let before = Measures::of(task, net, &request)?;
+    clock.lap("evaluate");
+    let mut record = Record {
+        batch,
+        indices: indices.to_vec(),
+        removed: false,
+        notes: vec![],
+        units: chosen.units.iter().map(|&unit| name(net, unit)).collect(),
+        account: json!({}),
+        values: String::new(),
+    };
+    if chosen.units.is_empty() {
+        notes.push("not removed: no unit depends on it".to_string());
+        record.notes = notes;
+        record.account = json!({"n": n, "m": m, "selection": selection_json(&chosen), "before": before,
+            "seconds": clock.seconds});
+        return Ok(record);
+    }
+    task.check_stop()?;
+
+    // Its gradient on their block, and the curvature of what is retained.
+    let block = Block::of(net, &chosen.units)?;
+    let start = block.values(net);
+    let sum: Vec<f64> = block.gradient(device, net, &request)?.iter().map(|g| g * m as f64).collect();
+    let convex = is_convex(net, config.l2);
+    let kind = config.curvature.unwrap_or(if convex { Kind::Hessian } else { Kind::Ggn });
+    let (mut step, solver, retained_gradient) = {
+        let curvature = Curvature::new(device, net, &block, &retained, kind, config.memory)?;
+        clock.lap("curvature");
+        let (step, solver) = solve(task, &curvature, &sum, residual, convex, &start)?;
+        (step, solver, curvature.gradient().to_vec())
+    };
+    clock.lap("solve");
+    task.check_stop()?;
+    if config.rule == Rule::Cr {
+        step.iter_mut().for_each(|s| *s *= residual);
+    }
+
+    // The step, at its length.
+    let mut moved = net.clone();
+    let length = length(task, net, m, &mut notes)?;
+    let scaled = update(device, &mut moved, &block, &step, &request, length)?;
+    let mut solvers = vec![solver];
+    for _ in 1..config.iterations {
+        let curvature = Curvature::new(device, &moved, &block, &retained, kind, config.memory)?;
+        let values = block.values(&moved);
+        let uphill: Vec<f64> = curvature
+            .gradient()
+            .iter()
+            .zip(&values)
+            .map(|(g, w)| -(g + config.l2 * f64::from(*w)) * residual)
+            .collect();
+        let (step, solver) = solve(task, &curvature, &uphill, residual, convex, &values)?;
+        update(device, &mut moved, &block, &step, &request, Length::One)?;
+        solvers.push(solver);
+    }
+    clock.lap("length");
+    let certificate = match config.privacy {
+        Some((epsilon, delta)) => {
+            let damping = solvers[0]["damping"].as_f64().unwrap_or(0.0) + config.l2;
+            let certificate = Certificate::new(epsilon, delta, damping, n, m)?;
+            certificate.add_noise(&mut moved, &block, config.noise, config.seed, batch as u32);
+            Some(certificate)
+        }
+        None => None,
+    };
+
+    // The audit.
+    let after = Measures::of(task, &moved, &request)?;
+    clock.lap("evaluate");
+    let end = block.values(&moved);
+    let gradient_after = block.gradient(device, &moved, &request)?;
+    let retained_after = block.gradient(device, &moved, &retained)?;
+    let share = share_removed(&start, &end, &retained_gradient, &retained_after, &sum, n, m, config.l2);
+    clock.lap("audit");
+    if !after.forget.loss.is_finite() {
+        notes.push("not removed: the step leaves no finite loss".into());
+    } else if !scaled.reached {
+        notes.push(format!(
+            "not removed: the forgotten samples' loss reaches {:.3}, not the target {:.3}, at any length",
+            scaled.loss,
+            scaled.target.unwrap_or(f64::NAN)
+        ));
+    } else if let (Some(was), Some(is)) = (before.validation, after.validation)
+        && was.accuracy - is.accuracy > config.gate
+    {
+        notes.push(format!(
+            "not removed: validation accuracy would fall by {:.2} points, the gate is {:.2}",
+            100.0 * (was.accuracy - is.accuracy),
+            100.0 * config.gate
+        ));
+    } else {
+        record.removed = true;
+    }
+    let distance = start.iter().zip(&end).map(|(a, b)| f64::from(b - a).powi(2)).sum::<f64>().sqrt();
+    record.account = json!({
+        "n": n,
+        "m": m,
+        "parameters": block.len(),
+        "selection": selection_json(&chosen),
+        "curvature": format!("{kind:?}").to_lowercase(),
+        "solves": solvers,
+        "length": scaled,
+        "step_norm": distance,
+        "before": before,
+        "after": after,
+        "gradient_norm": {"before": norm(&sum) / m as f64, "after": norm(&gradient_after)},
+        "gradient_share_removed": share,
+        "certificate": certificate,
+        "seconds": clock.seconds,
+    });
+    if record.removed {
+        let outside = certificate.is_some() && matches!(config.noise, Where::Outside | Where::All);
+        let kept = if outside { Block::all(&moved)? } else { block };
+        record.values = to_hex(&kept.values(&moved));
+        *net = moved;
+    }
+    record.notes = notes;
+    Ok(record)
+}
+
+impl Task<'_> {
+    fn check_stop(&self) -> Result<()> {
+        match self.stop.load(Ordering::Relaxed) {
+            true => Err(Error::Interrupted { kept: "the batch that was running is not recorded".into() }),
+            false => Ok(()),
+        }
+    }
+}
+
+/// A model with one linear layer and weight decay: its objective is convex, and one exact step nearly retrains it.
+pub fn is_convex(net: &Network, l2: f64) -> bool {
+    let inner = net.nodes.iter().filter(|node| !matches!(node.op, Op::Input | Op::Reshape)).count();
+    l2 > 0.0 && inner == 1
+}
+
+fn choose(
+    task: &Task,
+    net: &Network,
+    indices: &[usize],
+    notes: &mut Vec<String>,
+) -> Result<select::Selection> {
+    let mut config = task.config.selection;
+    // A single sample has one trace: its vote is plain FOCI.
+    if config.method == Method::Vote && indices.len() == 1 {
+        config.method = Method::Foci;
+    }
+    let mut chosen = select(task.device, net, task.samples, indices, &config)?;
+    if chosen.units.is_empty() && task.config.if_empty_cheap {
+        notes.push("no unit passes FOCI: the best of its first step are taken".into());
+        config.method = Method::Cheap;
+        chosen = select(task.device, net, task.samples, indices, &config)?;
+        if chosen.units.is_empty() {
+            // Not even a first step is defined: the losses are all equal.
+            notes.push("the losses of all copies are equal: nothing can be read".into());
+        }
+    }
+    if chosen.is_noise() {
+        notes.push("the largest T of the first step is no larger than with permuted losses: the choice may be chance".into());
+    }
+    Ok(chosen)
+}
+
+/// (H + (λ + l2) I) step = sum / (n − m), by conjugate gradient; λ is raised where the curvature is negative.
+fn solve(
+    task: &Task,
+    curvature: &Curvature,
+    sum: &[f64],
+    residual: f64,
+    convex: bool,
+    values: &[f32],
+) -> Result<(Vec<f64>, Value)> {
+    let config = &task.config;
+    let right: Vec<f64> = sum.iter().map(|s| s / residual).collect();
+    if config.rule == Rule::Gradient {
+        return Ok((right, json!({"solver": "none", "damping": config.damping.unwrap_or(0.0)})));
+    }
+    let mut narrow = vec![0.0f32; values.len()];
+    let mut product = |out: &mut [f64], v: &[f64]| {
+        task.check_stop()?;
+        curvature.apply_wide(out, v, &mut narrow)?;
+        out.iter_mut().zip(v).for_each(|(out, v)| *out += config.l2 * v);
+        Ok(())
+    };
+    let (damping, largest) = match config.damping {
+        Some(damping) => (damping, None),
+        None if convex => (0.0, None),
+        None => {
+            let largest = largest_eigenvalue(&mut product, &right, 6)?;
+            ((5e-3 * largest).max(1e-3), Some(largest))
+        }
+    };
+    let (step, report) = conjugate_gradient(&mut product, &right, damping, Negative::Raise, config.limits)?;
+    let mut report = json!(report);
+    report["largest_eigenvalue"] = json!(largest);
+    Ok((step, report))
+}
+
+/// The target of calibration, or none.
+fn length(task: &Task, net: &Network, m: usize, notes: &mut Vec<String>) -> Result<Length> {
+    if task.config.calibration == Calibration::One || is_convex(net, task.config.l2) {
+        return Ok(Length::One);
+    }
+    if m < SMALLEST_BATCH {
+        notes.push(format!(
+            "a batch of {m} takes the formula's own length, which changes a trained network little; {SMALLEST_BATCH} or more are calibrated"
+        ));
+        return Ok(Length::One);
+    }
+    if let Some(target) = task.config.target_loss.or(task.class.then_some(TARGET_LOSS)) {
+        return Ok(Length::To(target));
+    }
+    let held_out = match task.validation {
+        Some(validation) => evaluate(task.device, net, validation)?,
+        None if task.held_out.is_empty() => {
+            return Err(Error::config(
+                "no samples are held out to calibrate on; give --val, more data, or --length one",
+            ));
+        }
+        None => evaluate(task.device, net, &task.samples.subset(&task.held_out))?,
+    };
+    Ok(Length::To(held_out.mean_loss()))
+}
+
+/// 1 − ‖g_res(w') − n/(n−m) ∇F(w)‖ / ‖Σ_U ∇f(w) / (n−m)‖ on the block (method §6), where ∇F(w) is put together from the
+/// retained samples' mean gradient and the forgotten samples' sum.
+fn share_removed(
+    start: &[f32],
+    end: &[f32],
+    retained_before: &[f64],
+    retained_after: &[f64],
+    sum: &[f64],
+    n: usize,
+    m: usize,
+    l2: f64,
+) -> f64 {
+    let residual = (n - m) as f64;
+    let (mut left, mut all) = (0.0, 0.0);
+    for i in 0..sum.len() {
+        let forgotten = sum[i] / residual;
+        let whole = retained_before[i] + forgotten + n as f64 / residual * l2 * f64::from(start[i]);
+        left += (retained_after[i] + l2 * f64::from(end[i]) - whole).powi(2);
+        all += forgotten.powi(2);
+    }
+    1.0 - (left / all).sqrt()
+}
+
+/// The measures of one moment.
+#[derive(Clone, Copy, Debug, PartialEq, serde::Serialize)]
+struct Measures {
+    forget: Measure,
+    retain: Measure,
+    validation: Option<Measure>,
+}
+
+impl Measures {
+    fn of(task: &Task, net: &Network, request: &dyn Inputs) -> Result<Measures> {
+        let of = |inputs: &dyn Inputs| -> Result<Measure> {
+            let scores = evaluate(task.device, net, inputs)?;
+            Ok(Measure { loss: scores.mean_loss(), accuracy: scores.accuracy() })
+        };
+        Ok(Measures {
+            forget: of(request)?,
+            retain: of(&task.samples.subset(&task.retained))?,
+            validation: task.validation.map(|samples| of(samples)).transpose()?,
+        })
+    }
+}
+
+fn name(net: &Network, unit: UnitId) -> (String, usize) {
+    let (layer, row) = net.units().locate(unit);
+    (net.layer(layer).name.clone(), row)
+}
+
+fn selection_json(chosen: &select::Selection) -> Value {
+    json!({
+        "units": chosen.units.len(),
+        "scores": chosen.scores,
+        "first_t": chosen.first,
+        "noise_level": chosen.noise_level,
+        "tied_losses": chosen.tied_losses,
+    })
+}
+
+fn norm(v: &[f64]) -> f64 {
+    v.iter().map(|v| v * v).sum::<f64>().sqrt()
+}
+
+/// Seconds per phase; a phase that comes again adds up.
+struct Clock {
+    since: Instant,
+    seconds: serde_json::Map<String, Value>,
+}
+
+impl Clock {
+    fn new() -> Clock {
+        Clock { since: Instant::now(), seconds: serde_json::Map::new() }
+    }
+
+    fn lap(&mut self, phase: &str) {
+        let before = self.seconds.get(phase).and_then(Value::as_f64).unwrap_or(0.0);
+        self.seconds.insert(phase.into(), json!(before + self.since.elapsed().as_secs_f64()));
+        self.since = Instant::now();
+    }
+}

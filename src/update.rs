@@ -1,0 +1,186 @@
+//! Update: the step's length, and the noise of a certificate (method §4, §5b).
+
+use crate::block::Block;
+use crate::data::Inputs;
+use crate::device::Device;
+use crate::net::{LayerId, Network};
+use crate::observe::evaluate;
+use crate::ops::philox::{Stream, Use};
+use crate::{Error, Result};
+
+/// How long the step is.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Length {
+    /// As the formula says.
+    One,
+    /// Scaled until the mean loss of the forgotten samples is this.
+    To(f64),
+}
+
+/// The scale that was found.
+#[derive(Clone, Copy, Debug, PartialEq, serde::Serialize)]
+pub struct Scaled {
+    /// The factor on the step.
+    pub scale: f64,
+    /// The mean loss of the forgotten that was aimed at, if one was.
+    pub target: Option<f64>,
+    /// The mean loss of the forgotten at that scale.
+    pub loss: f64,
+    /// Whether it is within 2 % of the target (or there was none).
+    pub reached: bool,
+}
+
+/// The largest factor on the step that calibration tries, and its tolerance on the loss.
+const LARGEST_SCALE: f64 = 1e5;
+const TOLERANCE: f64 = 0.02;
+const BISECTIONS: usize = 14;
+
+/// Adds `step` `[p]` to the block, scaled; `net` is left at the result.
+///
+/// Calibration doubles the factor from 1 (or halves it) until the target lies between two factors, and bisects. Where
+/// the loss is at the target before any step, the formula's own length is kept.
+///
+/// # Errors
+/// Where a pass fails.
+pub fn update(
+    device: &Device,
+    net: &mut Network,
+    block: &Block,
+    step: &[f64],
+    forget: &dyn Inputs,
+    length: Length,
+) -> Result<Scaled> {
+    let start = block.values(net);
+    let loss_at = |net: &mut Network, scale: f64| -> Result<f64> {
+        let moved: Vec<f32> =
+            start.iter().zip(step).map(|(w, s)| (f64::from(*w) + scale * s) as f32).collect();
+        block.assign(net, &moved);
+        Ok(evaluate(device, net, forget)?.mean_loss())
+    };
+    let Length::To(target) = length else {
+        let loss = loss_at(net, 1.0)?;
+        return Ok(Scaled { scale: 1.0, target: None, loss, reached: true });
+    };
+    let close = |loss: f64| (loss - target).abs() <= TOLERANCE * target;
+    if loss_at(net, 0.0)? >= target {
+        let loss = loss_at(net, 1.0)?;
+        return Ok(Scaled { scale: 1.0, target: Some(target), loss, reached: true });
+    }
+    let (mut low, mut high) = (0.0, 1.0);
+    let mut loss = loss_at(net, high)?;
+    while loss < target && !close(loss) && high < LARGEST_SCALE {
+        (low, high) = (high, 2.0 * high);
+        loss = loss_at(net, high)?;
+    }
+    if loss < target && !close(loss) {
+        return Ok(Scaled { scale: high, target: Some(target), loss, reached: false });
+    }
+    let mut scale = high;
+    for _ in 0..BISECTIONS {
+        if close(loss) {
+            break;
+        }
+        scale = 0.5 * (low + high);
+        loss = loss_at(net, scale)?;
+        // A loss that is not a number is far too long a step.
+        if loss < target { low = scale } else { high = scale }
+    }
+    Ok(Scaled { scale, target: Some(target), loss, reached: close(loss) })
+}
+
+/// Which parameters get the certificate's noise.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Where {
+    /// None.
+    None,
+    /// Those of units outside the block (Algorithm 1 of the paper).
+    Outside,
+    /// Those of the block (the reference code).
+    Inside,
+    /// Those of every unit.
+    All,
+}
+
+/// A removal's part of an (ε, δ) certificate. It holds under strong convexity and valid constants only.
+#[derive(Clone, Copy, Debug, PartialEq, serde::Serialize)]
+pub struct Certificate {
+    /// ε of this removal.
+    pub epsilon: f64,
+    /// δ of this removal.
+    pub delta: f64,
+    /// γ = 2 M L² m² / (λ³ n²).
+    pub gamma: f64,
+    /// σ = (γ/ε) √(2 ln(1.25/δ)), the noise's standard deviation.
+    pub sigma: f64,
+}
+
+/// M and L of the formula.
+const HESSIAN_LIPSCHITZ: f64 = 0.25;
+const LIPSCHITZ: f64 = 1.0;
+
+impl Certificate {
+    /// The certificate of removing `m` of `n` samples at strong convexity `lambda` (Sekhari et al. 2021).
+    ///
+    /// # Errors
+    /// Where ε or δ is not above 0, δ not below 1, or λ is 0 (there is then no bound).
+    pub fn new(epsilon: f64, delta: f64, lambda: f64, n: usize, m: usize) -> Result<Certificate> {
+        if epsilon.is_nan() || epsilon <= 0.0 || delta.is_nan() || delta <= 0.0 || delta >= 1.0 {
+            return Err(Error::config("a certificate needs epsilon above 0 and delta between 0 and 1"));
+        }
+        if lambda <= 0.0 {
+            return Err(Error::config(
+                "a certificate needs damping or weight decay above 0: its bound divides by their cube",
+            ));
+        }
+        let share = m as f64 / n as f64;
+        let gamma = 2.0 * HESSIAN_LIPSCHITZ * LIPSCHITZ * LIPSCHITZ * share * share / lambda.powi(3);
+        Ok(Certificate { epsilon, delta, gamma, sigma: gamma / epsilon * (2.0 * (1.25 / delta).ln()).sqrt() })
+    }
+
+    /// Adds its noise to the parameters of units inside or outside the block; `removal` keys it.
+    pub fn add_noise(&self, net: &mut Network, block: &Block, place: Where, seed: u64, removal: u32) {
+        if place == Where::None {
+            return;
+        }
+        let mut inside = vec![false; net.units().len()];
+        block.units().iter().for_each(|unit| inside[unit.index()] = true);
+        let mut stream = Stream::new(seed, Use::Certificate, removal);
+        for l in 0..net.layers.len() {
+            let (layer, columns) = (net.layers[l].clone(), net.units().of_layer(LayerId(l as u32)));
+            for row in 0..layer.outputs {
+                let wanted = match place {
+                    Where::Inside => inside[columns.start + row],
+                    Where::Outside => !inside[columns.start + row],
+                    _ => true,
+                };
+                if !wanted {
+                    continue;
+                }
+                let weights =
+                    &mut net.params[layer.weight.index()].value[row * layer.fan_in..(row + 1) * layer.fan_in];
+                weights.iter_mut().for_each(|w| *w += self.sigma as f32 * stream.normal());
+                if let Some(bias) = layer.bias {
+                    net.params[bias.index()].value[row] += self.sigma as f32 * stream.normal();
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_certificate_follows_the_formula_and_refuses_what_has_no_bound() {
+        let c = Certificate::new(0.1, 0.01, 0.01, 1000, 1).unwrap();
+        assert!((c.gamma - 0.5 * 1e-6 / 1e-6).abs() < 1e-12, "{}", c.gamma);
+        assert!((c.sigma - c.gamma / 0.1 * (2.0 * 125f64.ln()).sqrt()).abs() < 1e-12);
+        for (epsilon, delta, lambda) in
+            [(0.0, 0.1, 1.0), (1.0, 1.0, 1.0), (1.0, 0.1, 0.0), (f64::NAN, 0.1, 1.0)]
+        {
+            assert!(Certificate::new(epsilon, delta, lambda, 10, 1).is_err());
+        }
+    }
+}
