@@ -11,7 +11,10 @@ mod reference;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use cases::Kind;
 use libtest_mimic::{Arguments, Failed, Trial};
+use proptest::prelude::*;
+use proptest::test_runner::{Config, TestRunner};
 use scrubjay::codec::{self, FociOptions, Matrix, Options, Stopped, Ties};
 use scrubjay::data::tensors::TensorFile;
 use serde_json::Value;
@@ -19,6 +22,7 @@ use serde_json::Value;
 fn main() {
     let args = Arguments::from_args();
     let mut trials = oracle();
+    trials.extend(properties());
     trials.extend(commands::trials());
     let stored = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/codec.json");
     trials.extend(recorded("codec/recorded", &stored));
@@ -277,4 +281,99 @@ fn recorded_neighbours(case: &Value, tensors: Option<&TensorFile>) -> Result<(),
         check(found[0] == expected as usize, || format!("row {i}: {found:?}, expected {expected}"))?;
     }
     check(found.len() == n, || "rows".into())
+}
+
+// --- invariances
+
+/// What holds of every Y and its columns.
+type Property = fn(&[f64], &[Vec<f64>]) -> Result<(), TestCaseError>;
+
+/// A property of T and FOCI, tried on random data.
+fn property(name: &str, holds: Property) -> Trial {
+    Trial::test(format!("codec/property/{name}"), move || {
+        let kind = prop_oneof![
+            Just(Kind::Normal),
+            Just(Kind::Rounded(2.0)),
+            Just(Kind::Binary),
+            Just(Kind::HalfZero)
+        ];
+        let cases = (2usize..60, proptest::collection::vec(kind, 3), any::<u64>());
+        let config = Config { cases: 64, failure_persistence: None, ..Config::default() };
+        TestRunner::new(config)
+            .run(&cases, |(n, kinds, seed)| {
+                let columns: Vec<_> = (0..3).map(|j| cases::column(kinds[j], n, seed, j as u32)).collect();
+                holds(&cases::column(kinds[2], n, seed, 9), &columns)
+            })
+            .map_err(|e| e.to_string().into())
+    })
+}
+
+fn t(y: &[f64], columns: &[Vec<f64>], z: &[usize], x: &[usize]) -> Result<Option<f64>, TestCaseError> {
+    let flat = columns.concat();
+    let of = |e: scrubjay::Error| TestCaseError::fail(e.to_string());
+    let data = Matrix::columns_f64(&flat, y.len(), columns.len()).map_err(of)?;
+    Ok(codec::statistic(y, &data, z, x, &Options::default()).map_err(of)?.value)
+}
+
+fn properties() -> Vec<Trial> {
+    vec![
+        property("monotone_maps_of_y_change_nothing", |y, columns| {
+            let mapped: Vec<f64> = y.iter().map(|y| y.powi(3) + 2.0 * y).collect();
+            prop_assert_eq!(t(y, columns, &[0], &[])?, t(&mapped, columns, &[0], &[])?);
+            prop_assert_eq!(t(y, columns, &[0], &[1])?, t(&mapped, columns, &[0], &[1])?);
+            Ok(())
+        }),
+        property("the_order_of_rows_changes_nothing", |y, columns| {
+            let turn = |v: &[f64]| v.iter().rev().copied().collect::<Vec<_>>();
+            let turned: Vec<_> = columns.iter().map(|c| turn(c)).collect();
+            prop_assert_eq!(t(y, columns, &[0, 2], &[])?, t(&turn(y), &turned, &[0, 2], &[])?);
+            prop_assert_eq!(t(y, columns, &[0], &[1])?, t(&turn(y), &turned, &[0], &[1])?);
+            Ok(())
+        }),
+        property("a_column_tells_nothing_beyond_itself", |y, columns| {
+            let again = t(y, columns, &[0], &[0])?;
+            prop_assert!(again.is_none_or(|t| t == 0.0), "{:?}", again);
+            Ok(())
+        }),
+        Trial::test("codec/property/near_0_and_near_1", || {
+            let x = cases::column(Kind::Normal, 2000, 5, 0);
+            let other = cases::column(Kind::Normal, 2000, 5, 1);
+            let y: Vec<f64> = x.iter().map(|x| (3.0 * x).sin()).collect();
+            let columns = [x, other];
+            let tells = t(&y, &columns, &[0], &[])?.unwrap_or(0.0);
+            let silent = t(&y, &columns, &[1], &[])?.unwrap_or(1.0);
+            let beyond = t(&y, &columns, &[0], &[1])?.unwrap_or(0.0);
+            check(tells > 0.97 && silent.abs() < 0.06 && beyond > 0.8, || {
+                format!("{tells} {silent} {beyond}")
+            })
+        }),
+        Trial::test("codec/property/special_data_is_as_stated", || {
+            let y = cases::column(Kind::Normal, 50, 5, 0);
+            let dead = [vec![3.0; 50], y.clone()];
+            let constant = t(&y, &dead, &[0], &[])?;
+            check(same(constant, Some(-1.0 / 49.0)), || format!("constant column: {constant:?}"))?;
+            let constant_y = t(&[1.0; 50], &dead, &[1], &[])?;
+            check(constant_y.is_none(), || format!("constant Y: {constant_y:?}"))?;
+            let two = t(&[1.0, 2.0], &[vec![5.0, 9.0]], &[0], &[])?;
+            check(two == Some(-1.0), || format!("n = 2: {two:?}"))?;
+            let one = t(&[1.0], &[vec![5.0]], &[0], &[]);
+            check(one.is_err(), || format!("n = 1: {one:?}"))?;
+            let flat = dead.concat();
+            let found =
+                codec::foci(&[1.0; 50], &Matrix::columns_f64(&flat, 50, 2)?, &FociOptions::default())?;
+            let nothing = found.order.is_empty() && found.stopped == Stopped::Undefined;
+            check(nothing && found.first_step.is_empty(), || format!("{found:?}"))
+        }),
+        Trial::test("codec/property/threads_change_nothing", || {
+            let (y, columns) = cases::data(&cases::CASES[3], 1);
+            let flat = columns.concat();
+            let data = Matrix::columns_f64(&flat, y.len(), columns.len())?;
+            let by = |threads: usize| -> scrubjay::Result<codec::Foci> {
+                let device = scrubjay::device::Device::open(scrubjay::device::Choice::Cpu, threads)?;
+                device.scope(|| codec::foci(&y, &data, &FociOptions { all: true, ..Default::default() }))
+            };
+            let (one, three) = (by(1)?, by(3)?);
+            check(one == three, || format!("{one:?} is not {three:?}"))
+        }),
+    ]
 }

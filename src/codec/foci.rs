@@ -2,12 +2,13 @@
 //!
 //! The first step sorts each column. A later step, with S chosen, is one pass over the rows:
 //!
-//!     for each row i: the others j by ascending D_S[i, j]                  (only the head of the list is sorted)
+//!     for each row i: the others j by ascending D_S[i, j]
 //!     for each block of WIDTH candidates side by side: for each row i:
 //!         for j in the list while D_S[i, j] ≤ the largest best of the block:
 //!             best = min(best, D_S[i, j] + (x_i − x_j)²), with the count and Σ min(R_i, R_j) of the ties
 //!
-//! which is exact: no later j can come nearer. Where S leaves many rows identical (discrete data) the list holds groups
+//! which is exact: no later j can come nearer. Only the head of a list is sorted; behind it are parts of twice the length
+//! of all before, each of which begins with its least. Where S leaves many rows identical (discrete data) the list holds groups
 //! of identical rows instead, and within a group the nearest are found by binary search in the sorted candidate. D_S is
 //! kept while n × n f64 stay below [`KEEP_BYTES`], else recomputed row by row; lists are made for as many rows at a time
 //! as fit in [`LIST_BYTES`]. Sums are integers (`ranks`), so nothing depends on how the work was split.
@@ -247,11 +248,20 @@ struct Space {
     group: Vec<u32>,        // by row: rows of the same group are identical
     groups: Vec<u32>,       // by group: one of its rows
     pairs: usize,           // of identical rows, ordered
+    buffer: Vec<Entry>,     // lists, from step to step
 }
 
 impl Space {
     fn new(n: usize) -> Space {
-        Space { n, columns: Vec::new(), kept: None, group: vec![0; n], groups: Vec::new(), pairs: 0 }
+        Space {
+            n,
+            columns: Vec::new(),
+            kept: None,
+            group: vec![0; n],
+            groups: Vec::new(),
+            pairs: 0,
+            buffer: Vec::new(),
+        }
     }
 
     fn add(&mut self, column: Vec<f64>) {
@@ -279,7 +289,7 @@ impl Space {
     }
 
     /// A of the chosen columns and each column of `x`.
-    fn step(&self, x: &Matrix, ranks: &Ranks, ties: Ties) -> Vec<Sum> {
+    fn step(&mut self, x: &Matrix, ranks: &Ranks, ties: Ties) -> Vec<Sum> {
         match ties == Ties::Mean && self.pairs > GROUPED * self.n {
             true => self.step_by_group(x, ranks),
             false => self.step_by_row(x, ranks, ties),
@@ -317,39 +327,47 @@ impl Space {
     /// How much of a list of `len` others is sorted: some times the n^(1/(|S| + 1)) that are visited on average.
     fn head(&self, len: usize) -> usize {
         let visited = (len as f64).powf(1.0 / (self.columns.len() + 1) as f64);
-        ((8.0 * visited) as usize).clamp(16, len.max(16)).min(len)
+        ((8.0 * visited) as usize).max(32).min(len)
     }
 
-    /// Calls `work` with the sorted lists of some rows (of `rows`, or all) at a time and the range of these.
-    fn lists(&self, rows: Option<&[u32]>, ranks: &Ranks, mut work: impl FnMut(Range<usize>, &[Entry])) {
+    /// Calls `work` with the lists of some rows (of `rows`, or all) at a time and the range of these. The first `head`
+    /// of a list are sorted; the next `head` come later, then twice as many, and so on, each part with its least first.
+    fn lists(&mut self, rows: Option<&[u32]>, ranks: &Ranks, mut work: impl FnMut(Range<usize>, &[Entry])) {
         let count = rows.map_or(self.n, <[u32]>::len);
         let len = count - 1;
         if len == 0 {
             return work(0..1, &[]);
         }
         let head = self.head(len);
+        let parts: Vec<usize> = std::iter::successors(Some(head), |start| Some(2 * start))
+            .take_while(|&start| start < len)
+            .collect();
         let at_once = (LIST_BYTES / (len * size_of::<Entry>())).clamp(1, count);
-        let mut lists = vec![Entry { distance: 0.0, j: 0, rank: 0 }; at_once * len];
+        let mut buffer = std::mem::take(&mut self.buffer);
+        buffer.resize(buffer.len().max(at_once * len), Entry { distance: 0.0, j: 0, rank: 0 });
         for first in (0..count).step_by(at_once) {
             let range = first..(first + at_once).min(count);
-            let lists = &mut lists[..range.len() * len];
+            let lists = &mut buffer[..range.len() * len];
             lists.par_chunks_mut(len).enumerate().with_min_len(8).for_each_init(
                 Vec::new,
                 |scratch, (at, list)| {
                     let i = rows.map_or((first + at) as u32, |rows| rows[first + at]);
                     self.list(list, i, rows, ranks, scratch);
                     let key = |entry: &Entry| (entry.distance.to_bits(), entry.j); // not negative: bits sort as numbers
-                    if head < len {
-                        list.select_nth_unstable_by_key(head, key);
+                    let mut end = len;
+                    for &start in parts.iter().rev() {
+                        list[..end].select_nth_unstable_by_key(start, key);
+                        end = start;
                     }
                     list[..head].sort_unstable_by_key(key);
                 },
             );
             work(range, lists);
         }
+        self.buffer = buffer;
     }
 
-    fn step_by_row(&self, x: &Matrix, ranks: &Ranks, ties: Ties) -> Vec<Sum> {
+    fn step_by_row(&mut self, x: &Matrix, ranks: &Ranks, ties: Ties) -> Vec<Sum> {
         let (n, len) = (self.n, self.n - 1);
         let head = self.head(len);
         let mut sums = vec![[Sum::default(); WIDTH]; x.blocks()];
@@ -391,16 +409,17 @@ impl Space {
         sums.into_flattened().into_iter().take(x.p()).collect()
     }
 
-    fn step_by_group(&self, x: &Matrix, ranks: &Ranks) -> Vec<Sum> {
+    fn step_by_group(&mut self, x: &Matrix, ranks: &Ranks) -> Vec<Sum> {
         let len = self.groups.len() - 1;
         let head = self.head(len);
+        let (group, groups) = (self.group.clone(), self.groups.clone());
         let mut sums = vec![[Sum::default(); WIDTH]; x.blocks()];
-        self.lists(Some(&self.groups), ranks, |range, lists| {
+        self.lists(Some(&groups), ranks, |range, lists| {
             let block = |(packed, grouped): &mut (Vec<Lanes>, Grouped),
                          (block, sums): (usize, &mut [Sum; WIDTH])| {
                 x.pack(packed, block);
                 for (l, sum) in sums.iter_mut().enumerate().take(x.p() - block * WIDTH) {
-                    grouped.arrange(packed, l, &self.group, self.groups.len(), ranks);
+                    grouped.arrange(packed, l, &group, groups.len(), ranks);
                     for (at, own) in range.clone().enumerate() {
                         grouped.tally(sum, own, &lists[at * len..(at + 1) * len], head, ranks);
                     }
@@ -420,7 +439,7 @@ fn accumulate(row: &mut [f64], x: &[f64], i: usize) {
 }
 
 /// For rows `first ..`, one per list: the smallest D_S[i, j] + (x_i − x_j)² in each lane, and of the j that reach it
-/// their number times [`COUNT`] plus Σ min(R_i, R_j). The first `head` others of a list are sorted, the rest lie behind.
+/// their number times [`COUNT`] plus Σ min(R_i, R_j). Lists are as [`Space::lists`] makes them.
 #[multiversion(targets("x86_64+avx2+fma"))]
 fn scan(
     best: &mut [Lanes],
@@ -449,17 +468,18 @@ fn scan(
         let within = |entry: &Entry, least: &Lanes| {
             least.iter().fold(false, |any, &least| any | (entry.distance <= least))
         };
-        let (sorted, rest) = list.split_at(head);
         let mut open = true;
-        for few in sorted.chunks(4) {
+        for few in list[..head].chunks(4) {
             open = within(&few[0], &least);
             if !open {
                 break;
             }
             few.iter().for_each(|entry| visit(entry, &mut least));
         }
-        if open && rest.first().is_some_and(|entry| within(entry, &least)) {
-            rest.iter().for_each(|entry| visit(entry, &mut least));
+        let mut part = head..(2 * head).min(len);
+        while open && !part.is_empty() && within(&list[part.start], &least) {
+            list[part.clone()].iter().for_each(|entry| visit(entry, &mut least));
+            part = part.end..(2 * part.end).min(len);
         }
         best[at] = least;
         tied[at] = found;
@@ -521,19 +541,14 @@ impl Grouped {
             let mut best = if self.runs.size(run) > 1 { 0.0 } else { f64::INFINITY };
             self.tied.clear();
             self.beside(&mut best, own, x, Some(run), 0.0);
-            let (sorted, rest) = list.split_at(head);
-            let mut open = true;
-            for entry in sorted {
-                open = entry.distance <= best;
-                if !open {
-                    break;
+            let mut part = 0..head;
+            while list[part.clone()].first().is_some_and(|first| first.distance <= best) {
+                for entry in &list[part.clone()] {
+                    if entry.distance <= best {
+                        self.beside(&mut best, entry.j as usize, x, None, entry.distance);
+                    }
                 }
-                self.beside(&mut best, entry.j as usize, x, None, entry.distance);
-            }
-            if open {
-                for entry in rest {
-                    self.beside(&mut best, entry.j as usize, x, None, entry.distance);
-                }
+                part = part.end..(2 * part.end).min(list.len());
             }
             self.runs.tally(sum, run, &self.tied, ranks, Ties::Mean);
         }

@@ -39,6 +39,7 @@ pub const CASES: &[Case] = &[
     Case { name: "n=2", n: 2, kinds: &[Normal, Binary, Constant], y: Normal },
     Case { name: "n=3", n: 3, kinds: &[Normal, Binary, Constant], y: Normal },
     Case { name: "normal,n=31", n: 31, kinds: &[Normal; 9], y: Normal },
+    Case { name: "normal,n=400", n: 400, kinds: &[Normal; 5], y: Normal },
     Case { name: "normal,n=64", n: 64, kinds: &[Normal; 17], y: Rounded(2.0) },
     Case {
         name: "rounded,n=90",

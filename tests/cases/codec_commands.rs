@@ -175,7 +175,7 @@ fn no_permission() -> Result<(), Failed> {
     let dir = tempfile::tempdir()?;
     let path = dir.path().join("t.csv");
     std::fs::write(&path, TABLE)?;
-    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0))?;
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o000))?;
     let output = run(dir.path(), "t.csv", "codec --y income --z age")?;
     match std::fs::read(&path) {
         Ok(_) => json_of(&run(dir.path(), "t.csv", "codec --y income --z age --json")?).map(drop), // root may read all
