@@ -1,11 +1,14 @@
 //! `scrubjay devices`: what can run here, and why something cannot.
 
-use scrubjay::device::{Choice, Device};
+use scrubjay::device::{Choice, Device, cuda};
 
 use super::Outcome;
 
 /// List the devices that can run here, and say why one cannot
+///
+/// On CUDA run today: the selection by FOCI, and the perturbation. Everything else runs on the CPU.
 #[derive(clap::Args)]
+#[command(after_help = "Examples:\n  scrubjay devices\n  scrubjay devices --json")]
 pub struct Args {
     /// Print JSON
     #[arg(long)]
@@ -15,15 +18,20 @@ pub struct Args {
 /// Prints one line per device.
 pub fn run(args: &Args) -> anyhow::Result<Outcome> {
     let cpu = Device::open(Choice::Cpu, 0)?;
-    let cuda = match Device::open(Choice::Cuda, 0) {
-        Ok(device) => device.why().to_string(),
-        Err(error) => error.to_string(),
-    };
+    let usable =
+        Device::open(Choice::Cuda, 0).map(|device| device.why().to_string()).map_err(|e| e.to_string());
+    let seen = cuda::list().unwrap_or_default();
     if args.json {
+        let (name, reason) = (usable.as_ref().ok(), usable.as_ref().err());
+        let cuda =
+            serde_json::json!({"usable": usable.is_ok(), "name": name, "reason": reason, "seen": seen});
         println!("{}", serde_json::json!({"cpu": {"threads": cpu.threads()}, "cuda": cuda}));
-    } else {
-        println!("cpu   {} threads", cpu.threads());
-        println!("cuda  {cuda}");
+        return Ok(Outcome::Done);
+    }
+    println!("cpu   {} threads", cpu.threads());
+    println!("cuda  {}", usable.as_ref().map_or_else(|reason| reason.as_str(), |name| name.as_str()));
+    for (number, name) in seen.iter().enumerate().filter(|_| usable.is_err() || seen.len() > 1) {
+        println!("      GPU {number}: {name}");
     }
     Ok(Outcome::Done)
 }

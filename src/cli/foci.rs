@@ -75,12 +75,12 @@ pub fn run(args: &Args) -> anyhow::Result<Outcome> {
         noise: args.randomness.noise,
         seed: args.randomness.seed,
     };
-    let device = args.device.open()?;
+    let device = args.device.open_with_cuda()?;
     let bar = ProgressBar::new_spinner()
         .with_style(ProgressStyle::with_template("{spinner} {pos} columns chosen, {elapsed}")?);
     bar.enable_steady_tick(std::time::Duration::from_millis(200));
     let mut each = |steps: usize, _| bar.set_position(steps as u64);
-    let found = device.scope(|| codec::foci_each(values, &data, &options, &mut each))?;
+    let found = codec::foci_on(&device, values, &data, &options, &mut each)?;
     bar.finish_and_clear();
     let order: Vec<usize> = found.order.iter().map(|&at| numbers[at]).collect();
     let names: Vec<&str> = order.iter().map(|&j| table.names()[j].as_str()).collect();

@@ -20,8 +20,10 @@ use rayon::prelude::*;
 
 use super::Ties;
 use super::columns::{Lanes, Matrix, WIDTH, Y_STREAM, add_noise, check_sigma, scale};
+use super::cuda::Steps;
 use super::neighbours::{Runs, Sorted, pick};
 use super::ranks::{Ranks, Sum, sort_key};
+use crate::device::{Cuda, Device};
 use crate::{Error, Result};
 
 /// What is done to columns before anything else.
@@ -112,6 +114,31 @@ pub fn foci_each(
     options: &FociOptions,
     each: &mut dyn FnMut(usize, usize),
 ) -> Result<Foci> {
+    run(None, y, x, options, each)
+}
+
+/// [`foci_each`] on a device: the same result, to the last bit. On CUDA the steps run there, with an n × n matrix of f64
+/// kept in its memory; [`Ties::Random`] runs on the CPU only.
+///
+/// # Errors
+/// As [`foci`]; on CUDA [`Ties::Random`] is refused, and the device can fail.
+pub fn foci_on(
+    device: &Device,
+    y: &[f64],
+    x: &Matrix,
+    options: &FociOptions,
+    each: &mut (dyn FnMut(usize, usize) + Send),
+) -> Result<Foci> {
+    device.scope(|| run(device.cuda(), y, x, options, each))
+}
+
+fn run(
+    cuda: Option<&Cuda>,
+    y: &[f64],
+    x: &Matrix,
+    options: &FociOptions,
+    each: &mut dyn FnMut(usize, usize),
+) -> Result<Foci> {
     if y.len() != x.n() {
         return Err(Error::shape("foci", format!("{} values of Y", x.n()), y.len().to_string()));
     }
@@ -125,7 +152,7 @@ pub fn foci_each(
     x.check_finite()?;
     let changes = options.noise > 0.0 || options.standardize == Standardize::Scale;
     if !changes {
-        return select(&Ranks::new(y, options.ties)?, x, options, each);
+        return select(cuda, &Ranks::new(y, options.ties)?, x, options, each);
     }
     let mut columns = vec![0.0; x.n() * x.p()];
     columns.par_chunks_mut(x.n()).enumerate().for_each(|(j, column)| {
@@ -139,10 +166,11 @@ pub fn foci_each(
     add_noise(&mut y, options.noise, options.seed, Y_STREAM);
     let x = Matrix::columns_f64(&columns, x.n(), x.p())?;
     x.check_finite()?; // a deviation can overflow
-    select(&Ranks::new(&y, options.ties)?, &x, options, each)
+    select(cuda, &Ranks::new(&y, options.ties)?, &x, options, each)
 }
 
 fn select(
+    cuda: Option<&Cuda>,
     ranks: &Ranks,
     x: &Matrix,
     options: &FociOptions,
@@ -150,7 +178,11 @@ fn select(
 ) -> Result<Foci> {
     let (n, p) = (x.n(), x.p());
     let most = options.max_features.unwrap_or(p).min(p);
-    let mut sums = first_step(x, ranks, options.ties);
+    let mut cuda = cuda.map(|cuda| Steps::new(cuda, x, ranks, options.ties)).transpose()?;
+    let mut sums = match &cuda {
+        Some(cuda) => cuda.first()?,
+        None => first_step(x, ranks, options.ties),
+    };
     let mut found = Foci {
         order: Vec::new(),
         conditional: Vec::new(),
@@ -173,8 +205,13 @@ fn select(
                     "beyond the first column at most {MAX_DENSE_ROWS} rows can be handled, not {n}"
                 )));
             }
-            space.add(x.column(last));
-            sums = space.step(x, ranks, options.ties);
+            sums = match &mut cuda {
+                Some(cuda) => cuda.step(&x.column(last))?,
+                None => {
+                    space.add(x.column(last));
+                    space.step(x, ranks, options.ties)
+                }
+            };
         }
         let left = (0..p).filter(|j| !found.order.contains(j));
         let Some(best) = left.min_by_key(|&j| (-sums[j].rounded(), j)) else { break };

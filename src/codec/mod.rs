@@ -10,13 +10,14 @@
 //! a seed or on the number of threads. Work runs in the thread pool of the caller.
 
 mod columns;
+mod cuda;
 mod foci;
 mod neighbours;
 mod ranks;
 mod statistic;
 
 pub use columns::Matrix;
-pub use foci::{Foci, FociOptions, Standardize, Stopped, foci, foci_each};
+pub use foci::{Foci, FociOptions, Standardize, Stopped, foci, foci_each, foci_on};
 pub use neighbours::nearest;
 pub use statistic::{Options, Statistic, statistic};
 

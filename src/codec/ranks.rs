@@ -108,6 +108,11 @@ pub(super) struct Sum {
 }
 
 impl Sum {
+    /// Of its whole part and its fractions in units of 2⁻⁶⁴.
+    pub fn of(whole: u64, fraction: u128) -> Sum {
+        Sum { whole, fraction }
+    }
+
     /// Adds the mean s/c of a row's `c` neighbours.
     #[inline]
     pub fn add(&mut self, s: u64, c: u64) {

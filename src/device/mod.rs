@@ -1,7 +1,14 @@
 //! Where the work runs. The CPU and CUDA are peers behind one set of operations: a [`Device`] is opened once,
 //! says what it is and why it was taken, and is handed to every stage.
+//!
+//! On CUDA run today: the steps of CODEC and FOCI, and the perturbation ([`crate::ops`]). What has no CUDA path runs on
+//! the host threads that every device has; the command line refuses `--device cuda` for a command that is all of that.
+
+pub mod cuda;
 
 use std::sync::Arc;
+
+pub use cuda::Cuda;
 
 use crate::{Error, Result};
 
@@ -20,45 +27,62 @@ pub enum Choice {
 /// An opened device.
 #[derive(Clone)]
 pub struct Device {
-    kind: Kind,
+    cuda: Option<Cuda>,
+    pool: Arc<rayon::ThreadPool>, // of its own, so that a host program's pool is left alone
     why: String,
-}
-
-#[derive(Clone)]
-enum Kind {
-    Cpu(Cpu),
-}
-
-/// The CPU: a pool of threads of its own, so that a host program's pool is left alone.
-#[derive(Clone)]
-pub struct Cpu {
-    pool: Arc<rayon::ThreadPool>,
 }
 
 impl Device {
     /// Opens the device of `choice`; `threads` = 0 means one per available core.
+    ///
+    /// # Errors
+    /// [`Error::NoGpu`] with the reason where CUDA was asked for and cannot be used, or the threads cannot be started.
     pub fn open(choice: Choice, threads: usize) -> Result<Device> {
-        let why = match choice {
-            Choice::Cpu => "asked for".to_string(),
-            Choice::Auto => "no CUDA kernels in this build".to_string(),
-            Choice::Cuda => return Err(Error::NoGpu { reason: "no CUDA kernels in this build".into() }),
+        let (cuda, why) = match choice {
+            Choice::Cpu => (None, "asked for".to_string()),
+            Choice::Cuda => (Some(Cuda::open()?), String::new()),
+            Choice::Auto => match Cuda::open() {
+                Ok(cuda) => (Some(cuda), String::new()),
+                Err(Error::NoGpu { reason }) => (None, reason),
+                Err(error) => return Err(error),
+            },
         };
-        Ok(Device { kind: Kind::Cpu(Cpu::new(threads)?), why })
+        let why = cuda.as_ref().map_or(why, Cuda::describe);
+        Ok(Device { cuda, pool: pool(threads)?, why })
+    }
+
+    /// The CPU with `threads` threads (0: one per available core), and why.
+    ///
+    /// # Errors
+    /// Where the threads cannot be started.
+    pub fn on_cpu(threads: usize, why: &str) -> Result<Device> {
+        Ok(Device { cuda: None, pool: pool(threads)?, why: why.into() })
     }
 
     /// The CPU with one thread per available core.
+    ///
+    /// # Errors
+    /// Where the threads cannot be started.
     pub fn cpu() -> Result<Device> {
         Device::open(Choice::Cpu, 0)
     }
 
-    /// `cpu` or `cuda`.
-    pub fn name(&self) -> &'static str {
-        match self.kind {
-            Kind::Cpu(_) => "cpu",
-        }
+    /// CUDA run by the emulator, for tests; `seed` decides the order of threads: 0 in order, 1 in reverse, else random.
+    ///
+    /// # Errors
+    /// Where the threads cannot be started.
+    #[cfg(feature = "emu")]
+    pub fn emulated(seed: u64) -> Result<Device> {
+        let cuda = Cuda::emulated(seed);
+        Ok(Device { why: cuda.describe(), cuda: Some(cuda), pool: pool(0)? })
     }
 
-    /// Why this device was taken.
+    /// `cpu` or `cuda`.
+    pub fn name(&self) -> &'static str {
+        if self.cuda.is_some() { "cuda" } else { "cpu" }
+    }
+
+    /// Why this device was taken, or which GPU it is.
     pub fn why(&self) -> &str {
         &self.why
     }
@@ -68,30 +92,27 @@ impl Device {
         serde_json::json!({"name": self.name(), "why": self.why(), "threads": self.threads()})
     }
 
+    /// The GPU, where it is one.
+    pub fn cuda(&self) -> Option<&Cuda> {
+        self.cuda.as_ref()
+    }
+
     /// The threads that the host side uses.
     pub fn threads(&self) -> usize {
-        self.pool().current_num_threads()
+        self.pool.current_num_threads()
     }
 
     /// Runs `work` inside the device's own thread pool.
     pub fn scope<R: Send>(&self, work: impl FnOnce() -> R + Send) -> R {
-        self.pool().install(work)
-    }
-
-    fn pool(&self) -> &rayon::ThreadPool {
-        match &self.kind {
-            Kind::Cpu(cpu) => &cpu.pool,
-        }
+        self.pool.install(work)
     }
 }
 
-impl Cpu {
-    fn new(threads: usize) -> Result<Cpu> {
-        let pool = rayon::ThreadPoolBuilder::new()
-            .num_threads(threads)
-            .thread_name(|i| format!("scrubjay-{i}"))
-            .build()
-            .map_err(|e| Error::Device { op: "thread pool".into(), reason: e.to_string() })?;
-        Ok(Cpu { pool: Arc::new(pool) })
-    }
+fn pool(threads: usize) -> Result<Arc<rayon::ThreadPool>> {
+    rayon::ThreadPoolBuilder::new()
+        .num_threads(threads)
+        .thread_name(|i| format!("scrubjay-{i}"))
+        .build()
+        .map(Arc::new)
+        .map_err(|e| Error::Device { op: "thread pool".into(), reason: e.to_string() })
 }

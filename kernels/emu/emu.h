@@ -1,0 +1,128 @@
+/*
+emu.h: lets a C++ compiler compile a kernel for the host, and runs it there.
+
+A CUDA thread is a fiber; the fibers of one block share one OS thread and switch only where the kernel synchronises.
+Blocks run on several OS threads. Everything that touches a kernel's memory is in this header, so that sanitizers see
+it; the scheduler and the exchange of registers between lanes are in emu.cc, which is never instrumented.
+
+Stricter than a GPU on purpose: a thread that exits before a __syncthreads of its block, or waits at another one's
+line, is an error. Not modelled: memory ordering beyond barriers, speed, bank conflicts, registers.
+*/
+#pragma once
+#include <cfloat>
+#include <cmath>
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <type_traits>
+#include <utility>
+
+// The language.
+#define __global__
+#define __device__
+#define __host__
+#define __forceinline__ inline
+#define __launch_bounds__(...)
+#define __grid_constant__
+#define __constant__ static const
+#define __align__(n) alignas(n)
+
+struct uint3 { unsigned x, y, z; };
+struct dim3 { unsigned x, y, z; constexpr dim3(unsigned x = 1, unsigned y = 1, unsigned z = 1) : x(x), y(y), z(z) {} };
+#define EMU_VEC(T, N)                                                                              \
+    struct alignas(2 * sizeof(T)) N##2 { T x, y; };                                                \
+    struct alignas(4 * sizeof(T)) N##4 { T x, y, z, w; };                                          \
+    inline N##2 make_##N##2(T x, T y) { return {x, y}; }                                           \
+    inline N##4 make_##N##4(T x, T y, T z, T w) { return {x, y, z, w}; }
+EMU_VEC(float, float)
+EMU_VEC(unsigned, uint)
+
+template <class To, class From> inline To emu_bits(From f) { static_assert(sizeof(To) == sizeof(From)); To t; memcpy(&t, &f, sizeof t); return t; }
+// Execution.
+namespace emu {
+struct Thread { uint3 tid; unsigned rank; };  // the part of a fiber that a kernel reads
+extern __thread Thread *self;                 // the fiber now running on this OS thread
+extern __thread struct Dims { dim3 grid, block; uint3 bid; } *dims;
+void barrier(int line);
+void syncwarp(unsigned mask);
+uint64_t shuffle(unsigned mask, uint64_t v, int from);  // from < 0: own value
+unsigned ballot(unsigned mask, bool p);
+void *shared(const void *key, size_t bytes);  // an object in shared memory of this block
+[[noreturn]] void fail(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
+
+using Entry = void (*)(void **params);
+const char *launch(Entry, const uint32_t grid[3], const uint32_t block[3], void **params, uint64_t seed);
+template <auto F> struct Call;
+template <class... A, void (*F)(A...)> struct Call<F> {
+    template <size_t... I> static void go(void **p, std::index_sequence<I...>) { F(*static_cast<std::remove_cv_t<A> *>(p[I])...); }
+    static void run(void **p) { go(p, std::index_sequence_for<A...>{}); }
+};
+}  // namespace emu
+
+#define threadIdx (emu::self->tid)
+#define blockIdx (emu::dims->bid)
+#define blockDim (emu::dims->block)
+#define gridDim (emu::dims->grid)
+constexpr int warpSize = 32;
+
+// One object of type T in shared memory; it holds 0xff bytes (NaN) when a block starts.
+#define SHARED(T, name) T &name = *static_cast<T *>(emu::shared([] { static char k; return &k; }(), sizeof(T)))
+// Exports a kernel: Rust calls emu_<name> with the arguments that cuLaunchKernel would get.
+#define KERNEL(name)                                                                               \
+    extern "C" const char *emu_##name(const uint32_t *grid, const uint32_t *block,                  \
+                                      void **params, uint64_t seed) {                              \
+        return emu::launch(emu::Call<&name>::run, grid, block, params, seed);                      \
+    }
+
+inline void __syncthreads(int line = __builtin_LINE()) { emu::barrier(line); }
+inline void __syncwarp(unsigned mask = ~0u) { emu::syncwarp(mask); }
+
+// Exchange within a warp.
+template <class T> inline T emu_shuffle(unsigned mask, T v, int from) {
+    static_assert(sizeof(T) <= 8 && std::is_trivially_copyable_v<T>);
+    uint64_t u = 0;
+    memcpy(&u, &v, sizeof v);
+    u = emu::shuffle(mask, u, from);
+    memcpy(&v, &u, sizeof v);
+    return v;
+}
+inline int emu_lane() { return emu::self->rank & 31; }
+template <class T> inline T __shfl_sync(unsigned m, T v, int src, int w = 32) { return emu_shuffle(m, v, (emu_lane() & ~(w - 1)) | (src & (w - 1))); }
+template <class T> inline T __shfl_xor_sync(unsigned m, T v, int x, int w = 32) { int l = emu_lane(), s = l ^ x; return emu_shuffle(m, v, s / w > l / w ? -1 : s); }
+template <class T> inline T __shfl_down_sync(unsigned m, T v, unsigned d, int w = 32) { int l = emu_lane(), s = l + int(d); return emu_shuffle(m, v, s / w == l / w ? s : -1); }
+template <class T> inline T __shfl_up_sync(unsigned m, T v, unsigned d, int w = 32) { int l = emu_lane(), s = l - int(d); return emu_shuffle(m, v, s >= (l & ~(w - 1)) ? s : -1); }
+inline unsigned __ballot_sync(unsigned m, int p) { return emu::ballot(m, p); }
+inline int __any_sync(unsigned m, int p) { return emu::ballot(m, p) != 0; }
+inline int __all_sync(unsigned m, int p) { return emu::ballot(m, p) == m; }
+
+// Atomics: relaxed, as in CUDA; real ones, since blocks run on several OS threads.
+template <class T, class F> inline T emu_rmw(T *p, F f) {
+    T old, upd;
+    __atomic_load(p, &old, __ATOMIC_RELAXED);
+    do upd = f(old);
+    while (!__atomic_compare_exchange(p, &old, &upd, true, __ATOMIC_RELAXED, __ATOMIC_RELAXED));
+    return old;
+}
+template <class T> using emu_same = std::common_type_t<T>;  // the second argument converts
+template <class T> inline T atomicAdd(T *p, emu_same<T> v) { return emu_rmw(p, [=](T o) { return T(o + v); }); }
+template <class T> inline T atomicMin(T *p, emu_same<T> v) { return emu_rmw(p, [=](T o) { return v < o ? v : o; }); }
+template <class T> inline T atomicMax(T *p, emu_same<T> v) { return emu_rmw(p, [=](T o) { return o < v ? v : o; }); }
+template <class T> inline T atomicOr(T *p, emu_same<T> v) { return emu_rmw(p, [=](T o) { return T(o | v); }); }
+template <class T> inline T atomicExch(T *p, emu_same<T> v) { return emu_rmw(p, [=](T) { return v; }); }
+template <class T> inline T atomicCAS(T *p, emu_same<T> cmp, emu_same<T> v) { return emu_rmw(p, [=](T o) { return o == cmp ? v : o; }); }
+
+// Arithmetic: one correctly rounded operation each; the compiler is told not to contract.
+template <class T> inline T min(T a, emu_same<T> b) { return b < a ? b : a; }
+template <class T> inline T max(T a, emu_same<T> b) { return a < b ? b : a; }
+inline float __fmaf_rn(float a, float b, float c) { return fmaf(a, b, c); }
+inline float __fadd_rn(float a, float b) { return a + b; }
+inline float __fsub_rn(float a, float b) { return a - b; }
+inline float __fmul_rn(float a, float b) { return a * b; }
+inline float __fsqrt_rn(float a) { return sqrtf(a); }
+inline double __dadd_rn(double a, double b) { return a + b; }
+inline double __dsub_rn(double a, double b) { return a - b; }
+inline double __dmul_rn(double a, double b) { return a * b; }
+inline uint32_t __umulhi(uint32_t a, uint32_t b) { return uint32_t(uint64_t(a) * b >> 32); }
+inline unsigned __float_as_uint(float f) { return emu_bits<unsigned>(f); }
+inline float __uint_as_float(unsigned u) { return emu_bits<float>(u); }
+inline double __longlong_as_double(long long i) { return emu_bits<double>(i); }

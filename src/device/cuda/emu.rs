@@ -1,0 +1,166 @@
+//! The emulated driver: kernels compiled by the C++ compiler and run on the CPU by `kernels/emu`.
+//!
+//! Memory has exactly the size asked for, begins as NaN, and lies between guard words that are checked after every
+//! launch. Under a sanitizer there are no guards: the sanitizer itself sees the first byte past the end.
+
+use std::alloc::{Layout, alloc, dealloc, handle_alloc_error};
+use std::ffi::CStr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::kernels::{EMULATED, TABLE};
+use super::{Launch, pointers};
+use crate::{Error, Result};
+
+const ALIGN: usize = 256; // as cudaMalloc
+const GUARD: usize = if cfg!(scrubjay_sanitize) { 0 } else { ALIGN };
+const GUARD_BYTE: u8 = 0xa5;
+
+/// The driver.
+pub struct Emu {
+    seed: u64,
+    live: Arc<Mutex<Vec<Region>>>,
+    recording: Mutex<Option<Vec<Call>>>,
+}
+
+/// A launch as it was asked for.
+pub struct Call {
+    kernel: usize,
+    launch: Launch,
+    words: Vec<u64>,
+}
+
+/// A buffer with its guards.
+#[derive(Clone, Copy, PartialEq)]
+struct Region {
+    start: usize, // of the first guard
+    bytes: usize, // between the guards
+}
+
+/// Memory of the emulated device.
+pub struct Memory {
+    region: Region,
+    live: Arc<Mutex<Vec<Region>>>,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Emu {
+    pub fn new(seed: u64) -> Emu {
+        Emu { seed, live: Arc::default(), recording: Mutex::new(None) }
+    }
+
+    pub fn describe(&self) -> String {
+        format!("emulated, seed {}", self.seed)
+    }
+
+    pub fn alloc(&self, bytes: usize) -> Memory {
+        let region = Region::new(bytes);
+        lock(&self.live).push(region);
+        Memory { region, live: self.live.clone() }
+    }
+
+    pub fn record(&self, work: impl FnOnce() -> Result<()>) -> Result<Vec<Call>> {
+        *lock(&self.recording) = Some(Vec::new());
+        let done = work();
+        let calls = lock(&self.recording).take();
+        done.map(|()| calls.unwrap_or_default())
+    }
+
+    /// # Safety
+    /// As [`Emu::launch`], for every call.
+    pub unsafe fn replay(&self, calls: &[Call]) -> Result<()> {
+        // SAFETY: as of this function.
+        calls
+            .iter()
+            .try_for_each(|call| unsafe { self.launch(call.kernel, call.launch, &mut call.words.clone()) })
+    }
+
+    /// # Safety
+    /// The arguments are what the kernel declares, and every address is good for what it does there.
+    pub unsafe fn launch(&self, kernel: usize, launch: Launch, words: &mut [u64]) -> Result<()> {
+        if let Some(calls) = lock(&self.recording).as_mut() {
+            calls.push(Call { kernel, launch, words: words.to_vec() });
+            return Ok(());
+        }
+        let (grid, block) = ([launch.blocks, 1, 1], [launch.threads, 1, 1]);
+        let mut arguments = pointers(words);
+        // SAFETY: grid and block are three words each; the arguments are the caller's promise.
+        let error =
+            unsafe { EMULATED[kernel](grid.as_ptr(), block.as_ptr(), arguments.as_mut_ptr(), self.seed) };
+        let failed = |reason: String| Error::Device { op: TABLE[kernel].symbol.into(), reason };
+        if !error.is_null() {
+            // SAFETY: an error is a string that lives until this thread's next launch.
+            return Err(failed(unsafe { CStr::from_ptr(error) }.to_string_lossy().into_owned()));
+        }
+        match lock(&self.live).iter().find(|region| !region.whole()) {
+            Some(region) => Err(failed(format!("wrote beside a buffer of {} bytes", region.bytes))),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Region {
+    fn new(bytes: usize) -> Region {
+        let region = Region { start: 0, bytes };
+        let layout = region.layout();
+        // SAFETY: the layout has a size above zero; everything written is within it.
+        unsafe {
+            let start = alloc(layout);
+            if start.is_null() {
+                handle_alloc_error(layout);
+            }
+            start.write_bytes(GUARD_BYTE, layout.size());
+            start.add(GUARD).write_bytes(0xff, bytes);
+            Region { start: start as usize, bytes }
+        }
+    }
+
+    fn layout(&self) -> Layout {
+        let size = (self.bytes + 2 * GUARD).max(1);
+        Layout::from_size_align(size, ALIGN)
+            .unwrap_or_else(|_| handle_alloc_error(Layout::new::<[u8; ALIGN]>()))
+    }
+
+    fn data(&self) -> *mut u8 {
+        (self.start + GUARD) as *mut u8
+    }
+
+    /// Whether the guards are as they were.
+    fn whole(&self) -> bool {
+        let guard = |at: usize| {
+            // SAFETY: both guards lie within the allocation, which lives as long as its entry in the list.
+            unsafe { std::slice::from_raw_parts(at as *const u8, GUARD) }
+                .iter()
+                .all(|&byte| byte == GUARD_BYTE)
+        };
+        guard(self.start) && guard(self.start + GUARD + self.bytes)
+    }
+}
+
+impl Memory {
+    pub fn address(&self) -> u64 {
+        self.region.data() as u64
+    }
+
+    pub fn write(&mut self, bytes: &[u8]) {
+        let len = bytes.len().min(self.region.bytes);
+        // SAFETY: `len` bytes fit, and nobody else has this memory.
+        unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), self.region.data(), len) };
+    }
+
+    pub fn read(&self, bytes: &mut [u8]) {
+        let len = bytes.len().min(self.region.bytes);
+        // SAFETY: `len` bytes are there, and launches are over when they return.
+        unsafe { std::ptr::copy_nonoverlapping(self.region.data(), bytes.as_mut_ptr(), len) };
+    }
+}
+
+impl Drop for Memory {
+    fn drop(&mut self) {
+        lock(&self.live).retain(|region| *region != self.region);
+        // SAFETY: allocated with this layout, and off the list.
+        unsafe { dealloc(self.region.start as *mut u8, self.region.layout()) };
+    }
+}

@@ -1,0 +1,191 @@
+//! NVIDIA's driver, opened at run time (cudarc); nothing of CUDA is linked.
+//!
+//! The library is probed before it is used, since cudarc panics without it. Event tracking is off: there is one stream,
+//! and its order is the only one.
+
+use std::ffi::CString;
+use std::sync::Arc;
+use std::time::Duration;
+
+use cudarc::driver::{
+    CudaContext, CudaEvent, CudaGraph, CudaSlice, CudaStream, DevicePtr, DriverError, result, sys,
+};
+
+use super::fatbins::{ARCHITECTURES, FATBINS, MISSING};
+use super::kernels::TABLE;
+use super::{Launch, pointers};
+use crate::{Error, Result};
+
+/// An opened GPU with all kernels of the table.
+pub struct Gpu {
+    stream: Arc<CudaStream>,
+    functions: Vec<Function>, // by row of the table
+    name: String,
+}
+
+struct Function(sys::CUfunction);
+// SAFETY: a function handle belongs to the context, not to a thread; the driver locks.
+unsafe impl Send for Function {}
+// SAFETY: as above.
+unsafe impl Sync for Function {}
+
+/// Device memory.
+pub type Memory = Bytes;
+/// A recorded event.
+pub type Event = CudaEvent;
+/// A recorded sequence of launches.
+pub type Graph = CudaGraph;
+
+/// Device memory with its address.
+pub struct Bytes {
+    slice: CudaSlice<u8>,
+    address: u64,
+}
+
+impl Bytes {
+    pub fn address(&self) -> u64 {
+        self.address
+    }
+}
+
+fn failed(op: &str) -> impl FnOnce(DriverError) -> Error + '_ {
+    move |error| Error::Device { op: op.into(), reason: error.to_string() }
+}
+
+fn none(reason: impl Into<String>) -> Error {
+    Error::NoGpu { reason: reason.into() }
+}
+
+/// Every GPU that the driver shows, in words, whether or not this build has kernels for it.
+///
+/// # Errors
+/// [`Error::NoGpu`] with the reason.
+pub fn list() -> Result<Vec<String>> {
+    let count = probe()?;
+    (0..count).map(|ordinal| describe(&*context(ordinal)?)).collect()
+}
+
+/// How many GPUs the driver shows, at least one.
+fn probe() -> Result<usize> {
+    // SAFETY: only tries to open the library.
+    if !unsafe { sys::is_culib_present() } {
+        return Err(none("libcuda was not found; install the NVIDIA driver"));
+    }
+    let count = result::init().and_then(|()| CudaContext::device_count());
+    match count.map_err(|error| none(format!("the driver cannot be used: {error}")))? {
+        count if count > 0 => Ok(count as usize),
+        _ => Err(none("the driver shows no GPU; see CUDA_VISIBLE_DEVICES")),
+    }
+}
+
+fn context(ordinal: usize) -> Result<Arc<CudaContext>> {
+    CudaContext::new(ordinal).map_err(|error| none(format!("GPU {ordinal} cannot be opened: {error}")))
+}
+
+fn describe(context: &CudaContext) -> Result<String> {
+    let name = context.name().map_err(failed("device name"))?;
+    let (major, minor) = context.compute_capability().map_err(failed("compute capability"))?;
+    let memory = context.total_mem().map_err(failed("device memory"))?;
+    Ok(format!("{name}, sm_{major}{minor}, {:.0} GiB", memory as f64 / f64::from(1 << 30)))
+}
+
+impl Gpu {
+    /// Opens the first GPU and loads every kernel.
+    pub fn open() -> Result<Gpu> {
+        if FATBINS.is_empty() {
+            return Err(none(format!("this build has no CUDA kernels: {MISSING}")));
+        }
+        probe()?;
+        let context = context(0)?;
+        let name = describe(&context)?;
+        let stream = context.new_stream().map_err(failed("stream"))?;
+        // SAFETY: everything runs on this one stream, in order.
+        unsafe { context.disable_event_tracking() };
+        let mut modules = Vec::new();
+        for (stem, fatbin) in FATBINS {
+            // SAFETY: a whole fatbin, as nvcc wrote it.
+            let module = unsafe { result::module::load_data(fatbin.as_ptr().cast()) };
+            modules.push(module.map_err(|error| {
+                none(format!("{name} cannot run {stem}.cu, built for {ARCHITECTURES}: {error}; SCRUBJAY_CUDA_ARCHS adds others"))
+            })?);
+        }
+        let function = |symbol: &str| {
+            let text = CString::new(symbol).map_err(|_| none(format!("{symbol} is no symbol")))?;
+            // SAFETY: the modules are loaded and never unloaded.
+            let found =
+                modules.iter().find_map(|&m| unsafe { result::module::get_function(m, text.clone()) }.ok());
+            let missing = || Error::Device { op: symbol.into(), reason: "no fatbin has this kernel".into() };
+            found.map(Function).ok_or_else(missing)
+        };
+        let functions = TABLE.iter().map(|row| function(row.symbol)).collect::<Result<_>>()?;
+        Ok(Gpu { stream, functions, name })
+    }
+
+    pub fn describe(&self) -> String {
+        self.name.clone()
+    }
+
+    pub fn alloc(&self, bytes: usize) -> Result<Memory> {
+        // SAFETY: bytes of any value are bytes; nothing reads them before a kernel writes them.
+        let slice = unsafe { self.stream.alloc::<u8>(bytes.max(1)) }.map_err(failed("alloc"))?;
+        let address = slice.device_ptr(&self.stream).0;
+        Ok(Bytes { slice, address })
+    }
+
+    pub fn upload(&self, memory: &mut Memory, bytes: &[u8]) -> Result<()> {
+        if bytes.is_empty() {
+            return Ok(());
+        }
+        self.stream.memcpy_htod(bytes, &mut memory.slice).map_err(failed("upload"))?;
+        self.stream.synchronize().map_err(failed("upload")) // the caller may change `bytes` at once
+    }
+
+    pub fn download(&self, bytes: &mut [u8], memory: &Memory) -> Result<()> {
+        if bytes.is_empty() {
+            return Ok(());
+        }
+        self.stream.memcpy_dtoh(&memory.slice.slice(..bytes.len()), bytes).map_err(failed("download"))?;
+        self.stream.synchronize().map_err(failed("download"))?;
+        self.stream.context().check_err().map_err(failed("an earlier call"))
+    }
+
+    pub fn event(&self) -> Result<Event> {
+        self.stream.record_event(Some(sys::CUevent_flags::CU_EVENT_DEFAULT)).map_err(failed("event"))
+    }
+
+    pub fn record(&self, work: impl FnOnce() -> Result<()>) -> Result<Graph> {
+        let mode = sys::CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL;
+        self.stream.begin_capture(mode).map_err(failed("record"))?;
+        let done = work();
+        let graph = self.stream.end_capture(sys::CUgraphInstantiate_flags(0)).map_err(failed("record"))?;
+        done?;
+        graph.ok_or_else(|| Error::Device { op: "record".into(), reason: "nothing was launched".into() })
+    }
+
+    /// # Safety
+    /// As [`Gpu::launch`], for every recorded launch.
+    pub unsafe fn replay(&self, graph: &Graph) -> Result<()> {
+        graph.launch().map_err(failed("replay"))
+    }
+
+    /// # Safety
+    /// The arguments are what the kernel declares, and every address is good for what it does there.
+    pub unsafe fn launch(&self, kernel: usize, launch: Launch, words: &mut [u64]) -> Result<()> {
+        let op = failed(TABLE[kernel].symbol);
+        let function = self.functions[kernel].0;
+        let mut arguments = pointers(words);
+        let (grid, block) = ((launch.blocks, 1, 1), (launch.threads, 1, 1));
+        let bound = self.stream.context().bind_to_thread();
+        // SAFETY: the function is loaded, the stream is alive; the arguments are the caller's promise.
+        let launched = bound.and_then(|()| unsafe {
+            result::launch_kernel(function, grid, block, 0, self.stream.cu_stream(), &mut arguments)
+        });
+        launched.map_err(op)
+    }
+}
+
+/// The time from one event to another.
+pub fn elapsed(start: &Event, end: &Event) -> Result<Duration> {
+    let milliseconds = start.elapsed_ms(end).map_err(failed("event"))?;
+    Ok(Duration::from_secs_f64(f64::from(milliseconds.max(0.0)) / 1e3))
+}

@@ -1,0 +1,334 @@
+//! The CUDA device: memory, launches, timing and recorded launches over one of two drivers, at the level of
+//! cuLaunchKernel. [`gpu`] is NVIDIA's, opened at run time; [`emu`] (feature `emu`) runs the same kernels on the CPU, so
+//! that everything above this line is what runs on a GPU.
+//!
+//! One stream, not the default one; work is in order on it. Kernels allocate nothing; only downloads wait.
+#![allow(unsafe_code)] // the border of safety: addresses become kernel arguments here
+
+#[cfg(feature = "emu")]
+mod emu;
+mod gpu;
+mod kernels;
+
+use std::ffi::c_void;
+use std::marker::PhantomData;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytemuck::Pod;
+
+pub use gpu::list;
+pub use kernels::{Row, TABLE};
+
+use crate::Result;
+
+/// The launch shapes that kernels and host share, made of `kernels/tiles.h`.
+pub mod tiles {
+    include!(concat!(env!("OUT_DIR"), "/tiles.rs"));
+}
+
+/// What build.rs compiled.
+mod fatbins {
+    include!(concat!(env!("OUT_DIR"), "/fatbins.rs"));
+}
+
+/// An opened CUDA device; clones share it.
+#[derive(Clone)]
+pub struct Cuda {
+    driver: Arc<Driver>,
+}
+
+enum Driver {
+    Gpu(gpu::Gpu),
+    #[cfg(feature = "emu")]
+    Emu(emu::Emu),
+}
+
+/// Calls the driver in use, whichever it is.
+macro_rules! driver {
+    ($cuda:expr, $driver:ident => $call:expr) => {
+        match &*$cuda.driver {
+            Driver::Gpu($driver) => $call,
+            #[cfg(feature = "emu")]
+            Driver::Emu($driver) => $call,
+        }
+    };
+}
+
+/// `len` values of `T` in device memory, of exactly that size.
+pub struct Buffer<T> {
+    memory: Memory,
+    len: usize,
+    of: PhantomData<T>,
+}
+
+enum Memory {
+    Gpu(gpu::Memory),
+    #[cfg(feature = "emu")]
+    Emu(emu::Memory),
+}
+
+/// A buffer that a kernel reads.
+pub struct In<'a, T>(u64, PhantomData<&'a T>);
+
+/// A buffer that a kernel writes, or reads and writes.
+pub struct Out<'a, T>(u64, PhantomData<&'a mut T>);
+
+/// Blocks and threads of a launch, in one dimension.
+#[derive(Clone, Copy, Debug)]
+pub struct Launch {
+    blocks: u32,
+    threads: u32,
+}
+
+/// A point in the stream's time.
+pub struct Event(Moment);
+
+enum Moment {
+    Gpu(gpu::Event),
+    #[cfg(feature = "emu")]
+    Emu(std::time::Instant),
+}
+
+/// Launches that were recorded, to be run again as they are.
+pub struct Recording(Recorded);
+
+enum Recorded {
+    Gpu(gpu::Graph),
+    #[cfg(feature = "emu")]
+    Emu(Vec<emu::Call>),
+}
+
+impl Cuda {
+    /// Opens the first GPU.
+    ///
+    /// # Errors
+    /// [`crate::Error::NoGpu`] with the reason: no kernels in this build, no driver, no GPU, one that is too old; and
+    /// [`crate::Error::Device`] where a kernel does not load.
+    pub fn open() -> Result<Cuda> {
+        Ok(Cuda { driver: Arc::new(Driver::Gpu(gpu::Gpu::open()?)) })
+    }
+
+    /// The emulator; `seed` decides the order of threads: 0 in order, 1 in reverse, else random.
+    #[cfg(feature = "emu")]
+    pub fn emulated(seed: u64) -> Cuda {
+        Cuda { driver: Arc::new(Driver::Emu(emu::Emu::new(seed))) }
+    }
+
+    /// Which GPU it is, in words.
+    pub fn describe(&self) -> String {
+        driver!(self, driver => driver.describe())
+    }
+
+    /// Memory for `len` values. What it holds is not defined; the emulator fills it with NaN.
+    ///
+    /// # Errors
+    /// Where the memory is not there.
+    pub fn alloc<T: Pod>(&self, len: usize) -> Result<Buffer<T>> {
+        let bytes = len * size_of::<T>();
+        let memory = match &*self.driver {
+            Driver::Gpu(driver) => Memory::Gpu(driver.alloc(bytes)?),
+            #[cfg(feature = "emu")]
+            Driver::Emu(driver) => Memory::Emu(driver.alloc(bytes)),
+        };
+        Ok(Buffer { memory, len, of: PhantomData })
+    }
+
+    /// A copy of `values` in device memory.
+    ///
+    /// # Errors
+    /// Where the memory is not there.
+    pub fn upload<T: Pod>(&self, values: &[T]) -> Result<Buffer<T>> {
+        let mut buffer = self.alloc(values.len())?;
+        let bytes = bytemuck::cast_slice(values);
+        match (&*self.driver, &mut buffer.memory) {
+            (Driver::Gpu(driver), Memory::Gpu(memory)) => driver.upload(memory, bytes)?,
+            #[cfg(feature = "emu")]
+            (Driver::Emu(_), Memory::Emu(memory)) => memory.write(bytes),
+            #[cfg(feature = "emu")]
+            _ => return Err(other_device("upload")),
+        }
+        Ok(buffer)
+    }
+
+    /// The values of a buffer, after all launches before.
+    ///
+    /// # Errors
+    /// Where a launch failed, or the buffer belongs to another device.
+    pub fn download<T: Pod>(&self, buffer: &Buffer<T>) -> Result<Vec<T>> {
+        let mut values = vec![T::zeroed(); buffer.len];
+        let bytes = bytemuck::cast_slice_mut(&mut values);
+        match (&*self.driver, &buffer.memory) {
+            (Driver::Gpu(driver), Memory::Gpu(memory)) => driver.download(bytes, memory)?,
+            #[cfg(feature = "emu")]
+            (Driver::Emu(_), Memory::Emu(memory)) => memory.read(bytes),
+            #[cfg(feature = "emu")]
+            _ => return Err(other_device("download")),
+        }
+        Ok(values)
+    }
+
+    /// Now, in the stream's time.
+    ///
+    /// # Errors
+    /// Where the driver refuses.
+    pub fn event(&self) -> Result<Event> {
+        match &*self.driver {
+            Driver::Gpu(driver) => Ok(Event(Moment::Gpu(driver.event()?))),
+            #[cfg(feature = "emu")]
+            Driver::Emu(_) => Ok(Event(Moment::Emu(std::time::Instant::now()))),
+        }
+    }
+
+    /// The launches that `work` makes, recorded and not run. `work` neither allocates nor copies.
+    ///
+    /// # Errors
+    /// Those of `work`, and where the driver cannot record it.
+    pub fn record(&self, work: impl FnOnce() -> Result<()>) -> Result<Recording> {
+        match &*self.driver {
+            Driver::Gpu(driver) => Ok(Recording(Recorded::Gpu(driver.record(work)?))),
+            #[cfg(feature = "emu")]
+            Driver::Emu(driver) => Ok(Recording(Recorded::Emu(driver.record(work)?))),
+        }
+    }
+
+    /// Runs what was recorded.
+    ///
+    /// # Safety
+    /// Every buffer that the recorded launches use is alive, and nobody else reads or writes what they write.
+    ///
+    /// # Errors
+    /// Where the driver refuses, or the recording belongs to another device.
+    pub unsafe fn replay(&self, recording: &Recording) -> Result<()> {
+        match (&*self.driver, &recording.0) {
+            // SAFETY: as of this function.
+            (Driver::Gpu(driver), Recorded::Gpu(graph)) => unsafe { driver.replay(graph) },
+            #[cfg(feature = "emu")]
+            // SAFETY: as of this function.
+            (Driver::Emu(driver), Recorded::Emu(calls)) => unsafe { driver.replay(calls) },
+            #[cfg(feature = "emu")]
+            _ => Err(other_device("replay")),
+        }
+    }
+
+    /// Launches row `kernel` of the table.
+    ///
+    /// # Safety
+    /// The arguments are what the kernel declares, and every address is good for what it does there.
+    unsafe fn launch(&self, kernel: usize, launch: Launch, words: &mut [u64]) -> Result<()> {
+        // SAFETY: as of this function.
+        driver!(self, driver => unsafe { driver.launch(kernel, launch, words) })
+    }
+}
+
+impl<T> Buffer<T> {
+    /// How many values it holds.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether it holds none.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// As what a kernel reads.
+    pub fn input(&self) -> In<'_, T> {
+        In(self.address(), PhantomData)
+    }
+
+    /// As what a kernel writes.
+    pub fn output(&mut self) -> Out<'_, T> {
+        Out(self.address(), PhantomData)
+    }
+
+    fn address(&self) -> u64 {
+        match &self.memory {
+            Memory::Gpu(memory) => memory.address(),
+            #[cfg(feature = "emu")]
+            Memory::Emu(memory) => memory.address(),
+        }
+    }
+}
+
+impl Launch {
+    /// Blocks of `threads` so that every one of `items` has its thread.
+    ///
+    /// # Errors
+    /// Where that is more blocks than a launch can have.
+    pub fn over(op: &'static str, items: usize, threads: u32) -> Result<Launch> {
+        Launch::blocks(op, items.div_ceil(threads as usize), threads)
+    }
+
+    /// So many blocks.
+    ///
+    /// # Errors
+    /// Where that is more than a launch can have, or none.
+    pub fn blocks(op: &'static str, blocks: usize, threads: u32) -> Result<Launch> {
+        match i32::try_from(blocks) {
+            Ok(blocks) if blocks > 0 => Ok(Launch { blocks: blocks as u32, threads }),
+            _ => Err(crate::Error::shape(op, "1 to 2147483647 blocks of threads", blocks.to_string())),
+        }
+    }
+}
+
+impl Event {
+    /// The device time from `start` to this event.
+    ///
+    /// # Errors
+    /// Where the driver refuses, or the events belong to different devices.
+    pub fn since(&self, start: &Event) -> Result<Duration> {
+        match (&start.0, &self.0) {
+            (Moment::Gpu(start), Moment::Gpu(end)) => gpu::elapsed(start, end),
+            #[cfg(feature = "emu")]
+            (Moment::Emu(start), Moment::Emu(end)) => Ok(end.duration_since(*start)),
+            #[cfg(feature = "emu")]
+            _ => Err(other_device("event")),
+        }
+    }
+}
+
+#[cfg(feature = "emu")]
+fn other_device(op: &str) -> crate::Error {
+    crate::Error::Device { op: op.into(), reason: "the memory belongs to another device".into() }
+}
+
+/// A kernel argument as the 8 bytes that hold it; narrower ones are in the low bytes.
+trait Argument {
+    fn word(self) -> u64;
+}
+
+impl<T> Argument for In<'_, T> {
+    fn word(self) -> u64 {
+        self.0
+    }
+}
+
+impl<T> Argument for Out<'_, T> {
+    fn word(self) -> u64 {
+        self.0
+    }
+}
+
+impl Argument for u32 {
+    fn word(self) -> u64 {
+        u64::from(self)
+    }
+}
+
+impl Argument for u64 {
+    fn word(self) -> u64 {
+        self
+    }
+}
+
+impl Argument for f32 {
+    fn word(self) -> u64 {
+        u64::from(self.to_bits())
+    }
+}
+
+/// The array of argument addresses that a launch takes.
+fn pointers(words: &mut [u64]) -> Vec<*mut c_void> {
+    words.iter_mut().map(|word| std::ptr::from_mut(word).cast()).collect()
+}

@@ -1,0 +1,255 @@
+//! Every kernel against plain loops: through the emulated driver under four orders of threads, and, as `cuda/..`, on a
+//! GPU where there is one (`SCRUBJAY_GPU=required`: no GPU is a failure). One self-contained binary; see `scripts/gpu`.
+//!
+//! Whole numbers and bits are exact. Every case runs twice and must give the same bits; outputs begin as NaN, and the
+//! emulated driver checks guard words around every buffer.
+#![allow(unsafe_code)] // replays a recording
+
+#[path = "cases/columns.rs"]
+mod columns;
+#[path = "reference/nearest.rs"]
+mod nearest;
+#[path = "reference/perturb.rs"]
+mod perturb;
+#[path = "reference/rank.rs"]
+mod rank;
+#[path = "reference/statistic.rs"]
+mod statistic;
+
+use columns::Kind;
+use libtest_mimic::{Arguments, Failed, Trial};
+use scrubjay::codec::{FociOptions, Matrix, Ties, foci, foci_on};
+use scrubjay::device::{Choice, Cuda, Device};
+use scrubjay::ops;
+use scrubjay::ops::nearest::Tied;
+
+type Case = Box<dyn Fn(&Device) -> Result<(), Failed> + Send + Sync>;
+
+/// Under a sanitizer a large case would take minutes and shows nothing more.
+const LARGE: bool = !cfg!(scrubjay_sanitize);
+
+fn main() {
+    let arguments = Arguments::from_args();
+    let mut trials = Vec::new();
+    for seed in 0..4 {
+        trials.extend(cases().into_iter().map(|(name, case)| {
+            Trial::test(format!("{name}/seed={seed}"), move || case(&Device::emulated(seed)?))
+        }));
+    }
+    let required = std::env::var("SCRUBJAY_GPU").is_ok_and(|value| value == "required");
+    let missing = Device::open(Choice::Cuda, 0).err().map(|error| error.to_string());
+    trials.extend(cases().into_iter().map(|(name, case)| {
+        let trial = Trial::test(format!("cuda/{name}"), move || case(&Device::open(Choice::Cuda, 0)?));
+        match &missing {
+            Some(reason) if !required => trial.with_ignored_flag(true).with_kind(reason.as_str()),
+            _ => trial,
+        }
+    }));
+    libtest_mimic::run(&arguments, trials).exit();
+}
+
+fn cases() -> Vec<(String, Case)> {
+    let mut cases: Vec<(String, Case)> = Vec::new();
+    let mut add = |name: String, case: Case| cases.push((name, case));
+    for (copies, len) in [(1, 1), (3, 31), (2, 32), (5, 33), (4, 3 * 32 * 32)] {
+        add(format!("perturb/copies={copies},len={len}"), Box::new(move |d| perturbs(d, copies, len)));
+    }
+    for kind in Kind::ALL {
+        for n in [1, 31, 32, 33, 257, 1000] {
+            if n < 1000 || LARGE && kind == Kind::Ties {
+                add(format!("rank/n={n},{}", kind.name()), Box::new(move |d| ranks(d, kind, n)));
+            }
+        }
+        for (n, p) in [(2, 1), (31, 3), (32, 1), (33, 5), (130, 4), (700, 3)] {
+            if n < 700 || LARGE && matches!(kind, Kind::Normal | Kind::Ties) {
+                let (name, kind_) = (kind.name(), kind);
+                add(format!("nearest_sorted/n={n},p={p},{name}"), Box::new(move |d| sorted(d, kind_, p, n)));
+                add(format!("nearest/n={n},p={p},{name}"), Box::new(move |d| greedy(d, kind_, p, n)));
+            }
+        }
+    }
+    if LARGE {
+        add("nearest_sorted/n=5000,p=2,normal".into(), Box::new(|d| sorted(d, Kind::Normal, 2, 5000)));
+        add("foci/n=300,p=12".into(), Box::new(|d| selects(d, 12, 300)));
+    }
+    for n in [1, 31, 32, 33, 1000] {
+        add(format!("statistic/n={n}"), Box::new(move |d| sums(d, 3, n)));
+    }
+    add("foci/n=40,p=6".into(), Box::new(|d| selects(d, 6, 40)));
+    add("record/replay".into(), Box::new(replays));
+    add("shapes".into(), Box::new(refuses));
+    cases
+}
+
+fn cuda(device: &Device) -> Result<&Cuda, Failed> {
+    device.cuda().ok_or_else(|| "the device is no CUDA device".into())
+}
+
+/// What two runs of `work` give, if it is the same.
+fn twice<T: PartialEq>(work: impl Fn() -> Result<T, Failed>) -> Result<T, Failed> {
+    let first = work()?;
+    equal("a second run", &work()?, &first)?;
+    Ok(first)
+}
+
+fn equal<T: PartialEq>(what: &str, found: &T, expected: &T) -> Result<(), Failed> {
+    if found == expected { Ok(()) } else { Err(format!("{what} differs").into()) }
+}
+
+fn all_equal<T: PartialEq + std::fmt::Debug>(what: &str, found: &[T], expected: &[T]) -> Result<(), Failed> {
+    if found.len() != expected.len() {
+        return Err(format!("{what}: {} values, expected {}", found.len(), expected.len()).into());
+    }
+    match (0..found.len()).find(|&i| found[i] != expected[i]) {
+        Some(i) => Err(format!("{what}[{i}]: {:?}, expected {:?}", found[i], expected[i]).into()),
+        None => Ok(()),
+    }
+}
+
+fn perturbs(device: &Device, copies: usize, len: usize) -> Result<(), Failed> {
+    let (seed, index, first, sigma) = (0x1234_5678_9abc_def0, 77, 5, 0.1);
+    let image: Vec<f32> = (0..len).map(|i| (i as f32 - 7.0) * 0.37).collect();
+    let run = |device: &Device| -> Result<Vec<u32>, Failed> {
+        let mut out = vec![f32::NAN; copies * len];
+        ops::perturb::perturb(device, &mut out, &image, seed, index, first, sigma)?;
+        Ok(out.iter().map(|v| v.to_bits()).collect())
+    };
+    let found = twice(|| run(device))?;
+    all_equal("the CPU's bits", &found, &run(&Device::cpu()?)?)?;
+    for (at, &bits) in found.iter().enumerate() {
+        let (copy, element) = (first + (at / len) as u32, (at % len) as u32);
+        let base = f64::from(image[at % len]);
+        let want = base + f64::from(sigma) * perturb::normal(seed, index, copy, element);
+        // a normal is good to 2e-6, the sum to half an ulp
+        let error = (f64::from(f32::from_bits(bits)) - want).abs();
+        if !(error <= 2e-7 + f64::from(f32::EPSILON) * want.abs()) {
+            return Err(format!("copy {copy}, element {element}: {} for {want}", f32::from_bits(bits)).into());
+        }
+    }
+    Ok(())
+}
+
+fn ranks(device: &Device, kind: Kind, n: usize) -> Result<(), Failed> {
+    let cuda = cuda(device)?;
+    let values = kind.columns(1, n, 11);
+    let (upper, lower, position) = twice(|| {
+        let ranks = ops::rank::rank(cuda, &cuda.upload(&values)?)?;
+        Ok((cuda.download(&ranks.upper)?, cuda.download(&ranks.lower)?, cuda.download(&ranks.position)?))
+    })?;
+    let expected = rank::rank(&values);
+    all_equal("upper", &upper, &expected.0)?;
+    all_equal("lower", &lower, &expected.1)?;
+    all_equal("position", &position, &expected.2)
+}
+
+/// Ranks of another column of the same kind, but for the constant one.
+fn ranks_of_y(kind: Kind, n: usize) -> Vec<u32> {
+    let y = if kind == Kind::Constant { Kind::Ties } else { kind };
+    rank::rank(&y.columns(1, n, 23)).0
+}
+
+fn sorted(device: &Device, kind: Kind, p: usize, n: usize) -> Result<(), Failed> {
+    let cuda = cuda(device)?;
+    let (columns, rank) = (kind.columns(p, n, 5), ranks_of_y(kind, n));
+    for (tied, first) in [(Tied::All, false), (Tied::First, true)] {
+        let (sum, count) = twice(|| {
+            let (columns, rank) = (cuda.upload(&columns)?, cuda.upload(&rank)?);
+            let near = ops::nearest::nearest_sorted(cuda, &columns, &rank, tied)?;
+            Ok((cuda.download(&near.sum)?, cuda.download(&near.count)?))
+        })?;
+        let expected = nearest::nearest(&columns, &[], &rank, first);
+        all_equal("count", &count, &expected.1)?;
+        all_equal("sum", &sum, &expected.0)?;
+    }
+    Ok(())
+}
+
+fn greedy(device: &Device, kind: Kind, p: usize, n: usize) -> Result<(), Failed> {
+    let cuda = cuda(device)?;
+    let (columns, rank) = (kind.columns(p, n, 5), ranks_of_y(kind, n));
+    let chosen = kind.columns(2, n, 6);
+    for (tied, first) in [(Tied::All, false), (Tied::First, true)] {
+        let (sum, count) = twice(|| {
+            let mut distance = cuda.upload(&vec![0.0; n * n])?;
+            for column in chosen.chunks(n) {
+                ops::nearest::distance(cuda, &mut distance, &cuda.upload(column)?)?;
+            }
+            let (columns, rank) = (cuda.upload(&columns)?, cuda.upload(&rank)?);
+            let near = ops::nearest::nearest(cuda, &columns, &distance, &rank, tied)?;
+            Ok((cuda.download(&near.sum)?, cuda.download(&near.count)?))
+        })?;
+        let expected = nearest::nearest(&columns, &chosen.chunks(n).collect::<Vec<_>>(), &rank, first);
+        all_equal("count", &count, &expected.1)?;
+        all_equal("sum", &sum, &expected.0)?;
+    }
+    Ok(())
+}
+
+fn sums(device: &Device, p: usize, n: usize) -> Result<(), Failed> {
+    let cuda = cuda(device)?;
+    let count: Vec<u32> = (0..p * n).map(|i| [1, 3, 7, u32::MAX, 1 << 30][i % 5]).collect();
+    let sum: Vec<u64> =
+        (0..p * n).map(|i| u64::from(count[i]) * ((i % 97) as u64) + (i % 3) as u64).collect();
+    let found = twice(|| {
+        let near = ops::nearest::Nearest { sum: cuda.upload(&sum)?, count: cuda.upload(&count)? };
+        Ok(ops::statistic::statistic(cuda, &near, n)?)
+    })?;
+    let found: Vec<(u64, u128)> = found.iter().map(|sum| (sum.whole, sum.fraction)).collect();
+    let expected: Vec<_> =
+        sum.chunks(n).zip(count.chunks(n)).map(|(s, c)| statistic::statistic(s, c)).collect();
+    all_equal("A", &found, &expected)
+}
+
+fn selects(device: &Device, p: usize, n: usize) -> Result<(), Failed> {
+    let normal = Kind::Normal.columns(p, n, 3);
+    let mut columns = normal.clone();
+    columns[n..2 * n].copy_from_slice(&Kind::Ties.columns(1, n, 4));
+    columns[2 * n..3 * n].fill(0.5); // a unit that never fires
+    let noise = Kind::Normal.columns(1, n, 9);
+    let y: Vec<f64> = (0..n).map(|i| (normal[i] + columns[n + i] * 0.5).sin() + 0.1 * noise[i]).collect();
+    let x = Matrix::columns_f64(&columns, n, p)?;
+    for (ties, all) in [(Ties::Mean, false), (Ties::Mean, true), (Ties::First, false)] {
+        let options = FociOptions { ties, all, max_features: Some(5), ..FociOptions::default() };
+        let found = twice(|| Ok(foci_on(device, &y, &x, &options, &mut |_, _| ())?))?;
+        let expected = foci(&y, &x, &options)?;
+        if found != expected || found.order.is_empty() {
+            return Err(format!("{found:?}\nexpected {expected:?}").into());
+        }
+    }
+    Ok(())
+}
+
+fn replays(device: &Device) -> Result<(), Failed> {
+    let cuda = cuda(device)?;
+    let x = [1.0, 4.0, 6.0];
+    let (mut distance, column) = (cuda.upload(&[0.0; 9])?, cuda.upload(&x)?);
+    let before = cuda.event()?;
+    let recording = cuda.record(|| ops::nearest::distance(cuda, &mut distance, &column))?;
+    all_equal("before", &cuda.download(&distance)?, &[0.0; 9])?;
+    for times in 1..3 {
+        // SAFETY: `distance` and `column` are alive, and nobody else uses them.
+        unsafe { cuda.replay(&recording)? };
+        let expected: Vec<f64> =
+            (0..9).map(|at| f64::from(times) * (x[at / 3] - x[at % 3] as f64).powi(2)).collect();
+        all_equal("after", &cuda.download(&distance)?, &expected)?;
+    }
+    let elapsed = cuda.event()?.since(&before)?;
+    if elapsed.is_zero() { Err("no time passed".into()) } else { Ok(()) }
+}
+
+fn refuses(device: &Device) -> Result<(), Failed> {
+    let cuda = cuda(device)?;
+    let (six, four, rank) = (cuda.upload(&[0.0; 6])?, cuda.upload(&[0.0; 4])?, cuda.upload(&[1u32, 2, 3])?);
+    let refused =
+        |what: &str, ok: bool| if ok { Ok(()) } else { Err(Failed::from(format!("{what} was taken"))) };
+    refused("a ragged matrix", ops::nearest::nearest_sorted(cuda, &four, &rank, Tied::All).is_err())?;
+    refused("too few distances", ops::nearest::nearest(cuda, &six, &four, &rank, Tied::All).is_err())?;
+    refused("no values", ops::rank::rank(cuda, &cuda.upload(&[])?).is_err())?;
+    let mut distance = cuda.upload(&[0.0; 6])?;
+    refused("a matrix not square", ops::nearest::distance(cuda, &mut distance, &six).is_err())?;
+    let perturb = |out: usize, image: usize| {
+        ops::perturb::perturb(device, &mut vec![0.0; out], &vec![0.0; image], 0, 0, 0, 1.0).is_err()
+    };
+    refused("half a copy", perturb(5, 2))?;
+    refused("an empty image", perturb(0, 0))
+}
