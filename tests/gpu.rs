@@ -120,9 +120,9 @@ fn perturbs(device: &Device, copies: usize, len: usize) -> Result<(), Failed> {
         let (copy, element) = (first + (at / len) as u32, (at % len) as u32);
         let base = f64::from(image[at % len]);
         let want = base + f64::from(sigma) * perturb::normal(seed, index, copy, element);
-        // a normal is good to 2e-6, the sum to half an ulp
+        // the normal is good to 2e-6, the sum to half an ulp
         let error = (f64::from(f32::from_bits(bits)) - want).abs();
-        if !(error <= 2e-7 + f64::from(f32::EPSILON) * want.abs()) {
+        if error.is_nan() || error > 2e-7 + f64::from(f32::EPSILON) * want.abs() {
             return Err(format!("copy {copy}, element {element}: {} for {want}", f32::from_bits(bits)).into());
         }
     }
@@ -221,7 +221,7 @@ fn selects(device: &Device, p: usize, n: usize) -> Result<(), Failed> {
 
 fn replays(device: &Device) -> Result<(), Failed> {
     let cuda = cuda(device)?;
-    let x = [1.0, 4.0, 6.0];
+    let x = [1.0f64, 4.0, 6.0];
     let (mut distance, column) = (cuda.upload(&[0.0; 9])?, cuda.upload(&x)?);
     let before = cuda.event()?;
     let recording = cuda.record(|| ops::nearest::distance(cuda, &mut distance, &column))?;
@@ -230,7 +230,7 @@ fn replays(device: &Device) -> Result<(), Failed> {
         // SAFETY: `distance` and `column` are alive, and nobody else uses them.
         unsafe { cuda.replay(&recording)? };
         let expected: Vec<f64> =
-            (0..9).map(|at| f64::from(times) * (x[at / 3] - x[at % 3] as f64).powi(2)).collect();
+            (0..9).map(|at| f64::from(times) * (x[at / 3] - x[at % 3]).powi(2)).collect();
         all_equal("after", &cuda.download(&distance)?, &expected)?;
     }
     let elapsed = cuda.event()?.since(&before)?;

@@ -6,7 +6,7 @@
 
 use multiversion::multiversion;
 
-use crate::net::Activation;
+use super::Activation;
 
 const INVERSE_SQRT_2: f64 = std::f64::consts::FRAC_1_SQRT_2;
 /// 1 / √(2π).

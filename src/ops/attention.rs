@@ -5,8 +5,8 @@
 
 use std::cell::RefCell;
 
+use super::Shape;
 use super::gemm::{Matrix, gemm};
-use crate::net::Shape;
 
 thread_local! {
     /// Square matrices of one head.

@@ -10,7 +10,7 @@ use std::cell::RefCell;
 use std::ops::Range;
 
 use super::gemm::{Matrix, gemm};
-use crate::net::{Conv, Shape};
+use super::{Conv, Shape};
 
 /// The geometry of an affine layer's use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -8,6 +8,7 @@ pub mod activation;
 pub mod attention;
 pub mod conv;
 mod gemm;
+mod geometry;
 pub mod layer_norm;
 pub mod loss;
 pub mod nearest;
@@ -17,6 +18,8 @@ pub mod pool;
 pub mod rank;
 pub mod shape;
 pub mod statistic;
+
+pub use geometry::{Activation, Conv, Shape, Window};
 
 use crate::{Error, Result};
 

@@ -3,7 +3,7 @@
 
 use std::ops::Range;
 
-use crate::net::{Shape, Window};
+use super::{Shape, Window};
 
 /// The window of output position `o` along a side of `size`: real positions only.
 fn span(o: usize, size: usize, window: Window) -> Range<usize> {

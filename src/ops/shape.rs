@@ -1,7 +1,7 @@
 //! Operations that only move values: a class token's place, one token out of all, the option-A shortcut. Each has
 //! its adjoint, which adds.
 
-use crate::net::Shape;
+use super::Shape;
 
 /// `y` = `x` behind one empty token per image; `from` `[t, c]`, `to` `[t + 1, c]`.
 pub fn prepend(y: &mut [f32], x: &[f32], from: Shape, to: Shape) {

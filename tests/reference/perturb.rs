@@ -16,5 +16,5 @@ pub fn normal(seed: u64, index: u32, copy: u32, element: u32) -> f64 {
     // 22 bits of angle within a quarter around 0, then whole quarters by the two highest bits
     let within = (f64::from((b >> 8) & 0x3f_ffff) / f64::from(1 << 22) - 0.5) / 4.0;
     let angle = std::f64::consts::TAU * (within + f64::from(b >> 30) / 4.0);
-    (-2.0 * u.ln()).sqrt() * if element % 2 == 0 { angle.cos() } else { angle.sin() }
+    (-2.0 * u.ln()).sqrt() * if element.is_multiple_of(2) { angle.cos() } else { angle.sin() }
 }
