@@ -49,7 +49,7 @@ fn main() -> ExitCode {
     println!("cargo::rerun-if-changed=build.rs");
     println!("cargo::rerun-if-changed=kernels"); // every kernel and header below it
     VARIABLES.iter().for_each(|name| println!("cargo::rerun-if-env-changed={name}"));
-    println!("cargo::rustc-check-cfg=cfg(scrubjay_sanitize)");
+    println!("cargo::rustc-check-cfg=cfg(scrubjay_sanitize, values(\"address\", \"thread\"))");
     match build() {
         Ok(()) => ExitCode::SUCCESS,
         Err(reason) => {
@@ -260,7 +260,7 @@ fn emulated(kernels: &[PathBuf]) -> Result<(), String> {
             "thread" => "tsan",
             other => return Err(format!("SCRUBJAY_EMU_SANITIZE={other}: expected address or thread")),
         };
-        println!("cargo::rustc-cfg=scrubjay_sanitize");
+        println!("cargo::rustc-cfg=scrubjay_sanitize=\"{sanitizer}\"");
         build.opt_level(1).flag(format!("-fsanitize={sanitizer}"));
         build.flag("-fsanitize=undefined").flag("-fsanitize-undefined-trap-on-error");
         // rustc links with -nodefaultlibs, so the runtime is named here, and what starts it comes first.

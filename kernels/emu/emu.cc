@@ -30,8 +30,8 @@ WEAK void __tsan_switch_to_fiber(void *, unsigned);
 WEAK void __tsan_acquire(void *);
 WEAK void __tsan_release(void *);
 
-// Rust's std is not instrumented, so TSan takes its channels for races; a fiber has no Rust frame.
-extern "C" const char *__tsan_default_suppressions() { return "race:_RNv\nrace:_RINv\n"; }
+// Rust code is not instrumented, so TSan takes its queues for races; a fiber has no Rust frame.
+extern "C" const char *__tsan_default_suppressions() { return "race:_RNv\nrace:_RINv\nrace:crossbeam_\nrace:rayon\n"; }
 
 // Saves the callee-saved registers and the stack pointer of one fiber, loads those of another.
 extern "C" void emu_switch(void **from, void *to);

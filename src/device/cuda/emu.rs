@@ -12,7 +12,8 @@ use super::{Launch, pointers};
 use crate::{Error, Result};
 
 const ALIGN: usize = 256; // as cudaMalloc
-const GUARD: usize = if cfg!(scrubjay_sanitize) { 0 } else { ALIGN };
+const GUARD: usize =
+    if cfg!(any(scrubjay_sanitize = "address", scrubjay_sanitize = "thread")) { 0 } else { ALIGN };
 const GUARD_BYTE: u8 = 0xa5;
 
 /// The driver.
