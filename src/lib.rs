@@ -15,6 +15,7 @@ pub mod perturb;
 pub mod receipt;
 pub mod select;
 pub mod solve;
+pub mod train;
 pub mod unlearn;
 pub mod update;
 pub mod zoo;

@@ -1,0 +1,270 @@
+//! Training: mini-batches in a seeded order, SGD with momentum or Adam, weight decay. Small, plain, and the same bytes
+//! for the same seed on any number of threads; it makes the models that scrubbing is compared on.
+
+use rayon::prelude::*;
+
+use crate::data::Samples;
+use crate::device::Device;
+use crate::net::{Network, TrainPass};
+use crate::ops::philox::{Stream, Use};
+use crate::{Error, Result};
+
+/// The optimizer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Optimizer {
+    /// Stochastic gradient descent with momentum: u ← μu + g, w ← w − ηu.
+    Sgd,
+    /// Adam (Kingma & Ba 2015), β 0.9 and 0.999, ε 1e-8.
+    Adam,
+}
+
+/// How the rate falls.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Schedule {
+    /// Not at all.
+    Constant,
+    /// By half a cosine, to 0 at the end.
+    Cosine,
+}
+
+/// The choices of a training.
+#[derive(Clone, Debug, PartialEq, serde::Serialize)]
+pub struct Config {
+    /// Passes over the data.
+    pub epochs: usize,
+    /// Samples of a mini-batch.
+    pub batch: usize,
+    /// η.
+    pub rate: f32,
+    /// μ.
+    pub momentum: f32,
+    /// The optimizer.
+    pub optimizer: Optimizer,
+    /// Added to the gradient, times the parameter (all of them, as PyTorch does by default).
+    pub weight_decay: f32,
+    /// How η falls.
+    pub schedule: Schedule,
+    /// The order of samples.
+    pub seed: u64,
+}
+
+/// What one epoch came to.
+#[derive(Clone, Copy, Debug, PartialEq, serde::Serialize)]
+pub struct Epoch {
+    /// From 1.
+    pub epoch: usize,
+    /// The mean training loss over its batches, as they were met.
+    pub loss: f64,
+    /// The share of correct predictions, likewise.
+    pub accuracy: f64,
+}
+
+/// Trains `net` (in train form) on the samples `indices`; `each` is called after every epoch and ends the training
+/// where it returns false.
+///
+/// # Errors
+/// Where there are no samples, an option makes no sense, or the loss is no longer finite.
+pub fn train(
+    device: &Device,
+    net: &mut Network,
+    samples: &Samples,
+    indices: &[usize],
+    config: &Config,
+    each: &mut dyn FnMut(&Network, Epoch) -> Result<bool>,
+) -> Result<()> {
+    if indices.is_empty() {
+        return Err(Error::config("no samples to train on"));
+    }
+    let batch = config.batch.min(indices.len());
+    let mut pass = TrainPass::new(device, net, batch)?;
+    let mut state = State::new(net);
+    let steps = config.epochs * indices.len().div_ceil(batch);
+    for epoch in 1..=config.epochs {
+        let mut order = indices.to_vec();
+        Stream::new(config.seed, Use::Choice, 1 << 16 | epoch as u32).shuffle(&mut order);
+        let (mut loss, mut correct) = (0.0, 0);
+        for chunk in order.chunks(batch) {
+            let step = pass.step(net, &samples.subset(chunk))?;
+            if !step.loss.is_finite() {
+                return Err(Error::config(format!(
+                    "the loss is {} in epoch {epoch}; a smaller rate may help",
+                    step.loss
+                )));
+            }
+            loss += step.loss * chunk.len() as f64;
+            correct += step.correct;
+            let rate = match config.schedule {
+                Schedule::Constant => config.rate,
+                Schedule::Cosine => {
+                    let done = state.steps as f64 / steps as f64;
+                    (f64::from(config.rate) * 0.5 * (1.0 + (std::f64::consts::PI * done).cos())) as f32
+                }
+            };
+            device.scope(|| state.step(net, pass.gradients(), rate, config));
+        }
+        let n = indices.len() as f64;
+        if !each(net, Epoch { epoch, loss: loss / n, accuracy: correct as f64 / n })? {
+            break;
+        }
+    }
+    Ok(())
+}
+
+/// The optimizer's memory, per parameter.
+struct State {
+    first: Vec<Vec<f32>>,
+    second: Vec<Vec<f32>>,
+    steps: i32,
+}
+
+impl State {
+    fn new(net: &Network) -> State {
+        let zeros: Vec<Vec<f32>> = net.params.iter().map(|param| vec![0.0; param.value.len()]).collect();
+        State { first: zeros.clone(), second: zeros, steps: 0 }
+    }
+
+    fn step(&mut self, net: &mut Network, gradients: &[Vec<f32>], rate: f32, config: &Config) {
+        const BETAS: (f32, f32) = (0.9, 0.999);
+        self.steps += 1;
+        let corrections = (1.0 - BETAS.0.powi(self.steps), 1.0 - BETAS.1.powi(self.steps));
+        let memory = self.first.par_iter_mut().zip(&mut self.second);
+        let params = net.params.par_iter_mut().zip(gradients).zip(memory);
+        params.filter(|((param, _), _)| param.trained).for_each(|((param, gradient), (first, second))| {
+            for i in 0..param.value.len() {
+                let w = &mut param.value[i];
+                let g = gradient[i] + config.weight_decay * *w;
+                match config.optimizer {
+                    Optimizer::Sgd => {
+                        first[i] = config.momentum * first[i] + g;
+                        *w -= rate * first[i];
+                    }
+                    Optimizer::Adam => {
+                        first[i] = BETAS.0 * first[i] + (1.0 - BETAS.0) * g;
+                        second[i] = BETAS.1 * second[i] + (1.0 - BETAS.1) * g * g;
+                        *w -= rate * (first[i] / corrections.0) / ((second[i] / corrections.1).sqrt() + 1e-8);
+                    }
+                }
+            }
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::net::{Activation, Builder, Conv, Role, Shape, Source, Window};
+    use crate::zoo;
+
+    /// Two classes of 4×4 images, told apart by which half is bright, with noise.
+    fn halves(n: usize) -> Samples {
+        let mut stream = Stream::new(5, Use::Choice, 9);
+        let y: Vec<u32> = (0..n).map(|i| i as u32 % 2).collect();
+        let x = y
+            .iter()
+            .flat_map(|&label| (0..16).map(move |p| (p / 8 == label) as u32 as f32))
+            .collect::<Vec<_>>();
+        let x = x.into_iter().map(|v| v + 0.3 * stream.normal()).collect();
+        Samples { shape: Shape::new(4, 4, 1), x, y }
+    }
+
+    fn config(optimizer: Optimizer) -> Config {
+        Config {
+            epochs: 8,
+            batch: 16,
+            rate: if optimizer == Optimizer::Adam { 0.01 } else { 0.1 },
+            momentum: 0.9,
+            optimizer,
+            weight_decay: 1e-4,
+            schedule: Schedule::Cosine,
+            seed: 3,
+        }
+    }
+
+    #[test]
+    fn both_optimizers_learn_and_the_bytes_do_not_depend_on_threads() {
+        let samples = halves(101);
+        let indices: Vec<usize> = (0..101).collect();
+        for optimizer in [Optimizer::Sgd, Optimizer::Adam] {
+            let run = |threads| {
+                let device = Device::open(crate::device::Choice::Cpu, threads).unwrap();
+                let mut net = zoo::create("cnn:4+8", samples.shape, 2, 1).unwrap().network;
+                let mut last = None;
+                let mut each = |_: &Network, epoch: Epoch| {
+                    last = Some(epoch);
+                    Ok(true)
+                };
+                train(&device, &mut net, &samples, &indices, &config(optimizer), &mut each).unwrap();
+                (net, last.unwrap())
+            };
+            let (net, last) = run(1);
+            assert!(last.accuracy > 0.97, "{optimizer:?} {last:?}");
+            assert_eq!(run(3).0, net);
+        }
+    }
+
+    /// Random tensors under any name.
+    struct Any(Stream);
+
+    impl Source for Any {
+        fn tensor(&mut self, _: &str, shape: &[usize], role: Role) -> Result<Vec<f32>> {
+            let around = if role == Role::One { 1.0 } else { 0.0 };
+            Ok((0..shape.iter().product()).map(|_| around + 0.4 * self.0.normal()).collect())
+        }
+
+        fn shape(&self, _: &str) -> Option<&[usize]> {
+            Some(&[])
+        }
+    }
+
+    /// Every kind of trained parameter, and no kinks: a difference is then a derivative.
+    fn smooth(image: Shape) -> Result<Network> {
+        let mut any = Any(Stream::new(1, Use::Weights, 0));
+        let (mut b, x) = Builder::new(&mut any, image);
+        let x = b.conv(x, "conv", 4, Conv::square(3, 1, 1))?;
+        let x = b.batch_norm(x, "norm")?;
+        let x = b.activation(x, Activation::Gelu);
+        let x = b.average_pool(x, Window { size: 2, stride: 2, padding: 0 })?;
+        let x = b.tokens(x);
+        let x = b.class_token(x, "token")?;
+        let x = b.positions(x, "table")?;
+        let y = b.layer_norm(x, "layer_norm", 1e-5)?;
+        let y = b.linear(y, "qkv", 12)?;
+        let y = b.attention(y, 2)?;
+        let x = b.add(x, y)?;
+        let x = b.token(x, 0);
+        let x = b.linear(x, "head", 2)?;
+        b.finish(x)
+    }
+
+    #[test]
+    fn the_training_gradient_is_the_derivative_of_the_batch_loss() {
+        let samples = halves(6);
+        let device = Device::cpu().unwrap();
+        let net = smooth(samples.shape).unwrap();
+        let loss = |net: &Network| {
+            let mut net = net.clone();
+            TrainPass::new(&device, &net, 6).unwrap().step(&mut net, &samples).unwrap().loss
+        };
+        let mut pass = TrainPass::new(&device, &net, 6).unwrap();
+        pass.step(&mut net.clone(), &samples).unwrap();
+        let h = 1.0 / 256.0;
+        for (param, gradient) in pass.gradients().iter().enumerate() {
+            for i in (0..gradient.len()).step_by(5) {
+                let at = |delta: f32| {
+                    let mut moved = net.clone();
+                    moved.params[param].value[i] += delta;
+                    loss(&moved)
+                };
+                let difference = (at(h) - at(-h)) / (2.0 * f64::from(h));
+                let g = f64::from(gradient[i]);
+                assert!(
+                    (g - difference).abs() < 3e-3 + 0.02 * g.abs(),
+                    "{} {i}: {g} {difference}",
+                    net.params[param].name
+                );
+            }
+        }
+    }
+}
