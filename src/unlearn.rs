@@ -367,8 +367,8 @@ fn length(task: &Task, net: &Network, m: usize, notes: &mut Vec<String>) -> Resu
 }
 
 /// 1 − ‖g_res(w') − n/(n−m) ∇F(w)‖ / ‖Σ_U ∇f(w) / (n−m)‖ on the block (method §6), where ∇F(w) is put together from the
-/// retained samples' mean gradient and the forgotten samples' sum.
-fn share_removed(
+/// retained samples' mean gradient and the forgotten samples' sum. All slices are `[p]`.
+pub fn share_removed(
     start: &[f32],
     end: &[f32],
     retained_before: &[f64],

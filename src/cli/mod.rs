@@ -2,6 +2,7 @@
 
 mod codec;
 mod curvature;
+mod demo;
 mod devices;
 mod eval;
 mod foci;
@@ -9,6 +10,7 @@ mod inspect;
 mod model;
 mod observe;
 mod scrub;
+mod train;
 
 use clap::{Parser, Subcommand, ValueEnum};
 use scrubjay::device::{Choice, Device};
@@ -23,7 +25,9 @@ pub struct Args {
 
 #[derive(Subcommand)]
 enum Command {
+    Demo(demo::Args),
     Scrub(Box<scrub::Args>),
+    Train(train::Args),
     Observe(observe::Args),
     Curvature(curvature::Args),
     Eval(eval::Args),
@@ -46,7 +50,9 @@ pub enum Outcome {
 /// Runs the command that was asked for.
 pub fn run(args: &Args) -> anyhow::Result<Outcome> {
     match &args.command {
+        Command::Demo(args) => demo::run(args),
         Command::Scrub(args) => scrub::run(args),
+        Command::Train(args) => train::run(args),
         Command::Observe(args) => observe::run(args),
         Command::Curvature(args) => curvature::run(args),
         Command::Eval(args) => eval::run(args),

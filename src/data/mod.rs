@@ -1,5 +1,6 @@
 //! Files to samples: labelled images for networks, columns for the dependence measure.
 
+mod digits;
 mod load;
 mod spec;
 pub mod table;
@@ -7,6 +8,7 @@ pub mod tensors;
 
 use std::ops::Range;
 
+pub use digits::digits;
 pub use load::{Normalise, load};
 pub use spec::Spec;
 
