@@ -70,6 +70,8 @@ pub struct Config {
     pub calibration: Calibration,
     /// The mean loss to calibrate to, in place of the held-out mean (or [`TARGET_LOSS`] for a class).
     pub target_loss: Option<f64>,
+    /// Calibrated steps on the way to the target, each on gradient and curvature of where the last one ended.
+    pub stages: usize,
     /// Newton steps; those after the first are taken on the residual objective (for convex models).
     pub iterations: usize,
     /// Products and tolerance of the solver.
@@ -162,43 +164,49 @@ pub fn unlearn(
     }
     task.check_stop()?;
 
-    // Its gradient on their block, and the curvature of what is retained.
+    // Its gradient on their block, the curvature of what is retained, and the step at its length.
     let block = Block::of(net, &chosen.units)?;
     let start = block.values(net);
-    let sum: Vec<f64> = block.gradient(device, net, &request)?.iter().map(|g| g * m as f64).collect();
     let convex = is_convex(net, config.l2);
     let kind = config.curvature.unwrap_or(if convex { Kind::Hessian } else { Kind::Ggn });
-    let (mut step, solver, retained_gradient) = {
-        let curvature = Curvature::new(device, net, &block, &retained, kind, config.memory)?;
-        clock.lap("curvature");
-        let (step, solver) = solve(task, &curvature, &sum, residual, convex, &start)?;
-        (step, solver, curvature.gradient().to_vec())
-    };
-    clock.lap("solve");
-    task.check_stop()?;
-    if config.rule == Rule::Cr {
-        step.iter_mut().for_each(|s| *s *= residual);
-    }
-
-    // The step, at its length.
     let mut moved = net.clone();
-    let length = length(task, net, m, &mut notes)?;
-    let scaled = update(device, &mut moved, &block, &step, &request, length)?;
-    let mut solvers = vec![solver];
+    let (mut sum, mut retained_gradient) = (vec![], vec![]);
+    let mut solvers = vec![];
+    let mut scaled = None;
+    for length in lengths(task, net, m, before.forget.loss, &mut notes)? {
+        task.check_stop()?;
+        let gradient: Vec<f64> =
+            block.gradient(device, &moved, &request)?.iter().map(|g| g * m as f64).collect();
+        let curvature = Curvature::new(device, &moved, &block, &retained, kind, config.memory)?;
+        clock.lap("curvature");
+        if solvers.is_empty() {
+            (sum, retained_gradient) = (gradient.clone(), curvature.gradient().to_vec());
+        }
+        let (mut step, solver) = solve(task, &curvature, &gradient, residual, convex)?;
+        drop(curvature);
+        if config.rule == Rule::Cr {
+            step.iter_mut().for_each(|s| *s *= residual);
+        }
+        clock.lap("solve");
+        let found = update(device, &mut moved, &block, &step, &request, length)?;
+        clock.lap("length");
+        solvers.push(solver);
+        scaled = Some(found);
+        if !found.reached {
+            break;
+        }
+    }
+    let Some(scaled) = scaled else { return Err(Error::config("a step of no stages")) };
     for _ in 1..config.iterations {
         let curvature = Curvature::new(device, &moved, &block, &retained, kind, config.memory)?;
         let values = block.values(&moved);
-        let uphill: Vec<f64> = curvature
-            .gradient()
-            .iter()
-            .zip(&values)
-            .map(|(g, w)| -(g + config.l2 * f64::from(*w)) * residual)
-            .collect();
-        let (step, solver) = solve(task, &curvature, &uphill, residual, convex, &values)?;
+        let gradient = curvature.gradient().iter().zip(&values);
+        let uphill: Vec<f64> = gradient.map(|(g, w)| -(g + config.l2 * f64::from(*w)) * residual).collect();
+        let (step, solver) = solve(task, &curvature, &uphill, residual, convex)?;
         update(device, &mut moved, &block, &step, &request, Length::One)?;
         solvers.push(solver);
     }
-    clock.lap("length");
+    clock.lap("solve");
     let certificate = match config.privacy {
         Some((epsilon, delta)) => {
             let damping = solvers[0]["damping"].as_f64().unwrap_or(0.0) + config.l2;
@@ -312,14 +320,13 @@ fn solve(
     sum: &[f64],
     residual: f64,
     convex: bool,
-    values: &[f32],
 ) -> Result<(Vec<f64>, Value)> {
     let config = &task.config;
     let right: Vec<f64> = sum.iter().map(|s| s / residual).collect();
     if config.rule == Rule::Gradient {
         return Ok((right, json!({"solver": "none", "damping": config.damping.unwrap_or(0.0)})));
     }
-    let mut narrow = vec![0.0f32; values.len()];
+    let mut narrow = vec![0.0f32; sum.len()];
     let mut product = |out: &mut [f64], v: &[f64]| {
         task.check_stop()?;
         curvature.apply_wide(out, v, &mut narrow)?;
@@ -340,30 +347,36 @@ fn solve(
     Ok((step, report))
 }
 
-/// The target of calibration, or none.
-fn length(task: &Task, net: &Network, m: usize, notes: &mut Vec<String>) -> Result<Length> {
-    if task.config.calibration == Calibration::One || is_convex(net, task.config.l2) {
-        return Ok(Length::One);
+/// The lengths of the stages: the formula's own, or targets on the way from the forgotten samples' loss to calibration's.
+fn lengths(task: &Task, net: &Network, m: usize, loss: f64, notes: &mut Vec<String>) -> Result<Vec<Length>> {
+    let config = &task.config;
+    if config.calibration == Calibration::One || is_convex(net, config.l2) {
+        return Ok(vec![Length::One]);
     }
     if m < SMALLEST_BATCH {
         notes.push(format!(
             "a batch of {m} takes the formula's own length, which changes a trained network little; {SMALLEST_BATCH} or more are calibrated"
         ));
-        return Ok(Length::One);
+        return Ok(vec![Length::One]);
     }
-    if let Some(target) = task.config.target_loss.or(task.class.then_some(TARGET_LOSS)) {
-        return Ok(Length::To(target));
-    }
-    let held_out = match task.validation {
-        Some(validation) => evaluate(task.device, net, validation)?,
-        None if task.held_out.is_empty() => {
+    let target = match (config.target_loss.or(task.class.then_some(TARGET_LOSS)), task.validation) {
+        (Some(target), _) => target,
+        (None, Some(validation)) => evaluate(task.device, net, validation)?.mean_loss(),
+        (None, None) if task.held_out.is_empty() => {
             return Err(Error::config(
                 "no samples are held out to calibrate on; give --val, more data, or --length one",
             ));
         }
-        None => evaluate(task.device, net, &task.samples.subset(&task.held_out))?,
+        (None, None) => evaluate(task.device, net, &task.samples.subset(&task.held_out))?.mean_loss(),
     };
-    Ok(Length::To(held_out.mean_loss()))
+    if loss >= target {
+        notes.push(format!(
+            "the forgotten samples' loss, {loss:.3}, is at the target {target:.3} before any step"
+        ));
+        return Ok(vec![Length::One]);
+    }
+    let at = |stage: usize| loss + (target - loss) * stage as f64 / config.stages as f64;
+    Ok((1..=config.stages).map(|stage| Length::To(at(stage))).collect())
 }
 
 /// 1 − ‖g_res(w') − n/(n−m) ∇F(w)‖ / ‖Σ_U ∇f(w) / (n−m)‖ on the block (method §6), where ∇F(w) is put together from the

@@ -218,7 +218,7 @@ fn trained(
         rate: 0.05,
         momentum: 0.9,
         optimizer: Optimizer::Sgd,
-        weight_decay: 1e-4,
+        weight_decay: 1e-3,
         schedule: Schedule::Cosine,
         seed: args.seed,
     };
@@ -246,6 +246,7 @@ fn config(args: &Args, method: Method, units: Option<usize>) -> Config {
         rule: Rule::Newton,
         calibration: Calibration::Calibrated,
         target_loss: (!args.clean).then_some(TARGET_LOSS),
+        stages: 4,
         iterations: 1,
         limits: Limits { tolerance: 1e-2, products: 25 },
         privacy: None,
@@ -299,18 +300,19 @@ fn print(args: &Args, split: &Split, table: &[Value], account: &Value) {
     );
     println!("then those {FORGET} were removed.\n");
     println!(
-        "                 forget acc  true label  forget loss  retain acc  test acc  gradient gone  units  parameters  seconds"
+        "                 forget acc  true label  forget loss  retain acc  retain loss  test acc  gradient gone  units  parameters  seconds"
     );
     for row in table {
         let percent = |key: &str| row[key].as_f64().map_or("-".into(), |v| format!("{:.1} %", 100.0 * v));
         let count = |key: &str| row[key].as_u64().map_or("-".into(), |v| v.to_string());
         println!(
-            "{:<15}  {:>10}  {:>10}  {:>11.3}  {:>10}  {:>8}  {:>13}  {:>5}  {:>10}  {:>7.2}",
+            "{:<15}  {:>10}  {:>10}  {:>11.3}  {:>10}  {:>11.4}  {:>8}  {:>13}  {:>5}  {:>10}  {:>7.2}",
             row["name"].as_str().unwrap_or_default(),
             percent("forget_accuracy"),
             percent("forget_accuracy_true_labels"),
             row["forget_loss"].as_f64().unwrap_or(f64::NAN),
             percent("retain_accuracy"),
+            row["retain_loss"].as_f64().unwrap_or(f64::NAN),
             percent("test_accuracy"),
             percent("gradient_share_removed"),
             count("units"),

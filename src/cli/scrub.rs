@@ -100,6 +100,9 @@ pub struct Args {
     /// The mean loss of the forgotten to calibrate to; by default the held-out mean, and 6 for a class
     #[arg(long, value_name = "LOSS", help_heading = "Method")]
     target_loss: Option<f64>,
+    /// Calibrated steps on the way to the target
+    #[arg(long, default_value_t = 4, help_heading = "Method")]
+    stages: usize,
     /// Newton steps; those after the first on the residual objective (convex models)
     #[arg(long, default_value_t = 1, help_heading = "Method")]
     iterations: usize,
@@ -294,6 +297,7 @@ fn config(args: &Args) -> scrubjay::Result<Config> {
         ("--perturbations", args.perturbations == Some(0) || args.perturbations == Some(1)),
         ("--max-units", args.max_units == Some(0)),
         ("--batch", args.batch == Some(0)),
+        ("--stages", args.stages == 0),
         ("--iterations", args.iterations == 0),
         ("--products", args.products == 0),
         ("--n", args.n == Some(0)),
@@ -349,6 +353,7 @@ fn config(args: &Args) -> scrubjay::Result<Config> {
             LengthName::One => Calibration::One,
         },
         target_loss: args.target_loss,
+        stages: args.stages,
         iterations: args.iterations,
         limits: Limits { tolerance: args.tolerance, products: args.products },
         privacy,
@@ -598,6 +603,7 @@ fn options(args: &Args, config: &Config) -> Value {
         "update": config.rule,
         "length": config.calibration,
         "target_loss": config.target_loss,
+        "stages": config.stages,
         "iterations": config.iterations,
         "tolerance": config.limits.tolerance,
         "products": config.limits.products,
