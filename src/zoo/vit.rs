@@ -25,7 +25,7 @@ pub(super) fn fits(source: &dyn Source) -> bool {
 pub(super) fn image(checkpoint: &Checkpoint) -> Option<Shape> {
     let patch = checkpoint.shape("patch_embed.proj.weight")?;
     let positions = checkpoint.shape("pos_embed")?.get(1)?;
-    let patches = positions - usize::from(checkpoint.shape("cls_token").is_some());
+    let patches = positions.saturating_sub(usize::from(checkpoint.shape("cls_token").is_some()));
     let side = (patches as f64).sqrt().round() as usize;
     Some(Shape::new(side * patch.get(2)?, side * patch.get(3)?, *patch.get(1)?))
 }
