@@ -10,9 +10,11 @@ use crate::Result;
 use crate::net::{Builder, Conv, Network, Shape, Source};
 
 pub(super) fn fits(source: &dyn Source) -> bool {
-    ["conv1.weight", "layer1.0.conv1.weight", "layer3.0.conv2.weight", "linear.weight"]
-        .iter()
-        .all(|n| source.has(n))
+    let has_any = |names: &[&str]| names.iter().any(|name| source.has(name));
+    let body =
+        ["conv1.weight", "layer1.0.conv1.weight", "layer3.0.conv2.weight"].iter().all(|n| source.has(n));
+    // A model that lacks only its head is still of this family: the message is then about the head.
+    body && (source.has("linear.weight") || !has_any(&["fc.weight", "layer4.0.conv1.weight"]))
 }
 
 pub(super) fn compose(source: &mut dyn Source, image: Shape, _: &Value, _: &[String]) -> Result<Network> {

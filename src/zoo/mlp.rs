@@ -12,11 +12,11 @@ pub(super) fn fits(_: &dyn Source) -> bool {
 }
 
 /// A row of features as long as the first weight's rows.
-pub(super) fn image(checkpoint: &Checkpoint) -> Option<Shape> {
+pub(super) fn image(checkpoint: &Checkpoint) -> Result<Option<Shape>> {
     let names: Vec<String> = checkpoint.names().map(String::from).collect();
     let shape = |name: &str| checkpoint.shape(name).map(<[usize]>::to_vec);
-    let chain = chain(&names, &shape).ok()?;
-    Some(Shape::new(1, 1, shape(&chain[0])?[1]))
+    let chain = chain(&names, &shape)?;
+    Ok(shape(&chain[0]).map(|first| Shape::new(1, 1, first[1])))
 }
 
 pub(super) fn compose(source: &mut dyn Source, image: Shape, _: &Value, names: &[String]) -> Result<Network> {
@@ -60,7 +60,9 @@ fn chain(names: &[String], shape: &dyn Fn(&str) -> Option<Vec<usize>>) -> Result
     let chains = |order: &[usize]| order.windows(2).all(|pair| weights[pair[0]].1 == weights[pair[1]].2);
     let mut order: Vec<usize> = (0..weights.len()).collect();
     if weights.is_empty() || !(chains(&order) || search(&mut order, 0, &chains)) {
-        return Err(Error::config("the weights' shapes do not chain into an MLP"));
+        let listed: Vec<String> = weights.iter().map(|(name, o, i)| format!("`{name}` [{o}, {i}]")).collect();
+        let reason = "the weights' shapes do not chain into an MLP";
+        return Err(Error::config(format!("{reason}: {}", listed.join(", "))));
     }
     Ok(order.into_iter().map(|i| weights[i].0.clone()).collect())
 }

@@ -49,7 +49,7 @@ struct Family {
     /// Whether the tensors look like this family.
     fits: fn(&dyn Source) -> bool,
     /// The images it takes where neither data nor config say.
-    image: fn(&Checkpoint) -> Option<Shape>,
+    image: fn(&Checkpoint) -> Result<Option<Shape>>,
     /// Composes the network; the value is `config.json` or null.
     compose: fn(&mut dyn Source, Shape, &Value, &[String]) -> Result<Network>,
 }
@@ -59,42 +59,42 @@ const FAMILIES: [Family; 7] = [
         name: "sequential",
         named: |arch| matches!(arch, "sequential" | "small_cnn"),
         fits: sequential::fits,
-        image: |_| None,
+        image: |_| Ok(None),
         compose: sequential::compose,
     },
     Family {
         name: "resnet-cifar",
         named: |arch| arch.starts_with("resnet"),
         fits: cifar_resnet::fits,
-        image: |_| Some(Shape::new(32, 32, 3)),
+        image: |_| Ok(Some(Shape::new(32, 32, 3))),
         compose: cifar_resnet::compose,
     },
     Family {
         name: "resnet",
         named: |arch| ["resnet", "resnext", "wide_resnet"].iter().any(|name| arch.starts_with(name)),
         fits: resnet::fits,
-        image: |_| Some(Shape::new(224, 224, 3)),
+        image: |_| Ok(Some(Shape::new(224, 224, 3))),
         compose: resnet::compose,
     },
     Family {
         name: "vgg",
         named: |arch| arch.starts_with("vgg"),
         fits: vgg::fits,
-        image: |_| Some(Shape::new(224, 224, 3)),
+        image: |_| Ok(Some(Shape::new(224, 224, 3))),
         compose: vgg::compose,
     },
     Family {
         name: "vit-mnist",
         named: |arch| arch == "vit-mnist" || arch == "mnist_vit",
         fits: mnist_vit::fits,
-        image: |_| Some(Shape::new(28, 28, 1)),
+        image: |_| Ok(Some(Shape::new(28, 28, 1))),
         compose: mnist_vit::compose,
     },
     Family {
         name: "vit",
         named: |arch| arch.starts_with("vit") || arch.starts_with("deit"),
         fits: vit::fits,
-        image: vit::image,
+        image: |checkpoint| Ok(vit::image(checkpoint)),
         compose: vit::compose,
     },
     Family {
@@ -116,14 +116,21 @@ pub fn load(checkpoint: &Checkpoint, arch: Option<&str>, image: Option<Shape>) -
     let inputs = inputs(checkpoint);
     let mut reader = checkpoint.reader();
     let family = family(checkpoint, arch.or_else(|| architecture(config)), &reader)?;
-    let shape = image.or(inputs.shape).or_else(|| (family.image)(checkpoint)).ok_or_else(|| {
-        Error::checkpoint(
-            checkpoint.path(),
-            "does not say the size of its images; config.json needs \"input_size\": [c, h, w]",
-        )
-    })?;
+    let named = |error| match error {
+        Error::Config(reason) => Error::checkpoint(checkpoint.path(), reason), // say of which model
+        other => other,
+    };
+    let shape = match image.or(inputs.shape) {
+        Some(shape) => shape,
+        None => (family.image)(checkpoint).map_err(named)?.ok_or_else(|| {
+            Error::checkpoint(
+                checkpoint.path(),
+                "does not say the size of its images; config.json needs \"input_size\": [c, h, w]",
+            )
+        })?,
+    };
     let names: Vec<String> = checkpoint.names().map(String::from).collect();
-    let network = (family.compose)(&mut reader, shape, config, &names)?;
+    let network = (family.compose)(&mut reader, shape, config, &names).map_err(named)?;
     reader.finish()?;
     let classes = config.get("num_classes").and_then(Value::as_u64);
     if let Some(classes) = classes.filter(|&classes| classes as usize != network.classes()) {
