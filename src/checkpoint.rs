@@ -39,7 +39,7 @@ impl Checkpoint {
     /// # Errors
     /// Where a file is missing, malformed, or holds a tensor twice.
     pub fn open(path: &Path) -> Result<Checkpoint> {
-        let folder = if path.is_dir() { path } else { path.parent().unwrap_or(Path::new(".")) };
+        let folder = folder_of(path);
         let index = path.join("model.safetensors.index.json");
         let names = if !path.is_dir() {
             vec![path.to_path_buf()]
@@ -81,6 +81,11 @@ impl Checkpoint {
     /// The file or directory.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// The directory that holds the model's files.
+    pub fn folder(&self) -> &Path {
+        folder_of(&self.path)
     }
 
     /// `config.json`, where there is one beside the model.
@@ -138,9 +143,8 @@ impl Checkpoint {
             tensors::write_whole(&out, bytes)?;
             patched.files.push(out);
         }
-        let from = if self.path.is_dir() { &self.path } else { self.path.parent().unwrap_or(Path::new(".")) };
         for name in BESIDE {
-            let file = from.join(name);
+            let file = self.folder().join(name);
             if file.is_file() && (self.path.is_dir() || name != "model.safetensors.index.json") {
                 tensors::write_whole(&folder.join(name), &tensors::read(&file)?)?;
             }
@@ -181,6 +185,11 @@ impl Checkpoint {
         }
         Ok(())
     }
+}
+
+fn folder_of(path: &Path) -> &Path {
+    let folder = if path.is_dir() { path } else { path.parent().unwrap_or(Path::new("")) };
+    if folder.as_os_str().is_empty() { Path::new(".") } else { folder }
 }
 
 fn pad<const N: usize>(bytes: [u8; N]) -> [u8; 8] {

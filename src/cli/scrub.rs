@@ -205,6 +205,10 @@ struct Request {
 pub fn run(args: &Args) -> anyhow::Result<Outcome> {
     let started = Instant::now();
     let checkpoint = args.model.checkpoint()?;
+    if is_same_folder(&args.out, checkpoint.folder()) {
+        let reason = "is the folder of the model, which would be overwritten; choose another --out";
+        return Err(Error::Config(format!("{}: {reason}", args.out.display())).into());
+    }
     let samples = args.normalise.load(&args.data, &checkpoint)?;
     let model = args.model.open(&checkpoint, Some(&samples))?;
     let config = config(args)?;
@@ -290,6 +294,11 @@ pub fn run(args: &Args) -> anyhow::Result<Outcome> {
     tensors::write_whole(&report_file, serde_json::to_string_pretty(&report)?.as_bytes())?;
     print(args, &report, &records)?;
     Ok(if removed == request.forget.len() { Outcome::Done } else { Outcome::GateNotMet })
+}
+
+/// Whether both are there and are one folder, whatever they are called.
+fn is_same_folder(a: &Path, b: &Path) -> bool {
+    matches!((a.canonicalize(), b.canonicalize()), (Ok(a), Ok(b)) if a == b)
 }
 
 fn config(args: &Args) -> scrubjay::Result<Config> {
