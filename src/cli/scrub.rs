@@ -520,7 +520,8 @@ fn finished(args: &Args, report: &Path, identity: &str) -> anyhow::Result<Outcom
     if args.json {
         println!("{found}");
     }
-    Ok(Outcome::Done)
+    let all_removed = found.get("not_removed").and_then(Value::as_u64) == Some(0);
+    Ok(if all_removed { Outcome::Done } else { Outcome::GateNotMet })
 }
 
 /// The plan in words: units, bytes, and an estimate of the time from a few timed passes.
