@@ -1,0 +1,315 @@
+//! A scrub from start to finish: the result does not depend on interruptions, a finished folder stays as it is, and the
+//! report says what was done.
+
+#![allow(clippy::unwrap_used)] // in the helpers of tests too
+
+#[path = "cases/tiny.rs"]
+mod tiny;
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use scrubjay::data::tensors::TensorFile;
+use serde_json::{Value, json};
+use tiny::{FEATURES, Run, Tiny, samples, write_samples};
+
+const BASE: &str = "scrub --model @m.safetensors --data @train.safetensors --perturbations 100 --if-empty cheap \
+                    --device cpu --threads 2";
+
+/// Thirty samples in three batches.
+const THREE: &str = "--forget 0-29 --batch 10";
+
+impl Tiny {
+    /// Scrubs into `out`; what it left is complete.
+    fn scrub(&self, options: &str, out: &str) -> Run {
+        let run = self.run(&format!("{BASE} {options} --out @{out}"));
+        assert!(run.code == 0 || run.code == 3, "{options}: {} {}", run.code, run.err);
+        for name in files(&self.at(out)).keys() {
+            assert!(!name.ends_with(".part"), "{name} was left");
+        }
+        run
+    }
+
+    fn report(&self, out: &str) -> Value {
+        serde_json::from_slice(&std::fs::read(self.at(out).join("report.json")).unwrap()).unwrap()
+    }
+
+    fn model(&self, out: &str) -> Vec<u8> {
+        std::fs::read(self.at(out).join("m.safetensors")).unwrap()
+    }
+}
+
+fn files(folder: &Path) -> BTreeMap<String, Vec<u8>> {
+    let entries = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    let file = |path: std::path::PathBuf| {
+        (path.file_name().unwrap().to_string_lossy().into_owned(), std::fs::read(path).unwrap())
+    };
+    entries.filter(|path| path.is_file()).map(file).collect()
+}
+
+/// The records but for their account, which has the seconds.
+fn records(folder: &Path) -> Vec<Value> {
+    let text = std::fs::read_to_string(folder.join("events.jsonl")).unwrap();
+    let record = |line: &str| {
+        let mut record: Value = serde_json::from_str(line).unwrap();
+        record.as_object_mut().unwrap().remove("account");
+        record
+    };
+    text.lines().map(record).collect()
+}
+
+/// The rows of all layers that differ between two models.
+fn changed_rows(before: &Path, after: &Path) -> Vec<(String, usize)> {
+    let (before, after) = (TensorFile::open(before).unwrap(), TensorFile::open(after).unwrap());
+    let mut changed = vec![];
+    for layer in ["fc1", "fc2"] {
+        let read = |file: &TensorFile, part: &str| file.f32(&format!("{layer}.{part}")).unwrap();
+        let rows = read(&before, "bias").len();
+        for row in 0..rows {
+            let differs = ["weight", "bias"].iter().any(|part| {
+                let (a, b) = (read(&before, part), read(&after, part));
+                let len = a.len() / rows;
+                a[row * len..(row + 1) * len] != b[row * len..(row + 1) * len]
+            });
+            if differs {
+                changed.push((layer.to_string(), row));
+            }
+        }
+    }
+    changed
+}
+
+fn chosen_rows(report: &Value) -> Vec<(String, usize)> {
+    let records = report["records"].as_array().unwrap().iter().filter(|record| record["removed"] == true);
+    let units = records.flat_map(|record| record["units"].as_array().unwrap());
+    let mut rows: Vec<_> =
+        units.map(|u| (u[0].as_str().unwrap().to_string(), u[1].as_u64().unwrap() as usize)).collect();
+    rows.sort();
+    rows.dedup();
+    rows
+}
+
+#[test]
+fn a_run_reports_every_batch_and_changes_nothing_but_the_chosen_units() {
+    let tiny = Tiny::new();
+    let run = tiny.scrub(THREE, "out");
+    let names: Vec<String> = files(&tiny.at("out")).into_keys().collect();
+    assert_eq!(names, ["events.jsonl", "m.safetensors", "report.json"]);
+    let report = tiny.report("out");
+    assert_eq!(report["request"]["samples"], json!((0..30).collect::<Vec<_>>()));
+    let records = report["records"].as_array().unwrap();
+    assert_eq!(records.len(), 3);
+    let mut removed = 0;
+    for (i, record) in records.iter().enumerate() {
+        assert_eq!(record["indices"], json!((10 * i..10 * i + 10).collect::<Vec<_>>()));
+        assert!(record["notes"].is_array());
+        assert!(record["account"]["seconds"].as_object().is_some_and(|laps| !laps.is_empty()), "{record}");
+        assert!(record.get("values").is_none());
+        removed += if record["removed"] == true { 10 } else { 0 };
+    }
+    assert!(removed > 0, "{}", run.out);
+    assert_eq!((&report["removed"], &report["not_removed"]), (&removed.into(), &(30 - removed).into()));
+    assert_eq!(run.code, if removed == 30 { 0 } else { 3 });
+    assert!(report["seconds"].as_f64().unwrap() > 0.0 && report["privacy"].is_null());
+    assert!(report["model"]["changed_values"].as_u64().unwrap() > 0);
+    assert_eq!(changed_rows(&tiny.at("m.safetensors"), &tiny.at("out/m.safetensors")), chosen_rows(&report));
+}
+
+#[test]
+fn the_model_is_the_same_whether_it_was_made_at_once_or_resumed() {
+    let tiny = Tiny::new();
+    let code = tiny.scrub(THREE, "whole").code;
+    let events = std::fs::read(tiny.at("whole/events.jsonl")).unwrap();
+    let ends: Vec<usize> = (0..events.len()).filter(|&i| events[i] == b'\n').map(|i| i + 1).collect();
+    assert_eq!(ends.len(), 4); // the header and three records
+    let cuts = [
+        ("first", ends[1]),
+        ("torn", (ends[1] + ends[2]) / 2),
+        ("unended", ends[2] - 1),
+        ("all", ends[3]),
+        ("header", ends[0]),
+        ("torn-header", ends[0] / 2),
+    ];
+    for (name, len) in cuts {
+        let out = tiny.at(name);
+        std::fs::create_dir(&out).unwrap();
+        std::fs::write(out.join("events.jsonl"), &events[..len]).unwrap();
+        std::fs::write(out.join("m.safetensors.part"), "what a crash left").unwrap();
+        assert_eq!(tiny.scrub(THREE, name).code, code, "{name}");
+        assert!(tiny.model(name) == tiny.model("whole"), "{name}");
+        assert_eq!(records(&out), records(&tiny.at("whole")), "{name}");
+        let (resumed, whole) = (tiny.report(name), tiny.report("whole"));
+        for key in ["identity", "removed", "request", "model", "options"] {
+            assert_eq!(resumed[key], whole[key], "{name}: {key}");
+        }
+        let kept = std::fs::read(out.join("events.jsonl")).unwrap();
+        let complete = *ends.iter().rfind(|&&end| end <= len).unwrap_or(&0);
+        assert!(kept.starts_with(&events[..complete]), "{name}: a finished record was made again");
+    }
+}
+
+#[test]
+fn threads_do_not_change_the_model() {
+    let tiny = Tiny::new();
+    tiny.scrub("--forget 0-9 --batch 10", "two");
+    let one = format!("{BASE} --forget 0-9 --batch 10 --out @one").replace("--threads 2", "--threads 1");
+    assert!([0, 3].contains(&tiny.run(&one).code));
+    assert!(tiny.model("one") == tiny.model("two"));
+}
+
+#[test]
+fn a_finished_folder_is_left_as_it_is() {
+    let tiny = Tiny::new();
+    let request = "--forget 0-9 --batch 10 --length one";
+    assert_eq!(tiny.scrub(request, "out").code, 0);
+    let before = files(&tiny.at("out"));
+    let again = tiny.scrub(request, "out");
+    assert_eq!(again.code, 0);
+    assert!(again.err.contains("already finished"), "{}", again.err);
+    assert_eq!(files(&tiny.at("out")), before);
+    let json = tiny.scrub(&format!("{request} --json"), "out");
+    assert_eq!(serde_json::from_str::<Value>(&json.out).unwrap(), tiny.report("out"));
+
+    for other in ["--forget 0-10 --batch 10 --length one", "--forget 0-9 --batch 10 --length one --seed 1"] {
+        let run = tiny.run(&format!("{BASE} {other} --out @out"));
+        assert_eq!(run.code, 2, "{}", run.err);
+        assert!(run.err.contains("choose another --out"), "{}", run.err);
+        assert_eq!(files(&tiny.at("out")), before);
+    }
+}
+
+#[test]
+fn a_folder_begun_with_other_options_is_refused_and_left_as_it_is() {
+    let tiny = Tiny::new();
+    tiny.scrub(THREE, "out");
+    std::fs::remove_file(tiny.at("out/report.json")).unwrap();
+    std::fs::remove_file(tiny.at("out/m.safetensors")).unwrap();
+    let before = files(&tiny.at("out"));
+    let (x, mut y) = samples();
+    y[100] = (y[100] + 1) % 3;
+    write_samples(&tiny.at("other.safetensors"), &x, &y);
+    for other in [
+        "--forget 0-29 --batch 15",
+        "--forget 0-28 --batch 10",
+        "--forget 0-29 --batch 10 --seed 4",
+        "--forget 0-29 --batch 10 --damping 0.5",
+        "--forget 0-29 --batch 10 --data @other.safetensors",
+    ] {
+        let base = if other.contains("--data") {
+            BASE.replace("--data @train.safetensors", "")
+        } else {
+            BASE.into()
+        };
+        let run = tiny.run(&format!("{base} {other} --out @out"));
+        assert_eq!(run.code, 2, "{other}: {}", run.err);
+        assert!(run.err.contains("choose another --out"), "{other}: {}", run.err);
+        assert_eq!(files(&tiny.at("out")), before, "{other}");
+    }
+    std::fs::write(tiny.at("out/events.jsonl"), "not a record\n").unwrap();
+    let run = tiny.run(&format!("{BASE} {THREE} --out @out"));
+    assert_eq!(run.code, 1, "{}", run.err);
+    assert!(run.err.contains("events.jsonl") && run.err.contains("line 1"), "{}", run.err);
+    assert_eq!(files(&tiny.at("out"))["events.jsonl"], b"not a record\n");
+}
+
+#[test]
+fn what_was_not_removed_keeps_its_exit_code_when_the_folder_is_finished() {
+    let tiny = Tiny::new();
+    let request = "--forget 0-9 --batch 10 --target-loss 1e30";
+    for _ in 0..2 {
+        let run = tiny.scrub(request, "out");
+        assert_eq!(run.code, 3, "{}", run.err);
+    }
+    let report = tiny.report("out");
+    assert_eq!((&report["removed"], &report["not_removed"]), (&0.into(), &10.into()));
+    assert!(report["records"][0]["notes"].to_string().contains("not removed"), "{report}");
+    assert_eq!(report["model"]["changed_values"], 0);
+    assert!(tiny.model("out") == std::fs::read(tiny.at("m.safetensors")).unwrap());
+}
+
+#[test]
+fn a_dry_run_writes_nothing() {
+    let tiny = Tiny::new();
+    let before = files(tiny.dir.path());
+    let run = tiny.run(&format!("{BASE} {THREE} --dry-run --out @out"));
+    assert_eq!(run.code, 0, "{}", run.err);
+    assert!(run.out.contains("30 in 3 batches") && run.out.contains("nothing was written"), "{}", run.out);
+    let json = tiny.run(&format!("{BASE} {THREE} --dry-run --json --out @out"));
+    let plan: Value = serde_json::from_str(&json.out).unwrap();
+    assert_eq!((&plan["samples"], &plan["batches"], &plan["units"]), (&30.into(), &3.into(), &19.into()));
+    assert!(!tiny.at("out").exists());
+    assert_eq!(files(tiny.dir.path()), before);
+}
+
+#[test]
+fn single_samples_take_the_literal_length_and_say_so() {
+    let tiny = Tiny::new();
+    tiny.scrub("--forget 3,5 --batch 1", "out");
+    let report = tiny.report("out");
+    let records = report["records"].as_array().unwrap();
+    assert_eq!(records.len(), 2);
+    for (record, index) in records.iter().zip([3, 5]) {
+        assert_eq!(record["indices"], json!([index]));
+        assert!(record["notes"].to_string().contains("formula's own length"), "{record}");
+        assert_eq!(record["account"]["length"]["scale"], 1.0, "{record}");
+    }
+}
+
+#[test]
+fn a_class_goes_at_once_and_is_no_longer_recognised() {
+    let tiny = Tiny::new();
+    let run = tiny.scrub("--forget class:1", "out");
+    let report = tiny.report("out");
+    let records = report["records"].as_array().unwrap();
+    let class: Vec<usize> = (0..tiny::N).filter(|i| i % tiny::CLASSES == 1).collect();
+    assert_eq!(records.len(), 1);
+    assert_eq!(records[0]["indices"], json!(class));
+    assert_eq!(run.code, 0, "{}", records[0]["notes"]);
+    let (before, after) = (&records[0]["account"]["before"], &records[0]["account"]["after"]);
+    let accuracy = |measures: &Value, set: &str| measures[set]["accuracy"].as_f64().unwrap();
+    assert!(accuracy(before, "forget") > 0.7 && accuracy(after, "forget") < 0.1, "{before} {after}");
+    assert!(after["forget"]["loss"].as_f64().unwrap() > 3.0);
+}
+
+#[test]
+fn a_set_beside_the_data_is_removed_as_the_same_samples_among_them_are() {
+    let tiny = Tiny::new();
+    let (x, y) = samples();
+    let cut = 190;
+    write_samples(&tiny.at("rest.safetensors"), &x[..cut * FEATURES], &y[..cut]);
+    write_samples(&tiny.at("gone.safetensors"), &x[cut * FEATURES..], &y[cut..]);
+    tiny.scrub("--forget 190-199", "among");
+    let base = BASE.replace("@train.safetensors", "@rest.safetensors");
+    let run = tiny.run(&format!("{base} --forget-data @gone.safetensors --out @beside"));
+    assert!([0, 3].contains(&run.code), "{}", run.err);
+    assert!(tiny.model("among") == tiny.model("beside"));
+    assert_eq!(tiny.report("beside")["request"]["n"], 200);
+}
+
+#[test]
+fn a_certificate_adds_noise_outside_the_block_and_is_reported() {
+    let tiny = Tiny::new();
+    let request = "--forget 0-19 --batch 10 --length one --max-units 3";
+    assert_eq!(tiny.scrub(request, "plain").code, 0);
+    let run = tiny.scrub(&format!("{request} --epsilon 0.5 --delta 0.01"), "noisy");
+    assert_eq!(run.code, 0, "{}", run.out);
+    let report = tiny.report("noisy");
+    let privacy = &report["privacy"];
+    assert_eq!((&privacy["epsilon_spent"], &privacy["delta_spent"]), (&1.0.into(), &0.02.into()));
+    assert!(privacy["holds"].as_str().unwrap().contains("strongly convex"));
+    assert!(report["records"][0]["account"]["certificate"].is_object());
+    let changed = changed_rows(&tiny.at("m.safetensors"), &tiny.at("noisy/m.safetensors"));
+    assert_eq!(changed.len(), 19, "every unit has the step or the noise");
+    assert!(chosen_rows(&report).len() < 19);
+    let plain = changed_rows(&tiny.at("m.safetensors"), &tiny.at("plain/m.safetensors"));
+    assert_eq!(plain, chosen_rows(&tiny.report("plain")));
+
+    let events = std::fs::read_to_string(tiny.at("noisy/events.jsonl")).unwrap();
+    let two: Vec<&str> = events.split_inclusive('\n').take(2).collect();
+    std::fs::create_dir(tiny.at("resumed")).unwrap();
+    std::fs::write(tiny.at("resumed/events.jsonl"), two.concat()).unwrap();
+    tiny.scrub(&format!("{request} --epsilon 0.5 --delta 0.01"), "resumed");
+    assert!(tiny.model("resumed") == tiny.model("noisy"));
+    tiny.scrub(&format!("{request} --epsilon 0.5 --delta 0.01 --noise none"), "none");
+    assert!(tiny.model("none") == tiny.model("plain"));
+}
