@@ -1,0 +1,202 @@
+//! Tiny networks that between them have every operation, every epilogue and every order of the two.
+
+use scrubjay::Result;
+use scrubjay::data::Samples;
+use scrubjay::net::{Activation, Builder, Conv, Network, Role, Shape, Source, Window};
+
+/// A network of the table: its name, and what composes it in train form.
+pub struct Case {
+    /// What it is about.
+    pub name: &'static str,
+    compose: fn(&mut Weights) -> Result<Network>,
+}
+
+/// The table.
+pub const CASES: [Case; 8] = [
+    Case { name: "softmax", compose: softmax },
+    Case { name: "mlp", compose: mlp },
+    Case { name: "cnn", compose: cnn },
+    Case { name: "residual", compose: residual },
+    Case { name: "option_a", compose: option_a },
+    Case { name: "vit", compose: vit },
+    Case { name: "twice", compose: twice },
+    Case { name: "norms", compose: norms },
+];
+
+impl Case {
+    /// The network of a seed, in train form.
+    pub fn network(&self, seed: u64) -> Result<Network> {
+        (self.compose)(&mut Weights(Random(seed)))
+    }
+}
+
+/// Numbers by a 64-bit linear congruential generator (Knuth's constants).
+pub struct Random(pub u64);
+
+impl Random {
+    /// Between −1 and 1.
+    pub fn next(&mut self) -> f64 {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 11) as f64 / (1u64 << 52) as f64 - 1.0
+    }
+
+    /// `n` inputs for a network.
+    pub fn samples(&mut self, net: &Network, n: usize) -> Samples {
+        let x = (0..n * net.input().len()).map(|_| self.next() as f32 * 1.5).collect();
+        let y = (0..n).map(|_| ((self.next() + 1.0) / 2.0 * net.classes() as f64) as u32).collect();
+        Samples { shape: net.input(), x, y }
+    }
+}
+
+/// Every tensor there could be, of random numbers; only `plain` layers lack a bias.
+pub struct Weights(Random);
+
+impl Source for Weights {
+    fn tensor(&mut self, _: &str, shape: &[usize], role: Role) -> Result<Vec<f32>> {
+        let mut number = || match role {
+            Role::Weight(fan_in) => self.0.next() * (4.0 / fan_in as f64).sqrt(),
+            Role::One => 1.0 + 0.4 * self.0.next(),
+            _ => 0.4 * self.0.next(),
+        };
+        Ok((0..shape.iter().product()).map(|_| number() as f32).collect())
+    }
+
+    fn shape(&self, name: &str) -> Option<&[usize]> {
+        (!name.starts_with("plain")).then_some(&[])
+    }
+}
+
+fn softmax(w: &mut Weights) -> Result<Network> {
+    let (mut b, x) = Builder::new(w, Shape::new(2, 2, 3));
+    let x = b.flatten(x);
+    let x = b.linear(x, "fc", 4)?;
+    b.finish(x)
+}
+
+fn mlp(w: &mut Weights) -> Result<Network> {
+    let (mut b, x) = Builder::new(w, Shape::new(3, 2, 2));
+    let x = b.flatten(x);
+    let x = b.linear(x, "fc1", 7)?;
+    let x = b.activation(x, Activation::Tanh);
+    let x = b.linear(x, "plain", 6)?;
+    let x = b.activation(x, Activation::Sigmoid);
+    let x = b.linear(x, "fc2", 5)?;
+    let x = b.activation(x, Activation::Softplus);
+    let x = b.linear(x, "fc3", 3)?;
+    b.finish(x)
+}
+
+/// Stride, padding, dilation, groups, depthwise, oblong filters, both pools with padding.
+fn cnn(w: &mut Weights) -> Result<Network> {
+    let (mut b, x) = Builder::new(w, Shape::new(11, 9, 2));
+    let x = b.conv(x, "conv1", 4, Conv::square(3, 2, 1))?;
+    let x = b.batch_norm(x, "bn1")?;
+    let x = b.relu(x);
+    let x = b.max_pool(x, Window { size: 3, stride: 1, padding: 1 })?;
+    let x = b.conv(x, "plain", 6, Conv { groups: 2, dilation: 2, ..Conv::square(3, 1, 2) })?;
+    let x = b.activation(x, Activation::Gelu);
+    let x = b.conv(x, "depthwise", 6, Conv { groups: 6, ..Conv::square(3, 1, 1) })?;
+    let x = b.activation(x, Activation::Silu);
+    let oblong = Conv { kernel: (1, 3), padding: (0, 1), ..Conv::square(1, 1, 0) };
+    let x = b.conv(x, "oblong", 5, oblong)?;
+    let x = b.average_pool(x, Window { size: 2, stride: 2, padding: 1 })?;
+    let x = b.activation(x, Activation::Tanh);
+    let x = b.flatten(x);
+    let x = b.linear(x, "fc", 4)?;
+    b.finish(x)
+}
+
+fn residual(w: &mut Weights) -> Result<Network> {
+    let (mut b, x) = Builder::new(w, Shape::new(6, 6, 2));
+    let x = b.conv(x, "plain1", 4, Conv::square(3, 1, 1))?;
+    let x = b.batch_norm(x, "bn1")?;
+    let x = b.relu(x);
+    let y = b.conv(x, "plain2", 6, Conv::square(3, 2, 1))?;
+    let y = b.batch_norm(y, "bn2")?;
+    let y = b.relu(y);
+    let y = b.conv(y, "conv3", 6, Conv::square(1, 1, 0))?;
+    let y = b.batch_norm(y, "bn3")?;
+    let x = b.conv(x, "plain4", 6, Conv::square(1, 2, 0))?;
+    let x = b.batch_norm(x, "bn4")?;
+    let x = b.add(y, x)?;
+    let x = b.activation(x, Activation::Silu);
+    let x = b.global_pool(x);
+    let x = b.linear(x, "fc", 5)?;
+    b.finish(x)
+}
+
+fn option_a(w: &mut Weights) -> Result<Network> {
+    let (mut b, x) = Builder::new(w, Shape::new(7, 6, 2));
+    let x = b.conv(x, "conv1", 4, Conv::square(3, 1, 1))?;
+    let x = b.activation(x, Activation::Gelu);
+    let y = b.conv(x, "plain", 8, Conv::square(3, 2, 1))?;
+    let y = b.batch_norm(y, "bn")?;
+    let x = b.shortcut(x, 2, 8)?;
+    let x = b.add(x, y)?;
+    let x = b.relu(x);
+    let doubled = b.add(x, x)?;
+    let x = b.max_pool(doubled, Window { size: 2, stride: 2, padding: 0 })?;
+    let x = b.global_pool(x);
+    let x = b.linear(x, "fc", 4)?;
+    b.finish(x)
+}
+
+fn vit(w: &mut Weights) -> Result<Network> {
+    let (mut b, x) = Builder::new(w, Shape::new(4, 6, 2));
+    let x = b.conv(x, "patch", 8, Conv::square(2, 2, 0))?;
+    let x = b.tokens(x);
+    let x = b.class_token(x, "cls_token")?;
+    let x = b.positions(x, "pos_embed")?;
+    let y = b.layer_norm(x, "norm1", 1e-6)?;
+    let y = b.linear(y, "qkv", 24)?;
+    let y = b.attention(y, 2)?;
+    let y = b.linear(y, "proj", 8)?;
+    let x = b.add(x, y)?;
+    let y = b.layer_norm(x, "norm2", 1e-6)?;
+    let y = b.linear(y, "fc1", 10)?;
+    let y = b.activation(y, Activation::Gelu);
+    let y = b.linear(y, "fc2", 8)?;
+    let x = b.add(x, y)?;
+    let x = b.layer_norm(x, "norm", 1e-6)?;
+    let x = b.token(x, 0);
+    let x = b.linear(x, "head", 3)?;
+    b.finish(x)
+}
+
+/// Layers used twice, and an adaptive pool that shrinks and one that repeats.
+fn twice(w: &mut Weights) -> Result<Network> {
+    let (mut b, x) = Builder::new(w, Shape::new(5, 7, 3));
+    let x = b.conv(x, "conv", 3, Conv::square(3, 1, 1))?;
+    let x = b.activation(x, Activation::Softplus);
+    let x = b.conv(x, "conv", 3, Conv::square(3, 1, 1))?;
+    let x = b.adaptive_pool(x, 3, 2);
+    let x = b.activation(x, Activation::Sigmoid);
+    let y = b.global_pool(x);
+    let y = b.adaptive_pool(y, 2, 2);
+    let y = b.flatten(y);
+    let y = b.linear(y, "square", 12)?;
+    let y = b.activation(y, Activation::Tanh);
+    let y = b.linear(y, "fc1", 12)?;
+    let z = b.relu(y);
+    let z = b.linear(z, "fc1", 12)?;
+    let y = b.add(z, y)?;
+    let y = b.linear(y, "fc2", 4)?;
+    b.finish(y)
+}
+
+/// Norms that follow no layer, before and behind one, and a layer whose output two nodes read.
+fn norms(w: &mut Weights) -> Result<Network> {
+    let (mut b, x) = Builder::new(w, Shape::new(4, 4, 4));
+    let x = b.batch_norm(x, "bn0")?;
+    let x = b.activation(x, Activation::Tanh);
+    let x = b.conv(x, "conv", 6, Conv::square(3, 1, 0))?;
+    let y = b.batch_norm(x, "bn1")?;
+    let x = b.add(y, x)?;
+    let x = b.layer_norm(x, "ln", 1e-5)?;
+    let x = b.linear(x, "pointwise", 5)?;
+    let x = b.relu(x);
+    let x = b.batch_norm(x, "bn2")?;
+    let x = b.flatten(x);
+    let x = b.linear(x, "fc", 3)?;
+    b.finish(x)
+}

@@ -1,0 +1,506 @@
+//! The engine against the oracle on tiny networks of every operation, the oracle against closed forms and differences,
+//! and both against the recorded networks where SCRUBJAY_GOLDEN points at them.
+
+#[path = "cases/nets.rs"]
+mod cases;
+#[path = "reference/dual.rs"]
+mod dual;
+#[path = "reference/net.rs"]
+mod oracle;
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+
+use cases::{CASES, Case, Random};
+use dual::Number;
+use libtest_mimic::{Arguments, Failed, Trial};
+use oracle::{Matrix, Params, constants, product, run, slope};
+use scrubjay::block::Block;
+use scrubjay::checkpoint::Checkpoint;
+use scrubjay::curvature::{Curvature, Kind};
+use scrubjay::data::Samples;
+use scrubjay::data::tensors::{self, Tensor, TensorFile, Values};
+use scrubjay::device::Device;
+use scrubjay::net::{Network, Shape, UnitId};
+use scrubjay::observe::observe;
+use scrubjay::solve::{Limits, minres};
+use scrubjay::zoo;
+use serde_json::Value;
+
+type Outcome = Result<(), Failed>;
+
+const KINDS: [(Kind, Matrix); 3] =
+    [(Kind::Hessian, Matrix::Hessian), (Kind::Ggn, Matrix::Ggn), (Kind::Fisher, Matrix::Fisher)];
+
+/// Recorded networks, and the config of those whose tensors do not tell everything.
+const GOLDEN: [(&str, &str); 7] = [
+    ("logistic_regressor", ""),
+    ("logistic2nn", ""),
+    ("small_cnn", ""),
+    ("resnet18_w16_32", ""),
+    ("resnet50_w8_bottleneck", ""),
+    ("vgg11_bn_w8_32", ""),
+    ("vitmini_32", r#"{"architecture": "vit_mini", "num_classes": 5, "num_heads": 4}"#),
+];
+
+fn main() {
+    let mut trials = vec![];
+    for case in &CASES {
+        for seed in 0..3 {
+            let mut trial = |what: &str, test: fn(&Case, u64) -> Outcome| {
+                let name = format!("net/{}/{what},seed={seed}", case.name);
+                trials.push(Trial::test(name, move || test(case, seed)));
+            };
+            trial("oracle_gradient_is_the_slope_of_the_loss", differences_of_the_loss);
+            trial("oracle_product_is_the_slope_of_the_gradient", differences_of_the_gradient);
+            trial("freezing_keeps_the_function", freezing);
+            trial("forward", forward);
+            trial("gradient", gradient);
+            trial("products", products);
+            trial("symmetry_and_linearity", symmetry);
+            trial("threads_and_memory_leave_no_trace", threads);
+        }
+    }
+    trials.push(Trial::test("net/softmax/closed_form", closed_form));
+    let folder = std::env::var_os("SCRUBJAY_GOLDEN").map(|at| PathBuf::from(at).join("models"));
+    for (name, config) in GOLDEN {
+        match folder.clone() {
+            Some(folder) => {
+                let test = move || golden(&folder, name, config);
+                trials.push(Trial::test(format!("net/golden/{name}"), test));
+            }
+            None => {
+                let name = format!("net/golden/{name} (SCRUBJAY_GOLDEN is not set)");
+                trials.push(Trial::test(name, || Ok(())).with_ignored_flag(true));
+            }
+        }
+    }
+    libtest_mimic::run(&Arguments::from_args(), trials).exit();
+}
+
+/// ‖a − b‖ / ‖b‖.
+fn distance(a: &[f64], b: &[f64]) -> f64 {
+    assert_eq!(a.len(), b.len(), "lengths");
+    let norm = |v: &mut dyn Iterator<Item = f64>| v.map(|v| v * v).sum::<f64>().sqrt();
+    let size = norm(&mut b.iter().copied());
+    let off = norm(&mut a.iter().zip(b).map(|(a, b)| a - b));
+    if off == 0.0 { 0.0 } else { off / size }
+}
+
+fn within(what: &str, off: f64, bound: f64) -> Outcome {
+    // Written so that NaN fails.
+    if off <= bound { Ok(()) } else { Err(format!("{what}: off by {off:.3e}, allowed {bound:.3e}").into()) }
+}
+
+/// The tolerance rule: at most twice the error of a plain f32 loop, plus 8 ulps.
+fn close(what: &str, out: &[f64], plain: &[f64], reference: &[f64]) -> Outcome {
+    let bound = 2.0 * distance(plain, reference) + 8.0 * f64::from(f32::EPSILON);
+    within(what, distance(out, reference), bound)
+}
+
+fn wide(values: &[f32]) -> Vec<f64> {
+    values.iter().map(|&v| f64::from(v)).collect()
+}
+
+fn numbers<T: Number>(values: &[T]) -> Vec<f64> {
+    values.iter().map(|v| v.value()).collect()
+}
+
+/// The entries of a block, in its order.
+fn of_block<T: Number>(net: &Network, block: &Block, params: &Params<T>) -> Vec<f64> {
+    let mut out = vec![];
+    for &unit in block.units() {
+        let (layer, row) = net.units().locate(unit);
+        let layer = net.layer(layer);
+        let weight = &params[layer.weight.index()][row * layer.fan_in..(row + 1) * layer.fan_in];
+        out.extend(weight.iter().map(|v| v.value()));
+        out.extend(layer.bias.map(|bias| params[bias.index()][row].value()));
+    }
+    out
+}
+
+/// A vector of a block, zero elsewhere.
+fn to_params(net: &Network, block: &Block, v: &[f32]) -> Params<f64> {
+    let mut out: Params<f64> = net.params.iter().map(|p| vec![0.0; p.value.len()]).collect();
+    for (i, &unit) in block.units().iter().enumerate() {
+        let (layer, row) = net.units().locate(unit);
+        let (layer, mine) = (net.layer(layer), wide(&v[block.range(i)]));
+        let at = row * layer.fan_in;
+        out[layer.weight.index()][at..at + layer.fan_in].copy_from_slice(&mine[..layer.fan_in]);
+        if let Some(bias) = layer.bias {
+            out[bias.index()][row] = mine[layer.fan_in];
+        }
+    }
+    out
+}
+
+fn vector(random: &mut Random, p: usize) -> Vec<f32> {
+    (0..p).map(|_| random.next() as f32).collect()
+}
+
+/// Every unit; every third of them backwards; the last layer; the first unit alone.
+fn blocks(net: &Network) -> Result<Vec<Block>, Failed> {
+    let d = net.units().len() as u32;
+    let last = d - net.layers[net.layers.len() - 1].outputs as u32;
+    let some = [(0..d).collect::<Vec<_>>(), (0..d).rev().step_by(3).collect(), (last..d).collect(), vec![0]];
+    Ok(some
+        .iter()
+        .map(|units| Block::of(net, &units.iter().map(|&unit| UnitId(unit)).collect::<Vec<_>>()))
+        .collect::<scrubjay::Result<Vec<_>>>()?)
+}
+
+fn frozen(case: &Case, seed: u64, n: usize) -> Result<(Network, Samples, Random), Failed> {
+    let net = case.network(seed)?.freeze();
+    let mut random = Random(seed ^ 0x5eed);
+    let samples = random.samples(&net, n);
+    Ok((net, samples, random))
+}
+
+// --- the oracle
+
+fn moved(net: &Network, direction: &Params<f64>, step: f64) -> Params<f64> {
+    let mut params = constants::<f64>(net);
+    params.iter_mut().flatten().zip(direction.iter().flatten()).for_each(|(p, d)| *p += step * d);
+    params
+}
+
+fn mean_loss(net: &Network, params: &Params<f64>, samples: &Samples) -> f64 {
+    let losses = run(net, params, &samples.x, &samples.y, &slope).losses;
+    losses.iter().sum::<f64>() / losses.len() as f64
+}
+
+/// A direction that moves everything that is trained, embeddings and norms included.
+fn any_direction(net: &Network, random: &mut Random) -> Params<f64> {
+    let direction = |p: &scrubjay::net::Param| {
+        p.value.iter().map(|_| if p.trained { random.next() } else { 0.0 }).collect::<Vec<f64>>()
+    };
+    net.params.iter().map(direction).collect()
+}
+
+const STEP: f64 = 1e-6;
+
+fn differences_of_the_loss(case: &Case, seed: u64) -> Outcome {
+    let net = case.network(seed)?;
+    let mut random = Random(seed + 7);
+    let samples = random.samples(&net, 3);
+    let direction = any_direction(&net, &mut random);
+    let along: f64 = {
+        let gradient = run(&net, &constants(&net), &samples.x, &samples.y, &slope).gradient;
+        gradient.iter().flatten().zip(direction.iter().flatten()).map(|(g, d)| g * d).sum()
+    };
+    let loss = |step: f64| mean_loss(&net, &moved(&net, &direction, step), &samples);
+    within("gradient", ((loss(STEP) - loss(-STEP)) / (2.0 * STEP) - along).abs(), 1e-8 * (1.0 + along.abs()))
+}
+
+fn differences_of_the_gradient(case: &Case, seed: u64) -> Outcome {
+    let net = case.network(seed)?;
+    let mut random = Random(seed + 7);
+    let samples = random.samples(&net, 3);
+    let direction = any_direction(&net, &mut random);
+    let hv = product::<f64>(&net, &direction, &samples.x, &samples.y, Matrix::Hessian);
+    let gradient =
+        |step| run(&net, &moved(&net, &direction, step), &samples.x, &samples.y, &slope).gradient.concat();
+    let (up, down) = (gradient(STEP), gradient(-STEP));
+    let slopes: Vec<f64> = up.iter().zip(&down).map(|(u, d)| (u - d) / (2.0 * STEP)).collect();
+    within("Hv", distance(&slopes, &hv.concat()), 1e-7)
+}
+
+/// The Hessian of softmax regression is the mean of (diag(p) − ppᵀ) ⊗ x̃x̃ᵀ, x̃ the input and a one.
+fn closed_form() -> Outcome {
+    let (net, samples, mut random) = frozen(&CASES[0], 5, 4)?;
+    let block = Block::all(&net)?;
+    let v = vector(&mut random, block.len());
+    let (classes, inner) = (net.classes(), net.input().len() + 1);
+    let mut expected = vec![0.0; block.len()];
+    for image in samples.x.chunks_exact(inner - 1) {
+        let x: Vec<f64> = wide(image).into_iter().chain([1.0]).collect();
+        let row = |values: &[f32], o: usize| -> f64 {
+            x.iter().zip(&values[o * inner..(o + 1) * inner]).map(|(x, &v)| x * f64::from(v)).sum()
+        };
+        let values = block.values(&net);
+        let exp: Vec<f64> = (0..classes).map(|o| row(&values, o).exp()).collect();
+        let p: Vec<f64> = exp.iter().map(|e| e / exp.iter().sum::<f64>()).collect();
+        let t: Vec<f64> = (0..classes).map(|o| row(&v, o)).collect();
+        let mean: f64 = p.iter().zip(&t).map(|(p, t)| p * t).sum();
+        for o in 0..classes {
+            for (i, x) in x.iter().enumerate() {
+                expected[o * inner + i] += p[o] * (t[o] - mean) * x / samples.y.len() as f64;
+            }
+        }
+    }
+    for matrix in [Matrix::Hessian, Matrix::Ggn] {
+        let hv = product::<f64>(&net, &to_params(&net, &block, &v), &samples.x, &samples.y, matrix);
+        within("Hv", distance(&of_block(&net, &block, &hv), &expected), 1e-12)?;
+    }
+    Ok(())
+}
+
+// --- the engine
+
+/// Freezing rounds scale and shift to f32, no more.
+fn freezing(case: &Case, seed: u64) -> Outcome {
+    let net = case.network(seed)?;
+    let samples = Random(seed).samples(&net, 3);
+    let outcome = |net: &Network| run(net, &constants::<f64>(net), &samples.x, &samples.y, &slope);
+    let (train, frozen) = (outcome(&net), outcome(&net.freeze()));
+    within("logits", distance(&frozen.logits, &train.logits), 1e-6)?;
+    within("activations", distance(&frozen.activations, &train.activations), 1e-6)
+}
+
+fn forward(case: &Case, seed: u64) -> Outcome {
+    let (net, samples, _) = frozen(case, seed, 5)?;
+    let trace = observe(&Device::cpu()?, &net, &samples)?;
+    let reference = run(&net, &constants::<f64>(&net), &samples.x, &samples.y, &slope);
+    let plain = run(&net, &constants::<f32>(&net), &samples.x, &samples.y, &slope);
+    close("logits", &wide(&trace.logits), &numbers(&plain.logits), &reference.logits)?;
+    close("losses", &wide(&trace.losses), &numbers(&plain.losses), &reference.losses)?;
+    close("activations", &wide(&trace.activations), &numbers(&plain.activations), &reference.activations)
+}
+
+fn gradient(case: &Case, seed: u64) -> Outcome {
+    let (net, samples, _) = frozen(case, seed, 5)?;
+    let device = Device::cpu()?;
+    let reference = run(&net, &constants::<f64>(&net), &samples.x, &samples.y, &slope).gradient;
+    let plain = run(&net, &constants::<f32>(&net), &samples.x, &samples.y, &slope).gradient;
+    for block in blocks(&net)? {
+        let expected = of_block(&net, &block, &reference);
+        let plain = of_block(&net, &block, &plain);
+        let what = format!("gradient of {} units", block.units().len());
+        close(&what, &block.gradient(&device, &net, &samples)?, &plain, &expected)?;
+    }
+    Ok(())
+}
+
+fn products(case: &Case, seed: u64) -> Outcome {
+    let (net, samples, mut random) = frozen(case, seed, 5)?;
+    let device = Device::cpu()?;
+    for block in blocks(&net)? {
+        let v = vector(&mut random, block.len());
+        let direction = to_params(&net, &block, &v);
+        for (kind, matrix) in KINDS {
+            let curvature = Curvature::new(&device, &net, &block, &samples, kind, usize::MAX)?;
+            let mut hv = vec![f64::NAN; block.len()];
+            curvature.apply(&mut hv, &v)?;
+            let reference = product::<f64>(&net, &direction, &samples.x, &samples.y, matrix);
+            let plain = product::<f32>(&net, &direction, &samples.x, &samples.y, matrix);
+            let what = format!("{kind:?} product of {} units", block.units().len());
+            let expected = of_block(&net, &block, &reference);
+            close(&what, &hv, &of_block(&net, &block, &plain), &expected)?;
+        }
+    }
+    Ok(())
+}
+
+/// u·Hv = v·Hu, and H(u + v) = Hu + Hv, to what f32 passes leave.
+fn symmetry(case: &Case, seed: u64) -> Outcome {
+    let (net, samples, mut random) = frozen(case, seed, 6)?;
+    let device = Device::cpu()?;
+    let block = &blocks(&net)?[1];
+    let (u, v) = (vector(&mut random, block.len()), vector(&mut random, block.len()));
+    let both: Vec<f32> = u.iter().zip(&v).map(|(u, v)| u + v).collect();
+    let dot = |a: &[f32], b: &[f64]| a.iter().zip(b).map(|(&a, b)| f64::from(a) * b).sum::<f64>();
+    for (kind, _) in KINDS {
+        let curvature = Curvature::new(&device, &net, block, &samples, kind, usize::MAX)?;
+        let product = |v: &[f32]| -> scrubjay::Result<Vec<f64>> {
+            let mut hv = vec![f64::NAN; v.len()];
+            curvature.apply(&mut hv, v)?;
+            Ok(hv)
+        };
+        let (hu, hv, sum) = (product(&u)?, product(&v)?, product(&both)?);
+        let size = |v: &[f64]| v.iter().map(|v| v * v).sum::<f64>().sqrt();
+        let scale = size(&wide(&u)) * size(&hv) + size(&wide(&v)) * size(&hu);
+        within("symmetry", (dot(&u, &hv) - dot(&v, &hu)).abs(), 1e-5 * scale)?;
+        let off: Vec<f64> = sum.iter().zip(&hu).zip(&hv).map(|((s, u), v)| s - u - v).collect();
+        within("linearity", size(&off), 1e-5 * (size(&hu) + size(&hv)))?;
+    }
+    Ok(())
+}
+
+fn threads(case: &Case, seed: u64) -> Outcome {
+    let (net, samples, mut random) = frozen(case, seed, 300)?;
+    let block = &blocks(&net)?[1];
+    let v = vector(&mut random, block.len());
+    let mut seen: Option<(Vec<u32>, Vec<u64>)> = None;
+    for (threads, memory) in [(1, usize::MAX), (2, usize::MAX), (1, 0), (3, 1 << 16)] {
+        let device = Device::on_cpu(threads, "a test")?;
+        let trace = observe(&device, &net, &samples)?;
+        let mut bits: Vec<u64> = vec![];
+        bits.extend(block.gradient(&device, &net, &samples)?.iter().map(|v| v.to_bits()));
+        for (kind, _) in KINDS {
+            let mut hv = vec![f64::NAN; block.len()];
+            Curvature::new(&device, &net, block, &samples, kind, memory)?.apply(&mut hv, &v)?;
+            bits.extend(hv.iter().map(|v| v.to_bits()));
+        }
+        let values = trace.logits.iter().chain(&trace.losses).chain(&trace.activations);
+        let now = (values.map(|v| v.to_bits()).collect(), bits);
+        if seen.get_or_insert_with(|| now.clone()) != &now {
+            return Err(format!("{threads} threads with {memory} bytes give other bits").into());
+        }
+    }
+    Ok(())
+}
+
+// --- recorded networks
+
+/// (c, h, w) to (h, w, c).
+fn channels_last(x: &[f32], shape: Shape) -> Vec<f32> {
+    let image = |image: &[f32]| {
+        let at = |i: usize| image[i % shape.c * shape.positions() + i / shape.c];
+        (0..shape.len()).map(at).collect::<Vec<_>>()
+    };
+    x.chunks_exact(shape.len()).flat_map(image).collect()
+}
+
+/// The recorded activations, uses averaged and in module order, `[n, d]`.
+fn recorded_activations(taps: &[f64], info: &Value, n: usize) -> Option<Vec<f64>> {
+    let uses = info["taps_exec"].as_array()?;
+    let mut columns: HashMap<&str, Vec<usize>> = HashMap::new();
+    let mut width = 0;
+    for tap in uses {
+        columns.entry(tap["layer"].as_str()?).or_default().push(width);
+        width += tap["channels"].as_u64()? as usize;
+    }
+    let mut out = vec![];
+    for row in taps.chunks_exact(width).take(n) {
+        for layer in info["layers_module_order"].as_array()? {
+            let first = columns.get(layer["layer"].as_str()?)?;
+            for channel in 0..layer["out"].as_u64()? as usize {
+                out.push(first.iter().map(|at| row[at + channel]).sum::<f64>() / first.len() as f64);
+            }
+        }
+    }
+    Some(out)
+}
+
+/// Reads the network through the registry, from a copy of its own tensors alone.
+fn network(file: &TensorFile, config: &str, shape: Shape) -> Result<Network, Failed> {
+    let folder = tempfile::tempdir()?;
+    let names: Vec<String> = file.names().into_iter().filter(|name| !name.starts_with("golden.")).collect();
+    let names: Vec<String> =
+        names.into_iter().filter(|name| !name.ends_with("num_batches_tracked")).collect();
+    let values = names.iter().map(|name| file.f32(name)).collect::<scrubjay::Result<Vec<_>>>()?;
+    let mut own = vec![];
+    for (name, values) in names.iter().zip(&values) {
+        own.push(Tensor { name, shape: file.shape(name)?.to_vec(), values: Values::F32(values) });
+    }
+    tensors::write(&folder.path().join("model.safetensors"), &own, HashMap::new())?;
+    if !config.is_empty() {
+        std::fs::write(folder.path().join("config.json"), config)?;
+    }
+    Ok(zoo::load(&Checkpoint::open(folder.path())?, None, Some(shape))?.network)
+}
+
+/// Oracle and engine against what PyTorch recorded in f64.
+fn golden(folder: &Path, name: &str, config: &str) -> Outcome {
+    let file = TensorFile::open(&folder.join(format!("{name}.safetensors")))?;
+    let info: Value = serde_json::from_slice(&std::fs::read(folder.join(format!("{name}.json")))?)?;
+    let sides = file.shape("golden.x")?.to_vec();
+    let shape = Shape::new(sides[2], sides[3], sides[1]);
+    let train = network(&file, config, shape)?;
+    let net = train.freeze();
+    let samples =
+        Samples { shape, x: channels_last(&file.f32("golden.x")?, shape), y: file.labels("golden.label")? };
+    let mut units = vec![];
+    for unit in info["selection"].as_array().ok_or("no selection")? {
+        let layer = net.layer_named(unit[0].as_str().ok_or("no layer")?)?;
+        units.push(net.units().find(layer, unit[1].as_u64().ok_or("no row")? as usize)?);
+    }
+    let block = Block::of(&net, &units)?;
+    let v = block.from_stored(&net, &file.f32("golden.v_P")?);
+    let recorded = |tensor: &str| file.f64(&format!("golden.{tensor}"));
+    // Block vectors are recorded in PyTorch's order; both sides are compared in it.
+    let stored = |values: &[f64]| -> Vec<f64> { in_stored_order(&net, &block, values) };
+    let taps = recorded_activations(&recorded("taps_channel_mean_exec_per_sample")?, &info, samples.y.len());
+    let taps = taps.ok_or("taps are not described")?;
+
+    // The oracle on the train form, which knows nothing of freezing.
+    let outcome = run(&train, &constants::<f64>(&train), &samples.x, &samples.y, &slope);
+    within("oracle logits", distance(&outcome.logits, &recorded("logits")?), 1e-9)?;
+    within("oracle losses", distance(&outcome.losses, &recorded("sample_losses")?), 1e-9)?;
+    within("oracle activations", distance(&outcome.activations, &taps), 1e-9)?;
+    let gradient = stored(&of_block(&train, &block, &outcome.gradient));
+    within("oracle gradient", distance(&gradient, &recorded("g_P")?), 1e-9)?;
+    for (i, param) in train.params.iter().enumerate().filter(|(_, param)| param.trained) {
+        let check = &info["grad_checks"][&param.name];
+        let (norm, dotcos) = (check["norm"].as_f64(), check["dotcos"].as_f64());
+        let (norm, dotcos) = norm.zip(dotcos).ok_or_else(|| format!("no check of {}", param.name))?;
+        let values = &outcome.gradient[i];
+        let size = values.iter().map(|v| v * v).sum::<f64>().sqrt();
+        let mut in_file = vec![0.0; values.len()];
+        (0..values.len()).for_each(|i| in_file[i] = values[param.order.kept(i)]);
+        let cosines: f64 = in_file.iter().enumerate().map(|(i, v)| v * (i as f64).cos()).sum();
+        // A bias before a norm that takes it off again has no gradient but rounding.
+        within(&format!("oracle gradient of {}", param.name), (size - norm).abs(), 1e-9 * norm + 1e-14)?;
+        within(&format!("oracle order of {}", param.name), (cosines - dotcos).abs(), 1e-8 * norm + 1e-13)?;
+    }
+    let direction = to_params(&train, &block, &v);
+    let hv = product::<f64>(&train, &direction, &samples.x, &samples.y, Matrix::Hessian);
+    within("oracle Hv", distance(&stored(&of_block(&train, &block, &hv)), &recorded("Hv_P")?), 1e-8)?;
+
+    // The engine, at most twice the recorded error of PyTorch's own f32 run, plus 8 ulps.
+    let device = Device::cpu()?;
+    let bound = |what: &str| -> Result<f64, Failed> {
+        let plain = info["f32_relerr"][what].as_f64().ok_or_else(|| format!("no f32 error of {what}"))?;
+        Ok(2.0 * plain + 8.0 * f64::from(f32::EPSILON))
+    };
+    let trace = observe(&device, &net, &samples)?;
+    within("logits", distance(&wide(&trace.logits), &recorded("logits")?), bound("logits")?)?;
+    within("losses", distance(&wide(&trace.losses), &recorded("sample_losses")?), bound("loss")?)?;
+    within("activations", distance(&wide(&trace.activations), &taps), bound("taps")?)?;
+    let curvature = Curvature::new(&device, &net, &block, &samples, Kind::Hessian, usize::MAX)?;
+    let mut hv = vec![f64::NAN; block.len()];
+    curvature.apply(&mut hv, &v)?;
+    within("gradient", distance(&stored(curvature.gradient()), &recorded("g_P")?), bound("grad")?)?;
+    within("Hv", distance(&stored(&hv), &recorded("Hv_P")?), bound("Hv_P")?)?;
+    if file.has("golden.pert.x") {
+        let x = file.f32("golden.pert.x")?;
+        let copies = x.len() / shape.len();
+        // All copies are of one input; which, its label says: the recorded losses decide.
+        let x = channels_last(&x, shape);
+        let losses = recorded("pert.losses")?;
+        let y = vec![samples.y[0]; copies];
+        let trace = observe(&device, &net, &Samples { shape, x, y })?;
+        within("perturbed losses", distance(&wide(&trace.losses), &losses), bound("loss")?.max(1e-6))?;
+        let acts = distance(&wide(&trace.activations), &recorded("pert.acts")?);
+        within("perturbed activations", acts, bound("taps")?)?;
+    }
+    if file.has("golden.H_P") {
+        for damping in [0.01, 1.0] {
+            solve(&curvature, &recorded("H_P")?, &recorded("g_P")?, &stored, damping)?;
+        }
+    }
+    Ok(())
+}
+
+/// A step is judged by its residual under the recorded matrix.
+fn solve(
+    curvature: &Curvature,
+    h: &[f64],
+    g: &[f64],
+    stored: &dyn Fn(&[f64]) -> Vec<f64>,
+    damping: f64,
+) -> Outcome {
+    let p = g.len();
+    let mut room = vec![0.0; p];
+    let limits = Limits { tolerance: 1e-5, products: 10 * p };
+    let mut product = |hv: &mut [f64], v: &[f64]| curvature.apply_wide(hv, v, &mut room);
+    let (step, _) = minres(&mut product, curvature.gradient(), damping, limits)?;
+    let step = stored(&step);
+    let row = |i: usize| h[i * p..(i + 1) * p].iter().zip(&step).map(|(h, s)| h * s).sum::<f64>();
+    let back: Vec<f64> = (0..p).map(|i| row(i) + damping * step[i]).collect();
+    within(&format!("residual of the step at damping {damping}"), distance(&back, g), 1e-4)
+}
+
+/// A block's vector in PyTorch's order.
+fn in_stored_order(net: &Network, block: &Block, values: &[f64]) -> Vec<f64> {
+    let mut out = values.to_vec();
+    for (i, &unit) in block.units().iter().enumerate() {
+        let (layer, _) = net.units().locate(unit);
+        let layer = net.layer(layer);
+        let (order, start) = (net.params[layer.weight.index()].order, block.range(i).start);
+        for j in 0..layer.fan_in {
+            out[start + j] = values[start + order.kept(j)];
+        }
+    }
+    out
+}

@@ -1,0 +1,487 @@
+//! The oracle of networks: one image at a time, plain loops, a forward and a backward pass and nothing else, generic over
+//! the number. At f64 it is the reference; at [`Dual`] its gradient carries the exact Hessian product, independently of
+//! the engine's tangent passes. Train form and frozen form alike; batch norm stands at its running statistics.
+
+use scrubjay::net::{Activation, Layer, Network, Node, Op, Shape, Window};
+
+use super::dual::{Dual, Number};
+
+/// The numbers of every parameter of a network, in the network's order.
+pub type Params<T> = Vec<Vec<T>>;
+
+/// What a network does with some inputs.
+pub struct Outcome<T> {
+    /// `[n]`.
+    pub losses: Vec<T>,
+    /// `[n, classes]`.
+    pub logits: Vec<T>,
+    /// `[n, d]`.
+    pub activations: Vec<T>,
+    /// The gradient of the mean loss, one vector per parameter.
+    pub gradient: Params<T>,
+}
+
+/// What goes back from the logits: the derivative of the loss, or another vector.
+pub type Back<'a, T> = &'a dyn Fn(&[T], usize) -> Vec<T>;
+
+/// The parameters as constants.
+pub fn constants<T: Number>(net: &Network) -> Params<T> {
+    net.params.iter().map(|p| p.value.iter().map(|&v| T::of(f64::from(v))).collect()).collect()
+}
+
+/// Runs forward and backward over images `x` `[n, h, w, c]` with labels `y`.
+pub fn run<T: Number>(net: &Network, params: &Params<T>, x: &[f32], y: &[u32], back: Back<T>) -> Outcome<T> {
+    let zeros = params.iter().map(|p| vec![T::of(0.0); p.len()]).collect();
+    let mut out = Outcome { losses: vec![], logits: vec![], activations: vec![], gradient: zeros };
+    for (image, &label) in x.chunks_exact(net.input().len()).zip(y) {
+        let values = forward(net, params, image);
+        let logits = &values[values.len() - 1].y;
+        out.losses.push(loss(logits, label as usize));
+        out.logits.extend_from_slice(logits);
+        out.activations.extend(activations(net, &values));
+        let scale = T::of(1.0 / y.len() as f64);
+        let seed = back(logits, label as usize).into_iter().map(|d| d * scale).collect();
+        backward(net, params, &values, seed, &mut out.gradient);
+    }
+    out
+}
+
+/// log1p(Σ_{j≠y} exp(z_j − z_y)), shifted by the largest logit where one exceeds z_y.
+pub fn loss<T: Number>(z: &[T], label: usize) -> T {
+    let top = (0..z.len()).fold(label, |top, j| if z[j].value() > z[top].value() { j } else { top });
+    let others = (0..z.len()).filter(|&j| j != top).fold(T::of(0.0), |sum, j| sum + (z[j] - z[top]).exp());
+    z[top] - z[label] + others.ln_1p()
+}
+
+fn softmax<T: Number>(z: &[T]) -> Vec<T> {
+    let top = z.iter().fold(f64::NEG_INFINITY, |top, z| top.max(z.value()));
+    let exp: Vec<T> = z.iter().map(|&z| (z - T::of(top)).exp()).collect();
+    let sum = exp.iter().fold(T::of(0.0), |sum, &e| sum + e);
+    exp.into_iter().map(|e| e / sum).collect()
+}
+
+/// The derivative of the loss by the logits, p − onehot.
+pub fn slope<T: Number>(z: &[T], label: usize) -> Vec<T> {
+    let mut p = softmax(z);
+    p[label] = p[label] - T::of(1.0);
+    p
+}
+
+/// Which matrix a product is of.
+#[derive(Clone, Copy, Debug)]
+pub enum Matrix {
+    /// The Hessian of the mean loss, by dual numbers through both passes.
+    Hessian,
+    /// The mean of Jᵀ(diag(p) − ppᵀ)J over samples.
+    Ggn,
+    /// The mean of g gᵀ over samples.
+    Fisher,
+}
+
+/// The product of a matrix with a direction, per parameter.
+pub fn product<T: Number>(
+    net: &Network,
+    direction: &Params<f64>,
+    x: &[f32],
+    y: &[u32],
+    matrix: Matrix,
+) -> Params<T> {
+    let pair = |(&v, &d): (&f32, &f64)| Dual { value: T::of(f64::from(v)), slope: T::of(d) };
+    let moved: Params<Dual<T>> =
+        (net.params.iter().zip(direction)).map(|(p, d)| p.value.iter().zip(d).map(pair).collect()).collect();
+    if matches!(matrix, Matrix::Hessian) {
+        let gradient = run(net, &moved, x, y, &slope).gradient;
+        return gradient.into_iter().map(|p| p.into_iter().map(|d| d.slope).collect()).collect();
+    }
+    let constants = constants::<T>(net);
+    let mut sum: Params<T> = constants.iter().map(|p| vec![T::of(0.0); p.len()]).collect();
+    let count = T::of(y.len() as f64);
+    for (image, &label) in x.chunks_exact(net.input().len()).zip(y) {
+        let z = forward(net, &moved, image).pop().map_or(vec![], |last| last.y);
+        let logits: Vec<T> = z.iter().map(|z| z.value).collect();
+        let middle = match matrix {
+            Matrix::Fisher => slope(&logits, label as usize),
+            _ => softmax(&logits),
+        };
+        let along = middle.iter().zip(&z).fold(T::of(0.0), |sum, (&m, z)| sum + m * z.slope);
+        let back: Vec<T> = match matrix {
+            Matrix::Fisher => middle.iter().map(|&m| m * along).collect(),
+            _ => middle.iter().zip(&z).map(|(&p, z)| p * (z.slope - along)).collect(),
+        };
+        let one = run(net, &constants, image, &[label], &|_, _| back.clone()).gradient;
+        for (sum, one) in sum.iter_mut().flatten().zip(one.iter().flatten()) {
+            *sum = *sum + *one / count;
+        }
+    }
+    sum
+}
+
+/// What a node gave: the layer's own output, what stood before the activation, and the result.
+struct Value<T> {
+    z: Vec<T>,
+    before: Vec<T>,
+    y: Vec<T>,
+}
+
+/// Mean over positions and uses, units in module order.
+fn activations<T: Number>(net: &Network, values: &[Value<T>]) -> Vec<T> {
+    let mut sums = vec![T::of(0.0); net.units().len()];
+    let mut counts = vec![0; sums.len()];
+    for (node, value) in net.nodes.iter().zip(values) {
+        let Some(layer) = node.op.layer() else { continue };
+        let first = net.units().of_layer(layer).start;
+        for (i, &z) in value.z.iter().enumerate() {
+            let unit = first + i % node.shape.c;
+            sums[unit] = sums[unit] + z;
+            counts[unit] += 1;
+        }
+    }
+    sums.into_iter().zip(counts).map(|(sum, count)| sum / T::of(f64::from(count))).collect()
+}
+
+/// Calls `visit(output, input, weight)` for every product in a layer's output.
+fn products(layer: &Layer, node: &Node, from: Shape, mut visit: impl FnMut(usize, usize, usize)) {
+    let to = node.shape;
+    let Op::Conv(_, conv, _) = &node.op else {
+        for i in 0..to.len() {
+            for j in 0..from.c {
+                visit(i, i / to.c * from.c + j, i % to.c * layer.fan_in + j);
+            }
+        }
+        return;
+    };
+    let inner = from.c / conv.groups;
+    for i in 0..to.len() {
+        let (o, column, row) = (i % to.c, i / to.c % to.w, i / to.c / to.w);
+        let group = o / (to.c / conv.groups);
+        for r in 0..conv.kernel.0 {
+            for s in 0..conv.kernel.1 {
+                let h = (row * conv.stride + r * conv.dilation).checked_sub(conv.padding.0);
+                let w = (column * conv.stride + s * conv.dilation).checked_sub(conv.padding.1);
+                let (Some(h), Some(w)) = (h.filter(|h| *h < from.h), w.filter(|w| *w < from.w)) else {
+                    continue;
+                };
+                for c in 0..inner {
+                    let weight = o * layer.fan_in + (r * conv.kernel.1 + s) * inner + c;
+                    visit(i, (h * from.w + w) * from.c + group * inner + c, weight);
+                }
+            }
+        }
+    }
+}
+
+/// The positions of a side that a pooling window reads.
+fn window(at: usize, size: usize, window: Window) -> std::ops::Range<usize> {
+    let start = at * window.stride;
+    start.saturating_sub(window.padding)..(start + window.size).saturating_sub(window.padding).min(size)
+}
+
+/// A node that is a linear map without parameters (at these values, for max pooling), as (output, input, weight).
+fn links<T: Number>(op: &Op, x: &[T], from: Shape, to: Shape) -> Option<Vec<(usize, usize, f64)>> {
+    let mut links = vec![];
+    for i in 0..to.len() {
+        let (c, column, row) = (i % to.c, i / to.c % to.w, i / to.c / to.w);
+        let at = |h: usize, w: usize| (h * from.w + w) * from.c + c;
+        let mut field = |rows: std::ops::Range<usize>, columns: std::ops::Range<usize>, weight: f64| {
+            for h in rows {
+                links.extend(columns.clone().map(|w| (i, at(h, w), weight)));
+            }
+        };
+        match *op {
+            Op::Reshape => links.push((i, i, 1.0)),
+            Op::Token(t) => links.push((i, t * from.c + c, 1.0)),
+            Op::ClassToken(_) if column > 0 => links.push((i, i - from.c, 1.0)),
+            Op::ClassToken(_) => {}
+            Op::Shortcut { stride } => {
+                let before = (to.c - from.c) / 2;
+                if (before..before + from.c).contains(&c) {
+                    links.push((i, (row * stride * from.w + column * stride) * from.c + c - before, 1.0));
+                }
+            }
+            Op::GlobalPool => field(0..from.h, 0..from.w, 1.0 / from.positions() as f64),
+            Op::AdaptivePool => {
+                let cell =
+                    |i: usize, size: usize, cells: usize| i * size / cells..((i + 1) * size).div_ceil(cells);
+                let (rows, columns) = (cell(row, from.h, to.h), cell(column, from.w, to.w));
+                let weight = 1.0 / (rows.len() * columns.len()) as f64;
+                field(rows, columns, weight);
+            }
+            Op::AveragePool(w) => {
+                field(window(row, from.h, w), window(column, from.w, w), 1.0 / (w.size * w.size) as f64);
+            }
+            Op::MaxPool(w) => {
+                let cells = window(row, from.h, w)
+                    .flat_map(|h| window(column, from.w, w).map(move |w| (h, w)))
+                    .map(|(h, w)| at(h, w));
+                let best = cells.reduce(|best, j| if x[j].value() > x[best].value() { j } else { best });
+                links.extend(best.map(|best| (i, best, 1.0)));
+            }
+            _ => return None,
+        }
+    }
+    Some(links)
+}
+
+fn sigmoid<T: Number>(a: T) -> T {
+    T::of(1.0) / (T::of(1.0) + (-a).exp())
+}
+
+/// f(a) and f'(a).
+fn activation<T: Number>(kind: Activation, a: T) -> (T, T) {
+    let one = T::of(1.0);
+    match kind {
+        Activation::Relu if a.value() > 0.0 => (a, one),
+        Activation::Relu => (T::of(0.0), T::of(0.0)),
+        Activation::Gelu => {
+            let below = T::of(0.5) * (one + (a * T::of(0.5f64.sqrt())).erf());
+            let density = (-(a * a) * T::of(0.5)).exp() * T::of(1.0 / std::f64::consts::TAU.sqrt());
+            (a * below, below + a * density)
+        }
+        Activation::Silu => {
+            let s = sigmoid(a);
+            (a * s, s + a * s * (one - s))
+        }
+        Activation::Sigmoid => {
+            let s = sigmoid(a);
+            (s, s * (one - s))
+        }
+        Activation::Tanh => {
+            let t = T::of(2.0) * sigmoid(a + a) - one;
+            (t, one - t * t)
+        }
+        Activation::Softplus if a.value() > 0.0 => (a + (-a).exp().ln_1p(), sigmoid(a)),
+        Activation::Softplus => (a.exp().ln_1p(), sigmoid(a)),
+    }
+}
+
+/// (x − mean) / √(var + eps) of one position, and 1 / √(var + eps).
+fn normalise<T: Number>(x: &[T], eps: f32) -> (Vec<T>, T) {
+    let count = T::of(x.len() as f64);
+    let mean = x.iter().fold(T::of(0.0), |sum, &x| sum + x) / count;
+    let var = x.iter().fold(T::of(0.0), |sum, &x| sum + (x - mean) * (x - mean)) / count;
+    let r = T::of(1.0) / (var + T::of(f64::from(eps))).sqrt();
+    (x.iter().map(|&x| (x - mean) * r).collect(), r)
+}
+
+/// The softmax weights of every head, `[heads][t][t]`; token `i`'s part (0 q, 1 k, 2 v) is `at(part, i, j)`.
+fn attention<T: Number>(x: &[T], shape: Shape, heads: usize) -> Vec<Vec<Vec<T>>> {
+    let (t, width) = (shape.positions(), shape.c / heads);
+    let scale = T::of(1.0 / (width as f64).sqrt());
+    let head = |head: usize| {
+        let q = |i: usize, j: usize| x[i * 3 * shape.c + head * width + j];
+        let k = |i: usize, j: usize| x[i * 3 * shape.c + shape.c + head * width + j];
+        let score = |i: usize, l: usize| (0..width).fold(T::of(0.0), |sum, j| sum + q(i, j) * k(l, j));
+        (0..t).map(|i| softmax(&(0..t).map(|l| score(i, l) * scale).collect::<Vec<_>>())).collect()
+    };
+    (0..heads).map(head).collect()
+}
+
+/// Scale and shift per channel of batch norm at its running statistics: γ/√(var + eps), and the mean taken off before.
+fn batch_norm<T: Number>(var: T, eps: f32) -> T {
+    T::of(1.0) / (var + T::of(f64::from(eps))).sqrt()
+}
+
+fn forward<T: Number>(net: &Network, params: &Params<T>, image: &[f32]) -> Vec<Value<T>> {
+    let mut values: Vec<Value<T>> = vec![];
+    for node in &net.nodes {
+        let x: &[T] = node.inputs.first().map_or(&[], |input| &values[input.index()].y);
+        let from = node.inputs.first().map_or(node.shape, |input| net.nodes[input.index()].shape);
+        let (to, c) = (node.shape, node.shape.c);
+        let (mut z, mut before) = (vec![], vec![]);
+        let y = match &node.op {
+            Op::Input => image.iter().map(|&x| T::of(f64::from(x))).collect(),
+            Op::Linear(layer, epilogue) | Op::Conv(layer, _, epilogue) => {
+                let layer = net.layer(*layer);
+                let weight = &params[layer.weight.index()];
+                z = vec![T::of(0.0); to.len()];
+                products(layer, node, from, |i, j, w| z[i] = z[i] + x[j] * weight[w]);
+                if let Some(bias) = layer.bias {
+                    z.iter_mut().enumerate().for_each(|(i, z)| *z = *z + params[bias.index()][i % c]);
+                }
+                before = z.clone();
+                if let Some(affine) = &epilogue.affine {
+                    for (i, y) in before.iter_mut().enumerate() {
+                        let (scale, shift) = (affine.scale[i % c], affine.shift[i % c]);
+                        *y = *y * T::of(f64::from(scale)) + T::of(f64::from(shift));
+                    }
+                }
+                if epilogue.residual {
+                    let other = &values[node.inputs[1].index()].y;
+                    before.iter_mut().zip(other).for_each(|(y, &x)| *y = *y + x);
+                }
+                match epilogue.activation {
+                    Some(kind) => before.iter().map(|&a| activation(kind, a).0).collect(),
+                    None => before.clone(),
+                }
+            }
+            Op::BatchNorm { gamma, beta, mean, var, eps } => {
+                let [gamma, beta, mean, var] = [gamma, beta, mean, var].map(|p| &params[p.index()]);
+                let at = |i: usize| (x[i] - mean[i % c]) * batch_norm(var[i % c], *eps);
+                (0..to.len()).map(|i| at(i) * gamma[i % c] + beta[i % c]).collect()
+            }
+            Op::Scale(affine) => {
+                let at = |i: usize, v: &[f32]| T::of(f64::from(v[i % c]));
+                (0..to.len()).map(|i| x[i] * at(i, &affine.scale) + at(i, &affine.shift)).collect()
+            }
+            Op::LayerNorm { gamma, beta, eps } => {
+                let hat: Vec<T> = x.chunks_exact(c).flat_map(|x| normalise(x, *eps).0).collect();
+                let (gamma, beta) = (&params[gamma.index()], &params[beta.index()]);
+                hat.iter().enumerate().map(|(i, &hat)| hat * gamma[i % c] + beta[i % c]).collect()
+            }
+            Op::Activation(kind) => x.iter().map(|&a| activation(*kind, a).0).collect(),
+            Op::Add => x.iter().zip(&values[node.inputs[1].index()].y).map(|(&a, &b)| a + b).collect(),
+            Op::Positions(table) => x.iter().zip(&params[table.index()]).map(|(&a, &b)| a + b).collect(),
+            Op::Attention { heads } => {
+                let (p, width) = (attention(x, to, *heads), c / heads);
+                let t = to.positions();
+                let at = |i: usize| {
+                    let (token, channel) = (i / c, i % c);
+                    let p = &p[channel / width][token];
+                    (0..t).fold(T::of(0.0), |sum, l| sum + p[l] * x[l * 3 * c + 2 * c + channel])
+                };
+                (0..to.len()).map(at).collect()
+            }
+            op => {
+                let mut y = vec![T::of(0.0); to.len()];
+                for (i, j, weight) in links(op, x, from, to).unwrap_or_default() {
+                    y[i] = y[i] + x[j] * T::of(weight);
+                }
+                if let Op::ClassToken(token) = op {
+                    y[..c].copy_from_slice(&params[token.index()]);
+                }
+                y
+            }
+        };
+        values.push(Value { z, before, y });
+    }
+    values
+}
+
+fn backward<T: Number>(
+    net: &Network,
+    params: &Params<T>,
+    values: &[Value<T>],
+    seed: Vec<T>,
+    gradient: &mut Params<T>,
+) {
+    let mut adjoint: Vec<Vec<T>> = values.iter().map(|v| vec![T::of(0.0); v.y.len()]).collect();
+    let last = adjoint.len() - 1;
+    adjoint[last] = seed;
+    for (at, node) in net.nodes.iter().enumerate().skip(1).rev() {
+        let mut d = std::mem::take(&mut adjoint[at]);
+        let first = node.inputs[0].index();
+        let (x, from) = (&values[first].y, net.nodes[first].shape);
+        let (to, c) = (node.shape, node.shape.c);
+        let mut dx = std::mem::take(&mut adjoint[first]);
+        let mut grow = |p: scrubjay::net::ParamId, i: usize, d: T| {
+            let g = &mut gradient[p.index()][i];
+            *g = *g + d;
+        };
+        match &node.op {
+            Op::Input => {}
+            Op::Linear(layer, epilogue) | Op::Conv(layer, _, epilogue) => {
+                if let Some(kind) = epilogue.activation {
+                    let before = &values[at].before;
+                    d.iter_mut().zip(before).for_each(|(d, &a)| *d = *d * activation(kind, a).1);
+                }
+                if epilogue.residual {
+                    let other = node.inputs[1].index();
+                    let into = if other == first { &mut dx } else { &mut adjoint[other] };
+                    into.iter_mut().zip(&d).for_each(|(into, &d)| *into = *into + d);
+                }
+                if let Some(affine) = &epilogue.affine {
+                    let scale = |i: usize| T::of(f64::from(affine.scale[i % c]));
+                    d.iter_mut().enumerate().for_each(|(i, d)| *d = *d * scale(i));
+                }
+                let layer = net.layer(*layer);
+                let weight = &params[layer.weight.index()];
+                products(layer, node, from, |i, j, w| {
+                    grow(layer.weight, w, d[i] * x[j]);
+                    dx[j] = dx[j] + d[i] * weight[w];
+                });
+                if let Some(bias) = layer.bias {
+                    d.iter().enumerate().for_each(|(i, &d)| grow(bias, i % c, d));
+                }
+            }
+            Op::BatchNorm { gamma, beta, mean, var, eps } => {
+                for (i, &d) in d.iter().enumerate() {
+                    let r = batch_norm(params[var.index()][i % c], *eps);
+                    grow(*gamma, i % c, d * (x[i] - params[mean.index()][i % c]) * r);
+                    grow(*beta, i % c, d);
+                    dx[i] = dx[i] + d * params[gamma.index()][i % c] * r;
+                }
+            }
+            Op::Scale(affine) => {
+                for (i, &d) in d.iter().enumerate() {
+                    dx[i] = dx[i] + d * T::of(f64::from(affine.scale[i % c]));
+                }
+            }
+            Op::LayerNorm { gamma, beta, eps } => {
+                for position in 0..to.positions() {
+                    let range = position * c..(position + 1) * c;
+                    let (hat, r) = normalise(&x[range.clone()], *eps);
+                    let d = &d[range];
+                    let inner: Vec<T> = (0..c).map(|i| d[i] * params[gamma.index()][i]).collect();
+                    let count = T::of(c as f64);
+                    let mean = inner.iter().fold(T::of(0.0), |sum, &v| sum + v) / count;
+                    let along = (0..c).fold(T::of(0.0), |sum, i| sum + inner[i] * hat[i]) / count;
+                    for i in 0..c {
+                        grow(*gamma, i, d[i] * hat[i]);
+                        grow(*beta, i, d[i]);
+                        let into = &mut dx[position * c + i];
+                        *into = *into + r * (inner[i] - mean - hat[i] * along);
+                    }
+                }
+            }
+            Op::Activation(kind) => {
+                for (i, &d) in d.iter().enumerate() {
+                    dx[i] = dx[i] + d * activation(*kind, x[i]).1;
+                }
+            }
+            Op::Add => {
+                let other = node.inputs[1].index();
+                dx.iter_mut().zip(&d).for_each(|(into, &d)| *into = *into + d);
+                let into = if other == first { &mut dx } else { &mut adjoint[other] };
+                into.iter_mut().zip(&d).for_each(|(into, &d)| *into = *into + d);
+            }
+            Op::Positions(table) => {
+                for (i, &d) in d.iter().enumerate() {
+                    grow(*table, i, d);
+                    dx[i] = dx[i] + d;
+                }
+            }
+            Op::Attention { heads } => {
+                let (t, width) = (to.positions(), c / heads);
+                let scale = T::of(1.0 / (width as f64).sqrt());
+                for (head, p) in attention(x, to, *heads).iter().enumerate() {
+                    let index = |part: usize, i: usize, j: usize| i * 3 * c + part * c + head * width + j;
+                    for i in 0..t {
+                        let d = |j: usize| d[i * c + head * width + j];
+                        let dp: Vec<T> = (0..t)
+                            .map(|l| (0..width).fold(T::of(0.0), |sum, j| sum + d(j) * x[index(2, l, j)]))
+                            .collect();
+                        let mean = (0..t).fold(T::of(0.0), |sum, l| sum + dp[l] * p[i][l]);
+                        for l in 0..t {
+                            let ds = p[i][l] * (dp[l] - mean) * scale;
+                            for j in 0..width {
+                                let (q, k, v) = (index(0, i, j), index(1, l, j), index(2, l, j));
+                                dx[q] = dx[q] + ds * x[k];
+                                dx[k] = dx[k] + ds * x[q];
+                                dx[v] = dx[v] + p[i][l] * d(j);
+                            }
+                        }
+                    }
+                }
+            }
+            op => {
+                for (i, j, weight) in links(op, x, from, to).unwrap_or_default() {
+                    dx[j] = dx[j] + d[i] * T::of(weight);
+                }
+                if let Op::ClassToken(token) = op {
+                    (0..c).for_each(|i| grow(*token, i, d[i]));
+                }
+            }
+        }
+        adjoint[first] = dx;
+    }
+}
