@@ -43,6 +43,9 @@ const GOLDEN: [(&str, &str); 7] = [
     ("vitmini_32", r#"{"architecture": "vit_mini", "num_classes": 5, "num_heads": 4}"#),
 ];
 
+/// Those of which `tests/data/nets` has a part.
+const STORED: [&str; 3] = ["small_cnn", "resnet50_w8_bottleneck", "vitmini_32"];
+
 fn main() {
     let mut trials = vec![];
     for case in &CASES {
@@ -62,9 +65,15 @@ fn main() {
         }
     }
     trials.push(Trial::test("net/softmax/closed_form", closed_form));
-    let folder = std::env::var_os("SCRUBJAY_GOLDEN").map(|at| PathBuf::from(at).join("models"));
+    let stored = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/nets");
+    let whole = std::env::var_os("SCRUBJAY_GOLDEN").map(|at| PathBuf::from(at).join("models"));
     for (name, config) in GOLDEN {
-        match folder.clone() {
+        if STORED.contains(&name) {
+            let folder = stored.clone();
+            let test = move || golden(&folder, name, config);
+            trials.push(Trial::test(format!("net/recorded/{name}"), test));
+        }
+        match whole.clone() {
             Some(folder) => {
                 let test = move || golden(&folder, name, config);
                 trials.push(Trial::test(format!("net/golden/{name}"), test));
@@ -455,7 +464,7 @@ fn golden(folder: &Path, name: &str, config: &str) -> Outcome {
     if file.has("golden.pert.x") {
         let x = file.f32("golden.pert.x")?;
         let copies = x.len() / shape.len();
-        // All copies are of one input; which, its label says: the recorded losses decide.
+        // All copies are of the first input.
         let x = channels_last(&x, shape);
         let losses = recorded("pert.losses")?;
         let y = vec![samples.y[0]; copies];
