@@ -2,7 +2,7 @@
 //!
 //! `foci` reads one trace: noisy copies of the request, every unit's activation, the loss. Averaged over a batch that
 //! trace is noise, so batches `vote`: FOCI runs on each of at most 40 samples alone, each unit collects the increments
-//! of cumulative T that it brought, and the best share of all units is taken, ties and the rest by the sum of their
+//! of cumulative T that it brought (weighted by 1 − p of the sample's label), and the best share of all units is taken, ties and the rest by the sum of their
 //! first-step T. T₁ is reported beside the level that permuted losses reach.
 
 use rayon::prelude::*;
@@ -12,7 +12,7 @@ use crate::codec::{Foci, FociOptions, Matrix, foci};
 use crate::data::Samples;
 use crate::device::Device;
 use crate::net::{LayerId, Network, UnitId};
-use crate::observe::{Trace, observe_copies};
+use crate::observe::{Trace, evaluate, observe_copies};
 use crate::ops::philox::{Stream, Use};
 use crate::perturb::Noise;
 use crate::{Error, Result};
@@ -180,7 +180,8 @@ fn one_trace(
     Ok(selection)
 }
 
-/// FOCI per sample; each unit collects the increments of cumulative T that it brought.
+/// FOCI per sample; each unit collects the increments of cumulative T that it brought, weighted by 1 − p of the
+/// sample's label: a sample that the model predicts surely has next to no gradient to remove.
 fn vote(
     device: &Device,
     net: &Network,
@@ -206,14 +207,16 @@ fn vote(
         .map(|trace| run(device, trace, Some(UNITS_PER_VOTER)))
         .collect::<Result<Vec<Foci>>>()?;
     let (mut votes, mut firsts) = (vec![0.0; d], vec![0.0; d]);
-    for ballot in &ballots {
+    let losses = evaluate(device, net, &samples.subset(&voters))?.losses;
+    for (ballot, loss) in ballots.iter().zip(losses) {
+        let weight = -f64::from(-loss).exp_m1();
         let mut before = 0.0;
         for (&unit, t) in ballot.order.iter().zip(&ballot.cumulative) {
             let t = t.unwrap_or(before);
-            votes[unit] += t - before;
+            votes[unit] += weight * (t - before);
             before = t;
         }
-        firsts.iter_mut().zip(&ballot.first_step).for_each(|(sum, t)| *sum += t);
+        firsts.iter_mut().zip(&ballot.first_step).for_each(|(sum, t)| *sum += weight * t);
     }
     let mut selection = best(&votes, &firsts, config.count(d));
     let tops: Vec<f64> =

@@ -175,8 +175,10 @@ pub fn unlearn(
     let mut scaled = None;
     for length in lengths(task, net, m, before.forget.loss, &mut notes)? {
         task.check_stop()?;
-        let gradient: Vec<f64> =
-            block.gradient(device, &moved, &request)?.iter().map(|g| g * m as f64).collect();
+        // Each sample's loss carries its part of the weight decay.
+        let gradient = block.gradient(device, &moved, &request)?;
+        let decayed = gradient.iter().zip(block.values(&moved)).map(|(g, w)| g + config.l2 * f64::from(w));
+        let gradient: Vec<f64> = decayed.map(|g| g * m as f64).collect();
         let curvature = Curvature::new(device, &moved, &block, &retained, kind, config.memory)?;
         clock.lap("curvature");
         if solvers.is_empty() {
@@ -380,7 +382,7 @@ fn lengths(task: &Task, net: &Network, m: usize, loss: f64, notes: &mut Vec<Stri
 }
 
 /// 1 − ‖g_res(w') − n/(n−m) ∇F(w)‖ / ‖Σ_U ∇f(w) / (n−m)‖ on the block (method §6), where ∇F(w) is put together from the
-/// retained samples' mean gradient and the forgotten samples' sum. All slices are `[p]`.
+/// retained samples' mean gradient and the forgotten samples' `sum`, which carries their weight decay. All slices are `[p]`.
 pub fn share_removed(
     start: &[f32],
     end: &[f32],
@@ -395,7 +397,7 @@ pub fn share_removed(
     let (mut left, mut all) = (0.0, 0.0);
     for i in 0..sum.len() {
         let forgotten = sum[i] / residual;
-        let whole = retained_before[i] + forgotten + n as f64 / residual * l2 * f64::from(start[i]);
+        let whole = retained_before[i] + forgotten + l2 * f64::from(start[i]);
         left += (retained_after[i] + l2 * f64::from(end[i]) - whole).powi(2);
         all += forgotten.powi(2);
     }
