@@ -1,6 +1,8 @@
 //! The demo, as a newcomer runs it: it forgets, the rest stays, and a random block of the same size at the same loss of
 //! the forgotten does more damage. The five-seed table is in docs/FORGETTING.md.
 
+#![allow(clippy::expect_used)] // helpers of tests
+
 use std::path::Path;
 use std::process::Command;
 

@@ -213,13 +213,14 @@ fn a_folder_begun_with_other_options_is_refused_and_left_as_it_is() {
 }
 
 #[test]
-fn what_was_not_removed_keeps_its_exit_code_when_the_folder_is_finished() {
+fn what_was_not_removed_exits_with_3_and_the_finished_folder_says_so_again() {
     let tiny = Tiny::new();
     let request = "--forget 0-9 --batch 10 --target-loss 1e30";
-    for _ in 0..2 {
-        let run = tiny.scrub(request, "out");
-        assert_eq!(run.code, 3, "{}", run.err);
-    }
+    let run = tiny.scrub(request, "out");
+    assert_eq!(run.code, 3, "{}", run.err);
+    let again = tiny.scrub(request, "out");
+    assert_eq!(again.code, 0, "{}", again.err);
+    assert!(again.err.contains("10 samples were not removed"), "{}", again.err);
     let report = tiny.report("out");
     assert_eq!((&report["removed"], &report["not_removed"]), (&0.into(), &10.into()));
     assert!(report["records"][0]["notes"].to_string().contains("not removed"), "{report}");
