@@ -2,7 +2,7 @@
 //!
 //! A unit's activation is its layer's own output, bias included, before batch norm, residual and nonlinearity,
 //! averaged over pixels or tokens and over the layer's uses. The loss is the cross-entropy at the true label by a
-//! formula that keeps the order of the smallest losses (MATH.md, loss).
+//! formula that keeps the order of the smallest losses (MATH.md, Eq. 5).
 
 use rayon::prelude::*;
 

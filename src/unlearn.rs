@@ -1,7 +1,7 @@
 //! The pipeline: a request in, new weights and an account out. Each stage is one file; this one is the paper.
 //!
 //! For each batch of a request: choose the units that carry it, take its gradient on their block, solve with the
-//! curvature of the retained data, step (MATH.md, block Newton step), and measure. With n samples left before the batch
+//! curvature of the retained data, step (MATH.md, Eq. 12), and measure. With n samples left before the batch
 //! and m in it:
 //!
 //!     w_P ← w_P + α (H_P + λI)⁻¹ Σ_U ∇_P f / (n − m)

@@ -22,7 +22,8 @@ fn a_unit_that_never_fires_is_observed_as_constant_and_has_no_t() {
     block.assign(&mut net, &vec![0.0; block.len()]); // a filter of zeros
     let device = Device::cpu().unwrap();
     let trace = observe(&device, &net, &samples).unwrap();
-    let column: Vec<f64> = (0..30).map(|i| f64::from(trace.activations[i * trace.d + unit.index()])).collect();
+    let column: Vec<f64> =
+        (0..30).map(|i| f64::from(trace.activations[i * trace.d + unit.index()])).collect();
     assert!(column.iter().all(|&a| a == 0.0), "{column:?}");
     let losses: Vec<f64> = trace.losses.iter().map(|&loss| f64::from(loss)).collect();
     let t = statistic(&losses, &Matrix::columns_f64(&column, 30, 1).unwrap(), &[0], &[], &Default::default());

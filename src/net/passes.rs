@@ -1,5 +1,5 @@
 //! The four passes of every node over one chunk of images: forward, backward (adjoint), tangent (derivative along v)
-//! and tangent backward (derivative along v of the adjoint, hence Hv; MATH.md, R-operator).
+//! and tangent backward (derivative along v of the adjoint, hence Hv; MATH.md, Eq. 7).
 //!
 //! An affine layer's passes are calls of the three bilinear primitives of [`crate::ops::conv`]:
 //! z = Wx + b; z' = Wx' + Vx; δx = Wᵀδ; δx' = Wᵀδ' + Vᵀδ; dW = δᵀx; dW' = δ'ᵀx + δᵀx'. Its epilogue

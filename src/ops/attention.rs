@@ -1,4 +1,4 @@
-//! Multi-head softmax attention over short sequences, its tangent and both adjoints (MATH.md, attention).
+//! Multi-head softmax attention over short sequences, its tangent and both adjoints (MATH.md, Eq. 9).
 //!
 //! Per image and head: S = QKᵀ/√width, P = softmax(S) by rows, O = PV. The input's channels are packed q, k, v, each
 //! `heads · width`; the output's are the heads side by side. `saved` holds P, `[n, heads, t, t]`. Adjoints add.

@@ -1,5 +1,5 @@
 //! Layer norm over the channels of each position: y = γ x̂ + β, x̂ = (x − μ) r, r = 1/√(var + eps); its tangent and both
-//! adjoints (MATH.md, layer norm). Moments are in f64; `saved` holds μ and r of each position. Adjoints add.
+//! adjoints (MATH.md, Eq. 8). Moments are in f64; `saved` holds μ and r of each position. Adjoints add.
 
 /// Mean of f over the channels.
 fn mean(c: usize, f: impl Fn(usize) -> f64) -> f64 {

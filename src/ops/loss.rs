@@ -1,4 +1,4 @@
-//! Softmax cross-entropy at the logits: value, gradient, and the two curvatures (MATH.md, loss).
+//! Softmax cross-entropy at the logits: value, gradient, and the two curvatures (MATH.md, Eq. 5).
 //!
 //! The loss is log1p(Σ_{j≠y} exp(z_j − z_y)), shifted by the largest logit where one exceeds z_y. logsumexp − z_y would
 //! be exactly 0, or tied, for about half the copies of a confidently classified image, and nothing could be selected.
