@@ -10,7 +10,7 @@ use rayon::prelude::*;
 use crate::data::Inputs;
 use crate::device::Device;
 use crate::net::passes::{Arena, Pass, RowValues};
-use crate::net::plan::{LANES, Plan, Purpose, Rows};
+use crate::net::plan::{Plan, Purpose, Rows};
 use crate::net::{LayerId, Network, UnitId};
 use crate::{Error, Result};
 
@@ -176,7 +176,7 @@ impl Block {
         let plan = Plan::new(net, self.rows.clone(), Purpose::Gradient, inputs.len());
         let pass = Pass { net, plan: &plan };
         let sums = device.scope(|| {
-            in_lanes(inputs.len(), plan.chunk, |lane| {
+            in_lanes(inputs.len(), &plan, |lane| {
                 let (mut arena, mut sink) = (Arena::new(&plan), RowValues::zeros(net, &plan.rows));
                 for chunk in lane {
                     let n = pass.fill(&mut arena, inputs, chunk)?;
@@ -185,7 +185,7 @@ impl Block {
                 Ok(sink)
             })
         })?;
-        Ok(self.mean(&sums, inputs.len()))
+        Ok(device.scope(|| self.mean(&sums, inputs.len())))
     }
 
     /// A vector of the block as rows of the layers.
@@ -201,20 +201,27 @@ impl Block {
         rows
     }
 
-    /// The sum of the lanes' rows, in lane order, over `n`.
+    /// The sum of the lanes' rows, in lane order, over `n`; in the pool it is called in.
     pub(crate) fn mean(&self, lanes: &[RowValues], n: usize) -> Vec<f64> {
         let mut sum = vec![0.0f64; self.len];
-        for rows in lanes {
-            for part in &self.parts {
-                let at = part.among * part.fan_in;
-                let weight = &rows.weight[part.layer.index()][at..at + part.fan_in];
-                sum[part.weight()].iter_mut().zip(weight).for_each(|(sum, &w)| *sum += f64::from(w));
+        let mut rest = sum.as_mut_slice();
+        let mut parts = vec![];
+        for part in &self.parts {
+            let (mine, others) = rest.split_at_mut(part.end() - part.start);
+            rest = others;
+            parts.push((part, mine));
+        }
+        parts.par_iter_mut().with_min_len(64).for_each(|(part, sum)| {
+            let (layer, at) = (part.layer.index(), part.among * part.fan_in);
+            for rows in lanes {
+                let weight = &rows.weight[layer][at..at + part.fan_in];
+                sum.iter_mut().zip(weight).for_each(|(sum, &w)| *sum += f64::from(w));
                 if part.bias {
-                    sum[part.end() - 1] += f64::from(rows.bias[part.layer.index()][part.among]);
+                    sum[part.fan_in] += f64::from(rows.bias[layer][part.among]);
                 }
             }
-        }
-        sum.iter_mut().for_each(|sum| *sum /= n as f64);
+            sum.iter_mut().for_each(|sum| *sum /= n as f64);
+        });
         sum
     }
 }
@@ -238,14 +245,13 @@ pub(crate) fn check(net: &Network, inputs: &dyn Inputs) -> Result<()> {
 /// per lane and then over lanes in order does not depend on the number of threads.
 pub(crate) fn in_lanes<R: Send>(
     n: usize,
-    chunk: usize,
+    plan: &Plan,
     work: impl Fn(Lane) -> Result<R> + Sync,
 ) -> Result<Vec<R>> {
-    let lanes = n.div_ceil(chunk).min(LANES);
-    (0..lanes)
-        .into_par_iter()
-        .map(|lane| work(Lane { next: lane * chunk, step: lanes * chunk, chunk, n }))
-        .collect()
+    let chunk = plan.chunk;
+    let lanes = n.div_ceil(chunk).min(plan.lanes);
+    let deal = |lane| Lane { next: lane * chunk, step: lanes * chunk, chunk, n };
+    (0..lanes).into_par_iter().map(|lane| work(deal(lane))).collect()
 }
 
 /// The chunks of one lane: ranges of images.

@@ -71,7 +71,7 @@ impl<'a> Curvature<'a> {
         let keep = memory / plan.kept_bytes().max(1);
         let pass = Pass { net, plan: &plan };
         let lanes = device.scope(|| {
-            in_lanes(inputs.len(), plan.chunk, |lane| {
+            in_lanes(inputs.len(), &plan, |lane| {
                 let (mut arena, mut sink) = (Arena::new(&plan), RowValues::zeros(net, &plan.rows));
                 let mut kept = vec![];
                 for chunk in lane {
@@ -90,7 +90,7 @@ impl<'a> Curvature<'a> {
         let (sums, kept): (Vec<_>, Vec<_>) = lanes.into_iter().unzip();
         let mut kept: Vec<(usize, Kept)> = kept.into_iter().flatten().collect();
         kept.sort_by_key(|(index, _)| *index);
-        let gradient = block.mean(&sums, inputs.len());
+        let gradient = device.scope(|| block.mean(&sums, inputs.len()));
         let kept = kept.into_iter().map(|(_, kept)| kept).collect();
         Ok(Curvature { device, net, block, inputs, kind, plan, gradient, kept, idle: Mutex::new(vec![]) })
     }
@@ -130,7 +130,7 @@ impl<'a> Curvature<'a> {
             Kind::Fisher => loss::fisher,
         };
         let sums = self.device.scope(|| {
-            in_lanes(self.inputs.len(), self.plan.chunk, |lane| {
+            in_lanes(self.inputs.len(), &self.plan, |lane| {
                 let mut arena = self.arena();
                 let mut sink = RowValues::zeros(self.net, &self.plan.rows);
                 for chunk in lane {
@@ -151,7 +151,7 @@ impl<'a> Curvature<'a> {
                 Ok(sink)
             })
         })?;
-        hv.copy_from_slice(&self.block.mean(&sums, self.inputs.len()));
+        hv.copy_from_slice(&self.device.scope(|| self.block.mean(&sums, self.inputs.len())));
         Ok(())
     }
 

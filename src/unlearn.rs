@@ -4,7 +4,9 @@
 //! curvature of the retained data, step (MATH.md, Eq. 12), and measure. With n samples left before the batch
 //! and m in it:
 //!
-//!     w_P ← w_P + α (H_P + λI)⁻¹ Σ_U ∇_P f / (n − m)
+//! ```text
+//! w_P ← w_P + α (H_P + λI)⁻¹ Σ_U ∇_P f / (n − m)
+//! ```
 //!
 //! where H_P is the curvature of the mean retained loss and α is 1, or calibrated on held-out data.
 

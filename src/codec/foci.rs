@@ -2,10 +2,12 @@
 //!
 //! The first step sorts each column. A later step, with S chosen, is one pass over the rows:
 //!
-//!     for each row i: the others j by ascending D_S[i, j]
-//!     for each block of WIDTH candidates side by side: for each row i:
-//!         for j in the list while D_S[i, j] ≤ the largest best of the block:
-//!             best = min(best, D_S[i, j] + (x_i − x_j)²), with the count and Σ min(R_i, R_j) of the ties
+//! ```text
+//! for each row i: the others j by ascending D_S[i, j]
+//! for each block of WIDTH candidates side by side: for each row i:
+//!     for j in the list while D_S[i, j] ≤ the largest best of the block:
+//!         best = min(best, D_S[i, j] + (x_i − x_j)²), with the count and Σ min(R_i, R_j) of the ties
+//! ```
 //!
 //! which is exact: no later j can come nearer. Only the head of a list is sorted; behind it are parts of twice the length
 //! of all before, each of which begins with its least. Where S leaves many rows identical (discrete data) the list holds groups

@@ -3,7 +3,7 @@
 //!
 //! For rows (X, Y, Z) with R_i = #{j : Y_j ≤ Y_i} and L_i = #{j : Y_j ≥ Y_i}, and a neighbour M(i) of row i,
 //! everything here is a function of one sum per set of columns, A = Σ_i min(R_i, R_M(i)) (MATH.md, Eq. 1-4):
-//! [`neighbours`] finds M for given columns, [`foci`] for all candidates of a greedy step at once.
+//! `neighbours` finds M for given columns, [`foci`] for all candidates of a greedy step at once.
 //!
 //! Distances are f64, squared differences summed column by column in the order given. Where several rows are equally
 //! near, min(R_i, R_M(i)) is its mean over all of them ([`Ties::Mean`]), so no result depends on the order of rows, on

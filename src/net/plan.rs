@@ -76,14 +76,18 @@ pub enum Step {
 /// The least work a chunk should hold, in floats of its largest node (1 MiB: it stays in a core's cache).
 const CHUNK_FLOATS: usize = 1 << 18;
 
-/// Sums over chunks run in this many lanes, whatever the number of threads, so that results do not depend on it.
-pub(crate) const LANES: usize = 16;
+/// Sums over chunks run in a fixed number of lanes, whatever the number of threads, so that results do not depend on
+/// it: in as many as keep their gradients within 128 MiB, from 4 to 16.
+const LANES: usize = 16;
+const LANE_FLOATS: usize = 1 << 25;
 
 /// See the file's opening.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Plan {
     /// Images per chunk.
     pub chunk: usize,
+    /// Lanes that sum over chunks.
+    pub lanes: usize,
     /// What it is for.
     pub purpose: Purpose,
     /// The selected rows of each layer.
@@ -199,7 +203,10 @@ impl Plan {
     pub fn new(net: &Network, rows: Vec<Rows>, purpose: Purpose, inputs: usize) -> Plan {
         let nodes = &net.nodes;
         let largest = nodes.iter().map(|node| node.shape.len()).max().unwrap_or(1);
-        let chunk = (CHUNK_FLOATS / largest).clamp(1, 64).min(inputs.div_ceil(LANES).max(1));
+        let selected =
+            net.layers.iter().zip(&rows).map(|(layer, rows)| rows.count(layer.outputs) * layer.unit_len());
+        let lanes = (LANE_FLOATS / selected.sum::<usize>().max(1)).clamp(4, LANES);
+        let chunk = (CHUNK_FLOATS / largest).clamp(1, 64).min(inputs.div_ceil(lanes).max(1));
         let selected = |node: usize| match nodes[node].op.layer() {
             Some(layer) => rows[layer.index()] != Rows::None,
             None => purpose == Purpose::Train && has_parameters(&nodes[node].op),
@@ -243,7 +250,7 @@ impl Plan {
         });
         let scratch =
             nodes.iter().filter(|node| node.op.layer().is_some()).map(|node| node.shape.len()).max();
-        Plan { chunk, purpose, rows, carries, last, y, t, g, h, scratch: chunk * scratch.unwrap_or(0) }
+        Plan { chunk, lanes, purpose, rows, carries, last, y, t, g, h, scratch: chunk * scratch.unwrap_or(0) }
     }
 
     /// The forward pass of a network.

@@ -1,7 +1,9 @@
 //! The CIFAR ResNets of He et al. (2016), depth 6n + 2: three stages of n blocks, the second and third halving the
 //! image; a shortcut across them has no parameters (option A).
 //!
-//!     conv1 bn1 | layer{1,2,3}.{i}.{conv1 bn1 conv2 bn2} | linear
+//! ```text
+//! conv1 bn1 | layer{1,2,3}.{i}.{conv1 bn1 conv2 bn2} | linear
+//! ```
 
 use serde_json::Value;
 

@@ -1,6 +1,8 @@
 //! The tiny MNIST transformer: 7×7 patches, one head, post-norm blocks, mean of the tokens.
 //!
-//!     patch_embed.proj pos_embed | encoder.{i}.{attn.in_proj attn.out_proj norm1 ffn.fc1 ffn.fc2 norm2} | norm classifier
+//! ```text
+//! patch_embed.proj pos_embed | encoder.{i}.{attn.in_proj attn.out_proj norm1 ffn.fc1 ffn.fc2 norm2} | norm classifier
+//! ```
 
 use serde_json::Value;
 

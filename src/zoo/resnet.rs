@@ -1,7 +1,9 @@
 //! ResNets as torchvision and timm name them (He et al. 2016, bottlenecks with the stride in the 3×3 filter), ResNeXt
 //! and wide ones included. A 7×7 stem has stride 2 and max pooling behind it; a 3×3 stem, as trained on CIFAR, neither.
 //!
-//!     conv1 bn1 | layer{1..4}.{i}.{conv1 bn1 conv2 bn2 [conv3 bn3] [downsample.0 downsample.1]} | fc
+//! ```text
+//! conv1 bn1 | layer{1..4}.{i}.{conv1 bn1 conv2 bn2 [conv3 bn3] [downsample.0 downsample.1]} | fc
+//! ```
 
 use serde_json::Value;
 

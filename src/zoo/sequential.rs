@@ -1,7 +1,9 @@
 //! Small networks without branches, described by `config.json`:
 //!
-//!     {"architecture": "sequential", "input_size": [3, 16, 16], "layers": [
-//!       {"conv": "conv1", "padding": 1}, {"batch_norm": "bn1"}, "relu", {"max_pool": 2}, "flatten", {"linear": "fc"}]}
+//! ```text
+//! {"architecture": "sequential", "input_size": [3, 16, 16], "layers": [
+//!   {"conv": "conv1", "padding": 1}, {"batch_norm": "bn1"}, "relu", {"max_pool": 2}, "flatten", {"linear": "fc"}]}
+//! ```
 //!
 //! A layer with tensors names them; its filter, widths and groups are read off them. `conv` takes `stride` (1),
 //! `padding` (0) and `dilation` (1); `max_pool` and `average_pool` take `stride` (the window) and `padding` (0);

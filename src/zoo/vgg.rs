@@ -2,7 +2,9 @@
 //! stands is read off the gaps between the numbers of `features`; the pooled image is brought to the side that the
 //! first linear layer reads.
 //!
-//!     features.{i} (convolution, batch norm) | classifier.{0,3,6}, or pre_logits.{fc1,fc2} head.fc
+//! ```text
+//! features.{i} (convolution, batch norm) | classifier.{0,3,6}, or pre_logits.{fc1,fc2} head.fc
+//! ```
 
 use serde_json::Value;
 

@@ -1,7 +1,9 @@
 //! Vision transformers as timm names them (Dosovitskiy et al. 2021): patches by a convolution, pre-norm blocks, eps 1e-6;
 //! the class token's features or, without one, the mean of all tokens go to the head.
 //!
-//!     patch_embed.proj [cls_token] pos_embed | blocks.{i}.{norm1 attn.qkv attn.proj norm2 mlp.fc1 mlp.fc2} | norm [fc_norm] head
+//! ```text
+//! patch_embed.proj [cls_token] pos_embed | blocks.{i}.{norm1 attn.qkv attn.proj norm2 mlp.fc1 mlp.fc2} | norm [fc_norm] head
+//! ```
 //!
 //! The number of heads is `num_heads` or `num_attention_heads` of the config (or of its `model_args`), else one per 64
 //! channels, as in every published ViT.

@@ -1,5 +1,5 @@
 //! The CUDA device: memory, launches, timing and recorded launches over one of two drivers, at the level of
-//! cuLaunchKernel. [`gpu`] is NVIDIA's, opened at run time; [`emu`] (feature `emu`) runs the same kernels on the CPU, so
+//! cuLaunchKernel. `gpu` is NVIDIA's, opened at run time; `emu` (feature `emu`) runs the same kernels on the CPU, so
 //! that everything above this line is what runs on a GPU.
 //!
 //! One stream, not the default one; work is in order on it. Kernels allocate nothing; only downloads wait.
