@@ -108,6 +108,11 @@ impl Checkpoint {
         self.file(name)?.shape(&self.stored_name(name)).ok()
     }
 
+    /// The names of the model files.
+    pub fn file_names(&self) -> impl Iterator<Item = &std::ffi::OsStr> {
+        self.files.iter().filter_map(|file| file.path().file_name())
+    }
+
     /// The bytes of all files, in order, for a hash.
     pub fn contents(&self) -> impl Iterator<Item = &[u8]> {
         self.files.iter().map(TensorFile::bytes)

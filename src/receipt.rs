@@ -43,7 +43,9 @@ pub struct Record {
     pub units: Vec<(String, usize)>,
     /// The account: selection, solver, length, measures before and after, seconds.
     pub account: Value,
-    /// The new values of the block (or, with noise outside it, of every unit), f32 little-endian in hexadecimal.
+    /// Whether `values` are every unit's, in unit order (noise went outside the block), and not the block's.
+    pub every_unit: bool,
+    /// The new values, f32 little-endian in hexadecimal.
     pub values: String,
 }
 
@@ -76,10 +78,7 @@ impl Record {
             .iter()
             .map(|(layer, row)| net.units().find(net.layer_named(layer)?, *row))
             .collect::<Result<Vec<UnitId>>>()?;
-        let mut block = Block::of(net, &chosen)?;
-        if values.len() != block.len() {
-            block = Block::all(net)?; // noise outside the block: every unit's values were kept
-        }
+        let block = if self.every_unit { Block::all(net)? } else { Block::of(net, &chosen)? };
         if values.len() != block.len() {
             return Err(misfit());
         }
@@ -109,6 +108,11 @@ impl Events {
             text[..whole].split(|&b| b == b'\n').filter(|line| !line.is_empty()).collect();
         let wrong =
             |i: usize, e: serde_json::Error| Error::record(&path, format!("line {}", i + 1), e.to_string());
+        let header = Header { version: VERSION, identity: identity.into() };
+        if lines.is_empty() && !serde_json::to_vec(&header).is_ok_and(|ours| ours.starts_with(&text)) {
+            let reason = "does not begin as a run of these inputs and options does; choose another --out, or remove it";
+            return Err(Error::Config(format!("{}: {reason}", path.display())));
+        }
         let mut records = vec![];
         if let Some((first, rest)) = lines.split_first() {
             let header: Header = serde_json::from_slice(first).map_err(|e| wrong(0, e))?;
@@ -133,7 +137,6 @@ impl Events {
             file.set_len(whole as u64).map_err(|e| io(&path, e))?;
         }
         if lines.is_empty() {
-            let header = Header { version: VERSION, identity: identity.into() };
             append(&mut file, &header).map_err(|e| io(&path, e))?;
         }
         Ok((Events { path, file }, records))
@@ -172,6 +175,7 @@ mod tests {
             removed: true,
             notes: vec![],
             units: vec![("fc".into(), 1)],
+            every_unit: false,
             account: Value::Null,
             values: to_hex(&[1.5, -0.0, f32::MIN_POSITIVE]),
         }

@@ -155,6 +155,7 @@ pub fn unlearn(
         notes: vec![],
         units: chosen.units.iter().map(|&unit| name(net, unit)).collect(),
         account: json!({}),
+        every_unit: false,
         values: String::new(),
     };
     if chosen.units.is_empty() {
@@ -175,7 +176,12 @@ pub fn unlearn(
     let (mut sum, mut retained_gradient) = (vec![], vec![]);
     let mut solvers = vec![];
     let mut scaled = None;
-    for length in lengths(task, net, m, before.forget.loss, &mut notes)? {
+    let lengths = lengths(task, net, m, before.forget.loss, &mut notes)?;
+    let target = match lengths.last() {
+        Some(Length::To(target)) => *target,
+        _ => f64::NAN,
+    };
+    for length in lengths {
         task.check_stop()?;
         // Each sample's loss carries its part of the weight decay.
         let gradient = block.gradient(device, &moved, &request)?;
@@ -187,6 +193,7 @@ pub fn unlearn(
             (sum, retained_gradient) = (gradient.clone(), curvature.gradient().to_vec());
         }
         let (mut step, solver) = solve(task, &curvature, &gradient, residual, convex)?;
+        note_solve(&solver, &mut notes);
         drop(curvature);
         if config.rule == Rule::Cr {
             step.iter_mut().for_each(|s| *s *= residual);
@@ -207,14 +214,16 @@ pub fn unlearn(
         let gradient = curvature.gradient().iter().zip(&values);
         let uphill: Vec<f64> = gradient.map(|(g, w)| -(g + config.l2 * f64::from(*w)) * residual).collect();
         let (step, solver) = solve(task, &curvature, &uphill, residual, convex)?;
+        note_solve(&solver, &mut notes);
         update(device, &mut moved, &block, &step, &request, Length::One)?;
         solvers.push(solver);
     }
     clock.lap("solve");
-    let certificate = match config.privacy {
+    let certificate = match config.privacy.filter(|_| config.noise != Where::None) {
         Some((epsilon, delta)) => {
-            let damping = solvers[0]["damping"].as_f64().unwrap_or(0.0) + config.l2;
-            let certificate = Certificate::new(epsilon, delta, damping, n, m)?;
+            let damping =
+                solvers.iter().filter_map(|solver| solver["damping"].as_f64()).fold(f64::INFINITY, f64::min);
+            let certificate = Certificate::new(epsilon, delta, damping + config.l2, n, m)?;
             certificate.add_noise(&mut moved, &block, config.noise, config.seed, batch as u32);
             Some(certificate)
         }
@@ -229,13 +238,15 @@ pub fn unlearn(
     let retained_after = block.gradient(device, &moved, &retained)?;
     let share = share_removed(&start, &end, &retained_gradient, &retained_after, &sum, n, m, config.l2);
     clock.lap("audit");
-    if !after.forget.loss.is_finite() {
+    let distance = start.iter().zip(&end).map(|(a, b)| f64::from(b - a).powi(2)).sum::<f64>().sqrt();
+    if !after.is_finite() {
         notes.push("not removed: the step leaves no finite loss".into());
+    } else if distance == 0.0 && certificate.is_none() {
+        notes.push("not removed: the step changes nothing".into());
     } else if !scaled.reached {
         notes.push(format!(
-            "not removed: the forgotten samples' loss reaches {:.3}, not the target {:.3}, at any length",
-            scaled.loss,
-            scaled.target.unwrap_or(f64::NAN)
+            "not removed: the forgotten samples' loss reaches {:.3} on its way to the target {target:.3}, and no length goes further",
+            scaled.loss
         ));
     } else if let (Some(was), Some(is)) = (before.validation, after.validation)
         && was.accuracy - is.accuracy > config.gate
@@ -248,7 +259,6 @@ pub fn unlearn(
     } else {
         record.removed = true;
     }
-    let distance = start.iter().zip(&end).map(|(a, b)| f64::from(b - a).powi(2)).sum::<f64>().sqrt();
     record.account = json!({
         "n": n,
         "m": m,
@@ -266,8 +276,8 @@ pub fn unlearn(
         "seconds": clock.seconds,
     });
     if record.removed {
-        let outside = certificate.is_some() && matches!(config.noise, Where::Outside | Where::All);
-        let kept = if outside { Block::all(&moved)? } else { block };
+        record.every_unit = certificate.is_some() && matches!(config.noise, Where::Outside | Where::All);
+        let kept = if record.every_unit { Block::all(&moved)? } else { block };
         record.values = to_hex(&kept.values(&moved));
         *net = moved;
     }
@@ -415,6 +425,13 @@ struct Measures {
 }
 
 impl Measures {
+    fn is_finite(&self) -> bool {
+        [Some(self.forget), Some(self.retain), self.validation]
+            .into_iter()
+            .flatten()
+            .all(|m| m.loss.is_finite())
+    }
+
     fn of(task: &Task, net: &Network, request: &dyn Inputs) -> Result<Measures> {
         let of = |inputs: &dyn Inputs| -> Result<Measure> {
             let scores = evaluate(task.device, net, inputs)?;
@@ -425,6 +442,24 @@ impl Measures {
             retain: of(&task.samples.subset(&task.retained))?,
             validation: task.validation.map(|samples| of(samples)).transpose()?,
         })
+    }
+}
+
+/// Says what a reader of the receipt should know of a solve.
+fn note_solve(solver: &Value, notes: &mut Vec<String>) {
+    let mut note = |text: String| {
+        if !notes.contains(&text) {
+            notes.push(text);
+        }
+    };
+    if solver["raised"].as_u64().is_some_and(|raised| raised > 0) {
+        note(format!(
+            "the curvature is negative along a direction: the damping was raised to {}",
+            solver["damping"]
+        ));
+    }
+    if solver["converged"] == false {
+        note("the solver spent its products before its tolerance was reached".into());
     }
 }
 

@@ -314,3 +314,49 @@ fn a_certificate_adds_noise_outside_the_block_and_is_reported() {
     tiny.scrub(&format!("{request} --epsilon 0.5 --delta 0.01 --noise none"), "none");
     assert!(tiny.model("none") == tiny.model("plain"));
 }
+
+#[test]
+fn noise_at_none_is_no_certificate() {
+    let tiny = Tiny::new();
+    let run =
+        tiny.scrub("--forget 0-9 --batch 10 --length one --epsilon 0.5 --delta 0.01 --noise none", "out");
+    assert_eq!(run.code, 0, "{}", run.out);
+    let report = tiny.report("out");
+    assert!(report["privacy"].is_null() && report["records"][0]["account"]["certificate"].is_null());
+}
+
+#[test]
+fn every_unit_with_noise_resumes_to_the_same_model() {
+    let tiny = Tiny::new();
+    let request = "--forget 0-19 --batch 10 --length one --selection gradient --max-units 19 --epsilon 0.5 --delta 0.01 --noise all";
+    assert_eq!(tiny.scrub(request, "whole").code, 0);
+    let events = std::fs::read_to_string(tiny.at("whole/events.jsonl")).unwrap();
+    let two: Vec<&str> = events.split_inclusive('\n').take(2).collect();
+    std::fs::create_dir(tiny.at("resumed")).unwrap();
+    std::fs::write(tiny.at("resumed/events.jsonl"), two.concat()).unwrap();
+    assert_eq!(tiny.scrub(request, "resumed").code, 0);
+    assert!(tiny.model("whole") == tiny.model("resumed"));
+}
+
+#[test]
+fn what_is_too_few_for_a_batch_of_its_own_joins_the_last_one() {
+    let tiny = Tiny::new();
+    tiny.scrub("--forget 0-32", "out"); // 25 and 8
+    let records = records(&tiny.at("out"));
+    assert_eq!(records.len(), 2, "the header and one batch");
+    assert_eq!(records[1]["indices"].as_array().unwrap().len(), 33);
+}
+
+#[test]
+fn files_that_no_run_began_are_left_as_they_are() {
+    let tiny = Tiny::new();
+    for (name, text) in [("m.safetensors", "somebody's"), ("events.jsonl", "{\"other\": 1}")] {
+        std::fs::create_dir_all(tiny.at("out")).unwrap();
+        let path = tiny.at("out").join(name);
+        std::fs::write(&path, text).unwrap();
+        let run = tiny.run(&format!("{BASE} --forget 0-9 --out @out"));
+        assert_eq!(run.code, 2, "{name}: {}", run.err);
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), text);
+        std::fs::remove_dir_all(tiny.at("out")).unwrap();
+    }
+}

@@ -201,6 +201,19 @@ struct Request {
     batch: usize,
 }
 
+impl Request {
+    /// The batches; what is left over joins the last one where it is too small to be calibrated by itself.
+    fn batches(&self) -> Vec<&[usize]> {
+        let mut batches: Vec<&[usize]> = self.forget.chunks(self.batch).collect();
+        let (whole, left) = (self.forget.len() / self.batch, self.forget.len() % self.batch);
+        if self.batch >= SMALLEST_BATCH && whole > 0 && (1..SMALLEST_BATCH).contains(&left) {
+            batches.truncate(whole - 1);
+            batches.push(&self.forget[(whole - 1) * self.batch..]);
+        }
+        batches
+    }
+}
+
 /// Carries out the request.
 pub fn run(args: &Args) -> anyhow::Result<Outcome> {
     let started = Instant::now();
@@ -235,8 +248,14 @@ pub fn run(args: &Args) -> anyhow::Result<Outcome> {
         return finished(args, &report_file, &identity);
     }
     std::fs::create_dir_all(&args.out).map_err(Error::io(&args.out))?;
+    for name in checkpoint.file_names() {
+        if args.out.join(name).exists() && !args.out.join("events.jsonl").exists() {
+            let reason = "is there already, and no run of scrub began it; choose another --out";
+            return Err(Error::Config(format!("{}: {reason}", args.out.join(name).display())).into());
+        }
+    }
     let (mut events, mut records) = Events::open(&args.out, &identity)?;
-    let batches: Vec<&[usize]> = request.forget.chunks(request.batch).collect();
+    let batches = request.batches();
 
     let mut net = model.network.clone();
     for record in &records {
@@ -263,6 +282,8 @@ pub fn run(args: &Args) -> anyhow::Result<Outcome> {
     bar.finish_and_clear();
 
     let patched = checkpoint.write_patched(&model.network, &net, &args.out)?;
+    let written =
+        patched.files.iter().map(|file| tensors::read(file)).collect::<scrubjay::Result<Vec<_>>>()?;
     let removed: usize = records.iter().filter(|r| r.removed).map(|r| r.indices.len()).sum();
     let accounts: Vec<Value> = records.iter().map(without_values).collect();
     let report = json!({
@@ -287,6 +308,7 @@ pub fn run(args: &Args) -> anyhow::Result<Outcome> {
             "changed_values": patched.changed,
             "updates_lost_in_stored_type": patched.vanished,
             "sha256_before": hash(checkpoint.contents().map(<[u8]>::to_vec)),
+            "sha256_after": hash(written.into_iter()),
         },
         "records": accounts,
         "seconds": started.elapsed().as_secs_f64(),
@@ -548,7 +570,7 @@ fn dry_run(args: &Args, task: &Task, request: &Request, net: &Network) -> anyhow
     let timed = Instant::now();
     evaluate(task.device, net, &request.samples.subset(&some))?;
     let pass = timed.elapsed().as_secs_f64() / some.len() as f64;
-    let batches = request.forget.len().div_ceil(request.batch);
+    let batches = request.batches().len();
     let solve = request.retained.len() as f64 * (5.0 + 4.0 * task.config.limits.products as f64);
     let observe = (voters * copies) as f64;
     let validation = request.validation.as_ref().map_or(0, Inputs::len) as f64;
@@ -630,13 +652,15 @@ fn options(args: &Args, config: &Config) -> Value {
 
 /// What was spent, in numbers and words.
 fn privacy(records: &[Record], config: &Config) -> Value {
-    let Some((epsilon, delta)) = config.privacy else { return Value::Null };
+    let Some((epsilon, delta)) = config.privacy.filter(|_| config.noise != Where::None) else {
+        return Value::Null;
+    };
     let removals = records.iter().filter(|record| record.removed).count() as f64;
     json!({
         "epsilon_spent": epsilon * removals,
         "delta_spent": delta * removals,
         "noise": config.noise,
-        "holds": "only where the loss is strongly convex with the damping and weight decay used, and the formula's constants (M = 0.25, L = 1) bound it; a neural network's is not",
+        "holds": "only where the loss is strongly convex with the damping and weight decay used, and the formula's constants (M = 0.25, L = 1) bound it, and for the formula's own length; a neural network's loss is not, and a calibrated step is outside it",
     })
 }
 
