@@ -360,3 +360,60 @@ fn files_that_no_run_began_are_left_as_they_are() {
         std::fs::remove_dir_all(tiny.at("out")).unwrap();
     }
 }
+
+/// The command of a scrub, to be started by the test itself.
+fn command(tiny: &Tiny, options: &str, out: &str) -> std::process::Command {
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_scrubjay"));
+    for word in
+        format!("{} {options} --out @{out}", BASE.replace("--perturbations 100", "")).split_whitespace()
+    {
+        match word.strip_prefix('@') {
+            Some(name) => command.arg(tiny.at(name)),
+            None => command.arg(word),
+        };
+    }
+    command.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::piped());
+    command
+}
+
+#[test]
+fn an_interrupt_keeps_what_is_done_and_the_same_command_goes_on() {
+    let tiny = Tiny::new();
+    let request = "--forget 0-119 --batch 10 --perturbations 300 --length one";
+    let mut running = command(&tiny, request, "out").spawn().unwrap();
+    let events = tiny.at("out").join("events.jsonl");
+    while std::fs::read_to_string(&events).unwrap_or_default().lines().count() < 2 {
+        assert!(running.try_wait().unwrap().is_none(), "it ended before it was interrupted");
+        std::thread::sleep(std::time::Duration::from_millis(2));
+    }
+    let killed =
+        std::process::Command::new("kill").args(["-INT", &running.id().to_string()]).status().unwrap();
+    assert!(killed.success());
+    let ended = running.wait_with_output().unwrap();
+    let errors = String::from_utf8_lossy(&ended.stderr).into_owned();
+    assert_eq!(ended.status.code(), Some(1), "{errors}");
+    assert!(errors.contains("interrupted") && errors.contains("goes on from there"), "{errors}");
+    assert!(!tiny.at("out").join("m.safetensors").exists());
+
+    for out in ["out", "whole"] {
+        assert!(command(&tiny, request, out).status().unwrap().success());
+    }
+    assert!(tiny.model("out") == tiny.model("whole"));
+}
+
+#[test]
+fn a_file_system_that_takes_no_more_is_named_and_nothing_half_written_stays() {
+    let tiny = Tiny::new();
+    let scrub = command(&tiny, "--forget 0-9 --length one --max-units 1", "out");
+    // No file may grow beyond 1 KiB: the record fits, the model does not.
+    let script = r#"trap '' XFSZ; ulimit -f 2; exec "$0" "$@""#;
+    let mut shell = std::process::Command::new("sh");
+    shell.arg("-c").arg(script).arg(scrub.get_program()).args(scrub.get_args());
+    let run = shell.output().unwrap();
+    let errors = String::from_utf8_lossy(&run.stderr).into_owned();
+    assert_eq!(run.status.code(), Some(1), "{errors}");
+    assert!(errors.contains("out/") && !errors.contains("panicked"), "{errors}");
+    let left: Vec<String> = files(&tiny.at("out")).into_keys().collect();
+    assert!(left.iter().all(|name| name == "events.jsonl"), "{left:?}");
+    assert!(command(&tiny, "--forget 0-9 --length one --max-units 1", "out").status().unwrap().success());
+}
