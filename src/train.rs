@@ -77,6 +77,9 @@ pub fn train(
     if indices.is_empty() {
         return Err(Error::config("no samples to train on"));
     }
+    if !(0.0..1.0).contains(&config.momentum) || !(0.0..f32::INFINITY).contains(&config.weight_decay) {
+        return Err(Error::config("momentum is from 0 to below 1, weight decay a number of at least 0"));
+    }
     let batch = config.batch.min(indices.len());
     let mut pass = TrainPass::new(device, net, batch)?;
     let mut state = State::new(net);
@@ -103,6 +106,10 @@ pub fn train(
                 }
             };
             device.scope(|| state.step(net, pass.gradients(), rate, config));
+        }
+        if let Some(broken) = net.params.iter().find(|param| param.value.iter().any(|v| !v.is_finite())) {
+            let reason = "is no longer finite; a smaller rate may help";
+            return Err(Error::config(format!("tensor `{}` {reason} (epoch {epoch})", broken.name)));
         }
         let n = indices.len() as f64;
         if !each(net, Epoch { epoch, loss: loss / n, accuracy: correct as f64 / n })? {
@@ -202,6 +209,22 @@ mod tests {
             assert!(last.accuracy > 0.97, "{optimizer:?} {last:?}");
             assert_eq!(run(3).0, net);
         }
+    }
+
+    #[test]
+    fn options_and_weights_that_are_no_numbers_are_refused() {
+        let samples = halves(8);
+        let device = Device::cpu().unwrap();
+        let run = |config: &Config| {
+            let mut net = zoo::create("mlp:4", samples.shape, 2, 1).unwrap().network;
+            train(&device, &mut net, &samples, &[0, 1, 2], config, &mut |_, _| Ok(true))
+                .unwrap_err()
+                .to_string()
+        };
+        assert!(run(&Config { momentum: f32::NAN, ..config(Optimizer::Sgd) }).contains("momentum"));
+        assert!(run(&Config { weight_decay: -1.0, ..config(Optimizer::Sgd) }).contains("weight decay"));
+        let last = Config { epochs: 1, rate: f32::MAX, weight_decay: 1e9, ..config(Optimizer::Sgd) };
+        assert!(run(&last).contains("no longer finite"));
     }
 
     /// Random tensors under any name.

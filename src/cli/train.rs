@@ -144,6 +144,12 @@ pub fn run(args: &Args) -> anyhow::Result<Outcome> {
         },
         seed: args.seed,
     };
+    if let Some(model) = &args.model {
+        let folder = if model.is_dir() { model.as_path() } else { model.parent().unwrap_or(model) };
+        if folder.canonicalize().is_ok_and(|folder| args.out.canonicalize().is_ok_and(|out| out == folder)) {
+            return Err(Error::config("--out is the folder of --model, which would be overwritten").into());
+        }
+    }
     let device = args.device.open()?;
     std::fs::create_dir_all(&args.out).map_err(Error::io(&args.out))?;
     let started = Instant::now();

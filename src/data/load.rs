@@ -78,7 +78,16 @@ fn kind(path: &Path) -> Result<Kind> {
         if let Some(images) = called("train-images").first().or(called("t10k-images").first()) {
             return kind(images);
         }
-        let batches = [called("data_batch_"), called("train.bin")].concat();
+        let mut batches = [called("data_batch_"), called("train.bin")].concat();
+        batches.retain(|path| stem(path).trim_end_matches(".gz").ends_with(".bin"));
+        if let Some(twice) =
+            batches.iter().find(|path| path.with_extension("bin.gz").exists() && stem(path).ends_with(".bin"))
+        {
+            return Err(Error::data(
+                twice,
+                "is there packed too; one of the two must go, or each sample would count twice",
+            ));
+        }
         return match batches.is_empty() {
             false => Ok(Kind::Cifar(batches)),
             true => Err(Error::data(path, "is a directory that holds neither idx images nor CIFAR batches")),
@@ -175,6 +184,9 @@ fn from_idx(images: &Path, labels: &Path) -> Result<Stored> {
     let (count, y) = idx(labels, 1)?;
     if count[0] != sides[0] {
         return Err(Error::data(labels, format!("has {} labels for {} images", count[0], sides[0])));
+    }
+    if sides[0] > 0 && sides[1] * sides[2] == 0 {
+        return Err(Error::data(images, format!("has images of {} x {} pixels", sides[1], sides[2])));
     }
     let x = pixels.iter().map(|&pixel| f32::from(pixel) / 255.0).collect();
     Ok(Stored { shape: Shape::new(sides[1], sides[2], 1), x, y: y.into_iter().map(u32::from).collect() })
@@ -318,6 +330,16 @@ mod tests {
         std::fs::write(at("test.bin"), []).unwrap();
         assert!(error(&at("test.bin")).contains("no samples"));
         assert!(error(&at("absent.bin")).contains("absent.bin"));
+        std::fs::create_dir(at("twice")).unwrap();
+        for name in ["twice/data_batch_1.bin", "twice/data_batch_1.bin.md5"] {
+            std::fs::write(at(name), &record).unwrap();
+        }
+        assert_eq!(load(&at("twice"), &Normalise::default()).unwrap().y, [4]);
+        std::fs::write(at("twice/data_batch_1.bin.gz"), &record).unwrap();
+        assert!(error(&at("twice")).contains("twice"));
+        std::fs::write(at("flat-images-idx3"), idx_bytes(&[2, 0, 5], &[])).unwrap();
+        std::fs::write(at("flat-labels-idx1"), idx_bytes(&[2], &[0, 1])).unwrap();
+        assert!(error(&at("flat-images-idx3")).contains("0 x 5"));
         std::fs::create_dir(at("empty")).unwrap();
         assert!(error(&at("empty")).contains("directory"));
     }
