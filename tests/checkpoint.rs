@@ -5,13 +5,18 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
+use std::process::Command;
 
 use safetensors::Dtype;
 use safetensors::tensor::TensorView;
 use scrubjay::checkpoint::{Checkpoint, Patched, save};
+use scrubjay::data::Samples;
 use scrubjay::data::tensors::{self, Tensor, TensorFile, Values};
+use scrubjay::device::Device;
 use scrubjay::net::{Network, Shape};
+use scrubjay::observe::observe;
 use scrubjay::zoo;
+use serde_json::{Value, json};
 
 /// A perceptron of 4, 3 and 2: names, shapes and values that every type holds exactly.
 fn tiny() -> Vec<Named> {
@@ -357,4 +362,344 @@ fn files_that_are_no_models_are_refused_by_name() {
     let empty = dir.path().join("empty");
     std::fs::create_dir(&empty).unwrap();
     refused(&empty, &["neither model.safetensors nor"]);
+}
+
+// --- the same weights under the names of two libraries
+
+/// Numbers by a 64-bit linear congruential generator, from −1 to 1.
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> f32 {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 40) as f32 / (1u64 << 23) as f32 - 1.0
+    }
+
+    /// Values around `centre`.
+    fn tensor(&mut self, name: &str, shape: &[usize], centre: f32) -> Named {
+        let fan_in: usize = shape[1..].iter().product();
+        let size = if shape.len() > 1 { (3.0 / fan_in as f32).sqrt() } else { 0.3 };
+        let values = (0..shape.iter().product()).map(|_| centre + size * self.next()).collect();
+        (name.into(), shape.to_vec(), values)
+    }
+
+    /// Weight and bias.
+    fn layer(&mut self, all: &mut Vec<Named>, name: &str, shape: &[usize]) {
+        all.push(self.tensor(&format!("{name}.weight"), shape, 0.0));
+        all.push(self.tensor(&format!("{name}.bias"), &shape[..1], 0.0));
+    }
+
+    /// A norm of `c` channels; batch norm has running statistics and a counter.
+    fn norm(&mut self, all: &mut Vec<Named>, name: &str, c: usize, batch: bool) {
+        all.push(self.tensor(&format!("{name}.weight"), &[c], 1.0));
+        all.push(self.tensor(&format!("{name}.bias"), &[c], 0.0));
+        if batch {
+            all.push(self.tensor(&format!("{name}.running_mean"), &[c], 0.0));
+            all.push(self.tensor(&format!("{name}.running_var"), &[c], 1.0));
+        }
+    }
+}
+
+const DIM: usize = 12;
+
+/// timm's names: 4×4 patches of 8×8 images, two blocks of three heads, five classes.
+fn timm_vit(last: &str) -> Vec<Named> {
+    let (mut random, mut all) = (Random(7), vec![]);
+    random.layer(&mut all, "patch_embed.proj", &[DIM, 3, 4, 4]);
+    all.push(random.tensor("cls_token", &[1, 1, DIM], 0.0));
+    all.push(random.tensor("pos_embed", &[1, 5, DIM], 0.0));
+    for i in 0..2 {
+        random.norm(&mut all, &format!("blocks.{i}.norm1"), DIM, false);
+        random.layer(&mut all, &format!("blocks.{i}.attn.qkv"), &[3 * DIM, DIM]);
+        random.layer(&mut all, &format!("blocks.{i}.attn.proj"), &[DIM, DIM]);
+        random.norm(&mut all, &format!("blocks.{i}.norm2"), DIM, false);
+        random.layer(&mut all, &format!("blocks.{i}.mlp.fc1"), &[20, DIM]);
+        random.layer(&mut all, &format!("blocks.{i}.mlp.fc2"), &[DIM, 20]);
+    }
+    random.norm(&mut all, last, DIM, false);
+    random.layer(&mut all, "head", &[5, DIM]);
+    all
+}
+
+/// The same under `ViTForImageClassification`'s names: queries, keys and values apart.
+fn hugging_face_vit(timm: &[Named], root: &str) -> Vec<Named> {
+    let mut out = vec![];
+    for (name, shape, values) in timm {
+        let (module, end) = name.rsplit_once('.').unwrap_or((name, ""));
+        if module.ends_with("attn.qkv") {
+            let block = module.replace("blocks", &format!("{root}.encoder.layer")).replace(".attn.qkv", "");
+            let third = values.len() / 3;
+            for (i, part) in ["query", "key", "value"].iter().enumerate() {
+                let mut shape = shape.clone();
+                shape[0] /= 3;
+                let part_values = values[i * third..(i + 1) * third].to_vec();
+                out.push((format!("{block}.attention.attention.{part}.{end}"), shape, part_values));
+            }
+            continue;
+        }
+        let name = match name.as_str() {
+            "cls_token" => format!("{root}.embeddings.cls_token"),
+            "pos_embed" => format!("{root}.embeddings.position_embeddings"),
+            name => name
+                .replace("patch_embed.proj", &format!("{root}.embeddings.patch_embeddings.projection"))
+                .replace("blocks", &format!("{root}.encoder.layer"))
+                .replace("norm1", "layernorm_before")
+                .replace("norm2", "layernorm_after")
+                .replace("attn.proj", "attention.output.dense")
+                .replace("mlp.fc1", "intermediate.dense")
+                .replace("mlp.fc2", "output.dense")
+                .replace("head.", "classifier."),
+        };
+        let name = if name.starts_with("norm.") { format!("{root}.layer{name}") } else { name };
+        out.push((name, shape.clone(), values.clone()));
+    }
+    out
+}
+
+fn folder(dir: &Path, name: &str, all: &[Named], config: &Value) -> std::path::PathBuf {
+    let folder = dir.join(name);
+    std::fs::create_dir_all(&folder).unwrap();
+    write(&folder.join("model.safetensors"), all);
+    std::fs::write(folder.join("config.json"), config.to_string()).unwrap();
+    folder
+}
+
+/// What a model says of four random images of the size that it names.
+fn logits(model: &Path) -> (String, Vec<f32>) {
+    let model = zoo::load(&Checkpoint::open(model).unwrap(), None, None).unwrap();
+    let (net, mut random) = (model.network.freeze(), Random(3));
+    let x = (0..4 * net.input().len()).map(|_| random.next()).collect();
+    let samples = Samples { shape: net.input(), x, y: vec![0; 4] };
+    (model.family.into(), observe(&Device::cpu().unwrap(), &net, &samples).unwrap().logits)
+}
+
+/// The same to rounding, and not all equal.
+fn agree(a: &[f32], b: &[f32]) {
+    assert_eq!(a.len(), b.len());
+    for (a, b) in a.iter().zip(b) {
+        assert!((a - b).abs() <= 2e-6 * (1.0 + a.abs()), "{a} {b}");
+    }
+    assert!(a.iter().any(|v| (v - a[0]).abs() > 0.1), "{a:?}");
+}
+
+fn hugging_face_vit_config(eps: f64) -> Value {
+    json!({
+        "architectures": ["ViTForImageClassification"], "model_type": "vit", "num_attention_heads": 3,
+        "hidden_act": "gelu", "layer_norm_eps": eps, "image_size": 8, "patch_size": 4, "num_channels": 3,
+        "id2label": {"0": "a", "1": "b", "2": "c", "3": "d", "4": "e"},
+    })
+}
+
+#[test]
+fn a_vision_transformer_is_the_same_function_under_the_names_of_timm_and_of_hugging_face() {
+    let dir = tempfile::tempdir().unwrap();
+    let timm = timm_vit("norm");
+    let config = json!({"architecture": "vit_tiny_patch4", "num_classes": 5, "model_args": {"num_heads": 3}});
+    let (family, expected) = logits(&folder(dir.path(), "timm", &timm, &config));
+    assert_eq!(family, "vit");
+    for root in ["vit", "deit"] {
+        let named = hugging_face_vit(&timm, root);
+        let found = logits(&folder(dir.path(), root, &named, &hugging_face_vit_config(1e-6)));
+        assert_eq!(found.0, "vit");
+        agree(&found.1, &expected);
+    }
+    // What the config says counts, and what it cannot be is said.
+    let named = hugging_face_vit(&timm, "vit");
+    let config = hugging_face_vit_config(1e-6);
+    let with = |key: &str, value: Value| {
+        let mut config = config.clone();
+        config[key] = value;
+        folder(dir.path(), "other", &named, &config)
+    };
+    for (key, value) in [
+        ("layer_norm_eps", json!(0.1)),
+        ("hidden_act", json!("relu")),
+        ("num_attention_heads", json!(4)),
+        ("layer_norm_eps", Value::Null), // 1e-12
+    ] {
+        let off = logits(&with(key, value.clone())).1.iter().zip(&expected).any(|(a, b)| a != b);
+        assert!(off, "{key} {value}");
+    }
+    refused(&with("hidden_act", json!("gelu_new")), &["gelu_new", "gelu, silu"]);
+    refused(&with("id2label", json!({"0": "a", "1": "b"})), &["2 classes", "have 5"]);
+    refused(&with("num_attention_heads", json!(5)), &["5 attention heads", "12 channels"]);
+
+    // A distillation token stands behind the class token.
+    let distilled: Vec<Named> = hugging_face_vit(&timm, "deit")
+        .into_iter()
+        .map(|(name, mut shape, mut values)| {
+            if name.ends_with("position_embeddings") {
+                shape[1] += 1;
+                values.extend_from_within(..DIM);
+            }
+            (name, shape, values)
+        })
+        .chain([Random(9).tensor("deit.embeddings.distillation_token", &[1, 1, DIM], 0.0)])
+        .collect();
+    assert_eq!(logits(&folder(dir.path(), "distilled", &distilled, &config)).1.len(), 20);
+}
+
+#[test]
+fn a_mean_over_tokens_leaves_the_class_token_out() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = json!({"architecture": "vit_tiny", "num_heads": 3, "global_pool": "avg"});
+    let normed = logits(&folder(dir.path(), "fc_norm", &timm_vit("fc_norm"), &config)).1;
+    let unsaid = json!({"architecture": "vit_tiny", "num_heads": 3});
+    assert_eq!(logits(&folder(dir.path(), "unsaid", &timm_vit("fc_norm"), &unsaid)).1, normed);
+
+    // Without blocks the class token meets no other: then only its absence from the mean leaves no trace.
+    let few = |token: f32| {
+        let mut all = timm_vit("fc_norm");
+        all.retain(|(name, ..)| !name.starts_with("blocks.1"));
+        for (name, _, values) in &mut all {
+            match name.as_str() {
+                "cls_token" => values.fill(token),
+                "blocks.0.attn.proj.weight" => values.fill(0.0),
+                _ => {}
+            }
+        }
+        logits(&folder(dir.path(), "few", &all, &config)).1
+    };
+    assert_eq!(few(0.5), few(-3.0));
+    let token = json!({"architecture": "vit_tiny", "num_heads": 3, "global_pool": "token"});
+    assert_ne!(logits(&folder(dir.path(), "token", &timm_vit("fc_norm"), &token)).1, normed);
+    let map = json!({"architecture": "vit_tiny", "num_heads": 3, "global_pool": "map"});
+    refused(&folder(dir.path(), "map", &timm_vit("norm"), &map), &["global_pool", "map", "avg and token"]);
+}
+
+/// torchvision's names: four stages of one block each, 32×32 images.
+fn torchvision_resnet(bottleneck: bool) -> Vec<Named> {
+    let (mut random, mut all) = (Random(11), vec![]);
+    let mut conv = |all: &mut Vec<Named>, conv: String, norm: String, shape: [usize; 4]| {
+        all.push(random.tensor(&format!("{conv}.weight"), &shape, 0.0));
+        random.norm(all, &norm, shape[0], true);
+    };
+    conv(&mut all, "conv1".into(), "bn1".into(), [6, 3, 7, 7]);
+    let mut last = 6;
+    for (stage, width) in [(1, 8), (2, 8), (3, 12), (4, 16)] {
+        let name = format!("layer{stage}.0");
+        let inner = width / 2;
+        let shapes = match bottleneck {
+            true => vec![[inner, last, 1, 1], [inner, inner, 3, 3], [width, inner, 1, 1]],
+            false => vec![[width, last, 3, 3], [width, width, 3, 3]],
+        };
+        for (k, shape) in shapes.into_iter().enumerate() {
+            conv(&mut all, format!("{name}.conv{}", k + 1), format!("{name}.bn{}", k + 1), shape);
+        }
+        let down = format!("{name}.downsample");
+        conv(&mut all, format!("{down}.0"), format!("{down}.1"), [width, last, 1, 1]);
+        last = width;
+    }
+    random.layer(&mut all, "fc", &[4, last]);
+    all
+}
+
+/// The same under `ResNetForImageClassification`'s names.
+fn hugging_face_resnet(torchvision: &[Named]) -> Vec<Named> {
+    let rename = |name: &str| {
+        let Some(rest) = name.strip_prefix("layer") else {
+            return name
+                .replace("conv1.", "resnet.embedder.embedder.convolution.")
+                .replace("bn1.", "resnet.embedder.embedder.normalization.")
+                .replace("fc.", "classifier.1.");
+        };
+        let [stage, block, part, end]: [&str; 4] = match rest.split('.').collect::<Vec<_>>()[..] {
+            [stage, block, "downsample", i, end] => [stage, block, if i == "0" { "c" } else { "n" }, end],
+            [stage, block, part, end] => [stage, block, part, end],
+            _ => panic!("{name}"),
+        };
+        let stage = stage.parse::<usize>().unwrap() - 1;
+        let layer = |digits: &str| format!("layer.{}", digits.parse::<usize>().unwrap() - 1);
+        let part = match part {
+            "c" => "shortcut.convolution".to_string(),
+            "n" => "shortcut.normalization".to_string(),
+            part => match part.strip_prefix("conv") {
+                Some(k) => format!("{}.convolution", layer(k)),
+                None => format!("{}.normalization", layer(&part[2..])),
+            },
+        };
+        format!("resnet.encoder.stages.{stage}.layers.{block}.{part}.{end}")
+    };
+    torchvision.iter().map(|(name, shape, values)| (rename(name), shape.clone(), values.clone())).collect()
+}
+
+#[test]
+fn a_resnet_is_the_same_function_under_the_names_of_torchvision_and_of_hugging_face() {
+    let dir = tempfile::tempdir().unwrap();
+    for (bottleneck, layers) in [(false, "basic"), (true, "bottleneck")] {
+        let torchvision = torchvision_resnet(bottleneck);
+        let config = json!({"architecture": "resnet18", "input_size": [3, 32, 32]});
+        let (family, expected) = logits(&folder(dir.path(), "torchvision", &torchvision, &config));
+        assert_eq!(family, "resnet");
+        let config = json!({
+            "architectures": ["ResNetForImageClassification"], "model_type": "resnet", "layer_type": layers,
+            "hidden_act": "relu", "downsample_in_first_stage": false, "image_size": 32,
+            "id2label": {"0": "a", "1": "b", "2": "c", "3": "d"},
+        });
+        let named = hugging_face_resnet(&torchvision);
+        let model = folder(dir.path(), "hugging_face", &named, &config);
+        let found = logits(&model);
+        assert_eq!(found.0, "resnet");
+        agree(&found.1, &expected);
+        for (key, value) in [
+            ("hidden_act", json!("gelu")),
+            ("downsample_in_first_stage", json!(true)),
+            ("downsample_in_bottleneck", json!(true)),
+        ] {
+            let mut other = config.clone();
+            other[key] = value;
+            let same = logits(&folder(dir.path(), "other", &named, &other)).1 == found.1;
+            assert_eq!(same, key == "downsample_in_bottleneck" && !bottleneck, "{layers} {key}");
+        }
+        // Module order: a block's shortcut comes first.
+        let net = network(&model);
+        assert_eq!(net.layers[1].name, "resnet.encoder.stages.0.layers.0.shortcut.convolution");
+    }
+}
+
+#[test]
+fn scrubbing_a_model_of_hugging_face_writes_only_the_chosen_rows() {
+    let dir = tempfile::tempdir().unwrap();
+    let model = folder(
+        dir.path(),
+        "model",
+        &hugging_face_vit(&timm_vit("norm"), "vit"),
+        &hugging_face_vit_config(1e-12),
+    );
+    let mut random = Random(21);
+    let x: Vec<f32> = (0..60 * 192).map(|_| random.next()).collect();
+    let y: Vec<i64> = (0..60).map(|i| i % 5).collect();
+    let all = [
+        Tensor { name: "x", shape: vec![60, 3, 8, 8], values: Values::F32(&x) },
+        Tensor { name: "y", shape: vec![60], values: Values::I64(&y) },
+    ];
+    tensors::write(&dir.path().join("train.safetensors"), &all, HashMap::new()).unwrap();
+    let at = |name: &str| dir.path().join(name).to_string_lossy().into_owned();
+    let run = Command::new(env!("CARGO_BIN_EXE_scrubjay"))
+        .args(["scrub", "--model", &at("model"), "--data", &at("train.safetensors"), "--out", &at("out")])
+        .args(["--forget", "0-9", "--batch", "10", "--perturbations", "100", "--max-units", "6"])
+        .args(["--if-empty", "cheap", "--device", "cpu"])
+        .output()
+        .unwrap();
+    let code = run.status.code();
+    assert!(code == Some(0) || code == Some(3), "{}", String::from_utf8_lossy(&run.stderr));
+    let report: Value =
+        serde_json::from_slice(&std::fs::read(dir.path().join("out/report.json")).unwrap()).unwrap();
+    assert!(report["model"]["changed_values"].as_u64().unwrap() > 0, "{report}");
+
+    let before = TensorFile::open(&model.join("model.safetensors")).unwrap();
+    let written = std::fs::read(dir.path().join("out/model.safetensors")).unwrap();
+    let mut expected = before.bytes().to_vec();
+    for unit in report["records"][0]["units"].as_array().unwrap() {
+        let (layer, row) = (unit[0].as_str().unwrap(), unit[1].as_u64().unwrap() as usize);
+        for end in ["weight", "bias"] {
+            let name = format!("{layer}.{end}");
+            let (range, rows) = (before.range(&name).unwrap(), before.shape(&name).unwrap()[0]);
+            let len = range.len() / rows;
+            let row = range.start + row * len..range.start + (row + 1) * len;
+            expected[row.clone()].copy_from_slice(&written[row]);
+        }
+    }
+    assert!(written == expected, "bytes outside the chosen rows changed");
+    assert_eq!(files(&dir.path().join("out"))["config.json"], files(&model)["config.json"]);
 }

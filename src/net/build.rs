@@ -227,7 +227,34 @@ impl<'a> Builder<'a> {
     /// Token `i` as features.
     pub fn token(&mut self, x: NodeId, i: usize) -> NodeId {
         let c = self.shape(x).c;
-        self.push(Op::Token(i), &[x], Shape::new(1, 1, c))
+        self.push(Op::Tokens(i), &[x], Shape::new(1, 1, c))
+    }
+
+    /// All tokens but the first `i`.
+    ///
+    /// # Errors
+    /// Where no token is left.
+    pub fn tokens_from(&mut self, x: NodeId, i: usize) -> Result<NodeId> {
+        let Shape { h, w, c } = self.shape(x);
+        match (h * w).checked_sub(i).filter(|&left| left > 0) {
+            Some(left) => Ok(self.push(Op::Tokens(i), &[x], Shape::new(1, left, c))),
+            None => Err(Error::shape("tokens", format!("more than {i} tokens"), format!("{}", h * w))),
+        }
+    }
+
+    /// The channels of `parts`, one part after the other.
+    ///
+    /// # Errors
+    /// Where there are no parts, or not all have the same positions.
+    pub fn concat(&mut self, parts: &[NodeId]) -> Result<NodeId> {
+        let shapes: Vec<Shape> = parts.iter().map(|&part| self.shape(part)).collect();
+        match shapes.first() {
+            Some(&Shape { h, w, .. }) if shapes.iter().all(|shape| (shape.h, shape.w) == (h, w)) => {
+                let c = shapes.iter().map(|shape| shape.c).sum();
+                Ok(self.push(Op::Concat, parts, Shape::new(h, w, c)))
+            }
+            _ => Err(Error::shape("concat", "parts of the same positions", format!("{shapes:?}"))),
+        }
     }
 
     /// Multi-head attention over packed q, k, v channels.

@@ -202,8 +202,10 @@ pub enum Op {
     ClassToken(ParamId),
     /// A learned table added to the tokens.
     Positions(ParamId),
-    /// One token out of all.
-    Token(usize),
+    /// Tokens from this one on, as many as the node's shape has.
+    Tokens(usize),
+    /// The channels of all inputs, one input after the other, at every position.
+    Concat,
     /// Multi-head softmax attention; the input's channels are q, k, v, each `heads` × width.
     Attention {
         /// The number of heads.

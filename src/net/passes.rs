@@ -206,6 +206,9 @@ impl<'a> Pass<'a> {
                 value.copy_from_slice(x);
                 add(value, input(1));
             }
+            Op::Concat => self.channels_of(node).for_each(|(i, first, c)| {
+                shape::join(value, input(i), first, c, at.shape);
+            }),
             Op::ClassToken(token) => {
                 self.linear_map(node, value, x, n);
                 let token = self.net.value(*token);
@@ -286,6 +289,14 @@ impl<'a> Pass<'a> {
                 }
                 if let Some(x) = input(1) {
                     add(tangent, x);
+                }
+            }
+            (Op::Concat, _) => {
+                tangent.fill(0.0);
+                for (i, first, c) in self.channels_of(node) {
+                    if let Some(x) = input(i) {
+                        shape::join(tangent, x, first, c, at.shape);
+                    }
                 }
             }
             (Op::Scale(affine), Some(x)) => {
@@ -521,6 +532,15 @@ impl<'a> Pass<'a> {
         self.net.nodes[self.net.nodes[node].inputs[input].index()].shape
     }
 
+    /// Which channels each input of a node has in a row of all: input, first channel, count.
+    fn channels_of(&self, node: usize) -> impl Iterator<Item = (usize, usize, usize)> {
+        (0..self.net.nodes[node].inputs.len()).scan(0, move |next, i| {
+            let (first, c) = (*next, self.shape_of(node, i).c);
+            *next += c;
+            Some((i, first, c))
+        })
+    }
+
     fn geometry(&self, node: usize) -> Geometry {
         let at = &self.net.nodes[node];
         match &at.op {
@@ -566,8 +586,8 @@ impl<'a> Pass<'a> {
             return;
         }
         let (dx, rest) = carve(adjoint, layout.value(input, n));
-        // The residual (input 1) is written before input 0.
-        let first = self.plan.last[input] == node && (i + 1 == inputs.len() || inputs[0] != inputs[1]);
+        // The later inputs are written before the earlier ones.
+        let first = self.plan.last[input] == node && !inputs[i + 1..].contains(&inputs[i]);
         if first {
             dx.fill(0.0);
         }
@@ -583,7 +603,7 @@ impl<'a> Pass<'a> {
             Op::AdaptivePool => pool::adaptive_pool(value, x, n, from, at.shape),
             Op::GlobalPool => pool::global_pool(value, x, n, from),
             Op::ClassToken(_) => shape::prepend(value, x, from, at.shape),
-            Op::Token(i) => shape::token(value, x, *i, from, at.shape),
+            Op::Tokens(i) => shape::tokens(value, x, *i, from, at.shape),
             Op::Shortcut { stride } => shape::shortcut(value, x, n, from, at.shape, *stride),
             _ => value.copy_from_slice(x), // reshape, positions
         }
@@ -593,6 +613,15 @@ impl<'a> Pass<'a> {
     fn linear_backward(&self, node: usize, adjoint: &mut [f32], layout: &Layout, y: &[f32], n: usize) {
         let at = &self.net.nodes[node];
         if at.inputs.is_empty() {
+            return;
+        }
+        if at.op == Op::Concat {
+            let parts: Vec<_> = self.channels_of(node).collect();
+            for (i, first, c) in parts.into_iter().rev() {
+                self.add_to_input(node, i, adjoint, layout, n, |dx, dy| {
+                    shape::join_adjoint(dx, dy, first, c, at.shape);
+                });
+            }
             return;
         }
         let from = self.shape_of(node, 0);
@@ -608,7 +637,7 @@ impl<'a> Pass<'a> {
                 pool::scatter(dx, winners, dy, n, from, at.shape);
             }
             Op::ClassToken(_) => shape::prepend_adjoint(dx, dy, from, at.shape),
-            Op::Token(i) => shape::token_adjoint(dx, dy, *i, from, at.shape),
+            Op::Tokens(i) => shape::tokens_adjoint(dx, dy, *i, from, at.shape),
             Op::Shortcut { stride } => shape::shortcut_adjoint(dx, dy, n, from, at.shape, *stride),
             Op::Scale(affine) => add_scaled(dx, dy, affine),
             _ => add(dx, dy), // reshape, positions, sum

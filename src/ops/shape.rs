@@ -1,5 +1,5 @@
-//! Operations that only move values: a class token's place, one token out of all, the option-A shortcut. Each has
-//! its adjoint, which adds.
+//! Operations that only move values: a class token's place, some tokens out of all, channels side by side, the option-A
+//! shortcut. Each has its adjoint, which adds.
 
 use super::Shape;
 
@@ -18,17 +18,31 @@ pub fn prepend_adjoint(dx: &mut [f32], dy: &[f32], from: Shape, to: Shape) {
     }
 }
 
-/// `y` = token `i` of `x`.
-pub fn token(y: &mut [f32], x: &[f32], i: usize, from: Shape, to: Shape) {
+/// `y` = the tokens of `x` from token `i` on, as many as `to` has.
+pub fn tokens(y: &mut [f32], x: &[f32], i: usize, from: Shape, to: Shape) {
     for (y, x) in y.chunks_exact_mut(to.len()).zip(x.chunks_exact(from.len())) {
-        y.copy_from_slice(&x[i * from.c..(i + 1) * from.c]);
+        y.copy_from_slice(&x[i * from.c..][..to.len()]);
     }
 }
 
-/// The adjoint of [`token`].
-pub fn token_adjoint(dx: &mut [f32], dy: &[f32], i: usize, from: Shape, to: Shape) {
+/// The adjoint of [`tokens`].
+pub fn tokens_adjoint(dx: &mut [f32], dy: &[f32], i: usize, from: Shape, to: Shape) {
     for (dx, dy) in dx.chunks_exact_mut(from.len()).zip(dy.chunks_exact(to.len())) {
-        dx[i * from.c..(i + 1) * from.c].iter_mut().zip(dy).for_each(|(dx, dy)| *dx += dy);
+        dx[i * from.c..][..to.len()].iter_mut().zip(dy).for_each(|(dx, dy)| *dx += dy);
+    }
+}
+
+/// Channels `first..first + c` of every position of `y` = `x`, whose positions have `c` channels.
+pub fn join(y: &mut [f32], x: &[f32], first: usize, c: usize, to: Shape) {
+    for (y, x) in y.chunks_exact_mut(to.c).zip(x.chunks_exact(c)) {
+        y[first..first + c].copy_from_slice(x);
+    }
+}
+
+/// The adjoint of [`join`].
+pub fn join_adjoint(dx: &mut [f32], dy: &[f32], first: usize, c: usize, to: Shape) {
+    for (dx, dy) in dx.chunks_exact_mut(c).zip(dy.chunks_exact(to.c)) {
+        dx.iter_mut().zip(&dy[first..first + c]).for_each(|(dx, dy)| *dx += dy);
     }
 }
 
@@ -73,7 +87,7 @@ mod tests {
 
     #[test]
     fn adjoints_are_transposes() {
-        let (tokens, more, one) = (Shape::new(1, 3, 2), Shape::new(1, 4, 2), Shape::new(1, 1, 2));
+        let (row, more) = (Shape::new(1, 3, 2), Shape::new(1, 4, 2));
         let (from, to) = (Shape::new(3, 2, 1), Shape::new(2, 1, 3));
         type Map<'a> = &'a dyn Fn(&mut [f32], &[f32]);
         let check = |from: Shape, to: Shape, map: Map, adjoint: Map| {
@@ -86,8 +100,19 @@ mod tests {
             assert!(dot(&y, &u) != 0.0);
             assert_eq!(dot(&y, &u), dot(&x, &dx));
         };
-        check(tokens, more, &|y, x| prepend(y, x, tokens, more), &|d, u| prepend_adjoint(d, u, tokens, more));
-        check(tokens, one, &|y, x| token(y, x, 1, tokens, one), &|d, u| token_adjoint(d, u, 1, tokens, one));
+        check(row, more, &|y, x| prepend(y, x, row, more), &|d, u| prepend_adjoint(d, u, row, more));
+        for (count, first) in [(1, 1), (2, 1), (3, 0)] {
+            let some = Shape::new(1, count, 2);
+            check(row, some, &|y, x| tokens(y, x, first, row, some), &|d, u| {
+                tokens_adjoint(d, u, first, row, some)
+            });
+        }
+        let wide = Shape::new(1, 3, 5);
+        let part = |y: &mut [f32], x: &[f32]| {
+            y.fill(0.0);
+            join(y, x, 1, 2, wide);
+        };
+        check(row, wide, &part, &|d, u| join_adjoint(d, u, 1, 2, wide));
         check(from, to, &|y, x| shortcut(y, x, 2, from, to, 2), &|d, u| {
             shortcut_adjoint(d, u, 2, from, to, 2)
         });

@@ -17,7 +17,7 @@ use serde_json::Value;
 pub use create::{Created, create};
 
 use crate::checkpoint::Checkpoint;
-use crate::net::{Builder, Network, Shape, Source};
+use crate::net::{Activation, Builder, Network, Shape, Source};
 use crate::{Error, Result};
 
 /// A model read from a checkpoint.
@@ -132,8 +132,7 @@ pub fn load(checkpoint: &Checkpoint, arch: Option<&str>, image: Option<Shape>) -
     let names: Vec<String> = checkpoint.names().map(String::from).collect();
     let network = (family.compose)(&mut reader, shape, config, &names).map_err(named)?;
     reader.finish()?;
-    let classes = config.get("num_classes").and_then(Value::as_u64);
-    if let Some(classes) = classes.filter(|&classes| classes as usize != network.classes()) {
+    if let Some(classes) = classes(config).filter(|&classes| classes != network.classes()) {
         let found = network.classes();
         let reason = format!("config.json says {classes} classes, the tensors have {found}");
         return Err(Error::checkpoint(checkpoint.path(), reason));
@@ -162,9 +161,32 @@ fn known() -> String {
     FAMILIES.map(|family| family.name).join(", ")
 }
 
-/// What a config calls its architecture: timm's `architecture`, Hugging Face's `model_type`.
+/// What a config calls its architecture: timm's `architecture`, Hugging Face's `model_type` or first of `architectures`.
 fn architecture(config: &Value) -> Option<&str> {
-    config.get("architecture").or(config.get("model_type")).and_then(Value::as_str)
+    let listed = config.get("architectures").and_then(|listed| listed.get(0));
+    config.get("architecture").or(config.get("model_type")).or(listed).and_then(Value::as_str)
+}
+
+/// How many classes a config says: `num_classes`, `num_labels`, or as many as `id2label` names.
+fn classes(config: &Value) -> Option<usize> {
+    let number = |key: &str| config.get(key).and_then(Value::as_u64).map(|classes| classes as usize);
+    let named = || config.get("id2label").and_then(Value::as_object).map(|names| names.len());
+    number("num_classes").or_else(|| number("num_labels")).or_else(named)
+}
+
+/// The nonlinearity that a config's `hidden_act` names, in Hugging Face's words.
+fn activation(config: &Value, default: Activation) -> Result<Activation> {
+    match config.get("hidden_act").and_then(Value::as_str) {
+        None => Ok(default),
+        Some("relu") => Ok(Activation::Relu),
+        Some("gelu" | "gelu_python") => Ok(Activation::Gelu),
+        Some("silu" | "swish") => Ok(Activation::Silu),
+        Some("sigmoid") => Ok(Activation::Sigmoid),
+        Some("tanh") => Ok(Activation::Tanh),
+        Some(other) => Err(Error::config(format!(
+            "\"hidden_act\": \"{other}\" is not known here; there are relu, gelu, silu, sigmoid, tanh"
+        ))),
+    }
 }
 
 /// Image size and normalisation, as timm's and Hugging Face's configs beside a model say them.

@@ -12,7 +12,7 @@ pub struct Case {
 }
 
 /// The table.
-pub const CASES: [Case; 8] = [
+pub const CASES: [Case; 9] = [
     Case { name: "softmax", compose: softmax },
     Case { name: "mlp", compose: mlp },
     Case { name: "cnn", compose: cnn },
@@ -21,6 +21,7 @@ pub const CASES: [Case; 8] = [
     Case { name: "vit", compose: vit },
     Case { name: "twice", compose: twice },
     Case { name: "norms", compose: norms },
+    Case { name: "parts", compose: parts },
 ];
 
 impl Case {
@@ -198,5 +199,26 @@ fn norms(w: &mut Weights) -> Result<Network> {
     let x = b.batch_norm(x, "bn2")?;
     let x = b.flatten(x);
     let x = b.linear(x, "fc", 3)?;
+    b.finish(x)
+}
+
+/// Queries, keys and values by layers of their own, one of them in two parts; the mean of the tokens but the first.
+fn parts(w: &mut Weights) -> Result<Network> {
+    let (mut b, x) = Builder::new(w, Shape::new(4, 4, 2));
+    let x = b.conv(x, "patch", 6, Conv::square(2, 2, 0))?;
+    let x = b.tokens(x);
+    let x = b.class_token(x, "cls_token")?;
+    let y = b.layer_norm(x, "norm", 1e-6)?;
+    let q = b.linear(y, "query", 6)?;
+    let k = b.linear(y, "plain", 4)?;
+    let v = b.linear(y, "value", 6)?;
+    let k2 = b.linear(v, "plain2", 2)?;
+    let y = b.concat(&[q, k, k2, v])?;
+    let y = b.attention(y, 3)?;
+    let x = b.add(x, y)?;
+    let x = b.tokens_from(x, 1)?;
+    let x = b.global_pool(x);
+    let twice = b.concat(&[x, x])?;
+    let x = b.linear(twice, "head", 3)?;
     b.finish(x)
 }

@@ -176,6 +176,19 @@ fn window(at: usize, size: usize, window: Window) -> std::ops::Range<usize> {
     start.saturating_sub(window.padding)..(start + window.size).saturating_sub(window.padding).min(size)
 }
 
+/// Which node, and which of its values, stands at output `i` of channels side by side.
+fn joined(net: &Network, node: &Node, i: usize) -> (usize, usize) {
+    let (position, mut channel) = (i / node.shape.c, i % node.shape.c);
+    for input in &node.inputs {
+        let c = net.nodes[input.index()].shape.c;
+        if channel < c {
+            return (input.index(), position * c + channel);
+        }
+        channel -= c;
+    }
+    panic!("{node:?} has more channels than its inputs");
+}
+
 /// A node that is a linear map without parameters (at these values, for max pooling), as (output, input, weight).
 fn links<T: Number>(op: &Op, x: &[T], from: Shape, to: Shape) -> Option<Vec<(usize, usize, f64)>> {
     let mut links = vec![];
@@ -189,7 +202,7 @@ fn links<T: Number>(op: &Op, x: &[T], from: Shape, to: Shape) -> Option<Vec<(usi
         };
         match *op {
             Op::Reshape => links.push((i, i, 1.0)),
-            Op::Token(t) => links.push((i, t * from.c + c, 1.0)),
+            Op::Tokens(first) => links.push((i, first * from.c + i, 1.0)),
             Op::ClassToken(_) if column > 0 => links.push((i, i - from.c, 1.0)),
             Op::ClassToken(_) => {}
             Op::Shortcut { stride } => {
@@ -330,6 +343,7 @@ fn forward<T: Number>(net: &Network, params: &Params<T>, image: &[f32]) -> Vec<V
             }
             Op::Activation(kind) => x.iter().map(|&a| activation(*kind, a).0).collect(),
             Op::Add => x.iter().zip(&values[node.inputs[1].index()].y).map(|(&a, &b)| a + b).collect(),
+            Op::Concat => (0..to.len()).map(|i| joined(net, node, i)).map(|(k, j)| values[k].y[j]).collect(),
             Op::Positions(table) => x.iter().zip(&params[table.index()]).map(|(&a, &b)| a + b).collect(),
             Op::Attention { heads } => {
                 let (p, width) = (attention(x, to, *heads), c / heads);
@@ -443,6 +457,13 @@ fn backward<T: Number>(
                 dx.iter_mut().zip(&d).for_each(|(into, &d)| *into = *into + d);
                 let into = if other == first { &mut dx } else { &mut adjoint[other] };
                 into.iter_mut().zip(&d).for_each(|(into, &d)| *into = *into + d);
+            }
+            Op::Concat => {
+                for (i, &d) in d.iter().enumerate() {
+                    let (k, j) = joined(net, node, i);
+                    let into = if k == first { &mut dx[j] } else { &mut adjoint[k][j] };
+                    *into = *into + d;
+                }
             }
             Op::Positions(table) => {
                 for (i, &d) in d.iter().enumerate() {
