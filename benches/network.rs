@@ -74,7 +74,12 @@ fn main() -> anyhow::Result<()> {
     })
 }
 
+/// Prints what a case takes; `cargo bench --bench network -- PART..` runs those whose names hold a part.
 fn time(name: &str, runs: usize, mut run: impl FnMut() -> scrubjay::Result<()>) -> anyhow::Result<()> {
+    let mut parts = std::env::args().skip(1).filter(|arg| arg != "--bench").peekable();
+    if parts.peek().is_some() && !parts.any(|part| name.contains(&part)) {
+        return Ok(());
+    }
     run()?; // warm
     let mut times = vec![];
     for _ in 0..runs {

@@ -73,8 +73,9 @@ pub enum Step {
     TangentBackward(NodeId),
 }
 
-/// The least work a chunk should hold, in floats of its largest node (1 MiB: it stays in a core's cache).
-const CHUNK_FLOATS: usize = 1 << 18;
+/// The least work a chunk should hold, in floats of its largest node (4 MiB: late layers have few pixels an
+/// image, and their products want many rows).
+const CHUNK_FLOATS: usize = 1 << 20;
 
 /// Sums over chunks run in a fixed number of lanes, whatever the number of threads, so that results do not depend on
 /// it: in as many as keep their gradients within 128 MiB, from 4 to 16.

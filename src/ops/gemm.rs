@@ -42,25 +42,29 @@ fn fits(len: usize, rows: usize, columns: usize, row_stride: usize, column_strid
 pub(crate) fn gemm(c: &mut [f32], stride: usize, a: Matrix, b: Matrix, scale: f32, accumulate: bool) {
     assert!(a.columns == b.rows && a.fits() && b.fits() && fits(c.len(), a.rows, b.columns, stride, 1));
     assert!(stride >= b.columns, "rows of the output overlap");
-    let beta = if accumulate { 1.0 } else { 0.0 };
     // SAFETY: the first assertion keeps every element of the three views within its slice; c is borrowed mutably, so
     // it overlaps neither a nor b, and by the second assertion no two of its elements coincide.
     unsafe {
-        matrixmultiply::sgemm(
+        gemm::gemm(
             a.rows,
-            a.columns,
             b.columns,
-            scale,
-            a.data.as_ptr(),
-            a.row_stride as isize,
-            a.column_stride as isize,
-            b.data.as_ptr(),
-            b.row_stride as isize,
-            b.column_stride as isize,
-            beta,
+            a.columns,
             c.as_mut_ptr(),
-            stride as isize,
             1,
+            stride as isize,
+            accumulate,
+            a.data.as_ptr(),
+            a.column_stride as isize,
+            a.row_stride as isize,
+            b.data.as_ptr(),
+            b.column_stride as isize,
+            b.row_stride as isize,
+            1.0,
+            scale,
+            false,
+            false,
+            false,
+            gemm::Parallelism::None,
         );
     }
 }
