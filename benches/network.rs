@@ -18,7 +18,7 @@ use scrubjay::ops::philox::{Stream, Use};
 use scrubjay::perturb::{Noise, perturb};
 use scrubjay::select::{self, Method};
 use scrubjay::solve::Limits;
-use scrubjay::unlearn::{Calibration, Config, Rule, Task, unlearn};
+use scrubjay::unlearn::{Calibration, Config, Rule, Target, Task, unlearn};
 use scrubjay::update::Where;
 use scrubjay::{Error, zoo};
 
@@ -65,7 +65,6 @@ fn main() -> anyhow::Result<()> {
         held_out: vec![],
         validation: None,
         n: 1025,
-        class: false,
         stop: &stop,
         config: config(),
     };
@@ -193,8 +192,8 @@ fn config() -> Config {
         l2: 0.0,
         rule: Rule::Newton,
         calibration: Calibration::Calibrated,
-        target_loss: None,
-        stages: 4,
+        target: Target::HeldOut,
+        stages: None,
         iterations: 1,
         limits: Limits { tolerance: 1e-2, products: 25 },
         privacy: None,

@@ -86,13 +86,15 @@ fn damped(product: &mut Product, out: &mut [f64], v: &[f64], report: &mut Report
     }
 }
 
-/// Solves by conjugate gradient, from 0.
+/// Solves by conjugate gradient, from 0, or from `start` `[p]` scaled so that it is nearest to the solution in the
+/// norm of H + λI.
 ///
 /// # Errors
 /// Where a product fails or is not finite, or the curvature is negative and `negative` refuses it.
 pub fn conjugate_gradient(
     product: &mut Product,
     b: &[f64],
+    start: Option<&[f64]>,
     damping: f64,
     negative: Negative,
     limits: Limits,
@@ -104,7 +106,17 @@ pub fn conjugate_gradient(
         (report.residual, report.converged) = (0.0, true);
         return Ok((x, report));
     }
-    let (mut r, mut direction, mut moved) = (b.to_vec(), b.to_vec(), vec![0.0; b.len()]);
+    let (mut r, mut moved) = (b.to_vec(), vec![0.0; b.len()]);
+    if let Some(start) = start {
+        damped(product, &mut moved, start, &mut report)?;
+        let (along, curvature) = (dot(b, start), dot(start, &moved));
+        // Where the curvature is not positive along it, or it leads away, 0 is the better start.
+        if along > 0.0 && curvature > 0.0 {
+            add(&mut x, along / curvature, start);
+            add(&mut r, -along / curvature, &moved);
+        }
+    }
+    let mut direction = r.clone();
     let mut rr = dot(&r, &r);
     while rr.sqrt() > limits.tolerance * scale && report.products < limits.products {
         damped(product, &mut moved, &direction, &mut report)?;
@@ -325,11 +337,24 @@ mod tests {
         let a = matrix(&[0.5, 1.0, 2.0, 10.0, 30.0, 100.0]);
         for damping in [0.0, 0.1] {
             let (x, report) =
-                conjugate_gradient(&mut times(&a), &b(6), damping, Negative::Refuse, TIGHT).unwrap();
+                conjugate_gradient(&mut times(&a), &b(6), None, damping, Negative::Refuse, TIGHT).unwrap();
             assert!(report.converged && report.residual < 1e-10, "{report:?}");
             let (y, report) = minres(&mut times(&a), &b(6), damping, TIGHT).unwrap();
             assert!(report.converged, "{report:?}");
             assert!(x.iter().zip(&y).all(|(x, y)| (x - y).abs() < 1e-8));
+            // From near the solution, whatever its length, it is there at once; from one that leads away, as from 0.
+            let near: Vec<f64> = x.iter().map(|x| 7.0 * x).collect();
+            let away: Vec<f64> = x.iter().map(|x| -x).collect();
+            let from = |start: &[f64]| {
+                conjugate_gradient(&mut times(&a), &b(6), Some(start), damping, Negative::Refuse, TIGHT)
+                    .unwrap()
+            };
+            let (z, report) = from(&near);
+            assert!(
+                report.products == 2 && x.iter().zip(&z).all(|(x, z)| (x - z).abs() < 1e-8),
+                "{report:?}"
+            );
+            assert_eq!(from(&away).0, x);
         }
     }
 
@@ -338,7 +363,7 @@ mod tests {
         let a = matrix(&[-3.0, -0.5, 0.2, 1.0, 4.0]);
         let (_, report) = minres(&mut times(&a), &b(5), 0.0, TIGHT).unwrap();
         assert!(report.converged && report.negative_curvature < 0.0, "{report:?}");
-        let run = |negative| conjugate_gradient(&mut times(&a), &b(5), 0.0, negative, TIGHT);
+        let run = |negative| conjugate_gradient(&mut times(&a), &b(5), None, 0.0, negative, TIGHT);
         assert!(matches!(run(Negative::Refuse), Err(Error::NegativeCurvature { .. })));
         let (_, report) = run(Negative::Truncate).unwrap();
         assert!(!report.converged && report.negative_curvature < 0.0, "{report:?}");
@@ -354,7 +379,8 @@ mod tests {
         let (x, report) = minres(&mut times(&a), &[0.0; 3], 0.0, TIGHT).unwrap();
         assert!(x == [0.0; 3] && report.converged && report.products == 0);
         let one = vec![vec![4.0]];
-        let (x, _) = conjugate_gradient(&mut times(&one), &[2.0], 0.0, Negative::Refuse, TIGHT).unwrap();
+        let (x, _) =
+            conjugate_gradient(&mut times(&one), &[2.0], None, 0.0, Negative::Refuse, TIGHT).unwrap();
         assert_eq!(x, [0.5]);
         let (x, _) = minres(&mut times(&one), &[2.0], 0.0, TIGHT).unwrap();
         assert!((x[0] - 0.5).abs() < 1e-15);
@@ -364,7 +390,8 @@ mod tests {
     fn limits_hold_and_broken_products_are_errors() {
         let a = matrix(&[1.0, 1e3, 1e6, 1e9]);
         let few = Limits { tolerance: 1e-14, products: 2 };
-        let (_, report) = conjugate_gradient(&mut times(&a), &b(4), 0.0, Negative::Refuse, few).unwrap();
+        let (_, report) =
+            conjugate_gradient(&mut times(&a), &b(4), None, 0.0, Negative::Refuse, few).unwrap();
         assert!(!report.converged && report.products == 3, "{report:?}"); // two, and the true residual
         let mut broken = |out: &mut [f64], _: &[f64]| {
             out.fill(f64::NAN);

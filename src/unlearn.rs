@@ -10,6 +10,7 @@
 //!
 //! where H_P is the curvature of the mean retained loss and α is 1, or calibrated on held-out data.
 
+use std::ops::RangeInclusive;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
@@ -52,8 +53,27 @@ pub enum Calibration {
 /// Batches below this are never calibrated: scaling the step of a single sample destroys a model.
 pub const SMALLEST_BATCH: usize = 10;
 
-/// What a class or wrong labels are driven to: a mean loss of 6.
-pub const TARGET_LOSS: f64 = 6.0;
+/// Products of the stages after the first, which begin at the step of the stage before.
+const LATER_PRODUCTS: usize = 10;
+
+/// What a class is driven to: a mean loss of 6.
+pub const CLASS_LOSS: f64 = 6.0;
+
+/// The most by which one stage raises the mean loss of the forgotten, and how many stages there are by default.
+const STAGE_LOSS: f64 = 1.5;
+const STAGES: RangeInclusive<usize> = 2..=16;
+
+/// The mean loss of the forgotten that calibration aims at.
+#[derive(Clone, Copy, Debug, PartialEq, serde::Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Target {
+    /// What held-out samples have: an ordinary request.
+    HeldOut,
+    /// What held-out samples have under the labels of the request, where they are not their own: wrong labels.
+    WrongLabels,
+    /// A number ([`CLASS_LOSS`] for a class).
+    Loss(f64),
+}
 
 /// Every choice that decides the result.
 #[derive(Clone, Debug, PartialEq)]
@@ -70,10 +90,11 @@ pub struct Config {
     pub rule: Rule,
     /// The length.
     pub calibration: Calibration,
-    /// The mean loss to calibrate to, in place of the held-out mean (or [`TARGET_LOSS`] for a class).
-    pub target_loss: Option<f64>,
-    /// Calibrated steps on the way to the target, each on gradient and curvature of where the last one ended.
-    pub stages: usize,
+    /// What it aims at.
+    pub target: Target,
+    /// Calibrated steps on the way to the target, each on gradient and curvature of where the last one ended; by
+    /// default one for each 1.5 that the loss is to rise, from 2 to 16.
+    pub stages: Option<usize>,
     /// Newton steps; those after the first are taken on the residual objective (for convex models).
     pub iterations: usize,
     /// Products and tolerance of the solver.
@@ -106,8 +127,6 @@ pub struct Task<'a> {
     pub validation: Option<&'a Samples>,
     /// How many samples the model was trained on.
     pub n: usize,
-    /// Whether a batch is a whole class (or wrong labels): driven to a target loss.
-    pub class: bool,
     /// Set to stop before the next stage.
     pub stop: &'a AtomicBool,
     /// The choices.
@@ -175,8 +194,9 @@ pub fn unlearn(
     let mut moved = net.clone();
     let (mut sum, mut retained_gradient) = (vec![], vec![]);
     let mut solvers = vec![];
+    let mut previous = None;
     let mut scaled = None;
-    let lengths = lengths(task, net, m, before.forget.loss, &mut notes)?;
+    let lengths = lengths(task, net, indices, before.forget.loss, &mut notes)?;
     let target = match lengths.last() {
         Some(Length::To(target)) => *target,
         _ => f64::NAN,
@@ -192,9 +212,10 @@ pub fn unlearn(
         if solvers.is_empty() {
             (sum, retained_gradient) = (gradient.clone(), curvature.gradient().to_vec());
         }
-        let (mut step, solver) = solve(task, &curvature, &gradient, residual, convex)?;
+        let (mut step, solver) = solve(task, &curvature, &gradient, residual, convex, previous.as_ref())?;
         note_solve(&solver, &mut notes);
         drop(curvature);
+        previous = Some(Previous { step: step.clone(), damping: solver["damping"].as_f64().unwrap_or(0.0) });
         if config.rule == Rule::Cr {
             step.iter_mut().for_each(|s| *s *= residual);
         }
@@ -213,7 +234,7 @@ pub fn unlearn(
         let values = block.values(&moved);
         let gradient = curvature.gradient().iter().zip(&values);
         let uphill: Vec<f64> = gradient.map(|(g, w)| -(g + config.l2 * f64::from(*w)) * residual).collect();
-        let (step, solver) = solve(task, &curvature, &uphill, residual, convex)?;
+        let (step, solver) = solve(task, &curvature, &uphill, residual, convex, None)?;
         note_solve(&solver, &mut notes);
         update(device, &mut moved, &block, &step, &request, Length::One)?;
         solvers.push(solver);
@@ -327,6 +348,13 @@ fn choose(
     Ok(chosen)
 }
 
+/// Where the solve of a later stage begins: the curvature has changed little since, so that its step is near the new
+/// one and its damping serves.
+struct Previous {
+    step: Vec<f64>,
+    damping: f64,
+}
+
 /// (H + (λ + l2) I) step = sum / (n − m), by conjugate gradient; λ is raised where the curvature is negative.
 fn solve(
     task: &Task,
@@ -334,6 +362,7 @@ fn solve(
     sum: &[f64],
     residual: f64,
     convex: bool,
+    previous: Option<&Previous>,
 ) -> Result<(Vec<f64>, Value)> {
     let config = &task.config;
     let right: Vec<f64> = sum.iter().map(|s| s / residual).collect();
@@ -347,23 +376,35 @@ fn solve(
         out.iter_mut().zip(v).for_each(|(out, v)| *out += config.l2 * v);
         Ok(())
     };
-    let (damping, largest) = match config.damping {
-        Some(damping) => (damping, None),
-        None if convex => (0.0, None),
-        None => {
+    let (damping, largest) = match (config.damping, previous) {
+        (Some(damping), _) => (damping, None),
+        (None, Some(previous)) => (previous.damping, None),
+        (None, None) if convex => (0.0, None),
+        (None, None) => {
             let largest = largest_eigenvalue(&mut product, &right, 6)?;
             ((5e-3 * largest).max(1e-3), Some(largest))
         }
     };
-    let (step, report) = conjugate_gradient(&mut product, &right, damping, Negative::Raise, config.limits)?;
+    let limits = match previous {
+        Some(_) => Limits { products: config.limits.products.min(LATER_PRODUCTS), ..config.limits },
+        None => config.limits,
+    };
+    let start = previous.map(|previous| previous.step.as_slice());
+    let (step, report) = conjugate_gradient(&mut product, &right, start, damping, Negative::Raise, limits)?;
     let mut report = json!(report);
     report["largest_eigenvalue"] = json!(largest);
     Ok((step, report))
 }
 
 /// The lengths of the stages: the formula's own, or targets on the way from the forgotten samples' loss to calibration's.
-fn lengths(task: &Task, net: &Network, m: usize, loss: f64, notes: &mut Vec<String>) -> Result<Vec<Length>> {
-    let config = &task.config;
+fn lengths(
+    task: &Task,
+    net: &Network,
+    request: &[usize],
+    loss: f64,
+    notes: &mut Vec<String>,
+) -> Result<Vec<Length>> {
+    let (config, m) = (&task.config, request.len());
     if config.calibration == Calibration::One || is_convex(net, config.l2) {
         return Ok(vec![Length::One]);
     }
@@ -373,15 +414,23 @@ fn lengths(task: &Task, net: &Network, m: usize, loss: f64, notes: &mut Vec<Stri
         ));
         return Ok(vec![Length::One]);
     }
-    let target = match (config.target_loss.or(task.class.then_some(TARGET_LOSS)), task.validation) {
-        (Some(target), _) => target,
-        (None, Some(validation)) => evaluate(task.device, net, validation)?.mean_loss(),
-        (None, None) if task.held_out.is_empty() => {
-            return Err(Error::config(
-                "no samples are held out to calibrate on; give --val, more data, or --length one",
-            ));
+    let (samples, held_out) = match task.validation {
+        Some(validation) => (validation, (0..validation.y.len()).collect()),
+        None => (task.samples, task.held_out.clone()),
+    };
+    if held_out.is_empty() && !matches!(config.target, Target::Loss(_)) {
+        return Err(Error::config(
+            "no samples are held out to calibrate on; give --val, more data, or --length one",
+        ));
+    }
+    let target = match config.target {
+        Target::Loss(loss) => loss,
+        Target::HeldOut => evaluate(task.device, net, &samples.subset(&held_out))?.mean_loss(),
+        Target::WrongLabels => {
+            let labels: Vec<u32> = request.iter().map(|&i| task.samples.y[i]).collect();
+            let wrong = wrongly_labelled(samples, &held_out, &labels)?;
+            evaluate(task.device, net, &wrong)?.mean_loss()
         }
-        (None, None) => evaluate(task.device, net, &task.samples.subset(&task.held_out))?.mean_loss(),
     };
     if loss >= target {
         notes.push(format!(
@@ -389,8 +438,30 @@ fn lengths(task: &Task, net: &Network, m: usize, loss: f64, notes: &mut Vec<Stri
         ));
         return Ok(vec![Length::One]);
     }
-    let at = |stage: usize| loss + (target - loss) * stage as f64 / config.stages as f64;
-    Ok((1..=config.stages).map(|stage| Length::To(at(stage))).collect())
+    let stages = ((target - loss) / STAGE_LOSS).ceil() as usize;
+    let stages = config.stages.unwrap_or(stages.clamp(*STAGES.start(), *STAGES.end()));
+    let at = |stage: usize| loss + (target - loss) * stage as f64 / stages as f64;
+    Ok((1..=stages).map(|stage| Length::To(at(stage))).collect())
+}
+
+/// The samples at `indices` under `labels` taken in turn, each with the next one that is not its own.
+///
+/// # Errors
+/// Where no sample has another label than all of these.
+fn wrongly_labelled(samples: &Samples, indices: &[usize], labels: &[u32]) -> Result<Samples> {
+    let mut turn = labels.iter().cycle();
+    let mut wrong = Samples { shape: samples.shape, x: vec![], y: vec![] };
+    for &i in indices {
+        let other = turn.by_ref().take(labels.len()).find(|&&label| label != samples.y[i]);
+        if let Some(&label) = other {
+            wrong.x.extend_from_slice(samples.image(i));
+            wrong.y.push(label);
+        }
+    }
+    match wrong.y.is_empty() {
+        true => Err(Error::config("every held-out sample has the label of the wrongly labelled ones")),
+        false => Ok(wrong),
+    }
 }
 
 /// 1 − ‖g_res(w') − n/(n−m) ∇F(w)‖ / ‖Σ_U ∇f(w) / (n−m)‖ on the block (method §6), where ∇F(w) is put together from the
@@ -497,5 +568,22 @@ impl Clock {
         let before = self.seconds.get(phase).and_then(Value::as_f64).unwrap_or(0.0);
         self.seconds.insert(phase.into(), json!(before + self.since.elapsed().as_secs_f64()));
         self.since = Instant::now();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::net::Shape;
+
+    #[test]
+    fn wrong_labels_are_taken_in_turn_and_are_never_the_sample_s_own() {
+        let samples =
+            Samples { shape: Shape::new(1, 1, 1), x: vec![0.0, 1.0, 2.0, 3.0], y: vec![0, 1, 1, 2] };
+        let wrong = wrongly_labelled(&samples, &[0, 1, 3], &[1, 0]).unwrap();
+        assert_eq!((wrong.x, wrong.y), (vec![0.0, 1.0, 3.0], vec![1, 0, 1]));
+        let some = wrongly_labelled(&samples, &[1, 3], &[1]).unwrap();
+        assert_eq!((some.x, some.y), (vec![3.0], vec![1]));
+        assert!(wrongly_labelled(&samples, &[1, 2], &[1, 1]).is_err());
     }
 }

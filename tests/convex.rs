@@ -15,7 +15,7 @@ use scrubjay::observe::evaluate;
 use scrubjay::ops::philox::{Stream, Use};
 use scrubjay::select::{self, Method};
 use scrubjay::solve::{Limits, Negative, conjugate_gradient};
-use scrubjay::unlearn::{Calibration, Config, Rule, Task, unlearn};
+use scrubjay::unlearn::{Calibration, Config, Rule, Target, Task, unlearn};
 use scrubjay::update::Where;
 use scrubjay::zoo;
 
@@ -61,7 +61,7 @@ fn optimum(
         let mut room = vec![0.0; values.len()];
         let mut product = |out: &mut [f64], v: &[f64]| curvature.apply_wide(out, v, &mut room);
         let limits = Limits { tolerance: 1e-3, products: 300 };
-        let (step, _) = conjugate_gradient(&mut product, &downhill, L2, Negative::Refuse, limits)?;
+        let (step, _) = conjugate_gradient(&mut product, &downhill, None, L2, Negative::Refuse, limits)?;
         // Halved until the objective falls.
         let objective = |net: &Network, values: &[f32]| -> Result<f64, Failed> {
             let square: f64 = values.iter().map(|w| f64::from(*w).powi(2)).sum();
@@ -90,8 +90,8 @@ fn config(method: Method, max_units: Option<usize>, iterations: usize, seed: u64
         l2: L2,
         rule: Rule::Newton,
         calibration: Calibration::Calibrated,
-        target_loss: None,
-        stages: 4,
+        target: Target::HeldOut,
+        stages: None,
         iterations,
         limits: Limits { tolerance: 1e-5, products: 500 },
         privacy: None,
@@ -133,7 +133,6 @@ fn check(samples: &Samples, bound: f64) -> Result<(), Failed> {
             held_out: vec![],
             validation: None,
             n,
-            class: false,
             stop: &stop,
             config,
         };

@@ -36,11 +36,14 @@ fn wrong_labels_are_forgotten_and_the_rest_stays() {
         let of = |row, key| number(&report, row, key);
         assert_eq!(of("original", "forget_accuracy"), 1.0, "the wrong labels were memorised");
         assert!(of("retrained", "forget_accuracy") <= 0.08);
-        assert!(of("scrubjay", "forget_accuracy") <= 0.2, "{}", of("scrubjay", "forget_accuracy"));
-        assert!(of("scrubjay", "forget_accuracy_true_labels") >= 0.6);
-        // The calibrated target; the retrained network's loss is about twice that (docs/FORGETTING.md).
-        assert!((of("scrubjay", "forget_loss") - 6.0).abs() < 0.2, "{}", of("scrubjay", "forget_loss"));
+        assert!(of("scrubjay", "forget_accuracy") <= 0.1, "{}", of("scrubjay", "forget_accuracy"));
+        assert!(of("scrubjay", "forget_accuracy_true_labels") >= 0.8);
+        // Most of the way to the retrained network's loss, and not far beyond it.
+        let way = (of("scrubjay", "forget_loss") - of("original", "forget_loss"))
+            / (of("retrained", "forget_loss") - of("original", "forget_loss"));
+        assert!((0.75..1.25).contains(&way), "{way} of the way");
         assert!(of("scrubjay", "retain_accuracy") >= 0.995);
+        assert!(of("scrubjay", "retain_accuracy") >= of("random block", "retain_accuracy"));
         assert!(of("scrubjay", "test_accuracy") >= of("original", "test_accuracy") - 0.01);
         voted += of("scrubjay", "retain_loss");
         random += of("random block", "retain_loss");

@@ -194,7 +194,7 @@ fn differences_of_the_loss(case: &Case, seed: u64) -> Outcome {
     let samples = random.samples(&net, 3);
     let direction = any_direction(&net, &mut random);
     let along: f64 = {
-        let gradient = run(&net, &constants(&net), &samples.x, &samples.y, &slope).gradient;
+        let gradient = run(&net, &constants::<f64>(&net), &samples.x, &samples.y, &slope).gradient;
         gradient.iter().flatten().zip(direction.iter().flatten()).map(|(g, d)| g * d).sum()
     };
     let loss = |step: f64| mean_loss(&net, &moved(&net, &direction, step), &samples);

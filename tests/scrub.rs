@@ -273,6 +273,28 @@ fn a_class_goes_at_once_and_is_no_longer_recognised() {
 }
 
 #[test]
+fn wrong_labels_are_driven_to_what_held_out_samples_have_under_them() {
+    let tiny = Tiny::new();
+    let target = |options: &str, out: &str| {
+        let run = tiny.scrub(&format!("--forget 0-11 --batch 12 {options}"), out);
+        assert!([0, 3].contains(&run.code), "{}", run.err);
+        let account = tiny.report(out)["records"][0]["account"].clone();
+        let stages = account["solves"].as_array().unwrap().len();
+        (
+            account["length"]["target"].as_f64().unwrap(),
+            account["before"]["forget"]["loss"].as_f64().unwrap(),
+            stages,
+        )
+    };
+    let (ordinary, _, stages) = target("", "ordinary");
+    assert_eq!(stages, 2);
+    let (wrong, before, stages) = target("--wrong-labels", "wrong");
+    assert!(wrong > 3.0 * ordinary, "{wrong} and {ordinary}");
+    assert_eq!(stages, ((wrong - before) / 1.5).ceil() as usize);
+    assert_eq!(target("--wrong-labels --stages 3", "three").2, 3);
+}
+
+#[test]
 fn a_set_beside_the_data_is_removed_as_the_same_samples_among_them_are() {
     let tiny = Tiny::new();
     let (x, y) = samples();

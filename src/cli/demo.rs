@@ -13,7 +13,7 @@ use scrubjay::ops::philox::{Stream, Use};
 use scrubjay::select::{self, Method};
 use scrubjay::solve::Limits;
 use scrubjay::train::{Config as TrainConfig, Optimizer, Schedule, train};
-use scrubjay::unlearn::{Calibration, Config, Rule, TARGET_LOSS, Task, share_removed, unlearn};
+use scrubjay::unlearn::{Calibration, Config, Rule, Target, Task, share_removed, unlearn};
 use scrubjay::update::Where;
 use scrubjay::{Error, checkpoint, zoo};
 use serde_json::{Value, json};
@@ -98,7 +98,6 @@ pub fn run(args: &Args) -> anyhow::Result<Outcome> {
             held_out: vec![],
             validation: Some(&split.held_out),
             n: split.train.y.len(),
-            class: !args.clean,
             stop: &stop,
             config: config(args, method, units),
         };
@@ -245,8 +244,8 @@ fn config(args: &Args, method: Method, units: Option<usize>) -> Config {
         l2: 0.0,
         rule: Rule::Newton,
         calibration: Calibration::Calibrated,
-        target_loss: (!args.clean).then_some(TARGET_LOSS),
-        stages: 4,
+        target: if args.clean { Target::HeldOut } else { Target::WrongLabels },
+        stages: None,
         iterations: 1,
         limits: Limits { tolerance: 1e-2, products: 25 },
         privacy: None,

@@ -15,7 +15,9 @@ use scrubjay::ops::philox::{Stream, Use};
 use scrubjay::receipt::{Events, Record};
 use scrubjay::select::{self, Method};
 use scrubjay::solve::Limits;
-use scrubjay::unlearn::{Calibration, Config, Rule, SMALLEST_BATCH, Task, is_convex, unlearn};
+use scrubjay::unlearn::{
+    CLASS_LOSS, Calibration, Config, Rule, SMALLEST_BATCH, Target, Task, is_convex, unlearn,
+};
 use scrubjay::update::Where;
 use scrubjay::{Error, net::plan};
 use serde_json::{Value, json};
@@ -100,9 +102,12 @@ pub struct Args {
     /// The mean loss of the forgotten to calibrate to; by default the held-out mean, and 6 for a class
     #[arg(long, value_name = "LOSS", help_heading = "Method")]
     target_loss: Option<f64>,
-    /// Calibrated steps on the way to the target
-    #[arg(long, default_value_t = 4, help_heading = "Method")]
-    stages: usize,
+    /// The samples carry wrong labels: calibrate to the loss that held-out images have under these labels
+    #[arg(long, conflicts_with = "target_loss", help_heading = "Method")]
+    wrong_labels: bool,
+    /// Calibrated steps on the way there; by default one for each 1.5 that the loss is to rise, from 2 to 16
+    #[arg(long, value_name = "S", help_heading = "Method")]
+    stages: Option<usize>,
     /// Newton steps; those after the first on the residual objective (convex models)
     #[arg(long, default_value_t = 1, help_heading = "Method")]
     iterations: usize,
@@ -197,7 +202,6 @@ struct Request {
     retained_by: String,
     validation: Option<Samples>,
     n: usize,
-    class: bool,
     batch: usize,
 }
 
@@ -236,7 +240,6 @@ pub fn run(args: &Args) -> anyhow::Result<Outcome> {
         held_out: request.held_out.clone(),
         validation: request.validation.as_ref(),
         n: request.n,
-        class: request.class,
         stop: &stop,
         config,
     };
@@ -328,7 +331,7 @@ fn config(args: &Args) -> scrubjay::Result<Config> {
         ("--perturbations", args.perturbations == Some(0) || args.perturbations == Some(1)),
         ("--max-units", args.max_units == Some(0)),
         ("--batch", args.batch == Some(0)),
-        ("--stages", args.stages == 0),
+        ("--stages", args.stages == Some(0)),
         ("--iterations", args.iterations == 0),
         ("--products", args.products == 0),
         ("--n", args.n == Some(0)),
@@ -383,7 +386,12 @@ fn config(args: &Args) -> scrubjay::Result<Config> {
             LengthName::Calibrated => Calibration::Calibrated,
             LengthName::One => Calibration::One,
         },
-        target_loss: args.target_loss,
+        target: match args.target_loss {
+            Some(loss) => Target::Loss(loss),
+            None if args.wrong_labels => Target::WrongLabels,
+            None if class => Target::Loss(CLASS_LOSS),
+            None => Target::HeldOut,
+        },
         stages: args.stages,
         iterations: args.iterations,
         limits: Limits { tolerance: args.tolerance, products: args.products },
@@ -455,7 +463,7 @@ fn request(
     let calibrates =
         config.calibration == Calibration::Calibrated && !convex && batch.min(forget.len()) >= SMALLEST_BATCH;
     let mut held_out = vec![];
-    if calibrates && args.val.is_none() && !class && config.target_loss.is_none() {
+    if calibrates && args.val.is_none() && !matches!(config.target, Target::Loss(_)) {
         let out = Stream::new(args.seed, Use::Choice, 4).choose(retained.len(), retained.len() / 10);
         held_out = out.iter().map(|&i| retained[i]).collect();
         let mut kept = vec![true; retained.len()];
@@ -482,7 +490,7 @@ fn request(
         }
         None => None,
     };
-    Ok(Request { samples, forget, retained, held_out, retained_by, validation, n, class, batch })
+    Ok(Request { samples, forget, retained, held_out, retained_by, validation, n, batch })
 }
 
 /// SHA-256 over parts, each with its length before it.
@@ -510,7 +518,7 @@ fn identity(checkpoint: &Checkpoint, request: &Request, config: &Config) -> Stri
     parts.push(samples_hash(&request.samples));
     parts.extend(request.validation.as_ref().map(samples_hash));
     parts.extend([numbers(&request.forget), numbers(&request.retained), numbers(&request.held_out)]);
-    parts.push(format!("{config:?} {} {} {}", request.n, request.class, request.batch).into());
+    parts.push(format!("{config:?} {} {}", request.n, request.batch).into());
     hash(parts.into_iter())
 }
 
@@ -636,7 +644,7 @@ fn options(args: &Args, config: &Config) -> Value {
         "l2": config.l2,
         "update": config.rule,
         "length": config.calibration,
-        "target_loss": config.target_loss,
+        "target": config.target,
         "stages": config.stages,
         "iterations": config.iterations,
         "tolerance": config.limits.tolerance,
