@@ -9,6 +9,8 @@ mod tiny;
 use std::collections::HashMap;
 
 use scrubjay::data::tensors::{self, Tensor, Values};
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
 use tiny::{FEATURES, N, Run, Tiny, samples, write_samples};
 
 /// What a wrong command leaves: this code, these words, and a folder without `out`.
@@ -68,7 +70,13 @@ fn data_that_do_not_fit_are_refused_with_the_sample() {
     let (mut x, mut y) = samples();
     y[7] = 9;
     write_samples(&tiny.at("labels.safetensors"), &x, &y);
-    refused(&tiny, &format!("{EVAL} @labels.safetensors"), 2, &["sample 7", "label 9", "3 classes"]);
+    let words = ["labels.safetensors: sample 7 has label 9, classes are 0 to 2"];
+    refused(&tiny, &format!("{EVAL} @labels.safetensors"), 1, &words);
+    refused(&tiny, "observe --model @m.safetensors --input @labels.safetensors --out @out", 1, &words);
+    refused(&tiny, &format!("{SCRUB} --forget 0-19 --val @labels.safetensors"), 1, &words);
+    refused(&tiny, &format!("{SCRUB} --forget-data @labels.safetensors"), 1, &words);
+    let train = "train --arch mlp:4 --data @labels.safetensors --classes 3 --epochs 1 --out @out";
+    refused(&tiny, train, 1, &words);
     y[7] = -1;
     write_samples(&tiny.at("negative.safetensors"), &x, &y);
     refused(&tiny, &format!("{EVAL} @negative.safetensors"), 1, &["negative.safetensors", "element 7", "-1"]);
@@ -235,4 +243,82 @@ fn a_model_that_was_cut_short_or_is_not_finite_is_refused() {
     std::fs::write(tiny.at("m.safetensors"), &bad).unwrap();
     refused(&tiny, &format!("{EVAL} @train.safetensors"), 1, &["m.safetensors", "NaN", "fc2.weight"]);
     refused(&tiny, &format!("{SCRUB} --forget 0-29"), 1, &["m.safetensors", "NaN", "fc2.weight"]);
+}
+
+#[test]
+fn training_records_what_it_was_trained_on_and_with() {
+    let tiny = Tiny::new();
+    let line =
+        "train --arch mlp:6 --data @train.safetensors --epochs 4 --schedule step --exclude 0-9,class:2";
+    let run = tiny.run(&format!("{line} --out @out --json"));
+    assert_eq!(run.code, 0, "{}", run.err);
+    let read = |name: &str| std::fs::read(tiny.at(name)).unwrap();
+    let manifest: Value = serde_json::from_slice(&read("out/train.json")).unwrap();
+    assert_eq!(manifest, serde_json::from_str::<Value>(&run.out).unwrap());
+    let excluded: Vec<usize> = (0..N).filter(|i| *i < 10 || i % 3 == 2).collect();
+    assert_eq!(manifest["excluded"], json!(excluded));
+    assert_eq!(manifest["exclude"], "0-9,class:2");
+    assert_eq!(manifest["n"], N - excluded.len());
+    assert_eq!(manifest["options"]["schedule"], "step");
+    let digest = Sha256::digest(read("train.safetensors"));
+    let hex: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
+    assert_eq!(manifest["data_sha256"], json!({"train.safetensors": hex}));
+
+    // What was left out has no part: other values there, the same model.
+    let (mut x, y) = samples();
+    excluded.iter().for_each(|i| x[i * FEATURES..(i + 1) * FEATURES].fill(1000.0));
+    write_samples(&tiny.at("train.safetensors"), &x, &y);
+    assert_eq!(tiny.run(&format!("{line} --out @other")).code, 0);
+    assert!(read("other/model.safetensors") == read("out/model.safetensors"));
+    let schedule = line.replace("step", "constant");
+    assert_eq!(tiny.run(&format!("{schedule} --out @constant")).code, 0);
+    assert!(read("constant/model.safetensors") != read("out/model.safetensors"));
+
+    for (options, word) in [
+        ("--exclude 0-199", "no samples"),
+        ("--exclude 200", "sample 200"),
+        ("--seeds 0", "--seeds"),
+        ("--schedule none", "constant"),
+        ("--seed 18446744073709551615 --seeds 2", "--seeds"),
+    ] {
+        let run =
+            tiny.run(&format!("train --arch mlp:6 --data @train.safetensors --epochs 1 --out @no {options}"));
+        assert_eq!(run.code, 2, "{options} {}", run.err);
+        assert!(run.err.contains(word), "{options} {}", run.err);
+    }
+}
+
+#[test]
+fn models_of_several_seeds_are_kept_where_they_are_finished() {
+    let tiny = Tiny::new();
+    let line = "train --arch mlp:6 --data @train.safetensors --epochs 2 --seed 3 --out @out";
+    let run = tiny.run(&format!("{line} --seeds 2"));
+    assert_eq!(run.code, 0, "{}", run.err);
+    assert!(run.err.contains("2 models: 0 finished, 2 to train, about "), "{}", run.err);
+    let read = |name: &str| std::fs::read(tiny.at("out").join(name)).unwrap();
+    let (third, fourth) = (read("seed-3/model.safetensors"), read("seed-4/model.safetensors"));
+    assert!(third != fourth);
+
+    // One was interrupted before its end, and one more is asked for.
+    let finished = read("seed-3/train.json");
+    std::fs::remove_file(tiny.at("out/seed-4/train.json")).unwrap();
+    std::fs::write(tiny.at("out/seed-4/model.safetensors"), "half").unwrap();
+    let run = tiny.run(&format!("{line} --seeds 3 --json"));
+    assert_eq!(run.code, 0, "{}", run.err);
+    assert!(run.err.contains("3 models: 1 finished, 2 to train"), "{}", run.err);
+    let out: Value = serde_json::from_str(&run.out).unwrap();
+    let kept: Vec<bool> =
+        out["models"].as_array().unwrap().iter().map(|model| model["kept"] == true).collect();
+    assert_eq!(kept, [true, false, false]);
+    assert!(read("seed-3/train.json") == finished && read("seed-3/model.safetensors") == third);
+    assert!(read("seed-4/model.safetensors") == fourth);
+
+    // A single model of the same seed is the same model.
+    assert_eq!(tiny.run(&format!("{line}/alone")).code, 0);
+    assert!(read("alone/model.safetensors") == third);
+
+    let other = tiny.run(&format!("{line} --seeds 3 --lr 0.01"));
+    assert_eq!(other.code, 2, "{}", other.err);
+    assert!(other.err.contains("seed-3/train.json") && other.err.contains("options"), "{}", other.err);
+    assert!(read("seed-3/train.json") == finished);
 }

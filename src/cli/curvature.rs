@@ -63,7 +63,7 @@ const MEMORY: usize = 4 << 30;
 pub fn run(args: &Args) -> anyhow::Result<Outcome> {
     let checkpoint = args.model.checkpoint()?;
     let inputs = data::load(&args.input, &Normalise::default())?;
-    let model = args.model.open(&checkpoint, Some(&inputs))?;
+    let model = args.model.open(&checkpoint, Some((&args.input, &inputs)))?;
     let net = &model.network;
     let block = Block::of(net, &units(args, net)?)?;
     let p = block.len();

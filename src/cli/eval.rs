@@ -34,7 +34,7 @@ pub struct Args {
 pub fn run(args: &Args) -> anyhow::Result<Outcome> {
     let checkpoint = args.model.checkpoint()?;
     let data = args.normalise.load(&args.data, &checkpoint)?;
-    let model = args.model.open(&checkpoint, Some(&data))?;
+    let model = args.model.open(&checkpoint, Some((&args.data, &data)))?;
     let device = args.device.open()?;
     let start = Instant::now();
     let scores = evaluate(&device, &model.network, &data)?;

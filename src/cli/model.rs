@@ -41,12 +41,13 @@ impl ModelArgs {
         Checkpoint::open(&self.model)
     }
 
-    /// Reads the model for images of the data's shape.
-    pub fn open(&self, checkpoint: &Checkpoint, data: Option<&Samples>) -> scrubjay::Result<Opened> {
-        let model = zoo::load(checkpoint, self.arch.as_deref(), data.map(Inputs::shape))?;
+    /// Reads the model, for the images of a file where there is one.
+    pub fn open(&self, checkpoint: &Checkpoint, data: Option<(&Path, &Samples)>) -> scrubjay::Result<Opened> {
+        let shape = data.map(|(_, samples)| samples.shape());
+        let model = zoo::load(checkpoint, self.arch.as_deref(), shape)?;
         let network = model.network.freeze();
-        if let Some(data) = data {
-            data::check_labels(&data.y, 0, network.classes())?;
+        if let Some((path, samples)) = data {
+            data::check_classes(path, &samples.y, network.classes())?;
         }
         Ok(Opened { network, family: model.family })
     }

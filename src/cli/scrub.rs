@@ -227,7 +227,7 @@ pub fn run(args: &Args) -> anyhow::Result<Outcome> {
         return Err(Error::Config(format!("{}: {reason}", args.out.display())).into());
     }
     let samples = args.normalise.load(&args.data, &checkpoint)?;
-    let model = args.model.open(&checkpoint, Some(&samples))?;
+    let model = args.model.open(&checkpoint, Some((&args.data, &samples)))?;
     let config = config(args)?;
     let request = request(args, &checkpoint, samples, &model.network, &config)?;
     let device = args.device.open()?;
@@ -422,7 +422,7 @@ fn request(
                     format!("has images of {:?}, --data of {:?}", more.shape, samples.shape),
                 ));
             }
-            data::check_labels(&more.y, 0, net.classes())?;
+            data::check_classes(path, &more.y, net.classes())?;
             let first = samples.y.len();
             samples.x.extend(more.x);
             samples.y.extend(more.y);
@@ -485,7 +485,7 @@ fn request(
                     format!("has images of {:?}, --data of {:?}", validation.shape, samples.shape),
                 ));
             }
-            data::check_labels(&validation.y, 0, net.classes())?;
+            data::check_classes(path, &validation.y, net.classes())?;
             Some(validation)
         }
         None => None,

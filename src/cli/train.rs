@@ -1,25 +1,31 @@
 //! `scrubjay train`: a model from data.
 
-use std::path::PathBuf;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use clap::ValueEnum;
 use scrubjay::data::{self, Inputs, Normalise, Samples, Spec, tensors};
+use scrubjay::device::Device;
+use scrubjay::net::{Network, TrainPass};
 use scrubjay::observe::evaluate;
 use scrubjay::train::{Config, Epoch, Optimizer, Schedule, train};
 use scrubjay::{Error, checkpoint, zoo};
-use serde_json::json;
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
 
 use super::{DeviceArgs, Outcome};
 
 /// Train a model, or train one further
 ///
-/// DIR gets model.safetensors and config.json, which --model opens again, and train.json: options, samples, epochs.
-/// --exclude leaves samples out: the same seed then gives the model that never saw them.
+/// DIR gets model.safetensors and config.json, which --model opens again, and train.json: options, SHA-256 of the data,
+/// samples left out, epochs. --exclude leaves samples out: the same seed then gives the model that never saw them.
+/// --seeds K trains K models, seed S in DIR/seed-S; those that are finished are kept, so that a run can be taken up again.
 ///
 /// Examples:
 ///   scrubjay train --arch mlp:100 --data MNIST/raw --out mlp --epochs 10
 ///   scrubjay train --arch resnet20 --data train.safetensors --val test.safetensors --out resnet --exclude class:3
+///   scrubjay train --arch mlp:50 --data MNIST/raw --out never-saw --exclude 0-99 --seeds 10
 #[derive(clap::Args)]
 #[command(verbatim_doc_comment)]
 pub struct Args {
@@ -74,6 +80,9 @@ pub struct Args {
     /// Seed of initial weights and of the order of samples
     #[arg(long, default_value_t = 0)]
     seed: u64,
+    /// Train so many models, of this seed and those after it
+    #[arg(long, value_name = "K", value_parser = clap::value_parser!(u32).range(1..))]
+    seeds: Option<u32>,
     #[command(flatten)]
     device: DeviceArgs,
     /// Print JSON
@@ -91,6 +100,22 @@ enum OptimizerName {
 enum ScheduleName {
     Constant,
     Cosine,
+    Step,
+}
+
+/// What all seeds have in common.
+struct Task<'a> {
+    args: &'a Args,
+    device: Device,
+    samples: Samples,
+    val: Option<Samples>,
+    normalise: Normalise,
+    existing: Option<checkpoint::Checkpoint>,
+    excluded: Vec<usize>,
+    /// The samples that are trained on.
+    indices: Vec<usize>,
+    /// SHA-256 of every file of the data.
+    data_sha256: BTreeMap<String, String>,
 }
 
 /// Trains, with a line per epoch.
@@ -100,105 +125,224 @@ pub fn run(args: &Args) -> anyhow::Result<Outcome> {
     let normalise = Normalise { mean: args.mean.clone().or(said.mean), std: args.std.clone().or(said.std) };
     let samples = data::load(&args.data, &normalise)?;
     let val = args.val.as_deref().map(|path| data::load(path, &normalise)).transpose()?;
-    let labels = samples.y.iter().copied().max().unwrap_or(0) as usize + 1;
-    let (mut net, mut config) = match (&existing, &args.arch) {
-        (Some(checkpoint), _) => {
-            let model = zoo::load(checkpoint, None, Some(samples.shape()))?;
-            (model.network, checkpoint.config().cloned().unwrap_or(json!({"architecture": model.family})))
-        }
-        (None, Some(arch)) => {
-            let made = zoo::create(arch, samples.shape(), args.classes.unwrap_or(labels), args.seed)?;
-            (made.network, made.config)
-        }
-        (None, None) => return Err(Error::config("--arch or --model says what to train").into()),
-    };
-    for (set, path) in [(Some(&samples), &args.data), (val.as_ref(), args.val.as_ref().unwrap_or(&args.data))]
-    {
-        let Some(set) = set else { continue };
-        data::check_labels(&set.y, 0, net.classes()).map_err(|e| Error::data(path, e.to_string()))?;
-    }
-    if let Some(map) = config.as_object_mut() {
-        normalise.mean.iter().for_each(|mean| drop(map.insert("mean".into(), json!(mean))));
-        normalise.std.iter().for_each(|std| drop(map.insert("std".into(), json!(std))));
-    }
     let excluded = match &args.exclude {
         Some(text) => Spec::parse(text)?.choose(&samples.y)?,
         None => vec![],
     };
     let mut used = vec![true; samples.y.len()];
     excluded.iter().for_each(|&i| used[i] = false);
-    let indices: Vec<usize> = (0..samples.y.len()).filter(|&i| used[i]).collect();
-    let options = Config {
-        epochs: args.epochs as usize,
-        batch: args.batch_size as usize,
-        rate: args.lr,
-        momentum: args.momentum,
-        optimizer: match args.optimizer {
-            OptimizerName::Sgd => Optimizer::Sgd,
-            OptimizerName::Adam => Optimizer::Adam,
-        },
-        weight_decay: args.weight_decay,
-        schedule: match args.schedule {
-            ScheduleName::Constant => Schedule::Constant,
-            ScheduleName::Cosine => Schedule::Cosine,
-        },
-        seed: args.seed,
-    };
+    let indices = (0..samples.y.len()).filter(|&i| used[i]).collect();
     if let Some(model) = &args.model {
         let folder = if model.is_dir() { model.as_path() } else { model.parent().unwrap_or(model) };
         if folder.canonicalize().is_ok_and(|folder| args.out.canonicalize().is_ok_and(|out| out == folder)) {
             return Err(Error::config("--out is the folder of --model, which would be overwritten").into());
         }
     }
+    let data_sha256 = sha256(&args.data)?;
     let device = args.device.open()?;
-    std::fs::create_dir_all(&args.out).map_err(Error::io(&args.out))?;
-    let started = Instant::now();
-    let mut epochs = vec![];
-    if !args.json {
-        println!(
-            "epoch     loss  accuracy{}  seconds",
-            if val.is_some() { "  val loss  val accuracy" } else { "" }
-        );
-    }
-    train(&device, &mut net, &samples, &indices, &options, &mut |net, epoch: Epoch| {
-        let scores = val.as_ref().map(|val: &Samples| evaluate(&device, &net.freeze(), val)).transpose()?;
-        let seconds = started.elapsed().as_secs_f64();
-        if !args.json {
-            let val = scores.as_ref().map_or(String::new(), |scores| {
-                format!("  {:>8.4}  {:>10.2} %", scores.mean_loss(), 100.0 * scores.accuracy())
-            });
-            println!(
-                "{:>5}  {:>7.4}  {:>6.2} %{val}  {seconds:>7.1}",
-                epoch.epoch,
-                epoch.loss,
-                100.0 * epoch.accuracy
-            );
+    let task = Task { args, device, samples, val, normalise, existing, excluded, indices, data_sha256 };
+    let Some(count) = args.seeds else {
+        let manifest = task.train(args.seed, &args.out)?;
+        if args.json {
+            println!("{manifest}");
         }
-        epochs.push(json!({
-            "epoch": epoch.epoch, "loss": epoch.loss, "accuracy": epoch.accuracy,
-            "val_loss": scores.as_ref().map(|s| s.mean_loss()), "val_accuracy": scores.as_ref().map(|s| s.accuracy()),
-            "seconds": seconds,
-        }));
-        Ok(true)
-    })?;
-    checkpoint::save(&args.out.join("model.safetensors"), &net)?;
-    tensors::write_whole(&args.out.join("config.json"), serde_json::to_string_pretty(&config)?.as_bytes())?;
-    let manifest = json!({
-        "scrubjay": env!("CARGO_PKG_VERSION"),
-        "arch": args.arch,
-        "model": args.model,
-        "data": args.data,
-        "n": indices.len(),
-        "excluded": excluded,
-        "options": options,
-        "device": device.report(),
-        "epochs": epochs,
-    });
-    tensors::write_whole(&args.out.join("train.json"), serde_json::to_string_pretty(&manifest)?.as_bytes())?;
+        return Ok(Outcome::Done);
+    };
+    let last = args.seed.checked_add(u64::from(count) - 1);
+    let last = last.ok_or_else(|| Error::config("--seed and --seeds go beyond the largest seed there is"))?;
+    let folder = |seed: u64| args.out.join(format!("seed-{seed}"));
+    let mut finished = BTreeMap::new();
+    for seed in args.seed..=last {
+        if let Some(manifest) = task.finished(seed, &folder(seed))? {
+            finished.insert(seed, manifest);
+        }
+    }
+    let left = count as usize - finished.len();
+    let seconds = if left > 0 { task.cost()? } else { 0.0 };
+    let words = if count == 1 { "model" } else { "models" };
+    eprintln!(
+        "{count} {words}: {} finished, {left} to train, about {:.0} s ({seconds:.1} s each, {} epochs of {} samples)",
+        finished.len(),
+        seconds * left as f64,
+        args.epochs,
+        task.indices.len()
+    );
+    let mut models = vec![];
+    for seed in args.seed..=last {
+        let (manifest, kept) = match finished.remove(&seed) {
+            Some(manifest) => (manifest, true),
+            None => (task.train(seed, &folder(seed))?, false),
+        };
+        if kept && !args.json {
+            println!("{} is finished; kept", folder(seed).display());
+        }
+        models.push(json!({"seed": seed, "folder": folder(seed), "kept": kept, "train": manifest}));
+    }
     if args.json {
-        println!("{manifest}");
-    } else {
-        println!("written to {}", args.out.display());
+        println!("{}", json!({"models": models}));
     }
     Ok(Outcome::Done)
+}
+
+impl Task<'_> {
+    fn options(&self, seed: u64) -> Config {
+        let args = self.args;
+        Config {
+            epochs: args.epochs as usize,
+            batch: args.batch_size as usize,
+            rate: args.lr,
+            momentum: args.momentum,
+            optimizer: match args.optimizer {
+                OptimizerName::Sgd => Optimizer::Sgd,
+                OptimizerName::Adam => Optimizer::Adam,
+            },
+            weight_decay: args.weight_decay,
+            schedule: match args.schedule {
+                ScheduleName::Constant => Schedule::Constant,
+                ScheduleName::Cosine => Schedule::Cosine,
+                ScheduleName::Step => Schedule::Step,
+            },
+            seed,
+        }
+    }
+
+    /// The network to start from, and the `config.json` that goes with it.
+    fn start(&self, seed: u64) -> scrubjay::Result<(Network, Value)> {
+        let labels = self.samples.y.iter().copied().max().unwrap_or(0) as usize + 1;
+        let (net, mut config) = match (&self.existing, &self.args.arch) {
+            (Some(checkpoint), _) => {
+                let model = zoo::load(checkpoint, None, Some(self.samples.shape()))?;
+                let config = checkpoint.config().cloned();
+                (model.network, config.unwrap_or(json!({"architecture": model.family})))
+            }
+            (None, Some(arch)) => {
+                let classes = self.args.classes.unwrap_or(labels);
+                let made = zoo::create(arch, self.samples.shape(), classes, seed)?;
+                (made.network, made.config)
+            }
+            (None, None) => return Err(Error::config("--arch or --model says what to train")),
+        };
+        data::check_classes(&self.args.data, &self.samples.y, net.classes())?;
+        if let (Some(val), Some(path)) = (&self.val, &self.args.val) {
+            data::check_classes(path, &val.y, net.classes())?;
+        }
+        if let Some(map) = config.as_object_mut() {
+            self.normalise.mean.iter().for_each(|mean| drop(map.insert("mean".into(), json!(mean))));
+            self.normalise.std.iter().for_each(|std| drop(map.insert("std".into(), json!(std))));
+        }
+        Ok((net, config))
+    }
+
+    /// What `train.json` says before the training.
+    fn manifest(&self, seed: u64) -> Value {
+        json!({
+            "scrubjay": env!("CARGO_PKG_VERSION"),
+            "arch": self.args.arch,
+            "model": self.args.model,
+            "data": self.args.data,
+            "data_sha256": self.data_sha256,
+            "n": self.indices.len(),
+            "exclude": self.args.exclude,
+            "excluded": self.excluded,
+            "normalise": {"mean": self.normalise.mean, "std": self.normalise.std},
+            "classes": self.args.classes,
+            "options": self.options(seed),
+        })
+    }
+
+    /// The `train.json` of a training that was finished.
+    ///
+    /// # Errors
+    /// Where it was another training: its folder is not written to.
+    fn finished(&self, seed: u64, folder: &Path) -> scrubjay::Result<Option<Value>> {
+        let path = folder.join("train.json");
+        if !path.exists() {
+            return Ok(None);
+        }
+        let found: Value = serde_json::from_slice(&tensors::read(&path)?)
+            .map_err(|e| Error::data(&path, format!("is not JSON: {e}")))?;
+        let wanted = self.manifest(seed);
+        let differs =
+            |key: &&String| *key != "scrubjay" && found.get(key.as_str()) != wanted.get(key.as_str());
+        match wanted.as_object().and_then(|wanted| wanted.keys().find(differs)) {
+            None => Ok(Some(found)),
+            Some(key) => {
+                let (there, here) = (&found[key], &wanted[key]);
+                let reason =
+                    format!("is of another training: {key} was {there} and is {here}; choose another --out");
+                Err(Error::config(format!("{}: {reason}", path.display())))
+            }
+        }
+    }
+
+    /// Seconds that one training takes, by the second of two batches (the first one warms up).
+    fn cost(&self) -> scrubjay::Result<f64> {
+        let (mut net, _) = self.start(self.args.seed)?;
+        let batch = (self.args.batch_size as usize).min(self.indices.len());
+        let mut pass = TrainPass::new(&self.device, &net, batch)?;
+        let mut seconds = 0.0;
+        for _ in 0..2 {
+            let start = Instant::now();
+            pass.step(&mut net, &self.samples.subset(&self.indices[..batch]))?;
+            seconds = start.elapsed().as_secs_f64();
+        }
+        Ok(seconds * f64::from(self.args.epochs) * self.indices.len().div_ceil(batch) as f64)
+    }
+
+    /// Trains one model into `folder`; `train.json` comes last and says that it is finished.
+    fn train(&self, seed: u64, folder: &Path) -> anyhow::Result<Value> {
+        let (args, device) = (self.args, &self.device);
+        let (mut net, config) = self.start(seed)?;
+        std::fs::create_dir_all(folder).map_err(Error::io(folder))?;
+        let started = Instant::now();
+        let mut epochs = vec![];
+        if !args.json {
+            let val = if self.val.is_some() { "  val loss  val accuracy" } else { "" };
+            println!("epoch     loss  accuracy{val}  seconds");
+        }
+        let options = self.options(seed);
+        train(device, &mut net, &self.samples, &self.indices, &options, &mut |net, epoch: Epoch| {
+            let scores = self.val.as_ref().map(|val| evaluate(device, &net.freeze(), val)).transpose()?;
+            let seconds = started.elapsed().as_secs_f64();
+            if !args.json {
+                let val = scores.as_ref().map_or(String::new(), |scores| {
+                    format!("  {:>8.4}  {:>10.2} %", scores.mean_loss(), 100.0 * scores.accuracy())
+                });
+                let Epoch { epoch, loss, accuracy } = epoch;
+                println!("{epoch:>5}  {loss:>7.4}  {:>6.2} %{val}  {seconds:>7.1}", 100.0 * accuracy);
+            }
+            epochs.push(json!({
+                "epoch": epoch.epoch, "loss": epoch.loss, "accuracy": epoch.accuracy,
+                "val_loss": scores.as_ref().map(|s| s.mean_loss()),
+                "val_accuracy": scores.as_ref().map(|s| s.accuracy()),
+                "seconds": seconds,
+            }));
+            Ok(true)
+        })?;
+        checkpoint::save(&folder.join("model.safetensors"), &net)?;
+        let write = |name: &str, value: &Value| -> anyhow::Result<()> {
+            let text = serde_json::to_string_pretty(value)?;
+            Ok(tensors::write_whole(&folder.join(name), text.as_bytes())?)
+        };
+        write("config.json", &config)?;
+        let mut manifest = self.manifest(seed);
+        manifest["device"] = json!(device.report());
+        manifest["epochs"] = json!(epochs);
+        write("train.json", &manifest)?;
+        if !args.json {
+            println!("written to {}", folder.display());
+        }
+        Ok(manifest)
+    }
+}
+
+/// The SHA-256 of every file that data are read from, as `sha256sum` gives it, by file name.
+fn sha256(path: &Path) -> scrubjay::Result<BTreeMap<String, String>> {
+    let mut hashes = BTreeMap::new();
+    for file in data::files(path)? {
+        let digest = Sha256::digest(tensors::read(&file)?);
+        let name = file.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        hashes.insert(name, digest.iter().map(|byte| format!("{byte:02x}")).collect());
+    }
+    Ok(hashes)
 }

@@ -59,6 +59,33 @@ pub fn load(path: &Path, normalise: &Normalise) -> Result<Samples> {
     Ok(samples)
 }
 
+/// The files that [`load`] reads for `path`, in its order.
+///
+/// # Errors
+/// Where there is nothing that [`load`] would read.
+pub fn files(path: &Path) -> Result<Vec<PathBuf>> {
+    Ok(match kind(path)? {
+        Kind::Safetensors => vec![path.into()],
+        Kind::Idx { images, labels } => vec![images, labels],
+        Kind::Cifar(files) => files,
+    })
+}
+
+/// Refuses data of which a label is no class, with the file and the sample.
+///
+/// # Errors
+/// Where a label is not below `classes`.
+pub fn check_classes(path: &Path, labels: &[u32], classes: usize) -> Result<()> {
+    match labels.iter().position(|&label| label as usize >= classes) {
+        Some(i) => {
+            let last = classes.saturating_sub(1);
+            let reason = format!("sample {i} has label {}, classes are 0 to {last}", labels[i]);
+            Err(Error::data(path, reason))
+        }
+        None => Ok(()),
+    }
+}
+
 enum Kind {
     Safetensors,
     Idx { images: PathBuf, labels: PathBuf },

@@ -9,7 +9,7 @@ pub mod tensors;
 use std::ops::Range;
 
 pub use digits::digits;
-pub use load::{Normalise, load};
+pub use load::{Normalise, check_classes, files, load};
 pub use spec::Spec;
 
 use crate::net::Shape;
