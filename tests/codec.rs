@@ -15,7 +15,7 @@ use cases::Kind;
 use libtest_mimic::{Arguments, Failed, Trial};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
-use scrubjay::codec::{self, FociOptions, Matrix, Options, Stopped, Ties};
+use scrubjay::codec::{self, FociOptions, Matrix, Measure, Options, Standardize, Stopped, Ties};
 use scrubjay::data::tensors::TensorFile;
 use serde_json::Value;
 
@@ -315,6 +315,73 @@ fn t(y: &[f64], columns: &[Vec<f64>], z: &[usize], x: &[usize]) -> Result<Option
     Ok(codec::statistic(y, &data, z, x, &Options::default()).map_err(of)?.value)
 }
 
+fn measured(
+    y: &[f64],
+    columns: &[Vec<f64>],
+    z: &[usize],
+    x: &[usize],
+    options: &Options,
+) -> Result<Option<f64>, TestCaseError> {
+    let flat = columns.concat();
+    let of = |e: scrubjay::Error| TestCaseError::fail(e.to_string());
+    let data = Matrix::columns_f64(&flat, y.len(), columns.len()).map_err(of)?;
+    Ok(codec::statistic(y, &data, z, x, options).map_err(of)?.value)
+}
+
+/// Dependence gives 1 / (1 + B), also given X and on discrete data; without it few p-values are small. Y = X0 + X1 does
+/// not depend on X2 given X0 and X1 however strongly X2 follows X0.
+fn p_values() -> Result<(), Failed> {
+    let n = 240;
+    let (mut small, mut small_given) = (0, 0);
+    for seed in 0..60 {
+        let mut columns: Vec<_> = (0..3).map(|j| cases::column(Kind::Normal, n, seed, j)).collect();
+        columns[2] = (0..n).map(|i| columns[0][i] + 0.5 * columns[2][i]).collect();
+        let noise = cases::column(Kind::Normal, n, seed, 9);
+        let y: Vec<f64> = (0..n).map(|i| columns[0][i] + 0.3 * noise[i]).collect();
+        let flat = columns.concat();
+        let data = Matrix::columns_f64(&flat, n, 3)?;
+        let options = Options { seed, ..Default::default() };
+        let p = |y: &[f64], z: usize, x: &[usize]| codec::p_value(y, &data, &[z], x, &options, 39);
+        small += usize::from(p(&noise, 1, &[])? <= Some(0.1));
+        small_given += usize::from(p(&y, 2, &[0])? <= Some(0.1));
+        if seed < 5 {
+            let sum: Vec<f64> = (0..n).map(|i| columns[0][i] + columns[1][i]).collect();
+            for options in [options, Options { measure: Measure::Xi, ..options }] {
+                let found = codec::p_value(&y, &data, &[0], &[], &options, 39)?;
+                check(found == Some(0.025), || format!("seed {seed}: {found:?}"))?;
+            }
+            let found = p(&sum, 1, &[0])?;
+            check(found == Some(0.025), || format!("seed {seed}, given X: {found:?}"))?;
+        }
+    }
+    // 60 tests at 0.1: 6 expected, 15 or more with probability below 0.001
+    check(small < 15 && small_given < 15, || format!("{small} and {small_given} of 60 below 0.1"))?;
+    let data = [0.0; 20];
+    let data = Matrix::columns_f64(&data, 20, 1)?;
+    let undefined = codec::p_value(&[1.0; 20], &data, &[0], &[], &Options::default(), 9)?;
+    check(undefined.is_none(), || format!("constant Y: {undefined:?}"))?;
+    let xi = Options { measure: Measure::Xi, ..Default::default() };
+    check(codec::statistic(&[1.0; 20], &data, &[0], &[0], &xi).is_err(), || "ξ given X".into())
+}
+
+/// Independent columns: the limit is 0, and intervals of 90 % hold it about so often.
+fn intervals() -> Result<(), Failed> {
+    let n = 300;
+    for measure in [Measure::Codec, Measure::Xi] {
+        let mut held = 0;
+        for seed in 0..50 {
+            let (x, y) = (cases::column(Kind::Normal, n, seed, 0), cases::column(Kind::Normal, n, seed, 1));
+            let data = Matrix::columns_f64(&x, n, 1)?;
+            let options = Options { measure, seed, ..Default::default() };
+            let found = codec::interval(&y, &data, &[0], &[], &options, 0.9, 200)?.ok_or("undefined")?;
+            check(found.low < found.high && found.m == 45, || format!("{found:?}"))?;
+            held += usize::from(found.low <= 0.0 && 0.0 <= found.high);
+        }
+        check((38..=50).contains(&held), || format!("{held} of 50 hold 0"))?;
+    }
+    Ok(())
+}
+
 fn properties() -> Vec<Trial> {
     vec![
         property("monotone_maps_of_y_change_nothing", |y, columns| {
@@ -364,6 +431,47 @@ fn properties() -> Vec<Trial> {
             let nothing = found.order.is_empty() && found.stopped == Stopped::Undefined;
             check(nothing && found.first_step.is_empty(), || format!("{found:?}"))
         }),
+        property("scaling_and_bounding_undo_shifts_and_scales", |y, columns| {
+            let mapped: Vec<_> =
+                columns.iter().map(|c| c.iter().map(|x| 4.0 * x - 8.0).collect::<Vec<f64>>()).collect();
+            for standardize in [Standardize::Scale, Standardize::Bounded] {
+                let options = Options { standardize, ..Default::default() };
+                let near = |a: Option<f64>, b: Option<f64>| match (a, b) {
+                    (Some(a), Some(b)) => (a - b).abs() < 1e-9,
+                    (a, b) => a == b,
+                };
+                // one column: distances keep their order whatever the rounding, but for ties
+                let distinct = columns[0].iter().all(|x| columns[0].iter().filter(|y| *y == x).count() == 1);
+                if distinct {
+                    let a = measured(y, columns, &[0], &[], &options)?;
+                    prop_assert!(near(a, measured(y, &mapped, &[0], &[], &options)?));
+                }
+            }
+            Ok(())
+        }),
+        property("random_ties_tend_to_their_mean", |y, columns| {
+            let ties = Ties::Random { seed: 3, draws: 2000 };
+            for measure in [Measure::Codec, Measure::Xi] {
+                let mean = measured(y, columns, &[2], &[], &Options { measure, ..Default::default() })?;
+                let random =
+                    measured(y, columns, &[2], &[], &Options { measure, ties, ..Default::default() })?;
+                prop_assert_eq!(mean.is_some(), random.is_some());
+                let near = mean.zip(random).is_none_or(|(a, b)| (a - b).abs() < 0.15);
+                prop_assert!(near, "{:?}: {:?} {:?}", measure, mean, random);
+            }
+            Ok(())
+        }),
+        property("xi_knows_the_order_of_x_alone", |y, columns| {
+            let options = Options { measure: Measure::Xi, ..Default::default() };
+            let mapped = [columns[0].iter().map(|x| x.powi(3) + x).collect::<Vec<f64>>()];
+            prop_assert_eq!(
+                measured(y, columns, &[0], &[], &options)?,
+                measured(y, &mapped, &[0], &[], &options)?
+            );
+            Ok(())
+        }),
+        Trial::test("codec/property/p_values_tell_dependence_from_none", p_values),
+        Trial::test("codec/property/intervals_hold_the_limit", intervals),
         Trial::test("codec/property/threads_change_nothing", || {
             let (y, columns) = cases::data(&cases::CASES[3], 1);
             let flat = columns.concat();

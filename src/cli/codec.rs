@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::ValueEnum;
-use scrubjay::codec::{self, Matrix, Options, Ties};
+use scrubjay::codec::{self, Matrix, Measure, Options, Standardize, Ties};
 use scrubjay::data::table::{Column, Table};
 
 use super::{DeviceArgs, Outcome};
@@ -11,11 +11,12 @@ use super::{DeviceArgs, Outcome};
 /// Measure how much columns tell about another, given others: T(Y, Z | X)
 ///
 /// 0 means nothing, 1 means that Y is a function of Z (given X); an estimate can be negative. Columns are taken as they
-/// are, never scaled.
+/// are unless --standardize says otherwise.
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
   scrubjay codec people.csv --y income --z age,school
   scrubjay codec people.csv --y income --z school --x age --json
+  scrubjay codec people.csv --y income --z age --measure xi --permutations 999 --interval 0.95
   scrubjay codec columns.safetensors --z 3-7
 
 COL is a name or a number from 0; COLS is a list of these and of ranges: age,3,7-9. Of a .safetensors file with X [n, p]
@@ -33,6 +34,15 @@ pub struct Args {
     /// The columns that are known already
     #[arg(long, value_name = "COLS")]
     x: Option<String>,
+    /// T of Azadkia and Chatterjee, or Chatterjee's ξ of one column
+    #[arg(long, value_enum, default_value = "codec", value_name = "codec|xi")]
+    measure: MeasureName,
+    /// The p-value of this many permutations of Y (given X: among rows that are near in X)
+    #[arg(long, value_name = "B", value_parser = clap::value_parser!(u32).range(1..))]
+    permutations: Option<u32>,
+    /// An interval of this level, by subsamples
+    #[arg(long, value_name = "LEVEL")]
+    interval: Option<f64>,
     #[command(flatten)]
     randomness: Randomness,
     /// Print JSON
@@ -48,6 +58,12 @@ pub struct Randomness {
     /// Where several rows are equally near: their mean, the first, or one at random
     #[arg(long, value_enum, default_value = "mean", value_name = "mean|first|random")]
     ties: TiesName,
+    /// How often random ties are drawn; the mean counts
+    #[arg(long, default_value_t = 1, value_name = "D", value_parser = clap::value_parser!(u32).range(1..))]
+    draws: u32,
+    /// Map each column first: centred and divided by its standard deviation, or to 0 to 1
+    #[arg(long, value_enum, default_value = "none", value_name = "none|scale|bounded")]
+    standardize: StandardizeName,
     /// Add normal noise of this deviation to every column first (L-CODEC)
     #[arg(long, default_value_t = 0.0, value_name = "σ")]
     pub noise: f64,
@@ -63,13 +79,35 @@ enum TiesName {
     Random,
 }
 
+#[derive(Clone, Copy, ValueEnum)]
+enum StandardizeName {
+    None,
+    Scale,
+    Bounded,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum MeasureName {
+    Codec,
+    Xi,
+}
+
 impl Randomness {
+    /// What is done to columns first.
+    pub fn standardize(&self) -> Standardize {
+        match self.standardize {
+            StandardizeName::None => Standardize::None,
+            StandardizeName::Scale => Standardize::Scale,
+            StandardizeName::Bounded => Standardize::Bounded,
+        }
+    }
+
     /// What counts where several rows are equally near.
     pub fn ties(&self) -> Ties {
         match self.ties {
             TiesName::Mean => Ties::Mean,
             TiesName::First => Ties::First,
-            TiesName::Random => Ties::Random { seed: self.seed },
+            TiesName::Random => Ties::Random { seed: self.seed, draws: self.draws },
         }
     }
 }
@@ -83,7 +121,10 @@ pub fn target(table: &Table, text: Option<&str>, option: &str) -> scrubjay::Resu
     }
 }
 
-/// Prints T.
+/// Subsamples of an interval.
+const SUBSAMPLES: u32 = 400;
+
+/// Prints the measure.
 pub fn run(args: &Args) -> anyhow::Result<Outcome> {
     let table = Table::read(&args.data)?;
     let y = target(&table, args.y.as_deref(), "--y")?;
@@ -98,13 +139,41 @@ pub fn run(args: &Args) -> anyhow::Result<Outcome> {
     let given: Vec<usize> = (0..x.len()).collect();
     let tell: Vec<usize> = (x.len()..x.len() + z.len()).collect();
     let data = Matrix::columns_f64(&columns, table.n(), x.len() + z.len())?;
-    let options =
-        Options { ties: args.randomness.ties(), noise: args.randomness.noise, seed: args.randomness.seed };
+    let options = Options {
+        measure: match args.measure {
+            MeasureName::Codec => Measure::Codec,
+            MeasureName::Xi => Measure::Xi,
+        },
+        standardize: args.randomness.standardize(),
+        ties: args.randomness.ties(),
+        noise: args.randomness.noise,
+        seed: args.randomness.seed,
+    };
     let values = table.column(y)?;
     let device = args.device.open()?;
     let found = device.scope(|| codec::statistic(values, &data, &tell, &given, &options))?;
+    let p_value = match args.permutations {
+        Some(count) => device.scope(|| codec::p_value(values, &data, &tell, &given, &options, count))?,
+        None => None,
+    };
+    let interval = match args.interval {
+        Some(level) => {
+            device.scope(|| codec::interval(values, &data, &tell, &given, &options, level, SUBSAMPLES))?
+        }
+        None => None,
+    };
     if args.json {
-        println!("{}", serde_json::json!({"statistic": found.value, "n": found.n}));
+        let mut report = serde_json::json!({"statistic": found.value, "n": found.n});
+        if let Some(count) = args.permutations {
+            report["p_value"] = serde_json::json!(p_value);
+            report["permutations"] = count.into();
+        }
+        if let Some(level) = args.interval {
+            report["interval"] = serde_json::json!(interval.map(|i| [i.low, i.high]));
+            report["level"] = level.into();
+            report["m"] = serde_json::json!(interval.map(|i| i.m));
+        }
+        println!("{report}");
         return Ok(Outcome::Done);
     }
     let names =
@@ -115,7 +184,19 @@ pub fn run(args: &Args) -> anyhow::Result<Outcome> {
         None if x.is_empty() => "undefined: Y is constant".into(),
         None => "undefined: X alone determines Y".into(),
     };
-    println!("T({}, {}{bar})  {value}", table.name(y), names(&z));
+    match args.measure {
+        MeasureName::Codec => println!("T({}, {}{bar})  {value}", table.name(y), names(&z)),
+        MeasureName::Xi => println!("ξ({}, {})  {value}", names(&z), table.name(y)),
+    }
+    if let Some((level, found)) = args.interval.zip(interval) {
+        println!(
+            "interval of {level}  {:.6} to {:.6} (subsamples of {} rows)",
+            found.low, found.high, found.m
+        );
+    }
+    if let Some((count, p)) = args.permutations.zip(p_value) {
+        println!("p-value  {p:.4} ({count} permutations)");
+    }
     println!("rows  {}", found.n);
     Ok(Outcome::Done)
 }

@@ -2,7 +2,6 @@
 
 use std::path::PathBuf;
 
-use clap::ValueEnum;
 use indicatif::{ProgressBar, ProgressStyle};
 use scrubjay::codec::{self, Foci, FociOptions, Matrix, Stopped};
 use scrubjay::data::table::{Column, Table};
@@ -34,9 +33,6 @@ pub struct Args {
     /// Go on where nothing more is told, until all columns are in order
     #[arg(long)]
     all: bool,
-    /// Centre each column and divide it by its standard deviation first
-    #[arg(long, value_enum, default_value = "none", value_name = "none|scale")]
-    standardize: Standardize,
     #[command(flatten)]
     randomness: Randomness,
     /// Print JSON
@@ -44,12 +40,6 @@ pub struct Args {
     json: bool,
     #[command(flatten)]
     device: DeviceArgs,
-}
-
-#[derive(Clone, Copy, ValueEnum)]
-enum Standardize {
-    None,
-    Scale,
 }
 
 /// Prints the columns chosen.
@@ -67,10 +57,7 @@ pub fn run(args: &Args) -> anyhow::Result<Outcome> {
     let options = FociOptions {
         max_features: args.max_features.map(|k| k as usize),
         all: args.all,
-        standardize: match args.standardize {
-            Standardize::None => codec::Standardize::None,
-            Standardize::Scale => codec::Standardize::Scale,
-        },
+        standardize: args.randomness.standardize(),
         ties: args.randomness.ties(),
         noise: args.randomness.noise,
         seed: args.randomness.seed,

@@ -147,8 +147,36 @@ pub(super) fn add_noise(column: &mut [f64], sigma: f64, seed: u64, stream: u32) 
     }
 }
 
+/// What is done to columns before anything else.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Standardize {
+    /// Nothing: the default.
+    #[default]
+    None,
+    /// Each column is centred and divided by its standard deviation (n − 1); constant columns become 0.
+    Scale,
+    /// Each column is mapped to 0 to 1, its least value and its greatest; constant columns become 0.
+    Bounded,
+}
+
+impl Standardize {
+    /// Standardises a column.
+    pub(super) fn apply(self, column: &mut [f64]) {
+        match self {
+            Standardize::None => {}
+            Standardize::Scale => scale(column),
+            Standardize::Bounded => {
+                let least = column.iter().copied().fold(f64::INFINITY, f64::min);
+                let greatest = column.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+                let width = if greatest > least { greatest - least } else { 1.0 };
+                column.iter_mut().for_each(|x| *x = (*x - least) / width);
+            }
+        }
+    }
+}
+
 /// Centres a column and divides it by its standard deviation (n − 1); a constant column becomes 0.
-pub(super) fn scale(column: &mut [f64]) {
+fn scale(column: &mut [f64]) {
     let n = column.len() as f64;
     let mean = column.iter().sum::<f64>() / n;
     let deviation = (column.iter().map(|x| (x - mean) * (x - mean)).sum::<f64>() / (n - 1.0)).sqrt();

@@ -21,22 +21,12 @@ use multiversion::multiversion;
 use rayon::prelude::*;
 
 use super::Ties;
-use super::columns::{Lanes, Matrix, WIDTH, Y_STREAM, add_noise, check_sigma, scale};
+use super::columns::{Lanes, Matrix, Standardize, WIDTH, Y_STREAM, add_noise, check_sigma};
 use super::cuda::Steps;
-use super::neighbours::{Runs, Sorted, pick};
+use super::neighbours::{Runs, Sorted, drawn};
 use super::ranks::{Ranks, Sum, sort_key};
 use crate::device::{Cuda, Device};
 use crate::{Error, Result};
-
-/// What is done to columns before anything else.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Standardize {
-    /// Nothing: the default.
-    #[default]
-    None,
-    /// Each column is centred and divided by its standard deviation (n − 1); constant columns become 0.
-    Scale,
-}
 
 /// How [`foci`] selects.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -152,16 +142,14 @@ fn run(
     }
     check_sigma(options.noise)?;
     x.check_finite()?;
-    let changes = options.noise > 0.0 || options.standardize == Standardize::Scale;
+    let changes = options.noise > 0.0 || options.standardize != Standardize::None;
     if !changes {
         return select(cuda, &Ranks::new(y, options.ties)?, x, options, each);
     }
     let mut columns = vec![0.0; x.n() * x.p()];
     columns.par_chunks_mut(x.n()).enumerate().for_each(|(j, column)| {
         column.copy_from_slice(&x.column(j));
-        if options.standardize == Standardize::Scale {
-            scale(column);
-        }
+        options.standardize.apply(column);
         add_noise(column, options.noise, options.seed, j as u32);
     });
     let mut y = y.to_vec();
@@ -432,8 +420,8 @@ impl Space {
                         } else {
                             let list = &lists[at * len..(at + 1) * len];
                             let mut rows = at_distance(list, packed, i, l, best[l]);
-                            let j = pick(&mut rows, i as u32, ties);
-                            sum.add(u64::from(ranks.r[i].min(ranks.r[j as usize])), 1);
+                            let (s, c) = drawn(&mut rows, i as u32, ranks, ties);
+                            sum.add(s, c);
                         }
                     }
                 }

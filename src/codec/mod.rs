@@ -2,8 +2,9 @@
 //! selection that it drives. Usable alone: columns in, numbers out.
 //!
 //! For rows (X, Y, Z) with R_i = #{j : Y_j ≤ Y_i} and L_i = #{j : Y_j ≥ Y_i}, and a neighbour M(i) of row i,
-//! everything here is a function of one sum per set of columns, A = Σ_i min(R_i, R_M(i)) (MATH.md, Eq. 1-4):
-//! `neighbours` finds M for given columns, [`foci`] for all candidates of a greedy step at once.
+//! T is a function of one sum per set of columns, A = Σ_i min(R_i, R_M(i)) (MATH.md, Eq. 1-4): `neighbours` finds M for
+//! given columns, [`foci`] for all candidates of a greedy step at once. [`Measure::Xi`] is Chatterjee's ξ; [`p_value`] and
+//! [`interval`] say how far a value is from chance.
 //!
 //! Distances are f64, squared differences summed column by column in the order given. Where several rows are equally
 //! near, min(R_i, R_M(i)) is its mean over all of them ([`Ties::Mean`]), so no result depends on the order of rows, on
@@ -14,12 +15,15 @@ mod cuda;
 mod foci;
 mod neighbours;
 mod ranks;
+mod resample;
 mod statistic;
+mod xi;
 
-pub use columns::Matrix;
-pub use foci::{Foci, FociOptions, Standardize, Stopped, foci, foci_each, foci_on};
+pub use columns::{Matrix, Standardize};
+pub use foci::{Foci, FociOptions, Stopped, foci, foci_each, foci_on};
 pub use neighbours::nearest;
-pub use statistic::{Options, Statistic, statistic};
+pub use resample::{Interval, interval, p_value};
+pub use statistic::{Measure, Options, Statistic, statistic};
 
 /// What counts where several rows are equally near.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -30,9 +34,11 @@ pub enum Ties {
     /// The row of the lowest index; ranks are positions in a stable ascending sort of Y. For comparison with other
     /// implementations: the result depends on the order of rows, and time grows with the number of tied pairs.
     First,
-    /// One of them at random, as in the paper; `seed` decides. Time grows with the number of tied pairs.
+    /// One of them at random, as in the paper, averaged over some draws. Time grows with the number of tied pairs.
     Random {
         /// The seed of the choice.
         seed: u64,
+        /// How often each row chooses, at least once; the mean counts.
+        draws: u32,
     },
 }

@@ -43,6 +43,39 @@ pub fn nearest(x: &Matrix) -> Result<Vec<Vec<usize>>> {
     Ok(all)
 }
 
+/// The neighbours of all rows in the space of some columns, for any ranks of Y.
+pub(super) struct Neighbours {
+    runs: Runs,
+    tied: Vec<Vec<Range<usize>>>, // by run
+}
+
+impl Neighbours {
+    /// Finds them; distances are summed over the columns in this order.
+    pub fn new(columns: &[Vec<f64>], ranks: &Ranks) -> Neighbours {
+        let points = Points::new(columns, ranks);
+        Neighbours { tied: points.neighbours(), runs: points.runs }
+    }
+
+    /// A for these ranks.
+    pub fn sum(&self, ranks: &Ranks, ties: Ties) -> Sum {
+        let mut runs = Runs::default();
+        runs.clear();
+        let mut rows = Vec::new();
+        for own in 0..self.runs.len() {
+            rows.clear();
+            rows.extend_from_slice(self.runs.rows(own));
+            rows.sort_unstable_by_key(|&i| (ranks.r[i as usize], i));
+            for (at, &i) in rows.iter().enumerate() {
+                runs.push(i, ranks.r[i as usize], at == 0);
+            }
+        }
+        runs.close();
+        let mut sum = Sum::default();
+        self.tied.iter().enumerate().for_each(|(own, tied)| runs.tally(&mut sum, own, tied, ranks, ties));
+        sum
+    }
+}
+
 /// A = Σ_i min(R_i, R_M(i)), M in the space of these columns, in this order.
 pub(super) fn sum(columns: &[Vec<f64>], ranks: &Ranks, ties: Ties) -> Sum {
     match columns {
@@ -129,8 +162,8 @@ impl Runs {
                 sum.add(s, c as u64);
             } else {
                 let i = self.row[at];
-                let j = pick(&mut self.tied_rows(own, tied, i), i, ties);
-                sum.add(u64::from(r.min(ranks.r[j as usize])), 1);
+                let (s, c) = drawn(&mut self.tied_rows(own, tied, i), i, ranks, ties);
+                sum.add(s, c);
             }
         }
     }
@@ -157,17 +190,22 @@ impl Runs {
     }
 }
 
-/// The neighbour that counts where `tied` rows (at least one) are equally near to row `i` and their mean is not wanted.
-pub(super) fn pick(tied: &mut [u32], i: u32, ties: Ties) -> u32 {
-    let k = match ties {
-        Ties::Random { seed } => {
-            let word = philox([i, 0, 0, Use::Ties as u32], [seed as u32, (seed >> 32) as u32]);
-            let uniform = u128::from(u64::from(word[0]) << 32 | u64::from(word[1]));
-            ((uniform * tied.len() as u128) >> 64) as usize
-        }
-        _ => 0,
+/// Where `tied` rows (at least one) are equally near to row `i` and their mean is not wanted: Σ min(R_i, R_j) over the
+/// draws, and the number of draws; the row of the lowest index is one.
+pub(super) fn drawn(tied: &mut [u32], i: u32, ranks: &Ranks, ties: Ties) -> (u64, u64) {
+    let count = tied.len();
+    let mut least = |k: usize| {
+        let j = *tied.select_nth_unstable(k).1;
+        u64::from(ranks.r[i as usize].min(ranks.r[j as usize]))
     };
-    *tied.select_nth_unstable(k).1
+    let Ties::Random { seed, draws } = ties else { return (least(0), 1) };
+    let draws = draws.max(1);
+    let sum = (0..draws).map(|draw| {
+        let word = philox([i, draw, 0, Use::Ties as u32], [seed as u32, (seed >> 32) as u32]);
+        let uniform = u128::from(u64::from(word[0]) << 32 | u64::from(word[1]));
+        least(((uniform * count as u128) >> 64) as usize)
+    });
+    (sum.sum(), u64::from(draws))
 }
 
 /// Working space for [`Sorted::sum`].

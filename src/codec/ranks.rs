@@ -58,6 +58,17 @@ impl Ranks {
         Ok(ranks)
     }
 
+    /// Row i gets what row `from[i]` had; `from` is a permutation.
+    pub fn permuted(&self, from: &[u32]) -> Ranks {
+        let mut to = vec![0; from.len()];
+        from.iter().enumerate().for_each(|(i, &j)| to[j as usize] = i as u32);
+        Ranks {
+            r: from.iter().map(|&j| self.r[j as usize]).collect(),
+            order: self.order.iter().map(|&j| to[j as usize]).collect(),
+            ..*self
+        }
+    }
+
     /// The number of rows.
     pub fn n(&self) -> usize {
         self.r.len()

@@ -1,29 +1,44 @@
-//! T(Y, Z | X) for given columns (MATH.md, Eq. 2 and 3).
+//! A measure for given columns: T(Y, Z | X) (MATH.md, Eq. 2 and 3), or Chatterjee's ξ.
 
-use super::Ties;
-use super::columns::{Matrix, Y_STREAM, add_noise, check_sigma};
+use super::columns::{Matrix, Standardize, Y_STREAM, add_noise, check_sigma};
 use super::neighbours::sum;
-use super::ranks::{BITS, ONE, Ranks};
+use super::ranks::{BITS, ONE, Ranks, Sum};
+use super::{Ties, xi};
 use crate::{Error, Result};
 
-/// How [`statistic`] treats ties, and the noise of L-CODEC.
+/// What [`statistic`] measures.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Measure {
+    /// T(Y, Z | X) of Azadkia and Chatterjee: the default.
+    #[default]
+    Codec,
+    /// ξ(Z, Y) of Chatterjee (JASA 2021), Z one column: neighbours are successors in the order of Z. Where Z ties,
+    /// [`Ties::Mean`] is the expectation over all orders of the tied rows, [`Ties::First`] takes them by index.
+    Xi,
+}
+
+/// How [`statistic`] measures.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Options {
+    /// What.
+    pub measure: Measure,
+    /// What is done to the columns Z and X first; the ranks of Y need nothing.
+    pub standardize: Standardize,
     /// What counts where several rows are equally near.
     pub ties: Ties,
-    /// σ of the normal noise added to Y, Z and X first (L-CODEC); 0 adds none.
+    /// σ of the normal noise added to Y, Z and X, after scaling (L-CODEC); 0 adds none.
     pub noise: f64,
     /// The seed of the noise.
     pub seed: u64,
 }
 
-/// A value of T.
+/// A value of T or ξ.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Statistic {
-    /// T; none where it is 0/0: Y is constant, or X alone determines Y.
+    /// T or ξ; none where it is 0/0: Y is constant, or X alone determines Y.
     pub value: Option<f64>,
-    /// The numerator, where it is a whole number: always under [`Ties::First`] and [`Ties::Random`], and under
-    /// [`Ties::Mean`] where no row had two equally near neighbours.
+    /// The numerator of T, where it is a whole number: always under [`Ties::First`] and one draw of [`Ties::Random`], and
+    /// else where no row had two equally near neighbours.
     pub numerator: Option<i128>,
     /// The denominator, likewise.
     pub denominator: Option<i128>,
@@ -33,56 +48,98 @@ pub struct Statistic {
 
 /// T(Y, Z | X): how much `z` tells about `y` beyond `x` (Azadkia and Chatterjee 2021, Eq. 2.2 and 2.3; MATH.md, Eq. 2
 /// and 3). 0: nothing; 1: Y is a function of (X, Z). `y` is `[n]`, `z` and `x` are columns of `data` by number, `z` at
-/// least one; distances are summed over `x`, then `z`, in the order given.
+/// least one; distances are summed over `x`, then `z`, in the order given. Under [`Measure::Xi`] it is ξ.
 ///
 /// # Errors
-/// Fewer than 2 rows, shapes that do not fit, a column that is not there, or values that are no finite numbers.
+/// Fewer than 2 rows, shapes that do not fit, a column that is not there, values that are no finite numbers, or ξ of
+/// anything but one column.
 pub fn statistic(y: &[f64], data: &Matrix, z: &[usize], x: &[usize], options: &Options) -> Result<Statistic> {
-    if y.len() != data.n() {
-        return Err(Error::shape("codec", format!("{} values of Y", data.n()), y.len().to_string()));
-    }
-    if z.is_empty() {
-        return Err(Error::config("at least one column must be given for Z"));
-    }
-    check_sigma(options.noise)?;
-    let noisy = |mut column: Vec<f64>, stream: u32| {
-        add_noise(&mut column, options.noise, options.seed, stream);
-        column
-    };
-    let mut columns = Vec::with_capacity(x.len() + z.len());
-    for (at, &j) in x.iter().chain(z).enumerate() {
-        if j >= data.p() {
-            return Err(Error::config(format!("there is no column {j}, only {}", data.p())));
+    Sample::new(y, data, z, x, options)?.statistic()
+}
+
+/// The rows of Y, X and Z, standardised and with their noise.
+pub(super) struct Sample {
+    pub y: Vec<f64>,
+    pub columns: Vec<Vec<f64>>, // X, then Z
+    pub given: usize,           // columns of X
+    pub measure: Measure,
+    pub ties: Ties,
+}
+
+impl Sample {
+    pub fn new(y: &[f64], data: &Matrix, z: &[usize], x: &[usize], options: &Options) -> Result<Sample> {
+        if y.len() != data.n() {
+            return Err(Error::shape("codec", format!("{} values of Y", data.n()), y.len().to_string()));
         }
-        let column = data.column(j);
-        if let Some(i) = column.iter().position(|v| !v.is_finite()) {
-            return Err(Error::config(format!(
-                "row {i} of column {j} is {}, not a finite number",
-                column[i]
-            )));
+        if z.is_empty() {
+            return Err(Error::config("at least one column must be given for Z"));
         }
-        columns.push(noisy(column, at as u32));
+        if options.measure == Measure::Xi && (z.len() != 1 || !x.is_empty()) {
+            return Err(Error::config("ξ is of one column Z and of no X; T has no such limit"));
+        }
+        check_sigma(options.noise)?;
+        let mut columns = Vec::with_capacity(x.len() + z.len());
+        for (at, &j) in x.iter().chain(z).enumerate() {
+            if j >= data.p() {
+                return Err(Error::config(format!("there is no column {j}, only {}", data.p())));
+            }
+            let mut column = data.column(j);
+            let bad = |column: &[f64]| column.iter().position(|v| !v.is_finite());
+            if let Some(i) = bad(&column) {
+                return Err(Error::config(format!(
+                    "row {i} of column {j} is {}, not a finite number",
+                    column[i]
+                )));
+            }
+            options.standardize.apply(&mut column);
+            add_noise(&mut column, options.noise, options.seed, at as u32);
+            if bad(&column).is_some() {
+                return Err(Error::config(format!("column {j} overflows where it is standardised")));
+            }
+            columns.push(column);
+        }
+        let mut y = y.to_vec();
+        add_noise(&mut y, options.noise, options.seed, Y_STREAM);
+        Ok(Sample { y, columns, given: x.len(), measure: options.measure, ties: options.ties })
     }
-    let ranks = Ranks::new(&noisy(y.to_vec(), Y_STREAM), options.ties)?;
-    let n = ranks.n();
-    let with = sum(&columns, &ranks, options.ties);
-    if x.is_empty() {
-        let (numerator, part) = ranks.unconditional_numerator(with);
-        let whole = part == 0.0;
-        return Ok(Statistic {
-            value: ranks.unconditional(with),
-            numerator: whole.then_some(numerator),
-            denominator: Some(ranks.spread),
+
+    /// Some of the rows.
+    pub fn rows(&self, rows: &[usize]) -> Sample {
+        let take = |column: &Vec<f64>| rows.iter().map(|&i| column[i]).collect::<Vec<f64>>();
+        Sample { y: take(&self.y), columns: self.columns.iter().map(take).collect(), ..*self }
+    }
+
+    pub fn statistic(&self) -> Result<Statistic> {
+        let ranks = Ranks::new(&self.y, self.ties)?;
+        let n = ranks.n();
+        if self.measure == Measure::Xi {
+            let value = xi::Order::new(&self.columns[0]).xi(&ranks, self.ties);
+            return Ok(Statistic { value, numerator: None, denominator: None, n });
+        }
+        let with = sum(&self.columns, &ranks, self.ties);
+        if self.given == 0 {
+            let (numerator, part) = ranks.unconditional_numerator(with);
+            let whole = part == 0.0;
+            return Ok(Statistic {
+                value: ranks.unconditional(with),
+                numerator: whole.then_some(numerator),
+                denominator: Some(ranks.spread),
+                n,
+            });
+        }
+        let given = sum(&self.columns[..self.given], &ranks, self.ties);
+        let (numerator, denominator) = ranks.conditional_ratio(with, given);
+        let whole = |fixed: i128| (fixed & (ONE - 1) == 0).then_some(fixed >> BITS);
+        Ok(Statistic {
+            value: t(&ranks, with, Some(given)),
+            numerator: whole(numerator),
+            denominator: whole(denominator),
             n,
-        });
+        })
     }
-    let given = sum(&columns[..x.len()], &ranks, options.ties);
-    let (numerator, denominator) = ranks.conditional_ratio(with, given);
-    let whole = |fixed: i128| (fixed & (ONE - 1) == 0).then_some(fixed >> BITS);
-    Ok(Statistic {
-        value: ranks.conditional(with, given),
-        numerator: whole(numerator),
-        denominator: whole(denominator),
-        n,
-    })
+}
+
+/// T of A with Z and, where there is an X, A without.
+pub(super) fn t(ranks: &Ranks, with: Sum, given: Option<Sum>) -> Option<f64> {
+    given.map_or_else(|| ranks.unconditional(with), |given| ranks.conditional(with, given))
 }

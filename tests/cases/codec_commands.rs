@@ -14,6 +14,7 @@ pub fn trials() -> Vec<Trial> {
         Trial::test("codec/command/foci_skips_the_target", foci_skips_the_target),
         Trial::test("codec/command/undefined_is_an_answer", undefined_is_an_answer),
         Trial::test("codec/command/a_seed_decides", a_seed_decides),
+        Trial::test("codec/command/chance_is_told_on_request", chance_is_told_on_request),
         Trial::test("codec/command/tables_are_for_people", tables_are_for_people),
         Trial::test("codec/command/no_permission", no_permission),
     ];
@@ -116,6 +117,24 @@ fn foci_skips_the_target() -> Result<(), Failed> {
     )?;
     let scaled = json_of(&run(dir.path(), "t.csv", "foci --target 0 --standardize scale --json")?)?;
     expect(&scaled["order"][0], &json!(2))
+}
+
+fn chance_is_told_on_request() -> Result<(), Failed> {
+    let dir = tempfile::tempdir()?;
+    std::fs::write(dir.path().join("t.csv"), TABLE)?;
+    let args = "codec --y income --z age --measure xi --permutations 99 --interval 0.9 --json";
+    let found = json_of(&run(dir.path(), "t.csv", args)?)?;
+    expect(&found["statistic"], &json!(1.0 - 56.0 / 168.0))?; // increasing: 1 − n (n − 1) / (2 · 84)
+    expect(&found["permutations"], &json!(99))?;
+    let p = found["p_value"].as_f64().ok_or("no p-value")?;
+    let ends = (found["interval"][0].as_f64(), found["interval"][1].as_f64());
+    let holds = p <= 0.05 && ends.0.is_some() && ends.0 <= ends.1 && found["m"] == 4;
+    if !holds {
+        return Err(found.to_string().into());
+    }
+    let random = "codec --y income --z age --ties random --draws 20 --standardize bounded --json";
+    let random = json_of(&run(dir.path(), "t.csv", random)?)?;
+    if random["statistic"].is_number() { Ok(()) } else { Err(random.to_string().into()) }
 }
 
 fn undefined_is_an_answer() -> Result<(), Failed> {
@@ -238,6 +257,8 @@ fn refusals() -> Vec<Refusal> {
         ("several_targets", "t.csv", csv(TABLE), "foci --target 0-1", 2, &["several"]),
         ("a_table_without_target", "t.csv", csv(TABLE), "foci --json", 2, &["--target"]),
         ("nothing_to_choose_from", "t.csv", csv("1\n2\n"), FOCI, 2, &["no column to choose"]),
+        ("xi_given_x", "t.csv", csv(TABLE), "codec --y 0 --z 1 --x 2 --measure xi", 2, &["ξ"]),
+        ("a_level_of_1", "t.csv", csv(TABLE), "codec --y 0 --z 1 --interval 1", 2, &["between 0 and 1"]),
         ("noise_below_zero", "t.csv", csv(TABLE), "codec --y 0 --z 1 --noise=-1", 2, &["noise"]),
         ("no_features", "t.csv", csv(TABLE), "foci --target 0 --max-features 0", 2, &["max-features"]),
         ("an_unknown_kind", "t.txt", csv(TABLE), CODEC, 1, &["t.txt", ".csv, .npy or .safetensors"]),
