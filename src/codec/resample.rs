@@ -18,6 +18,9 @@ use crate::{Error, Result};
 /// Rows of a cell at most, where they differ.
 const CELL: usize = 8;
 
+/// The value for given ranks of Y.
+type Value = dyn Fn(&Ranks) -> Option<f64> + Sync;
+
 /// (1 + b) / (1 + B): b of the B = `permutations` permutations (keyed by `options.seed`) reach the value, or leave it
 /// undefined. None where the value itself is undefined. Arguments are those of [`super::statistic`].
 ///
@@ -36,7 +39,7 @@ pub fn p_value(
     }
     let sample = Sample::new(y, data, z, x, options)?;
     let ranks = Ranks::new(&sample.y, sample.ties)?;
-    let value: Box<dyn Fn(&Ranks) -> Option<f64> + Sync> = match sample.measure {
+    let value: Box<Value> = match sample.measure {
         Measure::Xi => {
             let order = Order::new(&sample.columns[0]);
             Box::new(move |ranks| order.xi(ranks, sample.ties))
