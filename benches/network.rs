@@ -194,6 +194,7 @@ fn config() -> Config {
         calibration: Calibration::Calibrated,
         target: Target::HeldOut,
         stages: None,
+        repair: 0,
         iterations: 1,
         limits: Limits { tolerance: 1e-2, products: 25 },
         privacy: None,

@@ -12,6 +12,7 @@ use crate::device::Device;
 use crate::net::passes::{Arena, Pass, RowValues};
 use crate::net::plan::{Plan, Purpose, Rows};
 use crate::net::{LayerId, Network, UnitId};
+use crate::ops::loss;
 use crate::{Error, Result};
 
 /// The parameters of some units of a network.
@@ -172,6 +173,20 @@ impl Block {
     /// # Errors
     /// Where the inputs are none or of another shape, a label is no class, or the network is not frozen.
     pub fn gradient(&self, device: &Device, net: &Network, inputs: &dyn Inputs) -> Result<Vec<f64>> {
+        self.weighted_gradient(device, net, inputs, None)
+    }
+
+    /// [`Block::gradient`] of the mean of losses that are multiplied by weight(i, the loss of input i).
+    ///
+    /// # Errors
+    /// As [`Block::gradient`].
+    pub fn weighted_gradient(
+        &self,
+        device: &Device,
+        net: &Network,
+        inputs: &dyn Inputs,
+        weight: Option<&loss::Weight>,
+    ) -> Result<Vec<f64>> {
         check(net, inputs)?;
         let plan = Plan::new(net, self.rows.clone(), Purpose::Gradient, inputs.len());
         let pass = Pass { net, plan: &plan };
@@ -179,8 +194,9 @@ impl Block {
             in_lanes(inputs.len(), &plan, |lane| {
                 let (mut arena, mut sink) = (Arena::new(&plan), RowValues::zeros(net, &plan.rows));
                 for chunk in lane {
+                    let first = chunk.start;
                     let n = pass.fill(&mut arena, inputs, chunk)?;
-                    pass.primal(&mut arena, &mut sink, n);
+                    pass.primal(&mut arena, &mut sink, n, weight.map(|weight| (first, weight)));
                 }
                 Ok(sink)
             })

@@ -77,7 +77,7 @@ impl<'a> Curvature<'a> {
                 for chunk in lane {
                     let index = chunk.start / plan.chunk;
                     let n = pass.fill(&mut arena, inputs, chunk)?;
-                    pass.primal(&mut arena, &mut sink, n);
+                    pass.primal(&mut arena, &mut sink, n, None);
                     if index < keep {
                         let labels = arena.labels[..n].to_vec();
                         let (y, g) = (arena.y[..plan.y.kept].to_vec(), arena.g[..plan.g.kept].to_vec());
@@ -138,7 +138,7 @@ impl<'a> Curvature<'a> {
                     let kept = self.kept.get(chunk.start / self.plan.chunk);
                     if kept.is_none() {
                         pass.fill(&mut arena, self.inputs, chunk)?;
-                        pass.primal(&mut arena, &mut RowValues::zeros(self.net, &self.plan.rows), n);
+                        pass.primal(&mut arena, &mut RowValues::zeros(self.net, &self.plan.rows), n, None);
                     }
                     let Arena { y, t, g, h, labels, scratch } = &mut arena;
                     let (y, g, labels) = match kept {

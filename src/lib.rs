@@ -13,6 +13,7 @@ pub mod observe;
 pub mod ops;
 pub mod perturb;
 pub mod receipt;
+pub mod repair;
 pub mod select;
 pub mod solve;
 pub mod train;

@@ -21,8 +21,9 @@ use crate::curvature::{Curvature, Kind};
 use crate::data::{Inputs, Samples};
 use crate::device::Device;
 use crate::net::{Network, Op, UnitId};
-use crate::observe::evaluate;
+use crate::observe::{Scores, evaluate};
 use crate::receipt::{Record, to_hex};
+use crate::repair::{self, Targets};
 use crate::select::{self, Method, select};
 use crate::solve::{Limits, Negative, conjugate_gradient, largest_eigenvalue};
 use crate::update::{Certificate, Length, Where, update};
@@ -95,6 +96,8 @@ pub struct Config {
     /// Calibrated steps on the way to the target, each on gradient and curvature of where the last one ended; by
     /// default one for each 1.5 that the loss is to rise, from 2 to 16.
     pub stages: Option<usize>,
+    /// Mini-batches of repair after the step: on the block towards a number, else on every unit.
+    pub repair: usize,
     /// Newton steps; those after the first are taken on the residual objective (for convex models).
     pub iterations: usize,
     /// Products and tolerance of the solver.
@@ -196,6 +199,9 @@ pub fn unlearn(
     let mut solvers = vec![];
     let mut previous = None;
     let mut scaled = None;
+    if convex && config.repair > 0 {
+        return Err(Error::config("a convex model is not repaired: iterate its Newton step instead"));
+    }
     let lengths = lengths(task, net, indices, before.forget.loss, &mut notes)?;
     let target = match lengths.last() {
         Some(Length::To(target)) => *target,
@@ -240,6 +246,21 @@ pub fn unlearn(
         solvers.push(solver);
     }
     clock.lap("solve");
+    let whole = config.repair > 0 && !matches!(config.target, Target::Loss(_));
+    if config.repair > 0 && scaled.reached {
+        let all = if whole { Some(Block::all(&moved)?) } else { None };
+        let targets = targets(task, net, &moved, indices)?;
+        let options = repair::Options {
+            steps: config.repair,
+            l2: config.l2,
+            seed: config.seed,
+            batch: batch as u32,
+            stop: task.stop,
+        };
+        let block = all.as_ref().unwrap_or(&block);
+        repair::repair(device, &mut moved, block, task.samples, &task.retained, indices, &targets, &options)?;
+        clock.lap("repair");
+    }
     let certificate = match config.privacy.filter(|_| config.noise != Where::None) {
         Some((epsilon, delta)) => {
             let damping =
@@ -297,7 +318,8 @@ pub fn unlearn(
         "seconds": clock.seconds,
     });
     if record.removed {
-        record.every_unit = certificate.is_some() && matches!(config.noise, Where::Outside | Where::All);
+        record.every_unit =
+            whole || certificate.is_some() && matches!(config.noise, Where::Outside | Where::All);
         let kept = if record.every_unit { Block::all(&moved)? } else { block };
         record.values = to_hex(&kept.values(&moved));
         *net = moved;
@@ -414,23 +436,9 @@ fn lengths(
         ));
         return Ok(vec![Length::One]);
     }
-    let (samples, held_out) = match task.validation {
-        Some(validation) => (validation, (0..validation.y.len()).collect()),
-        None => (task.samples, task.held_out.clone()),
-    };
-    if held_out.is_empty() && !matches!(config.target, Target::Loss(_)) {
-        return Err(Error::config(
-            "no samples are held out to calibrate on; give --val, more data, or --length one",
-        ));
-    }
     let target = match config.target {
         Target::Loss(loss) => loss,
-        Target::HeldOut => evaluate(task.device, net, &samples.subset(&held_out))?.mean_loss(),
-        Target::WrongLabels => {
-            let labels: Vec<u32> = request.iter().map(|&i| task.samples.y[i]).collect();
-            let wrong = wrongly_labelled(samples, &held_out, &labels)?;
-            evaluate(task.device, net, &wrong)?.mean_loss()
-        }
+        _ => unseen(task, net, request)?.mean_loss(),
     };
     if loss >= target {
         notes.push(format!(
@@ -442,6 +450,36 @@ fn lengths(
     let stages = config.stages.unwrap_or(stages.clamp(*STAGES.start(), *STAGES.end()));
     let at = |stage: usize| loss + (target - loss) * stage as f64 / stages as f64;
     Ok((1..=stages).map(|stage| Length::To(at(stage))).collect())
+}
+
+/// What the network makes of samples it has not seen, as if they were the request's: held-out ones, and for wrong labels
+/// under the request's labels.
+fn unseen(task: &Task, net: &Network, request: &[usize]) -> Result<Scores> {
+    let (samples, held_out) = match task.validation {
+        Some(validation) => (validation, (0..validation.y.len()).collect()),
+        None => (task.samples, task.held_out.clone()),
+    };
+    if held_out.is_empty() {
+        return Err(Error::config(
+            "no samples are held out to calibrate on; give --val, more data, or --length one",
+        ));
+    }
+    if task.config.target != Target::WrongLabels {
+        return evaluate(task.device, net, &samples.subset(&held_out));
+    }
+    let labels: Vec<u32> = request.iter().map(|&i| task.samples.y[i]).collect();
+    evaluate(task.device, net, &wrongly_labelled(samples, &held_out, &labels)?)
+}
+
+/// Where a repair of `moved` holds the request: at the target, or each sample at the quantile of its rank among those
+/// that the network `net` has not seen.
+fn targets(task: &Task, net: &Network, moved: &Network, request: &[usize]) -> Result<Targets> {
+    if let Target::Loss(loss) = task.config.target {
+        return Ok(Targets::same(loss, request.len()));
+    }
+    let losses = evaluate(task.device, moved, &task.samples.subset(request))?.losses;
+    let two_sided = task.config.target == Target::WrongLabels;
+    Ok(Targets::by_rank(&losses, &unseen(task, net, request)?.losses, two_sided))
 }
 
 /// The samples at `indices` under `labels` taken in turn, each with the next one that is not its own.

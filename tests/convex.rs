@@ -92,6 +92,7 @@ fn config(method: Method, max_units: Option<usize>, iterations: usize, seed: u64
         calibration: Calibration::Calibrated,
         target: Target::HeldOut,
         stages: None,
+        repair: 0,
         iterations,
         limits: Limits { tolerance: 1e-5, products: 500 },
         privacy: None,

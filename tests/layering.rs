@@ -13,7 +13,7 @@ const LEVELS: &[(u32, &[&str])] = &[
     (1, &["device"]),
     (2, &["ops"]),
     (3, &["data", "net", "checkpoint", "codec", "zoo"]),
-    (4, &["perturb", "observe", "select", "block", "curvature", "solve", "update", "receipt"]),
+    (4, &["perturb", "observe", "select", "block", "curvature", "solve", "update", "repair", "receipt"]),
     (5, &["unlearn", "train"]),
     (6, &["ffi", "demo"]),
     (7, &["cli", "main", "lib"]),

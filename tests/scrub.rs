@@ -295,6 +295,40 @@ fn wrong_labels_are_driven_to_what_held_out_samples_have_under_them() {
 }
 
 #[test]
+fn a_repair_lowers_the_retained_loss_and_holds_the_forgotten_and_resumes() {
+    let tiny = Tiny::new();
+    let request = "--forget 0-11,20-31 --batch 12";
+    let loss = |out: &str, set: &str| {
+        let records = tiny.report(out)["records"].clone();
+        let last = &records.as_array().unwrap()[1];
+        assert_eq!(last["removed"], true, "{last}");
+        last["account"]["after"][set]["loss"].as_f64().unwrap()
+    };
+    tiny.scrub(request, "plain");
+    let repaired = format!("{request} --repair 30");
+    tiny.scrub(&repaired, "repaired");
+    let (plain, held) = (loss("plain", "forget"), loss("repaired", "forget"));
+    assert!((held - plain).abs() < 0.25 * plain, "{held} is far from {plain}");
+    let (plain, repaired_loss) = (loss("plain", "retain"), loss("repaired", "retain"));
+    assert!(repaired_loss < plain, "{repaired_loss} {plain}");
+    assert_eq!(changed_rows(&tiny.at("m.safetensors"), &tiny.at("repaired/m.safetensors")).len(), 19);
+
+    let events = std::fs::read_to_string(tiny.at("repaired/events.jsonl")).unwrap();
+    let two: Vec<&str> = events.split_inclusive('\n').take(2).collect();
+    std::fs::create_dir(tiny.at("resumed")).unwrap();
+    std::fs::write(tiny.at("resumed/events.jsonl"), two.concat()).unwrap();
+    tiny.scrub(&repaired, "resumed");
+    assert!(tiny.model("resumed") == tiny.model("repaired"));
+
+    tiny.scrub("--forget class:1 --repair 10", "class");
+    let report = tiny.report("class");
+    assert_eq!(
+        changed_rows(&tiny.at("m.safetensors"), &tiny.at("class/m.safetensors")),
+        chosen_rows(&report)
+    );
+}
+
+#[test]
 fn a_set_beside_the_data_is_removed_as_the_same_samples_among_them_are() {
     let tiny = Tiny::new();
     let (x, y) = samples();

@@ -34,6 +34,9 @@ pub struct Args {
     /// Remove 25 ordinary samples instead of 25 with wrong labels
     #[arg(long)]
     clean: bool,
+    /// Mini-batches of repair after each scrub
+    #[arg(long, value_name = "K", default_value_t = 0)]
+    repair: usize,
     /// Seed of everything: split, wrong labels, training, scrubbing
     #[arg(long, default_value_t = 0)]
     seed: u64,
@@ -246,6 +249,7 @@ fn config(args: &Args, method: Method, units: Option<usize>) -> Config {
         calibration: Calibration::Calibrated,
         target: if args.clean { Target::HeldOut } else { Target::WrongLabels },
         stages: None,
+        repair: args.repair,
         iterations: 1,
         limits: Limits { tolerance: 1e-2, products: 25 },
         privacy: None,

@@ -108,6 +108,10 @@ pub struct Args {
     /// Calibrated steps on the way there; by default one for each 1.5 that the loss is to rise, from 2 to 16
     #[arg(long, value_name = "S", help_heading = "Method")]
     stages: Option<usize>,
+    /// Mini-batches of repair after the step: retained loss down, each forgotten sample held at its target (40 is a good
+    /// number); on the block for a class or a --target-loss, else on every unit
+    #[arg(long, value_name = "K", default_value_t = 0, help_heading = "Method")]
+    repair: usize,
     /// Newton steps; those after the first on the residual objective (convex models)
     #[arg(long, default_value_t = 1, help_heading = "Method")]
     iterations: usize,
@@ -393,6 +397,7 @@ fn config(args: &Args) -> scrubjay::Result<Config> {
             None => Target::HeldOut,
         },
         stages: args.stages,
+        repair: args.repair,
         iterations: args.iterations,
         limits: Limits { tolerance: args.tolerance, products: args.products },
         privacy,
@@ -646,6 +651,7 @@ fn options(args: &Args, config: &Config) -> Value {
         "length": config.calibration,
         "target": config.target,
         "stages": config.stages,
+        "repair": config.repair,
         "iterations": config.iterations,
         "tolerance": config.limits.tolerance,
         "products": config.limits.products,

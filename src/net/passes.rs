@@ -484,8 +484,15 @@ impl<'a> Pass<'a> {
         }
     }
 
-    /// The primal part of a chunk: values, and for a Hessian the kept adjoints, with the gradient added to `sink`.
-    pub fn primal(&self, arena: &mut Arena, sink: &mut RowValues, n: usize) {
+    /// The primal part of a chunk: values, and for a Hessian the kept adjoints, with the gradient added to `sink`;
+    /// losses are weighted where a number of the chunk's first image and a weight are given.
+    pub fn primal(
+        &self,
+        arena: &mut Arena,
+        sink: &mut RowValues,
+        n: usize,
+        weighted: Option<(usize, &loss::Weight)>,
+    ) {
         self.forward(&mut arena.y, n, None);
         let hessian = self.plan.purpose == super::plan::Purpose::Hessian;
         let (adjoint, layout) = match hessian {
@@ -493,6 +500,11 @@ impl<'a> Pass<'a> {
             false => (&mut arena.h, &self.plan.h),
         };
         self.loss_gradient(adjoint, layout, &arena.y, &arena.labels, n);
+        if let Some((first, weight)) = weighted {
+            let d = &mut adjoint[layout.value(self.end(), n)];
+            let (logits, labels) = (self.logits(&arena.y, n), &arena.labels[..n]);
+            loss::weigh(d, logits, labels, self.net.classes(), first, weight);
+        }
         self.backward(adjoint, sink, &mut arena.scratch[0], layout, &arena.y, n);
     }
 

@@ -53,6 +53,18 @@ pub fn gradient(d: &mut [f32], logits: &[f32], labels: &[u32], classes: usize) {
     }
 }
 
+/// A factor on the loss of sample i, held constant under the derivative, from i and that loss.
+pub type Weight<'a> = dyn Fn(usize, f64) -> f64 + Sync + 'a;
+
+/// Multiplies row i of `d` `[n, classes]` by weight(`first` + i, its loss).
+pub fn weigh(d: &mut [f32], logits: &[f32], labels: &[u32], classes: usize, first: usize, weight: &Weight) {
+    let rows = d.chunks_exact_mut(classes).zip(logits.chunks_exact(classes)).zip(labels);
+    for (i, ((d, z), &label)) in rows.enumerate() {
+        let factor = weight(first + i, row_loss(z, label as usize)) as f32;
+        d.iter_mut().for_each(|d| *d *= factor);
+    }
+}
+
 /// (diag(p) − ppᵀ) t of each row: the loss's second derivative along the logits' tangent.
 pub fn curvature(back: &mut [f32], t: &[f32], logits: &[f32], _labels: &[u32], classes: usize) {
     let rows = back.chunks_exact_mut(classes).zip(t.chunks_exact(classes)).zip(logits.chunks_exact(classes));

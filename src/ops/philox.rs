@@ -23,6 +23,8 @@ pub enum Use {
     Ties = 4,
     /// Permutations for a noise level.
     Permutation = 5,
+    /// The mini-batches of a repair.
+    Repair = 6,
 }
 
 const ROUNDS: usize = 10;

@@ -1,0 +1,137 @@
+//! Repair: a few mini-batches after the step that bring the retained loss down while each forgotten sample is held at a
+//! loss of its own (method §5b). Plain fine-tuning on retained data would let the forgotten ones slip back.
+//!
+//! One step descends, by SGD with momentum and a rate that falls to 0,
+//!
+//! ```text
+//! mean over a retained batch of f  −  0.3 · mean over a forgotten batch of w f,   w = clamp((t − f)/t, −1, 1)
+//! ```
+//!
+//! with w held constant and t the sample's target: below it the sample is pushed up, and above it down, or (one-sided)
+//! left alone.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use crate::block::Block;
+use crate::data::Samples;
+use crate::device::Device;
+use crate::net::Network;
+use crate::ops::philox::{Stream, Use};
+use crate::{Error, Result};
+
+/// Samples of a mini-batch: so many retained, and at most so many forgotten.
+const BATCH: usize = 64;
+const RATE: f64 = 0.02;
+const MOMENTUM: f64 = 0.9;
+const PULL: f64 = 0.3;
+
+/// Where the forgotten samples are held.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Targets {
+    /// The loss of each, in the order of the request.
+    pub losses: Vec<f64>,
+    /// Whether a sample above its target is pulled down.
+    pub two_sided: bool,
+}
+
+impl Targets {
+    /// The same for all, two-sided: a class.
+    pub fn same(loss: f64, count: usize) -> Targets {
+        Targets { losses: vec![loss; count], two_sided: true }
+    }
+
+    /// By rank: the sample with the r-th least of the `losses` gets the quantile (r + 1/2)/m of `held_out`, which is not
+    /// empty.
+    pub fn by_rank(losses: &[f32], held_out: &[f32], two_sided: bool) -> Targets {
+        let mut quantiles = held_out.to_vec();
+        quantiles.sort_by(f32::total_cmp);
+        let mut order: Vec<usize> = (0..losses.len()).collect();
+        order.sort_by(|&a, &b| losses[a].total_cmp(&losses[b]));
+        let mut targets = vec![0.0; losses.len()];
+        for (rank, i) in order.into_iter().enumerate() {
+            let at = (2 * rank + 1) * quantiles.len() / (2 * losses.len());
+            targets[i] = f64::from(quantiles[at.min(quantiles.len() - 1)]);
+        }
+        Targets { losses: targets, two_sided }
+    }
+
+    /// w of a sample.
+    fn weight(&self, sample: usize, loss: f64) -> f64 {
+        let target = self.losses[sample].max(f64::MIN_POSITIVE);
+        ((target - loss) / target).clamp(if self.two_sided { -1.0 } else { 0.0 }, 1.0)
+    }
+}
+
+/// How a repair runs.
+#[derive(Clone, Copy, Debug)]
+pub struct Options<'a> {
+    /// Mini-batches.
+    pub steps: usize,
+    /// The weight decay that the model was trained with.
+    pub l2: f64,
+    /// The seed of the mini-batches, and the number of the request's batch, which keys them too.
+    pub seed: u64,
+    /// See `seed`.
+    pub batch: u32,
+    /// Set to stop before the next step.
+    pub stop: &'a AtomicBool,
+}
+
+/// Takes the steps of the file's opening on the block; `retained` and `request` are indices of `samples`. `net` changes
+/// at the end only.
+///
+/// # Errors
+/// Where a pass fails, or the user stops.
+pub fn repair(
+    device: &Device,
+    net: &mut Network,
+    block: &Block,
+    samples: &Samples,
+    retained: &[usize],
+    request: &[usize],
+    targets: &Targets,
+    options: &Options,
+) -> Result<()> {
+    let mut moved = net.clone();
+    let mut values: Vec<f64> = block.values(net).into_iter().map(f64::from).collect();
+    let mut velocity = vec![0.0; values.len()];
+    let mut stream = Stream::new(options.seed, Use::Repair, options.batch);
+    for step in 0..options.steps {
+        if options.stop.load(Ordering::Relaxed) {
+            return Err(Error::Interrupted { kept: "the batch that was running is not recorded".into() });
+        }
+        let kept = stream.choose(retained.len(), BATCH.min(retained.len()));
+        let gone = stream.choose(request.len(), BATCH.min(request.len()));
+        let batch: Vec<usize> =
+            kept.iter().map(|&i| retained[i]).chain(gone.iter().map(|&i| request[i])).collect();
+        let share = |count: usize| batch.len() as f64 / count as f64;
+        let weight = |i: usize, loss: f64| match i.checked_sub(kept.len()) {
+            None => share(kept.len()),
+            Some(i) => -PULL * share(gone.len()) * targets.weight(gone[i], loss),
+        };
+        let gradient = block.weighted_gradient(device, &moved, &samples.subset(&batch), Some(&weight))?;
+        let rate = RATE * (1.0 - step as f64 / options.steps as f64);
+        for ((value, velocity), gradient) in values.iter_mut().zip(&mut velocity).zip(&gradient) {
+            *velocity = MOMENTUM * *velocity + gradient + options.l2 * *value;
+            *value -= rate * *velocity;
+        }
+        let narrow: Vec<f32> = values.iter().map(|&value| value as f32).collect();
+        block.assign(&mut moved, &narrow);
+    }
+    *net = moved;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn targets_follow_the_ranks_and_weights_their_sides() {
+        let targets = Targets::by_rank(&[0.3, 0.1, 0.2], &[9.0, 1.0, 2.0, 3.0, 4.0, 5.0], false);
+        assert_eq!(targets.losses, [9.0, 2.0, 4.0]);
+        assert_eq!([0.0, 1.0, 2.0, 5.0].map(|loss| targets.weight(1, loss)), [1.0, 0.5, 0.0, 0.0]);
+        let both = Targets::same(2.0, 3);
+        assert_eq!([0.0, 1.0, 2.0, 3.0, 9.0].map(|loss| both.weight(2, loss)), [1.0, 0.5, 0.0, -0.5, -1.0]);
+    }
+}
