@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 LEFT_OUT = ("golden.H_P", "golden.pert.", "golden.d_lambda", "golden.grad.", "golden.taps_reference_hook", "golden.w_P")
-KEPT = ("name", "arch", "selection", "grad_checks", "taps_exec", "layers_module_order", "f32_relerr")
+KEPT = ("name", "arch", "selection", "grad_checks", "Hv_full_checks", "taps_exec", "layers_module_order", "f32_relerr")
 
 source = Path(sys.argv[1])
 target = Path(__file__).parent.parent / "tests/data/nets"

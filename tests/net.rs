@@ -10,22 +10,23 @@ mod oracle;
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use cases::{CASES, Case, Random};
 use dual::Number;
 use libtest_mimic::{Arguments, Failed, Trial};
-use oracle::{Matrix, Params, constants, product, run, slope};
+use oracle::{Matrix, Params, batch_loss, batch_slope, constants, product, run, slope};
 use scrubjay::block::Block;
 use scrubjay::checkpoint::Checkpoint;
 use scrubjay::curvature::{Curvature, Kind};
 use scrubjay::data::Samples;
 use scrubjay::data::tensors::{self, Tensor, TensorFile, Values};
 use scrubjay::device::Device;
-use scrubjay::net::{Network, Shape, UnitId};
+use scrubjay::net::{Network, Param, Shape, TrainPass, UnitId};
 use scrubjay::observe::observe;
 use scrubjay::solve::{Limits, minres};
 use scrubjay::zoo;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 type Outcome = Result<(), Failed>;
 
@@ -62,6 +63,7 @@ fn main() {
             trial("products", products);
             trial("symmetry_and_linearity", symmetry);
             trial("threads_and_memory_leave_no_trace", threads);
+            trial("training_gradient", training);
         }
     }
     trials.push(Trial::test("net/softmax/closed_form", closed_form));
@@ -70,14 +72,10 @@ fn main() {
     for (name, config) in GOLDEN {
         if STORED.contains(&name) {
             let folder = stored.clone();
-            let test = move || golden(&folder, name, config);
-            trials.push(Trial::test(format!("net/recorded/{name}"), test));
+            recorded(&mut trials, "recorded", folder, name, config);
         }
         match whole.clone() {
-            Some(folder) => {
-                let test = move || golden(&folder, name, config);
-                trials.push(Trial::test(format!("net/golden/{name}"), test));
-            }
+            Some(folder) => recorded(&mut trials, "golden", folder, name, config),
             None => {
                 let name = format!("net/golden/{name} (SCRUBJAY_GOLDEN is not set)");
                 trials.push(Trial::test(name, || Ok(())).with_ignored_flag(true));
@@ -85,6 +83,19 @@ fn main() {
         }
     }
     libtest_mimic::run(&Arguments::from_args(), trials).exit();
+}
+
+/// A recorded network through the library and through the program.
+fn recorded(trials: &mut Vec<Trial>, set: &str, folder: PathBuf, name: &'static str, config: &'static str) {
+    let of_library = folder.clone();
+    let test = move || golden(&of_library, name, config);
+    trials.push(Trial::test(format!("net/{set}/{name}"), test));
+    let test = move || through_the_program(&folder, name, config);
+    trials.push(Trial::test(format!("net/{set}/{name},through_the_program"), test));
+}
+
+fn size(v: &[f64]) -> f64 {
+    v.iter().map(|v| v * v).sum::<f64>().sqrt()
 }
 
 /// ‖a − b‖ / ‖b‖.
@@ -180,9 +191,8 @@ fn mean_loss(net: &Network, params: &Params<f64>, samples: &Samples) -> f64 {
 
 /// A direction that moves everything that is trained, embeddings and norms included.
 fn any_direction(net: &Network, random: &mut Random) -> Params<f64> {
-    let direction = |p: &scrubjay::net::Param| {
-        p.value.iter().map(|_| if p.trained { random.next() } else { 0.0 }).collect::<Vec<f64>>()
-    };
+    let direction =
+        |p: &Param| p.value.iter().map(|_| if p.trained { random.next() } else { 0.0 }).collect::<Vec<f64>>();
     net.params.iter().map(direction).collect()
 }
 
@@ -316,7 +326,6 @@ fn symmetry(case: &Case, seed: u64) -> Outcome {
             Ok(hv)
         };
         let (hu, hv, sum) = (product(&u)?, product(&v)?, product(&both)?);
-        let size = |v: &[f64]| v.iter().map(|v| v * v).sum::<f64>().sqrt();
         let scale = size(&wide(&u)) * size(&hv) + size(&wide(&v)) * size(&hu);
         within("symmetry", (dot(&u, &hv) - dot(&v, &hu)).abs(), 1e-5 * scale)?;
         let off: Vec<f64> = sum.iter().zip(&hu).zip(&hv).map(|((s, u), v)| s - u - v).collect();
@@ -344,6 +353,40 @@ fn threads(case: &Case, seed: u64) -> Outcome {
         let now = (values.map(|v| v.to_bits()).collect(), bits);
         if seen.get_or_insert_with(|| now.clone()) != &now {
             return Err(format!("{threads} threads with {memory} bytes give other bits").into());
+        }
+    }
+    Ok(())
+}
+
+/// The gradient of every trained parameter, norms' affines, embeddings and class tokens included, against dual numbers:
+/// a batch in train form, along random directions of one parameter at a time.
+fn training(case: &Case, seed: u64) -> Outcome {
+    const DIRECTIONS: usize = 5;
+    let net = case.network(seed)?;
+    let mut random = Random(seed ^ 0x7a1e);
+    let samples = random.samples(&net, 7);
+    let device = Device::cpu()?;
+    let mut pass = TrainPass::new(&device, &net, 7)?;
+    let loss = pass.step(&mut net.clone(), &samples)?.loss;
+    let expected = batch_loss(&net, &constants::<f64>(&net), &samples.x, &samples.y);
+    within("loss", (loss - expected).abs(), 1e-6 * expected)?;
+    let whole = size(&pass.gradients().iter().flat_map(|g| wide(g)).collect::<Vec<_>>());
+    for (i, param) in net.params.iter().enumerate().filter(|(_, param)| param.trained) {
+        let (mut engine, mut reference, mut plain, mut longest) = (vec![], vec![], vec![], 0.0f64);
+        for _ in 0..DIRECTIONS {
+            let mut direction: Params<f64> = net.params.iter().map(|p| vec![0.0; p.value.len()]).collect();
+            direction[i].iter_mut().for_each(|d| *d = random.next());
+            engine.push(pass.gradients()[i].iter().zip(&direction[i]).map(|(&g, d)| f64::from(g) * d).sum());
+            reference.push(batch_slope::<f64>(&net, &direction, &samples.x, &samples.y));
+            plain.push(batch_slope::<f32>(&net, &direction, &samples.x, &samples.y).value());
+            longest = longest.max(size(&direction[i]));
+        }
+        let what = format!("training gradient of {}", param.name);
+        // A bias before a norm that takes it off again has no gradient but rounding.
+        if size(&reference) < 1e-9 * whole {
+            within(&what, size(&engine), 16.0 * f64::from(f32::EPSILON) * whole * longest)?;
+        } else {
+            close(&what, &engine, &plain, &reference)?;
         }
     }
     Ok(())
@@ -384,6 +427,12 @@ fn recorded_activations(taps: &[f64], info: &Value, n: usize) -> Option<Vec<f64>
 /// Reads the network through the registry, from a copy of its own tensors alone.
 fn network(file: &TensorFile, config: &str, shape: Shape) -> Result<Network, Failed> {
     let folder = tempfile::tempdir()?;
+    write_model(folder.path(), file, config)?;
+    Ok(zoo::load(&Checkpoint::open(folder.path())?, None, Some(shape))?.network)
+}
+
+/// Writes the network's own tensors, and its config where it has one, to a folder.
+fn write_model(folder: &Path, file: &TensorFile, config: &str) -> Outcome {
     let names: Vec<String> = file.names().into_iter().filter(|name| !name.starts_with("golden.")).collect();
     let names: Vec<String> =
         names.into_iter().filter(|name| !name.ends_with("num_batches_tracked")).collect();
@@ -392,11 +441,31 @@ fn network(file: &TensorFile, config: &str, shape: Shape) -> Result<Network, Fai
     for (name, values) in names.iter().zip(&values) {
         own.push(Tensor { name, shape: file.shape(name)?.to_vec(), values: Values::F32(values) });
     }
-    tensors::write(&folder.path().join("model.safetensors"), &own, HashMap::new())?;
+    tensors::write(&folder.join("model.safetensors"), &own, HashMap::new())?;
     if !config.is_empty() {
-        std::fs::write(folder.path().join("config.json"), config)?;
+        std::fs::write(folder.join("config.json"), config)?;
     }
-    Ok(zoo::load(&Checkpoint::open(folder.path())?, None, Some(shape))?.network)
+    Ok(())
+}
+
+/// Norm and signed sum Σ g_i cos(i) of a parameter's values (in PyTorch's order) against those recorded.
+fn check(what: &str, checks: &Value, param: &str, values: &[f64], norm_off: f64, sum_off: f64) -> Outcome {
+    let (norm, dotcos) = (checks[param]["norm"].as_f64(), checks[param]["dotcos"].as_f64());
+    let (norm, dotcos) = norm.zip(dotcos).ok_or_else(|| format!("no check of {what} of {param}"))?;
+    let cosines: f64 = values.iter().enumerate().map(|(i, v)| v * (i as f64).cos()).sum();
+    within(&format!("{what} of {param}"), (size(values) - norm).abs(), norm_off)?;
+    within(&format!("order of {what} of {param}"), (cosines - dotcos).abs(), sum_off)
+}
+
+/// A parameter's values in PyTorch's order.
+fn in_file(param: &Param, values: &[f64]) -> Vec<f64> {
+    (0..values.len()).map(|i| values[param.order.kept(i)]).collect()
+}
+
+/// At most twice the recorded error of PyTorch's own f32 run, plus 8 ulps.
+fn bound(info: &Value, what: &str) -> Result<f64, Failed> {
+    let plain = info["f32_relerr"][what].as_f64().ok_or_else(|| format!("no f32 error of {what}"))?;
+    Ok(2.0 * plain + 8.0 * f64::from(f32::EPSILON))
 }
 
 /// Oracle and engine against what PyTorch recorded in f64.
@@ -430,28 +499,23 @@ fn golden(folder: &Path, name: &str, config: &str) -> Outcome {
     let gradient = stored(&of_block(&train, &block, &outcome.gradient));
     within("oracle gradient", distance(&gradient, &recorded("g_P")?), 1e-9)?;
     for (i, param) in train.params.iter().enumerate().filter(|(_, param)| param.trained) {
-        let check = &info["grad_checks"][&param.name];
-        let (norm, dotcos) = (check["norm"].as_f64(), check["dotcos"].as_f64());
-        let (norm, dotcos) = norm.zip(dotcos).ok_or_else(|| format!("no check of {}", param.name))?;
-        let values = &outcome.gradient[i];
-        let size = values.iter().map(|v| v * v).sum::<f64>().sqrt();
-        let mut in_file = vec![0.0; values.len()];
-        (0..values.len()).for_each(|i| in_file[i] = values[param.order.kept(i)]);
-        let cosines: f64 = in_file.iter().enumerate().map(|(i, v)| v * (i as f64).cos()).sum();
         // A bias before a norm that takes it off again has no gradient but rounding.
-        within(&format!("oracle gradient of {}", param.name), (size - norm).abs(), 1e-9 * norm + 1e-14)?;
-        within(&format!("oracle order of {}", param.name), (cosines - dotcos).abs(), 1e-8 * norm + 1e-13)?;
+        let values = in_file(param, &outcome.gradient[i]);
+        let (norm_off, sum_off) = (1e-9 * size(&values) + 1e-14, 1e-8 * size(&values) + 1e-13);
+        check("oracle gradient", &info["grad_checks"], &param.name, &values, norm_off, sum_off)?;
     }
     let direction = to_params(&train, &block, &v);
     let hv = product::<f64>(&train, &direction, &samples.x, &samples.y, Matrix::Hessian);
     within("oracle Hv", distance(&stored(&of_block(&train, &block, &hv)), &recorded("Hv_P")?), 1e-8)?;
+    for (i, param) in train.params.iter().enumerate().filter(|(_, param)| param.trained) {
+        let values = in_file(param, &hv[i]);
+        let (norm_off, sum_off) = (1e-8 * size(&values) + 1e-12, 1e-7 * size(&values) + 1e-11);
+        check("oracle Hv", &info["Hv_full_checks"], &param.name, &values, norm_off, sum_off)?;
+    }
 
-    // The engine, at most twice the recorded error of PyTorch's own f32 run, plus 8 ulps.
+    // The engine.
     let device = Device::cpu()?;
-    let bound = |what: &str| -> Result<f64, Failed> {
-        let plain = info["f32_relerr"][what].as_f64().ok_or_else(|| format!("no f32 error of {what}"))?;
-        Ok(2.0 * plain + 8.0 * f64::from(f32::EPSILON))
-    };
+    let bound = |what: &str| bound(&info, what);
     let trace = observe(&device, &net, &samples)?;
     within("logits", distance(&wide(&trace.logits), &recorded("logits")?), bound("logits")?)?;
     within("losses", distance(&wide(&trace.losses), &recorded("sample_losses")?), bound("loss")?)?;
@@ -477,6 +541,120 @@ fn golden(folder: &Path, name: &str, config: &str) -> Outcome {
         for damping in [0.01, 1.0] {
             solve(&curvature, &recorded("H_P")?, &recorded("g_P")?, &stored, damping)?;
         }
+    }
+    Ok(())
+}
+
+/// The commands `observe` and `curvature` on files, against the same records.
+fn through_the_program(folder: &Path, name: &str, config: &str) -> Outcome {
+    let file = TensorFile::open(&folder.join(format!("{name}.safetensors")))?;
+    let info: Value = serde_json::from_slice(&std::fs::read(folder.join(format!("{name}.json")))?)?;
+    let recorded = |tensor: &str| file.f64(&format!("golden.{tensor}"));
+    let bound = |what: &str| bound(&info, what);
+    let room = tempfile::tempdir()?;
+    write_model(room.path(), &file, config)?;
+    let at = |name: &str| room.path().join(name).to_string_lossy().into_owned();
+    let run = |command: &str, options: &[&str]| -> Result<TensorFile, Failed> {
+        let mut program = Command::new(env!("CARGO_BIN_EXE_scrubjay"));
+        let files = ["--input", &at("in.safetensors"), "--out", &at("out.safetensors")];
+        program.args([command, "--device", "cpu", "--model", &at("")]).args(files).args(options);
+        let done = program.output()?;
+        match done.status.code() {
+            Some(0) => Ok(TensorFile::open(Path::new(&at("out.safetensors")))?),
+            code => Err(format!("{command}: {code:?} {}", String::from_utf8_lossy(&done.stderr)).into()),
+        }
+    };
+    let input = |x: &str, y: &[i64], v: &[f32]| -> Outcome {
+        let (sides, x) = (file.shape(x)?.to_vec(), file.f32(x)?);
+        let all = [
+            Tensor { name: "x", shape: sides, values: Values::F32(&x) },
+            Tensor { name: "y", shape: vec![y.len()], values: Values::I64(y) },
+            Tensor { name: "v", shape: vec![v.len()], values: Values::F32(v) },
+        ];
+        Ok(tensors::write(Path::new(&at("in.safetensors")), &all, HashMap::new())?)
+    };
+    let labels: Vec<i64> = file.labels("golden.label")?.into_iter().map(i64::from).collect();
+    let v = file.f32("golden.v_P")?;
+
+    input("golden.x", &labels, &v)?;
+    let out = run("observe", &[])?;
+    within("logits", distance(&out.f64("logits")?, &recorded("logits")?), bound("logits")?)?;
+    within("losses", distance(&out.f64("loss")?, &recorded("sample_losses")?), bound("loss")?)?;
+    let taps = recorded_activations(&recorded("taps_channel_mean_exec_per_sample")?, &info, labels.len());
+    let taps = taps.ok_or("taps are not described")?;
+    within("activations", distance(&out.f64("activations")?, &taps), bound("taps")?)?;
+    let units: Vec<Value> = serde_json::from_str(&out.metadata()["units"])?;
+    let order = info["layers_module_order"].as_array().ok_or("no layers")?;
+    if units.len() != order.len()
+        || units.iter().zip(order).any(|(unit, layer)| unit["layer"] != layer["layer"])
+    {
+        return Err(format!("columns of {units:?}").into());
+    }
+
+    std::fs::write(at("block.json"), info["selection"].to_string())?;
+    let block = at("block.json");
+    let out = run("curvature", &["--block", &block])?;
+    within("gradient", distance(&out.f64("gradient")?, &recorded("g_P")?), bound("grad")?)?;
+    within("Hv", distance(&out.f64("hv")?, &recorded("Hv_P")?), bound("Hv_P")?)?;
+    if file.has("golden.H_P") {
+        for damping in ["0.01", "1.0"] {
+            let out = run("curvature", &["--block", &block, "--solve", "--damping", damping])?;
+            let (h, g, step) = (recorded("H_P")?, recorded("g_P")?, out.f64("step")?);
+            let lambda: f64 = damping.parse()?;
+            let row = |h: &[f64]| h.iter().zip(&step).map(|(h, s)| h * s).sum::<f64>();
+            let back: Vec<f64> =
+                h.chunks_exact(g.len()).zip(&step).map(|(h, s)| row(h) + lambda * s).collect();
+            // The step is written in f32.
+            let written = f64::from(f32::EPSILON) * size(&h) * size(&step) / size(&g);
+            within(&format!("residual at damping {damping}"), distance(&back, &g), 1e-4 + written)?;
+        }
+    }
+
+    // The same v among all units: every parameter's part of Hv.
+    let chosen = info["selection"].as_array().ok_or("no selection")?;
+    let (mut all, mut wide_v, mut parts) = (vec![], vec![], vec![]);
+    for unit in &units {
+        let layer = unit["layer"].as_str().ok_or("no layer")?;
+        let weight = file.shape(&format!("{layer}.weight"))?;
+        let (rows, fan_in) = (weight[0], weight[1..].iter().product::<usize>());
+        let bias = file.has(&format!("{layer}.bias"));
+        let len = fan_in + usize::from(bias);
+        parts.push((layer, wide_v.len(), rows, fan_in, len));
+        for row in 0..rows {
+            all.push(json!([layer, row]));
+            wide_v.extend(vec![0.0; len]);
+        }
+    }
+    let mut taken = 0;
+    for unit in chosen {
+        let part = parts.iter().find(|(layer, ..)| unit[0] == *layer).ok_or("a layer that is not there")?;
+        let (_, first, _, _, len) = *part;
+        let start = first + unit[1].as_u64().ok_or("no row")? as usize * len;
+        wide_v[start..start + len].copy_from_slice(&v[taken..taken + len]);
+        taken += len;
+    }
+    std::fs::write(at("block.json"), Value::from(all).to_string())?;
+    input("golden.x", &labels, &wide_v)?;
+    let hv = run("curvature", &["--block", &block])?.f64("hv")?;
+    let off = bound("Hv_P")? * size(&hv);
+    for (layer, first, rows, fan_in, len) in parts {
+        let row = |row: usize| &hv[first + row * len..first + (row + 1) * len];
+        let weight: Vec<f64> = (0..rows).flat_map(|i| row(i)[..fan_in].to_vec()).collect();
+        let bias: Vec<f64> = (0..rows).flat_map(|i| row(i)[fan_in..].to_vec()).collect();
+        for (end, values) in [("weight", weight), ("bias", bias)].iter().filter(|(_, v)| !v.is_empty()) {
+            let sum_off = off * (values.len() as f64).sqrt();
+            check("Hv", &info["Hv_full_checks"], &format!("{layer}.{end}"), values, off, sum_off)?;
+        }
+    }
+
+    if file.has("golden.pert.x") {
+        let copies = file.shape("golden.pert.x")?[0];
+        input("golden.pert.x", &vec![labels[0]; copies], &v)?;
+        let out = run("observe", &[])?;
+        let losses = distance(&out.f64("loss")?, &recorded("pert.losses")?);
+        within("perturbed losses", losses, bound("loss")?.max(1e-6))?;
+        let off = distance(&out.f64("activations")?, &recorded("pert.acts")?);
+        within("perturbed activations", off, bound("taps")?)?;
     }
     Ok(())
 }

@@ -20,7 +20,7 @@ use super::{DeviceArgs, Outcome};
 ///
 /// DIR gets model.safetensors and config.json, which --model opens again, and train.json: options, SHA-256 of the data,
 /// samples left out, epochs. --exclude leaves samples out: the same seed then gives the model that never saw them.
-/// --seeds K trains K models, seed S in DIR/seed-S; those that are finished are kept, so that a run can be taken up again.
+/// --seeds K trains K models, seed S in DIR/seed-S; those that are finished are kept: a run can be taken up again.
 ///
 /// Examples:
 ///   scrubjay train --arch mlp:100 --data MNIST/raw --out mlp --epochs 10

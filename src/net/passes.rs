@@ -698,3 +698,111 @@ fn add_means(
         row.iter_mut().zip(&sums).for_each(|(unit, sum)| *unit += (sum * weight) as f32);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::plan::Purpose;
+    use super::super::{Activation, Builder, Conv, Role, Source, Window};
+    use super::*;
+    use crate::ops::philox::{Stream, Use};
+
+    /// Random tensors under any name.
+    struct Any(Stream);
+
+    impl Source for Any {
+        fn tensor(&mut self, _: &str, shape: &[usize], role: Role) -> Result<Vec<f32>> {
+            let around = if role == Role::One { 1.0f32 } else { 0.0 };
+            Ok((0..shape.iter().product()).map(|_| (around + 0.4 * self.0.normal()).abs()).collect())
+        }
+
+        fn shape(&self, _: &str) -> Option<&[usize]> {
+            Some(&[])
+        }
+    }
+
+    /// Every operation, and every part of an epilogue.
+    fn everything() -> Result<Network> {
+        let mut any = Any(Stream::new(1, Use::Weights, 0));
+        let (mut b, x) = Builder::new(&mut any, Shape::new(9, 8, 2));
+        let x = b.conv(x, "conv1", 4, Conv::square(3, 1, 1))?;
+        let x = b.batch_norm(x, "bn1")?;
+        let x = b.relu(x);
+        let x = b.max_pool(x, Window { size: 3, stride: 1, padding: 1 })?;
+        let y = b.conv(x, "conv2", 4, Conv { groups: 2, dilation: 2, ..Conv::square(3, 1, 2) })?;
+        let y = b.batch_norm(y, "bn2")?;
+        let y = b.add(y, x)?;
+        let y = b.activation(y, Activation::Gelu);
+        let x = b.add(y, x)?;
+        let x = b.batch_norm(x, "bn3")?;
+        let x = b.activation(x, Activation::Tanh);
+        let x = b.average_pool(x, Window { size: 2, stride: 1, padding: 1 })?;
+        let x = b.shortcut(x, 2, 6)?;
+        let x = b.adaptive_pool(x, 2, 3);
+        let x = b.tokens(x);
+        let x = b.class_token(x, "class")?;
+        let x = b.positions(x, "positions")?;
+        let y = b.layer_norm(x, "norm", 1e-5)?;
+        let parts = [b.linear(y, "query", 6)?, b.linear(y, "key", 6)?, b.linear(y, "value", 6)?];
+        let y = b.concat(&parts)?;
+        let y = b.attention(y, 3)?;
+        let x = b.add(x, y)?;
+        let x = b.tokens_from(x, 1)?;
+        let x = b.add(x, x)?;
+        let x = b.global_pool(x);
+        let x = b.linear(x, "head", 5)?;
+        b.finish(x)
+    }
+
+    /// ⟨J v, u⟩ = ⟨v, Jᵀ u⟩ at every node, J its derivative by inputs and selected rows.
+    #[test]
+    fn every_nodes_backward_pass_is_the_transpose_of_its_tangent_pass() {
+        let net = everything().unwrap().freeze();
+        let rows = net.layers.iter().map(|layer| match layer.outputs {
+            4 => Rows::Some(vec![0, 3]),
+            _ => Rows::All,
+        });
+        let plan = Plan::new(&net, rows.collect(), Purpose::Hessian, 64);
+        let (pass, n) = (Pass { net: &net, plan: &plan }, plan.chunk);
+        let mut stream = Stream::new(2, Use::Choice, 0);
+        let mut arena = Arena::new(&plan);
+        arena.y[plan.y.value(0, n)].fill_with(|| stream.normal());
+        pass.forward(&mut arena.y, n, None);
+        let mut seen = 0;
+        for node in (1..net.nodes.len()).filter(|&node| plan.carries[node]) {
+            let mut v = RowValues::zeros(&net, &plan.rows);
+            v.all().for_each(|values| values.fill_with(|| stream.normal()));
+            arena.t.fill_with(|| stream.normal());
+            pass.tangent_node(node, &mut arena.t, &arena.y, &v, n);
+            arena.g.fill(0.0);
+            arena.g[plan.g.value(node, n)].fill_with(|| stream.normal());
+            let u = arena.g[plan.g.value(node, n)].to_vec();
+            let mut sink = RowValues::zeros(&net, &plan.rows);
+            pass.backward_node(node, &mut arena.g, &mut sink, &mut arena.scratch[0], &plan.g, &arena.y, n);
+
+            // The sum of products, and what rounding each factor once could change of it.
+            let dot = |a: &[f32], b: &[f32]| {
+                let sum = |f: &dyn Fn(f64, f64) -> f64| -> f64 {
+                    a.iter().zip(b).map(|(&a, &b)| f(a.into(), b.into())).sum()
+                };
+                (
+                    sum(&|a, b| a * b),
+                    f64::from(f32::EPSILON) * (sum(&|a, _| a * a) * sum(&|_, b| b * b)).sqrt(),
+                )
+            };
+            let (there, mut off) = dot(&arena.t[plan.t.value(node, n)], &u);
+            let mut inputs: Vec<usize> = net.nodes[node].inputs.iter().map(|input| input.index()).collect();
+            inputs.dedup();
+            let carrying = inputs.iter().filter(|&&input| plan.carries[input]);
+            let mut parts: Vec<(f64, f64)> = carrying
+                .map(|&input| dot(&arena.t[plan.t.value(input, n)], &arena.g[plan.g.value(input, n)]))
+                .collect();
+            parts.extend(v.all().zip(sink.all()).map(|(v, sink)| dot(v, sink)));
+            let back: f64 = parts.iter().map(|(sum, _)| sum).sum();
+            off += parts.iter().map(|(_, off)| off).sum::<f64>();
+            let op = &net.nodes[node].op;
+            assert!(there != 0.0 && (there - back).abs() <= off, "{op:?}: {there} {back}, allowed {off:e}");
+            seen += 1;
+        }
+        assert_eq!(seen, net.nodes.len() - 1);
+    }
+}

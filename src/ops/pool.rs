@@ -197,15 +197,33 @@ mod tests {
         let window = Window { size: 3, stride: 2, padding: 1 };
         let x: Vec<f32> = (0..2 * from.len()).map(|i| (i * i % 17) as f32).collect();
         let u: Vec<f32> = (0..2 * to.len()).map(|i| (i * 5 % 7) as f32).collect();
-        let dot =
-            |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum::<f64>();
+        // All terms are at least 0, so that a plain loop over t of them is off by at most (t + 1) ε/2 of the sum, and
+        // a weight that is rounded by another ε/2.
+        let check = |x: &[f32], u: &[f32], y: &[f32], dx: &[f32], terms: usize| {
+            let dot = |a: &[f32], b: &[f32]| {
+                a.iter().zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum::<f64>()
+            };
+            let (there, back) = (dot(y, u), dot(x, dx));
+            let allowed = (terms + 2) as f64 * f64::from(f32::EPSILON) * there;
+            assert!(there > 0.0 && (there - back).abs() <= allowed, "{there} {back} {allowed:e}");
+        };
         let (mut y, mut dx) = (vec![0.0; u.len()], vec![0.0; x.len()]);
         average_pool(&mut y, &x, 2, from, to, window);
         average_pool_adjoint(&mut dx, &u, 2, from, to, window);
-        assert!((dot(&y, &u) - dot(&x, &dx)).abs() < 1e-3 * dot(&y, &u));
+        check(&x, &u, &y, &dx, 9);
         let (mut y, mut dx) = (vec![0.0; u.len()], vec![0.0; x.len()]);
         adaptive_pool(&mut y, &x, 2, from, to);
         adaptive_pool_adjoint(&mut dx, &u, 2, from, to);
-        assert!((dot(&y, &u) - dot(&x, &dx)).abs() < 1e-3 * dot(&y, &u));
+        check(&x, &u, &y, &dx, 6);
+        let (mut y, mut dx) = (vec![0.0; 2 * from.c], vec![0.0; x.len()]);
+        let u = &u[..2 * from.c];
+        global_pool(&mut y, &x, 2, from);
+        global_pool_adjoint(&mut dx, u, 2, from);
+        check(&x, u, &y, &dx, from.positions());
+        let (mut y, mut winners, mut dx) = (vec![0.0; 24], vec![0; 24], vec![0.0; x.len()]);
+        let u: Vec<f32> = (0..24).map(|i| (i * 5 % 7) as f32).collect();
+        max_pool(&mut y, &mut winners, &x, 2, from, to, window);
+        scatter(&mut dx, &winners, &u, 2, from, to);
+        check(&x, &u, &y, &dx, 0); // whole numbers: exact
     }
 }

@@ -7,9 +7,9 @@
 //! resnet.embedder.embedder | resnet.encoder.stages.{s}.layers.{i}.{[shortcut] layer.{0 1 [2]}} | classifier.1
 //! ```
 //!
-//! In Hugging Face's names every `embedder`, `shortcut` and `layer.{k}` is `convolution` and `normalization`; its configs
-//! may set `downsample_in_first_stage`, `downsample_in_bottleneck` (the stride in the first filter) and `hidden_act`,
-//! which is the nonlinearity of the stem and at the end of every block; within a block it is ReLU.
+//! In Hugging Face's names every `embedder`, `shortcut` and `layer.{k}` is `convolution` and `normalization`; its
+//! configs may set `downsample_in_first_stage`, `downsample_in_bottleneck` (the stride in the first filter) and
+//! `hidden_act`, which is the nonlinearity of the stem and at the end of every block; within a block it is ReLU.
 
 use serde_json::Value;
 

@@ -3,7 +3,8 @@
 //! but the class token where there is none, where `global_pool` says "avg", or where `fc_norm` stands before the head.
 //!
 //! ```text
-//! patch_embed.proj [cls_token] pos_embed | blocks.{i}.{norm1 attn.qkv attn.proj norm2 mlp.fc1 mlp.fc2} | norm [fc_norm] head
+//! patch_embed.proj [cls_token] pos_embed
+//!   | blocks.{i}.{norm1 attn.qkv attn.proj norm2 mlp.fc1 mlp.fc2} | norm [fc_norm] head
 //! vit.embeddings.{patch_embeddings.projection cls_token [distillation_token] position_embeddings}
 //!   | vit.encoder.layer.{i}.{layernorm_before attention.attention.{query key value} attention.output.dense
 //!     layernorm_after intermediate.dense output.dense} | vit.layernorm classifier

@@ -86,9 +86,7 @@ pub fn product<T: Number>(
     y: &[u32],
     matrix: Matrix,
 ) -> Params<T> {
-    let pair = |(&v, &d): (&f32, &f64)| Dual { value: T::of(f64::from(v)), slope: T::of(d) };
-    let moved: Params<Dual<T>> =
-        (net.params.iter().zip(direction)).map(|(p, d)| p.value.iter().zip(d).map(pair).collect()).collect();
+    let moved = towards::<T>(net, direction);
     if matches!(matrix, Matrix::Hessian) {
         let gradient = run(net, &moved, x, y, &slope).gradient;
         return gradient.into_iter().map(|p| p.into_iter().map(|d| d.slope).collect()).collect();
@@ -294,81 +292,143 @@ fn batch_norm<T: Number>(var: T, eps: f32) -> T {
     T::of(1.0) / (var + T::of(f64::from(eps))).sqrt()
 }
 
+/// The mean loss of a batch in train form: batch norm takes mean and (biased) variance of the batch.
+pub fn batch_loss<T: Number>(net: &Network, params: &Params<T>, x: &[f32], y: &[u32]) -> T {
+    let images: Vec<&[f32]> = x.chunks_exact(net.input().len()).collect();
+    let mut values: Vec<Vec<Value<T>>> = images.iter().map(|_| vec![]).collect();
+    for node in &net.nodes {
+        let Op::BatchNorm { gamma, beta, eps, .. } = &node.op else {
+            for (values, image) in values.iter_mut().zip(&images) {
+                let value = evaluate(net, params, node, values, image);
+                values.push(value);
+            }
+            continue;
+        };
+        let (input, c) = (node.inputs[0].index(), node.shape.c);
+        let count = T::of((images.len() * node.shape.positions()) as f64);
+        let over = |f: &dyn Fn(usize, T) -> T| {
+            let mut sums = vec![T::of(0.0); c];
+            for x in values.iter().map(|values| &values[input].y) {
+                x.iter().enumerate().for_each(|(i, &x)| sums[i % c] = sums[i % c] + f(i % c, x));
+            }
+            sums.into_iter().map(|sum| sum / count).collect::<Vec<T>>()
+        };
+        let mean = over(&|_, x| x);
+        let var = over(&|c, x| (x - mean[c]) * (x - mean[c]));
+        let (gamma, beta) = (&params[gamma.index()], &params[beta.index()]);
+        for values in &mut values {
+            let x = values[input].y.iter().enumerate();
+            let at = |(i, &x): (usize, &T)| {
+                let i = i % c;
+                (x - mean[i]) * batch_norm(var[i], *eps) * gamma[i] + beta[i]
+            };
+            let y = x.map(at).collect();
+            values.push(Value { z: vec![], before: vec![], y });
+        }
+    }
+    let end = net.nodes.len() - 1;
+    let losses = values.iter().zip(y).map(|(values, &label)| loss(&values[end].y, label as usize));
+    losses.fold(T::of(0.0), |sum, loss| sum + loss) / T::of(y.len() as f64)
+}
+
+/// The derivative of [`batch_loss`] along a direction.
+pub fn batch_slope<T: Number>(net: &Network, direction: &Params<f64>, x: &[f32], y: &[u32]) -> T {
+    batch_loss(net, &towards::<T>(net, direction), x, y).slope
+}
+
+/// The parameters as dual numbers along a direction.
+fn towards<T: Number>(net: &Network, direction: &Params<f64>) -> Params<Dual<T>> {
+    let pair = |(&v, &d): (&f32, &f64)| Dual { value: T::of(f64::from(v)), slope: T::of(d) };
+    (net.params.iter().zip(direction)).map(|(p, d)| p.value.iter().zip(d).map(pair).collect()).collect()
+}
+
 fn forward<T: Number>(net: &Network, params: &Params<T>, image: &[f32]) -> Vec<Value<T>> {
     let mut values: Vec<Value<T>> = vec![];
     for node in &net.nodes {
-        let x: &[T] = node.inputs.first().map_or(&[], |input| &values[input.index()].y);
-        let from = node.inputs.first().map_or(node.shape, |input| net.nodes[input.index()].shape);
-        let (to, c) = (node.shape, node.shape.c);
-        let (mut z, mut before) = (vec![], vec![]);
-        let y = match &node.op {
-            Op::Input => image.iter().map(|&x| T::of(f64::from(x))).collect(),
-            Op::Linear(layer, epilogue) | Op::Conv(layer, _, epilogue) => {
-                let layer = net.layer(*layer);
-                let weight = &params[layer.weight.index()];
-                z = vec![T::of(0.0); to.len()];
-                products(layer, node, from, |i, j, w| z[i] = z[i] + x[j] * weight[w]);
-                if let Some(bias) = layer.bias {
-                    z.iter_mut().enumerate().for_each(|(i, z)| *z = *z + params[bias.index()][i % c]);
-                }
-                before = z.clone();
-                if let Some(affine) = &epilogue.affine {
-                    for (i, y) in before.iter_mut().enumerate() {
-                        let (scale, shift) = (affine.scale[i % c], affine.shift[i % c]);
-                        *y = *y * T::of(f64::from(scale)) + T::of(f64::from(shift));
-                    }
-                }
-                if epilogue.residual {
-                    let other = &values[node.inputs[1].index()].y;
-                    before.iter_mut().zip(other).for_each(|(y, &x)| *y = *y + x);
-                }
-                match epilogue.activation {
-                    Some(kind) => before.iter().map(|&a| activation(kind, a).0).collect(),
-                    None => before.clone(),
-                }
-            }
-            Op::BatchNorm { gamma, beta, mean, var, eps } => {
-                let [gamma, beta, mean, var] = [gamma, beta, mean, var].map(|p| &params[p.index()]);
-                let at = |i: usize| (x[i] - mean[i % c]) * batch_norm(var[i % c], *eps);
-                (0..to.len()).map(|i| at(i) * gamma[i % c] + beta[i % c]).collect()
-            }
-            Op::Scale(affine) => {
-                let at = |i: usize, v: &[f32]| T::of(f64::from(v[i % c]));
-                (0..to.len()).map(|i| x[i] * at(i, &affine.scale) + at(i, &affine.shift)).collect()
-            }
-            Op::LayerNorm { gamma, beta, eps } => {
-                let hat: Vec<T> = x.chunks_exact(c).flat_map(|x| normalise(x, *eps).0).collect();
-                let (gamma, beta) = (&params[gamma.index()], &params[beta.index()]);
-                hat.iter().enumerate().map(|(i, &hat)| hat * gamma[i % c] + beta[i % c]).collect()
-            }
-            Op::Activation(kind) => x.iter().map(|&a| activation(*kind, a).0).collect(),
-            Op::Add => x.iter().zip(&values[node.inputs[1].index()].y).map(|(&a, &b)| a + b).collect(),
-            Op::Concat => (0..to.len()).map(|i| joined(net, node, i)).map(|(k, j)| values[k].y[j]).collect(),
-            Op::Positions(table) => x.iter().zip(&params[table.index()]).map(|(&a, &b)| a + b).collect(),
-            Op::Attention { heads } => {
-                let (p, width) = (attention(x, to, *heads), c / heads);
-                let t = to.positions();
-                let at = |i: usize| {
-                    let (token, channel) = (i / c, i % c);
-                    let p = &p[channel / width][token];
-                    (0..t).fold(T::of(0.0), |sum, l| sum + p[l] * x[l * 3 * c + 2 * c + channel])
-                };
-                (0..to.len()).map(at).collect()
-            }
-            op => {
-                let mut y = vec![T::of(0.0); to.len()];
-                for (i, j, weight) in links(op, x, from, to).unwrap_or_default() {
-                    y[i] = y[i] + x[j] * T::of(weight);
-                }
-                if let Op::ClassToken(token) = op {
-                    y[..c].copy_from_slice(&params[token.index()]);
-                }
-                y
-            }
-        };
-        values.push(Value { z, before, y });
+        let value = evaluate(net, params, node, &values, image);
+        values.push(value);
     }
     values
+}
+
+/// One node's value, those before it being there.
+fn evaluate<T: Number>(
+    net: &Network,
+    params: &Params<T>,
+    node: &Node,
+    values: &[Value<T>],
+    image: &[f32],
+) -> Value<T> {
+    let x: &[T] = node.inputs.first().map_or(&[], |input| &values[input.index()].y);
+    let from = node.inputs.first().map_or(node.shape, |input| net.nodes[input.index()].shape);
+    let (to, c) = (node.shape, node.shape.c);
+    let (mut z, mut before) = (vec![], vec![]);
+    let y = match &node.op {
+        Op::Input => image.iter().map(|&x| T::of(f64::from(x))).collect(),
+        Op::Linear(layer, epilogue) | Op::Conv(layer, _, epilogue) => {
+            let layer = net.layer(*layer);
+            let weight = &params[layer.weight.index()];
+            z = vec![T::of(0.0); to.len()];
+            products(layer, node, from, |i, j, w| z[i] = z[i] + x[j] * weight[w]);
+            if let Some(bias) = layer.bias {
+                z.iter_mut().enumerate().for_each(|(i, z)| *z = *z + params[bias.index()][i % c]);
+            }
+            before = z.clone();
+            if let Some(affine) = &epilogue.affine {
+                for (i, y) in before.iter_mut().enumerate() {
+                    let (scale, shift) = (affine.scale[i % c], affine.shift[i % c]);
+                    *y = *y * T::of(f64::from(scale)) + T::of(f64::from(shift));
+                }
+            }
+            if epilogue.residual {
+                let other = &values[node.inputs[1].index()].y;
+                before.iter_mut().zip(other).for_each(|(y, &x)| *y = *y + x);
+            }
+            match epilogue.activation {
+                Some(kind) => before.iter().map(|&a| activation(kind, a).0).collect(),
+                None => before.clone(),
+            }
+        }
+        Op::BatchNorm { gamma, beta, mean, var, eps } => {
+            let [gamma, beta, mean, var] = [gamma, beta, mean, var].map(|p| &params[p.index()]);
+            let at = |i: usize| (x[i] - mean[i % c]) * batch_norm(var[i % c], *eps);
+            (0..to.len()).map(|i| at(i) * gamma[i % c] + beta[i % c]).collect()
+        }
+        Op::Scale(affine) => {
+            let at = |i: usize, v: &[f32]| T::of(f64::from(v[i % c]));
+            (0..to.len()).map(|i| x[i] * at(i, &affine.scale) + at(i, &affine.shift)).collect()
+        }
+        Op::LayerNorm { gamma, beta, eps } => {
+            let hat: Vec<T> = x.chunks_exact(c).flat_map(|x| normalise(x, *eps).0).collect();
+            let (gamma, beta) = (&params[gamma.index()], &params[beta.index()]);
+            hat.iter().enumerate().map(|(i, &hat)| hat * gamma[i % c] + beta[i % c]).collect()
+        }
+        Op::Activation(kind) => x.iter().map(|&a| activation(*kind, a).0).collect(),
+        Op::Add => x.iter().zip(&values[node.inputs[1].index()].y).map(|(&a, &b)| a + b).collect(),
+        Op::Concat => (0..to.len()).map(|i| joined(net, node, i)).map(|(k, j)| values[k].y[j]).collect(),
+        Op::Positions(table) => x.iter().zip(&params[table.index()]).map(|(&a, &b)| a + b).collect(),
+        Op::Attention { heads } => {
+            let (p, width) = (attention(x, to, *heads), c / heads);
+            let t = to.positions();
+            let at = |i: usize| {
+                let (token, channel) = (i / c, i % c);
+                let p = &p[channel / width][token];
+                (0..t).fold(T::of(0.0), |sum, l| sum + p[l] * x[l * 3 * c + 2 * c + channel])
+            };
+            (0..to.len()).map(at).collect()
+        }
+        op => {
+            let mut y = vec![T::of(0.0); to.len()];
+            for (i, j, weight) in links(op, x, from, to).unwrap_or_default() {
+                y[i] = y[i] + x[j] * T::of(weight);
+            }
+            if let Op::ClassToken(token) = op {
+                y[..c].copy_from_slice(&params[token.index()]);
+            }
+            y
+        }
+    };
+    Value { z, before, y }
 }
 
 fn backward<T: Number>(
