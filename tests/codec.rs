@@ -470,6 +470,46 @@ fn properties() -> Vec<Trial> {
             );
             Ok(())
         }),
+        property("groups_and_initial_columns_are_their_definition", |y, columns| {
+            let flat = columns.concat();
+            let of = |e: scrubjay::Error| TestCaseError::fail(e.to_string());
+            let data = Matrix::columns_f64(&flat, y.len(), 3).map_err(of)?;
+            let (initial, groups) = ([1], [vec![2, 0]]);
+            let options = FociOptions { all: true, initial: &initial, ..Default::default() };
+            let known = codec::foci(y, &data, &options).map_err(of)?;
+            prop_assert_eq!(known.order.len(), 2);
+            prop_assert!(!known.order.contains(&1));
+            prop_assert!(same(known.conditional[0], t(y, columns, &known.order[..1], &[1])?));
+            let together = FociOptions { groups: &groups, ..options };
+            let found = codec::foci(y, &data, &together).map_err(of)?;
+            prop_assert_eq!(&found.order, &[0]);
+            prop_assert_eq!(found.conditional[0], t(y, columns, &[2, 0], &[1])?);
+            let twice = [vec![0], vec![1, 0]];
+            let twice = FociOptions { groups: &twice, ..Default::default() };
+            prop_assert!(codec::foci(y, &data, &twice).is_err());
+            Ok(())
+        }),
+        Trial::test("codec/property/a_stopped_search_keeps_whole_steps", || {
+            let (y, columns) = cases::data(&cases::CASES[3], 1);
+            let flat = columns.concat();
+            let data = Matrix::columns_f64(&flat, y.len(), columns.len())?;
+            let whole = codec::foci(&y, &data, &FociOptions { all: true, ..Default::default() })?;
+            for steps in 0..3 {
+                let watch = codec::Watch::default();
+                let options = FociOptions { all: true, watch: Some(&watch), ..Default::default() };
+                if steps == 0 {
+                    watch.stop();
+                }
+                let found = codec::foci_each(&y, &data, &options, &mut |done, _| {
+                    if done == steps {
+                        watch.stop();
+                    }
+                })?;
+                let begins = found.order == whole.order[..steps] && found.stopped == Stopped::Interrupted;
+                check(begins, || format!("{found:?}"))?;
+            }
+            Ok(())
+        }),
         Trial::test("codec/property/p_values_tell_dependence_from_none", p_values),
         Trial::test("codec/property/intervals_hold_the_limit", intervals),
         Trial::test("codec/property/threads_change_nothing", || {

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::ValueEnum;
 use scrubjay::codec::{self, Matrix, Measure, Options, Standardize, Ties};
-use scrubjay::data::table::{Column, Table};
+use scrubjay::data::table::{Categorical, Column, Frame, Missing, Table};
 
 use super::{DeviceArgs, Outcome};
 
@@ -22,7 +22,7 @@ use super::{DeviceArgs, Outcome};
 COL is a name or a number from 0; COLS is a list of these and of ranges: age,3,7-9. Of a .safetensors file with X [n, p]
 and Y [n], numbers are columns of X.")]
 pub struct Args {
-    /// Table: .csv, .npy or .safetensors
+    /// Table: .csv, .tsv, .csv.gz, .arff, .npy, .npz or .safetensors
     #[arg(value_name = "DATA")]
     data: PathBuf,
     /// The column that is told about; Y of a .safetensors file if left out
@@ -44,12 +44,54 @@ pub struct Args {
     #[arg(long, value_name = "LEVEL")]
     interval: Option<f64>,
     #[command(flatten)]
+    reading: Reading,
+    #[command(flatten)]
     randomness: Randomness,
     /// Print JSON
     #[arg(long)]
     json: bool,
     #[command(flatten)]
     device: DeviceArgs,
+}
+
+/// How a table is read, for `codec` and `foci`.
+#[derive(clap::Args)]
+pub struct Reading {
+    /// A column of categories, taken by their numbers in ascending order or as one column of 0 and 1 each
+    #[arg(long, value_name = "COL[:onehot]")]
+    categorical: Vec<Categorical>,
+    /// Rows with a missing value in a column that is used: an error, or left out
+    #[arg(long, value_enum, default_value = "raise", value_name = "raise|omit")]
+    missing: MissingName,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum MissingName {
+    Raise,
+    Omit,
+}
+
+impl Reading {
+    /// Reads a table.
+    pub fn table(&self, path: &std::path::Path) -> scrubjay::Result<Table> {
+        Table::read(path, &self.categorical)
+    }
+
+    /// Columns of it, Y first; says on stderr how many rows are left out.
+    pub fn frame(&self, table: &Table, y: Column, others: &[Column]) -> scrubjay::Result<Frame> {
+        let missing = match self.missing {
+            MissingName::Raise => Missing::Raise,
+            MissingName::Omit => Missing::Omit,
+        };
+        let frame = table.frame(&[&[y], others].concat(), missing)?;
+        if frame.omitted > 0 {
+            eprintln!("left out {} of {} rows: a value is missing", frame.omitted, table.n());
+        }
+        if frame.spans[0].len() > 1 {
+            return Err(scrubjay::Error::config("the target is one column, not one per category"));
+        }
+        Ok(frame)
+    }
 }
 
 /// What is done about ties, for `codec` and `foci`.
@@ -126,19 +168,14 @@ const SUBSAMPLES: u32 = 400;
 
 /// Prints the measure.
 pub fn run(args: &Args) -> anyhow::Result<Outcome> {
-    let table = Table::read(&args.data)?;
+    let table = args.reading.table(&args.data)?;
     let y = target(&table, args.y.as_deref(), "--y")?;
     let z = table.find(&args.z)?;
     let x = args.x.as_deref().map_or(Ok(Vec::new()), |x| table.find(x))?;
-    let columns: Vec<f64> = x
-        .iter()
-        .chain(&z)
-        .map(|&column| table.column(column))
-        .collect::<scrubjay::Result<Vec<_>>>()?
-        .concat();
-    let given: Vec<usize> = (0..x.len()).collect();
-    let tell: Vec<usize> = (x.len()..x.len() + z.len()).collect();
-    let data = Matrix::columns_f64(&columns, table.n(), x.len() + z.len())?;
+    let frame = args.reading.frame(&table, y, &[&x[..], &z].concat())?;
+    let given: Vec<usize> = frame.spans[1..=x.len()].iter().cloned().flatten().collect();
+    let tell: Vec<usize> = frame.spans[1 + x.len()..].iter().cloned().flatten().collect();
+    let data = Matrix::columns_f64(&frame.values, frame.n, frame.p())?;
     let options = Options {
         measure: match args.measure {
             MeasureName::Codec => Measure::Codec,
@@ -149,7 +186,7 @@ pub fn run(args: &Args) -> anyhow::Result<Outcome> {
         noise: args.randomness.noise,
         seed: args.randomness.seed,
     };
-    let values = table.column(y)?;
+    let values = frame.column(0);
     let device = args.device.open()?;
     let found = device.scope(|| codec::statistic(values, &data, &tell, &given, &options))?;
     let p_value = match args.permutations {
@@ -164,6 +201,9 @@ pub fn run(args: &Args) -> anyhow::Result<Outcome> {
     };
     if args.json {
         let mut report = serde_json::json!({"statistic": found.value, "n": found.n});
+        if frame.omitted > 0 {
+            report["omitted"] = frame.omitted.into();
+        }
         if let Some(count) = args.permutations {
             report["p_value"] = serde_json::json!(p_value);
             report["permutations"] = count.into();

@@ -1,27 +1,34 @@
 //! `scrubjay foci`: which columns of a table tell about another, best first.
 
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
 
-use indicatif::{ProgressBar, ProgressStyle};
-use scrubjay::codec::{self, Foci, FociOptions, Matrix, Stopped};
-use scrubjay::data::table::{Column, Table};
+use indicatif::ProgressBar;
+use scrubjay::codec::{self, Foci, FociOptions, Matrix, Stopped, Watch};
+use scrubjay::data::table::{Column, Frame, Table};
+use scrubjay::data::tensors::write_whole;
+use serde_json::{Value, json};
 
-use super::codec::{Randomness, target};
-use super::{DeviceArgs, Outcome};
+use super::codec::{Randomness, Reading, target};
+use super::plot::steps;
+use super::{DeviceArgs, Outcome, progress};
 
 /// Choose the columns that tell about another one, best first (FOCI)
 ///
 /// The first is the column of the largest T; then always the one that tells most given those before it, until the
-/// largest T is not positive or undefined.
+/// largest T is not positive or undefined. Ctrl-C ends it with the columns found so far.
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
   scrubjay foci people.csv --target income
   scrubjay foci people.csv --target income --standardize scale --max-features 5
+  scrubjay foci people.csv --target income --initial age --group lat,lon --plot steps.svg
+  scrubjay foci people.csv --graph --dot people.dot
   scrubjay foci columns.safetensors --json
 
 COL is a name or a number from 0. Of a .safetensors file with X [n, p] and Y [n], numbers are columns of X.")]
 pub struct Args {
-    /// Table: .csv, .npy or .safetensors
+    /// Table: .csv, .tsv, .csv.gz, .arff, .npy, .npz or .safetensors
     #[arg(value_name = "DATA")]
     data: PathBuf,
     /// The column to be told about; Y of a .safetensors file if left out
@@ -33,6 +40,23 @@ pub struct Args {
     /// Go on where nothing more is told, until all columns are in order
     #[arg(long)]
     all: bool,
+    /// Columns that are known already
+    #[arg(long, value_name = "COLS")]
+    initial: Option<String>,
+    /// Columns that are chosen together; may be given several times
+    #[arg(long, value_name = "COLS")]
+    group: Vec<String>,
+    /// The Markov blanket of every column, each by FOCI on all others
+    #[arg(long, conflicts_with_all = ["target", "initial", "group", "plot"])]
+    graph: bool,
+    /// Write the graph in Graphviz's language
+    #[arg(long, value_name = "FILE.dot", requires = "graph")]
+    dot: Option<PathBuf>,
+    /// Draw T by step, and where it stopped
+    #[arg(long, value_name = "FILE.svg")]
+    plot: Option<PathBuf>,
+    #[command(flatten)]
+    reading: Reading,
     #[command(flatten)]
     randomness: Randomness,
     /// Print JSON
@@ -42,71 +66,274 @@ pub struct Args {
     device: DeviceArgs,
 }
 
-/// Prints the columns chosen.
+/// What FOCI chooses from: a column of the table, or several together.
+struct Candidate {
+    columns: Vec<usize>, // of the table
+    name: String,
+}
+
+impl Candidate {
+    /// Its number; a list where it is a group.
+    fn number(&self) -> Value {
+        match self.columns[..] {
+            [column] => column.into(),
+            _ => json!(self.columns),
+        }
+    }
+}
+
+/// Prints the columns chosen, or the graph.
 pub fn run(args: &Args) -> anyhow::Result<Outcome> {
-    let table = Table::read(&args.data)?;
+    let table = args.reading.table(&args.data)?;
+    if args.graph {
+        return graph(args, &table);
+    }
     let y = target(&table, args.target.as_deref(), "--target")?;
     let numbers: Vec<usize> = (0..table.names().len()).filter(|&j| y != Column::Number(j)).collect();
-    let columns = numbers
-        .iter()
-        .map(|&j| table.column(Column::Number(j)))
-        .collect::<scrubjay::Result<Vec<_>>>()?
-        .concat();
-    let data = Matrix::columns_f64(&columns, table.n(), numbers.len())?;
-    let values = table.column(y)?;
+    let columns: Vec<Column> = numbers.iter().map(|&j| Column::Number(j)).collect();
+    let frame = args.reading.frame(&table, y, &columns)?;
+    let p = frame.p() - 1;
+    let data = Matrix::columns_f64(&frame.values[frame.n..], frame.n, p)?;
+    // columns of the matrix by column of the table
+    let of = |column: usize| -> Vec<usize> {
+        let at = numbers.iter().position(|&j| j == column);
+        at.map_or(Vec::new(), |at| frame.spans[at + 1].clone().map(|j| j - 1).collect())
+    };
+    let listed = |list: &str| -> scrubjay::Result<Vec<usize>> {
+        let mut found = Vec::new();
+        for column in table.find(list)? {
+            match column {
+                Column::Number(j) if column != y => found.push(j),
+                _ => return Err(scrubjay::Error::config(format!("`{list}` has the target itself"))),
+            }
+        }
+        Ok(found)
+    };
+    let initial = args.initial.as_deref().map_or(Ok(Vec::new()), listed)?;
+    let mut candidates = Vec::new();
+    for list in &args.group {
+        candidates.push(listed(list)?);
+    }
+    let together = candidates.concat();
+    let alone = numbers.iter().filter(|j| !together.contains(j) && !initial.contains(j));
+    candidates.extend(alone.map(|&j| vec![j]));
+    let known: Vec<usize> = initial.iter().flat_map(|&j| of(j)).collect();
+    let groups: Vec<Vec<usize>> =
+        candidates.iter().map(|columns| columns.iter().flat_map(|&j| of(j)).collect()).collect();
+    let plain = known.is_empty() && groups.iter().all(|group| group.len() == 1);
+    let candidates: Vec<Candidate> = candidates
+        .into_iter()
+        .map(|columns| {
+            let names: Vec<&str> = columns.iter().map(|&j| table.names()[j].as_str()).collect();
+            Candidate { name: names.join("+"), columns }
+        })
+        .collect();
+    let watch = Watch::default();
     let options = FociOptions {
+        initial: &known,
+        groups: if plain { &[] } else { &groups },
+        watch: Some(&watch),
+        ..options(args)
+    };
+    let device = if plain { args.device.open_with_cuda()? } else { args.device.open()? };
+    announce(&frame, &options);
+    let chosen = AtomicUsize::new(0);
+    let message = || format!("rows of step {}", chosen.load(Ordering::Relaxed) + 1);
+    let mut each = |steps: usize, _| chosen.store(steps, Ordering::Relaxed);
+    let found = watched(
+        &watch,
+        || watch.progress(),
+        &message,
+        || codec::foci_on(&device, frame.column(0), &data, &options, &mut each),
+    )??;
+    let chosen: Vec<&Candidate> = found.order.iter().map(|&at| &candidates[at]).collect();
+    let names: Vec<&str> = chosen.iter().map(|candidate| candidate.name.as_str()).collect();
+    if let Some(path) = &args.plot {
+        write_whole(path, steps(&names, &found, reason(&found)).as_bytes())?;
+    }
+    if args.json {
+        let order: Vec<Value> = chosen.iter().map(|candidate| candidate.number()).collect();
+        let mut report = json!({
+            "order": order, "names": names, "conditional": found.conditional,
+            "cumulative": found.cumulative, "stopped": found.stopped.name(),
+        });
+        if frame.omitted > 0 {
+            report["omitted"] = frame.omitted.into();
+        }
+        println!("{report}");
+    } else {
+        print_table(&chosen, &found);
+    }
+    Ok(ending(found.stopped == Stopped::Interrupted))
+}
+
+fn options(args: &Args) -> FociOptions<'static> {
+    FociOptions {
         max_features: args.max_features.map(|k| k as usize),
         all: args.all,
         standardize: args.randomness.standardize(),
         ties: args.randomness.ties(),
         noise: args.randomness.noise,
         seed: args.randomness.seed,
-    };
-    let device = args.device.open_with_cuda()?;
-    let bar = ProgressBar::new_spinner()
-        .with_style(ProgressStyle::with_template("{spinner} {pos} columns chosen, {elapsed}")?);
-    bar.enable_steady_tick(std::time::Duration::from_millis(200));
-    let mut each = |steps: usize, _| bar.set_position(steps as u64);
-    let found = codec::foci_on(&device, values, &data, &options, &mut each)?;
-    bar.finish_and_clear();
-    let order: Vec<usize> = found.order.iter().map(|&at| numbers[at]).collect();
-    let names: Vec<&str> = order.iter().map(|&j| table.names()[j].as_str()).collect();
-    if args.json {
-        let stopped = found.stopped.name();
-        println!(
-            "{}",
-            serde_json::json!({
-                "order": order, "names": names, "conditional": found.conditional,
-                "cumulative": found.cumulative, "stopped": stopped,
-            })
-        );
-    } else {
-        print_table(&order, &names, &found);
+        ..FociOptions::default()
     }
-    Ok(Outcome::Done)
 }
 
-fn print_table(order: &[usize], names: &[&str], found: &Foci) {
-    let width = names.iter().map(|name| name.chars().count()).max().unwrap_or(0).max("name".len());
+/// Says on stderr what will be held in memory.
+fn announce(frame: &Frame, options: &FociOptions) {
+    let plan = codec::memory(frame.n, frame.p(), options);
+    eprintln!(
+        "{} rows, {} columns: at most {} MiB; {}",
+        frame.n,
+        frame.p() - 1,
+        plan.bytes >> 20,
+        plan.method
+    );
+}
+
+fn ending(interrupted: bool) -> Outcome {
+    match interrupted {
+        true => Outcome::GateNotMet,
+        false => Outcome::Done,
+    }
+}
+
+/// Runs `work` beside a progress bar on stderr; Ctrl-C stops the watch, a second one the program.
+fn watched<R: Send>(
+    watch: &Watch,
+    at: impl Fn() -> (usize, usize) + Sync,
+    message: &(impl Fn() -> String + Sync),
+    work: impl FnOnce() -> R + Send,
+) -> anyhow::Result<R> {
+    static ASKED: AtomicBool = AtomicBool::new(false);
+    ctrlc::set_handler(|| {
+        if ASKED.swap(true, Ordering::Relaxed) {
+            std::process::exit(1); // asked twice
+        }
+    })?;
+    let finished = AtomicBool::new(false);
+    let bar: ProgressBar = progress(0, &message());
+    let result = std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut last = String::new();
+            while !finished.load(Ordering::Relaxed) {
+                if ASKED.load(Ordering::Relaxed) && !watch.stopped() {
+                    bar.suspend(|| eprintln!("ending with what is found so far; once more ends at once"));
+                    watch.stop();
+                }
+                let (done, total) = at();
+                let now = message();
+                if now != last {
+                    bar.reset(); // the time left is that of this step
+                    bar.set_message(now.clone());
+                    last = now;
+                }
+                bar.set_length(total as u64);
+                bar.set_position(done as u64);
+                std::thread::park_timeout(Duration::from_millis(100));
+            }
+        });
+        let result = work();
+        finished.store(true, Ordering::Relaxed);
+        result
+    });
+    bar.finish_and_clear();
+    Ok(result)
+}
+
+/// Prints the blanket of every column.
+fn graph(args: &Args, table: &Table) -> anyhow::Result<Outcome> {
+    let columns: Vec<Column> = (0..table.names().len()).map(Column::Number).collect();
+    let Some((&first, others)) = columns.split_first() else {
+        return Err(scrubjay::Error::config("the table has no columns").into());
+    };
+    let frame = args.reading.frame(table, first, others)?;
+    if frame.p() != columns.len() {
+        return Err(scrubjay::Error::config("a graph takes no column as one per category").into());
+    }
+    let data = Matrix::columns_f64(&frame.values, frame.n, frame.p())?;
+    let watch = Watch::default();
+    let options = FociOptions { watch: Some(&watch), ..options(args) };
+    let device = args.device.open()?;
+    let done = AtomicUsize::new(0);
+    let at = || (done.load(Ordering::Relaxed), frame.p());
+    let found = watched(&watch, at, &|| "columns".to_string(), || {
+        device.scope(|| {
+            codec::graph(&data, &options, &|_| {
+                done.fetch_add(1, Ordering::Relaxed);
+            })
+        })
+    })??;
+    if let Some(path) = &args.dot {
+        write_whole(path, found.dot(table.names()).as_bytes())?;
+    }
+    let names = table.names();
+    let interrupted = found.blankets.iter().any(Option::is_none);
+    if args.json {
+        let blankets: Vec<Value> = found
+            .blankets
+            .iter()
+            .enumerate()
+            .map(|(j, blanket)| {
+                blanket.as_ref().map_or(json!({"column": j, "stopped": Stopped::Interrupted.name()}), |b| {
+                    json!({"column": j, "order": b.order, "conditional": b.conditional,
+                "cumulative": b.cumulative, "stopped": b.stopped.name()})
+                })
+            })
+            .collect();
+        println!("{}", json!({"names": names, "blankets": blankets, "edges": found.edges()}));
+        return Ok(ending(interrupted));
+    }
+    let width = names.iter().map(|name| name.chars().count()).max().unwrap_or(0).max("column".len());
+    println!("{:<width$}  {:>10}  blanket", "column", "T together");
+    for (name, blanket) in names.iter().zip(&found.blankets) {
+        let Some(blanket) = blanket else {
+            println!("{name:<width$}  {:>10}  not looked at", "");
+            continue;
+        };
+        let t = blanket.cumulative.last().copied().flatten().map_or("-".into(), |t| format!("{t:.6}"));
+        let listed: Vec<&str> = blanket.order.iter().map(|&j| names[j].as_str()).collect();
+        println!("{name:<width$}  {t:>10}  {}", listed.join(", "));
+    }
+    if interrupted {
+        println!("stopped: interrupted; the other columns were not looked at");
+    }
+    Ok(ending(interrupted))
+}
+
+fn print_table(chosen: &[&Candidate], found: &Foci) {
     let number = |t: Option<f64>| t.map_or("undefined".to_string(), |t| format!("{t:.6}"));
-    if order.is_empty() {
+    let column =
+        |candidate: &Candidate| candidate.columns.iter().map(usize::to_string).collect::<Vec<_>>().join("+");
+    let longest = |of: &dyn Fn(&Candidate) -> usize, least: usize| {
+        chosen.iter().map(|candidate| of(candidate)).max().unwrap_or(0).max(least)
+    };
+    let width = longest(&|candidate| candidate.name.chars().count(), "name".len());
+    let digits = longest(&|candidate| column(candidate).len(), "column".len());
+    if chosen.is_empty() {
         println!("nothing chosen");
     } else {
         println!(
-            "{:>4}  {:>6}  {:<width$}  {:>14}  {:>10}",
+            "{:>4}  {:>digits$}  {:<width$}  {:>14}  {:>10}",
             "step", "column", "name", "T given before", "T together"
         );
     }
-    for (step, (column, name)) in order.iter().zip(names).enumerate() {
+    for (step, candidate) in chosen.iter().enumerate() {
         let (given, together) = (number(found.conditional[step]), number(found.cumulative[step]));
-        println!("{:>4}  {column:>6}  {name:<width$}  {given:>14}  {together:>10}", step + 1);
+        let (column, name) = (column(candidate), &candidate.name);
+        println!("{:>4}  {column:>digits$}  {name:<width$}  {given:>14}  {together:>10}", step + 1);
     }
-    let reason = match found.stopped {
+    println!("stopped: {}", reason(found));
+}
+
+/// Why it ended, in words.
+fn reason(found: &Foci) -> &'static str {
+    match found.stopped {
         Stopped::NotPositive => "no other column tells more (the largest T is not positive)",
-        Stopped::Undefined if order.is_empty() => "the target is constant",
+        Stopped::Undefined if found.order.is_empty() => "the target is constant, or known already",
         Stopped::Undefined => "the columns chosen determine the target",
         Stopped::MaxFeatures => "as many columns as asked for",
         Stopped::Exhausted => "every column is chosen",
-    };
-    println!("stopped: {reason}");
+        Stopped::Interrupted => "interrupted; more columns may tell more",
+    }
 }

@@ -9,6 +9,7 @@ mod foci;
 mod inspect;
 mod model;
 mod observe;
+mod plot;
 mod scrub;
 mod train;
 
@@ -43,7 +44,7 @@ enum Command {
 pub enum Outcome {
     /// What was asked for was done.
     Done = 0,
-    /// A stated gate was not met, or something could not be removed.
+    /// A stated gate was not met, something could not be removed, or a search was interrupted.
     GateNotMet = 3,
 }
 

@@ -50,7 +50,10 @@ impl<'a> Matrix<'a> {
     /// # Errors
     /// Where `values` is too short.
     pub fn columns_f64(values: &'a [f64], n: usize, p: usize) -> Result<Matrix<'a>> {
-        Matrix { values: Values::F64(values), n, p, row: 1, column: n }.checked()
+        match n {
+            1 => Matrix::rows_f64(values, 1, p, p),
+            _ => Matrix { values: Values::F64(values), n, p, row: 1, column: n }.checked(),
+        }
     }
 
     /// The number of rows.

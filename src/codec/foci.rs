@@ -16,6 +16,7 @@
 //! as fit in [`LIST_BYTES`]. Sums are integers (`ranks`), so nothing depends on how the work was split.
 
 use std::ops::Range;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use multiversion::multiversion;
 use rayon::prelude::*;
@@ -23,14 +24,55 @@ use rayon::prelude::*;
 use super::Ties;
 use super::columns::{Lanes, Matrix, Standardize, WIDTH, Y_STREAM, add_noise, check_sigma};
 use super::cuda::Steps;
-use super::neighbours::{Runs, Sorted, drawn};
+use super::neighbours::{Runs, Sorted, drawn, sum};
 use super::ranks::{Ranks, Sum, sort_key};
 use crate::device::{Cuda, Device};
 use crate::{Error, Result};
 
+/// How far a selection is, to be looked at from another thread, and the wish to end it.
+#[derive(Debug, Default)]
+pub struct Watch {
+    stop: AtomicBool,
+    done: AtomicUsize,
+    total: AtomicUsize,
+}
+
+impl Watch {
+    /// Ends the selection soon, with the columns of the steps that are done.
+    pub fn stop(&self) {
+        self.stop.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether it is to end.
+    pub fn stopped(&self) -> bool {
+        self.stop.load(Ordering::Relaxed)
+    }
+
+    /// Parts of the step at hand that are done, and all.
+    pub fn progress(&self) -> (usize, usize) {
+        (self.done.load(Ordering::Relaxed), self.total.load(Ordering::Relaxed))
+    }
+
+    fn begin(&self, total: usize) {
+        self.done.store(0, Ordering::Relaxed);
+        self.total.store(total, Ordering::Relaxed);
+    }
+
+    fn advance(&self, parts: usize) {
+        self.done.fetch_add(parts, Ordering::Relaxed);
+    }
+}
+
 /// How [`foci`] selects.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct FociOptions {
+#[derive(Clone, Copy, Debug, Default)]
+pub struct FociOptions<'a> {
+    /// Columns that are known already: T is given these from the first step on, and they are not chosen.
+    pub initial: &'a [usize],
+    /// Columns that are chosen together, each of `x` in one group at most; a column in none is left out. Empty: each
+    /// column alone.
+    pub groups: &'a [Vec<usize>],
+    /// Where another thread looks at the progress and can end the selection.
+    pub watch: Option<&'a Watch>,
     /// Stop at this many columns; 1 is the paper's cheap selection.
     pub max_features: Option<usize>,
     /// Go on where T ≤ 0 or is undefined, until all columns (or `max_features`) are in order.
@@ -56,16 +98,19 @@ pub enum Stopped {
     MaxFeatures,
     /// Every column was chosen.
     Exhausted,
+    /// [`Watch::stop`] was called.
+    Interrupted,
 }
 
 impl Stopped {
-    /// One word: `not-positive`, `undefined`, `max-features` or `exhausted`.
+    /// One word: `not-positive`, `undefined`, `max-features`, `exhausted` or `interrupted`.
     pub fn name(self) -> &'static str {
         match self {
             Stopped::NotPositive => "not-positive",
             Stopped::Undefined => "undefined",
             Stopped::MaxFeatures => "max-features",
             Stopped::Exhausted => "exhausted",
+            Stopped::Interrupted => "interrupted",
         }
     }
 }
@@ -73,7 +118,7 @@ impl Stopped {
 /// What FOCI chose.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Foci {
-    /// Columns in order of choice.
+    /// Columns, or groups by number, in order of choice.
     pub order: Vec<usize>,
     /// T(Y, column | those before it), by step; none where it is undefined (only with `all`).
     pub conditional: Vec<Option<f64>>,
@@ -81,7 +126,7 @@ pub struct Foci {
     pub cumulative: Vec<Option<f64>>,
     /// Why it ended.
     pub stopped: Stopped,
-    /// T(Y, column) of every column; empty where Y is constant and no T is defined.
+    /// T(Y, column) of every column or group, also of the initial columns; empty where Y is constant and no T is defined.
     pub first_step: Vec<f64>,
 }
 
@@ -90,8 +135,8 @@ pub struct Foci {
 /// Distances are summed in the order of choice.
 ///
 /// # Errors
-/// Fewer than 2 rows, no columns, shapes that do not fit, values that are no finite numbers, or more than 2²⁰ rows
-/// where a second step is needed.
+/// Fewer than 2 rows, no columns, shapes that do not fit, values that are no finite numbers, a column that is not there or
+/// is in two groups, or more than 2²⁰ rows where a second step is needed.
 pub fn foci(y: &[f64], x: &Matrix, options: &FociOptions) -> Result<Foci> {
     foci_each(y, x, options, &mut |_, _| ())
 }
@@ -110,10 +155,10 @@ pub fn foci_each(
 }
 
 /// [`foci_each`] on a device: the same result, to the last bit. On CUDA the steps run there, with an n × n matrix of f64
-/// kept in its memory; [`Ties::Random`] runs on the CPU only.
+/// kept in its memory; [`Ties::Random`], groups and initial columns run on the CPU only.
 ///
 /// # Errors
-/// As [`foci`]; on CUDA [`Ties::Random`] is refused, and the device can fail.
+/// As [`foci`]; on CUDA these three are refused, and the device can fail.
 pub fn foci_on(
     device: &Device,
     y: &[f64],
@@ -139,6 +184,20 @@ fn run(
     }
     if options.max_features == Some(0) {
         return Err(Error::config("at least one column must be asked for"));
+    }
+    let mut seen = vec![false; x.p()];
+    for &j in options.initial.iter().chain(options.groups.iter().flatten()) {
+        match seen.get_mut(j) {
+            None => return Err(Error::config(format!("there is no column {j}, only {}", x.p()))),
+            Some(true) => return Err(Error::config(format!("column {j} is named twice"))),
+            Some(seen) => *seen = true,
+        }
+    }
+    if options.groups.iter().any(Vec::is_empty) {
+        return Err(Error::config("a group without columns"));
+    }
+    if cuda.is_some() && !(options.initial.is_empty() && options.groups.is_empty()) {
+        return Err(Error::config("groups and initial columns have no CUDA path; use --device cpu"));
     }
     check_sigma(options.noise)?;
     x.check_finite()?;
@@ -166,45 +225,69 @@ fn select(
     options: &FociOptions,
     each: &mut dyn FnMut(usize, usize),
 ) -> Result<Foci> {
-    let (n, p) = (x.n(), x.p());
-    let most = options.max_features.unwrap_or(p).min(p);
+    let n = x.n();
+    let idle = Watch::default();
+    let watch = options.watch.unwrap_or(&idle);
+    let alone: Vec<Vec<usize>>;
+    let candidates = if options.groups.is_empty() {
+        alone = (0..x.p()).map(|j| vec![j]).collect();
+        &alone[..]
+    } else {
+        options.groups
+    };
+    let offered = |&at: &usize| !options.initial.contains(&candidates[at][0]) || !options.groups.is_empty();
+    let count = (0..candidates.len()).filter(offered).count();
+    let most = options.max_features.unwrap_or(count).min(count);
     let mut cuda = cuda.map(|cuda| Steps::new(cuda, x, ranks, options.ties)).transpose()?;
+    let mut space = Space::new(n);
     let mut sums = match &cuda {
         Some(cuda) => cuda.first()?,
-        None => first_step(x, ranks, options.ties),
+        None => first_step(x, ranks, options.ties, watch),
     };
+    sums = grouped(sums, candidates, &space, x, ranks, options.ties, watch);
     let mut found = Foci {
         order: Vec::new(),
         conditional: Vec::new(),
         cumulative: Vec::new(),
-        stopped: if most == p { Stopped::Exhausted } else { Stopped::MaxFeatures },
+        stopped: if most == count { Stopped::Exhausted } else { Stopped::MaxFeatures },
         first_step: sums.iter().filter_map(|&a| ranks.unconditional(a)).collect(),
     };
-    let mut given = None; // A of the chosen columns
-    let mut space = Space::new(n);
-    while found.order.len() < most {
+    if watch.stopped() {
+        found.first_step.clear(); // not all were measured
+    }
+    let initial: Vec<Vec<f64>> = options.initial.iter().map(|&j| x.column(j)).collect();
+    // A of the known and the chosen columns
+    let mut given = (!initial.is_empty()).then(|| sum(&initial, ranks, options.ties));
+    let mut fresh = initial; // columns that the space does not have yet
+    while found.order.len() < most && !watch.stopped() {
         let undefined =
             given.map_or(ranks.spread == 0, |given: Sum| is_zero(ranks.conditional_ratio(given, given).1));
         if undefined && !options.all {
             found.stopped = Stopped::Undefined;
             break;
         }
-        if let Some(&last) = found.order.last() {
+        if !fresh.is_empty() {
             if n > MAX_DENSE_ROWS {
                 return Err(Error::config(format!(
                     "beyond the first column at most {MAX_DENSE_ROWS} rows can be handled, not {n}"
                 )));
             }
-            sums = match &mut cuda {
-                Some(cuda) => cuda.step(&x.column(last))?,
-                None => {
-                    space.add(x.column(last));
-                    space.step(x, ranks, options.ties)
+            for column in std::mem::take(&mut fresh) {
+                match &mut cuda {
+                    Some(cuda) => sums = cuda.step(&column)?,
+                    None => space.add(column),
                 }
-            };
+            }
+            if cuda.is_none() {
+                sums = space.step(x, ranks, options.ties, watch);
+                sums = grouped(sums, candidates, &space, x, ranks, options.ties, watch);
+            }
         }
-        let left = (0..p).filter(|j| !found.order.contains(j));
-        let Some(best) = left.min_by_key(|&j| (-sums[j].rounded(), j)) else { break };
+        if watch.stopped() {
+            break; // the sums are not whole
+        }
+        let left = (0..candidates.len()).filter(|at| offered(at) && !found.order.contains(at));
+        let Some(best) = left.min_by_key(|&at| (-sums[at].rounded(), at)) else { break };
         let a = sums[best];
         let (t, positive) = match given {
             None => {
@@ -222,9 +305,35 @@ fn select(
         found.conditional.push(t);
         found.cumulative.push(ranks.unconditional(a));
         given = Some(a);
+        fresh = candidates[best].iter().map(|&j| x.column(j)).collect();
         each(found.order.len(), best);
     }
+    if watch.stopped() {
+        found.stopped = Stopped::Interrupted;
+    }
     Ok(found)
+}
+
+/// A of each candidate: that of its column, or of all its columns together after those of `space`.
+fn grouped(
+    by_column: Vec<Sum>,
+    candidates: &[Vec<usize>],
+    space: &Space,
+    x: &Matrix,
+    ranks: &Ranks,
+    ties: Ties,
+    watch: &Watch,
+) -> Vec<Sum> {
+    let one = |group: &Vec<usize>| match group[..] {
+        [j] => by_column[j],
+        _ if watch.stopped() => Sum::default(),
+        _ => {
+            let columns: Vec<Vec<f64>> =
+                space.columns.iter().cloned().chain(group.iter().map(|&j| x.column(j))).collect();
+            sum(&columns, ranks, ties)
+        }
+    };
+    candidates.iter().map(one).collect()
 }
 
 /// Whether a number in units of 2⁻⁶⁴ is zero but for the rounding of its fractions.
@@ -233,16 +342,21 @@ fn is_zero(fixed: i128) -> bool {
 }
 
 /// A of every column alone.
-fn first_step(x: &Matrix, ranks: &Ranks, ties: Ties) -> Vec<Sum> {
+fn first_step(x: &Matrix, ranks: &Ranks, ties: Ties, watch: &Watch) -> Vec<Sum> {
+    watch.begin(x.blocks());
     let block = |space: &mut (Vec<Lanes>, Vec<f64>, Sorted), block: usize| {
         let (lanes, column, sorted) = space;
-        x.pack(lanes, block);
         let mut sums = [Sum::default(); WIDTH];
+        if watch.stopped() {
+            return sums;
+        }
+        x.pack(lanes, block);
         for (l, sum) in sums.iter_mut().enumerate().take(x.p() - block * WIDTH) {
             column.clear();
             column.extend(lanes.iter().map(|row| row[l]));
             *sum = sorted.sum(column, x.is_f32(), ranks, ties);
         }
+        watch.advance(1);
         sums
     };
     let sums: Vec<_> = (0..x.blocks()).into_par_iter().map_init(Default::default, block).collect();
@@ -258,6 +372,39 @@ const MAX_DENSE_ROWS: usize = 1 << 20;
 const COUNT: u64 = 1 << 40;
 /// Rows identical to a row, on average, from which on groups are cheaper than lists of rows.
 const GROUPED: usize = 192;
+
+/// What a selection will hold in memory, and how it will search.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Plan {
+    /// Bytes at most, the data themselves left out.
+    pub bytes: usize,
+    /// The search of steps after the first.
+    pub method: &'static str,
+}
+
+/// The plan of [`foci`] on the CPU for `n` rows and `p` columns.
+pub fn memory(n: usize, p: usize, options: &FociOptions) -> Plan {
+    let threads = rayon::current_num_threads();
+    let kept = n.saturating_mul(n).saturating_mul(size_of::<f64>());
+    let is_kept = kept <= KEEP_BYTES;
+    let list = n.saturating_mul(size_of::<Entry>());
+    let copies = options.noise > 0.0 || options.standardize != Standardize::None;
+    let columns = if copies { n.saturating_mul(p).saturating_mul(size_of::<f64>()) } else { 0 };
+    let parts = [
+        if is_kept { kept } else { 0 },
+        list.saturating_mul(n).min(LIST_BYTES.max(list)),
+        columns,
+        threads * n * (size_of::<Lanes>() + 64), // packed columns, runs and distances of each thread
+        p * size_of::<Sum>() * WIDTH,
+    ];
+    Plan {
+        bytes: parts.iter().fold(0, |sum, &part| sum.saturating_add(part)),
+        method: match is_kept {
+            true => "distances of the chosen columns kept, n by n",
+            false => "distances of the chosen columns recomputed row by row",
+        },
+    }
+}
 
 /// Another row in the list of row i.
 #[derive(Clone, Copy)]
@@ -316,10 +463,10 @@ impl Space {
     }
 
     /// A of the chosen columns and each column of `x`.
-    fn step(&mut self, x: &Matrix, ranks: &Ranks, ties: Ties) -> Vec<Sum> {
+    fn step(&mut self, x: &Matrix, ranks: &Ranks, ties: Ties, watch: &Watch) -> Vec<Sum> {
         match ties == Ties::Mean && self.pairs > GROUPED * self.n {
-            true => self.step_by_group(x, ranks),
-            false => self.step_by_row(x, ranks, ties),
+            true => self.step_by_group(x, ranks, watch),
+            false => self.step_by_row(x, ranks, ties, watch),
         }
     }
 
@@ -359,9 +506,16 @@ impl Space {
 
     /// Calls `work` with the lists of some rows (of `rows`, or all) at a time and the range of these. The first `head`
     /// of a list are sorted; the next `head` come later, then twice as many, and so on, each part with its least first.
-    fn lists(&mut self, rows: Option<&[u32]>, ranks: &Ranks, mut work: impl FnMut(Range<usize>, &[Entry])) {
+    fn lists(
+        &mut self,
+        rows: Option<&[u32]>,
+        ranks: &Ranks,
+        watch: &Watch,
+        mut work: impl FnMut(Range<usize>, &[Entry]),
+    ) {
         let count = rows.map_or(self.n, <[u32]>::len);
         let len = count - 1;
+        watch.begin(count);
         if len == 0 {
             return work(0..1, &[]);
         }
@@ -373,6 +527,9 @@ impl Space {
         let mut buffer = std::mem::take(&mut self.buffer);
         buffer.resize(buffer.len().max(at_once * len), Entry { distance: 0.0, j: 0, rank: 0 });
         for first in (0..count).step_by(at_once) {
+            if watch.stopped() {
+                break;
+            }
             let range = first..(first + at_once).min(count);
             let lists = &mut buffer[..range.len() * len];
             lists.par_chunks_mut(len).enumerate().with_min_len(8).for_each_init(
@@ -389,16 +546,17 @@ impl Space {
                     list[..head].sort_unstable_by_key(key);
                 },
             );
+            watch.advance(range.len());
             work(range, lists);
         }
         self.buffer = buffer;
     }
 
-    fn step_by_row(&mut self, x: &Matrix, ranks: &Ranks, ties: Ties) -> Vec<Sum> {
+    fn step_by_row(&mut self, x: &Matrix, ranks: &Ranks, ties: Ties, watch: &Watch) -> Vec<Sum> {
         let (n, len) = (self.n, self.n - 1);
         let head = self.head(len);
         let mut sums = vec![[Sum::default(); WIDTH]; x.blocks()];
-        self.lists(None, ranks, |range, lists| {
+        self.lists(None, ranks, watch, |range, lists| {
             let parts = 64usize.div_ceil(x.blocks()).min(range.len().div_ceil(16));
             let rows_per_part = range.len().div_ceil(parts);
             let task = |packed: &mut Vec<Lanes>, task: usize| {
@@ -436,12 +594,12 @@ impl Space {
         sums.into_flattened().into_iter().take(x.p()).collect()
     }
 
-    fn step_by_group(&mut self, x: &Matrix, ranks: &Ranks) -> Vec<Sum> {
+    fn step_by_group(&mut self, x: &Matrix, ranks: &Ranks, watch: &Watch) -> Vec<Sum> {
         let len = self.groups.len() - 1;
         let head = self.head(len);
         let (group, groups) = (self.group.clone(), self.groups.clone());
         let mut sums = vec![[Sum::default(); WIDTH]; x.blocks()];
-        self.lists(Some(&groups), ranks, |range, lists| {
+        self.lists(Some(&groups), ranks, watch, |range, lists| {
             let block = |(packed, grouped): &mut (Vec<Lanes>, Grouped),
                          (block, sums): (usize, &mut [Sum; WIDTH])| {
                 x.pack(packed, block);

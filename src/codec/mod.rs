@@ -13,6 +13,7 @@
 mod columns;
 mod cuda;
 mod foci;
+mod graph;
 mod neighbours;
 mod ranks;
 mod resample;
@@ -20,7 +21,8 @@ mod statistic;
 mod xi;
 
 pub use columns::{Matrix, Standardize};
-pub use foci::{Foci, FociOptions, Stopped, foci, foci_each, foci_on};
+pub use foci::{Foci, FociOptions, Plan, Stopped, Watch, foci, foci_each, foci_on, memory};
+pub use graph::{Graph, graph};
 pub use neighbours::nearest;
 pub use resample::{Interval, interval, p_value};
 pub use statistic::{Measure, Options, Statistic, statistic};

@@ -1,25 +1,40 @@
-//! Tables of numbers for the dependence measure: .csv, .npy and .safetensors files as named columns of f64.
+//! Tables of numbers for the dependence measure: .csv, .tsv (either also as .gz), .arff, .npy, .npz and .safetensors files
+//! as named columns of f64.
 //!
-//! A csv file has a header if one cell of its first line is no number. What is wrong in a column is reported when the
-//! column is used, so that a table may also have columns of text.
+//! A csv file has a header if one cell of its first line is neither a number nor missing. What is wrong in a column is
+//! reported when the column is used, so that a table may also have columns of text. A missing value is an empty cell, `?`,
+//! `NA`, `null` or a NaN.
 
+mod arrays;
+
+use std::collections::BTreeMap;
+use std::io::Read;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use super::tensors::{TensorFile, read};
 use crate::{Error, Result};
 
-/// Columns of a file, and of a .safetensors file its `Y`.
+/// Columns of a file, and of a .safetensors or .npz file its `Y`.
 #[derive(Clone, Debug)]
 pub struct Table {
     path: PathBuf,
     names: Vec<String>,
     n: usize,
-    values: Vec<f64>, // [p, n]
-    target: Option<Vec<f64>>,
-    unusable: Vec<Option<Unusable>>, // by column
+    columns: Vec<Stored>,
+    target: Option<Stored>,
 }
 
-/// The first cell of a column that is no finite number.
+/// The values of a column.
+#[derive(Clone, Debug, Default)]
+struct Stored {
+    values: Vec<f64>, // [n], NaN where it is no finite number; codes of a categorical column
+    missing: Option<Unusable>, // the first missing one
+    unusable: Option<Unusable>, // the first that is neither a finite number nor missing
+    categories: usize, // of a column that becomes one of zeros and ones per category, else 0
+}
+
+/// A cell that is no finite number.
 #[derive(Clone, Debug)]
 struct Unusable {
     place: String,
@@ -31,25 +46,96 @@ struct Unusable {
 pub enum Column {
     /// The column of this number, from 0.
     Number(usize),
-    /// `Y` of a .safetensors file.
+    /// `Y` of a .safetensors or .npz file.
     Target,
 }
 
+/// What is done about rows with a missing value in a column that is used.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Missing {
+    /// An error that names the first.
+    #[default]
+    Raise,
+    /// They are left out.
+    Omit,
+}
+
+/// A column of categories.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Categorical {
+    /// Its name or number.
+    pub column: String,
+    /// One column of zeros and ones per category, instead of one of their numbers in ascending order.
+    pub onehot: bool,
+}
+
+impl std::str::FromStr for Categorical {
+    type Err = String;
+
+    /// `COL`, or `COL:onehot`.
+    fn from_str(text: &str) -> std::result::Result<Categorical, String> {
+        Ok(match text.strip_suffix(":onehot") {
+            Some(column) => Categorical { column: column.into(), onehot: true },
+            None => Categorical { column: text.into(), onehot: false },
+        })
+    }
+}
+
+/// Complete rows of some columns.
+#[derive(Clone, Debug)]
+pub struct Frame {
+    /// `[p, n]`: one column after the other.
+    pub values: Vec<f64>,
+    /// Rows.
+    pub n: usize,
+    /// Rows left out.
+    pub omitted: usize,
+    /// By column asked for: its columns in `values`, several where it is one per category.
+    pub spans: Vec<Range<usize>>,
+}
+
+impl Frame {
+    /// The number of columns.
+    pub fn p(&self) -> usize {
+        self.spans.last().map_or(0, |span| span.end)
+    }
+
+    /// Column `j`, `[n]`.
+    pub fn column(&self, j: usize) -> &[f64] {
+        &self.values[j * self.n..(j + 1) * self.n]
+    }
+}
+
 impl Table {
-    /// Reads a table: .csv; .npy of one or two dimensions; .safetensors with `X` `[n, p]` and, if it has one, `Y` `[n]`.
-    /// Values are f64, f32 or whole numbers.
+    /// Reads a table: .csv, .tsv, either of these with .gz, .arff; .npy of one or two dimensions; .npz and .safetensors with
+    /// `X` `[n, p]` and, if it has one, `Y` `[n]`; .npz of one array, or of one per column. Values are f64, f32 or
+    /// whole numbers; columns of `categorical` become the numbers of their categories, which ascend as numbers where all
+    /// are, else as text.
     ///
     /// # Errors
     /// Where the file cannot be read, is none of these, is malformed (rows of different length, bytes missing or left
-    /// over), or has no rows.
-    pub fn read(path: &Path) -> Result<Table> {
-        let table = match path.extension().and_then(|e| e.to_str()) {
-            Some("csv") => read_csv(path),
-            Some("npy") => read_npy(path),
-            Some("safetensors") => read_tensors(path),
+    /// over), has no rows, or lacks a column of `categorical`.
+    pub fn read(path: &Path, categorical: &[Categorical]) -> Result<Table> {
+        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        let plain = name.strip_suffix(".gz").unwrap_or(name);
+        let text = |read: fn(&Path, &[u8], &[Categorical]) -> Result<Table>| {
+            let bytes = read_whole(path, plain != name)?;
+            read(path, bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&bytes), categorical)
+        };
+        let numbers = |table: Result<Table>| table?.categorised(categorical);
+        let table = match (plain.rsplit_once('.').map(|(_, end)| end), plain == name) {
+            (Some("csv"), _) => text(|path, bytes, c| read_delimited(path, bytes, b',', None, 0, c)),
+            (Some("tsv"), _) => text(|path, bytes, c| read_delimited(path, bytes, b'\t', None, 0, c)),
+            (Some("arff"), _) => text(read_arff),
+            (Some("npy"), true) => numbers(arrays::read_npy(path)),
+            (Some("npz"), true) => numbers(arrays::read_npz(path)),
+            (Some("safetensors"), true) => numbers(read_tensors(path)),
             _ => {
                 read(path)?; // a directory or a missing file is named as such
-                Err(Error::data(path, "expected a .csv, .npy or .safetensors file"))
+                Err(Error::data(
+                    path,
+                    "expected a .csv, .npy or .safetensors file, or .tsv, .csv.gz, .arff, .npz",
+                ))
             }
         }?;
         match (table.n, table.names.len()) {
@@ -127,26 +213,69 @@ impl Table {
         }
     }
 
-    /// The values of a column, `[n]`.
+    /// Some columns, without the rows that lack a value in one of them.
     ///
     /// # Errors
-    /// Where one of them is no finite number; it is named by line and column.
-    pub fn column(&self, column: Column) -> Result<&[f64]> {
-        let j = match column {
-            Column::Number(j) => j,
-            Column::Target => {
-                let target = self.target.as_deref();
-                return target.ok_or_else(|| Error::data(&self.path, "has no tensor `Y` `[n]`"));
+    /// Where a value is neither a finite number nor missing, or is missing and `missing` says so; it is named by line and
+    /// column.
+    pub fn frame(&self, columns: &[Column], missing: Missing) -> Result<Frame> {
+        let mut stored = Vec::with_capacity(columns.len());
+        for &column in columns {
+            let found = match column {
+                Column::Number(j) => &self.columns[j],
+                Column::Target => {
+                    let target = self.target.as_ref();
+                    target.ok_or_else(|| Error::data(&self.path, "has no tensor `Y` `[n]`"))?
+                }
+            };
+            let raised = found.missing.as_ref().filter(|_| missing == Missing::Raise);
+            if let Some(Unusable { place, cell }) = found.unusable.as_ref().or(raised) {
+                let column = match column {
+                    Column::Number(_) => format!("{place}, column `{}`", self.name(column)),
+                    Column::Target => format!("tensor `Y`, {place}"),
+                };
+                return Err(Error::record(&self.path, column, format!("`{cell}` is not a finite number")));
             }
-        };
-        match &self.unusable[j] {
-            Some(Unusable { place, cell }) => Err(Error::record(
-                &self.path,
-                format!("{place}, column `{}`", self.names[j]),
-                format!("`{cell}` is not a finite number"),
-            )),
-            None => Ok(&self.values[j * self.n..(j + 1) * self.n]),
+            stored.push(found);
         }
+        let mut keep: Vec<bool> = vec![true; self.n];
+        for column in stored.iter().filter(|column| column.missing.is_some()) {
+            keep.iter_mut().zip(&column.values).for_each(|(keep, value)| *keep &= !value.is_nan());
+        }
+        let n = keep.iter().filter(|&&keep| keep).count();
+        let mut frame = Frame { values: Vec::new(), n, omitted: self.n - n, spans: Vec::new() };
+        let mut at = 0;
+        for column in stored {
+            let kept = || column.values.iter().zip(&keep).filter(|(_, keep)| **keep).map(|(&value, _)| value);
+            match column.categories {
+                0 => frame.values.extend(kept()),
+                count => (0..count).for_each(|code| {
+                    frame.values.extend(kept().map(|value| f64::from(u8::from(value == code as f64))));
+                }),
+            }
+            frame.spans.push(at..at + column.categories.max(1));
+            at += column.categories.max(1);
+        }
+        Ok(frame)
+    }
+
+    /// Turns columns of numbers into those of their categories.
+    fn categorised(mut self, categorical: &[Categorical]) -> Result<Table> {
+        for Categorical { column, onehot } in categorical {
+            let stored = match self.find_one(column)? {
+                Column::Number(j) => Some(&mut self.columns[j]),
+                Column::Target => self.target.as_mut(),
+            };
+            let Some(stored) = stored else { continue };
+            let mut distinct: Vec<f64> = stored.values.iter().copied().filter(|x| !x.is_nan()).collect();
+            distinct.sort_unstable_by(f64::total_cmp);
+            distinct.dedup_by(|a, b| a == b);
+            for value in stored.values.iter_mut().filter(|value| !value.is_nan()) {
+                *value = distinct.partition_point(|x| x < value) as f64;
+            }
+            stored.categories = if *onehot { distinct.len() } else { 0 };
+        }
+        Ok(self)
     }
 
     fn named(&self, name: &str) -> Result<Option<Column>> {
@@ -180,67 +309,163 @@ impl Table {
 
     /// A table of `values` `[n, p]` without names; the place of a bad one is its row.
     fn unnamed(path: &Path, n: usize, p: usize, values: &[f64], target: Option<Vec<f64>>) -> Table {
-        let mut columns = Vec::with_capacity(n * p);
-        (0..p).for_each(|j| columns.extend((0..n).map(|i| values[i * p + j])));
-        let bad = |j: usize| {
-            let column: &[f64] = &columns[j * n..(j + 1) * n];
-            let at = column.iter().position(|x| !x.is_finite())?;
-            Some(Unusable { place: format!("row {at}"), cell: column[at].to_string() })
-        };
-        let unusable = (0..p).map(bad).collect();
+        let columns = (0..p).map(|j| Stored::numbers((0..n).map(|i| values[i * p + j]).collect())).collect();
         let names = (0..p).map(|j| j.to_string()).collect();
-        Table { path: path.into(), names, n, values: columns, target, unusable }
+        Table { path: path.into(), names, n, columns, target: target.map(Stored::numbers) }
     }
 }
 
-fn read_csv(path: &Path) -> Result<Table> {
+impl Stored {
+    /// A column of numbers; the place of a bad one is its row.
+    fn numbers(mut values: Vec<f64>) -> Stored {
+        let place = |values: &[f64], test: fn(&f64) -> bool| {
+            let at = values.iter().position(test)?;
+            Some(Unusable { place: format!("row {at}"), cell: values[at].to_string() })
+        };
+        let missing = place(&values, |x| x.is_nan());
+        let unusable = place(&values, |x| x.is_infinite());
+        values.iter_mut().filter(|x| x.is_infinite()).for_each(|x| *x = f64::NAN);
+        Stored { values, missing, unusable, categories: 0 }
+    }
+
+    /// Appends a cell of text.
+    fn push(&mut self, cell: &str, place: &str) {
+        let value = cell.parse().unwrap_or(f64::NAN);
+        if !value.is_finite() {
+            let first = if is_missing(cell) { &mut self.missing } else { &mut self.unusable };
+            first.get_or_insert_with(|| Unusable { place: place.into(), cell: cell.into() });
+        }
+        self.values.push(if value.is_finite() { value } else { f64::NAN });
+    }
+}
+
+/// Whether a cell says that there is no value.
+fn is_missing(cell: &str) -> bool {
+    matches!(cell, "" | "?" | "NA" | "N/A" | "NaN" | "nan" | "null")
+}
+
+/// A file, decompressed if it is so.
+fn read_whole(path: &Path, compressed: bool) -> Result<Vec<u8>> {
     let bytes = read(path)?;
-    let text = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&bytes);
-    let mut reader = csv::ReaderBuilder::new().has_headers(false).flexible(true).from_reader(text);
-    let mut names: Option<Vec<String>> = None;
-    let mut columns: Vec<Vec<f64>> = Vec::new();
-    let mut unusable: Vec<Option<Unusable>> = Vec::new();
-    for record in reader.byte_records() {
+    if !compressed {
+        return Ok(bytes);
+    }
+    let mut plain = Vec::new();
+    let damaged = |e: std::io::Error| Error::data(path, format!("cannot be decompressed: {e}"));
+    flate2::read::MultiGzDecoder::new(&bytes[..]).read_to_end(&mut plain).map_err(damaged)?;
+    Ok(plain)
+}
+
+/// Lines of cells; the names of the columns where they are known, and the lines of the file before these bytes.
+fn read_delimited(
+    path: &Path,
+    bytes: &[u8],
+    delimiter: u8,
+    mut names: Option<Vec<String>>,
+    lines_before: u64,
+    categorical: &[Categorical],
+) -> Result<Table> {
+    let arff = names.is_some();
+    let mut reader = csv::ReaderBuilder::new();
+    reader.has_headers(false).flexible(true).delimiter(delimiter);
+    if arff {
+        reader.comment(Some(b'%')).quote(b'\'');
+    }
+    let mut columns: Vec<Stored> = vec![Stored::default(); names.as_ref().map_or(0, Vec::len)];
+    let mut codes: Vec<Option<(BTreeMap<String, f64>, bool)>> = Vec::new(); // by column; of categories as they appear
+    for record in reader.from_reader(bytes).byte_records() {
         let record = record.map_err(|e| Error::data(path, e.to_string()))?;
-        let line = format!("line {}", record.position().map_or(0, csv::Position::line));
+        let place = format!("line {}", lines_before + record.position().map_or(0, csv::Position::line));
         let cells = record
             .iter()
             .map(|cell| std::str::from_utf8(cell).map(str::trim))
             .collect::<std::result::Result<Vec<_>, _>>()
-            .map_err(|_| Error::record(path, &*line, "is not UTF-8"))?;
+            .map_err(|_| Error::record(path, &*place, "is not UTF-8"))?;
+        let mut is_header = false;
         if names.is_none() {
-            columns = vec![Vec::new(); cells.len()];
-            unusable = vec![None; cells.len()];
-            if cells.iter().any(|cell| cell.parse::<f64>().is_err()) {
-                names = Some(cells.iter().map(|cell| cell.to_string()).collect());
-                continue;
+            columns = vec![Stored::default(); cells.len()];
+            is_header = cells.iter().any(|cell| cell.parse::<f64>().is_err() && !is_missing(cell));
+            names = Some(match is_header {
+                true => cells.iter().map(|cell| cell.to_string()).collect(),
+                false => (0..cells.len()).map(|j| j.to_string()).collect(),
+            });
+        }
+        if codes.is_empty() {
+            let names = names.clone().unwrap_or_default();
+            codes = vec![None; names.len()];
+            let table = Table { path: path.into(), names, n: 0, columns: Vec::new(), target: None };
+            for Categorical { column, onehot } in categorical {
+                if let Column::Number(j) = table.find_one(column)? {
+                    codes[j] = Some((BTreeMap::new(), *onehot));
+                }
             }
-            names = Some((0..cells.len()).map(|j| j.to_string()).collect());
+        }
+        if is_header {
+            continue;
         }
         if cells.len() != columns.len() {
             return Err(Error::record(
                 path,
-                line,
+                place,
                 format!("{} cells, where the first line has {}", cells.len(), columns.len()),
             ));
         }
-        for ((cell, column), unusable) in cells.iter().zip(&mut columns).zip(&mut unusable) {
-            let value = cell.parse().unwrap_or(f64::NAN);
-            if !value.is_finite() && unusable.is_none() {
-                *unusable = Some(Unusable { place: line.clone(), cell: cell.to_string() });
+        for ((cell, column), codes) in cells.iter().zip(&mut columns).zip(&mut codes) {
+            match codes {
+                Some((codes, _)) if !is_missing(cell) => {
+                    let next = codes.len() as f64;
+                    column.values.push(*codes.entry(cell.to_string()).or_insert(next));
+                }
+                _ => column.push(cell, &place),
             }
-            column.push(value);
         }
     }
-    let n = columns.first().map_or(0, Vec::len);
-    Ok(Table {
-        path: path.into(),
-        names: names.unwrap_or_default(),
-        n,
-        values: columns.concat(),
-        target: None,
-        unusable,
-    })
+    for (column, codes) in columns.iter_mut().zip(codes) {
+        let Some((codes, onehot)) = codes else { continue };
+        let mut ascending: Vec<(Option<f64>, String, f64)> =
+            codes.into_iter().map(|(label, code)| (label.parse().ok(), label, code)).collect();
+        if ascending.iter().all(|(number, ..)| number.is_some()) {
+            ascending.sort_by(|a, b| a.0.unwrap_or(0.0).total_cmp(&b.0.unwrap_or(0.0)));
+        }
+        let mut code_of = vec![0.0; ascending.len()];
+        ascending.iter().enumerate().for_each(|(code, found)| code_of[found.2 as usize] = code as f64);
+        column.values.iter_mut().filter(|x| !x.is_nan()).for_each(|x| *x = code_of[*x as usize]);
+        column.categories = if onehot { code_of.len() } else { 0 };
+    }
+    let n = columns.first().map_or(0, |column| column.values.len());
+    Ok(Table { path: path.into(), names: names.unwrap_or_default(), n, columns, target: None })
+}
+
+/// Attribute-relation files: `@attribute NAME TYPE` lines, `@data`, lines of cells. Sparse rows are refused.
+fn read_arff(path: &Path, bytes: &[u8], categorical: &[Categorical]) -> Result<Table> {
+    let (mut names, mut at, mut lines) = (Vec::new(), 0, 0);
+    for line in bytes.split_inclusive(|&byte| byte == b'\n') {
+        at += line.len();
+        lines += 1;
+        let line = std::str::from_utf8(line)
+            .map_err(|_| Error::record(path, format!("line {lines}"), "is not UTF-8"))?;
+        let line = line.trim();
+        let (word, rest) = line.split_once(char::is_whitespace).unwrap_or((line, ""));
+        match word.to_ascii_lowercase().as_str() {
+            "@attribute" => {
+                let rest = rest.trim_start();
+                let quoted =
+                    ['\'', '"'].iter().find_map(|&quote| rest.strip_prefix(quote)?.split_once(quote));
+                let name =
+                    quoted.or_else(|| rest.split_once(char::is_whitespace)).map_or(rest, |(name, _)| name);
+                names.push(name.to_string());
+            }
+            "@data" => {
+                let rows = &bytes[at..];
+                if rows.trim_ascii_start().starts_with(b"{") {
+                    return Err(Error::data(path, "sparse rows `{..}` cannot be read"));
+                }
+                return read_delimited(path, rows, b',', Some(names), lines, categorical);
+            }
+            _ => {}
+        }
+    }
+    Err(Error::data(path, "has no line `@data`"))
 }
 
 fn read_tensors(path: &Path) -> Result<Table> {
@@ -256,111 +481,14 @@ fn read_tensors(path: &Path) -> Result<Table> {
     if file.has("Y") {
         match file.shape("Y")? {
             &[m] | &[m, 1] if m == n => {}
-            other => {
-                return Err(Error::record(
-                    path,
-                    "tensor `Y`",
-                    format!("expected shape [{n}], found {other:?}"),
-                ));
-            }
+            other => return Err(other_length(path, n, other)),
         }
-        let y = file.f64("Y")?;
-        if let Some(i) = y.iter().position(|y| !y.is_finite()) {
-            return Err(Error::record(
-                path,
-                format!("tensor `Y`, row {i}"),
-                format!("`{}` is not a finite number", y[i]),
-            ));
-        }
-        target = Some(y);
+        target = Some(file.f64("Y")?);
     }
     Ok(Table::unnamed(path, n, p, &file.f64("X")?, target))
 }
 
-/// The format of numpy's `save`: a magic number, the header's length, a Python dictionary, the elements.
-fn read_npy(path: &Path) -> Result<Table> {
-    let bytes = read(path)?;
-    let refuse = |reason: &str| Error::data(path, format!("no readable npy file: {reason}"));
-    let long = match bytes.get(..8) {
-        Some([0x93, b'N', b'U', b'M', b'P', b'Y', version @ 1..=3, _]) => *version > 1,
-        _ => return Err(refuse("it does not begin as one")),
-    };
-    let (header_at, header_len) = match (long, bytes.get(8..10), bytes.get(8..12)) {
-        (false, Some(&[a, b]), _) => (10, usize::from(u16::from_le_bytes([a, b]))),
-        (true, _, Some(&[a, b, c, d])) => (12, u32::from_le_bytes([a, b, c, d]) as usize),
-        _ => return Err(refuse("its header is cut off")),
-    };
-    let header = bytes[header_at..].get(..header_len).ok_or_else(|| refuse("its header is cut off"))?;
-    let header = std::str::from_utf8(header).map_err(|_| refuse("its header is not UTF-8"))?;
-    let elements = &bytes[header_at + header_len..];
-
-    let entry = |key: &str| {
-        let (_, rest) = header.split_once(&format!("'{key}'"))?;
-        Some(rest.trim_start().strip_prefix(':')?.trim_start())
-    };
-    let missing = || refuse("its header lacks the type, the order or the shape");
-    let dtype = entry("descr").and_then(|t| t.strip_prefix('\'')?.split_once('\'')).ok_or_else(missing)?.0;
-    let fortran = entry("fortran_order").ok_or_else(missing)?.starts_with("True");
-    let shape = entry("shape").and_then(|t| t.strip_prefix('(')?.split_once(')')).ok_or_else(missing)?.0;
-    let shape = shape
-        .split(',')
-        .map(str::trim)
-        .filter(|length| !length.is_empty())
-        .map(|length| length.parse::<usize>())
-        .collect::<std::result::Result<Vec<_>, _>>()
-        .map_err(|_| refuse("its shape is no list of lengths"))?;
-    let (n, p) = match shape[..] {
-        [n, p] => (n, p),
-        [n] => (n, 1),
-        _ => return Err(Error::data(path, format!("expected one or two dimensions, found {}", shape.len()))),
-    };
-    let (width, decode) = decoder(dtype)
-        .ok_or_else(|| Error::data(path, format!("elements of type `{dtype}` cannot be read as numbers")))?;
-    let expected = n.checked_mul(p).and_then(|count| count.checked_mul(width));
-    if expected != Some(elements.len()) {
-        return Err(Error::data(
-            path,
-            format!("a {n} by {p} array of `{dtype}` does not take {} bytes", elements.len()),
-        ));
-    }
-    let values: Vec<f64> = elements.chunks_exact(width).map(decode).collect();
-    if !fortran {
-        return Ok(Table::unnamed(path, n, p, &values, None));
-    }
-    let rows: Vec<f64> = (0..n * p).map(|at| values[at % p * n + at / p]).collect();
-    Ok(Table::unnamed(path, n, p, &rows, None))
-}
-
-/// Reads one element from its bytes.
-type Decoder = fn(&[u8]) -> f64;
-
-/// The bytes of one element of a numpy type, and how it is read; none where it is no real number.
-fn decoder(dtype: &str) -> Option<(usize, Decoder)> {
-    /// The bytes as an array; `decode` gets exactly as many as it asked for.
-    fn array<const N: usize>(bytes: &[u8]) -> [u8; N] {
-        std::array::from_fn(|at| bytes[at])
-    }
-    macro_rules! reader {
-        ($type:ty, $from:ident, $cast:expr) => {
-            (size_of::<$type>(), |bytes| $cast(<$type>::$from(array(bytes))))
-        };
-    }
-    Some(match dtype {
-        "<f8" => reader!(f64, from_le_bytes, f64::from),
-        ">f8" => reader!(f64, from_be_bytes, f64::from),
-        "<f4" => reader!(f32, from_le_bytes, f64::from),
-        ">f4" => reader!(f32, from_be_bytes, f64::from),
-        "<f2" => reader!(half::f16, from_le_bytes, f64::from),
-        "<i8" => reader!(i64, from_le_bytes, |v| v as f64),
-        ">i8" => reader!(i64, from_be_bytes, |v| v as f64),
-        "<u8" => reader!(u64, from_le_bytes, |v| v as f64),
-        "<i4" => reader!(i32, from_le_bytes, f64::from),
-        ">i4" => reader!(i32, from_be_bytes, f64::from),
-        "<u4" => reader!(u32, from_le_bytes, f64::from),
-        "<i2" => reader!(i16, from_le_bytes, f64::from),
-        "<u2" => reader!(u16, from_le_bytes, f64::from),
-        "|i1" => reader!(i8, from_le_bytes, f64::from),
-        "|u1" | "|b1" => reader!(u8, from_le_bytes, f64::from),
-        _ => return None,
-    })
+/// A `Y` that is not of the rows of `X`.
+fn other_length(path: &Path, n: usize, found: &[usize]) -> Error {
+    Error::record(path, "tensor `Y`", format!("expected shape [{n}], found {found:?}"))
 }

@@ -14,6 +14,12 @@ pub fn trials() -> Vec<Trial> {
         Trial::test("codec/command/foci_skips_the_target", foci_skips_the_target),
         Trial::test("codec/command/undefined_is_an_answer", undefined_is_an_answer),
         Trial::test("codec/command/a_seed_decides", a_seed_decides),
+        Trial::test("codec/command/files_of_all_kinds_agree", files_of_all_kinds_agree),
+        Trial::test("codec/command/missing_values_are_left_out_on_request", missing_values),
+        Trial::test("codec/command/categories_are_columns_only_where_named", categories),
+        Trial::test("codec/command/known_and_grouped_columns", known_and_grouped),
+        Trial::test("codec/command/a_graph_is_drawn", a_graph_is_drawn),
+        Trial::test("codec/command/steps_are_plotted", steps_are_plotted),
         Trial::test("codec/command/chance_is_told_on_request", chance_is_told_on_request),
         Trial::test("codec/command/tables_are_for_people", tables_are_for_people),
         Trial::test("codec/command/no_permission", no_permission),
@@ -135,6 +141,170 @@ fn chance_is_told_on_request() -> Result<(), Failed> {
     let random = "codec --y income --z age --ties random --draws 20 --standardize bounded --json";
     let random = json_of(&run(dir.path(), "t.csv", random)?)?;
     if random["statistic"].is_number() { Ok(()) } else { Err(random.to_string().into()) }
+}
+
+fn gz(bytes: &[u8]) -> Result<Vec<u8>, Failed> {
+    let mut packed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+    std::io::Write::write_all(&mut packed, bytes)?;
+    Ok(packed.finish()?)
+}
+
+/// A zip file of one directory; every second member is deflated.
+fn zip(members: &[(&str, Vec<u8>)]) -> Result<Vec<u8>, Failed> {
+    let (mut file, mut directory) = (Vec::new(), Vec::new());
+    for (at, (name, content)) in members.iter().enumerate() {
+        let packed = match at % 2 {
+            0 => content.clone(),
+            _ => {
+                let mut packed = flate2::write::DeflateEncoder::new(Vec::new(), Default::default());
+                std::io::Write::write_all(&mut packed, content)?;
+                packed.finish()?
+            }
+        };
+        let method = if at % 2 == 0 { 0u16 } else { 8 };
+        let mut sizes = vec![0; 4]; // checksum
+        sizes.extend((packed.len() as u32).to_le_bytes());
+        sizes.extend((content.len() as u32).to_le_bytes());
+        sizes.extend((name.len() as u16).to_le_bytes());
+        sizes.extend(0u16.to_le_bytes());
+        let common = [&[20, 0, 0, 0][..], &method.to_le_bytes(), &[0; 4], &sizes].concat();
+        let start = (file.len() as u32).to_le_bytes();
+        file.extend([b"PK\x03\x04", &common[..], name.as_bytes(), &packed].concat());
+        directory.extend([b"PK\x01\x02", &[20, 0][..], &common, &[0; 10], &start, name.as_bytes()].concat());
+    }
+    let (count, start) = ((members.len() as u16).to_le_bytes(), (file.len() as u32).to_le_bytes());
+    let len = (directory.len() as u32).to_le_bytes();
+    file.extend(directory);
+    file.extend([b"PK\x05\x06", &[0; 4][..], &count, &count, &len, &start, &[0; 2]].concat());
+    Ok(file)
+}
+
+/// The table as .tsv, .csv.gz, .arff and .npz gives what the .csv gives; a damaged one is refused.
+fn files_of_all_kinds_agree() -> Result<(), Failed> {
+    let dir = tempfile::tempdir()?;
+    let write = |name: &str, bytes: &[u8]| std::fs::write(dir.path().join(name), bytes);
+    let (args, plain) = ("codec --y income --z school --x age --json", TABLE.as_bytes());
+    write("t.csv", plain)?;
+    let expected = json_of(&run(dir.path(), "t.csv", args)?)?;
+    let tabs = TABLE.replace(',', "\t");
+    write("t.tsv", tabs.as_bytes())?;
+    write("t.csv.gz", &gz(plain)?)?;
+    write("t.tsv.gz", &gz(tabs.as_bytes())?)?;
+    let rows = TABLE.split_once('\n').ok_or("no header")?.1;
+    let arff = "% people\n@RELATION p\n\n@attribute age numeric\n@ATTRIBUTE 'school' REAL\n\
+        @attribute income real\n@data\n% rows\n";
+    write("t.arff", format!("{arff}{rows}").as_bytes())?;
+    let values: Vec<f64> = rows.split([',', '\n']).filter_map(|cell| cell.parse().ok()).collect();
+    let column = |j: usize| bytes(&values.iter().copied().skip(j).step_by(3).collect::<Vec<_>>());
+    let array = |j: usize| npy("<f8", "False", "(8,)", &column(j));
+    let members = [("age.npy", array(0)), ("school.npy", array(1)), ("income.npy", array(2))];
+    write("t.npz", &zip(&members)?)?;
+    for file in ["t.tsv", "t.csv.gz", "t.tsv.gz", "t.arff", "t.npz"] {
+        expect(&json_of(&run(dir.path(), file, args)?)?, &expected)?;
+    }
+    let x = [column(0), column(1)].concat();
+    let x = npy("<f8", "True", "(8, 2)", &x);
+    write("t.npz", &zip(&[("X.npy", x.clone()), ("Y.npy", array(2))])?)?;
+    expect(&json_of(&run(dir.path(), "t.npz", "codec --z 1 --x 0 --json")?)?, &expected)?;
+    write("one.npz", &zip(&[("any.npy", npy("<f8", "False", "(8, 3)", &bytes(&values)))])?)?;
+    expect(&json_of(&run(dir.path(), "one.npz", "codec --y 2 --z 1 --x 0 --json")?)?, &expected)?;
+    let short = npy("<f8", "False", "(2,)", &bytes(&[1.0, 2.0]));
+    let whole = zip(&[("X.npy", x), ("Y.npy", short)])?;
+    write("short.npz", &whole)?;
+    refused(&run(dir.path(), "short.npz", "codec --z 1")?, 1, &["`Y`", "[8]"])?;
+    for len in [0, 10, 40, whole.len() / 2, whole.len() - 30, whole.len() - 10] {
+        write("cut.npz", &whole[..len])?;
+        refused(&run(dir.path(), "cut.npz", "codec --z 1")?, 1, &["cut.npz"])?;
+    }
+    write("cut.csv.gz", &gz(plain)?[..30])?;
+    refused(&run(dir.path(), "cut.csv.gz", args)?, 1, &["decompressed"])?;
+    write("no.arff", arff.replace("@data", "").as_bytes())?;
+    refused(&run(dir.path(), "no.arff", args)?, 1, &["@data"])
+}
+
+fn missing_values() -> Result<(), Failed> {
+    let dir = tempfile::tempdir()?;
+    std::fs::write(dir.path().join("t.csv"), TABLE)?;
+    let gaps = "age,school,income,other\n?,1,1,\n1,5,2,1\n2,3,4.5,\n3,8,6,1\n4,1,8.1,1\n5,9,1e1,1\n6,NA,1,1\n\
+        6,2,12,1\n7,7,14,1\n8,4,16,1\n";
+    std::fs::write(dir.path().join("gaps.csv"), gaps)?;
+    let args = "codec --y income --z school --x age --json";
+    let mut expected = json_of(&run(dir.path(), "t.csv", args)?)?;
+    refused(&run(dir.path(), "gaps.csv", args)?, 1, &["line 2", "column `age`", "`?`"])?;
+    expected["omitted"] = json!(2);
+    expect(&json_of(&run(dir.path(), "gaps.csv", &format!("{args} --missing omit"))?)?, &expected)?;
+    std::fs::write(dir.path().join("text.csv"), "a,b\n1,2\n,3\n2,no\n4,5\n")?;
+    let text = run(dir.path(), "text.csv", "codec --y a --z b --missing omit")?;
+    refused(&text, 1, &["line 4", "column `b`", "`no`"])
+}
+
+fn categories() -> Result<(), Failed> {
+    let dir = tempfile::tempdir()?;
+    let text = "y,c,x\n1,low,5\n1.5,low,3\n3,mid,8\n3.5,mid,1\n9,top,9\n8,top,2\n2,low,7\n3.2,mid,4\n";
+    let codes = text.replace("low", "0").replace("mid", "1").replace("top", "2");
+    let columns = "y,a,b,c,x\n1,1,0,0,5\n1.5,1,0,0,3\n3,0,1,0,8\n3.5,0,1,0,1\n9,0,0,1,9\n8,0,0,1,2\n2,1,0,0,7\n\
+        3.2,0,1,0,4\n";
+    for (name, text) in [("t.csv", text), ("codes.csv", &codes), ("columns.csv", columns)] {
+        std::fs::write(dir.path().join(name), text)?;
+    }
+    refused(&run(dir.path(), "t.csv", "codec --y y --z c")?, 1, &["line 2", "column `c`", "`low`"])?;
+    let coded = json_of(&run(dir.path(), "codes.csv", "codec --y y --z c,x --json")?)?;
+    let named = "codec --y y --z c,x --json --categorical c";
+    expect(&json_of(&run(dir.path(), "t.csv", named)?)?, &coded)?;
+    let wide = json_of(&run(dir.path(), "columns.csv", "codec --y y --z a,b,c,x --json")?)?;
+    for file in ["t.csv", "codes.csv"] {
+        expect(&json_of(&run(dir.path(), file, &format!("{named}:onehot"))?)?, &wide)?;
+    }
+    let chosen = "foci --target y --categorical c:onehot --max-features 1 --json";
+    let chosen = json_of(&run(dir.path(), "t.csv", chosen)?)?;
+    expect(&chosen["names"], &json!(["c"]))?;
+    refused(&run(dir.path(), "t.csv", "foci --target c --categorical c:onehot")?, 2, &["one per category"])?;
+    refused(&run(dir.path(), "t.csv", "codec --y y --z x --categorical d")?, 2, &["`d`"])
+}
+
+fn known_and_grouped() -> Result<(), Failed> {
+    let dir = tempfile::tempdir()?;
+    std::fs::write(dir.path().join("t.csv"), TABLE)?;
+    let found = "foci --target income --initial school --all --json";
+    let found = json_of(&run(dir.path(), "t.csv", found)?)?;
+    let t = json_of(&run(dir.path(), "t.csv", "codec --y income --z age --x school --json")?)?;
+    expect(&found["order"], &json!([0]))?;
+    expect(&found["conditional"][0], &t["statistic"])?;
+    let found = "foci --target income --group age,school --all --json";
+    let found = json_of(&run(dir.path(), "t.csv", found)?)?;
+    let t = json_of(&run(dir.path(), "t.csv", "codec --y income --z age,school --json")?)?;
+    expect(&found["order"], &json!([[0, 1]]))?;
+    expect(&found["names"], &json!(["age+school"]))?;
+    expect(&found["cumulative"][0], &t["statistic"])?;
+    refused(&run(dir.path(), "t.csv", "foci --target income --initial income")?, 2, &["target itself"])
+}
+
+fn a_graph_is_drawn() -> Result<(), Failed> {
+    let dir = tempfile::tempdir()?;
+    std::fs::write(dir.path().join("t.csv"), TABLE)?;
+    let found = json_of(&run(dir.path(), "t.csv", "foci --graph --dot g.dot --json")?)?;
+    expect(&found["names"], &json!(["age", "school", "income"]))?;
+    for (j, name) in ["age", "school", "income"].iter().enumerate() {
+        // each blanket is what FOCI finds for the column alone
+        let alone = json_of(&run(dir.path(), "t.csv", &format!("foci --target {name} --json"))?)?;
+        expect(&found["blankets"][j]["order"], &alone["order"])?;
+        expect(&found["blankets"][j]["conditional"], &alone["conditional"])?;
+    }
+    expect(&found["edges"][0], &json!([0, 2, true]))?;
+    let dot = std::fs::read_to_string(dir.path().join("g.dot"))?;
+    if !dot.contains("\"age\" -- \"income\";") {
+        return Err(dot.into());
+    }
+    refused(&run(dir.path(), "t.csv", "foci --graph --target age")?, 2, &["--graph"])
+}
+
+fn steps_are_plotted() -> Result<(), Failed> {
+    let dir = tempfile::tempdir()?;
+    std::fs::write(dir.path().join("t.csv"), TABLE.replace("age", "a<b&c"))?;
+    json_of(&run(dir.path(), "t.csv", "foci --target income --plot p.svg --json")?)?;
+    let svg = std::fs::read_to_string(dir.path().join("p.svg"))?;
+    let holds = svg.starts_with("<svg") && svg.ends_with("</svg>\n") && svg.contains("a&lt;b&amp;c");
+    if holds && svg.contains("stopped: ") { Ok(()) } else { Err(svg.into()) }
 }
 
 fn undefined_is_an_answer() -> Result<(), Failed> {

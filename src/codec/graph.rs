@@ -1,0 +1,109 @@
+//! The dependence graph of all columns: FOCI of each column on all others estimates its Markov blanket (Azadkia and
+//! Chatterjee 2021, §4). Being in a blanket is mutual in the limit; in a sample one side may miss the other, so an edge
+//! says whether both columns name each other.
+
+use rayon::prelude::*;
+
+use super::columns::Matrix;
+use super::foci::{Foci, FociOptions, Stopped, foci};
+use crate::{Error, Result};
+
+/// Below this number of rows the blankets are found side by side; above it each uses all threads, so that only one
+/// keeps its distances in memory.
+const ROWS_SIDE_BY_SIDE: usize = 2000;
+
+/// The blankets of all columns.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Graph {
+    /// By column: FOCI of it on the others, whose order holds columns of the whole matrix; none where the search ended
+    /// before it was done.
+    pub blankets: Vec<Option<Foci>>,
+}
+
+impl Graph {
+    /// Pairs a < b of columns of which one is in the other's blanket, ascending, and whether both are.
+    pub fn edges(&self) -> Vec<(usize, usize, bool)> {
+        let holds =
+            |a: usize, b: usize| self.blankets[a].as_ref().is_some_and(|found| found.order.contains(&b));
+        let p = self.blankets.len();
+        (0..p)
+            .flat_map(|a| (a + 1..p).map(move |b| (a, b)))
+            .filter_map(|(a, b)| match (holds(a, b), holds(b, a)) {
+                (false, false) => None,
+                (one, other) => Some((a, b, one && other)),
+            })
+            .collect()
+    }
+
+    /// The graph in the language of Graphviz: an edge of which only one column names the other is dashed.
+    pub fn dot(&self, names: &[String]) -> String {
+        let quoted = |j: usize| {
+            let name = names.get(j).map_or_else(|| j.to_string(), Clone::clone);
+            format!("\"{}\"", name.replace('\\', "\\\\").replace('"', "\\\""))
+        };
+        let nodes = (0..self.blankets.len()).map(|j| format!("  {};\n", quoted(j)));
+        let edges = self.edges().into_iter().map(|(a, b, both)| {
+            format!("  {} -- {}{};\n", quoted(a), quoted(b), if both { "" } else { " [style=dashed]" })
+        });
+        format!("graph dependence {{\n{}}}\n", nodes.chain(edges).collect::<String>())
+    }
+}
+
+/// The blankets of the columns of `x` `[n, p]`; `each` is called after every one. `options` are those of [`foci`],
+/// without initial columns and groups; [`super::Watch::stop`] ends the search with the blankets that are whole.
+///
+/// # Errors
+/// As [`foci`], and fewer than 2 columns, initial columns or groups.
+pub fn graph(x: &Matrix, options: &FociOptions, each: &(dyn Fn(usize) + Sync)) -> Result<Graph> {
+    if x.p() < 2 || !options.initial.is_empty() || !options.groups.is_empty() {
+        return Err(Error::config(
+            "a graph needs 2 columns at least, and knows no groups and no initial columns",
+        ));
+    }
+    let columns: Vec<f64> = (0..x.p()).flat_map(|j| x.column(j)).collect();
+    let n = x.n();
+    let one = |j: usize| {
+        let y = &columns[j * n..(j + 1) * n];
+        let others = [&columns[..j * n], &columns[(j + 1) * n..]].concat();
+        let mut found = foci(y, &Matrix::columns_f64(&others, n, x.p() - 1)?, options)?;
+        found.order.iter_mut().for_each(|other| *other += usize::from(*other >= j));
+        if found.stopped == Stopped::Interrupted {
+            return Ok(None);
+        }
+        each(j);
+        Ok(Some(found))
+    };
+    let blankets = match n <= ROWS_SIDE_BY_SIDE {
+        true => (0..x.p()).into_par_iter().map(one).collect::<Result<Vec<_>>>()?,
+        false => (0..x.p()).map(one).collect::<Result<Vec<_>>>()?,
+    };
+    Ok(Graph { blankets })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ops::philox::{Stream, Use};
+
+    #[test]
+    fn a_chain_is_found_and_drawn() {
+        let n = 400;
+        let mut stream = Stream::new(2, Use::Choice, 0);
+        let mut normals = || (0..n).map(|_| f64::from(stream.normal())).collect::<Vec<f64>>();
+        let (a, noise, apart) = (normals(), normals(), normals());
+        let b: Vec<f64> = a.iter().zip(&noise).map(|(a, e)| a + 0.1 * e).collect();
+        let columns = [a, b, apart].concat();
+        let x = Matrix::columns_f64(&columns, n, 3).unwrap();
+        let options = FociOptions { max_features: Some(1), ..Default::default() };
+        let found = graph(&x, &options, &|_| ()).unwrap();
+        assert!(found.edges().contains(&(0, 1, true)));
+        let dot = found.dot(&["a".into(), "b \"c\"".into(), "d".into()]);
+        assert!(
+            dot.starts_with("graph dependence {\n  \"a\";\n") && dot.contains("\"a\" -- \"b \\\"c\\\"\";")
+        );
+        let watch = super::super::Watch::default();
+        watch.stop();
+        let stopped = graph(&x, &FociOptions { watch: Some(&watch), ..options }, &|_| ()).unwrap();
+        assert!(stopped.blankets.iter().all(Option::is_none) && stopped.edges().is_empty());
+    }
+}
