@@ -503,6 +503,27 @@ fn a_vision_transformer_is_the_same_function_under_the_names_of_timm_and_of_hugg
         assert_eq!(found.0, "vit");
         agree(&found.1, &expected);
     }
+    let renamed = |name: &str| {
+        [
+            ("encoder.layer", "layers"),
+            ("attention.attention.query", "attention.q_proj"),
+            ("attention.attention.key", "attention.k_proj"),
+            ("attention.attention.value", "attention.v_proj"),
+            ("attention.output.dense", "attention.o_proj"),
+            ("intermediate.dense", "mlp.fc1"),
+            ("output.dense", "mlp.fc2"),
+        ]
+        .iter()
+        .fold(name.to_string(), |name, (old, new)| name.replace(old, new))
+    };
+    let newer: Vec<Named> =
+        hugging_face_vit(&timm, "vit").into_iter().map(|(n, s, v)| (renamed(&n), s, v)).collect();
+    assert!(newer.iter().any(|(name, ..)| name == "vit.layers.1.attention.v_proj.bias"));
+    agree(&logits(&folder(dir.path(), "newer", &newer, &hugging_face_vit_config(1e-6))).1, &expected);
+    let headless: Vec<Named> = newer.into_iter().filter(|(name, ..)| name != "classifier.weight").collect();
+    let headless = folder(dir.path(), "headless", &headless, &hugging_face_vit_config(1e-6));
+    refused(&headless, &["classifier.weight"]);
+
     // What the config says counts, and what it cannot be is said.
     let named = hugging_face_vit(&timm, "vit");
     let config = hugging_face_vit_config(1e-6);

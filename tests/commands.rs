@@ -211,6 +211,8 @@ fn output_that_cannot_be_written_is_named() {
     refused(&tiny, &scrub, 1, &["train.safetensors/below"]);
     let observe = format!("observe --model @m.safetensors --input @train.safetensors --out {out}");
     refused(&tiny, &observe, 1, &["train.safetensors/below"]);
+    let train = format!("train --arch mlp:4 --data @train.safetensors --epochs 1 --out {out}");
+    refused(&tiny, &train, 1, &["train.safetensors/below"]);
     let over =
         "scrub --model @m.safetensors --data @train.safetensors --forget 0-29 --out @train.safetensors";
     refused(&tiny, over, 1, &["train.safetensors"]);

@@ -8,6 +8,7 @@
 //! vit.embeddings.{patch_embeddings.projection cls_token [distillation_token] position_embeddings}
 //!   | vit.encoder.layer.{i}.{layernorm_before attention.attention.{query key value} attention.output.dense
 //!     layernorm_after intermediate.dense output.dense} | vit.layernorm classifier
+//! the same since Hugging Face's version 5: vit.layers.{i}.{attention.{q_proj k_proj v_proj o_proj} mlp.fc1 mlp.fc2}
 //! ```
 //!
 //! The number of heads is `num_heads` or `num_attention_heads` of the config (or of its `model_args`), else one per 64
@@ -74,6 +75,16 @@ const HUGGING_FACE: Names = Names {
     eps: 1e-12,
 };
 
+/// Since version 5 of the library, which still reads the older names.
+const HUGGING_FACE_5: Names = Names {
+    block: "vit.layers",
+    qkv: &["attention.q_proj", "attention.k_proj", "attention.v_proj"],
+    proj: "attention.o_proj",
+    fc1: "mlp.fc1",
+    fc2: "mlp.fc2",
+    ..HUGGING_FACE
+};
+
 const HUGGING_FACE_DEIT: Names = Names {
     patches: "deit.embeddings.patch_embeddings.projection",
     class_token: "deit.embeddings.cls_token",
@@ -84,21 +95,28 @@ const HUGGING_FACE_DEIT: Names = Names {
     ..HUGGING_FACE
 };
 
-const NAMES: [Names; 3] = [TIMM, HUGGING_FACE, HUGGING_FACE_DEIT];
+const NAMES: [Names; 4] = [TIMM, HUGGING_FACE, HUGGING_FACE_5, HUGGING_FACE_DEIT];
+
+impl Names {
+    /// The first block's first weight.
+    fn first(&self) -> String {
+        format!("{}.0.{}.weight", self.block, self.qkv[0])
+    }
+}
 
 fn weight(name: &str) -> String {
     format!("{name}.weight")
 }
 
-/// Whose names a model has: those under which it has patches.
+/// Whose names a model has: those under which it has patches, and a block where it has one.
 fn names(has: &dyn Fn(&str) -> bool) -> Option<&'static Names> {
-    NAMES.iter().find(|names| has(&weight(names.patches)))
+    let known = || NAMES.iter().filter(|names| has(&weight(names.patches)));
+    known().find(|names| has(&names.first())).or_else(|| known().next())
 }
 
 pub(super) fn fits(source: &dyn Source) -> bool {
     names(&|name| source.has(name)).is_some_and(|names| {
-        let qkv = format!("{}.0.{}.weight", names.block, names.qkv[0]);
-        [names.positions, &weight(names.head), &qkv].iter().all(|name| source.has(name))
+        [names.positions, &weight(names.head), &names.first()].iter().all(|name| source.has(name))
     })
 }
 
