@@ -11,6 +11,8 @@ mod columns;
 mod nearest;
 #[path = "reference/perturb.rs"]
 mod perturb;
+#[path = "reference/ptx.rs"]
+mod ptx;
 #[path = "reference/rank.rs"]
 mod rank;
 #[path = "reference/statistic.rs"]
@@ -53,6 +55,12 @@ fn main() {
 fn cases() -> Vec<(String, Case)> {
     let mut cases: Vec<(String, Case)> = Vec::new();
     let mut add = |name: String, case: Case| cases.push((name, case));
+    for rows in [1, 2, 3, 4, 31] {
+        add(format!("copy_async/rows={rows}"), Box::new(move |d| copies(d, rows)));
+    }
+    add("ldmatrix".into(), Box::new(loads));
+    add("mma_tf32".into(), Box::new(multiplies_tf32));
+    add("mma_bf16".into(), Box::new(multiplies_bf16));
     for (copies, len) in [(1, 1), (3, 31), (2, 32), (5, 33), (4, 3 * 32 * 32)] {
         add(format!("perturb/copies={copies},len={len}"), Box::new(move |d| perturbs(d, copies, len)));
     }
@@ -109,6 +117,70 @@ fn all_equal<T: PartialEq + std::fmt::Debug>(what: &str, found: &[T], expected: 
         Some(i) => Err(format!("{what}[{i}]: {:?}, expected {:?}", found[i], expected[i]).into()),
         None => Ok(()),
     }
+}
+
+fn copies(device: &Device, rows: usize) -> Result<(), Failed> {
+    let cuda = cuda(device)?;
+    let values: Vec<u32> = (0..16 * rows as u32).map(|i| i.wrapping_mul(0x9e37_79b9) | 1).collect();
+    let keep: Vec<u32> = (0..rows as u32).map(|r| u32::from(r % 3 != 1)).collect();
+    let found = twice(|| {
+        let out = ops::ptx::copy_async(cuda, &cuda.upload(&values)?, &cuda.upload(&keep)?)?;
+        Ok(cuda.download(&out)?)
+    })?;
+    let expected: Vec<u32> = values.iter().enumerate().map(|(i, v)| v * keep[i / 16]).collect();
+    all_equal("copies", &found, &expected)
+}
+
+fn loads(device: &Device) -> Result<(), Failed> {
+    let cuda = cuda(device)?;
+    let words: Vec<u32> = (0..128u32).map(|i| i.wrapping_mul(0x9e37_79b9)).collect();
+    let found = twice(|| Ok(cuda.download(&ops::ptx::ldmatrix(cuda, &cuda.upload(&words)?)?)?))?;
+    all_equal("words", &found, &ptx::ldmatrix(&words))
+}
+
+/// Whole numbers, so that sums are exact in any order.
+fn whole(len: usize, factor: usize) -> Vec<f32> {
+    (0..len).map(|i| (i * factor % 31) as f32 - 15.0).collect()
+}
+
+fn multiplies_tf32(device: &Device) -> Result<(), Failed> {
+    let cuda = cuda(device)?;
+    let multiply = |d: &[f32], a: &[f32], b: &[f32]| {
+        let found = twice(|| {
+            let mut sum = cuda.upload(d)?;
+            ops::ptx::mma_tf32(cuda, &mut sum, &cuda.upload(a)?, &cuda.upload(b)?)?;
+            Ok(cuda.download(&sum)?)
+        })?;
+        let rounded = |x: &[f32]| x.iter().map(|&x| ptx::tf32(x)).collect::<Vec<f64>>();
+        all_equal("d", &found, &ptx::mma(d, &rounded(a), &rounded(b)))
+    };
+    multiply(&whole(128, 7), &whole(128, 11), &whole(64, 13))?;
+    // times the identity: what rounding to tf32 makes of values with all their bits, and of ties
+    let identity: Vec<f32> = (0..64).map(|at| f32::from(u8::from(at / 8 == at % 8))).collect();
+    let value = |i: usize| 1.0 + (i as f32 * 0.37).sin() + f32::from(u8::from(i.is_multiple_of(2))) / 2048.0;
+    let mut values: Vec<f32> = (0..128).map(value).collect();
+    values[..4].copy_from_slice(&[
+        1.0 + 0.5f32.powi(11),
+        -1.0 - 0.5f32.powi(11),
+        1.0 + 1.5 * 0.5f32.powi(10),
+        0.0,
+    ]);
+    multiply(&[0.0; 128], &values, &identity)
+}
+
+fn multiplies_bf16(device: &Device) -> Result<(), Failed> {
+    let cuda = cuda(device)?;
+    let (d, a, b) = (whole(128, 7), whole(256, 11), whole(128, 13));
+    let pack = |x: &[f32]| -> Vec<u32> {
+        x.chunks(2).map(|pair| pair[0].to_bits() >> 16 | pair[1].to_bits() & 0xffff_0000).collect()
+    };
+    let found = twice(|| {
+        let mut sum = cuda.upload(&d)?;
+        ops::ptx::mma_bf16(cuda, &mut sum, &cuda.upload(&pack(&a))?, &cuda.upload(&pack(&b))?)?;
+        Ok(cuda.download(&sum)?)
+    })?;
+    let wide = |x: &[f32]| x.iter().map(|&x| f64::from(x)).collect::<Vec<f64>>();
+    all_equal("d", &found, &ptx::mma(&d, &wide(&a), &wide(&b)))
 }
 
 fn perturbs(device: &Device, copies: usize, len: usize) -> Result<(), Failed> {

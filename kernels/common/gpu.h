@@ -2,6 +2,7 @@
 gpu.h: what every kernel includes. Under nvcc it is CUDA; elsewhere the same names run through emu.h.
 
 SHARED(T, name) is one object in shared memory. KERNEL(name) exports a kernel to the emulated driver.
+Then one function per PTX instruction, its two halves side by side. All lanes of a warp call those of whole warps.
 */
 #pragma once
 #include <cstdint>
@@ -9,8 +10,74 @@ SHARED(T, name) is one object in shared memory. KERNEL(name) exports a kernel to
 #ifdef __CUDACC__
 #define SHARED(T, name) __shared__ T name
 #define KERNEL(name) static_assert(true, "")
+#define PTX(...) __VA_ARGS__
+#define EMU(...)
 #else
 #include "../emu/emu.h"
+#define PTX(...)
+#define EMU(...) __VA_ARGS__
 #endif
 
 #define DEVICE __device__ __forceinline__
+
+PTX(DEVICE uint32_t shared_address(const void* p) { return uint32_t(__cvta_generic_to_shared(p)); })
+
+// Copies BYTES (4 or 16, both addresses aligned to them) from global to shared memory in the background; zeros where
+// not ok.
+template <int BYTES> DEVICE void copy_async(void* shared, const void* global, bool ok) {
+    static_assert(BYTES == 4 || BYTES == 16, "copy_async: 4 or 16 bytes");
+    PTX(if constexpr (BYTES == 16)
+            asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;"
+                         ::"r"(shared_address(shared)), "l"(global), "r"(ok ? 16 : 0) : "memory");
+        else
+            asm volatile("cp.async.ca.shared.global [%0], [%1], 4, %2;"
+                         ::"r"(shared_address(shared)), "l"(global), "r"(ok ? 4 : 0) : "memory");)
+    EMU(emu::copy_async(shared, ok ? global : nullptr, BYTES);)
+}
+// The copies since the last commit are one group.
+DEVICE void copy_commit() {
+    PTX(asm volatile("cp.async.commit_group;" ::: "memory");)
+    EMU(emu::copy_commit();)
+}
+// Waits until at most PENDING of this thread's groups are under way.
+template <int PENDING> DEVICE void copy_wait() {
+    PTX(asm volatile("cp.async.wait_group %0;" ::"n"(PENDING) : "memory");)
+    EMU(emu::copy_wait(PENDING);)
+}
+
+// Four matrices of 8 rows of 16 bytes; lane l names row l % 8 of matrix l / 8 and gets bytes 4(l % 4).. of row l / 4 of
+// each; with TRANSPOSE, of the matrix of 16-bit elements transposed.
+template <bool TRANSPOSE = false> DEVICE void ldmatrix(uint32_t (&out)[4], const void* row) {
+    PTX(uint32_t from = shared_address(row);
+        if constexpr (TRANSPOSE)
+            asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
+                         : "=r"(out[0]), "=r"(out[1]), "=r"(out[2]), "=r"(out[3]) : "r"(from) : "memory");
+        else
+            asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
+                         : "=r"(out[0]), "=r"(out[1]), "=r"(out[2]), "=r"(out[3]) : "r"(from) : "memory");)
+    EMU(emu::ldmatrix(out, row, TRANSPOSE);)
+}
+
+// x rounded to the 10 mantissa bits of tf32, ties away from zero, as the bits of a float.
+DEVICE uint32_t tf32(float x) {
+    PTX(uint32_t bits; asm("cvt.rna.tf32.f32 %0, %1;" : "=r"(bits) : "f"(x)); return bits;)
+    EMU(return emu::tf32(x);)
+}
+
+// d += a b, tf32. With g = lane / 4, t = lane % 4: d is (g, 2t), (g, 2t+1), (g+8, 2t), (g+8, 2t+1) of [16, 8]; a is
+// (g, t), (g+8, t), (g, t+4), (g+8, t+4) of [16, 8]; b is (t, g), (t+4, g) of [8, 8].
+DEVICE void mma_tf32(float (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
+    PTX(asm volatile("mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 "
+                     "{%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
+                     : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+                     : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));)
+    EMU(uint32_t b[2] = {b0, b1}; emu::mma(d, a, b, false);)
+}
+// The same with k = 16 and every word two neighbours in k of bf16, the lower one in the low half.
+DEVICE void mma_bf16(float (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
+    PTX(asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 "
+                     "{%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
+                     : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+                     : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));)
+    EMU(uint32_t b[2] = {b0, b1}; emu::mma(d, a, b, true);)
+}

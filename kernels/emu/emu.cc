@@ -215,6 +215,7 @@ void entry() {
     if (__sanitizer_finish_switch_fiber) __sanitizer_finish_switch_fiber(nullptr, nullptr, nullptr);
     Block &b = *blk;
     b.launch->entry(b.launch->params);
+    if (self->copies.count) fail("a thread exits with cp.async under way");
     release(&b.ended);
     me()->done = true, b.moved = true, --b.live;
     next();
@@ -232,6 +233,7 @@ void run_block(Block &b, Launch &l, uint64_t index) {
         Fiber &f = b.fibers[i];
         if (__asan_unpoison_memory_region) __asan_unpoison_memory_region(f.stack, f.size);
         if (__tsan_create_fiber) f.tsan = __tsan_create_fiber(0);
+        f.copies.count = f.copies.committed = 0;
         f.rank = i, f.done = false, f.fake = nullptr, f.site = "start";
         f.tid = {i % l.block.x, i / l.block.x % l.block.y, i / l.block.x / l.block.y};
         f.sp = prepare(f.stack + f.size, entry);
@@ -302,6 +304,8 @@ uint64_t shuffle(unsigned mask, uint64_t v, int from) {
     });
     return a.out;
 }
+void exchange(const char *what, void *arg, void (*op)(void **, void *)) { warp_collect(~0u, what, arg, op); }
+bool coin() { uint64_t seed = blk->launch->seed; return seed == 0 || (seed > 1 && (blk->draw() & 1)); }
 unsigned ballot(unsigned mask, bool v) {
     struct Arg { bool in; unsigned out; } a{v, 0};
     warp_collect(mask, "__ballot_sync", &a, [](void **p, void *m) {

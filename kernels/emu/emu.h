@@ -40,13 +40,19 @@ EMU_VEC(unsigned, uint)
 template <class To, class From> inline To emu_bits(From f) { static_assert(sizeof(To) == sizeof(From)); To t; memcpy(&t, &f, sizeof t); return t; }
 // Execution.
 namespace emu {
-struct Thread { uint3 tid; unsigned rank; };  // the part of a fiber that a kernel reads
+struct Copies {  // one thread's cp.async that are not done yet
+    struct { void *dst; const void *src; int bytes, group; } list[256];
+    int count, committed;
+};
+struct Thread { uint3 tid; unsigned rank; Copies copies; };  // the part of a fiber that a kernel reads
 extern __thread Thread *self;                 // the fiber now running on this OS thread
 extern __thread struct Dims { dim3 grid, block; uint3 bid; } *dims;
 void barrier(int line);
 void syncwarp(unsigned mask);
 uint64_t shuffle(unsigned mask, uint64_t v, int from);  // from < 0: own value
 unsigned ballot(unsigned mask, bool p);
+void exchange(const char *what, void *arg, void (*op)(void **lanes, void *));  // op sees the arguments of the whole warp
+bool coin();  // whether what may be done at once is
 void *shared(const void *key, size_t bytes);  // an object in shared memory of this block
 [[noreturn]] void fail(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 
@@ -126,3 +132,69 @@ inline uint32_t __umulhi(uint32_t a, uint32_t b) { return uint32_t(uint64_t(a) *
 inline unsigned __float_as_uint(float f) { return emu_bits<unsigned>(f); }
 inline float __uint_as_float(unsigned u) { return emu_bits<float>(u); }
 inline double __longlong_as_double(long long i) { return emu_bits<double>(i); }
+
+// PTX. A cp.async is done at once or by the wait that makes it due; the seed decides.
+namespace emu {
+inline void copy_now(void *dst, const void *src, int bytes) { if (src) memcpy(dst, src, bytes); else memset(dst, 0, bytes); }
+inline void copy_async(void *dst, const void *src, int bytes) {
+    Copies &c = self->copies;
+    if ((uintptr_t(dst) | uintptr_t(src)) % bytes) fail("cp.async: unaligned address");
+    if (coin()) copy_now(dst, src, bytes);
+    else if (c.count == 256) fail("cp.async: more than 256 without a wait");
+    else c.list[c.count++] = {dst, src, bytes, c.committed};
+}
+inline void copy_commit() { ++self->copies.committed; }
+inline void copy_wait(int pending) {
+    Copies &c = self->copies;
+    int kept = 0;
+    for (int i = 0; i < c.count; ++i)
+        if (c.list[i].group < c.committed - pending) copy_now(c.list[i].dst, c.list[i].src, c.list[i].bytes);
+        else c.list[kept++] = c.list[i];
+    c.count = kept;
+}
+
+inline uint32_t tf32(float x) {
+    uint32_t bits = emu_bits<uint32_t>(x);
+    return (bits & 0x7f800000) == 0x7f800000 ? bits : (bits + 0x1000) & ~0x1fffu;
+}
+
+inline void ldmatrix(uint32_t *out, const void *row, bool transpose) {
+    struct Arg { uint16_t row[8]; uint32_t *out; bool transpose; } a{{}, out, transpose};
+    if (uintptr_t(row) % 16) fail("ldmatrix: unaligned row");
+    memcpy(a.row, row, 16);
+    exchange("ldmatrix", &a, [](void **p, void *) {
+        auto **lane = reinterpret_cast<Arg **>(p);
+        for (int l = 0; l < 32; ++l)
+            for (int i = 0; i < 4; ++i) {
+                int r = l / 4, c = l % 4 * 2;
+                bool t = lane[l]->transpose;
+                uint32_t low = t ? lane[8 * i + c]->row[r] : lane[8 * i + r]->row[c];
+                uint32_t high = t ? lane[8 * i + c + 1]->row[r] : lane[8 * i + r]->row[c + 1];
+                lane[l]->out[i] = low | high << 16;
+            }
+    });
+}
+
+// m16n8: k8 of tf32, whose low 13 bits are not read, or k16 of bf16. Products are exact, their sum is rounded once.
+inline void mma(float *d, const uint32_t *a, const uint32_t *b, bool bf16) {
+    struct Arg { float *d; const uint32_t *a, *b; bool bf16; } arg{d, a, b, bf16};
+    exchange("mma.sync", &arg, [](void **p, void *) {
+        auto **lane = reinterpret_cast<Arg **>(p);
+        bool bf16 = lane[0]->bf16;
+        auto half = [&](uint32_t word, int which) {
+            return double(emu_bits<float>(!bf16 ? word & ~0x1fffu : which ? word & 0xffff0000u : word << 16));
+        };
+        float next[32][4];
+        for (int l = 0; l < 32; ++l)
+            for (int i = 0; i < 4; ++i) {
+                int row = l / 4 + i / 2 * 8, column = l % 4 * 2 + i % 2;
+                double sum = lane[l]->d[i];
+                for (int k = 0; k < 8; ++k)
+                    for (int h = 0; h <= int(bf16); ++h)
+                        sum += half(lane[row % 8 * 4 + k % 4]->a[k / 4 * 2 + row / 8], h) * half(lane[column * 4 + k % 4]->b[k / 4], h);
+                next[l][i] = float(sum);
+            }
+        for (int l = 0; l < 32; ++l) memcpy(lane[l]->d, next[l], sizeof next[l]);
+    });
+}
+}  // namespace emu

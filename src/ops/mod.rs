@@ -15,6 +15,7 @@ pub mod nearest;
 pub mod perturb;
 pub mod philox;
 pub mod pool;
+pub mod ptx;
 pub mod rank;
 pub mod shape;
 pub mod statistic;

@@ -62,6 +62,14 @@ macro_rules! kernels {
 }
 
 kernels! {
+    /// `out[i]` = `values[i]` where its row of 16 is kept, else 0; out and values `[rows, 16]`, keep `[rows]`.
+    copy_async: copy_async_u32(out: Out<'_, u32>, values: In<'_, u32>, keep: In<'_, u32>, rows: u32);
+    /// What each lane gets of four matrices, plain and transposed; out `[32, 8]`, matrices `[4, 8, 4]`.
+    ldmatrix: ldmatrix_u32(out: Out<'_, u32>, matrices: In<'_, u32>);
+    /// d += a bᵀ in tf32; d `[16, 8]`, a `[16, 8]`, b `[8, 8]`.
+    mma_tf32: mma_tf32_f32(d: Out<'_, f32>, a: In<'_, f32>, b: In<'_, f32>);
+    /// d += a bᵀ in bf16, two to a word; d `[16, 8]`, a `[16, 16]`, b `[8, 16]`.
+    mma_bf16: mma_bf16_f32(d: Out<'_, f32>, a: In<'_, u32>, b: In<'_, u32>);
     /// `out[j] = image + sigma · normal(seed, index, first + j)`; out `[copies, len]`, image `[len]`.
     perturb: perturb_f32(out: Out<'_, f32>, image: In<'_, f32>, copies: u32, len: u32, seed: u64, index: u32, first: u32, sigma: f32);
     /// `upper[i]` = #{v_j ≤ v_i}, `lower[i]` = #{v_j ≥ v_i}, `position[i]` in a stable ascending sort, from 1; all `[n]`.

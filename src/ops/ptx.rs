@@ -1,0 +1,60 @@
+//! Single instructions of `kernels/common/gpu.h` run by one warp, so that a GPU, or the emulator, can be held to plain
+//! arithmetic before anything is built on them.
+#![allow(unsafe_code)] // launches
+
+use crate::Result;
+use crate::device::cuda::{Buffer, Cuda, Launch};
+
+use super::{rows, same};
+
+/// `values` `[rows, 16]` through background copies of 4 and of 16 bytes; rows where `keep` `[rows]` is 0 become zeros.
+///
+/// # Errors
+/// No rows, shapes that do not fit, or the device fails.
+pub fn copy_async(cuda: &Cuda, values: &Buffer<u32>, keep: &Buffer<u32>) -> Result<Buffer<u32>> {
+    let n = rows("copy_async", keep.len())?;
+    same("copy_async", "values", 16 * keep.len(), values.len())?;
+    let mut out = cuda.alloc(values.len())?;
+    let launch = Launch::blocks("copy_async", 1, 32)?;
+    // SAFETY: out and values hold 16 words a row, keep one.
+    unsafe { cuda.copy_async(launch, out.output(), values.input(), keep.input(), n)? };
+    Ok(out)
+}
+
+/// What each lane gets of four matrices `[4, 8, 4]` of words, plain and transposed: `[32, 8]`.
+///
+/// # Errors
+/// Shapes that do not fit, or the device fails.
+pub fn ldmatrix(cuda: &Cuda, matrices: &Buffer<u32>) -> Result<Buffer<u32>> {
+    same("ldmatrix", "words", 128, matrices.len())?;
+    let mut out = cuda.alloc(256)?;
+    // SAFETY: 128 words are read, 256 written.
+    unsafe { cuda.ldmatrix(Launch::blocks("ldmatrix", 1, 32)?, out.output(), matrices.input())? };
+    Ok(out)
+}
+
+/// d += a bᵀ with a and b rounded to tf32; d `[16, 8]`, a `[16, 8]`, b `[8, 8]`.
+///
+/// # Errors
+/// Shapes that do not fit, or the device fails.
+pub fn mma_tf32(cuda: &Cuda, d: &mut Buffer<f32>, a: &Buffer<f32>, b: &Buffer<f32>) -> Result<()> {
+    fragments("mma_tf32", d.len(), a.len(), b.len())?;
+    // SAFETY: the lengths are those of the fragments.
+    unsafe { cuda.mma_tf32(Launch::blocks("mma_tf32", 1, 32)?, d.output(), a.input(), b.input()) }
+}
+
+/// d += a bᵀ in bf16, two to a word; d `[16, 8]`, a `[16, 16]`, b `[8, 16]`.
+///
+/// # Errors
+/// Shapes that do not fit, or the device fails.
+pub fn mma_bf16(cuda: &Cuda, d: &mut Buffer<f32>, a: &Buffer<u32>, b: &Buffer<u32>) -> Result<()> {
+    fragments("mma_bf16", d.len(), a.len(), b.len())?;
+    // SAFETY: the lengths are those of the fragments.
+    unsafe { cuda.mma_bf16(Launch::blocks("mma_bf16", 1, 32)?, d.output(), a.input(), b.input()) }
+}
+
+fn fragments(op: &'static str, d: usize, a: usize, b: usize) -> Result<()> {
+    same(op, "sums", 128, d)?;
+    same(op, "words of a", 128, a)?;
+    same(op, "words of b", 64, b)
+}
