@@ -5,10 +5,8 @@
 //! of cumulative T that it brought (weighted by 1 − p of the sample's label), and the best share of all units is taken, ties and the rest by the sum of their
 //! first-step T. T₁ is reported beside the level that permuted losses reach.
 
-use rayon::prelude::*;
-
 use crate::block::Block;
-use crate::codec::{Foci, FociOptions, Matrix, foci};
+use crate::codec::{Foci, FociOptions, Matrix, foci, permuted_first_steps};
 use crate::data::Samples;
 use crate::device::Device;
 use crate::net::{LayerId, Network, UnitId};
@@ -249,26 +247,14 @@ fn run(device: &Device, trace: &Trace, most: Option<usize>) -> Result<Foci> {
 
 /// The 95 % point of the largest first-step T under permuted losses, over `permutations` of each trace.
 fn noise_level(device: &Device, traces: &[&Trace], permutations: usize, seed: u64) -> Result<Option<f64>> {
-    let cases: Vec<(usize, usize)> =
-        (0..traces.len()).flat_map(|trace| (0..permutations).map(move |i| (trace, i))).collect();
-    let tops = device.scope(|| {
-        cases
-            .par_iter()
-            .map(|&(which, i)| {
-                let trace = traces[which];
-                let mut losses: Vec<f64> = trace.losses.iter().map(|&loss| f64::from(loss)).collect();
-                Stream::new(seed, Use::Permutation, (which * permutations + i) as u32).shuffle(&mut losses);
-                let activations = Matrix::rows_f32(&trace.activations, trace.m, trace.d, trace.d)?;
-                let found = foci(
-                    &losses,
-                    &activations,
-                    &FociOptions { max_features: Some(1), ..FociOptions::default() },
-                )?;
-                Ok(found.first_step.iter().copied().reduce(f64::max))
-            })
-            .collect::<Result<Vec<_>>>()
-    })?;
-    let mut tops: Vec<f64> = tops.into_iter().flatten().collect();
+    let mut tops = vec![];
+    for (which, trace) in traces.iter().enumerate() {
+        let losses: Vec<f64> = trace.losses.iter().map(|&loss| f64::from(loss)).collect();
+        let activations = Matrix::rows_f32(&trace.activations, trace.m, trace.d, trace.d)?;
+        let numbers = (which * permutations) as u32..((which + 1) * permutations) as u32;
+        let found = device.scope(|| permuted_first_steps(&losses, &activations, numbers, seed))?;
+        tops.extend(found.unwrap_or_default());
+    }
     tops.sort_by(f64::total_cmp);
     Ok(tops.get((0.95 * tops.len() as f64) as usize).or(tops.last()).copied())
 }

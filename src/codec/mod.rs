@@ -24,7 +24,7 @@ pub use columns::{Matrix, Standardize};
 pub use foci::{Foci, FociOptions, Plan, Stopped, Watch, foci, foci_each, foci_on, memory};
 pub use graph::{Graph, graph};
 pub use neighbours::nearest;
-pub use resample::{Interval, interval, p_value};
+pub use resample::{Interval, interval, p_value, permuted_first_steps};
 pub use statistic::{Measure, Options, Statistic, statistic};
 
 /// What counts where several rows are equally near.

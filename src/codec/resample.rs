@@ -5,11 +5,14 @@
 //! [`CELL`] rows or all of them are identical, so on discrete data a cell is a value of X and the test is exact, and on
 //! continuous data it is a permutation among nearest neighbours. Neighbours are found once for all permutations.
 
+use std::ops::Range;
+
 use rayon::prelude::*;
 
+use super::Ties;
 use super::columns::Matrix;
-use super::neighbours::Neighbours;
-use super::ranks::{Ranks, sort_key};
+use super::neighbours::{Neighbours, sum};
+use super::ranks::{Ranks, Sum, sort_key};
 use super::statistic::{Measure, Options, Sample, t};
 use super::xi::Order;
 use crate::ops::philox::{Stream, Use};
@@ -66,6 +69,98 @@ pub fn p_value(
         value(&ranks.permuted(&from)).is_none_or(|value| value >= found)
     });
     Ok(Some((1 + reached.count()) as f64 / (1.0 + f64::from(permutations))))
+}
+
+/// The largest T(Y, X_j) over the columns of `x` under each of the permutations of Y with these numbers (which key them,
+/// with `seed`): what FOCI's first step reaches by chance. Columns are sorted once for all. None where Y is constant.
+///
+/// # Errors
+/// As [`super::foci`].
+pub fn permuted_first_steps(
+    y: &[f64],
+    x: &Matrix,
+    permutations: Range<u32>,
+    seed: u64,
+) -> Result<Option<Vec<f64>>> {
+    if y.len() != x.n() {
+        return Err(Error::shape("codec", format!("{} values of Y", x.n()), y.len().to_string()));
+    }
+    x.check_finite()?;
+    let ranks = Ranks::new(y, Ties::Mean)?;
+    let permuted: Vec<Ranks> = permutations
+        .map(|number| {
+            let mut from: Vec<u32> = (0..y.len() as u32).collect();
+            Stream::new(seed, Use::Permutation, number).shuffle(&mut from);
+            ranks.permuted(&from)
+        })
+        .collect();
+    let tops = |tops: Vec<Sum>, j: usize| {
+        let column = x.column(j);
+        let sums = match Line::new(&column) {
+            Some(line) => permuted.iter().map(|ranks| line.sum(&ranks.r)).collect::<Vec<_>>(),
+            None => {
+                permuted.iter().map(|ranks| sum(std::slice::from_ref(&column), ranks, Ties::Mean)).collect()
+            }
+        };
+        larger(tops, sums)
+    };
+    let tops = (0..x.p()).into_par_iter().fold(Vec::new, tops).reduce(Vec::new, larger);
+    Ok(tops.into_iter().map(|top| ranks.unconditional(top)).collect())
+}
+
+/// The larger sum of each pair; an empty list is no sums yet.
+fn larger(a: Vec<Sum>, b: Vec<Sum>) -> Vec<Sum> {
+    match a.is_empty() {
+        true => b,
+        false if b.is_empty() => a,
+        false => a.into_iter().zip(b).map(|(a, b)| if b.fixed() > a.fixed() { b } else { a }).collect(),
+    }
+}
+
+/// A column of different values in ascending order: the nearest of a row stand beside it.
+struct Line {
+    rows: Vec<u32>,
+    /// By place: whether the one before, and the one behind, is nearest.
+    nearest: Vec<(bool, bool)>,
+}
+
+impl Line {
+    /// None where values are equal, or more than two are equally near a row (which rounding can do as well).
+    fn new(column: &[f64]) -> Option<Line> {
+        let mut rows: Vec<u32> = (0..column.len() as u32).collect();
+        rows.sort_unstable_by_key(|&i| sort_key(column[i as usize]));
+        let square = |place: usize, other: Option<usize>| {
+            let apart = column[*rows.get(other?)? as usize] - column[rows[place] as usize];
+            Some(apart * apart)
+        };
+        let beside = |place: usize| {
+            let far = f64::INFINITY;
+            let [before, behind] =
+                [place.checked_sub(1), Some(place + 1)].map(|at| square(place, at).unwrap_or(far));
+            let beyond = [place.checked_sub(2), Some(place + 2)].map(|at| square(place, at).unwrap_or(far));
+            let best = before.min(behind);
+            let plain = best > 0.0 && best < far && beyond.iter().all(|&square| square > best);
+            plain.then_some((before == best, behind == best))
+        };
+        let nearest = (0..rows.len()).map(beside).collect::<Option<Vec<_>>>()?;
+        Some(Line { rows, nearest })
+    }
+
+    /// A for ranks by row.
+    fn sum(&self, r: &[u32]) -> Sum {
+        let mut sum = Sum::default();
+        let rank = |place: usize| r[self.rows[place] as usize];
+        for (place, &nearest) in self.nearest.iter().enumerate() {
+            let own = rank(place);
+            let (s, c) = match nearest {
+                (true, false) => (own.min(rank(place - 1)).into(), 1),
+                (false, true) => (own.min(rank(place + 1)).into(), 1),
+                _ => (u64::from(own.min(rank(place - 1))) + u64::from(own.min(rank(place + 1))), 2),
+            };
+            sum.add(s, c);
+        }
+        sum
+    }
 }
 
 /// Rows that are near in all columns; all rows where there is no column.
@@ -161,6 +256,7 @@ pub fn interval(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::codec::{FociOptions, foci};
 
     #[test]
     fn cells_part_the_rows_and_keep_identical_ones_together() {
@@ -175,5 +271,33 @@ mod tests {
         let discrete = cells(&[b], 200);
         assert_eq!(discrete.len(), 3);
         assert_eq!(cells(&[], 9), [(0..9).collect::<Vec<u32>>()]);
+    }
+
+    #[test]
+    fn permuted_first_steps_are_those_of_permuted_rows() {
+        let mut stream = Stream::new(9, Use::Choice, 0);
+        let n = 60;
+        let mut columns: Vec<f64> = (0..2 * n).map(|_| f64::from(stream.normal())).collect();
+        columns.extend((0..n).map(|i| (i % 4) as f64)); // ties
+        columns.extend((0..n).map(|i| if i % 2 == 0 { 1e200 + i as f64 } else { i as f64 })); // lost to rounding, and far
+        columns.extend((0..n).map(|i| (i * i) as f64)); // one nearest
+        columns.extend((0..n).map(|i| i as f64)); // two
+        let y: Vec<f64> = (0..n).map(|_| stream.below(20) as f64).collect();
+        for j in 0..6 {
+            let x = Matrix::columns_f64(&columns[j * n..(j + 1) * n], n, 1).unwrap();
+            let found = permuted_first_steps(&y, &x, 5..12, 3).unwrap().unwrap();
+            for (number, top) in (5..).zip(found) {
+                let mut permuted = y.clone();
+                Stream::new(3, Use::Permutation, number).shuffle(&mut permuted);
+                let plain = foci(&permuted, &x, &FociOptions::default()).unwrap();
+                assert_eq!(plain.first_step, [top], "column {j}");
+            }
+        }
+        let x = Matrix::columns_f64(&columns, n, 6).unwrap();
+        let all = permuted_first_steps(&y, &x, 0..2, 3).unwrap().unwrap();
+        let each = (0..6).map(|j| Matrix::columns_f64(&columns[j * n..(j + 1) * n], n, 1).unwrap());
+        let each = each.map(|x| permuted_first_steps(&y, &x, 0..2, 3).unwrap().unwrap()[1]);
+        assert_eq!(Some(all[1]), each.reduce(f64::max));
+        assert_eq!(permuted_first_steps(&vec![1.0; n], &x, 0..3, 0).unwrap(), None);
     }
 }
