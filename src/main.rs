@@ -11,8 +11,17 @@ fn main() -> ExitCode {
     match cli::run(&args) {
         Ok(done) => ExitCode::from(done as u8),
         Err(error) => {
-            eprintln!("error: {error:#}");
+            eprintln!("error: {}", reasons(&error));
             ExitCode::from(error.downcast_ref::<scrubjay::Error>().map_or(1, scrubjay::Error::exit_code))
         }
     }
+}
+
+/// The error and its causes, but for those that it has named itself.
+fn reasons(error: &anyhow::Error) -> String {
+    error.chain().map(ToString::to_string).fold(String::new(), |text, cause| match text.as_str() {
+        "" => cause,
+        named if named.ends_with(&cause) => text,
+        _ => format!("{text}: {cause}"),
+    })
 }

@@ -22,6 +22,7 @@ fn refused(tiny: &Tiny, line: &str, code: i32, words: &[&str]) {
     for word in words {
         assert!(err.contains(word), "{line}\n`{word}` is not in: {error}");
     }
+    assert!(error.matches("(os error").count() <= 1, "{line}\nsaid twice: {error}");
     assert_eq!(out, "", "{line}");
     assert!(!tiny.at("out").exists(), "{line}: something was written");
 }
