@@ -304,7 +304,6 @@ uint64_t shuffle(unsigned mask, uint64_t v, int from) {
     });
     return a.out;
 }
-void exchange(const char *what, void *arg, void (*op)(void **, void *)) { warp_collect(~0u, what, arg, op); }
 bool coin() { uint64_t seed = blk->launch->seed; return seed == 0 || (seed > 1 && (blk->draw() & 1)); }
 unsigned ballot(unsigned mask, bool v) {
     struct Arg { bool in; unsigned out; } a{v, 0};
@@ -314,6 +313,43 @@ unsigned ballot(unsigned mask, bool v) {
         for (int i = 0; i < 32; ++i) if (mask >> i & 1) static_cast<Arg *>(p[i])->out = r;
     });
     return a.out;
+}
+void ldmatrix(uint32_t *out, const uint16_t (&row)[8], bool transpose) {
+    struct Arg { const uint16_t *row; uint32_t *out; bool transpose; } a{row, out, transpose};
+    warp_collect(~0u, "ldmatrix", &a, [](void **p, void *) {
+        auto **lane = reinterpret_cast<Arg **>(p);
+        for (int l = 0; l < 32; ++l)
+            for (int i = 0; i < 4; ++i) {
+                int r = l / 4, c = l % 4 * 2;
+                bool t = lane[l]->transpose;
+                uint32_t low = t ? lane[8 * i + c]->row[r] : lane[8 * i + r]->row[c];
+                uint32_t high = t ? lane[8 * i + c + 1]->row[r] : lane[8 * i + r]->row[c + 1];
+                lane[l]->out[i] = low | high << 16;
+            }
+    });
+}
+
+// m16n8: k8 of tf32, whose low 13 bits are not read, or k16 of bf16. Products are exact, their sum is rounded once.
+void mma(float *d, const uint32_t *a, const uint32_t *b, bool bf16) {
+    struct Arg { float *d; const uint32_t *a, *b; bool bf16; } arg{d, a, b, bf16};
+    warp_collect(~0u, "mma.sync", &arg, [](void **p, void *) {
+        auto **lane = reinterpret_cast<Arg **>(p);
+        bool bf16 = lane[0]->bf16;
+        auto half = [&](uint32_t word, int which) {
+            return double(emu_bits<float>(!bf16 ? word & ~0x1fffu : which ? word & 0xffff0000u : word << 16));
+        };
+        float next[32][4];
+        for (int l = 0; l < 32; ++l)
+            for (int i = 0; i < 4; ++i) {
+                int row = l / 4 + i / 2 * 8, column = l % 4 * 2 + i % 2;
+                double sum = lane[l]->d[i];
+                for (int k = 0; k < 8; ++k)
+                    for (int h = 0; h <= int(bf16); ++h)
+                        sum += half(lane[row % 8 * 4 + k % 4]->a[k / 4 * 2 + row / 8], h) * half(lane[column * 4 + k % 4]->b[k / 4], h);
+                next[l][i] = float(sum);
+            }
+        for (int l = 0; l < 32; ++l) memcpy(lane[l]->d, next[l], sizeof next[l]);
+    });
 }
 void *shared(const void *key, size_t bytes) {
     for (auto &s : blk->statics) if (s.key == key) { acquire(&blk->made); return s.data; }

@@ -51,7 +51,8 @@ void barrier(int line);
 void syncwarp(unsigned mask);
 uint64_t shuffle(unsigned mask, uint64_t v, int from);  // from < 0: own value
 unsigned ballot(unsigned mask, bool p);
-void exchange(const char *what, void *arg, void (*op)(void **lanes, void *));  // op sees the arguments of the whole warp
+void ldmatrix(uint32_t *out, const uint16_t (&row)[8], bool transpose);
+void mma(float *d, const uint32_t *a, const uint32_t *b, bool bf16);
 bool coin();  // whether what may be done at once is
 void *shared(const void *key, size_t bytes);  // an object in shared memory of this block
 [[noreturn]] void fail(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
@@ -159,42 +160,9 @@ inline uint32_t tf32(float x) {
 }
 
 inline void ldmatrix(uint32_t *out, const void *row, bool transpose) {
-    struct Arg { uint16_t row[8]; uint32_t *out; bool transpose; } a{{}, out, transpose};
+    uint16_t halves[8];
     if (uintptr_t(row) % 16) fail("ldmatrix: unaligned row");
-    memcpy(a.row, row, 16);
-    exchange("ldmatrix", &a, [](void **p, void *) {
-        auto **lane = reinterpret_cast<Arg **>(p);
-        for (int l = 0; l < 32; ++l)
-            for (int i = 0; i < 4; ++i) {
-                int r = l / 4, c = l % 4 * 2;
-                bool t = lane[l]->transpose;
-                uint32_t low = t ? lane[8 * i + c]->row[r] : lane[8 * i + r]->row[c];
-                uint32_t high = t ? lane[8 * i + c + 1]->row[r] : lane[8 * i + r]->row[c + 1];
-                lane[l]->out[i] = low | high << 16;
-            }
-    });
-}
-
-// m16n8: k8 of tf32, whose low 13 bits are not read, or k16 of bf16. Products are exact, their sum is rounded once.
-inline void mma(float *d, const uint32_t *a, const uint32_t *b, bool bf16) {
-    struct Arg { float *d; const uint32_t *a, *b; bool bf16; } arg{d, a, b, bf16};
-    exchange("mma.sync", &arg, [](void **p, void *) {
-        auto **lane = reinterpret_cast<Arg **>(p);
-        bool bf16 = lane[0]->bf16;
-        auto half = [&](uint32_t word, int which) {
-            return double(emu_bits<float>(!bf16 ? word & ~0x1fffu : which ? word & 0xffff0000u : word << 16));
-        };
-        float next[32][4];
-        for (int l = 0; l < 32; ++l)
-            for (int i = 0; i < 4; ++i) {
-                int row = l / 4 + i / 2 * 8, column = l % 4 * 2 + i % 2;
-                double sum = lane[l]->d[i];
-                for (int k = 0; k < 8; ++k)
-                    for (int h = 0; h <= int(bf16); ++h)
-                        sum += half(lane[row % 8 * 4 + k % 4]->a[k / 4 * 2 + row / 8], h) * half(lane[column * 4 + k % 4]->b[k / 4], h);
-                next[l][i] = float(sum);
-            }
-        for (int l = 0; l < 32; ++l) memcpy(lane[l]->d, next[l], sizeof next[l]);
-    });
+    memcpy(halves, row, 16);
+    ldmatrix(out, halves, transpose);
 }
 }  // namespace emu
