@@ -20,6 +20,8 @@ pub fn trials() -> Vec<Trial> {
         Trial::test("codec/command/known_and_grouped_columns", known_and_grouped),
         Trial::test("codec/command/a_graph_is_drawn", a_graph_is_drawn),
         Trial::test("codec/command/steps_are_plotted", steps_are_plotted),
+        Trial::test("codec/command/the_examples_of_the_manual_are_true", the_manual),
+        Trial::test("codec/command/an_interrupt_ends_with_what_is_found", an_interrupt),
         Trial::test("codec/command/chance_is_told_on_request", chance_is_told_on_request),
         Trial::test("codec/command/tables_are_for_people", tables_are_for_people),
         Trial::test("codec/command/no_permission", no_permission),
@@ -305,6 +307,55 @@ fn steps_are_plotted() -> Result<(), Failed> {
     let svg = std::fs::read_to_string(dir.path().join("p.svg"))?;
     let holds = svg.starts_with("<svg") && svg.ends_with("</svg>\n") && svg.contains("a&lt;b&amp;c");
     if holds && svg.contains("stopped: ") { Ok(()) } else { Err(svg.into()) }
+}
+
+/// Every `$ scrubjay ..` in docs/CODEC.md prints what stands below it.
+fn the_manual() -> Result<(), Failed> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let text = std::fs::read_to_string(root.join("docs/CODEC.md"))?;
+    let mut examples = 0;
+    for example in text.split("    $ scrubjay ").skip(1) {
+        let mut lines = example.lines();
+        let args = lines.next().unwrap_or_default().split(' ');
+        let output = Command::new(env!("CARGO_BIN_EXE_scrubjay")).current_dir(root).args(args).output()?;
+        let expected: Vec<&str> = lines.map_while(|line| line.strip_prefix("    ")).collect();
+        let found = String::from_utf8(output.stdout)?;
+        if found.lines().collect::<Vec<_>>() != expected || expected.is_empty() {
+            return Err(format!("{found} is not {expected:?}").into());
+        }
+        examples += 1;
+    }
+    if examples >= 3 { Ok(()) } else { Err("the examples are gone".into()) }
+}
+
+/// Steps of 40,000 rows take long enough to be interrupted.
+#[cfg(unix)]
+fn an_interrupt() -> Result<(), Failed> {
+    let dir = tempfile::tempdir()?;
+    let values: Vec<f64> =
+        (0..40_000 * 6u64).map(|at| (at.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40) as f64).collect();
+    std::fs::write(dir.path().join("t.npy"), npy("<f8", "False", "(40000, 6)", &bytes(&values)))?;
+    let running = Command::new(env!("CARGO_BIN_EXE_scrubjay"))
+        .current_dir(dir.path())
+        .args(["foci", "t.npy", "--target", "5", "--all", "--json"])
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::piped())
+        .spawn()?;
+    std::thread::sleep(std::time::Duration::from_millis(1500));
+    Command::new("kill").args(["-INT", &running.id().to_string()]).status()?;
+    let output = running.wait_with_output()?;
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    if output.status.code() != Some(3) || !said.contains("what is found so far") || !said.contains("at most")
+    {
+        return Err(format!("{output:?}").into());
+    }
+    let found: Value = serde_json::from_slice(&output.stdout)?;
+    expect(&found["stopped"], &json!("interrupted"))
+}
+
+#[cfg(not(unix))]
+fn an_interrupt() -> Result<(), Failed> {
+    Ok(())
 }
 
 fn undefined_is_an_answer() -> Result<(), Failed> {
