@@ -1,7 +1,9 @@
 //! `scrubjay codec` and `scrubjay foci` through the binary: what they print, and what they say of bad input.
 
+use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
+use std::time::Duration;
 
 use libtest_mimic::{Failed, Trial};
 use scrubjay::data::tensors::{self, Tensor, Values};
@@ -335,19 +337,23 @@ fn an_interrupt() -> Result<(), Failed> {
     let values: Vec<f64> =
         (0..40_000 * 6u64).map(|at| (at.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40) as f64).collect();
     std::fs::write(dir.path().join("t.npy"), npy("<f8", "False", "(40000, 6)", &bytes(&values)))?;
-    let running = Command::new(env!("CARGO_BIN_EXE_scrubjay"))
+    let mut running = Command::new(env!("CARGO_BIN_EXE_scrubjay"))
         .current_dir(dir.path())
         .args(["foci", "t.npy", "--target", "5", "--all", "--json"])
-        .stdout(std::process::Stdio::piped())
-        .stderr(std::process::Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
         .spawn()?;
-    std::thread::sleep(std::time::Duration::from_millis(1500));
+    // It says what it will need just before it begins.
+    let mut stderr = BufReader::new(running.stderr.take().ok_or("no stderr")?);
+    let mut said = String::new();
+    while !said.contains("at most") && stderr.read_line(&mut said)? > 0 {}
+    std::thread::sleep(Duration::from_millis(500));
     Command::new("kill").args(["-INT", &running.id().to_string()]).status()?;
+    stderr.read_to_string(&mut said)?;
     let output = running.wait_with_output()?;
-    let said = String::from_utf8_lossy(&output.stderr).into_owned();
     if output.status.code() != Some(3) || !said.contains("what is found so far") || !said.contains("at most")
     {
-        return Err(format!("{output:?}").into());
+        return Err(format!("{said}{output:?}").into());
     }
     let found: Value = serde_json::from_slice(&output.stdout)?;
     expect(&found["stopped"], &json!("interrupted"))
