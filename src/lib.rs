@@ -19,6 +19,7 @@ pub mod solve;
 pub mod train;
 pub mod unlearn;
 pub mod update;
+pub mod verify;
 pub mod zoo;
 
 pub use error::{Error, Result};
