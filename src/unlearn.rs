@@ -57,6 +57,9 @@ pub const SMALLEST_BATCH: usize = 10;
 /// Products of the stages after the first, which begin at the step of the stage before.
 const LATER_PRODUCTS: usize = 10;
 
+/// Power iterations that estimate the largest eigenvalue, in the first stage.
+const POWER_STEPS: usize = 6;
+
 /// What a class is driven to: a mean loss of 6.
 pub const CLASS_LOSS: f64 = 6.0;
 
@@ -114,6 +117,28 @@ pub struct Config {
     pub memory: usize,
     /// The seed.
     pub seed: u64,
+}
+
+impl Config {
+    /// Stages, and Hessian-vector products, that a batch of `m` samples takes at most (an ordinary one where the loss of
+    /// held-out samples is no more than 3).
+    pub fn at_most(&self, m: usize) -> (usize, usize) {
+        let stages = match (self.calibration, self.target) {
+            (Calibration::One, _) => 1,
+            _ if m < SMALLEST_BATCH => 1,
+            (_, Target::HeldOut) => self.stages.unwrap_or(*STAGES.start()),
+            (_, Target::Loss(loss)) => self.stages.unwrap_or(stages(loss)),
+            (_, Target::WrongLabels) => self.stages.unwrap_or(*STAGES.end()),
+        };
+        // Each solve ends with the product of its true residual.
+        let later = self.limits.products.min(LATER_PRODUCTS) + 1;
+        (stages, POWER_STEPS + self.limits.products + 1 + (stages - 1) * later)
+    }
+}
+
+/// Stages for a rise of the loss.
+fn stages(rise: f64) -> usize {
+    ((rise / STAGE_LOSS).ceil() as usize).clamp(*STAGES.start(), *STAGES.end())
 }
 
 /// What a request is carried out on.
@@ -403,7 +428,7 @@ fn solve(
         (None, Some(previous)) => (previous.damping, None),
         (None, None) if convex => (0.0, None),
         (None, None) => {
-            let largest = largest_eigenvalue(&mut product, &right, 6)?;
+            let largest = largest_eigenvalue(&mut product, &right, POWER_STEPS)?;
             ((5e-3 * largest).max(1e-3), Some(largest))
         }
     };
@@ -446,8 +471,7 @@ fn lengths(
         ));
         return Ok(vec![Length::One]);
     }
-    let stages = ((target - loss) / STAGE_LOSS).ceil() as usize;
-    let stages = config.stages.unwrap_or(stages.clamp(*STAGES.start(), *STAGES.end()));
+    let stages = config.stages.unwrap_or_else(|| stages(target - loss));
     let at = |stage: usize| loss + (target - loss) * stage as f64 / stages as f64;
     Ok((1..=stages).map(|stage| Length::To(at(stage))).collect())
 }

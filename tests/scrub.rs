@@ -238,6 +238,7 @@ fn a_dry_run_writes_nothing() {
     let json = tiny.run(&format!("{BASE} {THREE} --dry-run --json --out @out"));
     let plan: Value = serde_json::from_str(&json.out).unwrap();
     assert_eq!((&plan["samples"], &plan["batches"], &plan["units"]), (&30.into(), &3.into(), &19.into()));
+    assert_eq!((&plan["stages_at_most"], &plan["products_at_most"]), (&2.into(), &(6 + 26 + 11).into()));
     assert!(!tiny.at("out").exists());
     assert_eq!(files(tiny.dir.path()), before);
 }

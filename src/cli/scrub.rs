@@ -584,10 +584,13 @@ fn dry_run(args: &Args, task: &Task, request: &Request, net: &Network) -> anyhow
     evaluate(task.device, net, &request.samples.subset(&some))?;
     let pass = timed.elapsed().as_secs_f64() / some.len() as f64;
     let batches = request.batches().len();
-    let solve = request.retained.len() as f64 * (5.0 + 4.0 * task.config.limits.products as f64);
+    // In forward passes: a gradient is about three, a product at most four.
+    let (stages, products_at_most) = task.config.at_most(request.batch.min(request.forget.len()));
+    let solve = request.retained.len() as f64 * (5.0 + 3.0 * stages as f64 + 4.0 * products_at_most as f64);
+    let repair = (task.config.repair * 2 * 64 * 3) as f64;
     let observe = (voters * copies) as f64;
     let validation = request.validation.as_ref().map_or(0, Inputs::len) as f64;
-    let seconds = batches as f64 * pass * (observe + solve + 2.0 * validation);
+    let seconds = batches as f64 * pass * (observe + solve + repair + 2.0 * validation);
     let plan = json!({
         "samples": request.forget.len(),
         "batches": batches,
@@ -602,6 +605,8 @@ fn dry_run(args: &Args, task: &Task, request: &Request, net: &Network) -> anyhow
         "observe_bytes": forward.bytes() + 4 * copies * d,
         "products_bytes": products.bytes(),
         "kept_bytes": kept.min(MEMORY),
+        "stages_at_most": stages,
+        "products_at_most": products_at_most,
         "seconds_at_most": seconds,
     });
     if args.json {
@@ -622,7 +627,7 @@ fn dry_run(args: &Args, task: &Task, request: &Request, net: &Network) -> anyhow
         bytes(4 * copies * d)
     );
     println!(
-        "products   {} a worker, at most {} kept between them",
+        "products   at most {products_at_most} in {stages} stages; {} a worker, at most {} kept between them",
         bytes(products.bytes()),
         bytes(kept.min(MEMORY))
     );
