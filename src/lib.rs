@@ -4,6 +4,7 @@
 pub mod block;
 pub mod checkpoint;
 pub mod codec;
+pub mod comparison;
 pub mod curvature;
 pub mod data;
 pub mod device;

@@ -105,6 +105,14 @@ pub fn evaluate(device: &Device, net: &Network, inputs: &dyn Inputs) -> Result<S
     Ok(Scores { losses: trace.losses, predicted, labels })
 }
 
+/// Runs the network over `inputs` and keeps losses and logits, no activations (`d` is 0).
+///
+/// # Errors
+/// As [`observe`].
+pub fn outputs(device: &Device, net: &Network, inputs: &dyn Inputs) -> Result<Trace> {
+    Ok(run(device, net, inputs, 0)?.0)
+}
+
 /// The outputs of one chunk.
 struct Outputs<'a> {
     first: usize,

@@ -28,7 +28,7 @@ const LEVELS: &[(u32, &[&str])] = &[
             "verify",
         ],
     ),
-    (5, &["unlearn", "train"]),
+    (5, &["unlearn", "train", "comparison"]),
     (6, &["ffi", "demo"]),
     (7, &["cli", "main", "lib"]),
 ];

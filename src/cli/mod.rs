@@ -12,9 +12,11 @@ mod observe;
 mod plot;
 mod scrub;
 mod train;
+mod verify;
 
 use clap::{Parser, Subcommand, ValueEnum};
 use scrubjay::device::{Choice, Device};
+use sha2::{Digest, Sha256};
 
 /// Removes chosen training samples from a trained network without retraining it.
 #[derive(Parser)]
@@ -28,6 +30,7 @@ pub struct Args {
 enum Command {
     Demo(demo::Args),
     Scrub(Box<scrub::Args>),
+    Verify(Box<verify::Args>),
     Train(train::Args),
     Observe(observe::Args),
     Curvature(curvature::Args),
@@ -53,6 +56,7 @@ pub fn run(args: &Args) -> anyhow::Result<Outcome> {
     match &args.command {
         Command::Demo(args) => demo::run(args),
         Command::Scrub(args) => scrub::run(args),
+        Command::Verify(args) => verify::run(args),
         Command::Train(args) => train::run(args),
         Command::Observe(args) => observe::run(args),
         Command::Curvature(args) => curvature::run(args),
@@ -134,6 +138,27 @@ fn not_negative(text: &str) -> Result<f64, String> {
     } else {
         Err("a number of at least 0 was expected".into())
     }
+}
+
+/// The command that is running, as a shell reads it.
+fn command_line() -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=,@+%".contains(c);
+    let quoted = |word: String| match !word.is_empty() && word.chars().all(plain) {
+        true => word,
+        false => format!("'{}'", word.replace('\'', r"'\''")),
+    };
+    let words = std::env::args_os().skip(1).map(|word| quoted(word.to_string_lossy().into_owned()));
+    std::iter::once("scrubjay".to_string()).chain(words).collect::<Vec<_>>().join(" ")
+}
+
+/// SHA-256 over parts, each with its length before it.
+fn hash(parts: impl Iterator<Item = Vec<u8>>) -> String {
+    let mut digest = Sha256::new();
+    for part in parts {
+        digest.update((part.len() as u64).to_le_bytes());
+        digest.update(part);
+    }
+    digest.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// A progress bar on stderr; nothing where stderr is no terminal.

@@ -43,14 +43,23 @@ impl ModelArgs {
 
     /// Reads the model, for the images of a file where there is one.
     pub fn open(&self, checkpoint: &Checkpoint, data: Option<(&Path, &Samples)>) -> scrubjay::Result<Opened> {
-        let shape = data.map(|(_, samples)| samples.shape());
-        let model = zoo::load(checkpoint, self.arch.as_deref(), shape)?;
-        let network = model.network.freeze();
-        if let Some((path, samples)) = data {
-            data::check_classes(path, &samples.y, network.classes())?;
-        }
-        Ok(Opened { network, family: model.family })
+        open(checkpoint, self.arch.as_deref(), data)
     }
+}
+
+/// Reads a model of the family `arch`, else of the one it shows, for the images of a file where there is one.
+pub fn open(
+    checkpoint: &Checkpoint,
+    arch: Option<&str>,
+    data: Option<(&Path, &Samples)>,
+) -> scrubjay::Result<Opened> {
+    let shape = data.map(|(_, samples)| samples.shape());
+    let model = zoo::load(checkpoint, arch, shape)?;
+    let network = model.network.freeze();
+    if let Some((path, samples)) = data {
+        data::check_classes(path, &samples.y, network.classes())?;
+    }
+    Ok(Opened { network, family: model.family })
 }
 
 impl NormaliseArgs {

@@ -25,7 +25,7 @@ use sha2::{Digest, Sha256};
 
 use super::inspect::bytes;
 use super::model::{ModelArgs, NormaliseArgs};
-use super::{CurvatureName, DeviceArgs, Outcome};
+use super::{CurvatureName, DeviceArgs, Outcome, hash};
 
 /// Remove training samples from a model
 ///
@@ -496,16 +496,6 @@ fn request(
         None => None,
     };
     Ok(Request { samples, forget, retained, held_out, retained_by, validation, n, batch })
-}
-
-/// SHA-256 over parts, each with its length before it.
-fn hash(parts: impl Iterator<Item = Vec<u8>>) -> String {
-    let mut digest = Sha256::new();
-    for part in parts {
-        digest.update((part.len() as u64).to_le_bytes());
-        digest.update(part);
-    }
-    digest.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn samples_hash(samples: &Samples) -> Vec<u8> {

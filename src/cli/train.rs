@@ -337,7 +337,7 @@ impl Task<'_> {
 }
 
 /// The SHA-256 of every file that data are read from, as `sha256sum` gives it, by file name.
-fn sha256(path: &Path) -> scrubjay::Result<BTreeMap<String, String>> {
+pub fn sha256(path: &Path) -> scrubjay::Result<BTreeMap<String, String>> {
     let mut hashes = BTreeMap::new();
     for file in data::files(path)? {
         let digest = Sha256::digest(tensors::read(&file)?);

@@ -1,0 +1,577 @@
+//! Comparison: a model before and after unlearning, beside models that were retrained without the forgotten samples.
+//!
+//! Every measure is taken of every model: of a retrained one against the other retrained ones. What a retrained model
+//! shows is what forgetting looks like, so a number means something beside theirs only. [`MEASURES`] is the one list
+//! of measures, from which tables, reports and their definitions are made. Flags go both ways: a model on which the forgotten
+//! stand out as unseen as never before is as far from retraining as one that remembers them.
+
+use serde::Serialize;
+
+use crate::unlearn::Measure;
+use crate::verify::{Measures, auc, average_gap, divergence, likelihood_ratios, ranks, weight_distance};
+use crate::{Error, Result};
+
+/// References from which the likelihood ratio is taken: each has then two others as shadow models of its own.
+pub const SHADOWS: usize = 3;
+
+/// Unseen samples that membership inference needs at least.
+pub const UNSEEN: usize = 10;
+
+/// What a model makes of one set of `n` samples.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Outputs {
+    /// `[n]`, cross-entropies at the true labels.
+    pub losses: Vec<f64>,
+    /// `[n, classes]`.
+    pub logits: Vec<f32>,
+    /// The share of correct predictions.
+    pub accuracy: f64,
+}
+
+/// What a model makes of the three sets, which are the same for all models.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Behaviour {
+    /// The forgotten samples.
+    pub forget: Outputs,
+    /// The retained samples.
+    pub retain: Outputs,
+    /// Samples that no model has seen.
+    pub test: Outputs,
+    /// All weights of a convex model, `[p]`.
+    pub weights: Option<Vec<f32>>,
+}
+
+/// The measures of one model; `None` where one is not defined or has too few references.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[allow(missing_docs)] // MEASURES says what each field is
+pub struct Row {
+    pub forget_accuracy: f64,
+    pub forget_loss: f64,
+    pub retain_accuracy: f64,
+    pub retain_loss: f64,
+    pub test_accuracy: f64,
+    pub test_loss: f64,
+    pub auc: f64,
+    pub likelihood_auc: Option<f64>,
+    pub likelihood_members: Option<f64>,
+    pub rank: Option<f64>,
+    pub rank_lowest: Option<f64>,
+    pub rank_highest: Option<f64>,
+    pub divergence_forget: Option<f64>,
+    pub divergence_test: Option<f64>,
+    pub weight_distance: Option<f64>,
+    pub average_gap: Option<f64>,
+}
+
+/// One measure: what it is called, how it is read, where it stands in a [`Row`].
+pub struct Definition {
+    /// The field of [`Row`], and the key in a report.
+    pub key: &'static str,
+    /// The name for people.
+    pub name: &'static str,
+    /// What numbers are in once they are scaled; empty for plain ones.
+    pub unit: &'static str,
+    /// What numbers are multiplied by to be read: 100 for shares shown in per cent.
+    pub scale: f64,
+    /// Digits after the point, so scaled.
+    pub digits: usize,
+    /// What it is, in one sentence.
+    pub text: &'static str,
+    /// Its value.
+    pub of: fn(&Row) -> Option<f64>,
+}
+
+/// Every measure, in the order of a table.
+#[rustfmt::skip]
+pub const MEASURES: [Definition; 16] = [
+    Definition { key: "forget_accuracy", name: "forget accuracy", unit: "%", scale: 100.0, digits: 2,
+        text: "The share of forgotten samples whose label the model predicts.",
+        of: |row| Some(row.forget_accuracy) },
+    Definition { key: "forget_loss", name: "forget loss", unit: "", scale: 1.0, digits: 4,
+        text: "The mean cross-entropy of the forgotten samples at their labels, in nats.",
+        of: |row| Some(row.forget_loss) },
+    Definition { key: "retain_accuracy", name: "retain accuracy", unit: "%", scale: 100.0, digits: 2,
+        text: "The share of retained training samples whose label the model predicts.",
+        of: |row| Some(row.retain_accuracy) },
+    Definition { key: "retain_loss", name: "retain loss", unit: "", scale: 1.0, digits: 4,
+        text: "The mean cross-entropy of the retained training samples, in nats.",
+        of: |row| Some(row.retain_loss) },
+    Definition { key: "test_accuracy", name: "test accuracy", unit: "%", scale: 100.0, digits: 2,
+        text: "The share of test samples whose label the model predicts.",
+        of: |row| Some(row.test_accuracy) },
+    Definition { key: "test_loss", name: "test loss", unit: "", scale: 1.0, digits: 4,
+        text: "The mean cross-entropy of the test samples, in nats.",
+        of: |row| Some(row.test_loss) },
+    Definition { key: "auc", name: "membership AUC by loss", unit: "", scale: 1.0, digits: 3,
+        text: "The probability that a forgotten sample's loss is below an unseen one's: an attacker who calls low losses \
+               members does as well as that, and 0.5 is chance.",
+        of: |row| Some(row.auc) },
+    Definition { key: "likelihood_auc", name: "membership AUC by likelihood ratio", unit: "", scale: 1.0, digits: 3,
+        text: "The same for an attacker who knows the retrained models: each sample is scored by how many standard \
+               deviations its confidence lies above what the retrained models have in it (Carlini and others 2022, offline).",
+        of: |row| row.likelihood_auc },
+    Definition { key: "likelihood_members", name: "called members at 5 % error", unit: "%", scale: 100.0, digits: 1,
+        text: "The share of forgotten samples that this attacker calls members where 5 % of unseen ones are called so, too.",
+        of: |row| row.likelihood_members },
+    Definition { key: "rank", name: "loss rank among retrained", unit: "", scale: 1.0, digits: 1,
+        text: "For each forgotten sample the percentage of retrained models whose loss on it is lower, averaged: 0 is \
+               remembered still, 50 like retrained, 100 over-forgotten.",
+        of: |row| row.rank },
+    Definition { key: "rank_lowest", name: "loss below all retrained", unit: "%", scale: 100.0, digits: 1,
+        text: "The share of forgotten samples on which the loss is below that of every retrained model, by chance one \
+               in k + 1 with k of them.",
+        of: |row| row.rank_lowest },
+    Definition { key: "rank_highest", name: "loss above all retrained", unit: "%", scale: 100.0, digits: 1,
+        text: "The share of forgotten samples on which the loss is above that of every retrained model, by chance one \
+               in k + 1 with k of them.",
+        of: |row| row.rank_highest },
+    Definition { key: "divergence_forget", name: "KL to retrained, forget", unit: "", scale: 1.0, digits: 4,
+        text: "The Kullback-Leibler divergence of the model's predicted probabilities from a retrained model's on the \
+               forgotten samples, averaged over samples and retrained models, in nats.",
+        of: |row| row.divergence_forget },
+    Definition { key: "divergence_test", name: "KL to retrained, test", unit: "", scale: 1.0, digits: 4,
+        text: "The same divergence on the test samples.",
+        of: |row| row.divergence_test },
+    Definition { key: "weight_distance", name: "weight distance", unit: "", scale: 1.0, digits: 4,
+        text: "The distance of the weights from a retrained model's over the distance at which the model before began, for \
+               convex models alone: 1 is no step, 0 is retrained.",
+        of: |row| row.weight_distance },
+    Definition { key: "average_gap", name: "average gap", unit: "points", scale: 1.0, digits: 2,
+        text: "The mean of the differences in forget, retain and test accuracy and in membership AUC by loss from the \
+               retrained models' means, in points; for the retrained models, each against the others, it is the floor below \
+               which no method can be expected.",
+        of: |row| row.average_gap },
+];
+
+/// The retrained models' values of one measure.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Spread {
+    /// The mean.
+    pub mean: f64,
+    /// The standard deviation (divided by k − 1); none of one model.
+    pub deviation: Option<f64>,
+}
+
+/// What is wrong with a model.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Flag {
+    /// The forgotten samples still look like members.
+    Remembers,
+    /// They look less like members than samples that were never seen.
+    OverForgets,
+    /// Retained or test accuracy is lost.
+    Damaged,
+}
+
+/// A flag, the measure that raised it, and the numbers in words.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Finding {
+    /// What is wrong.
+    pub flag: Flag,
+    /// By which measure.
+    pub measure: &'static str,
+    /// The numbers.
+    pub text: String,
+}
+
+/// What the models make of one forgotten sample.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Sample {
+    /// The loss before.
+    pub before: f64,
+    /// The loss after.
+    pub after: f64,
+    /// The loss of each retrained model.
+    pub references: Vec<f64>,
+    /// The percentage of retrained models whose loss is below the one after.
+    pub rank: f64,
+    /// The likelihood-ratio score after, where there are enough references.
+    pub likelihood_ratio: Option<f64>,
+}
+
+/// A model before and after, beside retrained ones.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Comparison {
+    /// The model before.
+    pub before: Row,
+    /// The model after.
+    pub after: Row,
+    /// The retrained models, each against the others.
+    pub references: Vec<Row>,
+    /// Every forgotten sample.
+    pub samples: Vec<Sample>,
+    /// What is wrong with the model after; empty where nothing tells it from a retrained one.
+    pub findings: Vec<Finding>,
+    /// Whether the model before remembers the samples by the same rules; if not, there was little to forget.
+    pub remembered: bool,
+}
+
+impl Comparison {
+    /// Compares. `unseen` are the indices in the test set that membership inference holds against the forgotten samples: all
+    /// of it, or for a class those of the class; `classes` is the width of the logits.
+    ///
+    /// # Errors
+    /// Where there is no reference, fewer than [`UNSEEN`] unseen samples, the sets are not of equal size in all models, a loss
+    /// is NaN or a logit not finite, or a convex reference has the weights of the model before.
+    pub fn new(
+        before: &Behaviour,
+        after: &Behaviour,
+        references: &[Behaviour],
+        unseen: &[usize],
+        classes: usize,
+    ) -> Result<Comparison> {
+        if references.is_empty() {
+            return Err(Error::config("a comparison needs a model that was retrained without the samples"));
+        }
+        if unseen.len() < UNSEEN {
+            return Err(Error::config(format!(
+                "{} unseen samples are too few to tell forgotten ones from: {UNSEEN} are needed",
+                unseen.len()
+            )));
+        }
+        let all: Vec<&Behaviour> = references.iter().collect();
+        let context = Context { before, unseen, classes };
+        let rows = (0..all.len())
+            .map(|i| context.row(all[i], &[&all[..i], &all[i + 1..]].concat()))
+            .collect::<Result<Vec<Row>>>()?;
+        let row = |model| context.row(model, &all);
+        let (row_before, row_after) = (row(before)?, row(after)?);
+        let losses: Vec<Vec<f64>> = all.iter().map(|one| one.forget.losses.clone()).collect();
+        let percentiles = ranks(&after.forget.losses, &losses)?;
+        let scores = context.scores(after, &all)?;
+        let samples = (0..after.forget.losses.len())
+            .map(|i| Sample {
+                before: before.forget.losses[i],
+                after: after.forget.losses[i],
+                references: losses.iter().map(|one| one[i]).collect(),
+                rank: percentiles[i],
+                likelihood_ratio: scores.as_ref().map(|scores| scores[i]),
+            })
+            .collect();
+        let findings = findings(&row_after, &rows);
+        let remembered = self::findings(&row_before, &rows).iter().any(|f| f.flag == Flag::Remembers);
+        Ok(Comparison {
+            before: row_before,
+            after: row_after,
+            references: rows,
+            samples,
+            findings,
+            remembered,
+        })
+    }
+
+    /// The retrained models' values of a measure, where they have one.
+    pub fn retrained(&self, measure: &Definition) -> Option<Spread> {
+        spread(&self.references, measure.of)
+    }
+}
+
+fn spread(rows: &[Row], of: fn(&Row) -> Option<f64>) -> Option<Spread> {
+    let values: Vec<f64> = rows.iter().filter_map(of).collect();
+    let k = values.len() as f64;
+    let mean = values.iter().sum::<f64>() / k;
+    let squares = values.iter().map(|v| (v - mean).powi(2)).sum::<f64>();
+    let deviation = (values.len() > 1).then(|| (squares / (k - 1.0)).sqrt());
+    (!values.is_empty()).then_some(Spread { mean, deviation })
+}
+
+/// What all models are measured by.
+struct Context<'a> {
+    before: &'a Behaviour,
+    unseen: &'a [usize],
+    classes: usize,
+}
+
+impl Context<'_> {
+    fn unseen(&self, model: &Behaviour) -> Result<Vec<f64>> {
+        let loss = |&i: &usize| model.test.losses.get(i).copied();
+        let losses: Option<Vec<f64>> = self.unseen.iter().map(loss).collect();
+        losses.ok_or_else(|| {
+            Error::shape("comparison", "unseen samples of the test set", "an index beyond its end")
+        })
+    }
+
+    fn measures(&self, model: &Behaviour) -> Result<Measures> {
+        Ok(Measures {
+            forget: model.forget.accuracy,
+            retain: model.retain.accuracy,
+            test: model.test.accuracy,
+            auc: auc(&model.forget.losses, &self.unseen(model)?)?,
+        })
+    }
+
+    /// Likelihood-ratio scores of the forgotten samples, then of the unseen ones.
+    fn scores(&self, model: &Behaviour, others: &[&Behaviour]) -> Result<Option<Vec<f64>>> {
+        if others.len() + 1 < SHADOWS {
+            return Ok(None);
+        }
+        let both = |model: &Behaviour| Ok([model.forget.losses.clone(), self.unseen(model)?].concat());
+        let others = others.iter().map(|one| both(one)).collect::<Result<Vec<_>>>()?;
+        likelihood_ratios(&both(model)?, &others).map(Some)
+    }
+
+    fn row(&self, model: &Behaviour, others: &[&Behaviour]) -> Result<Row> {
+        let of = |outputs: &Outputs| Measure { loss: mean(&outputs.losses), accuracy: outputs.accuracy };
+        let (forget, retain, test) = (of(&model.forget), of(&model.retain), of(&model.test));
+        let measures = self.measures(model)?;
+        let mut row = Row {
+            forget_accuracy: forget.accuracy,
+            forget_loss: forget.loss,
+            retain_accuracy: retain.accuracy,
+            retain_loss: retain.loss,
+            test_accuracy: test.accuracy,
+            test_loss: test.loss,
+            auc: measures.auc,
+            likelihood_auc: None,
+            likelihood_members: None,
+            rank: None,
+            rank_lowest: None,
+            rank_highest: None,
+            divergence_forget: None,
+            divergence_test: None,
+            weight_distance: None,
+            average_gap: None,
+        };
+        if others.is_empty() {
+            return Ok(row);
+        }
+        if let Some(scores) = self.scores(model, others)? {
+            let negative: Vec<f64> = scores.iter().map(|score| -score).collect();
+            let (forget, unseen) = negative.split_at(model.forget.losses.len());
+            let mut sorted = unseen.to_vec();
+            sorted.sort_unstable_by(f64::total_cmp);
+            // At most 5 % of the unseen lie strictly below this, as low losses do.
+            let point = sorted[(sorted.len() as f64 * 0.05).floor() as usize];
+            row.likelihood_auc = Some(auc(forget, unseen)?);
+            row.likelihood_members = Some(share(forget, |score| score < point));
+        }
+        let losses: Vec<Vec<f64>> = others.iter().map(|one| one.forget.losses.clone()).collect();
+        let percentiles = ranks(&model.forget.losses, &losses)?;
+        row.rank = Some(mean(&percentiles));
+        row.rank_lowest = Some(share(&percentiles, |rank| rank == 0.0));
+        row.rank_highest = Some(share(&percentiles, |rank| rank == 100.0));
+        let average = |of: &dyn Fn(&Behaviour) -> Result<f64>| -> Result<Option<f64>> {
+            let values = others.iter().map(|one| of(one)).collect::<Result<Vec<f64>>>()?;
+            Ok(Some(mean(&values)))
+        };
+        row.divergence_forget =
+            average(&|one| divergence(&model.forget.logits, &one.forget.logits, self.classes))?;
+        row.divergence_test = average(&|one| divergence(&model.test.logits, &one.test.logits, self.classes))?;
+        if let (Some(ours), Some(before)) = (&model.weights, &self.before.weights) {
+            row.weight_distance =
+                average(&|one| weight_distance(ours, before, one.weights.as_deref().unwrap_or_default()))?;
+        }
+        let theirs = others.iter().map(|one| self.measures(one)).collect::<Result<Vec<_>>>()?;
+        row.average_gap = Some(average_gap(measures, &theirs)?);
+        Ok(row)
+    }
+}
+
+fn mean(values: &[f64]) -> f64 {
+    values.iter().sum::<f64>() / values.len() as f64
+}
+
+fn share(values: &[f64], is: impl Fn(f64) -> bool) -> f64 {
+    values.iter().filter(|&&value| is(value)).count() as f64 / values.len() as f64
+}
+
+/// Beyond these a model is told from a retrained one, or beyond three standard deviations of theirs where that is more.
+pub const AUC_MARGIN: f64 = 0.05;
+/// The same for the accuracy on retained and on test samples: a point.
+pub const ACCURACY_MARGIN: f64 = 0.01;
+/// The mean rank of a model like the retrained ones lies between these.
+pub const RANKS: [f64; 2] = [20.0, 80.0];
+/// The share of samples below, or above, all k references is 1 / (k + 1) by chance; so much of the rest may be there beside.
+pub const EXCESS: f64 = 0.25;
+
+/// The flags of a model, remembering and over-forgetting by the same margins.
+fn findings(row: &Row, references: &[Row]) -> Vec<Finding> {
+    let mut found = vec![];
+    let mut add = |flag, measure, text| found.push(Finding { flag, measure, text });
+    let margin = |spread: Spread, least: f64| (3.0 * spread.deviation.unwrap_or(0.0)).max(least);
+    for (measure, name, of) in [
+        ("auc", "loss", (|row| Some(row.auc)) as fn(&Row) -> Option<f64>),
+        ("likelihood_auc", "likelihood ratio", |row| row.likelihood_auc),
+    ] {
+        if let (Some(ours), Some(theirs)) = (of(row), spread(references, of))
+            && (ours - theirs.mean).abs() > margin(theirs, AUC_MARGIN)
+        {
+            let (flag, word) = match ours > theirs.mean {
+                true => (Flag::Remembers, "more"),
+                false => (Flag::OverForgets, "less"),
+            };
+            let text = format!(
+                "membership AUC by {name} {ours:.3}, retrained {:.3}: the forgotten samples look {word} like members \
+                 than to a model that never saw them",
+                theirs.mean
+            );
+            add(flag, measure, text);
+        }
+    }
+    if let Some(rank) = row.rank {
+        let word = |side: &str| {
+            format!(
+                "mean loss rank {rank:.1} among retrained models: on most forgotten samples the loss is {side} theirs"
+            )
+        };
+        if rank < RANKS[0] {
+            add(Flag::Remembers, "rank", word("below"));
+        } else if rank > RANKS[1] {
+            add(Flag::OverForgets, "rank", word("above"));
+        }
+    }
+    let chance = 1.0 / (references.len() + 1) as f64;
+    for (flag, measure, value, side) in [
+        (Flag::Remembers, "rank_lowest", row.rank_lowest, "below"),
+        (Flag::OverForgets, "rank_highest", row.rank_highest, "above"),
+    ] {
+        if let Some(value) = value.filter(|value| (value - chance) / (1.0 - chance) > EXCESS) {
+            let text = format!(
+                "on {:.1} % of the forgotten samples the loss is {side} that of every retrained model; by chance {:.1} %",
+                100.0 * value,
+                100.0 * chance
+            );
+            add(flag, measure, text);
+        }
+    }
+    for (measure, name, of) in [
+        ("retain_accuracy", "retain", (|row| Some(row.retain_accuracy)) as fn(&Row) -> Option<f64>),
+        ("test_accuracy", "test", |row| Some(row.test_accuracy)),
+    ] {
+        if let (Some(ours), Some(theirs)) = (of(row), spread(references, of))
+            && theirs.mean - ours > margin(theirs, ACCURACY_MARGIN)
+        {
+            let text = format!(
+                "{name} accuracy {:.2} %, retrained {:.2} %: the rest of the model has suffered",
+                100.0 * ours,
+                100.0 * theirs.mean
+            );
+            add(Flag::Damaged, measure, text);
+        }
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A model of two classes with these losses on forget and test; every label is 0.
+    fn model(forget: &[f64], test: &[f64]) -> Behaviour {
+        let outputs = |losses: &[f64]| Outputs {
+            losses: losses.to_vec(),
+            logits: losses.iter().flat_map(|&loss| [0.0, loss.exp_m1().ln() as f32]).collect(),
+            accuracy: share(losses, |loss| loss < 2.0f64.ln()),
+        };
+        Behaviour { forget: outputs(forget), retain: outputs(&[0.01; 4]), test: outputs(test), weights: None }
+    }
+
+    /// `k` models whose losses lie about `forget` and 1.
+    fn retrained(forget: f64, k: usize) -> Vec<Behaviour> {
+        let of = |seed: usize, i: usize, about: f64| about * (1.0 + 0.1 * ((7 * seed + 3 * i) % 11) as f64);
+        let losses = |seed, n, about| (0..n).map(|i| of(seed, i, about)).collect::<Vec<f64>>();
+        (0..k).map(|seed| model(&losses(seed, 12, forget), &losses(seed + 5, 20, 1.0))).collect()
+    }
+
+    fn compare(before: &Behaviour, after: &Behaviour, references: &[Behaviour]) -> Comparison {
+        Comparison::new(before, after, references, &(0..20).collect::<Vec<_>>(), 2).unwrap()
+    }
+
+    #[test]
+    fn every_measure_is_a_field_of_the_row_and_has_a_sentence() {
+        let all = retrained(1.0, 4);
+        let found = compare(&all[0], &all[1], &all[2..]);
+        let serde_json::Value::Object(row) = serde_json::to_value(&found.after).unwrap() else { panic!() };
+        let mut keys: Vec<&str> = MEASURES.iter().map(|measure| measure.key).collect();
+        for measure in &MEASURES {
+            assert_eq!(row[measure.key].as_f64(), (measure.of)(&found.after), "{}", measure.key);
+            let text = measure.text;
+            assert!(text.ends_with('.') && text.matches(". ").count() == 0, "{text}: not one sentence");
+        }
+        keys.sort_unstable();
+        let mut fields: Vec<&str> = row.keys().map(String::as_str).collect();
+        fields.sort_unstable();
+        assert_eq!(keys, fields);
+    }
+
+    #[test]
+    fn a_retrained_model_raises_no_flag_and_the_others_do_by_the_same_rules() {
+        let all = retrained(1.0, 6);
+        let before = model(&[1e-3; 12], &all[0].test.losses);
+        let like = compare(&before, &all[0], &all[1..]);
+        assert_eq!(like.findings, []);
+        assert!(like.remembered);
+        let flags = |after: &Behaviour| -> Vec<(Flag, &str)> {
+            compare(&before, after, &all[1..]).findings.iter().map(|f| (f.flag, f.measure)).collect()
+        };
+        let all_four =
+            |flag, extreme| vec![(flag, "auc"), (flag, "likelihood_auc"), (flag, "rank"), (flag, extreme)];
+        assert_eq!(flags(&before), all_four(Flag::Remembers, "rank_lowest"));
+        let over = model(&[30.0; 12], &all[0].test.losses);
+        assert_eq!(flags(&over), all_four(Flag::OverForgets, "rank_highest"));
+        let mut split = all[0].clone(); // half remembered, half over-forgotten: the means are those of a retrained model
+        split.forget.losses = [[1e-3; 6], [30.0; 6]].concat();
+        let found = flags(&split);
+        assert!(found.contains(&(Flag::Remembers, "rank_lowest")), "{found:?}");
+        assert!(found.contains(&(Flag::OverForgets, "rank_highest")), "{found:?}");
+        let mut worse = all[0].clone();
+        worse.retain.accuracy -= 0.02;
+        assert_eq!(flags(&worse), [(Flag::Damaged, "retain_accuracy")]);
+    }
+
+    #[test]
+    fn retrained_models_stand_against_the_others_alone() {
+        let all = retrained(1.0, 3);
+        let before = model(&[1e-3; 12], &all[0].test.losses);
+        let one = compare(&before, &before, &all[..1]);
+        assert_eq!((one.references[0].rank, one.references[0].average_gap), (None, None));
+        assert_eq!((one.after.rank, one.after.likelihood_auc), (Some(0.0), None));
+        let three = compare(&before, &before, &all);
+        let floor = crate::verify::floor(
+            &three
+                .references
+                .iter()
+                .map(|row| Measures {
+                    forget: row.forget_accuracy,
+                    retain: row.retain_accuracy,
+                    test: row.test_accuracy,
+                    auc: row.auc,
+                })
+                .collect::<Vec<_>>(),
+        );
+        let gaps: Vec<f64> = three.references.iter().filter_map(|row| row.average_gap).collect();
+        assert!((mean(&gaps) - floor.unwrap()).abs() < 1e-12);
+        assert_eq!(three.after.likelihood_auc, Some(1.0));
+        assert_eq!(three.after.likelihood_members, Some(1.0));
+        let ranks: f64 = three.references.iter().filter_map(|row| row.rank).sum();
+        assert!((ranks / 3.0 - 50.0).abs() < 1e-9, "one model's lead is another's lag");
+        let itself = three.references[0].divergence_test.unwrap();
+        assert!(itself > 0.0 && itself < three.after.divergence_forget.unwrap());
+    }
+
+    #[test]
+    fn weights_of_convex_models_are_held_against_retrained_ones() {
+        let weighed = |w: f32, model: &Behaviour| Behaviour { weights: Some(vec![w, 0.0]), ..model.clone() };
+        let all = retrained(1.0, 2);
+        let references = [weighed(0.0, &all[0]), weighed(0.1, &all[1])];
+        let found = compare(&weighed(1.0, &all[0]), &weighed(0.5, &all[0]), &references);
+        assert_eq!(found.before.weight_distance, Some(1.0));
+        let expected = (0.5 + 0.4 / 0.9) / 2.0;
+        assert!((found.after.weight_distance.unwrap() - expected).abs() < 1e-6);
+        assert!(found.references[0].weight_distance.unwrap() < 0.12);
+    }
+
+    #[test]
+    fn what_cannot_be_compared_is_refused() {
+        let all = retrained(1.0, 2);
+        let unseen: Vec<usize> = (0..20).collect();
+        let new = |references: &[Behaviour], unseen: &[usize]| {
+            Comparison::new(&all[0], &all[1], references, unseen, 2).map(|_| ()).unwrap_err().to_string()
+        };
+        assert!(new(&[], &unseen).contains("needs a model"));
+        assert!(new(&all, &unseen[..9]).contains("9 unseen samples"));
+        assert!(new(&all, &[unseen.clone(), vec![20]].concat()).contains("beyond"));
+        assert!(new(&[model(&[1.0; 3], &[1.0; 20])], &unseen).contains("3"));
+    }
+}
