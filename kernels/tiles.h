@@ -9,4 +9,5 @@ constexpr uint32_t SORT_TILE = 2048;         // values sorted in shared memory; 
 constexpr uint32_t NEAREST_THREADS = 128;    // one per row, and the rows of a tile
 constexpr uint32_t NEAREST_COLUMNS = 4;      // candidates that a thread handles side by side
 constexpr uint32_t STATISTIC_THREADS = 256;  // a power of two
+constexpr uint32_t POOL_THREADS = 256;       // one per element that is written
 constexpr uint32_t PTX_STAGES = 3;           // rows under way in copy_async

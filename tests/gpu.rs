@@ -9,6 +9,8 @@
 mod columns;
 #[path = "reference/nearest.rs"]
 mod nearest;
+#[path = "cases/network_ops.rs"]
+mod network_ops;
 #[path = "reference/perturb.rs"]
 mod perturb;
 #[path = "reference/ptx.rs"]
@@ -91,6 +93,7 @@ fn cases() -> Vec<(String, Case)> {
     }
     add("record/replay".into(), Box::new(replays));
     add("shapes".into(), Box::new(refuses));
+    cases.extend(network_ops::cases());
     cases
 }
 

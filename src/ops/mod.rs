@@ -2,11 +2,12 @@
 //! one thread; the engine runs many chunks side by side. What accumulates says so.
 //!
 //! Those of CODEC and the perturbation are the CUDA side of their steps: they check shapes and launch kernels on
-//! buffers in device memory.
+//! buffers in device memory. [`cuda`] holds that side of a network's operations.
 
 pub mod activation;
 pub mod attention;
 pub mod conv;
+pub mod cuda;
 mod gemm;
 mod geometry;
 pub mod layer_norm;

@@ -72,6 +72,16 @@ kernels! {
     mma_bf16: mma_bf16_f32(d: Out<'_, f32>, a: In<'_, u32>, b: In<'_, u32>);
     /// `out[j] = image + sigma · normal(seed, index, first + j)`; out `[copies, len]`, image `[len]`.
     perturb: perturb_f32(out: Out<'_, f32>, image: In<'_, f32>, copies: u32, len: u32, seed: u64, index: u32, first: u32, sigma: f32);
+    /// Largest value of each window and its position; y and winners `[n, oh, ow, c]`, x `[n, h, w, c]`.
+    max_pool: max_pool_f32(y: Out<'_, f32>, winners: Out<'_, u32>, x: In<'_, f32>, n: u32, h: u32, w: u32, c: u32, oh: u32, ow: u32, window: u32, stride: u32, padding: u32);
+    /// t = tx where the winners stand; t and winners `[n, oh, ow, c]`, tx `[n, h, w, c]`.
+    max_pool_tangent: max_pool_tangent_f32(t: Out<'_, f32>, winners: In<'_, u32>, tx: In<'_, f32>, n: u32, h: u32, w: u32, c: u32, oh: u32, ow: u32);
+    /// dx += dy where the winners stand; dx `[n, h, w, c]`, winners and dy `[n, oh, ow, c]`.
+    max_pool_backward: max_pool_backward_f32(dx: Out<'_, f32>, winners: In<'_, u32>, dy: In<'_, f32>, n: u32, h: u32, w: u32, c: u32, oh: u32, ow: u32, window: u32, stride: u32, padding: u32);
+    /// The mean of each window, or (`window` = 0) of each cell of a grid; y `[n, oh, ow, c]`, x `[n, h, w, c]`.
+    mean_pool: mean_pool_f32(y: Out<'_, f32>, x: In<'_, f32>, n: u32, h: u32, w: u32, c: u32, oh: u32, ow: u32, window: u32, stride: u32, padding: u32);
+    /// Its adjoint, added to dx.
+    mean_pool_backward: mean_pool_backward_f32(dx: Out<'_, f32>, dy: In<'_, f32>, n: u32, h: u32, w: u32, c: u32, oh: u32, ow: u32, window: u32, stride: u32, padding: u32);
     /// `upper[i]` = #{v_j ≤ v_i}, `lower[i]` = #{v_j ≥ v_i}, `position[i]` in a stable ascending sort, from 1; all `[n]`.
     rank: rank_f64(upper: Out<'_, u32>, lower: Out<'_, u32>, position: Out<'_, u32>, values: In<'_, f64>, n: u32);
     /// Columns `[p, n]` padded to `[p, size]`, with the number of each row.

@@ -12,6 +12,7 @@ mod kernels;
 
 use std::ffi::c_void;
 use std::marker::PhantomData;
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -68,11 +69,19 @@ enum Memory {
     Emu(emu::Memory),
 }
 
-/// A buffer that a kernel reads.
-pub struct In<'a, T>(u64, PhantomData<&'a T>);
+/// `len` values of a buffer that a kernel reads.
+pub struct In<'a, T> {
+    address: u64,
+    len: usize,
+    of: PhantomData<&'a T>,
+}
 
-/// A buffer that a kernel writes, or reads and writes.
-pub struct Out<'a, T>(u64, PhantomData<&'a mut T>);
+/// `len` values of a buffer that a kernel writes, or reads and writes.
+pub struct Out<'a, T> {
+    address: u64,
+    len: usize,
+    of: PhantomData<&'a mut T>,
+}
 
 /// Blocks and threads of a launch, in one dimension.
 #[derive(Clone, Copy, Debug)]
@@ -234,12 +243,12 @@ impl<T> Buffer<T> {
 
     /// As what a kernel reads.
     pub fn input(&self) -> In<'_, T> {
-        In(self.address(), PhantomData)
+        In { address: self.address(), len: self.len, of: PhantomData }
     }
 
     /// As what a kernel writes.
     pub fn output(&mut self) -> Out<'_, T> {
-        Out(self.address(), PhantomData)
+        Out { address: self.address(), len: self.len, of: PhantomData }
     }
 
     fn address(&self) -> u64 {
@@ -248,6 +257,88 @@ impl<T> Buffer<T> {
             #[cfg(feature = "emu")]
             Memory::Emu(memory) => memory.address(),
         }
+    }
+}
+
+impl<T> Clone for In<'_, T> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<T> Copy for In<'_, T> {}
+
+impl<'a, T> In<'a, T> {
+    /// How many values it has.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether it has none.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// These of the values, as of a slice.
+    ///
+    /// # Panics
+    /// Where there are not so many.
+    pub fn part(self, range: Range<usize>) -> In<'a, T> {
+        assert!(range.start <= range.end && range.end <= self.len, "{range:?} of {} values", self.len);
+        In {
+            address: self.address + (range.start * size_of::<T>()) as u64,
+            len: range.len(),
+            of: PhantomData,
+        }
+    }
+}
+
+impl<'a, T> Out<'a, T> {
+    /// How many values it has.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether it has none.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// As what a kernel reads.
+    pub fn input(&self) -> In<'_, T> {
+        In { address: self.address, len: self.len, of: PhantomData }
+    }
+
+    /// The same values, for one use of many.
+    pub fn output(&mut self) -> Out<'_, T> {
+        Out { address: self.address, len: self.len, of: PhantomData }
+    }
+
+    /// The first `len` values and the rest, as of a slice.
+    ///
+    /// # Panics
+    /// Where there are not so many.
+    pub fn split_at(self, len: usize) -> (Out<'a, T>, Out<'a, T>) {
+        assert!(len <= self.len, "{len} of {} values", self.len);
+        let rest = self.address + (len * size_of::<T>()) as u64;
+        (
+            Out { address: self.address, len, of: PhantomData },
+            Out { address: rest, len: self.len - len, of: PhantomData },
+        )
+    }
+}
+
+impl<'a> In<'a, f32> {
+    /// The values as the bits that they are.
+    pub fn bits(self) -> In<'a, u32> {
+        In { address: self.address, len: self.len, of: PhantomData }
+    }
+}
+
+impl<'a> Out<'a, f32> {
+    /// The values as the bits that they are.
+    pub fn bits(self) -> Out<'a, u32> {
+        Out { address: self.address, len: self.len, of: PhantomData }
     }
 }
 
@@ -300,13 +391,13 @@ trait Argument {
 
 impl<T> Argument for In<'_, T> {
     fn word(self) -> u64 {
-        self.0
+        self.address
     }
 }
 
 impl<T> Argument for Out<'_, T> {
     fn word(self) -> u64 {
-        self.0
+        self.address
     }
 }
 
