@@ -2,8 +2,8 @@
 //!
 //! Every measure is taken of every model: of a retrained one against the other retrained ones. What a retrained model
 //! shows is what forgetting looks like, so a number means something beside theirs only. [`MEASURES`] is the one list
-//! of measures, from which tables, reports and their definitions are made. Flags go both ways: a model on which the forgotten
-//! stand out as unseen as never before is as far from retraining as one that remembers them.
+//! of measures, from which tables, reports and their definitions are made. Flags go both ways: a model on which the
+//! forgotten stand out as unseen as never before is as far from retraining as one that remembers them.
 
 use serde::Serialize;
 
@@ -103,43 +103,45 @@ pub const MEASURES: [Definition; 16] = [
         text: "The mean cross-entropy of the test samples, in nats.",
         of: |row| Some(row.test_loss) },
     Definition { key: "auc", name: "membership AUC by loss", unit: "", scale: 1.0, digits: 3,
-        text: "The probability that a forgotten sample's loss is below an unseen one's: an attacker who calls low losses \
-               members does as well as that, and 0.5 is chance.",
+        text: "The probability that a forgotten sample's loss is below an unseen one's: an attacker who calls low \
+               losses members does as well as that, and 0.5 is chance.",
         of: |row| Some(row.auc) },
     Definition { key: "likelihood_auc", name: "membership AUC by likelihood ratio", unit: "", scale: 1.0, digits: 3,
-        text: "The same for an attacker who knows the retrained models: each sample is scored by how many standard \
-               deviations its confidence lies above what the retrained models have in it (Carlini and others 2022, offline).",
+        text: "The same for an attacker who knows the retrained models: each sample is scored by how many \
+               standard deviations its confidence lies above what the retrained models have in it (Carlini and \
+               others 2022, offline).",
         of: |row| row.likelihood_auc },
     Definition { key: "likelihood_members", name: "called members at 5 % error", unit: "%", scale: 100.0, digits: 1,
-        text: "The share of forgotten samples that this attacker calls members where 5 % of unseen ones are called so, too.",
+        text: "The share of forgotten samples that this attacker calls members where 5 % of unseen ones are \
+               called so, too.",
         of: |row| row.likelihood_members },
     Definition { key: "rank", name: "loss rank among retrained", unit: "", scale: 1.0, digits: 1,
-        text: "For each forgotten sample the percentage of retrained models whose loss on it is lower, averaged: 0 is \
-               remembered still, 50 like retrained, 100 over-forgotten.",
+        text: "For each forgotten sample the percentage of retrained models whose loss on it is lower, averaged: \
+               0 is remembered still, 50 like retrained, 100 over-forgotten.",
         of: |row| row.rank },
     Definition { key: "rank_lowest", name: "loss below all retrained", unit: "%", scale: 100.0, digits: 1,
-        text: "The share of forgotten samples on which the loss is below that of every retrained model, by chance one \
-               in k + 1 with k of them.",
+        text: "The share of forgotten samples on which the loss is below that of every retrained model, by chance \
+               one in k + 1 with k of them.",
         of: |row| row.rank_lowest },
     Definition { key: "rank_highest", name: "loss above all retrained", unit: "%", scale: 100.0, digits: 1,
-        text: "The share of forgotten samples on which the loss is above that of every retrained model, by chance one \
-               in k + 1 with k of them.",
+        text: "The share of forgotten samples on which the loss is above that of every retrained model, by chance \
+               one in k + 1 with k of them.",
         of: |row| row.rank_highest },
     Definition { key: "divergence_forget", name: "KL to retrained, forget", unit: "", scale: 1.0, digits: 4,
-        text: "The Kullback-Leibler divergence of the model's predicted probabilities from a retrained model's on the \
-               forgotten samples, averaged over samples and retrained models, in nats.",
+        text: "The Kullback-Leibler divergence of the model's predicted probabilities from a retrained model's on \
+               the forgotten samples, averaged over samples and retrained models, in nats.",
         of: |row| row.divergence_forget },
     Definition { key: "divergence_test", name: "KL to retrained, test", unit: "", scale: 1.0, digits: 4,
         text: "The same divergence on the test samples.",
         of: |row| row.divergence_test },
     Definition { key: "weight_distance", name: "weight distance", unit: "", scale: 1.0, digits: 4,
-        text: "The distance of the weights from a retrained model's over the distance at which the model before began, for \
-               convex models alone: 1 is no step, 0 is retrained.",
+        text: "The distance of the weights from a retrained model's over the distance at which the model before \
+               began, for convex models alone: 1 is no step, 0 is retrained.",
         of: |row| row.weight_distance },
     Definition { key: "average_gap", name: "average gap", unit: "points", scale: 1.0, digits: 2,
-        text: "The mean of the differences in forget, retain and test accuracy and in membership AUC by loss from the \
-               retrained models' means, in points; for the retrained models, each against the others, it is the floor below \
-               which no method can be expected.",
+        text: "The mean of the differences in forget, retain and test accuracy and in membership AUC by loss from \
+               the retrained models' means, in points; for the retrained models, each against the others, it is \
+               the floor below which no method can be expected.",
         of: |row| row.average_gap },
 ];
 
@@ -208,12 +210,12 @@ pub struct Comparison {
 }
 
 impl Comparison {
-    /// Compares. `unseen` are the indices in the test set that membership inference holds against the forgotten samples: all
-    /// of it, or for a class those of the class; `classes` is the width of the logits.
+    /// Compares. `unseen` are the indices in the test set that membership inference holds against the forgotten
+    /// samples: all of it, or for a class those of the class; `classes` is the width of the logits.
     ///
     /// # Errors
-    /// Where there is no reference, fewer than [`UNSEEN`] unseen samples, the sets are not of equal size in all models, a loss
-    /// is NaN or a logit not finite, or a convex reference has the weights of the model before.
+    /// Where there is no reference, fewer than [`UNSEEN`] unseen samples, the sets are not of equal size in all
+    /// models, a loss is NaN or a logit not finite, or a convex reference has the weights of the model before.
     pub fn new(
         before: &Behaviour,
         after: &Behaviour,
@@ -382,7 +384,8 @@ pub const AUC_MARGIN: f64 = 0.05;
 pub const ACCURACY_MARGIN: f64 = 0.01;
 /// The mean rank of a model like the retrained ones lies between these.
 pub const RANKS: [f64; 2] = [20.0, 80.0];
-/// The share of samples below, or above, all k references is 1 / (k + 1) by chance; so much of the rest may be there beside.
+/// The share of samples below, or above, all k references is 1 / (k + 1) by chance; so much of the rest may be there
+/// beside.
 pub const EXCESS: f64 = 0.25;
 
 /// The flags of a model, remembering and over-forgetting by the same margins.
@@ -428,7 +431,8 @@ fn findings(row: &Row, references: &[Row]) -> Vec<Finding> {
     ] {
         if let Some(value) = value.filter(|value| (value - chance) / (1.0 - chance) > EXCESS) {
             let text = format!(
-                "on {:.1} % of the forgotten samples the loss is {side} that of every retrained model; by chance {:.1} %",
+                "on {:.1} % of the forgotten samples the loss is {side} that of every retrained model; by chance \
+                 {:.1} %",
                 100.0 * value,
                 100.0 * chance
             );
@@ -510,7 +514,7 @@ mod tests {
         assert_eq!(flags(&before), all_four(Flag::Remembers, "rank_lowest"));
         let over = model(&[30.0; 12], &all[0].test.losses);
         assert_eq!(flags(&over), all_four(Flag::OverForgets, "rank_highest"));
-        let mut split = all[0].clone(); // half remembered, half over-forgotten: the means are those of a retrained model
+        let mut split = all[0].clone(); // half remembered, half over-forgotten
         split.forget.losses = [[1e-3; 6], [30.0; 6]].concat();
         let found = flags(&split);
         assert!(found.contains(&(Flag::Remembers, "rank_lowest")), "{found:?}");

@@ -15,6 +15,7 @@ pub mod ops;
 pub mod perturb;
 pub mod receipt;
 pub mod repair;
+pub mod report;
 pub mod select;
 pub mod solve;
 pub mod train;

@@ -1,5 +1,5 @@
-//! Checkpoints: what is written is the input byte for byte but for the changed values, whatever the type, the wrapper or
-//! the number of files; and a model that is not whole is refused with its file and its tensor.
+//! Checkpoints: what is written is the input byte for byte but for the changed values, whatever the type, the wrapper
+//! or the number of files; and a model that is not whole is refused with its file and its tensor.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)] // in the helpers of tests too
 

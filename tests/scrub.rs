@@ -3,6 +3,8 @@
 
 #![allow(clippy::unwrap_used)] // in the helpers of tests too
 
+#[path = "cases/schema.rs"]
+mod schema;
 #[path = "cases/tiny.rs"]
 mod tiny;
 
@@ -94,7 +96,7 @@ fn a_run_reports_every_batch_and_changes_nothing_but_the_chosen_units() {
     let tiny = Tiny::new();
     let run = tiny.scrub(THREE, "out");
     let names: Vec<String> = files(&tiny.at("out")).into_keys().collect();
-    assert_eq!(names, ["events.jsonl", "m.safetensors", "report.json"]);
+    assert_eq!(names, ["events.jsonl", "m.safetensors", "report.html", "report.json"]);
     let report = tiny.report("out");
     assert_eq!(report["request"]["samples"], json!((0..30).collect::<Vec<_>>()));
     let records = report["records"].as_array().unwrap();
@@ -473,4 +475,31 @@ fn a_file_system_that_takes_no_more_is_named_and_nothing_half_written_stays() {
     let left: Vec<String> = files(&tiny.at("out")).into_keys().collect();
     assert!(left.iter().all(|name| name == "events.jsonl"), "{left:?}");
     assert!(command(&tiny, "--forget 0-9 --length one --max-units 1", "out").status().unwrap().success());
+}
+
+#[test]
+fn the_documented_keys_are_those_of_a_report_and_its_page_is_whole() {
+    let tiny = Tiny::new();
+    tiny.scrub(&format!("{THREE} --val @train.safetensors --gate 100"), "held-out");
+    tiny.scrub("--forget 0-29 --batch 30 --target-loss 1 --epsilon 1 --delta 1e-5 --gate 100", "private");
+    let reports = [tiny.report("held-out"), tiny.report("private")];
+    assert!(reports[0]["command"].as_str().unwrap().starts_with("scrubjay scrub --model "));
+    schema::check("report.json", &reports);
+    let layers = |report: &Value, key: &str| -> Vec<u64> {
+        report["layers"].as_array().unwrap().iter().map(|layer| layer[key].as_u64().unwrap()).collect()
+    };
+    assert_eq!(layers(&reports[0], "units"), [16, 3]);
+    let rows = changed_rows(&tiny.at("m.safetensors"), &tiny.at("held-out/m.safetensors"));
+    let of = |rows: &[(String, usize)], layer: &str| rows.iter().filter(|row| row.0 == layer).count() as u64;
+    assert_eq!(layers(&reports[0], "changed"), [of(&rows, "fc1"), of(&rows, "fc2")]);
+    let chosen = chosen_rows(&reports[0]);
+    assert_eq!(layers(&reports[0], "chosen"), [of(&chosen, "fc1"), of(&chosen, "fc2")]);
+    // Noise on every unit outside the block changes them all.
+    assert_eq!(layers(&reports[1], "changed"), [16, 3]);
+    for (out, report) in ["held-out", "private"].iter().zip(&reports) {
+        let page = std::fs::read_to_string(tiny.at(out).join("report.html")).unwrap();
+        assert_eq!(page, scrubjay::report::scrub(report));
+        assert!(page.contains(&format!("{} of 30 samples removed", report["removed"])));
+        assert!(page.contains("batch-norm statistics") && page.contains("scrubjay scrub --model"));
+    }
 }

@@ -1,5 +1,5 @@
-//! Verification from start to finish: networks trained on the digits that ship, some without the samples, one scrubbed of
-//! them; what `verify` says of these, and what it refuses.
+//! Verification from start to finish: networks trained on the digits that ship, some without the samples, one scrubbed
+//! of them; what `verify` says of these, and what it refuses.
 
 #![allow(clippy::unwrap_used)] // in the helpers of tests too
 
@@ -112,7 +112,8 @@ fn a_scrubbed_network_is_nearer_to_the_retrained_ones_and_the_report_shows_it() 
     assert_eq!(done.code, if flags(&report).is_empty() { 0 } else { 3 });
     assert!(report["command"].as_str().unwrap().starts_with("scrubjay verify --data "));
     let of = |model: &str, key: &str| number(&report, &format!("/{model}/measures/{key}"));
-    // The wrong labels were memorised, in part; retrained networks do not give one of them, and the scrubbed one neither.
+    // The wrong labels were memorised, in part; retrained networks do not give one of them, and the scrubbed one
+    // neither.
     assert!(of("before", "forget_accuracy") > 0.3);
     assert!(of("after", "forget_accuracy") <= 0.1 && of("references/0", "forget_accuracy") <= 0.1);
     for key in ["forget_accuracy", "forget_loss", "auc", "rank", "divergence_forget", "average_gap"] {

@@ -3,6 +3,7 @@
 use std::fmt::Write;
 
 use scrubjay::codec::Foci;
+use scrubjay::report::escaped;
 
 const LEFT: f64 = 60.0;
 const TOP: f64 = 40.0;
@@ -70,9 +71,4 @@ pub fn steps(names: &[&str], found: &Foci, reason: &str) -> String {
         TOP + 10.0
     ));
     svg
-}
-
-/// Text for XML.
-fn escaped(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
 }

@@ -1,5 +1,6 @@
 //! `scrubjay scrub`: remove samples from a model.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -9,7 +10,7 @@ use clap::ValueEnum;
 use scrubjay::checkpoint::Checkpoint;
 use scrubjay::curvature::Kind;
 use scrubjay::data::{self, Inputs, Samples, Spec, tensors};
-use scrubjay::net::Network;
+use scrubjay::net::{LayerId, Network};
 use scrubjay::observe::evaluate;
 use scrubjay::ops::philox::{Stream, Use};
 use scrubjay::receipt::{Events, Record};
@@ -19,19 +20,19 @@ use scrubjay::unlearn::{
     CLASS_LOSS, Calibration, Config, Rule, SMALLEST_BATCH, Target, Task, is_convex, unlearn,
 };
 use scrubjay::update::Where;
-use scrubjay::{Error, net::plan};
+use scrubjay::{Error, net::plan, report};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use super::inspect::bytes;
 use super::model::{ModelArgs, NormaliseArgs};
-use super::{CurvatureName, DeviceArgs, Outcome, hash};
+use super::{CurvatureName, DeviceArgs, Outcome, command_line, hash};
 
 /// Remove training samples from a model
 ///
-/// DIR gets the model under its own name with only the touched values changed, config files beside it, report.json, and
-/// events.jsonl with one complete record per batch. Stopped at any moment and started again, it goes on after the last
-/// complete record. Exit 3: a batch was not removed (report.json says which, and why).
+/// DIR gets the model under its own name with only the touched values changed, config files beside it, report.json and
+/// report.html, and events.jsonl with one complete record per batch. Stopped at any moment and started again, it goes
+/// on after the last complete record. Exit 3: a batch was not removed (report.json says which, and why).
 ///
 /// Examples:
 ///   scrubjay scrub --model resnet20.safetensors --data train.safetensors --forget 7,12,100-149 --val val.safetensors --out scrubbed
@@ -295,6 +296,8 @@ pub fn run(args: &Args) -> anyhow::Result<Outcome> {
     let accounts: Vec<Value> = records.iter().map(without_values).collect();
     let report = json!({
         "scrubjay": env!("CARGO_PKG_VERSION"),
+        "report": "scrub",
+        "command": command_line(),
         "identity": identity,
         "family": model.family,
         "device": device.report(),
@@ -317,9 +320,11 @@ pub fn run(args: &Args) -> anyhow::Result<Outcome> {
             "sha256_before": hash(checkpoint.contents().map(<[u8]>::to_vec)),
             "sha256_after": hash(written.into_iter()),
         },
+        "layers": layers(&model.network, &net, &records),
         "records": accounts,
         "seconds": started.elapsed().as_secs_f64(),
     });
+    tensors::write_whole(&args.out.join("report.html"), report::scrub(&report).as_bytes())?;
     tensors::write_whole(&report_file, serde_json::to_string_pretty(&report)?.as_bytes())?;
     print(args, &report, &records)?;
     Ok(if removed == request.forget.len() { Outcome::Done } else { Outcome::GateNotMet })
@@ -682,6 +687,30 @@ fn without_values(record: &Record) -> Value {
         "units": record.units,
         "account": record.account,
     })
+}
+
+/// Units of every layer: how many there are, were chosen for a batch that was removed, and differ from before.
+fn layers(before: &Network, after: &Network, records: &[Record]) -> Vec<Value> {
+    let removed = records.iter().filter(|record| record.removed);
+    let chosen: BTreeSet<&(String, usize)> = removed.flat_map(|record| &record.units).collect();
+    let bits = |values: &[f32]| values.iter().map(|value| value.to_bits()).collect::<Vec<u32>>();
+    let of_layer = |i: usize| {
+        let (layer, id) = (&before.layers[i], LayerId(i as u32));
+        let differs = |row: &usize| {
+            let unit = |net: &Network| {
+                let weight = bits(&net.weight(id)[row * layer.fan_in..(row + 1) * layer.fan_in]);
+                (weight, net.bias(id).map(|bias| bias[*row].to_bits()))
+            };
+            unit(before) != unit(after)
+        };
+        json!({
+            "name": layer.name,
+            "units": layer.outputs,
+            "chosen": chosen.iter().filter(|(name, _)| *name == layer.name).count(),
+            "changed": (0..layer.outputs).filter(differs).count(),
+        })
+    };
+    (0..before.layers.len()).map(of_layer).collect()
 }
 
 fn print(args: &Args, report: &Value, records: &[Record]) -> anyhow::Result<()> {

@@ -15,7 +15,7 @@ use scrubjay::device::Device;
 use scrubjay::net::Network;
 use scrubjay::ops::loss;
 use scrubjay::unlearn::is_convex;
-use scrubjay::{Error, observe, zoo};
+use scrubjay::{Error, observe, report, zoo};
 use serde_json::{Map, Value, json};
 
 use super::model::{NormaliseArgs, open};
@@ -24,9 +24,9 @@ use super::{DeviceArgs, Outcome, command_line, hash};
 
 /// Hold an unlearned model against models retrained without the samples
 ///
-/// Every measure stands beside the retrained models' own, each of them held against the others. A model that remembers the
-/// samples is flagged, and as loudly one on which they stand out as samples never seen do not. docs/REPORT.md defines each
-/// measure. Exit 3: a flag was raised.
+/// Every measure stands beside the retrained models' own, each of them held against the others. A model that remembers
+/// the samples is flagged, and as loudly one on which they stand out as samples never seen do not. docs/REPORT.md
+/// defines each measure. Exit 3: a flag was raised.
 ///
 /// Examples:
 ///   scrubjay train --arch mlp:50 --data train.safetensors --exclude 0-99 --seeds 5 --out retrained
@@ -49,7 +49,8 @@ pub struct Args {
     /// The data that the model before was trained on
     #[arg(long, value_name = "TRAIN")]
     data: PathBuf,
-    /// The samples that were to be removed: 7,12,100-149 (both ends included), class:3, n:20@seed, or a file of such lines
+    /// The samples that were to be removed: 7,12,100-149 (both ends included), class:3, n:20@seed, or a file of such
+    /// lines
     #[arg(long, value_name = "SPEC")]
     forget: String,
     /// The retained samples to measure on; by default all the rest
@@ -65,6 +66,9 @@ pub struct Args {
     /// Print the report as JSON
     #[arg(long)]
     json: bool,
+    /// Write the report as one page of HTML, too
+    #[arg(long, value_name = "FILE")]
+    html: Option<PathBuf>,
     /// Write the report as JSON, too
     #[arg(long, value_name = "FILE.json")]
     out: Option<PathBuf>,
@@ -184,15 +188,25 @@ pub fn run(args: &Args) -> anyhow::Result<Outcome> {
         "definitions": by_measure(|measure| json!(measure.text)),
         "seconds": started.elapsed().as_secs_f64(),
     });
+    let written = write(args, &report);
     if args.json {
         println!("{report}");
     } else {
         print(&found, &sets, &notes);
     }
-    if let Some(path) = &args.out {
-        tensors::write_whole(path, serde_json::to_string_pretty(&report)?.as_bytes())?;
-    }
+    written?;
     Ok(if found.findings.is_empty() { Outcome::Done } else { Outcome::GateNotMet })
+}
+
+/// Writes what is to be written, the page and the JSON.
+fn write(args: &Args, report: &Value) -> anyhow::Result<()> {
+    if let Some(path) = &args.html {
+        tensors::write_whole(path, report::verify(report).as_bytes())?;
+    }
+    if let Some(path) = &args.out {
+        tensors::write_whole(path, serde_json::to_string_pretty(report)?.as_bytes())?;
+    }
+    Ok(())
 }
 
 fn by_measure(value: impl Fn(&Definition) -> Value) -> Map<String, Value> {
@@ -384,7 +398,9 @@ fn check_before(
     let Some(excluded) = before.excluded() else { return Ok(()) };
     let path = before.path.display();
     if !before.trained_on(data) {
-        notes.push(format!("{path} was trained on other data than --data, by its train.json: the samples to forget may be others"));
+        notes.push(format!(
+            "{path} was trained on other data than --data, by its train.json: the samples to forget may be others"
+        ));
         return Ok(());
     }
     let absent: Vec<usize> = sets.forget.iter().copied().filter(|i| excluded.contains(i)).collect();

@@ -1,0 +1,211 @@
+//! Charts as inline SVG. A chart is 340 wide, about a phone's width, so that its letters are as large as the page's.
+
+use std::fmt::Write;
+
+use super::escaped;
+
+const WIDTH: f64 = 340.0;
+const LEFT: f64 = 44.0;
+const RIGHT: f64 = 12.0;
+const TOP: f64 = 10.0;
+const HEIGHT: f64 = 150.0;
+
+/// Points that belong together.
+pub struct Series<'a> {
+    pub name: &'a str,
+    /// The colour, by class of the style sheet.
+    pub class: &'static str,
+    /// In order of x.
+    pub points: Vec<(f64, f64)>,
+}
+
+/// A range that is never empty.
+#[derive(Clone, Copy)]
+pub struct Range {
+    low: f64,
+    high: f64,
+}
+
+impl Range {
+    /// From the least to the greatest of some numbers, at least `width` wide.
+    pub fn of(values: impl Iterator<Item = f64>, width: f64) -> Range {
+        let (low, high) = values
+            .filter(|v| v.is_finite())
+            .fold((f64::INFINITY, f64::NEG_INFINITY), |(l, h), v| (l.min(v), h.max(v)));
+        match low <= high {
+            true if high - low >= width => Range { low, high },
+            true => Range { low: (low + high - width) / 2.0, high: (low + high + width) / 2.0 },
+            false => Range { low: 0.0, high: width },
+        }
+    }
+
+    pub fn from(low: f64, high: f64) -> Range {
+        Range { low, high }
+    }
+
+    /// The same, with these numbers in it.
+    pub fn with(self, values: &[f64]) -> Range {
+        values.iter().fold(self, |range, &v| Range { low: range.low.min(v), high: range.high.max(v) })
+    }
+
+    fn share(self, value: f64) -> f64 {
+        (value - self.low) / (self.high - self.low)
+    }
+
+    /// Round numbers in it, about `count` of them, and the digits that they need.
+    fn ticks(self, count: f64) -> (Vec<f64>, usize) {
+        let rough = (self.high - self.low) / count;
+        let power = 10f64.powf(rough.log10().floor());
+        let step = [1.0, 2.0, 5.0, 10.0].iter().map(|m| m * power).find(|s| *s >= rough).unwrap_or(rough);
+        let first = (self.low / step - 1e-9).ceil() as i64;
+        let last = (self.high / step + 1e-9).floor() as i64;
+        let digits = (-step.log10().floor()).max(0.0) as usize;
+        ((first..=last).map(|i| i as f64 * step).collect(), digits)
+    }
+}
+
+/// A figure around a drawing of this height, with a caption, and a key to the series where there are several.
+fn figure(title: &str, height: f64, drawing: &str, keys: &[(&str, &str)]) -> String {
+    let key = |(name, class): &(&str, &str)| format!("<span class=\"key {class}\">{}</span>", escaped(name));
+    let keys = match keys.len() {
+        0 | 1 => String::new(),
+        _ => format!("<p class=\"keys\">{}</p>", keys.iter().map(key).collect::<Vec<_>>().join(" ")),
+    };
+    format!(
+        "<figure><figcaption>{0}</figcaption>{keys}\
+         <svg viewBox=\"0 0 {WIDTH} {height:.0}\" role=\"img\" aria-label=\"{0}\">\n{drawing}</svg></figure>\n",
+        escaped(title)
+    )
+}
+
+fn word(out: &mut String, x: f64, y: f64, anchor: &str, text: &str) {
+    // A String takes everything.
+    let _ =
+        writeln!(out, "<text x=\"{x:.1}\" y=\"{y:.1}\" text-anchor=\"{anchor}\">{}</text>", escaped(text));
+}
+
+fn line(out: &mut String, class: &str, from: (f64, f64), to: (f64, f64)) {
+    let ((x1, y1), (x2, y2)) = (from, to);
+    let _ = writeln!(
+        out,
+        "<line class=\"{class}\" x1=\"{x1:.1}\" y1=\"{y1:.1}\" x2=\"{x2:.1}\" y2=\"{y2:.1}\"/>"
+    );
+}
+
+fn rect(out: &mut String, class: &str, x: f64, y: f64, width: f64, height: f64) {
+    let _ = writeln!(
+        out,
+        "<rect class=\"{class}\" x=\"{x:.1}\" y=\"{y:.1}\" width=\"{width:.1}\" height=\"{height:.1}\"/>"
+    );
+}
+
+/// Lines with a dot at every point, over a grid. Series of one name share an entry of the key.
+pub fn lines(title: &str, x_name: &str, series: &[Series], y: Range) -> String {
+    let points = || series.iter().flat_map(|one| one.points.iter().copied());
+    let x = Range::of(points().map(|(x, _)| x), 1.0);
+    let at = |(px, py): (f64, f64)| {
+        (LEFT + (WIDTH - LEFT - RIGHT) * x.share(px), TOP + HEIGHT * (1.0 - y.share(py)))
+    };
+    let bottom = TOP + HEIGHT;
+    let mut out = String::new();
+    if points().next().is_none() {
+        word(&mut out, WIDTH / 2.0, TOP + 20.0, "middle", "nothing to show");
+        return figure(title, TOP + 40.0, &out, &[]);
+    }
+    let (ticks, digits) = y.ticks(4.0);
+    for tick in ticks {
+        let (_, at) = at((x.low, tick));
+        line(&mut out, "grid", (LEFT, at), (WIDTH - RIGHT, at));
+        word(&mut out, LEFT - 6.0, at + 4.0, "end", &format!("{tick:.digits$}"));
+    }
+    for tick in x.ticks(5.0).0.into_iter().filter(|tick| tick.fract() == 0.0) {
+        word(&mut out, at((tick, y.low)).0, bottom + 16.0, "middle", &format!("{tick:.0}"));
+    }
+    word(&mut out, (LEFT + WIDTH - RIGHT) / 2.0, bottom + 32.0, "middle", x_name);
+    let mut keys: Vec<(&str, &str)> = vec![];
+    for one in series {
+        let places: Vec<(f64, f64)> =
+            one.points.iter().filter(|(x, y)| x.is_finite() && y.is_finite()).map(|p| at(*p)).collect();
+        let path: String = places.iter().map(|(x, y)| format!("{x:.1},{y:.1} ")).collect();
+        let _ = writeln!(out, "<polyline class=\"{}\" points=\"{}\"/>", one.class, path.trim_end());
+        let radius = if places.len() > 40 { 1.2 } else { 2.8 };
+        for (x, y) in places {
+            let _ =
+                writeln!(out, "<circle class=\"{}\" cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"{radius}\"/>", one.class);
+        }
+        if !keys.contains(&(one.name, one.class)) {
+            keys.push((one.name, one.class));
+        }
+    }
+    figure(title, bottom + 40.0, &out, &keys)
+}
+
+/// One bar per row, as a share of the longest: a name above it, a text at its right.
+pub struct Bar {
+    pub name: String,
+    pub share: f64,
+    pub text: String,
+}
+
+/// Bars one below the other.
+pub fn bars(title: &str, rows: &[Bar]) -> String {
+    const ROW: f64 = 34.0;
+    let mut out = String::new();
+    for (i, row) in rows.iter().enumerate() {
+        let y = ROW * i as f64;
+        let share = if row.share.is_finite() { row.share.clamp(0.0, 1.0) } else { 0.0 };
+        word(&mut out, 0.0, y + 14.0, "start", &row.name);
+        word(&mut out, WIDTH, y + 14.0, "end", &row.text);
+        rect(&mut out, "track", 0.0, y + 19.0, WIDTH, 8.0);
+        rect(&mut out, "bar", 0.0, y + 19.0, WIDTH * share, 8.0);
+    }
+    figure(title, ROW * rows.len().max(1) as f64, &out, &[])
+}
+
+/// Losses below this are drawn at it.
+const LEAST: f64 = 1e-6;
+
+/// Histograms of losses on one logarithmic axis, one below the other; heights are shares of each set.
+pub fn histograms(title: &str, sets: &[(&str, &'static str, Vec<f64>)]) -> String {
+    const PANEL: f64 = 64.0;
+    const GAP: f64 = 28.0;
+    const PER_DECADE: f64 = 4.0;
+    let log = |loss: f64| loss.max(LEAST).log10();
+    let all = || sets.iter().flat_map(|set| set.2.iter().copied().filter(|loss| loss.is_finite()).map(log));
+    let range = Range::of(all(), 1e-9);
+    let (low, high) = (range.low.floor(), (range.high + 1e-9).ceil().max(range.low.floor() + 1.0));
+    let bins = ((high - low) * PER_DECADE) as usize;
+    let shares = |losses: &[f64]| -> Vec<f64> {
+        let mut counts = vec![0.0; bins];
+        for loss in losses.iter().filter(|loss| loss.is_finite()) {
+            counts[(((log(*loss) - low) * PER_DECADE) as usize).min(bins - 1)] += 1.0 / losses.len() as f64;
+        }
+        counts
+    };
+    let counted: Vec<Vec<f64>> = sets.iter().map(|set| shares(&set.2)).collect();
+    let most = counted.iter().flatten().copied().fold(f64::MIN_POSITIVE, f64::max);
+    let width = (WIDTH - 2.0 * RIGHT) / bins as f64;
+    let mut out = String::new();
+    for (i, ((name, class, losses), shares)) in sets.iter().zip(&counted).enumerate() {
+        let bottom = (PANEL + GAP) * (i + 1) as f64;
+        let mut sorted = losses.clone();
+        sorted.sort_unstable_by(f64::total_cmp);
+        let median = sorted.get(sorted.len() / 2).map_or("–".into(), |m| format!("{m:.3}"));
+        word(&mut out, RIGHT, bottom - PANEL - 4.0, "start", &format!("{name}: median loss {median}"));
+        for (bin, share) in shares.iter().enumerate().filter(|(_, share)| **share > 0.0) {
+            let height = (PANEL - 4.0) * share / most;
+            rect(&mut out, class, RIGHT + width * bin as f64 + 0.5, bottom - height, width - 1.0, height);
+        }
+        line(&mut out, "axis", (RIGHT, bottom), (WIDTH - RIGHT, bottom));
+    }
+    let bottom = (PANEL + GAP) * sets.len() as f64;
+    let every = if high - low > 6.0 { 2 } else { 1 };
+    for decade in (low as i32..=high as i32).step_by(every) {
+        let x = RIGHT + width * PER_DECADE * (f64::from(decade) - low);
+        line(&mut out, "axis", (x, bottom), (x, bottom + 4.0));
+        let digits = (-decade).max(0) as usize;
+        word(&mut out, x, bottom + 16.0, "middle", &format!("{:.digits$}", 10f64.powi(decade)));
+    }
+    word(&mut out, WIDTH / 2.0, bottom + 32.0, "middle", "loss, logarithmic");
+    figure(title, bottom + 40.0, &out, &[])
+}
