@@ -60,7 +60,7 @@ KERNEL(max_pool_f32);
 extern "C" __global__ void __launch_bounds__(POOL_THREADS)
 max_pool_tangent_f32(float* t, const uint32_t* winners, const float* tx, uint32_t n, uint32_t h, uint32_t w, uint32_t c, uint32_t oh, uint32_t ow) {
     uint32_t i = blockIdx.x * POOL_THREADS + threadIdx.x, each = oh * ow * c;
-    if (i < n * each) t[i] = tx[(i / each * h * w + winners[i]) * c + i % c];
+    if (i < n * each) t[i] = tx[(i / each * h * w + min(winners[i], h * w - 1)) * c + i % c];
 }
 KERNEL(max_pool_tangent_f32);
 

@@ -5,8 +5,14 @@
 //! emulated driver checks guard words around every buffer.
 #![allow(unsafe_code)] // replays a recording
 
+#[path = "reference/attention.rs"]
+mod attention;
 #[path = "cases/columns.rs"]
 mod columns;
+#[path = "reference/dual.rs"]
+mod dual;
+#[path = "reference/layers.rs"]
+mod layers;
 #[path = "reference/nearest.rs"]
 mod nearest;
 #[path = "cases/network_ops.rs"]

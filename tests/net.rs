@@ -1,10 +1,14 @@
 //! The engine against the oracle on tiny networks of every operation, the oracle against closed forms and differences,
 //! and both against the recorded networks where SCRUBJAY_GOLDEN points at them.
 
+#[path = "reference/attention.rs"]
+mod attention;
 #[path = "cases/nets.rs"]
 mod cases;
 #[path = "reference/dual.rs"]
 mod dual;
+#[path = "reference/layers.rs"]
+mod layers;
 #[path = "reference/net.rs"]
 mod oracle;
 

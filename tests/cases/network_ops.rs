@@ -1,16 +1,19 @@
-//! The operations of a network on CUDA against the CPU's: the same bits where that is promised.
+//! The operations of a network on CUDA: the CPU's bits where that is promised, else the oracle's values as closely as a
+//! plain loop in f32 gives them.
 
 use libtest_mimic::Failed;
 use scrubjay::device::{Cuda, Device};
 use scrubjay::ops::cuda as on_cuda;
-use scrubjay::ops::{self, Shape, Window};
+use scrubjay::ops::cuda::shape::Rows;
+use scrubjay::ops::{self, Activation, Shape, Window};
 
-use super::{Case, FEW, LARGE, cuda, twice};
+use super::dual::{Dual, Number};
+use super::{Case, FEW, LARGE, attention, cuda, layers, twice};
 
 /// Every case, with its name.
 pub fn cases() -> Vec<(String, Case)> {
     let mut cases: Vec<(String, Case)> = vec![];
-    for (n, h, w, c) in POOLS {
+    for (n, h, w, c) in POOLS.into_iter().filter(|&(_, h, w, _)| !FEW || h * w < 16) {
         for window in WINDOWS {
             if 2 * window.padding <= window.size
                 && window.size <= h.min(w) + 2 * window.padding
@@ -34,6 +37,54 @@ pub fn cases() -> Vec<(String, Case)> {
                 let name = format!("adaptive_pool/n={n},h={h},w={w},c={c},to={oh}x{ow}");
                 cases.push((name, Box::new(move |d| adaptive_pools(d, n, from, to))));
             }
+        }
+    }
+    for kind in KINDS {
+        for len in if FEW { vec![33] } else { vec![1, 31, 32, 33, 1000] } {
+            let name = format!("activation/{kind:?},len={len}").to_lowercase();
+            cases.push((name, Box::new(move |d| activations(d, kind, len))));
+        }
+    }
+    for (positions, c) in [(1, 1), (31, 3), (32, 32), (33, 33), (300, 64)] {
+        if LARGE || positions < 300 {
+            let name = format!("pointwise/positions={positions},c={c}");
+            cases.push((name, Box::new(move |d| pointwise(d, positions, c))));
+        }
+    }
+    for (n, h, w, c, uses) in
+        [(1, 1, 1, 1, 1), (2, 3, 5, 31, 1), (3, 4, 4, 32, 2), (2, 1, 33, 33, 1), (2, 32, 32, 70, 3)]
+    {
+        if LARGE || h < 32 {
+            let name = format!("means/n={n},h={h},w={w},c={c},uses={uses}");
+            cases.push((name, Box::new(move |d| means(d, n, Shape::new(h, w, c), uses))));
+        }
+    }
+    for (n, c) in [(1, 1), (2, 31), (3, 32), (2, 33)] {
+        cases.push((format!("rows/n={n},c={c}"), Box::new(move |d| moves(d, n, c))));
+    }
+    for (n, h, w, c, stride, to) in
+        [(1, 1, 1, 1, 1, 1), (2, 5, 4, 3, 2, 7), (1, 8, 8, 16, 2, 32), (3, 3, 7, 2, 3, 2)]
+    {
+        let (name, from) =
+            (format!("shortcut/n={n},h={h},w={w},c={c},stride={stride},to={to}"), Shape::new(h, w, c));
+        cases.push((name, Box::new(move |d| shortcuts(d, n, from, stride, to))));
+    }
+    for (n, c) in [(1, 2), (3, 31), (5, 32), (4, 33), (2, 192), (9, 768)] {
+        if LARGE || c < 768 {
+            cases.push((format!("layer_norm/n={n},c={c}"), Box::new(move |d| layer_norms(d, n, c))));
+        }
+    }
+    for (n, classes) in [(1, 2), (8, 10), (5, 31), (4, 32), (7, 33), (6, 1000)] {
+        if LARGE || classes < 1000 {
+            cases.push((format!("loss/n={n},classes={classes}"), Box::new(move |d| losses(d, n, classes))));
+        }
+    }
+    for (n, t, heads, width) in
+        [(1, 1, 1, 1), (2, 5, 2, 3), (1, 31, 3, 32), (2, 33, 1, 33), (1, 197, 2, 64), (1, 130, 1, 128)]
+    {
+        if LARGE || t < 130 {
+            let name = format!("attention/n={n},t={t},heads={heads},width={width}");
+            cases.push((name, Box::new(move |d| attentions(d, n, t, heads, width))));
         }
     }
     cases.push(("network_ops/shapes".into(), Box::new(refuses)));
@@ -191,4 +242,370 @@ fn refuses(device: &Device) -> Result<(), Failed> {
     refused("a window of nothing", average(2, from, to, 0, 2, 0))?;
     refused("a window in the padding", average(12, from, Shape::new(3, 2, 2), 2, 2, 1))?;
     refused("a step of nothing", average(2, from, to, 2, 0, 0))
+}
+
+/// Fails unless ‖found − exact‖ is at most twice that of a plain f32 loop, and four roundings of ‖exact‖ more.
+fn close(what: &str, found: &[f32], exact: &[f64], plain: &[f32]) -> Result<(), Failed> {
+    let norm = |f: &dyn Fn(usize) -> f64| (0..exact.len()).map(|i| f(i).powi(2)).sum::<f64>().sqrt();
+    let error = norm(&|i| f64::from(found[i]) - exact[i]);
+    let loop_error = norm(&|i| f64::from(plain[i]) - exact[i]);
+    let allowed = 2.0 * loop_error + 4.0 * f64::from(f32::EPSILON) * norm(&|i| exact[i]);
+    match found.len() == exact.len() && error <= allowed {
+        true => Ok(()),
+        false => Err(format!("{what}: off by {error:e}, a plain loop by {loop_error:e}").into()),
+    }
+}
+
+/// Values as another number.
+fn wide<T: Number>(values: &[f32]) -> Vec<T> {
+    values.iter().map(|&v| T::of(f64::from(v))).collect()
+}
+
+/// Values with a direction.
+fn dual<T: Number>(values: &[f32], slopes: &[f32]) -> Vec<Dual<T>> {
+    let pair = |(value, slope)| Dual { value, slope };
+    wide(values).into_iter().zip(wide(slopes)).map(pair).collect()
+}
+
+fn slopes<T: Copy>(values: &[Dual<T>]) -> Vec<T> {
+    values.iter().map(|v| v.slope).collect()
+}
+
+/// The sum of two vectors.
+fn plus<T: Number>(a: &[T], b: &[T]) -> Vec<T> {
+    a.iter().zip(b).map(|(&a, &b)| a + b).collect()
+}
+
+const KINDS: [Activation; 6] = [
+    Activation::Relu,
+    Activation::Gelu,
+    Activation::Silu,
+    Activation::Sigmoid,
+    Activation::Tanh,
+    Activation::Softplus,
+];
+
+fn activations(device: &Device, kind: Activation, len: usize) -> Result<(), Failed> {
+    let cuda = cuda(device)?;
+    let mut a = values(len, 1);
+    a.iter_mut().step_by(5).for_each(|a| *a *= 9.0);
+    let [start, dy, at, dyt] = [2, 3, 4, 5].map(|seed| values(len, seed));
+    let ([on_a, on_dy], [on_at, on_dyt]) =
+        ([cuda.upload(&a)?, cuda.upload(&dy)?], [cuda.upload(&at)?, cuda.upload(&dyt)?]);
+
+    fn value<T: Number>(kind: Activation, a: &[T]) -> Vec<T> {
+        a.iter().map(|&a| layers::activation(kind, a).0).collect()
+    }
+    fn back<T: Number>(kind: Activation, a: &[T], dy: &[T]) -> Vec<T> {
+        a.iter().zip(dy).map(|(&a, &dy)| layers::activation(kind, a).1 * dy).collect()
+    }
+    let y = writes(cuda, len, |y| on_cuda::activation::forward(cuda, y, on_a.input(), kind))?;
+    close("y", &y, &value(kind, &wide(&a)), &value(kind, &a))?;
+    let in_place = adds(cuda, &a, |y| on_cuda::activation::forward_in_place(cuda, y, kind))?;
+    same_bits("y in place", &in_place, &y)?;
+
+    let (exact, plain) = (back::<f64>(kind, &wide(&a), &wide(&dy)), back(kind, &a, &dy));
+    let dx = adds(cuda, &dy, |d| on_cuda::activation::backward_in_place(cuda, d, on_a.input(), kind))?;
+    close("dx", &dx, &exact, &plain)?;
+    let sum = adds(cuda, &start, |dx| {
+        on_cuda::activation::add_backward(cuda, dx, on_dy.input(), on_a.input(), kind)
+    })?;
+    close("dx added", &sum, &plus(&wide(&start), &exact), &plus(&start, &plain))?;
+
+    let exact = slopes(&back::<Dual<f64>>(kind, &dual(&a, &at), &dual(&dy, &dyt)));
+    let plain = slopes(&back::<Dual<f32>>(kind, &dual(&a, &at), &dual(&dy, &dyt)));
+    let dxt = adds(cuda, &dyt, |dt| {
+        let mut d = cuda.upload(&dy)?;
+        on_cuda::activation::tangent_backward(cuda, dt, d.output(), on_at.input(), on_a.input(), kind)
+    })?;
+    close("dx'", &dxt, &exact, &plain)?;
+    let sum = adds(cuda, &start, |dxt| {
+        let (dyt, dy) = (on_dyt.input(), on_dy.input());
+        on_cuda::activation::add_tangent_backward(cuda, dxt, dyt, dy, on_at.input(), on_a.input(), kind)
+    })?;
+    close("dx' added", &sum, &plus(&wide(&start), &exact), &plus(&start, &plain))
+}
+
+fn pointwise(device: &Device, positions: usize, c: usize) -> Result<(), Failed> {
+    let cuda = cuda(device)?;
+    let len = positions * c;
+    let ([x, y], [scale, shift]) = ([values(len, 1), values(len, 2)], [values(c, 3), values(c, 4)]);
+    let (on_x, on_scale, on_shift) = (cuda.upload(&x)?, cuda.upload(&scale)?, cuda.upload(&shift)?);
+    let each = |f: &dyn Fn(usize) -> f32| (0..len).map(f).collect::<Vec<f32>>();
+    let sum = adds(cuda, &y, |y| on_cuda::pointwise::add(cuda, y, on_x.input()))?;
+    same_bits("sum", &sum, &each(&|i| y[i] + x[i]))?;
+    let both = adds(cuda, &x, |y| {
+        on_cuda::pointwise::scale_shift_in_place(cuda, y, on_scale.input(), on_shift.input())
+    })?;
+    same_bits("scale and shift", &both, &each(&|i| x[i] * scale[i % c] + shift[i % c]))?;
+    let scaled = adds(cuda, &x, |y| on_cuda::pointwise::scale_in_place(cuda, y, on_scale.input()))?;
+    same_bits("scale", &scaled, &each(&|i| x[i] * scale[i % c]))?;
+    let added = adds(cuda, &y, |y| on_cuda::pointwise::add_scaled(cuda, y, on_x.input(), on_scale.input()))?;
+    same_bits("scale added", &added, &each(&|i| y[i] + x[i] * scale[i % c]))
+}
+
+fn means(device: &Device, n: usize, shape: Shape, uses: usize) -> Result<(), Failed> {
+    let cuda = cuda(device)?;
+    let (first, d) = (3, shape.c + 5);
+    let (z, trace) = (values(n * shape.len(), 1), values(n * d, 2));
+    let on_z = cuda.upload(&z)?;
+    let found = adds(cuda, &trace, |trace| {
+        on_cuda::means::means(cuda, trace, on_z.input(), n, shape, first..first + shape.c, d, uses)
+    })?;
+    fn mean<T: Number>(z: &[f32], shape: Shape, c: usize, uses: usize) -> T {
+        let sum = z.iter().skip(c).step_by(shape.c).fold(T::of(0.0), |sum, &z| sum + T::of(f64::from(z)));
+        sum / T::of((shape.positions() * uses) as f64)
+    }
+    let (mut exact, mut plain) = (wide::<f64>(&trace), trace.clone());
+    for i in 0..n * shape.c {
+        let (image, c) = (i / shape.c, i % shape.c);
+        let (z, at) = (&z[image * shape.len()..][..shape.len()], image * d + first + c);
+        exact[at] += mean::<f64>(z, shape, c, uses);
+        plain[at] += mean::<f32>(z, shape, c, uses);
+    }
+    close("trace", &found, &exact, &plain)?;
+    let outside = |i: &usize| !(first..first + shape.c).contains(&(i % d));
+    let others = |trace: &[f32]| (0..n * d).filter(outside).map(|i| trace[i]).collect::<Vec<f32>>();
+    same_bits("other columns", &others(&found), &others(&trace))
+}
+
+fn moves(device: &Device, n: usize, c: usize) -> Result<(), Failed> {
+    let cuda = cuda(device)?;
+    let (from, to) = (Shape::new(1, 5, c), Shape::new(1, 6, c));
+    let (x, token) = (values(n * from.len(), 1), values(c, 2));
+    let (on_x, on_token) = (cuda.upload(&x)?, cuda.upload(&token)?);
+    let whole = |shape: Shape, first: usize| Rows { first, apart: shape.len() };
+    let found = writes(cuda, n * to.len(), |mut y| {
+        on_cuda::shape::copy(cuda, y.output(), on_x.input(), n, from.len(), whole(to, c), whole(from, 0))?;
+        on_cuda::shape::copy(cuda, y, on_token.input(), n, c, whole(to, 0), Rows { first: 0, apart: 0 })
+    })?;
+    let mut expected = vec![0.0; n * to.len()];
+    ops::shape::prepend(&mut expected, &x, from, to);
+    expected.chunks_exact_mut(to.len()).for_each(|image| image[..c].copy_from_slice(&token));
+    same_bits("class token", &found, &expected)?;
+
+    let (mut dx, on_dy) = (values(n * from.len(), 3), cuda.upload(&found)?);
+    let back = adds(cuda, &dx, |dx| {
+        on_cuda::shape::add(cuda, dx, on_dy.input(), n, from.len(), whole(from, 0), whole(to, c))
+    })?;
+    ops::shape::prepend_adjoint(&mut dx, &found, from, to);
+    same_bits("its adjoint", &back, &dx)?;
+
+    let wide = Shape::new(1, 5, 2 * c + 1);
+    let mut joined = values(n * wide.len(), 4);
+    let (rows, channels) = (n * wide.positions(), |c: usize, first: usize| Rows { first, apart: c });
+    let found = adds(cuda, &joined, |y| {
+        on_cuda::shape::copy(cuda, y, on_x.input(), rows, c, channels(wide.c, c), channels(c, 0))
+    })?;
+    ops::shape::join(&mut joined, &x, c, c, wide);
+    same_bits("channels side by side", &found, &joined)
+}
+
+fn shortcuts(device: &Device, n: usize, from: Shape, stride: usize, c: usize) -> Result<(), Failed> {
+    let cuda = cuda(device)?;
+    let to = Shape::new(from.h.div_ceil(stride), from.w.div_ceil(stride), c);
+    let (x, dy) = (values(n * from.len(), 1), values(n * to.len(), 2));
+    let (on_x, on_dy) = (cuda.upload(&x)?, cuda.upload(&dy)?);
+    let (mut y, mut dx) = (vec![0.0; dy.len()], values(x.len(), 3));
+    let found =
+        writes(cuda, y.len(), |y| on_cuda::shape::shortcut(cuda, y, on_x.input(), n, from, to, stride))?;
+    ops::shape::shortcut(&mut y, &x, n, from, to, stride);
+    same_bits("y", &found, &y)?;
+    let found = adds(cuda, &dx, |dx| {
+        on_cuda::shape::shortcut_backward(cuda, dx, on_dy.input(), n, from, to, stride)
+    })?;
+    ops::shape::shortcut_adjoint(&mut dx, &dy, n, from, to, stride);
+    same_bits("dx", &found, &dx)
+}
+
+fn layer_norms(device: &Device, n: usize, c: usize) -> Result<(), Failed> {
+    let cuda = cuda(device)?;
+    let (len, eps) = (n * c, 1e-5);
+    let [x, tx, dy, dyt, start] = [1, 2, 3, 4, 5].map(|seed| values(len, seed));
+    let (gamma, beta) = (values(c, 6), values(c, 7));
+    let [on_x, on_tx, on_dy, on_dyt] =
+        [cuda.upload(&x)?, cuda.upload(&tx)?, cuda.upload(&dy)?, cuda.upload(&dyt)?];
+    let (on_gamma, on_beta) = (cuda.upload(&gamma)?, cuda.upload(&beta)?);
+
+    fn forward<T: Number>(x: &[T], gamma: &[f32], beta: &[f32], eps: f32) -> Vec<T> {
+        let (gamma, beta) = (wide::<T>(gamma), wide::<T>(beta));
+        let rows = x.chunks_exact(gamma.len()).map(|x| layers::normalise(x, eps).0);
+        rows.flat_map(|hat| (0..hat.len()).map(|i| hat[i] * gamma[i] + beta[i]).collect::<Vec<T>>()).collect()
+    }
+    fn backward<T: Number>(dy: &[T], x: &[T], gamma: &[f32], eps: f32) -> Vec<T> {
+        let gamma = wide::<T>(gamma);
+        let rows = dy.chunks_exact(gamma.len()).zip(x.chunks_exact(gamma.len()));
+        let row = |(dy, x): (&[T], &[T])| {
+            let (hat, r) = layers::normalise(x, eps);
+            let u: Vec<T> = dy.iter().zip(&gamma).map(|(&dy, &gamma)| dy * gamma).collect();
+            layers::normalise_backward(&u, &hat, r)
+        };
+        rows.flat_map(row).collect()
+    }
+    let mut saved = cuda.alloc(2 * n)?;
+    on_cuda::layer_norm::forward(
+        cuda,
+        cuda.alloc(len)?.output(),
+        saved.output(),
+        on_x.input(),
+        on_gamma.input(),
+        on_beta.input(),
+        eps,
+    )?;
+    let y = writes(cuda, len, |y| {
+        let mut saved = cuda.alloc(2 * n)?;
+        let (gamma, beta) = (on_gamma.input(), on_beta.input());
+        on_cuda::layer_norm::forward(cuda, y, saved.output(), on_x.input(), gamma, beta, eps)
+    })?;
+    close("y", &y, &forward(&wide(&x), &gamma, &beta, eps), &forward(&x, &gamma, &beta, eps))?;
+
+    let (x_in, tx_in, saved, gamma_in) = (on_x.input(), on_tx.input(), saved.input(), on_gamma.input());
+    let t = writes(cuda, len, |t| on_cuda::layer_norm::tangent(cuda, t, tx_in, x_in, saved, gamma_in))?;
+    let exact = slopes(&forward::<Dual<f64>>(&dual(&x, &tx), &gamma, &beta, eps));
+    close("t", &t, &exact, &slopes(&forward::<Dual<f32>>(&dual(&x, &tx), &gamma, &beta, eps)))?;
+
+    let dx = adds(cuda, &start, |dx| {
+        on_cuda::layer_norm::backward(cuda, dx, on_dy.input(), x_in, saved, gamma_in)
+    })?;
+    let exact = plus(&wide(&start), &backward::<f64>(&wide(&dy), &wide(&x), &gamma, eps));
+    close("dx", &dx, &exact, &plus(&start, &backward(&dy, &x, &gamma, eps)))?;
+
+    let dxt = adds(cuda, &start, |dxt| {
+        let (dyt, dy) = (on_dyt.input(), on_dy.input());
+        on_cuda::layer_norm::tangent_backward(cuda, dxt, dyt, dy, tx_in, x_in, saved, gamma_in)
+    })?;
+    let exact = slopes(&backward::<Dual<f64>>(&dual(&dy, &dyt), &dual(&x, &tx), &gamma, eps));
+    let plain = slopes(&backward::<Dual<f32>>(&dual(&dy, &dyt), &dual(&x, &tx), &gamma, eps));
+    close("dx'", &dxt, &plus(&wide(&start), &exact), &plus(&start, &plain))
+}
+
+/// What a row of logits, its tangent and its label give.
+type PerRow<'a> = &'a dyn Fn(&[f32], &[f32], usize) -> Vec<f64>;
+
+fn losses(device: &Device, n: usize, classes: usize) -> Result<(), Failed> {
+    let cuda = cuda(device)?;
+    let labels: Vec<u32> = (0..n).map(|i| (i * i * 7 % classes) as u32).collect();
+    let mut z = values(n * classes, 1);
+    for (i, (z, &label)) in z.chunks_exact_mut(classes).zip(&labels).enumerate() {
+        z[label as usize] += [0.0, 30.0, 90.0, -40.0][i % 4]; // unsure, right, very sure, wrong
+    }
+    let (t, weights) = (values(n * classes, 2), values(n, 3));
+    let (on_z, on_t, on_labels) = (cuda.upload(&z)?, cuda.upload(&t)?, cuda.upload(&labels)?);
+    let rows = |f: PerRow| -> Vec<f64> {
+        let rows = z.chunks_exact(classes).zip(t.chunks_exact(classes)).zip(&labels);
+        rows.flat_map(|((z, t), &label)| f(z, t, label as usize)).collect()
+    };
+    let narrow = |values: &[f64]| values.iter().map(|&v| v as f32).collect::<Vec<f32>>();
+
+    let found = writes(cuda, n, |l| on_cuda::loss::cross_entropy(cuda, l, on_z.input(), on_labels.input()))?;
+    let exact = rows(&|z, _, label| vec![layers::loss(&wide::<f64>(z), label)]);
+    for (i, (&found, &exact)) in found.iter().zip(&exact).enumerate() {
+        close(&format!("loss {i}"), &[found], &[exact], &narrow(&[exact]))?; // each by itself: small ones count
+    }
+    let gradient = |z: &[f32], label: usize| {
+        let mut d = layers::slope(&wide::<f64>(z), label);
+        d[label] = 0.0;
+        d[label] = -d.iter().sum::<f64>();
+        d
+    };
+    let found =
+        writes(cuda, n * classes, |d| on_cuda::loss::gradient(cuda, d, on_z.input(), on_labels.input()))?;
+    let exact = rows(&|z, _, label| gradient(z, label));
+    for i in 0..n {
+        let row = i * classes..(i + 1) * classes;
+        close(&format!("gradient {i}"), &found[row.clone()], &exact[row.clone()], &narrow(&exact[row]))?;
+    }
+    let on_weights = cuda.upload(&weights)?;
+    let weighed = adds(cuda, &found, |d| on_cuda::loss::weigh(cuda, d, on_weights.input()))?;
+    let expected: Vec<f32> = found.iter().enumerate().map(|(i, d)| d * weights[i / classes]).collect();
+    same_bits("weighed", &weighed, &expected)?;
+
+    let back = writes(cuda, n * classes, |back| {
+        on_cuda::loss::curvature(cuda, back, on_t.input(), on_z.input(), n)
+    })?;
+    let exact = rows(&|z, t, _| {
+        let p = layers::softmax(&wide::<f64>(z));
+        let mean: f64 = p.iter().zip(t).map(|(p, &t)| p * f64::from(t)).sum();
+        p.iter().zip(t).map(|(p, &t)| p * (f64::from(t) - mean)).collect()
+    });
+    close("curvature", &back, &exact, &narrow(&exact))?;
+    let back = writes(cuda, n * classes, |back| {
+        on_cuda::loss::fisher(cuda, back, on_t.input(), on_z.input(), on_labels.input())
+    })?;
+    let exact = rows(&|z, t, label| {
+        let d = gradient(z, label);
+        let along: f64 = d.iter().zip(t).map(|(d, &t)| d * f64::from(t)).sum();
+        d.iter().map(|d| d * along).collect()
+    });
+    close("fisher", &back, &exact, &narrow(&exact))?;
+
+    let mut predicted = cuda.alloc(n)?;
+    on_cuda::loss::largest(cuda, predicted.output(), on_z.input())?;
+    let expected: Vec<u32> = z.chunks_exact(classes).map(ops::loss::largest).collect();
+    super::all_equal("predicted", &cuda.download(&predicted)?, &expected)
+}
+
+fn attentions(device: &Device, n: usize, t: usize, heads: usize, width: usize) -> Result<(), Failed> {
+    let cuda = cuda(device)?;
+    let shape = Shape::new(1, t, heads * width);
+    let (outer, inner, squares) = (n * shape.len(), 3 * n * shape.len(), n * heads * t * t);
+    let ([x, tx, start], [dy, dyt]) =
+        ([1, 2, 3].map(|seed| values(inner, seed)), [4, 5].map(|seed| values(outer, seed)));
+    let [on_x, on_tx, on_dy, on_dyt] =
+        [cuda.upload(&x)?, cuda.upload(&tx)?, cuda.upload(&dy)?, cuda.upload(&dyt)?];
+
+    let forward = Attend { shape, heads };
+    let mut saved = cuda.alloc(squares)?;
+    let mut other = cuda.alloc(outer)?;
+    on_cuda::attention::forward(cuda, other.output(), saved.output(), on_x.input(), n, shape, heads)?;
+    let y = writes(cuda, outer, |y| {
+        let mut saved = cuda.alloc(squares)?;
+        on_cuda::attention::forward(cuda, y, saved.output(), on_x.input(), n, shape, heads)
+    })?;
+    close("y", &y, &forward.y(&wide(&x)), &forward.y(&x))?;
+
+    let (x_in, tx_in, saved) = (on_x.input(), on_tx.input(), saved.input());
+    let ty =
+        writes(cuda, outer, |ty| on_cuda::attention::tangent(cuda, ty, tx_in, x_in, saved, n, shape, heads))?;
+    let exact = slopes(&forward.y::<Dual<f64>>(&dual(&x, &tx)));
+    close("y'", &ty, &exact, &slopes(&forward.y::<Dual<f32>>(&dual(&x, &tx))))?;
+
+    let dx = adds(cuda, &start, |dx| {
+        let mut scratch = cuda.alloc(squares)?;
+        on_cuda::attention::backward(cuda, dx, scratch.output(), on_dy.input(), x_in, saved, n, shape, heads)
+    })?;
+    let exact = plus(&wide(&start), &forward.dx::<f64>(&wide(&dy), &wide(&x)));
+    close("dx", &dx, &exact, &plus(&start, &forward.dx(&dy, &x)))?;
+
+    let dxt = adds(cuda, &start, |dxt| {
+        let mut scratch = cuda.alloc(3 * squares)?;
+        let (scratch, dyt, dy) = (scratch.output(), on_dyt.input(), on_dy.input());
+        on_cuda::attention::tangent_backward(cuda, dxt, scratch, dyt, dy, tx_in, x_in, saved, n, shape, heads)
+    })?;
+    let exact = slopes(&forward.dx::<Dual<f64>>(&dual(&dy, &dyt), &dual(&x, &tx)));
+    let plain = slopes(&forward.dx::<Dual<f32>>(&dual(&dy, &dyt), &dual(&x, &tx)));
+    close("dx'", &dxt, &plus(&wide(&start), &exact), &plus(&start, &plain))
+}
+
+/// The oracle's attention over many images.
+#[derive(Clone, Copy)]
+struct Attend {
+    shape: Shape,
+    heads: usize,
+}
+
+impl Attend {
+    fn y<T: Number>(self, x: &[T]) -> Vec<T> {
+        let images = x.chunks_exact(3 * self.shape.len());
+        images.flat_map(|x| attention::attention(x, self.shape, self.heads)).collect()
+    }
+
+    fn dx<T: Number>(self, dy: &[T], x: &[T]) -> Vec<T> {
+        let mut dx = vec![T::of(0.0); x.len()];
+        let images = dx.chunks_exact_mut(3 * self.shape.len()).zip(x.chunks_exact(3 * self.shape.len()));
+        for ((dx, x), dy) in images.zip(dy.chunks_exact(self.shape.len())) {
+            attention::attention_backward(dx, dy, x, self.shape, self.heads);
+        }
+        dx
+    }
 }

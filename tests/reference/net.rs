@@ -2,9 +2,12 @@
 //! the number. At f64 it is the reference; at [`Dual`] its gradient carries the exact Hessian product, independently of
 //! the engine's tangent passes. Train form and frozen form alike; batch norm stands at its running statistics.
 
-use scrubjay::net::{Activation, Layer, Network, Node, Op, Shape, Window};
+use scrubjay::net::{Layer, Network, Node, Op, Shape, Window};
 
+use super::attention;
 use super::dual::{Dual, Number};
+pub use super::layers::slope;
+use super::layers::{self, activation, loss, normalise, softmax};
 
 /// The numbers of every parameter of a network, in the network's order.
 pub type Params<T> = Vec<Vec<T>>;
@@ -44,27 +47,6 @@ pub fn run<T: Number>(net: &Network, params: &Params<T>, x: &[f32], y: &[u32], b
         backward(net, params, &values, seed, &mut out.gradient);
     }
     out
-}
-
-/// log1p(Σ_{j≠y} exp(z_j − z_y)), shifted by the largest logit where one exceeds z_y.
-pub fn loss<T: Number>(z: &[T], label: usize) -> T {
-    let top = (0..z.len()).fold(label, |top, j| if z[j].value() > z[top].value() { j } else { top });
-    let others = (0..z.len()).filter(|&j| j != top).fold(T::of(0.0), |sum, j| sum + (z[j] - z[top]).exp());
-    z[top] - z[label] + others.ln_1p()
-}
-
-fn softmax<T: Number>(z: &[T]) -> Vec<T> {
-    let top = z.iter().fold(f64::NEG_INFINITY, |top, z| top.max(z.value()));
-    let exp: Vec<T> = z.iter().map(|&z| (z - T::of(top)).exp()).collect();
-    let sum = exp.iter().fold(T::of(0.0), |sum, &e| sum + e);
-    exp.into_iter().map(|e| e / sum).collect()
-}
-
-/// The derivative of the loss by the logits, p − onehot.
-pub fn slope<T: Number>(z: &[T], label: usize) -> Vec<T> {
-    let mut p = softmax(z);
-    p[label] = p[label] - T::of(1.0);
-    p
 }
 
 /// Which matrix a product is of.
@@ -233,60 +215,6 @@ fn links<T: Number>(op: &Op, x: &[T], from: Shape, to: Shape) -> Option<Vec<(usi
     Some(links)
 }
 
-fn sigmoid<T: Number>(a: T) -> T {
-    T::of(1.0) / (T::of(1.0) + (-a).exp())
-}
-
-/// f(a) and f'(a).
-fn activation<T: Number>(kind: Activation, a: T) -> (T, T) {
-    let one = T::of(1.0);
-    match kind {
-        Activation::Relu if a.value() > 0.0 => (a, one),
-        Activation::Relu => (T::of(0.0), T::of(0.0)),
-        Activation::Gelu => {
-            let below = T::of(0.5) * (one + (a * T::of(0.5f64.sqrt())).erf());
-            let density = (-(a * a) * T::of(0.5)).exp() * T::of(1.0 / std::f64::consts::TAU.sqrt());
-            (a * below, below + a * density)
-        }
-        Activation::Silu => {
-            let s = sigmoid(a);
-            (a * s, s + a * s * (one - s))
-        }
-        Activation::Sigmoid => {
-            let s = sigmoid(a);
-            (s, s * (one - s))
-        }
-        Activation::Tanh => {
-            let t = T::of(2.0) * sigmoid(a + a) - one;
-            (t, one - t * t)
-        }
-        Activation::Softplus if a.value() > 0.0 => (a + (-a).exp().ln_1p(), sigmoid(a)),
-        Activation::Softplus => (a.exp().ln_1p(), sigmoid(a)),
-    }
-}
-
-/// (x − mean) / √(var + eps) of one position, and 1 / √(var + eps).
-fn normalise<T: Number>(x: &[T], eps: f32) -> (Vec<T>, T) {
-    let count = T::of(x.len() as f64);
-    let mean = x.iter().fold(T::of(0.0), |sum, &x| sum + x) / count;
-    let var = x.iter().fold(T::of(0.0), |sum, &x| sum + (x - mean) * (x - mean)) / count;
-    let r = T::of(1.0) / (var + T::of(f64::from(eps))).sqrt();
-    (x.iter().map(|&x| (x - mean) * r).collect(), r)
-}
-
-/// The softmax weights of every head, `[heads][t][t]`; token `i`'s part (0 q, 1 k, 2 v) is `at(part, i, j)`.
-fn attention<T: Number>(x: &[T], shape: Shape, heads: usize) -> Vec<Vec<Vec<T>>> {
-    let (t, width) = (shape.positions(), shape.c / heads);
-    let scale = T::of(1.0 / (width as f64).sqrt());
-    let head = |head: usize| {
-        let q = |i: usize, j: usize| x[i * 3 * shape.c + head * width + j];
-        let k = |i: usize, j: usize| x[i * 3 * shape.c + shape.c + head * width + j];
-        let score = |i: usize, l: usize| (0..width).fold(T::of(0.0), |sum, j| sum + q(i, j) * k(l, j));
-        (0..t).map(|i| softmax(&(0..t).map(|l| score(i, l) * scale).collect::<Vec<_>>())).collect()
-    };
-    (0..heads).map(head).collect()
-}
-
 /// Scale and shift per channel of batch norm at its running statistics: γ/√(var + eps), and the mean taken off before.
 fn batch_norm<T: Number>(var: T, eps: f32) -> T {
     T::of(1.0) / (var + T::of(f64::from(eps))).sqrt()
@@ -407,16 +335,7 @@ fn evaluate<T: Number>(
         Op::Add => x.iter().zip(&values[node.inputs[1].index()].y).map(|(&a, &b)| a + b).collect(),
         Op::Concat => (0..to.len()).map(|i| joined(net, node, i)).map(|(k, j)| values[k].y[j]).collect(),
         Op::Positions(table) => x.iter().zip(&params[table.index()]).map(|(&a, &b)| a + b).collect(),
-        Op::Attention { heads } => {
-            let (p, width) = (attention(x, to, *heads), c / heads);
-            let t = to.positions();
-            let at = |i: usize| {
-                let (token, channel) = (i / c, i % c);
-                let p = &p[channel / width][token];
-                (0..t).fold(T::of(0.0), |sum, l| sum + p[l] * x[l * 3 * c + 2 * c + channel])
-            };
-            (0..to.len()).map(at).collect()
-        }
+        Op::Attention { heads } => attention::attention(x, to, *heads),
         op => {
             let mut y = vec![T::of(0.0); to.len()];
             for (i, j, weight) in links(op, x, from, to).unwrap_or_default() {
@@ -496,14 +415,12 @@ fn backward<T: Number>(
                     let (hat, r) = normalise(&x[range.clone()], *eps);
                     let d = &d[range];
                     let inner: Vec<T> = (0..c).map(|i| d[i] * params[gamma.index()][i]).collect();
-                    let count = T::of(c as f64);
-                    let mean = inner.iter().fold(T::of(0.0), |sum, &v| sum + v) / count;
-                    let along = (0..c).fold(T::of(0.0), |sum, i| sum + inner[i] * hat[i]) / count;
+                    let back = layers::normalise_backward(&inner, &hat, r);
                     for i in 0..c {
                         grow(*gamma, i, d[i] * hat[i]);
                         grow(*beta, i, d[i]);
                         let into = &mut dx[position * c + i];
-                        *into = *into + r * (inner[i] - mean - hat[i] * along);
+                        *into = *into + back[i];
                     }
                 }
             }
@@ -531,29 +448,7 @@ fn backward<T: Number>(
                     dx[i] = dx[i] + d;
                 }
             }
-            Op::Attention { heads } => {
-                let (t, width) = (to.positions(), c / heads);
-                let scale = T::of(1.0 / (width as f64).sqrt());
-                for (head, p) in attention(x, to, *heads).iter().enumerate() {
-                    let index = |part: usize, i: usize, j: usize| i * 3 * c + part * c + head * width + j;
-                    for i in 0..t {
-                        let d = |j: usize| d[i * c + head * width + j];
-                        let dp: Vec<T> = (0..t)
-                            .map(|l| (0..width).fold(T::of(0.0), |sum, j| sum + d(j) * x[index(2, l, j)]))
-                            .collect();
-                        let mean = (0..t).fold(T::of(0.0), |sum, l| sum + dp[l] * p[i][l]);
-                        for l in 0..t {
-                            let ds = p[i][l] * (dp[l] - mean) * scale;
-                            for j in 0..width {
-                                let (q, k, v) = (index(0, i, j), index(1, l, j), index(2, l, j));
-                                dx[q] = dx[q] + ds * x[k];
-                                dx[k] = dx[k] + ds * x[q];
-                                dx[v] = dx[v] + p[i][l] * d(j);
-                            }
-                        }
-                    }
-                }
-            }
+            Op::Attention { heads } => attention::attention_backward(&mut dx, &d, x, to, *heads),
             op => {
                 for (i, j, weight) in links(op, x, from, to).unwrap_or_default() {
                     dx[j] = dx[j] + d[i] * T::of(weight);

@@ -82,6 +82,56 @@ kernels! {
     mean_pool: mean_pool_f32(y: Out<'_, f32>, x: In<'_, f32>, n: u32, h: u32, w: u32, c: u32, oh: u32, ow: u32, window: u32, stride: u32, padding: u32);
     /// Its adjoint, added to dx.
     mean_pool_backward: mean_pool_backward_f32(dx: Out<'_, f32>, dy: In<'_, f32>, n: u32, h: u32, w: u32, c: u32, oh: u32, ow: u32, window: u32, stride: u32, padding: u32);
+    /// y = f(x); `[len]`. In all rows of pointwise kernels an output may be an input.
+    activation: activation_f32(y: Out<'_, f32>, x: In<'_, f32>, kind: u32, len: u32);
+    /// dx = f'(a) dy, or (`add`) dx += that; `[len]`.
+    activation_backward: activation_backward_f32(dx: Out<'_, f32>, dy: In<'_, f32>, a: In<'_, f32>, kind: u32, len: u32, add: u32);
+    /// dxt = f'(a) dyt + f''(a) at dy, or (`add`) dxt += that; `[len]`.
+    activation_tangent_backward: activation_tangent_backward_f32(dxt: Out<'_, f32>, dyt: In<'_, f32>, dy: In<'_, f32>, at: In<'_, f32>, a: In<'_, f32>, kind: u32, len: u32, add: u32);
+    /// y = a + b; `[len]`.
+    sum: sum_f32(y: Out<'_, f32>, a: In<'_, f32>, b: In<'_, f32>, len: u32);
+    /// y = scale x + shift by channel; y and x `[len]`, scale and shift `[c]`.
+    scale_shift: scale_shift_f32(y: Out<'_, f32>, x: In<'_, f32>, scale: In<'_, f32>, shift: In<'_, f32>, len: u32, c: u32);
+    /// y = scale x by channel, or (`add`) y += that; y and x `[len]`, scale `[c]`.
+    scale: scale_f32(y: Out<'_, f32>, x: In<'_, f32>, scale: In<'_, f32>, len: u32, c: u32, add: u32);
+    /// Rows of x copied, or (`add`) added, to rows of y: each of `len` values, `y_apart` and `x_apart` apart.
+    rows: rows_f32(y: Out<'_, f32>, x: In<'_, f32>, rows: u32, len: u32, y_apart: u32, x_apart: u32, add: u32);
+    /// Every stride-th position, channels in the middle; y `[n, oh, ow, oc]`, x `[n, h, w, c]`.
+    shortcut: shortcut_f32(y: Out<'_, f32>, x: In<'_, f32>, n: u32, h: u32, w: u32, c: u32, oh: u32, ow: u32, oc: u32, stride: u32);
+    /// Its adjoint, added to dx.
+    shortcut_backward: shortcut_backward_f32(dx: Out<'_, f32>, dy: In<'_, f32>, n: u32, h: u32, w: u32, c: u32, oh: u32, ow: u32, oc: u32, stride: u32);
+    /// trace += mean over positions / uses; trace `c` columns of `[n, d]`, z `[n, positions, c]`.
+    means: means_f32(trace: Out<'_, f32>, z: In<'_, f32>, positions: u32, c: u32, d: u32, uses: u32);
+    /// y = γ x̂ + β, μ and r to saved; y and x `[n, c]`, saved `[n, 2]`, gamma and beta `[c]`.
+    layer_norm: layer_norm_f32(y: Out<'_, f32>, saved: Out<'_, f32>, x: In<'_, f32>, gamma: In<'_, f32>, beta: In<'_, f32>, n: u32, c: u32, eps: f32);
+    /// t = γ x̂'; t, tx and x `[n, c]`.
+    layer_norm_tangent: layer_norm_tangent_f32(t: Out<'_, f32>, tx: In<'_, f32>, x: In<'_, f32>, saved: In<'_, f32>, gamma: In<'_, f32>, n: u32, c: u32);
+    /// dx += the adjoint of dy; dx, dy and x `[n, c]`.
+    layer_norm_backward: layer_norm_backward_f32(dx: Out<'_, f32>, dy: In<'_, f32>, x: In<'_, f32>, saved: In<'_, f32>, gamma: In<'_, f32>, n: u32, c: u32);
+    /// dxt += the derivative of that along tx and dyt; all `[n, c]`.
+    layer_norm_tangent_backward: layer_norm_tangent_backward_f32(dxt: Out<'_, f32>, dyt: In<'_, f32>, dy: In<'_, f32>, tx: In<'_, f32>, x: In<'_, f32>, saved: In<'_, f32>, gamma: In<'_, f32>, n: u32, c: u32);
+    /// The loss of each row; losses and labels `[n]`, logits `[n, classes]`.
+    cross_entropy: cross_entropy_f32(losses: Out<'_, f32>, logits: In<'_, f32>, labels: In<'_, u32>, n: u32, classes: u32);
+    /// d = p − onehot(label); d and logits `[n, classes]`.
+    cross_entropy_gradient: cross_entropy_gradient_f32(d: Out<'_, f32>, logits: In<'_, f32>, labels: In<'_, u32>, n: u32, classes: u32);
+    /// Row i of d times `weights[i]`; d `[n, classes]`.
+    weigh: weigh_f32(d: Out<'_, f32>, weights: In<'_, f32>, n: u32, classes: u32);
+    /// (diag(p) − ppᵀ) t by rows; back, t and logits `[n, classes]`.
+    cross_entropy_curvature: cross_entropy_curvature_f32(back: Out<'_, f32>, t: In<'_, f32>, logits: In<'_, f32>, n: u32, classes: u32);
+    /// δ (δ·t) by rows; back, t and logits `[n, classes]`.
+    cross_entropy_fisher: cross_entropy_fisher_f32(back: Out<'_, f32>, t: In<'_, f32>, logits: In<'_, f32>, labels: In<'_, u32>, n: u32, classes: u32);
+    /// The first of the largest of each row; predicted `[n]`, logits `[n, classes]`.
+    largest: largest_u32(predicted: Out<'_, u32>, logits: In<'_, f32>, n: u32, classes: u32);
+    /// O of each head, and P to saved; y `[n, t, heads·width]`, x of three times the channels, saved `[n, heads, t, t]`.
+    attention: attention_f32(y: Out<'_, f32>, saved: Out<'_, f32>, x: In<'_, f32>, t: u32, heads: u32, width: u32);
+    /// O' = P'V + PV'.
+    attention_tangent: attention_tangent_f32(ty: Out<'_, f32>, tx: In<'_, f32>, x: In<'_, f32>, saved: In<'_, f32>, t: u32, heads: u32, width: u32);
+    /// The adjoint of the scores to ds `[n, heads, t, t]`, that of Q added to dx.
+    attention_backward: attention_backward_f32(dx: Out<'_, f32>, ds: Out<'_, f32>, dy: In<'_, f32>, x: In<'_, f32>, saved: In<'_, f32>, t: u32, heads: u32, width: u32);
+    /// Part 1: dK += squaresᵀ Q/√width, with x; part 2: dV += squaresᵀ dO, with dy; squares `[n, heads, t, t]`.
+    attention_columns: attention_columns_f32(dx: Out<'_, f32>, squares: In<'_, f32>, with: In<'_, f32>, t: u32, heads: u32, width: u32, part: u32);
+    /// Tangents of the weights and of the adjoint of the scores, and that adjoint, to pt, dst, ds; dQ' added to dxt.
+    attention_tangent_backward: attention_tangent_backward_f32(dxt: Out<'_, f32>, pt: Out<'_, f32>, ds: Out<'_, f32>, dst: Out<'_, f32>, dyt: In<'_, f32>, dy: In<'_, f32>, tx: In<'_, f32>, x: In<'_, f32>, saved: In<'_, f32>, t: u32, heads: u32, width: u32);
     /// `upper[i]` = #{v_j ≤ v_i}, `lower[i]` = #{v_j ≥ v_i}, `position[i]` in a stable ascending sort, from 1; all `[n]`.
     rank: rank_f64(upper: Out<'_, u32>, lower: Out<'_, u32>, position: Out<'_, u32>, values: In<'_, f64>, n: u32);
     /// Columns `[p, n]` padded to `[p, size]`, with the number of each row.

@@ -309,6 +309,11 @@ impl<'a, T> Out<'a, T> {
         In { address: self.address, len: self.len, of: PhantomData }
     }
 
+    /// The same values once more, for a kernel that reads each element before the same thread writes it.
+    pub(crate) fn same(&self) -> In<'a, T> {
+        In { address: self.address, len: self.len, of: PhantomData }
+    }
+
     /// The same values, for one use of many.
     pub fn output(&mut self) -> Out<'_, T> {
         Out { address: self.address, len: self.len, of: PhantomData }

@@ -3,11 +3,19 @@
 //! Each checks shapes and launches one kernel or two; nothing is allocated, nothing waits. Values are parts of one arena
 //! ([`In`], [`Out`]), so that a plan decides where they stand.
 
+pub mod activation;
+pub mod attention;
+pub mod layer_norm;
+pub mod loss;
+pub mod means;
+pub mod pointwise;
 pub mod pool;
+pub mod shape;
 
 pub use crate::device::cuda::{Cuda, In, Out};
 
 use super::Shape;
+use crate::device::cuda::Launch;
 use crate::{Error, Result};
 
 /// A number that a kernel takes in 32 bits.
@@ -28,4 +36,20 @@ fn images(op: &'static str, what: &str, n: usize, shape: Shape, found: usize) ->
         Some(len) if len == found && len > 0 => word(op, what, len).map(drop),
         _ => Err(Error::shape(op, format!("{what} of {n} images of {shape:?}"), format!("{found} values"))),
     }
+}
+
+/// One thread for each of `len` elements, and that number.
+fn elements(op: &'static str, len: usize, threads: u32) -> Result<(Launch, u32)> {
+    Ok((Launch::over(op, len, threads)?, word(op, "elements", len)?))
+}
+
+/// One warp for each row of `width` values, and both numbers.
+fn warps(op: &'static str, len: usize, width: usize, threads: u32) -> Result<(Launch, u32, u32)> {
+    word(op, "values", len)?;
+    if width == 0 || !len.is_multiple_of(width) {
+        return Err(Error::shape(op, format!("rows of {width} values"), format!("{len} values")));
+    }
+    let rows = len / width;
+    let launch = Launch::blocks(op, rows.div_ceil(threads as usize / 32), threads)?;
+    Ok((launch, word(op, "rows", rows)?, word(op, "values a row", width)?))
 }

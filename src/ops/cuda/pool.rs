@@ -51,7 +51,7 @@ pub fn max_pool_tangent(
     shapes.check(tx.len(), winners.len())?;
     let launch = shapes.over(t.len())?;
     let Shapes { n, h, w, c, oh, ow, .. } = shapes;
-    // SAFETY: tx holds n images of from, t and winners of to; winners are positions that `max_pool` wrote.
+    // SAFETY: tx holds n images of from, t and winners of to; the kernel keeps winners within the image.
     unsafe { cuda.max_pool_tangent(launch, t, winners, tx, n, h, w, c, oh, ow) }
 }
 

@@ -1,0 +1,222 @@
+/*
+attention.cu: multi-head softmax attention over short sequences, its tangent and both adjoints (MATH.md, Eq. 9). Per image
+and head: S = QK'/sqrt(width), P = softmax(S) by rows, O = PV (here ' of a matrix is its transpose, of a derivative _t).
+Channels are packed q, k, v, each heads x width; `saved` and all squares are [n, heads, t, t].
+
+A block owns ROWS queries of one head and holds their rows of a t x t matrix whole in shared memory:
+
+    scores: s[row][key]  (+)= scale sum over channels of a[row][channel] b[key][channel]
+    rows of s: softmax, or softmax's derivative; a warp has its own rows, so that nobody waits
+    mix:    out[row][channel] (+)= scale sum over keys of s[row][key] b[key][channel]
+
+Both products take b a tile at a time, in order; a thread sums ROWS/4 rows by 4 keys (2 channels) in registers. What sums
+over queries (k and v's adjoints) is `mix` too, after the rows have gone to memory and come back as columns.
+Products are in f32, sums over a row in f64; every sum has one order.
+*/
+#include "common/warp.h"
+#include "tiles.h"
+
+constexpr uint32_t WARPS = ATTENTION_THREADS / 32;
+constexpr uint32_t DEPTH = 32, KEYS = 128;  // scores' tile: channels, keys
+constexpr uint32_t SIDE = 64;               // mix's tile: keys, channels
+
+// The t x width part of a buffer: row i begins at i apart.
+struct Part { const float* at; uint32_t apart; };
+
+template <uint32_t ROWS> struct Scores { float row[ROWS][ATTENTION_TOKENS]; };
+template <uint32_t ROWS> struct Tile {
+    float a[ROWS][DEPTH];
+    float b[KEYS * (DEPTH + 1)];  // mix's is smaller
+};
+static_assert(SIDE * SIDE <= KEYS * (DEPTH + 1), "mix's tile does not fit");
+
+// One head of one image, and the first of the block's rows.
+struct Head {
+    uint32_t t, width, dim, first, packed, out, square;  // the last three: where it begins in x, y and the squares
+    DEVICE Head(uint32_t t, uint32_t heads, uint32_t width, uint32_t rows) : t(t), width(width), dim(heads * width) {
+        uint32_t blocks = (t + rows - 1) / rows, head = blockIdx.x / blocks, image = head / heads;
+        first = blockIdx.x % blocks * rows;
+        packed = image * t * 3 * dim + head % heads * width;
+        out = image * t * dim + head % heads * width;
+        square = head * t * t;
+    }
+    DEVICE Part of(const float* x, uint32_t part) const { return {x + packed + part * dim, 3 * dim}; }
+    DEVICE Part of(const float* y) const { return {y + out, dim}; }
+    DEVICE float scale() const { return 1.0f / sqrtf(float(width)); }
+};
+
+template <uint32_t ROWS>
+DEVICE void scores(Scores<ROWS>& s, Tile<ROWS>& tile, const Head& h, Part a, Part b, float scale, bool add) {
+    constexpr uint32_t EACH = ROWS / WARPS;
+    uint32_t own = threadIdx.x / 32 * EACH;
+    for (uint32_t key = 0; key < h.t; key += KEYS) {
+        float sum[EACH][4] = {};
+        for (uint32_t channel = 0; channel < h.width; channel += DEPTH) {
+            __syncthreads();
+            for (uint32_t i = threadIdx.x; i < ROWS * DEPTH; i += ATTENTION_THREADS) {
+                uint32_t row = h.first + i / DEPTH, c = channel + i % DEPTH;
+                tile.a[i / DEPTH][i % DEPTH] = row < h.t && c < h.width ? a.at[row * a.apart + c] : 0.0f;
+            }
+            for (uint32_t i = threadIdx.x; i < KEYS * DEPTH; i += ATTENTION_THREADS) {
+                uint32_t row = key + i / DEPTH, c = channel + i % DEPTH;
+                tile.b[i / DEPTH * (DEPTH + 1) + i % DEPTH] = row < h.t && c < h.width ? b.at[row * b.apart + c] : 0.0f;
+            }
+            __syncthreads();
+            for (uint32_t c = 0; c < DEPTH; ++c) {
+                float other[4];
+                for (uint32_t j = 0; j < 4; ++j) other[j] = tile.b[(lane() + 32 * j) * (DEPTH + 1) + c];
+                for (uint32_t r = 0; r < EACH; ++r)
+                    for (uint32_t j = 0; j < 4; ++j) sum[r][j] += tile.a[own + r][c] * other[j];
+            }
+        }
+        for (uint32_t r = 0; r < EACH; ++r)
+            for (uint32_t j = 0; j < 4; ++j) {
+                uint32_t at = key + lane() + 32 * j;
+                if (at < h.t) s.row[own + r][at] = (add ? s.row[own + r][at] : 0.0f) + scale * sum[r][j];
+            }
+    }
+    __syncwarp();
+}
+
+template <uint32_t ROWS>
+DEVICE void mix(float* out, uint32_t apart, const Scores<ROWS>& s, Tile<ROWS>& tile, const Head& h, Part b, float scale, bool add) {
+    constexpr uint32_t EACH = ROWS / WARPS;
+    uint32_t own = threadIdx.x / 32 * EACH;
+    for (uint32_t channel = 0; channel < h.width; channel += SIDE) {
+        float sum[EACH][2] = {};
+        for (uint32_t key = 0; key < h.t; key += SIDE) {
+            __syncthreads();
+            for (uint32_t i = threadIdx.x; i < SIDE * SIDE; i += ATTENTION_THREADS) {
+                uint32_t row = key + i / SIDE, c = channel + i % SIDE;
+                tile.b[i] = row < h.t && c < h.width ? b.at[row * b.apart + c] : 0.0f;
+            }
+            __syncthreads();
+            for (uint32_t k = 0; k < min(SIDE, h.t - key); ++k)
+                for (uint32_t r = 0; r < EACH; ++r)
+                    for (uint32_t j = 0; j < 2; ++j) sum[r][j] += s.row[own + r][key + k] * tile.b[k * SIDE + lane() + 32 * j];
+        }
+        for (uint32_t r = 0; r < EACH; ++r)
+            for (uint32_t j = 0; j < 2; ++j) {
+                uint32_t row = h.first + own + r, c = channel + lane() + 32 * j;
+                if (row >= h.t || c >= h.width) continue;
+                float* to = out + row * apart + c;
+                *to = (add ? *to : 0.0f) + scale * sum[r][j];
+            }
+    }
+    __syncwarp();
+}
+
+// Calls f(row of s, row of the square) for this warp's rows of the head.
+template <uint32_t ROWS, class F> DEVICE void each_row(const Head& h, F f) {
+    for (uint32_t r = 0; r < ROWS / WARPS; ++r) {
+        uint32_t row = threadIdx.x / 32 * (ROWS / WARPS) + r;
+        if (h.first + row < h.t) f(row, h.square + (h.first + row) * h.t);
+    }
+    __syncwarp();
+}
+
+// s = p (s - mean of s under p) by rows: softmax's derivative, its own transpose.
+template <uint32_t ROWS> DEVICE void through_softmax(Scores<ROWS>& s, const Head& h, const float* p) {
+    each_row<ROWS>(h, [&](uint32_t row, uint32_t square) {
+        float* d = s.row[row];
+        double mean = warp_sum(h.t, [&](uint32_t k) { return double(p[square + k]) * d[k]; });
+        for (uint32_t k = lane(); k < h.t; k += 32) d[k] = float(p[square + k] * (d[k] - mean));
+    });
+}
+
+// O to y [n, t, heads * width], P to saved.
+extern "C" __global__ void __launch_bounds__(ATTENTION_THREADS)
+attention_f32(float* y, float* saved, const float* x, uint32_t t, uint32_t heads, uint32_t width) {
+    SHARED(Scores<ATTENTION_ROWS>, s);
+    SHARED(Tile<ATTENTION_ROWS>, tile);
+    Head h(t, heads, width, ATTENTION_ROWS);
+    scores(s, tile, h, h.of(x, 0), h.of(x, 1), h.scale(), false);
+    each_row<ATTENTION_ROWS>(h, [&](uint32_t row, uint32_t square) {
+        float *p = s.row[row], top = warp_max(p, t);
+        __syncwarp();
+        for (uint32_t k = lane(); k < t; k += 32) p[k] = expf(p[k] - top);
+        double sum = warp_sum(t, [&](uint32_t k) { return double(p[k]); });
+        for (uint32_t k = lane(); k < t; k += 32) saved[square + k] = p[k] = float(p[k] / sum);
+    });
+    mix(y + h.out, h.dim, s, tile, h, h.of(x, 2), 1.0f, false);
+}
+KERNEL(attention_f32);
+
+// O_t = P_t V + P V_t to ty.
+extern "C" __global__ void __launch_bounds__(ATTENTION_THREADS)
+attention_tangent_f32(float* ty, const float* tx, const float* x, const float* saved, uint32_t t, uint32_t heads, uint32_t width) {
+    SHARED(Scores<ATTENTION_ROWS>, s);
+    SHARED(Tile<ATTENTION_ROWS>, tile);
+    Head h(t, heads, width, ATTENTION_ROWS);
+    scores(s, tile, h, h.of(tx, 0), h.of(x, 1), h.scale(), false);
+    scores(s, tile, h, h.of(x, 0), h.of(tx, 1), h.scale(), true);
+    through_softmax(s, h, saved);
+    mix(ty + h.out, h.dim, s, tile, h, h.of(x, 2), 1.0f, false);
+    each_row<ATTENTION_ROWS>(h, [&](uint32_t row, uint32_t square) {
+        for (uint32_t k = lane(); k < t; k += 32) s.row[row][k] = saved[square + k];
+    });
+    mix(ty + h.out, h.dim, s, tile, h, h.of(tx, 2), 1.0f, true);
+}
+KERNEL(attention_tangent_f32);
+
+// dS = P (D - mean), D = dO V', to ds; dQ += dS K/sqrt(width).
+extern "C" __global__ void __launch_bounds__(ATTENTION_THREADS)
+attention_backward_f32(float* dx, float* ds, const float* dy, const float* x, const float* saved, uint32_t t, uint32_t heads, uint32_t width) {
+    SHARED(Scores<ATTENTION_ROWS>, s);
+    SHARED(Tile<ATTENTION_ROWS>, tile);
+    Head h(t, heads, width, ATTENTION_ROWS);
+    scores(s, tile, h, h.of(dy), h.of(x, 2), 1.0f, false);
+    through_softmax(s, h, saved);
+    each_row<ATTENTION_ROWS>(h, [&](uint32_t row, uint32_t square) {
+        for (uint32_t k = lane(); k < t; k += 32) ds[square + k] = s.row[row][k];
+    });
+    mix(dx + h.packed, 3 * h.dim, s, tile, h, h.of(x, 1), h.scale(), true);
+}
+KERNEL(attention_backward_f32);
+
+// Part 1: dK += M'Q/sqrt(width), `with` x; part 2: dV += M'dO, `with` dy; M the squares. A block owns keys.
+extern "C" __global__ void __launch_bounds__(ATTENTION_THREADS)
+attention_columns_f32(float* dx, const float* squares, const float* with, uint32_t t, uint32_t heads, uint32_t width, uint32_t part) {
+    SHARED(Scores<ATTENTION_ROWS>, s);
+    SHARED(Tile<ATTENTION_ROWS>, tile);
+    Head h(t, heads, width, ATTENTION_ROWS);
+    for (uint32_t i = threadIdx.x; i < ATTENTION_ROWS * t; i += ATTENTION_THREADS) {
+        uint32_t query = i / ATTENTION_ROWS, key = i % ATTENTION_ROWS;
+        s.row[key][query] = h.first + key < t ? squares[h.square + query * t + h.first + key] : 0.0f;
+    }
+    float* out = dx + h.packed + part * h.dim;
+    mix(out, 3 * h.dim, s, tile, h, part == 1 ? h.of(with, 0) : h.of(with), part == 1 ? h.scale() : 1.0f, true);
+}
+KERNEL(attention_columns_f32);
+
+// The derivative along x_t and dO_t of attention_backward: P_t, dS and dS_t to their squares, dQ_t added. With r the
+// row means of D under P: dS_t = P_t (D - r) + P (D_t - r_t), r_t = rowsum(P_t D + P D_t).
+extern "C" __global__ void __launch_bounds__(ATTENTION_THREADS)
+attention_tangent_backward_f32(float* dxt, float* pt, float* ds, float* dst, const float* dyt, const float* dy, const float* tx, const float* x, const float* saved, uint32_t t, uint32_t heads, uint32_t width) {
+    SHARED(Scores<ATTENTION_FEW>, moved);
+    SHARED(Scores<ATTENTION_FEW>, d);
+    SHARED(Scores<ATTENTION_FEW>, d_t);
+    SHARED(Tile<ATTENTION_FEW>, tile);
+    Head h(t, heads, width, ATTENTION_FEW);
+    scores(moved, tile, h, h.of(tx, 0), h.of(x, 1), h.scale(), false);
+    scores(moved, tile, h, h.of(x, 0), h.of(tx, 1), h.scale(), true);
+    through_softmax(moved, h, saved);
+    scores(d, tile, h, h.of(dy), h.of(x, 2), 1.0f, false);
+    scores(d_t, tile, h, h.of(dyt), h.of(x, 2), 1.0f, false);
+    scores(d_t, tile, h, h.of(dy), h.of(tx, 2), 1.0f, true);
+    each_row<ATTENTION_FEW>(h, [&](uint32_t row, uint32_t square) {
+        float *m = moved.row[row], *a = d.row[row], *b = d_t.row[row];
+        const float* p = saved + square;
+        double mean = warp_sum(t, [&](uint32_t k) { return double(p[k]) * a[k]; });
+        double mean_t = warp_sum(t, [&](uint32_t k) { return double(m[k]) * a[k] + double(p[k]) * b[k]; });
+        for (uint32_t k = lane(); k < t; k += 32) {
+            double centred = a[k] - mean;
+            pt[square + k] = m[k];
+            dst[square + k] = b[k] = float(m[k] * centred + p[k] * (b[k] - mean_t));
+            ds[square + k] = a[k] = float(p[k] * centred);
+        }
+    });
+    mix(dxt + h.packed, 3 * h.dim, d_t, tile, h, h.of(x, 1), h.scale(), true);
+    mix(dxt + h.packed, 3 * h.dim, d, tile, h, h.of(tx, 1), h.scale(), true);
+}
+KERNEL(attention_tangent_backward_f32);

@@ -1,0 +1,30 @@
+/*
+warp.h: work that a warp shares: lane l takes items l, l + 32, .., and results over lanes come by a butterfly, in a fixed
+order, the same bits in every lane.
+*/
+#pragma once
+#include "gpu.h"
+
+DEVICE uint32_t lane() { return threadIdx.x % 32; }
+
+// This thread's warp, counted over all blocks of `threads`.
+DEVICE uint32_t warp(uint32_t threads) { return (blockIdx.x * threads + threadIdx.x) / 32; }
+
+// The sum of f(0), .., f(count - 1).
+template <class F> DEVICE double warp_sum(uint32_t count, F f) {
+    double sum = 0.0;
+    for (uint32_t i = lane(); i < count; i += 32) sum += f(i);
+    for (int apart = 16; apart; apart /= 2) sum += __shfl_xor_sync(~0u, sum, apart);
+    return sum;
+}
+
+// The largest of `count` values, at least one.
+DEVICE float warp_max(const float* values, uint32_t count) {
+    float top = values[0];
+    for (uint32_t i = lane(); i < count; i += 32) top = values[i] > top ? values[i] : top;
+    for (int apart = 16; apart; apart /= 2) {
+        float other = __shfl_xor_sync(~0u, top, apart);
+        top = other > top ? other : top;
+    }
+    return top;
+}

@@ -1,0 +1,96 @@
+/*
+loss.cu: softmax cross-entropy at the logits: value, gradient, and the two curvatures (MATH.md, Eq. 5).
+
+The loss is log1p(sum over j != label of exp(z_j - z_label)), shifted by the largest logit where one exceeds z_label, and
+the gradient at the label is minus the sum of the others': no difference of numbers close to each other is taken.
+A label that is no class gives NaN. One warp owns one row; lane l handles classes l, l + 32, .. All sums are in f64, over lanes in a butterfly.
+*/
+#include "common/warp.h"
+#include "tiles.h"
+
+// One row's probabilities.
+struct Softmax {
+    const float* z;
+    double top, scale;
+    DEVICE Softmax(const float* z, uint32_t classes) : z(z), top(warp_max(z, classes)) {
+        scale = 1.0 / warp_sum(classes, [&](uint32_t j) { return exp(z[j] - top); });
+    }
+    DEVICE double at(uint32_t j) const { return exp(z[j] - top) * scale; }
+};
+
+extern "C" __global__ void __launch_bounds__(LOSS_THREADS)
+cross_entropy_f32(float* losses, const float* logits, const uint32_t* labels, uint32_t n, uint32_t classes) {
+    uint32_t i = warp(LOSS_THREADS);
+    if (i >= n) return;
+    const float* z = logits + i * classes;
+    uint32_t label = labels[i];
+    double at = label < classes ? z[label] : NAN, top = warp_max(z, classes), base = top <= at ? at : top;
+    double others = warp_sum(classes, [&](uint32_t j) { return j == label ? 0.0 : exp(z[j] - base); });
+    double loss = top <= at ? log1p(others) : (top - at) + log(others + exp(at - top));
+    if (lane() == 0) losses[i] = float(loss);
+}
+KERNEL(cross_entropy_f32);
+
+// d = softmax(z) - onehot(label); entry by entry the same in all kernels that need it.
+extern "C" __global__ void __launch_bounds__(LOSS_THREADS)
+cross_entropy_gradient_f32(float* d, const float* logits, const uint32_t* labels, uint32_t n, uint32_t classes) {
+    uint32_t i = warp(LOSS_THREADS);
+    if (i >= n) return;
+    Softmax p(logits + i * classes, classes);
+    uint32_t label = labels[i];
+    double others = warp_sum(classes, [&](uint32_t j) { return j == label ? 0.0 : p.at(j); });
+    for (uint32_t j = lane(); j < classes; j += 32) d[i * classes + j] = float(j == label ? -others : p.at(j));
+}
+KERNEL(cross_entropy_gradient_f32);
+
+// d[i, j] *= weights[i].
+extern "C" __global__ void __launch_bounds__(LOSS_THREADS)
+weigh_f32(float* d, const float* weights, uint32_t n, uint32_t classes) {
+    uint32_t at = blockIdx.x * LOSS_THREADS + threadIdx.x;
+    if (at < n * classes) d[at] *= weights[at / classes];
+}
+KERNEL(weigh_f32);
+
+// back = (diag(p) - p p^T) t.
+extern "C" __global__ void __launch_bounds__(LOSS_THREADS)
+cross_entropy_curvature_f32(float* back, const float* t, const float* logits, uint32_t n, uint32_t classes) {
+    uint32_t i = warp(LOSS_THREADS);
+    if (i >= n) return;
+    Softmax p(logits + i * classes, classes);
+    t += i * classes;
+    double mean = warp_sum(classes, [&](uint32_t j) { return p.at(j) * t[j]; });
+    for (uint32_t j = lane(); j < classes; j += 32) back[i * classes + j] = float(p.at(j) * (t[j] - mean));
+}
+KERNEL(cross_entropy_curvature_f32);
+
+// back = d (d . t), d the gradient.
+extern "C" __global__ void __launch_bounds__(LOSS_THREADS)
+cross_entropy_fisher_f32(float* back, const float* t, const float* logits, const uint32_t* labels, uint32_t n, uint32_t classes) {
+    uint32_t i = warp(LOSS_THREADS);
+    if (i >= n) return;
+    Softmax p(logits + i * classes, classes);
+    t += i * classes;
+    uint32_t label = labels[i];
+    double others = warp_sum(classes, [&](uint32_t j) { return j == label ? 0.0 : p.at(j); });
+    auto d = [&](uint32_t j) { return double(float(j == label ? -others : p.at(j))); };
+    double along = warp_sum(classes, [&](uint32_t j) { return d(j) * t[j]; });
+    for (uint32_t j = lane(); j < classes; j += 32) back[i * classes + j] = float(d(j) * along);
+}
+KERNEL(cross_entropy_fisher_f32);
+
+// The first of the largest logits of each row.
+extern "C" __global__ void __launch_bounds__(LOSS_THREADS)
+largest_u32(uint32_t* predicted, const float* logits, uint32_t n, uint32_t classes) {
+    uint32_t i = warp(LOSS_THREADS);
+    if (i >= n) return;
+    const float* z = logits + i * classes;
+    uint32_t best = lane() < classes ? lane() : 0;
+    for (uint32_t j = best; j < classes; j += 32)
+        if (z[j] > z[best]) best = j;
+    for (int apart = 16; apart; apart /= 2) {
+        uint32_t other = __shfl_xor_sync(~0u, best, apart);
+        if (z[other] > z[best] || (z[other] == z[best] && other < best)) best = other;
+    }
+    if (lane() == 0) predicted[i] = best;
+}
+KERNEL(largest_u32);

@@ -1,0 +1,43 @@
+/*
+shape.cu: operations that only move values. A class token's place, a table of positions, some tokens out of all, channels
+side by side, and all their adjoints are rows of one buffer copied (or added) to rows of another: `rows_f32`. The option-A
+shortcut takes every stride-th position and pads channels on both sides.
+
+One thread owns one element that is written.
+*/
+#include "common/gpu.h"
+#include "tiles.h"
+
+// y[r y_apart + i] = x[r x_apart + i] for i < len, or y += that; x_apart = 0 gives every row the same values.
+extern "C" __global__ void __launch_bounds__(SHAPE_THREADS)
+rows_f32(float* y, const float* x, uint32_t rows, uint32_t len, uint32_t y_apart, uint32_t x_apart, uint32_t add) {
+    uint32_t at = blockIdx.x * SHAPE_THREADS + threadIdx.x, row = at / len, i = at % len;
+    if (row >= rows) return;
+    float value = x[row * x_apart + i];
+    float* to = y + row * y_apart + i;
+    *to = add ? *to + value : value;
+}
+KERNEL(rows_f32);
+
+// y [n, oh, ow, oc] = every stride-th position of x [n, h, w, c], zeros in the other channels.
+extern "C" __global__ void __launch_bounds__(SHAPE_THREADS)
+shortcut_f32(float* y, const float* x, uint32_t n, uint32_t h, uint32_t w, uint32_t c, uint32_t oh, uint32_t ow, uint32_t oc, uint32_t stride) {
+    uint32_t i = blockIdx.x * SHAPE_THREADS + threadIdx.x;
+    if (i >= n * oh * ow * oc) return;
+    uint32_t channel = i % oc - (oc - c) / 2, position = i / oc, line = position / ow;  // below the first: huge
+    uint32_t row = line % oh * stride, column = position % ow * stride;
+    y[i] = channel < c ? x[((line / oh * h + row) * w + column) * c + channel] : 0.0f;
+}
+KERNEL(shortcut_f32);
+
+// Its adjoint, added to dx.
+extern "C" __global__ void __launch_bounds__(SHAPE_THREADS)
+shortcut_backward_f32(float* dx, const float* dy, uint32_t n, uint32_t h, uint32_t w, uint32_t c, uint32_t oh, uint32_t ow, uint32_t oc, uint32_t stride) {
+    uint32_t i = blockIdx.x * SHAPE_THREADS + threadIdx.x;
+    if (i >= n * h * w * c) return;
+    uint32_t position = i / c, line = position / w, row = line % h, column = position % w;
+    if (row % stride || column % stride || row / stride >= oh || column / stride >= ow) return;
+    uint32_t channel = i % c + (oc - c) / 2;
+    dx[i] += dy[((line / h * oh + row / stride) * ow + column / stride) * oc + channel];
+}
+KERNEL(shortcut_backward_f32);

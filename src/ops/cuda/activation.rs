@@ -1,0 +1,111 @@
+//! Pointwise nonlinearities on CUDA, as [`crate::ops::activation`].
+#![allow(unsafe_code)] // launches
+
+use super::{Cuda, In, Out, elements};
+use crate::Result;
+use crate::device::cuda::{Launch, tiles};
+use crate::ops::{Activation, same};
+
+/// `y` = f(`x`).
+///
+/// # Errors
+/// Shapes that do not fit, or the device fails.
+pub fn forward(cuda: &Cuda, y: Out<'_, f32>, x: In<'_, f32>, kind: Activation) -> Result<()> {
+    let (launch, len) = each("activation", y.len(), &[x])?;
+    // SAFETY: both hold len values.
+    unsafe { cuda.activation(launch, y, x, kind as u32, len) }
+}
+
+/// `y` = f(`y`).
+///
+/// # Errors
+/// Shapes that do not fit, or the device fails.
+pub fn forward_in_place(cuda: &Cuda, y: Out<'_, f32>, kind: Activation) -> Result<()> {
+    let x = y.same();
+    forward(cuda, y, x, kind)
+}
+
+/// `dx` = f'(`a`) ∘ `dy`: backward of an adjoint, or forward of a tangent.
+///
+/// # Errors
+/// Shapes that do not fit, or the device fails.
+pub fn backward(
+    cuda: &Cuda,
+    dx: Out<'_, f32>,
+    dy: In<'_, f32>,
+    a: In<'_, f32>,
+    kind: Activation,
+) -> Result<()> {
+    let (launch, len) = each("activation_backward", dx.len(), &[dy, a])?;
+    // SAFETY: all hold len values.
+    unsafe { cuda.activation_backward(launch, dx, dy, a, kind as u32, len, 0) }
+}
+
+/// `d` ∘= f'(`a`).
+///
+/// # Errors
+/// Shapes that do not fit, or the device fails.
+pub fn backward_in_place(cuda: &Cuda, d: Out<'_, f32>, a: In<'_, f32>, kind: Activation) -> Result<()> {
+    let dy = d.same();
+    backward(cuda, d, dy, a, kind)
+}
+
+/// `dx` += f'(`a`) ∘ `dy`.
+///
+/// # Errors
+/// Shapes that do not fit, or the device fails.
+pub fn add_backward(
+    cuda: &Cuda,
+    dx: Out<'_, f32>,
+    dy: In<'_, f32>,
+    a: In<'_, f32>,
+    kind: Activation,
+) -> Result<()> {
+    let (launch, len) = each("activation_backward", dx.len(), &[dy, a])?;
+    // SAFETY: all hold len values.
+    unsafe { cuda.activation_backward(launch, dx, dy, a, kind as u32, len, 1) }
+}
+
+/// In place: the adjoint `d` and its tangent `dt`, both of y, become those of the argument `a`, whose tangent is `at`:
+/// dt = f'(a) dt + f''(a) a' d, then d = f'(a) d.
+///
+/// # Errors
+/// Shapes that do not fit, or the device fails.
+pub fn tangent_backward(
+    cuda: &Cuda,
+    dt: Out<'_, f32>,
+    d: Out<'_, f32>,
+    at: In<'_, f32>,
+    a: In<'_, f32>,
+    kind: Activation,
+) -> Result<()> {
+    let dyt = dt.same();
+    let (launch, len) = each("activation_tangent_backward", dt.len(), &[d.input(), at, a])?;
+    // SAFETY: all hold len values.
+    unsafe { cuda.activation_tangent_backward(launch, dt, dyt, d.input(), at, a, kind as u32, len, 0)? };
+    backward_in_place(cuda, d, a, kind)
+}
+
+/// `dxt` += f'(`a`) `dyt` + f''(`a`) `at` `dy`.
+///
+/// # Errors
+/// Shapes that do not fit, or the device fails.
+pub fn add_tangent_backward(
+    cuda: &Cuda,
+    dxt: Out<'_, f32>,
+    dyt: In<'_, f32>,
+    dy: In<'_, f32>,
+    at: In<'_, f32>,
+    a: In<'_, f32>,
+    kind: Activation,
+) -> Result<()> {
+    let (launch, len) = each("activation_tangent_backward", dxt.len(), &[dyt, dy, at, a])?;
+    // SAFETY: all hold len values.
+    unsafe { cuda.activation_tangent_backward(launch, dxt, dyt, dy, at, a, kind as u32, len, 1) }
+}
+
+/// A thread for each element of values that all have `len`.
+fn each(op: &'static str, len: usize, others: &[In<'_, f32>]) -> Result<(Launch, u32)> {
+    others.iter().try_for_each(|other| same(op, "values", len, other.len()))?;
+    elements(op, len, tiles::ACTIVATION_THREADS)
+}

@@ -1,0 +1,179 @@
+//! Attention over short sequences on CUDA, as [`crate::ops::attention`] (MATH.md, Eq. 9). The input's channels are packed
+//! q, k, v, each `heads · width`; the output's are the heads side by side; `saved` holds P, `[n, heads, t, t]`.
+#![allow(unsafe_code)] // launches
+
+use super::{Cuda, In, Out, images, word};
+use crate::device::cuda::{Launch, tiles};
+use crate::ops::{Shape, same};
+use crate::{Error, Result};
+
+/// O to `y` `[n, shape]`, P to `saved`; `x` `[n, t, 3c]`.
+///
+/// # Errors
+/// Shapes that do not fit, sequences longer than [`tiles::ATTENTION_TOKENS`], or the device fails.
+pub fn forward(
+    cuda: &Cuda,
+    y: Out<'_, f32>,
+    saved: Out<'_, f32>,
+    x: In<'_, f32>,
+    n: usize,
+    shape: Shape,
+    heads: usize,
+) -> Result<()> {
+    let at = Shapes::new("attention", n, shape, heads)?;
+    at.check(&[x.len()], &[y.len()], &[saved.len()])?;
+    let launch = at.blocks(tiles::ATTENTION_ROWS)?;
+    let Shapes { t, heads, width, .. } = at;
+    // SAFETY: x holds n images of t positions of three parts, y of one, saved n·heads squares of t.
+    unsafe { cuda.attention(launch, y, saved, x, t, heads, width) }
+}
+
+/// O' = P'V + PV' to `ty`.
+///
+/// # Errors
+/// As [`forward`].
+pub fn tangent(
+    cuda: &Cuda,
+    ty: Out<'_, f32>,
+    tx: In<'_, f32>,
+    x: In<'_, f32>,
+    saved: In<'_, f32>,
+    n: usize,
+    shape: Shape,
+    heads: usize,
+) -> Result<()> {
+    let at = Shapes::new("attention_tangent", n, shape, heads)?;
+    at.check(&[tx.len(), x.len()], &[ty.len()], &[saved.len()])?;
+    let launch = at.blocks(tiles::ATTENTION_ROWS)?;
+    let Shapes { t, heads, width, .. } = at;
+    // SAFETY: tx and x hold n images of t positions of three parts, ty of one, saved n·heads squares of t.
+    unsafe { cuda.attention_tangent(launch, ty, tx, x, saved, t, heads, width) }
+}
+
+/// `dx` += the adjoint of `dy`; `scratch` has the length of `saved`.
+///
+/// # Errors
+/// As [`forward`].
+pub fn backward(
+    cuda: &Cuda,
+    mut dx: Out<'_, f32>,
+    mut scratch: Out<'_, f32>,
+    dy: In<'_, f32>,
+    x: In<'_, f32>,
+    saved: In<'_, f32>,
+    n: usize,
+    shape: Shape,
+    heads: usize,
+) -> Result<()> {
+    let at = Shapes::new("attention_backward", n, shape, heads)?;
+    at.check(&[dx.len(), x.len()], &[dy.len()], &[scratch.len(), saved.len()])?;
+    let launch = at.blocks(tiles::ATTENTION_ROWS)?;
+    let Shapes { t, heads, width, .. } = at;
+    // SAFETY: dx and x hold n images of t positions of three parts, dy of one, the others n·heads squares of t.
+    unsafe { cuda.attention_backward(launch, dx.output(), scratch.output(), dy, x, saved, t, heads, width)? };
+    at.keys(cuda, dx.output(), scratch.input(), x)?;
+    at.values(cuda, dx, saved, dy)
+}
+
+/// `dxt` += the derivative of [`backward`] along `tx` and `dyt`; `scratch` has three times the length of `saved`.
+///
+/// # Errors
+/// As [`forward`].
+pub fn tangent_backward(
+    cuda: &Cuda,
+    mut dxt: Out<'_, f32>,
+    scratch: Out<'_, f32>,
+    dyt: In<'_, f32>,
+    dy: In<'_, f32>,
+    tx: In<'_, f32>,
+    x: In<'_, f32>,
+    saved: In<'_, f32>,
+    n: usize,
+    shape: Shape,
+    heads: usize,
+) -> Result<()> {
+    let at = Shapes::new("attention_tangent_backward", n, shape, heads)?;
+    same(at.op, "values of scratch", 3 * saved.len(), scratch.len())?;
+    at.check(&[dxt.len(), tx.len(), x.len()], &[dyt.len(), dy.len()], &[saved.len()])?;
+    let (mut moved, rest) = scratch.split_at(saved.len());
+    let (mut ds, mut dst) = rest.split_at(saved.len());
+    let launch = at.blocks(tiles::ATTENTION_FEW)?;
+    let Shapes { t, heads, width, .. } = at;
+    let (pt, ds_out, dst_out) = (moved.output(), ds.output(), dst.output());
+    // SAFETY: dxt, tx and x hold n images of t positions of three parts, dyt and dy of one, the others n·heads squares.
+    unsafe {
+        cuda.attention_tangent_backward(
+            launch,
+            dxt.output(),
+            pt,
+            ds_out,
+            dst_out,
+            dyt,
+            dy,
+            tx,
+            x,
+            saved,
+            t,
+            heads,
+            width,
+        )?
+    };
+    at.keys(cuda, dxt.output(), dst.input(), x)?;
+    at.keys(cuda, dxt.output(), ds.input(), tx)?;
+    at.values(cuda, dxt.output(), moved.input(), dy)?;
+    at.values(cuda, dxt, saved, dyt)
+}
+
+/// Shapes as the kernels take them.
+#[derive(Clone, Copy)]
+struct Shapes {
+    op: &'static str,
+    n: usize,
+    shape: Shape,
+    t: u32,
+    heads: u32,
+    width: u32,
+}
+
+impl Shapes {
+    fn new(op: &'static str, n: usize, shape: Shape, heads: usize) -> Result<Shapes> {
+        let t = shape.positions();
+        if heads == 0 || !shape.c.is_multiple_of(heads) || t > tiles::ATTENTION_TOKENS as usize {
+            let expected = format!("at most {} tokens, channels in {heads} heads", tiles::ATTENTION_TOKENS);
+            return Err(Error::shape(op, expected, format!("{shape:?}")));
+        }
+        let (t, width) = (word(op, "tokens", t)?, word(op, "channels", shape.c / heads)?);
+        Ok(Shapes { op, n, shape, t, heads: word(op, "heads", heads)?, width })
+    }
+
+    /// Refuses other lengths of packed values, of outputs, and of squares.
+    fn check(&self, packed: &[usize], outputs: &[usize], squares: &[usize]) -> Result<()> {
+        let Shape { h, w, c } = self.shape;
+        let images = |what: &str, shape: Shape, lens: &[usize]| {
+            lens.iter().try_for_each(|&len| images(self.op, what, self.n, shape, len))
+        };
+        images("packed values", Shape::new(h, w, 3 * c), packed)?;
+        images("outputs", self.shape, outputs)?;
+        images("weights", Shape::new(self.heads as usize, h * w, h * w), squares)
+    }
+
+    /// Blocks of so many rows of each head of each image.
+    fn blocks(&self, rows: u32) -> Result<Launch> {
+        let blocks = self.n * self.heads as usize * self.t.div_ceil(rows) as usize;
+        Launch::blocks(self.op, blocks, tiles::ATTENTION_THREADS)
+    }
+
+    /// dK += squaresᵀ Q/√width, Q of `packed`.
+    fn keys(&self, cuda: &Cuda, dx: Out<'_, f32>, squares: In<'_, f32>, packed: In<'_, f32>) -> Result<()> {
+        let launch = self.blocks(tiles::ATTENTION_ROWS)?;
+        // SAFETY: the caller's check: dx and packed hold three parts a position, squares n·heads squares.
+        unsafe { cuda.attention_columns(launch, dx, squares, packed, self.t, self.heads, self.width, 1) }
+    }
+
+    /// dV += squaresᵀ dO.
+    fn values(&self, cuda: &Cuda, dx: Out<'_, f32>, squares: In<'_, f32>, dy: In<'_, f32>) -> Result<()> {
+        let launch = self.blocks(tiles::ATTENTION_ROWS)?;
+        // SAFETY: the caller's check: dx holds three parts a position, dy one, squares n·heads squares.
+        unsafe { cuda.attention_columns(launch, dx, squares, dy, self.t, self.heads, self.width, 2) }
+    }
+}

@@ -1,0 +1,145 @@
+//! Operations that only move values on CUDA, as [`crate::ops::shape`].
+#![allow(unsafe_code)] // launches
+
+use super::{Cuda, In, Out, images, word};
+use crate::device::cuda::{Launch, tiles};
+use crate::ops::Shape;
+use crate::{Error, Result};
+
+/// Rows within a buffer: row r begins `first + r · apart` values from its beginning.
+#[derive(Clone, Copy, Debug)]
+pub struct Rows {
+    /// Values before the first row.
+    pub first: usize,
+    /// Values from the beginning of a row to that of the next; 0 in what is read: the same row again and again.
+    pub apart: usize,
+}
+
+/// Copies `rows` rows of `len` values.
+///
+/// # Errors
+/// Shapes that do not fit, or the device fails.
+pub fn copy(
+    cuda: &Cuda,
+    y: Out<'_, f32>,
+    x: In<'_, f32>,
+    rows: usize,
+    len: usize,
+    to: Rows,
+    from: Rows,
+) -> Result<()> {
+    move_rows(cuda, y, x, rows, len, to, from, 0)
+}
+
+/// Adds `rows` rows of `len` values.
+///
+/// # Errors
+/// Shapes that do not fit, or the device fails.
+pub fn add(
+    cuda: &Cuda,
+    y: Out<'_, f32>,
+    x: In<'_, f32>,
+    rows: usize,
+    len: usize,
+    to: Rows,
+    from: Rows,
+) -> Result<()> {
+    move_rows(cuda, y, x, rows, len, to, from, 1)
+}
+
+fn move_rows(
+    cuda: &Cuda,
+    y: Out<'_, f32>,
+    x: In<'_, f32>,
+    rows: usize,
+    len: usize,
+    to: Rows,
+    from: Rows,
+    add: u32,
+) -> Result<()> {
+    let end = |at: Rows| {
+        let last = rows.checked_sub(1)?.checked_mul(at.apart)?;
+        last.checked_add(at.first)?.checked_add(len)
+    };
+    let within = |at: Rows, found: usize| end(at).is_some_and(|end| end <= found);
+    if !within(to, y.len()) || !within(from, x.len()) || len == 0 || rows > 1 && to.apart < len {
+        let expected = format!("{rows} rows of {len} values at {to:?} and {from:?}");
+        return Err(Error::shape("rows", expected, format!("{} and {} values", y.len(), x.len())));
+    }
+    word("rows", "values", y.len().max(x.len()))?;
+    let word = |value: usize| word("rows", "values", value);
+    let elements = rows.saturating_mul(len);
+    word(elements)?;
+    let launch = Launch::over("rows", elements, tiles::SHAPE_THREADS)?;
+    let (_, y) = y.split_at(to.first);
+    let x = x.part(from.first..x.len());
+    // SAFETY: the last row of both ends within its buffer, and rows that are written do not overlap.
+    unsafe { cuda.rows(launch, y, x, word(rows)?, word(len)?, word(to.apart)?, word(from.apart)?, add) }
+}
+
+/// `y` = every `stride`-th position of `x`, its channels in the middle of `to.c`, zeros around.
+///
+/// # Errors
+/// Shapes that do not fit, or the device fails.
+pub fn shortcut(
+    cuda: &Cuda,
+    y: Out<'_, f32>,
+    x: In<'_, f32>,
+    n: usize,
+    from: Shape,
+    to: Shape,
+    stride: usize,
+) -> Result<()> {
+    let [n, h, w, c, oh, ow, oc, by] = sampled("shortcut", n, from, to, stride, x.len(), y.len())?;
+    let launch = Launch::over("shortcut", y.len(), tiles::SHAPE_THREADS)?;
+    // SAFETY: x holds n images of from, y of to, and every sampled position is one of the image.
+    unsafe { cuda.shortcut(launch, y, x, n, h, w, c, oh, ow, oc, by) }
+}
+
+/// The adjoint of [`shortcut`], added to `dx`.
+///
+/// # Errors
+/// Shapes that do not fit, or the device fails.
+pub fn shortcut_backward(
+    cuda: &Cuda,
+    dx: Out<'_, f32>,
+    dy: In<'_, f32>,
+    n: usize,
+    from: Shape,
+    to: Shape,
+    stride: usize,
+) -> Result<()> {
+    let [n, h, w, c, oh, ow, oc, by] = sampled("shortcut_backward", n, from, to, stride, dx.len(), dy.len())?;
+    let launch = Launch::over("shortcut_backward", dx.len(), tiles::SHAPE_THREADS)?;
+    // SAFETY: dx holds n images of from, dy of to.
+    unsafe { cuda.shortcut_backward(launch, dx, dy, n, h, w, c, oh, ow, oc, by) }
+}
+
+fn sampled(
+    op: &'static str,
+    n: usize,
+    from: Shape,
+    to: Shape,
+    stride: usize,
+    inner: usize,
+    outer: usize,
+) -> Result<[u32; 8]> {
+    images(op, "input", n, from, inner)?;
+    images(op, "output", n, to, outer)?;
+    let inside = |to: usize, from: usize| (to - 1).checked_mul(stride).is_some_and(|last| last < from);
+    if to.c < from.c || stride == 0 || !inside(to.h, from.h) || !inside(to.w, from.w) {
+        let expected = format!("every {stride}th position of {from:?}");
+        return Err(Error::shape(op, expected, format!("{to:?}")));
+    }
+    let word = |value: usize| word(op, "positions", value);
+    Ok([
+        word(n)?,
+        word(from.h)?,
+        word(from.w)?,
+        word(from.c)?,
+        word(to.h)?,
+        word(to.w)?,
+        word(to.c)?,
+        word(stride)?,
+    ])
+}
