@@ -57,6 +57,7 @@ pub struct Row {
     pub rank: Option<f64>,
     pub rank_lowest: Option<f64>,
     pub rank_highest: Option<f64>,
+    pub rank_beyond: Option<f64>,
     pub divergence_forget: Option<f64>,
     pub divergence_test: Option<f64>,
     pub weight_distance: Option<f64>,
@@ -83,7 +84,7 @@ pub struct Definition {
 
 /// Every measure, in the order of a table.
 #[rustfmt::skip]
-pub const MEASURES: [Definition; 16] = [
+pub const MEASURES: [Definition; 17] = [
     Definition { key: "forget_accuracy", name: "forget accuracy", unit: "%", scale: 100.0, digits: 2,
         text: "The share of forgotten samples whose label the model predicts.",
         of: |row| Some(row.forget_accuracy) },
@@ -127,6 +128,9 @@ pub const MEASURES: [Definition; 16] = [
         text: "The share of forgotten samples on which the loss is above that of every retrained model, by chance \
                one in k + 1 with k of them.",
         of: |row| row.rank_highest },
+    Definition { key: "rank_beyond", name: "loss beyond all retrained", unit: "%", scale: 100.0, digits: 1,
+        text: "The sum of these two shares, by chance two in k + 1.",
+        of: |row| row.rank_beyond },
     Definition { key: "divergence_forget", name: "KL to retrained, forget", unit: "", scale: 1.0, digits: 4,
         text: "The Kullback-Leibler divergence of the model's predicted probabilities from a retrained model's on \
                the forgotten samples, averaged over samples and retrained models, in nats.",
@@ -162,6 +166,8 @@ pub enum Flag {
     Remembers,
     /// They look less like members than samples that were never seen.
     OverForgets,
+    /// Some of them look more, others less like members than they should, so that the means hide it.
+    Uneven,
     /// Retained or test accuracy is lost.
     Damaged,
 }
@@ -330,6 +336,7 @@ impl Context<'_> {
             rank: None,
             rank_lowest: None,
             rank_highest: None,
+            rank_beyond: None,
             divergence_forget: None,
             divergence_test: None,
             weight_distance: None,
@@ -353,6 +360,7 @@ impl Context<'_> {
         row.rank = Some(mean(&percentiles));
         row.rank_lowest = Some(share(&percentiles, |rank| rank == 0.0));
         row.rank_highest = Some(share(&percentiles, |rank| rank == 100.0));
+        row.rank_beyond = Some(share(&percentiles, |rank| rank == 0.0 || rank == 100.0));
         let average = |of: &dyn Fn(&Behaviour) -> Result<f64>| -> Result<Option<f64>> {
             let values = others.iter().map(|one| of(one)).collect::<Result<Vec<f64>>>()?;
             Ok(Some(mean(&values)))
@@ -378,82 +386,71 @@ fn share(values: &[f64], is: impl Fn(f64) -> bool) -> f64 {
     values.iter().filter(|&&value| is(value)).count() as f64 / values.len() as f64
 }
 
-/// Beyond these a model is told from a retrained one, or beyond three standard deviations of theirs where that is more.
-pub const AUC_MARGIN: f64 = 0.05;
-/// The same for the accuracy on retained and on test samples: a point.
-pub const ACCURACY_MARGIN: f64 = 0.01;
-/// The mean rank of a model like the retrained ones lies between these.
-pub const RANKS: [f64; 2] = [20.0, 80.0];
-/// The share of samples below, or above, all k references is 1 / (k + 1) by chance; so much of the rest may be there
-/// beside.
-pub const EXCESS: f64 = 0.25;
+/// A flag by one measure: raised where a model is further from the references' mean than `least`, or than three of
+/// their standard deviations where that is more.
+struct Rule {
+    measure: &'static str,
+    least: f64,
+    above: Option<Flag>,
+    below: Option<Flag>,
+    /// The mean to compare with where there is one reference, and none it could be held against itself.
+    single: f64,
+}
 
-/// The flags of a model, remembering and over-forgetting by the same margins.
+/// Both ways by the same margins.
+#[rustfmt::skip]
+const RULES: [Rule; 8] = {
+    use Flag::{Damaged, OverForgets, Remembers, Uneven};
+    [
+        Rule { measure: "auc", least: 0.05, above: Some(Remembers), below: Some(OverForgets), single: 0.5 },
+        Rule { measure: "likelihood_auc", least: 0.05, above: Some(Remembers), below: Some(OverForgets), single: 0.5 },
+        Rule { measure: "rank", least: 30.0, above: Some(OverForgets), below: Some(Remembers), single: 50.0 },
+        Rule { measure: "rank_lowest", least: 0.25, above: Some(Remembers), below: None, single: 0.5 },
+        Rule { measure: "rank_highest", least: 0.25, above: Some(OverForgets), below: None, single: 0.5 },
+        Rule { measure: "rank_beyond", least: 0.25, above: Some(Uneven), below: None, single: 1.0 },
+        Rule { measure: "retain_accuracy", least: 0.01, above: None, below: Some(Damaged), single: 1.0 },
+        Rule { measure: "test_accuracy", least: 0.01, above: None, below: Some(Damaged), single: 1.0 },
+    ]
+};
+
+/// The flags of a model.
 fn findings(row: &Row, references: &[Row]) -> Vec<Finding> {
-    let mut found = vec![];
-    let mut add = |flag, measure, text| found.push(Finding { flag, measure, text });
-    let margin = |spread: Spread, least: f64| (3.0 * spread.deviation.unwrap_or(0.0)).max(least);
-    for (measure, name, of) in [
-        ("auc", "loss", (|row| Some(row.auc)) as fn(&Row) -> Option<f64>),
-        ("likelihood_auc", "likelihood ratio", |row| row.likelihood_auc),
-    ] {
-        if let (Some(ours), Some(theirs)) = (of(row), spread(references, of))
-            && (ours - theirs.mean).abs() > margin(theirs, AUC_MARGIN)
-        {
-            let (flag, word) = match ours > theirs.mean {
-                true => (Flag::Remembers, "more"),
-                false => (Flag::OverForgets, "less"),
-            };
-            let text = format!(
-                "membership AUC by {name} {ours:.3}, retrained {:.3}: the forgotten samples look {word} like members \
-                 than to a model that never saw them",
-                theirs.mean
-            );
-            add(flag, measure, text);
-        }
-    }
-    if let Some(rank) = row.rank {
-        let word = |side: &str| {
-            format!(
-                "mean loss rank {rank:.1} among retrained models: on most forgotten samples the loss is {side} theirs"
-            )
+    let finding = |rule: &Rule| {
+        let measure = MEASURES.iter().find(|measure| measure.key == rule.measure)?;
+        let ours = (measure.of)(row)?;
+        let single = Spread { mean: rule.single, deviation: None };
+        let theirs = spread(references, measure.of).unwrap_or(single);
+        let margin = (3.0 * theirs.deviation.unwrap_or(0.0)).max(rule.least);
+        let flag = match ours - theirs.mean {
+            gap if gap > margin => rule.above?,
+            gap if gap < -margin => rule.below?,
+            _ => return None,
         };
-        if rank < RANKS[0] {
-            add(Flag::Remembers, "rank", word("below"));
-        } else if rank > RANKS[1] {
-            add(Flag::OverForgets, "rank", word("above"));
-        }
-    }
-    let chance = 1.0 / (references.len() + 1) as f64;
-    for (flag, measure, value, side) in [
-        (Flag::Remembers, "rank_lowest", row.rank_lowest, "below"),
-        (Flag::OverForgets, "rank_highest", row.rank_highest, "above"),
-    ] {
-        if let Some(value) = value.filter(|value| (value - chance) / (1.0 - chance) > EXCESS) {
-            let text = format!(
-                "on {:.1} % of the forgotten samples the loss is {side} that of every retrained model; by chance \
-                 {:.1} %",
-                100.0 * value,
-                100.0 * chance
-            );
-            add(flag, measure, text);
-        }
-    }
-    for (measure, name, of) in [
-        ("retain_accuracy", "retain", (|row| Some(row.retain_accuracy)) as fn(&Row) -> Option<f64>),
-        ("test_accuracy", "test", |row| Some(row.test_accuracy)),
-    ] {
-        if let (Some(ours), Some(theirs)) = (of(row), spread(references, of))
-            && theirs.mean - ours > margin(theirs, ACCURACY_MARGIN)
-        {
-            let text = format!(
-                "{name} accuracy {:.2} %, retrained {:.2} %: the rest of the model has suffered",
-                100.0 * ours,
-                100.0 * theirs.mean
-            );
-            add(Flag::Damaged, measure, text);
-        }
-    }
+        let words = match flag {
+            Flag::Remembers => {
+                "the forgotten samples are more familiar to it than to models that never saw them"
+            }
+            Flag::OverForgets => {
+                "the forgotten samples are less familiar to it than to models that never saw them"
+            }
+            Flag::Uneven => "it remembers some of the forgotten samples and over-forgets others",
+            Flag::Damaged => "the rest has suffered",
+        };
+        let number = |value: f64| format!("{:.*}", measure.digits, measure.scale * value);
+        let spread = theirs.deviation.map_or(String::new(), |deviation| format!(" ± {}", number(deviation)));
+        let unit = if measure.unit.is_empty() { String::new() } else { format!(" {}", measure.unit) };
+        let text = format!(
+            "{} {}{unit}, retrained {}{spread}{unit}: {words}",
+            measure.name,
+            number(ours),
+            number(theirs.mean)
+        );
+        Some(Finding { flag, measure: measure.key, text })
+    };
+    let mut found: Vec<Finding> = RULES.iter().filter_map(finding).collect();
+    // Beyond on one side alone is said by that side's flag.
+    let sides = found.iter().any(|one| one.measure.starts_with("rank") && one.flag != Flag::Uneven);
+    found.retain(|one| one.flag != Flag::Uneven || !sides);
     found
 }
 
@@ -475,7 +472,7 @@ mod tests {
     fn retrained(forget: f64, k: usize) -> Vec<Behaviour> {
         let of = |seed: usize, i: usize, about: f64| about * (1.0 + 0.1 * ((7 * seed + 3 * i) % 11) as f64);
         let losses = |seed, n, about| (0..n).map(|i| of(seed, i, about)).collect::<Vec<f64>>();
-        (0..k).map(|seed| model(&losses(seed, 12, forget), &losses(seed + 5, 20, 1.0))).collect()
+        (0..k).map(|seed| model(&losses(seed, 44, forget), &losses(seed + 5, 20, 1.0))).collect()
     }
 
     fn compare(before: &Behaviour, after: &Behaviour, references: &[Behaviour]) -> Comparison {
@@ -502,7 +499,7 @@ mod tests {
     #[test]
     fn a_retrained_model_raises_no_flag_and_the_others_do_by_the_same_rules() {
         let all = retrained(1.0, 6);
-        let before = model(&[1e-3; 12], &all[0].test.losses);
+        let before = model(&[1e-3; 44], &all[0].test.losses);
         let like = compare(&before, &all[0], &all[1..]);
         assert_eq!(like.findings, []);
         assert!(like.remembered);
@@ -512,13 +509,16 @@ mod tests {
         let all_four =
             |flag, extreme| vec![(flag, "auc"), (flag, "likelihood_auc"), (flag, "rank"), (flag, extreme)];
         assert_eq!(flags(&before), all_four(Flag::Remembers, "rank_lowest"));
-        let over = model(&[30.0; 12], &all[0].test.losses);
+        let over = model(&[30.0; 44], &all[0].test.losses);
         assert_eq!(flags(&over), all_four(Flag::OverForgets, "rank_highest"));
         let mut split = all[0].clone(); // half remembered, half over-forgotten
-        split.forget.losses = [[1e-3; 6], [30.0; 6]].concat();
+        split.forget.losses = [[1e-3; 22], [30.0; 22]].concat();
         let found = flags(&split);
         assert!(found.contains(&(Flag::Remembers, "rank_lowest")), "{found:?}");
         assert!(found.contains(&(Flag::OverForgets, "rank_highest")), "{found:?}");
+        split.forget.losses =
+            [vec![1e-3; 15], all[0].forget.losses[15..29].to_vec(), vec![30.0; 15]].concat();
+        assert_eq!(flags(&split), [(Flag::Uneven, "rank_beyond")]);
         let mut worse = all[0].clone();
         worse.retain.accuracy -= 0.02;
         assert_eq!(flags(&worse), [(Flag::Damaged, "retain_accuracy")]);
@@ -527,7 +527,7 @@ mod tests {
     #[test]
     fn retrained_models_stand_against_the_others_alone() {
         let all = retrained(1.0, 3);
-        let before = model(&[1e-3; 12], &all[0].test.losses);
+        let before = model(&[1e-3; 44], &all[0].test.losses);
         let one = compare(&before, &before, &all[..1]);
         assert_eq!((one.references[0].rank, one.references[0].average_gap), (None, None));
         assert_eq!((one.after.rank, one.after.likelihood_auc), (Some(0.0), None));

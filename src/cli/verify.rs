@@ -556,12 +556,15 @@ fn print(found: &Comparison, sets: &Sets, notes: &[String]) {
         let word = match finding.flag {
             Flag::Remembers => "REMEMBERS    ",
             Flag::OverForgets => "OVER-FORGETS ",
+            Flag::Uneven => "UNEVEN       ",
             Flag::Damaged => "DAMAGED      ",
         };
         println!("{word}{}", finding.text);
     }
     if found.findings.is_empty() {
-        println!("no measure tells the model after from a retrained one");
+        println!(
+            "no flag: by membership, rank and accuracy the model after is within what retrained models show"
+        );
     }
     notes.iter().for_each(|note| println!("note: {note}"));
     println!();

@@ -162,6 +162,31 @@ pub fn bars(title: &str, rows: &[Bar]) -> String {
     figure(title, ROW * rows.len().max(1) as f64, &out, &[])
 }
 
+/// Columns of shares in per cent, one per place from 0, and a dashed level.
+pub fn columns(title: &str, x_name: &str, shares: &[f64], level: f64) -> String {
+    let bottom = TOP + HEIGHT;
+    let range = Range::from(0.0, 1.0).with(shares).with(&[level]);
+    let at = |share: f64| TOP + HEIGHT * (1.0 - range.share(share));
+    let mut out = String::new();
+    let (ticks, digits) = range.ticks(4.0);
+    for tick in ticks {
+        line(&mut out, "grid", (LEFT, at(tick)), (WIDTH - RIGHT, at(tick)));
+        word(&mut out, LEFT - 6.0, at(tick) + 4.0, "end", &format!("{tick:.digits$}"));
+    }
+    let width = (WIDTH - LEFT - RIGHT) / shares.len().max(1) as f64;
+    let every = shares.len().div_ceil(12).max(1);
+    for (i, &share) in shares.iter().enumerate() {
+        let x = LEFT + width * i as f64;
+        rect(&mut out, "after", x + 0.1 * width, at(share), 0.8 * width, bottom - at(share));
+        if i % every == 0 {
+            word(&mut out, x + width / 2.0, bottom + 16.0, "middle", &i.to_string());
+        }
+    }
+    line(&mut out, "level", (LEFT, at(level)), (WIDTH - RIGHT, at(level)));
+    word(&mut out, (LEFT + WIDTH - RIGHT) / 2.0, bottom + 32.0, "middle", x_name);
+    figure(title, bottom + 40.0, &out, &[])
+}
+
 /// Losses below this are drawn at it.
 const LEAST: f64 = 1e-6;
 

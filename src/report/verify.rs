@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::chart::histograms;
+use super::chart::{columns, histograms};
 use super::{Page, escaped, list, number, text, texts};
 use crate::comparison::MEASURES;
 
@@ -29,6 +29,7 @@ pub fn verify(report: &Value) -> String {
         let (class, words) = match finding["flag"].as_str() {
             Some("remembers") => ("remembers", "The model still remembers"),
             Some("over-forgets") => ("over-forgets", "The model over-forgets"),
+            Some("uneven") => ("uneven", "The model forgets unevenly"),
             _ => ("damaged", "The model is damaged"),
         };
         page.add(&format!(
@@ -38,8 +39,8 @@ pub fn verify(report: &Value) -> String {
     }
     if findings.is_empty() {
         page.add(
-            "<p class=\"flag none\"><strong>Like retrained</strong> No measure tells the model after from a retrained \
-             one. With few samples or few references small differences stay hidden.</p>",
+            "<p class=\"flag none\"><strong>No flag</strong> By membership, rank and accuracy the model after is within what \
+             retrained models show. With few samples or few references small differences stay hidden.</p>",
         );
     }
     let notes = texts(&report["notes"]);
@@ -59,14 +60,15 @@ pub fn verify(report: &Value) -> String {
     let losses = |key: &str| list(&report["samples"]).iter().filter_map(|s| s[key].as_f64()).collect();
     let theirs =
         list(&report["samples"]).iter().flat_map(|s| list(&s["references"])).filter_map(Value::as_f64);
-    page.charts(&[histograms(
+    let losses = histograms(
         "Where the losses lie; heights are shares of each set",
         &[
             ("before", "before", losses("before")),
             ("after", "after", losses("after")),
             ("retrained", "retrained", theirs.collect()),
         ],
-    )]);
+    );
+    page.charts(&[losses, ranks(report, references.len())]);
     samples(&mut page, report);
     page.heading("What the measures are");
     let defined = MEASURES.iter().filter_map(|measure| {
@@ -112,6 +114,19 @@ fn measures(report: &Value) -> Vec<Vec<String>> {
         ]);
     }
     rows
+}
+
+/// How many of the `k` retrained models have a lower loss, over the forgotten samples.
+fn ranks(report: &Value, k: usize) -> String {
+    let samples = list(&report["samples"]);
+    let mut shares = vec![0.0; k + 1];
+    for rank in samples.iter().filter_map(|sample| sample["rank"].as_f64()) {
+        let below = (rank / 100.0 * k as f64).round() as usize;
+        shares[below.min(k)] += 100.0 / samples.len() as f64;
+    }
+    let title = "After: % of the forgotten samples, by how many retrained models have a lower loss. Like retrained is \
+                 level (dashed); the left is remembered, the right over-forgotten";
+    columns(title, "retrained models with a lower loss", &shares, 100.0 / (k + 1) as f64)
 }
 
 /// The forgotten samples, those first that stand out most from the retrained models, to either side.
