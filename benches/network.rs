@@ -17,9 +17,7 @@ use scrubjay::observe::observe;
 use scrubjay::ops::philox::{Stream, Use};
 use scrubjay::perturb::{Noise, perturb};
 use scrubjay::select::{self, Method};
-use scrubjay::solve::Limits;
-use scrubjay::unlearn::{Calibration, Config, Rule, Target, Task, unlearn};
-use scrubjay::update::Where;
+use scrubjay::unlearn::{Config, Task, unlearn};
 use scrubjay::{Error, zoo};
 
 fn main() -> anyhow::Result<()> {
@@ -64,6 +62,7 @@ fn main() -> anyhow::Result<()> {
         retained: (1..1025).collect(),
         held_out: vec![],
         validation: None,
+        earlier: None,
         n: 1025,
         stop: &stop,
         config: config(),
@@ -179,29 +178,9 @@ fn check(device: &Device, net: &Network, samples: &Samples) -> anyhow::Result<()
 /// One image by plain FOCI on 1,000 copies, as `scrub --batch 1` does it.
 fn config() -> Config {
     Config {
-        selection: select::Config {
-            method: Method::Foci,
-            perturbations: None,
-            sigma: 0.1,
-            max_units: None,
-            share: 0.2,
-            seed: 0,
-        },
-        curvature: None,
-        damping: None,
-        l2: 0.0,
-        rule: Rule::Newton,
-        calibration: Calibration::Calibrated,
-        target: Target::HeldOut,
-        stages: None,
-        repair: 0,
-        iterations: 1,
-        limits: Limits { tolerance: 1e-2, products: 25 },
-        privacy: None,
-        noise: Where::None,
+        selection: select::Config { method: Method::Foci, ..Default::default() },
         gate: 1.0,
         if_empty_cheap: true,
-        memory: 1 << 30,
-        seed: 0,
+        ..Default::default()
     }
 }

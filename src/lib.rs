@@ -9,6 +9,7 @@ pub mod curvature;
 pub mod data;
 pub mod device;
 mod error;
+pub mod kfac;
 pub mod net;
 pub mod observe;
 pub mod ops;

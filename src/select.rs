@@ -54,6 +54,13 @@ pub struct Config {
     pub seed: u64,
 }
 
+/// The defaults of `scrub`: a vote, σ = 0.1, a fifth of the units, seed 0.
+impl Default for Config {
+    fn default() -> Config {
+        Config { method: Method::Vote, perturbations: None, sigma: 0.1, max_units: None, share: 0.2, seed: 0 }
+    }
+}
+
 impl Config {
     /// How many of `d` units a method that does not stop by itself takes.
     fn count(&self, d: usize) -> usize {

@@ -9,6 +9,9 @@ use crate::{Error, Result};
 /// A symmetric matrix, as `product(out, v)`: out = H v.
 pub type Product<'a> = dyn FnMut(&mut [f64], &[f64]) -> Result<()> + 'a;
 
+/// A positive definite matrix near (H + λI)⁻¹, as `precondition(out, v)`.
+pub type Preconditioner<'a> = dyn Fn(&mut [f64], &[f64]) + 'a;
+
 /// How long to go on, and how far.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Limits {
@@ -86,8 +89,8 @@ fn damped(product: &mut Product, out: &mut [f64], v: &[f64], report: &mut Report
     }
 }
 
-/// Solves by conjugate gradient, from 0, or from `start` `[p]` scaled so that it is nearest to the solution in the
-/// norm of H + λI.
+/// Solves by conjugate gradient, preconditioned where a preconditioner is given, from 0, or from `start` `[p]` scaled so
+/// that it is nearest to the solution in the norm of H + λI.
 ///
 /// # Errors
 /// Where a product fails or is not finite, or the curvature is negative and `negative` refuses it.
@@ -95,11 +98,12 @@ pub fn conjugate_gradient(
     product: &mut Product,
     b: &[f64],
     start: Option<&[f64]>,
+    precondition: Option<&Preconditioner>,
     damping: f64,
     negative: Negative,
     limits: Limits,
 ) -> Result<(Vec<f64>, Report)> {
-    let mut report = Report::new("cg", damping);
+    let mut report = Report::new(if precondition.is_some() { "preconditioned cg" } else { "cg" }, damping);
     let scale = norm(b);
     let mut x = vec![0.0; b.len()];
     if scale == 0.0 {
@@ -116,9 +120,15 @@ pub fn conjugate_gradient(
             add(&mut r, -along / curvature, &moved);
         }
     }
-    let mut direction = r.clone();
-    let mut rr = dot(&r, &r);
-    while rr.sqrt() > limits.tolerance * scale && report.products < limits.products {
+    let mut z = r.clone(); // the preconditioned residual
+    let again = |z: &mut [f64], r: &[f64]| match precondition {
+        Some(precondition) => precondition(z, r),
+        None => z.copy_from_slice(r),
+    };
+    again(&mut z, &r);
+    let mut direction = z.clone();
+    let mut rz = dot(&r, &z);
+    while norm(&r) > limits.tolerance * scale && report.products < limits.products {
         damped(product, &mut moved, &direction, &mut report)?;
         let curvature = dot(&direction, &moved);
         let relative = curvature / dot(&direction, &direction);
@@ -139,19 +149,21 @@ pub fn conjugate_gradient(
                     report.raised += 1;
                     x.fill(0.0);
                     r.copy_from_slice(b);
-                    direction.copy_from_slice(b);
-                    rr = dot(&r, &r);
+                    again(&mut z, &r);
+                    direction.copy_from_slice(&z);
+                    rz = dot(&r, &z);
                     continue;
                 }
             }
         }
-        let step = rr / curvature;
+        let step = rz / curvature;
         add(&mut x, step, &direction);
         add(&mut r, -step, &moved);
-        let next = dot(&r, &r);
-        let keep = next / rr;
-        direction.iter_mut().zip(&r).for_each(|(d, r)| *d = r + keep * *d);
-        rr = next;
+        again(&mut z, &r);
+        let next = dot(&r, &z);
+        let keep = next / rz;
+        direction.iter_mut().zip(&z).for_each(|(d, z)| *d = z + keep * *d);
+        rz = next;
     }
     residual(product, b, &x, &mut r, scale, &mut report)?;
     report.converged = report.residual <= limits.tolerance * (1.0 + 1e-9);
@@ -260,6 +272,39 @@ fn minres_once(
     Ok(())
 }
 
+/// The rank-one curvature ΔgΔgᵀ / (ΔgᵀΔw) between two points of a training, which has Δg = HΔw.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Secant {
+    /// Δg `[p]`.
+    pub gradient: Vec<f64>,
+    /// Δw `[p]`.
+    pub weights: Vec<f64>,
+}
+
+impl Secant {
+    /// Its one eigenvalue that is not 0; negative or not finite where the gradient did not grow along the way.
+    pub fn eigenvalue(&self) -> f64 {
+        dot(&self.gradient, &self.gradient) / dot(&self.gradient, &self.weights)
+    }
+
+    /// x = (H + λI)⁻¹ b, by Sherman and Morrison.
+    ///
+    /// # Errors
+    /// Where the curvature is not positive, or λ is 0.
+    pub fn solve(&self, x: &mut [f64], b: &[f64], damping: f64) -> Result<()> {
+        let (gg, gw) = (dot(&self.gradient, &self.gradient), dot(&self.gradient, &self.weights));
+        if gw.is_nan() || gw <= 0.0 || damping <= 0.0 {
+            let reason = format!(
+                "finite differences give ΔgᵀΔw = {gw:e} at a damping of {damping:e}; both must be above 0"
+            );
+            return Err(Error::Solve { reason });
+        }
+        let along = dot(&self.gradient, b) / (damping * gw + gg);
+        x.iter_mut().zip(b).zip(&self.gradient).for_each(|((x, b), g)| *x = (b - along * g) / damping);
+        Ok(())
+    }
+}
+
 /// r = b − (H + λI) x, and its relative norm to the report.
 fn residual(
     product: &mut Product,
@@ -337,7 +382,8 @@ mod tests {
         let a = matrix(&[0.5, 1.0, 2.0, 10.0, 30.0, 100.0]);
         for damping in [0.0, 0.1] {
             let (x, report) =
-                conjugate_gradient(&mut times(&a), &b(6), None, damping, Negative::Refuse, TIGHT).unwrap();
+                conjugate_gradient(&mut times(&a), &b(6), None, None, damping, Negative::Refuse, TIGHT)
+                    .unwrap();
             assert!(report.converged && report.residual < 1e-10, "{report:?}");
             let (y, report) = minres(&mut times(&a), &b(6), damping, TIGHT).unwrap();
             assert!(report.converged, "{report:?}");
@@ -346,7 +392,7 @@ mod tests {
             let near: Vec<f64> = x.iter().map(|x| 7.0 * x).collect();
             let away: Vec<f64> = x.iter().map(|x| -x).collect();
             let from = |start: &[f64]| {
-                conjugate_gradient(&mut times(&a), &b(6), Some(start), damping, Negative::Refuse, TIGHT)
+                conjugate_gradient(&mut times(&a), &b(6), Some(start), None, damping, Negative::Refuse, TIGHT)
                     .unwrap()
             };
             let (z, report) = from(&near);
@@ -359,11 +405,43 @@ mod tests {
     }
 
     #[test]
+    fn a_preconditioner_near_the_inverse_saves_products() {
+        let values: Vec<f64> = (0..12).map(|i| 2.0f64.powi(i)).collect();
+        let a = matrix(&values);
+        let inverse = matrix(&values.iter().map(|v| 1.0 / (v + 0.3)).collect::<Vec<_>>());
+        let near = |out: &mut [f64], v: &[f64]| {
+            out.iter_mut().zip(&inverse).for_each(|(out, row)| *out = dot(row, v))
+        };
+        let solve = |with: Option<&Preconditioner>| {
+            conjugate_gradient(&mut times(&a), &b(12), None, with, 0.1, Negative::Refuse, TIGHT).unwrap()
+        };
+        let ((x, plain), (y, preconditioned)) = (solve(None), solve(Some(&near)));
+        assert!(plain.converged && preconditioned.converged, "{plain:?} {preconditioned:?}");
+        assert!(x.iter().zip(&y).all(|(x, y)| (x - y).abs() < 1e-8));
+        assert!(2 * preconditioned.products < plain.products + 2, "{plain:?} {preconditioned:?}");
+    }
+
+    #[test]
+    fn the_secant_is_the_curvature_along_its_way_and_is_inverted() {
+        let (g, w, b) = (vec![2.0, -1.0, 0.5], vec![1.0, 0.5, 3.0], vec![0.3, 1.0, -2.0]);
+        let gw = dot(&g, &w);
+        let secant = Secant { gradient: g.clone(), weights: w };
+        let (mut x, damping) = (vec![0.0; 3], 0.1);
+        secant.solve(&mut x, &b, damping).unwrap();
+        for i in 0..3 {
+            assert!((g[i] * dot(&g, &x) / gw + damping * x[i] - b[i]).abs() < 1e-12);
+        }
+        assert!((secant.eigenvalue() - 5.25 / gw).abs() < 1e-12);
+        let back = Secant { weights: vec![-1.0, 0.0, 0.0], ..secant };
+        assert!(matches!(back.solve(&mut x, &b, damping), Err(Error::Solve { .. })));
+    }
+
+    #[test]
     fn indefinite_systems_are_minres_s_and_conjugate_gradient_follows_its_rule() {
         let a = matrix(&[-3.0, -0.5, 0.2, 1.0, 4.0]);
         let (_, report) = minres(&mut times(&a), &b(5), 0.0, TIGHT).unwrap();
         assert!(report.converged && report.negative_curvature < 0.0, "{report:?}");
-        let run = |negative| conjugate_gradient(&mut times(&a), &b(5), None, 0.0, negative, TIGHT);
+        let run = |negative| conjugate_gradient(&mut times(&a), &b(5), None, None, 0.0, negative, TIGHT);
         assert!(matches!(run(Negative::Refuse), Err(Error::NegativeCurvature { .. })));
         let (_, report) = run(Negative::Truncate).unwrap();
         assert!(!report.converged && report.negative_curvature < 0.0, "{report:?}");
@@ -380,7 +458,7 @@ mod tests {
         assert!(x == [0.0; 3] && report.converged && report.products == 0);
         let one = vec![vec![4.0]];
         let (x, _) =
-            conjugate_gradient(&mut times(&one), &[2.0], None, 0.0, Negative::Refuse, TIGHT).unwrap();
+            conjugate_gradient(&mut times(&one), &[2.0], None, None, 0.0, Negative::Refuse, TIGHT).unwrap();
         assert_eq!(x, [0.5]);
         let (x, _) = minres(&mut times(&one), &[2.0], 0.0, TIGHT).unwrap();
         assert!((x[0] - 0.5).abs() < 1e-15);
@@ -391,7 +469,7 @@ mod tests {
         let a = matrix(&[1.0, 1e3, 1e6, 1e9]);
         let few = Limits { tolerance: 1e-14, products: 2 };
         let (_, report) =
-            conjugate_gradient(&mut times(&a), &b(4), None, 0.0, Negative::Refuse, few).unwrap();
+            conjugate_gradient(&mut times(&a), &b(4), None, None, 0.0, Negative::Refuse, few).unwrap();
         assert!(!report.converged && report.products == 3, "{report:?}"); // two, and the true residual
         let mut broken = |out: &mut [f64], _: &[f64]| {
             out.fill(f64::NAN);

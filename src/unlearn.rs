@@ -20,12 +20,13 @@ use crate::block::Block;
 use crate::curvature::{Curvature, Kind};
 use crate::data::{Inputs, Samples};
 use crate::device::Device;
+use crate::kfac::{Inverse, Kfac};
 use crate::net::{Network, Op, UnitId};
 use crate::observe::{Scores, evaluate};
 use crate::receipt::{Record, to_hex};
 use crate::repair::{self, Targets};
 use crate::select::{self, Method, select};
-use crate::solve::{Limits, Negative, conjugate_gradient, largest_eigenvalue};
+use crate::solve::{Limits, Negative, Preconditioner, Secant, conjugate_gradient, largest_eigenvalue};
 use crate::update::{Certificate, Length, Where, update};
 use crate::{Error, Result};
 
@@ -41,6 +42,34 @@ pub enum Rule {
     Gradient,
 }
 
+/// The matrix whose inverse turns the gradient into a step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Matrix {
+    /// The exact Hessian, by conjugate gradient on its products; indefinite in ordinary networks.
+    Hessian,
+    /// The Gauss–Newton matrix, likewise.
+    Ggn,
+    /// The empirical Fisher matrix, likewise.
+    Fisher,
+    /// K-FAC: small inverses in place of products, faster and rougher.
+    Kfac,
+    /// ΔgΔgᵀ/(ΔgᵀΔw) between [`Task::earlier`] and now, as the reference does it: rank one, and so nearly gradient ascent.
+    Fd,
+}
+
+impl Matrix {
+    /// The products to solve with, where it is solved by products.
+    fn products(self) -> Option<Kind> {
+        match self {
+            Matrix::Hessian => Some(Kind::Hessian),
+            Matrix::Ggn => Some(Kind::Ggn),
+            Matrix::Fisher => Some(Kind::Fisher),
+            Matrix::Kfac | Matrix::Fd => None,
+        }
+    }
+}
+
 /// Where the length of the step comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -53,6 +82,9 @@ pub enum Calibration {
 
 /// Batches below this are never calibrated: scaling the step of a single sample destroys a model.
 pub const SMALLEST_BATCH: usize = 10;
+
+/// A change of the forgotten samples' mean loss below which a receipt says that nothing measurable happened.
+const MEASURABLE: f64 = 0.01;
 
 /// Products of the stages after the first, which begin at the step of the stage before.
 const LATER_PRODUCTS: usize = 10;
@@ -85,7 +117,7 @@ pub struct Config {
     /// How units are chosen.
     pub selection: select::Config,
     /// The matrix; by default Gauss–Newton, and the exact Hessian for a single linear layer with weight decay.
-    pub curvature: Option<Kind>,
+    pub curvature: Option<Matrix>,
     /// λ; by default max(1e-3, 5e-3 · largest eigenvalue), and 0 for a single linear layer with weight decay.
     pub damping: Option<f64>,
     /// The weight decay that the model was trained with.
@@ -105,6 +137,8 @@ pub struct Config {
     pub iterations: usize,
     /// Products and tolerance of the solver.
     pub limits: Limits,
+    /// Whether K-FAC preconditions it.
+    pub precondition: bool,
     /// ε and δ of a certificate, where one is wanted.
     pub privacy: Option<(f64, f64)>,
     /// Which parameters its noise goes to.
@@ -117,6 +151,32 @@ pub struct Config {
     pub memory: usize,
     /// The seed.
     pub seed: u64,
+}
+
+/// The defaults of `scrub`: a voted block, a calibrated Newton step on the way to the held-out loss, a gate of 5 points.
+impl Default for Config {
+    fn default() -> Config {
+        Config {
+            selection: select::Config::default(),
+            curvature: None,
+            damping: None,
+            l2: 0.0,
+            rule: Rule::Newton,
+            calibration: Calibration::Calibrated,
+            target: Target::HeldOut,
+            stages: None,
+            repair: 0,
+            iterations: 1,
+            limits: Limits { tolerance: 1e-2, products: 25 },
+            precondition: false,
+            privacy: None,
+            noise: Where::None,
+            gate: 0.05,
+            if_empty_cheap: false,
+            memory: 4 << 30,
+            seed: 0,
+        }
+    }
 }
 
 impl Config {
@@ -153,6 +213,8 @@ pub struct Task<'a> {
     pub held_out: Vec<usize>,
     /// Validation data: the gate, and the calibration's held-out data where there are some.
     pub validation: Option<&'a Samples>,
+    /// The model of an earlier epoch, for [`Matrix::Fd`].
+    pub earlier: Option<&'a Network>,
     /// How many samples the model was trained on.
     pub n: usize,
     /// Set to stop before the next stage.
@@ -218,7 +280,12 @@ pub fn unlearn(
     let block = Block::of(net, &chosen.units)?;
     let start = block.values(net);
     let convex = is_convex(net, config.l2);
-    let kind = config.curvature.unwrap_or(if convex { Kind::Hessian } else { Kind::Ggn });
+    if (config.curvature == Some(Matrix::Fd)) != task.earlier.is_some() {
+        return Err(Error::config(
+            "curvature by finite differences, and it alone, needs the model of an earlier epoch",
+        ));
+    }
+    let matrix = config.curvature.unwrap_or(if convex { Matrix::Hessian } else { Matrix::Ggn });
     let mut moved = net.clone();
     let (mut sum, mut retained_gradient) = (vec![], vec![]);
     let mut solvers = vec![];
@@ -238,15 +305,16 @@ pub fn unlearn(
         let gradient = block.gradient(device, &moved, &request)?;
         let decayed = gradient.iter().zip(block.values(&moved)).map(|(g, w)| g + config.l2 * f64::from(w));
         let gradient: Vec<f64> = decayed.map(|g| g * m as f64).collect();
-        let curvature = Curvature::new(device, &moved, &block, &retained, kind, config.memory)?;
+        let local = Local::new(task, &moved, &block, &retained, matrix)?;
         clock.lap("curvature");
         if solvers.is_empty() {
-            (sum, retained_gradient) = (gradient.clone(), curvature.gradient().to_vec());
+            (sum, retained_gradient) = (gradient.clone(), local.gradient.clone());
         }
-        let (mut step, solver) = solve(task, &curvature, &gradient, residual, convex, previous.as_ref())?;
+        let (mut step, solver, preconditioner) = local.solve(&gradient, residual, convex, previous.take())?;
         note_solve(&solver, &mut notes);
-        drop(curvature);
-        previous = Some(Previous { step: step.clone(), damping: solver["damping"].as_f64().unwrap_or(0.0) });
+        drop(local);
+        let damping = solver["damping"].as_f64().unwrap_or(0.0);
+        previous = Some(Previous { step: step.clone(), damping, preconditioner });
         if config.rule == Rule::Cr {
             step.iter_mut().for_each(|s| *s *= residual);
         }
@@ -261,12 +329,13 @@ pub fn unlearn(
     }
     let Some(scaled) = scaled else { return Err(Error::config("a step of no stages")) };
     for _ in 1..config.iterations {
-        let curvature = Curvature::new(device, &moved, &block, &retained, kind, config.memory)?;
+        let local = Local::new(task, &moved, &block, &retained, matrix)?;
         let values = block.values(&moved);
-        let gradient = curvature.gradient().iter().zip(&values);
+        let gradient = local.gradient.iter().zip(&values);
         let uphill: Vec<f64> = gradient.map(|(g, w)| -(g + config.l2 * f64::from(*w)) * residual).collect();
-        let (step, solver) = solve(task, &curvature, &uphill, residual, convex, None)?;
+        let (step, solver, _) = local.solve(&uphill, residual, convex, None)?;
         note_solve(&solver, &mut notes);
+        drop(local);
         update(device, &mut moved, &block, &step, &request, Length::One)?;
         solvers.push(solver);
     }
@@ -325,13 +394,19 @@ pub fn unlearn(
         ));
     } else {
         record.removed = true;
+        let (was, is) = (before.forget.loss, after.forget.loss);
+        if !convex && (is - was).abs() < MEASURABLE {
+            notes.push(format!(
+                "too small to measure: the loss of the forgotten moves by less than {MEASURABLE}, from {was:.4} to {is:.4}"
+            ));
+        }
     }
     record.account = json!({
         "n": n,
         "m": m,
         "parameters": block.len(),
         "selection": selection_json(&chosen),
-        "curvature": format!("{kind:?}").to_lowercase(),
+        "curvature": matrix,
         "solves": solvers,
         "length": scaled,
         "step_norm": distance,
@@ -395,52 +470,134 @@ fn choose(
     Ok(chosen)
 }
 
-/// Where the solve of a later stage begins: the curvature has changed little since, so that its step is near the new
-/// one and its damping serves.
+/// What a stage leaves to the next: the curvature has changed little since, so that its step is near the new one, and
+/// its damping and preconditioner serve.
 struct Previous {
     step: Vec<f64>,
     damping: f64,
+    preconditioner: Option<Inverse>,
 }
 
-/// (H + (λ + l2) I) step = sum / (n − m), by conjugate gradient; λ is raised where the curvature is negative.
-fn solve(
-    task: &Task,
-    curvature: &Curvature,
-    sum: &[f64],
-    residual: f64,
-    convex: bool,
-    previous: Option<&Previous>,
-) -> Result<(Vec<f64>, Value)> {
-    let config = &task.config;
-    let right: Vec<f64> = sum.iter().map(|s| s / residual).collect();
-    if config.rule == Rule::Gradient {
-        return Ok((right, json!({"solver": "none", "damping": config.damping.unwrap_or(0.0)})));
+/// The curvature of the retained data where the network stands, and the gradient there.
+struct Local<'a> {
+    task: &'a Task<'a>,
+    net: &'a Network,
+    block: &'a Block,
+    retained: &'a dyn Inputs,
+    products: Option<Curvature<'a>>,
+    gradient: Vec<f64>,
+}
+
+impl<'a> Local<'a> {
+    fn new(
+        task: &'a Task<'a>,
+        net: &'a Network,
+        block: &'a Block,
+        retained: &'a dyn Inputs,
+        matrix: Matrix,
+    ) -> Result<Local<'a>> {
+        let (device, memory) = (task.device, task.config.memory);
+        let products = match matrix.products() {
+            Some(kind) => Some(Curvature::new(device, net, block, retained, kind, memory)?),
+            None => None,
+        };
+        let gradient = match &products {
+            Some(curvature) => curvature.gradient().to_vec(),
+            None => block.gradient(device, net, retained)?,
+        };
+        Ok(Local { task, net, block, retained, products, gradient })
     }
-    let mut narrow = vec![0.0f32; sum.len()];
-    let mut product = |out: &mut [f64], v: &[f64]| {
-        task.check_stop()?;
-        curvature.apply_wide(out, v, &mut narrow)?;
-        out.iter_mut().zip(v).for_each(|(out, v)| *out += config.l2 * v);
-        Ok(())
-    };
-    let (damping, largest) = match (config.damping, previous) {
-        (Some(damping), _) => (damping, None),
-        (None, Some(previous)) => (previous.damping, None),
-        (None, None) if convex => (0.0, None),
-        (None, None) => {
-            let largest = largest_eigenvalue(&mut product, &right, POWER_STEPS)?;
-            ((5e-3 * largest).max(1e-3), Some(largest))
+
+    fn secant(&self, earlier: &Network) -> Result<Secant> {
+        let before = self.block.gradient(self.task.device, earlier, self.retained)?;
+        let (there, here) = (self.block.values(earlier), self.block.values(self.net));
+        Ok(Secant {
+            gradient: self.gradient.iter().zip(before).map(|(now, then)| now - then).collect(),
+            weights: here.iter().zip(there).map(|(now, then)| f64::from(*now) - f64::from(then)).collect(),
+        })
+    }
+
+    fn kfac(&self) -> Result<Kfac> {
+        Kfac::new(self.task.device, self.net, self.block, self.retained, self.task.config.seed)
+    }
+
+    /// (H + (λ + l2) I) step = sum / (n − m): by K-FAC's inverses, or by conjugate gradient, where λ is raised if the
+    /// curvature is negative.
+    fn solve(
+        &self,
+        sum: &[f64],
+        residual: f64,
+        convex: bool,
+        previous: Option<Previous>,
+    ) -> Result<(Vec<f64>, Value, Option<Inverse>)> {
+        let (task, config) = (self.task, &self.task.config);
+        let right: Vec<f64> = sum.iter().map(|s| s / residual).collect();
+        if config.rule == Rule::Gradient {
+            let report = json!({"solver": "none", "damping": config.damping.unwrap_or(0.0)});
+            return Ok((right, report, None));
         }
-    };
-    let limits = match previous {
-        Some(_) => Limits { products: config.limits.products.min(LATER_PRODUCTS), ..config.limits },
-        None => config.limits,
-    };
-    let start = previous.map(|previous| previous.step.as_slice());
-    let (step, report) = conjugate_gradient(&mut product, &right, start, damping, Negative::Raise, limits)?;
-    let mut report = json!(report);
-    report["largest_eigenvalue"] = json!(largest);
-    Ok((step, report))
+        let damping_for = |largest: f64| (5e-3 * largest).max(1e-3);
+        let Some(curvature) = &self.products else {
+            let mut step = vec![0.0; right.len()];
+            let (solver, damping, largest) = match task.earlier {
+                Some(earlier) => {
+                    let secant = self.secant(earlier)?;
+                    let largest = secant.eigenvalue();
+                    let damping = config.damping.unwrap_or_else(|| damping_for(largest));
+                    secant.solve(&mut step, &right, damping + config.l2)?;
+                    ("sherman-morrison", damping, largest)
+                }
+                None => {
+                    let kfac = self.kfac()?;
+                    let largest = kfac.largest_eigenvalue()?;
+                    let damping = config.damping.unwrap_or_else(|| damping_for(largest));
+                    kfac.inverse(task.device, damping + config.l2)?.apply(task.device, &mut step, &right);
+                    ("kfac", damping, largest)
+                }
+            };
+            let report = json!({"solver": solver, "damping": damping, "largest_eigenvalue": largest});
+            return Ok((step, report, None));
+        };
+        let mut narrow = vec![0.0f32; sum.len()];
+        let mut product = |out: &mut [f64], v: &[f64]| {
+            task.check_stop()?;
+            curvature.apply_wide(out, v, &mut narrow)?;
+            out.iter_mut().zip(v).for_each(|(out, v)| *out += config.l2 * v);
+            Ok(())
+        };
+        let (damping, largest) = match (config.damping, &previous) {
+            (Some(damping), _) => (damping, None),
+            (None, Some(previous)) => (previous.damping, None),
+            (None, None) if convex => (0.0, None),
+            (None, None) => {
+                let largest = largest_eigenvalue(&mut product, &right, POWER_STEPS)?;
+                (damping_for(largest), Some(largest))
+            }
+        };
+        let limits = match previous {
+            Some(_) => Limits { products: config.limits.products.min(LATER_PRODUCTS), ..config.limits },
+            None => config.limits,
+        };
+        let (start, inverse) = previous.map(|previous| (previous.step, previous.preconditioner)).unzip();
+        let inverse = match inverse.flatten() {
+            None if config.precondition => Some(self.kfac()?.inverse(task.device, damping + config.l2)?),
+            inverse => inverse,
+        };
+        let apply =
+            inverse.as_ref().map(|inverse| |out: &mut [f64], v: &[f64]| inverse.apply(task.device, out, v));
+        let (step, report) = conjugate_gradient(
+            &mut product,
+            &right,
+            start.as_deref(),
+            apply.as_ref().map(|apply| apply as &Preconditioner),
+            damping,
+            Negative::Raise,
+            limits,
+        )?;
+        let mut report = json!(report);
+        report["largest_eigenvalue"] = json!(largest);
+        Ok((step, report, inverse))
+    }
 }
 
 /// The lengths of the stages: the formula's own, or targets on the way from the forgotten samples' loss to calibration's.

@@ -15,8 +15,7 @@ use scrubjay::observe::evaluate;
 use scrubjay::ops::philox::{Stream, Use};
 use scrubjay::select::{self, Method};
 use scrubjay::solve::{Limits, Negative, conjugate_gradient};
-use scrubjay::unlearn::{Calibration, Config, Rule, Target, Task, unlearn};
-use scrubjay::update::Where;
+use scrubjay::unlearn::{Config, Task, unlearn};
 use scrubjay::zoo;
 
 const L2: f64 = 1e-2;
@@ -61,7 +60,8 @@ fn optimum(
         let mut room = vec![0.0; values.len()];
         let mut product = |out: &mut [f64], v: &[f64]| curvature.apply_wide(out, v, &mut room);
         let limits = Limits { tolerance: 1e-3, products: 300 };
-        let (step, _) = conjugate_gradient(&mut product, &downhill, None, L2, Negative::Refuse, limits)?;
+        let (step, _) =
+            conjugate_gradient(&mut product, &downhill, None, None, L2, Negative::Refuse, limits)?;
         // Halved until the objective falls.
         let objective = |net: &Network, values: &[f32]| -> Result<f64, Failed> {
             let square: f64 = values.iter().map(|w| f64::from(*w).powi(2)).sum();
@@ -84,23 +84,13 @@ fn optimum(
 
 fn config(method: Method, max_units: Option<usize>, iterations: usize, seed: u64) -> Config {
     Config {
-        selection: select::Config { method, perturbations: None, sigma: 0.1, max_units, share: 0.2, seed },
-        curvature: None,
-        damping: None,
+        selection: select::Config { method, max_units, seed, ..Default::default() },
         l2: L2,
-        rule: Rule::Newton,
-        calibration: Calibration::Calibrated,
-        target: Target::HeldOut,
-        stages: None,
-        repair: 0,
         iterations,
         limits: Limits { tolerance: 1e-5, products: 500 },
-        privacy: None,
-        noise: Where::None,
         gate: 1.0,
-        if_empty_cheap: false,
-        memory: 1 << 30,
         seed,
+        ..Default::default()
     }
 }
 
@@ -133,6 +123,7 @@ fn check(samples: &Samples, bound: f64) -> Result<(), Failed> {
             retained: retained.clone(),
             held_out: vec![],
             validation: None,
+            earlier: None,
             n,
             stop: &stop,
             config,

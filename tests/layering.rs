@@ -22,6 +22,7 @@ const LEVELS: &[(u32, &[&str])] = &[
             "select",
             "block",
             "curvature",
+            "kfac",
             "solve",
             "update",
             "repair",

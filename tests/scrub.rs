@@ -256,6 +256,51 @@ fn single_samples_take_the_literal_length_and_say_so() {
         assert_eq!(record["indices"], json!([index]));
         assert!(record["notes"].to_string().contains("formula's own length"), "{record}");
         assert_eq!(record["account"]["length"]["scale"], 1.0, "{record}");
+        let loss = |when: &str| record["account"][when]["forget"]["loss"].as_f64().unwrap();
+        let small = (loss("after") - loss("before")).abs() < 0.01;
+        assert_eq!(record["notes"].to_string().contains("too small to measure"), small, "{record}");
+    }
+}
+
+#[test]
+fn every_curvature_reaches_the_target_and_names_its_solver() {
+    let tiny = Tiny::new();
+    let train = "train --arch mlp:16 --data @train.safetensors --epochs 60 --batch-size 16 --device cpu";
+    let run = tiny.run(&format!("{train} --keep-epochs 40,59 --out @trained"));
+    assert_eq!(run.code, 0, "{}", run.err);
+    assert!(tiny.at("trained/epoch-59/config.json").exists() && !tiny.at("trained/epoch-41").exists());
+    let scrub = "scrub --model @trained --data @train.safetensors --perturbations 100 --if-empty cheap --forget n:30@2 \
+                 --batch 30 --device cpu --l2 5e-4";
+    for (curvature, solver) in [
+        ("hessian", "cg"),
+        ("ggn", "cg"),
+        ("ggn --precondition", "preconditioned cg"),
+        ("fisher", "cg"),
+        ("kfac", "kfac"),
+        ("fd --earlier @trained/epoch-40", "sherman-morrison"),
+    ] {
+        let out = format!(
+            "out-{}",
+            curvature.split_whitespace().collect::<Vec<_>>().join("-").replace(['@', '/'], "")
+        );
+        let run = tiny.run(&format!("{scrub} --curvature {curvature} --target-loss 0.9 --out @{out}"));
+        assert_eq!(run.code, 0, "{curvature}: {} {}", run.err, run.out);
+        let report = tiny.report(&out);
+        let account = &report["records"][0]["account"];
+        assert_eq!(account["solves"][0]["solver"], solver, "{curvature}");
+        let loss = account["after"]["forget"]["loss"].as_f64().unwrap();
+        assert!((loss / 0.9 - 1.0).abs() < 0.05, "{curvature}: {loss}");
+    }
+    assert_eq!(tiny.run(&format!("{} --out @narrow", train.replace("mlp:16", "mlp:12"))).code, 0);
+    for (options, said) in [
+        ("--curvature fd", "earlier epoch"),
+        ("--curvature ggn --earlier @trained/epoch-40", "--curvature fd"),
+        ("--curvature fd --earlier @narrow", "other layers"),
+        ("--curvature fd --earlier @nowhere", "nowhere"),
+    ] {
+        let run = tiny.run(&format!("{scrub} {options} --out @refused"));
+        assert!((1..=2).contains(&run.code) && run.err.contains(said), "{options}: {} {}", run.code, run.err);
+        assert!(!tiny.at("refused/report.json").exists());
     }
 }
 

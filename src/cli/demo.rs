@@ -11,10 +11,8 @@ use scrubjay::net::Network;
 use scrubjay::observe::evaluate;
 use scrubjay::ops::philox::{Stream, Use};
 use scrubjay::select::{self, Method};
-use scrubjay::solve::Limits;
 use scrubjay::train::{Config as TrainConfig, Optimizer, Schedule, train};
-use scrubjay::unlearn::{Calibration, Config, Rule, Target, Task, share_removed, unlearn};
-use scrubjay::update::Where;
+use scrubjay::unlearn::{Config, Target, Task, share_removed, unlearn};
 use scrubjay::{Error, checkpoint, zoo};
 use serde_json::{Value, json};
 
@@ -100,6 +98,7 @@ pub fn run(args: &Args) -> anyhow::Result<Outcome> {
             retained: split.retain.clone(),
             held_out: vec![],
             validation: Some(&split.held_out),
+            earlier: None,
             n: split.train.y.len(),
             stop: &stop,
             config: config(args, method, units),
@@ -234,30 +233,12 @@ fn trained(
 /// The defaults of `scrub`; random blocks are as large as the voted one.
 fn config(args: &Args, method: Method, units: Option<usize>) -> Config {
     Config {
-        selection: select::Config {
-            method,
-            perturbations: None,
-            sigma: 0.1,
-            max_units: units,
-            share: 0.2,
-            seed: args.seed,
-        },
-        curvature: None,
-        damping: None,
-        l2: 0.0,
-        rule: Rule::Newton,
-        calibration: Calibration::Calibrated,
+        selection: select::Config { method, max_units: units, seed: args.seed, ..Default::default() },
         target: if args.clean { Target::HeldOut } else { Target::WrongLabels },
-        stages: None,
         repair: args.repair,
-        iterations: 1,
-        limits: Limits { tolerance: 1e-2, products: 25 },
-        privacy: None,
-        noise: Where::None,
         gate: 1.0, // the table shows what happens, whatever it is
-        if_empty_cheap: false,
-        memory: 1 << 30,
         seed: args.seed,
+        ..Default::default()
     }
 }
 

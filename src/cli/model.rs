@@ -36,6 +36,11 @@ pub struct Opened {
 }
 
 impl ModelArgs {
+    /// The family that was named.
+    pub fn arch(&self) -> Option<&str> {
+        self.arch.as_deref()
+    }
+
     /// Reads the checkpoint alone.
     pub fn checkpoint(&self) -> scrubjay::Result<Checkpoint> {
         Checkpoint::open(&self.model)

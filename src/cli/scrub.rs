@@ -8,7 +8,6 @@ use std::time::Instant;
 
 use clap::ValueEnum;
 use scrubjay::checkpoint::Checkpoint;
-use scrubjay::curvature::Kind;
 use scrubjay::data::{self, Inputs, Samples, Spec, tensors};
 use scrubjay::net::{LayerId, Network};
 use scrubjay::observe::evaluate;
@@ -17,16 +16,16 @@ use scrubjay::receipt::{Events, Record};
 use scrubjay::select::{self, Method};
 use scrubjay::solve::Limits;
 use scrubjay::unlearn::{
-    CLASS_LOSS, Calibration, Config, Rule, SMALLEST_BATCH, Target, Task, is_convex, unlearn,
+    CLASS_LOSS, Calibration, Config, Matrix, Rule, SMALLEST_BATCH, Target, Task, is_convex, unlearn,
 };
 use scrubjay::update::Where;
-use scrubjay::{Error, net::plan, report};
+use scrubjay::{Error, net::plan, report, zoo};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use super::inspect::bytes;
 use super::model::{ModelArgs, NormaliseArgs};
-use super::{CurvatureName, DeviceArgs, Outcome, command_line, hash};
+use super::{DeviceArgs, Outcome, command_line, hash};
 
 /// Remove training samples from a model
 ///
@@ -87,7 +86,13 @@ pub struct Args {
     max_units: Option<usize>,
     /// The matrix; by default ggn, and hessian for a single linear layer with --l2
     #[arg(long, value_enum, help_heading = "Method")]
-    curvature: Option<CurvatureName>,
+    curvature: Option<MatrixName>,
+    /// The model of an earlier epoch, for --curvature fd (train --keep-epochs writes some)
+    #[arg(long, value_name = "M", help_heading = "Method")]
+    earlier: Option<PathBuf>,
+    /// Precondition the solve by K-FAC
+    #[arg(long, help_heading = "Method")]
+    precondition: bool,
     /// λ; by default max(1e-3, 5e-3 of the largest eigenvalue), and 0 for a single linear layer with --l2
     #[arg(long, value_name = "λ", value_parser = super::not_negative, help_heading = "Method")]
     damping: Option<f64>,
@@ -161,6 +166,15 @@ enum SelectionName {
 }
 
 #[derive(Clone, Copy, ValueEnum)]
+enum MatrixName {
+    Hessian,
+    Ggn,
+    Fisher,
+    Kfac,
+    Fd,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
 enum RuleName {
     Newton,
     Cr,
@@ -191,9 +205,6 @@ enum NoiseName {
 const RETAINED: usize = 1024;
 /// Samples of a batch unless --batch says how many.
 const BATCH: usize = 25;
-/// Bytes of primal values that a solve keeps between its products.
-const MEMORY: usize = 4 << 30;
-
 /// What scrubbing leaves as it is.
 const NEVER_TOUCHED: &str = "batch-norm statistics and affines, layer norms, embeddings, class tokens";
 
@@ -233,10 +244,11 @@ pub fn run(args: &Args) -> anyhow::Result<Outcome> {
     }
     let samples = args.normalise.load(&args.data, &checkpoint)?;
     let model = args.model.open(&checkpoint, Some((&args.data, &samples)))?;
+    let earlier = args.earlier.as_deref().map(|path| earlier(args, path, &model.network)).transpose()?;
     let config = config(args)?;
     let request = request(args, &checkpoint, samples, &model.network, &config)?;
     let device = args.device.open()?;
-    let identity = identity(&checkpoint, &request, &config);
+    let identity = identity(&checkpoint, earlier.as_ref().map(|(file, _)| file), &request, &config);
     let stop = stop_flag()?;
     let task = Task {
         device: &device,
@@ -244,6 +256,7 @@ pub fn run(args: &Args) -> anyhow::Result<Outcome> {
         retained: request.retained.clone(),
         held_out: request.held_out.clone(),
         validation: request.validation.as_ref(),
+        earlier: earlier.as_ref().map(|(_, net)| net),
         n: request.n,
         stop: &stop,
         config,
@@ -330,6 +343,19 @@ pub fn run(args: &Args) -> anyhow::Result<Outcome> {
     Ok(if removed == request.forget.len() { Outcome::Done } else { Outcome::GateNotMet })
 }
 
+/// The model of --earlier, which must have the layers of the model.
+fn earlier(args: &Args, path: &Path, net: &Network) -> scrubjay::Result<(Checkpoint, Network)> {
+    if !matches!(args.curvature, Some(MatrixName::Fd)) {
+        return Err(Error::config("--earlier is for --curvature fd"));
+    }
+    let checkpoint = Checkpoint::open(path)?;
+    let earlier = zoo::load(&checkpoint, args.model.arch(), Some(net.input()))?.network.freeze();
+    match earlier.layers == net.layers && earlier.input() == net.input() {
+        true => Ok((checkpoint, earlier)),
+        false => Err(Error::config(format!("{}: has other layers than --model", path.display()))),
+    }
+}
+
 /// Whether both are there and are one folder, whatever they are called.
 fn is_same_folder(a: &Path, b: &Path) -> bool {
     matches!((a.canonicalize(), b.canonicalize()), (Ok(a), Ok(b)) if a == b)
@@ -383,7 +409,13 @@ fn config(args: &Args) -> scrubjay::Result<Config> {
             share: if class { 0.05 } else { 0.2 },
             seed: args.seed,
         },
-        curvature: args.curvature.map(Kind::from),
+        curvature: args.curvature.map(|name| match name {
+            MatrixName::Hessian => Matrix::Hessian,
+            MatrixName::Ggn => Matrix::Ggn,
+            MatrixName::Fisher => Matrix::Fisher,
+            MatrixName::Kfac => Matrix::Kfac,
+            MatrixName::Fd => Matrix::Fd,
+        }),
         damping: args.damping,
         l2: args.l2,
         rule: match args.update {
@@ -405,12 +437,13 @@ fn config(args: &Args) -> scrubjay::Result<Config> {
         repair: args.repair,
         iterations: args.iterations,
         limits: Limits { tolerance: args.tolerance, products: args.products },
+        precondition: args.precondition,
         privacy,
         noise,
         gate: args.gate / 100.0,
         if_empty_cheap: args.if_empty == IfEmpty::Cheap,
-        memory: MEMORY,
         seed: args.seed,
+        ..Config::default()
     })
 }
 
@@ -511,10 +544,17 @@ fn samples_hash(samples: &Samples) -> Vec<u8> {
 }
 
 /// What decides the result, as one hash.
-fn identity(checkpoint: &Checkpoint, request: &Request, config: &Config) -> String {
+fn identity(
+    checkpoint: &Checkpoint,
+    earlier: Option<&Checkpoint>,
+    request: &Request,
+    config: &Config,
+) -> String {
     let numbers = |v: &[usize]| v.iter().flat_map(|i| (*i as u64).to_le_bytes()).collect::<Vec<u8>>();
     let mut parts: Vec<Vec<u8>> = vec![env!("CARGO_PKG_VERSION").into()];
-    parts.extend(checkpoint.contents().map(<[u8]>::to_vec));
+    for checkpoint in [Some(checkpoint), earlier].into_iter().flatten() {
+        parts.extend(checkpoint.contents().map(<[u8]>::to_vec));
+    }
     parts.push(samples_hash(&request.samples));
     parts.extend(request.validation.as_ref().map(samples_hash));
     parts.extend([numbers(&request.forget), numbers(&request.retained), numbers(&request.held_out)]);
@@ -599,7 +639,7 @@ fn dry_run(args: &Args, task: &Task, request: &Request, net: &Network) -> anyhow
         "copies_per_batch": voters * copies,
         "observe_bytes": forward.bytes() + 4 * copies * d,
         "products_bytes": products.bytes(),
-        "kept_bytes": kept.min(MEMORY),
+        "kept_bytes": kept.min(task.config.memory),
         "stages_at_most": stages,
         "products_at_most": products_at_most,
         "seconds_at_most": seconds,
@@ -624,7 +664,7 @@ fn dry_run(args: &Args, task: &Task, request: &Request, net: &Network) -> anyhow
     println!(
         "products   at most {products_at_most} in {stages} stages; {} a worker, at most {} kept between them",
         bytes(products.bytes()),
-        bytes(kept.min(MEMORY))
+        bytes(kept.min(task.config.memory))
     );
     println!("time       about {seconds:.0} s at most, without the selection's statistics");
     println!("nothing was written");

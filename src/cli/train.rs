@@ -83,6 +83,9 @@ pub struct Args {
     /// Train so many models, of this seed and those after it
     #[arg(long, value_name = "K", value_parser = clap::value_parser!(u32).range(1..))]
     seeds: Option<u32>,
+    /// Epochs whose model is kept too, in DIR/epoch-E
+    #[arg(long, value_name = "E,..", value_delimiter = ',', value_parser = clap::value_parser!(u32).range(1..))]
+    keep_epochs: Vec<u32>,
     #[command(flatten)]
     device: DeviceArgs,
     /// Print JSON
@@ -301,6 +304,11 @@ impl Task<'_> {
             println!("epoch     loss  accuracy{val}  seconds");
         }
         let options = self.options(seed);
+        let save = |folder: &Path, net: &Network| -> scrubjay::Result<()> {
+            std::fs::create_dir_all(folder).map_err(Error::io(folder))?;
+            checkpoint::save(&folder.join("model.safetensors"), net)?;
+            write_json(&folder.join("config.json"), &config)
+        };
         train(device, &mut net, &self.samples, &self.indices, &options, &mut |net, epoch: Epoch| {
             let scores = self.val.as_ref().map(|val| evaluate(device, &net.freeze(), val)).transpose()?;
             let seconds = started.elapsed().as_secs_f64();
@@ -317,23 +325,25 @@ impl Task<'_> {
                 "val_accuracy": scores.as_ref().map(|s| s.accuracy()),
                 "seconds": seconds,
             }));
+            if args.keep_epochs.iter().any(|&kept| kept as usize == epoch.epoch) {
+                save(&folder.join(format!("epoch-{}", epoch.epoch)), net)?;
+            }
             Ok(true)
         })?;
-        checkpoint::save(&folder.join("model.safetensors"), &net)?;
-        let write = |name: &str, value: &Value| -> anyhow::Result<()> {
-            let text = serde_json::to_string_pretty(value)?;
-            Ok(tensors::write_whole(&folder.join(name), text.as_bytes())?)
-        };
-        write("config.json", &config)?;
+        save(folder, &net)?;
         let mut manifest = self.manifest(seed);
         manifest["device"] = json!(device.report());
         manifest["epochs"] = json!(epochs);
-        write("train.json", &manifest)?;
+        write_json(&folder.join("train.json"), &manifest)?;
         if !args.json {
             println!("written to {}", folder.display());
         }
         Ok(manifest)
     }
+}
+
+fn write_json(path: &Path, value: &Value) -> scrubjay::Result<()> {
+    tensors::write_whole(path, format!("{value:#}").as_bytes())
 }
 
 /// The SHA-256 of every file that data are read from, as `sha256sum` gives it, by file name.

@@ -56,6 +56,35 @@ impl RowValues {
     }
 }
 
+/// What a backward pass leaves behind at the nodes that it goes through.
+pub(crate) trait Sink {
+    /// Takes one use of a layer: its input `x` and `dz` `[n, positions, o]`, the adjoint of its own output.
+    fn take(&mut self, pass: &Pass, node: usize, dz: &[f32], x: &[f32], n: usize);
+
+    /// In training, the gradients of the parameters that belong to no layer; else empty.
+    fn other(&mut self) -> &mut [Vec<f32>] {
+        &mut []
+    }
+}
+
+/// Gradients of the selected rows.
+impl Sink for RowValues {
+    fn take(&mut self, pass: &Pass, node: usize, dz: &[f32], x: &[f32], n: usize) {
+        let Some(layer) = pass.net.nodes[node].op.layer() else { return };
+        let rows = &pass.plan.rows[layer.index()];
+        if *rows != Rows::None {
+            let bias = &mut self.bias[layer.index()];
+            let bias = (!bias.is_empty()).then_some(bias.as_mut_slice());
+            let weight = &mut self.weight[layer.index()];
+            conv::weight_gradient(weight, bias, dz, x, rows.subset(), n, &pass.geometry(node));
+        }
+    }
+
+    fn other(&mut self) -> &mut [Vec<f32>] {
+        &mut self.other
+    }
+}
+
 /// What one worker computes in; sized by the plan, filled anew for every chunk.
 pub(crate) struct Arena {
     /// Values, with what the backward passes need.
@@ -314,7 +343,7 @@ impl<'a> Pass<'a> {
         &self,
         node: usize,
         adjoint: &mut [f32],
-        sink: &mut RowValues,
+        sink: &mut impl Sink,
         scratch: &mut [f32],
         layout: &Layout,
         y: &[f32],
@@ -337,7 +366,7 @@ impl<'a> Pass<'a> {
                     scale(dz, &affine.scale);
                 }
                 let g = self.geometry(node);
-                self.row_gradient(sink, node, dz, primal(0), n);
+                sink.take(self, node, dz, primal(0), n);
                 let weight = self.net.weight(*layer);
                 self.add_to_input(node, 0, adjoint, layout, n, |dx, _| {
                     conv::data_gradient(dx, dz, weight, None, n, &g, true)
@@ -350,13 +379,13 @@ impl<'a> Pass<'a> {
             }
             Op::LayerNorm { gamma, beta, .. } => {
                 let saved = &y[values.saved(node, n)];
-                if !sink.other.is_empty() {
+                if !sink.other().is_empty() {
                     let dy = &adjoint[layout.value(node, n)];
                     let [mut dgamma, mut dbeta] =
-                        [gamma, beta].map(|p| std::mem::take(&mut sink.other[p.index()]));
+                        [gamma, beta].map(|p| std::mem::take(&mut sink.other()[p.index()]));
                     layer_norm::parameter_gradient(&mut dgamma, &mut dbeta, dy, primal(0), saved);
-                    sink.other[gamma.index()] = dgamma;
-                    sink.other[beta.index()] = dbeta;
+                    sink.other()[gamma.index()] = dgamma;
+                    sink.other()[beta.index()] = dbeta;
                 }
                 let gamma = self.net.value(*gamma);
                 self.add_to_input(node, 0, adjoint, layout, n, |dx, dy| {
@@ -369,8 +398,8 @@ impl<'a> Pass<'a> {
                     attention::backward(dx, dy, primal(0), saved, n, at.shape, *heads);
                 });
             }
-            Op::ClassToken(token) | Op::Positions(token) if !sink.other.is_empty() => {
-                let d = &mut sink.other[token.index()];
+            Op::ClassToken(token) | Op::Positions(token) if !sink.other().is_empty() => {
+                let d = &mut sink.other()[token.index()];
                 let dy = &adjoint[layout.value(node, n)];
                 dy.chunks_exact(at.shape.len()).for_each(|image| add(d, image));
                 self.linear_backward(node, adjoint, layout, y, n);
@@ -419,7 +448,7 @@ impl<'a> Pass<'a> {
                 }
                 let geometry = self.geometry(node);
                 let rows = &self.plan.rows[layer.index()];
-                self.row_gradient(sink, node, dzt, primal(0), n);
+                sink.take(self, node, dzt, primal(0), n);
                 if *rows != Rows::None && carries(0) {
                     let weight = &mut sink.weight[layer.index()];
                     conv::weight_gradient(weight, None, dz, tangent(0), rows.subset(), n, &geometry);
@@ -473,7 +502,7 @@ impl<'a> Pass<'a> {
     pub fn backward(
         &self,
         adjoint: &mut [f32],
-        sink: &mut RowValues,
+        sink: &mut impl Sink,
         scratch: &mut [f32],
         layout: &Layout,
         y: &[f32],
@@ -553,7 +582,8 @@ impl<'a> Pass<'a> {
         })
     }
 
-    fn geometry(&self, node: usize) -> Geometry {
+    /// Where a layer's node reads and writes.
+    pub fn geometry(&self, node: usize) -> Geometry {
         let at = &self.net.nodes[node];
         match &at.op {
             Op::Conv(_, conv, _) => Geometry::conv(self.shape_of(node, 0), at.shape, *conv),
@@ -568,17 +598,6 @@ impl<'a> Pass<'a> {
                 &y[self.plan.y.saved(node, n)]
             }
             _ => &y[self.plan.y.value(node, n)],
-        }
-    }
-
-    fn row_gradient(&self, sink: &mut RowValues, node: usize, dz: &[f32], x: &[f32], n: usize) {
-        let Some(layer) = self.net.nodes[node].op.layer() else { return };
-        let rows = &self.plan.rows[layer.index()];
-        if *rows != Rows::None {
-            let bias = &mut sink.bias[layer.index()];
-            let bias = (!bias.is_empty()).then_some(bias.as_mut_slice());
-            let weight = &mut sink.weight[layer.index()];
-            conv::weight_gradient(weight, bias, dz, x, rows.subset(), n, &self.geometry(node));
         }
     }
 

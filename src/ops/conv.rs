@@ -338,6 +338,44 @@ pub fn weight_gradient(
     });
 }
 
+/// a `[w, w]` += Σ over images and positions of x̄ x̄ᵀ, where x̄ `[w]` is what one group's taps read there, followed by 1
+/// where w is one more than a weight row; of what belongs to the 1, only the last row is written.
+pub fn input_moment(a: &mut [f32], x: &[f32], w: usize, group: usize, n: usize, g: &Geometry) {
+    let (fan_in, way) = (g.fan_in(), g.way(1)); // of one image: never by position, which splits x̄
+    SCRATCH.with_borrow_mut(|[room, ones]| {
+        for pixels in g.sets(n, way) {
+            g.fields(room, x, pixels, group, way, |_, fields| {
+                gemm(a, w, fields.t(), fields, 1.0, true);
+                if w > fan_in {
+                    ones.clear();
+                    ones.resize(pixels.count, 1.0);
+                    let ones = Matrix::rows(ones, 1, pixels.count, pixels.count);
+                    gemm(&mut a[fan_in * w..], w, ones, fields, 1.0, true);
+                    a[w * w - 1] += pixels.count as f32;
+                }
+            });
+        }
+    });
+}
+
+/// The trace of what [`input_moment`] adds for a group of average share: the fields' squares, taps in the padding taken
+/// for others, and a 1 each.
+pub fn input_square(x: &[f32], n: usize, g: &Geometry) -> f32 {
+    let (from, to) = (g.input.positions() as f32, g.output.positions() as f32);
+    let taps = (g.conv.kernel.0 * g.conv.kernel.1) as f32 / g.conv.groups as f32;
+    x.iter().map(|x| x * x).sum::<f32>() * taps * to / from + n as f32 * to
+}
+
+/// m `[k, k]` += Σ over images and positions of δ δᵀ, where δ is dy at `channels` `[k]`.
+pub fn output_moment(m: &mut [f32], dy: &[f32], channels: &[u32], n: usize, g: &Geometry) {
+    let (o, k) = (g.output.c, channels.len());
+    let all = Pixels { first: 0, count: n * g.output.positions(), stride: 1 };
+    SCRATCH.with_borrow_mut(|[_, some]| {
+        let d = selected(some, dy, o, all, &(0..o), Some(channels));
+        gemm(m, k, d.t(), d, 1.0, true);
+    });
+}
+
 /// Some rows of the weights at hand, `[.., fan_in]`.
 struct Rows<'a> {
     values: &'a [f32],
@@ -470,6 +508,42 @@ mod tests {
                 weight_gradient(&mut out, None, &dy, &x, None, n, &g);
                 close(&out, &dw, n * g.output.positions());
             }
+        }
+    }
+
+    #[test]
+    fn moments_agree_with_the_definition() {
+        for g in geometries() {
+            let n = MANY_IMAGES + 1;
+            let (o, fan_in, w) = (g.output.c, g.fan_in(), g.fan_in() + 1);
+            let (x, dy) = (values(n * g.input.len(), 1), values(n * g.output.len(), 3));
+            let (group, each) = (g.conv.groups - 1, o / g.conv.groups);
+            // x̄ of each pixel under the last output channel, by the definition of apply with a weight of ones.
+            let mut read = vec![vec![0.0; w]; n * g.output.positions()];
+            plain(&x, &vec![1.0; o * fan_in], n, &g, |at, _, weight, xv, _| {
+                if at % o == group * each {
+                    read[at / o][weight % fan_in] = xv;
+                }
+            });
+            read.iter_mut().for_each(|x| x[fan_in] = 1.0);
+            let outer = |i: usize, j: usize| read.iter().map(|x| x[i] * x[j]).sum::<f64>();
+            let mut a = vec![0.0; w * w];
+            input_moment(&mut a, &x, w, group, n, &g);
+            let rows = 0..w * w;
+            let (got, want): (Vec<f32>, Vec<f64>) = rows
+                .filter(|at| at % w < fan_in || at / w == fan_in)
+                .map(|at| (a[at], outer(at / w, at % w)))
+                .unzip();
+            close(&got, &want, read.len());
+            let channels: Vec<u32> = (0..o as u32).filter(|c| c % 3 != 1).collect();
+            let k = channels.len();
+            let mut m = vec![0.0; k * k];
+            output_moment(&mut m, &dy, &channels, n, &g);
+            let product = |at: usize| {
+                let (i, j) = (channels[at / k] as usize, channels[at % k] as usize);
+                dy.chunks_exact(o).map(|d| f64::from(d[i]) * f64::from(d[j])).sum()
+            };
+            close(&m, &(0..k * k).map(product).collect::<Vec<f64>>(), read.len());
         }
     }
 

@@ -4,6 +4,8 @@
 //! be exactly 0, or tied, for about half the copies of a confidently classified image, and nothing could be selected.
 //! The gradient at the label is minus the sum of the others', not p_y − 1, for the same reason.
 
+use super::philox::{Stream, Use};
+
 /// What the loss sends back along the logits' tangent: (back, tangent, logits, labels, classes).
 pub type Middle = fn(&mut [f32], &[f32], &[f32], &[u32], usize);
 
@@ -53,6 +55,32 @@ pub fn gradient(d: &mut [f32], logits: &[f32], labels: &[u32], classes: usize) {
     }
 }
 
+/// For each row of `logits` `[n, classes]` a draw δ with E[δδᵀ] = diag(p) − ppᵀ, to `d` `[n, classes]`; row i by the
+/// first word of (seed, `first` + i).
+///
+/// δ = √(p_c/q_c) (p − onehot(c)) of a class drawn with q_c ∝ p_c ‖p − onehot(c)‖², so that every row has its whole trace.
+/// With q = p, the rows of a network that is sure of its data would be 0 but for a few.
+pub fn draw_curvature(d: &mut [f32], logits: &[f32], classes: usize, seed: u64, first: usize) {
+    let mut p = vec![0.0; classes];
+    for (i, (d, z)) in d.chunks_exact_mut(classes).zip(logits.chunks_exact(classes)).enumerate() {
+        let (scale, top) = softmax(z);
+        p.iter_mut().zip(z).for_each(|(p, &z)| *p = (f64::from(z) - top).exp() * scale);
+        let others = |c: usize| p.iter().enumerate().filter(move |(j, _)| *j != c).map(|(_, p)| *p);
+        let square = |c: usize| others(c).sum::<f64>().powi(2) + others(c).map(|p| p * p).sum::<f64>();
+        let trace: f64 = (0..classes).map(|c| p[c] * square(c)).sum();
+        let mut left = Stream::new(seed, Use::Labels, (first + i) as u32).uniform() * trace;
+        let drawn = (0..classes).find(|&c| {
+            left -= p[c] * square(c);
+            left < 0.0
+        });
+        // Rounding may leave a little, and a row whose p is 0 or 1 has no curvature.
+        let c = drawn.unwrap_or(largest(z) as usize);
+        let weight = if square(c) > 0.0 { (trace / square(c)).sqrt() } else { 0.0 };
+        d.iter_mut().zip(&p).for_each(|(d, p)| *d = (weight * p) as f32);
+        d[c] = -(weight * others(c).sum::<f64>()) as f32;
+    }
+}
+
 /// A factor on the loss of sample i, held constant under the derivative, from i and that loss.
 pub type Weight<'a> = dyn Fn(usize, f64) -> f64 + Sync + 'a;
 
@@ -90,6 +118,37 @@ pub fn fisher(back: &mut [f32], t: &[f32], logits: &[f32], labels: &[u32], class
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn draws_have_the_curvature_as_their_second_moment() {
+        let logits = [2.0f32, -1.0, 0.5, 9.0, 0.0, 1.0];
+        let (rows, n) = (20_000, 2);
+        let mut sum = vec![[[0.0f64; 3]; 3]; n];
+        for draw in 0..rows {
+            let mut d = [0.0; 6];
+            draw_curvature(&mut d, &logits, 3, 7, n * draw);
+            for (sum, d) in sum.iter_mut().zip(d.chunks_exact(3)) {
+                for (i, j) in (0..3).flat_map(|i| (0..3).map(move |j| (i, j))) {
+                    sum[i][j] += f64::from(d[i]) * f64::from(d[j]) / rows as f64;
+                }
+            }
+        }
+        for j in 0..3 {
+            let (mut t, mut want) = ([0.0; 6], [0.0; 6]);
+            (t[j], t[3 + j]) = (1.0, 1.0);
+            curvature(&mut want, &t, &logits, &[], 3);
+            for (sum, want) in sum.iter().zip(want.chunks_exact(3)) {
+                let trace = (0..3).map(|i| sum[i][i]).sum::<f64>();
+                for i in 0..3 {
+                    // Of 20,000 draws of at most the trace: 5 standard errors.
+                    assert!(
+                        (sum[i][j] - f64::from(want[i])).abs() <= 0.035 * trace,
+                        "{i} {j}: {sum:?} {want:?}"
+                    );
+                }
+            }
+        }
+    }
 
     #[test]
     fn confident_losses_stay_apart() {

@@ -8,7 +8,7 @@ pub mod activation;
 pub mod attention;
 pub mod conv;
 pub mod cuda;
-mod gemm;
+pub(crate) mod gemm;
 mod geometry;
 pub mod layer_norm;
 pub mod loss;

@@ -25,6 +25,8 @@ pub enum Use {
     Permutation = 5,
     /// The mini-batches of a repair.
     Repair = 6,
+    /// Classes drawn for an estimate of the loss's curvature (K-FAC).
+    Labels = 7,
 }
 
 const ROUNDS: usize = 10;

@@ -1,0 +1,432 @@
+//! K-FAC (Martens & Grosse 2015; Grosse & Martens 2016 for convolutions): the Gauss–Newton matrix of each layer's
+//! selected rows as a Kronecker product, whose inverse costs two small ones (method §4; MATH.md, Eq. 11b).
+//!
+//! ```text
+//! H ≈ G ⊗ A,   A = Σ x̄ x̄ᵀ / n,   G = Σ δ δᵀ / (n T)
+//! ```
+//!
+//! over n samples of T positions: x̄ is what a row's taps read at a position, followed by 1 for its bias; δ is the adjoint
+//! of the selected rows' outputs for a loss gradient drawn so that its second moment is the loss's curvature. Different
+//! layers, and different groups of a convolution, are taken to be independent. The damping is exact, by the eigenvectors
+//! of both factors.
+
+use faer::{Mat, Side};
+use rayon::prelude::*;
+
+use crate::block::{Block, check, in_lanes};
+use crate::data::Inputs;
+use crate::device::Device;
+use crate::net::passes::{Arena, Pass, Sink};
+use crate::net::plan::{Plan, Purpose};
+use crate::net::{LayerId, Network, Op};
+use crate::ops::{conv, gemm, loss};
+use crate::solve;
+use crate::{Error, Result};
+
+/// Wider rows than this have A replaced by its mean diagonal: the matrix would need more than 512 MiB.
+const WIDEST: usize = 8192;
+
+/// Power iterations for an eigenvalue.
+const POWER_STEPS: usize = 20;
+
+/// Floats of the lanes' moments together (512 MiB).
+const MOMENT_FLOATS: usize = 1 << 27;
+
+/// The two moments of every layer with selected rows.
+pub struct Kfac {
+    parts: Vec<Part>,
+    moments: Vec<Moments<f64>>,
+    len: usize,
+}
+
+/// The selected rows of one group of one layer.
+#[derive(Clone, Debug)]
+struct Part {
+    layer: LayerId,
+    group: usize,
+    /// Output channels `[k]`, ascending.
+    channels: Vec<u32>,
+    /// Where each one's values begin in the block's vector.
+    starts: Vec<usize>,
+    /// The length of a weight row with its bias.
+    width: usize,
+    /// Positions at which an image meets them.
+    positions: usize,
+}
+
+/// A `[w, w]`, or of wide rows its mean diagonal alone `[1]`; and G `[k, k]`: sums.
+#[derive(Clone, Default)]
+struct Moments<T> {
+    a: Vec<T>,
+    g: Vec<T>,
+}
+
+/// One lane's sums, in the order of the parts.
+struct Lane<'a> {
+    parts: &'a [Part],
+    moments: Vec<Moments<f32>>,
+}
+
+impl Sink for Lane<'_> {
+    fn take(&mut self, pass: &Pass, node: usize, dz: &[f32], x: &[f32], n: usize) {
+        let layer = pass.net.nodes[node].op.layer();
+        let geometry = pass.geometry(node);
+        for (part, moments) in self.parts.iter().zip(&mut self.moments) {
+            if layer != Some(part.layer) {
+                continue;
+            }
+            conv::output_moment(&mut moments.g, dz, &part.channels, n, &geometry);
+            match part.width > WIDEST {
+                true => moments.a[0] += conv::input_square(x, n, &geometry),
+                false => conv::input_moment(&mut moments.a, x, part.width, part.group, n, &geometry),
+            }
+        }
+    }
+}
+
+impl Kfac {
+    /// The moments over `inputs`, by one forward and one backward pass; `seed` draws the loss gradients.
+    ///
+    /// # Errors
+    /// Where the block is empty, the inputs are none or of another shape, or the network is not frozen.
+    pub fn new(
+        device: &Device,
+        net: &Network,
+        block: &Block,
+        inputs: &dyn Inputs,
+        seed: u64,
+    ) -> Result<Kfac> {
+        check(net, inputs)?;
+        if block.is_empty() {
+            return Err(Error::config("curvature of an empty block"));
+        }
+        let parts = parts(net, block);
+        let zeros = || -> Vec<Moments<f32>> {
+            let of = |part: &Part| {
+                let a = if part.width > WIDEST { 1 } else { part.width * part.width };
+                Moments { a: vec![0.0; a], g: vec![0.0; part.channels.len().pow(2)] }
+            };
+            parts.iter().map(of).collect()
+        };
+        let floats: usize = zeros().iter().map(|moments| moments.a.len() + moments.g.len()).sum();
+        let mut plan = Plan::new(net, block.rows().to_vec(), Purpose::Gradient, inputs.len());
+        plan.lanes = plan.lanes.min(MOMENT_FLOATS / floats.max(1)).max(1);
+        let pass = Pass { net, plan: &plan };
+        let lanes = device.scope(|| {
+            in_lanes(inputs.len(), &plan, |lane| {
+                let mut arena = Arena::new(&plan);
+                let mut sums = Lane { parts: &parts, moments: zeros() };
+                for chunk in lane {
+                    let first = chunk.start;
+                    let n = pass.fill(&mut arena, inputs, chunk)?;
+                    pass.forward(&mut arena.y, n, None);
+                    let Arena { y, h, scratch, .. } = &mut arena;
+                    let end = net.nodes.len() - 1;
+                    let (d, logits) = (&mut h[plan.h.value(end, n)], pass.logits(y, n));
+                    loss::draw_curvature(d, logits, net.classes(), seed, first);
+                    pass.backward(h, &mut sums, &mut scratch[0], &plan.h, y, n);
+                }
+                Ok(sums.moments)
+            })
+        })?;
+        let moments = device.scope(|| {
+            let part = |i: usize| {
+                let sum = |of: &dyn Fn(&Moments<f32>) -> &[f32]| {
+                    let mut sum = vec![0.0; of(&lanes[0][i]).len()];
+                    for lane in &lanes {
+                        sum.iter_mut().zip(of(&lane[i])).for_each(|(sum, &v)| *sum += f64::from(v));
+                    }
+                    sum
+                };
+                let sums = Moments { a: sum(&|moments| &moments.a), g: sum(&|moments| &moments.g) };
+                finish(&parts[i], sums, inputs.len())
+            };
+            (0..parts.len()).into_par_iter().map(part).collect()
+        });
+        Ok(Kfac { parts, moments, len: block.len() })
+    }
+
+    /// (H + λI)⁻¹ in the form of the file's opening.
+    ///
+    /// # Errors
+    /// Where a factor is singular, as it may be at λ = 0.
+    pub fn inverse(&self, device: &Device, damping: f64) -> Result<Inverse> {
+        let factors = device.scope(|| {
+            let pairs = self.moments.par_iter().zip(&self.parts);
+            pairs.map(|(moments, part)| Factors::new(moments, part, damping)).collect::<Result<_>>()
+        })?;
+        Ok(Inverse { parts: self.parts.clone(), factors, len: self.len })
+    }
+
+    /// The largest eigenvalue of a layer's Kronecker product, by power iterations: an estimate for H's.
+    pub fn largest_eigenvalue(&self) -> Result<f64> {
+        let top = |m: &[f64]| {
+            let n = m.len().isqrt();
+            let mut product = |out: &mut [f64], v: &[f64]| {
+                let rows = out.iter_mut().zip(m.chunks_exact(n));
+                rows.for_each(|(out, row)| *out = row.iter().zip(v).map(|(m, v)| m * v).sum());
+                Ok(())
+            };
+            solve::largest_eigenvalue(&mut product, &vec![1.0; n], POWER_STEPS)
+        };
+        let each = self.moments.iter().map(|moments| Ok(top(&moments.a)? * top(&moments.g)?));
+        each.collect::<Result<Vec<f64>>>().map(|each| each.into_iter().fold(0.0, f64::max))
+    }
+}
+
+/// The rows of the block by layer and group, in the order of the layers.
+fn parts(net: &Network, block: &Block) -> Vec<Part> {
+    let mut parts: Vec<Part> = vec![];
+    let mut rows: Vec<_> = (0..block.units().len())
+        .map(|i| {
+            let (layer, row) = net.units().locate(block.units()[i]);
+            (layer, row, block.range(i))
+        })
+        .collect();
+    rows.sort_unstable_by_key(|(layer, row, _)| (layer.index(), *row));
+    for (layer, row, range) in rows {
+        let at = net.layer(layer);
+        let uses = || net.nodes.iter().filter(|node| node.op.layer() == Some(layer));
+        let groups = uses().find_map(|node| match &node.op {
+            Op::Conv(_, conv, _) => Some(conv.groups),
+            _ => None,
+        });
+        let group = row / (at.outputs / groups.unwrap_or(1));
+        let same = |part: &&mut Part| part.layer == layer && part.group == group;
+        match parts.last_mut().filter(same) {
+            Some(part) => {
+                part.channels.push(row as u32);
+                part.starts.push(range.start);
+            }
+            None => parts.push(Part {
+                layer,
+                group,
+                channels: vec![row as u32],
+                starts: vec![range.start],
+                width: range.len(),
+                positions: uses().map(|node| node.shape.positions()).sum(),
+            }),
+        }
+    }
+    parts
+}
+
+/// Sums to means, and the bias's column of A from its row.
+fn finish(part: &Part, sums: Moments<f64>, n: usize) -> Moments<f64> {
+    let Moments { mut a, mut g } = sums;
+    let w = part.width;
+    if w > WIDEST {
+        a[0] /= (n * w) as f64;
+    } else {
+        (0..w).for_each(|i| a[i * w + w - 1] = a[(w - 1) * w + i]);
+        a.iter_mut().for_each(|a| *a /= n as f64);
+    }
+    g.iter_mut().for_each(|g| *g /= (n * part.positions) as f64);
+    Moments { a, g }
+}
+
+/// (H + λI)⁻¹ of a [`Kfac`].
+pub struct Inverse {
+    parts: Vec<Part>,
+    factors: Vec<Factors>,
+    len: usize,
+}
+
+/// Eigenvectors as columns, and 1/(a_j g_i + λ) for each pair `[k, w]`; without eigenvectors of A where it is its mean
+/// diagonal.
+struct Factors {
+    a: Option<Vec<f32>>,
+    g: Vec<f32>,
+    inverse: Vec<f32>,
+}
+
+impl Factors {
+    fn new(moments: &Moments<f64>, part: &Part, damping: f64) -> Result<Factors> {
+        let eigen = |m: &[f64]| {
+            let n = m.len().isqrt();
+            let eigen = Mat::from_fn(n, n, |i, j| m[i * n + j]).self_adjoint_eigen(Side::Lower);
+            let eigen = eigen
+                .map_err(|e| Error::Solve { reason: format!("eigenvalues of a K-FAC factor: {e:?}") })?;
+            let values: Vec<f64> = (0..n).map(|i| eigen.S().column_vector()[i].max(0.0)).collect();
+            let vectors: Vec<f32> = (0..n * n).map(|at| eigen.U()[(at / n, at % n)] as f32).collect();
+            Ok((vectors, values))
+        };
+        let (a, of_a) = match part.width > WIDEST {
+            true => (None, vec![moments.a[0]; part.width]),
+            false => eigen(&moments.a).map(|(vectors, values)| (Some(vectors), values))?,
+        };
+        let (g, of_g) = eigen(&moments.g)?;
+        let pairs = of_g.iter().flat_map(|g| of_a.iter().map(move |a| g * a + damping));
+        let inverse: Vec<f32> = pairs.map(|value| (1.0 / value) as f32).collect();
+        match inverse.iter().all(|value| value.is_finite()) {
+            true => Ok(Factors { a, g, inverse }),
+            false => Err(Error::Solve { reason: "a K-FAC factor is singular: give a larger damping".into() }),
+        }
+    }
+
+    /// rows `[k, w]` = (G ⊗ A + λI)⁻¹ rows.
+    fn apply(&self, rows: &mut Vec<f32>, k: usize, w: usize) {
+        let mut room = vec![0.0; k * w];
+        let g = gemm::Matrix::rows(&self.g, k, k, k);
+        let a = self.a.as_ref().map(|a| gemm::Matrix::rows(a, w, w, w));
+        gemm::gemm(&mut room, w, g.t(), gemm::Matrix::rows(rows, k, w, w), 1.0, false);
+        match a {
+            Some(a) => gemm::gemm(rows, w, gemm::Matrix::rows(&room, k, w, w), a, 1.0, false),
+            None => std::mem::swap(rows, &mut room),
+        }
+        rows.iter_mut().zip(&self.inverse).for_each(|(v, inverse)| *v *= inverse);
+        match a {
+            Some(a) => gemm::gemm(&mut room, w, gemm::Matrix::rows(rows, k, w, w), a.t(), 1.0, false),
+            None => std::mem::swap(rows, &mut room),
+        }
+        gemm::gemm(rows, w, g, gemm::Matrix::rows(&room, k, w, w), 1.0, false);
+    }
+}
+
+impl Inverse {
+    /// `out` = (H + λI)⁻¹ v, both `[p]`.
+    pub fn apply(&self, device: &Device, out: &mut [f64], v: &[f64]) {
+        assert!(out.len() == self.len && v.len() == self.len, "vectors of the block's length");
+        let scale = v.iter().fold(f64::MIN_POSITIVE, |top, v| top.max(v.abs()));
+        let moved: Vec<Vec<f32>> = device.scope(|| {
+            let pairs = self.factors.par_iter().zip(&self.parts);
+            pairs
+                .map(|(factors, part)| {
+                    let values = part.starts.iter().flat_map(|&start| &v[start..start + part.width]);
+                    let mut rows: Vec<f32> = values.map(|v| (v / scale) as f32).collect();
+                    factors.apply(&mut rows, part.channels.len(), part.width);
+                    rows
+                })
+                .collect()
+        });
+        for (part, rows) in self.parts.iter().zip(moved) {
+            for (&start, row) in part.starts.iter().zip(rows.chunks_exact(part.width)) {
+                let out = &mut out[start..start + part.width];
+                out.iter_mut().zip(row).for_each(|(out, &v)| *out = f64::from(v) * scale);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::curvature::{Curvature, Kind};
+    use crate::data::Samples;
+    use crate::net::{Shape, UnitId};
+    use crate::ops::philox::{Stream, Use};
+    use crate::zoo;
+
+    fn samples(n: usize, shape: Shape, classes: u32) -> Samples {
+        let mut stream = Stream::new(3, Use::Choice, 0);
+        let x = (0..n * shape.len()).map(|_| stream.normal()).collect();
+        Samples { shape, x, y: (0..n as u32).map(|i| i % classes).collect() }
+    }
+
+    fn random(p: usize) -> Vec<f64> {
+        let mut stream = Stream::new(4, Use::Choice, 0);
+        (0..p).map(|_| f64::from(stream.normal())).collect()
+    }
+
+    fn norm(v: &[f64]) -> f64 {
+        v.iter().map(|v| v * v).sum::<f64>().sqrt()
+    }
+
+    /// G V A of one part, by plain loops.
+    fn product(kfac: &Kfac, v: &[f64]) -> Vec<f64> {
+        let mut out = vec![0.0; v.len()];
+        for (part, Moments { a, g }) in kfac.parts.iter().zip(&kfac.moments) {
+            let (k, w) = (part.channels.len(), part.width);
+            for (i, j) in (0..k).flat_map(|i| (0..w).map(move |j| (i, j))) {
+                for (s, t) in (0..k).flat_map(|s| (0..w).map(move |t| (s, t))) {
+                    out[part.starts[i] + j] += g[i * k + s] * v[part.starts[s] + t] * a[t * w + j];
+                }
+            }
+        }
+        out
+    }
+
+    /// With one sample of two classes and one position, a layer's block is exactly a Kronecker product, and every draw has
+    /// the whole curvature.
+    #[test]
+    fn one_sample_of_two_classes_is_exact_in_every_layer() {
+        let device = Device::cpu().unwrap();
+        for (spec, shape) in [
+            ("logistic", Shape::new(2, 3, 1)),
+            ("mlp:5-4", Shape::new(1, 1, 7)),
+            ("cnn:4-3+5", Shape::new(1, 1, 2)),
+        ] {
+            let net = zoo::create(spec, shape, 2, 1).unwrap().network.freeze();
+            let one = samples(1, shape, 2);
+            for layer in 0..net.layers.len() as u32 {
+                let units = net.units().of_layer(LayerId(layer));
+                // Out of order, and without the second where there are enough: a block as selection leaves it.
+                let mut units: Vec<UnitId> = units.rev().map(|unit| UnitId(unit as u32)).collect();
+                if units.len() > 2 {
+                    units.remove(1);
+                }
+                let block = Block::of(&net, &units).unwrap();
+                let kfac = Kfac::new(&device, &net, &block, &one, 9).unwrap();
+                let v = random(block.len());
+                let curvature = Curvature::new(&device, &net, &block, &one, Kind::Ggn, 1 << 20).unwrap();
+                let mut hv = vec![0.0; v.len()];
+                curvature.apply_wide(&mut hv, &v, &mut vec![0.0; v.len()]).unwrap();
+                let got = product(&kfac, &v);
+                let error: Vec<f64> = got.iter().zip(&hv).map(|(a, b)| a - b).collect();
+                assert!(norm(&error) <= 1e-5 * norm(&hv), "{spec}, layer {layer}: {got:?} {hv:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_inverse_undoes_the_damped_factors_and_lanes_do_not_matter() {
+        let device = Device::cpu().unwrap();
+        let shape = Shape::new(6, 6, 3);
+        let net = zoo::create("cnn:4-6+8", shape, 3, 2).unwrap().network.freeze();
+        let many = samples(50, shape, 3);
+        let block = Block::all(&net).unwrap();
+        let kfac = Kfac::new(&device, &net, &block, &many, 5).unwrap();
+        let (v, damping) = (random(block.len()), 1e-2);
+        let mut x = vec![0.0; v.len()];
+        kfac.inverse(&device, damping).unwrap().apply(&device, &mut x, &v);
+        let moved = product(&kfac, &x);
+        let error: Vec<f64> = (0..v.len()).map(|i| moved[i] + damping * x[i] - v[i]).collect();
+        assert!(norm(&error) <= 1e-4 * norm(&v), "{}", norm(&error) / norm(&v));
+        // Its largest eigenvalue is reached and not passed by that of the products.
+        let largest = kfac.largest_eigenvalue().unwrap();
+        let mut times = |out: &mut [f64], v: &[f64]| {
+            out.copy_from_slice(&product(&kfac, v));
+            Ok(())
+        };
+        let reached = solve::largest_eigenvalue(&mut times, &v, 60).unwrap();
+        assert!((reached / largest - 1.0).abs() < 0.02, "{reached} {largest}");
+        let one = Device::on_cpu(1, "a test").unwrap();
+        let again = Kfac::new(&one, &net, &block, &many, 5).unwrap();
+        assert!(kfac.moments.iter().zip(&again.moments).all(|(a, b)| a.a == b.a && a.g == b.g));
+    }
+
+    #[test]
+    fn wide_rows_and_rows_that_nothing_reaches_are_damped() {
+        let device = Device::cpu().unwrap();
+        let shape = Shape::new(1, 1, WIDEST + 5);
+        let net = zoo::create("logistic", shape, 2, 1).unwrap().network.freeze();
+        let block = Block::all(&net).unwrap();
+        let few = samples(3, shape, 2);
+        let kfac = Kfac::new(&device, &net, &block, &few, 5).unwrap();
+        let mean =
+            (few.x.iter().map(|x| f64::from(x * x)).sum::<f64>() / 3.0 + 1.0) / kfac.parts[0].width as f64;
+        assert!((kfac.moments[0].a[0] / mean - 1.0).abs() < 1e-4, "{} {mean}", kfac.moments[0].a[0]);
+        let (v, mut x) = (random(block.len()), vec![0.0; block.len()]);
+        kfac.inverse(&device, 0.1).unwrap().apply(&device, &mut x, &v);
+        assert!(x.iter().all(|x| x.is_finite()) && x.iter().zip(&v).map(|(x, v)| x * v).sum::<f64>() > 0.0);
+        let shape = Shape::new(1, 1, 4);
+        let net = zoo::create("logistic", shape, 2, 1).unwrap().network.freeze();
+        let dark = Samples { shape, x: vec![0.0; 12], y: few.y };
+        let block = Block::of(&net, &[UnitId(1)]).unwrap();
+        let kfac = Kfac::new(&device, &net, &block, &dark, 5).unwrap();
+        let mut x = vec![0.0; block.len()];
+        kfac.inverse(&device, 0.1).unwrap().apply(&device, &mut x, &random(block.len()));
+        assert!(x.iter().all(|x| x.is_finite()));
+        assert!(matches!(kfac.inverse(&device, 0.0), Err(Error::Solve { .. })));
+    }
+}
