@@ -260,6 +260,13 @@ fn what_cannot_be_verified_is_refused_and_named() {
         ),
         (
             format!(
+                "verify --data @train.safetensors --test @few.safetensors --forget class:3 {models} {REFERENCES}"
+            ),
+            1,
+            &["few.safetensors", "samples of class 3, like all forgotten ones"],
+        ),
+        (
+            format!(
                 "verify --data @train.safetensors --test @absent.safetensors --forget 0-29 {models} {REFERENCES}"
             ),
             1,
@@ -294,6 +301,16 @@ fn what_is_doubtful_is_said_and_done() {
     assert_eq!(run(&format!("{train} --exclude 0-49 --out @short")).code, 0);
     let notes = |line: &str| report(&run(&format!("{line} --json")))["notes"].to_string();
     let models = "--before @before --after @after";
+    // A manifest tells of model.safetensors, not of other files beside it.
+    std::fs::create_dir(folder().join("mixed")).unwrap();
+    for (from, to) in [
+        ("never/seed-3/model.safetensors", "mixed/third.safetensors"),
+        ("before/train.json", "mixed/train.json"),
+    ] {
+        std::fs::copy(folder().join(from), folder().join(to)).unwrap();
+    }
+    let said = notes(&format!("{VERIFY} {models} --reference @mixed/third.safetensors"));
+    assert!(said.contains("third.safetensors has no train.json"), "{said}");
     let said = notes(&format!("{VERIFY} {models} --reference @alone @short"));
     for words in [
         "alone has no train.json",

@@ -93,7 +93,8 @@ struct Candidate<'a> {
     family: &'static str,
     inputs: zoo::InputConfig,
     sha256: String,
-    /// The `train.json` beside it.
+    folder: PathBuf,
+    /// The `train.json` that tells of it.
     manifest: Option<Value>,
 }
 
@@ -262,6 +263,8 @@ fn sets(args: &Args, checkpoint: &Checkpoint) -> scrubjay::Result<Sets> {
 impl<'a> Candidate<'a> {
     fn open(args: &Args, path: &'a Path, sets: &Sets) -> scrubjay::Result<Candidate<'a>> {
         let checkpoint = Checkpoint::open(path)?;
+        // `train` writes one name; another file beside its manifest is another model.
+        let made_here = checkpoint.file_names().eq(["model.safetensors"]);
         let model = open(&checkpoint, args.arch.as_deref(), Some((&args.data, &sets.samples)))?;
         data::check_classes(&args.test, &sets.test.y, model.network.classes())?;
         Ok(Candidate {
@@ -270,7 +273,8 @@ impl<'a> Candidate<'a> {
             family: model.family,
             inputs: zoo::inputs(&checkpoint),
             sha256: hash(checkpoint.contents().map(<[u8]>::to_vec)),
-            manifest: json_beside(&checkpoint, "train.json")?,
+            folder: checkpoint.folder().into(),
+            manifest: if made_here { json_in(checkpoint.folder(), "train.json")? } else { None },
         })
     }
 
@@ -321,9 +325,9 @@ impl<'a> Candidate<'a> {
     }
 }
 
-/// A JSON file beside a model, where there is one.
-fn json_beside(checkpoint: &Checkpoint, name: &str) -> scrubjay::Result<Option<Value>> {
-    let path = checkpoint.folder().join(name);
+/// A JSON file of a folder, where there is one.
+fn json_in(folder: &Path, name: &str) -> scrubjay::Result<Option<Value>> {
+    let path = folder.join(name);
     if !path.is_file() {
         return Ok(None);
     }
@@ -477,7 +481,7 @@ fn check_receipt(
     sets: &Sets,
     notes: &mut Vec<String>,
 ) -> scrubjay::Result<()> {
-    let Some(report) = json_beside(&Checkpoint::open(after.path)?, "report.json")? else { return Ok(()) };
+    let Some(report) = json_in(&after.folder, "report.json")? else { return Ok(()) };
     let path = after.path.display();
     if report["model"]["sha256_before"].as_str().is_some_and(|hash| hash != before.sha256) {
         notes.push(format!("{path} was scrubbed from another model than --before, by its report.json"));

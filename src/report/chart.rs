@@ -147,6 +147,18 @@ pub struct Bar {
     pub text: String,
 }
 
+/// Letters on a line, at least.
+const LETTERS: usize = 46;
+
+/// The end of a name that is longer than so many letters.
+fn shortened(name: &str, room: usize) -> String {
+    let count = name.chars().count();
+    match count <= room {
+        true => name.into(),
+        false => std::iter::once('…').chain(name.chars().skip(count + 1 - room.max(1))).collect(),
+    }
+}
+
 /// Bars one below the other.
 pub fn bars(title: &str, rows: &[Bar]) -> String {
     const ROW: f64 = 34.0;
@@ -154,7 +166,13 @@ pub fn bars(title: &str, rows: &[Bar]) -> String {
     for (i, row) in rows.iter().enumerate() {
         let y = ROW * i as f64;
         let share = if row.share.is_finite() { row.share.clamp(0.0, 1.0) } else { 0.0 };
-        word(&mut out, 0.0, y + 14.0, "start", &row.name);
+        word(
+            &mut out,
+            0.0,
+            y + 14.0,
+            "start",
+            &shortened(&row.name, LETTERS.saturating_sub(row.text.chars().count())),
+        );
         word(&mut out, WIDTH, y + 14.0, "end", &row.text);
         rect(&mut out, "track", 0.0, y + 19.0, WIDTH, 8.0);
         rect(&mut out, "bar", 0.0, y + 19.0, WIDTH * share, 8.0);
@@ -233,4 +251,28 @@ pub fn histograms(title: &str, sets: &[(&str, &'static str, Vec<f64>)]) -> Strin
     }
     word(&mut out, WIDTH / 2.0, bottom + 32.0, "middle", "loss, logarithmic");
     figure(title, bottom + 40.0, &out, &[])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn long_names_keep_their_end() {
+        assert_eq!(shortened("fc1", 3), "fc1");
+        assert_eq!(shortened("layer1.conv", 6), "….conv");
+        let bar = Bar { name: "é".repeat(99), share: f64::NAN, text: "1 of 2".repeat(20) };
+        assert!(bars("", &[bar]).contains("width=\"0.0\""));
+    }
+
+    #[test]
+    fn ticks_are_round_and_inside() {
+        assert_eq!(Range::from(0.0, 100.0).ticks(4.0), (vec![0.0, 50.0, 100.0], 0));
+        let (ticks, digits) = Range::from(0.91, 0.99).ticks(4.0);
+        assert_eq!((ticks.len(), digits), (4, 2));
+        assert!(ticks.iter().all(|tick| (0.91..=0.99 + 1e-12).contains(tick)));
+        for range in [Range::of([].into_iter(), 1.0), Range::of([f64::NAN, 5.0].into_iter(), 0.1)] {
+            assert!(range.high > range.low && !range.ticks(4.0).0.is_empty());
+        }
+    }
 }

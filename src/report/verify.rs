@@ -39,8 +39,8 @@ pub fn verify(report: &Value) -> String {
     }
     if findings.is_empty() {
         page.add(
-            "<p class=\"flag none\"><strong>No flag</strong> By membership, rank and accuracy the model after is within what \
-             retrained models show. With few samples or few references small differences stay hidden.</p>",
+            "<p class=\"flag none\"><strong>No flag</strong> By membership, rank and accuracy the model after is \
+             within what retrained models show. With few samples or few references small differences stay hidden.</p>",
         );
     }
     let notes = texts(&report["notes"]);
