@@ -1,0 +1,125 @@
+//! Set-up M: many removals, in batches of 25, from one model, recorded as `scrub` records them. The run always stops
+//! half way and goes on from what is on the disk, and the model must then be the one it had.
+
+use std::sync::atomic::AtomicBool;
+
+use anyhow::{Context, ensure};
+use scrubjay::ops::philox::{Stream, Use};
+use scrubjay::receipt::Events;
+use scrubjay::select::Method as Select;
+use scrubjay::unlearn::{Task, unlearn};
+
+use crate::setups::{REFERENCE_SEED, Request};
+use crate::{Cells, Lab, Options, RETRAINED, finish, rivals};
+
+const BATCH: usize = 25;
+const QUICK_BATCH: usize = 10;
+const REPAIR: usize = 15;
+
+/// How many removals are measured after: a sixth, a half, all.
+fn marks(total: usize) -> [usize; 3] {
+    [total / 6, total / 2, total]
+}
+
+/// All cells of M.
+pub fn run(options: &Options, lab: &mut Lab, cells: &mut Cells) -> anyhow::Result<()> {
+    let batch = if options.quick { QUICK_BATCH } else { BATCH };
+    let n = lab.data.train.y.len();
+    let [Request::Random(total)] = lab.setup.requests[..] else { return Ok(()) };
+    let order = Stream::new(0, Use::Choice, 25).choose(n, total);
+    let first = |count: usize| {
+        let mut some = order[..count].to_vec();
+        some.sort_unstable();
+        some
+    };
+    let methods = [
+        ("none", "", None),
+        ("ours: vote + repair", "15 steps a batch", Some(Select::Vote)),
+        ("gradient block + repair", "15 steps a batch", Some(Select::Gradient)),
+        ("ours: all units + repair", "15 steps a batch", Some(Select::Full)),
+    ];
+    for seed in 0..options.seeds {
+        for count in marks(total) {
+            let request = Request::Random(count);
+            for number in 0..if seed == 0 { lab.setup.references.min(3) as u64 } else { 0 } {
+                if cells.has("M", &request.name(), RETRAINED, "", number) {
+                    continue;
+                }
+                lab.prepare(seed)?;
+                let case = lab.case(request, first(count), seed)?;
+                let start = std::time::Instant::now();
+                let net = lab.setup.trained(case.device, &lab.data, &case.retain, REFERENCE_SEED + number)?;
+                let seconds = start.elapsed().as_secs_f64();
+                cells.push(finish(lab, &case, RETRAINED, "", number, &net, (seconds, String::new()))?)?;
+            }
+        }
+        for (method, setting, select) in methods {
+            let has = |cells: &Cells, count: usize| {
+                cells.has("M", &Request::Random(count).name(), method, setting, seed)
+            };
+            if !options.wants(method) || marks(total).iter().all(|&count| has(cells, count)) {
+                continue;
+            }
+            lab.prepare(seed)?;
+            let whole = lab.case(Request::Random(total), first(total), seed)?;
+            let mut net = whole.original.clone();
+            let folder = options.out.join(format!("many-{}-{seed}", method.replace([' ', ':', '+'], "")));
+            let identity = format!("{:?} {method} {setting} {seed}", lab.setup);
+            let (mut seconds, mut refused) = (0.0, 0);
+            if select.is_some() {
+                std::fs::create_dir_all(&folder)?;
+            }
+            let mut events = match select {
+                Some(_) => Some(Events::open(&folder, &identity)?),
+                None => None,
+            };
+            for number in 0..total / batch {
+                if let (Some((log, records)), Some(select)) = (&mut events, select) {
+                    if number == total / batch / 2 {
+                        // Stopped here: what the disk holds must give the same model.
+                        let (again, records_again) = Events::open(&folder, &identity)?;
+                        let mut replayed = whole.original.clone();
+                        records_again[..number].iter().try_for_each(|record| record.replay(&mut replayed))?;
+                        ensure!(replayed == net, "set-up M: the records do not give the model back");
+                        (*log, *records) = (again, records_again);
+                    }
+                    let record = match records.get(number) {
+                        Some(record) => {
+                            record.replay(&mut net)?;
+                            record.clone()
+                        }
+                        None => {
+                            let mut config = rivals::config(&whole, select);
+                            config.repair = REPAIR;
+                            let stop = AtomicBool::new(false);
+                            let task = Task {
+                                device: whole.device,
+                                samples: &lab.data.train,
+                                retained: rivals::retained(&whole),
+                                held_out: vec![],
+                                validation: Some(&lab.data.held_out),
+                                n,
+                                stop: &stop,
+                                config,
+                            };
+                            let some = &order[number * batch..(number + 1) * batch];
+                            let record = unlearn(&task, &mut net, number, some, number * batch)?;
+                            log.write(&record)?;
+                            record
+                        }
+                    };
+                    refused += usize::from(!record.removed);
+                    let phases = record.account["seconds"].as_object().context("a record without seconds")?;
+                    seconds += phases.values().filter_map(serde_json::Value::as_f64).sum::<f64>();
+                }
+                let count = (number + 1) * batch;
+                if marks(total).contains(&count) && !has(cells, count) {
+                    let case = lab.case(Request::Random(count), first(count), seed)?;
+                    let note = if refused > 0 { format!("{refused} batches refused") } else { String::new() };
+                    cells.push(finish(lab, &case, method, setting, seed, &net, (seconds, note))?)?;
+                }
+            }
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,453 @@
+//! The methods: scrubjay as its command line sets it up, and its rivals, each written from its paper. All change the
+//! same parameters (weights and biases; batch norm is frozen) by the same passes, so that seconds compare.
+//!
+//! What each is tuned over is the list in [`methods`]; the table shows the setting with the least predicted gap.
+
+use std::sync::atomic::AtomicBool;
+
+use scrubjay::Result;
+use scrubjay::block::Block;
+use scrubjay::curvature::Kind;
+use scrubjay::data::Samples;
+use scrubjay::net::Network;
+use scrubjay::observe::{evaluate, observe};
+use scrubjay::ops::philox::{Stream, Use};
+use scrubjay::repair::{self, Targets, repair};
+use scrubjay::select::{self, Method as Select};
+use scrubjay::solve::Limits;
+use scrubjay::unlearn::{CLASS_LOSS, Calibration, Config, Rule, Target, Task, unlearn};
+use scrubjay::update::Where;
+
+use crate::setups::{Case, Request};
+
+const BATCH: usize = 64;
+const MOMENTUM: f64 = 0.9;
+
+/// One setting of a method.
+#[derive(Clone, Copy, Debug)]
+pub struct Method {
+    /// Its name in the table; settings of one method share it.
+    pub name: &'static str,
+    /// What is set.
+    pub setting: &'static str,
+    /// What it does.
+    pub how: How,
+}
+
+/// What a method does.
+#[derive(Clone, Copy, Debug)]
+pub enum How {
+    /// Nothing.
+    Nothing,
+    /// scrubjay: units, mini-batches of repair, Newton steps.
+    Newton(Select, usize, usize),
+    /// The same without calibration.
+    Uncalibrated,
+    /// Gradient ascent on the forgotten until they reach the target's loss: rate.
+    Ascent(f64),
+    /// Descent on the retained: epochs, rate.
+    FineTune(usize, f64),
+    /// NegGrad+: epochs, weight of the forgotten.
+    NegGrad(usize, f64),
+    /// Repair without a step before it: mini-batches.
+    Capped(usize),
+    /// Selective synaptic dampening: α.
+    Dampen(f64),
+    /// SCRUB: epochs that also forget, of three; rate.
+    Scrub(usize, f64),
+    /// DEL: share of the parameters that is reset, epochs.
+    Reset(f64, usize),
+    /// l1-sparse: weight of the norm.
+    Sparse(f64),
+    /// Training from scratch: epochs.
+    Scratch(usize),
+}
+
+/// All methods with their grids, in the table's order.
+pub fn methods() -> Vec<Method> {
+    use How::*;
+    let one = |name, setting, how| Method { name, setting, how };
+    vec![
+        one("none", "", Nothing),
+        one("ours: vote", "", Newton(Select::Vote, 0, 1)),
+        one("ours: vote, uncalibrated", "", Uncalibrated),
+        one("ours: vote + repair", "80 steps", Newton(Select::Vote, 80, 1)),
+        one("ours: all units", "", Newton(Select::Full, 0, 1)),
+        one("ours: all units + repair", "80 steps", Newton(Select::Full, 80, 1)),
+        one("ours: all units, two iterations", "", Newton(Select::Full, 0, 2)),
+        one("random block", "", Newton(Select::Random, 0, 1)),
+        one("random block + repair", "80 steps", Newton(Select::Random, 80, 1)),
+        one("output layer", "", Newton(Select::Output, 0, 1)),
+        one("gradient block", "", Newton(Select::Gradient, 0, 1)),
+        one("gradient block + repair", "80 steps", Newton(Select::Gradient, 80, 1)),
+        one("gradient ascent", "rate 0.002", Ascent(0.002)),
+        one("gradient ascent", "rate 0.02", Ascent(0.02)),
+        one("fine-tuning", "1 epoch, rate 0.02", FineTune(1, 0.02)),
+        one("fine-tuning", "3 epochs, rate 0.1", FineTune(3, 0.1)),
+        one("NegGrad+", "1 epoch, 0.1", NegGrad(1, 0.1)),
+        one("NegGrad+", "1 epoch, 0.3", NegGrad(1, 0.3)),
+        one("NegGrad+", "1 epoch, 1.0", NegGrad(1, 1.0)),
+        one("NegGrad+", "2 epochs, 0.3", NegGrad(2, 0.3)),
+        one("capped NegGrad", "40 steps", Capped(40)),
+        one("capped NegGrad", "80 steps", Capped(80)),
+        one("SSD", "α 5", Dampen(5.0)),
+        one("SSD", "α 10", Dampen(10.0)),
+        one("SSD", "α 25", Dampen(25.0)),
+        one("SCRUB-like", "2 of 3 epochs, rate 0.01", Scrub(2, 0.01)),
+        one("SCRUB-like", "2 of 3 epochs, rate 0.05", Scrub(2, 0.05)),
+        one("DEL-like", "10 %, 1 epoch", Reset(0.1, 1)),
+        one("DEL-like", "20 %, 3 epochs", Reset(0.2, 3)),
+        one("l1-sparse", "γ 1e-4, 3 epochs", Sparse(1e-4)),
+        one("l1-sparse", "γ 1e-3, 3 epochs", Sparse(1e-3)),
+        one("from scratch", "3 epochs", Scratch(3)),
+    ]
+}
+
+/// Whether a method applies: a convex model is not repaired, and others take one Newton step.
+pub fn applies(case_is_convex: bool, how: How) -> bool {
+    match how {
+        How::Newton(_, repair, iterations) => {
+            if case_is_convex {
+                repair == 0
+            } else {
+                iterations == 1
+            }
+        }
+        How::Uncalibrated => !case_is_convex,
+        _ => true,
+    }
+}
+
+/// The model after a method, and what there is to say.
+pub fn run(case: &Case, how: How) -> Result<(Network, String)> {
+    let all = Block::all(case.original)?;
+    let mut net = case.original.clone();
+    match how {
+        How::Nothing => {}
+        How::Newton(..) | How::Uncalibrated => return ours(case, how),
+        How::Ascent(rate) => ascend(case, &mut net, &all, rate)?,
+        How::FineTune(epochs, rate) => descend(case, &mut net, &all, epochs, rate, 0.0)?,
+        How::NegGrad(epochs, weight) => negative(case, &mut net, &all, epochs, weight)?,
+        How::Capped(steps) => capped(case, &mut net, &all, steps)?,
+        How::Dampen(alpha) => dampen(case, &mut net, &all, alpha)?,
+        How::Scrub(forgetting, rate) => distill(case, &mut net, &all, forgetting, rate)?,
+        How::Reset(share, epochs) => reset(case, &mut net, &all, share, epochs)?,
+        How::Sparse(gamma) => descend(case, &mut net, &all, 3, 0.02, gamma)?,
+        How::Scratch(epochs) => {
+            let mut config = case.setup.recipe(case.seed + 500);
+            config.epochs = epochs;
+            return Ok((
+                case.setup.trained_by(case.device, case.data, &case.retain, &config)?,
+                String::new(),
+            ));
+        }
+    }
+    Ok((net, String::new()))
+}
+
+/// The options of `scrub`, which a request of this kind gets by default; a convex model is solved exactly, on all
+/// retained data.
+pub fn config(case: &Case, method: Select) -> Config {
+    let convex = case.setup.convex();
+    let class = matches!(case.request, Request::Class(_));
+    Config {
+        selection: select::Config {
+            method,
+            perturbations: None,
+            sigma: 0.1,
+            max_units: convex.then_some(3).filter(|_| !matches!(method, Select::Full | Select::Output)),
+            share: if class { 0.05 } else { 0.2 },
+            seed: case.seed,
+        },
+        curvature: None::<Kind>,
+        damping: None,
+        l2: case.setup.l2,
+        rule: Rule::Newton,
+        calibration: Calibration::Calibrated,
+        target: match case.request {
+            Request::Random(_) => Target::HeldOut,
+            Request::Class(_) => Target::Loss(CLASS_LOSS),
+            Request::Wrong => Target::WrongLabels,
+        },
+        stages: None,
+        repair: 0,
+        iterations: 1,
+        limits: if convex {
+            Limits { tolerance: 1e-5, products: 500 }
+        } else {
+            Limits { tolerance: 1e-2, products: 25 }
+        },
+        privacy: None,
+        noise: Where::None,
+        gate: 1.0, // the table shows what happens, whatever it is
+        if_empty_cheap: false,
+        memory: 1 << 30,
+        seed: case.seed,
+    }
+}
+
+/// Retained samples that a request uses: all of a convex model, else 1,024 at random.
+pub fn retained(case: &Case) -> Vec<usize> {
+    if case.setup.convex() || case.retain.len() <= 1024 {
+        return case.retain.clone();
+    }
+    let mut some = Stream::new(case.seed, Use::Choice, 22).choose(case.retain.len(), 1024);
+    some.sort_unstable();
+    some.iter().map(|&i| case.retain[i]).collect()
+}
+
+fn ours(case: &Case, how: How) -> Result<(Network, String)> {
+    let mut config = match how {
+        How::Newton(method, ..) => config(case, method),
+        _ => config(case, Select::Vote),
+    };
+    match how {
+        How::Newton(_, repair, iterations) => (config.repair, config.iterations) = (repair, iterations),
+        _ => config.calibration = Calibration::One,
+    }
+    let stop = AtomicBool::new(false);
+    let task = Task {
+        device: case.device,
+        samples: &case.data.train,
+        retained: retained(case),
+        held_out: vec![],
+        validation: Some(&case.data.held_out),
+        n: case.data.train.y.len(),
+        stop: &stop,
+        config,
+    };
+    let mut net = case.original.clone();
+    let record = unlearn(&task, &mut net, 0, &case.forget, 0)?;
+    let notes = if record.removed { String::new() } else { record.notes.join("; ") };
+    Ok((net, notes))
+}
+
+/// The gradient of a step, or none to end there.
+type Gradient<'a> = dyn FnMut(&Network, usize) -> Result<Option<Vec<f64>>> + 'a;
+
+/// SGD with momentum on `block`: `rates` one per step, `gradient` gives each step's or ends it.
+fn sgd(
+    case: &Case,
+    net: &mut Network,
+    block: &Block,
+    rates: impl Iterator<Item = f64>,
+    gradient: &mut Gradient,
+) -> Result<()> {
+    let mut values: Vec<f64> = block.values(net).into_iter().map(f64::from).collect();
+    let mut velocity = vec![0.0; values.len()];
+    for (step, rate) in rates.enumerate() {
+        let Some(gradient) = gradient(net, step)? else { break };
+        for ((value, velocity), gradient) in values.iter_mut().zip(&mut velocity).zip(&gradient) {
+            *velocity = MOMENTUM * *velocity + gradient + case.setup.l2 * *value;
+            *value -= rate * *velocity;
+        }
+        let narrow: Vec<f32> = values.iter().map(|&value| value as f32).collect();
+        block.assign(net, &narrow);
+    }
+    Ok(())
+}
+
+/// From `rate` linearly to 0.
+fn falling(rate: f64, steps: usize) -> impl Iterator<Item = f64> {
+    (0..steps).map(move |step| rate * (1.0 - step as f64 / steps as f64))
+}
+
+/// Mini-batches of so many epochs over `indices`, in a seeded order.
+fn batches(case: &Case, indices: &[usize], epochs: usize) -> Vec<Vec<usize>> {
+    let mut all = vec![];
+    for epoch in 0..epochs {
+        let mut order = indices.to_vec();
+        Stream::new(case.seed, Use::Choice, 1 << 17 | epoch as u32).shuffle(&mut order);
+        all.extend(order.chunks(BATCH).map(<[usize]>::to_vec));
+    }
+    all
+}
+
+/// Gradient ascent on the forgotten (Graves, Nagisetty, Ganesh, AAAI 2021, in its plain form), ended once their mean
+/// loss is at the target that calibration has: what held-out samples of the same kind lose, or 6 for a class.
+fn ascend(case: &Case, net: &mut Network, block: &Block, rate: f64) -> Result<()> {
+    let target = match case.request {
+        Request::Class(_) => CLASS_LOSS,
+        _ => evaluate(case.device, case.original, &case.stand_in())?.mean_loss(),
+    };
+    let forget = case.data.train.subset(&case.forget);
+    sgd(case, net, block, std::iter::repeat_n(rate, 200), &mut |net, _| {
+        if evaluate(case.device, net, &forget)?.mean_loss() >= target {
+            return Ok(None);
+        }
+        let uphill = block.gradient(case.device, net, &forget)?;
+        Ok(Some(uphill.into_iter().map(|g| -g).collect()))
+    })
+}
+
+/// Fine-tuning on the retained; with `gamma` the l1 norm of the parameters is added, its weight falling to 0 (l1-sparse:
+/// Jia et al., NeurIPS 2023).
+fn descend(
+    case: &Case,
+    net: &mut Network,
+    block: &Block,
+    epochs: usize,
+    rate: f64,
+    gamma: f64,
+) -> Result<()> {
+    let batches = batches(case, &case.retain, epochs);
+    let steps = batches.len();
+    sgd(case, net, block, falling(rate, steps), &mut |net, step| {
+        let mut gradient = block.gradient(case.device, net, &case.data.train.subset(&batches[step]))?;
+        if gamma > 0.0 {
+            let weight = gamma * (1.0 - step as f64 / steps as f64);
+            let values = block.values(net);
+            gradient.iter_mut().zip(&values).filter(|(_, w)| **w != 0.0).for_each(|(g, w)| {
+                *g += weight * f64::from(w.signum());
+            });
+        }
+        Ok(Some(gradient))
+    })
+}
+
+/// NegGrad+ (Kurmanji et al., NeurIPS 2023): retained loss − weight × forgotten loss, in batches of both.
+fn negative(case: &Case, net: &mut Network, block: &Block, epochs: usize, weight: f64) -> Result<()> {
+    let batches = batches(case, &case.retain, epochs);
+    let mut stream = Stream::new(case.seed, Use::Choice, 23);
+    sgd(case, net, block, falling(0.02, batches.len()), &mut |net, step| {
+        let kept = &batches[step];
+        let gone = stream.choose(case.forget.len(), BATCH.min(case.forget.len()));
+        let both: Vec<usize> = kept.iter().copied().chain(gone.iter().map(|&i| case.forget[i])).collect();
+        let share = |count: usize| both.len() as f64 / count as f64;
+        let weight = |i: usize, _: f64| match i < kept.len() {
+            true => share(kept.len()),
+            false => -weight * share(gone.len()),
+        };
+        Ok(Some(block.weighted_gradient(case.device, net, &case.data.train.subset(&both), Some(&weight))?))
+    })
+}
+
+/// Capped NegGrad: scrubjay's repair, on every unit, without the step before it.
+fn capped(case: &Case, net: &mut Network, block: &Block, steps: usize) -> Result<()> {
+    let before = evaluate(case.device, net, &case.data.train.subset(&case.forget))?.losses;
+    let targets = match case.request {
+        Request::Class(_) => Targets::same(CLASS_LOSS, case.forget.len()),
+        request => {
+            let unseen = evaluate(case.device, case.original, &case.stand_in())?.losses;
+            Targets::by_rank(&before, &unseen, request == Request::Wrong)
+        }
+    };
+    let stop = AtomicBool::new(false);
+    let options = repair::Options { steps, l2: case.setup.l2, seed: case.seed, batch: 0, stop: &stop };
+    let samples = &case.data.train;
+    repair(case.device, net, block, samples, &case.retain, &case.forget, &targets, &options)
+}
+
+/// Samples that importances are taken over at most.
+const IMPORTANCE: usize = 1000;
+
+/// The mean over samples of each parameter's squared gradient.
+fn importance(case: &Case, net: &Network, block: &Block, indices: &[usize]) -> Result<Vec<f64>> {
+    let mut stream = Stream::new(case.seed, Use::Choice, 24);
+    let some = stream.choose(indices.len(), IMPORTANCE.min(indices.len()));
+    let mut sum = vec![0.0; block.len()];
+    for &i in &some {
+        let gradient = block.gradient(case.device, net, &case.data.train.subset(&[indices[i]]))?;
+        sum.iter_mut().zip(&gradient).for_each(|(sum, g)| *sum += g * g);
+    }
+    sum.iter_mut().for_each(|v| *v /= some.len() as f64);
+    Ok(sum)
+}
+
+/// Selective synaptic dampening (Foster, Schoepf, Brintrup, AAAI 2024): parameters that matter α times more to the
+/// forgotten than to all data are multiplied by the ratio of the two (λ = 1), at most 1. No retained sample is trained on.
+fn dampen(case: &Case, net: &mut Network, block: &Block, alpha: f64) -> Result<()> {
+    let everything: Vec<usize> = (0..case.data.train.y.len()).collect();
+    let whole = importance(case, net, block, &everything)?;
+    let forgotten = importance(case, net, block, &case.forget)?;
+    let mut values = block.values(net);
+    for (i, value) in values.iter_mut().enumerate() {
+        if forgotten[i] > alpha * whole[i] {
+            *value *= (whole[i] / forgotten[i]).min(1.0) as f32;
+        }
+    }
+    block.assign(net, &values);
+    Ok(())
+}
+
+/// Samples with a label for each class that the teacher gives at least 1e-3, weighted by that probability: the gradient
+/// of the weighted cross-entropy is that of KL(teacher ‖ student).
+struct Taught {
+    samples: Samples,
+    weights: Vec<f64>,
+}
+
+/// Appends samples of `indices` as the teacher sees them, each weighted with `scale`; with `hard` also under their label.
+fn teach(case: &Case, taught: &mut Taught, indices: &[usize], scale: f64, hard: Option<f64>) -> Result<()> {
+    let train = &case.data.train;
+    let classes = case.original.classes();
+    let trace = observe(case.device, case.original, &train.subset(indices))?;
+    let mut push = |i: usize, label: u32, weight: f64| {
+        taught.samples.x.extend_from_slice(train.image(i));
+        taught.samples.y.push(label);
+        taught.weights.push(weight);
+    };
+    for (&i, logits) in indices.iter().zip(trace.logits.chunks_exact(classes)) {
+        let largest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+        let powers: Vec<f64> = logits.iter().map(|z| f64::from(z - largest).exp()).collect();
+        let sum: f64 = powers.iter().sum();
+        for (label, power) in powers.iter().enumerate().filter(|(_, power)| **power >= 1e-3 * sum) {
+            push(i, label as u32, scale * power / sum);
+        }
+        if let Some(weight) = hard {
+            push(i, train.y[i], weight * scale);
+        }
+    }
+    Ok(())
+}
+
+/// SCRUB (Kurmanji et al., NeurIPS 2023): epochs that first drive the student from the teacher on the forgotten, then
+/// towards teacher and labels on the retained; the last ones only the latter. Their rewinding is left out.
+fn distill(case: &Case, net: &mut Network, block: &Block, forgetting: usize, rate: f64) -> Result<()> {
+    const EPOCHS: usize = 3;
+    let mut steps: Vec<(bool, Vec<usize>)> = vec![];
+    for epoch in 0..EPOCHS {
+        if epoch < forgetting {
+            steps.extend(batches(case, &case.forget, 1).into_iter().map(|batch| (true, batch)));
+        }
+        let all = batches(case, &case.retain, EPOCHS);
+        let each = all.len() / EPOCHS;
+        steps.extend(all[epoch * each..(epoch + 1) * each].iter().map(|batch| (false, batch.clone())));
+    }
+    sgd(case, net, block, falling(rate, steps.len()), &mut |net, step| {
+        let (away, batch) = &steps[step];
+        let samples = Samples { shape: case.data.train.shape, x: vec![], y: vec![] };
+        let mut taught = Taught { samples, weights: vec![] };
+        let scale = if *away { -1.0 } else { 1.0 };
+        teach(case, &mut taught, batch, scale, (!away).then_some(1.0))?;
+        let share = taught.weights.len() as f64 / batch.len() as f64;
+        let weight = |i: usize, _: f64| share * taught.weights[i];
+        Ok(Some(block.weighted_gradient(case.device, net, &taught.samples, Some(&weight))?))
+    })
+}
+
+/// DEL (Torkzadehmahani et al., 2024): the units with the largest mean |w · gradient| over the forgotten, up to a share of
+/// the parameters, get new random values, and only they are trained on the retained.
+fn reset(case: &Case, net: &mut Network, all: &Block, share: f64, epochs: usize) -> Result<()> {
+    let gradient = all.gradient(case.device, net, &case.data.train.subset(&case.forget))?;
+    let values = all.values(net);
+    let score = |i: usize| {
+        let range = all.range(i);
+        let len = range.len() as f64;
+        range.map(|at| (f64::from(values[at]) * gradient[at]).abs()).sum::<f64>() / len
+    };
+    let mut order: Vec<(f64, usize)> = (0..all.units().len()).map(|i| (score(i), i)).collect();
+    order.sort_by(|a, b| b.0.total_cmp(&a.0));
+    let most = (share * all.len() as f64) as usize;
+    let (mut units, mut len) = (vec![], 0);
+    for (_, i) in order {
+        if units.is_empty() || len + all.range(i).len() <= most {
+            len += all.range(i).len();
+            units.push(all.units()[i]);
+        }
+    }
+    let block = Block::of(net, &units)?;
+    let fresh = case.setup.fresh(case.data, case.seed + 700)?;
+    block.assign(net, &block.values(&fresh));
+    descend(case, net, &block, epochs, 0.05, 0.0)
+}
