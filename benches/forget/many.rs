@@ -100,6 +100,7 @@ pub fn run(options: &Options, lab: &mut Lab, cells: &mut Cells) -> anyhow::Resul
                                 validation: Some(&lab.data.held_out),
                                 n,
                                 stop: &stop,
+                                earlier: None,
                                 config,
                             };
                             let some = &order[number * batch..(number + 1) * batch];

@@ -7,7 +7,6 @@ use std::sync::atomic::AtomicBool;
 
 use scrubjay::Result;
 use scrubjay::block::Block;
-use scrubjay::curvature::Kind;
 use scrubjay::data::Samples;
 use scrubjay::net::Network;
 use scrubjay::observe::{evaluate, observe};
@@ -159,7 +158,8 @@ pub fn config(case: &Case, method: Select) -> Config {
             share: if class { 0.05 } else { 0.2 },
             seed: case.seed,
         },
-        curvature: None::<Kind>,
+        curvature: None,
+        precondition: false,
         damping: None,
         l2: case.setup.l2,
         rule: Rule::Newton,
@@ -214,6 +214,7 @@ fn ours(case: &Case, how: How) -> Result<(Network, String)> {
         validation: Some(&case.data.held_out),
         n: case.data.train.y.len(),
         stop: &stop,
+        earlier: None,
         config,
     };
     let mut net = case.original.clone();

@@ -193,7 +193,8 @@ fn optimum(device: &Device, mut net: Network, samples: &dyn Inputs, l2: f64) -> 
         let mut room = vec![0.0; values.len()];
         let mut product = |out: &mut [f64], v: &[f64]| curvature.apply_wide(out, v, &mut room);
         let limits = Limits { tolerance: 1e-3, products: 300 };
-        let (step, _) = conjugate_gradient(&mut product, &downhill, None, l2, Negative::Refuse, limits)?;
+        let (step, _) =
+            conjugate_gradient(&mut product, &downhill, None, None, l2, Negative::Refuse, limits)?;
         let objective = |net: &Network, values: &[f32]| -> Result<f64> {
             let square: f64 = values.iter().map(|w| f64::from(*w).powi(2)).sum();
             Ok(evaluate(device, net, samples)?.mean_loss() + 0.5 * l2 * square)
