@@ -685,6 +685,8 @@ fn options(args: &Args, config: &Config) -> Value {
         "max_units": config.selection.max_units,
         "share": config.selection.share,
         "curvature": config.curvature.map(|kind| format!("{kind:?}").to_lowercase()),
+        "earlier": args.earlier,
+        "precondition": config.precondition,
         "damping": config.damping,
         "l2": config.l2,
         "update": config.rule,
