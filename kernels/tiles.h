@@ -21,4 +21,7 @@ constexpr uint32_t ATTENTION_THREADS = 128;  // four warps
 constexpr uint32_t ATTENTION_TOKENS = 256;   // the longest sequence: whole rows of t x t lie in shared memory
 constexpr uint32_t ATTENTION_ROWS = 16;      // of them a block holds
 constexpr uint32_t ATTENTION_FEW = 8;        // where it holds three matrices
+constexpr uint32_t CONV_THREADS = 256;       // 4 x 4 sums each
+constexpr uint32_t CONV_TILE = 64;           // pixels, and output channels, of a block
+constexpr uint32_t CONV_DEPTH = 16;          // taps that are held at a time
 constexpr uint32_t PTX_STAGES = 3;           // rows under way in copy_async

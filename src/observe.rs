@@ -7,9 +7,10 @@
 use rayon::prelude::*;
 
 use crate::block::check;
-use crate::data::{Inputs, Samples};
-use crate::device::Device;
+use crate::data::{Inputs, Samples, check_labels};
+use crate::device::{Cuda, Device};
 use crate::net::Network;
+use crate::net::cuda::{Forward, Outputs};
 use crate::net::passes::{Arena, Pass};
 use crate::net::plan::Plan;
 use crate::ops::loss;
@@ -114,7 +115,7 @@ pub fn outputs(device: &Device, net: &Network, inputs: &dyn Inputs) -> Result<Tr
 }
 
 /// The outputs of one chunk.
-struct Outputs<'a> {
+struct Chunk<'a> {
     first: usize,
     activations: &'a mut [f32],
     losses: &'a mut [f32],
@@ -124,6 +125,9 @@ struct Outputs<'a> {
 
 fn run(device: &Device, net: &Network, inputs: &dyn Inputs, d: usize) -> Result<(Trace, Vec<u32>)> {
     check(net, inputs)?;
+    if let Some(cuda) = device.cuda() {
+        return run_on_cuda(device, cuda, net, inputs, d);
+    }
     let (m, classes) = (inputs.len(), net.classes());
     let plan = Plan::forward(net, m);
     let pass = Pass { net, plan: &plan };
@@ -137,7 +141,7 @@ fn run(device: &Device, net: &Network, inputs: &dyn Inputs, d: usize) -> Result<
     for ((losses, logits), labels) in parts.zip(labels.chunks_mut(plan.chunk)) {
         let (mine, rest) = activations.split_at_mut(losses.len() * d);
         activations = rest;
-        chunks.push(Outputs { first: chunks.len() * plan.chunk, activations: mine, losses, logits, labels });
+        chunks.push(Chunk { first: chunks.len() * plan.chunk, activations: mine, losses, logits, labels });
     }
     device.scope(|| {
         // A few chunks per thread and turn, each turn with one arena.
@@ -154,5 +158,37 @@ fn run(device: &Device, net: &Network, inputs: &dyn Inputs, d: usize) -> Result<
             Ok(())
         })
     })?;
+    Ok((trace, labels))
+}
+
+/// The same, chunk after chunk on a CUDA device; the host threads make the inputs.
+fn run_on_cuda(
+    device: &Device,
+    cuda: &Cuda,
+    net: &Network,
+    inputs: &dyn Inputs,
+    d: usize,
+) -> Result<(Trace, Vec<u32>)> {
+    let (m, classes, len) = (inputs.len(), net.classes(), net.input().len());
+    let plan = Plan::forward_on_cuda(net, m);
+    let mut pass = Forward::new(cuda, net, &plan, d)?;
+    let mut trace =
+        Trace { m, d, activations: vec![0.0; m * d], losses: vec![0.0; m], logits: vec![0.0; m * classes] };
+    let (mut labels, mut x) = (vec![0; m], vec![0.0; plan.chunk * len]);
+    for first in (0..m).step_by(plan.chunk) {
+        let range = first..(first + plan.chunk).min(m);
+        let (x, labels) = (&mut x[..range.len() * len], &mut labels[range.clone()]);
+        device.scope(|| {
+            let images = x.par_chunks_exact_mut(len).zip(&mut *labels).zip(range.clone());
+            images.for_each(|((x, label), i)| inputs.fill(x, std::slice::from_mut(label), i..i + 1));
+        });
+        check_labels(labels, first, classes)?;
+        let out = Outputs {
+            activations: &mut trace.activations[range.start * d..range.end * d],
+            losses: &mut trace.losses[range.clone()],
+            logits: &mut trace.logits[range.start * classes..range.end * classes],
+        };
+        pass.run(x, labels, out)?;
+    }
     Ok((trace, labels))
 }

@@ -9,12 +9,16 @@
 mod attention;
 #[path = "cases/columns.rs"]
 mod columns;
+#[path = "reference/conv.rs"]
+mod conv;
 #[path = "reference/dual.rs"]
 mod dual;
 #[path = "reference/layers.rs"]
 mod layers;
 #[path = "reference/nearest.rs"]
 mod nearest;
+#[path = "cases/nets.rs"]
+mod nets;
 #[path = "cases/network_ops.rs"]
 mod network_ops;
 #[path = "reference/perturb.rs"]

@@ -10,6 +10,7 @@
 //! that a unit is one contiguous row and its bias. PyTorch's order lives at the border only ([`Order`]).
 
 mod build;
+pub(crate) mod cuda;
 mod freeze;
 pub(crate) mod passes;
 pub mod plan;

@@ -574,7 +574,7 @@ impl<'a> Pass<'a> {
     }
 
     /// Which channels each input of a node has in a row of all: input, first channel, count.
-    fn channels_of(&self, node: usize) -> impl Iterator<Item = (usize, usize, usize)> {
+    pub(super) fn channels_of(&self, node: usize) -> impl Iterator<Item = (usize, usize, usize)> {
         (0..self.net.nodes[node].inputs.len()).scan(0, move |next, i| {
             let (first, c) = (*next, self.shape_of(node, i).c);
             *next += c;

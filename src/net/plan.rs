@@ -82,6 +82,9 @@ const CHUNK_FLOATS: usize = 1 << 20;
 const LANES: usize = 16;
 const LANE_FLOATS: usize = 1 << 25;
 
+/// Floats of a CUDA device's arena, 1 GiB.
+const CUDA_FLOATS: usize = 1 << 28;
+
 /// See the file's opening.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Plan {
@@ -202,12 +205,17 @@ enum Life {
 impl Plan {
     /// The plan of a pass over `inputs` images with these rows selected (one entry per layer).
     pub fn new(net: &Network, rows: Vec<Rows>, purpose: Purpose, inputs: usize) -> Plan {
-        let nodes = &net.nodes;
-        let largest = nodes.iter().map(|node| node.shape.len()).max().unwrap_or(1);
+        let largest = net.nodes.iter().map(|node| node.shape.len()).max().unwrap_or(1);
         let selected =
             net.layers.iter().zip(&rows).map(|(layer, rows)| rows.count(layer.outputs) * layer.unit_len());
         let lanes = (LANE_FLOATS / selected.sum::<usize>().max(1)).clamp(4, LANES);
         let chunk = (CHUNK_FLOATS / largest).clamp(1, 64).min(inputs.div_ceil(lanes).max(1));
+        Plan::in_chunks(net, rows, purpose, chunk, lanes)
+    }
+
+    /// The plan of a pass over chunks of so many images, summed in so many lanes.
+    fn in_chunks(net: &Network, rows: Vec<Rows>, purpose: Purpose, chunk: usize, lanes: usize) -> Plan {
+        let nodes = &net.nodes;
         let selected = |node: usize| match nodes[node].op.layer() {
             Some(layer) => rows[layer.index()] != Rows::None,
             None => purpose == Purpose::Train && has_parameters(&nodes[node].op),
@@ -257,6 +265,15 @@ impl Plan {
     /// The forward pass of a network.
     pub fn forward(net: &Network, inputs: usize) -> Plan {
         Plan::new(net, vec![Rows::None; net.layers.len()], Purpose::Forward, inputs)
+    }
+
+    /// The forward pass of a network on a CUDA device: one lane of chunks as large as fit.
+    pub fn forward_on_cuda(net: &Network, inputs: usize) -> Plan {
+        let plan = |chunk: usize| {
+            Plan::in_chunks(net, vec![Rows::None; net.layers.len()], Purpose::Forward, chunk, 1)
+        };
+        let chunk = (CUDA_FLOATS / plan(1).y.len.max(1)).clamp(1, 1024).min(inputs.max(1));
+        plan(chunk)
     }
 
     /// Bytes that one worker needs.

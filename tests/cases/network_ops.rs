@@ -3,12 +3,16 @@
 
 use libtest_mimic::Failed;
 use scrubjay::device::{Cuda, Device};
+use scrubjay::net::Network;
+use scrubjay::observe::{evaluate, observe};
+use scrubjay::ops::conv::Geometry;
 use scrubjay::ops::cuda as on_cuda;
 use scrubjay::ops::cuda::shape::Rows;
-use scrubjay::ops::{self, Activation, Shape, Window};
+use scrubjay::ops::{self, Activation, Conv, Shape, Window};
+use scrubjay::zoo;
 
 use super::dual::{Dual, Number};
-use super::{Case, FEW, LARGE, attention, cuda, layers, twice};
+use super::{Case, FEW, LARGE, attention, conv, cuda, layers, nets, twice};
 
 /// Every case, with its name.
 pub fn cases() -> Vec<(String, Case)> {
@@ -87,6 +91,26 @@ pub fn cases() -> Vec<(String, Case)> {
             cases.push((name, Box::new(move |d| attentions(d, n, t, heads, width))));
         }
     }
+    for (n, h, w, c, o, shape) in CONVS {
+        if LARGE || h * w * c < 500 {
+            let Conv { kernel: (r, s), stride, padding: (p, _), dilation, groups } = shape;
+            let name = format!("n={n},h={h},w={w},c={c},o={o},{r}x{s},stride={stride},padding={p}");
+            let name = format!("conv/{name},dilation={dilation},groups={groups}");
+            cases.push((name, Box::new(move |d| convs(d, n, Shape::new(h, w, c), o, shape))));
+        }
+    }
+    // the thread sanitizer does not see how Rust's threads wait for each other
+    for case in nets::CASES.into_iter().filter(|_| !FEW) {
+        let name = format!("observe/{}", case.name);
+        cases.push((name, Box::new(move |d| observes(d, &case.network(7)?.freeze(), 5))));
+    }
+    for name in ["resnet20", "cnn:8-16-16+32"].into_iter().filter(|_| LARGE) {
+        let observed = move |d: &Device| {
+            let net = zoo::create(name, Shape::new(16, 12, 3), 4, 3)?.network.freeze();
+            observes(d, &net, 2)
+        };
+        cases.push((format!("observe/{name}"), Box::new(observed)));
+    }
     cases.push(("network_ops/shapes".into(), Box::new(refuses)));
     cases
 }
@@ -99,6 +123,17 @@ const WINDOWS: [Window; 5] = [
     Window { size: 3, stride: 2, padding: 1 },
     Window { size: 3, stride: 1, padding: 1 },
     Window { size: 2, stride: 3, padding: 1 },
+];
+
+const CONVS: [(usize, usize, usize, usize, usize, Conv); 8] = [
+    (1, 1, 1, 1, 1, Conv::square(1, 1, 0)),
+    (33, 1, 1, 31, 10, Conv::square(1, 1, 0)), // linear
+    (2, 5, 6, 3, 33, Conv::square(3, 1, 1)),
+    (2, 7, 7, 4, 6, Conv { groups: 2, dilation: 2, ..Conv::square(3, 1, 2) }),
+    (1, 8, 5, 6, 6, Conv { groups: 6, ..Conv::square(3, 2, 1) }),
+    (1, 4, 9, 2, 5, Conv { kernel: (1, 3), padding: (0, 1), ..Conv::square(1, 1, 0) }),
+    (1, 14, 14, 3, 64, Conv::square(7, 2, 3)),
+    (3, 9, 9, 64, 130, Conv::square(3, 1, 1)),
 ];
 
 /// Values with ties, zeros of both signs and a constant run.
@@ -608,4 +643,59 @@ impl Attend {
         }
         dx
     }
+}
+
+fn convs(device: &Device, n: usize, input: Shape, o: usize, shape: Conv) -> Result<(), Failed> {
+    let cuda = cuda(device)?;
+    let side = |size: usize, taps: usize, padding: usize| {
+        (size + 2 * padding - shape.dilation * (taps - 1) - 1) / shape.stride + 1
+    };
+    let (h, w) =
+        (side(input.h, shape.kernel.0, shape.padding.0), side(input.w, shape.kernel.1, shape.padding.1));
+    let geometry = Geometry::conv(input, Shape::new(h, w, o), shape);
+    let (x, weight, bias) = (values(n * input.len(), 1), values(o * geometry.fan_in(), 2), values(o, 3));
+    let (on_x, on_weight, on_bias) = (cuda.upload(&x)?, cuda.upload(&weight)?, cuda.upload(&bias)?);
+
+    fn apply<T: Number>(x: &[f32], weight: &[f32], bias: Option<&[f32]>, geometry: &Geometry) -> Vec<T> {
+        let (weight, bias) = (wide::<T>(weight), bias.map(wide::<T>));
+        let images = x.chunks_exact(geometry.input.len());
+        images.flat_map(|x| conv::apply(&wide(x), &weight, bias.as_deref(), geometry)).collect()
+    }
+    for biased in [true, false] {
+        let (bias, on_bias) = (biased.then_some(&bias[..]), biased.then(|| on_bias.input()));
+        let y = writes(cuda, n * geometry.output.len(), |y| {
+            on_cuda::conv::apply(cuda, y, on_x.input(), on_weight.input(), on_bias, n, &geometry)
+        })?;
+        let (exact, plain) = (apply(&x, &weight, bias, &geometry), apply(&x, &weight, bias, &geometry));
+        close("y", &y, &exact, &plain)?;
+    }
+    Ok(())
+}
+
+/// Every layer's activations, the logits and the losses of a whole network, against the CPU's: both in f32, they differ
+/// by roundings alone.
+fn observes(device: &Device, net: &Network, n: usize) -> Result<(), Failed> {
+    let samples = nets::Random(11).samples(net, n);
+    let (found, expected) = (observe(device, net, &samples)?, observe(&Device::cpu()?, net, &samples)?);
+    let near = |what: &str, found: &[f32], expected: &[f32]| {
+        let norm = |f: &dyn Fn(usize) -> f32| {
+            (0..expected.len()).map(|i| f64::from(f(i)).powi(2)).sum::<f64>().sqrt()
+        };
+        let (off, size) = (norm(&|i| found[i] - expected[i]), norm(&|i| expected[i]));
+        match found.len() == expected.len() && off <= 1e-5 * size {
+            true => Ok(()),
+            false => Err(Failed::from(format!("{what}: off by {off:e} of {size:e}"))),
+        }
+    };
+    for (i, layer) in net.layers.iter().enumerate() {
+        let columns = net.units().of_layer(scrubjay::net::LayerId(i as u32));
+        let part = |trace: &[f32]| -> Vec<f32> {
+            trace.chunks_exact(found.d).flat_map(|row| row[columns.clone()].to_vec()).collect()
+        };
+        near(&layer.name, &part(&found.activations), &part(&expected.activations))?;
+    }
+    near("logits", &found.logits, &expected.logits)?;
+    near("losses", &found.losses, &expected.losses)?;
+    super::equal("a second run", &observe(device, net, &samples)?, &found)?;
+    super::equal("the losses alone", &evaluate(device, net, &samples)?.losses, &found.losses)
 }

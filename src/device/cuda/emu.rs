@@ -62,6 +62,22 @@ impl Emu {
         Memory { region, live: self.live.clone() }
     }
 
+    /// # Safety
+    /// As many bytes stand at that address, and nobody else uses them.
+    pub unsafe fn write(&self, address: u64, bytes: &[u8]) -> Result<()> {
+        // SAFETY: as of this function.
+        unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), address as *mut u8, bytes.len()) };
+        Ok(())
+    }
+
+    /// # Safety
+    /// As many bytes stand at that address.
+    pub unsafe fn read(&self, bytes: &mut [u8], address: u64) -> Result<()> {
+        // SAFETY: as of this function; launches are over when they return.
+        unsafe { std::ptr::copy_nonoverlapping(address as *const u8, bytes.as_mut_ptr(), bytes.len()) };
+        Ok(())
+    }
+
     pub fn record(&self, work: impl FnOnce() -> Result<()>) -> Result<Vec<Call>> {
         *lock(&self.recording) = Some(Vec::new());
         let done = work();

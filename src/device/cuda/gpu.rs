@@ -149,6 +149,33 @@ impl Gpu {
         self.stream.context().check_err().map_err(failed("an earlier call"))
     }
 
+    /// # Safety
+    /// As many bytes stand at that address of this device, and nobody else uses them.
+    pub unsafe fn write(&self, address: u64, bytes: &[u8]) -> Result<()> {
+        if bytes.is_empty() {
+            return Ok(());
+        }
+        let bound = self.stream.context().bind_to_thread();
+        // SAFETY: as of this function.
+        let copy = || unsafe { result::memcpy_htod_async(address, bytes, self.stream.cu_stream()) };
+        bound.and_then(|()| copy()).map_err(failed("write"))?;
+        self.stream.synchronize().map_err(failed("write")) // the caller may change `bytes` at once
+    }
+
+    /// # Safety
+    /// As many bytes stand at that address of this device.
+    pub unsafe fn read(&self, bytes: &mut [u8], address: u64) -> Result<()> {
+        if bytes.is_empty() {
+            return Ok(());
+        }
+        let bound = self.stream.context().bind_to_thread();
+        // SAFETY: as of this function.
+        let mut copy = || unsafe { result::memcpy_dtoh_async(bytes, address, self.stream.cu_stream()) };
+        bound.and_then(|()| copy()).map_err(failed("read"))?;
+        self.stream.synchronize().map_err(failed("read"))?;
+        self.stream.context().check_err().map_err(failed("an earlier call"))
+    }
+
     pub fn event(&self) -> Result<Event> {
         self.stream.record_event(Some(sys::CUevent_flags::CU_EVENT_DEFAULT)).map_err(failed("event"))
     }

@@ -132,6 +132,8 @@ kernels! {
     attention_columns: attention_columns_f32(dx: Out<'_, f32>, squares: In<'_, f32>, with: In<'_, f32>, t: u32, heads: u32, width: u32, part: u32);
     /// Tangents of the weights and of the adjoint of the scores, and that adjoint, to pt, dst, ds; dQ' added to dxt.
     attention_tangent_backward: attention_tangent_backward_f32(dxt: Out<'_, f32>, pt: Out<'_, f32>, ds: Out<'_, f32>, dst: Out<'_, f32>, dyt: In<'_, f32>, dy: In<'_, f32>, tx: In<'_, f32>, x: In<'_, f32>, saved: In<'_, f32>, t: u32, heads: u32, width: u32);
+    /// y = W x + b; y `[pixels, o]` of `oh × ow` an image, x `[.., h, w, c]`, weight `[o, r·s·c/groups]`, bias `[o]`.
+    conv: conv_f32(y: Out<'_, f32>, x: In<'_, f32>, weight: In<'_, f32>, bias: In<'_, f32>, pixels: u32, h: u32, w: u32, c: u32, oh: u32, ow: u32, o: u32, r: u32, s: u32, stride: u32, above: u32, left: u32, dilation: u32, groups: u32, biased: u32);
     /// `upper[i]` = #{v_j ≤ v_i}, `lower[i]` = #{v_j ≥ v_i}, `position[i]` in a stable ascending sort, from 1; all `[n]`.
     rank: rank_f64(upper: Out<'_, u32>, lower: Out<'_, u32>, position: Out<'_, u32>, values: In<'_, f64>, n: u32);
     /// Columns `[p, n]` padded to `[p, size]`, with the number of each row.

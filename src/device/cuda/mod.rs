@@ -177,6 +177,38 @@ impl Cuda {
         Ok(values)
     }
 
+    /// Copies `values` to device memory that is there.
+    ///
+    /// # Errors
+    /// Where there are not as many, or the driver refuses.
+    pub fn write<T: Pod>(&self, out: Out<'_, T>, values: &[T]) -> Result<()> {
+        if out.len != values.len() {
+            return Err(crate::Error::shape(
+                "write",
+                format!("{} values", out.len),
+                values.len().to_string(),
+            ));
+        }
+        // SAFETY: as many values stand at that address, and `out` has them alone.
+        driver!(self, driver => unsafe { driver.write(out.address, bytemuck::cast_slice(values)) })
+    }
+
+    /// Copies device memory to `values`, after all launches before.
+    ///
+    /// # Errors
+    /// Where there are not as many, or a launch failed.
+    pub fn read<T: Pod>(&self, values: &mut [T], from: In<'_, T>) -> Result<()> {
+        if from.len != values.len() {
+            return Err(crate::Error::shape(
+                "read",
+                format!("{} values", from.len),
+                values.len().to_string(),
+            ));
+        }
+        // SAFETY: as many values stand at that address.
+        driver!(self, driver => unsafe { driver.read(bytemuck::cast_slice_mut(values), from.address) })
+    }
+
     /// Now, in the stream's time.
     ///
     /// # Errors
@@ -317,6 +349,11 @@ impl<'a, T> Out<'a, T> {
     /// The same values, for one use of many.
     pub fn output(&mut self) -> Out<'_, T> {
         Out { address: self.address, len: self.len, of: PhantomData }
+    }
+
+    /// As what kernels read from now on.
+    pub fn read_only(self) -> In<'a, T> {
+        self.same()
     }
 
     /// The first `len` values and the rest, as of a slice.

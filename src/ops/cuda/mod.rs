@@ -5,6 +5,7 @@
 
 pub mod activation;
 pub mod attention;
+pub mod conv;
 pub mod layer_norm;
 pub mod loss;
 pub mod means;
