@@ -86,7 +86,7 @@ pub fn cases() -> Vec<(String, Case)> {
     for (n, t, heads, width) in
         [(1, 1, 1, 1), (2, 5, 2, 3), (1, 31, 3, 32), (2, 33, 1, 33), (1, 197, 2, 64), (1, 130, 1, 128)]
     {
-        if LARGE || t < 130 {
+        if LARGE || t < if FEW { 33 } else { 130 } {
             let name = format!("attention/n={n},t={t},heads={heads},width={width}");
             cases.push((name, Box::new(move |d| attentions(d, n, t, heads, width))));
         }
