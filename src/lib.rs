@@ -1,6 +1,7 @@
 //! scrubjay removes chosen training samples from a trained network without retraining it: L-CODEC deep
 //! unlearning (Mehta, Pal, Singh, Ravi, CVPR 2022).
 
+pub mod bench;
 pub mod block;
 pub mod checkpoint;
 pub mod codec;

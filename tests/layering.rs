@@ -30,7 +30,7 @@ const LEVELS: &[(u32, &[&str])] = &[
             "verify",
         ],
     ),
-    (5, &["unlearn", "train", "comparison"]),
+    (5, &["unlearn", "train", "bench", "comparison"]),
     (6, &["ffi", "demo", "report"]),
     (7, &["cli", "main", "lib"]),
 ];

@@ -1,5 +1,6 @@
 //! One file per command; this one lists them and holds the options that they share.
 
+mod bench;
 mod codec;
 mod curvature;
 mod demo;
@@ -38,6 +39,7 @@ enum Command {
     Codec(codec::Args),
     Foci(foci::Args),
     Inspect(inspect::Args),
+    Bench(bench::Args),
     Devices(devices::Args),
 }
 
@@ -64,6 +66,7 @@ pub fn run(args: &Args) -> anyhow::Result<Outcome> {
         Command::Codec(args) => codec::run(args),
         Command::Foci(args) => foci::run(args),
         Command::Inspect(args) => inspect::run(args),
+        Command::Bench(args) => bench::run(args),
         Command::Devices(args) => devices::run(args),
     }
 }

@@ -4,7 +4,7 @@
 use rayon::prelude::*;
 
 use crate::device::Device;
-use crate::device::cuda::{Launch, tiles};
+use crate::device::cuda::{Cuda, In, Launch, Out, tiles};
 use crate::ops::philox::{Use, add_normals};
 use crate::{Error, Result};
 
@@ -21,16 +21,7 @@ pub fn perturb(
     first: u32,
     sigma: f32,
 ) -> Result<()> {
-    let whole = !image.is_empty() && out.len().is_multiple_of(image.len());
-    let copies = out.len().checked_div(image.len()).and_then(|copies| u32::try_from(copies).ok());
-    let (true, Some(copies), Ok(len)) = (whole, copies, u32::try_from(image.len())) else {
-        let expected = format!("whole copies of {} values", image.len());
-        return Err(Error::shape("perturb", expected, format!("{} values", out.len())));
-    };
-    if first.checked_add(copies).is_none() {
-        return Err(Error::shape("perturb", "copies below 2³²", format!("{copies} from {first}")));
-    }
-    if copies == 0 {
+    if shape(out.len(), image.len(), first)?.0 == 0 {
         return Ok(());
     }
     let Some(cuda) = device.cuda() else {
@@ -40,11 +31,45 @@ pub fn perturb(
         device.scope(|| out.par_chunks_exact_mut(image.len()).enumerate().for_each(copy));
         return Ok(());
     };
-    let threads = copies as usize * image.len().div_ceil(4);
-    let launch = Launch::over("perturb", threads, tiles::PERTURB_THREADS)?;
     let (mut noisy, image) = (cuda.alloc::<f32>(out.len())?, cuda.upload(image)?);
-    // SAFETY: `noisy` holds copies·len values, `image` len.
-    unsafe { cuda.perturb(launch, noisy.output(), image.input(), copies, len, seed, index, first, sigma)? };
+    perturb_on(cuda, noisy.output(), image.input(), seed, index, first, sigma)?;
     out.copy_from_slice(&cuda.download(&noisy)?);
     Ok(())
+}
+
+/// [`perturb`] in device memory.
+///
+/// # Errors
+/// As there.
+pub fn perturb_on(
+    cuda: &Cuda,
+    out: Out<'_, f32>,
+    image: In<'_, f32>,
+    seed: u64,
+    index: u32,
+    first: u32,
+    sigma: f32,
+) -> Result<()> {
+    let (copies, len) = shape(out.len(), image.len(), first)?;
+    let threads = copies as usize * image.len().div_ceil(4);
+    let launch = Launch::over("perturb", threads, tiles::PERTURB_THREADS)?;
+    // SAFETY: `out` holds copies·len values, `image` len.
+    unsafe { cuda.perturb(launch, out, image, copies, len, seed, index, first, sigma) }
+}
+
+/// Copies, and values of each, of which `first` is the first.
+fn shape(out: usize, image: usize, first: u32) -> Result<(u32, u32)> {
+    let whole = image > 0 && out.is_multiple_of(image);
+    let copies = out.checked_div(image).and_then(|copies| u32::try_from(copies).ok());
+    let (true, Some(copies), Ok(len)) = (whole, copies, u32::try_from(image)) else {
+        return Err(Error::shape(
+            "perturb",
+            format!("whole copies of {image} values"),
+            format!("{out} values"),
+        ));
+    };
+    match first.checked_add(copies) {
+        Some(_) => Ok((copies, len)),
+        None => Err(Error::shape("perturb", "copies below 2³²", format!("{copies} from {first}"))),
+    }
 }

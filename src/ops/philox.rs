@@ -109,6 +109,18 @@ fn normal_pair(a: u32, b: u32) -> (f32, f32) {
     (radius * c, radius * s)
 }
 
+/// A normal of [`add_normals`] in f64: what its f32 operations are held to.
+pub fn normal_wide(seed: u64, use_: Use, index: u32, copy: u32, element: usize) -> f64 {
+    let words = philox(counter(use_, index, copy, (element / 4) as u32), key(seed));
+    let (a, b) = if element % 4 < 2 { (words[0], words[1]) } else { (words[2], words[3]) };
+    let u = (f64::from(a >> 8) + 0.5) / 16_777_216.0;
+    let t = f64::from((b & 0x3fff_ff00) >> 8) * (0.25 / 4_194_304.0) - 0.125;
+    let quarters = f64::from(b >> 30 & 1) + 2.0 * f64::from(b >> 31);
+    let angle = std::f64::consts::TAU * (t + 0.25 * quarters);
+    let (sin, cos) = angle.sin_cos();
+    (-2.0 * u.ln()).sqrt() * if element.is_multiple_of(2) { cos } else { sin }
+}
+
 /// Blocks drawn side by side, so that the compiler can use vectors.
 const WIDTH: usize = 8;
 

@@ -1,0 +1,487 @@
+//! The cases of `scrubjay bench`.
+
+use rayon::prelude::*;
+
+use super::{Case, Check, Kernel, Sizes, Work, rotation};
+use crate::Result;
+use crate::codec::{FociOptions, Matrix, foci_on, statistic};
+use crate::device::Device;
+use crate::device::cuda::{Buffer, Cuda, In, Out};
+use crate::ops::conv::{self, Geometry};
+use crate::ops::philox::{self, Use, add_normals};
+use crate::ops::{Conv, Shape, attention, cuda, layer_norm, loss, perturb};
+
+/// Every kernel that can be timed.
+pub const CASES: &[Case] = &[
+    Case {
+        name: "copy",
+        about: "y = 1 x + 0, the measure of bandwidth",
+        axes: &[("len", 1 << 25)],
+        make: copy,
+    },
+    Case {
+        name: "perturb",
+        about: "noisy copies of an image: Philox, Box and Muller",
+        axes: &[("m", 1000), ("len", 3 * 32 * 32)],
+        make: perturbed,
+    },
+    Case {
+        name: "linear",
+        about: "y [m, o] = x [m, c] times weights [o, c]",
+        axes: &[("m", 1024), ("c", 1024), ("o", 1024)],
+        make: linear,
+    },
+    Case { name: "conv", about: "convolution with filters of k by k", axes: CONV, make: convolution },
+    Case { name: "conv_dx", about: "its adjoint to the input", axes: CONV, make: data_gradient },
+    Case { name: "conv_dw", about: "its gradient to the weights", axes: CONV, make: weight_gradient },
+    Case {
+        name: "layer_norm",
+        about: "layer norm over c channels of n positions",
+        axes: &[("n", 64 * 197), ("c", 768)],
+        make: normed,
+    },
+    Case {
+        name: "attention",
+        about: "attention of n sequences of t tokens of c channels",
+        axes: &[("n", 16), ("t", 197), ("c", 384), ("heads", 6)],
+        make: attended,
+    },
+    Case {
+        name: "cross_entropy",
+        about: "the loss of n rows of logits",
+        axes: &[("n", 65_536), ("classes", 100)],
+        make: losses,
+    },
+    Case {
+        name: "foci",
+        about: "k greedy steps on n rows and p columns",
+        axes: &[("n", 1000), ("p", 1000), ("k", 3)],
+        make: selected,
+    },
+];
+
+const CONV: &[(&str, usize)] =
+    &[("n", 64), ("h", 16), ("w", 16), ("c", 128), ("o", 128), ("k", 3), ("stride", 1)];
+
+/// Values that a check looks at, spread over the whole result.
+const LOOKED_AT: usize = 64;
+
+type OnCpu = dyn Fn(&Device, &mut [f32], &[f32]);
+type OnCuda = dyn Fn(&Cuda, Out<'_, f32>, In<'_, f32>) -> Result<()>;
+/// The value at a place of the output, from the input, in f64.
+type Want = dyn Fn(&[f32], usize) -> f64;
+
+/// f32 values from one input to one output.
+enum Map {
+    Cpu(Box<OnCpu>),
+    Cuda(Box<OnCuda>),
+}
+
+/// A [`Map`] on inputs that rotate.
+struct Mapped {
+    device: Device,
+    map: Map,
+    first: Vec<f32>,
+    host: Vec<Vec<f32>>,
+    on_device: Vec<Buffer<f32>>,
+    y: Vec<f32>,
+    y_on_device: Option<Buffer<f32>>,
+    want: Box<Want>,
+    /// Products or terms that a value is summed of.
+    terms: usize,
+}
+
+impl Mapped {
+    fn new(
+        device: &Device,
+        map: Map,
+        x: Vec<f32>,
+        y: usize,
+        terms: usize,
+        want: impl Fn(&[f32], usize) -> f64 + 'static,
+    ) -> Result<Box<Mapped>> {
+        let count = rotation(4 * (x.len() + y));
+        let mut mapped = Mapped {
+            device: device.clone(),
+            map,
+            host: vec![],
+            on_device: vec![],
+            y: vec![],
+            y_on_device: None,
+            want: Box::new(want),
+            terms,
+            first: x,
+        };
+        match device.cuda() {
+            Some(cuda) => {
+                mapped.y_on_device = Some(cuda.alloc(y)?);
+                mapped.on_device = (0..count).map(|_| cuda.upload(&mapped.first)).collect::<Result<_>>()?;
+            }
+            None => {
+                mapped.y = vec![0.0; y];
+                mapped.host = vec![mapped.first.clone(); count];
+            }
+        }
+        Ok(Box::new(mapped))
+    }
+}
+
+impl Kernel for Mapped {
+    fn run(&mut self, i: usize) -> Result<()> {
+        match (&self.map, self.device.cuda(), &mut self.y_on_device) {
+            (Map::Cuda(map), Some(cuda), Some(y)) => {
+                map(cuda, y.output(), self.on_device[i % self.on_device.len()].input())
+            }
+            (Map::Cpu(map), ..) => {
+                map(&self.device, &mut self.y, &self.host[i % self.host.len()]);
+                Ok(())
+            }
+            _ => Err(crate::Error::config("a kernel of another device")),
+        }
+    }
+
+    fn check(&mut self) -> Result<Check> {
+        self.run(0)?;
+        if let (Some(cuda), Some(y)) = (self.device.cuda(), &self.y_on_device) {
+            self.y = cuda.download(y)?;
+        }
+        let (mut off, mut all) = (0.0, 0.0);
+        for i in 0..LOOKED_AT.min(self.y.len()) {
+            let at = i * self.y.len() / LOOKED_AT.min(self.y.len());
+            let want = (self.want)(&self.first, at);
+            off += (f64::from(self.y[at]) - want).powi(2);
+            all += want * want;
+        }
+        let tolerance = 2.0 * f64::from(f32::EPSILON) * (self.terms as f64).sqrt().max(4.0);
+        Ok(Check { error: (off / all).sqrt(), tolerance })
+    }
+}
+
+fn normals(len: usize, index: u32) -> Vec<f32> {
+    let mut values = vec![0.0; len];
+    add_normals(&mut values, &vec![0.0; len], 1.0, 1, Use::Choice, index, 0);
+    values
+}
+
+/// Deals images (or rows) of `x` and `y` to the threads.
+fn share(
+    device: &Device,
+    y: &mut [f32],
+    x: &[f32],
+    n: usize,
+    work: impl Fn(&mut [f32], &[f32], usize) + Sync,
+) {
+    let each = n.div_ceil(4 * device.threads());
+    let (of_y, of_x) = (y.len() / n, x.len() / n);
+    device.scope(|| {
+        let parts = y.par_chunks_mut(each * of_y).zip(x.par_chunks(each * of_x));
+        parts.for_each(|(y, x)| work(y, x, y.len() / of_y));
+    });
+}
+
+fn work(bytes: usize, flops: usize, kernel: Box<dyn Kernel>) -> Result<Option<Work>> {
+    Ok(Some(Work { bytes: bytes as f64, flops: flops as f64, kernel }))
+}
+
+fn copy(device: &Device, sizes: Sizes) -> Result<Option<Work>> {
+    let len = sizes[0];
+    let map = match device.cuda() {
+        Some(cuda) => {
+            let one = cuda.upload(&[1.0f32])?;
+            Map::Cuda(Box::new(move |cuda, y, x| cuda::pointwise::scale(cuda, y, x, one.input())))
+        }
+        None => Map::Cpu(Box::new(|device, y, x| {
+            share(device, y, x, x.len(), |y, x, _| y.copy_from_slice(x));
+        })),
+    };
+    let kernel = Mapped::new(device, map, normals(len, 0), len, 1, |x, at| f64::from(x[at]))?;
+    work(8 * len, 0, kernel)
+}
+
+fn perturbed(device: &Device, sizes: Sizes) -> Result<Option<Work>> {
+    const SIGMA: f32 = 0.1;
+    let (m, len) = (sizes[0], sizes[1]);
+    let map = match device.cuda() {
+        Some(_) => Map::Cuda(Box::new(move |cuda, y, x| perturb::perturb_on(cuda, y, x, 7, 3, 0, SIGMA))),
+        None => Map::Cpu(Box::new(move |device, y, x| {
+            let copy = |(j, y): (usize, &mut [f32])| add_normals(y, x, SIGMA, 7, Use::Noise, 3, j as u32);
+            device.scope(|| y.par_chunks_exact_mut(len).enumerate().for_each(copy));
+        })),
+    };
+    let want = move |x: &[f32], at: usize| {
+        let normal = philox::normal_wide(7, Use::Noise, 3, (at / len) as u32, at % len);
+        f64::from(x[at % len]) + f64::from(SIGMA) * normal
+    };
+    work(4 * (m + 1) * len, 0, Mapped::new(device, map, normals(len, 0), m * len, 1, want)?)
+}
+
+fn linear(device: &Device, sizes: Sizes) -> Result<Option<Work>> {
+    let (m, c, o) = (sizes[0], sizes[1], sizes[2]);
+    affine(device, m, Geometry::linear(Shape::new(1, 1, c), Shape::new(1, 1, o)))
+}
+
+/// Images, and the convolution.
+fn geometry(sizes: Sizes) -> (usize, Geometry) {
+    let [n, h, w, c, o, k, stride] = std::array::from_fn(|i| sizes[i]);
+    let conv = Conv::square(k, stride, k / 2);
+    let side = |size: usize| (size + 2 * (k / 2) - k) / stride + 1;
+    (n, Geometry::conv(Shape::new(h, w, c), Shape::new(side(h), side(w), o), conv))
+}
+
+fn convolution(device: &Device, sizes: Sizes) -> Result<Option<Work>> {
+    let (n, g) = geometry(sizes);
+    affine(device, n, g)
+}
+
+/// For each tap of output pixel `at` (image, row, column) that lies in the image: its column of the weights, and its
+/// pixel of the input.
+fn taps(g: &Geometry, pixel: usize, mut each: impl FnMut(usize, usize)) {
+    let (image, at) = (pixel / g.output.positions(), pixel % g.output.positions());
+    let (r, s) = g.conv.kernel;
+    for (i, j) in (0..r).flat_map(|i| (0..s).map(move |j| (i, j))) {
+        let y =
+            (at / g.output.w * g.conv.stride + i).checked_sub(g.conv.padding.0).filter(|y| *y < g.input.h);
+        let x =
+            (at % g.output.w * g.conv.stride + j).checked_sub(g.conv.padding.1).filter(|x| *x < g.input.w);
+        if let (Some(y), Some(x)) = (y, x) {
+            each((i * s + j) * g.input.c, (image * g.input.h + y) * g.input.w + x);
+        }
+    }
+}
+
+fn affine(device: &Device, n: usize, g: Geometry) -> Result<Option<Work>> {
+    let (o, fan_in) = (g.output.c, g.fan_in());
+    let (x, weight) = (n * g.input.len(), normals(o * fan_in, 1));
+    let w = weight.clone();
+    let want = move |x: &[f32], at: usize| {
+        let mut sum = 0.0;
+        taps(&g, at / o, |column, pixel| {
+            let (w, x) = (&w[at % o * fan_in + column..][..g.input.c], &x[pixel * g.input.c..][..g.input.c]);
+            sum += w.iter().zip(x).map(|(w, x)| f64::from(*w) * f64::from(*x)).sum::<f64>();
+        });
+        sum
+    };
+    if device.cuda().is_some() {
+        return Ok(None);
+    }
+    let map = Map::Cpu(Box::new(move |device, y, x| {
+        share(device, y, x, n, |y, x, n| conv::apply(y, x, &weight, None, None, n, &g, false));
+    }));
+    let (y, pixels) = (n * g.output.len(), n * g.output.positions());
+    work(
+        4 * (x + y + o * fan_in),
+        2 * pixels * o * fan_in,
+        Mapped::new(device, map, normals(x, 0), y, fan_in, want)?,
+    )
+}
+
+fn data_gradient(device: &Device, sizes: Sizes) -> Result<Option<Work>> {
+    let (n, g) = geometry(sizes);
+    let (o, fan_in, c) = (g.output.c, g.fan_in(), g.input.c);
+    let (dy, dx, weight) = (n * g.output.len(), n * g.input.len(), normals(o * fan_in, 1));
+    let w = weight.clone();
+    let want = move |dy: &[f32], at: usize| {
+        let (pixel, channel) = (at / c, at % c);
+        let image = pixel / g.input.positions() * g.output.positions();
+        let mut sum = 0.0;
+        for output in image..image + g.output.positions() {
+            taps(&g, output, |column, read| {
+                let dy = &dy[output * o..][..o];
+                let rows = dy.iter().zip(w.chunks_exact(fan_in));
+                if read == pixel {
+                    sum += rows.map(|(d, w)| f64::from(*d) * f64::from(w[column + channel])).sum::<f64>();
+                }
+            });
+        }
+        sum
+    };
+    if device.cuda().is_some() {
+        return Ok(None);
+    }
+    let map = Map::Cpu(Box::new(move |device, dx, dy| {
+        share(device, dx, dy, n, |dx, dy, n| conv::data_gradient(dx, dy, &weight, None, n, &g, false));
+    }));
+    let flops = 2 * n * g.output.positions() * o * fan_in;
+    let terms = o * g.conv.kernel.0 * g.conv.kernel.1;
+    work(4 * (dx + dy + o * fan_in), flops, Mapped::new(device, map, normals(dy, 0), dx, terms, want)?)
+}
+
+fn weight_gradient(device: &Device, sizes: Sizes) -> Result<Option<Work>> {
+    let (n, g) = geometry(sizes);
+    let (o, fan_in, c) = (g.output.c, g.fan_in(), g.input.c);
+    let (x, dy, dw) = (n * g.input.len(), normals(n * g.output.len(), 1), o * fan_in);
+    let d = dy.clone();
+    let want = move |x: &[f32], at: usize| {
+        let (row, column) = (at / fan_in, at % fan_in);
+        let mut sum = 0.0;
+        for pixel in 0..n * g.output.positions() {
+            taps(&g, pixel, |first, read| {
+                if first == column / c * c {
+                    sum += f64::from(d[pixel * o + row]) * f64::from(x[read * c + column % c]);
+                }
+            });
+        }
+        sum
+    };
+    if device.cuda().is_some() {
+        return Ok(None);
+    }
+    let map = Map::Cpu(Box::new(move |device, dw, x| {
+        // A sum over images: each thread its own, then together, in order.
+        let each = n.div_ceil(device.threads());
+        let (of_x, of_dy) = (x.len() / n, dy.len() / n);
+        let part = |(x, dy): (&[f32], &[f32])| {
+            let mut dw = vec![0.0; dw.len()];
+            conv::weight_gradient(&mut dw, None, dy, x, None, dy.len() / of_dy, &g);
+            dw
+        };
+        let parts: Vec<Vec<f32>> =
+            device.scope(|| x.par_chunks(each * of_x).zip(dy.par_chunks(each * of_dy)).map(part).collect());
+        dw.fill(0.0);
+        parts.iter().for_each(|part| dw.iter_mut().zip(part).for_each(|(sum, dw)| *sum += dw));
+    }));
+    let flops = 2 * n * g.output.positions() * o * fan_in;
+    let terms = n * g.output.positions();
+    let bytes = 4 * (x + n * g.output.len() + dw);
+    work(bytes, flops, Mapped::new(device, map, normals(x, 0), dw, terms, want)?)
+}
+
+fn normed(device: &Device, sizes: Sizes) -> Result<Option<Work>> {
+    const EPS: f32 = 1e-6;
+    let (n, c) = (sizes[0], sizes[1]);
+    let (gamma, beta) = (normals(c, 1), normals(c, 2));
+    let (g, b) = (gamma.clone(), beta.clone());
+    let want = move |x: &[f32], at: usize| {
+        let row = &x[at / c * c..][..c];
+        let mean = |of: &dyn Fn(f64) -> f64| row.iter().map(|x| of(f64::from(*x))).sum::<f64>() / c as f64;
+        let mu = mean(&|x| x);
+        let deviation = (mean(&|x| (x - mu).powi(2)) + f64::from(EPS)).sqrt();
+        (f64::from(x[at]) - mu) / deviation * f64::from(g[at % c]) + f64::from(b[at % c])
+    };
+    let map = match device.cuda() {
+        Some(cuda) => {
+            let (gamma, beta) = (cuda.upload(&gamma)?, cuda.upload(&beta)?);
+            let saved = std::cell::RefCell::new(cuda.alloc::<f32>(2 * n)?);
+            Map::Cuda(Box::new(move |cuda, y, x| {
+                let mut saved = saved.borrow_mut();
+                cuda::layer_norm::forward(cuda, y, saved.output(), x, gamma.input(), beta.input(), EPS)
+            }))
+        }
+        None => Map::Cpu(Box::new(move |device, y, x| {
+            share(device, y, x, n, |y, x, n| {
+                layer_norm::forward(y, &mut vec![0.0; 2 * n], x, &gamma, &beta, EPS);
+            });
+        })),
+    };
+    work(4 * (2 * n * c + 2 * n + 2 * c), 0, Mapped::new(device, map, normals(n * c, 0), n * c, 1, want)?)
+}
+
+fn attended(device: &Device, sizes: Sizes) -> Result<Option<Work>> {
+    let [n, t, c, heads] = std::array::from_fn(|i| sizes[i]);
+    if heads == 0 || c % heads != 0 {
+        return Err(crate::Error::config(format!("attention: {c} channels in {heads} heads")));
+    }
+    let (shape, width) = (Shape::new(1, t, c), c / heads);
+    let want = move |x: &[f32], at: usize| {
+        let (image, row, head) = (at / (t * c), at / c % t, at % c / width);
+        let value = |part: usize, token: usize, i: usize| {
+            f64::from(x[(image * t + token) * 3 * c + part * c + head * width + i])
+        };
+        let scale = 1.0 / (width as f64).sqrt();
+        let score = |j: usize| (0..width).map(|i| value(0, row, i) * value(1, j, i)).sum::<f64>() * scale;
+        let scores: Vec<f64> = (0..t).map(score).collect();
+        let top = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+        let weights: Vec<f64> = scores.iter().map(|s| (s - top).exp()).collect();
+        let all: f64 = weights.iter().sum();
+        weights.iter().enumerate().map(|(j, p)| p * value(2, j, at % width)).sum::<f64>() / all
+    };
+    let squares = n * heads * t * t;
+    let map = match device.cuda() {
+        Some(cuda) => {
+            let saved = std::cell::RefCell::new(cuda.alloc::<f32>(squares)?);
+            Map::Cuda(Box::new(move |cuda, y, x| {
+                cuda::attention::forward(cuda, y, saved.borrow_mut().output(), x, n, shape, heads)
+            }))
+        }
+        None => Map::Cpu(Box::new(move |device, y, x| {
+            share(device, y, x, n, |y, x, n| {
+                attention::forward(y, &mut vec![0.0; n * heads * t * t], x, n, shape, heads);
+            });
+        })),
+    };
+    let (x, y) = (3 * n * t * c, n * t * c);
+    work(
+        4 * (x + y + squares),
+        4 * n * t * t * c,
+        Mapped::new(device, map, normals(x, 0), y, t + width, want)?,
+    )
+}
+
+fn losses(device: &Device, sizes: Sizes) -> Result<Option<Work>> {
+    let (n, classes) = (sizes[0], sizes[1]);
+    let labels: Vec<u32> = (0..n).map(|i| (i % classes) as u32).collect();
+    let want = move |x: &[f32], at: usize| {
+        let row = &x[at * classes..][..classes];
+        row.iter().map(|z| f64::from(*z).exp()).sum::<f64>().ln() - f64::from(row[at % classes])
+    };
+    let map = match device.cuda() {
+        Some(cuda) => {
+            let labels = cuda.upload(&labels)?;
+            Map::Cuda(Box::new(move |cuda, y, x| cuda::loss::cross_entropy(cuda, y, x, labels.input())))
+        }
+        None => Map::Cpu(Box::new(move |device, y, x| {
+            let each = n.div_ceil(4 * device.threads());
+            device.scope(|| {
+                let parts =
+                    y.par_chunks_mut(each).zip(x.par_chunks(each * classes)).zip(labels.par_chunks(each));
+                parts.for_each(|((y, x), labels)| loss::cross_entropy(y, x, labels, classes));
+            });
+        })),
+    };
+    work(4 * n * (classes + 2), 0, Mapped::new(device, map, normals(n * classes, 0), n, 1, want)?)
+}
+
+/// Whole selections, of columns that make up Y.
+struct Selection {
+    device: Device,
+    y: Vec<f64>,
+    x: Vec<f64>,
+    sizes: [usize; 3],
+}
+
+impl Selection {
+    fn select(&self) -> Result<crate::codec::Foci> {
+        let [n, p, k] = self.sizes;
+        let options = FociOptions { all: true, max_features: Some(k), ..Default::default() };
+        foci_on(&self.device, &self.y, &Matrix::columns_f64(&self.x, n, p)?, &options, &mut |_, _| ())
+    }
+}
+
+impl Kernel for Selection {
+    fn run(&mut self, _: usize) -> Result<()> {
+        self.select().map(drop)
+    }
+
+    /// The last step's T is that of a k-d tree over its columns.
+    fn check(&mut self) -> Result<Check> {
+        let [n, p, _] = self.sizes;
+        let found = self.select()?;
+        let last = found.order.len() - 1;
+        let (before, z) = found.order.split_at(last);
+        let data = Matrix::columns_f64(&self.x, n, p)?;
+        let tree = statistic(&self.y, &data, z, before, &Default::default())?.value;
+        let error = match (found.conditional[last], tree) {
+            (Some(step), Some(tree)) => (step - tree).abs(),
+            (step, tree) => f64::from(u8::from(step != tree)),
+        };
+        Ok(Check { error, tolerance: 1e-12 })
+    }
+}
+
+fn selected(device: &Device, sizes: Sizes) -> Result<Option<Work>> {
+    let [n, p, k] = std::array::from_fn(|i| sizes[i]);
+    let x: Vec<f64> = normals(n * p, 0).into_iter().map(f64::from).collect();
+    let y = (0..n).map(|i| (0..k.min(p)).map(|j| (j + 1) as f64 * x[j * n + i]).sum()).collect();
+    let kernel = Selection { device: device.clone(), y, x, sizes: [n, p, k.min(p)] };
+    work(8 * n * p * k, 0, Box::new(kernel))
+}

@@ -1,0 +1,277 @@
+//! Kernel benchmarks: the time of one operation at a shape, beside the least that the device could take.
+//!
+//! A [`Case`] makes the [`Work`] of a shape: inputs, a run, the bytes that must move and the operations that must be done,
+//! and a check of the result against plain loops in f64. [`measure`] times it, on CUDA by events in the stream. Inputs
+//! rotate over more memory than a cache holds. The floor is the larger of bytes over bandwidth and operations over peak,
+//! both [`Ceilings`] measured in the same run (roofline; Williams et al., CACM 2009).
+
+mod cases;
+
+use std::time::{Duration, Instant};
+
+use rayon::prelude::*;
+
+pub use cases::CASES;
+
+use crate::device::Device;
+use crate::ops::gemm::{Matrix, gemm};
+use crate::{Error, Result};
+
+/// The sizes of one shape, in the order of [`Case::axes`].
+pub type Sizes<'a> = &'a [usize];
+
+/// A kernel that can be timed.
+pub struct Case {
+    /// What `-b` matches.
+    pub name: &'static str,
+    /// What it computes.
+    pub about: &'static str,
+    /// The axes of its shape and their defaults.
+    pub axes: &'static [(&'static str, usize)],
+    /// Its work at some sizes; none where the device has no such kernel.
+    pub make: fn(&Device, Sizes) -> Result<Option<Work>>,
+}
+
+/// A kernel at some sizes, on its inputs.
+pub struct Work {
+    /// Bytes that must be read or written.
+    pub bytes: f64,
+    /// Floating-point operations that must be done; 0 where they are not what counts.
+    pub flops: f64,
+    /// The kernel.
+    pub kernel: Box<dyn Kernel>,
+}
+
+/// What is timed.
+pub trait Kernel {
+    /// Runs on input `i` of those that rotate.
+    ///
+    /// # Errors
+    /// Where the device fails.
+    fn run(&mut self, i: usize) -> Result<()>;
+
+    /// Runs on the first input and compares.
+    ///
+    /// # Errors
+    /// Where the device fails.
+    fn check(&mut self) -> Result<Check>;
+}
+
+/// How far a result is from plain loops in f64.
+#[derive(Clone, Copy, Debug, PartialEq, serde::Serialize)]
+pub struct Check {
+    /// ‖got − want‖ / ‖want‖ over the values that were compared; for whole numbers how many differ.
+    pub error: f64,
+    /// What it may be: the error of a plain f32 loop, with room; 0 for whole numbers.
+    pub tolerance: f64,
+}
+
+impl Check {
+    /// Whether the result is right.
+    pub fn passes(&self) -> bool {
+        self.error <= self.tolerance // a NaN does not
+    }
+}
+
+/// The times of one kernel at one shape.
+#[derive(Clone, Debug, PartialEq, serde::Serialize)]
+pub struct Timing {
+    /// Runs that were timed.
+    pub samples: usize,
+    /// Seconds: the median.
+    pub median: f64,
+    /// Seconds: the least.
+    pub least: f64,
+    /// Seconds: the quartiles.
+    pub quartiles: [f64; 2],
+}
+
+impl Timing {
+    /// The distance of the quartiles as a share of the median.
+    pub fn noise(&self) -> f64 {
+        (self.quartiles[1] - self.quartiles[0]) / self.median
+    }
+}
+
+/// What the device can do at most, measured.
+#[derive(Clone, Copy, Debug, PartialEq, serde::Serialize)]
+pub struct Ceilings {
+    /// Bytes per second of a large copy, reads and writes.
+    pub bandwidth: f64,
+    /// f32 operations per second of a matrix product that fits the caches of a core, on every core; none on CUDA, where
+    /// there is no such kernel yet.
+    pub peak: Option<f64>,
+}
+
+impl Ceilings {
+    /// The least seconds that `work` can take, and what bounds it: `memory` or `compute`.
+    pub fn floor(&self, work: &Work) -> (f64, &'static str) {
+        let memory = work.bytes / self.bandwidth;
+        match self.peak.map(|peak| work.flops / peak) {
+            Some(compute) if compute > memory => (compute, "compute"),
+            _ => (memory, "memory"),
+        }
+    }
+}
+
+/// Bytes over which inputs rotate, more than any cache holds.
+const ROTATE: usize = 256 << 20;
+
+/// How many inputs of `bytes` rotate.
+fn rotation(bytes: usize) -> usize {
+    (ROTATE / bytes.max(1)).clamp(1, 16)
+}
+
+/// At least so many runs, and so long, unless that takes longer than [`LONGEST`].
+const SAMPLES: usize = 11;
+const SHORTEST: Duration = Duration::from_millis(300);
+const LONGEST: Duration = Duration::from_secs(10);
+
+/// Times `work`, after one run that warms it up.
+///
+/// # Errors
+/// Where a run fails.
+pub fn measure(device: &Device, work: &mut Work) -> Result<Timing> {
+    work.kernel.run(0)?;
+    let started = Instant::now();
+    let mut seconds = vec![];
+    while (seconds.len() < SAMPLES || started.elapsed() < SHORTEST)
+        && (seconds.len() < 3 || started.elapsed() < LONGEST)
+    {
+        let i = seconds.len() + 1;
+        seconds.push(match device.cuda() {
+            Some(cuda) => {
+                let before = cuda.event()?;
+                work.kernel.run(i)?;
+                cuda.event()?.since(&before)?.as_secs_f64()
+            }
+            None => {
+                let before = Instant::now();
+                work.kernel.run(i)?;
+                before.elapsed().as_secs_f64()
+            }
+        });
+    }
+    seconds.sort_by(f64::total_cmp);
+    let at = |share: f64| seconds[(share * (seconds.len() - 1) as f64).round() as usize];
+    Ok(Timing { samples: seconds.len(), median: at(0.5), least: seconds[0], quartiles: [at(0.25), at(0.75)] })
+}
+
+/// Measures both ceilings of a device.
+///
+/// # Errors
+/// Where the device fails.
+pub fn ceilings(device: &Device) -> Result<Ceilings> {
+    let copy = CASES.iter().find(|case| case.name == "copy");
+    let copy = copy.ok_or_else(|| Error::config("there is no copy to measure the bandwidth with"))?;
+    let sizes: Vec<usize> = copy.axes.iter().map(|(_, size)| *size).collect();
+    let mut work = (copy.make)(device, &sizes)?.ok_or_else(|| Error::config("the device cannot copy"))?;
+    let bandwidth = work.bytes / measure(device, &mut work)?.least;
+    let peak = match device.cuda() {
+        Some(_) => None,
+        None => Some(peak(device)?),
+    };
+    Ok(Ceilings { bandwidth, peak })
+}
+
+/// Operations per second of matrix products of 512³, one on each thread.
+fn peak(device: &Device) -> Result<f64> {
+    let threads = device.threads();
+    let c = vec![0.0; threads * Products::SIDE.pow(2)];
+    let products = Products { device: device.clone(), a: vec![1.0; Products::SIDE.pow(2)], c };
+    let flops = 2.0 * (threads * Products::SIDE.pow(3)) as f64;
+    let mut work = Work { bytes: 0.0, flops, kernel: Box::new(products) };
+    Ok(flops / measure(device, &mut work)?.least)
+}
+
+struct Products {
+    device: Device,
+    a: Vec<f32>,
+    c: Vec<f32>,
+}
+
+impl Products {
+    const SIDE: usize = 512;
+}
+
+impl Kernel for Products {
+    fn run(&mut self, _: usize) -> Result<()> {
+        let Products { device, a, c } = self;
+        let m = Matrix::rows(a, Products::SIDE, Products::SIDE, Products::SIDE);
+        let product = |c: &mut [f32]| gemm(c, Products::SIDE, m, m.t(), 1.0, false);
+        device.scope(|| c.par_chunks_exact_mut(Products::SIDE.pow(2)).for_each(product));
+        Ok(())
+    }
+
+    fn check(&mut self) -> Result<Check> {
+        let wrong = self.c.iter().filter(|c| **c != Products::SIDE as f32).count();
+        Ok(Check { error: wrong as f64, tolerance: 0.0 })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Small sizes for every case.
+    fn sizes(case: &Case) -> Vec<usize> {
+        let small = |&(axis, size): &(&str, usize)| match axis {
+            "h" | "w" => 7,
+            "k" | "stride" | "heads" => size,
+            "t" => 10,
+            _ => size.min(24),
+        };
+        case.axes.iter().map(small).collect()
+    }
+
+    #[test]
+    fn every_case_passes_its_check_and_counts_its_work() {
+        let device = Device::on_cpu(2, "a test").unwrap();
+        for case in CASES {
+            let mut work = (case.make)(&device, &sizes(case)).unwrap().unwrap();
+            let check = work.kernel.check().unwrap();
+            assert!(check.passes(), "{}: {check:?}", case.name);
+            assert!(work.bytes > 0.0, "{}", case.name);
+            work.kernel.run(3).unwrap();
+        }
+    }
+
+    #[cfg(feature = "emu")]
+    #[test]
+    fn every_case_that_cuda_has_passes_its_check_there() {
+        let device = Device::emulated(2).unwrap();
+        let mut count = 0;
+        for case in CASES {
+            let Some(mut work) = (case.make)(&device, &sizes(case)).unwrap() else { continue };
+            let check = work.kernel.check().unwrap();
+            assert!(check.passes(), "{}: {check:?}", case.name);
+            work.kernel.run(3).unwrap();
+            count += 1;
+        }
+        assert!(count >= 6, "{count}");
+    }
+
+    #[test]
+    fn a_wrong_result_does_not_pass() {
+        let check = |error| Check { error, tolerance: 1e-6 }.passes();
+        assert!(check(0.0) && !check(1e-3) && !check(f64::NAN));
+    }
+
+    #[test]
+    fn the_floor_is_the_slower_of_memory_and_arithmetic() {
+        struct Nothing;
+        impl Kernel for Nothing {
+            fn run(&mut self, _: usize) -> Result<()> {
+                Ok(())
+            }
+            fn check(&mut self) -> Result<Check> {
+                Ok(Check { error: 0.0, tolerance: 0.0 })
+            }
+        }
+        let work = |bytes, flops| Work { bytes, flops, kernel: Box::new(Nothing) };
+        let ceilings = Ceilings { bandwidth: 10.0, peak: Some(100.0) };
+        assert_eq!(ceilings.floor(&work(20.0, 100.0)), (2.0, "memory"));
+        assert_eq!(ceilings.floor(&work(20.0, 900.0)), (9.0, "compute"));
+        assert_eq!(Ceilings { peak: None, ..ceilings }.floor(&work(20.0, 900.0)), (2.0, "memory"));
+    }
+}

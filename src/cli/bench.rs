@@ -1,0 +1,333 @@
+//! `scrubjay bench`: the time of single kernels.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use anyhow::Context;
+use regex_lite::Regex;
+use scrubjay::Error;
+use scrubjay::bench::{CASES, Case, Ceilings, Check, Timing, ceilings, measure};
+use scrubjay::data::tensors;
+use scrubjay::device::Device;
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use super::{DeviceArgs, Outcome};
+
+/// Time kernels, each beside the least time that the device could take and with its result checked
+///
+/// Bandwidth and peak are measured first. "floor" is the larger of bytes over bandwidth and operations over peak, as a share
+/// of the median; "error" is against plain loops in f64, in the same run. Exit 1: a result was wrong. Exit 3: --fail-over.
+///
+/// Examples:
+///   scrubjay bench --list
+///   scrubjay bench -b '^conv' -a n=64,c=64:128:256,o=128
+///   scrubjay bench --json > before.json;  scrubjay bench --baseline before.json --fail-over 5%
+#[derive(clap::Args)]
+#[command(verbatim_doc_comment)]
+pub struct Args {
+    /// Kernels whose name matches
+    #[arg(short, long, value_name = "REGEX", default_value = "", value_parser = Regex::new)]
+    bench: Regex,
+    /// Sizes of axes; several, with a colon between, are tried in turn
+    #[arg(short, long, value_name = "AXIS=SIZE,..", value_delimiter = ',')]
+    axis: Vec<String>,
+    /// List kernels with their axes, and stop
+    #[arg(long)]
+    list: bool,
+    /// The JSON of an earlier run, to compare with
+    #[arg(long, value_name = "FILE")]
+    baseline: Option<PathBuf>,
+    /// Exit 3 where a kernel has become slower by more than this, beyond the quartiles of both runs
+    #[arg(long, value_name = "PER CENT", requires = "baseline", value_parser = per_cent)]
+    fail_over: Option<f64>,
+    #[command(flatten)]
+    device: DeviceArgs,
+    /// Print JSON
+    #[arg(long, conflicts_with = "csv")]
+    json: bool,
+    /// Print CSV
+    #[arg(long)]
+    csv: bool,
+}
+
+fn per_cent(text: &str) -> Result<f64, String> {
+    super::not_negative(text.strip_suffix('%').unwrap_or(text)).map(|number| number / 100.0)
+}
+
+/// One kernel at one shape.
+#[derive(Serialize)]
+struct Row {
+    kernel: &'static str,
+    shape: String,
+    dtype: &'static str,
+    #[serde(flatten)]
+    timing: Timing,
+    bytes: f64,
+    flops: f64,
+    /// The least seconds by the ceilings, and what bounds them.
+    floor: f64,
+    bound: &'static str,
+    #[serde(flatten)]
+    check: Check,
+    passes: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    compared: Option<Compared>,
+}
+
+/// Beside an earlier run.
+#[derive(Clone, Copy, Serialize)]
+struct Compared {
+    /// The earlier median, seconds.
+    before: f64,
+    /// The change of the median as a share of the earlier one.
+    change: f64,
+    /// `same` where the quartiles of both overlap, else `fast` or `slow`.
+    status: &'static str,
+}
+
+/// Times, checks, prints.
+pub fn run(args: &Args) -> anyhow::Result<Outcome> {
+    let cases: Vec<&Case> = CASES.iter().filter(|case| args.bench.is_match(case.name)).collect();
+    if cases.is_empty() {
+        return Err(Error::config(format!("no kernel matches `{}`; --list shows them", args.bench)).into());
+    }
+    if args.list {
+        list(args, &cases);
+        return Ok(Outcome::Done);
+    }
+    let axes = axes(&args.axis, &cases)?;
+    let baseline = args.baseline.as_ref().map(|path| baseline(path)).transpose()?;
+    let device = args.device.open_with_cuda()?;
+    if let Some(baseline) = &baseline
+        && baseline["device"] != device.report()
+    {
+        let (then, now) = (&baseline["device"], device.report());
+        return Err(Error::config(format!("--baseline was measured on {then}; this is {now}")).into());
+    }
+    let ceilings = ceilings(&device)?;
+    let mut rows = vec![];
+    for case in cases {
+        for sizes in shapes(case, &axes) {
+            rows.extend(row(&device, case, &sizes, &ceilings, baseline.as_ref())?);
+        }
+    }
+    match (args.json, args.csv) {
+        (true, _) => println!("{:#}", report(&device, &ceilings, &rows)),
+        (_, true) => print_csv(&rows)?,
+        _ => print_table(&ceilings, &rows),
+    }
+    if let Some(row) = rows.iter().find(|row| !row.passes) {
+        let (kernel, error, tolerance) = (row.kernel, row.check.error, row.check.tolerance);
+        let what = format!(
+            "the result of {kernel} at {} is off by {error:.1e}; {tolerance:.1e} is allowed",
+            row.shape
+        );
+        return Err(anyhow::anyhow!(what));
+    }
+    let slower = |row: &&Row| {
+        row.compared
+            .zip(args.fail_over)
+            .is_some_and(|(now, limit)| now.status == "slow" && now.change > limit)
+    };
+    let slower: Vec<String> =
+        rows.iter().filter(slower).map(|row| format!("{} {}", row.kernel, row.shape)).collect();
+    if slower.is_empty() {
+        return Ok(Outcome::Done);
+    }
+    eprintln!("slower than the baseline: {}", slower.join("; "));
+    Ok(Outcome::GateNotMet)
+}
+
+fn list(args: &Args, cases: &[&Case]) {
+    let axes =
+        |case: &Case| case.axes.iter().map(|(name, size)| format!("{name}={size}")).collect::<Vec<_>>();
+    if args.json {
+        let all: Vec<Value> = cases
+            .iter()
+            .map(|case| {
+                let axes: BTreeMap<_, _> = case.axes.iter().copied().collect();
+                json!({"kernel": case.name, "about": case.about, "axes": axes})
+            })
+            .collect();
+        return println!("{:#}", json!({ "kernels": all }));
+    }
+    for case in cases {
+        println!("{:<14} {:<52} {}", case.name, case.about, axes(case).join(","));
+    }
+}
+
+/// The sizes that were asked for, by axis.
+fn axes(words: &[String], cases: &[&Case]) -> scrubjay::Result<BTreeMap<String, Vec<usize>>> {
+    let mut axes = BTreeMap::new();
+    for word in words {
+        let wrong =
+            || Error::config(format!("--axis {word}: AXIS=SIZE with whole numbers above 0 was expected"));
+        let (name, sizes) = word.split_once('=').ok_or_else(wrong)?;
+        let sizes = sizes.split(':').map(|size| size.parse().ok().filter(|&size: &usize| size > 0));
+        let sizes = sizes.collect::<Option<Vec<usize>>>().ok_or_else(wrong)?;
+        if !cases.iter().any(|case| case.axes.iter().any(|(axis, _)| *axis == name)) {
+            return Err(Error::config(format!(
+                "--axis {word}: no kernel that was chosen has an axis `{name}`"
+            )));
+        }
+        axes.insert(name.to_string(), sizes);
+    }
+    Ok(axes)
+}
+
+/// Every combination of a case's sizes.
+fn shapes(case: &Case, axes: &BTreeMap<String, Vec<usize>>) -> Vec<Vec<usize>> {
+    let mut shapes = vec![vec![]];
+    for (name, default) in case.axes {
+        let sizes = axes.get(*name).cloned().unwrap_or_else(|| vec![*default]);
+        let longer =
+            |shape: &Vec<usize>| sizes.iter().map(|&size| [&shape[..], &[size]].concat()).collect::<Vec<_>>();
+        shapes = shapes.iter().flat_map(longer).collect();
+    }
+    shapes
+}
+
+fn row(
+    device: &Device,
+    case: &Case,
+    sizes: &[usize],
+    ceilings: &Ceilings,
+    baseline: Option<&Value>,
+) -> scrubjay::Result<Option<Row>> {
+    let shape: Vec<String> =
+        case.axes.iter().zip(sizes).map(|((name, _), size)| format!("{name}={size}")).collect();
+    let shape = shape.join(",");
+    let Some(mut work) = (case.make)(device, sizes)? else {
+        eprintln!("{} {shape}: {} has no such kernel", case.name, device.name());
+        return Ok(None);
+    };
+    let check = work.kernel.check()?;
+    let timing = measure(device, &mut work)?;
+    let (floor, bound) = ceilings.floor(&work);
+    let compared = baseline.and_then(|baseline| {
+        let earlier = baseline["rows"].as_array()?;
+        let earlier =
+            earlier.iter().find(|row| row["kernel"] == case.name && row["shape"] == shape.as_str())?;
+        let number = |value: &Value| value.as_f64();
+        let before = number(&earlier["median"])?;
+        let quartiles = [number(&earlier["quartiles"][0])?, number(&earlier["quartiles"][1])?];
+        let status = match &timing.quartiles {
+            [low, _] if *low > quartiles[1] => "slow",
+            [_, high] if *high < quartiles[0] => "fast",
+            _ => "same",
+        };
+        Some(Compared { before, change: timing.median / before - 1.0, status })
+    });
+    let (bytes, flops) = (work.bytes, work.flops);
+    let (kernel, dtype, passes) = (case.name, "f32", check.passes());
+    Ok(Some(Row { kernel, shape, dtype, timing, bytes, flops, floor, bound, check, passes, compared }))
+}
+
+fn baseline(path: &std::path::Path) -> anyhow::Result<Value> {
+    let found: Value = serde_json::from_slice(&tensors::read(path)?)
+        .with_context(|| format!("{}: the JSON of an earlier `bench --json` was expected", path.display()))?;
+    match found["rows"].is_array() && found["device"].is_object() {
+        true => Ok(found),
+        false => Err(Error::data(path, "is not the JSON of an earlier `bench --json`").into()),
+    }
+}
+
+fn report(device: &Device, ceilings: &Ceilings, rows: &[Row]) -> Value {
+    json!({
+        "scrubjay": env!("CARGO_PKG_VERSION"),
+        "device": device.report(),
+        "ceilings": ceilings,
+        "rows": rows,
+    })
+}
+
+fn print_table(ceilings: &Ceilings, rows: &[Row]) {
+    print!("measured: {:.1} GB/s", ceilings.bandwidth / 1e9);
+    match ceilings.peak {
+        Some(peak) => println!(", {:.3} TFLOP/s", peak / 1e12),
+        None => println!(),
+    }
+    let width = rows.iter().map(|row| row.shape.len()).max().unwrap_or(0).max(5);
+    println!(
+        "{:<13} {:<width$} {:<5} {:>11} {:>6} {:>11} {:>8} {:>8} {:>6} {:<7} {:>8} check",
+        "kernel",
+        "shape",
+        "dtype",
+        "median µs",
+        "noise",
+        "least µs",
+        "GB/s",
+        "TFLOP/s",
+        "floor",
+        "bound",
+        "error"
+    );
+    for row in rows {
+        let Row { timing, check, .. } = row;
+        let rate = |count: f64, unit: f64| match count > 0.0 {
+            true => format!("{:.3}", count / timing.median / unit),
+            false => "-".into(),
+        };
+        print!(
+            "{:<13} {:<width$} {:<5} {:>11.1} {:>5.1}% {:>11.1} {:>8} {:>8} {:>5.1}% {:<7} {:>8.1e} {}",
+            row.kernel,
+            row.shape,
+            row.dtype,
+            1e6 * timing.median,
+            100.0 * timing.noise(),
+            1e6 * timing.least,
+            rate(row.bytes, 1e9),
+            rate(row.flops, 1e12),
+            100.0 * row.floor / timing.median,
+            row.bound,
+            check.error,
+            if row.passes { "pass" } else { "FAIL" },
+        );
+        match row.compared {
+            Some(now) => println!("  {:+.1}% {}", 100.0 * now.change, now.status),
+            None => println!(),
+        }
+    }
+}
+
+fn print_csv(rows: &[Row]) -> anyhow::Result<()> {
+    let mut out = csv::Writer::from_writer(std::io::stdout());
+    out.write_record([
+        "kernel",
+        "shape",
+        "dtype",
+        "samples",
+        "median_s",
+        "least_s",
+        "q1_s",
+        "q3_s",
+        "bytes",
+        "flops",
+        "floor_s",
+        "bound",
+        "error",
+        "tolerance",
+        "passes",
+    ])?;
+    for row in rows {
+        let Row { timing, check, .. } = row;
+        out.serialize((
+            row.kernel,
+            &row.shape,
+            row.dtype,
+            timing.samples,
+            timing.median,
+            timing.least,
+            timing.quartiles,
+            row.bytes,
+            row.flops,
+            row.floor,
+            row.bound,
+            check.error,
+            check.tolerance,
+            row.passes,
+        ))?;
+    }
+    Ok(out.flush()?)
+}
