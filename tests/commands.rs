@@ -325,3 +325,61 @@ fn models_of_several_seeds_are_kept_where_they_are_finished() {
     assert!(other.err.contains("seed-3/train.json") && other.err.contains("options"), "{}", other.err);
     assert!(read("seed-3/train.json") == finished);
 }
+
+#[test]
+fn bench_checks_what_it_times_and_compares_with_a_baseline() {
+    let tiny = Tiny::new();
+    let list = tiny.run("bench --list --json");
+    let kernels: Value = serde_json::from_str(&list.out).unwrap();
+    let names: Vec<&str> =
+        kernels["kernels"].as_array().unwrap().iter().map(|k| k["kernel"].as_str().unwrap()).collect();
+    assert!(["copy", "conv", "perturb", "foci"].iter().all(|name| names.contains(name)), "{names:?}");
+    let line = "bench -b ^(perturb|layer_norm)$ -a m=4:8,len=64,n=32,c=16 --device cpu --threads 2";
+    let run = tiny.run(&format!("{line} --json"));
+    assert_eq!(run.code, 0, "{}", run.err);
+    let report: Value = serde_json::from_str(&run.out).unwrap();
+    let rows = report["rows"].as_array().unwrap();
+    let shapes: Vec<&str> = rows.iter().map(|row| row["shape"].as_str().unwrap()).collect();
+    assert_eq!(shapes, ["m=4,len=64", "m=8,len=64", "n=32,c=16"]);
+    for row in rows {
+        assert!(row["passes"] == true && row["median"].as_f64().unwrap() > 0.0, "{row}");
+        assert!(row["error"].as_f64().unwrap() <= row["tolerance"].as_f64().unwrap(), "{row}");
+    }
+    assert!(report["ceilings"]["bandwidth"].as_f64().unwrap() > 0.0);
+
+    // An earlier run that was a thousand times as fast, and as slow.
+    for (factor, code, status) in [(1e-3, 3, "slow"), (1e3, 0, "fast")] {
+        let mut earlier = report.clone();
+        for row in earlier["rows"].as_array_mut().unwrap() {
+            for key in ["/median", "/quartiles/0", "/quartiles/1"] {
+                let seconds = row.pointer_mut(key).unwrap();
+                *seconds = (seconds.as_f64().unwrap() * factor).into();
+            }
+        }
+        std::fs::write(tiny.at("earlier.json"), earlier.to_string()).unwrap();
+        let run = tiny.run(&format!("{line} --json --baseline @earlier.json --fail-over 5%"));
+        assert_eq!(run.code, code, "{}", run.err);
+        let report: Value = serde_json::from_str(&run.out).unwrap();
+        assert!(report["rows"].as_array().unwrap().iter().all(|row| row["compared"]["status"] == status));
+    }
+    let csv = tiny.run(&format!("{line} --csv"));
+    assert_eq!((csv.code, csv.out.lines().count()), (0, 4), "{}", csv.err);
+    for (options, code, word) in [
+        ("-b nothing", 2, "no kernel matches"),
+        ("-a q=3", 2, "`q`"),
+        ("-a m=0", 2, "m=0"),
+        ("-b (", 2, "--bench"),
+        ("--fail-over 5%", 2, "--baseline"),
+        ("--baseline @train.safetensors", 1, "train.safetensors"),
+    ] {
+        let run =
+            tiny.run(&format!("bench -b perturb {options} --device cpu").replace("-b perturb -b", "-b"));
+        assert!(run.code == code && run.err.contains(word), "{options}: {} {}", run.code, run.err);
+        assert_eq!(run.out, "");
+    }
+    let mut other = report.clone();
+    other["device"]["threads"] = 77.into();
+    std::fs::write(tiny.at("other.json"), other.to_string()).unwrap();
+    let run = tiny.run(&format!("{line} --baseline @other.json"));
+    assert!(run.code == 2 && run.err.contains("measured on"), "{}", run.err);
+}
