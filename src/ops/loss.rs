@@ -55,7 +55,7 @@ pub fn gradient(d: &mut [f32], logits: &[f32], labels: &[u32], classes: usize) {
     }
 }
 
-/// For each row of `logits` `[n, classes]` a draw δ with E[δδᵀ] = diag(p) − ppᵀ, to `d` `[n, classes]`; row i by the
+/// For each row of `logits` `[n, classes]` a draw δ with E δδᵀ = diag(p) − ppᵀ, to `d` `[n, classes]`; row i by the
 /// first word of (seed, `first` + i).
 ///
 /// δ = √(p_c/q_c) (p − onehot(c)) of a class drawn with q_c ∝ p_c ‖p − onehot(c)‖², so that every row has its whole trace.
