@@ -188,6 +188,12 @@ pub fn run(args: &Args) -> anyhow::Result<Outcome> {
     };
     let values = frame.column(0);
     let device = args.device.open()?;
+    if options.measure == Measure::Codec {
+        let plan = device
+            .scope(|| codec::statistic_memory(frame.n, tell.len(), given.len(), args.permutations.is_some()));
+        let data = table.bytes() + size_of_val(&frame.values[..]);
+        eprintln!("{} rows: at most {} MiB; {}", frame.n, plan.total(data, 0).div_ceil(1 << 20), plan.method);
+    }
     let found = device.scope(|| codec::statistic(values, &data, &tell, &given, &options))?;
     let p_value = match args.permutations {
         Some(count) => device.scope(|| codec::p_value(values, &data, &tell, &given, &options, count))?,

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use indicatif::ProgressBar;
-use scrubjay::codec::{self, Foci, FociOptions, Matrix, Stopped, Watch};
+use scrubjay::codec::{self, Foci, FociOptions, Matrix, Plan, Stopped, Watch};
 use scrubjay::data::table::{Column, Frame, Table};
 use scrubjay::data::tensors::write_whole;
 use serde_json::{Value, json};
@@ -136,7 +136,7 @@ pub fn run(args: &Args) -> anyhow::Result<Outcome> {
         ..options(args)
     };
     let device = if plain { args.device.open_with_cuda()? } else { args.device.open()? };
-    announce(&frame, &options);
+    announce(&table, &frame, &device.scope(|| codec::memory(frame.n, p, &options)), &options);
     let chosen = AtomicUsize::new(0);
     let message = || format!("rows of step {}", chosen.load(Ordering::Relaxed) + 1);
     let mut each = |steps: usize, _| chosen.store(steps, Ordering::Relaxed);
@@ -179,14 +179,18 @@ fn options(args: &Args) -> FociOptions<'static> {
     }
 }
 
+/// Columns chosen for which the memory is said, where no number is asked for.
+const CHOSEN: usize = 10;
+
 /// Says on stderr what will be held in memory.
-fn announce(frame: &Frame, options: &FociOptions) {
-    let plan = codec::memory(frame.n, frame.p(), options);
+fn announce(table: &Table, frame: &Frame, plan: &Plan, options: &FociOptions) {
+    let chosen = options.max_features.unwrap_or(CHOSEN).min(frame.p());
+    let data = table.bytes() + size_of_val(&frame.values[..]);
     eprintln!(
-        "{} rows, {} columns: at most {} MiB; {}",
+        "{} rows, {} columns: at most {} MiB with {chosen} chosen; {}",
         frame.n,
         frame.p() - 1,
-        plan.bytes >> 20,
+        plan.total(data, chosen).div_ceil(1 << 20),
         plan.method
     );
 }
@@ -255,6 +259,7 @@ fn graph(args: &Args, table: &Table) -> anyhow::Result<Outcome> {
     let watch = Watch::default();
     let options = FociOptions { watch: Some(&watch), ..options(args) };
     let device = args.device.open()?;
+    announce(table, &frame, &device.scope(|| codec::graph_memory(frame.n, frame.p(), &options)), &options);
     let done = AtomicUsize::new(0);
     let at = || (done.load(Ordering::Relaxed), frame.p());
     let found = watched(&watch, at, &|| "columns".to_string(), || {

@@ -85,17 +85,15 @@ impl<'a> Matrix<'a> {
         self.p.div_ceil(WIDTH)
     }
 
-    /// Columns `block * WIDTH ..` side by side, `[n]`; lanes beyond the last column repeat it.
-    pub(super) fn pack(&self, out: &mut Vec<Lanes>, block: usize) {
+    /// Columns `block * WIDTH ..` side by side, for these rows; lanes beyond the last column repeat it.
+    pub(super) fn pack(&self, out: &mut Vec<Lanes>, block: usize, rows: impl Iterator<Item = usize>) {
         let first = block * WIDTH;
         let last = (self.p - 1 - first).min(WIDTH - 1);
         let offsets: [usize; WIDTH] = std::array::from_fn(|l| (first + l.min(last)) * self.column);
         out.clear();
         match self.values {
-            Values::F32(v) => {
-                out.extend((0..self.n).map(|i| offsets.map(|at| f64::from(v[i * self.row + at]))))
-            }
-            Values::F64(v) => out.extend((0..self.n).map(|i| offsets.map(|at| v[i * self.row + at]))),
+            Values::F32(v) => out.extend(rows.map(|i| offsets.map(|at| f64::from(v[i * self.row + at])))),
+            Values::F64(v) => out.extend(rows.map(|i| offsets.map(|at| v[i * self.row + at]))),
         }
     }
 

@@ -11,9 +11,12 @@
 //!
 //! which is exact: no later j can come nearer. Only the head of a list is sorted; behind it are parts of twice the length
 //! of all before, each of which begins with its least. Where S leaves many rows identical (discrete data) the list holds groups
-//! of identical rows instead, and within a group the nearest are found by binary search in the sorted candidate. D_S is
-//! kept while n × n f64 stay below [`KEEP_BYTES`], else recomputed row by row; lists are made for as many rows at a time
-//! as fit in [`LIST_BYTES`]. Sums are integers (`ranks`), so nothing depends on how the work was split.
+//! of identical rows instead, and within a group the nearest are found by binary search in the sorted candidate.
+//!
+//! D_S is kept while n × n f64 stay below [`KEEP_BYTES`]. Beyond that a list has only the nearest rows, found in a k-d
+//! tree over S; where a candidate comes to its end, the tree is walked for that row and block, as far as the best so far.
+//! Lists are made for as many rows at a time as fit in [`LIST_BYTES`]. Sums are integers (`ranks`), so nothing depends on
+//! how the work was split.
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -26,6 +29,7 @@ use super::columns::{Lanes, Matrix, Standardize, WIDTH, Y_STREAM, add_noise, che
 use super::cuda::Steps;
 use super::neighbours::{Runs, Sorted, drawn, sum};
 use super::ranks::{Ranks, Sum, sort_key};
+use super::tree::Tree;
 use crate::device::{Cuda, Device};
 use crate::{Error, Result};
 
@@ -239,7 +243,7 @@ fn select(
     let count = (0..candidates.len()).filter(offered).count();
     let most = options.max_features.unwrap_or(count).min(count);
     let mut cuda = cuda.map(|cuda| Steps::new(cuda, x, ranks, options.ties)).transpose()?;
-    let mut space = Space::new(n);
+    let mut space = Space::new(n, KEEP_BYTES);
     let mut sums = match &cuda {
         Some(cuda) => cuda.first()?,
         None => first_step(x, ranks, options.ties, watch),
@@ -350,7 +354,7 @@ fn first_step(x: &Matrix, ranks: &Ranks, ties: Ties, watch: &Watch) -> Vec<Sum> 
         if watch.stopped() {
             return sums;
         }
-        x.pack(lanes, block);
+        x.pack(lanes, block, 0..x.n());
         for (l, sum) in sums.iter_mut().enumerate().take(x.p() - block * WIDTH) {
             column.clear();
             column.extend(lanes.iter().map(|row| row[l]));
@@ -366,44 +370,71 @@ fn first_step(x: &Matrix, ranks: &Ranks, ties: Ties, watch: &Watch) -> Vec<Sum> 
 /// D_S is kept from step to step while it is no larger than this.
 const KEEP_BYTES: usize = 512 << 20;
 /// The lists of a pass over rows (or groups) are no larger than this, unless one alone is.
-const LIST_BYTES: usize = 64 << 20;
+const LIST_BYTES: usize = 256 << 20;
 /// Counts and sums of tied rows share 64 bits, 24 for the count.
 const MAX_DENSE_ROWS: usize = 1 << 20;
 const COUNT: u64 = 1 << 40;
 /// Rows identical to a row, on average, from which on groups are cheaper than lists of rows.
 const GROUPED: usize = 192;
 
-/// What a selection will hold in memory, and how it will search.
+/// What a search will hold in memory, and how it will go on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Plan {
-    /// Bytes at most, the data themselves left out.
+    /// Bytes at most, the data themselves and what grows with the chosen columns left out.
     pub bytes: usize,
-    /// The search of steps after the first.
+    /// Bytes more for every column that is chosen.
+    pub bytes_per_chosen: usize,
+    /// How neighbours are found (of FOCI: in the steps after the first).
     pub method: &'static str,
 }
 
-/// The plan of [`foci`] on the CPU for `n` rows and `p` columns.
+impl Plan {
+    /// Bytes with `chosen` columns, beside `data` bytes of data.
+    pub fn total(&self, data: usize, chosen: usize) -> usize {
+        data.saturating_add(self.bytes).saturating_add(self.bytes_per_chosen.saturating_mul(chosen))
+    }
+}
+
+/// The plan of [`foci`] on the CPU for `n` rows and `p` columns, with the threads of the caller's pool.
 pub fn memory(n: usize, p: usize, options: &FociOptions) -> Plan {
-    let threads = rayon::current_num_threads();
+    plan(n, p, options, rayon::current_num_threads())
+}
+
+/// [`memory`] with this many threads.
+pub(super) fn plan(n: usize, p: usize, options: &FociOptions, threads: usize) -> Plan {
     let kept = n.saturating_mul(n).saturating_mul(size_of::<f64>());
     let is_kept = kept <= KEEP_BYTES;
-    let list = n.saturating_mul(size_of::<Entry>());
+    let others = n.saturating_sub(1);
+    let len = if is_kept { others } else { head(others, 1 + options.initial.len()) };
+    let list = len.saturating_mul(size_of::<Entry>());
     let copies = options.noise > 0.0 || options.standardize != Standardize::None;
-    let columns = if copies { n.saturating_mul(p).saturating_mul(size_of::<f64>()) } else { 0 };
+    let (column, lanes) = (n.saturating_mul(size_of::<f64>()), n.saturating_mul(size_of::<Lanes>()));
+    let bests = list_rows(len, n).saturating_mul(size_of::<Lanes>() + WIDTH * size_of::<u64>());
+    let sorting = n.saturating_mul(size_of::<u128>() + 2 * size_of::<f64>() + Runs::BYTES);
     let parts = [
-        if is_kept { kept } else { 0 },
-        list.saturating_mul(n).min(LIST_BYTES.max(list)),
-        columns,
-        threads * n * (size_of::<Lanes>() + 64), // packed columns, runs and distances of each thread
-        p * size_of::<Sum>() * WIDTH,
+        if is_kept { kept } else { Tree::bytes(n, 0) },
+        list.saturating_mul(list_rows(len, n)),
+        if copies { column.saturating_mul(p) } else { 0 },
+        threads.saturating_mul(lanes.saturating_add(sorting.max(bests))),
+        column.saturating_mul(4), // ranks, their order, groups, and what is sorted by them
+        p.saturating_mul(size_of::<Sum>() * WIDTH),
     ];
     Plan {
         bytes: parts.iter().fold(0, |sum, &part| sum.saturating_add(part)),
+        bytes_per_chosen: match is_kept {
+            true => column,
+            false => column.saturating_add(Tree::bytes(n, 1) - Tree::bytes(n, 0)),
+        },
         method: match is_kept {
             true => "distances of the chosen columns kept, n by n",
-            false => "distances of the chosen columns recomputed row by row",
+            false => "a k-d tree over the chosen columns, and the nearest rows of each",
         },
     }
+}
+
+/// Lists of `len` entries that are made at a time.
+fn list_rows(len: usize, n: usize) -> usize {
+    (LIST_BYTES / (len.max(1) * size_of::<Entry>())).clamp(1, n.max(1))
 }
 
 /// Another row in the list of row i.
@@ -417,6 +448,7 @@ struct Entry {
 /// The chosen columns, and what follows from them.
 struct Space {
     n: usize,
+    keep: usize, // bytes that D_S may take
     columns: Vec<Vec<f64>>,
     kept: Option<Vec<f64>>, // D_S, [n, n]
     group: Vec<u32>,        // by row: rows of the same group are identical
@@ -426,9 +458,10 @@ struct Space {
 }
 
 impl Space {
-    fn new(n: usize) -> Space {
+    fn new(n: usize, keep: usize) -> Space {
         Space {
             n,
+            keep,
             columns: Vec::new(),
             kept: None,
             group: vec![0; n],
@@ -440,7 +473,7 @@ impl Space {
 
     fn add(&mut self, column: Vec<f64>) {
         let n = self.n;
-        if n * n * size_of::<f64>() <= KEEP_BYTES {
+        if n * n * size_of::<f64>() <= self.keep {
             let kept = self.kept.get_or_insert_with(|| vec![0.0; n * n]);
             kept.par_chunks_mut(n)
                 .enumerate()
@@ -470,62 +503,66 @@ impl Space {
         }
     }
 
-    /// The others of row `i` (those of `rows`, by number in it) with their distances; `out` is overwritten.
-    fn list(&self, out: &mut [Entry], i: u32, rows: Option<&[u32]>, ranks: &Ranks, scratch: &mut Vec<f64>) {
-        let distances = match &self.kept {
-            Some(kept) => &kept[i as usize * self.n..][..self.n],
-            None => {
-                scratch.clear();
-                scratch.resize(self.n, 0.0);
-                self.columns.iter().for_each(|column| accumulate(scratch, column, i as usize));
-                &scratch[..]
-            }
+    /// The tree over all rows, or over some.
+    fn tree(&self, rows: Option<&[u32]>) -> Tree {
+        let point = |i: usize| self.columns.iter().map(move |column| column[i]);
+        let x: Vec<f64> = match rows {
+            Some(rows) => rows.iter().flat_map(|&i| point(i as usize)).collect(),
+            None => (0..self.n).flat_map(point).collect(),
         };
-        let entry = |number: usize, j: u32| Entry {
-            distance: distances[j as usize],
-            j: number as u32,
-            rank: ranks.r[i as usize].min(ranks.r[j as usize]),
-        };
-        match rows {
-            Some(rows) => {
-                let others = rows.iter().enumerate().filter(|&(_, &j)| j != i);
-                out.iter_mut().zip(others).for_each(|(out, (number, &j))| *out = entry(number, j));
-            }
-            None => {
-                let others = (0..self.n as u32).filter(|&j| j != i);
-                out.iter_mut().zip(others).for_each(|(out, j)| *out = entry(j as usize, j));
-            }
-        }
+        Tree::new(&x, self.columns.len())
     }
 
-    /// How much of a list of `len` others is sorted: some times the n^(1/(|S| + 1)) that are visited on average.
-    fn head(&self, len: usize) -> usize {
-        let visited = (len as f64).powf(1.0 / (self.columns.len() + 1) as f64);
-        ((8.0 * visited) as usize).max(32).min(len)
-    }
-
-    /// Calls `work` with the lists of some rows (of `rows`, or all) at a time and the range of these. The first `head`
-    /// of a list are sorted; the next `head` come later, then twice as many, and so on, each part with its least first.
+    /// Calls `work` with the lists of some rows (of `rows`, or all) at a time, all of one length, and the range of these.
+    ///
+    /// From kept distances a list has all others by number. The first `head` of it are sorted; the next `head` come later,
+    /// then twice as many, and so on, each part with its least first. From the tree a list has the nearest places,
+    /// sorted, and rows are numbered by their places.
     fn lists(
         &mut self,
+        found: &Search,
         rows: Option<&[u32]>,
         ranks: &Ranks,
         watch: &Watch,
         mut work: impl FnMut(Range<usize>, &[Entry]),
     ) {
         let count = rows.map_or(self.n, <[u32]>::len);
-        let len = count - 1;
+        let &Search { head, len, .. } = found;
         watch.begin(count);
         if len == 0 {
             return work(0..1, &[]);
         }
-        let head = self.head(len);
         let parts: Vec<usize> = std::iter::successors(Some(head), |start| Some(2 * start))
             .take_while(|&start| start < len)
             .collect();
-        let at_once = (LIST_BYTES / (len * size_of::<Entry>())).clamp(1, count);
+        let at_once = list_rows(len, count);
         let mut buffer = std::mem::take(&mut self.buffer);
         buffer.resize(buffer.len().max(at_once * len), Entry { distance: 0.0, j: 0, rank: 0 });
+        let number = |at: usize| rows.map_or(at as u32, |rows| rows[at]);
+        let least = |i: u32, j: u32| ranks.r[i as usize].min(ranks.r[j as usize]);
+        let from_kept = |list: &mut [Entry], at: usize, kept: &[f64]| {
+            let i = number(at);
+            let distances = &kept[i as usize * self.n..][..self.n];
+            let others = (0..count).filter(|&other| other != at);
+            for (entry, other) in list.iter_mut().zip(others) {
+                let j = number(other);
+                *entry = Entry { distance: distances[j as usize], j: other as u32, rank: least(i, j) };
+            }
+            let key = |entry: &Entry| (entry.distance.to_bits(), entry.j); // not negative: bits sort as numbers
+            let mut end = len;
+            for &start in parts.iter().rev() {
+                list[..end].select_nth_unstable_by_key(start, key);
+                end = start;
+            }
+            list[..head].sort_unstable_by_key(key);
+        };
+        let from_tree = |list: &mut [Entry], at: usize, tree: &Tree, near: &mut Vec<_>| {
+            let row = |place: usize| number(tree.points()[place] as usize);
+            tree.nearest(near, at, len);
+            for (entry, &(distance, j)) in list.iter_mut().zip(near.iter()) {
+                *entry = Entry { distance, j, rank: least(row(at), row(j as usize)) };
+            }
+        };
         for first in (0..count).step_by(at_once) {
             if watch.stopped() {
                 break;
@@ -534,16 +571,10 @@ impl Space {
             let lists = &mut buffer[..range.len() * len];
             lists.par_chunks_mut(len).enumerate().with_min_len(8).for_each_init(
                 Vec::new,
-                |scratch, (at, list)| {
-                    let i = rows.map_or((first + at) as u32, |rows| rows[first + at]);
-                    self.list(list, i, rows, ranks, scratch);
-                    let key = |entry: &Entry| (entry.distance.to_bits(), entry.j); // not negative: bits sort as numbers
-                    let mut end = len;
-                    for &start in parts.iter().rev() {
-                        list[..end].select_nth_unstable_by_key(start, key);
-                        end = start;
-                    }
-                    list[..head].sort_unstable_by_key(key);
+                |near, (at, list)| match (&self.kept, &found.tree) {
+                    (_, Some(tree)) => from_tree(list, first + at, tree, near),
+                    (Some(kept), None) => from_kept(list, first + at, kept),
+                    (None, None) => {}
                 },
             );
             watch.advance(range.len());
@@ -552,16 +583,28 @@ impl Space {
         self.buffer = buffer;
     }
 
+    /// How the others of each row (of `rows`, or all) are found.
+    fn search(&self, rows: Option<&[u32]>) -> Search {
+        let others = rows.map_or(self.n, <[u32]>::len) - 1;
+        let tree = self.kept.is_none().then(|| self.tree(rows));
+        let head = head(others, self.columns.len());
+        let len = if tree.is_some() { head } else { others };
+        Search { others, head, len, tree }
+    }
+
     fn step_by_row(&mut self, x: &Matrix, ranks: &Ranks, ties: Ties, watch: &Watch) -> Vec<Sum> {
-        let (n, len) = (self.n, self.n - 1);
-        let head = self.head(len);
+        let n = self.n;
+        let search = self.search(None);
+        let &Search { head, len, .. } = &search;
+        let row = |place: usize| search.tree.as_ref().map_or(place as u32, |tree| tree.points()[place]);
+        let rank: Vec<u32> = (0..n).map(|place| ranks.r[row(place) as usize]).collect();
         let mut sums = vec![[Sum::default(); WIDTH]; x.blocks()];
-        self.lists(None, ranks, watch, |range, lists| {
+        self.lists(&search, None, ranks, watch, |range, lists| {
             let parts = 64usize.div_ceil(x.blocks()).min(range.len().div_ceil(16));
             let rows_per_part = range.len().div_ceil(parts);
             let task = |packed: &mut Vec<Lanes>, task: usize| {
                 let (block, part) = (task / parts, task % parts);
-                x.pack(packed, block);
+                x.pack(packed, block, (0..n).map(|place| row(place) as usize));
                 let start = (part * rows_per_part).min(range.len());
                 let rows = start..(start + rows_per_part).min(range.len());
                 let lists = &lists[rows.start * len..rows.end * len];
@@ -569,16 +612,24 @@ impl Space {
                 let mut tied = vec![[0; WIDTH]; rows.len()];
                 scan(&mut best, &mut tied, packed, range.start + rows.start, lists, len, head);
                 let mut sums = [Sum::default(); WIDTH];
-                for (at, (best, tied)) in best.iter().zip(&tied).enumerate() {
-                    let i = range.start + rows.start + at;
+                for (at, (best, tied)) in best.iter_mut().zip(&mut tied).enumerate() {
+                    let own = range.start + rows.start + at;
+                    let list = &lists[at * len..(at + 1) * len];
+                    let beyond = search.beyond(list, best.iter().copied().fold(0.0, f64::max));
+                    if let Some(tree) = beyond {
+                        walk(best, tied, tree, own, packed, &rank);
+                    }
                     for (l, sum) in sums.iter_mut().enumerate() {
                         let (s, c) = (tied[l] % COUNT, tied[l] / COUNT);
                         if c == 1 || ties == Ties::Mean {
                             sum.add(s, c);
                         } else {
-                            let list = &lists[at * len..(at + 1) * len];
-                            let mut rows = at_distance(list, packed, i, l, best[l]);
-                            let (s, c) = drawn(&mut rows, i as u32, ranks, ties);
+                            let mut rows = match beyond {
+                                Some(tree) => places_at(tree, own, packed, l, best[l]),
+                                None => at_distance(list, packed, own, l, best[l]),
+                            };
+                            rows.iter_mut().for_each(|place| *place = row(*place as usize));
+                            let (s, c) = drawn(&mut rows, row(own), ranks, ties);
                             sum.add(s, c);
                         }
                     }
@@ -595,18 +646,18 @@ impl Space {
     }
 
     fn step_by_group(&mut self, x: &Matrix, ranks: &Ranks, watch: &Watch) -> Vec<Sum> {
-        let len = self.groups.len() - 1;
-        let head = self.head(len);
         let (group, groups) = (self.group.clone(), self.groups.clone());
+        let search = self.search(Some(&groups));
+        let len = search.len;
         let mut sums = vec![[Sum::default(); WIDTH]; x.blocks()];
-        self.lists(Some(&groups), ranks, watch, |range, lists| {
+        self.lists(&search, Some(&groups), ranks, watch, |range, lists| {
             let block = |(packed, grouped): &mut (Vec<Lanes>, Grouped),
                          (block, sums): (usize, &mut [Sum; WIDTH])| {
-                x.pack(packed, block);
+                x.pack(packed, block, 0..x.n());
                 for (l, sum) in sums.iter_mut().enumerate().take(x.p() - block * WIDTH) {
                     grouped.arrange(packed, l, &group, groups.len(), ranks);
                     for (at, own) in range.clone().enumerate() {
-                        grouped.tally(sum, own, &lists[at * len..(at + 1) * len], head, ranks);
+                        grouped.tally(sum, own, &lists[at * len..(at + 1) * len], &search, ranks);
                     }
                 }
             };
@@ -614,6 +665,33 @@ impl Space {
         });
         sums.into_flattened().into_iter().take(x.p()).collect()
     }
+}
+
+/// How the others of a row are found: all of them from kept distances, or the nearest from a tree.
+struct Search {
+    others: usize, // of a row
+    head: usize,   // entries of a list that are sorted
+    len: usize,    // entries of a list
+    tree: Option<Tree>,
+}
+
+impl Search {
+    /// The tree, where others that are no farther than `best` may be missing from a list.
+    fn beyond(&self, list: &[Entry], best: f64) -> Option<&Tree> {
+        let all = self.len == self.others || list.last().is_none_or(|last| best < last.distance);
+        self.tree.as_ref().filter(|_| !all)
+    }
+
+    /// The number of a place of a list.
+    fn point(&self, place: usize) -> usize {
+        self.tree.as_ref().map_or(place, |tree| tree.points()[place] as usize)
+    }
+}
+
+/// How much of a list of `others` is sorted with `chosen` columns: some times the n^(1/(|S| + 1)) that are visited on average.
+fn head(others: usize, chosen: usize) -> usize {
+    let visited = (others as f64).powf(1.0 / (chosen + 1) as f64);
+    ((8.0 * visited) as usize).max(32).min(others)
 }
 
 /// row[j] += (x_i − x_j)².
@@ -671,6 +749,39 @@ fn scan(
     }
 }
 
+/// [`scan`] for the row at place `own`, over the tree: what the list found bounds the walk, which starts over.
+fn walk(best: &mut Lanes, tied: &mut [u64; WIDTH], tree: &Tree, own: usize, x: &[Lanes], rank: &[u32]) {
+    let mut least = *best;
+    let mut found = [0; WIDTH];
+    let most = |least: &Lanes| least.iter().copied().fold(0.0, f64::max);
+    tree.walk(own, most(&least), |place, distance| {
+        let (mine, other) = (&x[own], &x[place]);
+        let one = COUNT | u64::from(rank[own].min(rank[place]));
+        for l in 0..WIDTH {
+            let apart = mine[l] - other[l];
+            let distance = distance + apart * apart;
+            let kept = if distance < least[l] { 0 } else { found[l] };
+            found[l] = kept + if distance <= least[l] { one } else { 0 };
+            least[l] = if distance < least[l] { distance } else { least[l] };
+        }
+        most(&least)
+    });
+    (*best, *tied) = (least, found);
+}
+
+/// The places that lie at exactly this distance in lane `l`.
+fn places_at(tree: &Tree, own: usize, x: &[Lanes], l: usize, best: f64) -> Vec<u32> {
+    let mut found = Vec::new();
+    tree.walk(own, best, |place, distance| {
+        let apart = x[own][l] - x[place][l];
+        if distance + apart * apart == best {
+            found.push(place as u32);
+        }
+        best
+    });
+    found
+}
+
 /// The rows of a list that lie at exactly this distance in lane `l`.
 fn at_distance(list: &[Entry], x: &[Lanes], i: usize, l: usize, best: f64) -> Vec<u32> {
     let distance = |entry: &&Entry| {
@@ -719,21 +830,30 @@ impl Grouped {
         self.start.push(self.x.len());
     }
 
-    /// Adds what the rows of group `own` contribute; `list` has the other groups, `head` of them sorted.
-    fn tally(&mut self, sum: &mut Sum, own: usize, list: &[Entry], head: usize, ranks: &Ranks) {
-        for run in self.start[own]..self.start[own + 1] {
+    /// Adds what the rows of a group contribute, the one at place `own`; `list` has other groups.
+    fn tally(&mut self, sum: &mut Sum, own: usize, list: &[Entry], search: &Search, ranks: &Ranks) {
+        let group = search.point(own);
+        for run in self.start[group]..self.start[group + 1] {
             let x = self.x[run];
             let mut best = if self.runs.size(run) > 1 { 0.0 } else { f64::INFINITY };
             self.tied.clear();
-            self.beside(&mut best, own, x, Some(run), 0.0);
-            let mut part = 0..head;
+            self.beside(&mut best, group, x, Some(run), 0.0);
+            let mut part = 0..search.head;
             while list[part.clone()].first().is_some_and(|first| first.distance <= best) {
                 for entry in &list[part.clone()] {
                     if entry.distance <= best {
-                        self.beside(&mut best, entry.j as usize, x, None, entry.distance);
+                        self.beside(&mut best, search.point(entry.j as usize), x, None, entry.distance);
                     }
                 }
                 part = part.end..(2 * part.end).min(list.len());
+            }
+            if let Some(tree) = search.beyond(list, best) {
+                self.tied.clear();
+                self.beside(&mut best, group, x, Some(run), 0.0);
+                tree.walk(own, best, |place, distance| {
+                    self.beside(&mut best, search.point(place), x, None, distance);
+                    best
+                });
             }
             self.runs.tally(sum, run, &self.tied, ranks, Ties::Mean);
         }
@@ -773,5 +893,58 @@ impl Grouped {
             high += 1;
         }
         self.tied.extend([low..below, above..high].into_iter().filter(|t| !t.is_empty()));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ops::philox::{Stream, Use};
+
+    /// Columns with many ties, few and none.
+    fn columns(n: usize) -> Vec<Vec<f64>> {
+        let mut stream = Stream::new(5, Use::Choice, 0);
+        let mut column = |of: &dyn Fn(f64, f64) -> f64| {
+            (0..n).map(|_| of(f64::from(stream.normal()), stream.uniform())).collect::<Vec<f64>>()
+        };
+        let mut all = vec![
+            column(&|x, _| x),
+            column(&|x, coin| if coin < 0.6 { 0.0 } else { x }),
+            column(&|x, _| (4.0 * x).round()),
+            column(&|_, coin| f64::from(u8::from(coin < 0.5))),
+            column(&|_, _| 0.25),
+            column(&|x, _| 1e200 * x),
+            column(&|x, _| 1e6 + 1e-3 * x),
+        ];
+        all.push(all[0].clone());
+        all.extend((0..6).map(|_| column(&|x, _| x)));
+        all
+    }
+
+    #[test]
+    fn trees_find_what_kept_distances_find() {
+        let n = 700;
+        let columns = columns(n);
+        let x = columns.concat();
+        let x = Matrix::columns_f64(&x, n, columns.len()).unwrap();
+        let y: Vec<f64> =
+            (0..n).map(|i| (3.0 * columns[0][i] * columns[8][i]).round() + columns[2][i]).collect();
+        let mut walked = 0;
+        for order in [[0, 8, 9], [1, 2, 0], [1, 8, 9], [4, 3, 1], [6, 10, 2], [5, 0, 11], [2, 3, 4]] {
+            for ties in [Ties::Mean, Ties::First, Ties::Random { seed: 1, draws: 2 }] {
+                let ranks = Ranks::new(&y, ties).unwrap();
+                let [mut kept, mut bare] = [usize::MAX, 0].map(|keep| Space::new(n, keep));
+                for j in order {
+                    kept.add(columns[j].clone());
+                    bare.add(columns[j].clone());
+                    let watch = Watch::default();
+                    let expected = kept.step(&x, &ranks, ties, &watch);
+                    assert!(bare.step(&x, &ranks, ties, &watch) == expected, "{order:?} {j} {ties:?}");
+                    let search = bare.search(None);
+                    walked += usize::from(search.len < search.others);
+                }
+            }
+        }
+        assert!(walked > 20);
     }
 }

@@ -5,7 +5,7 @@
 use rayon::prelude::*;
 
 use super::columns::Matrix;
-use super::foci::{Foci, FociOptions, Stopped, foci};
+use super::foci::{Foci, FociOptions, Plan, Stopped, foci, plan};
 use crate::{Error, Result};
 
 /// Below this number of rows the blankets are found side by side; above it each uses all threads, so that only one
@@ -46,6 +46,19 @@ impl Graph {
             format!("  {} -- {}{};\n", quoted(a), quoted(b), if both { "" } else { " [style=dashed]" })
         });
         format!("graph dependence {{\n{}}}\n", nodes.chain(edges).collect::<String>())
+    }
+}
+
+/// The plan of [`graph`] for `n` rows and `p` columns, with the threads of the caller's pool.
+pub fn graph_memory(n: usize, p: usize, options: &FociOptions) -> Plan {
+    let threads = rayon::current_num_threads();
+    let (at_once, threads) = if n <= ROWS_SIDE_BY_SIDE { (threads.min(p), 1) } else { (1, threads) };
+    let one = plan(n, p, options, threads);
+    let columns = n.saturating_mul(p).saturating_mul(size_of::<f64>());
+    Plan {
+        bytes: columns.saturating_add(at_once.saturating_mul(one.bytes.saturating_add(columns))),
+        bytes_per_chosen: at_once.saturating_mul(one.bytes_per_chosen),
+        method: one.method,
     }
 }
 

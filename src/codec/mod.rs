@@ -18,14 +18,15 @@ mod neighbours;
 mod ranks;
 mod resample;
 mod statistic;
+mod tree;
 mod xi;
 
 pub use columns::{Matrix, Standardize};
 pub use foci::{Foci, FociOptions, Plan, Stopped, Watch, foci, foci_each, foci_on, memory};
-pub use graph::{Graph, graph};
+pub use graph::{Graph, graph, graph_memory};
 pub use neighbours::nearest;
 pub use resample::{Interval, interval, p_value, permuted_first_steps};
-pub use statistic::{Measure, Options, Statistic, statistic};
+pub use statistic::{Measure, Options, Statistic, statistic, statistic_memory};
 
 /// What counts where several rows are equally near.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -2,9 +2,8 @@
 //!
 //! Identical rows are grouped into *runs* sorted by rank, with prefix sums of the ranks, so that Σ min(R_i, R_j) over a
 //! run of any length is one binary search: discrete data costs no more than continuous data. One column: runs are
-//! sorted, and the nearest lie next to each other. Several: a k-d tree over the distinct points, whose box distances
-//! are summed in the same order as the distances themselves; rounding is monotone, so pruning is exact to the last bit
-//! and every row at the smallest f64 distance is found.
+//! sorted, and the nearest lie next to each other. Several: a k-d tree over the distinct points (`tree`), by which
+//! every row at the smallest f64 distance is found.
 
 use std::ops::Range;
 
@@ -13,6 +12,7 @@ use rayon::prelude::*;
 use super::Ties;
 use super::columns::Matrix;
 use super::ranks::{Ranks, Sum, sort_key};
+use super::tree::Tree;
 use crate::ops::philox::{Use, philox};
 use crate::{Error, Result};
 
@@ -80,16 +80,18 @@ impl Neighbours {
 pub(super) fn sum(columns: &[Vec<f64>], ranks: &Ranks, ties: Ties) -> Sum {
     match columns {
         [column] => Sorted::default().sum(column, false, ranks, ties),
-        _ => {
-            let points = Points::new(columns, ranks);
-            let tied = points.neighbours();
-            let mut sum = Sum::default();
-            for (own, tied) in tied.iter().enumerate() {
-                points.runs.tally(&mut sum, own, tied, ranks, ties);
-            }
-            sum
-        }
+        _ => Points::new(columns, ranks).sum(ranks, ties),
     }
+}
+
+/// Bytes at most of the search in `d` columns of `n` rows; with those found kept for all runs where `kept`.
+pub(super) fn bytes(n: usize, d: usize, kept: bool) -> usize {
+    let found = size_of::<Vec<Range<usize>>>() + 4 * size_of::<Range<usize>>();
+    let each = 2 * size_of::<u32>() + Runs::BYTES + if kept { 2 * found } else { 0 };
+    n.saturating_mul(each).saturating_add(match d {
+        1 => n.saturating_mul(size_of::<u128>() + size_of::<f64>()),
+        _ => Tree::bytes(n, d),
+    })
 }
 
 /// Rows arranged so that identical ones (in the columns at hand) are neighbours, each run of them by ascending rank.
@@ -102,6 +104,9 @@ pub(super) struct Runs {
 }
 
 impl Runs {
+    /// Bytes a row.
+    pub const BYTES: usize = 3 * size_of::<u32>() + size_of::<u64>();
+
     /// Starts over.
     pub fn clear(&mut self) {
         self.row.clear();
@@ -290,25 +295,11 @@ fn nearest_beside(sorted: &[f64], own: usize, x: f64) -> f64 {
 /// Distinct points and a k-d tree over them.
 struct Points {
     runs: Runs,
-    d: usize,
-    x: Vec<f64>, // [runs, d]
-    tree: Vec<Node>,
-    boxes: Vec<f64>,  // [nodes, d, 2]: least and greatest coordinate
-    leaves: Vec<u32>, // runs, in the order of the leaves
+    tree: Tree, // a point is a run
 }
-
-/// Some points: the left child of an inner node is the next node.
-struct Node {
-    range: Range<usize>, // of `leaves`
-    right: Option<usize>,
-}
-
-/// Points in a leaf.
-const LEAF: usize = 12;
 
 impl Points {
     fn new(columns: &[Vec<f64>], ranks: &Ranks) -> Points {
-        let d = columns.len();
         let mut order = ranks.order.clone();
         let compare = |a: u32, b: u32| {
             let differs = |column: &&Vec<f64>| column[a as usize] != column[b as usize];
@@ -316,104 +307,61 @@ impl Points {
                 sort_key(column[a as usize]).cmp(&sort_key(column[b as usize]))
             })
         };
-        order.sort_by(|&a, &b| compare(a, b)); // stable: runs keep the order of ranks
-        let mut points = Points {
-            runs: Runs::default(),
-            d,
-            x: Vec::new(),
-            tree: Vec::new(),
-            boxes: Vec::new(),
-            leaves: Vec::new(),
-        };
-        points.runs.clear();
+        order.par_sort_by(|&a, &b| compare(a, b)); // stable: runs keep the order of ranks
+        let (mut runs, mut x) = (Runs::default(), Vec::new());
+        runs.clear();
         for (at, &row) in order.iter().enumerate() {
             let begins = at == 0 || compare(order[at - 1], row).is_ne();
             if begins {
-                points.x.extend(columns.iter().map(|column| column[row as usize]));
+                x.extend(columns.iter().map(|column| column[row as usize]));
             }
-            points.runs.push(row, ranks.r[row as usize], begins);
+            runs.push(row, ranks.r[row as usize], begins);
         }
-        points.runs.close();
-        points.leaves = (0..points.runs.len() as u32).collect();
-        points.grow(0..points.runs.len());
-        points
+        runs.close();
+        Points { runs, tree: Tree::new(&x, columns.len()) }
     }
 
     /// The runs nearest to each run, as ranges of one.
     fn neighbours(&self) -> Vec<Vec<Range<usize>>> {
-        (0..self.runs.len()).into_par_iter().with_min_len(64).map(|own| self.search(own)).collect()
+        let search = |place: usize| {
+            let mut tied = Vec::new();
+            self.search(&mut tied, place);
+            tied
+        };
+        let found: Vec<_> = (0..self.tree.len()).into_par_iter().with_min_len(64).map(search).collect();
+        let mut by_run = vec![Vec::new(); found.len()];
+        found.into_iter().zip(self.tree.points()).for_each(|(tied, &run)| by_run[run as usize] = tied);
+        by_run
     }
 
-    fn grow(&mut self, range: Range<usize>) {
-        let node = self.tree.len();
-        self.tree.push(Node { range: range.clone(), right: None });
-        let (mut widest, mut extent) = (0, -1.0);
-        for k in 0..self.d {
-            let (mut least, mut greatest) = (f64::INFINITY, f64::NEG_INFINITY);
-            for &point in &self.leaves[range.clone()] {
-                let x = self.x[point as usize * self.d + k];
-                least = least.min(x);
-                greatest = greatest.max(x);
-            }
-            self.boxes.extend([least, greatest]);
-            if greatest - least > extent {
-                (widest, extent) = (k, greatest - least);
-            }
-        }
-        if range.len() > LEAF {
-            let (d, x) = (self.d, &self.x);
-            let half = range.len() / 2;
-            self.leaves[range.clone()]
-                .select_nth_unstable_by_key(half, |&point| sort_key(x[point as usize * d + widest]));
-            self.grow(range.start..range.start + half);
-            self.tree[node].right = Some(self.tree.len());
-            self.grow(range.start + half..range.end);
-        }
+    /// A for the ranks that the runs are sorted by.
+    fn sum(&self, ranks: &Ranks, ties: Ties) -> Sum {
+        let add = |(mut sum, mut tied): (Sum, Vec<_>), place: usize| {
+            self.search(&mut tied, place);
+            self.runs.tally(&mut sum, self.tree.points()[place] as usize, &tied, ranks, ties);
+            (sum, tied)
+        };
+        (0..self.tree.len())
+            .into_par_iter()
+            .with_min_len(64)
+            .fold(|| (Sum::default(), Vec::new()), add)
+            .map(|(sum, _)| sum)
+            .reduce(Sum::default, Sum::plus)
     }
 
-    fn search(&self, own: usize) -> Vec<Range<usize>> {
-        let q = &self.x[own * self.d..(own + 1) * self.d];
-        let mut best = if self.runs.size(own) > 1 { 0.0 } else { f64::INFINITY };
-        let mut tied: Vec<Range<usize>> = Vec::new();
-        let mut open = vec![(0.0, 0)];
-        while let Some((bound, at)) = open.pop() {
-            if bound > best {
-                continue;
+    /// The runs nearest to the one at a place, as ranges of one; `tied` is overwritten.
+    fn search(&self, tied: &mut Vec<Range<usize>>, place: usize) {
+        let points = self.tree.points();
+        tied.clear();
+        let mut best = if self.runs.size(points[place] as usize) > 1 { 0.0 } else { f64::INFINITY };
+        self.tree.walk(place, best, |other, distance| {
+            if distance < best {
+                best = distance;
+                tied.clear();
             }
-            let node = &self.tree[at];
-            if let Some(right) = node.right {
-                let children = [(self.bound(at + 1, q), at + 1), (self.bound(right, q), right)];
-                let far = usize::from(children[0].0 <= children[1].0);
-                open.extend([children[far], children[1 - far]]); // the nearer one is looked at first
-                continue;
-            }
-            for &point in &self.leaves[node.range.clone()] {
-                let other = point as usize;
-                let distance = distance(q, &self.x[other * self.d..(other + 1) * self.d]);
-                if other == own || distance > best {
-                    continue;
-                }
-                if distance < best {
-                    best = distance;
-                    tied.clear();
-                }
-                tied.push(other..other + 1);
-            }
-        }
-        tied
+            let run = points[other] as usize;
+            tied.push(run..run + 1);
+            best
+        });
     }
-
-    /// At most the distance from `q` to any point of the node.
-    fn bound(&self, node: usize, q: &[f64]) -> f64 {
-        let limits = self.boxes[node * self.d * 2..(node + 1) * self.d * 2].chunks_exact(2);
-        q.iter().zip(limits).fold(0.0, |sum, (&x, limits)| {
-            let gap = (limits[0] - x).max(x - limits[1]).max(0.0);
-            sum + gap * gap
-        })
-    }
-}
-
-#[inline]
-fn distance(a: &[f64], b: &[f64]) -> f64 {
-    a.iter().zip(b).fold(0.0, |sum, (a, b)| sum + (a - b) * (a - b))
 }

@@ -1,7 +1,8 @@
 //! A measure for given columns: T(Y, Z | X) (MATH.md, Eq. 2 and 3), or Chatterjee's ξ.
 
 use super::columns::{Matrix, Standardize, Y_STREAM, add_noise, check_sigma};
-use super::neighbours::sum;
+use super::foci::Plan;
+use super::neighbours::{self, Runs, sum};
 use super::ranks::{BITS, ONE, Ranks, Sum};
 use super::{Ties, xi};
 use crate::{Error, Result};
@@ -55,6 +56,26 @@ pub struct Statistic {
 /// anything but one column.
 pub fn statistic(y: &[f64], data: &Matrix, z: &[usize], x: &[usize], options: &Options) -> Result<Statistic> {
     Sample::new(y, data, z, x, options)?.statistic()
+}
+
+/// The plan of [`statistic`] for `n` rows, `z` columns of Z and `x` of X, or of [`super::p_value`] where `permuted`.
+pub fn statistic_memory(n: usize, z: usize, x: usize, permuted: bool) -> Plan {
+    let d = x + z;
+    let ranks = n.saturating_mul(size_of::<f64>() + 2 * size_of::<u32>());
+    let columns = n.saturating_mul(d).saturating_mul(size_of::<f64>());
+    let each = n.saturating_mul(Runs::BYTES + 5 * size_of::<u32>());
+    let parts = [
+        columns,
+        ranks.saturating_mul(2),
+        neighbours::bytes(n, d, permuted),
+        if permuted && x > 0 { neighbours::bytes(n, x, true) } else { 0 },
+        if permuted { each.saturating_mul(rayon::current_num_threads()) } else { 0 },
+    ];
+    Plan {
+        bytes: parts.iter().fold(0, |sum, &part| sum.saturating_add(part)),
+        bytes_per_chosen: 0,
+        method: if d == 1 { "a sorted column" } else { "a k-d tree over the different points" },
+    }
 }
 
 /// The rows of Y, X and Z, standardised and with their noise.

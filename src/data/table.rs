@@ -243,7 +243,9 @@ impl Table {
             keep.iter_mut().zip(&column.values).for_each(|(keep, value)| *keep &= !value.is_nan());
         }
         let n = keep.iter().filter(|&&keep| keep).count();
-        let mut frame = Frame { values: Vec::new(), n, omitted: self.n - n, spans: Vec::new() };
+        let width: usize = stored.iter().map(|column| column.categories.max(1)).sum();
+        let values = Vec::with_capacity(n * width);
+        let mut frame = Frame { values, n, omitted: self.n - n, spans: Vec::new() };
         let mut at = 0;
         for column in stored {
             let kept = || column.values.iter().zip(&keep).filter(|(_, keep)| **keep).map(|(&value, _)| value);
@@ -257,6 +259,11 @@ impl Table {
             at += column.categories.max(1);
         }
         Ok(frame)
+    }
+
+    /// Bytes of all columns.
+    pub fn bytes(&self) -> usize {
+        self.columns.iter().chain(&self.target).map(|column| size_of_val(&column.values[..])).sum()
     }
 
     /// Turns columns of numbers into those of their categories.
