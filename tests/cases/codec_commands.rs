@@ -330,13 +330,13 @@ fn the_manual() -> Result<(), Failed> {
     if examples >= 3 { Ok(()) } else { Err("the examples are gone".into()) }
 }
 
-/// Steps of 40,000 rows take long enough to be interrupted.
+/// Steps of 200,000 rows take long enough to be interrupted.
 #[cfg(unix)]
 fn an_interrupt() -> Result<(), Failed> {
     let dir = tempfile::tempdir()?;
     let values: Vec<f64> =
-        (0..40_000 * 6u64).map(|at| (at.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40) as f64).collect();
-    std::fs::write(dir.path().join("t.npy"), npy("<f8", "False", "(40000, 6)", &bytes(&values)))?;
+        (0..200_000 * 6u64).map(|at| (at.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40) as f64).collect();
+    std::fs::write(dir.path().join("t.npy"), npy("<f8", "False", "(200000, 6)", &bytes(&values)))?;
     let mut running = Command::new(env!("CARGO_BIN_EXE_scrubjay"))
         .current_dir(dir.path())
         .args(["foci", "t.npy", "--target", "5", "--all", "--json"])
