@@ -50,7 +50,7 @@ pub struct Cell {
     pub measured: Measured,
     /// Seconds of the method.
     pub seconds: f64,
-    /// Seconds of one epoch of training, on the same machine.
+    /// Seconds of one epoch of training: of a retrained network its own mean, else one epoch's.
     pub epoch: f64,
 }
 
@@ -322,6 +322,9 @@ pub fn finish(
         distance,
         measured: case.measure(net)?,
         seconds,
-        epoch: lab.epoch(),
+        epoch: match lab.setup.epochs {
+            epochs if epochs > 0 && method == RETRAINED => seconds / epochs as f64,
+            _ => lab.epoch(),
+        },
     })
 }
