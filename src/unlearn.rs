@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 
 use crate::block::Block;
 use crate::curvature::{Curvature, Kind};
-use crate::data::{Inputs, Samples};
+use crate::data::{Inputs, Samples, Subset};
 use crate::device::Device;
 use crate::kfac::{Inverse, Kfac};
 use crate::net::{Network, Op, UnitId};
@@ -92,9 +92,6 @@ const LATER_PRODUCTS: usize = 10;
 /// Power iterations that estimate the largest eigenvalue, in the first stage.
 const POWER_STEPS: usize = 6;
 
-/// What a class is driven to: a mean loss of 6.
-pub const CLASS_LOSS: f64 = 6.0;
-
 /// The most by which one stage raises the mean loss of the forgotten, and how many stages there are by default.
 const STAGE_LOSS: f64 = 1.5;
 const STAGES: RangeInclusive<usize> = 2..=16;
@@ -107,7 +104,9 @@ pub enum Target {
     HeldOut,
     /// What held-out samples have under the labels of the request, where they are not their own: wrong labels.
     WrongLabels,
-    /// A number ([`CLASS_LOSS`] for a class).
+    /// What held-out samples of other classes have under the class's label: a class that is to go.
+    Class,
+    /// A number.
     Loss(f64),
 }
 
@@ -131,7 +130,7 @@ pub struct Config {
     /// Calibrated steps on the way to the target, each on gradient and curvature of where the last one ended; by
     /// default one for each 1.5 that the loss is to rise, from 2 to 16.
     pub stages: Option<usize>,
-    /// Mini-batches of repair after the step: on the block towards a number, else on every unit.
+    /// Mini-batches of repair after the step: on the block for a class or towards a number, else on every unit.
     pub repair: usize,
     /// Newton steps; those after the first are taken on the residual objective (for convex models).
     pub iterations: usize,
@@ -188,7 +187,7 @@ impl Config {
             _ if m < SMALLEST_BATCH => 1,
             (_, Target::HeldOut) => self.stages.unwrap_or(*STAGES.start()),
             (_, Target::Loss(loss)) => self.stages.unwrap_or(stages(loss)),
-            (_, Target::WrongLabels) => self.stages.unwrap_or(*STAGES.end()),
+            (_, Target::WrongLabels | Target::Class) => self.stages.unwrap_or(*STAGES.end()),
         };
         // Each solve ends with the product of its true residual.
         let later = self.limits.products.min(LATER_PRODUCTS) + 1;
@@ -255,7 +254,9 @@ pub fn unlearn(
     // Choose the units.
     let chosen = choose(task, net, indices, &mut notes)?;
     clock.lap("select");
-    let before = Measures::of(task, net, &request)?;
+    let judged = judged(task, indices, &mut notes);
+    let judged = task.validation.filter(|_| !judged.is_empty()).map(|samples| samples.subset(&judged));
+    let before = Measures::of(task, net, &request, judged.as_ref())?;
     clock.lap("evaluate");
     let mut record = Record {
         batch,
@@ -340,7 +341,7 @@ pub fn unlearn(
         solvers.push(solver);
     }
     clock.lap("solve");
-    let whole = config.repair > 0 && !matches!(config.target, Target::Loss(_));
+    let whole = config.repair > 0 && !matches!(config.target, Target::Loss(_) | Target::Class);
     if config.repair > 0 && scaled.reached {
         let all = if whole { Some(Block::all(&moved)?) } else { None };
         let targets = targets(task, net, &moved, indices)?;
@@ -367,7 +368,7 @@ pub fn unlearn(
     };
 
     // The audit.
-    let after = Measures::of(task, &moved, &request)?;
+    let after = Measures::of(task, &moved, &request, judged.as_ref())?;
     clock.lap("evaluate");
     let end = block.values(&moved);
     let gradient_after = block.gradient(device, &moved, &request)?;
@@ -441,6 +442,21 @@ impl Task<'_> {
 pub fn is_convex(net: &Network, l2: f64) -> bool {
     let inner = net.nodes.iter().filter(|node| !matches!(node.op, Op::Input | Op::Reshape)).count();
     l2 > 0.0 && inner == 1
+}
+
+/// The validation samples that the gate judges by: without those of a class that is to go wholly, which a model that never
+/// saw it gets wrong too.
+fn judged(task: &Task, request: &[usize], notes: &mut Vec<String>) -> Vec<usize> {
+    let of = |indices: &[usize], label: u32| indices.iter().any(|&i| task.samples.y[i] == label);
+    let class = request
+        .first()
+        .map(|&i| task.samples.y[i])
+        .filter(|&class| request.iter().all(|&i| task.samples.y[i] == class) && !of(&task.retained, class));
+    let labels = task.validation.map(|samples| samples.y.as_slice()).unwrap_or_default();
+    if let Some(class) = class.filter(|class| labels.contains(class)) {
+        notes.push(format!("validation leaves out class {class}, of which nothing is retained"));
+    }
+    (0..labels.len()).filter(|&i| Some(labels[i]) != class).collect()
 }
 
 fn choose(
@@ -634,7 +650,7 @@ fn lengths(
 }
 
 /// What the network makes of samples it has not seen, as if they were the request's: held-out ones, and for wrong labels
-/// under the request's labels.
+/// or a class under the request's labels.
 fn unseen(task: &Task, net: &Network, request: &[usize]) -> Result<Scores> {
     let (samples, held_out) = match task.validation {
         Some(validation) => (validation, (0..validation.y.len()).collect()),
@@ -645,7 +661,7 @@ fn unseen(task: &Task, net: &Network, request: &[usize]) -> Result<Scores> {
             "no samples are held out to calibrate on; give --val, more data, or --length one",
         ));
     }
-    if task.config.target != Target::WrongLabels {
+    if task.config.target == Target::HeldOut {
         return evaluate(task.device, net, &samples.subset(&held_out));
     }
     let labels: Vec<u32> = request.iter().map(|&i| task.samples.y[i]).collect();
@@ -659,7 +675,7 @@ fn targets(task: &Task, net: &Network, moved: &Network, request: &[usize]) -> Re
         return Ok(Targets::same(loss, request.len()));
     }
     let losses = evaluate(task.device, moved, &task.samples.subset(request))?.losses;
-    let two_sided = task.config.target == Target::WrongLabels;
+    let two_sided = task.config.target != Target::HeldOut;
     Ok(Targets::by_rank(&losses, &unseen(task, net, request)?.losses, two_sided))
 }
 
@@ -722,7 +738,7 @@ impl Measures {
             .all(|m| m.loss.is_finite())
     }
 
-    fn of(task: &Task, net: &Network, request: &dyn Inputs) -> Result<Measures> {
+    fn of(task: &Task, net: &Network, request: &dyn Inputs, validation: Option<&Subset>) -> Result<Measures> {
         let of = |inputs: &dyn Inputs| -> Result<Measure> {
             let scores = evaluate(task.device, net, inputs)?;
             Ok(Measure { loss: scores.mean_loss(), accuracy: scores.accuracy() })
@@ -730,7 +746,7 @@ impl Measures {
         Ok(Measures {
             forget: of(request)?,
             retain: of(&task.samples.subset(&task.retained))?,
-            validation: task.validation.map(|samples| of(samples)).transpose()?,
+            validation: validation.map(|samples| of(samples)).transpose()?,
         })
     }
 }

@@ -30,7 +30,9 @@ pub struct Scaled {
     pub reached: bool,
 }
 
-/// The largest factor on the step that calibration tries, and its tolerance on the loss.
+/// The smallest and the largest factor on the step that calibration tries, its tolerance on the loss, and bisections
+/// between two factors that hold the target.
+const SMALLEST_SCALE: f64 = 1e-9;
 const LARGEST_SCALE: f64 = 1e5;
 const TOLERANCE: f64 = 0.02;
 const BISECTIONS: usize = 14;
@@ -75,15 +77,17 @@ pub fn update(
     if loss < target && !close(loss) {
         return Ok(Scaled { scale: high, target: Some(target), loss, reached: false });
     }
-    let mut scale = high;
-    for _ in 0..BISECTIONS {
-        if close(loss) {
-            break;
-        }
+    let (mut scale, mut bisections) = (high, 0);
+    while !close(loss) && bisections < BISECTIONS && scale > SMALLEST_SCALE {
         scale = 0.5 * (low + high);
         loss = loss_at(net, scale)?;
         // A loss that is not a number is far too long a step.
-        if loss < target { low = scale } else { high = scale }
+        if loss < target {
+            low = scale
+        } else {
+            high = scale
+        }
+        bisections += usize::from(low > 0.0); // halving until then
     }
     Ok(Scaled { scale, target: Some(target), loss, reached: close(loss) })
 }
@@ -171,6 +175,24 @@ impl Certificate {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::data::Samples;
+    use crate::net::Shape;
+    use crate::zoo;
+
+    #[test]
+    fn a_step_that_is_far_too_long_or_short_finds_its_scale() {
+        let device = Device::cpu().unwrap();
+        let shape = Shape::new(1, 1, 3);
+        let net = zoo::create("mlp:4", shape, 2, 1).unwrap().network.freeze();
+        let one = Samples { shape, x: vec![1.0, -0.5, 0.25], y: vec![0] };
+        let block = Block::all(&net).unwrap();
+        let uphill = block.gradient(&device, &net, &one).unwrap();
+        for factor in [1e-3, 1.0, 1e6] {
+            let step: Vec<f64> = uphill.iter().map(|g| factor * g).collect();
+            let found = update(&device, &mut net.clone(), &block, &step, &one, Length::To(2.0)).unwrap();
+            assert!(found.reached && (found.loss / 2.0 - 1.0).abs() <= TOLERANCE, "{factor:e}: {found:?}");
+        }
+    }
 
     #[test]
     fn the_certificate_follows_the_formula_and_refuses_what_has_no_bound() {

@@ -16,7 +16,7 @@ use scrubjay::receipt::{Events, Record};
 use scrubjay::select::{self, Method};
 use scrubjay::solve::Limits;
 use scrubjay::unlearn::{
-    CLASS_LOSS, Calibration, Config, Matrix, Rule, SMALLEST_BATCH, Target, Task, is_convex, unlearn,
+    Calibration, Config, Matrix, Rule, SMALLEST_BATCH, Target, Task, is_convex, unlearn,
 };
 use scrubjay::update::Where;
 use scrubjay::{Error, net::plan, report, zoo};
@@ -105,7 +105,8 @@ pub struct Args {
     /// The step's length: scaled on held-out data, or the formula's
     #[arg(long, value_enum, default_value = "calibrated", help_heading = "Method")]
     length: LengthName,
-    /// The mean loss of the forgotten to calibrate to; by default the held-out mean, and 6 for a class
+    /// The mean loss of the forgotten to calibrate to; by default what held-out images have, for a class
+    /// those of other classes under its label
     #[arg(long, value_name = "LOSS", help_heading = "Method")]
     target_loss: Option<f64>,
     /// The samples carry wrong labels: calibrate to the loss that held-out images have under these labels
@@ -430,7 +431,7 @@ fn config(args: &Args) -> scrubjay::Result<Config> {
         target: match args.target_loss {
             Some(loss) => Target::Loss(loss),
             None if args.wrong_labels => Target::WrongLabels,
-            None if class => Target::Loss(CLASS_LOSS),
+            None if class => Target::Class,
             None => Target::HeldOut,
         },
         stages: args.stages,
