@@ -1,5 +1,6 @@
 //! `scrubjay foci`: which columns of a table tell about another, best first.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -9,7 +10,9 @@ use scrubjay::codec::{self, Foci, FociOptions, Matrix, Plan, Stopped, Watch};
 use scrubjay::data::table::{Column, Frame, Table};
 use scrubjay::data::tensors::write_whole;
 use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
 
+use super::blankets::Blankets;
 use super::codec::{Randomness, Reading, target};
 use super::plot::steps;
 use super::{DeviceArgs, Outcome, progress};
@@ -23,7 +26,7 @@ use super::{DeviceArgs, Outcome, progress};
   scrubjay foci people.csv --target income
   scrubjay foci people.csv --target income --standardize scale --max-features 5
   scrubjay foci people.csv --target income --initial age --group lat,lon --plot steps.svg
-  scrubjay foci people.csv --graph --dot people.dot
+  scrubjay foci people.csv --graph --dot people.dot --resume people.jsonl
   scrubjay foci columns.safetensors --json
 
 COL is a name or a number from 0. Of a .safetensors file with X [n, p] and Y [n], numbers are columns of X.")]
@@ -49,6 +52,9 @@ pub struct Args {
     /// The Markov blanket of every column, each by FOCI on all others
     #[arg(long, conflicts_with_all = ["target", "initial", "group", "plot"])]
     graph: bool,
+    /// Keep finished columns of the graph in this file; where it has some of the same run, go on from them
+    #[arg(long, value_name = "FILE.jsonl", requires = "graph")]
+    resume: Option<PathBuf>,
     /// Write the graph in Graphviz's language
     #[arg(long, value_name = "FILE.dot", requires = "graph")]
     dot: Option<PathBuf>,
@@ -245,6 +251,15 @@ fn watched<R: Send>(
     Ok(result)
 }
 
+/// What decides the blankets: the values and the options.
+fn identity(frame: &Frame, options: &FociOptions) -> String {
+    let FociOptions { max_features, all, standardize, ties, noise, seed, .. } = options;
+    let mut hash = Sha256::new();
+    hash.update(format!("{} {max_features:?} {all} {standardize:?} {ties:?} {noise:?} {seed} ", frame.n));
+    frame.values.iter().for_each(|value| hash.update(value.to_le_bytes()));
+    hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
 /// Prints the blanket of every column.
 fn graph(args: &Args, table: &Table) -> anyhow::Result<Outcome> {
     let columns: Vec<Column> = (0..table.names().len()).map(Column::Number).collect();
@@ -260,12 +275,23 @@ fn graph(args: &Args, table: &Table) -> anyhow::Result<Outcome> {
     let options = FociOptions { watch: Some(&watch), ..options(args) };
     let device = args.device.open()?;
     announce(table, &frame, &device.scope(|| codec::graph_memory(frame.n, frame.p(), &options)), &options);
-    let done = AtomicUsize::new(0);
+    let (kept, known) = match &args.resume {
+        Some(path) => {
+            let (kept, known) = Blankets::open(path, &identity(&frame, &options))?;
+            (Some(kept), known)
+        }
+        None => (None, BTreeMap::new()),
+    };
+    if !known.is_empty() {
+        eprintln!("{} of {} columns are finished already", known.len(), frame.p());
+    }
+    let done = AtomicUsize::new(known.len());
     let at = || (done.load(Ordering::Relaxed), frame.p());
     let found = watched(&watch, at, &|| "columns".to_string(), || {
         device.scope(|| {
-            codec::graph(&data, &options, &|_| {
+            codec::graph(&data, &options, &known, &|column, blanket| {
                 done.fetch_add(1, Ordering::Relaxed);
+                kept.as_ref().map_or(Ok(()), |kept| kept.write(column, blanket))
             })
         })
     })??;

@@ -1,6 +1,7 @@
 //! One file per command; this one lists them and holds the options that they share.
 
 mod bench;
+mod blankets;
 mod codec;
 mod curvature;
 mod demo;

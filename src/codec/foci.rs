@@ -23,6 +23,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use multiversion::multiversion;
 use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
 
 use super::Ties;
 use super::columns::{Lanes, Matrix, Standardize, WIDTH, Y_STREAM, add_noise, check_sigma};
@@ -92,7 +93,8 @@ pub struct FociOptions<'a> {
 }
 
 /// Why a selection ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Stopped {
     /// The largest T was not positive.
     NotPositive,
@@ -120,7 +122,7 @@ impl Stopped {
 }
 
 /// What FOCI chose.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Foci {
     /// Columns, or groups by number, in order of choice.
     pub order: Vec<usize>,
@@ -131,6 +133,8 @@ pub struct Foci {
     /// Why it ended.
     pub stopped: Stopped,
     /// T(Y, column) of every column or group, also of the initial columns; empty where Y is constant and no T is defined.
+    /// Not written.
+    #[serde(skip)]
     pub first_step: Vec<f64>,
 }
 
@@ -377,6 +381,9 @@ const COUNT: u64 = 1 << 40;
 /// Rows identical to a row, on average, from which on groups are cheaper than lists of rows.
 const GROUPED: usize = 192;
 
+/// What a process holds beside data and search: its code and the stacks of its threads.
+const PROGRAM_BYTES: usize = 16 << 20;
+
 /// What a search will hold in memory, and how it will go on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Plan {
@@ -389,9 +396,10 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// Bytes with `chosen` columns, beside `data` bytes of data.
+    /// Bytes of the process with `chosen` columns and `data` bytes of data.
     pub fn total(&self, data: usize, chosen: usize) -> usize {
-        data.saturating_add(self.bytes).saturating_add(self.bytes_per_chosen.saturating_mul(chosen))
+        let bytes = self.bytes.saturating_add(PROGRAM_BYTES);
+        data.saturating_add(bytes).saturating_add(self.bytes_per_chosen.saturating_mul(chosen))
     }
 }
 

@@ -2,6 +2,8 @@
 //! Chatterjee 2021, §4). Being in a blanket is mutual in the limit; in a sample one side may miss the other, so an edge
 //! says whether both columns name each other.
 
+use std::collections::BTreeMap;
+
 use rayon::prelude::*;
 
 use super::columns::Matrix;
@@ -62,20 +64,35 @@ pub fn graph_memory(n: usize, p: usize, options: &FociOptions) -> Plan {
     }
 }
 
-/// The blankets of the columns of `x` `[n, p]`; `each` is called after every one. `options` are those of [`foci`],
-/// without initial columns and groups; [`super::Watch::stop`] ends the search with the blankets that are whole.
+/// The blankets of the columns of `x` `[n, p]`; `each` is called after every one. Those in `known`, by column, are taken
+/// as they are. `options` are those of [`foci`], without initial columns and groups; [`super::Watch::stop`] ends the
+/// search with the blankets that are whole.
 ///
 /// # Errors
-/// As [`foci`], and fewer than 2 columns, initial columns or groups.
-pub fn graph(x: &Matrix, options: &FociOptions, each: &(dyn Fn(usize) + Sync)) -> Result<Graph> {
+/// As [`foci`], and fewer than 2 columns, initial columns or groups; the first error of `each`.
+pub fn graph(
+    x: &Matrix,
+    options: &FociOptions,
+    known: &BTreeMap<usize, Foci>,
+    each: &(dyn Fn(usize, &Foci) -> Result<()> + Sync),
+) -> Result<Graph> {
     if x.p() < 2 || !options.initial.is_empty() || !options.groups.is_empty() {
         return Err(Error::config(
             "a graph needs 2 columns at least, and knows no groups and no initial columns",
         ));
     }
+    let unknown = |j: usize, found: &Foci| j >= x.p() || found.order.iter().any(|&k| k >= x.p() || k == j);
+    if let Some((j, _)) = known.iter().find(|(j, found)| unknown(**j, found)) {
+        return Err(Error::config(format!(
+            "the known blanket of column {j} names a column that is not there"
+        )));
+    }
     let columns: Vec<f64> = (0..x.p()).flat_map(|j| x.column(j)).collect();
     let n = x.n();
     let one = |j: usize| {
+        if let Some(known) = known.get(&j) {
+            return Ok(Some(known.clone()));
+        }
         let y = &columns[j * n..(j + 1) * n];
         let others = [&columns[..j * n], &columns[(j + 1) * n..]].concat();
         let mut found = foci(y, &Matrix::columns_f64(&others, n, x.p() - 1)?, options)?;
@@ -83,7 +100,7 @@ pub fn graph(x: &Matrix, options: &FociOptions, each: &(dyn Fn(usize) + Sync)) -
         if found.stopped == Stopped::Interrupted {
             return Ok(None);
         }
-        each(j);
+        each(j, &found)?;
         Ok(Some(found))
     };
     let blankets = match n <= ROWS_SIDE_BY_SIDE {
@@ -108,7 +125,8 @@ mod tests {
         let columns = [a, b, apart].concat();
         let x = Matrix::columns_f64(&columns, n, 3).unwrap();
         let options = FociOptions { max_features: Some(1), ..Default::default() };
-        let found = graph(&x, &options, &|_| ()).unwrap();
+        let none = BTreeMap::new();
+        let found = graph(&x, &options, &none, &|_, _| Ok(())).unwrap();
         assert!(found.edges().contains(&(0, 1, true)));
         let dot = found.dot(&["a".into(), "b \"c\"".into(), "d".into()]);
         assert!(
@@ -116,7 +134,11 @@ mod tests {
         );
         let watch = super::super::Watch::default();
         watch.stop();
-        let stopped = graph(&x, &FociOptions { watch: Some(&watch), ..options }, &|_| ()).unwrap();
+        let stopped =
+            graph(&x, &FociOptions { watch: Some(&watch), ..options }, &none, &|_, _| Ok(())).unwrap();
         assert!(stopped.blankets.iter().all(Option::is_none) && stopped.edges().is_empty());
+        let known = BTreeMap::from([(1, found.blankets[1].clone().unwrap())]);
+        let looked = |j, _: &Foci| if j == 1 { Err(Error::config("looked at twice")) } else { Ok(()) };
+        assert_eq!(graph(&x, &options, &known, &looked).unwrap(), found);
     }
 }

@@ -299,7 +299,27 @@ fn a_graph_is_drawn() -> Result<(), Failed> {
     if !dot.contains("\"age\" -- \"income\";") {
         return Err(dot.into());
     }
-    refused(&run(dir.path(), "t.csv", "foci --graph --target age")?, 2, &["--graph"])
+    refused(&run(dir.path(), "t.csv", "foci --graph --target age")?, 2, &["--graph"])?;
+
+    // kept columns: a torn line is dropped, whole ones are believed, and the end is the same
+    let resumed = "foci --graph --json --resume kept.jsonl";
+    let kept = dir.path().join("kept.jsonl");
+    expect(&json_of(&run(dir.path(), "t.csv", resumed)?)?, &found)?;
+    let all = std::fs::read_to_string(&kept)?;
+    let mut sorted: Vec<&str> = all.lines().collect();
+    sorted.sort_unstable();
+    for length in [0, 5, all.len() / 2, all.len() - 1] {
+        std::fs::write(&kept, &all[..length])?;
+        expect(&json_of(&run(dir.path(), "t.csv", resumed)?)?, &found)?;
+        let again = std::fs::read_to_string(&kept)?;
+        let mut again: Vec<&str> = again.lines().collect();
+        again.sort_unstable();
+        if again != sorted {
+            return Err(format!("{again:?} is not {sorted:?}").into());
+        }
+    }
+    let other = "foci --graph --max-features 1 --resume kept.jsonl";
+    refused(&run(dir.path(), "t.csv", other)?, 2, &["kept.jsonl", "these values and options"])
 }
 
 fn steps_are_plotted() -> Result<(), Failed> {

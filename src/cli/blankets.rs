@@ -1,0 +1,78 @@
+//! The finished columns of a graph in a file, so that an interrupted search goes on: a line that says of which values and
+//! options they are, then a line a column in the order in which they were finished. A line counts once its end is written.
+
+use std::collections::BTreeMap;
+use std::fs::{File, OpenOptions};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+
+use scrubjay::codec::Foci;
+use scrubjay::{Error, Result};
+use serde::{Deserialize, Serialize};
+
+/// Where they are written.
+pub struct Blankets {
+    path: PathBuf,
+    file: Mutex<File>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Header {
+    identity: String,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Finished {
+    column: usize,
+    #[serde(flatten)]
+    blanket: Foci,
+}
+
+impl Blankets {
+    /// Opens the file, or begins it; returns the columns that are whole.
+    ///
+    /// # Errors
+    /// Where it cannot be read or written, was begun with other values or options, or holds a malformed line.
+    pub fn open(path: &Path, identity: &str) -> Result<(Blankets, BTreeMap<usize, Foci>)> {
+        let io = |source| Error::Io { path: path.into(), source };
+        let text = if path.exists() { std::fs::read(path).map_err(io)? } else { Vec::new() };
+        let whole = text.iter().rposition(|&byte| byte == b'\n').map_or(0, |end| end + 1);
+        let header = serde_json::to_vec(&Header { identity: identity.into() }).unwrap_or_default();
+        let mut lines = text[..whole].split(|&byte| byte == b'\n').filter(|line| !line.is_empty());
+        let same = lines.next().map_or(header.starts_with(&text), |line| line == header);
+        if !same {
+            let reason = "was not begun with these values and options; name another file, or remove it";
+            return Err(Error::config(format!("{}: {reason}", path.display())));
+        }
+        let mut known = BTreeMap::new();
+        for (at, line) in lines.enumerate() {
+            let found: Finished = serde_json::from_slice(line)
+                .map_err(|e| Error::record(path, format!("line {}", at + 2), e.to_string()))?;
+            known.insert(found.column, found.blanket);
+        }
+        let mut file = OpenOptions::new().create(true).append(true).open(path).map_err(io)?;
+        file.set_len(whole as u64).map_err(io)?;
+        if whole == 0 {
+            append(&mut file, header).map_err(io)?;
+        }
+        Ok((Blankets { path: path.into(), file: Mutex::new(file) }, known))
+    }
+
+    /// Writes a finished column and waits until it is on the disk.
+    ///
+    /// # Errors
+    /// Where the file system refuses.
+    pub fn write(&self, column: usize, blanket: &Foci) -> Result<()> {
+        let io = |source| Error::Io { path: self.path.clone(), source };
+        let line = serde_json::to_vec(&Finished { column, blanket: blanket.clone() });
+        let line = line.map_err(|e| io(e.into()))?;
+        append(&mut self.file.lock().unwrap_or_else(PoisonError::into_inner), line).map_err(io)
+    }
+}
+
+fn append(file: &mut File, mut line: Vec<u8>) -> std::io::Result<()> {
+    line.push(b'\n');
+    file.write_all(&line)?;
+    file.sync_data()
+}
