@@ -157,7 +157,7 @@ mod tests {
     use super::*;
     use std::path::Path;
 
-    /// `const uint32_t* values` of (`values`, `In<'_, u32>`).
+    /// `const uint32_t* values` of (`values`, `In<'_, u32>`), and of an option, which is null where there is none.
     fn declared(name: &str, kind: &str) -> String {
         let c = |rust: &str| match rust {
             "u32" => "uint32_t",
@@ -166,6 +166,7 @@ mod tests {
             "f64" => "double",
             other => panic!("{other} has no counterpart"),
         };
+        let kind = kind.strip_prefix("Option<").and_then(|rest| rest.strip_suffix('>')).unwrap_or(kind);
         let inner = |prefix: &str| kind.strip_prefix(prefix).and_then(|rest| rest.strip_suffix('>'));
         match (inner("In<'_, "), inner("Out<'_, ")) {
             (Some(of), _) => format!("const {}* {name}", c(of)),

@@ -443,6 +443,13 @@ impl<T> Argument for Out<'_, T> {
     }
 }
 
+/// None is a null pointer.
+impl<T: Argument> Argument for Option<T> {
+    fn word(self) -> u64 {
+        self.map_or(0, T::word)
+    }
+}
+
 impl Argument for u32 {
     fn word(self) -> u64 {
         u64::from(self)
