@@ -1,60 +1,135 @@
 /*
-conv.cu: y = W x + b of an affine layer: the filters of a convolution, grouped or not, or a linear layer as one of 1 x 1
-(MATH.md, Eq. 7, forward). x [n, h, w, c], weight [o, r s c/groups], y [n, oh, ow, o].
+conv.cu: z = Wx + b of an affine layer (MATH.md, Eq. 7) and what its node does with it. Filters are those of a convolution,
+grouped or not; a linear layer is one of 1 x 1. x [n, h, w, c], weight [o, r s c/groups], y [n, oh, ow, o].
 
-An implicit matrix product: rows are output pixels, columns the output channels of one group, the depth its taps.
+An implicit matrix product of common/gemm.h for each group: rows are output pixels, columns output channels, the depth taps
+and input channels. What a filter reads is gathered on its way to shared memory, zeros in the padding.
 
-    for each CONV_DEPTH taps: gather what CONV_TILE pixels read of them (zeros in the padding), and the weights
-                              of CONV_TILE channels; each thread adds 4 pixels x 4 channels in registers
-
-Products are in f32, every sum in the order of the weight row.
+With `rows`, the weights at hand are those of some output channels only, ascending, and only these take part. Groups of
+few channels leave most of a tile empty: correct, and slow.
 */
-#include "common/gpu.h"
-#include "tiles.h"
+#include "common/gemm.h"
 
-extern "C" __global__ void __launch_bounds__(CONV_THREADS)
-conv_f32(float* y, const float* x, const float* weight, const float* bias, uint32_t pixels, uint32_t h, uint32_t w, uint32_t c, uint32_t oh, uint32_t ow, uint32_t o, uint32_t r, uint32_t s, uint32_t stride, uint32_t above, uint32_t left, uint32_t dilation, uint32_t groups, uint32_t biased) {
-    constexpr uint32_t LINES = CONV_THREADS / CONV_DEPTH;  // pixels, or channels, that are loaded side by side
-    static_assert(CONV_TILE == 4 * LINES && LINES == 16, "four pixels and four channels a thread");
-    struct Tile { float of[CONV_DEPTH][CONV_TILE + 1]; };
-    SHARED(Tile, field);
-    SHARED(Tile, filter);
-    uint32_t each = o / groups, inner = c / groups, depth = r * s * inner, tiles = (each + CONV_TILE - 1) / CONV_TILE;
-    uint32_t channel = blockIdx.x % tiles * CONV_TILE, group = blockIdx.x / tiles % groups;
-    uint32_t pixel = blockIdx.x / tiles / groups * CONV_TILE;
-    uint32_t tap = threadIdx.x % CONV_DEPTH, line = threadIdx.x / CONV_DEPTH;
+struct Layer {
+    uint32_t h, w, c, oh, ow, o, r, s, stride, above, left, dilation, groups;
 
-    uint32_t image[4], row[4], column[4];  // where the pixels' filters begin, beside the padding's offset
-    for (uint32_t j = 0; j < 4; ++j) {
-        uint32_t at = pixel + line + LINES * j;
-        image[j] = at / ow / oh * h, row[j] = at / ow % oh * stride, column[j] = at % ow * stride;
+    DEVICE uint32_t inner() const { return c / groups; }
+    DEVICE uint32_t outer() const { return o / groups; }
+    DEVICE uint32_t depth() const { return r * s * inner(); }
+};
+
+// A position of an image; not inside where the tile goes beyond the last one.
+struct Pixel {
+    uint32_t image, row, column;
+    bool inside;
+
+    DEVICE Pixel(uint32_t at, uint32_t end, uint32_t h, uint32_t w)
+        : image(at / w / h), row(at / w % h), column(at % w), inside(at < end) {}
+};
+
+// Place and channel of the k-th of r s `channels` values that a filter reads.
+struct Tap {
+    uint32_t down, right, channel;
+    bool inside;
+
+    DEVICE Tap(uint32_t k, uint32_t channels, const Layer& l)
+        : down(k / channels / l.s * l.dilation), right(k / channels % l.s * l.dilation), channel(k % channels),
+          inside(k < l.r * l.s * channels) {}
+};
+
+// How many of ascending rows are below one.
+DEVICE uint32_t rows_below(const uint32_t* rows, uint32_t count, uint32_t row) {
+    uint32_t first = 0;
+    while (count > 0) {
+        uint32_t half = count / 2;
+        if (rows[first + half] < row) first += half + 1, count -= half + 1;
+        else count = half;
     }
-    float sum[4][4] = {};
-    for (uint32_t first = 0; first < depth; first += CONV_DEPTH) {
-        uint32_t k = first + tap, place = k / inner, in = group * inner + k % inner;
-        uint32_t down = place / s * dilation - above, right = place % s * dilation - left;  // below 0: huge when added
-        for (uint32_t j = 0; j < 4; ++j) {
-            uint32_t at = line + LINES * j, i = row[j] + down, l = column[j] + right;
-            bool inside = k < depth && pixel + at < pixels && i < h && l < w;
-            field.of[tap][at] = inside ? x[((image[j] + i) * w + l) * c + in] : 0.0f;
-            bool there = k < depth && channel + at < each;
-            filter.of[tap][at] = there ? weight[(group * each + channel + at) * depth + k] : 0.0f;
-        }
-        __syncthreads();
-        for (uint32_t d = 0; d < CONV_DEPTH; ++d) {
-            float a[4], b[4];
-            for (uint32_t j = 0; j < 4; ++j) a[j] = field.of[d][line + LINES * j], b[j] = filter.of[d][tap + 16 * j];
-            for (uint32_t p = 0; p < 4; ++p)
-                for (uint32_t q = 0; q < 4; ++q) sum[p][q] += a[p] * b[q];
-        }
-        __syncthreads();
+    return first;
+}
+
+// The rows of the weights at hand that one group has, and which output channels they are.
+struct Channels {
+    const uint32_t* rows;
+    uint32_t first, count, last;
+
+    DEVICE Channels(const uint32_t* rows, uint32_t count, uint32_t group, const Layer& l)
+        : rows(rows), first(group * l.outer()), count(l.outer()), last(l.o - 1) {
+        if (!rows) return;
+        first = rows_below(rows, count, group * l.outer());
+        this->count = rows_below(rows, count, (group + 1) * l.outer()) - first;
     }
-    for (uint32_t p = 0; p < 4; ++p)
-        for (uint32_t q = 0; q < 4; ++q) {
-            uint32_t at = pixel + line + LINES * p, out = channel + tap + 16 * q;
-            if (at >= pixels || out >= each) continue;
-            out += group * each;
-            y[at * o + out] = biased ? sum[p][q] + bias[out] : sum[p][q];
+    DEVICE uint32_t operator[](uint32_t at) const { return rows ? min(rows[first + at], last) : first + at; }
+};
+
+// The most tiles of channels that a group needs.
+DEVICE uint32_t channel_tiles(const uint32_t* rows, uint32_t count, const Layer& l) {
+    return ((rows ? min(l.outer(), count) : l.outer()) + GEMM_TILE - 1) / GEMM_TILE;
+}
+
+// Where the filter at an output pixel reads x under a tap; null in the padding.
+DEVICE const float* field(const float* x, const Pixel& at, const Tap& tap, uint32_t group, const Layer& l) {
+    uint32_t row = at.row * l.stride + tap.down - l.above, column = at.column * l.stride + tap.right - l.left;
+    bool inside = at.inside && tap.inside && row < l.h && column < l.w;  // what is below 0 is huge
+    return inside ? x + ((at.image * l.h + row) * l.w + column) * l.c + group * l.inner() + tap.channel : nullptr;
+}
+
+DEVICE bool aligned(const void* p) { return uintptr_t(p) % 16 == 0; }
+
+// GELU is a Phi(a), the normal distribution by erfc.
+DEVICE float activated(float a, uint32_t activation) {
+    if (activation == CONV_RELU) return a > 0.0f ? a : 0.0f;
+    return activation == CONV_GELU ? 0.5f * a * erfcf(-0.70710678f * a) : a;
+}
+
+// z = Wx + b, then y = act(scale z + shift + residual), or (`add`) y += z. Null: no such part, or all rows.
+// parts [tile, segment, o]: for every image that a tile of pixels meets, the sum of z over its pixels in the tile.
+extern "C" __global__ void __launch_bounds__(GEMM_THREADS)
+conv_f32(float* y, double* parts, const float* x, const float* weight, const float* bias, const float* scale, const float* shift, const float* residual, const uint32_t* rows, uint32_t count, uint32_t pixels, uint32_t h, uint32_t w, uint32_t c, uint32_t oh, uint32_t ow, uint32_t o, uint32_t r, uint32_t s, uint32_t stride, uint32_t above, uint32_t left, uint32_t dilation, uint32_t groups, uint32_t segments, uint32_t activation, uint32_t add) {
+    using Memory = Tiles<ByRow, ByRow>;
+    SHARED(Memory, tiles);
+    const Layer l{h, w, c, oh, ow, o, r, s, stride, above, left, dilation, groups};
+    uint32_t tall = channel_tiles(rows, count, l), group = blockIdx.x / tall % groups, tile = blockIdx.x / tall / groups;
+    uint32_t first = blockIdx.x % tall * GEMM_TILE, pixel = tile * GEMM_TILE, inner = l.inner(), depth = l.depth();
+    const Channels channels(rows, count, group, l);
+    if (first >= channels.count) return;
+
+    uint32_t line = threadIdx.x / 4;
+    const Pixel at[2] = {{pixel + line, pixels, oh, ow}, {pixel + line + 32, pixels, oh, ow}};
+    bool wide = inner % 4 == 0 && aligned(x) && aligned(weight);
+    gemm(tiles, (depth + GEMM_DEPTH - 1) / GEMM_DEPTH,
+         [&](auto& to, uint32_t step) {
+             fill(to.a, step, wide, x, [&](uint32_t j, uint32_t, uint32_t k) {
+                 return field(x, at[j], Tap(k, inner, l), group, l);
+             });
+             fill(to.b, step, wide, weight, [&](uint32_t, uint32_t row, uint32_t k) {
+                 bool there = first + row < channels.count && k < depth;
+                 return there ? weight + uint64_t(channels.first + first + row) * depth + k : nullptr;
+             });
+         },
+         [](const auto&) {});
+
+    uint32_t column = threadIdx.x % GEMM_TILE, end = min(GEMM_TILE, pixels - pixel);
+    if (first + column >= channels.count) return;
+    uint32_t channel = channels[first + column], index = channels.first + first + column;
+    float b = bias ? bias[index] : 0.0f;
+    if (parts && threadIdx.x < GEMM_TILE) {
+        uint32_t positions = oh * ow, image = pixel / positions;
+        double* part = parts + uint64_t(tile) * segments * o + channel;
+        for (uint32_t row = 0; row < end; ++image, part += o) {
+            uint32_t stop = min(end, (image + 1) * positions - pixel);
+            double sum = 0.0;
+            for (; row < stop; ++row) sum += tiles.out[row][column] + b;
+            *part = sum;
         }
+    }
+    for (uint32_t row = threadIdx.x / GEMM_TILE; row < end; row += GEMM_THREADS / GEMM_TILE) {
+        uint32_t to = (pixel + row) * o + channel;
+        float value = tiles.out[row][column] + b;
+        if (scale) value = __fadd_rn(__fmul_rn(value, scale[channel]), shift[channel]);
+        if (residual) value += residual[to];
+        value = activated(value, activation);
+        y[to] = add ? y[to] + value : value;
+    }
 }
 KERNEL(conv_f32);

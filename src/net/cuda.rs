@@ -2,7 +2,7 @@
 //!
 //! Parameters go to the device once. Values stand in one arena where the plan puts them; a chunk's images are written to
 //! its front, every node launches its operation, and only logits, losses and activations come back. Nothing is allocated
-//! between chunks. An affine node's own output is what units are read of, before its epilogue works on it in place.
+//! between chunks. An affine node is one launch with its epilogue, which also sums what units are read of: its own output.
 
 use std::ops::Range;
 
@@ -29,6 +29,8 @@ pub(crate) struct Forward<'a> {
     /// `[chunk, d]`; empty where activations are not asked for.
     trace: Buffer<f32>,
     zero: Buffer<f32>,
+    /// Sums for the activations of the node that is running.
+    parts: Buffer<f64>,
 }
 
 /// What comes back of a chunk of `n` images.
@@ -57,6 +59,9 @@ impl<'a> Forward<'a> {
             let Affine { scale, shift } = affine;
             Ok(Some([cuda.upload(scale)?, cuda.upload(shift)?]))
         };
+        let pass = Pass { net, plan };
+        let affine_nodes = (0..net.nodes.len()).filter(|&node| d > 0 && net.nodes[node].op.layer().is_some());
+        let parts = affine_nodes.map(|node| conv::parts(plan.chunk, &pass.geometry(node))).max();
         Ok(Forward {
             cuda,
             net,
@@ -68,6 +73,7 @@ impl<'a> Forward<'a> {
             losses: cuda.alloc(plan.chunk)?,
             trace: cuda.alloc(plan.chunk * d)?,
             zero: cuda.upload(&[0.0])?,
+            parts: cuda.alloc(parts.unwrap_or(0))?,
         })
     }
 
@@ -111,25 +117,25 @@ impl<'a> Forward<'a> {
         let from = net.nodes[at.inputs[0].index()].shape;
         match &at.op {
             Op::Linear(layer, epilogue) | Op::Conv(layer, _, epilogue) => {
-                let owner = net.layer(*layer);
-                let bias = owner.bias.map(param);
-                conv::apply(cuda, y.output(), x, param(owner.weight), bias, n, &pass.geometry(node))?;
+                let (owner, geometry) = (net.layer(*layer), pass.geometry(node));
+                let affine = self.affine[node].as_ref();
+                let epilogue = conv::Epilogue {
+                    affine: affine.map(|[scale, shift]| [scale.input(), shift.input()]),
+                    residual: epilogue.residual.then(|| input(1)),
+                    activation: epilogue.activation,
+                };
+                let (weight, bias) = (param(owner.weight), owner.bias.map(param));
+                let count = if traced { conv::parts(n, &geometry) } else { 0 };
+                let sums = traced.then(|| self.parts.output().split_at(count).0);
+                conv::forward(cuda, y, sums, x, weight, bias, epilogue, n, &geometry)?;
                 if traced {
                     let uses = net.nodes.iter().filter(|other| other.op.layer() == Some(*layer)).count();
                     let (columns, d) = (net.units().of_layer(*layer), net.units().len());
-                    let trace = self.trace.output().split_at(n * d).0;
-                    means::means(cuda, trace, y.input(), n, at.shape, columns, d, uses)?;
+                    let (trace, sums) =
+                        (self.trace.output().split_at(n * d).0, self.parts.input().part(0..count));
+                    means::means(cuda, trace, sums, n, &geometry, columns, d, uses)?;
                 }
-                if let Some([scale, shift]) = &self.affine[node] {
-                    pointwise::scale_shift_in_place(cuda, y.output(), scale.input(), shift.input())?;
-                }
-                if epilogue.residual {
-                    pointwise::add(cuda, y.output(), input(1))?;
-                }
-                match epilogue.activation {
-                    Some(kind) => activation::forward_in_place(cuda, y, kind),
-                    None => Ok(()),
-                }
+                Ok(())
             }
             Op::Activation(kind) => activation::forward(cuda, y, x, *kind),
             Op::LayerNorm { gamma, beta, eps } => {

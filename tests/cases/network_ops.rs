@@ -2,6 +2,7 @@
 //! plain loop in f32 gives them.
 
 use libtest_mimic::Failed;
+use scrubjay::device::cuda::Buffer;
 use scrubjay::device::{Cuda, Device};
 use scrubjay::net::Network;
 use scrubjay::observe::{evaluate, observe};
@@ -53,14 +54,6 @@ pub fn cases() -> Vec<(String, Case)> {
         if LARGE || positions < 300 {
             let name = format!("pointwise/positions={positions},c={c}");
             cases.push((name, Box::new(move |d| pointwise(d, positions, c))));
-        }
-    }
-    for (n, h, w, c, uses) in
-        [(1, 1, 1, 1, 1), (2, 3, 5, 31, 1), (3, 4, 4, 32, 2), (2, 1, 33, 33, 1), (2, 32, 32, 70, 3)]
-    {
-        if LARGE || h < 32 {
-            let name = format!("means/n={n},h={h},w={w},c={c},uses={uses}");
-            cases.push((name, Box::new(move |d| means(d, n, Shape::new(h, w, c), uses))));
         }
     }
     for (n, c) in [(1, 1), (2, 31), (3, 32), (2, 33)] {
@@ -125,15 +118,19 @@ const WINDOWS: [Window; 5] = [
     Window { size: 2, stride: 3, padding: 1 },
 ];
 
-const CONVS: [(usize, usize, usize, usize, usize, Conv); 8] = [
+const CONVS: [(usize, usize, usize, usize, usize, Conv); 12] = [
     (1, 1, 1, 1, 1, Conv::square(1, 1, 0)),
     (33, 1, 1, 31, 10, Conv::square(1, 1, 0)), // linear
+    (5, 1, 1, 32, 64, Conv::square(1, 1, 0)),
+    (2, 1, 33, 33, 31, Conv::square(1, 1, 0)), // linear, on tokens
     (2, 5, 6, 3, 33, Conv::square(3, 1, 1)),
     (2, 7, 7, 4, 6, Conv { groups: 2, dilation: 2, ..Conv::square(3, 1, 2) }),
     (1, 8, 5, 6, 6, Conv { groups: 6, ..Conv::square(3, 2, 1) }),
     (1, 4, 9, 2, 5, Conv { kernel: (1, 3), padding: (0, 1), ..Conv::square(1, 1, 0) }),
+    (2, 6, 5, 16, 24, Conv { kernel: (3, 2), stride: 2, padding: (1, 0), dilation: 1, groups: 2 }),
     (1, 14, 14, 3, 64, Conv::square(7, 2, 3)),
     (3, 9, 9, 64, 130, Conv::square(3, 1, 1)),
+    (3, 30, 30, 4, 8, Conv::square(3, 1, 1)),
 ];
 
 /// Values with ties, zeros of both signs and a constant run.
@@ -379,31 +376,6 @@ fn pointwise(device: &Device, positions: usize, c: usize) -> Result<(), Failed> 
     same_bits("scale added", &added, &each(&|i| y[i] + x[i] * scale[i % c]))
 }
 
-fn means(device: &Device, n: usize, shape: Shape, uses: usize) -> Result<(), Failed> {
-    let cuda = cuda(device)?;
-    let (first, d) = (3, shape.c + 5);
-    let (z, trace) = (values(n * shape.len(), 1), values(n * d, 2));
-    let on_z = cuda.upload(&z)?;
-    let found = adds(cuda, &trace, |trace| {
-        on_cuda::means::means(cuda, trace, on_z.input(), n, shape, first..first + shape.c, d, uses)
-    })?;
-    fn mean<T: Number>(z: &[f32], shape: Shape, c: usize, uses: usize) -> T {
-        let sum = z.iter().skip(c).step_by(shape.c).fold(T::of(0.0), |sum, &z| sum + T::of(f64::from(z)));
-        sum / T::of((shape.positions() * uses) as f64)
-    }
-    let (mut exact, mut plain) = (wide::<f64>(&trace), trace.clone());
-    for i in 0..n * shape.c {
-        let (image, c) = (i / shape.c, i % shape.c);
-        let (z, at) = (&z[image * shape.len()..][..shape.len()], image * d + first + c);
-        exact[at] += mean::<f64>(z, shape, c, uses);
-        plain[at] += mean::<f32>(z, shape, c, uses);
-    }
-    close("trace", &found, &exact, &plain)?;
-    let outside = |i: &usize| !(first..first + shape.c).contains(&(i % d));
-    let others = |trace: &[f32]| (0..n * d).filter(outside).map(|i| trace[i]).collect::<Vec<f32>>();
-    same_bits("other columns", &others(&found), &others(&trace))
-}
-
 fn moves(device: &Device, n: usize, c: usize) -> Result<(), Failed> {
     let cuda = cuda(device)?;
     let (from, to) = (Shape::new(1, 5, c), Shape::new(1, 6, c));
@@ -645,31 +617,144 @@ impl Attend {
     }
 }
 
+/// A convolution's output shape.
+fn filtered(input: Shape, o: usize, conv: Conv) -> Geometry {
+    let side = |size: usize, taps: usize, padding: usize| {
+        (size + 2 * padding - conv.dilation * (taps - 1) - 1) / conv.stride + 1
+    };
+    let (h, w) = (side(input.h, conv.kernel.0, conv.padding.0), side(input.w, conv.kernel.1, conv.padding.1));
+    Geometry::conv(input, Shape::new(h, w, o), conv)
+}
+
+/// z = Wx + b of many images.
+fn affine<T: Number>(x: &[f32], weight: &[f32], bias: Option<&[f32]>, geometry: &Geometry) -> Vec<T> {
+    let (weight, bias) = (wide::<T>(weight), bias.map(wide::<T>));
+    let images = x.chunks_exact(geometry.input.len());
+    images.flat_map(|x| conv::apply(&wide(x), &weight, bias.as_deref(), geometry)).collect()
+}
+
+/// A part of `values` that begins `shift` values into a buffer.
+fn shifted(cuda: &Cuda, values: &[f32], shift: usize) -> Result<Buffer<f32>, Failed> {
+    Ok(cuda.upload(&[&vec![f32::NAN; shift], values].concat())?)
+}
+
 fn convs(device: &Device, n: usize, input: Shape, o: usize, shape: Conv) -> Result<(), Failed> {
     let cuda = cuda(device)?;
-    let side = |size: usize, taps: usize, padding: usize| {
-        (size + 2 * padding - shape.dilation * (taps - 1) - 1) / shape.stride + 1
-    };
-    let (h, w) =
-        (side(input.h, shape.kernel.0, shape.padding.0), side(input.w, shape.kernel.1, shape.padding.1));
-    let geometry = Geometry::conv(input, Shape::new(h, w, o), shape);
+    let geometry = filtered(input, o, shape);
+    let len = n * geometry.output.len();
     let (x, weight, bias) = (values(n * input.len(), 1), values(o * geometry.fan_in(), 2), values(o, 3));
-    let (on_x, on_weight, on_bias) = (cuda.upload(&x)?, cuda.upload(&weight)?, cuda.upload(&bias)?);
-
-    fn apply<T: Number>(x: &[f32], weight: &[f32], bias: Option<&[f32]>, geometry: &Geometry) -> Vec<T> {
-        let (weight, bias) = (wide::<T>(weight), bias.map(wide::<T>));
-        let images = x.chunks_exact(geometry.input.len());
-        images.flat_map(|x| conv::apply(&wide(x), &weight, bias.as_deref(), geometry)).collect()
-    }
-    for biased in [true, false] {
+    let (scale, shift, residual) = (values(o, 4), values(o, 5), values(len, 6));
+    let on_bias = cuda.upload(&bias)?;
+    let (on_scale, on_shift, on_residual) =
+        (cuda.upload(&scale)?, cuda.upload(&shift)?, cuda.upload(&residual)?);
+    let plain_epilogue = on_cuda::conv::Epilogue::default();
+    let epilogues = [
+        (true, plain_epilogue),
+        (false, on_cuda::conv::Epilogue { activation: Some(Activation::Gelu), ..plain_epilogue }),
+        (
+            true,
+            on_cuda::conv::Epilogue {
+                affine: Some([on_scale.input(), on_shift.input()]),
+                residual: Some(on_residual.input()),
+                activation: Some(Activation::Relu),
+            },
+        ),
+        (false, on_cuda::conv::Epilogue { residual: Some(on_residual.input()), ..plain_epilogue }),
+        (true, on_cuda::conv::Epilogue { activation: Some(Activation::Silu), ..plain_epilogue }),
+    ];
+    for (at, (biased, epilogue)) in epilogues.into_iter().enumerate() {
+        let skip = at % 2; // values that do not begin on 16 bytes
+        let (on_x, on_weight) = (shifted(cuda, &x, skip)?, shifted(cuda, &weight, skip)?);
+        let (on_x, on_weight) = (on_x.input().part(skip..x.len() + skip), on_weight.input());
+        let on_weight = on_weight.part(skip..weight.len() + skip);
         let (bias, on_bias) = (biased.then_some(&bias[..]), biased.then(|| on_bias.input()));
-        let y = writes(cuda, n * geometry.output.len(), |y| {
-            on_cuda::conv::apply(cuda, y, on_x.input(), on_weight.input(), on_bias, n, &geometry)
+        let y = writes(cuda, len, |y| {
+            on_cuda::conv::forward(cuda, y, None, on_x, on_weight, on_bias, epilogue, n, &geometry)
         })?;
-        let (exact, plain) = (apply(&x, &weight, bias, &geometry), apply(&x, &weight, bias, &geometry));
-        close("y", &y, &exact, &plain)?;
+        fn value<T: Number>(
+            z: &[T],
+            [scale, shift, residual]: [Option<&[f32]>; 3],
+            kind: Option<Activation>,
+        ) -> Vec<T> {
+            let of = |values: Option<&[f32]>, i: usize, none: f64| {
+                T::of(values.map_or(none, |values| f64::from(values[i % values.len()])))
+            };
+            let argument = |i: usize| of(scale, i, 1.0) * z[i] + of(shift, i, 0.0) + of(residual, i, 0.0);
+            let act = |a: T| kind.map_or(a, |kind| layers::activation(kind, a).0);
+            (0..z.len()).map(|i| act(argument(i))).collect()
+        }
+        let parts = [
+            epilogue.affine.map(|_| &scale[..]),
+            epilogue.affine.map(|_| &shift[..]),
+            epilogue.residual.map(|_| &residual[..]),
+        ];
+        let exact = value::<f64>(&affine(&x, &weight, bias, &geometry), parts, epilogue.activation);
+        let plain = value::<f32>(&affine(&x, &weight, bias, &geometry), parts, epilogue.activation);
+        close(&format!("epilogue {at}"), &y, &exact, &plain)?;
     }
-    Ok(())
+    let (on_x, on_weight) = (cuda.upload(&x)?, cuda.upload(&weight)?);
+
+    // Units' means are of z, whatever the epilogue; other columns of the trace stay as they are.
+    let (first, d, uses) = (3, o + 5, 1 + n % 3);
+    let trace = values(n * d, 7);
+    let sums = on_cuda::conv::parts(n, &geometry);
+    let found = adds(cuda, &trace, |trace| {
+        let (mut y, mut parts) = (cuda.alloc(len)?, cuda.alloc(sums)?);
+        let (epilogue, bias) = (epilogues[2].1, Some(on_bias.input()));
+        let (y, out) = (y.output(), Some(parts.output()));
+        on_cuda::conv::forward(cuda, y, out, on_x.input(), on_weight.input(), bias, epilogue, n, &geometry)?;
+        on_cuda::means::means(cuda, trace, parts.input(), n, &geometry, first..first + o, d, uses)
+    })?;
+    fn mean<T: Number>(trace: &[f32], z: &[T], geometry: &Geometry, first: usize, uses: usize) -> Vec<T> {
+        let (positions, o) = (geometry.output.positions(), geometry.output.c);
+        let (mut trace, d) = (wide::<T>(trace), trace.len() / (z.len() / (positions * o)));
+        for (i, z) in z.chunks_exact(positions * o).enumerate() {
+            for c in 0..o {
+                let sum = z.iter().skip(c).step_by(o).fold(T::of(0.0), |sum, &z| sum + z);
+                trace[i * d + first + c] = trace[i * d + first + c] + sum / T::of((positions * uses) as f64);
+            }
+        }
+        trace
+    }
+    let (exact, plain) = (
+        affine::<f64>(&x, &weight, Some(&bias), &geometry),
+        affine::<f32>(&x, &weight, Some(&bias), &geometry),
+    );
+    let expected = mean(&trace, &plain, &geometry, first, uses);
+    close("trace", &found, &mean(&trace, &exact, &geometry, first, uses), &expected)?;
+    let others = |trace: &[f32]| -> Vec<f32> {
+        let outside = |i: &usize| !(first..first + o).contains(&(i % d));
+        (0..n * d).filter(outside).map(|i| trace[i]).collect()
+    };
+    same_bits("other columns", &others(&found), &others(&trace))?;
+
+    // Some rows, added to what is there: the other rows of the weights are as zeros.
+    let (rows, some, bias) = selected(o, &weight, &bias);
+    let [on_some, on_bias] = [cuda.upload(&some.0)?, cuda.upload(&bias.0)?];
+    let (start, on_rows) = (values(len, 8), cuda.upload(&rows)?);
+    let found = adds(cuda, &start, |y| {
+        let (bias, rows) = (Some(on_bias.input()), Some(on_rows.input()));
+        on_cuda::conv::apply(cuda, y, on_x.input(), on_some.input(), bias, rows, n, &geometry, true)
+    })?;
+    let exact = affine::<f64>(&x, &some.1, Some(&bias.1), &geometry);
+    let plain = affine::<f32>(&x, &some.1, Some(&bias.1), &geometry);
+    close("some rows", &found, &plus(&wide(&start), &exact), &plus(&start, &plain))
+}
+
+/// Two of three rows, what they hold, and the same with zeros for the others: of the weights, then of the bias.
+type Selected = (Vec<u32>, (Vec<f32>, Vec<f32>), (Vec<f32>, Vec<f32>));
+
+fn selected(o: usize, weight: &[f32], bias: &[f32]) -> Selected {
+    let rows: Vec<u32> = (0..o as u32).filter(|row| row % 3 != 1).collect();
+    let both = |values: &[f32]| {
+        let of = values.len() / o;
+        let row = |row: usize| values[row * of..(row + 1) * of].iter().copied();
+        let some = rows.iter().flat_map(|&r| row(r as usize)).collect();
+        let whole = (0..o).flat_map(|r| row(r).map(move |v| if r % 3 != 1 { v } else { 0.0 })).collect();
+        (some, whole)
+    };
+    let (weight, bias) = (both(weight), both(bias));
+    (rows, weight, bias)
 }
 
 /// Every layer's activations, the logits and the losses of a whole network, against the CPU's: both in f32, they differ

@@ -100,8 +100,8 @@ kernels! {
     shortcut: shortcut_f32(y: Out<'_, f32>, x: In<'_, f32>, n: u32, h: u32, w: u32, c: u32, oh: u32, ow: u32, oc: u32, stride: u32);
     /// Its adjoint, added to dx.
     shortcut_backward: shortcut_backward_f32(dx: Out<'_, f32>, dy: In<'_, f32>, n: u32, h: u32, w: u32, c: u32, oh: u32, ow: u32, oc: u32, stride: u32);
-    /// trace += mean over positions / uses; trace `c` columns of `[n, d]`, z `[n, positions, c]`.
-    means: means_f32(trace: Out<'_, f32>, z: In<'_, f32>, positions: u32, c: u32, d: u32, uses: u32);
+    /// trace += mean over positions / uses, of sums by tile; trace `c` columns of `[n, d]`, parts as [`Cuda::conv`] writes.
+    means: means_f32(trace: Out<'_, f32>, parts: In<'_, f64>, n: u32, positions: u32, c: u32, segments: u32, d: u32, uses: u32);
     /// y = γ x̂ + β, μ and r to saved; y and x `[n, c]`, saved `[n, 2]`, gamma and beta `[c]`.
     layer_norm: layer_norm_f32(y: Out<'_, f32>, saved: Out<'_, f32>, x: In<'_, f32>, gamma: In<'_, f32>, beta: In<'_, f32>, n: u32, c: u32, eps: f32);
     /// t = γ x̂'; t, tx and x `[n, c]`.
@@ -132,8 +132,10 @@ kernels! {
     attention_columns: attention_columns_f32(dx: Out<'_, f32>, squares: In<'_, f32>, with: In<'_, f32>, t: u32, heads: u32, width: u32, part: u32);
     /// Tangents of the weights and of the adjoint of the scores, and that adjoint, to pt, dst, ds; dQ' added to dxt.
     attention_tangent_backward: attention_tangent_backward_f32(dxt: Out<'_, f32>, pt: Out<'_, f32>, ds: Out<'_, f32>, dst: Out<'_, f32>, dyt: In<'_, f32>, dy: In<'_, f32>, tx: In<'_, f32>, x: In<'_, f32>, saved: In<'_, f32>, t: u32, heads: u32, width: u32);
-    /// y = W x + b; y `[pixels, o]` of `oh × ow` an image, x `[.., h, w, c]`, weight `[o, r·s·c/groups]`, bias `[o]`.
-    conv: conv_f32(y: Out<'_, f32>, x: In<'_, f32>, weight: In<'_, f32>, bias: In<'_, f32>, pixels: u32, h: u32, w: u32, c: u32, oh: u32, ow: u32, o: u32, r: u32, s: u32, stride: u32, above: u32, left: u32, dilation: u32, groups: u32, biased: u32);
+    /// y = act(scale z + shift + residual) or += z of z = W x + b; y and residual `[pixels, o]` of `oh × ow` an image, x
+    /// `[.., h, w, c]`, weight `[count, r·s·c/groups]`, bias `[count]`, scale and shift `[o]`, rows `[count]`, parts
+    /// `[pixels / GEMM_TILE, segments, o]`.
+    conv: conv_f32(y: Out<'_, f32>, parts: Option<Out<'_, f64>>, x: In<'_, f32>, weight: In<'_, f32>, bias: Option<In<'_, f32>>, scale: Option<In<'_, f32>>, shift: Option<In<'_, f32>>, residual: Option<In<'_, f32>>, rows: Option<In<'_, u32>>, count: u32, pixels: u32, h: u32, w: u32, c: u32, oh: u32, ow: u32, o: u32, r: u32, s: u32, stride: u32, above: u32, left: u32, dilation: u32, groups: u32, segments: u32, activation: u32, add: u32);
     /// `upper[i]` = #{v_j ≤ v_i}, `lower[i]` = #{v_j ≥ v_i}, `position[i]` in a stable ascending sort, from 1; all `[n]`.
     rank: rank_f64(upper: Out<'_, u32>, lower: Out<'_, u32>, position: Out<'_, u32>, values: In<'_, f64>, n: u32);
     /// Columns `[p, n]` padded to `[p, size]`, with the number of each row.

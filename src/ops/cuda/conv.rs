@@ -1,13 +1,25 @@
-//! Affine layers on CUDA, as [`crate::ops::conv`].
-#![allow(unsafe_code)] // a launch
+//! Affine layers on CUDA, as [`crate::ops::conv`]: the three bilinear primitives, and an affine node's whole forward pass.
+#![allow(unsafe_code)] // launches
 
-use super::{Cuda, In, Out, images, word};
+use super::{Cuda, In, Out, activation, images, word};
 use crate::device::cuda::{Launch, tiles};
 use crate::ops::conv::Geometry;
-use crate::ops::same;
+use crate::ops::{Activation, same};
 use crate::{Error, Result};
 
-/// `y` = W `x` + b; `x` `[n, input]`, `weight` `[o, fan_in]`, `bias` `[o]`, `y` `[n, output]`.
+/// What a node does with z = Wx + b: y = act(scale · z + shift + residual).
+#[derive(Clone, Copy, Default)]
+pub struct Epilogue<'a> {
+    /// Scale and shift of a frozen batch norm, `[o]` each.
+    pub affine: Option<[In<'a, f32>; 2]>,
+    /// What is added, `[n, output]`.
+    pub residual: Option<In<'a, f32>>,
+    /// The nonlinearity; ReLU and GELU cost no pass of their own.
+    pub activation: Option<Activation>,
+}
+
+/// `y` = or += W `x` + b; `x` `[n, input]`, `weight` `[o, fan_in]`, `bias` `[o]`, `y` `[n, output]`. With `rows` `[k]`
+/// (ascending, below o), `weight` is `[k, fan_in]`, `bias` `[k]`, and only these output channels are touched.
 ///
 /// # Errors
 /// Shapes that do not fit, or the device fails.
@@ -17,53 +29,180 @@ pub fn apply(
     x: In<'_, f32>,
     weight: In<'_, f32>,
     bias: Option<In<'_, f32>>,
+    rows: Option<In<'_, u32>>,
+    n: usize,
+    geometry: &Geometry,
+    accumulate: bool,
+) -> Result<()> {
+    let layer = Layer::new("conv", n, geometry, x.len(), y.len(), weight.len(), rows)?;
+    layer.launch(cuda, y, None, x, weight, bias, Epilogue::default(), rows, 0, accumulate)
+}
+
+/// The value of an affine node: `y` = act(scale · z + shift + residual) of z = W `x` + b, shapes as of [`apply`]. `parts`
+/// ([`parts`] of them) becomes the sums of z that [`super::means::means`] takes.
+///
+/// # Errors
+/// Shapes that do not fit, or the device fails.
+pub fn forward(
+    cuda: &Cuda,
+    mut y: Out<'_, f32>,
+    parts_out: Option<Out<'_, f64>>,
+    x: In<'_, f32>,
+    weight: In<'_, f32>,
+    bias: Option<In<'_, f32>>,
+    epilogue: Epilogue<'_>,
     n: usize,
     geometry: &Geometry,
 ) -> Result<()> {
-    let Geometry { input, output, conv } = *geometry;
-    images("conv", "input", n, input, x.len())?;
-    images("conv", "output", n, output, y.len())?;
-    let groups = conv.groups;
-    if groups == 0 || !input.c.is_multiple_of(groups) || !output.c.is_multiple_of(groups) || conv.stride == 0
-    {
-        let expected = format!("channels in {groups} groups");
-        return Err(Error::shape("conv", expected, format!("{input:?} to {output:?}")));
+    let layer = Layer::new("conv", n, geometry, x.len(), y.len(), weight.len(), None)?;
+    if let Some(out) = &parts_out {
+        same("conv", "sums for the means", parts(n, geometry), out.len())?;
     }
-    same("conv", "weights", output.c * geometry.fan_in(), weight.len())?;
-    if let Some(bias) = bias {
-        same("conv", "biases", output.c, bias.len())?;
+    if let Some([scale, shift]) = epilogue.affine {
+        same("conv", "scales", geometry.output.c, scale.len())?;
+        same("conv", "shifts", geometry.output.c, shift.len())?;
     }
-    let tile = tiles::CONV_TILE as usize;
-    let pixels = n * output.positions();
-    let blocks = (output.c / groups).div_ceil(tile) * groups * pixels.div_ceil(tile);
-    let launch = Launch::blocks("conv", blocks, tiles::CONV_THREADS)?;
-    let word = |value: usize| word("conv", "values", value);
-    word(weight.len())?;
-    let biased = u32::from(bias.is_some());
-    // SAFETY: x holds n images of the input, y of the output; weight holds o rows, and bias, where it is read, o values;
-    // taps outside the image are not read.
-    unsafe {
-        cuda.conv(
-            launch,
-            y,
-            x,
-            weight,
-            bias.unwrap_or(weight),
-            word(pixels)?,
-            word(input.h)?,
-            word(input.w)?,
-            word(input.c)?,
-            word(output.h)?,
-            word(output.w)?,
-            word(output.c)?,
-            word(conv.kernel.0)?,
-            word(conv.kernel.1)?,
-            word(conv.stride)?,
-            word(conv.padding.0)?,
-            word(conv.padding.1)?,
-            word(conv.dilation)?,
-            word(groups)?,
-            biased,
-        )
+    if let Some(residual) = epilogue.residual {
+        same("conv", "residual values", y.len(), residual.len())?;
+    }
+    let (fused, after) = match epilogue.activation {
+        Some(Activation::Relu) => (tiles::CONV_RELU, None),
+        Some(Activation::Gelu) => (tiles::CONV_GELU, None),
+        other => (0, other),
+    };
+    layer.launch(cuda, y.output(), parts_out, x, weight, bias, epilogue, None, fused, false)?;
+    match after {
+        Some(kind) => activation::forward_in_place(cuda, y, kind),
+        None => Ok(()),
+    }
+}
+
+/// How many sums of z the means of `n` images are made from: one for each image that a tile of pixels meets, and channel.
+pub fn parts(n: usize, geometry: &Geometry) -> usize {
+    let pixels = n * geometry.output.positions();
+    pixels.div_ceil(tiles::GEMM_TILE as usize) * segments(geometry.output.positions()) * geometry.output.c
+}
+
+/// The most images of so many positions that a tile of pixels meets.
+pub(super) fn segments(positions: usize) -> usize {
+    (tiles::GEMM_TILE as usize - 1).div_ceil(positions) + 1
+}
+
+/// An affine layer's use as kernels take it.
+struct Layer {
+    op: &'static str,
+    geometry: Geometry,
+    /// Rows of the weights at hand, all or some.
+    rows: u32,
+    /// Pixels of the output and of the input, of all images.
+    pixels: [u32; 2],
+    /// h, w, c, oh, ow, o, r, s, stride, padding, dilation, groups.
+    words: [u32; 13],
+}
+
+impl Layer {
+    fn new(
+        op: &'static str,
+        n: usize,
+        geometry: &Geometry,
+        x: usize,
+        y: usize,
+        weight: usize,
+        rows: Option<In<'_, u32>>,
+    ) -> Result<Layer> {
+        let Geometry { input, output, conv } = *geometry;
+        images(op, "input", n, input, x)?;
+        images(op, "output", n, output, y)?;
+        let groups = conv.groups;
+        let whole = |c: usize| groups > 0 && c.is_multiple_of(groups);
+        if !whole(input.c) || !whole(output.c) || conv.stride == 0 {
+            let expected = format!("channels in {groups} groups, and a stride");
+            return Err(Error::shape(op, expected, format!("{input:?} to {output:?}, {conv:?}")));
+        }
+        let count = rows.map_or(output.c, |rows| rows.len());
+        if count == 0 || count > output.c {
+            return Err(Error::shape(op, format!("1 to {} rows", output.c), count.to_string()));
+        }
+        same(op, "weights", count * geometry.fan_in(), weight)?;
+        let word = |value: usize| word(op, "values", value);
+        word(weight)?;
+        let ((r, s), (above, left)) = (conv.kernel, conv.padding);
+        let mut words = [0; 13];
+        let sizes = [input.h, input.w, input.c, output.h, output.w, output.c, r, s, conv.stride, above, left];
+        for (to, from) in words.iter_mut().zip(sizes.into_iter().chain([conv.dilation, groups])) {
+            *to = word(from)?;
+        }
+        let pixels = [word(n * output.positions())?, word(n * input.positions())?];
+        Ok(Layer { op, geometry: *geometry, rows: word(count)?, pixels, words })
+    }
+
+    /// Tiles that hold so many rows, or columns.
+    fn tiles(count: usize) -> usize {
+        count.div_ceil(tiles::GEMM_TILE as usize)
+    }
+
+    /// Tiles of the output channels of one group.
+    fn tall(&self) -> usize {
+        let groups = self.geometry.conv.groups;
+        Layer::tiles((self.geometry.output.c / groups).min(self.rows as usize)) * groups
+    }
+
+    fn launch(
+        &self,
+        cuda: &Cuda,
+        y: Out<'_, f32>,
+        parts: Option<Out<'_, f64>>,
+        x: In<'_, f32>,
+        weight: In<'_, f32>,
+        bias: Option<In<'_, f32>>,
+        epilogue: Epilogue<'_>,
+        rows: Option<In<'_, u32>>,
+        activation: u32,
+        accumulate: bool,
+    ) -> Result<()> {
+        if let Some(bias) = bias {
+            same(self.op, "biases", self.rows as usize, bias.len())?;
+        }
+        let [pixels, _] = self.pixels;
+        let launch =
+            Launch::blocks(self.op, self.tall() * Layer::tiles(pixels as usize), tiles::GEMM_THREADS)?;
+        let [scale, shift] = epilogue.affine.map_or([None; 2], |affine| affine.map(Some));
+        let [h, w, c, oh, ow, o, r, s, stride, above, left, dilation, groups] = self.words;
+        let segments = word(self.op, "images", segments(self.geometry.output.positions()))?;
+        // SAFETY: x holds n images of the input, y and the residual of the output; weight and bias hold a row for each of
+        // `rows`, or of the o channels; scale and shift hold o; parts is as long as of `parts`. Taps outside the image are
+        // not read, and a row that is no channel is taken for the last one.
+        unsafe {
+            cuda.conv(
+                launch,
+                y,
+                parts,
+                x,
+                weight,
+                bias,
+                scale,
+                shift,
+                epilogue.residual,
+                rows,
+                self.rows,
+                pixels,
+                h,
+                w,
+                c,
+                oh,
+                ow,
+                o,
+                r,
+                s,
+                stride,
+                above,
+                left,
+                dilation,
+                groups,
+                segments,
+                activation,
+                u32::from(accumulate),
+            )
+        }
     }
 }

@@ -3,35 +3,42 @@
 
 use std::ops::Range;
 
-use super::{Cuda, In, Out, images, word};
-use crate::device::cuda::{Launch, tiles};
-use crate::ops::Shape;
+use super::conv::{parts, segments};
+use super::{Cuda, In, Out, elements, word};
+use crate::device::cuda::tiles;
+use crate::ops::conv::Geometry;
+use crate::ops::same;
 use crate::{Error, Result};
 
-/// Adds the mean over positions of `z` `[n, shape]`, divided by `uses`, to `columns` of `trace` `[n, d]`. Sums are in f64
-/// in a fixed order.
+/// Adds the mean of z over positions, divided by `uses`, to `columns` of `trace` `[n, d]`; `sums` are those that
+/// [`super::conv::forward`] makes of `n` images. They are in f64, added in a fixed order.
 ///
 /// # Errors
 /// Shapes that do not fit, or the device fails.
 pub fn means(
     cuda: &Cuda,
     trace: Out<'_, f32>,
-    z: In<'_, f32>,
+    sums: In<'_, f64>,
     n: usize,
-    shape: Shape,
+    geometry: &Geometry,
     columns: Range<usize>,
     d: usize,
     uses: usize,
 ) -> Result<()> {
-    images("means", "values", n, shape, z.len())?;
-    if columns.len() != shape.c || columns.end > d || n.checked_mul(d) != Some(trace.len()) || uses == 0 {
-        let expected = format!("{n} rows of {d} columns, {} of them columns {columns:?}", shape.c);
+    let (c, positions) = (geometry.output.c, geometry.output.positions());
+    if columns.len() != c || columns.end > d || n.checked_mul(d) != Some(trace.len()) || uses == 0 {
+        let expected = format!("{n} rows of {d} columns, {c} of them columns {columns:?}");
         return Err(Error::shape("means", expected, format!("{} values, {uses} uses", trace.len())));
     }
-    let groups = shape.c.div_ceil(tiles::MEANS_CHANNELS as usize);
-    let launch = Launch::blocks("means", n * groups, tiles::MEANS_THREADS)?;
+    same("means", "sums", parts(n, geometry), sums.len())?;
+    let (launch, _) = elements("means", n * c, tiles::MEANS_THREADS)?;
     let (_, trace) = trace.split_at(columns.start);
     let word = |value: usize| word("means", "columns", value);
-    // SAFETY: z holds n images of the shape; trace holds, from the first column on, n - 1 rows and these columns of one.
-    unsafe { cuda.means(launch, trace, z, word(shape.positions())?, word(shape.c)?, word(d)?, word(uses)?) }
+    let (images, many) = (word(n)?, word(segments(positions))?);
+    word(n * positions)?;
+    // SAFETY: sums holds, for every tile of the n images' positions, as many segments of c sums; trace holds, from the
+    // first column on, n - 1 rows and these columns of one.
+    unsafe {
+        cuda.means(launch, trace, sums, images, word(positions)?, word(c)?, many, word(d)?, word(uses)?)
+    }
 }

@@ -1,0 +1,136 @@
+/*
+gemm.h: the matrix product that affine layers are made of, on tensor cores: a block has GEMM_TILE x GEMM_TILE sums, and
+takes their depth GEMM_DEPTH at a time.
+
+    GEMM_STAGES - 1 steps of both operands are on their way
+    for each step: wait for it; send for the one whose stage is now free; each of four warps, with 32 x 32 sums, reads
+                   fragments, splits every value in two of tf32, multiplies, and adds what the step gives
+
+f32-grade by 3xTF32: x = big + small keeps 22 of 24 bits, and a b = small big + big small + big big. Tensor cores round
+what they add up towards zero (Ootomo & Yokota, IJHPCA 2022), so a step begins with zeros and is added to the running sum
+by an addition that rounds to nearest. Every sum has one order. An infinite value makes NaN.
+*/
+#pragma once
+#include "../tiles.h"
+#include "gpu.h"
+
+static_assert(GEMM_THREADS == 128 && GEMM_TILE == 64 && GEMM_DEPTH == 16, "four warps of 32 x 32 sums");
+
+// A tile [64, 16] of an operand whose depth is contiguous. Rows are 20 floats apart, so that the 8 rows of a matrix that
+// ldmatrix reads lie on different banks.
+struct alignas(16) ByRow {
+    float of[GEMM_TILE][GEMM_DEPTH + 4];
+
+    // With g = lane / 4, t = lane % 4: (g, t), (g+8, t), (g, t+4), (g+8, t+4) of the 16 x 8 values from (row, k) on.
+    DEVICE void fragment(float (&out)[4], uint32_t row, uint32_t k) const {
+        uint32_t lane = threadIdx.x % 32, bits[4];
+        ldmatrix(bits, &of[row + lane % 16][k + lane / 16 * 4]);
+        for (uint32_t i = 0; i < 4; ++i) out[i] = __uint_as_float(bits[i]);
+    }
+};
+
+// The same of an operand whose rows are contiguous; its lines are 72 floats apart, so that a warp's reads meet no bank twice.
+struct alignas(16) ByDepth {
+    float of[GEMM_DEPTH][GEMM_TILE + 8];
+
+    DEVICE void fragment(float (&out)[4], uint32_t row, uint32_t k) const {
+        uint32_t lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
+        for (uint32_t i = 0; i < 4; ++i) out[i] = of[k + t + i / 2 * 4][row + g + i % 2 * 8];
+    }
+};
+
+// Fills a tile with step `step`: from(j, row, k) is where the value of a row of the tile stands at depth k of all, or null
+// for a zero; j is 0 or 1, the number of a thread's line. With `wide`, four neighbours come at once.
+template <uint32_t WIDTH, class From> DEVICE void fill(ByRow& tile, uint32_t step, const float* any, From from) {
+    uint32_t quad = threadIdx.x % 4 * 4, line = threadIdx.x / 4;
+    for (uint32_t e = 0; e < 4; e += WIDTH)
+        for (uint32_t j = 0; j < 2; ++j) {
+            const float* at = from(j, line + 32 * j, step * GEMM_DEPTH + quad + e);
+            copy_async<4 * WIDTH>(&tile.of[line + 32 * j][quad + e], at ? at : any, at);
+        }
+}
+template <uint32_t WIDTH, class From> DEVICE void fill(ByDepth& tile, uint32_t step, const float* any, From from) {
+    uint32_t quad = threadIdx.x % 16 * 4, line = threadIdx.x / 16;
+    for (uint32_t e = 0; e < 4; e += WIDTH)
+        for (uint32_t j = 0; j < 2; ++j) {
+            const float* at = from(j, quad + e, step * GEMM_DEPTH + line + 8 * j);
+            copy_async<4 * WIDTH>(&tile.of[line + 8 * j][quad + e], at ? at : any, at);
+        }
+}
+template <class Tile, class From> DEVICE void fill(Tile& tile, uint32_t step, bool wide, const float* any, From from) {
+    if (wide) fill<4>(tile, step, any, from);
+    else fill<1>(tile, step, any, from);
+}
+
+// A fragment of a tile, every value as big + small, both of tf32.
+struct Split {
+    uint32_t big[4], small[4];
+
+    template <class Tile> DEVICE Split(const Tile& tile, uint32_t row, uint32_t k) {
+        float x[4];
+        tile.fragment(x, row, k);
+        for (uint32_t i = 0; i < 4; ++i) {
+            big[i] = tf32(x[i]);
+            small[i] = tf32(__fsub_rn(x[i], __uint_as_float(big[i])));
+        }
+    }
+};
+
+// A thread's part of the sums: with g and t as above, [i][j][e] is row 16 i + g + e / 2 * 8, column 8 j + 2 t + e % 2 of
+// its warp's 32 x 32.
+using Sums = float[2][4][4];
+DEVICE uint32_t warp_row() { return threadIdx.x / 64 * 32; }
+DEVICE uint32_t warp_column() { return threadIdx.x / 32 % 2 * 32; }
+
+// sum += a b^T over one step.
+template <class A, class B> DEVICE void multiply(Sums& sum, const A& a, const B& b) {
+    Sums step = {};
+    for (uint32_t k = 0; k < GEMM_DEPTH; k += 8) {
+        const Split left[2] = {{a, warp_row(), k}, {a, warp_row() + 16, k}};
+        const Split right[2] = {{b, warp_column(), k}, {b, warp_column() + 16, k}};
+        for (uint32_t part = 0; part < 3; ++part)
+            for (uint32_t j = 0; j < 4; ++j)
+                for (uint32_t i = 0; i < 2; ++i) {
+                    const auto& l = part == 0 ? left[i].small : left[i].big;
+                    const auto& r = part == 1 ? right[j / 2].small : right[j / 2].big;
+                    mma_tf32(step[i][j], l, r[j % 2], r[j % 2 + 2]);
+                }
+    }
+    for (uint32_t i = 0; i < 2; ++i)
+        for (uint32_t j = 0; j < 4; ++j)
+            for (uint32_t e = 0; e < 4; ++e) sum[i][j][e] = __fadd_rn(sum[i][j][e], step[i][j][e]);
+}
+
+// What a block holds in shared memory: stages of its operands, and then its sums.
+template <class A, class B> union Tiles {
+    struct { A a; B b; } stage[GEMM_STAGES];
+    float out[GEMM_TILE][GEMM_TILE + 8];
+};
+
+// tiles.out = the sums of `steps` steps. load(stage, step) sends for both operands; with(stage) sees them once they are
+// there.
+template <class A, class B, class Load, class With>
+DEVICE void gemm(Tiles<A, B>& tiles, uint32_t steps, Load load, With with) {
+    Sums sum = {};
+    for (uint32_t step = 0; step + 1 < GEMM_STAGES; ++step) {
+        if (step < steps) load(tiles.stage[step], step);
+        copy_commit();
+    }
+    for (uint32_t step = 0; step < steps; ++step) {
+        copy_wait<int(GEMM_STAGES) - 2>();
+        __syncthreads();  // the step is there for all, and nobody reads the one before any more
+        uint32_t next = step + GEMM_STAGES - 1;
+        if (next < steps) load(tiles.stage[next % GEMM_STAGES], next);
+        copy_commit();
+        const auto& stage = tiles.stage[step % GEMM_STAGES];
+        multiply(sum, stage.a, stage.b);
+        with(stage);
+    }
+    copy_wait<0>();
+    __syncthreads();
+    uint32_t lane = threadIdx.x % 32, row = warp_row() + lane / 4, column = warp_column() + lane % 4 * 2;
+    for (uint32_t i = 0; i < 2; ++i)
+        for (uint32_t j = 0; j < 4; ++j)
+            for (uint32_t e = 0; e < 4; ++e) tiles.out[row + 16 * i + e / 2 * 8][column + 8 * j + e % 2] = sum[i][j][e];
+    __syncthreads();
+}
