@@ -60,6 +60,7 @@ fn main() -> anyhow::Result<()> {
         device: &device,
         samples: &samples,
         retained: (1..1025).collect(),
+        repair_on: vec![],
         held_out: vec![],
         validation: None,
         earlier: None,

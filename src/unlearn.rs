@@ -22,7 +22,8 @@ use crate::data::{Inputs, Samples, Subset};
 use crate::device::Device;
 use crate::kfac::{Inverse, Kfac};
 use crate::net::{Network, Op, UnitId};
-use crate::observe::{Scores, evaluate};
+use crate::observe::{Scores, evaluate, outputs};
+use crate::ops::loss::largest;
 use crate::receipt::{Record, to_hex};
 use crate::repair::{self, Targets};
 use crate::select::{self, Method, select};
@@ -104,7 +105,7 @@ pub enum Target {
     HeldOut,
     /// What held-out samples have under the labels of the request, where they are not their own: wrong labels.
     WrongLabels,
-    /// What held-out samples of other classes have under the class's label: a class that is to go.
+    /// What held-out samples of the classes it is nearest to have under its label: a class that is to go.
     Class,
     /// A number.
     Loss(f64),
@@ -208,6 +209,8 @@ pub struct Task<'a> {
     pub samples: &'a Samples,
     /// Indices of retained samples, whose curvature is used.
     pub retained: Vec<usize>,
+    /// Indices of the retained samples that repair draws from; usually all there are.
+    pub repair_on: Vec<usize>,
     /// Indices of retained samples that calibration holds out; none of [`Task::retained`].
     pub held_out: Vec<usize>,
     /// Validation data: the gate, and the calibration's held-out data where there are some.
@@ -353,7 +356,16 @@ pub fn unlearn(
             stop: task.stop,
         };
         let block = all.as_ref().unwrap_or(&block);
-        repair::repair(device, &mut moved, block, task.samples, &task.retained, indices, &targets, &options)?;
+        repair::repair(
+            device,
+            &mut moved,
+            block,
+            task.samples,
+            &task.repair_on,
+            indices,
+            &targets,
+            &options,
+        )?;
         clock.lap("repair");
     }
     let certificate = match config.privacy.filter(|_| config.noise != Where::None) {
@@ -649,8 +661,8 @@ fn lengths(
     Ok((1..=stages).map(|stage| Length::To(at(stage))).collect())
 }
 
-/// What the network makes of samples it has not seen, as if they were the request's: held-out ones, and for wrong labels
-/// or a class under the request's labels.
+/// What the network makes of samples it has not seen, as if they were the request's: held-out ones; for wrong labels, under
+/// those; for a class, those that it is likeliest to be taken for, under its label.
 fn unseen(task: &Task, net: &Network, request: &[usize]) -> Result<Scores> {
     let (samples, held_out) = match task.validation {
         Some(validation) => (validation, (0..validation.y.len()).collect()),
@@ -661,11 +673,48 @@ fn unseen(task: &Task, net: &Network, request: &[usize]) -> Result<Scores> {
             "no samples are held out to calibrate on; give --val, more data, or --length one",
         ));
     }
-    if task.config.target == Target::HeldOut {
-        return evaluate(task.device, net, &samples.subset(&held_out));
-    }
     let labels: Vec<u32> = request.iter().map(|&i| task.samples.y[i]).collect();
-    evaluate(task.device, net, &wrongly_labelled(samples, &held_out, &labels)?)
+    let stand_ins = match task.config.target {
+        Target::Class => {
+            let logits = outputs(task.device, net, &task.samples.subset(request))?.logits;
+            look_alikes(samples, &held_out, &labels, &second_choices(&logits, &labels))?
+        }
+        Target::WrongLabels => wrongly_labelled(samples, &held_out, &labels)?,
+        _ => return evaluate(task.device, net, &samples.subset(&held_out)),
+    };
+    evaluate(task.device, net, &stand_ins)
+}
+
+/// The likeliest class beside the label, for each row of `logits` `[m, classes]`.
+fn second_choices(logits: &[f32], labels: &[u32]) -> Vec<u32> {
+    let rows = logits.chunks_exact(logits.len() / labels.len()).zip(labels);
+    rows.map(|(row, &label)| {
+        let mut others = row.to_vec();
+        others[label as usize] = f32::NEG_INFINITY;
+        largest(&others)
+    })
+    .collect()
+}
+
+/// For each of `labels`, the next of the samples at `indices` that has the class beside it, under the label.
+///
+/// # Errors
+/// Where no sample has any of these classes.
+fn look_alikes(samples: &Samples, indices: &[usize], labels: &[u32], classes: &[u32]) -> Result<Samples> {
+    let mut stand_ins = Samples { shape: samples.shape, x: vec![], y: vec![] };
+    let mut taken = vec![0; classes.iter().map(|&class| class as usize + 1).max().unwrap_or(0)];
+    for (&label, &class) in labels.iter().zip(classes) {
+        let mut turn = indices.iter().filter(|&&i| samples.y[i] == class).cycle();
+        if let Some(&i) = turn.nth(taken[class as usize]) {
+            stand_ins.x.extend_from_slice(samples.image(i));
+            stand_ins.y.push(label);
+            taken[class as usize] += 1;
+        }
+    }
+    match stand_ins.y.is_empty() {
+        true => Err(Error::config("no held-out sample has a class that the samples would be taken for")),
+        false => Ok(stand_ins),
+    }
 }
 
 /// Where a repair of `moved` holds the request: at the target, or each sample at the quantile of its rank among those
@@ -810,6 +859,19 @@ impl Clock {
 mod tests {
     use super::*;
     use crate::net::Shape;
+
+    #[test]
+    fn a_class_is_stood_in_for_by_those_it_is_taken_for() {
+        let labels = [2, 2, 2, 2];
+        let logits = [1.0, 0.0, 9.0, 3.0, 4.0, 9.0, 0.0, -1.0, -2.0, 0.0, 5.0, 9.0];
+        let classes = second_choices(&logits, &labels);
+        assert_eq!(classes, [0, 1, 0, 1]);
+        let samples =
+            Samples { shape: Shape::new(1, 1, 1), x: vec![0.0, 1.0, 2.0, 3.0, 4.0], y: vec![0, 1, 2, 0, 0] };
+        let stand_ins = look_alikes(&samples, &[0, 1, 2, 3], &labels, &classes).unwrap();
+        assert_eq!((stand_ins.x, stand_ins.y), (vec![0.0, 1.0, 3.0, 1.0], vec![2, 2, 2, 2]));
+        assert!(look_alikes(&samples, &[2], &labels, &classes).is_err());
+    }
 
     #[test]
     fn wrong_labels_are_taken_in_turn_and_are_never_the_sample_s_own() {

@@ -121,6 +121,7 @@ fn check(samples: &Samples, bound: f64) -> Result<(), Failed> {
             device: &device,
             samples,
             retained: retained.clone(),
+            repair_on: vec![],
             held_out: vec![],
             validation: None,
             earlier: None,

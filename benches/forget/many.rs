@@ -96,6 +96,7 @@ pub fn run(options: &Options, lab: &mut Lab, cells: &mut Cells) -> anyhow::Resul
                                 device: whole.device,
                                 samples: &lab.data.train,
                                 retained: rivals::retained(&whole),
+                                repair_on: whole.retain.clone(),
                                 held_out: vec![],
                                 validation: Some(&lab.data.held_out),
                                 n,

@@ -220,7 +220,7 @@ pub struct Data {
     pub train: Samples,
     /// Training samples with a wrong label, ascending.
     pub wrong: Vec<usize>,
-    /// For tuning and calibration.
+    /// For tuning and calibration: drawn as the training samples are, wrong labels included.
     pub held_out: Samples,
     /// For measuring.
     pub test: Samples,
@@ -251,8 +251,12 @@ impl Data {
         for &i in &wrong {
             train.y[i] = (train.y[i] + 1 + stream.below(9) as u32) % 10;
         }
-        let test = &rest[setup.held_out..setup.held_out + setup.test];
-        Ok(Data { train, wrong, held_out: take(&rest[..setup.held_out]), test: take(test) })
+        let (held_out, rest) = rest.split_at(setup.held_out);
+        let mut held_out = take(held_out);
+        for i in stream.choose(setup.held_out, setup.wrong * setup.held_out / setup.n) {
+            held_out.y[i] = (held_out.y[i] + 1 + stream.below(9) as u32) % 10;
+        }
+        Ok(Data { train, wrong, held_out, test: take(&rest[..setup.test]) })
     }
 
     /// The samples of a request, ascending; a `draw` of its own for each seed of a convex model. Of the mislabelled at

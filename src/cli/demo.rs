@@ -96,6 +96,7 @@ pub fn run(args: &Args) -> anyhow::Result<Outcome> {
             device: &device,
             samples: &split.train,
             retained: split.retain.clone(),
+            repair_on: split.retain.clone(),
             held_out: vec![],
             validation: Some(&split.held_out),
             earlier: None,

@@ -214,6 +214,8 @@ struct Request {
     samples: Samples,
     forget: Vec<usize>,
     retained: Vec<usize>,
+    /// What repair draws from: --retain, or all the rest.
+    repair_on: Vec<usize>,
     held_out: Vec<usize>,
     /// How the retained samples came about, in words.
     retained_by: String,
@@ -255,6 +257,7 @@ pub fn run(args: &Args) -> anyhow::Result<Outcome> {
         device: &device,
         samples: &request.samples,
         retained: request.retained.clone(),
+        repair_on: request.repair_on.clone(),
         held_out: request.held_out.clone(),
         validation: request.validation.as_ref(),
         earlier: earlier.as_ref().map(|(_, net)| net),
@@ -479,20 +482,20 @@ fn request(
     if n < at_hand {
         return Err(Error::config(format!("--n {n} is less than the {at_hand} samples at hand")));
     }
-    let mut forgotten = vec![false; at_hand];
-    forget.iter().for_each(|&i| forgotten[i] = true);
-    let rest: Vec<usize> = (0..at_hand).filter(|&i| !forgotten[i]).collect();
+    let mut away = vec![false; at_hand];
+    forget.iter().for_each(|&i| away[i] = true);
+    let rest: Vec<usize> = (0..at_hand).filter(|&i| !away[i]).collect();
     let convex = is_convex(net, config.l2);
     let (mut retained, retained_by) = match &args.retain {
         Some(text) => {
             let first_set = if args.forget_data.is_some() { at_hand - forget.len() } else { at_hand };
             let chosen = Spec::parse(text)?.choose(&samples.y[..first_set])?;
-            if let Some(i) = chosen.iter().find(|&&i| forgotten[i]) {
+            if let Some(i) = chosen.iter().find(|&&i| away[i]) {
                 return Err(Error::config(format!("sample {i} is to be forgotten and to be retained")));
             }
             (chosen, format!("--retain {text}"))
         }
-        None if rest.len() <= RETAINED || convex => (rest, "all the rest".to_string()),
+        None if rest.len() <= RETAINED || convex => (rest.clone(), "all the rest".to_string()),
         None => {
             let chosen = Stream::new(args.seed, Use::Choice, 3).choose(rest.len(), RETAINED);
             let by = format!("{RETAINED} of {} at random (n:{RETAINED}@{})", rest.len(), args.seed);
@@ -520,6 +523,9 @@ fn request(
             return Err(Error::config(reason));
         }
     }
+    held_out.iter().for_each(|&i| away[i] = true);
+    let mut repair_on = if args.retain.is_some() { retained.clone() } else { rest };
+    repair_on.retain(|&i| !away[i]);
     let validation = match &args.val {
         Some(path) => {
             let validation = args.normalise.load(path, checkpoint)?;
@@ -534,7 +540,7 @@ fn request(
         }
         None => None,
     };
-    Ok(Request { samples, forget, retained, held_out, retained_by, validation, n, batch })
+    Ok(Request { samples, forget, retained, repair_on, held_out, retained_by, validation, n, batch })
 }
 
 fn samples_hash(samples: &Samples) -> Vec<u8> {
@@ -558,7 +564,9 @@ fn identity(
     }
     parts.push(samples_hash(&request.samples));
     parts.extend(request.validation.as_ref().map(samples_hash));
-    parts.extend([numbers(&request.forget), numbers(&request.retained), numbers(&request.held_out)]);
+    parts.extend(
+        [&request.forget, &request.retained, &request.repair_on, &request.held_out].map(|v| numbers(v)),
+    );
     parts.push(format!("{config:?} {} {}", request.n, request.batch).into());
     hash(parts.into_iter())
 }
