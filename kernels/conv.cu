@@ -1,9 +1,14 @@
 /*
-conv.cu: z = Wx + b of an affine layer (MATH.md, Eq. 7) and what its node does with it. Filters are those of a convolution,
-grouped or not; a linear layer is one of 1 x 1. x [n, h, w, c], weight [o, r s c/groups], y [n, oh, ow, o].
+conv.cu: an affine layer (MATH.md, Eq. 7): z = Wx + b with what its node does with it, and its adjoints. Filters are
+those of a convolution, grouped or not; a linear layer is one of 1 x 1. x [n, h, w, c], weight [o, r s c/groups],
+z [n, oh, ow, o].
 
-An implicit matrix product of common/gemm.h for each group: rows are output pixels, columns output channels, the depth taps
-and input channels. What a filter reads is gathered on its way to shared memory, zeros in the padding.
+Implicit matrix products of common/gemm.h for each group, gathered on the way to shared memory, zeros in the padding:
+
+    product              rows             columns           depth
+    z = Wx + b           output pixels    output channels   taps and input channels
+    dx = W^T dz          input pixels     input channels    taps and output channels
+    dW = dz^T x          output channels  taps and inputs   output pixels, in chunks that are added up in order
 
 With `rows`, the weights at hand are those of some output channels only, ascending, and only these take part. Groups of
 few channels leave most of a tile empty: correct, and slow.
@@ -74,6 +79,16 @@ DEVICE const float* field(const float* x, const Pixel& at, const Tap& tap, uint3
     return inside ? x + ((at.image * l.h + row) * l.w + column) * l.c + group * l.inner() + tap.channel : nullptr;
 }
 
+// Where the output pixel that reads a pixel of x under a tap has its dz; null where the stride or an edge leaves none.
+DEVICE const float* reader(const float* dz, const Pixel& at, const Tap& tap, uint32_t channel, const Layer& l) {
+    uint32_t row = at.row + l.above - tap.down, column = at.column + l.left - tap.right;
+    bool inside = at.inside && tap.inside && tap.down <= at.row + l.above && tap.right <= at.column + l.left;
+    inside = inside && row % l.stride == 0 && column % l.stride == 0;
+    row /= l.stride, column /= l.stride;
+    uint32_t pixel = (at.image * l.oh + row) * l.ow + column;
+    return inside && row < l.oh && column < l.ow ? dz + pixel * l.o + channel : nullptr;
+}
+
 DEVICE bool aligned(const void* p) { return uintptr_t(p) % 16 == 0; }
 
 // GELU is a Phi(a), the normal distribution by erfc.
@@ -89,8 +104,9 @@ conv_f32(float* y, double* parts, const float* x, const float* weight, const flo
     using Memory = Tiles<ByRow, ByRow>;
     SHARED(Memory, tiles);
     const Layer l{h, w, c, oh, ow, o, r, s, stride, above, left, dilation, groups};
-    uint32_t tall = channel_tiles(rows, count, l), group = blockIdx.x / tall % groups, tile = blockIdx.x / tall / groups;
-    uint32_t first = blockIdx.x % tall * GEMM_TILE, pixel = tile * GEMM_TILE, inner = l.inner(), depth = l.depth();
+    uint32_t tall = channel_tiles(rows, count, l), first = blockIdx.x % tall * GEMM_TILE;
+    uint32_t group = blockIdx.x / tall % groups, tile = blockIdx.x / tall / groups;
+    uint32_t pixel = tile * GEMM_TILE, inner = l.inner(), depth = l.depth();
     const Channels channels(rows, count, group, l);
     if (first >= channels.count) return;
 
@@ -133,3 +149,92 @@ conv_f32(float* y, double* parts, const float* x, const float* weight, const flo
     }
 }
 KERNEL(conv_f32);
+
+// dx = or (`add`) += W^T dz; null `rows`: all of them.
+extern "C" __global__ void __launch_bounds__(GEMM_THREADS)
+conv_data_f32(float* dx, const float* dz, const float* weight, const uint32_t* rows, uint32_t count, uint32_t pixels, uint32_t h, uint32_t w, uint32_t c, uint32_t oh, uint32_t ow, uint32_t o, uint32_t r, uint32_t s, uint32_t stride, uint32_t above, uint32_t left, uint32_t dilation, uint32_t groups, uint32_t add) {
+    using Memory = Tiles<ByRow, ByDepth>;
+    SHARED(Memory, tiles);
+    const Layer l{h, w, c, oh, ow, o, r, s, stride, above, left, dilation, groups};
+    uint32_t inner = l.inner(), wide = (inner + GEMM_TILE - 1) / GEMM_TILE, group = blockIdx.x / wide % groups;
+    uint32_t first = blockIdx.x % wide * GEMM_TILE, pixel = blockIdx.x / wide / groups * GEMM_TILE;
+    const Channels channels(rows, count, group, l);
+
+    uint32_t line = threadIdx.x / 4, depth = r * s * channels.count;
+    const Pixel at[2] = {{pixel + line, pixels, h, w}, {pixel + line + 32, pixels, h, w}};
+    bool quads = !rows && l.outer() % 4 == 0 && aligned(dz), quads_of_weight = inner % 4 == 0 && aligned(weight);
+    gemm(tiles, (depth + GEMM_DEPTH - 1) / GEMM_DEPTH,
+         [&](auto& to, uint32_t step) {
+             fill(to.a, step, quads, dz, [&](uint32_t j, uint32_t, uint32_t k) {
+                 const Tap tap(k, channels.count, l);
+                 return reader(dz, at[j], tap, channels[tap.channel], l);
+             });
+             fill(to.b, step, quads_of_weight, weight, [&](uint32_t, uint32_t column, uint32_t k) {
+                 uint32_t row = channels.first + k % channels.count, tap = k / channels.count;
+                 const float* from = weight + uint64_t(row) * l.depth() + tap * inner + first + column;
+                 return first + column < inner && k < depth ? from : nullptr;
+             });
+         },
+         [](const auto&) {});
+
+    uint32_t column = threadIdx.x % GEMM_TILE, end = min(GEMM_TILE, pixels - pixel);
+    if (first + column >= inner) return;
+    for (uint32_t row = threadIdx.x / GEMM_TILE; row < end; row += GEMM_THREADS / GEMM_TILE) {
+        float* to = dx + (pixel + row) * c + group * inner + first + column;
+        *to = add ? *to + tiles.out[row][column] : tiles.out[row][column];
+    }
+}
+KERNEL(conv_data_f32);
+
+// parts [chunk of `size` pixels, count, depth + 1]: of every chunk dz^T x for the rows at hand, each followed by the sum
+// of its dz.
+extern "C" __global__ void __launch_bounds__(GEMM_THREADS)
+conv_weight_f32(float* parts, const float* dz, const float* x, const uint32_t* rows, uint32_t count, uint32_t pixels, uint32_t h, uint32_t w, uint32_t c, uint32_t oh, uint32_t ow, uint32_t o, uint32_t r, uint32_t s, uint32_t stride, uint32_t above, uint32_t left, uint32_t dilation, uint32_t groups, uint32_t size) {
+    using Memory = Tiles<ByDepth, ByDepth>;
+    SHARED(Memory, tiles);
+    const Layer l{h, w, c, oh, ow, o, r, s, stride, above, left, dilation, groups};
+    uint32_t inner = l.inner(), depth = l.depth(), wide = (depth + GEMM_TILE - 1) / GEMM_TILE;
+    uint32_t tall = channel_tiles(rows, count, l), first = blockIdx.x % tall * GEMM_TILE;  // row of the tile
+    uint32_t group = blockIdx.x / tall % groups, tile = blockIdx.x / tall / groups;
+    uint32_t start = tile % wide * GEMM_TILE;  // its column
+    uint32_t chunk = tile / wide, begin = chunk * size, end = min(pixels, begin + size);
+    const Channels channels(rows, count, group, l);
+    if (first >= channels.count) return;
+
+    bool quads = !rows && l.outer() % 4 == 0 && aligned(dz), quads_of_x = inner % 4 == 0 && aligned(x);
+    double sum = 0.0;  // of dz, in the block that has the first columns
+    gemm(tiles, (end - begin + GEMM_DEPTH - 1) / GEMM_DEPTH,
+         [&](auto& to, uint32_t step) {
+             fill(to.a, step, quads, dz, [&](uint32_t, uint32_t row, uint32_t k) {
+                 bool there = first + row < channels.count && begin + k < end;
+                 return there ? dz + (begin + k) * o + channels[first + row] : nullptr;
+             });
+             fill(to.b, step, quads_of_x, x, [&](uint32_t, uint32_t column, uint32_t k) {
+                 return field(x, Pixel(begin + k, end, oh, ow), Tap(start + column, inner, l), group, l);
+             });
+         },
+         [&](const auto& stage) {
+             if (start > 0 || threadIdx.x >= GEMM_TILE) return;
+             for (uint32_t k = 0; k < GEMM_DEPTH; ++k) sum += stage.a.of[k][threadIdx.x];
+         });
+
+    float* part = parts + (uint64_t(chunk) * count + channels.first + first) * (depth + 1);
+    uint32_t column = threadIdx.x % GEMM_TILE, rows_end = min(GEMM_TILE, channels.count - first);
+    if (start == 0 && threadIdx.x < rows_end) part[uint64_t(threadIdx.x) * (depth + 1) + depth] = float(sum);
+    if (start + column >= depth) return;
+    for (uint32_t row = threadIdx.x / GEMM_TILE; row < rows_end; row += GEMM_THREADS / GEMM_TILE)
+        part[uint64_t(row) * (depth + 1) + start + column] = tiles.out[row][column];
+}
+KERNEL(conv_weight_f32);
+
+// dw [count, depth] += and db [count] (or null) += parts [chunks, count, depth + 1], in the order of chunks, in f64.
+extern "C" __global__ void __launch_bounds__(CHUNKS_THREADS)
+add_chunks_f32(float* dw, float* db, const float* parts, uint32_t count, uint32_t depth, uint32_t chunks) {
+    uint32_t i = blockIdx.x * CHUNKS_THREADS + threadIdx.x, row = i / (depth + 1), column = i % (depth + 1);
+    if (row >= count || (column == depth && !db)) return;
+    float* to = column < depth ? dw + row * depth + column : db + row;
+    double sum = 0.0;
+    for (uint32_t chunk = 0; chunk < chunks; ++chunk) sum += parts[uint64_t(chunk) * count * (depth + 1) + i];
+    *to += float(sum);
+}
+KERNEL(add_chunks_f32);

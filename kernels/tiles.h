@@ -24,6 +24,7 @@ constexpr uint32_t GEMM_THREADS = 128;       // four warps
 constexpr uint32_t GEMM_TILE = 64;           // rows, and columns, of a block's sums
 constexpr uint32_t GEMM_DEPTH = 16;          // products of a sum in a step
 constexpr uint32_t GEMM_STAGES = 3;          // steps that are held or on their way
+constexpr uint32_t CHUNKS_THREADS = 256;     // one per weight, or bias
 constexpr uint32_t CONV_RELU = 1;            // numbers of the activations that an epilogue has
 constexpr uint32_t CONV_GELU = 2;
 constexpr uint32_t PTX_STAGES = 3;           // rows under way in copy_async

@@ -88,8 +88,10 @@ pub fn cases() -> Vec<(String, Case)> {
         if LARGE || h * w * c < 500 {
             let Conv { kernel: (r, s), stride, padding: (p, _), dilation, groups } = shape;
             let name = format!("n={n},h={h},w={w},c={c},o={o},{r}x{s},stride={stride},padding={p}");
-            let name = format!("conv/{name},dilation={dilation},groups={groups}");
-            cases.push((name, Box::new(move |d| convs(d, n, Shape::new(h, w, c), o, shape))));
+            let (name, x) = (format!("{name},dilation={dilation},groups={groups}"), Shape::new(h, w, c));
+            cases.push((format!("conv/{name}"), Box::new(move |d| convs(d, n, x, o, shape))));
+            cases
+                .push((format!("conv_adjoints/{name}"), Box::new(move |d| conv_adjoints(d, n, x, o, shape))));
         }
     }
     // the thread sanitizer does not see how Rust's threads wait for each other
@@ -741,6 +743,72 @@ fn convs(device: &Device, n: usize, input: Shape, o: usize, shape: Conv) -> Resu
     close("some rows", &found, &plus(&wide(&start), &exact), &plus(&start, &plain))
 }
 
+fn conv_adjoints(device: &Device, n: usize, input: Shape, o: usize, shape: Conv) -> Result<(), Failed> {
+    let cuda = cuda(device)?;
+    let geometry = filtered(input, o, shape);
+    let (inner, outer, fan_in) = (n * input.len(), n * geometry.output.len(), geometry.fan_in());
+    let [x, dz, weight, bias] =
+        [(inner, 1), (outer, 2), (o * fan_in, 3), (o, 4)].map(|(len, at)| values(len, at));
+    let (rows, some, some_bias) = selected(o, &weight, &bias);
+    let on_rows = cuda.upload(&rows)?;
+
+    /// Gradients at the input, at the weights and at the bias.
+    fn adjoints<T: Number>(dz: &[f32], x: &[f32], weight: &[f32], geometry: &Geometry) -> [Vec<T>; 3] {
+        let (o, weight) = (geometry.output.c, wide::<T>(weight));
+        let (mut dx, mut dw, mut db) = (vec![], vec![T::of(0.0); weight.len()], vec![T::of(0.0); o]);
+        for (dz, x) in dz.chunks_exact(geometry.output.len()).zip(x.chunks_exact(geometry.input.len())) {
+            let (dz, x) = (wide::<T>(dz), wide::<T>(x));
+            dx.extend(conv::data_gradient(&dz, &weight, geometry));
+            conv::weight_gradient(&mut dw, &mut db, &dz, &x, geometry);
+        }
+        [dx, dw, db]
+    }
+    // Places that begin on 16 bytes, and others; every channel, and some of them, added to what is there.
+    for (skip, few) in [(0, false), (1, false), (0, true)] {
+        let at = |values: &[f32]| shifted(cuda, values, skip);
+        let all: Vec<u32> = (0..o as u32).collect();
+        let (held, whole, bias, rows) = match few {
+            true => (&some.0, &some.1, &some_bias.0, &rows),
+            false => (&weight, &weight, &bias, &all),
+        };
+        let (on_x, on_dz, on_weight) = (at(&x)?, at(&dz)?, at(held)?);
+        let (on_x, on_dz) = (on_x.input().part(skip..inner + skip), on_dz.input().part(skip..outer + skip));
+        let on_weight = on_weight.input().part(skip..held.len() + skip);
+        let chosen = few.then(|| on_rows.input());
+        let exact = adjoints::<f64>(&dz, &x, whole, &geometry);
+        let plain = adjoints::<f32>(&dz, &x, whole, &geometry);
+
+        let start = if few { values(inner, 5) } else { vec![0.0; inner] };
+        let begin = if few { start.clone() } else { vec![f32::NAN; inner] };
+        let dx = adds(cuda, &begin, |dx| {
+            on_cuda::conv::data_gradient(cuda, dx, on_dz, on_weight, chosen, n, &geometry, few)
+        })?;
+        close("dx", &dx, &plus(&wide(&start), &exact[0]), &plus(&start, &plain[0]))?;
+
+        let (room, biased) = (on_cuda::conv::gradient_parts(n, rows.len(), &geometry), skip == 0);
+        let found = adds(cuda, &[&held[..], bias].concat(), |out| {
+            let ((dw, db), mut parts) = (out.split_at(held.len()), cuda.alloc(room)?);
+            let (db, parts) = (biased.then_some(db), parts.output());
+            on_cuda::conv::weight_gradient(cuda, dw, db, parts, on_dz, on_x, chosen, n, &geometry)
+        })?;
+        let (dw, db) = found.split_at(held.len());
+        let (exact_dw, plain_dw) = (picked(&exact[1], rows, o), picked(&plain[1], rows, o));
+        close("dw", dw, &plus(&wide(held), &exact_dw), &plus(held, &plain_dw))?;
+        let (exact_db, plain_db) = (picked(&exact[2], rows, o), picked(&plain[2], rows, o));
+        match biased {
+            true => close("db", db, &plus(&wide(bias), &exact_db), &plus(bias, &plain_db))?,
+            false => same_bits("db", db, bias)?,
+        }
+    }
+    Ok(())
+}
+
+/// Some of `o` rows.
+fn picked<T: Copy>(values: &[T], rows: &[u32], o: usize) -> Vec<T> {
+    let of = values.len() / o;
+    rows.iter().flat_map(|&row| values[row as usize * of..][..of].iter().copied()).collect()
+}
+
 /// Two of three rows, what they hold, and the same with zeros for the others: of the weights, then of the bias.
 type Selected = (Vec<u32>, (Vec<f32>, Vec<f32>), (Vec<f32>, Vec<f32>));
 
@@ -749,7 +817,7 @@ fn selected(o: usize, weight: &[f32], bias: &[f32]) -> Selected {
     let both = |values: &[f32]| {
         let of = values.len() / o;
         let row = |row: usize| values[row * of..(row + 1) * of].iter().copied();
-        let some = rows.iter().flat_map(|&r| row(r as usize)).collect();
+        let some = picked(values, &rows, o);
         let whole = (0..o).flat_map(|r| row(r).map(move |v| if r % 3 != 1 { v } else { 0.0 })).collect();
         (some, whole)
     };

@@ -4,12 +4,12 @@ use scrubjay::ops::conv::Geometry;
 
 use super::dual::Number;
 
-/// W x + b of one image: `x` `[h, w, c]`, `weight` `[o, r·s·c/groups]`, the result `[oh, ow, o]`.
-pub fn apply<T: Number>(x: &[T], weight: &[T], bias: Option<&[T]>, geometry: &Geometry) -> Vec<T> {
+/// Every product z = W x is made of: for each output value of one image, in the order of its weight row, `each(output,
+/// weight, input)`; taps in the padding are left out.
+fn products(geometry: &Geometry, mut each: impl FnMut(usize, usize, usize)) {
     let Geometry { input, output, conv } = *geometry;
     let inner = input.c / conv.groups;
-    let mut y = vec![T::of(0.0); output.len()];
-    for (i, y) in y.iter_mut().enumerate() {
+    for i in 0..output.len() {
         let (o, column, row) = (i % output.c, i / output.c % output.w, i / output.c / output.w);
         let group = o / (output.c / conv.groups);
         for k in 0..geometry.fan_in() {
@@ -19,13 +19,34 @@ pub fn apply<T: Number>(x: &[T], weight: &[T], bias: Option<&[T]>, geometry: &Ge
             let inside = |at: usize, before: usize, size: usize| at.checked_sub(before).filter(|&i| i < size);
             let place = inside(h, conv.padding.0, input.h).zip(inside(w, conv.padding.1, input.w));
             if let Some((h, w)) = place {
-                let x = x[(h * input.w + w) * input.c + group * inner + c];
-                *y = *y + x * weight[o * geometry.fan_in() + k];
+                let x = (h * input.w + w) * input.c + group * inner + c;
+                each(i, o * geometry.fan_in() + k, x);
             }
         }
-        if let Some(bias) = bias {
-            *y = *y + bias[o];
-        }
+    }
+}
+
+/// W x + b of one image: `x` `[h, w, c]`, `weight` `[o, r·s·c/groups]`, the result `[oh, ow, o]`.
+pub fn apply<T: Number>(x: &[T], weight: &[T], bias: Option<&[T]>, geometry: &Geometry) -> Vec<T> {
+    let mut y = vec![T::of(0.0); geometry.output.len()];
+    products(geometry, |i, w, from| y[i] = y[i] + x[from] * weight[w]);
+    if let Some(bias) = bias {
+        let o = geometry.output.c;
+        y.iter_mut().enumerate().for_each(|(i, y)| *y = *y + bias[i % o]);
     }
     y
+}
+
+/// Wᵀ dz of one image.
+pub fn data_gradient<T: Number>(dz: &[T], weight: &[T], geometry: &Geometry) -> Vec<T> {
+    let mut dx = vec![T::of(0.0); geometry.input.len()];
+    products(geometry, |i, w, to| dx[to] = dx[to] + weight[w] * dz[i]);
+    dx
+}
+
+/// Adds dzᵀ x and Σ dz of one image to `dw` and `db`.
+pub fn weight_gradient<T: Number>(dw: &mut [T], db: &mut [T], dz: &[T], x: &[T], geometry: &Geometry) {
+    products(geometry, |i, w, from| dw[w] = dw[w] + dz[i] * x[from]);
+    let o = geometry.output.c;
+    dz.iter().enumerate().for_each(|(i, &dz)| db[i % o] = db[i % o] + dz);
 }

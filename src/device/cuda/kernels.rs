@@ -136,6 +136,12 @@ kernels! {
     /// `[.., h, w, c]`, weight `[count, r·s·c/groups]`, bias `[count]`, scale and shift `[o]`, rows `[count]`, parts
     /// `[pixels / GEMM_TILE, segments, o]`.
     conv: conv_f32(y: Out<'_, f32>, parts: Option<Out<'_, f64>>, x: In<'_, f32>, weight: In<'_, f32>, bias: Option<In<'_, f32>>, scale: Option<In<'_, f32>>, shift: Option<In<'_, f32>>, residual: Option<In<'_, f32>>, rows: Option<In<'_, u32>>, count: u32, pixels: u32, h: u32, w: u32, c: u32, oh: u32, ow: u32, o: u32, r: u32, s: u32, stride: u32, above: u32, left: u32, dilation: u32, groups: u32, segments: u32, activation: u32, add: u32);
+    /// dx = or (`add`) += Wᵀ dz; dx `[pixels, c]`, dz `[.., oh, ow, o]`, weight and rows as of [`Cuda::conv`].
+    conv_data: conv_data_f32(dx: Out<'_, f32>, dz: In<'_, f32>, weight: In<'_, f32>, rows: Option<In<'_, u32>>, count: u32, pixels: u32, h: u32, w: u32, c: u32, oh: u32, ow: u32, o: u32, r: u32, s: u32, stride: u32, above: u32, left: u32, dilation: u32, groups: u32, add: u32);
+    /// dzᵀ x and the sums of dz by chunks of `size` pixels, as parts `[chunks, count, r·s·c/groups + 1]`; dz `[pixels, o]`.
+    conv_weight: conv_weight_f32(parts: Out<'_, f32>, dz: In<'_, f32>, x: In<'_, f32>, rows: Option<In<'_, u32>>, count: u32, pixels: u32, h: u32, w: u32, c: u32, oh: u32, ow: u32, o: u32, r: u32, s: u32, stride: u32, above: u32, left: u32, dilation: u32, groups: u32, size: u32);
+    /// dw and db += parts by chunk; dw `[count, depth]`, db `[count]`, parts `[chunks, count, depth + 1]`.
+    add_chunks: add_chunks_f32(dw: Out<'_, f32>, db: Option<Out<'_, f32>>, parts: In<'_, f32>, count: u32, depth: u32, chunks: u32);
     /// `upper[i]` = #{v_j ≤ v_i}, `lower[i]` = #{v_j ≥ v_i}, `position[i]` in a stable ascending sort, from 1; all `[n]`.
     rank: rank_f64(upper: Out<'_, u32>, lower: Out<'_, u32>, position: Out<'_, u32>, values: In<'_, f64>, n: u32);
     /// Columns `[p, n]` padded to `[p, size]`, with the number of each row.

@@ -77,6 +77,134 @@ pub fn forward(
     }
 }
 
+/// `dx` = or += Wᵀ `dz`, as [`crate::ops::conv::data_gradient`]; `dx` `[n, input]`, `dz` `[n, output]`. With `rows` `[k]`
+/// (ascending, below o), `weight` is `[k, fan_in]` and only these channels of dz count.
+///
+/// # Errors
+/// Shapes that do not fit, or the device fails.
+pub fn data_gradient(
+    cuda: &Cuda,
+    dx: Out<'_, f32>,
+    dz: In<'_, f32>,
+    weight: In<'_, f32>,
+    rows: Option<In<'_, u32>>,
+    n: usize,
+    geometry: &Geometry,
+    accumulate: bool,
+) -> Result<()> {
+    let layer = Layer::new("conv_data", n, geometry, dx.len(), dz.len(), weight.len(), rows)?;
+    let [_, pixels] = layer.pixels;
+    let wide = Layer::tiles(geometry.input.c / geometry.conv.groups) * geometry.conv.groups;
+    let launch = Launch::blocks(layer.op, wide * Layer::tiles(pixels as usize), tiles::GEMM_THREADS)?;
+    let [h, w, c, oh, ow, o, r, s, stride, above, left, dilation, groups] = layer.words;
+    let (count, add) = (layer.rows, u32::from(accumulate));
+    // SAFETY: dx holds n images of the input, dz of the output, weight a row for each of `rows`, or of the o channels. No
+    // output pixel outside its image is read, and a row that is no channel is taken for the last one.
+    unsafe {
+        cuda.conv_data(
+            launch, dx, dz, weight, rows, count, pixels, h, w, c, oh, ow, o, r, s, stride, above, left,
+            dilation, groups, add,
+        )
+    }
+}
+
+/// `dw` += `dz`ᵀ `x` and `db` += Σ dz over images and positions, as [`crate::ops::conv::weight_gradient`]; `x`
+/// `[n, input]`, `dz` `[n, output]`, `dw` `[o, fan_in]`, `db` `[o]`. With `rows` `[k]` (ascending, below o), both hold
+/// these rows only. `parts` is room for [`gradient_parts`] values.
+///
+/// Pixels are summed in f32 by chunks, and chunks in f64, all in a fixed order that the shapes alone decide.
+///
+/// # Errors
+/// Shapes that do not fit, or the device fails.
+pub fn weight_gradient(
+    cuda: &Cuda,
+    dw: Out<'_, f32>,
+    db: Option<Out<'_, f32>>,
+    mut parts: Out<'_, f32>,
+    dz: In<'_, f32>,
+    x: In<'_, f32>,
+    rows: Option<In<'_, u32>>,
+    n: usize,
+    geometry: &Geometry,
+) -> Result<()> {
+    let layer = Layer::new("conv_weight", n, geometry, x.len(), dz.len(), dw.len(), rows)?;
+    let chunks = Chunks::new(n, layer.rows as usize, geometry);
+    if let Some(db) = &db {
+        same(layer.op, "biases", layer.rows as usize, db.len())?;
+    }
+    same(layer.op, "values in parts", gradient_parts(n, layer.rows as usize, geometry), parts.len())?;
+    let word = |value: usize| word(layer.op, "values", value);
+    let (depth, size, number) = (word(geometry.fan_in())?, word(chunks.size)?, word(chunks.count)?);
+    word(parts.len())?;
+    let launch = Launch::blocks(layer.op, chunks.blocks * chunks.count, tiles::GEMM_THREADS)?;
+    let [pixels, _] = layer.pixels;
+    let [h, w, c, oh, ow, o, r, s, stride, above, left, dilation, groups] = layer.words;
+    let count = layer.rows;
+    // SAFETY: dz holds n images of the output, x of the input; parts holds, for every chunk of `size` of their pixels, a
+    // value more than a row for each of `rows`, or of the o channels. Taps outside the image are not read, and a row that
+    // is no channel is taken for the last one.
+    unsafe {
+        cuda.conv_weight(
+            launch,
+            parts.output(),
+            dz,
+            x,
+            rows,
+            count,
+            pixels,
+            h,
+            w,
+            c,
+            oh,
+            ow,
+            o,
+            r,
+            s,
+            stride,
+            above,
+            left,
+            dilation,
+            groups,
+            size,
+        )?;
+    }
+    let sums = layer.rows as usize * (geometry.fan_in() + 1);
+    let launch = Launch::over(layer.op, sums, tiles::CHUNKS_THREADS)?;
+    // SAFETY: parts holds chunks of `count` rows of depth and one values, dw rows of depth, db as many values as rows.
+    unsafe { cuda.add_chunks(launch, dw, db, parts.read_only(), count, depth, number) }
+}
+
+/// The values of room that [`weight_gradient`] takes for `rows` rows and `n` images; never more for fewer images.
+pub fn gradient_parts(n: usize, rows: usize, geometry: &Geometry) -> usize {
+    Chunks::new(n, rows, geometry).most * rows * (geometry.fan_in() + 1)
+}
+
+/// How the pixels of a weight gradient are shared out: enough blocks for a GPU, none of them with too little to do.
+struct Chunks {
+    /// Blocks that one chunk takes.
+    blocks: usize,
+    /// Pixels of a chunk.
+    size: usize,
+    count: usize,
+    /// No fewer than `count`, and growing with the number of images.
+    most: usize,
+}
+
+impl Chunks {
+    /// Blocks that keep a large GPU busy, and the fewest pixels that are worth one.
+    const BLOCKS: usize = 512;
+    const PIXELS: usize = 128;
+
+    fn new(n: usize, rows: usize, geometry: &Geometry) -> Chunks {
+        let (pixels, groups) = (n * geometry.output.positions(), geometry.conv.groups.max(1));
+        let tall = Layer::tiles((geometry.output.c / groups).min(rows)) * groups;
+        let blocks = tall * Layer::tiles(geometry.fan_in());
+        let most = (Chunks::BLOCKS / blocks.max(1)).min(pixels / Chunks::PIXELS).max(1);
+        let size = pixels.div_ceil(most).next_multiple_of(tiles::GEMM_DEPTH as usize);
+        Chunks { blocks, size, count: pixels.div_ceil(size.max(1)), most }
+    }
+}
+
 /// How many sums of z the means of `n` images are made from: one for each image that a tile of pixels meets, and channel.
 pub fn parts(n: usize, geometry: &Geometry) -> usize {
     let pixels = n * geometry.output.positions();
