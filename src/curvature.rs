@@ -125,9 +125,9 @@ impl<'a> Curvature<'a> {
         }
         let pass = Pass { net: self.net, plan: &self.plan };
         let v = self.block.to_rows(self.net, v);
-        let middle: loss::Middle = match self.kind {
-            Kind::Hessian | Kind::Ggn => loss::curvature,
-            Kind::Fisher => loss::fisher,
+        let middle = match self.kind {
+            Kind::Hessian | Kind::Ggn => loss::Middle::Curvature,
+            Kind::Fisher => loss::Middle::Fisher,
         };
         let sums = self.device.scope(|| {
             in_lanes(self.inputs.len(), &self.plan, |lane| {

@@ -28,6 +28,18 @@ pub enum Error {
         /// The driver's own words and code.
         reason: String,
     },
+    /// The device has no room for what `op` needs.
+    #[error("{op}: {bytes} bytes are needed, and {free} are free on the device{remedy}")]
+    Memory {
+        /// The operation that asked.
+        op: String,
+        /// What it needs.
+        bytes: usize,
+        /// What is free.
+        free: usize,
+        /// What would fit, where that is known; begins with a semicolon.
+        remedy: String,
+    },
     /// A GPU was asked for and none can be used.
     #[error("no usable GPU: {reason}")]
     NoGpu {
@@ -103,6 +115,7 @@ impl Error {
             Error::Config(_) => 8,
             Error::Io { .. } => 9,
             Error::Interrupted { .. } => 10,
+            Error::Memory { .. } => 11,
         }
     }
 
@@ -112,6 +125,17 @@ impl Error {
             Error::Config(_) => 2,
             Error::NoGpu { .. } => 4,
             _ => 1,
+        }
+    }
+
+    /// The same error of a device, with the larger operation `op` named before the one that it has.
+    pub(crate) fn during(self, op: &str) -> Error {
+        match self {
+            Error::Device { op: inner, reason } => Error::Device { op: format!("{op}: {inner}"), reason },
+            Error::Memory { op: inner, bytes, free, remedy } => {
+                Error::Memory { op: format!("{op}: {inner}"), bytes, free, remedy }
+            }
+            other => other,
         }
     }
 

@@ -7,12 +7,12 @@
 use rayon::prelude::*;
 
 use crate::block::check;
-use crate::data::{Inputs, Samples, check_labels};
+use crate::data::{Inputs, Samples};
 use crate::device::{Cuda, Device};
 use crate::net::Network;
-use crate::net::cuda::{Forward, Outputs};
+use crate::net::cuda::{Outputs, open};
 use crate::net::passes::{Arena, Pass};
-use crate::net::plan::Plan;
+use crate::net::plan::{Plan, Purpose, Rows};
 use crate::ops::loss;
 use crate::perturb::{Noise, perturb};
 use crate::{Error, Result};
@@ -30,6 +30,15 @@ pub struct Trace {
     pub losses: Vec<f32>,
     /// `[m, classes]`.
     pub logits: Vec<f32>,
+    /// How many inputs the plan took at once.
+    pub chunk: usize,
+}
+
+impl Trace {
+    fn new(m: usize, d: usize, classes: usize, chunk: usize) -> Trace {
+        let zeros = |len: usize| vec![0.0; len];
+        Trace { m, d, activations: zeros(m * d), losses: zeros(m), logits: zeros(m * classes), chunk }
+    }
 }
 
 /// How well a network does on labelled inputs.
@@ -41,6 +50,8 @@ pub struct Scores {
     pub predicted: Vec<u32>,
     /// `[n]`.
     pub labels: Vec<u32>,
+    /// How many inputs the plan took at once.
+    pub chunk: usize,
 }
 
 impl Scores {
@@ -83,9 +94,11 @@ pub fn observe_copies(
 ) -> Result<Trace> {
     let d = net.units().len();
     let (mut losses, mut activations) = (vec![0.0f64; copies], vec![0.0f64; copies * d]);
+    let mut chunk = 0;
     for &i in request {
         let copies = perturb(samples.image(i), samples.shape, samples.y[i], i as u32, copies, noise);
         let one = observe(device, net, &copies)?;
+        chunk = one.chunk;
         losses.iter_mut().zip(&one.losses).for_each(|(sum, &loss)| *sum += f64::from(loss));
         activations.iter_mut().zip(&one.activations).for_each(|(sum, &a)| *sum += f64::from(a));
     }
@@ -93,7 +106,7 @@ pub fn observe_copies(
         return Err(Error::config("no samples to observe"));
     }
     let mean = |sums: Vec<f64>| sums.into_iter().map(|sum| (sum / request.len() as f64) as f32).collect();
-    Ok(Trace { m: copies, d, activations: mean(activations), losses: mean(losses), logits: vec![] })
+    Ok(Trace { m: copies, d, activations: mean(activations), losses: mean(losses), logits: vec![], chunk })
 }
 
 /// Runs the network over `inputs` and keeps losses and predictions.
@@ -103,7 +116,7 @@ pub fn observe_copies(
 pub fn evaluate(device: &Device, net: &Network, inputs: &dyn Inputs) -> Result<Scores> {
     let (trace, labels) = run(device, net, inputs, 0)?;
     let predicted = trace.logits.chunks_exact(net.classes()).map(loss::largest).collect();
-    Ok(Scores { losses: trace.losses, predicted, labels })
+    Ok(Scores { losses: trace.losses, predicted, labels, chunk: trace.chunk })
 }
 
 /// Runs the network over `inputs` and keeps losses and logits, no activations (`d` is 0).
@@ -131,8 +144,7 @@ fn run(device: &Device, net: &Network, inputs: &dyn Inputs, d: usize) -> Result<
     let (m, classes) = (inputs.len(), net.classes());
     let plan = Plan::forward(net, m);
     let pass = Pass { net, plan: &plan };
-    let mut trace =
-        Trace { m, d, activations: vec![0.0; m * d], losses: vec![0.0; m], logits: vec![0.0; m * classes] };
+    let mut trace = Trace::new(m, d, classes, plan.chunk);
     let mut labels = vec![0; m];
 
     let mut activations = trace.activations.as_mut_slice();
@@ -169,26 +181,54 @@ fn run_on_cuda(
     inputs: &dyn Inputs,
     d: usize,
 ) -> Result<(Trace, Vec<u32>)> {
-    let (m, classes, len) = (inputs.len(), net.classes(), net.input().len());
-    let plan = Plan::forward_on_cuda(net, m);
-    let mut pass = Forward::new(cuda, net, &plan, d)?;
-    let mut trace =
-        Trace { m, d, activations: vec![0.0; m * d], losses: vec![0.0; m], logits: vec![0.0; m * classes] };
-    let (mut labels, mut x) = (vec![0; m], vec![0.0; plan.chunk * len]);
-    for first in (0..m).step_by(plan.chunk) {
-        let range = first..(first + plan.chunk).min(m);
-        let (x, labels) = (&mut x[..range.len() * len], &mut labels[range.clone()]);
-        device.scope(|| {
-            let images = x.par_chunks_exact_mut(len).zip(&mut *labels).zip(range.clone());
-            images.for_each(|((x, label), i)| inputs.fill(x, std::slice::from_mut(label), i..i + 1));
-        });
-        check_labels(labels, first, classes)?;
+    let (m, classes) = (inputs.len(), net.classes());
+    let rows = vec![Rows::None; net.layers.len()];
+    let (passes, mut arena) = open(cuda, net, &rows, Purpose::Forward, m, d)?;
+    let chunk = passes.plan.chunk;
+    let mut trace = Trace::new(m, d, classes, chunk);
+    let mut labels = vec![0; m];
+    for first in (0..m).step_by(chunk) {
+        let range = first..(first + chunk).min(m);
+        let n = passes.fill(device, &mut arena, inputs, range.clone())?;
         let out = Outputs {
             activations: &mut trace.activations[range.start * d..range.end * d],
             losses: &mut trace.losses[range.clone()],
             logits: &mut trace.logits[range.start * classes..range.end * classes],
+            labels: &mut labels[range],
         };
-        pass.run(x, labels, out)?;
+        passes.observe(&mut arena, n, out)?;
     }
     Ok((trace, labels))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::net::Shape;
+    use crate::ops::philox::{Stream, Use};
+    use crate::zoo;
+
+    #[test]
+    fn a_chunk_is_what_the_device_has_room_for_and_changes_no_output() {
+        let shape = Shape::new(6, 6, 2);
+        let net = zoo::create("cnn:4-6", shape, 3, 1).unwrap().network.freeze();
+        let mut stream = Stream::new(2, Use::Choice, 0);
+        let x = (0..40 * shape.len()).map(|_| stream.normal()).collect();
+        let samples = Samples { shape, x, y: (0..40).map(|i| i % 3).collect() };
+        let on = |bytes: usize, said: usize| {
+            observe(&Device::emulated_with(0, bytes, said).unwrap(), &net, &samples)
+        };
+        let whole = on(1 << 24, 1 << 24).unwrap();
+        assert_eq!(whole.chunk, 40);
+        // Less is free; as little, but the driver says otherwise.
+        let (less, refused) = (on(40_000, 40_000).unwrap(), on(40_000, 1 << 24).unwrap());
+        assert!(less.chunk < 40 && less.chunk == refused.chunk, "{} {}", less.chunk, refused.chunk);
+        for trace in [&less, &refused] {
+            assert_eq!((&trace.logits, &trace.losses), (&whole.logits, &whole.losses));
+        }
+        let error = on(2_000, 2_000).unwrap_err();
+        let Error::Memory { bytes, free: 2_000, .. } = error else { panic!("{error}") };
+        assert!(bytes > 2_000 && error.to_string().contains("forward pass"), "{error}");
+        assert_eq!(on(bytes, bytes).unwrap().chunk, 1);
+    }
 }

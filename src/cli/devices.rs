@@ -6,7 +6,7 @@ use super::Outcome;
 
 /// List the devices that can run here, and say why one cannot
 ///
-/// On CUDA run today: the selection by FOCI, and the perturbation. Everything else runs on the CPU.
+/// On CUDA run observe, eval and the selection by FOCI. Everything else runs on the CPU.
 #[derive(clap::Args)]
 #[command(after_help = "Examples:\n  scrubjay devices\n  scrubjay devices --json")]
 pub struct Args {

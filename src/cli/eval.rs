@@ -59,6 +59,7 @@ pub fn run(args: &Args) -> anyhow::Result<Outcome> {
                 "classes": classes,
                 "family": model.family,
                 "device": device.report(),
+                "images_at_once": scores.chunk,
                 "seconds": seconds,
             })
         );
@@ -70,6 +71,6 @@ pub fn run(args: &Args) -> anyhow::Result<Outcome> {
     for (class, (right, n)) in classes.iter().enumerate().filter(|(_, (_, n))| *n > 0) {
         println!("class {class:<4}{right} of {n}  ({:.1} %)", 100.0 * *right as f64 / *n as f64);
     }
-    println!("time      {seconds:.2} s");
+    println!("time      {seconds:.2} s, {} images at once", scores.chunk);
     Ok(Outcome::Done)
 }

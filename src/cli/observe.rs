@@ -58,6 +58,7 @@ pub fn run(args: &Args) -> anyhow::Result<Outcome> {
             observe_copies(&device, net, &inputs, &request, copies as usize, noise)?
         }
     };
+    eprintln!("plan: {} images at once", trace.chunk);
     let units: Vec<_> =
         net.layers.iter().map(|l| serde_json::json!({"layer": l.name, "rows": l.outputs})).collect();
     let metadata = HashMap::from([("units".to_string(), serde_json::to_string(&units)?)]);

@@ -77,6 +77,16 @@ impl Device {
         Ok(Device { why: cuda.describe(), cuda: Some(cuda), pool: pool(0)? })
     }
 
+    /// [`Device::emulated`] with `bytes` bytes of memory that says that `said` are free before anything is there.
+    ///
+    /// # Errors
+    /// Where the threads cannot be started.
+    #[cfg(feature = "emu")]
+    pub fn emulated_with(seed: u64, bytes: usize, said: usize) -> Result<Device> {
+        let cuda = Cuda::emulated_with(seed, bytes, said);
+        Ok(Device { why: cuda.describe(), cuda: Some(cuda), pool: pool(0)? })
+    }
+
     /// `cpu` or `cuda`.
     pub fn name(&self) -> &'static str {
         if self.cuda.is_some() { "cuda" } else { "cpu" }

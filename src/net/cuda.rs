@@ -1,36 +1,52 @@
-//! The forward pass of a frozen network on a CUDA device, node by node as [`super::passes`] has it on the CPU.
+//! A frozen network on a CUDA device, node by node as [`super::passes`] has it on the CPU.
 //!
 //! Parameters go to the device once. Values stand in one arena where the plan puts them; a chunk's images are written to
 //! its front, every node launches its operation, and only logits, losses and activations come back. Nothing is allocated
 //! between chunks. An affine node is one launch with its epilogue, which also sums what units are read of: its own output.
+//!
+//! A chunk is as many images as the device's free memory holds, found by halving from a number that does not depend on it,
+//! so that a little more or less of it changes nothing.
 
 use std::ops::Range;
 
+use rayon::prelude::*;
+
 use super::passes::Pass;
-use super::plan::Plan;
-use super::{Affine, Network, Op, ParamId, Shape};
-use crate::Result;
-use crate::device::Cuda;
+use super::plan::{Plan, Purpose, Rows as Selected};
+use super::{Affine, Epilogue, Network, Op, ParamId, Shape};
+use crate::data::{Inputs, check_labels};
 use crate::device::cuda::{Buffer, In, Out};
+use crate::device::{Cuda, Device};
 use crate::ops::cuda::shape::Rows;
 use crate::ops::cuda::{activation, attention, conv, layer_norm, loss, means, pointwise, pool, shape};
+use crate::{Error, Result};
 
-/// What a forward pass computes in and with.
-pub(crate) struct Forward<'a> {
+/// Images of a chunk at most, and floats of an arena: kernels number them in 32 bits.
+const IMAGES: usize = 1024;
+const FLOATS: usize = 1 << 31;
+
+/// The passes of a network under a plan, with what they only read.
+pub(crate) struct Passes<'a> {
     cuda: &'a Cuda,
     net: &'a Network,
-    plan: &'a Plan,
+    pub plan: Plan,
     params: Vec<Buffer<f32>>,
     /// Scale and shift of every node that has them.
     affine: Vec<Option<[Buffer<f32>; 2]>>,
-    arena: Buffer<f32>,
+    zero: Buffer<f32>,
+}
+
+/// What passes compute in; sized by the plan, filled anew for every chunk.
+pub(crate) struct Arena {
+    y: Buffer<f32>,
     labels: Buffer<u32>,
     losses: Buffer<f32>,
     /// `[chunk, d]`; empty where activations are not asked for.
     trace: Buffer<f32>,
-    zero: Buffer<f32>,
     /// Sums for the activations of the node that is running.
     parts: Buffer<f64>,
+    /// The chunk's images and labels on the host.
+    host: (Vec<f32>, Vec<u32>),
 }
 
 /// What comes back of a chunk of `n` images.
@@ -41,110 +57,229 @@ pub(crate) struct Outputs<'a> {
     pub losses: &'a mut [f32],
     /// `[n, classes]`.
     pub logits: &'a mut [f32],
+    /// `[n]`.
+    pub labels: &'a mut [u32],
 }
 
-impl<'a> Forward<'a> {
-    /// Room and parameters for `plan`; `d` is the number of units, or 0 where activations are not asked for.
-    ///
-    /// # Errors
-    /// Where the memory is not there.
-    pub fn new(cuda: &'a Cuda, net: &'a Network, plan: &'a Plan, d: usize) -> Result<Forward<'a>> {
-        let affine = |op: &Op| -> Result<Option<[Buffer<f32>; 2]>> {
-            let (Op::Scale(affine)
-            | Op::Linear(_, super::Epilogue { affine: Some(affine), .. })
-            | Op::Conv(_, _, super::Epilogue { affine: Some(affine), .. })) = op
-            else {
-                return Ok(None);
-            };
-            let Affine { scale, shift } = affine;
-            Ok(Some([cuda.upload(scale)?, cuda.upload(shift)?]))
-        };
+/// How many values of each kind a plan takes on the device.
+#[derive(Clone, Copy, Default)]
+struct Sizes {
+    /// Parameters, scales and shifts.
+    fixed: usize,
+    y: usize,
+    images: usize,
+    trace: usize,
+    parts: usize,
+}
+
+impl Sizes {
+    /// Those of `plan`; `d` as of [`open`].
+    fn new(net: &Network, plan: &Plan, d: usize) -> Sizes {
         let pass = Pass { net, plan };
-        let affine_nodes = (0..net.nodes.len()).filter(|&node| d > 0 && net.nodes[node].op.layer().is_some());
-        let parts = affine_nodes.map(|node| conv::parts(plan.chunk, &pass.geometry(node))).max();
-        Ok(Forward {
-            cuda,
-            net,
-            plan,
-            params: net.params.iter().map(|param| cuda.upload(&param.value)).collect::<Result<_>>()?,
-            affine: net.nodes.iter().map(|node| affine(&node.op)).collect::<Result<_>>()?,
-            arena: cuda.alloc(plan.y.len)?,
-            labels: cuda.alloc(plan.chunk)?,
-            losses: cuda.alloc(plan.chunk)?,
-            trace: cuda.alloc(plan.chunk * d)?,
-            zero: cuda.upload(&[0.0])?,
-            parts: cuda.alloc(parts.unwrap_or(0))?,
-        })
+        let affine = net.nodes.iter().filter_map(|node| scale_shift(&node.op)).map(|a| 2 * a.scale.len());
+        let params = net.params.iter().map(|param| param.value.len());
+        let layers = (0..net.nodes.len()).filter(|&node| net.nodes[node].op.layer().is_some());
+        let parts = layers.map(|node| if d > 0 { conv::parts(plan.chunk, &pass.geometry(node)) } else { 0 });
+        Sizes {
+            fixed: params.chain(affine).sum(),
+            y: plan.y.len,
+            images: plan.chunk,
+            trace: plan.chunk * d,
+            parts: parts.max().unwrap_or(0),
+        }
     }
 
-    /// Runs one chunk of images `x` `[n, h, w, c]` with labels that are classes of the network.
+    fn bytes(&self) -> usize {
+        4 * (1 + self.fixed + self.y + 2 * self.images + self.trace) + 8 * self.parts // 1 is the zero
+    }
+}
+
+/// Parameters and room on the device for passes over `inputs` images with these rows selected, in chunks as large as fit;
+/// `d` is the number of units, or 0 where activations are not asked for.
+///
+/// # Errors
+/// [`Error::Memory`] where not even one image at a time fits, or the device fails.
+pub(crate) fn open<'a>(
+    cuda: &'a Cuda,
+    net: &'a Network,
+    rows: &[Selected],
+    purpose: Purpose,
+    inputs: usize,
+    d: usize,
+) -> Result<(Passes<'a>, Arena)> {
+    let mut chunk = IMAGES.min(inputs).max(1);
+    loop {
+        let plan = Plan::on_cuda(net, rows.to_vec(), purpose, chunk);
+        let sizes = Sizes::new(net, &plan, d);
+        let (bytes, free) = (sizes.bytes(), cuda.free()?);
+        if chunk > 1 && (bytes > free || sizes.y > FLOATS) {
+            chunk = chunk.div_ceil(2);
+            continue;
+        }
+        let fits = Passes::new(cuda, net, plan, sizes).map_err(|error| error.during("room for a network"));
+        match fits {
+            Err(Error::Memory { .. }) if chunk > 1 => chunk = chunk.div_ceil(2),
+            Err(Error::Memory { .. }) => {
+                let fixed = 4 * sizes.fixed;
+                let remedy = match fixed <= free {
+                    true => format!(
+                        "; the parameters' {fixed} would fit, and {} an image beside them",
+                        free.saturating_sub(fixed)
+                    ),
+                    false => format!("; the parameters alone are {fixed}"),
+                };
+                let op = format!("{purpose:?} pass, one image at a time").to_lowercase();
+                return Err(Error::Memory { op, bytes, free, remedy });
+            }
+            other => return other,
+        }
+    }
+}
+
+impl<'a> Passes<'a> {
+    fn new(cuda: &'a Cuda, net: &'a Network, plan: Plan, sizes: Sizes) -> Result<(Passes<'a>, Arena)> {
+        let affine = |op: &Op| match scale_shift(op) {
+            Some(Affine { scale, shift }) => Ok(Some([cuda.upload(scale)?, cuda.upload(shift)?])),
+            None => Ok(None),
+        };
+        let arena = Arena {
+            y: cuda.alloc(sizes.y)?,
+            labels: cuda.alloc(sizes.images)?,
+            losses: cuda.alloc(sizes.images)?,
+            trace: cuda.alloc(sizes.trace)?,
+            parts: cuda.alloc(sizes.parts)?,
+            host: (vec![0.0; sizes.images * net.input().len()], vec![0; sizes.images]),
+        };
+        let params = net.params.iter().map(|param| cuda.upload(&param.value)).collect::<Result<_>>()?;
+        let affine = net.nodes.iter().map(|node| affine(&node.op)).collect::<Result<_>>()?;
+        Ok((Passes { cuda, net, plan, params, affine, zero: cuda.upload(&[0.0])? }, arena))
+    }
+
+    /// Brings a chunk's images and labels to the device; the host threads make them. Returns how many there are.
+    ///
+    /// # Errors
+    /// Where a label is no class of the network, or the device fails.
+    pub fn fill(
+        &self,
+        device: &Device,
+        arena: &mut Arena,
+        inputs: &dyn Inputs,
+        range: Range<usize>,
+    ) -> Result<usize> {
+        let (n, first, len) = (range.len(), range.start, self.net.input().len());
+        let (x, labels) = (&mut arena.host.0[..n * len], &mut arena.host.1[..n]);
+        device.scope(|| {
+            let images = x.par_chunks_exact_mut(len).zip(&mut *labels).zip(range);
+            images.for_each(|((x, label), i)| inputs.fill(x, std::slice::from_mut(label), i..i + 1));
+        });
+        check_labels(labels, first, self.net.classes())?;
+        let (_, front) = arena.y.output().split_at(self.plan.y.value(0, n).start);
+        self.cuda.write(front.split_at(x.len()).0, x)?;
+        self.cuda.write(arena.labels.output().split_at(n).0, labels)?;
+        Ok(n)
+    }
+
+    /// The values of the `n` images that stand in the arena, and what is asked of them.
     ///
     /// # Errors
     /// Where the device fails.
-    pub fn run(&mut self, x: &[f32], labels: &[u32], out: Outputs<'_>) -> Result<()> {
-        let n = labels.len();
-        let (_, front) = self.arena.output().split_at(self.plan.y.value(0, n).start);
-        self.cuda.write(front.split_at(x.len()).0, x)?;
-        self.cuda.write(self.labels.output().split_at(n).0, labels)?;
+    pub fn observe(&self, arena: &mut Arena, n: usize, out: Outputs<'_>) -> Result<()> {
         if !out.activations.is_empty() {
-            let (from, to) = (Rows { first: 0, apart: 0 }, Rows { first: 0, apart: 1 });
-            let trace = self.trace.output().split_at(out.activations.len()).0;
-            let len = trace.len();
-            shape::copy(self.cuda, trace, self.zero.input(), len, 1, to, from)?;
+            self.clear(arena.trace.output().split_at(out.activations.len()).0)?;
         }
-        for node in 1..self.net.nodes.len() {
-            self.node(node, n, !out.activations.is_empty())?;
+        self.forward(arena, n, !out.activations.is_empty())?;
+        self.losses(arena, n)?;
+        out.labels.copy_from_slice(&arena.host.1[..n]);
+        self.cuda.read(out.losses, arena.losses.input().part(0..n))?;
+        self.cuda.read(out.logits, self.logits(arena.y.input(), n))?;
+        self.cuda.read(out.activations, arena.trace.input().part(0..out.activations.len()))
+    }
+
+    fn losses(&self, arena: &mut Arena, n: usize) -> Result<()> {
+        let (losses, labels) = (arena.losses.output().split_at(n).0, arena.labels.input().part(0..n));
+        loss::cross_entropy(self.cuda, losses, self.logits(arena.y.input(), n), labels)
+    }
+
+    /// `[n, classes]`.
+    fn logits<'b>(&self, y: In<'b, f32>, n: usize) -> In<'b, f32> {
+        y.part(self.plan.y.value(self.net.nodes.len() - 1, n))
+    }
+
+    fn forward(&self, arena: &mut Arena, n: usize, traced: bool) -> Result<()> {
+        (1..self.net.nodes.len()).try_for_each(|node| {
+            self.forward_node(node, arena, n, traced).map_err(|error| error.during(&self.name(node, "value")))
+        })
+    }
+
+    /// What a node is called in an error: its layer, else its operation.
+    fn name(&self, node: usize, what: &str) -> String {
+        match self.net.nodes[node].op.layer() {
+            Some(layer) => format!("{what} of layer `{}`", self.net.layer(layer).name),
+            None => {
+                let op = format!("{:?}", self.net.nodes[node].op);
+                format!("{what} of {}, node {node}", op.split([' ', '(']).next().unwrap_or("node"))
+            }
         }
-        let logits = self.arena.input().part(self.plan.y.value(self.net.nodes.len() - 1, n));
-        let labels = self.labels.input().part(0..n);
-        loss::cross_entropy(self.cuda, self.losses.output().split_at(n).0, logits, labels)?;
-        self.cuda.read(out.losses, self.losses.input().part(0..n))?;
-        self.cuda.read(out.logits, logits)?;
-        self.cuda.read(out.activations, self.trace.input().part(0..out.activations.len()))
+    }
+
+    fn pass(&self) -> Pass<'_> {
+        Pass { net: self.net, plan: &self.plan }
+    }
+
+    fn param(&self, param: ParamId) -> In<'_, f32> {
+        self.params[param.index()].input()
+    }
+
+    /// Zeros.
+    fn clear(&self, y: Out<'_, f32>) -> Result<()> {
+        let (len, to, from) = (y.len(), Rows { first: 0, apart: 1 }, Rows { first: 0, apart: 0 });
+        shape::copy(self.cuda, y, self.zero.input(), len, 1, to, from)
     }
 
     /// One node's value.
-    fn node(&mut self, node: usize, n: usize, traced: bool) -> Result<()> {
+    fn forward_node(&self, node: usize, arena: &mut Arena, n: usize, traced: bool) -> Result<()> {
         let (cuda, net, layout) = (self.cuda, self.net, &self.plan.y);
-        let (at, pass) = (&net.nodes[node], Pass { net, plan: self.plan });
-        let (whole, rest) = carve(self.arena.output(), layout.whole(node));
+        let (at, pass) = (&net.nodes[node], self.pass());
+        let (whole, rest) = carve(arena.y.output(), layout.whole(node));
         let (value, saved) = (layout.value(node, n), layout.saved(node, n));
         let (y, other) = whole.split_at(saved.start - value.start);
-        let (mut y, saved) = (y.split_at(value.len()).0, other.split_at(saved.len()).0);
+        let (mut y, mut saved) = (y.split_at(value.len()).0, other.split_at(saved.len()).0);
         let input = |i: usize| rest.get(layout.value(at.inputs[i].index(), n));
-        let param = |param: ParamId| self.params[param.index()].input();
         let x = input(0);
         let from = net.nodes[at.inputs[0].index()].shape;
         match &at.op {
             Op::Linear(layer, epilogue) | Op::Conv(layer, _, epilogue) => {
                 let (owner, geometry) = (net.layer(*layer), pass.geometry(node));
-                let affine = self.affine[node].as_ref();
+                // A backward pass reads the activation's argument where its value does not do.
+                let apart = epilogue.activation.filter(|_| !saved.is_empty());
+                let (weight, bias) = (self.param(owner.weight), owner.bias.map(|bias| self.param(bias)));
                 let epilogue = conv::Epilogue {
-                    affine: affine.map(|[scale, shift]| [scale.input(), shift.input()]),
+                    affine: self.affine[node].as_ref().map(|[scale, shift]| [scale.input(), shift.input()]),
                     residual: epilogue.residual.then(|| input(1)),
-                    activation: epilogue.activation,
+                    activation: epilogue.activation.filter(|_| apart.is_none()),
                 };
-                let (weight, bias) = (param(owner.weight), owner.bias.map(param));
                 let count = if traced { conv::parts(n, &geometry) } else { 0 };
-                let sums = traced.then(|| self.parts.output().split_at(count).0);
-                conv::forward(cuda, y, sums, x, weight, bias, epilogue, n, &geometry)?;
+                let sums = traced.then(|| arena.parts.output().split_at(count).0);
+                let z = if apart.is_some() { saved.output() } else { y.output() };
+                conv::forward(cuda, z, sums, x, weight, bias, epilogue, n, &geometry)?;
+                if let Some(kind) = apart {
+                    activation::forward(cuda, y, saved.input(), kind)?;
+                }
                 if traced {
                     let uses = net.nodes.iter().filter(|other| other.op.layer() == Some(*layer)).count();
                     let (columns, d) = (net.units().of_layer(*layer), net.units().len());
                     let (trace, sums) =
-                        (self.trace.output().split_at(n * d).0, self.parts.input().part(0..count));
+                        (arena.trace.output().split_at(n * d).0, arena.parts.input().part(0..count));
                     means::means(cuda, trace, sums, n, &geometry, columns, d, uses)?;
                 }
                 Ok(())
             }
             Op::Activation(kind) => activation::forward(cuda, y, x, *kind),
             Op::LayerNorm { gamma, beta, eps } => {
-                layer_norm::forward(cuda, y, saved, x, param(*gamma), param(*beta), *eps)
+                layer_norm::forward(cuda, y, saved, x, self.param(*gamma), self.param(*beta), *eps)
             }
             Op::Attention { heads } => attention::forward(cuda, y, saved, x, n, at.shape, *heads),
             Op::MaxPool(window) => pool::max_pool(cuda, y, saved.bits(), x, n, from, at.shape, *window),
-            Op::AveragePool(window) => pool::average_pool(cuda, y, x, n, from, at.shape, *window),
-            Op::AdaptivePool | Op::GlobalPool => pool::adaptive_pool(cuda, y, x, n, from, at.shape),
             Op::Add => pointwise::sum(cuda, y, x, input(1)),
             Op::Concat => pass.channels_of(node).try_for_each(|(i, first, c)| {
                 let (to, from) = (Rows { first, apart: at.shape.c }, Rows { first: 0, apart: c });
@@ -152,24 +287,47 @@ impl<'a> Forward<'a> {
             }),
             Op::ClassToken(token) => {
                 let (to, same) = (images(at.shape, 0), Rows { first: 0, apart: 0 });
-                shape::copy(cuda, y.output(), param(*token), n, at.shape.c, to, same)?;
-                shape::copy(cuda, y, x, n, from.len(), images(at.shape, at.shape.c), images(from, 0))
+                shape::copy(cuda, y.output(), self.param(*token), n, at.shape.c, to, same)?;
+                self.linear_map(node, y, x, n)
             }
             Op::Positions(table) => {
                 copy(cuda, y.output(), x)?;
                 let same = Rows { first: 0, apart: 0 };
-                shape::add(cuda, y, param(*table), n, at.shape.len(), images(at.shape, 0), same)
+                shape::add(cuda, y, self.param(*table), n, at.shape.len(), images(at.shape, 0), same)
+            }
+            Op::Scale(_) => match &self.affine[node] {
+                Some([scale, shift]) => pointwise::scale_shift(cuda, y, x, scale.input(), shift.input()),
+                None => Ok(()),
+            },
+            _ => self.linear_map(node, y, x, n),
+        }
+    }
+
+    /// Forward of the nodes that are linear in their input, their constants left out: the row of a class token too.
+    fn linear_map(&self, node: usize, y: Out<'_, f32>, x: In<'_, f32>, n: usize) -> Result<()> {
+        let (cuda, at) = (self.cuda, &self.net.nodes[node]);
+        let from = self.net.nodes[at.inputs[0].index()].shape;
+        match &at.op {
+            Op::AveragePool(window) => pool::average_pool(cuda, y, x, n, from, at.shape, *window),
+            Op::AdaptivePool | Op::GlobalPool => pool::adaptive_pool(cuda, y, x, n, from, at.shape),
+            Op::ClassToken(_) => {
+                shape::copy(cuda, y, x, n, from.len(), images(at.shape, at.shape.c), images(from, 0))
             }
             Op::Tokens(i) => {
                 shape::copy(cuda, y, x, n, at.shape.len(), images(at.shape, 0), images(from, i * from.c))
             }
             Op::Shortcut { stride } => shape::shortcut(cuda, y, x, n, from, at.shape, *stride),
-            Op::Scale(_) => match &self.affine[node] {
-                Some([scale, shift]) => pointwise::scale_shift(cuda, y, x, scale.input(), shift.input()),
-                None => Ok(()),
-            },
-            Op::Reshape | Op::Input | Op::BatchNorm { .. } => copy(cuda, y, x),
+            _ => copy(cuda, y, x), // reshape, positions
         }
+    }
+}
+
+/// The scale and shift of a node that has them.
+fn scale_shift(op: &Op) -> Option<&Affine> {
+    match op {
+        Op::Scale(affine) => Some(affine),
+        Op::Linear(_, Epilogue { affine, .. }) | Op::Conv(_, _, Epilogue { affine, .. }) => affine.as_ref(),
+        _ => None,
     }
 }
 

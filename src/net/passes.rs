@@ -555,7 +555,11 @@ impl<'a> Pass<'a> {
         }
         let moved = &t[self.plan.t.value(self.end(), n)];
         let back = &mut h[self.plan.h.value(self.end(), n)];
-        middle(back, moved, self.logits(y, n), &labels[..n], self.net.classes());
+        let (logits, classes) = (self.logits(y, n), self.net.classes());
+        match middle {
+            loss::Middle::Curvature => loss::curvature(back, moved, logits, classes),
+            loss::Middle::Fisher => loss::fisher(back, moved, logits, &labels[..n], classes),
+        }
         if self.plan.purpose == super::plan::Purpose::Hessian {
             for node in (1..=self.end()).rev().filter(|&node| self.plan.carries[node]) {
                 self.tangent_backward_node(node, h, sink, scratch, g, t, y, v, n);

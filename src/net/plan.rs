@@ -82,9 +82,6 @@ const CHUNK_FLOATS: usize = 1 << 20;
 const LANES: usize = 16;
 const LANE_FLOATS: usize = 1 << 25;
 
-/// Floats of a CUDA device's arena, 1 GiB.
-const CUDA_FLOATS: usize = 1 << 28;
-
 /// See the file's opening.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Plan {
@@ -267,13 +264,9 @@ impl Plan {
         Plan::new(net, vec![Rows::None; net.layers.len()], Purpose::Forward, inputs)
     }
 
-    /// The forward pass of a network on a CUDA device: one lane of chunks as large as fit.
-    pub fn forward_on_cuda(net: &Network, inputs: usize) -> Plan {
-        let plan = |chunk: usize| {
-            Plan::in_chunks(net, vec![Rows::None; net.layers.len()], Purpose::Forward, chunk, 1)
-        };
-        let chunk = (CUDA_FLOATS / plan(1).y.len.max(1)).clamp(1, 1024).min(inputs.max(1));
-        plan(chunk)
+    /// The plan of a pass on a CUDA device: one lane of chunks of so many images.
+    pub(super) fn on_cuda(net: &Network, rows: Vec<Rows>, purpose: Purpose, chunk: usize) -> Plan {
+        Plan::in_chunks(net, rows, purpose, chunk, 1)
     }
 
     /// Bytes that one worker needs.

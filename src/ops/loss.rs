@@ -6,8 +6,14 @@
 
 use super::philox::{Stream, Use};
 
-/// What the loss sends back along the logits' tangent: (back, tangent, logits, labels, classes).
-pub type Middle = fn(&mut [f32], &[f32], &[f32], &[u32], usize);
+/// What the loss sends back along the logits' tangent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Middle {
+    /// Its second derivative, [`curvature`].
+    Curvature,
+    /// The empirical Fisher matrix's form, [`fisher`].
+    Fisher,
+}
 
 /// The loss of each row of `logits` `[n, classes]`, to `losses` `[n]`.
 pub fn cross_entropy(losses: &mut [f32], logits: &[f32], labels: &[u32], classes: usize) {
@@ -94,7 +100,7 @@ pub fn weigh(d: &mut [f32], logits: &[f32], labels: &[u32], classes: usize, firs
 }
 
 /// (diag(p) − ppᵀ) t of each row: the loss's second derivative along the logits' tangent.
-pub fn curvature(back: &mut [f32], t: &[f32], logits: &[f32], _labels: &[u32], classes: usize) {
+pub fn curvature(back: &mut [f32], t: &[f32], logits: &[f32], classes: usize) {
     let rows = back.chunks_exact_mut(classes).zip(t.chunks_exact(classes)).zip(logits.chunks_exact(classes));
     for ((back, t), z) in rows {
         let (scale, top) = softmax(z);
@@ -136,7 +142,7 @@ mod tests {
         for j in 0..3 {
             let (mut t, mut want) = ([0.0; 6], [0.0; 6]);
             (t[j], t[3 + j]) = (1.0, 1.0);
-            curvature(&mut want, &t, &logits, &[], 3);
+            curvature(&mut want, &t, &logits, 3);
             for (sum, want) in sum.iter().zip(want.chunks_exact(3)) {
                 let trace = (0..3).map(|i| sum[i][i]).sum::<f64>();
                 for i in 0..3 {
@@ -175,7 +181,7 @@ mod tests {
         let t = [0.5f32, -0.25, 1.0, 2.0];
         let (mut d, mut back) = ([0.0; 4], [0.0; 4]);
         gradient(&mut d, &z, &[1], 4);
-        curvature(&mut back, &t, &z, &[1], 4);
+        curvature(&mut back, &t, &z, 4);
         let moved = |h: f64| -> Vec<f32> {
             z.iter().zip(t).map(|(z, t)| (f64::from(*z) + h * f64::from(t)) as f32).collect()
         };

@@ -15,10 +15,14 @@ const ALIGN: usize = 256; // as cudaMalloc
 const GUARD: usize =
     if cfg!(any(scrubjay_sanitize = "address", scrubjay_sanitize = "thread")) { 0 } else { ALIGN };
 const GUARD_BYTE: u8 = 0xa5;
+/// Bytes of memory that the device has where nothing else is said.
+const MEMORY: usize = 1 << 30;
 
 /// The driver.
 pub struct Emu {
     seed: u64,
+    bytes: usize,
+    said: usize,
     live: Arc<Mutex<Vec<Region>>>,
     recording: Mutex<Option<Vec<Call>>>,
 }
@@ -49,17 +53,34 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl Emu {
     pub fn new(seed: u64) -> Emu {
-        Emu { seed, live: Arc::default(), recording: Mutex::new(None) }
+        Emu::with(seed, MEMORY, MEMORY)
+    }
+
+    /// A device of `bytes` bytes that says that `said` are free while nothing is there.
+    pub fn with(seed: u64, bytes: usize, said: usize) -> Emu {
+        Emu { seed, bytes, said, live: Arc::default(), recording: Mutex::new(None) }
+    }
+
+    pub fn free(&self) -> usize {
+        self.said.saturating_sub(self.used())
+    }
+
+    fn used(&self) -> usize {
+        lock(&self.live).iter().map(|region| region.bytes).sum()
     }
 
     pub fn describe(&self) -> String {
         format!("emulated, seed {}", self.seed)
     }
 
-    pub fn alloc(&self, bytes: usize) -> Memory {
+    pub fn alloc(&self, bytes: usize) -> Result<Memory> {
+        let free = self.bytes.saturating_sub(self.used());
+        if bytes > free {
+            return Err(Error::Memory { op: "alloc".into(), bytes, free, remedy: String::new() });
+        }
         let region = Region::new(bytes);
         lock(&self.live).push(region);
-        Memory { region, live: self.live.clone() }
+        Ok(Memory { region, live: self.live.clone() })
     }
 
     /// # Safety

@@ -127,9 +127,19 @@ impl Gpu {
 
     pub fn alloc(&self, bytes: usize) -> Result<Memory> {
         // SAFETY: bytes of any value are bytes; nothing reads them before a kernel writes them.
-        let slice = unsafe { self.stream.alloc::<u8>(bytes.max(1)) }.map_err(failed("alloc"))?;
+        let slice = unsafe { self.stream.alloc::<u8>(bytes.max(1)) }.map_err(|error| match error {
+            DriverError(sys::CUresult::CUDA_ERROR_OUT_OF_MEMORY) => {
+                let free = self.free().unwrap_or(0);
+                Error::Memory { op: "alloc".into(), bytes, free, remedy: String::new() }
+            }
+            error => failed("alloc")(error),
+        })?;
         let address = slice.device_ptr(&self.stream).0;
         Ok(Bytes { slice, address })
+    }
+
+    pub fn free(&self) -> Result<usize> {
+        Ok(self.stream.context().mem_get_info().map_err(failed("free memory"))?.0)
     }
 
     pub fn upload(&self, memory: &mut Memory, bytes: &[u8]) -> Result<()> {

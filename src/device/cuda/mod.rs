@@ -129,16 +129,34 @@ impl Cuda {
         driver!(self, driver => driver.describe())
     }
 
+    /// The emulator of a device of `bytes` bytes of memory that says that `said` are free before anything is there.
+    #[cfg(feature = "emu")]
+    pub fn emulated_with(seed: u64, bytes: usize, said: usize) -> Cuda {
+        Cuda { driver: Arc::new(Driver::Emu(emu::Emu::with(seed, bytes, said))) }
+    }
+
+    /// Bytes of device memory that are free, as the driver says.
+    ///
+    /// # Errors
+    /// Where the driver refuses.
+    pub fn free(&self) -> Result<usize> {
+        match &*self.driver {
+            Driver::Gpu(driver) => driver.free(),
+            #[cfg(feature = "emu")]
+            Driver::Emu(driver) => Ok(driver.free()),
+        }
+    }
+
     /// Memory for `len` values. What it holds is not defined; the emulator fills it with NaN.
     ///
     /// # Errors
-    /// Where the memory is not there.
+    /// [`crate::Error::Memory`] where the memory is not there.
     pub fn alloc<T: Pod>(&self, len: usize) -> Result<Buffer<T>> {
         let bytes = len * size_of::<T>();
         let memory = match &*self.driver {
             Driver::Gpu(driver) => Memory::Gpu(driver.alloc(bytes)?),
             #[cfg(feature = "emu")]
-            Driver::Emu(driver) => Memory::Emu(driver.alloc(bytes)),
+            Driver::Emu(driver) => Memory::Emu(driver.alloc(bytes)?),
         };
         Ok(Buffer { memory, len, of: PhantomData })
     }
