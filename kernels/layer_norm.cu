@@ -3,6 +3,7 @@ layer_norm.cu: y = gamma x^ + beta, x^ = (x - mu) r, r = 1/sqrt(var + eps), over
 tangent and both adjoints (MATH.md, Eq. 8). `saved` holds mu and r of each position.
 
 One warp owns one position; lane l handles channels l, l + 32, .. Moments are in f64, sums over lanes in a butterfly.
+At gamma and beta, a thread owns a channel of a chunk of positions instead.
 */
 #include "common/warp.h"
 #include "tiles.h"
@@ -79,3 +80,20 @@ layer_norm_tangent_backward_f32(float* dxt, const float* dyt, const float* dy, c
     }
 }
 KERNEL(layer_norm_tangent_backward_f32);
+
+// parts [chunk of `size` positions, c, 2]: over every chunk, dgamma = sum dy x^ and dbeta = sum dy.
+extern "C" __global__ void __launch_bounds__(LAYER_NORM_THREADS)
+layer_norm_parameters_f32(float* parts, const float* dy, const float* x, const float* saved, uint32_t n, uint32_t c, uint32_t size) {
+    uint32_t wide = (c + LAYER_NORM_THREADS - 1) / LAYER_NORM_THREADS, chunk = blockIdx.x / wide;
+    uint32_t i = blockIdx.x % wide * LAYER_NORM_THREADS + threadIdx.x;
+    if (i >= c) return;
+    double dgamma = 0.0, dbeta = 0.0;
+    for (uint32_t at = chunk * size, end = min(n, at + size); at < end; ++at) {
+        const Position p = {x + at * c, saved[2 * at], saved[2 * at + 1]};
+        double d = dy[at * c + i];
+        dgamma += d * p.hat(i), dbeta += d;
+    }
+    float* part = parts + (uint64_t(chunk) * c + i) * 2;
+    part[0] = float(dgamma), part[1] = float(dbeta);
+}
+KERNEL(layer_norm_parameters_f32);

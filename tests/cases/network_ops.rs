@@ -66,7 +66,7 @@ pub fn cases() -> Vec<(String, Case)> {
             (format!("shortcut/n={n},h={h},w={w},c={c},stride={stride},to={to}"), Shape::new(h, w, c));
         cases.push((name, Box::new(move |d| shortcuts(d, n, from, stride, to))));
     }
-    for (n, c) in [(1, 2), (3, 31), (5, 32), (4, 33), (2, 192), (9, 768)] {
+    for (n, c) in [(1, 2), (3, 31), (5, 32), (4, 33), (131, 9), (2, 192), (9, 768)] {
         if LARGE || c < 768 {
             cases.push((format!("layer_norm/n={n},c={c}"), Box::new(move |d| layer_norms(d, n, c))));
         }
@@ -485,7 +485,29 @@ fn layer_norms(device: &Device, n: usize, c: usize) -> Result<(), Failed> {
     })?;
     let exact = slopes(&backward::<Dual<f64>>(&dual(&dy, &dyt), &dual(&x, &tx), &gamma, eps));
     let plain = slopes(&backward::<Dual<f32>>(&dual(&dy, &dyt), &dual(&x, &tx), &gamma, eps));
-    close("dx'", &dxt, &plus(&wide(&start), &exact), &plus(&start, &plain))
+    close("dx'", &dxt, &plus(&wide(&start), &exact), &plus(&start, &plain))?;
+
+    /// dγ, then dβ.
+    fn parameters<T: Number>(dy: &[f32], x: &[f32], c: usize, eps: f32) -> Vec<T> {
+        let mut sums = vec![T::of(0.0); 2 * c];
+        for (dy, x) in dy.chunks_exact(c).zip(x.chunks_exact(c)) {
+            let (dy, hat) = (wide::<T>(dy), layers::normalise(&wide::<T>(x), eps).0);
+            for i in 0..c {
+                sums[i] = sums[i] + dy[i] * hat[i];
+                sums[c + i] = sums[c + i] + dy[i];
+            }
+        }
+        sums
+    }
+    let start = [gamma, beta].concat();
+    let found = adds(cuda, &start, |out| {
+        let (dgamma, dbeta) = out.split_at(c);
+        let mut parts = cuda.alloc(on_cuda::layer_norm::gradient_parts(n, c))?;
+        let (parts, dy) = (parts.output(), on_dy.input());
+        on_cuda::layer_norm::parameter_gradient(cuda, dgamma, dbeta, parts, dy, x_in, saved)
+    })?;
+    let (exact, plain) = (parameters::<f64>(&dy, &x, c, eps), parameters::<f32>(&dy, &x, c, eps));
+    close("dγ, dβ", &found, &plus(&wide(&start), &exact), &plus(&start, &plain))
 }
 
 /// What a row of logits, its tangent and its label give.

@@ -110,6 +110,8 @@ kernels! {
     layer_norm_backward: layer_norm_backward_f32(dx: Out<'_, f32>, dy: In<'_, f32>, x: In<'_, f32>, saved: In<'_, f32>, gamma: In<'_, f32>, n: u32, c: u32);
     /// dxt += the derivative of that along tx and dyt; all `[n, c]`.
     layer_norm_tangent_backward: layer_norm_tangent_backward_f32(dxt: Out<'_, f32>, dyt: In<'_, f32>, dy: In<'_, f32>, tx: In<'_, f32>, x: In<'_, f32>, saved: In<'_, f32>, gamma: In<'_, f32>, n: u32, c: u32);
+    /// dγ and dβ of chunks of `size` positions, as parts `[chunks, c, 2]`; dy and x `[n, c]`, saved `[n, 2]`.
+    layer_norm_parameters: layer_norm_parameters_f32(parts: Out<'_, f32>, dy: In<'_, f32>, x: In<'_, f32>, saved: In<'_, f32>, n: u32, c: u32, size: u32);
     /// The loss of each row; losses and labels `[n]`, logits `[n, classes]`.
     cross_entropy: cross_entropy_f32(losses: Out<'_, f32>, logits: In<'_, f32>, labels: In<'_, u32>, n: u32, classes: u32);
     /// d = p − onehot(label); d and logits `[n, classes]`.

@@ -1,6 +1,7 @@
 //! Affine layers on CUDA, as [`crate::ops::conv`]: the three bilinear primitives, and an affine node's whole forward pass.
 #![allow(unsafe_code)] // launches
 
+use super::chunks::{self, Chunks};
 use super::{Cuda, In, Out, activation, images, word};
 use crate::device::cuda::{Launch, tiles};
 use crate::ops::conv::Geometry;
@@ -94,8 +95,8 @@ pub fn data_gradient(
 ) -> Result<()> {
     let layer = Layer::new("conv_data", n, geometry, dx.len(), dz.len(), weight.len(), rows)?;
     let [_, pixels] = layer.pixels;
-    let wide = Layer::tiles(geometry.input.c / geometry.conv.groups) * geometry.conv.groups;
-    let launch = Launch::blocks(layer.op, wide * Layer::tiles(pixels as usize), tiles::GEMM_THREADS)?;
+    let wide = tiles_of(geometry.input.c / geometry.conv.groups) * geometry.conv.groups;
+    let launch = Launch::blocks(layer.op, wide * tiles_of(pixels as usize), tiles::GEMM_THREADS)?;
     let [h, w, c, oh, ow, o, r, s, stride, above, left, dilation, groups] = layer.words;
     let (count, add) = (layer.rows, u32::from(accumulate));
     // SAFETY: dx holds n images of the input, dz of the output, weight a row for each of `rows`, or of the o channels. No
@@ -120,7 +121,7 @@ pub fn weight_gradient(
     cuda: &Cuda,
     dw: Out<'_, f32>,
     db: Option<Out<'_, f32>>,
-    mut parts: Out<'_, f32>,
+    parts: Out<'_, f32>,
     dz: In<'_, f32>,
     x: In<'_, f32>,
     rows: Option<In<'_, u32>>,
@@ -128,16 +129,12 @@ pub fn weight_gradient(
     geometry: &Geometry,
 ) -> Result<()> {
     let layer = Layer::new("conv_weight", n, geometry, x.len(), dz.len(), dw.len(), rows)?;
-    let chunks = Chunks::new(n, layer.rows as usize, geometry);
-    if let Some(db) = &db {
-        same(layer.op, "biases", layer.rows as usize, db.len())?;
-    }
-    same(layer.op, "values in parts", gradient_parts(n, layer.rows as usize, geometry), parts.len())?;
-    let word = |value: usize| word(layer.op, "values", value);
-    let (depth, size, number) = (word(geometry.fan_in())?, word(chunks.size)?, word(chunks.count)?);
-    word(parts.len())?;
-    let launch = Launch::blocks(layer.op, chunks.blocks * chunks.count, tiles::GEMM_THREADS)?;
-    let [pixels, _] = layer.pixels;
+    let (rows_here, depth) = (layer.rows as usize, geometry.fan_in());
+    same(layer.op, "values in parts", gradient_parts(n, rows_here, geometry), parts.len())?;
+    let Chunks { size, count: chunks, .. } = by_chunks(n, rows_here, geometry);
+    let (mut parts, _) = parts.split_at(chunks * rows_here * (depth + 1));
+    let launch = Launch::blocks(layer.op, gradient_tiles(rows_here, geometry) * chunks, tiles::GEMM_THREADS)?;
+    let (size, [pixels, _]) = (word(layer.op, "pixels", size)?, layer.pixels);
     let [h, w, c, oh, ow, o, r, s, stride, above, left, dilation, groups] = layer.words;
     let count = layer.rows;
     // SAFETY: dz holds n images of the output, x of the input; parts holds, for every chunk of `size` of their pixels, a
@@ -168,41 +165,33 @@ pub fn weight_gradient(
             size,
         )?;
     }
-    let sums = layer.rows as usize * (geometry.fan_in() + 1);
-    let launch = Launch::over(layer.op, sums, tiles::CHUNKS_THREADS)?;
-    // SAFETY: parts holds chunks of `count` rows of depth and one values, dw rows of depth, db as many values as rows.
-    unsafe { cuda.add_chunks(launch, dw, db, parts.read_only(), count, depth, number) }
+    chunks::add(cuda, layer.op, dw, db, parts.read_only(), rows_here, depth, chunks)
 }
 
 /// The values of room that [`weight_gradient`] takes for `rows` rows and `n` images; never more for fewer images.
 pub fn gradient_parts(n: usize, rows: usize, geometry: &Geometry) -> usize {
-    Chunks::new(n, rows, geometry).most * rows * (geometry.fan_in() + 1)
+    by_chunks(n, rows, geometry).most * rows * (geometry.fan_in() + 1)
 }
 
-/// How the pixels of a weight gradient are shared out: enough blocks for a GPU, none of them with too little to do.
-struct Chunks {
-    /// Blocks that one chunk takes.
-    blocks: usize,
-    /// Pixels of a chunk.
-    size: usize,
-    count: usize,
-    /// No fewer than `count`, and growing with the number of images.
-    most: usize,
+/// Tiles that hold so many rows, or columns.
+fn tiles_of(count: usize) -> usize {
+    count.div_ceil(tiles::GEMM_TILE as usize)
 }
 
-impl Chunks {
-    /// Blocks that keep a large GPU busy, and the fewest pixels that are worth one.
-    const BLOCKS: usize = 512;
-    const PIXELS: usize = 128;
+/// Tiles of the output channels of all groups.
+fn tall(rows: usize, geometry: &Geometry) -> usize {
+    let groups = geometry.conv.groups;
+    tiles_of((geometry.output.c / groups).min(rows)) * groups
+}
 
-    fn new(n: usize, rows: usize, geometry: &Geometry) -> Chunks {
-        let (pixels, groups) = (n * geometry.output.positions(), geometry.conv.groups.max(1));
-        let tall = Layer::tiles((geometry.output.c / groups).min(rows)) * groups;
-        let blocks = tall * Layer::tiles(geometry.fan_in());
-        let most = (Chunks::BLOCKS / blocks.max(1)).min(pixels / Chunks::PIXELS).max(1);
-        let size = pixels.div_ceil(most).next_multiple_of(tiles::GEMM_DEPTH as usize);
-        Chunks { blocks, size, count: pixels.div_ceil(size.max(1)), most }
-    }
+fn by_chunks(n: usize, rows: usize, geometry: &Geometry) -> Chunks {
+    let blocks = gradient_tiles(rows, geometry);
+    Chunks::new(n * geometry.output.positions(), blocks, 128, tiles::GEMM_DEPTH as usize)
+}
+
+/// Tiles of a weight gradient.
+fn gradient_tiles(rows: usize, geometry: &Geometry) -> usize {
+    tall(rows, geometry) * tiles_of(geometry.fan_in())
 }
 
 /// How many sums of z the means of `n` images are made from: one for each image that a tile of pixels meets, and channel.
@@ -264,17 +253,6 @@ impl Layer {
         Ok(Layer { op, geometry: *geometry, rows: word(count)?, pixels, words })
     }
 
-    /// Tiles that hold so many rows, or columns.
-    fn tiles(count: usize) -> usize {
-        count.div_ceil(tiles::GEMM_TILE as usize)
-    }
-
-    /// Tiles of the output channels of one group.
-    fn tall(&self) -> usize {
-        let groups = self.geometry.conv.groups;
-        Layer::tiles((self.geometry.output.c / groups).min(self.rows as usize)) * groups
-    }
-
     fn launch(
         &self,
         cuda: &Cuda,
@@ -292,8 +270,11 @@ impl Layer {
             same(self.op, "biases", self.rows as usize, bias.len())?;
         }
         let [pixels, _] = self.pixels;
-        let launch =
-            Launch::blocks(self.op, self.tall() * Layer::tiles(pixels as usize), tiles::GEMM_THREADS)?;
+        let launch = Launch::blocks(
+            self.op,
+            tall(self.rows as usize, &self.geometry) * tiles_of(pixels as usize),
+            tiles::GEMM_THREADS,
+        )?;
         let [scale, shift] = epilogue.affine.map_or([None; 2], |affine| affine.map(Some));
         let [h, w, c, oh, ow, o, r, s, stride, above, left, dilation, groups] = self.words;
         let segments = word(self.op, "images", segments(self.geometry.output.positions()))?;

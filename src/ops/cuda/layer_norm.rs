@@ -1,7 +1,8 @@
 //! Layer norm on CUDA, as [`crate::ops::layer_norm`] (MATH.md, Eq. 8).
 #![allow(unsafe_code)] // launches
 
-use super::{Cuda, In, Out, warps};
+use super::chunks::{self, Chunks};
+use super::{Cuda, In, Out, warps, word};
 use crate::Result;
 use crate::device::cuda::{Launch, tiles};
 use crate::ops::same;
@@ -79,6 +80,47 @@ pub fn tangent_backward(
         positions("layer_norm_tangent_backward", dxt.len(), &values, saved.len(), gamma.len())?;
     // SAFETY: as in the forward pass.
     unsafe { cuda.layer_norm_tangent_backward(launch, dxt, dyt, dy, tx, x, saved, gamma, n, c) }
+}
+
+/// `dgamma` += Σ dy x̂ and `dbeta` += Σ dy over positions; both `[c]`, `dy` and `x` `[n, c]`, `saved` `[n, 2]`. `parts` is
+/// room for [`gradient_parts`] values. Sums are in f64 within a chunk of positions and over chunks, in a fixed order.
+///
+/// # Errors
+/// Shapes that do not fit, or the device fails.
+pub fn parameter_gradient(
+    cuda: &Cuda,
+    dgamma: Out<'_, f32>,
+    dbeta: Out<'_, f32>,
+    parts: Out<'_, f32>,
+    dy: In<'_, f32>,
+    x: In<'_, f32>,
+    saved: In<'_, f32>,
+) -> Result<()> {
+    let (op, c) = ("layer_norm_parameters", dgamma.len());
+    let (_, n, channels) = positions(op, dy.len(), &[x], saved.len(), c)?;
+    same(op, "values in parts", gradient_parts(n as usize, c), parts.len())?;
+    let Chunks { size, count, .. } = by_chunks(n as usize, c);
+    let (mut parts, _) = parts.split_at(count * 2 * c);
+    let launch = Launch::blocks(op, blocks(c) * count, tiles::LAYER_NORM_THREADS)?;
+    let size = word(op, "positions", size)?;
+    // SAFETY: dy and x hold n positions of c channels, saved two values a position, parts two a channel for every chunk of
+    // `size` positions.
+    unsafe { cuda.layer_norm_parameters(launch, parts.output(), dy, x, saved, n, channels, size)? };
+    chunks::add(cuda, op, dgamma, Some(dbeta), parts.read_only(), c, 1, count)
+}
+
+/// The values of room that [`parameter_gradient`] takes for `n` positions of `c` channels; never more for fewer positions.
+pub fn gradient_parts(n: usize, c: usize) -> usize {
+    by_chunks(n, c).most * 2 * c
+}
+
+fn by_chunks(n: usize, c: usize) -> Chunks {
+    Chunks::new(n, blocks(c), 32, 1)
+}
+
+/// Blocks that have a thread for each channel.
+fn blocks(c: usize) -> usize {
+    c.div_ceil(tiles::LAYER_NORM_THREADS as usize)
 }
 
 fn positions(

@@ -5,6 +5,7 @@
 
 pub mod activation;
 pub mod attention;
+mod chunks;
 pub mod conv;
 pub mod layer_norm;
 pub mod loss;
