@@ -17,7 +17,8 @@ use super::{DeviceArgs, Outcome};
 /// Time kernels, each beside the least time that the device could take and with its result checked
 ///
 /// Bandwidth and peak are measured first. "floor" is the larger of bytes over bandwidth and operations over peak, as a share
-/// of the median; "error" is against plain loops in f64, in the same run. Exit 1: a result was wrong. Exit 3: --fail-over.
+/// of the median; "error" is against plain loops in f64, in the same run; "MHz" is the clock of a GPU's multiprocessors right
+/// after. Exit 1: a result was wrong. Exit 3: --fail-over.
 ///
 /// Examples:
 ///   scrubjay bench --list
@@ -71,6 +72,8 @@ struct Row {
     #[serde(flatten)]
     check: Check,
     passes: bool,
+    /// Of the GPU's multiprocessors right after, MHz.
+    sm_clock: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
     compared: Option<Compared>,
 }
@@ -115,7 +118,7 @@ pub fn run(args: &Args) -> anyhow::Result<Outcome> {
     match (args.json, args.csv) {
         (true, _) => println!("{:#}", report(&device, &ceilings, &rows)),
         (_, true) => print_csv(&rows)?,
-        _ => print_table(&ceilings, &rows),
+        _ => print_table(&device, &ceilings, &rows),
     }
     if let Some(row) = rows.iter().find(|row| !row.passes) {
         let (kernel, error, tolerance) = (row.kernel, row.check.error, row.check.tolerance);
@@ -204,6 +207,7 @@ fn row(
     };
     let check = work.kernel.check()?;
     let timing = measure(device, &mut work)?;
+    let sm_clock = device.reading().and_then(|reading| reading.sm_clock);
     let (floor, bound) = ceilings.floor(&work);
     let compared = baseline.and_then(|baseline| {
         let earlier = baseline["rows"].as_array()?;
@@ -221,7 +225,20 @@ fn row(
     });
     let (bytes, flops) = (work.bytes, work.flops);
     let (kernel, dtype, passes) = (case.name, "f32", check.passes());
-    Ok(Some(Row { kernel, shape, dtype, timing, bytes, flops, floor, bound, check, passes, compared }))
+    Ok(Some(Row {
+        kernel,
+        shape,
+        dtype,
+        timing,
+        bytes,
+        flops,
+        floor,
+        bound,
+        check,
+        passes,
+        sm_clock,
+        compared,
+    }))
 }
 
 fn baseline(path: &std::path::Path) -> anyhow::Result<Value> {
@@ -237,12 +254,16 @@ fn report(device: &Device, ceilings: &Ceilings, rows: &[Row]) -> Value {
     json!({
         "scrubjay": env!("CARGO_PKG_VERSION"),
         "device": device.report(),
+        "gpu": device.reading(),
         "ceilings": ceilings,
         "rows": rows,
     })
 }
 
-fn print_table(ceilings: &Ceilings, rows: &[Row]) {
+fn print_table(device: &Device, ceilings: &Ceilings, rows: &[Row]) {
+    if let Some(reading) = device.reading() {
+        println!("{}: {reading}", device.why());
+    }
     print!("measured: {:.1} GB/s", ceilings.bandwidth / 1e9);
     match ceilings.peak {
         Some(peak) => println!(", {:.3} TFLOP/s", peak / 1e12),
@@ -250,7 +271,7 @@ fn print_table(ceilings: &Ceilings, rows: &[Row]) {
     }
     let width = rows.iter().map(|row| row.shape.len()).max().unwrap_or(0).max(5);
     println!(
-        "{:<13} {:<width$} {:<5} {:>11} {:>6} {:>11} {:>8} {:>8} {:>6} {:<7} {:>8} check",
+        "{:<13} {:<width$} {:<5} {:>11} {:>6} {:>11} {:>8} {:>8} {:>6} {:<7} {:>8} {:>5} check",
         "kernel",
         "shape",
         "dtype",
@@ -261,7 +282,8 @@ fn print_table(ceilings: &Ceilings, rows: &[Row]) {
         "TFLOP/s",
         "floor",
         "bound",
-        "error"
+        "error",
+        "MHz"
     );
     for row in rows {
         let Row { timing, check, .. } = row;
@@ -270,7 +292,7 @@ fn print_table(ceilings: &Ceilings, rows: &[Row]) {
             false => "-".into(),
         };
         print!(
-            "{:<13} {:<width$} {:<5} {:>11.1} {:>5.1}% {:>11.1} {:>8} {:>8} {:>5.1}% {:<7} {:>8.1e} {}",
+            "{:<13} {:<width$} {:<5} {:>11.1} {:>5.1}% {:>11.1} {:>8} {:>8} {:>5.1}% {:<7} {:>8.1e} {:>5} {}",
             row.kernel,
             row.shape,
             row.dtype,
@@ -282,6 +304,7 @@ fn print_table(ceilings: &Ceilings, rows: &[Row]) {
             100.0 * row.floor / timing.median,
             row.bound,
             check.error,
+            row.sm_clock.map_or("-".to_string(), |clock| clock.to_string()),
             if row.passes { "pass" } else { "FAIL" },
         );
         match row.compared {
@@ -309,6 +332,7 @@ fn print_csv(rows: &[Row]) -> anyhow::Result<()> {
         "error",
         "tolerance",
         "passes",
+        "sm_clock_mhz",
     ])?;
     for row in rows {
         let Row { timing, check, .. } = row;
@@ -327,6 +351,7 @@ fn print_csv(rows: &[Row]) -> anyhow::Result<()> {
             check.error,
             check.tolerance,
             row.passes,
+            row.sm_clock,
         ))?;
     }
     Ok(out.flush()?)

@@ -318,6 +318,7 @@ pub fn run(args: &Args) -> anyhow::Result<Outcome> {
         "identity": identity,
         "family": model.family,
         "device": device.report(),
+        "gpu": device.reading(),
         "options": options(args, &task.config),
         "request": {
             "samples": request.forget,

@@ -5,6 +5,7 @@
 //! CUDA path runs on the host threads that every device has; the command line refuses `--device cuda` for a command that is all of that.
 
 pub mod cuda;
+pub mod nvml;
 
 use std::sync::Arc;
 
@@ -100,6 +101,11 @@ impl Device {
     /// Name, reason and threads, for a report.
     pub fn report(&self) -> serde_json::Value {
         serde_json::json!({"name": self.name(), "why": self.why(), "threads": self.threads()})
+    }
+
+    /// What the GPU is doing, where it is one and NVML says so.
+    pub fn reading(&self) -> Option<nvml::Reading> {
+        nvml::read(self.cuda.as_ref()?.uuid()?).ok()
     }
 
     /// The GPU, where it is one.

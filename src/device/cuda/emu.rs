@@ -73,6 +73,10 @@ impl Emu {
         format!("emulated, seed {}", self.seed)
     }
 
+    pub fn uuid(&self) -> Option<&str> {
+        None
+    }
+
     pub fn alloc(&self, bytes: usize) -> Result<Memory> {
         let free = self.bytes.saturating_sub(self.used());
         if bytes > free {

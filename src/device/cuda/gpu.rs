@@ -21,6 +21,7 @@ pub struct Gpu {
     stream: Arc<CudaStream>,
     functions: Vec<Function>, // by row of the table
     name: String,
+    uuid: Option<String>,
 }
 
 struct Function(sys::CUfunction);
@@ -89,6 +90,13 @@ fn describe(context: &CudaContext) -> Result<String> {
     Ok(format!("{name}, sm_{major}{minor}, {:.0} GiB", memory as f64 / f64::from(1 << 30)))
 }
 
+/// As NVML writes it.
+fn uuid(bytes: &[u8; 16]) -> String {
+    let hex: Vec<String> = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+    let groups = [0..4, 4..6, 6..8, 8..10, 10..16].map(|group| hex[group].concat());
+    format!("GPU-{}", groups.join("-"))
+}
+
 impl Gpu {
     /// Opens the first GPU and loads every kernel.
     pub fn open() -> Result<Gpu> {
@@ -118,11 +126,16 @@ impl Gpu {
             found.map(Function).ok_or_else(missing)
         };
         let functions = TABLE.iter().map(|row| function(row.symbol)).collect::<Result<_>>()?;
-        Ok(Gpu { stream, functions, name })
+        let uuid = context.uuid().ok().map(|id| uuid(&id.bytes.map(|byte| byte as u8)));
+        Ok(Gpu { stream, functions, name, uuid })
     }
 
     pub fn describe(&self) -> String {
         self.name.clone()
+    }
+
+    pub fn uuid(&self) -> Option<&str> {
+        self.uuid.as_deref()
     }
 
     pub fn alloc(&self, bytes: usize) -> Result<Memory> {

@@ -129,6 +129,11 @@ impl Cuda {
         driver!(self, driver => driver.describe())
     }
 
+    /// Its UUID as NVML writes it; of the emulator none.
+    pub fn uuid(&self) -> Option<&str> {
+        driver!(self, driver => driver.uuid())
+    }
+
     /// The emulator of a device of `bytes` bytes of memory that says that `said` are free before anything is there.
     #[cfg(feature = "emu")]
     pub fn emulated_with(seed: u64, bytes: usize, said: usize) -> Cuda {
