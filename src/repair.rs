@@ -21,7 +21,8 @@ use crate::{Error, Result};
 
 /// Samples of a mini-batch: so many retained, and at most so many forgotten.
 const BATCH: usize = 64;
-const RATE: f64 = 0.02;
+/// The rate at the first step, where nothing speaks against it.
+pub const RATE: f64 = 0.02;
 const MOMENTUM: f64 = 0.9;
 const PULL: f64 = 0.3;
 
@@ -67,6 +68,8 @@ impl Targets {
 pub struct Options<'a> {
     /// Mini-batches.
     pub steps: usize,
+    /// The rate at the first step.
+    pub rate: f64,
     /// The weight decay that the model was trained with.
     pub l2: f64,
     /// The seed of the mini-batches, and the number of the request's batch, which keys them too.
@@ -78,7 +81,7 @@ pub struct Options<'a> {
 }
 
 /// Takes the steps of the file's opening on the block; `retained` and `request` are indices of `samples`. `net` changes
-/// at the end only.
+/// at the end only, and is left as it was (false) where the steps diverge to what is no number.
 ///
 /// # Errors
 /// Where a pass fails, or the user stops.
@@ -91,7 +94,7 @@ pub fn repair(
     request: &[usize],
     targets: &Targets,
     options: &Options,
-) -> Result<()> {
+) -> Result<bool> {
     let mut moved = net.clone();
     let mut values: Vec<f64> = block.values(net).into_iter().map(f64::from).collect();
     let mut velocity = vec![0.0; values.len()];
@@ -110,7 +113,10 @@ pub fn repair(
             Some(i) => -PULL * share(gone.len()) * targets.weight(gone[i], loss),
         };
         let gradient = block.weighted_gradient(device, &moved, &samples.subset(&batch), Some(&weight))?;
-        let rate = RATE * (1.0 - step as f64 / options.steps as f64);
+        if !gradient.iter().all(|g| g.is_finite()) {
+            return Ok(false);
+        }
+        let rate = options.rate * (1.0 - step as f64 / options.steps as f64);
         for ((value, velocity), gradient) in values.iter_mut().zip(&mut velocity).zip(&gradient) {
             *velocity = MOMENTUM * *velocity + gradient + options.l2 * *value;
             *value -= rate * *velocity;
@@ -119,12 +125,30 @@ pub fn repair(
         block.assign(&mut moved, &narrow);
     }
     *net = moved;
-    Ok(())
+    Ok(true)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::net::Shape;
+    use crate::zoo;
+
+    #[test]
+    fn steps_that_diverge_leave_the_network_as_it_was() {
+        let device = Device::cpu().unwrap();
+        let shape = Shape::new(1, 1, 2);
+        let net = zoo::create("mlp:4", shape, 2, 1).unwrap().network.freeze();
+        let samples = Samples { shape, x: vec![1.0, -0.5, 0.25, 2.0, -1.0, 0.5], y: vec![0, 1, 0] };
+        let (block, stop) = (Block::all(&net).unwrap(), AtomicBool::new(false));
+        for (rate, stands) in [(0.02, true), (1e30, false)] {
+            let options = Options { steps: 5, rate, l2: 0.0, seed: 0, batch: 0, stop: &stop };
+            let (mut moved, targets) = (net.clone(), Targets::same(1.0, 1));
+            let stood =
+                repair(&device, &mut moved, &block, &samples, &[0, 1], &[2], &targets, &options).unwrap();
+            assert_eq!((stood, moved == net), (stands, !stands));
+        }
+    }
 
     #[test]
     fn targets_follow_the_ranks_and_weights_their_sides() {

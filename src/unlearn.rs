@@ -345,27 +345,12 @@ pub fn unlearn(
     }
     clock.lap("solve");
     let whole = config.repair > 0 && !matches!(config.target, Target::Loss(_) | Target::Class);
+    let mut repair_rate = None;
     if config.repair > 0 && scaled.reached {
         let all = if whole { Some(Block::all(&moved)?) } else { None };
         let targets = targets(task, net, &moved, indices)?;
-        let options = repair::Options {
-            steps: config.repair,
-            l2: config.l2,
-            seed: config.seed,
-            batch: batch as u32,
-            stop: task.stop,
-        };
         let block = all.as_ref().unwrap_or(&block);
-        repair::repair(
-            device,
-            &mut moved,
-            block,
-            task.samples,
-            &task.repair_on,
-            indices,
-            &targets,
-            &options,
-        )?;
+        repair_rate = repair(task, &mut moved, block, &retained, indices, batch, &targets, &mut notes)?;
         clock.lap("repair");
     }
     let certificate = match config.privacy.filter(|_| config.noise != Where::None) {
@@ -427,6 +412,7 @@ pub fn unlearn(
         "after": after,
         "gradient_norm": {"before": norm(&sum) / m as f64, "after": norm(&gradient_after)},
         "gradient_share_removed": share,
+        "repair_rate": repair_rate,
         "certificate": certificate,
         "seconds": clock.seconds,
     });
@@ -659,6 +645,52 @@ fn lengths(
     let stages = config.stages.unwrap_or_else(|| stages(target - loss));
     let at = |stage: usize| loss + (target - loss) * stage as f64 / stages as f64;
     Ok((1..=stages).map(|stage| Length::To(at(stage))).collect())
+}
+
+/// Rates that repair tries, each a quarter of the one before, and what a repair may raise the retained loss to: a factor and
+/// a sum.
+const REPAIR_RATES: usize = 4;
+const REPAIR_LIMIT: (f64, f64) = (2.0, 0.1);
+
+/// Repairs `moved` at the first rate that it stands, which is returned: in a sharp minimum, or with batch norm frozen, the
+/// usual one can diverge.
+fn repair(
+    task: &Task,
+    moved: &mut Network,
+    block: &Block,
+    retained: &dyn Inputs,
+    request: &[usize],
+    batch: usize,
+    targets: &Targets,
+    notes: &mut Vec<String>,
+) -> Result<Option<f64>> {
+    let (device, config) = (task.device, &task.config);
+    let limit = REPAIR_LIMIT.0 * evaluate(device, moved, retained)?.mean_loss() + REPAIR_LIMIT.1;
+    let mut rate = repair::RATE;
+    for _ in 0..REPAIR_RATES {
+        let mut repaired = moved.clone();
+        let options = repair::Options {
+            steps: config.repair,
+            rate,
+            l2: config.l2,
+            seed: config.seed,
+            batch: batch as u32,
+            stop: task.stop,
+        };
+        let (samples, kept) = (task.samples, &task.repair_on);
+        if repair::repair(device, &mut repaired, block, samples, kept, request, targets, &options)?
+            && evaluate(device, &repaired, retained)?.mean_loss() <= limit
+        {
+            if rate < repair::RATE {
+                notes.push(format!("repaired at a rate of {rate}: at {} the steps diverge", 4.0 * rate));
+            }
+            *moved = repaired;
+            return Ok(Some(rate));
+        }
+        rate /= 4.0;
+    }
+    notes.push(format!("not repaired: the steps diverge even at a rate of {}", 4.0 * rate));
+    Ok(None)
 }
 
 /// What the network makes of samples it has not seen, as if they were the request's: held-out ones; for wrong labels, under

@@ -342,9 +342,11 @@ fn capped(case: &Case, net: &mut Network, block: &Block, steps: usize) -> Result
         }
     };
     let stop = AtomicBool::new(false);
-    let options = repair::Options { steps, l2: case.setup.l2, seed: case.seed, batch: 0, stop: &stop };
+    let rate = repair::RATE;
+    let options = repair::Options { steps, rate, l2: case.setup.l2, seed: case.seed, batch: 0, stop: &stop };
     let samples = &case.data.train;
-    repair(case.device, net, block, samples, &case.retain, &case.forget, &targets, &options)
+    repair(case.device, net, block, samples, &case.retain, &case.forget, &targets, &options)?;
+    Ok(())
 }
 
 /// Samples that importances are taken over at most.
