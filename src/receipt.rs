@@ -138,6 +138,8 @@ impl Events {
         }
         if lines.is_empty() {
             append(&mut file, &header).map_err(|e| io(&path, e))?;
+            // The file's name in the folder, too.
+            File::open(folder).and_then(|folder| folder.sync_all()).map_err(|e| io(folder, e))?;
         }
         Ok((Events { path, file }, records))
     }
