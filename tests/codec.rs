@@ -5,6 +5,8 @@
 mod cases;
 #[path = "cases/codec_commands.rs"]
 mod commands;
+#[path = "cases/known.rs"]
+mod known;
 #[path = "reference/codec.rs"]
 mod reference;
 
@@ -24,6 +26,7 @@ fn main() {
     let mut trials = oracle();
     trials.extend(properties());
     trials.extend(commands::trials());
+    trials.extend(known::trials());
     let stored = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/codec.json");
     trials.extend(recorded("codec/recorded", &stored));
     match std::env::var_os("SCRUBJAY_GOLDEN").map(|at| PathBuf::from(at).join("codec.json")) {
