@@ -9,6 +9,7 @@ use rayon::prelude::*;
 
 use crate::data::Inputs;
 use crate::device::Device;
+use crate::net::cuda::Derivatives;
 use crate::net::passes::{Arena, Pass, RowValues};
 use crate::net::plan::{Plan, Purpose, Rows};
 use crate::net::{LayerId, Network, UnitId};
@@ -188,6 +189,12 @@ impl Block {
         weight: Option<&loss::Weight>,
     ) -> Result<Vec<f64>> {
         check(net, inputs)?;
+        if let Some(cuda) = device.cuda() {
+            let purpose = Purpose::Gradient;
+            let sum =
+                Derivatives::new(device, cuda, net, &self.rows, purpose, inputs, 0)?.gradient(weight)?;
+            return Ok(device.scope(|| self.mean(&[sum], inputs.len())));
+        }
         let plan = Plan::new(net, self.rows.clone(), Purpose::Gradient, inputs.len());
         let pass = Pass { net, plan: &plan };
         let sums = device.scope(|| {

@@ -12,6 +12,7 @@ use crate::block::{Block, check, in_lanes};
 use crate::data::Inputs;
 use crate::device::Device;
 use crate::net::Network;
+use crate::net::cuda::Derivatives;
 use crate::net::passes::{Arena, Pass, RowValues};
 use crate::net::plan::{Plan, Purpose};
 use crate::ops::loss;
@@ -37,9 +38,15 @@ pub struct Curvature<'a> {
     kind: Kind,
     plan: Plan,
     gradient: Vec<f64>,
-    kept: Vec<Kept>,
-    /// Arenas between products, so that a solver's loop allocates none.
-    idle: Mutex<Vec<Arena>>,
+    primal: Primal<'a>,
+}
+
+/// Where the primal passes are.
+enum Primal<'a> {
+    /// The first chunks of the host's, and arenas between products, so that a solver's loop allocates none.
+    Host(Vec<Kept>, Mutex<Vec<Arena>>),
+    /// On a CUDA device.
+    Cuda(Box<Mutex<Derivatives<'a>>>),
 }
 
 /// The primal part of one of the first chunks.
@@ -53,7 +60,8 @@ impl<'a> Curvature<'a> {
     /// Runs the primal pass over `inputs` and keeps up to `memory` bytes of it.
     ///
     /// # Errors
-    /// Where the block is empty, the inputs are none or of another shape, or the network is not frozen.
+    /// Where the block is empty, the inputs are none or of another shape, the network is not frozen, or the
+    /// device fails.
     pub fn new(
         device: &'a Device,
         net: &'a Network,
@@ -67,32 +75,20 @@ impl<'a> Curvature<'a> {
             return Err(Error::config("curvature of an empty block"));
         }
         let purpose = if kind == Kind::Hessian { Purpose::Hessian } else { Purpose::Linearised };
-        let plan = Plan::new(net, block.rows().to_vec(), purpose, inputs.len());
-        let keep = memory / plan.kept_bytes().max(1);
-        let pass = Pass { net, plan: &plan };
-        let lanes = device.scope(|| {
-            in_lanes(inputs.len(), &plan, |lane| {
-                let (mut arena, mut sink) = (Arena::new(&plan), RowValues::zeros(net, &plan.rows));
-                let mut kept = vec![];
-                for chunk in lane {
-                    let index = chunk.start / plan.chunk;
-                    let n = pass.fill(&mut arena, inputs, chunk)?;
-                    pass.primal(&mut arena, &mut sink, n, None);
-                    if index < keep {
-                        let labels = arena.labels[..n].to_vec();
-                        let (y, g) = (arena.y[..plan.y.kept].to_vec(), arena.g[..plan.g.kept].to_vec());
-                        kept.push((index, Kept { y, g, labels }));
-                    }
-                }
-                Ok((sink, kept))
-            })
-        })?;
-        let (sums, kept): (Vec<_>, Vec<_>) = lanes.into_iter().unzip();
-        let mut kept: Vec<(usize, Kept)> = kept.into_iter().flatten().collect();
-        kept.sort_by_key(|(index, _)| *index);
+        let (plan, sums, primal) = match device.cuda() {
+            Some(cuda) => {
+                let mut passes = Derivatives::new(device, cuda, net, block.rows(), purpose, inputs, memory)?;
+                let sums = vec![passes.gradient(None)?];
+                (passes.plan().clone(), sums, Primal::Cuda(Box::new(Mutex::new(passes))))
+            }
+            None => {
+                let plan = Plan::new(net, block.rows().to_vec(), purpose, inputs.len());
+                let (sums, kept) = primal_on_host(device, net, &plan, inputs, memory)?;
+                (plan, sums, Primal::Host(kept, Mutex::new(vec![])))
+            }
+        };
         let gradient = device.scope(|| block.mean(&sums, inputs.len()));
-        let kept = kept.into_iter().map(|(_, kept)| kept).collect();
-        Ok(Curvature { device, net, block, inputs, kind, plan, gradient, kept, idle: Mutex::new(vec![]) })
+        Ok(Curvature { device, net, block, inputs, kind, plan, gradient, primal })
     }
 
     /// The mean gradient over the same inputs, `[p]`, without weight decay.
@@ -102,7 +98,11 @@ impl<'a> Curvature<'a> {
 
     /// The share of chunks whose primal pass is kept; the others' is recomputed in every product.
     pub fn kept_share(&self) -> f64 {
-        self.kept.len() as f64 / self.inputs.len().div_ceil(self.plan.chunk) as f64
+        let kept = match &self.primal {
+            Primal::Host(kept, _) => kept.len(),
+            Primal::Cuda(passes) => passes.lock().unwrap_or_else(PoisonError::into_inner).lasting(),
+        };
+        kept as f64 / self.inputs.len().div_ceil(self.plan.chunk) as f64
     }
 
     /// The plan that the products run.
@@ -113,7 +113,7 @@ impl<'a> Curvature<'a> {
     /// `hv` = H v, both `[p]`: the mean over the inputs, without damping or weight decay.
     ///
     /// # Errors
-    /// Where a vector is not of the block's length.
+    /// Where a vector is not of the block's length, or the device fails.
     pub fn apply(&self, hv: &mut [f64], v: &[f32]) -> Result<()> {
         let p = self.block.len();
         if hv.len() != p || v.len() != p {
@@ -123,19 +123,38 @@ impl<'a> Curvature<'a> {
                 format!("[{}] from [{}]", hv.len(), v.len()),
             ));
         }
-        let pass = Pass { net: self.net, plan: &self.plan };
         let v = self.block.to_rows(self.net, v);
         let middle = match self.kind {
             Kind::Hessian | Kind::Ggn => loss::Middle::Curvature,
             Kind::Fisher => loss::Middle::Fisher,
         };
-        let sums = self.device.scope(|| {
+        let sums = match &self.primal {
+            Primal::Host(kept, idle) => self.products_on_host(kept, idle, &v, middle)?,
+            Primal::Cuda(passes) => {
+                vec![passes.lock().unwrap_or_else(PoisonError::into_inner).product(&v, middle)?]
+            }
+        };
+        hv.copy_from_slice(&self.device.scope(|| self.block.mean(&sums, self.inputs.len())));
+        Ok(())
+    }
+
+    fn products_on_host(
+        &self,
+        kept: &[Kept],
+        idle: &Mutex<Vec<Arena>>,
+        v: &RowValues,
+        middle: loss::Middle,
+    ) -> Result<Vec<RowValues>> {
+        let pass = Pass { net: self.net, plan: &self.plan };
+        let lock = || idle.lock().unwrap_or_else(PoisonError::into_inner);
+        self.device.scope(|| {
             in_lanes(self.inputs.len(), &self.plan, |lane| {
-                let mut arena = self.arena();
+                let arena = lock().pop();
+                let mut arena = arena.unwrap_or_else(|| Arena::new(&self.plan));
                 let mut sink = RowValues::zeros(self.net, &self.plan.rows);
                 for chunk in lane {
                     let n = chunk.len();
-                    let kept = self.kept.get(chunk.start / self.plan.chunk);
+                    let kept = kept.get(chunk.start / self.plan.chunk);
                     if kept.is_none() {
                         pass.fill(&mut arena, self.inputs, chunk)?;
                         pass.primal(&mut arena, &mut RowValues::zeros(self.net, &self.plan.rows), n, None);
@@ -145,14 +164,12 @@ impl<'a> Curvature<'a> {
                         Some(kept) => (&kept.y[..], &kept.g[..], &kept.labels[..]),
                         None => (&y[..], &g[..], &labels[..]),
                     };
-                    pass.product((t, h, scratch), &mut sink, (y, g), labels, &v, middle, n);
+                    pass.product((t, h, scratch), &mut sink, (y, g), labels, v, middle, n);
                 }
-                self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(arena);
+                lock().push(arena);
                 Ok(sink)
             })
-        })?;
-        hv.copy_from_slice(&self.device.scope(|| self.block.mean(&sums, self.inputs.len())));
-        Ok(())
+        })
     }
 
     /// [`Curvature::apply`] on an f64 vector, scaled so that it keeps its precision in f32; `room` is `[p]`.
@@ -166,9 +183,78 @@ impl<'a> Curvature<'a> {
         hv.iter_mut().for_each(|v| *v *= scale);
         Ok(())
     }
+}
 
-    fn arena(&self) -> Arena {
-        let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
-        idle.unwrap_or_else(|| Arena::new(&self.plan))
+/// The sums of the gradients of every lane, and the primal part of the first chunks, up to `memory` bytes of it.
+fn primal_on_host(
+    device: &Device,
+    net: &Network,
+    plan: &Plan,
+    inputs: &dyn Inputs,
+    memory: usize,
+) -> Result<(Vec<RowValues>, Vec<Kept>)> {
+    let keep = memory / plan.kept_bytes().max(1);
+    let pass = Pass { net, plan };
+    let lanes = device.scope(|| {
+        in_lanes(inputs.len(), plan, |lane| {
+            let (mut arena, mut sink) = (Arena::new(plan), RowValues::zeros(net, &plan.rows));
+            let mut kept = vec![];
+            for chunk in lane {
+                let index = chunk.start / plan.chunk;
+                let n = pass.fill(&mut arena, inputs, chunk)?;
+                pass.primal(&mut arena, &mut sink, n, None);
+                if index < keep {
+                    let labels = arena.labels[..n].to_vec();
+                    let (y, g) = (arena.y[..plan.y.kept].to_vec(), arena.g[..plan.g.kept].to_vec());
+                    kept.push((index, Kept { y, g, labels }));
+                }
+            }
+            Ok((sink, kept))
+        })
+    })?;
+    let (sums, kept): (Vec<_>, Vec<_>) = lanes.into_iter().unzip();
+    let mut kept: Vec<(usize, Kept)> = kept.into_iter().flatten().collect();
+    kept.sort_by_key(|(index, _)| *index);
+    Ok((sums, kept.into_iter().map(|(_, kept)| kept).collect()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::data::Samples;
+    use crate::net::Shape;
+    use crate::ops::philox::{Stream, Use};
+    use crate::zoo;
+
+    #[test]
+    fn what_a_device_keeps_or_computes_again_is_the_same() {
+        let shape = Shape::new(6, 6, 2);
+        let net = zoo::create("cnn:4-6", shape, 3, 1).unwrap().network.freeze();
+        let mut stream = Stream::new(2, Use::Choice, 0);
+        let x = (0..20 * shape.len()).map(|_| stream.normal()).collect();
+        let samples = Samples { shape, x, y: (0..20).map(|i| i % 3).collect() };
+        let block = Block::all(&net).unwrap();
+        let v: Vec<f32> = (0..block.len()).map(|_| stream.normal()).collect();
+        for kind in [Kind::Hessian, Kind::Ggn] {
+            let on = |device: Device, memory: usize| {
+                let curvature = Curvature::new(&device, &net, &block, &samples, kind, memory).unwrap();
+                let (mut hv, mut again) = (vec![0.0; block.len()], vec![0.0; block.len()]);
+                curvature.apply(&mut hv, &v).unwrap();
+                curvature.apply(&mut again, &v).unwrap();
+                assert_eq!(hv, again);
+                (curvature.gradient().to_vec(), hv, curvature.kept_share(), curvature.plan().chunk)
+            };
+            let little = |memory| on(Device::emulated_with(0, 1 << 24, 60_000).unwrap(), memory);
+            let (whole, none, some) = (on(Device::emulated(0).unwrap(), 0), little(0), little(30_000));
+            assert!(whole.3 == 20 && whole.2 == 1.0, "{} {}", whole.3, whole.2);
+            assert!(none.3 < 20 && none.3 == some.3, "{} {}", none.3, some.3);
+            assert!(none.2 == 0.0 && 0.0 < some.2, "{}", some.2);
+            assert_eq!((&none.0, &none.1), (&some.0, &some.1));
+            let near = |a: &[f64], b: &[f64]| {
+                let norm = |v: &mut dyn Iterator<Item = f64>| v.map(|v| v * v).sum::<f64>().sqrt();
+                norm(&mut a.iter().zip(b).map(|(a, b)| a - b)) <= 1e-5 * norm(&mut b.iter().copied())
+            };
+            assert!(near(&none.0, &whole.0) && near(&none.1, &whole.1));
+        }
     }
 }

@@ -88,7 +88,8 @@ impl Kfac {
     /// The moments over `inputs`, by one forward and one backward pass; `seed` draws the loss gradients.
     ///
     /// # Errors
-    /// Where the block is empty, the inputs are none or of another shape, or the network is not frozen.
+    /// Where the block is empty, the inputs are none or of another shape, the network is not frozen, or the
+    /// device is CUDA.
     pub fn new(
         device: &Device,
         net: &Network,
@@ -99,6 +100,9 @@ impl Kfac {
         check(net, inputs)?;
         if block.is_empty() {
             return Err(Error::config("curvature of an empty block"));
+        }
+        if device.cuda().is_some() {
+            return Err(Error::config("K-FAC has no CUDA path; use --device cpu"));
         }
         let parts = parts(net, block);
         let zeros = || -> Vec<Moments<f32>> {

@@ -6,7 +6,7 @@
 //! first-step T. T₁ is reported beside the level that permuted losses reach.
 
 use crate::block::Block;
-use crate::codec::{Foci, FociOptions, Matrix, foci, permuted_first_steps};
+use crate::codec::{Foci, FociOptions, Matrix, foci_on, permuted_first_steps};
 use crate::data::Samples;
 use crate::device::Device;
 use crate::net::{LayerId, Network, UnitId};
@@ -248,8 +248,8 @@ fn trace(
 fn run(device: &Device, trace: &Trace, most: Option<usize>) -> Result<Foci> {
     let losses: Vec<f64> = trace.losses.iter().map(|&loss| f64::from(loss)).collect();
     let activations = Matrix::rows_f32(&trace.activations, trace.m, trace.d, trace.d)?;
-    device
-        .scope(|| foci(&losses, &activations, &FociOptions { max_features: most, ..FociOptions::default() }))
+    let options = FociOptions { max_features: most, ..FociOptions::default() };
+    foci_on(device, &losses, &activations, &options, &mut |_, _| ())
 }
 
 /// The 95 % point of the largest first-step T under permuted losses, over `permutations` of each trace.

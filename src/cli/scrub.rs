@@ -250,7 +250,8 @@ pub fn run(args: &Args) -> anyhow::Result<Outcome> {
     let earlier = args.earlier.as_deref().map(|path| earlier(args, path, &model.network)).transpose()?;
     let config = config(args)?;
     let request = request(args, &checkpoint, samples, &model.network, &config)?;
-    let device = args.device.open()?;
+    let kfac = config.precondition || config.curvature == Some(Matrix::Kfac);
+    let device = if kfac { args.device.open_for("K-FAC")? } else { args.device.open_with_cuda()? };
     let identity = identity(&checkpoint, earlier.as_ref().map(|(file, _)| file), &request, &config);
     let stop = stop_flag()?;
     let task = Task {

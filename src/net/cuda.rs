@@ -7,8 +7,11 @@
 //! A chunk is as many images as the device's free memory holds, found by halving from a number that does not depend on it,
 //! so that a little more or less of it changes nothing.
 
+mod derivatives;
+
 use std::ops::Range;
 
+pub(crate) use derivatives::Derivatives;
 use rayon::prelude::*;
 
 use super::passes::Pass;
@@ -33,6 +36,8 @@ pub(crate) struct Passes<'a> {
     params: Vec<Buffer<f32>>,
     /// Scale and shift of every node that has them.
     affine: Vec<Option<[Buffer<f32>; 2]>>,
+    /// The selected rows of every layer of which some are, but not all.
+    rows: Vec<Option<Buffer<u32>>>,
     zero: Buffer<f32>,
 }
 
@@ -47,6 +52,23 @@ pub(crate) struct Arena {
     parts: Buffer<f64>,
     /// The chunk's images and labels on the host.
     host: (Vec<f32>, Vec<u32>),
+    /// Adjoints that a Hessian keeps.
+    g: Buffer<f32>,
+    work: Work,
+}
+
+/// What derivatives compute in; empty for a forward pass.
+struct Work {
+    /// Tangents.
+    t: Buffer<f32>,
+    /// Adjoints of the pass that is running.
+    h: Buffer<f32>,
+    /// For the adjoint at a layer's own output, and its tangent.
+    scratch: [Buffer<f32>; 2],
+    /// Sums of the weight gradient that is running.
+    sums: Buffer<f32>,
+    /// Squares of the attention whose adjoint is running.
+    squares: Buffer<f32>,
 }
 
 /// What comes back of a chunk of `n` images.
@@ -64,9 +86,15 @@ pub(crate) struct Outputs<'a> {
 /// How many values of each kind a plan takes on the device.
 #[derive(Clone, Copy, Default)]
 struct Sizes {
-    /// Parameters, scales and shifts.
+    /// Parameters, scales and shifts; the rows selected, and a direction and a sum over them.
     fixed: usize,
     y: usize,
+    t: usize,
+    g: usize,
+    h: usize,
+    scratch: [usize; 2],
+    sums: usize,
+    squares: usize,
     images: usize,
     trace: usize,
     parts: usize,
@@ -79,10 +107,32 @@ impl Sizes {
         let affine = net.nodes.iter().filter_map(|node| scale_shift(&node.op)).map(|a| 2 * a.scale.len());
         let params = net.params.iter().map(|param| param.value.len());
         let layers = (0..net.nodes.len()).filter(|&node| net.nodes[node].op.layer().is_some());
-        let parts = layers.map(|node| if d > 0 { conv::parts(plan.chunk, &pass.geometry(node)) } else { 0 });
+        let parts = layers.clone().map(|node| match d {
+            0 => 0,
+            _ => conv::parts(plan.chunk, &pass.geometry(node)),
+        });
+        let count = |layer: usize| plan.rows[layer].count(net.layers[layer].outputs);
+        let selected = net.layers.iter().enumerate().map(|(l, layer)| count(l) * (2 * layer.unit_len() + 1));
+        let sums = layers.map(|node| {
+            let count = net.nodes[node].op.layer().map_or(0, |layer| count(layer.index()));
+            conv::gradient_parts(plan.chunk, count, &pass.geometry(node))
+        });
+        let (hessian, forward) = (plan.purpose == Purpose::Hessian, plan.purpose == Purpose::Forward);
+        let carrying = (0..net.nodes.len()).filter(|&node| plan.carries[node] && !forward);
+        let squares = carrying.map(|node| match net.nodes[node].op {
+            Op::Attention { .. } => plan.y.saved(node, plan.chunk).len(),
+            _ => 0,
+        });
+        let scratch = if forward { 0 } else { plan.scratch };
         Sizes {
-            fixed: params.chain(affine).sum(),
+            fixed: params.chain(affine).chain(selected).sum(),
             y: plan.y.len,
+            t: plan.t.len,
+            g: plan.g.len,
+            h: plan.h.len,
+            scratch: [scratch, if hessian { scratch } else { 0 }],
+            sums: sums.max().unwrap_or(0),
+            squares: squares.max().unwrap_or(0) * if hessian { 3 } else { 1 },
             images: plan.chunk,
             trace: plan.chunk * d,
             parts: parts.max().unwrap_or(0),
@@ -90,7 +140,9 @@ impl Sizes {
     }
 
     fn bytes(&self) -> usize {
-        4 * (1 + self.fixed + self.y + 2 * self.images + self.trace) + 8 * self.parts // 1 is the zero
+        let adjoints = self.t + self.g + self.h + self.scratch.iter().sum::<usize>();
+        let room = self.sums + self.squares + 2 * self.images + self.trace;
+        4 * (1 + self.fixed + self.y + adjoints + room) + 8 * self.parts // 1 is the zero
     }
 }
 
@@ -112,7 +164,7 @@ pub(crate) fn open<'a>(
         let plan = Plan::on_cuda(net, rows.to_vec(), purpose, chunk);
         let sizes = Sizes::new(net, &plan, d);
         let (bytes, free) = (sizes.bytes(), cuda.free()?);
-        if chunk > 1 && (bytes > free || sizes.y > FLOATS) {
+        if chunk > 1 && (bytes > free || sizes.y.max(sizes.t).max(sizes.g).max(sizes.h) > FLOATS) {
             chunk = chunk.div_ceil(2);
             continue;
         }
@@ -149,10 +201,20 @@ impl<'a> Passes<'a> {
             trace: cuda.alloc(sizes.trace)?,
             parts: cuda.alloc(sizes.parts)?,
             host: (vec![0.0; sizes.images * net.input().len()], vec![0; sizes.images]),
+            g: cuda.alloc(sizes.g)?,
+            work: Work {
+                t: cuda.alloc(sizes.t)?,
+                h: cuda.alloc(sizes.h)?,
+                scratch: [cuda.alloc(sizes.scratch[0])?, cuda.alloc(sizes.scratch[1])?],
+                sums: cuda.alloc(sizes.sums)?,
+                squares: cuda.alloc(sizes.squares)?,
+            },
         };
+        let rows = plan.rows.iter().map(|rows| rows.subset().map(|rows| cuda.upload(rows)).transpose());
+        let rows = rows.collect::<Result<_>>()?;
         let params = net.params.iter().map(|param| cuda.upload(&param.value)).collect::<Result<_>>()?;
         let affine = net.nodes.iter().map(|node| affine(&node.op)).collect::<Result<_>>()?;
-        Ok((Passes { cuda, net, plan, params, affine, zero: cuda.upload(&[0.0])? }, arena))
+        Ok((Passes { cuda, net, plan, params, affine, rows, zero: cuda.upload(&[0.0])? }, arena))
     }
 
     /// Brings a chunk's images and labels to the device; the host threads make them. Returns how many there are.

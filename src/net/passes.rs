@@ -605,6 +605,13 @@ impl<'a> Pass<'a> {
         }
     }
 
+    /// Whether a backward pass adds to the adjoint of input `i` of a node before any other does.
+    pub(super) fn adds_first(&self, node: usize, i: usize) -> bool {
+        let inputs = &self.net.nodes[node].inputs;
+        // The later inputs are written before the earlier ones.
+        self.plan.last[inputs[i].index()] == node && !inputs[i + 1..].contains(&inputs[i])
+    }
+
     /// Lets `write(dx, dy)` add to the adjoint of input `i`, if that carries; the first to add finds zeros.
     pub(super) fn add_to_input(
         &self,
@@ -615,15 +622,12 @@ impl<'a> Pass<'a> {
         n: usize,
         write: impl FnOnce(&mut [f32], &[f32]),
     ) {
-        let inputs = &self.net.nodes[node].inputs;
-        let input = inputs[i].index();
+        let input = self.net.nodes[node].inputs[i].index();
         if !self.plan.carries[input] {
             return;
         }
         let (dx, rest) = carve(adjoint, layout.value(input, n));
-        // The later inputs are written before the earlier ones.
-        let first = self.plan.last[input] == node && !inputs[i + 1..].contains(&inputs[i]);
-        if first {
+        if self.adds_first(node, i) {
             dx.fill(0.0);
         }
         write(dx, rest.get(layout.value(node, n)));

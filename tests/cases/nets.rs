@@ -5,6 +5,7 @@ use scrubjay::data::Samples;
 use scrubjay::net::{Activation, Builder, Conv, Network, Role, Shape, Source, Window};
 
 /// A network of the table: its name, and what composes it in train form.
+#[derive(Clone, Copy)]
 pub struct Case {
     /// What it is about.
     pub name: &'static str,

@@ -2,15 +2,21 @@
 //! plain loop in f32 gives them.
 
 use libtest_mimic::Failed;
+use std::sync::atomic::AtomicBool;
+
+use scrubjay::block::Block;
+use scrubjay::curvature::{Curvature, Kind};
 use scrubjay::device::cuda::Buffer;
 use scrubjay::device::{Cuda, Device};
-use scrubjay::net::Network;
+use scrubjay::net::{LayerId, Network, UnitId};
 use scrubjay::observe::{evaluate, observe};
 use scrubjay::ops::conv::Geometry;
 use scrubjay::ops::cuda as on_cuda;
 use scrubjay::ops::cuda::shape::Rows;
 use scrubjay::ops::{self, Activation, Conv, Shape, Window};
-use scrubjay::zoo;
+use scrubjay::select::{self, Method};
+use scrubjay::unlearn::{Calibration, Config, Matrix, Task, unlearn};
+use scrubjay::{Error, zoo};
 
 use super::dual::{Dual, Number};
 use super::{Case, FEW, LARGE, attention, conv, cuda, layers, nets, twice};
@@ -98,6 +104,13 @@ pub fn cases() -> Vec<(String, Case)> {
     for case in nets::CASES.into_iter().filter(|_| !FEW) {
         let name = format!("observe/{}", case.name);
         cases.push((name, Box::new(move |d| observes(d, &case.network(7)?.freeze(), 5))));
+        let small = ["softmax", "mlp"].contains(&case.name); // the forms of the loss differ in nothing below it
+        for (kind, all) in KINDS_OF_CURVATURE.into_iter().filter(|(kind, _)| small || *kind == Kind::Hessian)
+        {
+            let rows = if all { "all" } else { "some" };
+            let name = format!("curvature/{},{kind:?},{rows}", case.name).to_lowercase();
+            cases.push((name, Box::new(move |d| derives(d, &case.network(7)?.freeze(), kind, all, 5))));
+        }
     }
     for name in ["resnet20", "cnn:8-16-16+32"].into_iter().filter(|_| LARGE) {
         let observed = move |d: &Device| {
@@ -105,10 +118,21 @@ pub fn cases() -> Vec<(String, Case)> {
             observes(d, &net, 2)
         };
         cases.push((format!("observe/{name}"), Box::new(observed)));
+        let derived = move |d: &Device| {
+            let net = zoo::create(name, Shape::new(16, 12, 3), 4, 3)?.network.freeze();
+            derives(d, &net, Kind::Hessian, false, 2)
+        };
+        cases.push((format!("curvature/{name}"), Box::new(derived)));
+    }
+    if !FEW {
+        cases.push(("scrub/mlp:8".into(), Box::new(scrubs)));
     }
     cases.push(("network_ops/shapes".into(), Box::new(refuses)));
     cases
 }
+
+const KINDS_OF_CURVATURE: [(Kind, bool); 4] =
+    [(Kind::Hessian, true), (Kind::Hessian, false), (Kind::Ggn, false), (Kind::Fisher, true)];
 
 const POOLS: [(usize, usize, usize, usize); 6] =
     [(1, 1, 1, 1), (2, 3, 3, 31), (1, 5, 4, 33), (3, 8, 7, 32), (1, 2, 9, 3), (2, 28, 28, 64)];
@@ -287,6 +311,16 @@ fn close(what: &str, found: &[f32], exact: &[f64], plain: &[f32]) -> Result<(), 
     match found.len() == exact.len() && error <= allowed {
         true => Ok(()),
         false => Err(format!("{what}: off by {error:e}, a plain loop by {loop_error:e}").into()),
+    }
+}
+
+/// Fails unless ‖found − expected‖ is within 1e-5 of ‖expected‖: two ways of summing in f32.
+fn near<T: Copy + Into<f64>>(what: &str, found: &[T], expected: &[T]) -> Result<(), Failed> {
+    let norm = |f: &dyn Fn(usize) -> f64| (0..expected.len()).map(|i| f(i).powi(2)).sum::<f64>().sqrt();
+    let (off, size) = (norm(&|i| found[i].into() - expected[i].into()), norm(&|i| expected[i].into()));
+    match found.len() == expected.len() && off <= 1e-5 * size {
+        true => Ok(()),
+        false => Err(Failed::from(format!("{what}: off by {off:e} of {size:e}"))),
     }
 }
 
@@ -852,18 +886,8 @@ fn selected(o: usize, weight: &[f32], bias: &[f32]) -> Selected {
 fn observes(device: &Device, net: &Network, n: usize) -> Result<(), Failed> {
     let samples = nets::Random(11).samples(net, n);
     let (found, expected) = (observe(device, net, &samples)?, observe(&Device::cpu()?, net, &samples)?);
-    let near = |what: &str, found: &[f32], expected: &[f32]| {
-        let norm = |f: &dyn Fn(usize) -> f32| {
-            (0..expected.len()).map(|i| f64::from(f(i)).powi(2)).sum::<f64>().sqrt()
-        };
-        let (off, size) = (norm(&|i| found[i] - expected[i]), norm(&|i| expected[i]));
-        match found.len() == expected.len() && off <= 1e-5 * size {
-            true => Ok(()),
-            false => Err(Failed::from(format!("{what}: off by {off:e} of {size:e}"))),
-        }
-    };
     for (i, layer) in net.layers.iter().enumerate() {
-        let columns = net.units().of_layer(scrubjay::net::LayerId(i as u32));
+        let columns = net.units().of_layer(LayerId(i as u32));
         let part = |trace: &[f32]| -> Vec<f32> {
             trace.chunks_exact(found.d).flat_map(|row| row[columns.clone()].to_vec()).collect()
         };
@@ -873,4 +897,90 @@ fn observes(device: &Device, net: &Network, n: usize) -> Result<(), Failed> {
     near("losses", &found.losses, &expected.losses)?;
     super::equal("a second run", &observe(device, net, &samples)?, &found)?;
     super::equal("the losses alone", &evaluate(device, net, &samples)?.losses, &found.losses)
+}
+
+/// Gradient, weighted gradient and products of a block of all units, or of every third, against the CPU's by layer.
+fn derives(device: &Device, net: &Network, kind: Kind, all: bool, n: usize) -> Result<(), Failed> {
+    let samples = nets::Random(11).samples(net, n);
+    let units: Vec<UnitId> =
+        (0..net.units().len() as u32).filter(|unit| all || unit % 3 == 1).map(UnitId).collect();
+    let block = Block::of(net, &units)?;
+    let mut random = nets::Random(5);
+    let v: Vec<f32> = (0..block.len()).map(|_| random.next() as f32).collect();
+    let run = |device: &Device| -> Result<[Vec<f64>; 3], Failed> {
+        let curvature = Curvature::new(device, net, &block, &samples, kind, 1 << 20)?;
+        let mut hv = vec![0.0; block.len()];
+        curvature.apply(&mut hv, &v)?;
+        let weight = |i: usize, loss: f64| 1.0 + loss * i as f64;
+        let weighted = block.weighted_gradient(device, net, &samples, Some(&weight))?;
+        Ok([curvature.gradient().to_vec(), weighted, hv])
+    };
+    let (found, expected) = (twice(|| run(device))?, run(&Device::cpu()?)?);
+    for ((what, found), expected) in ["gradient", "weighted gradient", "Hv"].iter().zip(&found).zip(&expected)
+    {
+        for (i, layer) in net.layers.iter().enumerate() {
+            let columns = net.units().of_layer(LayerId(i as u32));
+            let of_layer = (0..units.len()).filter(|&u| columns.contains(&units[u].index()));
+            let part = |v: &[f64]| -> Vec<f64> {
+                of_layer.clone().flat_map(|u| v[block.range(u)].to_vec()).collect()
+            };
+            near(&format!("{what} of {}", layer.name), &part(found), &part(expected))?;
+        }
+    }
+    Ok(())
+}
+
+/// The chosen units, and the values of all afterwards.
+type Scrubbed = (Vec<(String, usize)>, Vec<f32>);
+
+/// A whole removal: units, step and repair, against the CPU's; and what has no CUDA path is refused.
+fn scrubs(device: &Device) -> Result<(), Failed> {
+    let net = zoo::create("mlp:8", Shape::new(1, 1, 5), 3, 3)?.network.freeze();
+    let samples = nets::Random(11).samples(&net, 40);
+    let stop = AtomicBool::new(false);
+    let block = Block::all(&net)?;
+    let run = |device: &Device, net: &Network, config: &Config| -> scrubjay::Result<Scrubbed> {
+        let task = Task {
+            device,
+            samples: &samples,
+            retained: (6..30).collect(),
+            repair_on: (6..40).collect(),
+            held_out: (30..40).collect(),
+            validation: None,
+            earlier: None,
+            n: 40,
+            stop: &stop,
+            config: config.clone(),
+        };
+        let mut moved = net.clone();
+        let record = unlearn(&task, &mut moved, 0, &[0, 1, 2, 3, 4, 5], 0)?;
+        Ok((record.units, block.values(&moved)))
+    };
+    let chosen = select::Config { perturbations: Some(60), max_units: Some(3), ..Default::default() };
+    let config = Config { selection: chosen, calibration: Calibration::One, repair: 2, ..Default::default() };
+    let (found, expected) =
+        (twice(|| Ok(run(device, &net, &config)?))?, run(&Device::cpu()?, &net, &config)?);
+    super::equal("units", &found.0, &expected.0)?;
+    near("values", &found.1, &expected.1)?;
+    if found.0.is_empty() || found.1 == block.values(&net) {
+        return Err("nothing was removed".into());
+    }
+    let first = select::Config { method: Method::Foci, ..chosen };
+    let calibrated =
+        Config { selection: first, calibration: Calibration::Calibrated, repair: 0, ..config.clone() };
+    super::equal(
+        "units of FOCI",
+        &run(device, &net, &calibrated)?.0,
+        &run(&Device::cpu()?, &net, &calibrated)?.0,
+    )?;
+    for config in [
+        Config { curvature: Some(Matrix::Kfac), ..config.clone() },
+        Config { precondition: true, ..config.clone() },
+    ] {
+        match run(device, &net, &config) {
+            Err(Error::Config(reason)) if reason.contains("no CUDA path") => {}
+            _ => return Err("K-FAC ran without a CUDA path".into()),
+        }
+    }
+    Ok(())
 }
