@@ -8,6 +8,7 @@ use crate::codec::{FociOptions, Matrix, foci_on, statistic};
 use crate::device::Device;
 use crate::device::cuda::{Buffer, Cuda, In, Out};
 use crate::ops::conv::{self, Geometry};
+use crate::ops::cuda::shape::Rows;
 use crate::ops::philox::{self, Use, add_normals};
 use crate::ops::{Conv, Shape, attention, cuda, layer_norm, loss, perturb};
 
@@ -261,12 +262,17 @@ fn affine(device: &Device, n: usize, g: Geometry) -> Result<Option<Work>> {
         });
         sum
     };
-    if device.cuda().is_some() {
-        return Ok(None);
-    }
-    let map = Map::Cpu(Box::new(move |device, y, x| {
-        share(device, y, x, n, |y, x, n| conv::apply(y, x, &weight, None, None, n, &g, false));
-    }));
+    let map = match device.cuda() {
+        Some(cuda) => {
+            let weight = cuda.upload(&weight)?;
+            Map::Cuda(Box::new(move |cuda, y, x| {
+                cuda::conv::apply(cuda, y, x, weight.input(), None, None, n, &g, false)
+            }))
+        }
+        None => Map::Cpu(Box::new(move |device, y, x| {
+            share(device, y, x, n, |y, x, n| conv::apply(y, x, &weight, None, None, n, &g, false));
+        })),
+    };
     let (y, pixels) = (n * g.output.len(), n * g.output.positions());
     work(
         4 * (x + y + o * fan_in),
@@ -295,12 +301,17 @@ fn data_gradient(device: &Device, sizes: Sizes) -> Result<Option<Work>> {
         }
         sum
     };
-    if device.cuda().is_some() {
-        return Ok(None);
-    }
-    let map = Map::Cpu(Box::new(move |device, dx, dy| {
-        share(device, dx, dy, n, |dx, dy, n| conv::data_gradient(dx, dy, &weight, None, n, &g, false));
-    }));
+    let map = match device.cuda() {
+        Some(cuda) => {
+            let weight = cuda.upload(&weight)?;
+            Map::Cuda(Box::new(move |cuda, dx, dy| {
+                cuda::conv::data_gradient(cuda, dx, dy, weight.input(), None, n, &g, false)
+            }))
+        }
+        None => Map::Cpu(Box::new(move |device, dx, dy| {
+            share(device, dx, dy, n, |dx, dy, n| conv::data_gradient(dx, dy, &weight, None, n, &g, false));
+        })),
+    };
     let flops = 2 * n * g.output.positions() * o * fan_in;
     let terms = o * g.conv.kernel.0 * g.conv.kernel.1;
     work(4 * (dx + dy + o * fan_in), flops, Mapped::new(device, map, normals(dy, 0), dx, terms, want)?)
@@ -323,23 +334,32 @@ fn weight_gradient(device: &Device, sizes: Sizes) -> Result<Option<Work>> {
         }
         sum
     };
-    if device.cuda().is_some() {
-        return Ok(None);
-    }
-    let map = Map::Cpu(Box::new(move |device, dw, x| {
-        // A sum over images: each thread its own, then together, in order.
-        let each = n.div_ceil(device.threads());
-        let (of_x, of_dy) = (x.len() / n, dy.len() / n);
-        let part = |(x, dy): (&[f32], &[f32])| {
-            let mut dw = vec![0.0; dw.len()];
-            conv::weight_gradient(&mut dw, None, dy, x, None, dy.len() / of_dy, &g);
-            dw
-        };
-        let parts: Vec<Vec<f32>> =
-            device.scope(|| x.par_chunks(each * of_x).zip(dy.par_chunks(each * of_dy)).map(part).collect());
-        dw.fill(0.0);
-        parts.iter().for_each(|part| dw.iter_mut().zip(part).for_each(|(sum, dw)| *sum += dw));
-    }));
+    let map = match device.cuda() {
+        Some(cuda) => {
+            let (dy, zero) = (cuda.upload(&dy)?, cuda.upload(&[0.0f32])?);
+            let room = std::cell::RefCell::new(cuda.alloc::<f32>(cuda::conv::gradient_parts(n, o, &g))?);
+            let (len, zeros, all) = (dw, Rows { first: 0, apart: 0 }, Rows { first: 0, apart: 1 });
+            Map::Cuda(Box::new(move |cuda, mut dw, x| {
+                cuda::shape::copy(cuda, dw.output(), zero.input(), len, 1, all, zeros)?;
+                let mut room = room.borrow_mut();
+                cuda::conv::weight_gradient(cuda, dw, None, room.output(), dy.input(), x, None, n, &g)
+            }))
+        }
+        None => Map::Cpu(Box::new(move |device, dw, x| {
+            // A sum over images: each thread its own, then together, in order.
+            let each = n.div_ceil(device.threads());
+            let (of_x, of_dy) = (x.len() / n, dy.len() / n);
+            let part = |(x, dy): (&[f32], &[f32])| {
+                let mut dw = vec![0.0; dw.len()];
+                conv::weight_gradient(&mut dw, None, dy, x, None, dy.len() / of_dy, &g);
+                dw
+            };
+            let parts: Vec<Vec<f32>> = device
+                .scope(|| x.par_chunks(each * of_x).zip(dy.par_chunks(each * of_dy)).map(part).collect());
+            dw.fill(0.0);
+            parts.iter().for_each(|part| dw.iter_mut().zip(part).for_each(|(sum, dw)| *sum += dw));
+        })),
+    };
     let flops = 2 * n * g.output.positions() * o * fan_in;
     let terms = n * g.output.positions();
     let bytes = 4 * (x + n * g.output.len() + dw);
