@@ -2,7 +2,9 @@
 statistic.cu: A = sum over rows of s_i / c_i for each of p columns (MATH.md, Eq. 1), the same in any order.
 
 Each mean is its whole part plus 64 fractional bits, rounded down; whole parts add up in 64 bits, fractions in 128. One
-block a column; out[column] = {whole, low, high} with A = whole + (low + high * 2^64) / 2^64.
+block a column; out[column] = {whole, low, high} with A = whole + (low + high * 2^64) / 2^64. Panels of rows add up.
+
+best_u64 finds the largest A, as selections compare it: to the nearest 2^-32, equal ones by the lowest index.
 */
 #include "common/gpu.h"
 #include "tiles.h"
@@ -21,7 +23,7 @@ DEVICE Sum mean(uint64_t s, uint64_t c) {
 }
 
 extern "C" __global__ void __launch_bounds__(STATISTIC_THREADS)
-statistic_u64(uint64_t* out, const uint64_t* sum, const uint32_t* count, uint32_t n) {
+statistic_u64(uint64_t* out, const uint64_t* sum, const uint32_t* count, uint32_t n, uint32_t add) {
     struct Parts { Sum of[STATISTIC_THREADS]; };
     SHARED(Parts, parts);
     Sum total = {0, 0, 0};
@@ -37,7 +39,38 @@ statistic_u64(uint64_t* out, const uint64_t* sum, const uint32_t* count, uint32_
     }
     if (threadIdx.x == 0) {
         uint64_t* to = out + 3 * uint64_t(blockIdx.x);
-        to[0] = parts.of[0].whole, to[1] = parts.of[0].low, to[2] = parts.of[0].high;
+        Sum all = add ? plus({to[0], to[1], to[2]}, parts.of[0]) : parts.of[0];
+        to[0] = all.whole, to[1] = all.low, to[2] = all.high;
     }
 }
 KERNEL(statistic_u64);
+
+struct Best { uint64_t top; uint32_t low, at; };  // A to the nearest 2^-32: top + low / 2^32
+
+DEVICE bool beats(Best a, Best b) {
+    if (a.top != b.top) return a.top > b.top;
+    return a.low > b.low || (a.low == b.low && a.at < b.at);
+}
+
+// out = {column, whole, low, high} of the best of those p that are left, one at least; one block.
+extern "C" __global__ void __launch_bounds__(STATISTIC_THREADS)
+best_u64(uint64_t* out, const uint64_t* sums, const uint32_t* left, uint32_t p) {
+    struct Parts { Best of[STATISTIC_THREADS]; };
+    SHARED(Parts, parts);
+    Best best = {0, 0, 0xffffffffu};
+    for (uint32_t at = threadIdx.x; at < p; at += STATISTIC_THREADS) {
+        const uint64_t* a = sums + 3 * uint64_t(at);
+        uint64_t low = a[1] + (1ull << 31);
+        Best other = {a[0] + a[2] + (low < a[1]), uint32_t(low >> 32), at};
+        if (left[at] && beats(other, best)) best = other;
+    }
+    parts.of[threadIdx.x] = best;
+    __syncthreads();
+    for (uint32_t half = STATISTIC_THREADS / 2; half; half /= 2) {
+        if (threadIdx.x < half && beats(parts.of[threadIdx.x + half], parts.of[threadIdx.x])) parts.of[threadIdx.x] = parts.of[threadIdx.x + half];
+        __syncthreads();
+    }
+    uint64_t at = parts.of[0].at;
+    if (threadIdx.x < 4 && at < p) out[threadIdx.x] = threadIdx.x ? sums[3 * at + threadIdx.x - 1] : at;
+}
+KERNEL(best_u64);

@@ -36,6 +36,7 @@ use scrubjay::codec::{FociOptions, Matrix, Ties, foci, foci_on};
 use scrubjay::device::{Choice, Cuda, Device};
 use scrubjay::ops;
 use scrubjay::ops::nearest::Tied;
+use scrubjay::ops::philox::{Stream, Use};
 
 type Case = Box<dyn Fn(&Device) -> Result<(), Failed> + Send + Sync>;
 
@@ -82,7 +83,7 @@ fn cases() -> Vec<(String, Case)> {
                 add(format!("rank/n={n},{}", kind.name()), Box::new(move |d| ranks(d, kind, n)));
             }
         }
-        for (n, p) in [(2, 1), (31, 3), (32, 1), (33, 5), (130, 4), (700, 3)] {
+        for (n, p) in [(2, 1), (31, 3), (32, 1), (33, 7), (127, 8), (128, 1), (129, 9), (700, 3)] {
             if n < 700 || LARGE && matches!(kind, Kind::Normal | Kind::Ties) {
                 let (name, kind_) = (kind.name(), kind);
                 add(format!("nearest_sorted/n={n},p={p},{name}"), Box::new(move |d| sorted(d, kind_, p, n)));
@@ -93,6 +94,9 @@ fn cases() -> Vec<(String, Case)> {
     if LARGE {
         add("nearest_sorted/n=5000,p=2,normal".into(), Box::new(|d| sorted(d, Kind::Normal, 2, 5000)));
         add("foci/n=300,p=12".into(), Box::new(|d| selects(d, 12, 300)));
+    }
+    for p in [1, 31, 32, 33, 255, 256, 257] {
+        add(format!("best/p={p}"), Box::new(move |d| largest(d, p)));
     }
     for n in [1, 31, 32, 33, 1000] {
         add(format!("statistic/n={n}"), Box::new(move |d| sums(d, 3, n)));
@@ -241,13 +245,13 @@ fn ranks_of_y(kind: Kind, n: usize) -> Vec<u32> {
 fn sorted(device: &Device, kind: Kind, p: usize, n: usize) -> Result<(), Failed> {
     let cuda = cuda(device)?;
     let (columns, rank) = (kind.columns(p, n, 5), ranks_of_y(kind, n));
-    for (tied, first) in [(Tied::All, false), (Tied::First, true)] {
+    for tied in [Tied::All, Tied::First] {
         let (sum, count) = twice(|| {
             let (columns, rank) = (cuda.upload(&columns)?, cuda.upload(&rank)?);
             let near = ops::nearest::nearest_sorted(cuda, &columns, &rank, tied)?;
             Ok((cuda.download(&near.sum)?, cuda.download(&near.count)?))
         })?;
-        let expected = nearest::nearest(&columns, &[], &rank, first);
+        let expected = nearest::nearest(&columns, &[], &rank, tied);
         all_equal("count", &count, &expected.1)?;
         all_equal("sum", &sum, &expected.0)?;
     }
@@ -258,19 +262,28 @@ fn greedy(device: &Device, kind: Kind, p: usize, n: usize) -> Result<(), Failed>
     let cuda = cuda(device)?;
     let (columns, rank) = (kind.columns(p, n, 5), ranks_of_y(kind, n));
     let chosen = kind.columns(2, n, 6);
-    for (tied, first) in [(Tied::All, false), (Tied::First, true)] {
-        let (sum, count) = twice(|| {
-            let mut distance = cuda.upload(&vec![0.0; n * n])?;
-            for column in chosen.chunks(n) {
-                ops::nearest::distance(cuda, &mut distance, &cuda.upload(column)?)?;
-            }
-            let (columns, rank) = (cuda.upload(&columns)?, cuda.upload(&rank)?);
-            let near = ops::nearest::nearest(cuda, &columns, &distance, &rank, tied)?;
-            Ok((cuda.download(&near.sum)?, cuda.download(&near.count)?))
-        })?;
-        let expected = nearest::nearest(&columns, &chosen.chunks(n).collect::<Vec<_>>(), &rank, first);
-        all_equal("count", &count, &expected.1)?;
-        all_equal("sum", &sum, &expected.0)?;
+    for tied in [Tied::All, Tied::First, Tied::Random { seed: 3 << 32 | 7, draws: 3 }] {
+        // all rows at once, the chosen columns one by one; and the last rows alone, all chosen columns anew
+        for range in [0..n, n / 3..n] {
+            let (sum, count) = twice(|| {
+                let mut distance = cuda.alloc::<f64>(n * range.len())?;
+                let each = if range.start == 0 { n } else { 2 * n };
+                for (at, some) in chosen.chunks(each).enumerate() {
+                    let some = cuda.upload(some)?;
+                    ops::nearest::distance(cuda, &mut distance, &some, n, range.clone(), at == 0)?;
+                }
+                let columns = ops::nearest::Columns::new(cuda, cuda.upload(&columns)?, n)?;
+                let rank = cuda.upload(&rank)?;
+                let near = ops::nearest::nearest(cuda, &columns, &distance, range.clone(), &rank, tied)?;
+                Ok((cuda.download(&near.sum)?, cuda.download(&near.count)?))
+            })?;
+            let chosen = chosen.chunks(n).collect::<Vec<_>>();
+            let expected = nearest::nearest(&columns, &chosen, &rank, tied);
+            let rows = |i: &usize| range.contains(&(i % n));
+            let some: Vec<usize> = (0..p * n).filter(rows).collect();
+            all_equal("count", &count, &some.iter().map(|&i| expected.1[i]).collect::<Vec<_>>())?;
+            all_equal("sum", &sum, &some.iter().map(|&i| expected.0[i]).collect::<Vec<_>>())?;
+        }
     }
     Ok(())
 }
@@ -280,14 +293,60 @@ fn sums(device: &Device, p: usize, n: usize) -> Result<(), Failed> {
     let count: Vec<u32> = (0..p * n).map(|i| [1, 3, 7, u32::MAX, 1 << 30][i % 5]).collect();
     let sum: Vec<u64> =
         (0..p * n).map(|i| u64::from(count[i]) * ((i % 97) as u64) + (i % 3) as u64).collect();
+    // in two parts of rows, and all columns but the last, then it
+    let part = |rows: std::ops::Range<usize>, columns: std::ops::Range<usize>| {
+        let at: Vec<usize> = columns.flat_map(|j| rows.clone().map(move |i| j * n + i)).collect();
+        let sum = at.iter().map(|&at| sum[at]).collect::<Vec<_>>();
+        let count = at.iter().map(|&at| count[at]).collect::<Vec<_>>();
+        scrubjay::Result::Ok(ops::nearest::Nearest { sum: cuda.upload(&sum)?, count: cuda.upload(&count)? })
+    };
     let found = twice(|| {
-        let near = ops::nearest::Nearest { sum: cuda.upload(&sum)?, count: cuda.upload(&count)? };
-        Ok(ops::statistic::statistic(cuda, &near, n)?)
+        let mut sums = ops::statistic::Sums::new(cuda, p)?;
+        for rows in [0..n.div_ceil(3), n.div_ceil(3)..n].into_iter().filter(|rows| !rows.is_empty()) {
+            for columns in [0..p - 1, p - 1..p] {
+                sums.add(cuda, columns.start, &part(rows.clone(), columns)?, rows.len())?;
+            }
+        }
+        Ok(sums.all(cuda)?)
     })?;
     let found: Vec<(u64, u128)> = found.iter().map(|sum| (sum.whole, sum.fraction)).collect();
     let expected: Vec<_> =
         sum.chunks(n).zip(count.chunks(n)).map(|(s, c)| statistic::statistic(s, c)).collect();
     all_equal("A", &found, &expected)
+}
+
+/// The best of sums that differ in their whole part, in 2⁻³², or in less, which does not count.
+fn largest(device: &Device, p: usize) -> Result<(), Failed> {
+    let cuda = cuda(device)?;
+    for seed in 0..4 {
+        let mut stream = Stream::new(seed, Use::Choice, p as u32);
+        // s/c with c = 2³² - 1 is s·(2⁻³² + 2⁻⁶⁴): many fall on the same 2⁻³² or round up to the next whole number
+        let count = vec![u32::MAX; p];
+        let whole = [0, 5, 6][stream.below(3)] * u64::from(u32::MAX);
+        let sum: Vec<u64> =
+            (0..p).map(|_| whole + [0, 1, 2, u64::from(u32::MAX) - 1][stream.below(4)] + 1).collect();
+        let left: Vec<u32> =
+            (0..p).map(|at| u32::from(seed != 3 && (at == 0 || stream.below(3) > 0))).collect();
+        let found = twice(|| {
+            let near = ops::nearest::Nearest { sum: cuda.upload(&sum)?, count: cuda.upload(&count)? };
+            let mut sums = ops::statistic::Sums::new(cuda, p)?;
+            sums.add(cuda, 0, &near, 1)?;
+            sums.add(cuda, 0, &near, 1)?;
+            Ok(sums.best(cuda, &cuda.upload(&left)?)?)
+        })?;
+        let key = |&at: &usize| {
+            let (whole, fraction) = statistic::statistic(&[sum[at]; 2], &[count[at]; 2]);
+            let fixed = (u128::from(whole) << 64) + fraction;
+            (std::cmp::Reverse((fixed + (1 << 31)) >> 32), at)
+        };
+        let expected = (0..p).filter(|&at| left[at] > 0).min_by_key(key);
+        equal("the column", &found.map(|(at, _)| at), &expected)?;
+        if let Some((at, a)) = found {
+            let expected = statistic::statistic(&[sum[at]; 2], &[count[at]; 2]);
+            equal("its A", &(a.whole, a.fraction), &expected)?;
+        }
+    }
+    Ok(())
 }
 
 fn selects(device: &Device, p: usize, n: usize) -> Result<(), Failed> {
@@ -298,8 +357,16 @@ fn selects(device: &Device, p: usize, n: usize) -> Result<(), Failed> {
     let noise = Kind::Normal.columns(1, n, 9);
     let y: Vec<f64> = (0..n).map(|i| (normal[i] + columns[n + i] * 0.5).sin() + 0.1 * noise[i]).collect();
     let x = Matrix::columns_f64(&columns, n, p)?;
-    for (ties, all) in [(Ties::Mean, false), (Ties::Mean, true), (Ties::First, false)] {
-        let options = FociOptions { ties, all, max_features: Some(5), ..FociOptions::default() };
+    let random = Ties::Random { seed: 5, draws: 2 };
+    for (ties, all, initial) in [
+        (Ties::Mean, false, &[][..]),
+        (Ties::Mean, true, &[]),
+        (Ties::First, false, &[]),
+        (random, true, &[]),
+        (Ties::Mean, true, &[4, 1]),
+        (random, false, &[2]),
+    ] {
+        let options = FociOptions { ties, all, initial, max_features: Some(5), ..FociOptions::default() };
         let found = twice(|| Ok(foci_on(device, &y, &x, &options, &mut |_, _| ())?))?;
         let expected = foci(&y, &x, &options)?;
         if found != expected || found.order.is_empty() {
@@ -314,7 +381,7 @@ fn replays(device: &Device) -> Result<(), Failed> {
     let x = [1.0f64, 4.0, 6.0];
     let (mut distance, column) = (cuda.upload(&[0.0; 9])?, cuda.upload(&x)?);
     let before = cuda.event()?;
-    let recording = cuda.record(|| ops::nearest::distance(cuda, &mut distance, &column))?;
+    let recording = cuda.record(|| ops::nearest::distance(cuda, &mut distance, &column, 3, 0..3, false))?;
     all_equal("before", &cuda.download(&distance)?, &[0.0; 9])?;
     for times in 1..3 {
         // SAFETY: `distance` and `column` are alive, and nobody else uses them.
@@ -333,10 +400,21 @@ fn refuses(device: &Device) -> Result<(), Failed> {
     let refused =
         |what: &str, ok: bool| if ok { Ok(()) } else { Err(Failed::from(format!("{what} was taken"))) };
     refused("a ragged matrix", ops::nearest::nearest_sorted(cuda, &four, &rank, Tied::All).is_err())?;
-    refused("too few distances", ops::nearest::nearest(cuda, &six, &four, &rank, Tied::All).is_err())?;
+    let random = Tied::Random { seed: 0, draws: 1 };
+    refused("random ties when sorted", ops::nearest::nearest_sorted(cuda, &six, &rank, random).is_err())?;
+    let columns = || ops::nearest::Columns::new(cuda, cuda.upload(&[0.0; 6])?, 3);
+    let near = |rows| ops::nearest::nearest(cuda, &columns()?, &four, rows, &rank, Tied::All);
+    refused("too few distances", near(0..2).is_err())?;
+    refused("no rows", near(1..1).is_err())?;
+    refused("rows that are not there", near(3..4).is_err())?;
+    refused("half a column", ops::nearest::Columns::new(cuda, cuda.upload(&[0.0; 6])?, 4).is_err())?;
+    let sums = ops::statistic::Sums::new(cuda, 2)?;
+    refused("a mask too short", sums.best(cuda, &cuda.upload(&[1u32])?).is_err())?;
     refused("no values", ops::rank::rank(cuda, &cuda.upload(&[])?).is_err())?;
     let mut distance = cuda.upload(&[0.0; 6])?;
-    refused("a matrix not square", ops::nearest::distance(cuda, &mut distance, &six).is_err())?;
+    let mut distance = |n, rows| ops::nearest::distance(cuda, &mut distance, &six, n, rows, true);
+    refused("too many rows", distance(3, 0..3).is_err())?;
+    refused("half a chosen column", distance(4, 0..1).is_err())?;
     let perturb = |out: usize, image: usize| {
         ops::perturb::perturb(device, &mut vec![0.0; out], &vec![0.0; image], 0, 0, 0, 1.0).is_err()
     };

@@ -6,6 +6,8 @@ Every floating-point operation is one correctly rounded instruction, named, so t
 #pragma once
 #include "gpu.h"
 
+constexpr uint32_t PHILOX_TIES = 4;  // Use::Ties
+
 struct Words {
     uint32_t w[4];
 };

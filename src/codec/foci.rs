@@ -162,11 +162,11 @@ pub fn foci_each(
     run(None, y, x, options, each)
 }
 
-/// [`foci_each`] on a device: the same result, to the last bit. On CUDA the steps run there, with an n × n matrix of f64
-/// kept in its memory; [`Ties::Random`], groups and initial columns run on the CPU only.
+/// [`foci_each`] on a device: the same result, to the last bit. On CUDA the steps run there ([`memory_on`] says how), and
+/// of each but the first only the winner is read back; groups run on the CPU only.
 ///
 /// # Errors
-/// As [`foci`]; on CUDA these three are refused, and the device can fail.
+/// As [`foci`]; on CUDA groups are refused, and the device can fail.
 pub fn foci_on(
     device: &Device,
     y: &[f64],
@@ -204,8 +204,8 @@ fn run(
     if options.groups.iter().any(Vec::is_empty) {
         return Err(Error::config("a group without columns"));
     }
-    if cuda.is_some() && !(options.initial.is_empty() && options.groups.is_empty()) {
-        return Err(Error::config("groups and initial columns have no CUDA path; use --device cpu"));
+    if cuda.is_some() && !options.groups.is_empty() {
+        return Err(Error::config("groups of columns have no CUDA path; use --device cpu"));
     }
     check_sigma(options.noise)?;
     x.check_finite()?;
@@ -248,8 +248,14 @@ fn select(
     let most = options.max_features.unwrap_or(count).min(count);
     let mut cuda = cuda.map(|cuda| Steps::new(cuda, x, ranks, options.ties)).transpose()?;
     let mut space = Space::new(n, KEEP_BYTES);
-    let mut sums = match &cuda {
-        Some(cuda) => cuda.first()?,
+    let mut sums = match &mut cuda {
+        Some(cuda) => {
+            for &j in options.initial {
+                cuda.take(j)?;
+            }
+            cuda.first()?;
+            cuda.all()?
+        }
         None => first_step(x, ranks, options.ties, watch),
     };
     sums = grouped(sums, candidates, &space, x, ranks, options.ties, watch);
@@ -265,7 +271,11 @@ fn select(
     }
     let initial: Vec<Vec<f64>> = options.initial.iter().map(|&j| x.column(j)).collect();
     // A of the known and the chosen columns
-    let mut given = (!initial.is_empty()).then(|| sum(&initial, ranks, options.ties));
+    let mut given = match &cuda {
+        _ if initial.is_empty() => None,
+        Some(cuda) => Some(cuda.sum(&initial, ranks, options.ties)?),
+        None => Some(sum(&initial, ranks, options.ties)),
+    };
     let mut fresh = initial; // columns that the space does not have yet
     while found.order.len() < most && !watch.stopped() {
         let undefined =
@@ -280,23 +290,25 @@ fn select(
                     "beyond the first column at most {MAX_DENSE_ROWS} rows can be handled, not {n}"
                 )));
             }
-            for column in std::mem::take(&mut fresh) {
-                match &mut cuda {
-                    Some(cuda) => sums = cuda.step(&column)?,
-                    None => space.add(column),
+            let columns = std::mem::take(&mut fresh);
+            match &mut cuda {
+                Some(cuda) => cuda.step(&columns.concat())?,
+                None => {
+                    columns.into_iter().for_each(|column| space.add(column));
+                    sums = space.step(x, ranks, options.ties, watch);
+                    sums = grouped(sums, candidates, &space, x, ranks, options.ties, watch);
                 }
-            }
-            if cuda.is_none() {
-                sums = space.step(x, ranks, options.ties, watch);
-                sums = grouped(sums, candidates, &space, x, ranks, options.ties, watch);
             }
         }
         if watch.stopped() {
             break; // the sums are not whole
         }
         let left = (0..candidates.len()).filter(|at| offered(at) && !found.order.contains(at));
-        let Some(best) = left.min_by_key(|&at| (-sums[at].rounded(), at)) else { break };
-        let a = sums[best];
+        let winner = match &cuda {
+            Some(cuda) => cuda.best()?,
+            None => left.min_by_key(|&at| (-sums[at].rounded(), at)).map(|at| (at, sums[at])),
+        };
+        let Some((best, a)) = winner else { break };
         let (t, positive) = match given {
             None => {
                 let (whole, part) = ranks.unconditional_numerator(a);
@@ -308,6 +320,9 @@ fn select(
         if !positive && !options.all {
             found.stopped = Stopped::NotPositive;
             break;
+        }
+        if let Some(cuda) = &mut cuda {
+            cuda.take(best)?;
         }
         found.order.push(best);
         found.conditional.push(t);
@@ -406,6 +421,17 @@ impl Plan {
 /// The plan of [`foci`] on the CPU for `n` rows and `p` columns, with the threads of the caller's pool.
 pub fn memory(n: usize, p: usize, options: &FociOptions) -> Plan {
     plan(n, p, options, rayon::current_num_threads())
+}
+
+/// The plan of [`foci_on`]: on CUDA in the device's memory, as it is free now.
+///
+/// # Errors
+/// Where the device does not say what is free.
+pub fn memory_on(device: &Device, n: usize, p: usize, options: &FociOptions) -> Result<Plan> {
+    match device.cuda() {
+        Some(cuda) => super::cuda::plan(cuda, n, p),
+        None => Ok(device.scope(|| memory(n, p, options))),
+    }
 }
 
 /// [`memory`] with this many threads.

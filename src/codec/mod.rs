@@ -22,7 +22,7 @@ mod tree;
 mod xi;
 
 pub use columns::{Matrix, Standardize};
-pub use foci::{Foci, FociOptions, Plan, Stopped, Watch, foci, foci_each, foci_on, memory};
+pub use foci::{Foci, FociOptions, Plan, Stopped, Watch, foci, foci_each, foci_on, memory, memory_on};
 pub use graph::{Graph, graph, graph_memory};
 pub use neighbours::nearest;
 pub use resample::{Interval, interval, p_value, permuted_first_steps};

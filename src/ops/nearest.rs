@@ -2,6 +2,8 @@
 //! [`crate::codec`], which finds exactly the same ones.
 #![allow(unsafe_code)] // launches
 
+use std::ops::Range;
+
 use crate::device::cuda::{Buffer, Cuda, Launch, tiles};
 use crate::{Error, Result};
 
@@ -22,6 +24,13 @@ pub enum Tied {
     All,
     /// The one of the lowest index.
     First,
+    /// So many of them, drawn by Philox of (seed, row, draw). Sorted columns have no path for it.
+    Random {
+        /// The seed.
+        seed: u64,
+        /// How many, one at least.
+        draws: u32,
+    },
 }
 
 impl Nearest {
@@ -35,8 +44,11 @@ impl Nearest {
 /// next to each other. Values are finite.
 ///
 /// # Errors
-/// Fewer than 2 rows, shapes that do not fit, or the device fails.
+/// [`Tied::Random`], fewer than 2 rows, shapes that do not fit, or the device fails.
 pub fn nearest_sorted(cuda: &Cuda, columns: &Buffer<f64>, rank: &Buffer<u32>, tied: Tied) -> Result<Nearest> {
+    if matches!(tied, Tied::Random { .. }) {
+        return Err(Error::config("random ties have no path in sorted columns"));
+    }
     let (p, n) = shape("nearest_sorted", columns, rank)?;
     let size = n.next_power_of_two();
     let all = p as usize * size as usize;
@@ -87,40 +99,118 @@ fn sort(
     Ok(())
 }
 
-/// Adds a chosen `column` `[n]` to the squared distances `[n, n]`.
+/// Candidate columns, and how much rounding to f32 can move a difference of two values.
+pub struct Columns {
+    values: Buffer<f64>, // [p, n]
+    slack: Buffer<f32>,  // [p]
+    n: usize,
+}
+
+impl Columns {
+    /// Of `values` `[p, n]`, which are finite.
+    ///
+    /// # Errors
+    /// No whole columns, or the device fails.
+    pub fn new(cuda: &Cuda, values: Buffer<f64>, n: usize) -> Result<Columns> {
+        let p = values.len().checked_div(n).unwrap_or(0);
+        same("columns", "values of whole columns", p * n, values.len())?;
+        rows("columns", p)?;
+        let mut slack = cuda.alloc(p)?;
+        let launch = Launch::blocks("slack", p, tiles::NEAREST_THREADS)?;
+        // SAFETY: slack holds p values, the columns p·n.
+        unsafe { cuda.slack(launch, slack.output(), values.input(), rows("columns", n)?)? };
+        Ok(Columns { values, slack, n })
+    }
+
+    /// The values `[p, n]`.
+    pub fn values(&self) -> &Buffer<f64> {
+        &self.values
+    }
+}
+
+/// Adds chosen `columns` `[k, n]` to the squared distances of some `range` of rows to all n, `[n, width]`, in their order;
+/// where `fresh` these begin as zeros. `distance` may be longer than is used.
 ///
 /// # Errors
 /// Shapes that do not fit, or the device fails.
-pub fn distance(cuda: &Cuda, distance: &mut Buffer<f64>, column: &Buffer<f64>) -> Result<()> {
-    let n = rows("distance", column.len())?;
-    same("distance", "squared distances", column.len() * column.len(), distance.len())?;
-    let launch = Launch::over("distance", distance.len(), tiles::NEAREST_THREADS)?;
-    // SAFETY: distance holds n·n values, column n.
-    unsafe { cuda.distance(launch, distance.output(), column.input(), n) }
+pub fn distance(
+    cuda: &Cuda,
+    distance: &mut Buffer<f64>,
+    columns: &Buffer<f64>,
+    n: usize,
+    range: Range<usize>,
+    fresh: bool,
+) -> Result<()> {
+    let (first, width) = panel("distance", distance, n, &range)?;
+    let k = columns.len() / n;
+    same("distance", "values of whole columns", k * n, columns.len())?;
+    let launch = Launch::over("distance", n * range.len(), tiles::NEAREST_THREADS)?;
+    let (k, n) = (k as u32, rows("distance", n)?);
+    // SAFETY: distance holds n·width values at least, columns k·n; rows first .. first + width are below n.
+    unsafe { cuda.distance(launch, distance.output(), columns.input(), k, n, first, width, u32::from(fresh)) }
 }
 
-/// The nearest rows by the squared `distance` `[n, n]` of the chosen columns and each of the `columns` `[p, n]`; `rank`
-/// is `[n]`. Values are finite.
+/// The rows nearest to a `range` of rows by the squared `distance` `[n, width]` of the chosen columns and each of the
+/// `columns` `[p, n]`; `rank` is `[n]`, the result `[p, width]`. Values are finite.
 ///
 /// # Errors
 /// Fewer than 2 rows, shapes that do not fit, or the device fails.
 pub fn nearest(
     cuda: &Cuda,
-    columns: &Buffer<f64>,
+    columns: &Columns,
     distance: &Buffer<f64>,
+    range: Range<usize>,
     rank: &Buffer<u32>,
     tied: Tied,
 ) -> Result<Nearest> {
-    let (p, n) = shape("nearest", columns, rank)?;
-    same("nearest", "squared distances", rank.len() * rank.len(), distance.len())?;
-    let mut nearest = Nearest::alloc(cuda, p, n)?;
-    let blocks = p.div_ceil(tiles::NEAREST_COLUMNS) as usize * n.div_ceil(tiles::NEAREST_THREADS) as usize;
+    same("nearest", "ranks", columns.n, rank.len())?;
+    let (p, n) = shape("nearest", &columns.values, rank)?;
+    let (first, width) = panel("nearest", distance, columns.n, &range)?;
+    let mut nearest = Nearest::alloc(cuda, p, width)?;
+    let blocks =
+        p.div_ceil(tiles::NEAREST_COLUMNS) as usize * width.div_ceil(tiles::NEAREST_THREADS) as usize;
     let launch = Launch::blocks("nearest", blocks, tiles::NEAREST_THREADS)?;
+    let each = Launch::over("drawn", p as usize * range.len(), tiles::NEAREST_THREADS)?;
     let (sum, count) = (nearest.sum.output(), nearest.count.output());
-    let mean = u32::from(tied == Tied::All);
-    // SAFETY: sum, count and columns hold p·n, distance n·n, rank n.
-    unsafe { cuda.nearest(launch, sum, count, columns.input(), distance.input(), rank.input(), p, n, mean)? };
+    let (values, slack) = (columns.values.input(), columns.slack.input());
+    let mean = u32::from(tied != Tied::First);
+    // SAFETY: sum and count hold p·width, columns p·n, slack p, distance n·width at least, rank n; rows
+    // first .. first + width are below n.
+    unsafe {
+        cuda.nearest(
+            launch,
+            sum,
+            count,
+            values,
+            slack,
+            distance.input(),
+            rank.input(),
+            p,
+            n,
+            first,
+            width,
+            mean,
+        )?
+    };
+    if let Tied::Random { seed, draws } = tied {
+        let (sum, count) = (nearest.sum.output(), nearest.count.output());
+        let draws = draws.max(1);
+        // SAFETY: as above.
+        unsafe {
+            let (distance, rank) = (distance.input(), rank.input());
+            cuda.drawn(each, sum, count, values, distance, rank, p, n, first, width, seed, draws)?
+        };
+    }
     Ok(nearest)
+}
+
+/// The first of a `range` of rows and how many, where they are among n and `[n, width]` distances are there.
+fn panel(op: &'static str, distance: &Buffer<f64>, n: usize, range: &Range<usize>) -> Result<(u32, u32)> {
+    if range.is_empty() || range.end > n || n * range.len() > distance.len() {
+        let found = format!("rows {range:?} with {} distances", distance.len());
+        return Err(Error::shape(op, format!("some of {n} rows, and {n} distances of each"), found));
+    }
+    Ok((rows(op, range.end)? - range.len() as u32, range.len() as u32))
 }
 
 /// p and n of columns `[p, n]` with ranks `[n]`.

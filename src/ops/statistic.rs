@@ -2,8 +2,8 @@
 //! device. On the CPU it is part of [`crate::codec`].
 #![allow(unsafe_code)] // launches
 
-use crate::Result;
-use crate::device::cuda::{Cuda, Launch, tiles};
+use crate::device::cuda::{Buffer, Cuda, Launch, tiles};
+use crate::{Error, Result};
 
 use super::nearest::Nearest;
 use super::{rows, same};
@@ -17,20 +17,75 @@ pub struct Sum {
     pub fraction: u128,
 }
 
-/// A of each column, of n rows each.
-///
-/// # Errors
-/// Shapes that do not fit, or the device fails.
-pub fn statistic(cuda: &Cuda, nearest: &Nearest, n: usize) -> Result<Vec<Sum>> {
-    let rows = rows("statistic", n)?;
-    let p = nearest.sum.len() / n;
-    same("statistic", "sums", p * n, nearest.sum.len())?;
-    same("statistic", "counts", p * n, nearest.count.len())?;
-    let mut out = cuda.alloc::<u64>(3 * p)?;
-    let launch = Launch::blocks("statistic", p, tiles::STATISTIC_THREADS)?;
-    // SAFETY: out holds 3·p values, sum and count p·n; every count is above zero, as `nearest` wrote it.
-    unsafe { cuda.statistic(launch, out.output(), nearest.sum.input(), nearest.count.input(), rows)? };
-    let sum =
-        |three: &[u64]| Sum { whole: three[0], fraction: u128::from(three[2]) << 64 | u128::from(three[1]) };
-    Ok(cuda.download(&out)?.chunks_exact(3).map(sum).collect())
+/// A of p columns on the device, as parts of it add up.
+pub struct Sums {
+    parts: Buffer<u64>, // [p, 3]
+    rows: usize,        // added so far, by column
+    p: usize,
+}
+
+impl Sums {
+    /// Of no rows yet.
+    ///
+    /// # Errors
+    /// No columns, or the memory is not there.
+    pub fn new(cuda: &Cuda, p: usize) -> Result<Sums> {
+        rows("statistic", p)?;
+        Ok(Sums { parts: cuda.alloc(3 * p)?, rows: 0, p })
+    }
+
+    /// Adds `width` more rows of the columns from `first` on. All columns get the same rows, part by part.
+    ///
+    /// # Errors
+    /// Shapes that do not fit, or the device fails.
+    pub fn add(&mut self, cuda: &Cuda, first: usize, near: &Nearest, width: usize) -> Result<()> {
+        let n = rows("statistic", width)?;
+        let p = near.sum.len() / width;
+        same("statistic", "sums", p * width, near.sum.len())?;
+        same("statistic", "counts", p * width, near.count.len())?;
+        if first + p > self.p {
+            return Err(Error::shape("statistic", format!("{} columns", self.p), (first + p).to_string()));
+        }
+        let launch = Launch::blocks("statistic", p, tiles::STATISTIC_THREADS)?;
+        let (_, rest) = self.parts.output().split_at(3 * first);
+        let (out, _) = rest.split_at(3 * p);
+        let add = u32::from(self.rows > 0);
+        // SAFETY: out holds 3·p values, sum and count p·n; every count is above zero, as `nearest` wrote it.
+        unsafe { cuda.statistic(launch, out, near.sum.input(), near.count.input(), n, add)? };
+        if first + p == self.p {
+            self.rows += width;
+        }
+        Ok(())
+    }
+
+    /// All of them.
+    ///
+    /// # Errors
+    /// Where a launch failed.
+    pub fn all(&self, cuda: &Cuda) -> Result<Vec<Sum>> {
+        Ok(cuda.download(&self.parts)?.chunks_exact(3).map(Sum::of).collect())
+    }
+
+    /// The column of the largest A, to the nearest 2⁻³², among those whose `left` `[p]` is not 0, and its A; equal ones
+    /// by the lowest index, none where nothing is left. 32 bytes are read.
+    ///
+    /// # Errors
+    /// Shapes that do not fit, or the device fails.
+    pub fn best(&self, cuda: &Cuda, left: &Buffer<u32>) -> Result<Option<(usize, Sum)>> {
+        same("best", "columns", self.p, left.len())?;
+        let p = rows("best", self.p)?;
+        let mut out = cuda.upload(&[u64::MAX, 0, 0, 0])?;
+        let launch = Launch::blocks("best", 1, tiles::STATISTIC_THREADS)?;
+        // SAFETY: out holds 4 values, sums 3·p, left p.
+        unsafe { cuda.best(launch, out.output(), self.parts.input(), left.input(), p)? };
+        let found = cuda.download(&out)?;
+        Ok((found[0] != u64::MAX).then(|| (found[0] as usize, Sum::of(&found[1..]))))
+    }
+}
+
+impl Sum {
+    /// Of its three words on the device.
+    fn of(words: &[u64]) -> Sum {
+        Sum { whole: words[0], fraction: u128::from(words[2]) << 64 | u128::from(words[1]) }
+    }
 }

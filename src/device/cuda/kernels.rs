@@ -152,14 +152,20 @@ kernels! {
     sort_tile: sort_tile_f64(values: Out<'_, f64>, rows: Out<'_, u32>, size: u32, merge: u32);
     /// One stage of the merge of `merge` elements, between elements `apart`; `[p, size]`.
     sort_step: sort_step_f64(values: Out<'_, f64>, rows: Out<'_, u32>, p: u32, size: u32, merge: u32, apart: u32);
-    /// `distance[j, i] += (x_i − x_j)²`; distance `[n, n]`, column `[n]`.
-    distance: distance_f64(distance: Out<'_, f64>, column: In<'_, f64>, n: u32);
-    /// Σ min(R_i, R_j) over the rows nearest to i by distance and one more column, and their count; `[p, n]`.
-    nearest: nearest_f64(sum: Out<'_, u64>, count: Out<'_, u32>, columns: In<'_, f64>, distance: In<'_, f64>, rank: In<'_, u32>, p: u32, n: u32, mean: u32);
+    /// Twice the largest error of rounding to f32 at least; slack `[p]`, columns `[p, n]`.
+    slack: slack_f64(slack: Out<'_, f32>, columns: In<'_, f64>, n: u32);
+    /// `distance[j, i] += Σ (x_i − x_j)²`, or (`fresh`) = that; distance `[n, width]` of rows from first, columns `[k, n]`.
+    distance: distance_f64(distance: Out<'_, f64>, columns: In<'_, f64>, k: u32, n: u32, first: u32, width: u32, fresh: u32);
+    /// Σ min(R_i, R_j) over the rows nearest to i by distance and one more column, and their count; `[p, width]`.
+    nearest: nearest_f64(sum: Out<'_, u64>, count: Out<'_, u32>, columns: In<'_, f64>, slack: In<'_, f32>, distance: In<'_, f64>, rank: In<'_, u32>, p: u32, n: u32, first: u32, width: u32, mean: u32);
+    /// Where the count is not 1, of so many draws instead.
+    drawn: drawn_f64(sum: Out<'_, u64>, count: Out<'_, u32>, columns: In<'_, f64>, distance: In<'_, f64>, rank: In<'_, u32>, p: u32, n: u32, first: u32, width: u32, seed: u64, draws: u32);
     /// The same in one column alone, sorted; values and rows `[p, size]`.
     nearest_sorted: nearest_sorted_f64(sum: Out<'_, u64>, count: Out<'_, u32>, values: In<'_, f64>, rows: In<'_, u32>, rank: In<'_, u32>, p: u32, n: u32, size: u32, mean: u32);
     /// Σ_i sum/count as {whole, low, high} of a number with 64 fractional bits; out `[p, 3]`, sum and count `[p, n]`.
-    statistic: statistic_u64(out: Out<'_, u64>, sum: In<'_, u64>, count: In<'_, u32>, n: u32);
+    statistic: statistic_u64(out: Out<'_, u64>, sum: In<'_, u64>, count: In<'_, u32>, n: u32, add: u32);
+    /// Number and A of the column of the largest A among those left; out `[4]`, sums `[p, 3]`, left `[p]`.
+    best: best_u64(out: Out<'_, u64>, sums: In<'_, u64>, left: In<'_, u32>, p: u32);
 }
 
 #[cfg(test)]
