@@ -32,7 +32,7 @@ mod statistic;
 
 use columns::Kind;
 use libtest_mimic::{Arguments, Failed, Trial};
-use scrubjay::codec::{FociOptions, Matrix, Ties, foci, foci_on};
+use scrubjay::codec::{FociOptions, Matrix, Ties, foci, foci_on, statistic_on};
 use scrubjay::device::{Choice, Cuda, Device};
 use scrubjay::ops;
 use scrubjay::ops::nearest::Tied;
@@ -357,7 +357,7 @@ fn selects(device: &Device, p: usize, n: usize) -> Result<(), Failed> {
     let noise = Kind::Normal.columns(1, n, 9);
     let y: Vec<f64> = (0..n).map(|i| (normal[i] + columns[n + i] * 0.5).sin() + 0.1 * noise[i]).collect();
     let x = Matrix::columns_f64(&columns, n, p)?;
-    let random = Ties::Random { seed: 5, draws: 2 };
+    let (data, random) = (&x, Ties::Random { seed: 5, draws: 2 });
     for (ties, all, initial) in [
         (Ties::Mean, false, &[][..]),
         (Ties::Mean, true, &[]),
@@ -372,6 +372,16 @@ fn selects(device: &Device, p: usize, n: usize) -> Result<(), Failed> {
         if found != expected || found.order.is_empty() {
             return Err(format!("{found:?}\nexpected {expected:?}").into());
         }
+        // T of columns that are given, which are near in several columns or sorted in one
+        let measure = scrubjay::codec::Options { ties, ..Default::default() };
+        for (z, x) in [(&[0][..], &[][..]), (&[1], &[]), (&[1, 0], &[]), (&[1], &[0]), (&[5], &[2, 1])] {
+            let found = statistic_on(device, &y, data, z, x, &measure)?;
+            equal("T", &found, &scrubjay::codec::statistic(&y, data, z, x, &measure)?)?;
+        }
+    }
+    let xi = scrubjay::codec::Options { measure: scrubjay::codec::Measure::Xi, ..Default::default() };
+    if statistic_on(device, &y, &x, &[0], &[], &xi).is_ok() {
+        return Err("ξ was taken".into());
     }
     Ok(())
 }

@@ -187,14 +187,17 @@ pub fn run(args: &Args) -> anyhow::Result<Outcome> {
         seed: args.randomness.seed,
     };
     let values = frame.column(0);
-    let device = args.device.open()?;
+    let alone = options.measure == Measure::Codec && args.permutations.is_none() && args.interval.is_none();
+    let device = if alone { args.device.open_with_cuda()? } else { args.device.open()? };
     if options.measure == Measure::Codec {
-        let plan = device
-            .scope(|| codec::statistic_memory(frame.n, tell.len(), given.len(), args.permutations.is_some()));
+        let plan = match args.permutations {
+            Some(_) => device.scope(|| codec::statistic_memory(frame.n, tell.len(), given.len(), true)),
+            None => codec::statistic_memory_on(&device, frame.n, tell.len(), given.len())?,
+        };
         let data = table.bytes() + size_of_val(&frame.values[..]);
         eprintln!("{} rows: at most {} MiB; {}", frame.n, plan.total(data, 0).div_ceil(1 << 20), plan.method);
     }
-    let found = device.scope(|| codec::statistic(values, &data, &tell, &given, &options))?;
+    let found = codec::statistic_on(&device, values, &data, &tell, &given, &options)?;
     let p_value = match args.permutations {
         Some(count) => device.scope(|| codec::p_value(values, &data, &tell, &given, &options, count))?,
         None => None,

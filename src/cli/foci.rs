@@ -142,7 +142,7 @@ pub fn run(args: &Args) -> anyhow::Result<Outcome> {
         ..options(args)
     };
     let device = if plain { args.device.open_with_cuda()? } else { args.device.open()? };
-    announce(&table, &frame, &device.scope(|| codec::memory(frame.n, p, &options)), &options);
+    announce(&table, &frame, &codec::memory_on(&device, frame.n, p, &options)?, &options);
     let chosen = AtomicUsize::new(0);
     let message = || format!("rows of step {}", chosen.load(Ordering::Relaxed) + 1);
     let mut each = |steps: usize, _| chosen.store(steps, Ordering::Relaxed);

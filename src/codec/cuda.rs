@@ -187,6 +187,13 @@ pub(super) fn plan(cuda: &Cuda, n: usize, p: usize) -> Result<Plan> {
     })
 }
 
+/// What [`sum`] of `d` columns will hold in device memory, and how.
+pub(super) fn sum_plan(cuda: &Cuda, n: usize, d: usize) -> Result<Plan> {
+    let plan = plan(cuda, n, 1)?;
+    let bytes = plan.bytes.saturating_add(plan.bytes_per_chosen.saturating_mul(d));
+    Ok(Plan { bytes, bytes_per_chosen: 0, ..plan })
+}
+
 #[cfg(all(test, feature = "emu"))]
 mod tests {
     use super::*;

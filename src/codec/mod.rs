@@ -26,7 +26,9 @@ pub use foci::{Foci, FociOptions, Plan, Stopped, Watch, foci, foci_each, foci_on
 pub use graph::{Graph, graph, graph_memory};
 pub use neighbours::nearest;
 pub use resample::{Interval, interval, p_value, permuted_first_steps};
-pub use statistic::{Measure, Options, Statistic, statistic, statistic_memory};
+pub use statistic::{
+    Measure, Options, Statistic, statistic, statistic_memory, statistic_memory_on, statistic_on,
+};
 
 /// What counts where several rows are equally near.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

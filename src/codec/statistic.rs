@@ -4,7 +4,8 @@ use super::columns::{Matrix, Standardize, Y_STREAM, add_noise, check_sigma};
 use super::foci::Plan;
 use super::neighbours::{self, Runs, sum};
 use super::ranks::{BITS, ONE, Ranks, Sum};
-use super::{Ties, xi};
+use super::{Ties, cuda, xi};
+use crate::device::Device;
 use crate::{Error, Result};
 
 /// What [`statistic`] measures.
@@ -56,6 +57,42 @@ pub struct Statistic {
 /// anything but one column.
 pub fn statistic(y: &[f64], data: &Matrix, z: &[usize], x: &[usize], options: &Options) -> Result<Statistic> {
     Sample::new(y, data, z, x, options)?.statistic()
+}
+
+/// [`statistic`] on a device: the same result, to the last bit.
+///
+/// # Errors
+/// As [`statistic`]; on CUDA ξ is refused, and the device can fail.
+pub fn statistic_on(
+    device: &Device,
+    y: &[f64],
+    data: &Matrix,
+    z: &[usize],
+    x: &[usize],
+    options: &Options,
+) -> Result<Statistic> {
+    device.scope(|| {
+        let sample = Sample::new(y, data, z, x, options)?;
+        match device.cuda() {
+            Some(_) if options.measure == Measure::Xi => {
+                Err(Error::config("ξ has no CUDA path; use --device cpu"))
+            }
+            Some(cuda) => sample.measure(|columns, ranks| cuda::sum(cuda, columns, ranks, options.ties)),
+            None => sample.statistic(),
+        }
+    })
+}
+
+/// The plan of [`statistic_on`] for `n` rows, `z` columns of Z and `x` of X; on CUDA in the device's memory, as it is free
+/// now.
+///
+/// # Errors
+/// Where the device does not say what is free.
+pub fn statistic_memory_on(device: &Device, n: usize, z: usize, x: usize) -> Result<Plan> {
+    match device.cuda() {
+        Some(cuda) => cuda::sum_plan(cuda, n, z + x),
+        None => Ok(device.scope(|| statistic_memory(n, z, x, false))),
+    }
 }
 
 /// The plan of [`statistic`] for `n` rows, `z` columns of Z and `x` of X, or of [`super::p_value`] where `permuted`.
@@ -131,13 +168,18 @@ impl Sample {
     }
 
     pub fn statistic(&self) -> Result<Statistic> {
+        self.measure(|columns, ranks| Ok(sum(columns, ranks, self.ties)))
+    }
+
+    /// The same, with A of some columns from `sum`.
+    fn measure(&self, sum: impl Fn(&[Vec<f64>], &Ranks) -> Result<Sum>) -> Result<Statistic> {
         let ranks = Ranks::new(&self.y, self.ties)?;
         let n = ranks.n();
         if self.measure == Measure::Xi {
             let value = xi::Order::new(&self.columns[0]).xi(&ranks, self.ties);
             return Ok(Statistic { value, numerator: None, denominator: None, n });
         }
-        let with = sum(&self.columns, &ranks, self.ties);
+        let with = sum(&self.columns, &ranks)?;
         if self.given == 0 {
             let (numerator, part) = ranks.unconditional_numerator(with);
             let whole = part == 0.0;
@@ -148,7 +190,7 @@ impl Sample {
                 n,
             });
         }
-        let given = sum(&self.columns[..self.given], &ranks, self.ties);
+        let given = sum(&self.columns[..self.given], &ranks)?;
         let (numerator, denominator) = ranks.conditional_ratio(with, given);
         let whole = |fixed: i128| (fixed & (ONE - 1) == 0).then_some(fixed >> BITS);
         Ok(Statistic {
