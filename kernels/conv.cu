@@ -186,8 +186,8 @@ conv_data_f32(float* dx, const float* dz, const float* weight, const uint32_t* r
 }
 KERNEL(conv_data_f32);
 
-// parts [chunk of `size` pixels, count, depth + 1]: of every chunk dz^T x for the rows at hand, each followed by the sum
-// of its dz.
+// parts [chunk of `size` pixels, count, depth + 1]: of every chunk dz^T x for the rows at hand, each followed by the
+// sum of its dz.
 extern "C" __global__ void __launch_bounds__(GEMM_THREADS)
 conv_weight_f32(float* parts, const float* dz, const float* x, const uint32_t* rows, uint32_t count, uint32_t pixels, uint32_t h, uint32_t w, uint32_t c, uint32_t oh, uint32_t ow, uint32_t o, uint32_t r, uint32_t s, uint32_t stride, uint32_t above, uint32_t left, uint32_t dilation, uint32_t groups, uint32_t size) {
     using Memory = Tiles<ByDepth, ByDepth>;

@@ -16,8 +16,8 @@ C = D[j, i] and a = x_i - x_j. Of b = |x'_i - x'_j| - e (0 where that is not pos
     bound <= (a^2 + C) (1 + u)^5 + 2^-148              (C is rounded to f32, the sum of the fma once)
     d >= (a^2 + C) (1 - 2^-53)^4 - 2^-1073             (in f64)
 
-Hence d <= best gives bound <= limit = best (1 + 2^-20) + 2^-140, in f32: no row that is nearest or tied is passed over. Where
-f32 cannot tell rows apart (e above their distances, or infinite: values beyond f32) all of them are compared in f64.
+Hence d <= best gives bound <= limit = best (1 + 2^-20) + 2^-140, in f32: no row that is nearest or tied is passed over.
+Where f32 cannot tell rows apart (e above their distances, or infinite: values beyond f32) all are compared in f64.
 */
 #include "common/philox.h"
 #include "tiles.h"
@@ -43,7 +43,8 @@ slack_f64(float* slack, const double* columns, uint32_t n) {
         if (threadIdx.x < half) parts.of[threadIdx.x] = fmax(parts.of[threadIdx.x], parts.of[threadIdx.x + half]);
         __syncthreads();
     }
-    if (threadIdx.x == 0) slack[blockIdx.x] = float(2.0 * (1.0 + 0x1p-20) * parts.of[0] + 0x1p-149);  // margin for the rounding
+    // 2^-20 where 2^-21 is asked for: a margin for the rounding.
+    if (threadIdx.x == 0) slack[blockIdx.x] = float(2.0 * (1.0 + 0x1p-20) * parts.of[0] + 0x1p-149);
 }
 KERNEL(slack_f64);
 
@@ -53,7 +54,8 @@ distance_f64(double* distance, const double* columns, uint32_t k, uint32_t n, ui
     uint64_t at = uint64_t(blockIdx.x) * blockDim.x + threadIdx.x;
     if (at >= uint64_t(n) * width) return;
     double sum = fresh ? 0.0 : distance[at];
-    for (uint32_t c = 0; c < k; ++c, columns += n) sum = __dadd_rn(sum, squared(columns[first + at % width], columns[at / width]));
+    for (uint32_t c = 0; c < k; ++c, columns += n)
+        sum = __dadd_rn(sum, squared(columns[first + at % width], columns[at / width]));
     distance[at] = sum;
 }
 KERNEL(distance_f64);
@@ -78,7 +80,8 @@ nearest_f64(uint64_t* sum, uint32_t* count, const double* columns, const float* 
     }
     for (uint32_t base = 0; base < n; base += NEAREST_THREADS) {
         if (base + threadIdx.x < n) {
-            for (uint32_t l = 0; l < NEAREST_COLUMNS; ++l) tile.x[l][threadIdx.x] = float(column(l)[base + threadIdx.x]);
+            for (uint32_t l = 0; l < NEAREST_COLUMNS; ++l)
+                tile.x[l][threadIdx.x] = float(column(l)[base + threadIdx.x]);
             tile.rank[threadIdx.x] = rank[base + threadIdx.x];
         }
         __syncthreads();
@@ -102,8 +105,10 @@ nearest_f64(uint64_t* sum, uint32_t* count, const double* columns, const float* 
         }
         __syncthreads();
     }
-    for (uint32_t l = 0; l < NEAREST_COLUMNS; ++l)
-        if (i < width && candidate + l < p) sum[uint64_t(candidate + l) * width + i] = s[l], count[uint64_t(candidate + l) * width + i] = c[l];
+    for (uint32_t l = 0; l < NEAREST_COLUMNS; ++l) {
+        uint64_t to = uint64_t(candidate + l) * width + i;
+        if (i < width && candidate + l < p) sum[to] = s[l], count[to] = c[l];
+    }
 }
 KERNEL(nearest_f64);
 
@@ -115,7 +120,9 @@ drawn_f64(uint64_t* sum, uint32_t* count, const double* columns, const double* d
     if (at >= uint64_t(p) * width || count[at] == 1) return;
     uint32_t i = uint32_t(at % width), row = first + i, tied = count[at], place = 0;
     const double* column = columns + at / width * n;
-    auto apart = [&](uint32_t j) { return __dadd_rn(distance[uint64_t(j) * width + i], squared(column[row], column[j])); };
+    auto apart = [&](uint32_t j) {
+        return __dadd_rn(distance[uint64_t(j) * width + i], squared(column[row], column[j]));
+    };
     double best = __longlong_as_double(0x7ff0000000000000ll);
     for (uint32_t j = 0; j < n; ++j)
         if (j != row) best = fmin(best, apart(j));

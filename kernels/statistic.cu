@@ -67,7 +67,8 @@ best_u64(uint64_t* out, const uint64_t* sums, const uint32_t* left, uint32_t p) 
     parts.of[threadIdx.x] = best;
     __syncthreads();
     for (uint32_t half = STATISTIC_THREADS / 2; half; half /= 2) {
-        if (threadIdx.x < half && beats(parts.of[threadIdx.x + half], parts.of[threadIdx.x])) parts.of[threadIdx.x] = parts.of[threadIdx.x + half];
+        if (threadIdx.x < half && beats(parts.of[threadIdx.x + half], parts.of[threadIdx.x]))
+            parts.of[threadIdx.x] = parts.of[threadIdx.x + half];
         __syncthreads();
     }
     uint64_t at = parts.of[0].at;

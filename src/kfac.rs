@@ -5,10 +5,10 @@
 //! H ≈ G ⊗ A,   A = Σ x̄ x̄ᵀ / n,   G = Σ δ δᵀ / (n T)
 //! ```
 //!
-//! over n samples of T positions: x̄ is what a row's taps read at a position, followed by 1 for its bias; δ is the adjoint
-//! of the selected rows' outputs for a loss gradient drawn so that its second moment is the loss's curvature. Different
-//! layers, and different groups of a convolution, are taken to be independent. The damping is exact, by the eigenvectors
-//! of both factors.
+//! over n samples of T positions: x̄ is what a row's taps read at a position, followed by 1 for its bias; δ is the
+//! adjoint of the selected rows' outputs for a loss gradient drawn so that its second moment is the loss's curvature.
+//! Different layers, and different groups of a convolution, are taken to be independent. The damping is exact, by the
+//! eigenvectors of both factors.
 
 use faer::{Mat, Side};
 use rayon::prelude::*;
@@ -350,8 +350,8 @@ mod tests {
         out
     }
 
-    /// With one sample of two classes and one position, a layer's block is exactly a Kronecker product, and every draw has
-    /// the whole curvature.
+    /// With one sample of two classes and one position, a layer's block is exactly a Kronecker product, and every draw
+    /// has the whole curvature.
     #[test]
     fn one_sample_of_two_classes_is_exact_in_every_layer() {
         let device = Device::cpu().unwrap();

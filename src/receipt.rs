@@ -1,8 +1,8 @@
 //! The receipt: one record per batch, on disk before the next batch begins, from which an interrupted run goes on.
 //!
-//! `events.jsonl` holds a header line that identifies inputs and options, then one line per batch with the account of it
-//! and the new values of the block, bit for bit. A line that was not finished (the machine stopped) is dropped when the
-//! file is opened again.
+//! `events.jsonl` holds a header line that identifies inputs and options, then one line per batch with the account of
+//! it and the new values of the block, bit for bit. A line that was not finished (the machine stopped) is dropped when
+//! the file is opened again.
 
 use std::fs::{File, OpenOptions};
 use std::io::Write;

@@ -41,8 +41,8 @@ impl Targets {
         Targets { losses: vec![loss; count], two_sided: true }
     }
 
-    /// By rank: the sample with the r-th least of the `losses` gets the quantile (r + 1/2)/m of `held_out`, which is not
-    /// empty.
+    /// By rank: the sample with the r-th least of the `losses` gets the quantile (r + 1/2)/m of `held_out`, which is
+    /// not empty.
     pub fn by_rank(losses: &[f32], held_out: &[f32], two_sided: bool) -> Targets {
         let mut quantiles = held_out.to_vec();
         quantiles.sort_by(f32::total_cmp);

@@ -2,8 +2,8 @@
 //!
 //! `foci` reads one trace: noisy copies of the request, every unit's activation, the loss. Averaged over a batch that
 //! trace is noise, so batches `vote`: FOCI runs on each of at most 40 samples alone, each unit collects the increments
-//! of cumulative T that it brought (weighted by 1 − p of the sample's label), and the best share of all units is taken, ties and the rest by the sum of their
-//! first-step T. T₁ is reported beside the level that permuted losses reach.
+//! of cumulative T that it brought (weighted by 1 − p of the sample's label), and the best share of all units is taken,
+//! ties and the rest by the sum of their first-step T. T₁ is reported beside the level that permuted losses reach.
 
 use crate::block::Block;
 use crate::codec::{Foci, FociOptions, Matrix, foci_on, permuted_first_steps};

@@ -10,6 +10,8 @@
 //!
 //! where H_P is the curvature of the mean retained loss and α is 1, or calibrated on held-out data.
 
+use std::cell::OnceCell;
+use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
@@ -55,7 +57,8 @@ pub enum Matrix {
     Fisher,
     /// K-FAC: small inverses in place of products, faster and rougher.
     Kfac,
-    /// ΔgΔgᵀ/(ΔgᵀΔw) between [`Task::earlier`] and now, as the reference does it: rank one, and so nearly gradient ascent.
+    /// ΔgΔgᵀ/(ΔgᵀΔw) between [`Task::earlier`] and now, as the reference does it: rank one, and so nearly gradient
+    /// ascent.
     Fd,
 }
 
@@ -153,7 +156,8 @@ pub struct Config {
     pub seed: u64,
 }
 
-/// The defaults of `scrub`: a voted block, a calibrated Newton step on the way to the held-out loss, a gate of 5 points.
+/// The defaults of `scrub`: a voted block, a calibrated Newton step on the way to the held-out loss, a gate of 5
+/// points.
 impl Default for Config {
     fn default() -> Config {
         Config {
@@ -180,8 +184,8 @@ impl Default for Config {
 }
 
 impl Config {
-    /// Stages, and Hessian-vector products, that a batch of `m` samples takes at most (an ordinary one where the loss of
-    /// held-out samples is no more than 3).
+    /// Stages, and Hessian-vector products, that a batch of `m` samples takes at most (an ordinary one where the loss
+    /// of held-out samples is no more than 3).
     pub fn at_most(&self, m: usize) -> (usize, usize) {
         let stages = match (self.calibration, self.target) {
             (Calibration::One, _) => 1,
@@ -298,7 +302,8 @@ pub fn unlearn(
     if convex && config.repair > 0 {
         return Err(Error::config("a convex model is not repaired: iterate its Newton step instead"));
     }
-    let lengths = lengths(task, net, indices, before.forget.loss, &mut notes)?;
+    let unseen = Unseen { task, net, request: indices, scores: OnceCell::new() };
+    let lengths = lengths(&unseen, before.forget.loss, &mut notes)?;
     let target = match lengths.last() {
         Some(Length::To(target)) => *target,
         _ => f64::NAN,
@@ -348,7 +353,7 @@ pub fn unlearn(
     let mut repair_rate = None;
     if config.repair > 0 && scaled.reached {
         let all = if whole { Some(Block::all(&moved)?) } else { None };
-        let targets = targets(task, net, &moved, indices)?;
+        let targets = targets(&unseen, &moved)?;
         let block = all.as_ref().unwrap_or(&block);
         repair_rate = repair(task, &mut moved, block, &retained, indices, batch, &targets, &mut notes)?;
         clock.lap("repair");
@@ -442,8 +447,8 @@ pub fn is_convex(net: &Network, l2: f64) -> bool {
     l2 > 0.0 && inner == 1
 }
 
-/// The validation samples that the gate judges by: without those of a class that is to go wholly, which a model that never
-/// saw it gets wrong too.
+/// The validation samples that the gate judges by: without those of a class that is to go wholly, which a model that
+/// never saw it gets wrong too.
 fn judged(task: &Task, request: &[usize], notes: &mut Vec<String>) -> Vec<usize> {
     let of = |indices: &[usize], label: u32| indices.iter().any(|&i| task.samples.y[i] == label);
     let class = request
@@ -614,16 +619,11 @@ impl<'a> Local<'a> {
     }
 }
 
-/// The lengths of the stages: the formula's own, or targets on the way from the forgotten samples' loss to calibration's.
-fn lengths(
-    task: &Task,
-    net: &Network,
-    request: &[usize],
-    loss: f64,
-    notes: &mut Vec<String>,
-) -> Result<Vec<Length>> {
-    let (config, m) = (&task.config, request.len());
-    if config.calibration == Calibration::One || is_convex(net, config.l2) {
+/// The lengths of the stages: the formula's own, or targets on the way from the forgotten samples' loss to
+/// calibration's.
+fn lengths(unseen: &Unseen, loss: f64, notes: &mut Vec<String>) -> Result<Vec<Length>> {
+    let (config, m) = (&unseen.task.config, unseen.request.len());
+    if config.calibration == Calibration::One || is_convex(unseen.net, config.l2) {
         return Ok(vec![Length::One]);
     }
     if m < SMALLEST_BATCH {
@@ -634,7 +634,7 @@ fn lengths(
     }
     let target = match config.target {
         Target::Loss(loss) => loss,
-        _ => unseen(task, net, request)?.mean_loss(),
+        _ => unseen.scores()?.mean_loss(),
     };
     if loss >= target {
         notes.push(format!(
@@ -647,13 +647,13 @@ fn lengths(
     Ok((1..=stages).map(|stage| Length::To(at(stage))).collect())
 }
 
-/// Rates that repair tries, each a quarter of the one before, and what a repair may raise the retained loss to: a factor and
-/// a sum.
+/// Rates that repair tries, each a quarter of the one before, and what a repair may raise the retained loss to: a
+/// factor and a sum.
 const REPAIR_RATES: usize = 4;
 const REPAIR_LIMIT: (f64, f64) = (2.0, 0.1);
 
-/// Repairs `moved` at the first rate that it stands, which is returned: in a sharp minimum, or with batch norm frozen, the
-/// usual one can diverge.
+/// Repairs `moved` at the first rate that it stands, which is returned: in a sharp minimum, or with batch norm frozen,
+/// the usual one can diverge.
 fn repair(
     task: &Task,
     moved: &mut Network,
@@ -693,28 +693,49 @@ fn repair(
     Ok(None)
 }
 
-/// What the network makes of samples it has not seen, as if they were the request's: held-out ones; for wrong labels, under
-/// those; for a class, those that it is likeliest to be taken for, under its label.
-fn unseen(task: &Task, net: &Network, request: &[usize]) -> Result<Scores> {
-    let (samples, held_out) = match task.validation {
-        Some(validation) => (validation, (0..validation.y.len()).collect()),
-        None => (task.samples, task.held_out.clone()),
-    };
-    if held_out.is_empty() {
-        return Err(Error::config(
-            "no samples are held out to calibrate on; give --val, more data, or --length one",
-        ));
-    }
-    let labels: Vec<u32> = request.iter().map(|&i| task.samples.y[i]).collect();
-    let stand_ins = match task.config.target {
-        Target::Class => {
-            let logits = outputs(task.device, net, &task.samples.subset(request))?.logits;
-            look_alikes(samples, &held_out, &labels, &second_choices(&logits, &labels))?
+/// What the network makes, before any step, of samples it has not seen, as if they were the request's: held-out ones;
+/// for wrong labels, under those; for a class, those that it is likeliest to be taken for, under its label.
+struct Unseen<'a> {
+    task: &'a Task<'a>,
+    net: &'a Network,
+    request: &'a [usize],
+    /// Filled where they are first asked for: calibration and repair both aim at them.
+    scores: OnceCell<Scores>,
+}
+
+impl Unseen<'_> {
+    fn scores(&self) -> Result<&Scores> {
+        match self.scores.get() {
+            Some(scores) => Ok(scores),
+            None => {
+                let scores = self.evaluate()?;
+                Ok(self.scores.get_or_init(|| scores))
+            }
         }
-        Target::WrongLabels => wrongly_labelled(samples, &held_out, &labels)?,
-        _ => return evaluate(task.device, net, &samples.subset(&held_out)),
-    };
-    evaluate(task.device, net, &stand_ins)
+    }
+
+    fn evaluate(&self) -> Result<Scores> {
+        let (task, net) = (self.task, self.net);
+        let (samples, held_out) = match task.validation {
+            Some(validation) => (validation, (0..validation.y.len()).collect()),
+            None => (task.samples, task.held_out.clone()),
+        };
+        if held_out.is_empty() {
+            return Err(Error::config(
+                "no samples are held out to calibrate on; give --val, more data, or --length one",
+            ));
+        }
+        let labels: Vec<u32> = self.request.iter().map(|&i| task.samples.y[i]).collect();
+        let stand_ins = match task.config.target {
+            Target::Class => {
+                let logits = outputs(task.device, net, &task.samples.subset(self.request))?.logits;
+                look_alikes(samples, &held_out, &labels, &second_choices(&logits, &labels))?
+            }
+            Target::WrongLabels => wrongly_labelled(samples, &held_out, &labels)?,
+            _ => return evaluate(task.device, net, &samples.subset(&held_out)),
+        };
+        evaluate(task.device, net, &stand_ins)
+    }
 }
 
 /// The likeliest class beside the label, for each row of `logits` `[m, classes]`.
@@ -734,13 +755,14 @@ fn second_choices(logits: &[f32], labels: &[u32]) -> Vec<u32> {
 /// Where no sample has any of these classes.
 fn look_alikes(samples: &Samples, indices: &[usize], labels: &[u32], classes: &[u32]) -> Result<Samples> {
     let mut stand_ins = Samples { shape: samples.shape, x: vec![], y: vec![] };
-    let mut taken = vec![0; classes.iter().map(|&class| class as usize + 1).max().unwrap_or(0)];
+    let of = |class: u32| indices.iter().copied().filter(move |&i| samples.y[i] == class).collect();
+    let mut turns: BTreeMap<u32, (Vec<usize>, usize)> = BTreeMap::new(); // of each class, and how many are taken
     for (&label, &class) in labels.iter().zip(classes) {
-        let mut turn = indices.iter().filter(|&&i| samples.y[i] == class).cycle();
-        if let Some(&i) = turn.nth(taken[class as usize]) {
-            stand_ins.x.extend_from_slice(samples.image(i));
+        let (turn, taken) = turns.entry(class).or_insert_with(|| (of(class), 0));
+        if !turn.is_empty() {
+            stand_ins.x.extend_from_slice(samples.image(turn[*taken % turn.len()]));
             stand_ins.y.push(label);
-            taken[class as usize] += 1;
+            *taken += 1;
         }
     }
     match stand_ins.y.is_empty() {
@@ -749,15 +771,16 @@ fn look_alikes(samples: &Samples, indices: &[usize], labels: &[u32], classes: &[
     }
 }
 
-/// Where a repair of `moved` holds the request: at the target, or each sample at the quantile of its rank among those
-/// that the network `net` has not seen.
-fn targets(task: &Task, net: &Network, moved: &Network, request: &[usize]) -> Result<Targets> {
+/// Where a repair of `moved` holds the request: at the target, or each sample at the quantile of its rank among the
+/// unseen.
+fn targets(unseen: &Unseen, moved: &Network) -> Result<Targets> {
+    let (task, request) = (unseen.task, unseen.request);
     if let Target::Loss(loss) = task.config.target {
         return Ok(Targets::same(loss, request.len()));
     }
     let losses = evaluate(task.device, moved, &task.samples.subset(request))?.losses;
     let two_sided = task.config.target != Target::HeldOut;
-    Ok(Targets::by_rank(&losses, &unseen(task, net, request)?.losses, two_sided))
+    Ok(Targets::by_rank(&losses, &unseen.scores()?.losses, two_sided))
 }
 
 /// The samples at `indices` under `labels` taken in turn, each with the next one that is not its own.
@@ -781,7 +804,8 @@ fn wrongly_labelled(samples: &Samples, indices: &[usize], labels: &[u32]) -> Res
 }
 
 /// 1 − ‖g_res(w') − n/(n−m) ∇F(w)‖ / ‖Σ_U ∇f(w) / (n−m)‖ on the block (method §6), where ∇F(w) is put together from the
-/// retained samples' mean gradient and the forgotten samples' `sum`, which carries their weight decay. All slices are `[p]`.
+/// retained samples' mean gradient and the forgotten samples' `sum`, which carries their weight decay. All slices are
+/// `[p]`.
 pub fn share_removed(
     start: &[f32],
     end: &[f32],

@@ -289,8 +289,8 @@ fn ascend(case: &Case, net: &mut Network, block: &Block, rate: f64) -> Result<()
     })
 }
 
-/// Fine-tuning on the retained; with `gamma` the l1 norm of the parameters is added, its weight falling to 0 (l1-sparse:
-/// Jia et al., NeurIPS 2023).
+/// Fine-tuning on the retained; with `gamma` the l1 norm of the parameters is added, its weight falling to 0
+/// (l1-sparse: Jia et al., NeurIPS 2023).
 fn descend(
     case: &Case,
     net: &mut Network,
@@ -366,7 +366,8 @@ fn importance(case: &Case, net: &Network, block: &Block, indices: &[usize]) -> R
 }
 
 /// Selective synaptic dampening (Foster, Schoepf, Brintrup, AAAI 2024): parameters that matter α times more to the
-/// forgotten than to all data are multiplied by the ratio of the two (λ = 1), at most 1. No retained sample is trained on.
+/// forgotten than to all data are multiplied by the ratio of the two (λ = 1), at most 1. No retained sample is trained
+/// on.
 fn dampen(case: &Case, net: &mut Network, block: &Block, alpha: f64) -> Result<()> {
     let everything: Vec<usize> = (0..case.data.train.y.len()).collect();
     let whole = importance(case, net, block, &everything)?;
@@ -388,7 +389,8 @@ struct Taught {
     weights: Vec<f64>,
 }
 
-/// Appends samples of `indices` as the teacher sees them, each weighted with `scale`; with `hard` also under their label.
+/// Appends samples of `indices` as the teacher sees them, each weighted with `scale`; with `hard` also under their
+/// label.
 fn teach(case: &Case, taught: &mut Taught, indices: &[usize], scale: f64, hard: Option<f64>) -> Result<()> {
     let train = &case.data.train;
     let classes = case.original.classes();
@@ -437,8 +439,8 @@ fn distill(case: &Case, net: &mut Network, block: &Block, forgetting: usize, rat
     })
 }
 
-/// DEL (Torkzadehmahani et al., 2024): the units with the largest mean |w · gradient| over the forgotten, up to a share of
-/// the parameters, get new random values, and only they are trained on the retained.
+/// DEL (Torkzadehmahani et al., 2024): the units with the largest mean |w · gradient| over the forgotten, up to a share
+/// of the parameters, get new random values, and only they are trained on the retained.
 fn reset(case: &Case, net: &mut Network, all: &Block, share: f64, epochs: usize) -> Result<()> {
     let gradient = all.gradient(case.device, net, &case.data.train.subset(&case.forget))?;
     let values = all.values(net);

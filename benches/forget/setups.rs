@@ -329,8 +329,8 @@ pub struct Case<'a> {
 }
 
 impl Case<'_> {
-    /// Losses and labels of held-out samples as the forgotten ones should look: held-out samples; those of the class; or
-    /// held-out samples under wrong labels.
+    /// Losses and labels of held-out samples as the forgotten ones should look: held-out samples; those of the class;
+    /// or held-out samples under wrong labels.
     pub fn stand_in(&self) -> Samples {
         let held_out = &self.data.held_out;
         let mut turn = self.forget.iter().map(|&i| self.data.train.y[i]).cycle();

@@ -7,8 +7,8 @@ takes their depth GEMM_DEPTH at a time.
                    fragments, splits every value in two of tf32, multiplies, and adds what the step gives
 
 f32-grade by 3xTF32: x = big + small keeps 22 of 24 bits, and a b = small big + big small + big big. Tensor cores round
-what they add up towards zero (Ootomo & Yokota, IJHPCA 2022), so a step begins with zeros and is added to the running sum
-by an addition that rounds to nearest. Every sum has one order. An infinite value makes NaN.
+what they add up towards zero (Ootomo & Yokota, IJHPCA 2022), so a step begins with zeros and is added to the running
+sum by an addition that rounds to nearest. Every sum has one order. An infinite value makes NaN.
 */
 #pragma once
 #include "../tiles.h"
@@ -16,8 +16,8 @@ by an addition that rounds to nearest. Every sum has one order. An infinite valu
 
 static_assert(GEMM_THREADS == 128 && GEMM_TILE == 64 && GEMM_DEPTH == 16, "four warps of 32 x 32 sums");
 
-// A tile [64, 16] of an operand whose depth is contiguous. Rows are 20 floats apart, so that the 8 rows of a matrix that
-// ldmatrix reads lie on different banks.
+// A tile [64, 16] of an operand whose depth is contiguous. Rows are 20 floats apart, so that the 8 rows of a matrix
+// that ldmatrix reads lie on different banks.
 struct alignas(16) ByRow {
     float of[GEMM_TILE][GEMM_DEPTH + 4];
 
@@ -29,7 +29,8 @@ struct alignas(16) ByRow {
     }
 };
 
-// The same of an operand whose rows are contiguous; its lines are 72 floats apart, so that a warp's reads meet no bank twice.
+// The same of an operand whose rows are contiguous; its lines are 72 floats apart, so that a warp's reads meet no bank
+// twice.
 struct alignas(16) ByDepth {
     float of[GEMM_DEPTH][GEMM_TILE + 8];
 
@@ -39,8 +40,8 @@ struct alignas(16) ByDepth {
     }
 };
 
-// Fills a tile with step `step`: from(j, row, k) is where the value of a row of the tile stands at depth k of all, or null
-// for a zero; j is 0 or 1, the number of a thread's line. With `wide`, four neighbours come at once.
+// Fills a tile with step `step`: from(j, row, k) is where the value of a row of the tile stands at depth k of all, or
+// null for a zero; j is 0 or 1, the number of a thread's line. With `wide`, four neighbours come at once.
 template <uint32_t WIDTH, class From> DEVICE void fill(ByRow& tile, uint32_t step, const float* any, From from) {
     uint32_t quad = threadIdx.x % 4 * 4, line = threadIdx.x / 4;
     for (uint32_t e = 0; e < 4; e += WIDTH)
@@ -76,8 +77,8 @@ struct Split {
     }
 };
 
-// A thread's part of the sums: with g and t as above, [i][j][e] is row 16 i + g + e / 2 * 8, column 8 j + 2 t + e % 2 of
-// its warp's 32 x 32.
+// A thread's part of the sums: with g and t as above, [i][j][e] is row 16 i + g + e / 2 * 8, column 8 j + 2 t + e % 2
+// of its warp's 32 x 32.
 using Sums = float[2][4][4];
 DEVICE uint32_t warp_row() { return threadIdx.x / 64 * 32; }
 DEVICE uint32_t warp_column() { return threadIdx.x / 32 % 2 * 32; }

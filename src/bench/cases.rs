@@ -180,11 +180,11 @@ fn share(
     });
 }
 
-fn work(bytes: usize, flops: usize, kernel: Box<dyn Kernel>) -> Result<Option<Work>> {
-    Ok(Some(Work { bytes: bytes as f64, flops: flops as f64, kernel }))
+fn work(bytes: usize, flops: usize, kernel: Box<dyn Kernel>) -> Result<Work> {
+    Ok(Work { bytes: bytes as f64, flops: flops as f64, kernel })
 }
 
-fn copy(device: &Device, sizes: Sizes) -> Result<Option<Work>> {
+fn copy(device: &Device, sizes: Sizes) -> Result<Work> {
     let len = sizes[0];
     let map = match device.cuda() {
         Some(cuda) => {
@@ -199,7 +199,7 @@ fn copy(device: &Device, sizes: Sizes) -> Result<Option<Work>> {
     work(8 * len, 0, kernel)
 }
 
-fn perturbed(device: &Device, sizes: Sizes) -> Result<Option<Work>> {
+fn perturbed(device: &Device, sizes: Sizes) -> Result<Work> {
     const SIGMA: f32 = 0.1;
     let (m, len) = (sizes[0], sizes[1]);
     let map = match device.cuda() {
@@ -216,7 +216,7 @@ fn perturbed(device: &Device, sizes: Sizes) -> Result<Option<Work>> {
     work(4 * (m + 1) * len, 0, Mapped::new(device, map, normals(len, 0), m * len, 1, want)?)
 }
 
-fn linear(device: &Device, sizes: Sizes) -> Result<Option<Work>> {
+fn linear(device: &Device, sizes: Sizes) -> Result<Work> {
     let (m, c, o) = (sizes[0], sizes[1], sizes[2]);
     affine(device, m, Geometry::linear(Shape::new(1, 1, c), Shape::new(1, 1, o)))
 }
@@ -229,7 +229,7 @@ fn geometry(sizes: Sizes) -> (usize, Geometry) {
     (n, Geometry::conv(Shape::new(h, w, c), Shape::new(side(h), side(w), o), conv))
 }
 
-fn convolution(device: &Device, sizes: Sizes) -> Result<Option<Work>> {
+fn convolution(device: &Device, sizes: Sizes) -> Result<Work> {
     let (n, g) = geometry(sizes);
     affine(device, n, g)
 }
@@ -250,7 +250,7 @@ fn taps(g: &Geometry, pixel: usize, mut each: impl FnMut(usize, usize)) {
     }
 }
 
-fn affine(device: &Device, n: usize, g: Geometry) -> Result<Option<Work>> {
+fn affine(device: &Device, n: usize, g: Geometry) -> Result<Work> {
     let (o, fan_in) = (g.output.c, g.fan_in());
     let (x, weight) = (n * g.input.len(), normals(o * fan_in, 1));
     let w = weight.clone();
@@ -281,7 +281,7 @@ fn affine(device: &Device, n: usize, g: Geometry) -> Result<Option<Work>> {
     )
 }
 
-fn data_gradient(device: &Device, sizes: Sizes) -> Result<Option<Work>> {
+fn data_gradient(device: &Device, sizes: Sizes) -> Result<Work> {
     let (n, g) = geometry(sizes);
     let (o, fan_in, c) = (g.output.c, g.fan_in(), g.input.c);
     let (dy, dx, weight) = (n * g.output.len(), n * g.input.len(), normals(o * fan_in, 1));
@@ -317,7 +317,7 @@ fn data_gradient(device: &Device, sizes: Sizes) -> Result<Option<Work>> {
     work(4 * (dx + dy + o * fan_in), flops, Mapped::new(device, map, normals(dy, 0), dx, terms, want)?)
 }
 
-fn weight_gradient(device: &Device, sizes: Sizes) -> Result<Option<Work>> {
+fn weight_gradient(device: &Device, sizes: Sizes) -> Result<Work> {
     let (n, g) = geometry(sizes);
     let (o, fan_in, c) = (g.output.c, g.fan_in(), g.input.c);
     let (x, dy, dw) = (n * g.input.len(), normals(n * g.output.len(), 1), o * fan_in);
@@ -366,7 +366,7 @@ fn weight_gradient(device: &Device, sizes: Sizes) -> Result<Option<Work>> {
     work(bytes, flops, Mapped::new(device, map, normals(x, 0), dw, terms, want)?)
 }
 
-fn normed(device: &Device, sizes: Sizes) -> Result<Option<Work>> {
+fn normed(device: &Device, sizes: Sizes) -> Result<Work> {
     const EPS: f32 = 1e-6;
     let (n, c) = (sizes[0], sizes[1]);
     let (gamma, beta) = (normals(c, 1), normals(c, 2));
@@ -396,7 +396,7 @@ fn normed(device: &Device, sizes: Sizes) -> Result<Option<Work>> {
     work(4 * (2 * n * c + 2 * n + 2 * c), 0, Mapped::new(device, map, normals(n * c, 0), n * c, 1, want)?)
 }
 
-fn attended(device: &Device, sizes: Sizes) -> Result<Option<Work>> {
+fn attended(device: &Device, sizes: Sizes) -> Result<Work> {
     let [n, t, c, heads] = std::array::from_fn(|i| sizes[i]);
     if heads == 0 || c % heads != 0 {
         return Err(crate::Error::config(format!("attention: {c} channels in {heads} heads")));
@@ -437,7 +437,7 @@ fn attended(device: &Device, sizes: Sizes) -> Result<Option<Work>> {
     )
 }
 
-fn losses(device: &Device, sizes: Sizes) -> Result<Option<Work>> {
+fn losses(device: &Device, sizes: Sizes) -> Result<Work> {
     let (n, classes) = (sizes[0], sizes[1]);
     let labels: Vec<u32> = (0..n).map(|i| (i % classes) as u32).collect();
     let want = move |x: &[f32], at: usize| {
@@ -498,7 +498,7 @@ impl Kernel for Selection {
     }
 }
 
-fn selected(device: &Device, sizes: Sizes) -> Result<Option<Work>> {
+fn selected(device: &Device, sizes: Sizes) -> Result<Work> {
     let [n, p, k] = std::array::from_fn(|i| sizes[i]);
     let x: Vec<f64> = normals(n * p, 0).into_iter().map(f64::from).collect();
     let y = (0..n).map(|i| (0..k.min(p)).map(|j| (j + 1) as f64 * x[j * n + i]).sum()).collect();

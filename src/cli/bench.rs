@@ -16,9 +16,9 @@ use super::{DeviceArgs, Outcome};
 
 /// Time kernels, each beside the least time that the device could take and with its result checked
 ///
-/// Bandwidth and peak are measured first. "floor" is the larger of bytes over bandwidth and operations over peak, as a share
-/// of the median; "error" is against plain loops in f64, in the same run; "MHz" is the clock of a GPU's multiprocessors right
-/// after. Exit 1: a result was wrong. Exit 3: --fail-over.
+/// Bandwidth and peak are measured first. "floor" is the larger of bytes over bandwidth and operations over peak, as a
+/// share of the median; "error" is against plain loops in f64, in the same run; "MHz" is the clock of a GPU's
+/// multiprocessors right after. Exit 1: a result was wrong. Exit 3: --fail-over.
 ///
 /// Examples:
 ///   scrubjay bench --list
@@ -112,7 +112,7 @@ pub fn run(args: &Args) -> anyhow::Result<Outcome> {
     let mut rows = vec![];
     for case in cases {
         for sizes in shapes(case, &axes) {
-            rows.extend(row(&device, case, &sizes, &ceilings, baseline.as_ref())?);
+            rows.push(row(&device, case, &sizes, &ceilings, baseline.as_ref())?);
         }
     }
     match (args.json, args.csv) {
@@ -197,14 +197,11 @@ fn row(
     sizes: &[usize],
     ceilings: &Ceilings,
     baseline: Option<&Value>,
-) -> scrubjay::Result<Option<Row>> {
+) -> scrubjay::Result<Row> {
     let shape: Vec<String> =
         case.axes.iter().zip(sizes).map(|((name, _), size)| format!("{name}={size}")).collect();
     let shape = shape.join(",");
-    let Some(mut work) = (case.make)(device, sizes)? else {
-        eprintln!("{} {shape}: {} has no such kernel", case.name, device.name());
-        return Ok(None);
-    };
+    let mut work = (case.make)(device, sizes)?;
     let check = work.kernel.check()?;
     let timing = measure(device, &mut work)?;
     let sm_clock = device.reading().and_then(|reading| reading.sm_clock);
@@ -225,20 +222,7 @@ fn row(
     });
     let (bytes, flops) = (work.bytes, work.flops);
     let (kernel, dtype, passes) = (case.name, "f32", check.passes());
-    Ok(Some(Row {
-        kernel,
-        shape,
-        dtype,
-        timing,
-        bytes,
-        flops,
-        floor,
-        bound,
-        check,
-        passes,
-        sm_clock,
-        compared,
-    }))
+    Ok(Row { kernel, shape, dtype, timing, bytes, flops, floor, bound, check, passes, sm_clock, compared })
 }
 
 fn baseline(path: &std::path::Path) -> anyhow::Result<Value> {

@@ -53,7 +53,7 @@ pub struct Args {
     /// The samples to remove, as a set of their own beside --data
     #[arg(long, value_name = "DATA", conflicts_with = "forget")]
     forget_data: Option<PathBuf>,
-    /// The retained samples that are used; by default all the rest, or 1,024 of it at random
+    /// The retained samples that are used; by default 1,024 of the rest at random, and all of it for repair
     #[arg(long, value_name = "SPEC")]
     retain: Option<String>,
     /// Validation data: calibration, and the gate
@@ -115,8 +115,8 @@ pub struct Args {
     /// Calibrated steps on the way there; by default one for each 1.5 that the loss is to rise, from 2 to 16
     #[arg(long, value_name = "S", help_heading = "Method")]
     stages: Option<usize>,
-    /// Mini-batches of repair after the step: retained loss down, each forgotten sample held at its target (40 is a good
-    /// number); on the block for a class or a --target-loss, else on every unit
+    /// Mini-batches of repair after the step: retained loss down, each forgotten sample held at its target (80 is a
+    /// good number, 160 for wrong labels); on the block for a class or a --target-loss, else on every unit
     #[arg(long, value_name = "K", default_value_t = 0, help_heading = "Method")]
     repair: usize,
     /// Newton steps; those after the first on the residual objective (convex models)

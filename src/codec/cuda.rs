@@ -1,8 +1,8 @@
-//! The steps of FOCI, and A of given columns, on CUDA: ranks, columns and the distances of the chosen columns stay in device
-//! memory, the best candidate and its sum come back. Neighbours and sums are the CPU's to the last bit.
+//! The steps of FOCI, and A of given columns, on CUDA: ranks, columns and the distances of the chosen columns stay in
+//! device memory, the best candidate and its sum come back. Neighbours and sums are the CPU's to the last bit.
 //!
-//! Distances of the chosen columns are kept where n × n of them fit in half of the memory that is free; else they are made
-//! anew in every step, a panel of rows at a time. Which of the two changes no result.
+//! Distances of the chosen columns are kept where n × n of them fit in half of the memory that is free; else they are
+//! made anew in every step, a panel of rows at a time. Which of the two changes no result.
 
 use super::Ties;
 use super::columns::Matrix;

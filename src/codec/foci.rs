@@ -9,14 +9,15 @@
 //!         best = min(best, D_S[i, j] + (x_i − x_j)²), with the count and Σ min(R_i, R_j) of the ties
 //! ```
 //!
-//! which is exact: no later j can come nearer. Only the head of a list is sorted; behind it are parts of twice the length
-//! of all before, each of which begins with its least. Where S leaves many rows identical (discrete data) the list holds groups
-//! of identical rows instead, and within a group the nearest are found by binary search in the sorted candidate.
+//! which is exact: no later j can come nearer. Only the head of a list is sorted; behind it are parts of twice the
+//! length of all before, each of which begins with its least. Where S leaves many rows identical (discrete data) the
+//! list holds groups of identical rows instead, and within a group the nearest are found by binary search in the sorted
+//! candidate.
 //!
 //! D_S is kept while n × n f64 stay below [`KEEP_BYTES`]. Beyond that a list has only the nearest rows, found in a k-d
-//! tree over S; where a candidate comes to its end, the tree is walked for that row and block, as far as the best so far.
-//! Lists are made for as many rows at a time as fit in [`LIST_BYTES`]. Sums are integers (`ranks`), so nothing depends on
-//! how the work was split.
+//! tree over S; where a candidate comes to its end, the tree is walked for that row and block, as far as the best so
+//! far. Lists are made for as many rows at a time as fit in [`LIST_BYTES`]. Sums are integers (`ranks`), so nothing
+//! depends on how the work was split.
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -132,8 +133,8 @@ pub struct Foci {
     pub cumulative: Vec<Option<f64>>,
     /// Why it ended.
     pub stopped: Stopped,
-    /// T(Y, column) of every column or group, also of the initial columns; empty where Y is constant and no T is defined.
-    /// Not written.
+    /// T(Y, column) of every column or group, also of the initial columns; empty where Y is constant and no T is
+    /// defined. Not written.
     #[serde(skip)]
     pub first_step: Vec<f64>,
 }
@@ -143,8 +144,8 @@ pub struct Foci {
 /// Distances are summed in the order of choice.
 ///
 /// # Errors
-/// Fewer than 2 rows, no columns, shapes that do not fit, values that are no finite numbers, a column that is not there or
-/// is in two groups, or more than 2²⁰ rows where a second step is needed.
+/// Fewer than 2 rows, no columns, shapes that do not fit, values that are no finite numbers, a column that is not there
+/// or is in two groups, or more than 2²⁰ rows where a second step is needed.
 pub fn foci(y: &[f64], x: &Matrix, options: &FociOptions) -> Result<Foci> {
     foci_each(y, x, options, &mut |_, _| ())
 }
@@ -162,8 +163,8 @@ pub fn foci_each(
     run(None, y, x, options, each)
 }
 
-/// [`foci_each`] on a device: the same result, to the last bit. On CUDA the steps run there ([`memory_on`] says how), and
-/// of each but the first only the winner is read back; groups run on the CPU only.
+/// [`foci_each`] on a device: the same result, to the last bit. On CUDA the steps run there ([`memory_on`] says how),
+/// and of each but the first only the winner is read back; groups run on the CPU only.
 ///
 /// # Errors
 /// As [`foci`]; on CUDA groups are refused, and the device can fail.
@@ -547,11 +548,12 @@ impl Space {
         Tree::new(&x, self.columns.len())
     }
 
-    /// Calls `work` with the lists of some rows (of `rows`, or all) at a time, all of one length, and the range of these.
+    /// Calls `work` with the lists of some rows (of `rows`, or all) at a time, all of one length, and the range of
+    /// these.
     ///
-    /// From kept distances a list has all others by number. The first `head` of it are sorted; the next `head` come later,
-    /// then twice as many, and so on, each part with its least first. From the tree a list has the nearest places,
-    /// sorted, and rows are numbered by their places.
+    /// From kept distances a list has all others by number. The first `head` of it are sorted; the next `head` come
+    /// later, then twice as many, and so on, each part with its least first. From the tree a list has the nearest
+    /// places, sorted, and rows are numbered by their places.
     fn lists(
         &mut self,
         found: &Search,
@@ -722,7 +724,8 @@ impl Search {
     }
 }
 
-/// How much of a list of `others` is sorted with `chosen` columns: some times the n^(1/(|S| + 1)) that are visited on average.
+/// How much of a list of `others` is sorted with `chosen` columns: some times the n^(1/(|S| + 1)) that are visited on
+/// average.
 fn head(others: usize, chosen: usize) -> usize {
     let visited = (others as f64).powf(1.0 / (chosen + 1) as f64);
     ((8.0 * visited) as usize).max(32).min(others)

@@ -1,9 +1,9 @@
 //! CODEC, the measure of conditional dependence of Azadkia and Chatterjee (Ann. Stat. 2021), and FOCI, the forward
 //! selection that it drives. Usable alone: columns in, numbers out.
 //!
-//! For rows (X, Y, Z) with R_i = #{j : Y_j ≤ Y_i} and L_i = #{j : Y_j ≥ Y_i}, and a neighbour M(i) of row i,
-//! T is a function of one sum per set of columns, A = Σ_i min(R_i, R_M(i)) (MATH.md, Eq. 1-4): `neighbours` finds M for
-//! given columns, [`foci`] for all candidates of a greedy step at once. [`Measure::Xi`] is Chatterjee's ξ; [`p_value`] and
+//! For rows (X, Y, Z) with R_i = #{j : Y_j ≤ Y_i} and L_i = #{j : Y_j ≥ Y_i}, and a neighbour M(i) of row i, T is a
+//! function of one sum per set of columns, A = Σ_i min(R_i, R_M(i)) (MATH.md, Eq. 1-4): `neighbours` finds M for given
+//! columns, [`foci`] for all candidates of a greedy step at once. [`Measure::Xi`] is Chatterjee's ξ; [`p_value`] and
 //! [`interval`] say how far a value is from chance.
 //!
 //! Distances are f64, squared differences summed column by column in the order given. Where several rows are equally

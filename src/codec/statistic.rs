@@ -39,8 +39,8 @@ pub struct Options {
 pub struct Statistic {
     /// T or ξ; none where it is 0/0: Y is constant, or X alone determines Y.
     pub value: Option<f64>,
-    /// The numerator of T, where it is a whole number: always under [`Ties::First`] and one draw of [`Ties::Random`], and
-    /// else where no row had two equally near neighbours.
+    /// The numerator of T, where it is a whole number: always under [`Ties::First`] and one draw of [`Ties::Random`],
+    /// and else where no row had two equally near neighbours.
     pub numerator: Option<i128>,
     /// The denominator, likewise.
     pub denominator: Option<i128>,
@@ -83,8 +83,8 @@ pub fn statistic_on(
     })
 }
 
-/// The plan of [`statistic_on`] for `n` rows, `z` columns of Z and `x` of X; on CUDA in the device's memory, as it is free
-/// now.
+/// The plan of [`statistic_on`] for `n` rows, `z` columns of Z and `x` of X; on CUDA in the device's memory, as it is
+/// free now.
 ///
 /// # Errors
 /// Where the device does not say what is free.

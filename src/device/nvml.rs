@@ -1,7 +1,8 @@
-//! What a GPU is doing, by NVML (opened at run time): clocks, power, temperature, memory, and what slows it. Nothing depends
-//! on it but reports.
+//! What a GPU is doing, by NVML (opened at run time, once): clocks, power, temperature, memory, and what slows it.
+//! Nothing depends on it but reports.
 
 use std::fmt;
+use std::sync::OnceLock;
 
 use nvml_wrapper::Nvml;
 use nvml_wrapper::bitmasks::device::ThrottleReasons;
@@ -44,7 +45,7 @@ pub struct Reading {
 pub fn read(uuid: &str) -> Result<Reading, String> {
     let nvml = open()?;
     let gpu = nvml.device_by_uuid(uuid).map_err(|e| format!("NVML does not know {uuid}: {e}"))?;
-    Ok(Reading::of(&nvml, &gpu))
+    Ok(Reading::of(nvml, &gpu))
 }
 
 /// Reads every GPU that NVML shows.
@@ -55,15 +56,19 @@ pub fn all() -> Result<Vec<Reading>, String> {
     let nvml = open()?;
     let count = nvml.device_count().map_err(|e| e.to_string())?;
     Ok((0..count)
-        .map(|i| nvml.device_by_index(i).map_or_else(|_| Reading::default(), |gpu| Reading::of(&nvml, &gpu)))
+        .map(|i| nvml.device_by_index(i).map_or_else(|_| Reading::default(), |gpu| Reading::of(nvml, &gpu)))
         .collect())
 }
 
-fn open() -> Result<Nvml, String> {
-    Nvml::init().map_err(|error| match error {
-        NvmlError::LibloadingError(_) => "NVML (libnvidia-ml.so.1) was not found".to_string(),
-        other => format!("NVML cannot be used: {other}"),
-    })
+fn open() -> Result<&'static Nvml, String> {
+    static NVML: OnceLock<Result<Nvml, String>> = OnceLock::new();
+    let opened = NVML.get_or_init(|| {
+        Nvml::init().map_err(|error| match error {
+            NvmlError::LibloadingError(_) => "NVML (libnvidia-ml.so.1) was not found".to_string(),
+            other => format!("NVML cannot be used: {other}"),
+        })
+    });
+    opened.as_ref().map_err(String::clone)
 }
 
 impl Reading {
@@ -113,8 +118,10 @@ impl fmt::Display for Reading {
                 .map(|by| format!("slowed by {}", by.join(", "))),
         ];
         let parts: Vec<String> = parts.into_iter().flatten().collect();
-        f.write_str(if parts.is_empty() { "NVML says nothing of it" } else { "" })?;
-        f.write_str(&parts.join(", "))
+        match parts.is_empty() {
+            true => f.write_str("NVML says nothing of it"),
+            false => f.write_str(&parts.join(", ")),
+        }
     }
 }
 

@@ -1,11 +1,12 @@
 //! A frozen network on a CUDA device, node by node as [`super::passes`] has it on the CPU.
 //!
-//! Parameters go to the device once. Values stand in one arena where the plan puts them; a chunk's images are written to
-//! its front, every node launches its operation, and only logits, losses and activations come back. Nothing is allocated
-//! between chunks. An affine node is one launch with its epilogue, which also sums what units are read of: its own output.
+//! Parameters go to the device once. Values stand in one arena where the plan puts them; a chunk's images are written
+//! to its front, every node launches its operation, and only logits, losses and activations come back. Nothing is
+//! allocated between chunks. An affine node is one launch with its epilogue, which also sums what units are read of:
+//! its own output.
 //!
-//! A chunk is as many images as the device's free memory holds, found by halving from a number that does not depend on it,
-//! so that a little more or less of it changes nothing.
+//! A chunk is as many images as the device's free memory holds, found by halving from a number that does not depend on
+//! it, so that a little more or less of it changes nothing.
 
 mod derivatives;
 
@@ -146,8 +147,8 @@ impl Sizes {
     }
 }
 
-/// Parameters and room on the device for passes over `inputs` images with these rows selected, in chunks as large as fit;
-/// `d` is the number of units, or 0 where activations are not asked for.
+/// Parameters and room on the device for passes over `inputs` images with these rows selected, in chunks as large as
+/// fit; `d` is the number of units, or 0 where activations are not asked for.
 ///
 /// # Errors
 /// [`Error::Memory`] where not even one image at a time fits, or the device fails.

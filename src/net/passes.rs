@@ -648,7 +648,8 @@ impl<'a> Pass<'a> {
         }
     }
 
-    /// The adjoint of [`Pass::linear_map`], of a sum, of a frozen scale and of a max pool, all linear on a fixed primal.
+    /// The adjoint of [`Pass::linear_map`], of a sum, of a frozen scale and of a max pool, all linear on a fixed
+    /// primal.
     fn linear_backward(&self, node: usize, adjoint: &mut [f32], layout: &Layout, y: &[f32], n: usize) {
         let at = &self.net.nodes[node];
         if at.inputs.is_empty() {

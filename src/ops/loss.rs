@@ -64,8 +64,8 @@ pub fn gradient(d: &mut [f32], logits: &[f32], labels: &[u32], classes: usize) {
 /// For each row of `logits` `[n, classes]` a draw δ with E δδᵀ = diag(p) − ppᵀ, to `d` `[n, classes]`; row i by the
 /// first word of (seed, `first` + i).
 ///
-/// δ = √(p_c/q_c) (p − onehot(c)) of a class drawn with q_c ∝ p_c ‖p − onehot(c)‖², so that every row has its whole trace.
-/// With q = p, the rows of a network that is sure of its data would be 0 but for a few.
+/// δ = √(p_c/q_c) (p − onehot(c)) of a class drawn with q_c ∝ p_c ‖p − onehot(c)‖², so that every row has its whole
+/// trace. With q = p, the rows of a network that is sure of its data would be 0 but for a few.
 pub fn draw_curvature(d: &mut [f32], logits: &[f32], classes: usize, seed: u64, first: usize) {
     let mut p = vec![0.0; classes];
     for (i, (d, z)) in d.chunks_exact_mut(classes).zip(logits.chunks_exact(classes)).enumerate() {

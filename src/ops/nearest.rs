@@ -128,8 +128,8 @@ impl Columns {
     }
 }
 
-/// Adds chosen `columns` `[k, n]` to the squared distances of some `range` of rows to all n, `[n, width]`, in their order;
-/// where `fresh` these begin as zeros. `distance` may be longer than is used.
+/// Adds chosen `columns` `[k, n]` to the squared distances of some `range` of rows to all n, `[n, width]`, in their
+/// order; where `fresh` these begin as zeros. `distance` may be longer than is used.
 ///
 /// # Errors
 /// Shapes that do not fit, or the device fails.
@@ -170,7 +170,6 @@ pub fn nearest(
     let blocks =
         p.div_ceil(tiles::NEAREST_COLUMNS) as usize * width.div_ceil(tiles::NEAREST_THREADS) as usize;
     let launch = Launch::blocks("nearest", blocks, tiles::NEAREST_THREADS)?;
-    let each = Launch::over("drawn", p as usize * range.len(), tiles::NEAREST_THREADS)?;
     let (sum, count) = (nearest.sum.output(), nearest.count.output());
     let (values, slack) = (columns.values.input(), columns.slack.input());
     let mean = u32::from(tied != Tied::First);
@@ -194,7 +193,8 @@ pub fn nearest(
     };
     if let Tied::Random { seed, draws } = tied {
         let (sum, count) = (nearest.sum.output(), nearest.count.output());
-        let draws = draws.max(1);
+        let (draws, each) =
+            (draws.max(1), Launch::over("drawn", p as usize * range.len(), tiles::NEAREST_THREADS)?);
         // SAFETY: as above.
         unsafe {
             let (distance, rank) = (distance.input(), rank.input());

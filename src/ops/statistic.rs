@@ -1,5 +1,5 @@
-//! The rank statistic's sum A = Σ_i s_i/c_i on CUDA (MATH.md, Eq. 1), in whole numbers: the same in any order and on any
-//! device. On the CPU it is part of [`crate::codec`].
+//! The rank statistic's sum A = Σ_i s_i/c_i on CUDA (MATH.md, Eq. 1), in whole numbers: the same in any order and on
+//! any device. On the CPU it is part of [`crate::codec`].
 #![allow(unsafe_code)] // launches
 
 use crate::device::cuda::{Buffer, Cuda, Launch, tiles};
@@ -20,7 +20,7 @@ pub struct Sum {
 /// A of p columns on the device, as parts of it add up.
 pub struct Sums {
     parts: Buffer<u64>, // [p, 3]
-    rows: usize,        // added so far, by column
+    begun: bool,        // whether every column has rows, so that more are added
     p: usize,
 }
 
@@ -31,10 +31,10 @@ impl Sums {
     /// No columns, or the memory is not there.
     pub fn new(cuda: &Cuda, p: usize) -> Result<Sums> {
         rows("statistic", p)?;
-        Ok(Sums { parts: cuda.alloc(3 * p)?, rows: 0, p })
+        Ok(Sums { parts: cuda.alloc(3 * p)?, begun: false, p })
     }
 
-    /// Adds `width` more rows of the columns from `first` on. All columns get the same rows, part by part.
+    /// Adds `width` more rows of the columns from `first` on. All columns get the same rows, the last of them last.
     ///
     /// # Errors
     /// Shapes that do not fit, or the device fails.
@@ -49,12 +49,10 @@ impl Sums {
         let launch = Launch::blocks("statistic", p, tiles::STATISTIC_THREADS)?;
         let (_, rest) = self.parts.output().split_at(3 * first);
         let (out, _) = rest.split_at(3 * p);
-        let add = u32::from(self.rows > 0);
+        let add = u32::from(self.begun);
         // SAFETY: out holds 3·p values, sum and count p·n; every count is above zero, as `nearest` wrote it.
         unsafe { cuda.statistic(launch, out, near.sum.input(), near.count.input(), n, add)? };
-        if first + p == self.p {
-            self.rows += width;
-        }
+        self.begun |= first + p == self.p;
         Ok(())
     }
 

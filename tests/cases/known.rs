@@ -10,8 +10,8 @@ use scrubjay::ops::philox::{Stream, Use};
 
 use super::check;
 
-/// The informative columns of MADELON: 5 were made, 15 are combinations of them; the other 480 are noise (Guyon et al. 2004).
-/// They are the columns that correlate with one another.
+/// The informative columns of MADELON: 5 were made, 15 are combinations of them; the other 480 are noise (Guyon et al.
+/// 2004). They are the columns that correlate with one another.
 const MADELON: [usize; 20] =
     [28, 48, 64, 105, 128, 153, 241, 281, 318, 336, 338, 378, 433, 442, 451, 453, 455, 472, 475, 493];
 
@@ -34,6 +34,10 @@ pub fn trials() -> Vec<Trial> {
 }
 
 /// Azadkia and Chatterjee's example: Y = X₁ + X₂ mod 1 of uniform X₁, X₂ is independent of each and a function of both.
+///
+/// T of independent columns scatters, by less than 0.05 in nine draws; 0.1 is twice that. T of a function falls short
+/// of 1 by the distance to the nearest row, about 1/(2√n) in two columns and counted three times, and by the rows
+/// beside the jump of the modulus, as many again: 0.93 to 0.94 in six draws, and the floor doubles what is missing.
 fn sum_modulo_one() -> Result<(), Failed> {
     let n = 2000;
     for seed in 0..5 {
@@ -94,6 +98,8 @@ fn spambase(folder: PathBuf) -> Result<(), Failed> {
     ends_above(&found, 0.8)
 }
 
+/// A floor well below what was seen when it was written (digits 0.98, spambase 0.87, MADELON 0.81): it tells a
+/// selection that works from one that does not.
 fn ends_above(found: &Foci, least: f64) -> Result<(), Failed> {
     let last = found.cumulative.last().copied().flatten().unwrap_or(0.0);
     check(last > least, || format!("T of all chosen columns together is {last}"))

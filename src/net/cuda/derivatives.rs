@@ -64,7 +64,8 @@ struct Kept {
 }
 
 impl<'a> Derivatives<'a> {
-    /// Room for derivatives with these rows selected; products keep up to `memory` bytes of their primal passes beside it.
+    /// Room for derivatives with these rows selected; products keep up to `memory` bytes of their primal passes beside
+    /// it.
     ///
     /// # Errors
     /// [`Error::Memory`] where not even one image at a time fits, or the device fails.
@@ -179,7 +180,8 @@ impl<'a> Derivatives<'a> {
 
 impl Passes<'_> {
     /// The primal part of the chunk whose images stand in the arena: values, and the gradient where a sink takes it or
-    /// products read its adjoints; losses are weighted where a number of the chunk's first image and a weight are given.
+    /// products read its adjoints; losses are weighted where a number of the chunk's first image and a weight are
+    /// given.
     fn primal(
         &self,
         arena: &mut Arena,
@@ -353,8 +355,8 @@ impl Passes<'_> {
         }
     }
 
-    /// Adds to the adjoints of one node's inputs, and to the gradients of its selected rows. `room` is for the adjoint at
-    /// a layer's own output, its gradient's sums, and the squares of an attention.
+    /// Adds to the adjoints of one node's inputs, and to the gradients of its selected rows. `room` is for the adjoint
+    /// at a layer's own output, its gradient's sums, and the squares of an attention.
     fn backward_node(
         &self,
         node: usize,
@@ -509,7 +511,8 @@ impl Passes<'_> {
         conv::weight_gradient(self.cuda, weight, bias, sums, dz, x, self.subset(layer), n, &geometry)
     }
 
-    /// The adjoint of [`Passes::linear_map`], of a sum, of a frozen scale and of a max pool, all linear on a fixed primal.
+    /// The adjoint of [`Passes::linear_map`], of a sum, of a frozen scale and of a max pool, all linear on a fixed
+    /// primal.
     fn linear_backward(
         &self,
         node: usize,

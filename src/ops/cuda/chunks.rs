@@ -21,8 +21,8 @@ pub(super) struct Chunks {
 }
 
 impl Chunks {
-    /// Of `items`, where a chunk takes so many blocks and has `least` items where there are as many; but for the last, a
-    /// chunk has a multiple of `step` items.
+    /// Of `items`, where a chunk takes so many blocks and has `least` items where there are as many; but for the last,
+    /// a chunk has a multiple of `step` items.
     pub fn new(items: usize, blocks: usize, least: usize, step: usize) -> Chunks {
         let most = (BLOCKS / blocks.max(1)).min(items / least).max(1);
         let size = items.div_ceil(most).next_multiple_of(step).max(1);
@@ -30,8 +30,8 @@ impl Chunks {
     }
 }
 
-/// `dw` `[rows, depth]` += and `db` `[rows]` += the sums of `parts` `[chunks, rows, depth + 1]` over chunks: the last value
-/// of a row is db's.
+/// `dw` `[rows, depth]` += and `db` `[rows]` += the sums of `parts` `[chunks, rows, depth + 1]` over chunks: the last
+/// value of a row is db's.
 ///
 /// # Errors
 /// Shapes that do not fit, or the device fails.

@@ -1,4 +1,5 @@
-//! Affine layers on CUDA, as [`crate::ops::conv`]: the three bilinear primitives, and an affine node's whole forward pass.
+//! Affine layers on CUDA, as [`crate::ops::conv`]: the three bilinear primitives, and an affine node's whole forward
+//! pass.
 #![allow(unsafe_code)] // launches
 
 use super::chunks::{self, Chunks};
@@ -39,8 +40,8 @@ pub fn apply(
     layer.launch(cuda, y, None, x, weight, bias, Epilogue::default(), rows, 0, accumulate)
 }
 
-/// The value of an affine node: `y` = act(scale · z + shift + residual) of z = W `x` + b, shapes as of [`apply`]. `parts`
-/// ([`parts`] of them) becomes the sums of z that [`super::means::means`] takes.
+/// The value of an affine node: `y` = act(scale · z + shift + residual) of z = W `x` + b, shapes as of [`apply`].
+/// `parts` ([`parts`] of them) becomes the sums of z that [`super::means::means`] takes.
 ///
 /// # Errors
 /// Shapes that do not fit, or the device fails.
@@ -78,8 +79,8 @@ pub fn forward(
     }
 }
 
-/// `dx` = or += Wᵀ `dz`, as [`crate::ops::conv::data_gradient`]; `dx` `[n, input]`, `dz` `[n, output]`. With `rows` `[k]`
-/// (ascending, below o), `weight` is `[k, fan_in]` and only these channels of dz count.
+/// `dx` = or += Wᵀ `dz`, as [`crate::ops::conv::data_gradient`]; `dx` `[n, input]`, `dz` `[n, output]`. With `rows`
+/// `[k]` (ascending, below o), `weight` is `[k, fan_in]` and only these channels of dz count.
 ///
 /// # Errors
 /// Shapes that do not fit, or the device fails.
@@ -99,8 +100,8 @@ pub fn data_gradient(
     let launch = Launch::blocks(layer.op, wide * tiles_of(pixels as usize), tiles::GEMM_THREADS)?;
     let [h, w, c, oh, ow, o, r, s, stride, above, left, dilation, groups] = layer.words;
     let (count, add) = (layer.rows, u32::from(accumulate));
-    // SAFETY: dx holds n images of the input, dz of the output, weight a row for each of `rows`, or of the o channels. No
-    // output pixel outside its image is read, and a row that is no channel is taken for the last one.
+    // SAFETY: dx holds n images of the input, dz of the output, weight a row for each of `rows`, or of the o channels.
+    // No output pixel outside its image is read, and a row that is no channel is taken for the last one.
     unsafe {
         cuda.conv_data(
             launch, dx, dz, weight, rows, count, pixels, h, w, c, oh, ow, o, r, s, stride, above, left,
@@ -137,9 +138,9 @@ pub fn weight_gradient(
     let (size, [pixels, _]) = (word(layer.op, "pixels", size)?, layer.pixels);
     let [h, w, c, oh, ow, o, r, s, stride, above, left, dilation, groups] = layer.words;
     let count = layer.rows;
-    // SAFETY: dz holds n images of the output, x of the input; parts holds, for every chunk of `size` of their pixels, a
-    // value more than a row for each of `rows`, or of the o channels. Taps outside the image are not read, and a row that
-    // is no channel is taken for the last one.
+    // SAFETY: dz holds n images of the output, x of the input; parts holds, for every chunk of `size` of their pixels,
+    // a value more than a row for each of `rows`, or of the o channels. Taps outside the image are not read, and a row
+    // that is no channel is taken for the last one.
     unsafe {
         cuda.conv_weight(
             launch,
@@ -194,7 +195,8 @@ fn gradient_tiles(rows: usize, geometry: &Geometry) -> usize {
     tall(rows, geometry) * tiles_of(geometry.fan_in())
 }
 
-/// How many sums of z the means of `n` images are made from: one for each image that a tile of pixels meets, and channel.
+/// How many sums of z the means of `n` images are made from: one for each image that a tile of pixels meets, and
+/// channel.
 pub fn parts(n: usize, geometry: &Geometry) -> usize {
     let pixels = n * geometry.output.positions();
     pixels.div_ceil(tiles::GEMM_TILE as usize) * segments(geometry.output.positions()) * geometry.output.c
@@ -278,9 +280,9 @@ impl Layer {
         let [scale, shift] = epilogue.affine.map_or([None; 2], |affine| affine.map(Some));
         let [h, w, c, oh, ow, o, r, s, stride, above, left, dilation, groups] = self.words;
         let segments = word(self.op, "images", segments(self.geometry.output.positions()))?;
-        // SAFETY: x holds n images of the input, y and the residual of the output; weight and bias hold a row for each of
-        // `rows`, or of the o channels; scale and shift hold o; parts is as long as of `parts`. Taps outside the image are
-        // not read, and a row that is no channel is taken for the last one.
+        // SAFETY: x holds n images of the input, y and the residual of the output; weight and bias hold a row for each
+        // of `rows`, or of the o channels; scale and shift hold o; parts is as long as of `parts`. Taps outside the
+        // image are not read, and a row that is no channel is taken for the last one.
         unsafe {
             cuda.conv(
                 launch,

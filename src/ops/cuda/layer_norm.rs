@@ -82,8 +82,9 @@ pub fn tangent_backward(
     unsafe { cuda.layer_norm_tangent_backward(launch, dxt, dyt, dy, tx, x, saved, gamma, n, c) }
 }
 
-/// `dgamma` += Σ dy x̂ and `dbeta` += Σ dy over positions; both `[c]`, `dy` and `x` `[n, c]`, `saved` `[n, 2]`. `parts` is
-/// room for [`gradient_parts`] values. Sums are in f64 within a chunk of positions and over chunks, in a fixed order.
+/// `dgamma` += Σ dy x̂ and `dbeta` += Σ dy over positions; both `[c]`, `dy` and `x` `[n, c]`, `saved` `[n, 2]`. `parts`
+/// is room for [`gradient_parts`] values. Sums are in f64 within a chunk of positions and over chunks, in a fixed
+/// order.
 ///
 /// # Errors
 /// Shapes that do not fit, or the device fails.
@@ -103,13 +104,14 @@ pub fn parameter_gradient(
     let (mut parts, _) = parts.split_at(count * 2 * c);
     let launch = Launch::blocks(op, blocks(c) * count, tiles::LAYER_NORM_THREADS)?;
     let size = word(op, "positions", size)?;
-    // SAFETY: dy and x hold n positions of c channels, saved two values a position, parts two a channel for every chunk of
-    // `size` positions.
+    // SAFETY: dy and x hold n positions of c channels, saved two values a position, parts two a channel for every chunk
+    // of `size` positions.
     unsafe { cuda.layer_norm_parameters(launch, parts.output(), dy, x, saved, n, channels, size)? };
     chunks::add(cuda, op, dgamma, Some(dbeta), parts.read_only(), c, 1, count)
 }
 
-/// The values of room that [`parameter_gradient`] takes for `n` positions of `c` channels; never more for fewer positions.
+/// The values of room that [`parameter_gradient`] takes for `n` positions of `c` channels; never more for fewer
+/// positions.
 pub fn gradient_parts(n: usize, c: usize) -> usize {
     by_chunks(n, c).most * 2 * c
 }

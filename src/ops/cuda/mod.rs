@@ -1,7 +1,7 @@
 //! The operations of a network on CUDA: the same functions as beside this folder, on values in device memory.
 //!
-//! Each checks shapes and launches one kernel or two; nothing is allocated, nothing waits. Values are parts of one arena
-//! ([`In`], [`Out`]), so that a plan decides where they stand.
+//! Each checks shapes and launches one kernel or two; nothing is allocated, nothing waits. Values are parts of one
+//! arena ([`In`], [`Out`]), so that a plan decides where they stand.
 
 pub mod activation;
 pub mod attention;
