@@ -210,11 +210,7 @@ mod tests {
 
     #[test]
     fn a_chunk_is_what_the_device_has_room_for_and_changes_no_output() {
-        let shape = Shape::new(6, 6, 2);
-        let net = zoo::create("cnn:4-6", shape, 3, 1).unwrap().network.freeze();
-        let mut stream = Stream::new(2, Use::Choice, 0);
-        let x = (0..40 * shape.len()).map(|_| stream.normal()).collect();
-        let samples = Samples { shape, x, y: (0..40).map(|i| i % 3).collect() };
+        let (net, samples) = task();
         let on = |bytes: usize, said: usize| {
             observe(&Device::emulated_with(0, bytes, said).unwrap(), &net, &samples)
         };
@@ -230,5 +226,59 @@ mod tests {
         let Error::Memory { bytes, free: 2_000, .. } = error else { panic!("{error}") };
         assert!(bytes > 2_000 && error.to_string().contains("forward pass"), "{error}");
         assert_eq!(on(bytes, bytes).unwrap().chunk, 1);
+    }
+    /// A small network and 40 inputs.
+    fn task() -> (Network, Samples) {
+        let shape = Shape::new(6, 6, 2);
+        let net = zoo::create("cnn:4-6", shape, 3, 1).unwrap().network.freeze();
+        let mut stream = Stream::new(2, Use::Choice, 0);
+        let x = (0..40 * shape.len()).map(|_| stream.normal()).collect();
+        (net, Samples { shape, x, y: (0..40).map(|i| i % 3).collect() })
+    }
+
+    #[test]
+    fn a_device_brings_parameters_that_changed_and_no_others() {
+        let (mut net, samples) = task();
+        let device = Device::emulated(0).unwrap();
+        let uploaded = |net: &Network| {
+            let cuda = device.cuda().unwrap();
+            let before = cuda.counts().uploaded;
+            observe(&device, net, &samples).unwrap();
+            cuda.counts().uploaded - before
+        };
+        let copy = net.clone();
+        let (first, inputs) = (uploaded(&net), uploaded(&copy));
+        let affine = net.nodes.iter().filter_map(|node| node.op.epilogue()?.affine.as_ref());
+        let constants = net.parameters() + affine.map(|affine| 2 * affine.scale.len()).sum::<usize>();
+        assert_eq!(first - inputs, 4 * constants);
+        let last = net.layers[net.layers.len() - 1].clone();
+        net.params[last.bias.unwrap().index()].value[0] += 1.0;
+        assert_eq!(uploaded(&net) - inputs, 4 * last.outputs);
+        assert_eq!((uploaded(&net), uploaded(&copy)), (inputs, inputs));
+        let fresh = Device::emulated(0).unwrap();
+        let on = |device, net| observe(device, net, &samples).unwrap();
+        assert_eq!(on(&device, &net), on(&fresh, &net));
+        assert_ne!(on(&device, &net), on(&device, &copy));
+    }
+
+    #[test]
+    fn a_device_that_failed_does_nothing_more() {
+        let (net, samples) = task();
+        let device = Device::emulated(0).unwrap();
+        let cuda = device.cuda().unwrap();
+        let there = cuda.upload(&[1.0f32]).unwrap();
+        observe(&device, &net, &samples).unwrap();
+        cuda.fail_after(1); // the convolution, after the trace is cleared
+        let first = observe(&device, &net, &samples).unwrap_err().to_string();
+        assert!(first.contains("layer") && first.contains("conv_f32"), "{first}");
+        let refused = |result: Result<()>| {
+            let text = result.unwrap_err().to_string();
+            assert!(text.contains("failed before") && text.contains("conv_f32"), "{text}");
+        };
+        refused(observe(&device, &net, &samples).map(drop));
+        refused(cuda.download(&there).map(drop));
+        refused(cuda.upload(&[1.0f32]).map(drop));
+        refused(cuda.alloc::<f32>(1 << 10).map(drop));
+        observe(&Device::emulated(0).unwrap(), &net, &samples).unwrap(); // another device is whole
     }
 }

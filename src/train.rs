@@ -149,8 +149,7 @@ impl State {
         let memory = self.first.par_iter_mut().zip(&mut self.second);
         let params = net.params.par_iter_mut().zip(gradients).zip(memory);
         params.filter(|((param, _), _)| param.trained).for_each(|((param, gradient), (first, second))| {
-            for i in 0..param.value.len() {
-                let w = &mut param.value[i];
+            for (i, w) in param.value.iter_mut().enumerate() {
                 let g = gradient[i] + config.weight_decay * *w;
                 match config.optimizer {
                     Optimizer::Sgd => {

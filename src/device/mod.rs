@@ -7,10 +7,12 @@
 
 pub mod cuda;
 pub mod nvml;
+mod shared;
 
 use std::sync::Arc;
 
 pub use cuda::Cuda;
+pub use shared::Shared;
 
 use crate::{Error, Result};
 

@@ -336,7 +336,13 @@ impl<'a> Builder<'a> {
         }
         let stored = self.source.tensor(name, shape, role)?;
         let value = order.from_stored(&stored);
-        self.params.push(Param { name: name.into(), shape: shape.into(), order, value, trained: true });
+        self.params.push(Param {
+            name: name.into(),
+            shape: shape.into(),
+            order,
+            value: value.into(),
+            trained: true,
+        });
         Ok(ParamId(self.params.len() as u32 - 1))
     }
 

@@ -1,6 +1,6 @@
 //! A frozen network on a CUDA device, node by node as [`super::passes`] has it on the CPU.
 //!
-//! Parameters go to the device once. Values stand in one arena where the plan puts them; a chunk's images are written
+//! Parameters are brought to the device once and stay until they are changed or room is wanted. Values stand in one arena where the plan puts them; a chunk's images are written
 //! to its front, every node launches its operation, and only logits, losses and activations come back. Nothing is
 //! allocated between chunks. An affine node is one launch with its epilogue, which also sums what units are read of:
 //! its own output.
@@ -11,6 +11,7 @@
 mod derivatives;
 
 use std::ops::Range;
+use std::sync::Arc;
 
 pub(crate) use derivatives::Derivatives;
 use rayon::prelude::*;
@@ -34,9 +35,9 @@ pub(crate) struct Passes<'a> {
     cuda: &'a Cuda,
     net: &'a Network,
     pub plan: Plan,
-    params: Vec<Buffer<f32>>,
+    params: Vec<Arc<Buffer<f32>>>,
     /// Scale and shift of every node that has them.
-    affine: Vec<Option<[Buffer<f32>; 2]>>,
+    affine: Vec<Option<[Arc<Buffer<f32>>; 2]>>,
     /// The selected rows of every layer of which some are, but not all.
     rows: Vec<Option<Buffer<u32>>>,
     zero: Buffer<f32>,
@@ -192,7 +193,7 @@ pub(crate) fn open<'a>(
 impl<'a> Passes<'a> {
     fn new(cuda: &'a Cuda, net: &'a Network, plan: Plan, sizes: Sizes) -> Result<(Passes<'a>, Arena)> {
         let affine = |op: &Op| match scale_shift(op) {
-            Some(Affine { scale, shift }) => Ok(Some([cuda.upload(scale)?, cuda.upload(shift)?])),
+            Some(Affine { scale, shift }) => Ok(Some([cuda.resident(scale)?, cuda.resident(shift)?])),
             None => Ok(None),
         };
         let arena = Arena {
@@ -213,7 +214,7 @@ impl<'a> Passes<'a> {
         };
         let rows = plan.rows.iter().map(|rows| rows.subset().map(|rows| cuda.upload(rows)).transpose());
         let rows = rows.collect::<Result<_>>()?;
-        let params = net.params.iter().map(|param| cuda.upload(&param.value)).collect::<Result<_>>()?;
+        let params = net.params.iter().map(|param| cuda.resident(&param.value)).collect::<Result<_>>()?;
         let affine = net.nodes.iter().map(|node| affine(&node.op)).collect::<Result<_>>()?;
         Ok((Passes { cuda, net, plan, params, affine, rows, zero: cuda.upload(&[0.0])? }, arena))
     }

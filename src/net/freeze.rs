@@ -2,6 +2,7 @@
 //! only where nothing else reads what stands between. What cannot move stays a node.
 
 use super::{Affine, Epilogue, Network, Node, NodeId, Op};
+use crate::device::Shared;
 
 impl Network {
     /// The same function with batch norm at its running statistics. Freezing a frozen network changes nothing.
@@ -17,8 +18,9 @@ impl Network {
             let op = match &node.op {
                 Op::BatchNorm { gamma, beta, mean, var, eps } => {
                     let [gamma, beta, mean, var] = [gamma, beta, mean, var].map(|p| self.value(*p));
-                    let scale: Vec<f32> = gamma.iter().zip(var).map(|(g, v)| g / (v + eps).sqrt()).collect();
-                    let shift = beta.iter().zip(mean).zip(&scale).map(|((b, m), s)| b - m * s).collect();
+                    let scale: Shared = gamma.iter().zip(var).map(|(g, v)| g / (v + eps).sqrt()).collect();
+                    let shift =
+                        beta.iter().zip(mean).zip(scale.iter()).map(|((b, m), s)| b - m * s).collect();
                     Op::Scale(Affine { scale, shift })
                 }
                 other => other.clone(),

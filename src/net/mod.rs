@@ -23,6 +23,7 @@ pub use units::Units;
 
 pub use crate::ops::{Activation, Conv, Shape, Window};
 
+use crate::device::Shared;
 use crate::{Error, Result};
 
 macro_rules! number {
@@ -104,7 +105,7 @@ pub struct Param {
     /// How the file's order maps to `value`'s.
     pub order: Order,
     /// The values, in the order kept here.
-    pub value: Vec<f32>,
+    pub value: Shared,
     /// Whether training changes it by gradient (batch norm's running statistics are not).
     pub trained: bool,
 }
@@ -147,9 +148,9 @@ pub struct Epilogue {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Affine {
     /// `[c]`.
-    pub scale: Vec<f32>,
+    pub scale: Shared,
     /// `[c]`.
-    pub shift: Vec<f32>,
+    pub shift: Shared,
 }
 
 /// What a node computes.

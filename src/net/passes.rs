@@ -695,13 +695,13 @@ fn scale(y: &mut [f32], scale: &[f32]) {
 
 fn scale_shift(y: &mut [f32], Affine { scale, shift }: &Affine) {
     for at in y.chunks_exact_mut(scale.len()) {
-        at.iter_mut().zip(scale).zip(shift).for_each(|((y, a), b)| *y = *y * a + b);
+        at.iter_mut().zip(scale.iter()).zip(shift.iter()).for_each(|((y, a), b)| *y = *y * a + b);
     }
 }
 
 fn add_scaled(dx: &mut [f32], dy: &[f32], Affine { scale, .. }: &Affine) {
     for (dx, dy) in dx.chunks_exact_mut(scale.len()).zip(dy.chunks_exact(scale.len())) {
-        dx.iter_mut().zip(dy).zip(scale).for_each(|((dx, dy), s)| *dx += dy * s);
+        dx.iter_mut().zip(dy).zip(scale.iter()).for_each(|((dx, dy), s)| *dx += dy * s);
     }
 }
 

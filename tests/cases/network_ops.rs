@@ -896,7 +896,12 @@ fn observes(device: &Device, net: &Network, n: usize) -> Result<(), Failed> {
     }
     near("logits", &found.logits, &expected.logits)?;
     near("losses", &found.losses, &expected.losses)?;
+    let before = cuda(device)?.counts();
     super::equal("a second run", &observe(device, net, &samples)?, &found)?;
+    // It has what it needs, but for the images, their labels, and a zero.
+    let (after, inputs) = (cuda(device)?.counts(), samples.x.len() + samples.y.len() + 1);
+    super::equal("memory of a second run", &after.allocations, &before.allocations)?;
+    super::equal("what a second run brings", &(after.uploaded - before.uploaded), &(4 * inputs))?;
     super::equal("the losses alone", &evaluate(device, net, &samples)?.losses, &found.losses)
 }
 
@@ -912,6 +917,12 @@ fn derives(device: &Device, net: &Network, kind: Kind, all: bool, n: usize) -> R
         let curvature = Curvature::new(device, net, &block, &samples, kind, 1 << 20)?;
         let mut hv = vec![0.0; block.len()];
         curvature.apply(&mut hv, &v)?;
+        if let Some(cuda) = device.cuda() {
+            let (before, mut again) = (cuda.counts().allocations, vec![0.0; block.len()]);
+            curvature.apply(&mut again, &v)?;
+            super::equal("memory of a second product", &cuda.counts().allocations, &before)?;
+            super::equal("a second product", &again, &hv)?;
+        }
         let weight = |i: usize, loss: f64| 1.0 + loss * i as f64;
         let weighted = block.weighted_gradient(device, net, &samples, Some(&weight))?;
         Ok([curvature.gradient().to_vec(), weighted, hv])

@@ -5,9 +5,11 @@
 
 use std::alloc::{Layout, alloc, dealloc, handle_alloc_error};
 use std::ffi::CStr;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 
 use super::kernels::{EMULATED, TABLE};
+use super::memory::lock;
 use super::{Launch, pointers};
 use crate::{Error, Result};
 
@@ -15,6 +17,7 @@ const ALIGN: usize = 256; // as cudaMalloc
 const GUARD: usize =
     if cfg!(any(scrubjay_sanitize = "address", scrubjay_sanitize = "thread")) { 0 } else { ALIGN };
 const GUARD_BYTE: u8 = 0xa5;
+const UNDEFINED: u8 = 0xff; // a NaN of any width
 /// Bytes of memory that the device has where nothing else is said.
 const MEMORY: usize = 1 << 30;
 
@@ -25,6 +28,8 @@ pub struct Emu {
     said: usize,
     live: Arc<Mutex<Vec<Region>>>,
     recording: Mutex<Option<Vec<Call>>>,
+    /// Launches until one fails.
+    left: AtomicUsize,
 }
 
 /// A launch as it was asked for.
@@ -47,10 +52,6 @@ pub struct Memory {
     live: Arc<Mutex<Vec<Region>>>,
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 impl Emu {
     pub fn new(seed: u64) -> Emu {
         Emu::with(seed, MEMORY, MEMORY)
@@ -58,7 +59,18 @@ impl Emu {
 
     /// A device of `bytes` bytes that says that `said` are free while nothing is there.
     pub fn with(seed: u64, bytes: usize, said: usize) -> Emu {
-        Emu { seed, bytes, said, live: Arc::default(), recording: Mutex::new(None) }
+        Emu {
+            seed,
+            bytes,
+            said,
+            live: Arc::default(),
+            recording: Mutex::new(None),
+            left: AtomicUsize::new(usize::MAX),
+        }
+    }
+
+    pub fn fail_after(&self, launches: usize) {
+        self.left.store(launches, Ordering::Relaxed);
     }
 
     pub fn free(&self) -> usize {
@@ -126,12 +138,15 @@ impl Emu {
             calls.push(Call { kernel, launch, words: words.to_vec() });
             return Ok(());
         }
+        let failed = |reason: String| Error::Device { op: TABLE[kernel].symbol.into(), reason };
+        if self.left.fetch_sub(1, Ordering::Relaxed) == 0 {
+            return Err(failed("failed as a test asked for".into()));
+        }
         let (grid, block) = ([launch.blocks, 1, 1], [launch.threads, 1, 1]);
         let mut arguments = pointers(words);
         // SAFETY: grid and block are three words each; the arguments are the caller's promise.
         let error =
             unsafe { EMULATED[kernel](grid.as_ptr(), block.as_ptr(), arguments.as_mut_ptr(), self.seed) };
-        let failed = |reason: String| Error::Device { op: TABLE[kernel].symbol.into(), reason };
         if !error.is_null() {
             // SAFETY: an error is a string that lives until this thread's next launch.
             return Err(failed(unsafe { CStr::from_ptr(error) }.to_string_lossy().into_owned()));
@@ -154,7 +169,7 @@ impl Region {
                 handle_alloc_error(layout);
             }
             start.write_bytes(GUARD_BYTE, layout.size());
-            start.add(GUARD).write_bytes(0xff, bytes);
+            start.add(GUARD).write_bytes(UNDEFINED, bytes);
             Region { start: start as usize, bytes }
         }
     }
@@ -186,16 +201,10 @@ impl Memory {
         self.region.data() as u64
     }
 
-    pub fn write(&mut self, bytes: &[u8]) {
-        let len = bytes.len().min(self.region.bytes);
-        // SAFETY: `len` bytes fit, and nobody else has this memory.
-        unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), self.region.data(), len) };
-    }
-
-    pub fn read(&self, bytes: &mut [u8]) {
-        let len = bytes.len().min(self.region.bytes);
-        // SAFETY: `len` bytes are there, and launches are over when they return.
-        unsafe { std::ptr::copy_nonoverlapping(self.region.data(), bytes.as_mut_ptr(), len) };
+    /// Fills it with NaN, as new memory is.
+    pub fn forget(&self) {
+        // SAFETY: within the allocation, and launches are over when they return.
+        unsafe { self.region.data().write_bytes(UNDEFINED, self.region.bytes) };
     }
 }
 

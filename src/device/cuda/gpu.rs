@@ -39,8 +39,8 @@ pub type Graph = CudaGraph;
 
 /// Device memory with its address.
 pub struct Bytes {
-    slice: CudaSlice<u8>,
     address: u64,
+    _slice: CudaSlice<u8>, // given back when it ends
 }
 
 impl Bytes {
@@ -148,28 +148,11 @@ impl Gpu {
             error => failed("alloc")(error),
         })?;
         let address = slice.device_ptr(&self.stream).0;
-        Ok(Bytes { slice, address })
+        Ok(Bytes { address, _slice: slice })
     }
 
     pub fn free(&self) -> Result<usize> {
         Ok(self.stream.context().mem_get_info().map_err(failed("free memory"))?.0)
-    }
-
-    pub fn upload(&self, memory: &mut Memory, bytes: &[u8]) -> Result<()> {
-        if bytes.is_empty() {
-            return Ok(());
-        }
-        self.stream.memcpy_htod(bytes, &mut memory.slice).map_err(failed("upload"))?;
-        self.stream.synchronize().map_err(failed("upload")) // the caller may change `bytes` at once
-    }
-
-    pub fn download(&self, bytes: &mut [u8], memory: &Memory) -> Result<()> {
-        if bytes.is_empty() {
-            return Ok(());
-        }
-        self.stream.memcpy_dtoh(&memory.slice.slice(..bytes.len()), bytes).map_err(failed("download"))?;
-        self.stream.synchronize().map_err(failed("download"))?;
-        self.stream.context().check_err().map_err(failed("an earlier call"))
     }
 
     /// # Safety

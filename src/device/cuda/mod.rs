@@ -9,19 +9,22 @@
 mod emu;
 mod gpu;
 mod kernels;
+mod memory;
 
 use std::ffi::c_void;
 use std::marker::PhantomData;
 use std::ops::Range;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use bytemuck::Pod;
 
 pub use gpu::list;
 pub use kernels::{Row, TABLE};
+pub use memory::Counts;
+use memory::{Resident, Shelf, lock};
 
-use crate::Result;
+use crate::{Error, Result};
 
 /// The launch shapes that kernels and host share, made of `kernels/tiles.h`.
 pub mod tiles {
@@ -36,7 +39,15 @@ mod fatbins {
 /// An opened CUDA device; clones share it.
 #[derive(Clone)]
 pub struct Cuda {
-    driver: Arc<Driver>,
+    opened: Arc<Opened>,
+}
+
+struct Opened {
+    driver: Driver,
+    shelf: Arc<Mutex<Shelf>>,
+    residents: Mutex<Vec<Resident>>,
+    /// What failed first: from then on nothing that the device holds can be relied on.
+    failed: OnceLock<String>,
 }
 
 enum Driver {
@@ -48,7 +59,7 @@ enum Driver {
 /// Calls the driver in use, whichever it is.
 macro_rules! driver {
     ($cuda:expr, $driver:ident => $call:expr) => {
-        match &*$cuda.driver {
+        match &$cuda.opened.driver {
             Driver::Gpu($driver) => $call,
             #[cfg(feature = "emu")]
             Driver::Emu($driver) => $call,
@@ -58,9 +69,17 @@ macro_rules! driver {
 
 /// `len` values of `T` in device memory, of exactly that size.
 pub struct Buffer<T> {
-    memory: Memory,
+    held: Option<Held>, // until it ends
+    address: u64,
     len: usize,
+    shelf: Arc<Mutex<Shelf>>,
     of: PhantomData<T>,
+}
+
+/// Memory of the driver, and how much was asked for.
+struct Held {
+    memory: Memory,
+    bytes: usize,
 }
 
 enum Memory {
@@ -112,16 +131,21 @@ impl Cuda {
     /// Opens the first GPU.
     ///
     /// # Errors
-    /// [`crate::Error::NoGpu`] with the reason: no kernels in this build, no driver, no GPU, one that is too old; and
-    /// [`crate::Error::Device`] where a kernel does not load.
+    /// [`Error::NoGpu`] with the reason: no kernels in this build, no driver, no GPU, one that is too old; and
+    /// [`Error::Device`] where a kernel does not load.
     pub fn open() -> Result<Cuda> {
-        Ok(Cuda { driver: Arc::new(Driver::Gpu(gpu::Gpu::open()?)) })
+        Ok(Cuda::with(Driver::Gpu(gpu::Gpu::open()?)))
+    }
+
+    fn with(driver: Driver) -> Cuda {
+        let (shelf, residents, failed) = (Arc::default(), Mutex::default(), OnceLock::new());
+        Cuda { opened: Arc::new(Opened { driver, shelf, residents, failed }) }
     }
 
     /// The emulator; `seed` decides the order of threads: 0 in order, 1 in reverse, else random.
     #[cfg(feature = "emu")]
     pub fn emulated(seed: u64) -> Cuda {
-        Cuda { driver: Arc::new(Driver::Emu(emu::Emu::new(seed))) }
+        Cuda::with(Driver::Emu(emu::Emu::new(seed)))
     }
 
     /// Which GPU it is, in words.
@@ -137,33 +161,28 @@ impl Cuda {
     /// The emulator of a device of `bytes` bytes of memory that says that `said` are free before anything is there.
     #[cfg(feature = "emu")]
     pub fn emulated_with(seed: u64, bytes: usize, said: usize) -> Cuda {
-        Cuda { driver: Arc::new(Driver::Emu(emu::Emu::with(seed, bytes, said))) }
+        Cuda::with(Driver::Emu(emu::Emu::with(seed, bytes, said)))
     }
 
-    /// Bytes of device memory that are free, as the driver says.
-    ///
-    /// # Errors
-    /// Where the driver refuses.
-    pub fn free(&self) -> Result<usize> {
-        match &*self.driver {
-            Driver::Gpu(driver) => driver.free(),
-            #[cfg(feature = "emu")]
-            Driver::Emu(driver) => Ok(driver.free()),
+    /// Lets the emulator fail in the launch that comes after so many others.
+    #[cfg(feature = "emu")]
+    pub fn fail_after(&self, launches: usize) {
+        if let Driver::Emu(driver) = &self.opened.driver {
+            driver.fail_after(launches);
         }
     }
 
-    /// Memory for `len` values. What it holds is not defined; the emulator fills it with NaN.
-    ///
-    /// # Errors
-    /// [`crate::Error::Memory`] where the memory is not there.
-    pub fn alloc<T: Pod>(&self, len: usize) -> Result<Buffer<T>> {
-        let bytes = len * size_of::<T>();
-        let memory = match &*self.driver {
-            Driver::Gpu(driver) => Memory::Gpu(driver.alloc(bytes)?),
-            #[cfg(feature = "emu")]
-            Driver::Emu(driver) => Memory::Emu(driver.alloc(bytes)?),
-        };
-        Ok(Buffer { memory, len, of: PhantomData })
+    /// What the driver does for `op`, unless an earlier call failed: a device that failed does nothing more.
+    fn checked<R>(&self, op: &str, call: impl FnOnce() -> Result<R>) -> Result<R> {
+        if let Some(first) = self.opened.failed.get() {
+            let reason = format!("refused, since the device failed before: {first}");
+            return Err(Error::Device { op: op.into(), reason });
+        }
+        call().inspect_err(|error| {
+            if matches!(error, Error::Device { .. }) {
+                let _ = self.opened.failed.set(error.to_string()); // the first stays
+            }
+        })
     }
 
     /// A copy of `values` in device memory.
@@ -172,14 +191,7 @@ impl Cuda {
     /// Where the memory is not there.
     pub fn upload<T: Pod>(&self, values: &[T]) -> Result<Buffer<T>> {
         let mut buffer = self.alloc(values.len())?;
-        let bytes = bytemuck::cast_slice(values);
-        match (&*self.driver, &mut buffer.memory) {
-            (Driver::Gpu(driver), Memory::Gpu(memory)) => driver.upload(memory, bytes)?,
-            #[cfg(feature = "emu")]
-            (Driver::Emu(_), Memory::Emu(memory)) => memory.write(bytes),
-            #[cfg(feature = "emu")]
-            _ => return Err(other_device("upload")),
-        }
+        self.write(buffer.output(), values)?;
         Ok(buffer)
     }
 
@@ -189,14 +201,7 @@ impl Cuda {
     /// Where a launch failed, or the buffer belongs to another device.
     pub fn download<T: Pod>(&self, buffer: &Buffer<T>) -> Result<Vec<T>> {
         let mut values = vec![T::zeroed(); buffer.len];
-        let bytes = bytemuck::cast_slice_mut(&mut values);
-        match (&*self.driver, &buffer.memory) {
-            (Driver::Gpu(driver), Memory::Gpu(memory)) => driver.download(bytes, memory)?,
-            #[cfg(feature = "emu")]
-            (Driver::Emu(_), Memory::Emu(memory)) => memory.read(bytes),
-            #[cfg(feature = "emu")]
-            _ => return Err(other_device("download")),
-        }
+        self.read(&mut values, buffer.input())?;
         Ok(values)
     }
 
@@ -206,14 +211,12 @@ impl Cuda {
     /// Where there are not as many, or the driver refuses.
     pub fn write<T: Pod>(&self, out: Out<'_, T>, values: &[T]) -> Result<()> {
         if out.len != values.len() {
-            return Err(crate::Error::shape(
-                "write",
-                format!("{} values", out.len),
-                values.len().to_string(),
-            ));
+            return Err(Error::shape("write", format!("{} values", out.len), values.len().to_string()));
         }
+        let bytes = bytemuck::cast_slice(values);
+        lock(&self.opened.shelf).counts.uploaded += bytes.len();
         // SAFETY: as many values stand at that address, and `out` has them alone.
-        driver!(self, driver => unsafe { driver.write(out.address, bytemuck::cast_slice(values)) })
+        self.checked("write", || driver!(self, driver => unsafe { driver.write(out.address, bytes) }))
     }
 
     /// Copies device memory to `values`, after all launches before.
@@ -222,14 +225,11 @@ impl Cuda {
     /// Where there are not as many, or a launch failed.
     pub fn read<T: Pod>(&self, values: &mut [T], from: In<'_, T>) -> Result<()> {
         if from.len != values.len() {
-            return Err(crate::Error::shape(
-                "read",
-                format!("{} values", from.len),
-                values.len().to_string(),
-            ));
+            return Err(Error::shape("read", format!("{} values", from.len), values.len().to_string()));
         }
+        let bytes = bytemuck::cast_slice_mut(values);
         // SAFETY: as many values stand at that address.
-        driver!(self, driver => unsafe { driver.read(bytemuck::cast_slice_mut(values), from.address) })
+        self.checked("read", || driver!(self, driver => unsafe { driver.read(bytes, from.address) }))
     }
 
     /// Now, in the stream's time.
@@ -237,8 +237,8 @@ impl Cuda {
     /// # Errors
     /// Where the driver refuses.
     pub fn event(&self) -> Result<Event> {
-        match &*self.driver {
-            Driver::Gpu(driver) => Ok(Event(Moment::Gpu(driver.event()?))),
+        match &self.opened.driver {
+            Driver::Gpu(driver) => Ok(Event(Moment::Gpu(self.checked("event", || driver.event())?))),
             #[cfg(feature = "emu")]
             Driver::Emu(_) => Ok(Event(Moment::Emu(std::time::Instant::now()))),
         }
@@ -249,7 +249,7 @@ impl Cuda {
     /// # Errors
     /// Those of `work`, and where the driver cannot record it.
     pub fn record(&self, work: impl FnOnce() -> Result<()>) -> Result<Recording> {
-        match &*self.driver {
+        match &self.opened.driver {
             Driver::Gpu(driver) => Ok(Recording(Recorded::Gpu(driver.record(work)?))),
             #[cfg(feature = "emu")]
             Driver::Emu(driver) => Ok(Recording(Recorded::Emu(driver.record(work)?))),
@@ -264,7 +264,7 @@ impl Cuda {
     /// # Errors
     /// Where the driver refuses, or the recording belongs to another device.
     pub unsafe fn replay(&self, recording: &Recording) -> Result<()> {
-        match (&*self.driver, &recording.0) {
+        match (&self.opened.driver, &recording.0) {
             // SAFETY: as of this function.
             (Driver::Gpu(driver), Recorded::Gpu(graph)) => unsafe { driver.replay(graph) },
             #[cfg(feature = "emu")]
@@ -281,11 +281,16 @@ impl Cuda {
     /// The arguments are what the kernel declares, and every address is good for what it does there.
     unsafe fn launch(&self, kernel: usize, launch: Launch, words: &mut [u64]) -> Result<()> {
         // SAFETY: as of this function.
-        driver!(self, driver => unsafe { driver.launch(kernel, launch, words) })
+        let call = || driver!(self, driver => unsafe { driver.launch(kernel, launch, words) });
+        self.checked(TABLE[kernel].symbol, call)
     }
 }
 
 impl<T> Buffer<T> {
+    fn new(held: Held, len: usize, shelf: Arc<Mutex<Shelf>>) -> Buffer<T> {
+        Buffer { address: held.memory.address(), held: Some(held), len, shelf, of: PhantomData }
+    }
+
     /// How many values it holds.
     pub fn len(&self) -> usize {
         self.len
@@ -298,16 +303,18 @@ impl<T> Buffer<T> {
 
     /// As what a kernel reads.
     pub fn input(&self) -> In<'_, T> {
-        In { address: self.address(), len: self.len, of: PhantomData }
+        In { address: self.address, len: self.len, of: PhantomData }
     }
 
     /// As what a kernel writes.
     pub fn output(&mut self) -> Out<'_, T> {
-        Out { address: self.address(), len: self.len, of: PhantomData }
+        Out { address: self.address, len: self.len, of: PhantomData }
     }
+}
 
+impl Memory {
     fn address(&self) -> u64 {
-        match &self.memory {
+        match self {
             Memory::Gpu(memory) => memory.address(),
             #[cfg(feature = "emu")]
             Memory::Emu(memory) => memory.address(),
@@ -423,7 +430,7 @@ impl Launch {
     pub fn blocks(op: &'static str, blocks: usize, threads: u32) -> Result<Launch> {
         match i32::try_from(blocks) {
             Ok(blocks) if blocks > 0 => Ok(Launch { blocks: blocks as u32, threads }),
-            _ => Err(crate::Error::shape(op, "1 to 2147483647 blocks of threads", blocks.to_string())),
+            _ => Err(Error::shape(op, "1 to 2147483647 blocks of threads", blocks.to_string())),
         }
     }
 }
@@ -445,8 +452,8 @@ impl Event {
 }
 
 #[cfg(feature = "emu")]
-fn other_device(op: &str) -> crate::Error {
-    crate::Error::Device { op: op.into(), reason: "the memory belongs to another device".into() }
+fn other_device(op: &str) -> Error {
+    Error::Device { op: op.into(), reason: "the memory belongs to another device".into() }
 }
 
 /// A kernel argument as the 8 bytes that hold it; narrower ones are in the low bytes.
