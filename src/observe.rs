@@ -183,7 +183,7 @@ fn run_on_cuda(
 ) -> Result<(Trace, Vec<u32>)> {
     let (m, classes) = (inputs.len(), net.classes());
     let rows = vec![Rows::None; net.layers.len()];
-    let (passes, mut arena) = open(cuda, net, &rows, Purpose::Forward, m, d)?;
+    let (passes, mut arena) = open(cuda, net, &rows, Purpose::Forward, inputs, d)?;
     let chunk = passes.plan.chunk;
     let mut trace = Trace::new(m, d, classes, chunk);
     let mut labels = vec![0; m];
@@ -219,8 +219,14 @@ mod tests {
         // Less is free; as little, but the driver says otherwise.
         let (less, refused) = (on(40_000, 40_000).unwrap(), on(40_000, 1 << 24).unwrap());
         assert!(less.chunk < 40 && less.chunk == refused.chunk, "{} {}", less.chunk, refused.chunk);
+        assert!(40 / less.chunk >= 2); // as it is, then recorded and replayed
         for trace in [&less, &refused] {
             assert_eq!((&trace.logits, &trace.losses), (&whole.logits, &whole.losses));
+        }
+        let all: Vec<usize> = (0..40).collect();
+        for (part, found) in all.chunks(less.chunk).zip(less.activations.chunks(less.chunk * less.d)) {
+            let device = Device::emulated_with(0, 40_000, 40_000).unwrap();
+            assert_eq!(observe(&device, &net, &samples.subset(part)).unwrap().activations, found);
         }
         let error = on(2_000, 2_000).unwrap_err();
         let Error::Memory { bytes, free: 2_000, .. } = error else { panic!("{error}") };

@@ -7,6 +7,7 @@ use std::ops::Range;
 
 use crate::data::Inputs;
 use crate::net::Shape;
+use crate::ops::perturb::Copies;
 use crate::ops::philox::{Use, add_normals};
 
 /// The noise on a request's inputs.
@@ -69,5 +70,10 @@ impl Inputs for Perturbed<'_> {
             );
         }
         y.fill(self.label);
+    }
+
+    fn copies(&self) -> Option<Copies<'_>> {
+        let Noise { sigma, seed } = self.noise;
+        Some(Copies { image: self.image, label: self.label, seed, index: self.index, sigma })
     }
 }

@@ -13,6 +13,7 @@ pub use load::{Normalise, check_classes, files, load};
 pub use spec::Spec;
 
 use crate::net::Shape;
+use crate::ops::perturb::Copies;
 use crate::{Error, Result};
 
 /// A source of labelled inputs that is read in chunks, so that a thousand copies of an image need not exist at once.
@@ -29,6 +30,11 @@ pub trait Inputs: Sync {
     /// Whether there are none.
     fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+
+    /// What they are made of where they are noisy copies of one image, input j being copy j: a GPU makes them itself.
+    fn copies(&self) -> Option<Copies<'_>> {
+        None
     }
 }
 

@@ -3,7 +3,7 @@
 //! Parameters are brought to the device once and stay until they are changed or room is wanted. Values stand in one arena where the plan puts them; a chunk's images are written
 //! to its front, every node launches its operation, and only logits, losses and activations come back. Nothing is
 //! allocated between chunks. An affine node is one launch with its epilogue, which also sums what units are read of:
-//! its own output.
+//! its own output. The launches of a chunk are recorded when they come a second time, and from then on replayed.
 //!
 //! A chunk is as many images as the device's free memory holds, found by halving from a number that does not depend on
 //! it, so that a little more or less of it changes nothing.
@@ -20,10 +20,11 @@ use super::passes::Pass;
 use super::plan::{Plan, Purpose, Rows as Selected};
 use super::{Affine, Epilogue, Network, Op, ParamId, Shape};
 use crate::data::{Inputs, check_labels};
-use crate::device::cuda::{Buffer, In, Out};
+use crate::device::cuda::{Buffer, In, Out, Repeats};
 use crate::device::{Cuda, Device};
 use crate::ops::cuda::shape::Rows;
 use crate::ops::cuda::{activation, attention, conv, layer_norm, loss, means, pointwise, pool, shape};
+use crate::ops::perturb::{Copies, perturb_on};
 use crate::{Error, Result};
 
 /// Images of a chunk at most, and floats of an arena: kernels number them in 32 bits.
@@ -41,6 +42,8 @@ pub(crate) struct Passes<'a> {
     /// The selected rows of every layer of which some are, but not all.
     rows: Vec<Option<Buffer<u32>>>,
     zero: Buffer<f32>,
+    /// The image whose noisy copies the inputs are, where they are that.
+    image: Option<Buffer<f32>>,
 }
 
 /// What passes compute in; sized by the plan, filled anew for every chunk.
@@ -54,6 +57,8 @@ pub(crate) struct Arena {
     parts: Buffer<f64>,
     /// The chunk's images and labels on the host.
     host: (Vec<f32>, Vec<u32>),
+    /// The forward passes of so many images.
+    repeats: Repeats<usize>,
     /// Adjoints that a Hessian keeps.
     g: Buffer<f32>,
     work: Work,
@@ -148,7 +153,7 @@ impl Sizes {
     }
 }
 
-/// Parameters and room on the device for passes over `inputs` images with these rows selected, in chunks as large as
+/// Parameters and room on the device for passes over `inputs` with these rows selected, in chunks as large as
 /// fit; `d` is the number of units, or 0 where activations are not asked for.
 ///
 /// # Errors
@@ -158,19 +163,21 @@ pub(crate) fn open<'a>(
     net: &'a Network,
     rows: &[Selected],
     purpose: Purpose,
-    inputs: usize,
+    inputs: &dyn Inputs,
     d: usize,
 ) -> Result<(Passes<'a>, Arena)> {
-    let mut chunk = IMAGES.min(inputs).max(1);
+    let mut chunk = IMAGES.min(inputs.len()).max(1);
     loop {
         let plan = Plan::on_cuda(net, rows.to_vec(), purpose, chunk);
-        let sizes = Sizes::new(net, &plan, d);
+        let mut sizes = Sizes::new(net, &plan, d);
+        sizes.fixed += inputs.copies().map_or(0, |copies| copies.image.len());
         let (bytes, free) = (sizes.bytes(), cuda.free()?);
         if chunk > 1 && (bytes > free || sizes.y.max(sizes.t).max(sizes.g).max(sizes.h) > FLOATS) {
             chunk = chunk.div_ceil(2);
             continue;
         }
-        let fits = Passes::new(cuda, net, plan, sizes).map_err(|error| error.during("room for a network"));
+        let fits =
+            Passes::new(cuda, net, plan, sizes, inputs).map_err(|error| error.during("room for a network"));
         match fits {
             Err(Error::Memory { .. }) if chunk > 1 => chunk = chunk.div_ceil(2),
             Err(Error::Memory { .. }) => {
@@ -191,7 +198,15 @@ pub(crate) fn open<'a>(
 }
 
 impl<'a> Passes<'a> {
-    fn new(cuda: &'a Cuda, net: &'a Network, plan: Plan, sizes: Sizes) -> Result<(Passes<'a>, Arena)> {
+    fn new(
+        cuda: &'a Cuda,
+        net: &'a Network,
+        plan: Plan,
+        sizes: Sizes,
+        inputs: &dyn Inputs,
+    ) -> Result<(Passes<'a>, Arena)> {
+        let image = inputs.copies().map(|copies| cuda.upload(copies.image)).transpose()?;
+        let on_host = if image.is_some() { 0 } else { sizes.images * net.input().len() };
         let affine = |op: &Op| match scale_shift(op) {
             Some(Affine { scale, shift }) => Ok(Some([cuda.resident(scale)?, cuda.resident(shift)?])),
             None => Ok(None),
@@ -202,7 +217,8 @@ impl<'a> Passes<'a> {
             losses: cuda.alloc(sizes.images)?,
             trace: cuda.alloc(sizes.trace)?,
             parts: cuda.alloc(sizes.parts)?,
-            host: (vec![0.0; sizes.images * net.input().len()], vec![0; sizes.images]),
+            host: (vec![0.0; on_host], vec![0; sizes.images]),
+            repeats: Repeats::default(),
             g: cuda.alloc(sizes.g)?,
             work: Work {
                 t: cuda.alloc(sizes.t)?,
@@ -216,10 +232,11 @@ impl<'a> Passes<'a> {
         let rows = rows.collect::<Result<_>>()?;
         let params = net.params.iter().map(|param| cuda.resident(&param.value)).collect::<Result<_>>()?;
         let affine = net.nodes.iter().map(|node| affine(&node.op)).collect::<Result<_>>()?;
-        Ok((Passes { cuda, net, plan, params, affine, rows, zero: cuda.upload(&[0.0])? }, arena))
+        Ok((Passes { cuda, net, plan, params, affine, rows, zero: cuda.upload(&[0.0])?, image }, arena))
     }
 
-    /// Brings a chunk's images and labels to the device; the host threads make them. Returns how many there are.
+    /// Brings a chunk's images and labels to the device: the host threads make them, or, where they are noisy copies of
+    /// one image, the device. Returns how many there are.
     ///
     /// # Errors
     /// Where a label is no class of the network, or the device fails.
@@ -231,14 +248,21 @@ impl<'a> Passes<'a> {
         range: Range<usize>,
     ) -> Result<usize> {
         let (n, first, len) = (range.len(), range.start, self.net.input().len());
-        let (x, labels) = (&mut arena.host.0[..n * len], &mut arena.host.1[..n]);
-        device.scope(|| {
-            let images = x.par_chunks_exact_mut(len).zip(&mut *labels).zip(range);
-            images.for_each(|((x, label), i)| inputs.fill(x, std::slice::from_mut(label), i..i + 1));
-        });
-        check_labels(labels, first, self.net.classes())?;
         let (_, front) = arena.y.output().split_at(self.plan.y.value(0, n).start);
-        self.cuda.write(front.split_at(x.len()).0, x)?;
+        let (images, labels) = (front.split_at(n * len).0, &mut arena.host.1[..n]);
+        if let (Some(image), Some(copies)) = (&self.image, inputs.copies()) {
+            labels.fill(copies.label);
+            let Copies { seed, index, sigma, .. } = copies;
+            perturb_on(self.cuda, images, image.input(), seed, index, first as u32, sigma)?;
+        } else {
+            let x = &mut arena.host.0[..n * len];
+            device.scope(|| {
+                let each = x.par_chunks_exact_mut(len).zip(&mut *labels).zip(range);
+                each.for_each(|((x, label), i)| inputs.fill(x, std::slice::from_mut(label), i..i + 1));
+            });
+            self.cuda.write(images, x)?;
+        }
+        check_labels(labels, first, self.net.classes())?;
         self.cuda.write(arena.labels.output().split_at(n).0, labels)?;
         Ok(n)
     }
@@ -248,11 +272,17 @@ impl<'a> Passes<'a> {
     /// # Errors
     /// Where the device fails.
     pub fn observe(&self, arena: &mut Arena, n: usize, out: Outputs<'_>) -> Result<()> {
-        if !out.activations.is_empty() {
-            self.clear(arena.trace.output().split_at(out.activations.len()).0)?;
-        }
-        self.forward(arena, n, !out.activations.is_empty())?;
-        self.losses(arena, n)?;
+        let traced = !out.activations.is_empty();
+        let mut repeats = std::mem::take(&mut arena.repeats);
+        let done = repeats.run(self.cuda, n, || {
+            if traced {
+                self.clear(arena.trace.output().split_at(out.activations.len()).0)?;
+            }
+            self.forward(arena, n, traced)?;
+            self.losses(arena, n)
+        });
+        arena.repeats = repeats;
+        done?;
         out.labels.copy_from_slice(&arena.host.1[..n]);
         self.cuda.read(out.losses, arena.losses.input().part(0..n))?;
         self.cuda.read(out.logits, self.logits(arena.y.input(), n))?;

@@ -8,6 +8,21 @@ use crate::device::cuda::{Cuda, In, Launch, Out, tiles};
 use crate::ops::philox::{Use, add_normals};
 use crate::{Error, Result};
 
+/// What noisy copies of one image are made of.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Copies<'a> {
+    /// `[h, w, c]`, normalised.
+    pub image: &'a [f32],
+    /// Its label.
+    pub label: u32,
+    /// The seed that keys the noise.
+    pub seed: u64,
+    /// Which sample it is, which keys it too.
+    pub index: u32,
+    /// The noise's standard deviation.
+    pub sigma: f32,
+}
+
 /// `out[j] = image + sigma · normal(seed, index, first + j)`; out `[copies, len]`, image `[len]` (method: perturbation).
 ///
 /// # Errors

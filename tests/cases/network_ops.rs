@@ -6,6 +6,7 @@ use std::sync::atomic::AtomicBool;
 
 use scrubjay::block::Block;
 use scrubjay::curvature::{Curvature, Kind};
+use scrubjay::data::{Inputs, Samples};
 use scrubjay::device::cuda::Buffer;
 use scrubjay::device::{Cuda, Device};
 use scrubjay::net::{LayerId, Network, UnitId};
@@ -14,6 +15,7 @@ use scrubjay::ops::conv::Geometry;
 use scrubjay::ops::cuda as on_cuda;
 use scrubjay::ops::cuda::shape::Rows;
 use scrubjay::ops::{self, Activation, Conv, Shape, Window};
+use scrubjay::perturb::{Noise, perturb};
 use scrubjay::select::{self, Method};
 use scrubjay::solve::Limits;
 use scrubjay::unlearn::{Calibration, Config, Matrix, Target, Task, unlearn};
@@ -902,6 +904,15 @@ fn observes(device: &Device, net: &Network, n: usize) -> Result<(), Failed> {
     let (after, inputs) = (cuda(device)?.counts(), samples.x.len() + samples.y.len() + 1);
     super::equal("memory of a second run", &after.allocations, &before.allocations)?;
     super::equal("what a second run brings", &(after.uploaded - before.uploaded), &(4 * inputs))?;
+    let noise = Noise { sigma: 0.3, seed: 1 << 40 | 5 };
+    let copies = perturb(samples.image(1), net.input(), samples.y[1], 9, n, noise);
+    let mut made = Samples { x: samples.x.clone(), y: samples.y.clone(), ..samples };
+    copies.fill(&mut made.x, &mut made.y, 0..n);
+    let before = cuda(device)?.counts().uploaded;
+    let noisy = observe(device, net, &copies)?;
+    let (brought, inputs) = (cuda(device)?.counts().uploaded - before, net.input().len() + n + 1);
+    super::equal("what copies bring", &brought, &(4 * inputs))?;
+    super::equal("copies that the device makes", &noisy, &observe(device, net, &made)?)?;
     super::equal("the losses alone", &evaluate(device, net, &samples)?.losses, &found.losses)
 }
 

@@ -28,6 +28,8 @@ pub struct Emu {
     said: usize,
     live: Arc<Mutex<Vec<Region>>>,
     recording: Mutex<Option<Vec<Call>>>,
+    /// Held by what runs: there is one stream.
+    stream: Mutex<()>,
     /// Launches until one fails.
     left: AtomicUsize,
 }
@@ -65,6 +67,7 @@ impl Emu {
             said,
             live: Arc::default(),
             recording: Mutex::new(None),
+            stream: Mutex::new(()),
             left: AtomicUsize::new(usize::MAX),
         }
     }
@@ -102,6 +105,7 @@ impl Emu {
     /// # Safety
     /// As many bytes stand at that address, and nobody else uses them.
     pub unsafe fn write(&self, address: u64, bytes: &[u8]) -> Result<()> {
+        let _stream = lock(&self.stream);
         // SAFETY: as of this function.
         unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), address as *mut u8, bytes.len()) };
         Ok(())
@@ -110,6 +114,7 @@ impl Emu {
     /// # Safety
     /// As many bytes stand at that address.
     pub unsafe fn read(&self, bytes: &mut [u8], address: u64) -> Result<()> {
+        let _stream = lock(&self.stream);
         // SAFETY: as of this function; launches are over when they return.
         unsafe { std::ptr::copy_nonoverlapping(address as *const u8, bytes.as_mut_ptr(), bytes.len()) };
         Ok(())
@@ -142,6 +147,7 @@ impl Emu {
         if self.left.fetch_sub(1, Ordering::Relaxed) == 0 {
             return Err(failed("failed as a test asked for".into()));
         }
+        let _stream = lock(&self.stream);
         let (grid, block) = ([launch.blocks, 1, 1], [launch.threads, 1, 1]);
         let mut arguments = pointers(words);
         // SAFETY: grid and block are three words each; the arguments are the caller's promise.

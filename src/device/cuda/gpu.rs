@@ -35,7 +35,9 @@ pub type Memory = Bytes;
 /// A recorded event.
 pub type Event = CudaEvent;
 /// A recorded sequence of launches.
-pub type Graph = CudaGraph;
+pub struct Graph(CudaGraph);
+// SAFETY: a graph belongs to the context, not to a thread; it is not Sync, so that one thread at a time has it.
+unsafe impl Send for Graph {}
 
 /// Device memory with its address.
 pub struct Bytes {
@@ -192,13 +194,15 @@ impl Gpu {
         let done = work();
         let graph = self.stream.end_capture(sys::CUgraphInstantiate_flags(0)).map_err(failed("record"))?;
         done?;
-        graph.ok_or_else(|| Error::Device { op: "record".into(), reason: "nothing was launched".into() })
+        graph
+            .map(Graph)
+            .ok_or_else(|| Error::Device { op: "record".into(), reason: "nothing was launched".into() })
     }
 
     /// # Safety
     /// As [`Gpu::launch`], for every recorded launch.
     pub unsafe fn replay(&self, graph: &Graph) -> Result<()> {
-        graph.launch().map_err(failed("replay"))
+        graph.0.launch().map_err(failed("replay"))
     }
 
     /// # Safety

@@ -2,6 +2,7 @@
 //! that many passes read stay, so that a pass that is run again asks the driver for nothing. What nobody uses counts as
 //! free and is given back once the driver refuses more.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use bytemuck::Pod;
@@ -23,7 +24,18 @@ pub struct Counts {
 #[derive(Default)]
 pub(super) struct Shelf {
     idle: Vec<Held>,
+    /// What begins at each address.
+    alive: BTreeMap<u64, Life>,
+    lives: u64,
     pub counts: Counts,
+}
+
+/// A buffer's life, unlike every other.
+#[derive(Clone, Copy, PartialEq)]
+pub(super) struct Life {
+    start: u64,
+    end: u64,
+    number: u64,
 }
 
 /// A tensor on the device; `of` says which, as long as nobody changes it.
@@ -37,6 +49,24 @@ pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Shelf {
+    /// A buffer begins in this memory.
+    pub fn begin(&mut self, held: &Held) {
+        let start = held.memory.address();
+        self.lives += 1;
+        self.alive.insert(start, Life { start, end: start + held.bytes as u64, number: self.lives });
+    }
+
+    /// The buffer in which an address lies, or at whose end.
+    pub fn at(&self, address: u64) -> Option<Life> {
+        let (_, life) = self.alive.range(..=address).next_back()?;
+        (address <= life.end).then_some(*life)
+    }
+
+    /// Whether that buffer is still there.
+    pub fn is_alive(&self, life: &Life) -> bool {
+        self.alive.get(&life.start) == Some(life)
+    }
+
     fn take(&mut self, bytes: usize) -> Option<Held> {
         let at = self.idle.iter().rposition(|held| held.bytes == bytes)?;
         Some(self.idle.swap_remove(at))
@@ -137,7 +167,9 @@ impl Held {
 impl<T> Drop for Buffer<T> {
     fn drop(&mut self) {
         if let Some(held) = self.held.take() {
-            lock(&self.shelf).idle.push(held);
+            let mut shelf = lock(&self.shelf);
+            shelf.alive.remove(&held.memory.address());
+            shelf.idle.push(held);
         }
     }
 }

@@ -10,6 +10,7 @@ mod emu;
 mod gpu;
 mod kernels;
 mod memory;
+mod recording;
 
 use std::ffi::c_void;
 use std::marker::PhantomData;
@@ -23,6 +24,8 @@ pub use gpu::list;
 pub use kernels::{Row, TABLE};
 pub use memory::Counts;
 use memory::{Resident, Shelf, lock};
+pub use recording::Recording;
+pub(crate) use recording::Repeats;
 
 use crate::{Error, Result};
 
@@ -48,6 +51,8 @@ struct Opened {
     residents: Mutex<Vec<Resident>>,
     /// What failed first: from then on nothing that the device holds can be relied on.
     failed: OnceLock<String>,
+    /// Addresses that are used while launches are recorded.
+    used: Mutex<Option<Vec<u64>>>,
 }
 
 enum Driver {
@@ -118,15 +123,6 @@ enum Moment {
     Emu(std::time::Instant),
 }
 
-/// Launches that were recorded, to be run again as they are.
-pub struct Recording(Recorded);
-
-enum Recorded {
-    Gpu(gpu::Graph),
-    #[cfg(feature = "emu")]
-    Emu(Vec<emu::Call>),
-}
-
 impl Cuda {
     /// Opens the first GPU.
     ///
@@ -138,8 +134,9 @@ impl Cuda {
     }
 
     fn with(driver: Driver) -> Cuda {
-        let (shelf, residents, failed) = (Arc::default(), Mutex::default(), OnceLock::new());
-        Cuda { opened: Arc::new(Opened { driver, shelf, residents, failed }) }
+        let (shelf, residents) = (Arc::default(), Mutex::default());
+        let (failed, used) = (OnceLock::new(), Mutex::default());
+        Cuda { opened: Arc::new(Opened { driver, shelf, residents, failed, used }) }
     }
 
     /// The emulator; `seed` decides the order of threads: 0 in order, 1 in reverse, else random.
@@ -244,43 +241,13 @@ impl Cuda {
         }
     }
 
-    /// The launches that `work` makes, recorded and not run. `work` neither allocates nor copies.
-    ///
-    /// # Errors
-    /// Those of `work`, and where the driver cannot record it.
-    pub fn record(&self, work: impl FnOnce() -> Result<()>) -> Result<Recording> {
-        match &self.opened.driver {
-            Driver::Gpu(driver) => Ok(Recording(Recorded::Gpu(driver.record(work)?))),
-            #[cfg(feature = "emu")]
-            Driver::Emu(driver) => Ok(Recording(Recorded::Emu(driver.record(work)?))),
-        }
-    }
-
-    /// Runs what was recorded.
-    ///
-    /// # Safety
-    /// Every buffer that the recorded launches use is alive, and nobody else reads or writes what they write.
-    ///
-    /// # Errors
-    /// Where the driver refuses, or the recording belongs to another device.
-    pub unsafe fn replay(&self, recording: &Recording) -> Result<()> {
-        match (&self.opened.driver, &recording.0) {
-            // SAFETY: as of this function.
-            (Driver::Gpu(driver), Recorded::Gpu(graph)) => unsafe { driver.replay(graph) },
-            #[cfg(feature = "emu")]
-            // SAFETY: as of this function.
-            (Driver::Emu(driver), Recorded::Emu(calls)) => unsafe { driver.replay(calls) },
-            #[cfg(feature = "emu")]
-            _ => Err(other_device("replay")),
-        }
-    }
-
     /// Launches row `kernel` of the table.
     ///
     /// # Safety
     /// The arguments are what the kernel declares, and every address is good for what it does there.
     unsafe fn launch(&self, kernel: usize, launch: Launch, words: &mut [u64]) -> Result<()> {
         // SAFETY: as of this function.
+        self.recall(kernel, words);
         let call = || driver!(self, driver => unsafe { driver.launch(kernel, launch, words) });
         self.checked(TABLE[kernel].symbol, call)
     }
@@ -288,6 +255,7 @@ impl Cuda {
 
 impl<T> Buffer<T> {
     fn new(held: Held, len: usize, shelf: Arc<Mutex<Shelf>>) -> Buffer<T> {
+        lock(&shelf).begin(&held);
         Buffer { address: held.memory.address(), held: Some(held), len, shelf, of: PhantomData }
     }
 

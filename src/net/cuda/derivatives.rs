@@ -2,7 +2,7 @@
 //!
 //! The same walk over the same nodes as [`super::super::passes`], with what its comments say. Sums over chunks run in
 //! one lane, in order. What products read of a chunk stands in the arena, or in memory of its own up to a number of
-//! bytes, or is computed again.
+//! bytes, or is computed again. What products launch is recorded and replayed.
 
 use super::*;
 use crate::net::passes::RowValues;
@@ -54,6 +54,16 @@ pub(crate) struct Derivatives<'a> {
     /// What is summed up, and the direction of a product.
     rows: [RowBuffers; 2],
     zeros: RowValues,
+    repeats: Repeats<Again>,
+}
+
+/// What is launched again and again.
+#[derive(Clone, Copy, PartialEq)]
+enum Again {
+    /// The primal part of so many images, without a sum.
+    Primal(usize),
+    /// A product on so many images whose primal part is kept under that number, or stands in the arena.
+    Product(Option<usize>, usize, Middle),
 }
 
 /// The primal part of a chunk.
@@ -78,10 +88,21 @@ impl<'a> Derivatives<'a> {
         inputs: &'a dyn Inputs,
         memory: usize,
     ) -> Result<Derivatives<'a>> {
-        let (passes, arena) = open(cuda, net, rows, purpose, inputs.len(), 0)?;
+        let (passes, arena) = open(cuda, net, rows, purpose, inputs, 0)?;
         let zeros = RowValues::zeros(net, rows);
         let rows = [RowBuffers::upload(cuda, &zeros)?, RowBuffers::upload(cuda, &zeros)?];
-        Ok(Derivatives { device, passes, arena, inputs, standing: None, kept: vec![], memory, rows, zeros })
+        Ok(Derivatives {
+            device,
+            passes,
+            arena,
+            inputs,
+            standing: None,
+            kept: vec![],
+            memory,
+            rows,
+            zeros,
+            repeats: Repeats::default(),
+        })
     }
 
     pub fn plan(&self) -> &Plan {
@@ -127,12 +148,14 @@ impl<'a> Derivatives<'a> {
             }
             let n = self.range(index).len();
             let Arena { y, g, labels, work, .. } = &mut self.arena;
-            let (y, g, labels) = match self.kept.get(index) {
-                Some(kept) => (kept.y.input(), kept.g.input(), kept.labels.input()),
-                None => (y.input(), g.input(), labels.input()),
+            let (place, y, g, labels) = match self.kept.get(index) {
+                Some(kept) => (Some(index), kept.y.input(), kept.g.input(), kept.labels.input()),
+                None => (None, y.input(), g.input(), labels.input()),
             };
             let [sink, v] = &mut self.rows;
-            self.passes.product(work, sink, (y, g), labels.part(0..n), v, middle, n)?;
+            self.repeats.run(self.passes.cuda, Again::Product(place, n, middle), || {
+                self.passes.product(work, sink, (y, g), labels.part(0..n), v, middle, n)
+            })?;
         }
         self.rows[0].download(self.passes.cuda)
     }
@@ -147,8 +170,12 @@ impl<'a> Derivatives<'a> {
         let weight = weight.map(|weight| (range.start, weight));
         self.standing = None;
         let n = self.passes.fill(self.device, &mut self.arena, self.inputs, range)?;
-        let sink = summed.then_some(&mut self.rows[0]);
-        self.passes.primal(&mut self.arena, sink, n, weight)?;
+        match summed {
+            true => self.passes.primal(&mut self.arena, Some(&mut self.rows[0]), n, weight)?,
+            false => self.repeats.run(self.passes.cuda, Again::Primal(n), || {
+                self.passes.primal(&mut self.arena, None, n, None)
+            })?,
+        }
         self.standing = Some(index);
         Ok(())
     }
