@@ -224,6 +224,13 @@ impl Block {
         rows
     }
 
+    /// Where each selected row of a layer stands in the vector, ascending by row.
+    pub(crate) fn starts(&self, layer: LayerId) -> Vec<u32> {
+        let mut rows: Vec<&Part> = self.parts.iter().filter(|part| part.layer == layer).collect();
+        rows.sort_unstable_by_key(|part| part.among);
+        rows.iter().map(|part| part.start as u32).collect()
+    }
+
     /// The sum of the lanes' rows, in lane order, over `n`; in the pool it is called in.
     pub(crate) fn mean(&self, lanes: &[RowValues], n: usize) -> Vec<f64> {
         let mut sum = vec![0.0f64; self.len];

@@ -10,12 +10,14 @@ use std::sync::{Mutex, PoisonError};
 
 use crate::block::{Block, check, in_lanes};
 use crate::data::Inputs;
-use crate::device::Device;
-use crate::net::Network;
+use crate::device::{Cuda, Device};
 use crate::net::cuda::Derivatives;
 use crate::net::passes::{Arena, Pass, RowValues};
 use crate::net::plan::{Plan, Purpose};
+use crate::net::{Layer, LayerId, Network};
+use crate::ops::cuda::vector::Places;
 use crate::ops::loss;
+use crate::solve::CudaVector;
 use crate::{Error, Result};
 
 /// Which matrix.
@@ -45,8 +47,8 @@ pub struct Curvature<'a> {
 enum Primal<'a> {
     /// The first chunks of the host's, and arenas between products, so that a solver's loop allocates none.
     Host(Vec<Kept>, Mutex<Vec<Arena>>),
-    /// On a CUDA device.
-    Cuda(Box<Mutex<Derivatives<'a>>>),
+    /// On a CUDA device; and where the block's rows of each layer stand in its vectors.
+    Cuda(&'a Cuda, Box<Mutex<Derivatives<'a>>>, Vec<Option<Places>>),
 }
 
 /// The primal part of one of the first chunks.
@@ -79,7 +81,8 @@ impl<'a> Curvature<'a> {
             Some(cuda) => {
                 let mut passes = Derivatives::new(device, cuda, net, block.rows(), purpose, inputs, memory)?;
                 let sums = vec![passes.gradient(None)?];
-                (passes.plan().clone(), sums, Primal::Cuda(Box::new(Mutex::new(passes))))
+                let places = places(cuda, net, block)?;
+                (passes.plan().clone(), sums, Primal::Cuda(cuda, Box::new(Mutex::new(passes)), places))
             }
             None => {
                 let plan = Plan::new(net, block.rows().to_vec(), purpose, inputs.len());
@@ -100,7 +103,7 @@ impl<'a> Curvature<'a> {
     pub fn kept_share(&self) -> f64 {
         let kept = match &self.primal {
             Primal::Host(kept, _) => kept.len(),
-            Primal::Cuda(passes) => passes.lock().unwrap_or_else(PoisonError::into_inner).lasting(),
+            Primal::Cuda(_, passes, _) => passes.lock().unwrap_or_else(PoisonError::into_inner).lasting(),
         };
         kept as f64 / self.inputs.len().div_ceil(self.plan.chunk) as f64
     }
@@ -124,18 +127,22 @@ impl<'a> Curvature<'a> {
             ));
         }
         let v = self.block.to_rows(self.net, v);
-        let middle = match self.kind {
-            Kind::Hessian | Kind::Ggn => loss::Middle::Curvature,
-            Kind::Fisher => loss::Middle::Fisher,
-        };
+        let middle = self.middle();
         let sums = match &self.primal {
             Primal::Host(kept, idle) => self.products_on_host(kept, idle, &v, middle)?,
-            Primal::Cuda(passes) => {
+            Primal::Cuda(_, passes, _) => {
                 vec![passes.lock().unwrap_or_else(PoisonError::into_inner).product(&v, middle)?]
             }
         };
         hv.copy_from_slice(&self.device.scope(|| self.block.mean(&sums, self.inputs.len())));
         Ok(())
+    }
+
+    fn middle(&self) -> loss::Middle {
+        match self.kind {
+            Kind::Hessian | Kind::Ggn => loss::Middle::Curvature,
+            Kind::Fisher => loss::Middle::Fisher,
+        }
     }
 
     fn products_on_host(
@@ -183,6 +190,45 @@ impl<'a> Curvature<'a> {
         hv.iter_mut().for_each(|v| *v *= scale);
         Ok(())
     }
+
+    /// A vector of these values where [`Curvature::apply_on`] takes one: on the CUDA device, if it is one.
+    ///
+    /// # Errors
+    /// Where the memory is not there.
+    pub fn vector(&self, values: &[f64]) -> Result<Option<CudaVector>> {
+        match &self.primal {
+            Primal::Host(..) => Ok(None),
+            Primal::Cuda(cuda, ..) => CudaVector::new(cuda, values).map(Some),
+        }
+    }
+
+    /// [`Curvature::apply_wide`] on vectors that are on the device and stay there.
+    ///
+    /// # Errors
+    /// Where a vector is not of the block's length, the curvature is not on a CUDA device, or that fails.
+    pub fn apply_on(&self, hv: &mut CudaVector, v: &CudaVector) -> Result<()> {
+        let Primal::Cuda(_, passes, places) = &self.primal else {
+            return Err(Error::config("a product of vectors on CUDA by a curvature on the CPU"));
+        };
+        let (p, hv, v) = (self.block.len(), hv.output(), v.input());
+        if hv.len() != p || v.len() != p {
+            return Err(Error::shape(
+                "curvature",
+                format!("[{p}]"),
+                format!("[{}] from [{}]", hv.len(), v.len()),
+            ));
+        }
+        passes.lock().unwrap_or_else(PoisonError::into_inner).product_on(hv, v, places, self.middle())
+    }
+}
+
+/// Where the block's rows of each layer stand in its vectors.
+fn places(cuda: &Cuda, net: &Network, block: &Block) -> Result<Vec<Option<Places>>> {
+    let of_layer = |(i, layer): (usize, &Layer)| match &block.starts(LayerId(i as u32))[..] {
+        [] => Ok(None),
+        starts => Places::new(cuda, starts, layer.fan_in, layer.bias.is_some()).map(Some),
+    };
+    net.layers.iter().enumerate().map(of_layer).collect()
 }
 
 /// The sums of the gradients of every lane, and the primal part of the first chunks, up to `memory` bytes of it.

@@ -166,7 +166,7 @@ impl Kfac {
     pub fn largest_eigenvalue(&self) -> Result<f64> {
         let top = |m: &[f64]| {
             let n = m.len().isqrt();
-            let mut product = |out: &mut [f64], v: &[f64]| {
+            let mut product = |out: &mut Vec<f64>, v: &Vec<f64>| {
                 let rows = out.iter_mut().zip(m.chunks_exact(n));
                 rows.for_each(|(out, row)| *out = row.iter().zip(v).map(|(m, v)| m * v).sum());
                 Ok(())
@@ -398,7 +398,7 @@ mod tests {
         assert!(norm(&error) <= 1e-4 * norm(&v), "{}", norm(&error) / norm(&v));
         // Its largest eigenvalue is reached and not passed by that of the products.
         let largest = kfac.largest_eigenvalue().unwrap();
-        let mut times = |out: &mut [f64], v: &[f64]| {
+        let mut times = |out: &mut Vec<f64>, v: &Vec<f64>| {
             out.copy_from_slice(&product(&kfac, v));
             Ok(())
         };

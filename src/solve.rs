@@ -1,16 +1,20 @@
 //! Solve (H + λI) x = b on the block, by products alone (method §4): conjugate gradient where the matrix is positive,
-//! MINRES where it may be indefinite. Vectors are f64; a product may be f32-grade.
+//! MINRES where it may be indefinite. Vectors are f64, on the host or on a GPU; a product may be f32-grade.
 //!
 //! Neither solver trusts its own recurrence: the residual that a report states is b − (H + λI)x, computed at the end,
 //! and where it misses the tolerance the solve goes on from there.
 
+mod vector;
+
+pub use vector::{CudaVector, Vector};
+
 use crate::{Error, Result};
 
 /// A symmetric matrix, as `product(out, v)`: out = H v.
-pub type Product<'a> = dyn FnMut(&mut [f64], &[f64]) -> Result<()> + 'a;
+pub type Product<'a, V = Vec<f64>> = dyn FnMut(&mut V, &V) -> Result<()> + 'a;
 
 /// A positive definite matrix near (H + λI)⁻¹, as `precondition(out, v)`.
-pub type Preconditioner<'a> = dyn Fn(&mut [f64], &[f64]) + 'a;
+pub type Preconditioner<'a, V = Vec<f64>> = dyn Fn(&mut V, &V) -> Result<()> + 'a;
 
 /// How long to go on, and how far.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -69,21 +73,12 @@ fn dot(a: &[f64], b: &[f64]) -> f64 {
     a.iter().zip(b).map(|(a, b)| a * b).sum()
 }
 
-fn norm(a: &[f64]) -> f64 {
-    dot(a, a).sqrt()
-}
-
-/// y += a x.
-fn add(y: &mut [f64], a: f64, x: &[f64]) {
-    y.iter_mut().zip(x).for_each(|(y, x)| *y += a * x);
-}
-
 /// out = (H + λI) v; counts.
-fn damped(product: &mut Product, out: &mut [f64], v: &[f64], report: &mut Report) -> Result<()> {
+fn damped<V: Vector>(product: &mut Product<V>, out: &mut V, v: &V, report: &mut Report) -> Result<()> {
     product(out, v)?;
     report.products += 1;
-    add(out, report.damping, v);
-    match out.iter().all(|v| v.is_finite()) {
+    out.add(report.damping, v)?;
+    match out.dot(out)?.is_finite() {
         true => Ok(()),
         false => Err(Error::Solve { reason: format!("product {} is not finite", report.products) }),
     }
@@ -94,44 +89,44 @@ fn damped(product: &mut Product, out: &mut [f64], v: &[f64], report: &mut Report
 ///
 /// # Errors
 /// Where a product fails or is not finite, or the curvature is negative and `negative` refuses it.
-pub fn conjugate_gradient(
-    product: &mut Product,
-    b: &[f64],
-    start: Option<&[f64]>,
-    precondition: Option<&Preconditioner>,
+pub fn conjugate_gradient<V: Vector>(
+    product: &mut Product<V>,
+    b: &V,
+    start: Option<&V>,
+    precondition: Option<&Preconditioner<V>>,
     damping: f64,
     negative: Negative,
     limits: Limits,
-) -> Result<(Vec<f64>, Report)> {
+) -> Result<(V, Report)> {
     let mut report = Report::new(if precondition.is_some() { "preconditioned cg" } else { "cg" }, damping);
-    let scale = norm(b);
-    let mut x = vec![0.0; b.len()];
+    let scale = b.norm()?;
+    let mut x = b.zeros()?;
     if scale == 0.0 {
         (report.residual, report.converged) = (0.0, true);
         return Ok((x, report));
     }
-    let (mut r, mut moved) = (b.to_vec(), vec![0.0; b.len()]);
+    let (mut r, mut moved) = (b.copy()?, b.zeros()?);
     if let Some(start) = start {
         damped(product, &mut moved, start, &mut report)?;
-        let (along, curvature) = (dot(b, start), dot(start, &moved));
+        let (along, curvature) = (b.dot(start)?, start.dot(&moved)?);
         // Where the curvature is not positive along it, or it leads away, 0 is the better start.
         if along > 0.0 && curvature > 0.0 {
-            add(&mut x, along / curvature, start);
-            add(&mut r, -along / curvature, &moved);
+            x.add(along / curvature, start)?;
+            r.add(-along / curvature, &moved)?;
         }
     }
-    let mut z = r.clone(); // the preconditioned residual
-    let again = |z: &mut [f64], r: &[f64]| match precondition {
+    let mut z = b.zeros()?; // the preconditioned residual
+    let again = |z: &mut V, r: &V| match precondition {
         Some(precondition) => precondition(z, r),
-        None => z.copy_from_slice(r),
+        None => z.set(r),
     };
-    again(&mut z, &r);
-    let mut direction = z.clone();
-    let mut rz = dot(&r, &z);
-    while norm(&r) > limits.tolerance * scale && report.products < limits.products {
+    again(&mut z, &r)?;
+    let mut direction = z.copy()?;
+    let mut rz = r.dot(&z)?;
+    while r.norm()? > limits.tolerance * scale && report.products < limits.products {
         damped(product, &mut moved, &direction, &mut report)?;
-        let curvature = dot(&direction, &moved);
-        let relative = curvature / dot(&direction, &direction);
+        let curvature = direction.dot(&moved)?;
+        let relative = curvature / direction.dot(&direction)?;
         if relative <= 0.0 {
             report.negative_curvature = report.negative_curvature.min(relative);
             match negative {
@@ -147,22 +142,21 @@ pub fn conjugate_gradient(
                 Negative::Raise => {
                     report.damping = (10.0 * report.damping).max(1e-4 * relative.abs()).max(1e-12);
                     report.raised += 1;
-                    x.fill(0.0);
-                    r.copy_from_slice(b);
-                    again(&mut z, &r);
-                    direction.copy_from_slice(&z);
-                    rz = dot(&r, &z);
+                    x = b.zeros()?;
+                    r.set(b)?;
+                    again(&mut z, &r)?;
+                    direction.set(&z)?;
+                    rz = r.dot(&z)?;
                     continue;
                 }
             }
         }
         let step = rz / curvature;
-        add(&mut x, step, &direction);
-        add(&mut r, -step, &moved);
-        again(&mut z, &r);
-        let next = dot(&r, &z);
-        let keep = next / rz;
-        direction.iter_mut().zip(&z).for_each(|(d, z)| *d = z + keep * *d);
+        x.add(step, &direction)?;
+        r.add(-step, &moved)?;
+        again(&mut z, &r)?;
+        let next = r.dot(&z)?;
+        direction.mix(&z, next / rz)?;
         rz = next;
     }
     residual(product, b, &x, &mut r, scale, &mut report)?;
@@ -179,15 +173,20 @@ const BASIS: usize = 1 << 25;
 ///
 /// # Errors
 /// Where a product fails or is not finite.
-pub fn minres(product: &mut Product, b: &[f64], damping: f64, limits: Limits) -> Result<(Vec<f64>, Report)> {
+pub fn minres<V: Vector>(
+    product: &mut Product<V>,
+    b: &V,
+    damping: f64,
+    limits: Limits,
+) -> Result<(V, Report)> {
     let mut report = Report::new("minres", damping);
-    let scale = norm(b);
-    let mut x = vec![0.0; b.len()];
+    let scale = b.norm()?;
+    let mut x = b.zeros()?;
     if scale == 0.0 {
         (report.residual, report.converged) = (0.0, true);
         return Ok((x, report));
     }
-    let mut r = b.to_vec();
+    let mut r = b.copy()?;
     let (mut last, mut size) = (f64::INFINITY, 0.0);
     loop {
         // A quarter of the tolerance by the recurrence, since the true residual is a little larger.
@@ -211,38 +210,38 @@ pub fn minres(product: &mut Product, b: &[f64], damping: f64, limits: Limits) ->
 }
 
 /// Adds to `x` the MINRES solution of (H + λI) d = r; `size` is the largest entry of a tridiagonal matrix seen so far.
-fn minres_once(
-    product: &mut Product,
-    x: &mut [f64],
-    r: &[f64],
+fn minres_once<V: Vector>(
+    product: &mut Product<V>,
+    x: &mut V,
+    r: &V,
     target: f64,
     products: usize,
     size: &mut f64,
     report: &mut Report,
 ) -> Result<()> {
-    let n = r.len();
-    let mut beta = norm(r);
+    let n = r.dimension();
+    let mut beta = r.norm()?;
     let mut eta = beta;
     // Lanczos vectors and search directions: those before last, last, and now.
-    let (mut v0, mut v, mut next) =
-        (vec![0.0; n], r.iter().map(|r| r / beta).collect::<Vec<_>>(), vec![0.0; n]);
-    let (mut w0, mut w1, mut w) = (vec![0.0; n], vec![0.0; n], vec![0.0; n]);
+    let (mut v0, mut v, mut next) = (r.zeros()?, r.copy()?, r.zeros()?);
+    v.divide(beta)?;
+    let (mut w0, mut w1, mut w) = (r.zeros()?, r.zeros()?, r.zeros()?);
     let (mut c0, mut c1, mut s0, mut s1) = (1.0, 1.0, 0.0, 0.0);
-    let mut basis: Vec<Vec<f64>> = vec![];
+    let mut basis: Vec<V> = vec![];
     while eta.abs() > target && report.products < products {
         damped(product, &mut next, &v, report)?;
-        let alpha = dot(&v, &next);
+        let alpha = v.dot(&next)?;
         report.negative_curvature = report.negative_curvature.min(alpha);
-        add(&mut next, -alpha, &v);
-        add(&mut next, -beta, &v0);
+        next.add(-alpha, &v)?;
+        next.add(-beta, &v0)?;
         if (basis.len() + 1) * n <= BASIS {
-            basis.push(v.clone());
+            basis.push(v.copy()?);
         }
         for earlier in &basis {
-            let along = dot(earlier, &next);
-            add(&mut next, -along, earlier);
+            let along = earlier.dot(&next)?;
+            next.add(-along, earlier)?;
         }
-        let after = norm(&next);
+        let after = next.norm()?;
         // The two earlier rotations on the new column of the tridiagonal matrix, then a new one.
         let diagonal = c1 * alpha - c0 * s1 * beta;
         let above = s1 * alpha + c0 * c1 * beta;
@@ -252,17 +251,18 @@ fn minres_once(
         if pivot <= 1e-14 * *size {
             break; // the matrix is singular along what is left of r
         }
-        for i in 0..n {
-            w[i] = (v[i] - top * w0[i] - above * w1[i]) / pivot;
-        }
+        w.set(&v)?;
+        w.add(-top, &w0)?;
+        w.add(-above, &w1)?;
+        w.divide(pivot)?;
         (c0, s0) = (c1, s1);
         (c1, s1) = (diagonal / pivot, after / pivot);
-        add(x, c1 * eta, &w);
+        x.add(c1 * eta, &w)?;
         eta *= -s1;
         if after <= f64::EPSILON * alpha.abs().max(beta) {
             break; // an invariant subspace: solved within it
         }
-        next.iter_mut().for_each(|v| *v /= after);
+        next.divide(after)?;
         std::mem::swap(&mut v0, &mut v);
         std::mem::swap(&mut v, &mut next);
         std::mem::swap(&mut w0, &mut w1);
@@ -306,17 +306,17 @@ impl Secant {
 }
 
 /// r = b − (H + λI) x, and its relative norm to the report.
-fn residual(
-    product: &mut Product,
-    b: &[f64],
-    x: &[f64],
-    r: &mut [f64],
+fn residual<V: Vector>(
+    product: &mut Product<V>,
+    b: &V,
+    x: &V,
+    r: &mut V,
     scale: f64,
     report: &mut Report,
 ) -> Result<()> {
     damped(product, r, x, report)?;
-    r.iter_mut().zip(b).for_each(|(r, b)| *r = b - *r);
-    report.residual = norm(r) / scale;
+    r.mix(b, -1.0)?;
+    report.residual = r.norm()? / scale;
     Ok(())
 }
 
@@ -325,19 +325,22 @@ fn residual(
 ///
 /// # Errors
 /// Where a product fails or is not finite.
-pub fn largest_eigenvalue(product: &mut Product, start: &[f64], steps: usize) -> Result<f64> {
+pub fn largest_eigenvalue<V: Vector>(product: &mut Product<V>, start: &V, steps: usize) -> Result<f64> {
     let mut report = Report::new("power", 0.0);
-    let mut v = if norm(start) > 0.0 { start.to_vec() } else { vec![1.0; start.len()] };
-    let mut out = vec![0.0; v.len()];
+    let mut v = match start.norm()? > 0.0 {
+        true => start.copy()?,
+        false => start.like(&vec![1.0; start.dimension()])?,
+    };
+    let mut out = v.zeros()?;
     let mut value = 0.0;
     for _ in 0..steps {
-        let scale = norm(&v);
+        let scale = v.norm()?;
         if scale == 0.0 {
             break;
         }
-        v.iter_mut().for_each(|v| *v /= scale);
+        v.divide(scale)?;
         damped(product, &mut out, &v, &mut report)?;
-        value = dot(&v, &out);
+        value = v.dot(&out)?;
         std::mem::swap(&mut v, &mut out);
     }
     Ok(value)
@@ -364,7 +367,7 @@ mod tests {
         a
     }
 
-    fn times(a: &[Vec<f64>]) -> impl FnMut(&mut [f64], &[f64]) -> Result<()> + '_ {
+    fn times(a: &[Vec<f64>]) -> impl FnMut(&mut Vec<f64>, &Vec<f64>) -> Result<()> + '_ {
         move |out, v| {
             out.iter_mut().zip(a).for_each(|(out, row)| *out = dot(row, v));
             Ok(())
@@ -391,7 +394,7 @@ mod tests {
             // From near the solution, whatever its length, it is there at once; from one that leads away, as from 0.
             let near: Vec<f64> = x.iter().map(|x| 7.0 * x).collect();
             let away: Vec<f64> = x.iter().map(|x| -x).collect();
-            let from = |start: &[f64]| {
+            let from = |start: &Vec<f64>| {
                 conjugate_gradient(&mut times(&a), &b(6), Some(start), None, damping, Negative::Refuse, TIGHT)
                     .unwrap()
             };
@@ -409,8 +412,9 @@ mod tests {
         let values: Vec<f64> = (0..12).map(|i| 2.0f64.powi(i)).collect();
         let a = matrix(&values);
         let inverse = matrix(&values.iter().map(|v| 1.0 / (v + 0.3)).collect::<Vec<_>>());
-        let near = |out: &mut [f64], v: &[f64]| {
-            out.iter_mut().zip(&inverse).for_each(|(out, row)| *out = dot(row, v))
+        let near = |out: &mut Vec<f64>, v: &Vec<f64>| {
+            out.iter_mut().zip(&inverse).for_each(|(out, row)| *out = dot(row, v));
+            Ok(())
         };
         let solve = |with: Option<&Preconditioner>| {
             conjugate_gradient(&mut times(&a), &b(12), None, with, 0.1, Negative::Refuse, TIGHT).unwrap()
@@ -454,13 +458,14 @@ mod tests {
         let a = matrix(&[0.0, 1.0, 2.0]);
         let (_, report) = minres(&mut times(&a), &b(3), 0.0, TIGHT).unwrap();
         assert!(report.residual <= 1.0 && report.products <= TIGHT.products);
-        let (x, report) = minres(&mut times(&a), &[0.0; 3], 0.0, TIGHT).unwrap();
+        let (x, report) = minres(&mut times(&a), &vec![0.0; 3], 0.0, TIGHT).unwrap();
         assert!(x == [0.0; 3] && report.converged && report.products == 0);
         let one = vec![vec![4.0]];
         let (x, _) =
-            conjugate_gradient(&mut times(&one), &[2.0], None, None, 0.0, Negative::Refuse, TIGHT).unwrap();
+            conjugate_gradient(&mut times(&one), &vec![2.0], None, None, 0.0, Negative::Refuse, TIGHT)
+                .unwrap();
         assert_eq!(x, [0.5]);
-        let (x, _) = minres(&mut times(&one), &[2.0], 0.0, TIGHT).unwrap();
+        let (x, _) = minres(&mut times(&one), &vec![2.0], 0.0, TIGHT).unwrap();
         assert!((x[0] - 0.5).abs() < 1e-15);
     }
 
@@ -471,7 +476,7 @@ mod tests {
         let (_, report) =
             conjugate_gradient(&mut times(&a), &b(4), None, None, 0.0, Negative::Refuse, few).unwrap();
         assert!(!report.converged && report.products == 3, "{report:?}"); // two, and the true residual
-        let mut broken = |out: &mut [f64], _: &[f64]| {
+        let mut broken = |out: &mut Vec<f64>, _: &Vec<f64>| {
             out.fill(f64::NAN);
             Ok(())
         };
@@ -483,5 +488,50 @@ mod tests {
         let a = matrix(&[0.5, 1.0, 2.0, 30.0]);
         let value = largest_eigenvalue(&mut times(&a), &b(4), 20).unwrap();
         assert!((value - 30.0).abs() < 1e-6, "{value}");
+    }
+
+    #[test]
+    fn a_gpu_solves_as_the_host_does_and_allocates_nothing_between_products() {
+        let values: Vec<f64> = (0..70).map(|i| 0.5 + f64::from(i % 13)).collect();
+        let (definite, mut indefinite) = (matrix(&values), values.clone());
+        indefinite.iter_mut().step_by(5).for_each(|v| *v = -*v);
+        let indefinite = matrix(&indefinite);
+        for seed in 0..4 {
+            let cuda = crate::device::Cuda::emulated(seed);
+            let right = CudaVector::new(&cuda, &b(70)).unwrap();
+            let mut allocations = vec![];
+            let mut product = |a: &[Vec<f64>], out: &mut CudaVector, v: &CudaVector| {
+                allocations.push(cuda.counts().allocations);
+                let mut host = vec![0.0; 70];
+                times(a)(&mut host, &v.values()?)?;
+                cuda.write(out.output(), &host)
+            };
+            let near = |x: &CudaVector, y: &[f64]| {
+                let x = x.values().unwrap();
+                assert!(x.iter().zip(y).all(|(x, y)| (x - y).abs() < 1e-9), "{x:?} {y:?}");
+            };
+            let negative = Negative::Refuse;
+            let mut on_gpu = |out: &mut CudaVector, v: &CudaVector| product(&definite, out, v);
+            let (x, report) =
+                conjugate_gradient(&mut on_gpu, &right, Some(&right), None, 0.1, negative, TIGHT).unwrap();
+            let host =
+                conjugate_gradient(&mut times(&definite), &b(70), Some(&b(70)), None, 0.1, negative, TIGHT);
+            let (y, expected) = host.unwrap();
+            near(&x, &y);
+            assert_eq!((report.products, report.converged), (expected.products, true));
+            assert!(allocations.len() > 4 && allocations[3..].iter().all(|n| *n == allocations[3]));
+            let mut on_gpu = |out: &mut CudaVector, v: &CudaVector| {
+                let mut host = vec![0.0; 70];
+                times(&indefinite)(&mut host, &v.values()?)?;
+                cuda.write(out.output(), &host)
+            };
+            let (x, report) = minres(&mut on_gpu, &right, 0.1, TIGHT).unwrap();
+            let (y, expected) = minres(&mut times(&indefinite), &b(70), 0.1, TIGHT).unwrap();
+            near(&x, &y);
+            assert!(report.converged && expected.converged, "{report:?} {expected:?}");
+            let found = largest_eigenvalue(&mut on_gpu, &right, 20).unwrap();
+            let expected = largest_eigenvalue(&mut times(&indefinite), &b(70), 20).unwrap();
+            assert!((found - expected).abs() < 1e-9 * expected.abs());
+        }
     }
 }

@@ -29,7 +29,10 @@ use crate::ops::loss::largest;
 use crate::receipt::{Record, to_hex};
 use crate::repair::{self, Targets};
 use crate::select::{self, Method, select};
-use crate::solve::{Limits, Negative, Preconditioner, Secant, conjugate_gradient, largest_eigenvalue};
+use crate::solve::{
+    CudaVector, Limits, Negative, Preconditioner, Product, Secant, Vector, conjugate_gradient,
+    largest_eigenvalue,
+};
 use crate::update::{Certificate, Length, Where, update};
 use crate::{Error, Result};
 
@@ -555,7 +558,6 @@ impl<'a> Local<'a> {
             let report = json!({"solver": "none", "damping": config.damping.unwrap_or(0.0)});
             return Ok((right, report, None));
         }
-        let damping_for = |largest: f64| (5e-3 * largest).max(1e-3);
         let Some(curvature) = &self.products else {
             let mut step = vec![0.0; right.len()];
             let (solver, damping, largest) = match task.earlier {
@@ -577,19 +579,38 @@ impl<'a> Local<'a> {
             let report = json!({"solver": solver, "damping": damping, "largest_eigenvalue": largest});
             return Ok((step, report, None));
         };
+        if let Some(right) = curvature.vector(&right)? {
+            let mut product = |out: &mut CudaVector, v: &CudaVector| {
+                task.check_stop()?;
+                curvature.apply_on(out, v)?;
+                out.add(config.l2, v)
+            };
+            return self.newton(&mut product, &right, convex, previous);
+        }
         let mut narrow = vec![0.0f32; sum.len()];
-        let mut product = |out: &mut [f64], v: &[f64]| {
+        let mut product = |out: &mut Vec<f64>, v: &Vec<f64>| {
             task.check_stop()?;
             curvature.apply_wide(out, v, &mut narrow)?;
-            out.iter_mut().zip(v).for_each(|(out, v)| *out += config.l2 * v);
-            Ok(())
+            out.add(config.l2, v)
         };
+        self.newton(&mut product, &right, convex, previous)
+    }
+
+    /// The step by conjugate gradient, on the device of its vectors.
+    fn newton<V: Vector>(
+        &self,
+        product: &mut Product<V>,
+        right: &V,
+        convex: bool,
+        previous: Option<Previous>,
+    ) -> Result<(Vec<f64>, Value, Option<Inverse>)> {
+        let (task, config) = (self.task, &self.task.config);
         let (damping, largest) = match (config.damping, &previous) {
             (Some(damping), _) => (damping, None),
             (None, Some(previous)) => (previous.damping, None),
             (None, None) if convex => (0.0, None),
             (None, None) => {
-                let largest = largest_eigenvalue(&mut product, &right, POWER_STEPS)?;
+                let largest = largest_eigenvalue(product, right, POWER_STEPS)?;
                 (damping_for(largest), Some(largest))
             }
         };
@@ -598,25 +619,37 @@ impl<'a> Local<'a> {
             None => config.limits,
         };
         let (start, inverse) = previous.map(|previous| (previous.step, previous.preconditioner)).unzip();
+        let start = start.map(|start| right.like(&start)).transpose()?;
         let inverse = match inverse.flatten() {
             None if config.precondition => Some(self.kfac()?.inverse(task.device, damping + config.l2)?),
             inverse => inverse,
         };
-        let apply =
-            inverse.as_ref().map(|inverse| |out: &mut [f64], v: &[f64]| inverse.apply(task.device, out, v));
+        let apply = inverse.as_ref().map(|inverse| {
+            |out: &mut V, v: &V| {
+                let mut near = vec![0.0; v.dimension()];
+                inverse.apply(task.device, &mut near, &v.values()?);
+                *out = v.like(&near)?;
+                Ok(())
+            }
+        });
         let (step, report) = conjugate_gradient(
-            &mut product,
-            &right,
-            start.as_deref(),
-            apply.as_ref().map(|apply| apply as &Preconditioner),
+            product,
+            right,
+            start.as_ref(),
+            apply.as_ref().map(|apply| apply as &Preconditioner<V>),
             damping,
             Negative::Raise,
             limits,
         )?;
         let mut report = json!(report);
         report["largest_eigenvalue"] = json!(largest);
-        Ok((step, report, inverse))
+        Ok((step.values()?, report, inverse))
     }
+}
+
+/// The damping where none is given, of a curvature with this largest eigenvalue.
+fn damping_for(largest: f64) -> f64 {
+    (5e-3 * largest).max(1e-3)
 }
 
 /// The lengths of the stages: the formula's own, or targets on the way from the forgotten samples' loss to

@@ -28,6 +28,8 @@ mod ptx;
 mod rank;
 #[path = "reference/statistic.rs"]
 mod statistic;
+#[path = "cases/vectors.rs"]
+mod vectors;
 
 use columns::Kind;
 use libtest_mimic::{Arguments, Failed, Trial};
@@ -110,6 +112,7 @@ fn cases() -> Vec<(String, Case)> {
     add("record/replay".into(), Box::new(replays));
     add("shapes".into(), Box::new(refuses));
     cases.extend(network_ops::cases());
+    cases.extend(vectors::cases());
     cases
 }
 

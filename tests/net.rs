@@ -674,8 +674,8 @@ fn solve(
     let p = g.len();
     let mut room = vec![0.0; p];
     let limits = Limits { tolerance: 1e-5, products: 10 * p };
-    let mut product = |hv: &mut [f64], v: &[f64]| curvature.apply_wide(hv, v, &mut room);
-    let (step, _) = minres(&mut product, curvature.gradient(), damping, limits)?;
+    let mut product = |hv: &mut Vec<f64>, v: &Vec<f64>| curvature.apply_wide(hv, v, &mut room);
+    let (step, _) = minres(&mut product, &curvature.gradient().to_vec(), damping, limits)?;
     let step = stored(&step);
     let row = |i: usize| h[i * p..(i + 1) * p].iter().zip(&step).map(|(h, s)| h * s).sum::<f64>();
     let back: Vec<f64> = (0..p).map(|i| row(i) + damping * step[i]).collect();

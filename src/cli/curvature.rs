@@ -8,7 +8,7 @@ use scrubjay::block::Block;
 use scrubjay::curvature::{Curvature, Kind};
 use scrubjay::data::tensors::{self, Tensor, TensorFile, Values};
 use scrubjay::data::{self, Normalise};
-use scrubjay::solve::{Limits, minres};
+use scrubjay::solve::{CudaVector, Limits, Vector, minres};
 use scrubjay::{Error, net};
 
 use super::model::ModelArgs;
@@ -89,9 +89,20 @@ pub fn run(args: &Args) -> anyhow::Result<Outcome> {
             tolerance: args.tolerance,
             products: if args.products == 0 { 10 * p + 100 } else { args.products },
         };
-        let mut narrow = vec![0.0f32; p];
-        let mut product = |out: &mut [f64], v: &[f64]| curvature.apply_wide(out, v, &mut narrow);
-        let (step, report) = minres(&mut product, curvature.gradient(), args.damping, limits)?;
+        let right = curvature.gradient().to_vec();
+        let (step, report) = match curvature.vector(&right)? {
+            Some(right) => {
+                let mut product = |out: &mut CudaVector, v: &CudaVector| curvature.apply_on(out, v);
+                let (step, report) = minres(&mut product, &right, args.damping, limits)?;
+                (step.values()?, report)
+            }
+            None => {
+                let mut narrow = vec![0.0f32; p];
+                let mut product =
+                    |out: &mut Vec<f64>, v: &Vec<f64>| curvature.apply_wide(out, v, &mut narrow);
+                minres(&mut product, &right, args.damping, limits)?
+            }
+        };
         println!("{}", serde_json::to_string(&report)?);
         out.push(("step", step));
     }

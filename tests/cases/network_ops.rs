@@ -17,7 +17,7 @@ use scrubjay::ops::cuda::shape::Rows;
 use scrubjay::ops::{self, Activation, Conv, Shape, Window};
 use scrubjay::perturb::{Noise, perturb};
 use scrubjay::select::{self, Method};
-use scrubjay::solve::Limits;
+use scrubjay::solve::{Limits, Vector};
 use scrubjay::unlearn::{Calibration, Config, Matrix, Target, Task, unlearn};
 use scrubjay::{Error, zoo};
 
@@ -933,6 +933,20 @@ fn derives(device: &Device, net: &Network, kind: Kind, all: bool, n: usize) -> R
             curvature.apply(&mut again, &v)?;
             super::equal("memory of a second product", &cuda.counts().allocations, &before)?;
             super::equal("a second product", &again, &hv)?;
+            // The same of a vector that is on the device, in f64, and not of length one.
+            let wide: Vec<f64> = v.iter().map(|&v| f64::from(v) * 1e3).collect();
+            let on_device = curvature.vector(&wide)?.ok_or("the curvature is not on the device")?;
+            let mut out = on_device.zeros()?;
+            for _ in 0..2 {
+                let before = cuda.counts();
+                curvature.apply_on(&mut out, &on_device)?;
+                let after = cuda.counts();
+                if before.uploaded != after.uploaded {
+                    return Err("a product brings something to the device".into());
+                }
+            }
+            curvature.apply_wide(&mut again, &wide, &mut vec![0.0; wide.len()])?;
+            super::equal("a product on the device", &out.values()?, &again)?;
         }
         let weight = |i: usize, loss: f64| 1.0 + loss * i as f64;
         let weighted = block.weighted_gradient(device, net, &samples, Some(&weight))?;

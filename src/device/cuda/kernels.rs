@@ -144,6 +144,16 @@ kernels! {
     conv_weight: conv_weight_f32(parts: Out<'_, f32>, dz: In<'_, f32>, x: In<'_, f32>, rows: Option<In<'_, u32>>, count: u32, pixels: u32, h: u32, w: u32, c: u32, oh: u32, ow: u32, o: u32, r: u32, s: u32, stride: u32, above: u32, left: u32, dilation: u32, groups: u32, size: u32);
     /// dw and db += parts by chunk; dw `[count, depth]`, db `[count]`, parts `[chunks, count, depth + 1]`.
     add_chunks: add_chunks_f32(dw: Out<'_, f32>, db: Option<Out<'_, f32>>, parts: In<'_, f32>, count: u32, depth: u32, chunks: u32);
+    /// y = (b y + a x) / over; y and x `[len]`.
+    combine: combine_f64(y: Out<'_, f64>, x: In<'_, f64>, a: f64, b: f64, over: f64, len: u32);
+    /// Σ x y, or Σ x, of every chunk; out `[chunks]`, x and y `[len]`.
+    dot: dot_f64(out: Out<'_, f64>, x: In<'_, f64>, y: Option<In<'_, f64>>, len: u32, chunk: u32);
+    /// The largest |x| of every chunk; out `[chunks]`, x `[len]`.
+    largest_value: largest_f64(out: Out<'_, f64>, x: In<'_, f64>, len: u32, chunk: u32);
+    /// weight `[count, depth]` and bias `[count]` = v / scale, row r from `starts[r]` on.
+    to_rows: to_rows_f32(weight: Out<'_, f32>, bias: Option<Out<'_, f32>>, v: In<'_, f64>, starts: In<'_, u32>, count: u32, depth: u32, scale: f64);
+    /// The way back, / n · scale.
+    of_rows: from_rows_f64(v: Out<'_, f64>, weight: In<'_, f32>, bias: Option<In<'_, f32>>, starts: In<'_, u32>, count: u32, depth: u32, n: f64, scale: f64);
     /// `upper[i]` = #{v_j ≤ v_i}, `lower[i]` = #{v_j ≥ v_i}, `position[i]` in a stable ascending sort, from 1; all `[n]`.
     rank: rank_f64(upper: Out<'_, u32>, lower: Out<'_, u32>, position: Out<'_, u32>, values: In<'_, f64>, n: u32);
     /// Columns `[p, n]` padded to `[p, size]`, with the number of each row.

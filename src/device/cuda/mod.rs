@@ -466,6 +466,12 @@ impl Argument for f32 {
     }
 }
 
+impl Argument for f64 {
+    fn word(self) -> u64 {
+        self.to_bits()
+    }
+}
+
 /// The array of argument addresses that a launch takes.
 fn pointers(words: &mut [u64]) -> Vec<*mut c_void> {
     words.iter_mut().map(|word| std::ptr::from_mut(word).cast()).collect()

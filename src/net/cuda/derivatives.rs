@@ -7,6 +7,7 @@
 use super::*;
 use crate::net::passes::RowValues;
 use crate::net::plan::{Layout, needs_argument};
+use crate::ops::cuda::vector::{self, Places};
 use crate::ops::loss::{Middle, Weight};
 
 /// One value for each selected row of each layer, as [`RowValues`], on the device.
@@ -33,6 +34,39 @@ impl RowBuffers {
         Ok(RowValues { weight: all(&self.weight)?, bias: all(&self.bias)?, other: vec![] })
     }
 
+    /// Zeros.
+    fn clear(&mut self, passes: &Passes) -> Result<()> {
+        let buffers = self.weight.iter_mut().chain(&mut self.bias);
+        buffers.filter(|buffer| !buffer.is_empty()).try_for_each(|buffer| passes.clear(buffer.output()))
+    }
+
+    /// The values of a vector of the block, over `scale`.
+    fn set(&mut self, cuda: &Cuda, v: In<'_, f64>, places: &[Option<Places>], scale: f64) -> Result<()> {
+        places.iter().zip(self.weight.iter_mut().zip(&mut self.bias)).try_for_each(
+            |(places, (weight, bias))| {
+                let Some(places) = places else { return Ok(()) };
+                let bias = Some(bias).filter(|bias| !bias.is_empty()).map(Buffer::output);
+                vector::to_rows(cuda, weight.output(), bias, v, places, scale)
+            },
+        )
+    }
+
+    /// These values over `n`, times `scale`, as a vector of the block.
+    fn get(
+        &self,
+        cuda: &Cuda,
+        mut v: Out<'_, f64>,
+        places: &[Option<Places>],
+        n: usize,
+        scale: f64,
+    ) -> Result<()> {
+        places.iter().enumerate().try_for_each(|(layer, places)| {
+            let Some(places) = places else { return Ok(()) };
+            let (weight, bias) = (self.weight[layer].input(), self.bias(layer));
+            vector::from_rows(cuda, v.output(), weight, bias, places, n as f64, scale)
+        })
+    }
+
     /// A layer's biases, where it has any.
     fn bias(&self, layer: usize) -> Option<In<'_, f32>> {
         Some(&self.bias[layer]).filter(|bias| !bias.is_empty()).map(Buffer::input)
@@ -53,7 +87,6 @@ pub(crate) struct Derivatives<'a> {
     memory: usize,
     /// What is summed up, and the direction of a product.
     rows: [RowBuffers; 2],
-    zeros: RowValues,
     repeats: Repeats<Again>,
 }
 
@@ -100,7 +133,6 @@ impl<'a> Derivatives<'a> {
             kept: vec![],
             memory,
             rows,
-            zeros,
             repeats: Repeats::default(),
         })
     }
@@ -125,7 +157,7 @@ impl<'a> Derivatives<'a> {
     /// Where a label is no class, or the device fails.
     pub fn gradient(&mut self, weight: Option<&Weight>) -> Result<RowValues> {
         let products = matches!(self.plan().purpose, Purpose::Linearised | Purpose::Hessian);
-        self.rows[0].write(self.passes.cuda, &self.zeros)?;
+        self.rows[0].clear(&self.passes)?;
         for index in 0..self.chunks() {
             self.primal(index, true, weight)?;
             if products && self.chunks() > 1 && index == self.kept.len() {
@@ -140,8 +172,36 @@ impl<'a> Derivatives<'a> {
     /// # Errors
     /// Where the device fails.
     pub fn product(&mut self, v: &RowValues, middle: Middle) -> Result<RowValues> {
-        self.rows[0].write(self.passes.cuda, &self.zeros)?;
         self.rows[1].write(self.passes.cuda, v)?;
+        self.sum(middle)?;
+        self.rows[0].download(self.passes.cuda)
+    }
+
+    /// hv = H v, the mean over the inputs, both `[p]` on the device; v is brought to a largest value of 1 on the way.
+    /// `places` are those of each layer's selected rows in them.
+    ///
+    /// # Errors
+    /// Where the device fails.
+    pub fn product_on(
+        &mut self,
+        hv: Out<'_, f64>,
+        v: In<'_, f64>,
+        places: &[Option<Places>],
+        middle: Middle,
+    ) -> Result<()> {
+        let (cuda, mut scale) = (self.passes.cuda, [0.0]);
+        let mut room = cuda.alloc(vector::parts(v.len()))?;
+        vector::largest(cuda, room.output(), v)?;
+        cuda.read(&mut scale, room.input().part(room.len() - 1..room.len()))?;
+        let scale = f64::MIN_POSITIVE.max(scale[0]);
+        self.rows[1].set(cuda, v, places, scale)?;
+        self.sum(middle)?;
+        self.rows[0].get(cuda, hv, places, self.inputs.len(), scale)
+    }
+
+    /// Sums up the products with what stands in the second rows in the first.
+    fn sum(&mut self, middle: Middle) -> Result<()> {
+        self.rows[0].clear(&self.passes)?;
         for index in 0..self.chunks() {
             if index >= self.kept.len() && self.standing != Some(index) {
                 self.primal(index, false, None)?;
@@ -157,7 +217,7 @@ impl<'a> Derivatives<'a> {
                 self.passes.product(work, sink, (y, g), labels.part(0..n), v, middle, n)
             })?;
         }
-        self.rows[0].download(self.passes.cuda)
+        Ok(())
     }
 
     fn range(&self, index: usize) -> Range<usize> {

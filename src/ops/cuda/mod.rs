@@ -13,6 +13,7 @@ pub mod means;
 pub mod pointwise;
 pub mod pool;
 pub mod shape;
+pub mod vector;
 
 pub use crate::device::cuda::{Cuda, In, Out};
 
