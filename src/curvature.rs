@@ -292,7 +292,8 @@ mod tests {
                 }
                 (curvature.gradient().to_vec(), hv, curvature.kept_share(), curvature.plan().chunk)
             };
-            let little = |memory| on(Device::emulated_with(0, 1 << 24, 60_000).unwrap(), memory);
+            let little =
+                |memory| on(Device::emulated_with(0, 1 << 24, 60_000 + 96 * block.len()).unwrap(), memory);
             let (whole, none, some) = (on(Device::emulated(0).unwrap(), 0), little(0), little(30_000));
             assert!(whole.3 == 20 && whole.2 == 1.0, "{} {}", whole.3, whole.2);
             assert!(none.3 < 20 && none.3 == some.3, "{} {}", none.3, some.3);

@@ -169,7 +169,7 @@ const BASIS: usize = 1 << 25;
 
 /// Solves the symmetric system as it is, indefinite or not, by MINRES (Paige & Saunders 1975), begun again from the
 /// true residual until that is within the tolerance or the products are spent. Each Lanczos vector is made orthogonal
-/// to all before it (to as many as 256 MiB hold): without that, an ill-conditioned block takes several times p products.
+/// to all before it (to as many as 256 MiB, or the device, hold): without that, an ill-conditioned block takes several times p products.
 ///
 /// # Errors
 /// Where a product fails or is not finite.
@@ -227,15 +227,18 @@ fn minres_once<V: Vector>(
     v.divide(beta)?;
     let (mut w0, mut w1, mut w) = (r.zeros()?, r.zeros()?, r.zeros()?);
     let (mut c0, mut c1, mut s0, mut s1) = (1.0, 1.0, 0.0, 0.0);
-    let mut basis: Vec<V> = vec![];
+    let (mut basis, mut full): (Vec<V>, bool) = (vec![], false);
     while eta.abs() > target && report.products < products {
         damped(product, &mut next, &v, report)?;
         let alpha = v.dot(&next)?;
         report.negative_curvature = report.negative_curvature.min(alpha);
         next.add(-alpha, &v)?;
         next.add(-beta, &v0)?;
-        if (basis.len() + 1) * n <= BASIS {
-            basis.push(v.copy()?);
+        if !full && (basis.len() + 1) * n <= BASIS {
+            match v.copy() {
+                Err(Error::Memory { .. }) => full = true,
+                copy => basis.push(copy?),
+            }
         }
         for earlier in &basis {
             let along = earlier.dot(&next)?;

@@ -31,6 +31,9 @@ use crate::{Error, Result};
 const IMAGES: usize = 1024;
 const FLOATS: usize = 1 << 31;
 
+/// Vectors of the block that a solver has at once, in f64: room for them is found with that of its products.
+const VECTORS: usize = 12;
+
 /// The passes of a network under a plan, with what they only read.
 pub(crate) struct Passes<'a> {
     cuda: &'a Cuda,
@@ -61,6 +64,8 @@ pub(crate) struct Arena {
     repeats: Repeats<usize>,
     /// Adjoints that a Hessian keeps.
     g: Buffer<f32>,
+    /// Room for a solver's vectors, held until they are made.
+    vectors: Vec<Buffer<f64>>,
     work: Work,
 }
 
@@ -95,6 +100,8 @@ pub(crate) struct Outputs<'a> {
 struct Sizes {
     /// Parameters, scales and shifts; the rows selected, and a direction and a sum over them.
     fixed: usize,
+    /// Parameters of the block, where a solver has vectors of them.
+    block: usize,
     y: usize,
     t: usize,
     g: usize,
@@ -131,8 +138,15 @@ impl Sizes {
             _ => 0,
         });
         let scratch = if forward { 0 } else { plan.scratch };
+        let block = match plan.purpose {
+            Purpose::Linearised | Purpose::Hessian => {
+                net.layers.iter().enumerate().map(|(l, layer)| count(l) * layer.unit_len()).sum()
+            }
+            _ => 0,
+        };
         Sizes {
             fixed: params.chain(affine).chain(selected).sum(),
+            block,
             y: plan.y.len,
             t: plan.t.len,
             g: plan.g.len,
@@ -149,7 +163,7 @@ impl Sizes {
     fn bytes(&self) -> usize {
         let adjoints = self.t + self.g + self.h + self.scratch.iter().sum::<usize>();
         let room = self.sums + self.squares + 2 * self.images + self.trace;
-        4 * (1 + self.fixed + self.y + adjoints + room) + 8 * self.parts // 1 is the zero
+        4 * (1 + self.fixed + self.y + adjoints + room) + 8 * (self.parts + VECTORS * self.block) // 1 is the zero
     }
 }
 
@@ -220,6 +234,7 @@ impl<'a> Passes<'a> {
             host: (vec![0.0; on_host], vec![0; sizes.images]),
             repeats: Repeats::default(),
             g: cuda.alloc(sizes.g)?,
+            vectors: (0..VECTORS).map(|_| cuda.alloc(sizes.block)).collect::<Result<_>>()?,
             work: Work {
                 t: cuda.alloc(sizes.t)?,
                 h: cuda.alloc(sizes.h)?,

@@ -164,6 +164,7 @@ impl<'a> Derivatives<'a> {
                 self.keep()?;
             }
         }
+        self.arena.vectors.clear();
         self.rows[0].download(self.passes.cuda)
     }
 
