@@ -1,6 +1,8 @@
 //! Columns of numbers as the measure reads them: a borrowed matrix of f32 or f64 with strides, packed into blocks of
 //! [`WIDTH`] neighbouring columns where a greedy step walks over them.
 
+use std::ops::Range;
+
 use rayon::prelude::*;
 
 use crate::ops::philox::{Stream, Use};
@@ -10,7 +12,11 @@ use crate::{Error, Result};
 pub(super) const WIDTH: usize = 8;
 
 /// The same row of [`WIDTH`] columns.
-pub(super) type Lanes = [f64; WIDTH];
+pub(super) type Lanes<T = f64> = [T; WIDTH];
+
+/// Blocks that are packed together where there are many: rows of a row-major matrix lie far apart, so that what a block
+/// alone takes of each would be half a line of the cache. A thousand rows of them are half of a core's second cache.
+pub(super) const STRIP: usize = 4;
 
 /// A matrix of `n` rows and `p` columns that somebody else owns.
 #[derive(Clone, Copy, Debug)]
@@ -85,15 +91,29 @@ impl<'a> Matrix<'a> {
         self.p.div_ceil(WIDTH)
     }
 
-    /// Columns `block * WIDTH ..` side by side, for these rows; lanes beyond the last column repeat it.
-    pub(super) fn pack(&self, out: &mut Vec<Lanes>, block: usize, rows: impl Iterator<Item = usize>) {
-        let first = block * WIDTH;
-        let last = (self.p - 1 - first).min(WIDTH - 1);
-        let offsets: [usize; WIDTH] = std::array::from_fn(|l| (first + l.min(last)) * self.column);
-        out.clear();
-        match self.values {
-            Values::F32(v) => out.extend(rows.map(|i| offsets.map(|at| f64::from(v[i * self.row + at])))),
-            Values::F64(v) => out.extend(rows.map(|i| offsets.map(|at| v[i * self.row + at]))),
+    /// Strips of blocks that are packed together: [`STRIP`] blocks each where there are enough for all threads, else one.
+    pub(super) fn strips(&self) -> Vec<Range<usize>> {
+        let width = strip_width(self.p);
+        (0..self.blocks()).step_by(width).map(|first| first..(first + width).min(self.blocks())).collect()
+    }
+
+    /// The columns of every block of a strip side by side, for these rows; lanes beyond the last column repeat it.
+    pub(super) fn pack<T: Real>(
+        &self,
+        out: &mut [Vec<Lanes<T>>],
+        strip: Range<usize>,
+        rows: impl Iterator<Item = usize>,
+    ) {
+        let whole = self.column == 1 && strip.end * WIDTH <= self.p;
+        out.iter_mut().for_each(Vec::clear);
+        for i in rows {
+            for (block, out) in strip.clone().zip(&mut *out) {
+                let at = i * self.row + block * WIDTH;
+                out.push(match self.values {
+                    Values::F32(v) if whole => lanes(&v[at..at + WIDTH]),
+                    _ => std::array::from_fn(|l| T::of(self.at(i, (block * WIDTH + l).min(self.p - 1)))),
+                });
+            }
         }
     }
 
@@ -138,6 +158,34 @@ impl<'a> Matrix<'a> {
         }
         Ok(self)
     }
+}
+
+/// The blocks of a strip where there are `p` columns.
+pub(super) fn strip_width(p: usize) -> usize {
+    if p.div_ceil(WIDTH) >= 16 * STRIP { STRIP } else { 1 }
+}
+
+/// What columns are packed as: f64, or f32 where every value is one.
+pub(super) trait Real {
+    /// The nearest number.
+    fn of(value: f64) -> Self;
+}
+
+impl Real for f32 {
+    fn of(value: f64) -> f32 {
+        value as f32
+    }
+}
+
+impl Real for f64 {
+    fn of(value: f64) -> f64 {
+        value
+    }
+}
+
+/// As many f32 as there are lanes.
+fn lanes<T: Real>(values: &[f32]) -> Lanes<T> {
+    std::array::from_fn(|l| T::of(f64::from(values[l])))
 }
 
 /// x + N(0, σ²) for every value of a column (L-CODEC); the noise is keyed by (seed, stream).

@@ -27,10 +27,13 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use super::Ties;
-use super::columns::{Lanes, Matrix, Standardize, WIDTH, Y_STREAM, add_noise, check_sigma};
+use super::columns::{
+    Lanes, Matrix, STRIP, Standardize, WIDTH, Y_STREAM, add_noise, check_sigma, strip_width,
+};
 use super::cuda::Steps;
 use super::neighbours::{Runs, Sorted, drawn, sum};
 use super::ranks::{Ranks, Sum, sort_key};
+use super::scan::{COUNT, Entry, MAX_DENSE_ROWS, at_distance, places_at, scan, screen, walk};
 use super::tree::Tree;
 use crate::device::{Cuda, Device};
 use crate::{Error, Result};
@@ -368,32 +371,30 @@ fn is_zero(fixed: i128) -> bool {
 /// A of every column alone.
 fn first_step(x: &Matrix, ranks: &Ranks, ties: Ties, watch: &Watch) -> Vec<Sum> {
     watch.begin(x.blocks());
-    let block = |space: &mut (Vec<Lanes>, Vec<f64>, Sorted), block: usize| {
-        let (lanes, column, sorted) = space;
-        let mut sums = [Sum::default(); WIDTH];
+    let strip = |space: &mut ([Vec<Lanes>; STRIP], Vec<f64>, Sorted), strip: Range<usize>| {
+        let (packed, column, sorted) = space;
         if watch.stopped() {
-            return sums;
+            return vec![Sum::default(); strip.len() * WIDTH];
         }
-        x.pack(lanes, block, 0..x.n());
-        for (l, sum) in sums.iter_mut().enumerate().take(x.p() - block * WIDTH) {
+        x.pack(packed, strip.clone(), 0..x.n());
+        let one = |j: usize| {
+            let (lanes, l) = (&packed[j / WIDTH - strip.start], j % WIDTH);
             column.clear();
             column.extend(lanes.iter().map(|row| row[l]));
-            *sum = sorted.sum(column, x.is_f32(), ranks, ties);
-        }
-        watch.advance(1);
+            sorted.sum(column, x.is_f32(), ranks, ties)
+        };
+        let sums = (strip.start * WIDTH..x.p().min(strip.end * WIDTH)).map(one).collect();
+        watch.advance(strip.len());
         sums
     };
-    let sums: Vec<_> = (0..x.blocks()).into_par_iter().map_init(Default::default, block).collect();
-    sums.into_flattened().into_iter().take(x.p()).collect()
+    let sums: Vec<_> = x.strips().into_par_iter().map_init(Default::default, strip).collect();
+    sums.into_iter().flatten().collect()
 }
 
 /// D_S is kept from step to step while it is no larger than this.
 const KEEP_BYTES: usize = 512 << 20;
 /// The lists of a pass over rows (or groups) are no larger than this, unless one alone is.
 const LIST_BYTES: usize = 256 << 20;
-/// Counts and sums of tied rows share 64 bits, 24 for the count.
-const MAX_DENSE_ROWS: usize = 1 << 20;
-const COUNT: u64 = 1 << 40;
 /// Rows identical to a row, on average, from which on groups are cheaper than lists of rows.
 const GROUPED: usize = 192;
 
@@ -443,7 +444,9 @@ pub(super) fn plan(n: usize, p: usize, options: &FociOptions, threads: usize) ->
     let len = if is_kept { others } else { head(others, 1 + options.initial.len()) };
     let list = len.saturating_mul(size_of::<Entry>());
     let copies = options.noise > 0.0 || options.standardize != Standardize::None;
-    let (column, lanes) = (n.saturating_mul(size_of::<f64>()), n.saturating_mul(size_of::<Lanes>()));
+    let column = n.saturating_mul(size_of::<f64>());
+    let row = size_of::<Lanes>() + if is_kept { size_of::<Lanes<f32>>() } else { 0 };
+    let lanes = n.saturating_mul(row * strip_width(p));
     let bests = list_rows(len, n).saturating_mul(size_of::<Lanes>() + WIDTH * size_of::<u64>());
     let sorting = n.saturating_mul(size_of::<u128>() + 2 * size_of::<f64>() + Runs::BYTES);
     let parts = [
@@ -472,12 +475,14 @@ fn list_rows(len: usize, n: usize) -> usize {
     (LIST_BYTES / (len.max(1) * size_of::<Entry>())).clamp(1, n.max(1))
 }
 
-/// Another row in the list of row i.
-#[derive(Clone, Copy)]
-struct Entry {
-    distance: f64, // D_S[i, j]
-    j: u32,
-    rank: u32, // min(R_i, R_j)
+/// Working space for the scan of a strip.
+#[derive(Default)]
+struct Scanned {
+    narrow: [Vec<Lanes<f32>>; STRIP],
+    wide: [Vec<Lanes>; STRIP],
+    best: Vec<Lanes>,
+    tied: Vec<[u64; WIDTH]>,
+    unclear: Vec<usize>,
 }
 
 /// The chosen columns, and what follows from them.
@@ -634,47 +639,65 @@ impl Space {
         let &Search { head, len, .. } = &search;
         let row = |place: usize| search.tree.as_ref().map_or(place as u32, |tree| tree.points()[place]);
         let rank: Vec<u32> = (0..n).map(|place| ranks.r[row(place) as usize]).collect();
+        let (strips, screened) = (x.strips(), x.is_f32() && search.tree.is_none());
         let mut sums = vec![[Sum::default(); WIDTH]; x.blocks()];
         self.lists(&search, None, ranks, watch, |range, lists| {
-            let parts = 64usize.div_ceil(x.blocks()).min(range.len().div_ceil(16));
+            let parts = 64usize.div_ceil(strips.len()).min(range.len().div_ceil(16));
             let rows_per_part = range.len().div_ceil(parts);
-            let task = |packed: &mut Vec<Lanes>, task: usize| {
-                let (block, part) = (task / parts, task % parts);
-                x.pack(packed, block, (0..n).map(|place| row(place) as usize));
+            let task = |space: &mut Scanned, task: usize| {
+                let (strip, part) = (strips[task / parts].clone(), task % parts);
                 let start = (part * rows_per_part).min(range.len());
                 let rows = start..(start + rows_per_part).min(range.len());
+                let first = range.start + rows.start;
                 let lists = &lists[rows.start * len..rows.end * len];
-                let mut best = vec![[0.0; WIDTH]; rows.len()];
-                let mut tied = vec![[0; WIDTH]; rows.len()];
-                scan(&mut best, &mut tied, packed, range.start + rows.start, lists, len, head);
-                let mut sums = [Sum::default(); WIDTH];
-                for (at, (best, tied)) in best.iter_mut().zip(&mut tied).enumerate() {
-                    let own = range.start + rows.start + at;
-                    let list = &lists[at * len..(at + 1) * len];
-                    let beyond = search.beyond(list, best.iter().copied().fold(0.0, f64::max));
-                    if let Some(tree) = beyond {
-                        walk(best, tied, tree, own, packed, &rank);
+                let Scanned { narrow, wide, best, tied, unclear } = space;
+                match screened {
+                    true => x.pack(narrow, strip.clone(), 0..n),
+                    false => x.pack(wide, strip.clone(), (0..n).map(|place| row(place) as usize)),
+                }
+                let one = |block: usize| {
+                    let (narrow, wide) = (&narrow[block - strip.start], &mut wide[block - strip.start]);
+                    let mut clear = [0; WIDTH];
+                    unclear.clear();
+                    if screened {
+                        screen(&mut clear, unclear, narrow, first, lists, len, head);
+                        if !unclear.is_empty() {
+                            wide.clear();
+                            wide.extend(narrow.iter().map(|row| row.map(f64::from)));
+                        }
+                    } else {
+                        unclear.extend(0..rows.len());
                     }
-                    for (l, sum) in sums.iter_mut().enumerate() {
-                        let (s, c) = (tied[l] % COUNT, tied[l] / COUNT);
-                        if c == 1 || ties == Ties::Mean {
-                            sum.add(s, c);
-                        } else {
-                            let mut rows = match beyond {
-                                Some(tree) => places_at(tree, own, packed, l, best[l]),
-                                None => at_distance(list, packed, own, l, best[l]),
-                            };
-                            rows.iter_mut().for_each(|place| *place = row(*place as usize));
-                            let (s, c) = drawn(&mut rows, row(own), ranks, ties);
-                            sum.add(s, c);
+                    scan(best, tied, unclear, wide, first, lists, len, head);
+                    let mut sums = clear.map(|whole| Sum::of(whole, 0));
+                    for ((&at, best), tied) in unclear.iter().zip(&mut *best).zip(&mut *tied) {
+                        let (own, list) = (first + at, &lists[at * len..(at + 1) * len]);
+                        let beyond = search.beyond(list, best.iter().copied().fold(0.0, f64::max));
+                        if let Some(tree) = beyond {
+                            walk(best, tied, tree, own, wide, &rank);
+                        }
+                        for (l, sum) in sums.iter_mut().enumerate() {
+                            let (s, c) = (tied[l] % COUNT, tied[l] / COUNT);
+                            if c == 1 || ties == Ties::Mean {
+                                sum.add(s, c);
+                            } else {
+                                let mut rows = match beyond {
+                                    Some(tree) => places_at(tree, own, wide, l, best[l]),
+                                    None => at_distance(list, wide, own, l, best[l]),
+                                };
+                                rows.iter_mut().for_each(|place| *place = row(*place as usize));
+                                let (s, c) = drawn(&mut rows, row(own), ranks, ties);
+                                sum.add(s, c);
+                            }
                         }
                     }
-                }
-                (block, sums)
+                    (block, sums)
+                };
+                strip.clone().map(one).collect::<Vec<_>>()
             };
-            let space = || Vec::with_capacity(n);
-            let found: Vec<_> = (0..x.blocks() * parts).into_par_iter().map_init(space, task).collect();
-            for (block, found) in found {
+            let found: Vec<_> =
+                (0..strips.len() * parts).into_par_iter().map_init(Default::default, task).collect();
+            for (block, found) in found.into_iter().flatten() {
                 sums[block].iter_mut().zip(found).for_each(|(sum, found)| *sum = sum.plus(found));
             }
         });
@@ -689,7 +712,7 @@ impl Space {
         self.lists(&search, Some(&groups), ranks, watch, |range, lists| {
             let block = |(packed, grouped): &mut (Vec<Lanes>, Grouped),
                          (block, sums): (usize, &mut [Sum; WIDTH])| {
-                x.pack(packed, block, 0..x.n());
+                x.pack(std::slice::from_mut(packed), block..block + 1, 0..x.n());
                 for (l, sum) in sums.iter_mut().enumerate().take(x.p() - block * WIDTH) {
                     grouped.arrange(packed, l, &group, groups.len(), ranks);
                     for (at, own) in range.clone().enumerate() {
@@ -736,96 +759,6 @@ fn head(others: usize, chosen: usize) -> usize {
 fn accumulate(row: &mut [f64], x: &[f64], i: usize) {
     let own = x[i];
     row.iter_mut().zip(x).for_each(|(sum, x)| *sum += (own - x) * (own - x));
-}
-
-/// For rows `first ..`, one per list: the smallest D_S[i, j] + (x_i − x_j)² in each lane, and of the j that reach it
-/// their number times [`COUNT`] plus Σ min(R_i, R_j). Lists are as [`Space::lists`] makes them.
-#[multiversion(targets("x86_64+avx2+fma"))]
-fn scan(
-    best: &mut [Lanes],
-    tied: &mut [[u64; WIDTH]],
-    x: &[Lanes],
-    first: usize,
-    lists: &[Entry],
-    len: usize,
-    head: usize,
-) {
-    for (at, list) in lists.chunks_exact(len).enumerate() {
-        let own = x[first + at];
-        let mut least = [f64::INFINITY; WIDTH];
-        let mut found = [0u64; WIDTH];
-        let mut visit = |entry: &Entry, least: &mut Lanes| {
-            let other = &x[entry.j as usize];
-            let one = COUNT | u64::from(entry.rank);
-            for l in 0..WIDTH {
-                let apart = own[l] - other[l];
-                let distance = entry.distance + apart * apart;
-                let kept = if distance < least[l] { 0 } else { found[l] };
-                found[l] = kept + if distance <= least[l] { one } else { 0 };
-                least[l] = if distance < least[l] { distance } else { least[l] };
-            }
-        };
-        let within = |entry: &Entry, least: &Lanes| {
-            least.iter().fold(false, |any, &least| any | (entry.distance <= least))
-        };
-        let mut open = true;
-        for few in list[..head].chunks(4) {
-            open = within(&few[0], &least);
-            if !open {
-                break;
-            }
-            few.iter().for_each(|entry| visit(entry, &mut least));
-        }
-        let mut part = head..(2 * head).min(len);
-        while open && !part.is_empty() && within(&list[part.start], &least) {
-            list[part.clone()].iter().for_each(|entry| visit(entry, &mut least));
-            part = part.end..(2 * part.end).min(len);
-        }
-        best[at] = least;
-        tied[at] = found;
-    }
-}
-
-/// [`scan`] for the row at place `own`, over the tree: what the list found bounds the walk, which starts over.
-fn walk(best: &mut Lanes, tied: &mut [u64; WIDTH], tree: &Tree, own: usize, x: &[Lanes], rank: &[u32]) {
-    let mut least = *best;
-    let mut found = [0; WIDTH];
-    let most = |least: &Lanes| least.iter().copied().fold(0.0, f64::max);
-    tree.walk(own, most(&least), |place, distance| {
-        let (mine, other) = (&x[own], &x[place]);
-        let one = COUNT | u64::from(rank[own].min(rank[place]));
-        for l in 0..WIDTH {
-            let apart = mine[l] - other[l];
-            let distance = distance + apart * apart;
-            let kept = if distance < least[l] { 0 } else { found[l] };
-            found[l] = kept + if distance <= least[l] { one } else { 0 };
-            least[l] = if distance < least[l] { distance } else { least[l] };
-        }
-        most(&least)
-    });
-    (*best, *tied) = (least, found);
-}
-
-/// The places that lie at exactly this distance in lane `l`.
-fn places_at(tree: &Tree, own: usize, x: &[Lanes], l: usize, best: f64) -> Vec<u32> {
-    let mut found = Vec::new();
-    tree.walk(own, best, |place, distance| {
-        let apart = x[own][l] - x[place][l];
-        if distance + apart * apart == best {
-            found.push(place as u32);
-        }
-        best
-    });
-    found
-}
-
-/// The rows of a list that lie at exactly this distance in lane `l`.
-fn at_distance(list: &[Entry], x: &[Lanes], i: usize, l: usize, best: f64) -> Vec<u32> {
-    let distance = |entry: &&Entry| {
-        let apart = x[i][l] - x[entry.j as usize][l];
-        entry.distance + apart * apart
-    };
-    list.iter().filter(|entry| distance(entry) == best).map(|entry| entry.j).collect()
 }
 
 /// A candidate sorted within each group of rows that the chosen columns do not tell apart.

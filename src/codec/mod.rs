@@ -17,6 +17,7 @@ mod graph;
 mod neighbours;
 mod ranks;
 mod resample;
+mod scan;
 mod statistic;
 mod tree;
 mod xi;
