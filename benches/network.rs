@@ -69,7 +69,7 @@ fn main() -> anyhow::Result<()> {
         config: config(),
     };
     time("mlp 784-100-10/whole scrub of one image", 7, || {
-        unlearn(&task, &mut mlp.clone(), 0, &[0], 0).map(drop)
+        unlearn(&task, &mut mlp.clone(), 0, &[0], &[]).map(drop)
     })
 }
 

@@ -2,6 +2,7 @@
 //! was found; [`Error::code`] is stable and is what the C API returns.
 
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// What the library returns.
 pub type Result<T> = std::result::Result<T, Error>;
@@ -99,6 +100,17 @@ pub enum Error {
         /// What is on disk and how to go on.
         kept: String,
     },
+}
+
+/// Fails with [`Error::Interrupted`] where the user asked to stop; long work asks between its pieces.
+///
+/// # Errors
+/// Where `stop` is set.
+pub fn check_stop(stop: &AtomicBool) -> Result<()> {
+    match stop.load(Ordering::Relaxed) {
+        true => Err(Error::Interrupted { kept: "the batch that was running is not recorded".into() }),
+        false => Ok(()),
+    }
 }
 
 impl Error {

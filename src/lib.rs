@@ -26,4 +26,4 @@ pub mod update;
 pub mod verify;
 pub mod zoo;
 
-pub use error::{Error, Result};
+pub use error::{Error, Result, check_stop};

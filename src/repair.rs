@@ -8,16 +8,16 @@
 //! ```
 //!
 //! with w held constant and t the sample's target: below it the sample is pushed up, and above it down, or (one-sided)
-//! left alone.
+//! left alone. Samples of earlier batches are held with the new ones, else they would slip back batch by batch.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 
 use crate::block::Block;
 use crate::data::Samples;
 use crate::device::Device;
 use crate::net::Network;
 use crate::ops::philox::{Stream, Use};
-use crate::{Error, Result};
+use crate::{Result, check_stop};
 
 /// Samples of a mini-batch: so many retained, and at most so many forgotten.
 const BATCH: usize = 64;
@@ -25,6 +25,9 @@ const BATCH: usize = 64;
 pub const RATE: f64 = 0.02;
 const MOMENTUM: f64 = 0.9;
 const PULL: f64 = 0.3;
+/// The norm that a gradient is cut to where it is longer: right after a step, and with batch norm frozen, single ones
+/// are many times as long as the rest.
+const LONGEST: f64 = 1.0;
 
 /// Where the forgotten samples are held.
 #[derive(Clone, Debug, PartialEq)]
@@ -100,9 +103,7 @@ pub fn repair(
     let mut velocity = vec![0.0; values.len()];
     let mut stream = Stream::new(options.seed, Use::Repair, options.batch);
     for step in 0..options.steps {
-        if options.stop.load(Ordering::Relaxed) {
-            return Err(Error::Interrupted { kept: "the batch that was running is not recorded".into() });
-        }
+        check_stop(options.stop)?;
         let kept = stream.choose(retained.len(), BATCH.min(retained.len()));
         let gone = stream.choose(request.len(), BATCH.min(request.len()));
         let batch: Vec<usize> =
@@ -116,9 +117,11 @@ pub fn repair(
         if !gradient.iter().all(|g| g.is_finite()) {
             return Ok(false);
         }
+        let norm = gradient.iter().map(|g| g * g).sum::<f64>().sqrt();
+        let clip = (LONGEST / norm).min(1.0);
         let rate = options.rate * (1.0 - step as f64 / options.steps as f64);
         for ((value, velocity), gradient) in values.iter_mut().zip(&mut velocity).zip(&gradient) {
-            *velocity = MOMENTUM * *velocity + gradient + options.l2 * *value;
+            *velocity = MOMENTUM * *velocity + clip * gradient + options.l2 * *value;
             *value -= rate * *velocity;
         }
         let narrow: Vec<f32> = values.iter().map(|&value| value as f32).collect();

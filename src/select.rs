@@ -5,6 +5,8 @@
 //! of cumulative T that it brought (weighted by 1 − p of the sample's label), and the best share of all units is taken,
 //! ties and the rest by the sum of their first-step T. T₁ is reported beside the level that permuted losses reach.
 
+use std::sync::atomic::AtomicBool;
+
 use crate::block::Block;
 use crate::codec::{Foci, FociOptions, Matrix, foci_on, permuted_first_steps};
 use crate::data::Samples;
@@ -13,7 +15,7 @@ use crate::net::{LayerId, Network, UnitId};
 use crate::observe::{Trace, evaluate, observe_copies};
 use crate::ops::philox::{Stream, Use};
 use crate::perturb::Noise;
-use crate::{Error, Result};
+use crate::{Error, Result, check_stop};
 
 /// How units are chosen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
@@ -106,13 +108,14 @@ impl Selection {
 /// Chooses the units that carry the samples `request`. An empty choice means that no unit depends on them.
 ///
 /// # Errors
-/// Where the request is empty or a pass fails.
+/// Where the request is empty or a pass fails, or the user stops a vote between two voters.
 pub fn select(
     device: &Device,
     net: &Network,
     samples: &Samples,
     request: &[usize],
     config: &Config,
+    stop: &AtomicBool,
 ) -> Result<Selection> {
     let d = net.units().len();
     let all = || (0..d as u32).map(UnitId).collect::<Vec<_>>();
@@ -136,7 +139,7 @@ pub fn select(
             let norms: Vec<f64> = (0..d).map(norm).collect();
             Ok(best(&norms, &norms, config.count(d)))
         }
-        Method::Vote => vote(device, net, samples, request, config),
+        Method::Vote => vote(device, net, samples, request, config, stop),
         Method::Foci | Method::Cheap | Method::One => one_trace(device, net, samples, request, config),
     }
 }
@@ -193,6 +196,7 @@ fn vote(
     samples: &Samples,
     request: &[usize],
     config: &Config,
+    stop: &AtomicBool,
 ) -> Result<Selection> {
     let d = net.units().len();
     let voters: Vec<usize> = match request.len() > VOTERS {
@@ -205,11 +209,11 @@ fn vote(
     let copies = config.perturbations.unwrap_or(COPIES_PER_VOTER);
     let traces = voters
         .iter()
-        .map(|&sample| trace(device, net, samples, &[sample], copies, config))
+        .map(|&sample| check_stop(stop).and_then(|()| trace(device, net, samples, &[sample], copies, config)))
         .collect::<Result<Vec<_>>>()?;
     let ballots = traces
         .iter()
-        .map(|trace| run(device, trace, Some(UNITS_PER_VOTER)))
+        .map(|trace| check_stop(stop).and_then(|()| run(device, trace, Some(UNITS_PER_VOTER))))
         .collect::<Result<Vec<Foci>>>()?;
     let (mut votes, mut firsts) = (vec![0.0; d], vec![0.0; d]);
     let losses = evaluate(device, net, &samples.subset(&voters))?.losses;

@@ -13,7 +13,7 @@
 use std::cell::OnceCell;
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
 use serde_json::{Value, json};
@@ -34,7 +34,7 @@ use crate::solve::{
     largest_eigenvalue,
 };
 use crate::update::{Certificate, Length, Where, update};
-use crate::{Error, Result};
+use crate::{Error, Result, check_stop};
 
 /// The update rule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
@@ -241,7 +241,7 @@ pub struct Measure {
     pub accuracy: f64,
 }
 
-/// Removes a batch from `net`, which `removed` samples have left before; `net` changes only where the record says
+/// Removes a batch from `net`, which the samples `earlier` have left before; `net` changes only where the record says
 /// `removed`.
 ///
 /// # Errors
@@ -251,12 +251,12 @@ pub fn unlearn(
     net: &mut Network,
     batch: usize,
     indices: &[usize],
-    removed: usize,
+    earlier: &[usize],
 ) -> Result<Record> {
     let (device, config) = (task.device, &task.config);
     let request = task.samples.subset(indices);
     let retained = task.samples.subset(&task.retained);
-    let (n, m) = (task.n - removed, indices.len());
+    let (n, m) = (task.n - earlier.len(), indices.len());
     let residual = (n - m) as f64;
     let mut clock = Clock::new();
     let mut notes = vec![];
@@ -285,7 +285,7 @@ pub fn unlearn(
             "seconds": clock.seconds});
         return Ok(record);
     }
-    task.check_stop()?;
+    check_stop(task.stop)?;
 
     // Its gradient on their block, the curvature of what is retained, and the step at its length.
     let block = Block::of(net, &chosen.units)?;
@@ -312,7 +312,7 @@ pub fn unlearn(
         _ => f64::NAN,
     };
     for length in lengths {
-        task.check_stop()?;
+        check_stop(task.stop)?;
         // Each sample's loss carries its part of the weight decay.
         let gradient = block.gradient(device, &moved, &request)?;
         let decayed = gradient.iter().zip(block.values(&moved)).map(|(g, w)| g + config.l2 * f64::from(w));
@@ -331,7 +331,7 @@ pub fn unlearn(
             step.iter_mut().for_each(|s| *s *= residual);
         }
         clock.lap("solve");
-        let found = update(device, &mut moved, &block, &step, &request, length)?;
+        let found = update(device, &mut moved, &block, &step, &request, length, task.stop)?;
         clock.lap("length");
         solvers.push(solver);
         scaled = Some(found);
@@ -348,7 +348,7 @@ pub fn unlearn(
         let (step, solver, _) = local.solve(&uphill, residual, convex, None)?;
         note_solve(&solver, &mut notes);
         drop(local);
-        update(device, &mut moved, &block, &step, &request, Length::One)?;
+        update(device, &mut moved, &block, &step, &request, Length::One, task.stop)?;
         solvers.push(solver);
     }
     clock.lap("solve");
@@ -356,9 +356,10 @@ pub fn unlearn(
     let mut repair_rate = None;
     if config.repair > 0 && scaled.reached {
         let all = if whole { Some(Block::all(&moved)?) } else { None };
-        let targets = targets(&unseen, &moved)?;
+        let forgotten = [earlier, indices].concat();
+        let targets = targets(&unseen, &moved, &forgotten)?;
         let block = all.as_ref().unwrap_or(&block);
-        repair_rate = repair(task, &mut moved, block, &retained, indices, batch, &targets, &mut notes)?;
+        repair_rate = repair(task, &mut moved, block, &retained, &forgotten, batch, &targets, &mut notes)?;
         clock.lap("repair");
     }
     let certificate = match config.privacy.filter(|_| config.noise != Where::None) {
@@ -425,23 +426,14 @@ pub fn unlearn(
         "seconds": clock.seconds,
     });
     if record.removed {
-        record.every_unit =
-            whole || certificate.is_some() && matches!(config.noise, Where::Outside | Where::All);
+        record.every_unit = whole && repair_rate.is_some()
+            || certificate.is_some() && matches!(config.noise, Where::Outside | Where::All);
         let kept = if record.every_unit { Block::all(&moved)? } else { block };
         record.values = to_hex(&kept.values(&moved));
         *net = moved;
     }
     record.notes = notes;
     Ok(record)
-}
-
-impl Task<'_> {
-    fn check_stop(&self) -> Result<()> {
-        match self.stop.load(Ordering::Relaxed) {
-            true => Err(Error::Interrupted { kept: "the batch that was running is not recorded".into() }),
-            false => Ok(()),
-        }
-    }
 }
 
 /// A model with one linear layer and weight decay: its objective is convex, and one exact step nearly retrains it.
@@ -476,11 +468,11 @@ fn choose(
     if config.method == Method::Vote && indices.len() == 1 {
         config.method = Method::Foci;
     }
-    let mut chosen = select(task.device, net, task.samples, indices, &config)?;
+    let mut chosen = select(task.device, net, task.samples, indices, &config, task.stop)?;
     if chosen.units.is_empty() && task.config.if_empty_cheap {
         notes.push("no unit passes FOCI: the best of its first step are taken".into());
         config.method = Method::Cheap;
-        chosen = select(task.device, net, task.samples, indices, &config)?;
+        chosen = select(task.device, net, task.samples, indices, &config, task.stop)?;
         if chosen.units.is_empty() {
             // Not even a first step is defined: the losses are all equal.
             notes.push("the losses of all copies are equal: nothing can be read".into());
@@ -581,7 +573,7 @@ impl<'a> Local<'a> {
         };
         if let Some(right) = curvature.vector(&right)? {
             let mut product = |out: &mut CudaVector, v: &CudaVector| {
-                task.check_stop()?;
+                check_stop(task.stop)?;
                 curvature.apply_on(out, v)?;
                 out.add(config.l2, v)
             };
@@ -589,7 +581,7 @@ impl<'a> Local<'a> {
         }
         let mut narrow = vec![0.0f32; sum.len()];
         let mut product = |out: &mut Vec<f64>, v: &Vec<f64>| {
-            task.check_stop()?;
+            check_stop(task.stop)?;
             curvature.apply_wide(out, v, &mut narrow)?;
             out.add(config.l2, v)
         };
@@ -692,7 +684,7 @@ fn repair(
     moved: &mut Network,
     block: &Block,
     retained: &dyn Inputs,
-    request: &[usize],
+    forgotten: &[usize],
     batch: usize,
     targets: &Targets,
     notes: &mut Vec<String>,
@@ -711,7 +703,7 @@ fn repair(
             stop: task.stop,
         };
         let (samples, kept) = (task.samples, &task.repair_on);
-        if repair::repair(device, &mut repaired, block, samples, kept, request, targets, &options)?
+        if repair::repair(device, &mut repaired, block, samples, kept, forgotten, targets, &options)?
             && evaluate(device, &repaired, retained)?.mean_loss() <= limit
         {
             if rate < repair::RATE {
@@ -804,14 +796,14 @@ fn look_alikes(samples: &Samples, indices: &[usize], labels: &[u32], classes: &[
     }
 }
 
-/// Where a repair of `moved` holds the request: at the target, or each sample at the quantile of its rank among the
-/// unseen.
-fn targets(unseen: &Unseen, moved: &Network) -> Result<Targets> {
-    let (task, request) = (unseen.task, unseen.request);
+/// Where a repair of `moved` holds the forgotten samples, those of earlier batches included: at the target, or each at
+/// the quantile of its rank among the unseen.
+fn targets(unseen: &Unseen, moved: &Network, forgotten: &[usize]) -> Result<Targets> {
+    let task = unseen.task;
     if let Target::Loss(loss) = task.config.target {
-        return Ok(Targets::same(loss, request.len()));
+        return Ok(Targets::same(loss, forgotten.len()));
     }
-    let losses = evaluate(task.device, moved, &task.samples.subset(request))?.losses;
+    let losses = evaluate(task.device, moved, &task.samples.subset(forgotten))?.losses;
     let two_sided = task.config.target != Target::HeldOut;
     Ok(Targets::by_rank(&losses, &unseen.scores()?.losses, two_sided))
 }

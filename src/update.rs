@@ -1,12 +1,14 @@
 //! Update: the step's length, and the noise of a certificate (method §4, §5b).
 
+use std::sync::atomic::AtomicBool;
+
 use crate::block::Block;
 use crate::data::Inputs;
 use crate::device::Device;
 use crate::net::{LayerId, Network};
 use crate::observe::evaluate;
 use crate::ops::philox::{Stream, Use};
-use crate::{Error, Result};
+use crate::{Error, Result, check_stop};
 
 /// How long the step is.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -43,7 +45,7 @@ const BISECTIONS: usize = 14;
 /// the loss is at the target before any step, the formula's own length is kept.
 ///
 /// # Errors
-/// Where a pass fails.
+/// Where a pass fails, or the user stops; `net` is then at some length.
 pub fn update(
     device: &Device,
     net: &mut Network,
@@ -51,9 +53,11 @@ pub fn update(
     step: &[f64],
     forget: &dyn Inputs,
     length: Length,
+    stop: &AtomicBool,
 ) -> Result<Scaled> {
     let start = block.values(net);
     let loss_at = |net: &mut Network, scale: f64| -> Result<f64> {
+        check_stop(stop)?;
         let moved: Vec<f32> =
             start.iter().zip(step).map(|(w, s)| (f64::from(*w) + scale * s) as f32).collect();
         block.assign(net, &moved);
@@ -189,7 +193,16 @@ mod tests {
         let uphill = block.gradient(&device, &net, &one).unwrap();
         for factor in [1e-3, 1.0, 1e6] {
             let step: Vec<f64> = uphill.iter().map(|g| factor * g).collect();
-            let found = update(&device, &mut net.clone(), &block, &step, &one, Length::To(2.0)).unwrap();
+            let found = update(
+                &device,
+                &mut net.clone(),
+                &block,
+                &step,
+                &one,
+                Length::To(2.0),
+                &AtomicBool::new(false),
+            )
+            .unwrap();
             assert!(found.reached && (found.loss / 2.0 - 1.0).abs() <= TOLERANCE, "{factor:e}: {found:?}");
         }
     }

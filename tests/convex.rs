@@ -130,7 +130,7 @@ fn check(samples: &Samples, bound: f64) -> Result<(), Failed> {
             config,
         };
         let mut net = original.clone();
-        let record = unlearn(&task, &mut net, 0, &forget, 0)?;
+        let record = unlearn(&task, &mut net, 0, &forget, &[])?;
         if record.removed { Ok(net) } else { Err(format!("{:?}", record.notes).into()) }
     };
 

@@ -65,7 +65,7 @@ pub fn run(options: &Options, lab: &mut Lab, cells: &mut Cells) -> anyhow::Resul
             let mut net = whole.original.clone();
             let folder = options.out.join(format!("many-{}-{seed}", method.replace([' ', ':', '+'], "")));
             let identity = format!("{:?} {method} {setting} {seed}", lab.setup);
-            let (mut seconds, mut refused) = (0.0, 0);
+            let (mut seconds, mut refused, mut gone) = (0.0, 0, vec![]);
             if select.is_some() {
                 std::fs::create_dir_all(&folder)?;
             }
@@ -105,12 +105,15 @@ pub fn run(options: &Options, lab: &mut Lab, cells: &mut Cells) -> anyhow::Resul
                                 config,
                             };
                             let some = &order[number * batch..(number + 1) * batch];
-                            let record = unlearn(&task, &mut net, number, some, number * batch)?;
+                            let record = unlearn(&task, &mut net, number, some, &gone)?;
                             log.write(&record)?;
                             record
                         }
                     };
-                    refused += usize::from(!record.removed);
+                    match record.removed {
+                        true => gone.extend(&record.indices),
+                        false => refused += 1,
+                    }
                     let phases = record.account["seconds"].as_object().context("a record without seconds")?;
                     seconds += phases.values().filter_map(serde_json::Value::as_f64).sum::<f64>();
                 }

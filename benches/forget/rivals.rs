@@ -226,7 +226,7 @@ fn ours(case: &Case, how: How) -> Result<(Network, String)> {
         config,
     };
     let mut net = case.original.clone();
-    let record = unlearn(&task, &mut net, 0, &case.forget, 0)?;
+    let record = unlearn(&task, &mut net, 0, &case.forget, &[])?;
     let notes = if record.removed { String::new() } else { record.notes.join("; ") };
     Ok((net, notes))
 }

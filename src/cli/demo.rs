@@ -105,7 +105,7 @@ pub fn run(args: &Args) -> anyhow::Result<Outcome> {
             config: config(args, method, units),
         };
         let mut net = original.freeze();
-        let record = unlearn(&task, &mut net, 0, &split.forget, 0)?;
+        let record = unlearn(&task, &mut net, 0, &split.forget, &[])?;
         let account = json!({"removed": record.removed, "notes": record.notes, "units": record.units, "account": record.account});
         Ok((net, account, started.elapsed().as_secs_f64()))
     };

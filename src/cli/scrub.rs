@@ -290,8 +290,9 @@ pub fn run(args: &Args) -> anyhow::Result<Outcome> {
     let bar = super::progress(batches.len() as u64, "batches");
     bar.set_position(records.len() as u64);
     for (i, batch) in batches.iter().enumerate().skip(records.len()) {
-        let removed = records.iter().filter(|r| r.removed).map(|r| r.indices.len()).sum();
-        let record = unlearn(&task, &mut net, i, batch, removed).map_err(|error| match error {
+        let gone: Vec<usize> =
+            records.iter().filter(|r| r.removed).flat_map(|r| r.indices.iter().copied()).collect();
+        let record = unlearn(&task, &mut net, i, batch, &gone).map_err(|error| match error {
             Error::Interrupted { .. } => Error::Interrupted {
                 kept: format!(
                     "{i} of {} batches are in {}; the same command goes on from there",

@@ -990,7 +990,7 @@ fn scrubs(device: &Device) -> Result<(), Failed> {
             config: config.clone(),
         };
         let mut moved = net.clone();
-        let record = unlearn(&task, &mut moved, 0, &Vec::from_iter(0..12), 0)?;
+        let record = unlearn(&task, &mut moved, 0, &Vec::from_iter(0..12), &[])?;
         Ok((record.units, block.values(&moved)))
     };
     let chosen = select::Config { perturbations: Some(60), max_units: Some(3), ..Default::default() };
