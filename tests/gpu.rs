@@ -32,8 +32,12 @@ mod statistic;
 mod vectors;
 
 use columns::Kind;
+use std::collections::BTreeMap;
+
 use libtest_mimic::{Arguments, Failed, Trial};
-use scrubjay::codec::{FociOptions, Matrix, Ties, foci, foci_on, statistic_on};
+use scrubjay::codec::{
+    FociOptions, Matrix, Ties, foci, foci_on, graph_on, interval_on, p_value_on, statistic_on,
+};
 use scrubjay::device::{Choice, Cuda, Device};
 use scrubjay::ops;
 use scrubjay::ops::nearest::Tied;
@@ -384,6 +388,23 @@ fn selects(device: &Device, p: usize, n: usize) -> Result<(), Failed> {
             equal("T", &found, &scrubjay::codec::statistic(&y, data, z, x, &measure)?)?;
         }
     }
+    let groups = [vec![0, 3], vec![1], vec![5, 4, 2]];
+    for (ties, groups, initial) in [(Ties::Mean, &groups[..], &[][..]), (random, &groups[..2], &[2])] {
+        let options = FociOptions { ties, groups, initial, all: true, ..FociOptions::default() };
+        let found = twice(|| Ok(foci_on(device, &y, &x, &options, &mut |_, _| ())?))?;
+        equal("groups", &found, &foci(&y, &x, &options)?)?;
+    }
+    let measure = scrubjay::codec::Options::default();
+    for (z, x) in [(&[1][..], &[][..]), (&[1, 0], &[]), (&[1], &[0, 3])] {
+        let found = p_value_on(device, &y, data, z, x, &measure, 5)?;
+        equal("a p-value", &found, &scrubjay::codec::p_value(&y, data, z, x, &measure, 5)?)?;
+        let found = interval_on(device, &y, data, z, x, &measure, 0.9, 4)?;
+        equal("an interval", &found, &scrubjay::codec::interval(&y, data, z, x, &measure, 0.9, 4)?)?;
+    }
+    let few = Matrix::columns_f64(&columns[..4 * n], n, 4)?;
+    let (options, known) = (FociOptions { max_features: Some(2), ..Default::default() }, BTreeMap::new());
+    let found = graph_on(device, &few, &options, &known, &|_, _| Ok(()))?;
+    equal("a graph", &found, &scrubjay::codec::graph(&few, &options, &known, &|_, _| Ok(()))?)?;
     let xi = scrubjay::codec::Options { measure: scrubjay::codec::Measure::Xi, ..Default::default() };
     if statistic_on(device, &y, &x, &[0], &[], &xi).is_ok() {
         return Err("ξ was taken".into());

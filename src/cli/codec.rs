@@ -22,7 +22,7 @@ use super::{DeviceArgs, Outcome};
 COL is a name or a number from 0; COLS is a list of these and of ranges: age,3,7-9. Of a .safetensors file with X [n, p]
 and Y [n], numbers are columns of X.")]
 pub struct Args {
-    /// Table: .csv, .tsv, .csv.gz, .arff, .npy, .npz or .safetensors
+    /// Table: .csv, .tsv, .csv.gz, .arff, .npy, .npz, .parquet or .safetensors
     #[arg(value_name = "DATA")]
     data: PathBuf,
     /// The column that is told about; Y of a .safetensors file if left out
@@ -187,24 +187,28 @@ pub fn run(args: &Args) -> anyhow::Result<Outcome> {
         seed: args.randomness.seed,
     };
     let values = frame.column(0);
-    let alone = options.measure == Measure::Codec && args.permutations.is_none() && args.interval.is_none();
-    let device = if alone { args.device.open_with_cuda()? } else { args.device.open()? };
+    let device = match options.measure {
+        Measure::Codec => args.device.open_with_cuda()?,
+        Measure::Xi => args.device.open()?,
+    };
     if options.measure == Measure::Codec {
         let plan = match args.permutations {
-            Some(_) => device.scope(|| codec::statistic_memory(frame.n, tell.len(), given.len(), true)),
-            None => codec::statistic_memory_on(&device, frame.n, tell.len(), given.len())?,
+            Some(_) if device.cuda().is_none() => {
+                device.scope(|| codec::statistic_memory(frame.n, tell.len(), given.len(), true))
+            }
+            _ => codec::statistic_memory_on(&device, frame.n, tell.len(), given.len())?,
         };
         let data = table.bytes() + size_of_val(&frame.values[..]);
         eprintln!("{} rows: at most {} MiB; {}", frame.n, plan.total(data, 0).div_ceil(1 << 20), plan.method);
     }
     let found = codec::statistic_on(&device, values, &data, &tell, &given, &options)?;
     let p_value = match args.permutations {
-        Some(count) => device.scope(|| codec::p_value(values, &data, &tell, &given, &options, count))?,
+        Some(count) => codec::p_value_on(&device, values, &data, &tell, &given, &options, count)?,
         None => None,
     };
     let interval = match args.interval {
         Some(level) => {
-            device.scope(|| codec::interval(values, &data, &tell, &given, &options, level, SUBSAMPLES))?
+            codec::interval_on(&device, values, &data, &tell, &given, &options, level, SUBSAMPLES)?
         }
         None => None,
     };

@@ -31,7 +31,7 @@ use super::{DeviceArgs, Outcome, progress};
 
 COL is a name or a number from 0. Of a .safetensors file with X [n, p] and Y [n], numbers are columns of X.")]
 pub struct Args {
-    /// Table: .csv, .tsv, .csv.gz, .arff, .npy, .npz or .safetensors
+    /// Table: .csv, .tsv, .csv.gz, .arff, .npy, .npz, .parquet or .safetensors
     #[arg(value_name = "DATA")]
     data: PathBuf,
     /// The column to be told about; Y of a .safetensors file if left out
@@ -141,7 +141,7 @@ pub fn run(args: &Args) -> anyhow::Result<Outcome> {
         watch: Some(&watch),
         ..options(args)
     };
-    let device = if plain { args.device.open_with_cuda()? } else { args.device.open()? };
+    let device = args.device.open_with_cuda()?;
     announce(&table, &frame, &codec::memory_on(&device, frame.n, p, &options)?, &options);
     let chosen = AtomicUsize::new(0);
     let message = || format!("rows of step {}", chosen.load(Ordering::Relaxed) + 1);
@@ -273,8 +273,8 @@ fn graph(args: &Args, table: &Table) -> anyhow::Result<Outcome> {
     let data = Matrix::columns_f64(&frame.values, frame.n, frame.p())?;
     let watch = Watch::default();
     let options = FociOptions { watch: Some(&watch), ..options(args) };
-    let device = args.device.open()?;
-    announce(table, &frame, &device.scope(|| codec::graph_memory(frame.n, frame.p(), &options)), &options);
+    let device = args.device.open_with_cuda()?;
+    announce(table, &frame, &codec::graph_memory_on(&device, frame.n, frame.p(), &options)?, &options);
     let (kept, known) = match &args.resume {
         Some(path) => {
             let (kept, known) = Blankets::open(path, &identity(&frame, &options))?;
@@ -288,11 +288,9 @@ fn graph(args: &Args, table: &Table) -> anyhow::Result<Outcome> {
     let done = AtomicUsize::new(known.len());
     let at = || (done.load(Ordering::Relaxed), frame.p());
     let found = watched(&watch, at, &|| "columns".to_string(), || {
-        device.scope(|| {
-            codec::graph(&data, &options, &known, &|column, blanket| {
-                done.fetch_add(1, Ordering::Relaxed);
-                kept.as_ref().map_or(Ok(()), |kept| kept.write(column, blanket))
-            })
+        codec::graph_on(&device, &data, &options, &known, &|column, blanket| {
+            done.fetch_add(1, Ordering::Relaxed);
+            kept.as_ref().map_or(Ok(()), |kept| kept.write(column, blanket))
         })
     })??;
     if let Some(path) = &args.dot {

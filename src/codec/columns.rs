@@ -131,7 +131,9 @@ impl<'a> Matrix<'a> {
         }
     }
 
-    fn at(&self, i: usize, j: usize) -> f64 {
+    /// Row `i` of column `j`.
+    #[inline]
+    pub(super) fn at(&self, i: usize, j: usize) -> f64 {
         let at = i * self.row + j * self.column;
         match self.values {
             Values::F32(v) => f64::from(v[at]),

@@ -8,11 +8,11 @@ use super::Ties;
 use super::columns::Matrix;
 use super::foci::Plan;
 use super::ranks::{Ranks, Sum};
-use crate::Result;
 use crate::device::Cuda;
 use crate::device::cuda::{Buffer, tiles};
 use crate::ops::nearest::{Columns, Tied, distance, nearest, nearest_sorted};
 use crate::ops::statistic::{self, Sums};
+use crate::{Error, Result};
 
 /// Values of the columns that one launch handles: 12 bytes of results each, 24 where they are sorted.
 const VALUES_AT_ONCE: usize = 1 << 24;
@@ -101,7 +101,9 @@ impl<'a> Steps<'a> {
         self.sums = Sums::new(self.cuda, self.left.len())?;
         for start in (0..n).step_by(self.width) {
             let range = start..n.min(start + self.width);
-            distance(self.cuda, &mut self.distance, &chosen, n, range.clone(), fresh)?;
+            if fresh || !chosen.is_empty() {
+                distance(self.cuda, &mut self.distance, &chosen, n, range.clone(), fresh)?;
+            }
             let mut first = 0;
             for columns in &self.columns {
                 let (distance, rank) = (&self.distance, &self.rank);
@@ -124,9 +126,9 @@ impl<'a> Steps<'a> {
         Ok(self.sums.all(self.cuda)?.into_iter().map(exact).collect())
     }
 
-    /// A of these columns together, in this order.
-    pub fn sum(&self, columns: &[Vec<f64>], ranks: &Ranks, ties: Ties) -> Result<Sum> {
-        sum(self.cuda, columns, ranks, ties)
+    /// The chosen columns.
+    pub fn chosen(&self) -> Vec<Vec<f64>> {
+        self.chosen.chunks_exact(self.rank.len()).map(<[f64]>::to_vec).collect()
     }
 
     /// Leaves a column out from now on.
@@ -138,13 +140,32 @@ impl<'a> Steps<'a> {
 
 /// A of these columns together, in this order.
 pub(super) fn sum(cuda: &Cuda, columns: &[Vec<f64>], ranks: &Ranks, ties: Ties) -> Result<Sum> {
-    let Some((last, given)) = columns.split_last() else { return Ok(Sum::default()) };
-    let mut steps = Steps::new(cuda, &Matrix::columns_f64(last, ranks.n(), 1)?, ranks, ties)?;
-    match given {
-        [] => steps.first()?,
-        _ => steps.step(&given.concat())?,
+    Given::new(cuda, columns, ranks, ties)?.sum(ranks)
+}
+
+/// Given columns, whose A is wanted for one permutation of the ranks after another.
+pub(super) struct Given<'a>(Steps<'a>);
+
+impl<'a> Given<'a> {
+    /// Copies the columns, one at least, to the device.
+    pub fn new(cuda: &'a Cuda, columns: &[Vec<f64>], ranks: &Ranks, ties: Ties) -> Result<Given<'a>> {
+        let (last, given) =
+            columns.split_last().ok_or_else(|| Error::config("at least one column is needed"))?;
+        let mut steps = Steps::new(cuda, &Matrix::columns_f64(last, ranks.n(), 1)?, ranks, ties)?;
+        steps.chosen = given.concat();
+        Ok(Given(steps))
     }
-    Ok(steps.all()?.into_iter().next().unwrap_or_default())
+
+    /// A of the columns together, in their order, for these ranks.
+    pub fn sum(&mut self, ranks: &Ranks) -> Result<Sum> {
+        let Given(steps) = self;
+        steps.rank = steps.cuda.upload(&ranks.r)?;
+        match steps.chosen.is_empty() {
+            true => steps.first()?,
+            false => steps.measure()?,
+        }
+        Ok(steps.all()?.into_iter().next().unwrap_or_default())
+    }
 }
 
 fn exact(sum: statistic::Sum) -> Sum {

@@ -16,8 +16,9 @@
 //!
 //! D_S is kept while n × n f64 stay below [`KEEP_BYTES`]. Beyond that a list has only the nearest rows, found in a k-d
 //! tree over S; where a candidate comes to its end, the tree is walked for that row and block, as far as the best so
-//! far. Lists are made for as many rows at a time as fit in [`LIST_BYTES`]. Sums are integers (`ranks`), so nothing
-//! depends on how the work was split.
+//! far. A column that is so wide beside those of S that the walk would take in many rows (it has another unit, or a heavy
+//! tail) gets a tree of its own, over S and itself. Lists are made for as many rows at a time as fit in [`LIST_BYTES`].
+//! Sums are integers (`ranks`), so nothing depends on how the work was split.
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -167,10 +168,10 @@ pub fn foci_each(
 }
 
 /// [`foci_each`] on a device: the same result, to the last bit. On CUDA the steps run there ([`memory_on`] says how),
-/// and of each but the first only the winner is read back; groups run on the CPU only.
+/// and of each but the first only the winner is read back; with groups the sums of all columns, and of each group.
 ///
 /// # Errors
-/// As [`foci`]; on CUDA groups are refused, and the device can fail.
+/// As [`foci`], and the device can fail.
 pub fn foci_on(
     device: &Device,
     y: &[f64],
@@ -181,7 +182,7 @@ pub fn foci_on(
     device.scope(|| run(device.cuda(), y, x, options, each))
 }
 
-fn run(
+pub(super) fn run(
     cuda: Option<&Cuda>,
     y: &[f64],
     x: &Matrix,
@@ -207,9 +208,6 @@ fn run(
     }
     if options.groups.iter().any(Vec::is_empty) {
         return Err(Error::config("a group without columns"));
-    }
-    if cuda.is_some() && !options.groups.is_empty() {
-        return Err(Error::config("groups of columns have no CUDA path; use --device cpu"));
     }
     check_sigma(options.noise)?;
     x.check_finite()?;
@@ -250,6 +248,10 @@ fn select(
     let offered = |&at: &usize| !options.initial.contains(&candidates[at][0]) || !options.groups.is_empty();
     let count = (0..candidates.len()).filter(offered).count();
     let most = options.max_features.unwrap_or(count).min(count);
+    let together = |columns: &[Vec<f64>]| match cuda {
+        Some(cuda) => super::cuda::sum(cuda, columns, ranks, options.ties),
+        None => Ok(sum(columns, ranks, options.ties)),
+    };
     let mut cuda = cuda.map(|cuda| Steps::new(cuda, x, ranks, options.ties)).transpose()?;
     let mut space = Space::new(n, KEEP_BYTES);
     let mut sums = match &mut cuda {
@@ -262,7 +264,7 @@ fn select(
         }
         None => first_step(x, ranks, options.ties, watch),
     };
-    sums = grouped(sums, candidates, &space, x, ranks, options.ties, watch);
+    sums = grouped(sums, candidates, &[], x, watch, together)?;
     let mut found = Foci {
         order: Vec::new(),
         conditional: Vec::new(),
@@ -275,10 +277,9 @@ fn select(
     }
     let initial: Vec<Vec<f64>> = options.initial.iter().map(|&j| x.column(j)).collect();
     // A of the known and the chosen columns
-    let mut given = match &cuda {
-        _ if initial.is_empty() => None,
-        Some(cuda) => Some(cuda.sum(&initial, ranks, options.ties)?),
-        None => Some(sum(&initial, ranks, options.ties)),
+    let mut given = match initial.is_empty() {
+        true => None,
+        false => Some(together(&initial)?),
     };
     let mut fresh = initial; // columns that the space does not have yet
     while found.order.len() < most && !watch.stopped() {
@@ -296,11 +297,16 @@ fn select(
             }
             let columns = std::mem::take(&mut fresh);
             match &mut cuda {
-                Some(cuda) => cuda.step(&columns.concat())?,
+                Some(cuda) => {
+                    cuda.step(&columns.concat())?;
+                    if !options.groups.is_empty() {
+                        sums = grouped(cuda.all()?, candidates, &cuda.chosen(), x, watch, together)?;
+                    }
+                }
                 None => {
                     columns.into_iter().for_each(|column| space.add(column));
                     sums = space.step(x, ranks, options.ties, watch);
-                    sums = grouped(sums, candidates, &space, x, ranks, options.ties, watch);
+                    sums = grouped(sums, candidates, &space.columns, x, watch, together)?;
                 }
             }
         }
@@ -309,8 +315,8 @@ fn select(
         }
         let left = (0..candidates.len()).filter(|at| offered(at) && !found.order.contains(at));
         let winner = match &cuda {
-            Some(cuda) => cuda.best()?,
-            None => left.min_by_key(|&at| (-sums[at].rounded(), at)).map(|at| (at, sums[at])),
+            Some(cuda) if options.groups.is_empty() => cuda.best()?,
+            _ => left.min_by_key(|&at| (-sums[at].rounded(), at)).map(|at| (at, sums[at])),
         };
         let Some((best, a)) = winner else { break };
         let (t, positive) = match given {
@@ -325,7 +331,7 @@ fn select(
             found.stopped = Stopped::NotPositive;
             break;
         }
-        if let Some(cuda) = &mut cuda {
+        if let Some(cuda) = cuda.as_mut().filter(|_| options.groups.is_empty()) {
             cuda.take(best)?;
         }
         found.order.push(best);
@@ -341,23 +347,22 @@ fn select(
     Ok(found)
 }
 
-/// A of each candidate: that of its column, or of all its columns together after those of `space`.
+/// A of each candidate: that of its column, or of all its columns `together` after those chosen.
 fn grouped(
     by_column: Vec<Sum>,
     candidates: &[Vec<usize>],
-    space: &Space,
+    chosen: &[Vec<f64>],
     x: &Matrix,
-    ranks: &Ranks,
-    ties: Ties,
     watch: &Watch,
-) -> Vec<Sum> {
+    together: impl Fn(&[Vec<f64>]) -> Result<Sum>,
+) -> Result<Vec<Sum>> {
     let one = |group: &Vec<usize>| match group[..] {
-        [j] => by_column[j],
-        _ if watch.stopped() => Sum::default(),
+        [j] => Ok(by_column[j]),
+        _ if watch.stopped() => Ok(Sum::default()),
         _ => {
             let columns: Vec<Vec<f64>> =
-                space.columns.iter().cloned().chain(group.iter().map(|&j| x.column(j))).collect();
-            sum(&columns, ranks, ties)
+                chosen.iter().cloned().chain(group.iter().map(|&j| x.column(j))).collect();
+            together(&columns)
         }
     };
     candidates.iter().map(one).collect()
@@ -398,6 +403,10 @@ const LIST_BYTES: usize = 256 << 20;
 /// Rows identical to a row, on average, from which on groups are cheaper than lists of rows.
 const GROUPED: usize = 192;
 
+/// Rows by which a column is judged to be wide, and the places visited of each from which on it is.
+const SAMPLED: usize = 32;
+const FAR: usize = 1024;
+
 /// What a process holds beside data and search: its code and the stacks of its threads.
 const PROGRAM_BYTES: usize = 16 << 20;
 
@@ -431,7 +440,13 @@ pub fn memory(n: usize, p: usize, options: &FociOptions) -> Plan {
 /// Where the device does not say what is free.
 pub fn memory_on(device: &Device, n: usize, p: usize, options: &FociOptions) -> Result<Plan> {
     match device.cuda() {
-        Some(cuda) => super::cuda::plan(cuda, n, p),
+        Some(cuda) => {
+            let mut plan = super::cuda::plan(cuda, n, p)?;
+            if let Some(most) = options.groups.iter().map(Vec::len).filter(|&len| len > 1).max() {
+                plan.bytes = plan.bytes.saturating_add(super::cuda::sum_plan(cuda, n, most)?.bytes);
+            }
+            Ok(plan)
+        }
         None => Ok(device.scope(|| memory(n, p, options))),
     }
 }
@@ -640,6 +655,7 @@ impl Space {
         let row = |place: usize| search.tree.as_ref().map_or(place as u32, |tree| tree.points()[place]);
         let rank: Vec<u32> = (0..n).map(|place| ranks.r[row(place) as usize]).collect();
         let (strips, screened) = (x.strips(), x.is_f32() && search.tree.is_none());
+        let apart = search.tree.as_ref().map_or(Vec::new(), |tree| wide_columns(x, tree, len));
         let mut sums = vec![[Sum::default(); WIDTH]; x.blocks()];
         self.lists(&search, None, ranks, watch, |range, lists| {
             let parts = 64usize.div_ceil(strips.len()).min(range.len().div_ceil(16));
@@ -654,6 +670,9 @@ impl Space {
                 match screened {
                     true => x.pack(narrow, strip.clone(), 0..n),
                     false => x.pack(wide, strip.clone(), (0..n).map(|place| row(place) as usize)),
+                }
+                for j in apart.iter().filter(|&j| strip.contains(&(j / WIDTH))) {
+                    wide[j / WIDTH - strip.start].iter_mut().for_each(|row| row[j % WIDTH] = 0.0);
                 }
                 let one = |block: usize| {
                     let (narrow, wide) = (&narrow[block - strip.start], &mut wide[block - strip.start]);
@@ -701,7 +720,17 @@ impl Space {
                 sums[block].iter_mut().zip(found).for_each(|(sum, found)| *sum = sum.plus(found));
             }
         });
-        sums.into_flattened().into_iter().take(x.p()).collect()
+        let mut sums: Vec<Sum> = sums.into_flattened().into_iter().take(x.p()).collect();
+        watch.begin(apart.len());
+        for &j in &apart {
+            if watch.stopped() {
+                break;
+            }
+            watch.advance(1);
+            let columns = [&self.columns[..], &[x.column(j)]].concat();
+            sums[j] = sum(&columns, ranks, ties);
+        }
+        sums
     }
 
     fn step_by_group(&mut self, x: &Matrix, ranks: &Ranks, watch: &Watch) -> Vec<Sum> {
@@ -745,6 +774,39 @@ impl Search {
     fn point(&self, place: usize) -> usize {
         self.tree.as_ref().map_or(place, |tree| tree.points()[place] as usize)
     }
+}
+
+/// Columns of `x` for which it is cheaper to search a tree of their own than to go on from lists of `len` places: sampled
+/// rows would have more than [`FAR`] places, or a quarter of all, visited in `tree`, on average.
+fn wide_columns(x: &Matrix, tree: &Tree, len: usize) -> Vec<usize> {
+    let far = SAMPLED * FAR.min(tree.len() / 4);
+    let sampled: Vec<usize> = (0..SAMPLED).map(|at| at * tree.len() / SAMPLED).collect();
+    let near: Vec<Vec<(f64, u32)>> = sampled
+        .par_iter()
+        .map_init(Vec::new, |near, &own| {
+            tree.nearest(near, own, len);
+            near.clone()
+        })
+        .collect();
+    let visits = |j: usize, own: usize, near: &[(f64, u32)]| {
+        let value = |place: u32| x.at(tree.points()[place as usize] as usize, j);
+        let total = |&(given, place): &(f64, u32)| given + (value(own as u32) - value(place)).powi(2);
+        let mut best = near.iter().map(total).fold(f64::INFINITY, f64::min);
+        let mut visited = 0;
+        if near.last().is_some_and(|last| best >= last.0) {
+            tree.walk(own, best, |place, given| {
+                visited += 1;
+                best = best.min(total(&(given, place as u32)));
+                if visited <= far { best } else { -1.0 } // ends the walk
+            });
+        }
+        visited
+    };
+    let is_wide = |&j: &usize| {
+        let visited: usize = sampled.iter().zip(&near).map(|(&own, near)| visits(j, own, near)).sum();
+        visited > far
+    };
+    (0..x.p()).into_par_iter().filter(is_wide).collect()
 }
 
 /// How much of a list of `others` is sorted with `chosen` columns: some times the n^(1/(|S| + 1)) that are visited on
@@ -899,7 +961,7 @@ mod tests {
         let x = Matrix::columns_f64(&x, n, columns.len()).unwrap();
         let y: Vec<f64> =
             (0..n).map(|i| (3.0 * columns[0][i] * columns[8][i]).round() + columns[2][i]).collect();
-        let mut walked = 0;
+        let (mut walked, mut apart) = (0, 0);
         for order in [[0, 8, 9], [1, 2, 0], [1, 8, 9], [4, 3, 1], [6, 10, 2], [5, 0, 11], [2, 3, 4]] {
             for ties in [Ties::Mean, Ties::First, Ties::Random { seed: 1, draws: 2 }] {
                 let ranks = Ranks::new(&y, ties).unwrap();
@@ -912,9 +974,11 @@ mod tests {
                     assert!(bare.step(&x, &ranks, ties, &watch) == expected, "{order:?} {j} {ties:?}");
                     let search = bare.search(None);
                     walked += usize::from(search.len < search.others);
+                    let tree = search.tree.as_ref().unwrap();
+                    apart += wide_columns(&x, tree, search.len).len();
                 }
             }
         }
-        assert!(walked > 20);
+        assert!(walked > 20 && apart > 20, "{walked} {apart}");
     }
 }

@@ -7,7 +7,8 @@ use std::collections::BTreeMap;
 use rayon::prelude::*;
 
 use super::columns::Matrix;
-use super::foci::{Foci, FociOptions, Plan, Stopped, foci, plan};
+use super::foci::{Foci, FociOptions, Plan, Stopped, memory_on, plan, run};
+use crate::device::{Cuda, Device};
 use crate::{Error, Result};
 
 /// Below this number of rows the blankets are found side by side; above it each uses all threads, so that only one
@@ -64,6 +65,31 @@ pub fn graph_memory(n: usize, p: usize, options: &FociOptions) -> Plan {
     }
 }
 
+/// The plan of [`graph_on`]: on CUDA in the device's memory, as it is free now.
+///
+/// # Errors
+/// Where the device does not say what is free.
+pub fn graph_memory_on(device: &Device, n: usize, p: usize, options: &FociOptions) -> Result<Plan> {
+    match device.cuda() {
+        Some(_) => memory_on(device, n, p.saturating_sub(1), options),
+        None => Ok(device.scope(|| graph_memory(n, p, options))),
+    }
+}
+
+/// [`graph`] on a device: the same result. On CUDA one blanket is found after the other.
+///
+/// # Errors
+/// As [`graph`], and the device can fail.
+pub fn graph_on(
+    device: &Device,
+    x: &Matrix,
+    options: &FociOptions,
+    known: &BTreeMap<usize, Foci>,
+    each: &(dyn Fn(usize, &Foci) -> Result<()> + Sync),
+) -> Result<Graph> {
+    device.scope(|| blankets(device.cuda(), x, options, known, each))
+}
+
 /// The blankets of the columns of `x` `[n, p]`; `each` is called after every one. Those in `known`, by column, are taken
 /// as they are. `options` are those of [`foci`], without initial columns and groups; [`super::Watch::stop`] ends the
 /// search with the blankets that are whole.
@@ -71,6 +97,16 @@ pub fn graph_memory(n: usize, p: usize, options: &FociOptions) -> Plan {
 /// # Errors
 /// As [`foci`], and fewer than 2 columns, initial columns or groups; the first error of `each`.
 pub fn graph(
+    x: &Matrix,
+    options: &FociOptions,
+    known: &BTreeMap<usize, Foci>,
+    each: &(dyn Fn(usize, &Foci) -> Result<()> + Sync),
+) -> Result<Graph> {
+    blankets(None, x, options, known, each)
+}
+
+fn blankets(
+    cuda: Option<&Cuda>,
     x: &Matrix,
     options: &FociOptions,
     known: &BTreeMap<usize, Foci>,
@@ -95,7 +131,8 @@ pub fn graph(
         }
         let y = &columns[j * n..(j + 1) * n];
         let others = [&columns[..j * n], &columns[(j + 1) * n..]].concat();
-        let mut found = foci(y, &Matrix::columns_f64(&others, n, x.p() - 1)?, options)?;
+        let others = Matrix::columns_f64(&others, n, x.p() - 1)?;
+        let mut found = run(cuda, y, &others, options, &mut |_, _| ())?;
         found.order.iter_mut().for_each(|other| *other += usize::from(*other >= j));
         if found.stopped == Stopped::Interrupted {
             return Ok(None);
@@ -103,7 +140,7 @@ pub fn graph(
         each(j, &found)?;
         Ok(Some(found))
     };
-    let blankets = match n <= ROWS_SIDE_BY_SIDE {
+    let blankets = match n <= ROWS_SIDE_BY_SIDE && cuda.is_none() {
         true => (0..x.p()).into_par_iter().map(one).collect::<Result<Vec<_>>>()?,
         false => (0..x.p()).map(one).collect::<Result<Vec<_>>>()?,
     };

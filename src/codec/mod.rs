@@ -24,9 +24,9 @@ mod xi;
 
 pub use columns::{Matrix, Standardize};
 pub use foci::{Foci, FociOptions, Plan, Stopped, Watch, foci, foci_each, foci_on, memory, memory_on};
-pub use graph::{Graph, graph, graph_memory};
+pub use graph::{Graph, graph, graph_memory, graph_memory_on, graph_on};
 pub use neighbours::nearest;
-pub use resample::{Interval, interval, p_value, permuted_first_steps};
+pub use resample::{Interval, interval, interval_on, p_value, p_value_on, permuted_first_steps};
 pub use statistic::{
     Measure, Options, Statistic, statistic, statistic_memory, statistic_memory_on, statistic_on,
 };

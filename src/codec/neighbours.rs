@@ -148,6 +148,11 @@ impl Runs {
         (self.start[run + 1] - self.start[run]) as usize
     }
 
+    /// All runs but one.
+    pub fn but(&self, own: usize) -> [Range<usize>; 2] {
+        [0..own, own + 1..self.len()]
+    }
+
     /// Adds what the rows of run `own` contribute where the runs `tied` (own not among them) are nearest to it. If own
     /// has several rows they are each other's neighbours too.
     #[inline]
@@ -157,13 +162,13 @@ impl Runs {
         for at in self.positions(own) {
             let r = self.rank[at];
             if c == 1 || ties == Ties::Mean {
-                let mut s = 0;
-                for run in tied.iter().flat_map(Clone::clone) {
-                    s += self.min_sum(run, r);
-                }
-                if self.size(own) > 1 {
-                    s += self.min_sum(own, r) - u64::from(r);
-                }
+                let s = if c + 1 == self.row.len() {
+                    ranks.least_sum(r) - u64::from(r) // all others, as where every distance is infinite
+                } else {
+                    let others = tied.iter().flat_map(Clone::clone).map(|run| self.min_sum(run, r));
+                    let twins = if self.size(own) > 1 { self.min_sum(own, r) - u64::from(r) } else { 0 };
+                    others.sum::<u64>() + twins
+                };
                 sum.add(s, c as u64);
             } else {
                 let i = self.row[at];
@@ -261,6 +266,10 @@ impl Sorted {
                 1 => nearest_beside(&self.x, own, x),
                 _ => 0.0,
             };
+            if best == f64::INFINITY {
+                self.runs.tally(&mut sum, own, &self.runs.but(own), ranks, ties);
+                continue;
+            }
             let mut low = own;
             while low > 0 && square(self.x[low - 1]) <= best {
                 low -= 1;
@@ -353,7 +362,8 @@ impl Points {
     fn search(&self, tied: &mut Vec<Range<usize>>, place: usize) {
         let points = self.tree.points();
         tied.clear();
-        let mut best = if self.runs.size(points[place] as usize) > 1 { 0.0 } else { f64::INFINITY };
+        let own = points[place] as usize;
+        let mut best = if self.runs.size(own) > 1 { 0.0 } else { f64::MAX };
         self.tree.walk(place, best, |other, distance| {
             if distance < best {
                 best = distance;
@@ -363,5 +373,8 @@ impl Points {
             tied.push(run..run + 1);
             best
         });
+        if tied.is_empty() && self.runs.size(own) == 1 {
+            tied.extend(self.runs.but(own)); // every distance is infinite
+        }
     }
 }

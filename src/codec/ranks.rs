@@ -20,6 +20,8 @@ pub(super) struct Ranks {
     pub sum_l2: i128,
     /// Σ L_i (n − L_i): zero where Y is constant.
     pub spread: i128,
+    /// Sums of R over the first rows of `order`, by their number.
+    prefix: Vec<u64>,
 }
 
 impl Ranks {
@@ -38,7 +40,7 @@ impl Ranks {
         }
         let mut order: Vec<u32> = (0..n as u32).collect();
         order.sort_by(|&a, &b| sort_key(y[a as usize]).cmp(&sort_key(y[b as usize])));
-        let mut ranks = Ranks { r: vec![0; n], order, sum: 0, sum_l2: 0, spread: 0 };
+        let mut ranks = Ranks { r: vec![0; n], order, sum: 0, sum_l2: 0, spread: 0, prefix: vec![0] };
         let mut start = 0;
         while start < n {
             let value = y[ranks.order[start] as usize];
@@ -50,6 +52,7 @@ impl Ranks {
             for &i in &ranks.order[start..end] {
                 ranks.r[i as usize] = end as u32;
                 ranks.sum += end as u64;
+                ranks.prefix.push(ranks.sum);
                 ranks.sum_l2 += l * l;
                 ranks.spread += l * (n as i128 - l);
             }
@@ -65,6 +68,7 @@ impl Ranks {
         Ranks {
             r: from.iter().map(|&j| self.r[j as usize]).collect(),
             order: self.order.iter().map(|&j| to[j as usize]).collect(),
+            prefix: self.prefix.clone(),
             ..*self
         }
     }
@@ -72,6 +76,11 @@ impl Ranks {
     /// The number of rows.
     pub fn n(&self) -> usize {
         self.r.len()
+    }
+
+    /// Σ min(r, R_j) over all rows j, for the rank `r` of one of them: r rows have a rank of at most r.
+    pub fn least_sum(&self, r: u32) -> u64 {
+        self.prefix[r as usize] + u64::from(r) * (self.n() as u64 - u64::from(r))
     }
 
     /// T(Y, Z) = (n·A − Σ L²) / Σ L (n − L) for the columns that gave A; none where Y is constant (MATH.md, Eq. 2).

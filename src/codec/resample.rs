@@ -11,10 +11,12 @@ use rayon::prelude::*;
 
 use super::Ties;
 use super::columns::Matrix;
+use super::cuda::Given;
 use super::neighbours::{Neighbours, sum};
 use super::ranks::{Ranks, Sum, sort_key};
-use super::statistic::{Measure, Options, Sample, t};
+use super::statistic::{Measure, Options, Sample, on_cpu_only, t};
 use super::xi::Order;
+use crate::device::{Cuda, Device};
 use crate::ops::philox::{Stream, Use};
 use crate::{Error, Result};
 
@@ -22,7 +24,7 @@ use crate::{Error, Result};
 const CELL: usize = 8;
 
 /// The value for given ranks of Y.
-type Value = dyn Fn(&Ranks) -> Option<f64> + Sync;
+type Value<'a> = dyn Fn(&Ranks) -> Option<f64> + Sync + 'a;
 
 /// (1 + b) / (1 + B): b of the B = `permutations` permutations (keyed by `options.seed`) reach the value, or leave it
 /// undefined. None where the value itself is undefined. Arguments are those of [`super::statistic`].
@@ -37,38 +39,104 @@ pub fn p_value(
     options: &Options,
     permutations: u32,
 ) -> Result<Option<f64>> {
-    if permutations == 0 {
-        return Err(Error::config("at least one permutation is needed"));
-    }
-    let sample = Sample::new(y, data, z, x, options)?;
-    let ranks = Ranks::new(&sample.y, sample.ties)?;
+    let permuted = Permuted::new(y, data, z, x, options, permutations)?;
+    let Permuted { sample, ranks, .. } = &permuted;
+    let ties = sample.ties;
     let value: Box<Value> = match sample.measure {
         Measure::Xi => {
             let order = Order::new(&sample.columns[0]);
-            Box::new(move |ranks| order.xi(ranks, sample.ties))
+            Box::new(move |ranks| order.xi(ranks, ties))
         }
         Measure::Codec => {
-            let with = Neighbours::new(&sample.columns, &ranks);
-            let given = (sample.given > 0).then(|| Neighbours::new(&sample.columns[..sample.given], &ranks));
-            let ties = sample.ties;
+            let with = Neighbours::new(&sample.columns, ranks);
+            let given = (sample.given > 0).then(|| Neighbours::new(&sample.columns[..sample.given], ranks));
             Box::new(move |ranks| {
                 t(ranks, with.sum(ranks, ties), given.as_ref().map(|given| given.sum(ranks, ties)))
             })
         }
     };
-    let Some(found) = value(&ranks) else { return Ok(None) };
-    let cells = cells(&sample.columns[..sample.given], ranks.n());
-    let reached = (0..permutations).into_par_iter().filter(|&number| {
-        let mut stream = Stream::new(options.seed, Use::Permutation, number);
-        let mut from: Vec<u32> = (0..ranks.n() as u32).collect();
-        for cell in &cells {
+    let Some(found) = value(ranks) else { return Ok(None) };
+    let reached = (0..permutations)
+        .into_par_iter()
+        .filter(|&number| value(&permuted.ranks(number, options.seed)).is_none_or(|value| value >= found));
+    Ok(Some((1 + reached.count()) as f64 / (1.0 + f64::from(permutations))))
+}
+
+/// [`p_value`] on a device: the same. On CUDA the neighbours of each permutation are searched anew.
+///
+/// # Errors
+/// As [`p_value`]; on CUDA ξ is refused, and the device can fail.
+pub fn p_value_on(
+    device: &Device,
+    y: &[f64],
+    data: &Matrix,
+    z: &[usize],
+    x: &[usize],
+    options: &Options,
+    permutations: u32,
+) -> Result<Option<f64>> {
+    device.scope(|| {
+        let Some(cuda) = device.cuda() else { return p_value(y, data, z, x, options, permutations) };
+        if options.measure == Measure::Xi {
+            return Err(on_cpu_only());
+        }
+        let permuted = Permuted::new(y, data, z, x, options, permutations)?;
+        let Permuted { sample, ranks, .. } = &permuted;
+        let mut with = Given::new(cuda, &sample.columns, ranks, sample.ties)?;
+        let mut given = match sample.given {
+            0 => None,
+            count => Some(Given::new(cuda, &sample.columns[..count], ranks, sample.ties)?),
+        };
+        let mut value = |ranks: &Ranks| -> Result<Option<f64>> {
+            let given = given.as_mut().map(|given| given.sum(ranks)).transpose()?;
+            Ok(t(ranks, with.sum(ranks)?, given))
+        };
+        let Some(found) = value(ranks)? else { return Ok(None) };
+        let mut reached = 0;
+        for number in 0..permutations {
+            let value = value(&permuted.ranks(number, options.seed))?;
+            reached += u32::from(value.is_none_or(|value| value >= found));
+        }
+        Ok(Some((1.0 + f64::from(reached)) / (1.0 + f64::from(permutations))))
+    })
+}
+
+/// A sample whose Y is permuted.
+struct Permuted {
+    sample: Sample,
+    ranks: Ranks,
+    cells: Vec<Vec<u32>>,
+}
+
+impl Permuted {
+    fn new(
+        y: &[f64],
+        data: &Matrix,
+        z: &[usize],
+        x: &[usize],
+        options: &Options,
+        permutations: u32,
+    ) -> Result<Permuted> {
+        if permutations == 0 {
+            return Err(Error::config("at least one permutation is needed"));
+        }
+        let sample = Sample::new(y, data, z, x, options)?;
+        let ranks = Ranks::new(&sample.y, sample.ties)?;
+        let cells = cells(&sample.columns[..sample.given], ranks.n());
+        Ok(Permuted { sample, ranks, cells })
+    }
+
+    /// The ranks under the permutation of this number, within the cells.
+    fn ranks(&self, number: u32, seed: u64) -> Ranks {
+        let mut stream = Stream::new(seed, Use::Permutation, number);
+        let mut from: Vec<u32> = (0..self.ranks.n() as u32).collect();
+        for cell in &self.cells {
             let mut rows = cell.clone();
             stream.shuffle(&mut rows);
             cell.iter().zip(rows).for_each(|(&i, j)| from[i as usize] = j);
         }
-        value(&ranks.permuted(&from)).is_none_or(|value| value >= found)
-    });
-    Ok(Some((1 + reached.count()) as f64 / (1.0 + f64::from(permutations))))
+        self.ranks.permuted(&from)
+    }
 }
 
 /// The largest T(Y, X_j) over the columns of `x` under each of the permutations of Y with these numbers (which key them,
@@ -222,6 +290,36 @@ pub fn interval(
     level: f64,
     subsamples: u32,
 ) -> Result<Option<Interval>> {
+    interval_by(None, y, data, z, x, options, level, subsamples)
+}
+
+/// [`interval`] on a device: the same.
+///
+/// # Errors
+/// As [`interval`]; on CUDA ξ is refused, and the device can fail.
+pub fn interval_on(
+    device: &Device,
+    y: &[f64],
+    data: &Matrix,
+    z: &[usize],
+    x: &[usize],
+    options: &Options,
+    level: f64,
+    subsamples: u32,
+) -> Result<Option<Interval>> {
+    device.scope(|| interval_by(device.cuda(), y, data, z, x, options, level, subsamples))
+}
+
+fn interval_by(
+    cuda: Option<&Cuda>,
+    y: &[f64],
+    data: &Matrix,
+    z: &[usize],
+    x: &[usize],
+    options: &Options,
+    level: f64,
+    subsamples: u32,
+) -> Result<Option<Interval>> {
     let n = y.len();
     if !(level > 0.0 && level < 1.0) || subsamples < 2 || n < 8 {
         return Err(Error::config(format!(
@@ -229,13 +327,16 @@ pub fn interval(
         )));
     }
     let sample = Sample::new(y, data, z, x, options)?;
-    let Some(value) = sample.statistic()?.value else { return Ok(None) };
+    let Some(value) = sample.statistic_by(cuda)?.value else { return Ok(None) };
     let m = (n as f64).powf(2.0 / 3.0).ceil() as usize;
     let one = |number: u32| {
         let mut stream = Stream::new(options.seed, Use::Choice, number);
-        Ok(sample.rows(&stream.choose(n, m)).statistic()?.value)
+        Ok(sample.rows(&stream.choose(n, m)).statistic_by(cuda)?.value)
     };
-    let values = (0..subsamples).into_par_iter().map(one).collect::<Result<Vec<_>>>()?;
+    let values = match cuda {
+        Some(_) => (0..subsamples).map(one).collect::<Result<Vec<_>>>()?,
+        None => (0..subsamples).into_par_iter().map(one).collect::<Result<Vec<_>>>()?,
+    };
     let mut values: Vec<f64> = values.into_iter().flatten().collect();
     if values.len() < 2 {
         return Ok(None);

@@ -5,7 +5,7 @@ use super::foci::Plan;
 use super::neighbours::{self, Runs, sum};
 use super::ranks::{BITS, ONE, Ranks, Sum};
 use super::{Ties, cuda, xi};
-use crate::device::Device;
+use crate::device::{Cuda, Device};
 use crate::{Error, Result};
 
 /// What [`statistic`] measures.
@@ -71,16 +71,12 @@ pub fn statistic_on(
     x: &[usize],
     options: &Options,
 ) -> Result<Statistic> {
-    device.scope(|| {
-        let sample = Sample::new(y, data, z, x, options)?;
-        match device.cuda() {
-            Some(_) if options.measure == Measure::Xi => {
-                Err(Error::config("ξ has no CUDA path; use --device cpu"))
-            }
-            Some(cuda) => sample.measure(|columns, ranks| cuda::sum(cuda, columns, ranks, options.ties)),
-            None => sample.statistic(),
-        }
-    })
+    device.scope(|| Sample::new(y, data, z, x, options)?.statistic_by(device.cuda()))
+}
+
+/// What is said where CUDA is asked for ξ, which is one sort.
+pub(super) fn on_cpu_only() -> Error {
+    Error::config("ξ has no CUDA path; use --device cpu")
 }
 
 /// The plan of [`statistic_on`] for `n` rows, `z` columns of Z and `x` of X; on CUDA in the device's memory, as it is
@@ -168,7 +164,16 @@ impl Sample {
     }
 
     pub fn statistic(&self) -> Result<Statistic> {
-        self.measure(|columns, ranks| Ok(sum(columns, ranks, self.ties)))
+        self.statistic_by(None)
+    }
+
+    /// The same, on CUDA where it is given.
+    pub fn statistic_by(&self, cuda: Option<&Cuda>) -> Result<Statistic> {
+        match cuda {
+            Some(_) if self.measure == Measure::Xi => Err(on_cpu_only()),
+            Some(cuda) => self.measure(|columns, ranks| cuda::sum(cuda, columns, ranks, self.ties)),
+            None => self.measure(|columns, ranks| Ok(sum(columns, ranks, self.ties))),
+        }
     }
 
     /// The same, with A of some columns from `sum`.
