@@ -1,11 +1,13 @@
-//! Tables of numbers for the dependence measure: .csv, .tsv (either also as .gz), .arff, .npy, .npz and .safetensors files
-//! as named columns of f64.
+//! Tables of numbers for the dependence measure: .csv, .tsv (either also as .gz), .arff, .npy, .npz, .safetensors and, by
+//! the feature `parquet`, .parquet files as named columns of f64.
 //!
 //! A csv file has a header if one cell of its first line is neither a number nor missing. What is wrong in a column is
 //! reported when the column is used, so that a table may also have columns of text. A missing value is an empty cell, `?`,
 //! `NA`, `null` or a NaN.
 
 mod arrays;
+#[cfg(feature = "parquet")]
+mod columnar;
 
 use std::collections::BTreeMap;
 use std::io::Read;
@@ -107,7 +109,7 @@ impl Frame {
 }
 
 impl Table {
-    /// Reads a table: .csv, .tsv, either of these with .gz, .arff; .npy of one or two dimensions; .npz and .safetensors with
+    /// Reads a table: .csv, .tsv, either of these with .gz, .arff, .parquet; .npy of one or two dimensions; .npz and .safetensors with
     /// `X` `[n, p]` and, if it has one, `Y` `[n]`; .npz of one array, or of one per column. Values are f64, f32 or
     /// whole numbers; columns of `categorical` become the numbers of their categories, which ascend as numbers where all
     /// are, else as text.
@@ -130,11 +132,18 @@ impl Table {
             (Some("npy"), true) => numbers(arrays::read_npy(path)),
             (Some("npz"), true) => numbers(arrays::read_npz(path)),
             (Some("safetensors"), true) => numbers(read_tensors(path)),
+            #[cfg(feature = "parquet")]
+            (Some("parquet"), true) => columnar::read_parquet(path, categorical),
+            #[cfg(not(feature = "parquet"))]
+            (Some("parquet"), true) => Err(Error::data(
+                path,
+                "this scrubjay was built without parquet; build it with `--features parquet`",
+            )),
             _ => {
                 read(path)?; // a directory or a missing file is named as such
                 Err(Error::data(
                     path,
-                    "expected a .csv, .npy or .safetensors file, or .tsv, .csv.gz, .arff, .npz",
+                    "expected a .csv, .npy or .safetensors file, or .tsv, .csv.gz, .arff, .npz, .parquet",
                 ))
             }
         }?;
@@ -346,6 +355,48 @@ impl Stored {
     }
 }
 
+/// The categories of a column, numbered as they appear.
+struct Codes {
+    of: BTreeMap<String, f64>,
+    onehot: bool,
+}
+
+impl Codes {
+    /// Those of a table's columns that are categories.
+    fn of(table: &Table, categorical: &[Categorical]) -> Result<Vec<Option<Codes>>> {
+        let mut codes: Vec<Option<Codes>> = table.names.iter().map(|_| None).collect();
+        for Categorical { column, onehot } in categorical {
+            if let Column::Number(j) = table.find_one(column)? {
+                codes[j] = Some(Codes { of: BTreeMap::new(), onehot: *onehot });
+            }
+        }
+        Ok(codes)
+    }
+
+    /// The number of a category.
+    fn code(&mut self, label: &str) -> f64 {
+        if let Some(&code) = self.of.get(label) {
+            return code;
+        }
+        let next = self.of.len() as f64;
+        self.of.insert(label.into(), next);
+        next
+    }
+
+    /// Numbers the categories of the whole column anew: they ascend as numbers where all are, else as text.
+    fn finish(self, column: &mut Stored) {
+        let mut ascending: Vec<(Option<f64>, f64)> =
+            self.of.into_iter().map(|(label, code)| (label.parse().ok(), code)).collect();
+        if ascending.iter().all(|(number, _)| number.is_some()) {
+            ascending.sort_by(|a, b| a.0.unwrap_or(0.0).total_cmp(&b.0.unwrap_or(0.0)));
+        }
+        let mut code_of = vec![0.0; ascending.len()];
+        ascending.iter().enumerate().for_each(|(code, found)| code_of[found.1 as usize] = code as f64);
+        column.values.iter_mut().filter(|x| !x.is_nan()).for_each(|x| *x = code_of[*x as usize]);
+        column.categories = if self.onehot { code_of.len() } else { 0 };
+    }
+}
+
 /// Whether a cell says that there is no value.
 fn is_missing(cell: &str) -> bool {
     matches!(cell, "" | "?" | "NA" | "N/A" | "NaN" | "nan" | "null")
@@ -379,7 +430,7 @@ fn read_delimited(
         reader.comment(Some(b'%')).quote(b'\'');
     }
     let mut columns: Vec<Stored> = vec![Stored::default(); names.as_ref().map_or(0, Vec::len)];
-    let mut codes: Vec<Option<(BTreeMap<String, f64>, bool)>> = Vec::new(); // by column; of categories as they appear
+    let mut codes: Vec<Option<Codes>> = Vec::new(); // by column
     for record in reader.from_reader(bytes).byte_records() {
         let record = record.map_err(|e| Error::data(path, e.to_string()))?;
         let place = format!("line {}", lines_before + record.position().map_or(0, csv::Position::line));
@@ -399,13 +450,8 @@ fn read_delimited(
         }
         if codes.is_empty() {
             let names = names.clone().unwrap_or_default();
-            codes = vec![None; names.len()];
             let table = Table { path: path.into(), names, n: 0, columns: Vec::new(), target: None };
-            for Categorical { column, onehot } in categorical {
-                if let Column::Number(j) = table.find_one(column)? {
-                    codes[j] = Some((BTreeMap::new(), *onehot));
-                }
-            }
+            codes = Codes::of(&table, categorical)?;
         }
         if is_header {
             continue;
@@ -419,25 +465,13 @@ fn read_delimited(
         }
         for ((cell, column), codes) in cells.iter().zip(&mut columns).zip(&mut codes) {
             match codes {
-                Some((codes, _)) if !is_missing(cell) => {
-                    let next = codes.len() as f64;
-                    column.values.push(*codes.entry(cell.to_string()).or_insert(next));
-                }
+                Some(codes) if !is_missing(cell) => column.values.push(codes.code(cell)),
                 _ => column.push(cell, &place),
             }
         }
     }
     for (column, codes) in columns.iter_mut().zip(codes) {
-        let Some((codes, onehot)) = codes else { continue };
-        let mut ascending: Vec<(Option<f64>, String, f64)> =
-            codes.into_iter().map(|(label, code)| (label.parse().ok(), label, code)).collect();
-        if ascending.iter().all(|(number, ..)| number.is_some()) {
-            ascending.sort_by(|a, b| a.0.unwrap_or(0.0).total_cmp(&b.0.unwrap_or(0.0)));
-        }
-        let mut code_of = vec![0.0; ascending.len()];
-        ascending.iter().enumerate().for_each(|(code, found)| code_of[found.2 as usize] = code as f64);
-        column.values.iter_mut().filter(|x| !x.is_nan()).for_each(|x| *x = code_of[*x as usize]);
-        column.categories = if onehot { code_of.len() } else { 0 };
+        codes.into_iter().for_each(|codes| codes.finish(column));
     }
     let n = columns.first().map_or(0, |column| column.values.len());
     Ok(Table { path: path.into(), names: names.unwrap_or_default(), n, columns, target: None })

@@ -17,6 +17,7 @@ pub fn trials() -> Vec<Trial> {
         Trial::test("codec/command/undefined_is_an_answer", undefined_is_an_answer),
         Trial::test("codec/command/a_seed_decides", a_seed_decides),
         Trial::test("codec/command/files_of_all_kinds_agree", files_of_all_kinds_agree),
+        Trial::test("codec/command/parquet_agrees", parquet_agrees),
         Trial::test("codec/command/missing_values_are_left_out_on_request", missing_values),
         Trial::test("codec/command/categories_are_columns_only_where_named", categories),
         Trial::test("codec/command/known_and_grouped_columns", known_and_grouped),
@@ -24,6 +25,7 @@ pub fn trials() -> Vec<Trial> {
         Trial::test("codec/command/steps_are_plotted", steps_are_plotted),
         Trial::test("codec/command/the_examples_of_the_manual_are_true", the_manual),
         Trial::test("codec/command/an_interrupt_ends_with_what_is_found", an_interrupt),
+        Trial::test("codec/command/an_interrupted_graph_goes_on", an_interrupted_graph),
         Trial::test("codec/command/chance_is_told_on_request", chance_is_told_on_request),
         Trial::test("codec/command/tables_are_for_people", tables_are_for_people),
         Trial::test("codec/command/no_permission", no_permission),
@@ -226,6 +228,55 @@ fn files_of_all_kinds_agree() -> Result<(), Failed> {
     refused(&run(dir.path(), "no.arff", args)?, 1, &["@data"])
 }
 
+/// tests/data/people*.parquet were written by pyarrow, of TABLE and columns of other types; the small one with snappy and
+/// row groups of 3, the other with zstd and without a dictionary:
+///
+/// ```python
+/// t = pa.table({"age": pa.array([1, 2, 3, 4, 5, 6, 7, 8], pa.int64()),
+///     "school": pa.array([5, 3, 8, 1, 9, 2, 7, 4], pa.uint8()),
+///     "income": pa.array([2, 4.5, 6, 8.1, 10, 12, 14, 16], pa.float64()),
+///     "old": pa.array([False] * 4 + [True] * 4), "half": pa.array([1.5] * 4 + [-2.0] * 4, pa.float16()),
+///     "town": ["b", "a", "b", "c", "a", "c", "b", "a"], "gap": pa.array([1, None, 3, 4, 5, 6, 7, 8], pa.int32()),
+///     "born": pa.array([7] * 8, pa.date32()), "list": [[1]] * 8})
+/// pq.write_table(t, "people.parquet", row_group_size=3)
+/// pq.write_table(t, "people-zstd.parquet", compression="zstd", use_dictionary=False)
+/// ```
+fn parquet_agrees() -> Result<(), Failed> {
+    let dir = tempfile::tempdir()?;
+    let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data");
+    std::fs::write(
+        dir.path().join("t.csv"),
+        "age,school,income,old,half,town,gap\n1,5,2,0,1.5,b,1\n2,3,4.5,0,1.5,a,\n3,8,6,0,1.5,b,3\n\
+         4,1,8.1,0,1.5,c,4\n5,9,1e1,1,-2,a,5\n6,2,12,1,-2,c,6\n7,7,14,1,-2,b,7\n8,4,16,1,-2,a,8\n",
+    )?;
+    for file in ["people.parquet", "people-zstd.parquet"] {
+        std::fs::copy(data.join(file), dir.path().join(file))?;
+        for args in [
+            "codec --y income --z school --x age --json",
+            "codec --y income --z old --x half --json",
+            "codec --y income --z town --categorical town --json",
+            "codec --y income --z gap --missing omit --json",
+        ] {
+            expect(&json_of(&run(dir.path(), file, args)?)?, &json_of(&run(dir.path(), "t.csv", args)?)?)?;
+        }
+        let refuses = |args: &str, words: &[&str]| refused(&run(dir.path(), file, args)?, 1, words);
+        refuses("codec --y income --z gap", &["row 1", "column `gap`", "`null`"])?;
+        refuses("codec --y income --z town", &["row 0", "column `town`", "`b`"])?;
+        refuses("codec --y income --z born", &["row 0", "column `born`"])?;
+        refuses("codec --y income --z list", &["row 0", "column `list`", "nested"])?;
+        let whole = std::fs::read(data.join(file))?;
+        for len in [0, 3, 100, whole.len() / 2, whole.len() - 1] {
+            std::fs::write(dir.path().join("cut.parquet"), &whole[..len])?;
+            refused(&run(dir.path(), "cut.parquet", "codec --y 0 --z 1")?, 1, &["cut.parquet"])?;
+        }
+        let mut bad = whole;
+        bad[30..60].fill(0xff); // in the first column's pages
+        std::fs::write(dir.path().join("bad.parquet"), bad)?;
+        refused(&run(dir.path(), "bad.parquet", "codec --y 0 --z 1")?, 1, &["bad.parquet", "column `age`"])?;
+    }
+    Ok(())
+}
+
 fn missing_values() -> Result<(), Failed> {
     let dir = tempfile::tempdir()?;
     std::fs::write(dir.path().join("t.csv"), TABLE)?;
@@ -379,8 +430,53 @@ fn an_interrupt() -> Result<(), Failed> {
     expect(&found["stopped"], &json!("interrupted"))
 }
 
+/// A graph is interrupted once a column of it is finished, and ends as it would have without that.
+#[cfg(unix)]
+fn an_interrupted_graph() -> Result<(), Failed> {
+    let dir = tempfile::tempdir()?;
+    let n = 4000usize; // above the number of rows from which on blankets are found one after the other
+    let values: Vec<f64> =
+        (0..n as u64 * 12).map(|at| (at.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40) as f64).collect();
+    let shape = format!("({n}, 12)");
+    std::fs::write(dir.path().join("t.npy"), npy("<f8", "False", &shape, &bytes(&values)))?;
+    let args = "foci --graph --all --max-features 4 --json";
+    let expected = json_of(&run(dir.path(), "t.npy", args)?)?;
+    let kept = dir.path().join("kept.jsonl");
+    let finished = || std::fs::read_to_string(&kept).map_or(0, |text| text.lines().count().saturating_sub(1));
+    let running = Command::new(env!("CARGO_BIN_EXE_scrubjay"))
+        .current_dir(dir.path())
+        .args(["foci", "t.npy", "--resume", "kept.jsonl"])
+        .args(args.split(' ').skip(1))
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()?;
+    while finished() == 0 {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    Command::new("kill").args(["-INT", &running.id().to_string()]).status()?;
+    let output = running.wait_with_output()?;
+    let found: Value = serde_json::from_slice(&output.stdout)?;
+    let blankets = found["blankets"].as_array().ok_or("no blankets")?;
+    let lost = blankets.iter().filter(|blanket| blanket["stopped"] == "interrupted").count();
+    let done = finished();
+    if output.status.code() != Some(3) || lost == 0 || lost + done != blankets.len() {
+        return Err(format!("{lost} of {} are lost, {done} are kept: {output:?}", blankets.len()).into());
+    }
+    let resumed = run(dir.path(), "t.npy", &format!("{args} --resume kept.jsonl"))?;
+    let said = format!("{done} of {} columns are finished already", blankets.len());
+    if !String::from_utf8_lossy(&resumed.stderr).contains(&said) {
+        return Err(format!("`{said}` is not in: {resumed:?}").into());
+    }
+    expect(&json_of(&resumed)?, &expected)
+}
+
 #[cfg(not(unix))]
 fn an_interrupt() -> Result<(), Failed> {
+    Ok(())
+}
+
+#[cfg(not(unix))]
+fn an_interrupted_graph() -> Result<(), Failed> {
     Ok(())
 }
 

@@ -1,0 +1,97 @@
+//! Parquet files: flat columns of numbers, booleans and text, of any number of row groups.
+
+use std::fs::File;
+use std::path::Path;
+use std::sync::Arc;
+
+use parquet::file::reader::{FileReader, SerializedFileReader};
+use parquet::record::Field;
+use parquet::schema::types::{Type, TypePtr};
+
+use super::{Categorical, Codes, Stored, Table, Unusable};
+use crate::{Error, Result};
+
+/// One column after the other. Null and NaN are missing values, true is 1 and false 0; dates, times, decimals, bytes and
+/// nested columns are no numbers, which counts where they are used.
+pub(super) fn read_parquet(path: &Path, categorical: &[Categorical]) -> Result<Table> {
+    let damaged = |e| Error::data(path, format!("no readable parquet file: {e}"));
+    let file = File::open(path).map_err(|source| Error::Io { path: path.into(), source })?;
+    let reader = SerializedFileReader::new(file).map_err(damaged)?;
+    let fields = reader.metadata().file_metadata().schema().get_fields().to_vec();
+    let names: Vec<String> = fields.iter().map(|field| field.name().to_string()).collect();
+    let mut table = Table { path: path.into(), names, n: 0, columns: Vec::new(), target: None };
+    let mut codes = Codes::of(&table, categorical)?;
+    let mut nested = Vec::new();
+    for (j, (field, codes)) in fields.iter().zip(&mut codes).enumerate() {
+        let mut column = Stored::default();
+        if field.is_primitive() {
+            read(&mut column, &reader, field, codes.as_mut())
+                .map_err(|e| Error::record(path, format!("column `{}`", field.name()), e.to_string()))?;
+            if nested.len() < j && column.values.len() != table.n {
+                let reason = format!("{} values, where other columns have {}", column.values.len(), table.n);
+                return Err(Error::record(path, format!("column `{}`", field.name()), reason));
+            }
+            table.n = column.values.len();
+        } else {
+            nested.push(j);
+        }
+        table.columns.push(column);
+    }
+    for j in nested {
+        table.columns[j].values = vec![f64::NAN; table.n];
+        table.columns[j].unusable = Some(Unusable { place: "row 0".into(), cell: "a nested value".into() });
+    }
+    for (column, codes) in table.columns.iter_mut().zip(codes) {
+        codes.into_iter().for_each(|codes| codes.finish(column));
+    }
+    Ok(table)
+}
+
+/// Appends all values of one field.
+fn read(
+    column: &mut Stored,
+    reader: &SerializedFileReader<File>,
+    field: &TypePtr,
+    mut codes: Option<&mut Codes>,
+) -> parquet::errors::Result<()> {
+    let projection = Type::group_type_builder("schema").with_fields(vec![Arc::clone(field)]).build()?;
+    for (at, row) in reader.get_row_iter(Some(projection))?.enumerate() {
+        let row = row?;
+        let found = row.get_column_iter().next().map_or(&Field::Null, |(_, found)| found);
+        let text = || match found {
+            Field::Str(text) => text.clone(),
+            other => other.to_string(),
+        };
+        let value = number(found);
+        let missing = matches!(found, Field::Null) || value.is_some_and(f64::is_nan);
+        column.values.push(match (codes.as_mut().filter(|_| !missing), value) {
+            (Some(codes), _) => codes.code(&text()),
+            (None, Some(value)) if value.is_finite() => value,
+            _ => {
+                let first = if missing { &mut column.missing } else { &mut column.unusable };
+                first.get_or_insert_with(|| Unusable { place: format!("row {at}"), cell: text() });
+                f64::NAN
+            }
+        });
+    }
+    Ok(())
+}
+
+/// A value as a number, where it is one.
+fn number(field: &Field) -> Option<f64> {
+    Some(match *field {
+        Field::Bool(value) => f64::from(u8::from(value)),
+        Field::Byte(value) => f64::from(value),
+        Field::Short(value) => f64::from(value),
+        Field::Int(value) => f64::from(value),
+        Field::Long(value) => value as f64,
+        Field::UByte(value) => f64::from(value),
+        Field::UShort(value) => f64::from(value),
+        Field::UInt(value) => f64::from(value),
+        Field::ULong(value) => value as f64,
+        Field::Float16(value) => f64::from(value),
+        Field::Float(value) => f64::from(value),
+        Field::Double(value) => value,
+        _ => return None,
+    })
+}
