@@ -86,6 +86,17 @@ impl<'a> Matrix<'a> {
         matches!(self.values, Values::F32(_))
     }
 
+    /// The values as f32, in the same places, where they are f64 and each of them is one.
+    pub(super) fn narrowed(&self) -> Option<Vec<f32>> {
+        let Values::F64(values) = self.values else { return None };
+        values.par_iter().map(|&x| Some(x as f32).filter(|&narrow| f64::from(narrow) == x)).collect()
+    }
+
+    /// The same matrix of other values, in the same places.
+    pub(super) fn of_f32<'b>(&self, values: &'b [f32]) -> Matrix<'b> {
+        Matrix { values: Values::F32(values), ..*self }
+    }
+
     /// The number of blocks of [`WIDTH`] columns.
     pub(super) fn blocks(&self) -> usize {
         self.p.div_ceil(WIDTH)

@@ -213,7 +213,9 @@ pub(super) fn run(
     x.check_finite()?;
     let changes = options.noise > 0.0 || options.standardize != Standardize::None;
     if !changes {
-        return select(cuda, &Ranks::new(y, options.ties)?, x, options, each);
+        let narrow = if cuda.is_none() { x.narrowed() } else { None };
+        let x = narrow.as_ref().map_or(*x, |values| x.of_f32(values));
+        return select(cuda, &Ranks::new(y, options.ties)?, &x, options, each);
     }
     let mut columns = vec![0.0; x.n() * x.p()];
     columns.par_chunks_mut(x.n()).enumerate().for_each(|(j, column)| {
@@ -248,6 +250,7 @@ fn select(
     let offered = |&at: &usize| !options.initial.contains(&candidates[at][0]) || !options.groups.is_empty();
     let count = (0..candidates.len()).filter(offered).count();
     let most = options.max_features.unwrap_or(count).min(count);
+    let side_by_side = cuda.is_none();
     let together = |columns: &[Vec<f64>]| match cuda {
         Some(cuda) => super::cuda::sum(cuda, columns, ranks, options.ties),
         None => Ok(sum(columns, ranks, options.ties)),
@@ -264,7 +267,7 @@ fn select(
         }
         None => first_step(x, ranks, options.ties, watch),
     };
-    sums = grouped(sums, candidates, &[], x, watch, together)?;
+    sums = grouped(sums, candidates, &[], x, watch, side_by_side, together)?;
     let mut found = Foci {
         order: Vec::new(),
         conditional: Vec::new(),
@@ -300,13 +303,21 @@ fn select(
                 Some(cuda) => {
                     cuda.step(&columns.concat())?;
                     if !options.groups.is_empty() {
-                        sums = grouped(cuda.all()?, candidates, &cuda.chosen(), x, watch, together)?;
+                        sums = grouped(
+                            cuda.all()?,
+                            candidates,
+                            &cuda.chosen(),
+                            x,
+                            watch,
+                            side_by_side,
+                            together,
+                        )?;
                     }
                 }
                 None => {
                     columns.into_iter().for_each(|column| space.add(column));
                     sums = space.step(x, ranks, options.ties, watch);
-                    sums = grouped(sums, candidates, &space.columns, x, watch, together)?;
+                    sums = grouped(sums, candidates, &space.columns, x, watch, side_by_side, together)?;
                 }
             }
         }
@@ -347,14 +358,16 @@ fn select(
     Ok(found)
 }
 
-/// A of each candidate: that of its column, or of all its columns `together` after those chosen.
+/// A of each candidate: that of its column, or of all its columns `together` after those chosen, which may be found
+/// `side_by_side`.
 fn grouped(
     by_column: Vec<Sum>,
     candidates: &[Vec<usize>],
     chosen: &[Vec<f64>],
     x: &Matrix,
     watch: &Watch,
-    together: impl Fn(&[Vec<f64>]) -> Result<Sum>,
+    side_by_side: bool,
+    together: impl Fn(&[Vec<f64>]) -> Result<Sum> + Sync,
 ) -> Result<Vec<Sum>> {
     let one = |group: &Vec<usize>| match group[..] {
         [j] => Ok(by_column[j]),
@@ -362,10 +375,18 @@ fn grouped(
         _ => {
             let columns: Vec<Vec<f64>> =
                 chosen.iter().cloned().chain(group.iter().map(|&j| x.column(j))).collect();
+            watch.advance(1);
             together(&columns)
         }
     };
-    candidates.iter().map(one).collect()
+    let groups = candidates.iter().filter(|group| group.len() > 1).count();
+    if groups > 0 {
+        watch.begin(groups);
+    }
+    match side_by_side {
+        true => candidates.par_iter().map(one).collect(),
+        false => candidates.iter().map(one).collect(),
+    }
 }
 
 /// Whether a number in units of 2⁻⁶⁴ is zero but for the rounding of its fractions.
@@ -467,7 +488,7 @@ pub(super) fn plan(n: usize, p: usize, options: &FociOptions, threads: usize) ->
     let parts = [
         if is_kept { kept } else { Tree::bytes(n, 0) },
         list.saturating_mul(list_rows(len, n)),
-        if copies { column.saturating_mul(p) } else { 0 },
+        column.saturating_mul(p) / if copies { 1 } else { 2 }, // else as f32, where all are
         threads.saturating_mul(lanes.saturating_add(sorting.max(bests))),
         column.saturating_mul(4), // ranks, their order, groups, and what is sorted by them
         p.saturating_mul(size_of::<Sum>() * WIDTH),
