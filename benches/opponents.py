@@ -1,15 +1,28 @@
-"""What the benches measure, done by others on the same machine: batched PyTorch for the network, scikit-learn, SciPy and
-batched PyTorch for FOCI's greedy step, R's FOCI where R is at hand. Medians in milliseconds, beside `cargo bench`.
+"""What the benches measure, done by others on the same machine.
 
     pip install torch numpy scipy scikit-learn
-    python3 benches/opponents.py [network] [foci]
+    python3 benches/opponents.py [network] [foci] [known]
+
+network  batched PyTorch beside `cargo bench --bench network`: run that yourself. Medians in milliseconds.
+foci     `cargo bench --bench foci` and its opponents in the same run, in turn, as one table: nearest neighbours per
+         candidate by scikit-learn and by SciPy, all candidates in batches by PyTorch, R's FOCI where R has it.
+known    `scrubjay codec` and `foci` as whole commands on data of which the answer is known; build it first. Spambase
+         and MADELON where SCRUBJAY_DATA points at them.
 """
 
+import gzip
+import json
+import os
+import re
 import shutil
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
 
 
 def measure(name, run, runs=5):
@@ -59,6 +72,7 @@ def network():
     net = resnet18()
     loss = torch.nn.CrossEntropyLoss()
     print(f"PyTorch {torch.__version__}, {torch.get_num_threads()} threads")
+    print(f"{'case':<60} {'median ms':>10} {'least':>10} {'most':>10}")
 
     x, y = torch.randn(1000, 3, 32, 32), torch.randint(10, (1000,))
     layers = [m for m in net.modules() if isinstance(m, (torch.nn.Conv2d, torch.nn.Linear))]
@@ -99,59 +113,203 @@ def network():
             measure(f"resnet18/hessian product, {which}, batch 64, {name}", product, 9)
 
 
+ROUNDS = 3
+
+
+def bench(part, *options):
+    """Medians in milliseconds of a part of our bench, by case: by the clock and by what the threads ran."""
+    command = ["cargo", "bench", "--locked", "--quiet", "--bench", "foci", "--", part, *options]
+    lines = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.splitlines()
+    found = (re.fullmatch(r"(\S.*?)\s+([\d.]+)\s+([\d.]+)\s+([\d.]+)\s+([\d.]+)", line) for line in lines)
+    return {match[1]: (float(match[2]), float(match[5])) for match in found if match}
+
+
+def seconds(run):
+    """Of the clock, and of what this process ran."""
+    start = time.perf_counter(), time.process_time()
+    run()
+    return time.perf_counter() - start[0], time.process_time() - start[1]
+
+
+def candidates_by_sklearn(x, step, p):
+    from sklearn.neighbors import NearestNeighbors
+
+    for j in range(p):
+        z = x[:, [*range(step), x.shape[1] - 1 - j]]
+        NearestNeighbors(n_neighbors=2).fit(z).kneighbors(z)
+
+
+def candidates_by_scipy(x, step, p):
+    from scipy.spatial import cKDTree
+
+    for j in range(p):
+        z = x[:, [*range(step), x.shape[1] - 1 - j]]
+        cKDTree(z).query(z, k=2)
+
+
+def candidates_by_torch(x, step, p):
+    import torch
+
+    n, t = len(x), torch.from_numpy(x)
+    batch = max(1, 8_000_000 // n**2)
+    chosen = torch.zeros(n, n)
+    for j in range(step):
+        chosen += (t[:, j, None] - t[None, :, j]) ** 2
+    chosen.fill_diagonal_(float("inf"))
+    for j in range(0, p, batch):
+        z = t[:, x.shape[1] - p + j :][:, :batch].T
+        (chosen + (z[:, :, None] - z[:, None, :]) ** 2).min(2)
+
+
+OPPONENTS = {"sklearn": candidates_by_sklearn, "SciPy": candidates_by_scipy, "torch": candidates_by_torch}
+
+
+def t_by_scipy(y, z, x, workers):
+    """T(Y, Z | X) without ties."""
+    import numpy as np
+    from scipy.spatial import cKDTree
+
+    ranks = np.empty(len(y), np.int64)
+    ranks[np.argsort(y)] = np.arange(1, len(y) + 1)
+
+    def total(points):
+        _, nearest = cKDTree(points).query(points, k=2, workers=workers)
+        return np.minimum(ranks, ranks[nearest[:, 1]]).sum()
+
+    given = total(x[:, None])
+    return (total(np.column_stack([x, z])) - given) / (ranks.sum() - given)
+
+
 def foci():
     import numpy as np
+    import torch
 
+    torch.set_num_threads(1)
     rng = np.random.default_rng(0)
-    n = 1000
-    x = rng.standard_normal((n, 27560), dtype=np.float32)
+    cores = os.cpu_count()
+    versions = f"NumPy {np.__version__}, PyTorch {torch.__version__}; {cores} cores"
+    print(f"{versions}; medians of {ROUNDS} rounds: ours, then the others")
+    print("Milliseconds that one thread ran. Others: neighbours of a sample of the candidates, times p / sample.")
 
-    def with_sklearn(step, p):
-        from sklearn.neighbors import NearestNeighbors
+    def header(columns):
+        print(f"\n| case | ours | {' | '.join(columns)} |\n| --- |{' --- |' * (1 + len(columns))}")
 
-        for j in range(p):
-            z = x[:, [*range(step), 27559 - j]]
-            NearestNeighbors(n_neighbors=2).fit(z).kneighbors(z)
+    def row(name, ours, others):
+        times = " | ".join(f"{time:,.0f} ({time / ours:,.0f}×)" for time in others)
+        print(f"| {name} | {ours:,.1f} | {times} |", flush=True)
 
-    def with_scipy(step, p):
-        from scipy.spatial import cKDTree
+    def rounds(part, work, threads=1):
+        """Of the cases of a part of our bench and of some work: the medians, by the clock and of CPU."""
+        times = {}
+        for _ in range(ROUNDS):
+            of = bench(part, "--threads", str(threads)) | {key: seconds(run) for key, run in work.items()}
+            for key, both in of.items():
+                times.setdefault(key, []).append(both)
+        return {key: [statistics.median(of) for of in zip(*both)] for key, both in times.items()}
 
-        for j in range(p):
-            z = x[:, [*range(step), 27559 - j]]
-            cKDTree(z).query(z, k=2)
+    # A greedy step.
+    n, p, sample = 1000, 27_560, 100
+    x = rng.standard_normal((n, sample + 8), dtype=np.float32)
+    for run in OPPONENTS.values():
+        run(x, 1, 2)  # what is loaded at first use
+    work = {
+        (chosen, key): lambda chosen=chosen, run=run: run(x, chosen, sample)
+        for chosen in (1, 2, 4, 8)
+        for key, run in OPPONENTS.items()
+    }
+    times = rounds("steps", work)
+    header(OPPONENTS)
+    for chosen in (1, 2, 4, 8):
+        others = [1e3 * times[chosen, key][1] * p / sample for key in OPPONENTS]
+        row(f"step, n = {n:,}, p = {p:,}, \\|S\\| = {chosen}", times[f"step/n={n},p={p},|S|={chosen}"][1], others)
 
-    def with_torch(step, p, batch=8):
-        import torch
+    # A whole selection of 4 columns: five steps, the last of which finds nothing.
+    n, p, steps = 10_000, 1000, 5
+    searches = ["sklearn", "SciPy"]  # n × n per candidate is no rival here
+    sample = 20
+    x = rng.standard_normal((n, sample + steps), dtype=np.float32)
+    work = {
+        (step, key): lambda step=step, key=key: OPPONENTS[key](x, step, sample)
+        for step in range(steps)
+        for key in searches
+    }
+    times = rounds("large", work)
+    others = [1e3 * sum(times[step, key][1] for step in range(steps)) * p / sample for key in searches]
+    header(searches)
+    row(f"whole FOCI, n = {n:,}, p = {p:,}", times[f"foci/n={n},p={p} ({steps - 1} found)"][1], others)
 
-        t = torch.from_numpy(x)
-        chosen = torch.zeros(n, n)
-        for j in range(step):
-            chosen += (t[:, j, None] - t[None, :, j]) ** 2
-        chosen.fill_diagonal_(float("inf"))
-        for j in range(0, p, batch):
-            z = t[:, j : j + batch].T
-            (chosen + (z[:, :, None] - z[:, None, :]) ** 2).min(2)
-
-    p = 200
-    print(f"\nneighbours of {p} candidates, n = {n}; times 27,560/{p} for a whole step at p = 27,560")
-    for step in 1, 2, 4, 8:
-        for name, run in ("sklearn", with_sklearn), ("scipy cKDTree", with_scipy), ("torch, dense", with_torch):
-            try:
-                measure(f"foci/{p} candidates, |S| = {step}, {name}", lambda: run(step, p), 3)
-            except ImportError as missing:
-                print(f"foci/{name}: left out, {missing}")
+    # One T.
+    y, z, given = (rng.standard_normal(100_000) for _ in range(3))
+    for threads, name in (1, "one thread"), (cores, f"{cores} threads, by the clock"):
+        times = rounds("single", {"SciPy": lambda: t_by_scipy(y, z, given, threads)}, threads)
+        of = 1 if threads == 1 else 0
+        header(["SciPy"])
+        ours = times["T/n=100000, given one column"][of]
+        row(f"T given one column, n = 100,000, {name}", ours, [1e3 * times["SciPy"][of]])
 
     if not shutil.which("Rscript"):
         return print("R's FOCI: left out, no Rscript")
     script = """
         suppressMessages(library(FOCI)); set.seed(0); n <- 1000; p <- 100
         x <- matrix(rnorm(n * p), n); y <- x[, 1] + x[, 2]^2 + x[, 3] * x[, 4] + 0.5 * rnorm(n)
-        cat(1e3 * system.time(foci(y, x, numCores = 2))[["elapsed"]])"""
+        cat(1e3 * system.time(foci(y, x, numCores = 1))[["elapsed"]])"""
     done = subprocess.run(["Rscript", "-e", script], capture_output=True, text=True)
-    print("foci/whole, p = 100, R's FOCI:", done.stdout + " ms" if done.returncode == 0 else "left out, not installed")
+    said = f"{done.stdout} ms" if done.returncode == 0 else "left out, not installed"
+    print("whole FOCI, n = 1,000, p = 100, R's:", said)
+
+
+def known():
+    """Whole commands, the start of the program and the reading of the file in them."""
+    import resource
+
+    import numpy as np
+
+    rng = np.random.default_rng(0)
+    program = ROOT / "target/release/scrubjay"
+    with tempfile.TemporaryDirectory() as folder:
+        modulo, polar = f"{folder}/modulo.npy", f"{folder}/polar.npy"
+        x = rng.random((10_000, 3))
+        np.save(modulo, np.column_stack([x, x.sum(1) % 1]))
+        x = rng.standard_normal((1000, 2))
+        np.save(polar, np.column_stack([x, np.arctan(x[:, 0] / x[:, 1]), (x**2).sum(1)]))
+        t = lambda file, z, *x: ["codec", file, "--y", "3", "--z", z, *x]
+        cases = {
+            "mod 1, n = 10,000: T(Y, X1)": t(modulo, "0"),
+            "T(Y, (X1, X2))": t(modulo, "0,1"),
+            "T(Y, (X1, X2) given X3)": t(modulo, "0,1", "--x", "2"),
+            "T(Y, (X1, X2, X3))": t(modulo, "0-2"),
+            "polar, n = 1,000: T(Y, Z)": t(polar, "2"),
+            "T(Y, Z given X1)": t(polar, "2", "--x", "0"),
+            "digits, 1,797 × 64": ["foci", str(ROOT / "assets/digits.csv.gz"), "--target", "64"],
+        }
+        if tabular := os.environ.get("SCRUBJAY_DATA"):
+            tabular = Path(tabular) / "tabular"
+            spambase, madelon = f"{folder}/spambase.csv", f"{folder}/madelon.npy"
+            shutil.copy(tabular / "spambase/spambase.data", spambase)
+            rows = gzip.open(tabular / "madelon/madelon_train.data.gz", "rt").read().split("\n")
+            labels = (tabular / "madelon/madelon_train.labels").read_text().split()
+            np.save(madelon, [[*map(float, row.split()), float(y)] for row, y in zip(rows, labels)])
+            cases["spambase, 4,601 × 57"] = ["foci", spambase, "--target", "57"]
+            cases["MADELON, 2,000 × 500"] = ["foci", madelon, "--target", "500"]
+        print("\n| case | found | ms, median | least | most | CPU ms |\n| --- | --- | --- | --- | --- | --- |")
+        ran = lambda: sum(resource.getrusage(resource.RUSAGE_CHILDREN)[:2])
+        for name, command in cases.items():
+            command = [program, *command, "--device", "cpu", "--json"]
+            run = lambda: subprocess.run(command, capture_output=True, text=True, check=True).stdout
+            found = json.loads(run())
+            if "order" in found:
+                found, runs = f"{len(found['order'])} columns, T {found['cumulative'][-1]:.3f}", 3
+            else:
+                found, runs = f"{found['statistic']:.3f}", 9
+            times, cpu = [], []
+            for _ in range(runs):
+                before = ran()
+                times.append(1e3 * seconds(run)[0])
+                cpu.append(1e3 * (ran() - before))
+            figures = [statistics.median(times), min(times), max(times), statistics.median(cpu)]
+            print(f"| {name} | {found} | {' | '.join(f'{figure:,.0f}' for figure in figures)} |", flush=True)
 
 
 if __name__ == "__main__":
-    print(f"{'case':<60} {'median ms':>10} {'least':>10} {'most':>10}")
     for part in sys.argv[1:] or ["network", "foci"]:
-        {"network": network, "foci": foci}[part]()
+        {"network": network, "foci": foci, "known": known}[part]()
