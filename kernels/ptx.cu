@@ -59,16 +59,33 @@ mma_tf32_f32(float* d, const float* a, const float* b) {
 }
 KERNEL(mma_tf32_f32);
 
-// d += a b^T of bf16, two to a word; d [16, 8], a [16, 16], b [8, 16].
+// out[l] and out[32 + l] = x[2 l] and x[2 l + 1] as two of bf16, and as two of f16; out [2, 32], x [64].
 extern "C" __global__ void __launch_bounds__(32)
-mma_bf16_f32(float* d, const uint32_t* a, const uint32_t* b) {
+halves_u32(uint32_t* out, const float* x) {
+    float low = x[2 * threadIdx.x], high = x[2 * threadIdx.x + 1];
+    out[threadIdx.x] = bf16x2(low, high);
+    out[32 + threadIdx.x] = f16x2(low, high);
+}
+KERNEL(halves_u32);
+
+// d += a b^T of 16 bits, two to a word, by `multiply`; d [16, 8], a [16, 16], b [8, 16].
+template <class Multiply> DEVICE void mma_of_halves(float* d, const uint32_t* a, const uint32_t* b, Multiply multiply) {
     uint32_t g = threadIdx.x / 4, t = threadIdx.x % 4, left[4];
     float sum[4];
     for (uint32_t i = 0; i < 4; ++i) {
         left[i] = a[(g + i % 2 * 8) * 8 + t + i / 2 * 4];
         sum[i] = d[(g + i / 2 * 8) * 8 + 2 * t + i % 2];
     }
-    mma_bf16(sum, left, b[g * 8 + t], b[g * 8 + t + 4]);
+    multiply(sum, left, b[g * 8 + t], b[g * 8 + t + 4]);
     for (uint32_t i = 0; i < 4; ++i) d[(g + i / 2 * 8) * 8 + 2 * t + i % 2] = sum[i];
 }
+extern "C" __global__ void __launch_bounds__(32)
+mma_bf16_f32(float* d, const uint32_t* a, const uint32_t* b) {
+    mma_of_halves(d, a, b, [](auto& d, auto& a, uint32_t b0, uint32_t b1) { mma_bf16(d, a, b0, b1); });
+}
 KERNEL(mma_bf16_f32);
+extern "C" __global__ void __launch_bounds__(32)
+mma_f16_f32(float* d, const uint32_t* a, const uint32_t* b) {
+    mma_of_halves(d, a, b, [](auto& d, auto& a, uint32_t b0, uint32_t b1) { mma_f16(d, a, b0, b1); });
+}
+KERNEL(mma_f16_f32);

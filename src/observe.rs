@@ -13,7 +13,7 @@ use crate::net::Network;
 use crate::net::cuda::{Outputs, open};
 use crate::net::passes::{Arena, Pass};
 use crate::net::plan::{Plan, Purpose, Rows};
-use crate::ops::loss;
+use crate::ops::{Precision, loss};
 use crate::perturb::{Noise, perturb};
 use crate::{Error, Result};
 
@@ -76,14 +76,15 @@ impl Scores {
 /// # Errors
 /// Where the inputs are none or of another shape, a label is no class, or the network is not frozen.
 pub fn observe(device: &Device, net: &Network, inputs: &dyn Inputs) -> Result<Trace> {
-    Ok(run(device, net, inputs, net.units().len())?.0)
+    Ok(run(device, net, inputs, net.units().len(), Precision::F32)?.0)
 }
 
 /// Observes `copies` noisy copies of the request that the samples `request` make together: the mean over the request of
 /// each copy's losses and activations (logits are left out). Sample i's noise is keyed by its index in `samples`.
 ///
 /// # Errors
-/// As [`observe`]; and where the request is empty.
+/// As [`observe`]; where the request is empty; where a `precision` below f32 is asked of the CPU, or does not hold the
+/// values.
 pub fn observe_copies(
     device: &Device,
     net: &Network,
@@ -91,13 +92,15 @@ pub fn observe_copies(
     request: &[usize],
     copies: usize,
     noise: Noise,
+    precision: Precision,
 ) -> Result<Trace> {
+    check_precision(device, precision)?;
     let d = net.units().len();
     let (mut losses, mut activations) = (vec![0.0f64; copies], vec![0.0f64; copies * d]);
     let mut chunk = 0;
     for &i in request {
         let copies = perturb(samples.image(i), samples.shape, samples.y[i], i as u32, copies, noise);
-        let one = observe(device, net, &copies)?;
+        let one = run(device, net, &copies, d, precision)?.0;
         chunk = one.chunk;
         losses.iter_mut().zip(&one.losses).for_each(|(sum, &loss)| *sum += f64::from(loss));
         activations.iter_mut().zip(&one.activations).for_each(|(sum, &a)| *sum += f64::from(a));
@@ -105,8 +108,26 @@ pub fn observe_copies(
     if request.is_empty() {
         return Err(Error::config("no samples to observe"));
     }
+    if precision != Precision::F32 && !losses.iter().chain(&activations).all(|value| value.is_finite()) {
+        let reason = "values are not finite; try --precision f32";
+        return Err(Error::config(format!("perturbation pass in {}: {reason}", precision.name())));
+    }
     let mean = |sums: Vec<f64>| sums.into_iter().map(|sum| (sum / request.len() as f64) as f32).collect();
     Ok(Trace { m: copies, d, activations: mean(activations), losses: mean(losses), logits: vec![], chunk })
+}
+
+/// Refuses a precision that a device does not have.
+///
+/// # Errors
+/// Where it is below f32 and the device is the CPU.
+pub fn check_precision(device: &Device, precision: Precision) -> Result<()> {
+    match device.cuda() {
+        None if precision != Precision::F32 => {
+            let reason = "needs CUDA; the CPU observes in f32";
+            Err(Error::config(format!("--precision {} {reason} ({})", precision.name(), device.why())))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Runs the network over `inputs` and keeps losses and predictions.
@@ -114,7 +135,7 @@ pub fn observe_copies(
 /// # Errors
 /// As [`observe`].
 pub fn evaluate(device: &Device, net: &Network, inputs: &dyn Inputs) -> Result<Scores> {
-    let (trace, labels) = run(device, net, inputs, 0)?;
+    let (trace, labels) = run(device, net, inputs, 0, Precision::F32)?;
     let predicted = trace.logits.chunks_exact(net.classes()).map(loss::largest).collect();
     Ok(Scores { losses: trace.losses, predicted, labels, chunk: trace.chunk })
 }
@@ -124,7 +145,7 @@ pub fn evaluate(device: &Device, net: &Network, inputs: &dyn Inputs) -> Result<S
 /// # Errors
 /// As [`observe`].
 pub fn outputs(device: &Device, net: &Network, inputs: &dyn Inputs) -> Result<Trace> {
-    Ok(run(device, net, inputs, 0)?.0)
+    Ok(run(device, net, inputs, 0, Precision::F32)?.0)
 }
 
 /// The outputs of one chunk.
@@ -136,10 +157,16 @@ struct Chunk<'a> {
     labels: &'a mut [u32],
 }
 
-fn run(device: &Device, net: &Network, inputs: &dyn Inputs, d: usize) -> Result<(Trace, Vec<u32>)> {
+fn run(
+    device: &Device,
+    net: &Network,
+    inputs: &dyn Inputs,
+    d: usize,
+    precision: Precision,
+) -> Result<(Trace, Vec<u32>)> {
     check(net, inputs)?;
     if let Some(cuda) = device.cuda() {
-        return run_on_cuda(device, cuda, net, inputs, d);
+        return run_on_cuda(device, cuda, net, inputs, d, precision);
     }
     let (m, classes) = (inputs.len(), net.classes());
     let plan = Plan::forward(net, m);
@@ -180,10 +207,12 @@ fn run_on_cuda(
     net: &Network,
     inputs: &dyn Inputs,
     d: usize,
+    precision: Precision,
 ) -> Result<(Trace, Vec<u32>)> {
     let (m, classes) = (inputs.len(), net.classes());
     let rows = vec![Rows::None; net.layers.len()];
-    let (passes, mut arena) = open(cuda, net, &rows, Purpose::Forward, inputs, d)?;
+    let (mut passes, mut arena) = open(cuda, net, &rows, Purpose::Forward, inputs, d)?;
+    passes.precision = precision;
     let chunk = passes.plan.chunk;
     let mut trace = Trace::new(m, d, classes, chunk);
     let mut labels = vec![0; m];

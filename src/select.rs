@@ -12,7 +12,8 @@ use crate::codec::{Foci, FociOptions, Matrix, foci_on, permuted_first_steps};
 use crate::data::Samples;
 use crate::device::Device;
 use crate::net::{LayerId, Network, UnitId};
-use crate::observe::{Trace, evaluate, observe_copies};
+use crate::observe::{Trace, check_precision, evaluate, observe_copies};
+use crate::ops::Precision;
 use crate::ops::philox::{Stream, Use};
 use crate::perturb::Noise;
 use crate::{Error, Result, check_stop};
@@ -52,6 +53,8 @@ pub struct Config {
     pub max_units: Option<usize>,
     /// The share of all units that a vote (or gradient, cheap, random) takes: 5 % for a class, 20 % otherwise.
     pub share: f64,
+    /// Of the passes over noisy copies, and of nothing else.
+    pub precision: Precision,
     /// Seed of noise, random units and permutations.
     pub seed: u64,
 }
@@ -59,7 +62,15 @@ pub struct Config {
 /// The defaults of `scrub`: a vote, σ = 0.1, a fifth of the units, seed 0.
 impl Default for Config {
     fn default() -> Config {
-        Config { method: Method::Vote, perturbations: None, sigma: 0.1, max_units: None, share: 0.2, seed: 0 }
+        Config {
+            method: Method::Vote,
+            perturbations: None,
+            sigma: 0.1,
+            max_units: None,
+            share: 0.2,
+            precision: Precision::F32,
+            seed: 0,
+        }
     }
 }
 
@@ -78,6 +89,9 @@ const COPIES: usize = 1000;
 /// Traces, and permutations of each, that the noise level of T₁ is taken from.
 const NOISE_TRACES: usize = 8;
 const PERMUTATIONS: usize = 3;
+/// Traces of a lowered precision that are made again in f32, and the copies of each that are.
+const COMPARED_TRACES: usize = 4;
+const COMPARED_COPIES: usize = 200;
 
 /// The chosen units, and the evidence.
 #[derive(Clone, Debug, PartialEq)]
@@ -92,11 +106,28 @@ pub struct Selection {
     pub noise_level: Option<f64>,
     /// Copies whose loss equals another copy's, over all traces: near interpolation losses tie and nothing can be read.
     pub tied_losses: usize,
+    /// Where the passes were below f32.
+    pub agreement: Option<Agreement>,
+}
+
+/// What passes below f32 changed, by the first copies of the first traces, made again in f32.
+#[derive(Clone, Copy, Debug, PartialEq, serde::Serialize)]
+pub struct Agreement {
+    /// Of the passes.
+    pub precision: Precision,
+    /// Traces that were compared.
+    pub traces: usize,
+    /// Copies of each.
+    pub copies: usize,
+    /// Spearman's correlation of the losses, the least over traces; none where all losses are equal.
+    pub spearman: Option<f64>,
+    /// Units that FOCI chooses by both, as a share of the longer choice; the mean over traces.
+    pub overlap: f64,
 }
 
 impl Selection {
     fn plain(units: Vec<UnitId>) -> Selection {
-        Selection { units, scores: vec![], first: None, noise_level: None, tied_losses: 0 }
+        Selection { units, scores: vec![], first: None, noise_level: None, tied_losses: 0, agreement: None }
     }
 
     /// Whether T₁ does not rise above the level of permuted losses, so that the choice may be chance.
@@ -122,6 +153,7 @@ pub fn select(
     if request.is_empty() {
         return Err(Error::config("an empty request"));
     }
+    check_precision(device, config.precision)?;
     match config.method {
         Method::Full => Ok(Selection::plain(all())),
         Method::Output => {
@@ -185,6 +217,7 @@ fn one_trace(
     selection.first = first;
     selection.noise_level = noise_level(device, &[&trace], NOISE_TRACES * PERMUTATIONS, config.seed)?;
     selection.tied_losses = tied(&trace.losses);
+    selection.agreement = agreement(device, net, samples, &[(request, &trace)], config, most)?;
     Ok(selection)
 }
 
@@ -234,6 +267,8 @@ fn vote(
     let some: Vec<&Trace> = traces.iter().take(NOISE_TRACES).collect();
     selection.noise_level = noise_level(device, &some, PERMUTATIONS, config.seed)?;
     selection.tied_losses = traces.iter().map(|trace| tied(&trace.losses)).sum();
+    let each: Vec<(&[usize], &Trace)> = voters.chunks(1).zip(&traces).take(COMPARED_TRACES).collect();
+    selection.agreement = agreement(device, net, samples, &each, config, Some(UNITS_PER_VOTER))?;
     Ok(selection)
 }
 
@@ -246,7 +281,7 @@ fn trace(
     config: &Config,
 ) -> Result<Trace> {
     let noise = Noise { sigma: config.sigma, seed: config.seed };
-    observe_copies(device, net, samples, request, copies, noise)
+    observe_copies(device, net, samples, request, copies, noise, config.precision)
 }
 
 fn run(device: &Device, trace: &Trace, most: Option<usize>) -> Result<Foci> {
@@ -270,6 +305,64 @@ fn noise_level(device: &Device, traces: &[&Trace], permutations: usize, seed: u6
     Ok(tops.get((0.95 * tops.len() as f64) as usize).or(tops.last()).copied())
 }
 
+/// What the precision of these traces changed; `most` as FOCI chose by them.
+fn agreement(
+    device: &Device,
+    net: &Network,
+    samples: &Samples,
+    traces: &[(&[usize], &Trace)],
+    config: &Config,
+    most: Option<usize>,
+) -> Result<Option<Agreement>> {
+    if config.precision == Precision::F32 {
+        return Ok(None);
+    }
+    let plain = Config { precision: Precision::F32, ..*config };
+    let copies = traces.iter().map(|(_, trace)| trace.m).min().unwrap_or(0).min(COMPARED_COPIES);
+    let (mut spearman, mut overlap) = (Some(1.0f64), 0.0);
+    for (request, lowered) in traces {
+        let exact = trace(device, net, samples, request, copies, &plain)?;
+        let lowered = Trace {
+            m: copies,
+            activations: lowered.activations[..copies * lowered.d].to_vec(),
+            losses: lowered.losses[..copies].to_vec(),
+            ..(*lowered).clone()
+        };
+        let of_both = correlation(&ranks(&exact.losses), &ranks(&lowered.losses));
+        spearman = spearman.zip(of_both).map(|(least, one)| least.min(one));
+        let chosen = [run(device, &exact, most)?.order, run(device, &lowered, most)?.order];
+        let both = chosen[0].iter().filter(|unit| chosen[1].contains(unit)).count();
+        let longer = chosen[0].len().max(chosen[1].len());
+        overlap += if longer == 0 { 1.0 } else { both as f64 / longer as f64 };
+    }
+    let precision = config.precision;
+    let overlap = overlap / traces.len() as f64;
+    Ok(Some(Agreement { precision, traces: traces.len(), copies, spearman, overlap }))
+}
+
+/// Ranks from 1; equal values share the mean of theirs.
+fn ranks(values: &[f32]) -> Vec<f64> {
+    let mut order: Vec<usize> = (0..values.len()).collect();
+    order.sort_by(|&a, &b| values[a].total_cmp(&values[b]));
+    let (mut ranks, mut before) = (vec![0.0; values.len()], 0);
+    for tied in order.chunk_by(|&a, &b| values[a] == values[b]) {
+        let rank = before as f64 + (tied.len() as f64 + 1.0) / 2.0;
+        tied.iter().for_each(|&i| ranks[i] = rank);
+        before += tied.len();
+    }
+    ranks
+}
+
+/// Pearson's correlation, where neither is constant.
+fn correlation(a: &[f64], b: &[f64]) -> Option<f64> {
+    let mean = |v: &[f64]| v.iter().sum::<f64>() / v.len() as f64;
+    let (of_a, of_b) = (mean(a), mean(b));
+    let product = |f: &dyn Fn(usize) -> f64| (0..a.len()).map(f).sum::<f64>();
+    let both = product(&|i| (a[i] - of_a) * (b[i] - of_b));
+    let alone = product(&|i| (a[i] - of_a).powi(2)) * product(&|i| (b[i] - of_b).powi(2));
+    (alone > 0.0).then(|| both / alone.sqrt())
+}
+
 /// Losses that equal another one.
 fn tied(losses: &[f32]) -> usize {
     let mut sorted = losses.to_vec();
@@ -286,6 +379,16 @@ mod tests {
         let chosen = best(&[0.0, 2.0, 2.0, 0.0, 0.5], &[0.1, 0.0, 0.3, 0.0, 0.0], 5);
         assert_eq!(chosen.units.iter().map(|u| u.0).collect::<Vec<_>>(), [2, 1, 4, 0]);
         assert_eq!(chosen.scores, [2.0, 2.0, 0.5, 0.0]);
+    }
+
+    #[test]
+    fn a_correlation_of_ranks_is_one_for_one_order_and_shares_ranks_between_ties() {
+        assert_eq!(ranks(&[3.0, 1.0, 3.0, 2.0, -0.0, 0.0]), [5.5, 3.0, 5.5, 4.0, 1.5, 1.5]);
+        let of = |a: &[f32], b: &[f32]| correlation(&ranks(a), &ranks(b));
+        assert_eq!(of(&[1.0, 2.0, 4.0], &[0.1, 0.2, 9.0]), Some(1.0));
+        assert_eq!(of(&[1.0, 2.0, 4.0], &[3.0, 2.0, 1.0]), Some(-1.0));
+        assert_eq!(of(&[1.0, 2.0, 3.0, 4.0], &[1.0, 3.0, 2.0, 4.0]), Some(0.8));
+        assert_eq!(of(&[1.0, 1.0], &[1.0, 2.0]), None);
     }
 
     #[test]

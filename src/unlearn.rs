@@ -911,6 +911,7 @@ fn selection_json(chosen: &select::Selection) -> Value {
         "first_t": chosen.first,
         "noise_level": chosen.noise_level,
         "tied_losses": chosen.tied_losses,
+        "agreement": chosen.agreement,
     })
 }
 

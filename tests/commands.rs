@@ -66,6 +66,18 @@ fn missing_files_and_folders_in_their_place_are_named() {
 }
 
 #[test]
+fn a_precision_below_f32_is_for_noisy_copies_on_cuda() {
+    let tiny = Tiny::new();
+    let observe = "observe --model @m.safetensors --input @train.safetensors --out @out --device cpu";
+    refused(&tiny, &format!("{SCRUB} --forget 1-20 --device cpu --precision bf16"), 2, &["bf16", "CUDA"]);
+    refused(&tiny, &format!("{SCRUB} --forget 1-20 --selection random --precision f32"), 2, &["--selection"]);
+    refused(&tiny, &format!("{observe} --perturbations 5 --precision f16"), 2, &["f16", "CUDA"]);
+    refused(&tiny, &format!("{observe} --precision tf32"), 2, &["--perturbations"]);
+    let run = tiny.run(&format!("{observe} --perturbations 5 --precision f32"));
+    assert_eq!(run.code, 0, "{}", run.err);
+}
+
+#[test]
 fn data_that_do_not_fit_are_refused_with_the_sample() {
     let tiny = Tiny::new();
     let (mut x, mut y) = samples();
@@ -343,6 +355,7 @@ fn bench_checks_what_it_times_and_compares_with_a_baseline() {
     assert_eq!(shapes, ["m=4,len=64", "m=8,len=64", "n=32,c=16"]);
     for row in rows {
         assert!(row["passes"] == true && row["median"].as_f64().unwrap() > 0.0, "{row}");
+        assert!(row["launched"] == serde_json::json!([]), "{row}");
         assert!(row["error"].as_f64().unwrap() <= row["tolerance"].as_f64().unwrap(), "{row}");
     }
     assert!(report["ceilings"]["bandwidth"].as_f64().unwrap() > 0.0);
@@ -364,11 +377,14 @@ fn bench_checks_what_it_times_and_compares_with_a_baseline() {
     }
     let csv = tiny.run(&format!("{line} --csv"));
     assert_eq!((csv.code, csv.out.lines().count()), (0, 4), "{}", csv.err);
+    assert!(csv.out.lines().all(|line| line.split(',').count() == 19), "{}", csv.out);
+    assert!(csv.out.lines().skip(1).all(|line| line.ends_with(",,,,")), "{}", csv.out); // the CPU has no registers
     for (options, code, word) in [
         ("-b nothing", 2, "no kernel matches"),
         ("-a q=3", 2, "`q`"),
         ("-a m=0", 2, "m=0"),
         ("-b (", 2, "--bench"),
+        ("-b conv_bf16", 2, "CUDA alone"),
         ("--fail-over 5%", 2, "--baseline"),
         ("--baseline @train.safetensors", 1, "train.safetensors"),
     ] {

@@ -52,8 +52,9 @@ const LARGE: bool = !FEW && !cfg!(scrubjay_sanitize = "address");
 
 fn main() {
     let arguments = Arguments::from_args();
-    let mut trials = Vec::new();
-    for seed in if FEW { vec![0, 2] } else { vec![0, 1, 2, 3] } {
+    let seeds = if FEW { vec![0, 2] } else { vec![0, 1, 2, 3] };
+    let mut trials = vec![];
+    for seed in seeds {
         trials.extend(cases().into_iter().map(|(name, case)| {
             Trial::test(format!("{name}/seed={seed}"), move || case(&Device::emulated(seed)?))
         }));
@@ -79,6 +80,8 @@ fn cases() -> Vec<(String, Case)> {
     add("ldmatrix".into(), Box::new(loads));
     add("mma_tf32".into(), Box::new(multiplies_tf32));
     add("mma_bf16".into(), Box::new(multiplies_bf16));
+    add("mma_f16".into(), Box::new(multiplies_f16));
+    add("halves".into(), Box::new(rounds));
     for (copies, len) in [(1, 1), (3, 31), (2, 32), (5, 33), (4, 3 * 32 * 32)] {
         add(format!("perturb/copies={copies},len={len}"), Box::new(move |d| perturbs(d, copies, len)));
     }
@@ -207,6 +210,62 @@ fn multiplies_bf16(device: &Device) -> Result<(), Failed> {
     })?;
     let wide = |x: &[f32]| x.iter().map(|&x| f64::from(x)).collect::<Vec<f64>>();
     all_equal("d", &found, &ptx::mma(&d, &wide(&a), &wide(&b)))
+}
+
+fn multiplies_f16(device: &Device) -> Result<(), Failed> {
+    let cuda = cuda(device)?;
+    let (mut d, mut a, b) = (whole(128, 7), whole(256, 11), whole(128, 13));
+    d[..8].fill(0.0);
+    a[..16].fill(0.0);
+    a[5] = 0.5f32.powi(24); // a subnormal, alone in its row
+    let pack = |x: &[f32]| -> Vec<u32> {
+        let bits = |x: f32| ptx::to_f16(f64::from(x));
+        x.chunks(2).map(|pair| bits(pair[0]) | bits(pair[1]) << 16).collect()
+    };
+    let found = twice(|| {
+        let mut sum = cuda.upload(&d)?;
+        ops::ptx::mma_f16(cuda, &mut sum, &cuda.upload(&pack(&a))?, &cuda.upload(&pack(&b))?)?;
+        Ok(cuda.download(&sum)?)
+    })?;
+    let wide = |x: &[f32]| x.iter().map(|&x| f64::from(x)).collect::<Vec<f64>>();
+    all_equal("d", &found, &ptx::mma(&d, &wide(&a), &wide(&b)))
+}
+
+/// Ties, numbers that round up to the next power of two, subnormals, what is too large, zeros of both signs.
+fn rounds(device: &Device) -> Result<(), Failed> {
+    let cuda = cuda(device)?;
+    let two = |power: i32| 2f32.powi(power);
+    let mut x = vec![
+        0.0,
+        -0.0,
+        1.0 + two(-8),
+        1.0 + 3.0 * two(-8),
+        -1.0 - two(-11),
+        1.0 + 3.0 * two(-11),
+        2.0 - two(-12),
+        65504.0,
+        65519.996,
+        -65520.0,
+        two(-14) - two(-26),
+        two(-24),
+        two(-25),
+        1.5 * two(-25),
+        -3.0 * two(-25),
+        two(-130),
+        f32::MAX,
+        f32::INFINITY,
+        1023.5 * two(-24),
+        -two(-15) * 1.3,
+    ];
+    x.extend((x.len()..64).map(|i| (i as f32 * 0.37).sin() * two(i as i32 - 40)));
+    let found = twice(|| Ok(cuda.download(&ops::ptx::halves(cuda, &cuda.upload(&x)?)?)?))?;
+    let halves =
+        |words: &[u32]| words.iter().flat_map(|word| [word & 0xffff, word >> 16]).collect::<Vec<u32>>();
+    let bits = |values: Vec<f64>| values.into_iter().map(f64::to_bits).collect::<Vec<u64>>();
+    let bf16 = halves(&found[..32]).into_iter().map(|half| f64::from(f32::from_bits(half << 16))).collect();
+    let f16 = halves(&found[32..]).into_iter().map(ptx::of_f16).collect();
+    all_equal("bf16", &bits(bf16), &bits(x.iter().map(|&x| ptx::bf16(x)).collect()))?;
+    all_equal("f16", &bits(f16), &bits(x.iter().map(|&x| ptx::f16(x)).collect()))
 }
 
 fn perturbs(device: &Device, copies: usize, len: usize) -> Result<(), Failed> {

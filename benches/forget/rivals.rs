@@ -164,6 +164,7 @@ pub fn config(case: &Case, method: Select) -> Config {
             max_units: convex.then_some(3).filter(|_| !matches!(method, Select::Full | Select::Output)),
             share: if class { 0.05 } else { 0.2 },
             seed: case.seed,
+            ..Default::default()
         },
         curvature: None,
         precondition: false,

@@ -6,9 +6,12 @@ takes their depth GEMM_DEPTH at a time.
     for each step: wait for it; send for the one whose stage is now free; each of four warps, with 32 x 32 sums, reads
                    fragments, splits every value in two of tf32, multiplies, and adds what the step gives
 
-f32-grade by 3xTF32: x = big + small keeps 22 of 24 bits, and a b = small big + big small + big big. Tensor cores round
+f32-grade by 3xTF32, which is Operands::F32: x = big + small keeps 22 of 24 bits, and a b = small big + big small + big big. Tensor cores round
 what they add up towards zero (Ootomo & Yokota, IJHPCA 2022), so a step begins with zeros and is added to the running
 sum by an addition that rounds to nearest. Every sum has one order. An infinite value makes NaN.
+
+The other kinds round both operands once, to nearest, and multiply once; sums are as above. Tiles hold f32 whatever the
+kind, and a fragment is rounded when it is read: half the bytes of a tile of 16 bits are not saved.
 */
 #pragma once
 #include "../tiles.h"
@@ -77,6 +80,35 @@ struct Split {
     }
 };
 
+// How operands are rounded.
+enum class Operands { F32, TF32, BF16, F16 };
+
+// A fragment of a tile, [16, 8] of tf32, or [16, 16] of 16 bits in pairs (t, t+4), (t+8, t+12). An instruction has other
+// neighbours in its pairs; the sum is the same, since both operands have these.
+template <Operands KIND> struct Rounded {
+    static constexpr uint32_t DEPTH = KIND == Operands::TF32 ? 8 : 16;
+    uint32_t of[4];
+
+    template <class Tile> DEVICE Rounded(const Tile& tile, uint32_t row, uint32_t k) {
+        float x[4], next[4];
+        tile.fragment(x, row, k);
+        if constexpr (KIND == Operands::TF32) {
+            for (uint32_t i = 0; i < 4; ++i) of[i] = tf32(x[i]);
+        } else {
+            tile.fragment(next, row, k + 8);
+            for (uint32_t i = 0; i < 2; ++i) of[i] = pair(x[i], x[i + 2]), of[i + 2] = pair(next[i], next[i + 2]);
+        }
+    }
+    static DEVICE uint32_t pair(float low, float high) {
+        return KIND == Operands::BF16 ? bf16x2(low, high) : f16x2(low, high);
+    }
+};
+template <Operands KIND> DEVICE void mma(float (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
+    if constexpr (KIND == Operands::TF32) mma_tf32(d, a, b0, b1);
+    else if constexpr (KIND == Operands::BF16) mma_bf16(d, a, b0, b1);
+    else mma_f16(d, a, b0, b1);
+}
+
 // A thread's part of the sums: with g and t as above, [i][j][e] is row 16 i + g + e / 2 * 8, column 8 j + 2 t + e % 2
 // of its warp's 32 x 32.
 using Sums = float[2][4][4];
@@ -84,9 +116,18 @@ DEVICE uint32_t warp_row() { return threadIdx.x / 64 * 32; }
 DEVICE uint32_t warp_column() { return threadIdx.x / 32 % 2 * 32; }
 
 // sum += a b^T over one step.
-template <class A, class B> DEVICE void multiply(Sums& sum, const A& a, const B& b) {
+template <Operands KIND, class A, class B> DEVICE void multiply(Sums& sum, const A& a, const B& b) {
     Sums step = {};
-    for (uint32_t k = 0; k < GEMM_DEPTH; k += 8) {
+    if constexpr (KIND != Operands::F32) {
+        using Part = Rounded<KIND>;
+        for (uint32_t k = 0; k < GEMM_DEPTH; k += Part::DEPTH) {
+            const Part left[2] = {{a, warp_row(), k}, {a, warp_row() + 16, k}};
+            const Part right[2] = {{b, warp_column(), k}, {b, warp_column() + 16, k}};
+            for (uint32_t j = 0; j < 4; ++j)
+                for (uint32_t i = 0; i < 2; ++i)
+                    mma<KIND>(step[i][j], left[i].of, right[j / 2].of[j % 2], right[j / 2].of[j % 2 + 2]);
+        }
+    } else for (uint32_t k = 0; k < GEMM_DEPTH; k += 8) {
         const Split left[2] = {{a, warp_row(), k}, {a, warp_row() + 16, k}};
         const Split right[2] = {{b, warp_column(), k}, {b, warp_column() + 16, k}};
         for (uint32_t part = 0; part < 3; ++part)
@@ -110,7 +151,7 @@ template <class A, class B> union Tiles {
 
 // tiles.out = the sums of `steps` steps. load(stage, step) sends for both operands; with(stage) sees them once they are
 // there.
-template <class A, class B, class Load, class With>
+template <Operands KIND = Operands::F32, class A, class B, class Load, class With>
 DEVICE void gemm(Tiles<A, B>& tiles, uint32_t steps, Load load, With with) {
     Sums sum = {};
     for (uint32_t step = 0; step + 1 < GEMM_STAGES; ++step) {
@@ -124,7 +165,7 @@ DEVICE void gemm(Tiles<A, B>& tiles, uint32_t steps, Load load, With with) {
         if (next < steps) load(tiles.stage[next % GEMM_STAGES], next);
         copy_commit();
         const auto& stage = tiles.stage[step % GEMM_STAGES];
-        multiply(sum, stage.a, stage.b);
+        multiply<KIND>(sum, stage.a, stage.b);
         with(stage);
     }
     copy_wait<0>();

@@ -64,6 +64,17 @@ DEVICE uint32_t tf32(float x) {
     EMU(return emu::tf32(x);)
 }
 
+// Two values rounded to 16 bits each, ties to even, the first one in the low half. A half holds up to 65504; what is
+// larger becomes infinite.
+DEVICE uint32_t bf16x2(float low, float high) {
+    PTX(uint32_t bits; asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(bits) : "f"(high), "f"(low)); return bits;)
+    EMU(return emu::bf16(low) | emu::bf16(high) << 16;)
+}
+DEVICE uint32_t f16x2(float low, float high) {
+    PTX(uint32_t bits; asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(bits) : "f"(high), "f"(low)); return bits;)
+    EMU(return emu::f16(low) | emu::f16(high) << 16;)
+}
+
 // d += a b, tf32. With g = lane / 4, t = lane % 4: d is (g, 2t), (g, 2t+1), (g+8, 2t), (g+8, 2t+1) of [16, 8]; a is
 // (g, t), (g+8, t), (g, t+4), (g+8, t+4) of [16, 8]; b is (t, g), (t+4, g) of [8, 8].
 DEVICE void mma_tf32(float (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
@@ -71,7 +82,7 @@ DEVICE void mma_tf32(float (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32_
                      "{%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
                      : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
                      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));)
-    EMU(uint32_t b[2] = {b0, b1}; emu::mma(d, a, b, false);)
+    EMU(uint32_t b[2] = {b0, b1}; emu::mma(d, a, b, emu::TF32);)
 }
 // The same with k = 16 and every word two neighbours in k of bf16, the lower one in the low half.
 DEVICE void mma_bf16(float (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
@@ -79,5 +90,13 @@ DEVICE void mma_bf16(float (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32_
                      "{%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
                      : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
                      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));)
-    EMU(uint32_t b[2] = {b0, b1}; emu::mma(d, a, b, true);)
+    EMU(uint32_t b[2] = {b0, b1}; emu::mma(d, a, b, emu::BF16);)
+}
+// The same of f16.
+DEVICE void mma_f16(float (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
+    PTX(asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 "
+                     "{%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
+                     : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+                     : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));)
+    EMU(uint32_t b[2] = {b0, b1}; emu::mma(d, a, b, emu::F16);)
 }

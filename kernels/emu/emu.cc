@@ -98,7 +98,7 @@ struct Launch {
     dim3 grid, block;
     void **params;
     uint64_t seed;
-    std::atomic<uint64_t> next{0};
+    std::atomic<uint64_t> next{0}, products{0};
     std::mutex lock{};
     std::string error{};
 };
@@ -329,14 +329,16 @@ void ldmatrix(uint32_t *out, const uint16_t (&row)[8], bool transpose) {
     });
 }
 
-// m16n8: k8 of tf32, whose low 13 bits are not read, or k16 of bf16. Products are exact, their sum is rounded once.
-void mma(float *d, const uint32_t *a, const uint32_t *b, bool bf16) {
-    struct Arg { float *d; const uint32_t *a, *b; bool bf16; } arg{d, a, b, bf16};
+// m16n8: k8 of tf32, whose low 13 bits are not read, or k16 of bf16 or f16. Products are exact, their sum is rounded once.
+void mma(float *d, const uint32_t *a, const uint32_t *b, Operand kind) {
+    struct Arg { float *d; const uint32_t *a, *b; Operand kind; } arg{d, a, b, kind};
+    if (self->rank % 32 == 0) blk->launch->products += kind == TF32 ? 1024 : 2048;
     warp_collect(~0u, "mma.sync", &arg, [](void **p, void *) {
         auto **lane = reinterpret_cast<Arg **>(p);
-        bool bf16 = lane[0]->bf16;
-        auto half = [&](uint32_t word, int which) {
-            return double(emu_bits<float>(!bf16 ? word & ~0x1fffu : which ? word & 0xffff0000u : word << 16));
+        Operand kind = lane[0]->kind;
+        auto value = [&](uint32_t word, int which) {
+            if (kind == F16) return half(word >> 16 * which & 0xffff);
+            return double(emu_bits<float>(kind == TF32 ? word & ~0x1fffu : which ? word & 0xffff0000u : word << 16));
         };
         float next[32][4];
         for (int l = 0; l < 32; ++l)
@@ -344,8 +346,8 @@ void mma(float *d, const uint32_t *a, const uint32_t *b, bool bf16) {
                 int row = l / 4 + i / 2 * 8, column = l % 4 * 2 + i % 2;
                 double sum = lane[l]->d[i];
                 for (int k = 0; k < 8; ++k)
-                    for (int h = 0; h <= int(bf16); ++h)
-                        sum += half(lane[row % 8 * 4 + k % 4]->a[k / 4 * 2 + row / 8], h) * half(lane[column * 4 + k % 4]->b[k / 4], h);
+                    for (int h = 0; h <= int(kind != TF32); ++h)
+                        sum += value(lane[row % 8 * 4 + k % 4]->a[k / 4 * 2 + row / 8], h) * value(lane[column * 4 + k % 4]->b[k / 4], h);
                 next[l][i] = float(sum);
             }
         for (int l = 0; l < 32; ++l) memcpy(lane[l]->d, next[l], sizeof next[l]);
@@ -359,6 +361,8 @@ void *shared(const void *key, size_t bytes) {
     release(&blk->made);
     return s.data;
 }
+static thread_local uint64_t products;
+extern "C" uint64_t emu_products() { return products; }
 const char *launch(Entry entry, const uint32_t g[3], const uint32_t t[3], void **params, uint64_t seed) {
     static std::mutex lock;
     static std::vector<std::unique_ptr<Block>> idle;
@@ -406,7 +410,7 @@ const char *launch(Entry entry, const uint32_t g[3], const uint32_t t[3], void *
     work();
     for (auto &x : team) x.join();
     retire();
-    error = l.error;
+    error = l.error, products = l.products;
     return error.empty() ? nullptr : error.c_str();
 }
 }  // namespace emu

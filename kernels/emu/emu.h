@@ -6,7 +6,7 @@ Blocks run on several OS threads. Everything that touches a kernel's memory is i
 it; the scheduler and the exchange of registers between lanes are in emu.cc, which is never instrumented.
 
 Stricter than a GPU on purpose: a thread that exits before a __syncthreads of its block, or waits at another one's
-line, is an error. Not modelled: memory ordering beyond barriers, speed, bank conflicts, registers.
+line, is an error. Not modelled: memory ordering beyond barriers, speed, bank conflicts, registers. What mma multiplies is counted.
 */
 #pragma once
 #include <cfloat>
@@ -52,7 +52,8 @@ void syncwarp(unsigned mask);
 uint64_t shuffle(unsigned mask, uint64_t v, int from);  // from < 0: own value
 unsigned ballot(unsigned mask, bool p);
 void ldmatrix(uint32_t *out, const uint16_t (&row)[8], bool transpose);
-void mma(float *d, const uint32_t *a, const uint32_t *b, bool bf16);
+enum Operand { TF32, BF16, F16 };
+void mma(float *d, const uint32_t *a, const uint32_t *b, Operand kind);
 bool coin();  // whether what may be done at once is
 void *shared(const void *key, size_t bytes);  // an object in shared memory of this block
 [[noreturn]] void fail(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
@@ -157,6 +158,26 @@ inline void copy_wait(int pending) {
 inline uint32_t tf32(float x) {
     uint32_t bits = emu_bits<uint32_t>(x);
     return (bits & 0x7f800000) == 0x7f800000 ? bits : (bits + 0x1000) & ~0x1fffu;
+}
+
+inline uint32_t bf16(float x) {
+    uint32_t bits = emu_bits<uint32_t>(x);
+    return x != x ? 0x7fff : (bits + 0x7fff + (bits >> 16 & 1)) >> 16;
+}
+inline uint32_t f16(float x) {  // by the one rounding of an addition: its unit is that of the half
+    uint32_t sign = emu_bits<uint32_t>(x) >> 16 & 0x8000;
+    float size = fabsf(x);
+    if (x != x) return 0x7fff;
+    if (size >= 65520.0f) return sign | 0x7c00;
+    if (size < 0x1p-14f) return sign | (emu_bits<uint32_t>(size + 0.5f) - emu_bits<uint32_t>(0.5f));
+    uint32_t bits = emu_bits<uint32_t>(size);
+    return sign | (((bits + 0xfff + (bits >> 13 & 1)) >> 13) - (112 << 10));
+}
+inline double half(uint32_t bits) {
+    int exponent = int(bits >> 10 & 31), mantissa = int(bits & 1023);
+    double size = exponent == 31 ? (mantissa ? NAN : INFINITY)
+                  : exponent ? ldexp(1024 + mantissa, exponent - 25) : ldexp(mantissa, -24);
+    return bits & 0x8000 ? -size : size;
 }
 
 inline void ldmatrix(uint32_t *out, const void *row, bool transpose) {

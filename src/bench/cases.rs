@@ -10,52 +10,98 @@ use crate::device::cuda::{Buffer, Cuda, In, Out};
 use crate::ops::conv::{self, Geometry};
 use crate::ops::cuda::shape::Rows;
 use crate::ops::philox::{self, Use, add_normals};
-use crate::ops::{Conv, Shape, attention, cuda, layer_norm, loss, perturb};
+use crate::ops::{Conv, Precision, Shape, attention, cuda, layer_norm, loss, perturb};
 
 /// Every kernel that can be timed.
 pub const CASES: &[Case] = &[
     Case {
         name: "copy",
         about: "y = 1 x + 0, the measure of bandwidth",
+        dtype: "f32",
         axes: &[("len", 1 << 25)],
         make: copy,
     },
     Case {
         name: "perturb",
         about: "noisy copies of an image: Philox, Box and Muller",
+        dtype: "f32",
         axes: &[("m", 1000), ("len", 3 * 32 * 32)],
         make: perturbed,
     },
     Case {
         name: "linear",
         about: "y [m, o] = x [m, c] times weights [o, c]",
+        dtype: "f32",
         axes: &[("m", 1024), ("c", 1024), ("o", 1024)],
         make: linear,
     },
-    Case { name: "conv", about: "convolution with filters of k by k", axes: CONV, make: convolution },
-    Case { name: "conv_dx", about: "its adjoint to the input", axes: CONV, make: data_gradient },
-    Case { name: "conv_dw", about: "its gradient to the weights", axes: CONV, make: weight_gradient },
+    Case {
+        name: "conv",
+        about: "convolution with filters of k by k",
+        dtype: "f32",
+        axes: CONV,
+        make: |device, sizes| convolution(device, sizes, Precision::F32),
+    },
+    Case {
+        name: "conv_tf32",
+        about: "the same of operands rounded to tf32",
+        dtype: "tf32",
+        axes: CONV,
+        make: |device, sizes| convolution(device, sizes, Precision::Tf32),
+    },
+    Case {
+        name: "conv_bf16",
+        about: "the same of operands rounded to bf16",
+        dtype: "bf16",
+        axes: CONV,
+        make: |device, sizes| convolution(device, sizes, Precision::Bf16),
+    },
+    Case {
+        name: "conv_dx",
+        about: "its adjoint to the input",
+        dtype: "f32",
+        axes: CONV,
+        make: data_gradient,
+    },
+    Case {
+        name: "conv_dw",
+        about: "its gradient to the weights",
+        dtype: "f32",
+        axes: CONV,
+        make: weight_gradient,
+    },
+    Case {
+        name: "depthwise",
+        about: "convolution with a filter of k by k for each channel",
+        dtype: "f32",
+        axes: &[("n", 64), ("h", 16), ("w", 16), ("c", 128), ("k", 3), ("stride", 1)],
+        make: depthwise,
+    },
     Case {
         name: "layer_norm",
         about: "layer norm over c channels of n positions",
+        dtype: "f32",
         axes: &[("n", 64 * 197), ("c", 768)],
         make: normed,
     },
     Case {
         name: "attention",
         about: "attention of n sequences of t tokens of c channels",
+        dtype: "f32",
         axes: &[("n", 16), ("t", 197), ("c", 384), ("heads", 6)],
         make: attended,
     },
     Case {
         name: "cross_entropy",
         about: "the loss of n rows of logits",
+        dtype: "f32",
         axes: &[("n", 65_536), ("classes", 100)],
         make: losses,
     },
     Case {
         name: "foci",
         about: "k greedy steps on n rows and p columns",
+        dtype: "f32",
         axes: &[("n", 1000), ("p", 1000), ("k", 3)],
         make: selected,
     },
@@ -218,7 +264,7 @@ fn perturbed(device: &Device, sizes: Sizes) -> Result<Work> {
 
 fn linear(device: &Device, sizes: Sizes) -> Result<Work> {
     let (m, c, o) = (sizes[0], sizes[1], sizes[2]);
-    affine(device, m, Geometry::linear(Shape::new(1, 1, c), Shape::new(1, 1, o)))
+    affine(device, m, Geometry::linear(Shape::new(1, 1, c), Shape::new(1, 1, o)), Precision::F32)
 }
 
 /// Images, and the convolution.
@@ -229,9 +275,26 @@ fn geometry(sizes: Sizes) -> (usize, Geometry) {
     (n, Geometry::conv(Shape::new(h, w, c), Shape::new(side(h), side(w), o), conv))
 }
 
-fn convolution(device: &Device, sizes: Sizes) -> Result<Work> {
+fn convolution(device: &Device, sizes: Sizes, precision: Precision) -> Result<Work> {
     let (n, g) = geometry(sizes);
-    affine(device, n, g)
+    affine(device, n, g, precision)
+}
+
+fn depthwise(device: &Device, sizes: Sizes) -> Result<Work> {
+    let [n, h, w, c, k, stride] = std::array::from_fn(|i| sizes[i]);
+    let (n, mut g) = geometry(&[n, h, w, c, c, k, stride]);
+    g.conv.groups = c;
+    affine(device, n, g, Precision::F32)
+}
+
+/// The value that a kernel multiplies in place of `x`.
+fn rounded(x: f32, precision: Precision) -> f64 {
+    let to = |bits: u32, half: u32| f32::from_bits(x.to_bits().wrapping_add(half) & !((1 << bits) - 1));
+    f64::from(match precision {
+        Precision::Tf32 => to(13, 1 << 12),
+        Precision::Bf16 => to(16, 0x7fff + (x.to_bits() >> 16 & 1)),
+        Precision::F32 | Precision::F16 => x, // no case has f16
+    })
 }
 
 /// For each tap of output pixel `at` (image, row, column) that lies in the image: its column of the weights, and its
@@ -245,20 +308,23 @@ fn taps(g: &Geometry, pixel: usize, mut each: impl FnMut(usize, usize)) {
         let x =
             (at % g.output.w * g.conv.stride + j).checked_sub(g.conv.padding.1).filter(|x| *x < g.input.w);
         if let (Some(y), Some(x)) = (y, x) {
-            each((i * s + j) * g.input.c, (image * g.input.h + y) * g.input.w + x);
+            each((i * s + j) * (g.input.c / g.conv.groups), (image * g.input.h + y) * g.input.w + x);
         }
     }
 }
 
-fn affine(device: &Device, n: usize, g: Geometry) -> Result<Work> {
+fn affine(device: &Device, n: usize, g: Geometry, precision: Precision) -> Result<Work> {
     let (o, fan_in) = (g.output.c, g.fan_in());
     let (x, weight) = (n * g.input.len(), normals(o * fan_in, 1));
     let w = weight.clone();
+    let inner = g.input.c / g.conv.groups;
     let want = move |x: &[f32], at: usize| {
-        let mut sum = 0.0;
+        let (mut sum, group) = (0.0, at % o / (o / g.conv.groups));
         taps(&g, at / o, |column, pixel| {
-            let (w, x) = (&w[at % o * fan_in + column..][..g.input.c], &x[pixel * g.input.c..][..g.input.c]);
-            sum += w.iter().zip(x).map(|(w, x)| f64::from(*w) * f64::from(*x)).sum::<f64>();
+            let w = &w[at % o * fan_in + column..][..inner];
+            let x = &x[pixel * g.input.c + group * inner..][..inner];
+            let product = |(w, x): (&f32, &f32)| rounded(*w, precision) * rounded(*x, precision);
+            sum += w.iter().zip(x).map(product).sum::<f64>();
         });
         sum
     };
@@ -266,7 +332,8 @@ fn affine(device: &Device, n: usize, g: Geometry) -> Result<Work> {
         Some(cuda) => {
             let weight = cuda.upload(&weight)?;
             Map::Cuda(Box::new(move |cuda, y, x| {
-                cuda::conv::apply(cuda, y, x, weight.input(), None, None, n, &g, false)
+                let (weight, plain) = (weight.input(), cuda::conv::Epilogue::default());
+                cuda::conv::forward(cuda, y, None, x, weight, None, plain, n, &g, precision)
             }))
         }
         None => Map::Cpu(Box::new(move |device, y, x| {

@@ -14,6 +14,7 @@ use rayon::prelude::*;
 pub use cases::CASES;
 
 use crate::device::Device;
+use crate::device::cuda::Launched;
 use crate::ops::gemm::{Matrix, gemm};
 use crate::{Error, Result};
 
@@ -26,6 +27,8 @@ pub struct Case {
     pub name: &'static str,
     /// What it computes.
     pub about: &'static str,
+    /// What its operands are rounded to: below f32 it is a kernel of CUDA alone.
+    pub dtype: &'static str,
     /// The axes of its shape and their defaults.
     pub axes: &'static [(&'static str, usize)],
     /// Its work at some sizes.
@@ -70,6 +73,24 @@ impl Check {
     /// Whether the result is right.
     pub fn passes(&self) -> bool {
         self.error <= self.tolerance // a NaN does not
+    }
+}
+
+impl Case {
+    /// Whether a device has it.
+    pub fn runs_on(&self, device: &Device) -> bool {
+        self.dtype == "f32" || device.cuda().is_some()
+    }
+}
+
+/// Checks `work`, and says which kernels it launched: none on the CPU.
+///
+/// # Errors
+/// Where the device fails.
+pub fn check(device: &Device, work: &mut Work) -> Result<(Check, Vec<Launched>)> {
+    match device.cuda() {
+        Some(cuda) => cuda.listen(|| work.kernel.check()),
+        None => Ok((work.kernel.check()?, vec![])),
     }
 }
 
@@ -227,10 +248,10 @@ mod tests {
     #[test]
     fn every_case_passes_its_check_and_counts_its_work() {
         let device = Device::on_cpu(2, "a test").unwrap();
-        for case in CASES {
+        for case in CASES.iter().filter(|case| case.runs_on(&device)) {
             let mut work = (case.make)(&device, &sizes(case)).unwrap();
-            let check = work.kernel.check().unwrap();
-            assert!(check.passes(), "{}: {check:?}", case.name);
+            let (check, launched) = check(&device, &mut work).unwrap();
+            assert!(check.passes() && launched.is_empty(), "{}: {check:?}", case.name);
             assert!(work.bytes > 0.0, "{}", case.name);
             work.kernel.run(3).unwrap();
         }
@@ -243,8 +264,24 @@ mod tests {
         let mut count = 0;
         for case in CASES {
             let mut work = (case.make)(&device, &sizes(case)).unwrap();
-            let check = work.kernel.check().unwrap();
+            let (check, launched) = check(&device, &mut work).unwrap();
             assert!(check.passes(), "{}: {check:?}", case.name);
+            let symbols: Vec<&str> = launched.iter().map(|kernel| kernel.symbol).collect();
+            let expected: &[&str] = match case.name {
+                "conv_dx" => &["conv_data_f32"],
+                "conv_dw" => &["conv_weight_f32", "add_chunks_f32"],
+                "conv_bf16" => &["conv_bf16"],
+                "depthwise" => &["conv_depthwise_f32"],
+                _ => &[],
+            };
+            assert!(
+                !symbols.is_empty() && expected.iter().all(|symbol| symbols.contains(symbol)),
+                "{symbols:?}"
+            );
+            assert!(
+                launched.iter().all(|kernel| kernel.resources.is_none()),
+                "the emulator has no registers"
+            );
             work.kernel.run(3).unwrap();
             count += 1;
         }

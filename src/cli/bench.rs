@@ -6,9 +6,10 @@ use std::path::PathBuf;
 use anyhow::Context;
 use regex_lite::Regex;
 use scrubjay::Error;
-use scrubjay::bench::{CASES, Case, Ceilings, Check, Timing, ceilings, measure};
+use scrubjay::bench::{CASES, Case, Ceilings, Check, Timing, ceilings, check, measure};
 use scrubjay::data::tensors;
 use scrubjay::device::Device;
+use scrubjay::device::cuda::{Launched, Resources};
 use serde::Serialize;
 use serde_json::{Value, json};
 
@@ -18,7 +19,9 @@ use super::{DeviceArgs, Outcome};
 ///
 /// Bandwidth and peak are measured first. "floor" is the larger of bytes over bandwidth and operations over peak, as a
 /// share of the median; "error" is against plain loops in f64, in the same run; "MHz" is the clock of a GPU's
-/// multiprocessors right after. Exit 1: a result was wrong. Exit 3: --fail-over.
+/// multiprocessors right after. "regs", "smem" and "local" are a GPU's registers of a thread, bytes of shared memory of a
+/// block and of local memory of a thread (what was spilled, and arrays): the most of the kernels that were launched.
+/// Exit 1: a result was wrong. Exit 3: --fail-over.
 ///
 /// Examples:
 ///   scrubjay bench --list
@@ -74,8 +77,17 @@ struct Row {
     passes: bool,
     /// Of the GPU's multiprocessors right after, MHz.
     sm_clock: Option<u32>,
+    /// What it launched, and what each takes of a multiprocessor; none on the CPU.
+    launched: Vec<Launched>,
     #[serde(skip_serializing_if = "Option::is_none")]
     compared: Option<Compared>,
+}
+
+impl Row {
+    /// The most that one of the kernels takes; none where the device says nothing.
+    fn most(&self, of: fn(&Resources) -> u32) -> Option<u32> {
+        self.launched.iter().filter_map(|kernel| kernel.resources.as_ref()).map(of).max()
+    }
 }
 
 /// Beside an earlier run.
@@ -107,6 +119,10 @@ pub fn run(args: &Args) -> anyhow::Result<Outcome> {
     {
         let (then, now) = (&baseline["device"], device.report());
         return Err(Error::config(format!("--baseline was measured on {then}; this is {now}")).into());
+    }
+    let cases: Vec<&Case> = cases.into_iter().filter(|case| case.runs_on(&device)).collect();
+    if cases.is_empty() {
+        return Err(Error::config("every kernel that matches is for CUDA alone").into());
     }
     let ceilings = ceilings(&device)?;
     let mut rows = vec![];
@@ -202,7 +218,7 @@ fn row(
         case.axes.iter().zip(sizes).map(|((name, _), size)| format!("{name}={size}")).collect();
     let shape = shape.join(",");
     let mut work = (case.make)(device, sizes)?;
-    let check = work.kernel.check()?;
+    let (check, launched) = check(device, &mut work)?;
     let timing = measure(device, &mut work)?;
     let sm_clock = device.reading().and_then(|reading| reading.sm_clock);
     let (floor, bound) = ceilings.floor(&work);
@@ -221,8 +237,22 @@ fn row(
         Some(Compared { before, change: timing.median / before - 1.0, status })
     });
     let (bytes, flops) = (work.bytes, work.flops);
-    let (kernel, dtype, passes) = (case.name, "f32", check.passes());
-    Ok(Row { kernel, shape, dtype, timing, bytes, flops, floor, bound, check, passes, sm_clock, compared })
+    let (kernel, dtype, passes) = (case.name, case.dtype, check.passes());
+    Ok(Row {
+        kernel,
+        shape,
+        dtype,
+        timing,
+        bytes,
+        flops,
+        floor,
+        bound,
+        check,
+        passes,
+        sm_clock,
+        launched,
+        compared,
+    })
 }
 
 fn baseline(path: &std::path::Path) -> anyhow::Result<Value> {
@@ -255,7 +285,7 @@ fn print_table(device: &Device, ceilings: &Ceilings, rows: &[Row]) {
     }
     let width = rows.iter().map(|row| row.shape.len()).max().unwrap_or(0).max(5);
     println!(
-        "{:<13} {:<width$} {:<5} {:>11} {:>6} {:>11} {:>8} {:>8} {:>6} {:<7} {:>8} {:>5} check",
+        "{:<13} {:<width$} {:<5} {:>11} {:>6} {:>11} {:>8} {:>8} {:>6} {:<7} {:>8} {:>5} {:>4} {:>6} {:>5} check",
         "kernel",
         "shape",
         "dtype",
@@ -267,16 +297,20 @@ fn print_table(device: &Device, ceilings: &Ceilings, rows: &[Row]) {
         "floor",
         "bound",
         "error",
-        "MHz"
+        "MHz",
+        "regs",
+        "smem",
+        "local"
     );
     for row in rows {
         let Row { timing, check, .. } = row;
+        let number = |value: Option<u32>| value.map_or("-".to_string(), |value| value.to_string());
         let rate = |count: f64, unit: f64| match count > 0.0 {
             true => format!("{:.3}", count / timing.median / unit),
             false => "-".into(),
         };
         print!(
-            "{:<13} {:<width$} {:<5} {:>11.1} {:>5.1}% {:>11.1} {:>8} {:>8} {:>5.1}% {:<7} {:>8.1e} {:>5} {}",
+            "{:<13} {:<width$} {:<5} {:>11.1} {:>5.1}% {:>11.1} {:>8} {:>8} {:>5.1}% {:<7} {:>8.1e} {:>5} {:>4} {:>6} {:>5} {}",
             row.kernel,
             row.shape,
             row.dtype,
@@ -288,7 +322,10 @@ fn print_table(device: &Device, ceilings: &Ceilings, rows: &[Row]) {
             100.0 * row.floor / timing.median,
             row.bound,
             check.error,
-            row.sm_clock.map_or("-".to_string(), |clock| clock.to_string()),
+            number(row.sm_clock),
+            number(row.most(|kernel| kernel.registers)),
+            number(row.most(|kernel| kernel.shared)),
+            number(row.most(|kernel| kernel.local)),
             if row.passes { "pass" } else { "FAIL" },
         );
         match row.compared {
@@ -317,6 +354,9 @@ fn print_csv(rows: &[Row]) -> anyhow::Result<()> {
         "tolerance",
         "passes",
         "sm_clock_mhz",
+        "registers",
+        "shared_bytes",
+        "local_bytes",
     ])?;
     for row in rows {
         let Row { timing, check, .. } = row;
@@ -335,7 +375,12 @@ fn print_csv(rows: &[Row]) -> anyhow::Result<()> {
             check.error,
             check.tolerance,
             row.passes,
-            row.sm_clock,
+            (
+                row.sm_clock,
+                row.most(|kernel| kernel.registers),
+                row.most(|kernel| kernel.shared),
+                row.most(|kernel| kernel.local),
+            ),
         ))?;
     }
     Ok(out.flush()?)

@@ -18,6 +18,7 @@ mod verify;
 
 use clap::{Parser, Subcommand, ValueEnum};
 use scrubjay::device::{Choice, Device};
+use scrubjay::ops::Precision;
 use sha2::{Digest, Sha256};
 
 /// Removes chosen training samples from a trained network without retraining it.
@@ -126,6 +127,27 @@ impl DeviceArgs {
 fn report(device: Device) -> Device {
     eprintln!("device: {} ({} threads; {})", device.name(), device.threads(), device.why());
     device
+}
+
+/// A precision by name.
+#[derive(Clone, Copy, ValueEnum)]
+pub enum PrecisionName {
+    F32,
+    Tf32,
+    Bf16,
+    F16,
+}
+
+impl PrecisionName {
+    /// That of the passes over noisy copies; f32 where none is named.
+    pub fn of(name: Option<PrecisionName>) -> Precision {
+        match name {
+            None | Some(PrecisionName::F32) => Precision::F32,
+            Some(PrecisionName::Tf32) => Precision::Tf32,
+            Some(PrecisionName::Bf16) => Precision::Bf16,
+            Some(PrecisionName::F16) => Precision::F16,
+        }
+    }
 }
 
 /// A curvature by name.

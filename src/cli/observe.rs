@@ -9,7 +9,7 @@ use scrubjay::observe::{observe, observe_copies};
 use scrubjay::perturb::Noise;
 
 use super::model::ModelArgs;
-use super::{DeviceArgs, Outcome};
+use super::{DeviceArgs, Outcome, PrecisionName};
 
 /// Activation of every unit, loss and logits of inputs
 ///
@@ -36,6 +36,9 @@ pub struct Args {
     /// Standard deviation of the noise, in units of the normalised input
     #[arg(long, default_value_t = 0.1, value_parser = super::positive)]
     sigma: f32,
+    /// Precision of the pass over noisy copies, below f32 on CUDA only; sums and all but affine layers stay f32
+    #[arg(long, value_enum, value_name = "f32|tf32|bf16|f16", requires = "perturbations")]
+    precision: Option<PrecisionName>,
     /// Seed of the noise
     #[arg(long, default_value_t = 0)]
     seed: u64,
@@ -54,8 +57,9 @@ pub fn run(args: &Args) -> anyhow::Result<Outcome> {
         None => observe(&device, net, &inputs)?,
         Some(copies) => {
             let request: Vec<usize> = (0..inputs.y.len()).collect();
+            let precision = PrecisionName::of(args.precision);
             let noise = Noise { sigma: args.sigma, seed: args.seed };
-            observe_copies(&device, net, &inputs, &request, copies as usize, noise)?
+            observe_copies(&device, net, &inputs, &request, copies as usize, noise, precision)?
         }
     };
     eprintln!("plan: {} images at once", trace.chunk);

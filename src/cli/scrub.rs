@@ -10,7 +10,7 @@ use clap::ValueEnum;
 use scrubjay::checkpoint::Checkpoint;
 use scrubjay::data::{self, Inputs, Samples, Spec, tensors};
 use scrubjay::net::{LayerId, Network};
-use scrubjay::observe::evaluate;
+use scrubjay::observe::{check_precision, evaluate};
 use scrubjay::ops::philox::{Stream, Use};
 use scrubjay::receipt::{Events, Record};
 use scrubjay::select::{self, Method};
@@ -25,7 +25,7 @@ use sha2::{Digest, Sha256};
 
 use super::inspect::bytes;
 use super::model::{ModelArgs, NormaliseArgs};
-use super::{DeviceArgs, Outcome, command_line, hash};
+use super::{DeviceArgs, Outcome, PrecisionName, command_line, hash};
 
 /// Remove training samples from a model
 ///
@@ -78,6 +78,9 @@ pub struct Args {
     /// Standard deviation of their noise, in units of the normalised input
     #[arg(long, default_value_t = 0.1, value_parser = super::positive, help_heading = "Method")]
     sigma: f32,
+    /// Precision of the passes over noisy copies, below f32 on CUDA only; the report says how far they agree with f32
+    #[arg(long, value_enum, value_name = "f32|tf32|bf16|f16", help_heading = "Method")]
+    precision: Option<PrecisionName>,
     /// How units are chosen; a vote of one sample is plain FOCI
     #[arg(long, value_enum, default_value = "vote", help_heading = "Method")]
     selection: SelectionName,
@@ -253,6 +256,7 @@ pub fn run(args: &Args) -> anyhow::Result<Outcome> {
     let kfac = config.precondition || config.curvature == Some(Matrix::Kfac);
     let device = if kfac { args.device.open_for("K-FAC")? } else { args.device.open_with_cuda()? };
     let identity = identity(&checkpoint, earlier.as_ref().map(|(file, _)| file), &request, &config);
+    check_precision(&device, config.selection.precision)?;
     let stop = stop_flag()?;
     let task = Task {
         device: &device,
@@ -395,6 +399,10 @@ fn config(args: &Args) -> scrubjay::Result<Config> {
         SelectionName::Full => Method::Full,
         SelectionName::One => Method::One,
     };
+    let observes = matches!(method, Method::Foci | Method::Vote | Method::Cheap | Method::One);
+    if args.precision.is_some() && !observes {
+        return Err(Error::config("--precision is for a --selection that observes noisy copies"));
+    }
     let class =
         args.forget.as_deref().map(Spec::parse).transpose()?.is_some_and(|spec| spec.class().is_some());
     let privacy = args.epsilon.zip(args.delta);
@@ -414,6 +422,7 @@ fn config(args: &Args) -> scrubjay::Result<Config> {
             sigma: args.sigma,
             max_units: args.max_units,
             share: if class { 0.05 } else { 0.2 },
+            precision: PrecisionName::of(args.precision),
             seed: args.seed,
         },
         curvature: args.curvature.map(|name| match name {
@@ -696,6 +705,7 @@ fn options(args: &Args, config: &Config) -> Value {
         "sigma": config.selection.sigma,
         "max_units": config.selection.max_units,
         "share": config.selection.share,
+        "precision": config.selection.precision,
         "curvature": config.curvature.map(|kind| format!("{kind:?}").to_lowercase()),
         "earlier": args.earlier,
         "precondition": config.precondition,

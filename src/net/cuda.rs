@@ -22,6 +22,7 @@ use super::{Affine, Epilogue, Network, Op, ParamId, Shape};
 use crate::data::{Inputs, check_labels};
 use crate::device::cuda::{Buffer, In, Out, Repeats};
 use crate::device::{Cuda, Device};
+use crate::ops::Precision;
 use crate::ops::cuda::shape::Rows;
 use crate::ops::cuda::{activation, attention, conv, layer_norm, loss, means, pointwise, pool, shape};
 use crate::ops::perturb::{Copies, perturb_on};
@@ -39,6 +40,8 @@ pub(crate) struct Passes<'a> {
     cuda: &'a Cuda,
     net: &'a Network,
     pub plan: Plan,
+    /// Of affine layers' forward passes; f32, unless it is lowered.
+    pub precision: Precision,
     params: Vec<Arc<Buffer<f32>>>,
     /// Scale and shift of every node that has them.
     affine: Vec<Option<[Arc<Buffer<f32>>; 2]>>,
@@ -247,7 +250,8 @@ impl<'a> Passes<'a> {
         let rows = rows.collect::<Result<_>>()?;
         let params = net.params.iter().map(|param| cuda.resident(&param.value)).collect::<Result<_>>()?;
         let affine = net.nodes.iter().map(|node| affine(&node.op)).collect::<Result<_>>()?;
-        Ok((Passes { cuda, net, plan, params, affine, rows, zero: cuda.upload(&[0.0])?, image }, arena))
+        let (precision, zero) = (Precision::F32, cuda.upload(&[0.0])?);
+        Ok((Passes { cuda, net, plan, precision, params, affine, rows, zero, image }, arena))
     }
 
     /// Brings a chunk's images and labels to the device: the host threads make them, or, where they are noisy copies of
@@ -370,7 +374,7 @@ impl<'a> Passes<'a> {
                 let count = if traced { conv::parts(n, &geometry) } else { 0 };
                 let sums = traced.then(|| arena.parts.output().split_at(count).0);
                 let z = if apart.is_some() { saved.output() } else { y.output() };
-                conv::forward(cuda, z, sums, x, weight, bias, epilogue, n, &geometry)?;
+                conv::forward(cuda, z, sums, x, weight, bias, epilogue, n, &geometry, self.precision)?;
                 if let Some(kind) = apart {
                     activation::forward(cuda, y, saved.input(), kind)?;
                 }

@@ -82,3 +82,30 @@ pub enum Activation {
     /// log(1 + eˣ).
     Softplus,
 }
+
+/// How the operands of an affine layer's forward pass are rounded. Sums are in f32 always, and so is all else.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Precision {
+    /// As exact as f32: every value in two parts of tf32.
+    #[default]
+    F32,
+    /// 10 bits of mantissa.
+    Tf32,
+    /// 7 bits of mantissa.
+    Bf16,
+    /// 10 bits of mantissa, values up to 65504.
+    F16,
+}
+
+impl Precision {
+    /// `f32`, `tf32`, `bf16` or `f16`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Precision::F32 => "f32",
+            Precision::Tf32 => "tf32",
+            Precision::Bf16 => "bf16",
+            Precision::F16 => "f16",
+        }
+    }
+}

@@ -21,7 +21,7 @@ pub mod rank;
 pub mod shape;
 pub mod statistic;
 
-pub use geometry::{Activation, Conv, Shape, Window};
+pub use geometry::{Activation, Conv, Precision, Shape, Window};
 
 use crate::{Error, Result};
 

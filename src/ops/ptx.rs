@@ -53,6 +53,28 @@ pub fn mma_bf16(cuda: &Cuda, d: &mut Buffer<f32>, a: &Buffer<u32>, b: &Buffer<u3
     unsafe { cuda.mma_bf16(Launch::blocks("mma_bf16", 1, 32)?, d.output(), a.input(), b.input()) }
 }
 
+/// d += a bᵀ in f16, as [`mma_bf16`].
+///
+/// # Errors
+/// Shapes that do not fit, or the device fails.
+pub fn mma_f16(cuda: &Cuda, d: &mut Buffer<f32>, a: &Buffer<u32>, b: &Buffer<u32>) -> Result<()> {
+    fragments("mma_f16", d.len(), a.len(), b.len())?;
+    // SAFETY: the lengths are those of the fragments.
+    unsafe { cuda.mma_f16(Launch::blocks("mma_f16", 1, 32)?, d.output(), a.input(), b.input()) }
+}
+
+/// Neighbours of `x` `[64]` rounded to 16 bits, two to a word: `[2, 32]`, in bf16 and in f16.
+///
+/// # Errors
+/// Shapes that do not fit, or the device fails.
+pub fn halves(cuda: &Cuda, x: &Buffer<f32>) -> Result<Buffer<u32>> {
+    same("halves", "values", 64, x.len())?;
+    let mut out = cuda.alloc(64)?;
+    // SAFETY: 64 values are read, 64 words written.
+    unsafe { cuda.halves(Launch::blocks("halves", 1, 32)?, out.output(), x.input())? };
+    Ok(out)
+}
+
 fn fragments(op: &'static str, d: usize, a: usize, b: usize) -> Result<()> {
     same(op, "sums", 128, d)?;
     same(op, "words of a", 128, a)?;

@@ -63,6 +63,7 @@ pub fn scrub(report: &Value) -> String {
          may be chance.",
     );
     page.charts(&[first_steps(records), scores(records, &text(&options["selection"]))]);
+    page.list(&agreements(records));
     page.heading("Units changed, by layer");
     page.charts(&[changed(layers)]);
     page.heading("What was not touched");
@@ -124,6 +125,24 @@ fn accuracy(records: &[Value], title: &str, drawn: &[Drawn], forgotten: bool) ->
     let values = series.iter().flat_map(|one| one.points.iter().map(|point| point.1));
     let range = if forgotten { Range::from(0.0, 100.0) } else { Range::of(values, 1.0) };
     lines(title, "samples removed", &series, range)
+}
+
+/// Of each batch that was observed below f32, how far that agrees with f32.
+fn agreements(records: &[Value]) -> Vec<String> {
+    let said = |record: &Value| {
+        let found = record["account"]["selection"]["agreement"].as_object()?;
+        Some(format!(
+            "Batch {} was observed in {}. The first {} copies of {} traces were observed in f32 too: Spearman's correlation \
+             of the losses is {} at least, and {} % of the units chosen are the same.",
+            text(&record["batch"]),
+            text(&found["precision"]),
+            text(&found["copies"]),
+            text(&found["traces"]),
+            number(found["spearman"].as_f64(), 4),
+            number(found["overlap"].as_f64().map(|share| 100.0 * share), 0),
+        ))
+    };
+    records.iter().take(ROWS).filter_map(said).collect()
 }
 
 fn first_steps(records: &[Value]) -> String {

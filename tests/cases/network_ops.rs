@@ -10,11 +10,11 @@ use scrubjay::data::{Inputs, Samples};
 use scrubjay::device::cuda::Buffer;
 use scrubjay::device::{Cuda, Device};
 use scrubjay::net::{LayerId, Network, UnitId};
-use scrubjay::observe::{evaluate, observe};
+use scrubjay::observe::{evaluate, observe, observe_copies};
 use scrubjay::ops::conv::Geometry;
 use scrubjay::ops::cuda as on_cuda;
 use scrubjay::ops::cuda::shape::Rows;
-use scrubjay::ops::{self, Activation, Conv, Shape, Window};
+use scrubjay::ops::{self, Activation, Conv, Precision, Shape, Window};
 use scrubjay::perturb::{Noise, perturb};
 use scrubjay::select::{self, Method};
 use scrubjay::solve::{Limits, Vector};
@@ -22,7 +22,7 @@ use scrubjay::unlearn::{Calibration, Config, Matrix, Target, Task, unlearn};
 use scrubjay::{Error, zoo};
 
 use super::dual::{Dual, Number};
-use super::{Case, FEW, LARGE, attention, conv, cuda, layers, nets, twice};
+use super::{Case, FEW, LARGE, attention, conv, cuda, layers, nets, ptx, twice};
 
 /// Every case, with its name.
 pub fn cases() -> Vec<(String, Case)> {
@@ -101,6 +101,10 @@ pub fn cases() -> Vec<(String, Case)> {
             cases.push((format!("conv/{name}"), Box::new(move |d| convs(d, n, x, o, shape))));
             cases
                 .push((format!("conv_adjoints/{name}"), Box::new(move |d| conv_adjoints(d, n, x, o, shape))));
+            for precision in LOWERED {
+                let name = format!("conv_{}/{name}", precision.name());
+                cases.push((name, Box::new(move |d| lowered(d, precision, n, x, o, shape))));
+            }
         }
     }
     // the thread sanitizer does not see how Rust's threads wait for each other
@@ -129,7 +133,12 @@ pub fn cases() -> Vec<(String, Case)> {
     }
     if !FEW {
         cases.push(("scrub/mlp:8".into(), Box::new(scrubs)));
+        for precision in LOWERED {
+            let name = format!("select/{}", precision.name());
+            cases.push((name, Box::new(move |d| selects(d, precision))));
+        }
     }
+    cases.push(("conv_data/products".into(), Box::new(products)));
     cases.push(("network_ops/shapes".into(), Box::new(refuses)));
     cases
 }
@@ -147,7 +156,9 @@ const WINDOWS: [Window; 5] = [
     Window { size: 2, stride: 3, padding: 1 },
 ];
 
-const CONVS: [(usize, usize, usize, usize, usize, Conv); 12] = [
+const LOWERED: [Precision; 3] = [Precision::Tf32, Precision::Bf16, Precision::F16];
+
+const CONVS: [(usize, usize, usize, usize, usize, Conv); 18] = [
     (1, 1, 1, 1, 1, Conv::square(1, 1, 0)),
     (33, 1, 1, 31, 10, Conv::square(1, 1, 0)), // linear
     (5, 1, 1, 32, 64, Conv::square(1, 1, 0)),
@@ -157,6 +168,12 @@ const CONVS: [(usize, usize, usize, usize, usize, Conv); 12] = [
     (1, 8, 5, 6, 6, Conv { groups: 6, ..Conv::square(3, 2, 1) }),
     (1, 4, 9, 2, 5, Conv { kernel: (1, 3), padding: (0, 1), ..Conv::square(1, 1, 0) }),
     (2, 6, 5, 16, 24, Conv { kernel: (3, 2), stride: 2, padding: (1, 0), dilation: 1, groups: 2 }),
+    (1, 5, 5, 33, 33, Conv { groups: 33, ..Conv::square(3, 1, 1) }),
+    (2, 7, 6, 31, 62, Conv { groups: 31, dilation: 2, ..Conv::square(3, 2, 2) }),
+    (3, 9, 8, 32, 32, Conv { groups: 32, ..Conv::square(7, 1, 3) }), // more taps than are held at once
+    (2, 9, 10, 5, 7, Conv::square(3, 3, 1)),
+    (1, 8, 9, 6, 4, Conv { dilation: 3, ..Conv::square(3, 2, 3) }),
+    (2, 7, 9, 3, 5, Conv { dilation: 2, ..Conv::square(3, 4, 2) }), // remainders that no tap has
     (1, 14, 14, 3, 64, Conv::square(7, 2, 3)),
     (3, 9, 9, 64, 130, Conv::square(3, 1, 1)),
     (3, 30, 30, 4, 8, Conv::square(3, 1, 1)),
@@ -730,7 +747,18 @@ fn convs(device: &Device, n: usize, input: Shape, o: usize, shape: Conv) -> Resu
         let on_weight = on_weight.part(skip..weight.len() + skip);
         let (bias, on_bias) = (biased.then_some(&bias[..]), biased.then(|| on_bias.input()));
         let y = writes(cuda, len, |y| {
-            on_cuda::conv::forward(cuda, y, None, on_x, on_weight, on_bias, epilogue, n, &geometry)
+            on_cuda::conv::forward(
+                cuda,
+                y,
+                None,
+                on_x,
+                on_weight,
+                on_bias,
+                epilogue,
+                n,
+                &geometry,
+                Precision::F32,
+            )
         })?;
         fn value<T: Number>(
             z: &[T],
@@ -763,7 +791,8 @@ fn convs(device: &Device, n: usize, input: Shape, o: usize, shape: Conv) -> Resu
         let (mut y, mut parts) = (cuda.alloc(len)?, cuda.alloc(sums)?);
         let (epilogue, bias) = (epilogues[2].1, Some(on_bias.input()));
         let (y, out) = (y.output(), Some(parts.output()));
-        on_cuda::conv::forward(cuda, y, out, on_x.input(), on_weight.input(), bias, epilogue, n, &geometry)?;
+        let (x, weight, f32) = (on_x.input(), on_weight.input(), Precision::F32);
+        on_cuda::conv::forward(cuda, y, out, x, weight, bias, epilogue, n, &geometry, f32)?;
         on_cuda::means::means(cuda, trace, parts.input(), n, &geometry, first..first + o, d, uses)
     })?;
     fn mean<T: Number>(trace: &[f32], z: &[T], geometry: &Geometry, first: usize, uses: usize) -> Vec<T> {
@@ -800,6 +829,101 @@ fn convs(device: &Device, n: usize, input: Shape, o: usize, shape: Conv) -> Resu
     let exact = affine::<f64>(&x, &some.1, Some(&bias.1), &geometry);
     let plain = affine::<f32>(&x, &some.1, Some(&bias.1), &geometry);
     close("some rows", &found, &plus(&wide(&start), &exact), &plus(&start, &plain))
+}
+
+/// Products of rounded operands: what differs from them in f64 is no more than a plain loop in f32 over the same.
+fn lowered(
+    device: &Device,
+    precision: Precision,
+    n: usize,
+    input: Shape,
+    o: usize,
+    shape: Conv,
+) -> Result<(), Failed> {
+    let cuda = cuda(device)?;
+    let geometry = filtered(input, o, shape);
+    let (len, positions) = (n * geometry.output.len(), geometry.output.positions());
+    // Values that no precision holds, but for their zeros and ties.
+    let odd = |values: Vec<f32>| values.into_iter().map(|x| x * 1.001_3).collect::<Vec<f32>>();
+    let (x, weight) = (odd(values(n * input.len(), 1)), odd(values(o * geometry.fan_in(), 2)));
+    let [bias, scale, shift, residual] = [(o, 3), (o, 4), (o, 5), (len, 6)].map(|(len, at)| values(len, at));
+    let depthwise = shape.groups > 1 && shape.groups == input.c;
+    let round = |x: &f32| match precision {
+        _ if depthwise => f64::from(*x),
+        Precision::F32 => f64::from(*x),
+        Precision::Tf32 => ptx::tf32(*x),
+        Precision::Bf16 => ptx::bf16(*x),
+        Precision::F16 => ptx::f16(*x),
+    } as f32;
+    let rounded = |values: &[f32]| values.iter().map(round).collect::<Vec<f32>>();
+    let (of_x, of_weight) = (rounded(&x), rounded(&weight));
+    let exact = affine::<f64>(&of_x, &of_weight, Some(&bias), &geometry);
+    let plain = affine::<f32>(&of_x, &of_weight, Some(&bias), &geometry);
+    let [on_bias, on_scale, on_shift, on_residual] =
+        [&bias, &scale, &shift, &residual].map(|values| cuda.upload(values));
+    let (on_bias, on_scale, on_shift, on_residual) = (on_bias?, on_scale?, on_shift?, on_residual?);
+    let whole = on_cuda::conv::Epilogue {
+        affine: Some([on_scale.input(), on_shift.input()]),
+        residual: Some(on_residual.input()),
+        activation: Some(Activation::Relu),
+    };
+    for (skip, epilogue) in [(0, on_cuda::conv::Epilogue::default()), (1, whole)] {
+        let (on_x, on_weight) = (shifted(cuda, &x, skip)?, shifted(cuda, &weight, skip)?);
+        let (from_x, from_weight) =
+            (on_x.input().part(skip..x.len() + skip), on_weight.input().part(skip..weight.len() + skip));
+        let sums = on_cuda::conv::parts(n, &geometry);
+        let found = adds(cuda, &vec![f32::NAN; len], |y| {
+            let (mut parts, bias) = (cuda.alloc(sums)?, Some(on_bias.input()));
+            let out = Some(parts.output());
+            on_cuda::conv::forward(cuda, y, out, from_x, from_weight, bias, epilogue, n, &geometry, precision)
+        })?;
+        fn after<T: Number>(z: &[T], [scale, shift, residual]: [&[f32]; 3]) -> Vec<T> {
+            let of = |values: &[f32], i: usize| T::of(f64::from(values[i % values.len()]));
+            let argument = |i: usize| of(scale, i) * z[i] + of(shift, i) + of(residual, i);
+            (0..z.len()).map(|i| layers::activation(Activation::Relu, argument(i)).0).collect()
+        }
+        let parts = [&scale[..], &shift, &residual];
+        let (exact, plain) = match epilogue.residual {
+            Some(_) => (after(&exact, parts), after(&plain, parts)),
+            None => (exact.clone(), plain.clone()),
+        };
+        close("y", &found, &exact, &plain)?;
+        if epilogue.residual.is_none() && precision != Precision::F32 && !depthwise && len > 1000 {
+            // It is the rounded product, and not the one of f32.
+            let full = affine::<f64>(&x, &weight, Some(&bias), &geometry);
+            if close("y", &found, &full, &affine::<f32>(&x, &weight, Some(&bias), &geometry)).is_ok() {
+                return Err("operands are not rounded".into());
+            }
+        }
+    }
+    // The means are of the same z.
+    let trace = vec![0.0; n * o];
+    let (on_x, on_weight) = (cuda.upload(&x)?, cuda.upload(&weight)?);
+    let found = adds(cuda, &trace, |trace| {
+        let (mut y, mut parts) = (cuda.alloc(len)?, cuda.alloc(on_cuda::conv::parts(n, &geometry))?);
+        let (y, out, bias) = (y.output(), Some(parts.output()), Some(on_bias.input()));
+        on_cuda::conv::forward(
+            cuda,
+            y,
+            out,
+            on_x.input(),
+            on_weight.input(),
+            bias,
+            whole,
+            n,
+            &geometry,
+            precision,
+        )?;
+        on_cuda::means::means(cuda, trace, parts.input(), n, &geometry, 0..o, o, 1)
+    })?;
+    fn means<T: Number>(z: &[T], o: usize, positions: usize) -> Vec<T> {
+        let images = z.chunks_exact(positions * o);
+        let mean = |image: &[T], c: usize| {
+            image.iter().skip(c).step_by(o).fold(T::of(0.0), |sum, &z| sum + z) / T::of(positions as f64)
+        };
+        images.flat_map(|image| (0..o).map(|c| mean(image, c)).collect::<Vec<T>>()).collect()
+    }
+    close("trace", &found, &means(&exact, o, positions), &means(&plain, o, positions))
 }
 
 fn conv_adjoints(device: &Device, n: usize, input: Shape, o: usize, shape: Conv) -> Result<(), Failed> {
@@ -860,6 +984,83 @@ fn conv_adjoints(device: &Device, n: usize, input: Shape, o: usize, shape: Conv)
         }
     }
     Ok(())
+}
+
+/// A stride makes no products with zeros: what is multiplied for dx is what is for z, three times for 3xTF32. Where the
+/// device counts, and every tile is full.
+fn products(device: &Device) -> Result<(), Failed> {
+    let cuda = cuda(device)?;
+    for (stride, filter, padding) in [(1, 3, 1), (2, 3, 1), (2, 1, 0), (4, 7, 3)] {
+        let geometry = filtered(Shape::new(8, 16, 64), 64, Conv::square(filter, stride, padding));
+        let n = (stride * stride / 2).max(2); // pixels of each remainder fill a tile
+        let (inner, outer) = (n * geometry.input.len(), n * geometry.output.len());
+        let (dz, weight) =
+            (cuda.upload(&values(outer, 2))?, cuda.upload(&values(64 * geometry.fan_in(), 3))?);
+        let mut dx = cuda.alloc(inner)?;
+        let before = cuda.counts().products;
+        let (dx, dz, weight) = (dx.output(), dz.input(), weight.input());
+        on_cuda::conv::data_gradient(cuda, dx, dz, weight, None, n, &geometry, false)?;
+        let found = cuda.counts().products - before;
+        let needed = 3 * outer as u64 * geometry.fan_in() as u64;
+        if before + found > 0 {
+            super::equal(&format!("products of stride {stride}"), &found, &needed)?;
+        } else if device.why().contains("emulated") {
+            return Err("nothing was counted".into());
+        }
+    }
+    Ok(())
+}
+
+/// Noisy copies observed below f32: near f32 and not the same, with an account of how near; refused by the CPU, and where
+/// the values do not fit.
+fn selects(device: &Device, precision: Precision) -> Result<(), Failed> {
+    let net = zoo::create("cnn:4-6", Shape::new(6, 6, 2), 3, 1)?.network.freeze();
+    let (samples, stop) = (nets::Random(11).samples(&net, 12), AtomicBool::new(false));
+    let noise = Noise { sigma: 0.1, seed: 3 };
+    let observed = |samples: &Samples, precision| {
+        observe_copies(device, &net, samples, &[0, 1, 2], 40, noise, precision)
+    };
+    let exact = observed(&samples, Precision::F32)?;
+    let found = twice(|| Ok(observed(&samples, precision)?))?;
+    let unit = if precision == Precision::Bf16 { 2f64.powi(-8) } else { 2f64.powi(-11) };
+    for (what, found, exact) in
+        [("activations", &found.activations, &exact.activations), ("losses", &found.losses, &exact.losses)]
+    {
+        let norm = |f: &dyn Fn(usize) -> f64| (0..found.len()).map(|i| f(i).powi(2)).sum::<f64>().sqrt();
+        let (off, size) =
+            (norm(&|i| f64::from(found[i]) - f64::from(exact[i])), norm(&|i| f64::from(exact[i])));
+        if off.is_nan() || off > 4.0 * unit * size || off == 0.0 {
+            return Err(format!("{what}: off by {off:e} of {size:e}").into());
+        }
+    }
+    for (method, traces) in [(Method::Vote, 3), (Method::Foci, 1)] {
+        let config = select::Config { method, perturbations: Some(40), precision, ..Default::default() };
+        let chosen = twice(|| Ok(select::select(device, &net, &samples, &[0, 1, 2], &config, &stop)?))?;
+        let said = chosen.agreement.ok_or("no account of the precision")?;
+        super::equal(
+            "what was compared",
+            &(said.precision, said.traces, said.copies),
+            &(precision, traces, 40),
+        )?;
+        if said.spearman.is_none_or(|rho| rho < 0.9) || !(0.0..=1.0).contains(&said.overlap) {
+            return Err(format!("{said:?}").into());
+        }
+        let on_cpu = select::select(&Device::cpu()?, &net, &samples, &[0, 1, 2], &config, &stop);
+        match on_cpu {
+            Err(Error::Config(reason)) if reason.contains("needs CUDA") => {}
+            _ => return Err("the CPU took it".into()),
+        }
+    }
+    let plain = select::Config { method: Method::Foci, perturbations: Some(40), ..Default::default() };
+    let plain = select::select(device, &net, &samples, &[0], &plain, &stop)?;
+    super::equal("an account of f32", &plain.agreement, &None)?;
+    let mut large = samples.clone();
+    large.x.iter_mut().for_each(|x| *x *= 1e6);
+    match (precision, observed(&large, precision)) {
+        (Precision::F16, Err(Error::Config(reason))) if reason.contains("not finite") => Ok(()),
+        (Precision::F16, _) => Err("what f16 does not hold was taken".into()),
+        (_, found) => Ok(found.map(drop)?),
+    }
 }
 
 /// Some of `o` rows.

@@ -9,6 +9,44 @@ pub fn tf32(x: f32) -> f64 {
     (f64::from(x) / unit).round() * unit // `round` takes ties away from zero
 }
 
+/// x rounded to `bits` mantissa bits, ties to even, as a number of 16 bits whose exponents go from `least` to `most`.
+fn narrow(x: f32, bits: i32, least: i32, most: i32) -> f64 {
+    let wide = f64::from(x);
+    if wide == 0.0 || !wide.is_finite() {
+        return wide;
+    }
+    let unit = 2f64.powi((wide.abs().log2().floor() as i32).max(least) - bits);
+    let near = (wide / unit).round_ties_even() * unit;
+    if near.abs() >= 2f64.powi(most + 1) { f64::INFINITY.copysign(wide) } else { near }
+}
+
+/// x rounded to bf16.
+pub fn bf16(x: f32) -> f64 {
+    narrow(x, 7, -126, 127)
+}
+
+/// x rounded to f16.
+pub fn f16(x: f32) -> f64 {
+    narrow(x, 10, -14, 15)
+}
+
+/// A number of f16.
+pub fn of_f16(bits: u32) -> f64 {
+    let (exponent, mantissa) = ((bits >> 10 & 31) as i32, f64::from(bits & 1023));
+    let size = match exponent {
+        31 if mantissa == 0.0 => f64::INFINITY,
+        31 => f64::NAN,
+        0 => mantissa * 2f64.powi(-24),
+        _ => (1024.0 + mantissa) * 2f64.powi(exponent - 25),
+    };
+    if bits & 0x8000 == 0 { size } else { -size }
+}
+
+/// The bits of a number that f16 has; 0 of any other.
+pub fn to_f16(x: f64) -> u32 {
+    (0..1 << 16).find(|&bits| of_f16(bits).to_bits() == x.to_bits()).unwrap_or(0)
+}
+
 /// d + a bᵀ; d `[16, 8]`, a `[16, k]`, b `[8, k]`.
 pub fn mma(d: &[f32], a: &[f64], b: &[f64]) -> Vec<f32> {
     let k = b.len() / 8;

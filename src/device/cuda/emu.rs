@@ -5,12 +5,12 @@
 
 use std::alloc::{Layout, alloc, dealloc, handle_alloc_error};
 use std::ffi::CStr;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use super::kernels::{EMULATED, TABLE};
 use super::memory::lock;
-use super::{Launch, pointers};
+use super::{Launch, Resources, pointers};
 use crate::{Error, Result};
 
 const ALIGN: usize = 256; // as cudaMalloc
@@ -32,6 +32,12 @@ pub struct Emu {
     stream: Mutex<()>,
     /// Launches until one fails.
     left: AtomicUsize,
+    products: AtomicU64,
+}
+
+unsafe extern "C" {
+    /// What this thread's last launch multiplied on tensor cores.
+    fn emu_products() -> u64;
 }
 
 /// A launch as it was asked for.
@@ -69,11 +75,16 @@ impl Emu {
             recording: Mutex::new(None),
             stream: Mutex::new(()),
             left: AtomicUsize::new(usize::MAX),
+            products: AtomicU64::new(0),
         }
     }
 
     pub fn fail_after(&self, launches: usize) {
         self.left.store(launches, Ordering::Relaxed);
+    }
+
+    pub fn products(&self) -> u64 {
+        self.products.load(Ordering::Relaxed)
     }
 
     pub fn free(&self) -> usize {
@@ -90,6 +101,11 @@ impl Emu {
 
     pub fn uuid(&self) -> Option<&str> {
         None
+    }
+
+    /// It has none.
+    pub fn resources(&self, _kernel: usize) -> Result<Option<Resources>> {
+        Ok(None)
     }
 
     pub fn alloc(&self, bytes: usize) -> Result<Memory> {
@@ -153,6 +169,8 @@ impl Emu {
         // SAFETY: grid and block are three words each; the arguments are the caller's promise.
         let error =
             unsafe { EMULATED[kernel](grid.as_ptr(), block.as_ptr(), arguments.as_mut_ptr(), self.seed) };
+        // SAFETY: takes nothing, and reads a number of this thread.
+        self.products.fetch_add(unsafe { emu_products() }, Ordering::Relaxed);
         if !error.is_null() {
             // SAFETY: an error is a string that lives until this thread's next launch.
             return Err(failed(unsafe { CStr::from_ptr(error) }.to_string_lossy().into_owned()));

@@ -13,7 +13,7 @@ use cudarc::driver::{
 
 use super::fatbins::{ARCHITECTURES, FATBINS, MISSING};
 use super::kernels::TABLE;
-use super::{Launch, pointers};
+use super::{Launch, Resources, pointers};
 use crate::{Error, Result};
 
 /// An opened GPU with all kernels of the table.
@@ -138,6 +138,21 @@ impl Gpu {
 
     pub fn uuid(&self) -> Option<&str> {
         self.uuid.as_deref()
+    }
+
+    pub fn resources(&self, kernel: usize) -> Result<Option<Resources>> {
+        let of = |attribute| {
+            // SAFETY: the function is loaded, and never unloaded.
+            let found =
+                unsafe { result::function::get_function_attribute(self.functions[kernel].0, attribute) };
+            let found = self.stream.context().bind_to_thread().and(found);
+            found.map(|value| value.max(0) as u32).map_err(failed(TABLE[kernel].symbol))
+        };
+        Ok(Some(Resources {
+            registers: of(sys::CUfunction_attribute::CU_FUNC_ATTRIBUTE_NUM_REGS)?,
+            shared: of(sys::CUfunction_attribute::CU_FUNC_ATTRIBUTE_SHARED_SIZE_BYTES)?,
+            local: of(sys::CUfunction_attribute::CU_FUNC_ATTRIBUTE_LOCAL_SIZE_BYTES)?,
+        }))
     }
 
     pub fn alloc(&self, bytes: usize) -> Result<Memory> {

@@ -70,6 +70,10 @@ kernels! {
     mma_tf32: mma_tf32_f32(d: Out<'_, f32>, a: In<'_, f32>, b: In<'_, f32>);
     /// d += a bᵀ in bf16, two to a word; d `[16, 8]`, a `[16, 16]`, b `[8, 16]`.
     mma_bf16: mma_bf16_f32(d: Out<'_, f32>, a: In<'_, u32>, b: In<'_, u32>);
+    /// d += a bᵀ in f16, two to a word.
+    mma_f16: mma_f16_f32(d: Out<'_, f32>, a: In<'_, u32>, b: In<'_, u32>);
+    /// Pairs of x rounded to bf16, then to f16; out `[2, 32]`, x `[64]`.
+    halves: halves_u32(out: Out<'_, u32>, x: In<'_, f32>);
     /// `out[j] = image + sigma · normal(seed, index, first + j)`; out `[copies, len]`, image `[len]`.
     perturb: perturb_f32(out: Out<'_, f32>, image: In<'_, f32>, copies: u32, len: u32, seed: u64, index: u32, first: u32, sigma: f32);
     /// Largest value of each window and its position; y and winners `[n, oh, ow, c]`, x `[n, h, w, c]`.
@@ -138,10 +142,22 @@ kernels! {
     /// `[.., h, w, c]`, weight `[count, r·s·c/groups]`, bias `[count]`, scale and shift `[o]`, rows `[count]`, parts
     /// `[pixels / GEMM_TILE, segments, o]`.
     conv: conv_f32(y: Out<'_, f32>, parts: Option<Out<'_, f64>>, x: In<'_, f32>, weight: In<'_, f32>, bias: Option<In<'_, f32>>, scale: Option<In<'_, f32>>, shift: Option<In<'_, f32>>, residual: Option<In<'_, f32>>, rows: Option<In<'_, u32>>, count: u32, pixels: u32, h: u32, w: u32, c: u32, oh: u32, ow: u32, o: u32, r: u32, s: u32, stride: u32, above: u32, left: u32, dilation: u32, groups: u32, segments: u32, activation: u32, add: u32);
+    /// The same of operands rounded to tf32.
+    conv_tf32: conv_tf32(y: Out<'_, f32>, parts: Option<Out<'_, f64>>, x: In<'_, f32>, weight: In<'_, f32>, bias: Option<In<'_, f32>>, scale: Option<In<'_, f32>>, shift: Option<In<'_, f32>>, residual: Option<In<'_, f32>>, rows: Option<In<'_, u32>>, count: u32, pixels: u32, h: u32, w: u32, c: u32, oh: u32, ow: u32, o: u32, r: u32, s: u32, stride: u32, above: u32, left: u32, dilation: u32, groups: u32, segments: u32, activation: u32, add: u32);
+    /// The same of operands rounded to bf16.
+    conv_bf16: conv_bf16(y: Out<'_, f32>, parts: Option<Out<'_, f64>>, x: In<'_, f32>, weight: In<'_, f32>, bias: Option<In<'_, f32>>, scale: Option<In<'_, f32>>, shift: Option<In<'_, f32>>, residual: Option<In<'_, f32>>, rows: Option<In<'_, u32>>, count: u32, pixels: u32, h: u32, w: u32, c: u32, oh: u32, ow: u32, o: u32, r: u32, s: u32, stride: u32, above: u32, left: u32, dilation: u32, groups: u32, segments: u32, activation: u32, add: u32);
+    /// The same of operands rounded to f16.
+    conv_f16: conv_f16(y: Out<'_, f32>, parts: Option<Out<'_, f64>>, x: In<'_, f32>, weight: In<'_, f32>, bias: Option<In<'_, f32>>, scale: Option<In<'_, f32>>, shift: Option<In<'_, f32>>, residual: Option<In<'_, f32>>, rows: Option<In<'_, u32>>, count: u32, pixels: u32, h: u32, w: u32, c: u32, oh: u32, ow: u32, o: u32, r: u32, s: u32, stride: u32, above: u32, left: u32, dilation: u32, groups: u32, segments: u32, activation: u32, add: u32);
+    /// The same as [`Cuda::conv`] of groups that have one input channel each.
+    conv_depthwise: conv_depthwise_f32(y: Out<'_, f32>, parts: Option<Out<'_, f64>>, x: In<'_, f32>, weight: In<'_, f32>, bias: Option<In<'_, f32>>, scale: Option<In<'_, f32>>, shift: Option<In<'_, f32>>, residual: Option<In<'_, f32>>, rows: Option<In<'_, u32>>, count: u32, pixels: u32, h: u32, w: u32, c: u32, oh: u32, ow: u32, o: u32, r: u32, s: u32, stride: u32, above: u32, left: u32, dilation: u32, groups: u32, segments: u32, activation: u32, add: u32);
     /// dx = or (`add`) += Wᵀ dz; dx `[pixels, c]`, dz `[.., oh, ow, o]`, weight and rows as of [`Cuda::conv`].
     conv_data: conv_data_f32(dx: Out<'_, f32>, dz: In<'_, f32>, weight: In<'_, f32>, rows: Option<In<'_, u32>>, count: u32, pixels: u32, h: u32, w: u32, c: u32, oh: u32, ow: u32, o: u32, r: u32, s: u32, stride: u32, above: u32, left: u32, dilation: u32, groups: u32, add: u32);
+    /// The same of groups that have one input channel each.
+    conv_depthwise_data: conv_depthwise_data_f32(dx: Out<'_, f32>, dz: In<'_, f32>, weight: In<'_, f32>, rows: Option<In<'_, u32>>, count: u32, pixels: u32, h: u32, w: u32, c: u32, oh: u32, ow: u32, o: u32, r: u32, s: u32, stride: u32, above: u32, left: u32, dilation: u32, groups: u32, add: u32);
     /// dzᵀ x and the sums of dz by chunks of `size` pixels, as parts `[chunks, count, r·s·c/groups + 1]`; dz `[pixels, o]`.
     conv_weight: conv_weight_f32(parts: Out<'_, f32>, dz: In<'_, f32>, x: In<'_, f32>, rows: Option<In<'_, u32>>, count: u32, pixels: u32, h: u32, w: u32, c: u32, oh: u32, ow: u32, o: u32, r: u32, s: u32, stride: u32, above: u32, left: u32, dilation: u32, groups: u32, size: u32);
+    /// The same of groups that have one input channel each.
+    conv_depthwise_weight: conv_depthwise_weight_f32(parts: Out<'_, f32>, dz: In<'_, f32>, x: In<'_, f32>, rows: Option<In<'_, u32>>, count: u32, pixels: u32, h: u32, w: u32, c: u32, oh: u32, ow: u32, o: u32, r: u32, s: u32, stride: u32, above: u32, left: u32, dilation: u32, groups: u32, size: u32);
     /// dw and db += parts by chunk; dw `[count, depth]`, db `[count]`, parts `[chunks, count, depth + 1]`.
     add_chunks: add_chunks_f32(dw: Out<'_, f32>, db: Option<Out<'_, f32>>, parts: In<'_, f32>, count: u32, depth: u32, chunks: u32);
     /// y = (b y + a x) / over; y and x `[len]`.
@@ -205,10 +221,17 @@ mod tests {
     fn rows_are_what_the_kernels_declare() {
         let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("kernels");
         let mut text = String::new();
-        for entry in std::fs::read_dir(dir).unwrap() {
+        for entry in std::fs::read_dir(&dir).unwrap() {
             let path = entry.unwrap().path();
             if path.extension().is_some_and(|e| e == "cu") {
                 text += &std::fs::read_to_string(path).unwrap();
+            }
+        }
+        // Kernels of the same arguments name them by a macro.
+        let shared = std::fs::read_to_string(dir.join("common/affine.h")).unwrap();
+        for line in shared.lines().filter_map(|line| line.strip_prefix("#define ")) {
+            if let Some((name, arguments)) = line.split_once("_PARAMETERS ") {
+                text = text.replace(&format!("({name}_PARAMETERS) {{"), &format!("({arguments}) {{"));
             }
         }
         for row in TABLE {

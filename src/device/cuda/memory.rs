@@ -18,6 +18,8 @@ pub struct Counts {
     pub allocations: usize,
     /// Bytes copied to the device.
     pub uploaded: usize,
+    /// Multiplications that tensor cores were given; the emulator counts them, a GPU does not.
+    pub products: u64,
 }
 
 /// Memory without a buffer, and the counts.
@@ -76,7 +78,12 @@ impl Shelf {
 impl Cuda {
     /// What was asked of the device so far.
     pub fn counts(&self) -> Counts {
-        lock(&self.opened.shelf).counts
+        let counts = lock(&self.opened.shelf).counts;
+        match &self.opened.driver {
+            Driver::Gpu(_) => counts,
+            #[cfg(feature = "emu")]
+            Driver::Emu(driver) => Counts { products: driver.products(), ..counts },
+        }
     }
 
     /// Bytes of device memory that are free: what the driver says, and what is kept without a use.

@@ -12,6 +12,7 @@ mod kernels;
 mod memory;
 mod recording;
 
+use std::collections::BTreeSet;
 use std::ffi::c_void;
 use std::marker::PhantomData;
 use std::ops::Range;
@@ -53,6 +54,8 @@ struct Opened {
     failed: OnceLock<String>,
     /// Addresses that are used while launches are recorded.
     used: Mutex<Option<Vec<u64>>>,
+    /// Kernels that were launched while somebody listens.
+    heard: Mutex<Option<BTreeSet<usize>>>,
 }
 
 enum Driver {
@@ -114,6 +117,27 @@ pub struct Launch {
     threads: u32,
 }
 
+/// What a kernel takes of a multiprocessor, as it was assembled for the GPU at hand.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct Resources {
+    /// Of a thread.
+    pub registers: u32,
+    /// Bytes of shared memory, of a block.
+    pub shared: u32,
+    /// Bytes of local memory, of a thread: registers that were spilled, and arrays.
+    pub local: u32,
+}
+
+/// A kernel that was launched.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct Launched {
+    /// Its symbol.
+    pub symbol: &'static str,
+    /// What the driver says of it; the emulator says nothing.
+    #[serde(flatten)]
+    pub resources: Option<Resources>,
+}
+
 /// A point in the stream's time.
 pub struct Event(Moment);
 
@@ -135,8 +159,8 @@ impl Cuda {
 
     fn with(driver: Driver) -> Cuda {
         let (shelf, residents) = (Arc::default(), Mutex::default());
-        let (failed, used) = (OnceLock::new(), Mutex::default());
-        Cuda { opened: Arc::new(Opened { driver, shelf, residents, failed, used }) }
+        let (failed, used, heard) = (OnceLock::new(), Mutex::default(), Mutex::default());
+        Cuda { opened: Arc::new(Opened { driver, shelf, residents, failed, used, heard }) }
     }
 
     /// The emulator; `seed` decides the order of threads: 0 in order, 1 in reverse, else random.
@@ -241,6 +265,21 @@ impl Cuda {
         }
     }
 
+    /// What `work` gives, and the kernels that were launched meanwhile, each with what it takes of a multiprocessor.
+    ///
+    /// # Errors
+    /// Those of `work`, and where the driver refuses.
+    pub fn listen<R>(&self, work: impl FnOnce() -> Result<R>) -> Result<(R, Vec<Launched>)> {
+        *lock(&self.opened.heard) = Some(BTreeSet::new());
+        let done = work();
+        let heard = lock(&self.opened.heard).take().unwrap_or_default();
+        let launched = heard.into_iter().map(|kernel| {
+            let resources = driver!(self, driver => driver.resources(kernel))?;
+            Ok(Launched { symbol: TABLE[kernel].symbol, resources })
+        });
+        Ok((done?, launched.collect::<Result<_>>()?))
+    }
+
     /// Launches row `kernel` of the table.
     ///
     /// # Safety
@@ -248,6 +287,9 @@ impl Cuda {
     unsafe fn launch(&self, kernel: usize, launch: Launch, words: &mut [u64]) -> Result<()> {
         // SAFETY: as of this function.
         self.recall(kernel, words);
+        if let Some(heard) = lock(&self.opened.heard).as_mut() {
+            heard.insert(kernel);
+        }
         let call = || driver!(self, driver => unsafe { driver.launch(kernel, launch, words) });
         self.checked(TABLE[kernel].symbol, call)
     }

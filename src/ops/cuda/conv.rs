@@ -1,12 +1,12 @@
 //! Affine layers on CUDA, as [`crate::ops::conv`]: the three bilinear primitives, and an affine node's whole forward
-//! pass.
+//! pass. Groups of one input channel each have kernels of their own.
 #![allow(unsafe_code)] // launches
 
 use super::chunks::{self, Chunks};
 use super::{Cuda, In, Out, activation, images, word};
 use crate::device::cuda::{Launch, tiles};
 use crate::ops::conv::Geometry;
-use crate::ops::{Activation, same};
+use crate::ops::{Activation, Precision, same};
 use crate::{Error, Result};
 
 /// What a node does with z = Wx + b: y = act(scale · z + shift + residual).
@@ -37,11 +37,13 @@ pub fn apply(
     accumulate: bool,
 ) -> Result<()> {
     let layer = Layer::new("conv", n, geometry, x.len(), y.len(), weight.len(), rows)?;
-    layer.launch(cuda, y, None, x, weight, bias, Epilogue::default(), rows, 0, accumulate)
+    let (plain, f32) = (Epilogue::default(), Precision::F32);
+    layer.launch(cuda, y, None, x, weight, bias, plain, rows, 0, accumulate, f32)
 }
 
 /// The value of an affine node: `y` = act(scale · z + shift + residual) of z = W `x` + b, shapes as of [`apply`].
-/// `parts` ([`parts`] of them) becomes the sums of z that [`super::means::means`] takes.
+/// `parts` ([`parts`] of them) becomes the sums of z that [`super::means::means`] takes. `x` and `weight` are rounded to
+/// `precision` for the products; groups of one input channel each are f32 always.
 ///
 /// # Errors
 /// Shapes that do not fit, or the device fails.
@@ -55,6 +57,7 @@ pub fn forward(
     epilogue: Epilogue<'_>,
     n: usize,
     geometry: &Geometry,
+    precision: Precision,
 ) -> Result<()> {
     let layer = Layer::new("conv", n, geometry, x.len(), y.len(), weight.len(), None)?;
     if let Some(out) = &parts_out {
@@ -72,7 +75,7 @@ pub fn forward(
         Some(Activation::Gelu) => (tiles::CONV_GELU, None),
         other => (0, other),
     };
-    layer.launch(cuda, y.output(), parts_out, x, weight, bias, epilogue, None, fused, false)?;
+    layer.launch(cuda, y.output(), parts_out, x, weight, bias, epilogue, None, fused, false, precision)?;
     match after {
         Some(kind) => activation::forward_in_place(cuda, y, kind),
         None => Ok(()),
@@ -96,18 +99,32 @@ pub fn data_gradient(
 ) -> Result<()> {
     let layer = Layer::new("conv_data", n, geometry, dx.len(), dz.len(), weight.len(), rows)?;
     let [_, pixels] = layer.pixels;
-    let wide = tiles_of(geometry.input.c / geometry.conv.groups) * geometry.conv.groups;
-    let launch = Launch::blocks(layer.op, wide * tiles_of(pixels as usize), tiles::GEMM_THREADS)?;
+    let (input, conv) = (geometry.input, geometry.conv);
+    let (blocks, threads) = match is_depthwise(geometry) {
+        true => (lanes_of(input.c) * tiles_of(pixels as usize), tiles::DEPTHWISE_THREADS),
+        false => {
+            // A tile's pixels have one remainder by the stride in rows, and one in columns.
+            let side = |side: usize| side.div_ceil(conv.stride);
+            let tall = tiles_of(n * side(input.h) * side(input.w)) * conv.stride * conv.stride;
+            (tiles_of(input.c / conv.groups) * conv.groups * tall, tiles::GEMM_THREADS)
+        }
+    };
+    let launch = Launch::blocks(layer.op, blocks, threads)?;
     let [h, w, c, oh, ow, o, r, s, stride, above, left, dilation, groups] = layer.words;
     let (count, add) = (layer.rows, u32::from(accumulate));
     // SAFETY: dx holds n images of the input, dz of the output, weight a row for each of `rows`, or of the o channels.
     // No output pixel outside its image is read, and a row that is no channel is taken for the last one.
-    unsafe {
-        cuda.conv_data(
-            launch, dx, dz, weight, rows, count, pixels, h, w, c, oh, ow, o, r, s, stride, above, left,
-            dilation, groups, add,
-        )
+    macro_rules! launch {
+        ($kernel:ident) => {
+            unsafe {
+                cuda.$kernel(
+                    launch, dx, dz, weight, rows, count, pixels, h, w, c, oh, ow, o, r, s, stride, above,
+                    left, dilation, groups, add,
+                )
+            }
+        };
     }
+    if is_depthwise(geometry) { launch!(conv_depthwise_data) } else { launch!(conv_data) }
 }
 
 /// `dw` += `dz`ᵀ `x` and `db` += Σ dz over images and positions, as [`crate::ops::conv::weight_gradient`]; `x`
@@ -134,37 +151,47 @@ pub fn weight_gradient(
     same(layer.op, "values in parts", gradient_parts(n, rows_here, geometry), parts.len())?;
     let Chunks { size, count: chunks, .. } = by_chunks(n, rows_here, geometry);
     let (mut parts, _) = parts.split_at(chunks * rows_here * (depth + 1));
-    let launch = Launch::blocks(layer.op, gradient_tiles(rows_here, geometry) * chunks, tiles::GEMM_THREADS)?;
+    let threads = if is_depthwise(geometry) { tiles::DEPTHWISE_THREADS } else { tiles::GEMM_THREADS };
+    let launch = Launch::blocks(layer.op, gradient_tiles(rows_here, geometry) * chunks, threads)?;
     let (size, [pixels, _]) = (word(layer.op, "pixels", size)?, layer.pixels);
     let [h, w, c, oh, ow, o, r, s, stride, above, left, dilation, groups] = layer.words;
     let count = layer.rows;
     // SAFETY: dz holds n images of the output, x of the input; parts holds, for every chunk of `size` of their pixels,
     // a value more than a row for each of `rows`, or of the o channels. Taps outside the image are not read, and a row
     // that is no channel is taken for the last one.
-    unsafe {
-        cuda.conv_weight(
-            launch,
-            parts.output(),
-            dz,
-            x,
-            rows,
-            count,
-            pixels,
-            h,
-            w,
-            c,
-            oh,
-            ow,
-            o,
-            r,
-            s,
-            stride,
-            above,
-            left,
-            dilation,
-            groups,
-            size,
-        )?;
+    macro_rules! launch {
+        ($kernel:ident) => {
+            unsafe {
+                cuda.$kernel(
+                    launch,
+                    parts.output(),
+                    dz,
+                    x,
+                    rows,
+                    count,
+                    pixels,
+                    h,
+                    w,
+                    c,
+                    oh,
+                    ow,
+                    o,
+                    r,
+                    s,
+                    stride,
+                    above,
+                    left,
+                    dilation,
+                    groups,
+                    size,
+                )?
+            }
+        };
+    }
+    if is_depthwise(geometry) {
+        launch!(conv_depthwise_weight)
+    } else {
+        launch!(conv_weight)
     }
     chunks::add(cuda, layer.op, dw, db, parts.read_only(), rows_here, depth, chunks)
 }
@@ -172,6 +199,16 @@ pub fn weight_gradient(
 /// The values of room that [`weight_gradient`] takes for `rows` rows and `n` images; never more for fewer images.
 pub fn gradient_parts(n: usize, rows: usize, geometry: &Geometry) -> usize {
     by_chunks(n, rows, geometry).most * rows * (geometry.fan_in() + 1)
+}
+
+/// Whether every group has one input channel, and there are several.
+fn is_depthwise(geometry: &Geometry) -> bool {
+    geometry.conv.groups > 1 && geometry.conv.groups == geometry.input.c
+}
+
+/// Blocks of a depthwise kernel that hold so many channels.
+fn lanes_of(channels: usize) -> usize {
+    channels.div_ceil(tiles::DEPTHWISE_CHANNELS as usize)
 }
 
 /// Tiles that hold so many rows, or columns.
@@ -192,6 +229,9 @@ fn by_chunks(n: usize, rows: usize, geometry: &Geometry) -> Chunks {
 
 /// Tiles of a weight gradient.
 fn gradient_tiles(rows: usize, geometry: &Geometry) -> usize {
+    if is_depthwise(geometry) {
+        return lanes_of(rows) * geometry.fan_in().div_ceil(tiles::DEPTHWISE_SUMS as usize);
+    }
     tall(rows, geometry) * tiles_of(geometry.fan_in())
 }
 
@@ -267,53 +307,66 @@ impl Layer {
         rows: Option<In<'_, u32>>,
         activation: u32,
         accumulate: bool,
+        precision: Precision,
     ) -> Result<()> {
         if let Some(bias) = bias {
             same(self.op, "biases", self.rows as usize, bias.len())?;
         }
         let [pixels, _] = self.pixels;
-        let launch = Launch::blocks(
-            self.op,
-            tall(self.rows as usize, &self.geometry) * tiles_of(pixels as usize),
-            tiles::GEMM_THREADS,
-        )?;
+        let (rows_here, depthwise) = (self.rows as usize, is_depthwise(&self.geometry));
+        let (wide, threads) = match depthwise {
+            true => (lanes_of(rows_here), tiles::DEPTHWISE_THREADS),
+            false => (tall(rows_here, &self.geometry), tiles::GEMM_THREADS),
+        };
+        let launch = Launch::blocks(self.op, wide * tiles_of(pixels as usize), threads)?;
         let [scale, shift] = epilogue.affine.map_or([None; 2], |affine| affine.map(Some));
         let [h, w, c, oh, ow, o, r, s, stride, above, left, dilation, groups] = self.words;
         let segments = word(self.op, "images", segments(self.geometry.output.positions()))?;
         // SAFETY: x holds n images of the input, y and the residual of the output; weight and bias hold a row for each
         // of `rows`, or of the o channels; scale and shift hold o; parts is as long as of `parts`. Taps outside the
         // image are not read, and a row that is no channel is taken for the last one.
-        unsafe {
-            cuda.conv(
-                launch,
-                y,
-                parts,
-                x,
-                weight,
-                bias,
-                scale,
-                shift,
-                epilogue.residual,
-                rows,
-                self.rows,
-                pixels,
-                h,
-                w,
-                c,
-                oh,
-                ow,
-                o,
-                r,
-                s,
-                stride,
-                above,
-                left,
-                dilation,
-                groups,
-                segments,
-                activation,
-                u32::from(accumulate),
-            )
+        macro_rules! launch {
+            ($kernel:ident) => {
+                unsafe {
+                    cuda.$kernel(
+                        launch,
+                        y,
+                        parts,
+                        x,
+                        weight,
+                        bias,
+                        scale,
+                        shift,
+                        epilogue.residual,
+                        rows,
+                        self.rows,
+                        pixels,
+                        h,
+                        w,
+                        c,
+                        oh,
+                        ow,
+                        o,
+                        r,
+                        s,
+                        stride,
+                        above,
+                        left,
+                        dilation,
+                        groups,
+                        segments,
+                        activation,
+                        u32::from(accumulate),
+                    )
+                }
+            };
+        }
+        match precision {
+            _ if depthwise => launch!(conv_depthwise),
+            Precision::F32 => launch!(conv),
+            Precision::Tf32 => launch!(conv_tf32),
+            Precision::Bf16 => launch!(conv_bf16),
+            Precision::F16 => launch!(conv_f16),
         }
     }
 }

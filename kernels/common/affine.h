@@ -1,0 +1,125 @@
+/*
+affine.h: what the kernels of an affine layer share: its shape, which of its output channels take part, and what a node
+does with z = Wx + b. A linear layer is a convolution of 1 x 1.
+*/
+#pragma once
+#include "../tiles.h"
+#include "gpu.h"
+
+// Of the kernels that compute z, dx and dW; a test of the table reads them.
+#define CONV_PARAMETERS float* y, double* parts, const float* x, const float* weight, const float* bias, const float* scale, const float* shift, const float* residual, const uint32_t* rows, uint32_t count, uint32_t pixels, uint32_t h, uint32_t w, uint32_t c, uint32_t oh, uint32_t ow, uint32_t o, uint32_t r, uint32_t s, uint32_t stride, uint32_t above, uint32_t left, uint32_t dilation, uint32_t groups, uint32_t segments, uint32_t activation, uint32_t add
+#define CONV_ARGUMENTS y, parts, x, weight, bias, scale, shift, residual, rows, count, pixels, h, w, c, oh, ow, o, r, s, stride, above, left, dilation, groups, segments, activation, add
+#define CONV_DATA_PARAMETERS float* dx, const float* dz, const float* weight, const uint32_t* rows, uint32_t count, uint32_t pixels, uint32_t h, uint32_t w, uint32_t c, uint32_t oh, uint32_t ow, uint32_t o, uint32_t r, uint32_t s, uint32_t stride, uint32_t above, uint32_t left, uint32_t dilation, uint32_t groups, uint32_t add
+#define CONV_WEIGHT_PARAMETERS float* parts, const float* dz, const float* x, const uint32_t* rows, uint32_t count, uint32_t pixels, uint32_t h, uint32_t w, uint32_t c, uint32_t oh, uint32_t ow, uint32_t o, uint32_t r, uint32_t s, uint32_t stride, uint32_t above, uint32_t left, uint32_t dilation, uint32_t groups, uint32_t size
+
+struct Layer {
+    uint32_t h, w, c, oh, ow, o, r, s, stride, above, left, dilation, groups;
+
+    DEVICE uint32_t inner() const { return c / groups; }
+    DEVICE uint32_t outer() const { return o / groups; }
+    DEVICE uint32_t depth() const { return r * s * inner(); }
+};
+
+// A position of an image; not inside where the tile goes beyond the last one.
+struct Pixel {
+    uint32_t image, row, column;
+    bool inside;
+
+    DEVICE Pixel(uint32_t at, uint32_t end, uint32_t h, uint32_t w)
+        : image(at / w / h), row(at / w % h), column(at % w), inside(at < end) {}
+};
+
+// How many of ascending rows are below one.
+DEVICE uint32_t rows_below(const uint32_t* rows, uint32_t count, uint32_t row) {
+    uint32_t first = 0;
+    while (count > 0) {
+        uint32_t half = count / 2;
+        if (rows[first + half] < row) first += half + 1, count -= half + 1;
+        else count = half;
+    }
+    return first;
+}
+
+// The rows of the weights at hand that one group has, and which output channels they are.
+struct Channels {
+    const uint32_t* rows;
+    uint32_t first, count, last;
+
+    DEVICE Channels(const uint32_t* rows, uint32_t count, uint32_t group, const Layer& l)
+        : rows(rows), first(group * l.outer()), count(l.outer()), last(l.o - 1) {
+        if (!rows) return;
+        first = rows_below(rows, count, group * l.outer());
+        this->count = rows_below(rows, count, (group + 1) * l.outer()) - first;
+    }
+    DEVICE uint32_t operator[](uint32_t at) const { return rows ? min(rows[first + at], last) : first + at; }
+};
+
+// Where an output pixel reads x down and right from its corner, in this channel; null in the padding.
+DEVICE const float* field(const float* x, const Pixel& at, uint32_t down, uint32_t right, uint32_t channel, const Layer& l) {
+    uint32_t row = at.row * l.stride + down - l.above, column = at.column * l.stride + right - l.left;
+    bool inside = at.inside && row < l.h && column < l.w;  // what is below 0 is huge
+    return inside ? x + ((at.image * l.h + row) * l.w + column) * l.c + channel : nullptr;
+}
+
+// Along an axis, the positions of x of one remainder by the stride, first, first + stride, .., and the taps under which
+// outputs read them: tap, tap + step, ... Under the others, the stride leaves no output.
+struct Phase {
+    uint32_t first, count, tap, step, taps;
+
+    DEVICE Phase(uint32_t first, uint32_t side, uint32_t before, uint32_t filter, const Layer& l)
+        : first(first), count(first < side ? (side - first + l.stride - 1) / l.stride : 0), tap(0), step(1) {
+        while (step * l.dilation % l.stride != 0) ++step;
+        while (tap < step && tap * l.dilation % l.stride != (first + before) % l.stride) ++tap;
+        taps = tap < min(step, filter) ? (filter - tap + step - 1) / step : 0;
+    }
+};
+
+// Where the output that reads a pixel of x from down and right of its corner has its dz, the stride leaving one; null
+// where an edge does not.
+DEVICE const float* reader(const float* dz, const Pixel& at, uint32_t down, uint32_t right, uint32_t channel, const Layer& l) {
+    bool inside = at.inside && down <= at.row + l.above && right <= at.column + l.left;
+    uint32_t row = (at.row + l.above - down) / l.stride, column = (at.column + l.left - right) / l.stride;
+    uint32_t pixel = (at.image * l.oh + row) * l.ow + column;
+    return inside && row < l.oh && column < l.ow ? dz + pixel * l.o + channel : nullptr;
+}
+
+// GELU is a Phi(a), the normal distribution by erfc.
+DEVICE float activated(float a, uint32_t activation) {
+    if (activation == CONV_RELU) return a > 0.0f ? a : 0.0f;
+    return activation == CONV_GELU ? 0.5f * a * erfcf(-0.70710678f * a) : a;
+}
+
+// What a node does with z = Wx + b: y = act(scale z + shift + residual), or (`add`) y += z. Null: no such part.
+// parts [tile, segment, o]: for every image that a tile of pixels meets, the sum of z over its pixels in the tile.
+struct Node {
+    float* y;
+    double* parts;
+    const float *bias, *scale, *shift, *residual;
+    uint32_t pixels, positions, o, segments, activation, add;
+
+    // A channel, at hand as `index`, of a tile of which at(row) is Wx: rows first, first + apart, .., and by the thread
+    // of row 0 the sums.
+    template <class At>
+    DEVICE void finish(uint32_t tile, uint32_t channel, uint32_t index, uint32_t first, uint32_t apart, At at) const {
+        uint32_t pixel = tile * GEMM_TILE, end = min(GEMM_TILE, pixels - pixel);
+        float b = bias ? bias[index] : 0.0f;
+        if (parts && first == 0) {
+            uint32_t image = pixel / positions;
+            double* part = parts + uint64_t(tile) * segments * o + channel;
+            for (uint32_t row = 0; row < end; ++image, part += o) {
+                uint32_t stop = min(end, (image + 1) * positions - pixel);
+                double sum = 0.0;
+                for (; row < stop; ++row) sum += at(row) + b;
+                *part = sum;
+            }
+        }
+        for (uint32_t row = first; row < end; row += apart) {
+            uint32_t to = (pixel + row) * o + channel;
+            float value = at(row) + b;
+            if (scale) value = __fadd_rn(__fmul_rn(value, scale[channel]), shift[channel]);
+            if (residual) value += residual[to];
+            value = activated(value, activation);
+            y[to] = add ? y[to] + value : value;
+        }
+    }
+};
