@@ -12,6 +12,8 @@ mod columns;
 mod conv;
 #[path = "reference/dual.rs"]
 mod dual;
+#[path = "cases/golden.rs"]
+mod golden;
 #[path = "reference/layers.rs"]
 mod layers;
 #[path = "reference/nearest.rs"]
@@ -53,7 +55,7 @@ const LARGE: bool = !FEW && !cfg!(scrubjay_sanitize = "address");
 fn main() {
     let arguments = Arguments::from_args();
     let seeds = if FEW { vec![0, 2] } else { vec![0, 1, 2, 3] };
-    let mut trials = vec![];
+    let mut trials = golden::recorded(&seeds);
     for seed in seeds {
         trials.extend(cases().into_iter().map(|(name, case)| {
             Trial::test(format!("{name}/seed={seed}"), move || case(&Device::emulated(seed)?))
@@ -82,6 +84,9 @@ fn cases() -> Vec<(String, Case)> {
     add("mma_bf16".into(), Box::new(multiplies_bf16));
     add("mma_f16".into(), Box::new(multiplies_f16));
     add("halves".into(), Box::new(rounds));
+    for name in golden::FORMS {
+        add(format!("forms/{name}"), Box::new(move |d| golden::compares(d, name)));
+    }
     for (copies, len) in [(1, 1), (3, 31), (2, 32), (5, 33), (4, 3 * 32 * 32)] {
         add(format!("perturb/copies={copies},len={len}"), Box::new(move |d| perturbs(d, copies, len)));
     }
