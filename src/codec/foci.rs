@@ -15,12 +15,13 @@
 //! candidate.
 //!
 //! D_S is kept while n × n f64 stay below [`KEEP_BYTES`]. Beyond that a list has only the nearest rows, found in a k-d
-//! tree over S; where a candidate comes to its end, the tree is walked for that row and block, as far as the best so
-//! far. A column that is so wide beside those of S that the walk would take in many rows (it has another unit, or a heavy
+//! tree over S; where a candidate comes to its end, a longer one is made, for all candidates that come after, and where
+//! that ends too the tree is walked for that row and block, as far as the best so far. A column that is so wide beside those of S that the walk would take in many rows (it has another unit, or a heavy
 //! tail) gets a tree of its own, over S and itself. Lists are made for as many rows at a time as fit in [`LIST_BYTES`].
 //! Sums are integers (`ranks`), so nothing depends on how the work was split.
 
 use std::ops::Range;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use multiversion::multiversion;
@@ -34,7 +35,7 @@ use super::columns::{
 use super::cuda::Steps;
 use super::neighbours::{Runs, Sorted, drawn, sum};
 use super::ranks::{Ranks, Sum, sort_key};
-use super::scan::{COUNT, Entry, MAX_DENSE_ROWS, at_distance, places_at, scan, screen, walk};
+use super::scan::{COUNT, Entry, MAX_DENSE_ROWS, at_distance, most, places_at, scan, scan_one, screen, walk};
 use super::tree::Tree;
 use crate::device::{Cuda, Device};
 use crate::{Error, Result};
@@ -421,6 +422,8 @@ fn first_step(x: &Matrix, ranks: &Ranks, ties: Ties, watch: &Watch) -> Vec<Sum> 
 const KEEP_BYTES: usize = 512 << 20;
 /// The lists of a pass over rows (or groups) are no larger than this, unless one alone is.
 const LIST_BYTES: usize = 256 << 20;
+/// How much longer a list is that is made where one ends. All such together take no more than [`LIST_BYTES`].
+const LONGER: usize = 8;
 /// Rows identical to a row, on average, from which on groups are cheaper than lists of rows.
 const GROUPED: usize = 192;
 
@@ -487,7 +490,7 @@ pub(super) fn plan(n: usize, p: usize, options: &FociOptions, threads: usize) ->
     let sorting = n.saturating_mul(size_of::<u128>() + 2 * size_of::<f64>() + Runs::BYTES);
     let parts = [
         if is_kept { kept } else { Tree::bytes(n, 0) },
-        list.saturating_mul(list_rows(len, n)),
+        list.saturating_mul(list_rows(len, n)).saturating_mul(if is_kept { 1 } else { 2 }),
         column.saturating_mul(p) / if copies { 1 } else { 2 }, // else as f32, where all are
         threads.saturating_mul(lanes.saturating_add(sorting.max(bests))),
         column.saturating_mul(4), // ranks, their order, groups, and what is sorted by them
@@ -677,8 +680,19 @@ impl Space {
         let rank: Vec<u32> = (0..n).map(|place| ranks.r[row(place) as usize]).collect();
         let (strips, screened) = (x.strips(), x.is_f32() && search.tree.is_none());
         let apart = search.tree.as_ref().map_or(Vec::new(), |tree| wide_columns(x, tree, len));
+        let longer_len = (LONGER * len).min(search.others);
+        let longer_list = |tree: &Tree, own: usize| -> Vec<Entry> {
+            let mut near = Vec::new();
+            tree.nearest(&mut near, own, longer_len);
+            let entry =
+                |&(distance, j): &(f64, u32)| Entry { distance, j, rank: rank[own].min(rank[j as usize]) };
+            near.iter().map(entry).collect()
+        };
         let mut sums = vec![[Sum::default(); WIDTH]; x.blocks()];
         self.lists(&search, None, ranks, watch, |range, lists| {
+            let longer: Vec<OnceLock<Option<Vec<Entry>>>> =
+                range.clone().filter(|_| search.tree.is_some()).map(|_| OnceLock::new()).collect();
+            let room = AtomicUsize::new(list_rows(longer_len, n));
             let parts = 64usize.div_ceil(strips.len()).min(range.len().div_ceil(16));
             let rows_per_part = range.len().div_ceil(parts);
             let task = |space: &mut Scanned, task: usize| {
@@ -711,8 +725,21 @@ impl Space {
                     scan(best, tied, unclear, wide, first, lists, len, head);
                     let mut sums = clear.map(|whole| Sum::of(whole, 0));
                     for ((&at, best), tied) in unclear.iter().zip(&mut *best).zip(&mut *tied) {
-                        let (own, list) = (first + at, &lists[at * len..(at + 1) * len]);
-                        let beyond = search.beyond(list, best.iter().copied().fold(0.0, f64::max));
+                        let (own, mut list) = (first + at, &lists[at * len..(at + 1) * len]);
+                        let mut beyond = search.beyond(list, most(best));
+                        if let Some(tree) = beyond {
+                            let make = || {
+                                let left = room.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| {
+                                    left.checked_sub(1)
+                                });
+                                left.is_ok().then(|| longer_list(tree, own))
+                            };
+                            if let Some(longer) = longer[own - range.start].get_or_init(make) {
+                                list = longer;
+                                scan_one(best, tied, wide, own, list);
+                                beyond = search.beyond(list, most(best));
+                            }
+                        }
                         if let Some(tree) = beyond {
                             walk(best, tied, tree, own, wide, &rank);
                         }
@@ -787,7 +814,7 @@ struct Search {
 impl Search {
     /// The tree, where others that are no farther than `best` may be missing from a list.
     fn beyond(&self, list: &[Entry], best: f64) -> Option<&Tree> {
-        let all = self.len == self.others || list.last().is_none_or(|last| best < last.distance);
+        let all = list.len() == self.others || list.last().is_none_or(|last| best < last.distance);
         self.tree.as_ref().filter(|_| !all)
     }
 

@@ -180,6 +180,19 @@ pub(super) fn scan(
     }
 }
 
+/// [`scan`] for the row at place `own` and one list, wholly sorted.
+#[multiversion(targets("x86_64+avx2+fma"))]
+pub(super) fn scan_one(best: &mut Lanes, tied: &mut [u64; WIDTH], x: &[Lanes], own: usize, list: &[Entry]) {
+    let mut nearest = Tied { own: x[own], least: [f64::INFINITY; WIDTH], found: [0; WIDTH] };
+    follow(&mut nearest, x, list, list.len());
+    (*best, *tied) = (nearest.least, nearest.found);
+}
+
+/// The largest of the lanes.
+pub(super) fn most(best: &Lanes) -> f64 {
+    best.iter().copied().fold(0.0, f64::max)
+}
+
 /// [`scan`] for the row at place `own`, over the tree: what the list found bounds the walk, which starts over.
 pub(super) fn walk(
     best: &mut Lanes,
@@ -190,7 +203,6 @@ pub(super) fn walk(
     rank: &[u32],
 ) {
     let mut nearest = Tied { own: x[own], least: *best, found: [0; WIDTH] };
-    let most = |least: &Lanes| least.iter().copied().fold(0.0, f64::max);
     tree.walk(own, most(best), |place, distance| {
         let entry = Entry { distance, j: place as u32, rank: rank[own].min(rank[place]) };
         nearest.visit(&entry, &x[place]);
