@@ -93,6 +93,9 @@ pub const SMALLEST_BATCH: usize = 10;
 /// A change of the forgotten samples' mean loss below which a receipt says that nothing measurable happened.
 const MEASURABLE: f64 = 0.01;
 
+/// A standard error of the target above which, as a share of it, a receipt says that it is uncertain.
+const UNCERTAIN: f64 = 0.25;
+
 /// Products of the stages after the first, which begin at the step of the stage before.
 const LATER_PRODUCTS: usize = 10;
 
@@ -659,17 +662,36 @@ fn lengths(unseen: &Unseen, loss: f64, notes: &mut Vec<String>) -> Result<Vec<Le
     }
     let target = match config.target {
         Target::Loss(loss) => loss,
-        _ => unseen.scores()?.mean_loss(),
+        _ => {
+            let scores = unseen.scores()?;
+            let (target, error) = (scores.mean_loss(), error_of_mean(&scores.losses));
+            if error > UNCERTAIN * target {
+                let count = scores.losses.len();
+                notes.push(format!(
+                    "the target {target:.3} is uncertain by {error:.3}: it is the mean of {count} samples alone"
+                ));
+            }
+            target
+        }
     };
     if loss >= target {
         notes.push(format!(
-            "the forgotten samples' loss, {loss:.3}, is at the target {target:.3} before any step"
+            "the forgotten samples' loss, {loss:.3}, is at the target {target:.3} before any step: the formula's own \
+             length, or less where the loss would rise by more than the target"
         ));
-        return Ok(vec![Length::One]);
+        return Ok(vec![Length::AtMost(loss + target)]);
     }
     let stages = config.stages.unwrap_or_else(|| stages(target - loss));
     let at = |stage: usize| loss + (target - loss) * stage as f64 / stages as f64;
     Ok((1..=stages).map(|stage| Length::To(at(stage))).collect())
+}
+
+/// The standard error of a mean.
+fn error_of_mean(losses: &[f32]) -> f64 {
+    let n = losses.len() as f64;
+    let mean = losses.iter().map(|&loss| f64::from(loss)).sum::<f64>() / n;
+    let squares = losses.iter().map(|&loss| (f64::from(loss) - mean).powi(2)).sum::<f64>();
+    (squares / (n * (n - 1.0))).sqrt()
 }
 
 /// Rates that repair tries, each a quarter of the one before, and what a repair may raise the retained loss to: a
@@ -745,10 +767,11 @@ impl Unseen<'_> {
             Some(validation) => (validation, (0..validation.y.len()).collect()),
             None => (task.samples, task.held_out.clone()),
         };
-        if held_out.is_empty() {
-            return Err(Error::config(
-                "no samples are held out to calibrate on; give --val, more data, or --length one",
-            ));
+        if held_out.len() < SMALLEST_BATCH {
+            return Err(Error::config(format!(
+                "{} samples to calibrate on are too few, {SMALLEST_BATCH} are needed; give --val, more data, or --length one",
+                held_out.len()
+            )));
         }
         let labels: Vec<u32> = self.request.iter().map(|&i| task.samples.y[i]).collect();
         let stand_ins = match task.config.target {

@@ -17,6 +17,8 @@ pub enum Length {
     One,
     /// Scaled until the mean loss of the forgotten samples is this.
     To(f64),
+    /// As the formula says, but halved until the mean loss of the forgotten samples is no more than this.
+    AtMost(f64),
 }
 
 /// The scale that was found.
@@ -42,7 +44,7 @@ const BISECTIONS: usize = 14;
 /// Adds `step` `[p]` to the block, scaled; `net` is left at the result.
 ///
 /// Calibration doubles the factor from 1 (or halves it) until the target lies between two factors, and bisects. Where
-/// the loss is at the target before any step, the formula's own length is kept.
+/// the loss is at a target before any step, the formula's own length is kept.
 ///
 /// # Errors
 /// Where a pass fails, or the user stops; `net` is then at some length.
@@ -63,10 +65,21 @@ pub fn update(
         block.assign(net, &moved);
         Ok(evaluate(device, net, forget)?.mean_loss())
     };
-    let Length::To(target) = length else {
-        let loss = loss_at(net, 1.0)?;
-        return Ok(Scaled { scale: 1.0, target: None, loss, reached: true });
+    let (target, shortest) = match length {
+        Length::To(target) => (target, None),
+        Length::One => (f64::INFINITY, Some(1.0)),
+        Length::AtMost(most) => (most, Some(SMALLEST_SCALE)),
     };
+    if let Some(shortest) = shortest {
+        let mut scale = 1.0;
+        let mut loss = loss_at(net, scale)?;
+        // A loss that is not a number is far too long a step.
+        while (loss > target || loss.is_nan()) && scale > shortest {
+            scale *= 0.5;
+            loss = loss_at(net, scale)?;
+        }
+        return Ok(Scaled { scale, target: None, loss, reached: true });
+    }
     let close = |loss: f64| (loss - target).abs() <= TOLERANCE * target;
     if loss_at(net, 0.0)? >= target {
         let loss = loss_at(net, 1.0)?;
@@ -204,6 +217,24 @@ mod tests {
             )
             .unwrap();
             assert!(found.reached && (found.loss / 2.0 - 1.0).abs() <= TOLERANCE, "{factor:e}: {found:?}");
+        }
+    }
+
+    #[test]
+    fn the_formula_s_own_length_is_halved_where_it_goes_too_far() {
+        let device = Device::cpu().unwrap();
+        let shape = Shape::new(1, 1, 3);
+        let net = zoo::create("mlp:4", shape, 2, 1).unwrap().network.freeze();
+        let one = Samples { shape, x: vec![1.0, -0.5, 0.25], y: vec![0] };
+        let block = Block::all(&net).unwrap();
+        let uphill = block.gradient(&device, &net, &one).unwrap();
+        for (factor, whole) in [(1e-3, true), (1e3, false)] {
+            let step: Vec<f64> = uphill.iter().map(|g| factor * g).collect();
+            let stop = AtomicBool::new(false);
+            let found = update(&device, &mut net.clone(), &block, &step, &one, Length::AtMost(2.0), &stop);
+            let found = found.unwrap();
+            assert_eq!(found.scale == 1.0, whole, "{factor:e}: {found:?}");
+            assert!(found.reached && found.loss <= 2.0, "{factor:e}: {found:?}");
         }
     }
 

@@ -231,6 +231,102 @@ fn what_was_not_removed_exits_with_3_and_the_finished_folder_says_so_again() {
 }
 
 #[test]
+fn what_a_model_never_saw_cannot_be_removed_from_it() {
+    let tiny = Tiny::new();
+    let train =
+        "train --arch mlp:8 --data @train.safetensors --epochs 2 --device cpu --exclude 0-4 --out @never";
+    assert_eq!(tiny.run(train).code, 0);
+    let (x, y) = samples();
+    write_samples(&tiny.at("other.safetensors"), &x[FEATURES..], &y[1..]);
+    write_samples(&tiny.at("gone.safetensors"), &x[..12 * FEATURES], &y[..12]);
+    let base = "scrub --model @never --perturbations 50 --if-empty cheap --length one --device cpu";
+    let run = tiny.run(&format!("{base} --data @train.safetensors --forget 3-12 --out @out"));
+    assert_eq!(run.code, 2, "{}", run.err);
+    for word in ["2 of the 10 samples", "not in the training data of", "never", "train.json: 3, 4"] {
+        assert!(run.err.contains(word), "`{word}` is not in {}", run.err);
+    }
+    assert!(!tiny.at("out").exists());
+    for (options, warning) in [
+        (
+            "--data @train.safetensors --forget 10-19",
+            "5 of the 190 retained samples were not in the training data",
+        ),
+        ("--data @other.safetensors --forget 10-19", "trained on other data than --data"),
+        ("--data @other.safetensors --forget 10-19 --n 300", ""),
+        ("--data @other.safetensors --n 300 --forget-data @gone.safetensors", ""),
+    ] {
+        let run = tiny.run(&format!("{base} {options} --out @out"));
+        assert_eq!(run.code, 0, "{options}: {}", run.err);
+        assert_eq!(run.err.contains("warning: "), !warning.is_empty(), "{options}: {}", run.err);
+        assert!(run.err.contains(warning), "{options}: {}", run.err);
+        assert!(tiny.report("out")["notes"].to_string().contains(warning), "{options}");
+        std::fs::remove_dir_all(tiny.at("out")).unwrap();
+    }
+}
+
+#[test]
+fn too_few_samples_to_calibrate_on_are_refused_or_said() {
+    let tiny = Tiny::new();
+    let (x, y) = samples();
+    for (name, count) in [("nine", 9), ("ten", 10), ("all", y.len())] {
+        write_samples(&tiny.at(&format!("{name}.safetensors")), &x[..count * FEATURES], &y[..count]);
+    }
+    let base = format!("{BASE} --forget 100-119 --batch 20 --out @out");
+    for (options, code, words) in [
+        ("--val @nine.safetensors", 1, &["nine.safetensors", "holds 9 samples", "10 are needed"][..]),
+        ("--retain 0-49", 2, &["too few retained samples", "--val"]),
+        ("--retain 0-49 --wrong-labels", 2, &["too few retained samples"]),
+    ] {
+        let run = tiny.run(&format!("{base} {options}"));
+        assert_eq!(run.code, code, "{options}: {}", run.err);
+        words.iter().for_each(|word| assert!(run.err.contains(word), "`{word}` is not in {}", run.err));
+        assert!(!tiny.at("out").exists(), "{options}");
+    }
+    let uncertain = |out: &str| tiny.report(out)["records"][0]["notes"].to_string().contains("uncertain by");
+    let run = tiny.scrub("--forget 100-119 --batch 20 --gate 100 --val @ten.safetensors", "ten");
+    assert!(uncertain("ten") && !run.err.contains("warning"), "{}", tiny.report("ten")["records"][0]);
+    let run = tiny.scrub("--forget 100-119 --batch 20 --gate 100 --val @all.safetensors", "all");
+    assert!(!uncertain("all") && !run.err.contains("warning"), "{}", tiny.report("all")["records"][0]);
+    // Without --val the model has seen what it is calibrated on.
+    let run = tiny.scrub("--forget 100-119 --batch 20", "seen");
+    assert!(run.err.contains("warning: calibrated on 18 retained samples"), "{}", run.err);
+    assert!(tiny.report("seen")["notes"].to_string().contains("give --val"));
+    // Nothing is calibrated.
+    let run = tiny.scrub("--forget 100-119 --batch 20 --retain 0-49 --length one", "one");
+    assert!(!run.err.contains("warning"), "{}", run.err);
+}
+
+#[test]
+fn a_batch_that_is_no_better_known_than_unseen_samples_is_not_driven_far_beyond_them() {
+    let tiny = Tiny::new();
+    // The samples to remove have wrong labels that the network never saw.
+    let (x, y) = samples();
+    write_samples(&tiny.at("val.safetensors"), &x[..60 * FEATURES], &y[..60]);
+    let wrong: Vec<i64> = y.iter().enumerate().map(|(i, &y)| if i < 170 { y } else { (y + 1) % 3 }).collect();
+    write_samples(&tiny.at("train.safetensors"), &x, &wrong);
+    tiny.scrub("--forget 170-199 --batch 30 --gate 100 --selection full --val @val.safetensors", "out");
+    let record = tiny.report("out")["records"][0].clone();
+    assert!(record["notes"].to_string().contains("before any step"), "{record}");
+    let loss = |when: &str| record["account"][when]["forget"]["loss"].as_f64().unwrap();
+    let unseen = record["account"]["before"]["validation"]["loss"].as_f64().unwrap();
+    assert!(loss("after") > loss("before") && loss("after") <= loss("before") + unseen + 1e-9, "{record}");
+    assert!(record["account"]["length"]["scale"].as_f64().unwrap() <= 1.0);
+}
+
+#[test]
+fn a_gate_that_is_not_met_leaves_the_batch_in_and_says_so() {
+    let tiny = Tiny::new();
+    let request = "--forget 0-29 --batch 30 --selection full --target-loss 6 --stages 1 --val @train.safetensors --gate 1";
+    let run = tiny.scrub(request, "out");
+    assert_eq!(run.code, 3, "{}", run.err);
+    let report = tiny.report("out");
+    let notes = report["records"][0]["notes"].to_string();
+    assert!(notes.contains("not removed: validation accuracy would fall by"), "{notes}");
+    assert_eq!((&report["removed"], &report["not_removed"]), (&0.into(), &30.into()));
+    assert!(tiny.model("out") == std::fs::read(tiny.at("m.safetensors")).unwrap());
+}
+
+#[test]
 fn a_dry_run_writes_nothing() {
     let tiny = Tiny::new();
     let before = files(tiny.dir.path());
@@ -364,7 +460,7 @@ fn a_repair_lowers_the_retained_loss_and_holds_the_forgotten_and_resumes() {
     let repaired = format!("{request} --repair 30");
     tiny.scrub(&repaired, "repaired");
     let (plain, held) = (loss("plain", "forget"), loss("repaired", "forget"));
-    assert!((held - plain).abs() < 0.25 * plain, "{held} is far from {plain}");
+    assert!(held > 0.75 * plain, "{held} has slipped back from {plain}"); // one-sided: it may rise
     let (plain, repaired_loss) = (loss("plain", "retain"), loss("repaired", "retain"));
     assert!(repaired_loss < plain, "{repaired_loss} {plain}");
     assert_eq!(changed_rows(&tiny.at("m.safetensors"), &tiny.at("repaired/m.safetensors")).len(), 19);

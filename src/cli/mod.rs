@@ -9,6 +9,7 @@ mod devices;
 mod eval;
 mod foci;
 mod inspect;
+mod manifest;
 mod model;
 mod observe;
 mod plot;

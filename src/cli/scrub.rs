@@ -24,7 +24,9 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use super::inspect::bytes;
+use super::manifest::{Manifest, choose, listed};
 use super::model::{ModelArgs, NormaliseArgs};
+use super::train::sha256;
 use super::{DeviceArgs, Outcome, PrecisionName, command_line, hash};
 
 /// Remove training samples from a model
@@ -253,6 +255,8 @@ pub fn run(args: &Args) -> anyhow::Result<Outcome> {
     let earlier = args.earlier.as_deref().map(|path| earlier(args, path, &model.network)).transpose()?;
     let config = config(args)?;
     let request = request(args, &checkpoint, samples, &model.network, &config)?;
+    let warnings = warnings(args, &checkpoint, &request)?;
+    warnings.iter().for_each(|warning| eprintln!("warning: {warning}"));
     let kfac = config.precondition || config.curvature == Some(Matrix::Kfac);
     let device = if kfac { args.device.open_for("K-FAC")? } else { args.device.open_with_cuda()? };
     let identity = identity(&checkpoint, earlier.as_ref().map(|(file, _)| file), &request, &config);
@@ -336,6 +340,7 @@ pub fn run(args: &Args) -> anyhow::Result<Outcome> {
         "removed": removed,
         "not_removed": request.forget.len() - removed,
         "privacy": privacy(&records, &task.config),
+        "notes": warnings,
         "never_touched": NEVER_TOUCHED,
         "model": {
             "files": patched.files.iter().map(|f| f.file_name().map(|n| n.to_string_lossy())).collect::<Vec<_>>(),
@@ -471,8 +476,8 @@ fn request(
     config: &Config,
 ) -> scrubjay::Result<Request> {
     let spec = args.forget.as_deref().map(Spec::parse).transpose()?;
-    let forget = match (&spec, &args.forget_data) {
-        (Some(spec), _) => spec.choose(&samples.y)?,
+    let forget = match (&args.forget, &args.forget_data) {
+        (Some(text), _) => choose(text, &args.data, &samples.y)?,
         (None, Some(path)) => {
             let more = args.normalise.load(path, checkpoint)?;
             if more.shape != samples.shape {
@@ -501,7 +506,7 @@ fn request(
     let (mut retained, retained_by) = match &args.retain {
         Some(text) => {
             let first_set = if args.forget_data.is_some() { at_hand - forget.len() } else { at_hand };
-            let chosen = Spec::parse(text)?.choose(&samples.y[..first_set])?;
+            let chosen = choose(text, &args.data, &samples.y[..first_set])?;
             if let Some(i) = chosen.iter().find(|&&i| away[i]) {
                 return Err(Error::config(format!("sample {i} is to be forgotten and to be retained")));
             }
@@ -519,20 +524,22 @@ fn request(
     }
     let class = spec.is_some_and(|spec| spec.class().is_some());
     let batch = args.batch.unwrap_or(if class { forget.len() } else { BATCH });
-    let calibrates =
-        config.calibration == Calibration::Calibrated && !convex && batch.min(forget.len()) >= SMALLEST_BATCH;
+    let calibrates = config.calibration == Calibration::Calibrated
+        && !convex
+        && !matches!(config.target, Target::Loss(_))
+        && batch.min(forget.len()) >= SMALLEST_BATCH;
     let mut held_out = vec![];
-    if calibrates && args.val.is_none() && !matches!(config.target, Target::Loss(_)) {
+    if calibrates && args.val.is_none() {
         let out = Stream::new(args.seed, Use::Choice, 4).choose(retained.len(), retained.len() / 10);
         held_out = out.iter().map(|&i| retained[i]).collect();
         let mut kept = vec![true; retained.len()];
         out.iter().for_each(|&i| kept[i] = false);
         let mut kept = kept.iter();
         retained.retain(|_| kept.next() == Some(&true));
-        if held_out.is_empty() {
-            let reason =
-                "too few retained samples to hold some out for calibration; give --val, or --length one";
-            return Err(Error::config(reason));
+        if held_out.len() < SMALLEST_BATCH {
+            return Err(Error::config(format!(
+                "too few retained samples to hold {SMALLEST_BATCH} out for calibration; give --val, or --length one"
+            )));
         }
     }
     held_out.iter().for_each(|&i| away[i] = true);
@@ -548,11 +555,63 @@ fn request(
                 ));
             }
             data::check_classes(path, &validation.y, net.classes())?;
+            let count = validation.y.len();
+            if calibrates && count < SMALLEST_BATCH {
+                let reason = format!(
+                    "holds {count} samples to calibrate on; {SMALLEST_BATCH} are needed, or --length one"
+                );
+                return Err(Error::data(path, reason));
+            }
             Some(validation)
         }
         None => None,
     };
     Ok(Request { samples, forget, retained, repair_on, held_out, retained_by, validation, n, batch })
+}
+
+/// What to know before a request is carried out.
+///
+/// # Errors
+/// Where the `train.json` of the model says that it never saw samples of the request.
+fn warnings(args: &Args, checkpoint: &Checkpoint, request: &Request) -> scrubjay::Result<Vec<String>> {
+    let mut warnings = vec![];
+    let model = args.model.model.display();
+    let manifest = Manifest::of(checkpoint)?;
+    if let Some((manifest, excluded)) = manifest.as_ref().and_then(|m| Some((m, m.excluded()?))) {
+        if manifest.trained_on(&sha256(&args.data)?) {
+            // Of a set beside the data it tells nothing.
+            let forget = if args.forget.is_some() { request.forget.as_slice() } else { &[] };
+            let absent: Vec<usize> = forget.iter().copied().filter(|i| excluded.contains(i)).collect();
+            if !absent.is_empty() {
+                return Err(Error::config(format!(
+                    "{} of the {} samples to remove were not in the training data of {model}, by its train.json: {}",
+                    absent.len(),
+                    request.forget.len(),
+                    listed(&absent)
+                )));
+            }
+            let also = request.retained.iter().filter(|i| excluded.contains(i)).count();
+            if also > 0 {
+                warnings.push(format!(
+                    "{also} of the {} retained samples were not in the training data of {model} either, by its train.json",
+                    request.retained.len()
+                ));
+            }
+        } else if args.n.is_none() {
+            warnings.push(format!(
+                "{model} was trained on other data than --data, by its train.json: the samples to remove may be others \
+                 (--n says how many it was trained on, where --data is a part of them)"
+            ));
+        }
+    }
+    if !request.held_out.is_empty() {
+        warnings.push(format!(
+            "calibrated on {} retained samples: the model was trained on them and is surer of them than of unseen \
+             ones, so that a request without a class or --wrong-labels is hardly forgotten; give --val",
+            request.held_out.len()
+        ));
+    }
+    Ok(warnings)
 }
 
 fn samples_hash(samples: &Samples) -> Vec<u8> {

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use clap::ValueEnum;
-use scrubjay::data::{self, Inputs, Normalise, Samples, Spec, tensors};
+use scrubjay::data::{self, Inputs, Normalise, Samples, tensors};
 use scrubjay::device::Device;
 use scrubjay::net::{Network, TrainPass};
 use scrubjay::observe::evaluate;
@@ -14,6 +14,7 @@ use scrubjay::{Error, checkpoint, zoo};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
+use super::manifest::choose;
 use super::{DeviceArgs, Outcome};
 
 /// Train a model, or train one further
@@ -129,12 +130,17 @@ pub fn run(args: &Args) -> anyhow::Result<Outcome> {
     let samples = data::load(&args.data, &normalise)?;
     let val = args.val.as_deref().map(|path| data::load(path, &normalise)).transpose()?;
     let excluded = match &args.exclude {
-        Some(text) => Spec::parse(text)?.choose(&samples.y)?,
+        Some(text) => choose(text, &args.data, &samples.y)?,
         None => vec![],
     };
     let mut used = vec![true; samples.y.len()];
     excluded.iter().for_each(|&i| used[i] = false);
-    let indices = (0..samples.y.len()).filter(|&i| used[i]).collect();
+    let indices: Vec<usize> = (0..samples.y.len()).filter(|&i| used[i]).collect();
+    if indices.is_empty() {
+        let left =
+            if excluded.is_empty() { "holds no samples" } else { "--exclude leaves no samples to train on" };
+        return Err(Error::config(format!("{}: {left}", args.data.display())).into());
+    }
     if let Some(model) = &args.model {
         let folder = if model.is_dir() { model.as_path() } else { model.parent().unwrap_or(model) };
         if folder.canonicalize().is_ok_and(|folder| args.out.canonicalize().is_ok_and(|out| out == folder)) {

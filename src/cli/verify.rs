@@ -10,7 +10,7 @@ use scrubjay::checkpoint::Checkpoint;
 use scrubjay::comparison::{
     Behaviour, Comparison, Definition, Flag, MEASURES, Outputs, Row, SHADOWS, UNSEEN,
 };
-use scrubjay::data::{self, Inputs, Samples, Spec, tensors};
+use scrubjay::data::{self, Inputs, Samples, tensors};
 use scrubjay::device::Device;
 use scrubjay::net::Network;
 use scrubjay::ops::loss;
@@ -18,6 +18,7 @@ use scrubjay::unlearn::is_convex;
 use scrubjay::{Error, observe, report, zoo};
 use serde_json::{Map, Value, json};
 
+use super::manifest::{Manifest, choose, json_in, listed};
 use super::model::{NormaliseArgs, open};
 use super::train::sha256;
 use super::{DeviceArgs, Outcome, command_line, hash};
@@ -95,7 +96,7 @@ struct Candidate<'a> {
     sha256: String,
     folder: PathBuf,
     /// The `train.json` that tells of it.
-    manifest: Option<Value>,
+    manifest: Option<Manifest>,
 }
 
 /// Compares, and says what it found.
@@ -226,12 +227,7 @@ fn sets(args: &Args, checkpoint: &Checkpoint) -> scrubjay::Result<Sets> {
         let reason = format!("has images of {:?}, --data of {:?}", test.shape, samples.shape);
         return Err(Error::data(&args.test, reason));
     }
-    let within = |text: &str| {
-        Spec::parse(text)?.choose(&samples.y).map_err(|error| match error {
-            Error::Config(reason) => Error::Config(format!("{}: {reason}", args.data.display())),
-            other => other,
-        })
-    };
+    let within = |text: &str| choose(text, &args.data, &samples.y);
     let forget = within(&args.forget)?;
     let mut forgotten = vec![false; samples.y.len()];
     forget.iter().for_each(|&i| forgotten[i] = true);
@@ -263,8 +259,6 @@ fn sets(args: &Args, checkpoint: &Checkpoint) -> scrubjay::Result<Sets> {
 impl<'a> Candidate<'a> {
     fn open(args: &Args, path: &'a Path, sets: &Sets) -> scrubjay::Result<Candidate<'a>> {
         let checkpoint = Checkpoint::open(path)?;
-        // `train` writes one name; another file beside its manifest is another model.
-        let made_here = checkpoint.file_names().eq(["model.safetensors"]);
         let model = open(&checkpoint, args.arch.as_deref(), Some((&args.data, &sets.samples)))?;
         data::check_classes(&args.test, &sets.test.y, model.network.classes())?;
         Ok(Candidate {
@@ -274,7 +268,7 @@ impl<'a> Candidate<'a> {
             inputs: zoo::inputs(&checkpoint),
             sha256: hash(checkpoint.contents().map(<[u8]>::to_vec)),
             folder: checkpoint.folder().into(),
-            manifest: if made_here { json_in(checkpoint.folder(), "train.json")? } else { None },
+            manifest: Manifest::of(&checkpoint)?,
         })
     }
 
@@ -306,33 +300,6 @@ impl<'a> Candidate<'a> {
             weights: if convex { Some(Block::all(&self.network)?.values(&self.network)) } else { None },
         })
     }
-
-    /// The samples that its manifest says were left out.
-    fn excluded(&self) -> Option<HashSet<usize>> {
-        let list = self.manifest.as_ref()?.get("excluded")?.as_array()?;
-        list.iter().map(|i| i.as_u64().map(|i| i as usize)).collect()
-    }
-
-    /// Whether its manifest says that it was trained on the files of `data`, whatever their names.
-    fn trained_on(&self, data: &BTreeMap<String, String>) -> bool {
-        let listed = self.manifest.as_ref().and_then(|manifest| manifest.get("data_sha256")?.as_object());
-        let theirs: Option<Vec<&str>> = listed.map(|map| map.values().filter_map(Value::as_str).collect());
-        let sorted = |mut hashes: Vec<&str>| -> Vec<String> {
-            hashes.sort_unstable();
-            hashes.into_iter().map(String::from).collect()
-        };
-        theirs.map(sorted) == Some(sorted(data.values().map(String::as_str).collect()))
-    }
-}
-
-/// A JSON file of a folder, where there is one.
-fn json_in(folder: &Path, name: &str) -> scrubjay::Result<Option<Value>> {
-    let path = folder.join(name);
-    if !path.is_file() {
-        return Ok(None);
-    }
-    let value = serde_json::from_slice(&tensors::read(&path)?);
-    value.map(Some).map_err(|e| Error::data(&path, format!("is not JSON: {e}")))
 }
 
 /// Models that are compared have the same layers and the same inputs.
@@ -386,12 +353,6 @@ fn check_distinct(before: &Candidate, after: &Candidate, references: &[Candidate
     Ok(())
 }
 
-/// Names the first few of many samples.
-fn listed(samples: &[usize]) -> String {
-    let some: Vec<String> = samples.iter().take(5).map(usize::to_string).collect();
-    format!("{}{}", some.join(", "), if samples.len() > 5 { " .." } else { "" })
-}
-
 /// The model before has seen the samples, as far as its manifest tells.
 fn check_before(
     before: &Candidate,
@@ -399,9 +360,10 @@ fn check_before(
     sets: &Sets,
     notes: &mut Vec<String>,
 ) -> scrubjay::Result<()> {
-    let Some(excluded) = before.excluded() else { return Ok(()) };
+    let Some(manifest) = &before.manifest else { return Ok(()) };
+    let Some(excluded) = manifest.excluded() else { return Ok(()) };
     let path = before.path.display();
-    if !before.trained_on(data) {
+    if !manifest.trained_on(data) {
         notes.push(format!(
             "{path} was trained on other data than --data, by its train.json: the samples to forget may be others"
         ));
@@ -428,11 +390,13 @@ fn check_reference(
     notes: &mut Vec<String>,
 ) -> scrubjay::Result<()> {
     let path = reference.path.display();
-    let (Some(manifest), Some(excluded)) = (&reference.manifest, reference.excluded()) else {
+    let manifest = reference.manifest.as_ref();
+    let Some((manifest, excluded)) = manifest.and_then(|manifest| Some((manifest, manifest.excluded()?)))
+    else {
         notes.push(format!("{path} has no train.json: that it never saw the samples is taken on trust"));
         return Ok(());
     };
-    if !reference.trained_on(data) {
+    if !manifest.trained_on(data) {
         notes.push(format!(
             "{path} was trained on other data than --data, by its train.json: whether it saw the samples cannot be told"
         ));
@@ -447,7 +411,7 @@ fn check_reference(
             listed(&seen)
         )));
     }
-    if let Some(model) = manifest.get("model").and_then(Value::as_str) {
+    if let Some(model) = manifest.0.get("model").and_then(Value::as_str) {
         notes.push(format!("{path} was trained further from {model}, which may have seen the samples"));
     }
     let also: Vec<usize> = sets.retain.iter().copied().filter(|i| excluded.contains(i)).collect();
@@ -459,7 +423,7 @@ fn check_reference(
             listed(&also)
         ));
     }
-    let options = |manifest: &Value| manifest.get("options").and_then(Value::as_object).cloned();
+    let options = |manifest: &Manifest| manifest.0.get("options").and_then(Value::as_object).cloned();
     if let (Some(theirs), Some(ours)) = (options(manifest), before.manifest.as_ref().and_then(options)) {
         let differs = |key: &&String| *key != "seed" && theirs.get(*key) != ours.get(*key);
         if let Some(key) = ours.keys().find(differs) {

@@ -205,6 +205,12 @@ pub fn columns(title: &str, x_name: &str, shares: &[f64], level: f64) -> String 
     figure(title, bottom + 40.0, &out, &[])
 }
 
+/// A loss with two digits that count.
+fn two_digits(loss: f64) -> String {
+    let digits = (1.0 - loss.max(LEAST).log10().floor()).max(0.0) as usize;
+    format!("{loss:.digits$}")
+}
+
 /// Losses below this are drawn at it.
 const LEAST: f64 = 1e-6;
 
@@ -233,7 +239,7 @@ pub fn histograms(title: &str, sets: &[(&str, &'static str, Vec<f64>)]) -> Strin
         let bottom = (PANEL + GAP) * (i + 1) as f64;
         let mut sorted = losses.clone();
         sorted.sort_unstable_by(f64::total_cmp);
-        let median = sorted.get(sorted.len() / 2).map_or("–".into(), |m| format!("{m:.3}"));
+        let median = sorted.get(sorted.len() / 2).map_or("–".into(), |m| two_digits(*m));
         word(&mut out, RIGHT, bottom - PANEL - 4.0, "start", &format!("{name}: median loss {median}"));
         for (bin, share) in shares.iter().enumerate().filter(|(_, share)| **share > 0.0) {
             let height = (PANEL - 4.0) * share / most;
@@ -247,7 +253,9 @@ pub fn histograms(title: &str, sets: &[(&str, &'static str, Vec<f64>)]) -> Strin
         let x = RIGHT + width * PER_DECADE * (f64::from(decade) - low);
         line(&mut out, "axis", (x, bottom), (x, bottom + 4.0));
         let digits = (-decade).max(0) as usize;
-        word(&mut out, x, bottom + 16.0, "middle", &format!("{:.digits$}", 10f64.powi(decade)));
+        // A long number at the very left keeps within the drawing.
+        let (x, anchor) = if digits > 3 && x < LEFT { (0.0, "start") } else { (x, "middle") };
+        word(&mut out, x, bottom + 16.0, anchor, &format!("{:.digits$}", 10f64.powi(decade)));
     }
     word(&mut out, WIDTH / 2.0, bottom + 32.0, "middle", "loss, logarithmic");
     figure(title, bottom + 40.0, &out, &[])
@@ -263,6 +271,12 @@ mod tests {
         assert_eq!(shortened("layer1.conv", 6), "….conv");
         let bar = Bar { name: "é".repeat(99), share: f64::NAN, text: "1 of 2".repeat(20) };
         assert!(bars("", &[bar]).contains("width=\"0.0\""));
+    }
+
+    #[test]
+    fn losses_show_two_digits_whatever_their_size() {
+        let all = [12.34, 1.234, 0.01234, 1.6e-4, 0.0].map(two_digits);
+        assert_eq!(all, ["12", "1.2", "0.012", "0.00016", "0.0000000"]);
     }
 
     #[test]

@@ -50,6 +50,11 @@ pub fn scrub(report: &Value) -> String {
     if refused.len() > BANNERS {
         page.paragraph(&format!("{} more are listed below.", refused.len() - BANNERS));
     }
+    let notes = texts(&report["notes"]);
+    if !notes.is_empty() {
+        page.heading("To know");
+        page.list(&notes);
+    }
 
     page.heading("Accuracy over the removals");
     page.charts(&[

@@ -1,0 +1,72 @@
+//! What `train.json` beside a model tells of its training: which data, and which samples were left out.
+
+use std::collections::{BTreeMap, HashSet};
+use std::path::Path;
+
+use scrubjay::checkpoint::Checkpoint;
+use scrubjay::data::{Spec, tensors};
+use scrubjay::{Error, Result};
+use serde_json::Value;
+
+/// A `train.json`.
+pub struct Manifest(pub Value);
+
+impl Manifest {
+    /// The one that tells of a checkpoint: `train` writes one name, and another file beside it is another model.
+    ///
+    /// # Errors
+    /// Where it cannot be read.
+    pub fn of(checkpoint: &Checkpoint) -> Result<Option<Manifest>> {
+        match checkpoint.file_names().eq(["model.safetensors"]) {
+            true => Ok(json_in(checkpoint.folder(), "train.json")?.map(Manifest)),
+            false => Ok(None),
+        }
+    }
+
+    /// The samples that were left out.
+    pub fn excluded(&self) -> Option<HashSet<usize>> {
+        let list = self.0.get("excluded")?.as_array()?;
+        list.iter().map(|i| i.as_u64().map(|i| i as usize)).collect()
+    }
+
+    /// Whether it was trained on files with these hashes, whatever their names.
+    pub fn trained_on(&self, data: &BTreeMap<String, String>) -> bool {
+        let listed = self.0.get("data_sha256").and_then(Value::as_object);
+        let theirs: Option<Vec<&str>> = listed.map(|map| map.values().filter_map(Value::as_str).collect());
+        let sorted = |mut hashes: Vec<&str>| -> Vec<String> {
+            hashes.sort_unstable();
+            hashes.into_iter().map(String::from).collect()
+        };
+        theirs.map(sorted) == Some(sorted(data.values().map(String::as_str).collect()))
+    }
+}
+
+/// A JSON file of a folder, where there is one.
+///
+/// # Errors
+/// Where it cannot be read, or is no JSON.
+pub fn json_in(folder: &Path, name: &str) -> Result<Option<Value>> {
+    let path = folder.join(name);
+    if !path.is_file() {
+        return Ok(None);
+    }
+    let value = serde_json::from_slice(&tensors::read(&path)?);
+    value.map(Some).map_err(|e| Error::data(&path, format!("is not JSON: {e}")))
+}
+
+/// The samples that a choice takes of the data of a file, which an error names.
+///
+/// # Errors
+/// Where the choice is none, or takes what is not there.
+pub fn choose(text: &str, path: &Path, labels: &[u32]) -> Result<Vec<usize>> {
+    Spec::parse(text)?.choose(labels).map_err(|error| match error {
+        Error::Config(reason) => Error::Config(format!("{}: {reason}", path.display())),
+        other => other,
+    })
+}
+
+/// Names the first few of many samples.
+pub fn listed(samples: &[usize]) -> String {
+    let some: Vec<String> = samples.iter().take(5).map(usize::to_string).collect();
+    format!("{}{}", some.join(", "), if samples.len() > 5 { " .." } else { "" })
+}
