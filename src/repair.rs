@@ -4,11 +4,11 @@
 //! One step descends, by SGD with momentum and a rate that falls to 0,
 //!
 //! ```text
-//! mean over a retained batch of f  −  0.3 · mean over a forgotten batch of w f,   w = clamp((t − f)/t, −1, 1)
+//! mean over a retained batch of f  −  c · mean over a forgotten batch of w f,   w = clamp((t − f)/t, −1, 1)
 //! ```
 //!
 //! with w held constant and t the sample's target: below it the sample is pushed up, and above it down, or (one-sided)
-//! left alone. Samples of earlier batches are held with the new ones, else they would slip back batch by batch.
+//! left alone; c is 1, and 0.3 where nothing would pull back what goes too far. Samples of earlier batches are held with the new ones, else they would slip back batch by batch.
 
 use std::sync::atomic::AtomicBool;
 
@@ -24,7 +24,9 @@ const BATCH: usize = 64;
 /// The rate at the first step, where nothing speaks against it.
 pub const RATE: f64 = 0.02;
 const MOMENTUM: f64 = 0.9;
-const PULL: f64 = 0.3;
+/// c of the opening.
+const PULL: f64 = 1.0;
+const ONE_SIDED_PULL: f64 = 0.3;
 /// The norm that a gradient is cut to where it is longer: right after a step, and with batch norm frozen, single ones
 /// are many times as long as the rest.
 const LONGEST: f64 = 1.0;
@@ -102,6 +104,7 @@ pub fn repair(
     let mut values: Vec<f64> = block.values(net).into_iter().map(f64::from).collect();
     let mut velocity = vec![0.0; values.len()];
     let mut stream = Stream::new(options.seed, Use::Repair, options.batch);
+    let pull = if targets.two_sided { PULL } else { ONE_SIDED_PULL };
     for step in 0..options.steps {
         check_stop(options.stop)?;
         let kept = stream.choose(retained.len(), BATCH.min(retained.len()));
@@ -111,7 +114,7 @@ pub fn repair(
         let share = |count: usize| batch.len() as f64 / count as f64;
         let weight = |i: usize, loss: f64| match i.checked_sub(kept.len()) {
             None => share(kept.len()),
-            Some(i) => -PULL * share(gone.len()) * targets.weight(gone[i], loss),
+            Some(i) => -pull * share(gone.len()) * targets.weight(gone[i], loss),
         };
         let gradient = block.weighted_gradient(device, &moved, &samples.subset(&batch), Some(&weight))?;
         if !gradient.iter().all(|g| g.is_finite()) {

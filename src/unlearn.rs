@@ -96,9 +96,6 @@ const MEASURABLE: f64 = 0.01;
 /// A standard error of the target above which, as a share of it, a receipt says that it is uncertain.
 const UNCERTAIN: f64 = 0.25;
 
-/// Products of the stages after the first, which begin at the step of the stage before.
-const LATER_PRODUCTS: usize = 10;
-
 /// Power iterations that estimate the largest eigenvalue, in the first stage.
 const POWER_STEPS: usize = 6;
 
@@ -177,7 +174,7 @@ impl Default for Config {
             stages: None,
             repair: 0,
             iterations: 1,
-            limits: Limits { tolerance: 1e-2, products: 25 },
+            limits: Limits { tolerance: 1e-2, products: products(Target::HeldOut, 0) },
             precondition: false,
             privacy: None,
             noise: Where::None,
@@ -201,9 +198,20 @@ impl Config {
             (_, Target::WrongLabels | Target::Class) => self.stages.unwrap_or(*STAGES.end()),
         };
         // Each solve ends with the product of its true residual.
-        let later = self.limits.products.min(LATER_PRODUCTS) + 1;
+        let later = later_products(self.limits.products) + 1;
         (stages, POWER_STEPS + self.limits.products + 1 + (stages - 1) * later)
     }
+}
+
+/// Products of the first stage by default; fewer where a repair follows that holds both ways, and mends what a rough
+/// step leaves.
+pub fn products(target: Target, repair: usize) -> usize {
+    if repair > 0 && target != Target::HeldOut { 10 } else { 25 }
+}
+
+/// Products of a later stage, which begins at the step of the one before.
+fn later_products(products: usize) -> usize {
+    (2 * products).div_ceil(5)
 }
 
 /// Stages for a rise of the loss.
@@ -610,7 +618,7 @@ impl<'a> Local<'a> {
             }
         };
         let limits = match previous {
-            Some(_) => Limits { products: config.limits.products.min(LATER_PRODUCTS), ..config.limits },
+            Some(_) => Limits { products: later_products(config.limits.products), ..config.limits },
             None => config.limits,
         };
         let (start, inverse) = previous.map(|previous| (previous.step, previous.preconditioner)).unzip();

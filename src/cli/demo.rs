@@ -11,8 +11,9 @@ use scrubjay::net::Network;
 use scrubjay::observe::evaluate;
 use scrubjay::ops::philox::{Stream, Use};
 use scrubjay::select::{self, Method};
+use scrubjay::solve::Limits;
 use scrubjay::train::{Config as TrainConfig, Optimizer, Schedule, train};
-use scrubjay::unlearn::{Config, Target, Task, share_removed, unlearn};
+use scrubjay::unlearn::{Config, Target, Task, products, share_removed, unlearn};
 use scrubjay::{Error, checkpoint, zoo};
 use serde_json::{Value, json};
 
@@ -233,10 +234,12 @@ fn trained(
 
 /// The defaults of `scrub`; random blocks are as large as the voted one.
 fn config(args: &Args, method: Method, units: Option<usize>) -> Config {
+    let target = if args.clean { Target::HeldOut } else { Target::WrongLabels };
     Config {
         selection: select::Config { method, max_units: units, seed: args.seed, ..Default::default() },
-        target: if args.clean { Target::HeldOut } else { Target::WrongLabels },
+        target,
         repair: args.repair,
+        limits: Limits { tolerance: 1e-2, products: products(target, args.repair) },
         gate: 1.0, // the table shows what happens, whatever it is
         seed: args.seed,
         ..Default::default()

@@ -16,7 +16,7 @@ use scrubjay::receipt::{Events, Record};
 use scrubjay::select::{self, Method};
 use scrubjay::solve::Limits;
 use scrubjay::unlearn::{
-    Calibration, Config, Matrix, Rule, SMALLEST_BATCH, Target, Task, is_convex, unlearn,
+    Calibration, Config, Matrix, Rule, SMALLEST_BATCH, Target, Task, is_convex, products, unlearn,
 };
 use scrubjay::update::Where;
 use scrubjay::{Error, net::plan, report, zoo};
@@ -130,9 +130,10 @@ pub struct Args {
     /// Relative residual of the solve
     #[arg(long, default_value_t = 1e-2, value_parser = super::not_negative, help_heading = "Method")]
     tolerance: f64,
-    /// Products that the solve may spend
-    #[arg(long, default_value_t = 25, help_heading = "Method")]
-    products: usize,
+    /// Products that the solve may spend, and later stages two fifths of; by default 25; 10 where the
+    /// repair of a class, of wrong labels or towards a --target-loss follows
+    #[arg(long, value_name = "K", help_heading = "Method")]
+    products: Option<usize>,
     /// The largest drop of validation accuracy that is accepted, in points
     #[arg(long, default_value_t = 5.0, value_parser = super::not_negative, help_heading = "Method")]
     gate: f64,
@@ -384,7 +385,7 @@ fn config(args: &Args) -> scrubjay::Result<Config> {
         ("--batch", args.batch == Some(0)),
         ("--stages", args.stages == Some(0)),
         ("--iterations", args.iterations == 0),
-        ("--products", args.products == 0),
+        ("--products", args.products == Some(0)),
         ("--n", args.n == Some(0)),
     ] {
         if zero {
@@ -420,6 +421,12 @@ fn config(args: &Args) -> scrubjay::Result<Config> {
     if noise != Where::None && privacy.is_none() {
         return Err(Error::config("--noise needs --epsilon and --delta"));
     }
+    let target = match args.target_loss {
+        Some(loss) => Target::Loss(loss),
+        None if args.wrong_labels => Target::WrongLabels,
+        None if class => Target::Class,
+        None => Target::HeldOut,
+    };
     Ok(Config {
         selection: select::Config {
             method,
@@ -448,16 +455,14 @@ fn config(args: &Args) -> scrubjay::Result<Config> {
             LengthName::Calibrated => Calibration::Calibrated,
             LengthName::One => Calibration::One,
         },
-        target: match args.target_loss {
-            Some(loss) => Target::Loss(loss),
-            None if args.wrong_labels => Target::WrongLabels,
-            None if class => Target::Class,
-            None => Target::HeldOut,
-        },
+        target,
         stages: args.stages,
         repair: args.repair,
         iterations: args.iterations,
-        limits: Limits { tolerance: args.tolerance, products: args.products },
+        limits: Limits {
+            tolerance: args.tolerance,
+            products: args.products.unwrap_or_else(|| products(target, args.repair)),
+        },
         precondition: args.precondition,
         privacy,
         noise,
