@@ -484,7 +484,7 @@ pub(super) fn plan(n: usize, p: usize, options: &FociOptions, threads: usize) ->
     let list = len.saturating_mul(size_of::<Entry>());
     let copies = options.noise > 0.0 || options.standardize != Standardize::None;
     let column = n.saturating_mul(size_of::<f64>());
-    let row = size_of::<Lanes>() + if is_kept { size_of::<Lanes<f32>>() } else { 0 };
+    let row = size_of::<Lanes>() + size_of::<Lanes<f32>>();
     let lanes = n.saturating_mul(row * strip_width(p));
     let bests = list_rows(len, n).saturating_mul(size_of::<Lanes>() + WIDTH * size_of::<u64>());
     let sorting = n.saturating_mul(size_of::<u128>() + 2 * size_of::<f64>() + Runs::BYTES);
@@ -678,7 +678,7 @@ impl Space {
         let &Search { head, len, .. } = &search;
         let row = |place: usize| search.tree.as_ref().map_or(place as u32, |tree| tree.points()[place]);
         let rank: Vec<u32> = (0..n).map(|place| ranks.r[row(place) as usize]).collect();
-        let (strips, screened) = (x.strips(), x.is_f32() && search.tree.is_none());
+        let (strips, screened) = (x.strips(), x.is_f32());
         let apart = search.tree.as_ref().map_or(Vec::new(), |tree| wide_columns(x, tree, len));
         let longer_len = (LONGER * len).min(search.others);
         let longer_list = |tree: &Tree, own: usize| -> Vec<Entry> {
@@ -702,19 +702,22 @@ impl Space {
                 let first = range.start + rows.start;
                 let lists = &lists[rows.start * len..rows.end * len];
                 let Scanned { narrow, wide, best, tied, unclear } = space;
+                let rows_by_place = (0..n).map(|place| row(place) as usize);
                 match screened {
-                    true => x.pack(narrow, strip.clone(), 0..n),
-                    false => x.pack(wide, strip.clone(), (0..n).map(|place| row(place) as usize)),
+                    true => x.pack(narrow, strip.clone(), rows_by_place),
+                    false => x.pack(wide, strip.clone(), rows_by_place),
                 }
                 for j in apart.iter().filter(|&j| strip.contains(&(j / WIDTH))) {
-                    wide[j / WIDTH - strip.start].iter_mut().for_each(|row| row[j % WIDTH] = 0.0);
+                    let (block, l) = (j / WIDTH - strip.start, j % WIDTH);
+                    narrow[block].iter_mut().for_each(|row| row[l] = 0.0);
+                    wide[block].iter_mut().for_each(|row| row[l] = 0.0);
                 }
                 let one = |block: usize| {
                     let (narrow, wide) = (&narrow[block - strip.start], &mut wide[block - strip.start]);
                     let mut clear = [0; WIDTH];
                     unclear.clear();
                     if screened {
-                        screen(&mut clear, unclear, narrow, first, lists, len, head);
+                        screen(&mut clear, unclear, narrow, first, lists, len, head, len == search.others);
                         if !unclear.is_empty() {
                             wide.clear();
                             wide.extend(narrow.iter().map(|row| row.map(f64::from)));
@@ -1005,8 +1008,12 @@ mod tests {
     fn trees_find_what_kept_distances_find() {
         let n = 700;
         let columns = columns(n);
-        let x = columns.concat();
-        let x = Matrix::columns_f64(&x, n, columns.len()).unwrap();
+        let values = columns.concat();
+        let x = Matrix::columns_f64(&values, n, columns.len()).unwrap();
+        let narrow: Vec<f32> = values.iter().map(|&v| (v as f32).clamp(f32::MIN, f32::MAX)).collect();
+        let widened: Vec<f64> = narrow.iter().map(|&v| f64::from(v)).collect();
+        let widened = Matrix::columns_f64(&widened, n, columns.len()).unwrap();
+        let narrow = x.of_f32(&narrow);
         let y: Vec<f64> =
             (0..n).map(|i| (3.0 * columns[0][i] * columns[8][i]).round() + columns[2][i]).collect();
         let (mut walked, mut apart) = (0, 0);
@@ -1020,6 +1027,13 @@ mod tests {
                     let watch = Watch::default();
                     let expected = kept.step(&x, &ranks, ties, &watch);
                     assert!(bare.step(&x, &ranks, ties, &watch) == expected, "{order:?} {j} {ties:?}");
+                    let expected = kept.step(&widened, &ranks, ties, &watch);
+                    for space in [&mut kept, &mut bare] {
+                        assert!(
+                            space.step(&narrow, &ranks, ties, &watch) == expected,
+                            "{order:?} {j} {ties:?}"
+                        );
+                    }
                     let search = bare.search(None);
                     walked += usize::from(search.len < search.others);
                     let tree = search.tree.as_ref().unwrap();

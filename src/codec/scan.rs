@@ -31,7 +31,7 @@ const LARGEST: f32 = 1e37;
 const GIVE_UP: usize = 16;
 
 /// For rows `first ..`, one per list: adds min(R_i, R_j) of the nearest j to `sums`, or puts the list's number into
-/// `unclear` where that of some lane is in doubt in f32.
+/// `unclear` where that of some lane is in doubt in f32, or may lie beyond a list that is not `whole`.
 #[multiversion(targets("x86_64+avx2+fma"))]
 pub(super) fn screen(
     sums: &mut [u64; WIDTH],
@@ -41,6 +41,7 @@ pub(super) fn screen(
     lists: &[Entry],
     len: usize,
     head: usize,
+    whole: bool,
 ) {
     for (at, list) in lists.chunks_exact(len).enumerate() {
         if unclear.len() > GIVE_UP.max(at / 2) {
@@ -49,7 +50,8 @@ pub(super) fn screen(
         }
         let mut nearest = Nearest::new(x[first + at]);
         follow(&mut nearest, x, list, head);
-        match nearest.is_clear() {
+        let within = whole || list.last().is_some_and(|last| !nearest.reaches(last));
+        match within && nearest.is_clear() {
             true => sums.iter_mut().zip(nearest.rank).for_each(|(sum, rank)| *sum += u64::from(rank)),
             false => unclear.push(at),
         }
@@ -275,7 +277,7 @@ mod tests {
         for (x, given, expected) in cases {
             let (lists, len) = (lists(given), n - 1);
             let (mut sums, mut unclear) = ([0; WIDTH], vec![]);
-            screen(&mut sums, &mut unclear, &x, 0, &lists, len, len);
+            screen(&mut sums, &mut unclear, &x, 0, &lists, len, len, true);
             assert!(expected.contains(&(n - unclear.len())), "{} of {n} are unclear", unclear.len());
             let wide: Vec<Lanes> = x.iter().map(|row| row.map(f64::from)).collect();
             let clear: Vec<usize> = (0..n).filter(|at| !unclear.contains(at)).collect();
