@@ -688,11 +688,11 @@ fn scrubbing_a_model_of_hugging_face_writes_only_the_chosen_rows() {
         &hugging_face_vit_config(1e-12),
     );
     let mut random = Random(21);
-    let x: Vec<f32> = (0..60 * 192).map(|_| random.next()).collect();
-    let y: Vec<i64> = (0..60).map(|i| i % 5).collect();
+    let x: Vec<f32> = (0..120 * 192).map(|_| random.next()).collect();
+    let y: Vec<i64> = (0..120).map(|i| i % 5).collect();
     let all = [
-        Tensor { name: "x", shape: vec![60, 3, 8, 8], values: Values::F32(&x) },
-        Tensor { name: "y", shape: vec![60], values: Values::I64(&y) },
+        Tensor { name: "x", shape: vec![120, 3, 8, 8], values: Values::F32(&x) },
+        Tensor { name: "y", shape: vec![120], values: Values::I64(&y) },
     ];
     tensors::write(&dir.path().join("train.safetensors"), &all, HashMap::new()).unwrap();
     let at = |name: &str| dir.path().join(name).to_string_lossy().into_owned();
