@@ -89,7 +89,8 @@ impl<'a> Matrix<'a> {
     /// The values as f32, in the same places, where they are f64 and each of them is one.
     pub(super) fn narrowed(&self) -> Option<Vec<f32>> {
         let Values::F64(values) = self.values else { return None };
-        values.par_iter().map(|&x| Some(x as f32).filter(|&narrow| f64::from(narrow) == x)).collect()
+        let all = values.par_iter().all(|&x| f64::from(x as f32) == x);
+        all.then(|| values.par_iter().map(|&x| x as f32).collect())
     }
 
     /// The same matrix of other values, in the same places.

@@ -482,6 +482,7 @@ pub(super) fn plan(n: usize, p: usize, options: &FociOptions, threads: usize) ->
     let others = n.saturating_sub(1);
     let len = if is_kept { others } else { head(others, 1 + options.initial.len()) };
     let list = len.saturating_mul(size_of::<Entry>());
+    let longer = longer_len(len, others);
     let copies = options.noise > 0.0 || options.standardize != Standardize::None;
     let column = n.saturating_mul(size_of::<f64>());
     let row = size_of::<Lanes>() + size_of::<Lanes<f32>>();
@@ -490,7 +491,12 @@ pub(super) fn plan(n: usize, p: usize, options: &FociOptions, threads: usize) ->
     let sorting = n.saturating_mul(size_of::<u128>() + 2 * size_of::<f64>() + Runs::BYTES);
     let parts = [
         if is_kept { kept } else { Tree::bytes(n, 0) },
-        list.saturating_mul(list_rows(len, n)).saturating_mul(if is_kept { 1 } else { 2 }),
+        list.saturating_mul(list_rows(len, n)),
+        if is_kept {
+            0
+        } else {
+            longer.saturating_mul(size_of::<Entry>()).saturating_mul(list_rows(longer, n))
+        },
         column.saturating_mul(p) / if copies { 1 } else { 2 }, // else as f32, where all are
         threads.saturating_mul(lanes.saturating_add(sorting.max(bests))),
         column.saturating_mul(4), // ranks, their order, groups, and what is sorted by them
@@ -507,6 +513,11 @@ pub(super) fn plan(n: usize, p: usize, options: &FociOptions, threads: usize) ->
             false => "a k-d tree over the chosen columns, and the nearest rows of each",
         },
     }
+}
+
+/// The entries of the list that is made where one of `len` ends.
+fn longer_len(len: usize, others: usize) -> usize {
+    (LONGER * len).min(others)
 }
 
 /// Lists of `len` entries that are made at a time.
@@ -680,7 +691,7 @@ impl Space {
         let rank: Vec<u32> = (0..n).map(|place| ranks.r[row(place) as usize]).collect();
         let (strips, screened) = (x.strips(), x.is_f32());
         let apart = search.tree.as_ref().map_or(Vec::new(), |tree| wide_columns(x, tree, len));
-        let longer_len = (LONGER * len).min(search.others);
+        let longer_len = longer_len(len, search.others);
         let longer_list = |tree: &Tree, own: usize| -> Vec<Entry> {
             let mut near = Vec::new();
             tree.nearest(&mut near, own, longer_len);

@@ -270,9 +270,11 @@ impl Table {
         Ok(frame)
     }
 
-    /// Bytes of all columns.
+    /// Bytes of all columns and their names.
     pub fn bytes(&self) -> usize {
-        self.columns.iter().chain(&self.target).map(|column| size_of_val(&column.values[..])).sum()
+        let names: usize = self.names.iter().map(|name| size_of::<String>() + name.capacity()).sum();
+        let columns = self.columns.iter().chain(&self.target);
+        names + columns.map(|column| size_of::<Stored>() + size_of_val(&column.values[..])).sum::<usize>()
     }
 
     /// Turns columns of numbers into those of their categories.
