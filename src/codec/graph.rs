@@ -91,11 +91,11 @@ pub fn graph_on(
 }
 
 /// The blankets of the columns of `x` `[n, p]`; `each` is called after every one. Those in `known`, by column, are taken
-/// as they are. `options` are those of [`foci`], without initial columns and groups; [`super::Watch::stop`] ends the
-/// search with the blankets that are whole.
+/// as they are. `options` are those of [`foci`](super::foci()), without initial columns and groups;
+/// [`super::Watch::stop`] ends the search with the blankets that are whole.
 ///
 /// # Errors
-/// As [`foci`], and fewer than 2 columns, initial columns or groups; the first error of `each`.
+/// As [`foci`](super::foci()), and fewer than 2 columns, initial columns or groups; the first error of `each`.
 pub fn graph(
     x: &Matrix,
     options: &FociOptions,
