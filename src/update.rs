@@ -196,14 +196,20 @@ mod tests {
     use crate::net::Shape;
     use crate::zoo;
 
-    #[test]
-    fn a_step_that_is_far_too_long_or_short_finds_its_scale() {
+    /// A network, a sample, all units, and the gradient.
+    fn small() -> (Device, Network, Samples, Block, Vec<f64>) {
         let device = Device::cpu().unwrap();
         let shape = Shape::new(1, 1, 3);
         let net = zoo::create("mlp:4", shape, 2, 1).unwrap().network.freeze();
         let one = Samples { shape, x: vec![1.0, -0.5, 0.25], y: vec![0] };
         let block = Block::all(&net).unwrap();
         let uphill = block.gradient(&device, &net, &one).unwrap();
+        (device, net, one, block, uphill)
+    }
+
+    #[test]
+    fn a_step_that_is_far_too_long_or_short_finds_its_scale() {
+        let (device, net, one, block, uphill) = small();
         for factor in [1e-3, 1.0, 1e6] {
             let step: Vec<f64> = uphill.iter().map(|g| factor * g).collect();
             let found = update(
@@ -222,12 +228,7 @@ mod tests {
 
     #[test]
     fn the_formula_s_own_length_is_halved_where_it_goes_too_far() {
-        let device = Device::cpu().unwrap();
-        let shape = Shape::new(1, 1, 3);
-        let net = zoo::create("mlp:4", shape, 2, 1).unwrap().network.freeze();
-        let one = Samples { shape, x: vec![1.0, -0.5, 0.25], y: vec![0] };
-        let block = Block::all(&net).unwrap();
-        let uphill = block.gradient(&device, &net, &one).unwrap();
+        let (device, net, one, block, uphill) = small();
         for (factor, whole) in [(1e-3, true), (1e3, false)] {
             let step: Vec<f64> = uphill.iter().map(|g| factor * g).collect();
             let stop = AtomicBool::new(false);

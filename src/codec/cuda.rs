@@ -159,7 +159,7 @@ impl<'a> Given<'a> {
     /// A of the columns together, in their order, for these ranks.
     pub fn sum(&mut self, ranks: &Ranks) -> Result<Sum> {
         let Given(steps) = self;
-        steps.rank = steps.cuda.upload(&ranks.r)?;
+        steps.cuda.write(steps.rank.output(), &ranks.r)?;
         match steps.chosen.is_empty() {
             true => steps.first()?,
             false => steps.measure()?,

@@ -16,9 +16,10 @@
 //!
 //! D_S is kept while n × n f64 stay below [`KEEP_BYTES`]. Beyond that a list has only the nearest rows, found in a k-d
 //! tree over S; where a candidate comes to its end, a longer one is made, for all candidates that come after, and where
-//! that ends too the tree is walked for that row and block, as far as the best so far. A column that is so wide beside those of S that the walk would take in many rows (it has another unit, or a heavy
-//! tail) gets a tree of its own, over S and itself. Lists are made for as many rows at a time as fit in [`LIST_BYTES`].
-//! Sums are integers (`ranks`), so nothing depends on how the work was split.
+//! that ends too the tree is walked for that row and block, as far as the best so far. A column that is so wide beside
+//! those of S that the walk would take in many rows (it has another unit, or a heavy tail) gets a tree of its own, over S
+//! and itself. Lists are made for as many rows at a time as fit in [`LIST_BYTES`]. Sums are integers (`ranks`), so nothing
+//! depends on how the work was split.
 
 use std::ops::Range;
 use std::sync::OnceLock;
@@ -268,7 +269,10 @@ fn select(
         }
         None => first_step(x, ranks, options.ties, watch),
     };
-    sums = grouped(sums, candidates, &[], x, watch, side_by_side, together)?;
+    let measured = |by_column: Vec<Sum>, chosen: &[Vec<f64>]| {
+        grouped(by_column, candidates, chosen, x, watch, side_by_side, together)
+    };
+    sums = measured(sums, &[])?;
     let mut found = Foci {
         order: Vec::new(),
         conditional: Vec::new(),
@@ -304,21 +308,13 @@ fn select(
                 Some(cuda) => {
                     cuda.step(&columns.concat())?;
                     if !options.groups.is_empty() {
-                        sums = grouped(
-                            cuda.all()?,
-                            candidates,
-                            &cuda.chosen(),
-                            x,
-                            watch,
-                            side_by_side,
-                            together,
-                        )?;
+                        sums = measured(cuda.all()?, &cuda.chosen())?;
                     }
                 }
                 None => {
                     columns.into_iter().for_each(|column| space.add(column));
                     sums = space.step(x, ranks, options.ties, watch);
-                    sums = grouped(sums, candidates, &space.columns, x, watch, side_by_side, together)?;
+                    sums = measured(sums, &space.columns)?;
                 }
             }
         }

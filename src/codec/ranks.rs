@@ -4,6 +4,8 @@
 //! them): its whole part as an integer, the rest in fixed point with k = 64 fractional bits, rounded down. Sums of
 //! integers are the same in any order, so A never depends on how the work was split.
 
+use std::sync::Arc;
+
 use super::Ties;
 use crate::{Error, Result};
 
@@ -21,7 +23,7 @@ pub(super) struct Ranks {
     /// Σ L_i (n − L_i): zero where Y is constant.
     pub spread: i128,
     /// Sums of R over the first rows of `order`, by their number.
-    prefix: Vec<u64>,
+    prefix: Arc<[u64]>,
 }
 
 impl Ranks {
@@ -40,7 +42,8 @@ impl Ranks {
         }
         let mut order: Vec<u32> = (0..n as u32).collect();
         order.sort_by(|&a, &b| sort_key(y[a as usize]).cmp(&sort_key(y[b as usize])));
-        let mut ranks = Ranks { r: vec![0; n], order, sum: 0, sum_l2: 0, spread: 0, prefix: vec![0] };
+        let mut ranks = Ranks { r: vec![0; n], order, sum: 0, sum_l2: 0, spread: 0, prefix: Arc::default() };
+        let mut prefix = vec![0];
         let mut start = 0;
         while start < n {
             let value = y[ranks.order[start] as usize];
@@ -52,12 +55,13 @@ impl Ranks {
             for &i in &ranks.order[start..end] {
                 ranks.r[i as usize] = end as u32;
                 ranks.sum += end as u64;
-                ranks.prefix.push(ranks.sum);
+                prefix.push(ranks.sum);
                 ranks.sum_l2 += l * l;
                 ranks.spread += l * (n as i128 - l);
             }
             start = end;
         }
+        ranks.prefix = prefix.into();
         Ok(ranks)
     }
 
@@ -68,7 +72,7 @@ impl Ranks {
         Ranks {
             r: from.iter().map(|&j| self.r[j as usize]).collect(),
             order: self.order.iter().map(|&j| to[j as usize]).collect(),
-            prefix: self.prefix.clone(),
+            prefix: Arc::clone(&self.prefix),
             ..*self
         }
     }
