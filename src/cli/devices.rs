@@ -6,8 +6,7 @@ use super::Outcome;
 
 /// List the devices that can run here, and say why one cannot
 ///
-/// On CUDA run observe, eval, curvature, scrub (but for K-FAC), codec without p-value or interval, and foci without
-/// groups. Everything else runs on the CPU; of what runs on CUDA, noise, permutations, and the vectors of a solver are
+/// On CUDA run observe, eval, curvature, scrub (but for K-FAC), codec (but for ξ) and foci. Everything else runs on the CPU; of what runs on CUDA, noise, permutations, and the vectors of a solver are
 /// host work.
 #[derive(clap::Args)]
 #[command(after_help = "Examples:\n  scrubjay devices\n  scrubjay devices --json")]

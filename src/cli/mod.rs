@@ -100,10 +100,8 @@ impl DeviceArgs {
 
     /// The same for `what`, which has no CUDA path.
     pub fn open_for(&self, what: &str) -> scrubjay::Result<Device> {
-        let why = &format!(
-            "{what} runs on the CPU only: on CUDA run observe, eval, curvature, scrub, T without p-value or interval, \
-             and FOCI without groups"
-        );
+        let why =
+            &format!("{what} runs on the CPU only: on CUDA run observe, eval, curvature, scrub, T and FOCI");
         match self.device {
             DeviceName::Cpu => Ok(report(Device::open(Choice::Cpu, self.threads)?)),
             DeviceName::Auto => Ok(report(Device::on_cpu(self.threads, why)?)),
