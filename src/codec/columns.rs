@@ -1,22 +1,16 @@
 //! Columns of numbers as the measure reads them: a borrowed matrix of f32 or f64 with strides, packed into blocks of
 //! [`WIDTH`] neighbouring columns where a greedy step walks over them.
 
-use std::ops::Range;
-
 use rayon::prelude::*;
 
 use crate::ops::philox::{Stream, Use};
 use crate::{Error, Result};
 
-/// Columns that a greedy step handles side by side.
-pub(super) const WIDTH: usize = 8;
+/// Columns that a greedy step handles side by side: as f32 they fill a line of the cache.
+pub(super) const WIDTH: usize = 16;
 
 /// The same row of [`WIDTH`] columns.
 pub(super) type Lanes<T = f64> = [T; WIDTH];
-
-/// Blocks that are packed together where there are many: rows of a row-major matrix lie far apart, so that what a block
-/// alone takes of each would be half a line of the cache. A thousand rows of them are half of a core's second cache.
-pub(super) const STRIP: usize = 4;
 
 /// A matrix of `n` rows and `p` columns that somebody else owns.
 #[derive(Clone, Copy, Debug)]
@@ -81,54 +75,6 @@ impl<'a> Matrix<'a> {
         (0..self.n).map(|i| self.at(i, j)).collect()
     }
 
-    /// Whether every value is an f32.
-    pub(super) fn is_f32(&self) -> bool {
-        matches!(self.values, Values::F32(_))
-    }
-
-    /// The values as f32, in the same places, where they are f64 and each of them is one.
-    pub(super) fn narrowed(&self) -> Option<Vec<f32>> {
-        let Values::F64(values) = self.values else { return None };
-        let all = values.par_iter().all(|&x| f64::from(x as f32) == x);
-        all.then(|| values.par_iter().map(|&x| x as f32).collect())
-    }
-
-    /// The same matrix of other values, in the same places.
-    pub(super) fn of_f32<'b>(&self, values: &'b [f32]) -> Matrix<'b> {
-        Matrix { values: Values::F32(values), ..*self }
-    }
-
-    /// The number of blocks of [`WIDTH`] columns.
-    pub(super) fn blocks(&self) -> usize {
-        self.p.div_ceil(WIDTH)
-    }
-
-    /// Strips of blocks that are packed together: [`STRIP`] blocks each where there are enough for all threads, else one.
-    pub(super) fn strips(&self) -> Vec<Range<usize>> {
-        let width = strip_width(self.p);
-        (0..self.blocks()).step_by(width).map(|first| first..(first + width).min(self.blocks())).collect()
-    }
-
-    /// The columns of every block of a strip side by side, for these rows; lanes beyond the last column repeat it.
-    pub(super) fn pack<T: Real>(
-        &self,
-        out: &mut [Vec<Lanes<T>>],
-        strip: Range<usize>,
-        rows: impl Iterator<Item = usize>,
-    ) {
-        let whole = self.column == 1 && strip.end * WIDTH <= self.p;
-        out.iter_mut().for_each(Vec::clear);
-        for i in rows {
-            for (block, out) in strip.clone().zip(&mut *out) {
-                let at = i * self.row + block * WIDTH;
-                out.push(match self.values {
-                    Values::F32(v) if whole => lanes(&v[at..at + WIDTH]),
-                    _ => std::array::from_fn(|l| T::of(self.at(i, (block * WIDTH + l).min(self.p - 1)))),
-                });
-            }
-        }
-    }
-
     /// Refuses values that are no numbers; says where the first one is.
     pub(super) fn check_finite(&self) -> Result<()> {
         let bad = (0..self.n)
@@ -174,32 +120,98 @@ impl<'a> Matrix<'a> {
     }
 }
 
-/// The blocks of a strip where there are `p` columns.
-pub(super) fn strip_width(p: usize) -> usize {
-    if p.div_ceil(WIDTH) >= 16 * STRIP { STRIP } else { 1 }
+/// Columns as f32 in blocks of [`WIDTH`], the values of a row side by side. Lanes beyond the last column repeat it.
+pub(super) struct Packed<'a> {
+    of: Matrix<'a>,
+    columns: Vec<usize>,    // of the matrix
+    lanes: Vec<Lanes<f32>>, // [blocks, n]
+    off: Vec<Lanes<f32>>,   // [blocks]
 }
 
-/// What columns are packed as: f64, or f32 where every value is one.
-pub(super) trait Real {
-    /// The nearest number.
-    fn of(value: f64) -> Self;
-}
+/// Blocks that are packed together: what one takes of a row is a line of the cache, and lines are fetched in twos or fours.
+const STRIP: usize = 4;
 
-impl Real for f32 {
-    fn of(value: f64) -> f32 {
-        value as f32
+impl<'a> Packed<'a> {
+    /// Copies a matrix.
+    pub fn new(of: Matrix<'a>) -> Packed<'a> {
+        Packed::pack(of, (0..of.p).collect(), |i, j| of.at(i, j) as f32)
     }
-}
 
-impl Real for f64 {
-    fn of(value: f64) -> f64 {
-        value
+    /// Some of the columns, by their numbers here.
+    pub fn some(&self, columns: &[usize]) -> Packed<'a> {
+        let number = columns.iter().map(|&j| self.columns[j]).collect();
+        Packed::pack(self.of, number, |i, j| {
+            self.lanes[columns[j] / WIDTH * self.of.n + i][columns[j] % WIDTH]
+        })
     }
-}
 
-/// As many f32 as there are lanes.
-fn lanes<T: Real>(values: &[f32]) -> Lanes<T> {
-    std::array::from_fn(|l| T::of(f64::from(values[l])))
+    fn pack(of: Matrix<'a>, columns: Vec<usize>, value: impl Fn(usize, usize) -> f32 + Sync) -> Packed<'a> {
+        let (n, p) = (of.n, columns.len());
+        let blocks = p.div_ceil(WIDTH);
+        let mut lanes = vec![[0.0; WIDTH]; blocks * n];
+        let mut off = vec![[0.0_f32; WIDTH]; blocks];
+        let strips = lanes.par_chunks_mut(STRIP * n).zip(off.par_chunks_mut(STRIP)).enumerate();
+        strips.for_each(|(strip, (lanes, off))| {
+            let number = |block: usize, l: usize| ((strip * STRIP + block) * WIDTH + l).min(p - 1);
+            for i in 0..n {
+                for (block, lanes) in lanes.chunks_exact_mut(n).enumerate() {
+                    lanes[i] = std::array::from_fn(|l| value(i, number(block, l)));
+                }
+            }
+            if matches!(of.values, Values::F32(_)) {
+                return;
+            }
+            for (block, (lanes, off)) in lanes.chunks_exact(n).zip(off).enumerate() {
+                for (i, row) in lanes.iter().enumerate() {
+                    for l in 0..WIDTH {
+                        let error = (of.at(i, columns[number(block, l)]) - f64::from(row[l])).abs();
+                        if error > f64::from(off[l]) {
+                            off[l] = (error as f32).next_up();
+                        }
+                    }
+                }
+            }
+        });
+        Packed { of, columns, lanes, off }
+    }
+
+    /// The number of columns.
+    pub fn p(&self) -> usize {
+        self.columns.len()
+    }
+
+    /// The number of blocks.
+    pub fn blocks(&self) -> usize {
+        self.off.len()
+    }
+
+    /// Whether every value of a column is an f32.
+    pub fn is_f32(&self, j: usize) -> bool {
+        self.off[j / WIDTH][j % WIDTH] == 0.0
+    }
+
+    /// Row `i` of column `j`.
+    #[inline]
+    pub fn at(&self, i: usize, j: usize) -> f64 {
+        self.of.at(i, self.columns[j])
+    }
+
+    /// A block, and the most that f32 is off in each lane.
+    pub fn block(&self, block: usize) -> (&[Lanes<f32>], &Lanes<f32>) {
+        (&self.lanes[block * self.of.n..(block + 1) * self.of.n], &self.off[block])
+    }
+
+    /// A block as f64, into `out`.
+    pub fn wide(&self, out: &mut Vec<Lanes>, block: usize) {
+        let column = |l: usize| self.columns[(block * WIDTH + l).min(self.p() - 1)];
+        let columns: [usize; WIDTH] = std::array::from_fn(column);
+        let (lanes, off) = self.block(block);
+        out.clear();
+        match off.iter().all(|&off| off == 0.0) {
+            true => out.extend(lanes.iter().map(|row| row.map(f64::from))),
+            false => out.extend((0..self.of.n).map(|i| columns.map(|j| self.of.at(i, j)))),
+        }
+    }
 }
 
 /// x + N(0, σ²) for every value of a column (L-CODEC); the noise is keyed by (seed, stream).

@@ -7,7 +7,8 @@ use std::collections::BTreeMap;
 use rayon::prelude::*;
 
 use super::columns::Matrix;
-use super::foci::{Foci, FociOptions, Plan, Stopped, memory_on, plan, run};
+use super::foci::{Foci, FociOptions, Plan, Stopped, memory_on, run};
+use super::step::plan;
 use crate::device::{Cuda, Device};
 use crate::{Error, Result};
 

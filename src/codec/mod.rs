@@ -18,7 +18,9 @@ mod neighbours;
 mod ranks;
 mod resample;
 mod scan;
+mod sorted;
 mod statistic;
+mod step;
 mod tree;
 mod xi;
 

@@ -12,6 +12,7 @@ use rayon::prelude::*;
 use super::Ties;
 use super::columns::Matrix;
 use super::ranks::{Ranks, Sum, sort_key};
+use super::sorted::Sorted;
 use super::tree::Tree;
 use crate::ops::philox::{Use, philox};
 use crate::{Error, Result};
@@ -79,7 +80,10 @@ impl Neighbours {
 /// A = Σ_i min(R_i, R_M(i)), M in the space of these columns, in this order.
 pub(super) fn sum(columns: &[Vec<f64>], ranks: &Ranks, ties: Ties) -> Sum {
     match columns {
-        [column] => Sorted::default().sum(column, false, ranks, ties),
+        [column] => {
+            let rows = ranks.order.iter().map(|&row| (column[row as usize], row));
+            Sorted::default().sum(rows, false, ranks, ties)
+        }
         _ => Points::new(columns, ranks).sum(ranks, ties),
     }
 }
@@ -89,7 +93,7 @@ pub(super) fn bytes(n: usize, d: usize, kept: bool) -> usize {
     let found = size_of::<Vec<Range<usize>>>() + 4 * size_of::<Range<usize>>();
     let each = 2 * size_of::<u32>() + Runs::BYTES + if kept { 2 * found } else { 0 };
     n.saturating_mul(each).saturating_add(match d {
-        1 => n.saturating_mul(size_of::<u128>() + size_of::<f64>()),
+        1 => n.saturating_mul(Sorted::BYTES + size_of::<f64>()),
         _ => Tree::bytes(n, d),
     })
 }
@@ -216,89 +220,6 @@ pub(super) fn drawn(tied: &mut [u32], i: u32, ranks: &Ranks, ties: Ties) -> (u64
         least(((uniform * count as u128) >> 64) as usize)
     });
     (sum.sum(), u64::from(draws))
-}
-
-/// Working space for [`Sorted::sum`].
-#[derive(Debug, Default)]
-pub(super) struct Sorted {
-    keys: Vec<u64>,
-    wide: Vec<u128>,
-    x: Vec<f64>, // by run
-    runs: Runs,
-}
-
-impl Sorted {
-    /// A for one column: sorted, a run's nearest runs lie beside it. `narrow` promises that every value is an f32.
-    pub fn sum(&mut self, column: &[f64], narrow: bool, ranks: &Ranks, ties: Ties) -> Sum {
-        let value = |position: u32| column[ranks.order[position as usize] as usize];
-        self.runs.clear();
-        self.x.clear();
-        if narrow {
-            // the order of f32 is that of the upper 32 bits of a key made for them
-            let key = |(position, &row): (usize, &u32)| {
-                let bits = (column[row as usize] as f32 + 0.0).to_bits();
-                let ordered = if bits >> 31 == 1 { !bits } else { bits | 1 << 31 };
-                u64::from(ordered) << 32 | position as u64
-            };
-            self.keys.clear();
-            self.keys.extend(ranks.order.iter().enumerate().map(key));
-            self.keys.sort_unstable();
-            for &key in &self.keys {
-                append(&mut self.runs, &mut self.x, key as u32, value(key as u32), ranks);
-            }
-        } else {
-            let key = |(position, &row): (usize, &u32)| {
-                u128::from(sort_key(column[row as usize])) << 32 | position as u128
-            };
-            self.wide.clear();
-            self.wide.extend(ranks.order.iter().enumerate().map(key));
-            self.wide.sort_unstable();
-            for &key in &self.wide {
-                append(&mut self.runs, &mut self.x, key as u32, value(key as u32), ranks);
-            }
-        }
-        self.runs.close();
-        let mut sum = Sum::default();
-        for own in 0..self.runs.len() {
-            let x = self.x[own];
-            let square = |other: f64| (other - x) * (other - x);
-            let best = match self.runs.size(own) {
-                1 => nearest_beside(&self.x, own, x),
-                _ => 0.0,
-            };
-            if best == f64::INFINITY {
-                self.runs.tally(&mut sum, own, &self.runs.but(own), ranks, ties);
-                continue;
-            }
-            let mut low = own;
-            while low > 0 && square(self.x[low - 1]) <= best {
-                low -= 1;
-            }
-            let mut high = own + 1;
-            while high < self.x.len() && square(self.x[high]) <= best {
-                high += 1;
-            }
-            self.runs.tally(&mut sum, own, &[low..own, own + 1..high], ranks, ties);
-        }
-        sum
-    }
-}
-
-fn append(runs: &mut Runs, x: &mut Vec<f64>, position: u32, value: f64, ranks: &Ranks) {
-    let row = ranks.order[position as usize];
-    let begins = x.last() != Some(&value);
-    if begins {
-        x.push(value);
-    }
-    runs.push(row, ranks.r[row as usize], begins);
-}
-
-/// The smaller squared distance from `x` to what stands before and behind `own`; infinite where nothing does.
-#[inline]
-fn nearest_beside(sorted: &[f64], own: usize, x: f64) -> f64 {
-    let square = |other: &f64| (other - x) * (other - x);
-    let before = own.checked_sub(1).and_then(|at| sorted.get(at)).map_or(f64::INFINITY, square);
-    sorted.get(own + 1).map_or(f64::INFINITY, square).min(before)
 }
 
 /// Distinct points and a k-d tree over them.

@@ -1,15 +1,27 @@
 //! The innermost loop of FOCI: of one row, the nearest others in the chosen columns and one more, for [`WIDTH`]
 //! candidates at a time.
 //!
-//! A list has the others of a row with D_S, their distance in the chosen columns, so that the walk along it ends where
-//! D_S alone exceeds the best of every lane. Values that are f32 are screened in f32 first, with half of the memory and
-//! half of the instructions: where the second best is farther by more than rounding can explain, the best is the f64
-//! one and alone. Other rows are left to the walk in f64, which counts all that are tied.
+//! A list has the others of a row by D_S, their distance in the chosen columns, so that the walk along it ends where D_S
+//! alone exceeds the best of a lane. Columns are screened in f32, with half of the memory and half of the instructions:
+//! where the second best is farther by more than rounding can explain, the best is the f64 one and alone. Lanes go side
+//! by side until few are left, which go on alone. Rows that are not clear are left to the walk in f64, which counts all
+//! that are tied, and lanes whose best may lie beyond the list to their own order (`sorted`).
+//!
+//! What rounding can explain: let u = 2⁻²⁴, e the most that f32 is off in a column, d a distance and d' its f32. A list's
+//! D_S is off by 2u of itself, a difference by 2e and u, its square and the sum by u each, so that
+//!
+//! ```text
+//! (d − 4e√d) (1 − 5u)  ≤  d'  ≤  (d + 4e√d + 4e²) (1 + 5u)
+//! ```
+//!
+//! Let d' be the least. Any with d'' − d' > 2⁻¹⁹ d'' + 12 e √d'' + 80 e² is farther than d (√d ≥ 8e gives d ≤ 2.1 d''), and
+//! d ≤ (d' + 2²³ e²) (1 + 2⁻¹⁹), as 4e√d ≤ 2⁻²⁰ d + 2²² e².
+
+use std::ops::Range;
 
 use multiversion::multiversion;
 
 use super::columns::{Lanes, WIDTH};
-use super::tree::Tree;
 
 /// Counts and sums of tied rows share 64 bits, 24 for the count.
 pub(super) const MAX_DENSE_ROWS: usize = 1 << 20;
@@ -18,105 +30,157 @@ pub(super) const COUNT: u64 = 1 << 40;
 /// Another row in the list of row i.
 #[derive(Clone, Copy)]
 pub(super) struct Entry {
-    pub distance: f64, // D_S[i, j]
+    given: f32, // D_S[i, j], rounded down
     pub j: u32,
-    pub rank: u32, // min(R_i, R_j)
+    rank: u32, // min(R_i, R_j)
 }
 
-/// A distance in f32 is off by at most 4 · 2⁻²⁴ of itself (D_S, a difference twice, a square, a sum), between these.
-const APART: f32 = 1.0 + 1.0 / (1 << 20) as f32;
+impl Entry {
+    /// Of row j at this distance; `rank` is min(R_i, R_j).
+    pub fn new(distance: f64, j: u32, rank: u32) -> Entry {
+        let given = distance as f32;
+        Entry { given: if f64::from(given) > distance { given.next_down() } else { given }, j, rank }
+    }
+
+    /// No more than D_S.
+    pub fn least(&self) -> f64 {
+        f64::from(self.given)
+    }
+}
+
+/// The lists of some rows, each of `len` entries.
+#[derive(Clone, Copy)]
+pub(super) struct Lists<'a> {
+    pub rows: &'a [u32],
+    pub entries: &'a [Entry],
+    pub len: usize,
+    /// Whether a list has all others.
+    pub whole: bool,
+}
+
+impl<'a> Lists<'a> {
+    /// The list of the row that is number `at`.
+    pub fn list(&self, at: usize) -> &'a [Entry] {
+        &self.entries[at * self.len..(at + 1) * self.len]
+    }
+
+    /// Those of some of the rows.
+    pub fn some(self, range: Range<usize>) -> Lists<'a> {
+        let entries = &self.entries[range.start * self.len..range.end * self.len];
+        Lists { rows: &self.rows[range], entries, ..self }
+    }
+}
+
+/// A lane whose nearest row may lie beyond the list.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Open {
+    pub row: u32,
+    pub lane: u32,
+    /// No less than its distance.
+    pub bound: f64,
+}
+
+/// Distances outside of these are not clear: there f32 has fewer digits.
 const SMALLEST: f32 = 1e-30;
 const LARGEST: f32 = 1e37;
 /// After so many rows that are not clear, and more than half of all, the data are full of ties and the rest is left too.
 const GIVE_UP: usize = 16;
+/// So many lanes go on alone.
+const FEW: u32 = 2;
+/// Entries that are visited before it is asked again whether the next can count; and in how many lanes.
+const STRIDE: usize = 4;
+const STRETCH: usize = 32;
 
-/// For rows `first ..`, one per list: adds min(R_i, R_j) of the nearest j to `sums`, or puts the list's number into
-/// `unclear` where that of some lane is in doubt in f32, or may lie beyond a list that is not `whole`.
-#[multiversion(targets("x86_64+avx2+fma"))]
+/// For each list: adds min(R_i, R_j) of the nearest j to `sums`, puts lanes that may be nearer beyond the list into
+/// `open`, and the list's number, counted from `first`, into `unclear`, with nothing done, where f32 leaves some lane in
+/// doubt. `off` is e of each lane.
+#[multiversion(targets("x86_64+avx512f+avx512vl+avx512dq+avx512bw+avx2+fma", "x86_64+avx2+fma"))]
 pub(super) fn screen(
     sums: &mut [u64; WIDTH],
+    open: &mut Vec<Open>,
     unclear: &mut Vec<usize>,
-    x: &[Lanes<f32>],
+    (x, off): (&[Lanes<f32>], &Lanes<f32>),
+    lists: &Lists,
     first: usize,
-    lists: &[Entry],
-    len: usize,
-    head: usize,
-    whole: bool,
 ) {
-    for (at, list) in lists.chunks_exact(len).enumerate() {
-        if unclear.len() > GIVE_UP.max(at / 2) {
-            unclear.extend(at..lists.len() / len);
+    let exact = off.iter().all(|&off| off == 0.0);
+    for (at, &row) in lists.rows.iter().enumerate() {
+        if unclear.len() > GIVE_UP.max((first + at) / 2) {
+            unclear.extend(first + at..first + lists.rows.len());
             return;
         }
-        let mut nearest = Nearest::new(x[first + at]);
-        follow(&mut nearest, x, list, head);
-        let within = whole || list.last().is_some_and(|last| !nearest.reaches(last));
-        match within && nearest.is_clear() {
-            true => sums.iter_mut().zip(nearest.rank).for_each(|(sum, rank)| *sum += u64::from(rank)),
-            false => unclear.push(at),
+        let list = lists.list(at);
+        let mut nearest = Nearest::new(x[row as usize], off);
+        let mut rest = list;
+        'side_by_side: while !rest.is_empty() {
+            let (some, after) = rest.split_at(rest.len().min(STRETCH));
+            for some in some.chunks(STRIDE) {
+                if !nearest.reaches(&some[0]) {
+                    break 'side_by_side;
+                }
+                some.iter().for_each(|entry| nearest.visit(entry, &x[entry.j as usize]));
+            }
+            rest = after;
+            let mut lanes = rest.first().map_or(0, |entry| nearest.reaching(entry));
+            if lanes.count_ones() <= FEW {
+                while lanes != 0 {
+                    nearest.alone(lanes.trailing_zeros() as usize, x, rest);
+                    lanes &= lanes - 1;
+                }
+                break;
+            }
+        }
+        let mut beyond = [false; WIDTH];
+        if let Some(last) = list.last().filter(|_| !lists.whole) {
+            beyond = std::array::from_fn(|l| last.given <= nearest.limit(l));
+        }
+        let is_clear = match exact {
+            true => nearest.is_clear(&beyond, |_, second| second / (1 << 19) as f32),
+            false => nearest.is_clear(&beyond, |l, second| {
+                second / (1 << 19) as f32 + 12.0 * off[l] * second.sqrt() + 80.0 * off[l] * off[l]
+            }),
+        };
+        if !is_clear {
+            unclear.push(first + at);
+            continue;
+        }
+        for l in 0..WIDTH {
+            sums[l] += if beyond[l] { 0 } else { u64::from(nearest.rank[l]) };
+        }
+        if beyond.contains(&true) {
+            let lanes = (0..WIDTH).filter(|&l| beyond[l]);
+            open.extend(lanes.map(|l| Open { row, lane: l as u32, bound: nearest.bound(l) }));
         }
     }
 }
 
-/// What the walk along a list keeps in each lane.
-trait Walk<T> {
-    /// Looks at an entry, the row `other`.
-    fn visit(&mut self, entry: &Entry, other: &Lanes<T>);
-    /// Whether an entry, or one after it, may still count in some lane.
-    fn reaches(&self, entry: &Entry) -> bool;
-}
-
-/// Walks along a list as far as it counts: its sorted head four at a time, then part by part.
-#[inline(always)]
-fn follow<T>(walk: &mut impl Walk<T>, x: &[Lanes<T>], list: &[Entry], head: usize) {
-    for few in list[..head].chunks(4) {
-        if !walk.reaches(&few[0]) {
-            return;
-        }
-        for entry in few {
-            walk.visit(entry, &x[entry.j as usize]);
-        }
-    }
-    let mut part = head..(2 * head).min(list.len());
-    while !part.is_empty() && walk.reaches(&list[part.start]) {
-        for entry in &list[part.clone()] {
-            walk.visit(entry, &x[entry.j as usize]);
-        }
-        part = part.end..(2 * part.end).min(list.len());
-    }
-}
-
-/// In f32: the least distance, the one after it, and min(R_i, R_j) of the row at the least.
+/// In f32: the least distance, min(R_i, R_j) of the row at it, and the distance after it.
 struct Nearest {
     own: Lanes<f32>,
     least: Lanes<f32>,
     second: Lanes<f32>,
     rank: [u32; WIDTH],
+    margin: Lanes<f32>, // 2²³ e²
 }
 
 impl Nearest {
     #[inline(always)]
-    fn new(own: Lanes<f32>) -> Nearest {
-        Nearest { own, least: [f32::INFINITY; WIDTH], second: [f32::INFINITY; WIDTH], rank: [0; WIDTH] }
+    fn new(own: Lanes<f32>, off: &Lanes<f32>) -> Nearest {
+        Nearest {
+            own,
+            least: [f32::INFINITY; WIDTH],
+            second: [f32::INFINITY; WIDTH],
+            rank: [0; WIDTH],
+            margin: std::array::from_fn(|l| (1 << 23) as f32 * off[l] * off[l]),
+        }
     }
 
-    /// Whether the nearest row of every lane is beyond doubt.
-    #[inline(always)]
-    fn is_clear(&self) -> bool {
-        (0..WIDTH).fold(true, |all, l| {
-            let (least, second) = (self.least[l], self.second[l]);
-            all & (least > SMALLEST) & (least < LARGEST) & (second > APART * least)
-        })
-    }
-}
-
-impl Walk<f32> for Nearest {
+    /// Looks at an entry, the row `other`.
     #[inline(always)]
     fn visit(&mut self, entry: &Entry, other: &Lanes<f32>) {
-        let given = entry.distance as f32;
         for l in 0..WIDTH {
             let apart = self.own[l] - other[l];
-            let distance = given + apart * apart;
+            let distance = entry.given + apart * apart;
             let beaten = if distance < self.least[l] { self.least[l] } else { distance };
             self.second[l] = if beaten < self.second[l] { beaten } else { self.second[l] };
             let kept = if distance < self.least[l] { 0 } else { self.rank[l] };
@@ -125,114 +189,94 @@ impl Walk<f32> for Nearest {
         }
     }
 
+    /// What D_S, rounded down, must not exceed to count.
+    #[inline(always)]
+    fn limit(&self, l: usize) -> f32 {
+        const WIDER: f32 = 1.0 + 1.0 / (1 << 19) as f32;
+        WIDER * (self.least[l] + self.margin[l])
+    }
+
+    /// Whether an entry, or one after it, may still count in some lane.
     #[inline(always)]
     fn reaches(&self, entry: &Entry) -> bool {
-        let given = entry.distance as f32;
-        self.least.iter().fold(false, |any, &least| any | (given <= APART * least))
+        (0..WIDTH).fold(false, |any, l| any | (entry.given <= self.limit(l)))
+    }
+
+    /// The lanes that an entry, or one after it, may still count in, a bit each.
+    #[inline(always)]
+    fn reaching(&self, entry: &Entry) -> u32 {
+        (0..WIDTH).fold(0, |lanes, l| lanes | u32::from(entry.given <= self.limit(l)) << l)
+    }
+
+    /// Goes on with one lane.
+    #[inline(always)]
+    fn alone(&mut self, l: usize, x: &[Lanes<f32>], list: &[Entry]) {
+        let own = self.own[l];
+        let (mut least, mut second, mut rank) = (self.least[l], self.second[l], self.rank[l]);
+        for some in list.chunks(STRIDE) {
+            if some[0].given > self.limit(l) {
+                return;
+            }
+            for entry in some {
+                let apart = own - x[entry.j as usize][l];
+                let distance = entry.given + apart * apart;
+                let beaten = if distance < least { least } else { distance };
+                second = if beaten < second { beaten } else { second };
+                rank = if distance < least { entry.rank } else { rank };
+                least = if distance < least { distance } else { least };
+            }
+            (self.least[l], self.second[l], self.rank[l]) = (least, second, rank);
+        }
+    }
+
+    /// Whether the nearest row of every lane that is not to be looked for `beyond` the list is farther from the second
+    /// than the `doubt` there.
+    #[inline(always)]
+    fn is_clear(&self, beyond: &[bool; WIDTH], doubt: impl Fn(usize, f32) -> f32) -> bool {
+        (0..WIDTH).fold(true, |all, l| {
+            let (least, second) = (self.least[l], self.second[l]);
+            all & (beyond[l] | ((least > SMALLEST) & (least < LARGEST) & (second - least > doubt(l, second))))
+        })
+    }
+
+    /// No less than the least distance in f64.
+    fn bound(&self, l: usize) -> f64 {
+        match self.least[l] > SMALLEST && self.least[l] < LARGEST {
+            true => f64::from(self.limit(l)),
+            false => f64::INFINITY,
+        }
     }
 }
 
 /// In f64: the least distance, and of the rows at it their number times [`COUNT`] plus Σ min(R_i, R_j).
-struct Tied {
-    own: Lanes,
-    least: Lanes,
-    found: [u64; WIDTH],
+#[derive(Clone, Copy)]
+pub(super) struct Tied {
+    pub least: Lanes,
+    pub found: [u64; WIDTH],
 }
 
-impl Walk<f64> for Tied {
-    #[inline(always)]
-    fn visit(&mut self, entry: &Entry, other: &Lanes) {
-        let one = COUNT | u64::from(entry.rank);
-        for l in 0..WIDTH {
-            let apart = self.own[l] - other[l];
-            let distance = entry.distance + apart * apart;
-            let kept = if distance < self.least[l] { 0 } else { self.found[l] };
-            self.found[l] = kept + if distance <= self.least[l] { one } else { 0 };
-            self.least[l] = if distance < self.least[l] { distance } else { self.least[l] };
+/// Of the row `own`: the least D_S[i, j] + (x_i − x_j)² in each lane, and the rows that reach it. `distances`
+/// are D_S of the list.
+#[multiversion(targets("x86_64+avx512f+avx512vl+avx512dq+avx512bw+avx2+fma", "x86_64+avx2+fma"))]
+pub(super) fn scan(own: &Lanes, x: &[Lanes], list: &[Entry], distances: &[f64]) -> Tied {
+    let mut tied = Tied { least: [f64::INFINITY; WIDTH], found: [0; WIDTH] };
+    for (some, distances) in list.chunks(STRIDE).zip(distances.chunks(STRIDE)) {
+        if !tied.least.iter().fold(false, |any, &least| any | (distances[0] <= least)) {
+            break;
+        }
+        for (entry, given) in some.iter().zip(distances) {
+            let other = &x[entry.j as usize];
+            let one = COUNT | u64::from(entry.rank);
+            for l in 0..WIDTH {
+                let apart = own[l] - other[l];
+                let distance = given + apart * apart;
+                let kept = if distance < tied.least[l] { 0 } else { tied.found[l] };
+                tied.found[l] = kept + if distance <= tied.least[l] { one } else { 0 };
+                tied.least[l] = if distance < tied.least[l] { distance } else { tied.least[l] };
+            }
         }
     }
-
-    #[inline(always)]
-    fn reaches(&self, entry: &Entry) -> bool {
-        self.least.iter().fold(false, |any, &least| any | (entry.distance <= least))
-    }
-}
-
-/// For the lists at `chosen`, those of rows `first ..`: the smallest D_S[i, j] + (x_i − x_j)² in each lane, and of the j that reach it
-/// their number times [`COUNT`] plus Σ min(R_i, R_j). Lists are as [`Space::lists`] makes them.
-#[multiversion(targets("x86_64+avx2+fma"))]
-pub(super) fn scan(
-    best: &mut Vec<Lanes>,
-    tied: &mut Vec<[u64; WIDTH]>,
-    chosen: &[usize],
-    x: &[Lanes],
-    first: usize,
-    lists: &[Entry],
-    len: usize,
-    head: usize,
-) {
-    best.clear();
-    tied.clear();
-    for &at in chosen {
-        let list = &lists[at * len..(at + 1) * len];
-        let mut nearest = Tied { own: x[first + at], least: [f64::INFINITY; WIDTH], found: [0; WIDTH] };
-        follow(&mut nearest, x, list, head);
-        best.push(nearest.least);
-        tied.push(nearest.found);
-    }
-}
-
-/// [`scan`] for the row at place `own` and one list, wholly sorted.
-#[multiversion(targets("x86_64+avx2+fma"))]
-pub(super) fn scan_one(best: &mut Lanes, tied: &mut [u64; WIDTH], x: &[Lanes], own: usize, list: &[Entry]) {
-    let mut nearest = Tied { own: x[own], least: [f64::INFINITY; WIDTH], found: [0; WIDTH] };
-    follow(&mut nearest, x, list, list.len());
-    (*best, *tied) = (nearest.least, nearest.found);
-}
-
-/// The largest of the lanes.
-pub(super) fn most(best: &Lanes) -> f64 {
-    best.iter().copied().fold(0.0, f64::max)
-}
-
-/// [`scan`] for the row at place `own`, over the tree: what the list found bounds the walk, which starts over.
-pub(super) fn walk(
-    best: &mut Lanes,
-    tied: &mut [u64; WIDTH],
-    tree: &Tree,
-    own: usize,
-    x: &[Lanes],
-    rank: &[u32],
-) {
-    let mut nearest = Tied { own: x[own], least: *best, found: [0; WIDTH] };
-    tree.walk(own, most(best), |place, distance| {
-        let entry = Entry { distance, j: place as u32, rank: rank[own].min(rank[place]) };
-        nearest.visit(&entry, &x[place]);
-        most(&nearest.least)
-    });
-    (*best, *tied) = (nearest.least, nearest.found);
-}
-
-/// The places that lie at exactly this distance in lane `l`.
-pub(super) fn places_at(tree: &Tree, own: usize, x: &[Lanes], l: usize, best: f64) -> Vec<u32> {
-    let mut found = Vec::new();
-    tree.walk(own, best, |place, distance| {
-        let apart = x[own][l] - x[place][l];
-        if distance + apart * apart == best {
-            found.push(place as u32);
-        }
-        best
-    });
-    found
-}
-
-/// The rows of a list that lie at exactly this distance in lane `l`.
-pub(super) fn at_distance(list: &[Entry], x: &[Lanes], i: usize, l: usize, best: f64) -> Vec<u32> {
-    let distance = |entry: &&Entry| {
-        let apart = x[i][l] - x[entry.j as usize][l];
-        entry.distance + apart * apart
-    };
-    list.iter().filter(|entry| distance(entry) == best).map(|entry| entry.j).collect()
+    tied
 }
 
 #[cfg(test)]
@@ -240,20 +284,19 @@ mod tests {
     use super::*;
     use crate::ops::philox::{Stream, Use};
 
-    /// Lists of all others, wholly sorted, by one chosen column.
-    fn lists(given: &[f64]) -> Vec<Entry> {
+    /// Lists of all others by one chosen column, and their distances.
+    fn lists(given: &[f64]) -> (Vec<Entry>, Vec<f64>) {
         let n = given.len();
         let list = |i: usize| {
-            let entry = |j: usize| Entry {
-                distance: (given[i] - given[j]).powi(2),
-                j: j as u32,
-                rank: (i.min(j) + 1) as u32,
-            };
-            let mut list: Vec<Entry> = (0..n).filter(|&j| j != i).map(entry).collect();
-            list.sort_by(|a, b| a.distance.total_cmp(&b.distance).then(a.j.cmp(&b.j)));
+            let apart = |j: usize| (given[i] - given[j]) * (given[i] - given[j]);
+            let mut list: Vec<(f64, usize)> = (0..n).filter(|&j| j != i).map(|j| (apart(j), j)).collect();
+            list.sort_by(|a, b| a.0.total_cmp(&b.0));
             list
         };
-        (0..n).flat_map(list).collect()
+        let all: Vec<(f64, usize)> = (0..n).flat_map(list).collect();
+        let rank = |at: usize, j: usize| (at / (n - 1)).min(j) as u32 + 1;
+        let entry = |(at, &(d, j)): (usize, &(f64, usize))| Entry::new(d, j as u32, rank(at, j));
+        (all.iter().enumerate().map(entry).collect(), all.iter().map(|&(d, _)| d).collect())
     }
 
     #[test]
@@ -261,31 +304,70 @@ mod tests {
         let n = 300;
         let mut stream = Stream::new(1, Use::Ties, 0);
         let given: Vec<f64> = (0..n).map(|_| f64::from(stream.normal())).collect();
-        let normal: Vec<Lanes<f32>> = (0..n).map(|_| std::array::from_fn(|_| stream.normal())).collect();
-        let like = |make: &dyn Fn(usize, f32) -> f32| -> Vec<Lanes<f32>> {
+        let normal: Vec<Lanes> =
+            (0..n).map(|_| std::array::from_fn(|_| f64::from(stream.normal()))).collect();
+        let like = |make: &dyn Fn(usize, f64) -> f64| -> Vec<Lanes> {
             normal.iter().enumerate().map(|(i, row)| row.map(|x| make(i, x))).collect()
         };
         let twins: Vec<f64> = given.iter().map(|x| x.round()).collect();
         // values, the chosen column, and how many of the rows are clear, at least and at most
         let cases = [
             (like(&|_, x| x), &given, n - 1..=n),
-            (like(&|i, x| if i % 10 == 0 { 1e30 * x } else { x }), &given, n / 2..=n - n / 10),
+            (like(&|_, x| x + x / 3.0 * 1e-3), &given, n - 9..=n),
+            (like(&|_, x| 100.0 + x / 3.0), &given, n / 2..=n),
+            (like(&|_, x| 1e4 + x / 3.0), &given, 0..=n / 10),
+            (like(&|_, x| 1e9 + x), &given, 0..=0),
+            (
+                like(&|i, x| if i % 10 == 0 { f64::from(1e30 * x as f32) } else { x }),
+                &given,
+                n / 2..=n - n / 10,
+            ),
+            (like(&|i, x| if i % 10 == 0 { 1e30 * x } else { x }), &given, 0..=0),
             (like(&|_, x| 1e-25 * x), &twins, 0..=0),
             (like(&|_, x| x.round()), &twins, 0..=0),
-            (like(&|i, _| 1.0 + (i % 3) as f32 * f32::EPSILON), &given, 1..=n),
+            (like(&|i, _| 1.0 + (i % 3) as f64 * f64::from(f32::EPSILON)), &given, 1..=n),
         ];
-        for (x, given, expected) in cases {
-            let (lists, len) = (lists(given), n - 1);
-            let (mut sums, mut unclear) = ([0; WIDTH], vec![]);
-            screen(&mut sums, &mut unclear, &x, 0, &lists, len, len, true);
-            assert!(expected.contains(&(n - unclear.len())), "{} of {n} are unclear", unclear.len());
-            let wide: Vec<Lanes> = x.iter().map(|row| row.map(f64::from)).collect();
-            let clear: Vec<usize> = (0..n).filter(|at| !unclear.contains(at)).collect();
-            let (mut best, mut tied) = (vec![], vec![]);
-            scan(&mut best, &mut tied, &clear, &wide, 0, &lists, len, len);
-            assert!(tied.iter().flatten().all(|tied| tied / COUNT == 1));
-            let exact: [u64; WIDTH] = std::array::from_fn(|l| tied.iter().map(|tied| tied[l] % COUNT).sum());
-            assert_eq!(sums, exact);
+        for (case, (x, given, expected)) in cases.into_iter().enumerate() {
+            let (entries, distances) = lists(given);
+            let rows: Vec<u32> = (0..n as u32).collect();
+            let narrow: Vec<Lanes<f32>> = x.iter().map(|row| row.map(|x| x as f32)).collect();
+            let mut off = [0.0_f32; WIDTH];
+            for (x, narrow) in x.iter().zip(&narrow) {
+                for l in 0..WIDTH {
+                    let error = (x[l] - f64::from(narrow[l])).abs();
+                    off[l] = off[l].max(if error > 0.0 { (error as f32).next_up() } else { 0.0 });
+                }
+            }
+            for len in [n - 1, 40] {
+                let some = |all: &[f64]| -> Vec<f64> {
+                    all.chunks(n - 1).flat_map(|list| list[..len].to_vec()).collect()
+                };
+                let distances = some(&distances);
+                let entries: Vec<Entry> =
+                    entries.chunks(n - 1).flat_map(|list| list[..len].to_vec()).collect();
+                let lists = Lists { rows: &rows, entries: &entries, len, whole: len == n - 1 };
+                let (mut sums, mut open, mut unclear) = ([0; WIDTH], vec![], vec![]);
+                screen(&mut sums, &mut open, &mut unclear, (&narrow, &off), &lists, 0);
+                let clear = n - unclear.len();
+                assert!(!lists.whole || expected.contains(&clear), "case {case}: {clear} of {n} are clear");
+                assert!(open.is_empty() || !lists.whole);
+                let mut exact = [0; WIDTH];
+                for at in (0..n).filter(|at| !unclear.contains(at)) {
+                    let distances = &distances[at * len..(at + 1) * len];
+                    let tied = scan(&x[at], &x, lists.list(at), distances);
+                    for l in 0..WIDTH {
+                        match open.iter().find(|open| (open.row, open.lane) == (at as u32, l as u32)) {
+                            Some(open) => assert!(tied.least[l] <= open.bound, "case {case}"),
+                            None => {
+                                assert!(tied.found[l] / COUNT == 1, "case {case}");
+                                assert!(lists.whole || tied.least[l] < distances[len - 1], "case {case}");
+                                exact[l] += tied.found[l] % COUNT;
+                            }
+                        }
+                    }
+                }
+                assert_eq!(sums, exact, "case {case}");
+            }
         }
     }
 }

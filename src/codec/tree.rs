@@ -1,16 +1,20 @@
 //! A k-d tree over points, walked exactly: the distance to a box is summed in the same order as the distances to its
 //! points, and rounding is monotone, so a box that is left out holds no point whose f64 distance is within the radius.
-//! Points are kept in the order of the leaves (their *places*), so that what is near lies together in memory.
+//! Points are kept in the order of the leaves (their *places*), so that what is near lies together in memory; those of a
+//! leaf are measured side by side.
 
 use std::ops::Range;
+
+use multiversion::multiversion;
 
 use super::ranks::sort_key;
 
 /// Points and the boxes around them.
 pub(super) struct Tree {
     d: usize,
-    x: Vec<f64>,     // [points, d], by place
-    point: Vec<u32>, // by place
+    x: Vec<f64>,              // [points, d], by place
+    leaves: Vec<[f64; LEAF]>, // [leaves, d]
+    point: Vec<u32>,          // by place
     nodes: Vec<Node>,
     boxes: Vec<f64>, // [nodes, d, 2]: least and greatest coordinate
 }
@@ -19,10 +23,11 @@ pub(super) struct Tree {
 struct Node {
     range: Range<u32>,
     right: u32, // 0 where it is a leaf
+    leaf: u32,  // its number
 }
 
 /// Points in a leaf at most.
-const LEAF: usize = 12;
+const LEAF: usize = 16;
 /// Nodes that wait at most: one a level, and halving 2³² points takes 32 levels.
 const DEPTH: usize = 40;
 
@@ -34,12 +39,20 @@ impl Tree {
             d,
             x: Vec::with_capacity(x.len()),
             point: (0..points as u32).collect(),
+            leaves: Vec::with_capacity(points.div_ceil(LEAF / 2) * d),
             nodes: Vec::with_capacity(2 * points.div_ceil(LEAF / 2)),
             boxes: Vec::new(),
         };
         tree.grow(x, 0..points);
         for &point in &tree.point {
             tree.x.extend_from_slice(&x[point as usize * d..][..d]);
+        }
+        for node in &mut tree.nodes {
+            if node.right == 0 {
+                node.leaf = (tree.leaves.len() / d) as u32;
+                let place = |k: usize, at: usize| (node.range.start as usize + at).min(points - 1) * d + k;
+                tree.leaves.extend((0..d).map(|k| std::array::from_fn(|at| tree.x[place(k, at)])));
+            }
         }
         tree
     }
@@ -58,13 +71,13 @@ impl Tree {
     pub fn bytes(points: usize, d: usize) -> usize {
         let nodes = 2 * points.div_ceil(LEAF / 2);
         points
-            .saturating_mul(2 * d * size_of::<f64>() + size_of::<u32>())
+            .saturating_mul(4 * d * size_of::<f64>() + size_of::<u32>())
             .saturating_add(nodes.saturating_mul(size_of::<Node>() + 2 * d * size_of::<f64>()))
     }
 
     fn grow(&mut self, x: &[f64], range: Range<usize>) {
         let (node, d) = (self.nodes.len(), self.d);
-        self.nodes.push(Node { range: range.start as u32..range.end as u32, right: 0 });
+        self.nodes.push(Node { range: range.start as u32..range.end as u32, right: 0, leaf: 0 });
         let first = self.boxes.len();
         self.boxes.extend([f64::INFINITY, f64::NEG_INFINITY].repeat(d));
         let limits = &mut self.boxes[first..];
@@ -75,6 +88,10 @@ impl Tree {
             }
         }
         if range.len() <= LEAF {
+            if d == 1 {
+                // places are in the order of the points
+                self.point[range].sort_unstable_by_key(|&point| (sort_key(x[point as usize]), point));
+            }
             return;
         }
         let extent = |limits: &[f64]| limits[1] - limits[0];
@@ -137,12 +154,9 @@ impl Tree {
                 held += 2;
                 continue;
             }
-            for place in node.range.start as usize..node.range.end as usize {
-                let other = &self.x[place * d..][..d];
-                let mut distance = 0.0;
-                for k in 0..d {
-                    distance += (q[k] - other[k]) * (q[k] - other[k]);
-                }
+            let mut distances = [0.0; LEAF];
+            measure(&mut distances, &self.leaves[node.leaf as usize * d..][..d], q);
+            for (place, distance) in (node.range.start as usize..node.range.end as usize).zip(distances) {
                 if distance <= radius && place != own {
                     radius = visit(place, distance);
                 }
@@ -150,10 +164,14 @@ impl Tree {
         }
     }
 
-    /// The `count` places nearest to `own` with their distances, ascending; of those at the greatest distance any.
+    /// The `count` places nearest to `own` (as many as there are) with their distances, ascending; of those at the greatest
+    /// distance any.
     pub fn nearest(&self, found: &mut Vec<(f64, u32)>, own: usize, count: usize) {
-        let order = |a: &(f64, u32), b: &(f64, u32)| a.0.total_cmp(&b.0);
         found.clear();
+        if self.d == 1 {
+            return self.beside(found, own, count);
+        }
+        let order = |a: &(f64, u32), b: &(f64, u32)| a.0.total_cmp(&b.0);
         let mut radius = f64::INFINITY;
         self.walk(own, radius, |place, distance| {
             found.push((distance, place as u32));
@@ -168,5 +186,38 @@ impl Tree {
             found.truncate(count);
         }
         found.sort_unstable_by(order);
+    }
+
+    /// [`Tree::nearest`] in one dimension, where places are in the order of the points.
+    fn beside(&self, found: &mut Vec<(f64, u32)>, own: usize, count: usize) {
+        let square = |at: usize| {
+            self.x.get(at).map_or(f64::INFINITY, |other| (other - self.x[own]) * (other - self.x[own]))
+        };
+        let (mut low, mut high) = (own, own + 1);
+        let (mut below, mut above) = (square(low.wrapping_sub(1)), square(high));
+        for _ in 0..count.min(self.len() - 1) {
+            match low > 0 && (below <= above || high == self.len()) {
+                true => {
+                    low -= 1;
+                    found.push((below, low as u32));
+                    below = square(low.wrapping_sub(1));
+                }
+                false => {
+                    found.push((above, high as u32));
+                    high += 1;
+                    above = square(high);
+                }
+            }
+        }
+    }
+}
+
+/// The squared distances from `q` `[d]` to the points of a leaf `[d]`.
+#[multiversion(targets("x86_64+avx512f+avx512vl+avx512dq+avx512bw+avx2+fma", "x86_64+avx2+fma"))]
+fn measure(distances: &mut [f64; LEAF], leaf: &[[f64; LEAF]], q: &[f64]) {
+    for (x, q) in leaf.iter().zip(q) {
+        for at in 0..LEAF {
+            distances[at] += (q - x[at]) * (q - x[at]);
+        }
     }
 }

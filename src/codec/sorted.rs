@@ -1,0 +1,268 @@
+//! A column in ascending order. Alone it gives A at once, since the nearest rows lie side by side; beside the chosen
+//! columns it is the other way to a row's neighbours: rows far out in a column have few others near in it, and many in
+//! the rest.
+
+use super::Ties;
+use super::neighbours::{Runs, drawn};
+use super::ranks::{Ranks, Sum, sort_key};
+
+/// A column in ascending order, and working space.
+#[derive(Debug, Default)]
+pub(super) struct Sorted {
+    values: Vec<f64>,
+    rows: Vec<u32>,
+    ranks: Vec<u32>,
+    narrow: [Vec<(u32, u32)>; 2], // keys and rows
+    wide: [Vec<(u64, u32)>; 2],
+    starts: Vec<u32>,
+    runs: Runs,
+    distinct: Vec<f64>, // values by run
+}
+
+/// A run of so many equal values is no longer short.
+const FEW: usize = 8;
+
+impl Sorted {
+    /// Bytes a row.
+    pub const BYTES: usize = size_of::<f64>() + 2 * size_of::<u32>() + 2 * size_of::<(u64, u32)>();
+
+    /// Sorts values with their rows, equal ones as they come. `narrow` promises that every value is an f32.
+    pub fn sort(&mut self, column: impl Iterator<Item = (f64, u32)>, narrow: bool) {
+        self.rows.clear();
+        self.values.clear();
+        match narrow {
+            true => {
+                let [items, spare] = &mut self.narrow;
+                items.clear();
+                items.extend(column.map(|(value, row)| (narrow_key(value as f32), row)));
+                sort_by_digits(items, spare, &mut self.starts, u32::BITS, |item| u64::from(item.0));
+                self.rows.extend(items.iter().map(|item| item.1));
+                self.values.extend(items.iter().map(|item| f64::from(narrow_value(item.0))));
+            }
+            false => {
+                let [items, spare] = &mut self.wide;
+                items.clear();
+                items.extend(column.map(|(value, row)| (sort_key(value), row)));
+                sort_by_digits(items, spare, &mut self.starts, u64::BITS, |item| item.0);
+                self.rows.extend(items.iter().map(|item| item.1));
+                self.values.extend(items.iter().map(|item| value_of(item.0)));
+            }
+        }
+    }
+
+    /// A for one column, by rows in the order of the ranks.
+    pub fn sum(
+        &mut self,
+        column: impl Iterator<Item = (f64, u32)>,
+        narrow: bool,
+        ranks: &Ranks,
+        ties: Ties,
+    ) -> Sum {
+        self.sort(column, narrow);
+        match self.values.windows(FEW).all(|some| some[0] < some[FEW - 1]) {
+            true => self.sum_by_row(ranks, ties),
+            false => self.sum_by_run(ranks, ties),
+        }
+    }
+
+    /// Where runs of equal values are short.
+    fn sum_by_row(&mut self, ranks: &Ranks, ties: Ties) -> Sum {
+        let mut sum = Sum::default();
+        self.ranks.clear();
+        self.ranks.extend(self.rows.iter().map(|&row| ranks.r[row as usize]));
+        let others = self.rows.len() - 1;
+        for (own, &r) in self.ranks.iter().enumerate() {
+            let best = nearest_beside(&self.values, own);
+            if best == f64::INFINITY && (ties == Ties::Mean || others == 1) {
+                sum.add(ranks.least_sum(r) - u64::from(r), others as u64);
+                continue;
+            }
+            let (low, high) = within(&self.values, own, best);
+            if high - low == 2 || ties == Ties::Mean {
+                let near = self.ranks[low..own].iter().chain(&self.ranks[own + 1..high]);
+                sum.add(near.map(|&other| u64::from(other.min(r))).sum(), (high - low - 1) as u64);
+            } else {
+                let near = self.rows[low..own].iter().chain(&self.rows[own + 1..high]);
+                let (s, c) = drawn(&mut near.copied().collect::<Vec<u32>>(), self.rows[own], ranks, ties);
+                sum.add(s, c);
+            }
+        }
+        sum
+    }
+
+    fn sum_by_run(&mut self, ranks: &Ranks, ties: Ties) -> Sum {
+        self.runs.clear();
+        self.distinct.clear();
+        for (&row, &value) in self.rows.iter().zip(&self.values) {
+            let begins = self.distinct.last() != Some(&value);
+            if begins {
+                self.distinct.push(value);
+            }
+            self.runs.push(row, ranks.r[row as usize], begins);
+        }
+        self.runs.close();
+        let mut sum = Sum::default();
+        for own in 0..self.runs.len() {
+            let best = match self.runs.size(own) {
+                1 => nearest_beside(&self.distinct, own),
+                _ => 0.0,
+            };
+            if best == f64::INFINITY {
+                self.runs.tally(&mut sum, own, &self.runs.but(own), ranks, ties);
+                continue;
+            }
+            let (low, high) = within(&self.distinct, own, best);
+            self.runs.tally(&mut sum, own, &[low..own, own + 1..high], ranks, ties);
+        }
+        sum
+    }
+
+    /// Calls `visit(row, (x_row − x)²)` for rows by ascending distance from a value `x` while that is within the radius;
+    /// the answer is the radius from then on.
+    #[inline]
+    pub fn walk(&self, x: f64, radius: f64, mut visit: impl FnMut(u32, f64) -> f64) {
+        let mut radius = radius;
+        let start = self.values.partition_point(|&value| value < x);
+        let (mut low, mut high) = (start, start);
+        let square = |at: usize| self.values.get(at).map_or(f64::INFINITY, |value| (value - x) * (value - x));
+        let (mut below, mut above) = (square(low.wrapping_sub(1)), square(high));
+        while low > 0 || high < self.values.len() {
+            let down = low > 0 && (below <= above || high == self.values.len());
+            let (at, distance) = if down { (low - 1, below) } else { (high, above) };
+            if distance > radius {
+                return;
+            }
+            radius = visit(self.rows[at], distance);
+            match down {
+                true => {
+                    low = at;
+                    below = square(at.wrapping_sub(1));
+                }
+                false => {
+                    high = at + 1;
+                    above = square(high);
+                }
+            }
+        }
+    }
+}
+
+/// The positions whose squared distance from that at `own` is within `best`: from the first to beyond the last.
+#[inline]
+fn within(sorted: &[f64], own: usize, best: f64) -> (usize, usize) {
+    let square = |other: f64| (other - sorted[own]) * (other - sorted[own]);
+    let mut low = own;
+    while low > 0 && square(sorted[low - 1]) <= best {
+        low -= 1;
+    }
+    let mut high = own + 1;
+    while high < sorted.len() && square(sorted[high]) <= best {
+        high += 1;
+    }
+    (low, high)
+}
+
+/// The smaller squared distance from the value at `own` to what stands before and behind it; infinite where nothing does.
+#[inline]
+fn nearest_beside(sorted: &[f64], own: usize) -> f64 {
+    let square = |other: &f64| (other - sorted[own]) * (other - sorted[own]);
+    let before = own.checked_sub(1).and_then(|at| sorted.get(at)).map_or(f64::INFINITY, square);
+    sorted.get(own + 1).map_or(f64::INFINITY, square).min(before)
+}
+
+/// [`sort_key`] of an f32.
+fn narrow_key(x: f32) -> u32 {
+    let bits = (x + 0.0).to_bits();
+    if bits >> 31 == 1 { !bits } else { bits | 1 << 31 }
+}
+
+/// The value of a [`narrow_key`].
+fn narrow_value(key: u32) -> f32 {
+    f32::from_bits(if key >> 31 == 1 { key ^ 1 << 31 } else { !key })
+}
+
+/// The value of a [`sort_key`].
+fn value_of(key: u64) -> f64 {
+    f64::from_bits(if key >> 63 == 1 { key ^ 1 << 63 } else { !key })
+}
+
+/// Sorts by keys of `bits` bits, digit by digit from the lowest, equal ones as they stand.
+fn sort_by_digits<T: Copy>(
+    items: &mut Vec<T>,
+    spare: &mut Vec<T>,
+    starts: &mut Vec<u32>,
+    bits: u32,
+    key: impl Fn(&T) -> u64,
+) {
+    let width = if items.len() < 4096 { 8 } else { 11 };
+    let (digits, passes) = (1 << width, bits.div_ceil(width));
+    let digit = |item: &T, pass: u32| (key(item) >> (pass * width)) as usize & (digits - 1);
+    starts.clear();
+    starts.resize(passes as usize * digits, 0);
+    for item in &*items {
+        for (pass, counts) in starts.chunks_exact_mut(digits).enumerate() {
+            counts[digit(item, pass as u32)] += 1;
+        }
+    }
+    spare.clear();
+    spare.extend_from_slice(items);
+    for (pass, counts) in starts.chunks_exact_mut(digits).enumerate() {
+        if counts.contains(&(items.len() as u32)) {
+            continue; // a digit that all have
+        }
+        let mut before = 0;
+        for count in counts.iter_mut() {
+            (*count, before) = (before, before + *count);
+        }
+        for item in &*items {
+            let to = &mut counts[digit(item, pass as u32)];
+            spare[*to as usize] = *item;
+            *to += 1;
+        }
+        std::mem::swap(items, spare);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ops::philox::{Stream, Use};
+
+    #[test]
+    fn columns_sort_as_by_comparison() {
+        let mut stream = Stream::new(3, Use::Ties, 0);
+        for n in [2, 3, 255, 1000, 5000] {
+            let kinds: [Vec<f64>; 4] = [
+                (0..n).map(|_| f64::from(stream.normal())).collect(),
+                (0..n).map(|_| (3.0 * f64::from(stream.normal())).round()).collect(),
+                (0..n).map(|i| if i % 2 == 0 { -0.0 } else { 0.0 }).collect(),
+                (0..n).map(|i| f64::from(stream.normal()) * 10f64.powi(i % 60 - 30)).collect(),
+            ];
+            for column in &kinds {
+                let rows: Vec<u32> = (0..n as u32).rev().collect();
+                let narrow = column.iter().all(|&x| f64::from(x as f32) == x);
+                for narrow in [false, narrow] {
+                    let mut sorted = Sorted::default();
+                    sorted.sort(rows.iter().map(|&row| (column[row as usize], row)), narrow);
+                    let mut expected = rows.clone();
+                    expected.sort_by_key(|&row| sort_key(column[row as usize]));
+                    assert!(sorted.rows == expected);
+                    assert!(expected.iter().zip(&sorted.values).all(|(&row, &x)| column[row as usize] == x));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_walk_goes_outwards_and_as_far_as_the_radius() {
+        let values = [3.0, -1.0, 0.5, 0.0, 8.0, 0.5];
+        let mut sorted = Sorted::default();
+        sorted.sort(values.into_iter().zip(0..), true);
+        let mut seen = Vec::new();
+        sorted.walk(0.5, 10.0, |row, distance| {
+            seen.push((row, distance));
+            6.25
+        });
+        assert_eq!(seen, [(2, 0.0), (5, 0.0), (3, 0.25), (1, 2.25), (0, 6.25)]);
+    }
+}

@@ -1,0 +1,683 @@
+//! A step of FOCI on the CPU: A of the chosen columns S and each candidate, all candidates at once.
+//!
+//! The first step sorts each column. A later step is one pass over the rows:
+//!
+//! ```text
+//! for each row i: the others j by ascending D_S[i, j]
+//! for each block of WIDTH candidates side by side: for each row i:
+//!     for j in the list while D_S[i, j] ≤ the largest best of the block:
+//!         best = min(best, D_S[i, j] + (x_i − x_j)²), with the count and Σ min(R_i, R_j) of the ties
+//! ```
+//!
+//! which is exact: no later j can come nearer. A list has the nearest rows in S, found in a k-d tree. Where a candidate
+//! comes to its end, the rows near in the candidate itself are looked at instead, outwards in its own order (`sorted`). So
+//! a column that is far wider than those of S, and rows far out in it, cost no more than others.
+//!
+//! A selection wants the largest A alone. Then rows that can lose most go first, and a candidate falls out once R_i for
+//! every row that is left would not bring it to the best.
+//!
+//! Where S leaves many rows identical (discrete data) the list holds groups of identical rows instead, and within a group
+//! the nearest are found by binary search in the sorted candidate. Lists are made for as many rows at a time as fit in
+//! [`LIST_BYTES`]. Sums are integers (`ranks`), so nothing depends on how the work was split.
+
+use std::cmp::Reverse;
+use std::ops::Range;
+
+use rayon::prelude::*;
+
+use super::Ties;
+use super::columns::{Lanes, Packed, Standardize, WIDTH};
+use super::foci::{FociOptions, Plan, Watch};
+use super::neighbours::{Runs, drawn, sum};
+use super::ranks::{Ranks, Sum, sort_key};
+use super::scan::{COUNT, Entry, Lists, Open, scan, screen};
+use super::sorted::Sorted;
+use super::tree::Tree;
+
+/// A of every column alone.
+pub(super) fn first_step(x: &Packed, ranks: &Ranks, ties: Ties, watch: &Watch) -> Vec<Sum> {
+    watch.begin(x.blocks());
+    let block = |(sorted, columns): &mut (Sorted, Vec<Vec<f32>>), block: usize| {
+        if watch.stopped() {
+            return vec![Sum::default(); WIDTH];
+        }
+        let (lanes, _) = x.block(block);
+        columns.resize(WIDTH, Vec::new());
+        columns.iter_mut().for_each(Vec::clear);
+        for &row in &ranks.order {
+            columns.iter_mut().zip(lanes[row as usize]).for_each(|(column, value)| column.push(value));
+        }
+        let one = |j: usize| {
+            let rows = ranks.order.iter().copied();
+            match x.is_f32(j) {
+                true => {
+                    sorted.sum(columns[j % WIDTH].iter().copied().map(f64::from).zip(rows), true, ranks, ties)
+                }
+                false => sorted.sum(rows.map(|row| (x.at(row as usize, j), row)), false, ranks, ties),
+            }
+        };
+        let sums = (block * WIDTH..x.p().min((block + 1) * WIDTH)).map(one).collect();
+        watch.advance(1);
+        sums
+    };
+    let sums: Vec<_> = (0..x.blocks()).into_par_iter().map_init(Default::default, block).collect();
+    sums.into_iter().flatten().collect()
+}
+
+/// The lists of a pass over rows (or groups) are no larger than this, unless one alone is.
+const LIST_BYTES: usize = 256 << 20;
+/// Rows identical to a row, on average, from which on groups are cheaper than lists of rows.
+const GROUPED: usize = 192;
+/// Candidates from which on they race, and what the rows are divided by to have those, of the highest
+/// ranks, after which some fall out.
+const RACE: usize = 4 * WIDTH;
+const LAPS: [f64; 9] = [0.15, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 2.0];
+/// Neighbours by which it is judged what a row may lose.
+const SAMPLED: usize = 8;
+/// Tasks of a pass at least.
+const TASKS: usize = 64;
+/// Rows whose lists are read for this many blocks one after the other, while the cache has them.
+const TILE: usize = 32;
+const STRIP: usize = 4;
+
+/// The plan of a selection among `p` columns of `n` rows with this many threads.
+pub(super) fn plan(n: usize, p: usize, options: &FociOptions, threads: usize) -> Plan {
+    let len = list_len(n.saturating_sub(1), p, 1 + options.initial.len());
+    let list = len.saturating_mul(size_of::<Entry>());
+    let column = n.saturating_mul(size_of::<f64>());
+    let packed = p.div_ceil(WIDTH).saturating_mul(n).saturating_mul(size_of::<Lanes<f32>>());
+    let lanes = n.saturating_mul(size_of::<Lanes>());
+    let race = p >= RACE && options.groups.iter().all(|group| group.len() == 1);
+    let changes = options.noise > 0.0 || options.standardize != Standardize::None;
+    let sorting = n.saturating_mul(Sorted::BYTES.max(Runs::BYTES + size_of::<f64>()));
+    let parts = [
+        Tree::bytes(n, 0),
+        list.saturating_mul(list_rows(len, n)),
+        packed.saturating_mul(if race { 7 } else { 4 }) / 4, // and those that are left
+        if changes { column.saturating_mul(p) } else { 0 },
+        threads.saturating_mul(lanes.max(sorting)),
+        column.saturating_mul(4), // ranks, their order, groups, and what is sorted by them
+        p.saturating_mul(size_of::<Runner>()),
+    ];
+    Plan {
+        bytes: parts.iter().fold(0, |sum, &part| sum.saturating_add(part)),
+        bytes_per_chosen: column.saturating_add(Tree::bytes(n, 1) - Tree::bytes(n, 0)),
+        method: "a k-d tree over the chosen columns, the nearest rows of each, and each column's order",
+    }
+}
+
+/// Lists of `len` entries that are made at a time.
+fn list_rows(len: usize, n: usize) -> usize {
+    (LIST_BYTES / (len.max(1) * size_of::<Entry>())).clamp(1, n.max(1))
+}
+
+/// The entries of a list of `others` for `p` candidates with `chosen` columns: some times the n^(1/(|S| + 1)) that are
+/// visited on average, or more where candidates are so many that a long list costs little beside them.
+fn list_len(others: usize, p: usize, chosen: usize) -> usize {
+    let visited = (others as f64).powf(1.0 / (chosen + 1) as f64);
+    ((4.0 * chosen as f64 * visited) as usize).max(32).max(p / 8).min(others)
+}
+
+/// The chosen columns, and what follows from them.
+pub(super) struct Space {
+    n: usize,
+    /// In order of choice.
+    pub columns: Vec<Vec<f64>>,
+    group: Vec<u32>,    // by row: rows of the same group are identical
+    groups: Vec<u32>,   // by group: one of its rows
+    pairs: usize,       // of identical rows, ordered
+    buffer: Vec<Entry>, // lists, from step to step
+}
+
+/// Points (rows, or one of each group of identical rows) and how the others near one are found.
+struct Search {
+    x: Vec<f64>, // [points, d]
+    tree: Tree,
+    place: Vec<u32>, // by point
+    len: usize,      // entries of a list
+}
+
+/// A candidate on its way.
+struct Runner {
+    column: usize,
+    sum: Sum,
+    open: Vec<Open>,
+    owed: u64, // Σ R of the open rows
+    out: bool,
+}
+
+/// What is wanted of a step where only the largest A is.
+pub(super) struct Race<'a> {
+    /// By column: whether it can win.
+    pub candidates: &'a [bool],
+    /// No A is wanted that is not greater than this, rounded.
+    pub beaten: i128,
+}
+
+impl Runner {
+    fn new(column: usize) -> Runner {
+        Runner { column, sum: Sum::default(), open: Vec::new(), owed: 0, out: false }
+    }
+
+    /// No less than A, rounded, where the rows still to come have ranks of this sum.
+    fn most(&self, left: u64) -> i128 {
+        self.sum.plus(Sum::of(self.owed + left, 0)).rounded()
+    }
+}
+
+/// What a block of candidates comes to in f32.
+#[derive(Default)]
+struct Scanned {
+    sums: [u64; WIDTH],
+    open: Vec<Open>,
+    unclear: Vec<usize>,
+}
+
+impl Search {
+    /// The squared distance of two points.
+    fn distance(&self, i: u32, j: u32) -> f64 {
+        let d = self.x.len() / self.tree.len();
+        let (own, other) = (&self.x[i as usize * d..][..d], &self.x[j as usize * d..][..d]);
+        own.iter().zip(other).fold(0.0, |sum, (a, b)| sum + (a - b) * (a - b))
+    }
+}
+
+impl Space {
+    /// None yet, of `n` rows.
+    pub fn new(n: usize) -> Space {
+        Space { n, columns: Vec::new(), group: vec![0; n], groups: Vec::new(), pairs: 0, buffer: Vec::new() }
+    }
+
+    /// One more.
+    pub fn add(&mut self, column: Vec<f64>) {
+        let n = self.n;
+        let mut order: Vec<u32> = (0..n as u32).collect();
+        let key = |i: u32| (self.group[i as usize], sort_key(column[i as usize]));
+        order.sort_unstable_by_key(|&i| (key(i), i));
+        let mut group = vec![0; n];
+        self.groups.clear();
+        self.pairs = 0;
+        for run in order.chunk_by(|&a, &b| key(a) == key(b)) {
+            run.iter().for_each(|&i| group[i as usize] = self.groups.len() as u32);
+            self.groups.push(run[0]);
+            self.pairs += run.len() * (run.len() - 1);
+        }
+        self.group = group;
+        self.columns.push(column);
+    }
+
+    /// A of the chosen columns and each column of `x`. In a race only the largest is right, and only
+    /// where it reaches the floor; others may be 0.
+    pub fn step(
+        &mut self,
+        x: &Packed,
+        ranks: &Ranks,
+        ties: Ties,
+        race: Option<&Race>,
+        watch: &Watch,
+    ) -> Vec<Sum> {
+        match ties == Ties::Mean && self.pairs > GROUPED * self.n {
+            true => self.step_by_group(x, ranks, watch),
+            false => self.step_by_row(x, ranks, ties, race.filter(|_| x.p() >= RACE), watch),
+        }
+    }
+
+    /// How the others of each of these rows are found.
+    fn search(&self, rows: &[u32], p: usize) -> Search {
+        let coordinates = |&i: &u32| self.columns.iter().map(move |column| column[i as usize]);
+        let x: Vec<f64> = rows.iter().flat_map(coordinates).collect();
+        let tree = Tree::new(&x, self.columns.len());
+        let mut place = vec![0; rows.len()];
+        tree.points().iter().zip(0..).for_each(|(&point, at)| place[point as usize] = at);
+        Search { len: list_len(rows.len() - 1, p, self.columns.len()), x, tree, place }
+    }
+
+    /// Calls `work` with the lists of some of the `wanted` points at a time; `rank` is R by point.
+    fn lists(
+        &mut self,
+        search: &Search,
+        wanted: &[u32],
+        rank: impl Fn(u32) -> u32 + Sync,
+        watch: &Watch,
+        mut work: impl FnMut(Lists),
+    ) {
+        let &Search { ref tree, ref place, len, .. } = search;
+        let whole = len == tree.len() - 1;
+        if len == 0 {
+            return work(Lists { rows: wanted, entries: &[], len, whole });
+        }
+        let at_once = list_rows(len, wanted.len());
+        let mut buffer = std::mem::take(&mut self.buffer);
+        buffer.resize(buffer.len().max(at_once * len), Entry::new(0.0, 0, 0));
+        for points in wanted.chunks(at_once) {
+            if watch.stopped() {
+                break;
+            }
+            let entries = &mut buffer[..points.len() * len];
+            entries.par_chunks_mut(len).zip(points).with_min_len(8).for_each_init(
+                Vec::new,
+                |near, (list, &point)| {
+                    tree.nearest(near, place[point as usize] as usize, len);
+                    for (entry, &(distance, place)) in list.iter_mut().zip(near.iter()) {
+                        let j = tree.points()[place as usize];
+                        *entry = Entry::new(distance, j, rank(point).min(rank(j)));
+                    }
+                },
+            );
+            work(Lists { rows: points, entries, len, whole });
+            watch.advance(points.len());
+        }
+        self.buffer = buffer;
+    }
+
+    /// Rows in parts, the first of which lose most: a candidate that tells nothing puts a row beside any of those near in
+    /// S, at whose ranks it loses what is above them.
+    fn laps(&self, search: &Search, ranks: &Ranks) -> Vec<Vec<u32>> {
+        let loss = |near: &mut Vec<(f64, u32)>, row: u32| {
+            search.tree.nearest(near, search.place[row as usize] as usize, SAMPLED);
+            let r = |row: u32| u64::from(ranks.r[row as usize]);
+            let above =
+                |&(_, place): &(f64, u32)| r(row).saturating_sub(r(search.tree.points()[place as usize]));
+            (near.iter().map(above).sum(), row)
+        };
+        let mut losses: Vec<(u64, u32)> =
+            (0..self.n as u32).into_par_iter().with_min_len(64).map_init(Vec::new, loss).collect();
+        losses.sort_unstable_by_key(|&(loss, row)| (Reverse(loss), row));
+        let all: u64 = losses.iter().map(|row| row.0).sum();
+        let (mut laps, mut lost) = (vec![Vec::new()], 0);
+        for (loss, row) in losses {
+            if lost as f64 > LAPS[laps.len() - 1] * all as f64 {
+                laps.push(Vec::new());
+            }
+            lost += loss;
+            if let Some(lap) = laps.last_mut() {
+                lap.push(row);
+            }
+        }
+        laps
+    }
+
+    fn step_by_row(
+        &mut self,
+        x: &Packed,
+        ranks: &Ranks,
+        ties: Ties,
+        race: Option<&Race>,
+        watch: &Watch,
+    ) -> Vec<Sum> {
+        let n = self.n;
+        let search = self.search(&(0..n as u32).collect::<Vec<_>>(), x.p());
+        let mut runners: Vec<Runner> = (0..x.p()).map(Runner::new).collect();
+        let mut floor = i128::MIN;
+        if let Some(race) = race {
+            floor = race.beaten.saturating_add(1);
+            runners.iter_mut().for_each(|runner| runner.out = !race.candidates[runner.column]);
+        }
+        let laps = match race {
+            Some(_) => self.laps(&search, ranks),
+            None => vec![(0..n as u32).collect()],
+        };
+        let mut left = ranks.sum;
+        let mut fewer: Option<Packed> = None; // the columns of those that are left
+        watch.begin(n);
+        for (lap, mut rows) in laps.into_iter().enumerate() {
+            rows.sort_unstable_by_key(|&row| search.place[row as usize]); // what is near shares lines of the cache
+            left -= rows.iter().map(|&row| u64::from(ranks.r[row as usize])).sum::<u64>();
+            let at = fewer.as_ref().unwrap_or(x);
+            self.lists(
+                &search,
+                &rows,
+                |row| ranks.r[row as usize],
+                watch,
+                |lists| run(&mut runners, at, lists, &search, ranks, ties),
+            );
+            if race.is_none() || watch.stopped() {
+                break;
+            }
+            let running = || runners.iter().filter(|runner| !runner.out);
+            if let Some(leader) = running().max_by_key(|runner| runner.most(0)).filter(|_| lap == 0) {
+                let candidate = (0..n).map(|i| x.at(i, leader.column)).collect();
+                floor = floor.max(sum(&[&self.columns[..], &[candidate]].concat(), ranks, ties).rounded());
+            }
+            runners.iter_mut().for_each(|runner| runner.out |= runner.most(left) < floor);
+            let kept: Vec<usize> = (0..runners.len()).filter(|&at| !runners[at].out).collect();
+            if kept.is_empty() {
+                break;
+            }
+            if 4 * kept.len() < 3 * runners.len() && left > 0 {
+                fewer = Some(at.some(&kept));
+                runners.retain(|runner| !runner.out);
+            }
+        }
+        if !watch.stopped() {
+            let running = runners.iter_mut().filter(|runner| !runner.out && !runner.open.is_empty());
+            finish(running.collect(), x, &search, ranks, ties);
+        }
+        let mut sums = vec![Sum::default(); x.p()];
+        runners.iter().filter(|runner| !runner.out).for_each(|runner| sums[runner.column] = runner.sum);
+        sums
+    }
+
+    fn step_by_group(&mut self, x: &Packed, ranks: &Ranks, watch: &Watch) -> Vec<Sum> {
+        let (group, groups) = (self.group.clone(), self.groups.clone());
+        let search = self.search(&groups, x.p());
+        let wanted: Vec<u32> = (0..groups.len() as u32).collect();
+        let mut sums = vec![Sum::default(); x.p()];
+        watch.begin(wanted.len());
+        self.lists(
+            &search,
+            &wanted,
+            |_| 0,
+            watch,
+            |lists| {
+                sums.par_iter_mut().enumerate().for_each_init(Grouped::default, |grouped, (j, sum)| {
+                    grouped.arrange(|row| x.at(row as usize, j), &group, ranks);
+                    for (at, &own) in lists.rows.iter().enumerate() {
+                        grouped.tally(sum, own as usize, lists.list(at), &lists, &search, ranks);
+                    }
+                });
+            },
+        );
+        sums
+    }
+}
+
+/// Takes every candidate over the rows of these lists.
+fn run(runners: &mut [Runner], x: &Packed, lists: Lists, search: &Search, ranks: &Ranks, ties: Ties) {
+    let strips: Vec<Range<usize>> =
+        (0..x.blocks()).step_by(STRIP).map(|first| first..(first + STRIP).min(x.blocks())).collect();
+    let rows = lists.rows.len();
+    let parts = TASKS.div_ceil(strips.len()).min(rows.div_ceil(TILE));
+    let per_part = rows.div_ceil(parts).next_multiple_of(TILE);
+    let task = |task: usize| {
+        let (strip, part) = (strips[task / parts].clone(), task % parts);
+        let (start, end) = ((part * per_part).min(rows), ((part + 1) * per_part).min(rows));
+        let lists = lists.some(start..end);
+        let mut found: Vec<Scanned> = strip.clone().map(|_| Scanned::default()).collect();
+        for first in (0..end - start).step_by(TILE) {
+            let some = lists.some(first..(first + TILE).min(end - start));
+            for (block, Scanned { sums, open, unclear }) in strip.clone().zip(&mut found) {
+                screen(sums, open, unclear, x.block(block), &some, first);
+            }
+        }
+        let (mut wide, mut distances) = (Vec::new(), Vec::new());
+        let each = strip.zip(found).map(|(block, found)| {
+            let mut sums = found.sums.map(|whole| Sum::of(whole, 0));
+            let mut open = found.open;
+            if !found.unclear.is_empty() {
+                x.wide(&mut wide, block);
+            }
+            for at in found.unclear {
+                let (row, list) = (lists.rows[at], lists.list(at));
+                distances.clear();
+                distances.extend(list.iter().map(|entry| search.distance(row, entry.j)));
+                let tied = scan(&wide[row as usize], &wide, list, &distances);
+                for (l, sum) in sums.iter_mut().enumerate() {
+                    let best = tied.least[l];
+                    if !lists.whole && distances.last().is_some_and(|&last| best >= last) {
+                        open.push(Open { row, lane: l as u32, bound: best });
+                        continue;
+                    }
+                    let (mut s, mut c) = (tied.found[l] % COUNT, tied.found[l] / COUNT);
+                    if c > 1 && ties != Ties::Mean {
+                        let at_best = |(entry, given): (&Entry, &f64)| {
+                            let apart = wide[row as usize][l] - wide[entry.j as usize][l];
+                            (given + apart * apart == best).then_some(entry.j)
+                        };
+                        let mut rows: Vec<u32> = list.iter().zip(&distances).filter_map(at_best).collect();
+                        (s, c) = drawn(&mut rows, row, ranks, ties);
+                    }
+                    sum.add(s, c);
+                }
+            }
+            (block, sums, open)
+        });
+        each.collect::<Vec<_>>()
+    };
+    let found: Vec<_> = (0..strips.len() * parts).into_par_iter().map(task).collect();
+    for (block, sums, open) in found.into_iter().flatten() {
+        let runners = &mut runners[block * WIDTH..];
+        runners.iter_mut().zip(sums).for_each(|(runner, sum)| runner.sum = runner.sum.plus(sum));
+        for open in open {
+            if let Some(runner) = runners.get_mut(open.lane as usize) {
+                runner.owed += u64::from(ranks.r[open.row as usize]);
+                runner.open.push(open);
+            }
+        }
+    }
+}
+
+/// Adds the open rows of each candidate, by its own order.
+fn finish(runners: Vec<&mut Runner>, x: &Packed, search: &Search, ranks: &Ranks, ties: Ties) {
+    let n = search.tree.len();
+    runners.into_par_iter().for_each_init(Sorted::default, |sorted, runner| {
+        let value = |row: u32| x.at(row as usize, runner.column);
+        sorted.sort((0..n as u32).map(|row| (value(row), row)), x.is_f32(runner.column));
+        for &Open { row, bound, .. } in &runner.open {
+            let (mut best, mut found) = (bound, 0);
+            let mut infinite = false;
+            sorted.walk(value(row), bound, |j, gap| {
+                if j == row {
+                    return best;
+                }
+                if gap == f64::INFINITY && found == 0 {
+                    infinite = true; // all others are as far
+                    return -1.0;
+                }
+                let distance = search.distance(row, j) + gap;
+                let one = COUNT | u64::from(ranks.r[row as usize].min(ranks.r[j as usize]));
+                if distance < best {
+                    (best, found) = (distance, one);
+                } else if distance == best {
+                    found += one;
+                }
+                best
+            });
+            let (s, c) = match infinite {
+                true => {
+                    let r = ranks.r[row as usize];
+                    (ranks.least_sum(r) - u64::from(r), n as u64 - 1)
+                }
+                false => (found % COUNT, found / COUNT),
+            };
+            if c == 1 || ties == Ties::Mean {
+                runner.sum.add(s, c);
+                continue;
+            }
+            let mut rows = Vec::new();
+            sorted.walk(value(row), best, |j, gap| {
+                if j != row && (infinite || search.distance(row, j) + gap == best) {
+                    rows.push(j);
+                }
+                best
+            });
+            let (s, c) = drawn(&mut rows, row, ranks, ties);
+            runner.sum.add(s, c);
+        }
+    });
+}
+
+/// A candidate sorted within each group of rows that the chosen columns do not tell apart.
+#[derive(Default)]
+struct Grouped {
+    keys: Vec<(u32, u64, u32)>,
+    runs: Runs,
+    x: Vec<f64>,       // by run
+    start: Vec<usize>, // by group: its first run; and the number of runs
+    tied: Vec<Range<usize>>,
+}
+
+impl Grouped {
+    fn arrange(&mut self, value: impl Fn(u32) -> f64, group: &[u32], ranks: &Ranks) {
+        let key =
+            |(position, &row): (usize, &u32)| (group[row as usize], sort_key(value(row)), position as u32);
+        self.keys.clear();
+        self.keys.extend(ranks.order.iter().enumerate().map(key));
+        self.keys.sort_unstable();
+        self.runs.clear();
+        self.x.clear();
+        self.start.clear();
+        let mut last = None;
+        for &(group, key, position) in &self.keys {
+            let row = ranks.order[position as usize];
+            let begins = last != Some((group, key));
+            if self.start.len() == group as usize {
+                self.start.push(self.x.len());
+            }
+            if begins {
+                self.x.push(value(row));
+            }
+            self.runs.push(row, ranks.r[row as usize], begins);
+            last = Some((group, key));
+        }
+        self.runs.close();
+        self.start.push(self.x.len());
+    }
+
+    /// Adds what the rows of a `group` contribute; `list` has other groups.
+    fn tally(
+        &mut self,
+        sum: &mut Sum,
+        group: usize,
+        list: &[Entry],
+        lists: &Lists,
+        search: &Search,
+        ranks: &Ranks,
+    ) {
+        for run in self.start[group]..self.start[group + 1] {
+            let x = self.x[run];
+            let mut best = if self.runs.size(run) > 1 { 0.0 } else { f64::INFINITY };
+            self.tied.clear();
+            self.beside(&mut best, group, x, Some(run), 0.0);
+            for entry in list {
+                if entry.least() > best {
+                    break;
+                }
+                let distance = search.distance(group as u32, entry.j);
+                self.beside(&mut best, entry.j as usize, x, None, distance);
+            }
+            if !lists.whole && list.last().is_some_and(|last| best >= last.least()) {
+                self.tied.clear();
+                self.beside(&mut best, group, x, Some(run), 0.0);
+                search.tree.walk(search.place[group] as usize, best, |place, distance| {
+                    self.beside(&mut best, search.tree.points()[place] as usize, x, None, distance);
+                    best
+                });
+            }
+            self.runs.tally(sum, run, &self.tied, ranks, Ties::Mean);
+        }
+    }
+
+    /// Looks in one group for runs that come as near to `x` as `best` or nearer; `own` is not looked at.
+    fn beside(&mut self, best: &mut f64, group: usize, x: f64, own: Option<usize>, distance: f64) {
+        let Range { start, end } = self.start[group]..self.start[group + 1];
+        let (below, above) = match own {
+            Some(own) => (own, own + 1),
+            None => {
+                let at = start + self.x[start..end].partition_point(|&other| other < x);
+                (at, at)
+            }
+        };
+        let total = |other: f64| distance + (x - other) * (x - other);
+        let mut nearest = f64::INFINITY;
+        if below > start {
+            nearest = total(self.x[below - 1]);
+        }
+        if above < end {
+            nearest = nearest.min(total(self.x[above]));
+        }
+        if nearest > *best {
+            return;
+        }
+        if nearest < *best {
+            *best = nearest;
+            self.tied.clear();
+        }
+        let mut low = below;
+        while low > start && total(self.x[low - 1]) == nearest {
+            low -= 1;
+        }
+        let mut high = above;
+        while high < end && total(self.x[high]) == nearest {
+            high += 1;
+        }
+        self.tied.extend([low..below, above..high].into_iter().filter(|t| !t.is_empty()));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::codec::columns::Matrix;
+    use crate::ops::philox::{Stream, Use};
+
+    /// Columns with many ties, few and none.
+    fn columns(n: usize) -> Vec<Vec<f64>> {
+        let mut stream = Stream::new(5, Use::Choice, 0);
+        let mut column = |of: &dyn Fn(f64, f64) -> f64| {
+            (0..n).map(|_| of(f64::from(stream.normal()), stream.uniform())).collect::<Vec<f64>>()
+        };
+        let mut all = vec![
+            column(&|x, _| x),
+            column(&|x, coin| if coin < 0.6 { 0.0 } else { x }),
+            column(&|x, _| (4.0 * x).round()),
+            column(&|_, coin| f64::from(u8::from(coin < 0.5))),
+            column(&|_, _| 0.25),
+            column(&|x, _| 1e200 * x),
+            column(&|x, _| 1e6 + 1e-3 * x),
+        ];
+        all.push(all[0].clone());
+        all.extend((0..6).map(|_| column(&|x, _| x)));
+        all
+    }
+
+    #[test]
+    fn a_step_is_one_search_after_another_and_a_race_has_the_same_winner() {
+        let n = 300;
+        let columns = columns(n);
+        let values = columns.concat();
+        let narrow: Vec<f64> =
+            values.iter().map(|&v| f64::from((v as f32).clamp(f32::MIN, f32::MAX))).collect();
+        let matrix = |values| Matrix::columns_f64(values, n, columns.len()).unwrap();
+        let (wide, narrow) = (Packed::new(matrix(&values)), Packed::new(matrix(&narrow)));
+        assert!((0..columns.len()).all(|j| narrow.is_f32(j)) && !wide.is_f32(5));
+        let y: Vec<f64> =
+            (0..n).map(|i| (3.0 * columns[0][i] * columns[8][i]).round() + columns[2][i]).collect();
+        let (mut open, mut fell) = (0, 0);
+        for order in [[0, 8, 9], [1, 2, 0], [1, 8, 9], [4, 3, 1], [6, 10, 2], [5, 0, 11], [2, 3, 4]] {
+            for ties in [Ties::Mean, Ties::First, Ties::Random { seed: 1, draws: 2 }] {
+                let ranks = Ranks::new(&y, ties).unwrap();
+                let mut space = Space::new(n);
+                for j in order {
+                    space.add(columns[j].clone());
+                    for x in [&wide, &narrow] {
+                        let watch = Watch::default();
+                        let expected = space.step(x, &ranks, ties, None, &watch);
+                        let direct = |at: usize| {
+                            let candidate = (0..n).map(|i| x.at(i, at)).collect();
+                            sum(&[&space.columns[..], &[candidate]].concat(), &ranks, ties)
+                        };
+                        assert!((0..x.p()).all(|at| direct(at) == expected[at]), "{order:?} {j} {ties:?}");
+                        let best = expected.iter().map(|sum| sum.rounded()).max().unwrap();
+                        for beaten in [i128::MIN, best - 1] {
+                            let race = Race { candidates: &vec![true; x.p()], beaten };
+                            let found = space.step_by_row(x, &ranks, ties, Some(&race), &watch);
+                            let winner = |sums: &[Sum]| {
+                                (0..x.p())
+                                    .min_by_key(|&at| (-sums[at].rounded(), at))
+                                    .map(|at| (at, sums[at]))
+                            };
+                            assert!(winner(&found) == winner(&expected), "{order:?} {j} {ties:?}");
+                            let zero = found.iter().filter(|sum| **sum == Sum::default()).count();
+                            assert!((0..x.p()).all(|at| [expected[at], Sum::default()].contains(&found[at])));
+                            fell += zero;
+                        }
+                    }
+                    let search = space.search(&(0..n as u32).collect::<Vec<u32>>(), wide.p());
+                    open += usize::from(search.len < n - 1);
+                }
+            }
+        }
+        assert!(open > 20 && fell > 100, "{open} {fell}");
+    }
+}
