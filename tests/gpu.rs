@@ -32,6 +32,8 @@ mod rank;
 mod statistic;
 #[path = "cases/vectors.rs"]
 mod vectors;
+#[path = "reference/xi.rs"]
+mod xi;
 
 use columns::Kind;
 use std::collections::BTreeMap;
@@ -96,6 +98,9 @@ fn cases() -> Vec<(String, Case)> {
                 add(format!("rank/n={n},{}", kind.name()), Box::new(move |d| ranks(d, kind, n)));
             }
         }
+        for n in [1, 2, 31, 33, 257] {
+            add(format!("xi/n={n},{}", kind.name()), Box::new(move |d| apart(d, kind, n)));
+        }
         for (n, p) in [(2, 1), (31, 3), (32, 1), (33, 7), (127, 8), (128, 1), (129, 9), (700, 3)] {
             if FEW && p > 7 {
                 continue; // minutes each
@@ -110,6 +115,8 @@ fn cases() -> Vec<(String, Case)> {
     if LARGE {
         add("nearest_sorted/n=5000,p=2,normal".into(), Box::new(|d| sorted(d, Kind::Normal, 2, 5000)));
         add("foci/n=300,p=12".into(), Box::new(|d| selects(d, 12, 300)));
+        add("xi/n=9000,normal".into(), Box::new(|d| apart(d, Kind::Normal, 9000)));
+        add("xi/wide".into(), Box::new(sums_wide));
     }
     for p in [1, 32, 33, 255, 257].into_iter().filter(|&p| !FEW || p < 255) {
         add(format!("best/p={p}"), Box::new(move |d| largest(d, p)));
@@ -120,6 +127,7 @@ fn cases() -> Vec<(String, Case)> {
     if !FEW {
         // the thread sanitizer does not see how Rust's threads wait for each other
         add("foci/n=40,p=6".into(), Box::new(|d| selects(d, 6, 40)));
+        add("xi/commands".into(), Box::new(correlates));
     }
     add("record/replay".into(), Box::new(replays));
     add("shapes".into(), Box::new(refuses));
@@ -469,9 +477,80 @@ fn selects(device: &Device, p: usize, n: usize) -> Result<(), Failed> {
     let (options, known) = (FociOptions { max_features: Some(2), ..Default::default() }, BTreeMap::new());
     let found = graph_on(device, &few, &options, &known, &|_, _| Ok(()))?;
     equal("a graph", &found, &scrubjay::codec::graph(&few, &options, &known, &|_, _| Ok(()))?)?;
-    let xi = scrubjay::codec::Options { measure: scrubjay::codec::Measure::Xi, ..Default::default() };
-    if statistic_on(device, &y, &x, &[0], &[], &xi).is_ok() {
-        return Err("ξ was taken".into());
+    Ok(())
+}
+
+/// The order of a column, and the sums of ξ along it and over its runs of equal values.
+fn apart(device: &Device, kind: Kind, n: usize) -> Result<(), Failed> {
+    let cuda = cuda(device)?;
+    let (x, rank) = (kind.columns(1, n, 5), ranks_of_y(kind, n));
+    let (on_x, on_rank) = (cuda.upload(&x)?, cuda.upload(&rank)?);
+    let order = twice(|| Ok(ops::xi::order(cuda, &on_x)?))?;
+    let mut expected: Vec<u32> = (0..n as u32).collect();
+    let value = |i: u32| x[i as usize] + 0.0; // of one zero
+    expected.sort_by(|&a, &b| value(a).total_cmp(&value(b)));
+    all_equal("the order", &order, &expected)?;
+    let orders: Vec<u32> = [&order[..], &(0..n as u32).rev().collect::<Vec<_>>(), &order].concat();
+    let on_orders = cuda.upload(&orders)?;
+    let found = twice(|| Ok(ops::xi::along(cuda, &on_rank, &on_orders)?))?;
+    let expected: Vec<u64> = orders.chunks_exact(n).map(|order| xi::along(&rank, order)).collect();
+    all_equal("along orders", &found, &expected)?;
+
+    let mut runs: Vec<u32> = (0..n)
+        .filter(|&at| at == 0 || x[order[at] as usize] != x[order[at - 1] as usize])
+        .map(|at| at as u32)
+        .collect();
+    runs.push(n as u32);
+    let run = |two: &[u32]| {
+        let rows = &order[two[0] as usize..two[1] as usize];
+        let mut ranks: Vec<u32> = rows.iter().map(|&i| rank[i as usize]).collect();
+        ranks.sort_unstable();
+        ranks
+    };
+    let sorted: Vec<u32> = runs.windows(2).flat_map(run).collect();
+    all_equal("runs", &sums_of_runs(device, &sorted, &runs)?, &xi::runs(&sorted, &runs))
+}
+
+fn sums_of_runs(device: &Device, ranks: &[u32], runs: &[u32]) -> Result<Vec<(u128, u128)>, Failed> {
+    let cuda = cuda(device)?;
+    let (ranks, runs) = (cuda.upload(ranks)?, cuda.upload(runs)?);
+    let found = twice(|| Ok(ops::xi::runs(cuda, &ranks, &runs)?))?;
+    Ok(found.iter().map(|run| (run.within, run.between)).collect())
+}
+
+/// Sums beyond 64 bits: 2¹⁸ ranks of 0, then as many of 2³⁰, and once more in a run of their own.
+fn sums_wide(device: &Device) -> Result<(), Failed> {
+    let (half, top) = (1 << 18, 1 << 30);
+    let ranks: Vec<u32> = (0..3 * half).map(|at| if at < half { 0 } else { top }).collect();
+    let pairs = 1 << (2 * 18 + 30);
+    let found = sums_of_runs(device, &ranks, &[0, 2 * half, 3 * half])?;
+    all_equal("wide runs", &found, &[(pairs, 0), (0, pairs)])
+}
+
+/// ξ, its p-value and its interval are the CPU's to the last bit.
+fn correlates(device: &Device) -> Result<(), Failed> {
+    let (n, measure) = (60, scrubjay::codec::Measure::Xi);
+    let kinds = [Kind::Normal, Kind::Ties, Kind::Constant, Kind::Zeros, Kind::Huge];
+    let columns: Vec<f64> = kinds.iter().flat_map(|kind| kind.columns(1, n, 8)).collect();
+    let data = Matrix::columns_f64(&columns, n, kinds.len())?;
+    for y in [Kind::Normal.columns(1, n, 2), Kind::Ties.columns(1, n, 3), vec![1.0; n]] {
+        for ties in [Ties::Mean, Ties::First, Ties::Random { seed: 1 << 35 | 5, draws: 3 }] {
+            let options =
+                scrubjay::codec::Options { measure, ties, noise: 0.0, seed: 4, ..Default::default() };
+            for z in 0..kinds.len() {
+                let found = twice(|| Ok(statistic_on(device, &y, &data, &[z], &[], &options)?))?;
+                equal("ξ", &found, &scrubjay::codec::statistic(&y, &data, &[z], &[], &options)?)?;
+            }
+            let z = if ties == Ties::Mean { 0 } else { 1 };
+            let found = p_value_on(device, &y, &data, &[z], &[], &options, 9)?;
+            equal("a p-value", &found, &scrubjay::codec::p_value(&y, &data, &[z], &[], &options, 9)?)?;
+            let found = interval_on(device, &y, &data, &[1], &[], &options, 0.9, 4)?;
+            equal(
+                "an interval",
+                &found,
+                &scrubjay::codec::interval(&y, &data, &[1], &[], &options, 0.9, 4)?,
+            )?;
+        }
     }
     Ok(())
 }

@@ -14,8 +14,8 @@ use super::columns::Matrix;
 use super::cuda::Given;
 use super::neighbours::{Neighbours, sum};
 use super::ranks::{Ranks, Sum, sort_key};
-use super::statistic::{Measure, Options, Sample, on_cpu_only, t};
-use super::xi::Order;
+use super::statistic::{Measure, Options, Sample, t};
+use super::xi::{OnCuda, Order};
 use crate::device::{Cuda, Device};
 use crate::ops::philox::{Stream, Use};
 use crate::{Error, Result};
@@ -25,6 +25,9 @@ const CELL: usize = 8;
 
 /// The value for given ranks of Y.
 type Value<'a> = dyn Fn(&Ranks) -> Option<f64> + Sync + 'a;
+
+/// The same on a device, which can fail.
+type ValueOnCuda<'a> = dyn FnMut(&Ranks) -> Result<Option<f64>> + 'a;
 
 /// (1 + b) / (1 + B): b of the B = `permutations` permutations (keyed by `options.seed`) reach the value, or leave it
 /// undefined. None where the value itself is undefined. Arguments are those of [`super::statistic`].
@@ -62,10 +65,11 @@ pub fn p_value(
     Ok(Some((1 + reached.count()) as f64 / (1.0 + f64::from(permutations))))
 }
 
-/// [`p_value`] on a device: the same. On CUDA the neighbours of each permutation are searched anew.
+/// [`p_value`] on a device: the same. On CUDA the neighbours of each permutation are searched anew; ξ's column is sorted
+/// once.
 ///
 /// # Errors
-/// As [`p_value`]; on CUDA ξ is refused, and the device can fail.
+/// As [`p_value`], and the device can fail.
 pub fn p_value_on(
     device: &Device,
     y: &[f64],
@@ -77,19 +81,24 @@ pub fn p_value_on(
 ) -> Result<Option<f64>> {
     device.scope(|| {
         let Some(cuda) = device.cuda() else { return p_value(y, data, z, x, options, permutations) };
-        if options.measure == Measure::Xi {
-            return Err(on_cpu_only());
-        }
         let permuted = Permuted::new(y, data, z, x, options, permutations)?;
         let Permuted { sample, ranks, .. } = &permuted;
-        let mut with = Given::new(cuda, &sample.columns, ranks, sample.ties)?;
-        let mut given = match sample.given {
-            0 => None,
-            count => Some(Given::new(cuda, &sample.columns[..count], ranks, sample.ties)?),
-        };
-        let mut value = |ranks: &Ranks| -> Result<Option<f64>> {
-            let given = given.as_mut().map(|given| given.sum(ranks)).transpose()?;
-            Ok(t(ranks, with.sum(ranks)?, given))
+        let mut value: Box<ValueOnCuda> = match sample.measure {
+            Measure::Xi => {
+                let mut order = OnCuda::new(cuda, &sample.columns[0], sample.ties)?;
+                Box::new(move |ranks| order.xi(ranks))
+            }
+            Measure::Codec => {
+                let mut with = Given::new(cuda, &sample.columns, ranks, sample.ties)?;
+                let mut given = match sample.given {
+                    0 => None,
+                    count => Some(Given::new(cuda, &sample.columns[..count], ranks, sample.ties)?),
+                };
+                Box::new(move |ranks| {
+                    let given = given.as_mut().map(|given| given.sum(ranks)).transpose()?;
+                    Ok(t(ranks, with.sum(ranks)?, given))
+                })
+            }
         };
         let Some(found) = value(ranks)? else { return Ok(None) };
         let mut reached = 0;
@@ -296,7 +305,7 @@ pub fn interval(
 /// [`interval`] on a device: the same.
 ///
 /// # Errors
-/// As [`interval`]; on CUDA ξ is refused, and the device can fail.
+/// As [`interval`], and the device can fail.
 pub fn interval_on(
     device: &Device,
     y: &[f64],

@@ -62,7 +62,7 @@ pub fn statistic(y: &[f64], data: &Matrix, z: &[usize], x: &[usize], options: &O
 /// [`statistic`] on a device: the same result, to the last bit.
 ///
 /// # Errors
-/// As [`statistic`]; on CUDA ξ is refused, and the device can fail.
+/// As [`statistic`], and the device can fail.
 pub fn statistic_on(
     device: &Device,
     y: &[f64],
@@ -72,11 +72,6 @@ pub fn statistic_on(
     options: &Options,
 ) -> Result<Statistic> {
     device.scope(|| Sample::new(y, data, z, x, options)?.statistic_by(device.cuda()))
-}
-
-/// What is said where CUDA is asked for ξ, which is one sort.
-pub(super) fn on_cpu_only() -> Error {
-    Error::config("ξ has no CUDA path; use --device cpu")
 }
 
 /// The plan of [`statistic_on`] for `n` rows, `z` columns of Z and `x` of X; on CUDA in the device's memory, as it is
@@ -170,20 +165,25 @@ impl Sample {
     /// The same, on CUDA where it is given.
     pub fn statistic_by(&self, cuda: Option<&Cuda>) -> Result<Statistic> {
         match cuda {
-            Some(_) if self.measure == Measure::Xi => Err(on_cpu_only()),
+            _ if self.measure == Measure::Xi => self.xi(cuda),
             Some(cuda) => self.measure(|columns, ranks| cuda::sum(cuda, columns, ranks, self.ties)),
             None => self.measure(|columns, ranks| Ok(sum(columns, ranks, self.ties))),
         }
     }
 
-    /// The same, with A of some columns from `sum`.
+    fn xi(&self, cuda: Option<&Cuda>) -> Result<Statistic> {
+        let (ranks, x) = (Ranks::new(&self.y, self.ties)?, &self.columns[0]);
+        let value = match cuda {
+            Some(cuda) => xi::OnCuda::new(cuda, x, self.ties)?.xi(&ranks)?,
+            None => xi::Order::new(x).xi(&ranks, self.ties),
+        };
+        Ok(Statistic { value, numerator: None, denominator: None, n: ranks.n() })
+    }
+
+    /// T, with A of some columns from `sum`.
     fn measure(&self, sum: impl Fn(&[Vec<f64>], &Ranks) -> Result<Sum>) -> Result<Statistic> {
         let ranks = Ranks::new(&self.y, self.ties)?;
         let n = ranks.n();
-        if self.measure == Measure::Xi {
-            let value = xi::Order::new(&self.columns[0]).xi(&ranks, self.ties);
-            return Ok(Statistic { value, numerator: None, denominator: None, n });
-        }
         let with = sum(&self.columns, &ranks)?;
         if self.given == 0 {
             let (numerator, part) = ranks.unconditional_numerator(with);

@@ -67,7 +67,7 @@ pub fn nearest_sorted(cuda: &Cuda, columns: &Buffer<f64>, rank: &Buffer<u32>, ti
 
 /// Sorts each of the `columns` `[p, n]` by (value, row) into `values` and `rows` `[p, size]`, size a power of two not
 /// below n; what is beyond n is +∞.
-fn sort(
+pub(super) fn sort(
     cuda: &Cuda,
     values: &mut Buffer<f64>,
     rows: &mut Buffer<u32>,

@@ -196,6 +196,10 @@ kernels! {
 
 #[cfg(test)]
 mod tests {
+    /// Σ |R_(i+1) − R_i| along orders by chunks of positions; out `[orders, chunks]`, rank `[n]`, orders `[.., n]`.
+    along: along_u64(out: Out<'_, u64>, rank: In<'_, u32>, orders: In<'_, u32>, n: u32, chunks: u32);
+    /// Σ |a − b| within each run, and between it and the one before; out `[count, 4]`, ranks `[n]`, runs `[count + 1]`.
+    runs: runs_u64(out: Out<'_, u64>, ranks: In<'_, u32>, runs: In<'_, u32>, n: u32, count: u32);
     use super::*;
     use std::path::Path;
 

@@ -1,0 +1,84 @@
+/*
+xi.cu: the sums of Chatterjee's xi, whole numbers and so the same in any order: differences of ranks along given orders of
+the rows; and, where the order is random within runs of equal x, over all pairs of a run and of two runs side by side.
+*/
+#include "common/warp.h"
+#include "tiles.h"
+
+// out [orders, chunks]: sum of |R_(i+1) - R_i| over the positions of a chunk, along each of the orders [n]; rank [n].
+extern "C" __global__ void __launch_bounds__(XI_THREADS)
+along_u64(uint64_t* out, const uint32_t* rank, const uint32_t* orders, uint32_t n, uint32_t chunks) {
+    struct Parts { uint64_t of[XI_THREADS]; };
+    SHARED(Parts, parts);
+    const uint32_t* order = orders + uint64_t(blockIdx.x / chunks) * n;
+    uint32_t begin = blockIdx.x % chunks * XI_CHUNK, end = min(n - 1, begin + XI_CHUNK);
+    uint64_t sum = 0;
+    for (uint32_t at = begin + threadIdx.x; at < end; at += XI_THREADS) {
+        uint32_t a = rank[min(order[at], n - 1)], b = rank[min(order[at + 1], n - 1)];
+        sum += a < b ? b - a : a - b;
+    }
+    parts.of[threadIdx.x] = sum;
+    __syncthreads();
+    for (uint32_t half = XI_THREADS / 2; half; half /= 2) {
+        if (threadIdx.x < half) parts.of[threadIdx.x] += parts.of[threadIdx.x + half];
+        __syncthreads();
+    }
+    if (threadIdx.x == 0) out[blockIdx.x] = parts.of[0];
+}
+KERNEL(along_u64);
+
+// A sum of signed terms in 128 bits.
+struct Wide {
+    uint64_t low, high;
+
+    DEVICE void add(uint64_t l, uint64_t h) {
+        low += l;
+        high += h + (low < l);
+    }
+    DEVICE void add(int64_t term) { add(uint64_t(term), uint64_t(term >> 63)); }
+    DEVICE void over_lanes() {
+        for (int apart = 16; apart; apart /= 2) {
+            uint64_t l = __shfl_xor_sync(~0u, low, apart), h = __shfl_xor_sync(~0u, high, apart);
+            add(l, h);
+        }
+    }
+};
+
+// How many of the ascending ranks are below v.
+DEVICE uint32_t below(const uint32_t* ranks, uint32_t count, uint32_t v) {
+    uint32_t first = 0;
+    while (count > 0) {
+        uint32_t half = count / 2;
+        if (ranks[first + half] < v) first += half + 1, count -= half + 1;
+        else count = half;
+    }
+    return first;
+}
+
+// out [count, 4]: for each run, sum of |a - b| over its pairs, and over the pairs of one of it and one of the run before,
+// each as its low and its high word. Run r is ranks[runs[r]] .. ranks[runs[r + 1] - 1], ascending; a warp owns one.
+//
+// Of two ascending lists, every value v of one counts (others below it) - (others not below it) times, and every value of
+// the other the same; of one list, the value at place j of c counts j - (c - 1 - j) times. v and counts are below 2^31.
+extern "C" __global__ void __launch_bounds__(XI_THREADS)
+runs_u64(uint64_t* out, const uint32_t* ranks, const uint32_t* runs, uint32_t n, uint32_t count) {
+    uint32_t run = warp(XI_THREADS);
+    if (run >= count) return;
+    auto at = [&](uint32_t r) { return min(runs[r], n); };
+    uint32_t start = at(run), c = at(run + 1) - start, before = run > 0 ? at(run - 1) : start, b = start - before;
+    Wide within = {0, 0}, between = {0, 0};
+    for (uint32_t j = lane(); j < c; j += 32) {
+        int64_t v = ranks[start + j];
+        within.add(v * (2 * int64_t(j) - int64_t(c) + 1));
+        between.add(v * (2 * int64_t(below(ranks + before, b, ranks[start + j])) - int64_t(b)));
+    }
+    for (uint32_t j = lane(); j < b; j += 32) {
+        int64_t v = ranks[before + j];
+        // Equal values add nothing: here they count as below, there as not below.
+        between.add(v * (2 * int64_t(below(ranks + start, c, ranks[before + j] + 1)) - int64_t(c)));
+    }
+    within.over_lanes(), between.over_lanes();
+    uint64_t* to = out + 4 * uint64_t(run);
+    if (lane() == 0) to[0] = within.low, to[1] = within.high, to[2] = between.low, to[3] = between.high;
+}
+KERNEL(runs_u64);
