@@ -20,27 +20,10 @@ few channels leave most of a tile empty: correct, and slow. Those of one input c
 #include "common/affine.h"
 #include "common/gemm.h"
 
-// Place and channel of the k-th of r s `channels` values that a filter reads.
-struct Tap {
-    uint32_t down, right, channel;
-    bool inside;
-
-    DEVICE Tap(uint32_t k, uint32_t channels, const Layer& l)
-        : down(k / channels / l.s * l.dilation), right(k / channels % l.s * l.dilation), channel(k % channels),
-          inside(k < l.r * l.s * channels) {}
-};
-
 // The most tiles of channels that a group needs.
 DEVICE uint32_t channel_tiles(const uint32_t* rows, uint32_t count, const Layer& l) {
     return ((rows ? min(l.outer(), count) : l.outer()) + GEMM_TILE - 1) / GEMM_TILE;
 }
-
-// Where a filter of a group reads x under a tap; null in the padding.
-DEVICE const float* field(const float* x, const Pixel& at, const Tap& tap, uint32_t group, const Layer& l) {
-    return tap.inside ? field(x, at, tap.down, tap.right, group * l.inner() + tap.channel, l) : nullptr;
-}
-
-DEVICE bool aligned(const void* p) { return uintptr_t(p) % 16 == 0; }
 
 // z = Wx + b, and what a Node does with it, of operands as they are rounded. Null `rows`: all of them.
 template <Operands KIND> DEVICE void affine(CONV_PARAMETERS) {

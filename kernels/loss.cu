@@ -5,6 +5,7 @@ The loss is log1p(sum over j != label of exp(z_j - z_label)), shifted by the lar
 the gradient at the label is minus the sum of the others': no difference of numbers close to each other is taken.
 A label that is no class gives NaN. One warp owns one row; lane l handles classes l, l + 32, .. All sums are in f64, over lanes in a butterfly.
 */
+#include "common/philox.h"
 #include "common/warp.h"
 #include "tiles.h"
 
@@ -94,3 +95,41 @@ largest_u32(uint32_t* predicted, const float* logits, uint32_t n, uint32_t class
     if (lane() == 0) predicted[i] = best;
 }
 KERNEL(largest_u32);
+
+// d [n, classes]: of each row a draw whose second moment is the curvature, as ops::loss has it: with O_c the sum of the p_j
+// of others than c and S_c = O_c^2 + the sum of their squares, sqrt(T / S_c) (p - e_c) of a class drawn with weight
+// p_c S_c, T the sum of these. Row i draws by the first word of (seed, first + i). Every lane goes over the classes, in order.
+extern "C" __global__ void __launch_bounds__(LOSS_THREADS)
+draw_curvature_f32(float* d, const float* logits, uint32_t n, uint32_t classes, uint64_t seed, uint32_t first) {
+    uint32_t i = warp(LOSS_THREADS);
+    if (i >= n) return;
+    const float* z = logits + i * classes;
+    Softmax p(z, classes);
+    uint32_t top = 0;
+    for (uint32_t c = 1; c < classes; ++c)
+        if (z[c] > z[top]) top = c;
+    double most = p.at(top), rest = warp_sum(classes, [&](uint32_t j) { return j == top ? 0.0 : p.at(j); });
+    double squares = warp_sum(classes, [&](uint32_t j) { return j == top ? 0.0 : p.at(j) * p.at(j); });
+    // Of all but the largest, p is at most 1/2, and no digits are lost.
+    auto others = [&](uint32_t c) { return c == top ? rest : 1.0 - p.at(c); };
+    auto square = [&](uint32_t c) {
+        double own = others(c);
+        return own * own + (c == top ? squares : squares - p.at(c) * p.at(c) + most * most);
+    };
+    double trace = 0.0;
+    for (uint32_t c = 0; c < classes; ++c) trace += p.at(c) * square(c);
+    Words word = philox({{0, 0, first + i, PHILOX_LABELS}}, uint32_t(seed), uint32_t(seed >> 32));
+    double left = double((uint64_t(word.w[0]) << 32 | word.w[1]) >> 11) * 0x1p-53 * trace;
+    uint32_t drawn = top;  // where rounding leaves a little, and where there is no curvature
+    for (uint32_t c = 0; c < classes; ++c) {
+        left -= p.at(c) * square(c);
+        if (left < 0.0) {
+            drawn = c;
+            break;
+        }
+    }
+    double weight = square(drawn) > 0.0 ? sqrt(trace / square(drawn)) : 0.0;
+    for (uint32_t j = lane(); j < classes; j += 32)
+        d[i * classes + j] = float(j == drawn ? -weight * others(drawn) : weight * p.at(j));
+}
+KERNEL(draw_curvature_f32);

@@ -51,6 +51,14 @@ largest_f64(double* out, const double* x, uint32_t len, uint32_t chunk) {
 }
 KERNEL(largest_f64);
 
+// out[k] = the sum of x^2 over chunk k, in f64; x [len].
+extern "C" __global__ void __launch_bounds__(VECTOR_THREADS)
+squares_f32(double* out, const float* x, uint32_t len, uint32_t chunk) {
+    auto square = [=](uint32_t i) { return __dmul_rn(x[i], x[i]); };
+    join_chunk(out, len, chunk, square, [](double a, double b) { return __dadd_rn(a, b); });
+}
+KERNEL(squares_f32);
+
 // weight [count, depth] and bias [count] (or null) = v / scale, of which row r begins at starts[r], its bias last.
 extern "C" __global__ void __launch_bounds__(VECTOR_THREADS)
 to_rows_f32(float* weight, float* bias, const double* v, const uint32_t* starts, uint32_t count, uint32_t depth, double scale) {

@@ -9,18 +9,26 @@
 //! adjoint of the selected rows' outputs for a loss gradient drawn so that its second moment is the loss's curvature.
 //! Different layers, and different groups of a convolution, are taken to be independent. The damping is exact, by the
 //! eigenvectors of both factors.
+//!
+//! On a CUDA device the moments are summed there and read back once; the host finds the eigenvectors, and brings them back
+//! for the products of the inverse, four for each group of a layer, which are the device's. Both devices draw by the same
+//! numbers: where their logits differ by roundings, a draw is another class only if it falls between the two borders.
 
 use faer::{Mat, Side};
 use rayon::prelude::*;
 
 use crate::block::{Block, check, in_lanes};
 use crate::data::Inputs;
-use crate::device::Device;
+use crate::device::cuda::Buffer;
+use crate::device::{Cuda, Device};
+use crate::net::cuda::{Wanted, moments_of};
 use crate::net::passes::{Arena, Pass, Sink};
 use crate::net::plan::{Plan, Purpose};
 use crate::net::{LayerId, Network, Op};
-use crate::ops::{conv, gemm, loss};
-use crate::solve;
+use crate::ops::conv::Geometry;
+use crate::ops::cuda::vector::{self, Places};
+use crate::ops::{Shape, conv, cuda, gemm, loss};
+use crate::solve::{self, CudaVector, Vector};
 use crate::{Error, Result};
 
 /// Wider rows than this have A replaced by its mean diagonal: the matrix would need more than 512 MiB.
@@ -89,7 +97,7 @@ impl Kfac {
     ///
     /// # Errors
     /// Where the block is empty, the inputs are none or of another shape, the network is not frozen, or the
-    /// device is CUDA.
+    /// device fails.
     pub fn new(
         device: &Device,
         net: &Network,
@@ -101,65 +109,40 @@ impl Kfac {
         if block.is_empty() {
             return Err(Error::config("curvature of an empty block"));
         }
-        if device.cuda().is_some() {
-            return Err(Error::config("K-FAC has no CUDA path; use --device cpu"));
-        }
         let parts = parts(net, block);
-        let zeros = || -> Vec<Moments<f32>> {
-            let of = |part: &Part| {
-                let a = if part.width > WIDEST { 1 } else { part.width * part.width };
-                Moments { a: vec![0.0; a], g: vec![0.0; part.channels.len().pow(2)] }
-            };
-            parts.iter().map(of).collect()
+        let moments = match device.cuda() {
+            Some(cuda) => sums_on(device, cuda, net, block, &parts, inputs, seed)?,
+            None => sums_on_host(device, net, block, &parts, inputs, seed)?,
         };
-        let floats: usize = zeros().iter().map(|moments| moments.a.len() + moments.g.len()).sum();
-        let mut plan = Plan::new(net, block.rows().to_vec(), Purpose::Gradient, inputs.len());
-        plan.lanes = plan.lanes.min(MOMENT_FLOATS / floats.max(1)).max(1);
-        let pass = Pass { net, plan: &plan };
-        let lanes = device.scope(|| {
-            in_lanes(inputs.len(), &plan, |lane| {
-                let mut arena = Arena::new(&plan);
-                let mut sums = Lane { parts: &parts, moments: zeros() };
-                for chunk in lane {
-                    let first = chunk.start;
-                    let n = pass.fill(&mut arena, inputs, chunk)?;
-                    pass.forward(&mut arena.y, n, None);
-                    let Arena { y, h, scratch, .. } = &mut arena;
-                    let end = net.nodes.len() - 1;
-                    let (d, logits) = (&mut h[plan.h.value(end, n)], pass.logits(y, n));
-                    loss::draw_curvature(d, logits, net.classes(), seed, first);
-                    pass.backward(h, &mut sums, &mut scratch[0], &plan.h, y, n);
-                }
-                Ok(sums.moments)
-            })
-        })?;
-        let moments = device.scope(|| {
-            let part = |i: usize| {
-                let sum = |of: &dyn Fn(&Moments<f32>) -> &[f32]| {
-                    let mut sum = vec![0.0; of(&lanes[0][i]).len()];
-                    for lane in &lanes {
-                        sum.iter_mut().zip(of(&lane[i])).for_each(|(sum, &v)| *sum += f64::from(v));
-                    }
-                    sum
-                };
-                let sums = Moments { a: sum(&|moments| &moments.a), g: sum(&|moments| &moments.g) };
-                finish(&parts[i], sums, inputs.len())
-            };
-            (0..parts.len()).into_par_iter().map(part).collect()
-        });
+        let pairs = parts.iter().zip(moments);
+        let moments = pairs.map(|(part, sums)| finish(part, sums, inputs.len())).collect();
         Ok(Kfac { parts, moments, len: block.len() })
     }
 
     /// (H + λI)⁻¹ in the form of the file's opening.
     ///
     /// # Errors
-    /// Where a factor is singular, as it may be at λ = 0.
+    /// Where a factor is singular, as it may be at λ = 0, or the device fails.
     pub fn inverse(&self, device: &Device, damping: f64) -> Result<Inverse> {
         let factors = device.scope(|| {
             let pairs = self.moments.par_iter().zip(&self.parts);
             pairs.map(|(moments, part)| Factors::new(moments, part, damping)).collect::<Result<_>>()
         })?;
-        Ok(Inverse { parts: self.parts.clone(), factors, len: self.len })
+        let held = match device.cuda() {
+            Some(cuda) => {
+                let held = |(factors, part)| OnCuda::new(cuda, factors, part);
+                let all: Result<_> = std::iter::zip(&factors, &self.parts).map(held).collect();
+                Held::Cuda(cuda.clone(), all.map_err(|error| error.during("room for the inverse"))?)
+            }
+            None => Held::Host(factors),
+        };
+        Ok(Inverse { parts: self.parts.clone(), held, len: self.len })
+    }
+
+    /// A and G of each group of each layer with selected rows, in the order of layers and groups, row-major. Of rows wider
+    /// than 8192, A is its mean diagonal alone.
+    pub fn moments(&self) -> impl Iterator<Item = [&[f64]; 2]> {
+        self.moments.iter().map(|moments| [&moments.a[..], &moments.g[..]])
     }
 
     /// The largest eigenvalue of a layer's Kronecker product, by power iterations: an estimate for H's.
@@ -176,6 +159,93 @@ impl Kfac {
         let each = self.moments.iter().map(|moments| Ok(top(&moments.a)? * top(&moments.g)?));
         each.collect::<Result<Vec<f64>>>().map(|each| each.into_iter().fold(0.0, f64::max))
     }
+}
+
+/// The sums of the moments of every part, in lanes.
+fn sums_on_host(
+    device: &Device,
+    net: &Network,
+    block: &Block,
+    parts: &[Part],
+    inputs: &dyn Inputs,
+    seed: u64,
+) -> Result<Vec<Moments<f64>>> {
+    let zeros = || -> Vec<Moments<f32>> {
+        let of = |part: &Part| {
+            let a = if part.width > WIDEST { 1 } else { part.width * part.width };
+            Moments { a: vec![0.0; a], g: vec![0.0; part.channels.len().pow(2)] }
+        };
+        parts.iter().map(of).collect()
+    };
+    let floats: usize = zeros().iter().map(|moments| moments.a.len() + moments.g.len()).sum();
+    let mut plan = Plan::new(net, block.rows().to_vec(), Purpose::Gradient, inputs.len());
+    plan.lanes = plan.lanes.min(MOMENT_FLOATS / floats.max(1)).max(1);
+    let pass = Pass { net, plan: &plan };
+    let lanes = device.scope(|| {
+        in_lanes(inputs.len(), &plan, |lane| {
+            let mut arena = Arena::new(&plan);
+            let mut sums = Lane { parts, moments: zeros() };
+            for chunk in lane {
+                let first = chunk.start;
+                let n = pass.fill(&mut arena, inputs, chunk)?;
+                pass.forward(&mut arena.y, n, None);
+                let Arena { y, h, scratch, .. } = &mut arena;
+                let end = net.nodes.len() - 1;
+                let (d, logits) = (&mut h[plan.h.value(end, n)], pass.logits(y, n));
+                loss::draw_curvature(d, logits, net.classes(), seed, first);
+                pass.backward(h, &mut sums, &mut scratch[0], &plan.h, y, n);
+            }
+            Ok(sums.moments)
+        })
+    })?;
+    Ok(device.scope(|| {
+        let part = |i: usize| {
+            let sum = |of: &dyn Fn(&Moments<f32>) -> &[f32]| {
+                let mut sum = vec![0.0; of(&lanes[0][i]).len()];
+                for lane in &lanes {
+                    sum.iter_mut().zip(of(&lane[i])).for_each(|(sum, &v)| *sum += f64::from(v));
+                }
+                sum
+            };
+            Moments { a: sum(&|moments| &moments.a), g: sum(&|moments| &moments.g) }
+        };
+        (0..parts.len()).into_par_iter().map(part).collect()
+    }))
+}
+
+/// The same on a CUDA device, where all groups of a layer are summed up together.
+fn sums_on(
+    device: &Device,
+    cuda: &Cuda,
+    net: &Network,
+    block: &Block,
+    parts: &[Part],
+    inputs: &dyn Inputs,
+    seed: u64,
+) -> Result<Vec<Moments<f64>>> {
+    let mut wanted: Vec<Option<Wanted>> = net.layers.iter().map(|_| None).collect();
+    for part in parts {
+        let (width, whole) = (part.width, part.width <= WIDEST);
+        let of = wanted[part.layer.index()].get_or_insert(Wanted { groups: vec![], width, rows: 0, whole });
+        of.groups.push(part.group as u32);
+        of.rows = of.rows.max(part.channels.len());
+    }
+    let found = moments_of(device, cuda, net, block.rows(), &wanted, inputs, seed)?;
+    let mut at = vec![(0, 0); net.layers.len()]; // groups and rows of each layer that parts before have
+    let part = |part: &Part| {
+        let layer = part.layer.index();
+        let (Some(wanted), Some(sums)) = (&wanted[layer], &found[layer]) else { return Moments::default() };
+        let ((group, row), k, square) = (at[layer], part.channels.len(), part.width * part.width);
+        at[layer] = (group + 1, row + k);
+        let wide = |values: &[f32]| values.iter().map(|&v| f64::from(v)).collect::<Vec<f64>>();
+        let a = match wanted.whole {
+            true => wide(&sums.a[group * square..(group + 1) * square]),
+            false => vec![sums.trace + (inputs.len() * part.positions) as f64],
+        };
+        let rows = sums.g[row * wanted.rows..(row + k) * wanted.rows].chunks_exact(wanted.rows);
+        Moments { a, g: rows.flat_map(|row| wide(&row[..k])).collect() }
+    };
+    Ok(parts.iter().map(part).collect())
 }
 
 /// The rows of the block by layer and group, in the order of the layers.
@@ -232,8 +302,14 @@ fn finish(part: &Part, sums: Moments<f64>, n: usize) -> Moments<f64> {
 /// (H + λI)⁻¹ of a [`Kfac`].
 pub struct Inverse {
     parts: Vec<Part>,
-    factors: Vec<Factors>,
+    held: Held,
     len: usize,
+}
+
+/// The factors of every part.
+enum Held {
+    Host(Vec<Factors>),
+    Cuda(Cuda, Vec<OnCuda>),
 }
 
 /// Eigenvectors as columns, and 1/(a_j g_i + λ) for each pair `[k, w]`; without eigenvectors of A where it is its mean
@@ -287,13 +363,81 @@ impl Factors {
     }
 }
 
+/// [`Factors`] in the memory of a CUDA device.
+struct OnCuda {
+    places: Places,
+    a: Option<Buffer<f32>>,
+    g: Buffer<f32>,
+    transposed: Buffer<f32>, // of g
+    inverse: Buffer<f32>,
+    k: usize,
+    w: usize,
+}
+
+impl OnCuda {
+    fn new(cuda: &Cuda, factors: &Factors, part: &Part) -> Result<OnCuda> {
+        let (k, w) = (part.channels.len(), part.width);
+        let starts: Vec<u32> = part.starts.iter().map(|&start| start as u32).collect();
+        let transposed: Vec<f32> = (0..k * k).map(|at| factors.g[at % k * k + at / k]).collect();
+        Ok(OnCuda {
+            places: Places::new(cuda, &starts, w, false)?, // the bias is the last value of a row
+            a: factors.a.as_ref().map(|a| cuda.upload(a)).transpose()?,
+            g: cuda.upload(&factors.g)?,
+            transposed: cuda.upload(&transposed)?,
+            inverse: cuda.upload(&factors.inverse)?,
+            k,
+            w,
+        })
+    }
+
+    /// The rows of `out` = (G ⊗ A + λI)⁻¹ those of `v`, which are brought to a largest value of 1 by `scale` on the way.
+    fn apply(&self, cuda: &Cuda, out: &mut CudaVector, v: &CudaVector, scale: f64) -> Result<()> {
+        let OnCuda { places, a, g, transposed, inverse, k, w } = self;
+        let flat = |inputs, outputs| Geometry::linear(Shape::new(1, 1, inputs), Shape::new(1, 1, outputs));
+        let (mut rows, mut room) = (cuda.alloc::<f32>(k * w)?, cuda.alloc::<f32>(k * w)?);
+        let product = |out: &mut Buffer<f32>, a: &Buffer<f32>, b: &Buffer<f32>, depth| {
+            let out = out.output();
+            cuda::conv::data_gradient(cuda, out, a.input(), b.input(), None, *k, &flat(*w, depth), false)
+        };
+        vector::to_rows(cuda, rows.output(), None, v.input(), places, scale)?;
+        product(&mut room, transposed, &rows, *k)?;
+        match a {
+            Some(a) => product(&mut rows, &room, a, *w)?,
+            None => std::mem::swap(&mut rows, &mut room),
+        }
+        cuda::pointwise::scale_in_place(cuda, rows.output(), inverse.input())?;
+        match a {
+            Some(a) => {
+                let (out, v) = (room.output(), rows.input());
+                cuda::conv::apply(cuda, out, v, a.input(), None, None, *k, &flat(*w, *w), false)?;
+            }
+            None => std::mem::swap(&mut rows, &mut room),
+        }
+        product(&mut rows, g, &room, *k)?;
+        vector::from_rows(cuda, out.output(), rows.input(), None, places, 1.0, scale)
+    }
+}
+
 impl Inverse {
-    /// `out` = (H + λI)⁻¹ v, both `[p]`.
-    pub fn apply(&self, device: &Device, out: &mut [f64], v: &[f64]) {
+    /// `out` = (H + λI)⁻¹ v, both `[p]`: on a CUDA device they are brought there and back.
+    ///
+    /// # Errors
+    /// Where the device fails.
+    pub fn apply(&self, device: &Device, out: &mut [f64], v: &[f64]) -> Result<()> {
         assert!(out.len() == self.len && v.len() == self.len, "vectors of the block's length");
+        let factors = match &self.held {
+            Held::Host(factors) => factors,
+            Held::Cuda(cuda, _) => {
+                let v = CudaVector::new(cuda, v)?;
+                let mut moved = v.zeros()?;
+                self.apply_on(&mut moved, &v)?;
+                out.copy_from_slice(&moved.values()?);
+                return Ok(());
+            }
+        };
         let scale = v.iter().fold(f64::MIN_POSITIVE, |top, v| top.max(v.abs()));
         let moved: Vec<Vec<f32>> = device.scope(|| {
-            let pairs = self.factors.par_iter().zip(&self.parts);
+            let pairs = factors.par_iter().zip(&self.parts);
             pairs
                 .map(|(factors, part)| {
                     let values = part.starts.iter().flat_map(|&start| &v[start..start + part.width]);
@@ -309,6 +453,23 @@ impl Inverse {
                 out.iter_mut().zip(row).for_each(|(out, &v)| *out = f64::from(v) * scale);
             }
         }
+        Ok(())
+    }
+
+    /// [`Inverse::apply`] on vectors that are on the device and stay there.
+    ///
+    /// # Errors
+    /// Where a vector is not of the block's length, the inverse is not on a CUDA device, or that fails.
+    pub fn apply_on(&self, out: &mut CudaVector, v: &CudaVector) -> Result<()> {
+        let Held::Cuda(cuda, factors) = &self.held else {
+            return Err(Error::config("an inverse on the CPU of a vector on CUDA"));
+        };
+        let lengths = (out.dimension(), v.dimension());
+        if lengths != (self.len, self.len) {
+            return Err(Error::shape("inverse", format!("[{}]", self.len), format!("{lengths:?}")));
+        }
+        let scale = v.largest()?.max(f64::MIN_POSITIVE);
+        factors.iter().try_for_each(|factors| factors.apply(cuda, out, v, scale))
     }
 }
 
@@ -392,7 +553,7 @@ mod tests {
         let kfac = Kfac::new(&device, &net, &block, &many, 5).unwrap();
         let (v, damping) = (random(block.len()), 1e-2);
         let mut x = vec![0.0; v.len()];
-        kfac.inverse(&device, damping).unwrap().apply(&device, &mut x, &v);
+        kfac.inverse(&device, damping).unwrap().apply(&device, &mut x, &v).unwrap();
         let moved = product(&kfac, &x);
         let error: Vec<f64> = (0..v.len()).map(|i| moved[i] + damping * x[i] - v[i]).collect();
         assert!(norm(&error) <= 1e-4 * norm(&v), "{}", norm(&error) / norm(&v));
@@ -409,6 +570,47 @@ mod tests {
         assert!(kfac.moments.iter().zip(&again.moments).all(|(a, b)| a.a == b.a && a.g == b.g));
     }
 
+    /// Moments and steps on both devices, of one that has less and less memory.
+    #[cfg(feature = "emu")]
+    #[test]
+    fn cuda_has_the_moments_and_the_steps_of_the_cpu() {
+        let close = |found: &[f64], expected: &[f64]| {
+            let off: Vec<f64> = found.iter().zip(expected).map(|(a, b)| a - b).collect();
+            found.len() == expected.len() && norm(&off) <= 1e-5 * norm(expected)
+        };
+        let mut parted = false;
+        let wide = ("logistic", Shape::new(1, 1, WIDEST + 5), 1);
+        for (spec, shape, times) in [("cnn:5-9+7", Shape::new(7, 5, 3), 10), wide] {
+            let net = zoo::create(spec, shape, 3, 2).unwrap().network.freeze();
+            let (many, block) = (samples(21, shape, 3), Block::all(&net).unwrap());
+            let on = |device: &Device| -> Result<_> {
+                let kfac = Kfac::new(device, &net, &block, &many, 5)?;
+                let mut x = vec![0.0; block.len()];
+                kfac.inverse(device, 0.3)?.apply(device, &mut x, &random(block.len()))?;
+                Ok((kfac.moments, x))
+            };
+            let ((moments, x), mut first) = (on(&Device::cpu().unwrap()).unwrap(), None);
+            for said in (14..24).rev().map(|bits| 1 << bits).take(times) {
+                let (found, step) = match on(&Device::emulated_with(2, 1 << 27, said).unwrap()) {
+                    Err(Error::Memory { op, .. }) if op.contains("one image") => break,
+                    other => other.unwrap(),
+                };
+                for (found, expected) in found.iter().zip(&moments) {
+                    assert!(close(&found.a, &expected.a) && close(&found.g, &expected.g), "{spec} {said}");
+                }
+                assert!(close(&step, &x), "{spec} {said}");
+                parted |= *first.get_or_insert(found[0].g.clone()) != found[0].g; // sums by smaller chunks
+            }
+        }
+        assert!(parted, "images never came in parts");
+        let shape = Shape::new(1, 1, 40);
+        let net = zoo::create("logistic", shape, 2, 1).unwrap().network.freeze();
+        let block = Block::all(&net).unwrap();
+        let little = Device::emulated_with(0, 2000, 2000).unwrap();
+        let refused = Kfac::new(&little, &net, &block, &samples(3, shape, 2), 5).map(drop);
+        assert!(matches!(&refused, Err(Error::Memory { op, .. }) if op.contains("moments")), "{refused:?}");
+    }
+
     #[test]
     fn wide_rows_and_rows_that_nothing_reaches_are_damped() {
         let device = Device::cpu().unwrap();
@@ -421,7 +623,7 @@ mod tests {
             (few.x.iter().map(|x| f64::from(x * x)).sum::<f64>() / 3.0 + 1.0) / kfac.parts[0].width as f64;
         assert!((kfac.moments[0].a[0] / mean - 1.0).abs() < 1e-4, "{} {mean}", kfac.moments[0].a[0]);
         let (v, mut x) = (random(block.len()), vec![0.0; block.len()]);
-        kfac.inverse(&device, 0.1).unwrap().apply(&device, &mut x, &v);
+        kfac.inverse(&device, 0.1).unwrap().apply(&device, &mut x, &v).unwrap();
         assert!(x.iter().all(|x| x.is_finite()) && x.iter().zip(&v).map(|(x, v)| x * v).sum::<f64>() > 0.0);
         let shape = Shape::new(1, 1, 4);
         let net = zoo::create("logistic", shape, 2, 1).unwrap().network.freeze();
@@ -429,7 +631,7 @@ mod tests {
         let block = Block::of(&net, &[UnitId(1)]).unwrap();
         let kfac = Kfac::new(&device, &net, &block, &dark, 5).unwrap();
         let mut x = vec![0.0; block.len()];
-        kfac.inverse(&device, 0.1).unwrap().apply(&device, &mut x, &random(block.len()));
+        kfac.inverse(&device, 0.1).unwrap().apply(&device, &mut x, &random(block.len())).unwrap();
         assert!(x.iter().all(|x| x.is_finite()));
         assert!(matches!(kfac.inverse(&device, 0.0), Err(Error::Solve { .. })));
     }

@@ -575,7 +575,8 @@ impl<'a> Local<'a> {
                     let kfac = self.kfac()?;
                     let largest = kfac.largest_eigenvalue()?;
                     let damping = config.damping.unwrap_or_else(|| damping_for(largest));
-                    kfac.inverse(task.device, damping + config.l2)?.apply(task.device, &mut step, &right);
+                    let inverse = kfac.inverse(task.device, damping + config.l2)?;
+                    inverse.apply(task.device, &mut step, &right)?;
                     ("kfac", damping, largest)
                 }
             };
@@ -588,7 +589,8 @@ impl<'a> Local<'a> {
                 curvature.apply_on(out, v)?;
                 out.add(config.l2, v)
             };
-            return self.newton(&mut product, &right, convex, previous);
+            let apply = |inverse: &Inverse, out: &mut CudaVector, v: &CudaVector| inverse.apply_on(out, v);
+            return self.newton(&mut product, &apply, &right, convex, previous);
         }
         let mut narrow = vec![0.0f32; sum.len()];
         let mut product = |out: &mut Vec<f64>, v: &Vec<f64>| {
@@ -596,13 +598,15 @@ impl<'a> Local<'a> {
             curvature.apply_wide(out, v, &mut narrow)?;
             out.add(config.l2, v)
         };
-        self.newton(&mut product, &right, convex, previous)
+        let apply = |inverse: &Inverse, out: &mut Vec<f64>, v: &Vec<f64>| inverse.apply(task.device, out, v);
+        self.newton(&mut product, &apply, &right, convex, previous)
     }
 
-    /// The step by conjugate gradient, on the device of its vectors.
+    /// The step by conjugate gradient, on the device of its vectors; `apply` is K-FAC's inverse there.
     fn newton<V: Vector>(
         &self,
         product: &mut Product<V>,
+        apply: &dyn Fn(&Inverse, &mut V, &V) -> Result<()>,
         right: &V,
         convex: bool,
         previous: Option<Previous>,
@@ -627,19 +631,12 @@ impl<'a> Local<'a> {
             None if config.precondition => Some(self.kfac()?.inverse(task.device, damping + config.l2)?),
             inverse => inverse,
         };
-        let apply = inverse.as_ref().map(|inverse| {
-            |out: &mut V, v: &V| {
-                let mut near = vec![0.0; v.dimension()];
-                inverse.apply(task.device, &mut near, &v.values()?);
-                *out = v.like(&near)?;
-                Ok(())
-            }
-        });
+        let precondition = inverse.as_ref().map(|inverse| |out: &mut V, v: &V| apply(inverse, out, v));
         let (step, report) = conjugate_gradient(
             product,
             right,
             start.as_ref(),
-            apply.as_ref().map(|apply| apply as &Preconditioner<V>),
+            precondition.as_ref().map(|precondition| precondition as &Preconditioner<V>),
             damping,
             Negative::Raise,
             limits,

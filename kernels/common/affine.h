@@ -61,6 +61,23 @@ DEVICE const float* field(const float* x, const Pixel& at, uint32_t down, uint32
     return inside ? x + ((at.image * l.h + row) * l.w + column) * l.c + channel : nullptr;
 }
 
+// Place and channel of the k-th of r s `channels` values that a filter reads.
+struct Tap {
+    uint32_t down, right, channel;
+    bool inside;
+
+    DEVICE Tap(uint32_t k, uint32_t channels, const Layer& l)
+        : down(k / channels / l.s * l.dilation), right(k / channels % l.s * l.dilation), channel(k % channels),
+          inside(k < l.r * l.s * channels) {}
+};
+
+// Where a filter of a group reads x under a tap; null in the padding.
+DEVICE const float* field(const float* x, const Pixel& at, const Tap& tap, uint32_t group, const Layer& l) {
+    return tap.inside ? field(x, at, tap.down, tap.right, group * l.inner() + tap.channel, l) : nullptr;
+}
+
+DEVICE bool aligned(const void* p) { return uintptr_t(p) % 16 == 0; }
+
 // Along an axis, the positions of x of one remainder by the stride, first, first + stride, .., and the taps under which
 // outputs read them: tap, tap + step, ... Under the others, the stride leaves no output.
 struct Phase {

@@ -6,7 +6,8 @@ Every floating-point operation is one correctly rounded instruction, named, so t
 #pragma once
 #include "gpu.h"
 
-constexpr uint32_t PHILOX_TIES = 4;  // Use::Ties
+constexpr uint32_t PHILOX_TIES = 4;          // Use::Ties
+constexpr uint32_t PHILOX_LABELS = 7u << 28;  // Use::Labels, where streams have it
 
 struct Words {
     uint32_t w[4];

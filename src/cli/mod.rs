@@ -95,13 +95,8 @@ enum DeviceName {
 impl DeviceArgs {
     /// Opens the device of a command that has no CUDA path, and says on stderr which one it is and why.
     pub fn open(&self) -> scrubjay::Result<Device> {
-        self.open_for("this command")
-    }
-
-    /// The same for `what`, which has no CUDA path.
-    pub fn open_for(&self, what: &str) -> scrubjay::Result<Device> {
         let why =
-            &format!("{what} runs on the CPU only: on CUDA run observe, eval, curvature, scrub, T and FOCI");
+            "this command runs on the CPU only: on CUDA run observe, eval, curvature, scrub, codec and foci";
         match self.device {
             DeviceName::Cpu => Ok(report(Device::open(Choice::Cpu, self.threads)?)),
             DeviceName::Auto => Ok(report(Device::on_cpu(self.threads, why)?)),

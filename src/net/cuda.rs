@@ -9,11 +9,13 @@
 //! it, so that a little more or less of it changes nothing.
 
 mod derivatives;
+mod moments;
 
 use std::ops::Range;
 use std::sync::Arc;
 
 pub(crate) use derivatives::Derivatives;
+pub(crate) use moments::{Wanted, moments_of};
 use rayon::prelude::*;
 
 use super::passes::Pass;

@@ -86,6 +86,12 @@ impl Geometry {
         self.conv.kernel.0 * self.conv.kernel.1 * self.channels()
     }
 
+    /// How often the taps of a group of average share read a value of the input, those in the padding taken for others.
+    pub(crate) fn share_of_squares(&self) -> f64 {
+        let (from, to) = (self.input.positions() as f64, self.output.positions() as f64);
+        (self.conv.kernel.0 * self.conv.kernel.1) as f64 / self.conv.groups as f64 * to / from
+    }
+
     /// Input channels of one group.
     fn channels(&self) -> usize {
         self.input.c / self.conv.groups
@@ -361,9 +367,8 @@ pub fn input_moment(a: &mut [f32], x: &[f32], w: usize, group: usize, n: usize, 
 /// The trace of what [`input_moment`] adds for a group of average share: the fields' squares, taps in the padding taken
 /// for others, and a 1 each.
 pub fn input_square(x: &[f32], n: usize, g: &Geometry) -> f32 {
-    let (from, to) = (g.input.positions() as f32, g.output.positions() as f32);
-    let taps = (g.conv.kernel.0 * g.conv.kernel.1) as f32 / g.conv.groups as f32;
-    x.iter().map(|x| x * x).sum::<f32>() * taps * to / from + n as f32 * to
+    let squares = f64::from(x.iter().map(|x| x * x).sum::<f32>());
+    (squares * g.share_of_squares()) as f32 + (n * g.output.positions()) as f32
 }
 
 /// m `[k, k]` += Σ over images and positions of δ δᵀ, where δ is dy at `channels` `[k]`.

@@ -115,6 +115,17 @@ impl CudaVector {
         self.values.output()
     }
 
+    /// The largest |value|.
+    ///
+    /// # Errors
+    /// Where the device fails.
+    pub fn largest(&self) -> Result<f64> {
+        let (mut room, mut top) = (self.cuda.alloc(vector::parts(self.values.len()))?, [0.0]);
+        vector::largest(&self.cuda, room.output(), self.values.input())?;
+        self.cuda.read(&mut top, room.input().part(room.len() - 1..room.len()))?;
+        Ok(top[0])
+    }
+
     fn combine(&mut self, b: f64, added: Option<(f64, &CudaVector)>, over: f64) -> Result<()> {
         let added = added.map(|(a, x)| (a, x.values.input()));
         vector::combine(&self.cuda, self.values.output(), b, added, over)

@@ -9,6 +9,7 @@ use scrubjay::curvature::{Curvature, Kind};
 use scrubjay::data::{Inputs, Samples};
 use scrubjay::device::cuda::Buffer;
 use scrubjay::device::{Cuda, Device};
+use scrubjay::kfac::Kfac;
 use scrubjay::net::{LayerId, Network, UnitId};
 use scrubjay::observe::{evaluate, observe, observe_copies};
 use scrubjay::ops::conv::Geometry;
@@ -17,7 +18,7 @@ use scrubjay::ops::cuda::shape::Rows;
 use scrubjay::ops::{self, Activation, Conv, Precision, Shape, Window};
 use scrubjay::perturb::{Noise, perturb};
 use scrubjay::select::{self, Method};
-use scrubjay::solve::{Limits, Vector};
+use scrubjay::solve::{CudaVector, Limits, Vector};
 use scrubjay::unlearn::{Calibration, Config, Matrix, Target, Task, unlearn};
 use scrubjay::{Error, zoo};
 
@@ -101,6 +102,7 @@ pub fn cases() -> Vec<(String, Case)> {
             cases.push((format!("conv/{name}"), Box::new(move |d| convs(d, n, x, o, shape))));
             cases
                 .push((format!("conv_adjoints/{name}"), Box::new(move |d| conv_adjoints(d, n, x, o, shape))));
+            cases.push((format!("moments/{name}"), Box::new(move |d| moments(d, n, x, o, shape))));
             for precision in LOWERED {
                 let name = format!("conv_{}/{name}", precision.name());
                 cases.push((name, Box::new(move |d| lowered(d, precision, n, x, o, shape))));
@@ -111,6 +113,10 @@ pub fn cases() -> Vec<(String, Case)> {
     for case in nets::CASES.into_iter().filter(|_| !FEW) {
         let name = format!("observe/{}", case.name);
         cases.push((name, Box::new(move |d| observes(d, &case.network(7)?.freeze(), 5))));
+        for all in [true, false] {
+            let name = format!("kfac/{},{}", case.name, if all { "all" } else { "some" });
+            cases.push((name, Box::new(move |d| factors(d, &case.network(7)?.freeze(), all, 5))));
+        }
         let small = ["softmax", "mlp"].contains(&case.name); // the forms of the loss differ in nothing below it
         for (kind, all) in KINDS_OF_CURVATURE.into_iter().filter(|(kind, _)| small || *kind == Kind::Hessian)
         {
@@ -624,6 +630,19 @@ fn losses(device: &Device, n: usize, classes: usize) -> Result<(), Failed> {
     });
     close("fisher", &back, &exact, &narrow(&exact))?;
 
+    for (seed, first) in [(7, 0), (1 << 40 | 3, 100)] {
+        let d = writes(cuda, n * classes, |d| {
+            on_cuda::loss::draw_curvature(cuda, d, on_z.input(), n, seed, first)
+        })?;
+        let mut expected = vec![0.0; n * classes];
+        ops::loss::draw_curvature(&mut expected, &z, classes, seed, first);
+        for i in 0..n {
+            let row = i * classes..(i + 1) * classes;
+            let expected = &expected[row.clone()];
+            close(&format!("draw {i}"), &d[row], &wide(expected), expected)?; // of the same class
+        }
+    }
+
     let mut predicted = cuda.alloc(n)?;
     on_cuda::loss::largest(cuda, predicted.output(), on_z.input())?;
     let expected: Vec<u32> = z.chunks_exact(classes).map(ops::loss::largest).collect();
@@ -986,6 +1005,89 @@ fn conv_adjoints(device: &Device, n: usize, input: Shape, o: usize, shape: Conv)
     Ok(())
 }
 
+/// A and G of a layer: of all groups and rows, or of some, with the 1 for a bias and without, added to what is there.
+fn moments(device: &Device, n: usize, input: Shape, o: usize, shape: Conv) -> Result<(), Failed> {
+    let cuda = cuda(device)?;
+    let geometry = filtered(input, o, shape);
+    let (fan_in, groups, outer) = (geometry.fan_in(), shape.groups, o / shape.groups);
+    let (inner, len) = (n * input.len(), n * geometry.output.len());
+    let (x, dz, one) = (values(inner, 1), values(len, 2), cuda.upload(&on_cuda::moments::ONE)?);
+
+    fn of_inputs<T: Number>(x: &[f32], sets: &[u32], width: usize, geometry: &Geometry) -> Vec<T> {
+        let of_set = |&set: &u32| {
+            let mut sum = vec![T::of(0.0); width * width];
+            for x in x.chunks_exact(geometry.input.len()) {
+                let fields = conv::fields(&wide::<T>(x), set as usize, geometry);
+                let one = std::iter::repeat_n(T::of(1.0), width - geometry.fan_in());
+                let rows = fields.chunks_exact(geometry.fan_in());
+                let rows: Vec<T> =
+                    rows.flat_map(|row| row.iter().copied().chain(one.clone()).collect::<Vec<T>>()).collect();
+                conv::moment(&mut sum, &rows, width);
+            }
+            sum
+        };
+        sets.iter().flat_map(of_set).collect()
+    }
+    /// For each row the sums with those of its group, zeros behind them.
+    fn of_outputs<T: Number>(dz: &[f32], rows: &[u32], width: usize, (o, outer): (usize, usize)) -> Vec<T> {
+        let mut sums = vec![];
+        for group in rows.chunk_by(|a, b| *a as usize / outer == *b as usize / outer) {
+            let picked = dz.chunks_exact(o).flat_map(|dz| group.iter().map(|&row| dz[row as usize]));
+            let (k, mut sum) = (group.len(), vec![T::of(0.0); group.len().pow(2)]);
+            conv::moment(&mut sum, &wide::<T>(&picked.collect::<Vec<f32>>()), k);
+            let zeros = std::iter::repeat_n(T::of(0.0), width - k);
+            sums.extend(
+                sum.chunks_exact(k)
+                    .flat_map(|row| row.iter().copied().chain(zeros.clone()).collect::<Vec<T>>()),
+            );
+        }
+        sums
+    }
+    let symmetric = |what: &str, found: &[f32], width: usize| {
+        let turned =
+            (0..found.len()).map(|at| (at / width / width * width + at % width) * width + at / width % width);
+        same_bits(what, &turned.map(|at| found[at]).collect::<Vec<f32>>(), found)
+    };
+    let ways = [(0, true, false), (1, false, false), (0, true, true)];
+    // Of wide rows the last alone, since plain loops take long.
+    for (skip, biased, few) in ways.into_iter().skip(if fan_in > 300 { 2 } else { 0 }) {
+        let (on_x, on_dz) = (shifted(cuda, &x, skip)?, shifted(cuda, &dz, skip)?);
+        let (on_x, on_dz) = (on_x.input().part(skip..inner + skip), on_dz.input().part(skip..len + skip));
+        let sets: Vec<u32> = (0..groups as u32).filter(|set| !few || groups == 1 || set % 3 != 1).collect();
+        let (on_sets, width) = (cuda.upload(&sets)?, fan_in + usize::from(biased));
+        let start = |len: usize| if few { values(len, 5) } else { vec![0.0; len] };
+        let begin = start(sets.len() * width * width);
+        let a = adds(cuda, &begin, |a| {
+            let mut room = cuda.alloc(on_cuda::moments::input_parts(n, sets.len(), width, &geometry))?;
+            let (room, one, sets) = (room.output(), one.input(), on_sets.input());
+            on_cuda::moments::input(cuda, a, room, on_x, one, sets, width, n, &geometry)
+        })?;
+        let (exact, plain) = (of_inputs(&x, &sets, width, &geometry), of_inputs(&x, &sets, width, &geometry));
+        close("A", &a, &plus(&wide(&begin), &exact), &plus(&begin, &plain))?;
+        if !few {
+            symmetric("A across its diagonal", &a, width)?;
+        }
+
+        // Without the last of a group, so that groups have different numbers of rows.
+        let rows: Vec<u32> = (0..o as u32).filter(|row| !few || o == 1 || row % 5 != 1).collect();
+        let by_group = rows.chunk_by(|a, b| *a as usize / outer == *b as usize / outer);
+        let width = by_group.map(<[u32]>::len).max().unwrap_or(0);
+        let (on_rows, begin) = (cuda.upload(&rows)?, start(rows.len() * width));
+        let chosen = few.then(|| on_rows.input());
+        let g = adds(cuda, &begin, |g| {
+            let mut room = cuda.alloc(on_cuda::moments::output_parts(n, rows.len(), width, &geometry))?;
+            on_cuda::moments::output(cuda, g, room.output(), on_dz, chosen, width, n, &geometry)
+        })?;
+        let exact = of_outputs(&dz, &rows, width, (o, outer));
+        let plain = of_outputs(&dz, &rows, width, (o, outer));
+        close("G", &g, &plus(&wide(&begin), &exact), &plus(&begin, &plain))?;
+        if !few {
+            symmetric("G across its diagonal", &g, width)?;
+        }
+    }
+    Ok(())
+}
+
 /// A stride makes no products with zeros: what is multiplied for dx is what is for z, three times for 3xTF32. Where the
 /// device counts, and every tile is full.
 fn products(device: &Device) -> Result<(), Failed> {
@@ -1168,10 +1270,48 @@ fn derives(device: &Device, net: &Network, kind: Kind, all: bool, n: usize) -> R
     Ok(())
 }
 
+/// K-FAC of a block of all units, or of every third: moments by layer and group, the largest eigenvalue, and what the
+/// inverse makes of a vector, against the CPU's.
+fn factors(device: &Device, net: &Network, all: bool, n: usize) -> Result<(), Failed> {
+    let samples = nets::Random(11).samples(net, n);
+    let units: Vec<UnitId> =
+        (0..net.units().len() as u32).filter(|unit| all || unit % 3 == 1).map(UnitId).collect();
+    let block = Block::of(net, &units)?;
+    let mut random = nets::Random(5);
+    let v: Vec<f64> = (0..block.len()).map(|_| random.next() * 1e-4).collect();
+    let run = |device: &Device, damping: f64| -> Result<_, Failed> {
+        let kfac = Kfac::new(device, net, &block, &samples, 1 << 33 | 9)?;
+        let (largest, mut moved) = (kfac.largest_eigenvalue()?, vec![f64::NAN; v.len()]);
+        let inverse = kfac.inverse(device, damping)?;
+        inverse.apply(device, &mut moved, &v)?;
+        if let Some(cuda) = device.cuda() {
+            let on_device = CudaVector::new(cuda, &v)?;
+            let mut out = on_device.zeros()?;
+            inverse.apply_on(&mut out, &on_device)?;
+            let before = cuda.counts();
+            inverse.apply_on(&mut out, &on_device)?;
+            super::equal("what a second product asks for", &cuda.counts().allocations, &before.allocations)?;
+            super::equal("what a product brings", &cuda.counts().uploaded, &before.uploaded)?;
+            super::equal("a product on the device", &out.values()?, &moved)?;
+        }
+        let moments: Vec<Vec<f64>> = kfac.moments().flatten().map(<[f64]>::to_vec).collect();
+        Ok((moments, largest, moved))
+    };
+    let damping =
+        0.05 * Kfac::new(&Device::cpu()?, net, &block, &samples, 1 << 33 | 9)?.largest_eigenvalue()?;
+    let (found, expected) = (twice(|| run(device, damping))?, run(&Device::cpu()?, damping)?);
+    super::equal("parts", &found.0.len(), &expected.0.len())?;
+    for (at, (found, expected)) in found.0.iter().zip(&expected.0).enumerate() {
+        near(&format!("{} of part {}", ["A", "G"][at % 2], at / 2), found, expected)?;
+    }
+    near("the largest eigenvalue", &[found.1], &[expected.1])?;
+    near("the inverse's product", &found.2, &expected.2)
+}
+
 /// The chosen units, and the values of all afterwards.
 type Scrubbed = (Vec<(String, usize)>, Vec<f32>);
 
-/// A whole removal: units, step and repair, against the CPU's; and what has no CUDA path is refused.
+/// A whole removal: units, step and repair, against the CPU's, by conjugate gradient, preconditioned or not, and by K-FAC.
 fn scrubs(device: &Device) -> Result<(), Failed> {
     let net = zoo::create("mlp:8", Shape::new(1, 1, 5), 3, 3)?.network.freeze();
     let samples = nets::Random(11).samples(&net, 40);
@@ -1229,9 +1369,11 @@ fn scrubs(device: &Device) -> Result<(), Failed> {
         Config { curvature: Some(Matrix::Kfac), ..config.clone() },
         Config { precondition: true, ..config.clone() },
     ] {
-        match run(device, &net, &config) {
-            Err(Error::Config(reason)) if reason.contains("no CUDA path") => {}
-            _ => return Err("K-FAC ran without a CUDA path".into()),
+        let (found, expected) = (run(device, &net, &config)?, run(&Device::cpu()?, &net, &config)?);
+        super::equal("units by K-FAC", &found.0, &expected.0)?;
+        near("values by K-FAC", &found.1, &expected.1)?;
+        if found.1 == block.values(&net) {
+            return Err("nothing was removed by K-FAC".into());
         }
     }
     Ok(())

@@ -66,6 +66,15 @@ fn computes(device: &Device, len: usize) -> Result<(), Failed> {
     let on_whole = cuda.upload(&whole)?;
     let found = last(&|room| vector::dot(cuda, room, on_whole.input(), on_whole.input()))?;
     equal("a sum of whole numbers", &found, &reference::dot(&whole, &whole).0)?;
+    let narrow: Vec<f32> = x.iter().map(|&x| x as f32).collect();
+    let on_narrow = cuda.upload(&narrow)?;
+    let found = last(&|room| vector::squares(cuda, room, on_narrow.input()))?;
+    let widened: Vec<f64> = narrow.iter().map(|&x| f64::from(x)).collect();
+    let (sum, _) = reference::dot(&widened, &widened);
+    let error = (found - sum).abs();
+    if error.is_nan() || error > 1e-13 * sum {
+        return Err(format!("Σ x² = {found:e}, expected {sum:e}").into());
+    }
     let broken = last(&|room| vector::dot(cuda, room, on_x.input(), on_nan.input()))?;
     equal("a sum of NaN", &broken.is_nan(), &true)?;
     let top = last(&|room| vector::largest(cuda, room, on_y.input()))?;

@@ -50,3 +50,25 @@ pub fn weight_gradient<T: Number>(dw: &mut [T], db: &mut [T], dz: &[T], x: &[T],
     let o = geometry.output.c;
     dz.iter().enumerate().for_each(|(i, &dz)| db[i % o] = db[i % o] + dz);
 }
+
+/// What the taps of a group read of one image, a row for each output position: `[positions, fan_in]`.
+pub fn fields<T: Number>(x: &[T], group: usize, geometry: &Geometry) -> Vec<T> {
+    let (o, fan_in) = (geometry.output.c, geometry.fan_in());
+    let first = group * (o / geometry.conv.groups); // an output channel of the group
+    let mut fields = vec![T::of(0.0); geometry.output.positions() * fan_in];
+    products(geometry, |i, w, from| {
+        if i % o == first {
+            fields[i / o * fan_in + w % fan_in] = x[from];
+        }
+    });
+    fields
+}
+
+/// Adds v vᵀ of each row v `[width]` to `sum` `[width, width]`, one after the other.
+pub fn moment<T: Number>(sum: &mut [T], rows: &[T], width: usize) {
+    for v in rows.chunks_exact(width) {
+        for (at, sum) in sum.iter_mut().enumerate() {
+            *sum = *sum + v[at / width] * v[at % width];
+        }
+    }
+}

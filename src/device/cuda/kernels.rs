@@ -126,6 +126,8 @@ kernels! {
     cross_entropy_curvature: cross_entropy_curvature_f32(back: Out<'_, f32>, t: In<'_, f32>, logits: In<'_, f32>, n: u32, classes: u32);
     /// δ (δ·t) by rows; back, t and logits `[n, classes]`.
     cross_entropy_fisher: cross_entropy_fisher_f32(back: Out<'_, f32>, t: In<'_, f32>, logits: In<'_, f32>, labels: In<'_, u32>, n: u32, classes: u32);
+    /// A draw of each row whose second moment is the curvature; d and logits `[n, classes]`.
+    draw_curvature: draw_curvature_f32(d: Out<'_, f32>, logits: In<'_, f32>, n: u32, classes: u32, seed: u64, first: u32);
     /// The first of the largest of each row; predicted `[n]`, logits `[n, classes]`.
     largest: largest_u32(predicted: Out<'_, u32>, logits: In<'_, f32>, n: u32, classes: u32);
     /// O of each head, and P to saved; y `[n, t, heads·width]`, x of three times the channels, saved `[n, heads, t, t]`.
@@ -158,6 +160,10 @@ kernels! {
     conv_weight: conv_weight_f32(parts: Out<'_, f32>, dz: In<'_, f32>, x: In<'_, f32>, rows: Option<In<'_, u32>>, count: u32, pixels: u32, h: u32, w: u32, c: u32, oh: u32, ow: u32, o: u32, r: u32, s: u32, stride: u32, above: u32, left: u32, dilation: u32, groups: u32, size: u32);
     /// The same of groups that have one input channel each.
     conv_depthwise_weight: conv_depthwise_weight_f32(parts: Out<'_, f32>, dz: In<'_, f32>, x: In<'_, f32>, rows: Option<In<'_, u32>>, count: u32, pixels: u32, h: u32, w: u32, c: u32, oh: u32, ow: u32, o: u32, r: u32, s: u32, stride: u32, above: u32, left: u32, dilation: u32, groups: u32, size: u32);
+    /// x̄ x̄ᵀ of each of the groups `sets` `[count]` by chunks of `size` pixels, as parts `[chunks, count, width, width]`; one `[4]`.
+    input_moment: input_moment_f32(parts: Out<'_, f32>, x: In<'_, f32>, one: In<'_, f32>, sets: In<'_, u32>, count: u32, pixels: u32, h: u32, w: u32, c: u32, oh: u32, ow: u32, o: u32, r: u32, s: u32, stride: u32, above: u32, left: u32, dilation: u32, groups: u32, width: u32, size: u32);
+    /// dz dzᵀ at rows by chunks of `size` pixels, within their groups, as parts `[chunks, count, apart]`; dz `[pixels, o]`.
+    output_moment: output_moment_f32(parts: Out<'_, f32>, dz: In<'_, f32>, rows: Option<In<'_, u32>>, count: u32, pixels: u32, o: u32, groups: u32, apart: u32, size: u32);
     /// dw and db += parts by chunk; dw `[count, depth]`, db `[count]`, parts `[chunks, count, depth + 1]`.
     add_chunks: add_chunks_f32(dw: Out<'_, f32>, db: Option<Out<'_, f32>>, parts: In<'_, f32>, count: u32, depth: u32, chunks: u32);
     /// y = (b y + a x) / over; y and x `[len]`.
@@ -166,6 +172,8 @@ kernels! {
     dot: dot_f64(out: Out<'_, f64>, x: In<'_, f64>, y: Option<In<'_, f64>>, len: u32, chunk: u32);
     /// The largest |x| of every chunk; out `[chunks]`, x `[len]`.
     largest_value: largest_f64(out: Out<'_, f64>, x: In<'_, f64>, len: u32, chunk: u32);
+    /// Σ x² of every chunk; out `[chunks]`, x `[len]`.
+    squares: squares_f32(out: Out<'_, f64>, x: In<'_, f32>, len: u32, chunk: u32);
     /// weight `[count, depth]` and bias `[count]` = v / scale, row r from `starts[r]` on.
     to_rows: to_rows_f32(weight: Out<'_, f32>, bias: Option<Out<'_, f32>>, v: In<'_, f64>, starts: In<'_, u32>, count: u32, depth: u32, scale: f64);
     /// The way back, / n · scale.
@@ -188,6 +196,10 @@ kernels! {
     drawn: drawn_f64(sum: Out<'_, u64>, count: Out<'_, u32>, columns: In<'_, f64>, distance: In<'_, f64>, rank: In<'_, u32>, p: u32, n: u32, first: u32, width: u32, seed: u64, draws: u32);
     /// The same in one column alone, sorted; values and rows `[p, size]`.
     nearest_sorted: nearest_sorted_f64(sum: Out<'_, u64>, count: Out<'_, u32>, values: In<'_, f64>, rows: In<'_, u32>, rank: In<'_, u32>, p: u32, n: u32, size: u32, mean: u32);
+    /// Σ |R_(i+1) − R_i| along orders by chunks of positions; out `[orders, chunks]`, rank `[n]`, orders `[.., n]`.
+    along: along_u64(out: Out<'_, u64>, rank: In<'_, u32>, orders: In<'_, u32>, n: u32, chunks: u32);
+    /// Σ |a − b| within each run, and between it and the one before; out `[count, 4]`, ranks `[n]`, runs `[count + 1]`.
+    runs: runs_u64(out: Out<'_, u64>, ranks: In<'_, u32>, runs: In<'_, u32>, n: u32, count: u32);
     /// Σ_i sum/count as {whole, low, high} of a number with 64 fractional bits; out `[p, 3]`, sum and count `[p, n]`.
     statistic: statistic_u64(out: Out<'_, u64>, sum: In<'_, u64>, count: In<'_, u32>, n: u32, add: u32);
     /// Number and A of the column of the largest A among those left; out `[4]`, sums `[p, 3]`, left `[p]`.
@@ -196,10 +208,6 @@ kernels! {
 
 #[cfg(test)]
 mod tests {
-    /// Σ |R_(i+1) − R_i| along orders by chunks of positions; out `[orders, chunks]`, rank `[n]`, orders `[.., n]`.
-    along: along_u64(out: Out<'_, u64>, rank: In<'_, u32>, orders: In<'_, u32>, n: u32, chunks: u32);
-    /// Σ |a − b| within each run, and between it and the one before; out `[count, 4]`, ranks `[n]`, runs `[count + 1]`.
-    runs: runs_u64(out: Out<'_, u64>, ranks: In<'_, u32>, runs: In<'_, u32>, n: u32, count: u32);
     use super::*;
     use std::path::Path;
 

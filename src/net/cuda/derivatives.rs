@@ -73,6 +73,34 @@ impl RowBuffers {
     }
 }
 
+/// What a backward pass leaves behind at the layers that it goes through.
+pub(super) trait Sink {
+    /// Takes one use of a layer: its input `x` and `dz`, the adjoint of its own output; `sums` is the arena's room.
+    fn take(
+        &mut self,
+        passes: &Passes,
+        node: usize,
+        dz: In<'_, f32>,
+        x: In<'_, f32>,
+        sums: Out<'_, f32>,
+        n: usize,
+    ) -> Result<()>;
+}
+
+impl Sink for RowBuffers {
+    fn take(
+        &mut self,
+        passes: &Passes,
+        node: usize,
+        dz: In<'_, f32>,
+        x: In<'_, f32>,
+        sums: Out<'_, f32>,
+        n: usize,
+    ) -> Result<()> {
+        passes.weight_gradient(node, self, true, dz, x, sums, n)
+    }
+}
+
 /// Gradients or products of a network over the same inputs, again and again.
 pub(crate) struct Derivatives<'a> {
     device: &'a Device,
@@ -445,11 +473,11 @@ impl Passes<'_> {
 
     /// Adds to the adjoints of one node's inputs, and to the gradients of its selected rows. `room` is for the adjoint
     /// at a layer's own output, its gradient's sums, and the squares of an attention.
-    fn backward_node(
+    pub(super) fn backward_node<S: Sink>(
         &self,
         node: usize,
         mut adjoint: Out<'_, f32>,
-        sink: Option<&mut RowBuffers>,
+        sink: Option<&mut S>,
         (scratch, sums, squares): (Out<'_, f32>, Out<'_, f32>, Out<'_, f32>),
         layout: &Layout,
         y: In<'_, f32>,
@@ -478,7 +506,7 @@ impl Passes<'_> {
                     pointwise::scale_in_place(cuda, dz.output(), scale.input())?;
                 }
                 if let Some(sink) = sink {
-                    self.weight_gradient(node, sink, true, dz.input(), primal(0), sums, n)?;
+                    sink.take(self, node, dz.input(), primal(0), sums, n)?;
                 }
                 let (g, weight) = (self.pass().geometry(node), self.param(self.net.layer(*layer).weight));
                 self.add_to_input(node, 0, adjoint, layout, n, |dx, _| {
@@ -680,15 +708,15 @@ impl Passes<'_> {
     }
 
     /// The selected rows of a layer as operations take them: none means all.
-    fn subset(&self, layer: usize) -> Option<In<'_, u32>> {
+    pub(super) fn subset(&self, layer: usize) -> Option<In<'_, u32>> {
         self.rows[layer].as_ref().map(Buffer::input)
     }
 
-    fn carrying(&self) -> impl DoubleEndedIterator<Item = usize> {
+    pub(super) fn carrying(&self) -> impl DoubleEndedIterator<Item = usize> {
         (1..=self.end()).filter(|&node| self.plan.carries[node])
     }
 
-    fn end(&self) -> usize {
+    pub(super) fn end(&self) -> usize {
         self.net.nodes.len() - 1
     }
 }

@@ -212,7 +212,7 @@ fn lanes_of(channels: usize) -> usize {
 }
 
 /// Tiles that hold so many rows, or columns.
-fn tiles_of(count: usize) -> usize {
+pub(super) fn tiles_of(count: usize) -> usize {
     count.div_ceil(tiles::GEMM_TILE as usize)
 }
 
@@ -248,19 +248,19 @@ pub(super) fn segments(positions: usize) -> usize {
 }
 
 /// An affine layer's use as kernels take it.
-struct Layer {
+pub(super) struct Layer {
     op: &'static str,
     geometry: Geometry,
     /// Rows of the weights at hand, all or some.
     rows: u32,
     /// Pixels of the output and of the input, of all images.
-    pixels: [u32; 2],
+    pub pixels: [u32; 2],
     /// h, w, c, oh, ow, o, r, s, stride, padding, dilation, groups.
-    words: [u32; 13],
+    pub words: [u32; 13],
 }
 
 impl Layer {
-    fn new(
+    pub fn new(
         op: &'static str,
         n: usize,
         geometry: &Geometry,

@@ -76,6 +76,26 @@ pub fn fisher(
     unsafe { cuda.cross_entropy_fisher(launch, back, t, logits, labels, n, classes) }
 }
 
+/// For each row of `logits` `[n, classes]` a draw to `d`, as [`crate::ops::loss::draw_curvature`] has it, of (seed,
+/// `first` + row). Of the same logits the class is the same and the values but for their last digits, unless a draw falls
+/// within rounding in f64 of the border between two classes.
+///
+/// # Errors
+/// Shapes that do not fit, or the device fails.
+pub fn draw_curvature(
+    cuda: &Cuda,
+    d: Out<'_, f32>,
+    logits: In<'_, f32>,
+    n: usize,
+    seed: u64,
+    first: usize,
+) -> Result<()> {
+    let (launch, n, classes) = rows("draw_curvature", n, &[logits], d.len())?;
+    let first = word("draw_curvature", "inputs", first)?;
+    // SAFETY: d and logits hold n rows of classes.
+    unsafe { cuda.draw_curvature(launch, d, logits, n, classes, seed, first) }
+}
+
 /// The first of the largest logits of each row, to `predicted` `[n]`.
 ///
 /// # Errors

@@ -10,6 +10,7 @@ pub mod conv;
 pub mod layer_norm;
 pub mod loss;
 pub mod means;
+pub mod moments;
 pub mod pointwise;
 pub mod pool;
 pub mod shape;

@@ -60,6 +60,20 @@ pub fn largest(cuda: &Cuda, room: Out<'_, f64>, x: In<'_, f64>) -> Result<()> {
     unsafe { cuda.largest_value(one("largest")?, top, tops.input(), chunks, chunks) }
 }
 
+/// Σ x² in the last of `room` `[parts(len)]`, in one order; x `[len]`.
+///
+/// # Errors
+/// Lengths that do not fit, or the device fails.
+pub fn squares(cuda: &Cuda, room: Out<'_, f64>, x: In<'_, f32>) -> Result<()> {
+    same("squares", "sums", parts(x.len()), room.len())?;
+    let (launch, len, chunks) = chunks("squares", x.len())?;
+    let (mut sums, total) = room.split_at(chunks as usize);
+    // SAFETY: a block has one of the sums, x holds len values.
+    unsafe { cuda.squares(launch, sums.output(), x, len, tiles::VECTOR_CHUNK)? };
+    // SAFETY: one block writes one value; there are as many sums as chunks.
+    unsafe { cuda.dot(one("squares")?, total, sums.input(), None, chunks, chunks) }
+}
+
 /// One block for each chunk of `len` values, and both numbers.
 fn chunks(op: &'static str, len: usize) -> Result<(Launch, u32, u32)> {
     let chunks = len.div_ceil(CHUNK);

@@ -1,0 +1,76 @@
+/*
+moments.cu: the second moments that K-FAC makes of an affine layer (MATH.md, Eq. 11b), of chunks of output pixels that are
+added up in order: of what its taps read, followed by a 1 for the bias, for each of some groups; and of dz at some output
+channels, within their groups.
+
+Matrix products of common/gemm.h with both operands gathered from one place, and pixels as their depth. A product is
+symmetric: blocks exist for tiles on and below the diagonal only, and what a tile gives is written to both sides.
+*/
+#include "common/affine.h"
+#include "common/gemm.h"
+
+// The tile of this number among those on and below the diagonal, row by row.
+struct Below {
+    uint32_t row, column;
+
+    DEVICE Below(uint32_t at) : row(0), column(at) {
+        while (column > row) column -= ++row;
+    }
+};
+
+// part [count, apart] = sum of v v^T over pixels begin .. end, in its first `count` columns, zeros beyond; from(i, pixel)
+// is where v_i stands, i < count. With `wide`, four neighbours of i stand side by side.
+template <class From>
+DEVICE void moment(float* part, uint32_t count, uint32_t apart, Below tile, uint32_t begin, uint32_t end, bool wide, const float* any, From from) {
+    using Memory = Tiles<ByDepth, ByDepth>;
+    SHARED(Memory, tiles);
+    gemm(tiles, (end - begin + GEMM_DEPTH - 1) / GEMM_DEPTH,
+         [&](auto& to, uint32_t step) {
+             auto value = [&](uint32_t i, uint32_t k) {
+                 return i < count && begin + k < end ? from(i, begin + k) : nullptr;
+             };
+             fill(to.a, step, wide, any, [&](uint32_t, uint32_t i, uint32_t k) { return value(tile.row * GEMM_TILE + i, k); });
+             fill(to.b, step, wide, any, [&](uint32_t, uint32_t i, uint32_t k) { return value(tile.column * GEMM_TILE + i, k); });
+         },
+         [](const auto&) {});
+
+    uint32_t column = threadIdx.x % GEMM_TILE, right = tile.column * GEMM_TILE + column;
+    for (uint32_t line = threadIdx.x / GEMM_TILE; line < GEMM_TILE; line += GEMM_THREADS / GEMM_TILE) {
+        uint32_t down = tile.row * GEMM_TILE + line;
+        if (down < right || down >= apart || right >= count) continue;
+        if (down < count) part[uint64_t(down) * apart + right] = tiles.out[line][column];
+        part[uint64_t(right) * apart + down] = tiles.out[line][column];
+    }
+}
+
+// parts [chunk of `size` pixels, count, width, width]: of every chunk the moment of what the taps of each of these groups
+// read, and of the 1 behind it where `width` is one more; `one` is 1, 0, 0, 0.
+extern "C" __global__ void __launch_bounds__(GEMM_THREADS)
+input_moment_f32(float* parts, const float* x, const float* one, const uint32_t* sets, uint32_t count, uint32_t pixels, uint32_t h, uint32_t w, uint32_t c, uint32_t oh, uint32_t ow, uint32_t o, uint32_t r, uint32_t s, uint32_t stride, uint32_t above, uint32_t left, uint32_t dilation, uint32_t groups, uint32_t width, uint32_t size) {
+    const Layer l{h, w, c, oh, ow, o, r, s, stride, above, left, dilation, groups};
+    uint32_t side = (width + GEMM_TILE - 1) / GEMM_TILE, pairs = side * (side + 1) / 2, rest = blockIdx.x / pairs;
+    uint32_t set = rest % count, chunk = rest / count, begin = chunk * size, end = min(pixels, begin + size);
+    uint32_t group = min(sets[set], groups - 1), inner = l.inner(), depth = l.depth();
+    float* part = parts + (uint64_t(chunk) * count + set) * width * width;
+    bool wide = inner % 4 == 0 && aligned(x) && aligned(one);
+    moment(part, width, width, Below(blockIdx.x % pairs), begin, end, wide, x, [&](uint32_t i, uint32_t pixel) {
+        return i < depth ? field(x, Pixel(pixel, end, oh, ow), Tap(i, inner, l), group, l) : one;
+    });
+}
+KERNEL(input_moment_f32);
+
+// parts [chunk of `size` pixels, count, apart]: of every chunk the moment of dz [pixels, o] at these rows, each with the
+// rows of its group, at most `apart`; zeros where a group has fewer. Null `rows`: all of them.
+extern "C" __global__ void __launch_bounds__(GEMM_THREADS)
+output_moment_f32(float* parts, const float* dz, const uint32_t* rows, uint32_t count, uint32_t pixels, uint32_t o, uint32_t groups, uint32_t apart, uint32_t size) {
+    const Layer l{1, 1, groups, 1, 1, o, 1, 1, 1, 0, 0, 1, groups};
+    uint32_t side = (apart + GEMM_TILE - 1) / GEMM_TILE, pairs = side * (side + 1) / 2, rest = blockIdx.x / pairs;
+    uint32_t group = rest % groups, chunk = rest / groups, begin = chunk * size, end = min(pixels, begin + size);
+    const Channels channels(rows, count, group, l);
+    float* part = parts + (uint64_t(chunk) * count + channels.first) * apart;
+    bool wide = !rows && l.outer() % 4 == 0 && aligned(dz);
+    moment(part, min(channels.count, apart), apart, Below(blockIdx.x % pairs), begin, end, wide, dz, [&](uint32_t i, uint32_t pixel) {
+        return dz + pixel * o + channels[i];
+    });
+}
+KERNEL(output_moment_f32);

@@ -1,0 +1,193 @@
+//! What K-FAC takes of a frozen network on a CUDA device: the second moments of its layers' selected rows, by one forward
+//! and one backward pass over the inputs. They stay on the device until the last chunk, and are read back once.
+
+use super::derivatives::Sink;
+use super::*;
+use crate::ops::cuda::{moments, vector};
+
+/// What is asked of a layer.
+pub(crate) struct Wanted {
+    /// The groups that have selected rows, ascending.
+    pub groups: Vec<u32>,
+    /// The length of a weight row with its bias.
+    pub width: usize,
+    /// The most selected rows of a group.
+    pub rows: usize,
+    /// Whether A is wanted; else the trace of it.
+    pub whole: bool,
+}
+
+/// Sums over inputs, positions and uses of a layer.
+pub(crate) struct Moments {
+    /// Σ x̄ x̄ᵀ of each of the groups `[groups, width, width]`; empty where its trace is wanted.
+    pub a: Vec<f32>,
+    /// Σ x² of what the taps of an average group read, without the 1 for the bias.
+    pub trace: f64,
+    /// Σ δ δᵀ: for each selected row those of its group, zeros behind them, `[selected, rows]`.
+    pub g: Vec<f32>,
+}
+
+/// The same while it is summed up.
+struct Sums<'a> {
+    wanted: &'a Wanted,
+    sets: Buffer<u32>,
+    a: Buffer<f32>,
+    trace: Buffer<f64>,
+    g: Buffer<f32>,
+}
+
+/// What a backward pass adds to.
+struct Layers<'a> {
+    sums: Vec<Option<Sums<'a>>>,
+    one: Buffer<f32>,
+    /// Room for the chunks of a sum, and for those of a trace.
+    parts: Buffer<f32>,
+    squares: Buffer<f64>,
+}
+
+/// The moments of every layer of which something is wanted; `seed` draws the loss gradients.
+///
+/// # Errors
+/// [`Error::Memory`] where the moments and one image at a time do not fit, or the device fails.
+pub(crate) fn moments_of(
+    device: &Device,
+    cuda: &Cuda,
+    net: &Network,
+    rows: &[Selected],
+    wanted: &[Option<Wanted>],
+    inputs: &dyn Inputs,
+    seed: u64,
+) -> Result<Vec<Option<Moments>>> {
+    let layers = Layers::new(cuda, net, rows, wanted, inputs.len());
+    let mut layers = layers.map_err(|error| error.during("room for moments"))?;
+    let (passes, mut arena) = open(cuda, net, rows, Purpose::Gradient, inputs, 0)?;
+    for sums in layers.sums.iter_mut().flatten() {
+        if !sums.a.is_empty() {
+            passes.clear(sums.a.output())?;
+        }
+        passes.clear(sums.g.output())?;
+    }
+    for first in (0..inputs.len()).step_by(passes.plan.chunk) {
+        let range = first..inputs.len().min(first + passes.plan.chunk);
+        let n = passes.fill(device, &mut arena, inputs, range)?;
+        passes.forward(&mut arena, n, false)?;
+        passes.backward_of_draws(&mut arena, &mut layers, n, seed, first)?;
+    }
+    let read = |sums: Option<Sums>| {
+        let Some(Sums { a, trace, g, .. }) = sums else { return Ok(None) };
+        let trace = cuda.download(&trace)?.first().copied().unwrap_or(0.0);
+        Ok(Some(Moments { a: cuda.download(&a)?, trace, g: cuda.download(&g)? }))
+    };
+    layers.sums.into_iter().map(read).collect()
+}
+
+impl<'a> Layers<'a> {
+    fn new(
+        cuda: &Cuda,
+        net: &Network,
+        rows: &[Selected],
+        wanted: &'a [Option<Wanted>],
+        inputs: usize,
+    ) -> Result<Layers<'a>> {
+        let count = |layer: usize| rows[layer].count(net.layers[layer].outputs);
+        let of_layer = |(layer, wanted): (usize, &'a Option<Wanted>)| {
+            let Some(wanted) = wanted else { return Ok(None) };
+            let (a, trace) = match wanted.whole {
+                true => (wanted.groups.len() * wanted.width * wanted.width, vec![]),
+                false => (0, vec![0.0]),
+            };
+            let sets = cuda.upload(&wanted.groups)?;
+            let (a, g) = (cuda.alloc(a)?, cuda.alloc(count(layer) * wanted.rows)?);
+            Ok(Some(Sums { wanted, sets, a, trace: cuda.upload(&trace)?, g }))
+        };
+        let plan = Plan::on_cuda(net, rows.to_vec(), Purpose::Gradient, 1);
+        let (mut parts, mut squares, pass) = (0, 0, Pass { net, plan: &plan });
+        let most = IMAGES.min(inputs);
+        for (node, at) in net.nodes.iter().enumerate() {
+            let Some(layer) = at.op.layer().map(|layer| layer.index()) else { continue };
+            let Some(wanted) = &wanted[layer] else { continue };
+            let geometry = pass.geometry(node);
+            parts = parts.max(moments::output_parts(most, count(layer), wanted.rows, &geometry));
+            match wanted.whole {
+                true => {
+                    let sets = wanted.groups.len();
+                    parts = parts.max(moments::input_parts(most, sets, wanted.width, &geometry));
+                }
+                false => squares = squares.max(vector::parts(most * geometry.input.len())),
+            }
+        }
+        Ok(Layers {
+            sums: wanted.iter().enumerate().map(of_layer).collect::<Result<_>>()?,
+            one: cuda.upload(&moments::ONE)?,
+            parts: cuda.alloc(parts)?,
+            squares: cuda.alloc(squares)?,
+        })
+    }
+}
+
+impl Sink for Layers<'_> {
+    fn take(
+        &mut self,
+        passes: &Passes,
+        node: usize,
+        dz: In<'_, f32>,
+        x: In<'_, f32>,
+        _: Out<'_, f32>,
+        n: usize,
+    ) -> Result<()> {
+        let Layers { sums, one, parts, squares } = self;
+        let layer = passes.net.nodes[node].op.layer().map(|layer| layer.index());
+        let Some((layer, sums)) = layer.and_then(|layer| Some((layer, sums[layer].as_mut()?))) else {
+            return Ok(());
+        };
+        let (cuda, geometry, wanted) = (passes.cuda, passes.pass().geometry(node), sums.wanted);
+        let rows = passes.plan.rows[layer].count(passes.net.layers[layer].outputs);
+        let room = moments::output_parts(n, rows, wanted.rows, &geometry);
+        let (room, selected) = (parts.output().split_at(room).0, passes.subset(layer));
+        moments::output(cuda, sums.g.output(), room, dz, selected, wanted.rows, n, &geometry)?;
+        if wanted.whole {
+            let room = moments::input_parts(n, wanted.groups.len(), wanted.width, &geometry);
+            let (room, sets) = (parts.output().split_at(room).0, sums.sets.input());
+            return moments::input(
+                cuda,
+                sums.a.output(),
+                room,
+                x,
+                one.input(),
+                sets,
+                wanted.width,
+                n,
+                &geometry,
+            );
+        }
+        let (mut room, _) = squares.output().split_at(vector::parts(x.len()));
+        vector::squares(cuda, room.output(), x)?;
+        let total = room.input().part(room.len() - 1..room.len());
+        vector::combine(cuda, sums.trace.output(), 1.0, Some((geometry.share_of_squares(), total)), 1.0)
+    }
+}
+
+impl Passes<'_> {
+    /// A backward pass from loss gradients drawn for the `n` images whose values stand in the arena, the first of which is
+    /// input `first`.
+    fn backward_of_draws(
+        &self,
+        arena: &mut Arena,
+        sink: &mut Layers<'_>,
+        n: usize,
+        seed: u64,
+        first: usize,
+    ) -> Result<()> {
+        let Arena { y, work, .. } = arena;
+        let Work { h, scratch, sums, squares, .. } = work;
+        let (y, layout) = (y.input(), &self.plan.h);
+        let (d, _) = carve(h.output(), layout.value(self.end(), n));
+        loss::draw_curvature(self.cuda, d, self.logits(y, n), n, seed, first)?;
+        for node in self.carrying().rev() {
+            let room = (scratch[0].output(), sums.output(), squares.output());
+            self.backward_node(node, h.output(), Some(&mut *sink), room, layout, y, n)
+                .map_err(|error| error.during(&self.name(node, "adjoint")))?;
+        }
+        Ok(())
+    }
+}
