@@ -385,6 +385,8 @@ fn bench_checks_what_it_times_and_compares_with_a_baseline() {
         ("-a m=0", 2, "m=0"),
         ("-b (", 2, "--bench"),
         ("-b conv_bf16", 2, "CUDA alone"),
+        ("--dtype f16", 2, "has --dtype f16"),
+        ("-b conv --dtype f16", 2, "CUDA alone"),
         ("--fail-over 5%", 2, "--baseline"),
         ("--baseline @train.safetensors", 1, "train.safetensors"),
     ] {

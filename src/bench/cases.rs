@@ -57,6 +57,13 @@ pub const CASES: &[Case] = &[
         make: |device, sizes| convolution(device, sizes, Precision::Bf16),
     },
     Case {
+        name: "conv_f16",
+        about: "the same of operands rounded to f16",
+        dtype: "f16",
+        axes: CONV,
+        make: |device, sizes| convolution(device, sizes, Precision::F16),
+    },
+    Case {
         name: "conv_dx",
         about: "its adjoint to the input",
         dtype: "f32",
@@ -69,6 +76,20 @@ pub const CASES: &[Case] = &[
         dtype: "f32",
         axes: CONV,
         make: weight_gradient,
+    },
+    Case {
+        name: "moment_x",
+        about: "x x^T of what its taps read, for K-FAC",
+        dtype: "f32",
+        axes: CONV,
+        make: input_moment,
+    },
+    Case {
+        name: "moment_dz",
+        about: "dz dz^T of its output channels, for K-FAC",
+        dtype: "f32",
+        axes: CONV,
+        make: output_moment,
     },
     Case {
         name: "depthwise",
@@ -293,7 +314,8 @@ fn rounded(x: f32, precision: Precision) -> f64 {
     f64::from(match precision {
         Precision::Tf32 => to(13, 1 << 12),
         Precision::Bf16 => to(16, 0x7fff + (x.to_bits() >> 16 & 1)),
-        Precision::F32 | Precision::F16 => x, // no case has f16
+        Precision::F16 => half::f16::from_f32(x).to_f32(),
+        Precision::F32 => x,
     })
 }
 
@@ -405,9 +427,8 @@ fn weight_gradient(device: &Device, sizes: Sizes) -> Result<Work> {
         Some(cuda) => {
             let (dy, zero) = (cuda.upload(&dy)?, cuda.upload(&[0.0f32])?);
             let room = std::cell::RefCell::new(cuda.alloc::<f32>(cuda::conv::gradient_parts(n, o, &g))?);
-            let (len, zeros, all) = (dw, Rows { first: 0, apart: 0 }, Rows { first: 0, apart: 1 });
             Map::Cuda(Box::new(move |cuda, mut dw, x| {
-                cuda::shape::copy(cuda, dw.output(), zero.input(), len, 1, all, zeros)?;
+                clear(cuda, dw.output(), zero.input())?;
                 let mut room = room.borrow_mut();
                 cuda::conv::weight_gradient(cuda, dw, None, room.output(), dy.input(), x, None, n, &g)
             }))
@@ -431,6 +452,97 @@ fn weight_gradient(device: &Device, sizes: Sizes) -> Result<Work> {
     let terms = n * g.output.positions();
     let bytes = 4 * (x + n * g.output.len() + dw);
     work(bytes, flops, Mapped::new(device, map, normals(x, 0), dw, terms, want)?)
+}
+
+fn input_moment(device: &Device, sizes: Sizes) -> Result<Work> {
+    let (n, g) = geometry(sizes);
+    let (c, w) = (g.input.c, g.fan_in());
+    let want = move |x: &[f32], at: usize| {
+        let pixels = 0..n * g.output.positions();
+        let product = |pixel: usize| {
+            let (mut a, mut b) = (0.0, 0.0);
+            taps(&g, pixel, |first, read| {
+                let value = |column: usize| f64::from(x[read * c + column % c]);
+                let of = |column: usize| if first == column / c * c { value(column) } else { 0.0 };
+                (a, b) = (a + of(at / w), b + of(at % w));
+            });
+            a * b
+        };
+        pixels.map(product).sum()
+    };
+    let map = match device.cuda() {
+        Some(cuda) => {
+            let (one, set) = (cuda.upload(&cuda::moments::ONE)?, cuda.upload(&[0])?);
+            let room = std::cell::RefCell::new(cuda.alloc::<f32>(cuda::moments::input_parts(n, 1, w, &g))?);
+            let zero = cuda.upload(&[0.0f32])?;
+            Map::Cuda(Box::new(move |cuda, mut a, x| {
+                clear(cuda, a.output(), zero.input())?;
+                let mut room = room.borrow_mut();
+                cuda::moments::input(cuda, a, room.output(), x, one.input(), set.input(), w, n, &g)
+            }))
+        }
+        None => Map::Cpu(Box::new(move |device, a, x| {
+            sum_of_images(device, a, x, n, |a, x, n| conv::input_moment(a, x, w, 0, n, &g));
+        })),
+    };
+    let (x, pixels) = (n * g.input.len(), n * g.output.positions());
+    work(4 * (x + w * w), pixels * w * (w + 1), Mapped::new(device, map, normals(x, 0), w * w, pixels, want)?)
+}
+
+fn output_moment(device: &Device, sizes: Sizes) -> Result<Work> {
+    let (n, g) = geometry(sizes);
+    let o = g.output.c;
+    let want = move |dz: &[f32], at: usize| {
+        dz.chunks_exact(o).map(|dz| f64::from(dz[at / o]) * f64::from(dz[at % o])).sum()
+    };
+    let map = match device.cuda() {
+        Some(cuda) => {
+            let room = std::cell::RefCell::new(cuda.alloc::<f32>(cuda::moments::output_parts(n, o, o, &g))?);
+            let zero = cuda.upload(&[0.0f32])?;
+            Map::Cuda(Box::new(move |cuda, mut m, dz| {
+                clear(cuda, m.output(), zero.input())?;
+                cuda::moments::output(cuda, m, room.borrow_mut().output(), dz, None, o, n, &g)
+            }))
+        }
+        None => {
+            let channels: Vec<u32> = (0..o as u32).collect();
+            Map::Cpu(Box::new(move |device, m, dz| {
+                sum_of_images(device, m, dz, n, |m, dz, n| conv::output_moment(m, dz, &channels, n, &g));
+            }))
+        }
+    };
+    let (dz, pixels) = (n * g.output.len(), n * g.output.positions());
+    work(
+        4 * (dz + o * o),
+        pixels * o * (o + 1),
+        Mapped::new(device, map, normals(dz, 0), o * o, pixels, want)?,
+    )
+}
+
+/// Zeros.
+fn clear(cuda: &Cuda, y: Out<'_, f32>, zero: In<'_, f32>) -> Result<()> {
+    let len = y.len();
+    cuda::shape::copy(cuda, y, zero, len, 1, Rows { first: 0, apart: 1 }, Rows { first: 0, apart: 0 })
+}
+
+/// `sum` = what `work` adds for all of `n` images of `x`: each thread its own, then together, in order.
+fn sum_of_images(
+    device: &Device,
+    sum: &mut [f32],
+    x: &[f32],
+    n: usize,
+    work: impl Fn(&mut [f32], &[f32], usize) + Sync,
+) {
+    let of_x = x.len() / n;
+    let part = |x: &[f32]| {
+        let mut part = vec![0.0; sum.len()];
+        work(&mut part, x, x.len() / of_x);
+        part
+    };
+    let parts: Vec<Vec<f32>> =
+        device.scope(|| x.par_chunks(n.div_ceil(device.threads()) * of_x).map(part).collect());
+    sum.fill(0.0);
+    parts.iter().for_each(|part| sum.iter_mut().zip(part).for_each(|(sum, part)| *sum += part));
 }
 
 fn normed(device: &Device, sizes: Sizes) -> Result<Work> {

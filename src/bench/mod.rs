@@ -271,6 +271,9 @@ mod tests {
                 "conv_dx" => &["conv_data_f32"],
                 "conv_dw" => &["conv_weight_f32", "add_chunks_f32"],
                 "conv_bf16" => &["conv_bf16"],
+                "conv_f16" => &["conv_f16"],
+                "moment_x" => &["input_moment_f32", "add_chunks_f32"],
+                "moment_dz" => &["output_moment_f32", "add_chunks_f32"],
                 "depthwise" => &["conv_depthwise_f32"],
                 _ => &[],
             };

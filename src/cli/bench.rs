@@ -26,6 +26,7 @@ use super::{DeviceArgs, Outcome};
 /// Examples:
 ///   scrubjay bench --list
 ///   scrubjay bench -b '^conv' -a n=64,c=64:128:256,o=128
+///   scrubjay bench -b '^conv' --dtype f16
 ///   scrubjay bench --json > before.json;  scrubjay bench --baseline before.json --fail-over 5%
 #[derive(clap::Args)]
 #[command(verbatim_doc_comment)]
@@ -33,6 +34,9 @@ pub struct Args {
     /// Kernels whose name matches
     #[arg(short, long, value_name = "REGEX", default_value = "", value_parser = Regex::new)]
     bench: Regex,
+    /// Kernels whose operands are of this type
+    #[arg(long, value_name = "f32|tf32|bf16|f16", value_parser = ["f32", "tf32", "bf16", "f16"])]
+    dtype: Option<String>,
     /// Sizes of axes; several, with a colon between, are tried in turn
     #[arg(short, long, value_name = "AXIS=SIZE,..", value_delimiter = ',')]
     axis: Vec<String>,
@@ -103,9 +107,13 @@ struct Compared {
 
 /// Times, checks, prints.
 pub fn run(args: &Args) -> anyhow::Result<Outcome> {
-    let cases: Vec<&Case> = CASES.iter().filter(|case| args.bench.is_match(case.name)).collect();
+    let of_type = |case: &&Case| args.dtype.as_ref().is_none_or(|dtype| dtype == case.dtype);
+    let named = CASES.iter().filter(|case| args.bench.is_match(case.name));
+    let cases: Vec<&Case> = named.filter(of_type).collect();
     if cases.is_empty() {
-        return Err(Error::config(format!("no kernel matches `{}`; --list shows them", args.bench)).into());
+        let dtype = args.dtype.as_ref().map_or(String::new(), |dtype| format!(" and has --dtype {dtype}"));
+        let reason = format!("no kernel matches `{}`{dtype}; --list shows them", args.bench);
+        return Err(Error::config(reason).into());
     }
     if args.list {
         list(args, &cases);
@@ -166,7 +174,7 @@ fn list(args: &Args, cases: &[&Case]) {
             .iter()
             .map(|case| {
                 let axes: BTreeMap<_, _> = case.axes.iter().copied().collect();
-                json!({"kernel": case.name, "about": case.about, "axes": axes})
+                json!({"kernel": case.name, "about": case.about, "dtype": case.dtype, "axes": axes})
             })
             .collect();
         return println!("{:#}", json!({ "kernels": all }));
