@@ -603,5 +603,8 @@ fn refuses(device: &Device) -> Result<(), Failed> {
         ops::perturb::perturb(device, &mut vec![0.0; out], &vec![0.0; image], 0, 0, 0, 1.0).is_err()
     };
     refused("half a copy", perturb(5, 2))?;
-    refused("an empty image", perturb(0, 0))
+    refused("an empty image", perturb(0, 0))?;
+    refused("half an order", ops::xi::along(cuda, &rank, &cuda.upload(&[0u32; 4])?).is_err())?;
+    refused("runs without an end", ops::xi::runs(cuda, &rank, &cuda.upload(&[0u32])?).is_err())?;
+    refused("no column", ops::xi::order(cuda, &cuda.upload(&[])?).is_err())
 }
