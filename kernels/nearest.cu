@@ -7,55 +7,22 @@ CPU's order, so the neighbours are exactly the CPU's. With mean = 0 the tied row
         for all j != i:  if bound(i, j) > limit: continue;  d = D[j, i] + (x_i - x_j)^2
             d < best: best, s, c = d, min(R_i, R_j), 1;   d = best: s, c += min(R_i, R_j), 1
 
-D is a panel [n, width]: the rows first .. first + width against all n; results are [p, width].
-
-f32 searches, f64 decides. Let x' be x rounded to f32, e the column's slack >= 2 (1 + 2^-21) max |x - x'|, u = 2^-24,
-C = D[j, i] and a = x_i - x_j. Of b = |x'_i - x'_j| - e (0 where that is not positive) and bound = b^2 + C, all in f32:
-
-    |x'_i - x'_j| <= (|a| + e / (1 + 2^-21)) (1 + u),  so  b <= |a| (1 + u)^2
-    bound <= (a^2 + C) (1 + u)^5 + 2^-148              (C is rounded to f32, the sum of the fma once)
-    d >= (a^2 + C) (1 - 2^-53)^4 - 2^-1073             (in f64)
-
-Hence d <= best gives bound <= limit = best (1 + 2^-20) + 2^-140, in f32: no row that is nearest or tied is passed over.
-Where f32 cannot tell rows apart (e above their distances, or infinite: values beyond f32) all are compared in f64.
+D is a panel [n, width]: the rows first .. first + width against all n; results are [p, width]. Most are passed
+over by their bound in f32 (common/distance.h).
 */
+#include "common/distance.h"
 #include "common/philox.h"
 #include "tiles.h"
 
-DEVICE double squared(double a, double b) {
-    double apart = __dsub_rn(a, b);
-    return __dmul_rn(apart, apart);
-}
-
-// slack[column] >= 2 (1 + 2^-21) max |x - x'|; one block a column.
+// distance[a, b] = (fresh ? 0 : distance[a, b]) + sum over k chosen columns of (x_b - x_a)^2, in their order, of `height`
+// rows a from above on and `width` rows b from first on.
 extern "C" __global__ void __launch_bounds__(NEAREST_THREADS)
-slack_f64(float* slack, const double* columns, uint32_t n) {
-    struct Parts { double of[NEAREST_THREADS]; };
-    SHARED(Parts, parts);
-    double most = 0.0;
-    for (uint32_t i = threadIdx.x; i < n; i += NEAREST_THREADS) {
-        double x = columns[uint64_t(blockIdx.x) * n + i];
-        most = fmax(most, fabs(x - double(float(x))));
-    }
-    parts.of[threadIdx.x] = most;
-    __syncthreads();
-    for (uint32_t half = NEAREST_THREADS / 2; half; half /= 2) {
-        if (threadIdx.x < half) parts.of[threadIdx.x] = fmax(parts.of[threadIdx.x], parts.of[threadIdx.x + half]);
-        __syncthreads();
-    }
-    // 2^-20 where 2^-21 is asked for: a margin for the rounding.
-    if (threadIdx.x == 0) slack[blockIdx.x] = float(2.0 * (1.0 + 0x1p-20) * parts.of[0] + 0x1p-149);
-}
-KERNEL(slack_f64);
-
-// distance[j, i] = (fresh ? 0 : distance[j, i]) + sum over k chosen columns of (x_i - x_j)^2, in their order.
-extern "C" __global__ void __launch_bounds__(NEAREST_THREADS)
-distance_f64(double* distance, const double* columns, uint32_t k, uint32_t n, uint32_t first, uint32_t width, uint32_t fresh) {
+distance_f64(double* distance, const double* columns, uint32_t k, uint32_t n, uint32_t above, uint32_t height, uint32_t first, uint32_t width, uint32_t fresh) {
     uint64_t at = uint64_t(blockIdx.x) * blockDim.x + threadIdx.x;
-    if (at >= uint64_t(n) * width) return;
+    if (at >= uint64_t(height) * width) return;
     double sum = fresh ? 0.0 : distance[at];
     for (uint32_t c = 0; c < k; ++c, columns += n)
-        sum = __dadd_rn(sum, squared(columns[first + at % width], columns[at / width]));
+        sum = __dadd_rn(sum, squared(columns[first + at % width], columns[above + at / width]));
     distance[at] = sum;
 }
 KERNEL(distance_f64);
@@ -69,13 +36,13 @@ nearest_f64(uint64_t* sum, uint32_t* count, const double* columns, const float* 
     uint32_t i = blockIdx.x / groups * NEAREST_THREADS + threadIdx.x, at = min(i, width - 1), row = first + at;
     auto number = [&](uint32_t l) { return min(candidate + l, p - 1); };
     auto column = [&](uint32_t l) { return columns + uint64_t(number(l)) * n; };
-    float own[NEAREST_COLUMNS], e[NEAREST_COLUMNS], limit[NEAREST_COLUMNS];
+    float own[NEAREST_COLUMNS], e[NEAREST_COLUMNS], most[NEAREST_COLUMNS];
     double best[NEAREST_COLUMNS];
     uint64_t s[NEAREST_COLUMNS];
     uint32_t c[NEAREST_COLUMNS], own_rank = rank[row];
     for (uint32_t l = 0; l < NEAREST_COLUMNS; ++l) {
         own[l] = float(column(l)[row]), e[l] = slack[number(l)];
-        best[l] = __longlong_as_double(0x7ff0000000000000ll), limit[l] = float(best[l]);
+        best[l] = infinite(), most[l] = float(best[l]);
         s[l] = 0, c[l] = 0;
     }
     for (uint32_t base = 0; base < n; base += NEAREST_THREADS) {
@@ -92,14 +59,11 @@ nearest_f64(uint64_t* sum, uint32_t* count, const double* columns, const float* 
             double chosen = distance[uint64_t(j) * width + at];
             float near = float(chosen);
             for (uint32_t l = 0; l < NEAREST_COLUMNS; ++l) {
-                float apart = fabsf(__fsub_rn(own[l], tile.x[l][t]));
-                float b = apart > e[l] ? __fsub_rn(apart, e[l]) : 0.0f;  // 0 where both are infinite, or no number
-                if (__fmaf_rn(b, b, near) > limit[l]) continue;
+                if (bound(own[l], tile.x[l][t], e[l], near) > most[l]) continue;
                 double d = __dadd_rn(chosen, squared(column(l)[row], column(l)[j]));
                 uint32_t less = min(own_rank, tile.rank[t]);
                 if (d < best[l] || c[l] == 0) {
-                    best[l] = d, s[l] = less, c[l] = 1;
-                    limit[l] = float(__dadd_rn(__dmul_rn(d, 1.0 + 0x1p-20), 0x1p-140));
+                    best[l] = d, s[l] = less, c[l] = 1, most[l] = limit(d);
                 } else if (d == best[l] && mean) s[l] += less, c[l] += 1;
             }
         }
@@ -115,15 +79,15 @@ KERNEL(nearest_f64);
 // Where several rows are nearest: s over `draws` of them, drawn by Philox of (seed, row, draw), and their number. One
 // thread a row and candidate finds the distance once more and then visits those that have it, by ascending index.
 extern "C" __global__ void __launch_bounds__(NEAREST_THREADS)
-drawn_f64(uint64_t* sum, uint32_t* count, const double* columns, const double* distance, const uint32_t* rank, uint32_t p, uint32_t n, uint32_t first, uint32_t width, uint64_t seed, uint32_t draws) {
+drawn_f64(uint64_t* sum, uint32_t* count, const double* columns, const double* distance, const uint32_t* rank, uint32_t p, uint32_t n, uint32_t first, uint32_t width, uint32_t across, uint32_t down, uint64_t seed, uint32_t draws) {
     uint64_t at = uint64_t(blockIdx.x) * blockDim.x + threadIdx.x;
     if (at >= uint64_t(p) * width || count[at] == 1) return;
     uint32_t i = uint32_t(at % width), row = first + i, tied = count[at], place = 0;
     const double* column = columns + at / width * n;
     auto apart = [&](uint32_t j) {
-        return __dadd_rn(distance[uint64_t(j) * width + i], squared(column[row], column[j]));
+        return __dadd_rn(distance[uint64_t(j) * across + uint64_t(i) * down], squared(column[row], column[j]));
     };
-    double best = __longlong_as_double(0x7ff0000000000000ll);
+    double best = infinite();
     for (uint32_t j = 0; j < n; ++j)
         if (j != row) best = fmin(best, apart(j));
     uint64_t s = 0;

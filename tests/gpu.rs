@@ -37,6 +37,7 @@ mod xi;
 
 use columns::Kind;
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 use libtest_mimic::{Arguments, Failed, Trial};
 use scrubjay::codec::{
@@ -112,11 +113,24 @@ fn cases() -> Vec<(String, Case)> {
             }
         }
     }
+    for kind in Kind::ALL.into_iter().filter(|&kind| !FEW || kind == Kind::Ties) {
+        for (n, p) in [(2, 1), (32, 3), (33, 33), (34, 40), (67, 3)] {
+            let name = kind.name();
+            add(format!("pruned/n={n},p={p},{name}"), Box::new(move |d| prunes(d, kind, p, n, 0..n)));
+        }
+    }
     if LARGE {
+        add("pruned/n=1700,p=3,normal".into(), Box::new(|d| prunes(d, Kind::Normal, 3, 1700, 1690..1700)));
+        add("pruned/n=700,p=34,ties".into(), Box::new(|d| prunes(d, Kind::Ties, 65, 700, 0..10)));
+        add("list/n=1700".into(), Box::new(|d| lists(d, 1700)));
+        add("foci/n=150,p=40".into(), Box::new(|d| selects_pruned(d, 40, 150)));
         add("nearest_sorted/n=5000,p=2,normal".into(), Box::new(|d| sorted(d, Kind::Normal, 2, 5000)));
         add("foci/n=300,p=12".into(), Box::new(|d| selects(d, 12, 300)));
         add("xi/n=9000,normal".into(), Box::new(|d| apart(d, Kind::Normal, 9000)));
         add("xi/wide".into(), Box::new(sums_wide));
+    }
+    for n in [2, 33, 513] {
+        add(format!("list/n={n}"), Box::new(move |d| lists(d, n)));
     }
     for p in [1, 32, 33, 255, 257].into_iter().filter(|&p| !FEW || p < 255) {
         add(format!("best/p={p}"), Box::new(move |d| largest(d, p)));
@@ -369,13 +383,104 @@ fn greedy(device: &Device, kind: Kind, p: usize, n: usize) -> Result<(), Failed>
     Ok(())
 }
 
+/// Lists that end before the rows do, and lists of all, give what plain loops give.
+fn prunes(device: &Device, kind: Kind, p: usize, n: usize, rows: Range<usize>) -> Result<(), Failed> {
+    let cuda = cuda(device)?;
+    let (columns, rank) = (kind.columns(p, n, 5), ranks_of_y(kind, n));
+    let chosen = kind.columns(2, n, 6);
+    for tied in [Tied::All, Tied::First, Tied::Random { seed: 3 << 32 | 7, draws: 3 }] {
+        let expected = nearest::nearest(&columns, &chosen.chunks(n).collect::<Vec<_>>(), &rank, tied);
+        for (len, range) in [(32, rows.clone()), (128, rows.start + rows.len() / 3..rows.end)] {
+            let (sum, count, tallied) = twice(|| {
+                let mut distance = cuda.alloc::<f64>(n * range.len())?;
+                let some = cuda.upload(&chosen)?;
+                ops::nearest::distance_by_row(cuda, &mut distance, &some, n, range.clone(), true)?;
+                let columns = ops::nearest::Columns::new(cuda, cuda.upload(&columns)?, n)?;
+                let (rank, distance) = (cuda.upload(&rank)?, distance.input());
+                let lists = ops::nearest::lists(cuda, distance, n, range.clone(), len)?;
+                let mut tally = ops::nearest::Tally::new(cuda)?;
+                let near = ops::nearest::pruned(cuda, &mut tally, &columns, distance, &lists, &rank, tied)?;
+                Ok((cuda.download(&near.sum)?, cuda.download(&near.count)?, tally.read(cuda)?))
+            })?;
+            let some: Vec<usize> = (0..p * n).filter(|i| range.contains(&(i % n))).collect();
+            all_equal("count", &count, &some.iter().map(|&i| expected.1[i]).collect::<Vec<_>>())?;
+            all_equal("sum", &sum, &some.iter().map(|&i| expected.0[i]).collect::<Vec<_>>())?;
+            let searches = (range.len() * p.div_ceil(32)) as u64;
+            equal(
+                "searches of whole lists that start again",
+                &(n <= len as usize + 1 && tallied.again > 0),
+                &false,
+            )?;
+            equal("more of them than there are", &(tallied.again > searches), &false)?;
+        }
+    }
+    Ok(())
+}
+
+/// Lists are the nearest in order: where distances fall along the row and fill the room again and again, and where the
+/// last entry of a list is the last that comes.
+fn lists(device: &Device, n: usize) -> Result<(), Failed> {
+    let cuda = cuda(device)?;
+    for len in [32, 512, 2048] {
+        let falling: Vec<f64> = (0..n).map(|i| (n - i) as f64).collect();
+        let mut rising: Vec<f64> = (0..n).map(|i| i as f64).collect();
+        rising[n - 1] = f64::from(len) - 0.5;
+        let last = n - n.min(3)..n;
+        let (normal, ties) = (Kind::Normal.columns(1, n, 8), Kind::Ties.columns(1, n, 8));
+        for (column, rows) in [(falling, last.clone()), (normal, last.clone()), (ties, last), (rising, 0..1)]
+        {
+            let found = twice(|| {
+                let mut distance = cuda.alloc::<f64>(n * rows.len())?;
+                let column = cuda.upload(&column)?;
+                ops::nearest::distance_by_row(cuda, &mut distance, &column, n, rows.clone(), true)?;
+                let lists = ops::nearest::lists(cuda, distance.input(), n, rows.clone(), len)?;
+                Ok(cuda.download(lists.entries())?)
+            })?;
+            let list = |i: usize| {
+                let entry = |j: usize| (column[i] - column[j]).powi(2).to_bits() >> 32 << 32 | j as u64;
+                let mut all: Vec<u64> = (0..n).filter(|&j| j != i).map(entry).collect();
+                all.sort_unstable();
+                all.resize(len.max(n as u32) as usize, u64::MAX);
+                all.truncate(len as usize);
+                all
+            };
+            all_equal("entries", &found, &rows.clone().flat_map(list).collect::<Vec<_>>())?;
+        }
+    }
+    Ok(())
+}
+
+/// A selection whose steps are pruned by the rule is the CPU's.
+fn selects_pruned(device: &Device, p: usize, n: usize) -> Result<(), Failed> {
+    let mut columns = Kind::Normal.columns(p, n, 3);
+    columns[n..2 * n].copy_from_slice(&Kind::Ties.columns(1, n, 4));
+    columns.copy_within(0..n, 5 * n);
+    let noise = Kind::Normal.columns(1, n, 9);
+    let y: Vec<f64> =
+        (0..n).map(|i| columns[i] + 0.5 * columns[2 * n + i] + columns[n + i] + 0.1 * noise[i]).collect();
+    let x = Matrix::columns_f64(&columns, n, p)?;
+    for ties in [Ties::Mean, Ties::First, Ties::Random { seed: 5, draws: 2 }] {
+        let initial = &[3, 6, 1];
+        let options =
+            FociOptions { ties, initial, all: true, max_features: Some(3), ..FociOptions::default() };
+        let (found, launched) = cuda(device)?.listen(|| foci_on(device, &y, &x, &options, &mut |_, _| ()))?;
+        let expected = foci(&y, &x, &options)?;
+        if found != expected {
+            return Err(format!("{found:?}\nexpected {expected:?}").into());
+        }
+        let pruned = launched.iter().any(|kernel| kernel.symbol == "pruned_f64");
+        equal("whether a step was pruned", &pruned, &true)?;
+    }
+    Ok(())
+}
+
 fn sums(device: &Device, p: usize, n: usize) -> Result<(), Failed> {
     let cuda = cuda(device)?;
     let count: Vec<u32> = (0..p * n).map(|i| [1, 3, 7, u32::MAX, 1 << 30][i % 5]).collect();
     let sum: Vec<u64> =
         (0..p * n).map(|i| u64::from(count[i]) * ((i % 97) as u64) + (i % 3) as u64).collect();
     // in two parts of rows, and all columns but the last, then it
-    let part = |rows: std::ops::Range<usize>, columns: std::ops::Range<usize>| {
+    let part = |rows: Range<usize>, columns: Range<usize>| {
         let at: Vec<usize> = columns.flat_map(|j| rows.clone().map(move |i| j * n + i)).collect();
         let sum = at.iter().map(|&at| sum[at]).collect::<Vec<_>>();
         let count = at.iter().map(|&at| count[at]).collect::<Vec<_>>();
@@ -591,6 +696,25 @@ fn refuses(device: &Device) -> Result<(), Failed> {
     refused("too few distances", near(0..2).is_err())?;
     refused("no rows", near(1..1).is_err())?;
     refused("rows that are not there", near(3..4).is_err())?;
+    let listed = |rows: Range<usize>, len| ops::nearest::lists(cuda, six.input(), 3, rows, len);
+    refused("a list of 33", listed(0..1, 33).is_err())?;
+    refused("a list of 16", listed(0..1, 16).is_err())?;
+    refused("a list too long", listed(0..1, 4096).is_err())?;
+    refused("lists of rows that are not there", listed(2..4, 32).is_err())?;
+    let lists = listed(0..1, 32)?;
+    let mut tally = ops::nearest::Tally::new(cuda)?;
+    let mut pruned = |columns: &ops::nearest::Columns, distance, rank| {
+        ops::nearest::pruned(cuda, &mut tally, columns, distance, &lists, rank, Tied::All).is_err()
+    };
+    refused("lists without distances", pruned(&columns()?, six.input().part(0..2), &rank))?;
+    refused(
+        "lists of other rows",
+        pruned(
+            &ops::nearest::Columns::new(cuda, cuda.upload(&[0.0; 6])?, 2)?,
+            six.input(),
+            &cuda.upload(&[1u32, 2])?,
+        ),
+    )?;
     refused("half a column", ops::nearest::Columns::new(cuda, cuda.upload(&[0.0; 6])?, 4).is_err())?;
     let sums = ops::statistic::Sums::new(cuda, 2)?;
     refused("a mask too short", sums.best(cuda, &cuda.upload(&[1u32])?).is_err())?;

@@ -134,6 +134,8 @@ inline uint32_t __umulhi(uint32_t a, uint32_t b) { return uint32_t(uint64_t(a) *
 inline unsigned __float_as_uint(float f) { return emu_bits<unsigned>(f); }
 inline float __uint_as_float(unsigned u) { return emu_bits<float>(u); }
 inline double __longlong_as_double(long long i) { return emu_bits<double>(i); }
+inline long long __double_as_longlong(double d) { return emu_bits<long long>(d); }
+inline int __ffs(int bits) { return __builtin_ffs(bits); }
 
 // PTX. A cp.async is done at once or by the wait that makes it due; the seed decides.
 namespace emu {

@@ -10,7 +10,7 @@ use crate::device::cuda::{Buffer, Cuda, In, Out};
 use crate::ops::conv::{self, Geometry};
 use crate::ops::cuda::shape::Rows;
 use crate::ops::philox::{self, Use, add_normals};
-use crate::ops::{Conv, Precision, Shape, attention, cuda, layer_norm, loss, perturb};
+use crate::ops::{Conv, Precision, Shape, attention, cuda, layer_norm, loss, nearest, perturb};
 
 /// Every kernel that can be timed.
 pub const CASES: &[Case] = &[
@@ -126,7 +126,23 @@ pub const CASES: &[Case] = &[
         axes: &[("n", 1000), ("p", 1000), ("k", 3)],
         make: selected,
     },
+    Case {
+        name: "nearest",
+        about: "a step of it with k columns chosen: all rows searched",
+        dtype: "f64",
+        axes: STEP,
+        make: |device, sizes| step(device, sizes, false),
+    },
+    Case {
+        name: "pruned",
+        about: "the same step: lists of the nearest rows made and searched",
+        dtype: "f64",
+        axes: STEP,
+        make: |device, sizes| step(device, sizes, true),
+    },
 ];
+
+const STEP: &[(&str, usize)] = &[("n", 4096), ("p", 1000), ("k", 2)];
 
 const CONV: &[(&str, usize)] =
     &[("n", 64), ("h", 16), ("w", 16), ("c", 128), ("o", 128), ("k", 3), ("stride", 1)];
@@ -683,4 +699,64 @@ fn selected(device: &Device, sizes: Sizes) -> Result<Work> {
     let y = (0..n).map(|i| (0..k.min(p)).map(|j| (j + 1) as f64 * x[j * n + i]).sum()).collect();
     let kernel = Selection { device: device.clone(), y, x, sizes: [n, p, k.min(p)] };
     work(8 * n * p * k, 0, Box::new(kernel))
+}
+
+/// One step of a selection: the nearest rows by the chosen columns and each candidate.
+struct Step {
+    cuda: Cuda,
+    x: Vec<f64>, // [p + k, n], those chosen last
+    sizes: [usize; 3],
+    columns: nearest::Columns,
+    distance: Buffer<f64>,
+    rank: Buffer<u32>,
+    len: Option<u32>,
+}
+
+impl Step {
+    fn step(&self) -> Result<nearest::Nearest> {
+        let (n, tied) = (self.sizes[0], nearest::Tied::All);
+        let Some(len) = self.len else {
+            return nearest::nearest(&self.cuda, &self.columns, &self.distance, 0..n, &self.rank, tied);
+        };
+        let mut tally = nearest::Tally::new(&self.cuda)?;
+        let distance = self.distance.input();
+        let lists = nearest::lists(&self.cuda, distance, n, 0..n, len)?;
+        nearest::pruned(&self.cuda, &mut tally, &self.columns, distance, &lists, &self.rank, tied)
+    }
+}
+
+impl Kernel for Step {
+    fn run(&mut self, _: usize) -> Result<()> {
+        self.step().map(drop)
+    }
+
+    fn check(&mut self) -> Result<Check> {
+        let [n, p, _] = self.sizes;
+        let (candidates, chosen) = self.x.split_at(p * n);
+        let found = self.cuda.download(&self.step()?.sum)?;
+        let wrong = |&at: &usize| {
+            let (i, column) = (at % n, &candidates[at / n * n..][..n]);
+            let all = || chosen.chunks(n).chain([column]);
+            let distance = |j: usize| all().fold(0.0, |sum, x| sum + (x[i] - x[j]) * (x[i] - x[j]));
+            let best = (0..n).filter(|j| *j != i).map(distance).fold(f64::INFINITY, f64::min);
+            let tied = (0..n).filter(|j| *j != i && distance(*j) == best);
+            found[at] != tied.map(|j| (i.min(j) + 1) as u64).sum::<u64>()
+        };
+        let error = (0..n * p).step_by((n * p / LOOKED_AT).max(1)).filter(wrong).count();
+        Ok(Check { error: error as f64, tolerance: 0.0 })
+    }
+}
+
+fn step(device: &Device, sizes: Sizes, pruned: bool) -> Result<Work> {
+    let [n, p, k] = std::array::from_fn(|i| sizes[i]);
+    let cuda = device.cuda().ok_or_else(|| crate::Error::config("a step alone has no path on the CPU"))?;
+    let x: Vec<f64> = normals(n * (p + k), 0).into_iter().map(f64::from).collect();
+    let columns = nearest::Columns::new(cuda, cuda.upload(&x[..n * p])?, n)?;
+    let mut distance = cuda.alloc(n * n)?;
+    nearest::distance(cuda, &mut distance, &cuda.upload(&x[n * p..])?, n, 0..n, true)?;
+    let rank = cuda.upload(&(1..=n as u32).collect::<Vec<u32>>())?;
+    let visited = 8.0 * (n as f64).powf(1.0 / (k + 1) as f64); // as a selection has it
+    let len = pruned.then(|| nearest::list_len(visited as usize));
+    let step = Step { cuda: cuda.clone(), x, sizes: [n, p, k], columns, distance, rank, len };
+    work(8 * n * (n + p) + 12 * n * p, 0, Box::new(step))
 }

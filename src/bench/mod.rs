@@ -275,6 +275,8 @@ mod tests {
                 "moment_x" => &["input_moment_f32", "add_chunks_f32"],
                 "moment_dz" => &["output_moment_f32", "add_chunks_f32"],
                 "depthwise" => &["conv_depthwise_f32"],
+                "nearest" => &["nearest_f64"],
+                "pruned" => &["list_f64", "pruned_f64"],
                 _ => &[],
             };
             assert!(

@@ -4,7 +4,7 @@
 
 use std::ops::Range;
 
-use crate::device::cuda::{Buffer, Cuda, Launch, tiles};
+use crate::device::cuda::{Buffer, Cuda, In, Launch, tiles};
 use crate::{Error, Result};
 
 use super::{rows, same};
@@ -99,10 +99,11 @@ pub(super) fn sort(
     Ok(())
 }
 
-/// Candidate columns, and how much rounding to f32 can move a difference of two values.
+/// Candidate columns, and the same rounded to f32 for searching.
 pub struct Columns {
     values: Buffer<f64>, // [p, n]
-    slack: Buffer<f32>,  // [p]
+    packed: Buffer<f32>, // [n, 32] of each 32 columns, [n, ..] of the last
+    slack: Buffer<f32>,  // [p]: how much rounding can move a difference of two values
     n: usize,
 }
 
@@ -114,12 +115,17 @@ impl Columns {
     pub fn new(cuda: &Cuda, values: Buffer<f64>, n: usize) -> Result<Columns> {
         let p = values.len().checked_div(n).unwrap_or(0);
         same("columns", "values of whole columns", p * n, values.len())?;
-        rows("columns", p)?;
-        let mut slack = cuda.alloc(p)?;
-        let launch = Launch::blocks("slack", p, tiles::NEAREST_THREADS)?;
-        // SAFETY: slack holds p values, the columns p·n.
-        unsafe { cuda.slack(launch, slack.output(), values.input(), rows("columns", n)?)? };
-        Ok(Columns { values, slack, n })
+        let (columns, n_) = (rows("columns", p)?, rows("columns", n)?);
+        let (mut packed, mut slack) = (cuda.alloc(p * n)?, cuda.alloc(p)?);
+        let launch = Launch::blocks("pack", p, tiles::NEAREST_THREADS)?;
+        // SAFETY: packed and the columns hold p·n values, slack p.
+        unsafe { cuda.pack(launch, packed.output(), slack.output(), values.input(), columns, n_)? };
+        Ok(Columns { values, packed, slack, n })
+    }
+
+    /// How many they are.
+    pub fn p(&self) -> usize {
+        self.slack.len()
     }
 
     /// The values `[p, n]`.
@@ -141,13 +147,47 @@ pub fn distance(
     range: Range<usize>,
     fresh: bool,
 ) -> Result<()> {
-    let (first, width) = panel("distance", distance, n, &range)?;
+    panel("distance", distance.input(), n, &range)?;
+    add(cuda, distance, columns, n, 0..n, range, fresh)
+}
+
+/// [`distance`] as `[width, n]`; the same values, and of all rows in the same places.
+///
+/// # Errors
+/// As [`distance`].
+pub fn distance_by_row(
+    cuda: &Cuda,
+    distance: &mut Buffer<f64>,
+    columns: &Buffer<f64>,
+    n: usize,
+    range: Range<usize>,
+    fresh: bool,
+) -> Result<()> {
+    panel("distance", distance.input(), n, &range)?;
+    add(cuda, distance, columns, n, range, 0..n, fresh)
+}
+
+/// Distances of some rows, one after the other, to others beside each other; both are among n, and there are as many.
+fn add(
+    cuda: &Cuda,
+    distance: &mut Buffer<f64>,
+    columns: &Buffer<f64>,
+    n: usize,
+    down: Range<usize>,
+    across: Range<usize>,
+    fresh: bool,
+) -> Result<()> {
     let k = columns.len() / n;
     same("distance", "values of whole columns", k * n, columns.len())?;
-    let launch = Launch::over("distance", n * range.len(), tiles::NEAREST_THREADS)?;
+    let launch = Launch::over("distance", down.len() * across.len(), tiles::NEAREST_THREADS)?;
+    let (above, height) = (down.start as u32, down.len() as u32);
+    let (first, width) = (across.start as u32, across.len() as u32);
     let (k, n) = (k as u32, rows("distance", n)?);
-    // SAFETY: distance holds n·width values at least, columns k·n; rows first .. first + width are below n.
-    unsafe { cuda.distance(launch, distance.output(), columns.input(), k, n, first, width, u32::from(fresh)) }
+    // SAFETY: distance holds height·width values at least, columns k·n; rows above .. and first .. are below n.
+    unsafe {
+        let (distance, columns) = (distance.output(), columns.input());
+        cuda.distance(launch, distance, columns, k, n, above, height, first, width, u32::from(fresh))
+    }
 }
 
 /// The rows nearest to a `range` of rows by the squared `distance` `[n, width]` of the chosen columns and each of the
@@ -165,7 +205,7 @@ pub fn nearest(
 ) -> Result<Nearest> {
     same("nearest", "ranks", columns.n, rank.len())?;
     let (p, n) = shape("nearest", &columns.values, rank)?;
-    let (first, width) = panel("nearest", distance, columns.n, &range)?;
+    let (first, width) = panel("nearest", distance.input(), columns.n, &range)?;
     let mut nearest = Nearest::alloc(cuda, p, width)?;
     let blocks =
         p.div_ceil(tiles::NEAREST_COLUMNS) as usize * width.div_ceil(tiles::NEAREST_THREADS) as usize;
@@ -191,21 +231,156 @@ pub fn nearest(
             mean,
         )?
     };
-    if let Tied::Random { seed, draws } = tied {
-        let (sum, count) = (nearest.sum.output(), nearest.count.output());
-        let (draws, each) =
-            (draws.max(1), Launch::over("drawn", p as usize * range.len(), tiles::NEAREST_THREADS)?);
-        // SAFETY: as above.
-        unsafe {
-            let (distance, rank) = (distance.input(), rank.input());
-            cuda.drawn(each, sum, count, values, distance, rank, p, n, first, width, seed, draws)?
-        };
-    }
+    draw(cuda, &mut nearest, columns, distance.input(), rank, tied, first, width, (width, 1))?;
     Ok(nearest)
 }
 
-/// The first of a `range` of rows and how many, where they are among n and `[n, width]` distances are there.
-fn panel(op: &'static str, distance: &Buffer<f64>, n: usize, range: &Range<usize>) -> Result<(u32, u32)> {
+/// Replaces tied rows by those drawn, where `tied` asks for it; the distance of row i of the panel to j stands at
+/// j · apart.0 + i · apart.1.
+fn draw(
+    cuda: &Cuda,
+    nearest: &mut Nearest,
+    columns: &Columns,
+    distance: In<'_, f64>,
+    rank: &Buffer<u32>,
+    tied: Tied,
+    first: u32,
+    width: u32,
+    apart: (u32, u32),
+) -> Result<()> {
+    let Tied::Random { seed, draws } = tied else { return Ok(()) };
+    let (p, n) = shape("drawn", &columns.values, rank)?;
+    let launch = Launch::over("drawn", p as usize * width as usize, tiles::NEAREST_THREADS)?;
+    let (sum, count) = (nearest.sum.output(), nearest.count.output());
+    let (values, rank, draws) = (columns.values.input(), rank.input(), draws.max(1));
+    // SAFETY: sum and count hold p·width, columns p·n, rank n, distance n·width at least, in either order; rows
+    // first .. first + width are below n.
+    unsafe {
+        cuda.drawn(
+            launch, sum, count, values, distance, rank, p, n, first, width, apart.0, apart.1, seed, draws,
+        )
+    }
+}
+
+/// For some rows, those nearest in the chosen columns, by ascending distance.
+pub struct Lists {
+    entries: Buffer<u64>, // [width, len]
+    n: usize,
+    range: Range<usize>,
+    len: u32,
+}
+
+impl Lists {
+    /// By row: the upper half of the distance's bits, then the other's number; all ones where there are no more others.
+    pub fn entries(&self) -> &Buffer<u64> {
+        &self.entries
+    }
+}
+
+/// The entries that a list can have: a power of two, not below `wanted` where there are as many.
+pub fn list_len(wanted: usize) -> u32 {
+    let most = tiles::LIST_MOST as usize;
+    (wanted.min(most).next_power_of_two() as u32).max(tiles::LIST_LEAST)
+}
+
+/// Lists of `len` entries, as [`list_len`] has them, for a `range` of rows with `distance` `[width, n]`.
+///
+/// # Errors
+/// Another `len`, shapes that do not fit, or the device fails.
+pub fn lists(cuda: &Cuda, distance: In<'_, f64>, n: usize, range: Range<usize>, len: u32) -> Result<Lists> {
+    let (first, width) = panel("list", distance, n, &range)?;
+    if list_len(len as usize) != len {
+        let (least, most) = (tiles::LIST_LEAST, tiles::LIST_MOST);
+        return Err(Error::shape("list", format!("a power of two from {least} to {most}"), len.to_string()));
+    }
+    let mut entries = cuda.alloc(range.len() * len as usize)?;
+    let launch = Launch::blocks("list", width as usize, tiles::LIST_THREADS)?;
+    // SAFETY: entries hold width·len, distance width·n; len is one that the kernel has room for.
+    unsafe { cuda.list(launch, entries.output(), distance, rows("list", n)?, first, len)? };
+    Ok(Lists { entries, n, range, len })
+}
+
+/// What the searches of [`pruned`] did, on the device.
+pub struct Tally(Buffer<u64>);
+
+/// The same, read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tallied {
+    /// Rows looked at, each beside 32 candidates.
+    pub looked: u64,
+    /// Searches, each of one row for 32 candidates, that went beyond their list and started again.
+    pub again: u64,
+}
+
+impl Tally {
+    /// Of no searches yet.
+    ///
+    /// # Errors
+    /// Where the memory is not there.
+    pub fn new(cuda: &Cuda) -> Result<Tally> {
+        Ok(Tally(cuda.upload(&[0, 0])?))
+    }
+
+    /// What was done so far.
+    ///
+    /// # Errors
+    /// Where a launch failed.
+    pub fn read(&self, cuda: &Cuda) -> Result<Tallied> {
+        let mut words = [0; 2];
+        cuda.read(&mut words, self.0.input())?;
+        Ok(Tallied { looked: words[0], again: words[1] })
+    }
+}
+
+/// [`nearest`] for the rows of `lists`, made of the same `distance` `[width, n]`: the same result.
+///
+/// # Errors
+/// As [`nearest`].
+pub fn pruned(
+    cuda: &Cuda,
+    tally: &mut Tally,
+    columns: &Columns,
+    distance: In<'_, f64>,
+    lists: &Lists,
+    rank: &Buffer<u32>,
+    tied: Tied,
+) -> Result<Nearest> {
+    same("pruned", "ranks", columns.n, rank.len())?;
+    same("pruned", "rows that lists were made of", columns.n, lists.n)?;
+    let (p, n) = shape("pruned", &columns.values, rank)?;
+    let (first, width) = panel("pruned", distance, columns.n, &lists.range)?;
+    let mut nearest = Nearest::alloc(cuda, p, width)?;
+    let blocks = p.div_ceil(32) as usize * width.div_ceil(tiles::NEAREST_THREADS / 32) as usize;
+    let launch = Launch::blocks("pruned", blocks, tiles::NEAREST_THREADS)?;
+    let mean = u32::from(tied != Tied::First);
+    // SAFETY: sum and count hold p·width, tally 2, columns and packed p·n, slack p, distance width·n, the list
+    // width·len rows below n, rank n; rows first .. first + width are below n.
+    unsafe {
+        cuda.pruned(
+            launch,
+            nearest.sum.output(),
+            nearest.count.output(),
+            tally.0.output(),
+            columns.values.input(),
+            columns.packed.input(),
+            columns.slack.input(),
+            distance,
+            lists.entries.input(),
+            rank.input(),
+            p,
+            n,
+            first,
+            width,
+            lists.len,
+            mean,
+        )?
+    };
+    draw(cuda, &mut nearest, columns, distance, rank, tied, first, width, (1, n))?;
+    Ok(nearest)
+}
+
+/// The first of a `range` of rows and how many, where they are among n and as many distances of each are there.
+fn panel(op: &'static str, distance: In<'_, f64>, n: usize, range: &Range<usize>) -> Result<(u32, u32)> {
     if range.is_empty() || range.end > n || n * range.len() > distance.len() {
         let found = format!("rows {range:?} with {} distances", distance.len());
         return Err(Error::shape(op, format!("some of {n} rows, and {n} distances of each"), found));

@@ -11,11 +11,12 @@ pub enum Kind {
     Zeros,
     Huge,
     Tiny,
+    Close,
 }
 
 impl Kind {
-    pub const ALL: [Kind; 6] =
-        [Kind::Normal, Kind::Ties, Kind::Constant, Kind::Zeros, Kind::Huge, Kind::Tiny];
+    pub const ALL: [Kind; 7] =
+        [Kind::Normal, Kind::Ties, Kind::Constant, Kind::Zeros, Kind::Huge, Kind::Tiny, Kind::Close];
 
     pub fn name(self) -> String {
         format!("{self:?}").to_lowercase()
@@ -30,6 +31,7 @@ impl Kind {
             Kind::Constant => 0.25,
             Kind::Zeros => [0.0, -0.0, 1.0][stream.below(3)],
             Kind::Huge => (stream.uniform() - 0.5) * [f64::MAX, 1e300, 1e160][stream.below(3)],
+            Kind::Close => 1e6 + 0.03125 + 1e-3 * (stream.uniform() - 0.5), // in f32 they are equal, or far apart
             Kind::Tiny => (stream.uniform() - 0.5) * [1e-160, 1e-170, f64::MIN_POSITIVE][stream.below(3)],
         };
         (0..p * n).map(value).collect()

@@ -186,14 +186,18 @@ kernels! {
     sort_tile: sort_tile_f64(values: Out<'_, f64>, rows: Out<'_, u32>, size: u32, merge: u32);
     /// One stage of the merge of `merge` elements, between elements `apart`; `[p, size]`.
     sort_step: sort_step_f64(values: Out<'_, f64>, rows: Out<'_, u32>, p: u32, size: u32, merge: u32, apart: u32);
-    /// Twice the largest error of rounding to f32 at least; slack `[p]`, columns `[p, n]`.
-    slack: slack_f64(slack: Out<'_, f32>, columns: In<'_, f64>, n: u32);
-    /// `distance[j, i] += Σ (x_i − x_j)²`, or (`fresh`) = that; distance `[n, width]` of rows from first, columns `[k, n]`.
-    distance: distance_f64(distance: Out<'_, f64>, columns: In<'_, f64>, k: u32, n: u32, first: u32, width: u32, fresh: u32);
-    /// Σ min(R_i, R_j) over the rows nearest to i by distance and one more column, and their count; `[p, width]`.
+    /// Columns rounded to f32, `[n, 32]` of each 32, and twice the largest error at least; packed and columns `[p, n]`, slack `[p]`.
+    pack: pack_f64(packed: Out<'_, f32>, slack: Out<'_, f32>, columns: In<'_, f64>, p: u32, n: u32);
+    /// `distance[a, b] += Σ (x_b − x_a)²`, or (`fresh`) = that, of rows a from above, b from first; distance `[height, width]`, columns `[k, n]`.
+    distance: distance_f64(distance: Out<'_, f64>, columns: In<'_, f64>, k: u32, n: u32, above: u32, height: u32, first: u32, width: u32, fresh: u32);
+    /// Σ min(R_i, R_j) over the rows nearest to i by distance `[n, width]` and one more column, and their count; `[p, width]`.
     nearest: nearest_f64(sum: Out<'_, u64>, count: Out<'_, u32>, columns: In<'_, f64>, slack: In<'_, f32>, distance: In<'_, f64>, rank: In<'_, u32>, p: u32, n: u32, first: u32, width: u32, mean: u32);
-    /// Where the count is not 1, of so many draws instead.
-    drawn: drawn_f64(sum: Out<'_, u64>, count: Out<'_, u32>, columns: In<'_, f64>, distance: In<'_, f64>, rank: In<'_, u32>, p: u32, n: u32, first: u32, width: u32, seed: u64, draws: u32);
+    /// The `len` others of least distance, by row, and by it; list `[width, len]`, distance `[width, n]`.
+    list: list_f64(list: Out<'_, u64>, distance: In<'_, f64>, n: u32, first: u32, len: u32);
+    /// What `nearest` gives, from lists, and `tally += {looked at, started again}`; packed as of `pack`, distance `[width, n]`.
+    pruned: pruned_f64(sum: Out<'_, u64>, count: Out<'_, u32>, tally: Out<'_, u64>, columns: In<'_, f64>, packed: In<'_, f32>, slack: In<'_, f32>, distance: In<'_, f64>, list: In<'_, u64>, rank: In<'_, u32>, p: u32, n: u32, first: u32, width: u32, len: u32, mean: u32);
+    /// Where the count is not 1, of so many draws instead; distances stand `across` apart by other, `down` by row.
+    drawn: drawn_f64(sum: Out<'_, u64>, count: Out<'_, u32>, columns: In<'_, f64>, distance: In<'_, f64>, rank: In<'_, u32>, p: u32, n: u32, first: u32, width: u32, across: u32, down: u32, seed: u64, draws: u32);
     /// The same in one column alone, sorted; values and rows `[p, size]`.
     nearest_sorted: nearest_sorted_f64(sum: Out<'_, u64>, count: Out<'_, u32>, values: In<'_, f64>, rows: In<'_, u32>, rank: In<'_, u32>, p: u32, n: u32, size: u32, mean: u32);
     /// Σ |R_(i+1) − R_i| along orders by chunks of positions; out `[orders, chunks]`, rank `[n]`, orders `[.., n]`.

@@ -1,0 +1,176 @@
+/*
+pruned.cu: what nearest.cu finds, from lists: for each row, the others by ascending D, their distance in the chosen columns.
+
+    for each row i:  list = the `len` others of least D[i, j]
+        for each block of 32 candidates, one a lane:
+            for j in list while D[i, j] <= the best of some lane:  look at j as nearest.cu does
+            where D at the list's end <= the best of some lane:  again, over all j with D[i, j] <= the largest best
+
+No j that is left out can count: d >= D[i, j], of a sum rounded once. So the result is exact, ties and infinite distances
+included, whatever len is; it decides how many are looked at, which the kernel counts, and how many searches start again.
+
+An entry is the upper half of D's bits, then j: one order, without ties, of one integer comparison, and a lower bound of D
+good to 2^-20. list_f64 has a block a row, which streams D once through room in shared memory: what is below the limit is
+put there, and when no more fits the room is sorted, its first `len` stay, and the last of them is the limit.
+pruned_f64 has a warp a row and block of candidates; blocks of threads go through the rows first, so that the columns of a
+block of candidates stay in L2, and the value of a row in all of them is one load: packed has [n, 32] for each 32
+candidates, the last ones fewer. Here a panel of D is [width, n].
+*/
+#include "common/distance.h"
+#include "common/warp.h"
+#include "tiles.h"
+
+constexpr uint64_t UPPER = 0xffffffff00000000ull;
+
+DEVICE uint64_t entry(double distance, uint32_t j) { return (uint64_t(__double_as_longlong(distance)) & UPPER) | j; }
+
+// At most D; not a number at the end of a list that has all others.
+DEVICE double lower(uint64_t bits) { return __longlong_as_double((long long)(bits & UPPER)); }
+
+// Rounds columns to f32, packs them, and finds their slack; one block a column.
+extern "C" __global__ void __launch_bounds__(NEAREST_THREADS)
+pack_f64(float* packed, float* slack, const double* columns, uint32_t p, uint32_t n) {
+    struct Parts { double of[NEAREST_THREADS]; };
+    SHARED(Parts, parts);
+    uint32_t candidate = blockIdx.x / 32 * 32, lanes = min(32u, p - candidate);
+    packed += uint64_t(candidate) * n + blockIdx.x % 32;
+    double most = 0.0;
+    for (uint32_t i = threadIdx.x; i < n; i += NEAREST_THREADS) {
+        double x = columns[uint64_t(blockIdx.x) * n + i];
+        float narrow = float(x);
+        packed[uint64_t(i) * lanes] = narrow;
+        most = fmax(most, fabs(x - double(narrow)));
+    }
+    parts.of[threadIdx.x] = most;
+    __syncthreads();
+    for (uint32_t half = NEAREST_THREADS / 2; half; half /= 2) {
+        if (threadIdx.x < half) parts.of[threadIdx.x] = fmax(parts.of[threadIdx.x], parts.of[threadIdx.x + half]);
+        __syncthreads();
+    }
+    // 2^-20 where 2^-21 is asked for: a margin for the rounding.
+    most = parts.of[0];
+    if (threadIdx.x == 0) slack[blockIdx.x] = most > 0.0 ? float(2.0 * (1.0 + 0x1p-20) * most + 0x1p-149) : 0.0f;
+}
+KERNEL(pack_f64);
+
+// Sorts `size` entries, a power of two, by a bitonic network.
+DEVICE void sort(uint64_t* room, uint32_t size) {
+    for (uint32_t k = 2; k <= size; k *= 2)
+        for (uint32_t apart = k / 2; apart; apart /= 2) {
+            for (uint32_t t = threadIdx.x; t < size / 2; t += LIST_THREADS) {
+                uint32_t a = 2 * t - (t & (apart - 1));
+                uint64_t one = room[a], other = room[a + apart];
+                if ((other < one) == ((a & k) == 0)) room[a] = other, room[a + apart] = one;
+            }
+            __syncthreads();
+        }
+}
+
+// The len entries of least D of rows first ..; list [width, len], distance [width, n]. One block a row.
+extern "C" __global__ void __launch_bounds__(LIST_THREADS)
+list_f64(uint64_t* list, const double* distance, uint32_t n, uint32_t first, uint32_t len) {
+    struct Room { uint64_t of[2 * LIST_MOST]; uint32_t held; };
+    SHARED(Room, room);
+    distance += uint64_t(blockIdx.x) * n, list += uint64_t(blockIdx.x) * len;
+    uint32_t row = first + blockIdx.x, most = 2 * max(len, LIST_STEP);
+    uint64_t limit = ~0ull;
+    if (threadIdx.x == 0) room.held = 0;
+    __syncthreads();
+    for (uint32_t base = 0; base < n; base += LIST_STEP) {
+        for (uint32_t j = base + threadIdx.x; j < min(n, base + LIST_STEP); j += LIST_THREADS) {
+            uint64_t own = entry(distance[j], j);
+            if (own < limit && j != row) room.of[atomicAdd(&room.held, 1)] = own;
+        }
+        __syncthreads();
+        uint32_t held = room.held;
+        if (held + LIST_STEP <= most && base + LIST_STEP < n) {
+            __syncthreads();  // all have read it
+            continue;
+        }
+        uint32_t size = len;
+        while (size < held) size *= 2;
+        for (uint32_t t = held + threadIdx.x; t < size; t += LIST_THREADS) room.of[t] = ~0ull;
+        __syncthreads();
+        sort(room.of, size);
+        limit = room.of[len - 1];
+        if (threadIdx.x == 0) room.held = min(held, len);
+        __syncthreads();
+    }
+    for (uint32_t t = threadIdx.x; t < len; t += LIST_THREADS) list[t] = room.of[t];
+}
+KERNEL(list_f64);
+
+// A greedy step for rows first ..: sum and count [p, width]; tally += {entries looked at, searches that started again}.
+extern "C" __global__ void __launch_bounds__(NEAREST_THREADS)
+pruned_f64(uint64_t* sum, uint32_t* count, uint64_t* tally, const double* columns, const float* packed, const float* slack, const double* distance, const uint64_t* list, const uint32_t* rank, uint32_t p, uint32_t n, uint32_t first, uint32_t width, uint32_t len, uint32_t mean) {
+    constexpr uint32_t WARPS = NEAREST_THREADS / 32;
+    struct Other { double chosen; float near; uint32_t j, less; };
+    struct Some { Other of[WARPS][32]; };
+    SHARED(Some, some);
+    uint32_t warp = threadIdx.x / 32, groups = (width + WARPS - 1) / WARPS;
+    uint32_t candidate = blockIdx.x / groups * 32, at = blockIdx.x % groups * WARPS + warp, row = first + at;
+    if (at >= width) return;
+    uint32_t lanes = min(32u, p - candidate), l = min(lane(), lanes - 1);  // lanes without a candidate repeat the last
+    packed += uint64_t(candidate) * n + l, columns += uint64_t(candidate + l) * n;
+    distance += uint64_t(at) * n, list += uint64_t(at) * len;
+
+    double own = columns[row], best = infinite();
+    float narrow = float(own), e = slack[candidate + l], most = float(best);
+    uint64_t s = 0;
+    uint32_t c = 0, least = 0xffffffffu, looked = 0, own_rank = rank[row];
+    auto put = [&](uint32_t place, double chosen, uint32_t j) {
+        some.of[warp][place] = {chosen, float(chosen), j, min(own_rank, rank[j])};
+    };
+    auto visit = [&](const Other& other) {
+        float x = packed[uint64_t(other.j) * lanes];
+        if (!(bound(narrow, x, e, other.near) <= most)) return;
+        double d = __dadd_rn(other.chosen, squared(own, e == 0.0f ? double(x) : columns[other.j]));
+        bool nearer = d < best || (d == best && c == 0), tied = d == best && !nearer;
+        bool instead = nearer || (tied && !mean && other.j < least), as_well = tied && mean;
+        s = instead ? other.less : as_well ? s + other.less : s;
+        c = instead ? 1 : as_well ? c + 1 : c;
+        least = instead ? other.j : least;
+        best = nearer ? d : best, most = nearer ? limit(d) : most;
+    };
+
+    bool within = true;
+    for (uint32_t base = 0; base < len && within; base += 32) {
+        uint64_t bits = list[base + lane()];
+        uint32_t j = bits == ~0ull ? row : uint32_t(bits);
+        put(lane(), bits == ~0ull ? lower(bits) : distance[j], j);
+        __syncwarp();
+        for (uint32_t t = 0; t < 32; t += 4) {
+            within = __any_sync(~0u, lower(entry(some.of[warp][t].chosen, 0)) <= best);
+            if (!within) break;
+            for (uint32_t next = t; next < t + 4; ++next) visit(some.of[warp][next]);
+            looked += 4;
+        }
+        __syncwarp();
+    }
+
+    bool again = len < n - 1 && __any_sync(~0u, lower(list[len - 1]) <= best);
+    if (again) {
+        double farthest = best;
+        for (int apart = 16; apart; apart /= 2) farthest = fmax(farthest, __shfl_xor_sync(~0u, farthest, apart));
+        s = 0, c = 0, least = 0xffffffffu;
+        for (uint32_t base = 0; base < n; base += 32) {
+            uint32_t j = base + lane();
+            bool near = j < n && j != row && distance[j] <= farthest;
+            uint32_t left = __ballot_sync(~0u, near);
+            if (near) put(lane(), distance[j], j);
+            __syncwarp();
+            for (; left; left &= left - 1, ++looked) visit(some.of[warp][__ffs(left) - 1]);
+            __syncwarp();
+        }
+    }
+    if (lane() < lanes) {
+        uint64_t to = uint64_t(candidate + lane()) * width + at;
+        sum[to] = s, count[to] = c;
+    }
+    if (lane() == 0) {
+        auto* counts = (unsigned long long*)tally;
+        atomicAdd(counts, looked);
+        if (again) atomicAdd(counts + 1, 1);
+    }
+}
+KERNEL(pruned_f64);
