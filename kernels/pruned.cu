@@ -125,7 +125,7 @@ pruned_f64(uint64_t* sum, uint32_t* count, uint64_t* tally, const double* column
         float x = packed[uint64_t(other.j) * lanes];
         if (!(bound(narrow, x, e, other.near) <= most)) return;
         double d = __dadd_rn(other.chosen, squared(own, e == 0.0f ? double(x) : columns[other.j]));
-        bool nearer = d < best || (d == best && c == 0), tied = d == best && !nearer;
+        bool nearer = d < best, tied = d == best;  // all are, where the best is infinite
         bool instead = nearer || (tied && !mean && other.j < least), as_well = tied && mean;
         s = instead ? other.less : as_well ? s + other.less : s;
         c = instead ? 1 : as_well ? c + 1 : c;

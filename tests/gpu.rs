@@ -122,7 +122,7 @@ fn cases() -> Vec<(String, Case)> {
     if LARGE {
         add("pruned/n=1700,p=3,normal".into(), Box::new(|d| prunes(d, Kind::Normal, 3, 1700, 1690..1700)));
         add("pruned/n=700,p=34,ties".into(), Box::new(|d| prunes(d, Kind::Ties, 65, 700, 0..10)));
-        add("list/n=1700".into(), Box::new(|d| lists(d, 1700)));
+        add("list/n=4700".into(), Box::new(|d| lists(d, 4700)));
         add("foci/n=150,p=40".into(), Box::new(|d| selects_pruned(d, 40, 150)));
         add("nearest_sorted/n=5000,p=2,normal".into(), Box::new(|d| sorted(d, Kind::Normal, 2, 5000)));
         add("foci/n=300,p=12".into(), Box::new(|d| selects(d, 12, 300)));
