@@ -133,3 +133,12 @@ draw_curvature_f32(float* d, const float* logits, uint32_t n, uint32_t classes, 
         d[i * classes + j] = float(j == drawn ? -weight * others(drawn) : weight * p.at(j));
 }
 KERNEL(draw_curvature_f32);
+// scores = the sum of the losses, and how many predictions are right; one warp.
+extern "C" __global__ void __launch_bounds__(LOSS_THREADS)
+score_f64(double* scores, const float* losses, const uint32_t* predicted, const uint32_t* labels, uint32_t n) {
+    if (warp(LOSS_THREADS) > 0) return;
+    double loss = warp_sum(n, [&](uint32_t i) { return double(losses[i]); });
+    double right = warp_sum(n, [&](uint32_t i) { return predicted[i] == labels[i] ? 1.0 : 0.0; });
+    if (lane() == 0) scores[0] = loss, scores[1] = right;
+}
+KERNEL(score_f64);

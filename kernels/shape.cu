@@ -41,3 +41,14 @@ shortcut_backward_f32(float* dx, const float* dy, uint32_t n, uint32_t h, uint32
     dx[i] += dy[((line / h * oh + row / stride) * ow + column / stride) * oc + channel];
 }
 KERNEL(shortcut_backward_f32);
+
+// y[i] += the sum over rows of x[r apart + i], i < len, in order, in f64.
+extern "C" __global__ void __launch_bounds__(SHAPE_THREADS)
+sum_rows_f32(float* y, const float* x, uint32_t rows, uint32_t len, uint32_t apart) {
+    uint32_t i = blockIdx.x * SHAPE_THREADS + threadIdx.x;
+    if (i >= len) return;
+    double sum = 0.0;
+    for (uint32_t row = 0; row < rows; ++row) sum += x[row * apart + i];
+    y[i] += float(sum);
+}
+KERNEL(sum_rows_f32);

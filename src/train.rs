@@ -1,23 +1,14 @@
 //! Training: mini-batches in a seeded order, SGD with momentum or Adam, weight decay. Small, plain, and the same bytes
-//! for the same seed on any number of threads; it makes the models that scrubbing is compared on.
-
-use rayon::prelude::*;
+//! for the same seed on any number of threads; it makes the models that scrubbing is compared on. On CUDA sums have
+//! another order, and the same seed gives the same bytes again, but not the CPU's.
 
 use crate::data::Samples;
 use crate::device::Device;
 use crate::net::{Network, TrainPass};
+pub use crate::ops::optimizer::Optimizer;
+use crate::ops::optimizer::Update;
 use crate::ops::philox::{Stream, Use};
 use crate::{Error, Result};
-
-/// The optimizer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Optimizer {
-    /// Stochastic gradient descent with momentum: u ← μu + g, w ← w − ηu.
-    Sgd,
-    /// Adam (Kingma & Ba 2015), β 0.9 and 0.999, ε 1e-8.
-    Adam,
-}
 
 /// How the rate falls.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
@@ -96,15 +87,14 @@ pub fn train(
         return Err(Error::config("momentum is from 0 to below 1, weight decay a number of at least 0"));
     }
     let batch = config.batch.min(indices.len());
-    let mut pass = TrainPass::new(device, net, batch)?;
-    let mut state = State::new(net);
-    let steps = config.epochs * indices.len().div_ceil(batch);
+    let mut pass = TrainPass::new(device, net, batch, config.optimizer)?;
+    let (mut done, steps) = (0, config.epochs * indices.len().div_ceil(batch));
     for epoch in 1..=config.epochs {
         let mut order = indices.to_vec();
         Stream::new(config.seed, Use::Choice, 1 << 16 | epoch as u32).shuffle(&mut order);
         let (mut loss, mut correct) = (0.0, 0);
         for chunk in order.chunks(batch) {
-            let step = pass.step(net, &samples.subset(chunk))?;
+            let step = pass.step(&samples.subset(chunk))?;
             if !step.loss.is_finite() {
                 return Err(Error::config(format!(
                     "the loss is {} in epoch {epoch}; a smaller rate may help",
@@ -113,10 +103,12 @@ pub fn train(
             }
             loss += step.loss * chunk.len() as f64;
             correct += step.correct;
-            let rate = f64::from(config.rate) * config.schedule.factor(state.steps as usize, steps);
-            let rate = rate as f32;
-            device.scope(|| state.step(net, pass.gradients(), rate, config));
+            let rate = f64::from(config.rate) * config.schedule.factor(done, steps);
+            done += 1;
+            let (momentum, decay) = (config.momentum, config.weight_decay);
+            pass.update(&Update { rate: rate as f32, momentum, decay, step: done as i32 })?;
         }
+        let net = pass.network()?;
         if let Some(broken) = net.params.iter().find(|param| param.value.iter().any(|v| !v.is_finite())) {
             let reason = "is no longer finite; a smaller rate may help";
             return Err(Error::config(format!("tensor `{}` {reason} (epoch {epoch})", broken.name)));
@@ -127,44 +119,6 @@ pub fn train(
         }
     }
     Ok(())
-}
-
-/// The optimizer's memory, per parameter.
-struct State {
-    first: Vec<Vec<f32>>,
-    second: Vec<Vec<f32>>,
-    steps: i32,
-}
-
-impl State {
-    fn new(net: &Network) -> State {
-        let zeros: Vec<Vec<f32>> = net.params.iter().map(|param| vec![0.0; param.value.len()]).collect();
-        State { first: zeros.clone(), second: zeros, steps: 0 }
-    }
-
-    fn step(&mut self, net: &mut Network, gradients: &[Vec<f32>], rate: f32, config: &Config) {
-        const BETAS: (f32, f32) = (0.9, 0.999);
-        self.steps += 1;
-        let corrections = (1.0 - BETAS.0.powi(self.steps), 1.0 - BETAS.1.powi(self.steps));
-        let memory = self.first.par_iter_mut().zip(&mut self.second);
-        let params = net.params.par_iter_mut().zip(gradients).zip(memory);
-        params.filter(|((param, _), _)| param.trained).for_each(|((param, gradient), (first, second))| {
-            for (i, w) in param.value.iter_mut().enumerate() {
-                let g = gradient[i] + config.weight_decay * *w;
-                match config.optimizer {
-                    Optimizer::Sgd => {
-                        first[i] = config.momentum * first[i] + g;
-                        *w -= rate * first[i];
-                    }
-                    Optimizer::Adam => {
-                        first[i] = BETAS.0 * first[i] + (1.0 - BETAS.0) * g;
-                        second[i] = BETAS.1 * second[i] + (1.0 - BETAS.1) * g * g;
-                        *w -= rate * (first[i] / corrections.0) / ((second[i] / corrections.1).sqrt() + 1e-8);
-                    }
-                }
-            }
-        });
-    }
 }
 
 #[cfg(test)]
@@ -231,6 +185,51 @@ mod tests {
     }
 
     #[test]
+    fn a_gpu_learns_as_well_and_gives_the_same_bytes_in_every_order_of_threads() {
+        let samples = halves(53);
+        let indices: Vec<usize> = (0..53).collect();
+        for optimizer in [Optimizer::Sgd, Optimizer::Adam] {
+            let run = |device: Device| {
+                let mut net = zoo::create("cnn:4+8", samples.shape, 2, 1).unwrap().network;
+                let mut epochs = vec![];
+                let mut each = |net: &Network, epoch: Epoch| {
+                    epochs.push((epoch, net.clone()));
+                    Ok(true)
+                };
+                train(&device, &mut net, &samples, &indices, &config(optimizer), &mut each).unwrap();
+                assert_eq!(epochs[epochs.len() - 1].1, net);
+                epochs
+            };
+            let (found, expected) = (run(Device::emulated(0).unwrap()), run(Device::cpu().unwrap()));
+            assert_eq!(run(Device::emulated(2).unwrap()), found);
+            assert!(found[7].0.accuracy > 0.97, "{optimizer:?} {:?}", found[7].0);
+            let (loss, of_cpu) = (found[0].0.loss, expected[0].0.loss); // before roundings grow
+            assert!((loss - of_cpu).abs() < 1e-4 * of_cpu, "{optimizer:?} {loss} {of_cpu}");
+        }
+    }
+
+    #[test]
+    fn a_batch_that_a_gpu_has_no_room_for_is_refused_with_one_that_it_has() {
+        let shape = Shape::new(4, 4, 1);
+        let room = |bytes: usize, said: usize, batch: usize| {
+            let device = Device::emulated_with(0, bytes, said).unwrap();
+            let mut net = zoo::create("cnn:4+8", shape, 2, 1).unwrap().network;
+            let pass = TrainPass::new(&device, &mut net, batch, Optimizer::Adam);
+            pass.and_then(|mut pass| pass.step(&halves(batch))).map(drop)
+        };
+        room(200_000, 200_000, 16).unwrap();
+        let error = room(200_000, 200_000, 1000).unwrap_err();
+        let Error::Memory { bytes, free: 200_000, remedy, .. } = &error else { panic!("{error}") };
+        assert!(*bytes > 200_000 && error.to_string().contains("batches of 1000"), "{error}");
+        let fits: usize = remedy.chars().filter(char::is_ascii_digit).collect::<String>().parse().unwrap();
+        room(200_000, 200_000, fits).unwrap();
+        assert!(fits >= 16 && room(200_000, 200_000, fits + 1).is_err(), "{remedy}");
+        // The driver says that there is more than there is; or there is not even room for one.
+        assert!(room(200_000, 1 << 30, 1000).unwrap_err().to_string().contains("a smaller batch"));
+        assert!(room(500, 500, 4).unwrap_err().to_string().contains("one sample takes"));
+    }
+
+    #[test]
     fn options_and_weights_that_are_no_numbers_are_refused() {
         let samples = halves(8);
         let device = Device::cpu().unwrap();
@@ -287,12 +286,13 @@ mod tests {
         let net = smooth(samples.shape).unwrap();
         let loss = |net: &Network| {
             let mut net = net.clone();
-            TrainPass::new(&device, &net, 6).unwrap().step(&mut net, &samples).unwrap().loss
+            TrainPass::new(&device, &mut net, 6, Optimizer::Sgd).unwrap().step(&samples).unwrap().loss
         };
-        let mut pass = TrainPass::new(&device, &net, 6).unwrap();
-        pass.step(&mut net.clone(), &samples).unwrap();
+        let mut moving = net.clone();
+        let mut pass = TrainPass::new(&device, &mut moving, 6, Optimizer::Sgd).unwrap();
+        pass.step(&samples).unwrap();
         let h = 1.0 / 256.0;
-        for (param, gradient) in pass.gradients().iter().enumerate() {
+        for (param, gradient) in pass.gradients().unwrap().iter().enumerate() {
             for i in (0..gradient.len()).step_by(5) {
                 let at = |delta: f32| {
                     let mut moved = net.clone();

@@ -6,6 +6,8 @@
 
 #[path = "reference/attention.rs"]
 mod attention;
+#[path = "reference/batch_norm.rs"]
+mod batch_norm;
 #[path = "cases/columns.rs"]
 mod columns;
 #[path = "reference/conv.rs"]
@@ -22,6 +24,11 @@ mod nearest;
 mod nets;
 #[path = "cases/network_ops.rs"]
 mod network_ops;
+#[path = "reference/optimizer.rs"]
+mod optimizer;
+#[allow(dead_code)] // training asks for slopes of the loss alone
+#[path = "reference/net.rs"]
+mod oracle;
 #[path = "reference/perturb.rs"]
 mod perturb;
 #[path = "reference/ptx.rs"]
@@ -30,6 +37,8 @@ mod ptx;
 mod rank;
 #[path = "reference/statistic.rs"]
 mod statistic;
+#[path = "cases/training.rs"]
+mod training;
 #[path = "cases/vectors.rs"]
 mod vectors;
 #[path = "reference/xi.rs"]
@@ -146,6 +155,7 @@ fn cases() -> Vec<(String, Case)> {
     add("record/replay".into(), Box::new(replays));
     add("shapes".into(), Box::new(refuses));
     cases.extend(network_ops::cases());
+    cases.extend(training::cases());
     cases.extend(vectors::cases());
     cases
 }

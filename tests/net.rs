@@ -29,6 +29,7 @@ use scrubjay::device::Device;
 use scrubjay::net::{Network, Param, Shape, TrainPass, UnitId};
 use scrubjay::observe::observe;
 use scrubjay::solve::{Limits, minres};
+use scrubjay::train::Optimizer;
 use scrubjay::zoo;
 use serde_json::{Value, json};
 
@@ -370,17 +371,19 @@ fn training(case: &Case, seed: u64) -> Outcome {
     let mut random = Random(seed ^ 0x7a1e);
     let samples = random.samples(&net, 7);
     let device = Device::cpu()?;
-    let mut pass = TrainPass::new(&device, &net, 7)?;
-    let loss = pass.step(&mut net.clone(), &samples)?.loss;
+    let mut moved = net.clone();
+    let mut pass = TrainPass::new(&device, &mut moved, 7, Optimizer::Sgd)?;
+    let loss = pass.step(&samples)?.loss;
+    let gradients = pass.gradients()?;
     let expected = batch_loss(&net, &constants::<f64>(&net), &samples.x, &samples.y);
     within("loss", (loss - expected).abs(), 1e-6 * expected)?;
-    let whole = size(&pass.gradients().iter().flat_map(|g| wide(g)).collect::<Vec<_>>());
+    let whole = size(&gradients.iter().flat_map(|g| wide(g)).collect::<Vec<_>>());
     for (i, param) in net.params.iter().enumerate().filter(|(_, param)| param.trained) {
         let (mut engine, mut reference, mut plain, mut longest) = (vec![], vec![], vec![], 0.0f64);
         for _ in 0..DIRECTIONS {
             let mut direction: Params<f64> = net.params.iter().map(|p| vec![0.0; p.value.len()]).collect();
             direction[i].iter_mut().for_each(|d| *d = random.next());
-            engine.push(pass.gradients()[i].iter().zip(&direction[i]).map(|(&g, d)| f64::from(g) * d).sum());
+            engine.push(gradients[i].iter().zip(&direction[i]).map(|(&g, d)| f64::from(g) * d).sum());
             reference.push(batch_slope::<f64>(&net, &direction, &samples.x, &samples.y));
             plain.push(batch_slope::<f32>(&net, &direction, &samples.x, &samples.y).value());
             longest = longest.max(size(&direction[i]));

@@ -21,6 +21,7 @@ use super::{DeviceArgs, Outcome};
 ///
 /// DIR gets model.safetensors and config.json, which --model opens again, and train.json: options, SHA-256 of the data,
 /// samples left out, epochs. --exclude leaves samples out: the same seed then gives the model that never saw them.
+/// On CUDA the same seed gives the same model again, and the CPU's but for rounding.
 /// --seeds K trains K models, seed S in DIR/seed-S; those that are finished are kept: a run can be taken up again.
 ///
 /// Examples:
@@ -148,7 +149,7 @@ pub fn run(args: &Args) -> anyhow::Result<Outcome> {
         }
     }
     let data_sha256 = sha256(&args.data)?;
-    let device = args.device.open()?;
+    let device = args.device.open_with_cuda()?;
     let task = Task { args, device, samples, val, normalise, existing, excluded, indices, data_sha256 };
     let Some(count) = args.seeds else {
         let manifest = task.train(args.seed, &args.out)?;
@@ -288,11 +289,11 @@ impl Task<'_> {
     fn cost(&self) -> scrubjay::Result<f64> {
         let (mut net, _) = self.start(self.args.seed)?;
         let batch = (self.args.batch_size as usize).min(self.indices.len());
-        let mut pass = TrainPass::new(&self.device, &net, batch)?;
+        let mut pass = TrainPass::new(&self.device, &mut net, batch, self.options(self.args.seed).optimizer)?;
         let mut seconds = 0.0;
         for _ in 0..2 {
             let start = Instant::now();
-            pass.step(&mut net, &self.samples.subset(&self.indices[..batch]))?;
+            pass.step(&self.samples.subset(&self.indices[..batch]))?;
             seconds = start.elapsed().as_secs_f64();
         }
         Ok(seconds * f64::from(self.args.epochs) * self.indices.len().div_ceil(batch) as f64)

@@ -1,7 +1,7 @@
 //! Where the work runs. The CPU and CUDA are peers behind one set of operations: a [`Device`] is opened once,
 //! says what it is and why it was taken, and is handed to every stage.
 //!
-//! On CUDA run the steps of CODEC, ξ and FOCI, the perturbation, K-FAC, and the passes of a network but training
+//! On CUDA run the steps of CODEC, ξ and FOCI, the perturbation, K-FAC, the passes of a network and its training
 //! ([`crate::ops`]). What has no CUDA path runs on the host threads that every device has; the command line refuses
 //! `--device cuda` for a command that is all of that.
 

@@ -1,4 +1,4 @@
-//! A frozen network on a CUDA device, node by node as [`super::passes`] has it on the CPU.
+//! A network on a CUDA device, node by node as [`super::passes`] has it on the CPU.
 //!
 //! Parameters are brought to the device once and stay until they are changed or room is wanted. Values stand in one arena where the plan puts them; a chunk's images are written
 //! to its front, every node launches its operation, and only logits, losses and activations come back. Nothing is
@@ -10,23 +10,28 @@
 
 mod derivatives;
 mod moments;
+mod train;
 
+use std::borrow::Cow;
 use std::ops::Range;
 use std::sync::Arc;
 
 pub(crate) use derivatives::Derivatives;
 pub(crate) use moments::{Wanted, moments_of};
 use rayon::prelude::*;
+pub(super) use train::Training;
 
 use super::passes::Pass;
 use super::plan::{Plan, Purpose, Rows as Selected};
-use super::{Affine, Epilogue, Network, Op, ParamId, Shape};
+use super::{Affine, Epilogue, Network, Node, Op, ParamId, Shape};
 use crate::data::{Inputs, check_labels};
 use crate::device::cuda::{Buffer, In, Out, Repeats};
 use crate::device::{Cuda, Device};
 use crate::ops::Precision;
 use crate::ops::cuda::shape::Rows;
-use crate::ops::cuda::{activation, attention, conv, layer_norm, loss, means, pointwise, pool, shape};
+use crate::ops::cuda::{
+    activation, attention, batch_norm, conv, layer_norm, loss, means, pointwise, pool, shape,
+};
 use crate::ops::perturb::{Copies, perturb_on};
 use crate::{Error, Result};
 
@@ -40,11 +45,14 @@ const VECTORS: usize = 12;
 /// The passes of a network under a plan, with what they only read.
 pub(crate) struct Passes<'a> {
     cuda: &'a Cuda,
-    net: &'a Network,
+    /// In training, as it was at first.
+    net: Cow<'a, Network>,
     pub plan: Plan,
     /// Of affine layers' forward passes; f32, unless it is lowered.
     pub precision: Precision,
     params: Vec<Arc<Buffer<f32>>>,
+    /// In training, the parameters, which change; else none.
+    trained: Vec<Buffer<f32>>,
     /// Scale and shift of every node that has them.
     affine: Vec<Option<[Arc<Buffer<f32>>; 2]>>,
     /// The selected rows of every layer of which some are, but not all.
@@ -61,8 +69,10 @@ pub(crate) struct Arena {
     losses: Buffer<f32>,
     /// `[chunk, d]`; empty where activations are not asked for.
     trace: Buffer<f32>,
-    /// Sums for the activations of the node that is running.
+    /// Sums for the activations, or the batch norm, of the node that is running.
     parts: Buffer<f64>,
+    /// Mean and variance of every batch norm, and room for two sums of the one whose adjoint is running.
+    moments: Buffer<f64>,
     /// The chunk's images and labels on the host.
     host: (Vec<f32>, Vec<u32>),
     /// The forward passes of so many images.
@@ -117,6 +127,7 @@ struct Sizes {
     images: usize,
     trace: usize,
     parts: usize,
+    moments: usize,
 }
 
 impl Sizes {
@@ -136,6 +147,18 @@ impl Sizes {
             let count = net.nodes[node].op.layer().map_or(0, |layer| count(layer.index()));
             conv::gradient_parts(plan.chunk, count, &pass.geometry(node))
         });
+        let train = plan.purpose == Purpose::Train;
+        let sums = sums.chain(net.nodes.iter().map(|node| match node.op {
+            Op::LayerNorm { .. } if train => {
+                layer_norm::gradient_parts(plan.chunk * node.shape.positions(), node.shape.c)
+            }
+            _ => 0,
+        }));
+        let norms = net.nodes.iter().filter(|node| train && matches!(node.op, Op::BatchNorm { .. }));
+        let parts = parts.chain(
+            norms.clone().map(|norm| batch_norm::parts(plan.chunk * norm.shape.positions(), norm.shape.c)),
+        );
+        let widest = norms.clone().map(|norm| 2 * norm.shape.c).max().unwrap_or(0);
         let (hessian, forward) = (plan.purpose == Purpose::Hessian, plan.purpose == Purpose::Forward);
         let carrying = (0..net.nodes.len()).filter(|&node| plan.carries[node] && !forward);
         let squares = carrying.map(|node| match net.nodes[node].op {
@@ -162,13 +185,15 @@ impl Sizes {
             images: plan.chunk,
             trace: plan.chunk * d,
             parts: parts.max().unwrap_or(0),
+            moments: norms.map(|norm| 2 * norm.shape.c).sum::<usize>() + widest,
         }
     }
 
     fn bytes(&self) -> usize {
         let adjoints = self.t + self.g + self.h + self.scratch.iter().sum::<usize>();
         let room = self.sums + self.squares + 2 * self.images + self.trace;
-        4 * (1 + self.fixed + self.y + adjoints + room) + 8 * (self.parts + VECTORS * self.block) // 1 is the zero
+        let wide = self.parts + self.moments + VECTORS * self.block;
+        4 * (1 + self.fixed + self.y + adjoints + room) + 8 * wide // 1 is the zero
     }
 }
 
@@ -195,9 +220,8 @@ pub(crate) fn open<'a>(
             chunk = chunk.div_ceil(2);
             continue;
         }
-        let fits =
-            Passes::new(cuda, net, plan, sizes, inputs).map_err(|error| error.during("room for a network"));
-        match fits {
+        let fits = Passes::new(cuda, Cow::Borrowed(net), plan, sizes, inputs.copies());
+        match fits.map_err(|error| error.during("room for a network")) {
             Err(Error::Memory { .. }) if chunk > 1 => chunk = chunk.div_ceil(2),
             Err(Error::Memory { .. }) => {
                 let fixed = 4 * sizes.fixed;
@@ -219,12 +243,12 @@ pub(crate) fn open<'a>(
 impl<'a> Passes<'a> {
     fn new(
         cuda: &'a Cuda,
-        net: &'a Network,
+        net: Cow<'a, Network>,
         plan: Plan,
         sizes: Sizes,
-        inputs: &dyn Inputs,
+        copies: Option<Copies<'_>>,
     ) -> Result<(Passes<'a>, Arena)> {
-        let image = inputs.copies().map(|copies| cuda.upload(copies.image)).transpose()?;
+        let image = copies.map(|copies| cuda.upload(copies.image)).transpose()?;
         let on_host = if image.is_some() { 0 } else { sizes.images * net.input().len() };
         let affine = |op: &Op| match scale_shift(op) {
             Some(Affine { scale, shift }) => Ok(Some([cuda.resident(scale)?, cuda.resident(shift)?])),
@@ -236,6 +260,7 @@ impl<'a> Passes<'a> {
             losses: cuda.alloc(sizes.images)?,
             trace: cuda.alloc(sizes.trace)?,
             parts: cuda.alloc(sizes.parts)?,
+            moments: cuda.alloc(sizes.moments)?,
             host: (vec![0.0; on_host], vec![0; sizes.images]),
             repeats: Repeats::default(),
             g: cuda.alloc(sizes.g)?,
@@ -250,10 +275,14 @@ impl<'a> Passes<'a> {
         };
         let rows = plan.rows.iter().map(|rows| rows.subset().map(|rows| cuda.upload(rows)).transpose());
         let rows = rows.collect::<Result<_>>()?;
-        let params = net.params.iter().map(|param| cuda.resident(&param.value)).collect::<Result<_>>()?;
+        let values = net.params.iter().map(|param| &param.value);
+        let (params, trained) = match plan.purpose {
+            Purpose::Train => (vec![], values.map(|values| cuda.upload(values)).collect::<Result<_>>()?),
+            _ => (values.map(|values| cuda.resident(values)).collect::<Result<_>>()?, vec![]),
+        };
         let affine = net.nodes.iter().map(|node| affine(&node.op)).collect::<Result<_>>()?;
         let (precision, zero) = (Precision::F32, cuda.upload(&[0.0])?);
-        Ok((Passes { cuda, net, plan, precision, params, affine, rows, zero, image }, arena))
+        Ok((Passes { cuda, net, plan, precision, params, trained, affine, rows, zero, image }, arena))
     }
 
     /// Brings a chunk's images and labels to the device: the host threads make them, or, where they are noisy copies of
@@ -338,11 +367,14 @@ impl<'a> Passes<'a> {
     }
 
     fn pass(&self) -> Pass<'_> {
-        Pass { net: self.net, plan: &self.plan }
+        Pass { net: &self.net, plan: &self.plan }
     }
 
     fn param(&self, param: ParamId) -> In<'_, f32> {
-        self.params[param.index()].input()
+        match self.trained.get(param.index()) {
+            Some(trained) => trained.input(),
+            None => self.params[param.index()].input(),
+        }
     }
 
     /// Zeros.
@@ -353,7 +385,7 @@ impl<'a> Passes<'a> {
 
     /// One node's value.
     fn forward_node(&self, node: usize, arena: &mut Arena, n: usize, traced: bool) -> Result<()> {
-        let (cuda, net, layout) = (self.cuda, self.net, &self.plan.y);
+        let (cuda, net, layout) = (self.cuda, &self.net, &self.plan.y);
         let (at, pass) = (&net.nodes[node], self.pass());
         let (whole, rest) = carve(arena.y.output(), layout.whole(node));
         let (value, saved) = (layout.value(node, n), layout.saved(node, n));
@@ -390,6 +422,14 @@ impl<'a> Passes<'a> {
                 Ok(())
             }
             Op::Activation(kind) => activation::forward(cuda, y, x, *kind),
+            Op::BatchNorm { gamma, beta, eps, .. } if self.plan.purpose == Purpose::Train => {
+                let (mut moments, _) = carve_moments(&mut arena.moments, self.moments(node));
+                let (parts, c) = (batch_norm::parts(n * at.shape.positions(), at.shape.c), at.shape.c);
+                let parts = arena.parts.output().split_at(parts).0;
+                batch_norm::moments(cuda, moments.output(), parts, x, c)?;
+                let (gamma, beta) = (self.param(*gamma), self.param(*beta));
+                batch_norm::forward(cuda, y, x, moments.input(), gamma, beta, *eps)
+            }
             Op::LayerNorm { gamma, beta, eps } => {
                 layer_norm::forward(cuda, y, saved, x, self.param(*gamma), self.param(*beta), *eps)
             }
@@ -416,6 +456,16 @@ impl<'a> Passes<'a> {
             },
             _ => self.linear_map(node, y, x, n),
         }
+    }
+
+    /// Where the moments of a batch norm stand.
+    fn moments(&self, node: usize) -> Range<usize> {
+        let width = |node: &Node| match node.op {
+            Op::BatchNorm { .. } => 2 * node.shape.c,
+            _ => 0,
+        };
+        let start = self.net.nodes[..node].iter().map(width).sum();
+        start..start + width(&self.net.nodes[node])
     }
 
     /// Forward of the nodes that are linear in their input, their constants left out: the row of a class token too.
@@ -454,6 +504,13 @@ fn images(shape: Shape, first: usize) -> Rows {
 fn copy(cuda: &Cuda, y: Out<'_, f32>, x: In<'_, f32>) -> Result<()> {
     let row = Rows { first: 0, apart: x.len() };
     shape::copy(cuda, y, x, 1, x.len(), row, row)
+}
+
+/// These of the moments for writing, and the room behind all for two sums of each of as many channels.
+fn carve_moments(moments: &mut Buffer<f64>, at: Range<usize>) -> (Out<'_, f64>, Out<'_, f64>) {
+    let (len, room) = (at.len(), moments.len() - at.len());
+    let (before, sums) = moments.output().split_at(room);
+    (before.split_at(at.start).1.split_at(len).0, sums)
 }
 
 /// One span cut out of an arena for writing; the rest can still be read.

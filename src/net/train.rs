@@ -1,29 +1,49 @@
-//! The pass of training: values and gradients of every parameter for one mini-batch of a network in train form.
+//! Training: the pass that gives values and gradients of every parameter for one mini-batch of a network in train form,
+//! and the optimizer's step.
 //!
-//! The batch is cut into chunks that run side by side; batch norm, which reads the whole batch, is where they meet.
-//! Forward, between two batch norms every chunk runs alone; a batch norm then takes mean and variance over batch and
-//! positions, in f64 and in chunk order, normalises, and moves its running statistics as PyTorch does (momentum 0.1,
-//! unbiased variance). Backward runs the same way from the logits down.
+//! On the CPU the batch is cut into chunks that run side by side; batch norm, which reads the whole batch, is where they
+//! meet. Forward, between two batch norms every chunk runs alone; a batch norm then takes mean and variance over batch
+//! and positions, in f64 and in chunk order, normalises, and moves its running statistics as PyTorch does (momentum 0.1,
+//! unbiased variance). Backward runs the same way from the logits down. On CUDA the batch is one chunk
+//! ([`super::cuda`]), and parameters stay on the device.
 
 use rayon::prelude::*;
 
+use super::cuda::Training;
 use super::passes::{Arena, Pass, RowValues};
 use super::plan::{Plan, Purpose, Rows};
 use super::{Network, Op, ParamId};
 use crate::data::{Inputs, check_labels};
 use crate::device::Device;
 use crate::ops::loss;
+use crate::ops::optimizer::{self, Memory, Optimizer, Update};
 use crate::{Error, Result};
 
 /// PyTorch's default weight of a new batch in batch norm's running statistics.
-const MOMENTUM: f32 = 0.1;
+pub(super) const MOMENTUM: f32 = 0.1;
 
-/// The training pass of one network and batch size.
+/// A network that is trained. On CUDA it is the device that has its parameters meanwhile: [`TrainPass::network`] brings
+/// them.
 pub struct TrainPass<'a> {
     device: &'a Device,
+    net: &'a mut Network,
+    batch: usize,
+    place: Place<'a>,
+}
+
+/// Where it is trained.
+enum Place<'a> {
+    Host(Box<Host>),
+    Cuda(Box<Training<'a>>),
+}
+
+/// The CPU's side.
+struct Host {
     plan: Plan,
     chunks: Vec<Chunk>,
     gradients: Vec<Vec<f32>>,
+    /// Of the parameters that gradients move; of the others none.
+    memory: Vec<Option<Memory<Vec<f32>>>>,
 }
 
 /// One chunk of the batch.
@@ -43,17 +63,86 @@ pub struct Step {
 }
 
 impl<'a> TrainPass<'a> {
-    /// A pass for batches of at most `batch` samples.
+    /// Training in batches of at most `batch` samples.
     ///
     /// # Errors
-    /// Where the network is frozen or the batch is empty.
-    pub fn new(device: &'a Device, net: &Network, batch: usize) -> Result<TrainPass<'a>> {
+    /// Where the network is frozen or the batch is empty; [`Error::Memory`] where it is too large for a GPU.
+    pub fn new(
+        device: &'a Device,
+        net: &'a mut Network,
+        batch: usize,
+        optimizer: Optimizer,
+    ) -> Result<TrainPass<'a>> {
         if net.is_frozen() {
             return Err(Error::config("a frozen network cannot be trained"));
         }
         if batch == 0 {
             return Err(Error::config("a batch of no samples"));
         }
+        let place = match device.cuda() {
+            Some(cuda) => Place::Cuda(Box::new(Training::new(cuda, net, batch, optimizer)?)),
+            None => Place::Host(Box::new(Host::new(net, batch, optimizer)?)),
+        };
+        Ok(TrainPass { device, net, batch, place })
+    }
+
+    /// Runs one mini-batch: gradients here, running statistics in the network.
+    ///
+    /// # Errors
+    /// Where the batch is empty, larger than the pass was made for, of another shape, or a label is no class; on CUDA
+    /// where the device fails.
+    pub fn step(&mut self, batch: &dyn Inputs) -> Result<Step> {
+        let total = batch.len();
+        if total == 0 || total > self.batch || batch.shape() != self.net.input() {
+            let expected = format!("1 to {} samples of {:?}", self.batch, self.net.input());
+            return Err(Error::shape("train", expected, format!("{total} of {:?}", batch.shape())));
+        }
+        match &mut self.place {
+            Place::Host(host) => host.step(self.device, self.net, batch),
+            Place::Cuda(cuda) => cuda.step(self.device, batch),
+        }
+    }
+
+    /// Moves every trained parameter by the gradients of the last step.
+    ///
+    /// # Errors
+    /// On CUDA, where the device fails.
+    pub fn update(&mut self, update: &Update) -> Result<()> {
+        match &mut self.place {
+            Place::Host(host) => {
+                self.device.scope(|| host.update(self.net, update));
+                Ok(())
+            }
+            Place::Cuda(cuda) => cuda.update(update),
+        }
+    }
+
+    /// The gradients of the last step's mean loss, one per parameter in the order of [`Network::params`]; zeros for
+    /// running statistics.
+    ///
+    /// # Errors
+    /// On CUDA, where the device fails.
+    pub fn gradients(&self) -> Result<Vec<Vec<f32>>> {
+        match &self.place {
+            Place::Host(host) => Ok(host.gradients.clone()),
+            Place::Cuda(cuda) => cuda.gradients(),
+        }
+    }
+
+    /// The network as it is now.
+    ///
+    /// # Errors
+    /// On CUDA, where the device fails.
+    pub fn network(&mut self) -> Result<&Network> {
+        if let Place::Cuda(cuda) = &self.place {
+            cuda.read(self.net)?;
+        }
+        Ok(self.net)
+    }
+}
+
+impl Host {
+    fn new(net: &Network, batch: usize, optimizer: Optimizer) -> Result<Host> {
         let plan = Plan::new(net, vec![Rows::All; net.layers.len()], Purpose::Train, batch);
         let chunks = (0..batch.div_ceil(plan.chunk)).map(|_| {
             let mut sink = RowValues::zeros(net, &plan.rows);
@@ -62,26 +151,23 @@ impl<'a> TrainPass<'a> {
         });
         let chunks = chunks.collect();
         let gradients = net.params.iter().map(|param| vec![0.0; param.value.len()]).collect();
-        Ok(TrainPass { device, plan, chunks, gradients })
+        let memory = net.params.iter().map(|param| {
+            param.trained.then(|| Memory::new(optimizer, || Ok(vec![0.0; param.value.len()]))).transpose()
+        });
+        Ok(Host { plan, chunks, gradients, memory: memory.collect::<Result<_>>()? })
     }
 
-    /// The gradients of the last step's mean loss, one per parameter in the order of [`Network::params`]; zeros for
-    /// running statistics.
-    pub fn gradients(&self) -> &[Vec<f32>] {
-        &self.gradients
+    fn update(&mut self, net: &mut Network, update: &Update) {
+        let params = net.params.par_iter_mut().zip(&self.gradients).zip(&mut self.memory);
+        params.for_each(|((param, gradient), memory)| {
+            if let Some(memory) = memory {
+                optimizer::update(&mut param.value, memory, gradient, update);
+            }
+        });
     }
 
-    /// Runs one mini-batch: gradients here, running statistics in `net`.
-    ///
-    /// # Errors
-    /// Where the batch is empty, larger than the pass was made for, of another shape, or a label is no class.
-    pub fn step(&mut self, net: &mut Network, batch: &dyn Inputs) -> Result<Step> {
+    fn step(&mut self, device: &Device, net: &mut Network, batch: &dyn Inputs) -> Result<Step> {
         let total = batch.len();
-        if total == 0 || total > self.chunks.len() * self.plan.chunk || batch.shape() != net.input() {
-            let expected =
-                format!("1 to {} samples of {:?}", self.chunks.len() * self.plan.chunk, net.input());
-            return Err(Error::shape("train", expected, format!("{total} of {:?}", batch.shape())));
-        }
         let plan = &self.plan;
         let chunk_of = |i: usize| (i * plan.chunk).min(total)..((i + 1) * plan.chunk).min(total);
         for (i, chunk) in self.chunks.iter_mut().enumerate() {
@@ -94,7 +180,7 @@ impl<'a> TrainPass<'a> {
             check_labels(&chunk.arena.labels[..chunk.n], first, net.classes())?;
         }
         let chunks = &mut self.chunks[..total.div_ceil(plan.chunk)];
-        let (step, statistics) = self.device.scope(|| {
+        let (step, statistics) = device.scope(|| {
             let mut statistics = vec![];
             let pass = Pass { net, plan };
             for segment in segments(net) {

@@ -13,6 +13,7 @@ mod geometry;
 pub mod layer_norm;
 pub mod loss;
 pub mod nearest;
+pub mod optimizer;
 pub mod perturb;
 pub mod philox;
 pub mod pool;

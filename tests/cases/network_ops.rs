@@ -186,7 +186,7 @@ const CONVS: [(usize, usize, usize, usize, usize, Conv); 18] = [
 ];
 
 /// Values with ties, zeros of both signs and a constant run.
-fn values(len: usize, seed: usize) -> Vec<f32> {
+pub fn values(len: usize, seed: usize) -> Vec<f32> {
     let value = |i: usize| {
         let x = (((i + 1) * (2 * seed + 37)) as f32 * 0.618_034).fract() * 4.0 - 2.0;
         match i % 7 {
@@ -201,7 +201,7 @@ fn values(len: usize, seed: usize) -> Vec<f32> {
 }
 
 /// Fails where a bit differs.
-fn same_bits(what: &str, found: &[f32], expected: &[f32]) -> Result<(), Failed> {
+pub fn same_bits(what: &str, found: &[f32], expected: &[f32]) -> Result<(), Failed> {
     let differs = |(a, b): (&f32, &f32)| a.to_bits() != b.to_bits();
     match found.iter().zip(expected).position(differs) {
         Some(i) => Err(format!("{what}[{i}]: {:e}, expected {:e}", found[i], expected[i]).into()),
@@ -211,7 +211,7 @@ fn same_bits(what: &str, found: &[f32], expected: &[f32]) -> Result<(), Failed> 
 }
 
 /// What `work` writes to `start` on the device, twice the same.
-fn adds(
+pub fn adds(
     cuda: &Cuda,
     start: &[f32],
     work: impl Fn(on_cuda::Out<'_, f32>) -> scrubjay::Result<()>,
@@ -225,7 +225,7 @@ fn adds(
 }
 
 /// What `work` writes to `len` values that begin as NaN.
-fn writes(
+pub fn writes(
     cuda: &Cuda,
     len: usize,
     work: impl Fn(on_cuda::Out<'_, f32>) -> scrubjay::Result<()>,
@@ -353,7 +353,7 @@ fn refuses(device: &Device) -> Result<(), Failed> {
 }
 
 /// Fails unless ‖found − exact‖ is at most twice that of a plain f32 loop, and four roundings of ‖exact‖ more.
-fn close(what: &str, found: &[f32], exact: &[f64], plain: &[f32]) -> Result<(), Failed> {
+pub fn close(what: &str, found: &[f32], exact: &[f64], plain: &[f32]) -> Result<(), Failed> {
     let norm = |f: &dyn Fn(usize) -> f64| (0..exact.len()).map(|i| f(i).powi(2)).sum::<f64>().sqrt();
     let error = norm(&|i| f64::from(found[i]) - exact[i]);
     let loop_error = norm(&|i| f64::from(plain[i]) - exact[i]);
@@ -375,7 +375,7 @@ fn near<T: Copy + Into<f64>>(what: &str, found: &[T], expected: &[T]) -> Result<
 }
 
 /// Values as another number.
-fn wide<T: Number>(values: &[f32]) -> Vec<T> {
+pub fn wide<T: Number>(values: &[f32]) -> Vec<T> {
     values.iter().map(|&v| T::of(f64::from(v))).collect()
 }
 
@@ -390,7 +390,7 @@ fn slopes<T: Copy>(values: &[Dual<T>]) -> Vec<T> {
 }
 
 /// The sum of two vectors.
-fn plus<T: Number>(a: &[T], b: &[T]) -> Vec<T> {
+pub fn plus<T: Number>(a: &[T], b: &[T]) -> Vec<T> {
     a.iter().zip(b).map(|(&a, &b)| a + b).collect()
 }
 

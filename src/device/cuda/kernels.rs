@@ -100,6 +100,8 @@ kernels! {
     scale: scale_f32(y: Out<'_, f32>, x: In<'_, f32>, scale: In<'_, f32>, len: u32, c: u32, add: u32);
     /// Rows of x copied, or (`add`) added, to rows of y: each of `len` values, `y_apart` and `x_apart` apart.
     rows: rows_f32(y: Out<'_, f32>, x: In<'_, f32>, rows: u32, len: u32, y_apart: u32, x_apart: u32, add: u32);
+    /// y += the sum over rows of x, `apart` values apart; y `[len]`.
+    sum_rows: sum_rows_f32(y: Out<'_, f32>, x: In<'_, f32>, rows: u32, len: u32, apart: u32);
     /// Every stride-th position, channels in the middle; y `[n, oh, ow, oc]`, x `[n, h, w, c]`.
     shortcut: shortcut_f32(y: Out<'_, f32>, x: In<'_, f32>, n: u32, h: u32, w: u32, c: u32, oh: u32, ow: u32, oc: u32, stride: u32);
     /// Its adjoint, added to dx.
@@ -116,6 +118,27 @@ kernels! {
     layer_norm_tangent_backward: layer_norm_tangent_backward_f32(dxt: Out<'_, f32>, dyt: In<'_, f32>, dy: In<'_, f32>, tx: In<'_, f32>, x: In<'_, f32>, saved: In<'_, f32>, gamma: In<'_, f32>, n: u32, c: u32);
     /// dγ and dβ of chunks of `size` positions, as parts `[chunks, c, 2]`; dy and x `[n, c]`, saved `[n, 2]`.
     layer_norm_parameters: layer_norm_parameters_f32(parts: Out<'_, f32>, dy: In<'_, f32>, x: In<'_, f32>, saved: In<'_, f32>, n: u32, c: u32, size: u32);
+    /// Σ x, or Σ (x − mean)² where there are means, of chunks of `size` positions; parts `[chunks, c]`, x `[n, c]`,
+    /// mean `[c]`.
+    batch_norm_sums: batch_norm_sums_f64(parts: Out<'_, f64>, x: In<'_, f32>, mean: Option<In<'_, f64>>, n: u32, c: u32, size: u32);
+    /// out = the sums of parts over chunks / over; out `[c]`, parts `[chunks, c]`.
+    batch_norm_fold: batch_norm_fold_f64(out: Out<'_, f64>, parts: In<'_, f64>, c: u32, chunks: u32, over: f64);
+    /// y = γ x̂ + β; y and x `[n, c]`, moments `[2, c]`, gamma and beta `[c]`.
+    batch_norm: batch_norm_f32(y: Out<'_, f32>, x: In<'_, f32>, moments: In<'_, f64>, gamma: In<'_, f32>, beta: In<'_, f32>, n: u32, c: u32, size: u32, eps: f32);
+    /// Σ dy and Σ dy x̂ of chunks of `size` positions; parts `[chunks, 2, c]`, dy and x `[n, c]`.
+    batch_norm_backward_sums: batch_norm_backward_sums_f64(parts: Out<'_, f64>, dy: In<'_, f32>, x: In<'_, f32>, moments: In<'_, f64>, n: u32, c: u32, size: u32, eps: f32);
+    /// dx += the adjoint of dy; dx, dy and x `[n, c]`, moments and sums `[2, c]`, gamma `[c]`.
+    batch_norm_backward: batch_norm_backward_f32(dx: Out<'_, f32>, dy: In<'_, f32>, x: In<'_, f32>, moments: In<'_, f64>, sums: In<'_, f64>, gamma: In<'_, f32>, n: u32, c: u32, size: u32, eps: f32);
+    /// gradient += sums; `[c]`.
+    batch_norm_gradient: batch_norm_gradient_f32(gradient: Out<'_, f32>, sums: In<'_, f64>, c: u32);
+    /// running += momentum (factor moment − running); `[c]`.
+    batch_norm_running: batch_norm_running_f32(running: Out<'_, f32>, moment: In<'_, f64>, c: u32, factor: f64, momentum: f32);
+    /// u = momentum u + g, w −= rate u, of g = scale gradient + decay w; `[len]`, now `[4]`: scale, rate, corrections.
+    sgd: sgd_f32(w: Out<'_, f32>, u: Out<'_, f32>, gradient: In<'_, f32>, now: In<'_, f32>, momentum: f32, decay: f32, len: u32);
+    /// Adam's step, of the same.
+    adam: adam_f32(w: Out<'_, f32>, first: Out<'_, f32>, second: Out<'_, f32>, gradient: In<'_, f32>, now: In<'_, f32>, beta1: f32, beta2: f32, epsilon: f32, decay: f32, len: u32);
+    /// Σ losses, and how many predictions are labels; scores `[2]`, the others `[n]`.
+    score: score_f64(scores: Out<'_, f64>, losses: In<'_, f32>, predicted: In<'_, u32>, labels: In<'_, u32>, n: u32);
     /// The loss of each row; losses and labels `[n]`, logits `[n, classes]`.
     cross_entropy: cross_entropy_f32(losses: Out<'_, f32>, logits: In<'_, f32>, labels: In<'_, u32>, n: u32, classes: u32);
     /// d = p − onehot(label); d and logits `[n, classes]`.

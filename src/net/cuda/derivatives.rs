@@ -11,15 +11,16 @@ use crate::ops::cuda::vector::{self, Places};
 use crate::ops::loss::{Middle, Weight};
 
 /// One value for each selected row of each layer, as [`RowValues`], on the device.
-struct RowBuffers {
-    weight: Vec<Buffer<f32>>,
-    bias: Vec<Buffer<f32>>,
+pub(super) struct RowBuffers {
+    pub weight: Vec<Buffer<f32>>,
+    pub bias: Vec<Buffer<f32>>,
+    pub other: Vec<Buffer<f32>>,
 }
 
 impl RowBuffers {
-    fn upload(cuda: &Cuda, values: &RowValues) -> Result<RowBuffers> {
+    pub fn upload(cuda: &Cuda, values: &RowValues) -> Result<RowBuffers> {
         let all = |of: &[Vec<f32>]| of.iter().map(|values| cuda.upload(values)).collect::<Result<_>>();
-        Ok(RowBuffers { weight: all(&values.weight)?, bias: all(&values.bias)? })
+        Ok(RowBuffers { weight: all(&values.weight)?, bias: all(&values.bias)?, other: all(&values.other)? })
     }
 
     /// Writes the values of other rows of the same shape.
@@ -35,8 +36,8 @@ impl RowBuffers {
     }
 
     /// Zeros.
-    fn clear(&mut self, passes: &Passes) -> Result<()> {
-        let buffers = self.weight.iter_mut().chain(&mut self.bias);
+    pub fn clear(&mut self, passes: &Passes) -> Result<()> {
+        let buffers = self.weight.iter_mut().chain(&mut self.bias).chain(&mut self.other);
         buffers.filter(|buffer| !buffer.is_empty()).try_for_each(|buffer| passes.clear(buffer.output()))
     }
 
@@ -65,6 +66,12 @@ impl RowBuffers {
             let (weight, bias) = (self.weight[layer].input(), self.bias(layer));
             vector::from_rows(cuda, v.output(), weight, bias, places, n as f64, scale)
         })
+    }
+
+    /// In training, the gradients of two parameters that belong to no layer.
+    fn two(&mut self, a: ParamId, b: ParamId) -> Option<[Out<'_, f32>; 2]> {
+        let two = self.other.get_disjoint_mut([a.index(), b.index()]).ok()?;
+        Some(two.map(Buffer::output))
     }
 
     /// A layer's biases, where it has any.
@@ -298,7 +305,7 @@ impl Passes<'_> {
     /// The primal part of the chunk whose images stand in the arena: values, and the gradient where a sink takes it or
     /// products read its adjoints; losses are weighted where a number of the chunk's first image and a weight are
     /// given.
-    fn primal(
+    pub(super) fn primal(
         &self,
         arena: &mut Arena,
         mut sink: Option<&mut RowBuffers>,
@@ -318,7 +325,7 @@ impl Passes<'_> {
             factors.for_each(|(i, loss)| *loss = weight(first + i, f64::from(*loss)) as f32);
             self.cuda.write(arena.losses.output().split_at(n).0, &losses)?;
         }
-        let Arena { y, g, labels, losses, work, .. } = arena;
+        let Arena { y, g, labels, losses, parts, moments, work, .. } = arena;
         let Work { h, scratch, sums, squares, .. } = work;
         let (mut adjoint, layout) =
             if hessian { (g.output(), &self.plan.g) } else { (h.output(), &self.plan.h) };
@@ -329,11 +336,53 @@ impl Passes<'_> {
             loss::weigh(self.cuda, d, losses.input().part(0..n))?;
         }
         for node in self.carrying().rev() {
-            let room = (scratch[0].output(), sums.output(), squares.output());
-            self.backward_node(node, adjoint.output(), sink.as_deref_mut(), room, layout, y, n)
-                .map_err(|error| error.during(&self.name(node, "adjoint")))?;
+            let (adjoint, sink) = (adjoint.output(), sink.as_deref_mut());
+            let done = match self.net.nodes[node].op {
+                Op::BatchNorm { .. } => {
+                    let (moments, room) = carve_moments(moments, self.moments(node));
+                    self.batch_norm_backward(
+                        node,
+                        adjoint,
+                        sink,
+                        (moments.input(), room, parts.output()),
+                        y,
+                        n,
+                    )
+                }
+                _ => {
+                    let room = (scratch[0].output(), sums.output(), squares.output());
+                    self.backward_node(node, adjoint, sink, room, layout, y, n)
+                }
+            };
+            done.map_err(|error| error.during(&self.name(node, "adjoint")))?;
         }
         Ok(())
+    }
+
+    /// [`Passes::backward_node`] of a batch norm, which only training has: its moments, and room for two sums and for
+    /// their parts.
+    fn batch_norm_backward(
+        &self,
+        node: usize,
+        adjoint: Out<'_, f32>,
+        sink: Option<&mut RowBuffers>,
+        (moments, mut sums, parts): (In<'_, f64>, Out<'_, f64>, Out<'_, f64>),
+        y: In<'_, f32>,
+        n: usize,
+    ) -> Result<()> {
+        let (cuda, at, layout) = (self.cuda, &self.net.nodes[node], &self.plan.h);
+        let Op::BatchNorm { gamma, beta, eps, .. } = &at.op else { return Ok(()) };
+        let x = y.part(self.plan.y.value(at.inputs[0].index(), n));
+        let dy = adjoint.input().part(layout.value(node, n));
+        let (parts, _) = parts.split_at(batch_norm::parts(n * at.shape.positions(), at.shape.c));
+        batch_norm::sums(cuda, sums.output(), parts, dy, x, moments, *eps)?;
+        if let Some([dgamma, dbeta]) = sink.and_then(|sink| sink.two(*gamma, *beta)) {
+            batch_norm::add_gradient(cuda, dbeta, sums.input().part(0..at.shape.c))?;
+            batch_norm::add_gradient(cuda, dgamma, sums.input().part(at.shape.c..2 * at.shape.c))?;
+        }
+        self.add_to_input(node, 0, adjoint, layout, n, |dx, dy| {
+            batch_norm::backward(cuda, dx, dy, x, moments, sums.input(), self.param(*gamma), *eps)
+        })
     }
 
     /// Adds one chunk's (sum of) H v to `sink`, on a primal that stands in `y` and `g`.
@@ -516,9 +565,23 @@ impl Passes<'_> {
             Op::Activation(kind) => self.add_to_input(node, 0, adjoint, layout, n, |dx, dy| {
                 activation::add_backward(cuda, dx, dy, primal(0), *kind)
             }),
-            Op::LayerNorm { gamma, .. } => self.add_to_input(node, 0, adjoint, layout, n, |dx, dy| {
-                layer_norm::backward(cuda, dx, dy, primal(0), saved(), self.param(*gamma))
-            }),
+            Op::LayerNorm { gamma, beta, .. } => {
+                if let Some([dgamma, dbeta]) = sink.and_then(|sink| sink.two(*gamma, *beta)) {
+                    let count = layer_norm::gradient_parts(n * at.shape.positions(), at.shape.c);
+                    let (parts, dy) = (sums.split_at(count).0, adjoint.input().part(layout.value(node, n)));
+                    layer_norm::parameter_gradient(cuda, dgamma, dbeta, parts, dy, primal(0), saved())?;
+                }
+                self.add_to_input(node, 0, adjoint, layout, n, |dx, dy| {
+                    layer_norm::backward(cuda, dx, dy, primal(0), saved(), self.param(*gamma))
+                })
+            }
+            Op::ClassToken(param) | Op::Positions(param) => {
+                if let Some(gradient) = sink.and_then(|sink| sink.other.get_mut(param.index())) {
+                    let dy = adjoint.input().part(layout.value(node, n));
+                    shape::add_sum(cuda, gradient.output(), dy, n, images(at.shape, 0))?;
+                }
+                self.linear_backward(node, adjoint, layout, y, n)
+            }
             Op::Attention { heads } => self.add_to_input(node, 0, adjoint, layout, n, |dx, dy| {
                 let (room, _) = squares.split_at(saved().len());
                 attention::backward(cuda, dx, room, dy, primal(0), saved(), n, at.shape, *heads)

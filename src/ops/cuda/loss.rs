@@ -106,6 +106,25 @@ pub fn largest(cuda: &Cuda, predicted: Out<'_, u32>, logits: In<'_, f32>) -> Res
     unsafe { cuda.largest(launch, predicted, logits, n, classes) }
 }
 
+/// The sum of `losses` and the number of `predicted` that are `labels`, to `scores` `[2]`; the others `[n]`.
+///
+/// # Errors
+/// Shapes that do not fit, or the device fails.
+pub fn score(
+    cuda: &Cuda,
+    scores: Out<'_, f64>,
+    losses: In<'_, f32>,
+    predicted: In<'_, u32>,
+    labels: In<'_, u32>,
+) -> Result<()> {
+    same("score", "scores", 2, scores.len())?;
+    [predicted, labels].iter().try_for_each(|other| same("score", "values", losses.len(), other.len()))?;
+    let (launch, n) =
+        (Launch::blocks("score", 1, tiles::LOSS_THREADS)?, word("score", "values", losses.len())?);
+    // SAFETY: scores holds two values, the others n.
+    unsafe { cuda.score(launch, scores, losses, predicted, labels, n) }
+}
+
 /// A warp for each of `n` rows of `len` values in all.
 fn rows(op: &'static str, n: usize, others: &[In<'_, f32>], len: usize) -> Result<(Launch, u32, u32)> {
     others.iter().try_for_each(|other| same(op, "values", len, other.len()))?;

@@ -5,12 +5,14 @@
 
 pub mod activation;
 pub mod attention;
+pub mod batch_norm;
 mod chunks;
 pub mod conv;
 pub mod layer_norm;
 pub mod loss;
 pub mod means;
 pub mod moments;
+pub mod optimizer;
 pub mod pointwise;
 pub mod pool;
 pub mod shape;

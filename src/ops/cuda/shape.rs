@@ -77,6 +77,26 @@ fn move_rows(
     unsafe { cuda.rows(launch, y, x, word(rows)?, word(len)?, word(to.apart)?, word(from.apart)?, add) }
 }
 
+/// Adds to `y` `[len]` the sum over `rows` rows of `x`, in order, in f64.
+///
+/// # Errors
+/// Shapes that do not fit, or the device fails.
+pub fn add_sum(cuda: &Cuda, y: Out<'_, f32>, x: In<'_, f32>, rows: usize, from: Rows) -> Result<()> {
+    let (op, len) = ("sum_rows", y.len());
+    let last = rows.checked_sub(1).and_then(|last| last.checked_mul(from.apart));
+    let end = last.and_then(|last| last.checked_add(from.first)?.checked_add(len));
+    if end.is_none_or(|end| end > x.len()) {
+        let expected = format!("{rows} rows of {len} values at {from:?}");
+        return Err(Error::shape(op, expected, format!("{} values", x.len())));
+    }
+    let word = |value: usize| word(op, "values", value);
+    word(x.len())?;
+    let launch = Launch::over(op, len, tiles::SHAPE_THREADS)?;
+    let x = x.part(from.first..x.len());
+    // SAFETY: y holds len values, and the last row of x ends within it.
+    unsafe { cuda.sum_rows(launch, y, x, word(rows)?, word(len)?, word(from.apart)?) }
+}
+
 /// `y` = every `stride`-th position of `x`, its channels in the middle of `to.c`, zeros around.
 ///
 /// # Errors

@@ -1,0 +1,215 @@
+//! Training on a CUDA device: parameters, gradients and what the optimizer remembers stay there. A step brings the batch,
+//! takes back its loss and how much of it was right, and allocates nothing; what it launches is recorded when it comes a
+//! second time, and from then on replayed. So is what the optimizer launches: the rate and the like stand in memory.
+//!
+//! A batch norm reads the whole batch, so that there is one chunk, and no smaller one where memory is short.
+
+use super::derivatives::RowBuffers;
+use super::*;
+use crate::net::passes::RowValues;
+use crate::net::train::{MOMENTUM, Step};
+use crate::ops::cuda::optimizer;
+use crate::ops::optimizer::{Memory, Optimizer, Update};
+
+/// A network that is trained.
+pub struct Training<'a> {
+    passes: Passes<'a>,
+    arena: Arena,
+    /// Sums over the batch.
+    gradients: RowBuffers,
+    /// Of the parameters that gradients move; of the others none.
+    memory: Vec<Option<Memory<Buffer<f32>>>>,
+    /// `[batch]`.
+    predicted: Buffer<u32>,
+    /// The sum of the losses, and how many predictions are right.
+    scores: Buffer<f64>,
+    /// What the optimizer reads of a step.
+    now: Buffer<f32>,
+    /// Samples of the last step.
+    n: usize,
+    repeats: Repeats<Again>,
+}
+
+/// What is launched again and again.
+#[derive(PartialEq)]
+enum Again {
+    /// The pass over so many samples.
+    Pass(usize),
+    /// The optimizer's step, of this momentum and weight decay.
+    Update(f32, f32),
+}
+
+impl<'a> Training<'a> {
+    /// Room for training in batches of at most `batch` samples.
+    ///
+    /// # Errors
+    /// [`Error::Memory`] where there is too little memory, or the device fails.
+    pub fn new(cuda: &'a Cuda, net: &Network, batch: usize, optimizer: Optimizer) -> Result<Training<'a>> {
+        let (plan, sizes) = sized(net, batch, optimizer);
+        let (bytes, free) = (sizes.bytes(), cuda.free()?);
+        let short = |free: usize, remedy: String| Error::Memory {
+            op: format!("training in batches of {batch}, which a batch norm reads whole"),
+            bytes,
+            free,
+            remedy,
+        };
+        if !fits(&sizes, free) {
+            // The largest batch that fits, between one that does and one that does not.
+            let (mut below, mut above) = (0, batch);
+            while above - below > 1 {
+                let middle = below.midpoint(above);
+                let fits = fits(&sized(net, middle, optimizer).1, free);
+                *(if fits { &mut below } else { &mut above }) = middle;
+            }
+            let remedy = match below {
+                0 => format!("; one sample takes {}", sized(net, 1, optimizer).1.bytes()),
+                below => format!("; a batch of {below} would fit"),
+            };
+            return Err(short(free, remedy));
+        }
+        Training::with(cuda, net, plan, sizes, optimizer).map_err(|error| match error {
+            Error::Memory { free, .. } => short(free, "; a smaller batch takes less".into()),
+            error => error,
+        })
+    }
+
+    fn with(
+        cuda: &'a Cuda,
+        net: &Network,
+        plan: Plan,
+        sizes: Sizes,
+        optimizer: Optimizer,
+    ) -> Result<Training<'a>> {
+        let mut zeros = RowValues::zeros(net, &plan.rows);
+        zeros.other = net.params.iter().map(|param| vec![0.0; param.value.len()]).collect();
+        for layer in &net.layers {
+            let of_layers = [Some(layer.weight), layer.bias].into_iter().flatten();
+            of_layers.for_each(|param| zeros.other[param.index()] = vec![]);
+        }
+        let (passes, arena) = Passes::new(cuda, Cow::Owned(net.clone()), plan, sizes, None)?;
+        let memory = net.params.iter().map(|param| {
+            let zeros = || cuda.upload(&vec![0.0; param.value.len()]);
+            param.trained.then(|| Memory::new(optimizer, zeros)).transpose()
+        });
+        Ok(Training {
+            gradients: RowBuffers::upload(cuda, &zeros)?,
+            memory: memory.collect::<Result<_>>()?,
+            predicted: cuda.alloc(sizes.images)?,
+            scores: cuda.alloc(2)?,
+            now: cuda.alloc(4)?,
+            n: 0,
+            repeats: Repeats::default(),
+            passes,
+            arena,
+        })
+    }
+
+    /// One pass over a batch: gradients, and running statistics.
+    ///
+    /// # Errors
+    /// Where a label is no class, or the device fails.
+    pub fn step(&mut self, device: &Device, batch: &dyn Inputs) -> Result<Step> {
+        let Training { passes, arena, gradients, predicted, scores, .. } = self;
+        let (n, cuda) = (passes.fill(device, arena, batch, 0..batch.len())?, passes.cuda);
+        self.n = n;
+        self.repeats.run(cuda, Again::Pass(n), || {
+            gradients.clear(passes)?;
+            passes.primal(arena, Some(gradients), n, None)?;
+            passes.losses(arena, n)?;
+            let (logits, labels) = (passes.logits(arena.y.input(), n), arena.labels.input().part(0..n));
+            loss::largest(cuda, predicted.output().split_at(n).0, logits)?;
+            let (losses, predicted) = (arena.losses.input().part(0..n), predicted.input().part(0..n));
+            loss::score(cuda, scores.output(), losses, predicted, labels)?;
+            passes.move_running(arena, n)
+        })?;
+        let mut found = [0.0; 2];
+        cuda.read(&mut found, scores.input())?;
+        Ok(Step { loss: found[0] / n as f64, correct: found[1] as usize })
+    }
+
+    /// Moves the parameters by the gradients of the last step.
+    ///
+    /// # Errors
+    /// Where the device fails.
+    pub fn update(&mut self, update: &Update) -> Result<()> {
+        let Training { passes, gradients, memory, now, .. } = self;
+        let cuda = passes.cuda;
+        cuda.write(now.output(), &optimizer::now(1.0 / self.n.max(1) as f32, update))?;
+        self.repeats.run(cuda, Again::Update(update.momentum, update.decay), || {
+            for (i, memory) in memory.iter_mut().enumerate() {
+                let Some(memory) = memory else { continue };
+                let gradient = gradient(&passes.net, gradients, i).input();
+                optimizer::update(cuda, passes.trained[i].output(), memory, gradient, now.input(), update)?;
+            }
+            Ok(())
+        })
+    }
+
+    /// The gradients of the last step's mean loss, as [`crate::net::TrainPass::gradients`].
+    ///
+    /// # Errors
+    /// Where the device fails.
+    pub fn gradients(&self) -> Result<Vec<Vec<f32>>> {
+        let (cuda, factor) = (self.passes.cuda, 1.0 / self.n.max(1) as f32);
+        let each = (0..self.memory.len()).map(|i| {
+            let mut values = cuda.download(gradient(&self.passes.net, &self.gradients, i))?;
+            values.iter_mut().for_each(|g| *g *= factor);
+            Ok(values)
+        });
+        each.collect()
+    }
+
+    /// Brings the parameters to `net`.
+    ///
+    /// # Errors
+    /// Where the device fails.
+    pub fn read(&self, net: &mut Network) -> Result<()> {
+        let mut pairs = net.params.iter_mut().zip(&self.passes.trained);
+        pairs.try_for_each(|(param, trained)| self.passes.cuda.read(&mut param.value, trained.input()))
+    }
+}
+
+/// The plan of a batch, and what it takes.
+fn sized(net: &Network, batch: usize, optimizer: Optimizer) -> (Plan, Sizes) {
+    let plan = Plan::on_cuda(net, vec![Selected::All; net.layers.len()], Purpose::Train, batch);
+    let mut sizes = Sizes::new(net, &plan, 0);
+    // Beside each value its gradient, and what is remembered of it; predictions; scores, and four numbers of a step.
+    sizes.fixed = (2 + optimizer.remembers()) * net.parameters() + batch + 4 + 4;
+    (plan, sizes)
+}
+
+/// Whether there is room, and kernels can number the values.
+fn fits(sizes: &Sizes, free: usize) -> bool {
+    sizes.bytes() <= free && sizes.y.max(sizes.h) <= FLOATS
+}
+
+/// The gradient of a parameter.
+fn gradient<'b>(net: &Network, gradients: &'b RowBuffers, param: usize) -> &'b Buffer<f32> {
+    let of = |of: Option<ParamId>| of.is_some_and(|of| of.index() == param);
+    let weight = net.layers.iter().position(|layer| of(Some(layer.weight)));
+    let bias = net.layers.iter().position(|layer| of(layer.bias));
+    match (weight, bias) {
+        (Some(layer), _) => &gradients.weight[layer],
+        (_, Some(layer)) => &gradients.bias[layer],
+        _ => &gradients.other[param],
+    }
+}
+
+impl Passes<'_> {
+    /// Moves the running statistics of every batch norm by the moments of a batch of `n`.
+    fn move_running(&mut self, arena: &Arena, n: usize) -> Result<()> {
+        for node in 0..self.net.nodes.len() {
+            let at = &self.net.nodes[node];
+            let Op::BatchNorm { mean, var, .. } = &at.op else { continue };
+            let (moments, c) = (arena.moments.input().part(self.moments(node)), at.shape.c);
+            let count = (n * at.shape.positions()) as f64;
+            let unbiased = count / (count - 1.0).max(1.0);
+            for (running, moment, factor) in [(mean, 0, 1.0), (var, 1, unbiased)] {
+                let moment = moments.part(moment * c..(moment + 1) * c);
+                let running = self.trained[running.index()].output();
+                batch_norm::move_running(self.cuda, running, moment, factor, MOMENTUM)?;
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,93 @@
+//! One step of an optimizer on one tensor: SGD with momentum, or Adam. Every operation is rounded by itself, here and on
+//! CUDA.
+
+use crate::Result;
+
+/// The optimizer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Optimizer {
+    /// Stochastic gradient descent with momentum: u ← μu + g, w ← w − ηu.
+    Sgd,
+    /// Adam (Kingma & Ba 2015), β 0.9 and 0.999, ε 1e-8.
+    Adam,
+}
+
+/// What an optimizer remembers of a tensor from step to step; zeros before the first.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Memory<T> {
+    /// SGD's u.
+    Sgd(T),
+    /// Adam's means of g and of g², as they run.
+    Adam(T, T),
+}
+
+/// What one step does to every parameter.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Update {
+    /// η, as it is now.
+    pub rate: f32,
+    /// μ of SGD.
+    pub momentum: f32,
+    /// Weight decay: g is the gradient + decay · w.
+    pub decay: f32,
+    /// Which step it is, from 1.
+    pub step: i32,
+}
+
+/// Adam's β of its two means.
+pub(super) const BETAS: [f32; 2] = [0.9, 0.999];
+/// Adam's ε.
+pub(super) const EPSILON: f32 = 1e-8;
+
+impl Optimizer {
+    /// How many values it remembers of a parameter.
+    pub fn remembers(self) -> usize {
+        match self {
+            Optimizer::Sgd => 1,
+            Optimizer::Adam => 2,
+        }
+    }
+}
+
+impl<T> Memory<T> {
+    /// The memory of an optimizer, from what makes zeros.
+    ///
+    /// # Errors
+    /// Those of `zeros`.
+    pub fn new(optimizer: Optimizer, mut zeros: impl FnMut() -> Result<T>) -> Result<Memory<T>> {
+        Ok(match optimizer {
+            Optimizer::Sgd => Memory::Sgd(zeros()?),
+            Optimizer::Adam => Memory::Adam(zeros()?, zeros()?),
+        })
+    }
+}
+
+impl Update {
+    /// 1 − βᵗ, which Adam divides its means by.
+    pub fn corrections(&self) -> [f32; 2] {
+        BETAS.map(|beta| 1.0 - beta.powi(self.step))
+    }
+}
+
+/// Moves `w` by its `gradient`, and what is remembered with it; all `[len]`.
+pub fn update(w: &mut [f32], memory: &mut Memory<Vec<f32>>, gradient: &[f32], update: &Update) {
+    let ([beta1, beta2], [first_part, second_part]) = (BETAS, update.corrections());
+    let slope = |w: f32, i: usize| gradient[i] + update.decay * w;
+    match memory {
+        Memory::Sgd(u) => {
+            for (i, (w, u)) in w.iter_mut().zip(u).enumerate() {
+                *u = update.momentum * *u + slope(*w, i);
+                *w -= update.rate * *u;
+            }
+        }
+        Memory::Adam(first, second) => {
+            for (i, (w, (first, second))) in w.iter_mut().zip(first.iter_mut().zip(second)).enumerate() {
+                let g = slope(*w, i);
+                *first = beta1 * *first + (1.0 - beta1) * g;
+                *second = beta2 * *second + (1.0 - beta2) * g * g;
+                *w -= update.rate * (*first / first_part) / ((*second / second_part).sqrt() + EPSILON);
+            }
+        }
+    }
+}
