@@ -172,6 +172,9 @@ fn cuda_without_a_gpu_has_an_exit_code_of_its_own() {
     let tiny = Tiny::new(); // no device is visible to its runs
     refused(&tiny, &format!("{EVAL} @train.safetensors --device cuda"), 4, &["no usable GPU"]);
     refused(&tiny, &format!("{SCRUB} --forget 0-29 --device cuda"), 4, &["no usable GPU"]);
+    let train = "train --arch mlp:4 --data @train.safetensors --out @out --device cuda";
+    refused(&tiny, train, 4, &["no usable GPU"]);
+    refused(&tiny, "demo --out @out --device cuda", 4, &["no usable GPU"]);
     refused(&tiny, &format!("{EVAL} @train.safetensors --device tpu"), 2, &["tpu", "cuda"]);
     let run = tiny.run(&format!("{EVAL} @train.safetensors --device auto"));
     assert_eq!(run.code, 0, "{}", run.err);

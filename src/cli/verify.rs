@@ -27,7 +27,7 @@ use super::{DeviceArgs, Outcome, command_line, hash};
 ///
 /// Every measure stands beside the retrained models' own, each of them held against the others. A model that remembers
 /// the samples is flagged, and as loudly one on which they stand out as samples never seen do not. docs/REPORT.md
-/// defines each measure. Exit 3: a flag was raised.
+/// defines each measure. On CUDA models run on the GPU, with the CPU's logits but for rounding. Exit 3: a flag was raised.
 ///
 /// Examples:
 ///   scrubjay train --arch mlp:50 --data train.safetensors --exclude 0-99 --seeds 5 --out retrained
@@ -125,7 +125,7 @@ pub fn run(args: &Args) -> anyhow::Result<Outcome> {
     check_receipt(&before, &after, &sets, &mut notes)?;
     check_test(args, &sets, &mut notes);
 
-    let device = args.device.open()?;
+    let device = args.device.open_with_cuda()?;
     let bar = super::progress(2 + references.len() as u64, "models");
     let behaviour = |model: &Candidate| {
         let found = model.behaviour(&device, &sets);
