@@ -68,10 +68,11 @@ pub struct Epoch {
 }
 
 /// Trains `net` (in train form) on the samples `indices`; `each` is called after every epoch and ends the training
-/// where it returns false.
+/// where it returns false. On CUDA `net` follows after every epoch, not after every step.
 ///
 /// # Errors
-/// Where there are no samples, an option makes no sense, or the loss is no longer finite.
+/// Where there are no samples, an option makes no sense, or the loss is no longer finite; on CUDA, where a batch does
+/// not fit or the device fails.
 pub fn train(
     device: &Device,
     net: &mut Network,

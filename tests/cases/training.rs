@@ -199,6 +199,7 @@ fn derives(device: &Device, net: &Network, n: usize) -> Result<(), Failed> {
     let (step, gradients, moved) = twice(|| run(device))?;
     let (expected, _, expected_moved) = run(&Device::cpu()?)?;
     equal("how many are right", &step.correct, &expected.correct)?;
+    // Sums in f64, on both sides, of values that differ by roundings in f32, of which each pass has a few.
     close_to("the loss", &[step.loss as f32], &[expected.loss as f32], 1e-6)?;
     for ((param, expected), before) in moved.params.iter().zip(&expected_moved.params).zip(&net.params) {
         match param.trained {
