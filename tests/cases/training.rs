@@ -6,10 +6,12 @@ use libtest_mimic::Failed;
 use scrubjay::data::Samples;
 use scrubjay::device::Device;
 use scrubjay::net::{Network, TrainPass};
+use scrubjay::ops::Shape;
 use scrubjay::ops::cuda::shape::Rows;
 use scrubjay::ops::cuda::{batch_norm, loss, optimizer, shape};
 use scrubjay::ops::optimizer::{Memory, Optimizer, Update, update};
 use scrubjay::ops::philox::{Stream, Use};
+use scrubjay::zoo;
 
 use super::dual::Number;
 use super::network_ops::{adds, close, plus, same_bits, values, wide, writes};
@@ -46,8 +48,15 @@ pub fn cases() -> Vec<(String, Case)> {
         cases.push((format!("train_gradient/{}", case.name), Box::new(gradients)));
         for kind in [Optimizer::Sgd, Optimizer::Adam] {
             let name = format!("train/{},{kind:?}", case.name).to_lowercase();
-            cases.push((name, Box::new(move |d| trains(d, &case.network(7)?, kind))));
+            cases.push((name, Box::new(move |d| trains(d, &case.network(7)?, kind, 5))));
         }
+    }
+    if LARGE {
+        let trained = move |d: &Device| {
+            let made = zoo::create("resnet20", Shape::new(8, 8, 3), 4, 3)?;
+            trains(d, &made.network, Optimizer::Sgd, 2)
+        };
+        cases.push(("train/resnet20".into(), Box::new(trained)));
     }
     cases.push(("training/shapes".into(), Box::new(refuses)));
     cases
@@ -245,7 +254,7 @@ fn close_to(what: &str, found: &[f32], expected: &[f32], part: f64) -> Result<()
 
 /// Steps on whole batches and smaller ones: the same bits again, the CPU's weights but for what roundings make of them,
 /// and nothing that is allocated or brought but the batch and four numbers.
-fn trains(device: &Device, net: &Network, kind: Optimizer) -> Result<(), Failed> {
+fn trains(device: &Device, net: &Network, kind: Optimizer, steps: usize) -> Result<(), Failed> {
     let samples = nets::Random(11).samples(net, 16);
     let batches: [&[usize]; 5] = [
         &[0, 1, 2, 3, 4, 5, 6],
@@ -258,7 +267,7 @@ fn trains(device: &Device, net: &Network, kind: Optimizer) -> Result<(), Failed>
     let run = |device: &Device| -> Result<Network, Failed> {
         let mut moved = net.clone();
         let mut pass = TrainPass::new(device, &mut moved, 7, kind)?;
-        for (number, batch) in (1..).zip(batches) {
+        for (number, batch) in (1..).zip(&batches[..steps]) {
             let before = device.cuda().map(|cuda| cuda.counts());
             pass.step(&samples.subset(batch))?;
             pass.update(&Update { rate: rate / number as f32, momentum: 0.9, decay: 1e-3, step: number })?;
@@ -280,7 +289,7 @@ fn trains(device: &Device, net: &Network, kind: Optimizer) -> Result<(), Failed>
         let moved = |of: &Network| -> Vec<f32> {
             of.params[i].value.iter().zip(net.params[i].value.iter()).map(|(a, b)| a - b).collect()
         };
-        // A pass is the CPU's to 1e-5, as `near` has it, and there are five.
+        // A pass is the CPU's to 1e-5, as `near` has it, and there are five at most.
         close_to(&format!("the way of {}", param.name), &moved(&found), &moved(&expected), 5e-5)?;
     }
     Ok(())
