@@ -121,7 +121,7 @@ pub fn run(args: &Args) -> anyhow::Result<Outcome> {
     }
     let axes = axes(&args.axis, &cases)?;
     let baseline = args.baseline.as_ref().map(|path| baseline(path)).transpose()?;
-    let device = args.device.open_with_cuda()?;
+    let device = args.device.open()?;
     if let Some(baseline) = &baseline
         && baseline["device"] != device.report()
     {

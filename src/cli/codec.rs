@@ -187,7 +187,7 @@ pub fn run(args: &Args) -> anyhow::Result<Outcome> {
         seed: args.randomness.seed,
     };
     let values = frame.column(0);
-    let device = args.device.open_with_cuda()?;
+    let device = args.device.open()?;
     if options.measure == Measure::Codec {
         let plan = match args.permutations {
             Some(_) if device.cuda().is_none() => {

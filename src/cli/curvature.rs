@@ -76,7 +76,7 @@ pub fn run(args: &Args) -> anyhow::Result<Outcome> {
         }
         false => None,
     };
-    let device = args.device.open_with_cuda()?;
+    let device = args.device.open()?;
     let curvature = Curvature::new(&device, net, &block, &inputs, args.curvature.into(), MEMORY)?;
     let mut out = vec![("gradient", curvature.gradient().to_vec())];
     if let Some(v) = v {

@@ -81,7 +81,7 @@ struct Row {
 
 /// Runs the demonstration.
 pub fn run(args: &Args) -> anyhow::Result<Outcome> {
-    let device = args.device.open_with_cuda()?;
+    let device = args.device.open()?;
     let split = split(args)?;
     let everything: Vec<usize> = (0..split.train.y.len()).collect();
 

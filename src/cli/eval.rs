@@ -35,7 +35,7 @@ pub fn run(args: &Args) -> anyhow::Result<Outcome> {
     let checkpoint = args.model.checkpoint()?;
     let data = args.normalise.load(&args.data, &checkpoint)?;
     let model = args.model.open(&checkpoint, Some((&args.data, &data)))?;
-    let device = args.device.open_with_cuda()?;
+    let device = args.device.open()?;
     let start = Instant::now();
     let scores = evaluate(&device, &model.network, &data)?;
     let seconds = start.elapsed().as_secs_f64();

@@ -141,7 +141,7 @@ pub fn run(args: &Args) -> anyhow::Result<Outcome> {
         watch: Some(&watch),
         ..options(args)
     };
-    let device = args.device.open_with_cuda()?;
+    let device = args.device.open()?;
     announce(&table, &frame, &codec::memory_on(&device, frame.n, p, &options)?, &options);
     let chosen = AtomicUsize::new(0);
     let message = || format!("rows of step {}", chosen.load(Ordering::Relaxed) + 1);
@@ -273,7 +273,7 @@ fn graph(args: &Args, table: &Table) -> anyhow::Result<Outcome> {
     let data = Matrix::columns_f64(&frame.values, frame.n, frame.p())?;
     let watch = Watch::default();
     let options = FociOptions { watch: Some(&watch), ..options(args) };
-    let device = args.device.open_with_cuda()?;
+    let device = args.device.open()?;
     announce(table, &frame, &codec::graph_memory_on(&device, frame.n, frame.p(), &options)?, &options);
     let (kept, known) = match &args.resume {
         Some(path) => {

@@ -93,22 +93,8 @@ enum DeviceName {
 }
 
 impl DeviceArgs {
-    /// Opens the device of a command that has no CUDA path, and says on stderr which one it is and why.
+    /// Opens the device, and says on stderr which one it is and why.
     pub fn open(&self) -> scrubjay::Result<Device> {
-        let why =
-            "this command runs on the CPU only: on CUDA run observe, eval, curvature, scrub, codec and foci";
-        match self.device {
-            DeviceName::Cpu => Ok(report(Device::open(Choice::Cpu, self.threads)?)),
-            DeviceName::Auto => Ok(report(Device::on_cpu(self.threads, why)?)),
-            DeviceName::Cuda => {
-                Device::open(Choice::Cuda, self.threads)?; // what is missing for CUDA comes first
-                Err(scrubjay::Error::config(format!("{why}; use --device cpu")))
-            }
-        }
-    }
-
-    /// Opens the device of a command that runs on CUDA too, and says on stderr which one it is and why.
-    pub fn open_with_cuda(&self) -> scrubjay::Result<Device> {
         let choice = match self.device {
             DeviceName::Auto => Choice::Auto,
             DeviceName::Cpu => Choice::Cpu,

@@ -51,7 +51,7 @@ pub fn run(args: &Args) -> anyhow::Result<Outcome> {
     let checkpoint = args.model.checkpoint()?;
     let inputs = data::load(&args.input, &Normalise::default())?;
     let model = args.model.open(&checkpoint, Some((&args.input, &inputs)))?;
-    let device = args.device.open_with_cuda()?;
+    let device = args.device.open()?;
     let net = &model.network;
     let trace = match args.perturbations {
         None => observe(&device, net, &inputs)?,

@@ -258,7 +258,7 @@ pub fn run(args: &Args) -> anyhow::Result<Outcome> {
     let request = request(args, &checkpoint, samples, &model.network, &config)?;
     let warnings = warnings(args, &checkpoint, &request)?;
     warnings.iter().for_each(|warning| eprintln!("warning: {warning}"));
-    let device = args.device.open_with_cuda()?;
+    let device = args.device.open()?;
     let identity = identity(&checkpoint, earlier.as_ref().map(|(file, _)| file), &request, &config);
     check_precision(&device, config.selection.precision)?;
     let stop = stop_flag()?;

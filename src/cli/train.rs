@@ -149,7 +149,7 @@ pub fn run(args: &Args) -> anyhow::Result<Outcome> {
         }
     }
     let data_sha256 = sha256(&args.data)?;
-    let device = args.device.open_with_cuda()?;
+    let device = args.device.open()?;
     let task = Task { args, device, samples, val, normalise, existing, excluded, indices, data_sha256 };
     let Some(count) = args.seeds else {
         let manifest = task.train(args.seed, &args.out)?;

@@ -125,7 +125,7 @@ pub fn run(args: &Args) -> anyhow::Result<Outcome> {
     check_receipt(&before, &after, &sets, &mut notes)?;
     check_test(args, &sets, &mut notes);
 
-    let device = args.device.open_with_cuda()?;
+    let device = args.device.open()?;
     let bar = super::progress(2 + references.len() as u64, "models");
     let behaviour = |model: &Candidate| {
         let found = model.behaviour(&device, &sets);

@@ -2,8 +2,7 @@
 //! says what it is and why it was taken, and is handed to every stage.
 //!
 //! On CUDA run the steps of CODEC, ξ and FOCI, the perturbation, K-FAC, the passes of a network and its training
-//! ([`crate::ops`]). What has no CUDA path runs on the host threads that every device has; the command line refuses
-//! `--device cuda` for a command that is all of that.
+//! ([`crate::ops`]). What has no CUDA path, as the eigenvectors of K-FAC, runs on the host threads that every device has.
 
 pub mod cuda;
 pub mod nvml;

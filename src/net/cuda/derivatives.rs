@@ -68,12 +68,6 @@ impl RowBuffers {
         })
     }
 
-    /// In training, the gradients of two parameters that belong to no layer.
-    fn two(&mut self, a: ParamId, b: ParamId) -> Option<[Out<'_, f32>; 2]> {
-        let two = self.other.get_disjoint_mut([a.index(), b.index()]).ok()?;
-        Some(two.map(Buffer::output))
-    }
-
     /// A layer's biases, where it has any.
     fn bias(&self, layer: usize) -> Option<In<'_, f32>> {
         Some(&self.bias[layer]).filter(|bias| !bias.is_empty()).map(Buffer::input)
@@ -92,6 +86,17 @@ pub(super) trait Sink {
         sums: Out<'_, f32>,
         n: usize,
     ) -> Result<()>;
+
+    /// The gradients of parameters that belong to no layer, by parameter; empty where they are not wanted.
+    fn other(&mut self) -> &mut [Buffer<f32>] {
+        &mut []
+    }
+
+    /// Two of these.
+    fn two(&mut self, a: ParamId, b: ParamId) -> Option<[Out<'_, f32>; 2]> {
+        let two = self.other().get_disjoint_mut([a.index(), b.index()]).ok()?;
+        Some(two.map(Buffer::output))
+    }
 }
 
 impl Sink for RowBuffers {
@@ -105,6 +110,10 @@ impl Sink for RowBuffers {
         n: usize,
     ) -> Result<()> {
         passes.weight_gradient(node, self, true, dz, x, sums, n)
+    }
+
+    fn other(&mut self) -> &mut [Buffer<f32>] {
+        &mut self.other
     }
 }
 
@@ -576,7 +585,7 @@ impl Passes<'_> {
                 })
             }
             Op::ClassToken(param) | Op::Positions(param) => {
-                if let Some(gradient) = sink.and_then(|sink| sink.other.get_mut(param.index())) {
+                if let Some(gradient) = sink.and_then(|sink| sink.other().get_mut(param.index())) {
                     let dy = adjoint.input().part(layout.value(node, n));
                     shape::add_sum(cuda, gradient.output(), dy, n, images(at.shape, 0))?;
                 }
