@@ -2,17 +2,17 @@
 //! of p candidates visits about n^(1/(k+1)) of a row's others before it may stop.
 //!
 //! A step makes the lists of the rows' others first, whatever p is; a step with few candidates measures that, and what
-//! more candidates take beyond it is held against the bound. Its constant is fitted where the distances of all rows are
-//! kept; beyond, where a k-d tree finds them, it is drawn on. Times are what all threads ran, the least of some runs.
+//! more candidates take beyond it is held against the bound, whose constant is fitted. Y is noise, so that no candidate
+//! falls out early. Times are what all threads ran, the least of some runs.
 
 use std::fmt::Write;
 use std::path::Path;
 
-use scrubjay::codec::{FociOptions, Matrix, memory};
+use scrubjay::codec::Matrix;
 
 use super::{normal, step_times};
 
-const ROWS: [usize; 5] = [1000, 2000, 4000, 8000, 16_000];
+const ROWS: [usize; 6] = [1000, 2000, 4000, 8000, 16_000, 32_000];
 const CHOSEN: [usize; 4] = [1, 2, 4, 8];
 /// Candidates of a step, and of one that is little more than its lists.
 const CANDIDATES: [usize; 2] = [1040, 16];
@@ -43,7 +43,6 @@ pub fn growth(path: &Path) -> anyhow::Result<()> {
             }
         }
     }
-    let is_kept = |n: f64| memory(n as usize, many, &FociOptions::default()).method.starts_with("distances");
     let mut candidates = Vec::new();
     let mut lists = Vec::new();
     println!("{:>6} {:>4} {:>14} {:>14} {:>14}", "n", "|S|", "candidates, ms", "bound, ms", "lists, ms");
@@ -53,9 +52,8 @@ pub fn growth(path: &Path) -> anyhow::Result<()> {
         };
         let measured = points(&|[many, few]| (many - few).max(1e-6));
         let visits = |n: f64| (many - few) as f64 * n * n.powf(1.0 / (k + 1) as f64);
-        let kept: Vec<_> = measured.iter().copied().filter(|&(n, _)| is_kept(n)).collect();
-        let logs = kept.iter().map(|&(n, seconds)| (seconds / visits(n)).ln());
-        let constant = (logs.sum::<f64>() / kept.len() as f64).exp(); // seconds a visit
+        let logs = measured.iter().map(|&(n, seconds)| (seconds / visits(n)).ln());
+        let constant = (logs.sum::<f64>() / measured.len() as f64).exp(); // seconds a visit
         let bound: Vec<_> = measured.iter().map(|&(n, _)| (n, constant * visits(n))).collect();
         let made = points(&|[_, few]| *few);
         for ((&(n, seconds), bound), made) in measured.iter().zip(&bound).zip(&made) {
@@ -63,8 +61,8 @@ pub fn growth(path: &Path) -> anyhow::Result<()> {
             println!("{n:>6} {k:>4} {seconds:>14.1} {bound:>14.1} {made:>14.1}");
         }
         println!(
-            "       {k:>4} grows as n^{:.2} with distances kept; the bound as n^{:.2}, {:.2} ns a visit",
-            slope(&kept),
+            "       {k:>4} grows as n^{:.2}; the bound as n^{:.2}, {:.2} ns a visit",
+            slope(&measured),
             1.0 + 1.0 / (k + 1) as f64,
             1e9 * constant
         );
@@ -75,9 +73,7 @@ pub fn growth(path: &Path) -> anyhow::Result<()> {
     let title = format!("{} candidates, |S| = k (dashed: p·n²·n^(−k/(k+1)))", thousands(many - few));
     let panels: [(&str, &[Series]); 2] =
         [(&title, &candidates), ("lists of the rows, once a step, whatever p", &lists)];
-    let first = ROWS.iter().position(|&n| !is_kept(n as f64)).unwrap_or(0).max(1);
-    let border = (ROWS[first - 1] as f64 * ROWS[first] as f64).sqrt();
-    std::fs::write(path, drawing(&panels, border))?;
+    std::fs::write(path, drawing(&panels))?;
     println!("drawn in {}", path.display());
     Ok(())
 }
@@ -96,8 +92,8 @@ const LEFT: f64 = 64.0;
 const TOP: f64 = 44.0;
 const GAP: f64 = 68.0;
 
-/// Panels side by side, both axes logarithmic and the same for all; from `border` on rows are found in a tree.
-fn drawing(panels: &[(&str, &[Series])], border: f64) -> String {
+/// Panels side by side, both axes logarithmic and the same for all.
+fn drawing(panels: &[(&str, &[Series])]) -> String {
     let points = || panels.iter().flat_map(|(_, series)| series.iter()).flat_map(|one| &one.measured);
     let range = |of: &dyn Fn(&(f64, f64)) -> f64| {
         points().map(of).fold((f64::INFINITY, 0.0f64), |(low, high), v| (low.min(v), high.max(v)))
@@ -146,13 +142,6 @@ fn drawing(panels: &[(&str, &[Series])], border: f64) -> String {
             "<text x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"middle\">rows n</text>",
             left + WIDTH / 2.0,
             bottom + 42.0
-        ));
-        let (at, _) = place(&(border, y.0));
-        add(format_args!(
-            "<line x1=\"{at:.1}\" x2=\"{at:.1}\" y1=\"{TOP}\" y2=\"{bottom}\" stroke=\"#888\" stroke-dasharray=\"2 3\"/>\n\
-             <text x=\"{:.1}\" y=\"{:.1}\" fill=\"#555\" font-size=\"11\">k-d tree</text>",
-            at + 4.0,
-            bottom - 6.0
         ));
         for (line, one) in series.iter().enumerate() {
             let path = |points: &[(f64, f64)]| -> String {

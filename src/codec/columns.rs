@@ -193,7 +193,10 @@ impl<'a> Packed<'a> {
     /// Row `i` of column `j`.
     #[inline]
     pub fn at(&self, i: usize, j: usize) -> f64 {
-        self.of.at(i, self.columns[j])
+        match self.is_f32(j) {
+            true => f64::from(self.lanes[j / WIDTH * self.of.n + i][j % WIDTH]),
+            false => self.of.at(i, self.columns[j]),
+        }
     }
 
     /// A block, and the most that f32 is off in each lane.

@@ -37,24 +37,18 @@ use super::tree::Tree;
 /// A of every column alone.
 pub(super) fn first_step(x: &Packed, ranks: &Ranks, ties: Ties, watch: &Watch) -> Vec<Sum> {
     watch.begin(x.blocks());
-    let block = |(sorted, columns): &mut (Sorted, Vec<Vec<f32>>), block: usize| {
+    let block = |(sorted, lanes, columns): &mut (Sorted, Vec<Lanes>, [Vec<f64>; WIDTH]), block: usize| {
         if watch.stopped() {
             return vec![Sum::default(); WIDTH];
         }
-        let (lanes, _) = x.block(block);
-        columns.resize(WIDTH, Vec::new());
+        x.wide(lanes, block);
         columns.iter_mut().for_each(Vec::clear);
         for &row in &ranks.order {
             columns.iter_mut().zip(lanes[row as usize]).for_each(|(column, value)| column.push(value));
         }
         let one = |j: usize| {
-            let rows = ranks.order.iter().copied();
-            match x.is_f32(j) {
-                true => {
-                    sorted.sum(columns[j % WIDTH].iter().copied().map(f64::from).zip(rows), true, ranks, ties)
-                }
-                false => sorted.sum(rows.map(|row| (x.at(row as usize, j), row)), false, ranks, ties),
-            }
+            let column = columns[j % WIDTH].iter().copied().zip(ranks.order.iter().copied());
+            sorted.sum(column, x.is_f32(j), ranks, ties)
         };
         let sums = (block * WIDTH..x.p().min((block + 1) * WIDTH)).map(one).collect();
         watch.advance(1);
@@ -66,10 +60,11 @@ pub(super) fn first_step(x: &Packed, ranks: &Ranks, ties: Ties, watch: &Watch) -
 
 /// The lists of a pass over rows (or groups) are no larger than this, unless one alone is.
 const LIST_BYTES: usize = 256 << 20;
+/// Open rows of all candidates that are kept at most, and come of a pass at most.
+const OPEN: usize = 2 << 20;
 /// Rows identical to a row, on average, from which on groups are cheaper than lists of rows.
-const GROUPED: usize = 192;
-/// Candidates from which on they race, and what the rows are divided by to have those, of the highest
-/// ranks, after which some fall out.
+const GROUPED: usize = 32;
+/// Candidates from which on they race, and the shares of what all rows may lose after which some fall out.
 const RACE: usize = 4 * WIDTH;
 const LAPS: [f64; 9] = [0.15, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 2.0];
 /// Neighbours by which it is judged what a row may lose.
@@ -82,40 +77,50 @@ const STRIP: usize = 4;
 
 /// The plan of a selection among `p` columns of `n` rows with this many threads.
 pub(super) fn plan(n: usize, p: usize, options: &FociOptions, threads: usize) -> Plan {
-    let len = list_len(n.saturating_sub(1), p, 1 + options.initial.len());
-    let list = len.saturating_mul(size_of::<Entry>());
+    let others = n.saturating_sub(1);
+    let len = list_len(others, least_len(p).max(2 * GROUPED), 1 + options.initial.len());
+    let lists = len.saturating_mul(size_of::<Entry>()).saturating_mul(list_rows(len, p, n, len == others));
     let column = n.saturating_mul(size_of::<f64>());
     let packed = p.div_ceil(WIDTH).saturating_mul(n).saturating_mul(size_of::<Lanes<f32>>());
     let lanes = n.saturating_mul(size_of::<Lanes>());
-    let race = p >= RACE && options.groups.iter().all(|group| group.len() == 1);
+    let alone = options.groups.iter().all(|group| group.len() == 1);
     let changes = options.noise > 0.0 || options.standardize != Standardize::None;
-    let sorting = n.saturating_mul(Sorted::BYTES.max(Runs::BYTES + size_of::<f64>()));
+    let sorting = n.saturating_mul(Sorted::BYTES + Runs::BYTES + size_of::<f64>());
+    let open = if len == others { 0 } else { n.saturating_mul(p).min(OPEN) };
     let parts = [
         Tree::bytes(n, 0),
-        list.saturating_mul(list_rows(len, n)),
-        packed.saturating_mul(if race { 7 } else { 4 }) / 4, // and those that are left
+        lists,
+        packed.saturating_mul(if alone && p >= RACE { 7 } else { 4 }) / 4, // and those that are left
         if changes { column.saturating_mul(p) } else { 0 },
         threads.saturating_mul(lanes.max(sorting)),
-        column.saturating_mul(4), // ranks, their order, groups, and what is sorted by them
+        open.saturating_mul(4 * size_of::<Open>()), // those of a pass too, and as vectors grow
+        column.saturating_mul(8), // ranks, their order, groups, laps, and what is sorted by them
         p.saturating_mul(size_of::<Runner>()),
     ];
     Plan {
         bytes: parts.iter().fold(0, |sum, &part| sum.saturating_add(part)),
-        bytes_per_chosen: column.saturating_add(Tree::bytes(n, 1) - Tree::bytes(n, 0)),
+        bytes_per_chosen: column.saturating_mul(2).saturating_add(Tree::bytes(n, 1) - Tree::bytes(n, 0)),
         method: "a k-d tree over the chosen columns, the nearest rows of each, and each column's order",
     }
 }
 
-/// Lists of `len` entries that are made at a time.
-fn list_rows(len: usize, n: usize) -> usize {
-    (LIST_BYTES / (len.max(1) * size_of::<Entry>())).clamp(1, n.max(1))
+/// Lists of `len` entries that are made at a time for `p` candidates and some of `n` rows; `whole` ones leave none open.
+fn list_rows(len: usize, p: usize, n: usize, whole: bool) -> usize {
+    let fit = LIST_BYTES / (len.max(1) * size_of::<Entry>());
+    let open = if whole { n } else { (OPEN / p.max(1)).max(TILE) };
+    fit.min(open).clamp(1, n.max(1))
 }
 
-/// The entries of a list of `others` for `p` candidates with `chosen` columns: some times the n^(1/(|S| + 1)) that are
-/// visited on average, or more where candidates are so many that a long list costs little beside them.
-fn list_len(others: usize, p: usize, chosen: usize) -> usize {
+/// The entries of a list of `others` with `chosen` columns: some times the n^(1/(|S| + 1)) that are visited on average,
+/// and `least` where there are so many.
+fn list_len(others: usize, least: usize, chosen: usize) -> usize {
     let visited = (others as f64).powf(1.0 / (chosen + 1) as f64);
-    ((4.0 * chosen as f64 * visited) as usize).max(32).max(p / 8).min(others)
+    ((4.0 * chosen as f64 * visited) as usize).max(32).max(least).min(others)
+}
+
+/// A list's entries at least: beside so many candidates it costs little.
+fn least_len(p: usize) -> usize {
+    p / 8
 }
 
 /// The chosen columns, and what follows from them.
@@ -206,8 +211,8 @@ impl Space {
         self.columns.push(column);
     }
 
-    /// A of the chosen columns and each column of `x`. In a race only the largest is right, and only
-    /// where it reaches the floor; others may be 0.
+    /// A of the chosen columns and each column of `x`. In a race only the largest is right, and only where it is not
+    /// beaten; others may be 0.
     pub fn step(
         &mut self,
         x: &Packed,
@@ -222,21 +227,22 @@ impl Space {
         }
     }
 
-    /// How the others of each of these rows are found.
-    fn search(&self, rows: &[u32], p: usize) -> Search {
+    /// How the others of each of these rows are found, with lists of `least` entries at least.
+    fn search(&self, rows: &[u32], least: usize) -> Search {
         let coordinates = |&i: &u32| self.columns.iter().map(move |column| column[i as usize]);
         let x: Vec<f64> = rows.iter().flat_map(coordinates).collect();
         let tree = Tree::new(&x, self.columns.len());
         let mut place = vec![0; rows.len()];
         tree.points().iter().zip(0..).for_each(|(&point, at)| place[point as usize] = at);
-        Search { len: list_len(rows.len() - 1, p, self.columns.len()), x, tree, place }
+        Search { len: list_len(rows.len() - 1, least, self.columns.len()), x, tree, place }
     }
 
-    /// Calls `work` with the lists of some of the `wanted` points at a time; `rank` is R by point.
+    /// Calls `work` with the lists of some of the `wanted` points at a time, for `p` candidates; `rank` is R by point.
     fn lists(
         &mut self,
         search: &Search,
         wanted: &[u32],
+        p: usize,
         rank: impl Fn(u32) -> u32 + Sync,
         watch: &Watch,
         mut work: impl FnMut(Lists),
@@ -246,7 +252,7 @@ impl Space {
         if len == 0 {
             return work(Lists { rows: wanted, entries: &[], len, whole });
         }
-        let at_once = list_rows(len, wanted.len());
+        let at_once = list_rows(len, p, wanted.len(), whole);
         let mut buffer = std::mem::take(&mut self.buffer);
         buffer.resize(buffer.len().max(at_once * len), Entry::new(0.0, 0, 0));
         for points in wanted.chunks(at_once) {
@@ -306,7 +312,8 @@ impl Space {
         watch: &Watch,
     ) -> Vec<Sum> {
         let n = self.n;
-        let search = self.search(&(0..n as u32).collect::<Vec<_>>(), x.p());
+        let identical = self.pairs / n; // to a row, on average
+        let search = self.search(&(0..n as u32).collect::<Vec<_>>(), least_len(x.p()).max(2 * identical));
         let mut runners: Vec<Runner> = (0..x.p()).map(Runner::new).collect();
         let mut floor = i128::MIN;
         if let Some(race) = race {
@@ -324,13 +331,13 @@ impl Space {
             rows.sort_unstable_by_key(|&row| search.place[row as usize]); // what is near shares lines of the cache
             left -= rows.iter().map(|&row| u64::from(ranks.r[row as usize])).sum::<u64>();
             let at = fewer.as_ref().unwrap_or(x);
-            self.lists(
-                &search,
-                &rows,
-                |row| ranks.r[row as usize],
-                watch,
-                |lists| run(&mut runners, at, lists, &search, ranks, ties),
-            );
+            let rank = |row: u32| ranks.r[row as usize];
+            self.lists(&search, &rows, x.p(), rank, watch, |lists| {
+                run(&mut runners, at, lists, &search, ranks, ties);
+                if runners.iter().map(|runner| runner.open.len()).sum::<usize>() > OPEN {
+                    finish(&mut runners, x, &search, ranks, ties);
+                }
+            });
             if race.is_none() || watch.stopped() {
                 break;
             }
@@ -350,8 +357,7 @@ impl Space {
             }
         }
         if !watch.stopped() {
-            let running = runners.iter_mut().filter(|runner| !runner.out && !runner.open.is_empty());
-            finish(running.collect(), x, &search, ranks, ties);
+            finish(&mut runners, x, &search, ranks, ties);
         }
         let mut sums = vec![Sum::default(); x.p()];
         runners.iter().filter(|runner| !runner.out).for_each(|runner| sums[runner.column] = runner.sum);
@@ -360,13 +366,14 @@ impl Space {
 
     fn step_by_group(&mut self, x: &Packed, ranks: &Ranks, watch: &Watch) -> Vec<Sum> {
         let (group, groups) = (self.group.clone(), self.groups.clone());
-        let search = self.search(&groups, x.p());
+        let search = self.search(&groups, 0);
         let wanted: Vec<u32> = (0..groups.len() as u32).collect();
         let mut sums = vec![Sum::default(); x.p()];
         watch.begin(wanted.len());
         self.lists(
             &search,
             &wanted,
+            1,
             |_| 0,
             watch,
             |lists| {
@@ -437,9 +444,10 @@ fn run(runners: &mut [Runner], x: &Packed, lists: Lists, search: &Search, ranks:
     let found: Vec<_> = (0..strips.len() * parts).into_par_iter().map(task).collect();
     for (block, sums, open) in found.into_iter().flatten() {
         let runners = &mut runners[block * WIDTH..];
-        runners.iter_mut().zip(sums).for_each(|(runner, sum)| runner.sum = runner.sum.plus(sum));
+        let running = runners.iter_mut().zip(sums).filter(|(runner, _)| !runner.out);
+        running.for_each(|(runner, sum)| runner.sum = runner.sum.plus(sum));
         for open in open {
-            if let Some(runner) = runners.get_mut(open.lane as usize) {
+            if let Some(runner) = runners.get_mut(open.lane as usize).filter(|runner| !runner.out) {
                 runner.owed += u64::from(ranks.r[open.row as usize]);
                 runner.open.push(open);
             }
@@ -448,12 +456,14 @@ fn run(runners: &mut [Runner], x: &Packed, lists: Lists, search: &Search, ranks:
 }
 
 /// Adds the open rows of each candidate, by its own order.
-fn finish(runners: Vec<&mut Runner>, x: &Packed, search: &Search, ranks: &Ranks, ties: Ties) {
+fn finish(runners: &mut [Runner], x: &Packed, search: &Search, ranks: &Ranks, ties: Ties) {
     let n = search.tree.len();
-    runners.into_par_iter().for_each_init(Sorted::default, |sorted, runner| {
+    let running = runners.par_iter_mut().filter(|runner| !runner.out && !runner.open.is_empty());
+    running.for_each_init(Sorted::default, |sorted, runner| {
         let value = |row: u32| x.at(row as usize, runner.column);
         sorted.sort((0..n as u32).map(|row| (value(row), row)), x.is_f32(runner.column));
-        for &Open { row, bound, .. } in &runner.open {
+        runner.owed = 0;
+        for Open { row, bound, .. } in std::mem::take(&mut runner.open) {
             let (mut best, mut found) = (bound, 0);
             let mut infinite = false;
             sorted.walk(value(row), bound, |j, gap| {
@@ -673,7 +683,7 @@ mod tests {
                             fell += zero;
                         }
                     }
-                    let search = space.search(&(0..n as u32).collect::<Vec<u32>>(), wide.p());
+                    let search = space.search(&(0..n as u32).collect::<Vec<u32>>(), 0);
                     open += usize::from(search.len < n - 1);
                 }
             }
