@@ -185,6 +185,20 @@ impl Search {
         let (own, other) = (&self.x[i as usize * d..][..d], &self.x[j as usize * d..][..d]);
         own.iter().zip(other).fold(0.0, |sum, (a, b)| sum + (a - b) * (a - b))
     }
+
+    /// That, and a `gap` more, where they come to no more than a limit; else some number beyond it: sums only grow.
+    fn distance_within(&self, limit: f64, i: u32, j: u32, gap: f64) -> f64 {
+        let d = self.x.len() / self.tree.len();
+        let (own, other) = (&self.x[i as usize * d..][..d], &self.x[j as usize * d..][..d]);
+        let mut sum = 0.0;
+        for (own, other) in own.chunks(4).zip(other.chunks(4)) {
+            own.iter().zip(other).for_each(|(a, b)| sum += (a - b) * (a - b));
+            if sum + gap > limit {
+                break;
+            }
+        }
+        sum + gap
+    }
 }
 
 impl Space {
@@ -474,7 +488,7 @@ fn finish(runners: &mut [Runner], x: &Packed, search: &Search, ranks: &Ranks, ti
                     infinite = true; // all others are as far
                     return -1.0;
                 }
-                let distance = search.distance(row, j) + gap;
+                let distance = search.distance_within(best, row, j, gap);
                 let one = COUNT | u64::from(ranks.r[row as usize].min(ranks.r[j as usize]));
                 if distance < best {
                     (best, found) = (distance, one);
@@ -496,7 +510,7 @@ fn finish(runners: &mut [Runner], x: &Packed, search: &Search, ranks: &Ranks, ti
             }
             let mut rows = Vec::new();
             sorted.walk(value(row), best, |j, gap| {
-                if j != row && (infinite || search.distance(row, j) + gap == best) {
+                if j != row && (infinite || search.distance_within(best, row, j, gap) == best) {
                     rows.push(j);
                 }
                 best
