@@ -48,7 +48,8 @@ pub fn growth(path: &Path) -> anyhow::Result<()> {
     println!("{:>6} {:>4} {:>14} {:>14} {:>14}", "n", "|S|", "candidates, ms", "bound, ms", "lists, ms");
     for (at, (&k, colour)) in CHOSEN.iter().zip(COLOURS).enumerate() {
         let points = |seconds: &dyn Fn(&[f64; 2]) -> f64| -> Vec<(f64, f64)> {
-            ROWS.iter().zip(&least).map(|(&n, least)| (n as f64, seconds(&least[at]))).collect()
+            let of_rows = ROWS.iter().zip(&least).map(|(&n, least)| (n as f64, seconds(&least[at])));
+            of_rows.filter(|&(_, seconds)| seconds > 0.0).collect() // what no tick of the clock saw is not drawn
         };
         let measured = points(&|[many, few]| (many - few).max(1e-6));
         let visits = |n: f64| (many - few) as f64 * n * n.powf(1.0 / (k + 1) as f64);
@@ -56,8 +57,9 @@ pub fn growth(path: &Path) -> anyhow::Result<()> {
         let constant = (logs.sum::<f64>() / measured.len() as f64).exp(); // seconds a visit
         let bound: Vec<_> = measured.iter().map(|&(n, _)| (n, constant * visits(n))).collect();
         let made = points(&|[_, few]| *few);
-        for ((&(n, seconds), bound), made) in measured.iter().zip(&bound).zip(&made) {
-            let [seconds, bound, made] = [seconds, bound.1, made.1].map(|seconds| 1e3 * seconds);
+        for (&(n, seconds), bound) in measured.iter().zip(&bound) {
+            let made = made.iter().find(|made| made.0 == n).map_or(0.0, |made| made.1);
+            let [seconds, bound, made] = [seconds, bound.1, made].map(|seconds| 1e3 * seconds);
             println!("{n:>6} {k:>4} {seconds:>14.1} {bound:>14.1} {made:>14.1}");
         }
         println!(
