@@ -542,7 +542,14 @@ fn largest(device: &Device, p: usize) -> Result<(), Failed> {
             equal("its A", &(a.whole, a.fraction), &expected)?;
         }
     }
-    Ok(())
+    // Three thirds are 2⁻⁶⁴ short of 1, and rounded the same: the first of equal sums.
+    let found = twice(|| {
+        let (sum, count) = (cuda.upload(&[1, 1, 1, 1, 0, 0])?, cuda.upload(&[3, 3, 3, 1, 1, 1])?);
+        let mut sums = ops::statistic::Sums::new(cuda, 2)?;
+        sums.add(cuda, 0, &ops::nearest::Nearest { sum, count }, 3)?;
+        Ok(sums.best(cuda, &cuda.upload(&[1, 1])?)?)
+    })?;
+    equal("the column of three thirds", &found.map(|(at, _)| at), &Some(0))
 }
 
 fn selects(device: &Device, p: usize, n: usize) -> Result<(), Failed> {
