@@ -128,51 +128,40 @@ pub(super) struct Packed<'a> {
     off: Vec<Lanes<f32>>,   // [blocks]
 }
 
-/// Blocks that are packed together: what one takes of a row is a line of the cache, and lines are fetched in twos or fours.
-const STRIP: usize = 4;
+/// Blocks that are handled together: what one takes of a row is a line of the cache, and lines are fetched in twos or
+/// fours.
+pub(super) const STRIP: usize = 4;
 
 impl<'a> Packed<'a> {
     /// Copies a matrix.
     pub fn new(of: Matrix<'a>) -> Packed<'a> {
-        Packed::pack(of, (0..of.p).collect(), |i, j| of.at(i, j) as f32)
+        let lanes = pack(of.n, of.p, |i, j| of.at(i, j) as f32);
+        let mut off = vec![[0.0; WIDTH]; of.p.div_ceil(WIDTH)];
+        if let Values::F64(_) = of.values {
+            lanes.par_chunks(of.n).zip(&mut off).enumerate().for_each(|(block, (lanes, off))| {
+                for (i, row) in lanes.iter().enumerate() {
+                    for (l, off) in off.iter_mut().enumerate() {
+                        let error = (of.at(i, (block * WIDTH + l).min(of.p - 1)) - f64::from(row[l])).abs();
+                        if error > f64::from(*off) {
+                            *off = (error as f32).next_up();
+                        }
+                    }
+                }
+            });
+        }
+        Packed { of, columns: (0..of.p).collect(), lanes, off }
     }
 
     /// Some of the columns, by their numbers here.
     pub fn some(&self, columns: &[usize]) -> Packed<'a> {
-        let number = columns.iter().map(|&j| self.columns[j]).collect();
-        Packed::pack(self.of, number, |i, j| {
-            self.lanes[columns[j] / WIDTH * self.of.n + i][columns[j] % WIDTH]
-        })
-    }
-
-    fn pack(of: Matrix<'a>, columns: Vec<usize>, value: impl Fn(usize, usize) -> f32 + Sync) -> Packed<'a> {
-        let (n, p) = (of.n, columns.len());
-        let blocks = p.div_ceil(WIDTH);
-        let mut lanes = vec![[0.0; WIDTH]; blocks * n];
-        let mut off = vec![[0.0_f32; WIDTH]; blocks];
-        let strips = lanes.par_chunks_mut(STRIP * n).zip(off.par_chunks_mut(STRIP)).enumerate();
-        strips.for_each(|(strip, (lanes, off))| {
-            let number = |block: usize, l: usize| ((strip * STRIP + block) * WIDTH + l).min(p - 1);
-            for i in 0..n {
-                for (block, lanes) in lanes.chunks_exact_mut(n).enumerate() {
-                    lanes[i] = std::array::from_fn(|l| value(i, number(block, l)));
-                }
-            }
-            if matches!(of.values, Values::F32(_)) {
-                return;
-            }
-            for (block, (lanes, off)) in lanes.chunks_exact(n).zip(off).enumerate() {
-                for (i, row) in lanes.iter().enumerate() {
-                    for l in 0..WIDTH {
-                        let error = (of.at(i, columns[number(block, l)]) - f64::from(row[l])).abs();
-                        if error > f64::from(off[l]) {
-                            off[l] = (error as f32).next_up();
-                        }
-                    }
-                }
-            }
-        });
-        Packed { of, columns, lanes, off }
+        let place = |j: usize| (columns[j] / WIDTH, columns[j] % WIDTH);
+        let value = |i: usize, j: usize| self.lanes[place(j).0 * self.of.n + i][place(j).1];
+        Packed {
+            of: self.of,
+            columns: columns.iter().map(|&j| self.columns[j]).collect(),
+            lanes: pack(self.of.n, columns.len(), value),
+            off: pack(1, columns.len(), |_, j| self.off[place(j).0][place(j).1]),
+        }
     }
 
     /// The number of columns.
@@ -215,6 +204,20 @@ impl<'a> Packed<'a> {
             false => out.extend((0..self.of.n).map(|i| columns.map(|j| self.of.at(i, j)))),
         }
     }
+}
+
+/// Values by row and column, `[blocks, n]`.
+fn pack(n: usize, p: usize, value: impl Fn(usize, usize) -> f32 + Sync) -> Vec<Lanes<f32>> {
+    let mut lanes = vec![[0.0; WIDTH]; p.div_ceil(WIDTH) * n];
+    lanes.par_chunks_mut(STRIP * n).enumerate().for_each(|(strip, lanes)| {
+        for i in 0..n {
+            for (block, lanes) in lanes.chunks_exact_mut(n).enumerate() {
+                let first = (strip * STRIP + block) * WIDTH;
+                lanes[i] = std::array::from_fn(|l| value(i, (first + l).min(p - 1)));
+            }
+        }
+    });
+    lanes
 }
 
 /// x + N(0, σ²) for every value of a column (L-CODEC); the noise is keyed by (seed, stream).

@@ -26,7 +26,7 @@ use std::ops::Range;
 use rayon::prelude::*;
 
 use super::Ties;
-use super::columns::{Lanes, Packed, Standardize, WIDTH};
+use super::columns::{Lanes, Packed, STRIP, Standardize, WIDTH};
 use super::foci::{FociOptions, Plan, Watch};
 use super::neighbours::{Runs, drawn, sum};
 use super::ranks::{Ranks, Sum, sort_key};
@@ -71,9 +71,8 @@ const LAPS: [f64; 9] = [0.15, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 2.0];
 const SAMPLED: usize = 8;
 /// Tasks of a pass at least.
 const TASKS: usize = 64;
-/// Rows whose lists are read for this many blocks one after the other, while the cache has them.
+/// Rows whose lists are read for [`STRIP`] blocks one after the other, while the cache has them.
 const TILE: usize = 32;
-const STRIP: usize = 4;
 
 /// The plan of a selection among `p` columns of `n` rows with this many threads.
 pub(super) fn plan(n: usize, p: usize, options: &FociOptions, threads: usize) -> Plan {
@@ -181,9 +180,7 @@ struct Scanned {
 impl Search {
     /// The squared distance of two points.
     fn distance(&self, i: u32, j: u32) -> f64 {
-        let d = self.x.len() / self.tree.len();
-        let (own, other) = (&self.x[i as usize * d..][..d], &self.x[j as usize * d..][..d]);
-        own.iter().zip(other).fold(0.0, |sum, (a, b)| sum + (a - b) * (a - b))
+        self.distance_within(f64::INFINITY, i, j, 0.0)
     }
 
     /// That, and a `gap` more, where they come to no more than a limit; else some number beyond it: sums only grow.
