@@ -99,6 +99,18 @@ impl<'a> Matrix<'a> {
         }
     }
 
+    /// Row `i` of [`WIDTH`] columns from this one on, to f32; beyond the last column that is repeated.
+    #[inline]
+    fn lanes(&self, i: usize, first: usize) -> Lanes<f32> {
+        match self.values {
+            Values::F32(v) if self.column == 1 && first + WIDTH <= self.p => {
+                let start = i * self.row + first;
+                std::array::from_fn(|l| v[start..start + WIDTH][l])
+            }
+            _ => std::array::from_fn(|l| self.at(i, (first + l).min(self.p - 1)) as f32),
+        }
+    }
+
     fn checked(self) -> Result<Matrix<'a>> {
         let found = match self.values {
             Values::F32(v) => v.len(),
@@ -120,9 +132,11 @@ impl<'a> Matrix<'a> {
     }
 }
 
-/// Columns as f32 in blocks of [`WIDTH`], the values of a row side by side. Lanes beyond the last column repeat it.
+/// Columns as f32 in blocks of [`WIDTH`], the values of a row side by side, and the rows in an order of their own. Lanes
+/// beyond the last column repeat it.
 pub(super) struct Packed<'a> {
     of: Matrix<'a>,
+    rows: Vec<u32>,         // of the matrix, by place
     columns: Vec<usize>,    // of the matrix
     lanes: Vec<Lanes<f32>>, // [blocks, n]
     off: Vec<Lanes<f32>>,   // [blocks]
@@ -133,15 +147,16 @@ pub(super) struct Packed<'a> {
 pub(super) const STRIP: usize = 4;
 
 impl<'a> Packed<'a> {
-    /// Copies a matrix.
-    pub fn new(of: Matrix<'a>) -> Packed<'a> {
-        let lanes = pack(of.n, of.p, |i, j| of.at(i, j) as f32);
+    /// Copies a matrix, its rows in this order.
+    pub fn new(of: Matrix<'a>, rows: Vec<u32>) -> Packed<'a> {
+        let lanes = pack(of.n, of.p, |place, first| of.lanes(rows[place] as usize, first));
         let mut off = vec![[0.0; WIDTH]; of.p.div_ceil(WIDTH)];
         if let Values::F64(_) = of.values {
             lanes.par_chunks(of.n).zip(&mut off).enumerate().for_each(|(block, (lanes, off))| {
-                for (i, row) in lanes.iter().enumerate() {
+                for (row, lanes) in rows.iter().zip(lanes) {
                     for (l, off) in off.iter_mut().enumerate() {
-                        let error = (of.at(i, (block * WIDTH + l).min(of.p - 1)) - f64::from(row[l])).abs();
+                        let value = of.at(*row as usize, (block * WIDTH + l).min(of.p - 1));
+                        let error = (value - f64::from(lanes[l])).abs();
                         if error > f64::from(*off) {
                             *off = (error as f32).next_up();
                         }
@@ -149,19 +164,54 @@ impl<'a> Packed<'a> {
                 }
             });
         }
-        Packed { of, columns: (0..of.p).collect(), lanes, off }
+        Packed { of, rows, columns: (0..of.p).collect(), lanes, off }
+    }
+
+    /// The rows in another order; `lanes` is space that can be used, and comes back of [`Packed::into_space`].
+    pub fn arranged(&self, rows: &[u32], mut lanes: Vec<Lanes<f32>>) -> Packed<'a> {
+        let n = rows.len();
+        let mut place = vec![0; n];
+        self.rows.iter().zip(0..).for_each(|(&row, at)| place[row as usize] = at);
+        let from: Vec<u32> = rows.iter().map(|&row| place[row as usize]).collect();
+        lanes.resize(self.lanes.len(), [0.0; WIDTH]);
+        lanes.par_chunks_mut(n).zip(self.lanes.par_chunks(n)).for_each(|(to, lanes)| {
+            to.iter_mut().zip(&from).for_each(|(to, &from)| *to = lanes[from as usize]);
+        });
+        Packed {
+            of: self.of,
+            rows: rows.to_vec(),
+            columns: self.columns.clone(),
+            lanes,
+            off: self.off.clone(),
+        }
+    }
+
+    /// The space that values took.
+    pub fn into_space(self) -> Vec<Lanes<f32>> {
+        self.lanes
     }
 
     /// Some of the columns, by their numbers here.
     pub fn some(&self, columns: &[usize]) -> Packed<'a> {
-        let place = |j: usize| (columns[j] / WIDTH, columns[j] % WIDTH);
-        let value = |i: usize, j: usize| self.lanes[place(j).0 * self.of.n + i][place(j).1];
+        let lane = |j: usize| (columns[j] / WIDTH, columns[j] % WIDTH);
+        let last = columns.len() - 1;
+        let value = |place: usize, j: usize| self.lanes[lane(j).0 * self.of.n + place][lane(j).1];
         Packed {
             of: self.of,
+            rows: self.rows.clone(),
             columns: columns.iter().map(|&j| self.columns[j]).collect(),
-            lanes: pack(self.of.n, columns.len(), value),
-            off: pack(1, columns.len(), |_, j| self.off[place(j).0][place(j).1]),
+            lanes: pack(self.of.n, columns.len(), |place, first| {
+                std::array::from_fn(|l| value(place, (first + l).min(last)))
+            }),
+            off: pack(1, columns.len(), |_, first| {
+                std::array::from_fn(|l| lane((first + l).min(last))).map(|(block, l)| self.off[block][l])
+            }),
         }
+    }
+
+    /// What was copied.
+    pub fn of(&self) -> &Matrix<'a> {
+        &self.of
     }
 
     /// The number of columns.
@@ -179,12 +229,12 @@ impl<'a> Packed<'a> {
         self.off[j / WIDTH][j % WIDTH] == 0.0
     }
 
-    /// Row `i` of column `j`.
+    /// Column `j` of the row at a place.
     #[inline]
-    pub fn at(&self, i: usize, j: usize) -> f64 {
+    pub fn at(&self, place: usize, j: usize) -> f64 {
         match self.is_f32(j) {
-            true => f64::from(self.lanes[j / WIDTH * self.of.n + i][j % WIDTH]),
-            false => self.of.at(i, self.columns[j]),
+            true => f64::from(self.lanes[j / WIDTH * self.of.n + place][j % WIDTH]),
+            false => self.of.at(self.rows[place] as usize, self.columns[j]),
         }
     }
 
@@ -201,19 +251,18 @@ impl<'a> Packed<'a> {
         out.clear();
         match off.iter().all(|&off| off == 0.0) {
             true => out.extend(lanes.iter().map(|row| row.map(f64::from))),
-            false => out.extend((0..self.of.n).map(|i| columns.map(|j| self.of.at(i, j)))),
+            false => out.extend(self.rows.iter().map(|&row| columns.map(|j| self.of.at(row as usize, j)))),
         }
     }
 }
 
-/// Values by row and column, `[blocks, n]`.
-fn pack(n: usize, p: usize, value: impl Fn(usize, usize) -> f32 + Sync) -> Vec<Lanes<f32>> {
+/// `[blocks, n]`, of what a place has in the [`WIDTH`] columns from one on.
+fn pack(n: usize, p: usize, values: impl Fn(usize, usize) -> Lanes<f32> + Sync) -> Vec<Lanes<f32>> {
     let mut lanes = vec![[0.0; WIDTH]; p.div_ceil(WIDTH) * n];
     lanes.par_chunks_mut(STRIP * n).enumerate().for_each(|(strip, lanes)| {
-        for i in 0..n {
+        for place in 0..n {
             for (block, lanes) in lanes.chunks_exact_mut(n).enumerate() {
-                let first = (strip * STRIP + block) * WIDTH;
-                lanes[i] = std::array::from_fn(|l| value(i, (first + l).min(p - 1)));
+                lanes[place] = values(place, (strip * STRIP + block) * WIDTH);
             }
         }
     });

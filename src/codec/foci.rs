@@ -238,7 +238,7 @@ fn select<'a>(
     };
     let mut worker = match cuda {
         Some(cuda) => Worker::Cuda(Box::new(Steps::new(cuda, x, ranks, options.ties)?)),
-        None => Worker::Cpu(Box::new((Packed::new(*x), Space::new(n)))),
+        None => Worker::Cpu(Box::new((Packed::new(*x, ranks.order.clone()), Space::new(n)))),
     };
     let mut sums = match &mut worker {
         Worker::Cuda(steps) => {

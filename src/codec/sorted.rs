@@ -2,6 +2,8 @@
 //! columns it is the other way to a row's neighbours: rows far out in a column have few others near in it, and many in
 //! the rest.
 
+use multiversion::multiversion;
+
 use super::Ties;
 use super::neighbours::{Runs, drawn};
 use super::ranks::{Ranks, Sum, sort_key};
@@ -21,6 +23,9 @@ pub(super) struct Sorted {
 
 /// A run of so many equal values is no longer short.
 const FEW: usize = 8;
+/// Rows that are looked at side by side, and values beside each that tell whether its nearest is one.
+const SOME: usize = 32;
+const BESIDE: usize = 2;
 
 impl Sorted {
     /// Bytes a row.
@@ -70,24 +75,39 @@ impl Sorted {
         let mut sum = Sum::default();
         self.ranks.clear();
         self.ranks.extend(self.rows.iter().map(|&row| ranks.r[row as usize]));
-        let others = self.rows.len() - 1;
-        for (own, &r) in self.ranks.iter().enumerate() {
-            let best = nearest_beside(&self.values, own);
-            if best == f64::INFINITY && (ties == Ties::Mean || others == 1) {
-                sum.add(ranks.least_sum(r) - u64::from(r), others as u64);
-                continue;
-            }
-            let (low, high) = within(&self.values, own, best);
-            if high - low == 2 || ties == Ties::Mean {
-                let near = self.ranks[low..own].iter().chain(&self.ranks[own + 1..high]);
-                sum.add(near.map(|&other| u64::from(other.min(r))).sum(), (high - low - 1) as u64);
-            } else {
-                let near = self.rows[low..own].iter().chain(&self.rows[own + 1..high]);
-                let (s, c) = drawn(&mut near.copied().collect::<Vec<u32>>(), self.rows[own], ranks, ties);
-                sum.add(s, c);
+        let n = self.rows.len();
+        for start in (0..n).step_by(SOME) {
+            let end = (start + SOME).min(n);
+            match self.around(start, end).and_then(|(values, ranks)| sum_untied(values, ranks)) {
+                Some(whole) => sum.add(whole, 1),
+                None => (start..end).for_each(|own| self.add(&mut sum, own, ranks, ties)),
             }
         }
         sum
+    }
+
+    /// The values and ranks of these positions and beside them; none at the ends.
+    fn around(&self, start: usize, end: usize) -> Option<(&Around<f64>, &Around<u32>)> {
+        let range = start.checked_sub(BESIDE)?..end + BESIDE;
+        Some((self.values.get(range.clone())?.try_into().ok()?, self.ranks.get(range)?.try_into().ok()?))
+    }
+
+    /// Adds what the row at a position contributes.
+    fn add(&self, sum: &mut Sum, own: usize, ranks: &Ranks, ties: Ties) {
+        let (r, others) = (self.ranks[own], self.rows.len() - 1);
+        let best = nearest_beside(&self.values, own);
+        if best == f64::INFINITY && (ties == Ties::Mean || others == 1) {
+            return sum.add(ranks.least_sum(r) - u64::from(r), others as u64);
+        }
+        let (low, high) = within(&self.values, own, best);
+        if high - low == 2 || ties == Ties::Mean {
+            let near = self.ranks[low..own].iter().chain(&self.ranks[own + 1..high]);
+            sum.add(near.map(|&other| u64::from(other.min(r))).sum(), (high - low - 1) as u64);
+        } else {
+            let near = self.rows[low..own].iter().chain(&self.rows[own + 1..high]);
+            let (s, c) = drawn(&mut near.copied().collect::<Vec<u32>>(), self.rows[own], ranks, ties);
+            sum.add(s, c);
+        }
     }
 
     fn sum_by_run(&mut self, ranks: &Ranks, ties: Ties) -> Sum {
@@ -147,6 +167,24 @@ impl Sorted {
     }
 }
 
+/// Of [`SOME`] positions and those beside them.
+type Around<T> = [T; SOME + 2 * BESIDE];
+
+/// Σ min(R_i, R_j) over [`SOME`] rows where each has one nearest; none where some have several.
+#[multiversion(targets("x86_64+avx512f+avx512vl+avx512dq+avx512bw+avx2+fma", "x86_64+avx2+fma"))]
+fn sum_untied(values: &Around<f64>, ranks: &Around<u32>) -> Option<u64> {
+    let (mut sum, mut tied) = (0, false);
+    for own in BESIDE..BESIDE + SOME {
+        let square = |other: usize| (values[other] - values[own]) * (values[other] - values[own]);
+        let (below, above) = (square(own - 1), square(own + 1));
+        let best = if below < above { below } else { above };
+        tied |= (below == above) | (square(own - 2) <= best) | (square(own + 2) <= best);
+        let near = if below < above { ranks[own - 1] } else { ranks[own + 1] };
+        sum += u64::from(near.min(ranks[own]));
+    }
+    (!tied).then_some(sum)
+}
+
 /// The positions whose squared distance from that at `own` is within `best`: from the first to beyond the last.
 #[inline]
 fn within(sorted: &[f64], own: usize, best: f64) -> (usize, usize) {
@@ -194,19 +232,30 @@ fn sort_by_digits<T: Copy>(
     bits: u32,
     key: impl Fn(&T) -> u64,
 ) {
-    let width = if items.len() < 4096 { 8 } else { 11 };
-    let (digits, passes) = (1 << width, bits.div_ceil(width));
-    let digit = |item: &T, pass: u32| (key(item) >> (pass * width)) as usize & (digits - 1);
+    match items.len() < 4096 {
+        true => sort_by_digits_of::<T, { 1 << 8 }>(items, spare, starts, bits, key),
+        false => sort_by_digits_of::<T, { 1 << 11 }>(items, spare, starts, bits, key),
+    }
+}
+
+fn sort_by_digits_of<T: Copy, const DIGITS: usize>(
+    items: &mut Vec<T>,
+    spare: &mut Vec<T>,
+    starts: &mut Vec<u32>,
+    bits: u32,
+    key: impl Fn(&T) -> u64,
+) {
+    let width = DIGITS.ilog2();
+    let digit = |item: &T, pass: usize| (key(item) >> (pass as u32 * width)) as usize % DIGITS;
     starts.clear();
-    starts.resize(passes as usize * digits, 0);
+    starts.resize(bits.div_ceil(width) as usize * DIGITS, 0);
+    let (passes, _) = starts.as_chunks_mut::<DIGITS>();
     for item in &*items {
-        for (pass, counts) in starts.chunks_exact_mut(digits).enumerate() {
-            counts[digit(item, pass as u32)] += 1;
-        }
+        passes.iter_mut().enumerate().for_each(|(pass, counts)| counts[digit(item, pass)] += 1);
     }
     spare.clear();
     spare.extend_from_slice(items);
-    for (pass, counts) in starts.chunks_exact_mut(digits).enumerate() {
+    for (pass, counts) in passes.iter_mut().enumerate() {
         if counts.contains(&(items.len() as u32)) {
             continue; // a digit that all have
         }
@@ -215,7 +264,7 @@ fn sort_by_digits<T: Copy>(
             (*count, before) = (before, before + *count);
         }
         for item in &*items {
-            let to = &mut counts[digit(item, pass as u32)];
+            let to = &mut counts[digit(item, pass)];
             spare[*to as usize] = *item;
             *to += 1;
         }

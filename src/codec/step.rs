@@ -9,12 +9,14 @@
 //!         best = min(best, D_S[i, j] + (x_i − x_j)²), with the count and Σ min(R_i, R_j) of the ties
 //! ```
 //!
-//! which is exact: no later j can come nearer. A list has the nearest rows in S, found in a k-d tree. Where a candidate
-//! comes to its end, the rows near in the candidate itself are looked at instead, outwards in its own order (`sorted`). So
-//! a column that is far wider than those of S, and rows far out in it, cost no more than others.
+//! which is exact: no later j can come nearer. A list has the nearest rows in S, found in a k-d tree, and the columns are
+//! copied in the order of its leaves, so that what a row looks at lies together in memory. Where a candidate comes to the
+//! end of a list, the rows near in the candidate itself are looked at instead, outwards in its own order (`sorted`). So a
+//! column that is far wider than those of S, and rows far out in it, cost no more than others.
 //!
-//! A selection wants the largest A alone. Then rows that can lose most go first, and a candidate falls out once R_i for
-//! every row that is left would not bring it to the best.
+//! A selection wants the largest A alone. Then rows that can lose most go first. After a short first lap A of the candidate
+//! in front is taken whole; another falls out once R_i for every row that is left would not bring it there. The next lap is
+//! as long as half of them should need to fall out: laps are few, since each reads all columns from memory.
 //!
 //! Where S leaves many rows identical (discrete data) the list holds groups of identical rows instead, and within a group
 //! the nearest are found by binary search in the sorted candidate. Lists are made for as many rows at a time as fit in
@@ -34,27 +36,23 @@ use super::scan::{COUNT, Entry, Lists, Open, scan, screen};
 use super::sorted::Sorted;
 use super::tree::Tree;
 
-/// A of every column alone.
+/// A of every column alone; the rows of `x` are in the order of the ranks.
 pub(super) fn first_step(x: &Packed, ranks: &Ranks, ties: Ties, watch: &Watch) -> Vec<Sum> {
     watch.begin(x.blocks());
-    let block = |(sorted, lanes, columns): &mut (Sorted, Vec<Lanes>, [Vec<f64>; WIDTH]), block: usize| {
+    let block = |sorted: &mut Sorted, block: usize| {
+        let columns = block * WIDTH..x.p().min((block + 1) * WIDTH);
         if watch.stopped() {
-            return vec![Sum::default(); WIDTH];
-        }
-        x.wide(lanes, block);
-        columns.iter_mut().for_each(Vec::clear);
-        for &row in &ranks.order {
-            columns.iter_mut().zip(lanes[row as usize]).for_each(|(column, value)| column.push(value));
+            return vec![Sum::default(); columns.len()];
         }
         let one = |j: usize| {
-            let column = columns[j % WIDTH].iter().copied().zip(ranks.order.iter().copied());
-            sorted.sum(column, x.is_f32(j), ranks, ties)
+            let values = (0..ranks.n()).map(|place| x.at(place, j));
+            sorted.sum(values.zip(ranks.order.iter().copied()), x.is_f32(j), ranks, ties)
         };
-        let sums = (block * WIDTH..x.p().min((block + 1) * WIDTH)).map(one).collect();
+        let sums = columns.map(one).collect();
         watch.advance(1);
         sums
     };
-    let sums: Vec<_> = (0..x.blocks()).into_par_iter().map_init(Default::default, block).collect();
+    let sums: Vec<Vec<Sum>> = (0..x.blocks()).into_par_iter().map_init(Sorted::default, block).collect();
     sums.into_iter().flatten().collect()
 }
 
@@ -64,9 +62,10 @@ const LIST_BYTES: usize = 256 << 20;
 const OPEN: usize = 2 << 20;
 /// Rows identical to a row, on average, from which on groups are cheaper than lists of rows.
 const GROUPED: usize = 32;
-/// Candidates from which on they race, and the shares of what all rows may lose after which some fall out.
+/// Candidates from which on they race; the share of what all rows may lose in the first lap, and in others at least.
 const RACE: usize = 4 * WIDTH;
-const LAPS: [f64; 9] = [0.15, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 2.0];
+const FIRST_LAP: f64 = 0.15;
+const LAP: f64 = 0.03;
 /// Neighbours by which it is judged what a row may lose.
 const SAMPLED: usize = 8;
 /// Tasks of a pass at least.
@@ -89,7 +88,7 @@ pub(super) fn plan(n: usize, p: usize, options: &FociOptions, threads: usize) ->
     let parts = [
         Tree::bytes(n, 0),
         lists,
-        packed.saturating_mul(if alone && p >= RACE { 7 } else { 4 }) / 4, // and those that are left
+        packed.saturating_mul(if alone && p >= RACE { 11 } else { 8 }) / 4, // by rank, by place, and those that are left
         if changes { column.saturating_mul(p) } else { 0 },
         threads.saturating_mul(lanes.max(sorting)),
         open.saturating_mul(4 * size_of::<Open>()), // those of a pass too, and as vectors grow
@@ -127,18 +126,18 @@ pub(super) struct Space {
     n: usize,
     /// In order of choice.
     pub columns: Vec<Vec<f64>>,
-    group: Vec<u32>,    // by row: rows of the same group are identical
-    groups: Vec<u32>,   // by group: one of its rows
-    pairs: usize,       // of identical rows, ordered
-    buffer: Vec<Entry>, // lists, from step to step
+    group: Vec<u32>,        // by row: rows of the same group are identical
+    groups: Vec<u32>,       // by group: one of its rows
+    pairs: usize,           // of identical rows, ordered
+    entries: Vec<Entry>,    // space for lists
+    lanes: Vec<Lanes<f32>>, // and for columns
 }
 
-/// Points (rows, or one of each group of identical rows) and how the others near one are found.
+/// Points (rows, or one of each group of identical rows) by their places in a tree, where what is near lies together.
 struct Search {
-    x: Vec<f64>, // [points, d]
     tree: Tree,
-    place: Vec<u32>, // by point
-    len: usize,      // entries of a list
+    r: Vec<u32>, // R by place, of rows
+    len: usize,  // entries of a list
 }
 
 /// A candidate on its way.
@@ -150,12 +149,37 @@ struct Runner {
     out: bool,
 }
 
+/// The rows in the order in which they are taken, and what they and those before them may lose.
+struct Course {
+    rows: Vec<u32>,
+    lost: Vec<u64>,
+    done: usize,
+}
+
 /// What is wanted of a step where only the largest A is.
 pub(super) struct Race<'a> {
     /// By column: whether it can win.
     pub candidates: &'a [bool],
     /// No A is wanted that is not greater than this, rounded.
     pub beaten: i128,
+}
+
+impl Course {
+    /// Of rows that lose nothing.
+    fn of(rows: Range<u32>) -> Course {
+        Course { lost: vec![0; rows.len()], rows: rows.collect(), done: 0 }
+    }
+
+    /// The next rows, up to this share of all that may be lost.
+    fn lap(&mut self, share: f64) -> Vec<u32> {
+        let all = self.lost.last().map_or(0.0, |&all| all as f64);
+        let end = self.lost.partition_point(|&lost| lost as f64 <= share * all);
+        let start = self.done;
+        self.done = end.max(start + 1).min(self.rows.len());
+        let mut rows = self.rows[start..self.done].to_vec();
+        rows.sort_unstable(); // what is near shares lines of the cache
+        rows
+    }
 }
 
 impl Runner {
@@ -177,31 +201,18 @@ struct Scanned {
     unclear: Vec<usize>,
 }
 
-impl Search {
-    /// The squared distance of two points.
-    fn distance(&self, i: u32, j: u32) -> f64 {
-        self.distance_within(f64::INFINITY, i, j, 0.0)
-    }
-
-    /// That, and a `gap` more, where they come to no more than a limit; else some number beyond it: sums only grow.
-    fn distance_within(&self, limit: f64, i: u32, j: u32, gap: f64) -> f64 {
-        let d = self.x.len() / self.tree.len();
-        let (own, other) = (&self.x[i as usize * d..][..d], &self.x[j as usize * d..][..d]);
-        let mut sum = 0.0;
-        for (own, other) in own.chunks(4).zip(other.chunks(4)) {
-            own.iter().zip(other).for_each(|(a, b)| sum += (a - b) * (a - b));
-            if sum + gap > limit {
-                break;
-            }
-        }
-        sum + gap
-    }
-}
-
 impl Space {
     /// None yet, of `n` rows.
     pub fn new(n: usize) -> Space {
-        Space { n, columns: Vec::new(), group: vec![0; n], groups: Vec::new(), pairs: 0, buffer: Vec::new() }
+        Space {
+            n,
+            columns: Vec::new(),
+            group: vec![0; n],
+            groups: Vec::new(),
+            pairs: 0,
+            entries: Vec::new(),
+            lanes: Vec::new(),
+        }
     }
 
     /// One more.
@@ -238,80 +249,50 @@ impl Space {
         }
     }
 
-    /// How the others of each of these rows are found, with lists of `least` entries at least.
-    fn search(&self, rows: &[u32], least: usize) -> Search {
-        let coordinates = |&i: &u32| self.columns.iter().map(move |column| column[i as usize]);
-        let x: Vec<f64> = rows.iter().flat_map(coordinates).collect();
+    /// These rows among each other, with lists of `least` entries at least.
+    fn search(&self, rows: impl Iterator<Item = u32>, least: usize, ranks: &Ranks) -> Search {
+        let coordinates = |i: u32| self.columns.iter().map(move |column| column[i as usize]);
+        let x: Vec<f64> = rows.flat_map(coordinates).collect();
         let tree = Tree::new(&x, self.columns.len());
-        let mut place = vec![0; rows.len()];
-        tree.points().iter().zip(0..).for_each(|(&point, at)| place[point as usize] = at);
-        Search { len: list_len(rows.len() - 1, least, self.columns.len()), x, tree, place }
+        let r = tree.points().iter().map(|&point| ranks.r[point as usize]).collect();
+        Search { len: list_len(tree.len() - 1, least, self.columns.len()), tree, r }
     }
 
-    /// Calls `work` with the lists of some of the `wanted` points at a time, for `p` candidates; `rank` is R by point.
+    /// Calls `work` with the lists of some of the `wanted` places at a time, for `p` candidates.
     fn lists(
         &mut self,
         search: &Search,
         wanted: &[u32],
         p: usize,
-        rank: impl Fn(u32) -> u32 + Sync,
         watch: &Watch,
         mut work: impl FnMut(Lists),
     ) {
-        let &Search { ref tree, ref place, len, .. } = search;
+        let &Search { ref tree, ref r, len } = search;
         let whole = len == tree.len() - 1;
         if len == 0 {
             return work(Lists { rows: wanted, entries: &[], len, whole });
         }
         let at_once = list_rows(len, p, wanted.len(), whole);
-        let mut buffer = std::mem::take(&mut self.buffer);
+        let mut buffer = std::mem::take(&mut self.entries);
         buffer.resize(buffer.len().max(at_once * len), Entry::new(0.0, 0, 0));
-        for points in wanted.chunks(at_once) {
+        for rows in wanted.chunks(at_once) {
             if watch.stopped() {
                 break;
             }
-            let entries = &mut buffer[..points.len() * len];
-            entries.par_chunks_mut(len).zip(points).with_min_len(8).for_each_init(
+            let entries = &mut buffer[..rows.len() * len];
+            entries.par_chunks_mut(len).zip(rows).with_min_len(8).for_each_init(
                 Vec::new,
-                |near, (list, &point)| {
-                    tree.nearest(near, place[point as usize] as usize, len);
-                    for (entry, &(distance, place)) in list.iter_mut().zip(near.iter()) {
-                        let j = tree.points()[place as usize];
-                        *entry = Entry::new(distance, j, rank(point).min(rank(j)));
+                |near, (list, &row)| {
+                    tree.nearest(near, row as usize, len);
+                    for (entry, &(distance, j)) in list.iter_mut().zip(near.iter()) {
+                        *entry = Entry::new(distance, j, r[row as usize].min(r[j as usize]));
                     }
                 },
             );
-            work(Lists { rows: points, entries, len, whole });
-            watch.advance(points.len());
+            work(Lists { rows, entries, len, whole });
+            watch.advance(rows.len());
         }
-        self.buffer = buffer;
-    }
-
-    /// Rows in parts, the first of which lose most: a candidate that tells nothing puts a row beside any of those near in
-    /// S, at whose ranks it loses what is above them.
-    fn laps(&self, search: &Search, ranks: &Ranks) -> Vec<Vec<u32>> {
-        let loss = |near: &mut Vec<(f64, u32)>, row: u32| {
-            search.tree.nearest(near, search.place[row as usize] as usize, SAMPLED);
-            let r = |row: u32| u64::from(ranks.r[row as usize]);
-            let above =
-                |&(_, place): &(f64, u32)| r(row).saturating_sub(r(search.tree.points()[place as usize]));
-            (near.iter().map(above).sum(), row)
-        };
-        let mut losses: Vec<(u64, u32)> =
-            (0..self.n as u32).into_par_iter().with_min_len(64).map_init(Vec::new, loss).collect();
-        losses.sort_unstable_by_key(|&(loss, row)| (Reverse(loss), row));
-        let all: u64 = losses.iter().map(|row| row.0).sum();
-        let (mut laps, mut lost) = (vec![Vec::new()], 0);
-        for (loss, row) in losses {
-            if lost as f64 > LAPS[laps.len() - 1] * all as f64 {
-                laps.push(Vec::new());
-            }
-            lost += loss;
-            if let Some(lap) = laps.last_mut() {
-                lap.push(row);
-            }
-        }
-        laps
+        self.entries = buffer;
     }
 
     fn step_by_row(
@@ -324,79 +305,108 @@ impl Space {
     ) -> Vec<Sum> {
         let n = self.n;
         let identical = self.pairs / n; // to a row, on average
-        let search = self.search(&(0..n as u32).collect::<Vec<_>>(), least_len(x.p()).max(2 * identical));
+        let search = self.search(0..n as u32, least_len(x.p()).max(2 * identical), ranks);
         let mut runners: Vec<Runner> = (0..x.p()).map(Runner::new).collect();
         let mut floor = i128::MIN;
         if let Some(race) = race {
             floor = race.beaten.saturating_add(1);
             runners.iter_mut().for_each(|runner| runner.out = !race.candidates[runner.column]);
         }
-        let laps = match race {
-            Some(_) => self.laps(&search, ranks),
-            None => vec![(0..n as u32).collect()],
-        };
+        let mut course = if race.is_some() { search.course() } else { Course::of(0..n as u32) };
+        let mut leader = None;
         let mut left = ranks.sum;
+        let placed = x.arranged(search.tree.points(), std::mem::take(&mut self.lanes));
         let mut fewer: Option<Packed> = None; // the columns of those that are left
+        let mut share = FIRST_LAP;
         watch.begin(n);
-        for (lap, mut rows) in laps.into_iter().enumerate() {
-            rows.sort_unstable_by_key(|&row| search.place[row as usize]); // what is near shares lines of the cache
-            left -= rows.iter().map(|&row| u64::from(ranks.r[row as usize])).sum::<u64>();
-            let at = fewer.as_ref().unwrap_or(x);
-            let rank = |row: u32| ranks.r[row as usize];
-            self.lists(&search, &rows, x.p(), rank, watch, |lists| {
-                run(&mut runners, at, lists, &search, ranks, ties);
+        loop {
+            let (rows, packed) = (course.lap(share), fewer.as_ref().unwrap_or(&placed));
+            left -= rows.iter().map(|&row| u64::from(search.r[row as usize])).sum::<u64>();
+            self.lists(&search, &rows, x.p(), watch, |lists| {
+                run(&mut runners, packed, lists, &search, ranks, ties);
                 if runners.iter().map(|runner| runner.open.len()).sum::<usize>() > OPEN {
-                    finish(&mut runners, x, &search, ranks, ties);
+                    finish(&mut runners, packed, &search, ranks, ties);
                 }
             });
             if race.is_none() || watch.stopped() {
                 break;
             }
-            let running = || runners.iter().filter(|runner| !runner.out);
-            if let Some(leader) = running().max_by_key(|runner| runner.most(0)).filter(|_| lap == 0) {
-                let candidate = (0..n).map(|i| x.at(i, leader.column)).collect();
-                floor = floor.max(sum(&[&self.columns[..], &[candidate]].concat(), ranks, ties).rounded());
+            let running = runners.iter_mut().filter(|runner| !runner.out);
+            if let Some(first) = running.max_by_key(|runner| runner.most(0)).filter(|_| leader.is_none()) {
+                let candidate = x.of().column(first.column);
+                let sum = sum(&[&self.columns[..], &[candidate]].concat(), ranks, ties);
+                floor = floor.max(sum.rounded());
+                first.out = true;
+                leader = Some((first.column, sum));
             }
             runners.iter_mut().for_each(|runner| runner.out |= runner.most(left) < floor);
             let kept: Vec<usize> = (0..runners.len()).filter(|&at| !runners[at].out).collect();
-            if kept.is_empty() {
+            if kept.is_empty() || left == 0 {
                 break;
             }
-            if 4 * kept.len() < 3 * runners.len() && left > 0 {
-                fewer = Some(at.some(&kept));
+            let lost = |most: i128| ((i128::from(ranks.sum) << 32) - most) as f64;
+            let needed = |&at: &usize| share * lost(floor) / lost(runners[at].most(left));
+            let mut needed: Vec<f64> = kept.iter().map(needed).collect();
+            let middle = needed.len() / 2;
+            share = needed.select_nth_unstable_by(middle, f64::total_cmp).1.max(share + LAP);
+            if 4 * kept.len() < 3 * runners.len() {
+                fewer = Some(packed.some(&kept));
                 runners.retain(|runner| !runner.out);
             }
         }
         if !watch.stopped() {
-            finish(&mut runners, x, &search, ranks, ties);
+            finish(&mut runners, fewer.as_ref().unwrap_or(&placed), &search, ranks, ties);
         }
+        self.lanes = placed.into_space();
         let mut sums = vec![Sum::default(); x.p()];
         runners.iter().filter(|runner| !runner.out).for_each(|runner| sums[runner.column] = runner.sum);
+        leader.into_iter().for_each(|(column, sum)| sums[column] = sum);
         sums
     }
 
     fn step_by_group(&mut self, x: &Packed, ranks: &Ranks, watch: &Watch) -> Vec<Sum> {
         let (group, groups) = (self.group.clone(), self.groups.clone());
-        let search = self.search(&groups, 0);
+        let search = self.search(groups.iter().copied(), 0, ranks);
         let wanted: Vec<u32> = (0..groups.len() as u32).collect();
         let mut sums = vec![Sum::default(); x.p()];
         watch.begin(wanted.len());
-        self.lists(
-            &search,
-            &wanted,
-            1,
-            |_| 0,
-            watch,
-            |lists| {
-                sums.par_iter_mut().enumerate().for_each_init(Grouped::default, |grouped, (j, sum)| {
-                    grouped.arrange(|row| x.at(row as usize, j), &group, ranks);
-                    for (at, &own) in lists.rows.iter().enumerate() {
-                        grouped.tally(sum, own as usize, lists.list(at), &lists, &search, ranks);
-                    }
-                });
-            },
-        );
+        self.lists(&search, &wanted, 1, watch, |lists| {
+            sums.par_iter_mut().enumerate().for_each_init(Grouped::default, |grouped, (j, sum)| {
+                grouped.arrange(|position| x.at(position, j), &group, ranks);
+                for (at, &own) in lists.rows.iter().enumerate() {
+                    grouped.tally(sum, own, lists.list(at), &lists, &search.tree, ranks);
+                }
+            });
+        });
         sums
+    }
+}
+
+impl Search {
+    /// Rows that can lose most first: a candidate that tells nothing puts a row beside any of those near in S, at whose
+    /// ranks it loses what is above them.
+    fn course(&self) -> Course {
+        let r = |row: u32| u64::from(self.r[row as usize]);
+        let loss = |near: &mut Vec<(f64, u32)>, row: u32| {
+            self.tree.nearest(near, row as usize, SAMPLED);
+            (near.iter().map(|&(_, j)| r(row).saturating_sub(r(j))).sum(), row)
+        };
+        let rows = (0..self.tree.len() as u32).into_par_iter();
+        let mut losses: Vec<(u64, u32)> = rows.with_min_len(64).map_init(Vec::new, loss).collect();
+        losses.sort_unstable_by_key(|&(loss, row)| (Reverse(loss), row));
+        let add = |sum: &mut u64, (loss, _): &(u64, u32)| {
+            *sum += loss;
+            Some(*sum)
+        };
+        let lost = losses.iter().scan(0, add).collect();
+        Course { rows: losses.into_iter().map(|(_, row)| row).collect(), lost, done: 0 }
+    }
+
+    /// [`drawn`] by place.
+    fn drawn(&self, tied: &mut [u32], place: u32, ranks: &Ranks, ties: Ties) -> (u64, u64) {
+        let row = |place: u32| self.tree.points()[place as usize];
+        tied.iter_mut().for_each(|place| *place = row(*place));
+        drawn(tied, row(place), ranks, ties)
     }
 }
 
@@ -428,7 +438,7 @@ fn run(runners: &mut [Runner], x: &Packed, lists: Lists, search: &Search, ranks:
             for at in found.unclear {
                 let (row, list) = (lists.rows[at], lists.list(at));
                 distances.clear();
-                distances.extend(list.iter().map(|entry| search.distance(row, entry.j)));
+                distances.extend(list.iter().map(|entry| search.tree.distance(row, entry.j)));
                 let tied = scan(&wide[row as usize], &wide, list, &distances);
                 for (l, sum) in sums.iter_mut().enumerate() {
                     let best = tied.least[l];
@@ -443,7 +453,7 @@ fn run(runners: &mut [Runner], x: &Packed, lists: Lists, search: &Search, ranks:
                             (given + apart * apart == best).then_some(entry.j)
                         };
                         let mut rows: Vec<u32> = list.iter().zip(&distances).filter_map(at_best).collect();
-                        (s, c) = drawn(&mut rows, row, ranks, ties);
+                        (s, c) = search.drawn(&mut rows, row, ranks, ties);
                     }
                     sum.add(s, c);
                 }
@@ -459,7 +469,7 @@ fn run(runners: &mut [Runner], x: &Packed, lists: Lists, search: &Search, ranks:
         running.for_each(|(runner, sum)| runner.sum = runner.sum.plus(sum));
         for open in open {
             if let Some(runner) = runners.get_mut(open.lane as usize).filter(|runner| !runner.out) {
-                runner.owed += u64::from(ranks.r[open.row as usize]);
+                runner.owed += u64::from(search.r[open.row as usize]);
                 runner.open.push(open);
             }
         }
@@ -468,11 +478,12 @@ fn run(runners: &mut [Runner], x: &Packed, lists: Lists, search: &Search, ranks:
 
 /// Adds the open rows of each candidate, by its own order.
 fn finish(runners: &mut [Runner], x: &Packed, search: &Search, ranks: &Ranks, ties: Ties) {
-    let n = search.tree.len();
-    let running = runners.par_iter_mut().filter(|runner| !runner.out && !runner.open.is_empty());
-    running.for_each_init(Sorted::default, |sorted, runner| {
-        let value = |row: u32| x.at(row as usize, runner.column);
-        sorted.sort((0..n as u32).map(|row| (value(row), row)), x.is_f32(runner.column));
+    let (n, r) = (search.tree.len(), &search.r);
+    let running = runners.par_iter_mut().enumerate();
+    let running = running.filter(|(_, runner)| !runner.out && !runner.open.is_empty());
+    running.for_each_init(Sorted::default, |sorted, (at, runner)| {
+        let value = |row: u32| x.at(row as usize, at);
+        sorted.sort((0..n as u32).map(|row| (value(row), row)), x.is_f32(at));
         runner.owed = 0;
         for Open { row, bound, .. } in std::mem::take(&mut runner.open) {
             let (mut best, mut found) = (bound, 0);
@@ -485,8 +496,8 @@ fn finish(runners: &mut [Runner], x: &Packed, search: &Search, ranks: &Ranks, ti
                     infinite = true; // all others are as far
                     return -1.0;
                 }
-                let distance = search.distance_within(best, row, j, gap);
-                let one = COUNT | u64::from(ranks.r[row as usize].min(ranks.r[j as usize]));
+                let distance = search.tree.distance_within(best, row, j, gap);
+                let one = COUNT | u64::from(r[row as usize].min(r[j as usize]));
                 if distance < best {
                     (best, found) = (distance, one);
                 } else if distance == best {
@@ -496,7 +507,7 @@ fn finish(runners: &mut [Runner], x: &Packed, search: &Search, ranks: &Ranks, ti
             });
             let (s, c) = match infinite {
                 true => {
-                    let r = ranks.r[row as usize];
+                    let r = r[row as usize];
                     (ranks.least_sum(r) - u64::from(r), n as u64 - 1)
                 }
                 false => (found % COUNT, found / COUNT),
@@ -507,12 +518,12 @@ fn finish(runners: &mut [Runner], x: &Packed, search: &Search, ranks: &Ranks, ti
             }
             let mut rows = Vec::new();
             sorted.walk(value(row), best, |j, gap| {
-                if j != row && (infinite || search.distance_within(best, row, j, gap) == best) {
+                if j != row && (infinite || search.tree.distance_within(best, row, j, gap) == best) {
                     rows.push(j);
                 }
                 best
             });
-            let (s, c) = drawn(&mut rows, row, ranks, ties);
+            let (s, c) = search.drawn(&mut rows, row, ranks, ties);
             runner.sum.add(s, c);
         }
     });
@@ -529,9 +540,10 @@ struct Grouped {
 }
 
 impl Grouped {
-    fn arrange(&mut self, value: impl Fn(u32) -> f64, group: &[u32], ranks: &Ranks) {
-        let key =
-            |(position, &row): (usize, &u32)| (group[row as usize], sort_key(value(row)), position as u32);
+    fn arrange(&mut self, value: impl Fn(usize) -> f64, group: &[u32], ranks: &Ranks) {
+        let key = |(position, &row): (usize, &u32)| {
+            (group[row as usize], sort_key(value(position)), position as u32)
+        };
         self.keys.clear();
         self.keys.extend(ranks.order.iter().enumerate().map(key));
         self.keys.sort_unstable();
@@ -546,7 +558,7 @@ impl Grouped {
                 self.start.push(self.x.len());
             }
             if begins {
-                self.x.push(value(row));
+                self.x.push(value(position as usize));
             }
             self.runs.push(row, ranks.r[row as usize], begins);
             last = Some((group, key));
@@ -555,16 +567,18 @@ impl Grouped {
         self.start.push(self.x.len());
     }
 
-    /// Adds what the rows of a `group` contribute; `list` has other groups.
+    /// Adds what the rows of the group at a place contribute; `list` has other places.
     fn tally(
         &mut self,
         sum: &mut Sum,
-        group: usize,
+        place: u32,
         list: &[Entry],
         lists: &Lists,
-        search: &Search,
+        tree: &Tree,
         ranks: &Ranks,
     ) {
+        let at = |place: u32| tree.points()[place as usize] as usize;
+        let group = at(place);
         for run in self.start[group]..self.start[group + 1] {
             let x = self.x[run];
             let mut best = if self.runs.size(run) > 1 { 0.0 } else { f64::INFINITY };
@@ -574,14 +588,13 @@ impl Grouped {
                 if entry.least() > best {
                     break;
                 }
-                let distance = search.distance(group as u32, entry.j);
-                self.beside(&mut best, entry.j as usize, x, None, distance);
+                self.beside(&mut best, at(entry.j), x, None, tree.distance(place, entry.j));
             }
             if !lists.whole && list.last().is_some_and(|last| best >= last.least()) {
                 self.tied.clear();
                 self.beside(&mut best, group, x, Some(run), 0.0);
-                search.tree.walk(search.place[group] as usize, best, |place, distance| {
-                    self.beside(&mut best, search.tree.points()[place] as usize, x, None, distance);
+                tree.walk(place as usize, best, |place, distance| {
+                    self.beside(&mut best, at(place as u32), x, None, distance);
                     best
                 });
             }
@@ -660,14 +673,15 @@ mod tests {
         let narrow: Vec<f64> =
             values.iter().map(|&v| f64::from((v as f32).clamp(f32::MIN, f32::MAX))).collect();
         let matrix = |values| Matrix::columns_f64(values, n, columns.len()).unwrap();
-        let (wide, narrow) = (Packed::new(matrix(&values)), Packed::new(matrix(&narrow)));
-        assert!((0..columns.len()).all(|j| narrow.is_f32(j)) && !wide.is_f32(5));
+        let packed = |values, rows: &[u32]| Packed::new(matrix(values), rows.to_vec());
         let y: Vec<f64> =
             (0..n).map(|i| (3.0 * columns[0][i] * columns[8][i]).round() + columns[2][i]).collect();
         let (mut open, mut fell) = (0, 0);
         for order in [[0, 8, 9], [1, 2, 0], [1, 8, 9], [4, 3, 1], [6, 10, 2], [5, 0, 11], [2, 3, 4]] {
             for ties in [Ties::Mean, Ties::First, Ties::Random { seed: 1, draws: 2 }] {
                 let ranks = Ranks::new(&y, ties).unwrap();
+                let (wide, narrow) = (packed(&values, &ranks.order), packed(&narrow, &ranks.order));
+                assert!((0..columns.len()).all(|j| narrow.is_f32(j)) && !wide.is_f32(5));
                 let mut space = Space::new(n);
                 for j in order {
                     space.add(columns[j].clone());
@@ -675,7 +689,7 @@ mod tests {
                         let watch = Watch::default();
                         let expected = space.step(x, &ranks, ties, None, &watch);
                         let direct = |at: usize| {
-                            let candidate = (0..n).map(|i| x.at(i, at)).collect();
+                            let candidate = x.of().column(at);
                             sum(&[&space.columns[..], &[candidate]].concat(), &ranks, ties)
                         };
                         assert!((0..x.p()).all(|at| direct(at) == expected[at]), "{order:?} {j} {ties:?}");
@@ -694,7 +708,7 @@ mod tests {
                             fell += zero;
                         }
                     }
-                    let search = space.search(&(0..n as u32).collect::<Vec<u32>>(), 0);
+                    let search = space.search(0..n as u32, 0, &ranks);
                     open += usize::from(search.len < n - 1);
                 }
             }

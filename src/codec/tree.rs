@@ -67,6 +67,25 @@ impl Tree {
         &self.point
     }
 
+    /// The squared distance of the points at two places.
+    pub fn distance(&self, i: u32, j: u32) -> f64 {
+        self.distance_within(f64::INFINITY, i, j, 0.0)
+    }
+
+    /// That, and a `gap` more, where they come to no more than a limit; else some number beyond it: sums only grow.
+    pub fn distance_within(&self, limit: f64, i: u32, j: u32, gap: f64) -> f64 {
+        let (own, other) =
+            (&self.x[i as usize * self.d..][..self.d], &self.x[j as usize * self.d..][..self.d]);
+        let mut sum = 0.0;
+        for (own, other) in own.chunks(4).zip(other.chunks(4)) {
+            own.iter().zip(other).for_each(|(a, b)| sum += (a - b) * (a - b));
+            if sum + gap > limit {
+                break;
+            }
+        }
+        sum + gap
+    }
+
     /// Bytes of a tree over `points` points of `d` coordinates, its making included.
     pub fn bytes(points: usize, d: usize) -> usize {
         let nodes = 2 * points.div_ceil(LEAF / 2);
