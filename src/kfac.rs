@@ -58,11 +58,13 @@ struct Part {
     starts: Vec<usize>,
     /// The length of a weight row with its bias.
     width: usize,
+    /// Whether there is one.
+    biased: bool,
     /// Positions at which an image meets them.
     positions: usize,
 }
 
-/// A `[w, w]`, or of wide rows its mean diagonal alone `[1]`; and G `[k, k]`: sums.
+/// A `[w, w]`, or of wide rows its mean diagonal alone `[1]` (as a sum: its trace without the 1s); and G `[k, k]`.
 #[derive(Clone, Default)]
 struct Moments<T> {
     a: Vec<T>,
@@ -85,7 +87,7 @@ impl Sink for Lane<'_> {
             }
             conv::output_moment(&mut moments.g, dz, &part.channels, n, &geometry);
             match part.width > WIDEST {
-                true => moments.a[0] += conv::input_square(x, n, &geometry),
+                true => moments.a[0] += conv::input_square(x, &geometry) as f32,
                 false => conv::input_moment(&mut moments.a, x, part.width, part.group, n, &geometry),
             }
         }
@@ -240,7 +242,7 @@ fn sums_on(
         let wide = |values: &[f32]| values.iter().map(|&v| f64::from(v)).collect::<Vec<f64>>();
         let a = match wanted.whole {
             true => wide(&sums.a[group * square..(group + 1) * square]),
-            false => vec![sums.trace + (inputs.len() * part.positions) as f64],
+            false => vec![sums.trace],
         };
         let rows = sums.g[row * wanted.rows..(row + k) * wanted.rows].chunks_exact(wanted.rows);
         Moments { a, g: rows.flat_map(|row| wide(&row[..k])).collect() }
@@ -278,6 +280,7 @@ fn parts(net: &Network, block: &Block) -> Vec<Part> {
                 channels: vec![row as u32],
                 starts: vec![range.start],
                 width: range.len(),
+                biased: at.bias.is_some(),
                 positions: uses().map(|node| node.shape.positions()).sum(),
             }),
         }
@@ -285,12 +288,13 @@ fn parts(net: &Network, block: &Block) -> Vec<Part> {
     parts
 }
 
-/// Sums to means, and the bias's column of A from its row.
+/// Sums to means; a bias's column of A from its row, or its 1s into the diagonal's mean.
 fn finish(part: &Part, sums: Moments<f64>, n: usize) -> Moments<f64> {
     let Moments { mut a, mut g } = sums;
     let w = part.width;
     if w > WIDEST {
-        a[0] /= (n * w) as f64;
+        let ones = if part.biased { n * part.positions } else { 0 };
+        a[0] = (a[0] + ones as f64) / (n * w) as f64;
     } else {
         (0..w).for_each(|i| a[i * w + w - 1] = a[(w - 1) * w + i]);
         a.iter_mut().for_each(|a| *a /= n as f64);
@@ -478,9 +482,37 @@ mod tests {
     use super::*;
     use crate::curvature::{Curvature, Kind};
     use crate::data::Samples;
-    use crate::net::{Shape, UnitId};
+    use crate::net::{Builder, Conv, Role, Shape, Source, UnitId};
     use crate::ops::philox::{Stream, Use};
     use crate::zoo;
+
+    struct Weights;
+    impl Source for Weights {
+        fn tensor(&mut self, _: &str, shape: &[usize], _: Role) -> Result<Vec<f32>> {
+            let mut stream = Stream::new(7, Use::Choice, 0);
+            Ok((0..shape.iter().product()).map(|_| 0.01 * stream.normal()).collect())
+        }
+        fn shape(&self, _: &str) -> Option<&[usize]> {
+            None
+        }
+    }
+
+    /// One convolution to two logits, without biases.
+    fn unbiased(input: Shape, conv: Conv) -> Network {
+        let mut weights = Weights;
+        let (mut b, x) = Builder::new(&mut weights, input);
+        let y = b.conv(x, "conv", 2, conv).unwrap();
+        b.finish(y).unwrap().freeze()
+    }
+
+    /// Rows that are wider than A: of all inputs, and of each half of the channels.
+    fn wide() -> [Network; 2] {
+        let halves = Conv { groups: 2, ..Conv::square(3, 1, 0) };
+        [
+            unbiased(Shape::new(1, 1, WIDEST + 5), Conv::square(1, 1, 0)),
+            unbiased(Shape::new(3, 3, 2 * WIDEST / 9 + 2), halves),
+        ]
+    }
 
     fn samples(n: usize, shape: Shape, classes: u32) -> Samples {
         let mut stream = Stream::new(3, Use::Choice, 0);
@@ -579,10 +611,16 @@ mod tests {
             found.len() == expected.len() && norm(&off) <= 1e-5 * norm(expected)
         };
         let mut parted = false;
-        let wide = ("logistic", Shape::new(1, 1, WIDEST + 5), 1);
-        for (spec, shape, times) in [("cnn:5-9+7", Shape::new(7, 5, 3), 10), wide] {
-            let net = zoo::create(spec, shape, 3, 2).unwrap().network.freeze();
-            let (many, block) = (samples(21, shape, 3), Block::all(&net).unwrap());
+        let made = |spec, shape| zoo::create(spec, shape, 3, 2).unwrap().network.freeze();
+        let [unbiased, halves] = wide();
+        for (spec, net, times) in [
+            ("convolutions", made("cnn:5-9+7", Shape::new(7, 5, 3)), 10),
+            ("wide rows", made("logistic", Shape::new(1, 1, WIDEST + 5)), 1),
+            ("wide rows without biases", unbiased, 1),
+            ("wide rows of halves", halves, 1),
+        ] {
+            let classes = net.classes() as u32;
+            let (many, block) = (samples(21, net.input(), classes), Block::all(&net).unwrap());
             let on = |device: &Device| -> Result<_> {
                 let kfac = Kfac::new(device, &net, &block, &many, 5)?;
                 let mut x = vec![0.0; block.len()];
@@ -614,20 +652,25 @@ mod tests {
     #[test]
     fn wide_rows_and_rows_that_nothing_reaches_are_damped() {
         let device = Device::cpu().unwrap();
-        let shape = Shape::new(1, 1, WIDEST + 5);
-        let net = zoo::create("logistic", shape, 2, 1).unwrap().network.freeze();
-        let block = Block::all(&net).unwrap();
-        let few = samples(3, shape, 2);
-        let kfac = Kfac::new(&device, &net, &block, &few, 5).unwrap();
-        let mean =
-            (few.x.iter().map(|x| f64::from(x * x)).sum::<f64>() / 3.0 + 1.0) / kfac.parts[0].width as f64;
-        assert!((kfac.moments[0].a[0] / mean - 1.0).abs() < 1e-4, "{} {mean}", kfac.moments[0].a[0]);
-        let (v, mut x) = (random(block.len()), vec![0.0; block.len()]);
-        kfac.inverse(&device, 0.1).unwrap().apply(&device, &mut x, &v).unwrap();
-        assert!(x.iter().all(|x| x.is_finite()) && x.iter().zip(&v).map(|(x, v)| x * v).sum::<f64>() > 0.0);
+        let biased = zoo::create("logistic", Shape::new(1, 1, WIDEST + 5), 2, 1).unwrap().network.freeze();
+        let [unbiased, halves] = wide();
+        // The 1 for a bias, and the groups that share the squares.
+        for (net, one, groups) in [(biased, 1.0, 1.0), (unbiased, 0.0, 1.0), (halves, 0.0, 2.0)] {
+            let (mut few, block) = (samples(3, net.input(), 2), Block::all(&net).unwrap());
+            few.x.iter_mut().for_each(|x| *x *= 0.01); // so that the 1 counts
+            let kfac = Kfac::new(&device, &net, &block, &few, 5).unwrap();
+            let squares = few.x.iter().map(|&x| f64::from(x).powi(2)).sum::<f64>() / 3.0 / groups;
+            let (mean, found) = ((squares + one) / kfac.parts[0].width as f64, kfac.moments[0].a[0]);
+            assert!((found / mean - 1.0).abs() < 1e-6, "{found} {mean}");
+            let (v, mut x) = (random(block.len()), vec![0.0; block.len()]);
+            kfac.inverse(&device, 0.1).unwrap().apply(&device, &mut x, &v).unwrap();
+            assert!(
+                x.iter().all(|x| x.is_finite()) && x.iter().zip(&v).map(|(x, v)| x * v).sum::<f64>() > 0.0
+            );
+        }
         let shape = Shape::new(1, 1, 4);
         let net = zoo::create("logistic", shape, 2, 1).unwrap().network.freeze();
-        let dark = Samples { shape, x: vec![0.0; 12], y: few.y };
+        let dark = Samples { shape, x: vec![0.0; 12], y: vec![0, 1, 0] };
         let block = Block::of(&net, &[UnitId(1)]).unwrap();
         let kfac = Kfac::new(&device, &net, &block, &dark, 5).unwrap();
         let mut x = vec![0.0; block.len()];

@@ -364,11 +364,10 @@ pub fn input_moment(a: &mut [f32], x: &[f32], w: usize, group: usize, n: usize, 
     });
 }
 
-/// The trace of what [`input_moment`] adds for a group of average share: the fields' squares, taps in the padding taken
-/// for others, and a 1 each.
-pub fn input_square(x: &[f32], n: usize, g: &Geometry) -> f32 {
-    let squares = f64::from(x.iter().map(|x| x * x).sum::<f32>());
-    (squares * g.share_of_squares()) as f32 + (n * g.output.positions()) as f32
+/// The trace of what [`input_moment`] adds for a group of average share, but for the 1: the fields' squares, taps in the
+/// padding taken for others.
+pub fn input_square(x: &[f32], g: &Geometry) -> f64 {
+    x.iter().map(|&x| f64::from(x).powi(2)).sum::<f64>() * g.share_of_squares()
 }
 
 /// m `[k, k]` += Σ over images and positions of δ δᵀ, where δ is dy at `channels` `[k]`.
