@@ -2,6 +2,7 @@
 xi.cu: the sums of Chatterjee's xi, whole numbers and so the same in any order: differences of ranks along given orders of
 the rows; and, where the order is random within runs of equal x, over all pairs of a run and of two runs side by side.
 */
+#include "common/ascending.h"
 #include "common/warp.h"
 #include "tiles.h"
 
@@ -44,17 +45,6 @@ struct Wide {
     }
 };
 
-// How many of the ascending ranks are below v.
-DEVICE uint32_t below(const uint32_t* ranks, uint32_t count, uint32_t v) {
-    uint32_t first = 0;
-    while (count > 0) {
-        uint32_t half = count / 2;
-        if (ranks[first + half] < v) first += half + 1, count -= half + 1;
-        else count = half;
-    }
-    return first;
-}
-
 // out [count, 4]: for each run, sum of |a - b| over its pairs, and over the pairs of one of it and one of the run before,
 // each as its low and its high word. Run r is ranks[runs[r]] .. ranks[runs[r + 1] - 1], ascending; a warp owns one.
 //
@@ -65,7 +55,8 @@ runs_u64(uint64_t* out, const uint32_t* ranks, const uint32_t* runs, uint32_t n,
     uint32_t run = warp(XI_THREADS);
     if (run >= count) return;
     auto at = [&](uint32_t r) { return min(runs[r], n); };
-    uint32_t start = at(run), c = at(run + 1) - start, before = run > 0 ? at(run - 1) : start, b = start - before;
+    uint32_t end = at(run + 1), start = min(at(run), end), before = run > 0 ? min(at(run - 1), start) : start;
+    uint32_t c = end - start, b = start - before;
     Wide within = {0, 0}, between = {0, 0};
     for (uint32_t j = lane(); j < c; j += 32) {
         int64_t v = ranks[start + j];

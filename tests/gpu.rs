@@ -750,5 +750,7 @@ fn refuses(device: &Device) -> Result<(), Failed> {
     refused("an empty image", perturb(0, 0))?;
     refused("half an order", ops::xi::along(cuda, &rank, &cuda.upload(&[0u32; 4])?).is_err())?;
     refused("runs without an end", ops::xi::runs(cuda, &rank, &cuda.upload(&[0u32])?).is_err())?;
-    refused("no column", ops::xi::order(cuda, &cuda.upload(&[])?).is_err())
+    refused("no column", ops::xi::order(cuda, &cuda.upload(&[])?).is_err())?;
+    // Runs that end before they begin are empty.
+    all_equal("runs", &sums_of_runs(device, &[1, 2, 3], &[2, 0, 3, 1])?, &[(0, 0), (4, 0), (0, 0)])
 }

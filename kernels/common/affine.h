@@ -4,7 +4,7 @@ does with z = Wx + b. A linear layer is a convolution of 1 x 1.
 */
 #pragma once
 #include "../tiles.h"
-#include "gpu.h"
+#include "ascending.h"
 
 // Of the kernels that compute z, dx and dW; a test of the table reads them.
 #define CONV_PARAMETERS float* y, double* parts, const float* x, const float* weight, const float* bias, const float* scale, const float* shift, const float* residual, const uint32_t* rows, uint32_t count, uint32_t pixels, uint32_t h, uint32_t w, uint32_t c, uint32_t oh, uint32_t ow, uint32_t o, uint32_t r, uint32_t s, uint32_t stride, uint32_t above, uint32_t left, uint32_t dilation, uint32_t groups, uint32_t segments, uint32_t activation, uint32_t add
@@ -29,17 +29,6 @@ struct Pixel {
         : image(at / w / h), row(at / w % h), column(at % w), inside(at < end) {}
 };
 
-// How many of ascending rows are below one.
-DEVICE uint32_t rows_below(const uint32_t* rows, uint32_t count, uint32_t row) {
-    uint32_t first = 0;
-    while (count > 0) {
-        uint32_t half = count / 2;
-        if (rows[first + half] < row) first += half + 1, count -= half + 1;
-        else count = half;
-    }
-    return first;
-}
-
 // The rows of the weights at hand that one group has, and which output channels they are.
 struct Channels {
     const uint32_t* rows;
@@ -48,8 +37,8 @@ struct Channels {
     DEVICE Channels(const uint32_t* rows, uint32_t count, uint32_t group, const Layer& l)
         : rows(rows), first(group * l.outer()), count(l.outer()), last(l.o - 1) {
         if (!rows) return;
-        first = rows_below(rows, count, group * l.outer());
-        this->count = rows_below(rows, count, (group + 1) * l.outer()) - first;
+        first = below(rows, count, group * l.outer());
+        this->count = below(rows, count, (group + 1) * l.outer()) - first;
     }
     DEVICE uint32_t operator[](uint32_t at) const { return rows ? min(rows[first + at], last) : first + at; }
 };

@@ -46,6 +46,7 @@ pub struct Run {
 }
 
 /// The sums of all runs: run r is `ranks[runs[r]..runs[r + 1]]`, ascending, and so are the `runs`, from 0 to all ranks.
+/// One that would end before it begins is empty.
 ///
 /// # Errors
 /// No run, or the device fails.
@@ -54,7 +55,8 @@ pub fn runs(cuda: &Cuda, ranks: &Buffer<u32>, runs: &Buffer<u32>) -> Result<Vec<
     let count = rows("runs", runs.len().saturating_sub(1))?;
     let mut out = cuda.alloc(4 * count as usize)?;
     let launch = Launch::over("runs", 32 * count as usize, tiles::XI_THREADS)?;
-    // SAFETY: out holds 4 values a run, runs one more than there are; what is beyond n is taken for n.
+    // SAFETY: out holds 4 values a run, runs one more than there are; what is beyond n is taken for n, and what is beyond
+    // a run's end for that.
     unsafe { cuda.runs(launch, out.output(), ranks.input(), runs.input(), n, count)? };
     let wide = |words: &[u64]| u128::from(words[1]) << 64 | u128::from(words[0]);
     let words = cuda.download(&out)?;
