@@ -7,8 +7,8 @@ order, the same bits in every lane.
 
 DEVICE uint32_t lane() { return threadIdx.x % 32; }
 
-// This thread's warp, counted over all blocks of `threads`.
-DEVICE uint32_t warp(uint32_t threads) { return (blockIdx.x * threads + threadIdx.x) / 32; }
+// This thread's warp, counted over all blocks of `threads`: there can be more threads than 32 bits number.
+DEVICE uint32_t warp(uint32_t threads) { return blockIdx.x * (threads / 32) + threadIdx.x / 32; }
 
 // The sum of f(0), .., f(count - 1).
 template <class F> DEVICE double warp_sum(uint32_t count, F f) {
