@@ -10,10 +10,10 @@ symmetric: blocks exist for tiles on and below the diagonal only, and what a til
 #include "common/gemm.h"
 
 // The tile of this number among those on and below the diagonal, row by row.
-struct Below {
+struct LowerTile {
     uint32_t row, column;
 
-    DEVICE Below(uint32_t at) : row(0), column(at) {
+    DEVICE LowerTile(uint32_t at) : row(0), column(at) {
         while (column > row) column -= ++row;
     }
 };
@@ -21,7 +21,7 @@ struct Below {
 // part [count, apart] = sum of v v^T over pixels begin .. end, in its first `count` columns, zeros beyond; from(i, pixel)
 // is where v_i stands, i < count. With `wide`, four neighbours of i stand side by side.
 template <class From>
-DEVICE void moment(float* part, uint32_t count, uint32_t apart, Below tile, uint32_t begin, uint32_t end, bool wide, const float* any, From from) {
+DEVICE void moment(float* part, uint32_t count, uint32_t apart, LowerTile tile, uint32_t begin, uint32_t end, bool wide, const float* any, From from) {
     using Memory = Tiles<ByDepth, ByDepth>;
     SHARED(Memory, tiles);
     gemm(tiles, (end - begin + GEMM_DEPTH - 1) / GEMM_DEPTH,
@@ -53,7 +53,7 @@ input_moment_f32(float* parts, const float* x, const float* one, const uint32_t*
     uint32_t group = min(sets[set], groups - 1), inner = l.inner(), depth = l.depth();
     float* part = parts + (uint64_t(chunk) * count + set) * width * width;
     bool wide = inner % 4 == 0 && aligned(x) && aligned(one);
-    moment(part, width, width, Below(blockIdx.x % pairs), begin, end, wide, x, [&](uint32_t i, uint32_t pixel) {
+    moment(part, width, width, LowerTile(blockIdx.x % pairs), begin, end, wide, x, [&](uint32_t i, uint32_t pixel) {
         return i < depth ? field(x, Pixel(pixel, end, oh, ow), Tap(i, inner, l), group, l) : one;
     });
 }
@@ -67,9 +67,10 @@ output_moment_f32(float* parts, const float* dz, const uint32_t* rows, uint32_t 
     uint32_t side = (apart + GEMM_TILE - 1) / GEMM_TILE, pairs = side * (side + 1) / 2, rest = blockIdx.x / pairs;
     uint32_t group = rest % groups, chunk = rest / groups, begin = chunk * size, end = min(pixels, begin + size);
     const Channels channels(rows, count, group, l);
+    if (channels.count == 0) return;
     float* part = parts + (uint64_t(chunk) * count + channels.first) * apart;
     bool wide = !rows && l.outer() % 4 == 0 && aligned(dz);
-    moment(part, min(channels.count, apart), apart, Below(blockIdx.x % pairs), begin, end, wide, dz, [&](uint32_t i, uint32_t pixel) {
+    moment(part, min(channels.count, apart), apart, LowerTile(blockIdx.x % pairs), begin, end, wide, dz, [&](uint32_t i, uint32_t pixel) {
         return dz + pixel * o + channels[i];
     });
 }
