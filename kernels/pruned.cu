@@ -21,10 +21,11 @@ candidates, the last ones fewer. Here a panel of D is [width, n].
 #include "tiles.h"
 
 constexpr uint64_t UPPER = 0xffffffff00000000ull;
+constexpr uint64_t NONE = UPPER | 0xfffffffeu;  // behind all entries: no number, no row, and not how memory begins
 
 DEVICE uint64_t entry(double distance, uint32_t j) { return (uint64_t(__double_as_longlong(distance)) & UPPER) | j; }
 
-// At most D; not a number at the end of a list that has all others.
+// At most D; not a number where there is no entry.
 DEVICE double lower(uint64_t bits) { return __longlong_as_double((long long)(bits & UPPER)); }
 
 // Rounds columns to f32, packs them, and finds their slack; one block a column.
@@ -73,7 +74,7 @@ list_f64(uint64_t* list, const double* distance, uint32_t n, uint32_t first, uin
     SHARED(Room, room);
     distance += uint64_t(blockIdx.x) * n, list += uint64_t(blockIdx.x) * len;
     uint32_t row = first + blockIdx.x, most = 2 * max(len, LIST_STEP);
-    uint64_t limit = ~0ull;
+    uint64_t limit = NONE;
     if (threadIdx.x == 0) room.held = 0;
     __syncthreads();
     for (uint32_t base = 0; base < n; base += LIST_STEP) {
@@ -89,7 +90,7 @@ list_f64(uint64_t* list, const double* distance, uint32_t n, uint32_t first, uin
         }
         uint32_t size = len;
         while (size < held) size *= 2;
-        for (uint32_t t = held + threadIdx.x; t < size; t += LIST_THREADS) room.of[t] = ~0ull;
+        for (uint32_t t = held + threadIdx.x; t < size; t += LIST_THREADS) room.of[t] = NONE;
         __syncthreads();
         sort(room.of, size);
         limit = room.of[len - 1];
@@ -136,9 +137,9 @@ pruned_f64(uint64_t* sum, uint32_t* count, uint64_t* tally, const double* column
     bool within = true;
     for (uint32_t base = 0; base < len && within; base += 32) {
         uint64_t bits = list[base + lane()];
-        uint32_t j = bits == ~0ull ? row : uint32_t(bits);
-        put(lane(), bits == ~0ull ? lower(bits) : distance[j], j);
-        __syncwarp();
+        uint32_t j = uint32_t(bits);
+        put(lane(), j < n ? distance[j] : lower(bits), j < n ? j : row);
+        __syncwarp();  // votes order no memory, here and below
         for (uint32_t t = 0; t < 32; t += 4) {
             within = __any_sync(~0u, lower(entry(some.of[warp][t].chosen, 0)) <= best);
             if (!within) break;

@@ -453,7 +453,7 @@ fn lists(device: &Device, n: usize) -> Result<(), Failed> {
                 let entry = |j: usize| (column[i] - column[j]).powi(2).to_bits() >> 32 << 32 | j as u64;
                 let mut all: Vec<u64> = (0..n).filter(|&j| j != i).map(entry).collect();
                 all.sort_unstable();
-                all.resize(len.max(n as u32) as usize, u64::MAX);
+                all.resize(len.max(n as u32) as usize, u64::MAX - 1);
                 all.truncate(len as usize);
                 all
             };

@@ -271,7 +271,7 @@ pub struct Lists {
 }
 
 impl Lists {
-    /// By row: the upper half of the distance's bits, then the other's number; all ones where there are no more others.
+    /// By row: the upper half of the distance's bits, then the other's number; 2⁶⁴ − 2 where there are no more others.
     pub fn entries(&self) -> &Buffer<u64> {
         &self.entries
     }
@@ -353,8 +353,8 @@ pub fn pruned(
     let blocks = p.div_ceil(32) as usize * width.div_ceil(tiles::NEAREST_THREADS / 32) as usize;
     let launch = Launch::blocks("pruned", blocks, tiles::NEAREST_THREADS)?;
     let mean = u32::from(tied != Tied::First);
-    // SAFETY: sum and count hold p·width, tally 2, columns and packed p·n, slack p, distance width·n, the list
-    // width·len rows below n, rank n; rows first .. first + width are below n.
+    // SAFETY: sum and count hold p·width, tally 2, columns and packed p·n, slack p, distance width·n, the list width·len
+    // entries, of which those with a row below n alone are read, rank n; rows first .. first + width are below n.
     unsafe {
         cuda.pruned(
             launch,
