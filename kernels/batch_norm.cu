@@ -60,7 +60,7 @@ batch_norm_sums_f64(double* parts, const float* x, const double* mean, uint32_t 
 }
 KERNEL(batch_norm_sums_f64);
 
-// out [c] = the sums over chunks of parts [chunks, c], over `over`.
+// out [c] = (the sums over chunks of parts [chunks, c]) / over.
 extern "C" __global__ void __launch_bounds__(BATCH_NORM_THREADS)
 batch_norm_fold_f64(double* out, const double* parts, uint32_t c, uint32_t chunks, double over) {
     uint32_t channel = warp(BATCH_NORM_THREADS);

@@ -1,9 +1,10 @@
 //! A network on a CUDA device, node by node as [`super::passes`] has it on the CPU.
 //!
-//! Parameters are brought to the device once and stay until they are changed or room is wanted. Values stand in one arena where the plan puts them; a chunk's images are written
-//! to its front, every node launches its operation, and only logits, losses and activations come back. Nothing is
-//! allocated between chunks. An affine node is one launch with its epilogue, which also sums what units are read of:
-//! its own output. The launches of a chunk are recorded when they come a second time, and from then on replayed.
+//! Parameters are brought to the device once and stay until they are changed or room is wanted. Values stand in one arena
+//! where the plan puts them; a chunk's images are written to its front, every node launches its operation, and only
+//! logits, losses and activations come back. Nothing is allocated between chunks. An affine node is one launch with its
+//! epilogue, which also sums what units are read of: its own output. The launches of a chunk are recorded when they come a
+//! second time, and from then on replayed.
 //!
 //! A chunk is as many images as the device's free memory holds, found by halving from a number that does not depend on
 //! it, so that a little more or less of it changes nothing.
