@@ -350,8 +350,9 @@ fn bench_checks_what_it_times_and_compares_with_a_baseline() {
         kernels["kernels"].as_array().unwrap().iter().map(|k| k["kernel"].as_str().unwrap()).collect();
     assert!(["copy", "conv", "perturb", "foci"].iter().all(|name| names.contains(name)), "{names:?}");
     let line = "bench -b ^(perturb|layer_norm)$ -a m=4:8,len=64,n=32,c=16 --device cpu --threads 2";
-    let run = tiny.run(&format!("{line} --json"));
+    let run = tiny.run(&format!("{line} --json --out @bench.json"));
     assert_eq!(run.code, 0, "{}", run.err);
+    assert_eq!(std::fs::read_to_string(tiny.at("bench.json")).unwrap(), run.out);
     let report: Value = serde_json::from_str(&run.out).unwrap();
     let rows = report["rows"].as_array().unwrap();
     let shapes: Vec<&str> = rows.iter().map(|row| row["shape"].as_str().unwrap()).collect();
@@ -382,6 +383,15 @@ fn bench_checks_what_it_times_and_compares_with_a_baseline() {
     assert_eq!((csv.code, csv.out.lines().count()), (0, 4), "{}", csv.err);
     assert!(csv.out.lines().next().is_some_and(|head| head.split(',').count() == 19), "{}", csv.out);
     assert!(csv.out.lines().skip(1).all(|line| line.ends_with(",,,,")), "{}", csv.out); // the CPU has no registers
+    // What cannot be measured does not keep the rest from it.
+    let some = "bench -b ^(attention|cross_entropy)$ -a n=2,t=4,c=5,heads=2:1,classes=3 --device cpu";
+    let run = tiny.run(some);
+    assert_eq!((run.code, run.out.matches(" pass").count()), (2, 2), "{} {}", run.out, run.err);
+    assert!(
+        run.err.contains("attention n=2,t=4,c=5,heads=2: ") && run.err.contains("5 channels"),
+        "{}",
+        run.err
+    );
     for (options, code, word) in [
         ("-b nothing", 2, "no kernel matches"),
         ("-a q=3", 2, "`q`"),

@@ -47,6 +47,7 @@ mod xi;
 use columns::Kind;
 use std::collections::BTreeMap;
 use std::ops::Range;
+use std::sync::{Mutex, PoisonError};
 
 use libtest_mimic::{Arguments, Failed, Trial};
 use scrubjay::codec::{
@@ -76,13 +77,24 @@ fn main() {
     let required = std::env::var("SCRUBJAY_GPU").is_ok_and(|value| value == "required");
     let missing = Device::open(Choice::Cuda, 0).err().map(|error| error.to_string());
     trials.extend(cases().into_iter().map(|(name, case)| {
-        let trial = Trial::test(format!("cuda/{name}"), move || case(&Device::open(Choice::Cuda, 0)?));
+        let trial = Trial::test(format!("cuda/{name}"), move || on_gpu(&case));
         match &missing {
             Some(reason) if !required => trial.with_ignored_flag(true).with_kind(reason.as_str()),
             _ => trial,
         }
     }));
     libtest_mimic::run(&arguments, trials).exit();
+}
+
+/// Runs a case on a GPU that was opened for another one, if that went well: opening loads every kernel.
+fn on_gpu(case: &Case) -> Result<(), Failed> {
+    static IDLE: Mutex<Vec<Device>> = Mutex::new(vec![]);
+    let idle = || IDLE.lock().unwrap_or_else(PoisonError::into_inner);
+    let opened = idle().pop();
+    let device = opened.map_or_else(|| Device::open(Choice::Cuda, 0), Ok)?;
+    case(&device)?;
+    idle().push(device);
+    Ok(())
 }
 
 fn cases() -> Vec<(String, Case)> {

@@ -2,7 +2,7 @@
 
 use rayon::prelude::*;
 
-use super::{Case, Check, Kernel, Sizes, Work, rotation};
+use super::{Case, Check, Kernel, Sizes, Work, rotation, whole};
 use crate::Result;
 use crate::codec::{FociOptions, Matrix, foci_on, statistic};
 use crate::device::Device;
@@ -140,6 +140,55 @@ pub const CASES: &[Case] = &[
         axes: STEP,
         make: |device, sizes| step(device, sizes, true),
     },
+    Case {
+        name: "foci_step",
+        about: "a whole step, as a selection takes it: search, sums, best",
+        dtype: "f64",
+        axes: STEP,
+        make: whole::foci_step,
+    },
+    Case {
+        name: "resnet50",
+        about: "ResNet-50 over noisy copies: losses, units' means",
+        dtype: "f32",
+        axes: whole::RESNET,
+        make: |device, sizes| whole::copies(device, whole::resnet50(sizes)?, sizes, Precision::F32),
+    },
+    Case {
+        name: "resnet50_bf16",
+        about: "the same of operands rounded to bf16",
+        dtype: "bf16",
+        axes: whole::RESNET,
+        make: |device, sizes| whole::copies(device, whole::resnet50(sizes)?, sizes, Precision::Bf16),
+    },
+    Case {
+        name: "resnet50_g",
+        about: "its mean gradient over images, of all units",
+        dtype: "f32",
+        axes: whole::DERIVED,
+        make: |device, sizes| whole::gradient(device, whole::resnet50(sizes)?, sizes),
+    },
+    Case {
+        name: "resnet50_hv",
+        about: "its Hessian by a vector, as in a solver's loop",
+        dtype: "f32",
+        axes: whole::DERIVED,
+        make: |device, sizes| whole::product(device, whole::resnet50(sizes)?, sizes),
+    },
+    Case {
+        name: "vit16",
+        about: "ViT-B/16 over noisy copies: losses, units' means",
+        dtype: "f32",
+        axes: whole::VIT,
+        make: |device, sizes| whole::copies(device, whole::vit16(sizes)?, sizes, Precision::F32),
+    },
+    Case {
+        name: "vit16_bf16",
+        about: "the same of operands rounded to bf16",
+        dtype: "bf16",
+        axes: whole::VIT,
+        make: |device, sizes| whole::copies(device, whole::vit16(sizes)?, sizes, Precision::Bf16),
+    },
 ];
 
 const STEP: &[(&str, usize)] = &[("n", 4096), ("p", 1000), ("k", 2)];
@@ -148,7 +197,7 @@ const CONV: &[(&str, usize)] =
     &[("n", 64), ("h", 16), ("w", 16), ("c", 128), ("o", 128), ("k", 3), ("stride", 1)];
 
 /// Values that a check looks at, spread over the whole result.
-const LOOKED_AT: usize = 64;
+pub(super) const LOOKED_AT: usize = 64;
 
 type OnCpu = dyn Fn(&Device, &mut [f32], &[f32]);
 type OnCuda = dyn Fn(&Cuda, Out<'_, f32>, In<'_, f32>) -> Result<()>;
@@ -241,7 +290,7 @@ impl Kernel for Mapped {
     }
 }
 
-fn normals(len: usize, index: u32) -> Vec<f32> {
+pub(super) fn normals(len: usize, index: u32) -> Vec<f32> {
     let mut values = vec![0.0; len];
     add_normals(&mut values, &vec![0.0; len], 1.0, 1, Use::Choice, index, 0);
     values
@@ -263,7 +312,7 @@ fn share(
     });
 }
 
-fn work(bytes: usize, flops: usize, kernel: Box<dyn Kernel>) -> Result<Work> {
+pub(super) fn work(bytes: usize, flops: usize, kernel: Box<dyn Kernel>) -> Result<Work> {
     Ok(Work { bytes: bytes as f64, flops: flops as f64, kernel })
 }
 

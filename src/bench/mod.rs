@@ -6,6 +6,7 @@
 //! over peak, both [`Ceilings`] measured in the same run (roofline; Williams et al., CACM 2009).
 
 mod cases;
+mod whole;
 
 use std::time::{Duration, Instant};
 
@@ -58,7 +59,18 @@ pub trait Kernel {
     /// # Errors
     /// Where the device fails.
     fn check(&mut self) -> Result<Check>;
+
+    /// Has its runs timed. What one run leaves for the next is made here.
+    ///
+    /// # Errors
+    /// Where a run fails.
+    fn timed(&mut self, timer: &Timer) -> Result<Timing> {
+        timer(&mut |i| self.run(i))
+    }
 }
+
+/// Times what it is given, run after run.
+pub type Timer<'a> = dyn Fn(&mut dyn FnMut(usize) -> Result<()>) -> Result<Timing> + 'a;
 
 /// How far a result is from plain loops in f64.
 #[derive(Clone, Copy, Debug, PartialEq, serde::Serialize)]
@@ -153,7 +165,11 @@ const LONGEST: Duration = Duration::from_secs(10);
 /// # Errors
 /// Where a run fails.
 pub fn measure(device: &Device, work: &mut Work) -> Result<Timing> {
-    work.kernel.run(0)?;
+    work.kernel.timed(&|run| repeat(device, run))
+}
+
+fn repeat(device: &Device, run: &mut dyn FnMut(usize) -> Result<()>) -> Result<Timing> {
+    run(0)?;
     let started = Instant::now();
     let mut seconds = vec![];
     while (seconds.len() < SAMPLES || started.elapsed() < SHORTEST)
@@ -163,12 +179,12 @@ pub fn measure(device: &Device, work: &mut Work) -> Result<Timing> {
         seconds.push(match device.cuda() {
             Some(cuda) => {
                 let before = cuda.event()?;
-                work.kernel.run(i)?;
+                run(i)?;
                 cuda.event()?.since(&before)?.as_secs_f64()
             }
             None => {
                 let before = Instant::now();
-                work.kernel.run(i)?;
+                run(i)?;
                 before.elapsed().as_secs_f64()
             }
         });
@@ -237,6 +253,10 @@ mod tests {
     /// Small sizes for every case.
     fn sizes(case: &Case) -> Vec<usize> {
         let small = |&(axis, size): &(&str, usize)| match axis {
+            "copies" | "images" => 2,
+            "side" => 33,
+            "width" => 4,
+            "depth" => 2,
             "h" | "w" => 7,
             "k" | "stride" | "heads" => size,
             "t" => 10,

@@ -21,13 +21,15 @@ use super::{DeviceArgs, Outcome};
 /// share of the median; "error" is against plain loops in f64, in the same run; "MHz" is the clock of a GPU's
 /// multiprocessors right after. "regs", "smem" and "local" are a GPU's registers of a thread, bytes of shared memory of a
 /// block and of local memory of a thread (what was spilled, and arrays): the most of the kernels that were launched.
-/// Exit 1: a result was wrong. Exit 3: --fail-over.
+/// A row is printed once it is measured; one that cannot be is said, and the others go on.
+/// Exit 1: a result was wrong, or missing. Exit 3: --fail-over.
 ///
 /// Examples:
 ///   scrubjay bench --list
 ///   scrubjay bench -b '^conv' -a n=64,c=64:128:256,o=128
 ///   scrubjay bench -b '^conv' --dtype f16
-///   scrubjay bench --json > before.json;  scrubjay bench --baseline before.json --fail-over 5%
+///   scrubjay bench --out before.json;  scrubjay bench --baseline before.json --fail-over 5%
+///   scrubjay bench -b '^(resnet50|vit16)' -a copies=1000,images=64,side=224
 #[derive(clap::Args)]
 #[command(verbatim_doc_comment)]
 pub struct Args {
@@ -57,6 +59,9 @@ pub struct Args {
     /// Print CSV
     #[arg(long)]
     csv: bool,
+    /// Write the JSON to a file too, anew after every row
+    #[arg(long, value_name = "FILE")]
+    out: Option<PathBuf>,
 }
 
 fn per_cent(text: &str) -> Result<f64, String> {
@@ -133,16 +138,39 @@ pub fn run(args: &Args) -> anyhow::Result<Outcome> {
         return Err(Error::config("every kernel that matches is for CUDA alone").into());
     }
     let ceilings = ceilings(&device)?;
-    let mut rows = vec![];
-    for case in cases {
-        for sizes in shapes(case, &axes) {
-            rows.push(row(&device, case, &sizes, &ceilings, baseline.as_ref())?);
+    let shapes = cases.into_iter().flat_map(|case| shapes(case, &axes).into_iter().map(move |of| (case, of)));
+    let shapes: Vec<(&Case, Vec<usize>)> = shapes.collect();
+    let width = shapes.iter().map(|(case, sizes)| shape(case, sizes).len()).max().unwrap_or(0).max(5);
+    let table = !args.json && !args.csv;
+    if table {
+        print_head(&device, &ceilings, width);
+    }
+    let (mut rows, mut missing) = (vec![], None);
+    for (case, sizes) in &shapes {
+        match row(&device, case, sizes, &ceilings, baseline.as_ref()) {
+            Ok(row) => {
+                if table {
+                    print_row(&row, width);
+                }
+                rows.push(row);
+            }
+            Err(error) => {
+                eprintln!("{} {}: {error}", case.name, shape(case, sizes));
+                missing.get_or_insert(error);
+            }
+        }
+        if let Some(path) = &args.out {
+            let report = format!("{:#}\n", report(&device, &ceilings, &rows));
+            std::fs::write(path, report).map_err(Error::io(path))?;
         }
     }
     match (args.json, args.csv) {
         (true, _) => println!("{:#}", report(&device, &ceilings, &rows)),
         (_, true) => print_csv(&rows)?,
-        _ => print_table(&device, &ceilings, &rows),
+        _ => {}
+    }
+    if let Some(error) = missing {
+        return Err(error.into());
     }
     if let Some(row) = rows.iter().find(|row| !row.passes) {
         let (kernel, error, tolerance) = (row.kernel, row.check.error, row.check.tolerance);
@@ -215,6 +243,12 @@ fn shapes(case: &Case, axes: &BTreeMap<String, Vec<usize>>) -> Vec<Vec<usize>> {
     shapes
 }
 
+/// In words.
+fn shape(case: &Case, sizes: &[usize]) -> String {
+    let shape = case.axes.iter().zip(sizes).map(|((name, _), size)| format!("{name}={size}"));
+    shape.collect::<Vec<_>>().join(",")
+}
+
 fn row(
     device: &Device,
     case: &Case,
@@ -222,9 +256,7 @@ fn row(
     ceilings: &Ceilings,
     baseline: Option<&Value>,
 ) -> scrubjay::Result<Row> {
-    let shape: Vec<String> =
-        case.axes.iter().zip(sizes).map(|((name, _), size)| format!("{name}={size}")).collect();
-    let shape = shape.join(",");
+    let shape = shape(case, sizes);
     let mut work = (case.make)(device, sizes)?;
     let (check, launched) = check(device, &mut work)?;
     let timing = measure(device, &mut work)?;
@@ -282,7 +314,7 @@ fn report(device: &Device, ceilings: &Ceilings, rows: &[Row]) -> Value {
     })
 }
 
-fn print_table(device: &Device, ceilings: &Ceilings, rows: &[Row]) {
+fn print_head(device: &Device, ceilings: &Ceilings, width: usize) {
     if let Some(reading) = device.reading() {
         println!("{}: {reading}", device.why());
     }
@@ -291,7 +323,6 @@ fn print_table(device: &Device, ceilings: &Ceilings, rows: &[Row]) {
         Some(peak) => println!(", {:.3} TFLOP/s", peak / 1e12),
         None => println!(),
     }
-    let width = rows.iter().map(|row| row.shape.len()).max().unwrap_or(0).max(5);
     println!(
         "{:<13} {:<width$} {:<5} {:>11} {:>6} {:>11} {:>8} {:>8} {:>6} {:<7} {:>8} {:>5} {:>4} {:>6} {:>5} check",
         "kernel",
@@ -310,36 +341,37 @@ fn print_table(device: &Device, ceilings: &Ceilings, rows: &[Row]) {
         "smem",
         "local"
     );
-    for row in rows {
-        let Row { timing, check, .. } = row;
-        let number = |value: Option<u32>| value.map_or("-".to_string(), |value| value.to_string());
-        let rate = |count: f64, unit: f64| match count > 0.0 {
-            true => format!("{:.3}", count / timing.median / unit),
-            false => "-".into(),
-        };
-        print!(
-            "{:<13} {:<width$} {:<5} {:>11.1} {:>5.1}% {:>11.1} {:>8} {:>8} {:>5.1}% {:<7} {:>8.1e} {:>5} {:>4} {:>6} {:>5} {}",
-            row.kernel,
-            row.shape,
-            row.dtype,
-            1e6 * timing.median,
-            100.0 * timing.noise(),
-            1e6 * timing.least,
-            rate(row.bytes, 1e9),
-            rate(row.flops, 1e12),
-            100.0 * row.floor / timing.median,
-            row.bound,
-            check.error,
-            number(row.sm_clock),
-            number(row.most(|kernel| kernel.registers)),
-            number(row.most(|kernel| kernel.shared)),
-            number(row.most(|kernel| kernel.local)),
-            if row.passes { "pass" } else { "FAIL" },
-        );
-        match row.compared {
-            Some(now) => println!("  {:+.1}% {}", 100.0 * now.change, now.status),
-            None => println!(),
-        }
+}
+
+fn print_row(row: &Row, width: usize) {
+    let Row { timing, check, .. } = row;
+    let number = |value: Option<u32>| value.map_or("-".to_string(), |value| value.to_string());
+    let rate = |count: f64, unit: f64| match count > 0.0 {
+        true => format!("{:.3}", count / timing.median / unit),
+        false => "-".into(),
+    };
+    print!(
+        "{:<13} {:<width$} {:<5} {:>11.1} {:>5.1}% {:>11.1} {:>8} {:>8} {:>5.1}% {:<7} {:>8.1e} {:>5} {:>4} {:>6} {:>5} {}",
+        row.kernel,
+        row.shape,
+        row.dtype,
+        1e6 * timing.median,
+        100.0 * timing.noise(),
+        1e6 * timing.least,
+        rate(row.bytes, 1e9),
+        rate(row.flops, 1e12),
+        100.0 * row.floor / timing.median,
+        row.bound,
+        check.error,
+        number(row.sm_clock),
+        number(row.most(|kernel| kernel.registers)),
+        number(row.most(|kernel| kernel.shared)),
+        number(row.most(|kernel| kernel.local)),
+        if row.passes { "pass" } else { "FAIL" },
+    );
+    match row.compared {
+        Some(now) => println!("  {:+.1}% {}", 100.0 * now.change, now.status),
+        None => println!(),
     }
 }
 

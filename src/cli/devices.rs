@@ -6,8 +6,8 @@ use super::Outcome;
 
 /// List the devices that can run here, and say why one cannot
 ///
-/// On CUDA run train, demo, verify, observe, eval, curvature, scrub (but for K-FAC), codec (but for ξ) and foci.
-/// Everything else runs on the CPU; of what runs on CUDA, permutations of ranks are made by the host.
+/// On CUDA run train, demo, verify, observe, eval, curvature, scrub, codec, foci and bench. inspect runs on the CPU, and of the
+/// others the host makes permutations of ranks and the eigenvectors of K-FAC.
 #[derive(clap::Args)]
 #[command(after_help = "Examples:\n  scrubjay devices\n  scrubjay devices --json")]
 pub struct Args {

@@ -15,7 +15,7 @@ use std::ops::Range;
 use super::Ties;
 use super::columns::Matrix;
 use super::foci::Plan;
-use super::ranks::{Ranks, Sum};
+use super::ranks::{ONE, Ranks, Sum};
 use crate::device::Cuda;
 use crate::device::cuda::{Buffer, tiles};
 use crate::ops::nearest::{
@@ -215,6 +215,30 @@ impl<'a> Steps<'a> {
     pub fn take(&mut self, column: usize) -> Result<()> {
         let (_, from) = self.left.output().split_at(column);
         self.cuda.write(from.split_at(1).0, &[0])
+    }
+}
+
+/// One step of a selection, taken again and again: what `scrubjay bench` times.
+pub(crate) struct Again<'a>(Steps<'a>);
+
+impl<'a> Again<'a> {
+    /// The step with the columns `chosen` `[k, n]` before it, none of them a column of `x`.
+    pub fn new(cuda: &'a Cuda, y: &[f64], x: &Matrix, chosen: &[f64]) -> Result<Again<'a>> {
+        let mut steps = Steps::new(cuda, x, &Ranks::new(y, Ties::Mean)?, Ties::Mean)?;
+        steps.chosen = chosen.to_vec();
+        Ok(Again(steps))
+    }
+
+    /// The column it chooses. Distances of the chosen columns are made anew.
+    pub fn step(&mut self) -> Result<Option<usize>> {
+        self.0.distance = self.0.cuda.alloc(0)?;
+        self.0.measure()?;
+        Ok(self.0.best()?.map(|(column, _)| column))
+    }
+
+    /// A of every column, rounded.
+    pub fn all(&self) -> Result<Vec<f64>> {
+        Ok(self.0.all()?.into_iter().map(|sum| sum.fixed() as f64 / ONE as f64).collect())
     }
 }
 

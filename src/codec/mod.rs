@@ -25,6 +25,7 @@ mod tree;
 mod xi;
 
 pub use columns::{Matrix, Standardize};
+pub(crate) use cuda::Again;
 pub use foci::{Foci, FociOptions, Plan, Stopped, Watch, foci, foci_each, foci_on, memory, memory_on};
 pub use graph::{Graph, graph, graph_memory, graph_memory_on, graph_on};
 pub use neighbours::nearest;

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
-use super::{cifar_resnet, mlp, sequential};
+use super::{cifar_resnet, mlp, resnet, sequential, vit};
 use crate::net::{Network, Role, Shape, Source};
 use crate::ops::philox::{Stream, Use};
 use crate::{Error, Result};
@@ -32,7 +32,7 @@ pub fn create(spec: &str, image: Shape, classes: usize, seed: u64) -> Result<Cre
         "num_classes": classes,
         "input_size": [image.c, image.h, image.w],
     });
-    let mut init = Init { seed, shapes: BTreeMap::new() };
+    let mut init = Init::new(seed);
     let network = match family {
         "mlp" | "logistic" => {
             let mut last = image.len();
@@ -100,6 +100,59 @@ pub fn create(spec: &str, image: Shape, classes: usize, seed: u64) -> Result<Cre
     Ok(Created { network, config })
 }
 
+/// torchvision's ResNet-50, of `width` channels in the stem (64 as published).
+///
+/// # Errors
+/// Where it does not fit the image.
+pub(crate) fn resnet50(image: Shape, classes: usize, width: usize, seed: u64) -> Result<Network> {
+    let mut init = Init::new(seed);
+    let mut conv = |name: &str, norm: &str, shape: [usize; 4]| {
+        init.layer(name, &shape, false);
+        init.norm(norm, shape[0]);
+    };
+    conv("conv1", "bn1", [width, image.c, 7, 7]);
+    let mut last = width;
+    for (stage, blocks) in [3, 4, 6, 3].into_iter().enumerate() {
+        let (inner, outer) = (width << stage, 4 * width << stage);
+        for block in 0..blocks {
+            let name = |part: &str| format!("layer{}.{block}.{part}", stage + 1);
+            conv(&name("conv1"), &name("bn1"), [inner, last, 1, 1]);
+            conv(&name("conv2"), &name("bn2"), [inner, inner, 3, 3]);
+            conv(&name("conv3"), &name("bn3"), [outer, inner, 1, 1]);
+            if block == 0 {
+                conv(&name("downsample.0"), &name("downsample.1"), [outer, last, 1, 1]);
+            }
+            last = outer;
+        }
+    }
+    init.layer("fc", &[classes, last], true);
+    resnet::compose(&mut init, image, &Value::Null, &[])
+}
+
+/// timm's ViT of patches of 16 by 16, 12 blocks of 768 channels in ViT-B; a head for each 64 channels, one at least.
+///
+/// # Errors
+/// Where it does not fit the image.
+pub(crate) fn vit16(image: Shape, classes: usize, width: usize, depth: usize, seed: u64) -> Result<Network> {
+    let mut init = Init::new(seed);
+    init.layer("patch_embed.proj", &[width, image.c, 16, 16], true);
+    init.shapes.insert("cls_token".into(), vec![1, 1, width]);
+    let tokens = (image.h / 16) * (image.w / 16) + 1;
+    init.shapes.insert("pos_embed".into(), vec![1, tokens, width]);
+    for block in 0..depth {
+        let name = |part: &str| format!("blocks.{block}.{part}");
+        init.norm(&name("norm1"), width);
+        init.layer(&name("attn.qkv"), &[3 * width, width], true);
+        init.layer(&name("attn.proj"), &[width, width], true);
+        init.norm(&name("norm2"), width);
+        init.layer(&name("mlp.fc1"), &[4 * width, width], true);
+        init.layer(&name("mlp.fc2"), &[width, 4 * width], true);
+    }
+    init.norm("norm", width);
+    init.layer("head", &[classes, width], true);
+    vit::compose(&mut init, image, &json!({"num_heads": (width / 64).max(1)}), &[])
+}
+
 fn misunderstood(spec: &str) -> Error {
     Error::config(format!(
         "`{spec}` is no model that can be made; there are mlp:100-50, cnn:8-16-16+64, resnet20"
@@ -122,6 +175,10 @@ struct Init {
 }
 
 impl Init {
+    fn new(seed: u64) -> Init {
+        Init { seed, shapes: BTreeMap::new() }
+    }
+
     fn layer(&mut self, name: &str, weight: &[usize], bias: bool) {
         self.shapes.insert(format!("{name}.weight"), weight.to_vec());
         if bias {
@@ -177,6 +234,9 @@ mod tests {
         assert_eq!(resnet.layers.len(), 20);
         assert_eq!(create("mlp:100", image, 10, 1).unwrap().network, mlp);
         assert_ne!(create("mlp:100", image, 10, 2).unwrap().network, mlp);
+        let published = Shape::new(224, 224, 3);
+        assert_eq!(resnet50(published, 1000, 64, 1).unwrap().parameters(), 25_557_032 + 2 * 26_560); // and running statistics
+        assert_eq!(vit16(published, 1000, 768, 12, 1).unwrap().parameters(), 86_567_656);
         for spec in ["mlp:0", "mlp:x", "resnet21", "cat", "cnn:8-+"] {
             let made = create(spec, image, 10, 1);
             assert!(made.is_err() || spec == "cnn:8-+", "{spec}");

@@ -15,6 +15,7 @@ mod vit;
 use serde_json::Value;
 
 pub use create::{Created, create};
+pub(crate) use create::{resnet50, vit16};
 
 use crate::checkpoint::Checkpoint;
 use crate::net::{Activation, Builder, Network, Shape, Source};

@@ -1,0 +1,258 @@
+//! Whole passes of `scrubjay bench`: networks of random weights, and a step of FOCI.
+//!
+//! What a network gives for the first images, all together, is held to what the CPU gives for them one after another, in
+//! f32: at the CPU too, then, the order of sums is not the same.
+
+use super::cases::{LOOKED_AT, normals, work};
+use super::{Check, Kernel, Sizes, Timer, Timing, Work};
+use crate::block::Block;
+use crate::codec::{Again, Matrix};
+use crate::curvature::{Curvature, Kind};
+use crate::data::{Inputs, Samples};
+use crate::device::{Cuda, Device};
+use crate::net::passes::Pass;
+use crate::net::plan::Plan;
+use crate::net::{Network, Op, Shape};
+use crate::observe::{observe, observe_copies};
+use crate::ops::Precision;
+use crate::perturb::{Noise, perturb};
+use crate::solve::Vector;
+use crate::{Result, zoo};
+
+pub(super) const RESNET: &[(&str, usize)] = &[("copies", 8), ("side", 64), ("width", 64)];
+pub(super) const DERIVED: &[(&str, usize)] = &[("images", 8), ("side", 64), ("width", 64)];
+pub(super) const VIT: &[(&str, usize)] = &[("copies", 8), ("side", 64), ("width", 768), ("depth", 12)];
+
+const CLASSES: usize = 1000;
+const NOISE: Noise = Noise { sigma: 0.1, seed: 7 };
+/// Images that a check looks at.
+const CHECKED: usize = 2;
+/// Bytes that a curvature may keep of its primal pass.
+const KEPT: usize = 64 << 30;
+
+pub(super) fn resnet50(sizes: Sizes) -> Result<Network> {
+    Ok(zoo::resnet50(image(sizes), CLASSES, sizes[2], 1)?.freeze())
+}
+
+pub(super) fn vit16(sizes: Sizes) -> Result<Network> {
+    Ok(zoo::vit16(image(sizes), CLASSES, sizes[2], sizes[3], 1)?.freeze())
+}
+
+fn image(sizes: Sizes) -> Shape {
+    Shape::new(sizes[1], sizes[1], 3)
+}
+
+fn samples(net: &Network, n: usize) -> Samples {
+    let y = (0..n).map(|i| (7 * i % CLASSES) as u32).collect();
+    Samples { shape: net.input(), x: normals(n * net.input().len(), 0), y }
+}
+
+/// Operations of one image's forward pass: its products and sums of layers and of attention.
+fn flops(net: &Network) -> usize {
+    let pass = Pass { net, plan: &Plan::forward(net, 1) };
+    let of_node = |(at, node): (usize, &crate::net::Node)| match &node.op {
+        Op::Attention { .. } => 4 * node.shape.positions().pow(2) * node.shape.c,
+        op if op.layer().is_some() => 2 * node.shape.len() * pass.geometry(at).fan_in(),
+        _ => 0,
+    };
+    net.nodes.iter().enumerate().map(of_node).sum()
+}
+
+/// ‖got − want‖ / ‖want‖.
+fn off<T: Copy + Into<f64>>(got: &[T], want: &[T]) -> f64 {
+    let norm = |f: &dyn Fn(usize) -> f64| (0..want.len()).map(|i| f(i).powi(2)).sum::<f64>().sqrt();
+    match got.len() == want.len() {
+        true => norm(&|i| got[i].into() - want[i].into()) / norm(&|i| want[i].into()),
+        false => f64::NAN,
+    }
+}
+
+/// What that may be: roundings of f32 grow with the root of a sum's terms, those of operands do not, and both with the root of
+/// the layers that they pass.
+fn allowed(net: &Network, precision: Precision) -> f64 {
+    let terms = net.layers.iter().map(|layer| layer.fan_in).max().unwrap_or(1);
+    let operands = match precision {
+        Precision::F32 => 0.0,
+        Precision::Tf32 | Precision::F16 => 2f64.powi(-11),
+        Precision::Bf16 => 2f64.powi(-8),
+    };
+    let each = operands + f64::from(f32::EPSILON) * (terms as f64).sqrt();
+    2.0 * (net.layers.len() as f64).sqrt() * each
+}
+
+/// The perturbation pass of one image.
+struct Copies {
+    device: Device,
+    net: Network,
+    image: Samples,
+    m: usize,
+    precision: Precision,
+}
+
+impl Copies {
+    fn observe(&self) -> Result<crate::observe::Trace> {
+        let Copies { device, net, image, m, precision } = self;
+        observe_copies(device, net, image, &[0], *m, NOISE, *precision)
+    }
+}
+
+impl Kernel for Copies {
+    fn run(&mut self, _: usize) -> Result<()> {
+        self.observe().map(drop)
+    }
+
+    fn check(&mut self) -> Result<Check> {
+        let (found, cpu) = (self.observe()?, Device::on_cpu(self.device.threads(), "a check")?);
+        let Copies { net, image, m, .. } = self;
+        let copies = perturb(&image.x, image.shape, image.y[0], 0, *m, NOISE);
+        let (mut one, mut error) = (image.clone(), 0.0f64);
+        for (i, row) in found.activations.chunks(found.d).enumerate().take(CHECKED) {
+            copies.fill(&mut one.x, &mut one.y, i..i + 1);
+            let want = observe(&cpu, net, &one)?;
+            let both = [off(row, &want.activations), off(&found.losses[i..=i], &want.losses)];
+            error = both.into_iter().fold(error, |a, b| if a.is_nan() || a >= b { a } else { b }); // a NaN stays
+        }
+        Ok(Check { error, tolerance: allowed(net, self.precision) })
+    }
+}
+
+pub(super) fn copies(device: &Device, net: Network, sizes: Sizes, precision: Precision) -> Result<Work> {
+    let (m, each, d) = (sizes[0], flops(&net), net.units().len());
+    let bytes = 4 * (net.parameters() + m * (d + 1));
+    let image = samples(&net, 1);
+    work(bytes, m * each, Box::new(Copies { device: device.clone(), net, image, m, precision }))
+}
+
+/// A network and images, and what is derived of its mean loss: the gradient, or the Hessian by a vector.
+struct Derived {
+    device: Device,
+    net: Network,
+    block: Block,
+    samples: Samples,
+    v: Option<Vec<f32>>,
+}
+
+impl Derived {
+    fn new(device: &Device, net: Network, m: usize, product: bool) -> Result<Box<Derived>> {
+        let (block, samples) = (Block::all(&net)?, samples(&net, m));
+        let v = product.then(|| normals(block.len(), 3));
+        Ok(Box::new(Derived { device: device.clone(), net, block, samples, v }))
+    }
+
+    fn curvature<'a>(&'a self, device: &'a Device, inputs: &'a dyn Inputs) -> Result<Curvature<'a>> {
+        Curvature::new(device, &self.net, &self.block, inputs, Kind::Hessian, KEPT)
+    }
+
+    fn of(&self, device: &Device, inputs: &dyn Inputs) -> Result<Vec<f64>> {
+        let Some(v) = &self.v else { return self.block.gradient(device, &self.net, inputs) };
+        let mut hv = vec![0.0; v.len()];
+        self.curvature(device, inputs)?.apply(&mut hv, v)?;
+        Ok(hv)
+    }
+}
+
+impl Kernel for Derived {
+    fn run(&mut self, _: usize) -> Result<()> {
+        self.of(&self.device, &self.samples).map(drop)
+    }
+
+    fn check(&mut self) -> Result<Check> {
+        let cpu = Device::on_cpu(self.device.threads(), "a check")?;
+        let few: Vec<usize> = (0..CHECKED.min(self.samples.len())).collect();
+        let found = self.of(&self.device, &self.samples.subset(&few))?;
+        let mut want = vec![0.0; found.len()];
+        for &i in &few {
+            let one = self.of(&cpu, &self.samples.subset(&[i]))?;
+            want.iter_mut().zip(one).for_each(|(mean, one)| *mean += one / few.len() as f64);
+        }
+        Ok(Check { error: off(&found, &want), tolerance: allowed(&self.net, Precision::F32) })
+    }
+
+    /// A product without the primal pass, of vectors that are on the device.
+    fn timed(&mut self, timer: &Timer) -> Result<Timing> {
+        let Some(v) = &self.v else { return timer(&mut |i| self.run(i)) };
+        let curvature = self.curvature(&self.device, &self.samples)?;
+        match curvature.vector(&v.iter().map(|&v| f64::from(v)).collect::<Vec<f64>>())? {
+            Some(v) => {
+                let mut hv = v.zeros()?;
+                timer(&mut |_| curvature.apply_on(&mut hv, &v))
+            }
+            None => {
+                let mut hv = vec![0.0; v.len()];
+                timer(&mut |_| curvature.apply(&mut hv, v))
+            }
+        }
+    }
+}
+
+pub(super) fn gradient(device: &Device, net: Network, sizes: Sizes) -> Result<Work> {
+    let (m, each, bytes) = (sizes[0], 3 * flops(&net), 8 * net.parameters());
+    work(bytes + 4 * m * net.input().len(), m * each, Derived::new(device, net, m, false)?)
+}
+
+pub(super) fn product(device: &Device, net: Network, sizes: Sizes) -> Result<Work> {
+    let (m, each, bytes) = (sizes[0], 6 * flops(&net), 20 * net.parameters());
+    work(bytes, m * each, Derived::new(device, net, m, true)?)
+}
+
+/// A step of a selection on CUDA, with k columns chosen.
+struct Step {
+    cuda: Cuda,
+    y: Vec<f64>,
+    x: Vec<f64>, // [p + k, n], those chosen last
+    sizes: [usize; 3],
+}
+
+impl Step {
+    fn again(&self) -> Result<Again<'_>> {
+        let [n, p, _] = self.sizes;
+        let (x, chosen) = self.x.split_at(n * p);
+        Again::new(&self.cuda, &self.y, &Matrix::columns_f64(x, n, p)?, chosen)
+    }
+}
+
+impl Kernel for Step {
+    fn run(&mut self, _: usize) -> Result<()> {
+        self.again()?.step().map(drop)
+    }
+
+    fn check(&mut self) -> Result<Check> {
+        let [n, p, _] = self.sizes;
+        let mut again = self.again()?;
+        let (best, found) = (again.step()?, again.all()?);
+        let (x, chosen) = self.x.split_at(n * p);
+        let rank: Vec<u64> =
+            self.y.iter().map(|y| self.y.iter().filter(|of| *of <= y).count() as u64).collect();
+        let (mut off, mut all) = (0.0, 0.0);
+        for j in (0..p).step_by(p.div_ceil(LOOKED_AT)) {
+            let columns = || chosen.chunks(n).chain([&x[j * n..][..n]]);
+            let mut want = 0.0;
+            for i in 0..n {
+                let distance = |j: usize| columns().fold(0.0, |sum, x| sum + (x[i] - x[j]) * (x[i] - x[j]));
+                let near = (0..n).filter(|j| *j != i).map(distance).fold(f64::INFINITY, f64::min);
+                let tied: Vec<u64> = (0..n)
+                    .filter(|j| *j != i && distance(*j) == near)
+                    .map(|j| rank[i].min(rank[j]))
+                    .collect();
+                want += tied.iter().sum::<u64>() as f64 / tied.len() as f64;
+            }
+            (off, all) = (off + (found[j] - want).powi(2), all + want * want);
+        }
+        let largest = found.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+        let right = best.is_some_and(|best| found[best] == largest);
+        Ok(Check { error: if right { (off / all).sqrt() } else { f64::NAN }, tolerance: 1e-12 })
+    }
+
+    fn timed(&mut self, timer: &Timer) -> Result<Timing> {
+        let mut again = self.again()?;
+        timer(&mut |_| again.step().map(drop))
+    }
+}
+
+pub(super) fn foci_step(device: &Device, sizes: Sizes) -> Result<Work> {
+    let [n, p, k] = std::array::from_fn(|i| sizes[i]);
+    let cuda = device.cuda().ok_or_else(|| crate::Error::config("a step alone has no path on the CPU"))?;
+    let [y, x] =
+        [(n, 1), (n * (p + k), 0)].map(|(len, i)| normals(len, i).into_iter().map(f64::from).collect());
+    work(8 * n * (p + k), 0, Box::new(Step { cuda: cuda.clone(), y, x, sizes: [n, p, k] }))
+}
