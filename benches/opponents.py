@@ -8,6 +8,8 @@ foci     `cargo bench --bench foci` and its opponents in the same run, in turn, 
          candidate by scikit-learn and by SciPy, all candidates in batches by PyTorch, R's FOCI where R has it.
 known    `scrubjay codec` and `foci` as whole commands on data of which the answer is known; build it first. Spambase
          and MADELON where SCRUBJAY_DATA points at them.
+
+On a GPU: benches/pytorch.py.
 """
 
 import gzip
