@@ -2,6 +2,8 @@
 #pragma once
 #include <cstdint>
 
+constexpr uint32_t PEAK_THREADS = 128;
+constexpr uint32_t PEAK_SUMS = 8;            // 8 hide what one multiplication takes
 constexpr uint32_t PERTURB_THREADS = 256;    // each draws one Philox block: 4 elements
 constexpr uint32_t RANK_THREADS = 256;       // one per value, and the values of a tile
 constexpr uint32_t SORT_THREADS = 256;

@@ -108,6 +108,10 @@ fn cases() -> Vec<(String, Case)> {
     add("mma_bf16".into(), Box::new(multiplies_bf16));
     add("mma_f16".into(), Box::new(multiplies_f16));
     add("halves".into(), Box::new(rounds));
+    for bf16 in [false, true] {
+        let name = format!("peak/{}", if bf16 { "bf16" } else { "tf32" });
+        add(name, Box::new(move |d| multiplies_ones(d, bf16)));
+    }
     for name in golden::FORMS {
         add(format!("forms/{name}"), Box::new(move |d| golden::compares(d, name)));
     }
@@ -281,6 +285,20 @@ fn multiplies_f16(device: &Device) -> Result<(), Failed> {
     })?;
     let wide = |x: &[f32]| x.iter().map(|&x| f64::from(x)).collect::<Vec<f64>>();
     all_equal("d", &found, &ptx::mma(&d, &wide(&a), &wide(&b)))
+}
+
+/// What the bench times: whole numbers, exact.
+fn multiplies_ones(device: &Device, bf16: bool) -> Result<(), Failed> {
+    let cuda = cuda(device)?;
+    let (len, steps) = (2 * scrubjay::device::cuda::tiles::PEAK_THREADS as usize, 3);
+    let found = twice(|| {
+        let mut out = cuda.upload(&vec![f32::NAN; len])?;
+        ops::ptx::peak(cuda, &mut out, steps, bf16)?;
+        Ok(cuda.download(&out)?)
+    })?;
+    // Each term of a sum is a 1, and two operations.
+    let ones = ops::ptx::peak_flops(len, steps, bf16) / 2.0;
+    all_equal("sums", &found, &vec![(ones / len as f64) as f32; len])
 }
 
 /// Ties, numbers that round up to the next power of two, subnormals, what is too large, zeros of both signs.

@@ -15,8 +15,9 @@ use rayon::prelude::*;
 pub use cases::CASES;
 
 use crate::device::Device;
-use crate::device::cuda::Launched;
+use crate::device::cuda::{Cuda, Launched};
 use crate::ops::gemm::{Matrix, gemm};
+use crate::ops::ptx;
 use crate::{Error, Result};
 
 /// The sizes of one shape, in the order of [`Case::axes`].
@@ -131,19 +132,25 @@ impl Timing {
 pub struct Ceilings {
     /// Bytes per second of a large copy, reads and writes.
     pub bandwidth: f64,
-    /// f32 operations per second of a matrix product that fits the caches of a core, on every core; none on CUDA, whose
-    /// one product is what there is to measure.
-    pub peak: Option<f64>,
+    /// f32 operations per second: of a matrix product that fits the caches of a core, on every core; on CUDA a third of
+    /// `tf32`, since a product of f32 is three of tf32.
+    pub peak: f64,
+    /// Operations per second of tensor cores by mma.sync in tf32; on CUDA.
+    pub tf32: Option<f64>,
+    /// The same in bf16 or f16.
+    pub half: Option<f64>,
 }
 
 impl Ceilings {
-    /// The least seconds that `work` can take, and what bounds it: `memory` or `compute`.
-    pub fn floor(&self, work: &Work) -> (f64, &'static str) {
-        let memory = work.bytes / self.bandwidth;
-        match self.peak.map(|peak| work.flops / peak) {
-            Some(compute) if compute > memory => (compute, "compute"),
-            _ => (memory, "memory"),
-        }
+    /// The least seconds that `work` of operands of `dtype` can take, and what bounds it: `memory` or `compute`.
+    pub fn floor(&self, work: &Work, dtype: &str) -> (f64, &'static str) {
+        let peak = match dtype {
+            "tf32" => self.tf32,
+            "bf16" | "f16" => self.half,
+            _ => None,
+        };
+        let (memory, compute) = (work.bytes / self.bandwidth, work.flops / peak.unwrap_or(self.peak));
+        if compute > memory { (compute, "compute") } else { (memory, "memory") }
     }
 }
 
@@ -204,11 +211,20 @@ pub fn ceilings(device: &Device) -> Result<Ceilings> {
     let sizes: Vec<usize> = copy.axes.iter().map(|(_, size)| *size).collect();
     let mut work = (copy.make)(device, &sizes)?;
     let bandwidth = work.bytes / measure(device, &mut work)?.least;
-    let peak = match device.cuda() {
-        Some(_) => None,
-        None => Some(peak(device)?),
+    let Some(cuda) = device.cuda() else {
+        return Ok(Ceilings { bandwidth, peak: peak(device)?, tf32: None, half: None });
     };
-    Ok(Ceilings { bandwidth, peak })
+    let (tf32, half) = (tensor_cores(device, cuda, false)?, tensor_cores(device, cuda, true)?);
+    Ok(Ceilings { bandwidth, peak: tf32 / 3.0, tf32: Some(tf32), half: Some(half) })
+}
+
+/// Operations per second of tensor cores that read nothing.
+fn tensor_cores(device: &Device, cuda: &Cuda, bf16: bool) -> Result<f64> {
+    const THREADS: usize = 1 << 18; // more than any GPU runs at once
+    const STEPS: u32 = 1 << 12;
+    let mut out = cuda.alloc(THREADS)?;
+    let least = repeat(device, &mut |_| ptx::peak(cuda, &mut out, STEPS, bf16))?.least;
+    Ok(ptx::peak_flops(THREADS, STEPS, bf16) / least)
 }
 
 /// Operations per second of matrix products of 512³, one on each thread.
@@ -254,7 +270,7 @@ mod tests {
     fn sizes(case: &Case) -> Vec<usize> {
         let small = |&(axis, size): &(&str, usize)| match axis {
             "copies" | "images" => 2,
-            "side" => 33,
+            "side" => 17,
             "width" => 4,
             "depth" => 2,
             "h" | "w" => 7,
@@ -331,9 +347,10 @@ mod tests {
             }
         }
         let work = |bytes, flops| Work { bytes, flops, kernel: Box::new(Nothing) };
-        let ceilings = Ceilings { bandwidth: 10.0, peak: Some(100.0) };
-        assert_eq!(ceilings.floor(&work(20.0, 100.0)), (2.0, "memory"));
-        assert_eq!(ceilings.floor(&work(20.0, 900.0)), (9.0, "compute"));
-        assert_eq!(Ceilings { peak: None, ..ceilings }.floor(&work(20.0, 900.0)), (2.0, "memory"));
+        let ceilings = Ceilings { bandwidth: 10.0, peak: 100.0, tf32: Some(300.0), half: Some(900.0) };
+        assert_eq!(ceilings.floor(&work(20.0, 100.0), "f32"), (2.0, "memory"));
+        assert_eq!(ceilings.floor(&work(20.0, 900.0), "f32"), (9.0, "compute"));
+        assert_eq!(ceilings.floor(&work(20.0, 900.0), "tf32"), (3.0, "compute"));
+        assert_eq!(ceilings.floor(&work(20.0, 900.0), "f16"), (2.0, "memory"));
     }
 }

@@ -261,7 +261,7 @@ fn row(
     let (check, launched) = check(device, &mut work)?;
     let timing = measure(device, &mut work)?;
     let sm_clock = device.reading().and_then(|reading| reading.sm_clock);
-    let (floor, bound) = ceilings.floor(&work);
+    let (floor, bound) = ceilings.floor(&work, case.dtype);
     let compared = baseline.and_then(|baseline| {
         let earlier = baseline["rows"].as_array()?;
         let earlier =
@@ -319,10 +319,13 @@ fn print_head(device: &Device, ceilings: &Ceilings, width: usize) {
         println!("{}: {reading}", device.why());
     }
     print!("measured: {:.1} GB/s", ceilings.bandwidth / 1e9);
-    match ceilings.peak {
-        Some(peak) => println!(", {:.3} TFLOP/s", peak / 1e12),
-        None => println!(),
+    print!(", {:.3} TFLOP/s", ceilings.peak / 1e12);
+    for (dtype, peak) in [("tf32", ceilings.tf32), ("bf16 and f16", ceilings.half)] {
+        if let Some(peak) = peak {
+            print!(", {:.3} in {dtype}", peak / 1e12);
+        }
     }
+    println!();
     println!(
         "{:<13} {:<width$} {:<5} {:>11} {:>6} {:>11} {:>8} {:>8} {:>6} {:<7} {:>8} {:>5} {:>4} {:>6} {:>5} check",
         "kernel",

@@ -3,7 +3,7 @@
 #![allow(unsafe_code)] // launches
 
 use crate::Result;
-use crate::device::cuda::{Buffer, Cuda, Launch};
+use crate::device::cuda::{Buffer, Cuda, Launch, tiles};
 
 use super::{rows, same};
 
@@ -73,6 +73,29 @@ pub fn halves(cuda: &Cuda, x: &Buffer<f32>) -> Result<Buffer<u32>> {
     // SAFETY: 64 values are read, 64 words written.
     unsafe { cuda.halves(Launch::blocks("halves", 1, 32)?, out.output(), x.input())? };
     Ok(out)
+}
+
+/// Each warp of `out` multiplies fragments of ones `steps` times into each of several sums, in bf16 or tf32: only to be timed.
+/// Every value becomes what a thread's sums come to.
+///
+/// # Errors
+/// Where `out` is not of whole blocks, or the device fails.
+pub fn peak(cuda: &Cuda, out: &mut Buffer<f32>, steps: u32, bf16: bool) -> Result<()> {
+    let blocks = out.len() / tiles::PEAK_THREADS as usize;
+    same("peak", "values", blocks * tiles::PEAK_THREADS as usize, out.len())?;
+    let launch = Launch::blocks("peak", blocks, tiles::PEAK_THREADS)?;
+    // SAFETY: every thread has a value.
+    match bf16 {
+        true => unsafe { cuda.peak_bf16(launch, out.output(), steps) },
+        false => unsafe { cuda.peak_tf32(launch, out.output(), steps) },
+    }
+}
+
+/// The operations of [`peak`] with so many values: of products of 16 by 8 sums over 16 or 8 terms, one for each warp, sum and
+/// step.
+pub fn peak_flops(len: usize, steps: u32, bf16: bool) -> f64 {
+    let products = len as f64 / 32.0 * f64::from(steps) * f64::from(tiles::PEAK_SUMS);
+    products * 2.0 * 16.0 * 8.0 * if bf16 { 16.0 } else { 8.0 }
 }
 
 fn fragments(op: &'static str, d: usize, a: usize, b: usize) -> Result<()> {

@@ -74,6 +74,10 @@ kernels! {
     mma_f16: mma_f16_f32(d: Out<'_, f32>, a: In<'_, u32>, b: In<'_, u32>);
     /// Pairs of x rounded to bf16, then to f16; out `[2, 32]`, x `[64]`.
     halves: halves_u32(out: Out<'_, u32>, x: In<'_, f32>);
+    /// What a thread's sums come to after so many multiplications of ones in tf32 by each; out `[threads]`.
+    peak_tf32: peak_tf32(out: Out<'_, f32>, steps: u32);
+    /// The same in bf16.
+    peak_bf16: peak_bf16(out: Out<'_, f32>, steps: u32);
     /// `out[j] = image + sigma · normal(seed, index, first + j)`; out `[copies, len]`, image `[len]`.
     perturb: perturb_f32(out: Out<'_, f32>, image: In<'_, f32>, copies: u32, len: u32, seed: u64, index: u32, first: u32, sigma: f32);
     /// Largest value of each window and its position; y and winners `[n, oh, ow, c]`, x `[n, h, w, c]`.
@@ -254,6 +258,13 @@ mod tests {
             (_, Some(of)) => format!("{}* {name}", c(of)),
             _ => format!("{} {name}", c(kind)),
         }
+    }
+
+    #[test]
+    fn a_build_has_fatbins_of_less_than_16_mib_or_says_why_it_has_none() {
+        use super::super::fatbins::{FATBINS, MISSING};
+        assert!(FATBINS.iter().map(|(_, fatbin)| fatbin.len()).sum::<usize>() < 16 << 20);
+        assert_eq!(FATBINS.is_empty(), !MISSING.is_empty());
     }
 
     #[test]
