@@ -10,7 +10,8 @@ derivatives  ResNet-50's gradient, and its exact Hessian by a vector: with the g
 foci         a step: ranks of the nearest rows in the chosen columns and each candidate, all distances, in batches; the first
              step by sorts. Data has no ties.
 
-Medians in milliseconds, of events on the GPU, after warming up. What fails is said, and the rest goes on.
+Medians in milliseconds, of events on the GPU, after warming up. Results stay on the GPU; those of `scrubjay bench` come to the
+host, but for resnet50_hv's. What fails is said, and the rest goes on.
 """
 
 import argparse

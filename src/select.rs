@@ -106,6 +106,8 @@ pub struct Selection {
     pub noise_level: Option<f64>,
     /// Copies whose loss equals another copy's, over all traces: near interpolation losses tie and nothing can be read.
     pub tied_losses: usize,
+    /// Noisy copies that the device had room for at once; none where no copies were observed.
+    pub images_at_once: Option<usize>,
     /// Where the passes were below f32.
     pub agreement: Option<Agreement>,
 }
@@ -127,7 +129,15 @@ pub struct Agreement {
 
 impl Selection {
     fn plain(units: Vec<UnitId>) -> Selection {
-        Selection { units, scores: vec![], first: None, noise_level: None, tied_losses: 0, agreement: None }
+        Selection {
+            units,
+            scores: vec![],
+            first: None,
+            noise_level: None,
+            tied_losses: 0,
+            images_at_once: None,
+            agreement: None,
+        }
     }
 
     /// Whether T₁ does not rise above the level of permuted losses, so that the choice may be chance.
@@ -217,6 +227,7 @@ fn one_trace(
     selection.first = first;
     selection.noise_level = noise_level(device, &[&trace], NOISE_TRACES * PERMUTATIONS, config.seed)?;
     selection.tied_losses = tied(&trace.losses);
+    selection.images_at_once = Some(trace.chunk);
     selection.agreement = agreement(device, net, samples, &[(request, &trace)], config, most)?;
     Ok(selection)
 }
@@ -267,6 +278,7 @@ fn vote(
     let some: Vec<&Trace> = traces.iter().take(NOISE_TRACES).collect();
     selection.noise_level = noise_level(device, &some, PERMUTATIONS, config.seed)?;
     selection.tied_losses = traces.iter().map(|trace| tied(&trace.losses)).sum();
+    selection.images_at_once = traces.iter().map(|trace| trace.chunk).min();
     let each: Vec<(&[usize], &Trace)> = voters.chunks(1).zip(&traces).take(COMPARED_TRACES).collect();
     selection.agreement = agreement(device, net, samples, &each, config, Some(UNITS_PER_VOTER))?;
     Ok(selection)

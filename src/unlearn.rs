@@ -939,6 +939,7 @@ fn selection_json(chosen: &select::Selection) -> Value {
         "first_t": chosen.first,
         "noise_level": chosen.noise_level,
         "tied_losses": chosen.tied_losses,
+        "images_at_once": chosen.images_at_once,
         "agreement": chosen.agreement,
     })
 }

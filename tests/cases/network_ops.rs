@@ -18,7 +18,7 @@ use scrubjay::ops::cuda::shape::Rows;
 use scrubjay::ops::{self, Activation, Conv, Precision, Shape, Window};
 use scrubjay::perturb::{Noise, perturb};
 use scrubjay::select::{self, Method};
-use scrubjay::solve::{CudaVector, Limits, Vector};
+use scrubjay::solve::{CudaVector, Limits, Negative, Vector, conjugate_gradient, largest_eigenvalue};
 use scrubjay::unlearn::{Calibration, Config, Matrix, Target, Task, unlearn};
 use scrubjay::{Error, zoo};
 
@@ -116,6 +116,10 @@ pub fn cases() -> Vec<(String, Case)> {
         for all in [true, false] {
             let name = format!("kfac/{},{}", case.name, if all { "all" } else { "some" });
             cases.push((name, Box::new(move |d| factors(d, &case.network(7)?.freeze(), all, 5))));
+        }
+        if ["residual", "vit", "cnn"].contains(&case.name) {
+            let name = format!("solve/{}", case.name);
+            cases.push((name, Box::new(move |d| solves(d, &case.network(7)?.freeze(), 5))));
         }
         let small = ["softmax", "mlp"].contains(&case.name); // the forms of the loss differ in nothing below it
         for (kind, all) in KINDS_OF_CURVATURE.into_iter().filter(|(kind, _)| small || *kind == Kind::Hessian)
@@ -1292,6 +1296,36 @@ fn derives(device: &Device, net: &Network, kind: Kind, all: bool, n: usize) -> R
         }
     }
     Ok(())
+}
+
+/// A damped Gauss-Newton step on every third unit, from the CPU's gradient, whose residual is taken by the CPU's products.
+fn solves(device: &Device, net: &Network, n: usize) -> Result<(), Failed> {
+    let samples = nets::Random(11).samples(net, n);
+    let units: Vec<UnitId> = (0..net.units().len() as u32).step_by(3).map(UnitId).collect();
+    let (block, cpu) = (Block::of(net, &units)?, Device::cpu()?);
+    let on = |device| Curvature::new(device, net, &block, &samples, Kind::Ggn, 1 << 20);
+    let (expected, found) = (on(&cpu)?, on(device)?);
+    let g = expected.gradient().to_vec();
+    let mut room = vec![0.0; g.len()];
+    let mut product = |out: &mut Vec<f64>, v: &Vec<f64>| expected.apply_wide(out, v, &mut room);
+    let damping = 0.3 * largest_eigenvalue(&mut product, &g, 10)?;
+    let limits = Limits { tolerance: 1e-5, products: 40 };
+    let right = found.vector(&g)?.ok_or("the curvature is not on the device")?;
+    let step = twice(|| {
+        let mut product = |out: &mut CudaVector, v: &CudaVector| found.apply_on(out, v);
+        let solved = conjugate_gradient(&mut product, &right, None, None, damping, Negative::Refuse, limits)?;
+        super::equal("whether it converged", &solved.1.converged, &true)?;
+        Ok(solved.0.values()?)
+    })?;
+    let mut left = vec![0.0; g.len()];
+    product(&mut left, &step)?;
+    let left: Vec<f64> = left.iter().zip(&step).map(|(h, x)| h + damping * x).collect();
+    let norm = |f: &dyn Fn(usize) -> f64| (0..g.len()).map(|i| f(i).powi(2)).sum::<f64>().sqrt();
+    let residual = norm(&|i| left[i] - g[i]) / norm(&|i| g[i]);
+    match residual <= 2.0 * limits.tolerance {
+        true => Ok(()),
+        false => Err(format!("a residual of {residual:e} by the CPU's products").into()),
+    }
 }
 
 /// K-FAC of a block of all units, or of every third: moments by layer and group, the largest eigenvalue, and what the
