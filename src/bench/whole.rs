@@ -1,7 +1,8 @@
 //! Whole passes of `scrubjay bench`: networks of random weights, and a step of FOCI.
 //!
 //! What a network gives for the first images, all together, is held to what the CPU gives for them one after another, in
-//! f32: at the CPU too, then, the order of sums is not the same.
+//! f32. On the CPU itself that says no more than that images of a batch do not meet: its values are held to f64 by
+//! tests/net.rs.
 
 use super::cases::{LOOKED_AT, normals, work};
 use super::{Check, Kernel, Sizes, Timer, Timing, Work};
