@@ -145,11 +145,20 @@ pub(super) struct Packed<'a> {
 /// Blocks that are handled together: what one takes of a row is a line of the cache, and lines are fetched in twos or
 /// fours.
 pub(super) const STRIP: usize = 4;
+/// Rows that are copied from all columns before the next.
+const PART: usize = 64;
 
 impl<'a> Packed<'a> {
     /// Copies a matrix, its rows in this order.
     pub fn new(of: Matrix<'a>, rows: Vec<u32>) -> Packed<'a> {
-        let lanes = pack(of.n, of.p, |place, first| of.lanes(rows[place] as usize, first));
+        let mut lanes = vec![[0.0; WIDTH]; of.p.div_ceil(WIDTH) * of.n];
+        lanes.par_chunks_mut(STRIP * of.n).enumerate().for_each(|(strip, lanes)| {
+            for (place, &row) in rows.iter().enumerate() {
+                for (block, lanes) in lanes.chunks_exact_mut(of.n).enumerate() {
+                    lanes[place] = of.lanes(row as usize, (strip * STRIP + block) * WIDTH);
+                }
+            }
+        });
         let mut off = vec![[0.0; WIDTH]; of.p.div_ceil(WIDTH)];
         if let Values::F64(_) = of.values {
             lanes.par_chunks(of.n).zip(&mut off).enumerate().for_each(|(block, (lanes, off))| {
@@ -193,19 +202,30 @@ impl<'a> Packed<'a> {
 
     /// Some of the columns, by their numbers here.
     pub fn some(&self, columns: &[usize]) -> Packed<'a> {
-        let lane = |j: usize| (columns[j] / WIDTH, columns[j] % WIDTH);
-        let last = columns.len() - 1;
-        let value = |place: usize, j: usize| self.lanes[lane(j).0 * self.of.n + place][lane(j).1];
+        let (n, blocks) = (self.of.n, columns.len().div_ceil(WIDTH));
+        let from = |block: usize, l: usize| {
+            let j = columns[(block * WIDTH + l).min(columns.len() - 1)];
+            (j / WIDTH, j % WIDTH)
+        };
+        let mut lanes = vec![[0.0; WIDTH]; blocks * n];
+        lanes.par_chunks_mut(n).enumerate().for_each(|(block, to)| {
+            // A column at a time, in parts that stay in the first cache: what a row has in all columns lies in places that
+            // a cache may not hold at once.
+            for (part, to) in to.chunks_mut(PART).enumerate() {
+                for l in 0..WIDTH {
+                    let (of, lane) = from(block, l);
+                    let values = self.block(of).0[part * PART..].iter();
+                    to.iter_mut().zip(values).for_each(|(to, values)| to[l] = values[lane]);
+                }
+            }
+        });
+        let off = |block| std::array::from_fn(|l| from(block, l)).map(|(of, lane)| self.off[of][lane]);
         Packed {
             of: self.of,
             rows: self.rows.clone(),
             columns: columns.iter().map(|&j| self.columns[j]).collect(),
-            lanes: pack(self.of.n, columns.len(), |place, first| {
-                std::array::from_fn(|l| value(place, (first + l).min(last)))
-            }),
-            off: pack(1, columns.len(), |_, first| {
-                std::array::from_fn(|l| lane((first + l).min(last))).map(|(block, l)| self.off[block][l])
-            }),
+            lanes,
+            off: (0..blocks).map(off).collect(),
         }
     }
 
@@ -254,19 +274,6 @@ impl<'a> Packed<'a> {
             false => out.extend(self.rows.iter().map(|&row| columns.map(|j| self.of.at(row as usize, j)))),
         }
     }
-}
-
-/// `[blocks, n]`, of what a place has in the [`WIDTH`] columns from one on.
-fn pack(n: usize, p: usize, values: impl Fn(usize, usize) -> Lanes<f32> + Sync) -> Vec<Lanes<f32>> {
-    let mut lanes = vec![[0.0; WIDTH]; p.div_ceil(WIDTH) * n];
-    lanes.par_chunks_mut(STRIP * n).enumerate().for_each(|(strip, lanes)| {
-        for place in 0..n {
-            for (block, lanes) in lanes.chunks_exact_mut(n).enumerate() {
-                lanes[place] = values(place, (strip * STRIP + block) * WIDTH);
-            }
-        }
-    });
-    lanes
 }
 
 /// x + N(0, σ²) for every value of a column (L-CODEC); the noise is keyed by (seed, stream).

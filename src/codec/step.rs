@@ -93,7 +93,7 @@ pub(super) fn plan(n: usize, p: usize, options: &FociOptions, threads: usize) ->
         threads.saturating_mul(lanes.max(sorting)),
         open.saturating_mul(4 * size_of::<Open>()), // those of a pass too, and as vectors grow
         column.saturating_mul(8), // ranks, their order, groups, laps, and what is sorted by them
-        p.saturating_mul(size_of::<Runner>()),
+        p.saturating_mul(size_of::<Runner>() + 2 * size_of::<Sum>()),
     ];
     Plan {
         bytes: parts.iter().fold(0, |sum, &part| sum.saturating_add(part)),
