@@ -325,7 +325,7 @@ impl Space {
             self.lists(&search, &rows, x.p(), watch, |lists| {
                 run(&mut runners, packed, lists, &search, ranks, ties);
                 if runners.iter().map(|runner| runner.open.len()).sum::<usize>() > OPEN {
-                    finish(&mut runners, packed, &search, ranks, ties);
+                    finish(&mut runners, packed, &search, ranks, ties, i128::MIN);
                 }
             });
             if race.is_none() || watch.stopped() {
@@ -355,7 +355,7 @@ impl Space {
             }
         }
         if !watch.stopped() {
-            finish(&mut runners, fewer.as_ref().unwrap_or(&placed), &search, ranks, ties);
+            finish(&mut runners, fewer.as_ref().unwrap_or(&placed), &search, ranks, ties, floor);
         }
         self.lanes = placed.into_space();
         let mut sums = vec![Sum::default(); x.p()];
@@ -476,16 +476,22 @@ fn run(runners: &mut [Runner], x: &Packed, lists: Lists, search: &Search, ranks:
     }
 }
 
-/// Adds the open rows of each candidate, by its own order.
-fn finish(runners: &mut [Runner], x: &Packed, search: &Search, ranks: &Ranks, ties: Ties) {
+/// Adds the open rows of each candidate, by its own order, unless it falls below the floor.
+fn finish(runners: &mut [Runner], x: &Packed, search: &Search, ranks: &Ranks, ties: Ties, floor: i128) {
     let (n, r) = (search.tree.len(), &search.r);
     let running = runners.par_iter_mut().enumerate();
     let running = running.filter(|(_, runner)| !runner.out && !runner.open.is_empty());
     running.for_each_init(Sorted::default, |sorted, (at, runner)| {
         let value = |row: u32| x.at(row as usize, at);
         sorted.sort((0..n as u32).map(|row| (value(row), row)), x.is_f32(at));
-        runner.owed = 0;
-        for Open { row, bound, .. } in std::mem::take(&mut runner.open) {
+        let mut open = std::mem::take(&mut runner.open);
+        open.sort_unstable_by_key(|open| Reverse((r[open.row as usize], open.row))); // what can lose most first
+        for Open { row, bound, .. } in open {
+            runner.out = runner.most(0) < floor;
+            if runner.out {
+                break;
+            }
+            runner.owed -= u64::from(r[row as usize]);
             let (mut best, mut found) = (bound, 0);
             let mut infinite = false;
             sorted.walk(value(row), bound, |j, gap| {
