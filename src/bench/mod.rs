@@ -2,7 +2,8 @@
 //!
 //! A [`Case`] makes the [`Work`] of a shape: inputs, a run, the bytes that must move and the operations that must be
 //! done, and a check of the result against plain loops in f64. [`measure`] times it, on CUDA by events in the stream.
-//! Inputs rotate over more memory than a cache holds. The floor is the larger of bytes over bandwidth and operations
+//! Inputs rotate over more memory than a cache holds, and before each run on CUDA the cache is filled with something
+//! else. The floor is the larger of bytes over bandwidth and operations
 //! over peak, both [`Ceilings`] measured in the same run (roofline; Williams et al., CACM 2009).
 
 mod cases;
@@ -15,9 +16,9 @@ use rayon::prelude::*;
 pub use cases::CASES;
 
 use crate::device::Device;
-use crate::device::cuda::{Cuda, Launched};
+use crate::device::cuda::{Buffer, Cuda, Launched};
 use crate::ops::gemm::{Matrix, gemm};
-use crate::ops::ptx;
+use crate::ops::{cuda, ptx};
 use crate::{Error, Result};
 
 /// The sizes of one shape, in the order of [`Case::axes`].
@@ -177,19 +178,21 @@ pub fn measure(device: &Device, work: &mut Work) -> Result<Timing> {
 
 fn repeat(device: &Device, run: &mut dyn FnMut(usize) -> Result<()>) -> Result<Timing> {
     run(0)?;
+    let mut flush = device.cuda().map(Flush::new).transpose()?;
     let started = Instant::now();
     let mut seconds = vec![];
     while (seconds.len() < SAMPLES || started.elapsed() < SHORTEST)
         && (seconds.len() < 3 || started.elapsed() < LONGEST)
     {
         let i = seconds.len() + 1;
-        seconds.push(match device.cuda() {
-            Some(cuda) => {
+        seconds.push(match (device.cuda(), &mut flush) {
+            (Some(cuda), Some(flush)) => {
+                flush.run(cuda)?;
                 let before = cuda.event()?;
                 run(i)?;
                 cuda.event()?.since(&before)?.as_secs_f64()
             }
-            None => {
+            _ => {
                 let before = Instant::now();
                 run(i)?;
                 before.elapsed().as_secs_f64()
@@ -199,6 +202,24 @@ fn repeat(device: &Device, run: &mut dyn FnMut(usize) -> Result<()>) -> Result<T
     seconds.sort_by(f64::total_cmp);
     let at = |share: f64| seconds[(share * (seconds.len() - 1) as f64).round() as usize];
     Ok(Timing { samples: seconds.len(), median: at(0.5), least: seconds[0], quartiles: [at(0.25), at(0.75)] })
+}
+
+/// Memory of the size of the L2, twice: once it is copied, nothing of an input is in there.
+struct Flush {
+    from: Buffer<f32>,
+    to: Buffer<f32>,
+    one: Buffer<f32>,
+}
+
+impl Flush {
+    fn new(cuda: &Cuda) -> Result<Flush> {
+        let from = cuda.upload(&vec![1.0; (cuda.cache()? / size_of::<f32>()).max(1)])?;
+        Ok(Flush { to: cuda.alloc(from.len())?, from, one: cuda.upload(&[1.0])? })
+    }
+
+    fn run(&mut self, cuda: &Cuda) -> Result<()> {
+        cuda::pointwise::scale(cuda, self.to.output(), self.from.input(), self.one.input())
+    }
 }
 
 /// Measures both ceilings of a device.

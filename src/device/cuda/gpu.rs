@@ -140,6 +140,12 @@ impl Gpu {
         self.uuid.as_deref()
     }
 
+    pub fn cache(&self) -> Result<usize> {
+        let size = sys::CUdevice_attribute::CU_DEVICE_ATTRIBUTE_L2_CACHE_SIZE;
+        let found = self.stream.context().attribute(size);
+        found.map(|bytes| bytes.max(0) as usize).map_err(failed("size of the cache"))
+    }
+
     pub fn resources(&self, kernel: usize) -> Result<Option<Resources>> {
         let of = |attribute| {
             // SAFETY: the function is loaded, and never unloaded.

@@ -179,6 +179,14 @@ impl Cuda {
         driver!(self, driver => driver.uuid())
     }
 
+    /// Bytes of the cache that all multiprocessors share (L2).
+    ///
+    /// # Errors
+    /// Where the driver does not say.
+    pub fn cache(&self) -> Result<usize> {
+        driver!(self, driver => driver.cache())
+    }
+
     /// The emulator of a device of `bytes` bytes of memory that says that `said` are free before anything is there.
     #[cfg(feature = "emu")]
     pub fn emulated_with(seed: u64, bytes: usize, said: usize) -> Cuda {
