@@ -26,7 +26,6 @@ mod nets;
 mod network_ops;
 #[path = "reference/optimizer.rs"]
 mod optimizer;
-#[allow(dead_code)] // training asks for slopes of the loss alone
 #[path = "reference/net.rs"]
 mod oracle;
 #[path = "reference/perturb.rs"]

@@ -19,7 +19,7 @@ use std::process::Command;
 use cases::{CASES, Case, Random};
 use dual::Number;
 use libtest_mimic::{Arguments, Failed, Trial};
-use oracle::{Matrix, Params, batch_loss, batch_slope, constants, product, run, slope};
+use oracle::{Matrix, Params, batch_loss, batch_slope, constants, of_block, product, run, slope, to_params};
 use scrubjay::block::Block;
 use scrubjay::checkpoint::Checkpoint;
 use scrubjay::curvature::{Curvature, Kind};
@@ -129,34 +129,6 @@ fn wide(values: &[f32]) -> Vec<f64> {
 
 fn numbers<T: Number>(values: &[T]) -> Vec<f64> {
     values.iter().map(|v| v.value()).collect()
-}
-
-/// The entries of a block, in its order.
-fn of_block<T: Number>(net: &Network, block: &Block, params: &Params<T>) -> Vec<f64> {
-    let mut out = vec![];
-    for &unit in block.units() {
-        let (layer, row) = net.units().locate(unit);
-        let layer = net.layer(layer);
-        let weight = &params[layer.weight.index()][row * layer.fan_in..(row + 1) * layer.fan_in];
-        out.extend(weight.iter().map(|v| v.value()));
-        out.extend(layer.bias.map(|bias| params[bias.index()][row].value()));
-    }
-    out
-}
-
-/// A vector of a block, zero elsewhere.
-fn to_params(net: &Network, block: &Block, v: &[f32]) -> Params<f64> {
-    let mut out: Params<f64> = net.params.iter().map(|p| vec![0.0; p.value.len()]).collect();
-    for (i, &unit) in block.units().iter().enumerate() {
-        let (layer, row) = net.units().locate(unit);
-        let (layer, mine) = (net.layer(layer), wide(&v[block.range(i)]));
-        let at = row * layer.fan_in;
-        out[layer.weight.index()][at..at + layer.fan_in].copy_from_slice(&mine[..layer.fan_in]);
-        if let Some(bias) = layer.bias {
-            out[bias.index()][row] = mine[layer.fan_in];
-        }
-    }
-    out
 }
 
 fn vector(random: &mut Random, p: usize) -> Vec<f32> {

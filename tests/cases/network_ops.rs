@@ -2,6 +2,7 @@
 //! plain loop in f32 gives them.
 
 use libtest_mimic::Failed;
+use std::ops::Range;
 use std::sync::atomic::AtomicBool;
 
 use scrubjay::block::Block;
@@ -23,7 +24,7 @@ use scrubjay::unlearn::{Calibration, Config, Matrix, Target, Task, unlearn};
 use scrubjay::{Error, zoo};
 
 use super::dual::{Dual, Number};
-use super::{Case, FEW, LARGE, attention, conv, cuda, layers, nets, ptx, twice};
+use super::{Case, FEW, LARGE, attention, conv, cuda, layers, nets, oracle, ptx, twice};
 
 /// Every case, with its name.
 pub fn cases() -> Vec<(String, Case)> {
@@ -357,9 +358,14 @@ fn refuses(device: &Device) -> Result<(), Failed> {
 }
 
 /// Fails unless ‖found − exact‖ is at most twice that of a plain f32 loop, and four roundings of ‖exact‖ more.
-pub fn close(what: &str, found: &[f32], exact: &[f64], plain: &[f32]) -> Result<(), Failed> {
+pub fn close<T: Copy + Into<f64>>(
+    what: &str,
+    found: &[T],
+    exact: &[f64],
+    plain: &[f32],
+) -> Result<(), Failed> {
     let norm = |f: &dyn Fn(usize) -> f64| (0..exact.len()).map(|i| f(i).powi(2)).sum::<f64>().sqrt();
-    let error = norm(&|i| f64::from(found[i]) - exact[i]);
+    let error = norm(&|i| found[i].into() - exact[i]);
     let loop_error = norm(&|i| f64::from(plain[i]) - exact[i]);
     let allowed = 2.0 * loop_error + 4.0 * f64::from(f32::EPSILON) * norm(&|i| exact[i]);
     match found.len() == exact.len() && error <= allowed {
@@ -1215,20 +1221,28 @@ fn selected(o: usize, weight: &[f32], bias: &[f32]) -> Selected {
     (rows, weight, bias)
 }
 
-/// Every layer's activations, the logits and the losses of a whole network, against the CPU's: both in f32, they differ
-/// by roundings alone.
+/// Some columns of rows of `d`.
+fn columns_of<T: Copy>(values: &[T], d: usize, columns: Range<usize>) -> Vec<T> {
+    values.chunks_exact(d).flat_map(|row| row[columns.clone()].to_vec()).collect()
+}
+
+/// Every layer's activations, the logits and the losses of a whole network.
 fn observes(device: &Device, net: &Network, n: usize) -> Result<(), Failed> {
     let samples = nets::Random(11).samples(net, n);
-    let (found, expected) = (observe(device, net, &samples)?, observe(&Device::cpu()?, net, &samples)?);
+    let found = observe(device, net, &samples)?;
+    let exact = oracle::run::<f64>(net, &oracle::constants(net), &samples.x, &samples.y, &oracle::slope);
+    let plain = oracle::run::<f32>(net, &oracle::constants(net), &samples.x, &samples.y, &oracle::slope);
     for (i, layer) in net.layers.iter().enumerate() {
-        let columns = net.units().of_layer(LayerId(i as u32));
-        let part = |trace: &[f32]| -> Vec<f32> {
-            trace.chunks_exact(found.d).flat_map(|row| row[columns.clone()].to_vec()).collect()
-        };
-        near(&layer.name, &part(&found.activations), &part(&expected.activations))?;
+        let (d, columns) = (found.d, net.units().of_layer(LayerId(i as u32)));
+        close(
+            &layer.name,
+            &columns_of(&found.activations, d, columns.clone()),
+            &columns_of(&exact.activations, d, columns.clone()),
+            &columns_of(&plain.activations, d, columns),
+        )?;
     }
-    near("logits", &found.logits, &expected.logits)?;
-    near("losses", &found.losses, &expected.losses)?;
+    close("logits", &found.logits, &exact.logits, &plain.logits)?;
+    close("losses", &found.losses, &exact.losses, &plain.losses)?;
     let before = cuda(device)?.counts();
     super::equal("a second run", &observe(device, net, &samples)?, &found)?;
     // It has what it needs, but for the images, their labels, and a zero.
@@ -1247,7 +1261,8 @@ fn observes(device: &Device, net: &Network, n: usize) -> Result<(), Failed> {
     super::equal("the losses alone", &evaluate(device, net, &samples)?.losses, &found.losses)
 }
 
-/// Gradient, weighted gradient and products of a block of all units, or of every third, against the CPU's by layer.
+/// Gradient, weighted gradient and products of a block of all units, or of every third, by layer; the second against the
+/// CPU's.
 fn derives(device: &Device, net: &Network, kind: Kind, all: bool, n: usize) -> Result<(), Failed> {
     let samples = nets::Random(11).samples(net, n);
     let units: Vec<UnitId> =
@@ -1283,19 +1298,49 @@ fn derives(device: &Device, net: &Network, kind: Kind, all: bool, n: usize) -> R
         let weighted = block.weighted_gradient(device, net, &samples, Some(&weight))?;
         Ok([curvature.gradient().to_vec(), weighted, hv])
     };
-    let (found, expected) = (twice(|| run(device))?, run(&Device::cpu()?)?);
-    for ((what, found), expected) in ["gradient", "weighted gradient", "Hv"].iter().zip(&found).zip(&expected)
-    {
-        for (i, layer) in net.layers.iter().enumerate() {
-            let columns = net.units().of_layer(LayerId(i as u32));
-            let of_layer = (0..units.len()).filter(|&u| columns.contains(&units[u].index()));
-            let part = |v: &[f64]| -> Vec<f64> {
-                of_layer.clone().flat_map(|u| v[block.range(u)].to_vec()).collect()
-            };
-            near(&format!("{what} of {}", layer.name), &part(found), &part(expected))?;
-        }
+    let ([gradient, weighted, hv], [_, on_cpu, _]) = (twice(|| run(device))?, run(&Device::cpu()?)?);
+    let (exact, plain) = (slopes_of::<f64>(net, &block, &samples), slopes_of::<f32>(net, &block, &samples));
+    let direction = oracle::to_params(net, &block, &v);
+    let (exact_hv, plain_hv) = (
+        product_of::<f64>(net, &block, &samples, &direction, kind),
+        product_of::<f32>(net, &block, &samples, &direction, kind),
+    );
+    for (i, layer) in net.layers.iter().enumerate() {
+        let columns = net.units().of_layer(LayerId(i as u32));
+        let of_layer = (0..units.len()).filter(|&u| columns.contains(&units[u].index()));
+        let part =
+            |v: &[f64]| -> Vec<f64> { of_layer.clone().flat_map(|u| v[block.range(u)].to_vec()).collect() };
+        let close = |what: &str, found: &[f64], exact: &[f64], plain: &[f64]| {
+            let plain: Vec<f32> = part(plain).into_iter().map(|v| v as f32).collect();
+            close(&format!("{what} of {}", layer.name), &part(found), &part(exact), &plain)
+        };
+        close("gradient", &gradient, &exact, &plain)?;
+        close("Hv", &hv, &exact_hv, &plain_hv)?;
+        near(&format!("weighted gradient of {}", layer.name), &part(&weighted), &part(&on_cpu))?;
     }
     Ok(())
+}
+
+/// The oracle's gradient of a block.
+fn slopes_of<T: Number>(net: &Network, block: &Block, samples: &Samples) -> Vec<f64> {
+    let run = oracle::run::<T>(net, &oracle::constants(net), &samples.x, &samples.y, &oracle::slope);
+    oracle::of_block(net, block, &run.gradient)
+}
+
+/// The oracle's product of a block.
+fn product_of<T: Number>(
+    net: &Network,
+    block: &Block,
+    samples: &Samples,
+    direction: &oracle::Params<f64>,
+    kind: Kind,
+) -> Vec<f64> {
+    let matrix = match kind {
+        Kind::Hessian => oracle::Matrix::Hessian,
+        Kind::Ggn => oracle::Matrix::Ggn,
+        Kind::Fisher => oracle::Matrix::Fisher,
+    };
+    oracle::of_block(net, block, &oracle::product::<T>(net, direction, &samples.x, &samples.y, matrix))
 }
 
 /// A damped Gauss-Newton step on every third unit, from the CPU's gradient, whose residual is taken by the CPU's products.

@@ -2,6 +2,7 @@
 //! the number. At f64 it is the reference; at [`Dual`] its gradient carries the exact Hessian product, independently of
 //! the engine's tangent passes. Train form and frozen form alike; batch norm stands at its running statistics.
 
+use scrubjay::block::Block;
 use scrubjay::net::{Layer, Network, Node, Op, Shape, Window};
 
 use super::attention;
@@ -94,6 +95,35 @@ pub fn product<T: Number>(
         }
     }
     sum
+}
+
+/// The entries of a block, in its order.
+pub fn of_block<T: Number>(net: &Network, block: &Block, params: &Params<T>) -> Vec<f64> {
+    let mut out = vec![];
+    for &unit in block.units() {
+        let (layer, row) = net.units().locate(unit);
+        let layer = net.layer(layer);
+        let weight = &params[layer.weight.index()][row * layer.fan_in..(row + 1) * layer.fan_in];
+        out.extend(weight.iter().map(|v| v.value()));
+        out.extend(layer.bias.map(|bias| params[bias.index()][row].value()));
+    }
+    out
+}
+
+/// A vector of a block, zero elsewhere.
+pub fn to_params(net: &Network, block: &Block, v: &[f32]) -> Params<f64> {
+    let mut out: Params<f64> = net.params.iter().map(|p| vec![0.0; p.value.len()]).collect();
+    for (i, &unit) in block.units().iter().enumerate() {
+        let (layer, row) = net.units().locate(unit);
+        let (layer, mine) =
+            (net.layer(layer), v[block.range(i)].iter().map(|&v| f64::from(v)).collect::<Vec<f64>>());
+        let at = row * layer.fan_in;
+        out[layer.weight.index()][at..at + layer.fan_in].copy_from_slice(&mine[..layer.fan_in]);
+        if let Some(bias) = layer.bias {
+            out[bias.index()][row] = mine[layer.fan_in];
+        }
+    }
+    out
 }
 
 /// What a node gave: the layer's own output, what stood before the activation, and the result.
