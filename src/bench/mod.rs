@@ -3,8 +3,8 @@
 //! A [`Case`] makes the [`Work`] of a shape: inputs, a run, the bytes that must move and the operations that must be
 //! done, and a check of the result against plain loops in f64. [`measure`] times it, on CUDA by events in the stream.
 //! Inputs rotate over more memory than a cache holds, and before each run on CUDA the cache is filled with something
-//! else. The floor is the larger of bytes over bandwidth and operations
-//! over peak, both [`Ceilings`] measured in the same run (roofline; Williams et al., CACM 2009).
+//! else. The floor is the larger of bytes over bandwidth and operations over peak, both [`Ceilings`] measured in the same
+//! run (roofline; Williams et al., CACM 2009).
 
 mod cases;
 mod whole;
@@ -17,8 +17,9 @@ pub use cases::CASES;
 
 use crate::device::Device;
 use crate::device::cuda::{Buffer, Cuda, Launched};
+use crate::ops::cuda::shape::{self, Rows};
 use crate::ops::gemm::{Matrix, gemm};
-use crate::ops::{cuda, ptx};
+use crate::ops::ptx;
 use crate::{Error, Result};
 
 /// The sizes of one shape, in the order of [`Case::axes`].
@@ -185,14 +186,14 @@ fn repeat(device: &Device, run: &mut dyn FnMut(usize) -> Result<()>) -> Result<T
         && (seconds.len() < 3 || started.elapsed() < LONGEST)
     {
         let i = seconds.len() + 1;
-        seconds.push(match (device.cuda(), &mut flush) {
-            (Some(cuda), Some(flush)) => {
-                flush.run(cuda)?;
-                let before = cuda.event()?;
+        seconds.push(match &mut flush {
+            Some(flush) => {
+                flush.run()?;
+                let before = flush.cuda.event()?;
                 run(i)?;
-                cuda.event()?.since(&before)?.as_secs_f64()
+                flush.cuda.event()?.since(&before)?.as_secs_f64()
             }
-            _ => {
+            None => {
                 let before = Instant::now();
                 run(i)?;
                 before.elapsed().as_secs_f64()
@@ -204,21 +205,22 @@ fn repeat(device: &Device, run: &mut dyn FnMut(usize) -> Result<()>) -> Result<T
     Ok(Timing { samples: seconds.len(), median: at(0.5), least: seconds[0], quartiles: [at(0.25), at(0.75)] })
 }
 
-/// Memory of the size of the L2, twice: once it is copied, nothing of an input is in there.
-struct Flush {
-    from: Buffer<f32>,
-    to: Buffer<f32>,
-    one: Buffer<f32>,
+/// Memory of twice the size of the L2: once it is written, nothing of an input is in there.
+struct Flush<'a> {
+    cuda: &'a Cuda,
+    room: Buffer<f32>,
+    zero: Buffer<f32>,
 }
 
-impl Flush {
-    fn new(cuda: &Cuda) -> Result<Flush> {
-        let from = cuda.upload(&vec![1.0; (cuda.cache()? / size_of::<f32>()).max(1)])?;
-        Ok(Flush { to: cuda.alloc(from.len())?, from, one: cuda.upload(&[1.0])? })
+impl<'a> Flush<'a> {
+    fn new(cuda: &'a Cuda) -> Result<Flush<'a>> {
+        let room = cuda.alloc((2 * cuda.cache()? / size_of::<f32>()).max(1))?;
+        Ok(Flush { cuda, room, zero: cuda.upload(&[0.0])? })
     }
 
-    fn run(&mut self, cuda: &Cuda) -> Result<()> {
-        cuda::pointwise::scale(cuda, self.to.output(), self.from.input(), self.one.input())
+    fn run(&mut self) -> Result<()> {
+        let (len, to, from) = (self.room.len(), Rows { first: 0, apart: 1 }, Rows { first: 0, apart: 0 });
+        shape::copy(self.cuda, self.room.output(), self.zero.input(), len, 1, to, from)
     }
 }
 

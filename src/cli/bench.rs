@@ -59,7 +59,7 @@ pub struct Args {
     /// Print CSV
     #[arg(long)]
     csv: bool,
-    /// Write the JSON to a file too, anew after every row
+    /// Write the JSON to a file too, whole after every row
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
 }
@@ -161,7 +161,7 @@ pub fn run(args: &Args) -> anyhow::Result<Outcome> {
         }
         if let Some(path) = &args.out {
             let report = format!("{:#}\n", report(&device, &ceilings, &rows));
-            std::fs::write(path, report).map_err(Error::io(path))?;
+            tensors::write_whole(path, report.as_bytes())?;
         }
     }
     match (args.json, args.csv) {
@@ -318,8 +318,7 @@ fn print_head(device: &Device, ceilings: &Ceilings, width: usize) {
     if let Some(reading) = device.reading() {
         println!("{}: {reading}", device.why());
     }
-    print!("measured: {:.1} GB/s", ceilings.bandwidth / 1e9);
-    print!(", {:.3} TFLOP/s", ceilings.peak / 1e12);
+    print!("measured: {:.1} GB/s, {:.3} TFLOP/s", ceilings.bandwidth / 1e9, ceilings.peak / 1e12);
     for (dtype, peak) in [("tf32", ceilings.tf32), ("bf16 and f16", ceilings.half)] {
         if let Some(peak) = peak {
             print!(", {:.3} in {dtype}", peak / 1e12);

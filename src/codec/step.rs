@@ -92,7 +92,7 @@ pub(super) fn plan(n: usize, p: usize, options: &FociOptions, threads: usize) ->
         if changes { column.saturating_mul(p) } else { 0 },
         threads.saturating_mul(lanes.max(sorting)),
         open.saturating_mul(4 * size_of::<Open>()), // those of a pass too, and as vectors grow
-        column.saturating_mul(8), // ranks, their order, groups, laps, and what is sorted by them
+        column.saturating_mul(11), // ranks, groups, places, laps, their orders, and what is sorted by them
         p.saturating_mul(size_of::<Runner>() + 2 * size_of::<Sum>()),
     ];
     Plan {
@@ -394,12 +394,13 @@ impl Search {
         let rows = (0..self.tree.len() as u32).into_par_iter();
         let mut losses: Vec<(u64, u32)> = rows.with_min_len(64).map_init(Vec::new, loss).collect();
         losses.sort_unstable_by_key(|&(loss, row)| (Reverse(loss), row));
-        let add = |sum: &mut u64, (loss, _): &(u64, u32)| {
-            *sum += loss;
-            Some(*sum)
-        };
-        let lost = losses.iter().scan(0, add).collect();
-        Course { rows: losses.into_iter().map(|(_, row)| row).collect(), lost, done: 0 }
+        let mut all = 0;
+        let each = losses.into_iter().map(|(loss, row)| {
+            all += loss;
+            (row, all)
+        });
+        let (rows, lost) = each.unzip();
+        Course { rows, lost, done: 0 }
     }
 
     /// [`drawn`] by place.

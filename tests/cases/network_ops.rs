@@ -1270,35 +1270,34 @@ fn derives(device: &Device, net: &Network, kind: Kind, all: bool, n: usize) -> R
     let block = Block::of(net, &units)?;
     let mut random = nets::Random(5);
     let v: Vec<f32> = (0..block.len()).map(|_| random.next() as f32).collect();
-    let run = |device: &Device| -> Result<[Vec<f64>; 3], Failed> {
+    let weight = |i: usize, loss: f64| 1.0 + loss * i as f64;
+    let weighted = |device: &Device| block.weighted_gradient(device, net, &samples, Some(&weight));
+    let run = || -> Result<[Vec<f64>; 3], Failed> {
         let curvature = Curvature::new(device, net, &block, &samples, kind, 1 << 20)?;
         let mut hv = vec![0.0; block.len()];
         curvature.apply(&mut hv, &v)?;
-        if let Some(cuda) = device.cuda() {
-            let (before, mut again) = (cuda.counts().allocations, vec![0.0; block.len()]);
-            curvature.apply(&mut again, &v)?;
-            super::equal("memory of a second product", &cuda.counts().allocations, &before)?;
-            super::equal("a second product", &again, &hv)?;
-            // The same of a vector that is on the device, in f64, and not of length one.
-            let wide: Vec<f64> = v.iter().map(|&v| f64::from(v) * 1e3).collect();
-            let on_device = curvature.vector(&wide)?.ok_or("the curvature is not on the device")?;
-            let mut out = on_device.zeros()?;
-            for _ in 0..2 {
-                let before = cuda.counts();
-                curvature.apply_on(&mut out, &on_device)?;
-                let after = cuda.counts();
-                if before.uploaded != after.uploaded {
-                    return Err("a product brings something to the device".into());
-                }
+        let cuda = cuda(device)?;
+        let (before, mut again) = (cuda.counts().allocations, vec![0.0; block.len()]);
+        curvature.apply(&mut again, &v)?;
+        super::equal("memory of a second product", &cuda.counts().allocations, &before)?;
+        super::equal("a second product", &again, &hv)?;
+        // The same of a vector that is on the device, in f64, and not of length one.
+        let wide: Vec<f64> = v.iter().map(|&v| f64::from(v) * 1e3).collect();
+        let on_device = curvature.vector(&wide)?.ok_or("the curvature is not on the device")?;
+        let mut out = on_device.zeros()?;
+        for _ in 0..2 {
+            let before = cuda.counts();
+            curvature.apply_on(&mut out, &on_device)?;
+            let after = cuda.counts();
+            if before.uploaded != after.uploaded {
+                return Err("a product brings something to the device".into());
             }
-            curvature.apply_wide(&mut again, &wide, &mut vec![0.0; wide.len()])?;
-            super::equal("a product on the device", &out.values()?, &again)?;
         }
-        let weight = |i: usize, loss: f64| 1.0 + loss * i as f64;
-        let weighted = block.weighted_gradient(device, net, &samples, Some(&weight))?;
-        Ok([curvature.gradient().to_vec(), weighted, hv])
+        curvature.apply_wide(&mut again, &wide, &mut vec![0.0; wide.len()])?;
+        super::equal("a product on the device", &out.values()?, &again)?;
+        Ok([curvature.gradient().to_vec(), weighted(device)?, hv])
     };
-    let ([gradient, weighted, hv], [_, on_cpu, _]) = (twice(|| run(device))?, run(&Device::cpu()?)?);
+    let ([gradient, found, hv], on_cpu) = (twice(run)?, weighted(&Device::cpu()?)?);
     let (exact, plain) = (slopes_of::<f64>(net, &block, &samples), slopes_of::<f32>(net, &block, &samples));
     let direction = oracle::to_params(net, &block, &v);
     let (exact_hv, plain_hv) = (
@@ -1316,7 +1315,7 @@ fn derives(device: &Device, net: &Network, kind: Kind, all: bool, n: usize) -> R
         };
         close("gradient", &gradient, &exact, &plain)?;
         close("Hv", &hv, &exact_hv, &plain_hv)?;
-        near(&format!("weighted gradient of {}", layer.name), &part(&weighted), &part(&on_cpu))?;
+        near(&format!("weighted gradient of {}", layer.name), &part(&found), &part(&on_cpu))?;
     }
     Ok(())
 }
