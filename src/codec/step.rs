@@ -66,6 +66,10 @@ const GROUPED: usize = 32;
 const RACE: usize = 4 * WIDTH;
 const FIRST_LAP: f64 = 0.15;
 const LAP: f64 = 0.03;
+/// Lists are so many times |S| n^(1/(|S| + 1)) long where all candidates go to their end; and where most fall out before
+/// their open rows are looked for.
+const LONG: f64 = 8.0;
+const SHORT: f64 = 4.0;
 /// Neighbours by which it is judged what a row may lose.
 const SAMPLED: usize = 8;
 /// Tasks of a pass at least.
@@ -76,12 +80,13 @@ const TILE: usize = 32;
 /// The plan of a selection among `p` columns of `n` rows with this many threads.
 pub(super) fn plan(n: usize, p: usize, options: &FociOptions, threads: usize) -> Plan {
     let others = n.saturating_sub(1);
-    let len = list_len(others, least_len(p).max(2 * GROUPED), 1 + options.initial.len());
+    let alone = options.groups.iter().all(|group| group.len() == 1);
+    let times = if alone && p >= RACE { SHORT } else { LONG };
+    let len = list_len(others, least_len(p).max(2 * GROUPED), 1 + options.initial.len(), times);
     let lists = len.saturating_mul(size_of::<Entry>()).saturating_mul(list_rows(len, p, n, len == others));
     let column = n.saturating_mul(size_of::<f64>());
     let packed = p.div_ceil(WIDTH).saturating_mul(n).saturating_mul(size_of::<Lanes<f32>>());
     let lanes = n.saturating_mul(size_of::<Lanes>());
-    let alone = options.groups.iter().all(|group| group.len() == 1);
     let changes = options.noise > 0.0 || options.standardize != Standardize::None;
     let sorting = n.saturating_mul(Sorted::BYTES + Runs::BYTES + size_of::<f64>());
     let open = if len == others { 0 } else { n.saturating_mul(p).min(OPEN) };
@@ -109,11 +114,11 @@ fn list_rows(len: usize, p: usize, n: usize, whole: bool) -> usize {
     fit.min(open).clamp(1, n.max(1))
 }
 
-/// The entries of a list of `others` with `chosen` columns: some times the n^(1/(|S| + 1)) that are visited on average,
-/// and `least` where there are so many.
-fn list_len(others: usize, least: usize, chosen: usize) -> usize {
+/// The entries of a list of `others` with `chosen` columns: |S| and so many `times` the n^(1/(|S| + 1)) that are visited
+/// on average, and `least` where there are so many.
+fn list_len(others: usize, least: usize, chosen: usize, times: f64) -> usize {
     let visited = (others as f64).powf(1.0 / (chosen + 1) as f64);
-    ((4.0 * chosen as f64 * visited) as usize).max(32).max(least).min(others)
+    ((times * chosen as f64 * visited) as usize).max(32).max(least).min(others)
 }
 
 /// A list's entries at least: beside so many candidates it costs little.
@@ -249,13 +254,13 @@ impl Space {
         }
     }
 
-    /// These rows among each other, with lists of `least` entries at least.
-    fn search(&self, rows: impl Iterator<Item = u32>, least: usize, ranks: &Ranks) -> Search {
+    /// These rows among each other, with lists as in [`list_len`].
+    fn search(&self, rows: impl Iterator<Item = u32>, least: usize, times: f64, ranks: &Ranks) -> Search {
         let coordinates = |i: u32| self.columns.iter().map(move |column| column[i as usize]);
         let x: Vec<f64> = rows.flat_map(coordinates).collect();
         let tree = Tree::new(&x, self.columns.len());
         let r = tree.points().iter().map(|&point| ranks.r[point as usize]).collect();
-        Search { len: list_len(tree.len() - 1, least, self.columns.len()), tree, r }
+        Search { len: list_len(tree.len() - 1, least, self.columns.len(), times), tree, r }
     }
 
     /// Calls `work` with the lists of some of the `wanted` places at a time, for `p` candidates.
@@ -305,7 +310,8 @@ impl Space {
     ) -> Vec<Sum> {
         let n = self.n;
         let identical = self.pairs / n; // to a row, on average
-        let search = self.search(0..n as u32, least_len(x.p()).max(2 * identical), ranks);
+        let times = if race.is_some() { SHORT } else { LONG };
+        let search = self.search(0..n as u32, least_len(x.p()).max(2 * identical), times, ranks);
         let mut runners: Vec<Runner> = (0..x.p()).map(Runner::new).collect();
         let mut floor = i128::MIN;
         if let Some(race) = race {
@@ -366,7 +372,7 @@ impl Space {
 
     fn step_by_group(&mut self, x: &Packed, ranks: &Ranks, watch: &Watch) -> Vec<Sum> {
         let (group, groups) = (self.group.clone(), self.groups.clone());
-        let search = self.search(groups.iter().copied(), 0, ranks);
+        let search = self.search(groups.iter().copied(), 0, SHORT, ranks);
         let wanted: Vec<u32> = (0..groups.len() as u32).collect();
         let mut sums = vec![Sum::default(); x.p()];
         watch.begin(wanted.len());
@@ -715,7 +721,7 @@ mod tests {
                             fell += zero;
                         }
                     }
-                    let search = space.search(0..n as u32, 0, &ranks);
+                    let search = space.search(0..n as u32, 0, SHORT, &ranks);
                     open += usize::from(search.len < n - 1);
                 }
             }
