@@ -80,8 +80,8 @@ const TILE: usize = 32;
 /// The plan of a selection among `p` columns of `n` rows with this many threads.
 pub(super) fn plan(n: usize, p: usize, options: &FociOptions, threads: usize) -> Plan {
     let others = n.saturating_sub(1);
-    let alone = options.groups.iter().all(|group| group.len() == 1);
-    let times = if alone && p >= RACE { SHORT } else { LONG };
+    let races = p >= RACE && options.groups.iter().all(|group| group.len() == 1);
+    let times = if races { SHORT } else { LONG };
     let len = list_len(others, least_len(p).max(2 * GROUPED), 1 + options.initial.len(), times);
     let lists = len.saturating_mul(size_of::<Entry>()).saturating_mul(list_rows(len, p, n, len == others));
     let column = n.saturating_mul(size_of::<f64>());
@@ -93,7 +93,7 @@ pub(super) fn plan(n: usize, p: usize, options: &FociOptions, threads: usize) ->
     let parts = [
         Tree::bytes(n, 0),
         lists,
-        packed.saturating_mul(if alone && p >= RACE { 11 } else { 8 }) / 4, // by rank, by place, and those that are left
+        packed.saturating_mul(if races { 11 } else { 8 }) / 4, // by rank, by place, and those that are left
         if changes { column.saturating_mul(p) } else { 0 },
         threads.saturating_mul(lanes.max(sorting)),
         open.saturating_mul(4 * size_of::<Open>()), // those of a pass too, and as vectors grow
