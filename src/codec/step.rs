@@ -34,7 +34,7 @@ use super::neighbours::{Runs, drawn, sum};
 use super::ranks::{Ranks, Sum, sort_key};
 use super::scan::{COUNT, Entry, Lists, Open, scan, screen};
 use super::sorted::Sorted;
-use super::tree::Tree;
+use super::tree::{Beside, Extents, Tree};
 
 /// A of every column alone; the rows of `x` are in the order of the ranks.
 pub(super) fn first_step(x: &Packed, ranks: &Ranks, ties: Ties, watch: &Watch) -> Vec<Sum> {
@@ -70,6 +70,8 @@ const LAP: f64 = 0.03;
 /// their open rows are looked for.
 const LONG: f64 = 8.0;
 const SHORT: f64 = 4.0;
+/// The open rows of a candidate are few where they are no more than this part of all.
+const FEW: usize = 100;
 /// Neighbours by which it is judged what a row may lose.
 const SAMPLED: usize = 8;
 /// Tasks of a pass at least.
@@ -95,7 +97,7 @@ pub(super) fn plan(n: usize, p: usize, options: &FociOptions, threads: usize) ->
         lists,
         packed.saturating_mul(if races { 11 } else { 8 }) / 4, // by rank, by place, and those that are left
         if changes { column.saturating_mul(p) } else { 0 },
-        threads.saturating_mul(lanes.max(sorting)),
+        threads.saturating_mul(lanes.max(sorting.saturating_add(Extents::bytes(n)))),
         open.saturating_mul(4 * size_of::<Open>()), // those of a pass too, and as vectors grow
         column.saturating_mul(11), // ranks, groups, places, laps, their orders, and what is sorted by them
         p.saturating_mul(size_of::<Runner>() + 2 * size_of::<Sum>()),
@@ -483,14 +485,77 @@ fn run(runners: &mut [Runner], x: &Packed, lists: Lists, search: &Search, ranks:
     }
 }
 
-/// Adds the open rows of each candidate, by its own order, unless it falls below the floor.
+/// Adds the open rows of each candidate, unless it falls below the floor.
 fn finish(runners: &mut [Runner], x: &Packed, search: &Search, ranks: &Ranks, ties: Ties, floor: i128) {
-    let (n, r) = (search.tree.len(), &search.r);
-    let running = runners.par_iter_mut().enumerate();
-    let running = running.filter(|(_, runner)| !runner.out && !runner.open.is_empty());
-    running.for_each_init(Sorted::default, |sorted, (at, runner)| {
-        let value = |row: u32| x.at(row as usize, at);
-        sorted.sort((0..n as u32).map(|row| (value(row), row)), x.is_f32(at));
+    runners.par_chunks_mut(WIDTH).enumerate().for_each(|(block, runners)| {
+        let running = |runner: &Runner| !runner.out && !runner.open.is_empty();
+        let by_boxes = |runner: &Runner| running(runner) && runner.open.len() <= search.tree.len() / FEW;
+        let extents = runners.iter().any(by_boxes).then(|| Extents::new(&search.tree, x.block(block)));
+        let runners = runners.par_iter_mut().enumerate().filter(|(_, runner)| running(runner));
+        runners.for_each_init(Sorted::default, |sorted, (lane, runner)| {
+            let candidate = Candidate { x, column: block * WIDTH + lane, search, ranks, ties };
+            match extents.as_ref().filter(|_| by_boxes(runner)) {
+                Some(extents) => candidate.finish_by_boxes(runner, floor, extents),
+                None => candidate.finish_by_order(runner, floor, sorted),
+            }
+        });
+    });
+}
+
+/// A column beside the chosen ones.
+struct Candidate<'a> {
+    x: &'a Packed<'a>,
+    column: usize,
+    search: &'a Search,
+    ranks: &'a Ranks,
+    ties: Ties,
+}
+
+impl Candidate<'_> {
+    fn value(&self, row: u32) -> f64 {
+        self.x.at(row as usize, self.column)
+    }
+
+    /// Few open rows: the tree's boxes leave out what is far in the chosen columns and the candidate together.
+    fn finish_by_boxes(&self, runner: &mut Runner, floor: i128, extents: &Extents) {
+        let lane = self.column % WIDTH;
+        self.finish(runner, floor, |row, radius, visit| {
+            let x = self.value(row);
+            let beside = Some(Beside { x, extents, lane });
+            self.search.tree.walk_beside(row as usize, beside, radius, |other, distance| {
+                let apart = x - self.value(other as u32);
+                visit(other as u32, distance + apart * apart)
+            });
+        });
+    }
+
+    /// Many: the candidate's own order begins with what is near in it, where it is wide.
+    fn finish_by_order(&self, runner: &mut Runner, floor: i128, sorted: &mut Sorted) {
+        let tree = &self.search.tree;
+        let rows = 0..tree.len() as u32;
+        sorted.sort(rows.map(|row| (self.value(row), row)), self.x.is_f32(self.column));
+        self.finish(runner, floor, |row, mut radius, visit| {
+            sorted.walk(self.value(row), radius, |other, gap| {
+                if gap == f64::INFINITY {
+                    return -1.0; // as all that follow
+                }
+                if other != row {
+                    radius = visit(other, tree.distance_within(radius, row, other, gap));
+                }
+                radius
+            });
+        });
+    }
+
+    /// Adds the open rows; `walk(row, radius, visit)` calls `visit(other, distance)` at least for all others within the
+    /// radius, which is from then on what that answers, unless the distance is infinite.
+    fn finish(
+        &self,
+        runner: &mut Runner,
+        floor: i128,
+        walk: impl Fn(u32, f64, &mut dyn FnMut(u32, f64) -> f64),
+    ) {
+        let r = &self.search.r;
         let mut open = std::mem::take(&mut runner.open);
         open.sort_unstable_by_key(|open| Reverse((r[open.row as usize], open.row))); // what can lose most first
         for Open { row, bound, .. } in open {
@@ -498,19 +563,11 @@ fn finish(runners: &mut [Runner], x: &Packed, search: &Search, ranks: &Ranks, ti
             if runner.out {
                 break;
             }
-            runner.owed -= u64::from(r[row as usize]);
+            let own = r[row as usize];
+            runner.owed -= u64::from(own);
             let (mut best, mut found) = (bound, 0);
-            let mut infinite = false;
-            sorted.walk(value(row), bound, |j, gap| {
-                if j == row {
-                    return best;
-                }
-                if gap == f64::INFINITY && found == 0 {
-                    infinite = true; // all others are as far
-                    return -1.0;
-                }
-                let distance = search.tree.distance_within(best, row, j, gap);
-                let one = COUNT | u64::from(r[row as usize].min(r[j as usize]));
+            walk(row, bound, &mut |other, distance| {
+                let one = COUNT | u64::from(own.min(r[other as usize]));
                 if distance < best {
                     (best, found) = (distance, one);
                 } else if distance == best {
@@ -518,28 +575,27 @@ fn finish(runners: &mut [Runner], x: &Packed, search: &Search, ranks: &Ranks, ti
                 }
                 best
             });
-            let (s, c) = match infinite {
-                true => {
-                    let r = r[row as usize];
-                    (ranks.least_sum(r) - u64::from(r), n as u64 - 1)
-                }
-                false => (found % COUNT, found / COUNT),
-            };
-            if c == 1 || ties == Ties::Mean {
-                runner.sum.add(s, c);
-                continue;
+            let (mut s, mut c) = (found % COUNT, found / COUNT);
+            let n = self.search.tree.len();
+            if best == f64::INFINITY {
+                (s, c) = (self.ranks.least_sum(own) - u64::from(own), n as u64 - 1); // all others are as far
             }
-            let mut rows = Vec::new();
-            sorted.walk(value(row), best, |j, gap| {
-                if j != row && (infinite || search.tree.distance_within(best, row, j, gap) == best) {
-                    rows.push(j);
+            if c > 1 && self.ties != Ties::Mean {
+                let mut rows = Vec::new();
+                match best == f64::INFINITY {
+                    true => rows.extend((0..n as u32).filter(|&other| other != row)),
+                    false => walk(row, best, &mut |other, distance| {
+                        if distance == best {
+                            rows.push(other);
+                        }
+                        best
+                    }),
                 }
-                best
-            });
-            let (s, c) = search.drawn(&mut rows, row, ranks, ties);
+                (s, c) = self.search.drawn(&mut rows, row, self.ranks, self.ties);
+            }
             runner.sum.add(s, c);
         }
-    });
+    }
 }
 
 /// A candidate sorted within each group of rows that the chosen columns do not tell apart.

@@ -1,58 +1,78 @@
-//! A k-d tree over points, walked exactly: the distance to a box is summed in the same order as the distances to its
+//! A tree of boxes over points, walked exactly: the distance to a box is summed in the same order as the distances to its
 //! points, and rounding is monotone, so a box that is left out holds no point whose f64 distance is within the radius.
-//! Points are kept in the order of the leaves (their *places*), so that what is near lies together in memory; those of a
-//! leaf are measured side by side.
+//! Points are kept in the order of the leaves (their *places*), so that what is near lies together in memory.
+//!
+//! Space is halved as in a k-d tree, across the widest side, as often everywhere. Four halvings are one level of boxes,
+//! so that the [`FAN`] boxes in a node are measured side by side, and so are the points of a leaf.
 
 use std::ops::Range;
 
 use multiversion::multiversion;
 
+use super::columns::{Lanes, WIDTH};
 use super::ranks::sort_key;
 
 /// Points and the boxes around them.
 pub(super) struct Tree {
     d: usize,
-    x: Vec<f64>,              // [points, d], by place
-    leaves: Vec<[f64; LEAF]>, // [leaves, d]
-    point: Vec<u32>,          // by place
-    nodes: Vec<Node>,
-    boxes: Vec<f64>, // [nodes, d, 2]: least and greatest coordinate
+    x: Vec<f64>,                 // [points, d], by place
+    point: Vec<u32>,             // by place
+    starts: Vec<u32>,            // [leaves + 1]: the first place of each, and beyond the last
+    leaves: Vec<[f64; LEAF]>,    // [leaves, d]: coordinates
+    levels: Vec<Vec<[Side; 2]>>, // from the leaves up, [nodes, d]: least and greatest coordinates of the boxes in a node
 }
 
-/// Some places: the left child of an inner node is the next node.
-struct Node {
-    range: Range<u32>,
-    right: u32, // 0 where it is a leaf
-    leaf: u32,  // its number
-}
+/// One number of each box in a node.
+type Side = [f64; FAN];
 
 /// Points in a leaf at most.
 const LEAF: usize = 16;
-/// Nodes that wait at most: one a level, and halving 2³² points takes 32 levels.
-const DEPTH: usize = 40;
+/// Boxes in a node at most: leaves, or nodes of the level below.
+const FAN: usize = 16;
 
 impl Tree {
     /// Of points `x` `[points, d]`.
     pub fn new(x: &[f64], d: usize) -> Tree {
         let points = x.len() / d;
+        let halvings = points.div_ceil(LEAF).next_power_of_two().ilog2();
+        let mut point: Vec<u32> = (0..points as u32).collect();
+        let mut starts = Vec::with_capacity((1 << halvings) + 1);
+        halve(&mut point, x, d, halvings, &mut |size| starts.push(size as u32));
+        let mut place = 0;
+        for start in &mut starts {
+            (*start, place) = (place, place + *start);
+        }
+        starts.push(place);
         let mut tree = Tree {
             d,
-            x: Vec::with_capacity(x.len()),
-            point: (0..points as u32).collect(),
-            leaves: Vec::with_capacity(points.div_ceil(LEAF / 2) * d),
-            nodes: Vec::with_capacity(2 * points.div_ceil(LEAF / 2)),
-            boxes: Vec::new(),
+            x: point.iter().flat_map(|&point| &x[point as usize * d..][..d]).copied().collect(),
+            point,
+            starts,
+            leaves: Vec::new(),
+            levels: Vec::new(),
         };
-        tree.grow(x, 0..points);
-        for &point in &tree.point {
-            tree.x.extend_from_slice(&x[point as usize * d..][..d]);
+        for leaf in 0..tree.boxes(0) {
+            let places = tree.places(leaf);
+            let place = |at: usize| (places.start + at).min(places.end - 1); // the last one again
+            tree.leaves.extend((0..d).map(|k| std::array::from_fn(|at| tree.x[place(at) * d + k])));
         }
-        for node in &mut tree.nodes {
-            if node.right == 0 {
-                node.leaf = (tree.leaves.len() / d) as u32;
-                let place = |k: usize, at: usize| (node.range.start as usize + at).min(points - 1) * d + k;
-                tree.leaves.extend((0..d).map(|k| std::array::from_fn(|at| tree.x[place(k, at)])));
-            }
+        while tree.levels.last().is_none_or(|nodes| nodes.len() > d) {
+            let level = tree.levels.len();
+            let node = |node: usize| (0..d).map(move |k| (node, k));
+            let nodes = (0..tree.boxes(level).div_ceil(FAN)).flat_map(node).map(|(node, k)| {
+                let mut sides = [[f64::INFINITY; FAN], [f64::NEG_INFINITY; FAN]];
+                for (at, inside) in tree.inside(level, node).enumerate() {
+                    let [least, greatest] = match level {
+                        0 => [tree.leaves[inside * d + k]; 2],
+                        _ => tree.levels[level - 1][inside * d + k],
+                    };
+                    sides[0][at] = least.into_iter().fold(f64::INFINITY, f64::min);
+                    sides[1][at] = greatest.into_iter().fold(f64::NEG_INFINITY, f64::max);
+                }
+                sides
+            });
+            let nodes = nodes.collect();
+            tree.levels.push(nodes);
         }
         tree
     }
@@ -67,12 +87,31 @@ impl Tree {
         &self.point
     }
 
+    /// The boxes in the nodes of a level: leaves, or nodes of the one below.
+    fn boxes(&self, level: usize) -> usize {
+        match level.checked_sub(1) {
+            None => self.starts.len() - 1,
+            Some(below) => self.levels[below].len() / self.d,
+        }
+    }
+
+    /// The boxes in a node of a level.
+    fn inside(&self, level: usize, node: usize) -> Range<usize> {
+        node * FAN..self.boxes(level).min((node + 1) * FAN)
+    }
+
+    /// The places of a leaf.
+    fn places(&self, leaf: usize) -> Range<usize> {
+        self.starts[leaf] as usize..self.starts[leaf + 1] as usize
+    }
+
     /// The squared distance of the points at two places.
     pub fn distance(&self, i: u32, j: u32) -> f64 {
         self.distance_within(f64::INFINITY, i, j, 0.0)
     }
 
     /// That, and a `gap` more, where they come to no more than a limit; else some number beyond it: sums only grow.
+    #[inline]
     pub fn distance_within(&self, limit: f64, i: u32, j: u32, gap: f64) -> f64 {
         let (own, other) =
             (&self.x[i as usize * self.d..][..self.d], &self.x[j as usize * self.d..][..self.d]);
@@ -88,96 +127,77 @@ impl Tree {
 
     /// Bytes of a tree over `points` points of `d` coordinates, its making included.
     pub fn bytes(points: usize, d: usize) -> usize {
-        let nodes = 2 * points.div_ceil(LEAF / 2);
-        points
-            .saturating_mul(4 * d * size_of::<f64>() + size_of::<u32>())
-            .saturating_add(nodes.saturating_mul(size_of::<Node>() + 2 * d * size_of::<f64>()))
-    }
-
-    fn grow(&mut self, x: &[f64], range: Range<usize>) {
-        let (node, d) = (self.nodes.len(), self.d);
-        self.nodes.push(Node { range: range.start as u32..range.end as u32, right: 0, leaf: 0 });
-        let first = self.boxes.len();
-        self.boxes.extend([f64::INFINITY, f64::NEG_INFINITY].repeat(d));
-        let limits = &mut self.boxes[first..];
-        for &point in &self.point[range.clone()] {
-            for (limits, &x) in limits.chunks_exact_mut(2).zip(&x[point as usize * d..][..d]) {
-                limits[0] = limits[0].min(x);
-                limits[1] = limits[1].max(x);
-            }
-        }
-        if range.len() <= LEAF {
-            if d == 1 {
-                // places are in the order of the points
-                self.point[range].sort_unstable_by_key(|&point| (sort_key(x[point as usize]), point));
-            }
-            return;
-        }
-        let extent = |limits: &[f64]| limits[1] - limits[0];
-        let (mut widest, mut most) = (0, -1.0);
-        for (k, limits) in limits.chunks_exact(2).enumerate() {
-            if extent(limits) > most {
-                (widest, most) = (k, extent(limits));
-            }
-        }
-        let half = range.len() / 2;
-        let key = |&point: &u32| (sort_key(x[point as usize * d + widest]), point);
-        self.point[range.clone()].select_nth_unstable_by_key(half, key);
-        self.grow(x, range.start..range.start + half);
-        self.nodes[node].right = self.nodes.len() as u32;
-        self.grow(x, range.start + half..range.end);
+        let leaves = points.div_ceil(LEAF).next_power_of_two();
+        let coordinates = points.saturating_mul(2).saturating_add(leaves * LEAF + nodes(leaves) * FAN * 2);
+        coordinates
+            .saturating_mul(d * size_of::<f64>())
+            .saturating_add((points + leaves).saturating_mul(size_of::<u32>()))
     }
 
     /// Calls `visit(place, distance)` for the places other than `own` that lie within the radius of it; the answer is the
     /// radius from then on, which must not grow. Near places come early, in no certain order.
     #[inline]
     pub fn walk(&self, own: usize, radius: f64, visit: impl FnMut(usize, f64) -> f64) {
-        match self.d {
-            1 => self.walk_in::<1>(own, radius, visit),
-            2 => self.walk_in::<2>(own, radius, visit),
-            3 => self.walk_in::<3>(own, radius, visit),
-            4 => self.walk_in::<4>(own, radius, visit),
-            _ => self.walk_in::<0>(own, radius, visit),
-        }
+        self.walk_beside(own, None, radius, visit);
     }
 
-    /// [`Tree::walk`] in `D` dimensions, or any number where `D` is 0.
+    /// [`Tree::walk`] where points have a coordinate more: boxes are left out by that too, and places visited that lie
+    /// within the radius but for it.
     #[inline]
-    fn walk_in<const D: usize>(&self, own: usize, radius: f64, mut visit: impl FnMut(usize, f64) -> f64) {
-        let d = if D == 0 { self.d } else { D };
-        let q = &self.x[own * d..][..d];
-        let bound = |node: usize| {
-            let limits = &self.boxes[node * d * 2..][..d * 2];
-            let mut sum = 0.0;
-            for k in 0..d {
-                let gap = (limits[2 * k] - q[k]).max(q[k] - limits[2 * k + 1]).max(0.0);
-                sum += gap * gap;
-            }
-            sum
-        };
+    pub fn walk_beside(
+        &self,
+        own: usize,
+        beside: Option<Beside>,
+        radius: f64,
+        mut visit: impl FnMut(usize, f64) -> f64,
+    ) {
+        let q = &self.x[own * self.d..][..self.d];
         let mut radius = radius;
-        let mut open = [(0.0, 0); DEPTH];
-        let mut held = 1;
-        while held > 0 {
-            held -= 1;
-            let (least, at) = open[held];
-            if least > radius {
-                continue;
+        let mut visit = |place, distance| (place != own).then(|| visit(place, distance));
+        self.walk_node((self.levels.len() - 1, 0), (q, beside), &mut radius, &mut visit);
+    }
+
+    /// What is in a node of a level.
+    fn walk_node(
+        &self,
+        (level, node): (usize, usize),
+        (q, beside): (&[f64], Option<Beside>),
+        radius: &mut f64,
+        visit: &mut impl FnMut(usize, f64) -> Option<f64>,
+    ) {
+        let d = q.len();
+        let mut distances = [0.0; FAN];
+        let mut within = to_boxes(&mut distances, &self.levels[level][node * d..][..d], q, *radius);
+        if let Some(Beside { x, extents, lane }) = beside {
+            within = to_sides(&mut distances, &extents.levels[level][node][lane], x, *radius);
+        }
+        let inside = self.inside(level, node);
+        let mut near = [(0.0, 0); FAN];
+        let mut held = 0;
+        for at in ones(within & ((1 << inside.len()) - 1)) {
+            let this = (distances[at], inside.start + at);
+            let mut to = held;
+            while to > 0 && near[to - 1].0 > this.0 {
+                near[to] = near[to - 1];
+                to -= 1;
             }
-            let node = &self.nodes[at];
-            if node.right != 0 {
-                let children = [(bound(at + 1), at + 1), (bound(node.right as usize), node.right as usize)];
-                let far = usize::from(children[0].0 <= children[1].0);
-                open[held] = children[far];
-                open[held + 1] = children[1 - far]; // the nearer one is looked at first
-                held += 2;
+            near[to] = this;
+            held += 1;
+        }
+        for &(distance, inside) in &near[..held] {
+            if distance > *radius {
+                break;
+            }
+            if level > 0 {
+                self.walk_node((level - 1, inside), (q, beside), radius, visit);
                 continue;
             }
             let mut distances = [0.0; LEAF];
-            measure(&mut distances, &self.leaves[node.leaf as usize * d..][..d], q);
-            for (place, distance) in (node.range.start as usize..node.range.end as usize).zip(distances) {
-                if distance <= radius && place != own {
-                    radius = visit(place, distance);
+            let within = to_points(&mut distances, &self.leaves[inside * d..][..d], q, *radius);
+            let places = self.places(inside);
+            for at in ones(within & ((1 << places.len()) - 1)) {
+                if distances[at] <= *radius {
+                    *radius = visit(places.start + at, distances[at]).unwrap_or(*radius);
                 }
             }
         }
@@ -231,12 +251,256 @@ impl Tree {
     }
 }
 
-/// The squared distances from `q` `[d]` to the points of a leaf `[d]`.
+/// The nodes of all levels over so many leaves, or a few more.
+fn nodes(leaves: usize) -> usize {
+    leaves.div_ceil(FAN - 1) + usize::BITS.div_ceil(FAN.ilog2()) as usize
+}
+
+/// Puts the places in the order of leaves, each of which has been halved so often; says how many are in each.
+fn halve(places: &mut [u32], x: &[f64], d: usize, halvings: u32, leaf: &mut impl FnMut(usize)) {
+    let key = |k: usize| move |&point: &u32| (sort_key(x[point as usize * d + k]), point);
+    if halvings == 0 {
+        if d == 1 {
+            places.sort_unstable_by_key(key(0)); // places are in the order of the points
+        }
+        return leaf(places.len());
+    }
+    let mut sides = vec![[f64::INFINITY, f64::NEG_INFINITY]; d];
+    for &point in &*places {
+        for (side, &x) in sides.iter_mut().zip(&x[point as usize * d..][..d]) {
+            *side = [side[0].min(x), side[1].max(x)];
+        }
+    }
+    let (mut widest, mut most) = (0, -1.0);
+    for (k, side) in sides.iter().enumerate() {
+        if side[1] - side[0] > most {
+            (widest, most) = (k, side[1] - side[0]);
+        }
+    }
+    let half = places.len() / 2;
+    places.select_nth_unstable_by_key(half, key(widest));
+    let (low, high) = places.split_at_mut(half);
+    halve(low, x, d, halvings - 1, leaf);
+    halve(high, x, d, halvings - 1, leaf);
+}
+
+/// The squared distances from `q` `[d]` to the boxes in a node `[d]`; a bit for each that is within the radius.
 #[multiversion(targets("x86_64+avx512f+avx512vl+avx512dq+avx512bw+avx2+fma", "x86_64+avx2+fma"))]
-fn measure(distances: &mut [f64; LEAF], leaf: &[[f64; LEAF]], q: &[f64]) {
+fn to_boxes(distances: &mut Side, boxes: &[[Side; 2]], q: &[f64], radius: f64) -> u32 {
+    for ([least, greatest], q) in boxes.iter().zip(q) {
+        for at in 0..FAN {
+            let (below, above) = (least[at] - q, q - greatest[at]);
+            let gap = if below > above { below } else { above };
+            let gap = if gap > 0.0 { gap } else { 0.0 };
+            distances[at] += gap * gap;
+        }
+    }
+    (0..FAN).fold(0, |within, at| within | u32::from(distances[at] <= radius) << at)
+}
+
+/// The squared distances from `q` `[d]` to the points of a leaf `[d]`; a bit for each that is within the radius.
+#[multiversion(targets("x86_64+avx512f+avx512vl+avx512dq+avx512bw+avx2+fma", "x86_64+avx2+fma"))]
+fn to_points(distances: &mut [f64; LEAF], leaf: &[[f64; LEAF]], q: &[f64], radius: f64) -> u32 {
     for (x, q) in leaf.iter().zip(q) {
         for at in 0..LEAF {
             distances[at] += (q - x[at]) * (q - x[at]);
         }
+    }
+    (0..LEAF).fold(0, |within, at| within | u32::from(distances[at] <= radius) << at)
+}
+
+/// What [`WIDTH`] columns have in the boxes of a tree: the least and the greatest value, or beyond them.
+pub(super) struct Extents {
+    levels: Vec<Vec<[[[f32; FAN]; 2]; WIDTH]>>, // as those of the tree, [nodes, WIDTH]
+}
+
+/// A coordinate that the points of a tree have besides, a column of `extents`: it is `x` where the walk begins.
+#[derive(Clone, Copy)]
+pub(super) struct Beside<'a> {
+    pub x: f64,
+    pub extents: &'a Extents,
+    pub lane: usize,
+}
+
+impl Extents {
+    /// Bytes of those of a block in a tree over `points` points.
+    pub fn bytes(points: usize) -> usize {
+        let leaves = points.div_ceil(LEAF).next_power_of_two();
+        nodes(leaves).saturating_mul(FAN * 2 * WIDTH * size_of::<f32>())
+    }
+
+    /// Of a block of columns by place; where one is off, its values were rounded to the nearest f32.
+    pub fn new(tree: &Tree, (x, off): (&[Lanes<f32>], &Lanes<f32>)) -> Extents {
+        let mut extents = Extents { levels: Vec::with_capacity(tree.levels.len()) };
+        for level in 0..tree.levels.len() {
+            let nodes = (0..tree.boxes(level).div_ceil(FAN)).map(|node| {
+                let mut sides = [[[f32::INFINITY; FAN], [f32::NEG_INFINITY; FAN]]; WIDTH];
+                for (at, inside) in tree.inside(level, node).enumerate() {
+                    let [least, greatest] = match level.checked_sub(1) {
+                        None => Extents::of(&x[tree.places(inside)], off),
+                        Some(below) => Extents::over(&extents.levels[below][inside]),
+                    };
+                    for (l, sides) in sides.iter_mut().enumerate() {
+                        (sides[0][at], sides[1][at]) = (least[l], greatest[l]);
+                    }
+                }
+                sides
+            });
+            let nodes = nodes.collect();
+            extents.levels.push(nodes);
+        }
+        extents
+    }
+
+    /// Of some points.
+    fn of(x: &[Lanes<f32>], off: &Lanes<f32>) -> [Lanes<f32>; 2] {
+        let (mut least, mut greatest) = ([f32::INFINITY; WIDTH], [f32::NEG_INFINITY; WIDTH]);
+        for x in x {
+            for l in 0..WIDTH {
+                least[l] = if x[l] < least[l] { x[l] } else { least[l] };
+                greatest[l] = if x[l] > greatest[l] { x[l] } else { greatest[l] };
+            }
+        }
+        for l in (0..WIDTH).filter(|&l| off[l] > 0.0) {
+            (least[l], greatest[l]) = (least[l].next_down(), greatest[l].next_up()); // a value was rounded to the nearest
+        }
+        [least, greatest]
+    }
+
+    /// Of all boxes in a node.
+    fn over(node: &[[[f32; FAN]; 2]; WIDTH]) -> [Lanes<f32>; 2] {
+        let least = node.map(|[least, _]| least.into_iter().fold(f32::INFINITY, f32::min));
+        let greatest = node.map(|[_, greatest]| greatest.into_iter().fold(f32::NEG_INFINITY, f32::max));
+        [least, greatest]
+    }
+}
+
+/// Adds the squared distances from `x` to the boxes of a node in one coordinate; a bit for each that is within the radius.
+#[multiversion(targets("x86_64+avx512f+avx512vl+avx512dq+avx512bw+avx2+fma", "x86_64+avx2+fma"))]
+fn to_sides(distances: &mut Side, [least, greatest]: &[[f32; FAN]; 2], x: f64, radius: f64) -> u32 {
+    for at in 0..FAN {
+        let (below, above) = (f64::from(least[at]) - x, x - f64::from(greatest[at]));
+        let gap = if below > above { below } else { above };
+        let gap = if gap > 0.0 { gap } else { 0.0 };
+        distances[at] += gap * gap;
+    }
+    (0..FAN).fold(0, |within, at| within | u32::from(distances[at] <= radius) << at)
+}
+
+/// The numbers of the bits that are set, ascending.
+fn ones(mut bits: u32) -> impl Iterator<Item = usize> {
+    std::iter::from_fn(move || {
+        let at = bits.trailing_zeros() as usize;
+        let any = bits != 0;
+        bits &= bits.wrapping_sub(1);
+        any.then_some(at)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::codec::columns::{Matrix, Packed};
+    use crate::ops::philox::{Stream, Use};
+
+    /// Points with `d` coordinates; of these some are few numbers.
+    fn points(n: usize, d: usize) -> Vec<f64> {
+        let mut stream = Stream::new(7, Use::Choice, d as u32);
+        let coordinate = |at: usize| {
+            let x = f64::from(stream.normal());
+            if at % d % 3 == 2 { (2.0 * x).round() } else { x }
+        };
+        (0..n * d).map(coordinate).collect()
+    }
+
+    fn distance(tree: &Tree, own: usize, other: usize) -> f64 {
+        let d = tree.d;
+        let pairs = tree.x[own * d..][..d].iter().zip(&tree.x[other * d..][..d]);
+        pairs.map(|(a, b)| (a - b) * (a - b)).sum()
+    }
+
+    #[test]
+    fn the_nearest_are_those_of_a_plain_search() {
+        for n in [1, 2, 15, 16, 17, 33, 255, 256, 257, 300, 4200] {
+            for d in [1, 2, 3, 5, 9] {
+                let x = points(n, d);
+                let tree = Tree::new(&x, d);
+                let mut seen: Vec<u32> = tree.points().to_vec();
+                seen.sort_unstable();
+                assert_eq!(seen, (0..n as u32).collect::<Vec<_>>());
+                for (&point, at) in tree.points().iter().zip(tree.x.chunks(d)) {
+                    assert_eq!(&x[point as usize * d..][..d], at);
+                }
+                for own in (0..n).step_by(n.div_ceil(9)) {
+                    let mut expected: Vec<f64> = (0..n)
+                        .filter(|&other| other != own)
+                        .map(|other| distance(&tree, own, other))
+                        .collect();
+                    expected.sort_by(f64::total_cmp);
+                    let mut found = Vec::new();
+                    for count in [1, 3, 40] {
+                        tree.nearest(&mut found, own, count);
+                        let distances: Vec<f64> = found.iter().map(|&(distance, _)| distance).collect();
+                        assert_eq!(distances, expected[..count.min(n - 1)], "n {n} d {d} own {own}");
+                        assert!(
+                            found.iter().all(|&(given, other)| given == distance(&tree, own, other as usize))
+                        );
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn boxes_are_left_out_by_a_coordinate_besides_only_where_they_may_be() {
+        let (n, d) = (700, 3);
+        let tree = Tree::new(&points(n, d), d);
+        let mut stream = Stream::new(8, Use::Choice, 0);
+        let mut values: Vec<f64> = (0..n * WIDTH).map(|_| f64::from(stream.normal())).collect();
+        // columns that f32 holds, that it rounds, that are beyond it in some rows and in all, wide and narrow ones
+        let change: [fn(usize, f64) -> f64; 7] = [
+            |_, x| x,
+            |_, x| x / 3.0,
+            |_, x| 1e7 + x / 3.0,
+            |row, x| if row % 50 == 0 { 1e200 * x } else { x },
+            |_, x| 1e200 + 1e184 * x,
+            |_, x| 100.0 * x,
+            |_, x| 1e-3 * x,
+        ];
+        for (at, x) in values.iter_mut().enumerate() {
+            *x = change[at / n % change.len()](at % n, *x);
+        }
+        let matrix = Matrix::columns_f64(&values, n, WIDTH).unwrap();
+        let packed = Packed::new(matrix, tree.points().to_vec());
+        let extents = Extents::new(&tree, packed.block(0));
+        let (mut visited, mut without) = (0, 0);
+        for lane in 0..WIDTH {
+            for own in 0..n {
+                let value = |place: usize| packed.at(place, lane);
+                let total = |other: usize| {
+                    let apart = value(own) - value(other);
+                    distance(&tree, own, other) + apart * apart
+                };
+                let mut all: Vec<f64> = (0..n).filter(|&other| other != own).map(total).collect();
+                all.sort_by(f64::total_cmp);
+                let radius = all[0];
+                let beside = Some(Beside { x: value(own), extents: &extents, lane });
+                let mut found = Vec::new();
+                tree.walk_beside(own, beside, radius, |other, given| {
+                    assert!(other != own && given == distance(&tree, own, other) && given <= radius);
+                    visited += 1;
+                    found.extend(Some(total(other)).filter(|&total| total <= radius));
+                    radius
+                });
+                found.sort_by(f64::total_cmp);
+                let expected = &all[..all.partition_point(|&other| other <= radius)];
+                assert_eq!(found, expected, "lane {lane} own {own}");
+                tree.walk(own, radius, |_, _| {
+                    without += 1;
+                    radius
+                });
+            }
+        }
+        assert!(visited < without, "{visited} {without}");
     }
 }
