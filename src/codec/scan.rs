@@ -5,7 +5,7 @@
 //! alone exceeds the best of a lane. Columns are screened in f32, with half of the memory and half of the instructions:
 //! where the second best is farther by more than rounding can explain, the best is the f64 one and alone. Lanes go side
 //! by side until few are left, which go on alone. Rows that are not clear are left to the walk in f64, which counts all
-//! that are tied, and lanes whose best may lie beyond the list to their own order (`sorted`).
+//! that are tied, and lanes whose best may lie beyond the list are left open (`step`).
 //!
 //! What rounding can explain: let u = 2⁻²⁴, e the most that f32 is off in a column, d a distance and d' its f32. A list's
 //! D_S is off by 2u of itself, a difference by 2e and u, its square and the sum by u each, so that
@@ -71,13 +71,11 @@ impl<'a> Lists<'a> {
     }
 }
 
-/// A lane whose nearest row may lie beyond the list.
+/// Lanes of a row, a bit each, whose nearest row may lie beyond the list.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Open {
     pub row: u32,
-    pub lane: u32,
-    /// No less than its distance.
-    pub bound: f64,
+    pub lanes: u16,
 }
 
 /// Distances outside of these are not clear: there f32 has fewer digits.
@@ -148,8 +146,7 @@ pub(super) fn screen(
             sums[l] += if beyond[l] { 0 } else { u64::from(nearest.rank[l]) };
         }
         if beyond.contains(&true) {
-            let lanes = (0..WIDTH).filter(|&l| beyond[l]);
-            open.extend(lanes.map(|l| Open { row, lane: l as u32, bound: nearest.bound(l) }));
+            open.push(Open { row, lanes: bits(beyond) });
         }
     }
 }
@@ -238,14 +235,11 @@ impl Nearest {
             all & (beyond[l] | ((least > SMALLEST) & (least < LARGEST) & (second - least > doubt(l, second))))
         })
     }
+}
 
-    /// No less than the least distance in f64.
-    fn bound(&self, l: usize) -> f64 {
-        match self.least[l] > SMALLEST && self.least[l] < LARGEST {
-            true => f64::from(self.limit(l)),
-            false => f64::INFINITY,
-        }
-    }
+/// The lanes, a bit each.
+pub(super) fn bits(lanes: [bool; WIDTH]) -> u16 {
+    (0..WIDTH).fold(0, |bits, l| bits | u16::from(lanes[l]) << l)
 }
 
 /// In f64: the least distance, and of the rows at it their number times [`COUNT`] plus Σ min(R_i, R_j).
@@ -356,13 +350,10 @@ mod tests {
                     let distances = &distances[at * len..(at + 1) * len];
                     let tied = scan(&x[at], &x, lists.list(at), distances);
                     for l in 0..WIDTH {
-                        match open.iter().find(|open| (open.row, open.lane) == (at as u32, l as u32)) {
-                            Some(open) => assert!(tied.least[l] <= open.bound, "case {case}"),
-                            None => {
-                                assert!(tied.found[l] / COUNT == 1, "case {case}");
-                                assert!(lists.whole || tied.least[l] < distances[len - 1], "case {case}");
-                                exact[l] += tied.found[l] % COUNT;
-                            }
+                        if !open.iter().any(|open| open.row == at as u32 && open.lanes >> l & 1 == 1) {
+                            assert!(tied.found[l] / COUNT == 1, "case {case}");
+                            assert!(lists.whole || tied.least[l] < distances[len - 1], "case {case}");
+                            exact[l] += tied.found[l] % COUNT;
                         }
                     }
                 }

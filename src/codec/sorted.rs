@@ -137,31 +137,38 @@ impl Sorted {
         sum
     }
 
-    /// Calls `visit(row, (x_row − x)²)` for rows by ascending distance from a value `x` while that is within the radius;
-    /// the answer is the radius from then on.
+    /// The rows in ascending order of their values.
+    pub fn rows(&self) -> &[u32] {
+        &self.rows
+    }
+
+    /// The value and the row at a position.
     #[inline]
-    pub fn walk(&self, x: f64, radius: f64, mut visit: impl FnMut(u32, f64) -> f64) {
-        let mut radius = radius;
-        let start = self.values.partition_point(|&value| value < x);
-        let (mut low, mut high) = (start, start);
+    pub fn at(&self, position: usize) -> Option<(f64, u32)> {
+        Some((*self.values.get(position)?, self.rows[position]))
+    }
+
+    /// Calls `visit(tile)` for tiles of so many positions, outwards from `x`, while the next value is within the radius in the
+    /// square, and not infinitely far: the answer is the radius from then on.
+    #[inline]
+    pub fn walk(&self, x: f64, size: usize, mut visit: impl FnMut(usize) -> f64) {
+        let n = self.values.len();
         let square = |at: usize| self.values.get(at).map_or(f64::INFINITY, |value| (value - x) * (value - x));
-        let (mut below, mut above) = (square(low.wrapping_sub(1)), square(high));
-        while low > 0 || high < self.values.len() {
-            let down = low > 0 && (below <= above || high == self.values.len());
-            let (at, distance) = if down { (low - 1, below) } else { (high, above) };
-            if distance > radius {
+        let own = self.values.partition_point(|&value| value < x).min(n - 1) / size;
+        let mut radius = visit(own);
+        let (mut low, mut high) = (own * size, (own + 1) * size); // positions from there to here have been visited
+        loop {
+            let (below, above) = (square(low.wrapping_sub(1)), square(high));
+            let nearest = if below < above { below } else { above };
+            if nearest > radius || nearest == f64::INFINITY {
                 return;
             }
-            radius = visit(self.rows[at], distance);
-            match down {
-                true => {
-                    low = at;
-                    below = square(at.wrapping_sub(1));
-                }
-                false => {
-                    high = at + 1;
-                    above = square(high);
-                }
+            if below < above {
+                low -= size;
+                radius = visit(low / size);
+            } else {
+                radius = visit(high / size);
+                high += size;
             }
         }
     }
@@ -303,15 +310,23 @@ mod tests {
     }
 
     #[test]
-    fn a_walk_goes_outwards_and_as_far_as_the_radius() {
+    fn a_walk_goes_outwards_as_far_as_the_radius() {
         let values = [3.0, -1.0, 0.5, 0.0, 8.0, 0.5];
         let mut sorted = Sorted::default();
         sorted.sort(values.into_iter().zip(0..), true);
-        let mut seen = Vec::new();
-        sorted.walk(0.5, 10.0, |row, distance| {
-            seen.push((row, distance));
-            6.25
-        });
-        assert_eq!(seen, [(2, 0.0), (5, 0.0), (3, 0.25), (1, 2.25), (0, 6.25)]);
+        assert_eq!(sorted.rows(), [1, 3, 2, 5, 0, 4]);
+        let seen = |x: f64, size: usize, then: f64| {
+            let mut seen = Vec::new();
+            sorted.walk(x, size, |tile| {
+                seen.push(tile);
+                then
+            });
+            seen
+        };
+        assert_eq!(seen(0.5, 1, 6.25), [2, 3, 1, 0, 4]);
+        assert_eq!(seen(0.0, 2, 10.0), [0, 1, 2]);
+        assert_eq!(seen(9.0, 4, 100.0), [1, 0]);
+        assert_eq!(seen(9.0, 4, 72.0), [1]);
+        assert_eq!(seen(-1e200, 4, f64::INFINITY), [0]);
     }
 }

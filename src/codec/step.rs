@@ -11,8 +11,9 @@
 //!
 //! which is exact: no later j can come nearer. A list has the nearest rows in S, found in a k-d tree, and the columns are
 //! copied in the order of its leaves, so that what a row looks at lies together in memory. Where a candidate comes to the
-//! end of a list, the rows near in the candidate itself are looked at instead, outwards in its own order (`sorted`). So a
-//! column that is far wider than those of S, and rows far out in it, cost no more than others.
+//! end of a list, the row is left open and looked for at last: few such rows by boxes of the tree, which leave out what is far
+//! in S and the candidate together; many by the candidate's own order (`sorted`), outwards, [`LEAF`] rows side by side. So a
+//! column that is far wider than those of S, and rows far out in it, cost little more than others.
 //!
 //! A selection wants the largest A alone. Then rows that can lose most go first. After a short first lap A of the candidate
 //! in front is taken whole; another falls out once R_i for every row that is left would not bring it there. The next lap is
@@ -32,9 +33,9 @@ use super::columns::{Lanes, Packed, STRIP, Standardize, WIDTH};
 use super::foci::{FociOptions, Plan, Watch};
 use super::neighbours::{Runs, drawn, sum};
 use super::ranks::{Ranks, Sum, sort_key};
-use super::scan::{COUNT, Entry, Lists, Open, scan, screen};
+use super::scan::{COUNT, Entry, Lists, Open, bits, scan, screen};
 use super::sorted::Sorted;
-use super::tree::{Beside, Extents, Tree};
+use super::tree::{Beside, Extents, LEAF, Tree, ones};
 
 /// A of every column alone; the rows of `x` are in the order of the ranks.
 pub(super) fn first_step(x: &Packed, ranks: &Ranks, ties: Ties, watch: &Watch) -> Vec<Sum> {
@@ -57,9 +58,9 @@ pub(super) fn first_step(x: &Packed, ranks: &Ranks, ties: Ties, watch: &Watch) -
 }
 
 /// The lists of a pass over rows (or groups) are no larger than this, unless one alone is.
-const LIST_BYTES: usize = 256 << 20;
-/// Open rows of all candidates that are kept at most, and come of a pass at most.
-const OPEN: usize = 2 << 20;
+const LIST_BYTES: usize = 64 << 20;
+/// Rows times candidates of a pass at most: between passes it is seen whether to stop, and progress is shown.
+const PASS: usize = 1 << 27;
 /// Rows identical to a row, on average, from which on groups are cheaper than lists of rows.
 const GROUPED: usize = 32;
 /// Candidates from which on they race; the share of what all rows may lose in the first lap, and in others at least.
@@ -70,8 +71,9 @@ const LAP: f64 = 0.03;
 /// their open rows are looked for.
 const LONG: f64 = 8.0;
 const SHORT: f64 = 4.0;
-/// The open rows of a candidate are few where they are no more than this part of all.
-const FEW: usize = 100;
+/// The open rows of a candidate are few where they are no more than this part of all: then boxes leave out what is far in the
+/// chosen columns and the candidate together, else it is worth while to sort the candidate.
+const FEW: usize = 250;
 /// Neighbours by which it is judged what a row may lose.
 const SAMPLED: usize = 8;
 /// Tasks of a pass at least.
@@ -84,39 +86,44 @@ pub(super) fn plan(n: usize, p: usize, options: &FociOptions, threads: usize) ->
     let others = n.saturating_sub(1);
     let races = p >= RACE && options.groups.iter().all(|group| group.len() == 1);
     let times = if races { SHORT } else { LONG };
-    let len = list_len(others, least_len(p).max(2 * GROUPED), 1 + options.initial.len(), times);
-    let lists = len.saturating_mul(size_of::<Entry>()).saturating_mul(list_rows(len, p, n, len == others));
-    let column = n.saturating_mul(size_of::<f64>());
-    let packed = p.div_ceil(WIDTH).saturating_mul(n).saturating_mul(size_of::<Lanes<f32>>());
+    let least = least_len(p).max(2 * GROUPED);
+    let chosen = 1..=1 + options.initial.len(); // any of which may be constant
+    let len = chosen.map(|chosen| list_len(others, least, chosen, times)).max().unwrap_or(least);
+    let lists = len.saturating_mul(size_of::<Entry>()).saturating_mul(list_rows(len, p, n));
+    let (column, blocks) = (n.saturating_mul(size_of::<f64>()), p.div_ceil(WIDTH));
+    let packed = blocks.saturating_mul(n).saturating_mul(size_of::<Lanes<f32>>());
     let lanes = n.saturating_mul(size_of::<Lanes>());
     let changes = options.noise > 0.0 || options.standardize != Standardize::None;
-    let sorting = n.saturating_mul(Sorted::BYTES + Runs::BYTES + size_of::<f64>());
-    let open = if len == others { 0 } else { n.saturating_mul(p).min(OPEN) };
+    let sorting = n.saturating_mul(Sorted::BYTES + Runs::BYTES + size_of::<f64>() + size_of::<u32>());
+    let of_a_pass = list_rows(len, p, n).saturating_mul(blocks).saturating_mul(2 * size_of::<Open>()); // as vectors grow
+    let open = (n.saturating_mul(p) / 8).saturating_add(of_a_pass);
+    let extents = blocks.saturating_mul(Extents::bytes(n));
     let parts = [
         Tree::bytes(n, 0),
         lists,
         packed.saturating_mul(if races { 11 } else { 8 }) / 4, // by rank, by place, and those that are left
         if changes { column.saturating_mul(p) } else { 0 },
-        threads.saturating_mul(lanes.max(sorting.saturating_add(Extents::bytes(n)))),
-        open.saturating_mul(4 * size_of::<Open>()), // those of a pass too, and as vectors grow
+        threads.saturating_mul(lanes.max(sorting)),
+        open.saturating_add(extents),
         column.saturating_mul(11), // ranks, groups, places, laps, their orders, and what is sorted by them
         p.saturating_mul(size_of::<Runner>() + 2 * size_of::<Sum>()),
     ];
     Plan {
         bytes: parts.iter().fold(0, |sum, &part| sum.saturating_add(part)),
-        bytes_per_chosen: column.saturating_mul(2).saturating_add(Tree::bytes(n, 1) - Tree::bytes(n, 0)),
+        bytes_per_chosen: column
+            .saturating_mul(2 + threads)
+            .saturating_add(Tree::bytes(n, 1) - Tree::bytes(n, 0)),
         method: "a k-d tree over the chosen columns, the nearest rows of each, and each column's order",
     }
 }
 
-/// Lists of `len` entries that are made at a time for `p` candidates and some of `n` rows; `whole` ones leave none open.
-fn list_rows(len: usize, p: usize, n: usize, whole: bool) -> usize {
+/// Lists of `len` entries that are made at a time for `p` candidates and some of `n` rows.
+fn list_rows(len: usize, p: usize, n: usize) -> usize {
     let fit = LIST_BYTES / (len.max(1) * size_of::<Entry>());
-    let open = if whole { n } else { (OPEN / p.max(1)).max(TILE) };
-    fit.min(open).clamp(1, n.max(1))
+    fit.min((PASS / p.max(1)).max(TILE)).clamp(1, n.max(1))
 }
 
-/// The entries of a list of `others` with `chosen` columns: |S| and so many `times` the n^(1/(|S| + 1)) that are visited
+/// The entries of a list of `others` with `chosen` columns that vary: |S| and so many `times` the n^(1/(|S| + 1)) that are visited
 /// on average, and `least` where there are so many.
 fn list_len(others: usize, least: usize, chosen: usize, times: f64) -> usize {
     let visited = (others as f64).powf(1.0 / (chosen + 1) as f64);
@@ -133,6 +140,7 @@ pub(super) struct Space {
     n: usize,
     /// In order of choice.
     pub columns: Vec<Vec<f64>>,
+    varying: usize,         // of them, not constant
     group: Vec<u32>,        // by row: rows of the same group are identical
     groups: Vec<u32>,       // by group: one of its rows
     pairs: usize,           // of identical rows, ordered
@@ -151,9 +159,16 @@ struct Search {
 struct Runner {
     column: usize,
     sum: Sum,
-    open: Vec<Open>,
+    open: Rows,
     owed: u64, // Σ R of the open rows
     out: bool,
+}
+
+/// Some of all rows.
+#[derive(Default)]
+struct Rows {
+    bits: Vec<u32>, // none where there are no rows
+    count: usize,
 }
 
 /// The rows in the order in which they are taken, and what they and those before them may lose.
@@ -189,9 +204,27 @@ impl Course {
     }
 }
 
+impl Rows {
+    /// One more of `n`, which is not among them.
+    fn add(&mut self, row: u32, n: usize) {
+        if self.bits.is_empty() {
+            self.bits = vec![0; n.div_ceil(u32::BITS as usize)];
+        }
+        self.bits[(row / u32::BITS) as usize] |= 1 << (row % u32::BITS);
+        self.count += 1;
+    }
+
+    fn iter(&self) -> impl Iterator<Item = u32> {
+        self.bits
+            .iter()
+            .zip(0..)
+            .flat_map(|(&bits, at)| ones(bits).map(move |bit| at * u32::BITS + bit as u32))
+    }
+}
+
 impl Runner {
     fn new(column: usize) -> Runner {
-        Runner { column, sum: Sum::default(), open: Vec::new(), owed: 0, out: false }
+        Runner { column, sum: Sum::default(), open: Rows::default(), owed: 0, out: false }
     }
 
     /// No less than A, rounded, where the rows still to come have ranks of this sum.
@@ -214,6 +247,7 @@ impl Space {
         Space {
             n,
             columns: Vec::new(),
+            varying: 0,
             group: vec![0; n],
             groups: Vec::new(),
             pairs: 0,
@@ -237,6 +271,7 @@ impl Space {
             self.pairs += run.len() * (run.len() - 1);
         }
         self.group = group;
+        self.varying += usize::from(column.iter().any(|&x| x != column[0]));
         self.columns.push(column);
     }
 
@@ -262,7 +297,7 @@ impl Space {
         let x: Vec<f64> = rows.flat_map(coordinates).collect();
         let tree = Tree::new(&x, self.columns.len());
         let r = tree.points().iter().map(|&point| ranks.r[point as usize]).collect();
-        Search { len: list_len(tree.len() - 1, least, self.columns.len(), times), tree, r }
+        Search { len: list_len(tree.len() - 1, least, self.varying, times), tree, r }
     }
 
     /// Calls `work` with the lists of some of the `wanted` places at a time, for `p` candidates.
@@ -279,7 +314,7 @@ impl Space {
         if len == 0 {
             return work(Lists { rows: wanted, entries: &[], len, whole });
         }
-        let at_once = list_rows(len, p, wanted.len(), whole);
+        let at_once = list_rows(len, p, wanted.len());
         let mut buffer = std::mem::take(&mut self.entries);
         buffer.resize(buffer.len().max(at_once * len), Entry::new(0.0, 0, 0));
         for rows in wanted.chunks(at_once) {
@@ -332,9 +367,6 @@ impl Space {
             left -= rows.iter().map(|&row| u64::from(search.r[row as usize])).sum::<u64>();
             self.lists(&search, &rows, x.p(), watch, |lists| {
                 run(&mut runners, packed, lists, &search, ranks, ties);
-                if runners.iter().map(|runner| runner.open.len()).sum::<usize>() > OPEN {
-                    finish(&mut runners, packed, &search, ranks, ties, i128::MIN);
-                }
             });
             if race.is_none() || watch.stopped() {
                 break;
@@ -449,12 +481,13 @@ fn run(runners: &mut [Runner], x: &Packed, lists: Lists, search: &Search, ranks:
                 distances.clear();
                 distances.extend(list.iter().map(|entry| search.tree.distance(row, entry.j)));
                 let tied = scan(&wide[row as usize], &wide, list, &distances);
-                for (l, sum) in sums.iter_mut().enumerate() {
+                let beyond =
+                    tied.least.map(|best| !lists.whole && distances.last().is_some_and(|&last| best >= last));
+                if beyond.contains(&true) {
+                    open.push(Open { row, lanes: bits(beyond) });
+                }
+                for (l, sum) in sums.iter_mut().enumerate().filter(|&(l, _)| !beyond[l]) {
                     let best = tied.least[l];
-                    if !lists.whole && distances.last().is_some_and(|&last| best >= last) {
-                        open.push(Open { row, lane: l as u32, bound: best });
-                        continue;
-                    }
                     let (mut s, mut c) = (tied.found[l] % COUNT, tied.found[l] / COUNT);
                     if c > 1 && ties != Ties::Mean {
                         let at_best = |(entry, given): (&Entry, &f64)| {
@@ -476,10 +509,11 @@ fn run(runners: &mut [Runner], x: &Packed, lists: Lists, search: &Search, ranks:
         let runners = &mut runners[block * WIDTH..];
         let running = runners.iter_mut().zip(sums).filter(|(runner, _)| !runner.out);
         running.for_each(|(runner, sum)| runner.sum = runner.sum.plus(sum));
-        for open in open {
-            if let Some(runner) = runners.get_mut(open.lane as usize).filter(|runner| !runner.out) {
-                runner.owed += u64::from(search.r[open.row as usize]);
-                runner.open.push(open);
+        for Open { row, lanes } in open {
+            let lanes = runners.iter_mut().take(WIDTH).enumerate().filter(|(l, _)| lanes >> l & 1 == 1);
+            for (_, runner) in lanes.filter(|(_, runner)| !runner.out) {
+                runner.owed += u64::from(search.r[row as usize]);
+                runner.open.add(row, search.tree.len());
             }
         }
     }
@@ -487,86 +521,58 @@ fn run(runners: &mut [Runner], x: &Packed, lists: Lists, search: &Search, ranks:
 
 /// Adds the open rows of each candidate, unless it falls below the floor.
 fn finish(runners: &mut [Runner], x: &Packed, search: &Search, ranks: &Ranks, ties: Ties, floor: i128) {
-    runners.par_chunks_mut(WIDTH).enumerate().for_each(|(block, runners)| {
-        let running = |runner: &Runner| !runner.out && !runner.open.is_empty();
-        let by_boxes = |runner: &Runner| running(runner) && runner.open.len() <= search.tree.len() / FEW;
-        let extents = runners.iter().any(by_boxes).then(|| Extents::new(&search.tree, x.block(block)));
-        let runners = runners.par_iter_mut().enumerate().filter(|(_, runner)| running(runner));
-        runners.for_each_init(Sorted::default, |sorted, (lane, runner)| {
-            let candidate = Candidate { x, column: block * WIDTH + lane, search, ranks, ties };
-            match extents.as_ref().filter(|_| by_boxes(runner)) {
-                Some(extents) => candidate.finish_by_boxes(runner, floor, extents),
-                None => candidate.finish_by_order(runner, floor, sorted),
+    let tree = &search.tree;
+    let running = |runner: &Runner| !runner.out && runner.open.count > 0;
+    let few = |runner: &Runner| runner.open.count <= tree.len() / FEW;
+    let extents = runners.par_chunks(WIDTH).enumerate().map(|(block, runners)| {
+        let wanted = runners.iter().any(|runner| running(runner) && few(runner));
+        wanted.then(|| Extents::new(tree, x.block(block)))
+    });
+    let extents: Vec<Option<Extents>> = extents.collect();
+    let runners = runners.par_iter_mut().enumerate().filter(|(_, runner)| running(runner));
+    runners.for_each_init(Order::default, |order, (at, runner)| {
+        let value = |place: u32| x.at(place as usize, at);
+        match extents[at / WIDTH].as_ref().filter(|_| few(runner)) {
+            Some(extents) => runner.finish(floor, search, ranks, ties, |row, radius, visit| {
+                let beside = Beside { x: value(row), extents, lane: at % WIDTH };
+                tree.walk_beside(row as usize, Some(beside), radius, |other, distance| {
+                    let apart = beside.x - value(other as u32);
+                    visit(other as u32, distance + apart * apart)
+                });
+            }),
+            None => {
+                order.arrange(tree, value, x.is_f32(at));
+                runner.finish(floor, search, ranks, ties, |row, radius, visit| {
+                    order.walk(tree, row, value(row), radius, visit);
+                });
             }
-        });
+        }
     });
 }
 
-/// A column beside the chosen ones.
-struct Candidate<'a> {
-    x: &'a Packed<'a>,
-    column: usize,
-    search: &'a Search,
-    ranks: &'a Ranks,
-    ties: Ties,
-}
-
-impl Candidate<'_> {
-    fn value(&self, row: u32) -> f64 {
-        self.x.at(row as usize, self.column)
-    }
-
-    /// Few open rows: the tree's boxes leave out what is far in the chosen columns and the candidate together.
-    fn finish_by_boxes(&self, runner: &mut Runner, floor: i128, extents: &Extents) {
-        let lane = self.column % WIDTH;
-        self.finish(runner, floor, |row, radius, visit| {
-            let x = self.value(row);
-            let beside = Some(Beside { x, extents, lane });
-            self.search.tree.walk_beside(row as usize, beside, radius, |other, distance| {
-                let apart = x - self.value(other as u32);
-                visit(other as u32, distance + apart * apart)
-            });
-        });
-    }
-
-    /// Many: the candidate's own order begins with what is near in it, where it is wide.
-    fn finish_by_order(&self, runner: &mut Runner, floor: i128, sorted: &mut Sorted) {
-        let tree = &self.search.tree;
-        let rows = 0..tree.len() as u32;
-        sorted.sort(rows.map(|row| (self.value(row), row)), self.x.is_f32(self.column));
-        self.finish(runner, floor, |row, mut radius, visit| {
-            sorted.walk(self.value(row), radius, |other, gap| {
-                if gap == f64::INFINITY {
-                    return -1.0; // as all that follow
-                }
-                if other != row {
-                    radius = visit(other, tree.distance_within(radius, row, other, gap));
-                }
-                radius
-            });
-        });
-    }
-
-    /// Adds the open rows; `walk(row, radius, visit)` calls `visit(other, distance)` at least for all others within the
-    /// radius, which is from then on what that answers, unless the distance is infinite.
+impl Runner {
+    /// Adds the open rows, unless it falls below the floor. `walk(row, radius, visit)` calls `visit(other, distance)` at least
+    /// for all others within the radius that are not infinitely far; the answer is the radius from then on.
     fn finish(
-        &self,
-        runner: &mut Runner,
+        &mut self,
         floor: i128,
+        search: &Search,
+        ranks: &Ranks,
+        ties: Ties,
         walk: impl Fn(u32, f64, &mut dyn FnMut(u32, f64) -> f64),
     ) {
-        let r = &self.search.r;
-        let mut open = std::mem::take(&mut runner.open);
-        open.sort_unstable_by_key(|open| Reverse((r[open.row as usize], open.row))); // what can lose most first
-        for Open { row, bound, .. } in open {
-            runner.out = runner.most(0) < floor;
-            if runner.out {
+        let (n, r) = (search.tree.len(), &search.r);
+        let mut open: Vec<u32> = std::mem::take(&mut self.open).iter().collect();
+        open.sort_unstable_by_key(|&row| Reverse((r[row as usize], row))); // what can lose most first
+        for row in open {
+            self.out = self.most(0) < floor;
+            if self.out {
                 break;
             }
             let own = r[row as usize];
-            runner.owed -= u64::from(own);
-            let (mut best, mut found) = (bound, 0);
-            walk(row, bound, &mut |other, distance| {
+            self.owed -= u64::from(own);
+            let (mut best, mut found) = (f64::INFINITY, 0);
+            walk(row, best, &mut |other, distance| {
                 let one = COUNT | u64::from(own.min(r[other as usize]));
                 if distance < best {
                     (best, found) = (distance, one);
@@ -575,26 +581,55 @@ impl Candidate<'_> {
                 }
                 best
             });
-            let (mut s, mut c) = (found % COUNT, found / COUNT);
-            let n = self.search.tree.len();
-            if best == f64::INFINITY {
-                (s, c) = (self.ranks.least_sum(own) - u64::from(own), n as u64 - 1); // all others are as far
-            }
-            if c > 1 && self.ties != Ties::Mean {
+            let all_as_far = best == f64::INFINITY;
+            let (mut s, mut c) = match all_as_far {
+                true => (ranks.least_sum(own) - u64::from(own), n as u64 - 1),
+                false => (found % COUNT, found / COUNT),
+            };
+            if c > 1 && ties != Ties::Mean {
                 let mut rows = Vec::new();
-                match best == f64::INFINITY {
+                match all_as_far {
                     true => rows.extend((0..n as u32).filter(|&other| other != row)),
                     false => walk(row, best, &mut |other, distance| {
-                        if distance == best {
-                            rows.push(other);
-                        }
+                        rows.extend((distance == best).then_some(other));
                         best
                     }),
                 }
-                (s, c) = self.search.drawn(&mut rows, row, self.ranks, self.ties);
+                (s, c) = search.drawn(&mut rows, row, ranks, ties);
             }
-            runner.sum.add(s, c);
+            self.sum.add(s, c);
         }
+    }
+}
+
+/// The rows in the order of a candidate, and their points, [`LEAF`] after [`LEAF`] side by side: where the candidate is wide, what
+/// is near in it is near.
+#[derive(Default)]
+struct Order {
+    sorted: Sorted,
+    tiles: Vec<[f64; LEAF]>,
+}
+
+impl Order {
+    fn arrange(&mut self, tree: &Tree, value: impl Fn(u32) -> f64, narrow: bool) {
+        self.sorted.sort((0..tree.len() as u32).map(|place| (value(place), place)), narrow);
+        tree.arranged(self.sorted.rows(), &mut self.tiles);
+    }
+
+    /// As [`Runner::finish`] has it, from a row at `x`.
+    fn walk(&self, tree: &Tree, row: u32, x: f64, mut radius: f64, visit: &mut dyn FnMut(u32, f64) -> f64) {
+        self.sorted.walk(x, LEAF, |tile| {
+            let (distances, within) = tree.to_tile(row, &self.tiles, tile, radius);
+            for at in within {
+                match self.sorted.at(tile * LEAF + at) {
+                    Some((value, other)) if other != row => {
+                        radius = visit(other, distances[at] + (x - value) * (x - value));
+                    }
+                    _ => {} // itself, or beyond the last
+                }
+            }
+            radius
+        });
     }
 }
 

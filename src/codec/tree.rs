@@ -26,7 +26,7 @@ pub(super) struct Tree {
 type Side = [f64; FAN];
 
 /// Points in a leaf at most.
-const LEAF: usize = 16;
+pub(super) const LEAF: usize = 16;
 /// Boxes in a node at most: leaves, or nodes of the level below.
 const FAN: usize = 16;
 
@@ -107,22 +107,9 @@ impl Tree {
 
     /// The squared distance of the points at two places.
     pub fn distance(&self, i: u32, j: u32) -> f64 {
-        self.distance_within(f64::INFINITY, i, j, 0.0)
-    }
-
-    /// That, and a `gap` more, where they come to no more than a limit; else some number beyond it: sums only grow.
-    #[inline]
-    pub fn distance_within(&self, limit: f64, i: u32, j: u32, gap: f64) -> f64 {
         let (own, other) =
             (&self.x[i as usize * self.d..][..self.d], &self.x[j as usize * self.d..][..self.d]);
-        let mut sum = 0.0;
-        for (own, other) in own.chunks(4).zip(other.chunks(4)) {
-            own.iter().zip(other).for_each(|(a, b)| sum += (a - b) * (a - b));
-            if sum + gap > limit {
-                break;
-            }
-        }
-        sum + gap
+        own.iter().zip(other).fold(0.0, |sum, (a, b)| sum + (a - b) * (a - b))
     }
 
     /// Bytes of a tree over `points` points of `d` coordinates, its making included.
@@ -201,6 +188,30 @@ impl Tree {
                 }
             }
         }
+    }
+
+    /// The points at places in some order, [`LEAF`] after [`LEAF`] side by side, `[tiles, d]`; the last one fills its tile.
+    pub fn arranged(&self, places: &[u32], tiles: &mut Vec<[f64; LEAF]>) {
+        tiles.clear();
+        for places in places.chunks(LEAF) {
+            let place = |at: usize| places[at.min(places.len() - 1)] as usize * self.d;
+            tiles.extend((0..self.d).map(|k| std::array::from_fn(|at| self.x[place(at) + k])));
+        }
+    }
+
+    /// The squared distances from a place to the points of a tile, and the numbers of those within the radius.
+    #[inline]
+    pub fn to_tile(
+        &self,
+        own: u32,
+        tiles: &[[f64; LEAF]],
+        tile: usize,
+        radius: f64,
+    ) -> ([f64; LEAF], impl Iterator<Item = usize>) {
+        let q = &self.x[own as usize * self.d..][..self.d];
+        let mut distances = [0.0; LEAF];
+        let within = to_points(&mut distances, &tiles[tile * self.d..][..self.d], q, radius);
+        (distances, ones(within))
     }
 
     /// The `count` places nearest to `own` (as many as there are) with their distances, ascending; of those at the greatest
@@ -388,7 +399,7 @@ fn to_sides(distances: &mut Side, [least, greatest]: &[[f32; FAN]; 2], x: f64, r
 }
 
 /// The numbers of the bits that are set, ascending.
-fn ones(mut bits: u32) -> impl Iterator<Item = usize> {
+pub(super) fn ones(mut bits: u32) -> impl Iterator<Item = usize> {
     std::iter::from_fn(move || {
         let at = bits.trailing_zeros() as usize;
         let any = bits != 0;
