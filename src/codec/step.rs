@@ -71,9 +71,9 @@ const LAP: f64 = 0.03;
 /// their open rows are looked for.
 const LONG: f64 = 8.0;
 const SHORT: f64 = 4.0;
-/// The open rows of a candidate are few where they are no more than this part of all: then boxes leave out what is far in the
-/// chosen columns and the candidate together, else it is worth while to sort the candidate.
-const FEW: usize = 250;
+/// The open rows of a candidate are few where they are no more than this part of all, divided by |S|: then boxes leave out what
+/// is far in the chosen columns and the candidate together, else it is worth while to sort the candidate.
+const FEW: usize = 64;
 /// Neighbours by which it is judged what a row may lose.
 const SAMPLED: usize = 8;
 /// Tasks of a pass at least.
@@ -523,7 +523,7 @@ fn run(runners: &mut [Runner], x: &Packed, lists: Lists, search: &Search, ranks:
 fn finish(runners: &mut [Runner], x: &Packed, search: &Search, ranks: &Ranks, ties: Ties, floor: i128) {
     let tree = &search.tree;
     let running = |runner: &Runner| !runner.out && runner.open.count > 0;
-    let few = |runner: &Runner| runner.open.count <= tree.len() / FEW;
+    let few = |runner: &Runner| runner.open.count <= tree.len() / (FEW * tree.d());
     let extents = runners.par_chunks(WIDTH).enumerate().map(|(block, runners)| {
         let wanted = runners.iter().any(|runner| running(runner) && few(runner));
         wanted.then(|| Extents::new(tree, x.block(block)))

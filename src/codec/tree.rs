@@ -82,6 +82,11 @@ impl Tree {
         self.point.len()
     }
 
+    /// The number of coordinates.
+    pub fn d(&self) -> usize {
+        self.d
+    }
+
     /// The number of the point at each place.
     pub fn points(&self) -> &[u32] {
         &self.point
@@ -141,14 +146,16 @@ impl Tree {
         let q = &self.x[own * self.d..][..self.d];
         let mut radius = radius;
         let mut visit = |place, distance| (place != own).then(|| visit(place, distance));
-        self.walk_node((self.levels.len() - 1, 0), (q, beside), &mut radius, &mut visit);
+        let first = self.starts.partition_point(|&start| start as usize <= own) - 1;
+        self.walk_leaf(first, q, &mut radius, &mut visit); // its own: so boxes far away are left out from the beginning
+        self.walk_node((self.levels.len() - 1, 0), (q, beside, first), &mut radius, &mut visit);
     }
 
-    /// What is in a node of a level.
+    /// What is in a node of a level, but for one leaf.
     fn walk_node(
         &self,
         (level, node): (usize, usize),
-        (q, beside): (&[f64], Option<Beside>),
+        (q, beside, except): (&[f64], Option<Beside>, usize),
         radius: &mut f64,
         visit: &mut impl FnMut(usize, f64) -> Option<f64>,
     ) {
@@ -176,16 +183,27 @@ impl Tree {
                 break;
             }
             if level > 0 {
-                self.walk_node((level - 1, inside), (q, beside), radius, visit);
-                continue;
+                self.walk_node((level - 1, inside), (q, beside, except), radius, visit);
+            } else if inside != except {
+                self.walk_leaf(inside, q, radius, visit);
             }
-            let mut distances = [0.0; LEAF];
-            let within = to_points(&mut distances, &self.leaves[inside * d..][..d], q, *radius);
-            let places = self.places(inside);
-            for at in ones(within & ((1 << places.len()) - 1)) {
-                if distances[at] <= *radius {
-                    *radius = visit(places.start + at, distances[at]).unwrap_or(*radius);
-                }
+        }
+    }
+
+    #[inline]
+    fn walk_leaf(
+        &self,
+        leaf: usize,
+        q: &[f64],
+        radius: &mut f64,
+        visit: &mut impl FnMut(usize, f64) -> Option<f64>,
+    ) {
+        let mut distances = [0.0; LEAF];
+        let within = to_points(&mut distances, &self.leaves[leaf * q.len()..][..q.len()], q, *radius);
+        let places = self.places(leaf);
+        for at in ones(within & ((1 << places.len()) - 1)) {
+            if distances[at] <= *radius {
+                *radius = visit(places.start + at, distances[at]).unwrap_or(*radius);
             }
         }
     }
