@@ -13,7 +13,7 @@
 //! copied in the order of its leaves, so that what a row looks at lies together in memory. Where a candidate comes to the
 //! end of a list, the row is left open and looked for at last: few such rows by boxes of the tree, which leave out what is far
 //! in S and the candidate together; many by the candidate's own order (`sorted`), outwards, [`LEAF`] rows side by side. So a
-//! column that is far wider than those of S, and rows far out in it, cost little more than others.
+//! column that is far wider than those of S takes a few times as long as others, not as long as all pairs of rows.
 //!
 //! A selection wants the largest A alone. Then rows that can lose most go first. After a short first lap A of the candidate
 //! in front is taken whole; another falls out once R_i for every row that is left would not bring it there. The next lap is
@@ -89,14 +89,15 @@ pub(super) fn plan(n: usize, p: usize, options: &FociOptions, threads: usize) ->
     let least = least_len(p).max(2 * GROUPED);
     let chosen = 1..=1 + options.initial.len(); // any of which may be constant
     let len = chosen.map(|chosen| list_len(others, least, chosen, times)).max().unwrap_or(least);
-    let lists = len.saturating_mul(size_of::<Entry>()).saturating_mul(list_rows(len, p, n));
+    let rows = list_rows(len, p, n); // of a pass
+    let lists = len.saturating_mul(size_of::<Entry>()).saturating_mul(rows);
     let (column, blocks) = (n.saturating_mul(size_of::<f64>()), p.div_ceil(WIDTH));
     let packed = blocks.saturating_mul(n).saturating_mul(size_of::<Lanes<f32>>());
     let lanes = n.saturating_mul(size_of::<Lanes>());
     let changes = options.noise > 0.0 || options.standardize != Standardize::None;
     let sorting = n.saturating_mul(Sorted::BYTES + Runs::BYTES + size_of::<f64>() + size_of::<u32>());
-    let of_a_pass = list_rows(len, p, n).saturating_mul(blocks).saturating_mul(2 * size_of::<Open>()); // as vectors grow
-    let open = (n.saturating_mul(p) / 8).saturating_add(of_a_pass);
+    let found = rows.saturating_mul(blocks).saturating_mul(2 * size_of::<Open>()); // as vectors grow
+    let open = (n.saturating_mul(p) / 8).saturating_add(found);
     let extents = blocks.saturating_mul(Extents::bytes(n));
     let parts = [
         Tree::bytes(n, 0),

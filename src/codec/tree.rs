@@ -37,11 +37,11 @@ impl Tree {
         let halvings = points.div_ceil(LEAF).next_power_of_two().ilog2();
         let mut point: Vec<u32> = (0..points as u32).collect();
         let mut starts = Vec::with_capacity((1 << halvings) + 1);
-        halve(&mut point, x, d, halvings, &mut |size| starts.push(size as u32));
         let mut place = 0;
-        for start in &mut starts {
-            (*start, place) = (place, place + *start);
-        }
+        halve(&mut point, x, d, halvings, &mut |size| {
+            starts.push(place);
+            place += size as u32;
+        });
         starts.push(place);
         let mut tree = Tree {
             d,
@@ -53,8 +53,7 @@ impl Tree {
         };
         for leaf in 0..tree.boxes(0) {
             let places = tree.places(leaf);
-            let place = |at: usize| (places.start + at).min(places.end - 1); // the last one again
-            tree.leaves.extend((0..d).map(|k| std::array::from_fn(|at| tree.x[place(at) * d + k])));
+            tree.leaves.extend(side_by_side(&tree.x, d, places.len(), |at| places.start + at));
         }
         while tree.levels.last().is_none_or(|nodes| nodes.len() > d) {
             let level = tree.levels.len();
@@ -212,8 +211,7 @@ impl Tree {
     pub fn arranged(&self, places: &[u32], tiles: &mut Vec<[f64; LEAF]>) {
         tiles.clear();
         for places in places.chunks(LEAF) {
-            let place = |at: usize| places[at.min(places.len() - 1)] as usize * self.d;
-            tiles.extend((0..self.d).map(|k| std::array::from_fn(|at| self.x[place(at) + k])));
+            tiles.extend(side_by_side(&self.x, self.d, places.len(), |at| places[at] as usize));
         }
     }
 
@@ -280,6 +278,16 @@ impl Tree {
     }
 }
 
+/// Points of `x` `[points, d]` side by side, `[d]`: so many, and the last one again.
+fn side_by_side(
+    x: &[f64],
+    d: usize,
+    count: usize,
+    point: impl Fn(usize) -> usize,
+) -> impl Iterator<Item = [f64; LEAF]> {
+    (0..d).map(move |k| std::array::from_fn(|at| x[point(at.min(count - 1)) * d + k]))
+}
+
 /// The nodes of all levels over so many leaves, or a few more.
 fn nodes(leaves: usize) -> usize {
     leaves.div_ceil(FAN - 1) + usize::BITS.div_ceil(FAN.ilog2()) as usize
@@ -318,13 +326,10 @@ fn halve(places: &mut [u32], x: &[f64], d: usize, halvings: u32, leaf: &mut impl
 fn to_boxes(distances: &mut Side, boxes: &[[Side; 2]], q: &[f64], radius: f64) -> u32 {
     for ([least, greatest], q) in boxes.iter().zip(q) {
         for at in 0..FAN {
-            let (below, above) = (least[at] - q, q - greatest[at]);
-            let gap = if below > above { below } else { above };
-            let gap = if gap > 0.0 { gap } else { 0.0 };
-            distances[at] += gap * gap;
+            distances[at] += to_side(least[at], greatest[at], *q);
         }
     }
-    (0..FAN).fold(0, |within, at| within | u32::from(distances[at] <= radius) << at)
+    within(distances, radius)
 }
 
 /// The squared distances from `q` `[d]` to the points of a leaf `[d]`; a bit for each that is within the radius.
@@ -335,7 +340,7 @@ fn to_points(distances: &mut [f64; LEAF], leaf: &[[f64; LEAF]], q: &[f64], radiu
             distances[at] += (q - x[at]) * (q - x[at]);
         }
     }
-    (0..LEAF).fold(0, |within, at| within | u32::from(distances[at] <= radius) << at)
+    within(distances, radius)
 }
 
 /// What [`WIDTH`] columns have in the boxes of a tree: the least and the greatest value, or beyond them.
@@ -408,12 +413,24 @@ impl Extents {
 #[multiversion(targets("x86_64+avx512f+avx512vl+avx512dq+avx512bw+avx2+fma", "x86_64+avx2+fma"))]
 fn to_sides(distances: &mut Side, [least, greatest]: &[[f32; FAN]; 2], x: f64, radius: f64) -> u32 {
     for at in 0..FAN {
-        let (below, above) = (f64::from(least[at]) - x, x - f64::from(greatest[at]));
-        let gap = if below > above { below } else { above };
-        let gap = if gap > 0.0 { gap } else { 0.0 };
-        distances[at] += gap * gap;
+        distances[at] += to_side(f64::from(least[at]), f64::from(greatest[at]), x);
     }
-    (0..FAN).fold(0, |within, at| within | u32::from(distances[at] <= radius) << at)
+    within(distances, radius)
+}
+
+/// The squared distance from `x` to what lies between two values.
+#[inline(always)]
+fn to_side(least: f64, greatest: f64, x: f64) -> f64 {
+    let (below, above) = (least - x, x - greatest);
+    let gap = if below > above { below } else { above };
+    let gap = if gap > 0.0 { gap } else { 0.0 };
+    gap * gap
+}
+
+/// A bit for each distance that is within the radius.
+#[inline(always)]
+fn within<const N: usize>(distances: &[f64; N], radius: f64) -> u32 {
+    (0..N).fold(0, |within, at| within | u32::from(distances[at] <= radius) << at)
 }
 
 /// The numbers of the bits that are set, ascending.
