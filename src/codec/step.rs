@@ -91,6 +91,7 @@ pub(super) fn plan(n: usize, p: usize, options: &FociOptions, threads: usize) ->
     let len = chosen.map(|chosen| list_len(others, least, chosen, times)).max().unwrap_or(least);
     let rows = list_rows(len, p, n); // of a pass
     let lists = len.saturating_mul(size_of::<Entry>()).saturating_mul(rows);
+    let near = threads.saturating_mul(len).saturating_mul(2 * LEAF * size_of::<(f64, u32)>());
     let (column, blocks) = (n.saturating_mul(size_of::<f64>()), p.div_ceil(WIDTH));
     let packed = blocks.saturating_mul(n).saturating_mul(size_of::<Lanes<f32>>());
     let lanes = n.saturating_mul(size_of::<Lanes>());
@@ -101,7 +102,7 @@ pub(super) fn plan(n: usize, p: usize, options: &FociOptions, threads: usize) ->
     let extents = blocks.saturating_mul(Extents::bytes(n));
     let parts = [
         Tree::bytes(n, 0),
-        lists,
+        lists.saturating_add(near),
         packed.saturating_mul(if races { 11 } else { 8 }) / 4, // by rank, by place, and those that are left
         if changes { column.saturating_mul(p) } else { 0 },
         threads.saturating_mul(lanes.max(sorting)),
@@ -301,7 +302,7 @@ impl Space {
         Search { len: list_len(tree.len() - 1, least, self.varying, times), tree, r }
     }
 
-    /// Calls `work` with the lists of some of the `wanted` places at a time, for `p` candidates.
+    /// Calls `work` with the lists of some of the `wanted` places (ascending) at a time, for `p` candidates.
     fn lists(
         &mut self,
         search: &Search,
@@ -323,15 +324,20 @@ impl Space {
                 break;
             }
             let entries = &mut buffer[..rows.len() * len];
-            entries.par_chunks_mut(len).zip(rows).with_min_len(8).for_each_init(
-                Vec::new,
-                |near, (list, &row)| {
-                    tree.nearest(near, row as usize, len);
-                    for (entry, &(distance, j)) in list.iter_mut().zip(near.iter()) {
+            let (mut rest, mut leaves) = (&mut *entries, Vec::new());
+            for rows in rows.chunk_by(|&a, &b| tree.leaf(a as usize) == tree.leaf(b as usize)) {
+                let (lists, after) = rest.split_at_mut(rows.len() * len);
+                leaves.push((rows, lists));
+                rest = after;
+            }
+            leaves.into_par_iter().for_each_init(Vec::new, |near, (rows, lists)| {
+                tree.nearest(near, rows, len);
+                for ((list, &row), near) in lists.chunks_exact_mut(len).zip(rows).zip(near) {
+                    for (entry, &mut (distance, j)) in list.iter_mut().zip(near) {
                         *entry = Entry::new(distance, j, r[row as usize].min(r[j as usize]));
                     }
-                },
-            );
+                }
+            });
             work(Lists { rows, entries, len, whole });
             watch.advance(rows.len());
         }
@@ -428,12 +434,16 @@ impl Search {
     /// ranks it loses what is above them.
     fn course(&self) -> Course {
         let r = |row: u32| u64::from(self.r[row as usize]);
-        let loss = |near: &mut Vec<(f64, u32)>, row: u32| {
-            self.tree.nearest(near, row as usize, SAMPLED);
-            (near.iter().map(|&(_, j)| r(row).saturating_sub(r(j))).sum(), row)
+        let losses = |near: &mut Vec<Vec<(f64, u32)>>, leaf: usize| {
+            let rows: Vec<u32> = self.tree.places(leaf).map(|place| place as u32).collect();
+            self.tree.nearest(near, &rows, SAMPLED);
+            let loss = |(row, near): (u32, &Vec<(f64, u32)>)| {
+                (near.iter().map(|&(_, j)| r(row).saturating_sub(r(j))).sum(), row)
+            };
+            rows.into_iter().zip(&*near).map(loss).collect::<Vec<(u64, u32)>>()
         };
-        let rows = (0..self.tree.len() as u32).into_par_iter();
-        let mut losses: Vec<(u64, u32)> = rows.with_min_len(64).map_init(Vec::new, loss).collect();
+        let leaves = (0..self.tree.leaves()).into_par_iter();
+        let mut losses: Vec<(u64, u32)> = leaves.map_init(Vec::new, losses).flatten_iter().collect();
         losses.sort_unstable_by_key(|&(loss, row)| (Reverse(loss), row));
         let mut all = 0;
         let each = losses.into_iter().map(|(loss, row)| {

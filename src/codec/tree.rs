@@ -3,7 +3,8 @@
 //! Points are kept in the order of the leaves (their *places*), so that what is near lies together in memory.
 //!
 //! Space is halved as in a k-d tree, across the widest side, as often everywhere. Four halvings are one level of boxes,
-//! so that the [`FAN`] boxes in a node are measured side by side, and so are the points of a leaf.
+//! so that the [`FAN`] boxes in a node are measured side by side, and so are the points of a leaf. The nearest of places in
+//! one leaf are looked for together: what is near one is near the others, and is read once.
 
 use std::ops::Range;
 
@@ -51,7 +52,7 @@ impl Tree {
             leaves: Vec::new(),
             levels: Vec::new(),
         };
-        for leaf in 0..tree.boxes(0) {
+        for leaf in 0..tree.leaves() {
             let places = tree.places(leaf);
             tree.leaves.extend(side_by_side(&tree.x, d, places.len(), |at| places.start + at));
         }
@@ -91,10 +92,15 @@ impl Tree {
         &self.point
     }
 
+    /// The number of leaves.
+    pub fn leaves(&self) -> usize {
+        self.starts.len() - 1
+    }
+
     /// The boxes in the nodes of a level: leaves, or nodes of the one below.
     fn boxes(&self, level: usize) -> usize {
         match level.checked_sub(1) {
-            None => self.starts.len() - 1,
+            None => self.leaves(),
             Some(below) => self.levels[below].len() / self.d,
         }
     }
@@ -105,14 +111,13 @@ impl Tree {
     }
 
     /// The places of a leaf.
-    fn places(&self, leaf: usize) -> Range<usize> {
+    pub fn places(&self, leaf: usize) -> Range<usize> {
         self.starts[leaf] as usize..self.starts[leaf + 1] as usize
     }
 
     /// The squared distance of the points at two places.
     pub fn distance(&self, i: u32, j: u32) -> f64 {
-        let (own, other) =
-            (&self.x[i as usize * self.d..][..self.d], &self.x[j as usize * self.d..][..self.d]);
+        let (own, other) = (self.at(i as usize), self.at(j as usize));
         own.iter().zip(other).fold(0.0, |sum, (a, b)| sum + (a - b) * (a - b))
     }
 
@@ -140,30 +145,21 @@ impl Tree {
         own: usize,
         beside: Option<Beside>,
         radius: f64,
-        mut visit: impl FnMut(usize, f64) -> f64,
+        visit: impl FnMut(usize, f64) -> f64,
     ) {
-        let q = &self.x[own * self.d..][..self.d];
-        let mut radius = radius;
-        let mut visit = |place, distance| (place != own).then(|| visit(place, distance));
-        let first = self.starts.partition_point(|&start| start as usize <= own) - 1;
-        self.walk_leaf(first, q, &mut radius, &mut visit); // its own: so boxes far away are left out from the beginning
-        self.walk_node((self.levels.len() - 1, 0), (q, beside, first), &mut radius, &mut visit);
+        self.answer(self.leaf(own), &mut Around { own, q: self.at(own), beside, radius, visit });
+    }
+
+    /// Shows a query its own leaf, so that boxes far away are left out from the beginning, and then the others.
+    fn answer(&self, own: usize, query: &mut impl Query) {
+        query.leaf(self, own);
+        self.answer_in(self.levels.len() - 1, 0, own, query);
     }
 
     /// What is in a node of a level, but for one leaf.
-    fn walk_node(
-        &self,
-        (level, node): (usize, usize),
-        (q, beside, except): (&[f64], Option<Beside>, usize),
-        radius: &mut f64,
-        visit: &mut impl FnMut(usize, f64) -> Option<f64>,
-    ) {
-        let d = q.len();
+    fn answer_in(&self, level: usize, node: usize, except: usize, query: &mut impl Query) {
         let mut distances = [0.0; FAN];
-        let mut within = to_boxes(&mut distances, &self.levels[level][node * d..][..d], q, *radius);
-        if let Some(Beside { x, extents, lane }) = beside {
-            within = to_sides(&mut distances, &extents.levels[level][node][lane], x, *radius);
-        }
+        let within = query.boxes(self, level, node, &mut distances);
         let inside = self.inside(level, node);
         let mut near = [(0.0, 0); FAN];
         let mut held = 0;
@@ -178,33 +174,38 @@ impl Tree {
             held += 1;
         }
         for &(distance, inside) in &near[..held] {
-            if distance > *radius {
+            if distance > query.radius() {
                 break;
             }
             if level > 0 {
-                self.walk_node((level - 1, inside), (q, beside, except), radius, visit);
+                self.answer_in(level - 1, inside, except, query);
             } else if inside != except {
-                self.walk_leaf(inside, q, radius, visit);
+                query.leaf(self, inside);
             }
         }
     }
 
+    /// The squared distances from `q` `[d]` to the points of a leaf, and the numbers of those within the radius.
     #[inline]
-    fn walk_leaf(
-        &self,
-        leaf: usize,
-        q: &[f64],
-        radius: &mut f64,
-        visit: &mut impl FnMut(usize, f64) -> Option<f64>,
-    ) {
+    fn to_leaf(&self, leaf: usize, q: &[f64], radius: f64) -> ([f64; LEAF], impl Iterator<Item = usize>) {
         let mut distances = [0.0; LEAF];
-        let within = to_points(&mut distances, &self.leaves[leaf * q.len()..][..q.len()], q, *radius);
-        let places = self.places(leaf);
-        for at in ones(within & ((1 << places.len()) - 1)) {
-            if distances[at] <= *radius {
-                *radius = visit(places.start + at, distances[at]).unwrap_or(*radius);
-            }
-        }
+        let within = to_points(&mut distances, &self.leaves[leaf * self.d..][..self.d], q, radius);
+        (distances, ones(within & ((1 << self.places(leaf).len()) - 1)))
+    }
+
+    /// The sides of the boxes in a node, `[d]`.
+    fn node(&self, level: usize, node: usize) -> &[[Side; 2]] {
+        &self.levels[level][node * self.d..][..self.d]
+    }
+
+    /// The leaf of a place.
+    pub fn leaf(&self, place: usize) -> usize {
+        self.starts.partition_point(|&start| start as usize <= place) - 1
+    }
+
+    /// The point at a place.
+    fn at(&self, place: usize) -> &[f64] {
+        &self.x[place * self.d..][..self.d]
     }
 
     /// The points at places in some order, [`LEAF`] after [`LEAF`] side by side, `[tiles, d]`; the last one fills its tile.
@@ -224,34 +225,28 @@ impl Tree {
         tile: usize,
         radius: f64,
     ) -> ([f64; LEAF], impl Iterator<Item = usize>) {
-        let q = &self.x[own as usize * self.d..][..self.d];
         let mut distances = [0.0; LEAF];
-        let within = to_points(&mut distances, &tiles[tile * self.d..][..self.d], q, radius);
+        let tile = &tiles[tile * self.d..][..self.d];
+        let within = to_points(&mut distances, tile, self.at(own as usize), radius);
         (distances, ones(within))
     }
 
-    /// The `count` places nearest to `own` (as many as there are) with their distances, ascending; of those at the greatest
-    /// distance any.
-    pub fn nearest(&self, found: &mut Vec<(f64, u32)>, own: usize, count: usize) {
-        found.clear();
+    /// Puts into `found` for each of some places in one leaf the `count` others nearest to it (as many as there are) with their
+    /// distances, ascending; of those at the greatest distance any.
+    pub fn nearest(&self, found: &mut Vec<Vec<(f64, u32)>>, own: &[u32], count: usize) {
+        found.resize(own.len(), Vec::new());
+        found.iter_mut().for_each(Vec::clear);
         if self.d == 1 {
-            return self.beside(found, own, count);
+            let each = found.iter_mut().zip(own);
+            return each.for_each(|(found, &own)| self.beside(found, own as usize, count));
         }
-        let order = |a: &(f64, u32), b: &(f64, u32)| a.0.total_cmp(&b.0);
-        let mut radius = f64::INFINITY;
-        self.walk(own, radius, |place, distance| {
-            found.push((distance, place as u32));
-            if found.len() == 2 * count {
-                radius = found.select_nth_unstable_by(count - 1, order).1.0;
-                found.truncate(count);
+        self.answer(self.leaf(own[0] as usize), &mut Nearest::new(self, own, count, found));
+        for found in found {
+            if found.len() > count {
+                truncate(found, count);
             }
-            radius
-        });
-        if found.len() > count {
-            found.select_nth_unstable_by(count - 1, order);
-            found.truncate(count);
+            found.sort_unstable_by(|a, b| a.0.total_cmp(&b.0));
         }
-        found.sort_unstable_by(order);
     }
 
     /// [`Tree::nearest`] in one dimension, where places are in the order of the points.
@@ -276,6 +271,108 @@ impl Tree {
             }
         }
     }
+}
+
+/// What is asked of a tree.
+trait Query {
+    /// What is farther away need not be seen.
+    fn radius(&self) -> f64;
+
+    /// The least distances to what is in the boxes of a node; a bit for each that is within the radius.
+    fn boxes(&self, tree: &Tree, level: usize, node: usize, distances: &mut Side) -> u32;
+
+    /// Sees the points of a leaf.
+    fn leaf(&mut self, tree: &Tree, leaf: usize);
+}
+
+/// What lies around one place.
+struct Around<'a, F> {
+    own: usize,
+    q: &'a [f64],
+    beside: Option<Beside<'a>>,
+    radius: f64,
+    visit: F,
+}
+
+impl<F: FnMut(usize, f64) -> f64> Query for Around<'_, F> {
+    #[inline]
+    fn radius(&self) -> f64 {
+        self.radius
+    }
+
+    #[inline]
+    fn boxes(&self, tree: &Tree, level: usize, node: usize, distances: &mut Side) -> u32 {
+        let within = to_boxes(distances, tree.node(level, node), [self.q; 2], self.radius);
+        match self.beside {
+            Some(Beside { x, extents, lane }) => {
+                to_sides(distances, &extents.levels[level][node][lane], x, self.radius)
+            }
+            None => within,
+        }
+    }
+
+    #[inline]
+    fn leaf(&mut self, tree: &Tree, leaf: usize) {
+        let (distances, within) = tree.to_leaf(leaf, self.q, self.radius);
+        let start = tree.places(leaf).start;
+        for at in within {
+            if distances[at] <= self.radius && start + at != self.own {
+                self.radius = (self.visit)(start + at, distances[at]);
+            }
+        }
+    }
+}
+
+/// The nearest of each of some places in one leaf, so that what they look at is read once for all.
+struct Nearest<'a> {
+    own: &'a [u32],
+    points: Vec<[f64; LEAF]>, // [d]: side by side
+    sides: [Vec<f64>; 2],     // [d]: least and greatest coordinates
+    radii: [f64; LEAF],       // of each, less than 0 where there is none
+    radius: f64,              // the largest
+    count: usize,
+    found: &'a mut [Vec<(f64, u32)>],
+}
+
+impl<'a> Nearest<'a> {
+    fn new(tree: &Tree, own: &'a [u32], count: usize, found: &'a mut [Vec<(f64, u32)>]) -> Nearest<'a> {
+        let points: Vec<_> = side_by_side(&tree.x, tree.d, own.len(), |at| own[at] as usize).collect();
+        let least = points.iter().map(|x| x.iter().copied().fold(f64::INFINITY, f64::min)).collect();
+        let greatest = points.iter().map(|x| x.iter().copied().fold(f64::NEG_INFINITY, f64::max)).collect();
+        let radii = std::array::from_fn(|lane| if lane < own.len() { f64::INFINITY } else { -1.0 });
+        Nearest { own, points, sides: [least, greatest], radii, radius: f64::INFINITY, count, found }
+    }
+}
+
+impl Query for Nearest<'_> {
+    fn radius(&self) -> f64 {
+        self.radius
+    }
+
+    fn boxes(&self, tree: &Tree, level: usize, node: usize, distances: &mut Side) -> u32 {
+        to_boxes(distances, tree.node(level, node), self.sides.each_ref().map(Vec::as_slice), self.radius)
+    }
+
+    fn leaf(&mut self, tree: &Tree, leaf: usize) {
+        let start = tree.places(leaf).start;
+        for lane in ones(to_box(tree.node(0, leaf / FAN), leaf % FAN, &self.points, &self.radii)) {
+            let (own, found) = (self.own[lane], &mut self.found[lane]);
+            let (distances, within) = tree.to_leaf(leaf, tree.at(own as usize), self.radii[lane]);
+            let near = within.map(|at| (distances[at], (start + at) as u32));
+            found.extend(near.filter(|&(_, place)| place != own));
+            if found.len() >= 2 * self.count {
+                self.radii[lane] = truncate(found, self.count);
+                self.radius = self.radii.into_iter().fold(0.0, f64::max);
+            }
+        }
+    }
+}
+
+/// Leaves the `count` nearest, and says how far the last of them is.
+fn truncate(found: &mut Vec<(f64, u32)>, count: usize) -> f64 {
+    let radius = found.select_nth_unstable_by(count - 1, |a, b| a.0.total_cmp(&b.0)).1.0;
+    found.truncate(count);
+    radius
 }
 
 /// Points of `x` `[points, d]` side by side, `[d]`: so many, and the last one again.
@@ -321,12 +418,13 @@ fn halve(places: &mut [u32], x: &[f64], d: usize, halvings: u32, leaf: &mut impl
     halve(high, x, d, halvings - 1, leaf);
 }
 
-/// The squared distances from `q` `[d]` to the boxes in a node `[d]`; a bit for each that is within the radius.
+/// The squared distances to the boxes in a node `[d]` from the box between `low` and `high` `[d]`; a bit for each that is
+/// within the radius.
 #[multiversion(targets("x86_64+avx512f+avx512vl+avx512dq+avx512bw+avx2+fma", "x86_64+avx2+fma"))]
-fn to_boxes(distances: &mut Side, boxes: &[[Side; 2]], q: &[f64], radius: f64) -> u32 {
-    for ([least, greatest], q) in boxes.iter().zip(q) {
+fn to_boxes(distances: &mut Side, boxes: &[[Side; 2]], [low, high]: [&[f64]; 2], radius: f64) -> u32 {
+    for ([least, greatest], (low, high)) in boxes.iter().zip(low.iter().zip(high)) {
         for at in 0..FAN {
-            distances[at] += to_side(least[at], greatest[at], *q);
+            distances[at] += to_side(least[at], greatest[at], [*low, *high]);
         }
     }
     within(distances, radius)
@@ -413,18 +511,30 @@ impl Extents {
 #[multiversion(targets("x86_64+avx512f+avx512vl+avx512dq+avx512bw+avx2+fma", "x86_64+avx2+fma"))]
 fn to_sides(distances: &mut Side, [least, greatest]: &[[f32; FAN]; 2], x: f64, radius: f64) -> u32 {
     for at in 0..FAN {
-        distances[at] += to_side(f64::from(least[at]), f64::from(greatest[at]), x);
+        distances[at] += to_side(f64::from(least[at]), f64::from(greatest[at]), [x; 2]);
     }
     within(distances, radius)
 }
 
-/// The squared distance from `x` to what lies between two values.
+/// The squared distance between an interval and that from `low` to `high`.
 #[inline(always)]
-fn to_side(least: f64, greatest: f64, x: f64) -> f64 {
-    let (below, above) = (least - x, x - greatest);
+fn to_side(least: f64, greatest: f64, [low, high]: [f64; 2]) -> f64 {
+    let (below, above) = (least - high, low - greatest);
     let gap = if below > above { below } else { above };
     let gap = if gap > 0.0 { gap } else { 0.0 };
     gap * gap
+}
+
+/// A bit for each of some points `[d]` whose distance from a box in a node `[d]` is within its radius.
+#[multiversion(targets("x86_64+avx512f+avx512vl+avx512dq+avx512bw+avx2+fma", "x86_64+avx2+fma"))]
+fn to_box(boxes: &[[Side; 2]], at: usize, points: &[[f64; LEAF]], radii: &[f64; LEAF]) -> u32 {
+    let mut distances = [0.0; LEAF];
+    for ([least, greatest], x) in boxes.iter().zip(points) {
+        for lane in 0..LEAF {
+            distances[lane] += to_side(least[at], greatest[at], [x[lane]; 2]);
+        }
+    }
+    (0..LEAF).fold(0, |within, lane| within | u32::from(distances[lane] <= radii[lane]) << lane)
 }
 
 /// A bit for each distance that is within the radius.
@@ -477,20 +587,36 @@ mod tests {
                 for (&point, at) in tree.points().iter().zip(tree.x.chunks(d)) {
                     assert_eq!(&x[point as usize * d..][..d], at);
                 }
-                for own in (0..n).step_by(n.div_ceil(9)) {
-                    let mut expected: Vec<f64> = (0..n)
-                        .filter(|&other| other != own)
-                        .map(|other| distance(&tree, own, other))
-                        .collect();
-                    expected.sort_by(f64::total_cmp);
-                    let mut found = Vec::new();
-                    for count in [1, 3, 40] {
-                        tree.nearest(&mut found, own, count);
-                        let distances: Vec<f64> = found.iter().map(|&(distance, _)| distance).collect();
-                        assert_eq!(distances, expected[..count.min(n - 1)], "n {n} d {d} own {own}");
-                        assert!(
-                            found.iter().all(|&(given, other)| given == distance(&tree, own, other as usize))
-                        );
+                let others = |own: usize| {
+                    let others = (0..n).filter(|&other| other != own);
+                    let mut all: Vec<f64> = others.map(|other| distance(&tree, own, other)).collect();
+                    all.sort_by(f64::total_cmp);
+                    all
+                };
+                let mut found = Vec::new();
+                for leaf in (0..tree.leaves()).step_by(tree.leaves().div_ceil(9)) {
+                    let places: Vec<u32> = tree.places(leaf).map(|place| place as u32).collect();
+                    let some: Vec<u32> = places.iter().copied().skip(1).step_by(3).collect();
+                    let each = places.iter().map(std::slice::from_ref);
+                    for own in each.take(2).chain([&places[..], &some]).filter(|own| !own.is_empty()) {
+                        for count in [1, 3, 40] {
+                            tree.nearest(&mut found, own, count);
+                            assert_eq!(found.len(), own.len());
+                            for (&own, found) in own.iter().zip(&found) {
+                                let own = own as usize;
+                                let given: Vec<f64> = found.iter().map(|near| near.0).collect();
+                                let expected = &others(own)[..count.min(n - 1)];
+                                assert_eq!(given, expected, "n {n} d {d} own {own}");
+                                let right = |near: &(f64, u32)| {
+                                    near.1 as usize != own && near.0 == distance(&tree, own, near.1 as usize)
+                                };
+                                assert!(found.iter().all(right));
+                                let mut places: Vec<u32> = found.iter().map(|near| near.1).collect();
+                                places.sort_unstable();
+                                places.dedup();
+                                assert_eq!(places.len(), found.len());
+                            }
+                        }
                     }
                 }
             }
