@@ -1,10 +1,12 @@
-//! How the time of a greedy step grows with the number of rows, beside the bound p·n²·n^(−k/(k+1)) for k chosen columns: each
-//! of p candidates visits about n^(1/(k+1)) of a row's others before it may stop.
+//! How a greedy step grows with the number of rows n, beside the bound p·n²·n^(−k/(k+1)) for k chosen columns: each of p
+//! candidates looks at about n^(1/(k+1)) of a row's others before it may stop.
 //!
-//! All candidates go to their end: the last is a pair, and with groups of columns there is no race. A step makes the lists
-//! of the rows' others first, whatever p is; a step with few candidates measures that (and the pair), and what more
-//! candidates take beyond it is held against the bound, whose constant is fitted. The step without chosen columns, which
-//! sorts each candidate, is measured and left out. Times are what all threads ran, the least of some runs.
+//! Measured is a whole step of many candidates, the lists of the rows' others included. All go to their end: the last is a
+//! pair, and with groups of columns there is no race. The step without chosen columns, which sorts each candidate, is
+//! measured and left out. Times are what all threads ran, the least of some runs, a mean of several steps where n is small.
+//!
+//! Counted, of some rows and candidates, is what the bound is about: the others that lie no farther in the chosen columns
+//! than the nearest lies in these and the candidate. The constants of the bounds are fitted.
 
 use std::fmt::Write;
 use std::path::Path;
@@ -15,71 +17,91 @@ use super::{Time, normal};
 
 const ROWS: [usize; 6] = [1000, 2000, 4000, 8000, 16_000, 32_000];
 const CHOSEN: [usize; 4] = [1, 2, 4, 8];
-/// Candidates of a step, and of one that is little more than its lists.
-const CANDIDATES: [usize; 2] = [1040, 16];
+const CANDIDATES: usize = 8192;
 const RUNS: usize = 3;
+/// Rows of which a run takes as many as there are, by repeating the step.
+const REPEATED: usize = 4000;
+/// Rows and candidates of which the others are counted.
+const COUNTED: [usize; 2] = [250, 64];
 const COLOURS: [&str; CHOSEN.len()] = ["#08519c", "#238b45", "#d94801", "#7a0177"];
 
-/// Points (n, seconds) of one colour.
+/// One value for each of [`ROWS`] and, dashed, the bound.
 struct Series {
-    name: String,
-    colour: &'static str,
-    measured: Vec<(f64, f64)>,
-    /// Drawn dashed; none where there is no bound.
-    bound: Vec<(f64, f64)>,
+    measured: [f64; ROWS.len()],
+    bound: [f64; ROWS.len()],
 }
 
-/// Prints the times and draws them.
-pub fn growth(path: &Path) -> anyhow::Result<()> {
-    let [many, few] = CANDIDATES;
-    let times = ROWS.map(|n| Ok([steps(n, many)?, steps(n, few)?])); // seconds
-    let times = times.into_iter().collect::<anyhow::Result<Vec<_>>>()?;
-    let mut candidates = Vec::new();
-    let mut lists = Vec::new();
-    println!("{:>6} {:>4} {:>14} {:>14} {:>14}", "n", "|S|", "candidates, ms", "bound, ms", "lists, ms");
-    for (at, (&k, colour)) in CHOSEN.iter().zip(COLOURS).enumerate() {
-        let points = |seconds: &dyn Fn([f64; 2]) -> f64| -> Vec<(f64, f64)> {
-            let of_rows =
-                ROWS.iter().zip(&times).map(|(&n, times)| (n as f64, seconds(times.map(|times| times[at]))));
-            of_rows.filter(|&(_, seconds)| seconds > 0.0).collect() // what no tick of the clock saw is not drawn
+impl Series {
+    /// With a bound of this exponent, whose constant is fitted.
+    fn new(measured: [f64; ROWS.len()], exponent: f64) -> Series {
+        let bound = ROWS.map(|n| (n as f64).powf(exponent));
+        let logs = measured.iter().zip(bound).map(|(measured, bound)| (measured / bound).ln());
+        let constant = (logs.sum::<f64>() / ROWS.len() as f64).exp();
+        Series { measured, bound: bound.map(|bound| constant * bound) }
+    }
+
+    /// By least squares of logarithms.
+    fn exponent(&self) -> f64 {
+        let mean = |of: &dyn Fn(f64, f64) -> f64| {
+            let logs = ROWS.iter().zip(self.measured).map(|(&n, value)| of((n as f64).ln(), value.ln()));
+            logs.sum::<f64>() / ROWS.len() as f64
         };
-        let measured = points(&|[many, few]| many - few);
-        let visits = |n: f64| (many - few) as f64 * n * n.powf(1.0 / (k + 1) as f64);
-        let logs = measured.iter().map(|&(n, seconds)| (seconds / visits(n)).ln());
-        let constant = (logs.sum::<f64>() / measured.len() as f64).exp(); // seconds a visit
-        let bound: Vec<_> = measured.iter().map(|&(n, _)| (n, constant * visits(n))).collect();
-        let made = points(&|[_, few]| few);
-        for (&(n, seconds), bound) in measured.iter().zip(&bound) {
-            let made = made.iter().find(|made| made.0 == n).map_or(0.0, |made| made.1);
-            let [seconds, bound, made] = [seconds, bound.1, made].map(|seconds| 1e3 * seconds);
-            println!("{n:>6} {k:>4} {seconds:>14.1} {bound:>14.1} {made:>14.1}");
+        let (x, y) = (mean(&|x, _| x), mean(&|_, y| y));
+        mean(&|at, value| (at - x) * (value - y)) / mean(&|at, _| (at - x).powi(2))
+    }
+}
+
+/// Prints times and counts, and draws them.
+pub fn growth(path: &Path) -> anyhow::Result<()> {
+    let (mut seconds, mut counts) = ([[0.0; ROWS.len()]; CHOSEN.len()], [[0.0; ROWS.len()]; CHOSEN.len()]);
+    for (at, n) in ROWS.into_iter().enumerate() {
+        let columns = CANDIDATES + 1 + CHOSEN[CHOSEN.len() - 1]; // the last candidate is a pair, then those chosen
+        let (y, x) = normal(n, columns);
+        let steps = steps(&y, &Matrix::rows_f32(&x, n, columns, columns)?)?;
+        for (of, &k) in CHOSEN.iter().enumerate() {
+            seconds[of][at] = steps[of];
+            counts[of][at] = looked_at(&x, n, k);
+        }
+    }
+    println!(
+        "{:>6} {:>4} {:>9} {:>10} {:>14} {:>10}",
+        "n", "|S|", "step, ms", "bound, ms", "others, mean", "bound"
+    );
+    let (mut times, mut others) = (Vec::new(), Vec::new());
+    for (of, k) in CHOSEN.into_iter().enumerate() {
+        let exponent = 1.0 / (k + 1) as f64;
+        let (time, other) = (Series::new(seconds[of], 1.0 + exponent), Series::new(counts[of], exponent));
+        for (at, n) in ROWS.into_iter().enumerate() {
+            println!(
+                "{n:>6} {k:>4} {:>9.0} {:>10.0} {:>14.1} {:>10.1}",
+                1e3 * time.measured[at],
+                1e3 * time.bound[at],
+                other.measured[at],
+                other.bound[at]
+            );
         }
         println!(
-            "       {k:>4} grows as n^{:.2}; the bound as n^{:.2}, {:.2} ns a visit",
-            slope(&measured),
-            1.0 + 1.0 / (k + 1) as f64,
-            1e9 * constant
+            "       {k:>4} time grows as n^{:.2}, the bound as n^{:.2}; the others as n^{:.2}, the bound as n^{exponent:.2}",
+            time.exponent(),
+            1.0 + exponent,
+            other.exponent()
         );
-        let name = format!("|S| = {k}");
-        candidates.push(Series { name: name.clone(), colour, measured, bound });
-        lists.push(Series { name, colour, measured: made, bound: Vec::new() });
+        times.push(time);
+        others.push(other);
     }
-    let title = format!("{} candidates, |S| = k (dashed: p·n²·n^(−k/(k+1)))", thousands(many - few));
-    let panels: [(&str, &[Series]); 2] =
-        [(&title, &candidates), ("lists of the rows, once a step, whatever p", &lists)];
-    std::fs::write(path, drawing(&panels))?;
+    let title = format!("{} candidates, s of CPU (dashed: p·n²·n^(−k/(k+1)))", thousands(CANDIDATES));
+    let counted = "others of a row that a candidate looks at (dashed: n^(1/(k+1)))";
+    std::fs::write(path, drawing(&[(&title, &times), (counted, &others)]))?;
     println!("drawn in {}", path.display());
     Ok(())
 }
 
-/// Seconds of a step of `p` candidates with as many columns chosen as [`CHOSEN`] has.
-fn steps(n: usize, p: usize) -> anyhow::Result<[f64; CHOSEN.len()]> {
-    let [.., most] = CHOSEN;
-    let columns = p + 1 + most; // the last candidate is a pair, then those chosen
-    let (y, x) = normal(n, columns);
-    let data = Matrix::rows_f32(&x, n, columns, columns)?;
+/// Seconds of a step with as many columns chosen as [`CHOSEN`] has.
+fn steps(y: &[f64], data: &Matrix) -> anyhow::Result<[f64; CHOSEN.len()]> {
+    let p = CANDIDATES;
     let groups: Vec<Vec<usize>> = (0..p - 1).map(|j| vec![j]).chain([vec![p - 1, p]]).collect();
-    let chosen: Vec<usize> = (p + 1..columns).collect();
+    let chosen: Vec<usize> = (p + 1..data.p()).collect();
+    let repeats = REPEATED.div_ceil(data.n());
     let selection = |k: usize| -> anyhow::Result<f64> {
         let options = FociOptions {
             groups: &groups,
@@ -89,8 +111,10 @@ fn steps(n: usize, p: usize) -> anyhow::Result<[f64; CHOSEN.len()]> {
             ..Default::default()
         };
         let start = Time::now();
-        foci(&y, &data, &options)?;
-        Ok(Time::now().since(start).cpu)
+        for _ in 0..repeats {
+            foci(y, data, &options)?;
+        }
+        Ok(Time::now().since(start).cpu / repeats as f64)
     };
     let (mut first, mut least) = (f64::INFINITY, [f64::INFINITY; CHOSEN.len()]);
     for _ in 0..RUNS {
@@ -102,12 +126,25 @@ fn steps(n: usize, p: usize) -> anyhow::Result<[f64; CHOSEN.len()]> {
     Ok(least.map(|least| least - first))
 }
 
-/// The exponent of a power law, by least squares of logarithms.
-fn slope(points: &[(f64, f64)]) -> f64 {
-    let logs: Vec<_> = points.iter().map(|&(x, y)| (x.ln(), y.ln())).collect();
-    let mean = |of: &dyn Fn(&(f64, f64)) -> f64| logs.iter().map(of).sum::<f64>() / logs.len() as f64;
-    let (x, y) = (mean(&|p| p.0), mean(&|p| p.1));
-    mean(&|p| (p.0 - x) * (p.1 - y)) / mean(&|p| (p.0 - x).powi(2))
+/// The others of a row that lie no farther in k columns than the nearest in these and a candidate, on average.
+fn looked_at(x: &[f32], n: usize, k: usize) -> f64 {
+    let [rows, candidates] = COUNTED;
+    let columns = x.len() / n;
+    let row = |i: usize| &x[i * columns..(i + 1) * columns];
+    let mut total = 0;
+    for i in (0..n).step_by(n / rows) {
+        let (mut distances, mut best) = (vec![f32::INFINITY; n], vec![f32::INFINITY; candidates]);
+        for j in (0..n).filter(|&j| j != i) {
+            let square = |(a, b): (&f32, &f32)| (a - b) * (a - b);
+            let pairs = || row(i).iter().zip(row(j));
+            distances[j] = pairs().rev().take(k).map(square).sum();
+            for (best, pair) in best.iter_mut().zip(pairs()) {
+                *best = best.min(distances[j] + square(pair));
+            }
+        }
+        total += best.iter().map(|&best| distances.iter().filter(|&&d| d <= best).count()).sum::<usize>();
+    }
+    total as f64 / (n.div_ceil(n / rows) * candidates) as f64
 }
 
 const WIDTH: f64 = 380.0;
@@ -116,15 +153,9 @@ const LEFT: f64 = 64.0;
 const TOP: f64 = 44.0;
 const GAP: f64 = 68.0;
 
-/// Panels side by side, both axes logarithmic and the same for all.
+/// Panels side by side, all axes logarithmic.
 fn drawing(panels: &[(&str, &[Series])]) -> String {
-    let points = || panels.iter().flat_map(|(_, series)| series.iter()).flat_map(|one| &one.measured);
-    let range = |of: &dyn Fn(&(f64, f64)) -> f64| {
-        points().map(of).fold((f64::INFINITY, 0.0f64), |(low, high), v| (low.min(v), high.max(v)))
-    };
-    let (x, y) = (range(&|p| p.0), range(&|p| p.1));
-    let x = (x.0 / 1.2, x.1 * 1.2);
-    let y = (10f64.powf(y.0.log10().floor()), 10f64.powf(y.1.log10().ceil()));
+    let x = (ROWS[0] as f64 / 1.2, ROWS[ROWS.len() - 1] as f64 * 1.2);
     let share = |value: f64, (low, high): (f64, f64)| (value / low).ln() / (high / low).ln();
     let bottom = TOP + HEIGHT;
     let (width, height) = (LEFT + panels.len() as f64 * (WIDTH + GAP) - GAP + 24.0, bottom + 56.0);
@@ -139,22 +170,24 @@ fn drawing(panels: &[(&str, &[Series])]) -> String {
     ));
     for (number, (title, series)) in panels.iter().enumerate() {
         let left = LEFT + number as f64 * (WIDTH + GAP);
-        let place =
-            |&(n, seconds): &(f64, f64)| (left + WIDTH * share(n, x), bottom - HEIGHT * share(seconds, y));
+        let values = || series.iter().flat_map(|one| one.measured);
+        let y = (values().fold(f64::INFINITY, f64::min), values().fold(0.0, f64::max));
+        let y = (10f64.powf(y.0.log10().floor()), 10f64.powf(y.1.log10().ceil()));
+        let place = |n: f64, value: f64| (left + WIDTH * share(n, x), bottom - HEIGHT * share(value, y));
         add(format_args!("<text x=\"{left}\" y=\"24\">{title}</text>"));
         for decade in y.0.log10().round() as i32..=y.1.log10().round() as i32 {
-            let seconds = 10f64.powi(decade);
-            let (_, at) = place(&(x.0, seconds));
+            let value = 10f64.powi(decade);
+            let (_, at) = place(x.0, value);
             add(format_args!(
                 "<line x1=\"{left}\" x2=\"{:.1}\" y1=\"{at:.1}\" y2=\"{at:.1}\" stroke=\"#ddd\"/>\n\
-                 <text x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"end\">{seconds}</text>",
+                 <text x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"end\">{value}</text>",
                 left + WIDTH,
                 left - 6.0,
                 at + 4.5
             ));
         }
         for n in ROWS {
-            let (at, _) = place(&(n as f64, y.0));
+            let (at, _) = place(n as f64, y.0);
             add(format_args!(
                 "<line x1=\"{at:.1}\" x2=\"{at:.1}\" y1=\"{TOP}\" y2=\"{bottom}\" stroke=\"#eee\"/>\n\
                  <text x=\"{at:.1}\" y=\"{:.1}\" text-anchor=\"middle\">{}</text>",
@@ -167,36 +200,33 @@ fn drawing(panels: &[(&str, &[Series])]) -> String {
             left + WIDTH / 2.0,
             bottom + 42.0
         ));
-        for (line, one) in series.iter().enumerate() {
-            let path = |points: &[(f64, f64)]| -> String {
-                points.iter().map(place).map(|(x, y)| format!("{x:.1},{y:.1} ")).collect()
+        for (line, (one, colour)) in series.iter().zip(COLOURS).enumerate() {
+            let points = |values: [f64; ROWS.len()]| {
+                ROWS.into_iter().zip(values).map(|(n, value)| place(n as f64, value))
             };
-            let colour = one.colour;
+            let path =
+                |values| -> String { points(values).map(|(x, y)| format!("{x:.1},{y:.1} ")).collect() };
             add(format_args!(
                 "<polyline points=\"{}\" fill=\"none\" stroke=\"{colour}\" stroke-dasharray=\"5 4\"/>\n\
                  <polyline points=\"{}\" fill=\"none\" stroke=\"{colour}\" stroke-width=\"2\"/>",
-                path(&one.bound).trim_end(),
-                path(&one.measured).trim_end()
+                path(one.bound).trim_end(),
+                path(one.measured).trim_end()
             ));
-            for (x, y) in one.measured.iter().map(place) {
+            for (x, y) in points(one.measured) {
                 add(format_args!("<circle cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"3.5\" fill=\"{colour}\"/>"));
             }
             let key = TOP + 18.0 * (line + 1) as f64;
             add(format_args!(
                 "<circle cx=\"{:.1}\" cy=\"{:.1}\" r=\"3.5\" fill=\"{colour}\"/>\n\
-                 <text x=\"{:.1}\" y=\"{key:.1}\">{}</text>",
+                 <text x=\"{:.1}\" y=\"{key:.1}\">|S| = {}</text>",
                 left + 14.0,
                 key - 4.5,
                 left + 24.0,
-                one.name
+                CHOSEN[line]
             ));
         }
     }
-    add(format_args!(
-        "<text transform=\"translate(16,{:.1}) rotate(-90)\" text-anchor=\"middle\">seconds of CPU</text>\n</svg>",
-        TOP + HEIGHT / 2.0
-    ));
-    svg
+    svg + "</svg>\n"
 }
 
 fn thousands(n: usize) -> String {
