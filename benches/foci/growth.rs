@@ -19,7 +19,7 @@ const ROWS: [usize; 6] = [1000, 2000, 4000, 8000, 16_000, 32_000];
 const CHOSEN: [usize; 4] = [1, 2, 4, 8];
 const CANDIDATES: usize = 8192;
 const RUNS: usize = 3;
-/// Rows of which a run takes as many as there are, by repeating the step.
+/// A run repeats the step until it has taken so many rows.
 const REPEATED: usize = 4000;
 /// Rows and candidates of which the others are counted.
 const COUNTED: [usize; 2] = [250, 64];

@@ -91,7 +91,7 @@ pub(super) fn plan(n: usize, p: usize, options: &FociOptions, threads: usize) ->
     let len = chosen.map(|chosen| list_len(others, least, chosen, times)).max().unwrap_or(least);
     let rows = list_rows(len, p, n); // of a pass
     let lists = len.saturating_mul(size_of::<Entry>()).saturating_mul(rows);
-    let near = threads.saturating_mul(len).saturating_mul(2 * LEAF * size_of::<(f64, u32)>());
+    let near = threads.saturating_mul(len).saturating_mul(2 * LEAF * size_of::<(f64, u32)>()); // of a leaf's rows
     let (column, blocks) = (n.saturating_mul(size_of::<f64>()), p.div_ceil(WIDTH));
     let packed = blocks.saturating_mul(n).saturating_mul(size_of::<Lanes<f32>>());
     let lanes = n.saturating_mul(size_of::<Lanes>());
@@ -330,10 +330,10 @@ impl Space {
                 leaves.push((rows, lists));
                 rest = after;
             }
-            leaves.into_par_iter().for_each_init(Vec::new, |near, (rows, lists)| {
-                tree.nearest(near, rows, len);
+            leaves.into_par_iter().for_each_init(Vec::new, |space, (rows, lists)| {
+                let near = tree.nearest(space, rows, len);
                 for ((list, &row), near) in lists.chunks_exact_mut(len).zip(rows).zip(near) {
-                    for (entry, &mut (distance, j)) in list.iter_mut().zip(near) {
+                    for (entry, &(distance, j)) in list.iter_mut().zip(near) {
                         *entry = Entry::new(distance, j, r[row as usize].min(r[j as usize]));
                     }
                 }
@@ -434,13 +434,13 @@ impl Search {
     /// ranks it loses what is above them.
     fn course(&self) -> Course {
         let r = |row: u32| u64::from(self.r[row as usize]);
-        let losses = |near: &mut Vec<Vec<(f64, u32)>>, leaf: usize| {
+        let losses = |space: &mut Vec<Vec<(f64, u32)>>, leaf: usize| {
             let rows: Vec<u32> = self.tree.places(leaf).map(|place| place as u32).collect();
-            self.tree.nearest(near, &rows, SAMPLED);
+            let near = self.tree.nearest(space, &rows, SAMPLED);
             let loss = |(row, near): (u32, &Vec<(f64, u32)>)| {
                 (near.iter().map(|&(_, j)| r(row).saturating_sub(r(j))).sum(), row)
             };
-            rows.into_iter().zip(&*near).map(loss).collect::<Vec<(u64, u32)>>()
+            rows.into_iter().zip(near).map(loss).collect::<Vec<(u64, u32)>>()
         };
         let leaves = (0..self.tree.leaves()).into_par_iter();
         let mut losses: Vec<(u64, u32)> = leaves.map_init(Vec::new, losses).flatten_iter().collect();

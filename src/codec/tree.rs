@@ -231,22 +231,29 @@ impl Tree {
         (distances, ones(within))
     }
 
-    /// Puts into `found` for each of some places in one leaf the `count` others nearest to it (as many as there are) with their
-    /// distances, ascending; of those at the greatest distance any.
-    pub fn nearest(&self, found: &mut Vec<Vec<(f64, u32)>>, own: &[u32], count: usize) {
-        found.resize(own.len(), Vec::new());
+    /// For each of some places in one leaf (at least one) the `count` others nearest to it (as many as there are) with their
+    /// distances, ascending; of those at the greatest distance any. `space` may be used again.
+    pub fn nearest<'a>(
+        &self,
+        space: &'a mut Vec<Vec<(f64, u32)>>,
+        own: &[u32],
+        count: usize,
+    ) -> &'a [Vec<(f64, u32)>] {
+        space.resize(space.len().max(own.len()), Vec::new());
+        let found = &mut space[..own.len()];
         found.iter_mut().for_each(Vec::clear);
         if self.d == 1 {
-            let each = found.iter_mut().zip(own);
-            return each.for_each(|(found, &own)| self.beside(found, own as usize, count));
+            found.iter_mut().zip(own).for_each(|(found, &own)| self.beside(found, own as usize, count));
+            return found;
         }
-        self.answer(self.leaf(own[0] as usize), &mut Nearest::new(self, own, count, found));
-        for found in found {
+        self.answer(self.leaf(own[0] as usize), &mut AroundEach::new(self, own, count, found));
+        for found in &mut *found {
             if found.len() > count {
                 truncate(found, count);
             }
             found.sort_unstable_by(|a, b| a.0.total_cmp(&b.0));
         }
+        found
     }
 
     /// [`Tree::nearest`] in one dimension, where places are in the order of the points.
@@ -324,7 +331,7 @@ impl<F: FnMut(usize, f64) -> f64> Query for Around<'_, F> {
 }
 
 /// The nearest of each of some places in one leaf, so that what they look at is read once for all.
-struct Nearest<'a> {
+struct AroundEach<'a> {
     own: &'a [u32],
     points: Vec<[f64; LEAF]>, // [d]: side by side
     sides: [Vec<f64>; 2],     // [d]: least and greatest coordinates
@@ -334,17 +341,17 @@ struct Nearest<'a> {
     found: &'a mut [Vec<(f64, u32)>],
 }
 
-impl<'a> Nearest<'a> {
-    fn new(tree: &Tree, own: &'a [u32], count: usize, found: &'a mut [Vec<(f64, u32)>]) -> Nearest<'a> {
+impl<'a> AroundEach<'a> {
+    fn new(tree: &Tree, own: &'a [u32], count: usize, found: &'a mut [Vec<(f64, u32)>]) -> AroundEach<'a> {
         let points: Vec<_> = side_by_side(&tree.x, tree.d, own.len(), |at| own[at] as usize).collect();
         let least = points.iter().map(|x| x.iter().copied().fold(f64::INFINITY, f64::min)).collect();
         let greatest = points.iter().map(|x| x.iter().copied().fold(f64::NEG_INFINITY, f64::max)).collect();
         let radii = std::array::from_fn(|lane| if lane < own.len() { f64::INFINITY } else { -1.0 });
-        Nearest { own, points, sides: [least, greatest], radii, radius: f64::INFINITY, count, found }
+        AroundEach { own, points, sides: [least, greatest], radii, radius: f64::INFINITY, count, found }
     }
 }
 
-impl Query for Nearest<'_> {
+impl Query for AroundEach<'_> {
     fn radius(&self) -> f64 {
         self.radius
     }
@@ -587,38 +594,41 @@ mod tests {
                 for (&point, at) in tree.points().iter().zip(tree.x.chunks(d)) {
                     assert_eq!(&x[point as usize * d..][..d], at);
                 }
-                let others = |own: usize| {
-                    let others = (0..n).filter(|&other| other != own);
-                    let mut all: Vec<f64> = others.map(|other| distance(&tree, own, other)).collect();
-                    all.sort_by(f64::total_cmp);
-                    all
-                };
-                let mut found = Vec::new();
                 for leaf in (0..tree.leaves()).step_by(tree.leaves().div_ceil(9)) {
                     let places: Vec<u32> = tree.places(leaf).map(|place| place as u32).collect();
                     let some: Vec<u32> = places.iter().copied().skip(1).step_by(3).collect();
-                    let each = places.iter().map(std::slice::from_ref);
-                    for own in each.take(2).chain([&places[..], &some]).filter(|own| !own.is_empty()) {
-                        for count in [1, 3, 40] {
-                            tree.nearest(&mut found, own, count);
-                            assert_eq!(found.len(), own.len());
-                            for (&own, found) in own.iter().zip(&found) {
-                                let own = own as usize;
-                                let given: Vec<f64> = found.iter().map(|near| near.0).collect();
-                                let expected = &others(own)[..count.min(n - 1)];
-                                assert_eq!(given, expected, "n {n} d {d} own {own}");
-                                let right = |near: &(f64, u32)| {
-                                    near.1 as usize != own && near.0 == distance(&tree, own, near.1 as usize)
-                                };
-                                assert!(found.iter().all(right));
-                                let mut places: Vec<u32> = found.iter().map(|near| near.1).collect();
-                                places.sort_unstable();
-                                places.dedup();
-                                assert_eq!(places.len(), found.len());
-                            }
-                        }
+                    let [first, second] = [&places[..1], &places[1..places.len().min(2)]];
+                    for own in [first, second, &places, &some].into_iter().filter(|own| !own.is_empty()) {
+                        check_nearest(&tree, own);
                     }
                 }
+            }
+        }
+    }
+
+    fn check_nearest(tree: &Tree, own: &[u32]) {
+        let others = |&own: &u32| {
+            let others = (0..tree.len()).filter(|&other| other != own as usize);
+            let mut all: Vec<f64> = others.map(|other| distance(tree, own as usize, other)).collect();
+            all.sort_by(f64::total_cmp);
+            all
+        };
+        let expected: Vec<Vec<f64>> = own.iter().map(others).collect();
+        let mut space = Vec::new();
+        for count in [1, 40, 3] {
+            let found = tree.nearest(&mut space, own, count);
+            assert_eq!(found.len(), own.len());
+            for ((&own, found), expected) in own.iter().zip(found).zip(&expected) {
+                let given: Vec<f64> = found.iter().map(|near| near.0).collect();
+                assert_eq!(given, expected[..count.min(expected.len())], "n {} own {own}", tree.len());
+                let right = |&(given, other): &(f64, u32)| {
+                    other != own && given == distance(tree, own as usize, other as usize)
+                };
+                assert!(found.iter().all(right));
+                let mut places: Vec<u32> = found.iter().map(|near| near.1).collect();
+                places.sort_unstable();
+                places.dedup();
+                assert_eq!(places.len(), found.len());
             }
         }
     }
