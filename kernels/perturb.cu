@@ -1,5 +1,5 @@
 /*
-perturb.cu: noisy copies of one image, out[j] = image + sigma * normal(seed, index, first + j) (method: perturbation).
+perturb.cu: noisy copies of one image, out[j] = image + sigma * normal(seed, index, first + j) (MATH.md, Eq. 6).
 
 One thread draws one Philox block, that is four neighbouring elements of one copy. An element's noise depends on
 (seed, index, copy, element) only, so any split into launches gives the same bits, and they are the CPU's bits.

@@ -1,5 +1,5 @@
 //! Curvature of the mean loss on the block, as a product v ↦ Hv: the exact Hessian (Pearlmutter's R-operator), the
-//! Gauss–Newton matrix, or the empirical Fisher matrix (method §4; MATH.md, Eq. 11).
+//! Gauss–Newton matrix, or the empirical Fisher matrix (MATH.md, Eq. 11).
 //!
 //! All three share the tangent forward pass; they differ in what the loss sends back: the Gauss–Newton matrix sends
 //! (diag(p) − ppᵀ)z', the Fisher matrix δ(δ·z'), each by a plain backward pass, and the Hessian sends the first by

@@ -1,5 +1,5 @@
 //! K-FAC (Martens & Grosse 2015; Grosse & Martens 2016 for convolutions): the Gauss–Newton matrix of each layer's
-//! selected rows as a Kronecker product, whose inverse costs two small ones (method §4; MATH.md, Eq. 11b).
+//! selected rows as a Kronecker product, whose inverse costs two small ones (MATH.md, Eq. 11b).
 //!
 //! ```text
 //! H ≈ G ⊗ A,   A = Σ x̄ x̄ᵀ / n,   G = Σ δ δᵀ / (n T)

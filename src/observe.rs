@@ -1,4 +1,4 @@
-//! Observe: what every unit does and what it costs, for many inputs at once (method §3).
+//! Observe: what every unit does and what it costs, for many inputs at once (MATH.md, Eq. 6).
 //!
 //! A unit's activation is its layer's own output, bias included, before batch norm, residual and nonlinearity,
 //! averaged over pixels or tokens and over the layer's uses. The loss is the cross-entropy at the true label by a

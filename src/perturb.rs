@@ -1,4 +1,4 @@
-//! Perturb: many noisy copies of the samples of a request, made as they are read (method §3).
+//! Perturb: many noisy copies of the samples of a request, made as they are read (MATH.md, Eq. 6).
 //!
 //! Copy j of the sample with training index i is z + N(0, σ²) on the normalised input, keyed by (seed, i, j): the same
 //! bits for any batch size, any order and any device.

@@ -133,7 +133,7 @@ impl Layer {
 }
 
 /// What a layer's node does to the layer's own output, in this order: y = act(scale · z + shift + residual).
-/// The unit's activation (method §3) is z, before any of it.
+/// The unit's activation (MATH.md, Eq. 6) is z, before any of it.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Epilogue {
     /// Frozen batch norm: one scale and one shift per channel.

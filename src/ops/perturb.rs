@@ -23,7 +23,7 @@ pub struct Copies<'a> {
     pub sigma: f32,
 }
 
-/// `out[j] = image + sigma · normal(seed, index, first + j)`; out `[copies, len]`, image `[len]` (method: perturbation).
+/// `out[j] = image + sigma · normal(seed, index, first + j)`; out `[copies, len]`, image `[len]` (MATH.md, Eq. 6).
 ///
 /// # Errors
 /// Shapes that do not fit, more than 2³² copies, or the device fails.

@@ -17,7 +17,7 @@ pub enum Use {
     Weights = 1,
     /// The order of samples, splits, and random choices.
     Choice = 2,
-    /// Noise on parameters (the certificate of method §4).
+    /// Noise on parameters of a certificate (MATH.md, Eq. 15).
     Certificate = 3,
     /// Ties broken at random, and noise on columns (L-CODEC).
     Ties = 4,
