@@ -1,17 +1,16 @@
 /*
-activation.cu: pointwise nonlinearities f with f' and f'' (MATH.md, Eq. 7), GELU by erf.
+activation.cu: pointwise nonlinearities f with f' and f'' (MATH.md, Eq. 7); GELU by erf.
 
-One thread owns one element. Arithmetic is in f64 between f32 ends, as on the CPU. f' of ReLU may be read off its value
-instead of its argument. An output may be the same memory as an input: an element is read before it is written, by the
-thread that writes it.
+One thread computes one element, in f64 from f32 to f32, as on the CPU. For ReLU, f' can be computed from f(a) instead
+of a. An output may alias an input, because each element is read before the same thread writes it.
 */
 #include "common/gpu.h"
 #include "tiles.h"
 
-// The kinds, numbered as `Activation` of src/ops/geometry.rs.
+// The kinds, with the numbers of `Activation` in the Rust sources.
 constexpr uint32_t RELU = 0, GELU = 1, SILU = 2, SIGMOID = 3, TANH = 4;  // 5 is softplus
 
-// erf(x)/x as a rational function of x^2 on [0, 4], relative error 2.1e-9; beyond, erf is 1 to half an ulp of f32.
+// erf(x)/x as a rational function of x^2 on [0, 4], relative error 2.1e-9. Beyond, erf is 1 to half an ulp of f32.
 DEVICE double erf_f64(double x) {
     const double p[7] = {1.1283791693636172, 0.18520377267205002, 0.05431691018380203, 0.003849624969206099,
                          0.00037960608400775355, 4.684688261290758e-6, -1.3201804734619127e-8};
@@ -70,7 +69,7 @@ activation_f32(float* y, const float* x, uint32_t kind, uint32_t len) {
 }
 KERNEL(activation_f32);
 
-// dx = f'(a) dy, or dx += that.
+// dx = f'(a) dy, or dx += f'(a) dy.
 extern "C" __global__ void __launch_bounds__(ACTIVATION_THREADS)
 activation_backward_f32(float* dx, const float* dy, const float* a, uint32_t kind, uint32_t len, uint32_t add) {
     uint32_t i = blockIdx.x * ACTIVATION_THREADS + threadIdx.x;
@@ -81,7 +80,7 @@ activation_backward_f32(float* dx, const float* dy, const float* a, uint32_t kin
 }
 KERNEL(activation_backward_f32);
 
-// dxt = f'(a) dyt + f''(a) a' dy, or dxt += that.
+// dxt = f'(a) dyt + f''(a) a' dy, or dxt += this.
 extern "C" __global__ void __launch_bounds__(ACTIVATION_THREADS)
 activation_tangent_backward_f32(float* dxt, const float* dyt, const float* dy, const float* at, const float* a, uint32_t kind, uint32_t len, uint32_t add) {
     uint32_t i = blockIdx.x * ACTIVATION_THREADS + threadIdx.x;

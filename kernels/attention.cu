@@ -1,38 +1,38 @@
 /*
-attention.cu: multi-head softmax attention over short sequences, its tangent and both adjoints (MATH.md, Eq. 9). Per image
-and head: S = QK'/sqrt(width), P = softmax(S) by rows, O = PV (here ' of a matrix is its transpose, of a derivative _t).
-Channels are packed q, k, v, each heads x width; `saved` and all squares are [n, heads, t, t].
+attention.cu: multi-head softmax attention over short sequences, its tangent and both adjoints (MATH.md, Eq. 9). Per
+image and head: S = QK'/sqrt(width), P = softmax(S) by rows, O = PV. Here ' is the transpose, and _t a derivative along
+v. Channels are packed as q, k, v, each heads x width. `saved` and all square matrices are [n, heads, t, t].
 
-A block owns ROWS queries of one head and holds their rows of a t x t matrix whole in shared memory:
+A block computes ROWS queries of one head, and holds their whole rows of a t x t matrix in shared memory:
 
     scores: s[row][key]  (+)= scale sum over channels of a[row][channel] b[key][channel]
-    rows of s: softmax, or softmax's derivative; a warp has its own rows, so that nobody waits
+    rows of s: softmax, or softmax's derivative; each warp has its own rows, so no barrier is needed
     mix:    out[row][channel] (+)= scale sum over keys of s[row][key] b[key][channel]
 
-Both products take b a tile at a time, in order; a thread sums ROWS/4 rows by 4 keys (2 channels) in registers. What sums
-over queries (k and v's adjoints) is `mix` too, after the rows have gone to memory and come back as columns.
-Products are in f32, sums over a row in f64; every sum has one order.
+Both products read b one tile after another. A thread sums ROWS/4 rows by 4 keys (2 channels) in registers. Sums over
+queries (the adjoints of k and v) are `mix` too, with the matrix stored and read back by columns. Products are f32, and
+sums over a row f64. Every sum has a fixed order.
 */
 #include "common/warp.h"
 #include "tiles.h"
 
 constexpr uint32_t WARPS = ATTENTION_THREADS / 32;
-constexpr uint32_t DEPTH = 32, KEYS = 128;  // scores' tile: channels, keys
-constexpr uint32_t SIDE = 64;               // mix's tile: keys, channels
+constexpr uint32_t DEPTH = 32, KEYS = 128;  // tile of scores: channels, keys
+constexpr uint32_t SIDE = 64;               // tile of mix: keys, channels
 
-// The t x width part of a buffer: row i begins at i apart.
+// A t x width matrix in a buffer; `apart` is its row stride.
 struct Part { const float* at; uint32_t apart; };
 
 template <uint32_t ROWS> struct Scores { float row[ROWS][ATTENTION_TOKENS]; };
 template <uint32_t ROWS> struct Tile {
     float a[ROWS][DEPTH];
-    float b[KEYS * (DEPTH + 1)];  // mix's is smaller
+    float b[KEYS * (DEPTH + 1)];  // the tile of mix is smaller
 };
 static_assert(SIDE * SIDE <= KEYS * (DEPTH + 1), "mix's tile does not fit");
 
-// One head of one image, and the first of the block's rows.
+// One head of one image, and the first row of this block.
 struct Head {
-    uint32_t t, width, dim, first, packed, out, square;  // the last three: where it begins in x, y and the squares
+    uint32_t t, width, dim, first, packed, out, square;  // the last three: offsets in x, y and the square matrices
     DEVICE Head(uint32_t t, uint32_t heads, uint32_t width, uint32_t rows) : t(t), width(width), dim(heads * width) {
         uint32_t blocks = (t + rows - 1) / rows, head = blockIdx.x / blocks, image = head / heads;
         first = blockIdx.x % blocks * rows;
@@ -106,7 +106,7 @@ DEVICE void mix(float* out, uint32_t apart, const Scores<ROWS>& s, Tile<ROWS>& t
     __syncwarp();
 }
 
-// Calls f(row of s, row of the square) for this warp's rows of the head.
+// Calls f(row of s, row of the square matrix) for this warp's rows of the head.
 template <uint32_t ROWS, class F> DEVICE void each_row(const Head& h, F f) {
     for (uint32_t r = 0; r < ROWS / WARPS; ++r) {
         uint32_t row = threadIdx.x / 32 * (ROWS / WARPS) + r;
@@ -115,7 +115,7 @@ template <uint32_t ROWS, class F> DEVICE void each_row(const Head& h, F f) {
     __syncwarp();
 }
 
-// s = p (s - mean of s under p) by rows: softmax's derivative, its own transpose.
+// s = p (s - mean of s under p) by rows: the derivative of softmax, which is its own transpose.
 template <uint32_t ROWS> DEVICE void through_softmax(Scores<ROWS>& s, const Head& h, const float* p) {
     each_row<ROWS>(h, [&](uint32_t row, uint32_t square) {
         float* d = s.row[row];
@@ -124,7 +124,7 @@ template <uint32_t ROWS> DEVICE void through_softmax(Scores<ROWS>& s, const Head
     });
 }
 
-// O to y [n, t, heads * width], P to saved.
+// Writes O to y [n, t, heads * width], and P to saved.
 extern "C" __global__ void __launch_bounds__(ATTENTION_THREADS)
 attention_f32(float* y, float* saved, const float* x, uint32_t t, uint32_t heads, uint32_t width) {
     SHARED(Scores<ATTENTION_ROWS>, s);
@@ -142,7 +142,7 @@ attention_f32(float* y, float* saved, const float* x, uint32_t t, uint32_t heads
 }
 KERNEL(attention_f32);
 
-// O_t = P_t V + P V_t to ty.
+// Writes O_t = P_t V + P V_t to ty.
 extern "C" __global__ void __launch_bounds__(ATTENTION_THREADS)
 attention_tangent_f32(float* ty, const float* tx, const float* x, const float* saved, uint32_t t, uint32_t heads, uint32_t width) {
     SHARED(Scores<ATTENTION_ROWS>, s);
@@ -159,7 +159,7 @@ attention_tangent_f32(float* ty, const float* tx, const float* x, const float* s
 }
 KERNEL(attention_tangent_f32);
 
-// dS = P (D - mean), D = dO V', to ds; dQ += dS K/sqrt(width).
+// Writes dS = P (D - mean of D under P), D = dO V', to ds; dQ += dS K/sqrt(width).
 extern "C" __global__ void __launch_bounds__(ATTENTION_THREADS)
 attention_backward_f32(float* dx, float* ds, const float* dy, const float* x, const float* saved, uint32_t t, uint32_t heads, uint32_t width) {
     SHARED(Scores<ATTENTION_ROWS>, s);
@@ -174,7 +174,8 @@ attention_backward_f32(float* dx, float* ds, const float* dy, const float* x, co
 }
 KERNEL(attention_backward_f32);
 
-// Part 1: dK += M'Q/sqrt(width), `with` x; part 2: dV += M'dO, `with` dy; M the squares. A block owns keys.
+// Part 1: dK += M'Q/sqrt(width), `with` = x. Part 2: dV += M'dO, `with` = dy. M are the square matrices; blocks split
+// the keys.
 extern "C" __global__ void __launch_bounds__(ATTENTION_THREADS)
 attention_columns_f32(float* dx, const float* squares, const float* with, uint32_t t, uint32_t heads, uint32_t width, uint32_t part) {
     SHARED(Scores<ATTENTION_ROWS>, s);
@@ -189,8 +190,8 @@ attention_columns_f32(float* dx, const float* squares, const float* with, uint32
 }
 KERNEL(attention_columns_f32);
 
-// The derivative along x_t and dO_t of attention_backward: P_t, dS and dS_t to their squares, dQ_t added. With r the
-// row means of D under P: dS_t = P_t (D - r) + P (D_t - r_t), r_t = rowsum(P_t D + P D_t).
+// The derivative of attention_backward along x_t and dO_t: writes P_t, dS and dS_t, and adds dQ_t. With r the row means
+// of D under P: dS_t = P_t (D - r) + P (D_t - r_t), r_t = rowsum(P_t D + P D_t).
 extern "C" __global__ void __launch_bounds__(ATTENTION_THREADS)
 attention_tangent_backward_f32(float* dxt, float* pt, float* ds, float* dst, const float* dyt, const float* dy, const float* tx, const float* x, const float* saved, uint32_t t, uint32_t heads, uint32_t width) {
     SHARED(Scores<ATTENTION_FEW>, moved);

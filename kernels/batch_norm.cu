@@ -1,9 +1,9 @@
 /*
-batch_norm.cu: batch norm with the statistics of the batch, over the channels of NHWC (MATH.md, Eq. 10b):
-y = gamma x^ + beta, x^ = (x - mean) / sqrt(var + eps), its adjoint, and its running statistics.
+batch_norm.cu: batch norm with the statistics of the batch, over the channels of NHWC (MATH.md, Eq. 10b): y = gamma x^ +
+beta, x^ = (x - mean) / sqrt(var + eps); its adjoint, and its running statistics.
 
-A block owns 32 channels of a chunk of positions: lane l has channel l, and warp w every WARPS-th position. Sums are in
-f64: a thread's own, then over the warps of its block in order, then over chunks by `batch_norm_fold`. `moments` holds
+A block has 32 channels and a chunk of positions: lane l has channel l, and warp w every WARPS-th position. Sums are
+f64: first per thread, then over the warps of the block in order, then over chunks by `batch_norm_fold`. `moments` holds
 mean and (biased) variance, [2, c].
 */
 #include "common/warp.h"
@@ -11,7 +11,7 @@ mean and (biased) variance, [2, c].
 
 constexpr uint32_t WARPS = BATCH_NORM_THREADS / 32;
 
-// A thread's channel, and its positions of the block's chunk of `size`.
+// The channel of a thread, and its positions within the block's chunk of `size`.
 struct Own {
     uint32_t c, channel, chunk, first, end;
     DEVICE Own(uint32_t n, uint32_t c, uint32_t size) : c(c) {
@@ -19,13 +19,13 @@ struct Own {
         chunk = blockIdx.x / wide, channel = blockIdx.x % wide * 32 + lane();
         first = chunk * size + threadIdx.x / 32, end = channel < c ? min(n, chunk * size + size) : 0;
     }
-    // Calls f with the place of the channel's value at each position.
+    // Calls f with the index of the channel's value at each position.
     template <class F> DEVICE void each(F f) const {
         for (uint32_t at = first; at < end; at += WARPS) f(at * c + channel);
     }
 };
 
-// parts [chunks, COUNT, c] = the sums of each of the block's channels over its warps.
+// parts [chunks, COUNT, c] = the sums of the block's channels over its warps.
 template <uint32_t COUNT> DEVICE void write_sums(double* parts, const Own& own, const double (&sum)[COUNT]) {
     struct Held { double of[COUNT][WARPS][32]; };
     SHARED(Held, held);
@@ -39,7 +39,7 @@ template <uint32_t COUNT> DEVICE void write_sums(double* parts, const Own& own, 
     }
 }
 
-// A channel's x^.
+// x^ of a channel.
 struct Standard {
     double mean, r;
     DEVICE Standard(const double* moments, const Own& own, float eps)
@@ -47,7 +47,7 @@ struct Standard {
     DEVICE double operator()(float x) const { return (double(x) - mean) * r; }
 };
 
-// parts [chunks, c] = the sums of x, or of (x - mean)^2 where there are means.
+// parts [chunks, c] = sums of x, or of (x - mean)^2 where means are given.
 extern "C" __global__ void __launch_bounds__(BATCH_NORM_THREADS)
 batch_norm_sums_f64(double* parts, const float* x, const double* mean, uint32_t n, uint32_t c, uint32_t size) {
     Own own(n, c, size);
@@ -60,7 +60,7 @@ batch_norm_sums_f64(double* parts, const float* x, const double* mean, uint32_t 
 }
 KERNEL(batch_norm_sums_f64);
 
-// out [c] = (the sums over chunks of parts [chunks, c]) / over.
+// out [c] = (sums of parts [chunks, c] over chunks) / over.
 extern "C" __global__ void __launch_bounds__(BATCH_NORM_THREADS)
 batch_norm_fold_f64(double* out, const double* parts, uint32_t c, uint32_t chunks, double over) {
     uint32_t channel = warp(BATCH_NORM_THREADS);
@@ -70,7 +70,8 @@ batch_norm_fold_f64(double* out, const double* parts, uint32_t c, uint32_t chunk
 }
 KERNEL(batch_norm_fold_f64);
 
-// y = (x - mean) scale + beta, scale = gamma / sqrt(var + eps), each rounded to f32: the CPU's bits for the same moments.
+// y = (x - mean) scale + beta, scale = gamma / sqrt(var + eps), each rounded to f32: the CPU's bits for the same
+// moments.
 extern "C" __global__ void __launch_bounds__(BATCH_NORM_THREADS)
 batch_norm_f32(float* y, const float* x, const double* moments, const float* gamma, const float* beta, uint32_t n, uint32_t c, uint32_t size, float eps) {
     Own own(n, c, size);
@@ -94,7 +95,7 @@ batch_norm_backward_sums_f64(double* parts, const float* dy, const float* x, con
 }
 KERNEL(batch_norm_backward_sums_f64);
 
-// dx += gamma / sigma (dy - mean(dy) - x^ mean(dy x^)), of the sums [2, c] of dy and of dy x^.
+// dx += gamma / sigma (dy - mean(dy) - x^ mean(dy x^)), from the sums [2, c] of dy and of dy x^.
 extern "C" __global__ void __launch_bounds__(BATCH_NORM_THREADS)
 batch_norm_backward_f32(float* dx, const float* dy, const float* x, const double* moments, const double* sums, const float* gamma, uint32_t n, uint32_t c, uint32_t size, float eps) {
     Own own(n, c, size);

@@ -1,6 +1,6 @@
 /*
-chunks.cu: the end of a sum over many items for each of some parameters. Another kernel has made a sum in f32 of every
-chunk of the items; here a thread owns a parameter, and adds up its chunks in order, in f64.
+chunks.cu: the last step of a sum over many items, for each of many parameters. Another kernel has summed every chunk of
+the items in f32. Here one thread adds up the chunks of one parameter, in order, in f64.
 */
 #include "common/gpu.h"
 #include "tiles.h"

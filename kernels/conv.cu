@@ -1,31 +1,33 @@
 /*
-conv.cu: an affine layer (MATH.md, Eq. 7): z = Wx + b with what its node does with it, and its adjoints. Filters are
-those of a convolution, grouped or not; a linear layer is one of 1 x 1. x [n, h, w, c], weight [o, r s c/groups],
-z [n, oh, ow, o].
+conv.cu: an affine layer (MATH.md, Eq. 7): z = Wx + b with its node's epilogue, and its adjoints. The layer is a
+convolution, grouped or not; a linear layer is a 1 x 1 convolution. x [n, h, w, c], weight [o, r s c/groups], z [n, oh,
+ow, o].
 
-Implicit matrix products of common/gemm.h for each group, gathered on the way to shared memory, zeros in the padding:
+Implicit matrix products of common/gemm.h, one per group. Operands are gathered on the way to shared memory, with zeros
+in the padding:
 
     product              rows             columns           depth
     z = Wx + b           output pixels    output channels   taps and input channels
     dx = W^T dz          input pixels     input channels    taps and output channels
     dW = dz^T x          output channels  taps and inputs   output pixels, in chunks that are added up in order
 
-A stride leaves most input pixels to some of the taps alone. The rows of a tile of dx are therefore pixels of one
-remainder by the stride, which have their taps in common, and its depth is these taps: no product is with a zero that
-the stride makes.
+With a stride, an input pixel is read under some of the taps only. A tile of dx therefore holds pixels of equal
+remainder by the stride, which share their taps, and its depth is these taps alone. No product multiplies a zero that
+the stride inserts.
 
-With `rows`, the weights at hand are those of some output channels only, ascending, and only these take part. Groups of
-few channels leave most of a tile empty: correct, and slow. Those of one input channel are depthwise.cu's.
+With `rows`, `weight` holds only some output channels, ascending, and only these take part. Groups of few channels leave
+most of a tile empty: correct, but slow. Groups of one input channel use depthwise.cu.
 */
 #include "common/affine.h"
 #include "common/gemm.h"
 
-// The most tiles of channels that a group needs.
+// The largest number of channel tiles that a group needs.
 DEVICE uint32_t channel_tiles(const uint32_t* rows, uint32_t count, const Layer& l) {
     return ((rows ? min(l.outer(), count) : l.outer()) + GEMM_TILE - 1) / GEMM_TILE;
 }
 
-// z = Wx + b, and what a Node does with it, of operands as they are rounded. Null `rows`: all of them.
+// z = Wx + b with the epilogue of a Node; the operands' type says how they are rounded. Null `rows`: all output
+// channels.
 template <Operands KIND> DEVICE void affine(CONV_PARAMETERS) {
     using Memory = Tiles<ByRow, ByRow>;
     SHARED(Memory, tiles);
@@ -71,7 +73,7 @@ extern "C" __global__ void __launch_bounds__(GEMM_THREADS)
 conv_f16(CONV_PARAMETERS) { affine<Operands::F16>(CONV_ARGUMENTS); }
 KERNEL(conv_f16);
 
-// dx = or (`add`) += W^T dz; null `rows`: all of them.
+// dx = W^T dz, or (`add`) dx += W^T dz. Null `rows`: all output channels.
 extern "C" __global__ void __launch_bounds__(GEMM_THREADS, 4)
 conv_data_f32(CONV_DATA_PARAMETERS) {
     using Memory = Tiles<ByRow, ByDepth>;
@@ -121,7 +123,7 @@ conv_data_f32(CONV_DATA_PARAMETERS) {
 }
 KERNEL(conv_data_f32);
 
-// parts [chunk of `size` pixels, count, depth + 1]: of every chunk dz^T x for the rows at hand, each followed by the
+// parts [chunk of `size` pixels, count, depth + 1] = for each chunk dz^T x of the given rows, each row followed by the
 // sum of its dz.
 extern "C" __global__ void __launch_bounds__(GEMM_THREADS)
 conv_weight_f32(CONV_WEIGHT_PARAMETERS) {
@@ -129,15 +131,15 @@ conv_weight_f32(CONV_WEIGHT_PARAMETERS) {
     SHARED(Memory, tiles);
     const Layer l{h, w, c, oh, ow, o, r, s, stride, above, left, dilation, groups};
     uint32_t inner = l.inner(), depth = l.depth(), wide = (depth + GEMM_TILE - 1) / GEMM_TILE;
-    uint32_t tall = channel_tiles(rows, count, l), first = blockIdx.x % tall * GEMM_TILE;  // row of the tile
+    uint32_t tall = channel_tiles(rows, count, l), first = blockIdx.x % tall * GEMM_TILE;  // first row of the tile
     uint32_t group = blockIdx.x / tall % groups, tile = blockIdx.x / tall / groups;
-    uint32_t start = tile % wide * GEMM_TILE;  // its column
+    uint32_t start = tile % wide * GEMM_TILE;  // first column
     uint32_t chunk = tile / wide, begin = chunk * size, end = min(pixels, begin + size);
     const Channels channels(rows, count, group, l);
     if (first >= channels.count) return;
 
     bool quads = !rows && l.outer() % 4 == 0 && aligned(dz), quads_of_x = inner % 4 == 0 && aligned(x);
-    double sum = 0.0;  // of dz, in the block that has the first columns
+    double sum = 0.0;  // of dz, in the block with the first columns
     gemm(tiles, (end - begin + GEMM_DEPTH - 1) / GEMM_DEPTH,
          [&](auto& to, uint32_t step) {
              fill(to.a, step, quads, dz, [&](uint32_t, uint32_t row, uint32_t k) {

@@ -1,12 +1,12 @@
 /*
-depthwise.cu: a convolution whose groups have one input channel each, and its adjoints: conv.cu's layer, operands and
-results. Such a filter is a vector, with nothing for a tensor core to multiply it with.
+depthwise.cu: convolutions whose groups have one input channel each, and their adjoints; layer, operands and results as
+in conv.cu. Such a filter is a vector, so tensor cores have nothing to multiply it with.
 
-    z, dx    a block has GEMM_TILE pixels and 32 channels, a lane one of them; weights stand in shared memory, tap by tap
-    dW       a block has 32 filters and a few taps, each of four warps every fourth pixel of a chunk
+    z, dx    a block has GEMM_TILE pixels and 32 channels, one per lane; weights are in shared memory, tap by tap
+    dW       a block has 32 filters and a few taps; each of its four warps has every fourth pixel of a chunk
 
-Neighbouring lanes are neighbouring channels, so that every read of x and dz is one line of memory, and whether a tap lies
-in the image is the same for a whole warp. Sums go over taps, or pixels, in order, in f32 by fma.
+Neighbouring lanes have neighbouring channels. Every read of x and dz is therefore one line of memory, and whether a tap
+lies in the image is the same for a whole warp. Sums are over taps, or pixels, in order, in f32 by fma.
 */
 #include "common/affine.h"
 
@@ -17,8 +17,9 @@ static_assert(DEPTHWISE_CHANNELS == 32, "a lane per channel");
 struct Held {
     float weight[DEPTHWISE_TAPS][DEPTHWISE_CHANNELS], out[GEMM_TILE][DEPTHWISE_CHANNELS];
 
-    // out += a filter of `taps` values, null for a lane that has none, over the pixels place(row) of this thread's rows of
-    // the tile: from(pixel, tap) is where the value under a tap stands, or null. All threads of a block call it together.
+    // out += filter * values, at the pixels place(row) of this thread's rows of the tile. `filter` has `taps` values,
+    // or is null for a lane without one; from(pixel, tap) points to the value under a tap, or is null. All threads of a
+    // block call it together.
     template <class Place, class From> DEVICE void add(const float* filter, uint32_t taps, Place place, From from) {
         uint32_t lane = threadIdx.x % 32, warp = threadIdx.x / 32;
         for (uint32_t first = 0; first < taps; first += DEPTHWISE_TAPS) {
@@ -64,7 +65,7 @@ conv_depthwise_f32(CONV_PARAMETERS) {
 }
 KERNEL(conv_depthwise_f32);
 
-// dx = or (`add`) += W^T dz. A tap under which the stride leaves no output costs no product.
+// dx = W^T dz, or (`add`) dx += W^T dz. Taps without an output, because of the stride, cost no product.
 extern "C" __global__ void __launch_bounds__(DEPTHWISE_THREADS, 8)
 conv_depthwise_data_f32(CONV_DATA_PARAMETERS) {
     SHARED(Held, held);
@@ -95,8 +96,8 @@ conv_depthwise_data_f32(CONV_DATA_PARAMETERS) {
 }
 KERNEL(conv_depthwise_data_f32);
 
-// parts [chunk of `size` pixels, count, r s + 1]: of every chunk dz^T x for the rows at hand, each followed by the sum of
-// its dz.
+// parts [chunk of `size` pixels, count, r s + 1] = for each chunk dz^T x of the given rows, each row followed by the
+// sum of its dz.
 extern "C" __global__ void __launch_bounds__(DEPTHWISE_THREADS, 8)
 conv_depthwise_weight_f32(CONV_WEIGHT_PARAMETERS) {
     struct Memory { double bias[WARPS][32]; float of[WARPS][DEPTHWISE_SUMS][32]; };

@@ -2,13 +2,13 @@
 layer_norm.cu: y = gamma x^ + beta, x^ = (x - mu) r, r = 1/sqrt(var + eps), over the channels of each position; its
 tangent and both adjoints (MATH.md, Eq. 8). `saved` holds mu and r of each position.
 
-One warp owns one position; lane l handles channels l, l + 32, .. Moments are in f64, sums over lanes in a butterfly.
-At gamma and beta, a thread owns a channel of a chunk of positions instead.
+One warp handles one position: lane l has channels l, l + 32, .. Moments are f64, summed over lanes by a butterfly. For
+the gradients at gamma and beta, one thread handles one channel over a chunk of positions.
 */
 #include "common/warp.h"
 #include "tiles.h"
 
-// One position: where its channels begin, and x^.
+// One position: its channels, and x^.
 struct Position {
     const float* x;
     double mean, r;
@@ -59,7 +59,7 @@ layer_norm_backward_f32(float* dx, const float* dy, const float* x, const float*
 }
 KERNEL(layer_norm_backward_f32);
 
-// The derivative of that along x' and dy', with q = mean x^ x' (so r' = -r^2 q) and m' = mean(u' x^ + u x^'):
+// The derivative of dx along x' and dy', with q = mean x^ x' (so r' = -r^2 q) and m' = mean(u' x^ + u x^'):
 // dxt += r (u' - mean u' - x^' m - x^ m') - r q dx.
 extern "C" __global__ void __launch_bounds__(LAYER_NORM_THREADS)
 layer_norm_tangent_backward_f32(float* dxt, const float* dyt, const float* dy, const float* tx, const float* x, const float* saved, const float* gamma, uint32_t n, uint32_t c) {
@@ -81,7 +81,7 @@ layer_norm_tangent_backward_f32(float* dxt, const float* dyt, const float* dy, c
 }
 KERNEL(layer_norm_tangent_backward_f32);
 
-// parts [chunk of `size` positions, c, 2]: over every chunk, dgamma = sum dy x^ and dbeta = sum dy.
+// parts [chunk of `size` positions, c, 2] = for each chunk, dgamma = sum dy x^ and dbeta = sum dy.
 extern "C" __global__ void __launch_bounds__(LAYER_NORM_THREADS)
 layer_norm_parameters_f32(float* parts, const float* dy, const float* x, const float* saved, uint32_t n, uint32_t c, uint32_t size) {
     uint32_t wide = (c + LAYER_NORM_THREADS - 1) / LAYER_NORM_THREADS, chunk = blockIdx.x / wide;

@@ -1,15 +1,15 @@
 /*
 loss.cu: softmax cross-entropy at the logits: value, gradient, and the two curvatures (MATH.md, Eq. 5).
 
-The loss is log1p(sum over j != label of exp(z_j - z_label)), shifted by the largest logit where one exceeds z_label, and
-the gradient at the label is minus the sum of the others': no difference of numbers close to each other is taken.
-A label that is no class gives NaN. One warp owns one row; lane l handles classes l, l + 32, .. All sums are in f64, over lanes in a butterfly.
+The loss is log1p(sum over j != label of exp(z_j - z_label)), shifted by the largest logit where one exceeds z_label.
+The gradient at the label is minus the sum of the others. So no two close numbers are subtracted. A label out of range
+gives NaN. One warp handles one row: lane l has classes l, l + 32, .. All sums are f64, over lanes by a butterfly.
 */
 #include "common/philox.h"
 #include "common/warp.h"
 #include "tiles.h"
 
-// One row's probabilities.
+// The probabilities of one row.
 struct Softmax {
     const float* z;
     double top, scale;
@@ -32,7 +32,7 @@ cross_entropy_f32(float* losses, const float* logits, const uint32_t* labels, ui
 }
 KERNEL(cross_entropy_f32);
 
-// d = softmax(z) - onehot(label); entry by entry the same in all kernels that need it.
+// d = softmax(z) - onehot(label), with the same bits in all kernels that need it.
 extern "C" __global__ void __launch_bounds__(LOSS_THREADS)
 cross_entropy_gradient_f32(float* d, const float* logits, const uint32_t* labels, uint32_t n, uint32_t classes) {
     uint32_t i = warp(LOSS_THREADS);
@@ -64,7 +64,7 @@ cross_entropy_curvature_f32(float* back, const float* t, const float* logits, ui
 }
 KERNEL(cross_entropy_curvature_f32);
 
-// back = d (d . t), d the gradient.
+// back = d (d . t), where d is the gradient.
 extern "C" __global__ void __launch_bounds__(LOSS_THREADS)
 cross_entropy_fisher_f32(float* back, const float* t, const float* logits, const uint32_t* labels, uint32_t n, uint32_t classes) {
     uint32_t i = warp(LOSS_THREADS);
@@ -79,7 +79,7 @@ cross_entropy_fisher_f32(float* back, const float* t, const float* logits, const
 }
 KERNEL(cross_entropy_fisher_f32);
 
-// The first of the largest logits of each row.
+// The largest logit of each row; the first of equal ones.
 extern "C" __global__ void __launch_bounds__(LOSS_THREADS)
 largest_u32(uint32_t* predicted, const float* logits, uint32_t n, uint32_t classes) {
     uint32_t i = warp(LOSS_THREADS);
@@ -96,9 +96,10 @@ largest_u32(uint32_t* predicted, const float* logits, uint32_t n, uint32_t class
 }
 KERNEL(largest_u32);
 
-// d [n, classes]: of each row a draw whose second moment is the curvature, as ops::loss has it: with O_c the sum of the p_j
-// of others than c and S_c = O_c^2 + the sum of their squares, sqrt(T / S_c) (p - e_c) of a class drawn with weight
-// p_c S_c, T the sum of these. Row i draws by the first word of (seed, first + i). Every lane goes over the classes, in order.
+// d [n, classes] = for each row a draw whose second moment is the curvature, as in ops::loss (MATH.md, Eq. 11b). Let
+// O_c be the sum of the p_j of the other classes, S_c = O_c^2 + the sum of their squares, and T = sum of p_c S_c. A
+// class c is drawn with probability p_c S_c / T, and d = sqrt(T / S_c) (p - e_c). Row i uses the first word of (seed,
+// first + i). Every lane visits all classes in order.
 extern "C" __global__ void __launch_bounds__(LOSS_THREADS)
 draw_curvature_f32(float* d, const float* logits, uint32_t n, uint32_t classes, uint64_t seed, uint32_t first) {
     uint32_t i = warp(LOSS_THREADS);
@@ -110,7 +111,7 @@ draw_curvature_f32(float* d, const float* logits, uint32_t n, uint32_t classes, 
         if (z[c] > z[top]) top = c;
     double most = p.at(top), rest = warp_sum(classes, [&](uint32_t j) { return j == top ? 0.0 : p.at(j); });
     double squares = warp_sum(classes, [&](uint32_t j) { return j == top ? 0.0 : p.at(j) * p.at(j); });
-    // Of all but the largest, p is at most 1/2, and no digits are lost.
+    // For all classes but the largest, p is at most 1/2, so no digits are lost.
     auto others = [&](uint32_t c) { return c == top ? rest : 1.0 - p.at(c); };
     auto square = [&](uint32_t c) {
         double own = others(c);
@@ -120,7 +121,7 @@ draw_curvature_f32(float* d, const float* logits, uint32_t n, uint32_t classes, 
     for (uint32_t c = 0; c < classes; ++c) trace += p.at(c) * square(c);
     Words word = philox({{0, 0, first + i, PHILOX_LABELS}}, uint32_t(seed), uint32_t(seed >> 32));
     double left = double((uint64_t(word.w[0]) << 32 | word.w[1]) >> 11) * 0x1p-53 * trace;
-    uint32_t drawn = top;  // where rounding leaves a little, and where there is no curvature
+    uint32_t drawn = top;  // the result where rounding leaves a remainder, or there is no curvature
     for (uint32_t c = 0; c < classes; ++c) {
         left -= p.at(c) * square(c);
         if (left < 0.0) {
@@ -133,7 +134,7 @@ draw_curvature_f32(float* d, const float* logits, uint32_t n, uint32_t classes, 
         d[i * classes + j] = float(j == drawn ? -weight * others(drawn) : weight * p.at(j));
 }
 KERNEL(draw_curvature_f32);
-// scores = the sum of the losses, and how many predictions are right; one warp.
+// scores = the sum of the losses, and the number of correct predictions. One warp.
 extern "C" __global__ void __launch_bounds__(LOSS_THREADS)
 score_f64(double* scores, const float* losses, const uint32_t* predicted, const uint32_t* labels, uint32_t n) {
     if (warp(LOSS_THREADS) > 0) return;

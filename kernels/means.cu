@@ -1,9 +1,9 @@
 /*
-means.cu: what a unit does with an image: the mean of its channel over positions, divided by its layer's uses (MATH.md,
-Eq. 6), added to its column of the trace.
+means.cu: the activation of a unit for an image: the mean of its channel over positions, divided by its layer's uses
+(MATH.md, Eq. 6), added to its column of the trace.
 
-The sums are conv.cu's: for every tile of pixels, one for each image that the tile meets. A thread owns one image and
-channel, and adds up the tiles of its image in order.
+conv.cu makes the sums: for each tile of pixels, one sum per image that the tile covers. One thread handles one image
+and channel, and adds up the tiles of the image in order.
 */
 #include "common/gpu.h"
 #include "tiles.h"

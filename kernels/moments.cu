@@ -1,15 +1,15 @@
 /*
-moments.cu: the second moments that K-FAC makes of an affine layer (MATH.md, Eq. 11b), of chunks of output pixels that are
-added up in order: of what its taps read, followed by a 1 for the bias, for each of some groups; and of dz at some output
-channels, within their groups.
+moments.cu: the second moments that K-FAC needs of an affine layer (MATH.md, Eq. 11b): of the inputs that its taps read,
+followed by a 1 for the bias, for some groups; and of dz at some output channels, within their groups. Output pixels are
+split into chunks, which are added up in order.
 
-Matrix products of common/gemm.h with both operands gathered from one place, and pixels as their depth. A product is
-symmetric: blocks exist for tiles on and below the diagonal only, and what a tile gives is written to both sides.
+Matrix products of common/gemm.h, with both operands gathered from the same values and pixels as the depth. The result
+is symmetric: only tiles on and below the diagonal have a block, and each writes its result to both sides.
 */
 #include "common/affine.h"
 #include "common/gemm.h"
 
-// The tile of this number among those on and below the diagonal, row by row.
+// The tile with this number, among those on and below the diagonal, row by row.
 struct LowerTile {
     uint32_t row, column;
 
@@ -18,8 +18,9 @@ struct LowerTile {
     }
 };
 
-// part [count, apart] = sum of v v^T over pixels begin .. end, in its first `count` columns, zeros beyond; from(i, pixel)
-// is where v_i stands, i < count. With `wide`, four neighbours of i stand side by side.
+// part [count, apart] = sum of v v^T over pixels begin .. end in its first `count` columns, and zeros in the others;
+// `apart` is the row stride. from(i, pixel) points to v_i, i < count. With `wide`, four consecutive i are consecutive
+// in memory.
 template <class From>
 DEVICE void moment(float* part, uint32_t count, uint32_t apart, LowerTile tile, uint32_t begin, uint32_t end, bool wide, const float* any, From from) {
     using Memory = Tiles<ByDepth, ByDepth>;
@@ -43,8 +44,8 @@ DEVICE void moment(float* part, uint32_t count, uint32_t apart, LowerTile tile, 
     }
 }
 
-// parts [chunk of `size` pixels, count, width, width]: of every chunk the moment of what the taps of each of these groups
-// read, and of the 1 behind it where `width` is one more; `one` is 1, 0, 0, 0.
+// parts [chunk of `size` pixels, count, width, width] = for each chunk the moment of the values that the taps of each
+// given group read, and of the 1 after them where `width` includes it; `one` is 1, 0, 0, 0.
 extern "C" __global__ void __launch_bounds__(GEMM_THREADS)
 input_moment_f32(float* parts, const float* x, const float* one, const uint32_t* sets, uint32_t count, uint32_t pixels, uint32_t h, uint32_t w, uint32_t c, uint32_t oh, uint32_t ow, uint32_t o, uint32_t r, uint32_t s, uint32_t stride, uint32_t above, uint32_t left, uint32_t dilation, uint32_t groups, uint32_t width, uint32_t size) {
     const Layer l{h, w, c, oh, ow, o, r, s, stride, above, left, dilation, groups};
@@ -59,8 +60,9 @@ input_moment_f32(float* parts, const float* x, const float* one, const uint32_t*
 }
 KERNEL(input_moment_f32);
 
-// parts [chunk of `size` pixels, count, apart]: of every chunk the moment of dz [pixels, o] at these rows, each with the
-// rows of its group, at most `apart`; zeros where a group has fewer. Null `rows`: all of them.
+// parts [chunk of `size` pixels, count, apart] = for each chunk the moment of dz [pixels, o] at the given rows, each
+// row with the rows of its group, at most `apart` of them; zeros where a group has fewer. Null `rows`: all output
+// channels.
 extern "C" __global__ void __launch_bounds__(GEMM_THREADS)
 output_moment_f32(float* parts, const float* dz, const uint32_t* rows, uint32_t count, uint32_t pixels, uint32_t o, uint32_t groups, uint32_t apart, uint32_t size) {
     const Layer l{1, 1, groups, 1, 1, o, 1, 1, 1, 0, 0, 1, groups};

@@ -1,21 +1,21 @@
 /*
-nearest.cu: for each row, the others at the smallest distance, as the count c of them and s = sum of min(R_i, R_j) over
-them (MATH.md, Eq. 1); the statistic needs no more. Distances are f64, one correctly rounded operation at a time in the
-CPU's order, so the neighbours are exactly the CPU's. With mean = 0 the tied row of the lowest index alone counts.
+nearest.cu: for each row, its nearest other rows, as their number c and s = sum of min(R_i, R_j) over them (MATH.md, Eq.
+1). Distances are f64, one correctly rounded operation at a time in the CPU's order, so the neighbours are exactly the
+CPU's. With mean = 0, only the tied row of lowest index counts.
 
     for each row i, for each candidate column x:
         for all j != i:  if bound(i, j) > limit: continue;  d = D[j, i] + (x_i - x_j)^2
             d < best: best, s, c = d, min(R_i, R_j), 1;   d = best: s, c += min(R_i, R_j), 1
 
-D is a panel [n, width]: the rows first .. first + width against all n; results are [p, width]. Most are passed
-over by their bound in f32 (common/distance.h).
+D is a panel [n, width]: the rows first .. first + width against all n. Results are [p, width]. Most pairs are skipped
+by their bound in f32 (common/distance.h).
 */
 #include "common/distance.h"
 #include "common/philox.h"
 #include "tiles.h"
 
-// distance[a, b] = (fresh ? 0 : distance[a, b]) + sum over k chosen columns of (x_b - x_a)^2, in their order, of `height`
-// rows a from above on and `width` rows b from first on.
+// distance[a, b] = (fresh ? 0 : distance[a, b]) + sum over k chosen columns of (x_b - x_a)^2, in their order, for
+// `height` rows a starting at `above` and `width` rows b starting at `first`.
 extern "C" __global__ void __launch_bounds__(NEAREST_THREADS)
 distance_f64(double* distance, const double* columns, uint32_t k, uint32_t n, uint32_t above, uint32_t height, uint32_t first, uint32_t width, uint32_t fresh) {
     uint64_t at = uint64_t(blockIdx.x) * blockDim.x + threadIdx.x;
@@ -27,7 +27,8 @@ distance_f64(double* distance, const double* columns, uint32_t k, uint32_t n, ui
 }
 KERNEL(distance_f64);
 
-// A greedy step: p candidates, NEAREST_COLUMNS of them and NEAREST_THREADS rows a block; rows j come in tiles.
+// A greedy step over p candidates. A block has NEAREST_COLUMNS candidates and NEAREST_THREADS rows; rows j come in
+// tiles.
 extern "C" __global__ void __launch_bounds__(NEAREST_THREADS)
 nearest_f64(uint64_t* sum, uint32_t* count, const double* columns, const float* slack, const double* distance, const uint32_t* rank, uint32_t p, uint32_t n, uint32_t first, uint32_t width, uint32_t mean) {
     struct Tile { float x[NEAREST_COLUMNS][NEAREST_THREADS]; uint32_t rank[NEAREST_THREADS]; };
@@ -76,8 +77,8 @@ nearest_f64(uint64_t* sum, uint32_t* count, const double* columns, const float* 
 }
 KERNEL(nearest_f64);
 
-// Where several rows are nearest: s over `draws` of them, drawn by Philox of (seed, row, draw), and their number. One
-// thread a row and candidate finds the distance once more and then visits those that have it, by ascending index.
+// Where several rows tie: s over `draws` of them, drawn by Philox of (seed, row, draw), and c = `draws`. One thread per
+// row and candidate finds the least distance again, then visits the rows at that distance by ascending index.
 extern "C" __global__ void __launch_bounds__(NEAREST_THREADS)
 drawn_f64(uint64_t* sum, uint32_t* count, const double* columns, const double* distance, const uint32_t* rank, uint32_t p, uint32_t n, uint32_t first, uint32_t width, uint32_t across, uint32_t down, uint64_t seed, uint32_t draws) {
     uint64_t at = uint64_t(blockIdx.x) * blockDim.x + threadIdx.x;
@@ -104,8 +105,9 @@ drawn_f64(uint64_t* sum, uint32_t* count, const double* columns, const double* d
 }
 KERNEL(drawn_f64);
 
-// The first step: columns sorted by (value, row), `size` elements each. One thread owns one sorted position and walks
-// outwards while the distance stays the smallest: beyond a run of equal values squares can round to the same number.
+// The first step: columns sorted by (value, row), `size` elements each. One thread starts at one sorted position and
+// walks outwards while the distance is the least. Different values can tie, because their squares can round to the same
+// number.
 extern "C" __global__ void __launch_bounds__(NEAREST_THREADS)
 nearest_sorted_f64(uint64_t* sum, uint32_t* count, const double* values, const uint32_t* rows, const uint32_t* rank, uint32_t p, uint32_t n, uint32_t size, uint32_t mean) {
     uint64_t at = uint64_t(blockIdx.x) * blockDim.x + threadIdx.x;

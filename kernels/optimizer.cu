@@ -1,9 +1,10 @@
 /*
-optimizer.cu: one step of an optimizer on one tensor, with the bits of src/ops/optimizer.rs: every operation is rounded by
-itself.
+optimizer.cu: one step of an optimizer on one tensor, with the bits of src/ops/optimizer.rs: every operation is rounded
+separately.
 
-One thread owns one parameter. What changes from step to step is read from memory, so that a recorded step is every step:
-`now` is what a sum of gradients is multiplied with, the rate, and Adam's corrections of its first and second moment.
+One thread handles one parameter. Values that change between steps are read from memory, so that one recorded launch
+serves every step: `now` holds the factor on a sum of gradients, the rate, and Adam's corrections of its first and
+second moment.
 */
 #include "common/gpu.h"
 #include "tiles.h"

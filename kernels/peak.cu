@@ -1,8 +1,8 @@
 /*
-peak.cu: the most that tensor cores give through mma.sync, which every product here goes through; for the bench.
+peak.cu: the peak rate of tensor cores through mma.sync, the instruction of every product here; for the bench.
 
-A warp multiplies fragments of ones into PEAK_SUMS sums that do not wait for each other, and reads nothing. A thread writes what
-its sums come to, which is a whole number.
+A warp multiplies fragments of ones into PEAK_SUMS independent sums, and reads nothing. A thread writes its total, which
+is an integer.
 */
 #include "common/gpu.h"
 #include "tiles.h"

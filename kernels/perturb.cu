@@ -1,8 +1,8 @@
 /*
 perturb.cu: noisy copies of one image, out[j] = image + sigma * normal(seed, index, first + j) (MATH.md, Eq. 6).
 
-One thread draws one Philox block, that is four neighbouring elements of one copy. An element's noise depends on
-(seed, index, copy, element) only, so any split into launches gives the same bits, and they are the CPU's bits.
+One thread draws one Philox block: four neighbouring elements of one copy. The noise of an element depends on (seed,
+index, copy, element) only, so any split into launches gives the same bits, and they are the CPU's.
 */
 #include "common/philox.h"
 #include "tiles.h"

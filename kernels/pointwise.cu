@@ -1,8 +1,8 @@
 /*
-pointwise.cu: sums of two values, and one scale and shift per channel (frozen batch norm; MATH.md, Eq. 10).
+pointwise.cu: sums of two values, and a scale and shift per channel (frozen batch norm; MATH.md, Eq. 10).
 
-One thread owns one element; every product and sum is rounded by itself: the CPU's bits. An output may be the same memory
-as an input.
+One thread handles one element. Every product and sum is rounded separately: the CPU's bits. An output may alias an
+input.
 */
 #include "common/gpu.h"
 #include "tiles.h"
@@ -15,7 +15,7 @@ sum_f32(float* y, const float* a, const float* b, uint32_t len) {
 }
 KERNEL(sum_f32);
 
-// y = scale x + shift, by channel.
+// y = scale x + shift, per channel.
 extern "C" __global__ void __launch_bounds__(POINTWISE_THREADS)
 scale_shift_f32(float* y, const float* x, const float* scale, const float* shift, uint32_t len, uint32_t c) {
     uint32_t i = blockIdx.x * POINTWISE_THREADS + threadIdx.x;
@@ -23,7 +23,7 @@ scale_shift_f32(float* y, const float* x, const float* scale, const float* shift
 }
 KERNEL(scale_shift_f32);
 
-// y = scale x, or y += that, by channel.
+// y = scale x, or y += scale x, per channel.
 extern "C" __global__ void __launch_bounds__(POINTWISE_THREADS)
 scale_f32(float* y, const float* x, const float* scale, uint32_t len, uint32_t c, uint32_t add) {
     uint32_t i = blockIdx.x * POINTWISE_THREADS + threadIdx.x;

@@ -1,38 +1,38 @@
 /*
-pool.cu: pooling over NHWC images and its adjoints: the largest value of a window with the position of its first
-occurrence, and the mean of a window, of a cell of a grid, or of a whole image.
+pool.cu: pooling over NHWC images and its adjoints: the maximum of a window with the position of its first occurrence,
+and the mean of a window, of a cell of a grid, or of a whole image.
 
-One thread owns one element of what is written, neighbours in a warp neighbouring channels. An adjoint does not scatter:
-its thread adds up what comes back from every window that covers its element, windows in row-major order. All sums are in
-f32, one rounding each, in row-major order: the CPU's bits.
+One thread handles one output element; neighbours in a warp are neighbouring channels. Adjoints gather: a thread adds up
+the adjoints of all windows that cover its element, in row-major order. All sums are f32, one rounding each, in
+row-major order: the CPU's bits.
 */
 #include "common/gpu.h"
 #include "tiles.h"
 
 struct Range { uint32_t from, to; };
 
-// Along one side: what output o reads of `size` positions. Windows keep to the image; window 0 means the cells of a grid,
-// cell o of `cells` from floor(o size / cells) to ceil((o + 1) size / cells).
+// Along one axis: the positions, out of `size`, that output o reads. Windows are clipped to the image. Window 0 means
+// the cells of a grid: cell o of `cells` is from floor(o size / cells) to ceil((o + 1) size / cells).
 DEVICE Range field(uint32_t o, uint32_t size, uint32_t cells, uint32_t window, uint32_t stride, uint32_t padding) {
     if (window == 0) return {o * size / cells, ((o + 1) * size + cells - 1) / cells};
     uint32_t start = o * stride, end = start + window;
     return {start > padding ? start - padding : 0, min(end > padding ? end - padding : 0, size)};
 }
 
-// Along one side: the outputs that read position i.
+// Along one axis: the outputs that read position i.
 DEVICE Range readers(uint32_t i, uint32_t size, uint32_t cells, uint32_t window, uint32_t stride, uint32_t padding) {
     if (window == 0) return {i * cells / size, ((i + 1) * cells + size - 1) / size};
     uint32_t at = i + padding;
     return {at < window ? 0 : (at - window) / stride + 1, min(at / stride + 1, cells)};
 }
 
-// The part of the mean that one value is.
+// The weight of one value in the mean.
 DEVICE float share(Range rows, Range columns, uint32_t window) {
     uint32_t count = window ? window * window : (rows.to - rows.from) * (columns.to - columns.from);
     return 1.0f / float(count);
 }
 
-// An element of [n, h, w, c] by its number.
+// The element of [n, h, w, c] with this index.
 struct At { uint32_t image, row, column, channel; };
 DEVICE At locate(uint32_t i, uint32_t h, uint32_t w, uint32_t c) {
     uint32_t position = i / c, line = position / w;

@@ -1,34 +1,37 @@
 /*
-pruned.cu: what nearest.cu finds, from lists: for each row, the others by ascending D, their distance in the chosen columns.
+pruned.cu: the results of nearest.cu, from lists: for each row, the other rows by ascending D, their distance in the
+chosen columns.
 
     for each row i:  list = the `len` others of least D[i, j]
-        for each block of 32 candidates, one a lane:
-            for j in list while D[i, j] <= the best of some lane:  look at j as nearest.cu does
-            where D at the list's end <= the best of some lane:  again, over all j with D[i, j] <= the largest best
+        for each block of 32 candidates, one per lane:
+            for j in list while D[i, j] <= the best of some lane:  visit j as nearest.cu does
+            if D at the end of the list <= the best of some lane:  again, over all j with D[i, j] <= the largest best
 
-No j that is left out can count: d >= D[i, j], of a sum rounded once. So the result is exact, ties and infinite distances
-included, whatever len is; it decides how many are looked at, which the kernel counts, and how many searches start again.
+No row j that is left out can count, because d >= D[i, j]: the sum is rounded once. So the result is exact for any
+`len`, ties and infinite distances included. `len` decides how many rows are visited, which the kernel counts, and how
+many searches start again.
 
-An entry is the upper half of D's bits, then j: one order, without ties, of one integer comparison, and a lower bound of D
-good to 2^-20. list_f64 has a block a row, which streams D once through room in shared memory: what is below the limit is
-put there, and when no more fits the room is sorted, its first `len` stay, and the last of them is the limit.
-pruned_f64 has a warp a row and block of candidates; blocks of threads go through the rows first, so that the columns of a
-block of candidates stay in L2, and the value of a row in all of them is one load: packed has [n, 32] for each 32
-candidates, the last ones fewer. Here a panel of D is [width, n].
+An entry is the upper half of the bits of D, then j. Entries have a strict order by one integer comparison, and give a
+lower bound of D with relative error 2^-20. list_f64 has one block per row, which streams D through a buffer in shared
+memory. Entries below the limit are appended; when no more fit, the buffer is sorted, its first `len` entries stay, and
+the last of them becomes the limit. pruned_f64 has one warp per row and block of candidates. Consecutive blocks go
+through the rows first, so that the columns of a block of candidates stay in L2. The values of a row in all 32
+candidates are one load: `packed` is [n, 32] for each 32 candidates, and narrower for the last ones. Here a panel of D
+is [width, n].
 */
 #include "common/distance.h"
 #include "common/warp.h"
 #include "tiles.h"
 
 constexpr uint64_t UPPER = 0xffffffff00000000ull;
-constexpr uint64_t NONE = UPPER | 0xfffffffeu;  // behind all entries: no number, no row, and not how memory begins
+constexpr uint64_t NONE = UPPER | 0xfffffffeu;  // after all entries: no number, no row, unlike fresh memory
 
 DEVICE uint64_t entry(double distance, uint32_t j) { return (uint64_t(__double_as_longlong(distance)) & UPPER) | j; }
 
-// At most D; not a number where there is no entry.
+// A lower bound of D; NaN where there is no entry.
 DEVICE double lower(uint64_t bits) { return __longlong_as_double((long long)(bits & UPPER)); }
 
-// Rounds columns to f32, packs them, and finds their slack; one block a column.
+// Rounds columns to f32, packs them, and computes their slack. One block per column.
 extern "C" __global__ void __launch_bounds__(NEAREST_THREADS)
 pack_f64(float* packed, float* slack, const double* columns, uint32_t p, uint32_t n) {
     struct Parts { double of[NEAREST_THREADS]; };
@@ -48,7 +51,7 @@ pack_f64(float* packed, float* slack, const double* columns, uint32_t p, uint32_
         if (threadIdx.x < half) parts.of[threadIdx.x] = fmax(parts.of[threadIdx.x], parts.of[threadIdx.x + half]);
         __syncthreads();
     }
-    // 2^-20 where 2^-21 is asked for: a margin for the rounding.
+    // 2^-20 where 2^-21 is required: a margin for rounding.
     most = parts.of[0];
     if (threadIdx.x == 0) slack[blockIdx.x] = most > 0.0 ? float(2.0 * (1.0 + 0x1p-20) * most + 0x1p-149) : 0.0f;
 }
@@ -67,7 +70,7 @@ DEVICE void sort(uint64_t* room, uint32_t size) {
         }
 }
 
-// The len entries of least D of rows first ..; list [width, len], distance [width, n]. One block a row.
+// The `len` entries of least D for rows starting at `first`; list [width, len], distance [width, n]. One block per row.
 extern "C" __global__ void __launch_bounds__(LIST_THREADS)
 list_f64(uint64_t* list, const double* distance, uint32_t n, uint32_t first, uint32_t len) {
     struct Room { uint64_t of[2 * LIST_MOST]; uint32_t held; };
@@ -101,7 +104,8 @@ list_f64(uint64_t* list, const double* distance, uint32_t n, uint32_t first, uin
 }
 KERNEL(list_f64);
 
-// A greedy step for rows first ..: sum and count [p, width]; tally += {entries looked at, searches that started again}.
+// A greedy step for rows starting at `first`: sum and count [p, width]; tally += {entries visited, searches started
+// again}.
 extern "C" __global__ void __launch_bounds__(NEAREST_THREADS)
 pruned_f64(uint64_t* sum, uint32_t* count, uint64_t* tally, const double* columns, const float* packed, const float* slack, const double* distance, const uint64_t* list, const uint32_t* rank, uint32_t p, uint32_t n, uint32_t first, uint32_t width, uint32_t len, uint32_t mean) {
     constexpr uint32_t WARPS = NEAREST_THREADS / 32;
@@ -126,7 +130,7 @@ pruned_f64(uint64_t* sum, uint32_t* count, uint64_t* tally, const double* column
         float x = packed[uint64_t(other.j) * lanes];
         if (!(bound(narrow, x, e, other.near) <= most)) return;
         double d = __dadd_rn(other.chosen, squared(own, e == 0.0f ? double(x) : columns[other.j]));
-        bool nearer = d < best, tied = d == best;  // all are, where the best is infinite
+        bool nearer = d < best, tied = d == best;  // every row ties where the best is infinite
         bool instead = nearer || (tied && !mean && other.j < least), as_well = tied && mean;
         s = instead ? other.less : as_well ? s + other.less : s;
         c = instead ? 1 : as_well ? c + 1 : c;
@@ -139,7 +143,7 @@ pruned_f64(uint64_t* sum, uint32_t* count, uint64_t* tally, const double* column
         uint64_t bits = list[base + lane()];
         uint32_t j = uint32_t(bits);
         put(lane(), j < n ? distance[j] : lower(bits), j < n ? j : row);
-        __syncwarp();  // votes order no memory, here and below
+        __syncwarp();  // votes do not order memory accesses, here and below
         for (uint32_t t = 0; t < 32; t += 4) {
             within = __any_sync(~0u, lower(entry(some.of[warp][t].chosen, 0)) <= best);
             if (!within) break;

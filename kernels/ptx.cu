@@ -1,11 +1,11 @@
 /*
-ptx.cu: the instructions of common/gpu.h one at a time, one warp each, to hold a machine to plain arithmetic.
+ptx.cu: each instruction of common/gpu.h by itself, one warp each, to compare a machine with plain arithmetic.
 */
 #include "common/gpu.h"
 #include "tiles.h"
 
-// out[i] = values[i] where keep[i / 16] is set, else 0: by copies of 4 bytes where i / 4 is odd, else of 16.
-// Rows of 16 words go through PTX_STAGES stages, so that more rows make the pipeline wrap.
+// out[i] = values[i] where keep[i / 16] is set, else 0: by copies of 4 bytes where i / 4 is odd, of 16 bytes elsewhere.
+// Rows of 16 words go through PTX_STAGES stages; with more rows than stages the pipeline wraps.
 extern "C" __global__ void __launch_bounds__(32)
 copy_async_u32(uint32_t* out, const uint32_t* values, const uint32_t* keep, uint32_t rows) {
     struct alignas(16) Ring { uint32_t row[PTX_STAGES][16]; };
@@ -31,7 +31,7 @@ copy_async_u32(uint32_t* out, const uint32_t* values, const uint32_t* keep, uint
 }
 KERNEL(copy_async_u32);
 
-// out[l] = the 4 words of lane l as they are, then transposed; out [32, 8], matrices [4, 8, 4]: 4 matrices of 8 rows.
+// out[l] = the 4 words of lane l, plain and then transposed; out [32, 8], matrices [4, 8, 4]: 4 matrices of 8 rows.
 extern "C" __global__ void __launch_bounds__(32)
 ldmatrix_u32(uint32_t* out, const uint32_t* matrices) {
     struct Rows { uint4 row[32]; };
@@ -45,7 +45,7 @@ ldmatrix_u32(uint32_t* out, const uint32_t* matrices) {
 }
 KERNEL(ldmatrix_u32);
 
-// d += a b^T of tf32-rounded values; d [16, 8], a [16, 8], b [8, 8].
+// d += a b^T of values rounded to tf32; d [16, 8], a [16, 8], b [8, 8].
 extern "C" __global__ void __launch_bounds__(32)
 mma_tf32_f32(float* d, const float* a, const float* b) {
     uint32_t g = threadIdx.x / 4, t = threadIdx.x % 4, left[4];
@@ -59,7 +59,7 @@ mma_tf32_f32(float* d, const float* a, const float* b) {
 }
 KERNEL(mma_tf32_f32);
 
-// out[l] and out[32 + l] = x[2 l] and x[2 l + 1] as two of bf16, and as two of f16; out [2, 32], x [64].
+// out[l] and out[32 + l] = x[2 l] and x[2 l + 1] as a pair of bf16, and of f16; out [2, 32], x [64].
 extern "C" __global__ void __launch_bounds__(32)
 halves_u32(uint32_t* out, const float* x) {
     float low = x[2 * threadIdx.x], high = x[2 * threadIdx.x + 1];
@@ -68,7 +68,7 @@ halves_u32(uint32_t* out, const float* x) {
 }
 KERNEL(halves_u32);
 
-// d += a b^T of 16 bits, two to a word, by `multiply`; d [16, 8], a [16, 16], b [8, 16].
+// d += a b^T of 16-bit values, two per word, by `multiply`; d [16, 8], a [16, 16], b [8, 16].
 template <class Multiply> DEVICE void mma_of_halves(float* d, const uint32_t* a, const uint32_t* b, Multiply multiply) {
     uint32_t g = threadIdx.x / 4, t = threadIdx.x % 4, left[4];
     float sum[4];

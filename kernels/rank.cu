@@ -2,8 +2,8 @@
 rank.cu: the ranks of n values (MATH.md, Eq. 1): upper[i] = #{j : v_j <= v_i}, lower[i] = #{j : v_j >= v_i}, and
 position[i], from 1, in a stable ascending sort.
 
-One thread owns one value and counts over all n, a tile at a time through shared memory: n^2 comparisons, no sort, exact
-whole numbers in any order. Equal values share upper and lower; among them position ascends with the index.
+One thread has one value and counts over all n, a tile at a time through shared memory: n^2 comparisons, no sort, exact
+integers in any order. Equal values share upper and lower; among them, position ascends with the index.
 */
 #include "common/gpu.h"
 #include "tiles.h"
@@ -14,7 +14,7 @@ rank_f64(uint32_t* upper, uint32_t* lower, uint32_t* position, const double* val
     SHARED(Tile, tile);
     uint32_t i = blockIdx.x * RANK_THREADS + threadIdx.x;
     double own = i < n ? values[i] : 0.0;
-    uint32_t less = 0, equal = 0, before = 0;  // before: equal ones of a smaller index
+    uint32_t less = 0, equal = 0, before = 0;  // before: equal values of smaller index
     for (uint32_t base = 0; base < n; base += RANK_THREADS) {
         if (base + threadIdx.x < n) tile.value[threadIdx.x] = values[base + threadIdx.x];
         __syncthreads();

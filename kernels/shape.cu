@@ -1,14 +1,14 @@
 /*
-shape.cu: operations that only move values. A class token's place, a table of positions, some tokens out of all, channels
-side by side, and all their adjoints are rows of one buffer copied (or added) to rows of another: `rows_f32`. The option-A
-shortcut takes every stride-th position and pads channels on both sides.
+shape.cu: operations that only move values. The position of a class token, a table of position embeddings, some tokens
+out of all, channels side by side, and their adjoints all copy (or add) rows of one buffer to rows of another:
+`rows_f32`. The option-A shortcut of CIFAR ResNets takes every stride-th position and pads channels on both sides.
 
-One thread owns one element that is written.
+One thread handles one output element.
 */
 #include "common/gpu.h"
 #include "tiles.h"
 
-// y[r y_apart + i] = x[r x_apart + i] for i < len, or y += that; x_apart = 0 gives every row the same values.
+// y[r y_apart + i] = x[r x_apart + i] for i < len, or y += it. `apart` is a row stride; x_apart = 0 repeats one row.
 extern "C" __global__ void __launch_bounds__(SHAPE_THREADS)
 rows_f32(float* y, const float* x, uint32_t rows, uint32_t len, uint32_t y_apart, uint32_t x_apart, uint32_t add) {
     uint32_t at = blockIdx.x * SHAPE_THREADS + threadIdx.x, row = at / len, i = at % len;
@@ -24,13 +24,13 @@ extern "C" __global__ void __launch_bounds__(SHAPE_THREADS)
 shortcut_f32(float* y, const float* x, uint32_t n, uint32_t h, uint32_t w, uint32_t c, uint32_t oh, uint32_t ow, uint32_t oc, uint32_t stride) {
     uint32_t i = blockIdx.x * SHAPE_THREADS + threadIdx.x;
     if (i >= n * oh * ow * oc) return;
-    uint32_t channel = i % oc - (oc - c) / 2, position = i / oc, line = position / ow;  // below the first: huge
+    uint32_t channel = i % oc - (oc - c) / 2, position = i / oc, line = position / ow;  // negative channels wrap to huge ones
     uint32_t row = line % oh * stride, column = position % ow * stride;
     y[i] = channel < c ? x[((line / oh * h + row) * w + column) * c + channel] : 0.0f;
 }
 KERNEL(shortcut_f32);
 
-// Its adjoint, added to dx.
+// The adjoint of the shortcut, added to dx.
 extern "C" __global__ void __launch_bounds__(SHAPE_THREADS)
 shortcut_backward_f32(float* dx, const float* dy, uint32_t n, uint32_t h, uint32_t w, uint32_t c, uint32_t oh, uint32_t ow, uint32_t oc, uint32_t stride) {
     uint32_t i = blockIdx.x * SHAPE_THREADS + threadIdx.x;
@@ -42,7 +42,7 @@ shortcut_backward_f32(float* dx, const float* dy, uint32_t n, uint32_t h, uint32
 }
 KERNEL(shortcut_backward_f32);
 
-// y[i] += the sum over rows of x[r apart + i], i < len, in order, in f64.
+// y[i] += sum over rows r of x[r apart + i], i < len, in order, in f64.
 extern "C" __global__ void __launch_bounds__(SHAPE_THREADS)
 sum_rows_f32(float* y, const float* x, uint32_t rows, uint32_t len, uint32_t apart) {
     uint32_t i = blockIdx.x * SHAPE_THREADS + threadIdx.x;

@@ -1,17 +1,17 @@
 /*
-sort.cu: sorts each of p columns by (value, row): the first step of FOCI finds neighbours next to each other.
+sort.cu: sorts each of p columns by (value, row), so that the first step of FOCI finds neighbours next to each other.
 
-A bitonic network on `size` >= n elements a column, a power of two: what lies beyond n is +inf with row 2^32 - 1 and ends
-up last. sort_tile_f64 runs all stages within tiles of at most SORT_TILE elements in shared memory, either the whole
-network up to the tile (merge = 0) or the tail of the merge of `merge` elements; sort_step_f64 runs one stage between
-elements `apart` in global memory. Pairs are distinct, so the order is unique; -0 and 0 are equal values.
+A bitonic network on `size` >= n elements per column, a power of two. Elements beyond n are +inf with row 2^32 - 1 and
+end up last. sort_tile_f64 runs all stages within tiles of at most SORT_TILE elements in shared memory: either the whole
+network up to the tile (merge = 0), or the tail of the merge of `merge` elements. sort_step_f64 runs one stage between
+elements at distance `apart` in global memory. Pairs are distinct, so the order is unique; -0 and 0 are equal values.
 */
 #include "common/gpu.h"
 #include "tiles.h"
 
 DEVICE bool precedes(double v, uint32_t i, double w, uint32_t j) { return v < w || (v == w && i < j); }
 
-// Puts elements a < b of a column in the order that the merge of `merge` elements needs.
+// Puts elements a < b of a column into the order that the merge of `merge` elements requires.
 DEVICE void exchange(double* value, uint32_t* row, uint32_t a, uint32_t b, bool ascending) {
     if (precedes(value[b], row[b], value[a], row[a]) == ascending) {
         double v = value[a];
@@ -38,7 +38,7 @@ sort_tile_f64(double* values, uint32_t* rows, uint32_t size, uint32_t merge) {
     SHARED(Tile, tile);
     uint32_t width = min(SORT_TILE, size), tiles = size / width;
     uint64_t base = uint64_t(blockIdx.x) * width;
-    uint32_t offset = blockIdx.x % tiles * width;  // of the tile in its column
+    uint32_t offset = blockIdx.x % tiles * width;  // offset of the tile in its column
     for (uint32_t i = threadIdx.x; i < width; i += SORT_THREADS) tile.value[i] = values[base + i], tile.row[i] = rows[base + i];
     __syncthreads();
     for (uint32_t k = merge ? merge : 2; k <= (merge ? merge : width); k *= 2)

@@ -1,10 +1,11 @@
 /*
 statistic.cu: A = sum over rows of s_i / c_i for each of p columns (MATH.md, Eq. 1), the same in any order.
 
-Each mean is its whole part plus 64 fractional bits, rounded down; whole parts add up in 64 bits, fractions in 128. One
-block a column; out[column] = {whole, low, high} with A = whole + (low + high * 2^64) / 2^64. Panels of rows add up.
+Each mean is split into its integer part and 64 fractional bits, rounded down. Integer parts are summed in 64 bits,
+fractions in 128. One block per column; out[column] = {whole, low, high} with A = whole + (low + high * 2^64) / 2^64.
+Panels of rows add up.
 
-best_u64 finds the largest A, as selections compare it: to the nearest 2^-32, equal ones by the lowest index.
+best_u64 finds the largest A as selections compare it: rounded to 2^-32, ties by the lowest index.
 */
 #include "common/gpu.h"
 #include "tiles.h"
@@ -45,14 +46,14 @@ statistic_u64(uint64_t* out, const uint64_t* sum, const uint32_t* count, uint32_
 }
 KERNEL(statistic_u64);
 
-struct Best { uint64_t top; uint32_t low, at; };  // A to the nearest 2^-32: top + low / 2^32
+struct Best { uint64_t top; uint32_t low, at; };  // A rounded to 2^-32: top + low / 2^32
 
 DEVICE bool beats(Best a, Best b) {
     if (a.top != b.top) return a.top > b.top;
     return a.low > b.low || (a.low == b.low && a.at < b.at);
 }
 
-// out = {column, whole, low, high} of the best of those p that are left, one at least; one block.
+// out = {column, whole, low, high} of the best of the p columns that are left, at least one. One block.
 extern "C" __global__ void __launch_bounds__(STATISTIC_THREADS)
 best_u64(uint64_t* out, const uint64_t* sums, const uint32_t* left, uint32_t p) {
     struct Parts { Best of[STATISTIC_THREADS]; };

@@ -1,9 +1,10 @@
 /*
-vector.cu: the vectors of a solver, in f64: sums of two, dot products, and the way between a vector of the block and the
-rows of a layer, in f32.
+vector.cu: the vectors of a solver, in f64: sums of two vectors, dot products, and the conversion between a vector of
+the block and the f32 rows of a layer.
 
-Sums run over chunks whose size depends on nothing but the length: a thread adds up every VECTOR_THREADS-th product of its
-block's chunk, and the block's threads are added up in halves. Without contraction, so that a GPU has the emulator's bits.
+Sums go over chunks whose size depends on the length alone. A thread adds up every VECTOR_THREADS-th product of its
+block's chunk, and the threads of a block are added up by halving. There is no contraction, so a GPU gives the
+emulator's bits.
 */
 #include "common/gpu.h"
 #include "tiles.h"
@@ -18,7 +19,7 @@ combine_f64(double* y, const double* x, double a, double b, double over, uint32_
 }
 KERNEL(combine_f64);
 
-// out[block] = value(first) joined with all others of the block's chunk.
+// out[block] = the values of the block's chunk, combined by `join`.
 template <class Value, class Join>
 DEVICE void join_chunk(double* out, uint32_t len, uint32_t chunk, Value value, Join join) {
     struct Parts { double of[VECTOR_THREADS]; };
@@ -35,7 +36,7 @@ DEVICE void join_chunk(double* out, uint32_t len, uint32_t chunk, Value value, J
     if (threadIdx.x == 0) out[blockIdx.x] = parts.of[0];
 }
 
-// out[k] = the sum of x y (of x where y is null) over chunk k; x and y [len].
+// out[k] = sum of x y over chunk k, or of x where y is null; x and y [len].
 extern "C" __global__ void __launch_bounds__(VECTOR_THREADS)
 dot_f64(double* out, const double* x, const double* y, uint32_t len, uint32_t chunk) {
     auto product = [=](uint32_t i) { return y ? __dmul_rn(x[i], y[i]) : x[i]; };
@@ -59,7 +60,7 @@ squares_f32(double* out, const float* x, uint32_t len, uint32_t chunk) {
 }
 KERNEL(squares_f32);
 
-// weight [count, depth] and bias [count] (or null) = v / scale, of which row r begins at starts[r], its bias last.
+// weight [count, depth] and bias [count] (or null) = v / scale; in v, row r starts at starts[r] and ends with its bias.
 extern "C" __global__ void __launch_bounds__(VECTOR_THREADS)
 to_rows_f32(float* weight, float* bias, const double* v, const uint32_t* starts, uint32_t count, uint32_t depth, double scale) {
     uint32_t i = blockIdx.x * VECTOR_THREADS + threadIdx.x, row = i / (depth + 1), column = i % (depth + 1);
@@ -69,7 +70,7 @@ to_rows_f32(float* weight, float* bias, const double* v, const uint32_t* starts,
 }
 KERNEL(to_rows_f32);
 
-// The way back: v = row / n * scale.
+// The reverse: v = row / n * scale.
 extern "C" __global__ void __launch_bounds__(VECTOR_THREADS)
 from_rows_f64(double* v, const float* weight, const float* bias, const uint32_t* starts, uint32_t count, uint32_t depth, double n, double scale) {
     uint32_t i = blockIdx.x * VECTOR_THREADS + threadIdx.x, row = i / (depth + 1), column = i % (depth + 1);

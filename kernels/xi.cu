@@ -1,12 +1,13 @@
 /*
-xi.cu: the sums of Chatterjee's xi, whole numbers and so the same in any order: differences of ranks along given orders of
-the rows; and, where the order is random within runs of equal x, over all pairs of a run and of two runs side by side.
+xi.cu: the sums of Chatterjee's xi, integers and so the same in any order: differences of ranks along given orders of
+the rows; and, where the order is random within runs of equal x, over all pairs within a run and between two adjacent
+runs.
 */
 #include "common/ascending.h"
 #include "common/warp.h"
 #include "tiles.h"
 
-// out [orders, chunks]: sum of |R_(i+1) - R_i| over the positions of a chunk, along each of the orders [n]; rank [n].
+// out [orders, chunks] = sum of |R_(i+1) - R_i| over the positions of a chunk, along each of the orders [n]; rank [n].
 extern "C" __global__ void __launch_bounds__(XI_THREADS)
 along_u64(uint64_t* out, const uint32_t* rank, const uint32_t* orders, uint32_t n, uint32_t chunks) {
     struct Parts { uint64_t of[XI_THREADS]; };
@@ -45,11 +46,13 @@ struct Wide {
     }
 };
 
-// out [count, 4]: for each run, sum of |a - b| over its pairs, and over the pairs of one of it and one of the run before,
-// each as its low and its high word. Run r is ranks[runs[r]] .. ranks[runs[r + 1] - 1], ascending; a warp owns one.
+// out [count, 4] = for each run, sum of |a - b| over its pairs, and over the pairs of one of its values with one of the
+// run before, each as a low and a high word. Run r is ranks[runs[r]] .. ranks[runs[r + 1] - 1], ascending; one warp per
+// run.
 //
-// Of two ascending lists, every value v of one counts (others below it) - (others not below it) times, and every value of
-// the other the same; of one list, the value at place j of c counts j - (c - 1 - j) times. v and counts are below 2^31.
+// Between two ascending lists, every value v enters the sum (values of the other list below v) - (values not below v)
+// times. Within one list of c values, the value at index j enters j - (c - 1 - j) times. Values and counts are below
+// 2^31.
 extern "C" __global__ void __launch_bounds__(XI_THREADS)
 runs_u64(uint64_t* out, const uint32_t* ranks, const uint32_t* runs, uint32_t n, uint32_t count) {
     uint32_t run = warp(XI_THREADS);
@@ -65,7 +68,7 @@ runs_u64(uint64_t* out, const uint32_t* ranks, const uint32_t* runs, uint32_t n,
     }
     for (uint32_t j = lane(); j < b; j += 32) {
         int64_t v = ranks[before + j];
-        // Equal values add nothing: here they count as below, there as not below.
+        // Equal values must add nothing: one list counts them as below, the other as not below.
         between.add(v * (2 * int64_t(below(ranks + start, c, ranks[before + j] + 1)) - int64_t(c)));
     }
     within.over_lanes(), between.over_lanes();

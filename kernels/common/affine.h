@@ -1,12 +1,12 @@
 /*
-affine.h: what the kernels of an affine layer share: its shape, which of its output channels take part, and what a node
-does with z = Wx + b. A linear layer is a convolution of 1 x 1.
+affine.h: what the kernels of an affine layer share: its shape, the output channels that take part, and the epilogue of
+a node on z = Wx + b. A linear layer is a 1 x 1 convolution.
 */
 #pragma once
 #include "../tiles.h"
 #include "ascending.h"
 
-// Of the kernels that compute z, dx and dW; a test of the table reads them.
+// Parameters of the kernels that compute z, dx and dW; a test of the kernel table reads them.
 #define CONV_PARAMETERS float* y, double* parts, const float* x, const float* weight, const float* bias, const float* scale, const float* shift, const float* residual, const uint32_t* rows, uint32_t count, uint32_t pixels, uint32_t h, uint32_t w, uint32_t c, uint32_t oh, uint32_t ow, uint32_t o, uint32_t r, uint32_t s, uint32_t stride, uint32_t above, uint32_t left, uint32_t dilation, uint32_t groups, uint32_t segments, uint32_t activation, uint32_t add
 #define CONV_ARGUMENTS y, parts, x, weight, bias, scale, shift, residual, rows, count, pixels, h, w, c, oh, ow, o, r, s, stride, above, left, dilation, groups, segments, activation, add
 #define CONV_DATA_PARAMETERS float* dx, const float* dz, const float* weight, const uint32_t* rows, uint32_t count, uint32_t pixels, uint32_t h, uint32_t w, uint32_t c, uint32_t oh, uint32_t ow, uint32_t o, uint32_t r, uint32_t s, uint32_t stride, uint32_t above, uint32_t left, uint32_t dilation, uint32_t groups, uint32_t add
@@ -20,7 +20,7 @@ struct Layer {
     DEVICE uint32_t depth() const { return r * s * inner(); }
 };
 
-// A position of an image; not inside where the tile goes beyond the last one.
+// A position of an image; not `inside` where the tile extends beyond the last position.
 struct Pixel {
     uint32_t image, row, column;
     bool inside;
@@ -29,7 +29,7 @@ struct Pixel {
         : image(at / w / h), row(at / w % h), column(at % w), inside(at < end) {}
 };
 
-// The rows of the weights at hand that one group has, and which output channels they are.
+// The given weight rows that belong to one group, and their output channels.
 struct Channels {
     const uint32_t* rows;
     uint32_t first, count, last;
@@ -43,14 +43,14 @@ struct Channels {
     DEVICE uint32_t operator[](uint32_t at) const { return rows ? min(rows[first + at], last) : first + at; }
 };
 
-// Where an output pixel reads x down and right from its corner, in this channel; null in the padding.
+// Points to the x that an output pixel reads, down and right of its corner, in this channel; null in the padding.
 DEVICE const float* field(const float* x, const Pixel& at, uint32_t down, uint32_t right, uint32_t channel, const Layer& l) {
     uint32_t row = at.row * l.stride + down - l.above, column = at.column * l.stride + right - l.left;
-    bool inside = at.inside && row < l.h && column < l.w;  // what is below 0 is huge
+    bool inside = at.inside && row < l.h && column < l.w;  // negative positions wrap to huge ones
     return inside ? x + ((at.image * l.h + row) * l.w + column) * l.c + channel : nullptr;
 }
 
-// Place and channel of the k-th of r s `channels` values that a filter reads.
+// Tap and channel of the k-th of the r s `channels` values that a filter reads.
 struct Tap {
     uint32_t down, right, channel;
     bool inside;
@@ -60,15 +60,15 @@ struct Tap {
           inside(k < l.r * l.s * channels) {}
 };
 
-// Where a filter of a group reads x under a tap; null in the padding.
+// Points to the x that a filter of a group reads under a tap; null in the padding.
 DEVICE const float* field(const float* x, const Pixel& at, const Tap& tap, uint32_t group, const Layer& l) {
     return tap.inside ? field(x, at, tap.down, tap.right, group * l.inner() + tap.channel, l) : nullptr;
 }
 
 DEVICE bool aligned(const void* p) { return uintptr_t(p) % 16 == 0; }
 
-// Along an axis, the positions of x of one remainder by the stride, first, first + stride, .., and the taps under which
-// outputs read them: tap, tap + step, ... Under the others, the stride leaves no output.
+// Along an axis, the positions of x with one remainder by the stride (first, first + stride, ..), and the taps under
+// which outputs read them (tap, tap + step, ..). Under the other taps, no output reads them.
 struct Phase {
     uint32_t first, count, tap, step, taps;
 
@@ -80,8 +80,8 @@ struct Phase {
     }
 };
 
-// Where the output that reads a pixel of x from down and right of its corner has its dz, the stride leaving one; null
-// where an edge does not.
+// Points to the dz of the output that reads a pixel of x at down and right of its corner, given that the stride leaves
+// one; null beyond the edge.
 DEVICE const float* reader(const float* dz, const Pixel& at, uint32_t down, uint32_t right, uint32_t channel, const Layer& l) {
     bool inside = at.inside && down <= at.row + l.above && right <= at.column + l.left;
     uint32_t row = (at.row + l.above - down) / l.stride, column = (at.column + l.left - right) / l.stride;
@@ -95,16 +95,16 @@ DEVICE float activated(float a, uint32_t activation) {
     return activation == CONV_GELU ? 0.5f * a * erfcf(-0.70710678f * a) : a;
 }
 
-// What a node does with z = Wx + b: y = act(scale z + shift + residual), or (`add`) y += z. Null: no such part.
-// parts [tile, segment, o]: for every image that a tile of pixels meets, the sum of z over its pixels in the tile.
+// The epilogue of a node on z = Wx + b: y = act(scale z + shift + residual), or (`add`) y += z. Null: no such term.
+// parts [tile, segment, o] = for every image that a tile of pixels covers, the sum of z over its pixels in the tile.
 struct Node {
     float* y;
     double* parts;
     const float *bias, *scale, *shift, *residual;
     uint32_t pixels, positions, o, segments, activation, add;
 
-    // A channel, at hand as `index`, of a tile of which at(row) is Wx: rows first, first + apart, .., and by the thread
-    // of row 0 the sums.
+    // Applies the epilogue to one channel (the index-th given one) of a tile, where at(row) is Wx, for the rows first,
+    // first + apart, .. The thread of row 0 also writes the sums.
     template <class At>
     DEVICE void finish(uint32_t tile, uint32_t channel, uint32_t index, uint32_t first, uint32_t apart, At at) const {
         uint32_t pixel = tile * GEMM_TILE, end = min(GEMM_TILE, pixels - pixel);

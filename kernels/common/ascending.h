@@ -1,10 +1,10 @@
 /*
-ascending.h: where a value stands in an ascending list.
+ascending.h: binary search in an ascending list.
 */
 #pragma once
 #include "gpu.h"
 
-// How many of the list are below it.
+// The number of list elements below the value.
 DEVICE uint32_t below(const uint32_t* list, uint32_t count, uint32_t value) {
     uint32_t first = 0;
     while (count > 0) {

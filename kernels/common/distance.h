@@ -1,17 +1,18 @@
 /*
-distance.h: squared distances in f64, one correctly rounded operation at a time, and the bound in f32 that spares most of
+distance.h: squared distances in f64, one correctly rounded operation at a time, and a bound in f32 that avoids most of
 them: f32 searches, f64 decides.
 
-Let x' be x rounded to f32, u = 2^-24, C a distance in the chosen columns, a = x_i - x_j, and e the column's slack: 0 where
-f32 holds every value, else at least 2 (1 + 2^-21) max |x - x'|. Of b = |x'_i - x'_j| - e (0 where that is not positive) and
-bound = b^2 + C, all in f32:
+Let x' be x rounded to f32, u = 2^-24, C a distance in the chosen columns, and a = x_i - x_j. Let e be the column's
+slack: 0 where f32 holds every value exactly, else at least 2 (1 + 2^-21) max |x - x'|. With b = |x'_i - x'_j| - e (0
+where that is not positive) and bound = b^2 + C, all in f32:
 
     |x'_i - x'_j| <= (|a| + e / (1 + 2^-21)) (1 + u),  so  b <= |a| (1 + u)^2
     bound <= (a^2 + C) (1 + u)^5 + 2^-148              (C is rounded to f32, the sum of the fma once)
     d >= (a^2 + C) (1 - 2^-53)^4 - 2^-1073             (in f64)
 
-Hence d <= best gives bound <= limit = best (1 + 2^-20) + 2^-140, in f32: no row that is nearest or tied is passed over.
-Where f32 cannot tell rows apart (e above their distances, or infinite: values beyond f32) all are compared in f64.
+Hence d <= best implies bound <= limit = best (1 + 2^-20) + 2^-140, in f32: no row that is nearest or tied is skipped.
+Where f32 cannot separate rows (e is larger than their distances, or infinite for values beyond f32), all are compared
+in f64.
 */
 #pragma once
 #include "gpu.h"
@@ -25,7 +26,7 @@ DEVICE double squared(double a, double b) {
 
 DEVICE float bound(float own, float other, float slack, float chosen) {
     float apart = fabsf(__fsub_rn(own, other));
-    float b = apart > slack ? __fsub_rn(apart, slack) : 0.0f;  // 0 where both are infinite, or no number
+    float b = apart > slack ? __fsub_rn(apart, slack) : 0.0f;  // 0 where both are infinite, or NaN
     return __fmaf_rn(b, b, chosen);
 }
 

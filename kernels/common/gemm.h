@@ -1,17 +1,18 @@
 /*
-gemm.h: the matrix product that affine layers are made of, on tensor cores: a block has GEMM_TILE x GEMM_TILE sums, and
-takes their depth GEMM_DEPTH at a time.
+gemm.h: the matrix product of affine layers, on tensor cores. A block computes GEMM_TILE x GEMM_TILE sums, in steps of
+depth GEMM_DEPTH.
 
-    GEMM_STAGES - 1 steps of both operands are on their way
-    for each step: wait for it; send for the one whose stage is now free; each of four warps, with 32 x 32 sums, reads
-                   fragments, splits every value in two of tf32, multiplies, and adds what the step gives
+    copies of both operands for GEMM_STAGES - 1 steps are in flight
+    for each step: wait for its copies; start the copies into the free stage; each of four warps, with 32 x 32 sums,
+                   reads fragments, splits every value into two of tf32, multiplies, and adds the result of the step
 
-f32-grade by 3xTF32, which is Operands::F32: x = big + small keeps 22 of 24 bits, and a b = small big + big small + big big. Tensor cores round
-what they add up towards zero (Ootomo & Yokota, IJHPCA 2022), so a step begins with zeros and is added to the running
-sum by an addition that rounds to nearest. Every sum has one order. An infinite value makes NaN.
+Operands::F32 has the accuracy of f32 by 3xTF32: x = big + small keeps 22 of 24 bits, and a b = small big + big small +
+big big. Tensor cores round their sums towards zero (Ootomo & Yokota, IJHPCA 2022). Each step therefore starts from
+zero, and is added to the running sum by an addition that rounds to nearest. Every sum has a fixed order. An infinite
+value gives NaN.
 
-The other kinds round both operands once, to nearest, and multiply once; sums are as above. Tiles hold f32 whatever the
-kind, and a fragment is rounded when it is read: half the bytes of a tile of 16 bits are not saved.
+The other kinds round both operands once, to nearest, and multiply once; sums are as above. Tiles hold f32 for every
+kind, and a fragment is rounded when it is read, so 16-bit kinds do not save the bytes of a tile.
 */
 #pragma once
 #include "../tiles.h"
@@ -19,12 +20,13 @@ kind, and a fragment is rounded when it is read: half the bytes of a tile of 16 
 
 static_assert(GEMM_THREADS == 128 && GEMM_TILE == 64 && GEMM_DEPTH == 16, "four warps of 32 x 32 sums");
 
-// A tile [64, 16] of an operand whose depth is contiguous. Rows are 20 floats apart, so that the 8 rows of a matrix
-// that ldmatrix reads lie on different banks.
+// A tile [64, 16] of an operand whose depth is contiguous. The row stride is 20 floats, so that the 8 rows of a matrix
+// that ldmatrix reads are on different banks.
 struct alignas(16) ByRow {
     float of[GEMM_TILE][GEMM_DEPTH + 4];
 
-    // With g = lane / 4, t = lane % 4: (g, t), (g+8, t), (g, t+4), (g+8, t+4) of the 16 x 8 values from (row, k) on.
+    // With g = lane / 4, t = lane % 4: (g, t), (g+8, t), (g, t+4), (g+8, t+4) of the 16 x 8 values starting at (row,
+    // k).
     DEVICE void fragment(float (&out)[4], uint32_t row, uint32_t k) const {
         uint32_t lane = threadIdx.x % 32, bits[4];
         ldmatrix(bits, &of[row + lane % 16][k + lane / 16 * 4]);
@@ -32,8 +34,8 @@ struct alignas(16) ByRow {
     }
 };
 
-// The same of an operand whose rows are contiguous; its lines are 72 floats apart, so that a warp's reads meet no bank
-// twice.
+// The same for an operand whose rows are contiguous. The stride is 72 floats, so that a warp's reads have no bank
+// conflicts.
 struct alignas(16) ByDepth {
     float of[GEMM_DEPTH][GEMM_TILE + 8];
 
@@ -43,8 +45,8 @@ struct alignas(16) ByDepth {
     }
 };
 
-// Fills a tile with step `step`: from(j, row, k) is where the value of a row of the tile stands at depth k of all, or
-// null for a zero; j is 0 or 1, the number of a thread's line. With `wide`, four neighbours come at once.
+// Fills a tile with step `step`. from(j, row, k) points to the value of a row of the tile at total depth k, or is null
+// for a zero; j is 0 or 1, the index of the thread's line. With `wide`, four neighbours are copied at once.
 template <uint32_t WIDTH, class From> DEVICE void fill(ByRow& tile, uint32_t step, const float* any, From from) {
     uint32_t quad = threadIdx.x % 4 * 4, line = threadIdx.x / 4;
     for (uint32_t e = 0; e < 4; e += WIDTH)
@@ -66,7 +68,7 @@ template <class Tile, class From> DEVICE void fill(Tile& tile, uint32_t step, bo
     else fill<1>(tile, step, any, from);
 }
 
-// A fragment of a tile, every value as big + small, both of tf32.
+// A fragment of a tile, with every value as big + small, both tf32.
 struct Split {
     uint32_t big[4], small[4];
 
@@ -83,8 +85,8 @@ struct Split {
 // How operands are rounded.
 enum class Operands { F32, TF32, BF16, F16 };
 
-// A fragment of a tile, [16, 8] of tf32, or [16, 16] of 16 bits in pairs (t, t+4), (t+8, t+12). An instruction has other
-// neighbours in its pairs; the sum is the same, since both operands have these.
+// A fragment of a tile: [16, 8] of tf32, or [16, 16] of 16-bit values in pairs (t, t+4), (t+8, t+12). The instruction
+// expects other pairs; the sum is the same, because both operands use these.
 template <Operands KIND> struct Rounded {
     static constexpr uint32_t DEPTH = KIND == Operands::TF32 ? 8 : 16;
     uint32_t of[4];
@@ -109,8 +111,8 @@ template <Operands KIND> DEVICE void mma(float (&d)[4], const uint32_t (&a)[4], 
     else mma_f16(d, a, b0, b1);
 }
 
-// A thread's part of the sums: with g and t as above, [i][j][e] is row 16 i + g + e / 2 * 8, column 8 j + 2 t + e % 2
-// of its warp's 32 x 32.
+// The accumulator of a thread: with g and t as above, [i][j][e] is row 16 i + g + e / 2 * 8, column 8 j + 2 t + e % 2
+// of its warp's 32 x 32 sums.
 using Sums = float[2][4][4];
 DEVICE uint32_t warp_row() { return threadIdx.x / 64 * 32; }
 DEVICE uint32_t warp_column() { return threadIdx.x / 32 % 2 * 32; }
@@ -143,14 +145,14 @@ template <Operands KIND, class A, class B> DEVICE void multiply(Sums& sum, const
             for (uint32_t e = 0; e < 4; ++e) sum[i][j][e] = __fadd_rn(sum[i][j][e], step[i][j][e]);
 }
 
-// What a block holds in shared memory: stages of its operands, and then its sums.
+// The shared memory of a block: stages of its operands, and later its sums.
 template <class A, class B> union Tiles {
     struct { A a; B b; } stage[GEMM_STAGES];
     float out[GEMM_TILE][GEMM_TILE + 8];
 };
 
-// tiles.out = the sums of `steps` steps. load(stage, step) sends for both operands; with(stage) sees them once they are
-// there.
+// tiles.out = the sums over `steps` steps. load(stage, step) starts the copies of both operands; with(stage) is called
+// once they have arrived.
 template <Operands KIND = Operands::F32, class A, class B, class Load, class With>
 DEVICE void gemm(Tiles<A, B>& tiles, uint32_t steps, Load load, With with) {
     Sums sum = {};
@@ -160,7 +162,7 @@ DEVICE void gemm(Tiles<A, B>& tiles, uint32_t steps, Load load, With with) {
     }
     for (uint32_t step = 0; step < steps; ++step) {
         copy_wait<int(GEMM_STAGES) - 2>();
-        __syncthreads();  // the step is there for all, and nobody reads the one before any more
+        __syncthreads();  // the step has arrived for all threads, and none reads the previous one
         uint32_t next = step + GEMM_STAGES - 1;
         if (next < steps) load(tiles.stage[next % GEMM_STAGES], next);
         copy_commit();

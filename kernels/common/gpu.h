@@ -1,8 +1,9 @@
 /*
-gpu.h: what every kernel includes. Under nvcc it is CUDA; elsewhere the same names run through emu.h.
+gpu.h: included by every kernel. Under nvcc it is CUDA; otherwise the same names come from emu.h.
 
-SHARED(T, name) is one object in shared memory. KERNEL(name) exports a kernel to the emulated driver.
-Then one function per PTX instruction, its two halves side by side. All lanes of a warp call those of whole warps.
+SHARED(T, name) is an object in shared memory. KERNEL(name) exports a kernel to the emulated driver. Then one function
+per PTX instruction, with its CUDA and its emulated form side by side. Instructions of a whole warp are called by all
+its lanes.
 */
 #pragma once
 #include <cstdint>
@@ -22,8 +23,8 @@ Then one function per PTX instruction, its two halves side by side. All lanes of
 
 PTX(DEVICE uint32_t shared_address(const void* p) { return uint32_t(__cvta_generic_to_shared(p)); })
 
-// Copies BYTES (4 or 16, both addresses aligned to them) from global to shared memory in the background; zeros where
-// not ok.
+// Copies BYTES (4 or 16, both addresses aligned to BYTES) from global to shared memory asynchronously; writes zeros
+// where not ok.
 template <int BYTES> DEVICE void copy_async(void* shared, const void* global, bool ok) {
     static_assert(BYTES == 4 || BYTES == 16, "copy_async: 4 or 16 bytes");
     PTX(if constexpr (BYTES == 16)
@@ -34,19 +35,19 @@ template <int BYTES> DEVICE void copy_async(void* shared, const void* global, bo
                          ::"r"(shared_address(shared)), "l"(global), "r"(ok ? 4 : 0) : "memory");)
     EMU(emu::copy_async(shared, ok ? global : nullptr, BYTES);)
 }
-// The copies since the last commit are one group.
+// Makes the copies since the last commit one group.
 DEVICE void copy_commit() {
     PTX(asm volatile("cp.async.commit_group;" ::: "memory");)
     EMU(emu::copy_commit();)
 }
-// Waits until at most PENDING of this thread's groups are under way.
+// Waits until at most PENDING of this thread's groups are in flight.
 template <int PENDING> DEVICE void copy_wait() {
     PTX(asm volatile("cp.async.wait_group %0;" ::"n"(PENDING) : "memory");)
     EMU(emu::copy_wait(PENDING);)
 }
 
-// Four matrices of 8 rows of 16 bytes; lane l names row l % 8 of matrix l / 8 and gets bytes 4(l % 4).. of row l / 4 of
-// each; with TRANSPOSE, of the matrix of 16-bit elements transposed.
+// Loads four matrices of 8 rows of 16 bytes. Lane l gives the address of row l % 8 of matrix l / 8, and receives bytes
+// 4(l % 4).. of row l / 4 of each; with TRANSPOSE, of the transposed matrix of 16-bit elements.
 template <bool TRANSPOSE = false> DEVICE void ldmatrix(uint32_t (&out)[4], const void* row) {
     PTX(uint32_t from = shared_address(row);
         if constexpr (TRANSPOSE)
@@ -64,8 +65,8 @@ DEVICE uint32_t tf32(float x) {
     EMU(return emu::tf32(x);)
 }
 
-// Two values rounded to 16 bits each, ties to even, the first one in the low half. A half holds up to 65504; what is
-// larger becomes infinite.
+// Two values rounded to 16 bits each, ties to even, the first in the low half. The largest f16 is 65504; larger values
+// become infinite.
 DEVICE uint32_t bf16x2(float low, float high) {
     PTX(uint32_t bits; asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(bits) : "f"(high), "f"(low)); return bits;)
     EMU(return emu::bf16(low) | emu::bf16(high) << 16;)
@@ -84,7 +85,7 @@ DEVICE void mma_tf32(float (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32_
                      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));)
     EMU(uint32_t b[2] = {b0, b1}; emu::mma(d, a, b, emu::TF32);)
 }
-// The same with k = 16 and every word two neighbours in k of bf16, the lower one in the low half.
+// The same with k = 16 in bf16: every word holds two neighbours in k, the lower one in the low half.
 DEVICE void mma_bf16(float (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
     PTX(asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 "
                      "{%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
@@ -92,7 +93,7 @@ DEVICE void mma_bf16(float (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32_
                      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));)
     EMU(uint32_t b[2] = {b0, b1}; emu::mma(d, a, b, emu::BF16);)
 }
-// The same of f16.
+// The same in f16.
 DEVICE void mma_f16(float (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
     PTX(asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 "
                      "{%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"

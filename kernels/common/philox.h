@@ -1,13 +1,13 @@
 /*
-philox.h: Philox4x32-10 (Salmon et al., SC 2011) and normals made of its words, bit for bit as src/ops/philox.rs.
+philox.h: Philox4x32-10 (Salmon et al., SC 2011) and normals from its words, bit for bit as src/ops/philox.rs.
 
-Every floating-point operation is one correctly rounded instruction, named, so that no compiler contracts or reorders it.
+Every floating-point operation is an explicit, correctly rounded instruction, which no compiler contracts or reorders.
 */
 #pragma once
 #include "gpu.h"
 
 constexpr uint32_t PHILOX_TIES = 4;          // Use::Ties
-constexpr uint32_t PHILOX_LABELS = 7u << 28;  // Use::Labels, where streams have it
+constexpr uint32_t PHILOX_LABELS = 7u << 28;  // Use::Labels, at its position in the counter
 
 struct Words {
     uint32_t w[4];
@@ -23,7 +23,7 @@ DEVICE Words philox(Words counter, uint32_t key0, uint32_t key1) {
     return counter;
 }
 
-// ln(x) for x in (0, 1], by x = m 2^e with m in [sqrt(1/2), sqrt(2)) and a polynomial.
+// ln(x) for x in (0, 1], from x = m 2^e with m in [sqrt(1/2), sqrt(2)) by a polynomial.
 DEVICE float philox_ln(float x) {
     const float p[8] = {0.3333333f, -0.25000823f, 0.20001227f, -0.16623355f, 0.1420176f, -0.13160205f, 0.12761569f, -0.07634423f};
     uint32_t bits = __float_as_uint(x) - 0x3f3504f3u;

@@ -1,13 +1,13 @@
 /*
-warp.h: work that a warp shares: lane l takes items l, l + 32, .., and results over lanes come by a butterfly, in a fixed
-order, the same bits in every lane.
+warp.h: reductions by one warp. Lane l takes items l, l + 32, .., and lanes are combined by a butterfly in a fixed
+order, which gives every lane the same bits.
 */
 #pragma once
 #include "gpu.h"
 
 DEVICE uint32_t lane() { return threadIdx.x % 32; }
 
-// This thread's warp, counted over all blocks of `threads`: there can be more threads than 32 bits number.
+// The index of this thread's warp over all blocks of `threads`. There can be more than 2^32 threads.
 DEVICE uint32_t warp(uint32_t threads) { return blockIdx.x * (threads / 32) + threadIdx.x / 32; }
 
 // The sum of f(0), .., f(count - 1).

@@ -1,9 +1,9 @@
 /*
 emu.cc: the scheduler behind emu.h: fibers, rounds, rendezvous, the launcher.
 
-Compiled without sanitizers; it tells ASan and TSan about its fibers where they are linked in (the weak symbols below
-are then defined). A launch's seed decides the order: 0 runs threads in order, 1 in reverse, any other at random with
-warps that fall behind one another, which is what exposes a missing barrier at the end of a loop.
+It is compiled without sanitizers, and informs ASan and TSan of its fibers where they are linked in (the weak symbols
+below are then defined). The seed of a launch decides the order of threads: 0 is in order, 1 in reverse, any other at
+random, with warps that fall behind one another. Only the last exposes a missing barrier at the end of a loop.
 */
 #include "emu.h"
 #include <algorithm>
@@ -30,10 +30,10 @@ WEAK void __tsan_switch_to_fiber(void *, unsigned);
 WEAK void __tsan_acquire(void *);
 WEAK void __tsan_release(void *);
 
-// Rust code is not instrumented, so TSan takes its queues for races; a fiber has no Rust frame.
+// Rust code is not instrumented, so TSan would report its queues as races. A fiber has no Rust frame.
 extern "C" const char *__tsan_default_suppressions() { return "race:_RNv\nrace:_RINv\nrace:crossbeam_\nrace:rayon\n"; }
 
-// Saves the callee-saved registers and the stack pointer of one fiber, loads those of another.
+// Saves the callee-saved registers and the stack pointer of one fiber, and loads those of another.
 extern "C" void emu_switch(void **from, void *to);
 #if defined(__x86_64__)
 asm(R"(.text
@@ -46,7 +46,7 @@ emu_switch: push %rbp; push %rbx; push %r12; push %r13; push %r14; push %r15
 .section .note.GNU-stack,"",@progbits
 .text)");
 static void *prepare(char *top, void (*fn)()) {
-    void **sp = reinterpret_cast<void **>(top) - 2;  // the return address of fn: none
+    void **sp = reinterpret_cast<void **>(top) - 2;  // fn has no return address
     sp[0] = reinterpret_cast<void *>(fn);
     sp[1] = nullptr;
     return sp - 6;
@@ -75,7 +75,7 @@ __thread Thread *self;
 __thread Dims *dims;
 
 using Site = const char *;  // where a fiber waits
-// Happens-before edges, for TSan only.
+// Happens-before edges for TSan.
 static void acquire(void *), release(void *);
 namespace {
 constexpr size_t stack_bytes = 128 << 10, page = 4096;
@@ -111,20 +111,20 @@ char *filled(size_t bytes, size_t align) {
 }
 void fill(char *p, size_t n) { for (size_t i = 0; i < n; ++i) { p[i] = char(0xff); asm volatile("" ::: "memory"); } }
 
-// Everything that one block needs; reused for the next block, except under TSan.
+// The state of one block; reused for the next block, except under TSan.
 struct Block {
     Dims d;
     Launch *launch = nullptr;
     unsigned threads, live = 0;
     char *map;
     Fiber home;                 // the OS thread's own stack
-    std::vector<Fiber> fibers;  // one a thread
+    std::vector<Fiber> fibers;  // one per thread
     std::vector<unsigned> order;
     size_t at = 0;
     unsigned idle = 0;
-    bool moved = false, stalled = false;  // in the last round: a fiber got on; a warp sat it out
+    bool moved = false, stalled = false;  // in the last round: a fiber advanced; a warp was held back
     uint64_t random = 0;
-    unsigned frozen[33] = {};  // rounds that a warp sits out
+    unsigned frozen[33] = {};  // rounds for which a warp is held back
     Group all, warp[32][32];
     char ended, made;  // addresses of TSan edges
     std::vector<Shared> statics;
@@ -158,7 +158,7 @@ void jump(Fiber *to) {
     if (__sanitizer_finish_switch_fiber) __sanitizer_finish_switch_fiber(from->fake, nullptr, nullptr);
 }
 
-[[noreturn]] void stop() {  // abandons the block
+[[noreturn]] void stop() {  // aborts the block
     release(&blk->ended);
     me()->done = true;
     jump(&blk->home);
@@ -177,8 +177,8 @@ void deadlock(Block &b) {
     fail("deadlock:%s", waits.c_str());
 }
 
-// Lists who runs in the next round. With a random seed the order is random and warps fall behind one
-// another by up to 64 rounds: fair turns would hide a missing barrier at the end of a loop.
+// Lists the fibers that run in the next round. With a random seed the order is random, and warps fall behind one
+// another by up to 64 rounds: fair scheduling would hide a missing barrier at the end of a loop.
 void new_round(Block &b) {
     b.at = 0, b.order.clear();
     if (b.live == 0) return;
@@ -265,7 +265,7 @@ static void release(void *p) { if (__tsan_release) __tsan_release(p); }
 static void progress() { blk->moved = true; }
 static void yield(Site s) { me()->site = s; next(); }
 
-// Register exchange: makes no happens-before edge, as in CUDA.
+// Register exchange: no happens-before edge, as in CUDA.
 static void collect(Group &g, unsigned rank, unsigned expected, unsigned tag, Site what, void *arg, void (*op)(void **, void *), void *extra = nullptr) {
     if (g.arrived && g.tag != tag) fail("%s: lanes disagree on the mask or the operation", what);
     g.tag = tag, g.arg[rank] = arg;
@@ -329,7 +329,8 @@ void ldmatrix(uint32_t *out, const uint16_t (&row)[8], bool transpose) {
     });
 }
 
-// m16n8: k8 of tf32, whose low 13 bits are not read, or k16 of bf16 or f16. Products are exact, their sum is rounded once.
+// m16n8: k8 in tf32 (the low 13 bits are ignored), or k16 in bf16 or f16. Products are exact, and their sum is rounded
+// once.
 void mma(float *d, const uint32_t *a, const uint32_t *b, Operand kind) {
     struct Arg { float *d; const uint32_t *a, *b; Operand kind; } arg{d, a, b, kind};
     if (self->rank % 32 == 0) blk->launch->products += kind == TF32 ? 1024 : 2048;
@@ -372,7 +373,7 @@ const char *launch(Entry entry, const uint32_t g[3], const uint32_t t[3], void *
     uint64_t blocks = uint64_t(g[0]) * g[1] * g[2];
     if (threads == 0 || threads > 1024 || blocks == 0 || g[1] > 65535 || g[2] > 65535) return "launch: bad configuration";
     bool sanitized = __tsan_create_fiber || __sanitizer_start_switch_fiber;
-    std::vector<std::unique_ptr<Block>> kept;  // TSan: blocks are concurrent, so none may reuse what another had
+    std::vector<std::unique_ptr<Block>> kept;  // for TSan: concurrent blocks may not reuse memory
     auto retire = [&] {
         for (auto &b : kept) {
             acquire(&b->ended);
@@ -395,7 +396,7 @@ const char *launch(Entry entry, const uint32_t g[3], const uint32_t t[3], void *
                 std::lock_guard<std::mutex> hold(l.lock);
                 if (l.error.empty()) l.error = b->message;
                 l.next = blocks;
-                if (!__tsan_create_fiber) b.reset();  // its rendezvous are half done
+                if (!__tsan_create_fiber) b.reset();  // its rendezvous points are half done
             }
             if (!__tsan_create_fiber) continue;
             kept.push_back(std::move(b));

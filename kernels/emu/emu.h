@@ -1,12 +1,13 @@
 /*
 emu.h: lets a C++ compiler compile a kernel for the host, and runs it there.
 
-A CUDA thread is a fiber; the fibers of one block share one OS thread and switch only where the kernel synchronises.
-Blocks run on several OS threads. Everything that touches a kernel's memory is in this header, so that sanitizers see
-it; the scheduler and the exchange of registers between lanes are in emu.cc, which is never instrumented.
+A CUDA thread is a fiber. The fibers of one block share one OS thread and switch only where the kernel synchronises.
+Blocks run on several OS threads. All accesses to a kernel's memory are in this header, so that sanitizers see them. The
+scheduler and the exchange of registers between lanes are in emu.cc, which is never instrumented.
 
-Stricter than a GPU on purpose: a thread that exits before a __syncthreads of its block, or waits at another one's
-line, is an error. Not modelled: memory ordering beyond barriers, speed, bank conflicts, registers. What mma multiplies is counted.
+It is stricter than a GPU on purpose: a thread that exits before a barrier of its block, or waits at the barrier of
+another line, is an error. It does not model memory ordering beyond barriers, speed, bank conflicts or registers. It
+counts the multiplications of mma.
 */
 #pragma once
 #include <cfloat>
@@ -40,21 +41,21 @@ EMU_VEC(unsigned, uint)
 template <class To, class From> inline To emu_bits(From f) { static_assert(sizeof(To) == sizeof(From)); To t; memcpy(&t, &f, sizeof t); return t; }
 // Execution.
 namespace emu {
-struct Copies {  // one thread's cp.async that are not done yet
+struct Copies {  // the cp.async of one thread that are not done yet
     struct { void *dst; const void *src; int bytes, group; } list[256];
     int count, committed;
 };
 struct Thread { uint3 tid; unsigned rank; Copies copies; };  // the part of a fiber that a kernel reads
-extern __thread Thread *self;                 // the fiber now running on this OS thread
+extern __thread Thread *self;                 // the fiber that runs on this OS thread
 extern __thread struct Dims { dim3 grid, block; uint3 bid; } *dims;
 void barrier(int line);
 void syncwarp(unsigned mask);
-uint64_t shuffle(unsigned mask, uint64_t v, int from);  // from < 0: own value
+uint64_t shuffle(unsigned mask, uint64_t v, int from);  // from < 0: its own value
 unsigned ballot(unsigned mask, bool p);
 void ldmatrix(uint32_t *out, const uint16_t (&row)[8], bool transpose);
 enum Operand { TF32, BF16, F16 };
 void mma(float *d, const uint32_t *a, const uint32_t *b, Operand kind);
-bool coin();  // whether what may be done at once is
+bool coin();  // whether an asynchronous copy is done at once
 void *shared(const void *key, size_t bytes);  // an object in shared memory of this block
 [[noreturn]] void fail(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 
@@ -73,9 +74,9 @@ template <class... A, void (*F)(A...)> struct Call<F> {
 #define gridDim (emu::dims->grid)
 constexpr int warpSize = 32;
 
-// One object of type T in shared memory; it holds 0xff bytes (NaN) when a block starts.
+// An object of type T in shared memory, filled with 0xff bytes (NaN) when a block starts.
 #define SHARED(T, name) T &name = *static_cast<T *>(emu::shared([] { static char k; return &k; }(), sizeof(T)))
-// Exports a kernel: Rust calls emu_<name> with the arguments that cuLaunchKernel would get.
+// Exports a kernel: Rust calls emu_<name> with the arguments of cuLaunchKernel.
 #define KERNEL(name)                                                                               \
     extern "C" const char *emu_##name(const uint32_t *grid, const uint32_t *block,                  \
                                       void **params, uint64_t seed) {                              \
@@ -103,7 +104,7 @@ inline unsigned __ballot_sync(unsigned m, int p) { return emu::ballot(m, p); }
 inline int __any_sync(unsigned m, int p) { return emu::ballot(m, p) != 0; }
 inline int __all_sync(unsigned m, int p) { return emu::ballot(m, p) == m; }
 
-// Atomics: relaxed, as in CUDA; real ones, since blocks run on several OS threads.
+// Atomics: relaxed, as in CUDA. They are real ones, because blocks run on several OS threads.
 template <class T, class F> inline T emu_rmw(T *p, F f) {
     T old, upd;
     __atomic_load(p, &old, __ATOMIC_RELAXED);
@@ -111,7 +112,7 @@ template <class T, class F> inline T emu_rmw(T *p, F f) {
     while (!__atomic_compare_exchange(p, &old, &upd, true, __ATOMIC_RELAXED, __ATOMIC_RELAXED));
     return old;
 }
-template <class T> using emu_same = std::common_type_t<T>;  // the second argument converts
+template <class T> using emu_same = std::common_type_t<T>;  // so that the second argument converts
 template <class T> inline T atomicAdd(T *p, emu_same<T> v) { return emu_rmw(p, [=](T o) { return T(o + v); }); }
 template <class T> inline T atomicMin(T *p, emu_same<T> v) { return emu_rmw(p, [=](T o) { return v < o ? v : o; }); }
 template <class T> inline T atomicMax(T *p, emu_same<T> v) { return emu_rmw(p, [=](T o) { return o < v ? v : o; }); }
@@ -119,7 +120,7 @@ template <class T> inline T atomicOr(T *p, emu_same<T> v) { return emu_rmw(p, [=
 template <class T> inline T atomicExch(T *p, emu_same<T> v) { return emu_rmw(p, [=](T) { return v; }); }
 template <class T> inline T atomicCAS(T *p, emu_same<T> cmp, emu_same<T> v) { return emu_rmw(p, [=](T o) { return o == cmp ? v : o; }); }
 
-// Arithmetic: one correctly rounded operation each; the compiler is told not to contract.
+// Arithmetic: one correctly rounded operation each; the compiler flags forbid contraction.
 template <class T> inline T min(T a, emu_same<T> b) { return b < a ? b : a; }
 template <class T> inline T max(T a, emu_same<T> b) { return a < b ? b : a; }
 inline float __fmaf_rn(float a, float b, float c) { return fmaf(a, b, c); }
@@ -167,7 +168,7 @@ inline uint32_t bf16(float x) {
     uint32_t bits = emu_bits<uint32_t>(x);
     return x != x ? 0x7fff : (bits + 0x7fff + (bits >> 16 & 1)) >> 16;
 }
-inline uint32_t f16(float x) {  // by the one rounding of an addition: its unit is that of the half
+inline uint32_t f16(float x) {  // rounds by one addition whose unit in the last place is that of f16
     uint32_t sign = emu_bits<uint32_t>(x) >> 16 & 0x8000;
     float size = fabsf(x);
     if (x != x) return 0x7fff;
