@@ -1,9 +1,9 @@
 //! Checkpoints: a model's files in, and the same files out with only the touched values changed.
 //!
 //! A checkpoint is a `.safetensors` file, or a directory with `model.safetensors` (or the shards that
-//! `model.safetensors.index.json` lists) and `config.json`. Out comes a copy of the input bytes in which the elements
-//! that changed are patched, rounded to the stored type; names, order, types, shards, metadata and all else stay byte
-//! for byte.
+//! `model.safetensors.index.json` lists) and `config.json`. It is written as a copy of the input bytes in which the
+//! changed elements are patched, rounded to the stored type. Names, order, types, shards, metadata and everything else
+//! stay the same, byte for byte.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::{Path, PathBuf};
@@ -18,18 +18,18 @@ use crate::{Error, Result};
 pub struct Checkpoint {
     path: PathBuf,
     files: Vec<TensorFile>,
-    /// Which file holds a tensor, by the name that it has without the prefix.
+    /// The file that holds a tensor, by the tensor's name without the prefix.
     place: BTreeMap<String, usize>,
-    /// What a wrapper put before every name (`module.`), to be put back.
+    /// The prefix that a wrapper put before every name (`module.`).
     prefix: String,
     config: Option<serde_json::Value>,
     preprocessor: Option<serde_json::Value>,
 }
 
-/// What wrappers put before the names of a model.
+/// Prefixes that wrappers put before the names of a model.
 const PREFIXES: [&str; 3] = ["module.", "_orig_mod.", "model."];
 
-/// Files that are copied beside a model as they are.
+/// Files that are copied unchanged beside a model.
 const BESIDE: [&str; 4] =
     ["config.json", "preprocessor_config.json", "model.safetensors.index.json", "generation_config.json"];
 
@@ -118,7 +118,7 @@ impl Checkpoint {
         self.files.iter().map(TensorFile::bytes)
     }
 
-    /// A source of this checkpoint's tensors that keeps account of which were read.
+    /// A source of this checkpoint's tensors that records which were read.
     pub fn reader(&self) -> Reader<'_> {
         Reader { checkpoint: self, read: HashSet::new() }
     }
@@ -203,7 +203,7 @@ fn pad<const N: usize>(bytes: [u8; N]) -> [u8; 8] {
     padded
 }
 
-/// What [`Checkpoint::write_patched`] did.
+/// The result of [`Checkpoint::write_patched`].
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Patched {
     /// The model files written.
@@ -240,10 +240,10 @@ pub struct Reader<'a> {
 }
 
 impl Reader<'_> {
-    /// Says that every tensor was read.
+    /// Checks that every tensor was read.
     ///
     /// # Errors
-    /// Where some were not (counters of batches apart): the model is not what it was taken for.
+    /// Where some were not, other than batch counters: the model is not of the assumed family.
     pub fn finish(self) -> Result<()> {
         let unread: Vec<&str> = self
             .checkpoint
@@ -270,7 +270,7 @@ impl Source for Reader<'_> {
         let file = self.checkpoint.file(name).ok_or_else(|| refuse("is not in the model".into()))?;
         let stored = self.checkpoint.stored_name(name);
         let found = file.shape(&stored)?;
-        // Filters may stand for a matrix (timm's VGG head) or a matrix for filters (patches as rows).
+        // A matrix may be stored as filters (timm's VGG head), or filters as a matrix (patches as rows).
         let flat = |a: &[usize], b: &[usize]| {
             a.len() == 2 && a[0] == b[0] && a[1] == b[1..].iter().product::<usize>()
         };
@@ -296,7 +296,7 @@ impl Source for Reader<'_> {
     }
 }
 
-/// Writes a network to a file of its own, under PyTorch's names, shapes and order.
+/// Writes a network to a new file, with PyTorch's names, shapes and order.
 ///
 /// # Errors
 /// Where the file system refuses.

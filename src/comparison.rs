@@ -1,9 +1,9 @@
 //! Comparison: a model before and after unlearning, beside models that were retrained without the forgotten samples.
 //!
-//! Every measure is taken of every model: of a retrained one against the other retrained ones. What a retrained model
-//! shows is what forgetting looks like, so a number means something beside theirs only. [`MEASURES`] is the one list
-//! of measures, from which tables, reports and their definitions are made. Flags go both ways: a model on which the
-//! forgotten stand out as unseen as never before is as far from retraining as one that remembers them.
+//! Every measure is computed for every model, and for a retrained model against the other retrained ones. They show
+//! what forgetting looks like, so a number has a meaning only in comparison with theirs. [`MEASURES`] is the one list
+//! of measures, from which tables, reports and definitions are made. Flags go both ways: a model that over-forgets the
+//! samples is as far from retraining as one that remembers them.
 
 use serde::Serialize;
 
@@ -11,13 +11,13 @@ use crate::unlearn::Measure;
 use crate::verify::{Measures, auc, average_gap, divergence, likelihood_ratios, ranks, weight_distance};
 use crate::{Error, Result};
 
-/// References from which the likelihood ratio is taken: each has then two others as shadow models of its own.
+/// The least number of references for the likelihood ratio: each then has two others as shadow models.
 pub const SHADOWS: usize = 3;
 
-/// Unseen samples that membership inference needs at least.
+/// The least number of unseen samples for membership inference.
 pub const UNSEEN: usize = 10;
 
-/// What a model makes of one set of `n` samples.
+/// The outputs of a model on one set of `n` samples.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Outputs {
     /// `[n]`, cross-entropies at the true labels.
@@ -28,7 +28,7 @@ pub struct Outputs {
     pub accuracy: f64,
 }
 
-/// What a model makes of the three sets, which are the same for all models.
+/// The outputs of a model on the three sets, which are the same for all models.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Behaviour {
     /// The forgotten samples.
@@ -64,19 +64,19 @@ pub struct Row {
     pub average_gap: Option<f64>,
 }
 
-/// One measure: what it is called, how it is read, where it stands in a [`Row`].
+/// One measure: its names, its unit, and its field in a [`Row`].
 pub struct Definition {
     /// The field of [`Row`], and the key in a report.
     pub key: &'static str,
     /// The name for people.
     pub name: &'static str,
-    /// What numbers are in once they are scaled; empty for plain ones.
+    /// The unit of scaled numbers; empty for plain ones.
     pub unit: &'static str,
-    /// What numbers are multiplied by to be read: 100 for shares shown in per cent.
+    /// The factor for display: 100 for shares shown in per cent.
     pub scale: f64,
-    /// Digits after the point, so scaled.
+    /// Digits after the point, once scaled.
     pub digits: usize,
-    /// What it is, in one sentence.
+    /// Its definition, in one sentence.
     pub text: &'static str,
     /// Its value.
     pub of: fn(&Row) -> Option<f64>,
@@ -154,7 +154,7 @@ pub const MEASURES: [Definition; 17] = [
 pub struct Spread {
     /// The mean.
     pub mean: f64,
-    /// The standard deviation (divided by k − 1); none of one model.
+    /// The standard deviation (divided by k − 1); none for a single model.
     pub deviation: Option<f64>,
 }
 
@@ -166,7 +166,7 @@ pub enum Flag {
     Remembers,
     /// They look less like members than samples that were never seen.
     OverForgets,
-    /// Some of them look more, others less like members than they should, so that the means hide it.
+    /// Some of them look more and others less like members than they should, which the means hide.
     Uneven,
     /// Retained or test accuracy is lost.
     Damaged,
@@ -177,13 +177,13 @@ pub enum Flag {
 pub struct Finding {
     /// What is wrong.
     pub flag: Flag,
-    /// By which measure.
+    /// The measure that raised it.
     pub measure: &'static str,
     /// The numbers.
     pub text: String,
 }
 
-/// What the models make of one forgotten sample.
+/// The losses of the models on one forgotten sample.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Sample {
     /// The loss before.
@@ -192,9 +192,9 @@ pub struct Sample {
     pub after: f64,
     /// The loss of each retrained model.
     pub references: Vec<f64>,
-    /// The percentage of retrained models whose loss is below the one after.
+    /// The percentage of retrained models whose loss is below that of the model after.
     pub rank: f64,
-    /// The likelihood-ratio score after, where there are enough references.
+    /// The likelihood-ratio score under the model after, where there are enough references.
     pub likelihood_ratio: Option<f64>,
 }
 
@@ -209,15 +209,15 @@ pub struct Comparison {
     pub references: Vec<Row>,
     /// Every forgotten sample.
     pub samples: Vec<Sample>,
-    /// What is wrong with the model after; empty where nothing tells it from a retrained one.
+    /// What is wrong with the model after; empty where it cannot be distinguished from a retrained one.
     pub findings: Vec<Finding>,
-    /// Whether the model before remembers the samples by the same rules; if not, there was little to forget.
+    /// Whether the model before remembers the samples, by the same rules. If not, there was little to forget.
     pub remembered: bool,
 }
 
 impl Comparison {
-    /// Compares. `unseen` are the indices in the test set that membership inference holds against the forgotten
-    /// samples: all of it, or for a class those of the class; `classes` is the width of the logits.
+    /// Compares the models. `unseen` are the indices of the test samples that membership inference compares with the
+    /// forgotten ones: all, or for a class those of the class. `classes` is the width of the logits.
     ///
     /// # Errors
     /// Where there is no reference, fewer than [`UNSEEN`] unseen samples, the sets are not of equal size in all
@@ -284,7 +284,7 @@ fn spread(rows: &[Row], of: fn(&Row) -> Option<f64>) -> Option<Spread> {
     (!values.is_empty()).then_some(Spread { mean, deviation })
 }
 
-/// What all models are measured by.
+/// The inputs of the measures.
 struct Context<'a> {
     before: &'a Behaviour,
     unseen: &'a [usize],
@@ -386,18 +386,18 @@ fn share(values: &[f64], is: impl Fn(f64) -> bool) -> f64 {
     values.iter().filter(|&&value| is(value)).count() as f64 / values.len() as f64
 }
 
-/// A flag by one measure: raised where a model is further from the references' mean than `least`, or than three of
-/// their standard deviations where that is more.
+/// A flag by one measure: raised where a model differs from the references' mean by more than `least` and by more than
+/// three of their standard deviations.
 struct Rule {
     measure: &'static str,
     least: f64,
     above: Option<Flag>,
     below: Option<Flag>,
-    /// The mean to compare with where there is one reference, and none it could be held against itself.
+    /// The mean to compare with where there is only one reference.
     single: f64,
 }
 
-/// Both ways by the same margins.
+/// The rules; both directions have the same margins.
 #[rustfmt::skip]
 const RULES: [Rule; 8] = {
     use Flag::{Damaged, OverForgets, Remembers, Uneven};
@@ -448,7 +448,7 @@ fn findings(row: &Row, references: &[Row]) -> Vec<Finding> {
         Some(Finding { flag, measure: measure.key, text })
     };
     let mut found: Vec<Finding> = RULES.iter().filter_map(finding).collect();
-    // Beyond on one side alone is said by that side's flag.
+    // Losses beyond the references on one side only raise that side's flag.
     let sides = found.iter().any(|one| one.measure.starts_with("rank") && one.flag != Flag::Uneven);
     found.retain(|one| one.flag != Flag::Uneven || !sides);
     found

@@ -15,7 +15,7 @@ use crate::ops::philox::{Use, add_normals};
 pub struct Noise {
     /// Standard deviation, in units of the normalised input.
     pub sigma: f32,
-    /// The seed that keys it.
+    /// The seed of its random numbers.
     pub seed: u64,
 }
 

@@ -1,8 +1,8 @@
-//! The receipt: one record per batch, on disk before the next batch begins, from which an interrupted run goes on.
+//! The receipt: one record per batch, on disk before the next batch begins, so that an interrupted run can be resumed.
 //!
-//! `events.jsonl` holds a header line that identifies inputs and options, then one line per batch with the account of
-//! it and the new values of the block, bit for bit. A line that was not finished (the machine stopped) is dropped when
-//! the file is opened again.
+//! `events.jsonl` holds a header line that identifies inputs and options, then one line per batch with its account and
+//! the new values of the block, bit for bit. An incomplete last line (the machine stopped) is dropped when the file is
+//! opened again.
 
 use std::fs::{File, OpenOptions};
 use std::io::Write;
@@ -16,7 +16,7 @@ use crate::data::tensors;
 use crate::net::{Network, UnitId};
 use crate::{Error, Result};
 
-/// The first line: what the run works on.
+/// The first line: it identifies the run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Header {
     /// The version of the records.
@@ -35,15 +35,16 @@ pub struct Record {
     pub batch: usize,
     /// The samples, by index in the training data.
     pub indices: Vec<usize>,
-    /// Whether they were removed; else the model is as it was before the batch.
+    /// Whether they were removed; if not, the model is as it was before the batch.
     pub removed: bool,
-    /// Why not, or what to know of how.
+    /// Remarks: why it was not removed, or on how it was.
     pub notes: Vec<String>,
     /// The chosen units, `[layer, row]`, in order of choice.
     pub units: Vec<(String, usize)>,
     /// The account: selection, solver, length, measures before and after, seconds.
     pub account: Value,
-    /// Whether `values` are every unit's, in unit order (noise went outside the block), and not the block's.
+    /// Whether `values` are those of every unit, in unit order (noise was added outside the block), and not only the
+    /// block's.
     pub every_unit: bool,
     /// The new values, f32 little-endian in hexadecimal.
     pub values: String,
@@ -66,7 +67,7 @@ impl Record {
     /// Applies a record to the network that it was made on.
     ///
     /// # Errors
-    /// Where it does not fit the network; the record is then not of this model.
+    /// Where it does not fit the network: the record belongs to another model.
     pub fn replay(&self, net: &mut Network) -> Result<()> {
         if !self.removed {
             return Ok(());
@@ -94,8 +95,8 @@ pub struct Events {
 }
 
 impl Events {
-    /// Opens the events of a run in `folder`, new or interrupted; returns the complete records. A folder without events
-    /// begins them; one begun with another identity is refused and left as it is.
+    /// Opens the events of a run in `folder`, new or interrupted, and returns the complete records. Events with another
+    /// identity are refused and left as they are.
     ///
     /// # Errors
     /// Where the file cannot be read or written, was begun with other inputs or options, or holds a malformed record.
@@ -138,7 +139,7 @@ impl Events {
         }
         if lines.is_empty() {
             append(&mut file, &header).map_err(|e| io(&path, e))?;
-            // The file's name in the folder, too.
+            // Flush the folder too, so that the file's name is on disk.
             File::open(folder).and_then(|folder| folder.sync_all()).map_err(|e| io(folder, e))?;
         }
         Ok((Events { path, file }, records))
@@ -147,12 +148,12 @@ impl Events {
     /// Writes a record and waits until it is on the disk.
     ///
     /// # Errors
-    /// Where the file system refuses; what was written of it is taken back.
+    /// Where the file system refuses; a partly written record is removed.
     pub fn write(&mut self, record: &Record) -> Result<()> {
         let before = self.file.metadata().map(|meta| meta.len());
         append(&mut self.file, record).map_err(|source| {
             if let Ok(before) = before {
-                let _ = self.file.set_len(before); // else it is dropped when the file is opened again
+                let _ = self.file.set_len(before); // if this fails, the next opening drops it
             }
             Error::Io { path: self.path.clone(), source }
         })

@@ -1,14 +1,15 @@
-//! Repair: a few mini-batches after the step that bring the retained loss down while each forgotten sample is held at a
-//! loss of its own (method §5b). Plain fine-tuning on retained data would let the forgotten ones slip back.
+//! Repair: a few mini-batches after the step that lower the retained loss and hold each forgotten sample at a target
+//! loss of its own (MATH.md, Eq. 13b). Plain fine-tuning on retained data would undo the forgetting.
 //!
-//! One step descends, by SGD with momentum and a rate that falls to 0,
+//! SGD with momentum, and a learning rate that falls to 0, minimises
 //!
 //! ```text
 //! mean over a retained batch of f  −  c · mean over a forgotten batch of w f,   w = clamp((t − f)/t, −1, 1)
 //! ```
 //!
-//! with w held constant and t the sample's target: below it the sample is pushed up, and above it down, or (one-sided)
-//! left alone; c is 1, and 0.3 where nothing would pull back what goes too far. Samples of earlier batches are held with the new ones, else they would slip back batch by batch.
+//! with w held constant and t the sample's target. A sample below its target is pushed up. One above it is pulled down
+//! (two-sided, c = 1) or left alone (one-sided, c = 0.3). Samples of earlier batches are held too, or else later
+//! repairs would undo their forgetting.
 
 use std::sync::atomic::AtomicBool;
 
@@ -19,19 +20,19 @@ use crate::net::Network;
 use crate::ops::philox::{Stream, Use};
 use crate::{Result, check_stop};
 
-/// Samples of a mini-batch: so many retained, and at most so many forgotten.
+/// Retained samples of a mini-batch, and the most forgotten samples.
 const BATCH: usize = 64;
-/// The rate at the first step, where nothing speaks against it.
+/// The learning rate at the first step, unless repair diverges at it.
 pub const RATE: f64 = 0.02;
 const MOMENTUM: f64 = 0.9;
-/// c of the opening.
+/// c of the formula above, two-sided and one-sided.
 const PULL: f64 = 1.0;
 const ONE_SIDED_PULL: f64 = 0.3;
-/// The norm that a gradient is cut to where it is longer: right after a step, and with batch norm frozen, single ones
-/// are many times as long as the rest.
+/// The norm to which longer gradients are clipped. Right after a step, and with batch norm frozen, a few gradients are
+/// many times as long as the others.
 const LONGEST: f64 = 1.0;
 
-/// Where the forgotten samples are held.
+/// The target losses of the forgotten samples.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Targets {
     /// The loss of each, in the order of the request.
@@ -61,7 +62,7 @@ impl Targets {
         Targets { losses: targets, two_sided }
     }
 
-    /// w of a sample.
+    /// The weight w of a sample.
     fn weight(&self, sample: usize, loss: f64) -> f64 {
         let target = self.losses[sample].max(f64::MIN_POSITIVE);
         ((target - loss) / target).clamp(if self.two_sided { -1.0 } else { 0.0 }, 1.0)
@@ -85,8 +86,8 @@ pub struct Options<'a> {
     pub stop: &'a AtomicBool,
 }
 
-/// Takes the steps of the file's opening on the block; `retained` and `request` are indices of `samples`. `net` changes
-/// at the end only, and is left as it was (false) where the steps diverge to what is no number.
+/// Repairs the block; `retained` and `request` are indices of `samples`. `net` changes at the end only. Where a
+/// gradient is not finite, it is left as it was, and the result is false.
 ///
 /// # Errors
 /// Where a pass fails, or the user stops.

@@ -1,6 +1,6 @@
-//! Training: mini-batches in a seeded order, SGD with momentum or Adam, weight decay. Small, plain, and the same bytes
-//! for the same seed on any number of threads; it makes the models that scrubbing is compared on. On CUDA sums have
-//! another order, and the same seed gives the same bytes again, but not the CPU's.
+//! Training: mini-batches in a seeded order, SGD with momentum or Adam, weight decay. It makes the models that
+//! scrubbing is compared on. The same seed gives the same bytes, for any number of threads. On CUDA sums have another
+//! order: the same seed gives the same bytes again, but not the CPU's.
 
 use crate::data::Samples;
 use crate::device::Device;
@@ -10,20 +10,20 @@ use crate::ops::optimizer::Update;
 use crate::ops::philox::{Stream, Use};
 use crate::{Error, Result};
 
-/// How the rate falls.
+/// The schedule of the learning rate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Schedule {
-    /// Not at all.
+    /// Constant.
     Constant,
-    /// By half a cosine, to 0 at the end.
+    /// Half a cosine, to 0 at the end.
     Cosine,
     /// To a tenth after half of the steps, and to a hundredth after three quarters (He et al. 2016).
     Step,
 }
 
 impl Schedule {
-    /// What the rate is multiplied with when `done` of `steps` steps are done.
+    /// The factor on the rate after `done` of `steps` steps.
     pub fn factor(self, done: usize, steps: usize) -> f64 {
         match self {
             Schedule::Constant => 1.0,
@@ -35,40 +35,40 @@ impl Schedule {
     }
 }
 
-/// The choices of a training.
+/// The options of a training.
 #[derive(Clone, Debug, PartialEq, serde::Serialize)]
 pub struct Config {
-    /// Passes over the data.
+    /// Number of passes over the data.
     pub epochs: usize,
-    /// Samples of a mini-batch.
+    /// Samples per mini-batch.
     pub batch: usize,
-    /// η.
+    /// The initial learning rate η.
     pub rate: f32,
-    /// μ.
+    /// The momentum μ of SGD.
     pub momentum: f32,
     /// The optimizer.
     pub optimizer: Optimizer,
-    /// Added to the gradient, times the parameter (all of them, as PyTorch does by default).
+    /// Weight decay, on all parameters, as PyTorch does by default.
     pub weight_decay: f32,
-    /// How η falls.
+    /// The schedule of η.
     pub schedule: Schedule,
-    /// The order of samples.
+    /// The seed of the order of samples.
     pub seed: u64,
 }
 
-/// What one epoch came to.
+/// The result of one epoch.
 #[derive(Clone, Copy, Debug, PartialEq, serde::Serialize)]
 pub struct Epoch {
-    /// From 1.
+    /// Its number, from 1.
     pub epoch: usize,
-    /// The mean training loss over its batches, as they were met.
+    /// The mean training loss over its batches, each before its step.
     pub loss: f64,
-    /// The share of correct predictions, likewise.
+    /// The share of correct predictions, at the same moments.
     pub accuracy: f64,
 }
 
 /// Trains `net` (in train form) on the samples `indices`; `each` is called after every epoch and ends the training
-/// where it returns false. On CUDA `net` follows after every epoch, not after every step.
+/// where it returns false. On CUDA `net` is updated after every epoch, not after every step.
 ///
 /// # Errors
 /// Where there are no samples, an option makes no sense, or the loss is no longer finite; on CUDA, where a batch does

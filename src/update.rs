@@ -1,4 +1,4 @@
-//! Update: the step's length, and the noise of a certificate (method §4, §5b).
+//! Update: the step's length, and the noise of a certificate (MATH.md, Eq. 13 and 15).
 
 use std::sync::atomic::AtomicBool;
 
@@ -26,28 +26,28 @@ pub enum Length {
 pub struct Scaled {
     /// The factor on the step.
     pub scale: f64,
-    /// The mean loss of the forgotten that was aimed at, if one was.
+    /// The target of the forgotten samples' mean loss, if there was one.
     pub target: Option<f64>,
-    /// The mean loss of the forgotten at that scale.
+    /// The forgotten samples' mean loss at that scale.
     pub loss: f64,
     /// Whether it is within 2 % of the target (or there was none).
     pub reached: bool,
 }
 
-/// The smallest and the largest factor on the step that calibration tries, its tolerance on the loss, and bisections
-/// between two factors that hold the target.
+/// The smallest and largest factor on the step that calibration tries, its relative tolerance on the loss, and its
+/// number of bisections.
 const SMALLEST_SCALE: f64 = 1e-9;
 const LARGEST_SCALE: f64 = 1e5;
 const TOLERANCE: f64 = 0.02;
 const BISECTIONS: usize = 14;
 
-/// Adds `step` `[p]` to the block, scaled; `net` is left at the result.
+/// Adds `step` `[p]`, scaled, to the block; `net` has the result.
 ///
-/// Calibration doubles the factor from 1 (or halves it) until the target lies between two factors, and bisects. Where
-/// the loss is at a target before any step, the formula's own length is kept.
+/// Calibration doubles the factor from 1 (or halves it) until two factors enclose the target, then bisects. Where the
+/// loss is at the target before any step, the factor is 1.
 ///
 /// # Errors
-/// Where a pass fails, or the user stops; `net` is then at some length.
+/// Where a pass fails, or the user stops; `net` is then at an intermediate length.
 pub fn update(
     device: &Device,
     net: &mut Network,
@@ -117,13 +117,13 @@ pub enum Where {
     None,
     /// Those of units outside the block (Algorithm 1 of the paper).
     Outside,
-    /// Those of the block (the reference code).
+    /// Those of the block (as the published code does).
     Inside,
     /// Those of every unit.
     All,
 }
 
-/// A removal's part of an (ε, δ) certificate. It holds under strong convexity and valid constants only.
+/// The (ε, δ) certificate of one removal. It holds only under strong convexity and valid constants.
 #[derive(Clone, Copy, Debug, PartialEq, serde::Serialize)]
 pub struct Certificate {
     /// ε of this removal.

@@ -1,4 +1,4 @@
-//! Verify: how near an unlearned model is to models that were trained without the forgotten samples.
+//! Verify: measures of how near an unlearned model is to models trained without the forgotten samples.
 //!
 //! Pure functions of logits, losses and weights; none runs a network. Sums are f64 and in index order. Losses are
 //! cross-entropies at the true label, so exp(−loss) is that label's probability. A tie counts half, everywhere.

@@ -196,7 +196,7 @@ const STEP: &[(&str, usize)] = &[("n", 4096), ("p", 1000), ("k", 2)];
 const CONV: &[(&str, usize)] =
     &[("n", 64), ("h", 16), ("w", 16), ("c", 128), ("o", 128), ("k", 3), ("stride", 1)];
 
-/// Values that a check looks at, spread over the whole result.
+/// The number of values that a check compares, spread over the whole result.
 pub(super) const LOOKED_AT: usize = 64;
 
 type OnCpu = dyn Fn(&Device, &mut [f32], &[f32]);
@@ -220,7 +220,7 @@ struct Mapped {
     y: Vec<f32>,
     y_on_device: Option<Buffer<f32>>,
     want: Box<Want>,
-    /// Products or terms that a value is summed of.
+    /// The number of terms of a value's sum.
     terms: usize,
 }
 
@@ -373,7 +373,7 @@ fn depthwise(device: &Device, sizes: Sizes) -> Result<Work> {
     affine(device, n, g, Precision::F32)
 }
 
-/// The value that a kernel multiplies in place of `x`.
+/// `x` as a kernel rounds it.
 fn rounded(x: f32, precision: Precision) -> f64 {
     let to = |bits: u32, half: u32| f32::from_bits(x.to_bits().wrapping_add(half) & !((1 << bits) - 1));
     f64::from(match precision {
@@ -804,7 +804,7 @@ fn step(device: &Device, sizes: Sizes, pruned: bool) -> Result<Work> {
     let mut distance = cuda.alloc(n * n)?;
     nearest::distance(cuda, &mut distance, &cuda.upload(&x[n * p..])?, n, 0..n, true)?;
     let rank = cuda.upload(&(1..=n as u32).collect::<Vec<u32>>())?;
-    let visited = 8.0 * (n as f64).powf(1.0 / (k + 1) as f64); // as a selection has it
+    let visited = 8.0 * (n as f64).powf(1.0 / (k + 1) as f64); // as in a selection
     let len = pruned.then(|| nearest::list_len(visited as usize));
     let step = Step { cuda: cuda.clone(), x, sizes: [n, p, k], columns, distance, rank, len };
     work(8 * n * (n + p) + 12 * n * p, 0, Box::new(step))

@@ -1,4 +1,4 @@
-//! Kernel benchmarks: the time of one operation at a shape, beside the least that the device could take.
+//! Kernel benchmarks: the time of one operation at a shape, and the least time that the device needs for it.
 //!
 //! A [`Case`] makes the [`Work`] of a shape: inputs, a run, the bytes that must move and the operations that must be
 //! done, and a check of the result against plain loops in f64. [`measure`] times it, on CUDA by events in the stream.
@@ -31,7 +31,7 @@ pub struct Case {
     pub name: &'static str,
     /// What it computes.
     pub about: &'static str,
-    /// What its operands are rounded to: below f32 it is a kernel of CUDA alone.
+    /// The type that its operands are rounded to; below f32 only on CUDA.
     pub dtype: &'static str,
     /// The axes of its shape and their defaults.
     pub axes: &'static [(&'static str, usize)],
@@ -43,7 +43,7 @@ pub struct Case {
 pub struct Work {
     /// Bytes that must be read or written.
     pub bytes: f64,
-    /// Floating-point operations that must be done; 0 where they are not what counts.
+    /// Floating-point operations that must be done; 0 where only memory matters.
     pub flops: f64,
     /// The kernel.
     pub kernel: Box<dyn Kernel>,
@@ -63,7 +63,7 @@ pub trait Kernel {
     /// Where the device fails.
     fn check(&mut self) -> Result<Check>;
 
-    /// Has its runs timed. What one run leaves for the next is made here.
+    /// Has its runs timed. State that runs share is made here.
     ///
     /// # Errors
     /// Where a run fails.
@@ -78,9 +78,9 @@ pub type Timer<'a> = dyn Fn(&mut dyn FnMut(usize) -> Result<()>) -> Result<Timin
 /// How far a result is from plain loops in f64.
 #[derive(Clone, Copy, Debug, PartialEq, serde::Serialize)]
 pub struct Check {
-    /// ‖got − want‖ / ‖want‖ over the values that were compared; for whole numbers how many differ.
+    /// ‖got − want‖ / ‖want‖ over the values that were compared; for integers, how many differ.
     pub error: f64,
-    /// What it may be: the error of a plain f32 loop, with room; 0 for whole numbers.
+    /// The largest error allowed: that of a plain f32 loop, with a margin; 0 for integers.
     pub tolerance: f64,
 }
 
@@ -92,13 +92,13 @@ impl Check {
 }
 
 impl Case {
-    /// Whether a device has it.
+    /// Whether it runs on a device.
     pub fn runs_on(&self, device: &Device) -> bool {
         self.dtype == "f32" || device.cuda().is_some()
     }
 }
 
-/// Checks `work`, and says which kernels it launched: none on the CPU.
+/// Checks `work`, and returns the kernels it launched: none on the CPU.
 ///
 /// # Errors
 /// Where the device fails.
@@ -129,13 +129,13 @@ impl Timing {
     }
 }
 
-/// What the device can do at most, measured.
+/// The measured peak rates of the device.
 #[derive(Clone, Copy, Debug, PartialEq, serde::Serialize)]
 pub struct Ceilings {
     /// Bytes per second of a large copy, reads and writes.
     pub bandwidth: f64,
     /// f32 operations per second: of a matrix product that fits the caches of a core, on every core; on CUDA a third of
-    /// `tf32`, since a product of f32 is three of tf32.
+    /// `tf32`, because one product of f32 takes three of tf32.
     pub peak: f64,
     /// Operations per second of tensor cores by mma.sync in tf32; on CUDA.
     pub tf32: Option<f64>,
@@ -164,7 +164,7 @@ fn rotation(bytes: usize) -> usize {
     (ROTATE / bytes.max(1)).clamp(1, 16)
 }
 
-/// At least so many runs, and so long, unless that takes longer than [`LONGEST`].
+/// The least number of runs and seconds, unless that takes longer than [`LONGEST`].
 const SAMPLES: usize = 11;
 const SHORTEST: Duration = Duration::from_millis(300);
 const LONGEST: Duration = Duration::from_secs(10);
@@ -205,7 +205,7 @@ fn repeat(device: &Device, run: &mut dyn FnMut(usize) -> Result<()>) -> Result<T
     Ok(Timing { samples: seconds.len(), median: at(0.5), least: seconds[0], quartiles: [at(0.25), at(0.75)] })
 }
 
-/// Memory of twice the size of the L2: once it is written, nothing of an input is in there.
+/// Memory of twice the size of the L2 cache: writing it evicts all inputs.
 struct Flush<'a> {
     cuda: &'a Cuda,
     room: Buffer<f32>,

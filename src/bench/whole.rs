@@ -1,8 +1,8 @@
 //! Whole passes of `scrubjay bench`: networks of random weights, and a step of FOCI.
 //!
-//! What a network gives for the first images, all together, is held to what the CPU gives for them one after another, in
-//! f32. On the CPU itself that says no more than that images of a batch do not meet: its values are held to f64 by
-//! tests/net.rs.
+//! The results for the first images of a batch are compared with the CPU's for the same images one by one, in f32. On
+//! the CPU this shows only that the images of a batch do not influence each other; tests/net.rs compares its values
+//! with f64.
 
 use super::cases::{LOOKED_AT, normals, work};
 use super::{Check, Kernel, Sizes, Timer, Timing, Work};
@@ -26,7 +26,7 @@ pub(super) const VIT: &[(&str, usize)] = &[("copies", 8), ("side", 64), ("width"
 
 const CLASSES: usize = 1000;
 const NOISE: Noise = Noise { sigma: 0.1, seed: 7 };
-/// Images that a check looks at.
+/// Images that a check compares.
 const CHECKED: usize = 2;
 /// Bytes that a curvature may keep of its primal pass.
 const KEPT: usize = 64 << 30;
@@ -68,8 +68,8 @@ fn off<T: Copy + Into<f64>>(got: &[T], want: &[T]) -> f64 {
     }
 }
 
-/// What that may be: roundings of f32 grow with the root of a sum's terms, those of operands do not, and both with the root of
-/// the layers that they pass.
+/// The largest error allowed. Rounding in f32 grows with the root of the number of terms, rounding of operands does
+/// not, and both grow with the root of the number of layers.
 fn allowed(net: &Network, precision: Precision) -> f64 {
     let terms = net.layers.iter().map(|layer| layer.fan_in).max().unwrap_or(1);
     let operands = match precision {
@@ -111,7 +111,7 @@ impl Kernel for Copies {
             copies.fill(&mut one.x, &mut one.y, i..i + 1);
             let want = observe(&cpu, net, &one)?;
             let both = [off(row, &want.activations), off(&found.losses[i..=i], &want.losses)];
-            error = both.into_iter().fold(error, |a, b| if a.is_nan() || a >= b { a } else { b }); // a NaN stays
+            error = both.into_iter().fold(error, |a, b| if a.is_nan() || a >= b { a } else { b }); // keeps a NaN
         }
         Ok(Check { error, tolerance: allowed(net, self.precision) })
     }

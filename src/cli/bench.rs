@@ -15,14 +15,18 @@ use serde_json::{Value, json};
 
 use super::{DeviceArgs, Outcome};
 
-/// Time kernels, each beside the least time that the device could take and with its result checked
+/// Time kernels, compare each with the least time that the device needs, and check its result
 ///
-/// Bandwidth and peak are measured first. "floor" is the larger of bytes over bandwidth and operations over peak, as a
-/// share of the median; "error" is against plain loops in f64, in the same run; "MHz" is the clock of a GPU's
-/// multiprocessors right after. "regs", "smem" and "local" are a GPU's registers of a thread, bytes of shared memory of a
-/// block and of local memory of a thread (what was spilled, and arrays): the most of the kernels that were launched.
-/// A row is printed once it is measured; one that cannot be is said, and the others go on.
-/// Exit 1: a result was wrong, or missing. Exit 3: --fail-over.
+/// Bandwidth and peak rate are measured first. Columns of the table:
+///   floor              the least time, as a share of the median: the larger of bytes / bandwidth
+///                      and operations / peak
+///   error              difference to plain loops in f64, in the same run
+///   MHz                clock of the GPU's multiprocessors right after the run
+///   regs, smem, local  registers per thread, bytes of shared memory per block and of local memory
+///                      per thread (spills and arrays): the largest among the kernels launched
+/// A row is printed as soon as it is measured. A case that cannot run is reported, and the others
+/// continue.
+/// Exit 1: a result was wrong, or a case could not run. Exit 3: slower than --fail-over allows.
 ///
 /// Examples:
 ///   scrubjay bench --list
@@ -33,22 +37,22 @@ use super::{DeviceArgs, Outcome};
 #[derive(clap::Args)]
 #[command(verbatim_doc_comment)]
 pub struct Args {
-    /// Kernels whose name matches
+    /// Run the kernels whose name matches
     #[arg(short, long, value_name = "REGEX", default_value = "", value_parser = Regex::new)]
     bench: Regex,
-    /// Kernels whose operands are of this type
+    /// Run the kernels whose operands have this type
     #[arg(long, value_name = "f32|tf32|bf16|f16", value_parser = ["f32", "tf32", "bf16", "f16"])]
     dtype: Option<String>,
-    /// Sizes of axes; several, with a colon between, are tried in turn
+    /// Sizes of axes; several sizes, separated by colons, are run one after another
     #[arg(short, long, value_name = "AXIS=SIZE,..", value_delimiter = ',')]
     axis: Vec<String>,
-    /// List kernels with their axes, and stop
+    /// List the kernels with their axes and default sizes, and stop
     #[arg(long)]
     list: bool,
-    /// The JSON of an earlier run, to compare with
+    /// Compare with the JSON of an earlier run on the same device
     #[arg(long, value_name = "FILE")]
     baseline: Option<PathBuf>,
-    /// Exit 3 where a kernel has become slower by more than this, beyond the quartiles of both runs
+    /// Exit 3 if a kernel is slower than the baseline by more than this, and the quartiles of both runs do not overlap
     #[arg(long, value_name = "PER CENT", requires = "baseline", value_parser = per_cent)]
     fail_over: Option<f64>,
     #[command(flatten)]
@@ -59,7 +63,7 @@ pub struct Args {
     /// Print CSV
     #[arg(long)]
     csv: bool,
-    /// Write the JSON to a file too, whole after every row
+    /// Write the JSON to a file too, complete after every row
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
 }
@@ -78,28 +82,28 @@ struct Row {
     timing: Timing,
     bytes: f64,
     flops: f64,
-    /// The least seconds by the ceilings, and what bounds them.
+    /// The least seconds by the ceilings, and whether memory or compute bounds them.
     floor: f64,
     bound: &'static str,
     #[serde(flatten)]
     check: Check,
     passes: bool,
-    /// Of the GPU's multiprocessors right after, MHz.
+    /// Clock of the GPU's multiprocessors right after, MHz.
     sm_clock: Option<u32>,
-    /// What it launched, and what each takes of a multiprocessor; none on the CPU.
+    /// The kernels it launched, and the resources of each; none on the CPU.
     launched: Vec<Launched>,
     #[serde(skip_serializing_if = "Option::is_none")]
     compared: Option<Compared>,
 }
 
 impl Row {
-    /// The most that one of the kernels takes; none where the device says nothing.
+    /// The largest use of a resource by one of the kernels; none where the device does not report it.
     fn most(&self, of: fn(&Resources) -> u32) -> Option<u32> {
         self.launched.iter().filter_map(|kernel| kernel.resources.as_ref()).map(of).max()
     }
 }
 
-/// Beside an earlier run.
+/// The comparison with an earlier run.
 #[derive(Clone, Copy, Serialize)]
 struct Compared {
     /// The earlier median, seconds.

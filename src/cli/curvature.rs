@@ -1,4 +1,4 @@
-//! `scrubjay curvature`: gradient, Hessian-vector product and Newton step on a block, to a file.
+//! `scrubjay curvature`: writes gradient, Hessian-vector product and Newton step on a block to a file.
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -14,12 +14,14 @@ use scrubjay::{Error, net};
 use super::model::ModelArgs;
 use super::{DeviceArgs, Outcome};
 
-/// Gradient, Hv and step of the mean cross-entropy on a block of units
+/// Write gradient, Hessian-vector product and Newton step of the mean cross-entropy on a block of units
 ///
-/// IN is a .safetensors file with x, y as for `observe`, and v f32 [p]. BLOCK.json lists the units, [[layer, row], ..].
-/// OUT gets gradient [p] and hv [p]; with --solve also step [p] = (H + λI)⁻¹ gradient, the symmetric system as it is,
-/// indefinite or not, by MINRES, whose report goes to stdout as JSON. Order of p: for each unit in the list, its weight
-/// row as PyTorch flattens it, then its bias if it has one.
+/// IN is a .safetensors file with x, y as for `observe`, and optionally v f32 [p]. BLOCK.json lists
+/// the units, [[layer, row], ..]. OUT gets gradient [p] and, where IN has v, hv [p] = Hv. With
+/// --solve it also gets step [p] = (H + λI)⁻¹ gradient, by MINRES, which also solves indefinite
+/// systems; the solver's report goes to stdout as JSON.
+/// Order of p: for each unit in the list, its weight row as PyTorch flattens it, then its bias if it
+/// has one.
 ///
 /// Example:
 ///   scrubjay curvature --model m.safetensors --input in.safetensors --block block.json --out out.safetensors --damping 0.01 --solve
@@ -28,16 +30,16 @@ use super::{DeviceArgs, Outcome};
 pub struct Args {
     #[command(flatten)]
     model: ModelArgs,
-    /// Inputs, and the vector v
+    /// The inputs, their labels, and the vector v
     #[arg(long, value_name = "IN.safetensors")]
     input: PathBuf,
     /// The units: a JSON list of [layer name, row]
     #[arg(long, value_name = "BLOCK.json")]
     block: PathBuf,
-    /// Where to write
+    /// The file to write
     #[arg(long, value_name = "OUT.safetensors")]
     out: PathBuf,
-    /// The matrix
+    /// The matrix H: exact Hessian, Gauss-Newton or empirical Fisher
     #[arg(long, value_enum, default_value = "hessian", value_name = "hessian|ggn|fisher")]
     curvature: super::CurvatureName,
     /// λ, added to the diagonal in the solve
@@ -46,17 +48,17 @@ pub struct Args {
     /// Solve (H + λI) step = gradient
     #[arg(long)]
     solve: bool,
-    /// Relative residual to reach
+    /// Relative residual at which the solver stops
     #[arg(long, default_value_t = 1e-5, value_parser = super::not_negative)]
     tolerance: f64,
-    /// Products to spend at most; 0 means ten for each parameter of the block
+    /// The most products that the solver may use; 0 means ten per parameter of the block, and 100 more
     #[arg(long, default_value_t = 0)]
     products: usize,
     #[command(flatten)]
     device: DeviceArgs,
 }
 
-/// Bytes of primal values to keep between products.
+/// The most bytes of primal values that are kept between products.
 const MEMORY: usize = 4 << 30;
 
 /// Writes gradient, product and step.

@@ -1,4 +1,4 @@
-//! `scrubjay demo`: the whole story on data that ships with the program.
+//! `scrubjay demo`: train, scrub and compare, on data that ships with the program.
 
 use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
@@ -21,8 +21,9 @@ use super::{DeviceArgs, Outcome};
 
 /// Train a small network with 25 wrong labels, remove them, and compare with a network that never saw them
 ///
-/// Everything it needs ships with the program: 1,797 images of handwritten digits. It takes well under a minute on two
-/// cores and leaves before/model.safetensors, after/model.safetensors and report.json in --out.
+/// The data, 1,797 images of handwritten digits, ship with the program. The demo takes well under a
+/// minute on two cores and writes before/model.safetensors, after/model.safetensors and report.json
+/// to --out.
 ///
 /// Examples:
 ///   scrubjay demo
@@ -36,10 +37,10 @@ pub struct Args {
     /// Mini-batches of repair after each scrub
     #[arg(long, value_name = "K", default_value_t = 0)]
     repair: usize,
-    /// Seed of everything: split, wrong labels, training, scrubbing
+    /// Seed of the split, the wrong labels, training and scrubbing
     #[arg(long, default_value_t = 0)]
     seed: u64,
-    /// Where to write
+    /// The folder to write
     #[arg(long, default_value = "scrubjay-demo", value_name = "DIR")]
     out: PathBuf,
     #[command(flatten)]

@@ -6,8 +6,8 @@ use super::Outcome;
 
 /// List the devices that can run here, and say why one cannot
 ///
-/// On CUDA run train, demo, verify, observe, eval, curvature, scrub, codec, foci and bench. inspect runs on the CPU, and of the
-/// others the host makes permutations of ranks and the eigenvectors of K-FAC.
+/// These commands can use a GPU: train, demo, verify, observe, eval, curvature, scrub, codec, foci,
+/// bench. Permutations of ranks and the eigenvectors of K-FAC are always computed on the CPU.
 #[derive(clap::Args)]
 #[command(after_help = "Examples:\n  scrubjay devices\n  scrubjay devices --json")]
 pub struct Args {

@@ -1,4 +1,4 @@
-//! `scrubjay eval`: how well a model does.
+//! `scrubjay eval`: accuracy and loss of a model.
 
 use std::path::PathBuf;
 use std::time::Instant;
@@ -8,7 +8,7 @@ use scrubjay::observe::evaluate;
 use super::model::{ModelArgs, NormaliseArgs};
 use super::{DeviceArgs, Outcome};
 
-/// Accuracy and loss of a model on labelled data
+/// Measure accuracy and loss of a model on labelled data
 ///
 /// Examples:
 ///   scrubjay eval --model resnet20.safetensors --data test.safetensors --mean .485,.456,.406 --std .229,.224,.225

@@ -1,11 +1,11 @@
-//! `scrubjay inspect`: what a model is made of, and what scrubbing it takes.
+//! `scrubjay inspect`: layers and units of a model, and the memory that scrubbing it needs.
 
 use scrubjay::net::{LayerId, plan};
 
 use super::Outcome;
 use super::model::ModelArgs;
 
-/// Layers, units and parameters of a model, its plan, and the bytes that a scrub needs
+/// List layers, units and parameters of a model, and the memory that a scrub needs
 ///
 /// Example:
 ///   scrubjay inspect --model resnet50.safetensors
@@ -22,7 +22,7 @@ pub struct Args {
     json: bool,
 }
 
-/// Perturbed copies, and retained samples, that the bytes are stated for: the defaults of `scrub`.
+/// The numbers of noisy copies and retained samples that the bytes are for: the defaults of `scrub`.
 const COPIES: usize = 1000;
 const RETAINED: usize = 1024;
 

@@ -1,4 +1,4 @@
-//! What `train.json` beside a model tells of its training: which data, and which samples were left out.
+//! `train.json` beside a model: the data it was trained on, and the samples that were left out.
 
 use std::collections::{BTreeMap, HashSet};
 use std::path::Path;
@@ -12,7 +12,7 @@ use serde_json::Value;
 pub struct Manifest(pub Value);
 
 impl Manifest {
-    /// The one that tells of a checkpoint: `train` writes one name, and another file beside it is another model.
+    /// The manifest of a checkpoint. `train` writes `model.safetensors`; a file of another name has no manifest.
     ///
     /// # Errors
     /// Where it cannot be read.
@@ -29,7 +29,7 @@ impl Manifest {
         list.iter().map(|i| i.as_u64().map(|i| i as usize)).collect()
     }
 
-    /// Whether it was trained on files with these hashes, whatever their names.
+    /// Whether it was trained on files with these hashes, under any names.
     pub fn trained_on(&self, data: &BTreeMap<String, String>) -> bool {
         let listed = self.0.get("data_sha256").and_then(Value::as_object);
         let theirs: Option<Vec<&str>> = listed.map(|map| map.values().filter_map(Value::as_str).collect());
@@ -41,10 +41,10 @@ impl Manifest {
     }
 }
 
-/// A JSON file of a folder, where there is one.
+/// A JSON file in a folder, where there is one.
 ///
 /// # Errors
-/// Where it cannot be read, or is no JSON.
+/// Where it cannot be read or is not JSON.
 pub fn json_in(folder: &Path, name: &str) -> Result<Option<Value>> {
     let path = folder.join(name);
     if !path.is_file() {
@@ -54,10 +54,10 @@ pub fn json_in(folder: &Path, name: &str) -> Result<Option<Value>> {
     value.map(Some).map_err(|e| Error::data(&path, format!("is not JSON: {e}")))
 }
 
-/// The samples that a choice takes of the data of a file, which an error names.
+/// The samples that a SPEC chooses from the data of a file; errors name the file.
 ///
 /// # Errors
-/// Where the choice is none, or takes what is not there.
+/// Where the SPEC is malformed, or chooses a sample that does not exist.
 pub fn choose(text: &str, path: &Path, labels: &[u32]) -> Result<Vec<usize>> {
     Spec::parse(text)?.choose(labels).map_err(|error| match error {
         Error::Config(reason) => Error::Config(format!("{}: {reason}", path.display())),

@@ -50,7 +50,7 @@ enum Command {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Outcome {
-    /// What was asked for was done.
+    /// Everything asked for was done.
     Done = 0,
     /// A stated gate was not met, something could not be removed, or a search was interrupted.
     GateNotMet = 3,
@@ -77,7 +77,7 @@ pub fn run(args: &Args) -> anyhow::Result<Outcome> {
 /// Where to run.
 #[derive(clap::Args)]
 pub struct DeviceArgs {
-    /// Where to run
+    /// Device to run on; auto takes a usable GPU, else the CPU
     #[arg(long, value_enum, default_value = "auto", value_name = "auto|cpu|cuda")]
     device: DeviceName,
     /// Host threads; 0 means one per available core
@@ -93,7 +93,7 @@ enum DeviceName {
 }
 
 impl DeviceArgs {
-    /// Opens the device, and says on stderr which one it is and why.
+    /// Opens the device, and reports on stderr which one it is and why.
     pub fn open(&self) -> scrubjay::Result<Device> {
         let choice = match self.device {
             DeviceName::Auto => Choice::Auto,
@@ -119,7 +119,7 @@ pub enum PrecisionName {
 }
 
 impl PrecisionName {
-    /// That of the passes over noisy copies; f32 where none is named.
+    /// The precision of the passes over noisy copies; f32 where none is named.
     pub fn of(name: Option<PrecisionName>) -> Precision {
         match name {
             None | Some(PrecisionName::F32) => Precision::F32,
@@ -165,7 +165,7 @@ fn command_line() -> String {
     std::iter::once("scrubjay".to_string()).chain(words).collect::<Vec<_>>().join(" ")
 }
 
-/// SHA-256 over parts, each with its length before it.
+/// SHA-256 over parts, each preceded by its length.
 fn hash(parts: impl Iterator<Item = Vec<u8>>) -> String {
     let mut digest = Sha256::new();
     for part in parts {

@@ -13,18 +13,18 @@ pub struct ModelArgs {
     /// The model: a .safetensors file, or a directory with model.safetensors and config.json
     #[arg(long, value_name = "M")]
     pub model: PathBuf,
-    /// The family, where neither config nor tensor names say it: mlp, small_cnn, resnet20, resnet50, vgg16, vit ..
+    /// The family, where neither config nor tensor names show it: mlp, small_cnn, resnet20, resnet50, vgg16, vit ..
     #[arg(long, value_name = "NAME")]
     pub arch: Option<String>,
 }
 
-/// How data become what the model was trained on.
+/// How stored values become the inputs that the model was trained on.
 #[derive(clap::Args)]
 pub struct NormaliseArgs {
-    /// Mean per channel of values from 0 to 1, in place of the config's
+    /// Mean per channel, subtracted from values from 0 to 1; by default the config's
     #[arg(long, value_name = "M,..", value_delimiter = ',', allow_hyphen_values = true)]
     mean: Option<Vec<f32>>,
-    /// Standard deviation per channel, in place of the config's
+    /// Standard deviation per channel, to divide by; by default the config's
     #[arg(long, value_name = "S,..", value_delimiter = ',')]
     std: Option<Vec<f32>>,
 }
@@ -46,13 +46,14 @@ impl ModelArgs {
         Checkpoint::open(&self.model)
     }
 
-    /// Reads the model, for the images of a file where there is one.
+    /// Reads the model; where data are given, for their image shape.
     pub fn open(&self, checkpoint: &Checkpoint, data: Option<(&Path, &Samples)>) -> scrubjay::Result<Opened> {
         open(checkpoint, self.arch.as_deref(), data)
     }
 }
 
-/// Reads a model of the family `arch`, else of the one it shows, for the images of a file where there is one.
+/// Reads a model of the family `arch`, or else of the family that its config and tensors show; where data are given,
+/// for their image shape.
 pub fn open(
     checkpoint: &Checkpoint,
     arch: Option<&str>,

@@ -1,4 +1,4 @@
-//! `scrubjay observe`: the activations and losses of inputs, to a file.
+//! `scrubjay observe`: writes activations and losses of inputs to a file.
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -11,11 +11,12 @@ use scrubjay::perturb::Noise;
 use super::model::ModelArgs;
 use super::{DeviceArgs, Outcome, PrecisionName};
 
-/// Activation of every unit, loss and logits of inputs
+/// Write the activation of every unit, the loss and the logits of inputs
 ///
-/// IN is a .safetensors file with x f32 [n, c, h, w] or [n, features], taken as it is, and y i64 [n]. OUT gets logits
-/// [n, classes], loss [n] and activations [n, d]; its metadata `units` lists the layers of the columns. With
-/// --perturbations M, loss [M] and activations [M, d] of M noisy copies of the request that all of IN makes.
+/// IN is a .safetensors file with x f32 [n, c, h, w] or [n, features], already normalised, and y i64
+/// [n]. OUT gets logits [n, classes], loss [n] and activations [n, d]; its metadata `units` lists the
+/// layers of the d columns. With --perturbations M, all of IN is one request, and OUT gets the mean
+/// loss [M] and the mean activations [M, d] of M noisy copies of it.
 ///
 /// Example:
 ///   scrubjay observe --model m.safetensors --input one.safetensors --out trace.safetensors --perturbations 1000
@@ -24,10 +25,10 @@ use super::{DeviceArgs, Outcome, PrecisionName};
 pub struct Args {
     #[command(flatten)]
     model: ModelArgs,
-    /// Inputs
+    /// The inputs and their labels
     #[arg(long, value_name = "IN.safetensors")]
     input: PathBuf,
-    /// Where to write
+    /// The file to write
     #[arg(long, value_name = "OUT.safetensors")]
     out: PathBuf,
     /// Noisy copies to observe instead of the inputs themselves
@@ -36,7 +37,7 @@ pub struct Args {
     /// Standard deviation of the noise, in units of the normalised input
     #[arg(long, default_value_t = 0.1, value_parser = super::positive)]
     sigma: f32,
-    /// Precision of the pass over noisy copies, below f32 on CUDA only; sums and all but affine layers stay f32
+    /// Precision of affine layers in the pass over noisy copies; below f32 on CUDA only; sums and other layers stay f32
     #[arg(long, value_enum, value_name = "f32|tf32|bf16|f16", requires = "perturbations")]
     precision: Option<PrecisionName>,
     /// Seed of the noise

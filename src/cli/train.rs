@@ -1,4 +1,4 @@
-//! `scrubjay train`: a model from data.
+//! `scrubjay train`: trains a model.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -17,12 +17,15 @@ use sha2::{Digest, Sha256};
 use super::manifest::choose;
 use super::{DeviceArgs, Outcome};
 
-/// Train a model, or train one further
+/// Train a new model, or continue to train one
 ///
-/// DIR gets model.safetensors and config.json, which --model opens again, and train.json: options, SHA-256 of the data,
-/// samples left out, epochs. --exclude leaves samples out: the same seed then gives the model that never saw them.
-/// On CUDA the same seed gives the same model again, and the CPU's but for rounding.
-/// --seeds K trains K models, seed S in DIR/seed-S; those that are finished are kept: a run can be taken up again.
+/// DIR gets model.safetensors and config.json, which --model reads again, and train.json with the
+/// options, the SHA-256 of the data, the samples left out and the epochs. --exclude leaves samples
+/// out, for a model that never saw them.
+/// The same seed gives the same model again. A model trained on CUDA differs from one trained on the
+/// CPU by rounding.
+/// --seeds K trains K models, with seed S in DIR/seed-S. Finished models are kept, so a run can be
+/// continued.
 ///
 /// Examples:
 ///   scrubjay train --arch mlp:100 --data MNIST/raw --out mlp --epochs 10
@@ -31,40 +34,40 @@ use super::{DeviceArgs, Outcome};
 #[derive(clap::Args)]
 #[command(verbatim_doc_comment)]
 pub struct Args {
-    /// A new model: mlp:100-50 (hidden widths), cnn:8-16-16+64 (convolutions + hidden layers), resnet20 ..
+    /// A new model: mlp:100-50 (hidden widths), cnn:8-16-16+64 (widths of convolutions + of hidden layers), resnet20 ..
     #[arg(long, value_name = "SPEC", required_unless_present = "model")]
     arch: Option<String>,
-    /// A model to train further
+    /// An existing model, to continue from
     #[arg(long, value_name = "M", conflicts_with = "arch")]
     model: Option<PathBuf>,
     /// Labelled data: .safetensors (x, y), idx images, CIFAR binary
     #[arg(long, value_name = "DATA")]
     data: PathBuf,
-    /// Data to report accuracy on, after every epoch
+    /// Data to report accuracy on after every epoch
     #[arg(long, value_name = "DATA")]
     val: Option<PathBuf>,
-    /// Where to write
+    /// The folder to write
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
     /// Samples to leave out: 7,12,100-149, class:3, n:20@seed, or a file of such lines
     #[arg(long, value_name = "SPEC")]
     exclude: Option<String>,
-    /// Mean per channel of values from 0 to 1
+    /// Mean per channel, subtracted from values from 0 to 1
     #[arg(long, value_name = "M,..", value_delimiter = ',', allow_hyphen_values = true)]
     mean: Option<Vec<f32>>,
-    /// Standard deviation per channel
+    /// Standard deviation per channel, to divide by
     #[arg(long, value_name = "S,..", value_delimiter = ',')]
     std: Option<Vec<f32>>,
-    /// Classes; by default one more than the largest label
+    /// Number of classes; by default one more than the largest label
     #[arg(long)]
     classes: Option<usize>,
-    /// Passes over the data
+    /// Number of passes over the data
     #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..))]
     epochs: u32,
-    /// Samples of a mini-batch
+    /// Samples per mini-batch
     #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..))]
     batch_size: u32,
-    /// The rate at the start
+    /// Initial learning rate
     #[arg(long, default_value_t = 0.05, value_parser = super::positive)]
     lr: f32,
     /// Momentum of SGD
@@ -76,16 +79,16 @@ pub struct Args {
     /// Weight decay
     #[arg(long, default_value_t = 5e-4)]
     weight_decay: f32,
-    /// How the rate falls
+    /// How the learning rate falls; `step`: to a tenth after half of the steps, to a hundredth after three quarters
     #[arg(long, value_enum, default_value = "cosine")]
     schedule: ScheduleName,
-    /// Seed of initial weights and of the order of samples
+    /// Seed of the initial weights and of the order of samples
     #[arg(long, default_value_t = 0)]
     seed: u64,
-    /// Train so many models, of this seed and those after it
+    /// Train K models, with seeds --seed, --seed + 1, ..
     #[arg(long, value_name = "K", value_parser = clap::value_parser!(u32).range(1..))]
     seeds: Option<u32>,
-    /// Epochs whose model is kept too, in DIR/epoch-E
+    /// Also keep the model after these epochs, in DIR/epoch-E
     #[arg(long, value_name = "E,..", value_delimiter = ',', value_parser = clap::value_parser!(u32).range(1..))]
     keep_epochs: Vec<u32>,
     #[command(flatten)]
@@ -243,7 +246,7 @@ impl Task<'_> {
         Ok((net, config))
     }
 
-    /// What `train.json` says before the training.
+    /// The part of `train.json` that is known before the training.
     fn manifest(&self, seed: u64) -> Value {
         json!({
             "scrubjay": env!("CARGO_PKG_VERSION"),
@@ -263,7 +266,7 @@ impl Task<'_> {
     /// The `train.json` of a training that was finished.
     ///
     /// # Errors
-    /// Where it was another training: its folder is not written to.
+    /// Where the folder holds another training; it is not overwritten.
     fn finished(&self, seed: u64, folder: &Path) -> scrubjay::Result<Option<Value>> {
         let path = folder.join("train.json");
         if !path.exists() {
@@ -299,7 +302,7 @@ impl Task<'_> {
         Ok(seconds * f64::from(self.args.epochs) * self.indices.len().div_ceil(batch) as f64)
     }
 
-    /// Trains one model into `folder`; `train.json` comes last and says that it is finished.
+    /// Trains one model into `folder`; `train.json` is written last and marks it as finished.
     fn train(&self, seed: u64, folder: &Path) -> anyhow::Result<Value> {
         let (args, device) = (self.args, &self.device);
         let (mut net, config) = self.start(seed)?;

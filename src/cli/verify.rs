@@ -23,11 +23,12 @@ use super::model::{NormaliseArgs, open};
 use super::train::sha256;
 use super::{DeviceArgs, Outcome, command_line, hash};
 
-/// Hold an unlearned model against models retrained without the samples
+/// Compare an unlearned model with models retrained without the samples
 ///
-/// Every measure stands beside the retrained models' own, each of them held against the others. A model that remembers
-/// the samples is flagged, and as loudly one on which they stand out as samples never seen do not. docs/REPORT.md
-/// defines each measure. On CUDA models run on the GPU, with the CPU's logits but for rounding. Exit 3: a flag was raised.
+/// Every measure is also computed for the retrained models, each against the others. A model that
+/// remembers the samples is flagged, and so is one that over-forgets them: on which they stand out
+/// more than unseen samples do. docs/REPORT.md defines the measures and flags. On CUDA the logits
+/// differ from the CPU's by rounding. Exit 3: a flag was raised.
 ///
 /// Examples:
 ///   scrubjay train --arch mlp:50 --data train.safetensors --exclude 0-99 --seeds 5 --out retrained
@@ -44,7 +45,7 @@ pub struct Args {
     /// Models trained without the samples; five or more show how much such models differ
     #[arg(long, value_name = "R", num_args = 1.., required = true)]
     reference: Vec<PathBuf>,
-    /// The family, where neither config nor tensor names say it: mlp, small_cnn, resnet20, resnet50, vgg16, vit ..
+    /// The family, where neither config nor tensor names show it: mlp, small_cnn, resnet20, resnet50, vgg16, vit ..
     #[arg(long, value_name = "NAME")]
     arch: Option<String>,
     /// The data that the model before was trained on
@@ -54,10 +55,10 @@ pub struct Args {
     /// lines
     #[arg(long, value_name = "SPEC")]
     forget: String,
-    /// The retained samples to measure on; by default all the rest
+    /// The retained samples to measure on; by default all others
     #[arg(long, value_name = "SPEC")]
     retain: Option<String>,
-    /// Samples that no model has seen
+    /// Test data that no model has seen
     #[arg(long, value_name = "DATA")]
     test: PathBuf,
     #[command(flatten)]
@@ -67,10 +68,10 @@ pub struct Args {
     /// Print the report as JSON
     #[arg(long)]
     json: bool,
-    /// Write the report as one page of HTML, too
+    /// Write the report as an HTML page
     #[arg(long, value_name = "FILE")]
     html: Option<PathBuf>,
-    /// Write the report as JSON, too
+    /// Write the report as a JSON file
     #[arg(long, value_name = "FILE.json")]
     out: Option<PathBuf>,
 }
@@ -81,7 +82,7 @@ struct Sets {
     test: Samples,
     forget: Vec<usize>,
     retain: Vec<usize>,
-    /// Indices in the test set, to hold against the forgotten.
+    /// Indices in the test set of the samples that the forgotten are compared with.
     unseen: Vec<usize>,
     /// The class of all forgotten samples, where they have one in common.
     class: Option<u32>,
@@ -95,11 +96,11 @@ struct Candidate<'a> {
     inputs: zoo::InputConfig,
     sha256: String,
     folder: PathBuf,
-    /// The `train.json` that tells of it.
+    /// Its `train.json`.
     manifest: Option<Manifest>,
 }
 
-/// Compares, and says what it found.
+/// Compares, and reports the result.
 pub fn run(args: &Args) -> anyhow::Result<Outcome> {
     let started = Instant::now();
     let checkpoint = Checkpoint::open(&args.before)?;
@@ -200,7 +201,7 @@ pub fn run(args: &Args) -> anyhow::Result<Outcome> {
     Ok(if found.findings.is_empty() { Outcome::Done } else { Outcome::GateNotMet })
 }
 
-/// Writes what is to be written, the page and the JSON.
+/// Writes the page and the JSON where they are asked for.
 fn write(args: &Args, report: &Value) -> anyhow::Result<()> {
     if let Some(path) = &args.html {
         tensors::write_whole(path, report::verify(report).as_bytes())?;
@@ -302,7 +303,7 @@ impl<'a> Candidate<'a> {
     }
 }
 
-/// Models that are compared have the same layers and the same inputs.
+/// Checks that two models have the same layers and the same inputs.
 fn check_alike(before: &Candidate, other: &Candidate) -> scrubjay::Result<()> {
     let refuse = |reason: String| Err(Error::checkpoint(other.path, reason));
     let a = before.path.display();
@@ -335,7 +336,7 @@ fn check_alike(before: &Candidate, other: &Candidate) -> scrubjay::Result<()> {
     Ok(())
 }
 
-/// A reference is neither the model before nor after, nor given twice: its gap to itself would be 0.
+/// Checks that a reference is neither the model before nor after, nor given twice: its gap to itself would be 0.
 fn check_distinct(before: &Candidate, after: &Candidate, references: &[Candidate]) -> scrubjay::Result<()> {
     let mut seen = BTreeMap::from([
         (&before.sha256, ("the model before", before.path)),
@@ -353,7 +354,7 @@ fn check_distinct(before: &Candidate, after: &Candidate, references: &[Candidate
     Ok(())
 }
 
-/// The model before has seen the samples, as far as its manifest tells.
+/// Checks that the model before has seen the samples, as far as its manifest shows.
 fn check_before(
     before: &Candidate,
     data: &BTreeMap<String, String>,
@@ -381,7 +382,8 @@ fn check_before(
     }
 }
 
-/// A reference has not seen the samples, and was otherwise trained as the model before, as far as manifests tell.
+/// Checks that a reference has not seen the samples and was otherwise trained as the model before, as far as manifests
+/// show.
 fn check_reference(
     reference: &Candidate,
     before: &Candidate,
@@ -438,7 +440,7 @@ fn check_reference(
     Ok(())
 }
 
-/// The receipt of a scrub beside the model after tells of this model and these samples.
+/// Checks that the report of a scrub beside the model after is about this model and these samples.
 fn check_receipt(
     before: &Candidate,
     after: &Candidate,
@@ -459,7 +461,7 @@ fn check_receipt(
     Ok(())
 }
 
-/// Test images that were trained on are not unseen.
+/// Notes test images that are in the training data too: they are not unseen.
 fn check_test(args: &Args, sets: &Sets, notes: &mut Vec<String>) {
     let key = |samples: &Samples, i: usize| {
         let mut hasher = DefaultHasher::new();

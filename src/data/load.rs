@@ -1,7 +1,7 @@
-//! Labelled images of every format that a network takes: safetensors (`x`, `y`), MNIST's idx, CIFAR's binary records.
+//! Labelled images from all supported formats: safetensors (`x`, `y`), MNIST's idx, CIFAR's binary records.
 //!
-//! Bytes become values from 0 to 1, then (value − mean) / std per channel; floats of a safetensors file are taken as
-//! they are unless a mean is given. Everything becomes NHWC.
+//! Bytes become values from 0 to 1, then (value − mean) / std per channel. Floats of a safetensors file are left as
+//! they are unless a mean is given. The result is NHWC.
 
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -13,7 +13,7 @@ use super::tensors::{self, TensorFile};
 use crate::net::Shape;
 use crate::{Error, Result};
 
-/// The map from stored to normalised values, per channel; one number stands for all channels.
+/// The map from stored to normalised values, per channel; a single number is for all channels.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Normalise {
     /// Subtracted; 0 where there is none.
@@ -32,9 +32,9 @@ struct Stored {
 /// Reads labelled images.
 ///
 /// A `.safetensors` file has `x` `[n, c, h, w]` or `[n, features]` and `y` `[n]`. An idx file of images (`.gz` or not)
-/// stands beside its labels; of a directory with both training and test images the training images are read. A
-/// CIFAR file has records of one label (or CIFAR-100's two, the second counts) and 3,072 bytes; of a directory all
-/// `data_batch_*.bin` are read, or `train.bin`.
+/// has its label file beside it; of a directory with both training and test images, the training images are read. A
+/// CIFAR file has records of one label (or two in CIFAR-100, of which the second counts) and 3,072 bytes; of a
+/// directory all `data_batch_*.bin` are read, or `train.bin`.
 ///
 /// # Errors
 /// Where a file is missing, malformed, empty, or holds a value that is not finite; the message names the record.
@@ -62,7 +62,7 @@ pub fn load(path: &Path, normalise: &Normalise) -> Result<Samples> {
 /// The files that [`load`] reads for `path`, in its order.
 ///
 /// # Errors
-/// Where there is nothing that [`load`] would read.
+/// Where [`load`] would find nothing to read.
 pub fn files(path: &Path) -> Result<Vec<PathBuf>> {
     Ok(match kind(path)? {
         Kind::Safetensors => vec![path.into()],
@@ -71,7 +71,7 @@ pub fn files(path: &Path) -> Result<Vec<PathBuf>> {
     })
 }
 
-/// Refuses data of which a label is no class, with the file and the sample.
+/// Refuses data with a label that is not a class; the error names file and sample.
 ///
 /// # Errors
 /// Where a label is not below `classes`.
@@ -92,7 +92,7 @@ enum Kind {
     Cifar(Vec<PathBuf>),
 }
 
-/// What a path is, by its name; of a directory, by the names in it.
+/// The format of a path, by its name, or for a directory by the names in it.
 fn kind(path: &Path) -> Result<Kind> {
     let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
     if path.is_dir() {

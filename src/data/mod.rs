@@ -16,7 +16,7 @@ use crate::net::Shape;
 use crate::ops::perturb::Copies;
 use crate::{Error, Result};
 
-/// A source of labelled inputs that is read in chunks, so that a thousand copies of an image need not exist at once.
+/// A source of labelled inputs, read in chunks, so that a thousand copies of an image need not be in memory at once.
 pub trait Inputs: Sync {
     /// The number of inputs.
     fn len(&self) -> usize;
@@ -32,7 +32,8 @@ pub trait Inputs: Sync {
         self.len() == 0
     }
 
-    /// What they are made of where they are noisy copies of one image, input j being copy j: a GPU makes them itself.
+    /// Where the inputs are noisy copies of one image, their description (input j is copy j): a GPU generates them
+    /// itself.
     fn copies(&self) -> Option<Copies<'_>> {
         None
     }
@@ -76,7 +77,7 @@ impl Inputs for Samples {
     }
 }
 
-/// Some samples of a set, in an order of their own.
+/// Some samples of a set, in any order.
 #[derive(Clone, Copy, Debug)]
 pub struct Subset<'a> {
     samples: &'a Samples,
@@ -101,7 +102,7 @@ impl Inputs for Subset<'_> {
     }
 }
 
-/// Refuses labels that are no class; says which sample, the first of these being sample `first`.
+/// Refuses labels that are not a class; the error names the sample, where the first label is that of sample `first`.
 ///
 /// # Errors
 /// Where a label is not below `classes`.

@@ -20,12 +20,12 @@ enum Part {
     Range(usize, usize),
     /// Every sample of a class.
     Class(u32),
-    /// So many samples at random, without replacement.
+    /// A number of random samples, without replacement.
     Random(usize, u64),
 }
 
 impl Spec {
-    /// Reads a choice; a text that names a file is that file's lines.
+    /// Reads a choice; a text that names a file stands for the lines of that file.
     ///
     /// # Errors
     /// Where a part is not understood; the message names it.

@@ -1,9 +1,9 @@
 //! Tables of numbers for the dependence measure: .csv, .tsv (either also as .gz), .arff, .npy, .npz, .safetensors and, by
 //! the feature `parquet`, .parquet files as named columns of f64.
 //!
-//! A csv file has a header if one cell of its first line is neither a number nor missing. What is wrong in a column is
-//! reported when the column is used, so that a table may also have columns of text. A missing value is an empty cell, `?`,
-//! `NA`, `null` or a NaN.
+//! A csv file has a header if a cell of its first line is neither a number nor missing. Bad values are reported when
+//! their column is used, so that a table may also have columns of text. A missing value is an empty cell, `?`, `NA`,
+//! `null` or a NaN.
 
 mod arrays;
 #[cfg(feature = "parquet")]
@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 use super::tensors::{TensorFile, read};
 use crate::{Error, Result};
 
-/// Columns of a file, and of a .safetensors or .npz file its `Y`.
+/// The columns of a file, and the `Y` of a .safetensors or .npz file.
 #[derive(Clone, Debug)]
 pub struct Table {
     path: PathBuf,
@@ -36,7 +36,7 @@ struct Stored {
     categories: usize, // of a column that becomes one of zeros and ones per category, else 0
 }
 
-/// A cell that is no finite number.
+/// A cell that is not a finite number.
 #[derive(Clone, Debug)]
 struct Unusable {
     place: String,
@@ -46,19 +46,19 @@ struct Unusable {
 /// A column of a [`Table`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Column {
-    /// The column of this number, from 0.
+    /// The column with this number, from 0.
     Number(usize),
     /// `Y` of a .safetensors or .npz file.
     Target,
 }
 
-/// What is done about rows with a missing value in a column that is used.
+/// How to treat rows with a missing value in a column that is used.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Missing {
-    /// An error that names the first.
+    /// As an error that names the first.
     #[default]
     Raise,
-    /// They are left out.
+    /// Leave them out.
     Omit,
 }
 
@@ -92,7 +92,7 @@ pub struct Frame {
     pub n: usize,
     /// Rows left out.
     pub omitted: usize,
-    /// By column asked for: its columns in `values`, several where it is one per category.
+    /// For each column asked for, its columns in `values`: several for a one-hot column.
     pub spans: Vec<Range<usize>>,
 }
 
@@ -169,8 +169,8 @@ impl Table {
         self.target.is_some()
     }
 
-    /// The columns that a list such as `age,3,7-9` names: names, numbers from 0, and ranges with both ends included. A
-    /// name is looked for first; `Y` is the target where no column is called so.
+    /// The columns in a list such as `age,3,7-9`: names, numbers from 0, and ranges with both ends included. Names
+    /// take precedence over numbers; `Y` is the target where no column has that name.
     ///
     /// # Errors
     /// Where there is no such column, or two of that name.
@@ -357,14 +357,14 @@ impl Stored {
     }
 }
 
-/// The categories of a column, numbered as they appear.
+/// The categories of a column, numbered in order of appearance.
 struct Codes {
     of: BTreeMap<String, f64>,
     onehot: bool,
 }
 
 impl Codes {
-    /// Those of a table's columns that are categories.
+    /// The categorical columns of a table.
     fn of(table: &Table, categorical: &[Categorical]) -> Result<Vec<Option<Codes>>> {
         let mut codes: Vec<Option<Codes>> = table.names.iter().map(|_| None).collect();
         for Categorical { column, onehot } in categorical {
@@ -385,7 +385,7 @@ impl Codes {
         next
     }
 
-    /// Numbers the categories of the whole column anew: they ascend as numbers where all are, else as text.
+    /// Renumbers the categories of the whole column in ascending order: as numbers where all are numbers, else as text.
     fn finish(self, column: &mut Stored) {
         let mut ascending: Vec<(Option<f64>, f64)> =
             self.of.into_iter().map(|(label, code)| (label.parse().ok(), code)).collect();
@@ -399,7 +399,7 @@ impl Codes {
     }
 }
 
-/// Whether a cell says that there is no value.
+/// Whether a cell marks a missing value.
 fn is_missing(cell: &str) -> bool {
     matches!(cell, "" | "?" | "NA" | "N/A" | "NaN" | "nan" | "null")
 }
@@ -531,7 +531,7 @@ fn read_tensors(path: &Path) -> Result<Table> {
     Ok(Table::unnamed(path, n, p, &file.f64("X")?, target))
 }
 
-/// A `Y` that is not of the rows of `X`.
+/// The error for a `Y` whose rows do not match those of `X`.
 fn other_length(path: &Path, n: usize, found: &[usize]) -> Error {
     Error::record(path, "tensor `Y`", format!("expected shape [{n}], found {found:?}"))
 }

@@ -1,8 +1,8 @@
-//! safetensors files: read whole, checked, and handed out by name; written beside and renamed.
+//! safetensors files: read whole, checked, and accessed by name; written to a temporary file and renamed.
 //!
 //! The format is an 8-byte little-endian header length, a JSON header, and the tensors back to back. A file whose
-//! header is no UTF-8 or no JSON, whose offsets overlap, leave gaps or do not fit the shapes, or that is shorter or
-//! longer than its header says, is refused.
+//! header is not UTF-8 or not JSON, whose offsets overlap, leave gaps or do not fit the shapes, or whose length differs
+//! from the header's, is refused.
 
 use std::collections::HashMap;
 use std::io::Write;
@@ -26,7 +26,7 @@ impl TensorFile {
     /// Reads and checks a file.
     ///
     /// # Errors
-    /// Where it cannot be read or is no well-formed safetensors file; the message says how.
+    /// Where it cannot be read or is not a well-formed safetensors file; the message gives the reason.
     pub fn open(path: &Path) -> Result<TensorFile> {
         let bytes = read(path)?;
         let (header_len, header) =
@@ -44,7 +44,7 @@ impl TensorFile {
         &self.bytes
     }
 
-    /// The names of the tensors, in the order in which they stand in the file.
+    /// The names of the tensors, in the order of the file.
     pub fn names(&self) -> Vec<String> {
         self.header.offset_keys()
     }
@@ -75,7 +75,7 @@ impl TensorFile {
         Ok(self.info(name)?.dtype)
     }
 
-    /// Where a tensor's bytes stand in the file.
+    /// The byte range of a tensor in the file.
     ///
     /// # Errors
     /// Where there is none of that name.
@@ -153,7 +153,7 @@ impl TensorFile {
     }
 }
 
-/// Reads a file whole; says so where it is a directory.
+/// Reads a whole file; a directory is an error that says so.
 ///
 /// # Errors
 /// Where it cannot be read.
@@ -216,7 +216,7 @@ pub enum Values<'a> {
     I64(&'a [i64]),
 }
 
-/// Writes a safetensors file: to a work file beside `path`, flushed, then renamed.
+/// Writes a safetensors file: to a temporary file beside `path`, flushed, then renamed.
 ///
 /// # Errors
 /// Where the file system refuses, or a shape does not fit its values.
@@ -239,11 +239,11 @@ pub fn write(path: &Path, tensors: &[Tensor], metadata: HashMap<String, String>)
     write_whole(path, &bytes)
 }
 
-/// Writes a file so that it appears whole or not at all: a work file (`.part` behind its name) is written beside it,
-/// flushed to the disk, and renamed.
+/// Writes a file so that it appears complete or not at all: a temporary file (its name with `.part` appended) is
+/// written beside it, flushed to disk, and renamed.
 ///
 /// # Errors
-/// Where the file system refuses; the work file is then removed.
+/// Where the file system refuses; the temporary file is then removed.
 pub fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
     if path.is_dir() {
         return Err(Error::data(path, "is a directory; a file was to be written"));
@@ -255,7 +255,7 @@ pub fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
         .and_then(|mut file| file.write_all(bytes).and_then(|()| file.sync_all()))
         .and_then(|()| std::fs::rename(&part, path));
     written.map_err(|source| {
-        let _ = std::fs::remove_file(&part); // the first error is the one to tell
+        let _ = std::fs::remove_file(&part); // the first error is the one to report
         Error::Io { path: path.into(), source }
     })
 }

@@ -1,8 +1,8 @@
 //! Report: a report in JSON as one page of HTML for people.
 //!
-//! The page is one file without script, without anything fetched: styles and charts are in it. It follows the reader's
-//! light or dark setting and is read at the width of a phone, where tables scroll and charts keep the size of their
-//! letters. It is made of the JSON alone (docs/REPORT.md), and every text of it is escaped.
+//! The page is one file with its styles and charts, without scripts or external resources. It follows the reader's
+//! light or dark setting. On a phone tables scroll, and charts keep a readable letter size. It is generated from the
+//! JSON alone (docs/REPORT.md), and every text is escaped.
 
 mod chart;
 mod scrub;
@@ -50,7 +50,7 @@ impl Page {
         Page { body }
     }
 
-    /// Markup as it is.
+    /// Adds markup unescaped.
     fn add(&mut self, markup: &str) {
         self.body.push_str(markup);
         self.body.push('\n');
@@ -64,7 +64,7 @@ impl Page {
         self.add(&format!("<p>{}</p>", escaped(text)));
     }
 
-    /// A command or a hash, in letters of one width.
+    /// A command or a hash, in a monospaced font.
     fn verbatim(&mut self, text: &str) {
         self.add(&format!("<pre>{}</pre>", escaped(text)));
     }
@@ -74,7 +74,7 @@ impl Page {
         self.add(&format!("<ul>{items}</ul>"));
     }
 
-    /// Names and what belongs to them.
+    /// A list of names and values.
     fn facts(&mut self, class: &str, facts: &[(&str, String)]) {
         let fact = |(name, text): &(&str, String)| {
             format!("<div><dt>{}</dt><dd>{}</dd></div>", escaped(name), escaped(text))
@@ -85,7 +85,7 @@ impl Page {
         ));
     }
 
-    /// A table of a class of the style sheet; the first cell of a row is its heading.
+    /// A table with a class of the style sheet; the first cell of a row is its heading.
     fn table(&mut self, class: &str, head: &[&str], rows: &[Vec<String>]) {
         let mut table = format!("<div class=\"wide {class}\"><table>\n<thead><tr>");
         let mut put = |text: std::fmt::Arguments| {
@@ -106,12 +106,12 @@ impl Page {
         self.add(&table);
     }
 
-    /// Charts side by side, where there is room.
+    /// Charts side by side, where the page is wide enough.
     fn charts(&mut self, charts: &[String]) {
         self.add(&format!("<div class=\"charts\">\n{}</div>", charts.concat()));
     }
 
-    /// What is folded away until it is asked for.
+    /// A part that is collapsed until it is opened.
     fn folded(&mut self, summary: &str, fill: impl FnOnce(&mut Page)) {
         self.add(&format!("<details><summary>{}</summary>", escaped(summary)));
         fill(self);
@@ -132,7 +132,7 @@ impl Page {
     }
 }
 
-/// A value in words: a text as it is, anything else as JSON, nothing as a dash.
+/// A value as text: a string unchanged, null as a dash, anything else as JSON.
 fn text(value: &Value) -> String {
     match value {
         Value::String(text) => text.clone(),
@@ -141,7 +141,7 @@ fn text(value: &Value) -> String {
     }
 }
 
-/// A number with so many digits after the point, nothing as a dash.
+/// A number with `digits` digits after the point, or a dash for none.
 fn number(value: Option<f64>, digits: usize) -> String {
     value.map_or("–".into(), |value| format!("{value:.digits$}"))
 }
@@ -163,7 +163,7 @@ mod tests {
 
     const NASTY: &str = "<script>alert(\"1\")</script> & 'x' é";
 
-    /// Every text and every key of a value replaced by one that would break a page.
+    /// A value with every text and key replaced by one that would break a page.
     fn nasty(value: &Value) -> Value {
         match value {
             Value::String(_) => json!(NASTY),

@@ -5,10 +5,10 @@ use serde_json::Value;
 use super::chart::{Bar, Range, Series, bars, lines};
 use super::{Page, escaped, list, number, text, texts};
 
-/// Batches whose row is shown, and layers whose bar is.
+/// The most rows of batches, and bars of layers, that are shown.
 const ROWS: usize = 200;
 const LAYERS: usize = 30;
-/// Batches that were not removed and are named at the top.
+/// The most batches that are named at the top as not removed.
 const BANNERS: usize = 3;
 
 /// A finished scrub's report as a page.
@@ -100,7 +100,7 @@ pub fn scrub(report: &Value) -> String {
     page.finish(report)
 }
 
-/// A series of accuracies: of which set, when, and how it is drawn.
+/// A series of accuracies: its name, set, moment and style.
 type Drawn = (&'static str, &'static str, &'static str, &'static str);
 
 const FORGOTTEN: [Drawn; 2] =
@@ -108,7 +108,7 @@ const FORGOTTEN: [Drawn; 2] =
 const REST: [Drawn; 2] =
     [("retained", "retain", "after", "after"), ("validation", "validation", "after", "retrained")];
 
-/// Accuracy against samples removed so far; where the rest is drawn, with what it was before the first batch.
+/// Accuracy against the number of samples removed; for the other samples, including the value before the first batch.
 fn accuracy(records: &[Value], title: &str, drawn: &[Drawn], forgotten: bool) -> String {
     let of = |record: &Value, when: &str, set: &str| {
         record["account"][when][set]["accuracy"].as_f64().map(|share| 100.0 * share)
@@ -132,7 +132,7 @@ fn accuracy(records: &[Value], title: &str, drawn: &[Drawn], forgotten: bool) ->
     lines(title, "samples removed", &series, range)
 }
 
-/// Of each batch that was observed below f32, how far that agrees with f32.
+/// For each batch that was observed below f32, its agreement with f32.
 fn agreements(records: &[Value]) -> Vec<String> {
     let said = |record: &Value| {
         let found = record["account"]["selection"]["agreement"].as_object()?;
@@ -164,7 +164,7 @@ fn first_steps(records: &[Value]) -> String {
     lines("Largest T of the first step, by batch", "batch", &series, range)
 }
 
-/// What the units of each batch were chosen by, in order of choice.
+/// The scores of the chosen units of each batch, in order of choice.
 fn scores(records: &[Value], method: &str) -> String {
     const BATCHES: usize = 40;
     let mut series: Vec<Series> = vec![];

@@ -1,4 +1,4 @@
-//! The page of a verification: a model before and after, beside models that were retrained without the samples.
+//! The page of a verification: a model before and after, compared with models retrained without the samples.
 
 use serde_json::Value;
 
@@ -6,7 +6,7 @@ use super::chart::{columns, histograms};
 use super::{Page, escaped, list, number, text, texts};
 use crate::comparison::MEASURES;
 
-/// Forgotten samples that are shown one by one.
+/// The most forgotten samples that are shown one by one.
 const ROWS: usize = 100;
 
 /// A verification's report as a page.
@@ -129,7 +129,7 @@ fn ranks(report: &Value, k: usize) -> String {
     columns(title, "retrained models with a lower loss", &shares, 100.0 / (k + 1) as f64)
 }
 
-/// The forgotten samples, those first that stand out most from the retrained models, to either side.
+/// The forgotten samples, those that differ most from the retrained models first.
 fn samples(page: &mut Page, report: &Value) {
     let mut samples: Vec<&Value> = list(&report["samples"]).iter().collect();
     let off = |sample: &Value| (sample["rank"].as_f64().unwrap_or(50.0) - 50.0).abs();

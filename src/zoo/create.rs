@@ -1,7 +1,7 @@
-//! New models: the shapes that a short description declares, filled as PyTorch's defaults fill them.
+//! New models: shapes from a short description, initialised as PyTorch does by default.
 //!
 //! `mlp:100-50` has these hidden widths; `cnn:8-16-16+64` convolutions of these widths (3×3, batch norm, ReLU, 2×2 max
-//! pooling while the image is larger than 4 pixels) and hidden linear layers behind the plus; `resnet20` (32, 44, 56,
+//! pooling while the image is larger than 4 pixels) and, after the plus, hidden linear layers; `resnet20` (32, 44, 56,
 //! 110) the CIFAR ResNets. Inputs and classes follow from the data.
 
 use std::collections::BTreeMap;
@@ -129,7 +129,7 @@ pub(crate) fn resnet50(image: Shape, classes: usize, width: usize, seed: u64) ->
     resnet::compose(&mut init, image, &Value::Null, &[])
 }
 
-/// timm's ViT of patches of 16 by 16, 12 blocks of 768 channels in ViT-B; a head for each 64 channels, one at least.
+/// timm's ViT with patches of 16 by 16 (ViT-B has 12 blocks of 768 channels); one head per 64 channels, at least one.
 ///
 /// # Errors
 /// Where it does not fit the image.

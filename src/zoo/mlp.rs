@@ -1,5 +1,6 @@
-//! Logistic regression and multi-layer perceptrons: 2-D weights alone, chained by shape, ReLU between; the input is
-//! flattened. Layers follow the natural order of their names (1, 2, 10) where that chains, else the order that does.
+//! Logistic regression and multi-layer perceptrons: only 2-D weights, chained by shape, with ReLU between them; the
+//! input is flattened. Layers are in the natural order of their names (1, 2, 10) where their shapes chain, else in an
+//! order that does.
 
 use serde_json::Value;
 
@@ -8,7 +9,7 @@ use crate::net::{Builder, Network, Shape, Source};
 use crate::{Error, Result};
 
 pub(super) fn fits(_: &dyn Source) -> bool {
-    true // the last resort: `compose` says what does not fit
+    true // the last resort: `compose` reports what does not fit
 }
 
 /// A row of features as long as the first weight's rows.

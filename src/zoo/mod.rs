@@ -1,4 +1,5 @@
-//! Model families: the tensors of a checkpoint, or the shapes of a new model, to a [`Network`] in train form.
+//! Model families: make a [`Network`] in train form from the tensors of a checkpoint, or from the shapes of a new
+//! model.
 //!
 //! Each family is one file that only composes layers; this one is the registry. Widths, depths and class counts are
 //! read off the tensors; the family is named by `--arch` or `config.json`, else recognised by tensor names.
@@ -23,15 +24,15 @@ use crate::{Error, Result};
 
 /// A model read from a checkpoint.
 pub struct Model {
-    /// In train form; `freeze()` gives what the stages run.
+    /// In train form; `freeze()` gives the form that the stages run.
     pub network: Network,
     /// The family's name.
     pub family: &'static str,
-    /// What its config says of its inputs.
+    /// The inputs as its config describes them.
     pub inputs: InputConfig,
 }
 
-/// What a config says of a model's inputs.
+/// A model's inputs as its config describes them.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct InputConfig {
     /// Mean per channel, of values from 0 to 1.
@@ -45,11 +46,11 @@ pub struct InputConfig {
 /// A family of models.
 struct Family {
     name: &'static str,
-    /// Whether an architecture's name is one of this family.
+    /// Whether the name of an architecture belongs to this family.
     named: fn(&str) -> bool,
     /// Whether the tensors look like this family.
     fits: fn(&dyn Source) -> bool,
-    /// The images it takes where neither data nor config say.
+    /// The image shape where neither data nor config give one.
     image: fn(&Checkpoint) -> Result<Option<Shape>>,
     /// Composes the network; the value is `config.json` or null.
     compose: fn(&mut dyn Source, Shape, &Value, &[String]) -> Result<Network>,
@@ -118,7 +119,7 @@ pub fn load(checkpoint: &Checkpoint, arch: Option<&str>, image: Option<Shape>) -
     let mut reader = checkpoint.reader();
     let family = family(checkpoint, arch.or_else(|| architecture(config)), &reader)?;
     let named = |error| match error {
-        Error::Config(reason) => Error::checkpoint(checkpoint.path(), reason), // say of which model
+        Error::Config(reason) => Error::checkpoint(checkpoint.path(), reason), // name the model
         other => other,
     };
     let shape = match image.or(inputs.shape) {
@@ -141,7 +142,7 @@ pub fn load(checkpoint: &Checkpoint, arch: Option<&str>, image: Option<Shape>) -
     Ok(Model { network, family: family.name, inputs })
 }
 
-/// The family of an architecture's name and the tensors at hand.
+/// The family, from an architecture's name and the tensors.
 fn family(checkpoint: &Checkpoint, arch: Option<&str>, source: &dyn Source) -> Result<&'static Family> {
     let Some(arch) = arch else {
         return FAMILIES.iter().find(|family| (family.fits)(source)).ok_or_else(|| {
@@ -162,13 +163,14 @@ fn known() -> String {
     FAMILIES.map(|family| family.name).join(", ")
 }
 
-/// What a config calls its architecture: timm's `architecture`, Hugging Face's `model_type` or first of `architectures`.
+/// The name of the architecture in a config: timm's `architecture`, Hugging Face's `model_type` or first of
+/// `architectures`.
 fn architecture(config: &Value) -> Option<&str> {
     let listed = config.get("architectures").and_then(|listed| listed.get(0));
     config.get("architecture").or(config.get("model_type")).or(listed).and_then(Value::as_str)
 }
 
-/// How many classes a config says: `num_classes`, `num_labels`, or as many as `id2label` names.
+/// The number of classes in a config: `num_classes`, `num_labels`, or the number of entries of `id2label`.
 fn classes(config: &Value) -> Option<usize> {
     let number = |key: &str| config.get(key).and_then(Value::as_u64).map(|classes| classes as usize);
     let named = || config.get("id2label").and_then(Value::as_object).map(|names| names.len());
@@ -190,7 +192,7 @@ fn activation(config: &Value, default: Activation) -> Result<Activation> {
     }
 }
 
-/// Image size and normalisation, as timm's and Hugging Face's configs beside a model say them.
+/// Image size and normalisation from timm's and Hugging Face's configs.
 pub fn inputs(checkpoint: &Checkpoint) -> InputConfig {
     let config = checkpoint.config().unwrap_or(&Value::Null);
     let preprocessor = checkpoint.preprocessor().unwrap_or(&Value::Null);

@@ -1,6 +1,6 @@
 //! ResNets as torchvision, timm and Hugging Face name them (He et al. 2016, bottlenecks with the stride in the 3×3
-//! filter), ResNeXt and wide ones included. A 7×7 stem has stride 2 and max pooling behind it; a 3×3 stem, as trained on
-//! CIFAR, neither.
+//! filter), with ResNeXt and wide variants. A 7×7 stem has stride 2 and is followed by max pooling; a 3×3 stem, as
+//! trained on CIFAR, has neither.
 //!
 //! ```text
 //! conv1 bn1 | layer{1..4}.{i}.{conv1 bn1 conv2 bn2 [conv3 bn3] [downsample.0 downsample.1]} | fc
@@ -20,7 +20,7 @@ use crate::net::{Activation, Builder, Conv, Network, NodeId, Shape, Source, Wind
 /// A convolution's name and its norm's.
 type Pair = (String, String);
 
-/// What a library calls the parts. Stages, blocks and their convolutions count from 0.
+/// A library's names of the parts. Stages, blocks and their convolutions count from 0.
 struct Names {
     stem: [&'static str; 2],
     block: fn(usize, usize) -> String,
@@ -107,7 +107,7 @@ struct Block {
     names: &'static Names,
     /// Whether a bottleneck's stride is in its first filter.
     stride_first: bool,
-    /// At the end.
+    /// The nonlinearity at the end of a block.
     activation: Activation,
 }
 

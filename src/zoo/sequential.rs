@@ -5,7 +5,7 @@
 //!   {"conv": "conv1", "padding": 1}, {"batch_norm": "bn1"}, "relu", {"max_pool": 2}, "flatten", {"linear": "fc"}]}
 //! ```
 //!
-//! A layer with tensors names them; its filter, widths and groups are read off them. `conv` takes `stride` (1),
+//! A layer with tensors gives their name; filter size, widths and groups are read off them. `conv` takes `stride` (1),
 //! `padding` (0) and `dilation` (1); `max_pool` and `average_pool` take `stride` (the window) and `padding` (0);
 //! `layer_norm` takes `eps` (1e-5); `adaptive_pool` is `[h, w]`. Plain words: relu, gelu, silu, sigmoid, tanh, softplus,
 //! flatten, global_pool. A layer named twice is one layer used twice. Without a description the names conv1, bn1, conv2,

@@ -1,6 +1,6 @@
-//! VGG (Simonyan & Zisserman 2015) as torchvision and timm name it, with and without batch norm. Where a max pooling
-//! stands is read off the gaps between the numbers of `features`; the pooled image is brought to the side that the
-//! first linear layer reads.
+//! VGG (Simonyan & Zisserman 2015) as torchvision and timm name it, with and without batch norm. The gaps between the
+//! numbers of `features` show where max pooling is. Adaptive pooling brings the image to the size that the first linear
+//! layer reads.
 //!
 //! ```text
 //! features.{i} (convolution, batch norm) | classifier.{0,3,6}, or pre_logits.{fc1,fc2} head.fc

@@ -1,6 +1,6 @@
-//! Vision transformers as timm and Hugging Face name them (Dosovitskiy et al. 2021), DeiT's included (Touvron et al.
-//! 2021): patches by a convolution, pre-norm blocks. The class token's features go to the head; the mean of the tokens
-//! but the class token where there is none, where `global_pool` says "avg", or where `fc_norm` stands before the head.
+//! Vision transformers as timm and Hugging Face name them (Dosovitskiy et al. 2021), with DeiT (Touvron et al. 2021):
+//! patches by a convolution, pre-norm blocks. The head reads the class token. It reads the mean of the other tokens
+//! where there is no class token, where `global_pool` is "avg", or where `fc_norm` precedes the head.
 //!
 //! ```text
 //! patch_embed.proj [cls_token] pos_embed
@@ -22,7 +22,7 @@ use crate::checkpoint::Checkpoint;
 use crate::net::{Activation, Builder, Conv, Network, NodeId, Shape, Source};
 use crate::{Error, Result};
 
-/// What a library calls the parts.
+/// A library's names of the parts.
 struct Names {
     patches: &'static str,
     class_token: &'static str,
@@ -30,7 +30,7 @@ struct Names {
     positions: &'static str,
     block: &'static str,
     norm1: &'static str,
-    /// One packed layer, or three.
+    /// One packed layer of q, k and v, or three layers.
     qkv: &'static [&'static str],
     proj: &'static str,
     norm2: &'static str,
@@ -75,7 +75,7 @@ const HUGGING_FACE: Names = Names {
     eps: 1e-12,
 };
 
-/// Since version 5 of the library, which still reads the older names.
+/// The names since version 5 of the library, which still reads the older ones.
 const HUGGING_FACE_5: Names = Names {
     block: "vit.layers",
     qkv: &["attention.q_proj", "attention.k_proj", "attention.v_proj"],
@@ -108,7 +108,7 @@ fn weight(name: &str) -> String {
     format!("{name}.weight")
 }
 
-/// Whose names a model has: those under which it has patches, and a block where it has one.
+/// The library whose names a model has: those of its patches and, where it has one, of its first block.
 fn names(has: &dyn Fn(&str) -> bool) -> Option<&'static Names> {
     let known = || NAMES.iter().filter(|names| has(&weight(names.patches)));
     known().find(|names| has(&names.first())).or_else(|| known().next())
@@ -120,7 +120,7 @@ pub(super) fn fits(source: &dyn Source) -> bool {
     })
 }
 
-/// A square image: its patches are as many as the table has positions, the tokens' before them apart.
+/// A square image: it has as many patches as the table has positions, less those of the tokens before them.
 pub(super) fn image(checkpoint: &Checkpoint) -> Option<Shape> {
     let names = names(&|name| checkpoint.shape(name).is_some())?;
     let patch = checkpoint.shape(&weight(names.patches))?;
@@ -222,7 +222,7 @@ impl Block {
     }
 }
 
-/// timm's word for what goes to the head.
+/// timm's word for the input of the head.
 fn pooling(config: &Value) -> Option<&str> {
     let said = config.get("model_args").and_then(|arguments| arguments.get("global_pool"));
     said.or_else(|| config.get("global_pool")).and_then(Value::as_str)

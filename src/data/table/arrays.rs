@@ -108,7 +108,7 @@ fn members(path: &Path, bytes: &[u8]) -> Result<Vec<(String, Vec<u8>)>> {
             0 => content.to_vec(),
             8 => {
                 let mut plain = Vec::new();
-                let limit = size as u64 + 1; // no more than the directory says
+                let limit = size as u64 + 1; // no more than the directory states
                 let inflated = flate2::read::DeflateDecoder::new(content).take(limit).read_to_end(&mut plain);
                 inflated.map_err(|e| Error::data(path, format!("`{name}` cannot be decompressed: {e}")))?;
                 plain
@@ -185,7 +185,7 @@ fn array(path: &Path, bytes: &[u8]) -> Result<Array> {
 /// Reads one element from its bytes.
 type Decoder = fn(&[u8]) -> f64;
 
-/// The bytes of one element of a numpy type, and how it is read; none where it is no real number.
+/// The size in bytes of an element of a numpy type, and its decoder; none where the type is not a real number.
 fn decoder(dtype: &str) -> Option<(usize, Decoder)> {
     /// The bytes as an array; `decode` gets exactly as many as it asked for.
     fn exact<const N: usize>(bytes: &[u8]) -> [u8; N] {

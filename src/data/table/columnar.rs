@@ -11,8 +11,8 @@ use parquet::schema::types::{Type, TypePtr};
 use super::{Categorical, Codes, Stored, Table, Unusable};
 use crate::{Error, Result};
 
-/// One column after the other. Null and NaN are missing values, true is 1 and false 0; dates, times, decimals, bytes and
-/// nested columns are no numbers, which counts where they are used.
+/// Reads one column after another. Null and NaN are missing values, true is 1 and false is 0. Dates, times, decimals,
+/// bytes and nested columns are not numbers, which is an error where they are used.
 pub(super) fn read_parquet(path: &Path, categorical: &[Categorical]) -> Result<Table> {
     let damaged = |e| Error::data(path, format!("no readable parquet file: {e}"));
     let file = File::open(path).map_err(|source| Error::Io { path: path.into(), source })?;
