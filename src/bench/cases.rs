@@ -8,9 +8,10 @@ use crate::codec::{FociOptions, Matrix, foci_on, statistic};
 use crate::device::Device;
 use crate::device::cuda::{Buffer, Cuda, In, Out};
 use crate::ops::conv::{self, Geometry};
+use crate::ops::cuda::nearest;
 use crate::ops::cuda::shape::Rows;
 use crate::ops::philox::{self, Use, add_normals};
-use crate::ops::{Conv, Precision, Shape, attention, cuda, layer_norm, loss, nearest, perturb};
+use crate::ops::{Conv, Precision, Shape, attention, cuda, layer_norm, loss, perturb};
 
 /// Every kernel that can be timed.
 pub const CASES: &[Case] = &[

@@ -18,11 +18,11 @@ use super::foci::Plan;
 use super::ranks::{ONE, Ranks, Sum};
 use crate::device::Cuda;
 use crate::device::cuda::{Buffer, tiles};
-use crate::ops::nearest::{
+use crate::ops::cuda::nearest::{
     Columns, Tallied, Tally, Tied, distance, distance_by_row, list_len, lists, nearest, nearest_sorted,
     pruned,
 };
-use crate::ops::statistic::{self, Sums};
+use crate::ops::cuda::statistic::{self, Sums};
 use crate::{Error, Result};
 
 /// Values of the columns that one launch handles, but for whole warps of columns: 12 bytes of results each, 24 where they

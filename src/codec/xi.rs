@@ -15,8 +15,8 @@ use super::ranks::{Ranks, sort_key};
 use crate::Result;
 use crate::device::Cuda;
 use crate::device::cuda::Buffer;
+use crate::ops::cuda::xi::{self, Run};
 use crate::ops::philox::{Stream, Use};
-use crate::ops::xi::{self, Run};
 
 /// Streams of orders drawn at random, beside those of the noise on columns.
 const ORDER_STREAM: u32 = 1 << 31;

@@ -7,7 +7,8 @@ use std::ops::Range;
 use crate::device::cuda::{Buffer, Cuda, In, Launch, tiles};
 use crate::{Error, Result};
 
-use super::{rows, same};
+use super::rows;
+use crate::ops::same;
 
 /// For each of p columns and each of n rows: how many others are nearest, and Σ min(R_i, R_j) over them; `[p, n]`.
 pub struct Nearest {

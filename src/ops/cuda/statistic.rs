@@ -6,7 +6,8 @@ use crate::device::cuda::{Buffer, Cuda, Launch, tiles};
 use crate::{Error, Result};
 
 use super::nearest::Nearest;
-use super::{rows, same};
+use super::rows;
+use crate::ops::same;
 
 /// A as a whole part and a sum of fractions in units of 2⁻⁶⁴, each fraction rounded down.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -5,7 +5,8 @@
 use crate::Result;
 use crate::device::cuda::{Buffer, Cuda, Launch, tiles};
 
-use super::{rows, same};
+use super::rows;
+use crate::ops::same;
 
 /// `values` `[rows, 16]` through background copies of 4 and of 16 bytes; rows where `keep` `[rows]` is 0 become zeros.
 ///

@@ -2,9 +2,10 @@
 #![allow(unsafe_code)] // launches
 
 use super::nearest::sort;
-use super::{rows, same};
+use super::rows;
 use crate::Result;
 use crate::device::cuda::{Buffer, Cuda, Launch, tiles};
+use crate::ops::same;
 
 /// The rows of a column of finite values by (value, row), `[n]`.
 ///
