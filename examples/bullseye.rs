@@ -15,7 +15,7 @@
 //!
 //!     cargo run --release --example bullseye [-- SEED]
 
-use scrubjay::codec::{Foci, FociOptions, Matrix, Options, foci, p_value, statistic};
+use scrubjay::codec::{Columns, Foci, FociOptions, StatisticOptions, foci, p_value, statistic};
 use scrubjay::device::Device;
 use scrubjay::ops::philox::{Stream, Use};
 
@@ -86,7 +86,7 @@ struct Statement {
 /// Prints how well T and its p-value tell the statements that hold, and the blanket that FOCI finds; a vector is `width`
 /// columns.
 fn measure(name: &str, y: &[f64], columns: &[f64], width: usize, seed: u64) -> scrubjay::Result<()> {
-    let data = Matrix::columns_f64(columns, N, VECTORS * width)?;
+    let data = Columns::from_columns_f64(columns, N, VECTORS * width)?;
     let of = |vector: usize| width * vector..width * (vector + 1);
     let mut statements = Vec::new();
     for j in 0..VECTORS {
@@ -94,7 +94,7 @@ fn measure(name: &str, y: &[f64], columns: &[f64], width: usize, seed: u64) -> s
             let given: Vec<usize> = (0..VECTORS).filter(|v| mask >> v & 1 == 1).collect();
             let z: Vec<usize> = of(j).collect();
             let x: Vec<usize> = given.iter().flat_map(|&v| of(v)).collect();
-            let options = Options { seed, ..Default::default() };
+            let options = StatisticOptions { seed, ..Default::default() };
             statements.push(Statement {
                 given: given.len(),
                 holds: connected(j, &given),

@@ -17,7 +17,7 @@ use cases::Kind;
 use libtest_mimic::{Arguments, Failed, Trial};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
-use scrubjay::codec::{self, FociOptions, Matrix, Measure, Options, Standardize, Stopped, Ties};
+use scrubjay::codec::{self, Columns, FociOptions, Measure, Standardize, StatisticOptions, Stopped, Ties};
 use scrubjay::data::tensors::TensorFile;
 use serde_json::Value;
 
@@ -71,7 +71,7 @@ fn statistic_is_its_definition(case: &cases::Case, seed: u64) -> Result<(), Fail
     let (y, columns) = cases::data(case, seed);
     let (n, p) = (y.len(), columns.len());
     let flat = columns.concat();
-    let data = Matrix::columns_f64(&flat, n, p)?;
+    let data = Columns::from_columns_f64(&flat, n, p)?;
     let take = |at: &[usize]| -> Vec<Vec<f64>> { at.iter().map(|&j| columns[j].clone()).collect() };
     let all: Vec<usize> = (0..p).collect();
     for (z, x) in [
@@ -82,11 +82,11 @@ fn statistic_is_its_definition(case: &cases::Case, seed: u64) -> Result<(), Fail
         (all.clone(), vec![]),
         (vec![0], all[1..].to_vec()),
     ] {
-        let options = Options::default();
+        let options = StatisticOptions::default();
         let got = codec::statistic(&y, &data, &z, &x, &options)?.value;
         let expected = reference::mean(&y, &take(&z), &take(&x));
         check(same(got, expected), || format!("z={z:?} x={x:?}: {got:?}, expected {expected:?}"))?;
-        let got = codec::statistic(&y, &data, &z, &x, &Options { ties: Ties::First, ..options })?;
+        let got = codec::statistic(&y, &data, &z, &x, &StatisticOptions { ties: Ties::First, ..options })?;
         let exact = reference::first(&y, &take(&z), &take(&x));
         let found = (got.numerator, got.denominator);
         check(found == (Some(exact.0), Some(exact.1)), || {
@@ -100,7 +100,7 @@ fn statistic_is_its_definition(case: &cases::Case, seed: u64) -> Result<(), Fail
 fn every_step_is_its_definition(case: &cases::Case, seed: u64) -> Result<(), Failed> {
     let (y, columns) = cases::data(case, seed);
     let flat = columns.concat();
-    let data = Matrix::columns_f64(&flat, y.len(), columns.len())?;
+    let data = Columns::from_columns_f64(&flat, y.len(), columns.len())?;
     let all = codec::foci(&y, &data, &FociOptions { all: true, ..Default::default() })?;
     check(all.order.len() == columns.len(), || format!("{:?} is not all", all.order))?;
     for (step, &chosen) in all.order.iter().enumerate() {
@@ -138,7 +138,7 @@ fn every_step_is_its_definition(case: &cases::Case, seed: u64) -> Result<(), Fai
 fn every_first_step_is_its_definition(case: &cases::Case, seed: u64) -> Result<(), Failed> {
     let (y, columns) = cases::data(case, seed);
     let flat = columns.concat();
-    let data = Matrix::columns_f64(&flat, y.len(), columns.len())?;
+    let data = Columns::from_columns_f64(&flat, y.len(), columns.len())?;
     let options = FociOptions { all: true, ties: Ties::First, ..Default::default() };
     let all = codec::foci(&y, &data, &options)?;
     for (step, &chosen) in all.order.iter().enumerate() {
@@ -225,10 +225,10 @@ fn load(case: &Value, tensors: Option<&TensorFile>) -> Result<Recorded, Failed> 
 fn recorded_op(case: &Value, op: &Value, data: &Recorded) -> Result<(), Failed> {
     let narrow: Vec<f32> = data.x.iter().map(|&x| x as f32).collect();
     let matrix = match data.narrow {
-        true => Matrix::rows_f32(&narrow, data.n, data.p, data.p)?,
-        false => Matrix::rows_f64(&data.x, data.n, data.p, data.p)?,
+        true => Columns::from_rows_f32(&narrow, data.n, data.p, data.p)?,
+        false => Columns::from_rows_f64(&data.x, data.n, data.p, data.p)?,
     };
-    let first = Options { ties: Ties::First, ..Default::default() };
+    let first = StatisticOptions { ties: Ties::First, ..Default::default() };
     match op["fn"].as_str() {
         Some("codec2" | "codec3") => {
             let (z, x) = (list(&op["z"]), list(&op["x"]));
@@ -237,7 +237,7 @@ fn recorded_op(case: &Value, op: &Value, data: &Recorded) -> Result<(), Failed> 
             check((found.numerator, found.denominator) == expected && expected.0.is_some(), || {
                 format!("z={z:?} x={x:?}: {found:?}, expected {expected:?}")
             })?;
-            let mean = codec::statistic(&data.y, &matrix, &z, &x, &Options::default())?.value;
+            let mean = codec::statistic(&data.y, &matrix, &z, &x, &StatisticOptions::default())?.value;
             let expected = op["paper_mean_ties_value"].as_f64(); // "nan" is none
             check(same(mean, expected), || format!("z={z:?} x={x:?}: mean {mean:?}, expected {expected:?}"))
         }
@@ -279,7 +279,7 @@ fn recorded_neighbours(case: &Value, tensors: Option<&TensorFile>) -> Result<(),
     let (n, d) = (size(&case["n"]), size(&case["d"]));
     let x = numbers(&case["X"], tensors)?;
     let expected = numbers(&case["idx"], tensors)?;
-    let found = codec::nearest(&Matrix::rows_f64(&x, n, d, d)?)?;
+    let found = codec::nearest(&Columns::from_rows_f64(&x, n, d, d)?)?;
     for (i, (found, &expected)) in found.iter().zip(&expected).enumerate() {
         check(found[0] == expected as usize, || format!("row {i}: {found:?}, expected {expected}"))?;
     }
@@ -314,8 +314,8 @@ fn property(name: &str, holds: Property) -> Trial {
 fn t(y: &[f64], columns: &[Vec<f64>], z: &[usize], x: &[usize]) -> Result<Option<f64>, TestCaseError> {
     let flat = columns.concat();
     let of = |e: scrubjay::Error| TestCaseError::fail(e.to_string());
-    let data = Matrix::columns_f64(&flat, y.len(), columns.len()).map_err(of)?;
-    Ok(codec::statistic(y, &data, z, x, &Options::default()).map_err(of)?.value)
+    let data = Columns::from_columns_f64(&flat, y.len(), columns.len()).map_err(of)?;
+    Ok(codec::statistic(y, &data, z, x, &StatisticOptions::default()).map_err(of)?.value)
 }
 
 fn measured(
@@ -323,11 +323,11 @@ fn measured(
     columns: &[Vec<f64>],
     z: &[usize],
     x: &[usize],
-    options: &Options,
+    options: &StatisticOptions,
 ) -> Result<Option<f64>, TestCaseError> {
     let flat = columns.concat();
     let of = |e: scrubjay::Error| TestCaseError::fail(e.to_string());
-    let data = Matrix::columns_f64(&flat, y.len(), columns.len()).map_err(of)?;
+    let data = Columns::from_columns_f64(&flat, y.len(), columns.len()).map_err(of)?;
     Ok(codec::statistic(y, &data, z, x, options).map_err(of)?.value)
 }
 
@@ -342,14 +342,14 @@ fn p_values() -> Result<(), Failed> {
         let noise = cases::column(Kind::Normal, n, seed, 9);
         let y: Vec<f64> = (0..n).map(|i| columns[0][i] + 0.3 * noise[i]).collect();
         let flat = columns.concat();
-        let data = Matrix::columns_f64(&flat, n, 3)?;
-        let options = Options { seed, ..Default::default() };
+        let data = Columns::from_columns_f64(&flat, n, 3)?;
+        let options = StatisticOptions { seed, ..Default::default() };
         let p = |y: &[f64], z: usize, x: &[usize]| codec::p_value(y, &data, &[z], x, &options, 39);
         small += usize::from(p(&noise, 1, &[])? <= Some(0.1));
         small_given += usize::from(p(&y, 2, &[0])? <= Some(0.1));
         if seed < 5 {
             let sum: Vec<f64> = (0..n).map(|i| columns[0][i] + columns[1][i]).collect();
-            for options in [options, Options { measure: Measure::Xi, ..options }] {
+            for options in [options, StatisticOptions { measure: Measure::Xi, ..options }] {
                 let found = codec::p_value(&y, &data, &[0], &[], &options, 39)?;
                 check(found == Some(0.025), || format!("seed {seed}: {found:?}"))?;
             }
@@ -360,10 +360,10 @@ fn p_values() -> Result<(), Failed> {
     // 60 tests at 0.1: 6 expected, 15 or more with probability below 0.001
     check(small < 15 && small_given < 15, || format!("{small} and {small_given} of 60 below 0.1"))?;
     let data = [0.0; 20];
-    let data = Matrix::columns_f64(&data, 20, 1)?;
-    let undefined = codec::p_value(&[1.0; 20], &data, &[0], &[], &Options::default(), 9)?;
+    let data = Columns::from_columns_f64(&data, 20, 1)?;
+    let undefined = codec::p_value(&[1.0; 20], &data, &[0], &[], &StatisticOptions::default(), 9)?;
     check(undefined.is_none(), || format!("constant Y: {undefined:?}"))?;
-    let xi = Options { measure: Measure::Xi, ..Default::default() };
+    let xi = StatisticOptions { measure: Measure::Xi, ..Default::default() };
     check(codec::statistic(&[1.0; 20], &data, &[0], &[0], &xi).is_err(), || "ξ given X".into())
 }
 
@@ -374,8 +374,8 @@ fn intervals() -> Result<(), Failed> {
         let mut held = 0;
         for seed in 0..50 {
             let (x, y) = (cases::column(Kind::Normal, n, seed, 0), cases::column(Kind::Normal, n, seed, 1));
-            let data = Matrix::columns_f64(&x, n, 1)?;
-            let options = Options { measure, seed, ..Default::default() };
+            let data = Columns::from_columns_f64(&x, n, 1)?;
+            let options = StatisticOptions { measure, seed, ..Default::default() };
             let found = codec::interval(&y, &data, &[0], &[], &options, 0.9, 200)?.ok_or("undefined")?;
             check(found.low < found.high && found.m == 45, || format!("{found:?}"))?;
             held += usize::from(found.low <= 0.0 && 0.0 <= found.high);
@@ -430,7 +430,7 @@ fn properties() -> Vec<Trial> {
             check(one.is_err(), || format!("n = 1: {one:?}"))?;
             let flat = dead.concat();
             let found =
-                codec::foci(&[1.0; 50], &Matrix::columns_f64(&flat, 50, 2)?, &FociOptions::default())?;
+                codec::foci(&[1.0; 50], &Columns::from_columns_f64(&flat, 50, 2)?, &FociOptions::default())?;
             let nothing = found.order.is_empty() && found.stopped == Stopped::Undefined;
             check(nothing && found.first_step.is_empty(), || format!("{found:?}"))
         }),
@@ -439,7 +439,7 @@ fn properties() -> Vec<Trial> {
                 columns.iter().map(|c| c.iter().map(|&x| map(x)).collect()).collect()
             };
             for standardize in [Standardize::Scale, Standardize::Bounded] {
-                let options = Options { standardize, ..Default::default() };
+                let options = StatisticOptions { standardize, ..Default::default() };
                 // a power of two goes through every rounding
                 let a = measured(y, columns, &[0], &[1], &options)?;
                 prop_assert_eq!(a, measured(y, &map(|x| 4.0 * x), &[0], &[1], &options)?);
@@ -454,9 +454,15 @@ fn properties() -> Vec<Trial> {
         property("random_ties_tend_to_their_mean", |y, columns| {
             let ties = Ties::Random { seed: 3, draws: 2000 };
             for measure in [Measure::Codec, Measure::Xi] {
-                let mean = measured(y, columns, &[2], &[], &Options { measure, ..Default::default() })?;
-                let random =
-                    measured(y, columns, &[2], &[], &Options { measure, ties, ..Default::default() })?;
+                let mean =
+                    measured(y, columns, &[2], &[], &StatisticOptions { measure, ..Default::default() })?;
+                let random = measured(
+                    y,
+                    columns,
+                    &[2],
+                    &[],
+                    &StatisticOptions { measure, ties, ..Default::default() },
+                )?;
                 prop_assert_eq!(mean.is_some(), random.is_some());
                 let near = mean.zip(random).is_none_or(|(a, b)| (a - b).abs() < 0.15);
                 prop_assert!(near, "{:?}: {:?} {:?}", measure, mean, random);
@@ -464,7 +470,7 @@ fn properties() -> Vec<Trial> {
             Ok(())
         }),
         property("xi_knows_the_order_of_x_alone", |y, columns| {
-            let options = Options { measure: Measure::Xi, ..Default::default() };
+            let options = StatisticOptions { measure: Measure::Xi, ..Default::default() };
             let mapped = [columns[0].iter().map(|x| x.powi(3) + x).collect::<Vec<f64>>()];
             prop_assert_eq!(
                 measured(y, columns, &[0], &[], &options)?,
@@ -475,7 +481,7 @@ fn properties() -> Vec<Trial> {
         property("groups_and_initial_columns_are_their_definition", |y, columns| {
             let flat = columns.concat();
             let of = |e: scrubjay::Error| TestCaseError::fail(e.to_string());
-            let data = Matrix::columns_f64(&flat, y.len(), 3).map_err(of)?;
+            let data = Columns::from_columns_f64(&flat, y.len(), 3).map_err(of)?;
             let (initial, groups) = ([1], [vec![2, 0]]);
             let options = FociOptions { all: true, initial: &initial, ..Default::default() };
             let known = codec::foci(y, &data, &options).map_err(of)?;
@@ -494,7 +500,7 @@ fn properties() -> Vec<Trial> {
         Trial::test("codec/property/a_stopped_search_keeps_whole_steps", || {
             let (y, columns) = cases::data(&cases::CASES[3], 1);
             let flat = columns.concat();
-            let data = Matrix::columns_f64(&flat, y.len(), columns.len())?;
+            let data = Columns::from_columns_f64(&flat, y.len(), columns.len())?;
             let whole = codec::foci(&y, &data, &FociOptions { all: true, ..Default::default() })?;
             for steps in 0..3 {
                 let watch = codec::Watch::default();
@@ -517,7 +523,7 @@ fn properties() -> Vec<Trial> {
         Trial::test("codec/property/threads_change_nothing", || {
             let (y, columns) = cases::data(&cases::CASES[3], 1);
             let flat = columns.concat();
-            let data = Matrix::columns_f64(&flat, y.len(), columns.len())?;
+            let data = Columns::from_columns_f64(&flat, y.len(), columns.len())?;
             let by = |threads: usize| -> scrubjay::Result<codec::Foci> {
                 let device = scrubjay::device::Device::open(scrubjay::device::Choice::Cpu, threads)?;
                 device.scope(|| codec::foci(&y, &data, &FociOptions { all: true, ..Default::default() }))

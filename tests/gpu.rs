@@ -50,7 +50,7 @@ use std::sync::{Mutex, PoisonError};
 
 use libtest_mimic::{Arguments, Failed, Trial};
 use scrubjay::codec::{
-    FociOptions, Matrix, Ties, foci, foci_on, graph_on, interval_on, p_value_on, statistic_on,
+    Columns, FociOptions, Ties, foci, foci_on, graph_on, interval_on, p_value_on, statistic_on,
 };
 use scrubjay::device::{Choice, Cuda, Device};
 use scrubjay::ops;
@@ -409,7 +409,7 @@ fn greedy(device: &Device, kind: Kind, p: usize, n: usize) -> Result<(), Failed>
                     let some = cuda.upload(some)?;
                     ops::cuda::nearest::distance(cuda, &mut distance, &some, n, range.clone(), at == 0)?;
                 }
-                let columns = ops::cuda::nearest::Columns::new(cuda, cuda.upload(&columns)?, n)?;
+                let columns = ops::cuda::nearest::Candidates::new(cuda, cuda.upload(&columns)?, n)?;
                 let rank = cuda.upload(&rank)?;
                 let near =
                     ops::cuda::nearest::nearest(cuda, &columns, &distance, range.clone(), &rank, tied)?;
@@ -438,7 +438,7 @@ fn prunes(device: &Device, kind: Kind, p: usize, n: usize, rows: Range<usize>) -
                 let mut distance = cuda.alloc::<f64>(n * range.len())?;
                 let some = cuda.upload(&chosen)?;
                 ops::cuda::nearest::distance_by_row(cuda, &mut distance, &some, n, range.clone(), true)?;
-                let columns = ops::cuda::nearest::Columns::new(cuda, cuda.upload(&columns)?, n)?;
+                let columns = ops::cuda::nearest::Candidates::new(cuda, cuda.upload(&columns)?, n)?;
                 let (rank, distance) = (cuda.upload(&rank)?, distance.input());
                 let lists = ops::cuda::nearest::lists(cuda, distance, n, range.clone(), len)?;
                 let mut tally = ops::cuda::nearest::Tally::new(cuda)?;
@@ -502,7 +502,7 @@ fn selects_pruned(device: &Device, p: usize, n: usize) -> Result<(), Failed> {
     let noise = Kind::Normal.columns(1, n, 9);
     let y: Vec<f64> =
         (0..n).map(|i| columns[i] + 0.5 * columns[2 * n + i] + columns[n + i] + 0.1 * noise[i]).collect();
-    let x = Matrix::columns_f64(&columns, n, p)?;
+    let x = Columns::from_columns_f64(&columns, n, p)?;
     for ties in [Ties::Mean, Ties::First, Ties::Random { seed: 5, draws: 2 }] {
         let initial = &[3, 6, 1];
         let options =
@@ -596,7 +596,7 @@ fn selects(device: &Device, p: usize, n: usize) -> Result<(), Failed> {
     columns[2 * n..3 * n].fill(0.5); // a unit that never fires
     let noise = Kind::Normal.columns(1, n, 9);
     let y: Vec<f64> = (0..n).map(|i| (normal[i] + columns[n + i] * 0.5).sin() + 0.1 * noise[i]).collect();
-    let x = Matrix::columns_f64(&columns, n, p)?;
+    let x = Columns::from_columns_f64(&columns, n, p)?;
     let (data, random) = (&x, Ties::Random { seed: 5, draws: 2 });
     for (ties, all, initial) in [
         (Ties::Mean, false, &[][..]),
@@ -613,7 +613,7 @@ fn selects(device: &Device, p: usize, n: usize) -> Result<(), Failed> {
             return Err(format!("{found:?}\nexpected {expected:?}").into());
         }
         // T of columns that are given, which are near in several columns or sorted in one
-        let measure = scrubjay::codec::Options { ties, ..Default::default() };
+        let measure = scrubjay::codec::StatisticOptions { ties, ..Default::default() };
         for (z, x) in [(&[0][..], &[][..]), (&[1], &[]), (&[1, 0], &[]), (&[1], &[0]), (&[5], &[2, 1])] {
             let found = statistic_on(device, &y, data, z, x, &measure)?;
             equal("T", &found, &scrubjay::codec::statistic(&y, data, z, x, &measure)?)?;
@@ -625,14 +625,14 @@ fn selects(device: &Device, p: usize, n: usize) -> Result<(), Failed> {
         let found = twice(|| Ok(foci_on(device, &y, &x, &options, &mut |_, _| ())?))?;
         equal("groups", &found, &foci(&y, &x, &options)?)?;
     }
-    let measure = scrubjay::codec::Options::default();
+    let measure = scrubjay::codec::StatisticOptions::default();
     for (z, x) in [(&[1][..], &[][..]), (&[1, 0], &[]), (&[1], &[0, 3])] {
         let found = p_value_on(device, &y, data, z, x, &measure, 5)?;
         equal("a p-value", &found, &scrubjay::codec::p_value(&y, data, z, x, &measure, 5)?)?;
         let found = interval_on(device, &y, data, z, x, &measure, 0.9, 4)?;
         equal("an interval", &found, &scrubjay::codec::interval(&y, data, z, x, &measure, 0.9, 4)?)?;
     }
-    let few = Matrix::columns_f64(&columns[..4 * n], n, 4)?;
+    let few = Columns::from_columns_f64(&columns[..4 * n], n, 4)?;
     let (options, known) = (FociOptions { max_features: Some(2), ..Default::default() }, BTreeMap::new());
     let found = graph_on(device, &few, &options, &known, &|_, _| Ok(()))?;
     equal("a graph", &found, &scrubjay::codec::graph(&few, &options, &known, &|_, _| Ok(()))?)?;
@@ -691,11 +691,16 @@ fn correlates(device: &Device) -> Result<(), Failed> {
     let (n, measure) = (60, scrubjay::codec::Measure::Xi);
     let kinds = [Kind::Normal, Kind::Ties, Kind::Constant, Kind::Zeros, Kind::Huge];
     let columns: Vec<f64> = kinds.iter().flat_map(|kind| kind.columns(1, n, 8)).collect();
-    let data = Matrix::columns_f64(&columns, n, kinds.len())?;
+    let data = Columns::from_columns_f64(&columns, n, kinds.len())?;
     for y in [Kind::Normal.columns(1, n, 2), Kind::Ties.columns(1, n, 3), vec![1.0; n]] {
         for ties in [Ties::Mean, Ties::First, Ties::Random { seed: 1 << 35 | 5, draws: 3 }] {
-            let options =
-                scrubjay::codec::Options { measure, ties, noise: 0.0, seed: 4, ..Default::default() };
+            let options = scrubjay::codec::StatisticOptions {
+                measure,
+                ties,
+                noise: 0.0,
+                seed: 4,
+                ..Default::default()
+            };
             for z in 0..kinds.len() {
                 let found = twice(|| Ok(statistic_on(device, &y, &data, &[z], &[], &options)?))?;
                 equal("ξ", &found, &scrubjay::codec::statistic(&y, &data, &[z], &[], &options)?)?;
@@ -749,7 +754,7 @@ fn refuses(device: &Device) -> Result<(), Failed> {
         "random ties when sorted",
         ops::cuda::nearest::nearest_sorted(cuda, &six, &rank, random).is_err(),
     )?;
-    let columns = || ops::cuda::nearest::Columns::new(cuda, cuda.upload(&[0.0; 6])?, 3);
+    let columns = || ops::cuda::nearest::Candidates::new(cuda, cuda.upload(&[0.0; 6])?, 3);
     let near = |rows| ops::cuda::nearest::nearest(cuda, &columns()?, &four, rows, &rank, Tied::All);
     refused("too few distances", near(0..2).is_err())?;
     refused("no rows", near(1..1).is_err())?;
@@ -761,19 +766,19 @@ fn refuses(device: &Device) -> Result<(), Failed> {
     refused("lists of rows that are not there", listed(2..4, 32).is_err())?;
     let lists = listed(0..1, 32)?;
     let mut tally = ops::cuda::nearest::Tally::new(cuda)?;
-    let mut pruned = |columns: &ops::cuda::nearest::Columns, distance, rank| {
+    let mut pruned = |columns: &ops::cuda::nearest::Candidates, distance, rank| {
         ops::cuda::nearest::pruned(cuda, &mut tally, columns, distance, &lists, rank, Tied::All).is_err()
     };
     refused("lists without distances", pruned(&columns()?, six.input().part(0..2), &rank))?;
     refused(
         "lists of other rows",
         pruned(
-            &ops::cuda::nearest::Columns::new(cuda, cuda.upload(&[0.0; 6])?, 2)?,
+            &ops::cuda::nearest::Candidates::new(cuda, cuda.upload(&[0.0; 6])?, 2)?,
             six.input(),
             &cuda.upload(&[1u32, 2])?,
         ),
     )?;
-    refused("half a column", ops::cuda::nearest::Columns::new(cuda, cuda.upload(&[0.0; 6])?, 4).is_err())?;
+    refused("half a column", ops::cuda::nearest::Candidates::new(cuda, cuda.upload(&[0.0; 6])?, 4).is_err())?;
     let sums = ops::cuda::statistic::Sums::new(cuda, 2)?;
     refused("a mask too short", sums.best(cuda, &cuda.upload(&[1u32])?).is_err())?;
     refused("no values", ops::cuda::rank::rank(cuda, &cuda.upload(&[])?).is_err())?;

@@ -11,7 +11,7 @@
 use std::fmt::Write;
 use std::path::Path;
 
-use scrubjay::codec::{FociOptions, Matrix, foci};
+use scrubjay::codec::{Columns, FociOptions, foci};
 
 use super::{Time, normal};
 
@@ -57,7 +57,7 @@ pub fn growth(path: &Path) -> anyhow::Result<()> {
     for (at, n) in ROWS.into_iter().enumerate() {
         let columns = CANDIDATES + 1 + CHOSEN[CHOSEN.len() - 1]; // the last candidate is a pair, then those chosen
         let (y, x) = normal(n, columns);
-        let steps = steps(&y, &Matrix::rows_f32(&x, n, columns, columns)?)?;
+        let steps = steps(&y, &Columns::from_rows_f32(&x, n, columns, columns)?)?;
         for (of, &k) in CHOSEN.iter().enumerate() {
             seconds[of][at] = steps[of];
             counts[of][at] = looked_at(&x, n, k);
@@ -97,7 +97,7 @@ pub fn growth(path: &Path) -> anyhow::Result<()> {
 }
 
 /// Seconds of a step with as many columns chosen as [`CHOSEN`] has.
-fn steps(y: &[f64], data: &Matrix) -> anyhow::Result<[f64; CHOSEN.len()]> {
+fn steps(y: &[f64], data: &Columns) -> anyhow::Result<[f64; CHOSEN.len()]> {
     let p = CANDIDATES;
     let groups: Vec<Vec<usize>> = (0..p - 1).map(|j| vec![j]).chain([vec![p - 1, p]]).collect();
     let chosen: Vec<usize> = (p + 1..data.p()).collect();

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::ValueEnum;
-use scrubjay::codec::{self, Matrix, Measure, Options, Standardize, Ties};
+use scrubjay::codec::{self, Columns, Measure, Standardize, StatisticOptions, Ties};
 use scrubjay::data::table::{Categorical, Column, Frame, Missing, Table};
 
 use super::{DeviceArgs, Outcome};
@@ -175,8 +175,8 @@ pub fn run(args: &Args) -> anyhow::Result<Outcome> {
     let frame = args.reading.frame(&table, y, &[&x[..], &z].concat())?;
     let given: Vec<usize> = frame.spans[1..=x.len()].iter().cloned().flatten().collect();
     let tell: Vec<usize> = frame.spans[1 + x.len()..].iter().cloned().flatten().collect();
-    let data = Matrix::columns_f64(&frame.values, frame.n, frame.p())?;
-    let options = Options {
+    let data = Columns::from_columns_f64(&frame.values, frame.n, frame.p())?;
+    let options = StatisticOptions {
         measure: match args.measure {
             MeasureName::Codec => Measure::Codec,
             MeasureName::Xi => Measure::Xi,

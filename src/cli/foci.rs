@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use indicatif::ProgressBar;
-use scrubjay::codec::{self, Foci, FociOptions, Matrix, Plan, Stopped, Watch};
+use scrubjay::codec::{self, Columns, Foci, FociOptions, MemoryEstimate, Stopped, Watch};
 use scrubjay::data::table::{Column, Frame, Table};
 use scrubjay::data::tensors::write_whole;
 use serde_json::{Value, json};
@@ -99,7 +99,7 @@ pub fn run(args: &Args) -> anyhow::Result<Outcome> {
     let columns: Vec<Column> = numbers.iter().map(|&j| Column::Number(j)).collect();
     let frame = args.reading.frame(&table, y, &columns)?;
     let p = frame.p() - 1;
-    let data = Matrix::columns_f64(&frame.values[frame.n..], frame.n, p)?;
+    let data = Columns::from_columns_f64(&frame.values[frame.n..], frame.n, p)?;
     // columns of the matrix by column of the table
     let of = |column: usize| -> Vec<usize> {
         let at = numbers.iter().position(|&j| j == column);
@@ -189,7 +189,7 @@ fn options(args: &Args) -> FociOptions<'static> {
 const CHOSEN: usize = 10;
 
 /// Says on stderr what will be held in memory.
-fn announce(table: &Table, frame: &Frame, plan: &Plan, options: &FociOptions) {
+fn announce(table: &Table, frame: &Frame, plan: &MemoryEstimate, options: &FociOptions) {
     let chosen = options.max_features.unwrap_or(CHOSEN).min(frame.p());
     let data = table.bytes() + size_of_val(&frame.values[..]);
     eprintln!(
@@ -270,7 +270,7 @@ fn graph(args: &Args, table: &Table) -> anyhow::Result<Outcome> {
     if frame.p() != columns.len() {
         return Err(scrubjay::Error::config("a graph takes no column as one per category").into());
     }
-    let data = Matrix::columns_f64(&frame.values, frame.n, frame.p())?;
+    let data = Columns::from_columns_f64(&frame.values, frame.n, frame.p())?;
     let watch = Watch::default();
     let options = FociOptions { watch: Some(&watch), ..options(args) };
     let device = args.device.open()?;

@@ -41,7 +41,7 @@ impl Nearest {
     }
 }
 
-/// The nearest rows in each of the `columns` `[p, n]` alone; `rank` is `[n]`. Columns are sorted, their neighbours lie
+/// The nearest rows in each of the `columns` `[p, n]` alone; `rank` is `[n]`. Candidates are sorted, their neighbours lie
 /// next to each other. Values are finite.
 ///
 /// # Errors
@@ -101,19 +101,19 @@ pub(super) fn sort(
 }
 
 /// Candidate columns, and the same rounded to f32 for searching.
-pub struct Columns {
+pub struct Candidates {
     values: Buffer<f64>, // [p, n]
     packed: Buffer<f32>, // [n, 32] of each 32 columns, [n, ..] of the last
     slack: Buffer<f32>,  // [p]: how much rounding can move a difference of two values
     n: usize,
 }
 
-impl Columns {
+impl Candidates {
     /// Of `values` `[p, n]`, which are finite.
     ///
     /// # Errors
     /// No whole columns, or the device fails.
-    pub fn new(cuda: &Cuda, values: Buffer<f64>, n: usize) -> Result<Columns> {
+    pub fn new(cuda: &Cuda, values: Buffer<f64>, n: usize) -> Result<Candidates> {
         let p = values.len().checked_div(n).unwrap_or(0);
         same("columns", "values of whole columns", p * n, values.len())?;
         let (columns, n_) = (rows("columns", p)?, rows("columns", n)?);
@@ -121,7 +121,7 @@ impl Columns {
         let launch = Launch::blocks("pack", p, tiles::NEAREST_THREADS)?;
         // SAFETY: packed and the columns hold p·n values, slack p.
         unsafe { cuda.pack(launch, packed.output(), slack.output(), values.input(), columns, n_)? };
-        Ok(Columns { values, packed, slack, n })
+        Ok(Candidates { values, packed, slack, n })
     }
 
     /// How many they are.
@@ -198,7 +198,7 @@ fn add(
 /// Fewer than 2 rows, shapes that do not fit, or the device fails.
 pub fn nearest(
     cuda: &Cuda,
-    columns: &Columns,
+    columns: &Candidates,
     distance: &Buffer<f64>,
     range: Range<usize>,
     rank: &Buffer<u32>,
@@ -241,7 +241,7 @@ pub fn nearest(
 fn draw(
     cuda: &Cuda,
     nearest: &mut Nearest,
-    columns: &Columns,
+    columns: &Candidates,
     distance: In<'_, f64>,
     rank: &Buffer<u32>,
     tied: Tied,
@@ -340,7 +340,7 @@ impl Tally {
 pub fn pruned(
     cuda: &Cuda,
     tally: &mut Tally,
-    columns: &Columns,
+    columns: &Candidates,
     distance: In<'_, f64>,
     lists: &Lists,
     rank: &Buffer<u32>,
