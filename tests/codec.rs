@@ -11,7 +11,7 @@ mod known;
 mod reference;
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use cases::Kind;
 use libtest_mimic::{Arguments, Failed, Trial};
@@ -19,6 +19,7 @@ use proptest::prelude::*;
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 use scrubjay::codec::{self, Columns, FociOptions, Measure, Standardize, StatisticOptions, Stopped, Ties};
 use scrubjay::data::tensors::TensorFile;
+use scrubjay::device::{Choice, Device};
 use serde_json::Value;
 
 fn main() {
@@ -36,6 +37,13 @@ fn main() {
         ),
     }
     libtest_mimic::run(&args, trials).exit();
+}
+
+/// The CPU, opened once.
+#[allow(clippy::unwrap_used)] // a CPU that cannot be opened fails every test
+fn cpu() -> &'static Device {
+    static CPU: LazyLock<Device> = LazyLock::new(|| Device::cpu().unwrap());
+    &CPU
 }
 
 fn check(holds: bool, message: impl FnOnce() -> String) -> Result<(), Failed> {
@@ -83,10 +91,11 @@ fn statistic_is_its_definition(case: &cases::Case, seed: u64) -> Result<(), Fail
         (vec![0], all[1..].to_vec()),
     ] {
         let options = StatisticOptions::default();
-        let got = codec::statistic(&y, &data, &z, &x, &options)?.value;
+        let got = codec::statistic(cpu(), &y, &data, &z, &x, &options)?.value;
         let expected = reference::mean(&y, &take(&z), &take(&x));
         check(same(got, expected), || format!("z={z:?} x={x:?}: {got:?}, expected {expected:?}"))?;
-        let got = codec::statistic(&y, &data, &z, &x, &StatisticOptions { ties: Ties::First, ..options })?;
+        let got =
+            codec::statistic(cpu(), &y, &data, &z, &x, &StatisticOptions { ties: Ties::First, ..options })?;
         let exact = reference::first(&y, &take(&z), &take(&x));
         let found = (got.numerator, got.denominator);
         check(found == (Some(exact.0), Some(exact.1)), || {
@@ -101,7 +110,7 @@ fn every_step_is_its_definition(case: &cases::Case, seed: u64) -> Result<(), Fai
     let (y, columns) = cases::data(case, seed);
     let flat = columns.concat();
     let data = Columns::from_columns_f64(&flat, y.len(), columns.len())?;
-    let all = codec::foci(&y, &data, &FociOptions { all: true, ..Default::default() })?;
+    let all = codec::foci(cpu(), &y, &data, &FociOptions { all: true, ..Default::default() })?;
     check(all.order.len() == columns.len(), || format!("{:?} is not all", all.order))?;
     for (step, &chosen) in all.order.iter().enumerate() {
         let t = reference::step(&y, &columns, &all.order[..step]);
@@ -122,7 +131,7 @@ fn every_step_is_its_definition(case: &cases::Case, seed: u64) -> Result<(), Fai
             format!("step {step}: cumulative {:?}, expected {cumulative:?}", all.cumulative[step])
         })?;
     }
-    let plain = codec::foci(&y, &data, &FociOptions::default())?;
+    let plain = codec::foci(cpu(), &y, &data, &FociOptions::default())?;
     let k = plain.order.len();
     check(plain.order == all.order[..k], || format!("{:?} does not begin {:?}", plain.order, all.order))?;
     check(plain.conditional.iter().all(|t| t.is_some_and(|t| t > 0.0)), || format!("{plain:?}"))?;
@@ -140,7 +149,7 @@ fn every_first_step_is_its_definition(case: &cases::Case, seed: u64) -> Result<(
     let flat = columns.concat();
     let data = Columns::from_columns_f64(&flat, y.len(), columns.len())?;
     let options = FociOptions { all: true, ties: Ties::First, ..Default::default() };
-    let all = codec::foci(&y, &data, &options)?;
+    let all = codec::foci(cpu(), &y, &data, &options)?;
     for (step, &chosen) in all.order.iter().enumerate() {
         let given: Vec<_> = all.order[..step].iter().map(|&j| columns[j].clone()).collect();
         let (numerator, denominator) = reference::first(&y, std::slice::from_ref(&columns[chosen]), &given);
@@ -232,12 +241,12 @@ fn recorded_op(case: &Value, op: &Value, data: &Recorded) -> Result<(), Failed> 
     match op["fn"].as_str() {
         Some("codec2" | "codec3") => {
             let (z, x) = (list(&op["z"]), list(&op["x"]));
-            let found = codec::statistic(&data.y, &matrix, &z, &x, &first)?;
+            let found = codec::statistic(cpu(), &data.y, &matrix, &z, &x, &first)?;
             let expected = (op["num"].as_i64().map(i128::from), op["den"].as_i64().map(i128::from));
             check((found.numerator, found.denominator) == expected && expected.0.is_some(), || {
                 format!("z={z:?} x={x:?}: {found:?}, expected {expected:?}")
             })?;
-            let mean = codec::statistic(&data.y, &matrix, &z, &x, &StatisticOptions::default())?.value;
+            let mean = codec::statistic(cpu(), &data.y, &matrix, &z, &x, &StatisticOptions::default())?.value;
             let expected = op["paper_mean_ties_value"].as_f64(); // "nan" is none
             check(same(mean, expected), || format!("z={z:?} x={x:?}: mean {mean:?}, expected {expected:?}"))
         }
@@ -255,7 +264,7 @@ fn recorded_op(case: &Value, op: &Value, data: &Recorded) -> Result<(), Failed> 
                 ties: Ties::First,
                 ..Default::default()
             };
-            let found = codec::foci(&data.y, &matrix, &options)?;
+            let found = codec::foci(cpu(), &data.y, &matrix, &options)?;
             // the reference keeps a first column of T ≤ 0; FOCI returns nothing
             let expected = if values[0] <= 0.0 && !all { Vec::new() } else { order.clone() };
             check(found.order == expected, || format!("order {:?}, expected {expected:?}", found.order))?;
@@ -263,7 +272,8 @@ fn recorded_op(case: &Value, op: &Value, data: &Recorded) -> Result<(), Failed> 
                 check(same(found, Some(value)), || format!("T {found:?}, expected {value}"))?;
             }
             if case["group"] == "grid" || case["group"] == "vignette" {
-                let mean = codec::foci(&data.y, &matrix, &FociOptions { ties: Ties::Mean, ..options })?;
+                let mean =
+                    codec::foci(cpu(), &data.y, &matrix, &FociOptions { ties: Ties::Mean, ..options })?;
                 let alike = mean.order == found.order && mean.conditional == found.conditional;
                 check(alike, || {
                     format!("without ties {:?}, but by the first {:?}", mean.order, found.order)
@@ -315,7 +325,7 @@ fn t(y: &[f64], columns: &[Vec<f64>], z: &[usize], x: &[usize]) -> Result<Option
     let flat = columns.concat();
     let of = |e: scrubjay::Error| TestCaseError::fail(e.to_string());
     let data = Columns::from_columns_f64(&flat, y.len(), columns.len()).map_err(of)?;
-    Ok(codec::statistic(y, &data, z, x, &StatisticOptions::default()).map_err(of)?.value)
+    Ok(codec::statistic(cpu(), y, &data, z, x, &StatisticOptions::default()).map_err(of)?.value)
 }
 
 fn measured(
@@ -328,7 +338,7 @@ fn measured(
     let flat = columns.concat();
     let of = |e: scrubjay::Error| TestCaseError::fail(e.to_string());
     let data = Columns::from_columns_f64(&flat, y.len(), columns.len()).map_err(of)?;
-    Ok(codec::statistic(y, &data, z, x, options).map_err(of)?.value)
+    Ok(codec::statistic(cpu(), y, &data, z, x, options).map_err(of)?.value)
 }
 
 /// Dependence gives 1 / (1 + B), also given X and on discrete data; without it few p-values are small. Y = X0 + X1 does
@@ -344,13 +354,13 @@ fn p_values() -> Result<(), Failed> {
         let flat = columns.concat();
         let data = Columns::from_columns_f64(&flat, n, 3)?;
         let options = StatisticOptions { seed, ..Default::default() };
-        let p = |y: &[f64], z: usize, x: &[usize]| codec::p_value(y, &data, &[z], x, &options, 39);
+        let p = |y: &[f64], z: usize, x: &[usize]| codec::p_value(cpu(), y, &data, &[z], x, &options, 39);
         small += usize::from(p(&noise, 1, &[])? <= Some(0.1));
         small_given += usize::from(p(&y, 2, &[0])? <= Some(0.1));
         if seed < 5 {
             let sum: Vec<f64> = (0..n).map(|i| columns[0][i] + columns[1][i]).collect();
             for options in [options, StatisticOptions { measure: Measure::Xi, ..options }] {
-                let found = codec::p_value(&y, &data, &[0], &[], &options, 39)?;
+                let found = codec::p_value(cpu(), &y, &data, &[0], &[], &options, 39)?;
                 check(found == Some(0.025), || format!("seed {seed}: {found:?}"))?;
             }
             let found = p(&sum, 1, &[0])?;
@@ -361,10 +371,10 @@ fn p_values() -> Result<(), Failed> {
     check(small < 15 && small_given < 15, || format!("{small} and {small_given} of 60 below 0.1"))?;
     let data = [0.0; 20];
     let data = Columns::from_columns_f64(&data, 20, 1)?;
-    let undefined = codec::p_value(&[1.0; 20], &data, &[0], &[], &StatisticOptions::default(), 9)?;
+    let undefined = codec::p_value(cpu(), &[1.0; 20], &data, &[0], &[], &StatisticOptions::default(), 9)?;
     check(undefined.is_none(), || format!("constant Y: {undefined:?}"))?;
     let xi = StatisticOptions { measure: Measure::Xi, ..Default::default() };
-    check(codec::statistic(&[1.0; 20], &data, &[0], &[0], &xi).is_err(), || "ξ given X".into())
+    check(codec::statistic(cpu(), &[1.0; 20], &data, &[0], &[0], &xi).is_err(), || "ξ given X".into())
 }
 
 /// Independent columns: the limit is 0, and intervals of 90 % hold it about so often.
@@ -376,7 +386,8 @@ fn intervals() -> Result<(), Failed> {
             let (x, y) = (cases::column(Kind::Normal, n, seed, 0), cases::column(Kind::Normal, n, seed, 1));
             let data = Columns::from_columns_f64(&x, n, 1)?;
             let options = StatisticOptions { measure, seed, ..Default::default() };
-            let found = codec::interval(&y, &data, &[0], &[], &options, 0.9, 200)?.ok_or("undefined")?;
+            let found =
+                codec::interval(cpu(), &y, &data, &[0], &[], &options, 0.9, 200)?.ok_or("undefined")?;
             check(found.low < found.high && found.m == 45, || format!("{found:?}"))?;
             held += usize::from(found.low <= 0.0 && 0.0 <= found.high);
         }
@@ -429,8 +440,12 @@ fn properties() -> Vec<Trial> {
             let one = t(&[1.0], &[vec![5.0]], &[0], &[]);
             check(one.is_err(), || format!("n = 1: {one:?}"))?;
             let flat = dead.concat();
-            let found =
-                codec::foci(&[1.0; 50], &Columns::from_columns_f64(&flat, 50, 2)?, &FociOptions::default())?;
+            let found = codec::foci(
+                cpu(),
+                &[1.0; 50],
+                &Columns::from_columns_f64(&flat, 50, 2)?,
+                &FociOptions::default(),
+            )?;
             let nothing = found.order.is_empty() && found.stopped == Stopped::Undefined;
             check(nothing && found.first_step.is_empty(), || format!("{found:?}"))
         }),
@@ -484,31 +499,31 @@ fn properties() -> Vec<Trial> {
             let data = Columns::from_columns_f64(&flat, y.len(), 3).map_err(of)?;
             let (initial, groups) = ([1], [vec![2, 0]]);
             let options = FociOptions { all: true, initial: &initial, ..Default::default() };
-            let known = codec::foci(y, &data, &options).map_err(of)?;
+            let known = codec::foci(cpu(), y, &data, &options).map_err(of)?;
             prop_assert_eq!(known.order.len(), 2);
             prop_assert!(!known.order.contains(&1));
             prop_assert!(same(known.conditional[0], t(y, columns, &known.order[..1], &[1])?));
             let together = FociOptions { groups: &groups, ..options };
-            let found = codec::foci(y, &data, &together).map_err(of)?;
+            let found = codec::foci(cpu(), y, &data, &together).map_err(of)?;
             prop_assert_eq!(&found.order, &[0]);
             prop_assert_eq!(found.conditional[0], t(y, columns, &[2, 0], &[1])?);
             let twice = [vec![0], vec![1, 0]];
             let twice = FociOptions { groups: &twice, ..Default::default() };
-            prop_assert!(codec::foci(y, &data, &twice).is_err());
+            prop_assert!(codec::foci(cpu(), y, &data, &twice).is_err());
             Ok(())
         }),
         Trial::test("codec/property/a_stopped_search_keeps_whole_steps", || {
             let (y, columns) = cases::data(&cases::CASES[3], 1);
             let flat = columns.concat();
             let data = Columns::from_columns_f64(&flat, y.len(), columns.len())?;
-            let whole = codec::foci(&y, &data, &FociOptions { all: true, ..Default::default() })?;
+            let whole = codec::foci(cpu(), &y, &data, &FociOptions { all: true, ..Default::default() })?;
             for steps in 0..3 {
                 let watch = codec::Watch::default();
                 let options = FociOptions { all: true, watch: Some(&watch), ..Default::default() };
                 if steps == 0 {
                     watch.stop();
                 }
-                let found = codec::foci_each(&y, &data, &options, &mut |done, _| {
+                let found = codec::foci_each(cpu(), &y, &data, &options, &mut |done, _| {
                     if done == steps {
                         watch.stop();
                     }
@@ -525,8 +540,8 @@ fn properties() -> Vec<Trial> {
             let flat = columns.concat();
             let data = Columns::from_columns_f64(&flat, y.len(), columns.len())?;
             let by = |threads: usize| -> scrubjay::Result<codec::Foci> {
-                let device = scrubjay::device::Device::open(scrubjay::device::Choice::Cpu, threads)?;
-                device.scope(|| codec::foci(&y, &data, &FociOptions { all: true, ..Default::default() }))
+                let device = Device::open(Choice::Cpu, threads)?;
+                codec::foci(&device, &y, &data, &FociOptions { all: true, ..Default::default() })
             };
             let (one, three) = (by(1)?, by(3)?);
             check(one == three, || format!("{one:?} is not {three:?}"))

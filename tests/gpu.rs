@@ -49,9 +49,7 @@ use std::ops::Range;
 use std::sync::{Mutex, PoisonError};
 
 use libtest_mimic::{Arguments, Failed, Trial};
-use scrubjay::codec::{
-    Columns, FociOptions, Ties, foci, foci_on, graph_on, interval_on, p_value_on, statistic_on,
-};
+use scrubjay::codec::{Columns, FociOptions, Ties, foci, graph, interval, p_value, statistic};
 use scrubjay::device::{Choice, Cuda, Device};
 use scrubjay::ops;
 use scrubjay::ops::cuda::nearest::Tied;
@@ -503,12 +501,13 @@ fn selects_pruned(device: &Device, p: usize, n: usize) -> Result<(), Failed> {
     let y: Vec<f64> =
         (0..n).map(|i| columns[i] + 0.5 * columns[2 * n + i] + columns[n + i] + 0.1 * noise[i]).collect();
     let x = Columns::from_columns_f64(&columns, n, p)?;
+    let cpu = Device::cpu()?;
     for ties in [Ties::Mean, Ties::First, Ties::Random { seed: 5, draws: 2 }] {
         let initial = &[3, 6, 1];
         let options =
             FociOptions { ties, initial, all: true, max_features: Some(3), ..FociOptions::default() };
-        let (found, launched) = cuda(device)?.listen(|| foci_on(device, &y, &x, &options, &mut |_, _| ()))?;
-        let expected = foci(&y, &x, &options)?;
+        let (found, launched) = cuda(device)?.listen(|| foci(device, &y, &x, &options))?;
+        let expected = foci(&cpu, &y, &x, &options)?;
         if found != expected {
             return Err(format!("{found:?}\nexpected {expected:?}").into());
         }
@@ -598,6 +597,7 @@ fn selects(device: &Device, p: usize, n: usize) -> Result<(), Failed> {
     let y: Vec<f64> = (0..n).map(|i| (normal[i] + columns[n + i] * 0.5).sin() + 0.1 * noise[i]).collect();
     let x = Columns::from_columns_f64(&columns, n, p)?;
     let (data, random) = (&x, Ties::Random { seed: 5, draws: 2 });
+    let cpu = Device::cpu()?;
     for (ties, all, initial) in [
         (Ties::Mean, false, &[][..]),
         (Ties::Mean, true, &[]),
@@ -607,35 +607,35 @@ fn selects(device: &Device, p: usize, n: usize) -> Result<(), Failed> {
         (random, false, &[2]),
     ] {
         let options = FociOptions { ties, all, initial, max_features: Some(5), ..FociOptions::default() };
-        let found = twice(|| Ok(foci_on(device, &y, &x, &options, &mut |_, _| ())?))?;
-        let expected = foci(&y, &x, &options)?;
+        let found = twice(|| Ok(foci(device, &y, &x, &options)?))?;
+        let expected = foci(&cpu, &y, &x, &options)?;
         if found != expected || found.order.is_empty() {
             return Err(format!("{found:?}\nexpected {expected:?}").into());
         }
         // T of columns that are given, which are near in several columns or sorted in one
         let measure = scrubjay::codec::StatisticOptions { ties, ..Default::default() };
         for (z, x) in [(&[0][..], &[][..]), (&[1], &[]), (&[1, 0], &[]), (&[1], &[0]), (&[5], &[2, 1])] {
-            let found = statistic_on(device, &y, data, z, x, &measure)?;
-            equal("T", &found, &scrubjay::codec::statistic(&y, data, z, x, &measure)?)?;
+            let found = statistic(device, &y, data, z, x, &measure)?;
+            equal("T", &found, &statistic(&cpu, &y, data, z, x, &measure)?)?;
         }
     }
     let groups = [vec![0, 3], vec![1], vec![5, 4, 2]];
     for (ties, groups, initial) in [(Ties::Mean, &groups[..], &[][..]), (random, &groups[..2], &[2])] {
         let options = FociOptions { ties, groups, initial, all: true, ..FociOptions::default() };
-        let found = twice(|| Ok(foci_on(device, &y, &x, &options, &mut |_, _| ())?))?;
-        equal("groups", &found, &foci(&y, &x, &options)?)?;
+        let found = twice(|| Ok(foci(device, &y, &x, &options)?))?;
+        equal("groups", &found, &foci(&cpu, &y, &x, &options)?)?;
     }
     let measure = scrubjay::codec::StatisticOptions::default();
     for (z, x) in [(&[1][..], &[][..]), (&[1, 0], &[]), (&[1], &[0, 3])] {
-        let found = p_value_on(device, &y, data, z, x, &measure, 5)?;
-        equal("a p-value", &found, &scrubjay::codec::p_value(&y, data, z, x, &measure, 5)?)?;
-        let found = interval_on(device, &y, data, z, x, &measure, 0.9, 4)?;
-        equal("an interval", &found, &scrubjay::codec::interval(&y, data, z, x, &measure, 0.9, 4)?)?;
+        let found = p_value(device, &y, data, z, x, &measure, 5)?;
+        equal("a p-value", &found, &p_value(&cpu, &y, data, z, x, &measure, 5)?)?;
+        let found = interval(device, &y, data, z, x, &measure, 0.9, 4)?;
+        equal("an interval", &found, &interval(&cpu, &y, data, z, x, &measure, 0.9, 4)?)?;
     }
     let few = Columns::from_columns_f64(&columns[..4 * n], n, 4)?;
     let (options, known) = (FociOptions { max_features: Some(2), ..Default::default() }, BTreeMap::new());
-    let found = graph_on(device, &few, &options, &known, &|_, _| Ok(()))?;
-    equal("a graph", &found, &scrubjay::codec::graph(&few, &options, &known, &|_, _| Ok(()))?)?;
+    let found = graph(device, &few, &options, &known, &|_, _| Ok(()))?;
+    equal("a graph", &found, &graph(&cpu, &few, &options, &known, &|_, _| Ok(()))?)?;
     Ok(())
 }
 
@@ -692,6 +692,7 @@ fn correlates(device: &Device) -> Result<(), Failed> {
     let kinds = [Kind::Normal, Kind::Ties, Kind::Constant, Kind::Zeros, Kind::Huge];
     let columns: Vec<f64> = kinds.iter().flat_map(|kind| kind.columns(1, n, 8)).collect();
     let data = Columns::from_columns_f64(&columns, n, kinds.len())?;
+    let cpu = Device::cpu()?;
     for y in [Kind::Normal.columns(1, n, 2), Kind::Ties.columns(1, n, 3), vec![1.0; n]] {
         for ties in [Ties::Mean, Ties::First, Ties::Random { seed: 1 << 35 | 5, draws: 3 }] {
             let options = scrubjay::codec::StatisticOptions {
@@ -702,18 +703,14 @@ fn correlates(device: &Device) -> Result<(), Failed> {
                 ..Default::default()
             };
             for z in 0..kinds.len() {
-                let found = twice(|| Ok(statistic_on(device, &y, &data, &[z], &[], &options)?))?;
-                equal("ξ", &found, &scrubjay::codec::statistic(&y, &data, &[z], &[], &options)?)?;
+                let found = twice(|| Ok(statistic(device, &y, &data, &[z], &[], &options)?))?;
+                equal("ξ", &found, &statistic(&cpu, &y, &data, &[z], &[], &options)?)?;
             }
             let z = if ties == Ties::Mean { 0 } else { 1 };
-            let found = p_value_on(device, &y, &data, &[z], &[], &options, 9)?;
-            equal("a p-value", &found, &scrubjay::codec::p_value(&y, &data, &[z], &[], &options, 9)?)?;
-            let found = interval_on(device, &y, &data, &[1], &[], &options, 0.9, 4)?;
-            equal(
-                "an interval",
-                &found,
-                &scrubjay::codec::interval(&y, &data, &[1], &[], &options, 0.9, 4)?,
-            )?;
+            let found = p_value(device, &y, &data, &[z], &[], &options, 9)?;
+            equal("a p-value", &found, &p_value(&cpu, &y, &data, &[z], &[], &options, 9)?)?;
+            let found = interval(device, &y, &data, &[1], &[], &options, 0.9, 4)?;
+            equal("an interval", &found, &interval(&cpu, &y, &data, &[1], &[], &options, 0.9, 4)?)?;
         }
     }
     Ok(())

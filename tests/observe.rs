@@ -27,6 +27,7 @@ fn a_unit_that_never_fires_is_observed_as_constant_and_has_no_t() {
     assert!(column.iter().all(|&a| a == 0.0), "{column:?}");
     let losses: Vec<f64> = trace.losses.iter().map(|&loss| f64::from(loss)).collect();
     let t = statistic(
+        &device,
         &losses,
         &Columns::from_columns_f64(&column, 30, 1).unwrap(),
         &[0],
