@@ -36,11 +36,33 @@ const STAGES: &[&str] = &[
     "verify",
 ];
 
-/// Functions that a stage may call although they are another's: the caller, the function, and why.
-const CALLS: &[(&str, &str, &str)] = &[];
+/// Functions that a stage may call although they are another's: the caller, the function, and why. An entry that is no
+/// longer used fails.
+const CALLS: &[(&str, &str, &str)] = &[
+    ("curvature", "block::check", IN_LANES),
+    ("curvature", "block::in_lanes", IN_LANES),
+    ("kfac", "block::check", IN_LANES),
+    ("kfac", "block::in_lanes", IN_LANES),
+    ("observe", "block::check", IN_LANES),
+    ("kfac", "solve::largest_eigenvalue", "a solver of its own, over the same vectors"),
+    ("observe", "perturb::perturb", "copies are made in batches while they are observed"),
+    ("select", "observe::check_precision", OBSERVES),
+    ("select", "observe::evaluate", OBSERVES),
+    ("select", "observe::observe_copies", OBSERVES),
+    ("update", "observe::evaluate", "the step's length is calibrated by losses"),
+];
+const IN_LANES: &str = "all sums over samples run in the same lanes, which belong to the block";
+const OBSERVES: &str = "a selection observes one trace for each voter";
 
-/// Arrows that close a circle, and why they are not gone yet.
-const CIRCLES: &[(&str, &str, &str)] = &[];
+/// Circles that are not gone yet: the arrows that close them, from a file or from all below a folder, and what they are. An
+/// entry that closes no circle any more fails.
+const CIRCLES: &[(&str, &str, &str)] = &[
+    ("bench/whole.rs", "bench/cases.rs", "helpers of all cases are written beside the list of cases"),
+    ("cli/", "cli/mod.rs", "options that commands share are written beside the list of commands"),
+    ("data/table/", "data/table.rs", "the readers make the table that the file defines"),
+    ("net/cuda/train.rs", "net/train.rs", "training on CUDA shares the step's types with the CPU's"),
+    ("zoo/", "zoo/mod.rs", "families share helpers that are written beside the list of families"),
+];
 
 #[derive(Clone, Debug, PartialEq)]
 enum Token {
@@ -425,11 +447,15 @@ fn every_module_has_a_level_and_no_arrow_points_up() {
 fn no_file_uses_itself_through_others() {
     let (_, arrows) = sources();
     let arrows: Vec<(&str, &str)> = arrows.keys().map(|(from, to)| (from.as_str(), to.as_str())).collect();
-    let known: Vec<(&str, &str)> = CIRCLES.iter().map(|&(from, to, _)| (from, to)).collect();
     let circles = on_circles(&arrows);
-    let gone: Vec<_> = known.iter().filter(|arrow| !circles.contains(arrow)).collect();
+    let closes = |(from, to, _): &(&str, &str, &str), arrow: &(&str, &str)| {
+        arrow.0.starts_with(from) && arrow.1 == *to && circles.contains(arrow)
+    };
+    let gone: Vec<_> =
+        CIRCLES.iter().filter(|known| !arrows.iter().any(|arrow| closes(known, arrow))).collect();
     assert!(gone.is_empty(), "no longer on a circle: {gone:?}");
-    let rest: Vec<_> = arrows.iter().copied().filter(|arrow| !known.contains(arrow)).collect();
+    let open = |arrow: &&(&str, &str)| !CIRCLES.iter().any(|known| closes(known, arrow));
+    let rest: Vec<_> = arrows.iter().filter(open).copied().collect();
     let circles = on_circles(&rest);
     assert!(circles.is_empty(), "on a circle: {circles:#?}");
 }
