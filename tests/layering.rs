@@ -221,8 +221,8 @@ fn mentions(tokens: &[Token], module: &[String]) -> (Vec<Mention>, Vec<Names>) {
             }
             [Token::Word(word), ..] if word == "use" => {
                 let end = (i..tokens.len()).find(|&i| tokens[i] == Token::Sign(';')).unwrap();
-                let public = i > 0 && matches!(&tokens[i - 1], Token::Word(word) if word == "pub")
-                    || i > 0 && tokens[i - 1] == Token::Sign(')');
+                let before = tokens[..i].last();
+                let public = before == Some(&Token::Word("pub".into())) || before == Some(&Token::Sign(')'));
                 let mut paths = Vec::new();
                 tree(&tokens[i + 1..end], &[], &mut paths);
                 let mention =
@@ -297,6 +297,9 @@ struct Sources {
     mentions: Vec<(String, Mention)>,
 }
 
+/// By the file that uses and the file that is used: the items.
+type Arrows = BTreeMap<(String, String), BTreeSet<String>>;
+
 /// What a path leads to: the file, and the item's name in it, if any.
 type Target = (String, Option<String>);
 
@@ -366,8 +369,8 @@ impl Sources {
     }
 
     /// Which file uses which, by which item; a `pub use` of what lies in a module's own submodules is none.
-    fn arrows(&self) -> BTreeMap<(String, String), BTreeSet<String>> {
-        let mut arrows: BTreeMap<_, BTreeSet<String>> = BTreeMap::new();
+    fn arrows(&self) -> Arrows {
+        let mut arrows = Arrows::new();
         for (file, mention) in &self.mentions {
             let Some(path) = self.absolute(&mention.module, &mention.path) else { continue };
             if mention.public && path.starts_with(&mention.module) {
@@ -410,7 +413,8 @@ fn read(dir: &Path, prefix: &str, found: &mut Vec<(String, String)>) {
     }
 }
 
-fn sources() -> (Vec<String>, BTreeMap<(String, String), BTreeSet<String>>) {
+/// The files below src/, and their arrows.
+fn sources() -> (Vec<String>, Arrows) {
     let mut texts = Vec::new();
     read(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"), "", &mut texts);
     let arrows = Sources::new(&texts).arrows();

@@ -100,43 +100,11 @@ pub fn run(args: &Args) -> anyhow::Result<Outcome> {
     let frame = args.reading.frame(&table, y, &columns)?;
     let p = frame.p() - 1;
     let data = Columns::from_columns_f64(&frame.values[frame.n..], frame.n, p)?;
-    // columns of `data` by column of the table
-    let of = |column: usize| -> Vec<usize> {
-        let at = numbers.iter().position(|&j| j == column);
-        at.map_or(Vec::new(), |at| frame.spans[at + 1].clone().map(|j| j - 1).collect())
-    };
-    let listed = |list: &str| -> scrubjay::Result<Vec<usize>> {
-        let mut found = Vec::new();
-        for column in table.find(list)? {
-            match column {
-                Column::Number(j) if column != y => found.push(j),
-                _ => return Err(scrubjay::Error::config(format!("`{list}` has the target itself"))),
-            }
-        }
-        Ok(found)
-    };
-    let initial = args.initial.as_deref().map_or(Ok(Vec::new()), listed)?;
-    let mut candidates = Vec::new();
-    for list in &args.group {
-        candidates.push(listed(list)?);
-    }
-    let together = candidates.concat();
-    let alone = numbers.iter().filter(|j| !together.contains(j) && !initial.contains(j));
-    candidates.extend(alone.map(|&j| vec![j]));
-    let known: Vec<usize> = initial.iter().flat_map(|&j| of(j)).collect();
-    let groups: Vec<Vec<usize>> =
-        candidates.iter().map(|columns| columns.iter().flat_map(|&j| of(j)).collect()).collect();
-    let plain = known.is_empty() && groups.iter().all(|group| group.len() == 1);
-    let candidates: Vec<Candidate> = candidates
-        .into_iter()
-        .map(|columns| {
-            let names: Vec<&str> = columns.iter().map(|&j| table.names()[j].as_str()).collect();
-            Candidate { name: names.join("+"), columns }
-        })
-        .collect();
+    let Offered { candidates, initial, groups } = offered(args, &table, &frame, y, &numbers)?;
+    let plain = initial.is_empty() && groups.iter().all(|group| group.len() == 1);
     let watch = Watch::default();
     let options = FociOptions {
-        initial: &known,
+        initial: &initial,
         groups: if plain { &[] } else { &groups },
         watch: Some(&watch),
         ..options(args)
@@ -171,6 +139,57 @@ pub fn run(args: &Args) -> anyhow::Result<Outcome> {
         print_table(&chosen, &found);
     }
     Ok(ending(found.stopped == Stopped::Interrupted))
+}
+
+/// What is chosen from, with columns of the frame by number, from 0 after Y.
+struct Offered {
+    candidates: Vec<Candidate>,
+    initial: Vec<usize>,
+    groups: Vec<Vec<usize>>, // by candidate
+}
+
+/// The groups that are named and each of the other columns; `numbers` are the table's columns without the target `y`.
+fn offered(
+    args: &Args,
+    table: &Table,
+    frame: &Frame,
+    y: Column,
+    numbers: &[usize],
+) -> scrubjay::Result<Offered> {
+    let of = |&column: &usize| -> Vec<usize> {
+        let at = numbers.iter().position(|&j| j == column);
+        at.map_or(Vec::new(), |at| frame.spans[at + 1].clone().map(|j| j - 1).collect())
+    };
+    let listed = |list: &str| -> scrubjay::Result<Vec<usize>> {
+        let mut found = Vec::new();
+        for column in table.find(list)? {
+            match column {
+                Column::Number(j) if column != y => found.push(j),
+                Column::Number(_) | Column::Target => {
+                    return Err(scrubjay::Error::config(format!("`{list}` has the target itself")));
+                }
+            }
+        }
+        Ok(found)
+    };
+    let initial = args.initial.as_deref().map_or(Ok(Vec::new()), listed)?;
+    let mut candidates = Vec::new();
+    for list in &args.group {
+        candidates.push(listed(list)?);
+    }
+    let together = candidates.concat();
+    let alone = numbers.iter().filter(|j| !together.contains(j) && !initial.contains(j));
+    candidates.extend(alone.map(|&j| vec![j]));
+    let groups = candidates.iter().map(|columns| columns.iter().flat_map(of).collect()).collect();
+    let named = |columns: Vec<usize>| {
+        let names: Vec<&str> = columns.iter().map(|&j| table.names()[j].as_str()).collect();
+        Candidate { name: names.join("+"), columns }
+    };
+    Ok(Offered {
+        initial: initial.iter().flat_map(of).collect(),
+        groups,
+        candidates: candidates.into_iter().map(named).collect(),
+    })
 }
 
 fn options(args: &Args) -> FociOptions<'static> {
