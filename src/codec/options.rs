@@ -34,7 +34,7 @@ pub enum Standardize {
     Bounded,
 }
 
-/// What [`super::statistic`] measures.
+/// What [`super::statistic()`] measures.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
 pub enum Measure {
@@ -48,7 +48,7 @@ pub enum Measure {
     Xi,
 }
 
-/// How [`super::statistic`] measures.
+/// How [`super::statistic()`] measures.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct StatisticOptions {
     /// T or ξ.

@@ -11,8 +11,8 @@ impl Cuda {
     /// Opens the first GPU.
     ///
     /// # Errors
-    /// [`Error::NoGpu`] with the reason: no kernels in this build, no driver, no GPU, one that is too old; and
-    /// [`Error::Device`] where a kernel does not load.
+    /// [`crate::Error::NoGpu`] with the reason: no kernels in this build, no driver, no GPU, one that is too old; and
+    /// [`crate::Error::Device`] where a kernel does not load.
     pub fn open() -> Result<Cuda> {
         Ok(Cuda::with(Driver::Gpu(Gpu::open(TABLE)?), TABLE))
     }
