@@ -33,7 +33,7 @@ use crate::{Error, Result};
 
 /// How the neighbours of a step are found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Search {
+enum Method {
     /// Among all rows.
     Dense,
     /// Along lists of this many rows, and beyond where a list ends too early.
@@ -53,7 +53,7 @@ struct Steps<'a> {
     known: usize,             // values of `chosen` that are in the kept distances
     sums: Sums,
     tied: Tied,
-    forced: Option<Search>, // for tests: instead of the rule
+    forced: Option<Method>, // for tests: instead of the rule
     tallied: Tallied,       // counts of the last pruned step
     beyond: bool,           // most of its searches went beyond their list
     list_bytes: usize,      // memory that lists may take
@@ -124,20 +124,20 @@ impl<'a> Steps<'a> {
         let chosen = self.cuda.upload(&self.chosen[known..])?;
         self.known = self.chosen.len();
         self.sums = Sums::new(self.cuda, self.left.len())?;
-        let search = self.search();
+        let method = self.method();
         let mut tally = Tally::new(self.cuda)?;
         for start in (0..n).step_by(self.width) {
             let panel = start..n.min(start + self.width);
             if fresh || !chosen.is_empty() {
-                let add = if search == Search::Dense { distance } else { distance_by_row };
+                let add = if method == Method::Dense { distance } else { distance_by_row };
                 add(self.cuda, &mut self.distance, &chosen, n, panel.clone(), fresh)?;
             }
-            match search {
-                Search::Dense => self.dense(panel)?,
-                Search::Pruned(len) => self.pruned(&mut tally, panel, len)?,
+            match method {
+                Method::Dense => self.dense(panel)?,
+                Method::Pruned(len) => self.pruned(&mut tally, panel, len)?,
             }
         }
-        if matches!(search, Search::Pruned(_)) {
+        if matches!(method, Method::Pruned(_)) {
             self.tallied = tally.read(self.cuda)?;
             let searches: usize = self.columns.iter().map(|some| n * some.p().div_ceil(FULL)).sum();
             self.beyond = self.tallied.again > searches as u64 / 2;
@@ -146,12 +146,12 @@ impl<'a> Steps<'a> {
     }
 
     /// How the next step searches.
-    fn search(&self) -> Search {
+    fn method(&self) -> Method {
         let n = self.rank.len();
         match (self.forced, pruned_len(n, self.left.len(), self.chosen.len() / n)) {
             (Some(forced), _) => forced,
-            (None, Some(len)) if !self.beyond => Search::Pruned(len),
-            (None, Some(_) | None) => Search::Dense,
+            (None, Some(len)) if !self.beyond => Method::Pruned(len),
+            (None, Some(_) | None) => Method::Dense,
         }
     }
 
@@ -398,9 +398,9 @@ mod tests {
             let x = Columns::from_columns_f64(&values, n, p).unwrap();
             let cuda = Cuda::emulated(seed as u64);
             let ranks = Ranks::new(&y, ties).unwrap();
-            let (dense, short, long) = (Search::Dense, Search::Pruned(32), Search::Pruned(64));
+            let (dense, short, long) = (Method::Dense, Method::Pruned(32), Method::Pruned(64));
             let ways = [(n, dense), (n, short), (1, long), (32, short), (69, short)];
-            let begin = |(width, search): (usize, Search)| {
+            let begin = |(width, search): (usize, Method)| {
                 let mut steps = Steps::of_width(&cuda, &x, &ranks, ties, width.min(n)).unwrap();
                 steps.forced = Some(search);
                 steps.list_bytes = 24 * 32 * size_of::<u64>(); // of 24 rows, or of 12
@@ -432,7 +432,7 @@ mod tests {
         let ranks = Ranks::new(&line, Ties::Mean).unwrap();
         let step = |column: &[f64], len| {
             let mut steps = Steps::of_width(&cuda, &x, &ranks, Ties::Mean, n).unwrap();
-            steps.forced = Some(Search::Pruned(len));
+            steps.forced = Some(Method::Pruned(len));
             steps.chosen.extend(column);
             steps.measure().unwrap();
             steps
@@ -446,7 +446,7 @@ mod tests {
         let everything = searches * (32 + n as u64 - 1);
         assert_eq!(steps.tallied, Tallied { looked: everything, again: searches });
         steps.forced = None;
-        assert_eq!(steps.search(), Search::Dense);
+        assert_eq!(steps.method(), Method::Dense);
         // a list of all others has no end beyond which to look
         assert_eq!(step(&vec![0.0; n], 256).tallied, Tallied { looked: searches * 200, again: 0 });
     }
