@@ -15,7 +15,7 @@
 //!
 //!     cargo run --release --example bullseye [-- SEED]
 
-use scrubjay::codec::{Foci, FociOptions, Matrix, Options, foci, p_value, statistic};
+use scrubjay::codec::{Columns, Foci, FociOptions, StatisticOptions, foci, p_value, statistic};
 use scrubjay::device::Device;
 use scrubjay::ops::philox::{Stream, Use};
 
@@ -37,12 +37,10 @@ const BLANKET: [usize; 4] = [2, 3, 4, 5];
 fn main() -> anyhow::Result<()> {
     let seed = std::env::args().nth(1).map_or(Ok(1), |seed| seed.parse())?;
     let device = Device::cpu()?;
-    device.scope(|| {
-        let (y, radii, coordinates) = draw(seed);
-        println!("{N} rows, {PERMUTATIONS} permutations, seed {seed}");
-        measure("coordinates", &y, &coordinates, 3, seed)?;
-        Ok(measure("radii", &y, &radii, 1, seed)?)
-    })
+    let (y, radii, coordinates) = draw(seed);
+    println!("{N} rows, {PERMUTATIONS} permutations, seed {seed}");
+    measure(&device, "coordinates", &y, &coordinates, 3, seed)?;
+    Ok(measure(&device, "radii", &y, &radii, 1, seed)?)
 }
 
 /// Y `[n]`, the radii `[6, n]` and the coordinates `[18, n]`.
@@ -85,8 +83,15 @@ struct Statement {
 
 /// Prints how well T and its p-value tell the statements that hold, and the blanket that FOCI finds; a vector is `width`
 /// columns.
-fn measure(name: &str, y: &[f64], columns: &[f64], width: usize, seed: u64) -> scrubjay::Result<()> {
-    let data = Matrix::columns_f64(columns, N, VECTORS * width)?;
+fn measure(
+    device: &Device,
+    name: &str,
+    y: &[f64],
+    columns: &[f64],
+    width: usize,
+    seed: u64,
+) -> scrubjay::Result<()> {
+    let data = Columns::from_columns_f64(columns, N, VECTORS * width)?;
     let of = |vector: usize| width * vector..width * (vector + 1);
     let mut statements = Vec::new();
     for j in 0..VECTORS {
@@ -94,12 +99,12 @@ fn measure(name: &str, y: &[f64], columns: &[f64], width: usize, seed: u64) -> s
             let given: Vec<usize> = (0..VECTORS).filter(|v| mask >> v & 1 == 1).collect();
             let z: Vec<usize> = of(j).collect();
             let x: Vec<usize> = given.iter().flat_map(|&v| of(v)).collect();
-            let options = Options { seed, ..Default::default() };
+            let options = StatisticOptions { seed, ..Default::default() };
             statements.push(Statement {
                 given: given.len(),
                 holds: connected(j, &given),
-                t: statistic(y, &data, &z, &x, &options)?.value.unwrap_or(0.0), // undefined: nothing left to tell
-                p: p_value(y, &data, &z, &x, &options, PERMUTATIONS)?.unwrap_or(1.0),
+                t: statistic(device, y, &data, &z, &x, &options)?.value.unwrap_or(0.0), // undefined: nothing left to tell
+                p: p_value(device, y, &data, &z, &x, &options, PERMUTATIONS)?.unwrap_or(1.0),
             });
         }
     }
@@ -123,7 +128,7 @@ fn measure(name: &str, y: &[f64], columns: &[f64], width: usize, seed: u64) -> s
     }
 
     let groups: Vec<Vec<usize>> = (0..VECTORS).map(|v| of(v).collect()).collect();
-    print_blanket(&foci(y, &data, &FociOptions { groups: &groups, ..Default::default() })?);
+    print_blanket(&foci(device, y, &data, &FociOptions { groups: &groups, ..Default::default() })?);
     Ok(())
 }
 

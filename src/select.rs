@@ -8,7 +8,7 @@
 use std::sync::atomic::AtomicBool;
 
 use crate::block::Block;
-use crate::codec::{Foci, FociOptions, Matrix, foci_on, permuted_first_steps};
+use crate::codec::{Columns, Foci, FociOptions, foci, permuted_first_steps};
 use crate::data::Samples;
 use crate::device::Device;
 use crate::net::{LayerId, Network, UnitId};
@@ -298,9 +298,9 @@ fn trace(
 
 fn run(device: &Device, trace: &Trace, most: Option<usize>) -> Result<Foci> {
     let losses: Vec<f64> = trace.losses.iter().map(|&loss| f64::from(loss)).collect();
-    let activations = Matrix::rows_f32(&trace.activations, trace.m, trace.d, trace.d)?;
+    let activations = Columns::from_rows_f32(&trace.activations, trace.m, trace.d, trace.d)?;
     let options = FociOptions { max_features: most, ..FociOptions::default() };
-    foci_on(device, &losses, &activations, &options, &mut |_, _| ())
+    foci(device, &losses, &activations, &options)
 }
 
 /// The 95 % point of the largest first-step T under permuted losses, over `permutations` of each trace.
@@ -308,9 +308,9 @@ fn noise_level(device: &Device, traces: &[&Trace], permutations: usize, seed: u6
     let mut tops = vec![];
     for (which, trace) in traces.iter().enumerate() {
         let losses: Vec<f64> = trace.losses.iter().map(|&loss| f64::from(loss)).collect();
-        let activations = Matrix::rows_f32(&trace.activations, trace.m, trace.d, trace.d)?;
+        let activations = Columns::from_rows_f32(&trace.activations, trace.m, trace.d, trace.d)?;
         let numbers = (which * permutations) as u32..((which + 1) * permutations) as u32;
-        let found = device.scope(|| permuted_first_steps(&losses, &activations, numbers, seed))?;
+        let found = permuted_first_steps(device, &losses, &activations, numbers, seed)?;
         tops.extend(found.unwrap_or_default());
     }
     tops.sort_by(f64::total_cmp);

@@ -11,14 +11,15 @@ mod known;
 mod reference;
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use cases::Kind;
 use libtest_mimic::{Arguments, Failed, Trial};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
-use scrubjay::codec::{self, FociOptions, Matrix, Measure, Options, Standardize, Stopped, Ties};
+use scrubjay::codec::{self, Columns, FociOptions, Measure, Standardize, StatisticOptions, Stopped, Ties};
 use scrubjay::data::tensors::TensorFile;
+use scrubjay::device::{Choice, Device};
 use serde_json::Value;
 
 fn main() {
@@ -36,6 +37,13 @@ fn main() {
         ),
     }
     libtest_mimic::run(&args, trials).exit();
+}
+
+/// The CPU, opened once.
+#[allow(clippy::unwrap_used)] // a CPU that cannot be opened fails every test
+fn cpu() -> &'static Device {
+    static CPU: LazyLock<Device> = LazyLock::new(|| Device::cpu().unwrap());
+    &CPU
 }
 
 fn check(holds: bool, message: impl FnOnce() -> String) -> Result<(), Failed> {
@@ -71,7 +79,7 @@ fn statistic_is_its_definition(case: &cases::Case, seed: u64) -> Result<(), Fail
     let (y, columns) = cases::data(case, seed);
     let (n, p) = (y.len(), columns.len());
     let flat = columns.concat();
-    let data = Matrix::columns_f64(&flat, n, p)?;
+    let data = Columns::from_columns_f64(&flat, n, p)?;
     let take = |at: &[usize]| -> Vec<Vec<f64>> { at.iter().map(|&j| columns[j].clone()).collect() };
     let all: Vec<usize> = (0..p).collect();
     for (z, x) in [
@@ -82,11 +90,12 @@ fn statistic_is_its_definition(case: &cases::Case, seed: u64) -> Result<(), Fail
         (all.clone(), vec![]),
         (vec![0], all[1..].to_vec()),
     ] {
-        let options = Options::default();
-        let got = codec::statistic(&y, &data, &z, &x, &options)?.value;
+        let options = StatisticOptions::default();
+        let got = codec::statistic(cpu(), &y, &data, &z, &x, &options)?.value;
         let expected = reference::mean(&y, &take(&z), &take(&x));
         check(same(got, expected), || format!("z={z:?} x={x:?}: {got:?}, expected {expected:?}"))?;
-        let got = codec::statistic(&y, &data, &z, &x, &Options { ties: Ties::First, ..options })?;
+        let got =
+            codec::statistic(cpu(), &y, &data, &z, &x, &StatisticOptions { ties: Ties::First, ..options })?;
         let exact = reference::first(&y, &take(&z), &take(&x));
         let found = (got.numerator, got.denominator);
         check(found == (Some(exact.0), Some(exact.1)), || {
@@ -100,8 +109,8 @@ fn statistic_is_its_definition(case: &cases::Case, seed: u64) -> Result<(), Fail
 fn every_step_is_its_definition(case: &cases::Case, seed: u64) -> Result<(), Failed> {
     let (y, columns) = cases::data(case, seed);
     let flat = columns.concat();
-    let data = Matrix::columns_f64(&flat, y.len(), columns.len())?;
-    let all = codec::foci(&y, &data, &FociOptions { all: true, ..Default::default() })?;
+    let data = Columns::from_columns_f64(&flat, y.len(), columns.len())?;
+    let all = codec::foci(cpu(), &y, &data, &FociOptions { all: true, ..Default::default() })?;
     check(all.order.len() == columns.len(), || format!("{:?} is not all", all.order))?;
     for (step, &chosen) in all.order.iter().enumerate() {
         let t = reference::step(&y, &columns, &all.order[..step]);
@@ -122,7 +131,7 @@ fn every_step_is_its_definition(case: &cases::Case, seed: u64) -> Result<(), Fai
             format!("step {step}: cumulative {:?}, expected {cumulative:?}", all.cumulative[step])
         })?;
     }
-    let plain = codec::foci(&y, &data, &FociOptions::default())?;
+    let plain = codec::foci(cpu(), &y, &data, &FociOptions::default())?;
     let k = plain.order.len();
     check(plain.order == all.order[..k], || format!("{:?} does not begin {:?}", plain.order, all.order))?;
     check(plain.conditional.iter().all(|t| t.is_some_and(|t| t > 0.0)), || format!("{plain:?}"))?;
@@ -138,9 +147,9 @@ fn every_step_is_its_definition(case: &cases::Case, seed: u64) -> Result<(), Fai
 fn every_first_step_is_its_definition(case: &cases::Case, seed: u64) -> Result<(), Failed> {
     let (y, columns) = cases::data(case, seed);
     let flat = columns.concat();
-    let data = Matrix::columns_f64(&flat, y.len(), columns.len())?;
+    let data = Columns::from_columns_f64(&flat, y.len(), columns.len())?;
     let options = FociOptions { all: true, ties: Ties::First, ..Default::default() };
-    let all = codec::foci(&y, &data, &options)?;
+    let all = codec::foci(cpu(), &y, &data, &options)?;
     for (step, &chosen) in all.order.iter().enumerate() {
         let given: Vec<_> = all.order[..step].iter().map(|&j| columns[j].clone()).collect();
         let (numerator, denominator) = reference::first(&y, std::slice::from_ref(&columns[chosen]), &given);
@@ -225,19 +234,19 @@ fn load(case: &Value, tensors: Option<&TensorFile>) -> Result<Recorded, Failed> 
 fn recorded_op(case: &Value, op: &Value, data: &Recorded) -> Result<(), Failed> {
     let narrow: Vec<f32> = data.x.iter().map(|&x| x as f32).collect();
     let matrix = match data.narrow {
-        true => Matrix::rows_f32(&narrow, data.n, data.p, data.p)?,
-        false => Matrix::rows_f64(&data.x, data.n, data.p, data.p)?,
+        true => Columns::from_rows_f32(&narrow, data.n, data.p, data.p)?,
+        false => Columns::from_rows_f64(&data.x, data.n, data.p, data.p)?,
     };
-    let first = Options { ties: Ties::First, ..Default::default() };
+    let first = StatisticOptions { ties: Ties::First, ..Default::default() };
     match op["fn"].as_str() {
         Some("codec2" | "codec3") => {
             let (z, x) = (list(&op["z"]), list(&op["x"]));
-            let found = codec::statistic(&data.y, &matrix, &z, &x, &first)?;
+            let found = codec::statistic(cpu(), &data.y, &matrix, &z, &x, &first)?;
             let expected = (op["num"].as_i64().map(i128::from), op["den"].as_i64().map(i128::from));
             check((found.numerator, found.denominator) == expected && expected.0.is_some(), || {
                 format!("z={z:?} x={x:?}: {found:?}, expected {expected:?}")
             })?;
-            let mean = codec::statistic(&data.y, &matrix, &z, &x, &Options::default())?.value;
+            let mean = codec::statistic(cpu(), &data.y, &matrix, &z, &x, &StatisticOptions::default())?.value;
             let expected = op["paper_mean_ties_value"].as_f64(); // "nan" is none
             check(same(mean, expected), || format!("z={z:?} x={x:?}: mean {mean:?}, expected {expected:?}"))
         }
@@ -255,7 +264,7 @@ fn recorded_op(case: &Value, op: &Value, data: &Recorded) -> Result<(), Failed> 
                 ties: Ties::First,
                 ..Default::default()
             };
-            let found = codec::foci(&data.y, &matrix, &options)?;
+            let found = codec::foci(cpu(), &data.y, &matrix, &options)?;
             // the reference keeps a first column of T ≤ 0; FOCI returns nothing
             let expected = if values[0] <= 0.0 && !all { Vec::new() } else { order.clone() };
             check(found.order == expected, || format!("order {:?}, expected {expected:?}", found.order))?;
@@ -263,7 +272,8 @@ fn recorded_op(case: &Value, op: &Value, data: &Recorded) -> Result<(), Failed> 
                 check(same(found, Some(value)), || format!("T {found:?}, expected {value}"))?;
             }
             if case["group"] == "grid" || case["group"] == "vignette" {
-                let mean = codec::foci(&data.y, &matrix, &FociOptions { ties: Ties::Mean, ..options })?;
+                let mean =
+                    codec::foci(cpu(), &data.y, &matrix, &FociOptions { ties: Ties::Mean, ..options })?;
                 let alike = mean.order == found.order && mean.conditional == found.conditional;
                 check(alike, || {
                     format!("without ties {:?}, but by the first {:?}", mean.order, found.order)
@@ -279,7 +289,7 @@ fn recorded_neighbours(case: &Value, tensors: Option<&TensorFile>) -> Result<(),
     let (n, d) = (size(&case["n"]), size(&case["d"]));
     let x = numbers(&case["X"], tensors)?;
     let expected = numbers(&case["idx"], tensors)?;
-    let found = codec::nearest(&Matrix::rows_f64(&x, n, d, d)?)?;
+    let found = codec::nearest(&Columns::from_rows_f64(&x, n, d, d)?)?;
     for (i, (found, &expected)) in found.iter().zip(&expected).enumerate() {
         check(found[0] == expected as usize, || format!("row {i}: {found:?}, expected {expected}"))?;
     }
@@ -314,8 +324,8 @@ fn property(name: &str, holds: Property) -> Trial {
 fn t(y: &[f64], columns: &[Vec<f64>], z: &[usize], x: &[usize]) -> Result<Option<f64>, TestCaseError> {
     let flat = columns.concat();
     let of = |e: scrubjay::Error| TestCaseError::fail(e.to_string());
-    let data = Matrix::columns_f64(&flat, y.len(), columns.len()).map_err(of)?;
-    Ok(codec::statistic(y, &data, z, x, &Options::default()).map_err(of)?.value)
+    let data = Columns::from_columns_f64(&flat, y.len(), columns.len()).map_err(of)?;
+    Ok(codec::statistic(cpu(), y, &data, z, x, &StatisticOptions::default()).map_err(of)?.value)
 }
 
 fn measured(
@@ -323,12 +333,12 @@ fn measured(
     columns: &[Vec<f64>],
     z: &[usize],
     x: &[usize],
-    options: &Options,
+    options: &StatisticOptions,
 ) -> Result<Option<f64>, TestCaseError> {
     let flat = columns.concat();
     let of = |e: scrubjay::Error| TestCaseError::fail(e.to_string());
-    let data = Matrix::columns_f64(&flat, y.len(), columns.len()).map_err(of)?;
-    Ok(codec::statistic(y, &data, z, x, options).map_err(of)?.value)
+    let data = Columns::from_columns_f64(&flat, y.len(), columns.len()).map_err(of)?;
+    Ok(codec::statistic(cpu(), y, &data, z, x, options).map_err(of)?.value)
 }
 
 /// Dependence gives 1 / (1 + B), also given X and on discrete data; without it few p-values are small. Y = X0 + X1 does
@@ -342,15 +352,15 @@ fn p_values() -> Result<(), Failed> {
         let noise = cases::column(Kind::Normal, n, seed, 9);
         let y: Vec<f64> = (0..n).map(|i| columns[0][i] + 0.3 * noise[i]).collect();
         let flat = columns.concat();
-        let data = Matrix::columns_f64(&flat, n, 3)?;
-        let options = Options { seed, ..Default::default() };
-        let p = |y: &[f64], z: usize, x: &[usize]| codec::p_value(y, &data, &[z], x, &options, 39);
+        let data = Columns::from_columns_f64(&flat, n, 3)?;
+        let options = StatisticOptions { seed, ..Default::default() };
+        let p = |y: &[f64], z: usize, x: &[usize]| codec::p_value(cpu(), y, &data, &[z], x, &options, 39);
         small += usize::from(p(&noise, 1, &[])? <= Some(0.1));
         small_given += usize::from(p(&y, 2, &[0])? <= Some(0.1));
         if seed < 5 {
             let sum: Vec<f64> = (0..n).map(|i| columns[0][i] + columns[1][i]).collect();
-            for options in [options, Options { measure: Measure::Xi, ..options }] {
-                let found = codec::p_value(&y, &data, &[0], &[], &options, 39)?;
+            for options in [options, StatisticOptions { measure: Measure::Xi, ..options }] {
+                let found = codec::p_value(cpu(), &y, &data, &[0], &[], &options, 39)?;
                 check(found == Some(0.025), || format!("seed {seed}: {found:?}"))?;
             }
             let found = p(&sum, 1, &[0])?;
@@ -360,11 +370,11 @@ fn p_values() -> Result<(), Failed> {
     // 60 tests at 0.1: 6 expected, 15 or more with probability below 0.001
     check(small < 15 && small_given < 15, || format!("{small} and {small_given} of 60 below 0.1"))?;
     let data = [0.0; 20];
-    let data = Matrix::columns_f64(&data, 20, 1)?;
-    let undefined = codec::p_value(&[1.0; 20], &data, &[0], &[], &Options::default(), 9)?;
+    let data = Columns::from_columns_f64(&data, 20, 1)?;
+    let undefined = codec::p_value(cpu(), &[1.0; 20], &data, &[0], &[], &StatisticOptions::default(), 9)?;
     check(undefined.is_none(), || format!("constant Y: {undefined:?}"))?;
-    let xi = Options { measure: Measure::Xi, ..Default::default() };
-    check(codec::statistic(&[1.0; 20], &data, &[0], &[0], &xi).is_err(), || "ξ given X".into())
+    let xi = StatisticOptions { measure: Measure::Xi, ..Default::default() };
+    check(codec::statistic(cpu(), &[1.0; 20], &data, &[0], &[0], &xi).is_err(), || "ξ given X".into())
 }
 
 /// Independent columns: the limit is 0, and intervals of 90 % hold it about so often.
@@ -374,9 +384,10 @@ fn intervals() -> Result<(), Failed> {
         let mut held = 0;
         for seed in 0..50 {
             let (x, y) = (cases::column(Kind::Normal, n, seed, 0), cases::column(Kind::Normal, n, seed, 1));
-            let data = Matrix::columns_f64(&x, n, 1)?;
-            let options = Options { measure, seed, ..Default::default() };
-            let found = codec::interval(&y, &data, &[0], &[], &options, 0.9, 200)?.ok_or("undefined")?;
+            let data = Columns::from_columns_f64(&x, n, 1)?;
+            let options = StatisticOptions { measure, seed, ..Default::default() };
+            let found =
+                codec::interval(cpu(), &y, &data, &[0], &[], &options, 0.9, 200)?.ok_or("undefined")?;
             check(found.low < found.high && found.m == 45, || format!("{found:?}"))?;
             held += usize::from(found.low <= 0.0 && 0.0 <= found.high);
         }
@@ -429,8 +440,12 @@ fn properties() -> Vec<Trial> {
             let one = t(&[1.0], &[vec![5.0]], &[0], &[]);
             check(one.is_err(), || format!("n = 1: {one:?}"))?;
             let flat = dead.concat();
-            let found =
-                codec::foci(&[1.0; 50], &Matrix::columns_f64(&flat, 50, 2)?, &FociOptions::default())?;
+            let found = codec::foci(
+                cpu(),
+                &[1.0; 50],
+                &Columns::from_columns_f64(&flat, 50, 2)?,
+                &FociOptions::default(),
+            )?;
             let nothing = found.order.is_empty() && found.stopped == Stopped::Undefined;
             check(nothing && found.first_step.is_empty(), || format!("{found:?}"))
         }),
@@ -439,7 +454,7 @@ fn properties() -> Vec<Trial> {
                 columns.iter().map(|c| c.iter().map(|&x| map(x)).collect()).collect()
             };
             for standardize in [Standardize::Scale, Standardize::Bounded] {
-                let options = Options { standardize, ..Default::default() };
+                let options = StatisticOptions { standardize, ..Default::default() };
                 // a power of two goes through every rounding
                 let a = measured(y, columns, &[0], &[1], &options)?;
                 prop_assert_eq!(a, measured(y, &map(|x| 4.0 * x), &[0], &[1], &options)?);
@@ -454,9 +469,15 @@ fn properties() -> Vec<Trial> {
         property("random_ties_tend_to_their_mean", |y, columns| {
             let ties = Ties::Random { seed: 3, draws: 2000 };
             for measure in [Measure::Codec, Measure::Xi] {
-                let mean = measured(y, columns, &[2], &[], &Options { measure, ..Default::default() })?;
-                let random =
-                    measured(y, columns, &[2], &[], &Options { measure, ties, ..Default::default() })?;
+                let mean =
+                    measured(y, columns, &[2], &[], &StatisticOptions { measure, ..Default::default() })?;
+                let random = measured(
+                    y,
+                    columns,
+                    &[2],
+                    &[],
+                    &StatisticOptions { measure, ties, ..Default::default() },
+                )?;
                 prop_assert_eq!(mean.is_some(), random.is_some());
                 let near = mean.zip(random).is_none_or(|(a, b)| (a - b).abs() < 0.15);
                 prop_assert!(near, "{:?}: {:?} {:?}", measure, mean, random);
@@ -464,7 +485,7 @@ fn properties() -> Vec<Trial> {
             Ok(())
         }),
         property("xi_knows_the_order_of_x_alone", |y, columns| {
-            let options = Options { measure: Measure::Xi, ..Default::default() };
+            let options = StatisticOptions { measure: Measure::Xi, ..Default::default() };
             let mapped = [columns[0].iter().map(|x| x.powi(3) + x).collect::<Vec<f64>>()];
             prop_assert_eq!(
                 measured(y, columns, &[0], &[], &options)?,
@@ -475,34 +496,34 @@ fn properties() -> Vec<Trial> {
         property("groups_and_initial_columns_are_their_definition", |y, columns| {
             let flat = columns.concat();
             let of = |e: scrubjay::Error| TestCaseError::fail(e.to_string());
-            let data = Matrix::columns_f64(&flat, y.len(), 3).map_err(of)?;
+            let data = Columns::from_columns_f64(&flat, y.len(), 3).map_err(of)?;
             let (initial, groups) = ([1], [vec![2, 0]]);
             let options = FociOptions { all: true, initial: &initial, ..Default::default() };
-            let known = codec::foci(y, &data, &options).map_err(of)?;
+            let known = codec::foci(cpu(), y, &data, &options).map_err(of)?;
             prop_assert_eq!(known.order.len(), 2);
             prop_assert!(!known.order.contains(&1));
             prop_assert!(same(known.conditional[0], t(y, columns, &known.order[..1], &[1])?));
             let together = FociOptions { groups: &groups, ..options };
-            let found = codec::foci(y, &data, &together).map_err(of)?;
+            let found = codec::foci(cpu(), y, &data, &together).map_err(of)?;
             prop_assert_eq!(&found.order, &[0]);
             prop_assert_eq!(found.conditional[0], t(y, columns, &[2, 0], &[1])?);
             let twice = [vec![0], vec![1, 0]];
             let twice = FociOptions { groups: &twice, ..Default::default() };
-            prop_assert!(codec::foci(y, &data, &twice).is_err());
+            prop_assert!(codec::foci(cpu(), y, &data, &twice).is_err());
             Ok(())
         }),
         Trial::test("codec/property/a_stopped_search_keeps_whole_steps", || {
             let (y, columns) = cases::data(&cases::CASES[3], 1);
             let flat = columns.concat();
-            let data = Matrix::columns_f64(&flat, y.len(), columns.len())?;
-            let whole = codec::foci(&y, &data, &FociOptions { all: true, ..Default::default() })?;
+            let data = Columns::from_columns_f64(&flat, y.len(), columns.len())?;
+            let whole = codec::foci(cpu(), &y, &data, &FociOptions { all: true, ..Default::default() })?;
             for steps in 0..3 {
                 let watch = codec::Watch::default();
                 let options = FociOptions { all: true, watch: Some(&watch), ..Default::default() };
                 if steps == 0 {
                     watch.stop();
                 }
-                let found = codec::foci_each(&y, &data, &options, &mut |done, _| {
+                let found = codec::foci_each(cpu(), &y, &data, &options, &mut |done, _| {
                     if done == steps {
                         watch.stop();
                     }
@@ -517,10 +538,10 @@ fn properties() -> Vec<Trial> {
         Trial::test("codec/property/threads_change_nothing", || {
             let (y, columns) = cases::data(&cases::CASES[3], 1);
             let flat = columns.concat();
-            let data = Matrix::columns_f64(&flat, y.len(), columns.len())?;
+            let data = Columns::from_columns_f64(&flat, y.len(), columns.len())?;
             let by = |threads: usize| -> scrubjay::Result<codec::Foci> {
-                let device = scrubjay::device::Device::open(scrubjay::device::Choice::Cpu, threads)?;
-                device.scope(|| codec::foci(&y, &data, &FociOptions { all: true, ..Default::default() }))
+                let device = Device::open(Choice::Cpu, threads)?;
+                codec::foci(&device, &y, &data, &FociOptions { all: true, ..Default::default() })
             };
             let (one, three) = (by(1)?, by(3)?);
             check(one == three, || format!("{one:?} is not {three:?}"))

@@ -49,12 +49,10 @@ use std::ops::Range;
 use std::sync::{Mutex, PoisonError};
 
 use libtest_mimic::{Arguments, Failed, Trial};
-use scrubjay::codec::{
-    FociOptions, Matrix, Ties, foci, foci_on, graph_on, interval_on, p_value_on, statistic_on,
-};
+use scrubjay::codec::{Columns, FociOptions, Ties, foci, graph, interval, p_value, statistic};
 use scrubjay::device::{Choice, Cuda, Device};
 use scrubjay::ops;
-use scrubjay::ops::nearest::Tied;
+use scrubjay::ops::cuda::nearest::Tied;
 use scrubjay::ops::philox::{Stream, Use};
 
 type Case = Box<dyn Fn(&Device) -> Result<(), Failed> + Send + Sync>;
@@ -208,7 +206,7 @@ fn copies(device: &Device, rows: usize) -> Result<(), Failed> {
     let values: Vec<u32> = (0..16 * rows as u32).map(|i| i.wrapping_mul(0x9e37_79b9) | 1).collect();
     let keep: Vec<u32> = (0..rows as u32).map(|r| u32::from(r % 3 != 1)).collect();
     let found = twice(|| {
-        let out = ops::ptx::copy_async(cuda, &cuda.upload(&values)?, &cuda.upload(&keep)?)?;
+        let out = ops::cuda::ptx::copy_async(cuda, &cuda.upload(&values)?, &cuda.upload(&keep)?)?;
         Ok(cuda.download(&out)?)
     })?;
     let expected: Vec<u32> = values.iter().enumerate().map(|(i, v)| v * keep[i / 16]).collect();
@@ -218,7 +216,7 @@ fn copies(device: &Device, rows: usize) -> Result<(), Failed> {
 fn loads(device: &Device) -> Result<(), Failed> {
     let cuda = cuda(device)?;
     let words: Vec<u32> = (0..128u32).map(|i| i.wrapping_mul(0x9e37_79b9)).collect();
-    let found = twice(|| Ok(cuda.download(&ops::ptx::ldmatrix(cuda, &cuda.upload(&words)?)?)?))?;
+    let found = twice(|| Ok(cuda.download(&ops::cuda::ptx::ldmatrix(cuda, &cuda.upload(&words)?)?)?))?;
     all_equal("words", &found, &ptx::ldmatrix(&words))
 }
 
@@ -232,7 +230,7 @@ fn multiplies_tf32(device: &Device) -> Result<(), Failed> {
     let multiply = |d: &[f32], a: &[f32], b: &[f32]| {
         let found = twice(|| {
             let mut sum = cuda.upload(d)?;
-            ops::ptx::mma_tf32(cuda, &mut sum, &cuda.upload(a)?, &cuda.upload(b)?)?;
+            ops::cuda::ptx::mma_tf32(cuda, &mut sum, &cuda.upload(a)?, &cuda.upload(b)?)?;
             Ok(cuda.download(&sum)?)
         })?;
         let rounded = |x: &[f32]| x.iter().map(|&x| ptx::tf32(x)).collect::<Vec<f64>>();
@@ -260,7 +258,7 @@ fn multiplies_bf16(device: &Device) -> Result<(), Failed> {
     };
     let found = twice(|| {
         let mut sum = cuda.upload(&d)?;
-        ops::ptx::mma_bf16(cuda, &mut sum, &cuda.upload(&pack(&a))?, &cuda.upload(&pack(&b))?)?;
+        ops::cuda::ptx::mma_bf16(cuda, &mut sum, &cuda.upload(&pack(&a))?, &cuda.upload(&pack(&b))?)?;
         Ok(cuda.download(&sum)?)
     })?;
     let wide = |x: &[f32]| x.iter().map(|&x| f64::from(x)).collect::<Vec<f64>>();
@@ -279,7 +277,7 @@ fn multiplies_f16(device: &Device) -> Result<(), Failed> {
     };
     let found = twice(|| {
         let mut sum = cuda.upload(&d)?;
-        ops::ptx::mma_f16(cuda, &mut sum, &cuda.upload(&pack(&a))?, &cuda.upload(&pack(&b))?)?;
+        ops::cuda::ptx::mma_f16(cuda, &mut sum, &cuda.upload(&pack(&a))?, &cuda.upload(&pack(&b))?)?;
         Ok(cuda.download(&sum)?)
     })?;
     let wide = |x: &[f32]| x.iter().map(|&x| f64::from(x)).collect::<Vec<f64>>();
@@ -292,11 +290,11 @@ fn multiplies_ones(device: &Device, bf16: bool) -> Result<(), Failed> {
     let (len, steps) = (2 * scrubjay::device::cuda::tiles::PEAK_THREADS as usize, 3);
     let found = twice(|| {
         let mut out = cuda.upload(&vec![f32::NAN; len])?;
-        ops::ptx::peak(cuda, &mut out, steps, bf16)?;
+        ops::cuda::ptx::peak(cuda, &mut out, steps, bf16)?;
         Ok(cuda.download(&out)?)
     })?;
     // Each term of a sum is a 1, and two operations.
-    let ones = ops::ptx::peak_flops(len, steps, bf16) / 2.0;
+    let ones = ops::cuda::ptx::peak_flops(len, steps, bf16) / 2.0;
     all_equal("sums", &found, &vec![(ones / len as f64) as f32; len])
 }
 
@@ -327,7 +325,7 @@ fn rounds(device: &Device) -> Result<(), Failed> {
         -two(-15) * 1.3,
     ];
     x.extend((x.len()..64).map(|i| (i as f32 * 0.37).sin() * two(i as i32 - 40)));
-    let found = twice(|| Ok(cuda.download(&ops::ptx::halves(cuda, &cuda.upload(&x)?)?)?))?;
+    let found = twice(|| Ok(cuda.download(&ops::cuda::ptx::halves(cuda, &cuda.upload(&x)?)?)?))?;
     let halves =
         |words: &[u32]| words.iter().flat_map(|word| [word & 0xffff, word >> 16]).collect::<Vec<u32>>();
     let bits = |values: Vec<f64>| values.into_iter().map(f64::to_bits).collect::<Vec<u64>>();
@@ -364,7 +362,7 @@ fn ranks(device: &Device, kind: Kind, n: usize) -> Result<(), Failed> {
     let cuda = cuda(device)?;
     let values = kind.columns(1, n, 11);
     let (upper, lower, position) = twice(|| {
-        let ranks = ops::rank::rank(cuda, &cuda.upload(&values)?)?;
+        let ranks = ops::cuda::rank::rank(cuda, &cuda.upload(&values)?)?;
         Ok((cuda.download(&ranks.upper)?, cuda.download(&ranks.lower)?, cuda.download(&ranks.position)?))
     })?;
     let expected = rank::rank(&values);
@@ -385,7 +383,7 @@ fn sorted(device: &Device, kind: Kind, p: usize, n: usize) -> Result<(), Failed>
     for tied in [Tied::All, Tied::First] {
         let (sum, count) = twice(|| {
             let (columns, rank) = (cuda.upload(&columns)?, cuda.upload(&rank)?);
-            let near = ops::nearest::nearest_sorted(cuda, &columns, &rank, tied)?;
+            let near = ops::cuda::nearest::nearest_sorted(cuda, &columns, &rank, tied)?;
             Ok((cuda.download(&near.sum)?, cuda.download(&near.count)?))
         })?;
         let expected = nearest::nearest(&columns, &[], &rank, tied);
@@ -407,11 +405,12 @@ fn greedy(device: &Device, kind: Kind, p: usize, n: usize) -> Result<(), Failed>
                 let each = if range.start == 0 { n } else { 2 * n };
                 for (at, some) in chosen.chunks(each).enumerate() {
                     let some = cuda.upload(some)?;
-                    ops::nearest::distance(cuda, &mut distance, &some, n, range.clone(), at == 0)?;
+                    ops::cuda::nearest::distance(cuda, &mut distance, &some, n, range.clone(), at == 0)?;
                 }
-                let columns = ops::nearest::Columns::new(cuda, cuda.upload(&columns)?, n)?;
+                let columns = ops::cuda::nearest::Candidates::new(cuda, cuda.upload(&columns)?, n)?;
                 let rank = cuda.upload(&rank)?;
-                let near = ops::nearest::nearest(cuda, &columns, &distance, range.clone(), &rank, tied)?;
+                let near =
+                    ops::cuda::nearest::nearest(cuda, &columns, &distance, range.clone(), &rank, tied)?;
                 Ok((cuda.download(&near.sum)?, cuda.download(&near.count)?))
             })?;
             let chosen = chosen.chunks(n).collect::<Vec<_>>();
@@ -436,12 +435,13 @@ fn prunes(device: &Device, kind: Kind, p: usize, n: usize, rows: Range<usize>) -
             let (sum, count, tallied) = twice(|| {
                 let mut distance = cuda.alloc::<f64>(n * range.len())?;
                 let some = cuda.upload(&chosen)?;
-                ops::nearest::distance_by_row(cuda, &mut distance, &some, n, range.clone(), true)?;
-                let columns = ops::nearest::Columns::new(cuda, cuda.upload(&columns)?, n)?;
+                ops::cuda::nearest::distance_by_row(cuda, &mut distance, &some, n, range.clone(), true)?;
+                let columns = ops::cuda::nearest::Candidates::new(cuda, cuda.upload(&columns)?, n)?;
                 let (rank, distance) = (cuda.upload(&rank)?, distance.input());
-                let lists = ops::nearest::lists(cuda, distance, n, range.clone(), len)?;
-                let mut tally = ops::nearest::Tally::new(cuda)?;
-                let near = ops::nearest::pruned(cuda, &mut tally, &columns, distance, &lists, &rank, tied)?;
+                let lists = ops::cuda::nearest::lists(cuda, distance, n, range.clone(), len)?;
+                let mut tally = ops::cuda::nearest::Tally::new(cuda)?;
+                let near =
+                    ops::cuda::nearest::pruned(cuda, &mut tally, &columns, distance, &lists, &rank, tied)?;
                 Ok((cuda.download(&near.sum)?, cuda.download(&near.count)?, tally.read(cuda)?))
             })?;
             let some: Vec<usize> = (0..p * n).filter(|i| range.contains(&(i % n))).collect();
@@ -474,8 +474,8 @@ fn lists(device: &Device, n: usize) -> Result<(), Failed> {
             let found = twice(|| {
                 let mut distance = cuda.alloc::<f64>(n * rows.len())?;
                 let column = cuda.upload(&column)?;
-                ops::nearest::distance_by_row(cuda, &mut distance, &column, n, rows.clone(), true)?;
-                let lists = ops::nearest::lists(cuda, distance.input(), n, rows.clone(), len)?;
+                ops::cuda::nearest::distance_by_row(cuda, &mut distance, &column, n, rows.clone(), true)?;
+                let lists = ops::cuda::nearest::lists(cuda, distance.input(), n, rows.clone(), len)?;
                 Ok(cuda.download(lists.entries())?)
             })?;
             let list = |i: usize| {
@@ -500,13 +500,14 @@ fn selects_pruned(device: &Device, p: usize, n: usize) -> Result<(), Failed> {
     let noise = Kind::Normal.columns(1, n, 9);
     let y: Vec<f64> =
         (0..n).map(|i| columns[i] + 0.5 * columns[2 * n + i] + columns[n + i] + 0.1 * noise[i]).collect();
-    let x = Matrix::columns_f64(&columns, n, p)?;
+    let x = Columns::from_columns_f64(&columns, n, p)?;
+    let cpu = Device::cpu()?;
     for ties in [Ties::Mean, Ties::First, Ties::Random { seed: 5, draws: 2 }] {
         let initial = &[3, 6, 1];
         let options =
             FociOptions { ties, initial, all: true, max_features: Some(3), ..FociOptions::default() };
-        let (found, launched) = cuda(device)?.listen(|| foci_on(device, &y, &x, &options, &mut |_, _| ()))?;
-        let expected = foci(&y, &x, &options)?;
+        let (found, launched) = cuda(device)?.listen(|| foci(device, &y, &x, &options))?;
+        let expected = foci(&cpu, &y, &x, &options)?;
         if found != expected {
             return Err(format!("{found:?}\nexpected {expected:?}").into());
         }
@@ -526,10 +527,13 @@ fn sums(device: &Device, p: usize, n: usize) -> Result<(), Failed> {
         let at: Vec<usize> = columns.flat_map(|j| rows.clone().map(move |i| j * n + i)).collect();
         let sum = at.iter().map(|&at| sum[at]).collect::<Vec<_>>();
         let count = at.iter().map(|&at| count[at]).collect::<Vec<_>>();
-        scrubjay::Result::Ok(ops::nearest::Nearest { sum: cuda.upload(&sum)?, count: cuda.upload(&count)? })
+        scrubjay::Result::Ok(ops::cuda::nearest::Nearest {
+            sum: cuda.upload(&sum)?,
+            count: cuda.upload(&count)?,
+        })
     };
     let found = twice(|| {
-        let mut sums = ops::statistic::Sums::new(cuda, p)?;
+        let mut sums = ops::cuda::statistic::Sums::new(cuda, p)?;
         for rows in [0..n.div_ceil(3), n.div_ceil(3)..n].into_iter().filter(|rows| !rows.is_empty()) {
             for columns in [0..p - 1, p - 1..p] {
                 sums.add(cuda, columns.start, &part(rows.clone(), columns)?, rows.len())?;
@@ -557,8 +561,8 @@ fn largest(device: &Device, p: usize) -> Result<(), Failed> {
             (0..p).map(|at| u32::from(seed != 3 && (at == 0 || stream.below(3) > 0))).collect();
         let found = twice(|| {
             let twice: Vec<u64> = sum.iter().flat_map(|&sum| [sum, sum]).collect();
-            let near = ops::nearest::Nearest { sum: cuda.upload(&twice)?, count: cuda.upload(&count)? };
-            let mut sums = ops::statistic::Sums::new(cuda, p)?;
+            let near = ops::cuda::nearest::Nearest { sum: cuda.upload(&twice)?, count: cuda.upload(&count)? };
+            let mut sums = ops::cuda::statistic::Sums::new(cuda, p)?;
             sums.add(cuda, 0, &near, 2)?;
             Ok(sums.best(cuda, &cuda.upload(&left)?)?)
         })?;
@@ -577,8 +581,8 @@ fn largest(device: &Device, p: usize) -> Result<(), Failed> {
     // Three thirds are 2⁻⁶⁴ short of 1, and rounded the same: the first of equal sums.
     let found = twice(|| {
         let (sum, count) = (cuda.upload(&[1, 1, 1, 1, 0, 0])?, cuda.upload(&[3, 3, 3, 1, 1, 1])?);
-        let mut sums = ops::statistic::Sums::new(cuda, 2)?;
-        sums.add(cuda, 0, &ops::nearest::Nearest { sum, count }, 3)?;
+        let mut sums = ops::cuda::statistic::Sums::new(cuda, 2)?;
+        sums.add(cuda, 0, &ops::cuda::nearest::Nearest { sum, count }, 3)?;
         Ok(sums.best(cuda, &cuda.upload(&[1, 1])?)?)
     })?;
     equal("the column of three thirds", &found.map(|(at, _)| at), &Some(0))
@@ -591,8 +595,9 @@ fn selects(device: &Device, p: usize, n: usize) -> Result<(), Failed> {
     columns[2 * n..3 * n].fill(0.5); // a unit that never fires
     let noise = Kind::Normal.columns(1, n, 9);
     let y: Vec<f64> = (0..n).map(|i| (normal[i] + columns[n + i] * 0.5).sin() + 0.1 * noise[i]).collect();
-    let x = Matrix::columns_f64(&columns, n, p)?;
+    let x = Columns::from_columns_f64(&columns, n, p)?;
     let (data, random) = (&x, Ties::Random { seed: 5, draws: 2 });
+    let cpu = Device::cpu()?;
     for (ties, all, initial) in [
         (Ties::Mean, false, &[][..]),
         (Ties::Mean, true, &[]),
@@ -602,35 +607,35 @@ fn selects(device: &Device, p: usize, n: usize) -> Result<(), Failed> {
         (random, false, &[2]),
     ] {
         let options = FociOptions { ties, all, initial, max_features: Some(5), ..FociOptions::default() };
-        let found = twice(|| Ok(foci_on(device, &y, &x, &options, &mut |_, _| ())?))?;
-        let expected = foci(&y, &x, &options)?;
+        let found = twice(|| Ok(foci(device, &y, &x, &options)?))?;
+        let expected = foci(&cpu, &y, &x, &options)?;
         if found != expected || found.order.is_empty() {
             return Err(format!("{found:?}\nexpected {expected:?}").into());
         }
         // T of columns that are given, which are near in several columns or sorted in one
-        let measure = scrubjay::codec::Options { ties, ..Default::default() };
+        let measure = scrubjay::codec::StatisticOptions { ties, ..Default::default() };
         for (z, x) in [(&[0][..], &[][..]), (&[1], &[]), (&[1, 0], &[]), (&[1], &[0]), (&[5], &[2, 1])] {
-            let found = statistic_on(device, &y, data, z, x, &measure)?;
-            equal("T", &found, &scrubjay::codec::statistic(&y, data, z, x, &measure)?)?;
+            let found = statistic(device, &y, data, z, x, &measure)?;
+            equal("T", &found, &statistic(&cpu, &y, data, z, x, &measure)?)?;
         }
     }
     let groups = [vec![0, 3], vec![1], vec![5, 4, 2]];
     for (ties, groups, initial) in [(Ties::Mean, &groups[..], &[][..]), (random, &groups[..2], &[2])] {
         let options = FociOptions { ties, groups, initial, all: true, ..FociOptions::default() };
-        let found = twice(|| Ok(foci_on(device, &y, &x, &options, &mut |_, _| ())?))?;
-        equal("groups", &found, &foci(&y, &x, &options)?)?;
+        let found = twice(|| Ok(foci(device, &y, &x, &options)?))?;
+        equal("groups", &found, &foci(&cpu, &y, &x, &options)?)?;
     }
-    let measure = scrubjay::codec::Options::default();
+    let measure = scrubjay::codec::StatisticOptions::default();
     for (z, x) in [(&[1][..], &[][..]), (&[1, 0], &[]), (&[1], &[0, 3])] {
-        let found = p_value_on(device, &y, data, z, x, &measure, 5)?;
-        equal("a p-value", &found, &scrubjay::codec::p_value(&y, data, z, x, &measure, 5)?)?;
-        let found = interval_on(device, &y, data, z, x, &measure, 0.9, 4)?;
-        equal("an interval", &found, &scrubjay::codec::interval(&y, data, z, x, &measure, 0.9, 4)?)?;
+        let found = p_value(device, &y, data, z, x, &measure, 5)?;
+        equal("a p-value", &found, &p_value(&cpu, &y, data, z, x, &measure, 5)?)?;
+        let found = interval(device, &y, data, z, x, &measure, 0.9, 4)?;
+        equal("an interval", &found, &interval(&cpu, &y, data, z, x, &measure, 0.9, 4)?)?;
     }
-    let few = Matrix::columns_f64(&columns[..4 * n], n, 4)?;
+    let few = Columns::from_columns_f64(&columns[..4 * n], n, 4)?;
     let (options, known) = (FociOptions { max_features: Some(2), ..Default::default() }, BTreeMap::new());
-    let found = graph_on(device, &few, &options, &known, &|_, _| Ok(()))?;
-    equal("a graph", &found, &scrubjay::codec::graph(&few, &options, &known, &|_, _| Ok(()))?)?;
+    let found = graph(device, &few, &options, &known, &|_, _| Ok(()))?;
+    equal("a graph", &found, &graph(&cpu, &few, &options, &known, &|_, _| Ok(()))?)?;
     Ok(())
 }
 
@@ -639,14 +644,14 @@ fn apart(device: &Device, kind: Kind, n: usize) -> Result<(), Failed> {
     let cuda = cuda(device)?;
     let (x, rank) = (kind.columns(1, n, 5), ranks_of_y(kind, n));
     let (on_x, on_rank) = (cuda.upload(&x)?, cuda.upload(&rank)?);
-    let order = twice(|| Ok(ops::xi::order(cuda, &on_x)?))?;
+    let order = twice(|| Ok(ops::cuda::xi::order(cuda, &on_x)?))?;
     let mut expected: Vec<u32> = (0..n as u32).collect();
     let value = |i: u32| x[i as usize] + 0.0; // of one zero
     expected.sort_by(|&a, &b| value(a).total_cmp(&value(b)));
     all_equal("the order", &order, &expected)?;
     let orders: Vec<u32> = [&order[..], &(0..n as u32).rev().collect::<Vec<_>>(), &order].concat();
     let on_orders = cuda.upload(&orders)?;
-    let found = twice(|| Ok(ops::xi::along(cuda, &on_rank, &on_orders)?))?;
+    let found = twice(|| Ok(ops::cuda::xi::along(cuda, &on_rank, &on_orders)?))?;
     let expected: Vec<u64> = orders.chunks_exact(n).map(|order| xi::along(&rank, order)).collect();
     all_equal("along orders", &found, &expected)?;
 
@@ -668,7 +673,7 @@ fn apart(device: &Device, kind: Kind, n: usize) -> Result<(), Failed> {
 fn sums_of_runs(device: &Device, ranks: &[u32], runs: &[u32]) -> Result<Vec<(u128, u128)>, Failed> {
     let cuda = cuda(device)?;
     let (ranks, runs) = (cuda.upload(ranks)?, cuda.upload(runs)?);
-    let found = twice(|| Ok(ops::xi::runs(cuda, &ranks, &runs)?))?;
+    let found = twice(|| Ok(ops::cuda::xi::runs(cuda, &ranks, &runs)?))?;
     Ok(found.iter().map(|run| (run.within, run.between)).collect())
 }
 
@@ -686,24 +691,26 @@ fn correlates(device: &Device) -> Result<(), Failed> {
     let (n, measure) = (60, scrubjay::codec::Measure::Xi);
     let kinds = [Kind::Normal, Kind::Ties, Kind::Constant, Kind::Zeros, Kind::Huge];
     let columns: Vec<f64> = kinds.iter().flat_map(|kind| kind.columns(1, n, 8)).collect();
-    let data = Matrix::columns_f64(&columns, n, kinds.len())?;
+    let data = Columns::from_columns_f64(&columns, n, kinds.len())?;
+    let cpu = Device::cpu()?;
     for y in [Kind::Normal.columns(1, n, 2), Kind::Ties.columns(1, n, 3), vec![1.0; n]] {
         for ties in [Ties::Mean, Ties::First, Ties::Random { seed: 1 << 35 | 5, draws: 3 }] {
-            let options =
-                scrubjay::codec::Options { measure, ties, noise: 0.0, seed: 4, ..Default::default() };
+            let options = scrubjay::codec::StatisticOptions {
+                measure,
+                ties,
+                noise: 0.0,
+                seed: 4,
+                ..Default::default()
+            };
             for z in 0..kinds.len() {
-                let found = twice(|| Ok(statistic_on(device, &y, &data, &[z], &[], &options)?))?;
-                equal("ξ", &found, &scrubjay::codec::statistic(&y, &data, &[z], &[], &options)?)?;
+                let found = twice(|| Ok(statistic(device, &y, &data, &[z], &[], &options)?))?;
+                equal("ξ", &found, &statistic(&cpu, &y, &data, &[z], &[], &options)?)?;
             }
             let z = if ties == Ties::Mean { 0 } else { 1 };
-            let found = p_value_on(device, &y, &data, &[z], &[], &options, 9)?;
-            equal("a p-value", &found, &scrubjay::codec::p_value(&y, &data, &[z], &[], &options, 9)?)?;
-            let found = interval_on(device, &y, &data, &[1], &[], &options, 0.9, 4)?;
-            equal(
-                "an interval",
-                &found,
-                &scrubjay::codec::interval(&y, &data, &[1], &[], &options, 0.9, 4)?,
-            )?;
+            let found = p_value(device, &y, &data, &[z], &[], &options, 9)?;
+            equal("a p-value", &found, &p_value(&cpu, &y, &data, &[z], &[], &options, 9)?)?;
+            let found = interval(device, &y, &data, &[1], &[], &options, 0.9, 4)?;
+            equal("an interval", &found, &interval(&cpu, &y, &data, &[1], &[], &options, 0.9, 4)?)?;
         }
     }
     Ok(())
@@ -714,7 +721,8 @@ fn replays(device: &Device) -> Result<(), Failed> {
     let x = [1.0f64, 4.0, 6.0];
     let (mut distance, column) = (cuda.upload(&[0.0; 9])?, cuda.upload(&x)?);
     let before = cuda.event()?;
-    let recording = cuda.record(|| ops::nearest::distance(cuda, &mut distance, &column, 3, 0..3, false))?;
+    let recording =
+        cuda.record(|| ops::cuda::nearest::distance(cuda, &mut distance, &column, 3, 0..3, false))?;
     all_equal("before", &cuda.download(&distance)?, &[0.0; 9])?;
     for times in 1..3 {
         cuda.replay(&recording)?;
@@ -728,7 +736,7 @@ fn replays(device: &Device) -> Result<(), Failed> {
     if cuda.replay(&recording).is_ok() {
         return Err("a recording ran without its buffers".into());
     }
-    cuda.replay(&cuda.record(|| ops::nearest::distance(cuda, &mut distance, &other, 3, 0..3, false))?)?;
+    cuda.replay(&cuda.record(|| ops::cuda::nearest::distance(cuda, &mut distance, &other, 3, 0..3, false))?)?;
     if elapsed.is_zero() { Err("no time passed".into()) } else { Ok(()) }
 }
 
@@ -737,39 +745,42 @@ fn refuses(device: &Device) -> Result<(), Failed> {
     let (six, four, rank) = (cuda.upload(&[0.0; 6])?, cuda.upload(&[0.0; 4])?, cuda.upload(&[1u32, 2, 3])?);
     let refused =
         |what: &str, ok: bool| if ok { Ok(()) } else { Err(Failed::from(format!("{what} was taken"))) };
-    refused("a ragged matrix", ops::nearest::nearest_sorted(cuda, &four, &rank, Tied::All).is_err())?;
+    refused("a ragged matrix", ops::cuda::nearest::nearest_sorted(cuda, &four, &rank, Tied::All).is_err())?;
     let random = Tied::Random { seed: 0, draws: 1 };
-    refused("random ties when sorted", ops::nearest::nearest_sorted(cuda, &six, &rank, random).is_err())?;
-    let columns = || ops::nearest::Columns::new(cuda, cuda.upload(&[0.0; 6])?, 3);
-    let near = |rows| ops::nearest::nearest(cuda, &columns()?, &four, rows, &rank, Tied::All);
+    refused(
+        "random ties when sorted",
+        ops::cuda::nearest::nearest_sorted(cuda, &six, &rank, random).is_err(),
+    )?;
+    let columns = || ops::cuda::nearest::Candidates::new(cuda, cuda.upload(&[0.0; 6])?, 3);
+    let near = |rows| ops::cuda::nearest::nearest(cuda, &columns()?, &four, rows, &rank, Tied::All);
     refused("too few distances", near(0..2).is_err())?;
     refused("no rows", near(1..1).is_err())?;
     refused("rows that are not there", near(3..4).is_err())?;
-    let listed = |rows: Range<usize>, len| ops::nearest::lists(cuda, six.input(), 3, rows, len);
+    let listed = |rows: Range<usize>, len| ops::cuda::nearest::lists(cuda, six.input(), 3, rows, len);
     refused("a list of 33", listed(0..1, 33).is_err())?;
     refused("a list of 16", listed(0..1, 16).is_err())?;
     refused("a list too long", listed(0..1, 4096).is_err())?;
     refused("lists of rows that are not there", listed(2..4, 32).is_err())?;
     let lists = listed(0..1, 32)?;
-    let mut tally = ops::nearest::Tally::new(cuda)?;
-    let mut pruned = |columns: &ops::nearest::Columns, distance, rank| {
-        ops::nearest::pruned(cuda, &mut tally, columns, distance, &lists, rank, Tied::All).is_err()
+    let mut tally = ops::cuda::nearest::Tally::new(cuda)?;
+    let mut pruned = |columns: &ops::cuda::nearest::Candidates, distance, rank| {
+        ops::cuda::nearest::pruned(cuda, &mut tally, columns, distance, &lists, rank, Tied::All).is_err()
     };
     refused("lists without distances", pruned(&columns()?, six.input().part(0..2), &rank))?;
     refused(
         "lists of other rows",
         pruned(
-            &ops::nearest::Columns::new(cuda, cuda.upload(&[0.0; 6])?, 2)?,
+            &ops::cuda::nearest::Candidates::new(cuda, cuda.upload(&[0.0; 6])?, 2)?,
             six.input(),
             &cuda.upload(&[1u32, 2])?,
         ),
     )?;
-    refused("half a column", ops::nearest::Columns::new(cuda, cuda.upload(&[0.0; 6])?, 4).is_err())?;
-    let sums = ops::statistic::Sums::new(cuda, 2)?;
+    refused("half a column", ops::cuda::nearest::Candidates::new(cuda, cuda.upload(&[0.0; 6])?, 4).is_err())?;
+    let sums = ops::cuda::statistic::Sums::new(cuda, 2)?;
     refused("a mask too short", sums.best(cuda, &cuda.upload(&[1u32])?).is_err())?;
-    refused("no values", ops::rank::rank(cuda, &cuda.upload(&[])?).is_err())?;
+    refused("no values", ops::cuda::rank::rank(cuda, &cuda.upload(&[])?).is_err())?;
     let mut distance = cuda.upload(&[0.0; 6])?;
-    let mut distance = |n, rows| ops::nearest::distance(cuda, &mut distance, &six, n, rows, true);
+    let mut distance = |n, rows| ops::cuda::nearest::distance(cuda, &mut distance, &six, n, rows, true);
     refused("too many rows", distance(3, 0..3).is_err())?;
     refused("half a chosen column", distance(4, 0..1).is_err())?;
     let perturb = |out: usize, image: usize| {
@@ -777,9 +788,9 @@ fn refuses(device: &Device) -> Result<(), Failed> {
     };
     refused("half a copy", perturb(5, 2))?;
     refused("an empty image", perturb(0, 0))?;
-    refused("half an order", ops::xi::along(cuda, &rank, &cuda.upload(&[0u32; 4])?).is_err())?;
-    refused("runs without an end", ops::xi::runs(cuda, &rank, &cuda.upload(&[0u32])?).is_err())?;
-    refused("no column", ops::xi::order(cuda, &cuda.upload(&[])?).is_err())?;
+    refused("half an order", ops::cuda::xi::along(cuda, &rank, &cuda.upload(&[0u32; 4])?).is_err())?;
+    refused("runs without an end", ops::cuda::xi::runs(cuda, &rank, &cuda.upload(&[0u32])?).is_err())?;
+    refused("no column", ops::cuda::xi::order(cuda, &cuda.upload(&[])?).is_err())?;
     // Runs that end before they begin are empty.
     all_equal("runs", &sums_of_runs(device, &[1, 2, 3], &[2, 0, 3, 1])?, &[(0, 0), (4, 0), (0, 0)])
 }

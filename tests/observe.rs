@@ -1,7 +1,7 @@
 //! A unit that never fires, through the pipeline's eyes.
 
 use scrubjay::block::Block;
-use scrubjay::codec::{Matrix, statistic};
+use scrubjay::codec::{Columns, statistic};
 use scrubjay::data::Samples;
 use scrubjay::device::Device;
 use scrubjay::net::{LayerId, Shape, UnitId};
@@ -26,7 +26,14 @@ fn a_unit_that_never_fires_is_observed_as_constant_and_has_no_t() {
         (0..30).map(|i| f64::from(trace.activations[i * trace.d + unit.index()])).collect();
     assert!(column.iter().all(|&a| a == 0.0), "{column:?}");
     let losses: Vec<f64> = trace.losses.iter().map(|&loss| f64::from(loss)).collect();
-    let t = statistic(&losses, &Matrix::columns_f64(&column, 30, 1).unwrap(), &[0], &[], &Default::default());
+    let t = statistic(
+        &device,
+        &losses,
+        &Columns::from_columns_f64(&column, 30, 1).unwrap(),
+        &[0],
+        &[],
+        &Default::default(),
+    );
     let t = t.unwrap().value.unwrap();
     assert!(t.abs() < 0.05, "{t}");
     assert_eq!(evaluate(&device, &net, &samples).unwrap().losses, trace.losses);

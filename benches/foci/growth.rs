@@ -1,17 +1,18 @@
 //! How a greedy step grows with the number of rows n, beside the bound p·n²·n^(−k/(k+1)) for k chosen columns: each of p
 //! candidates looks at about n^(1/(k+1)) of a row's others before it may stop.
 //!
-//! Measured is a whole step of many candidates, the lists of the rows' others included. All go to their end: the last is a
-//! pair, and with groups of columns there is no race. The step without chosen columns, which sorts each candidate, is
-//! measured and left out. Times are what all threads ran, the least of some runs, a mean of several steps where n is small.
+//! A whole step of many candidates is measured, including the lists. No candidate is pruned: the last one is a pair, and
+//! with groups of columns every sum is needed. The step without chosen columns, which sorts each candidate, is measured and
+//! subtracted. Times are CPU time of all threads: the least of several runs, each a mean over several steps where n is small.
 //!
-//! Counted, of some rows and candidates, is what the bound is about: the others that lie no farther in the chosen columns
-//! than the nearest lies in these and the candidate. The constants of the bounds are fitted.
+//! What the bound is about is counted for some rows and candidates: the others that lie no farther in the chosen columns than
+//! the nearest one lies in these and the candidate together. The constants of the bounds are fitted.
 
 use std::fmt::Write;
 use std::path::Path;
 
-use scrubjay::codec::{FociOptions, Matrix, foci};
+use scrubjay::codec::{Columns, FociOptions, foci};
+use scrubjay::device::Device;
 
 use super::{Time, normal};
 
@@ -52,12 +53,12 @@ impl Series {
 }
 
 /// Prints times and counts, and draws them.
-pub fn growth(path: &Path) -> anyhow::Result<()> {
+pub fn growth(device: &Device, path: &Path) -> anyhow::Result<()> {
     let (mut seconds, mut counts) = ([[0.0; ROWS.len()]; CHOSEN.len()], [[0.0; ROWS.len()]; CHOSEN.len()]);
     for (at, n) in ROWS.into_iter().enumerate() {
         let columns = CANDIDATES + 1 + CHOSEN[CHOSEN.len() - 1]; // the last candidate is a pair, then those chosen
         let (y, x) = normal(n, columns);
-        let steps = steps(&y, &Matrix::rows_f32(&x, n, columns, columns)?)?;
+        let steps = steps(device, &y, &Columns::from_rows_f32(&x, n, columns, columns)?)?;
         for (of, &k) in CHOSEN.iter().enumerate() {
             seconds[of][at] = steps[of];
             counts[of][at] = looked_at(&x, n, k);
@@ -97,7 +98,7 @@ pub fn growth(path: &Path) -> anyhow::Result<()> {
 }
 
 /// Seconds of a step with as many columns chosen as [`CHOSEN`] has.
-fn steps(y: &[f64], data: &Matrix) -> anyhow::Result<[f64; CHOSEN.len()]> {
+fn steps(device: &Device, y: &[f64], data: &Columns) -> anyhow::Result<[f64; CHOSEN.len()]> {
     let p = CANDIDATES;
     let groups: Vec<Vec<usize>> = (0..p - 1).map(|j| vec![j]).chain([vec![p - 1, p]]).collect();
     let chosen: Vec<usize> = (p + 1..data.p()).collect();
@@ -112,7 +113,7 @@ fn steps(y: &[f64], data: &Matrix) -> anyhow::Result<[f64; CHOSEN.len()]> {
         };
         let start = Time::now();
         for _ in 0..repeats {
-            foci(y, data, &options)?;
+            foci(device, y, data, &options)?;
         }
         Ok(Time::now().since(start).cpu / repeats as f64)
     };

@@ -20,7 +20,7 @@ use std::time::Instant;
 
 use anyhow::Context;
 use cases::Kind;
-use scrubjay::codec::{FociOptions, Matrix, Options, foci, foci_each, statistic};
+use scrubjay::codec::{Columns, FociOptions, StatisticOptions, foci, foci_each, statistic};
 use scrubjay::device::{Choice, Device};
 
 const N: usize = 1000;
@@ -40,41 +40,39 @@ fn main() -> anyhow::Result<()> {
         args.extend(["steps", "whole", "large", "single"].map(String::from));
     }
     let device = Device::open(Choice::Cpu, threads)?;
-    device.scope(|| {
-        check()?;
-        println!(
-            "{:<44} {:>10} {:>10} {:>10} {:>10}  {} threads",
-            "case",
-            "median ms",
-            "least",
-            "most",
-            "CPU ms",
-            device.threads()
-        );
-        for part in &args {
-            match part.as_str() {
-                "steps" => steps()?,
-                "whole" => whole()?,
-                "large" => large()?,
-                "single" => single()?,
-                "growth" => {
-                    growth::growth(&Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/growth.svg"))?
-                }
-                other => anyhow::bail!("steps, whole, large, single and growth are to be had, not {other}"),
+    check(&device)?;
+    println!(
+        "{:<44} {:>10} {:>10} {:>10} {:>10}  {} threads",
+        "case",
+        "median ms",
+        "least",
+        "most",
+        "CPU ms",
+        device.threads()
+    );
+    for part in &args {
+        match part.as_str() {
+            "steps" => steps(&device)?,
+            "whole" => whole(&device)?,
+            "large" => large(&device)?,
+            "single" => single(&device)?,
+            "growth" => {
+                growth::growth(&device, &Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/growth.svg"))?
             }
+            other => anyhow::bail!("the parts are steps, whole, large, single and growth, not {other}"),
         }
-        Ok(())
-    })
+    }
+    Ok(())
 }
 
 /// One step at a time.
-fn steps() -> anyhow::Result<()> {
+fn steps(device: &Device) -> anyhow::Result<()> {
     for (p, runs) in [(1000, 9), (27_560, 3)] {
         let (y, x) = normal(N, p);
-        let data = Matrix::rows_f32(&x, N, p, p)?;
+        let data = Columns::from_rows_f32(&x, N, p, p)?;
         let mut times = vec![Vec::new(); 9];
         for _ in 0..runs {
-            let run = step_times(&y, &data)?;
+            let run = step_times(device, &y, &data)?;
             times.iter_mut().zip(run).for_each(|(times, time)| times.push(time));
         }
         for chosen in [0, 1, 2, 4, 8] {
@@ -85,11 +83,11 @@ fn steps() -> anyhow::Result<()> {
 }
 
 /// The steps with 0 to 8 columns chosen. Y is noise, and every step goes on (`all`), so that |S| is known.
-fn step_times(y: &[f64], data: &Matrix) -> scrubjay::Result<Vec<Time>> {
+fn step_times(device: &Device, y: &[f64], data: &Columns) -> scrubjay::Result<Vec<Time>> {
     let mut times = Vec::new();
     let mut last = Time::now();
     let options = FociOptions { all: true, max_features: Some(9), ..Default::default() };
-    foci_each(y, data, &options, &mut |_, _| {
+    foci_each(device, y, data, &options, &mut |_, _| {
         let now = Time::now();
         times.push(now.since(last));
         last = now;
@@ -128,41 +126,48 @@ impl Time {
 }
 
 /// Whole selections from tables that fit in a cache or nearly.
-fn whole() -> anyhow::Result<()> {
+fn whole(device: &Device) -> anyhow::Result<()> {
     for p in [100, 1000] {
         let (y, x) = planted(N, p);
-        selection(&format!("foci/n={N},p={p}"), &y, &Matrix::rows_f32(&x, N, p, p)?, 9, None)?;
+        selection(device, &format!("foci/n={N},p={p}"), &y, &Columns::from_rows_f32(&x, N, p, p)?, 9, None)?;
     }
     let (y, x) = planted(200, 4876);
-    let data = Matrix::rows_f32(&x, 200, 4876, 4876)?;
-    selection("foci/n=200,p=4876,at most 6 (one voter)", &y, &data, 9, Some(6))?;
+    let data = Columns::from_rows_f32(&x, 200, 4876, 4876)?;
+    selection(device, "foci/n=200,p=4876,at most 6 (one voter)", &y, &data, 9, Some(6))?;
     let (y, columns) = (cases::column(Kind::Normal, N, 1, u32::MAX), discrete(1000));
-    let data = Matrix::columns_f64(&columns, N, 1000)?;
+    let data = Columns::from_columns_f64(&columns, N, 1000)?;
     let four = FociOptions { max_features: Some(4), all: true, ..Default::default() };
-    time(&format!("foci/n={N},p=1000,binary, 4 steps"), 9, || foci(&y, &data, &four).map(drop))
+    time(&format!("foci/n={N},p=1000,binary, 4 steps"), 9, || foci(device, &y, &data, &four).map(drop))
 }
 
 /// A whole selection from a large table.
-fn large() -> anyhow::Result<()> {
+fn large(device: &Device) -> anyhow::Result<()> {
     let (n, p) = (10_000, 1000);
     let (y, x) = planted(n, p);
-    selection(&format!("foci/n={n},p={p}"), &y, &Matrix::rows_f32(&x, n, p, p)?, 1, None)
+    selection(device, &format!("foci/n={n},p={p}"), &y, &Columns::from_rows_f32(&x, n, p, p)?, 1, None)
 }
 
 /// One T of many rows.
-fn single() -> anyhow::Result<()> {
+fn single(device: &Device) -> anyhow::Result<()> {
     let n = 100_000;
     let (y, x) = planted(n, 5);
-    let data = Matrix::rows_f32(&x, n, 5, 5)?;
+    let data = Columns::from_rows_f32(&x, n, 5, 5)?;
     time(&format!("T/n={n}, given one column"), 5, || {
-        statistic(&y, &data, &[2], &[1], &Options::default()).map(drop)
+        statistic(device, &y, &data, &[2], &[1], &StatisticOptions::default()).map(drop)
     })
 }
 
-fn selection(name: &str, y: &[f64], data: &Matrix, runs: usize, most: Option<usize>) -> anyhow::Result<()> {
+fn selection(
+    device: &Device,
+    name: &str,
+    y: &[f64],
+    data: &Columns,
+    runs: usize,
+    most: Option<usize>,
+) -> anyhow::Result<()> {
     let options = FociOptions { max_features: most, ..Default::default() };
-    let found = foci(y, data, &options)?.order.len();
-    time(&format!("{name} ({found} found)"), runs, || foci(y, data, &options).map(drop))
+    let found = foci(device, y, data, &options)?.order.len();
+    time(&format!("{name} ({found} found)"), runs, || foci(device, y, data, &options).map(drop))
 }
 
 fn time(name: &str, runs: usize, run: impl Fn() -> scrubjay::Result<()>) -> anyhow::Result<()> {
@@ -185,10 +190,11 @@ fn print_line(name: &str, times: &mut [Time]) {
     println!("{name:<44} {median:>10.2} {least:>10.2} {most:>10.2} {cpu:>10.2}");
 }
 
-fn check() -> scrubjay::Result<()> {
+fn check(device: &Device) -> scrubjay::Result<()> {
     let (y, x) = planted(150, 24);
-    let data = Matrix::rows_f32(&x, 150, 24, 24)?;
-    let found = foci(&y, &data, &FociOptions { all: true, max_features: Some(5), ..Default::default() })?;
+    let data = Columns::from_rows_f32(&x, 150, 24, 24)?;
+    let found =
+        foci(device, &y, &data, &FociOptions { all: true, max_features: Some(5), ..Default::default() })?;
     let columns: Vec<_> = (0..24).map(|j| data.column(j)).collect();
     for (step, &chosen) in found.order.iter().enumerate() {
         let t = reference::step(&y, &columns, &found.order[..step]);

@@ -4,13 +4,14 @@ use rayon::prelude::*;
 
 use super::{Case, Check, Kernel, Sizes, Work, rotation, whole};
 use crate::Result;
-use crate::codec::{FociOptions, Matrix, foci_on, statistic};
+use crate::codec::{Columns, FociOptions, foci, statistic};
 use crate::device::Device;
 use crate::device::cuda::{Buffer, Cuda, In, Out};
 use crate::ops::conv::{self, Geometry};
+use crate::ops::cuda::nearest;
 use crate::ops::cuda::shape::Rows;
 use crate::ops::philox::{self, Use, add_normals};
-use crate::ops::{Conv, Precision, Shape, attention, cuda, layer_norm, loss, nearest, perturb};
+use crate::ops::{Conv, Precision, Shape, attention, cuda, layer_norm, loss, perturb};
 
 /// Every kernel that can be timed.
 pub const CASES: &[Case] = &[
@@ -717,7 +718,7 @@ impl Selection {
     fn select(&self) -> Result<crate::codec::Foci> {
         let [n, p, k] = self.sizes;
         let options = FociOptions { all: true, max_features: Some(k), ..Default::default() };
-        foci_on(&self.device, &self.y, &Matrix::columns_f64(&self.x, n, p)?, &options, &mut |_, _| ())
+        foci(&self.device, &self.y, &Columns::from_columns_f64(&self.x, n, p)?, &options)
     }
 }
 
@@ -732,8 +733,8 @@ impl Kernel for Selection {
         let found = self.select()?;
         let last = found.order.len() - 1;
         let (before, z) = found.order.split_at(last);
-        let data = Matrix::columns_f64(&self.x, n, p)?;
-        let tree = statistic(&self.y, &data, z, before, &Default::default())?.value;
+        let data = Columns::from_columns_f64(&self.x, n, p)?;
+        let tree = statistic(&Device::cpu()?, &self.y, &data, z, before, &Default::default())?.value;
         let error = match (found.conditional[last], tree) {
             (Some(step), Some(tree)) => (step - tree).abs(),
             (step, tree) => f64::from(u8::from(step != tree)),
@@ -755,7 +756,7 @@ struct Step {
     cuda: Cuda,
     x: Vec<f64>, // [p + k, n], those chosen last
     sizes: [usize; 3],
-    columns: nearest::Columns,
+    columns: nearest::Candidates,
     distance: Buffer<f64>,
     rank: Buffer<u32>,
     len: Option<u32>,
@@ -800,7 +801,7 @@ fn step(device: &Device, sizes: Sizes, pruned: bool) -> Result<Work> {
     let [n, p, k] = std::array::from_fn(|i| sizes[i]);
     let cuda = device.cuda().ok_or_else(|| crate::Error::config("a step alone has no path on the CPU"))?;
     let x: Vec<f64> = normals(n * (p + k), 0).into_iter().map(f64::from).collect();
-    let columns = nearest::Columns::new(cuda, cuda.upload(&x[..n * p])?, n)?;
+    let columns = nearest::Candidates::new(cuda, cuda.upload(&x[..n * p])?, n)?;
     let mut distance = cuda.alloc(n * n)?;
     nearest::distance(cuda, &mut distance, &cuda.upload(&x[n * p..])?, n, 0..n, true)?;
     let rank = cuda.upload(&(1..=n as u32).collect::<Vec<u32>>())?;

@@ -17,9 +17,9 @@ pub use cases::CASES;
 
 use crate::device::Device;
 use crate::device::cuda::{Buffer, Cuda, Launched};
+use crate::ops::cuda::ptx;
 use crate::ops::cuda::shape::{self, Rows};
 use crate::ops::gemm::{Matrix, gemm};
-use crate::ops::ptx;
 use crate::{Error, Result};
 
 /// The sizes of one shape, in the order of [`Case::axes`].

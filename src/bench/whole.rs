@@ -7,7 +7,7 @@
 use super::cases::{LOOKED_AT, normals, work};
 use super::{Check, Kernel, Sizes, Timer, Timing, Work};
 use crate::block::Block;
-use crate::codec::{Again, Matrix};
+use crate::codec::{Again, Columns};
 use crate::curvature::{Curvature, Kind};
 use crate::data::{Inputs, Samples};
 use crate::device::{Cuda, Device};
@@ -208,7 +208,7 @@ impl Step {
     fn again(&self) -> Result<Again<'_>> {
         let [n, p, _] = self.sizes;
         let (x, chosen) = self.x.split_at(n * p);
-        Again::new(&self.cuda, &self.y, &Matrix::columns_f64(x, n, p)?, chosen)
+        Again::new(&self.cuda, &self.y, &Columns::from_columns_f64(x, n, p)?, chosen)
     }
 }
 

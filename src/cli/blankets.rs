@@ -1,5 +1,6 @@
-//! The finished columns of a graph in a file, so that an interrupted search goes on: a line that says of which values and
-//! options they are, then a line a column in the order in which they were finished. A line counts once its end is written.
+//! A file of the finished columns of a graph, from which an interrupted search continues. The first line identifies the values
+//! and the options; each further line is a column, in the order in which they were finished. A line counts once its line
+//! break is written.
 
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
@@ -11,7 +12,7 @@ use scrubjay::codec::Foci;
 use scrubjay::{Error, Result};
 use serde::{Deserialize, Serialize};
 
-/// Where they are written.
+/// The file of finished columns.
 pub struct Blankets {
     path: PathBuf,
     file: Mutex<File>,
@@ -30,10 +31,10 @@ struct Finished {
 }
 
 impl Blankets {
-    /// Opens the file, or begins it; returns the columns that are whole.
+    /// Opens or creates the file; returns the columns that are complete.
     ///
     /// # Errors
-    /// Where it cannot be read or written, was begun with other values or options, or holds a malformed line.
+    /// Where it cannot be read or written, was written with other values or options, or holds a malformed line.
     pub fn open(path: &Path, identity: &str) -> Result<(Blankets, BTreeMap<usize, Foci>)> {
         let io = |source| Error::Io { path: path.into(), source };
         let text = if path.exists() { std::fs::read(path).map_err(io)? } else { Vec::new() };
@@ -42,7 +43,7 @@ impl Blankets {
         let mut lines = text[..whole].split(|&byte| byte == b'\n').filter(|line| !line.is_empty());
         let same = lines.next().map_or(header.starts_with(&text), |line| line == header);
         if !same {
-            let reason = "was not begun with these values and options; name another file, or remove it";
+            let reason = "was written with other values or options; name another file, or remove it";
             return Err(Error::config(format!("{}: {reason}", path.display())));
         }
         let mut known = BTreeMap::new();

@@ -3,15 +3,15 @@
 use std::path::PathBuf;
 
 use clap::ValueEnum;
-use scrubjay::codec::{self, Matrix, Measure, Options, Standardize, Ties};
+use scrubjay::codec::{self, Columns, Measure, Standardize, StatisticOptions, Ties};
 use scrubjay::data::table::{Categorical, Column, Frame, Missing, Table};
 
 use super::{DeviceArgs, Outcome};
 
-/// Measure how much columns tell about another, given others: T(Y, Z | X)
+/// Measure how strongly one column depends on others: T(Y, Z | X)
 ///
-/// 0 means nothing, 1 means that Y is a function of Z (given X); an estimate can be negative. Columns are taken as they
-/// are unless --standardize says otherwise.
+/// 0 means that Z tells nothing about Y (given X), 1 that Y is a function of Z (and X); an estimate can be negative. Columns
+/// are not scaled unless --standardize asks for it.
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
   scrubjay codec people.csv --y income --z age,school
@@ -25,22 +25,22 @@ pub struct Args {
     /// Table: .csv, .tsv, .csv.gz, .arff, .npy, .npz, .parquet or .safetensors
     #[arg(value_name = "DATA")]
     data: PathBuf,
-    /// The column that is told about; Y of a .safetensors file if left out
+    /// The column Y; by default the tensor Y of a .safetensors file
     #[arg(long, value_name = "COL")]
     y: Option<String>,
-    /// The columns that tell
+    /// The columns Z, whose information about Y is measured
     #[arg(long, value_name = "COLS")]
     z: String,
-    /// The columns that are known already
+    /// The columns X that are known already
     #[arg(long, value_name = "COLS")]
     x: Option<String>,
-    /// T of Azadkia and Chatterjee, or Chatterjee's ξ of one column
+    /// The measure: T of Azadkia and Chatterjee, or Chatterjee's ξ of one column
     #[arg(long, value_enum, default_value = "codec", value_name = "codec|xi")]
-    measure: MeasureName,
-    /// The p-value of this many permutations of Y (given X: among rows that are near in X)
+    measure: Measure,
+    /// Compute a p-value from this many permutations of Y (given X: among rows that are near in X)
     #[arg(long, value_name = "B", value_parser = clap::value_parser!(u32).range(1..))]
     permutations: Option<u32>,
-    /// An interval of this level, by subsamples
+    /// Compute an interval of this level from subsamples
     #[arg(long, value_name = "LEVEL")]
     interval: Option<f64>,
     #[command(flatten)]
@@ -57,18 +57,12 @@ pub struct Args {
 /// How a table is read, for `codec` and `foci`.
 #[derive(clap::Args)]
 pub struct Reading {
-    /// A column of categories, taken by their numbers in ascending order or as one column of 0 and 1 each
+    /// A column of categories: replaced by their numbers in ascending order, or (onehot) by one 0/1 column for each
     #[arg(long, value_name = "COL[:onehot]")]
     categorical: Vec<Categorical>,
-    /// Rows with a missing value in a column that is used: an error, or left out
+    /// What to do with rows that miss a value in a column that is used
     #[arg(long, value_enum, default_value = "raise", value_name = "raise|omit")]
-    missing: MissingName,
-}
-
-#[derive(Clone, Copy, ValueEnum)]
-enum MissingName {
-    Raise,
-    Omit,
+    missing: Missing,
 }
 
 impl Reading {
@@ -77,13 +71,9 @@ impl Reading {
         Table::read(path, &self.categorical)
     }
 
-    /// Columns of it, Y first; says on stderr how many rows are left out.
+    /// Columns of it, Y first; reports on stderr how many rows are left out.
     pub fn frame(&self, table: &Table, y: Column, others: &[Column]) -> scrubjay::Result<Frame> {
-        let missing = match self.missing {
-            MissingName::Raise => Missing::Raise,
-            MissingName::Omit => Missing::Omit,
-        };
-        let frame = table.frame(&[&[y], others].concat(), missing)?;
+        let frame = table.frame(&[&[y], others].concat(), self.missing)?;
         if frame.omitted > 0 {
             eprintln!("left out {} of {} rows: a value is missing", frame.omitted, table.n());
         }
@@ -94,18 +84,18 @@ impl Reading {
     }
 }
 
-/// What is done about ties, for `codec` and `foci`.
+/// Ties, scaling and noise, for `codec` and `foci`.
 #[derive(clap::Args)]
 pub struct Randomness {
-    /// Where several rows are equally near: their mean, the first, or one at random
+    /// Where several rows are equally near: take their mean, the first, or one at random
     #[arg(long, value_enum, default_value = "mean", value_name = "mean|first|random")]
     ties: TiesName,
-    /// How often random ties are drawn; the mean counts
+    /// How many random choices to average
     #[arg(long, default_value_t = 1, value_name = "D", value_parser = clap::value_parser!(u32).range(1..))]
     draws: u32,
-    /// Map each column first: centred and divided by its standard deviation, or to 0 to 1
+    /// Scale each column first
     #[arg(long, value_enum, default_value = "none", value_name = "none|scale|bounded")]
-    standardize: StandardizeName,
+    pub standardize: Standardize,
     /// Add normal noise of this deviation to every column first (L-CODEC)
     #[arg(long, default_value_t = 0.0, value_name = "σ")]
     pub noise: f64,
@@ -114,6 +104,7 @@ pub struct Randomness {
     pub seed: u64,
 }
 
+/// [`Ties`] by name; the seed and the draws are options of their own.
 #[derive(Clone, Copy, ValueEnum)]
 enum TiesName {
     Mean,
@@ -121,29 +112,7 @@ enum TiesName {
     Random,
 }
 
-#[derive(Clone, Copy, ValueEnum)]
-enum StandardizeName {
-    None,
-    Scale,
-    Bounded,
-}
-
-#[derive(Clone, Copy, ValueEnum)]
-enum MeasureName {
-    Codec,
-    Xi,
-}
-
 impl Randomness {
-    /// What is done to columns first.
-    pub fn standardize(&self) -> Standardize {
-        match self.standardize {
-            StandardizeName::None => Standardize::None,
-            StandardizeName::Scale => Standardize::Scale,
-            StandardizeName::Bounded => Standardize::Bounded,
-        }
-    }
-
     /// What counts where several rows are equally near.
     pub fn ties(&self) -> Ties {
         match self.ties {
@@ -175,13 +144,10 @@ pub fn run(args: &Args) -> anyhow::Result<Outcome> {
     let frame = args.reading.frame(&table, y, &[&x[..], &z].concat())?;
     let given: Vec<usize> = frame.spans[1..=x.len()].iter().cloned().flatten().collect();
     let tell: Vec<usize> = frame.spans[1 + x.len()..].iter().cloned().flatten().collect();
-    let data = Matrix::columns_f64(&frame.values, frame.n, frame.p())?;
-    let options = Options {
-        measure: match args.measure {
-            MeasureName::Codec => Measure::Codec,
-            MeasureName::Xi => Measure::Xi,
-        },
-        standardize: args.randomness.standardize(),
+    let data = Columns::from_columns_f64(&frame.values, frame.n, frame.p())?;
+    let options = StatisticOptions {
+        measure: args.measure,
+        standardize: args.randomness.standardize,
         ties: args.randomness.ties(),
         noise: args.randomness.noise,
         seed: args.randomness.seed,
@@ -189,24 +155,23 @@ pub fn run(args: &Args) -> anyhow::Result<Outcome> {
     let values = frame.column(0);
     let device = args.device.open()?;
     if options.measure == Measure::Codec {
-        let plan = match args.permutations {
-            Some(_) if device.cuda().is_none() => {
-                device.scope(|| codec::statistic_memory(frame.n, tell.len(), given.len(), true))
-            }
-            _ => codec::statistic_memory_on(&device, frame.n, tell.len(), given.len())?,
-        };
+        let permuted = args.permutations.is_some();
+        let memory = codec::statistic_memory(&device, frame.n, tell.len(), given.len(), permuted)?;
         let data = table.bytes() + size_of_val(&frame.values[..]);
-        eprintln!("{} rows: at most {} MiB; {}", frame.n, plan.total(data, 0).div_ceil(1 << 20), plan.method);
+        eprintln!(
+            "{} rows: at most {} MiB; {}",
+            frame.n,
+            memory.total(data, 0).div_ceil(1 << 20),
+            memory.method
+        );
     }
-    let found = codec::statistic_on(&device, values, &data, &tell, &given, &options)?;
+    let found = codec::statistic(&device, values, &data, &tell, &given, &options)?;
     let p_value = match args.permutations {
-        Some(count) => codec::p_value_on(&device, values, &data, &tell, &given, &options, count)?,
+        Some(count) => codec::p_value(&device, values, &data, &tell, &given, &options, count)?,
         None => None,
     };
     let interval = match args.interval {
-        Some(level) => {
-            codec::interval_on(&device, values, &data, &tell, &given, &options, level, SUBSAMPLES)?
-        }
+        Some(level) => codec::interval(&device, values, &data, &tell, &given, &options, level, SUBSAMPLES)?,
         None => None,
     };
     if args.json {
@@ -235,8 +200,8 @@ pub fn run(args: &Args) -> anyhow::Result<Outcome> {
         None => "undefined: X alone determines Y".into(),
     };
     match args.measure {
-        MeasureName::Codec => println!("T({}, {}{bar})  {value}", table.name(y), names(&z)),
-        MeasureName::Xi => println!("ξ({}, {})  {value}", names(&z), table.name(y)),
+        Measure::Codec => println!("T({}, {}{bar})  {value}", table.name(y), names(&z)),
+        Measure::Xi => println!("ξ({}, {})  {value}", names(&z), table.name(y)),
     }
     if let Some((level, found)) = args.interval.zip(interval) {
         println!(

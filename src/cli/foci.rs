@@ -6,21 +6,21 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use indicatif::ProgressBar;
-use scrubjay::codec::{self, Foci, FociOptions, Matrix, Plan, Stopped, Watch};
+use scrubjay::codec::{self, Columns, Foci, FociOptions, MemoryEstimate, Stopped, Watch};
 use scrubjay::data::table::{Column, Frame, Table};
 use scrubjay::data::tensors::write_whole;
+use scrubjay::report::steps;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use super::blankets::Blankets;
 use super::codec::{Randomness, Reading, target};
-use super::plot::steps;
 use super::{DeviceArgs, Outcome, progress};
 
-/// Choose the columns that tell about another one, best first (FOCI)
+/// Choose the columns on which another one depends, best first (FOCI)
 ///
-/// The first is the column of the largest T; then always the one that tells most given those before it, until the
-/// largest T is not positive or undefined. Ctrl-C ends it with the columns found so far.
+/// The first is the column with the largest T; each next one has the largest T given those before it, until the largest T
+/// is not positive or undefined. Ctrl-C ends the search and keeps the columns found so far.
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
   scrubjay foci people.csv --target income
@@ -34,31 +34,31 @@ pub struct Args {
     /// Table: .csv, .tsv, .csv.gz, .arff, .npy, .npz, .parquet or .safetensors
     #[arg(value_name = "DATA")]
     data: PathBuf,
-    /// The column to be told about; Y of a .safetensors file if left out
+    /// The column to be explained; by default the tensor Y of a .safetensors file
     #[arg(long, value_name = "COL")]
     target: Option<String>,
     /// Stop at this many columns
     #[arg(long, value_name = "K", value_parser = clap::value_parser!(u32).range(1..))]
     max_features: Option<u32>,
-    /// Go on where nothing more is told, until all columns are in order
+    /// Ignore the stopping rule, and order all columns
     #[arg(long)]
     all: bool,
-    /// Columns that are known already
+    /// Columns that are known from the start
     #[arg(long, value_name = "COLS")]
     initial: Option<String>,
-    /// Columns that are chosen together; may be given several times
+    /// Columns that are chosen together; can be repeated
     #[arg(long, value_name = "COLS")]
     group: Vec<String>,
-    /// The Markov blanket of every column, each by FOCI on all others
+    /// Find the Markov blanket of every column, by FOCI on all others
     #[arg(long, conflicts_with_all = ["target", "initial", "group", "plot"])]
     graph: bool,
-    /// Keep finished columns of the graph in this file; where it has some of the same run, go on from them
+    /// Save finished columns of the graph in this file, and skip those that it has already
     #[arg(long, value_name = "FILE.jsonl", requires = "graph")]
     resume: Option<PathBuf>,
-    /// Write the graph in Graphviz's language
+    /// Write the graph for Graphviz
     #[arg(long, value_name = "FILE.dot", requires = "graph")]
     dot: Option<PathBuf>,
-    /// Draw T by step, and where it stopped
+    /// Draw T by step, and where the search stopped
     #[arg(long, value_name = "FILE.svg")]
     plot: Option<PathBuf>,
     #[command(flatten)]
@@ -72,7 +72,7 @@ pub struct Args {
     device: DeviceArgs,
 }
 
-/// What FOCI chooses from: a column of the table, or several together.
+/// What FOCI chooses from: one column of the table, or a group.
 struct Candidate {
     columns: Vec<usize>, // of the table
     name: String,
@@ -99,50 +99,18 @@ pub fn run(args: &Args) -> anyhow::Result<Outcome> {
     let columns: Vec<Column> = numbers.iter().map(|&j| Column::Number(j)).collect();
     let frame = args.reading.frame(&table, y, &columns)?;
     let p = frame.p() - 1;
-    let data = Matrix::columns_f64(&frame.values[frame.n..], frame.n, p)?;
-    // columns of the matrix by column of the table
-    let of = |column: usize| -> Vec<usize> {
-        let at = numbers.iter().position(|&j| j == column);
-        at.map_or(Vec::new(), |at| frame.spans[at + 1].clone().map(|j| j - 1).collect())
-    };
-    let listed = |list: &str| -> scrubjay::Result<Vec<usize>> {
-        let mut found = Vec::new();
-        for column in table.find(list)? {
-            match column {
-                Column::Number(j) if column != y => found.push(j),
-                _ => return Err(scrubjay::Error::config(format!("`{list}` has the target itself"))),
-            }
-        }
-        Ok(found)
-    };
-    let initial = args.initial.as_deref().map_or(Ok(Vec::new()), listed)?;
-    let mut candidates = Vec::new();
-    for list in &args.group {
-        candidates.push(listed(list)?);
-    }
-    let together = candidates.concat();
-    let alone = numbers.iter().filter(|j| !together.contains(j) && !initial.contains(j));
-    candidates.extend(alone.map(|&j| vec![j]));
-    let known: Vec<usize> = initial.iter().flat_map(|&j| of(j)).collect();
-    let groups: Vec<Vec<usize>> =
-        candidates.iter().map(|columns| columns.iter().flat_map(|&j| of(j)).collect()).collect();
-    let plain = known.is_empty() && groups.iter().all(|group| group.len() == 1);
-    let candidates: Vec<Candidate> = candidates
-        .into_iter()
-        .map(|columns| {
-            let names: Vec<&str> = columns.iter().map(|&j| table.names()[j].as_str()).collect();
-            Candidate { name: names.join("+"), columns }
-        })
-        .collect();
+    let data = Columns::from_columns_f64(&frame.values[frame.n..], frame.n, p)?;
+    let Offered { candidates, initial, groups } = offered(args, &table, &frame, y, &numbers)?;
+    let plain = initial.is_empty() && groups.iter().all(|group| group.len() == 1);
     let watch = Watch::default();
     let options = FociOptions {
-        initial: &known,
+        initial: &initial,
         groups: if plain { &[] } else { &groups },
         watch: Some(&watch),
         ..options(args)
     };
     let device = args.device.open()?;
-    announce(&table, &frame, &codec::memory_on(&device, frame.n, p, &options)?, &options);
+    announce(&table, &frame, &codec::foci_memory(&device, frame.n, p, &options)?, &options);
     let chosen = AtomicUsize::new(0);
     let message = || format!("rows of step {}", chosen.load(Ordering::Relaxed) + 1);
     let mut each = |steps: usize, _| chosen.store(steps, Ordering::Relaxed);
@@ -150,7 +118,7 @@ pub fn run(args: &Args) -> anyhow::Result<Outcome> {
         &watch,
         || watch.progress(),
         &message,
-        || codec::foci_on(&device, frame.column(0), &data, &options, &mut each),
+        || codec::foci_each(&device, frame.column(0), &data, &options, &mut each),
     )??;
     let chosen: Vec<&Candidate> = found.order.iter().map(|&at| &candidates[at]).collect();
     let names: Vec<&str> = chosen.iter().map(|candidate| candidate.name.as_str()).collect();
@@ -173,11 +141,62 @@ pub fn run(args: &Args) -> anyhow::Result<Outcome> {
     Ok(ending(found.stopped == Stopped::Interrupted))
 }
 
+/// What is chosen from, with columns of the frame by number, from 0 after Y.
+struct Offered {
+    candidates: Vec<Candidate>,
+    initial: Vec<usize>,
+    groups: Vec<Vec<usize>>, // by candidate
+}
+
+/// The groups that are named and each of the other columns; `numbers` are the table's columns without the target `y`.
+fn offered(
+    args: &Args,
+    table: &Table,
+    frame: &Frame,
+    y: Column,
+    numbers: &[usize],
+) -> scrubjay::Result<Offered> {
+    let of = |&column: &usize| -> Vec<usize> {
+        let at = numbers.iter().position(|&j| j == column);
+        at.map_or(Vec::new(), |at| frame.spans[at + 1].clone().map(|j| j - 1).collect())
+    };
+    let listed = |list: &str| -> scrubjay::Result<Vec<usize>> {
+        let mut found = Vec::new();
+        for column in table.find(list)? {
+            match column {
+                Column::Number(j) if column != y => found.push(j),
+                Column::Number(_) | Column::Target => {
+                    return Err(scrubjay::Error::config(format!("`{list}` has the target itself")));
+                }
+            }
+        }
+        Ok(found)
+    };
+    let initial = args.initial.as_deref().map_or(Ok(Vec::new()), listed)?;
+    let mut candidates = Vec::new();
+    for list in &args.group {
+        candidates.push(listed(list)?);
+    }
+    let together = candidates.concat();
+    let alone = numbers.iter().filter(|j| !together.contains(j) && !initial.contains(j));
+    candidates.extend(alone.map(|&j| vec![j]));
+    let groups = candidates.iter().map(|columns| columns.iter().flat_map(of).collect()).collect();
+    let named = |columns: Vec<usize>| {
+        let names: Vec<&str> = columns.iter().map(|&j| table.names()[j].as_str()).collect();
+        Candidate { name: names.join("+"), columns }
+    };
+    Ok(Offered {
+        initial: initial.iter().flat_map(of).collect(),
+        groups,
+        candidates: candidates.into_iter().map(named).collect(),
+    })
+}
+
 fn options(args: &Args) -> FociOptions<'static> {
     FociOptions {
         max_features: args.max_features.map(|k| k as usize),
         all: args.all,
-        standardize: args.randomness.standardize(),
+        standardize: args.randomness.standardize,
         ties: args.randomness.ties(),
         noise: args.randomness.noise,
         seed: args.randomness.seed,
@@ -185,19 +204,19 @@ fn options(args: &Args) -> FociOptions<'static> {
     }
 }
 
-/// Columns chosen for which the memory is said, where no number is asked for.
+/// The number of chosen columns for which the memory is reported, unless --max-features gives one.
 const CHOSEN: usize = 10;
 
-/// Says on stderr what will be held in memory.
-fn announce(table: &Table, frame: &Frame, plan: &Plan, options: &FociOptions) {
+/// Reports on stderr how much memory the search takes.
+fn announce(table: &Table, frame: &Frame, memory: &MemoryEstimate, options: &FociOptions) {
     let chosen = options.max_features.unwrap_or(CHOSEN).min(frame.p());
     let data = table.bytes() + size_of_val(&frame.values[..]);
     eprintln!(
         "{} rows, {} columns: at most {} MiB with {chosen} chosen; {}",
         frame.n,
         frame.p() - 1,
-        plan.total(data, chosen).div_ceil(1 << 20),
-        plan.method
+        memory.total(data, chosen).div_ceil(1 << 20),
+        memory.method
     );
 }
 
@@ -208,7 +227,7 @@ fn ending(interrupted: bool) -> Outcome {
     }
 }
 
-/// Runs `work` beside a progress bar on stderr; Ctrl-C stops the watch, a second one the program.
+/// Runs `work` with a progress bar on stderr; Ctrl-C stops the watch, a second one ends the program.
 fn watched<R: Send>(
     watch: &Watch,
     at: impl Fn() -> (usize, usize) + Sync,
@@ -228,13 +247,15 @@ fn watched<R: Send>(
             let mut last = String::new();
             while !finished.load(Ordering::Relaxed) {
                 if ASKED.load(Ordering::Relaxed) && !watch.stopped() {
-                    bar.suspend(|| eprintln!("ending with what is found so far; once more ends at once"));
+                    bar.suspend(|| {
+                        eprintln!("stopping with what is found so far; press Ctrl-C again to end at once")
+                    });
                     watch.stop();
                 }
                 let (done, total) = at();
                 let now = message();
                 if now != last {
-                    bar.reset(); // the time left is that of this step
+                    bar.reset(); // the remaining time is that of this step
                     bar.set_message(now.clone());
                     last = now;
                 }
@@ -251,7 +272,7 @@ fn watched<R: Send>(
     Ok(result)
 }
 
-/// What decides the blankets: the values and the options.
+/// A hash of what determines the blankets: the values and the options.
 fn identity(frame: &Frame, options: &FociOptions) -> String {
     let FociOptions { max_features, all, standardize, ties, noise, seed, .. } = options;
     let mut hash = Sha256::new();
@@ -270,11 +291,11 @@ fn graph(args: &Args, table: &Table) -> anyhow::Result<Outcome> {
     if frame.p() != columns.len() {
         return Err(scrubjay::Error::config("a graph takes no column as one per category").into());
     }
-    let data = Matrix::columns_f64(&frame.values, frame.n, frame.p())?;
+    let data = Columns::from_columns_f64(&frame.values, frame.n, frame.p())?;
     let watch = Watch::default();
     let options = FociOptions { watch: Some(&watch), ..options(args) };
     let device = args.device.open()?;
-    announce(table, &frame, &codec::graph_memory_on(&device, frame.n, frame.p(), &options)?, &options);
+    announce(table, &frame, &codec::graph_memory(&device, frame.n, frame.p(), &options)?, &options);
     let (kept, known) = match &args.resume {
         Some(path) => {
             let (kept, known) = Blankets::open(path, &identity(&frame, &options))?;
@@ -288,7 +309,7 @@ fn graph(args: &Args, table: &Table) -> anyhow::Result<Outcome> {
     let done = AtomicUsize::new(known.len());
     let at = || (done.load(Ordering::Relaxed), frame.p());
     let found = watched(&watch, at, &|| "columns".to_string(), || {
-        codec::graph_on(&device, &data, &options, &known, &|column, blanket| {
+        codec::graph(&device, &data, &options, &known, &|column, blanket| {
             done.fetch_add(1, Ordering::Relaxed);
             kept.as_ref().map_or(Ok(()), |kept| kept.write(column, blanket))
         })

@@ -12,7 +12,6 @@ mod inspect;
 mod manifest;
 mod model;
 mod observe;
-mod plot;
 mod scrub;
 mod train;
 mod verify;

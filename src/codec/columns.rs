@@ -1,8 +1,9 @@
-//! Columns of numbers as the measure reads them: a borrowed matrix of f32 or f64 with strides, packed into blocks of
-//! [`WIDTH`] neighbouring columns where a greedy step walks over them.
+//! Columns of numbers: a borrowed table of f32 or f64 with strides, and its copy in blocks of [`WIDTH`] neighbouring
+//! columns, over which a greedy step runs.
 
 use rayon::prelude::*;
 
+use super::options::Standardize;
 use crate::ops::philox::{Stream, Use};
 use crate::{Error, Result};
 
@@ -12,14 +13,14 @@ pub(super) const WIDTH: usize = 16;
 /// The same row of [`WIDTH`] columns.
 pub(super) type Lanes<T = f64> = [T; WIDTH];
 
-/// A matrix of `n` rows and `p` columns that somebody else owns.
+/// A borrowed table of `n` rows and `p` columns.
 #[derive(Clone, Copy, Debug)]
-pub struct Matrix<'a> {
+pub struct Columns<'a> {
     values: Values<'a>,
     n: usize,
     p: usize,
-    row: usize,    // distance from a row to the next
-    column: usize, // and from a column to the next
+    row: usize,    // stride from one row to the next
+    column: usize, // stride from one column to the next
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -28,31 +29,31 @@ enum Values<'a> {
     F64(&'a [f64]),
 }
 
-impl<'a> Matrix<'a> {
+impl<'a> Columns<'a> {
     /// `[n, p]`, row-major, f32: row i begins at `i * stride`.
     ///
     /// # Errors
     /// Where `values` is too short or `stride` is less than `p`.
-    pub fn rows_f32(values: &'a [f32], n: usize, p: usize, stride: usize) -> Result<Matrix<'a>> {
-        Matrix { values: Values::F32(values), n, p, row: stride, column: 1 }.checked()
+    pub fn from_rows_f32(values: &'a [f32], n: usize, p: usize, stride: usize) -> Result<Columns<'a>> {
+        Columns { values: Values::F32(values), n, p, row: stride, column: 1 }.checked()
     }
 
     /// `[n, p]`, row-major, f64: row i begins at `i * stride`.
     ///
     /// # Errors
     /// Where `values` is too short or `stride` is less than `p`.
-    pub fn rows_f64(values: &'a [f64], n: usize, p: usize, stride: usize) -> Result<Matrix<'a>> {
-        Matrix { values: Values::F64(values), n, p, row: stride, column: 1 }.checked()
+    pub fn from_rows_f64(values: &'a [f64], n: usize, p: usize, stride: usize) -> Result<Columns<'a>> {
+        Columns { values: Values::F64(values), n, p, row: stride, column: 1 }.checked()
     }
 
     /// `[p, n]`: `p` columns of `n` f64 one after the other.
     ///
     /// # Errors
     /// Where `values` is too short.
-    pub fn columns_f64(values: &'a [f64], n: usize, p: usize) -> Result<Matrix<'a>> {
+    pub fn from_columns_f64(values: &'a [f64], n: usize, p: usize) -> Result<Columns<'a>> {
         match n {
-            1 => Matrix::rows_f64(values, 1, p, p),
-            _ => Matrix { values: Values::F64(values), n, p, row: 1, column: n }.checked(),
+            1 => Columns::from_rows_f64(values, 1, p, p),
+            _ => Columns { values: Values::F64(values), n, p, row: 1, column: n }.checked(),
         }
     }
 
@@ -75,7 +76,7 @@ impl<'a> Matrix<'a> {
         (0..self.n).map(|i| self.at(i, j)).collect()
     }
 
-    /// Refuses values that are no numbers; says where the first one is.
+    /// Refuses values that are not finite, and reports the first one.
     pub(super) fn check_finite(&self) -> Result<()> {
         let bad = (0..self.n)
             .into_par_iter()
@@ -99,7 +100,7 @@ impl<'a> Matrix<'a> {
         }
     }
 
-    /// Row `i` of [`WIDTH`] columns from this one on, to f32; beyond the last column that is repeated.
+    /// Row `i` of [`WIDTH`] columns from `first` on, rounded to f32; the last column is repeated beyond the end.
     #[inline]
     fn lanes(&self, i: usize, first: usize) -> Lanes<f32> {
         match self.values {
@@ -111,7 +112,7 @@ impl<'a> Matrix<'a> {
         }
     }
 
-    fn checked(self) -> Result<Matrix<'a>> {
+    fn checked(self) -> Result<Columns<'a>> {
         let found = match self.values {
             Values::F32(v) => v.len(),
             Values::F64(v) => v.len(),
@@ -132,25 +133,24 @@ impl<'a> Matrix<'a> {
     }
 }
 
-/// Columns as f32 in blocks of [`WIDTH`], the values of a row side by side, and the rows in an order of their own. Lanes
-/// beyond the last column repeat it.
+/// Columns as f32 in blocks of [`WIDTH`], the values of a row side by side, with the rows in a given order (their places).
+/// Lanes beyond the last column repeat it.
 pub(super) struct Packed<'a> {
-    of: Matrix<'a>,
-    rows: Vec<u32>,         // of the matrix, by place
-    columns: Vec<usize>,    // of the matrix
+    of: Columns<'a>,
+    rows: Vec<u32>,         // of the table, by place
+    columns: Vec<usize>,    // of the table
     lanes: Vec<Lanes<f32>>, // [blocks, n]
-    off: Vec<Lanes<f32>>,   // [blocks]
+    error: Vec<Lanes<f32>>, // [blocks]
 }
 
-/// Blocks that are handled together: what one takes of a row is a line of the cache, and lines are fetched in twos or
-/// fours.
+/// Blocks that are handled together: a block has one cache line of each row, and lines are fetched in twos or fours.
 pub(super) const STRIP: usize = 4;
-/// Rows that are copied from all columns before the next.
+/// Rows that are copied from one column after another before the next rows.
 const PART: usize = 64;
 
 impl<'a> Packed<'a> {
-    /// Copies a matrix, its rows in this order.
-    pub fn new(of: Matrix<'a>, rows: Vec<u32>) -> Packed<'a> {
+    /// Copies a table, with its rows in this order.
+    pub fn new(of: Columns<'a>, rows: Vec<u32>) -> Packed<'a> {
         let mut lanes = vec![[0.0; WIDTH]; of.p.div_ceil(WIDTH) * of.n];
         lanes.par_chunks_mut(STRIP * of.n).enumerate().for_each(|(strip, lanes)| {
             for (place, &row) in rows.iter().enumerate() {
@@ -159,24 +159,24 @@ impl<'a> Packed<'a> {
                 }
             }
         });
-        let mut off = vec![[0.0; WIDTH]; of.p.div_ceil(WIDTH)];
+        let mut error = vec![[0.0; WIDTH]; of.p.div_ceil(WIDTH)];
         if let Values::F64(_) = of.values {
-            lanes.par_chunks(of.n).zip(&mut off).enumerate().for_each(|(block, (lanes, off))| {
+            lanes.par_chunks(of.n).zip(&mut error).enumerate().for_each(|(block, (lanes, error))| {
                 for (row, lanes) in rows.iter().zip(lanes) {
-                    for (l, off) in off.iter_mut().enumerate() {
+                    for (l, error) in error.iter_mut().enumerate() {
                         let value = of.at(*row as usize, (block * WIDTH + l).min(of.p - 1));
-                        let error = (value - f64::from(lanes[l])).abs();
-                        if error > f64::from(*off) {
-                            *off = (error as f32).next_up();
+                        let found = (value - f64::from(lanes[l])).abs();
+                        if found > f64::from(*error) {
+                            *error = (found as f32).next_up();
                         }
                     }
                 }
             });
         }
-        Packed { of, rows, columns: (0..of.p).collect(), lanes, off }
+        Packed { of, rows, columns: (0..of.p).collect(), lanes, error }
     }
 
-    /// The rows in another order; `lanes` is space that can be used, and comes back of [`Packed::into_space`].
+    /// A copy with the rows in another order. It uses the memory of `lanes`, and [`Packed::into_scratch`] returns it.
     pub fn arranged(&self, rows: &[u32], mut lanes: Vec<Lanes<f32>>) -> Packed<'a> {
         let n = rows.len();
         let mut place = vec![0; n];
@@ -191,12 +191,12 @@ impl<'a> Packed<'a> {
             rows: rows.to_vec(),
             columns: self.columns.clone(),
             lanes,
-            off: self.off.clone(),
+            error: self.error.clone(),
         }
     }
 
-    /// The space that values took.
-    pub fn into_space(self) -> Vec<Lanes<f32>> {
+    /// The memory of the values, for reuse.
+    pub fn into_scratch(self) -> Vec<Lanes<f32>> {
         self.lanes
     }
 
@@ -209,8 +209,8 @@ impl<'a> Packed<'a> {
         };
         let mut lanes = vec![[0.0; WIDTH]; blocks * n];
         lanes.par_chunks_mut(n).enumerate().for_each(|(block, to)| {
-            // A column at a time, in parts that stay in the first cache: what a row has in all columns lies in places that
-            // a cache may not hold at once.
+            // One column at a time, in parts that stay in the first-level cache: the values of a row in all columns may map
+            // to the same cache sets.
             for (part, to) in to.chunks_mut(PART).enumerate() {
                 for l in 0..WIDTH {
                     let (of, lane) = from(block, l);
@@ -219,18 +219,18 @@ impl<'a> Packed<'a> {
                 }
             }
         });
-        let off = |block| std::array::from_fn(|l| from(block, l)).map(|(of, lane)| self.off[of][lane]);
+        let error = |block| std::array::from_fn(|l| from(block, l)).map(|(of, lane)| self.error[of][lane]);
         Packed {
             of: self.of,
             rows: self.rows.clone(),
             columns: columns.iter().map(|&j| self.columns[j]).collect(),
             lanes,
-            off: (0..blocks).map(off).collect(),
+            error: (0..blocks).map(error).collect(),
         }
     }
 
-    /// What was copied.
-    pub fn of(&self) -> &Matrix<'a> {
+    /// The table that was copied.
+    pub fn of(&self) -> &Columns<'a> {
         &self.of
     }
 
@@ -241,12 +241,12 @@ impl<'a> Packed<'a> {
 
     /// The number of blocks.
     pub fn blocks(&self) -> usize {
-        self.off.len()
+        self.error.len()
     }
 
     /// Whether every value of a column is an f32.
     pub fn is_f32(&self, j: usize) -> bool {
-        self.off[j / WIDTH][j % WIDTH] == 0.0
+        self.error[j / WIDTH][j % WIDTH] == 0.0
     }
 
     /// Column `j` of the row at a place.
@@ -258,18 +258,18 @@ impl<'a> Packed<'a> {
         }
     }
 
-    /// A block, and the most that f32 is off in each lane.
+    /// A block, and the greatest rounding error of each lane.
     pub fn block(&self, block: usize) -> (&[Lanes<f32>], &Lanes<f32>) {
-        (&self.lanes[block * self.of.n..(block + 1) * self.of.n], &self.off[block])
+        (&self.lanes[block * self.of.n..(block + 1) * self.of.n], &self.error[block])
     }
 
     /// A block as f64, into `out`.
     pub fn wide(&self, out: &mut Vec<Lanes>, block: usize) {
         let column = |l: usize| self.columns[(block * WIDTH + l).min(self.p() - 1)];
         let columns: [usize; WIDTH] = std::array::from_fn(column);
-        let (lanes, off) = self.block(block);
+        let (lanes, error) = self.block(block);
         out.clear();
-        match off.iter().all(|&off| off == 0.0) {
+        match error.iter().all(|&error| error == 0.0) {
             true => out.extend(lanes.iter().map(|row| row.map(f64::from))),
             false => out.extend(self.rows.iter().map(|&row| columns.map(|j| self.of.at(row as usize, j)))),
         }
@@ -284,20 +284,8 @@ pub(super) fn add_noise(column: &mut [f64], sigma: f64, seed: u64, stream: u32) 
     }
 }
 
-/// What is done to columns before anything else.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Standardize {
-    /// Nothing: the default.
-    #[default]
-    None,
-    /// Each column is centred and divided by its standard deviation (n − 1); constant columns become 0.
-    Scale,
-    /// Each column is mapped to 0 to 1, its least value and its greatest; constant columns become 0.
-    Bounded,
-}
-
 impl Standardize {
-    /// Standardises a column.
+    /// Scales a column.
     pub(super) fn apply(self, column: &mut [f64]) {
         match self {
             Standardize::None => {}
@@ -321,10 +309,10 @@ fn scale(column: &mut [f64]) {
     column.iter_mut().for_each(|x| *x = if constant { 0.0 } else { (*x - mean) / deviation });
 }
 
-/// The stream of noise that belongs to Y; columns use their own numbers.
+/// The noise stream of Y; a column uses its number.
 pub(super) const Y_STREAM: u32 = u32::MAX;
 
-/// Refuses a σ that is none.
+/// Refuses a σ that is negative or not finite.
 pub(super) fn check_sigma(sigma: f64) -> Result<()> {
     if sigma >= 0.0 && sigma.is_finite() {
         return Ok(());

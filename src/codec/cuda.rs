@@ -1,87 +1,83 @@
-//! The steps of FOCI, and A of given columns, on CUDA: ranks, columns and the distances of the chosen columns stay in
-//! device memory, the best candidate and its sum come back. Neighbours and sums are the CPU's to the last bit.
+//! The steps of FOCI, and A of given columns, on CUDA: ranks, columns and the distances in the chosen columns stay in
+//! device memory; the best candidate and its sum come back. Neighbours and sums are the CPU's to the last bit.
 //!
-//! Distances of the chosen columns are kept where n × n of them fit in half of the memory that is free; else they are
-//! made anew in every step, a panel of rows at a time. Kept ones are symmetric, to the last bit.
+//! Distances in the chosen columns are kept where n × n of them fit in half of the free memory; otherwise they are
+//! computed again in every step, for a panel of rows at a time. Kept ones are symmetric, to the last bit.
 //!
-//! A step is dense, where all pairs of rows are looked at, or pruned, where lists of the nearest rows in the chosen columns
-//! are (`kernels/pruned.cu`). It is pruned where there are [`FULL`] columns at least, so that lists are shared by as many
-//! as a warp has lanes, where the list is no longer than half of the rows, and unless more than half of the searches of
-//! the last pruned step went beyond their list: then rows are tied in the chosen columns, and all steps from there on are
-//! dense. The rule has not been measured. None of this changes a result.
+//! A dense step compares all pairs of rows. A pruned one searches lists of the nearest rows in the chosen columns
+//! (`kernels/pruned.cu`). A step is pruned where there are [`FULL`] columns at least, so that the lanes of a warp share a
+//! list, where the list is no longer than half of the rows ([`pruned_len`]), and unless more than half of the searches of
+//! the last pruned step went beyond their list: then rows are tied in the chosen columns, and all later steps are dense.
+//! This rule has not been measured on a GPU. None of it changes a result.
+
+mod estimate;
+
+pub(super) use estimate::{estimate, sum_estimate};
 
 use std::ops::Range;
 
-use super::Ties;
-use super::columns::Matrix;
-use super::foci::Plan;
-use super::ranks::{ONE, Ranks, Sum};
-use crate::device::Cuda;
-use crate::device::cuda::{Buffer, tiles};
-use crate::ops::nearest::{
-    Columns, Tallied, Tally, Tied, distance, distance_by_row, list_len, lists, nearest, nearest_sorted,
-    pruned,
-};
-use crate::ops::statistic::{self, Sums};
-use crate::{Error, Result};
+use estimate::{FULL, LIST_BYTES, columns_at_once, list_rows, panel_rows, pruned_len};
 
-/// Values of the columns that one launch handles, but for whole warps of columns: 12 bytes of results each, 24 where they
-/// are sorted.
-const VALUES_AT_ONCE: usize = 1 << 24;
-/// The distances of a panel take no more bytes than this, unless those of [`tiles::NEAREST_THREADS`] rows do.
-const PANEL_BYTES: usize = 256 << 20;
-/// Lists take no more bytes than this, unless one alone does.
-const LIST_BYTES: usize = 256 << 20;
-/// Columns from which on steps may be pruned: the lanes of a warp.
-const FULL: usize = 32;
-/// Entries of a list, over n^(1/(k+1)), as many rows as are looked at with k columns chosen from a cube.
-const LENGTH: f64 = 8.0;
+use super::columns::Columns;
+use super::options::Ties;
+use super::ranks::{ONE, Ranks, Sum};
+use super::step::{Step, largest};
+use super::watch::Watch;
+use crate::device::Cuda;
+use crate::device::cuda::Buffer;
+use crate::ops::cuda::nearest::{
+    Candidates, Tallied, Tally, Tied, distance, distance_by_row, lists, nearest, nearest_sorted, pruned,
+};
+use crate::ops::cuda::statistic::{self, Sums};
+use crate::{Error, Result};
 
 /// How the neighbours of a step are found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Search {
+enum Method {
     /// Among all rows.
     Dense,
-    /// From lists of so many rows, and beyond where they end.
+    /// Along lists of this many rows, and beyond where a list ends too early.
     Pruned(u32),
 }
 
 /// What a selection keeps on the device.
-pub(super) struct Steps<'a> {
+struct Steps<'a> {
     cuda: &'a Cuda,
-    rank: Buffer<u32>,     // [n]
-    columns: Vec<Columns>, // some columns each, [.., n]
-    left: Buffer<u32>,     // [p]: 0 where a column is chosen
-    chosen: Vec<f64>,      // columns chosen, [k, n]
-    distance: Buffer<f64>, // of the chosen columns: [n, width], in a pruned step [width, n]
-    width: usize,          // rows of a panel; n: distances are kept
-    known: usize,          // values of `chosen` that kept distances have
+    rank: Buffer<u32>,        // [n]
+    columns: Vec<Candidates>, // several columns each, [.., n]
+    offered: Vec<bool>,       // [p]: candidates of the next choice
+    left: Buffer<u32>,        // the same on the device
+    chosen: Vec<f64>,         // columns chosen, [k, n]
+    distance: Buffer<f64>,    // in the chosen columns: [n, width], in a pruned step [width, n]
+    width: usize,             // rows of a panel; n where distances are kept
+    known: usize,             // values of `chosen` that are in the kept distances
     sums: Sums,
     tied: Tied,
-    asked: Option<Search>, // whatever the rule says
-    tallied: Tallied,      // by the last pruned step
-    beyond: bool,          // most of its searches went beyond their list
-    list_bytes: usize,     // that lists may take
+    forced: Option<Method>, // for tests: instead of the rule
+    tallied: Tallied,       // counts of the last pruned step
+    beyond: bool,           // most of its searches went beyond their list
+    list_bytes: usize,      // memory that lists may take
 }
 
 impl<'a> Steps<'a> {
     /// Copies ranks and columns to the device.
-    pub fn new(cuda: &'a Cuda, x: &Matrix, ranks: &Ranks, ties: Ties) -> Result<Steps<'a>> {
-        Steps::of_width(cuda, x, ranks, ties, width(cuda, x.n(), x.p())?)
+    pub fn new(cuda: &'a Cuda, x: &Columns, ranks: &Ranks, ties: Ties) -> Result<Steps<'a>> {
+        Steps::of_width(cuda, x, ranks, ties, panel_rows(cuda, x.n(), x.p())?)
     }
 
-    fn of_width(cuda: &'a Cuda, x: &Matrix, ranks: &Ranks, ties: Ties, width: usize) -> Result<Steps<'a>> {
+    fn of_width(cuda: &'a Cuda, x: &Columns, ranks: &Ranks, ties: Ties, width: usize) -> Result<Steps<'a>> {
         let (n, p) = (x.n(), x.p());
-        let at_once = at_once(n, p);
+        let at_once = columns_at_once(n, p);
         let mut columns = Vec::new();
         for first in (0..p).step_by(at_once) {
             let some: Vec<f64> = (first..p.min(first + at_once)).flat_map(|j| x.column(j)).collect();
-            columns.push(Columns::new(cuda, cuda.upload(&some)?, n)?);
+            columns.push(Candidates::new(cuda, cuda.upload(&some)?, n)?);
         }
         Ok(Steps {
             cuda,
             rank: cuda.upload(&ranks.r)?,
             columns,
+            offered: vec![true; p],
             left: cuda.upload(&vec![1; p])?,
             chosen: Vec::new(),
             distance: cuda.alloc(0)?,
@@ -93,17 +89,17 @@ impl<'a> Steps<'a> {
                 Ties::First => Tied::First,
                 Ties::Random { seed, draws } => Tied::Random { seed, draws },
             },
-            asked: None,
+            forced: None,
             tallied: Tallied::default(),
             beyond: false,
             list_bytes: LIST_BYTES,
         })
     }
 
-    /// Measures every column alone.
-    pub fn first(&mut self) -> Result<()> {
+    /// Computes A of every column alone.
+    fn first(&mut self) -> Result<()> {
         if matches!(self.tied, Tied::Random { .. }) {
-            return self.measure(); // draws want the tied rows by index, not by value
+            return self.measure(); // draws take tied rows by index, not by value
         }
         let n = self.rank.len();
         self.sums = Sums::new(self.cuda, self.left.len())?;
@@ -116,13 +112,7 @@ impl<'a> Steps<'a> {
         Ok(())
     }
 
-    /// Measures the chosen columns, those of `fresh` `[.., n]` now among them, and each column.
-    pub fn step(&mut self, fresh: &[f64]) -> Result<()> {
-        self.chosen.extend_from_slice(fresh);
-        self.measure()
-    }
-
-    /// A of the chosen columns and each column.
+    /// Computes A of the chosen columns and each column.
     fn measure(&mut self) -> Result<()> {
         let n = self.rank.len();
         let begins = self.distance.is_empty();
@@ -134,20 +124,20 @@ impl<'a> Steps<'a> {
         let chosen = self.cuda.upload(&self.chosen[known..])?;
         self.known = self.chosen.len();
         self.sums = Sums::new(self.cuda, self.left.len())?;
-        let search = self.search();
+        let method = self.method();
         let mut tally = Tally::new(self.cuda)?;
         for start in (0..n).step_by(self.width) {
             let panel = start..n.min(start + self.width);
             if fresh || !chosen.is_empty() {
-                let add = if search == Search::Dense { distance } else { distance_by_row };
+                let add = if method == Method::Dense { distance } else { distance_by_row };
                 add(self.cuda, &mut self.distance, &chosen, n, panel.clone(), fresh)?;
             }
-            match search {
-                Search::Dense => self.dense(panel)?,
-                Search::Pruned(len) => self.pruned(&mut tally, panel, len)?,
+            match method {
+                Method::Dense => self.dense(panel)?,
+                Method::Pruned(len) => self.pruned(&mut tally, panel, len)?,
             }
         }
-        if matches!(search, Search::Pruned(_)) {
+        if matches!(method, Method::Pruned(_)) {
             self.tallied = tally.read(self.cuda)?;
             let searches: usize = self.columns.iter().map(|some| n * some.p().div_ceil(FULL)).sum();
             self.beyond = self.tallied.again > searches as u64 / 2;
@@ -156,12 +146,12 @@ impl<'a> Steps<'a> {
     }
 
     /// How the next step searches.
-    fn search(&self) -> Search {
+    fn method(&self) -> Method {
         let n = self.rank.len();
-        match (self.asked, prunes(n, self.left.len(), self.chosen.len() / n)) {
-            (Some(asked), _) => asked,
-            (None, Some(len)) if !self.beyond => Search::Pruned(len),
-            _ => Search::Dense,
+        match (self.forced, pruned_len(n, self.left.len(), self.chosen.len() / n)) {
+            (Some(forced), _) => forced,
+            (None, Some(len)) if !self.beyond => Method::Pruned(len),
+            (None, Some(_) | None) => Method::Dense,
         }
     }
 
@@ -176,7 +166,7 @@ impl<'a> Steps<'a> {
         Ok(())
     }
 
-    /// The same by lists, of as many rows at a time as there is room for.
+    /// The same with lists, for as many rows at a time as `list_bytes` allows.
     fn pruned(&mut self, tally: &mut Tally, panel: Range<usize>, len: u32) -> Result<()> {
         let n = self.rank.len();
         let rows = list_rows(self.list_bytes, len);
@@ -195,41 +185,106 @@ impl<'a> Steps<'a> {
         Ok(())
     }
 
-    /// The column of the largest A that is left, and A; equal ones by the lowest number.
-    pub fn best(&self) -> Result<Option<(usize, Sum)>> {
+    /// The offered column with the largest A, and A; equal ones go to the lowest number.
+    fn best(&self) -> Result<Option<(usize, Sum)>> {
         let best = self.sums.best(self.cuda, &self.left)?;
         Ok(best.map(|(column, sum)| (column, exact(sum))))
     }
 
-    /// A of every column, as measured last.
-    pub fn all(&self) -> Result<Vec<Sum>> {
+    /// A of every column, as computed last.
+    fn all(&self) -> Result<Vec<Sum>> {
         Ok(self.sums.all(self.cuda)?.into_iter().map(exact).collect())
     }
 
-    /// The chosen columns.
-    pub fn chosen(&self) -> Vec<Vec<f64>> {
-        self.chosen.chunks_exact(self.rank.len()).map(<[f64]>::to_vec).collect()
-    }
-
-    /// Leaves a column out from now on.
-    pub fn take(&mut self, column: usize) -> Result<()> {
-        let (_, from) = self.left.output().split_at(column);
-        self.cuda.write(from.split_at(1).0, &[0])
+    /// Offers exactly these columns to [`Steps::best`]; what changed is written to the device.
+    fn offer(&mut self, candidates: &[usize]) -> Result<()> {
+        let mut offered = vec![false; self.offered.len()];
+        candidates.iter().for_each(|&j| offered[j] = true);
+        for j in (0..offered.len()).filter(|&j| offered[j] != self.offered[j]) {
+            let (_, from) = self.left.output().split_at(j);
+            self.cuda.write(from.split_at(1).0, &[u32::from(offered[j])])?;
+        }
+        self.offered = offered;
+        Ok(())
     }
 }
 
-/// One step of a selection, taken again and again: what `scrubjay bench` times.
+/// The steps of a selection on CUDA.
+pub(super) struct CudaStep<'a> {
+    steps: Steps<'a>,
+    x: Columns<'a>,
+    ranks: &'a Ranks,
+    ties: Ties,
+    watch: &'a Watch,
+}
+
+impl<'a> CudaStep<'a> {
+    /// Copies ranks and columns to the device.
+    pub fn new(
+        cuda: &'a Cuda,
+        x: Columns<'a>,
+        ranks: &'a Ranks,
+        ties: Ties,
+        watch: &'a Watch,
+    ) -> Result<CudaStep<'a>> {
+        Ok(CudaStep { steps: Steps::new(cuda, &x, ranks, ties)?, x, ranks, ties, watch })
+    }
+}
+
+impl Step for CudaStep<'_> {
+    fn first(&mut self) -> Result<Vec<Sum>> {
+        self.steps.first()?;
+        self.steps.all()
+    }
+
+    fn give(&mut self, columns: &[usize]) -> Result<()> {
+        columns.iter().for_each(|&j| self.steps.chosen.extend(self.x.column(j)));
+        Ok(())
+    }
+
+    fn all(&mut self) -> Result<Vec<Sum>> {
+        self.steps.measure()?;
+        self.steps.all()
+    }
+
+    fn best(&mut self, candidates: &[usize], _: i128) -> Result<Option<(usize, Sum)>> {
+        if !candidates.is_sorted() {
+            return Ok(largest(candidates, &self.all()?)); // the device takes equal ones by number
+        }
+        self.steps.offer(candidates)?;
+        self.steps.measure()?;
+        let best = self.steps.best()?;
+        Ok(best.and_then(|(column, a)| Some((candidates.binary_search(&column).ok()?, a))))
+    }
+
+    fn together(&self, groups: &[&[usize]]) -> Result<Vec<Sum>> {
+        self.watch.begin(groups.len());
+        let given = self.steps.chosen.chunks_exact(self.ranks.n()).map(<[f64]>::to_vec);
+        let one = |group: &&[usize]| {
+            if self.watch.stopped() {
+                return Ok(Sum::default());
+            }
+            let columns: Vec<Vec<f64>> =
+                given.clone().chain(group.iter().map(|&j| self.x.column(j))).collect();
+            self.watch.advance(1);
+            sum(self.steps.cuda, &columns, self.ranks, self.ties)
+        };
+        groups.iter().map(one).collect()
+    }
+}
+
+/// One step of a selection that can be repeated: what `scrubjay bench` times.
 pub(crate) struct Again<'a>(Steps<'a>);
 
 impl<'a> Again<'a> {
-    /// The step with the columns `chosen` `[k, n]` before it, none of them a column of `x`.
-    pub fn new(cuda: &'a Cuda, y: &[f64], x: &Matrix, chosen: &[f64]) -> Result<Again<'a>> {
+    /// The step after the columns `chosen` `[k, n]`, none of which is a column of `x`.
+    pub fn new(cuda: &'a Cuda, y: &[f64], x: &Columns, chosen: &[f64]) -> Result<Again<'a>> {
         let mut steps = Steps::new(cuda, x, &Ranks::new(y, Ties::Mean)?, Ties::Mean)?;
         steps.chosen = chosen.to_vec();
         Ok(Again(steps))
     }
 
-    /// The column it chooses. Distances of the chosen columns are made anew.
+    /// The column it chooses. Distances in the chosen columns are computed again.
     pub fn step(&mut self) -> Result<Option<usize>> {
         self.0.distance = self.0.cuda.alloc(0)?;
         self.0.measure()?;
@@ -247,7 +302,7 @@ pub(super) fn sum(cuda: &Cuda, columns: &[Vec<f64>], ranks: &Ranks, ties: Ties) 
     Given::new(cuda, columns, ranks, ties)?.sum(ranks)
 }
 
-/// Given columns, whose A is wanted for one permutation of the ranks after another.
+/// Given columns whose A is wanted for one permutation of the ranks after another.
 pub(super) struct Given<'a>(Steps<'a>);
 
 impl<'a> Given<'a> {
@@ -255,7 +310,7 @@ impl<'a> Given<'a> {
     pub fn new(cuda: &'a Cuda, columns: &[Vec<f64>], ranks: &Ranks, ties: Ties) -> Result<Given<'a>> {
         let (last, given) =
             columns.split_last().ok_or_else(|| Error::config("at least one column is needed"))?;
-        let mut steps = Steps::new(cuda, &Matrix::columns_f64(last, ranks.n(), 1)?, ranks, ties)?;
+        let mut steps = Steps::new(cuda, &Columns::from_columns_f64(last, ranks.n(), 1)?, ranks, ties)?;
         steps.chosen = given.concat();
         Ok(Given(steps))
     }
@@ -276,88 +331,13 @@ fn exact(sum: statistic::Sum) -> Sum {
     Sum::of(sum.whole, sum.fraction)
 }
 
-/// Rows whose distances are made at a time; all of them where they are kept.
-fn width(cuda: &Cuda, n: usize, p: usize) -> Result<usize> {
-    let free = cuda.free()?.saturating_sub(bytes(n, p));
-    let each = n.saturating_mul(size_of::<f64>());
-    if each.saturating_mul(n) <= free / 2 {
-        return Ok(n);
-    }
-    let tile = tiles::NEAREST_THREADS as usize;
-    Ok((PANEL_BYTES / each / tile).max(1).saturating_mul(tile).min(n))
-}
-
-/// The length of the lists where the rule is for pruning, with k of p columns chosen in n rows.
-fn prunes(n: usize, p: usize, k: usize) -> Option<u32> {
-    let len = list_len((LENGTH * (n as f64).powf(1.0 / (k + 1) as f64)) as usize);
-    (p >= FULL && k > 0 && 2 * len as usize <= n).then_some(len)
-}
-
-/// Lists of this length that are made at a time in so many bytes.
-fn list_rows(bytes: usize, len: u32) -> usize {
-    (bytes / (size_of::<u64>() * len as usize)).max(1)
-}
-
-/// The longest list of a selection, that of its first pruned step; 0 where none is.
-fn longest(n: usize, p: usize) -> u32 {
-    (1..=p.min(64)).find_map(|k| prunes(n, p, k)).unwrap_or(0)
-}
-
-/// Columns that one launch handles.
-fn at_once(n: usize, p: usize) -> usize {
-    (VALUES_AT_ONCE / n.max(1)).max(1).next_multiple_of(FULL).min(p.max(1))
-}
-
-/// Bytes on the device beside the distances.
-fn bytes(n: usize, p: usize) -> usize {
-    let at_once = at_once(n, p);
-    let value = size_of::<f64>() + size_of::<f32>(); // and rounded
-    let columns = p.saturating_mul(n.saturating_mul(value).saturating_add(size_of::<f32>()));
-    let results = n.saturating_mul(at_once).saturating_mul(size_of::<u64>() + size_of::<u32>());
-    let sorted =
-        n.next_power_of_two().saturating_mul(at_once).saturating_mul(size_of::<f64>() + size_of::<u32>());
-    let rest = n.saturating_mul(size_of::<u32>()).saturating_add(p.saturating_mul(4 * size_of::<u64>()));
-    let len = longest(n, p);
-    let lists = n.min(list_rows(LIST_BYTES, len.max(1))).saturating_mul(len as usize * size_of::<u64>());
-    [columns, results, sorted, rest, lists].iter().fold(0, |sum, &part| sum.saturating_add(part))
-}
-
-/// What [`Steps`] will hold in device memory, in `n` rows and `p` columns, and how it will go on.
-pub(super) fn plan(cuda: &Cuda, n: usize, p: usize) -> Result<Plan> {
-    let width = width(cuda, n, p)?;
-    let column = n.saturating_mul(size_of::<f64>());
-    Ok(Plan {
-        bytes: bytes(n, p).saturating_add(column.saturating_mul(width)),
-        bytes_per_chosen: column,
-        method: match (width == n, longest(n, p) > 0) {
-            (true, false) => "CUDA: distances of the chosen columns kept, n by n; all rows searched",
-            (true, true) => {
-                "CUDA: distances of the chosen columns kept, n by n; lists of the nearest rows searched"
-            }
-            (false, false) => {
-                "CUDA: distances of the chosen columns made anew, a panel of rows at a time; all rows searched"
-            }
-            (false, true) => {
-                "CUDA: distances of the chosen columns made anew, a panel of rows at a time; lists of the nearest rows searched"
-            }
-        },
-    })
-}
-
-/// What [`sum`] of `d` columns will hold in device memory, and how.
-pub(super) fn sum_plan(cuda: &Cuda, n: usize, d: usize) -> Result<Plan> {
-    let plan = plan(cuda, n, 1)?;
-    let bytes = plan.bytes.saturating_add(plan.bytes_per_chosen.saturating_mul(d));
-    Ok(Plan { bytes, bytes_per_chosen: 0, ..plan })
-}
-
 #[cfg(all(test, feature = "emu"))]
 mod tests {
-    use super::super::neighbours;
     use super::*;
+    use crate::codec::neighbours;
     use crate::ops::philox::{Stream, Use};
 
-    /// Columns without ties, with many, with none but, and with values beyond f32; some of them twice.
+    /// Columns without ties, with many, with ties only, and with values beyond f32; some of them twice.
     fn columns(n: usize, p: usize, seed: u64) -> Vec<f64> {
         let mut stream = Stream::new(seed, Use::Choice, 0);
         let mut values: Vec<f64> = (0..p * n)
@@ -380,7 +360,7 @@ mod tests {
         let (n, p) = (70, 10);
         let values = columns(n, p, 2);
         let y: Vec<f64> = (0..n).map(|i| (values[i] * values[n + i]).round()).collect();
-        let x = Matrix::columns_f64(&values, n, p).unwrap();
+        let x = Columns::from_columns_f64(&values, n, p).unwrap();
         let cuda = Cuda::emulated(2);
         for ties in TIES {
             let ranks = Ranks::new(&y, ties).unwrap();
@@ -394,10 +374,12 @@ mod tests {
             }
             for j in [1, 0, 5] {
                 chosen.extend(x.column(j));
-                kept.step(&x.column(j)).unwrap();
+                kept.chosen.extend(x.column(j));
+                kept.measure().unwrap();
                 for width in [1, 32, 69] {
                     let mut steps = Steps::of_width(&cuda, &x, &ranks, ties, width).unwrap();
-                    steps.step(&chosen).unwrap();
+                    steps.chosen.clone_from(&chosen);
+                    steps.measure().unwrap();
                     assert!(steps.all().unwrap() == kept.all().unwrap(), "{ties:?} {j} {width}");
                     assert!(steps.best().unwrap() == kept.best().unwrap(), "{ties:?} {j} {width}");
                 }
@@ -413,14 +395,14 @@ mod tests {
         {
             let values = columns(n, p, seed as u64);
             let y: Vec<f64> = (0..n).map(|i| (values[i] * values[n + i]).round()).collect();
-            let x = Matrix::columns_f64(&values, n, p).unwrap();
+            let x = Columns::from_columns_f64(&values, n, p).unwrap();
             let cuda = Cuda::emulated(seed as u64);
             let ranks = Ranks::new(&y, ties).unwrap();
-            let (dense, short, long) = (Search::Dense, Search::Pruned(32), Search::Pruned(64));
+            let (dense, short, long) = (Method::Dense, Method::Pruned(32), Method::Pruned(64));
             let ways = [(n, dense), (n, short), (1, long), (32, short), (69, short)];
-            let begin = |(width, search): (usize, Search)| {
+            let begin = |(width, search): (usize, Method)| {
                 let mut steps = Steps::of_width(&cuda, &x, &ranks, ties, width.min(n)).unwrap();
-                steps.asked = Some(search);
+                steps.forced = Some(search);
                 steps.list_bytes = 24 * 32 * size_of::<u64>(); // of 24 rows, or of 12
                 steps
             };
@@ -431,8 +413,9 @@ mod tests {
                 let together = |j| neighbours::sum(&[&chosen[..], &[x.column(j)]].concat(), &ranks, ties);
                 let expected: Vec<Sum> = (0..p).map(together).collect();
                 for steps in &mut all {
-                    steps.step(&x.column(j)).unwrap();
-                    let way = (steps.width, steps.asked);
+                    steps.chosen.extend(x.column(j));
+                    steps.measure().unwrap();
+                    let way = (steps.width, steps.forced);
                     assert!(steps.all().unwrap() == expected, "{n} {ties:?} {j} {way:?}");
                 }
             }
@@ -444,13 +427,14 @@ mod tests {
         let (n, p) = (200, 33);
         let line: Vec<f64> = (0..n).map(|i| i as f64).collect();
         let x = line.repeat(p);
-        let x = Matrix::columns_f64(&x, n, p).unwrap();
+        let x = Columns::from_columns_f64(&x, n, p).unwrap();
         let cuda = Cuda::emulated(2);
         let ranks = Ranks::new(&line, Ties::Mean).unwrap();
         let step = |column: &[f64], len| {
             let mut steps = Steps::of_width(&cuda, &x, &ranks, Ties::Mean, n).unwrap();
-            steps.asked = Some(Search::Pruned(len));
-            steps.step(column).unwrap();
+            steps.forced = Some(Method::Pruned(len));
+            steps.chosen.extend(column);
+            steps.measure().unwrap();
             steps
         };
         let searches = 2 * n as u64;
@@ -461,24 +445,9 @@ mod tests {
         let mut steps = step(&vec![0.0; n], 32);
         let everything = searches * (32 + n as u64 - 1);
         assert_eq!(steps.tallied, Tallied { looked: everything, again: searches });
-        steps.asked = None;
-        assert_eq!(steps.search(), Search::Dense);
+        steps.forced = None;
+        assert_eq!(steps.method(), Method::Dense);
         // a list of all others has no end beyond which to look
         assert_eq!(step(&vec![0.0; n], 256).tallied, Tallied { looked: searches * 200, again: 0 });
-    }
-
-    #[test]
-    fn steps_are_pruned_where_lists_are_short_and_shared() {
-        assert_eq!(prunes(1000, FULL, 1), Some(256));
-        assert_eq!(prunes(1000, FULL - 1, 1), None);
-        assert_eq!(prunes(1000, FULL, 0), None);
-        assert_eq!(prunes(511, FULL, 1), None);
-        assert_eq!(prunes(200, FULL, 3), Some(32));
-        assert_eq!(prunes(1 << 20, FULL, 1), Some(tiles::LIST_MOST));
-        let cuda = Cuda::emulated_with(0, 1 << 30, 1 << 30);
-        let plan = |n, p| plan(&cuda, n, p).unwrap();
-        assert!(plan(1000, 31).method.contains("all rows") && plan(1000, 32).method.contains("lists"));
-        let column = 1000 * (size_of::<f64>() + size_of::<f32>());
-        assert!(plan(1000, 32).bytes > plan(1000, 31).bytes + column + 1000 * 256 * size_of::<u64>());
     }
 }

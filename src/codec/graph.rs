@@ -6,26 +6,28 @@ use std::collections::BTreeMap;
 
 use rayon::prelude::*;
 
-use super::columns::Matrix;
-use super::foci::{Foci, FociOptions, Plan, Stopped, memory_on, run};
-use super::step::plan;
+use super::columns::Columns;
+use super::cpu;
+use super::foci::{Foci, Stopped, foci_memory, run};
+use super::memory::MemoryEstimate;
+use super::options::FociOptions;
 use crate::device::{Cuda, Device};
 use crate::{Error, Result};
 
-/// Below this number of rows the blankets are found side by side; above it each uses all threads, so that only one
-/// keeps its distances in memory.
+/// Up to this number of rows the blankets are found side by side; above it each uses all threads, so that only one keeps
+/// its lists in memory.
 const ROWS_SIDE_BY_SIDE: usize = 2000;
 
 /// The blankets of all columns.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Graph {
-    /// By column: FOCI of it on the others, whose order holds columns of the whole matrix; none where the search ended
-    /// before it was done.
+    /// By column: FOCI of it on all others, with columns numbered as in `x`; none where the search ended before it was
+    /// complete.
     pub blankets: Vec<Option<Foci>>,
 }
 
 impl Graph {
-    /// Pairs a < b of columns of which one is in the other's blanket, ascending, and whether both are.
+    /// Pairs a < b of columns of which at least one is in the other's blanket, ascending, and whether both are.
     pub fn edges(&self) -> Vec<(usize, usize, bool)> {
         let holds =
             |a: usize, b: usize| self.blankets[a].as_ref().is_some_and(|found| found.order.contains(&b));
@@ -39,7 +41,7 @@ impl Graph {
             .collect()
     }
 
-    /// The graph in the language of Graphviz: an edge of which only one column names the other is dashed.
+    /// The graph in Graphviz's language; an edge is dashed where only one of the two columns has the other in its blanket.
     pub fn dot(&self, names: &[String]) -> String {
         let quoted = |j: usize| {
             let name = names.get(j).map_or_else(|| j.to_string(), Clone::clone);
@@ -53,37 +55,35 @@ impl Graph {
     }
 }
 
-/// The plan of [`graph`] for `n` rows and `p` columns, with the threads of the caller's pool.
-pub fn graph_memory(n: usize, p: usize, options: &FociOptions) -> Plan {
-    let threads = rayon::current_num_threads();
+/// The memory of [`graph`] for `n` rows and `p` columns; on CUDA in the device's memory, as much of it as is free now.
+///
+/// # Errors
+/// Where the device does not report its free memory.
+pub fn graph_memory(device: &Device, n: usize, p: usize, options: &FociOptions) -> Result<MemoryEstimate> {
+    if device.cuda().is_some() {
+        return foci_memory(device, n, p.saturating_sub(1), options);
+    }
+    let threads = device.threads();
     let (at_once, threads) = if n <= ROWS_SIDE_BY_SIDE { (threads.min(p), 1) } else { (1, threads) };
-    let one = plan(n, p, options, threads);
+    let one = cpu::estimate(n, p, options, threads);
     let columns = n.saturating_mul(p).saturating_mul(size_of::<f64>());
-    Plan {
+    Ok(MemoryEstimate {
         bytes: columns.saturating_add(at_once.saturating_mul(one.bytes.saturating_add(columns))),
         bytes_per_chosen: at_once.saturating_mul(one.bytes_per_chosen),
         method: one.method,
-    }
+    })
 }
 
-/// The plan of [`graph_on`]: on CUDA in the device's memory, as it is free now.
+/// The blankets of the columns of `x` `[n, p]`; `each` is called after every one. Those in `known`, by column, are not
+/// searched again. `options` are those of [`foci`](super::foci()), without initial columns and groups;
+/// [`super::Watch::stop`] ends the search and keeps the blankets that are complete. On CUDA one blanket is found after the
+/// other.
 ///
 /// # Errors
-/// Where the device does not say what is free.
-pub fn graph_memory_on(device: &Device, n: usize, p: usize, options: &FociOptions) -> Result<Plan> {
-    match device.cuda() {
-        Some(_) => memory_on(device, n, p.saturating_sub(1), options),
-        None => Ok(device.scope(|| graph_memory(n, p, options))),
-    }
-}
-
-/// [`graph`] on a device: the same result. On CUDA one blanket is found after the other.
-///
-/// # Errors
-/// As [`graph`], and the device can fail.
-pub fn graph_on(
+/// As [`foci`](super::foci()), and fewer than 2 columns, initial columns or groups; the first error of `each`.
+pub fn graph(
     device: &Device,
-    x: &Matrix,
+    x: &Columns,
     options: &FociOptions,
     known: &BTreeMap<usize, Foci>,
     each: &(dyn Fn(usize, &Foci) -> Result<()> + Sync),
@@ -91,24 +91,9 @@ pub fn graph_on(
     device.scope(|| blankets(device.cuda(), x, options, known, each))
 }
 
-/// The blankets of the columns of `x` `[n, p]`; `each` is called after every one. Those in `known`, by column, are taken
-/// as they are. `options` are those of [`foci`](super::foci()), without initial columns and groups;
-/// [`super::Watch::stop`] ends the search with the blankets that are whole.
-///
-/// # Errors
-/// As [`foci`](super::foci()), and fewer than 2 columns, initial columns or groups; the first error of `each`.
-pub fn graph(
-    x: &Matrix,
-    options: &FociOptions,
-    known: &BTreeMap<usize, Foci>,
-    each: &(dyn Fn(usize, &Foci) -> Result<()> + Sync),
-) -> Result<Graph> {
-    blankets(None, x, options, known, each)
-}
-
 fn blankets(
     cuda: Option<&Cuda>,
-    x: &Matrix,
+    x: &Columns,
     options: &FociOptions,
     known: &BTreeMap<usize, Foci>,
     each: &(dyn Fn(usize, &Foci) -> Result<()> + Sync),
@@ -132,7 +117,7 @@ fn blankets(
         }
         let y = &columns[j * n..(j + 1) * n];
         let others = [&columns[..j * n], &columns[(j + 1) * n..]].concat();
-        let others = Matrix::columns_f64(&others, n, x.p() - 1)?;
+        let others = Columns::from_columns_f64(&others, n, x.p() - 1)?;
         let mut found = run(cuda, y, &others, options, &mut |_, _| ())?;
         found.order.iter_mut().for_each(|other| *other += usize::from(*other >= j));
         if found.stopped == Stopped::Interrupted {
@@ -151,6 +136,7 @@ fn blankets(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::codec::watch::Watch;
     use crate::ops::philox::{Stream, Use};
 
     #[test]
@@ -158,25 +144,27 @@ mod tests {
         let n = 400;
         let mut stream = Stream::new(2, Use::Choice, 0);
         let mut normals = || (0..n).map(|_| f64::from(stream.normal())).collect::<Vec<f64>>();
-        let (a, noise, apart) = (normals(), normals(), normals());
+        let (a, noise, other) = (normals(), normals(), normals());
         let b: Vec<f64> = a.iter().zip(&noise).map(|(a, e)| a + 0.1 * e).collect();
-        let columns = [a, b, apart].concat();
-        let x = Matrix::columns_f64(&columns, n, 3).unwrap();
+        let columns = [a, b, other].concat();
+        let x = Columns::from_columns_f64(&columns, n, 3).unwrap();
         let options = FociOptions { max_features: Some(1), ..Default::default() };
         let none = BTreeMap::new();
-        let found = graph(&x, &options, &none, &|_, _| Ok(())).unwrap();
+        let device = Device::cpu().unwrap();
+        let found = graph(&device, &x, &options, &none, &|_, _| Ok(())).unwrap();
         assert!(found.edges().contains(&(0, 1, true)));
         let dot = found.dot(&["a".into(), "b \"c\"".into(), "d".into()]);
         assert!(
             dot.starts_with("graph dependence {\n  \"a\";\n") && dot.contains("\"a\" -- \"b \\\"c\\\"\";")
         );
-        let watch = super::super::Watch::default();
+        let watch = Watch::default();
         watch.stop();
         let stopped =
-            graph(&x, &FociOptions { watch: Some(&watch), ..options }, &none, &|_, _| Ok(())).unwrap();
+            graph(&device, &x, &FociOptions { watch: Some(&watch), ..options }, &none, &|_, _| Ok(()))
+                .unwrap();
         assert!(stopped.blankets.iter().all(Option::is_none) && stopped.edges().is_empty());
         let known = BTreeMap::from([(1, found.blankets[1].clone().unwrap())]);
         let looked = |j, _: &Foci| if j == 1 { Err(Error::config("looked at twice")) } else { Ok(()) };
-        assert_eq!(graph(&x, &options, &known, &looked).unwrap(), found);
+        assert_eq!(graph(&device, &x, &options, &known, &looked).unwrap(), found);
     }
 }

@@ -3,51 +3,58 @@
 //!
 //! For rows (X, Y, Z) with R_i = #{j : Y_j ≤ Y_i} and L_i = #{j : Y_j ≥ Y_i}, and a neighbour M(i) of row i, T is a
 //! function of one sum per set of columns, A = Σ_i min(R_i, R_M(i)) (MATH.md, Eq. 1-4): `neighbours` finds M for given
-//! columns, [`foci`] for all candidates of a greedy step at once. [`Measure::Xi`] is Chatterjee's ξ; [`p_value`] and
-//! [`interval`] say how far a value is from chance.
+//! columns, [`foci()`] for all candidates of a greedy step at once. [`Measure::Xi`] is Chatterjee's ξ; [`p_value`] and
+//! [`interval`] compare a value with chance.
 //!
 //! Distances are f64, squared differences summed column by column in the order given. Where several rows are equally
-//! near, min(R_i, R_M(i)) is its mean over all of them ([`Ties::Mean`]), so no result depends on the order of rows, on
-//! a seed or on the number of threads. Work runs in the thread pool of the caller.
+//! near, min(R_i, R_M(i)) is its mean over all of them ([`Ties::Mean`]). No result depends on the device, on the order of
+//! rows, on a seed or on the number of threads.
+//!
+//! ```
+//! use scrubjay::codec::{Columns, FociOptions, foci};
+//! use scrubjay::device::Device;
+//!
+//! let device = Device::cpu()?;
+//! let a: Vec<f64> = (0..200).map(|i| f64::from(i * 37 % 200)).collect();
+//! let b: Vec<f64> = (0..200).map(|i| f64::from(i * 91 % 200)).collect();
+//! let y: Vec<f64> = b.iter().map(|b| (b - 100.0).powi(2)).collect(); // a function of b alone
+//! let columns = [a, b].concat();
+//! let found = foci(&device, &y, &Columns::from_columns_f64(&columns, 200, 2)?, &FociOptions::default())?;
+//! assert_eq!(found.order[0], 1);
+//! # scrubjay::Result::Ok(())
+//! ```
 
+mod boxes;
 mod columns;
+mod cpu;
 mod cuda;
+mod extents;
 mod foci;
 mod graph;
+mod grouped;
+mod memory;
 mod neighbours;
+mod options;
+mod pruning;
 mod ranks;
 mod resample;
+mod runs;
 mod scan;
+mod search;
 mod sorted;
 mod statistic;
 mod step;
 mod tree;
+mod watch;
 mod xi;
 
-pub use columns::{Matrix, Standardize};
+pub use columns::Columns;
 pub(crate) use cuda::Again;
-pub use foci::{Foci, FociOptions, Plan, Stopped, Watch, foci, foci_each, foci_on, memory, memory_on};
-pub use graph::{Graph, graph, graph_memory, graph_memory_on, graph_on};
+pub use foci::{Foci, Stopped, foci, foci_each, foci_memory};
+pub use graph::{Graph, graph, graph_memory};
+pub use memory::MemoryEstimate;
 pub use neighbours::nearest;
-pub use resample::{Interval, interval, interval_on, p_value, p_value_on, permuted_first_steps};
-pub use statistic::{
-    Measure, Options, Statistic, statistic, statistic_memory, statistic_memory_on, statistic_on,
-};
-
-/// What counts where several rows are equally near.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Ties {
-    /// The mean over all of them: the exact expectation of the paper's random choice. The default.
-    #[default]
-    Mean,
-    /// The row of the lowest index; ranks are positions in a stable ascending sort of Y. For comparison with other
-    /// implementations: the result depends on the order of rows, and time grows with the number of tied pairs.
-    First,
-    /// One of them at random, as in the paper, averaged over some draws. Time grows with the number of tied pairs.
-    Random {
-        /// The seed of the choice.
-        seed: u64,
-        /// How often each row chooses, at least once; the mean counts.
-        draws: u32,
-    },
-}
+pub use options::{FociOptions, Measure, Standardize, StatisticOptions, Ties};
+pub use resample::{Interval, interval, p_value, permuted_first_steps};
+pub use statistic::{Statistic, statistic, statistic_memory};
+pub use watch::Watch;

@@ -1,27 +1,25 @@
 //! Nearest neighbours of all rows in given columns, and the sum A over them (MATH.md, Eq. 1).
 //!
-//! Identical rows are grouped into *runs* sorted by rank, with prefix sums of the ranks, so that Σ min(R_i, R_j) over a
-//! run of any length is one binary search: discrete data costs no more than continuous data. One column: runs are
-//! sorted, and the nearest lie next to each other. Several: a k-d tree over the distinct points (`tree`), by which
-//! every row at the smallest f64 distance is found.
+//! Identical rows form one run (`runs`). With one column the runs are sorted, and the nearest are adjacent (`sorted`).
+//! With several columns a k-d tree over the distinct points (`tree`) finds every row at the smallest f64 distance.
 
 use std::ops::Range;
 
 use rayon::prelude::*;
 
-use super::Ties;
-use super::columns::Matrix;
+use super::columns::Columns;
+use super::options::Ties;
 use super::ranks::{Ranks, Sum, sort_key};
+use super::runs::Runs;
 use super::sorted::Sorted;
 use super::tree::Tree;
-use crate::ops::philox::{Use, philox};
 use crate::{Error, Result};
 
 /// The rows nearest to each row of `x` (itself excluded), ascending: all that lie at the smallest distance.
 ///
 /// # Errors
-/// Fewer than 2 rows, no columns, or values that are no numbers.
-pub fn nearest(x: &Matrix) -> Result<Vec<Vec<usize>>> {
+/// Fewer than 2 rows, no columns, or values that are not finite.
+pub fn nearest(x: &Columns) -> Result<Vec<Vec<usize>>> {
     if x.n() < 2 || x.p() == 0 {
         return Err(Error::config(format!(
             "at least 2 rows and a column are needed, not {} and {}",
@@ -31,7 +29,7 @@ pub fn nearest(x: &Matrix) -> Result<Vec<Vec<usize>>> {
     }
     x.check_finite()?;
     let columns: Vec<Vec<f64>> = (0..x.p()).map(|j| x.column(j)).collect();
-    let ranks = Ranks::new(&vec![0.0; x.n()], Ties::Mean)?; // any will do
+    let ranks = Ranks::new(&vec![0.0; x.n()], Ties::Mean)?; // neighbours do not depend on the ranks
     let points = Points::new(&columns, &ranks);
     let mut all = vec![Vec::new(); x.n()];
     for (own, tied) in points.neighbours().into_iter().enumerate() {
@@ -44,14 +42,14 @@ pub fn nearest(x: &Matrix) -> Result<Vec<Vec<usize>>> {
     Ok(all)
 }
 
-/// The neighbours of all rows in the space of some columns, for any ranks of Y.
+/// The neighbours of all rows in given columns; they serve any ranks of Y.
 pub(super) struct Neighbours {
     runs: Runs,
     tied: Vec<Vec<Range<usize>>>, // by run
 }
 
 impl Neighbours {
-    /// Finds them; distances are summed over the columns in this order.
+    /// Finds the neighbours; distances are summed over the columns in this order.
     pub fn new(columns: &[Vec<f64>], ranks: &Ranks) -> Neighbours {
         let points = Points::new(columns, ranks);
         Neighbours { tied: points.neighbours(), runs: points.runs }
@@ -77,7 +75,7 @@ impl Neighbours {
     }
 }
 
-/// A = Σ_i min(R_i, R_M(i)), M in the space of these columns, in this order.
+/// A = Σ_i min(R_i, R_M(i)) with M(i) nearest in these columns; distances are summed in this order.
 pub(super) fn sum(columns: &[Vec<f64>], ranks: &Ranks, ties: Ties) -> Sum {
     match columns {
         [column] => {
@@ -88,7 +86,8 @@ pub(super) fn sum(columns: &[Vec<f64>], ranks: &Ranks, ties: Ties) -> Sum {
     }
 }
 
-/// Bytes at most of the search in `d` columns of `n` rows; with those found kept for all runs where `kept`.
+/// At most how many bytes the search in `d` columns of `n` rows takes; `kept`: including the neighbours found, of all
+/// runs.
 pub(super) fn bytes(n: usize, d: usize, kept: bool) -> usize {
     let found = size_of::<Vec<Range<usize>>>() + 4 * size_of::<Range<usize>>();
     let each = 2 * size_of::<u32>() + Runs::BYTES + if kept { 2 * found } else { 0 };
@@ -98,134 +97,10 @@ pub(super) fn bytes(n: usize, d: usize, kept: bool) -> usize {
     })
 }
 
-/// Rows arranged so that identical ones (in the columns at hand) are neighbours, each run of them by ascending rank.
-#[derive(Debug, Default)]
-pub(super) struct Runs {
-    row: Vec<u32>,    // by position
-    rank: Vec<u32>,   // R, by position
-    prefix: Vec<u64>, // sums of R before each position, and of all
-    start: Vec<u32>,  // the first position of each run, and n
-}
-
-impl Runs {
-    /// Bytes a row.
-    pub const BYTES: usize = 3 * size_of::<u32>() + size_of::<u64>();
-
-    /// Starts over.
-    pub fn clear(&mut self) {
-        self.row.clear();
-        self.rank.clear();
-        self.prefix.clear();
-        self.prefix.push(0);
-        self.start.clear();
-    }
-
-    /// Appends a row, which begins a run or belongs to the last one.
-    #[inline]
-    pub fn push(&mut self, row: u32, rank: u32, begins: bool) {
-        if begins {
-            self.start.push(self.row.len() as u32);
-        }
-        self.row.push(row);
-        self.rank.push(rank);
-        self.prefix.push(self.prefix[self.prefix.len() - 1] + u64::from(rank));
-    }
-
-    /// No row follows.
-    pub fn close(&mut self) {
-        self.start.push(self.row.len() as u32);
-    }
-
-    /// The number of runs.
-    pub fn len(&self) -> usize {
-        self.start.len() - 1
-    }
-
-    /// The rows of a run.
-    pub fn rows(&self, run: usize) -> &[u32] {
-        &self.row[self.positions(run)]
-    }
-
-    /// The rows of a run: how many.
-    #[inline]
-    pub fn size(&self, run: usize) -> usize {
-        (self.start[run + 1] - self.start[run]) as usize
-    }
-
-    /// All runs but one.
-    pub fn but(&self, own: usize) -> [Range<usize>; 2] {
-        [0..own, own + 1..self.len()]
-    }
-
-    /// Adds what the rows of run `own` contribute where the runs `tied` (own not among them) are nearest to it. If own
-    /// has several rows they are each other's neighbours too.
-    #[inline]
-    pub fn tally(&self, sum: &mut Sum, own: usize, tied: &[Range<usize>], ranks: &Ranks, ties: Ties) {
-        let others: usize = tied.iter().map(|t| (self.start[t.end] - self.start[t.start]) as usize).sum();
-        let c = others + self.size(own) - 1;
-        for at in self.positions(own) {
-            let r = self.rank[at];
-            if c == 1 || ties == Ties::Mean {
-                let s = if c + 1 == self.row.len() {
-                    ranks.least_sum(r) - u64::from(r) // all others, as where every distance is infinite
-                } else {
-                    let others = tied.iter().flat_map(Clone::clone).map(|run| self.min_sum(run, r));
-                    let twins = if self.size(own) > 1 { self.min_sum(own, r) - u64::from(r) } else { 0 };
-                    others.sum::<u64>() + twins
-                };
-                sum.add(s, c as u64);
-            } else {
-                let i = self.row[at];
-                let (s, c) = drawn(&mut self.tied_rows(own, tied, i), i, ranks, ties);
-                sum.add(s, c);
-            }
-        }
-    }
-
-    /// The rows of these runs and of `own`, but for row `i`.
-    fn tied_rows(&self, own: usize, tied: &[Range<usize>], i: u32) -> Vec<u32> {
-        let own = self.rows(own).iter().filter(|&&j| j != i);
-        tied.iter().flat_map(Clone::clone).flat_map(|run| self.rows(run)).chain(own).copied().collect()
-    }
-
-    /// Σ min(r, R_j) over a run.
-    #[inline]
-    fn min_sum(&self, run: usize, r: u32) -> u64 {
-        let Range { start, end } = self.positions(run);
-        if end - start == 1 {
-            return u64::from(self.rank[start].min(r));
-        }
-        let split = start + self.rank[start..end].partition_point(|&other| other <= r);
-        self.prefix[split] - self.prefix[start] + u64::from(r) * (end - split) as u64
-    }
-
-    fn positions(&self, run: usize) -> Range<usize> {
-        self.start[run] as usize..self.start[run + 1] as usize
-    }
-}
-
-/// Where `tied` rows (at least one) are equally near to row `i` and their mean is not wanted: Σ min(R_i, R_j) over the
-/// draws, and the number of draws; the row of the lowest index is one.
-pub(super) fn drawn(tied: &mut [u32], i: u32, ranks: &Ranks, ties: Ties) -> (u64, u64) {
-    let count = tied.len();
-    let mut least = |k: usize| {
-        let j = *tied.select_nth_unstable(k).1;
-        u64::from(ranks.r[i as usize].min(ranks.r[j as usize]))
-    };
-    let Ties::Random { seed, draws } = ties else { return (least(0), 1) };
-    let draws = draws.max(1);
-    let sum = (0..draws).map(|draw| {
-        let word = philox([i, draw, 0, Use::Ties as u32], [seed as u32, (seed >> 32) as u32]);
-        let uniform = u128::from(u64::from(word[0]) << 32 | u64::from(word[1]));
-        least(((uniform * count as u128) >> 64) as usize)
-    });
-    (sum.sum(), u64::from(draws))
-}
-
 /// Distinct points and a k-d tree over them.
 struct Points {
     runs: Runs,
-    tree: Tree, // a point is a run
+    tree: Tree, // its points are the runs
 }
 
 impl Points {
@@ -264,7 +139,7 @@ impl Points {
         by_run
     }
 
-    /// A for the ranks that the runs are sorted by.
+    /// A for the ranks by which the runs are sorted.
     fn sum(&self, ranks: &Ranks, ties: Ties) -> Sum {
         let add = |(mut sum, mut tied): (Sum, Vec<_>), place: usize| {
             self.search(&mut tied, place);
@@ -295,7 +170,7 @@ impl Points {
             best
         });
         if tied.is_empty() && self.runs.size(own) == 1 {
-            tied.extend(self.runs.but(own)); // every distance is infinite
+            tied.extend(self.runs.except(own)); // every distance is infinite
         }
     }
 }

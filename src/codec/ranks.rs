@@ -6,10 +6,10 @@
 
 use std::sync::Arc;
 
-use super::Ties;
+use super::options::Ties;
 use crate::{Error, Result};
 
-/// What the statistics need of Y.
+/// The ranks of Y, and what the statistics need of them.
 #[derive(Clone, Debug)]
 pub(super) struct Ranks {
     /// R, by row.
@@ -22,7 +22,7 @@ pub(super) struct Ranks {
     pub sum_l2: i128,
     /// Σ L_i (n − L_i): zero where Y is constant.
     pub spread: i128,
-    /// Sums of R over the first rows of `order`, by their number.
+    /// By k: Σ R over the first k rows of `order`.
     prefix: Arc<[u64]>,
 }
 
@@ -49,7 +49,9 @@ impl Ranks {
             let value = y[ranks.order[start] as usize];
             let end = match ties {
                 Ties::First => start + 1,
-                _ => start + ranks.order[start..].partition_point(|&i| y[i as usize] <= value),
+                Ties::Mean | Ties::Random { .. } => {
+                    start + ranks.order[start..].partition_point(|&i| y[i as usize] <= value)
+                }
             };
             let l = (n - start) as i128;
             for &i in &ranks.order[start..end] {
@@ -65,7 +67,7 @@ impl Ranks {
         Ok(ranks)
     }
 
-    /// Row i gets what row `from[i]` had; `from` is a permutation.
+    /// Row i gets the rank of row `from[i]`; `from` is a permutation.
     pub fn permuted(&self, from: &[u32]) -> Ranks {
         let mut to = vec![0; from.len()];
         from.iter().enumerate().for_each(|(i, &j)| to[j as usize] = i as u32);
@@ -132,7 +134,7 @@ pub(super) struct Sum {
 }
 
 impl Sum {
-    /// Of its whole part and its fractions in units of 2⁻⁶⁴.
+    /// A sum with this whole part and this many units of 2⁻⁶⁴.
     pub fn of(whole: u64, fraction: u128) -> Sum {
         Sum { whole, fraction }
     }
@@ -168,7 +170,7 @@ impl Sum {
     }
 }
 
-/// Whole numbers in the order of finite numbers; -0 and 0 are one.
+/// Integers that sort as finite numbers do; -0 and 0 are equal.
 #[inline]
 pub(super) fn sort_key(x: f64) -> u64 {
     let bits = (x + 0.0).to_bits();

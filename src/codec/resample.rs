@@ -1,88 +1,114 @@
-//! How far a value is from chance: a permutation p-value and an m-out-of-n interval.
+//! How a value compares with chance: a permutation p-value and an m-out-of-n interval.
 //!
 //! The null of T(Y, Z | X) is that Y and Z are independent given X. Without X, Y is permuted. With X, Y is permuted
 //! within cells of rows that are near in X: a cell is halved at the median of its widest column until it has at most
 //! [`CELL`] rows or all of them are identical, so on discrete data a cell is a value of X and the test is exact, and on
-//! continuous data it is a permutation among nearest neighbours. Neighbours are found once for all permutations.
+//! continuous data it is a permutation among nearest neighbours.
 
 use std::ops::Range;
 
 use rayon::prelude::*;
 
-use super::Ties;
-use super::columns::Matrix;
+use super::columns::Columns;
 use super::cuda::Given;
 use super::neighbours::{Neighbours, sum};
+use super::options::{Measure, StatisticOptions, Ties};
 use super::ranks::{Ranks, Sum, sort_key};
-use super::statistic::{Measure, Options, Sample, t};
+use super::statistic::{Sample, t};
 use super::xi::{OnCuda, Order};
 use crate::device::{Cuda, Device};
 use crate::ops::philox::{Stream, Use};
 use crate::{Error, Result};
 
-/// Rows of a cell at most, where they differ.
+/// The most rows of a cell, unless they are identical.
 const CELL: usize = 8;
 
 /// The value for given ranks of Y.
 type Value<'a> = dyn Fn(&Ranks) -> Option<f64> + Sync + 'a;
 
-/// The same on a device, which can fail.
+/// The same on CUDA, which can fail.
 type ValueOnCuda<'a> = dyn FnMut(&Ranks) -> Result<Option<f64>> + 'a;
 
-/// (1 + b) / (1 + B): b of the B = `permutations` permutations (keyed by `options.seed`) reach the value, or leave it
-/// undefined. None where the value itself is undefined. Arguments are those of [`super::statistic`].
+/// (1 + b) / (1 + B): b of the B = `permutations` permutations (keyed by `options.seed`) reach the value or leave it
+/// undefined. None where the value itself is undefined. The other arguments are those of [`super::statistic()`]. The result
+/// is the same on every device.
+///
+/// On the CPU neighbours are found once for all permutations. On CUDA they are searched again for each one; ξ's column is
+/// sorted once.
 ///
 /// # Errors
-/// As [`super::statistic`], and where `permutations` is 0.
+/// As [`super::statistic()`], and where `permutations` is 0.
 pub fn p_value(
-    y: &[f64],
-    data: &Matrix,
-    z: &[usize],
-    x: &[usize],
-    options: &Options,
-    permutations: u32,
-) -> Result<Option<f64>> {
-    let permuted = Permuted::new(y, data, z, x, options, permutations)?;
-    let Permuted { sample, ranks, .. } = &permuted;
-    let ties = sample.ties;
-    let value: Box<Value> = match sample.measure {
-        Measure::Xi => {
-            let order = Order::new(&sample.columns[0]);
-            Box::new(move |ranks| order.xi(ranks, ties))
-        }
-        Measure::Codec => {
-            let with = Neighbours::new(&sample.columns, ranks);
-            let given = (sample.given > 0).then(|| Neighbours::new(&sample.columns[..sample.given], ranks));
-            Box::new(move |ranks| {
-                t(ranks, with.sum(ranks, ties), given.as_ref().map(|given| given.sum(ranks, ties)))
-            })
-        }
-    };
-    let Some(found) = value(ranks) else { return Ok(None) };
-    let reached = (0..permutations)
-        .into_par_iter()
-        .filter(|&number| value(&permuted.ranks(number, options.seed)).is_none_or(|value| value >= found));
-    Ok(Some((1 + reached.count()) as f64 / (1.0 + f64::from(permutations))))
-}
-
-/// [`p_value`] on a device: the same. On CUDA the neighbours of each permutation are searched anew; ξ's column is sorted
-/// once.
-///
-/// # Errors
-/// As [`p_value`], and the device can fail.
-pub fn p_value_on(
     device: &Device,
     y: &[f64],
-    data: &Matrix,
+    data: &Columns,
     z: &[usize],
     x: &[usize],
-    options: &Options,
+    options: &StatisticOptions,
     permutations: u32,
 ) -> Result<Option<f64>> {
     device.scope(|| {
-        let Some(cuda) = device.cuda() else { return p_value(y, data, z, x, options, permutations) };
         let permuted = Permuted::new(y, data, z, x, options, permutations)?;
-        let Permuted { sample, ranks, .. } = &permuted;
+        let (seed, numbers) = (options.seed, 0..permutations);
+        let reached = match device.cuda() {
+            Some(cuda) => permuted.reached_on_cuda(cuda, seed, numbers)?,
+            None => permuted.reached(seed, numbers),
+        };
+        Ok(reached.map(|reached| (1.0 + f64::from(reached)) / (1.0 + f64::from(permutations))))
+    })
+}
+
+/// A sample whose Y is permuted.
+struct Permuted {
+    sample: Sample,
+    ranks: Ranks,
+    cells: Vec<Vec<u32>>,
+}
+
+impl Permuted {
+    fn new(
+        y: &[f64],
+        data: &Columns,
+        z: &[usize],
+        x: &[usize],
+        options: &StatisticOptions,
+        permutations: u32,
+    ) -> Result<Permuted> {
+        if permutations == 0 {
+            return Err(Error::config("at least one permutation is needed"));
+        }
+        let sample = Sample::new(y, data, z, x, options)?;
+        let ranks = Ranks::new(&sample.y, sample.ties)?;
+        let cells = cells(&sample.columns[..sample.given], ranks.n());
+        Ok(Permuted { sample, ranks, cells })
+    }
+
+    /// How many of the permutations with these numbers reach the value; none where it is undefined.
+    fn reached(&self, seed: u64, numbers: Range<u32>) -> Option<u32> {
+        let Permuted { sample, ranks, .. } = self;
+        let ties = sample.ties;
+        let value: Box<Value> = match sample.measure {
+            Measure::Xi => {
+                let order = Order::new(&sample.columns[0]);
+                Box::new(move |ranks| order.xi(ranks, ties))
+            }
+            Measure::Codec => {
+                let with = Neighbours::new(&sample.columns, ranks);
+                let given =
+                    (sample.given > 0).then(|| Neighbours::new(&sample.columns[..sample.given], ranks));
+                Box::new(move |ranks| {
+                    t(ranks, with.sum(ranks, ties), given.as_ref().map(|given| given.sum(ranks, ties)))
+                })
+            }
+        };
+        let found = value(ranks)?;
+        let reaches = |&number: &u32| value(&self.ranks(number, seed)).is_none_or(|value| value >= found);
+        Some(numbers.into_par_iter().filter(reaches).count() as u32)
+    }
+
+    /// [`Permuted::reached`] on CUDA.
+    fn reached_on_cuda(&self, cuda: &Cuda, seed: u64, numbers: Range<u32>) -> Result<Option<u32>> {
+        let Permuted { sample, ranks, .. } = self;
         let mut value: Box<ValueOnCuda> = match sample.measure {
             Measure::Xi => {
                 let mut order = OnCuda::new(cuda, &sample.columns[0], sample.ties)?;
@@ -102,37 +128,11 @@ pub fn p_value_on(
         };
         let Some(found) = value(ranks)? else { return Ok(None) };
         let mut reached = 0;
-        for number in 0..permutations {
-            let value = value(&permuted.ranks(number, options.seed))?;
+        for number in numbers {
+            let value = value(&self.ranks(number, seed))?;
             reached += u32::from(value.is_none_or(|value| value >= found));
         }
-        Ok(Some((1.0 + f64::from(reached)) / (1.0 + f64::from(permutations))))
-    })
-}
-
-/// A sample whose Y is permuted.
-struct Permuted {
-    sample: Sample,
-    ranks: Ranks,
-    cells: Vec<Vec<u32>>,
-}
-
-impl Permuted {
-    fn new(
-        y: &[f64],
-        data: &Matrix,
-        z: &[usize],
-        x: &[usize],
-        options: &Options,
-        permutations: u32,
-    ) -> Result<Permuted> {
-        if permutations == 0 {
-            return Err(Error::config("at least one permutation is needed"));
-        }
-        let sample = Sample::new(y, data, z, x, options)?;
-        let ranks = Ranks::new(&sample.y, sample.ties)?;
-        let cells = cells(&sample.columns[..sample.given], ranks.n());
-        Ok(Permuted { sample, ranks, cells })
+        Ok(Some(reached))
     }
 
     /// The ranks under the permutation of this number, within the cells.
@@ -149,16 +149,22 @@ impl Permuted {
 }
 
 /// The largest T(Y, X_j) over the columns of `x` under each of the permutations of Y with these numbers (which key them,
-/// with `seed`): what FOCI's first step reaches by chance. Columns are sorted once for all. None where Y is constant.
+/// together with `seed`): what FOCI's first step reaches by chance. Columns are sorted once for all permutations. None where
+/// Y is constant. The work runs on the host threads of every device.
 ///
 /// # Errors
-/// As [`super::foci`].
+/// As [`super::foci()`].
 pub fn permuted_first_steps(
+    device: &Device,
     y: &[f64],
-    x: &Matrix,
+    x: &Columns,
     permutations: Range<u32>,
     seed: u64,
 ) -> Result<Option<Vec<f64>>> {
+    device.scope(|| first_steps(y, x, permutations, seed))
+}
+
+fn first_steps(y: &[f64], x: &Columns, permutations: Range<u32>, seed: u64) -> Result<Option<Vec<f64>>> {
     if y.len() != x.n() {
         return Err(Error::shape("codec", format!("{} values of Y", x.n()), y.len().to_string()));
     }
@@ -194,21 +200,21 @@ fn larger(a: Vec<Sum>, b: Vec<Sum>) -> Vec<Sum> {
     }
 }
 
-/// A column of different values in ascending order: the nearest of a row stand beside it.
+/// A column of distinct values in ascending order: the rows nearest to a row are beside it.
 struct Line {
     rows: Vec<u32>,
-    /// By place: whether the one before, and the one behind, is nearest.
+    /// By place: whether the row before it, and the row after it, is nearest.
     nearest: Vec<(bool, bool)>,
 }
 
 impl Line {
-    /// None where values are equal, or more than two are equally near a row (which rounding can do as well).
+    /// None where values are equal, or where more than two are equally near a row (rounding can cause that too).
     fn new(column: &[f64]) -> Option<Line> {
         let mut rows: Vec<u32> = (0..column.len() as u32).collect();
         rows.sort_unstable_by_key(|&i| sort_key(column[i as usize]));
         let square = |place: usize, other: Option<usize>| {
-            let apart = column[*rows.get(other?)? as usize] - column[rows[place] as usize];
-            Some(apart * apart)
+            let difference = column[*rows.get(other?)? as usize] - column[rows[place] as usize];
+            Some(difference * difference)
         };
         let beside = |place: usize| {
             let far = f64::INFINITY;
@@ -282,50 +288,35 @@ pub struct Interval {
     pub subsamples: usize,
 }
 
-/// The m-out-of-n interval of a level (as 0.95): values of `subsamples` subsamples of m = ⌈n^(2/3)⌉ rows, drawn without
+/// The m-out-of-n interval of a level (such as 0.95): values of `subsamples` subsamples of m = ⌈n^(2/3)⌉ rows, drawn without
 /// replacement (with it, rows would be their own neighbours), centred at their mean and shrunk by √(m / (n − m)), which is
-/// the rate √n and the correction for drawing from finitely many (Politis, Romano and Wolf 1999, ch. 2). It is about
-/// what the estimate scatters around; where T has a bias at this n, as with many columns, it does not show it.
-/// None where the value is undefined. Arguments are those of [`super::statistic`].
+/// the rate √n and the correction for drawing from finitely many (Politis, Romano and Wolf 1999, ch. 2). It shows how the
+/// estimate scatters, not its bias at this n, which can be large with many columns. None where the value is undefined. The
+/// other arguments are those of [`super::statistic()`]. The result is the same on every device.
 ///
 /// # Errors
-/// As [`super::statistic`]; where `level` is not between 0 and 1, there are fewer than 2 subsamples, or fewer than 8 rows.
+/// As [`super::statistic()`]; where `level` is not between 0 and 1, there are fewer than 2 subsamples, or fewer than 8 rows.
 pub fn interval(
-    y: &[f64],
-    data: &Matrix,
-    z: &[usize],
-    x: &[usize],
-    options: &Options,
-    level: f64,
-    subsamples: u32,
-) -> Result<Option<Interval>> {
-    interval_by(None, y, data, z, x, options, level, subsamples)
-}
-
-/// [`interval`] on a device: the same.
-///
-/// # Errors
-/// As [`interval`], and the device can fail.
-pub fn interval_on(
     device: &Device,
     y: &[f64],
-    data: &Matrix,
+    data: &Columns,
     z: &[usize],
     x: &[usize],
-    options: &Options,
+    options: &StatisticOptions,
     level: f64,
     subsamples: u32,
 ) -> Result<Option<Interval>> {
-    device.scope(|| interval_by(device.cuda(), y, data, z, x, options, level, subsamples))
+    device.scope(|| interval_on(device.cuda(), y, data, z, x, options, level, subsamples))
 }
 
-fn interval_by(
+/// [`interval`] in the thread pool of the caller.
+fn interval_on(
     cuda: Option<&Cuda>,
     y: &[f64],
-    data: &Matrix,
+    data: &Columns,
     z: &[usize],
     x: &[usize],
-    options: &Options,
+    options: &StatisticOptions,
     level: f64,
     subsamples: u32,
 ) -> Result<Option<Interval>> {
@@ -336,11 +327,11 @@ fn interval_by(
         )));
     }
     let sample = Sample::new(y, data, z, x, options)?;
-    let Some(value) = sample.statistic_by(cuda)?.value else { return Ok(None) };
+    let Some(value) = sample.statistic(cuda)?.value else { return Ok(None) };
     let m = (n as f64).powf(2.0 / 3.0).ceil() as usize;
     let one = |number: u32| {
         let mut stream = Stream::new(options.seed, Use::Choice, number);
-        Ok(sample.rows(&stream.choose(n, m)).statistic_by(cuda)?.value)
+        Ok(sample.rows(&stream.choose(n, m)).statistic(cuda)?.value)
     };
     let values = match cuda {
         Some(_) => (0..subsamples).map(one).collect::<Result<Vec<_>>>()?,
@@ -366,10 +357,11 @@ fn interval_by(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::codec::{FociOptions, foci};
+    use crate::codec::foci::foci;
+    use crate::codec::options::FociOptions;
 
     #[test]
-    fn cells_part_the_rows_and_keep_identical_ones_together() {
+    fn every_row_is_in_one_cell_and_identical_rows_stay_together() {
         let mut stream = Stream::new(1, Use::Choice, 0);
         let a: Vec<f64> = (0..200).map(|_| stream.uniform()).collect();
         let b: Vec<f64> = (0..200).map(|_| (3.0 * stream.uniform()).floor()).collect();
@@ -385,29 +377,30 @@ mod tests {
 
     #[test]
     fn permuted_first_steps_are_those_of_permuted_rows() {
+        let device = Device::cpu().unwrap();
         let mut stream = Stream::new(9, Use::Choice, 0);
         let n = 60;
         let mut columns: Vec<f64> = (0..2 * n).map(|_| f64::from(stream.normal())).collect();
         columns.extend((0..n).map(|i| (i % 4) as f64)); // ties
-        columns.extend((0..n).map(|i| if i % 2 == 0 { 1e200 + i as f64 } else { i as f64 })); // lost to rounding, and far
+        columns.extend((0..n).map(|i| if i % 2 == 0 { 1e200 + i as f64 } else { i as f64 })); // differences lost to rounding, and large ones
         columns.extend((0..n).map(|i| (i * i) as f64)); // one nearest
         columns.extend((0..n).map(|i| i as f64)); // two
         let y: Vec<f64> = (0..n).map(|_| stream.below(20) as f64).collect();
         for j in 0..6 {
-            let x = Matrix::columns_f64(&columns[j * n..(j + 1) * n], n, 1).unwrap();
-            let found = permuted_first_steps(&y, &x, 5..12, 3).unwrap().unwrap();
+            let x = Columns::from_columns_f64(&columns[j * n..(j + 1) * n], n, 1).unwrap();
+            let found = permuted_first_steps(&device, &y, &x, 5..12, 3).unwrap().unwrap();
             for (number, top) in (5..).zip(found) {
                 let mut permuted = y.clone();
                 Stream::new(3, Use::Permutation, number).shuffle(&mut permuted);
-                let plain = foci(&permuted, &x, &FociOptions::default()).unwrap();
+                let plain = foci(&device, &permuted, &x, &FociOptions::default()).unwrap();
                 assert_eq!(plain.first_step, [top], "column {j}");
             }
         }
-        let x = Matrix::columns_f64(&columns, n, 6).unwrap();
-        let all = permuted_first_steps(&y, &x, 0..2, 3).unwrap().unwrap();
-        let each = (0..6).map(|j| Matrix::columns_f64(&columns[j * n..(j + 1) * n], n, 1).unwrap());
-        let each = each.map(|x| permuted_first_steps(&y, &x, 0..2, 3).unwrap().unwrap()[1]);
+        let x = Columns::from_columns_f64(&columns, n, 6).unwrap();
+        let all = permuted_first_steps(&device, &y, &x, 0..2, 3).unwrap().unwrap();
+        let each = (0..6).map(|j| Columns::from_columns_f64(&columns[j * n..(j + 1) * n], n, 1).unwrap());
+        let each = each.map(|x| permuted_first_steps(&device, &y, &x, 0..2, 3).unwrap().unwrap()[1]);
         assert_eq!(Some(all[1]), each.reduce(f64::max));
-        assert_eq!(permuted_first_steps(&vec![1.0; n], &x, 0..3, 0).unwrap(), None);
+        assert_eq!(permuted_first_steps(&device, &vec![1.0; n], &x, 0..3, 0).unwrap(), None);
     }
 }

@@ -1,14 +1,14 @@
 //! The innermost loop of FOCI: of one row, the nearest others in the chosen columns and one more, for [`WIDTH`]
 //! candidates at a time.
 //!
-//! A list has the others of a row by D_S, their distance in the chosen columns, so that the walk along it ends where D_S
-//! alone exceeds the best of a lane. Columns are screened in f32, with half of the memory and half of the instructions:
-//! where the second best is farther by more than rounding can explain, the best is the f64 one and alone. Lanes go side
-//! by side until few are left, which go on alone. Rows that are not clear are left to the walk in f64, which counts all
-//! that are tied, and lanes whose best may lie beyond the list are left open (`step`).
+//! A list holds the others of a row by D_S, their distance in the chosen columns, so that the search along it ends where
+//! D_S alone exceeds the best of a lane. Columns are screened in f32, with half of the memory and half of the
+//! instructions: where the second best is farther by more than rounding can explain, the best is the f64 one, and the
+//! only one. Lanes advance side by side until few are left, which continue alone. Rows that are not clear are left to the
+//! search in f64, which counts all ties; lanes whose best may lie beyond the list are reported as open (`pruning`).
 //!
-//! What rounding can explain: let u = 2⁻²⁴, e the most that f32 is off in a column, d a distance and d' its f32. A list's
-//! D_S is off by 2u of itself, a difference by 2e and u, its square and the sum by u each, so that
+//! How far rounding can go: let u = 2⁻²⁴, e the greatest f32 error in a column, d a distance and d' its f32. A list's D_S has
+//! the relative error 2u, a difference the errors 2e and u, its square and the sum u each, so that
 //!
 //! ```text
 //! (d − 4e√d) (1 − 5u)  ≤  d'  ≤  (d + 4e√d + 4e²) (1 + 5u)
@@ -23,11 +23,12 @@ use multiversion::multiversion;
 
 use super::columns::{Lanes, WIDTH};
 
-/// Counts and sums of tied rows share 64 bits, 24 for the count.
+/// The most rows of a step after the first: the count and the sum of tied rows share 64 bits.
 pub(super) const MAX_DENSE_ROWS: usize = 1 << 20;
+/// One row in such a count, which has the upper 24 bits.
 pub(super) const COUNT: u64 = 1 << 40;
 
-/// Another row in the list of row i.
+/// An entry in the list of row i: another row.
 #[derive(Clone, Copy)]
 pub(super) struct Entry {
     given: f32, // D_S[i, j], rounded down
@@ -36,13 +37,13 @@ pub(super) struct Entry {
 }
 
 impl Entry {
-    /// Of row j at this distance; `rank` is min(R_i, R_j).
+    /// The row j at this distance; `rank` is min(R_i, R_j).
     pub fn new(distance: f64, j: u32, rank: u32) -> Entry {
         let given = distance as f32;
         Entry { given: if f64::from(given) > distance { given.next_down() } else { given }, j, rank }
     }
 
-    /// No more than D_S.
+    /// A lower bound of D_S.
     pub fn least(&self) -> f64 {
         f64::from(self.given)
     }
@@ -54,61 +55,63 @@ pub(super) struct Lists<'a> {
     pub rows: &'a [u32],
     pub entries: &'a [Entry],
     pub len: usize,
-    /// Whether a list has all others.
+    /// Whether a list holds all other rows.
     pub whole: bool,
 }
 
 impl<'a> Lists<'a> {
-    /// The list of the row that is number `at`.
+    /// The list of row number `at` of `rows`.
     pub fn list(&self, at: usize) -> &'a [Entry] {
         &self.entries[at * self.len..(at + 1) * self.len]
     }
 
-    /// Those of some of the rows.
+    /// The lists of some of the rows.
     pub fn some(self, range: Range<usize>) -> Lists<'a> {
         let entries = &self.entries[range.start * self.len..range.end * self.len];
         Lists { rows: &self.rows[range], entries, ..self }
     }
 }
 
-/// Lanes of a row, a bit each, whose nearest row may lie beyond the list.
+/// A row with the lanes (a bit each) whose nearest row may lie beyond the list.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Open {
     pub row: u32,
     pub lanes: u16,
 }
 
-/// Distances outside of these are not clear: there f32 has fewer digits.
+/// Distances outside this range are not clear: there f32 has fewer digits.
 const SMALLEST: f32 = 1e-30;
 const LARGEST: f32 = 1e37;
-/// After so many rows that are not clear, and more than half of all, the data are full of ties and the rest is left too.
+/// After this many rows that are not clear, and more than half of all, the data have many ties: the remaining rows are left
+/// to f64 too.
 const GIVE_UP: usize = 16;
-/// So many lanes go on alone.
+/// At most this many lanes continue alone.
 const FEW: u32 = 2;
-/// Entries that are visited before it is asked again whether the next can count; and in how many lanes.
+/// Entries that are visited between two checks of whether the next can count; and between two counts of the lanes in which it
+/// can.
 const STRIDE: usize = 4;
 const STRETCH: usize = 32;
 
-/// For each list: adds min(R_i, R_j) of the nearest j to `sums`, puts lanes that may be nearer beyond the list into
-/// `open`, and the list's number, counted from `first`, into `unclear`, with nothing done, where f32 leaves some lane in
-/// doubt. `off` is e of each lane.
+/// For each list: adds min(R_i, R_j) of the nearest j to `sums`, and appends the lanes whose nearest row may lie beyond the
+/// list to `open`. Where f32 leaves some lane in doubt it only appends the list's number, counted from `first`, to
+/// `unclear`. `error` is e of each lane.
 #[multiversion(targets("x86_64+avx512f+avx512vl+avx512dq+avx512bw+avx2+fma", "x86_64+avx2+fma"))]
 pub(super) fn screen(
     sums: &mut [u64; WIDTH],
     open: &mut Vec<Open>,
     unclear: &mut Vec<usize>,
-    (x, off): (&[Lanes<f32>], &Lanes<f32>),
+    (x, error): (&[Lanes<f32>], &Lanes<f32>),
     lists: &Lists,
     first: usize,
 ) {
-    let exact = off.iter().all(|&off| off == 0.0);
+    let exact = error.iter().all(|&error| error == 0.0);
     for (at, &row) in lists.rows.iter().enumerate() {
         if unclear.len() > GIVE_UP.max((first + at) / 2) {
             unclear.extend(first + at..first + lists.rows.len());
             return;
         }
         let list = lists.list(at);
-        let mut nearest = Nearest::new(x[row as usize], off);
+        let mut nearest = Nearest::new(x[row as usize], error);
         let mut rest = list;
         'side_by_side: while !rest.is_empty() {
             let (some, after) = rest.split_at(rest.len().min(STRETCH));
@@ -135,7 +138,7 @@ pub(super) fn screen(
         let is_clear = match exact {
             true => nearest.is_clear(&beyond, |_, second| second / (1 << 19) as f32),
             false => nearest.is_clear(&beyond, |l, second| {
-                second / (1 << 19) as f32 + 12.0 * off[l] * second.sqrt() + 80.0 * off[l] * off[l]
+                second / (1 << 19) as f32 + 12.0 * error[l] * second.sqrt() + 80.0 * error[l] * error[l]
             }),
         };
         if !is_clear {
@@ -162,13 +165,13 @@ struct Nearest {
 
 impl Nearest {
     #[inline(always)]
-    fn new(own: Lanes<f32>, off: &Lanes<f32>) -> Nearest {
+    fn new(own: Lanes<f32>, error: &Lanes<f32>) -> Nearest {
         Nearest {
             own,
             least: [f32::INFINITY; WIDTH],
             second: [f32::INFINITY; WIDTH],
             rank: [0; WIDTH],
-            margin: std::array::from_fn(|l| (1 << 23) as f32 * off[l] * off[l]),
+            margin: std::array::from_fn(|l| (1 << 23) as f32 * error[l] * error[l]),
         }
     }
 
@@ -176,36 +179,36 @@ impl Nearest {
     #[inline(always)]
     fn visit(&mut self, entry: &Entry, other: &Lanes<f32>) {
         for l in 0..WIDTH {
-            let apart = self.own[l] - other[l];
-            let distance = entry.given + apart * apart;
-            let beaten = if distance < self.least[l] { self.least[l] } else { distance };
-            self.second[l] = if beaten < self.second[l] { beaten } else { self.second[l] };
+            let difference = self.own[l] - other[l];
+            let distance = entry.given + difference * difference;
+            let loser = if distance < self.least[l] { self.least[l] } else { distance };
+            self.second[l] = if loser < self.second[l] { loser } else { self.second[l] };
             let kept = if distance < self.least[l] { 0 } else { self.rank[l] };
             self.rank[l] = kept + if distance < self.least[l] { entry.rank } else { 0 };
             self.least[l] = if distance < self.least[l] { distance } else { self.least[l] };
         }
     }
 
-    /// What D_S, rounded down, must not exceed to count.
+    /// A row can count only where D_S, rounded down, does not exceed this.
     #[inline(always)]
     fn limit(&self, l: usize) -> f32 {
         const WIDER: f32 = 1.0 + 1.0 / (1 << 19) as f32;
         WIDER * (self.least[l] + self.margin[l])
     }
 
-    /// Whether an entry, or one after it, may still count in some lane.
+    /// Whether an entry or a later one can still count in some lane.
     #[inline(always)]
     fn reaches(&self, entry: &Entry) -> bool {
         (0..WIDTH).fold(false, |any, l| any | (entry.given <= self.limit(l)))
     }
 
-    /// The lanes that an entry, or one after it, may still count in, a bit each.
+    /// The lanes in which an entry or a later one can still count, a bit each.
     #[inline(always)]
     fn reaching(&self, entry: &Entry) -> u32 {
         (0..WIDTH).fold(0, |lanes, l| lanes | u32::from(entry.given <= self.limit(l)) << l)
     }
 
-    /// Goes on with one lane.
+    /// Continues with one lane alone.
     #[inline(always)]
     fn alone(&mut self, l: usize, x: &[Lanes<f32>], list: &[Entry]) {
         let own = self.own[l];
@@ -215,10 +218,10 @@ impl Nearest {
                 return;
             }
             for entry in some {
-                let apart = own - x[entry.j as usize][l];
-                let distance = entry.given + apart * apart;
-                let beaten = if distance < least { least } else { distance };
-                second = if beaten < second { beaten } else { second };
+                let difference = own - x[entry.j as usize][l];
+                let distance = entry.given + difference * difference;
+                let loser = if distance < least { least } else { distance };
+                second = if loser < second { loser } else { second };
                 rank = if distance < least { entry.rank } else { rank };
                 least = if distance < least { distance } else { least };
             }
@@ -226,8 +229,8 @@ impl Nearest {
         }
     }
 
-    /// Whether the nearest row of every lane that is not to be looked for `beyond` the list is farther from the second
-    /// than the `doubt` there.
+    /// Whether, in every lane whose nearest row does not lie `beyond` the list, the second distance exceeds the least by
+    /// more than the `doubt`.
     #[inline(always)]
     fn is_clear(&self, beyond: &[bool; WIDTH], doubt: impl Fn(usize, f32) -> f32) -> bool {
         (0..WIDTH).fold(true, |all, l| {
@@ -237,20 +240,20 @@ impl Nearest {
     }
 }
 
-/// The lanes, a bit each.
+/// The lanes as bits.
 pub(super) fn bits(lanes: [bool; WIDTH]) -> u16 {
     (0..WIDTH).fold(0, |bits, l| bits | u16::from(lanes[l]) << l)
 }
 
-/// In f64: the least distance, and of the rows at it their number times [`COUNT`] plus Σ min(R_i, R_j).
+/// In f64: the least distance, and for the rows at that distance their number times [`COUNT`] plus Σ min(R_i, R_j).
 #[derive(Clone, Copy)]
 pub(super) struct Tied {
     pub least: Lanes,
     pub found: [u64; WIDTH],
 }
 
-/// Of the row `own`: the least D_S[i, j] + (x_i − x_j)² in each lane, and the rows that reach it. `distances`
-/// are D_S of the list.
+/// Of row i with the values `own`: the least D_S[i, j] + (x_i − x_j)² in each lane, and the rows that attain it. `distances` are
+/// D_S of the list.
 #[multiversion(targets("x86_64+avx512f+avx512vl+avx512dq+avx512bw+avx2+fma", "x86_64+avx2+fma"))]
 pub(super) fn scan(own: &Lanes, x: &[Lanes], list: &[Entry], distances: &[f64]) -> Tied {
     let mut tied = Tied { least: [f64::INFINITY; WIDTH], found: [0; WIDTH] };
@@ -262,8 +265,8 @@ pub(super) fn scan(own: &Lanes, x: &[Lanes], list: &[Entry], distances: &[f64]) 
             let other = &x[entry.j as usize];
             let one = COUNT | u64::from(entry.rank);
             for l in 0..WIDTH {
-                let apart = own[l] - other[l];
-                let distance = given + apart * apart;
+                let difference = own[l] - other[l];
+                let distance = given + difference * difference;
                 let kept = if distance < tied.least[l] { 0 } else { tied.found[l] };
                 tied.found[l] = kept + if distance <= tied.least[l] { one } else { 0 };
                 tied.least[l] = if distance < tied.least[l] { distance } else { tied.least[l] };
@@ -282,8 +285,9 @@ mod tests {
     fn lists(given: &[f64]) -> (Vec<Entry>, Vec<f64>) {
         let n = given.len();
         let list = |i: usize| {
-            let apart = |j: usize| (given[i] - given[j]) * (given[i] - given[j]);
-            let mut list: Vec<(f64, usize)> = (0..n).filter(|&j| j != i).map(|j| (apart(j), j)).collect();
+            let difference = |j: usize| (given[i] - given[j]) * (given[i] - given[j]);
+            let mut list: Vec<(f64, usize)> =
+                (0..n).filter(|&j| j != i).map(|j| (difference(j), j)).collect();
             list.sort_by(|a, b| a.0.total_cmp(&b.0));
             list
         };
@@ -325,11 +329,11 @@ mod tests {
             let (entries, distances) = lists(given);
             let rows: Vec<u32> = (0..n as u32).collect();
             let narrow: Vec<Lanes<f32>> = x.iter().map(|row| row.map(|x| x as f32)).collect();
-            let mut off = [0.0_f32; WIDTH];
+            let mut error = [0.0_f32; WIDTH];
             for (x, narrow) in x.iter().zip(&narrow) {
                 for l in 0..WIDTH {
-                    let error = (x[l] - f64::from(narrow[l])).abs();
-                    off[l] = off[l].max(if error > 0.0 { (error as f32).next_up() } else { 0.0 });
+                    let found = (x[l] - f64::from(narrow[l])).abs();
+                    error[l] = error[l].max(if found > 0.0 { (found as f32).next_up() } else { 0.0 });
                 }
             }
             for len in [n - 1, 40] {
@@ -341,7 +345,7 @@ mod tests {
                     entries.chunks(n - 1).flat_map(|list| list[..len].to_vec()).collect();
                 let lists = Lists { rows: &rows, entries: &entries, len, whole: len == n - 1 };
                 let (mut sums, mut open, mut unclear) = ([0; WIDTH], vec![], vec![]);
-                screen(&mut sums, &mut open, &mut unclear, (&narrow, &off), &lists, 0);
+                screen(&mut sums, &mut open, &mut unclear, (&narrow, &error), &lists, 0);
                 let clear = n - unclear.len();
                 assert!(!lists.whole || expected.contains(&clear), "case {case}: {clear} of {n} are clear");
                 assert!(open.is_empty() || !lists.whole);

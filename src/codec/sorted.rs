@@ -1,14 +1,14 @@
-//! A column in ascending order. Alone it gives A at once, since the nearest rows lie side by side; beside the chosen
-//! columns it is the other way to a row's neighbours: rows far out in a column have few others near in it, and many in
-//! the rest.
+//! A column in ascending order. For one column alone it gives A directly, since the nearest rows are adjacent. Beside the
+//! chosen columns it is the second way to find neighbours: a row far out in the column has few others near in it, even
+//! where many are near in the rest.
 
 use multiversion::multiversion;
 
-use super::Ties;
-use super::neighbours::{Runs, drawn};
+use super::options::Ties;
 use super::ranks::{Ranks, Sum, sort_key};
+use super::runs::{Runs, drawn};
 
-/// A column in ascending order, and working space.
+/// A column in ascending order, with scratch memory.
 #[derive(Debug, Default)]
 pub(super) struct Sorted {
     values: Vec<f64>,
@@ -21,17 +21,17 @@ pub(super) struct Sorted {
     distinct: Vec<f64>, // values by run
 }
 
-/// A run of so many equal values is no longer short.
+/// From this many equal values on a run is long.
 const FEW: usize = 8;
-/// Rows that are looked at side by side, and values beside each that tell whether its nearest is one.
+/// Rows that are handled side by side, and values on each side of a row that decide whether it has a single nearest one.
 const SOME: usize = 32;
 const BESIDE: usize = 2;
 
 impl Sorted {
-    /// Bytes a row.
+    /// Bytes per row.
     pub const BYTES: usize = size_of::<f64>() + 2 * size_of::<u32>() + 2 * size_of::<(u64, u32)>();
 
-    /// Sorts values with their rows, equal ones as they come. `narrow` promises that every value is an f32.
+    /// Sorts values with their rows; equal ones keep their order. `narrow`: every value is an f32.
     pub fn sort(&mut self, column: impl Iterator<Item = (f64, u32)>, narrow: bool) {
         self.rows.clear();
         self.values.clear();
@@ -55,7 +55,7 @@ impl Sorted {
         }
     }
 
-    /// A for one column, by rows in the order of the ranks.
+    /// A of one column, whose rows come in the order of the ranks.
     pub fn sum(
         &mut self,
         column: impl Iterator<Item = (f64, u32)>,
@@ -70,7 +70,7 @@ impl Sorted {
         }
     }
 
-    /// Where runs of equal values are short.
+    /// [`Sorted::sum`] where runs of equal values are short.
     fn sum_by_row(&mut self, ranks: &Ranks, ties: Ties) -> Sum {
         let mut sum = Sum::default();
         self.ranks.clear();
@@ -86,13 +86,13 @@ impl Sorted {
         sum
     }
 
-    /// The values and ranks of these positions and beside them; none at the ends.
+    /// The values and ranks of these positions and of those beside them; none at the ends.
     fn around(&self, start: usize, end: usize) -> Option<(&Around<f64>, &Around<u32>)> {
         let range = start.checked_sub(BESIDE)?..end + BESIDE;
         Some((self.values.get(range.clone())?.try_into().ok()?, self.ranks.get(range)?.try_into().ok()?))
     }
 
-    /// Adds what the row at a position contributes.
+    /// Adds the contribution of the row at a position.
     fn add(&self, sum: &mut Sum, own: usize, ranks: &Ranks, ties: Ties) {
         let (r, others) = (self.ranks[own], self.rows.len() - 1);
         let best = nearest_beside(&self.values, own);
@@ -128,7 +128,7 @@ impl Sorted {
                 _ => 0.0,
             };
             if best == f64::INFINITY {
-                self.runs.tally(&mut sum, own, &self.runs.but(own), ranks, ties);
+                self.runs.tally(&mut sum, own, &self.runs.except(own), ranks, ties);
                 continue;
             }
             let (low, high) = within(&self.distinct, own, best);
@@ -148,15 +148,15 @@ impl Sorted {
         Some((*self.values.get(position)?, self.rows[position]))
     }
 
-    /// Calls `visit(tile)` for tiles of so many positions, outwards from `x`, while the next value is within the radius in the
-    /// square, and not infinitely far: the answer is the radius from then on.
+    /// Calls `visit(tile)` for tiles of `size` positions, outwards from `x`, while the squared distance of the next value is
+    /// finite and within the radius; the answer is the radius from then on.
     #[inline]
     pub fn walk(&self, x: f64, size: usize, mut visit: impl FnMut(usize) -> f64) {
         let n = self.values.len();
         let square = |at: usize| self.values.get(at).map_or(f64::INFINITY, |value| (value - x) * (value - x));
         let own = self.values.partition_point(|&value| value < x).min(n - 1) / size;
         let mut radius = visit(own);
-        let (mut low, mut high) = (own * size, (own + 1) * size); // positions from there to here have been visited
+        let (mut low, mut high) = (own * size, (own + 1) * size); // positions from low to high have been visited
         loop {
             let (below, above) = (square(low.wrapping_sub(1)), square(high));
             let nearest = if below < above { below } else { above };
@@ -174,10 +174,10 @@ impl Sorted {
     }
 }
 
-/// Of [`SOME`] positions and those beside them.
+/// One value for each of [`SOME`] positions and those beside them.
 type Around<T> = [T; SOME + 2 * BESIDE];
 
-/// Σ min(R_i, R_j) over [`SOME`] rows where each has one nearest; none where some have several.
+/// Σ min(R_i, R_j) over [`SOME`] rows where each has a single nearest one; none otherwise.
 #[multiversion(targets("x86_64+avx512f+avx512vl+avx512dq+avx512bw+avx2+fma", "x86_64+avx2+fma"))]
 fn sum_untied(values: &Around<f64>, ranks: &Around<u32>) -> Option<u64> {
     let (mut sum, mut tied) = (0, false);
@@ -192,7 +192,7 @@ fn sum_untied(values: &Around<f64>, ranks: &Around<u32>) -> Option<u64> {
     (!tied).then_some(sum)
 }
 
-/// The positions whose squared distance from that at `own` is within `best`: from the first to beyond the last.
+/// The positions whose squared distance from that at `own` is at most `best`: the first, and one beyond the last.
 #[inline]
 fn within(sorted: &[f64], own: usize, best: f64) -> (usize, usize) {
     let square = |other: f64| (other - sorted[own]) * (other - sorted[own]);
@@ -207,7 +207,7 @@ fn within(sorted: &[f64], own: usize, best: f64) -> (usize, usize) {
     (low, high)
 }
 
-/// The smaller squared distance from the value at `own` to what stands before and behind it; infinite where nothing does.
+/// The squared distance from the value at `own` to the nearer of its two neighbours; infinite where it has none.
 #[inline]
 fn nearest_beside(sorted: &[f64], own: usize) -> f64 {
     let square = |other: &f64| (other - sorted[own]) * (other - sorted[own]);
@@ -231,7 +231,7 @@ fn value_of(key: u64) -> f64 {
     f64::from_bits(if key >> 63 == 1 { key ^ 1 << 63 } else { !key })
 }
 
-/// Sorts by keys of `bits` bits, digit by digit from the lowest, equal ones as they stand.
+/// A stable radix sort by keys of `bits` bits, from the lowest digit on.
 fn sort_by_digits<T: Copy>(
     items: &mut Vec<T>,
     spare: &mut Vec<T>,
@@ -264,7 +264,7 @@ fn sort_by_digits_of<T: Copy, const DIGITS: usize>(
     spare.extend_from_slice(items);
     for (pass, counts) in passes.iter_mut().enumerate() {
         if counts.contains(&(items.len() as u32)) {
-            continue; // a digit that all have
+            continue; // all have the same digit
         }
         let mut before = 0;
         for count in counts.iter_mut() {

@@ -1,38 +1,14 @@
 //! A measure for given columns: T(Y, Z | X) (MATH.md, Eq. 2 and 3), or Chatterjee's ξ.
 
-use super::columns::{Matrix, Standardize, Y_STREAM, add_noise, check_sigma};
-use super::foci::Plan;
-use super::neighbours::{self, Runs, sum};
+use super::columns::{Columns, Y_STREAM, add_noise, check_sigma};
+use super::memory::MemoryEstimate;
+use super::neighbours::{self, sum};
+use super::options::{Measure, StatisticOptions, Ties};
 use super::ranks::{BITS, ONE, Ranks, Sum};
-use super::{Ties, cuda, xi};
+use super::runs::Runs;
+use super::{cuda, xi};
 use crate::device::{Cuda, Device};
 use crate::{Error, Result};
-
-/// What [`statistic`] measures.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Measure {
-    /// T(Y, Z | X) of Azadkia and Chatterjee: the default.
-    #[default]
-    Codec,
-    /// ξ(Z, Y) of Chatterjee (JASA 2021), Z one column: neighbours are successors in the order of Z. Where Z ties,
-    /// [`Ties::Mean`] is the expectation over all orders of the tied rows, [`Ties::First`] takes them by index.
-    Xi,
-}
-
-/// How [`statistic`] measures.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct Options {
-    /// What.
-    pub measure: Measure,
-    /// What is done to the columns Z and X first; the ranks of Y need nothing.
-    pub standardize: Standardize,
-    /// What counts where several rows are equally near.
-    pub ties: Ties,
-    /// σ of the normal noise added to Y, Z and X, after scaling (L-CODEC); 0 adds none.
-    pub noise: f64,
-    /// The seed of the noise.
-    pub seed: u64,
-}
 
 /// A value of T or ξ.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -52,42 +28,42 @@ pub struct Statistic {
 /// and 3). 0: nothing; 1: Y is a function of (X, Z). `y` is `[n]`, `z` and `x` are columns of `data` by number, `z` at
 /// least one; distances are summed over `x`, then `z`, in the order given. Under [`Measure::Xi`] it is ξ.
 ///
-/// # Errors
-/// Fewer than 2 rows, shapes that do not fit, a column that is not there, values that are no finite numbers, or ξ of
-/// anything but one column.
-pub fn statistic(y: &[f64], data: &Matrix, z: &[usize], x: &[usize], options: &Options) -> Result<Statistic> {
-    Sample::new(y, data, z, x, options)?.statistic()
-}
-
-/// [`statistic`] on a device: the same result, to the last bit.
+/// On every device the result is the same, to the last bit.
 ///
 /// # Errors
-/// As [`statistic`], and the device can fail.
-pub fn statistic_on(
+/// Fewer than 2 rows, shapes that do not fit, a column that does not exist, values that are not finite, ξ of anything but one
+/// column, or a failure of the device.
+pub fn statistic(
     device: &Device,
     y: &[f64],
-    data: &Matrix,
+    data: &Columns,
     z: &[usize],
     x: &[usize],
-    options: &Options,
+    options: &StatisticOptions,
 ) -> Result<Statistic> {
-    device.scope(|| Sample::new(y, data, z, x, options)?.statistic_by(device.cuda()))
+    device.scope(|| Sample::new(y, data, z, x, options)?.statistic(device.cuda()))
 }
 
-/// The plan of [`statistic_on`] for `n` rows, `z` columns of Z and `x` of X; on CUDA in the device's memory, as it is
-/// free now.
+/// The memory of [`statistic`] for `n` rows, `z` columns of Z and `x` of X, and of [`super::p_value`] where `permuted`; on
+/// CUDA in the device's memory, as much of it as is free now.
 ///
 /// # Errors
-/// Where the device does not say what is free.
-pub fn statistic_memory_on(device: &Device, n: usize, z: usize, x: usize) -> Result<Plan> {
+/// Where the device does not report its free memory.
+pub fn statistic_memory(
+    device: &Device,
+    n: usize,
+    z: usize,
+    x: usize,
+    permuted: bool,
+) -> Result<MemoryEstimate> {
     match device.cuda() {
-        Some(cuda) => cuda::sum_plan(cuda, n, z + x),
-        None => Ok(device.scope(|| statistic_memory(n, z, x, false))),
+        Some(cuda) => cuda::sum_estimate(cuda, n, z + x),
+        None => Ok(estimate(n, z, x, permuted, device.threads())),
     }
 }
 
-/// The plan of [`statistic`] for `n` rows, `z` columns of Z and `x` of X, or of [`super::p_value`] where `permuted`.
-pub fn statistic_memory(n: usize, z: usize, x: usize, permuted: bool) -> Plan {
+/// The memory of [`statistic`] on the CPU.
+fn estimate(n: usize, z: usize, x: usize, permuted: bool, threads: usize) -> MemoryEstimate {
     let d = x + z;
     let ranks = n.saturating_mul(size_of::<f64>() + 2 * size_of::<u32>());
     let columns = n.saturating_mul(d).saturating_mul(size_of::<f64>());
@@ -97,9 +73,9 @@ pub fn statistic_memory(n: usize, z: usize, x: usize, permuted: bool) -> Plan {
         ranks.saturating_mul(2),
         neighbours::bytes(n, d, permuted),
         if permuted && x > 0 { neighbours::bytes(n, x, true) } else { 0 },
-        if permuted { each.saturating_mul(rayon::current_num_threads()) } else { 0 },
+        if permuted { each.saturating_mul(threads) } else { 0 },
     ];
-    Plan {
+    MemoryEstimate {
         bytes: parts.iter().fold(0, |sum, &part| sum.saturating_add(part)),
         bytes_per_chosen: 0,
         method: if d == 1 { "a sorted column" } else { "a k-d tree over the different points" },
@@ -116,7 +92,13 @@ pub(super) struct Sample {
 }
 
 impl Sample {
-    pub fn new(y: &[f64], data: &Matrix, z: &[usize], x: &[usize], options: &Options) -> Result<Sample> {
+    pub fn new(
+        y: &[f64],
+        data: &Columns,
+        z: &[usize],
+        x: &[usize],
+        options: &StatisticOptions,
+    ) -> Result<Sample> {
         if y.len() != data.n() {
             return Err(Error::shape("codec", format!("{} values of Y", data.n()), y.len().to_string()));
         }
@@ -158,12 +140,8 @@ impl Sample {
         Sample { y: take(&self.y), columns: self.columns.iter().map(take).collect(), ..*self }
     }
 
-    pub fn statistic(&self) -> Result<Statistic> {
-        self.statistic_by(None)
-    }
-
-    /// The same, on CUDA where it is given.
-    pub fn statistic_by(&self, cuda: Option<&Cuda>) -> Result<Statistic> {
+    /// The value, on CUDA where it is given.
+    pub fn statistic(&self, cuda: Option<&Cuda>) -> Result<Statistic> {
         match cuda {
             _ if self.measure == Measure::Xi => self.xi(cuda),
             Some(cuda) => self.measure(|columns, ranks| cuda::sum(cuda, columns, ranks, self.ties)),

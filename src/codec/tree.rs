@@ -1,16 +1,14 @@
-//! A tree of boxes over points, walked exactly: the distance to a box is summed in the same order as the distances to its
-//! points, and rounding is monotone, so a box that is left out holds no point whose f64 distance is within the radius.
-//! Points are kept in the order of the leaves (their *places*), so that what is near lies together in memory.
+//! A k-d tree over points with exact searches: a box that is skipped holds no point whose f64 distance is within the
+//! radius (`boxes`). Points are stored in the order of the leaves (their *places*), so that near points are near in
+//! memory.
 //!
-//! Space is halved as in a k-d tree, across the widest side, as often everywhere. Four halvings are one level of boxes,
-//! so that the [`FAN`] boxes in a node are measured side by side, and so are the points of a leaf. The nearest of places in
-//! one leaf are looked for together: what is near one is near the others, and is read once.
+//! Space is halved across the widest side, equally often everywhere. Four halvings make one level of boxes, so that the
+//! [`FAN`] boxes of a node are measured side by side, and so are the points of a leaf. The neighbours of all places in a
+//! leaf are searched together: what is near one is near the others, and is read once.
 
 use std::ops::Range;
 
-use multiversion::multiversion;
-
-use super::columns::{Lanes, WIDTH};
+use super::boxes::{FAN, LEAF, Side, nodes, ones, side_by_side, to_box, to_boxes, to_points};
 use super::ranks::sort_key;
 
 /// Points and the boxes around them.
@@ -18,21 +16,13 @@ pub(super) struct Tree {
     d: usize,
     x: Vec<f64>,                 // [points, d], by place
     point: Vec<u32>,             // by place
-    starts: Vec<u32>,            // [leaves + 1]: the first place of each, and beyond the last
+    starts: Vec<u32>,            // [leaves + 1]: the first place of each; the last is the number of points
     leaves: Vec<[f64; LEAF]>,    // [leaves, d]: coordinates
-    levels: Vec<Vec<[Side; 2]>>, // from the leaves up, [nodes, d]: least and greatest coordinates of the boxes in a node
+    levels: Vec<Vec<[Side; 2]>>, // from the leaves up, [nodes, d]: least and greatest coordinates of each box in a node
 }
 
-/// One number of each box in a node.
-type Side = [f64; FAN];
-
-/// Points in a leaf at most.
-pub(super) const LEAF: usize = 16;
-/// Boxes in a node at most: leaves, or nodes of the level below.
-const FAN: usize = 16;
-
 impl Tree {
-    /// Of points `x` `[points, d]`.
+    /// Builds the tree of points `x` `[points, d]`.
     pub fn new(x: &[f64], d: usize) -> Tree {
         let points = x.len() / d;
         let halvings = points.div_ceil(LEAF).next_power_of_two().ilog2();
@@ -97,16 +87,21 @@ impl Tree {
         self.starts.len() - 1
     }
 
-    /// The boxes in the nodes of a level: leaves, or nodes of the one below.
-    fn boxes(&self, level: usize) -> usize {
+    /// The number of levels of nodes over the leaves.
+    pub fn levels(&self) -> usize {
+        self.levels.len()
+    }
+
+    /// The number of boxes in the nodes of a level: they are leaves, or nodes of the level below.
+    pub fn boxes(&self, level: usize) -> usize {
         match level.checked_sub(1) {
             None => self.leaves(),
             Some(below) => self.levels[below].len() / self.d,
         }
     }
 
-    /// The boxes in a node of a level.
-    fn inside(&self, level: usize, node: usize) -> Range<usize> {
+    /// The boxes in a node of a level, by number.
+    pub fn inside(&self, level: usize, node: usize) -> Range<usize> {
         node * FAN..self.boxes(level).min((node + 1) * FAN)
     }
 
@@ -121,7 +116,7 @@ impl Tree {
         own.iter().zip(other).fold(0.0, |sum, (a, b)| sum + (a - b) * (a - b))
     }
 
-    /// Bytes of a tree over `points` points of `d` coordinates, its making included.
+    /// Bytes of a tree over `points` points of `d` coordinates, including those used while it is built.
     pub fn bytes(points: usize, d: usize) -> usize {
         let leaves = points.div_ceil(LEAF).next_power_of_two();
         let coordinates = points.saturating_mul(2).saturating_add(leaves * LEAF + nodes(leaves) * FAN * 2);
@@ -130,33 +125,20 @@ impl Tree {
             .saturating_add((points + leaves).saturating_mul(size_of::<u32>()))
     }
 
-    /// Calls `visit(place, distance)` for the places other than `own` that lie within the radius of it; the answer is the
-    /// radius from then on, which must not grow. Near places come early, in no certain order.
+    /// Calls `visit(place, distance)` for the places other than `own` within the radius of it; the answer is the radius
+    /// from then on, which must not grow. Near places come early, otherwise in no particular order.
     #[inline]
     pub fn walk(&self, own: usize, radius: f64, visit: impl FnMut(usize, f64) -> f64) {
-        self.walk_beside(own, None, radius, visit);
+        self.answer(self.leaf(own), &mut Near::new(self, own, radius, visit));
     }
 
-    /// [`Tree::walk`] where points have a coordinate more: boxes are left out by that too, and places visited that lie
-    /// within the radius but for it.
-    #[inline]
-    pub fn walk_beside(
-        &self,
-        own: usize,
-        beside: Option<Beside>,
-        radius: f64,
-        visit: impl FnMut(usize, f64) -> f64,
-    ) {
-        self.answer(self.leaf(own), &mut Around { own, q: self.at(own), beside, radius, visit });
-    }
-
-    /// Shows a query its own leaf, so that boxes far away are left out from the beginning, and then the others.
-    fn answer(&self, own: usize, query: &mut impl Query) {
+    /// Runs a query: its `own` leaf first, so that distant boxes are skipped from the beginning, then the others.
+    pub fn answer(&self, own: usize, query: &mut impl Query) {
         query.leaf(self, own);
         self.answer_in(self.levels.len() - 1, 0, own, query);
     }
 
-    /// What is in a node of a level, but for one leaf.
+    /// Runs a query over the boxes of a node, nearest first, `except` for one leaf.
     fn answer_in(&self, level: usize, node: usize, except: usize, query: &mut impl Query) {
         let mut distances = [0.0; FAN];
         let within = query.boxes(self, level, node, &mut distances);
@@ -208,7 +190,8 @@ impl Tree {
         &self.x[place * self.d..][..self.d]
     }
 
-    /// The points at places in some order, [`LEAF`] after [`LEAF`] side by side, `[tiles, d]`; the last one fills its tile.
+    /// Copies the points at `places` into tiles of [`LEAF`] points side by side, `[tiles, d]`; the last point fills the last
+    /// tile.
     pub fn arranged(&self, places: &[u32], tiles: &mut Vec<[f64; LEAF]>) {
         tiles.clear();
         for places in places.chunks(LEAF) {
@@ -216,7 +199,7 @@ impl Tree {
         }
     }
 
-    /// The squared distances from a place to the points of a tile, and the numbers of those within the radius.
+    /// The squared distances from the place `own` to the points of a tile, and the numbers of those within the radius.
     #[inline]
     pub fn to_tile(
         &self,
@@ -231,22 +214,26 @@ impl Tree {
         (distances, ones(within))
     }
 
-    /// For each of some places in one leaf (at least one) the `count` others nearest to it (as many as there are) with their
-    /// distances, ascending; of those at the greatest distance any. `space` may be used again.
+    /// For each place of `own` (at least one, all in one leaf) the `count` others nearest to it, or all others if they are
+    /// fewer, with their distances, ascending. Which of those at the greatest distance are included is not specified.
+    /// `scratch` may be reused between calls.
     pub fn nearest<'a>(
         &self,
-        space: &'a mut Vec<Vec<(f64, u32)>>,
+        scratch: &'a mut Vec<Vec<(f64, u32)>>,
         own: &[u32],
         count: usize,
     ) -> &'a [Vec<(f64, u32)>] {
-        space.resize(space.len().max(own.len()), Vec::new());
-        let found = &mut space[..own.len()];
+        scratch.resize(scratch.len().max(own.len()), Vec::new());
+        let found = &mut scratch[..own.len()];
         found.iter_mut().for_each(Vec::clear);
         if self.d == 1 {
-            found.iter_mut().zip(own).for_each(|(found, &own)| self.beside(found, own as usize, count));
+            found
+                .iter_mut()
+                .zip(own)
+                .for_each(|(found, &own)| self.nearest_on_line(found, own as usize, count));
             return found;
         }
-        self.answer(self.leaf(own[0] as usize), &mut AroundEach::new(self, own, count, found));
+        self.answer(self.leaf(own[0] as usize), &mut NearEach::new(self, own, count, found));
         for found in &mut *found {
             if found.len() > count {
                 truncate(found, count);
@@ -256,8 +243,8 @@ impl Tree {
         found
     }
 
-    /// [`Tree::nearest`] in one dimension, where places are in the order of the points.
-    fn beside(&self, found: &mut Vec<(f64, u32)>, own: usize, count: usize) {
+    /// [`Tree::nearest`] of one place with one coordinate: places then ascend by it.
+    fn nearest_on_line(&self, found: &mut Vec<(f64, u32)>, own: usize, count: usize) {
         let square = |at: usize| {
             self.x.get(at).map_or(f64::INFINITY, |other| (other - self.x[own]) * (other - self.x[own]))
         };
@@ -280,28 +267,34 @@ impl Tree {
     }
 }
 
-/// What is asked of a tree.
-trait Query {
-    /// What is farther away need not be seen.
+/// A search of a tree: it decides which boxes are worth opening and is shown the leaves.
+pub(super) trait Query {
+    /// Nothing farther away than this need be seen.
     fn radius(&self) -> f64;
 
-    /// The least distances to what is in the boxes of a node; a bit for each that is within the radius.
+    /// Adds the least distances to what the boxes of a node hold, and sets a bit for each box within the radius.
     fn boxes(&self, tree: &Tree, level: usize, node: usize, distances: &mut Side) -> u32;
 
-    /// Sees the points of a leaf.
+    /// Looks at the points of a leaf.
     fn leaf(&mut self, tree: &Tree, leaf: usize);
 }
 
-/// What lies around one place.
-struct Around<'a, F> {
+/// The places near one place.
+pub(super) struct Near<'a, F> {
     own: usize,
     q: &'a [f64],
-    beside: Option<Beside<'a>>,
     radius: f64,
     visit: F,
 }
 
-impl<F: FnMut(usize, f64) -> f64> Query for Around<'_, F> {
+impl<'a, F: FnMut(usize, f64) -> f64> Near<'a, F> {
+    /// A search around the place `own`, as of [`Tree::walk`].
+    pub fn new(tree: &'a Tree, own: usize, radius: f64, visit: F) -> Near<'a, F> {
+        Near { own, q: tree.at(own), radius, visit }
+    }
+}
+
+impl<F: FnMut(usize, f64) -> f64> Query for Near<'_, F> {
     #[inline]
     fn radius(&self) -> f64 {
         self.radius
@@ -309,13 +302,7 @@ impl<F: FnMut(usize, f64) -> f64> Query for Around<'_, F> {
 
     #[inline]
     fn boxes(&self, tree: &Tree, level: usize, node: usize, distances: &mut Side) -> u32 {
-        let within = to_boxes(distances, tree.node(level, node), [self.q; 2], self.radius);
-        match self.beside {
-            Some(Beside { x, extents, lane }) => {
-                to_sides(distances, &extents.levels[level][node][lane], x, self.radius)
-            }
-            None => within,
-        }
+        to_boxes(distances, tree.node(level, node), [self.q; 2], self.radius)
     }
 
     #[inline]
@@ -330,28 +317,28 @@ impl<F: FnMut(usize, f64) -> f64> Query for Around<'_, F> {
     }
 }
 
-/// The nearest of each of some places in one leaf, so that what they look at is read once for all.
-struct AroundEach<'a> {
+/// The nearest of each of several places in one leaf: what they look at is read once for all of them.
+struct NearEach<'a> {
     own: &'a [u32],
     points: Vec<[f64; LEAF]>, // [d]: side by side
     sides: [Vec<f64>; 2],     // [d]: least and greatest coordinates
-    radii: [f64; LEAF],       // of each, less than 0 where there is none
+    radii: [f64; LEAF],       // by place; below 0 beyond the last
     radius: f64,              // the largest
     count: usize,
     found: &'a mut [Vec<(f64, u32)>],
 }
 
-impl<'a> AroundEach<'a> {
-    fn new(tree: &Tree, own: &'a [u32], count: usize, found: &'a mut [Vec<(f64, u32)>]) -> AroundEach<'a> {
+impl<'a> NearEach<'a> {
+    fn new(tree: &Tree, own: &'a [u32], count: usize, found: &'a mut [Vec<(f64, u32)>]) -> NearEach<'a> {
         let points: Vec<_> = side_by_side(&tree.x, tree.d, own.len(), |at| own[at] as usize).collect();
         let least = points.iter().map(|x| x.iter().copied().fold(f64::INFINITY, f64::min)).collect();
         let greatest = points.iter().map(|x| x.iter().copied().fold(f64::NEG_INFINITY, f64::max)).collect();
         let radii = std::array::from_fn(|lane| if lane < own.len() { f64::INFINITY } else { -1.0 });
-        AroundEach { own, points, sides: [least, greatest], radii, radius: f64::INFINITY, count, found }
+        NearEach { own, points, sides: [least, greatest], radii, radius: f64::INFINITY, count, found }
     }
 }
 
-impl Query for AroundEach<'_> {
+impl Query for NearEach<'_> {
     fn radius(&self) -> f64 {
         self.radius
     }
@@ -375,34 +362,19 @@ impl Query for AroundEach<'_> {
     }
 }
 
-/// Leaves the `count` nearest, and says how far the last of them is.
+/// Keeps the `count` nearest and returns the greatest distance among them.
 fn truncate(found: &mut Vec<(f64, u32)>, count: usize) -> f64 {
     let radius = found.select_nth_unstable_by(count - 1, |a, b| a.0.total_cmp(&b.0)).1.0;
     found.truncate(count);
     radius
 }
 
-/// Points of `x` `[points, d]` side by side, `[d]`: so many, and the last one again.
-fn side_by_side(
-    x: &[f64],
-    d: usize,
-    count: usize,
-    point: impl Fn(usize) -> usize,
-) -> impl Iterator<Item = [f64; LEAF]> {
-    (0..d).map(move |k| std::array::from_fn(|at| x[point(at.min(count - 1)) * d + k]))
-}
-
-/// The nodes of all levels over so many leaves, or a few more.
-fn nodes(leaves: usize) -> usize {
-    leaves.div_ceil(FAN - 1) + usize::BITS.div_ceil(FAN.ilog2()) as usize
-}
-
-/// Puts the places in the order of leaves, each of which has been halved so often; says how many are in each.
+/// Halves the places `halvings` times, so that they are in the order of leaves; calls `leaf` with the size of each.
 fn halve(places: &mut [u32], x: &[f64], d: usize, halvings: u32, leaf: &mut impl FnMut(usize)) {
     let key = |k: usize| move |&point: &u32| (sort_key(x[point as usize * d + k]), point);
     if halvings == 0 {
         if d == 1 {
-            places.sort_unstable_by_key(key(0)); // places are in the order of the points
+            places.sort_unstable_by_key(key(0)); // with one coordinate places ascend by it
         }
         return leaf(places.len());
     }
@@ -425,145 +397,9 @@ fn halve(places: &mut [u32], x: &[f64], d: usize, halvings: u32, leaf: &mut impl
     halve(high, x, d, halvings - 1, leaf);
 }
 
-/// The squared distances to the boxes in a node `[d]` from the box between `low` and `high` `[d]`; a bit for each that is
-/// within the radius.
-#[multiversion(targets("x86_64+avx512f+avx512vl+avx512dq+avx512bw+avx2+fma", "x86_64+avx2+fma"))]
-fn to_boxes(distances: &mut Side, boxes: &[[Side; 2]], [low, high]: [&[f64]; 2], radius: f64) -> u32 {
-    for ([least, greatest], (low, high)) in boxes.iter().zip(low.iter().zip(high)) {
-        for at in 0..FAN {
-            distances[at] += to_side(least[at], greatest[at], [*low, *high]);
-        }
-    }
-    within(distances, radius)
-}
-
-/// The squared distances from `q` `[d]` to the points of a leaf `[d]`; a bit for each that is within the radius.
-#[multiversion(targets("x86_64+avx512f+avx512vl+avx512dq+avx512bw+avx2+fma", "x86_64+avx2+fma"))]
-fn to_points(distances: &mut [f64; LEAF], leaf: &[[f64; LEAF]], q: &[f64], radius: f64) -> u32 {
-    for (x, q) in leaf.iter().zip(q) {
-        for at in 0..LEAF {
-            distances[at] += (q - x[at]) * (q - x[at]);
-        }
-    }
-    within(distances, radius)
-}
-
-/// What [`WIDTH`] columns have in the boxes of a tree: the least and the greatest value, or beyond them.
-pub(super) struct Extents {
-    levels: Vec<Vec<[[[f32; FAN]; 2]; WIDTH]>>, // as those of the tree, [nodes, WIDTH]
-}
-
-/// A coordinate that the points of a tree have besides, a column of `extents`: it is `x` where the walk begins.
-#[derive(Clone, Copy)]
-pub(super) struct Beside<'a> {
-    pub x: f64,
-    pub extents: &'a Extents,
-    pub lane: usize,
-}
-
-impl Extents {
-    /// Bytes of those of a block in a tree over `points` points.
-    pub fn bytes(points: usize) -> usize {
-        let leaves = points.div_ceil(LEAF).next_power_of_two();
-        nodes(leaves).saturating_mul(FAN * 2 * WIDTH * size_of::<f32>())
-    }
-
-    /// Of a block of columns by place; where one is off, its values were rounded to the nearest f32.
-    pub fn new(tree: &Tree, (x, off): (&[Lanes<f32>], &Lanes<f32>)) -> Extents {
-        let mut extents = Extents { levels: Vec::with_capacity(tree.levels.len()) };
-        for level in 0..tree.levels.len() {
-            let nodes = (0..tree.boxes(level).div_ceil(FAN)).map(|node| {
-                let mut sides = [[[f32::INFINITY; FAN], [f32::NEG_INFINITY; FAN]]; WIDTH];
-                for (at, inside) in tree.inside(level, node).enumerate() {
-                    let [least, greatest] = match level.checked_sub(1) {
-                        None => Extents::of(&x[tree.places(inside)], off),
-                        Some(below) => Extents::over(&extents.levels[below][inside]),
-                    };
-                    for (l, sides) in sides.iter_mut().enumerate() {
-                        (sides[0][at], sides[1][at]) = (least[l], greatest[l]);
-                    }
-                }
-                sides
-            });
-            let nodes = nodes.collect();
-            extents.levels.push(nodes);
-        }
-        extents
-    }
-
-    /// Of some points.
-    fn of(x: &[Lanes<f32>], off: &Lanes<f32>) -> [Lanes<f32>; 2] {
-        let (mut least, mut greatest) = ([f32::INFINITY; WIDTH], [f32::NEG_INFINITY; WIDTH]);
-        for x in x {
-            for l in 0..WIDTH {
-                least[l] = if x[l] < least[l] { x[l] } else { least[l] };
-                greatest[l] = if x[l] > greatest[l] { x[l] } else { greatest[l] };
-            }
-        }
-        for l in (0..WIDTH).filter(|&l| off[l] > 0.0) {
-            (least[l], greatest[l]) = (least[l].next_down(), greatest[l].next_up()); // a value was rounded to the nearest
-        }
-        [least, greatest]
-    }
-
-    /// Of all boxes in a node.
-    fn over(node: &[[[f32; FAN]; 2]; WIDTH]) -> [Lanes<f32>; 2] {
-        let least = node.map(|[least, _]| least.into_iter().fold(f32::INFINITY, f32::min));
-        let greatest = node.map(|[_, greatest]| greatest.into_iter().fold(f32::NEG_INFINITY, f32::max));
-        [least, greatest]
-    }
-}
-
-/// Adds the squared distances from `x` to the boxes of a node in one coordinate; a bit for each that is within the radius.
-#[multiversion(targets("x86_64+avx512f+avx512vl+avx512dq+avx512bw+avx2+fma", "x86_64+avx2+fma"))]
-fn to_sides(distances: &mut Side, [least, greatest]: &[[f32; FAN]; 2], x: f64, radius: f64) -> u32 {
-    for at in 0..FAN {
-        distances[at] += to_side(f64::from(least[at]), f64::from(greatest[at]), [x; 2]);
-    }
-    within(distances, radius)
-}
-
-/// The squared distance between an interval and that from `low` to `high`.
-#[inline(always)]
-fn to_side(least: f64, greatest: f64, [low, high]: [f64; 2]) -> f64 {
-    let (below, above) = (least - high, low - greatest);
-    let gap = if below > above { below } else { above };
-    let gap = if gap > 0.0 { gap } else { 0.0 };
-    gap * gap
-}
-
-/// A bit for each of some points `[d]` whose distance from a box in a node `[d]` is within its radius.
-#[multiversion(targets("x86_64+avx512f+avx512vl+avx512dq+avx512bw+avx2+fma", "x86_64+avx2+fma"))]
-fn to_box(boxes: &[[Side; 2]], at: usize, points: &[[f64; LEAF]], radii: &[f64; LEAF]) -> u32 {
-    let mut distances = [0.0; LEAF];
-    for ([least, greatest], x) in boxes.iter().zip(points) {
-        for lane in 0..LEAF {
-            distances[lane] += to_side(least[at], greatest[at], [x[lane]; 2]);
-        }
-    }
-    (0..LEAF).fold(0, |within, lane| within | u32::from(distances[lane] <= radii[lane]) << lane)
-}
-
-/// A bit for each distance that is within the radius.
-#[inline(always)]
-fn within<const N: usize>(distances: &[f64; N], radius: f64) -> u32 {
-    (0..N).fold(0, |within, at| within | u32::from(distances[at] <= radius) << at)
-}
-
-/// The numbers of the bits that are set, ascending.
-pub(super) fn ones(mut bits: u32) -> impl Iterator<Item = usize> {
-    std::iter::from_fn(move || {
-        let at = bits.trailing_zeros() as usize;
-        let any = bits != 0;
-        bits &= bits.wrapping_sub(1);
-        any.then_some(at)
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::codec::columns::{Matrix, Packed};
     use crate::ops::philox::{Stream, Use};
 
     /// Points with `d` coordinates; of these some are few numbers.
@@ -614,9 +450,9 @@ mod tests {
             all
         };
         let expected: Vec<Vec<f64>> = own.iter().map(others).collect();
-        let mut space = Vec::new();
+        let mut scratch = Vec::new();
         for count in [1, 40, 3] {
-            let found = tree.nearest(&mut space, own, count);
+            let found = tree.nearest(&mut scratch, own, count);
             assert_eq!(found.len(), own.len());
             for ((&own, found), expected) in own.iter().zip(found).zip(&expected) {
                 let given: Vec<f64> = found.iter().map(|near| near.0).collect();
@@ -631,58 +467,5 @@ mod tests {
                 assert_eq!(places.len(), found.len());
             }
         }
-    }
-
-    #[test]
-    fn boxes_are_left_out_by_a_coordinate_besides_only_where_they_may_be() {
-        let (n, d) = (700, 3);
-        let tree = Tree::new(&points(n, d), d);
-        let mut stream = Stream::new(8, Use::Choice, 0);
-        let mut values: Vec<f64> = (0..n * WIDTH).map(|_| f64::from(stream.normal())).collect();
-        // columns that f32 holds, that it rounds, that are beyond it in some rows and in all, wide and narrow ones
-        let change: [fn(usize, f64) -> f64; 7] = [
-            |_, x| x,
-            |_, x| x / 3.0,
-            |_, x| 1e7 + x / 3.0,
-            |row, x| if row % 50 == 0 { 1e200 * x } else { x },
-            |_, x| 1e200 + 1e184 * x,
-            |_, x| 100.0 * x,
-            |_, x| 1e-3 * x,
-        ];
-        for (at, x) in values.iter_mut().enumerate() {
-            *x = change[at / n % change.len()](at % n, *x);
-        }
-        let matrix = Matrix::columns_f64(&values, n, WIDTH).unwrap();
-        let packed = Packed::new(matrix, tree.points().to_vec());
-        let extents = Extents::new(&tree, packed.block(0));
-        let (mut visited, mut without) = (0, 0);
-        for lane in 0..WIDTH {
-            for own in 0..n {
-                let value = |place: usize| packed.at(place, lane);
-                let total = |other: usize| {
-                    let apart = value(own) - value(other);
-                    distance(&tree, own, other) + apart * apart
-                };
-                let mut all: Vec<f64> = (0..n).filter(|&other| other != own).map(total).collect();
-                all.sort_by(f64::total_cmp);
-                let radius = all[0];
-                let beside = Some(Beside { x: value(own), extents: &extents, lane });
-                let mut found = Vec::new();
-                tree.walk_beside(own, beside, radius, |other, given| {
-                    assert!(other != own && given == distance(&tree, own, other) && given <= radius);
-                    visited += 1;
-                    found.extend(Some(total(other)).filter(|&total| total <= radius));
-                    radius
-                });
-                found.sort_by(f64::total_cmp);
-                let expected = &all[..all.partition_point(|&other| other <= radius)];
-                assert_eq!(found, expected, "lane {lane} own {own}");
-                tree.walk(own, radius, |_, _| {
-                    without += 1;
-                    radius
-                });
-            }
-        }
-        assert!(visited < without, "{visited} {without}");
     }
 }

@@ -10,21 +10,21 @@
 //! the sorted ranks of the runs. The sums of a run are whole numbers, their quotients f64, added in the order of X. On
 //! CUDA the sums are the device's, and the same.
 
-use super::Ties;
+use super::options::Ties;
 use super::ranks::{Ranks, sort_key};
 use crate::Result;
 use crate::device::Cuda;
 use crate::device::cuda::Buffer;
+use crate::ops::cuda::xi::{self, Run};
 use crate::ops::philox::{Stream, Use};
-use crate::ops::xi::{self, Run};
 
 /// Streams of orders drawn at random, beside those of the noise on columns.
 const ORDER_STREAM: u32 = 1 << 31;
 
-/// Rows by ascending X.
+/// The rows by ascending X.
 pub(super) struct Order {
     rows: Vec<u32>,   // equal ones by ascending index
-    runs: Vec<u32>,   // the first position of each run of identical x, and n
+    runs: Vec<u32>,   // the first position of each run of identical x; the last is n
     run_of: Vec<u32>, // of each row
 }
 
@@ -36,7 +36,7 @@ impl Order {
         Order::sorted(x, rows)
     }
 
-    /// Of rows that are sorted.
+    /// From rows that are sorted already.
     fn sorted(x: &[f64], rows: Vec<u32>) -> Order {
         let (mut runs, mut run_of) = (vec![], vec![0; rows.len()]);
         for (at, &i) in rows.iter().enumerate() {
@@ -51,7 +51,7 @@ impl Order {
 
     /// ξ; none where Y is constant.
     pub fn xi(&self, ranks: &Ranks, ties: Ties) -> Option<f64> {
-        let apart = match ties {
+        let differences = match ties {
             Ties::Mean => self.expected(ranks),
             Ties::First => along(&self.rows, ranks) as f64,
             Ties::Random { seed, draws } => {
@@ -60,10 +60,10 @@ impl Order {
                 sum as f64 / f64::from(draws)
             }
         };
-        value(ranks, apart)
+        value(ranks, differences)
     }
 
-    /// The rows by ascending X, those of a run shuffled.
+    /// The rows by ascending X, each run shuffled.
     fn drawn(&self, seed: u64, draw: u32) -> Vec<u32> {
         let mut stream = Stream::new(seed, Use::Ties, ORDER_STREAM | draw);
         let mut rows = self.rows.clone();
@@ -81,7 +81,7 @@ impl Order {
         }))
     }
 
-    /// The same of the sums of the runs, in the order of X.
+    /// [`Order::expected`] from the sums of the runs, in the order of X.
     fn expectation(&self, each: impl Iterator<Item = Run>) -> f64 {
         let (mut sum, mut before) = (0.0, 0.0);
         for (ends, run) in self.runs.windows(2).zip(each) {
@@ -95,7 +95,7 @@ impl Order {
         sum
     }
 
-    /// The ranks of the runs one behind the other, those of each ascending.
+    /// The ranks run by run, ascending within each.
     fn by_run(&self, ranks: &Ranks) -> Vec<u32> {
         let (mut sorted, mut next) = (vec![0; self.rows.len()], self.runs.clone());
         for &i in &ranks.order {
@@ -108,22 +108,22 @@ impl Order {
 }
 
 /// ξ of the sum of differences; none where Y is constant.
-fn value(ranks: &Ranks, apart: f64) -> Option<f64> {
-    (ranks.spread != 0).then(|| 1.0 - ranks.n() as f64 * apart / (2.0 * ranks.spread as f64))
+fn value(ranks: &Ranks, differences: f64) -> Option<f64> {
+    (ranks.spread != 0).then(|| 1.0 - ranks.n() as f64 * differences / (2.0 * ranks.spread as f64))
 }
 
-/// Rows of orders drawn at random that are on the device at a time (64 MiB), unless one order has more.
+/// Rows of random orders that are on the device at a time (64 MiB), unless a single order has more.
 const ROWS_AT_ONCE: usize = 1 << 24;
 
-/// [`Order`] with a CUDA device that sorts and sums; ξ of one ranking after another, to the CPU's last bit. What is random
-/// in an order is the host's, and so are the quotients of the runs' sums.
+/// [`Order`] on CUDA, which sorts and sums: ξ of one ranking after another, with the CPU's bits. The host draws random orders
+/// and divides the sums of the runs.
 pub(super) struct OnCuda<'a> {
     cuda: &'a Cuda,
     order: Order,
     ties: Ties,
     rank: Buffer<u32>,       // [n]
-    fixed: Buffer<u32>,      // the runs, or the only order
-    drawn: Vec<Buffer<u32>>, // all orders, where they are few
+    fixed: Buffer<u32>,      // the runs (mean), or the order (first)
+    drawn: Vec<Buffer<u32>>, // all random orders, where they fit at once
     at_once: usize,          // orders
 }
 
@@ -147,7 +147,7 @@ impl<'a> OnCuda<'a> {
         let OnCuda { cuda, order, ties, rank, fixed, drawn, at_once } = self;
         let held = if *ties == Ties::Mean { &order.by_run(ranks) } else { &ranks.r };
         cuda.write(rank.output(), held)?;
-        let apart = match *ties {
+        let differences = match *ties {
             Ties::Mean => order.expectation(xi::runs(cuda, rank, fixed)?.into_iter()),
             Ties::First => xi::along(cuda, rank, fixed)?.into_iter().sum::<u64>() as f64,
             Ties::Random { seed, draws } => {
@@ -169,7 +169,7 @@ impl<'a> OnCuda<'a> {
                 sum as f64 / f64::from(draws)
             }
         };
-        Ok(value(ranks, apart))
+        Ok(value(ranks, differences))
     }
 }
 
@@ -244,7 +244,7 @@ mod tests {
 
     #[cfg(feature = "emu")]
     #[test]
-    fn orders_that_come_in_parts_give_what_they_give_together() {
+    fn orders_in_parts_give_the_same_as_all_at_once() {
         let (x, y) = ([2.0, 1.0, 2.0, 1.0, 1.0, 7.0], [3.0, 1.0, 4.0, 1.0, 5.0, 9.0]);
         let (cuda, ties) = (Cuda::emulated(2), Ties::Random { seed: 8, draws: 5 });
         let (ranks, order) = (Ranks::new(&y, ties).unwrap(), Order::new(&x));

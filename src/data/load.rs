@@ -3,13 +3,12 @@
 //! Bytes become values from 0 to 1, then (value − mean) / std per channel. Floats of a safetensors file are left as
 //! they are unless a mean is given. The result is NHWC.
 
-use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use safetensors::Dtype;
 
 use super::Samples;
-use super::tensors::{self, TensorFile};
+use super::tensors::{TensorFile, read_unzipped};
 use crate::net::Shape;
 use crate::{Error, Result};
 
@@ -143,18 +142,6 @@ fn stem(path: &Path) -> String {
     path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
 }
 
-/// A file's bytes, unpacked where its name ends in `.gz`.
-pub(super) fn unpacked(path: &Path) -> Result<Vec<u8>> {
-    let bytes = tensors::read(path)?;
-    if path.extension().is_none_or(|end| end != "gz") {
-        return Ok(bytes);
-    }
-    let mut out = vec![];
-    let read = flate2::read::MultiGzDecoder::new(&bytes[..]).read_to_end(&mut out);
-    read.map_err(|e| Error::data(path, format!("cannot be unpacked: {e}")))?;
-    Ok(out)
-}
-
 fn from_tensors(path: &Path) -> Result<Stored> {
     let file = TensorFile::open(path)?;
     let refuse = |tensor: &str, reason: String| Error::record(path, format!("tensor `{tensor}`"), reason);
@@ -184,7 +171,7 @@ fn from_tensors(path: &Path) -> Result<Stored> {
 
 /// An idx file: two zero bytes, the element type (8: bytes), the number of axes, each axis big-endian, the elements.
 fn idx(path: &Path, axes: usize) -> Result<(Vec<usize>, Vec<u8>)> {
-    let bytes = unpacked(path)?;
+    let bytes = read_unzipped(path)?;
     let header = 4 + 4 * axes;
     let magic = [0, 0, 8, axes as u8];
     if bytes.len() < header || bytes[..4] != magic {
@@ -224,7 +211,7 @@ fn from_cifar(path: &Path, files: &[PathBuf]) -> Result<Stored> {
     let mut stored = Stored { shape: Shape::new(32, 32, 3), x: vec![], y: vec![] };
     let mut known = None;
     for file in files {
-        let bytes = unpacked(file)?;
+        let bytes = read_unzipped(file)?;
         // One label a record, or two (coarse and fine) in CIFAR-100; a length can fit only one of them here.
         let fits = |labels: usize| bytes.len() % (labels + PIXELS) == 0;
         let labels = known.or_else(|| [1, 2].into_iter().find(|&labels| fits(labels))).unwrap_or(1);
@@ -346,7 +333,7 @@ mod tests {
         assert!(error(dir.path()).contains("truncated"));
         std::fs::write(at("t10k-images-idx3-ubyte.gz"), [1, 2, 3]).unwrap();
         std::fs::write(at("t10k-labels-idx1-ubyte.gz"), gz.finish().unwrap()).unwrap();
-        assert!(error(&at("t10k-images-idx3-ubyte.gz")).contains("unpacked"));
+        assert!(error(&at("t10k-images-idx3-ubyte.gz")).contains("decompressed"));
 
         let record = [vec![4u8], vec![255; 1024], vec![0; 2048]].concat();
         std::fs::write(at("test.bin"), &record).unwrap();

@@ -10,11 +10,10 @@ mod arrays;
 mod columnar;
 
 use std::collections::BTreeMap;
-use std::io::Read;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use super::tensors::{TensorFile, read};
+use super::tensors::{TensorFile, read, read_unzipped};
 use crate::{Error, Result};
 
 /// The columns of a file, and the `Y` of a .safetensors or .npz file.
@@ -54,6 +53,7 @@ pub enum Column {
 
 /// How to treat rows with a missing value in a column that is used.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
 pub enum Missing {
     /// As an error that names the first.
     #[default]
@@ -121,7 +121,7 @@ impl Table {
         let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
         let plain = name.strip_suffix(".gz").unwrap_or(name);
         let text = |read: fn(&Path, &[u8], &[Categorical]) -> Result<Table>| {
-            let bytes = read_whole(path, plain != name)?;
+            let bytes = read_unzipped(path)?;
             read(path, bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&bytes), categorical)
         };
         let numbers = |table: Result<Table>| table?.categorised(categorical);
@@ -402,18 +402,6 @@ impl Codes {
 /// Whether a cell marks a missing value.
 fn is_missing(cell: &str) -> bool {
     matches!(cell, "" | "?" | "NA" | "N/A" | "NaN" | "nan" | "null")
-}
-
-/// A file, decompressed if it is so.
-fn read_whole(path: &Path, compressed: bool) -> Result<Vec<u8>> {
-    let bytes = read(path)?;
-    if !compressed {
-        return Ok(bytes);
-    }
-    let mut plain = Vec::new();
-    let damaged = |e: std::io::Error| Error::data(path, format!("cannot be decompressed: {e}"));
-    flate2::read::MultiGzDecoder::new(&bytes[..]).read_to_end(&mut plain).map_err(damaged)?;
-    Ok(plain)
 }
 
 /// Lines of cells; the names of the columns where they are known, and the lines of the file before these bytes.

@@ -5,7 +5,7 @@
 //! from the header's, is refused.
 
 use std::collections::HashMap;
-use std::io::Write;
+use std::io::{Read, Write};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
@@ -162,6 +162,21 @@ pub fn read(path: &Path) -> Result<Vec<u8>> {
         return Err(Error::data(path, "is a directory; a file was expected"));
     }
     std::fs::read(path).map_err(Error::io(path))
+}
+
+/// Reads a file whole, decompressed where its name ends in `.gz`.
+///
+/// # Errors
+/// Where it cannot be read, or its compressed bytes are damaged.
+pub fn read_unzipped(path: &Path) -> Result<Vec<u8>> {
+    let bytes = read(path)?;
+    if path.extension().is_none_or(|end| end != "gz") {
+        return Ok(bytes);
+    }
+    let mut plain = Vec::new();
+    let damaged = |e: std::io::Error| Error::data(path, format!("cannot be decompressed: {e}"));
+    flate2::read::MultiGzDecoder::new(&bytes[..]).read_to_end(&mut plain).map_err(damaged)?;
+    Ok(plain)
 }
 
 fn numbers<const N: usize, T>(bytes: &[u8], from: impl Fn([u8; N]) -> T) -> Vec<T> {

@@ -1,8 +1,9 @@
 //! Where the work runs. The CPU and CUDA are peers behind one set of operations: a [`Device`] is opened once,
-//! says what it is and why it was taken, and is handed to every stage.
+//! reports what it is and why it was chosen, and is passed to every stage.
 //!
-//! On CUDA run the steps of CODEC, ξ and FOCI, the perturbation, K-FAC, the passes of a network and its training
-//! ([`crate::ops`]). What has no CUDA path, as the eigenvectors of K-FAC, runs on the host threads that every device has.
+//! CUDA runs the steps of CODEC, ξ and FOCI, the perturbation, K-FAC, the passes of a network and its training
+//! ([`crate::ops`]). What has no CUDA path, such as the eigenvectors of K-FAC, runs on the host threads that every device
+//! has.
 
 pub mod cuda;
 pub mod nvml;
@@ -54,7 +55,7 @@ impl Device {
         Ok(Device { cuda, pool: pool(threads)?, why })
     }
 
-    /// The CPU with `threads` threads (0: one per available core), and why.
+    /// The CPU with `threads` threads (0: one per available core); `why` is reported as the reason.
     ///
     /// # Errors
     /// Where the threads cannot be started.
@@ -80,13 +81,13 @@ impl Device {
         Ok(Device { why: cuda.describe(), cuda: Some(cuda), pool: pool(0)? })
     }
 
-    /// [`Device::emulated`] with `bytes` bytes of memory that says that `said` are free before anything is there.
+    /// [`Device::emulated`] with `bytes` bytes of memory, which reports `reported` bytes as free while it is empty.
     ///
     /// # Errors
     /// Where the threads cannot be started.
     #[cfg(feature = "emu")]
-    pub fn emulated_with(seed: u64, bytes: usize, said: usize) -> Result<Device> {
-        let cuda = Cuda::emulated_with(seed, bytes, said);
+    pub fn emulated_with(seed: u64, bytes: usize, reported: usize) -> Result<Device> {
+        let cuda = Cuda::emulated_with(seed, bytes, reported);
         Ok(Device { why: cuda.describe(), cuda: Some(cuda), pool: pool(0)? })
     }
 
@@ -95,7 +96,7 @@ impl Device {
         if self.cuda.is_some() { "cuda" } else { "cpu" }
     }
 
-    /// Why this device was taken, or which GPU it is.
+    /// Why this device was chosen, or which GPU it is.
     pub fn why(&self) -> &str {
         &self.why
     }
@@ -105,12 +106,12 @@ impl Device {
         serde_json::json!({"name": self.name(), "why": self.why(), "threads": self.threads()})
     }
 
-    /// What the GPU is doing, where it is one and NVML says so.
+    /// What the GPU is doing, where there is one and NVML reports it.
     pub fn reading(&self) -> Option<nvml::Reading> {
         nvml::read(self.cuda.as_ref()?.uuid()?).ok()
     }
 
-    /// The GPU, where it is one.
+    /// The GPU, where this is one.
     pub fn cuda(&self) -> Option<&Cuda> {
         self.cuda.as_ref()
     }
@@ -120,7 +121,7 @@ impl Device {
         self.pool.current_num_threads()
     }
 
-    /// Runs `work` inside the device's own thread pool.
+    /// Runs `work` in the device's own thread pool.
     pub fn scope<R: Send>(&self, work: impl FnOnce() -> R + Send) -> R {
         self.pool.install(work)
     }

@@ -1,22 +1,22 @@
-//! Values that copies share until one of them is changed.
+//! Values that copies share until one of them is changed (copy on write).
 
 use std::ops::{Deref, DerefMut};
 use std::sync::{Arc, Weak};
 
-/// Values that copies share until one of them is changed, which then has its own: where they stand says which they are,
-/// so that a device need not have the same ones twice.
+/// Values that copies share until one of them is changed, which then gets its own. Their address identifies them, so that a
+/// device does not hold the same values twice.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Shared(Arc<Vec<f32>>);
 
 impl Shared {
-    /// What knows these values again, and keeps nobody from changing them: they then stand elsewhere.
-    pub(super) fn known(&self) -> Weak<Vec<f32>> {
+    /// A weak handle that identifies these values. It does not keep them alive; changed values have another identity.
+    pub(super) fn identity(&self) -> Weak<Vec<f32>> {
         Arc::downgrade(&self.0)
     }
 
-    /// Whether these are the known values, unchanged.
-    pub(super) fn is(&self, known: &Weak<Vec<f32>>) -> bool {
-        std::ptr::eq(Arc::as_ptr(&self.0), known.as_ptr())
+    /// Whether these are the identified values, unchanged.
+    pub(super) fn is(&self, identity: &Weak<Vec<f32>>) -> bool {
+        std::ptr::eq(Arc::as_ptr(&self.0), identity.as_ptr())
     }
 }
 
@@ -51,14 +51,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn values_that_are_changed_are_others_and_copies_are_not() {
+    fn a_change_gives_values_a_new_identity_and_leaves_copies_alone() {
         let mut values = Shared::from(vec![1.0, 2.0]);
-        let (copy, known) = (values.clone(), values.known());
-        assert!(values.is(&known) && copy.is(&known));
+        let (copy, identity) = (values.clone(), values.identity());
+        assert!(values.is(&identity) && copy.is(&identity));
         values[0] = 3.0;
-        assert!(!values.is(&known) && copy.is(&known) && copy[0] == 1.0);
-        let known = values.known();
-        values[0] = 4.0; // nobody else has them
-        assert!(!values.is(&known) && known.upgrade().is_none());
+        assert!(!values.is(&identity) && copy.is(&identity) && copy[0] == 1.0);
+        let identity = values.identity();
+        values[0] = 4.0; // no other copy
+        assert!(!values.is(&identity) && identity.upgrade().is_none());
     }
 }

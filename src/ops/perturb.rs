@@ -8,7 +8,7 @@ use crate::device::cuda::{Cuda, In, Launch, Out, tiles};
 use crate::ops::philox::{Use, add_normals};
 use crate::{Error, Result};
 
-/// What noisy copies of one image are made of.
+/// What determines the noisy copies of an image.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Copies<'a> {
     /// `[h, w, c]`, normalised.
@@ -17,7 +17,7 @@ pub struct Copies<'a> {
     pub label: u32,
     /// The seed that keys the noise.
     pub seed: u64,
-    /// Which sample it is, which keys it too.
+    /// The index of the sample, which keys the noise too.
     pub index: u32,
     /// The noise's standard deviation.
     pub sigma: f32,
@@ -72,7 +72,7 @@ pub fn perturb_on(
     unsafe { cuda.perturb(launch, out, image, copies, len, seed, index, first, sigma) }
 }
 
-/// Copies, and values of each, of which `first` is the first.
+/// The number of copies and the values of each; the copies are numbered from `first`.
 fn shape(out: usize, image: usize, first: u32) -> Result<(u32, u32)> {
     let whole = image > 0 && out.is_multiple_of(image);
     let copies = out.checked_div(image).and_then(|copies| u32::try_from(copies).ok());

@@ -1,13 +1,13 @@
 //! The one generator of random numbers: Philox4x32-10 (Salmon et al., SC 2011), and normals made of its words.
 //!
 //! Every number is a function of (seed, use, index, copy, element): no state, so any order, any batch and any device
-//! give the same bits. A normal comes by Box and Muller from two words; logarithm, sine and cosine are fixed
+//! give the same bits. Two words give two normals (Box and Muller); logarithm, sine and cosine are fixed
 //! polynomials, and every operation is a correctly rounded one (fma, multiplication, addition, square root), never
 //! contracted by a compiler, so that a GPU draws the same bits.
 
 use multiversion::multiversion;
 
-/// What numbers are for: streams of different use never meet.
+/// What numbers are for: streams of different uses have no number in common.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
 pub enum Use {
@@ -109,7 +109,7 @@ fn normal_pair(a: u32, b: u32) -> (f32, f32) {
     (radius * c, radius * s)
 }
 
-/// A normal of [`add_normals`] in f64: what its f32 operations are held to.
+/// A normal of [`add_normals`] computed in f64, with which tests compare it.
 pub fn normal_wide(seed: u64, use_: Use, index: u32, copy: u32, element: usize) -> f64 {
     let words = philox(counter(use_, index, copy, (element / 4) as u32), key(seed));
     let (a, b) = if element % 4 < 2 { (words[0], words[1]) } else { (words[2], words[3]) };
@@ -121,7 +121,7 @@ pub fn normal_wide(seed: u64, use_: Use, index: u32, copy: u32, element: usize) 
     (-2.0 * u.ln()).sqrt() * if element.is_multiple_of(2) { cos } else { sin }
 }
 
-/// Blocks drawn side by side, so that the compiler can use vectors.
+/// Blocks drawn side by side, so that the compiler can use vector instructions.
 const WIDTH: usize = 8;
 
 /// out = base + sigma · normal, the normals being elements 0.. of (seed, use, index, copy). Multiplication and addition
@@ -142,7 +142,7 @@ pub fn add_normals(out: &mut [f32], base: &[f32], sigma: f32, seed: u64, use_: U
     }
 }
 
-/// A sequence of random words for one use and index; reading it moves on.
+/// A sequence of random words for one use and index.
 #[derive(Clone, Debug)]
 pub struct Stream {
     key: [u32; 2],
@@ -205,7 +205,7 @@ impl Stream {
         }
     }
 
-    /// `k` of `0..n` without replacement, ascending; all of them where `k` is not less.
+    /// `k` of `0..n` without replacement, ascending; all of them where `k` ≥ `n`.
     pub fn choose(&mut self, n: usize, k: usize) -> Vec<usize> {
         let mut all: Vec<usize> = (0..n).collect();
         self.shuffle(&mut all);

@@ -1,8 +1,7 @@
-//! Charts as inline SVG. A chart is 340 wide, about a phone's width, so that its letters are as large as the page's.
-
-use std::fmt::Write;
+//! Charts as inline SVG. A chart is 340 wide, about the width of a phone, so that its letters are as large as the page's.
 
 use super::escaped;
+use super::svg::{circle, class, line, polyline, rect, text};
 
 const WIDTH: f64 = 340.0;
 const LEFT: f64 = 44.0;
@@ -10,7 +9,11 @@ const RIGHT: f64 = 12.0;
 const TOP: f64 = 10.0;
 const HEIGHT: f64 = 150.0;
 
-/// Points that belong together.
+const GRID: &str = "class=\"grid\"";
+const LEVEL: &str = "class=\"level\"";
+const AXIS: &str = "class=\"axis\"";
+
+/// The points of one line.
 pub struct Series<'a> {
     pub name: &'a str,
     /// The colour, by class of the style sheet.
@@ -27,7 +30,7 @@ pub struct Range {
 }
 
 impl Range {
-    /// From the least to the greatest of some numbers, at least `width` wide.
+    /// The range of some numbers, at least `width` wide.
     pub fn of(values: impl Iterator<Item = f64>, width: f64) -> Range {
         let (low, high) = values
             .filter(|v| v.is_finite())
@@ -43,7 +46,7 @@ impl Range {
         Range { low, high }
     }
 
-    /// The same, with these numbers in it.
+    /// The range extended to these numbers.
     pub fn with(self, values: &[f64]) -> Range {
         values.iter().fold(self, |range, &v| Range { low: range.low.min(v), high: range.high.max(v) })
     }
@@ -52,7 +55,7 @@ impl Range {
         (value - self.low) / (self.high - self.low)
     }
 
-    /// Round numbers in it, about `count` of them, and the digits that they need.
+    /// About `count` round numbers in the range, and the digits they need.
     fn ticks(self, count: f64) -> (Vec<f64>, usize) {
         let rough = (self.high - self.low) / count;
         let power = 10f64.powf(rough.log10().floor());
@@ -78,27 +81,6 @@ fn figure(title: &str, height: f64, drawing: &str, keys: &[(&str, &str)]) -> Str
     )
 }
 
-fn word(out: &mut String, x: f64, y: f64, anchor: &str, text: &str) {
-    // A String takes everything.
-    let _ =
-        writeln!(out, "<text x=\"{x:.1}\" y=\"{y:.1}\" text-anchor=\"{anchor}\">{}</text>", escaped(text));
-}
-
-fn line(out: &mut String, class: &str, from: (f64, f64), to: (f64, f64)) {
-    let ((x1, y1), (x2, y2)) = (from, to);
-    let _ = writeln!(
-        out,
-        "<line class=\"{class}\" x1=\"{x1:.1}\" y1=\"{y1:.1}\" x2=\"{x2:.1}\" y2=\"{y2:.1}\"/>"
-    );
-}
-
-fn rect(out: &mut String, class: &str, x: f64, y: f64, width: f64, height: f64) {
-    let _ = writeln!(
-        out,
-        "<rect class=\"{class}\" x=\"{x:.1}\" y=\"{y:.1}\" width=\"{width:.1}\" height=\"{height:.1}\"/>"
-    );
-}
-
 /// Lines with a dot at every point, over a grid. Series of one name share an entry of the key.
 pub fn lines(title: &str, x_name: &str, series: &[Series], y: Range) -> String {
     let points = || series.iter().flat_map(|one| one.points.iter().copied());
@@ -109,29 +91,27 @@ pub fn lines(title: &str, x_name: &str, series: &[Series], y: Range) -> String {
     let bottom = TOP + HEIGHT;
     let mut out = String::new();
     if points().next().is_none() {
-        word(&mut out, WIDTH / 2.0, TOP + 20.0, "middle", "nothing to show");
+        text(&mut out, WIDTH / 2.0, TOP + 20.0, "middle", "nothing to show");
         return figure(title, TOP + 40.0, &out, &[]);
     }
     let (ticks, digits) = y.ticks(4.0);
     for tick in ticks {
         let (_, at) = at((x.low, tick));
-        line(&mut out, "grid", (LEFT, at), (WIDTH - RIGHT, at));
-        word(&mut out, LEFT - 6.0, at + 4.0, "end", &format!("{tick:.digits$}"));
+        line(&mut out, GRID, (LEFT, at), (WIDTH - RIGHT, at));
+        text(&mut out, LEFT - 6.0, at + 4.0, "end", &format!("{tick:.digits$}"));
     }
     for tick in x.ticks(5.0).0.into_iter().filter(|tick| tick.fract() == 0.0) {
-        word(&mut out, at((tick, y.low)).0, bottom + 16.0, "middle", &format!("{tick:.0}"));
+        text(&mut out, at((tick, y.low)).0, bottom + 16.0, "middle", &format!("{tick:.0}"));
     }
-    word(&mut out, (LEFT + WIDTH - RIGHT) / 2.0, bottom + 32.0, "middle", x_name);
+    text(&mut out, (LEFT + WIDTH - RIGHT) / 2.0, bottom + 32.0, "middle", x_name);
     let mut keys: Vec<(&str, &str)> = vec![];
     for one in series {
         let places: Vec<(f64, f64)> =
             one.points.iter().filter(|(x, y)| x.is_finite() && y.is_finite()).map(|p| at(*p)).collect();
-        let path: String = places.iter().map(|(x, y)| format!("{x:.1},{y:.1} ")).collect();
-        let _ = writeln!(out, "<polyline class=\"{}\" points=\"{}\"/>", one.class, path.trim_end());
+        polyline(&mut out, &class(one.class), &places);
         let radius = if places.len() > 40 { 1.2 } else { 2.8 };
-        for (x, y) in places {
-            let _ =
-                writeln!(out, "<circle class=\"{}\" cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"{radius}\"/>", one.class);
+        for at in places {
+            circle(&mut out, &class(one.class), at, radius);
         }
         if !keys.contains(&(one.name, one.class)) {
             keys.push((one.name, one.class));
@@ -147,15 +127,15 @@ pub struct Bar {
     pub text: String,
 }
 
-/// Letters on a line, at least.
+/// Letters that fit on a line.
 const LETTERS: usize = 46;
 
-/// The end of a name that is longer than so many letters.
-fn shortened(name: &str, room: usize) -> String {
+/// A name of at most `most` letters: a longer one keeps its end.
+fn shortened(name: &str, most: usize) -> String {
     let count = name.chars().count();
-    match count <= room {
+    match count <= most {
         true => name.into(),
-        false => std::iter::once('…').chain(name.chars().skip(count + 1 - room.max(1))).collect(),
+        false => std::iter::once('…').chain(name.chars().skip(count + 1 - most.max(1))).collect(),
     }
 }
 
@@ -166,21 +146,21 @@ pub fn bars(title: &str, rows: &[Bar]) -> String {
     for (i, row) in rows.iter().enumerate() {
         let y = ROW * i as f64;
         let share = if row.share.is_finite() { row.share.clamp(0.0, 1.0) } else { 0.0 };
-        word(
+        text(
             &mut out,
             0.0,
             y + 14.0,
             "start",
             &shortened(&row.name, LETTERS.saturating_sub(row.text.chars().count())),
         );
-        word(&mut out, WIDTH, y + 14.0, "end", &row.text);
-        rect(&mut out, "track", 0.0, y + 19.0, WIDTH, 8.0);
-        rect(&mut out, "bar", 0.0, y + 19.0, WIDTH * share, 8.0);
+        text(&mut out, WIDTH, y + 14.0, "end", &row.text);
+        rect(&mut out, &class("track"), (0.0, y + 19.0), WIDTH, 8.0);
+        rect(&mut out, &class("bar"), (0.0, y + 19.0), WIDTH * share, 8.0);
     }
     figure(title, ROW * rows.len().max(1) as f64, &out, &[])
 }
 
-/// Columns of shares in per cent, one per place from 0, and a dashed level.
+/// A column for each share, numbered from 0, and a dashed level.
 pub fn columns(title: &str, x_name: &str, shares: &[f64], level: f64) -> String {
     let bottom = TOP + HEIGHT;
     let range = Range::from(0.0, 1.0).with(shares).with(&[level]);
@@ -188,30 +168,30 @@ pub fn columns(title: &str, x_name: &str, shares: &[f64], level: f64) -> String 
     let mut out = String::new();
     let (ticks, digits) = range.ticks(4.0);
     for tick in ticks {
-        line(&mut out, "grid", (LEFT, at(tick)), (WIDTH - RIGHT, at(tick)));
-        word(&mut out, LEFT - 6.0, at(tick) + 4.0, "end", &format!("{tick:.digits$}"));
+        line(&mut out, GRID, (LEFT, at(tick)), (WIDTH - RIGHT, at(tick)));
+        text(&mut out, LEFT - 6.0, at(tick) + 4.0, "end", &format!("{tick:.digits$}"));
     }
     let width = (WIDTH - LEFT - RIGHT) / shares.len().max(1) as f64;
     let every = shares.len().div_ceil(12).max(1);
     for (i, &share) in shares.iter().enumerate() {
         let x = LEFT + width * i as f64;
-        rect(&mut out, "after", x + 0.1 * width, at(share), 0.8 * width, bottom - at(share));
+        rect(&mut out, &class("after"), (x + 0.1 * width, at(share)), 0.8 * width, bottom - at(share));
         if i % every == 0 {
-            word(&mut out, x + width / 2.0, bottom + 16.0, "middle", &i.to_string());
+            text(&mut out, x + width / 2.0, bottom + 16.0, "middle", &i.to_string());
         }
     }
-    line(&mut out, "level", (LEFT, at(level)), (WIDTH - RIGHT, at(level)));
-    word(&mut out, (LEFT + WIDTH - RIGHT) / 2.0, bottom + 32.0, "middle", x_name);
+    line(&mut out, LEVEL, (LEFT, at(level)), (WIDTH - RIGHT, at(level)));
+    text(&mut out, (LEFT + WIDTH - RIGHT) / 2.0, bottom + 32.0, "middle", x_name);
     figure(title, bottom + 40.0, &out, &[])
 }
 
-/// A loss with two digits that count.
+/// A loss with two significant digits.
 fn two_digits(loss: f64) -> String {
     let digits = (1.0 - loss.max(LEAST).log10().floor()).max(0.0) as usize;
     format!("{loss:.digits$}")
 }
 
-/// Losses below this are drawn at it.
+/// Smaller losses are drawn as this.
 const LEAST: f64 = 1e-6;
 
 /// Histograms of losses on one logarithmic axis, one below the other; heights are shares of each set.
@@ -235,29 +215,30 @@ pub fn histograms(title: &str, sets: &[(&str, &'static str, Vec<f64>)]) -> Strin
     let most = counted.iter().flatten().copied().fold(f64::MIN_POSITIVE, f64::max);
     let width = (WIDTH - 2.0 * RIGHT) / bins as f64;
     let mut out = String::new();
-    for (i, ((name, class, losses), shares)) in sets.iter().zip(&counted).enumerate() {
+    for (i, ((name, style, losses), shares)) in sets.iter().zip(&counted).enumerate() {
         let bottom = (PANEL + GAP) * (i + 1) as f64;
         let mut sorted = losses.clone();
         sorted.sort_unstable_by(f64::total_cmp);
         let median = sorted.get(sorted.len() / 2).map_or("–".into(), |m| two_digits(*m));
-        word(&mut out, RIGHT, bottom - PANEL - 4.0, "start", &format!("{name}: median loss {median}"));
+        text(&mut out, RIGHT, bottom - PANEL - 4.0, "start", &format!("{name}: median loss {median}"));
         for (bin, share) in shares.iter().enumerate().filter(|(_, share)| **share > 0.0) {
             let height = (PANEL - 4.0) * share / most;
-            rect(&mut out, class, RIGHT + width * bin as f64 + 0.5, bottom - height, width - 1.0, height);
+            let corner = (RIGHT + width * bin as f64 + 0.5, bottom - height);
+            rect(&mut out, &class(style), corner, width - 1.0, height);
         }
-        line(&mut out, "axis", (RIGHT, bottom), (WIDTH - RIGHT, bottom));
+        line(&mut out, AXIS, (RIGHT, bottom), (WIDTH - RIGHT, bottom));
     }
     let bottom = (PANEL + GAP) * sets.len() as f64;
     let every = if high - low > 6.0 { 2 } else { 1 };
     for decade in (low as i32..=high as i32).step_by(every) {
         let x = RIGHT + width * PER_DECADE * (f64::from(decade) - low);
-        line(&mut out, "axis", (x, bottom), (x, bottom + 4.0));
+        line(&mut out, AXIS, (x, bottom), (x, bottom + 4.0));
         let digits = (-decade).max(0) as usize;
-        // A long number at the very left keeps within the drawing.
+        // A long number at the left edge must stay within the drawing.
         let (x, anchor) = if digits > 3 && x < LEFT { (0.0, "start") } else { (x, "middle") };
-        word(&mut out, x, bottom + 16.0, anchor, &format!("{:.digits$}", 10f64.powi(decade)));
+        text(&mut out, x, bottom + 16.0, anchor, &format!("{:.digits$}", 10f64.powi(decade)));
     }
-    word(&mut out, WIDTH / 2.0, bottom + 32.0, "middle", "loss, logarithmic");
+    text(&mut out, WIDTH / 2.0, bottom + 32.0, "middle", "loss, logarithmic");
     figure(title, bottom + 40.0, &out, &[])
 }
 

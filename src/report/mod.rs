@@ -6,6 +6,8 @@
 
 mod chart;
 mod scrub;
+mod steps;
+mod svg;
 mod verify;
 
 use std::fmt::Write;
@@ -13,6 +15,7 @@ use std::fmt::Write;
 use serde_json::Value;
 
 pub use scrub::scrub;
+pub use steps::steps;
 pub use verify::verify;
 
 const STYLE: &str = include_str!("style.css");

@@ -40,11 +40,11 @@ fn form(name: &'static str) -> Form {
     let exact = |inputs, run| Form { name, inputs, run, room: None };
     match name {
         "copy_async" => exact(vec![words(16 * 7), vec![1, 0, 1, 1, 0, 0, 1]], |cuda, inputs| {
-            let out = ops::ptx::copy_async(cuda, &cuda.upload(&inputs[0])?, &cuda.upload(&inputs[1])?)?;
+            let out = ops::cuda::ptx::copy_async(cuda, &cuda.upload(&inputs[0])?, &cuda.upload(&inputs[1])?)?;
             cuda.download(&out)
         }),
         "ldmatrix" => exact(vec![words(128)], |cuda, inputs| {
-            cuda.download(&ops::ptx::ldmatrix(cuda, &cuda.upload(&inputs[0])?)?)
+            cuda.download(&ops::cuda::ptx::ldmatrix(cuda, &cuda.upload(&inputs[0])?)?)
         }),
         "halves" => {
             let mut x = values(64, 3);
@@ -53,7 +53,7 @@ fn form(name: &'static str) -> Form {
                     .map(f32::to_bits),
             );
             exact(vec![x], |cuda, inputs| {
-                cuda.download(&ops::ptx::halves(cuda, &cuda.upload(&floats(&inputs[0]))?)?)
+                cuda.download(&ops::cuda::ptx::halves(cuda, &cuda.upload(&floats(&inputs[0]))?)?)
             })
         }
         "mma_tf32" => {
@@ -63,7 +63,7 @@ fn form(name: &'static str) -> Form {
             let run = |cuda: &Cuda, inputs: &[Vec<u32>]| {
                 let mut sum = cuda.upload(&floats(&inputs[0]))?;
                 let [a, b] = [1, 2].map(|i| cuda.upload(&floats(&inputs[i])));
-                ops::ptx::mma_tf32(cuda, &mut sum, &a?, &b?)?;
+                ops::cuda::ptx::mma_tf32(cuda, &mut sum, &a?, &b?)?;
                 Ok(bits(&cuda.download(&sum)?))
             };
             Form { name, inputs, run, room }
@@ -85,8 +85,8 @@ fn form(name: &'static str) -> Form {
             let all = |halves: &[u32]| halves.iter().map(|&half| wide(half)).collect::<Vec<f64>>();
             let room = Some(room(&inputs[0], &all(&a), &all(&b)));
             let run: Run = match bf16 {
-                true => |cuda, inputs| multiplied(cuda, inputs, ops::ptx::mma_bf16),
-                false => |cuda, inputs| multiplied(cuda, inputs, ops::ptx::mma_f16),
+                true => |cuda, inputs| multiplied(cuda, inputs, ops::cuda::ptx::mma_bf16),
+                false => |cuda, inputs| multiplied(cuda, inputs, ops::cuda::ptx::mma_f16),
             };
             Form { name, inputs, run, room }
         }

@@ -4,7 +4,7 @@ use std::io::Read;
 use std::path::PathBuf;
 
 use libtest_mimic::{Failed, Trial};
-use scrubjay::codec::{self, Foci, FociOptions, Matrix, Options};
+use scrubjay::codec::{self, Columns, Foci, FociOptions, StatisticOptions};
 use scrubjay::data;
 use scrubjay::ops::philox::{Stream, Use};
 
@@ -46,7 +46,7 @@ fn sum_modulo_one() -> Result<(), Failed> {
         let mut stream = Stream::new(seed, Use::Choice, 0);
         let columns: Vec<f64> = (0..3 * n).map(|_| stream.uniform()).collect(); // the third says nothing
         let y: Vec<f64> = (0..n).map(|i| (columns[i] + columns[n + i]).fract()).collect();
-        let x = Matrix::columns_f64(&columns, n, 3)?;
+        let x = Columns::from_columns_f64(&columns, n, 3)?;
         let t = |z: &[usize], given: &[usize]| value(&y, &x, z, given);
         for alone in [t(&[0], &[])?, t(&[1], &[])?, t(&[2], &[])?] {
             check(alone.abs() < 0.1, || format!("seed {seed}: {alone} without dependence"))?;
@@ -66,7 +66,7 @@ fn sum_of_three_modulo_one() -> Result<(), Failed> {
     let mut stream = Stream::new(0, Use::Choice, 0);
     let columns: Vec<f64> = (0..3 * n).map(|_| stream.uniform()).collect();
     let y: Vec<f64> = (0..n).map(|i| (columns[i] + columns[n + i] + columns[2 * n + i]).fract()).collect();
-    let x = Matrix::columns_f64(&columns, n, 3)?;
+    let x = Columns::from_columns_f64(&columns, n, 3)?;
     for (z, given) in [(&[0][..], &[][..]), (&[1], &[]), (&[2], &[]), (&[0, 1], &[]), (&[0], &[2])] {
         let t = value(&y, &x, z, given)?;
         check(t.abs() < 0.05, || format!("z={z:?} x={given:?}: {t} without dependence"))?;
@@ -92,14 +92,14 @@ fn polar_coordinates() -> Result<(), Failed> {
         let y: Vec<f64> = (0..n).map(|i| columns[i].powi(2) + columns[n + i].powi(2)).collect();
         columns.extend_from_within(..n);
         (0..n).for_each(|i| columns[2 * n + i] = (columns[i] / columns[n + i]).atan());
-        let x = Matrix::columns_f64(&columns, n, 3)?;
+        let x = Columns::from_columns_f64(&columns, n, 3)?;
         let t = |z: &[usize], given: &[usize]| value(&y, &x, z, given);
         let (alone, given) = (t(&[2], &[])?, t(&[2], &[0])?);
         check(alone.abs() < 0.1, || format!("seed {seed}: {alone} of the angle alone"))?;
         check(given > 0.8, || format!("seed {seed}: {given} of the angle given a coordinate"))?;
         let (first, second) = (t(&[0], &[])?, t(&[1], &[0])?);
         check((0.2..0.5).contains(&first) && second > 0.9, || format!("seed {seed}: {first}, {second}"))?;
-        let mut found = codec::foci(&y, &x, &FociOptions::default())?.order;
+        let mut found = codec::foci(crate::cpu(), &y, &x, &FociOptions::default())?.order;
         found.truncate(2);
         found.sort_unstable();
         check(found == [0, 1], || format!("seed {seed}: FOCI takes {found:?} first"))?;
@@ -108,16 +108,18 @@ fn polar_coordinates() -> Result<(), Failed> {
 }
 
 /// T(Y, Z | X), which is defined.
-fn value(y: &[f64], x: &Matrix, z: &[usize], given: &[usize]) -> Result<f64, Failed> {
-    codec::statistic(y, x, z, given, &Options::default())?.value.ok_or_else(|| "undefined".into())
+fn value(y: &[f64], x: &Columns, z: &[usize], given: &[usize]) -> Result<f64, Failed> {
+    codec::statistic(crate::cpu(), y, x, z, given, &StatisticOptions::default())?
+        .value
+        .ok_or_else(|| "undefined".into())
 }
 
 fn digits() -> Result<(), Failed> {
     let digits = data::digits()?;
     let (n, p) = (digits.y.len(), digits.shape.len());
     let y: Vec<f64> = digits.y.iter().map(|&y| f64::from(y)).collect();
-    let x = Matrix::rows_f32(&digits.x, n, p, p)?;
-    let found = codec::foci(&y, &x, &FociOptions::default())?;
+    let x = Columns::from_rows_f32(&digits.x, n, p, p)?;
+    let found = codec::foci(crate::cpu(), &y, &x, &FociOptions::default())?;
     let constant = |j: &usize| x.column(*j).windows(2).all(|pair| pair[0] == pair[1]);
     check(!found.order.iter().any(constant), || "a constant pixel was chosen".into())?;
     ends_above(&found, 0.9)
@@ -129,8 +131,8 @@ fn madelon(folder: PathBuf) -> Result<(), Failed> {
     flate2::read::GzDecoder::new(packed).read_to_string(&mut text)?;
     let labels = std::fs::read_to_string(folder.join("madelon_train.labels"))?;
     let (x, y) = (numbers(&text)?, numbers(&labels)?);
-    let x = Matrix::rows_f64(&x, y.len(), 500, 500)?;
-    let found = codec::foci(&y, &x, &FociOptions::default())?;
+    let x = Columns::from_rows_f64(&x, y.len(), 500, 500)?;
+    let found = codec::foci(crate::cpu(), &y, &x, &FociOptions::default())?;
     let first = &found.order[..found.order.len().min(7)];
     check(first.iter().all(|j| MADELON.contains(j)) && first.len() == 7, || format!("picked {first:?}"))?;
     ends_above(&found, 0.75)
@@ -142,7 +144,8 @@ fn spambase(folder: PathBuf) -> Result<(), Failed> {
     let all = numbers(&rows.join("\n").replace(',', " "))?;
     let (n, p) = (rows.len(), 57);
     let y: Vec<f64> = all.iter().skip(p).step_by(p + 1).copied().collect();
-    let found = codec::foci(&y, &Matrix::rows_f64(&all, n, p, p + 1)?, &FociOptions::default())?;
+    let found =
+        codec::foci(crate::cpu(), &y, &Columns::from_rows_f64(&all, n, p, p + 1)?, &FociOptions::default())?;
     let names: Vec<&str> = text.lines().next().unwrap_or_default().split(',').collect();
     let chosen: Vec<&str> = found.order.iter().map(|&j| names[j]).collect();
     for telling in ["char_freq_$", "word_freq_george", "word_freq_free"] {

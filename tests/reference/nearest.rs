@@ -1,6 +1,6 @@
 //! Nearest neighbours by trying all pairs.
 
-use scrubjay::ops::nearest::Tied;
+use scrubjay::ops::cuda::nearest::Tied;
 use scrubjay::ops::philox::{Use, philox};
 
 /// For each of the columns `[p, n]` and each row: Σ min(R_i, R_j) over the others j nearest by the squared distance in

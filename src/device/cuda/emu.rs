@@ -8,9 +8,7 @@ use std::ffi::CStr;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
-use super::kernels::{EMULATED, TABLE};
-use super::memory::lock;
-use super::{Launch, Resources, pointers};
+use super::launch::{Launch, Resources, Row, lock, pointers};
 use crate::{Error, Result};
 
 const ALIGN: usize = 256; // as cudaMalloc
@@ -18,17 +16,18 @@ const GUARD: usize =
     if cfg!(any(scrubjay_sanitize = "address", scrubjay_sanitize = "thread")) { 0 } else { ALIGN };
 const GUARD_BYTE: u8 = 0xa5;
 const UNDEFINED: u8 = 0xff; // a NaN of any width
-/// Bytes of memory that the device has where nothing else is said.
+/// Bytes of memory that the device has by default.
 const MEMORY: usize = 1 << 30;
 
 /// The driver.
 pub struct Emu {
+    table: &'static [Row],
     seed: u64,
     bytes: usize,
-    said: usize,
+    reported: usize,
     live: Arc<Mutex<Vec<Region>>>,
     recording: Mutex<Option<Vec<Call>>>,
-    /// Held by what runs: there is one stream.
+    /// Held while work runs: there is one stream.
     stream: Mutex<()>,
     /// Launches until one fails.
     left: AtomicUsize,
@@ -36,11 +35,11 @@ pub struct Emu {
 }
 
 unsafe extern "C" {
-    /// What this thread's last launch multiplied on tensor cores.
+    /// The tensor-core multiplications of this thread's last launch.
     fn emu_products() -> u64;
 }
 
-/// A launch as it was asked for.
+/// A recorded launch.
 pub struct Call {
     kernel: usize,
     launch: Launch,
@@ -61,16 +60,17 @@ pub struct Memory {
 }
 
 impl Emu {
-    pub fn new(seed: u64) -> Emu {
-        Emu::with(seed, MEMORY, MEMORY)
+    pub fn new(seed: u64, table: &'static [Row]) -> Emu {
+        Emu::with(seed, MEMORY, MEMORY, table)
     }
 
-    /// A device of `bytes` bytes that says that `said` are free while nothing is there.
-    pub fn with(seed: u64, bytes: usize, said: usize) -> Emu {
+    /// A device of `bytes` bytes, which reports `reported` bytes as free while it is empty.
+    pub fn with(seed: u64, bytes: usize, reported: usize, table: &'static [Row]) -> Emu {
         Emu {
+            table,
             seed,
             bytes,
-            said,
+            reported,
             live: Arc::default(),
             recording: Mutex::new(None),
             stream: Mutex::new(()),
@@ -88,7 +88,7 @@ impl Emu {
     }
 
     pub fn free(&self) -> usize {
-        self.said.saturating_sub(self.used())
+        self.reported.saturating_sub(self.used())
     }
 
     fn used(&self) -> usize {
@@ -103,12 +103,12 @@ impl Emu {
         None
     }
 
-    /// It has none; a little, so that what asks has something to do.
+    /// An emulated device has no cache; a small size keeps callers on their usual path.
     pub fn cache(&self) -> Result<usize> {
         Ok(1 << 12)
     }
 
-    /// It has none.
+    /// An emulated kernel uses none.
     pub fn resources(&self, _kernel: usize) -> Result<Option<Resources>> {
         Ok(None)
     }
@@ -164,7 +164,7 @@ impl Emu {
             calls.push(Call { kernel, launch, words: words.to_vec() });
             return Ok(());
         }
-        let failed = |reason: String| Error::Device { op: TABLE[kernel].symbol.into(), reason };
+        let failed = |reason: String| Error::Device { op: self.table[kernel].symbol.into(), reason };
         if self.left.fetch_sub(1, Ordering::Relaxed) == 0 {
             return Err(failed("failed as a test asked for".into()));
         }
@@ -172,8 +172,9 @@ impl Emu {
         let (grid, block) = ([launch.blocks, 1, 1], [launch.threads, 1, 1]);
         let mut arguments = pointers(words);
         // SAFETY: grid and block are three words each; the arguments are the caller's promise.
-        let error =
-            unsafe { EMULATED[kernel](grid.as_ptr(), block.as_ptr(), arguments.as_mut_ptr(), self.seed) };
+        let error = unsafe {
+            (self.table[kernel].emulated)(grid.as_ptr(), block.as_ptr(), arguments.as_mut_ptr(), self.seed)
+        };
         // SAFETY: takes nothing, and reads a number of this thread.
         self.products.fetch_add(unsafe { emu_products() }, Ordering::Relaxed);
         if !error.is_null() {
@@ -213,7 +214,7 @@ impl Region {
         (self.start + GUARD) as *mut u8
     }
 
-    /// Whether the guards are as they were.
+    /// Whether the guards are intact.
     fn whole(&self) -> bool {
         let guard = |at: usize| {
             // SAFETY: both guards lie within the allocation, which lives as long as its entry in the list.

@@ -11,14 +11,14 @@ use cudarc::driver::{
     CudaContext, CudaEvent, CudaGraph, CudaSlice, CudaStream, DevicePtr, DriverError, result, sys,
 };
 
-use super::fatbins::{ARCHITECTURES, FATBINS, MISSING};
-use super::kernels::TABLE;
-use super::{Launch, Resources, pointers};
+use super::generated::fatbins::{ARCHITECTURES, FATBINS, MISSING};
+use super::launch::{Launch, Resources, Row, pointers};
 use crate::{Error, Result};
 
 /// An opened GPU with all kernels of the table.
 pub struct Gpu {
     stream: Arc<CudaStream>,
+    table: &'static [Row],
     functions: Vec<Function>, // by row of the table
     name: String,
     uuid: Option<String>,
@@ -42,7 +42,7 @@ unsafe impl Send for Graph {}
 /// Device memory with its address.
 pub struct Bytes {
     address: u64,
-    _slice: CudaSlice<u8>, // given back when it ends
+    _slice: CudaSlice<u8>, // frees the memory when dropped
 }
 
 impl Bytes {
@@ -100,8 +100,8 @@ fn uuid(bytes: &[u8; 16]) -> String {
 }
 
 impl Gpu {
-    /// Opens the first GPU and loads every kernel.
-    pub fn open() -> Result<Gpu> {
+    /// Opens the first GPU and loads every kernel of the table.
+    pub fn open(table: &'static [Row]) -> Result<Gpu> {
         if FATBINS.is_empty() {
             return Err(none(format!("this build has no CUDA kernels: {MISSING}")));
         }
@@ -127,9 +127,9 @@ impl Gpu {
             let missing = || Error::Device { op: symbol.into(), reason: "no fatbin has this kernel".into() };
             found.map(Function).ok_or_else(missing)
         };
-        let functions = TABLE.iter().map(|row| function(row.symbol)).collect::<Result<_>>()?;
+        let functions = table.iter().map(|row| function(row.symbol)).collect::<Result<_>>()?;
         let uuid = context.uuid().ok().map(|id| uuid(&id.bytes.map(|byte| byte as u8)));
-        Ok(Gpu { stream, functions, name, uuid })
+        Ok(Gpu { stream, table, functions, name, uuid })
     }
 
     pub fn describe(&self) -> String {
@@ -152,7 +152,7 @@ impl Gpu {
             let found =
                 unsafe { result::function::get_function_attribute(self.functions[kernel].0, attribute) };
             let found = self.stream.context().bind_to_thread().and(found);
-            found.map(|value| value.max(0) as u32).map_err(failed(TABLE[kernel].symbol))
+            found.map(|value| value.max(0) as u32).map_err(failed(self.table[kernel].symbol))
         };
         Ok(Some(Resources {
             registers: of(sys::CUfunction_attribute::CU_FUNC_ATTRIBUTE_NUM_REGS)?,
@@ -229,7 +229,7 @@ impl Gpu {
     /// # Safety
     /// The arguments are what the kernel declares, and every address is good for what it does there.
     pub unsafe fn launch(&self, kernel: usize, launch: Launch, words: &mut [u64]) -> Result<()> {
-        let op = failed(TABLE[kernel].symbol);
+        let op = failed(self.table[kernel].symbol);
         let function = self.functions[kernel].0;
         let mut arguments = pointers(words);
         let (grid, block) = ((launch.blocks, 1, 1), (launch.threads, 1, 1));

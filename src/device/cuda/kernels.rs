@@ -2,24 +2,10 @@
 //! of [`Cuda`] that launches it, its symbol in the fatbins, and its symbol in the emulated build. All rows are loaded
 //! when a GPU is opened; a test holds them to the text of `kernels/*.cu`.
 
-use super::{Argument, Cuda, In, Launch, Out};
+use super::Cuda;
+use super::buffer::{Argument, In, Out};
+use super::launch::{Launch, Row};
 use crate::Result;
-
-/// A row of the table.
-#[derive(Clone, Copy, Debug)]
-pub struct Row {
-    /// The operation.
-    pub name: &'static str,
-    /// The kernel's symbol.
-    pub symbol: &'static str,
-    /// Names and types of its arguments, in order.
-    pub arguments: &'static [(&'static str, &'static str)],
-}
-
-/// What a kernel is in the emulated build: grid, block, arguments, seed; an error text or null.
-#[cfg(feature = "emu")]
-pub(super) type Emulated =
-    unsafe extern "C" fn(*const u32, *const u32, *mut *mut std::ffi::c_void, u64) -> *const std::ffi::c_char;
 
 macro_rules! kernels {
     ($($(#[$doc:meta])* $name:ident: $symbol:ident($($argument:ident: $type:ty),* $(,)?);)*) => {
@@ -28,6 +14,8 @@ macro_rules! kernels {
             name: stringify!($name),
             symbol: stringify!($symbol),
             arguments: &[$((stringify!($argument), stringify!($type))),*],
+            #[cfg(feature = "emu")]
+            emulated: $symbol,
         }),*];
 
         #[cfg(feature = "emu")]
@@ -40,9 +28,6 @@ macro_rules! kernels {
                 seed: u64,
             ) -> *const std::ffi::c_char;)*
         }
-
-        #[cfg(feature = "emu")]
-        pub(super) const EMULATED: &[Emulated] = &[$($symbol),*];
 
         #[allow(non_camel_case_types)]
         enum Index { $($name),* }
@@ -262,7 +247,7 @@ mod tests {
 
     #[test]
     fn a_build_has_fatbins_of_less_than_16_mib_or_says_why_it_has_none() {
-        use super::super::fatbins::{FATBINS, MISSING};
+        use crate::device::cuda::generated::fatbins::{FATBINS, MISSING};
         assert!(FATBINS.iter().map(|(_, fatbin)| fatbin.len()).sum::<usize>() < 16 << 20);
         assert_eq!(FATBINS.is_empty(), !MISSING.is_empty());
     }

@@ -5,40 +5,33 @@
 //! One stream, not the default one; work is in order on it. Kernels allocate nothing; only downloads wait.
 #![allow(unsafe_code)] // the border of safety: addresses become kernel arguments here
 
+mod buffer;
 #[cfg(feature = "emu")]
 mod emu;
+mod generated;
 mod gpu;
 mod kernels;
+mod launch;
 mod memory;
+mod open;
 mod recording;
 
 use std::collections::BTreeSet;
-use std::ffi::c_void;
-use std::marker::PhantomData;
-use std::ops::Range;
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, Weak};
 use std::time::Duration;
 
+use buffer::Pool;
+pub use buffer::{Buffer, Counts, In, Out};
 use bytemuck::Pod;
-
+pub use generated::tiles;
 pub use gpu::list;
-pub use kernels::{Row, TABLE};
-pub use memory::Counts;
-use memory::{Resident, Shelf, lock};
+pub use kernels::TABLE;
+use launch::lock;
+pub use launch::{Launch, Resources, Row};
 pub use recording::Recording;
 pub(crate) use recording::Repeats;
 
 use crate::{Error, Result};
-
-/// The launch shapes that kernels and host share, made of `kernels/tiles.h`.
-pub mod tiles {
-    include!(concat!(env!("OUT_DIR"), "/tiles.rs"));
-}
-
-/// What build.rs compiled.
-mod fatbins {
-    include!(concat!(env!("OUT_DIR"), "/fatbins.rs"));
-}
 
 /// An opened CUDA device; clones share it.
 #[derive(Clone)]
@@ -48,14 +41,21 @@ pub struct Cuda {
 
 struct Opened {
     driver: Driver,
-    shelf: Arc<Mutex<Shelf>>,
+    table: &'static [Row],
+    pool: Arc<Mutex<Pool>>,
     residents: Mutex<Vec<Resident>>,
-    /// What failed first: from then on nothing that the device holds can be relied on.
+    /// The first failure; after it nothing that the device holds can be relied on.
     failed: OnceLock<String>,
-    /// Addresses that are used while launches are recorded.
+    /// Addresses that launches use while they are recorded.
     used: Mutex<Option<Vec<u64>>>,
-    /// Kernels that were launched while somebody listens.
+    /// Kernels that were launched during [`Cuda::listen`].
     heard: Mutex<Option<BTreeSet<usize>>>,
+}
+
+/// A tensor on the device; `of` identifies it until it is changed.
+struct Resident {
+    of: Weak<Vec<f32>>,
+    buffer: Arc<Buffer<f32>>,
 }
 
 enum Driver {
@@ -73,59 +73,6 @@ macro_rules! driver {
             Driver::Emu($driver) => $call,
         }
     };
-}
-
-/// `len` values of `T` in device memory, of exactly that size.
-pub struct Buffer<T> {
-    held: Option<Held>, // until it ends
-    address: u64,
-    len: usize,
-    shelf: Arc<Mutex<Shelf>>,
-    of: PhantomData<T>,
-}
-
-/// Memory of the driver, and how much was asked for.
-struct Held {
-    memory: Memory,
-    bytes: usize,
-}
-
-enum Memory {
-    Gpu(gpu::Memory),
-    #[cfg(feature = "emu")]
-    Emu(emu::Memory),
-}
-
-/// `len` values of a buffer that a kernel reads.
-pub struct In<'a, T> {
-    address: u64,
-    len: usize,
-    of: PhantomData<&'a T>,
-}
-
-/// `len` values of a buffer that a kernel writes, or reads and writes.
-pub struct Out<'a, T> {
-    address: u64,
-    len: usize,
-    of: PhantomData<&'a mut T>,
-}
-
-/// Blocks and threads of a launch, in one dimension.
-#[derive(Clone, Copy, Debug)]
-pub struct Launch {
-    blocks: u32,
-    threads: u32,
-}
-
-/// What a kernel takes of a multiprocessor, as it was assembled for the GPU at hand.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
-pub struct Resources {
-    /// Of a thread.
-    pub registers: u32,
-    /// Bytes of shared memory, of a block.
-    pub shared: u32,
-    /// Bytes of local memory, of a thread: registers that were spilled, and arrays.
-    pub local: u32,
 }
 
 /// A kernel that was launched.
@@ -148,25 +95,11 @@ enum Moment {
 }
 
 impl Cuda {
-    /// Opens the first GPU.
-    ///
-    /// # Errors
-    /// [`Error::NoGpu`] with the reason: no kernels in this build, no driver, no GPU, one that is too old; and
-    /// [`Error::Device`] where a kernel does not load.
-    pub fn open() -> Result<Cuda> {
-        Ok(Cuda::with(Driver::Gpu(gpu::Gpu::open()?)))
-    }
-
-    fn with(driver: Driver) -> Cuda {
-        let (shelf, residents) = (Arc::default(), Mutex::default());
+    /// A device with the kernels of a table.
+    fn with(driver: Driver, table: &'static [Row]) -> Cuda {
+        let (pool, residents) = (Arc::default(), Mutex::default());
         let (failed, used, heard) = (OnceLock::new(), Mutex::default(), Mutex::default());
-        Cuda { opened: Arc::new(Opened { driver, shelf, residents, failed, used, heard }) }
-    }
-
-    /// The emulator; `seed` decides the order of threads: 0 in order, 1 in reverse, else random.
-    #[cfg(feature = "emu")]
-    pub fn emulated(seed: u64) -> Cuda {
-        Cuda::with(Driver::Emu(emu::Emu::new(seed)))
+        Cuda { opened: Arc::new(Opened { driver, table, pool, residents, failed, used, heard }) }
     }
 
     /// Which GPU it is, in words.
@@ -185,12 +118,6 @@ impl Cuda {
     /// Where the driver does not say.
     pub fn cache(&self) -> Result<usize> {
         driver!(self, driver => driver.cache())
-    }
-
-    /// The emulator of a device of `bytes` bytes of memory that says that `said` are free before anything is there.
-    #[cfg(feature = "emu")]
-    pub fn emulated_with(seed: u64, bytes: usize, said: usize) -> Cuda {
-        Cuda::with(Driver::Emu(emu::Emu::with(seed, bytes, said)))
     }
 
     /// Lets the emulator fail in the launch that comes after so many others.
@@ -229,7 +156,7 @@ impl Cuda {
     /// # Errors
     /// Where a launch failed, or the buffer belongs to another device.
     pub fn download<T: Pod>(&self, buffer: &Buffer<T>) -> Result<Vec<T>> {
-        let mut values = vec![T::zeroed(); buffer.len];
+        let mut values = vec![T::zeroed(); buffer.len()];
         self.read(&mut values, buffer.input())?;
         Ok(values)
     }
@@ -243,7 +170,7 @@ impl Cuda {
             return Err(Error::shape("write", format!("{} values", out.len), values.len().to_string()));
         }
         let bytes = bytemuck::cast_slice(values);
-        lock(&self.opened.shelf).counts.uploaded += bytes.len();
+        lock(&self.opened.pool).counts.uploaded += bytes.len();
         // SAFETY: as many values stand at that address, and `out` has them alone.
         self.checked("write", || driver!(self, driver => unsafe { driver.write(out.address, bytes) }))
     }
@@ -283,7 +210,7 @@ impl Cuda {
         let heard = lock(&self.opened.heard).take().unwrap_or_default();
         let launched = heard.into_iter().map(|kernel| {
             let resources = driver!(self, driver => driver.resources(kernel))?;
-            Ok(Launched { symbol: TABLE[kernel].symbol, resources })
+            Ok(Launched { symbol: self.opened.table[kernel].symbol, resources })
         });
         Ok((done?, launched.collect::<Result<_>>()?))
     }
@@ -294,162 +221,12 @@ impl Cuda {
     /// The arguments are what the kernel declares, and every address is good for what it does there.
     unsafe fn launch(&self, kernel: usize, launch: Launch, words: &mut [u64]) -> Result<()> {
         // SAFETY: as of this function.
-        self.recall(kernel, words);
+        self.collect(kernel, words);
         if let Some(heard) = lock(&self.opened.heard).as_mut() {
             heard.insert(kernel);
         }
         let call = || driver!(self, driver => unsafe { driver.launch(kernel, launch, words) });
-        self.checked(TABLE[kernel].symbol, call)
-    }
-}
-
-impl<T> Buffer<T> {
-    fn new(held: Held, len: usize, shelf: Arc<Mutex<Shelf>>) -> Buffer<T> {
-        lock(&shelf).begin(&held);
-        Buffer { address: held.memory.address(), held: Some(held), len, shelf, of: PhantomData }
-    }
-
-    /// How many values it holds.
-    pub fn len(&self) -> usize {
-        self.len
-    }
-
-    /// Whether it holds none.
-    pub fn is_empty(&self) -> bool {
-        self.len == 0
-    }
-
-    /// As what a kernel reads.
-    pub fn input(&self) -> In<'_, T> {
-        In { address: self.address, len: self.len, of: PhantomData }
-    }
-
-    /// As what a kernel writes.
-    pub fn output(&mut self) -> Out<'_, T> {
-        Out { address: self.address, len: self.len, of: PhantomData }
-    }
-}
-
-impl Memory {
-    fn address(&self) -> u64 {
-        match self {
-            Memory::Gpu(memory) => memory.address(),
-            #[cfg(feature = "emu")]
-            Memory::Emu(memory) => memory.address(),
-        }
-    }
-}
-
-impl<T> Clone for In<'_, T> {
-    fn clone(&self) -> Self {
-        *self
-    }
-}
-
-impl<T> Copy for In<'_, T> {}
-
-impl<'a, T> In<'a, T> {
-    /// How many values it has.
-    pub fn len(&self) -> usize {
-        self.len
-    }
-
-    /// Whether it has none.
-    pub fn is_empty(&self) -> bool {
-        self.len == 0
-    }
-
-    /// These of the values, as of a slice.
-    ///
-    /// # Panics
-    /// Where there are not so many.
-    pub fn part(self, range: Range<usize>) -> In<'a, T> {
-        assert!(range.start <= range.end && range.end <= self.len, "{range:?} of {} values", self.len);
-        In {
-            address: self.address + (range.start * size_of::<T>()) as u64,
-            len: range.len(),
-            of: PhantomData,
-        }
-    }
-}
-
-impl<'a, T> Out<'a, T> {
-    /// How many values it has.
-    pub fn len(&self) -> usize {
-        self.len
-    }
-
-    /// Whether it has none.
-    pub fn is_empty(&self) -> bool {
-        self.len == 0
-    }
-
-    /// As what a kernel reads.
-    pub fn input(&self) -> In<'_, T> {
-        In { address: self.address, len: self.len, of: PhantomData }
-    }
-
-    /// The same values once more, for a kernel that reads each element before the same thread writes it.
-    pub(crate) fn same(&self) -> In<'a, T> {
-        In { address: self.address, len: self.len, of: PhantomData }
-    }
-
-    /// The same values, for one use of many.
-    pub fn output(&mut self) -> Out<'_, T> {
-        Out { address: self.address, len: self.len, of: PhantomData }
-    }
-
-    /// As what kernels read from now on.
-    pub fn read_only(self) -> In<'a, T> {
-        self.same()
-    }
-
-    /// The first `len` values and the rest, as of a slice.
-    ///
-    /// # Panics
-    /// Where there are not so many.
-    pub fn split_at(self, len: usize) -> (Out<'a, T>, Out<'a, T>) {
-        assert!(len <= self.len, "{len} of {} values", self.len);
-        let rest = self.address + (len * size_of::<T>()) as u64;
-        (
-            Out { address: self.address, len, of: PhantomData },
-            Out { address: rest, len: self.len - len, of: PhantomData },
-        )
-    }
-}
-
-impl<'a> In<'a, f32> {
-    /// The values as the bits that they are.
-    pub fn bits(self) -> In<'a, u32> {
-        In { address: self.address, len: self.len, of: PhantomData }
-    }
-}
-
-impl<'a> Out<'a, f32> {
-    /// The values as the bits that they are.
-    pub fn bits(self) -> Out<'a, u32> {
-        Out { address: self.address, len: self.len, of: PhantomData }
-    }
-}
-
-impl Launch {
-    /// Blocks of `threads` so that every one of `items` has its thread.
-    ///
-    /// # Errors
-    /// Where that is more blocks than a launch can have.
-    pub fn over(op: &'static str, items: usize, threads: u32) -> Result<Launch> {
-        Launch::blocks(op, items.div_ceil(threads as usize), threads)
-    }
-
-    /// So many blocks.
-    ///
-    /// # Errors
-    /// Where that is more than a launch can have, or none.
-    pub fn blocks(op: &'static str, blocks: usize, threads: u32) -> Result<Launch> {
-        match i32::try_from(blocks) {
-            Ok(blocks) if blocks > 0 => Ok(Launch { blocks: blocks as u32, threads }),
-            _ => Err(Error::shape(op, "1 to 2147483647 blocks of threads", blocks.to_string())),
-        }
+        self.checked(self.opened.table[kernel].symbol, call)
     }
 }
 
@@ -472,57 +249,4 @@ impl Event {
 #[cfg(feature = "emu")]
 fn other_device(op: &str) -> Error {
     Error::Device { op: op.into(), reason: "the memory belongs to another device".into() }
-}
-
-/// A kernel argument as the 8 bytes that hold it; narrower ones are in the low bytes.
-trait Argument {
-    fn word(self) -> u64;
-}
-
-impl<T> Argument for In<'_, T> {
-    fn word(self) -> u64 {
-        self.address
-    }
-}
-
-impl<T> Argument for Out<'_, T> {
-    fn word(self) -> u64 {
-        self.address
-    }
-}
-
-/// None is a null pointer.
-impl<T: Argument> Argument for Option<T> {
-    fn word(self) -> u64 {
-        self.map_or(0, T::word)
-    }
-}
-
-impl Argument for u32 {
-    fn word(self) -> u64 {
-        u64::from(self)
-    }
-}
-
-impl Argument for u64 {
-    fn word(self) -> u64 {
-        self
-    }
-}
-
-impl Argument for f32 {
-    fn word(self) -> u64 {
-        u64::from(self.to_bits())
-    }
-}
-
-impl Argument for f64 {
-    fn word(self) -> u64 {
-        self.to_bits()
-    }
-}
-
-/// The array of argument addresses that a launch takes.
-fn pointers(words: &mut [u64]) -> Vec<*mut c_void> {
-    words.iter_mut().map(|word| std::ptr::from_mut(word).cast()).collect()
 }

@@ -1,16 +1,19 @@
-//! Launches that were recorded, to be run again as they are.
+//! Launches that are recorded once and replayed.
 
-use super::gpu;
-use super::memory::{Life, lock};
-use super::{Cuda, Driver, TABLE};
+use super::buffer::Allocation;
 #[cfg(feature = "emu")]
-use super::{emu, other_device};
+use super::emu;
+use super::gpu;
+use super::launch::lock;
+#[cfg(feature = "emu")]
+use super::other_device;
+use super::{Cuda, Driver};
 use crate::{Error, Result};
 
-/// Launches that were recorded, and the buffers that they use.
+/// Recorded launches, and the allocations they use.
 pub struct Recording {
     recorded: Recorded,
-    uses: Vec<Life>,
+    uses: Vec<Allocation>,
 }
 
 enum Recorded {
@@ -19,8 +22,8 @@ enum Recorded {
     Emu(Vec<emu::Call>),
 }
 
-/// Works that come again and again, each under its key: run as they are the first time, recorded and replayed the
-/// second, and then replayed.
+/// Work that is repeated, each piece under its key: run directly the first time, recorded and replayed the second time, and
+/// replayed from then on.
 pub(crate) struct Repeats<K>(Vec<(K, Option<Recording>)>);
 
 impl<K> Default for Repeats<K> {
@@ -50,7 +53,7 @@ impl<K: PartialEq> Repeats<K> {
 }
 
 impl Cuda {
-    /// The launches that `work` makes, recorded and not run. `work` neither allocates nor copies.
+    /// Records the launches of `work` without running them. `work` neither allocates nor copies.
     ///
     /// # Errors
     /// Those of `work`, and where the driver cannot record it.
@@ -64,23 +67,23 @@ impl Cuda {
         let mut used = lock(&self.opened.used).take().unwrap_or_default();
         used.sort_unstable();
         used.dedup();
-        let shelf = lock(&self.opened.shelf);
-        let mut uses: Vec<Life> = used.into_iter().filter_map(|address| shelf.at(address)).collect();
+        let pool = lock(&self.opened.pool);
+        let mut uses: Vec<Allocation> = used.into_iter().filter_map(|address| pool.at(address)).collect();
         uses.dedup();
         Ok(Recording { recorded: recorded?, uses })
     }
 
-    /// Runs what was recorded.
+    /// Runs recorded launches.
     ///
     /// # Errors
     /// Where a buffer that it uses is gone, the driver refuses, or the recording belongs to another device.
     pub fn replay(&self, recording: &Recording) -> Result<()> {
-        let shelf = lock(&self.opened.shelf);
-        if !recording.uses.iter().all(|life| shelf.is_alive(life)) {
+        let pool = lock(&self.opened.pool);
+        if !recording.uses.iter().all(|allocation| pool.is_alive(allocation)) {
             let reason = "a buffer of the recorded launches is gone".into();
             return Err(Error::Device { op: "replay".into(), reason });
         }
-        drop(shelf);
+        drop(pool);
         self.checked("replay", || match (&self.opened.driver, &recording.recorded) {
             // SAFETY: launching them was sound, their buffers are there, and all work is in order on one stream.
             (Driver::Gpu(driver), Recorded::Gpu(graph)) => unsafe { driver.replay(graph) },
@@ -92,11 +95,13 @@ impl Cuda {
         })
     }
 
-    /// Notes the addresses that a launch uses, while launches are recorded.
-    pub(super) fn recall(&self, kernel: usize, words: &[u64]) {
+    /// While launches are recorded, collects the addresses that a launch uses.
+    pub(super) fn collect(&self, kernel: usize, words: &[u64]) {
         if let Some(used) = lock(&self.opened.used).as_mut() {
-            let kinds =
-                TABLE[kernel].arguments.iter().map(|(_, kind)| kind.contains("In<") || kind.contains("Out<"));
+            let kinds = self.opened.table[kernel]
+                .arguments
+                .iter()
+                .map(|(_, kind)| kind.contains("In<") || kind.contains("Out<"));
             used.extend(
                 kinds
                     .zip(words)

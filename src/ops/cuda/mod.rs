@@ -1,7 +1,8 @@
-//! The operations of a network on CUDA: the same functions as beside this folder, on values in device memory.
+//! Operations on CUDA, on values in device memory. Each checks shapes and launches its kernels.
 //!
-//! Each checks shapes and launches one kernel or two; nothing is allocated, nothing waits. Values are parts of one
-//! arena ([`In`], [`Out`]), so that a plan decides where they stand.
+//! Those of a network allocate nothing and never wait: their values are parts of one arena ([`In`], [`Out`]), and a plan
+//! decides where they lie. Those of CODEC ([`rank`], [`nearest`], [`statistic`], [`xi`]) return buffers of their own;
+//! [`ptx`] runs single instructions, to be held to plain arithmetic.
 
 pub mod activation;
 pub mod attention;
@@ -12,17 +13,33 @@ pub mod layer_norm;
 pub mod loss;
 pub mod means;
 pub mod moments;
+pub mod nearest;
 pub mod optimizer;
 pub mod pointwise;
 pub mod pool;
+pub mod ptx;
+pub mod rank;
 pub mod shape;
+pub mod statistic;
 pub mod vector;
+pub mod xi;
 
 pub use crate::device::cuda::{Cuda, In, Out};
 
 use super::Shape;
 use crate::device::cuda::Launch;
 use crate::{Error, Result};
+
+/// A number of rows (or columns) as kernels take it.
+fn rows(op: &'static str, n: usize) -> Result<u32> {
+    match u32::try_from(n) {
+        Ok(rows) if (1..=MAX_ROWS).contains(&rows) => Ok(rows),
+        _ => Err(Error::shape(op, format!("1 to {MAX_ROWS} rows"), n.to_string())),
+    }
+}
+
+/// Twice as many fit in 32 bits.
+const MAX_ROWS: u32 = 1 << 30;
 
 /// A number that a kernel takes in 32 bits.
 fn word(op: &'static str, what: &str, value: usize) -> Result<u32> {

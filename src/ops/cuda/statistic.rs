@@ -1,12 +1,13 @@
-//! The rank statistic's sum A = Σ_i s_i/c_i on CUDA (MATH.md, Eq. 1), in whole numbers: the same in any order and on
-//! any device. On the CPU it is part of [`crate::codec`].
+//! The rank statistic's sum A = Σ_i s_i/c_i on CUDA (MATH.md, Eq. 1), in integers: the same in any order and on any
+//! device. On the CPU it is part of the module `codec`.
 #![allow(unsafe_code)] // launches
 
 use crate::device::cuda::{Buffer, Cuda, Launch, tiles};
 use crate::{Error, Result};
 
 use super::nearest::Nearest;
-use super::{rows, same};
+use super::rows;
+use crate::ops::same;
 
 /// A as a whole part and a sum of fractions in units of 2⁻⁶⁴, each fraction rounded down.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -17,24 +18,24 @@ pub struct Sum {
     pub fraction: u128,
 }
 
-/// A of p columns on the device, as parts of it add up.
+/// Partial sums A of p columns on the device.
 pub struct Sums {
     parts: Buffer<u64>, // [p, 3]
-    begun: bool,        // whether every column has rows, so that more are added
+    begun: bool,        // whether every column has rows already, so that more are added
     p: usize,
 }
 
 impl Sums {
-    /// Of no rows yet.
+    /// Sums over no rows yet.
     ///
     /// # Errors
-    /// No columns, or the memory is not there.
+    /// No columns, or there is not enough memory.
     pub fn new(cuda: &Cuda, p: usize) -> Result<Sums> {
         rows("statistic", p)?;
         Ok(Sums { parts: cuda.alloc(3 * p)?, begun: false, p })
     }
 
-    /// Adds `width` more rows of the columns from `first` on. All columns get the same rows, the last of them last.
+    /// Adds `width` more rows to the columns from `first` on. All columns must get the same rows, the last column last.
     ///
     /// # Errors
     /// Shapes that do not fit, or the device fails.
@@ -56,7 +57,7 @@ impl Sums {
         Ok(())
     }
 
-    /// All of them.
+    /// The sums of all columns.
     ///
     /// # Errors
     /// Where a launch failed.
@@ -64,8 +65,8 @@ impl Sums {
         Ok(cuda.download(&self.parts)?.chunks_exact(3).map(Sum::of).collect())
     }
 
-    /// The column of the largest A, to the nearest 2⁻³², among those whose `left` `[p]` is not 0, and its A; equal ones
-    /// by the lowest index, none where nothing is left. 32 bytes are read.
+    /// The column with the largest A (rounded to 2⁻³²) among those whose `left` `[p]` is not 0, and its A. Equal ones go to
+    /// the lowest index; none where no column is left. 32 bytes are read back.
     ///
     /// # Errors
     /// Shapes that do not fit, or the device fails.
@@ -82,7 +83,7 @@ impl Sums {
 }
 
 impl Sum {
-    /// Of its three words on the device.
+    /// From its three words on the device.
     fn of(words: &[u64]) -> Sum {
         Sum { whole: words[0], fraction: u128::from(words[2]) << 64 | u128::from(words[1]) }
     }

@@ -1,10 +1,11 @@
-//! The sums of Chatterjee's ξ on CUDA, whole numbers; on the CPU they are part of [`crate::codec`].
+//! The sums of Chatterjee's ξ, as integers; on the CPU they are part of the module `codec`.
 #![allow(unsafe_code)] // launches
 
 use super::nearest::sort;
-use super::{rows, same};
+use super::rows;
 use crate::Result;
 use crate::device::cuda::{Buffer, Cuda, Launch, tiles};
+use crate::ops::same;
 
 /// The rows of a column of finite values by (value, row), `[n]`.
 ///
@@ -31,22 +32,22 @@ pub fn along(cuda: &Cuda, rank: &Buffer<u32>, orders: &Buffer<u32>) -> Result<Ve
     let chunks = n.div_ceil(tiles::XI_CHUNK);
     let mut parts = cuda.alloc(count * chunks as usize)?;
     let launch = Launch::blocks("along", parts.len(), tiles::XI_THREADS)?;
-    // SAFETY: parts holds a value for every chunk of every order, rank n; what is no row is taken for the last one.
+    // SAFETY: parts holds a value for every chunk of every order, rank n; an index beyond the last row is read as the last.
     unsafe { cuda.along(launch, parts.output(), rank.input(), orders.input(), n, chunks)? };
     Ok(cuda.download(&parts)?.chunks_exact(chunks as usize).map(|parts| parts.iter().sum()).collect())
 }
 
-/// What a run adds.
+/// The sums of a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Run {
-    /// Σ |a − b| over its pairs.
+    /// Σ |a − b| over the pairs within it.
     pub within: u128,
-    /// Σ |a − b|, a of the run before it and b of its own.
+    /// Σ |a − b| with a in the run before it and b in the run.
     pub between: u128,
 }
 
 /// The sums of all runs: run r is `ranks[runs[r]..runs[r + 1]]`, ascending, and so are the `runs`, from 0 to all ranks.
-/// One that would end before it begins is empty.
+/// A run whose end is before its start is empty.
 ///
 /// # Errors
 /// No run, or the device fails.
@@ -55,8 +56,8 @@ pub fn runs(cuda: &Cuda, ranks: &Buffer<u32>, runs: &Buffer<u32>) -> Result<Vec<
     let count = rows("runs", runs.len().saturating_sub(1))?;
     let mut out = cuda.alloc(4 * count as usize)?;
     let launch = Launch::over("runs", 32 * count as usize, tiles::XI_THREADS)?;
-    // SAFETY: out holds 4 values a run, runs one more than there are; what is beyond n is taken for n, and what is beyond
-    // a run's end for that.
+    // SAFETY: out holds 4 values a run, runs one more than there are; positions beyond n are read as n, and a start
+    // beyond the end of its run as that end.
     unsafe { cuda.runs(launch, out.output(), ranks.input(), runs.input(), n, count)? };
     let wide = |words: &[u64]| u128::from(words[1]) << 64 | u128::from(words[0]);
     let words = cuda.download(&out)?;

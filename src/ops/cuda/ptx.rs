@@ -1,13 +1,14 @@
-//! Single instructions of `kernels/common/gpu.h` run by one warp, so that a GPU, or the emulator, can be held to plain
-//! arithmetic before anything is built on them.
+//! Single instructions of `kernels/common/gpu.h`, run by one warp: tests compare a GPU and the emulator with plain arithmetic
+//! before anything is built on them.
 #![allow(unsafe_code)] // launches
 
 use crate::Result;
 use crate::device::cuda::{Buffer, Cuda, Launch, tiles};
 
-use super::{rows, same};
+use super::rows;
+use crate::ops::same;
 
-/// `values` `[rows, 16]` through background copies of 4 and of 16 bytes; rows where `keep` `[rows]` is 0 become zeros.
+/// `values` `[rows, 16]` through asynchronous copies of 4 and of 16 bytes; rows where `keep` `[rows]` is 0 become zeros.
 ///
 /// # Errors
 /// No rows, shapes that do not fit, or the device fails.
@@ -63,7 +64,7 @@ pub fn mma_f16(cuda: &Cuda, d: &mut Buffer<f32>, a: &Buffer<u32>, b: &Buffer<u32
     unsafe { cuda.mma_f16(Launch::blocks("mma_f16", 1, 32)?, d.output(), a.input(), b.input()) }
 }
 
-/// Neighbours of `x` `[64]` rounded to 16 bits, two to a word: `[2, 32]`, in bf16 and in f16.
+/// Pairs of neighbours of `x` `[64]` rounded to 16 bits, two to a word: `[2, 32]`, in bf16 and in f16.
 ///
 /// # Errors
 /// Shapes that do not fit, or the device fails.
@@ -75,11 +76,11 @@ pub fn halves(cuda: &Cuda, x: &Buffer<f32>) -> Result<Buffer<u32>> {
     Ok(out)
 }
 
-/// Each warp of `out` multiplies fragments of ones `steps` times into each of several sums, in bf16 or tf32: only to be timed.
-/// Every value becomes what a thread's sums come to.
+/// A timing loop: each warp of `out` multiplies fragments of ones `steps` times into each of several sums, in bf16 or tf32.
+/// Every value of `out` becomes the total of a thread's sums.
 ///
 /// # Errors
-/// Where `out` is not of whole blocks, or the device fails.
+/// Where `out` does not consist of whole blocks, or the device fails.
 pub fn peak(cuda: &Cuda, out: &mut Buffer<f32>, steps: u32, bf16: bool) -> Result<()> {
     let blocks = out.len() / tiles::PEAK_THREADS as usize;
     same("peak", "values", blocks * tiles::PEAK_THREADS as usize, out.len())?;
@@ -91,8 +92,8 @@ pub fn peak(cuda: &Cuda, out: &mut Buffer<f32>, steps: u32, bf16: bool) -> Resul
     }
 }
 
-/// The operations of [`peak`] with so many values: of products of 16 by 8 sums over 16 or 8 terms, one for each warp, sum and
-/// step.
+/// The floating-point operations of [`peak`] with `len` values: each warp, sum and step is one product with 16 by 8 results
+/// over 16 (bf16) or 8 (tf32) terms.
 pub fn peak_flops(len: usize, steps: u32, bf16: bool) -> f64 {
     let products = len as f64 / 32.0 * f64::from(steps) * f64::from(tiles::PEAK_SUMS);
     products * 2.0 * 16.0 * 8.0 * if bf16 { 16.0 } else { 8.0 }

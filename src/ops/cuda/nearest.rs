@@ -1,5 +1,5 @@
-//! Nearest neighbours of all rows on CUDA, as far as the statistic needs them; on the CPU they are part of
-//! [`crate::codec`], which finds exactly the same ones.
+//! Nearest neighbours of all rows, as the rank statistic needs them: their number and Σ min(R_i, R_j). They are exactly those
+//! that the CPU finds in the module `codec`.
 #![allow(unsafe_code)] // launches
 
 use std::ops::Range;
@@ -7,7 +7,8 @@ use std::ops::Range;
 use crate::device::cuda::{Buffer, Cuda, In, Launch, tiles};
 use crate::{Error, Result};
 
-use super::{rows, same};
+use super::rows;
+use crate::ops::same;
 
 /// For each of p columns and each of n rows: how many others are nearest, and Σ min(R_i, R_j) over them; `[p, n]`.
 pub struct Nearest {
@@ -24,11 +25,11 @@ pub enum Tied {
     All,
     /// The one of the lowest index.
     First,
-    /// So many of them, drawn by Philox of (seed, row, draw). Sorted columns have no path for it.
+    /// Some of them, drawn by Philox of (seed, row, draw). Sorted columns do not support it.
     Random {
         /// The seed.
         seed: u64,
-        /// How many, one at least.
+        /// How many draws, at least one.
         draws: u32,
     },
 }
@@ -40,8 +41,8 @@ impl Nearest {
     }
 }
 
-/// The nearest rows in each of the `columns` `[p, n]` alone; `rank` is `[n]`. Columns are sorted, their neighbours lie
-/// next to each other. Values are finite.
+/// The nearest rows in each of the `columns` `[p, n]` alone; `rank` is `[n]`. Columns are sorted, so that neighbours are
+/// adjacent. Values are finite.
 ///
 /// # Errors
 /// [`Tied::Random`], fewer than 2 rows, shapes that do not fit, or the device fails.
@@ -65,8 +66,8 @@ pub fn nearest_sorted(cuda: &Cuda, columns: &Buffer<f64>, rank: &Buffer<u32>, ti
     Ok(nearest)
 }
 
-/// Sorts each of the `columns` `[p, n]` by (value, row) into `values` and `rows` `[p, size]`, size a power of two not
-/// below n; what is beyond n is +∞.
+/// Sorts each of the `columns` `[p, n]` by (value, row) into `values` and `rows` `[p, size]`, with size a power of two of at
+/// least n; values beyond n are +∞.
 pub(super) fn sort(
     cuda: &Cuda,
     values: &mut Buffer<f64>,
@@ -87,10 +88,10 @@ pub(super) fn sort(
         cuda.sort_tile(within, values.output(), rows.output(), size, 0)?;
         let mut merge = 2 * tile;
         while merge <= size {
-            let mut apart = merge / 2;
-            while apart >= tile {
-                cuda.sort_step(pairs, values.output(), rows.output(), p, size, merge, apart)?;
-                apart /= 2;
+            let mut stride = merge / 2;
+            while stride >= tile {
+                cuda.sort_step(pairs, values.output(), rows.output(), p, size, merge, stride)?;
+                stride /= 2;
             }
             cuda.sort_tile(within, values.output(), rows.output(), size, merge)?;
             merge *= 2;
@@ -100,19 +101,19 @@ pub(super) fn sort(
 }
 
 /// Candidate columns, and the same rounded to f32 for searching.
-pub struct Columns {
+pub struct Candidates {
     values: Buffer<f64>, // [p, n]
     packed: Buffer<f32>, // [n, 32] of each 32 columns, [n, ..] of the last
-    slack: Buffer<f32>,  // [p]: how much rounding can move a difference of two values
+    slack: Buffer<f32>,  // [p]: how much rounding can change a difference of two values
     n: usize,
 }
 
-impl Columns {
-    /// Of `values` `[p, n]`, which are finite.
+impl Candidates {
+    /// Packs `values` `[p, n]`, which are finite.
     ///
     /// # Errors
     /// No whole columns, or the device fails.
-    pub fn new(cuda: &Cuda, values: Buffer<f64>, n: usize) -> Result<Columns> {
+    pub fn new(cuda: &Cuda, values: Buffer<f64>, n: usize) -> Result<Candidates> {
         let p = values.len().checked_div(n).unwrap_or(0);
         same("columns", "values of whole columns", p * n, values.len())?;
         let (columns, n_) = (rows("columns", p)?, rows("columns", n)?);
@@ -120,10 +121,10 @@ impl Columns {
         let launch = Launch::blocks("pack", p, tiles::NEAREST_THREADS)?;
         // SAFETY: packed and the columns hold p·n values, slack p.
         unsafe { cuda.pack(launch, packed.output(), slack.output(), values.input(), columns, n_)? };
-        Ok(Columns { values, packed, slack, n })
+        Ok(Candidates { values, packed, slack, n })
     }
 
-    /// How many they are.
+    /// The number of columns.
     pub fn p(&self) -> usize {
         self.slack.len()
     }
@@ -134,8 +135,8 @@ impl Columns {
     }
 }
 
-/// Adds chosen `columns` `[k, n]` to the squared distances of some `range` of rows to all n, `[n, width]`, in their
-/// order; where `fresh` these begin as zeros. `distance` may be longer than is used.
+/// Adds chosen `columns` `[k, n]`, in their order, to the squared distances of a `range` of rows to all n rows, `[n, width]`;
+/// `fresh`: the distances start at zero. `distance` may be longer than is used.
 ///
 /// # Errors
 /// Shapes that do not fit, or the device fails.
@@ -151,7 +152,7 @@ pub fn distance(
     add(cuda, distance, columns, n, 0..n, range, fresh)
 }
 
-/// [`distance`] as `[width, n]`; the same values, and of all rows in the same places.
+/// [`distance`] as `[width, n]`; the same values, and for all rows also in the same places.
 ///
 /// # Errors
 /// As [`distance`].
@@ -167,7 +168,7 @@ pub fn distance_by_row(
     add(cuda, distance, columns, n, range, 0..n, fresh)
 }
 
-/// Distances of some rows, one after the other, to others beside each other; both are among n, and there are as many.
+/// The distances of the rows `down` to the rows `across`, `[down, across]`; both are among the n rows.
 fn add(
     cuda: &Cuda,
     distance: &mut Buffer<f64>,
@@ -197,7 +198,7 @@ fn add(
 /// Fewer than 2 rows, shapes that do not fit, or the device fails.
 pub fn nearest(
     cuda: &Cuda,
-    columns: &Columns,
+    columns: &Candidates,
     distance: &Buffer<f64>,
     range: Range<usize>,
     rank: &Buffer<u32>,
@@ -235,18 +236,18 @@ pub fn nearest(
     Ok(nearest)
 }
 
-/// Replaces tied rows by those drawn, where `tied` asks for it; the distance of row i of the panel to j stands at
-/// j · apart.0 + i · apart.1.
+/// Replaces tied rows by those drawn, where `tied` asks for it; the distance of row i of the panel to row j
+/// is at j · stride.0 + i · stride.1.
 fn draw(
     cuda: &Cuda,
     nearest: &mut Nearest,
-    columns: &Columns,
+    columns: &Candidates,
     distance: In<'_, f64>,
     rank: &Buffer<u32>,
     tied: Tied,
     first: u32,
     width: u32,
-    apart: (u32, u32),
+    stride: (u32, u32),
 ) -> Result<()> {
     let Tied::Random { seed, draws } = tied else { return Ok(()) };
     let (p, n) = shape("drawn", &columns.values, rank)?;
@@ -257,12 +258,12 @@ fn draw(
     // first .. first + width are below n.
     unsafe {
         cuda.drawn(
-            launch, sum, count, values, distance, rank, p, n, first, width, apart.0, apart.1, seed, draws,
+            launch, sum, count, values, distance, rank, p, n, first, width, stride.0, stride.1, seed, draws,
         )
     }
 }
 
-/// For some rows, those nearest in the chosen columns, by ascending distance.
+/// Lists of the rows nearest in the chosen columns, by ascending distance, for a range of rows.
 pub struct Lists {
     entries: Buffer<u64>, // [width, len]
     n: usize,
@@ -271,13 +272,13 @@ pub struct Lists {
 }
 
 impl Lists {
-    /// By row: the upper half of the distance's bits, then the other's number; 2⁶⁴ − 2 where there are no more others.
+    /// By row: the upper half of the distance's bits, then the number of the other row; 2⁶⁴ − 2 beyond the last.
     pub fn entries(&self) -> &Buffer<u64> {
         &self.entries
     }
 }
 
-/// The entries that a list can have: a power of two, not below `wanted` where there are as many.
+/// The length of a list of `wanted` entries: the next power of two, within the lengths that the kernel supports.
 pub fn list_len(wanted: usize) -> u32 {
     let most = tiles::LIST_MOST as usize;
     (wanted.min(most).next_power_of_two() as u32).max(tiles::LIST_LEAST)
@@ -295,33 +296,33 @@ pub fn lists(cuda: &Cuda, distance: In<'_, f64>, n: usize, range: Range<usize>, 
     }
     let mut entries = cuda.alloc(range.len() * len as usize)?;
     let launch = Launch::blocks("list", width as usize, tiles::LIST_THREADS)?;
-    // SAFETY: entries hold width·len, distance width·n; len is one that the kernel has room for.
+    // SAFETY: entries hold width·len, distance width·n; len is one that the kernel supports.
     unsafe { cuda.list(launch, entries.output(), distance, rows("list", n)?, first, len)? };
     Ok(Lists { entries, n, range, len })
 }
 
-/// What the searches of [`pruned`] did, on the device.
+/// Counts of the searches of [`pruned`], on the device.
 pub struct Tally(Buffer<u64>);
 
-/// The same, read.
+/// [`Tally`], read back.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Tallied {
-    /// Rows looked at, each beside 32 candidates.
+    /// Rows visited, each for 32 candidates.
     pub looked: u64,
-    /// Searches, each of one row for 32 candidates, that went beyond their list and started again.
+    /// Searches, each of one row for 32 candidates, that went beyond their list and were repeated among all rows.
     pub again: u64,
 }
 
 impl Tally {
-    /// Of no searches yet.
+    /// Counts of zero.
     ///
     /// # Errors
-    /// Where the memory is not there.
+    /// Where there is not enough memory.
     pub fn new(cuda: &Cuda) -> Result<Tally> {
         Ok(Tally(cuda.upload(&[0, 0])?))
     }
 
-    /// What was done so far.
+    /// The counts so far.
     ///
     /// # Errors
     /// Where a launch failed.
@@ -339,7 +340,7 @@ impl Tally {
 pub fn pruned(
     cuda: &Cuda,
     tally: &mut Tally,
-    columns: &Columns,
+    columns: &Candidates,
     distance: In<'_, f64>,
     lists: &Lists,
     rank: &Buffer<u32>,
@@ -379,7 +380,7 @@ pub fn pruned(
     Ok(nearest)
 }
 
-/// The first of a `range` of rows and how many, where they are among n and as many distances of each are there.
+/// The first row of a `range` and its length, if all are among n rows and `distance` has n values for each.
 fn panel(op: &'static str, distance: In<'_, f64>, n: usize, range: &Range<usize>) -> Result<(u32, u32)> {
     if range.is_empty() || range.end > n || n * range.len() > distance.len() {
         let found = format!("rows {range:?} with {} distances", distance.len());

@@ -1,0 +1,302 @@
+//! Buffers in device memory, and the caching allocator that they come from.
+
+use std::collections::BTreeMap;
+use std::marker::PhantomData;
+use std::ops::Range;
+use std::sync::{Arc, Mutex};
+
+#[cfg(feature = "emu")]
+use super::emu;
+use super::gpu;
+use super::launch::lock;
+
+/// What a device was asked for so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Allocations made by the driver.
+    pub allocations: usize,
+    /// Bytes copied to the device.
+    pub uploaded: usize,
+    /// Multiplications by tensor cores; only the emulator counts them.
+    pub products: u64,
+}
+
+/// The caching allocator: memory that no buffer uses, the allocations in use, and the counts.
+#[derive(Default)]
+pub(super) struct Pool {
+    pub idle: Vec<Held>,
+    /// The allocation that begins at each address.
+    alive: BTreeMap<u64, Allocation>,
+    generations: u64,
+    pub counts: Counts,
+}
+
+/// A range of memory while one buffer has it. No other has the same generation.
+#[derive(Clone, Copy, PartialEq)]
+pub(super) struct Allocation {
+    start: u64,
+    end: u64,
+    generation: u64,
+}
+
+/// `len` values of `T` in device memory, of exactly that size.
+pub struct Buffer<T> {
+    held: Option<Held>, // until it is dropped
+    address: u64,
+    len: usize,
+    pool: Arc<Mutex<Pool>>,
+    of: PhantomData<T>,
+}
+
+/// Memory of the driver, and its size.
+pub(super) struct Held {
+    pub memory: Memory,
+    pub bytes: usize,
+}
+
+pub(super) enum Memory {
+    Gpu(gpu::Memory),
+    #[cfg(feature = "emu")]
+    Emu(emu::Memory),
+}
+
+/// `len` values of a buffer that a kernel reads.
+pub struct In<'a, T> {
+    pub(super) address: u64,
+    pub(super) len: usize,
+    of: PhantomData<&'a T>,
+}
+
+/// `len` values of a buffer that a kernel writes, or reads and writes.
+pub struct Out<'a, T> {
+    pub(super) address: u64,
+    pub(super) len: usize,
+    of: PhantomData<&'a mut T>,
+}
+
+impl Pool {
+    /// Registers a new buffer in this memory.
+    pub fn register(&mut self, held: &Held) {
+        let start = held.memory.address();
+        self.generations += 1;
+        self.alive.insert(
+            start,
+            Allocation { start, end: start + held.bytes as u64, generation: self.generations },
+        );
+    }
+
+    /// The allocation that contains an address or ends there.
+    pub fn at(&self, address: u64) -> Option<Allocation> {
+        let (_, allocation) = self.alive.range(..=address).next_back()?;
+        (address <= allocation.end).then_some(*allocation)
+    }
+
+    /// Whether its buffer still exists.
+    pub fn is_alive(&self, allocation: &Allocation) -> bool {
+        self.alive.get(&allocation.start) == Some(allocation)
+    }
+
+    /// Memory of exactly this size that no buffer uses.
+    pub fn take(&mut self, bytes: usize) -> Option<Held> {
+        let at = self.idle.iter().rposition(|held| held.bytes == bytes)?;
+        Some(self.idle.swap_remove(at))
+    }
+}
+
+impl Held {
+    /// The same memory, whose values are undefined again.
+    pub fn forgotten(self) -> Held {
+        #[cfg(feature = "emu")]
+        if let Memory::Emu(memory) = &self.memory {
+            memory.forget();
+        }
+        self
+    }
+}
+
+impl<T> Drop for Buffer<T> {
+    fn drop(&mut self) {
+        if let Some(held) = self.held.take() {
+            let mut pool = lock(&self.pool);
+            pool.alive.remove(&held.memory.address());
+            pool.idle.push(held);
+        }
+    }
+}
+
+impl<T> Buffer<T> {
+    pub(super) fn new(held: Held, len: usize, pool: Arc<Mutex<Pool>>) -> Buffer<T> {
+        lock(&pool).register(&held);
+        Buffer { address: held.memory.address(), held: Some(held), len, pool, of: PhantomData }
+    }
+
+    /// How many values it holds.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether it holds none.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// The values, for a kernel to read.
+    pub fn input(&self) -> In<'_, T> {
+        In { address: self.address, len: self.len, of: PhantomData }
+    }
+
+    /// The values, for a kernel to write.
+    pub fn output(&mut self) -> Out<'_, T> {
+        Out { address: self.address, len: self.len, of: PhantomData }
+    }
+}
+
+impl Memory {
+    fn address(&self) -> u64 {
+        match self {
+            Memory::Gpu(memory) => memory.address(),
+            #[cfg(feature = "emu")]
+            Memory::Emu(memory) => memory.address(),
+        }
+    }
+}
+
+impl<T> Clone for In<'_, T> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<T> Copy for In<'_, T> {}
+
+impl<'a, T> In<'a, T> {
+    /// How many values it has.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether it has none.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// These of the values, as of a slice.
+    ///
+    /// # Panics
+    /// Where there are not so many.
+    pub fn part(self, range: Range<usize>) -> In<'a, T> {
+        assert!(range.start <= range.end && range.end <= self.len, "{range:?} of {} values", self.len);
+        In {
+            address: self.address + (range.start * size_of::<T>()) as u64,
+            len: range.len(),
+            of: PhantomData,
+        }
+    }
+}
+
+impl<'a, T> Out<'a, T> {
+    /// How many values it has.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether it has none.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// As what a kernel reads.
+    pub fn input(&self) -> In<'_, T> {
+        In { address: self.address, len: self.len, of: PhantomData }
+    }
+
+    /// The same values once more, for a kernel that reads each element before the same thread writes it.
+    pub(crate) fn same(&self) -> In<'a, T> {
+        In { address: self.address, len: self.len, of: PhantomData }
+    }
+
+    /// The same values, for one use of many.
+    pub fn output(&mut self) -> Out<'_, T> {
+        Out { address: self.address, len: self.len, of: PhantomData }
+    }
+
+    /// As what kernels read from now on.
+    pub fn read_only(self) -> In<'a, T> {
+        self.same()
+    }
+
+    /// The first `len` values and the rest, as of a slice.
+    ///
+    /// # Panics
+    /// Where there are not so many.
+    pub fn split_at(self, len: usize) -> (Out<'a, T>, Out<'a, T>) {
+        assert!(len <= self.len, "{len} of {} values", self.len);
+        let rest = self.address + (len * size_of::<T>()) as u64;
+        (
+            Out { address: self.address, len, of: PhantomData },
+            Out { address: rest, len: self.len - len, of: PhantomData },
+        )
+    }
+}
+
+impl<'a> In<'a, f32> {
+    /// The values as the bits that they are.
+    pub fn bits(self) -> In<'a, u32> {
+        In { address: self.address, len: self.len, of: PhantomData }
+    }
+}
+
+impl<'a> Out<'a, f32> {
+    /// The values as the bits that they are.
+    pub fn bits(self) -> Out<'a, u32> {
+        Out { address: self.address, len: self.len, of: PhantomData }
+    }
+}
+
+/// A kernel argument as the 8 bytes that hold it; narrower ones are in the low bytes.
+pub(super) trait Argument {
+    fn word(self) -> u64;
+}
+
+impl<T> Argument for In<'_, T> {
+    fn word(self) -> u64 {
+        self.address
+    }
+}
+
+impl<T> Argument for Out<'_, T> {
+    fn word(self) -> u64 {
+        self.address
+    }
+}
+
+/// None is a null pointer.
+impl<T: Argument> Argument for Option<T> {
+    fn word(self) -> u64 {
+        self.map_or(0, T::word)
+    }
+}
+
+impl Argument for u32 {
+    fn word(self) -> u64 {
+        u64::from(self)
+    }
+}
+
+impl Argument for u64 {
+    fn word(self) -> u64 {
+        self
+    }
+}
+
+impl Argument for f32 {
+    fn word(self) -> u64 {
+        u64::from(self.to_bits())
+    }
+}
+
+impl Argument for f64 {
+    fn word(self) -> u64 {
+        self.to_bits()
+    }
+}
