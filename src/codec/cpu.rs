@@ -37,7 +37,7 @@ use super::runs::Runs;
 use super::scan::{Entry, Open};
 use super::search::{Search, list_bytes, list_rows};
 use super::sorted::Sorted;
-use super::step::{PRUNED, Step, WHOLE, largest, list_len};
+use super::step::{Step, largest, list_len};
 use super::tree::Tree;
 use super::watch::Watch;
 use crate::Result;
@@ -46,6 +46,10 @@ use crate::Result;
 const GROUPED: usize = 32;
 /// Candidates from which on a step prunes.
 const PRUNES: usize = 4 * WIDTH;
+/// Lists have [`list_len`] of so many times |S|: where every candidate is searched along its whole list, and where most are
+/// pruned before a list that is too short costs them anything.
+const WHOLE: f64 = 8.0;
+const PRUNED: f64 = 4.0;
 /// The first batch of rows, as a share of the estimated loss of all rows; and by how much the share grows at least.
 const FIRST_BATCH: f64 = 0.15;
 const BATCH: f64 = 0.03;
@@ -159,9 +163,9 @@ pub(super) fn estimate(n: usize, p: usize, options: &FociOptions, threads: usize
     }
 }
 
-/// [`list_len`], but at least `least` where there are as many others.
+/// [`list_len`] of `times` |S|, but at least `least` where there are as many others.
 fn row_list_len(others: usize, least: usize, varying: usize, times: f64) -> usize {
-    list_len(others, varying, times).max(least).min(others)
+    list_len(others, varying, times * varying as f64).max(least).min(others)
 }
 
 /// The least length of a list: beside this many candidates it costs little.

@@ -35,17 +35,13 @@ pub(super) fn largest(candidates: &[usize], sums: &[Sum]) -> Option<(usize, Sum)
     candidates.iter().enumerate().min_by_key(by_sum).map(|(place, &at)| (place, sums[at]))
 }
 
-/// The length of a row's list of nearest others in `columns` columns that vary, among `others`: times · |S| ·
-/// others^(1/(|S| + 1)), at least [`LEAST`], and no more than there are. About others^(1/(|S| + 1)) are visited on average
-/// where points fill a cube.
+/// The rule for the length of a row's list of nearest others, with `columns` columns of S that vary: `times` the
+/// others^(1/(|S| + 1)) that a search visits on average where points fill a cube; at least [`LEAST`], and no more than
+/// there are. Each device has its own `times`.
 pub(super) fn list_len(others: usize, columns: usize, times: f64) -> usize {
     let visited = (others as f64).powf(1.0 / (columns + 1) as f64);
-    ((times * columns as f64 * visited) as usize).max(LEAST).min(others)
+    ((times * visited) as usize).max(LEAST).min(others)
 }
 
 /// A list is at least this long, where there are as many rows.
 const LEAST: usize = 32;
-/// `times` of [`list_len`] where every candidate is searched along its whole list.
-pub(super) const WHOLE: f64 = 8.0;
-/// `times` of [`list_len`] where most candidates are pruned before a list that was too short costs them anything.
-pub(super) const PRUNED: f64 = 4.0;

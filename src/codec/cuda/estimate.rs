@@ -2,7 +2,7 @@
 
 use crate::Result;
 use crate::codec::memory::MemoryEstimate;
-use crate::codec::step::{self, WHOLE};
+use crate::codec::step;
 use crate::device::Cuda;
 use crate::device::cuda::tiles;
 use crate::ops::cuda::nearest::list_len;
@@ -16,6 +16,8 @@ const PANEL_BYTES: usize = 256 << 20;
 pub(super) const LIST_BYTES: usize = 256 << 20;
 /// Columns from which on steps may be pruned: the lanes of a warp.
 pub(super) const FULL: usize = 32;
+/// Lists have [`step::list_len`] of so many times.
+const TIMES: f64 = 8.0;
 
 /// Rows whose distances are made at a time; n where all distances are kept.
 pub(super) fn panel_rows(cuda: &Cuda, n: usize, p: usize) -> Result<usize> {
@@ -30,7 +32,7 @@ pub(super) fn panel_rows(cuda: &Cuda, n: usize, p: usize) -> Result<usize> {
 
 /// The length of the lists of a pruned step, with k of p columns chosen in n rows; none where the step is dense.
 pub(super) fn pruned_len(n: usize, p: usize, k: usize) -> Option<u32> {
-    let len = list_len(step::list_len(n.saturating_sub(1), k, WHOLE));
+    let len = list_len(step::list_len(n, k, TIMES));
     (p >= FULL && k > 0 && 2 * len as usize <= n).then_some(len)
 }
 
@@ -102,8 +104,7 @@ mod tests {
         assert_eq!(pruned_len(1000, FULL - 1, 1), None);
         assert_eq!(pruned_len(1000, FULL, 0), None);
         assert_eq!(pruned_len(511, FULL, 1), None);
-        assert_eq!(pruned_len(200, FULL, 3), None);
-        assert_eq!(pruned_len(1000, FULL, 3), Some(256));
+        assert_eq!(pruned_len(200, FULL, 3), Some(32));
         assert_eq!(pruned_len(1 << 20, FULL, 1), Some(tiles::LIST_MOST));
         let cuda = Cuda::emulated_with(0, 1 << 30, 1 << 30);
         let estimate = |n, p| estimate(&cuda, n, p).unwrap();
