@@ -55,7 +55,7 @@ pub fn cases() -> Vec<(String, Case)> {
             }
         }
     }
-    for kind in KINDS {
+    for kind in Activation::ALL {
         for len in if FEW { vec![33] } else { vec![1, 31, 32, 33, 1000] } {
             let name = format!("activation/{kind:?},len={len}").to_lowercase();
             cases.push((name, Box::new(move |d| activations(d, kind, len))));
@@ -403,15 +403,6 @@ fn slopes<T: Copy>(values: &[Dual<T>]) -> Vec<T> {
 pub fn plus<T: Number>(a: &[T], b: &[T]) -> Vec<T> {
     a.iter().zip(b).map(|(&a, &b)| a + b).collect()
 }
-
-const KINDS: [Activation; 6] = [
-    Activation::Relu,
-    Activation::Gelu,
-    Activation::Silu,
-    Activation::Sigmoid,
-    Activation::Tanh,
-    Activation::Softplus,
-];
 
 fn activations(device: &Device, kind: Activation, len: usize) -> Result<(), Failed> {
     let cuda = cuda(device)?;
