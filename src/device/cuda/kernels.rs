@@ -157,8 +157,9 @@ kernels! {
     draw_curvature: draw_curvature_f32(d: Out<'_, f32>, logits: In<'_, f32>, n: u32, classes: u32, seed: u64, first: u32);
     /// The first of the largest of each row; predicted `[n]`, logits `[n, classes]`.
     largest: largest_u32(predicted: Out<'_, u32>, logits: In<'_, f32>, n: u32, classes: u32);
-    /// O of each head, and P to saved; y `[n, t, heads·width]`, x of three times the channels, saved `[n, heads, t, t]`.
-    attention: attention_f32(y: Out<'_, f32>, saved: Out<'_, f32>, x: In<'_, f32>, t: u32, heads: u32, width: u32);
+    /// O of each head, and P to saved; y `[n, t, heads·width]`, x of three times the channels, saved `[n, heads, t, t]`,
+    /// mask `[n, t]`.
+    attention: attention_f32(y: Out<'_, f32>, saved: Out<'_, f32>, x: In<'_, f32>, mask: Option<In<'_, u32>>, t: u32, heads: u32, width: u32);
     /// O' = P'V + PV'.
     attention_tangent: attention_tangent_f32(ty: Out<'_, f32>, tx: In<'_, f32>, x: In<'_, f32>, saved: In<'_, f32>, t: u32, heads: u32, width: u32);
     /// The adjoint of the scores to ds `[n, heads, t, t]`, that of Q added to dx.
