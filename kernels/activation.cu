@@ -7,8 +7,9 @@ of a. An output may alias an input, because each element is read before the same
 #include "common/gpu.h"
 #include "tiles.h"
 
-// The kinds, with the numbers of `Activation` in the Rust sources.
-constexpr uint32_t RELU = 0, GELU = 1, SILU = 2, SIGMOID = 3, TANH = 4;  // 5 is softplus
+// The kinds, with the numbers of `Activation` in src/ops/geometry.rs.
+constexpr uint32_t RELU = 0, GELU = 1, SILU = 2, SIGMOID = 3, TANH = 4, SOFTPLUS = 5, HARD_SWISH = 6, HARD_SIGMOID = 7,
+                   RELU6 = 8, QUICK_GELU = 9, GELU_TANH = 10;
 
 // erf(x)/x as a rational function of x^2 on [0, 4], relative error 2.1e-9. Beyond, erf is 1 to half an ulp of f32.
 DEVICE double erf_f64(double x) {
@@ -26,6 +27,23 @@ DEVICE double normal_below(double a) { return 0.5 * (1.0 + erf_f64(a * 0.7071067
 DEVICE double normal_density(double a) { return 0.3989422804014327 * exp(-0.5 * a * a); }
 DEVICE double sigmoid(double a) { return 1.0 / (1.0 + exp(-a)); }
 
+// Whether a is strictly between: at a kink and beyond it the derivative is the outer one.
+DEVICE bool between(double a, double low, double high) { return low < a && a < high; }
+// clamp(a, 0, 6).
+DEVICE double clamp6(double a) { return a <= 0.0 ? 0.0 : a >= 6.0 ? 6.0 : a; }
+
+constexpr double QUICK = 1.702;
+
+// The tanh form of GELU is a (1 + t) / 2, t = tanh u: t, u' and u''.
+struct Cubic {
+    double t, u1, u2;
+    DEVICE Cubic(double a) {
+        constexpr double SCALE = 0.7978845608028654, CUBE = 0.044715;  // sqrt(2 / pi)
+        t = tanh(SCALE * a * (1.0 + CUBE * a * a));
+        u1 = SCALE * (1.0 + 3.0 * CUBE * a * a), u2 = SCALE * 6.0 * CUBE * a;
+    }
+};
+
 DEVICE double value(uint32_t kind, double a) {
     switch (kind) {
     case RELU: return a > 0.0 ? a : 0.0;
@@ -33,30 +51,81 @@ DEVICE double value(uint32_t kind, double a) {
     case SILU: return a * sigmoid(a);
     case SIGMOID: return sigmoid(a);
     case TANH: return tanh(a);
-    default: return (a > 0.0 ? a : 0.0) + log1p(exp(-fabs(a)));
+    case SOFTPLUS: return (a > 0.0 ? a : 0.0) + log1p(exp(-fabs(a)));
+    case HARD_SWISH: return a * clamp6(a + 3.0) / 6.0;
+    case HARD_SIGMOID: return clamp6(a + 3.0) / 6.0;
+    case RELU6: return clamp6(a);
+    case QUICK_GELU: return a * sigmoid(QUICK * a);
+    case GELU_TANH: return 0.5 * a * (1.0 + Cubic(a).t);
+    default: return NAN;
     }
 }
 
 DEVICE double slope(uint32_t kind, double a) {
-    if (kind == RELU) return a > 0.0 ? 1.0 : 0.0;
-    if (kind == GELU) return normal_below(a) + a * normal_density(a);
-    if (kind == TANH) {
+    switch (kind) {
+    case RELU: return a > 0.0 ? 1.0 : 0.0;
+    case GELU: return normal_below(a) + a * normal_density(a);
+    case SILU: {
+        double s = sigmoid(a);
+        return s * (1.0 + a * (1.0 - s));
+    }
+    case SIGMOID: {
+        double s = sigmoid(a);
+        return s * (1.0 - s);
+    }
+    case TANH: {
         double t = tanh(a);
         return 1.0 - t * t;
     }
-    double s = sigmoid(a);
-    return kind == SILU ? s * (1.0 + a * (1.0 - s)) : kind == SIGMOID ? s * (1.0 - s) : s;
+    case SOFTPLUS: return sigmoid(a);
+    case HARD_SWISH: return between(a, -3.0, 3.0) ? a / 3.0 + 0.5 : a >= 3.0 ? 1.0 : 0.0;
+    case HARD_SIGMOID: return between(a, -3.0, 3.0) ? 1.0 / 6.0 : 0.0;
+    case RELU6: return between(a, 0.0, 6.0) ? 1.0 : 0.0;
+    case QUICK_GELU: {
+        double s = sigmoid(QUICK * a);
+        return s * (1.0 + QUICK * a * (1.0 - s));
+    }
+    case GELU_TANH: {
+        Cubic c(a);
+        return 0.5 * (1.0 + c.t) + 0.5 * a * (1.0 - c.t * c.t) * c.u1;
+    }
+    default: return NAN;
+    }
 }
 
 DEVICE double curve(uint32_t kind, double a) {
-    if (kind == RELU) return 0.0;
-    if (kind == GELU) return normal_density(a) * (2.0 - a * a);
-    if (kind == TANH) {
+    switch (kind) {
+    case RELU: return 0.0;
+    case GELU: return normal_density(a) * (2.0 - a * a);
+    case SILU: {
+        double s = sigmoid(a);
+        return s * (1.0 - s) * (2.0 + a * (1.0 - 2.0 * s));
+    }
+    case SIGMOID: {
+        double s = sigmoid(a);
+        return s * (1.0 - s) * (1.0 - 2.0 * s);
+    }
+    case TANH: {
         double t = tanh(a);
         return -2.0 * t * (1.0 - t * t);
     }
-    double s = sigmoid(a), spread = s * (1.0 - s);
-    return kind == SILU ? spread * (2.0 + a * (1.0 - 2.0 * s)) : kind == SIGMOID ? spread * (1.0 - 2.0 * s) : spread;
+    case SOFTPLUS: {
+        double s = sigmoid(a);
+        return s * (1.0 - s);
+    }
+    case HARD_SWISH: return between(a, -3.0, 3.0) ? 1.0 / 3.0 : 0.0;
+    case HARD_SIGMOID:
+    case RELU6: return 0.0;
+    case QUICK_GELU: {
+        double s = sigmoid(QUICK * a);
+        return QUICK * s * (1.0 - s) * (2.0 + QUICK * a * (1.0 - 2.0 * s));
+    }
+    case GELU_TANH: {
+        Cubic c(a);
+        return (1.0 - c.t * c.t) * (c.u1 + a * (0.5 * c.u2 - c.t * c.u1 * c.u1));
+    }
+    default: return NAN;
+    }
 }
 
 // y = f(x).

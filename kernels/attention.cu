@@ -32,13 +32,14 @@ static_assert(SIDE * SIDE <= KEYS * (DEPTH + 1), "mix's tile does not fit");
 
 // One head of one image, and the first row of this block.
 struct Head {
-    uint32_t t, width, dim, first, packed, out, square;  // the last three: offsets in x, y and the square matrices
+    uint32_t t, width, dim, first, packed, out, square, keys;  // the last four: offsets in x, y, the square matrices and the mask
     DEVICE Head(uint32_t t, uint32_t heads, uint32_t width, uint32_t rows) : t(t), width(width), dim(heads * width) {
         uint32_t blocks = (t + rows - 1) / rows, head = blockIdx.x / blocks, image = head / heads;
         first = blockIdx.x % blocks * rows;
         packed = image * t * 3 * dim + head % heads * width;
         out = image * t * dim + head % heads * width;
         square = head * t * t;
+        keys = image * t;
     }
     DEVICE Part of(const float* x, uint32_t part) const { return {x + packed + part * dim, 3 * dim}; }
     DEVICE Part of(const float* y) const { return {y + out, dim}; }
@@ -124,18 +125,25 @@ template <uint32_t ROWS> DEVICE void through_softmax(Scores<ROWS>& s, const Head
     });
 }
 
-// Writes O to y [n, t, heads * width], and P to saved.
+// Writes O to y [n, t, heads * width], and P to saved. The mask is [n, t] or null.
 extern "C" __global__ void __launch_bounds__(ATTENTION_THREADS)
-attention_f32(float* y, float* saved, const float* x, uint32_t t, uint32_t heads, uint32_t width) {
+attention_f32(float* y, float* saved, const float* x, const uint32_t* mask, uint32_t t, uint32_t heads, uint32_t width) {
     SHARED(Scores<ATTENTION_ROWS>, s);
     SHARED(Tile<ATTENTION_ROWS>, tile);
     Head h(t, heads, width, ATTENTION_ROWS);
     scores(s, tile, h, h.of(x, 0), h.of(x, 1), h.scale(), false);
     each_row<ATTENTION_ROWS>(h, [&](uint32_t row, uint32_t square) {
-        float *p = s.row[row], top = warp_max(p, t);
+        float* p = s.row[row];
+        if (mask) {
+            for (uint32_t k = lane(); k < t; k += 32)
+                if (!mask[h.keys + k]) p[k] = -INFINITY;
+            __syncwarp();
+        }
+        float top = warp_max(p, t);
+        bool none = mask && top == -INFINITY;  // no key is left: the row is zeros
         __syncwarp();
-        for (uint32_t k = lane(); k < t; k += 32) p[k] = expf(p[k] - top);
-        double sum = warp_sum(t, [&](uint32_t k) { return double(p[k]); });
+        for (uint32_t k = lane(); k < t; k += 32) p[k] = none ? 0.0f : expf(p[k] - top);
+        double sum = none ? 1.0 : warp_sum(t, [&](uint32_t k) { return double(p[k]); });
         for (uint32_t k = lane(); k < t; k += 32) saved[square + k] = p[k] = float(p[k] / sum);
     });
     mix(y + h.out, h.dim, s, tile, h, h.of(x, 2), 1.0f, false);

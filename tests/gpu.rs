@@ -14,8 +14,16 @@ mod columns;
 mod conv;
 #[path = "reference/dual.rs"]
 mod dual;
+#[path = "reference/embedding.rs"]
+mod embedding;
+#[path = "reference/gate.rs"]
+mod gate;
 #[path = "cases/golden.rs"]
 mod golden;
+#[path = "reference/group_norm.rs"]
+mod group_norm;
+#[path = "cases/layers.rs"]
+mod layer_cases;
 #[path = "reference/layers.rs"]
 mod layers;
 #[path = "reference/nearest.rs"]
@@ -171,6 +179,7 @@ fn cases() -> Vec<(String, Case)> {
     add("record/replay".into(), Box::new(replays));
     add("shapes".into(), Box::new(refuses));
     cases.extend(network_ops::cases());
+    cases.extend(layer_cases::cases());
     cases.extend(training::cases());
     cases.extend(vectors::cases());
     cases

@@ -434,7 +434,7 @@ impl<'a> Passes<'a> {
             Op::LayerNorm { gamma, beta, eps } => {
                 layer_norm::forward(cuda, y, saved, x, self.param(*gamma), self.param(*beta), *eps)
             }
-            Op::Attention { heads } => attention::forward(cuda, y, saved, x, n, at.shape, *heads),
+            Op::Attention { heads } => attention::forward(cuda, y, saved, x, n, at.shape, *heads, None),
             Op::MaxPool(window) => pool::max_pool(cuda, y, saved.bits(), x, n, from, at.shape, *window),
             Op::Add => pointwise::sum(cuda, y, x, input(1)),
             Op::Concat => pass.channels_of(node).try_for_each(|(i, first, c)| {

@@ -230,7 +230,7 @@ impl<'a> Pass<'a> {
                     *window,
                 );
             }
-            Op::Attention { heads } => attention::forward(value, saved, x, n, at.shape, *heads),
+            Op::Attention { heads } => attention::forward(value, saved, x, n, at.shape, *heads, None),
             Op::Add => {
                 value.copy_from_slice(x);
                 add(value, input(1));

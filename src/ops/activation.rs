@@ -42,6 +42,23 @@ fn sigmoid(a: f64) -> f64 {
     1.0 / (1.0 + (-a).exp())
 }
 
+/// The slope of quick GELU's sigmoid at 0.
+const QUICK: f64 = 1.702;
+/// √(2/π), and the weight of the cube in the tanh form of GELU.
+const TANH_SCALE: f64 = 0.797_884_560_802_865_4;
+const TANH_CUBE: f64 = 0.044715;
+
+/// Whether a is strictly between: at a kink and beyond it the derivative is the outer one.
+fn between(a: f64, low: f64, high: f64) -> bool {
+    low < a && a < high
+}
+
+/// tanh of the argument u that the tanh form of GELU has, u' and u''.
+fn cubic(a: f64) -> [f64; 3] {
+    let u = TANH_SCALE * a * (1.0 + TANH_CUBE * a * a);
+    [u.tanh(), TANH_SCALE * (1.0 + 3.0 * TANH_CUBE * a * a), TANH_SCALE * 6.0 * TANH_CUBE * a]
+}
+
 /// Φ(a), and the density φ(a).
 fn normal(a: f64) -> (f64, f64) {
     (0.5 * (1.0 + erf(a * INVERSE_SQRT_2)), PEAK * (-0.5 * a * a).exp())
@@ -57,6 +74,11 @@ pub fn value(kind: Activation, a: f64) -> f64 {
         Activation::Sigmoid => sigmoid(a),
         Activation::Tanh => a.tanh(),
         Activation::Softplus => a.max(0.0) + (-a.abs()).exp().ln_1p(),
+        Activation::HardSwish => a * (a + 3.0).clamp(0.0, 6.0) / 6.0,
+        Activation::HardSigmoid => (a + 3.0).clamp(0.0, 6.0) / 6.0,
+        Activation::Relu6 => a.clamp(0.0, 6.0),
+        Activation::QuickGelu => a * sigmoid(QUICK * a),
+        Activation::GeluTanh => 0.5 * a * (1.0 + cubic(a)[0]),
     }
 }
 
@@ -82,6 +104,18 @@ pub fn slope(kind: Activation, a: f64) -> f64 {
             1.0 - t * t
         }
         Activation::Softplus => sigmoid(a),
+        Activation::HardSwish if between(a, -3.0, 3.0) => a / 3.0 + 0.5,
+        Activation::HardSwish => f64::from(u8::from(a >= 3.0)),
+        Activation::HardSigmoid => f64::from(u8::from(between(a, -3.0, 3.0))) / 6.0,
+        Activation::Relu6 => f64::from(u8::from(between(a, 0.0, 6.0))),
+        Activation::QuickGelu => {
+            let s = sigmoid(QUICK * a);
+            s * (1.0 + QUICK * a * (1.0 - s))
+        }
+        Activation::GeluTanh => {
+            let [t, u1, _] = cubic(a);
+            0.5 * (1.0 + t) + 0.5 * a * (1.0 - t * t) * u1
+        }
     }
 }
 
@@ -106,6 +140,16 @@ pub fn curve(kind: Activation, a: f64) -> f64 {
         Activation::Softplus => {
             let s = sigmoid(a);
             s * (1.0 - s)
+        }
+        Activation::HardSwish => f64::from(u8::from(between(a, -3.0, 3.0))) / 3.0,
+        Activation::HardSigmoid | Activation::Relu6 => 0.0,
+        Activation::QuickGelu => {
+            let s = sigmoid(QUICK * a);
+            QUICK * s * (1.0 - s) * (2.0 + QUICK * a * (1.0 - 2.0 * s))
+        }
+        Activation::GeluTanh => {
+            let [t, u1, u2] = cubic(a);
+            (1.0 - t * t) * (u1 + a * (0.5 * u2 - t * u1 * u1))
         }
     }
 }
@@ -175,18 +219,9 @@ pub fn add_tangent_backward(
 mod tests {
     use super::*;
 
-    const KINDS: [Activation; 6] = [
-        Activation::Relu,
-        Activation::Gelu,
-        Activation::Silu,
-        Activation::Sigmoid,
-        Activation::Tanh,
-        Activation::Softplus,
-    ];
-
     #[test]
     fn slope_and_curve_are_derivatives() {
-        for kind in KINDS {
+        for kind in Activation::ALL {
             for i in -60..60 {
                 let (a, h) = (f64::from(i) / 10.0 + 0.05, 1e-5);
                 let slope_by_difference = (value(kind, a + h) - value(kind, a - h)) / (2.0 * h);
@@ -197,6 +232,19 @@ mod tests {
                 assert!((curve(kind, a) - curve_by_difference).abs() < tolerance, "{kind:?} {a}");
             }
         }
+    }
+
+    #[test]
+    fn derivatives_at_kinks_are_those_of_autograd() {
+        let at = |kind, a| [value(kind, a), slope(kind, a), curve(kind, a)];
+        assert_eq!(at(Activation::Relu, 0.0), [0.0, 0.0, 0.0]);
+        assert_eq!(at(Activation::Relu6, 0.0), [0.0, 0.0, 0.0]);
+        assert_eq!(at(Activation::Relu6, 6.0), [6.0, 0.0, 0.0]);
+        assert_eq!(at(Activation::HardSigmoid, -3.0), [0.0, 0.0, 0.0]);
+        assert_eq!(at(Activation::HardSigmoid, 3.0), [1.0, 0.0, 0.0]);
+        assert_eq!(at(Activation::HardSwish, -3.0)[1..], [0.0, 0.0]);
+        assert_eq!(at(Activation::HardSwish, 3.0), [3.0, 1.0, 0.0]);
+        assert_eq!(at(Activation::HardSwish, 0.0), [0.0, 0.5, 1.0 / 3.0]);
     }
 
     #[test]
@@ -216,7 +264,7 @@ mod tests {
         let a: Vec<f32> = (0..37).map(|i| (i as f32 - 18.0) / 4.0).collect();
         let d: Vec<f32> = (0..37).map(|i| (i * i % 11) as f32 - 5.0).collect();
         let t: Vec<f32> = (0..37).map(|i| (i * 7 % 13) as f32 - 6.0).collect();
-        for kind in KINDS {
+        for kind in Activation::ALL {
             let mut y = a.clone();
             forward(&mut y, kind);
             let (mut db, mut dt, mut sum) = (d.clone(), t.clone(), a.clone());

@@ -2,6 +2,9 @@
 //!
 //! Per image and head: S = QKᵀ/√width, P = softmax(S) by rows, O = PV. The input's channels are packed q, k, v, each
 //! `heads · width`; the output's are the heads side by side. `saved` holds P, `[n, heads, t, t]`. Adjoints add.
+//!
+//! A mask takes keys out: P is 0 in their columns, and rows of an image without any key are zeros. Every derivative has P as
+//! a factor of what it does with a key, so that `saved` carries the mask to the other passes.
 
 use std::cell::RefCell;
 
@@ -78,13 +81,35 @@ fn through_softmax(d: &mut [f32], p: &[f32], t: usize) {
     }
 }
 
-/// O to `y`, P to `saved`.
-pub fn forward(y: &mut [f32], saved: &mut [f32], qkv: &[f32], n: usize, shape: Shape, heads: usize) {
-    for head in Head::all(n, shape, heads) {
+/// O to `y`, P to `saved`. With a `mask` `[n, t]`, keys where it is 0 get no weight.
+pub fn forward(
+    y: &mut [f32],
+    saved: &mut [f32],
+    qkv: &[f32],
+    n: usize,
+    shape: Shape,
+    heads: usize,
+    mask: Option<&[u32]>,
+) {
+    if let Some(mask) = mask {
+        assert_eq!(mask.len(), n * shape.positions(), "attention: values in the mask");
+    }
+    for (i, head) in Head::all(n, shape, heads).enumerate() {
         let [q, k, v] = head.parts(qkv);
         let p = &mut saved[head.weights..head.weights + head.t * head.t];
         gemm(p, head.t, q, k.t(), head.scale(), false);
+        let keys = mask.map(|mask| &mask[i / heads * head.t..][..head.t]);
         for row in p.chunks_exact_mut(head.t) {
+            if let Some(keys) = keys {
+                if keys.iter().all(|&key| key == 0) {
+                    row.fill(0.0);
+                    continue;
+                }
+                row.iter_mut()
+                    .zip(keys)
+                    .filter(|(_, key)| **key == 0)
+                    .for_each(|(s, _)| *s = f32::NEG_INFINITY);
+            }
             let top = row.iter().fold(f32::NEG_INFINITY, |top, &s| top.max(s));
             row.iter_mut().for_each(|s| *s = (*s - top).exp());
             let sum: f64 = row.iter().map(|&s| f64::from(s)).sum();
@@ -192,12 +217,21 @@ mod tests {
 
     #[test]
     fn tangents_are_derivatives_and_adjoints_are_transposes() {
+        derives(None);
+    }
+
+    #[test]
+    fn they_are_so_behind_a_mask_and_masked_keys_have_no_part_in_them() {
+        derives(Some(&[1, 0, 1, 0, 0, 0]));
+    }
+
+    fn derives(mask: Option<&[u32]>) {
         let (n, heads, shape) = (2, 2, Shape::new(1, 3, 4));
         let (inner, outer) = (3 * n * shape.len(), n * shape.len());
         let (x, tx, dy, dyt) = (values(inner, 1), values(inner, 2), values(outer, 3), values(outer, 4));
         let run = |x: &[f32]| {
             let (mut y, mut saved) = (vec![0.0; outer], vec![0.0; n * heads * 9]);
-            forward(&mut y, &mut saved, x, n, shape, heads);
+            forward(&mut y, &mut saved, x, n, shape, heads, mask);
             (y, saved)
         };
         let back = |x: &[f32], dy: &[f32]| {
@@ -210,6 +244,13 @@ mod tests {
             |v: &[f32], t: &[f32], h: f32| v.iter().zip(t).map(|(v, t)| v + h * t).collect::<Vec<f32>>();
         let (plus, minus) = (along(&x, &tx, h), along(&x, &tx, -h));
         let saved = run(&x).1;
+        for (i, p) in saved.iter().enumerate().filter(|_| mask.is_some()) {
+            assert_eq!(
+                *p == 0.0,
+                mask.is_some_and(|mask| mask[i / (heads * 9) * 3 + i % 3] == 0),
+                "{i}: {p}"
+            );
+        }
         let mut t = vec![0.0; outer];
         tangent(&mut t, &tx, &x, &saved, n, shape, heads);
         for i in 0..outer {

@@ -66,7 +66,7 @@ pub struct Window {
     pub padding: usize,
 }
 
-/// A pointwise nonlinearity.
+/// A pointwise nonlinearity. Where one has a kink, its derivatives there are those of PyTorch's autograd.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Activation {
     /// max(x, 0); its derivative at 0 is 0.
@@ -81,6 +81,68 @@ pub enum Activation {
     Tanh,
     /// log(1 + eˣ).
     Softplus,
+    /// x · clamp(x + 3, 0, 6) / 6; its derivative at −3 is 0 and at 3 is 1, its second there 0 (PyTorch up to 2.6 has
+    /// −1/2 and 3/2 for the first).
+    HardSwish,
+    /// clamp(x + 3, 0, 6) / 6; its derivative at −3 and 3 is 0.
+    HardSigmoid,
+    /// clamp(x, 0, 6); its derivative at 0 and 6 is 0.
+    Relu6,
+    /// x σ(1.702 x).
+    QuickGelu,
+    /// x (1 + tanh(√(2/π) (x + 0.044715 x³))) / 2.
+    GeluTanh,
+}
+
+impl Activation {
+    /// Every activation, in the order of their numbers in kernels/activation.cu.
+    pub const ALL: [Activation; 11] = [
+        Activation::Relu,
+        Activation::Gelu,
+        Activation::Silu,
+        Activation::Sigmoid,
+        Activation::Tanh,
+        Activation::Softplus,
+        Activation::HardSwish,
+        Activation::HardSigmoid,
+        Activation::Relu6,
+        Activation::QuickGelu,
+        Activation::GeluTanh,
+    ];
+
+    /// The words that configs have for it, the one used here first.
+    fn words(self) -> &'static [&'static str] {
+        match self {
+            Activation::Relu => &["relu"],
+            Activation::Gelu => &["gelu", "gelu_python"],
+            Activation::Silu => &["silu", "swish"],
+            Activation::Sigmoid => &["sigmoid"],
+            Activation::Tanh => &["tanh"],
+            Activation::Softplus => &["softplus"],
+            Activation::HardSwish => &["hard_swish", "hardswish"],
+            Activation::HardSigmoid => &["hard_sigmoid", "hardsigmoid"],
+            Activation::Relu6 => &["relu6"],
+            Activation::QuickGelu => &["quick_gelu"],
+            Activation::GeluTanh => {
+                &["gelu_tanh", "gelu_pytorch_tanh", "gelu_new", "gelu_fast", "gelu_accurate"]
+            }
+        }
+    }
+
+    /// Its name, as in `hard_swish`.
+    pub fn name(self) -> &'static str {
+        self.words()[0]
+    }
+
+    /// The activation that a config calls so: by its name here, or Hugging Face's or PyTorch's word for it.
+    pub fn named(word: &str) -> Option<Activation> {
+        Activation::ALL.into_iter().find(|activation| activation.words().contains(&word))
+    }
+
+    /// The names of all, for messages.
+    pub fn names() -> String {
+        Activation::ALL.map(Activation::name).join(", ")
+    }
 }
 
 /// How the operands of an affine layer's forward pass are rounded. Sums are in f32 always, and so is all else.
@@ -107,5 +169,26 @@ impl Precision {
             Precision::Bf16 => "bf16",
             Precision::F16 => "f16",
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_activation_has_its_number_and_words_of_its_own() {
+        let mut words: Vec<&str> = vec![];
+        for (i, activation) in Activation::ALL.into_iter().enumerate() {
+            assert_eq!(activation as usize, i);
+            assert_eq!(Activation::named(activation.name()), Some(activation));
+            words.extend(activation.words());
+        }
+        let count = words.len();
+        words.sort_unstable();
+        words.dedup();
+        assert_eq!(words.len(), count);
+        assert_eq!(Activation::named("swish"), Some(Activation::Silu));
+        assert_eq!(Activation::named("mish"), None);
     }
 }

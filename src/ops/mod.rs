@@ -6,6 +6,7 @@
 pub mod activation;
 pub mod attention;
 pub mod conv;
+pub mod cpu;
 pub mod cuda;
 pub(crate) mod gemm;
 mod geometry;

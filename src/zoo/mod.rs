@@ -181,14 +181,10 @@ fn classes(config: &Value) -> Option<usize> {
 fn activation(config: &Value, default: Activation) -> Result<Activation> {
     match config.get("hidden_act").and_then(Value::as_str) {
         None => Ok(default),
-        Some("relu") => Ok(Activation::Relu),
-        Some("gelu" | "gelu_python") => Ok(Activation::Gelu),
-        Some("silu" | "swish") => Ok(Activation::Silu),
-        Some("sigmoid") => Ok(Activation::Sigmoid),
-        Some("tanh") => Ok(Activation::Tanh),
-        Some(other) => Err(Error::config(format!(
-            "\"hidden_act\": \"{other}\" is not known here; there are relu, gelu, silu, sigmoid, tanh"
-        ))),
+        Some(word) => Activation::named(word).ok_or_else(|| {
+            let names = Activation::names();
+            Error::config(format!("\"hidden_act\": \"{word}\" is not known here; there are {names}"))
+        }),
     }
 }
 

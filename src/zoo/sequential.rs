@@ -7,8 +7,8 @@
 //!
 //! A layer with tensors gives their name; filter size, widths and groups are read off them. `conv` takes `stride` (1),
 //! `padding` (0) and `dilation` (1); `max_pool` and `average_pool` take `stride` (the window) and `padding` (0);
-//! `layer_norm` takes `eps` (1e-5); `adaptive_pool` is `[h, w]`. Plain words: relu, gelu, silu, sigmoid, tanh, softplus,
-//! flatten, global_pool. A layer named twice is one layer used twice. Without a description the names conv1, bn1, conv2,
+//! `layer_norm` takes `eps` (1e-5); `adaptive_pool` is `[h, w]`. Plain words: flatten, global_pool, and the
+//! activations' names (relu, gelu, silu, hard_swish and the others of `Activation`). A layer named twice is one layer used twice. Without a description the names conv1, bn1, conv2,
 //! bn2, fc stand for the small CNN: 3×3 filters, the second of stride 2, ReLU, 2×2 max pooling after the first.
 
 use serde_json::Value;
@@ -47,18 +47,14 @@ pub(super) fn compose(
 
 fn add(b: &mut Builder, x: NodeId, layer: &Value) -> Result<NodeId> {
     if let Some(word) = layer.as_str() {
-        let activation = match word {
-            "relu" => Activation::Relu,
-            "gelu" => Activation::Gelu,
-            "silu" => Activation::Silu,
-            "sigmoid" => Activation::Sigmoid,
-            "tanh" => Activation::Tanh,
-            "softplus" => Activation::Softplus,
-            "flatten" => return Ok(b.flatten(x)),
-            "global_pool" => return Ok(b.global_pool(x)),
-            _ => return Err(Error::config("is no layer that is known here")),
+        return match word {
+            "flatten" => Ok(b.flatten(x)),
+            "global_pool" => Ok(b.global_pool(x)),
+            _ => match Activation::named(word) {
+                Some(activation) => Ok(b.activation(x, activation)),
+                None => Err(Error::config("is no layer that is known here")),
+            },
         };
-        return Ok(b.activation(x, activation));
     }
     let number = |key: &str, default: usize| match layer.get(key) {
         None => Ok(default),

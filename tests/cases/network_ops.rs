@@ -55,7 +55,7 @@ pub fn cases() -> Vec<(String, Case)> {
             }
         }
     }
-    for kind in KINDS {
+    for kind in Activation::ALL {
         for len in if FEW { vec![33] } else { vec![1, 31, 32, 33, 1000] } {
             let name = format!("activation/{kind:?},len={len}").to_lowercase();
             cases.push((name, Box::new(move |d| activations(d, kind, len))));
@@ -92,7 +92,7 @@ pub fn cases() -> Vec<(String, Case)> {
     {
         if LARGE || t < if FEW { 33 } else { 130 } {
             let name = format!("attention/n={n},t={t},heads={heads},width={width}");
-            cases.push((name, Box::new(move |d| attentions(d, n, t, heads, width))));
+            cases.push((name, Box::new(move |d| attentions(d, n, t, heads, width, None))));
         }
     }
     for (n, h, w, c, o, shape) in CONVS {
@@ -390,12 +390,12 @@ pub fn wide<T: Number>(values: &[f32]) -> Vec<T> {
 }
 
 /// Values with a direction.
-fn dual<T: Number>(values: &[f32], slopes: &[f32]) -> Vec<Dual<T>> {
+pub fn dual<T: Number>(values: &[f32], slopes: &[f32]) -> Vec<Dual<T>> {
     let pair = |(value, slope)| Dual { value, slope };
     wide(values).into_iter().zip(wide(slopes)).map(pair).collect()
 }
 
-fn slopes<T: Copy>(values: &[Dual<T>]) -> Vec<T> {
+pub fn slopes<T: Copy>(values: &[Dual<T>]) -> Vec<T> {
     values.iter().map(|v| v.slope).collect()
 }
 
@@ -403,15 +403,6 @@ fn slopes<T: Copy>(values: &[Dual<T>]) -> Vec<T> {
 pub fn plus<T: Number>(a: &[T], b: &[T]) -> Vec<T> {
     a.iter().zip(b).map(|(&a, &b)| a + b).collect()
 }
-
-const KINDS: [Activation; 6] = [
-    Activation::Relu,
-    Activation::Gelu,
-    Activation::Silu,
-    Activation::Sigmoid,
-    Activation::Tanh,
-    Activation::Softplus,
-];
 
 fn activations(device: &Device, kind: Activation, len: usize) -> Result<(), Failed> {
     let cuda = cuda(device)?;
@@ -683,8 +674,18 @@ fn losses(device: &Device, n: usize, classes: usize) -> Result<(), Failed> {
     super::all_equal("predicted", &cuda.download(&predicted)?, &expected)
 }
 
-fn attentions(device: &Device, n: usize, t: usize, heads: usize, width: usize) -> Result<(), Failed> {
+/// All four passes of attention, behind a mask `[n, t]` where there is one.
+pub fn attentions(
+    device: &Device,
+    n: usize,
+    t: usize,
+    heads: usize,
+    width: usize,
+    mask: Option<&[u32]>,
+) -> Result<(), Failed> {
     let cuda = cuda(device)?;
+    let on_mask = mask.map(|mask| cuda.upload(mask)).transpose()?;
+    let keys = || on_mask.as_ref().map(Buffer::input);
     let shape = Shape::new(1, t, heads * width);
     let (outer, inner, squares) = (n * shape.len(), 3 * n * shape.len(), n * heads * t * t);
     let ([x, tx, start], [dy, dyt]) =
@@ -692,13 +693,17 @@ fn attentions(device: &Device, n: usize, t: usize, heads: usize, width: usize) -
     let [on_x, on_tx, on_dy, on_dyt] =
         [cuda.upload(&x)?, cuda.upload(&tx)?, cuda.upload(&dy)?, cuda.upload(&dyt)?];
 
-    let forward = Attend { shape, heads };
+    let forward = Attend { shape, heads, mask };
     let mut saved = cuda.alloc(squares)?;
     let mut other = cuda.alloc(outer)?;
-    on_cuda::attention::forward(cuda, other.output(), saved.output(), on_x.input(), n, shape, heads)?;
+    on_cuda::attention::forward(cuda, other.output(), saved.output(), on_x.input(), n, shape, heads, keys())?;
+    let kept = |i: usize| mask.is_none_or(|mask| mask[i / (heads * t * t) * t + i % t] != 0);
+    if let Some(i) = cuda.download(&saved)?.iter().enumerate().position(|(i, &p)| p != 0.0 && !kept(i)) {
+        return Err(format!("masked key {i} has weight").into());
+    }
     let y = writes(cuda, outer, |y| {
         let mut saved = cuda.alloc(squares)?;
-        on_cuda::attention::forward(cuda, y, saved.output(), on_x.input(), n, shape, heads)
+        on_cuda::attention::forward(cuda, y, saved.output(), on_x.input(), n, shape, heads, keys())
     })?;
     close("y", &y, &forward.y(&wide(&x)), &forward.y(&x))?;
 
@@ -727,22 +732,29 @@ fn attentions(device: &Device, n: usize, t: usize, heads: usize, width: usize) -
 
 /// The oracle's attention over many images.
 #[derive(Clone, Copy)]
-struct Attend {
+struct Attend<'a> {
     shape: Shape,
     heads: usize,
+    mask: Option<&'a [u32]>,
 }
 
-impl Attend {
+impl<'a> Attend<'a> {
+    /// Image i's part of the mask.
+    fn keys(self, i: usize) -> Option<&'a [u32]> {
+        let t = self.shape.positions();
+        self.mask.map(|mask| &mask[i * t..(i + 1) * t])
+    }
+
     fn y<T: Number>(self, x: &[T]) -> Vec<T> {
-        let images = x.chunks_exact(3 * self.shape.len());
-        images.flat_map(|x| attention::attention(x, self.shape, self.heads)).collect()
+        let images = x.chunks_exact(3 * self.shape.len()).enumerate();
+        images.flat_map(|(i, x)| attention::attention(x, self.shape, self.heads, self.keys(i))).collect()
     }
 
     fn dx<T: Number>(self, dy: &[T], x: &[T]) -> Vec<T> {
         let mut dx = vec![T::of(0.0); x.len()];
         let images = dx.chunks_exact_mut(3 * self.shape.len()).zip(x.chunks_exact(3 * self.shape.len()));
-        for ((dx, x), dy) in images.zip(dy.chunks_exact(self.shape.len())) {
-            attention::attention_backward(dx, dy, x, self.shape, self.heads);
+        for (i, ((dx, x), dy)) in images.zip(dy.chunks_exact(self.shape.len())).enumerate() {
+            attention::attention_backward(dx, dy, x, self.shape, self.heads, self.keys(i));
         }
         dx
     }

@@ -26,25 +26,30 @@ pub fn slope<T: Number>(z: &[T], label: usize) -> Vec<T> {
     p
 }
 
+/// σ(a), by the exponential that does not overflow, whose derivative would be no number.
 fn sigmoid<T: Number>(a: T) -> T {
-    T::of(1.0) / (T::of(1.0) + (-a).exp())
+    let one = T::of(1.0);
+    if a.value() < 0.0 { a.exp() / (one + a.exp()) } else { one / (one + (-a).exp()) }
 }
 
-/// f(a) and f'(a).
+/// a σ(slope a) and its derivative.
+fn swish<T: Number>(a: T, slope: T) -> (T, T) {
+    let s = sigmoid(slope * a);
+    (a * s, s + slope * a * s * (T::of(1.0) - s))
+}
+
+/// f(a) and f'(a); at a kink f' is that of the piece outside, and so is what it is differentiated to.
 pub fn activation<T: Number>(kind: Activation, a: T) -> (T, T) {
-    let one = T::of(1.0);
+    let (zero, one) = (T::of(0.0), T::of(1.0));
     match kind {
         Activation::Relu if a.value() > 0.0 => (a, one),
-        Activation::Relu => (T::of(0.0), T::of(0.0)),
+        Activation::Relu => (zero, zero),
         Activation::Gelu => {
             let below = T::of(0.5) * (one + (a * T::of(0.5f64.sqrt())).erf());
             let density = (-(a * a) * T::of(0.5)).exp() * T::of(1.0 / std::f64::consts::TAU.sqrt());
             (a * below, below + a * density)
         }
-        Activation::Silu => {
-            let s = sigmoid(a);
-            (a * s, s + a * s * (one - s))
-        }
+        Activation::Silu => swish(a, one),
         Activation::Sigmoid => {
             let s = sigmoid(a);
             (s, s * (one - s))
@@ -55,6 +60,24 @@ pub fn activation<T: Number>(kind: Activation, a: T) -> (T, T) {
         }
         Activation::Softplus if a.value() > 0.0 => (a + (-a).exp().ln_1p(), sigmoid(a)),
         Activation::Softplus => (a.exp().ln_1p(), sigmoid(a)),
+        Activation::HardSwish if a.value() <= -3.0 => (zero, zero),
+        Activation::HardSwish if a.value() >= 3.0 => (a, one),
+        Activation::HardSwish => (a * (a + T::of(3.0)) / T::of(6.0), a / T::of(3.0) + T::of(0.5)),
+        Activation::HardSigmoid if a.value() <= -3.0 => (zero, zero),
+        Activation::HardSigmoid if a.value() >= 3.0 => (one, zero),
+        Activation::HardSigmoid => ((a + T::of(3.0)) / T::of(6.0), one / T::of(6.0)),
+        Activation::Relu6 if a.value() <= 0.0 => (zero, zero),
+        Activation::Relu6 if a.value() >= 6.0 => (T::of(6.0), zero),
+        Activation::Relu6 => (a, one),
+        Activation::QuickGelu => swish(a, T::of(1.702)),
+        Activation::GeluTanh => {
+            let (scale, cube) = (T::of((2.0 / std::f64::consts::PI).sqrt()), T::of(0.044715));
+            let u = scale * (a + cube * a * a * a);
+            let t = T::of(2.0) * sigmoid(u + u) - one;
+            let inner = scale * (one + T::of(3.0) * cube * a * a);
+            let half = T::of(0.5);
+            (half * a * (one + t), half * (one + t) + half * a * (one - t * t) * inner)
+        }
     }
 }
 

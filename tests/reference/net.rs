@@ -365,7 +365,7 @@ fn evaluate<T: Number>(
         Op::Add => x.iter().zip(&values[node.inputs[1].index()].y).map(|(&a, &b)| a + b).collect(),
         Op::Concat => (0..to.len()).map(|i| joined(net, node, i)).map(|(k, j)| values[k].y[j]).collect(),
         Op::Positions(table) => x.iter().zip(&params[table.index()]).map(|(&a, &b)| a + b).collect(),
-        Op::Attention { heads } => attention::attention(x, to, *heads),
+        Op::Attention { heads } => attention::attention(x, to, *heads, None),
         op => {
             let mut y = vec![T::of(0.0); to.len()];
             for (i, j, weight) in links(op, x, from, to).unwrap_or_default() {
@@ -478,7 +478,7 @@ fn backward<T: Number>(
                     dx[i] = dx[i] + d;
                 }
             }
-            Op::Attention { heads } => attention::attention_backward(&mut dx, &d, x, to, *heads),
+            Op::Attention { heads } => attention::attention_backward(&mut dx, &d, x, to, *heads, None),
             op => {
                 for (i, j, weight) in links(op, x, from, to).unwrap_or_default() {
                     dx[j] = dx[j] + d[i] * T::of(weight);

@@ -107,6 +107,27 @@ kernels! {
     layer_norm_tangent_backward: layer_norm_tangent_backward_f32(dxt: Out<'_, f32>, dyt: In<'_, f32>, dy: In<'_, f32>, tx: In<'_, f32>, x: In<'_, f32>, saved: In<'_, f32>, gamma: In<'_, f32>, n: u32, c: u32);
     /// dγ and dβ of chunks of `size` positions, as parts `[chunks, c, 2]`; dy and x `[n, c]`, saved `[n, 2]`.
     layer_norm_parameters: layer_norm_parameters_f32(parts: Out<'_, f32>, dy: In<'_, f32>, x: In<'_, f32>, saved: In<'_, f32>, n: u32, c: u32, size: u32);
+    /// γ x̂ + β over each group of channels of an image, and its μ and r to saved; y and x `[n, positions, c]`, saved
+    /// `[n, groups, 2]`, gamma and beta `[c]`.
+    group_norm: group_norm_f32(y: Out<'_, f32>, saved: Out<'_, f32>, x: In<'_, f32>, gamma: In<'_, f32>, beta: In<'_, f32>, positions: u32, c: u32, groups: u32, eps: f32);
+    /// t = γ x̂'.
+    group_norm_tangent: group_norm_tangent_f32(t: Out<'_, f32>, tx: In<'_, f32>, x: In<'_, f32>, saved: In<'_, f32>, gamma: In<'_, f32>, positions: u32, c: u32, groups: u32);
+    /// dx += the adjoint of dy.
+    group_norm_backward: group_norm_backward_f32(dx: Out<'_, f32>, dy: In<'_, f32>, x: In<'_, f32>, saved: In<'_, f32>, gamma: In<'_, f32>, positions: u32, c: u32, groups: u32);
+    /// dxt += the derivative of that along tx and dyt.
+    group_norm_tangent_backward: group_norm_tangent_backward_f32(dxt: Out<'_, f32>, dyt: In<'_, f32>, dy: In<'_, f32>, tx: In<'_, f32>, x: In<'_, f32>, saved: In<'_, f32>, gamma: In<'_, f32>, positions: u32, c: u32, groups: u32);
+    /// Σ dy x̂ and Σ dy by chunks of `size` of n positions; parts `[chunks, c, 2]`, dy and x `[n, c]`.
+    group_norm_parameters: group_norm_parameters_f32(parts: Out<'_, f32>, dy: In<'_, f32>, x: In<'_, f32>, saved: In<'_, f32>, n: u32, positions: u32, c: u32, groups: u32, size: u32);
+    /// y = or (`add`) += x g; y and x `[n, positions, c]` of `len` values, gate `[n, c]`.
+    gate: gate_f32(y: Out<'_, f32>, x: In<'_, f32>, gate: In<'_, f32>, len: u32, positions: u32, c: u32, add: u32);
+    /// dgate += Σ dy x over positions; dgate `[n, c]`, dy and x `[n, positions, c]`.
+    gate_gradient: gate_gradient_f32(dgate: Out<'_, f32>, dy: In<'_, f32>, x: In<'_, f32>, positions: u32, c: u32);
+    /// `y[i]` = the row of the table that `tokens[i]` names, NaN where it has none; y `[n, c]`, table `[rows, c]`.
+    embedding: embedding_f32(y: Out<'_, f32>, tokens: In<'_, u32>, table: In<'_, f32>, n: u32, c: u32, rows: u32);
+    /// The places of tokens in a stable ascending sort; both `[n]`.
+    embedding_order: embedding_order_u32(order: Out<'_, u32>, tokens: In<'_, u32>, n: u32);
+    /// The row of dtable that each token names += its row of dy; dtable `[rows, c]`, dy `[n, c]`, order and tokens `[n]`.
+    embedding_gradient: embedding_gradient_f32(dtable: Out<'_, f32>, dy: In<'_, f32>, order: In<'_, u32>, tokens: In<'_, u32>, n: u32, c: u32, rows: u32);
     /// Σ x, or Σ (x − mean)² where there are means, of chunks of `size` positions; parts `[chunks, c]`, x `[n, c]`,
     /// mean `[c]`.
     batch_norm_sums: batch_norm_sums_f64(parts: Out<'_, f64>, x: In<'_, f32>, mean: Option<In<'_, f64>>, n: u32, c: u32, size: u32);
@@ -142,8 +163,9 @@ kernels! {
     draw_curvature: draw_curvature_f32(d: Out<'_, f32>, logits: In<'_, f32>, n: u32, classes: u32, seed: u64, first: u32);
     /// The first of the largest of each row; predicted `[n]`, logits `[n, classes]`.
     largest: largest_u32(predicted: Out<'_, u32>, logits: In<'_, f32>, n: u32, classes: u32);
-    /// O of each head, and P to saved; y `[n, t, heads·width]`, x of three times the channels, saved `[n, heads, t, t]`.
-    attention: attention_f32(y: Out<'_, f32>, saved: Out<'_, f32>, x: In<'_, f32>, t: u32, heads: u32, width: u32);
+    /// O of each head, and P to saved; y `[n, t, heads·width]`, x of three times the channels, saved `[n, heads, t, t]`,
+    /// mask `[n, t]`.
+    attention: attention_f32(y: Out<'_, f32>, saved: Out<'_, f32>, x: In<'_, f32>, mask: Option<In<'_, u32>>, t: u32, heads: u32, width: u32);
     /// O' = P'V + PV'.
     attention_tangent: attention_tangent_f32(ty: Out<'_, f32>, tx: In<'_, f32>, x: In<'_, f32>, saved: In<'_, f32>, t: u32, heads: u32, width: u32);
     /// The adjoint of the scores to ds `[n, heads, t, t]`, that of Q added to dx.

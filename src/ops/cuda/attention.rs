@@ -7,7 +7,8 @@ use crate::device::cuda::{Launch, tiles};
 use crate::ops::{Shape, same};
 use crate::{Error, Result};
 
-/// O to `y` `[n, shape]`, P to `saved`; `x` `[n, t, 3c]`.
+/// O to `y` `[n, shape]`, P to `saved`; `x` `[n, t, 3c]`. With a `mask` `[n, t]`, keys where it is 0 get no weight; the other
+/// passes read that off `saved`.
 ///
 /// # Errors
 /// Shapes that do not fit, sequences longer than [`tiles::ATTENTION_TOKENS`], or the device fails.
@@ -19,13 +20,17 @@ pub fn forward(
     n: usize,
     shape: Shape,
     heads: usize,
+    mask: Option<In<'_, u32>>,
 ) -> Result<()> {
     let at = Shapes::new("attention", n, shape, heads)?;
     at.check(&[x.len()], &[y.len()], &[saved.len()])?;
+    if let Some(mask) = mask {
+        same(at.op, "values in the mask", n * shape.positions(), mask.len())?;
+    }
     let launch = at.blocks(tiles::ATTENTION_ROWS)?;
     let Shapes { t, heads, width, .. } = at;
-    // SAFETY: x holds n images of t positions of three parts, y of one, saved n·heads squares of t.
-    unsafe { cuda.attention(launch, y, saved, x, t, heads, width) }
+    // SAFETY: x holds n images of t positions of three parts, y of one, saved n·heads squares of t, a mask n·t values.
+    unsafe { cuda.attention(launch, y, saved, x, mask, t, heads, width) }
 }
 
 /// O' = P'V + PV' to `ty`.
