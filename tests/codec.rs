@@ -14,16 +14,15 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, LazyLock};
 
 use cases::Kind;
-use libtest_mimic::{Arguments, Failed, Trial};
-use proptest::prelude::*;
-use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
+use libtest_mimic::{Failed, Trial};
 use scrubjay::codec::{self, Columns, FociOptions, Measure, Standardize, StatisticOptions, Stopped, Ties};
 use scrubjay::data::tensors::TensorFile;
 use scrubjay::device::{Choice, Device};
+use scrubjay::ops::philox::{Stream, Use};
 use serde_json::Value;
 
-fn main() {
-    let args = Arguments::from_args();
+/// Every case.
+pub fn trials() -> Vec<Trial> {
     let mut trials = oracle();
     trials.extend(properties());
     trials.extend(commands::trials());
@@ -36,7 +35,7 @@ fn main() {
             Trial::test("codec/golden (SCRUBJAY_GOLDEN is not set)", || Ok(())).with_ignored_flag(true),
         ),
     }
-    libtest_mimic::run(&args, trials).exit();
+    trials
 }
 
 /// The CPU, opened once.
@@ -299,33 +298,35 @@ fn recorded_neighbours(case: &Value, tensors: Option<&TensorFile>) -> Result<(),
 // --- invariances
 
 /// What holds of every Y and its columns.
-type Property = fn(&[f64], &[Vec<f64>]) -> Result<(), TestCaseError>;
+type Property = fn(&[f64], &[Vec<f64>]) -> Result<(), Failed>;
 
-/// A property of T and FOCI, tried on random data.
+/// A property of T and FOCI, tried on 256 random data sets; a failure names the one that it was seen on.
 fn property(name: &str, holds: Property) -> Trial {
     Trial::test(format!("codec/property/{name}"), move || {
-        let kind = prop_oneof![
-            Just(Kind::Normal),
-            Just(Kind::Rounded(2.0)),
-            Just(Kind::Binary),
-            Just(Kind::HalfZero)
-        ];
-        let cases = (2usize..60, proptest::collection::vec(kind, 3), any::<u64>());
-        let config = Config { cases: 256, failure_persistence: None, ..Config::default() };
-        TestRunner::new_with_rng(config, TestRng::deterministic_rng(RngAlgorithm::ChaCha))
-            .run(&cases, |(n, kinds, seed)| {
-                let columns: Vec<_> = (0..3).map(|j| cases::column(kinds[j], n, seed, j as u32)).collect();
-                holds(&cases::column(kinds[2], n, seed, 9), &columns)
-            })
-            .map_err(|e| e.to_string().into())
+        for seed in 0..256 {
+            let mut stream = Stream::new(seed, Use::Choice, 100);
+            let n = 2 + stream.below(58);
+            let kinds: [Kind; 3] = std::array::from_fn(|_| {
+                [Kind::Normal, Kind::Rounded(2.0), Kind::Binary, Kind::HalfZero][stream.below(4)]
+            });
+            let columns: Vec<_> = (0..3).map(|j| cases::column(kinds[j], n, seed, j as u32)).collect();
+            holds(&cases::column(kinds[2], n, seed, 9), &columns).map_err(|failed| {
+                format!("n={n},{kinds:?},seed={seed}: {}", failed.message().unwrap_or_default())
+            })?;
+        }
+        Ok(())
     })
 }
 
-fn t(y: &[f64], columns: &[Vec<f64>], z: &[usize], x: &[usize]) -> Result<Option<f64>, TestCaseError> {
+/// Fails where the two differ.
+fn equal<T: PartialEq + std::fmt::Debug>(a: T, b: T) -> Result<(), Failed> {
+    check(a == b, || format!("{a:?} is not {b:?}"))
+}
+
+fn t(y: &[f64], columns: &[Vec<f64>], z: &[usize], x: &[usize]) -> Result<Option<f64>, Failed> {
     let flat = columns.concat();
-    let of = |e: scrubjay::Error| TestCaseError::fail(e.to_string());
-    let data = Columns::from_columns_f64(&flat, y.len(), columns.len()).map_err(of)?;
-    Ok(codec::statistic(cpu(), y, &data, z, x, &StatisticOptions::default()).map_err(of)?.value)
+    let data = Columns::from_columns_f64(&flat, y.len(), columns.len())?;
+    Ok(codec::statistic(cpu(), y, &data, z, x, &StatisticOptions::default())?.value)
 }
 
 fn measured(
@@ -334,11 +335,10 @@ fn measured(
     z: &[usize],
     x: &[usize],
     options: &StatisticOptions,
-) -> Result<Option<f64>, TestCaseError> {
+) -> Result<Option<f64>, Failed> {
     let flat = columns.concat();
-    let of = |e: scrubjay::Error| TestCaseError::fail(e.to_string());
-    let data = Columns::from_columns_f64(&flat, y.len(), columns.len()).map_err(of)?;
-    Ok(codec::statistic(cpu(), y, &data, z, x, options).map_err(of)?.value)
+    let data = Columns::from_columns_f64(&flat, y.len(), columns.len())?;
+    Ok(codec::statistic(cpu(), y, &data, z, x, options)?.value)
 }
 
 /// Dependence gives 1 / (1 + B), also given X and on discrete data; without it few p-values are small. Y = X0 + X1 does
@@ -400,21 +400,20 @@ fn properties() -> Vec<Trial> {
     vec![
         property("monotone_maps_of_y_change_nothing", |y, columns| {
             let mapped: Vec<f64> = y.iter().map(|y| y.powi(3) + 2.0 * y).collect();
-            prop_assert_eq!(t(y, columns, &[0], &[])?, t(&mapped, columns, &[0], &[])?);
-            prop_assert_eq!(t(y, columns, &[0], &[1])?, t(&mapped, columns, &[0], &[1])?);
+            equal(t(y, columns, &[0], &[])?, t(&mapped, columns, &[0], &[])?)?;
+            equal(t(y, columns, &[0], &[1])?, t(&mapped, columns, &[0], &[1])?)?;
             Ok(())
         }),
         property("the_order_of_rows_changes_nothing", |y, columns| {
             let turn = |v: &[f64]| v.iter().rev().copied().collect::<Vec<_>>();
             let turned: Vec<_> = columns.iter().map(|c| turn(c)).collect();
-            prop_assert_eq!(t(y, columns, &[0, 2], &[])?, t(&turn(y), &turned, &[0, 2], &[])?);
-            prop_assert_eq!(t(y, columns, &[0], &[1])?, t(&turn(y), &turned, &[0], &[1])?);
+            equal(t(y, columns, &[0, 2], &[])?, t(&turn(y), &turned, &[0, 2], &[])?)?;
+            equal(t(y, columns, &[0], &[1])?, t(&turn(y), &turned, &[0], &[1])?)?;
             Ok(())
         }),
         property("a_column_tells_nothing_beyond_itself", |y, columns| {
             let again = t(y, columns, &[0], &[0])?;
-            prop_assert!(again.is_none_or(|t| t == 0.0), "{:?}", again);
-            Ok(())
+            check(again.is_none_or(|t| t == 0.0), || format!("{again:?}"))
         }),
         Trial::test("codec/property/near_0_and_near_1", || {
             let x = cases::column(Kind::Normal, 2000, 5, 0);
@@ -457,11 +456,11 @@ fn properties() -> Vec<Trial> {
                 let options = StatisticOptions { standardize, ..Default::default() };
                 // a power of two goes through every rounding
                 let a = measured(y, columns, &[0], &[1], &options)?;
-                prop_assert_eq!(a, measured(y, &map(|x| 4.0 * x), &[0], &[1], &options)?);
+                equal(a, measured(y, &map(|x| 4.0 * x), &[0], &[1], &options)?)?;
                 // a shift does not: it can part rows that are equally near, but not change the order of others
                 if one_nearest(&columns[0]) {
                     let a = measured(y, columns, &[0], &[], &options)?;
-                    prop_assert_eq!(a, measured(y, &map(|x| 4.0 * x - 8.0), &[0], &[], &options)?);
+                    equal(a, measured(y, &map(|x| 4.0 * x - 8.0), &[0], &[], &options)?)?;
                 }
             }
             Ok(())
@@ -478,38 +477,34 @@ fn properties() -> Vec<Trial> {
                     &[],
                     &StatisticOptions { measure, ties, ..Default::default() },
                 )?;
-                prop_assert_eq!(mean.is_some(), random.is_some());
+                equal(mean.is_some(), random.is_some())?;
                 let near = mean.zip(random).is_none_or(|(a, b)| (a - b).abs() < 0.15);
-                prop_assert!(near, "{:?}: {:?} {:?}", measure, mean, random);
+                check(near, || format!("{measure:?}: {mean:?} {random:?}"))?;
             }
             Ok(())
         }),
         property("xi_knows_the_order_of_x_alone", |y, columns| {
             let options = StatisticOptions { measure: Measure::Xi, ..Default::default() };
             let mapped = [columns[0].iter().map(|x| x.powi(3) + x).collect::<Vec<f64>>()];
-            prop_assert_eq!(
-                measured(y, columns, &[0], &[], &options)?,
-                measured(y, &mapped, &[0], &[], &options)?
-            );
-            Ok(())
+            equal(measured(y, columns, &[0], &[], &options)?, measured(y, &mapped, &[0], &[], &options)?)
         }),
         property("groups_and_initial_columns_are_their_definition", |y, columns| {
             let flat = columns.concat();
-            let of = |e: scrubjay::Error| TestCaseError::fail(e.to_string());
-            let data = Columns::from_columns_f64(&flat, y.len(), 3).map_err(of)?;
+            let data = Columns::from_columns_f64(&flat, y.len(), 3)?;
             let (initial, groups) = ([1], [vec![2, 0]]);
             let options = FociOptions { all: true, initial: &initial, ..Default::default() };
-            let known = codec::foci(cpu(), y, &data, &options).map_err(of)?;
-            prop_assert_eq!(known.order.len(), 2);
-            prop_assert!(!known.order.contains(&1));
-            prop_assert!(same(known.conditional[0], t(y, columns, &known.order[..1], &[1])?));
+            let known = codec::foci(cpu(), y, &data, &options)?;
+            equal(known.order.len(), 2)?;
+            check(!known.order.contains(&1), || "a given column was chosen".into())?;
+            let given = t(y, columns, &known.order[..1], &[1])?;
+            check(same(known.conditional[0], given), || format!("{known:?}, expected {given:?}"))?;
             let together = FociOptions { groups: &groups, ..options };
-            let found = codec::foci(cpu(), y, &data, &together).map_err(of)?;
-            prop_assert_eq!(&found.order, &[0]);
-            prop_assert_eq!(found.conditional[0], t(y, columns, &[2, 0], &[1])?);
+            let found = codec::foci(cpu(), y, &data, &together)?;
+            equal(&found.order[..], &[0])?;
+            equal(found.conditional[0], t(y, columns, &[2, 0], &[1])?)?;
             let twice = [vec![0], vec![1, 0]];
             let twice = FociOptions { groups: &twice, ..Default::default() };
-            prop_assert!(codec::foci(cpu(), y, &data, &twice).is_err());
+            check(codec::foci(cpu(), y, &data, &twice).is_err(), || "a column in two groups".into())?;
             Ok(())
         }),
         Trial::test("codec/property/a_stopped_search_keeps_whole_steps", || {

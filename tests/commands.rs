@@ -3,15 +3,13 @@
 
 #![allow(clippy::unwrap_used)] // in the helpers of tests too
 
-#[path = "cases/tiny.rs"]
-mod tiny;
-
 use std::collections::HashMap;
 
 use scrubjay::data::tensors::{self, Tensor, Values};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
-use tiny::{FEATURES, N, Run, Tiny, samples, write_samples};
+
+use crate::tiny::{FEATURES, N, Run, Tiny, samples, write_samples};
 
 /// What a wrong command leaves: this code, these words, and a folder without `out`.
 fn refused(tiny: &Tiny, line: &str, code: i32, words: &[&str]) {

@@ -5,7 +5,7 @@
 use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
 
-use libtest_mimic::{Arguments, Failed, Trial};
+use libtest_mimic::{Failed, Trial};
 use scrubjay::block::Block;
 use scrubjay::curvature::{Curvature, Kind};
 use scrubjay::data::{self, Normalise, Samples};
@@ -20,10 +20,11 @@ use scrubjay::zoo;
 
 const L2: f64 = 1e-2;
 
-fn main() {
+/// Every case.
+pub fn trials() -> Vec<Trial> {
     let data = std::env::var_os("SCRUBJAY_DATA").map(|folder| PathBuf::from(folder).join("mnist"));
     let ignored = data.is_none();
-    let title = if ignored { "mnist (SCRUBJAY_DATA is not set)" } else { "mnist" };
+    let title = if ignored { "convex/mnist (SCRUBJAY_DATA is not set)" } else { "convex/mnist" };
     let mnist = move || {
         let normalise = Normalise { mean: Some(vec![0.1307]), std: Some(vec![0.3081]) };
         let path = data.clone().unwrap_or_default().join("train-images-idx3-ubyte.gz");
@@ -31,11 +32,10 @@ fn main() {
         let len = all.shape.len();
         check(&Samples { shape: all.shape, x: all.x[..2000 * len].to_vec(), y: all.y[..2000].to_vec() }, 0.6)
     };
-    let trials = vec![
-        Trial::test("digits", || check(&data::digits()?, 0.7)),
+    vec![
+        Trial::test("convex/digits", || check(&data::digits()?, 0.7)),
         Trial::test(title, mnist).with_ignored_flag(ignored),
-    ];
-    libtest_mimic::run(&Arguments::from_args(), trials).exit();
+    ]
 }
 
 /// Newton's method to the optimum of mean loss + L2/2 ‖w‖² over these samples.

@@ -18,7 +18,7 @@ use std::process::Command;
 
 use cases::{CASES, Case, Random};
 use dual::Number;
-use libtest_mimic::{Arguments, Failed, Trial};
+use libtest_mimic::{Failed, Trial};
 use oracle::{Matrix, Params, batch_loss, batch_slope, constants, of_block, product, run, slope, to_params};
 use scrubjay::block::Block;
 use scrubjay::checkpoint::Checkpoint;
@@ -52,7 +52,8 @@ const GOLDEN: [(&str, &str); 7] = [
 /// Those of which `tests/data/nets` has a part.
 const STORED: [&str; 3] = ["small_cnn", "resnet50_w8_bottleneck", "vitmini_32"];
 
-fn main() {
+/// Every case.
+pub fn trials() -> Vec<Trial> {
     let mut trials = vec![];
     for case in &CASES {
         for seed in 0..3 {
@@ -87,7 +88,7 @@ fn main() {
             }
         }
     }
-    libtest_mimic::run(&Arguments::from_args(), trials).exit();
+    trials
 }
 
 /// A recorded network through the library and through the program.

@@ -3,17 +3,14 @@
 
 #![allow(clippy::unwrap_used)] // in the helpers of tests too
 
-#[path = "cases/schema.rs"]
-mod schema;
-#[path = "cases/tiny.rs"]
-mod tiny;
-
 use std::collections::BTreeMap;
 use std::path::Path;
 
 use scrubjay::data::tensors::TensorFile;
 use serde_json::{Value, json};
-use tiny::{FEATURES, Run, Tiny, samples, write_samples};
+
+use crate::schema;
+use crate::tiny::{self, FEATURES, Run, Tiny, samples, write_samples};
 
 const BASE: &str = "scrub --model @m.safetensors --data @train.safetensors --perturbations 100 --if-empty cheap \
                     --device cpu --threads 2";

@@ -3,9 +3,6 @@
 
 #![allow(clippy::unwrap_used)] // in the helpers of tests too
 
-#[path = "cases/schema.rs"]
-mod schema;
-
 use std::collections::HashMap;
 use std::path::Path;
 use std::process::Command;
@@ -15,6 +12,8 @@ use scrubjay::comparison::MEASURES;
 use scrubjay::data::tensors::{self, Tensor, Values};
 use scrubjay::data::{Samples, digits};
 use serde_json::Value;
+
+use crate::schema;
 
 /// Training samples, and test samples after them; the first 30 are trained with a wrong label, and forgotten.
 const TRAIN: usize = 600;

@@ -86,6 +86,10 @@ struct Fiber : Thread {
     size_t size = 0;
     bool done = false;
     Site site = "start";
+    // It waits while *generation == waits, and is passed over meanwhile: turns that only look cost most of the time.
+    const unsigned *generation = nullptr;
+    unsigned waits = 0;
+    bool ready() const { return !done && !(generation && *generation == waits); }
 };
 // A rendezvous of `expected` threads: the last to arrive runs the operation on everyone's arguments.
 struct Group {
@@ -121,8 +125,6 @@ struct Block {
     std::vector<Fiber> fibers;  // one per thread
     std::vector<unsigned> order;
     size_t at = 0;
-    unsigned idle = 0;
-    bool moved = false, stalled = false;  // in the last round: a fiber advanced; a warp was held back
     uint64_t random = 0;
     unsigned frozen[33] = {};  // rounds for which a warp is held back
     Group all, warp[32][32];
@@ -177,37 +179,33 @@ void deadlock(Block &b) {
     fail("deadlock:%s", waits.c_str());
 }
 
-// Lists the fibers that run in the next round. With a random seed the order is random, and warps fall behind one
-// another by up to 64 rounds: fair scheduling would hide a missing barrier at the end of a loop.
+// Lists who runs in the next round: those that wait for nobody. With a random seed the order is random and warps fall
+// behind one another by up to 64 rounds: fair turns would hide a missing barrier at the end of a loop.
 void new_round(Block &b) {
     b.at = 0, b.order.clear();
     if (b.live == 0) return;
-    bool moved = b.moved;
-    if (moved) b.idle = 0;
-    else if (!b.stalled && ++b.idle > 3) deadlock(b);
-    b.moved = b.stalled = false;
     uint64_t seed = b.launch->seed;
-    do {
-        for (unsigned w = 0; seed > 1 && w <= b.threads / 32; ++w)
-            if (b.frozen[w]) --b.frozen[w], b.stalled = true;
-            else if (moved && b.draw() % 8 == 0) b.frozen[w] = b.draw() % 64;
-        moved = false;
-        for (unsigned i = 0; i < b.threads; ++i) {
-            unsigned f = seed == 1 ? b.threads - 1 - i : i;
-            if (!b.fibers[f].done && !b.frozen[f / 32]) b.order.push_back(f);
-        }
-    } while (b.order.empty());
-    if (seed > 1)
-        for (size_t i = b.order.size(); i > 1; --i) std::swap(b.order[i - 1], b.order[b.draw() % i]);
+    for (unsigned i = 0; i < b.threads; ++i) {
+        unsigned f = seed == 1 ? b.threads - 1 - i : i;
+        if (b.fibers[f].ready()) b.order.push_back(f);
+    }
+    if (b.order.empty()) deadlock(b);
+    if (seed <= 1) return;
+    for (unsigned w = 0; w <= b.threads / 32; ++w)
+        if (b.frozen[w]) --b.frozen[w];
+        else if (b.draw() % 8 == 0) b.frozen[w] = b.draw() % 64;
+    // Where every warp that could run is held back, the one that comes back first does.
+    unsigned soonest = 64;
+    for (unsigned f : b.order) soonest = std::min(soonest, b.frozen[f / 32]);
+    for (unsigned &rounds : b.frozen) rounds -= std::min(rounds, soonest);
+    b.order.erase(std::remove_if(b.order.begin(), b.order.end(), [&](unsigned f) { return b.frozen[f / 32] != 0; }), b.order.end());
+    for (size_t i = b.order.size(); i > 1; --i) std::swap(b.order[i - 1], b.order[(b.draw() >> 32) * i >> 32]);
 }
 
 void next() {
     Block &b = *blk;
-    Fiber *to;
-    do {
-        if (++b.at >= b.order.size()) new_round(b);
-        to = b.order.empty() ? &b.home : &b.fibers[b.order[b.at]];
-    } while (to->done);
+    if (++b.at >= b.order.size()) new_round(b);
+    Fiber *to = b.order.empty() ? &b.home : &b.fibers[b.order[b.at]];
     if (to != self) jump(to);
 }
 
@@ -217,7 +215,7 @@ void entry() {
     b.launch->entry(b.launch->params);
     if (self->copies.count) fail("a thread exits with cp.async under way");
     release(&b.ended);
-    me()->done = true, b.moved = true, --b.live;
+    me()->done = true, --b.live;
     next();
     __builtin_unreachable();
 }
@@ -226,7 +224,7 @@ void run_block(Block &b, Launch &l, uint64_t index) {
     b.launch = &l;
     b.d = {l.grid, l.block, {unsigned(index % l.grid.x), unsigned(index / l.grid.x % l.grid.y), unsigned(index / l.grid.x / l.grid.y)}};
     b.random = (l.seed + 1) * 0x9e3779b97f4a7c15 + index;
-    b.live = b.threads, b.idle = 0, b.moved = true, b.order.clear(), b.at = 0;
+    b.live = b.threads, b.order.clear(), b.at = 0;
     memset(b.frozen, 0, sizeof b.frozen);
     for (auto &s : b.statics) fill(s.data, s.bytes);
     for (unsigned i = 0; i < b.threads; ++i) {
@@ -234,7 +232,7 @@ void run_block(Block &b, Launch &l, uint64_t index) {
         if (__asan_unpoison_memory_region) __asan_unpoison_memory_region(f.stack, f.size);
         if (__tsan_create_fiber) f.tsan = __tsan_create_fiber(0);
         f.copies.count = f.copies.committed = 0;
-        f.rank = i, f.done = false, f.fake = nullptr, f.site = "start";
+        f.rank = i, f.done = false, f.fake = nullptr, f.site = "start", f.generation = nullptr;
         f.tid = {i % l.block.x, i / l.block.x % l.block.y, i / l.block.x / l.block.y};
         f.sp = prepare(f.stack + f.size, entry);
     }
@@ -262,16 +260,20 @@ void fail(const char *fmt, ...) {
 }
 static void acquire(void *p) { if (__tsan_acquire) __tsan_acquire(p); }
 static void release(void *p) { if (__tsan_release) __tsan_release(p); }
-static void progress() { blk->moved = true; }
-static void yield(Site s) { me()->site = s; next(); }
+// Gives turns to others until the rendezvous is over.
+static void wait(const unsigned &generation, Site site) {
+    Fiber &f = *me();
+    f.site = site, f.generation = &generation, f.waits = generation;
+    next();
+    f.generation = nullptr;
+}
 
 // Register exchange: no happens-before edge, as in CUDA.
 static void collect(Group &g, unsigned rank, unsigned expected, unsigned tag, Site what, void *arg, void (*op)(void **, void *), void *extra = nullptr) {
     if (g.arrived && g.tag != tag) fail("%s: lanes disagree on the mask or the operation", what);
     g.tag = tag, g.arg[rank] = arg;
-    unsigned mine = g.generation;
-    if (++g.arrived == expected) op(g.arg, extra), g.arrived = 0, ++g.generation, progress();
-    else do yield(what); while (g.generation == mine);
+    if (++g.arrived == expected) op(g.arg, extra), g.arrived = 0, ++g.generation;
+    else wait(g.generation, what);
 }
 static void warp_collect(unsigned mask, Site what, void *arg, void (*op)(void **, void *)) {
     unsigned lane = self->rank & 31;
@@ -281,11 +283,10 @@ static void warp_collect(unsigned mask, Site what, void *arg, void (*op)(void **
 static void meet(Group &g, unsigned expected, int line, Site what) {  // with happens-before edges
     if (g.arrived && g.tag != unsigned(line)) fail("threads of one block wait in __syncthreads at lines %u and %d", g.tag, line);
     g.tag = unsigned(line);
-    unsigned mine = g.generation;
-    char *edge = &g.edge[mine & 1];
+    char *edge = &g.edge[g.generation & 1];
     release(edge);
-    if (++g.arrived == expected) g.arrived = 0, ++g.generation, progress();
-    else do yield(what); while (g.generation == mine);
+    if (++g.arrived == expected) g.arrived = 0, ++g.generation;
+    else wait(g.generation, what);
     acquire(edge);
 }
 void barrier(int line) { meet(blk->all, blk->threads, line, "__syncthreads"); }
@@ -341,17 +342,21 @@ void mma(float *d, const uint32_t *a, const uint32_t *b, Operand kind) {
             if (kind == F16) return half(word >> 16 * which & 0xffff);
             return double(emu_bits<float>(kind == TF32 ? word & ~0x1fffu : which ? word & 0xffff0000u : word << 16));
         };
-        float next[32][4];
-        for (int l = 0; l < 32; ++l)
-            for (int i = 0; i < 4; ++i) {
-                int row = l / 4 + i / 2 * 8, column = l % 4 * 2 + i % 2;
-                double sum = lane[l]->d[i];
-                for (int k = 0; k < 8; ++k)
-                    for (int h = 0; h <= int(kind != TF32); ++h)
-                        sum += value(lane[row % 8 * 4 + k % 4]->a[k / 4 * 2 + row / 8], h) * value(lane[column * 4 + k % 4]->b[k / 4], h);
-                next[l][i] = float(sum);
-            }
-        for (int l = 0; l < 32; ++l) memcpy(lane[l]->d, next[l], sizeof next[l]);
+        int of_word = kind == TF32 ? 1 : 2, depth = 8 * of_word;  // numbers
+        double a[16][16], b[16][8];  // [row][k], [k][column]
+        for (int k = 0; k < depth; ++k) {
+            int word = k / of_word, which = k % of_word;
+            for (int row = 0; row < 16; ++row) a[row][k] = value(lane[row % 8 * 4 + word % 4]->a[word / 4 * 2 + row / 8], which);
+            for (int column = 0; column < 8; ++column) b[k][column] = value(lane[column * 4 + word % 4]->b[word / 4], which);
+        }
+        for (int row = 0; row < 16; ++row) {
+            auto d = [&](int column) -> float & { return lane[row % 8 * 4 + column / 2]->d[row / 8 * 2 + column % 2]; };
+            double sum[8];
+            for (int column = 0; column < 8; ++column) sum[column] = d(column);
+            for (int k = 0; k < depth; ++k)
+                for (int column = 0; column < 8; ++column) sum[column] += a[row][k] * b[k][column];
+            for (int column = 0; column < 8; ++column) d(column) = float(sum[column]);
+        }
     });
 }
 void *shared(const void *key, size_t bytes) {

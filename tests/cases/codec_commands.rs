@@ -10,6 +10,11 @@ use scrubjay::data::tensors::{self, Tensor, Values};
 use serde_json::{Value, json};
 
 pub fn trials() -> Vec<Trial> {
+    let parquet = match cfg!(feature = "parquet") {
+        true => Trial::test("codec/command/parquet_agrees", parquet_agrees),
+        false => Trial::test("codec/command/parquet_agrees (needs --features parquet)", || Ok(()))
+            .with_ignored_flag(true),
+    };
     let mut trials = vec![
         Trial::test("codec/command/answers", answers),
         Trial::test("codec/command/formats_agree", formats_agree),
@@ -17,7 +22,7 @@ pub fn trials() -> Vec<Trial> {
         Trial::test("codec/command/undefined_is_an_answer", undefined_is_an_answer),
         Trial::test("codec/command/a_seed_decides", a_seed_decides),
         Trial::test("codec/command/files_of_all_kinds_agree", files_of_all_kinds_agree),
-        Trial::test("codec/command/parquet_agrees", parquet_agrees),
+        parquet,
         Trial::test("codec/command/missing_values_are_left_out_on_request", missing_values),
         Trial::test("codec/command/categories_are_columns_only_where_named", categories),
         Trial::test("codec/command/known_and_grouped_columns", known_and_grouped),

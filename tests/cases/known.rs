@@ -8,7 +8,7 @@ use scrubjay::codec::{self, Columns, Foci, FociOptions, StatisticOptions};
 use scrubjay::data;
 use scrubjay::ops::philox::{Stream, Use};
 
-use super::check;
+use super::{check, cpu};
 
 /// The informative columns of MADELON: 5 were made, 15 are combinations of them; the other 480 are noise (Guyon et al.
 /// 2004). They are the columns that correlate with one another.
@@ -99,7 +99,7 @@ fn polar_coordinates() -> Result<(), Failed> {
         check(given > 0.8, || format!("seed {seed}: {given} of the angle given a coordinate"))?;
         let (first, second) = (t(&[0], &[])?, t(&[1], &[0])?);
         check((0.2..0.5).contains(&first) && second > 0.9, || format!("seed {seed}: {first}, {second}"))?;
-        let mut found = codec::foci(crate::cpu(), &y, &x, &FociOptions::default())?.order;
+        let mut found = codec::foci(cpu(), &y, &x, &FociOptions::default())?.order;
         found.truncate(2);
         found.sort_unstable();
         check(found == [0, 1], || format!("seed {seed}: FOCI takes {found:?} first"))?;
@@ -109,7 +109,7 @@ fn polar_coordinates() -> Result<(), Failed> {
 
 /// T(Y, Z | X), which is defined.
 fn value(y: &[f64], x: &Columns, z: &[usize], given: &[usize]) -> Result<f64, Failed> {
-    codec::statistic(crate::cpu(), y, x, z, given, &StatisticOptions::default())?
+    codec::statistic(cpu(), y, x, z, given, &StatisticOptions::default())?
         .value
         .ok_or_else(|| "undefined".into())
 }
@@ -119,7 +119,7 @@ fn digits() -> Result<(), Failed> {
     let (n, p) = (digits.y.len(), digits.shape.len());
     let y: Vec<f64> = digits.y.iter().map(|&y| f64::from(y)).collect();
     let x = Columns::from_rows_f32(&digits.x, n, p, p)?;
-    let found = codec::foci(crate::cpu(), &y, &x, &FociOptions::default())?;
+    let found = codec::foci(cpu(), &y, &x, &FociOptions::default())?;
     let constant = |j: &usize| x.column(*j).windows(2).all(|pair| pair[0] == pair[1]);
     check(!found.order.iter().any(constant), || "a constant pixel was chosen".into())?;
     ends_above(&found, 0.9)
@@ -132,7 +132,7 @@ fn madelon(folder: PathBuf) -> Result<(), Failed> {
     let labels = std::fs::read_to_string(folder.join("madelon_train.labels"))?;
     let (x, y) = (numbers(&text)?, numbers(&labels)?);
     let x = Columns::from_rows_f64(&x, y.len(), 500, 500)?;
-    let found = codec::foci(crate::cpu(), &y, &x, &FociOptions::default())?;
+    let found = codec::foci(cpu(), &y, &x, &FociOptions::default())?;
     let first = &found.order[..found.order.len().min(7)];
     check(first.iter().all(|j| MADELON.contains(j)) && first.len() == 7, || format!("picked {first:?}"))?;
     ends_above(&found, 0.75)
@@ -145,7 +145,7 @@ fn spambase(folder: PathBuf) -> Result<(), Failed> {
     let (n, p) = (rows.len(), 57);
     let y: Vec<f64> = all.iter().skip(p).step_by(p + 1).copied().collect();
     let found =
-        codec::foci(crate::cpu(), &y, &Columns::from_rows_f64(&all, n, p, p + 1)?, &FociOptions::default())?;
+        codec::foci(cpu(), &y, &Columns::from_rows_f64(&all, n, p, p + 1)?, &FociOptions::default())?;
     let names: Vec<&str> = text.lines().next().unwrap_or_default().split(',').collect();
     let chosen: Vec<&str> = found.order.iter().map(|&j| names[j]).collect();
     for telling in ["char_freq_$", "word_freq_george", "word_freq_free"] {

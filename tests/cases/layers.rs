@@ -10,7 +10,7 @@ use scrubjay::ops::{self, Activation, Shape};
 
 use super::dual::{Dual, Number};
 use super::network_ops::{adds, attentions, close, dual, plus, same_bits, slopes, values, wide, writes};
-use super::{Case, FEW, LARGE, cuda, embedding, gate, group_norm, layers};
+use super::{Case, cuda, embedding, few, gate, group_norm, large, layers};
 
 /// Every case, with its name.
 pub fn cases() -> Vec<(String, Case)> {
@@ -25,26 +25,26 @@ pub fn cases() -> Vec<(String, Case)> {
         (1, 2, 3, 300, 1),
         (2, 14, 14, 64, 8),
     ] {
-        if LARGE || h < 14 {
+        if large() || h < 14 {
             let name = format!("group_norm/n={n},h={h},w={w},c={c},groups={groups}");
             let norm = Norm { n, shape: Shape::new(h, w, c), groups, eps: 1e-5 };
             cases.push((name, Box::new(move |d| norm.derives(d))));
         }
     }
     for (n, positions, c) in [(1, 1, 1), (2, 31, 3), (3, 1, 32), (2, 9, 33), (33, 8, 31), (2, 300, 65)] {
-        if LARGE || positions < 300 {
+        if large() || positions < 300 {
             let name = format!("gate/n={n},positions={positions},c={c}");
             cases.push((name, Box::new(move |d| gates(d, n, positions, c))));
         }
     }
     for (n, c, rows) in [(1, 1, 1), (31, 3, 7), (32, 32, 100), (33, 33, 2), (257, 5, 30), (700, 40, 300)] {
-        if LARGE || n < 700 {
+        if large() || n < 700 {
             let name = format!("embedding/n={n},c={c},rows={rows}");
             cases.push((name, Box::new(move |d| embeddings(d, n, c, rows))));
         }
     }
     for (n, t, heads, width) in [(1, 1, 1, 1), (3, 5, 2, 3), (2, 31, 1, 32), (2, 33, 2, 5), (1, 130, 1, 16)] {
-        if LARGE || t < if FEW { 33 } else { 130 } {
+        if large() || t < if few() { 33 } else { 130 } {
             let name = format!("attention/masked,n={n},t={t},heads={heads},width={width}");
             cases.push((name, Box::new(move |d| attentions(d, n, t, heads, width, Some(&mask(n, t))))));
         }

@@ -24,16 +24,16 @@ use scrubjay::unlearn::{Calibration, Config, Matrix, Target, Task, unlearn};
 use scrubjay::{Error, zoo};
 
 use super::dual::{Dual, Number};
-use super::{Case, FEW, LARGE, attention, conv, cuda, layers, nets, oracle, ptx, twice};
+use super::{Case, attention, conv, cuda, few, large, layers, nets, oracle, ptx, twice};
 
 /// Every case, with its name.
 pub fn cases() -> Vec<(String, Case)> {
     let mut cases: Vec<(String, Case)> = vec![];
-    for (n, h, w, c) in POOLS.into_iter().filter(|&(_, h, w, _)| !FEW || h * w < 16) {
+    for (n, h, w, c) in POOLS.into_iter().filter(|&(_, h, w, _)| !few() || h * w < 16) {
         for window in WINDOWS {
             if 2 * window.padding <= window.size
                 && window.size <= h.min(w) + 2 * window.padding
-                && (LARGE || h < 20)
+                && (large() || h < 20)
             {
                 let name = format!(
                     "n={n},h={h},w={w},c={c},size={},stride={},padding={}",
@@ -48,7 +48,7 @@ pub fn cases() -> Vec<(String, Case)> {
             }
         }
         for (oh, ow) in [(1, 1), (2, 3), (7, 7)] {
-            if !FEW || oh < 7 {
+            if !few() || oh < 7 {
                 let (from, to) = (Shape::new(h, w, c), Shape::new(oh, ow, c));
                 let name = format!("adaptive_pool/n={n},h={h},w={w},c={c},to={oh}x{ow}");
                 cases.push((name, Box::new(move |d| adaptive_pools(d, n, from, to))));
@@ -56,13 +56,13 @@ pub fn cases() -> Vec<(String, Case)> {
         }
     }
     for kind in Activation::ALL {
-        for len in if FEW { vec![33] } else { vec![1, 31, 32, 33, 1000] } {
+        for len in if few() { vec![33] } else { vec![1, 31, 32, 33, 1000] } {
             let name = format!("activation/{kind:?},len={len}").to_lowercase();
             cases.push((name, Box::new(move |d| activations(d, kind, len))));
         }
     }
     for (positions, c) in [(1, 1), (31, 3), (32, 32), (33, 33), (300, 64)] {
-        if LARGE || positions < 300 {
+        if large() || positions < 300 {
             let name = format!("pointwise/positions={positions},c={c}");
             cases.push((name, Box::new(move |d| pointwise(d, positions, c))));
         }
@@ -78,25 +78,25 @@ pub fn cases() -> Vec<(String, Case)> {
         cases.push((name, Box::new(move |d| shortcuts(d, n, from, stride, to))));
     }
     for (n, c) in [(1, 2), (3, 31), (5, 32), (4, 33), (131, 9), (2, 192), (9, 768)] {
-        if LARGE || c < 768 {
+        if large() || c < 768 {
             cases.push((format!("layer_norm/n={n},c={c}"), Box::new(move |d| layer_norms(d, n, c))));
         }
     }
     for (n, classes) in [(1, 2), (8, 10), (5, 31), (4, 32), (7, 33), (6, 1000)] {
-        if LARGE || classes < 1000 {
+        if large() || classes < 1000 {
             cases.push((format!("loss/n={n},classes={classes}"), Box::new(move |d| losses(d, n, classes))));
         }
     }
     for (n, t, heads, width) in
         [(1, 1, 1, 1), (2, 5, 2, 3), (1, 31, 3, 32), (2, 33, 1, 33), (1, 197, 2, 64), (1, 130, 1, 128)]
     {
-        if LARGE || t < if FEW { 33 } else { 130 } {
+        if large() || t < if few() { 33 } else { 130 } {
             let name = format!("attention/n={n},t={t},heads={heads},width={width}");
             cases.push((name, Box::new(move |d| attentions(d, n, t, heads, width, None))));
         }
     }
     for (n, h, w, c, o, shape) in CONVS {
-        if LARGE || h * w * c < 500 {
+        if large() || h * w * c < 500 {
             let Conv { kernel: (r, s), stride, padding: (p, _), dilation, groups } = shape;
             let name = format!("n={n},h={h},w={w},c={c},o={o},{r}x{s},stride={stride},padding={p}");
             let (name, x) = (format!("{name},dilation={dilation},groups={groups}"), Shape::new(h, w, c));
@@ -111,7 +111,7 @@ pub fn cases() -> Vec<(String, Case)> {
         }
     }
     // the thread sanitizer does not see how Rust's threads wait for each other
-    for case in nets::CASES.into_iter().filter(|_| !FEW) {
+    for case in nets::CASES.into_iter().filter(|_| !few()) {
         let name = format!("observe/{}", case.name);
         cases.push((name, Box::new(move |d| observes(d, &case.network(7)?.freeze(), 5))));
         for all in [true, false] {
@@ -130,7 +130,7 @@ pub fn cases() -> Vec<(String, Case)> {
             cases.push((name, Box::new(move |d| derives(d, &case.network(7)?.freeze(), kind, all, 5))));
         }
     }
-    for name in ["resnet20", "cnn:8-16-16+32"].into_iter().filter(|_| LARGE) {
+    for name in ["resnet20", "cnn:8-16-16+32"].into_iter().filter(|_| large()) {
         let observed = move |d: &Device| {
             let net = zoo::create(name, Shape::new(16, 12, 3), 4, 3)?.network.freeze();
             observes(d, &net, 2)
@@ -142,7 +142,7 @@ pub fn cases() -> Vec<(String, Case)> {
         };
         cases.push((format!("curvature/{name}"), Box::new(derived)));
     }
-    if !FEW {
+    if !few() {
         cases.push(("scrub/mlp:8".into(), Box::new(scrubs)));
         for precision in LOWERED {
             let name = format!("select/{}", precision.name());

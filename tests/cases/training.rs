@@ -15,7 +15,7 @@ use scrubjay::zoo;
 
 use super::dual::Number;
 use super::network_ops::{adds, close, plus, same_bits, values, wide, writes};
-use super::{Case, FEW, LARGE, all_equal, cuda, equal, nets, oracle, twice};
+use super::{Case, all_equal, cuda, equal, few, large, nets, oracle, twice};
 use super::{batch_norm as reference, optimizer as steps};
 
 /// Every case, with its name.
@@ -25,12 +25,12 @@ pub fn cases() -> Vec<(String, Case)> {
     for (n, c) in
         [(1, 1), (2, 31), (31, 3), (63, 32), (65, 33), (129, 40), (257, 2), (1000, 5), (300, 64), (9000, 16)]
     {
-        if LARGE || n < 300 {
+        if large() || n < 300 {
             cases.push((format!("batch_norm/n={n},c={c}"), Box::new(move |d| batch_norms(d, n, c))));
         }
     }
     for kind in [Optimizer::Sgd, Optimizer::Adam] {
-        for len in if FEW { vec![33] } else { vec![1, 31, 255, 256, 257, 1000] } {
+        for len in if few() { vec![33] } else { vec![1, 31, 255, 256, 257, 1000] } {
             let name = format!("optimizer/{kind:?},len={len}").to_lowercase();
             cases.push((name, Box::new(move |d| moves(d, kind, len))));
         }
@@ -43,7 +43,7 @@ pub fn cases() -> Vec<(String, Case)> {
         cases.push((format!("score/n={n}"), Box::new(move |d| scores(d, n))));
     }
     // the thread sanitizer does not see how Rust's threads wait for each other
-    for case in nets::CASES.into_iter().filter(|_| !FEW) {
+    for case in nets::CASES.into_iter().filter(|_| !few()) {
         let gradients = move |d: &Device| derives(d, &case.network(7)?, 7);
         cases.push((format!("train_gradient/{}", case.name), Box::new(gradients)));
         for kind in [Optimizer::Sgd, Optimizer::Adam] {
@@ -51,7 +51,7 @@ pub fn cases() -> Vec<(String, Case)> {
             cases.push((name, Box::new(move |d| trains(d, &case.network(7)?, kind, 5))));
         }
     }
-    if LARGE {
+    if large() {
         let trained = move |d: &Device| {
             let made = zoo::create("resnet20", Shape::new(8, 8, 3), 4, 3)?;
             trains(d, &made.network, Optimizer::Sgd, 2)

@@ -6,14 +6,14 @@ use scrubjay::device::Device;
 use scrubjay::ops::cuda::vector::{self, Places};
 use scrubjay::ops::philox::{Stream, Use};
 
-use super::{Case, FEW, all_equal, cuda, equal, twice};
+use super::{Case, all_equal, cuda, equal, few, twice};
 #[path = "../reference/vector.rs"]
 mod reference;
 
 /// Every case, with its name.
 pub fn cases() -> Vec<(String, Case)> {
     let mut cases: Vec<(String, Case)> = vec![];
-    for len in [1, 31, 255, 256, 257, 4096, 4097, 9000].into_iter().filter(|&len| !FEW || len < 4096) {
+    for len in [1, 31, 255, 256, 257, 4096, 4097, 9000].into_iter().filter(|&len| !few() || len < 4096) {
         cases.push((format!("vector/len={len}"), Box::new(move |d| computes(d, len))));
     }
     for (rows, depth, biased) in [(1, 1, true), (3, 7, true), (5, 32, false), (33, 9, true)] {

@@ -8,19 +8,19 @@ use super::dual::Number;
 /// weight, input)`; taps in the padding are left out.
 fn products(geometry: &Geometry, mut each: impl FnMut(usize, usize, usize)) {
     let Geometry { input, output, conv } = *geometry;
-    let inner = input.c / conv.groups;
+    let (inner, fan_in) = (input.c / conv.groups, geometry.fan_in());
+    let inside = |at: usize, before: usize, size: usize| at.checked_sub(before).filter(|&i| i < size);
     for i in 0..output.len() {
         let (o, column, row) = (i % output.c, i / output.c % output.w, i / output.c / output.w);
         let group = o / (output.c / conv.groups);
-        for k in 0..geometry.fan_in() {
-            let (tap, c) = (k / inner, k % inner);
-            let h = row * conv.stride + tap / conv.kernel.1 * conv.dilation;
-            let w = column * conv.stride + tap % conv.kernel.1 * conv.dilation;
-            let inside = |at: usize, before: usize, size: usize| at.checked_sub(before).filter(|&i| i < size);
-            let place = inside(h, conv.padding.0, input.h).zip(inside(w, conv.padding.1, input.w));
-            if let Some((h, w)) = place {
-                let x = (h * input.w + w) * input.c + group * inner + c;
-                each(i, o * geometry.fan_in() + k, x);
+        for r in 0..conv.kernel.0 {
+            let h = inside(row * conv.stride + r * conv.dilation, conv.padding.0, input.h);
+            for s in 0..conv.kernel.1 {
+                let w = inside(column * conv.stride + s * conv.dilation, conv.padding.1, input.w);
+                let Some((h, w)) = h.zip(w) else { continue };
+                let weight = o * fan_in + (r * conv.kernel.1 + s) * inner;
+                let x = (h * input.w + w) * input.c + group * inner;
+                (0..inner).for_each(|c| each(i, weight + c, x + c));
             }
         }
     }

@@ -1,0 +1,16 @@
+//! The library and the program from outside. One test program, because each one links the whole library.
+
+#![allow(clippy::unwrap_used, clippy::expect_used)] // in the helpers of tests too
+
+mod checkpoint;
+mod commands;
+mod data;
+mod demo;
+mod observe;
+mod repair;
+#[path = "cases/schema.rs"]
+mod schema;
+mod scrub;
+#[path = "cases/tiny.rs"]
+mod tiny;
+mod verify;

@@ -1,0 +1,12 @@
+//! The cases that come from tables: one program, with names to choose by, as in `cargo test --test tables -- net/vit`.
+
+mod codec;
+mod convex;
+mod net;
+
+use libtest_mimic::Arguments;
+
+fn main() {
+    let trials = [codec::trials(), convex::trials(), net::trials()].into_iter().flatten().collect();
+    libtest_mimic::run(&Arguments::from_args(), trials).exit();
+}
