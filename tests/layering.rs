@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 const LEVELS: &[(u32, &[&str])] = &[
     (0, &["error"]),
     (1, &["device"]),
-    (2, &["ops"]),
+    (2, &["loss", "ops"]),
     (3, &["data", "net", "checkpoint", "codec", "zoo"]),
     (
         4,
