@@ -18,6 +18,10 @@ mod dual;
 mod golden;
 #[path = "reference/layers.rs"]
 mod layers;
+#[path = "reference/loss.rs"]
+mod loss;
+#[path = "cases/losses.rs"]
+mod losses;
 #[path = "reference/nearest.rs"]
 mod nearest;
 #[path = "cases/nets.rs"]
@@ -36,6 +40,8 @@ mod ptx;
 mod rank;
 #[path = "reference/statistic.rs"]
 mod statistic;
+#[path = "reference/tokens.rs"]
+mod tokens;
 #[path = "cases/training.rs"]
 mod training;
 #[path = "cases/vectors.rs"]
@@ -173,6 +179,7 @@ fn cases() -> Vec<(String, Case)> {
     add("record/replay".into(), Box::new(replays));
     add("shapes".into(), Box::new(refuses));
     cases.extend(network_ops::cases());
+    cases.extend(losses::cases());
     cases.extend(training::cases());
     cases.extend(vectors::cases());
     cases

@@ -21,6 +21,7 @@ pub mod ptx;
 pub mod rank;
 pub mod shape;
 pub mod statistic;
+pub mod tokens;
 pub mod xi;
 
 pub use geometry::{Activation, Conv, Precision, Shape, Window};
