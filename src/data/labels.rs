@@ -139,24 +139,14 @@ impl Labels {
     /// Where the kind does not fit the loss, or a label does not fit the outputs.
     pub fn check(&self, loss: Loss, classes: usize, first: usize) -> Result<()> {
         match (self, loss) {
-            (Labels::Classes(labels), Loss::CrossEntropy { .. }) => {
-                super::check_labels(labels, first, classes)
+            (Labels::Multi { labels, .. }, Loss::BinaryCrossEntropy) if *labels != classes => {
+                Err(Error::config(format!(
+                    "the samples have {labels} labels each, but the model has {classes} outputs"
+                )))
             }
-            (Labels::Multi { labels, rows }, Loss::BinaryCrossEntropy) => {
-                if *labels != classes {
-                    return Err(Error::config(format!(
-                        "the samples have {labels} labels each, but the model has {classes} outputs"
-                    )));
-                }
-                match rows.iter().position(|&label| label > 1) {
-                    Some(i) => Err(Error::config(format!(
-                        "sample {} has {} for label {}, where 0 or 1 was expected",
-                        first + i / labels,
-                        rows[i],
-                        i % labels
-                    ))),
-                    None => Ok(()),
-                }
+            (Labels::Classes(words), Loss::CrossEntropy { .. })
+            | (Labels::Multi { rows: words, .. }, Loss::BinaryCrossEntropy) => {
+                check_words(words, loss, classes, first)
             }
             (Labels::Classes(_), Loss::BinaryCrossEntropy) => Err(Error::config(format!(
                 "the samples have one class each, but the model has {classes} labels; give y as [n, {classes}] of 0 and 1"
@@ -172,6 +162,26 @@ impl Labels {
             Labels::Classes(_) => "classes".into(),
             Labels::Multi { labels, .. } => format!("rows of {labels} labels"),
         }
+    }
+}
+
+/// Refuses label words `[n, width]` out of range: the check of a chunk. The message names the sample; the first of these is
+/// sample `first`.
+///
+/// # Errors
+/// Where a word is no class below `classes`, or neither 0 nor 1.
+pub fn check_words(words: &[u32], loss: Loss, classes: usize, first: usize) -> Result<()> {
+    match loss {
+        Loss::CrossEntropy { .. } => super::check_labels(words, first, classes),
+        Loss::BinaryCrossEntropy => match words.iter().position(|&word| word > 1) {
+            Some(i) => Err(Error::config(format!(
+                "sample {} has {} for label {}, where 0 or 1 was expected",
+                first + i / classes.max(1),
+                words[i],
+                i % classes.max(1)
+            ))),
+            None => Ok(()),
+        },
     }
 }
 

@@ -11,7 +11,7 @@ mod text;
 use std::ops::Range;
 
 pub use digits::digits;
-pub use labels::Labels;
+pub use labels::{Labels, check_words};
 pub use load::{Normalise, check_classes, files, load};
 pub use spec::Spec;
 pub use text::{InputKind, Text, read_text};

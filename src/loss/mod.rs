@@ -18,16 +18,20 @@ pub enum Loss {
     /// Softmax cross-entropy against (1 − ε) onehot(y) + ε/classes, with ε = `smoothing` in [0, 1): PyTorch's
     /// `CrossEntropyLoss(label_smoothing=ε)`.
     ///
-    ///     f = −ln p_y + ε (z_y − mean z)        p = softmax(z)
-    ///     ∂f/∂z = p − (1 − ε) e_y − ε/classes   ∂²f/∂z² = diag(p) − ppᵀ
+    /// ```text
+    /// f = −ln p_y + ε (z_y − mean z)        p = softmax(z)
+    /// ∂f/∂z = p − (1 − ε) e_y − ε/classes   ∂²f/∂z² = diag(p) − ppᵀ
+    /// ```
     CrossEntropy {
         /// ε; 0 is plain cross-entropy.
         smoothing: f64,
     },
     /// The mean over L labels of binary cross-entropy: PyTorch's `BCEWithLogitsLoss`.
     ///
-    ///     f = 1/L Σ ln(1 + exp(∓z_l)), − where label l is 1       p_l = 1/(1 + exp(−z_l))
-    ///     ∂f/∂z_l = (p_l − y_l)/L               ∂²f/∂z² = diag(p_l (1 − p_l))/L
+    /// ```text
+    /// f = 1/L Σ ln(1 + exp(∓z_l)), − where label l is 1   p_l = 1/(1 + exp(−z_l))
+    /// ∂f/∂z_l = (p_l − y_l)/L                             ∂²f/∂z² = diag(p_l (1 − p_l))/L
+    /// ```
     BinaryCrossEntropy,
 }
 
