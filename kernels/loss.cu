@@ -1,9 +1,11 @@
 /*
-loss.cu: softmax cross-entropy at the logits: value, gradient, and the two curvatures (MATH.md, Eq. 5).
+loss.cu: softmax cross-entropy at the logits, with label smoothing: value, gradient, and the two curvatures (MATH.md, Eq. 5).
 
-The loss is log1p(sum over j != label of exp(z_j - z_label)), shifted by the largest logit where one exceeds z_label.
-The gradient at the label is minus the sum of the others. So no two close numbers are subtracted. A label out of range
-gives NaN. One warp handles one row: lane l has classes l, l + 32, .. All sums are f64, over lanes by a butterfly.
+Without smoothing the loss is log1p(sum over j != label of exp(z_j - z_label)), shifted by the largest logit where one
+exceeds z_label, and the gradient at the label is minus the sum of the others': no difference of numbers close to each
+other is taken. Smoothing e adds e times the mean of z_label - z_j to the loss and takes e / classes off every p_j; the
+second derivative is the same. 0 changes no bit.
+A label that is no class gives NaN. One warp owns one row; lane l handles classes l, l + 32, .. All sums are in f64, over lanes in a butterfly.
 */
 #include "common/philox.h"
 #include "common/warp.h"
@@ -19,8 +21,20 @@ struct Softmax {
     DEVICE double at(uint32_t j) const { return exp(z[j] - top) * scale; }
 };
 
+// One row's gradient, rounded as it is stored: p - (1 - smoothing) onehot(label) - smoothing / classes.
+struct Gradient {
+    Softmax p;
+    uint32_t label;
+    double share, others;
+    DEVICE Gradient(const float* z, uint32_t label, uint32_t classes, double smoothing)
+        : p(z, classes), label(label), share(smoothing / classes) {
+        others = warp_sum(classes, [&](uint32_t j) { return j == label ? 0.0 : p.at(j) - share; });
+    }
+    DEVICE float at(uint32_t j) const { return float(j == label ? -others : p.at(j) - share); }
+};
+
 extern "C" __global__ void __launch_bounds__(LOSS_THREADS)
-cross_entropy_f32(float* losses, const float* logits, const uint32_t* labels, uint32_t n, uint32_t classes) {
+cross_entropy_f32(float* losses, const float* logits, const uint32_t* labels, uint32_t n, uint32_t classes, double smoothing) {
     uint32_t i = warp(LOSS_THREADS);
     if (i >= n) return;
     const float* z = logits + i * classes;
@@ -28,19 +42,18 @@ cross_entropy_f32(float* losses, const float* logits, const uint32_t* labels, ui
     double at = label < classes ? z[label] : NAN, top = warp_max(z, classes), base = top <= at ? at : top;
     double others = warp_sum(classes, [&](uint32_t j) { return j == label ? 0.0 : exp(z[j] - base); });
     double loss = top <= at ? log1p(others) : (top - at) + log(others + exp(at - top));
+    if (smoothing > 0.0) loss += smoothing * (warp_sum(classes, [&](uint32_t j) { return at - z[j]; }) / classes);
     if (lane() == 0) losses[i] = float(loss);
 }
 KERNEL(cross_entropy_f32);
 
-// d = softmax(z) - onehot(label), with the same bits in all kernels that need it.
+// d = the gradient.
 extern "C" __global__ void __launch_bounds__(LOSS_THREADS)
-cross_entropy_gradient_f32(float* d, const float* logits, const uint32_t* labels, uint32_t n, uint32_t classes) {
+cross_entropy_gradient_f32(float* d, const float* logits, const uint32_t* labels, uint32_t n, uint32_t classes, double smoothing) {
     uint32_t i = warp(LOSS_THREADS);
     if (i >= n) return;
-    Softmax p(logits + i * classes, classes);
-    uint32_t label = labels[i];
-    double others = warp_sum(classes, [&](uint32_t j) { return j == label ? 0.0 : p.at(j); });
-    for (uint32_t j = lane(); j < classes; j += 32) d[i * classes + j] = float(j == label ? -others : p.at(j));
+    Gradient of(logits + i * classes, labels[i], classes, smoothing);
+    for (uint32_t j = lane(); j < classes; j += 32) d[i * classes + j] = of.at(j);
 }
 KERNEL(cross_entropy_gradient_f32);
 
@@ -66,16 +79,13 @@ KERNEL(cross_entropy_curvature_f32);
 
 // back = d (d . t), where d is the gradient.
 extern "C" __global__ void __launch_bounds__(LOSS_THREADS)
-cross_entropy_fisher_f32(float* back, const float* t, const float* logits, const uint32_t* labels, uint32_t n, uint32_t classes) {
+cross_entropy_fisher_f32(float* back, const float* t, const float* logits, const uint32_t* labels, uint32_t n, uint32_t classes, double smoothing) {
     uint32_t i = warp(LOSS_THREADS);
     if (i >= n) return;
-    Softmax p(logits + i * classes, classes);
+    Gradient of(logits + i * classes, labels[i], classes, smoothing);
     t += i * classes;
-    uint32_t label = labels[i];
-    double others = warp_sum(classes, [&](uint32_t j) { return j == label ? 0.0 : p.at(j); });
-    auto d = [&](uint32_t j) { return double(float(j == label ? -others : p.at(j))); };
-    double along = warp_sum(classes, [&](uint32_t j) { return d(j) * t[j]; });
-    for (uint32_t j = lane(); j < classes; j += 32) back[i * classes + j] = float(d(j) * along);
+    double along = warp_sum(classes, [&](uint32_t j) { return double(of.at(j)) * t[j]; });
+    for (uint32_t j = lane(); j < classes; j += 32) back[i * classes + j] = float(double(of.at(j)) * along);
 }
 KERNEL(cross_entropy_fisher_f32);
 
@@ -134,12 +144,17 @@ draw_curvature_f32(float* d, const float* logits, uint32_t n, uint32_t classes, 
         d[i * classes + j] = float(j == drawn ? -weight * others(drawn) : weight * p.at(j));
 }
 KERNEL(draw_curvature_f32);
-// scores = the sum of the losses, and the number of correct predictions. One warp.
+
+// scores = the sum of the losses, and how many rows of predictions [n, width] are right in every word; one warp.
 extern "C" __global__ void __launch_bounds__(LOSS_THREADS)
-score_f64(double* scores, const float* losses, const uint32_t* predicted, const uint32_t* labels, uint32_t n) {
+score_f64(double* scores, const float* losses, const uint32_t* predicted, const uint32_t* labels, uint32_t n, uint32_t width) {
     if (warp(LOSS_THREADS) > 0) return;
     double loss = warp_sum(n, [&](uint32_t i) { return double(losses[i]); });
-    double right = warp_sum(n, [&](uint32_t i) { return predicted[i] == labels[i] ? 1.0 : 0.0; });
+    double right = warp_sum(n, [&](uint32_t i) {
+        bool all = true;
+        for (uint32_t j = i * width; j < (i + 1) * width; ++j) all = all && predicted[j] == labels[j];
+        return all ? 1.0 : 0.0;
+    });
     if (lane() == 0) scores[0] = loss, scores[1] = right;
 }
 KERNEL(score_f64);

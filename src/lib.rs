@@ -11,6 +11,7 @@ pub mod data;
 pub mod device;
 mod error;
 pub mod kfac;
+pub mod loss;
 pub mod net;
 pub mod observe;
 pub mod ops;

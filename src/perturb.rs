@@ -5,10 +5,11 @@
 
 use std::ops::Range;
 
-use crate::data::Inputs;
+use crate::data::{InputKind, Inputs};
 use crate::net::Shape;
 use crate::ops::perturb::Copies;
 use crate::ops::philox::{Use, add_normals};
+use crate::ops::tokens::{Replacement, Tokens, replace};
 
 /// The noise on a request's inputs.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -75,5 +76,60 @@ impl Inputs for Perturbed<'_> {
     fn copies(&self) -> Option<Copies<'_>> {
         let Noise { sigma, seed } = self.noise;
         Some(Copies { image: self.image, label: self.label, seed, index: self.index, sigma })
+    }
+}
+
+/// Copies of one text, as inputs: in each, some tokens are replaced, keyed like the noise on an image.
+#[derive(Clone, Debug)]
+pub struct PerturbedText<'a> {
+    /// Token ids and mask, `[t]` each.
+    pub tokens: Tokens<'a>,
+    /// Its labels, `[width]`.
+    pub labels: &'a [u32],
+    /// Its index in the training data, which keys the replacement.
+    pub index: u32,
+    /// How many copies.
+    pub copies: usize,
+    /// What is replaced by what.
+    pub replacement: &'a Replacement,
+}
+
+impl Inputs for PerturbedText<'_> {
+    fn len(&self) -> usize {
+        self.copies
+    }
+
+    fn shape(&self) -> Shape {
+        InputKind::Text { tokens: self.tokens.ids.len() }.shape()
+    }
+
+    fn fill(&self, x: &mut [f32], y: &mut [u32], range: Range<usize>) {
+        let slots = self.tokens.slots();
+        let copies = bytemuck::cast_slice_mut(x).chunks_exact_mut(self.shape().len());
+        for (copy, out) in range.zip(copies) {
+            replace(out, self.tokens, &slots, self.replacement, self.index, copy as u32);
+        }
+        y.chunks_exact_mut(self.labels.len().max(1)).for_each(|y| y.copy_from_slice(self.labels));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::device::Device;
+    use crate::ops::tokens::replace_tokens;
+
+    #[test]
+    fn copies_of_a_text_are_those_of_the_operation() {
+        let (ids, mask) = ([1, 20, 21, 22, 23, 2, 0], [1, 1, 1, 1, 1, 1, 0]);
+        let (tokens, replacement) =
+            (Tokens { ids: &ids, mask: &mask }, Replacement { count: 2, ordinary: 20..40, seed: 9 });
+        let text =
+            PerturbedText { tokens, labels: &[1, 0, 1], index: 4, copies: 10, replacement: &replacement };
+        let (mut x, mut y, mut want) = ([f32::NAN; 42], [9; 9], [0; 42]);
+        text.fill(&mut x, &mut y, 5..8);
+        replace_tokens(&Device::cpu().unwrap(), &mut want, tokens, &replacement, 4, 5).unwrap();
+        assert_eq!((x.map(f32::to_bits), y), (want, [1, 0, 1, 1, 0, 1, 1, 0, 1]));
+        assert_eq!((text.len(), text.shape()), (10, Shape::new(2, 7, 1)));
     }
 }

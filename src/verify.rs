@@ -3,6 +3,7 @@
 //! Pure functions of logits, losses and weights; none runs a network. Sums are f64 and in index order. Losses are
 //! cross-entropies at the true label, so exp(−loss) is that label's probability. A tie counts half, everywhere.
 
+use crate::loss::Loss;
 use crate::{Error, Result};
 
 /// The measures of one model that the average gap compares, as shares from 0 to 1.
@@ -42,19 +43,7 @@ pub fn auc(forget: &[f64], test: &[f64]) -> Result<f64> {
 /// # Errors
 /// Where the shapes do not fit, there are no rows, or a logit is not finite.
 pub fn divergence(p: &[f32], q: &[f32], classes: usize) -> Result<f64> {
-    if classes == 0 || p.is_empty() || p.len() != q.len() || !p.len().is_multiple_of(classes) {
-        let found = format!("{} and {} logits of {classes} classes", p.len(), q.len());
-        return Err(Error::shape("divergence", "two equal sets of [n, classes] logits, n > 0", found));
-    }
-    if !p.iter().chain(q).all(|logit| logit.is_finite()) {
-        return Err(Error::shape("divergence", "finite logits", "one that is not"));
-    }
-    let row = |(p, q): (&[f32], &[f32])| {
-        let (p, q) = (log_softmax(p), log_softmax(q));
-        p.iter().zip(&q).map(|(p, q)| p.exp() * (p - q)).sum::<f64>()
-    };
-    let rows = p.chunks_exact(classes).zip(q.chunks_exact(classes));
-    Ok(rows.map(row).sum::<f64>() / (p.len() / classes) as f64)
+    Loss::default().divergence(p, q, classes)
 }
 
 /// Mean KL(p ‖ q) + KL(q ‖ p), in nats; arguments and errors as in [`divergence`].
@@ -63,13 +52,6 @@ pub fn divergence(p: &[f32], q: &[f32], classes: usize) -> Result<f64> {
 /// As [`divergence`].
 pub fn symmetric_divergence(p: &[f32], q: &[f32], classes: usize) -> Result<f64> {
     Ok(divergence(p, q, classes)? + divergence(q, p, classes)?)
-}
-
-fn log_softmax(logits: &[f32]) -> Vec<f64> {
-    let largest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    let shifted: Vec<f64> = logits.iter().map(|z| f64::from(*z) - f64::from(largest)).collect();
-    let sum = shifted.iter().map(|z| z.exp()).sum::<f64>().ln();
-    shifted.iter().map(|z| z - sum).collect()
 }
 
 /// The percentile of each forgotten sample's loss among the references' losses on it: 100 × the share of references

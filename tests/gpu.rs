@@ -30,6 +30,10 @@ mod group_norm;
 mod layer_cases;
 #[path = "reference/layers.rs"]
 mod layers;
+#[path = "reference/loss.rs"]
+mod loss;
+#[path = "cases/losses.rs"]
+mod losses;
 #[path = "reference/nearest.rs"]
 mod nearest;
 #[path = "cases/nets.rs"]
@@ -48,6 +52,8 @@ mod ptx;
 mod rank;
 #[path = "reference/statistic.rs"]
 mod statistic;
+#[path = "reference/tokens.rs"]
+mod tokens;
 #[path = "cases/training.rs"]
 mod training;
 #[path = "cases/vectors.rs"]
@@ -228,6 +234,7 @@ fn cases() -> Vec<(String, Case)> {
     add("shapes".into(), Box::new(refuses));
     cases.extend(network_ops::cases());
     cases.extend(layer_cases::cases());
+    cases.extend(losses::cases());
     cases.extend(training::cases());
     cases.extend(vectors::cases());
     cases

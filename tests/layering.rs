@@ -14,7 +14,7 @@ use std::path::Path;
 const LEVELS: &[&[&str]] = &[
     &["error"],
     &["device"],
-    &["ops"],
+    &["loss", "ops"],
     &["data", "net", "checkpoint", "codec", "zoo"],
     STAGES,
     &["unlearn", "train", "bench", "comparison"],

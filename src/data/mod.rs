@@ -1,16 +1,20 @@
 //! Files to samples: labelled images for networks, columns for the dependence measure.
 
 mod digits;
+mod labels;
 mod load;
 mod spec;
 pub mod table;
 pub mod tensors;
+mod text;
 
 use std::ops::Range;
 
 pub use digits::digits;
+pub use labels::{Labels, check_words};
 pub use load::{Normalise, check_classes, files, load};
 pub use spec::Spec;
+pub use text::{InputKind, Text, read_text};
 
 use crate::net::Shape;
 use crate::ops::perturb::Copies;

@@ -138,6 +138,42 @@ impl TensorFile {
         values.iter().enumerate().map(label).collect()
     }
 
+    /// A tensor of integers of any type, or of booleans, exactly.
+    ///
+    /// # Errors
+    /// Where there is none of that name, its type is another, or an element is beyond i64; the message names it.
+    pub fn integers(&self, name: &str) -> Result<Vec<i64>> {
+        let dtype = self.dtype(name)?;
+        let bytes = &self.bytes[self.range(name)?];
+        let values = match dtype {
+            Dtype::I64 => numbers(bytes, i64::from_le_bytes),
+            Dtype::I32 => numbers(bytes, |b| i64::from(i32::from_le_bytes(b))),
+            Dtype::I16 => numbers(bytes, |b| i64::from(i16::from_le_bytes(b))),
+            Dtype::I8 => numbers(bytes, |b| i64::from(i8::from_le_bytes(b))),
+            Dtype::U32 => numbers(bytes, |b| i64::from(u32::from_le_bytes(b))),
+            Dtype::U16 => numbers(bytes, |b| i64::from(u16::from_le_bytes(b))),
+            Dtype::U8 | Dtype::BOOL => numbers(bytes, |b: [u8; 1]| i64::from(b[0])),
+            Dtype::U64 => {
+                let values = numbers(bytes, u64::from_le_bytes);
+                let whole: Option<Vec<i64>> = values.iter().map(|&v| i64::try_from(v).ok()).collect();
+                whole.ok_or_else(|| self.refuse(name, "has an element above 2^63 - 1"))?
+            }
+            other => {
+                return Err(self
+                    .refuse(name, format!("has elements of type {other:?}, where integers were expected")));
+            }
+        };
+        Ok(values)
+    }
+
+    /// Whether a tensor holds floating-point numbers.
+    ///
+    /// # Errors
+    /// Where there is none of that name.
+    pub fn is_float(&self, name: &str) -> Result<bool> {
+        Ok(matches!(self.dtype(name)?, Dtype::F64 | Dtype::F32 | Dtype::F16 | Dtype::BF16))
+    }
+
     fn info(&self, name: &str) -> Result<&TensorInfo> {
         self.header.info(name).ok_or_else(|| {
             let mut names = self.names();

@@ -17,6 +17,7 @@ pub mod perturb;
 pub mod philox;
 pub mod pool;
 pub mod shape;
+pub mod tokens;
 
 pub use geometry::{Activation, Conv, Precision, Shape, Window};
 

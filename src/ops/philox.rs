@@ -142,6 +142,18 @@ pub fn add_normals(out: &mut [f32], base: &[f32], sigma: f32, seed: u64, use_: U
     }
 }
 
+/// Block `block` of the words of (seed, use, index, copy).
+pub fn words(seed: u64, use_: Use, index: u32, copy: u32, block: u32) -> [u32; 4] {
+    philox(counter(use_, index, copy, block), key(seed))
+}
+
+/// A number below `n` from two words: ⌊word · n / 2⁶⁴⌋. The first word has the high bits; no number's probability is off
+/// by more than 2⁻⁶⁴.
+pub fn below(high: u32, low: u32, n: u32) -> u32 {
+    let n = u64::from(n);
+    ((u64::from(high) * n + ((u64::from(low) * n) >> 32)) >> 32) as u32
+}
+
 /// A sequence of random words for one use and index.
 #[derive(Clone, Debug)]
 pub struct Stream {

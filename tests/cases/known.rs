@@ -144,8 +144,7 @@ fn spambase(folder: PathBuf) -> Result<(), Failed> {
     let all = numbers(&rows.join("\n").replace(',', " "))?;
     let (n, p) = (rows.len(), 57);
     let y: Vec<f64> = all.iter().skip(p).step_by(p + 1).copied().collect();
-    let found =
-        codec::foci(cpu(), &y, &Columns::from_rows_f64(&all, n, p, p + 1)?, &FociOptions::default())?;
+    let found = codec::foci(cpu(), &y, &Columns::from_rows_f64(&all, n, p, p + 1)?, &FociOptions::default())?;
     let names: Vec<&str> = text.lines().next().unwrap_or_default().split(',').collect();
     let chosen: Vec<&str> = found.order.iter().map(|&j| names[j]).collect();
     for telling in ["char_freq_$", "word_freq_george", "word_freq_free"] {

@@ -147,22 +147,36 @@ kernels! {
     sgd: sgd_f32(w: Out<'_, f32>, u: Out<'_, f32>, gradient: In<'_, f32>, now: In<'_, f32>, momentum: f32, decay: f32, len: u32);
     /// Adam's step, of the same.
     adam: adam_f32(w: Out<'_, f32>, first: Out<'_, f32>, second: Out<'_, f32>, gradient: In<'_, f32>, now: In<'_, f32>, beta1: f32, beta2: f32, epsilon: f32, decay: f32, len: u32);
-    /// Σ losses, and how many predictions are labels; scores `[2]`, the others `[n]`.
-    score: score_f64(scores: Out<'_, f64>, losses: In<'_, f32>, predicted: In<'_, u32>, labels: In<'_, u32>, n: u32);
+    /// Σ losses, and how many rows of predictions are labels; scores `[2]`, losses `[n]`, the others `[n, width]`.
+    score: score_f64(scores: Out<'_, f64>, losses: In<'_, f32>, predicted: In<'_, u32>, labels: In<'_, u32>, n: u32, width: u32);
     /// The loss of each row; losses and labels `[n]`, logits `[n, classes]`.
-    cross_entropy: cross_entropy_f32(losses: Out<'_, f32>, logits: In<'_, f32>, labels: In<'_, u32>, n: u32, classes: u32);
-    /// d = p − onehot(label); d and logits `[n, classes]`.
-    cross_entropy_gradient: cross_entropy_gradient_f32(d: Out<'_, f32>, logits: In<'_, f32>, labels: In<'_, u32>, n: u32, classes: u32);
+    cross_entropy: cross_entropy_f32(losses: Out<'_, f32>, logits: In<'_, f32>, labels: In<'_, u32>, n: u32, classes: u32, smoothing: f64);
+    /// d = p − (1 − smoothing) onehot(label) − smoothing / classes; d and logits `[n, classes]`.
+    cross_entropy_gradient: cross_entropy_gradient_f32(d: Out<'_, f32>, logits: In<'_, f32>, labels: In<'_, u32>, n: u32, classes: u32, smoothing: f64);
     /// Row i of d times `weights[i]`; d `[n, classes]`.
     weigh: weigh_f32(d: Out<'_, f32>, weights: In<'_, f32>, n: u32, classes: u32);
     /// (diag(p) − ppᵀ) t by rows; back, t and logits `[n, classes]`.
     cross_entropy_curvature: cross_entropy_curvature_f32(back: Out<'_, f32>, t: In<'_, f32>, logits: In<'_, f32>, n: u32, classes: u32);
     /// δ (δ·t) by rows; back, t and logits `[n, classes]`.
-    cross_entropy_fisher: cross_entropy_fisher_f32(back: Out<'_, f32>, t: In<'_, f32>, logits: In<'_, f32>, labels: In<'_, u32>, n: u32, classes: u32);
+    cross_entropy_fisher: cross_entropy_fisher_f32(back: Out<'_, f32>, t: In<'_, f32>, logits: In<'_, f32>, labels: In<'_, u32>, n: u32, classes: u32, smoothing: f64);
     /// A draw of each row whose second moment is the curvature; d and logits `[n, classes]`.
     draw_curvature: draw_curvature_f32(d: Out<'_, f32>, logits: In<'_, f32>, n: u32, classes: u32, seed: u64, first: u32);
     /// The first of the largest of each row; predicted `[n]`, logits `[n, classes]`.
     largest: largest_u32(predicted: Out<'_, u32>, logits: In<'_, f32>, n: u32, classes: u32);
+    /// The mean of binary cross-entropies of each row; losses `[n]`, logits and labels `[n, count]`.
+    binary_cross_entropy: binary_cross_entropy_f32(losses: Out<'_, f32>, logits: In<'_, f32>, labels: In<'_, u32>, n: u32, count: u32);
+    /// d = (p − y) / count; all `[n, count]`, of `len` values.
+    binary_cross_entropy_gradient: binary_cross_entropy_gradient_f32(d: Out<'_, f32>, logits: In<'_, f32>, labels: In<'_, u32>, len: u32, count: u32);
+    /// p (1 − p) t / count; all `[n, count]`, of `len` values.
+    binary_cross_entropy_curvature: binary_cross_entropy_curvature_f32(back: Out<'_, f32>, t: In<'_, f32>, logits: In<'_, f32>, len: u32, count: u32);
+    /// δ (δ·t) by rows; all `[n, count]`.
+    binary_cross_entropy_fisher: binary_cross_entropy_fisher_f32(back: Out<'_, f32>, t: In<'_, f32>, logits: In<'_, f32>, labels: In<'_, u32>, n: u32, count: u32);
+    /// A draw of each row whose second moment is the curvature; d and logits `[n, count]`, of `len` values.
+    binary_draw: binary_draw_f32(d: Out<'_, f32>, logits: In<'_, f32>, len: u32, count: u32, seed: u64, first: u32);
+    /// Whether each logit is above 0; both `[len]`.
+    above_zero: above_zero_u32(predicted: Out<'_, u32>, logits: In<'_, f32>, len: u32);
+    /// Copies of a row with `count` of its slots replaced; out `[copies, len]`, row `[len]`, slots `[places]`.
+    replace_tokens: replace_tokens_u32(out: Out<'_, u32>, row: In<'_, u32>, slots: In<'_, u32>, copies: u32, len: u32, places: u32, count: u32, from: u32, ids: u32, seed: u64, index: u32, first: u32);
     /// O of each head, and P to saved; y `[n, t, heads·width]`, x of three times the channels, saved `[n, heads, t, t]`,
     /// mask `[n, t]`.
     attention: attention_f32(y: Out<'_, f32>, saved: Out<'_, f32>, x: In<'_, f32>, mask: Option<In<'_, u32>>, t: u32, heads: u32, width: u32);
