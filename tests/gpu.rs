@@ -6,7 +6,7 @@
 //!
 //! `SCRUBJAY_TESTS` is `full` (every case under every order, twice each), `quick` (the small cases under one order) or
 //! not set: every case under one random order, twice, and under the order of the index; where copies are asynchronous,
-//! under all four.
+//! under all four. Cases of seconds each run under the random one alone.
 
 #[path = "reference/attention.rs"]
 mod attention;
@@ -105,14 +105,18 @@ fn large() -> bool {
 const MAIN_SEED: u64 = 2;
 /// Kernels with asynchronous copies: a seed also decides when these are done.
 const PIPELINES: [&str; 3] = ["copy_async", "conv", "moments"];
+/// Cases of seconds each, made of kernels that smaller ones try under more orders.
+const LONG: [&str; 8] =
+    ["resnet20", "cnn:8-16", "select/", "scrub/", "foci/n=", "n=5000", "n=4700", "n=1700"];
 
 /// The orders of threads under which a case runs.
 fn seeds(name: &str) -> &'static [u64] {
     let pipeline = PIPELINES.iter().any(|kernel| name.starts_with(kernel));
+    let long = LONG.iter().any(|part| name.contains(part));
     match *EXTENT {
         Extent::Quick => &[MAIN_SEED],
         _ if cfg!(scrubjay_sanitize = "thread") => &[0, MAIN_SEED],
-        Extent::Short if cfg!(scrubjay_sanitize = "address") => &[MAIN_SEED],
+        Extent::Short if long || cfg!(scrubjay_sanitize = "address") => &[MAIN_SEED],
         Extent::Short if !pipeline => &[0, MAIN_SEED],
         Extent::Short | Extent::Full => &[0, 1, 2, 3],
     }
