@@ -35,8 +35,8 @@ pub struct Args {
     #[arg(long, value_name = "COLS")]
     x: Option<String>,
     /// T of Azadkia and Chatterjee, or Chatterjee's ξ of one column
-    #[arg(long, value_enum, default_value = "codec", value_name = "codec|xi")]
-    measure: MeasureName,
+    #[arg(long, value_enum, default_value_t = Measure::Codec, value_name = "codec|xi")]
+    measure: Measure,
     /// The p-value of this many permutations of Y (given X: among rows that are near in X)
     #[arg(long, value_name = "B", value_parser = clap::value_parser!(u32).range(1..))]
     permutations: Option<u32>,
@@ -61,14 +61,8 @@ pub struct Reading {
     #[arg(long, value_name = "COL[:onehot]")]
     categorical: Vec<Categorical>,
     /// Rows with a missing value in a column that is used: an error, or left out
-    #[arg(long, value_enum, default_value = "raise", value_name = "raise|omit")]
-    missing: MissingName,
-}
-
-#[derive(Clone, Copy, ValueEnum)]
-enum MissingName {
-    Raise,
-    Omit,
+    #[arg(long, value_enum, default_value_t = Missing::Raise, value_name = "raise|omit")]
+    missing: Missing,
 }
 
 impl Reading {
@@ -79,11 +73,7 @@ impl Reading {
 
     /// Columns of it, Y first; says on stderr how many rows are left out.
     pub fn frame(&self, table: &Table, y: Column, others: &[Column]) -> scrubjay::Result<Frame> {
-        let missing = match self.missing {
-            MissingName::Raise => Missing::Raise,
-            MissingName::Omit => Missing::Omit,
-        };
-        let frame = table.frame(&[&[y], others].concat(), missing)?;
+        let frame = table.frame(&[&[y], others].concat(), self.missing)?;
         if frame.omitted > 0 {
             eprintln!("left out {} of {} rows: a value is missing", frame.omitted, table.n());
         }
@@ -104,8 +94,8 @@ pub struct Randomness {
     #[arg(long, default_value_t = 1, value_name = "D", value_parser = clap::value_parser!(u32).range(1..))]
     draws: u32,
     /// Map each column first: centred and divided by its standard deviation, or to 0 to 1
-    #[arg(long, value_enum, default_value = "none", value_name = "none|scale|bounded")]
-    standardize: StandardizeName,
+    #[arg(long, value_enum, default_value_t = Standardize::None, value_name = "none|scale|bounded")]
+    standardize: Standardize,
     /// Add normal noise of this deviation to every column first (L-CODEC)
     #[arg(long, default_value_t = 0.0, value_name = "σ")]
     pub noise: f64,
@@ -121,27 +111,10 @@ enum TiesName {
     Random,
 }
 
-#[derive(Clone, Copy, ValueEnum)]
-enum StandardizeName {
-    None,
-    Scale,
-    Bounded,
-}
-
-#[derive(Clone, Copy, ValueEnum)]
-enum MeasureName {
-    Codec,
-    Xi,
-}
-
 impl Randomness {
     /// What is done to columns first.
     pub fn standardize(&self) -> Standardize {
-        match self.standardize {
-            StandardizeName::None => Standardize::None,
-            StandardizeName::Scale => Standardize::Scale,
-            StandardizeName::Bounded => Standardize::Bounded,
-        }
+        self.standardize
     }
 
     /// What counts where several rows are equally near.
@@ -177,10 +150,7 @@ pub fn run(args: &Args) -> anyhow::Result<Outcome> {
     let tell: Vec<usize> = frame.spans[1 + x.len()..].iter().cloned().flatten().collect();
     let data = Matrix::columns_f64(&frame.values, frame.n, frame.p())?;
     let options = Options {
-        measure: match args.measure {
-            MeasureName::Codec => Measure::Codec,
-            MeasureName::Xi => Measure::Xi,
-        },
+        measure: args.measure,
         standardize: args.randomness.standardize(),
         ties: args.randomness.ties(),
         noise: args.randomness.noise,
@@ -235,8 +205,8 @@ pub fn run(args: &Args) -> anyhow::Result<Outcome> {
         None => "undefined: X alone determines Y".into(),
     };
     match args.measure {
-        MeasureName::Codec => println!("T({}, {}{bar})  {value}", table.name(y), names(&z)),
-        MeasureName::Xi => println!("ξ({}, {})  {value}", names(&z), table.name(y)),
+        Measure::Codec => println!("T({}, {}{bar})  {value}", table.name(y), names(&z)),
+        Measure::Xi => println!("ξ({}, {})  {value}", names(&z), table.name(y)),
     }
     if let Some((level, found)) = args.interval.zip(interval) {
         println!(

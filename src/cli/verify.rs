@@ -12,16 +12,15 @@ use scrubjay::comparison::{
 };
 use scrubjay::data::{self, Inputs, Samples, tensors};
 use scrubjay::device::Device;
+use scrubjay::manifest::{Manifest, json_in, listed};
 use scrubjay::net::Network;
 use scrubjay::ops::loss;
-use scrubjay::unlearn::is_convex;
-use scrubjay::{Error, observe, report, zoo};
+use scrubjay::task::is_convex;
+use scrubjay::{Error, hash, observe, report, zoo};
 use serde_json::{Map, Value, json};
 
-use super::manifest::{Manifest, choose, json_in, listed};
 use super::model::{NormaliseArgs, open};
-use super::train::sha256;
-use super::{DeviceArgs, Outcome, command_line, hash};
+use super::{DeviceArgs, Outcome, command_line};
 
 /// Hold an unlearned model against models retrained without the samples
 ///
@@ -117,7 +116,7 @@ pub fn run(args: &Args) -> anyhow::Result<Outcome> {
         check_alike(&before, other)?;
     }
     check_distinct(&before, &after, &references)?;
-    let data = sha256(&args.data)?;
+    let data = hash::of_files(&args.data)?;
     check_before(&before, &data, &sets, &mut notes)?;
     for reference in &references {
         check_reference(reference, &before, &data, &sets, &mut notes)?;
@@ -227,7 +226,7 @@ fn sets(args: &Args, checkpoint: &Checkpoint) -> scrubjay::Result<Sets> {
         let reason = format!("has images of {:?}, --data of {:?}", test.shape, samples.shape);
         return Err(Error::data(&args.test, reason));
     }
-    let within = |text: &str| choose(text, &args.data, &samples.y);
+    let within = |text: &str| data::choose(text, &args.data, &samples.y);
     let forget = within(&args.forget)?;
     let mut forgotten = vec![false; samples.y.len()];
     forget.iter().for_each(|&i| forgotten[i] = true);
@@ -266,7 +265,7 @@ impl<'a> Candidate<'a> {
             network: model.network,
             family: model.family,
             inputs: zoo::inputs(&checkpoint),
-            sha256: hash(checkpoint.contents().map(<[u8]>::to_vec)),
+            sha256: hash::of_parts(checkpoint.contents()),
             folder: checkpoint.folder().into(),
             manifest: Manifest::of(&checkpoint)?,
         })

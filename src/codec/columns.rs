@@ -296,6 +296,8 @@ pub enum Standardize {
     Bounded,
 }
 
+crate::names::names!(Standardize { None = "none", Scale = "scale", Bounded = "bounded" });
+
 impl Standardize {
     /// Standardises a column.
     pub(super) fn apply(self, column: &mut [f64]) {

@@ -19,6 +19,8 @@ pub enum Measure {
     Xi,
 }
 
+crate::names::names!(Measure { Codec = "codec", Xi = "xi" });
+
 /// How [`statistic`] measures.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Options {

@@ -10,7 +10,7 @@ use std::ops::Range;
 
 pub use digits::digits;
 pub use load::{Normalise, check_classes, files, load};
-pub use spec::Spec;
+pub use spec::{Spec, choose};
 
 use crate::net::Shape;
 use crate::ops::perturb::Copies;

@@ -62,6 +62,8 @@ pub enum Missing {
     Omit,
 }
 
+crate::names::names!(Missing { Raise = "raise", Omit = "omit" });
+
 /// A column of categories.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Categorical {

@@ -13,6 +13,7 @@ use std::sync::Arc;
 pub use cuda::Cuda;
 pub use shared::Shared;
 
+use crate::names::names;
 use crate::{Error, Result};
 
 /// The device a user asked for.
@@ -26,6 +27,8 @@ pub enum Choice {
     /// CUDA, or an error that says why not.
     Cuda,
 }
+
+names!(Choice { Auto = "auto", Cpu = "cpu", Cuda = "cuda" });
 
 /// An opened device.
 #[derive(Clone)]
