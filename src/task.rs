@@ -1,5 +1,5 @@
 //! What the pipeline is given: the data and networks of a removal ([`Task`]), and every choice that decides its result
-//! ([`Settings`], with all defaults worked out). A [`crate::request::Request`] makes both from what a user asks for.
+//! ([`Settings`], with all defaults worked out). A request makes both of what a user asks for.
 
 use std::sync::atomic::AtomicBool;
 
@@ -266,6 +266,14 @@ impl<'a> Task<'a> {
     /// Where there is none.
     pub fn earlier(&self) -> Result<&'a Network> {
         self.earlier.ok_or_else(needs_earlier)
+    }
+
+    /// Whether a repair is on every unit, and not on the block alone.
+    pub fn repairs_every_unit(&self) -> bool {
+        match self.settings.target {
+            Target::HeldOut | Target::WrongLabels => self.settings.repair > 0,
+            Target::Class | Target::Loss(_) => false,
+        }
     }
 
     /// Refuses a batch of `m` samples before anything is computed.

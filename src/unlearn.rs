@@ -11,14 +11,14 @@
 
 use crate::audit::{Snapshot, gate, judged, share_removed, too_small};
 use crate::block::Block;
-use crate::data::Inputs;
+use crate::data::Subset;
 use crate::net::{Network, UnitId};
 use crate::newton::{Newton, Solution, SolveReport, approximation, gradient_sum};
 use crate::outcome::{Account, BeforeAfter, Clock, Phase, Record, SelectionAccount, StepAccount};
 use crate::repair::repair_batch;
-use crate::select::{Method, Selection, choose, observe_request};
+use crate::select::{Criteria, Method, Selection, choose, observe_request};
 use crate::target::{Unseen, lengths, targets};
-use crate::task::{IfEmpty, Target, Task, is_convex};
+use crate::task::{IfEmpty, Task, is_convex};
 use crate::update::{Certificate, Length, NoiseUnits, Scaled, update};
 use crate::{Error, Result, check_stop};
 
@@ -35,40 +35,18 @@ pub fn unlearn(
     indices: &[usize],
     earlier: &[usize],
 ) -> Result<Record> {
-    task.check(net, indices.len())?;
-    let (device, settings, m) = (task.device, &task.settings, indices.len());
-    let n = task.n.checked_sub(earlier.len()).filter(|&n| n > m);
-    let n = n.ok_or_else(|| Error::config("no more samples are left than are to be removed"))?;
-    let residual = (n - m) as f64;
-    let (request, retained) = (task.samples.subset(indices), task.samples.subset(&task.retained));
+    let batch = Batch::new(task, net, batch, indices, earlier)?;
     let (mut clock, mut notes) = (Clock::start(), vec![]);
 
-    let chosen = units(task, net, indices, &mut notes)?;
+    let chosen = batch.units(net, &mut notes)?;
     clock.count(Phase::Select);
     let judged = judged(task, indices, &mut notes);
     let judged = task.validation.filter(|_| !judged.is_empty()).map(|samples| samples.subset(&judged));
-    let before = Snapshot::of(task, net, &request, judged.as_ref())?;
+    let before = Snapshot::of(task, net, &batch.request, judged.as_ref())?;
     clock.count(Phase::Evaluate);
-    let mut record = Record {
-        batch,
-        indices: indices.to_vec(),
-        removed: false,
-        notes: vec![],
-        units: chosen.units.iter().map(|&unit| name(net, unit)).collect(),
-        account: Account {
-            n,
-            m,
-            selection: SelectionAccount::from(&chosen),
-            before,
-            step: None,
-            seconds: clock.seconds.clone(),
-        },
-        every_unit: false,
-        values: vec![],
-    };
     if chosen.units.is_empty() {
         notes.push("not removed: no unit depends on it".into());
-        return Ok(Record { notes, ..record });
+        return Ok(batch.record(net, &chosen, before, None, clock, notes));
     }
     check_stop(task.stop)?;
 
@@ -76,66 +54,23 @@ pub fn unlearn(
     let unseen = Unseen::new(task, net, indices);
     let lengths = lengths(&unseen, before.forget.loss, &mut notes)?;
     let mut moved = net.clone();
-    let walk = step(task, &mut moved, &block, &request, &retained, &lengths, residual, &mut clock)?;
-    walk.solves.iter().flat_map(SolveReport::notes).for_each(|note| {
-        if !notes.contains(&note) {
-            notes.push(note);
-        }
-    });
+    let walk = batch.step(&mut moved, &block, &lengths, &mut clock, &mut notes)?;
+    let mended = batch.mend(&mut moved, &block, &unseen, &walk, &mut clock, &mut notes)?;
+    let certificate = batch.certify(&mut moved, &block, &walk.solves)?;
 
-    let every_unit = settings.repair > 0 && !matches!(settings.target, Target::Loss(_) | Target::Class);
-    let mut repair_rate = None;
-    if settings.repair > 0 && walk.length.reached {
-        let all = if every_unit { Some(Block::all(&moved)?) } else { None };
-        let (block, forgotten) = (all.as_ref().unwrap_or(&block), [earlier, indices].concat());
-        let targets = targets(&unseen, &moved, &forgotten)?;
-        repair_rate =
-            repair_batch(task, &mut moved, block, &retained, &forgotten, batch, &targets, &mut notes)?;
-        clock.count(Phase::Repair);
-    }
-    let certificate = certify(task, &mut moved, &block, &walk.solves, n, m, batch)?;
-
-    let after = Snapshot::of(task, &moved, &request, judged.as_ref())?;
+    let after = Snapshot::of(task, &moved, &batch.request, judged.as_ref())?;
     clock.count(Phase::Evaluate);
-    let (start, end) = (block.values(net), block.values(&moved));
-    let gradient_after = block.gradient(device, &moved, &request)?;
-    let retained_after = block.gradient(device, &moved, &retained)?;
-    let (sum, retained_before) = (&walk.gradient, &walk.retained_gradient);
-    let share = share_removed(&start, &end, retained_before, &retained_after, sum, n, m, settings.l2);
+    let step = batch.audit(net, &moved, &block, walk, after, mended, certificate)?;
     clock.count(Phase::Audit);
-    let step_norm = norm(start.iter().zip(&end).map(|(a, b)| f64::from(b - a)));
-    let refused = if !after.is_finite() {
-        Some("not removed: the step leaves no finite loss".into())
-    } else if step_norm == 0.0 && certificate.is_none() {
-        Some("not removed: the step changes nothing".into())
-    } else if !walk.length.reached {
-        Some(unreached(&walk.length, &lengths))
-    } else {
-        gate(&before, &after, settings.gate)
-    };
-    record.removed = refused.is_none();
-    let small = too_small(&before, &after).filter(|_| record.removed && !is_convex(net, settings.l2));
+    let refused = refusal(task, &before, &step, &lengths);
+    let removed = refused.is_none();
+    let small = too_small(&before, &after).filter(|_| removed && !is_convex(net, task.settings.l2));
     notes.extend(refused.or(small));
-    record.notes = notes;
-    record.account.step = Some(StepAccount {
-        parameters: block.len(),
-        curvature: approximation(task, net),
-        solves: walk.solves,
-        length: walk.length,
-        step_norm,
-        after,
-        gradient_norm: BeforeAfter {
-            before: norm(sum.iter().copied()) / m as f64,
-            after: norm(gradient_after.into_iter()),
-        },
-        gradient_share_removed: share,
-        repair_rate,
-        certificate,
-    });
-    record.account.seconds = clock.seconds;
-    if record.removed {
-        record.every_unit = every_unit && repair_rate.is_some()
-            || certificate.is_some() && matches!(settings.noise(), NoiseUnits::Outside | NoiseUnits::All);
+    let mut record = batch.record(net, &chosen, before, Some(step), clock, notes);
+    if removed {
+        let noised = matches!(task.settings.noise(), NoiseUnits::Outside | NoiseUnits::All);
+        record.removed = true;
+        record.every_unit = mended.is_some() && task.repairs_every_unit() || certificate.is_some() && noised;
         let kept = if record.every_unit { Block::all(&moved)? } else { block };
         record.values = kept.values(&moved);
         *net = moved;
@@ -143,26 +78,16 @@ pub fn unlearn(
     Ok(record)
 }
 
-/// The units of a batch: those that the selection gives, or the best of a first step where it gives none.
-fn units(task: &Task, net: &Network, indices: &[usize], notes: &mut Vec<String>) -> Result<Selection> {
-    let (device, stop) = (task.device, task.stop);
-    let mut criteria = task.settings.selection.of_batch(indices.len());
-    let evidence = observe_request(device, net, task.samples, indices, &criteria, stop)?;
-    let mut chosen = choose(device, net, &evidence, &criteria, stop)?;
-    if chosen.units.is_empty() && task.settings.if_empty == IfEmpty::Cheap {
-        notes.push("no unit passes FOCI: the best of its first step are taken".into());
-        criteria.method = Method::Cheap;
-        let evidence = observe_request(device, net, task.samples, indices, &criteria, stop)?;
-        chosen = choose(device, net, &evidence, &criteria, stop)?;
-        if chosen.units.is_empty() {
-            // Not even a first step is defined: the losses are all equal.
-            notes.push("the losses of all copies are equal: nothing can be read".into());
-        }
-    }
-    if chosen.is_noise() {
-        notes.push("the largest T of the first step is no larger than with permuted losses: the choice may be chance".into());
-    }
-    Ok(chosen)
+/// A batch and what stays the same through its stages.
+struct Batch<'a> {
+    task: &'a Task<'a>,
+    number: usize,
+    indices: &'a [usize],
+    earlier: &'a [usize],
+    /// Samples left before it.
+    n: usize,
+    request: Subset<'a>,
+    retained: Subset<'a>,
 }
 
 /// What the stages and iterations of a step came to.
@@ -176,86 +101,226 @@ struct Walk {
     retained_gradient: Vec<f64>,
 }
 
-/// Steps in stages, one a length, until the last or one that does not reach its target; then the iterations, which bring
-/// down the gradient of the retained objective.
-fn step(
-    task: &Task,
-    moved: &mut Network,
-    block: &Block,
-    request: &dyn Inputs,
-    retained: &dyn Inputs,
-    lengths: &[Length],
-    residual: f64,
-    clock: &mut Clock,
-) -> Result<Walk> {
-    let mut walk: Option<Walk> = None;
-    let mut previous: Option<Solution> = None;
-    for &length in lengths {
-        check_stop(task.stop)?;
-        let gradient = gradient_sum(task, moved, block, request)?;
-        let newton = Newton::new(task, moved, block, retained)?;
-        clock.count(Phase::Curvature);
-        let solution = newton.solve(&gradient, residual, previous.take())?;
-        let (retained_gradient, step) =
-            (newton.into_gradient(), solution.step_of(task.settings.rule, residual));
+impl<'a> Batch<'a> {
+    fn new(
+        task: &'a Task<'a>,
+        net: &Network,
+        number: usize,
+        indices: &'a [usize],
+        earlier: &'a [usize],
+    ) -> Result<Batch<'a>> {
+        task.check(net, indices.len())?;
+        let n = task.n.checked_sub(earlier.len()).filter(|&n| n > indices.len());
+        let n = n.ok_or_else(|| Error::config("no more samples are left than are to be removed"))?;
+        let (request, retained) = (task.samples.subset(indices), task.samples.subset(&task.retained));
+        Ok(Batch { task, number, indices, earlier, n, request, retained })
+    }
+
+    /// m.
+    fn m(&self) -> usize {
+        self.indices.len()
+    }
+
+    /// n − m.
+    fn residual(&self) -> f64 {
+        (self.n - self.m()) as f64
+    }
+
+    /// The units that depend on the batch; where there are none, the best of a first step if the settings say so.
+    fn units(&self, net: &Network, notes: &mut Vec<String>) -> Result<Selection> {
+        let Batch { task, indices, .. } = self;
+        let find = |criteria: &Criteria| {
+            let evidence = observe_request(task.device, net, task.samples, indices, criteria, task.stop)?;
+            choose(task.device, net, &evidence, criteria, task.stop)
+        };
+        let criteria = task.settings.selection.of_batch(self.m());
+        let mut chosen = find(&criteria)?;
+        if chosen.units.is_empty() && task.settings.if_empty == IfEmpty::Cheap {
+            notes.push("no unit passes FOCI: the best of its first step are taken".into());
+            chosen = find(&Criteria { method: Method::Cheap, ..criteria })?;
+            if chosen.units.is_empty() {
+                // Not even a first step is defined: the losses are all equal.
+                notes.push("the losses of all copies are equal: nothing can be read".into());
+            }
+        }
+        if chosen.is_noise() {
+            notes.push("the largest T of the first step is no larger than with permuted losses: the choice may be chance".into());
+        }
+        Ok(chosen)
+    }
+
+    /// Steps in stages, one a length, until the last or one that does not reach its target; then the iterations, which
+    /// bring down the gradient of the retained objective.
+    fn step(
+        &self,
+        moved: &mut Network,
+        block: &Block,
+        lengths: &[Length],
+        clock: &mut Clock,
+        notes: &mut Vec<String>,
+    ) -> Result<Walk> {
+        let (task, residual) = (self.task, self.residual());
+        let mut walk: Option<Walk> = None;
+        let mut previous: Option<Solution> = None;
+        for &length in lengths {
+            check_stop(task.stop)?;
+            let gradient = gradient_sum(task, moved, block, &self.request)?;
+            let newton = Newton::new(task, moved, block, &self.retained)?;
+            clock.count(Phase::Curvature);
+            let solution = newton.solve(&gradient, residual, previous.take())?;
+            let retained_gradient = newton.into_gradient();
+            let step = solution.step_of(task.settings.rule, residual);
+            clock.count(Phase::Solve);
+            let scaled = update(task.device, moved, block, &step, &self.request, length, task.stop)?;
+            clock.count(Phase::Length);
+            let walk =
+                walk.get_or_insert(Walk { solves: vec![], length: scaled, gradient, retained_gradient });
+            walk.solves.push(solution.report.clone());
+            walk.length = scaled;
+            previous = Some(solution);
+            if !scaled.reached {
+                break;
+            }
+        }
+        let mut walk = walk.ok_or_else(|| Error::config("a step of no stages"))?;
+        for _ in 1..task.settings.iterations {
+            let newton = Newton::new(task, moved, block, &self.retained)?;
+            let solution = newton.solve(&newton.downhill(residual), residual, None)?;
+            drop(newton);
+            update(task.device, moved, block, &solution.step, &self.request, Length::One, task.stop)?;
+            walk.solves.push(solution.report);
+        }
         clock.count(Phase::Solve);
-        let scaled = update(task.device, moved, block, &step, request, length, task.stop)?;
-        clock.count(Phase::Length);
-        let walk = walk.get_or_insert(Walk { solves: vec![], length: scaled, gradient, retained_gradient });
-        walk.solves.push(solution.report.clone());
-        walk.length = scaled;
-        previous = Some(solution);
-        if !scaled.reached {
-            break;
+        for note in walk.solves.iter().flat_map(SolveReport::notes) {
+            if !notes.contains(&note) {
+                notes.push(note);
+            }
+        }
+        Ok(walk)
+    }
+
+    /// Repairs a step that reached its target, where a repair is wanted; the rate at which it began.
+    fn mend(
+        &self,
+        moved: &mut Network,
+        block: &Block,
+        unseen: &Unseen,
+        walk: &Walk,
+        clock: &mut Clock,
+        notes: &mut Vec<String>,
+    ) -> Result<Option<f64>> {
+        let task = self.task;
+        if task.settings.repair == 0 || !walk.length.reached {
+            return Ok(None);
+        }
+        let all = if task.repairs_every_unit() { Some(Block::all(moved)?) } else { None };
+        let (block, forgotten) = (all.as_ref().unwrap_or(block), [self.earlier, self.indices].concat());
+        let targets = targets(unseen, moved, &forgotten)?;
+        let rate =
+            repair_batch(task, moved, block, &self.retained, &forgotten, self.number, &targets, notes)?;
+        clock.count(Phase::Repair);
+        Ok(rate)
+    }
+
+    /// Adds the noise of a certificate, where one is wanted; λ is the least damping that a solve used, and the weight
+    /// decay.
+    fn certify(
+        &self,
+        moved: &mut Network,
+        block: &Block,
+        solves: &[SolveReport],
+    ) -> Result<Option<Certificate>> {
+        let settings = &self.task.settings;
+        let Some(spec) = settings.certificate.filter(|spec| spec.noise != NoiseUnits::None) else {
+            return Ok(None);
+        };
+        let damping = solves.iter().map(|solve| solve.damping).fold(f64::INFINITY, f64::min);
+        let lambda = damping + settings.l2;
+        let certificate = Certificate::new(spec.epsilon, spec.delta, lambda, self.n, self.m())?;
+        certificate.add_noise(moved, block, spec.noise, settings.seed, self.number as u32);
+        Ok(Some(certificate))
+    }
+
+    /// The account of a step from `net` to `moved`.
+    fn audit(
+        &self,
+        net: &Network,
+        moved: &Network,
+        block: &Block,
+        walk: Walk,
+        after: Snapshot,
+        repair_rate: Option<f64>,
+        certificate: Option<Certificate>,
+    ) -> Result<StepAccount> {
+        let (task, n, m) = (self.task, self.n, self.m());
+        let (start, end) = (block.values(net), block.values(moved));
+        let gradient = block.gradient(task.device, moved, &self.request)?;
+        let retained = block.gradient(task.device, moved, &self.retained)?;
+        let (sum, before, l2) = (&walk.gradient, &walk.retained_gradient, task.settings.l2);
+        Ok(StepAccount {
+            parameters: block.len(),
+            curvature: approximation(task, net),
+            step_norm: norm(start.iter().zip(&end).map(|(a, b)| f64::from(b - a))),
+            gradient_norm: BeforeAfter {
+                before: norm(sum.iter().copied()) / m as f64,
+                after: norm(gradient.into_iter()),
+            },
+            gradient_share_removed: share_removed(&start, &end, before, &retained, sum, n, m, l2),
+            solves: walk.solves,
+            length: walk.length,
+            after,
+            repair_rate,
+            certificate,
+        })
+    }
+
+    /// The record of the batch, as not removed.
+    fn record(
+        &self,
+        net: &Network,
+        chosen: &Selection,
+        before: Snapshot,
+        step: Option<StepAccount>,
+        clock: Clock,
+        notes: Vec<String>,
+    ) -> Record {
+        let name = |&unit: &UnitId| {
+            let (layer, row) = net.units().locate(unit);
+            (net.layer(layer).name.clone(), row)
+        };
+        let selection = SelectionAccount::from(chosen);
+        Record {
+            batch: self.number,
+            indices: self.indices.to_vec(),
+            removed: false,
+            notes,
+            units: chosen.units.iter().map(name).collect(),
+            account: Account { n: self.n, m: self.m(), selection, before, step, seconds: clock.seconds },
+            every_unit: false,
+            values: vec![],
         }
     }
-    let mut walk = walk.ok_or_else(|| Error::config("a step of no stages"))?;
-    for _ in 1..task.settings.iterations {
-        let newton = Newton::new(task, moved, block, retained)?;
-        let solution = newton.solve(&newton.downhill(residual), residual, None)?;
-        drop(newton);
-        update(task.device, moved, block, &solution.step, request, Length::One, task.stop)?;
-        walk.solves.push(solution.report);
+}
+
+/// Why a step is not taken, in words.
+fn refusal(task: &Task, before: &Snapshot, step: &StepAccount, lengths: &[Length]) -> Option<String> {
+    if !step.after.is_finite() {
+        return Some("not removed: the step leaves no finite loss".into());
     }
-    clock.count(Phase::Solve);
-    Ok(walk)
-}
-
-/// Adds the noise of a certificate, where one is wanted; λ is the least damping that a solve used, and the weight decay.
-fn certify(
-    task: &Task,
-    moved: &mut Network,
-    block: &Block,
-    solves: &[SolveReport],
-    n: usize,
-    m: usize,
-    batch: usize,
-) -> Result<Option<Certificate>> {
-    let settings = &task.settings;
-    let Some(spec) = settings.certificate.filter(|spec| spec.noise != NoiseUnits::None) else {
-        return Ok(None);
-    };
-    let damping = solves.iter().map(|solve| solve.damping).fold(f64::INFINITY, f64::min);
-    let certificate = Certificate::new(spec.epsilon, spec.delta, damping + settings.l2, n, m)?;
-    certificate.add_noise(moved, block, spec.noise, settings.seed, batch as u32);
-    Ok(Some(certificate))
-}
-
-/// Why a step whose last stage `found` this length is not taken, in words.
-fn unreached(found: &Scaled, lengths: &[Length]) -> String {
-    let target = match lengths.last() {
-        Some(Length::To(target)) => *target,
-        Some(Length::One | Length::AtMost(_)) | None => f64::NAN,
-    };
-    format!(
-        "not removed: the forgotten samples' loss reaches {:.3} on its way to the target {target:.3}, and no length goes further",
-        found.loss
-    )
-}
-
-fn name(net: &Network, unit: UnitId) -> (String, usize) {
-    let (layer, row) = net.units().locate(unit);
-    (net.layer(layer).name.clone(), row)
+    if step.step_norm == 0.0 && step.certificate.is_none() {
+        return Some("not removed: the step changes nothing".into());
+    }
+    if !step.length.reached {
+        let target = match lengths.last() {
+            Some(Length::To(target)) => *target,
+            Some(Length::One | Length::AtMost(_)) | None => f64::NAN,
+        };
+        return Some(format!(
+            "not removed: the forgotten samples' loss reaches {:.3} on its way to the target {target:.3}, and no length goes further",
+            step.length.loss
+        ));
+    }
+    gate(before, &step.after, task.settings.gate)
 }
 
 fn norm(values: impl Iterator<Item = f64>) -> f64 {

@@ -1,4 +1,4 @@
-//! Arrows point one way: `cli → unlearn → stages → net, zoo, codec, checkpoint, data → ops → device`. Reads the
+//! Arrows point one way: `cli → session → unlearn → stages → net, zoo, codec, checkpoint, data → ops → device`. Reads the
 //! `crate::` and `scrubjay::` paths of every source file and fails on one that points up, and on a file without a
 //! level.
 
@@ -10,10 +10,10 @@ use std::path::{Path, PathBuf};
 
 /// The level of every module; a module uses those of its own level or below, and a stage no other stage but its types.
 const LEVELS: &[(u32, &[&str])] = &[
-    (0, &["error"]),
+    (0, &["error", "names"]),
     (1, &["device"]),
     (2, &["ops"]),
-    (3, &["data", "net", "checkpoint", "codec", "zoo"]),
+    (3, &["data", "net", "checkpoint", "codec", "zoo", "manifest", "hash"]),
     (
         4,
         &[
@@ -24,14 +24,28 @@ const LEVELS: &[(u32, &[&str])] = &[
             "curvature",
             "kfac",
             "solve",
+            "operator",
             "update",
-            "repair",
-            "receipt",
             "verify",
         ],
     ),
-    (5, &["unlearn", "train", "bench", "comparison"]),
-    (6, &["ffi", "demo", "report"]),
+    (
+        5,
+        &[
+            "task",
+            "target",
+            "newton",
+            "repair",
+            "audit",
+            "outcome",
+            "receipt",
+            "unlearn",
+            "train",
+            "bench",
+            "comparison",
+        ],
+    ),
+    (6, &["options", "session", "request", "estimate", "identity", "run", "ffi", "report"]),
     (7, &["cli", "main", "lib"]),
 ];
 

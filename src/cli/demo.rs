@@ -11,8 +11,9 @@ use scrubjay::device::Device;
 use scrubjay::net::Network;
 use scrubjay::observe::evaluate;
 use scrubjay::ops::philox::{Stream, Use};
+use scrubjay::options::ScrubOptions;
 use scrubjay::outcome::Record;
-use scrubjay::request::{Request, ScrubOptions};
+use scrubjay::request::Request;
 use scrubjay::select::Method;
 use scrubjay::session::Session;
 use scrubjay::train::{Config, Optimizer, Schedule, train};
@@ -94,67 +95,22 @@ pub fn run(args: &Args) -> anyhow::Result<Outcome> {
 
     let session = Session::new(device.clone(), original.freeze(), split.train.clone())?
         .with_validation(split.held_out.clone())?;
-    let scrub = |name, method: Method, units: Option<usize>| -> scrubjay::Result<(Row, Record)> {
-        let started = Instant::now();
-        let request = Request::new(&session, split.forget.clone(), &options(args, &split, method, units))?;
-        let scrubbed = session.scrub(&request)?;
-        let record = match <[Record; 1]>::try_from(scrubbed.records) {
-            Ok([record]) => record,
-            Err(records) => {
-                return Err(Error::config(format!("one batch was expected, {} found", records.len())));
-            }
-        };
-        let note = (!record.removed).then(|| json!(record.notes).to_string());
-        let row = Row {
-            name,
-            net: scrubbed.network,
-            seconds: started.elapsed().as_secs_f64(),
-            units: Some(record.units.len()),
-            parameters: record.account.step.as_ref().map(|step| step.parameters),
-            note,
-        };
-        Ok((row, record))
-    };
+    let scrub = |name, method, units| scrubbed(args, &session, &split, name, method, units);
     let bar = super::progress(3, "scrubs: the vote, a random block, the output layer");
     let (voted, record) = scrub("scrubjay", Method::Vote, None)?;
     bar.inc(1);
     let units = record.units.len();
     let after = voted.net.clone();
-    let mut rows = vec![
-        Row {
-            name: "original",
-            net: original.freeze(),
-            seconds: original_seconds,
-            units: None,
-            parameters: None,
-            note: None,
-        },
-        voted,
-    ];
+    let mut rows = vec![Row::trained("original", &original, original_seconds), voted];
     for (name, method) in [("random block", Method::Random), ("output layer", Method::Output)] {
         rows.push(scrub(name, method, Some(units.max(1)))?.0);
         bar.inc(1);
     }
     bar.finish_and_clear();
-    rows.push(Row {
-        name: "retrained",
-        net: retrained.freeze(),
-        seconds: retrained_seconds,
-        units: None,
-        parameters: None,
-        note: None,
-    });
+    rows.push(Row::trained("retrained", &retrained, retrained_seconds));
 
-    for (folder, net) in [("before", &original.freeze()), ("after", &after)] {
-        let folder = args.out.join(folder);
-        std::fs::create_dir_all(&folder).map_err(Error::io(&folder))?;
-        checkpoint::save(&folder.join("model.safetensors"), net)?;
-        let created = zoo::create(ARCH, split.train.shape(), 10, args.seed)?;
-        tensors::write_whole(
-            &folder.join("config.json"),
-            serde_json::to_string_pretty(&created.config)?.as_bytes(),
-        )?;
-    }
+    save(args, &split, "before", &original.freeze())?;
+    save(args, &split, "after", &after)?;
     let table = rows
         .iter()
         .map(|row| measure(&device, &split, &rows[0].net, row))
@@ -182,6 +138,48 @@ pub fn run(args: &Args) -> anyhow::Result<Outcome> {
         print(args, &split, &table, &record);
     }
     Ok(if record.removed { Outcome::Done } else { Outcome::GateNotMet })
+}
+
+impl Row {
+    /// Of a network that was trained, and not scrubbed.
+    fn trained(name: &'static str, net: &Network, seconds: f64) -> Row {
+        Row { name, net: net.freeze(), seconds, units: None, parameters: None, note: None }
+    }
+}
+
+/// The row of one scrub, and its record.
+fn scrubbed(
+    args: &Args,
+    session: &Session,
+    split: &Split,
+    name: &'static str,
+    method: Method,
+    units: Option<usize>,
+) -> scrubjay::Result<(Row, Record)> {
+    let started = Instant::now();
+    let request = Request::new(session, split.forget.clone(), &options(args, split, method, units))?;
+    let mut scrubbed = session.scrub(&request)?;
+    let record = scrubbed.records.pop().filter(|_| scrubbed.records.is_empty());
+    let record = record.ok_or_else(|| Error::config("the demo removes its samples in one batch"))?;
+    let row = Row {
+        name,
+        net: scrubbed.network,
+        seconds: started.elapsed().as_secs_f64(),
+        units: Some(record.units.len()),
+        parameters: record.account.step.as_ref().map(|step| step.parameters),
+        note: (!record.removed).then(|| json!(record.notes).to_string()),
+    };
+    Ok((row, record))
+}
+
+/// Writes a model that --model opens.
+fn save(args: &Args, split: &Split, folder: &str, net: &Network) -> anyhow::Result<()> {
+    let folder = args.out.join(folder);
+    std::fs::create_dir_all(&folder).map_err(Error::io(&folder))?;
+    checkpoint::save(&folder.join("model.safetensors"), net)?;
+    let config = zoo::create(ARCH, split.train.shape(), 10, args.seed)?.config;
+    tensors::write_whole(&folder.join("config.json"), serde_json::to_string_pretty(&config)?.as_bytes())?;
+    Ok(())
 }
 
 fn split(args: &Args) -> scrubjay::Result<Split> {

@@ -148,6 +148,29 @@ pub fn run(args: &Args) -> anyhow::Result<Outcome> {
         ));
     }
 
+    let models = [&before, &after];
+    let mut report = report_of(args, &sets, &models, &references, &found, &notes);
+    report["device"] = device.report();
+    report["seconds"] = json!(started.elapsed().as_secs_f64());
+    let written = write(args, &report);
+    if args.json {
+        println!("{report}");
+    } else {
+        print(&found, &sets, &notes);
+    }
+    written?;
+    Ok(if found.findings.is_empty() { Outcome::Done } else { Outcome::GateNotMet })
+}
+
+/// The report (docs/REPORT.md), but for device and seconds.
+fn report_of(
+    args: &Args,
+    sets: &Sets,
+    [before, after]: &[&Candidate; 2],
+    references: &[Candidate],
+    found: &Comparison,
+    notes: &[String],
+) -> Value {
     let samples: Vec<Value> = sets
         .forget
         .iter()
@@ -162,12 +185,11 @@ pub fn run(args: &Args) -> anyhow::Result<Outcome> {
     let model =
         |model: &Candidate, row: &Row| json!({"path": model.path, "sha256": model.sha256, "measures": row});
     let pairs = references.iter().zip(&found.references);
-    let report = json!({
+    json!({
         "scrubjay": env!("CARGO_PKG_VERSION"),
         "report": "verify",
         "command": command_line(),
         "family": before.family,
-        "device": device.report(),
         "sets": {
             "data": args.data,
             "forget": {"spec": args.forget, "n": sets.forget.len(), "class": sets.class},
@@ -175,28 +197,19 @@ pub fn run(args: &Args) -> anyhow::Result<Outcome> {
             "test": {"data": args.test, "n": sets.test.len()},
             "unseen": sets.unseen.len(),
         },
-        "before": model(&before, &found.before),
-        "after": model(&after, &found.after),
+        "before": model(before, &found.before),
+        "after": model(after, &found.after),
         "references": pairs.map(|(reference, row)| model(reference, row)).collect::<Vec<_>>(),
         "retrained": by_measure(|measure| json!(found.retrained(measure))),
         "gaps": by_measure(|measure| json!({
-            "before": gap(&found, measure, &found.before),
-            "after": gap(&found, measure, &found.after),
+            "before": gap(found, measure, &found.before),
+            "after": gap(found, measure, &found.after),
         })),
         "findings": found.findings,
         "notes": notes,
         "samples": samples,
         "definitions": by_measure(|measure| json!(measure.text)),
-        "seconds": started.elapsed().as_secs_f64(),
-    });
-    let written = write(args, &report);
-    if args.json {
-        println!("{report}");
-    } else {
-        print(&found, &sets, &notes);
-    }
-    written?;
-    Ok(if found.findings.is_empty() { Outcome::Done } else { Outcome::GateNotMet })
+    })
 }
 
 /// Writes what is to be written, the page and the JSON.

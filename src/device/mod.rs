@@ -4,6 +4,7 @@
 //! On CUDA run the steps of CODEC, ξ and FOCI, the perturbation, K-FAC, the passes of a network and its training
 //! ([`crate::ops`]). What has no CUDA path, as the eigenvectors of K-FAC, runs on the host threads that every device has.
 
+#[doc(hidden)] // kernels and memory: for tests and benches
 pub mod cuda;
 pub mod nvml;
 mod shared;
