@@ -100,7 +100,7 @@ pub fn too_small(before: &Snapshot, after: &Snapshot) -> Option<String> {
     })
 }
 
-/// 1 − ‖g_res(w') − n/(n−m) ∇F(w)‖ / ‖Σ_U ∇f(w) / (n−m)‖ on the block (MATH.md, Eq. 12), where ∇F(w) is put together from the
+/// 1 − ‖g_res(w') − n/(n−m) ∇F(w)‖ / ‖Σ_U ∇f(w) / (n−m)‖ on the block (MATH.md, Eq. 14), where ∇F(w) is put together from the
 /// retained samples' mean gradient and the forgotten samples' `sum`, which carries their weight decay. All slices are
 /// `[p]`.
 pub fn share_removed(

@@ -40,6 +40,7 @@
 //! [`solve`] (products with the Hessian of a network's loss and solvers over them), [`zoo`] and [`data`].
 
 pub mod audit;
+mod batch;
 #[doc(hidden)] // for the command `bench`
 pub mod bench;
 pub mod block;

@@ -1,5 +1,5 @@
 //! Repair: a few mini-batches after the step that bring the retained loss down while each forgotten sample is held at a
-//! loss of its own (method §5b). Plain fine-tuning on retained data would let the forgotten ones slip back.
+//! loss of its own (MATH.md, Eq. 13b). Plain fine-tuning on retained data would let the forgotten ones slip back.
 //!
 //! One step descends, by SGD with momentum and a rate that falls to 0,
 //!

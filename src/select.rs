@@ -1,4 +1,4 @@
-//! Select: the units that carry a request (method §2, §3, §5b).
+//! Select: the units that carry a request.
 //!
 //! Two steps: [`observe_request`] runs the passes, [`choose`] reads what they gave. `foci` reads one trace: noisy copies of the request, every unit's activation, the loss. Averaged over a batch that
 //! trace is noise, so batches `vote`: FOCI runs on each of at most 40 samples alone, each unit collects the increments

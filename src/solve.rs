@@ -1,4 +1,4 @@
-//! Solve (H + λI) x = b on the block, by products alone (method §4): conjugate gradient where the matrix is positive,
+//! Solve (H + λI) x = b on the block, by products alone (MATH.md, Eq. 12): conjugate gradient where the matrix is positive,
 //! MINRES where it may be indefinite. Vectors are f64, on the host or on a GPU; a product may be f32-grade.
 //!
 //! Neither solver trusts its own recurrence: the residual that a report states is b − (H + λI)x, computed at the end,

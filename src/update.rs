@@ -1,4 +1,4 @@
-//! Update: the step's length, and the noise of a certificate (method §4, §5b).
+//! Update: the step's length, and the noise of a certificate (MATH.md, Eq. 13 and 15).
 
 use std::sync::atomic::AtomicBool;
 

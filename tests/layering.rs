@@ -37,6 +37,7 @@ const LEVELS: &[(u32, &[&str])] = &[
             "newton",
             "repair",
             "audit",
+            "batch",
             "outcome",
             "receipt",
             "unlearn",

@@ -270,7 +270,7 @@ fn measure(device: &Device, split: &Split, original: &Network, row: &Row) -> any
     }))
 }
 
-/// The share of the forgotten samples' gradient removed, over all units (method §6).
+/// The share of the forgotten samples' gradient removed, over all units (MATH.md, Eq. 14).
 fn share(device: &Device, split: &Split, original: &Network, net: &Network) -> scrubjay::Result<f64> {
     let block = Block::all(original)?;
     let (forget, retain) = (split.train.subset(&split.forget), split.train.subset(&split.retain));
