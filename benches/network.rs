@@ -3,7 +3,6 @@
 //! the fully connected layer. `cargo bench --bench network`.
 
 use std::collections::HashMap;
-use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
 use scrubjay::block::Block;
@@ -16,8 +15,9 @@ use scrubjay::net::{LayerId, Network, Shape, UnitId};
 use scrubjay::observe::observe;
 use scrubjay::ops::philox::{Stream, Use};
 use scrubjay::perturb::{Noise, perturb};
-use scrubjay::select::{self, Method};
-use scrubjay::unlearn::{Config, Task, unlearn};
+use scrubjay::select::{Criteria, Method};
+use scrubjay::task::{IfEmpty, Settings, Task};
+use scrubjay::unlearn::unlearn;
 use scrubjay::{Error, zoo};
 
 fn main() -> anyhow::Result<()> {
@@ -47,7 +47,7 @@ fn main() -> anyhow::Result<()> {
         for kind in [Kind::Hessian, Kind::Ggn] {
             let curvature = Curvature::new(&device, &net, block, &samples, kind, 4 << 30)?;
             let (v, mut hv) = (noise_vector(block.len()), vec![0.0; block.len()]);
-            let name = format!("resnet18/{} product, {name}, batch 64", format!("{kind:?}").to_lowercase());
+            let name = format!("resnet18/{} product, {name}, batch 64", kind.name());
             time(&name, 7, || curvature.apply(&mut hv, &v))?;
         }
     }
@@ -55,19 +55,7 @@ fn main() -> anyhow::Result<()> {
     let shape = Shape::new(28, 28, 1);
     let mlp = zoo::create("mlp:100", shape, 10, 1)?.network.freeze();
     let samples = images(1025, shape, 10);
-    let stop = AtomicBool::new(false);
-    let task = Task {
-        device: &device,
-        samples: &samples,
-        retained: (1..1025).collect(),
-        repair_on: vec![],
-        held_out: vec![],
-        validation: None,
-        earlier: None,
-        n: 1025,
-        stop: &stop,
-        config: config(),
-    };
+    let task = Task::new(&device, &samples, (1..1025).collect(), settings());
     time("mlp 784-100-10/whole scrub of one image", 7, || {
         unlearn(&task, &mut mlp.clone(), 0, &[0], &[]).map(drop)
     })
@@ -177,11 +165,11 @@ fn check(device: &Device, net: &Network, samples: &Samples) -> anyhow::Result<()
 }
 
 /// One image by plain FOCI on 1,000 copies, as `scrub --batch 1` does it.
-fn config() -> Config {
-    Config {
-        selection: select::Config { method: Method::Foci, ..Default::default() },
+fn settings() -> Settings {
+    Settings {
+        selection: Criteria { method: Method::Foci, ..Default::default() },
         gate: 1.0,
-        if_empty_cheap: true,
+        if_empty: IfEmpty::Cheap,
         ..Default::default()
     }
 }

@@ -126,10 +126,10 @@ impl Block {
     pub fn values(&self, net: &Network) -> Vec<f32> {
         let mut values = vec![0.0; self.len];
         for part in &self.parts {
-            let at = part.row * part.fan_in;
-            values[part.weight()].copy_from_slice(&net.weight(part.layer)[at..at + part.fan_in]);
-            if let Some(bias) = net.bias(part.layer) {
-                values[part.end() - 1] = bias[part.row];
+            let (weights, bias) = net.unit_row(part.layer, part.row);
+            values[part.weight()].copy_from_slice(weights);
+            if let Some(bias) = bias {
+                values[part.end() - 1] = bias;
             }
         }
         values
@@ -138,12 +138,10 @@ impl Block {
     /// Writes `values` `[p]` to the network.
     pub fn assign(&self, net: &mut Network, values: &[f32]) {
         for part in &self.parts {
-            let layer = net.layers[part.layer.index()].clone();
-            let at = part.row * part.fan_in;
-            net.params[layer.weight.index()].value[at..at + part.fan_in]
-                .copy_from_slice(&values[part.weight()]);
-            if let Some(bias) = layer.bias {
-                net.params[bias.index()].value[part.row] = values[part.end() - 1];
+            let (weights, bias) = net.unit_row_mut(part.layer, part.row);
+            weights.copy_from_slice(&values[part.weight()]);
+            if let Some(bias) = bias {
+                *bias = values[part.end() - 1];
             }
         }
     }

@@ -7,7 +7,7 @@
 
 use serde::Serialize;
 
-use crate::unlearn::Measure;
+use crate::audit::Performance;
 use crate::verify::{Measures, auc, average_gap, divergence, likelihood_ratios, ranks, weight_distance};
 use crate::{Error, Result};
 
@@ -320,7 +320,7 @@ impl Context<'_> {
     }
 
     fn row(&self, model: &Behaviour, others: &[&Behaviour]) -> Result<Row> {
-        let of = |outputs: &Outputs| Measure { loss: mean(&outputs.losses), accuracy: outputs.accuracy };
+        let of = |outputs: &Outputs| Performance { loss: mean(&outputs.losses), accuracy: outputs.accuracy };
         let (forget, retain, test) = (of(&model.forget), of(&model.retain), of(&model.test));
         let measures = self.measures(model)?;
         let mut row = Row {

@@ -11,6 +11,7 @@ use std::sync::{Mutex, PoisonError};
 use crate::block::{Block, check, in_lanes};
 use crate::data::Inputs;
 use crate::device::{Cuda, Device};
+use crate::names::names;
 use crate::net::cuda::Derivatives;
 use crate::net::passes::{Arena, Pass, RowValues};
 use crate::net::plan::{Plan, Purpose};
@@ -30,6 +31,8 @@ pub enum Kind {
     /// The empirical Fisher matrix, the mean of ggᵀ over samples; positive semi-definite.
     Fisher,
 }
+
+names!(Kind { Hessian = "hessian", Ggn = "ggn", Fisher = "fisher" });
 
 /// The curvature of a network's mean loss over some inputs, restricted to a block.
 pub struct Curvature<'a> {

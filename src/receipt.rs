@@ -9,11 +9,9 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 
-use crate::block::Block;
 use crate::data::tensors;
-use crate::net::{Network, UnitId};
+use crate::outcome::Record;
 use crate::{Error, Result};
 
 /// The first line: it identifies the run.
@@ -21,72 +19,12 @@ use crate::{Error, Result};
 pub struct Header {
     /// The version of the records.
     pub version: u32,
-    /// A hash of the model, the data, the request and every option that decides the result.
+    /// What decides the result, as a hash ([`crate::identity`]).
     pub identity: String,
 }
 
 /// The version of the records that this program writes.
-pub const VERSION: u32 = 1;
-
-/// What happened to one batch.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Record {
-    /// The batch's number, from 0.
-    pub batch: usize,
-    /// The samples, by index in the training data.
-    pub indices: Vec<usize>,
-    /// Whether they were removed; if not, the model is as it was before the batch.
-    pub removed: bool,
-    /// Remarks: why it was not removed, or on how it was.
-    pub notes: Vec<String>,
-    /// The chosen units, `[layer, row]`, in order of choice.
-    pub units: Vec<(String, usize)>,
-    /// The account: selection, solver, length, measures before and after, seconds.
-    pub account: Value,
-    /// Whether `values` are those of every unit, in unit order (noise was added outside the block), and not only the
-    /// block's.
-    pub every_unit: bool,
-    /// The new values, f32 little-endian in hexadecimal.
-    pub values: String,
-}
-
-/// The values of a block as text, bit for bit.
-pub fn to_hex(values: &[f32]) -> String {
-    values.iter().map(|v| format!("{:08x}", v.to_bits().swap_bytes())).collect()
-}
-
-/// The inverse of [`to_hex`].
-pub fn from_hex(text: &str) -> Option<Vec<f32>> {
-    let word = |i: usize| u32::from_str_radix(text.get(i..i + 8)?, 16).ok();
-    let whole = text.len().is_multiple_of(8) && text.is_ascii();
-    whole
-        .then(|| (0..text.len()).step_by(8).map(|i| Some(f32::from_bits(word(i)?.swap_bytes()))).collect())?
-}
-
-impl Record {
-    /// Applies a record to the network that it was made on.
-    ///
-    /// # Errors
-    /// Where it does not fit the network: the record belongs to another model.
-    pub fn replay(&self, net: &mut Network) -> Result<()> {
-        if !self.removed {
-            return Ok(());
-        }
-        let misfit = || Error::config(format!("record {} does not fit the model", self.batch));
-        let values = from_hex(&self.values).ok_or_else(misfit)?;
-        let chosen = self
-            .units
-            .iter()
-            .map(|(layer, row)| net.units().find(net.layer_named(layer)?, *row))
-            .collect::<Result<Vec<UnitId>>>()?;
-        let block = if self.every_unit { Block::all(net)? } else { Block::of(net, &chosen)? };
-        if values.len() != block.len() {
-            return Err(misfit());
-        }
-        block.assign(net, &values);
-        Ok(())
-    }
-}
+pub const VERSION: u32 = 2;
 
 /// `events.jsonl` of one run.
 pub struct Events {
@@ -117,7 +55,15 @@ impl Events {
         let mut records = vec![];
         if let Some((first, rest)) = lines.split_first() {
             let header: Header = serde_json::from_slice(first).map_err(|e| wrong(0, e))?;
-            if header.version != VERSION || header.identity != identity {
+            if header.version != VERSION {
+                return Err(Error::config(format!(
+                    "{}: was begun by another version of scrubjay (its records are of version {}, this one writes version \
+                     {VERSION}); finish it with that version, choose another --out, or remove it",
+                    folder.display(),
+                    header.version
+                )));
+            }
+            if header.identity != identity {
                 let reason = "was begun with another model, data, request or options; choose another --out, or remove it";
                 return Err(Error::Config(format!("{}: {reason}", folder.display())));
             }
@@ -169,9 +115,15 @@ fn append(file: &mut File, line: &impl Serialize) -> std::io::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
+    use crate::audit::{Performance, Snapshot};
+    use crate::outcome::{Account, SelectionAccount};
+    use crate::select::Selection;
 
     fn record(batch: usize) -> Record {
+        let performance = Performance { loss: 0.5, accuracy: 1.0 };
         Record {
             batch,
             indices: vec![batch],
@@ -179,20 +131,16 @@ mod tests {
             notes: vec![],
             units: vec![("fc".into(), 1)],
             every_unit: false,
-            account: Value::Null,
-            values: to_hex(&[1.5, -0.0, f32::MIN_POSITIVE]),
+            account: Account {
+                n: 2,
+                m: 1,
+                selection: SelectionAccount::from(&Selection::default()),
+                before: Snapshot { forget: performance, retain: performance, validation: None },
+                step: None,
+                seconds: BTreeMap::new(),
+            },
+            values: vec![1.5, -0.0, f32::MIN_POSITIVE],
         }
-    }
-
-    #[test]
-    fn values_come_back_bit_for_bit() {
-        let values = [1.5, -0.0, f32::MIN_POSITIVE, 1e-40, f32::MAX];
-        let bits = |v: &[f32]| v.iter().map(|v| v.to_bits()).collect::<Vec<_>>();
-        assert_eq!(bits(&from_hex(&to_hex(&values)).unwrap()), bits(&values));
-        assert_eq!(to_hex(&[1.0]), "0000803f");
-        assert!(
-            from_hex("0000803").is_none() && from_hex("0000803x").is_none() && from_hex("ééé0").is_none()
-        );
     }
 
     #[test]
@@ -225,5 +173,14 @@ mod tests {
         let Err(error) = Events::open(dir.path(), "b") else { panic!() };
         assert_eq!(error.exit_code(), 2);
         assert_eq!(std::fs::read(&path).unwrap(), before);
+        // A run of the version before, whatever its identity.
+        let old = "{\"version\":1,\"identity\":\"a\"}\n";
+        std::fs::write(&path, old).unwrap();
+        let Err(error) = Events::open(dir.path(), "a") else { panic!() };
+        assert!(
+            error.exit_code() == 2 && error.to_string().contains("another version of scrubjay"),
+            "{error}"
+        );
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), old);
     }
 }

@@ -14,14 +14,16 @@
 use std::sync::atomic::AtomicBool;
 
 use crate::block::Block;
-use crate::data::Samples;
+use crate::data::{Inputs, Samples};
 use crate::device::Device;
 use crate::net::Network;
+use crate::observe::evaluate;
 use crate::ops::philox::{Stream, Use};
+use crate::task::Task;
 use crate::{Result, check_stop};
 
 /// Retained samples of a mini-batch, and the most forgotten samples.
-const BATCH: usize = 64;
+pub const BATCH: usize = 64;
 /// The learning rate at the first step, unless repair diverges at it.
 pub const RATE: f64 = 0.02;
 const MOMENTUM: f64 = 0.9;
@@ -133,6 +135,56 @@ pub fn repair(
     }
     *net = moved;
     Ok(true)
+}
+
+/// Rates that repair tries, each a quarter of the one before, and what a repair may raise the retained loss to: a
+/// factor and a sum.
+const REPAIR_RATES: usize = 4;
+const REPAIR_LIMIT: (f64, f64) = (2.0, 0.1);
+
+/// Repairs `moved` after its step, on `block`, at the first rate at which the steps do not diverge, and returns that rate:
+/// in a sharp minimum, or with batch norm frozen, the usual one can diverge. `forgotten` are all samples that are gone,
+/// `batch` is the number of the batch.
+///
+/// # Errors
+/// Where a pass fails, or the user stops.
+pub fn repair_batch(
+    task: &Task,
+    moved: &mut Network,
+    block: &Block,
+    retained: &dyn Inputs,
+    forgotten: &[usize],
+    batch: usize,
+    targets: &Targets,
+    notes: &mut Vec<String>,
+) -> Result<Option<f64>> {
+    let (device, settings) = (task.device, &task.settings);
+    let limit = REPAIR_LIMIT.0 * evaluate(device, moved, retained)?.mean_loss() + REPAIR_LIMIT.1;
+    let mut rate = RATE;
+    for _ in 0..REPAIR_RATES {
+        let mut repaired = moved.clone();
+        let options = Options {
+            steps: settings.repair,
+            rate,
+            l2: settings.l2,
+            seed: settings.seed,
+            batch: batch as u32,
+            stop: task.stop,
+        };
+        let (samples, kept) = (task.samples, &task.repair_on);
+        if repair(device, &mut repaired, block, samples, kept, forgotten, targets, &options)?
+            && evaluate(device, &repaired, retained)?.mean_loss() <= limit
+        {
+            if rate < RATE {
+                notes.push(format!("repaired at a rate of {rate}: at {} the steps diverge", 4.0 * rate));
+            }
+            *moved = repaired;
+            return Ok(Some(rate));
+        }
+        rate /= 4.0;
+    }
+    notes.push(format!("not repaired: the steps diverge even at a rate of {}", 4.0 * rate));
+    Ok(None)
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! Select: the units that the loss on a request depends on (MATH.md, Eq. 4, 6 and 6b).
 //!
-//! `foci` reads one trace: noisy copies of the request, every unit's activation, the loss. Averaged over a batch that
+//! Two steps: [`observe_request`] runs the passes, [`choose`] reads what they gave. `foci` reads one trace: noisy copies of the request, every unit's activation, the loss. Averaged over a batch that
 //! trace is noise, so batches `vote`: FOCI runs on each of at most 40 samples alone, each unit collects the increments
 //! of cumulative T that it brought (weighted by 1 − p of the sample's label), and the best share of all units is taken,
 //! ties and the rest by the sum of their first-step T. T₁ is reported beside the level that permuted losses reach.
@@ -11,6 +11,7 @@ use crate::block::Block;
 use crate::codec::{Columns, Foci, FociOptions, foci, permuted_first_steps};
 use crate::data::Samples;
 use crate::device::Device;
+use crate::names::names;
 use crate::net::{LayerId, Network, UnitId};
 use crate::observe::{Trace, check_precision, evaluate, observe_copies};
 use crate::ops::Precision;
@@ -19,8 +20,7 @@ use crate::perturb::Noise;
 use crate::{Error, Result, check_stop};
 
 /// How units are chosen.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Method {
     /// FOCI on the trace of the whole request.
     Foci,
@@ -40,16 +40,37 @@ pub enum Method {
     One,
 }
 
-/// The choices of a selection.
+names!(Method {
+    Foci = "foci",
+    Vote = "vote",
+    Cheap = "cheap",
+    Gradient = "gradient",
+    Output = "output",
+    Random = "random",
+    Full = "full",
+    One = "one",
+});
+
+impl Method {
+    /// Whether it observes noisy copies.
+    pub fn observes(self) -> bool {
+        match self {
+            Method::Foci | Method::Vote | Method::Cheap | Method::One => true,
+            Method::Gradient | Method::Output | Method::Random | Method::Full => false,
+        }
+    }
+}
+
+/// By what criteria units are chosen.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Config {
-    /// How.
+pub struct Criteria {
+    /// The method.
     pub method: Method,
     /// Noisy copies per trace; by default 1000, and 200 per sample of a vote.
     pub perturbations: Option<usize>,
     /// σ of their noise.
     pub sigma: f32,
-    /// Units at most; by default as FOCI stops, and the share of [`Config::share`] for the others.
+    /// Units at most; by default as FOCI stops, and the share of [`Criteria::share`] for the others.
     pub max_units: Option<usize>,
     /// The share of all units that a vote (or gradient, cheap, random) takes: 5 % for a class, 20 % otherwise.
     pub share: f64,
@@ -60,9 +81,9 @@ pub struct Config {
 }
 
 /// The defaults of `scrub`: a vote, σ = 0.1, a fifth of the units, seed 0.
-impl Default for Config {
-    fn default() -> Config {
-        Config {
+impl Default for Criteria {
+    fn default() -> Criteria {
+        Criteria {
             method: Method::Vote,
             perturbations: None,
             sigma: 0.1,
@@ -74,7 +95,25 @@ impl Default for Config {
     }
 }
 
-impl Config {
+impl Criteria {
+    /// The criteria for a batch of `m` samples: a single sample has one trace, and its vote is plain FOCI.
+    pub fn of_batch(self, m: usize) -> Criteria {
+        match self.method {
+            Method::Vote if m == 1 => Criteria { method: Method::Foci, ..self },
+            _ => self,
+        }
+    }
+
+    /// Traces of a request of `m` samples, and noisy copies of each.
+    pub fn copies(&self, m: usize) -> (usize, usize) {
+        let (traces, copies) = match self.method {
+            Method::Vote => (m.min(VOTERS), COPIES_PER_VOTER),
+            Method::Foci | Method::Cheap | Method::One => (m, COPIES),
+            Method::Gradient | Method::Output | Method::Random | Method::Full => (0, 0),
+        };
+        (traces, self.perturbations.unwrap_or(copies))
+    }
+
     /// How many of `d` units a method that does not stop by itself takes.
     fn count(&self, d: usize) -> usize {
         self.max_units.unwrap_or((self.share * d as f64).round() as usize).clamp(1, d)
@@ -94,7 +133,7 @@ const COMPARED_TRACES: usize = 4;
 const COMPARED_COPIES: usize = 200;
 
 /// The chosen units, and the evidence.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Selection {
     /// In order of choice.
     pub units: Vec<UnitId>,
@@ -113,7 +152,7 @@ pub struct Selection {
 }
 
 /// What passes below f32 changed, by the first copies of the first traces, made again in f32.
-#[derive(Clone, Copy, Debug, PartialEq, serde::Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct Agreement {
     /// Of the passes.
     pub precision: Precision,
@@ -129,15 +168,7 @@ pub struct Agreement {
 
 impl Selection {
     fn plain(units: Vec<UnitId>) -> Selection {
-        Selection {
-            units,
-            scores: vec![],
-            first: None,
-            noise_level: None,
-            tied_losses: 0,
-            images_at_once: None,
-            agreement: None,
-        }
+        Selection { units, ..Selection::default() }
     }
 
     /// Whether T₁ does not rise above the level of permuted losses, so that the choice may be chance.
@@ -146,44 +177,123 @@ impl Selection {
     }
 }
 
-/// Chooses the units that carry the samples `request`. An empty choice means that no unit depends on them.
+/// What was seen of a request, to choose its units by.
+pub enum Evidence {
+    /// Nothing is needed.
+    Nothing,
+    /// The norm of Σ ∇f of every unit.
+    Norms(Vec<f64>),
+    /// The trace of the whole request, in the given precision and, where that is below f32, its first copies in f32.
+    Request(Trace, Option<Trace>),
+    /// A trace of each voter, of the first ones in f32 too, and the loss of each voter without noise.
+    Voters(Vec<Trace>, Vec<Trace>, Vec<f32>),
+}
+
+/// Runs what passes a choice by these criteria needs.
 ///
 /// # Errors
-/// Where the request is empty or a pass fails, or the user stops a vote between two voters.
+/// Where the request is empty or a pass fails, or the user stops between two voters.
+pub fn observe_request(
+    device: &Device,
+    net: &Network,
+    samples: &Samples,
+    request: &[usize],
+    criteria: &Criteria,
+    stop: &AtomicBool,
+) -> Result<Evidence> {
+    if request.is_empty() {
+        return Err(Error::config("an empty request"));
+    }
+    check_precision(device, criteria.precision)?;
+    let trace = |request: &[usize], copies: usize, precision: Precision| {
+        check_stop(stop)?;
+        let noise = Noise { sigma: criteria.sigma, seed: criteria.seed };
+        observe_copies(device, net, samples, request, copies, noise, precision)
+    };
+    let (_, copies) = criteria.copies(request.len());
+    let lowered = criteria.precision != Precision::F32;
+    match criteria.method {
+        Method::Full | Method::Output | Method::Random => Ok(Evidence::Nothing),
+        Method::Gradient => {
+            let block = Block::all(net)?;
+            let gradient = block.gradient(device, net, &samples.subset(request))?;
+            let norm = |unit: usize| gradient[block.range(unit)].iter().map(|g| g * g).sum::<f64>().sqrt();
+            Ok(Evidence::Norms((0..net.units().len()).map(norm).collect()))
+        }
+        Method::Foci | Method::Cheap | Method::One => {
+            let of_request = trace(request, copies, criteria.precision)?;
+            let compared = copies.min(COMPARED_COPIES);
+            let exact = lowered.then(|| trace(request, compared, Precision::F32)).transpose()?;
+            Ok(Evidence::Request(of_request, exact))
+        }
+        Method::Vote => {
+            let voters: Vec<usize> = match request.len() > VOTERS {
+                true => {
+                    let chosen = Stream::new(criteria.seed, Use::Choice, 2).choose(request.len(), VOTERS);
+                    chosen.into_iter().map(|i| request[i]).collect()
+                }
+                false => request.to_vec(),
+            };
+            let each = |voters: &[usize], copies, precision| {
+                voters.iter().map(|&voter| trace(&[voter], copies, precision)).collect::<Result<Vec<_>>>()
+            };
+            let traces = each(&voters, copies, criteria.precision)?;
+            let compared = if lowered { &voters[..voters.len().min(COMPARED_TRACES)] } else { &[] };
+            let exact = each(compared, copies.min(COMPARED_COPIES), Precision::F32)?;
+            let losses = evaluate(device, net, &samples.subset(&voters))?.losses;
+            Ok(Evidence::Voters(traces, exact, losses))
+        }
+    }
+}
+
+/// Chooses units by the evidence that [`observe_request`] gave for the same criteria. An empty choice means that no unit
+/// depends on the request.
+///
+/// # Errors
+/// Where a step of FOCI fails, or the user stops between two voters.
+pub fn choose(
+    device: &Device,
+    net: &Network,
+    evidence: &Evidence,
+    criteria: &Criteria,
+    stop: &AtomicBool,
+) -> Result<Selection> {
+    let d = net.units().len();
+    let units = |chosen: &mut dyn Iterator<Item = usize>| {
+        Selection::plain(chosen.map(|unit| UnitId(unit as u32)).collect())
+    };
+    match evidence {
+        Evidence::Nothing => match criteria.method {
+            Method::Full => Ok(units(&mut (0..d))),
+            Method::Output => Ok(units(&mut net.units().of_layer(LayerId(net.layers.len() as u32 - 1)))),
+            Method::Random => {
+                let chosen = Stream::new(criteria.seed, Use::Choice, 1).choose(d, criteria.count(d));
+                Ok(units(&mut chosen.into_iter()))
+            }
+            Method::Gradient | Method::Foci | Method::Vote | Method::Cheap | Method::One => {
+                Err(Error::config("a choice of units by evidence, without any"))
+            }
+        },
+        Evidence::Norms(norms) => Ok(best(norms, norms, criteria.count(d))),
+        Evidence::Request(trace, exact) => by_one_trace(device, trace, exact.as_ref(), criteria),
+        Evidence::Voters(traces, exact, losses) => by_vote(device, traces, exact, losses, criteria, stop),
+    }
+}
+
+/// [`observe_request`], then [`choose`].
+///
+/// # Errors
+/// As these.
 pub fn select(
     device: &Device,
     net: &Network,
     samples: &Samples,
     request: &[usize],
-    config: &Config,
+    criteria: &Criteria,
     stop: &AtomicBool,
 ) -> Result<Selection> {
-    let d = net.units().len();
-    let all = || (0..d as u32).map(UnitId).collect::<Vec<_>>();
-    if request.is_empty() {
-        return Err(Error::config("an empty request"));
-    }
-    check_precision(device, config.precision)?;
-    match config.method {
-        Method::Full => Ok(Selection::plain(all())),
-        Method::Output => {
-            let last = net.units().of_layer(LayerId(net.layers.len() as u32 - 1));
-            Ok(Selection::plain(last.map(|unit| UnitId(unit as u32)).collect()))
-        }
-        Method::Random => {
-            let chosen = Stream::new(config.seed, Use::Choice, 1).choose(d, config.count(d));
-            Ok(Selection::plain(chosen.into_iter().map(|unit| UnitId(unit as u32)).collect()))
-        }
-        Method::Gradient => {
-            let block = Block::all(net)?;
-            let gradient = block.gradient(device, net, &samples.subset(request))?;
-            let norm = |unit: usize| gradient[block.range(unit)].iter().map(|g| g * g).sum::<f64>().sqrt();
-            let norms: Vec<f64> = (0..d).map(norm).collect();
-            Ok(best(&norms, &norms, config.count(d)))
-        }
-        Method::Vote => vote(device, net, samples, request, config, stop),
-        Method::Foci | Method::Cheap | Method::One => one_trace(device, net, samples, request, config),
-    }
+    let evidence = observe_request(device, net, samples, request, criteria, stop)?;
+    choose(device, net, &evidence, criteria, stop)
 }
 
 /// The `k` units of the largest scores above zero, ties by `second`, then by number.
@@ -200,67 +310,55 @@ fn best(scores: &[f64], second: &[f64], k: usize) -> Selection {
 }
 
 /// FOCI on the trace of the whole request.
-fn one_trace(
+fn by_one_trace(
     device: &Device,
-    net: &Network,
-    samples: &Samples,
-    request: &[usize],
-    config: &Config,
+    trace: &Trace,
+    exact: Option<&Trace>,
+    criteria: &Criteria,
 ) -> Result<Selection> {
-    let trace = trace(device, net, samples, request, config.perturbations.unwrap_or(COPIES), config)?;
-    let most = match config.method {
-        Method::One => Some(1),
-        Method::Cheap => Some(1),
-        _ => config.max_units,
+    let most = match criteria.method {
+        Method::One | Method::Cheap => Some(1),
+        Method::Foci | Method::Vote | Method::Gradient | Method::Output | Method::Random | Method::Full => {
+            criteria.max_units
+        }
     };
-    let found = run(device, &trace, most)?;
-    let first = found.first_step.iter().copied().reduce(f64::max);
-    let mut selection = match config.method {
-        Method::Cheap => best(&found.first_step, &found.first_step, config.count(trace.d)),
-        _ => {
-            let mut selection =
-                Selection::plain(found.order.iter().map(|&unit| UnitId(unit as u32)).collect());
+    let found = run(device, trace, most)?;
+    let mut selection = match criteria.method == Method::Cheap {
+        true => best(&found.first_step, &found.first_step, criteria.count(trace.d)),
+        false => {
+            let units = found.order.iter().map(|&unit| UnitId(unit as u32));
+            let mut selection = Selection::plain(units.collect());
             selection.scores = found.conditional.iter().map(|t| t.unwrap_or(0.0)).collect();
             selection
         }
     };
-    selection.first = first;
-    selection.noise_level = noise_level(device, &[&trace], NOISE_TRACES * PERMUTATIONS, config.seed)?;
+    selection.first = found.first_step.iter().copied().reduce(f64::max);
+    selection.noise_level = noise_level(device, &[trace], NOISE_TRACES * PERMUTATIONS, criteria.seed)?;
     selection.tied_losses = tied(&trace.losses);
     selection.images_at_once = Some(trace.chunk);
-    selection.agreement = agreement(device, net, samples, &[(request, &trace)], config, most)?;
+    selection.agreement = match exact {
+        Some(exact) => agreement(device, std::slice::from_ref(trace), &[exact], criteria.precision, most)?,
+        None => None,
+    };
     Ok(selection)
 }
 
 /// FOCI per sample; each unit collects the increments of cumulative T that it brought, weighted by 1 − p of the
 /// sample's label: a sample that the model predicts surely has next to no gradient to remove.
-fn vote(
+fn by_vote(
     device: &Device,
-    net: &Network,
-    samples: &Samples,
-    request: &[usize],
-    config: &Config,
+    traces: &[Trace],
+    exact: &[Trace],
+    losses: &[f32],
+    criteria: &Criteria,
     stop: &AtomicBool,
 ) -> Result<Selection> {
-    let d = net.units().len();
-    let voters: Vec<usize> = match request.len() > VOTERS {
-        true => {
-            let chosen = Stream::new(config.seed, Use::Choice, 2).choose(request.len(), VOTERS);
-            chosen.into_iter().map(|i| request[i]).collect()
-        }
-        false => request.to_vec(),
-    };
-    let copies = config.perturbations.unwrap_or(COPIES_PER_VOTER);
-    let traces = voters
-        .iter()
-        .map(|&sample| check_stop(stop).and_then(|()| trace(device, net, samples, &[sample], copies, config)))
-        .collect::<Result<Vec<_>>>()?;
     let ballots = traces
         .iter()
         .map(|trace| check_stop(stop).and_then(|()| run(device, trace, Some(UNITS_PER_VOTER))))
         .collect::<Result<Vec<Foci>>>()?;
+    let d = traces.first().map_or(0, |trace| trace.d);
     let (mut votes, mut firsts) = (vec![0.0; d], vec![0.0; d]);
-    let losses = evaluate(device, net, &samples.subset(&voters))?.losses;
     for (ballot, loss) in ballots.iter().zip(losses) {
         let weight = -f64::from(-loss).exp_m1();
         let mut before = 0.0;
@@ -271,29 +369,17 @@ fn vote(
         }
         firsts.iter_mut().zip(&ballot.first_step).for_each(|(sum, t)| *sum += weight * t);
     }
-    let mut selection = best(&votes, &firsts, config.count(d));
+    let mut selection = best(&votes, &firsts, criteria.count(d));
     let tops: Vec<f64> =
         ballots.iter().filter_map(|b| b.first_step.iter().copied().reduce(f64::max)).collect();
     selection.first = (!tops.is_empty()).then(|| tops.iter().sum::<f64>() / tops.len() as f64);
     let some: Vec<&Trace> = traces.iter().take(NOISE_TRACES).collect();
-    selection.noise_level = noise_level(device, &some, PERMUTATIONS, config.seed)?;
+    selection.noise_level = noise_level(device, &some, PERMUTATIONS, criteria.seed)?;
     selection.tied_losses = traces.iter().map(|trace| tied(&trace.losses)).sum();
     selection.images_at_once = traces.iter().map(|trace| trace.chunk).min();
-    let each: Vec<(&[usize], &Trace)> = voters.chunks(1).zip(&traces).take(COMPARED_TRACES).collect();
-    selection.agreement = agreement(device, net, samples, &each, config, Some(UNITS_PER_VOTER))?;
+    let exact: Vec<&Trace> = exact.iter().collect();
+    selection.agreement = agreement(device, traces, &exact, criteria.precision, Some(UNITS_PER_VOTER))?;
     Ok(selection)
-}
-
-fn trace(
-    device: &Device,
-    net: &Network,
-    samples: &Samples,
-    request: &[usize],
-    copies: usize,
-    config: &Config,
-) -> Result<Trace> {
-    let noise = Noise { sigma: config.sigma, seed: config.seed };
-    observe_copies(device, net, samples, request, copies, noise, config.precision)
 }
 
 fn run(device: &Device, trace: &Trace, most: Option<usize>) -> Result<Foci> {
@@ -317,39 +403,33 @@ fn noise_level(device: &Device, traces: &[&Trace], permutations: usize, seed: u6
     Ok(tops.get((0.95 * tops.len() as f64) as usize).or(tops.last()).copied())
 }
 
-/// What the precision of these traces changed; `most` as FOCI chose by them.
+/// What the precision of these traces changed, by those of the first ones that were made in f32 too; `most` as FOCI chose
+/// by them.
 fn agreement(
     device: &Device,
-    net: &Network,
-    samples: &Samples,
-    traces: &[(&[usize], &Trace)],
-    config: &Config,
+    traces: &[Trace],
+    exact: &[&Trace],
+    precision: Precision,
     most: Option<usize>,
 ) -> Result<Option<Agreement>> {
-    if config.precision == Precision::F32 {
-        return Ok(None);
-    }
-    let plain = Config { precision: Precision::F32, ..*config };
-    let copies = traces.iter().map(|(_, trace)| trace.m).min().unwrap_or(0).min(COMPARED_COPIES);
+    let Some(copies) = exact.iter().map(|trace| trace.m).min() else { return Ok(None) };
     let (mut spearman, mut overlap) = (Some(1.0f64), 0.0);
-    for (request, lowered) in traces {
-        let exact = trace(device, net, samples, request, copies, &plain)?;
+    for (lowered, exact) in traces.iter().zip(exact) {
         let lowered = Trace {
             m: copies,
             activations: lowered.activations[..copies * lowered.d].to_vec(),
             losses: lowered.losses[..copies].to_vec(),
-            ..(*lowered).clone()
+            ..lowered.clone()
         };
         let of_both = correlation(&ranks(&exact.losses), &ranks(&lowered.losses));
         spearman = spearman.zip(of_both).map(|(least, one)| least.min(one));
-        let chosen = [run(device, &exact, most)?.order, run(device, &lowered, most)?.order];
+        let chosen = [run(device, exact, most)?.order, run(device, &lowered, most)?.order];
         let both = chosen[0].iter().filter(|unit| chosen[1].contains(unit)).count();
         let longer = chosen[0].len().max(chosen[1].len());
         overlap += if longer == 0 { 1.0 } else { both as f64 / longer as f64 };
     }
-    let precision = config.precision;
-    let overlap = overlap / traces.len() as f64;
-    Ok(Some(Agreement { precision, traces: traces.len(), copies, spearman, overlap }))
+    let overlap = overlap / exact.len() as f64;
+    Ok(Some(Agreement { precision, traces: exact.len(), copies, spearman, overlap }))
 }
 
 /// Ranks from 1; equal values share the mean of theirs.

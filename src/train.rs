@@ -4,6 +4,7 @@
 
 use crate::data::Samples;
 use crate::device::Device;
+use crate::names::names;
 use crate::net::{Network, TrainPass};
 pub use crate::ops::optimizer::Optimizer;
 use crate::ops::optimizer::Update;
@@ -11,8 +12,7 @@ use crate::ops::philox::{Stream, Use};
 use crate::{Error, Result};
 
 /// The schedule of the learning rate.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Schedule {
     /// Constant.
     Constant,
@@ -21,6 +21,8 @@ pub enum Schedule {
     /// To a tenth after half of the steps, and to a hundredth after three quarters (He et al. 2016).
     Step,
 }
+
+names!(Schedule { Constant = "constant", Cosine = "cosine", Step = "step" });
 
 impl Schedule {
     /// The factor on the rate after `done` of `steps` steps.

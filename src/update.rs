@@ -5,6 +5,7 @@ use std::sync::atomic::AtomicBool;
 use crate::block::Block;
 use crate::data::Inputs;
 use crate::device::Device;
+use crate::names::names;
 use crate::net::{LayerId, Network};
 use crate::observe::evaluate;
 use crate::ops::philox::{Stream, Use};
@@ -22,13 +23,14 @@ pub enum Length {
 }
 
 /// The scale that was found.
-#[derive(Clone, Copy, Debug, PartialEq, serde::Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct Scaled {
     /// The factor on the step.
     pub scale: f64,
     /// The target of the forgotten samples' mean loss, if there was one.
     pub target: Option<f64>,
     /// The forgotten samples' mean loss at that scale.
+    #[serde(deserialize_with = "crate::names::number")]
     pub loss: f64,
     /// Whether it is within 2 % of the target (or there was none).
     pub reached: bool,
@@ -109,22 +111,23 @@ pub fn update(
     Ok(Scaled { scale, target: Some(target), loss, reached: close(loss) })
 }
 
-/// Which parameters get the certificate's noise.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Where {
+/// The units whose parameters get the certificate's noise.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NoiseUnits {
     /// None.
     None,
-    /// Those of units outside the block (Algorithm 1 of the paper).
+    /// Those outside the block (Algorithm 1 of the paper).
     Outside,
     /// Those of the block (as the published code does).
     Inside,
-    /// Those of every unit.
+    /// Every unit.
     All,
 }
 
+names!(NoiseUnits { None = "none", Outside = "outside", Inside = "inside", All = "all" });
+
 /// The (ε, δ) certificate of one removal. It holds only under strong convexity and valid constants.
-#[derive(Clone, Copy, Debug, PartialEq, serde::Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct Certificate {
     /// ε of this removal.
     pub epsilon: f64,
@@ -134,6 +137,30 @@ pub struct Certificate {
     pub gamma: f64,
     /// σ = (γ/ε) √(2 ln(1.25/δ)), the noise's standard deviation.
     pub sigma: f64,
+}
+
+/// Refuses ε and δ for which there is no certificate.
+///
+/// # Errors
+/// Where ε is not above 0, or δ is not between 0 and 1.
+pub fn check_privacy(epsilon: f64, delta: f64) -> Result<()> {
+    if epsilon.is_nan() || epsilon <= 0.0 || delta.is_nan() || delta <= 0.0 || delta >= 1.0 {
+        return Err(Error::config("a certificate needs epsilon above 0 and delta between 0 and 1"));
+    }
+    Ok(())
+}
+
+/// Refuses a strong convexity λ for which there is no certificate.
+///
+/// # Errors
+/// Where it is not a number above 0.
+pub fn check_convexity(lambda: f64) -> Result<()> {
+    if lambda.is_nan() || lambda <= 0.0 || lambda.is_infinite() {
+        return Err(Error::config(
+            "a certificate needs damping or weight decay above 0: its bound divides by their cube",
+        ));
+    }
+    Ok(())
 }
 
 /// M and L of the formula.
@@ -146,43 +173,34 @@ impl Certificate {
     /// # Errors
     /// Where ε or δ is not above 0, δ not below 1, or λ is 0 (there is then no bound).
     pub fn new(epsilon: f64, delta: f64, lambda: f64, n: usize, m: usize) -> Result<Certificate> {
-        if epsilon.is_nan() || epsilon <= 0.0 || delta.is_nan() || delta <= 0.0 || delta >= 1.0 {
-            return Err(Error::config("a certificate needs epsilon above 0 and delta between 0 and 1"));
-        }
-        if lambda <= 0.0 {
-            return Err(Error::config(
-                "a certificate needs damping or weight decay above 0: its bound divides by their cube",
-            ));
-        }
+        check_privacy(epsilon, delta)?;
+        check_convexity(lambda)?;
         let share = m as f64 / n as f64;
         let gamma = 2.0 * HESSIAN_LIPSCHITZ * LIPSCHITZ * LIPSCHITZ * share * share / lambda.powi(3);
         Ok(Certificate { epsilon, delta, gamma, sigma: gamma / epsilon * (2.0 * (1.25 / delta).ln()).sqrt() })
     }
 
     /// Adds its noise to the parameters of units inside or outside the block; `removal` keys it.
-    pub fn add_noise(&self, net: &mut Network, block: &Block, place: Where, seed: u64, removal: u32) {
-        if place == Where::None {
-            return;
-        }
+    pub fn add_noise(&self, net: &mut Network, block: &Block, units: NoiseUnits, seed: u64, removal: u32) {
         let mut inside = vec![false; net.units().len()];
         block.units().iter().for_each(|unit| inside[unit.index()] = true);
         let mut stream = Stream::new(seed, Use::Certificate, removal);
         for l in 0..net.layers.len() {
-            let (layer, columns) = (net.layers[l].clone(), net.units().of_layer(LayerId(l as u32)));
-            for row in 0..layer.outputs {
-                let wanted = match place {
-                    Where::Inside => inside[columns.start + row],
-                    Where::Outside => !inside[columns.start + row],
-                    _ => true,
+            let layer = LayerId(l as u32);
+            let columns = net.units().of_layer(layer);
+            for row in 0..columns.len() {
+                let wanted = match units {
+                    NoiseUnits::None => false,
+                    NoiseUnits::Inside => inside[columns.start + row],
+                    NoiseUnits::Outside => !inside[columns.start + row],
+                    NoiseUnits::All => true,
                 };
                 if !wanted {
                     continue;
                 }
-                let weights =
-                    &mut net.params[layer.weight.index()].value[row * layer.fan_in..(row + 1) * layer.fan_in];
-                weights.iter_mut().for_each(|w| *w += self.sigma as f32 * stream.normal());
-                if let Some(bias) = layer.bias {
-                    net.params[bias.index()].value[row] += self.sigma as f32 * stream.normal();
+                let (weights, bias) = net.unit_row_mut(layer, row);
+                for value in weights.iter_mut().chain(bias) {
+                    *value += self.sigma as f32 * stream.normal();
                 }
             }
         }

@@ -3,7 +3,6 @@
 //! of it and more than random rows (MATH.md, Eq. 14; the table is in docs/FORGETTING.md).
 
 use std::path::PathBuf;
-use std::sync::atomic::AtomicBool;
 
 use libtest_mimic::{Failed, Trial};
 use scrubjay::block::Block;
@@ -13,9 +12,10 @@ use scrubjay::device::Device;
 use scrubjay::net::Network;
 use scrubjay::observe::evaluate;
 use scrubjay::ops::philox::{Stream, Use};
-use scrubjay::select::{self, Method};
+use scrubjay::select::{Criteria, Method};
 use scrubjay::solve::{Limits, Negative, conjugate_gradient};
-use scrubjay::unlearn::{Config, Task, unlearn};
+use scrubjay::task::{Settings, Task};
+use scrubjay::unlearn::unlearn;
 use scrubjay::zoo;
 
 const L2: f64 = 1e-2;
@@ -82,9 +82,9 @@ fn optimum(
     Ok(net)
 }
 
-fn config(method: Method, max_units: Option<usize>, iterations: usize, seed: u64) -> Config {
-    Config {
-        selection: select::Config { method, max_units, seed, ..Default::default() },
+fn settings(method: Method, max_units: Option<usize>, iterations: usize, seed: u64) -> Settings {
+    Settings {
+        selection: Criteria { method, max_units, seed, ..Default::default() },
         l2: L2,
         iterations,
         limits: Limits { tolerance: 1e-5, products: 500 },
@@ -115,32 +115,20 @@ fn check(samples: &Samples, bound: f64) -> Result<(), Failed> {
         let full = gradient.iter().zip(block.values(net)).map(|(g, w)| g + L2 * f64::from(w));
         Ok(full.map(|g| g * g).sum::<f64>().sqrt())
     };
-    let scrubbed = |config: Config| -> Result<Network, Failed> {
-        let stop = AtomicBool::new(false);
-        let task = Task {
-            device: &device,
-            samples,
-            retained: retained.clone(),
-            repair_on: vec![],
-            held_out: vec![],
-            validation: None,
-            earlier: None,
-            n,
-            stop: &stop,
-            config,
-        };
+    let scrubbed = |settings: Settings| -> Result<Network, Failed> {
+        let task = Task::new(&device, samples, retained.clone(), settings);
         let mut net = original.clone();
         let record = unlearn(&task, &mut net, 0, &forget, &[])?;
         if record.removed { Ok(net) } else { Err(format!("{:?}", record.notes).into()) }
     };
 
-    let one = far(&scrubbed(config(Method::Full, None, 1, 0))?) / far(&original);
-    let two = far(&scrubbed(config(Method::Full, None, 2, 0))?) / far(&original);
+    let one = far(&scrubbed(settings(Method::Full, None, 1, 0))?) / far(&original);
+    let two = far(&scrubbed(settings(Method::Full, None, 2, 0))?) / far(&original);
     let before = residual(&original)?;
-    let voted = residual(&scrubbed(config(Method::Vote, Some(3), 1, 0))?)? / before;
+    let voted = residual(&scrubbed(settings(Method::Vote, Some(3), 1, 0))?)? / before;
     let mut random = 0.0;
     for seed in 0..3 {
-        random += residual(&scrubbed(config(Method::Random, Some(3), 1, seed))?)? / before / 3.0;
+        random += residual(&scrubbed(settings(Method::Random, Some(3), 1, seed))?)? / before / 3.0;
     }
     println!(
         "distance after one step {one:.4}, two {two:.4}; residual gradient: voted rows {voted:.3}, random {random:.3}"

@@ -12,29 +12,31 @@ use std::path::Path;
 
 /// Modules by level; a module uses those of its own level or below.
 const LEVELS: &[&[&str]] = &[
-    &["error"],
+    &["error", "names"],
     &["device"],
     &["loss", "ops"],
-    &["data", "net", "checkpoint", "codec", "zoo"],
+    &["data", "net", "checkpoint", "codec", "zoo", "manifest", "hash"],
     STAGES,
-    &["unlearn", "train", "bench", "comparison"],
-    &["report"],
+    &[
+        "task",
+        "target",
+        "newton",
+        "repair",
+        "audit",
+        "batch",
+        "outcome",
+        "receipt",
+        "unlearn",
+        "train",
+        "bench",
+        "comparison",
+    ],
+    &["options", "session", "request", "estimate", "identity", "run", "report"],
     &["cli", "main", "lib"],
 ];
 
-const STAGES: &[&str] = &[
-    "perturb",
-    "observe",
-    "select",
-    "block",
-    "curvature",
-    "kfac",
-    "solve",
-    "update",
-    "repair",
-    "receipt",
-    "verify",
-];
+const STAGES: &[&str] =
+    &["perturb", "observe", "select", "block", "curvature", "kfac", "solve", "operator", "update", "verify"];
 
 /// Functions that a stage may call although they are another's: the caller, the function, and why. An entry that is no
 /// longer used fails.

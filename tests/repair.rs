@@ -7,8 +7,9 @@ use scrubjay::device::Device;
 use scrubjay::net::Network;
 use scrubjay::observe::evaluate;
 use scrubjay::select::Method;
+use scrubjay::task::{Settings, Task};
 use scrubjay::train::{self, Optimizer, Schedule, train};
-use scrubjay::unlearn::{Config, Task, unlearn};
+use scrubjay::unlearn::unlearn;
 use scrubjay::{Error, Result, zoo};
 
 const TRAINED: usize = 1200;
@@ -39,20 +40,9 @@ fn task<'a>(
     stop: &'a AtomicBool,
 ) -> Task<'a> {
     let retained = Vec::from_iter(80..TRAINED);
-    let mut config = Config { repair: 80, gate: 1.0, ..Config::default() };
-    config.selection.method = Method::Full;
-    Task {
-        device,
-        samples,
-        repair_on: retained.clone(),
-        retained,
-        held_out: vec![],
-        validation: Some(validation),
-        earlier: None,
-        n,
-        stop,
-        config,
-    }
+    let mut settings = Settings { repair: 80, gate: 1.0, ..Settings::default() };
+    settings.selection.method = Method::Full;
+    Task { validation: Some(validation), n, stop, ..Task::new(device, samples, retained, settings) }
 }
 
 #[test]
@@ -92,7 +82,7 @@ fn a_stop_in_a_vote_leaves_the_network_as_it_was() -> Result<()> {
     let net = zoo::create("mlp:8", samples.shape, 10, 1)?.network.freeze();
     let stop = AtomicBool::new(false);
     let mut task = task(&device, &samples, &samples, TRAINED, &stop);
-    task.config.selection.method = Method::Vote;
+    task.settings.selection.method = Method::Vote;
     stop.store(true, Ordering::Relaxed);
     let mut moved = net.clone();
     let stopped = unlearn(&task, &mut moved, 0, &Vec::from_iter(0..20), &[]);

@@ -1,13 +1,11 @@
 //! Set-up M: many removals, in batches of 25, from one model, recorded as `scrub` records them. The run always stops
 //! half way and goes on from what is on the disk, and the model must then be the one it had.
 
-use std::sync::atomic::AtomicBool;
-
-use anyhow::{Context, ensure};
+use anyhow::ensure;
 use scrubjay::ops::philox::{Stream, Use};
 use scrubjay::receipt::Events;
 use scrubjay::select::Method as Select;
-use scrubjay::unlearn::{Task, unlearn};
+use scrubjay::unlearn::unlearn;
 
 use crate::setups::{REFERENCE_SEED, Request};
 use crate::{Cells, Lab, Options, RETRAINED, finish, rivals};
@@ -89,21 +87,9 @@ pub fn run(options: &Options, lab: &mut Lab, cells: &mut Cells) -> anyhow::Resul
                             record.clone()
                         }
                         None => {
-                            let mut config = rivals::config(&whole, select);
-                            config.repair = REPAIR;
-                            let stop = AtomicBool::new(false);
-                            let task = Task {
-                                device: whole.device,
-                                samples: &lab.data.train,
-                                retained: rivals::retained(&whole),
-                                repair_on: whole.retain.clone(),
-                                held_out: vec![],
-                                validation: Some(&lab.data.held_out),
-                                n,
-                                stop: &stop,
-                                earlier: None,
-                                config,
-                            };
+                            let mut settings = rivals::settings(&whole, select)?;
+                            settings.repair = REPAIR;
+                            let task = rivals::task(&whole, settings);
                             let some = &order[number * batch..(number + 1) * batch];
                             let record = unlearn(&task, &mut net, number, some, &gone)?;
                             log.write(&record)?;
@@ -114,8 +100,7 @@ pub fn run(options: &Options, lab: &mut Lab, cells: &mut Cells) -> anyhow::Resul
                         true => gone.extend(&record.indices),
                         false => refused += 1,
                     }
-                    let phases = record.account["seconds"].as_object().context("a record without seconds")?;
-                    seconds += phases.values().filter_map(serde_json::Value::as_f64).sum::<f64>();
+                    seconds += record.account.seconds.values().sum::<f64>();
                 }
                 let count = (number + 1) * batch;
                 if marks(total).contains(&count) && !has(cells, count) {

@@ -11,11 +11,12 @@ use scrubjay::data::Samples;
 use scrubjay::net::Network;
 use scrubjay::observe::{evaluate, observe};
 use scrubjay::ops::philox::{Stream, Use};
+use scrubjay::options::ScrubOptions;
 use scrubjay::repair::{self, Targets, repair};
-use scrubjay::select::{self, Method as Select};
+use scrubjay::select::Method as Select;
 use scrubjay::solve::Limits;
-use scrubjay::unlearn::{Calibration, Config, Rule, Target, Task, products, unlearn};
-use scrubjay::update::Where;
+use scrubjay::task::{Calibration, Settings, Task, products};
+use scrubjay::unlearn::unlearn;
 
 use crate::setups::{Case, Request};
 
@@ -151,46 +152,32 @@ pub fn run(case: &Case, how: How) -> Result<(Network, String)> {
     Ok((net, String::new()))
 }
 
-/// The options of `scrub`, which a request of this kind gets by default; a convex model is solved exactly, on all
-/// retained data.
-pub fn config(case: &Case, method: Select) -> Config {
+/// The settings of `scrub` for a request of this kind; a convex model is solved exactly, on all retained data.
+pub fn settings(case: &Case, method: Select) -> Result<Settings> {
     let convex = case.setup.convex();
     let class = matches!(case.request, Request::Class(_));
-    Config {
-        selection: select::Config {
-            method,
-            perturbations: None,
-            sigma: 0.1,
-            max_units: convex.then_some(3).filter(|_| !matches!(method, Select::Full | Select::Output)),
-            share: if class { 0.05 } else { 0.2 },
-            seed: case.seed,
-            ..Default::default()
-        },
-        curvature: None,
-        precondition: false,
-        damping: None,
+    let options = ScrubOptions {
+        selection: method,
+        max_units: convex.then_some(3).filter(|_| !matches!(method, Select::Full | Select::Output)),
         l2: case.setup.l2,
-        rule: Rule::Newton,
-        calibration: Calibration::Calibrated,
-        target: match case.request {
-            Request::Random(_) => Target::HeldOut,
-            Request::Class(_) => Target::Class,
-            Request::Wrong => Target::WrongLabels,
-        },
-        stages: None,
-        repair: 0,
-        iterations: 1,
-        limits: if convex {
-            Limits { tolerance: 1e-5, products: 500 }
-        } else {
-            Limits { tolerance: 1e-2, products: products(Target::HeldOut, 0) }
-        },
-        privacy: None,
-        noise: Where::None,
+        wrong_labels: matches!(case.request, Request::Wrong),
         gate: 1.0, // the table shows what happens, whatever it is
-        if_empty_cheap: false,
-        memory: 1 << 30,
         seed: case.seed,
+        ..ScrubOptions::default()
+    };
+    let mut settings = Settings { memory: 1 << 30, ..options.settings(class)? };
+    if convex {
+        settings.limits = Limits { tolerance: 1e-5, products: 500 };
+    }
+    Ok(settings)
+}
+
+/// The task of a case with these settings.
+pub fn task<'a>(case: &Case<'a>, settings: Settings) -> Task<'a> {
+    Task {
+        repair_on: case.retain.clone(),
+        validation: Some(&case.data.held_out),
+        ..Task::new(case.device, &case.data.train, retained(case), settings)
     }
 }
 
@@ -205,32 +192,20 @@ pub fn retained(case: &Case) -> Vec<usize> {
 }
 
 fn ours(case: &Case, how: How) -> Result<(Network, String)> {
-    let mut config = match how {
-        How::Newton(method, ..) => config(case, method),
-        _ => config(case, Select::Vote),
+    let mut settings = match how {
+        How::Newton(method, ..) => settings(case, method)?,
+        _ => settings(case, Select::Vote)?,
     };
     match how {
         How::Newton(_, repair, iterations) => {
-            (config.repair, config.iterations) = (repair, iterations);
+            (settings.repair, settings.iterations) = (repair, iterations);
             if repair > 0 {
-                config.limits.products = products(config.target, repair);
+                settings.limits.products = products(settings.target, repair);
             }
         }
-        _ => config.calibration = Calibration::One,
+        _ => settings.calibration = Calibration::One,
     }
-    let stop = AtomicBool::new(false);
-    let task = Task {
-        device: case.device,
-        samples: &case.data.train,
-        retained: retained(case),
-        repair_on: case.retain.clone(),
-        held_out: vec![],
-        validation: Some(&case.data.held_out),
-        n: case.data.train.y.len(),
-        stop: &stop,
-        earlier: None,
-        config,
-    };
+    let task = task(case, settings);
     let mut net = case.original.clone();
     let record = unlearn(&task, &mut net, 0, &case.forget, &[])?;
     let notes = if record.removed { String::new() } else { record.notes.join("; ") };

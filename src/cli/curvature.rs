@@ -8,7 +8,7 @@ use scrubjay::block::Block;
 use scrubjay::curvature::{Curvature, Kind};
 use scrubjay::data::tensors::{self, Tensor, TensorFile, Values};
 use scrubjay::data::{self, Normalise};
-use scrubjay::solve::{CudaVector, Limits, Vector, minres};
+use scrubjay::solve::{BlockVector, Limits, Vector, minres};
 use scrubjay::{Error, net};
 
 use super::model::ModelArgs;
@@ -40,8 +40,8 @@ pub struct Args {
     #[arg(long, value_name = "OUT.safetensors")]
     out: PathBuf,
     /// The matrix H: exact Hessian, Gauss-Newton or empirical Fisher
-    #[arg(long, value_enum, default_value = "hessian", value_name = "hessian|ggn|fisher")]
-    curvature: super::CurvatureName,
+    #[arg(long, value_enum, default_value_t = Kind::Hessian, value_name = "hessian|ggn|fisher")]
+    curvature: Kind,
     /// λ, added to the diagonal in the solve
     #[arg(long, default_value_t = 0.0, value_name = "λ", value_parser = super::not_negative)]
     damping: f64,
@@ -79,7 +79,7 @@ pub fn run(args: &Args) -> anyhow::Result<Outcome> {
         false => None,
     };
     let device = args.device.open()?;
-    let curvature = Curvature::new(&device, net, &block, &inputs, args.curvature.into(), MEMORY)?;
+    let curvature = Curvature::new(&device, net, &block, &inputs, args.curvature, MEMORY)?;
     let mut out = vec![("gradient", curvature.gradient().to_vec())];
     if let Some(v) = v {
         let mut hv = vec![0.0; p];
@@ -91,22 +91,11 @@ pub fn run(args: &Args) -> anyhow::Result<Outcome> {
             tolerance: args.tolerance,
             products: if args.products == 0 { 10 * p + 100 } else { args.products },
         };
-        let right = curvature.gradient().to_vec();
-        let (step, report) = match curvature.vector(&right)? {
-            Some(right) => {
-                let mut product = |out: &mut CudaVector, v: &CudaVector| curvature.apply_on(out, v);
-                let (step, report) = minres(&mut product, &right, args.damping, limits)?;
-                (step.values()?, report)
-            }
-            None => {
-                let mut narrow = vec![0.0f32; p];
-                let mut product =
-                    |out: &mut Vec<f64>, v: &Vec<f64>| curvature.apply_wide(out, v, &mut narrow);
-                minres(&mut product, &right, args.damping, limits)?
-            }
-        };
+        let right = curvature.block_vector(curvature.gradient())?;
+        let mut product = |out: &mut BlockVector, v: &BlockVector| curvature.product(out, v);
+        let (step, report) = minres(&mut product, &right, args.damping, limits)?;
         println!("{}", serde_json::to_string(&report)?);
-        out.push(("step", step));
+        out.push(("step", step.values()?));
     }
     let stored: Vec<(&str, Vec<f32>)> = out
         .iter()
@@ -136,14 +125,4 @@ fn units(args: &Args, net: &net::Network) -> anyhow::Result<Vec<net::UnitId>> {
             })
         })
         .collect::<scrubjay::Result<_>>()?)
-}
-
-impl From<super::CurvatureName> for Kind {
-    fn from(name: super::CurvatureName) -> Kind {
-        match name {
-            super::CurvatureName::Hessian => Kind::Hessian,
-            super::CurvatureName::Ggn => Kind::Ggn,
-            super::CurvatureName::Fisher => Kind::Fisher,
-        }
-    }
 }

@@ -1,19 +1,22 @@
 //! `scrubjay demo`: train, scrub and compare, on data that ships with the program.
 
 use std::path::PathBuf;
-use std::sync::atomic::AtomicBool;
+use std::sync::Arc;
 use std::time::Instant;
 
+use scrubjay::audit::share_removed;
 use scrubjay::block::Block;
 use scrubjay::data::{self, Inputs, Samples, tensors};
 use scrubjay::device::Device;
 use scrubjay::net::Network;
 use scrubjay::observe::evaluate;
 use scrubjay::ops::philox::{Stream, Use};
-use scrubjay::select::{self, Method};
-use scrubjay::solve::Limits;
-use scrubjay::train::{Config as TrainConfig, Optimizer, Schedule, train};
-use scrubjay::unlearn::{Config, Target, Task, products, share_removed, unlearn};
+use scrubjay::options::ScrubOptions;
+use scrubjay::outcome::Record;
+use scrubjay::request::Request;
+use scrubjay::select::Method;
+use scrubjay::session::Session;
+use scrubjay::train::{Config, Optimizer, Schedule, train};
 use scrubjay::{Error, checkpoint, zoo};
 use serde_json::{Value, json};
 
@@ -59,14 +62,14 @@ const EPOCHS: usize = 40;
 /// The split: all images once, in a seeded order.
 struct Split {
     /// Training images, labels as trained on.
-    train: Samples,
+    train: Arc<Samples>,
     /// Their true labels.
     truth: Vec<u32>,
     /// The samples to forget, ascending.
     forget: Vec<usize>,
     /// All other training samples.
     retain: Vec<usize>,
-    held_out: Samples,
+    held_out: Arc<Samples>,
     test: Samples,
 }
 
@@ -91,74 +94,24 @@ pub fn run(args: &Args) -> anyhow::Result<Outcome> {
     let (retrained, retrained_seconds) = trained(args, &device, &split, &split.retain, &bar)?;
     bar.finish_and_clear();
 
-    let scrub = |method: Method, units: Option<usize>| -> anyhow::Result<(Network, Value, f64)> {
-        let started = Instant::now();
-        let stop = AtomicBool::new(false);
-        let task = Task {
-            device: &device,
-            samples: &split.train,
-            retained: split.retain.clone(),
-            repair_on: split.retain.clone(),
-            held_out: vec![],
-            validation: Some(&split.held_out),
-            earlier: None,
-            n: split.train.y.len(),
-            stop: &stop,
-            config: config(args, method, units),
-        };
-        let mut net = original.freeze();
-        let record = unlearn(&task, &mut net, 0, &split.forget, &[])?;
-        let account = json!({"removed": record.removed, "notes": record.notes, "units": record.units, "account": record.account});
-        Ok((net, account, started.elapsed().as_secs_f64()))
-    };
+    let session = Session::new(device.clone(), original.freeze(), split.train.clone())?
+        .with_validation(split.held_out.clone())?;
+    let scrub = |name, method, units| scrubbed(args, &session, &split, name, method, units);
     let bar = super::progress(3, "scrubs: the vote, a random block, the output layer");
-    let (voted, account, seconds) = scrub(Method::Vote, None)?;
+    let (voted, record) = scrub("scrubjay", Method::Vote, None)?;
     bar.inc(1);
-    let units = account["units"].as_array().map_or(0, Vec::len);
-    let row = |name, net: Network, account: &Value, seconds| Row {
-        name,
-        net,
-        seconds,
-        units: account["units"].as_array().map(Vec::len),
-        parameters: account["account"]["parameters"].as_u64().map(|p| p as usize),
-        note: (account["removed"] == false).then(|| account["notes"].to_string()),
-    };
-    let mut rows = vec![
-        Row {
-            name: "original",
-            net: original.freeze(),
-            seconds: original_seconds,
-            units: None,
-            parameters: None,
-            note: None,
-        },
-        row("scrubjay", voted.clone(), &account, seconds),
-    ];
+    let units = record.units.len();
+    let after = voted.net.clone();
+    let mut rows = vec![Row::trained("original", &original, original_seconds), voted];
     for (name, method) in [("random block", Method::Random), ("output layer", Method::Output)] {
-        let (net, account, seconds) = scrub(method, Some(units.max(1)))?;
+        rows.push(scrub(name, method, Some(units.max(1)))?.0);
         bar.inc(1);
-        rows.push(row(name, net, &account, seconds));
     }
     bar.finish_and_clear();
-    rows.push(Row {
-        name: "retrained",
-        net: retrained.freeze(),
-        seconds: retrained_seconds,
-        units: None,
-        parameters: None,
-        note: None,
-    });
+    rows.push(Row::trained("retrained", &retrained, retrained_seconds));
 
-    for (folder, net) in [("before", &original.freeze()), ("after", &voted)] {
-        let folder = args.out.join(folder);
-        std::fs::create_dir_all(&folder).map_err(Error::io(&folder))?;
-        checkpoint::save(&folder.join("model.safetensors"), net)?;
-        let created = zoo::create(ARCH, split.train.shape(), 10, args.seed)?;
-        tensors::write_whole(
-            &folder.join("config.json"),
-            serde_json::to_string_pretty(&created.config)?.as_bytes(),
-        )?;
-    }
+    save(args, &split, "before", &original.freeze())?;
+    save(args, &split, "after", &after)?;
     let table = rows
         .iter()
         .map(|row| measure(&device, &split, &rows[0].net, row))
@@ -172,15 +125,62 @@ pub fn run(args: &Args) -> anyhow::Result<Outcome> {
         "labels_trained_on": split.forget.iter().map(|&i| split.train.y[i]).collect::<Vec<_>>(),
         "labels_true": split.forget.iter().map(|&i| split.truth[i]).collect::<Vec<_>>(),
         "rows": table,
-        "scrub": account,
+        "scrub": {
+            "removed": record.removed,
+            "notes": record.notes,
+            "units": record.units,
+            "account": record.account,
+        },
     });
     tensors::write_whole(&args.out.join("report.json"), serde_json::to_string_pretty(&report)?.as_bytes())?;
     if args.json {
         println!("{report}");
     } else {
-        print(args, &split, &table, &account);
+        print(args, &split, &table, &record);
     }
-    Ok(if account["removed"] == true { Outcome::Done } else { Outcome::GateNotMet })
+    Ok(if record.removed { Outcome::Done } else { Outcome::GateNotMet })
+}
+
+impl Row {
+    /// Of a network that was trained, and not scrubbed.
+    fn trained(name: &'static str, net: &Network, seconds: f64) -> Row {
+        Row { name, net: net.freeze(), seconds, units: None, parameters: None, note: None }
+    }
+}
+
+/// The row of one scrub, and its record.
+fn scrubbed(
+    args: &Args,
+    session: &Session,
+    split: &Split,
+    name: &'static str,
+    method: Method,
+    units: Option<usize>,
+) -> scrubjay::Result<(Row, Record)> {
+    let started = Instant::now();
+    let request = Request::new(session, split.forget.clone(), &options(args, split, method, units))?;
+    let mut scrubbed = session.scrub(&request)?;
+    let record = scrubbed.records.pop().filter(|_| scrubbed.records.is_empty());
+    let record = record.ok_or_else(|| Error::config("the demo removes its samples in one batch"))?;
+    let row = Row {
+        name,
+        net: scrubbed.network,
+        seconds: started.elapsed().as_secs_f64(),
+        units: Some(record.units.len()),
+        parameters: record.account.step.as_ref().map(|step| step.parameters),
+        note: (!record.removed).then(|| json!(record.notes).to_string()),
+    };
+    Ok((row, record))
+}
+
+/// Writes a model that --model opens.
+fn save(args: &Args, split: &Split, folder: &str, net: &Network) -> anyhow::Result<()> {
+    let folder = args.out.join(folder);
+    std::fs::create_dir_all(&folder).map_err(Error::io(&folder))?;
+    checkpoint::save(&folder.join("model.safetensors"), net)?;
+    let config = zoo::create(ARCH, split.train.shape(), 10, args.seed)?.config;
+    tensors::write_whole(&folder.join("config.json"), serde_json::to_string_pretty(&config)?.as_bytes())?;
+    Ok(())
 }
 
 fn split(args: &Args) -> scrubjay::Result<Split> {
@@ -204,7 +204,8 @@ fn split(args: &Args) -> scrubjay::Result<Split> {
         }
     }
     let retain = (0..truth.len()).filter(|i| !forget.contains(i)).collect();
-    Ok(Split { train, truth, forget, retain, held_out: take(held_out), test: take(test) })
+    let (train, held_out) = (Arc::new(train), Arc::new(take(held_out)));
+    Ok(Split { train, truth, forget, retain, held_out, test: take(test) })
 }
 
 fn trained(
@@ -216,7 +217,7 @@ fn trained(
 ) -> scrubjay::Result<(Network, f64)> {
     let started = Instant::now();
     let mut net = zoo::create(ARCH, split.train.shape(), 10, args.seed)?.network;
-    let config = TrainConfig {
+    let config = Config {
         epochs: EPOCHS,
         batch: 32,
         rate: 0.05,
@@ -233,17 +234,17 @@ fn trained(
     Ok((net, started.elapsed().as_secs_f64()))
 }
 
-/// The defaults of `scrub`; random blocks are as large as the voted one.
-fn config(args: &Args, method: Method, units: Option<usize>) -> Config {
-    let target = if args.clean { Target::HeldOut } else { Target::WrongLabels };
-    Config {
-        selection: select::Config { method, max_units: units, seed: args.seed, ..Default::default() },
-        target,
+/// The defaults of `scrub`, on all retained samples; random blocks are as large as the voted one.
+fn options(args: &Args, split: &Split, method: Method, units: Option<usize>) -> ScrubOptions {
+    ScrubOptions {
+        retain: Some(split.retain.clone().into()),
+        selection: method,
+        max_units: units,
+        wrong_labels: !args.clean,
         repair: args.repair,
-        limits: Limits { tolerance: 1e-2, products: products(target, args.repair) },
         gate: 1.0, // the table shows what happens, whatever it is
         seed: args.seed,
-        ..Default::default()
+        ..ScrubOptions::default()
     }
 }
 
@@ -281,7 +282,7 @@ fn share(device: &Device, split: &Split, original: &Network, net: &Network) -> s
     Ok(share_removed(&block.values(original), &block.values(net), &before, &after, &sum, n, m, 0.0))
 }
 
-fn print(args: &Args, split: &Split, table: &[Value], account: &Value) {
+fn print(args: &Args, split: &Split, table: &[Value], record: &Record) {
     let what = if args.clean { "ordinary training samples" } else { "training samples with a wrong label" };
     println!(
         "A small convolutional network was trained on {} digits, {FORGET} {what} among them;",
@@ -312,7 +313,7 @@ fn print(args: &Args, split: &Split, table: &[Value], account: &Value) {
             println!("                 {note}");
         }
     }
-    let selection = &account["account"]["selection"];
+    let selection = &record.account.selection;
     println!("\nforget acc    share of the {FORGET} that the network still classifies as it was trained to");
     println!("true label    share of them classified as they should be");
     println!(
@@ -320,8 +321,8 @@ fn print(args: &Args, split: &Split, table: &[Value], account: &Value) {
     );
     println!(
         "T1            {:.2}, where permuted losses reach {:.2}",
-        selection["first_t"].as_f64().unwrap_or(f64::NAN),
-        selection["noise_level"].as_f64().unwrap_or(f64::NAN)
+        selection.first_t.unwrap_or(f64::NAN),
+        selection.noise_level.unwrap_or(f64::NAN)
     );
     println!(
         "\nWritten to {}: before/ and after/ (model.safetensors, config.json), report.json.",

@@ -9,17 +9,14 @@ mod devices;
 mod eval;
 mod foci;
 mod inspect;
-mod manifest;
 mod model;
 mod observe;
 mod scrub;
 mod train;
 mod verify;
 
-use clap::{Parser, Subcommand, ValueEnum};
+use clap::{Parser, Subcommand};
 use scrubjay::device::{Choice, Device};
-use scrubjay::ops::Precision;
-use sha2::{Digest, Sha256};
 
 /// Removes chosen training samples from a trained network without retraining it.
 #[derive(Parser)]
@@ -77,64 +74,23 @@ pub fn run(args: &Args) -> anyhow::Result<Outcome> {
 #[derive(clap::Args)]
 pub struct DeviceArgs {
     /// Device to run on; auto takes a usable GPU, else the CPU
-    #[arg(long, value_enum, default_value = "auto", value_name = "auto|cpu|cuda")]
-    device: DeviceName,
+    #[arg(long, value_enum, default_value_t = Choice::Auto, value_name = "auto|cpu|cuda")]
+    device: Choice,
     /// Host threads; 0 means one per available core
     #[arg(long, default_value_t = 0, value_name = "T")]
     threads: usize,
 }
 
-#[derive(Clone, Copy, ValueEnum)]
-enum DeviceName {
-    Auto,
-    Cpu,
-    Cuda,
-}
-
 impl DeviceArgs {
     /// Opens the device, and reports on stderr which one it is and why.
     pub fn open(&self) -> scrubjay::Result<Device> {
-        let choice = match self.device {
-            DeviceName::Auto => Choice::Auto,
-            DeviceName::Cpu => Choice::Cpu,
-            DeviceName::Cuda => Choice::Cuda,
-        };
-        Ok(report(Device::open(choice, self.threads)?))
+        Ok(report(Device::open(self.device, self.threads)?))
     }
 }
 
 fn report(device: Device) -> Device {
     eprintln!("device: {} ({} threads; {})", device.name(), device.threads(), device.why());
     device
-}
-
-/// A precision by name.
-#[derive(Clone, Copy, ValueEnum)]
-pub enum PrecisionName {
-    F32,
-    Tf32,
-    Bf16,
-    F16,
-}
-
-impl PrecisionName {
-    /// The precision of the passes over noisy copies; f32 where none is named.
-    pub fn of(name: Option<PrecisionName>) -> Precision {
-        match name {
-            None | Some(PrecisionName::F32) => Precision::F32,
-            Some(PrecisionName::Tf32) => Precision::Tf32,
-            Some(PrecisionName::Bf16) => Precision::Bf16,
-            Some(PrecisionName::F16) => Precision::F16,
-        }
-    }
-}
-
-/// A curvature by name.
-#[derive(Clone, Copy, ValueEnum)]
-pub enum CurvatureName {
-    Hessian,
-    Ggn,
-    Fisher,
 }
 
 /// Reads a number above 0.
@@ -162,16 +118,6 @@ fn command_line() -> String {
     };
     let words = std::env::args_os().skip(1).map(|word| quoted(word.to_string_lossy().into_owned()));
     std::iter::once("scrubjay".to_string()).chain(words).collect::<Vec<_>>().join(" ")
-}
-
-/// SHA-256 over parts, each preceded by its length.
-fn hash(parts: impl Iterator<Item = Vec<u8>>) -> String {
-    let mut digest = Sha256::new();
-    for part in parts {
-        digest.update((part.len() as u64).to_le_bytes());
-        digest.update(part);
-    }
-    digest.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// A progress bar on stderr; nothing where stderr is no terminal.

@@ -3,8 +3,9 @@
 use std::path::{Path, PathBuf};
 
 use scrubjay::checkpoint::Checkpoint;
-use scrubjay::data::{self, Inputs, Normalise, Samples};
+use scrubjay::data::{Normalise, Samples};
 use scrubjay::net::Network;
+use scrubjay::session::{Sources, open_model};
 use scrubjay::zoo;
 
 /// Which model.
@@ -36,11 +37,6 @@ pub struct Opened {
 }
 
 impl ModelArgs {
-    /// The family that was named.
-    pub fn arch(&self) -> Option<&str> {
-        self.arch.as_deref()
-    }
-
     /// Reads the checkpoint alone.
     pub fn checkpoint(&self) -> scrubjay::Result<Checkpoint> {
         Checkpoint::open(&self.model)
@@ -59,21 +55,24 @@ pub fn open(
     arch: Option<&str>,
     data: Option<(&Path, &Samples)>,
 ) -> scrubjay::Result<Opened> {
-    let shape = data.map(|(_, samples)| samples.shape());
-    let model = zoo::load(checkpoint, arch, shape)?;
-    let network = model.network.freeze();
-    if let Some((path, samples)) = data {
-        data::check_classes(path, &samples.y, network.classes())?;
-    }
-    Ok(Opened { network, family: model.family })
+    let (network, family) = match data {
+        Some((path, samples)) => open_model(checkpoint, arch, path, samples)?,
+        None => {
+            let model = zoo::load(checkpoint, arch, None)?;
+            (model.network.freeze(), model.family)
+        }
+    };
+    Ok(Opened { network, family })
 }
 
 impl NormaliseArgs {
+    /// As given.
+    pub fn given(&self) -> Normalise {
+        Normalise { mean: self.mean.clone(), std: self.std.clone() }
+    }
+
     /// Reads data, normalised by the options, else by the model's config.
     pub fn load(&self, path: &Path, checkpoint: &Checkpoint) -> scrubjay::Result<Samples> {
-        let config = zoo::inputs(checkpoint);
-        let normalise =
-            Normalise { mean: self.mean.clone().or(config.mean), std: self.std.clone().or(config.std) };
-        data::load(path, &normalise)
+        Sources { normalise: self.given(), ..Sources::default() }.load(path, checkpoint)
     }
 }

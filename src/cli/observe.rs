@@ -6,10 +6,11 @@ use std::path::PathBuf;
 use scrubjay::data::tensors::{self, Tensor, Values};
 use scrubjay::data::{self, Normalise};
 use scrubjay::observe::{observe, observe_copies};
+use scrubjay::ops::Precision;
 use scrubjay::perturb::Noise;
 
 use super::model::ModelArgs;
-use super::{DeviceArgs, Outcome, PrecisionName};
+use super::{DeviceArgs, Outcome};
 
 /// Write the activation of every unit, the loss and the logits of inputs
 ///
@@ -39,7 +40,7 @@ pub struct Args {
     sigma: f32,
     /// Precision of affine layers in the pass over noisy copies; below f32 on CUDA only; sums and other layers stay f32
     #[arg(long, value_enum, value_name = "f32|tf32|bf16|f16", requires = "perturbations")]
-    precision: Option<PrecisionName>,
+    precision: Option<Precision>,
     /// Seed of the noise
     #[arg(long, default_value_t = 0)]
     seed: u64,
@@ -58,7 +59,7 @@ pub fn run(args: &Args) -> anyhow::Result<Outcome> {
         None => observe(&device, net, &inputs)?,
         Some(copies) => {
             let request: Vec<usize> = (0..inputs.y.len()).collect();
-            let precision = PrecisionName::of(args.precision);
+            let precision = args.precision.unwrap_or_default();
             let noise = Noise { sigma: args.sigma, seed: args.seed };
             observe_copies(&device, net, &inputs, &request, copies as usize, noise, precision)?
         }

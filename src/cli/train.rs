@@ -4,17 +4,14 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use clap::ValueEnum;
 use scrubjay::data::{self, Inputs, Normalise, Samples, tensors};
 use scrubjay::device::Device;
 use scrubjay::net::{Network, TrainPass};
 use scrubjay::observe::evaluate;
 use scrubjay::train::{Config, Epoch, Optimizer, Schedule, train};
-use scrubjay::{Error, checkpoint, zoo};
+use scrubjay::{Error, checkpoint, hash, zoo};
 use serde_json::{Value, json};
-use sha2::{Digest, Sha256};
 
-use super::manifest::choose;
 use super::{DeviceArgs, Outcome};
 
 /// Train a new model, or continue to train one
@@ -74,14 +71,14 @@ pub struct Args {
     #[arg(long, default_value_t = 0.9)]
     momentum: f32,
     /// The optimizer
-    #[arg(long, value_enum, default_value = "sgd")]
-    optimizer: OptimizerName,
+    #[arg(long, value_enum, default_value_t = Optimizer::Sgd)]
+    optimizer: Optimizer,
     /// Weight decay
     #[arg(long, default_value_t = 5e-4)]
     weight_decay: f32,
     /// How the learning rate falls; `step`: to a tenth after half of the steps, to a hundredth after three quarters
-    #[arg(long, value_enum, default_value = "cosine")]
-    schedule: ScheduleName,
+    #[arg(long, value_enum, default_value_t = Schedule::Cosine)]
+    schedule: Schedule,
     /// Seed of the initial weights and of the order of samples
     #[arg(long, default_value_t = 0)]
     seed: u64,
@@ -96,19 +93,6 @@ pub struct Args {
     /// Print JSON
     #[arg(long)]
     json: bool,
-}
-
-#[derive(Clone, Copy, ValueEnum)]
-enum OptimizerName {
-    Sgd,
-    Adam,
-}
-
-#[derive(Clone, Copy, ValueEnum)]
-enum ScheduleName {
-    Constant,
-    Cosine,
-    Step,
 }
 
 /// What all seeds have in common.
@@ -134,7 +118,7 @@ pub fn run(args: &Args) -> anyhow::Result<Outcome> {
     let samples = data::load(&args.data, &normalise)?;
     let val = args.val.as_deref().map(|path| data::load(path, &normalise)).transpose()?;
     let excluded = match &args.exclude {
-        Some(text) => choose(text, &args.data, &samples.y)?,
+        Some(text) => data::choose(text, &args.data, &samples.y)?,
         None => vec![],
     };
     let mut used = vec![true; samples.y.len()];
@@ -151,7 +135,7 @@ pub fn run(args: &Args) -> anyhow::Result<Outcome> {
             return Err(Error::config("--out is the folder of --model, which would be overwritten").into());
         }
     }
-    let data_sha256 = sha256(&args.data)?;
+    let data_sha256 = hash::of_files(&args.data)?;
     let device = args.device.open()?;
     let task = Task { args, device, samples, val, normalise, existing, excluded, indices, data_sha256 };
     let Some(count) = args.seeds else {
@@ -205,16 +189,9 @@ impl Task<'_> {
             batch: args.batch_size as usize,
             rate: args.lr,
             momentum: args.momentum,
-            optimizer: match args.optimizer {
-                OptimizerName::Sgd => Optimizer::Sgd,
-                OptimizerName::Adam => Optimizer::Adam,
-            },
+            optimizer: args.optimizer,
             weight_decay: args.weight_decay,
-            schedule: match args.schedule {
-                ScheduleName::Constant => Schedule::Constant,
-                ScheduleName::Cosine => Schedule::Cosine,
-                ScheduleName::Step => Schedule::Step,
-            },
+            schedule: args.schedule,
             seed,
         }
     }
@@ -354,15 +331,4 @@ impl Task<'_> {
 
 fn write_json(path: &Path, value: &Value) -> scrubjay::Result<()> {
     tensors::write_whole(path, format!("{value:#}").as_bytes())
-}
-
-/// The SHA-256 of every file that data are read from, as `sha256sum` gives it, by file name.
-pub fn sha256(path: &Path) -> scrubjay::Result<BTreeMap<String, String>> {
-    let mut hashes = BTreeMap::new();
-    for file in data::files(path)? {
-        let digest = Sha256::digest(tensors::read(&file)?);
-        let name = file.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        hashes.insert(name, digest.iter().map(|byte| format!("{byte:02x}")).collect());
-    }
-    Ok(hashes)
 }

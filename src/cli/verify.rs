@@ -12,16 +12,15 @@ use scrubjay::comparison::{
 };
 use scrubjay::data::{self, Inputs, Samples, tensors};
 use scrubjay::device::Device;
+use scrubjay::manifest::{Manifest, json_in, listed};
 use scrubjay::net::Network;
 use scrubjay::ops::loss;
-use scrubjay::unlearn::is_convex;
-use scrubjay::{Error, observe, report, zoo};
+use scrubjay::task::is_convex;
+use scrubjay::{Error, hash, observe, report, zoo};
 use serde_json::{Map, Value, json};
 
-use super::manifest::{Manifest, choose, json_in, listed};
 use super::model::{NormaliseArgs, open};
-use super::train::sha256;
-use super::{DeviceArgs, Outcome, command_line, hash};
+use super::{DeviceArgs, Outcome, command_line};
 
 /// Compare an unlearned model with models retrained without the samples
 ///
@@ -118,7 +117,7 @@ pub fn run(args: &Args) -> anyhow::Result<Outcome> {
         check_alike(&before, other)?;
     }
     check_distinct(&before, &after, &references)?;
-    let data = sha256(&args.data)?;
+    let data = hash::of_files(&args.data)?;
     check_before(&before, &data, &sets, &mut notes)?;
     for reference in &references {
         check_reference(reference, &before, &data, &sets, &mut notes)?;
@@ -150,6 +149,29 @@ pub fn run(args: &Args) -> anyhow::Result<Outcome> {
         ));
     }
 
+    let models = [&before, &after];
+    let mut report = report_of(args, &sets, &models, &references, &found, &notes);
+    report["device"] = device.report();
+    report["seconds"] = json!(started.elapsed().as_secs_f64());
+    let written = write(args, &report);
+    if args.json {
+        println!("{report}");
+    } else {
+        print(&found, &sets, &notes);
+    }
+    written?;
+    Ok(if found.findings.is_empty() { Outcome::Done } else { Outcome::GateNotMet })
+}
+
+/// The report (docs/REPORT.md), but for device and seconds.
+fn report_of(
+    args: &Args,
+    sets: &Sets,
+    [before, after]: &[&Candidate; 2],
+    references: &[Candidate],
+    found: &Comparison,
+    notes: &[String],
+) -> Value {
     let samples: Vec<Value> = sets
         .forget
         .iter()
@@ -164,12 +186,11 @@ pub fn run(args: &Args) -> anyhow::Result<Outcome> {
     let model =
         |model: &Candidate, row: &Row| json!({"path": model.path, "sha256": model.sha256, "measures": row});
     let pairs = references.iter().zip(&found.references);
-    let report = json!({
+    json!({
         "scrubjay": env!("CARGO_PKG_VERSION"),
         "report": "verify",
         "command": command_line(),
         "family": before.family,
-        "device": device.report(),
         "sets": {
             "data": args.data,
             "forget": {"spec": args.forget, "n": sets.forget.len(), "class": sets.class},
@@ -177,28 +198,19 @@ pub fn run(args: &Args) -> anyhow::Result<Outcome> {
             "test": {"data": args.test, "n": sets.test.len()},
             "unseen": sets.unseen.len(),
         },
-        "before": model(&before, &found.before),
-        "after": model(&after, &found.after),
+        "before": model(before, &found.before),
+        "after": model(after, &found.after),
         "references": pairs.map(|(reference, row)| model(reference, row)).collect::<Vec<_>>(),
         "retrained": by_measure(|measure| json!(found.retrained(measure))),
         "gaps": by_measure(|measure| json!({
-            "before": gap(&found, measure, &found.before),
-            "after": gap(&found, measure, &found.after),
+            "before": gap(found, measure, &found.before),
+            "after": gap(found, measure, &found.after),
         })),
         "findings": found.findings,
         "notes": notes,
         "samples": samples,
         "definitions": by_measure(|measure| json!(measure.text)),
-        "seconds": started.elapsed().as_secs_f64(),
-    });
-    let written = write(args, &report);
-    if args.json {
-        println!("{report}");
-    } else {
-        print(&found, &sets, &notes);
-    }
-    written?;
-    Ok(if found.findings.is_empty() { Outcome::Done } else { Outcome::GateNotMet })
+    })
 }
 
 /// Writes the page and the JSON where they are asked for.
@@ -228,7 +240,7 @@ fn sets(args: &Args, checkpoint: &Checkpoint) -> scrubjay::Result<Sets> {
         let reason = format!("has images of {:?}, --data of {:?}", test.shape, samples.shape);
         return Err(Error::data(&args.test, reason));
     }
-    let within = |text: &str| choose(text, &args.data, &samples.y);
+    let within = |text: &str| data::choose(text, &args.data, &samples.y);
     let forget = within(&args.forget)?;
     let mut forgotten = vec![false; samples.y.len()];
     forget.iter().for_each(|&i| forgotten[i] = true);
@@ -267,7 +279,7 @@ impl<'a> Candidate<'a> {
             network: model.network,
             family: model.family,
             inputs: zoo::inputs(&checkpoint),
-            sha256: hash(checkpoint.contents().map(<[u8]>::to_vec)),
+            sha256: hash::of_parts(checkpoint.contents()),
             folder: checkpoint.folder().into(),
             manifest: Manifest::of(&checkpoint)?,
         })

@@ -1,6 +1,7 @@
 //! What the measure and the selection are asked for.
 
 use super::watch::Watch;
+use crate::names::names;
 
 /// What counts where several rows are equally near.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -23,7 +24,6 @@ pub enum Ties {
 
 /// How columns are scaled before anything else.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
 pub enum Standardize {
     /// Not at all: the default.
     #[default]
@@ -34,9 +34,10 @@ pub enum Standardize {
     Bounded,
 }
 
+names!(Standardize { None = "none", Scale = "scale", Bounded = "bounded" });
+
 /// What [`super::statistic()`] measures.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
 pub enum Measure {
     /// T(Y, Z | X) of Azadkia and Chatterjee: the default.
     #[default]
@@ -47,6 +48,8 @@ pub enum Measure {
     /// index.
     Xi,
 }
+
+names!(Measure { Codec = "codec", Xi = "xi" });
 
 /// How [`super::statistic()`] measures.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]

@@ -13,7 +13,7 @@ use std::ops::Range;
 pub use digits::digits;
 pub use labels::{Labels, check_words};
 pub use load::{Normalise, check_classes, files, load};
-pub use spec::Spec;
+pub use spec::{Spec, choose};
 pub use text::{InputKind, Text, read_text};
 
 use crate::net::Shape;

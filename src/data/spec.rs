@@ -101,6 +101,17 @@ impl Spec {
     }
 }
 
+/// The samples that a choice takes of the data of a file, which an error names.
+///
+/// # Errors
+/// Where the choice is none, or takes what is not there.
+pub fn choose(text: &str, path: &Path, labels: &[u32]) -> Result<Vec<usize>> {
+    Spec::parse(text)?.choose(labels).map_err(|error| match error {
+        Error::Config(reason) => Error::Config(format!("{}: {reason}", path.display())),
+        other => other,
+    })
+}
+
 fn part(text: &str) -> Result<Part> {
     let wrong = || {
         let forms = "an index, a range 100-149, class:3 or n:20@seed";

@@ -53,7 +53,6 @@ pub enum Column {
 
 /// How to treat rows with a missing value in a column that is used.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
 pub enum Missing {
     /// As an error that names the first.
     #[default]
@@ -61,6 +60,8 @@ pub enum Missing {
     /// Leave them out.
     Omit,
 }
+
+crate::names::names!(Missing { Raise = "raise", Omit = "omit" });
 
 /// A column of categories.
 #[derive(Clone, Debug, PartialEq, Eq)]

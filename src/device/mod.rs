@@ -5,6 +5,7 @@
 //! ([`crate::ops`]). What has no CUDA path, such as the eigenvectors of K-FAC, runs on the host threads that every device
 //! has.
 
+#[doc(hidden)] // kernels and memory: for tests and benches
 pub mod cuda;
 pub mod nvml;
 mod shared;
@@ -14,6 +15,7 @@ use std::sync::Arc;
 pub use cuda::Cuda;
 pub use shared::Shared;
 
+use crate::names::names;
 use crate::{Error, Result};
 
 /// The device a user asked for.
@@ -27,6 +29,8 @@ pub enum Choice {
     /// CUDA, or an error that says why not.
     Cuda,
 }
+
+names!(Choice { Auto = "auto", Cpu = "cpu", Cuda = "cuda" });
 
 /// An opened device.
 #[derive(Clone)]

@@ -309,6 +309,25 @@ impl Network {
         self.layer(layer).bias.map(|bias| self.value(bias))
     }
 
+    /// The weights `[fan_in]` and the bias of one unit: row `row` of a layer.
+    pub fn unit_row(&self, layer: LayerId, row: usize) -> (&[f32], Option<f32>) {
+        let fan_in = self.layer(layer).fan_in;
+        (&self.weight(layer)[row * fan_in..(row + 1) * fan_in], self.bias(layer).map(|bias| bias[row]))
+    }
+
+    /// [`Network::unit_row`], to be changed.
+    pub fn unit_row_mut(&mut self, layer: LayerId, row: usize) -> (&mut [f32], Option<&mut f32>) {
+        let Layer { weight, bias, fan_in, .. } = self.layers[layer.index()];
+        let weights = row * fan_in..(row + 1) * fan_in;
+        let Some(bias) = bias else {
+            return (&mut self.params[weight.index()].value[weights], None);
+        };
+        match self.params.get_disjoint_mut([weight.index(), bias.index()]) {
+            Ok([weight, bias]) => (&mut weight.value[weights], Some(&mut bias.value[row])),
+            Err(_) => unreachable!("the weight and the bias of a layer are two parameters"),
+        }
+    }
+
     /// The layer of that module name.
     ///
     /// # Errors

@@ -1,5 +1,7 @@
 //! The shapes and settings that operations take.
 
+use crate::names::names;
+
 /// What one node gives per image: `h × w` positions of `c` channels. Tokens are `1 × t`, plain features `1 × 1`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Shape {
@@ -146,8 +148,7 @@ impl Activation {
 }
 
 /// How the operands of an affine layer's forward pass are rounded. Sums are in f32 always, and so is all else.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Precision {
     /// As exact as f32: every value in two parts of tf32.
     #[default]
@@ -160,17 +161,7 @@ pub enum Precision {
     F16,
 }
 
-impl Precision {
-    /// `f32`, `tf32`, `bf16` or `f16`.
-    pub fn name(self) -> &'static str {
-        match self {
-            Precision::F32 => "f32",
-            Precision::Tf32 => "tf32",
-            Precision::Bf16 => "bf16",
-            Precision::F16 => "f16",
-        }
-    }
-}
+names!(Precision { F32 = "f32", Tf32 = "tf32", Bf16 = "bf16", F16 = "f16" });
 
 #[cfg(test)]
 mod tests {

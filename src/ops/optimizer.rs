@@ -4,14 +4,15 @@
 use crate::Result;
 
 /// The optimizer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Optimizer {
     /// Stochastic gradient descent with momentum: u ← μu + g, w ← w − ηu.
     Sgd,
     /// Adam (Kingma & Ba 2015), β 0.9 and 0.999, ε 1e-8.
     Adam,
 }
+
+crate::names::names!(Optimizer { Sgd = "sgd", Adam = "adam" });
 
 /// What an optimizer remembers of a tensor from step to step; zeros before the first.
 #[derive(Clone, Debug, PartialEq)]

@@ -1,9 +1,9 @@
 //! The vectors that a solver keeps: on the host, or on a CUDA device, from which only scalars come back.
 
-use crate::Result;
 use crate::device::Cuda;
 use crate::device::cuda::{Buffer, In, Out};
 use crate::ops::cuda::vector;
+use crate::{Error, Result};
 
 /// A vector in f64 and what solvers do with it; vectors of one solve are of one length and device.
 ///
@@ -87,6 +87,94 @@ impl Vector for Vec<f64> {
 
     fn dot(&self, x: &Self) -> Result<f64> {
         Ok(self.iter().zip(x).map(|(a, b)| a * b).sum())
+    }
+}
+
+/// A vector of a block where the block's products run: on the host, or on a CUDA device.
+///
+/// [`Curvature::vector`] and [`Inverse::product`] hide behind it which of the two it is, so that whoever solves is
+/// written once.
+///
+/// [`Curvature::vector`]: crate::curvature::Curvature::vector
+/// [`Inverse::product`]: crate::kfac::Inverse::product
+pub enum BlockVector {
+    /// In the host's memory.
+    Host(Vec<f64>),
+    /// In the memory of a CUDA device.
+    Cuda(CudaVector),
+}
+
+/// The error of two vectors that are not on one device.
+fn mixed<T>() -> Result<T> {
+    Err(Error::config("an operation on a vector on the CPU and one on CUDA"))
+}
+
+impl BlockVector {
+    fn with<R>(
+        &mut self,
+        x: &BlockVector,
+        host: impl FnOnce(&mut Vec<f64>, &Vec<f64>) -> Result<R>,
+        cuda: impl FnOnce(&mut CudaVector, &CudaVector) -> Result<R>,
+    ) -> Result<R> {
+        match (self, x) {
+            (BlockVector::Host(own), BlockVector::Host(x)) => host(own, x),
+            (BlockVector::Cuda(own), BlockVector::Cuda(x)) => cuda(own, x),
+            (BlockVector::Host(_), BlockVector::Cuda(_)) | (BlockVector::Cuda(_), BlockVector::Host(_)) => {
+                mixed()
+            }
+        }
+    }
+}
+
+impl Vector for BlockVector {
+    fn like(&self, values: &[f64]) -> Result<Self> {
+        match self {
+            BlockVector::Host(own) => own.like(values).map(BlockVector::Host),
+            BlockVector::Cuda(own) => own.like(values).map(BlockVector::Cuda),
+        }
+    }
+
+    fn values(&self) -> Result<Vec<f64>> {
+        match self {
+            BlockVector::Host(own) => own.values(),
+            BlockVector::Cuda(own) => own.values(),
+        }
+    }
+
+    fn dimension(&self) -> usize {
+        match self {
+            BlockVector::Host(own) => own.dimension(),
+            BlockVector::Cuda(own) => own.dimension(),
+        }
+    }
+
+    fn set(&mut self, x: &Self) -> Result<()> {
+        self.with(x, |own, x| own.set(x), |own, x| own.set(x))
+    }
+
+    fn add(&mut self, a: f64, x: &Self) -> Result<()> {
+        self.with(x, |own, x| own.add(a, x), |own, x| own.add(a, x))
+    }
+
+    fn mix(&mut self, x: &Self, keep: f64) -> Result<()> {
+        self.with(x, |own, x| own.mix(x, keep), |own, x| own.mix(x, keep))
+    }
+
+    fn divide(&mut self, by: f64) -> Result<()> {
+        match self {
+            BlockVector::Host(own) => own.divide(by),
+            BlockVector::Cuda(own) => own.divide(by),
+        }
+    }
+
+    fn dot(&self, x: &Self) -> Result<f64> {
+        match (self, x) {
+            (BlockVector::Host(own), BlockVector::Host(x)) => own.dot(x),
+            (BlockVector::Cuda(own), BlockVector::Cuda(x)) => own.dot(x),
+            (BlockVector::Host(_), BlockVector::Cuda(_)) | (BlockVector::Cuda(_), BlockVector::Host(_)) => {
+                mixed()
+            }
+        }
     }
 }
 

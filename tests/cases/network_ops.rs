@@ -18,9 +18,10 @@ use scrubjay::ops::cuda as on_cuda;
 use scrubjay::ops::cuda::shape::Rows;
 use scrubjay::ops::{self, Activation, Conv, Precision, Shape, Window};
 use scrubjay::perturb::{Noise, perturb};
-use scrubjay::select::{self, Method};
+use scrubjay::select::{self, Criteria, Method};
 use scrubjay::solve::{CudaVector, Limits, Negative, Vector, conjugate_gradient, largest_eigenvalue};
-use scrubjay::unlearn::{Calibration, Config, Matrix, Target, Task, unlearn};
+use scrubjay::task::{Approximation, Calibration, Settings, Target, Task};
+use scrubjay::unlearn::unlearn;
 use scrubjay::{Error, zoo};
 
 use super::dual::{Dual, Number};
@@ -1182,7 +1183,7 @@ fn selects(device: &Device, precision: Precision) -> Result<(), Failed> {
         }
     }
     for (method, traces) in [(Method::Vote, 3), (Method::Foci, 1)] {
-        let config = select::Config { method, perturbations: Some(40), precision, ..Default::default() };
+        let config = Criteria { method, perturbations: Some(40), precision, ..Default::default() };
         let chosen = twice(|| Ok(select::select(device, &net, &samples, &[0, 1, 2], &config, &stop)?))?;
         let said = chosen.agreement.ok_or("no account of the precision")?;
         super::equal(
@@ -1199,7 +1200,7 @@ fn selects(device: &Device, precision: Precision) -> Result<(), Failed> {
             _ => return Err("the CPU took it".into()),
         }
     }
-    let plain = select::Config { method: Method::Foci, perturbations: Some(40), ..Default::default() };
+    let plain = Criteria { method: Method::Foci, perturbations: Some(40), ..Default::default() };
     let plain = select::select(device, &net, &samples, &[0], &plain, &stop)?;
     super::equal("an account of f32", &plain.agreement, &None)?;
     let mut large = samples.clone();
@@ -1429,28 +1430,20 @@ type Scrubbed = (Vec<(String, usize)>, Vec<f32>);
 fn scrubs(device: &Device) -> Result<(), Failed> {
     let net = zoo::create("mlp:8", Shape::new(1, 1, 5), 3, 3)?.network.freeze();
     let samples = nets::Random(11).samples(&net, 40);
-    let stop = AtomicBool::new(false);
     let block = Block::all(&net)?;
-    let run = |device: &Device, net: &Network, config: &Config| -> scrubjay::Result<Scrubbed> {
+    let run = |device: &Device, net: &Network, settings: &Settings| -> scrubjay::Result<Scrubbed> {
         let task = Task {
-            device,
-            samples: &samples,
-            retained: (12..30).collect(),
             repair_on: (12..40).collect(),
             held_out: (30..40).collect(),
-            validation: None,
-            earlier: None,
-            n: 40,
-            stop: &stop,
-            config: config.clone(),
+            ..Task::new(device, &samples, (12..30).collect(), settings.clone())
         };
         let mut moved = net.clone();
         let record = unlearn(&task, &mut moved, 0, &Vec::from_iter(0..12), &[])?;
         Ok((record.units, block.values(&moved)))
     };
-    let chosen = select::Config { perturbations: Some(60), max_units: Some(3), ..Default::default() };
+    let chosen = Criteria { perturbations: Some(60), max_units: Some(3), ..Default::default() };
     // A solve that is well damped and goes on to its end: one that stops early is as far from another as its tolerance.
-    let config = Config {
+    let settings = Settings {
         selection: chosen,
         damping: Some(0.1),
         limits: Limits { tolerance: 1e-6, products: 60 },
@@ -1459,19 +1452,19 @@ fn scrubs(device: &Device) -> Result<(), Failed> {
         ..Default::default()
     };
     let (found, expected) =
-        (twice(|| Ok(run(device, &net, &config)?))?, run(&Device::cpu()?, &net, &config)?);
+        (twice(|| Ok(run(device, &net, &settings)?))?, run(&Device::cpu()?, &net, &settings)?);
     super::equal("units", &found.0, &expected.0)?;
     near("values", &found.1, &expected.1)?;
     if found.0.is_empty() || found.1 == block.values(&net) {
         return Err("nothing was removed".into());
     }
-    let first = select::Config { method: Method::Foci, ..chosen };
-    let calibrated = Config {
+    let first = Criteria { method: Method::Foci, ..chosen };
+    let calibrated = Settings {
         selection: first,
         calibration: Calibration::Calibrated,
         target: Target::Loss(3.0),
         repair: 0,
-        ..config.clone()
+        ..settings.clone()
     };
     let (found, expected) = (run(device, &net, &calibrated)?, run(&Device::cpu()?, &net, &calibrated)?);
     super::equal("units of FOCI", &found.0, &expected.0)?;
@@ -1479,11 +1472,11 @@ fn scrubs(device: &Device) -> Result<(), Failed> {
     if found.1 == block.values(&net) {
         return Err("nothing was removed by a calibrated step".into());
     }
-    for config in [
-        Config { curvature: Some(Matrix::Kfac), ..config.clone() },
-        Config { precondition: true, ..config.clone() },
+    for settings in [
+        Settings { curvature: Some(Approximation::Kfac), ..settings.clone() },
+        Settings { precondition: true, ..settings.clone() },
     ] {
-        let (found, expected) = (run(device, &net, &config)?, run(&Device::cpu()?, &net, &config)?);
+        let (found, expected) = (run(device, &net, &settings)?, run(&Device::cpu()?, &net, &settings)?);
         super::equal("units by K-FAC", &found.0, &expected.0)?;
         near("values by K-FAC", &found.1, &expected.1)?;
         if found.1 == block.values(&net) {

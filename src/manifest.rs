@@ -3,10 +3,11 @@
 use std::collections::{BTreeMap, HashSet};
 use std::path::Path;
 
-use scrubjay::checkpoint::Checkpoint;
-use scrubjay::data::{Spec, tensors};
-use scrubjay::{Error, Result};
 use serde_json::Value;
+
+use crate::checkpoint::Checkpoint;
+use crate::data::tensors;
+use crate::{Error, Result};
 
 /// A `train.json`.
 pub struct Manifest(pub Value);
@@ -52,17 +53,6 @@ pub fn json_in(folder: &Path, name: &str) -> Result<Option<Value>> {
     }
     let value = serde_json::from_slice(&tensors::read(&path)?);
     value.map(Some).map_err(|e| Error::data(&path, format!("is not JSON: {e}")))
-}
-
-/// The samples that a SPEC chooses from the data of a file; errors name the file.
-///
-/// # Errors
-/// Where the SPEC is malformed, or chooses a sample that does not exist.
-pub fn choose(text: &str, path: &Path, labels: &[u32]) -> Result<Vec<usize>> {
-    Spec::parse(text)?.choose(labels).map_err(|error| match error {
-        Error::Config(reason) => Error::Config(format!("{}: {reason}", path.display())),
-        other => other,
-    })
 }
 
 /// Names the first few of many samples.

@@ -1,0 +1,223 @@
+//! A batch on its way through the pipeline: what is done with it beside the paper's step (`unlearn.rs`): the units and what
+//! happens where there are none, repair, a certificate's noise, the account, and whether the step is taken.
+
+use crate::audit::{Snapshot, gate, share_removed};
+use crate::block::Block;
+use crate::data::Subset;
+use crate::net::{Network, UnitId};
+use crate::newton::{SolveReport, approximation};
+use crate::outcome::{Account, BeforeAfter, Clock, Phase, Record, SelectionAccount, StepAccount};
+use crate::repair::repair_batch;
+use crate::select::{Criteria, Method, Selection, choose, observe_request};
+use crate::target::{Unseen, targets};
+use crate::task::{IfEmpty, Task};
+use crate::update::{Certificate, Length, NoiseUnits, Scaled};
+use crate::{Error, Result};
+
+/// A batch and what stays the same through its stages.
+pub struct Batch<'a> {
+    /// What it is carried out on.
+    pub task: &'a Task<'a>,
+    /// Its number.
+    number: usize,
+    /// Its samples.
+    indices: &'a [usize],
+    /// Those that left the network before.
+    earlier: &'a [usize],
+    /// Samples left before it.
+    n: usize,
+    /// Its samples, as inputs.
+    pub request: Subset<'a>,
+    /// The retained samples that are used.
+    pub retained: Subset<'a>,
+}
+
+/// What the stages and iterations of a step came to.
+pub struct Walk {
+    /// One report per stage, then one per iteration.
+    pub solves: Vec<SolveReport>,
+    /// The length of the last stage.
+    pub length: Scaled,
+    /// Σ_U ∇f `[p]` where the first stage began, with its part of the weight decay.
+    pub gradient: Vec<f64>,
+    /// The mean gradient of the retained samples there, `[p]`.
+    pub retained_gradient: Vec<f64>,
+}
+
+impl<'a> Batch<'a> {
+    /// # Errors
+    /// Where the task does not fit the network, or as many samples are to go as there are.
+    pub fn new(
+        task: &'a Task<'a>,
+        net: &Network,
+        number: usize,
+        indices: &'a [usize],
+        earlier: &'a [usize],
+    ) -> Result<Batch<'a>> {
+        task.check(net, indices.len())?;
+        let n = task.n.checked_sub(earlier.len()).filter(|&n| n > indices.len());
+        let n = n.ok_or_else(|| Error::config("no more samples are left than are to be removed"))?;
+        let (request, retained) = (task.samples.subset(indices), task.samples.subset(&task.retained));
+        Ok(Batch { task, number, indices, earlier, n, request, retained })
+    }
+
+    /// m.
+    fn m(&self) -> usize {
+        self.indices.len()
+    }
+
+    /// n − m.
+    pub fn residual(&self) -> f64 {
+        (self.n - self.m()) as f64
+    }
+
+    /// The units that depend on the batch; where there are none, the best of a first step if the settings say so.
+    pub fn units(&self, net: &Network, notes: &mut Vec<String>) -> Result<Selection> {
+        let Batch { task, indices, .. } = self;
+        let find = |criteria: &Criteria| {
+            let evidence = observe_request(task.device, net, task.samples, indices, criteria, task.stop)?;
+            choose(task.device, net, &evidence, criteria, task.stop)
+        };
+        let criteria = task.settings.selection.of_batch(self.m());
+        let mut chosen = find(&criteria)?;
+        if chosen.units.is_empty() && task.settings.if_empty == IfEmpty::Cheap {
+            notes.push("no unit passes FOCI: the best of its first step are taken".into());
+            chosen = find(&Criteria { method: Method::Cheap, ..criteria })?;
+            if chosen.units.is_empty() {
+                // Not even a first step is defined: the losses are all equal.
+                notes.push("the losses of all copies are equal: nothing can be read".into());
+            }
+        }
+        if chosen.is_noise() {
+            notes.push("the largest T of the first step is no larger than with permuted losses: the choice may be chance".into());
+        }
+        Ok(chosen)
+    }
+
+    /// Repairs a step that reached its target, where a repair is wanted; the rate at which it began.
+    pub fn mend(
+        &self,
+        moved: &mut Network,
+        block: &Block,
+        unseen: &Unseen,
+        walk: &Walk,
+        clock: &mut Clock,
+        notes: &mut Vec<String>,
+    ) -> Result<Option<f64>> {
+        let task = self.task;
+        if task.settings.repair == 0 || !walk.length.reached {
+            return Ok(None);
+        }
+        let all = if task.repairs_every_unit() { Some(Block::all(moved)?) } else { None };
+        let (block, forgotten) = (all.as_ref().unwrap_or(block), [self.earlier, self.indices].concat());
+        let targets = targets(unseen, moved, &forgotten)?;
+        let rate =
+            repair_batch(task, moved, block, &self.retained, &forgotten, self.number, &targets, notes)?;
+        clock.count(Phase::Repair);
+        Ok(rate)
+    }
+
+    /// Adds the noise of a certificate, where one is wanted; λ is the least damping that a solve used, and the weight
+    /// decay.
+    pub fn certify(
+        &self,
+        moved: &mut Network,
+        block: &Block,
+        solves: &[SolveReport],
+    ) -> Result<Option<Certificate>> {
+        let settings = &self.task.settings;
+        let Some(spec) = settings.certificate.filter(|spec| spec.noise != NoiseUnits::None) else {
+            return Ok(None);
+        };
+        let damping = solves.iter().map(|solve| solve.damping).fold(f64::INFINITY, f64::min);
+        let lambda = damping + settings.l2;
+        let certificate = Certificate::new(spec.epsilon, spec.delta, lambda, self.n, self.m())?;
+        certificate.add_noise(moved, block, spec.noise, settings.seed, self.number as u32);
+        Ok(Some(certificate))
+    }
+
+    /// The account of a step from `net` to `moved`.
+    pub fn audit(
+        &self,
+        net: &Network,
+        moved: &Network,
+        block: &Block,
+        walk: Walk,
+        after: Snapshot,
+        repair_rate: Option<f64>,
+        certificate: Option<Certificate>,
+    ) -> Result<StepAccount> {
+        let (task, n, m) = (self.task, self.n, self.m());
+        let (start, end) = (block.values(net), block.values(moved));
+        let gradient = block.gradient(task.device, moved, &self.request)?;
+        let retained = block.gradient(task.device, moved, &self.retained)?;
+        let (sum, before, l2) = (&walk.gradient, &walk.retained_gradient, task.settings.l2);
+        Ok(StepAccount {
+            parameters: block.len(),
+            curvature: approximation(task, net),
+            step_norm: norm(start.iter().zip(&end).map(|(a, b)| f64::from(b - a))),
+            gradient_norm: BeforeAfter {
+                before: norm(sum.iter().copied()) / m as f64,
+                after: norm(gradient.into_iter()),
+            },
+            gradient_share_removed: share_removed(&start, &end, before, &retained, sum, n, m, l2),
+            solves: walk.solves,
+            length: walk.length,
+            after,
+            repair_rate,
+            certificate,
+        })
+    }
+
+    /// The record of the batch, as not removed.
+    pub fn record(
+        &self,
+        net: &Network,
+        chosen: &Selection,
+        before: Snapshot,
+        step: Option<StepAccount>,
+        clock: Clock,
+        notes: Vec<String>,
+    ) -> Record {
+        let name = |&unit: &UnitId| {
+            let (layer, row) = net.units().locate(unit);
+            (net.layer(layer).name.clone(), row)
+        };
+        let selection = SelectionAccount::from(chosen);
+        Record {
+            batch: self.number,
+            indices: self.indices.to_vec(),
+            removed: false,
+            notes,
+            units: chosen.units.iter().map(name).collect(),
+            account: Account { n: self.n, m: self.m(), selection, before, step, seconds: clock.seconds },
+            every_unit: false,
+            values: vec![],
+        }
+    }
+}
+
+/// Why a step is not taken, in words.
+pub fn refusal(task: &Task, before: &Snapshot, step: &StepAccount, lengths: &[Length]) -> Option<String> {
+    if !step.after.is_finite() {
+        return Some("not removed: the step leaves no finite loss".into());
+    }
+    if step.step_norm == 0.0 && step.certificate.is_none() {
+        return Some("not removed: the step changes nothing".into());
+    }
+    if !step.length.reached {
+        let target = match lengths.last() {
+            Some(Length::To(target)) => *target,
+            Some(Length::One | Length::AtMost(_)) | None => f64::NAN,
+        };
+        return Some(format!(
+            "not removed: the forgotten samples' loss reaches {:.3} on its way to the target {target:.3}, and no length goes further",
+            step.length.loss
+        ));
+    }
+    gate(before, &step.after, task.settings.gate)
+}
+
+fn norm(values: impl Iterator<Item = f64>) -> f64 {
+    values.map(|v| v * v).sum::<f64>().sqrt()
+}

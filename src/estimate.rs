@@ -1,0 +1,118 @@
+//! The estimate of a request: what `--dry-run` prints. Units, bytes, and a time from a few timed passes.
+
+use std::time::Instant;
+
+use serde::Serialize;
+
+use crate::data::Inputs;
+use crate::net::plan::{Plan, Purpose, Rows};
+use crate::newton::products_at_most;
+use crate::observe::evaluate;
+use crate::request::Request;
+use crate::session::Session;
+use crate::target::stages_at_most;
+use crate::{Result, repair};
+
+/// Retained samples whose passes are timed.
+const TIMED: usize = 64;
+
+/// What a request will take at most.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Estimate {
+    /// Samples to remove.
+    pub samples: usize,
+    /// Batches.
+    pub batches: usize,
+    /// Samples of a batch.
+    pub batch: usize,
+    /// Retained samples that are used.
+    pub retained: usize,
+    /// How they came about, in words.
+    pub retained_by: String,
+    /// Retained samples that calibration holds out.
+    pub held_out: usize,
+    /// How many samples the model was trained on.
+    pub n: usize,
+    /// Units of the model.
+    pub units: usize,
+    /// Units that a batch takes at most.
+    pub units_at_most: usize,
+    /// Noisy copies that a batch is observed by.
+    pub copies_per_batch: usize,
+    /// Bytes of a pass over one trace's copies, with their activations.
+    pub observe_bytes: usize,
+    /// Bytes of these activations alone.
+    #[serde(skip)]
+    pub activation_bytes: usize,
+    /// Bytes of a product, for each worker.
+    pub products_bytes: usize,
+    /// Bytes that are kept between products.
+    pub kept_bytes: usize,
+    /// Stages at most.
+    pub stages_at_most: usize,
+    /// Hessian-vector products at most, for each batch.
+    pub products_at_most: usize,
+    /// Seconds at most, without the selection's statistics.
+    pub seconds_at_most: f64,
+}
+
+impl Estimate {
+    /// Of a request; times a pass over at most 64 retained samples.
+    ///
+    /// # Errors
+    /// Where that pass fails.
+    pub fn new(session: &Session, request: &Request) -> Result<Estimate> {
+        let (net, settings) = (session.network(), &request.settings);
+        let (d, m) = (net.units().len(), request.batch.min(request.forget.len()));
+        let criteria = settings.selection.of_batch(m);
+        let (traces, copies) = criteria.copies(m);
+        let forward = Plan::forward(net, copies.max(1));
+        let rows = vec![Rows::All; net.layers.len()];
+        let products = Plan::new(net, rows, Purpose::Linearised, request.retained.len());
+        let kept = products.kept_bytes() * request.retained.len().div_ceil(products.chunk);
+        let some: Vec<usize> = request.retained.iter().copied().take(TIMED).collect();
+        let timed = Instant::now();
+        evaluate(session.device(), net, &session.samples().subset(&some))?;
+        let pass = timed.elapsed().as_secs_f64() / some.len() as f64;
+        let batches = request.batches().len();
+        let stages = stages_at_most(settings, m);
+        let products_at_most = products_at_most(settings.limits.products, stages);
+        // In forward passes: a gradient is about three, a product at most four.
+        let solve =
+            request.retained.len() as f64 * (5.0 + 3.0 * stages as f64 + 4.0 * products_at_most as f64);
+        let repair = (settings.repair * 2 * repair::BATCH * 3) as f64;
+        let observe = (traces * copies) as f64;
+        let validation = session.validation().map_or(0, Inputs::len) as f64;
+        let seconds = batches as f64 * pass * (observe + solve + repair + 2.0 * validation);
+        let share = (criteria.share * d as f64).round().max(1.0) as usize;
+        Ok(Estimate {
+            samples: request.forget.len(),
+            batches,
+            batch: request.batch,
+            retained: request.retained.len(),
+            retained_by: request.retained_by.clone(),
+            held_out: request.held_out.len(),
+            n: request.n,
+            units: d,
+            units_at_most: criteria.max_units.unwrap_or(share),
+            copies_per_batch: traces * copies,
+            observe_bytes: forward.bytes() + 4 * copies * d,
+            activation_bytes: 4 * copies * d,
+            products_bytes: products.bytes(),
+            kept_bytes: kept.min(settings.memory),
+            stages_at_most: stages,
+            products_at_most,
+            seconds_at_most: seconds,
+        })
+    }
+}
+
+impl Session {
+    /// What a request will take: units, bytes, and a time from a few timed passes.
+    ///
+    /// # Errors
+    /// Where a pass fails.
+    pub fn estimate(&self, request: &Request) -> Result<Estimate> {
+        Estimate::new(self, request)
+    }
+}

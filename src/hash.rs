@@ -1,0 +1,43 @@
+//! SHA-256 of what a run is made of.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use sha2::{Digest, Sha256};
+
+use crate::Result;
+use crate::data::{self, tensors};
+
+fn text(digest: Sha256) -> String {
+    digest.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// SHA-256 over parts, each with its length before it.
+pub fn of_parts<P: AsRef<[u8]>>(parts: impl Iterator<Item = P>) -> String {
+    let mut digest = Sha256::new();
+    for part in parts {
+        digest.update((part.as_ref().len() as u64).to_le_bytes());
+        digest.update(part.as_ref());
+    }
+    text(digest)
+}
+
+/// SHA-256 over the bytes of numbers, which are not gathered first.
+pub fn of_numbers<const N: usize>(numbers: impl Iterator<Item = [u8; N]>) -> String {
+    let mut digest = Sha256::new();
+    numbers.for_each(|bytes| digest.update(bytes));
+    text(digest)
+}
+
+/// SHA-256 of every file that [`data::load`] reads for a path, by file name, as `sha256sum` gives it.
+///
+/// # Errors
+/// Where one cannot be read.
+pub fn of_files(path: &Path) -> Result<BTreeMap<String, String>> {
+    let mut hashes = BTreeMap::new();
+    for file in data::files(path)? {
+        let name = file.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        hashes.insert(name, text(Sha256::new().chain_update(tensors::read(&file)?)));
+    }
+    Ok(hashes)
+}

@@ -1,0 +1,168 @@
+//! The identity of a run: a hash over everything that decides its result, so that an interrupted run goes on with the same
+//! inputs and options or not at all.
+
+use crate::data::Samples;
+use crate::hash;
+use crate::request::Request;
+use crate::select::Criteria;
+use crate::session::Session;
+use crate::solve::Limits;
+use crate::task::{CertificateSpec, Settings, Target};
+use crate::update::NoiseUnits;
+use crate::{Error, Result};
+
+/// The version of the list of fields. It changes when a field is added, removed or written in another way.
+const VERSION: u32 = 2;
+
+/// `2-` and the SHA-256 of the lines of [`fields`].
+///
+/// # Errors
+/// Where the session was not opened from files.
+pub fn identity(session: &Session, request: &Request) -> Result<String> {
+    let lines: Vec<String> =
+        fields(session, request)?.into_iter().map(|(name, value)| format!("{name} = {value}\n")).collect();
+    Ok(format!("{VERSION}-{}", hash::of_parts(std::iter::once(lines.concat()))))
+}
+
+/// Whether an identity that was read is of another version of the list, and cannot be compared.
+pub fn is_of_another_version(identity: &str) -> bool {
+    identity.strip_prefix(&VERSION.to_string()).is_none_or(|rest| !rest.starts_with('-'))
+}
+
+/// The fields of version 2, in this order, one line `name = value` each: the program's version; the hashes of the model's
+/// and the earlier model's files, of the samples and the validation samples as they are after normalisation, and of the
+/// lists of indices (to remove, retained, for repair, held out); n and the batch; then every setting by name. Numbers are
+/// written in the shortest form that gives the same bits, and what is not given as `default`. Left out is
+/// [`Settings::memory`], which changes no bit.
+fn fields(session: &Session, request: &Request) -> Result<Vec<(&'static str, String)>> {
+    let model = session.checkpoint().ok_or_else(|| {
+        Error::config("a session of values in memory has no files to write into a folder; use `scrub`")
+    })?;
+    let earlier = session.earlier_checkpoint().map(|files| hash::of_parts(files.contents()));
+    let none = || "none".to_string();
+    let mut fields = vec![
+        ("program", env!("CARGO_PKG_VERSION").to_string()),
+        ("model", hash::of_parts(model.contents())),
+        ("earlier", earlier.unwrap_or_else(none)),
+        ("samples", of_samples(session.samples())),
+        ("validation", session.validation().map_or_else(none, of_samples)),
+        ("forget", of_indices(&request.forget)),
+        ("retained", of_indices(&request.retained)),
+        ("repair_on", of_indices(&request.repair_on)),
+        ("held_out", of_indices(&request.held_out)),
+        ("n", request.n.to_string()),
+        ("batch", request.batch.to_string()),
+    ];
+    fields.extend(of_settings(&request.settings));
+    Ok(fields)
+}
+
+/// Every setting: one that is added does not compile until it is listed or left out with a reason.
+fn of_settings(settings: &Settings) -> Vec<(&'static str, String)> {
+    let Settings {
+        selection,
+        curvature,
+        damping,
+        l2,
+        rule,
+        calibration,
+        target,
+        stages,
+        repair,
+        iterations,
+        limits,
+        precondition,
+        certificate,
+        gate,
+        if_empty,
+        memory: _,
+        seed,
+    } = settings;
+    let Criteria { method, perturbations, sigma, max_units, share, precision, seed: selection_seed } =
+        selection;
+    let Limits { tolerance, products } = limits;
+    let (privacy, noise) = match certificate {
+        Some(CertificateSpec { epsilon, delta, noise }) => (format!("{epsilon:?} {delta:?}"), *noise),
+        None => ("none".to_string(), NoiseUnits::None),
+    };
+    let target = match target {
+        Target::HeldOut => "held-out".to_string(),
+        Target::WrongLabels => "wrong-labels".to_string(),
+        Target::Class => "class".to_string(),
+        Target::Loss(loss) => format!("loss {loss:?}"),
+    };
+    fn given<T: ToString>(value: Option<T>) -> String {
+        value.map_or_else(|| "default".to_string(), |value| value.to_string())
+    }
+    vec![
+        ("selection", method.name().to_string()),
+        ("perturbations", given(*perturbations)),
+        ("sigma", format!("{sigma:?}")),
+        ("max_units", given(*max_units)),
+        ("share", format!("{share:?}")),
+        ("precision", precision.name().to_string()),
+        ("selection_seed", selection_seed.to_string()),
+        ("curvature", given(curvature.map(|curvature| curvature.name()))),
+        ("damping", given(damping.map(|damping| format!("{damping:?}")))),
+        ("l2", format!("{l2:?}")),
+        ("update", rule.name().to_string()),
+        ("length", calibration.name().to_string()),
+        ("target", target),
+        ("stages", given(*stages)),
+        ("repair", repair.to_string()),
+        ("iterations", iterations.to_string()),
+        ("tolerance", format!("{tolerance:?}")),
+        ("products", products.to_string()),
+        ("precondition", precondition.to_string()),
+        ("privacy", privacy),
+        ("noise", noise.name().to_string()),
+        ("gate", format!("{gate:?}")),
+        ("if_empty", if_empty.name().to_string()),
+        ("seed", seed.to_string()),
+    ]
+}
+
+fn of_samples(samples: &Samples) -> String {
+    let x = samples.x.iter().map(|value| value.to_le_bytes());
+    hash::of_numbers(x.chain(samples.y.iter().map(|label| label.to_le_bytes())))
+}
+
+fn of_indices(indices: &[usize]) -> String {
+    hash::of_numbers(indices.iter().map(|&i| (i as u64).to_le_bytes()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_setting_changes_the_list_and_the_memory_does_not() {
+        let plain = of_settings(&Settings::default());
+        let mut names: Vec<&str> = plain.iter().map(|(name, _)| *name).collect();
+        names.sort_unstable();
+        assert!(names.windows(2).all(|pair| pair[0] != pair[1]), "{names:?}");
+        assert_eq!(of_settings(&Settings { memory: 1, ..Settings::default() }), plain);
+        let certificate = CertificateSpec { epsilon: 0.5, delta: 0.1, noise: NoiseUnits::None };
+        for other in [
+            Settings { l2: 1e-9, ..Settings::default() },
+            Settings { seed: 1, ..Settings::default() },
+            Settings { stages: Some(2), ..Settings::default() },
+            Settings { target: Target::Loss(1.0), ..Settings::default() },
+            Settings { certificate: Some(certificate), ..Settings::default() },
+        ] {
+            assert_eq!(
+                of_settings(&other).iter().zip(&plain).filter(|(a, b)| a != b).count(),
+                1,
+                "{other:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn identities_of_other_versions_are_told_apart() {
+        assert!(!is_of_another_version("2-00ff"));
+        for other in ["00ff", "2ff", "22-00ff", "1-00", ""] {
+            assert!(is_of_another_version(other), "{other}");
+        }
+    }
+}

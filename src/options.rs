@@ -1,0 +1,252 @@
+//! The options of a request: the one list of them, with their defaults. What they leave open is worked out in
+//! [`ScrubOptions::settings`] and by the request ([`crate::request`]), and nowhere else.
+
+use crate::data::Spec;
+use crate::ops::Precision;
+use crate::select::{Criteria, Method};
+use crate::solve::Limits;
+use crate::task::{Approximation, Calibration, CertificateSpec, IfEmpty, Rule, Settings, Target, products};
+use crate::update::NoiseUnits;
+use crate::{Error, Result};
+
+/// A choice of samples of the training data.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Pick {
+    /// As text: `7,12,100-149` (both ends included), `class:3`, `n:20@seed`, or the name of a file of such lines. `class:3`
+    /// alone is a class that is to go.
+    Spec(String),
+    /// By index.
+    Indices(Vec<usize>),
+}
+
+impl From<&str> for Pick {
+    fn from(text: &str) -> Pick {
+        Pick::Spec(text.into())
+    }
+}
+
+impl From<Vec<usize>> for Pick {
+    fn from(indices: Vec<usize>) -> Pick {
+        Pick::Indices(indices)
+    }
+}
+
+impl Pick {
+    /// The text, where it is one.
+    pub fn text(&self) -> Option<&str> {
+        match self {
+            Pick::Spec(text) => Some(text),
+            Pick::Indices(_) => None,
+        }
+    }
+
+    /// Whether it is one class and nothing else.
+    ///
+    /// # Errors
+    /// Where the text is not understood.
+    pub fn is_class(&self) -> Result<bool> {
+        match self {
+            Pick::Spec(text) => Ok(Spec::parse(text)?.class().is_some()),
+            Pick::Indices(_) => Ok(false),
+        }
+    }
+}
+
+/// The options of a request. [`ScrubOptions::DEFAULT`] has every default that does not depend on the request; `None`
+/// leaves a choice to the request or the model.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ScrubOptions {
+    /// The retained samples that are used; by default 1,024 of the rest at random (all of it for a convex model), and all
+    /// of it for repair.
+    pub retain: Option<Pick>,
+    /// How many samples the model was trained on; by default those at hand.
+    pub n: Option<usize>,
+    /// Samples removed together; by default 25, a class at once.
+    pub batch: Option<usize>,
+    /// How units are chosen.
+    pub selection: Method,
+    /// Noisy copies per trace; by default 1000, and 200 for each sample of a vote.
+    pub perturbations: Option<usize>,
+    /// Standard deviation of their noise, in units of the normalised input.
+    pub sigma: f32,
+    /// Precision of the passes over them, below f32 on CUDA only; by default f32.
+    pub precision: Option<Precision>,
+    /// Units at most.
+    pub max_units: Option<usize>,
+    /// What stands for the Hessian; by default [`Approximation::Ggn`], and the exact Hessian for a convex model.
+    pub curvature: Option<Approximation>,
+    /// Whether K-FAC preconditions the solve.
+    pub precondition: bool,
+    /// λ; by default max(1e-3, 5e-3 of the largest eigenvalue), and 0 for a convex model.
+    pub damping: Option<f64>,
+    /// The weight decay that the model was trained with.
+    pub l2: f64,
+    /// The update rule.
+    pub rule: Rule,
+    /// Where the step's length comes from.
+    pub length: Calibration,
+    /// The mean loss of the forgotten to calibrate to; by default what unseen samples have.
+    pub target_loss: Option<f64>,
+    /// Whether the samples carry wrong labels: calibration aims at the loss of held-out samples under these labels.
+    pub wrong_labels: bool,
+    /// Calibrated steps on the way there; by default one for each 1.5 that the loss is to rise, from 2 to 16.
+    pub stages: Option<usize>,
+    /// Mini-batches of repair after the step.
+    pub repair: usize,
+    /// Newton steps; those after the first on the residual objective (convex models).
+    pub iterations: usize,
+    /// Relative residual of the solve.
+    pub tolerance: f64,
+    /// Products that the solve may spend; by default 25, or 10 where the repair of a class, of wrong labels or towards a
+    /// target loss follows.
+    pub products: Option<usize>,
+    /// The largest drop of validation accuracy that is accepted, as a share.
+    pub gate: f64,
+    /// What happens where no unit depends on a batch.
+    pub if_empty: IfEmpty,
+    /// ε of a certificate for each batch, with `delta`.
+    pub epsilon: Option<f64>,
+    /// δ of a certificate for each batch, with `epsilon`.
+    pub delta: Option<f64>,
+    /// The units that get the certificate's noise; by default those outside the block.
+    pub noise: Option<NoiseUnits>,
+    /// Seed of everything random.
+    pub seed: u64,
+}
+
+impl Default for ScrubOptions {
+    fn default() -> ScrubOptions {
+        ScrubOptions::DEFAULT
+    }
+}
+
+impl ScrubOptions {
+    /// The defaults.
+    pub const DEFAULT: ScrubOptions = ScrubOptions {
+        retain: None,
+        n: None,
+        batch: None,
+        selection: Method::Vote,
+        perturbations: None,
+        sigma: 0.1,
+        precision: None,
+        max_units: None,
+        curvature: None,
+        precondition: false,
+        damping: None,
+        l2: 0.0,
+        rule: Rule::Newton,
+        length: Calibration::Calibrated,
+        target_loss: None,
+        wrong_labels: false,
+        stages: None,
+        repair: 0,
+        iterations: 1,
+        tolerance: 1e-2,
+        products: None,
+        gate: 0.05,
+        if_empty: IfEmpty::Refuse,
+        epsilon: None,
+        delta: None,
+        noise: None,
+        seed: 0,
+    };
+
+    /// Refuses options that mean nothing, or contradict each other, for whatever model and data.
+    ///
+    /// # Errors
+    /// With the option's name on the command line.
+    pub fn check(&self) -> Result<()> {
+        let zero = |option: Option<usize>| option == Some(0);
+        for (name, small) in [
+            ("--perturbations", self.perturbations.is_some_and(|copies| copies < 2)),
+            ("--max-units", zero(self.max_units)),
+            ("--batch", zero(self.batch)),
+            ("--stages", zero(self.stages)),
+            ("--iterations", self.iterations == 0),
+            ("--products", zero(self.products)),
+            ("--n", zero(self.n)),
+        ] {
+            if small {
+                return Err(Error::config(format!("{name} is too small")));
+            }
+        }
+        for (name, value) in [
+            ("--l2", self.l2),
+            ("--tolerance", self.tolerance),
+            ("--damping", self.damping.unwrap_or(0.0)),
+            ("--gate", self.gate),
+        ] {
+            if !(value.is_finite() && value >= 0.0) {
+                return Err(Error::config(format!("{name} is a number of at least 0")));
+            }
+        }
+        if !(self.sigma.is_finite() && self.sigma > 0.0) {
+            return Err(Error::config("--sigma is a number above 0"));
+        }
+        if self.target_loss.is_some_and(|loss| !loss.is_finite() || loss <= 0.0) {
+            return Err(Error::config("--target-loss is a number above 0"));
+        }
+        if self.target_loss.is_some() && self.wrong_labels {
+            return Err(Error::config("--wrong-labels and --target-loss are two targets"));
+        }
+        if self.precision.is_some() && !self.selection.observes() {
+            return Err(Error::config("--precision is for a --selection that observes noisy copies"));
+        }
+        if self.epsilon.is_some() != self.delta.is_some() {
+            return Err(Error::config("--epsilon and --delta go together"));
+        }
+        if self.noise.is_some_and(|noise| noise != NoiseUnits::None) && self.epsilon.is_none() {
+            return Err(Error::config("--noise needs --epsilon and --delta"));
+        }
+        Ok(())
+    }
+
+    /// The settings of a request, which is for a class or not.
+    ///
+    /// # Errors
+    /// As [`ScrubOptions::check`].
+    pub fn settings(&self, class: bool) -> Result<Settings> {
+        self.check()?;
+        let target = match self.target_loss {
+            Some(loss) => Target::Loss(loss),
+            None if self.wrong_labels => Target::WrongLabels,
+            None if class => Target::Class,
+            None => Target::HeldOut,
+        };
+        let certificate = self.epsilon.zip(self.delta).map(|(epsilon, delta)| {
+            let noise = self.noise.unwrap_or(NoiseUnits::Outside);
+            CertificateSpec { epsilon, delta, noise }
+        });
+        Ok(Settings {
+            selection: Criteria {
+                method: self.selection,
+                perturbations: self.perturbations,
+                sigma: self.sigma,
+                max_units: self.max_units,
+                share: if class { 0.05 } else { 0.2 },
+                precision: self.precision.unwrap_or_default(),
+                seed: self.seed,
+            },
+            curvature: self.curvature,
+            damping: self.damping,
+            l2: self.l2,
+            rule: self.rule,
+            calibration: self.length,
+            target,
+            stages: self.stages,
+            repair: self.repair,
+            iterations: self.iterations,
+            limits: Limits {
+                tolerance: self.tolerance,
+                products: self.products.unwrap_or_else(|| products(target, self.repair)),
+            },
+            precondition: self.precondition,
+            certificate,
+            gate: self.gate,
+            if_empty: self.if_empty,
+            seed: self.seed,
+            ..Settings::default()
+        })
+    }
+}

@@ -1,0 +1,384 @@
+//! What was done, typed: a [`Record`] with its [`Account`] for every batch, and the [`Outcome`] of a run.
+//!
+//! JSON is written of them at the border (`events.jsonl`, `report.json`) and read back into the same types only.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Instant;
+
+use serde::{Deserialize, Serialize};
+
+use crate::audit::Snapshot;
+use crate::block::Block;
+use crate::names::{names, number, numbers};
+use crate::net::{LayerId, Network, UnitId};
+use crate::newton::SolveReport;
+use crate::select::{Agreement, Selection};
+use crate::task::{Approximation, CertificateSpec};
+use crate::update::{Certificate, NoiseUnits, Scaled};
+use crate::{Error, Result};
+
+/// What happened to one batch.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Record {
+    /// The batch's number, from 0.
+    pub batch: usize,
+    /// The samples, by index in the training data.
+    pub indices: Vec<usize>,
+    /// Whether they were removed; else the model is as it was before the batch.
+    pub removed: bool,
+    /// Why not, or what to know of how.
+    pub notes: Vec<String>,
+    /// The chosen units, `(layer, row)`, in order of choice.
+    pub units: Vec<(String, usize)>,
+    /// The numbers.
+    pub account: Account,
+    /// Whether `values` are every unit's, in unit order, and not the block's: where noise or repair goes outside it.
+    pub every_unit: bool,
+    /// The new values, bit for bit; none where the batch was not removed. In JSON f32 little-endian in hexadecimal.
+    #[serde(with = "hexadecimal")]
+    pub values: Vec<f32>,
+}
+
+impl Record {
+    /// Applies the record to the network that it was made on.
+    ///
+    /// # Errors
+    /// Where it does not fit the network; the record is then of another model.
+    pub fn replay(&self, net: &mut Network) -> Result<()> {
+        if !self.removed {
+            return Ok(());
+        }
+        let chosen = self
+            .units
+            .iter()
+            .map(|(layer, row)| net.units().find(net.layer_named(layer)?, *row))
+            .collect::<Result<Vec<UnitId>>>()?;
+        let block = if self.every_unit { Block::all(net)? } else { Block::of(net, &chosen)? };
+        if self.values.len() != block.len() {
+            return Err(Error::config(format!("record {} does not fit the model", self.batch)));
+        }
+        block.assign(net, &self.values);
+        Ok(())
+    }
+}
+
+/// The account of one batch.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Account {
+    /// Samples that the model knew before the batch.
+    pub n: usize,
+    /// Samples of the batch.
+    pub m: usize,
+    /// By what the units were chosen.
+    pub selection: SelectionAccount,
+    /// How the model did before.
+    pub before: Snapshot,
+    /// The step; none where no unit depends on the batch.
+    #[serde(flatten)]
+    pub step: Option<StepAccount>,
+    /// Seconds of each phase.
+    pub seconds: BTreeMap<Phase, f64>,
+}
+
+/// By what the units of a batch were chosen.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SelectionAccount {
+    /// Units chosen.
+    pub units: usize,
+    /// What each was chosen by, see [`Selection::scores`].
+    #[serde(deserialize_with = "numbers")]
+    pub scores: Vec<f64>,
+    /// The largest first-step T.
+    pub first_t: Option<f64>,
+    /// What it reaches where losses are permuted.
+    pub noise_level: Option<f64>,
+    /// Noisy copies whose loss equals another's.
+    pub tied_losses: usize,
+    /// Noisy copies that the device took at once.
+    pub images_at_once: Option<usize>,
+    /// How far a choice below f32 agrees with f32.
+    pub agreement: Option<Agreement>,
+}
+
+impl From<&Selection> for SelectionAccount {
+    fn from(chosen: &Selection) -> SelectionAccount {
+        SelectionAccount {
+            units: chosen.units.len(),
+            scores: chosen.scores.clone(),
+            first_t: chosen.first,
+            noise_level: chosen.noise_level,
+            tied_losses: chosen.tied_losses,
+            images_at_once: chosen.images_at_once,
+            agreement: chosen.agreement,
+        }
+    }
+}
+
+/// The account of the step on a block.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct StepAccount {
+    /// p, the parameters of the block.
+    pub parameters: usize,
+    /// What stood for the Hessian.
+    pub curvature: Approximation,
+    /// One report per stage, then one per further iteration.
+    pub solves: Vec<SolveReport>,
+    /// The length of the last stage.
+    pub length: Scaled,
+    /// Norm of the change on the block.
+    #[serde(deserialize_with = "number")]
+    pub step_norm: f64,
+    /// How the model does after.
+    pub after: Snapshot,
+    /// Norm of the batch's mean gradient on the block.
+    pub gradient_norm: BeforeAfter,
+    /// Share of the batch's gradient that is gone from the retained objective's ([`crate::audit::share_removed`]).
+    #[serde(deserialize_with = "number")]
+    pub gradient_share_removed: f64,
+    /// The rate at which a repair began; none without repair.
+    pub repair_rate: Option<f64>,
+    /// The batch's part of a certificate.
+    pub certificate: Option<Certificate>,
+}
+
+/// A number before and after.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct BeforeAfter {
+    /// Before.
+    #[serde(deserialize_with = "number")]
+    pub before: f64,
+    /// After.
+    #[serde(deserialize_with = "number")]
+    pub after: f64,
+}
+
+/// A phase of a removal, for its seconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Phase {
+    /// Passes of the selection, and the choice.
+    Select,
+    /// Losses and accuracies before and after.
+    Evaluate,
+    /// Gradients, and what products keep.
+    Curvature,
+    /// The solver.
+    Solve,
+    /// The step's length.
+    Length,
+    /// Repair.
+    Repair,
+    /// Gradients after.
+    Audit,
+}
+
+names!(Phase {
+    Select = "select",
+    Evaluate = "evaluate",
+    Curvature = "curvature",
+    Solve = "solve",
+    Length = "length",
+    Repair = "repair",
+    Audit = "audit",
+});
+
+/// Seconds per phase; a phase that comes again adds up.
+pub struct Clock {
+    since: Instant,
+    /// What was measured.
+    pub seconds: BTreeMap<Phase, f64>,
+}
+
+impl Clock {
+    /// Starts it.
+    pub fn start() -> Clock {
+        Clock { since: Instant::now(), seconds: BTreeMap::new() }
+    }
+
+    /// Counts the time since the last call to `phase`.
+    pub fn count(&mut self, phase: Phase) {
+        *self.seconds.entry(phase).or_insert(0.0) += self.since.elapsed().as_secs_f64();
+        self.since = Instant::now();
+    }
+}
+
+/// What a run came to.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Outcome {
+    /// One record per batch.
+    pub records: Vec<Record>,
+    /// Samples that were removed.
+    pub removed: usize,
+    /// Samples that were not.
+    pub not_removed: usize,
+    /// The certificate that was spent, where one was asked for.
+    pub privacy: Option<Privacy>,
+    /// What to know of the model, the data and the calibration.
+    pub notes: Vec<String>,
+    /// The files written.
+    pub files: Vec<PathBuf>,
+    /// Values that differ from the input's as stored.
+    pub changed_values: usize,
+    /// Values whose change was too small for the type they are stored in.
+    pub lost_updates: usize,
+    /// Units of every layer.
+    pub layers: Vec<LayerAccount>,
+    /// Seconds of the run that finished it.
+    pub seconds: f64,
+}
+
+/// Samples that the records removed, in their order.
+pub fn removed(records: &[Record]) -> Vec<usize> {
+    records.iter().filter(|r| r.removed).flat_map(|r| r.indices.iter().copied()).collect()
+}
+
+/// What was spent of a certificate.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Privacy {
+    /// ε, summed over the batches that were removed.
+    pub epsilon_spent: f64,
+    /// δ, likewise.
+    pub delta_spent: f64,
+    /// The units that got noise.
+    pub noise: NoiseUnits,
+    /// When the certificate holds, in words.
+    pub holds: &'static str,
+}
+
+impl Privacy {
+    /// Of these records; none where no certificate was asked for.
+    pub fn spent(records: &[Record], certificate: Option<CertificateSpec>) -> Option<Privacy> {
+        let CertificateSpec { epsilon, delta, noise } =
+            certificate.filter(|spec| spec.noise != NoiseUnits::None)?;
+        let removals = records.iter().filter(|record| record.removed).count() as f64;
+        Some(Privacy {
+            epsilon_spent: epsilon * removals,
+            delta_spent: delta * removals,
+            noise,
+            holds: "only where the loss is strongly convex with the damping and weight decay used, and the formula's \
+                    constants (M = 0.25, L = 1) bound it, and for the formula's own length; a neural network's loss is \
+                    not, and a calibrated step is outside it",
+        })
+    }
+}
+
+/// Units of one layer.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct LayerAccount {
+    /// The layer.
+    pub name: String,
+    /// How many there are.
+    pub units: usize,
+    /// How many were chosen for a batch that was removed.
+    pub chosen: usize,
+    /// How many differ from before.
+    pub changed: usize,
+}
+
+impl LayerAccount {
+    /// Of every layer, by the network before and after the records.
+    pub fn all(before: &Network, after: &Network, records: &[Record]) -> Vec<LayerAccount> {
+        let removed = records.iter().filter(|record| record.removed);
+        let chosen: std::collections::BTreeSet<&(String, usize)> =
+            removed.flat_map(|record| &record.units).collect();
+        let bits = |net: &Network, layer, row| -> Vec<u32> {
+            let (weights, bias) = net.unit_row(layer, row);
+            weights.iter().copied().chain(bias).map(f32::to_bits).collect()
+        };
+        let layers = before.layers.iter().enumerate().map(|(i, layer)| {
+            let id = LayerId(i as u32);
+            let differs = |row: &usize| bits(before, id, *row) != bits(after, id, *row);
+            LayerAccount {
+                name: layer.name.clone(),
+                units: layer.outputs,
+                chosen: chosen.iter().filter(|(name, _)| *name == layer.name).count(),
+                changed: (0..layer.outputs).filter(differs).count(),
+            }
+        });
+        layers.collect()
+    }
+}
+
+/// Values as text, f32 little-endian in hexadecimal, bit for bit.
+mod hexadecimal {
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    pub fn text(values: &[f32]) -> String {
+        values.iter().map(|v| format!("{:08x}", v.to_bits().swap_bytes())).collect()
+    }
+
+    pub fn values(text: &str) -> Option<Vec<f32>> {
+        let word = |i: usize| u32::from_str_radix(text.get(i..i + 8)?, 16).ok();
+        let whole = text.len().is_multiple_of(8) && text.is_ascii();
+        let read = |i| Some(f32::from_bits(word(i)?.swap_bytes()));
+        whole.then(|| (0..text.len()).step_by(8).map(read).collect())?
+    }
+
+    pub fn serialize<S: Serializer>(values: &[f32], to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_str(&text(values))
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<f32>, D::Error> {
+        let text = String::deserialize(from)?;
+        values(&text).ok_or_else(|| serde::de::Error::custom("values that are not hexadecimal f32"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::hexadecimal::{text, values};
+    use super::*;
+
+    #[test]
+    fn values_come_back_bit_for_bit() {
+        let all = [1.5, -0.0, f32::MIN_POSITIVE, 1e-40, f32::MAX];
+        let bits = |v: &[f32]| v.iter().map(|v| v.to_bits()).collect::<Vec<_>>();
+        assert_eq!(bits(&values(&text(&all)).unwrap()), bits(&all));
+        assert_eq!(text(&[1.0]), "0000803f");
+        assert!(values("0000803").is_none() && values("0000803x").is_none() && values("ééé0").is_none());
+    }
+
+    #[test]
+    fn a_record_is_read_as_it_was_written_and_what_is_no_number_stays_so() {
+        let performance = crate::audit::Performance { loss: 0.25, accuracy: 1.0 };
+        let lost = crate::audit::Performance { loss: f64::INFINITY, ..performance };
+        let before = Snapshot { forget: performance, retain: performance, validation: None };
+        let (kfac, none) = (
+            r#"{"damping":0.5,"largest_eigenvalue":2.0,"solver":"kfac"}"#,
+            r#"{"damping":0.0,"solver":"none"}"#,
+        );
+        let cg = r#"{"converged":true,"damping":1.0,"largest_eigenvalue":null,"negative_curvature":0.0,"products":3,"raised":0,"residual":0.5,"solver":"cg"}"#;
+        let solves: Vec<SolveReport> =
+            [kfac, none, cg].iter().map(|text| serde_json::from_str(text).unwrap()).collect();
+        for (report, text) in solves.iter().zip([kfac, none, cg]) {
+            assert_eq!(serde_json::json!(report).to_string(), text);
+        }
+        let step = StepAccount {
+            parameters: 3,
+            curvature: Approximation::Ggn,
+            solves,
+            length: Scaled { scale: 1.0, target: None, loss: f64::NAN, reached: true },
+            step_norm: 0.1,
+            after: Snapshot { forget: lost, ..before },
+            gradient_norm: BeforeAfter { before: 1.0, after: f64::NAN },
+            gradient_share_removed: 0.5,
+            repair_rate: None,
+            certificate: None,
+        };
+        let account = Account {
+            n: 10,
+            m: 2,
+            selection: SelectionAccount::from(&Selection::default()),
+            before,
+            step: Some(step),
+            seconds: BTreeMap::from([(Phase::Select, 1.0)]),
+        };
+        for step in [account.step.clone(), None] {
+            let account = Account { step, ..account.clone() };
+            let text = serde_json::json!(account).to_string();
+            let read: Account = serde_json::from_str(&text).unwrap();
+            assert_eq!(read.step.is_some(), account.step.is_some());
+            assert_eq!(serde_json::json!(read).to_string(), text);
+        }
+    }
+}

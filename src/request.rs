@@ -1,0 +1,271 @@
+//! A request: which samples are to be removed, with which options, worked out and validated whole before anything
+//! expensive runs.
+//!
+//! [`ScrubOptions`] are what a user says; what depends on the data and the model is decided here.
+
+use crate::data::{Spec, choose};
+use crate::manifest::listed;
+use crate::observe::check_precision;
+use crate::ops::philox::{Stream, Use};
+use crate::options::{Pick, ScrubOptions};
+use crate::session::Session;
+use crate::task::{Approximation, SMALLEST_BATCH, Settings, Task, is_convex};
+use crate::{Error, Result, hash};
+
+/// Retained samples that are used unless a request says which.
+const RETAINED: usize = 1024;
+/// Samples of a batch unless a request says how many.
+const BATCH: usize = 25;
+
+/// A request, worked out on the data of a session.
+#[derive(Clone, Debug)]
+pub struct Request {
+    /// As it was asked for; none is the set beside the training data.
+    pub asked: Option<Pick>,
+    /// The options as given.
+    pub options: ScrubOptions,
+    /// Every choice that decides the result.
+    pub settings: Settings,
+    /// The samples to remove, ascending.
+    pub forget: Vec<usize>,
+    /// The retained samples that are used.
+    pub retained: Vec<usize>,
+    /// What repair draws from: the retained samples that were chosen, or all the rest.
+    pub repair_on: Vec<usize>,
+    /// Retained samples that calibration holds out.
+    pub held_out: Vec<usize>,
+    /// How the retained samples came about, in words.
+    pub retained_by: String,
+    /// How many samples the model was trained on.
+    pub n: usize,
+    /// Samples removed together.
+    pub batch: usize,
+    /// What to know before it is carried out.
+    pub warnings: Vec<String>,
+}
+
+impl Request {
+    /// Works out the removal of samples of the session's data.
+    ///
+    /// # Errors
+    /// Where a sample or an option is not understood, is not there or contradicts another, there are too few samples to
+    /// calibrate on, the device lacks what is asked of it, or the model's `train.json` tells that it never saw a sample.
+    pub fn new(session: &Session, forget: impl Into<Pick>, options: &ScrubOptions) -> Result<Request> {
+        Request::of(session, Some(forget.into()), options)
+    }
+
+    /// Works out the removal of the set that the session was given beside its data.
+    ///
+    /// # Errors
+    /// As [`Request::new`]; where there is no such set.
+    pub fn beside(session: &Session, options: &ScrubOptions) -> Result<Request> {
+        Request::of(session, None, options)
+    }
+
+    fn of(session: &Session, asked: Option<Pick>, options: &ScrubOptions) -> Result<Request> {
+        options.check()?;
+        if session.earlier().is_some() && options.curvature != Some(Approximation::Fd) {
+            return Err(Error::config("--earlier is for --curvature fd"));
+        }
+        let class = asked.as_ref().map_or(Ok(false), Pick::is_class)?;
+        let settings = options.settings(class)?;
+        let (net, labels) = (session.network(), &session.samples().y);
+        settings.check(net, session.earlier().is_some())?;
+        check_precision(session.device(), settings.selection.precision)?;
+        let forget: Vec<usize> = match &asked {
+            Some(pick) => picked(pick, session, labels)?,
+            None => session
+                .beside()
+                .ok_or_else(|| Error::config("--forget or --forget-data says what to remove"))?
+                .collect(),
+        };
+        let n = options.n.unwrap_or(labels.len());
+        if n < labels.len() {
+            let at_hand = labels.len();
+            return Err(Error::config(format!("--n {n} is less than the {at_hand} samples at hand")));
+        }
+        let batch = options.batch.unwrap_or(if class { forget.len() } else { BATCH });
+        let calibrates = settings.calibrates(net, batch.min(forget.len()));
+        let Sets { retained, repair_on, held_out, retained_by } =
+            Sets::new(session, &forget, options, calibrates)?;
+        if let Some(validation) = session.validation().filter(|_| calibrates) {
+            let count = validation.y.len();
+            if count < SMALLEST_BATCH {
+                let reason = format!(
+                    "holds {count} samples to calibrate on; {SMALLEST_BATCH} are needed, or --length one"
+                );
+                return Err(match session.sources().and_then(|sources| sources.validation.as_deref()) {
+                    Some(path) => Error::data(path, reason),
+                    None => Error::config(format!("the validation set {reason}")),
+                });
+            }
+        }
+        let mut request = Request {
+            asked,
+            options: options.clone(),
+            settings,
+            forget,
+            retained,
+            repair_on,
+            held_out,
+            retained_by,
+            n,
+            batch,
+            warnings: vec![],
+        };
+        for batch in request.batches() {
+            request.task(session).check(net, batch.len())?;
+        }
+        request.warnings = request.warned(session)?;
+        Ok(request)
+    }
+
+    /// The batches; what is left over joins the last one where it is too small to be calibrated by itself.
+    pub fn batches(&self) -> Vec<&[usize]> {
+        let mut batches: Vec<&[usize]> = self.forget.chunks(self.batch).collect();
+        let (whole, left) = (self.forget.len() / self.batch, self.forget.len() % self.batch);
+        if self.batch >= SMALLEST_BATCH && whole > 0 && (1..SMALLEST_BATCH).contains(&left) {
+            batches.truncate(whole - 1);
+            batches.push(&self.forget[(whole - 1) * self.batch..]);
+        }
+        batches
+    }
+
+    /// What the pipeline is given.
+    pub fn task<'a>(&self, session: &'a Session) -> Task<'a> {
+        Task {
+            device: session.device(),
+            samples: session.samples(),
+            retained: self.retained.clone(),
+            repair_on: self.repair_on.clone(),
+            held_out: self.held_out.clone(),
+            validation: session.validation(),
+            earlier: session.earlier(),
+            n: self.n,
+            stop: session.stop(),
+            settings: self.settings.clone(),
+        }
+    }
+
+    /// What to know before the request is carried out.
+    fn warned(&self, session: &Session) -> Result<Vec<String>> {
+        let mut warnings = vec![];
+        if let (Some(manifest), Some(sources)) = (session.manifest(), session.sources())
+            && let Some(excluded) = manifest.excluded()
+        {
+            let model = sources.model.display();
+            if manifest.trained_on(&hash::of_files(&sources.data)?) {
+                // Of a set beside the data it tells nothing.
+                let forget = if self.asked.is_some() { self.forget.as_slice() } else { &[] };
+                let absent: Vec<usize> = forget.iter().copied().filter(|i| excluded.contains(i)).collect();
+                if !absent.is_empty() {
+                    return Err(Error::config(format!(
+                        "{} of the {} samples to remove were not in the training data of {model}, by its train.json: {}",
+                        absent.len(),
+                        self.forget.len(),
+                        listed(&absent)
+                    )));
+                }
+                let also = self.retained.iter().filter(|i| excluded.contains(i)).count();
+                if also > 0 {
+                    warnings.push(format!(
+                        "{also} of the {} retained samples were not in the training data of {model} either, by its train.json",
+                        self.retained.len()
+                    ));
+                }
+            } else if self.options.n.is_none() {
+                warnings.push(format!(
+                    "{model} was trained on other data than --data, by its train.json: the samples to remove may be others \
+                     (--n says how many it was trained on, where --data is a part of them)"
+                ));
+            }
+        }
+        if !self.held_out.is_empty() {
+            warnings.push(format!(
+                "calibrated on {} retained samples: the model was trained on them and is surer of them than of unseen \
+                 ones, so that a request without a class or --wrong-labels is hardly forgotten; give --val",
+                self.held_out.len()
+            ));
+        }
+        Ok(warnings)
+    }
+}
+
+/// The samples, ascending, each once.
+fn picked(pick: &Pick, session: &Session, labels: &[u32]) -> Result<Vec<usize>> {
+    match pick {
+        Pick::Spec(text) => match session.sources() {
+            Some(sources) => choose(text, &sources.data, labels),
+            None => Spec::parse(text)?.choose(labels),
+        },
+        Pick::Indices(indices) => {
+            let mut chosen = indices.clone();
+            chosen.sort_unstable();
+            chosen.dedup();
+            match chosen.last() {
+                Some(&last) if last >= labels.len() => {
+                    Err(Error::config(format!("sample {last} of a set of {} (the first is 0)", labels.len())))
+                }
+                Some(_) => Ok(chosen),
+                None => Err(Error::config("the list of samples is empty")),
+            }
+        }
+    }
+}
+
+/// The retained samples, and what they are for.
+struct Sets {
+    retained: Vec<usize>,
+    repair_on: Vec<usize>,
+    held_out: Vec<usize>,
+    retained_by: String,
+}
+
+impl Sets {
+    fn new(session: &Session, forget: &[usize], options: &ScrubOptions, calibrates: bool) -> Result<Sets> {
+        let labels = &session.samples().y;
+        let mut away = vec![false; labels.len()];
+        forget.iter().for_each(|&i| away[i] = true);
+        let rest: Vec<usize> = (0..labels.len()).filter(|&i| !away[i]).collect();
+        let (mut retained, retained_by) = match &options.retain {
+            Some(pick) => {
+                let first_set = session.beside().map_or(labels.len(), |beside| beside.start);
+                let chosen = picked(pick, session, &labels[..first_set])?;
+                if let Some(i) = chosen.iter().find(|&&i| away[i]) {
+                    return Err(Error::config(format!("sample {i} is to be forgotten and to be retained")));
+                }
+                let words = pick.text().map_or("by index".into(), |text| format!("--retain {text}"));
+                (chosen, words)
+            }
+            None if rest.len() <= RETAINED || is_convex(session.network(), options.l2) => {
+                (rest.clone(), "all the rest".to_string())
+            }
+            None => {
+                let chosen = Stream::new(options.seed, Use::Choice, 3).choose(rest.len(), RETAINED);
+                let by = format!("{RETAINED} of {} at random (n:{RETAINED}@{})", rest.len(), options.seed);
+                (chosen.into_iter().map(|i| rest[i]).collect(), by)
+            }
+        };
+        if retained.is_empty() {
+            return Err(Error::config("nothing is left to retain: every sample at hand is to be forgotten"));
+        }
+        let mut held_out = vec![];
+        if calibrates && session.validation().is_none() {
+            let out = Stream::new(options.seed, Use::Choice, 4).choose(retained.len(), retained.len() / 10);
+            held_out = out.iter().map(|&i| retained[i]).collect();
+            let mut kept = vec![true; retained.len()];
+            out.iter().for_each(|&i| kept[i] = false);
+            let mut kept = kept.iter();
+            retained.retain(|_| kept.next() == Some(&true));
+            if held_out.len() < SMALLEST_BATCH {
+                return Err(Error::config(format!(
+                    "too few retained samples to hold {SMALLEST_BATCH} out for calibration; give --val, or --length one"
+                )));
+            }
+        }
+        held_out.iter().for_each(|&i| away[i] = true);
+        let mut repair_on = if options.retain.is_some() { retained.clone() } else { rest };
+        repair_on.retain(|&i| !away[i]);
+        Ok(Sets { retained, repair_on, held_out, retained_by })
+    }
+}

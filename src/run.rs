@@ -1,0 +1,296 @@
+//! Carrying out a request: in memory ([`Session::scrub`]), or into a folder ([`Session::run`]) with the patched model, the
+//! report, and the records from which an interrupted run goes on.
+
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use crate::checkpoint::{Checkpoint, Patched};
+use crate::data::tensors;
+use crate::identity::{identity, is_of_another_version};
+use crate::net::Network;
+use crate::options::Pick;
+use crate::outcome::{LayerAccount, Outcome, Privacy, Record, removed};
+use crate::receipt::Events;
+use crate::request::Request;
+use crate::session::Session;
+use crate::unlearn::unlearn;
+use crate::{Error, Result, hash, report};
+
+/// What scrubbing leaves as it is.
+pub const NEVER_TOUCHED: &str = "batch-norm statistics and affines, layer norms, embeddings, class tokens";
+
+/// A network after a request, in memory.
+pub struct Scrubbed {
+    /// The network.
+    pub network: Network,
+    /// One record per batch.
+    pub records: Vec<Record>,
+}
+
+/// How a run in a folder ended.
+pub enum Ended {
+    /// It was carried out, or its rest.
+    Now(Box<Outcome>),
+    /// It had been finished before; nothing was changed.
+    Before(Finished),
+}
+
+/// A run that had been finished before.
+pub struct Finished {
+    /// Samples that were not removed then.
+    pub not_removed: usize,
+    /// Its `report.json`.
+    pub report: PathBuf,
+}
+
+impl Session {
+    /// Carries out a request in memory; nothing is written.
+    ///
+    /// # Errors
+    /// Where a stage fails or the user stops.
+    pub fn scrub(&self, request: &Request) -> Result<Scrubbed> {
+        let mut scrubbed = Scrubbed { network: self.network().clone(), records: vec![] };
+        self.go_on(request, &mut scrubbed, |_| Ok(()))?;
+        Ok(scrubbed)
+    }
+
+    /// Removes the batches that `scrubbed` has no record of; `keep` takes each record before the next batch begins.
+    fn go_on(
+        &self,
+        request: &Request,
+        scrubbed: &mut Scrubbed,
+        mut keep: impl FnMut(&Record) -> Result<()>,
+    ) -> Result<()> {
+        let (task, batches) = (request.task(self), request.batches());
+        self.report_progress(scrubbed.records.len(), batches.len());
+        for (i, batch) in batches.iter().enumerate().skip(scrubbed.records.len()) {
+            let gone = removed(&scrubbed.records);
+            let record = unlearn(&task, &mut scrubbed.network, i, batch, &gone)?;
+            keep(&record)?;
+            scrubbed.records.push(record);
+            self.report_progress(i + 1, batches.len());
+        }
+        Ok(())
+    }
+
+    /// Carries out a request into a folder: the model under its own name with only the touched values changed, config
+    /// files beside it, `report.json`, `report.html`, and `events.jsonl` with one record per batch. A run that was
+    /// interrupted goes on after its last complete record; one that is finished is left as it is.
+    ///
+    /// # Errors
+    /// Where the folder is the model's or holds another run or other files, the session was not opened from files, a stage
+    /// fails, or the user stops.
+    pub fn run(&self, request: &Request, out: impl AsRef<Path>) -> Result<Ended> {
+        let (started, out) = (Instant::now(), out.as_ref());
+        let identity = identity(self, request)?;
+        let Some(checkpoint) = self.checkpoint() else {
+            return Err(Error::config("a session of values in memory has no files to write"));
+        };
+        self.check_out(out)?;
+        let report_file = out.join("report.json");
+        if report_file.exists() {
+            return finished(out, report_file, &identity).map(Ended::Before);
+        }
+        std::fs::create_dir_all(out).map_err(Error::io(out))?;
+        for name in checkpoint.file_names() {
+            if out.join(name).exists() && !out.join("events.jsonl").exists() {
+                let reason = "is there already, and no run of scrub began it; choose another --out";
+                return Err(Error::config(format!("{}: {reason}", out.join(name).display())));
+            }
+        }
+        let (mut events, records) = Events::open(out, &identity)?;
+        let mut scrubbed = Scrubbed { network: self.network().clone(), records };
+        for record in &scrubbed.records {
+            record.replay(&mut scrubbed.network)?;
+        }
+        let mut kept = scrubbed.records.len();
+        let result = self.go_on(request, &mut scrubbed, |record| {
+            events.write(record)?;
+            kept += 1;
+            Ok(())
+        });
+        result.map_err(|error| match error {
+            Error::Interrupted { .. } => Error::Interrupted {
+                kept: format!(
+                    "{kept} of {} batches are in {}; the same command goes on from there",
+                    request.batches().len(),
+                    out.display()
+                ),
+            },
+            other => other,
+        })?;
+        let patched = checkpoint.write_patched(self.network(), &scrubbed.network, out)?;
+        let removed = removed(&scrubbed.records).len();
+        let outcome = Outcome {
+            removed,
+            not_removed: request.forget.len() - removed,
+            privacy: Privacy::spent(&scrubbed.records, request.settings.certificate),
+            notes: request.warnings.clone(),
+            changed_values: patched.changed,
+            lost_updates: patched.vanished,
+            layers: LayerAccount::all(self.network(), &scrubbed.network, &scrubbed.records),
+            files: patched.files.clone(),
+            records: scrubbed.records,
+            seconds: started.elapsed().as_secs_f64(),
+        };
+        let report = report_of(self, checkpoint, request, &outcome, &patched, &identity)?;
+        tensors::write_whole(&out.join("report.html"), report::scrub(&report).as_bytes())?;
+        let text = serde_json::to_string_pretty(&report);
+        let text = text.map_err(|e| Error::data(&report_file, e.to_string()))?;
+        tensors::write_whole(&report_file, text.as_bytes())?;
+        Ok(Ended::Now(Box::new(outcome)))
+    }
+
+    /// Goes on with a run that was begun in a folder; [`Session::run`] would begin one where there is none.
+    ///
+    /// # Errors
+    /// As [`Session::run`]; where no run was begun in the folder.
+    pub fn resume(&self, request: &Request, out: impl AsRef<Path>) -> Result<Ended> {
+        let out = out.as_ref();
+        if !out.join("events.jsonl").exists() {
+            return Err(Error::config(format!("{}: no run was begun here", out.display())));
+        }
+        self.run(request, out)
+    }
+
+    /// Refuses the folder of the model itself, whatever it is called.
+    ///
+    /// # Errors
+    /// Where `out` is that folder.
+    pub fn check_out(&self, out: &Path) -> Result<()> {
+        let folder = self.checkpoint().map(Checkpoint::folder);
+        let same = folder.is_some_and(
+            |folder| matches!((out.canonicalize(), folder.canonicalize()), (Ok(a), Ok(b)) if a == b),
+        );
+        if same {
+            let reason = "is the folder of the model, which would be overwritten; choose another --out";
+            return Err(Error::config(format!("{}: {reason}", out.display())));
+        }
+        Ok(())
+    }
+}
+
+/// A finished folder: the same request again changes nothing, another is refused.
+fn finished(out: &Path, report: PathBuf, identity: &str) -> Result<Finished> {
+    /// What of a report is read.
+    #[derive(Deserialize)]
+    struct Header {
+        identity: String,
+        not_removed: usize,
+    }
+    let found: Header = serde_json::from_slice(&tensors::read(&report)?)
+        .map_err(|e| Error::data(&report, format!("is not a report of a scrub: {e}")))?;
+    if is_of_another_version(&found.identity) {
+        let reason = "was finished by another version of scrubjay, whose runs cannot be compared with this one's; choose \
+                      another --out, or remove it";
+        return Err(Error::config(format!("{}: {reason}", out.display())));
+    }
+    if found.identity != identity {
+        let reason =
+            "was made with another model, data, request or options; choose another --out, or remove it";
+        return Err(Error::config(format!("{}: {reason}", out.display())));
+    }
+    Ok(Finished { not_removed: found.not_removed, report })
+}
+
+/// `report.json` (docs/REPORT.md).
+fn report_of(
+    session: &Session,
+    checkpoint: &Checkpoint,
+    request: &Request,
+    outcome: &Outcome,
+    patched: &Patched,
+    identity: &str,
+) -> Result<Value> {
+    let written = patched.files.iter().map(|file| tensors::read(file)).collect::<Result<Vec<_>>>()?;
+    let names = patched.files.iter().map(|file| file.file_name().map(OsStr::to_string_lossy));
+    Ok(json!({
+        "scrubjay": env!("CARGO_PKG_VERSION"),
+        "report": "scrub",
+        "command": session.command(),
+        "identity": identity,
+        "family": session.family(),
+        "device": session.device().report(),
+        "gpu": session.device().reading(),
+        "options": options(session, request),
+        "request": {
+            "samples": request.forget,
+            "sha256": hash::of_parts(request.forget.iter().map(|i| i.to_le_bytes())),
+            "n": request.n,
+            "batch": request.batch,
+        },
+        "retained": {
+            "used": request.retained.len(),
+            "held_out": request.held_out.len(),
+            "chosen": request.retained_by,
+        },
+        "removed": outcome.removed,
+        "not_removed": outcome.not_removed,
+        "privacy": outcome.privacy,
+        "notes": outcome.notes,
+        "never_touched": NEVER_TOUCHED,
+        "model": {
+            "files": names.collect::<Vec<_>>(),
+            "changed_values": outcome.changed_values,
+            "updates_lost_in_stored_type": outcome.lost_updates,
+            "sha256_before": hash::of_parts(checkpoint.contents()),
+            "sha256_after": hash::of_parts(written.iter()),
+        },
+        "layers": outcome.layers,
+        "records": outcome.records.iter().map(without_values).collect::<Vec<_>>(),
+        "seconds": outcome.seconds,
+    }))
+}
+
+/// The options of a report: as they were asked for, with the defaults that were worked out.
+fn options(session: &Session, request: &Request) -> Value {
+    let (settings, sources) = (&request.settings, session.sources());
+    json!({
+        "model": sources.map(|sources| &sources.model),
+        "data": sources.map(|sources| &sources.data),
+        "forget": request.asked.as_ref().and_then(Pick::text),
+        "forget_data": sources.and_then(|sources| sources.forget_data.as_ref()),
+        "retain": request.options.retain.as_ref().and_then(Pick::text),
+        "val": sources.and_then(|sources| sources.validation.as_ref()),
+        "selection": settings.selection.method,
+        "perturbations": settings.selection.perturbations,
+        "sigma": settings.selection.sigma,
+        "max_units": settings.selection.max_units,
+        "share": settings.selection.share,
+        "precision": settings.selection.precision,
+        "curvature": settings.curvature,
+        "earlier": sources.and_then(|sources| sources.earlier.as_ref()),
+        "precondition": settings.precondition,
+        "damping": settings.damping,
+        "l2": settings.l2,
+        "update": settings.rule,
+        "length": settings.calibration,
+        "target": settings.target,
+        "stages": settings.stages,
+        "repair": settings.repair,
+        "iterations": settings.iterations,
+        "tolerance": settings.limits.tolerance,
+        "products": settings.limits.products,
+        "gate": settings.gate,
+        "if_empty": settings.if_empty,
+        "epsilon": settings.certificate.map(|spec| spec.epsilon),
+        "delta": settings.certificate.map(|spec| spec.delta),
+        "noise": settings.noise(),
+        "seed": settings.seed,
+    })
+}
+
+fn without_values(record: &Record) -> Value {
+    json!({
+        "batch": record.batch,
+        "indices": record.indices,
+        "removed": record.removed,
+        "notes": record.notes,
+        "units": record.units,
+        "account": record.account,
+    })
+}

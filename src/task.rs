@@ -1,0 +1,303 @@
+//! What the pipeline is given: the data and networks of a removal ([`Task`]), and every choice that decides its result
+//! ([`Settings`], with all defaults worked out). A request makes both of what a user asks for.
+
+use std::sync::atomic::AtomicBool;
+
+use crate::data::Samples;
+use crate::device::Device;
+use crate::names::names;
+use crate::net::{Network, Op};
+use crate::select::Criteria;
+use crate::solve::Limits;
+use crate::update::{NoiseUnits, check_convexity, check_privacy};
+use crate::{Error, Result};
+
+/// The update rule.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rule {
+    /// (H_P + λI)⁻¹ Σ ∇f / (n − m).
+    Newton,
+    /// The same without 1/(n − m).
+    Cr,
+    /// Σ ∇f / (n − m): gradient ascent.
+    Gradient,
+}
+
+names!(Rule { Newton = "newton", Cr = "cr", Gradient = "gradient" });
+
+/// What stands for the Hessian of the retained data, whose inverse turns the gradient into a step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Approximation {
+    /// The exact Hessian, by conjugate gradient on its products; indefinite in ordinary networks.
+    Hessian,
+    /// The Gauss–Newton matrix, likewise.
+    Ggn,
+    /// The empirical Fisher matrix, likewise.
+    Fisher,
+    /// K-FAC: small inverses in place of products, faster and rougher.
+    Kfac,
+    /// Finite differences: ΔgΔgᵀ/(ΔgᵀΔw) between [`Task::earlier`] and now, as the reference implementation has it. Its
+    /// rank is one, so that the step is nearly gradient ascent.
+    Fd,
+}
+
+names!(Approximation { Hessian = "hessian", Ggn = "ggn", Fisher = "fisher", Kfac = "kfac", Fd = "fd" });
+
+/// Where the length of the step comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Calibration {
+    /// Held-out data, for batches of at least [`SMALLEST_BATCH`].
+    Calibrated,
+    /// The formula.
+    One,
+}
+
+names!(Calibration { Calibrated = "calibrated", One = "one" });
+
+/// Batches below this are never calibrated: scaling the step of a single sample destroys a model.
+pub const SMALLEST_BATCH: usize = 10;
+
+/// The mean loss of the forgotten that calibration aims at.
+#[derive(Clone, Copy, Debug, PartialEq, serde::Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Target {
+    /// What held-out samples have: an ordinary request.
+    HeldOut,
+    /// What held-out samples have under the labels of the request, where they are not their own: wrong labels.
+    WrongLabels,
+    /// What held-out samples of the classes it is nearest to have under its label: a class that is to go.
+    Class,
+    /// A number.
+    Loss(f64),
+}
+
+/// What happens where no unit depends on a batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum IfEmpty {
+    /// The batch is not removed.
+    Refuse,
+    /// The best units of FOCI's first step are taken.
+    Cheap,
+}
+
+names!(IfEmpty { Refuse = "refuse", Cheap = "cheap" });
+
+/// The certificate that is asked for, for each batch.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct CertificateSpec {
+    /// ε.
+    pub epsilon: f64,
+    /// δ.
+    pub delta: f64,
+    /// The parameters that get its noise; with [`NoiseUnits::None`] there is no certificate.
+    pub noise: NoiseUnits,
+}
+
+/// Every choice that decides the result.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Settings {
+    /// How units are chosen.
+    pub selection: Criteria,
+    /// What stands for the Hessian; by default Gauss–Newton, and the exact Hessian for a convex model.
+    pub curvature: Option<Approximation>,
+    /// λ; by default max(1e-3, 5e-3 · largest eigenvalue), and 0 for a convex model.
+    pub damping: Option<f64>,
+    /// The weight decay that the model was trained with.
+    pub l2: f64,
+    /// The rule.
+    pub rule: Rule,
+    /// The length.
+    pub calibration: Calibration,
+    /// What it aims at.
+    pub target: Target,
+    /// Calibrated steps on the way to the target, each on gradient and curvature of where the last one ended; by
+    /// default one for each 1.5 that the loss is to rise, from 2 to 16.
+    pub stages: Option<usize>,
+    /// Mini-batches of repair after the step: on the block for a class or towards a number, else on every unit.
+    pub repair: usize,
+    /// Newton steps; those after the first are taken on the residual objective (for convex models).
+    pub iterations: usize,
+    /// Products and tolerance of the solver.
+    pub limits: Limits,
+    /// Whether K-FAC preconditions it.
+    pub precondition: bool,
+    /// The certificate, where one is wanted.
+    pub certificate: Option<CertificateSpec>,
+    /// The largest drop of validation accuracy that is accepted, as a share.
+    pub gate: f64,
+    /// What happens where no unit depends on a batch.
+    pub if_empty: IfEmpty,
+    /// Bytes of primal values that the solver's products may keep; the bits do not depend on it.
+    pub memory: usize,
+    /// The seed.
+    pub seed: u64,
+}
+
+/// Those of a request without options: a voted block, a calibrated Newton step on the way to the held-out loss, a gate
+/// of 5 points.
+impl Default for Settings {
+    fn default() -> Settings {
+        Settings {
+            selection: Criteria::default(),
+            curvature: None,
+            damping: None,
+            l2: 0.0,
+            rule: Rule::Newton,
+            calibration: Calibration::Calibrated,
+            target: Target::HeldOut,
+            stages: None,
+            repair: 0,
+            iterations: 1,
+            limits: Limits { tolerance: 1e-2, products: products(Target::HeldOut, 0) },
+            precondition: false,
+            certificate: None,
+            gate: 0.05,
+            if_empty: IfEmpty::Refuse,
+            memory: 4 << 30,
+            seed: 0,
+        }
+    }
+}
+
+impl Settings {
+    /// Whether a batch of `m` samples is calibrated on data that the network has not seen.
+    pub fn calibrates(&self, net: &Network, m: usize) -> bool {
+        self.calibration == Calibration::Calibrated
+            && !is_convex(net, self.l2)
+            && !matches!(self.target, Target::Loss(_))
+            && m >= SMALLEST_BATCH
+    }
+
+    /// Where its noise goes: nowhere without a certificate.
+    pub fn noise(&self) -> NoiseUnits {
+        self.certificate.map_or(NoiseUnits::None, |certificate| certificate.noise)
+    }
+
+    /// Refuses settings that contradict each other or the network, before anything is computed.
+    ///
+    /// # Errors
+    /// Where a certificate's ε or δ is none, finite differences lack the earlier model (or it has no use), or a convex
+    /// model is to be repaired.
+    pub fn check(&self, net: &Network, has_earlier: bool) -> Result<()> {
+        if let Some(certificate) = self.certificate.filter(|spec| spec.noise != NoiseUnits::None) {
+            check_privacy(certificate.epsilon, certificate.delta)?;
+            // The gradient rule has no damping but the one given.
+            if self.rule == Rule::Gradient {
+                check_convexity(self.damping.unwrap_or(0.0) + self.l2)?;
+            }
+        }
+        if (self.curvature == Some(Approximation::Fd)) != has_earlier {
+            return Err(needs_earlier());
+        }
+        if is_convex(net, self.l2) && self.repair > 0 {
+            return Err(Error::config("a convex model is not repaired: iterate its Newton step instead"));
+        }
+        if self.iterations == 0 || self.stages == Some(0) {
+            return Err(Error::config("a step of no stages"));
+        }
+        Ok(())
+    }
+}
+
+/// Products of the first stage by default; fewer where a repair follows that pulls the forgotten to their targets from
+/// both sides, and so mends what a rough step leaves.
+pub fn products(target: Target, repair: usize) -> usize {
+    if repair > 0 && target != Target::HeldOut { 10 } else { 25 }
+}
+
+/// What a request is carried out on.
+pub struct Task<'a> {
+    /// Where to run.
+    pub device: &'a Device,
+    /// The training data at hand, the forgotten samples included.
+    pub samples: &'a Samples,
+    /// Indices of retained samples, whose curvature is used.
+    pub retained: Vec<usize>,
+    /// Indices of the retained samples that repair draws from; usually all there are.
+    pub repair_on: Vec<usize>,
+    /// Indices of retained samples that calibration holds out; none of [`Task::retained`].
+    pub held_out: Vec<usize>,
+    /// Validation data: the gate, and the calibration's held-out data where there are some.
+    pub validation: Option<&'a Samples>,
+    /// The model of an earlier epoch, for [`Approximation::Fd`].
+    pub earlier: Option<&'a Network>,
+    /// How many samples the model was trained on.
+    pub n: usize,
+    /// Set to stop before the next stage.
+    pub stop: &'a AtomicBool,
+    /// The choices.
+    pub settings: Settings,
+}
+
+/// The flag of tasks that nothing stops.
+static NEVER: AtomicBool = AtomicBool::new(false);
+
+impl<'a> Task<'a> {
+    /// A task on a model that was trained on `samples`; repair draws from `retained`, and there are no validation data.
+    pub fn new(
+        device: &'a Device,
+        samples: &'a Samples,
+        retained: Vec<usize>,
+        settings: Settings,
+    ) -> Task<'a> {
+        Task {
+            device,
+            samples,
+            repair_on: retained.clone(),
+            retained,
+            held_out: vec![],
+            validation: None,
+            earlier: None,
+            n: samples.y.len(),
+            stop: &NEVER,
+            settings,
+        }
+    }
+}
+
+fn needs_earlier() -> Error {
+    Error::config("curvature by finite differences, and it alone, needs the model of an earlier epoch")
+}
+
+impl<'a> Task<'a> {
+    /// The model of an earlier epoch.
+    ///
+    /// # Errors
+    /// Where there is none.
+    pub fn earlier(&self) -> Result<&'a Network> {
+        self.earlier.ok_or_else(needs_earlier)
+    }
+
+    /// Whether a repair is on every unit, and not on the block alone.
+    pub fn repairs_every_unit(&self) -> bool {
+        match self.settings.target {
+            Target::HeldOut | Target::WrongLabels => self.settings.repair > 0,
+            Target::Class | Target::Loss(_) => false,
+        }
+    }
+
+    /// Refuses a batch of `m` samples before anything is computed.
+    ///
+    /// # Errors
+    /// As [`Settings::check`]; where there are too few samples to calibrate on, or nothing is left to retain.
+    pub fn check(&self, net: &Network, m: usize) -> Result<()> {
+        self.settings.check(net, self.earlier.is_some())?;
+        if self.retained.is_empty() {
+            return Err(Error::config("nothing is left to retain"));
+        }
+        let repairs = self.settings.repair > 0 && !matches!(self.settings.target, Target::Loss(_));
+        let unseen = self.validation.map_or(self.held_out.len(), |samples| samples.y.len());
+        if (self.settings.calibrates(net, m) || repairs) && unseen < SMALLEST_BATCH {
+            return Err(Error::config(format!(
+                "{unseen} samples to calibrate on are too few, {SMALLEST_BATCH} are needed; give --val, more data, or --length one"
+            )));
+        }
+        Ok(())
+    }
+}
+
+/// A model with one linear layer and weight decay: its objective is convex, and one exact step nearly retrains it.
+pub fn is_convex(net: &Network, l2: f64) -> bool {
+    let inner = net.nodes.iter().filter(|node| !matches!(node.op, Op::Input | Op::Reshape)).count();
+    l2 > 0.0 && inner == 1
+}
