@@ -25,7 +25,7 @@ use crate::device::Device;
 use crate::kfac::{Inverse, Kfac};
 use crate::net::{Network, Op, UnitId};
 use crate::observe::{Scores, evaluate, outputs};
-use crate::ops::loss::largest;
+use crate::ops::cpu::loss::largest;
 use crate::receipt::{Record, to_hex};
 use crate::repair::{self, Targets};
 use crate::select::{self, Method, select};

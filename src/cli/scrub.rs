@@ -19,7 +19,8 @@ use scrubjay::unlearn::{
     Calibration, Config, Matrix, Rule, SMALLEST_BATCH, Target, Task, is_convex, products, unlearn,
 };
 use scrubjay::update::Where;
-use scrubjay::{Error, net::plan, report, zoo};
+use scrubjay::net::{Selected, plan};
+use scrubjay::{Error, report, zoo};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
@@ -694,9 +695,9 @@ fn dry_run(args: &Args, task: &Task, request: &Request, net: &Network) -> anyhow
         _ => (0, 0),
     };
     let copies = selection.perturbations.unwrap_or(copies);
-    let forward = plan::Plan::forward(net, copies.max(1));
-    let rows = vec![plan::Rows::All; net.layers.len()];
-    let products = plan::Plan::new(net, rows, plan::Purpose::Linearised, request.retained.len());
+    let forward = plan::Plan::forward(net, copies.max(1))?;
+    let rows = vec![Selected::All; net.layers.len()];
+    let products = plan::Plan::new(net, rows, plan::Purpose::Ggn, request.retained.len())?;
     let kept = products.kept_bytes() * request.retained.len().div_ceil(products.chunk);
     let some: Vec<usize> = request.retained.iter().copied().take(64).collect();
     let timed = Instant::now();

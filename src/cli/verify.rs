@@ -13,7 +13,7 @@ use scrubjay::comparison::{
 use scrubjay::data::{self, Inputs, Samples, tensors};
 use scrubjay::device::Device;
 use scrubjay::net::Network;
-use scrubjay::ops::loss;
+use scrubjay::ops::cpu::loss;
 use scrubjay::unlearn::is_convex;
 use scrubjay::{Error, observe, report, zoo};
 use serde_json::{Map, Value, json};

@@ -1,4 +1,4 @@
-//! Softmax cross-entropy on CUDA, as [`crate::ops::loss`] (MATH.md, Eq. 5). A label that is no class reads
+//! Softmax cross-entropy on CUDA, as [`crate::ops::cpu::loss`] (MATH.md, Eq. 5). A label that is no class reads
 //! nothing: its loss is NaN.
 #![allow(unsafe_code)] // launches
 
@@ -76,7 +76,7 @@ pub fn fisher(
     unsafe { cuda.cross_entropy_fisher(launch, back, t, logits, labels, n, classes) }
 }
 
-/// For each row of `logits` `[n, classes]` a draw to `d`, as [`crate::ops::loss::draw_curvature`] has it, of (seed,
+/// For each row of `logits` `[n, classes]` a draw to `d`, as [`crate::ops::cpu::loss::draw_curvature`] has it, of (seed,
 /// `first` + row). Of the same logits the class is the same and the values but for their last digits, unless a draw falls
 /// within rounding in f64 of the border between two classes.
 ///

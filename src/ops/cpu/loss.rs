@@ -4,19 +4,13 @@
 //! be exactly 0, or tied, for about half the copies of a confidently classified image, and nothing could be selected.
 //! The gradient at the label is minus the sum of the others', not p_y − 1, for the same reason.
 
-use super::philox::{Stream, Use};
-
-/// What the loss sends back along the logits' tangent.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Middle {
-    /// Its second derivative, [`curvature`].
-    Curvature,
-    /// The empirical Fisher matrix's form, [`fisher`].
-    Fisher,
-}
+use super::same;
+use crate::ops::philox::{Stream, Use};
 
 /// The loss of each row of `logits` `[n, classes]`, to `losses` `[n]`.
 pub fn cross_entropy(losses: &mut [f32], logits: &[f32], labels: &[u32], classes: usize) {
+    same("cross_entropy", losses.len(), labels.len());
+    same("cross_entropy", losses.len() * classes, logits.len());
     for ((loss, z), &label) in losses.iter_mut().zip(logits.chunks_exact(classes)).zip(labels) {
         *loss = row_loss(z, label as usize) as f32;
     }
@@ -47,6 +41,8 @@ fn softmax(z: &[f32]) -> (f64, f64) {
 
 /// δ = p − onehot(label) of each row, to `d` `[n, classes]`.
 pub fn gradient(d: &mut [f32], logits: &[f32], labels: &[u32], classes: usize) {
+    same("cross_entropy_gradient", labels.len() * classes, d.len());
+    same("cross_entropy_gradient", d.len(), logits.len());
     for ((d, z), &label) in d.chunks_exact_mut(classes).zip(logits.chunks_exact(classes)).zip(labels) {
         let (scale, top) = softmax(z);
         let mut others = 0.0;
@@ -67,6 +63,7 @@ pub fn gradient(d: &mut [f32], logits: &[f32], labels: &[u32], classes: usize) {
 /// δ = √(p_c/q_c) (p − onehot(c)) of a class drawn with q_c ∝ p_c ‖p − onehot(c)‖², so that every row has its whole
 /// trace. With q = p, the rows of a network that is sure of its data would be 0 but for a few.
 pub fn draw_curvature(d: &mut [f32], logits: &[f32], classes: usize, seed: u64, first: usize) {
+    same("draw_curvature", d.len(), logits.len());
     let mut p = vec![0.0; classes];
     for (i, (d, z)) in d.chunks_exact_mut(classes).zip(logits.chunks_exact(classes)).enumerate() {
         let (scale, top) = softmax(z);
@@ -92,6 +89,8 @@ pub type Weight<'a> = dyn Fn(usize, f64) -> f64 + Sync + 'a;
 
 /// Multiplies row i of `d` `[n, classes]` by weight(`first` + i, its loss).
 pub fn weigh(d: &mut [f32], logits: &[f32], labels: &[u32], classes: usize, first: usize, weight: &Weight) {
+    same("weigh", labels.len() * classes, d.len());
+    same("weigh", d.len(), logits.len());
     let rows = d.chunks_exact_mut(classes).zip(logits.chunks_exact(classes)).zip(labels);
     for (i, ((d, z), &label)) in rows.enumerate() {
         let factor = weight(first + i, row_loss(z, label as usize)) as f32;
@@ -101,6 +100,7 @@ pub fn weigh(d: &mut [f32], logits: &[f32], labels: &[u32], classes: usize, firs
 
 /// (diag(p) − ppᵀ) t of each row: the loss's second derivative along the logits' tangent.
 pub fn curvature(back: &mut [f32], t: &[f32], logits: &[f32], classes: usize) {
+    [t, logits].iter().for_each(|x| same("cross_entropy_curvature", back.len(), x.len()));
     let rows = back.chunks_exact_mut(classes).zip(t.chunks_exact(classes)).zip(logits.chunks_exact(classes));
     for ((back, t), z) in rows {
         let (scale, top) = softmax(z);
@@ -114,6 +114,7 @@ pub fn curvature(back: &mut [f32], t: &[f32], logits: &[f32], classes: usize) {
 
 /// δ (δ·t) of each row: the empirical Fisher matrix's form.
 pub fn fisher(back: &mut [f32], t: &[f32], logits: &[f32], labels: &[u32], classes: usize) {
+    same("cross_entropy_fisher", back.len(), t.len());
     gradient(back, logits, labels, classes);
     for (d, t) in back.chunks_exact_mut(classes).zip(t.chunks_exact(classes)) {
         let along: f64 = d.iter().zip(t).map(|(&d, &t)| f64::from(d) * f64::from(t)).sum();

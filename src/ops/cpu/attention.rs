@@ -5,8 +5,9 @@
 
 use std::cell::RefCell;
 
-use super::Shape;
+use crate::ops::Shape;
 use super::gemm::{Matrix, gemm};
+use super::same;
 
 thread_local! {
     /// Square matrices of one head.
@@ -78,8 +79,17 @@ fn through_softmax(d: &mut [f32], p: &[f32], t: usize) {
     }
 }
 
+/// Refuses other lengths of packed values, of outputs and of weights than those of `n` images.
+#[track_caller]
+fn fits(n: usize, shape: Shape, heads: usize, packed: &[usize], outputs: &[usize], saved: usize) {
+    packed.iter().for_each(|&len| same("attention", 3 * n * shape.len(), len));
+    outputs.iter().for_each(|&len| same("attention", n * shape.len(), len));
+    same("attention", n * heads * shape.positions().pow(2), saved);
+}
+
 /// O to `y`, P to `saved`.
 pub fn forward(y: &mut [f32], saved: &mut [f32], qkv: &[f32], n: usize, shape: Shape, heads: usize) {
+    fits(n, shape, heads, &[qkv.len()], &[y.len()], saved.len());
     for head in Head::all(n, shape, heads) {
         let [q, k, v] = head.parts(qkv);
         let p = &mut saved[head.weights..head.weights + head.t * head.t];
@@ -105,6 +115,7 @@ fn weights_tangent(moved: &mut Vec<f32>, head: Head, tx: &[f32], x: &[f32], save
 
 /// O' = P'V + PV'.
 pub fn tangent(t: &mut [f32], tx: &[f32], x: &[f32], saved: &[f32], n: usize, shape: Shape, heads: usize) {
+    fits(n, shape, heads, &[tx.len(), x.len()], &[t.len()], saved.len());
     SCRATCH.with_borrow_mut(|[moved, ..]| {
         for head in Head::all(n, shape, heads) {
             weights_tangent(moved, head, tx, x, saved);
@@ -117,6 +128,7 @@ pub fn tangent(t: &mut [f32], tx: &[f32], x: &[f32], saved: &[f32], n: usize, sh
 
 /// dV += Pᵀ dO; dS = P ∘ (dP − mean), dP = dO Vᵀ; dQ += dS K/√width; dK += dSᵀ Q/√width.
 pub fn backward(dx: &mut [f32], dy: &[f32], x: &[f32], saved: &[f32], n: usize, shape: Shape, heads: usize) {
+    fits(n, shape, heads, &[dx.len(), x.len()], &[dy.len()], saved.len());
     SCRATCH.with_borrow_mut(|[ds, ..]| {
         for head in Head::all(n, shape, heads) {
             let ([q, k, v], d) = (head.parts(x), head.of(dy));
@@ -148,6 +160,7 @@ pub fn tangent_backward(
     shape: Shape,
     heads: usize,
 ) {
+    fits(n, shape, heads, &[dxt.len(), tx.len(), x.len()], &[dyt.len(), dy.len()], saved.len());
     SCRATCH.with_borrow_mut(|[moved, dp, dpt, ds, dst]| {
         for head in Head::all(n, shape, heads) {
             weights_tangent(moved, head, tx, x, saved);
