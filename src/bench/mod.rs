@@ -18,8 +18,8 @@ pub use cases::CASES;
 use crate::device::Device;
 use crate::device::cuda::{Buffer, Cuda, Launched};
 use crate::ops::Strided;
-use crate::ops::cuda::shape;
 use crate::ops::cpu::gemm::{Matrix, gemm};
+use crate::ops::cuda::shape;
 use crate::ops::ptx;
 use crate::{Error, Result};
 
@@ -220,7 +220,8 @@ impl<'a> Flush<'a> {
     }
 
     fn run(&mut self) -> Result<()> {
-        let (len, to, from) = (self.room.len(), Strided { first: 0, stride: 1 }, Strided { first: 0, stride: 0 });
+        let (len, to, from) =
+            (self.room.len(), Strided { first: 0, stride: 1 }, Strided { first: 0, stride: 0 });
         shape::copy(self.cuda, self.room.output(), self.zero.input(), len, 1, to, from)
     }
 }

@@ -10,6 +10,7 @@ use clap::ValueEnum;
 use scrubjay::checkpoint::Checkpoint;
 use scrubjay::data::{self, Inputs, Samples, Spec, tensors};
 use scrubjay::net::{LayerId, Network};
+use scrubjay::net::{Selected, plan};
 use scrubjay::observe::{check_precision, evaluate};
 use scrubjay::ops::philox::{Stream, Use};
 use scrubjay::receipt::{Events, Record};
@@ -19,7 +20,6 @@ use scrubjay::unlearn::{
     Calibration, Config, Matrix, Rule, SMALLEST_BATCH, Target, Task, is_convex, products, unlearn,
 };
 use scrubjay::update::Where;
-use scrubjay::net::{Selected, plan};
 use scrubjay::{Error, report, zoo};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};

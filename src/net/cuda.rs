@@ -9,6 +9,7 @@
 //! it, so that a little more or less of it changes nothing.
 
 mod derivatives;
+mod execute;
 mod moments;
 mod run;
 mod train;
@@ -410,12 +411,11 @@ impl<'a> Passes<'a> {
 
     /// Where the moments of a batch norm are.
     fn moments(&self, node: NodeId) -> Range<usize> {
-        let norms = self.plan.program.section(Section::Forward).iter().filter_map(|step| {
-            match &step.instruction {
+        let norms =
+            self.plan.program.section(Section::Forward).iter().filter_map(|step| match &step.instruction {
                 Instruction::BatchNorm(BatchNormOp::Forward { node, c, .. }) => Some((*node, 2 * c)),
                 _ => None,
-            }
-        });
+            });
         let width = |(_, width): (NodeId, usize)| width;
         let start = norms.clone().take_while(|(of, _)| *of != node).map(width).sum();
         start..start + norms.clone().find(|(of, _)| *of == node).map_or(0, width)

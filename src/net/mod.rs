@@ -16,6 +16,7 @@ pub(crate) mod cuda;
 #[cfg(test)]
 mod everything;
 mod freeze;
+mod instruction;
 mod layers;
 mod lower;
 pub mod plan;
@@ -27,8 +28,8 @@ mod units;
 pub use build::{Builder, Role, Source};
 pub(crate) use layers::affine::LayerUse;
 pub(crate) use program::{Section, Seed};
-pub use rows::Selected;
 pub(crate) use rows::RowValues;
+pub use rows::Selected;
 pub use train::{Step, TrainPass};
 pub use units::Units;
 

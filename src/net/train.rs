@@ -180,9 +180,9 @@ impl Host {
         }
         let chunks = &mut self.chunks[..total.div_ceil(plan.chunk)];
         let (step, moments) = device.scope(|| {
-            let runs = chunks.iter_mut().map(|Chunk { arena, sink, n }| {
-                Run::new(net, plan, arena, *n).seeded(Seed::Gradient, sink)
-            });
+            let runs = chunks
+                .iter_mut()
+                .map(|Chunk { arena, sink, n }| Run::new(net, plan, arena, *n).seeded(Seed::Gradient, sink));
             let mut runs: Vec<Run> = runs.collect();
             Run::batch(&mut runs, Section::Forward);
             let step = score(&runs, net.classes());

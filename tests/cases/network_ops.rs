@@ -14,8 +14,8 @@ use scrubjay::kfac::Kfac;
 use scrubjay::net::{LayerId, Network, UnitId};
 use scrubjay::observe::{evaluate, observe, observe_copies};
 use scrubjay::ops::Geometry;
-use scrubjay::ops::cuda as on_cuda;
 use scrubjay::ops::Strided;
+use scrubjay::ops::cuda as on_cuda;
 use scrubjay::ops::{self, Activation, Conv, Precision, Shape, Window};
 use scrubjay::perturb::{Noise, perturb};
 use scrubjay::select::{self, Method};
@@ -482,7 +482,8 @@ fn moves(device: &Device, n: usize, c: usize) -> Result<(), Failed> {
         on_cuda::shape::copy(cuda, y.output(), on_x.input(), n, from.len(), whole(to, c), whole(from, 0))?;
         on_cuda::shape::copy(cuda, y, on_token.input(), n, c, whole(to, 0), Strided { first: 0, stride: 0 })
     })?;
-    let expected: Vec<f32> = x.chunks_exact(from.len()).flat_map(|x| token.iter().chain(x)).copied().collect();
+    let expected: Vec<f32> =
+        x.chunks_exact(from.len()).flat_map(|x| token.iter().chain(x)).copied().collect();
     same_bits("class token", &found, &expected)?;
 
     let (mut dx, on_dy) = (values(n * from.len(), 3), cuda.upload(&found)?);

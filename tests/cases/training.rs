@@ -8,8 +8,8 @@ use scrubjay::device::Device;
 use scrubjay::net::{Network, TrainPass};
 use scrubjay::ops::Shape;
 use scrubjay::ops::Strided;
-use scrubjay::ops::cuda::{batch_norm, loss, optimizer, shape};
 use scrubjay::ops::cpu::optimizer::update;
+use scrubjay::ops::cuda::{batch_norm, loss, optimizer, shape};
 use scrubjay::ops::optimizer::{Memory, Optimizer, Update};
 use scrubjay::ops::philox::{Stream, Use};
 use scrubjay::zoo;
@@ -168,7 +168,8 @@ fn sums_rows(device: &Device, n: usize, len: usize, stride: usize) -> Result<(),
     let cuda = cuda(device)?;
     let (x, start) = (values(2 + (n - 1) * stride + len, 1), values(len, 2));
     let on_x = cuda.upload(&x)?;
-    let found = adds(cuda, &start, |y| shape::add_sum(cuda, y, on_x.input(), n, Strided { first: 2, stride }))?;
+    let found =
+        adds(cuda, &start, |y| shape::add_sum(cuda, y, on_x.input(), n, Strided { first: 2, stride }))?;
     let sum = |i: usize| (0..n).map(|row| f64::from(x[2 + row * stride + i])).sum::<f64>() as f32;
     same_bits("y", &found, &(0..len).map(|i| start[i] + sum(i)).collect::<Vec<_>>())
 }

@@ -230,12 +230,7 @@ impl<'a> Derivatives<'a> {
     ///
     /// # Errors
     /// Where the device fails.
-    pub fn product_on(
-        &mut self,
-        hv: Out<'_, f64>,
-        v: In<'_, f64>,
-        places: &[Option<Places>],
-    ) -> Result<()> {
+    pub fn product_on(&mut self, hv: Out<'_, f64>, v: In<'_, f64>, places: &[Option<Places>]) -> Result<()> {
         let (cuda, mut scale) = (self.passes.cuda, [0.0]);
         let mut room = cuda.alloc(vector::parts(v.len()))?;
         vector::largest(cuda, room.output(), v)?;

@@ -105,7 +105,9 @@ impl<'a> Layers<'a> {
         let (mut parts, mut squares) = (0, 0);
         let most = IMAGES.min(inputs);
         for step in plan.program.section(Section::Backward) {
-            let Instruction::Affine(AffineOp::WeightGradient { at, .. }) = &step.instruction else { continue };
+            let Instruction::Affine(AffineOp::WeightGradient { at, .. }) = &step.instruction else {
+                continue;
+            };
             let (layer, geometry) = (at.layer.index(), &at.geometry);
             let Some(wanted) = &wanted[layer] else { continue };
             parts = parts.max(moments::output_parts(most, count(layer), wanted.rows, geometry));

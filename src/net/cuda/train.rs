@@ -196,7 +196,8 @@ impl Passes<'_> {
     /// Moves the running statistics of every batch norm by the moments of a batch of `n`.
     fn move_running(&mut self, chunk: &Chunk, n: usize) -> Result<()> {
         for step in self.plan.program.section(Section::Forward) {
-            let Instruction::BatchNorm(BatchNormOp::Forward { x, node, mean, var, c, .. }) = &step.instruction
+            let Instruction::BatchNorm(BatchNormOp::Forward { x, node, mean, var, c, .. }) =
+                &step.instruction
             else {
                 continue;
             };

@@ -19,7 +19,14 @@ pub(crate) enum ActivationOp {
     /// dxt = f'(a) dyt + f''(a) a' dy, a' the argument's tangent.
     TangentBackward { dxt: Value, dyt: Value, dy: Value, tangent: Value, argument: Value, kind: Activation },
     /// dxt += f'(a) dyt + f''(a) a' dy.
-    AddTangentBackward { dxt: Value, dyt: Value, dy: Value, tangent: Value, argument: Value, kind: Activation },
+    AddTangentBackward {
+        dxt: Value,
+        dyt: Value,
+        dy: Value,
+        tangent: Value,
+        argument: Value,
+        kind: Activation,
+    },
 }
 
 impl ActivationOp {

@@ -145,14 +145,7 @@ pub fn add_backward(dx: &mut [f32], dy: &[f32], a: &[f32], kind: Activation) {
 }
 
 /// dxt = f'(a) dyt + f''(a) a' dy.
-pub fn tangent_backward(
-    dxt: &mut [f32],
-    dyt: &[f32],
-    dy: &[f32],
-    at: &[f32],
-    a: &[f32],
-    kind: Activation,
-) {
+pub fn tangent_backward(dxt: &mut [f32], dyt: &[f32], dy: &[f32], at: &[f32], a: &[f32], kind: Activation) {
     [dyt, dy, at, a].iter().for_each(|x| same("activation_tangent_backward", dxt.len(), x.len()));
     for ((((dxt, &dyt), &dy), &at), &a) in dxt.iter_mut().zip(dyt).zip(dy).zip(at).zip(a) {
         *dxt = moved(kind, f64::from(a), dyt, dy, at);

@@ -5,9 +5,9 @@
 
 use std::cell::RefCell;
 
-use crate::ops::Shape;
 use super::gemm::{Matrix, gemm};
 use super::same;
+use crate::ops::Shape;
 
 thread_local! {
     /// Square matrices of one head.
