@@ -9,11 +9,11 @@ use rayon::prelude::*;
 
 use crate::data::Inputs;
 use crate::device::Device;
+use crate::net::cpu::{Arena, Run};
 use crate::net::cuda::Derivatives;
-use crate::net::passes::{Arena, Pass, RowValues};
-use crate::net::plan::{Plan, Purpose, Rows};
-use crate::net::{LayerId, Network, UnitId};
-use crate::ops::loss;
+use crate::net::plan::{Plan, Purpose};
+use crate::net::{LayerId, Network, RowValues, Seed, Selected, UnitId};
+use crate::ops::cpu::loss;
 use crate::{Error, Result};
 
 /// The parameters of some units of a network.
@@ -21,7 +21,7 @@ use crate::{Error, Result};
 pub struct Block {
     units: Vec<UnitId>,
     parts: Vec<Part>,
-    rows: Vec<Rows>,
+    rows: Vec<Selected>,
     len: usize,
 }
 
@@ -84,9 +84,9 @@ impl Block {
         });
         let parts = parts.collect();
         let rows = net.layers.iter().zip(of_layer).map(|(layer, rows)| match rows.len() {
-            0 => Rows::None,
-            all if all == layer.outputs => Rows::All,
-            _ => Rows::Some(rows),
+            0 => Selected::None,
+            all if all == layer.outputs => Selected::All,
+            _ => Selected::Some(rows),
         });
         Ok(Block { units: units.to_vec(), parts, rows: rows.collect(), len })
     }
@@ -118,7 +118,7 @@ impl Block {
     }
 
     /// The selected rows of each layer.
-    pub(crate) fn rows(&self) -> &[Rows] {
+    pub(crate) fn rows(&self) -> &[Selected] {
         &self.rows
     }
 
@@ -193,15 +193,15 @@ impl Block {
                 Derivatives::new(device, cuda, net, &self.rows, purpose, inputs, 0)?.gradient(weight)?;
             return Ok(device.scope(|| self.mean(&[sum], inputs.len())));
         }
-        let plan = Plan::new(net, self.rows.clone(), Purpose::Gradient, inputs.len());
-        let pass = Pass { net, plan: &plan };
+        let plan = Plan::new(net, self.rows.clone(), Purpose::Gradient, inputs.len())?;
         let sums = device.scope(|| {
             in_lanes(inputs.len(), &plan, |lane| {
                 let (mut arena, mut sink) = (Arena::new(&plan), RowValues::zeros(net, &plan.rows));
                 for chunk in lane {
                     let first = chunk.start;
-                    let n = pass.fill(&mut arena, inputs, chunk)?;
-                    pass.primal(&mut arena, &mut sink, n, weight.map(|weight| (first, weight)));
+                    let n = arena.fill(net, &plan, inputs, chunk)?;
+                    let seed = weight.map_or(Seed::Gradient, |weight| Seed::Weighted(weight, first));
+                    Run::new(net, &plan, &mut arena, n).seeded(seed, &mut sink).primal();
                 }
                 Ok(sink)
             })

@@ -12,12 +12,11 @@ use crate::block::{Block, check, in_lanes};
 use crate::data::Inputs;
 use crate::device::{Cuda, Device};
 use crate::names::names;
+use crate::net::cpu::{Arena, Run};
 use crate::net::cuda::Derivatives;
-use crate::net::passes::{Arena, Pass, RowValues};
 use crate::net::plan::{Plan, Purpose};
-use crate::net::{Layer, LayerId, Network};
+use crate::net::{Layer, LayerId, Network, RowValues, Section, Seed};
 use crate::ops::cuda::vector::Places;
-use crate::ops::loss;
 use crate::solve::CudaVector;
 use crate::{Error, Result};
 
@@ -40,7 +39,6 @@ pub struct Curvature<'a> {
     net: &'a Network,
     block: &'a Block,
     inputs: &'a dyn Inputs,
-    kind: Kind,
     plan: Plan,
     gradient: Vec<f64>,
     primal: Primal<'a>,
@@ -54,10 +52,9 @@ enum Primal<'a> {
     Cuda(&'a Cuda, Box<Mutex<Derivatives<'a>>>, Vec<Option<Places>>),
 }
 
-/// The primal part of one of the first chunks.
+/// What products read of one of the first chunks.
 struct Kept {
-    y: Vec<f32>,
-    g: Vec<f32>,
+    values: Vec<f32>,
     labels: Vec<u32>,
 }
 
@@ -79,7 +76,11 @@ impl<'a> Curvature<'a> {
         if block.is_empty() {
             return Err(Error::config("curvature of an empty block"));
         }
-        let purpose = if kind == Kind::Hessian { Purpose::Hessian } else { Purpose::Linearised };
+        let purpose = match kind {
+            Kind::Hessian => Purpose::Hessian,
+            Kind::Ggn => Purpose::Ggn,
+            Kind::Fisher => Purpose::Fisher,
+        };
         let (plan, sums, primal) = match device.cuda() {
             Some(cuda) => {
                 let mut passes = Derivatives::new(device, cuda, net, block.rows(), purpose, inputs, memory)?;
@@ -88,13 +89,13 @@ impl<'a> Curvature<'a> {
                 (passes.plan().clone(), sums, Primal::Cuda(cuda, Box::new(Mutex::new(passes)), places))
             }
             None => {
-                let plan = Plan::new(net, block.rows().to_vec(), purpose, inputs.len());
+                let plan = Plan::new(net, block.rows().to_vec(), purpose, inputs.len())?;
                 let (sums, kept) = primal_on_host(device, net, &plan, inputs, memory)?;
                 (plan, sums, Primal::Host(kept, Mutex::new(vec![])))
             }
         };
         let gradient = device.scope(|| block.mean(&sums, inputs.len()));
-        Ok(Curvature { device, net, block, inputs, kind, plan, gradient, primal })
+        Ok(Curvature { device, net, block, inputs, plan, gradient, primal })
     }
 
     /// The mean gradient over the same inputs, `[p]`, without weight decay.
@@ -130,22 +131,14 @@ impl<'a> Curvature<'a> {
             ));
         }
         let v = self.block.to_rows(self.net, v);
-        let middle = self.middle();
         let sums = match &self.primal {
-            Primal::Host(kept, idle) => self.products_on_host(kept, idle, &v, middle)?,
+            Primal::Host(kept, idle) => self.products_on_host(kept, idle, &v)?,
             Primal::Cuda(_, passes, _) => {
-                vec![passes.lock().unwrap_or_else(PoisonError::into_inner).product(&v, middle)?]
+                vec![passes.lock().unwrap_or_else(PoisonError::into_inner).product(&v)?]
             }
         };
         hv.copy_from_slice(&self.device.scope(|| self.block.mean(&sums, self.inputs.len())));
         Ok(())
-    }
-
-    fn middle(&self) -> loss::Middle {
-        match self.kind {
-            Kind::Hessian | Kind::Ggn => loss::Middle::Curvature,
-            Kind::Fisher => loss::Middle::Fisher,
-        }
     }
 
     fn products_on_host(
@@ -153,28 +146,27 @@ impl<'a> Curvature<'a> {
         kept: &[Kept],
         idle: &Mutex<Vec<Arena>>,
         v: &RowValues,
-        middle: loss::Middle,
     ) -> Result<Vec<RowValues>> {
-        let pass = Pass { net: self.net, plan: &self.plan };
+        let (net, plan) = (self.net, &self.plan);
         let lock = || idle.lock().unwrap_or_else(PoisonError::into_inner);
         self.device.scope(|| {
-            in_lanes(self.inputs.len(), &self.plan, |lane| {
+            in_lanes(self.inputs.len(), plan, |lane| {
                 let arena = lock().pop();
-                let mut arena = arena.unwrap_or_else(|| Arena::new(&self.plan));
-                let mut sink = RowValues::zeros(self.net, &self.plan.rows);
+                let mut arena = arena.unwrap_or_else(|| Arena::new(plan));
+                let mut sink = RowValues::zeros(net, &plan.rows);
                 for chunk in lane {
                     let n = chunk.len();
-                    let kept = kept.get(chunk.start / self.plan.chunk);
+                    let kept = kept.get(chunk.start / plan.chunk);
                     if kept.is_none() {
-                        pass.fill(&mut arena, self.inputs, chunk)?;
-                        pass.primal(&mut arena, &mut RowValues::zeros(self.net, &self.plan.rows), n, None);
+                        arena.fill(net, plan, self.inputs, chunk)?;
+                        Run::new(net, plan, &mut arena, n).primal_again();
                     }
-                    let Arena { y, t, g, h, labels, scratch } = &mut arena;
-                    let (y, g, labels) = match kept {
-                        Some(kept) => (&kept.y[..], &kept.g[..], &kept.labels[..]),
-                        None => (&y[..], &g[..], &labels[..]),
+                    let Arena { kept: own, work, labels } = &mut arena;
+                    let (values, labels) = match kept {
+                        Some(kept) => (&kept.values[..], &kept.labels[..]),
+                        None => (&own[..], &labels[..n]),
                     };
-                    pass.product((t, h, scratch), &mut sink, (y, g), labels, v, middle, n);
+                    Run::product(net, plan, (values, work), labels, v, &mut sink).section(Section::Product);
                 }
                 lock().push(arena);
                 Ok(sink)
@@ -221,7 +213,7 @@ impl<'a> Curvature<'a> {
                 format!("[{}] from [{}]", hv.len(), v.len()),
             ));
         }
-        passes.lock().unwrap_or_else(PoisonError::into_inner).product_on(hv, v, places, self.middle())
+        passes.lock().unwrap_or_else(PoisonError::into_inner).product_on(hv, v, places)
     }
 }
 
@@ -243,19 +235,17 @@ fn primal_on_host(
     memory: usize,
 ) -> Result<(Vec<RowValues>, Vec<Kept>)> {
     let keep = memory / plan.kept_bytes().max(1);
-    let pass = Pass { net, plan };
     let lanes = device.scope(|| {
         in_lanes(inputs.len(), plan, |lane| {
             let (mut arena, mut sink) = (Arena::new(plan), RowValues::zeros(net, &plan.rows));
             let mut kept = vec![];
             for chunk in lane {
                 let index = chunk.start / plan.chunk;
-                let n = pass.fill(&mut arena, inputs, chunk)?;
-                pass.primal(&mut arena, &mut sink, n, None);
+                let n = arena.fill(net, plan, inputs, chunk)?;
+                Run::new(net, plan, &mut arena, n).seeded(Seed::Gradient, &mut sink).primal();
                 if index < keep {
-                    let labels = arena.labels[..n].to_vec();
-                    let (y, g) = (arena.y[..plan.y.kept].to_vec(), arena.g[..plan.g.kept].to_vec());
-                    kept.push((index, Kept { y, g, labels }));
+                    let (values, labels) = (arena.kept.clone(), arena.labels[..n].to_vec());
+                    kept.push((index, Kept { values, labels }));
                 }
             }
             Ok((sink, kept))

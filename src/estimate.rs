@@ -5,7 +5,8 @@ use std::time::Instant;
 use serde::Serialize;
 
 use crate::data::Inputs;
-use crate::net::plan::{Plan, Purpose, Rows};
+use crate::net::Selected;
+use crate::net::plan::{Plan, Purpose};
 use crate::newton::products_at_most;
 use crate::observe::evaluate;
 use crate::request::Request;
@@ -66,9 +67,9 @@ impl Estimate {
         let (d, m) = (net.units().len(), request.batch.min(request.forget.len()));
         let criteria = settings.selection.of_batch(m);
         let (traces, copies) = criteria.copies(m);
-        let forward = Plan::forward(net, copies.max(1));
-        let rows = vec![Rows::All; net.layers.len()];
-        let products = Plan::new(net, rows, Purpose::Linearised, request.retained.len());
+        let forward = Plan::forward(net, copies.max(1))?;
+        let rows = vec![Selected::All; net.layers.len()];
+        let products = Plan::new(net, rows, Purpose::Ggn, request.retained.len())?;
         let kept = products.kept_bytes() * request.retained.len().div_ceil(products.chunk);
         let some: Vec<usize> = request.retained.iter().copied().take(TIMED).collect();
         let timed = Instant::now();

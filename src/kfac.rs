@@ -21,13 +21,13 @@ use crate::block::{Block, check, in_lanes};
 use crate::data::Inputs;
 use crate::device::cuda::Buffer;
 use crate::device::{Cuda, Device};
+use crate::net::cpu::{Arena, Run, Sink};
 use crate::net::cuda::{Wanted, moments_of};
-use crate::net::passes::{Arena, Pass, Sink};
 use crate::net::plan::{Plan, Purpose};
-use crate::net::{LayerId, Network, Op};
-use crate::ops::conv::Geometry;
+use crate::net::{LayerId, LayerUse, Network, Op, Seed};
+use crate::ops::cpu::{conv, gemm};
 use crate::ops::cuda::vector::{self, Places};
-use crate::ops::{Shape, conv, cuda, gemm, loss};
+use crate::ops::{Geometry, Shape, cuda};
 use crate::solve::{self, CudaVector, Vector};
 use crate::{Error, Result};
 
@@ -78,19 +78,22 @@ struct Lane<'a> {
 }
 
 impl Sink for Lane<'_> {
-    fn take(&mut self, pass: &Pass, node: usize, dz: &[f32], x: &[f32], n: usize) {
-        let layer = pass.net.nodes[node].op.layer();
-        let geometry = pass.geometry(node);
+    fn take(&mut self, _: &Plan, at: &LayerUse, dz: &[f32], x: &[f32], _: bool, n: usize) {
+        let geometry = &at.geometry;
         for (part, moments) in self.parts.iter().zip(&mut self.moments) {
-            if layer != Some(part.layer) {
+            if at.layer != part.layer {
                 continue;
             }
-            conv::output_moment(&mut moments.g, dz, &part.channels, n, &geometry);
+            conv::output_moment(&mut moments.g, dz, &part.channels, n, geometry);
             match part.width > WIDEST {
-                true => moments.a[0] += conv::input_square(x, &geometry) as f32,
-                false => conv::input_moment(&mut moments.a, x, part.width, part.group, n, &geometry),
+                true => moments.a[0] += conv::input_square(x, geometry) as f32,
+                false => conv::input_moment(&mut moments.a, x, part.width, part.group, n, geometry),
             }
         }
+    }
+
+    fn other(&mut self) -> &mut [Vec<f32>] {
+        &mut []
     }
 }
 
@@ -180,22 +183,17 @@ fn sums_on_host(
         parts.iter().map(of).collect()
     };
     let floats: usize = zeros().iter().map(|moments| moments.a.len() + moments.g.len()).sum();
-    let mut plan = Plan::new(net, block.rows().to_vec(), Purpose::Gradient, inputs.len());
+    let mut plan = Plan::new(net, block.rows().to_vec(), Purpose::Gradient, inputs.len())?;
     plan.lanes = plan.lanes.min(MOMENT_FLOATS / floats.max(1)).max(1);
-    let pass = Pass { net, plan: &plan };
     let lanes = device.scope(|| {
         in_lanes(inputs.len(), &plan, |lane| {
             let mut arena = Arena::new(&plan);
             let mut sums = Lane { parts, moments: zeros() };
             for chunk in lane {
                 let first = chunk.start;
-                let n = pass.fill(&mut arena, inputs, chunk)?;
-                pass.forward(&mut arena.y, n, None);
-                let Arena { y, h, scratch, .. } = &mut arena;
-                let end = net.nodes.len() - 1;
-                let (d, logits) = (&mut h[plan.h.value(end, n)], pass.logits(y, n));
-                loss::draw_curvature(d, logits, net.classes(), seed, first);
-                pass.backward(h, &mut sums, &mut scratch[0], &plan.h, y, n);
+                let n = arena.fill(net, &plan, inputs, chunk)?;
+                let run = Run::new(net, &plan, &mut arena, n);
+                run.seeded(Seed::Draws { seed, first }, &mut sums).primal();
             }
             Ok(sums.moments)
         })

@@ -9,11 +9,12 @@ use rayon::prelude::*;
 use crate::block::check;
 use crate::data::{Inputs, Samples};
 use crate::device::{Cuda, Device};
-use crate::net::Network;
+use crate::net::cpu::{Arena, Run};
 use crate::net::cuda::{Outputs, open};
-use crate::net::passes::{Arena, Pass};
-use crate::net::plan::{Plan, Purpose, Rows};
-use crate::ops::{Precision, loss};
+use crate::net::plan::{Plan, Purpose};
+use crate::net::{Network, Section, Selected};
+use crate::ops::Precision;
+use crate::ops::cpu::loss;
 use crate::perturb::{Noise, perturb};
 use crate::{Error, Result};
 
@@ -169,8 +170,7 @@ fn run(
         return run_on_cuda(device, cuda, net, inputs, d, precision);
     }
     let (m, classes) = (inputs.len(), net.classes());
-    let plan = Plan::forward(net, m);
-    let pass = Pass { net, plan: &plan };
+    let plan = Plan::forward(net, m)?;
     let mut trace = Trace::new(m, d, classes, plan.chunk);
     let mut labels = vec![0; m];
 
@@ -188,10 +188,12 @@ fn run(
         chunks.par_chunks_mut(turn).try_for_each(|chunks| {
             let mut arena = Arena::new(&plan);
             for out in chunks {
-                let n = pass.fill(&mut arena, inputs, out.first..out.first + out.losses.len())?;
-                pass.forward(&mut arena.y, n, (d > 0).then_some(&mut *out.activations));
-                out.logits.copy_from_slice(pass.logits(&arena.y, n));
-                out.labels.copy_from_slice(&arena.labels[..n]);
+                let n = arena.fill(net, &plan, inputs, out.first..out.first + out.losses.len())?;
+                let trace = (d > 0).then_some(&mut *out.activations);
+                let mut run = Run::new(net, &plan, &mut arena, n).traced(trace);
+                run.section(Section::Forward);
+                out.logits.copy_from_slice(run.logits());
+                out.labels.copy_from_slice(run.labels());
                 loss::cross_entropy(out.losses, out.logits, out.labels, classes);
             }
             Ok(())
@@ -210,7 +212,7 @@ fn run_on_cuda(
     precision: Precision,
 ) -> Result<(Trace, Vec<u32>)> {
     let (m, classes) = (inputs.len(), net.classes());
-    let rows = vec![Rows::None; net.layers.len()];
+    let rows = vec![Selected::None; net.layers.len()];
     let (mut passes, mut arena) = open(cuda, net, &rows, Purpose::Forward, inputs, d)?;
     passes.precision = precision;
     let chunk = passes.plan.chunk;

@@ -10,7 +10,7 @@ use std::ops::RangeInclusive;
 use crate::data::Samples;
 use crate::net::Network;
 use crate::observe::{Scores, evaluate, outputs};
-use crate::ops::loss::largest;
+use crate::ops::cpu::loss::largest;
 use crate::repair::Targets;
 use crate::task::{Calibration, SMALLEST_BATCH, Settings, Target, Task, is_convex};
 use crate::update::Length;

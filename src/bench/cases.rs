@@ -7,11 +7,10 @@ use crate::Result;
 use crate::codec::{Columns, FociOptions, foci, statistic};
 use crate::device::Device;
 use crate::device::cuda::{Buffer, Cuda, In, Out};
-use crate::ops::conv::{self, Geometry};
+use crate::ops::cpu::{attention, conv, layer_norm, loss};
 use crate::ops::cuda::nearest;
-use crate::ops::cuda::shape::Rows;
 use crate::ops::philox::{self, Use, add_normals};
-use crate::ops::{Conv, Precision, Shape, attention, cuda, layer_norm, loss, perturb};
+use crate::ops::{Conv, Geometry, Precision, Shape, Strided, cuda, perturb};
 
 /// Every kernel that can be timed.
 pub const CASES: &[Case] = &[
@@ -588,7 +587,8 @@ fn output_moment(device: &Device, sizes: Sizes) -> Result<Work> {
 /// Zeros.
 fn clear(cuda: &Cuda, y: Out<'_, f32>, zero: In<'_, f32>) -> Result<()> {
     let len = y.len();
-    cuda::shape::copy(cuda, y, zero, len, 1, Rows { first: 0, apart: 1 }, Rows { first: 0, apart: 0 })
+    let (to, from) = (Strided { first: 0, stride: 1 }, Strided { first: 0, stride: 0 });
+    cuda::shape::copy(cuda, y, zero, len, 1, to, from)
 }
 
 /// `sum` = what `work` adds for all of `n` images of `x`: each thread its own, then together, in order.

@@ -17,9 +17,9 @@ pub use cases::CASES;
 
 use crate::device::Device;
 use crate::device::cuda::{Buffer, Cuda, Launched};
-use crate::ops::cuda::ptx;
-use crate::ops::cuda::shape::{self, Rows};
-use crate::ops::gemm::{Matrix, gemm};
+use crate::ops::Strided;
+use crate::ops::cpu::gemm::{Matrix, gemm};
+use crate::ops::cuda::{ptx, shape};
 use crate::{Error, Result};
 
 /// The sizes of one shape, in the order of [`Case::axes`].
@@ -219,7 +219,8 @@ impl<'a> Flush<'a> {
     }
 
     fn run(&mut self) -> Result<()> {
-        let (len, to, from) = (self.room.len(), Rows { first: 0, apart: 1 }, Rows { first: 0, apart: 0 });
+        let (len, to, from) =
+            (self.room.len(), Strided { first: 0, stride: 1 }, Strided { first: 0, stride: 0 });
         shape::copy(self.cuda, self.room.output(), self.zero.input(), len, 1, to, from)
     }
 }

@@ -11,8 +11,6 @@ use crate::codec::{Again, Columns};
 use crate::curvature::{Curvature, Kind};
 use crate::data::{Inputs, Samples};
 use crate::device::{Cuda, Device};
-use crate::net::passes::Pass;
-use crate::net::plan::Plan;
 use crate::net::{Network, Op, Shape};
 use crate::observe::{observe, observe_copies};
 use crate::ops::Precision;
@@ -50,13 +48,12 @@ fn samples(net: &Network, n: usize) -> Samples {
 
 /// Operations of one image's forward pass: its products and sums of layers and of attention.
 fn flops(net: &Network) -> usize {
-    let pass = Pass { net, plan: &Plan::forward(net, 1) };
-    let of_node = |(at, node): (usize, &crate::net::Node)| match &node.op {
-        Op::Attention { .. } => 4 * node.shape.positions().pow(2) * node.shape.c,
-        op if op.layer().is_some() => 2 * node.shape.len() * pass.geometry(at).fan_in(),
-        _ => 0,
+    let of_node = |node: &crate::net::Node| match (&node.op, node.op.layer()) {
+        (Op::Attention { .. }, _) => 4 * node.shape.positions().pow(2) * node.shape.c,
+        (_, Some(layer)) => 2 * node.shape.len() * net.layer(layer).fan_in,
+        (_, None) => 0,
     };
-    net.nodes.iter().enumerate().map(of_node).sum()
+    net.nodes.iter().map(of_node).sum()
 }
 
 /// ‖got − want‖ / ‖want‖.

@@ -1,11 +1,11 @@
 //! `scrubjay inspect`: layers and units of a model, and the memory that scrubbing it needs.
 
-use scrubjay::net::{LayerId, plan};
+use scrubjay::net::{LayerId, Selected, plan};
 
 use super::Outcome;
 use super::model::ModelArgs;
 
-/// List layers, units and parameters of a model, and the memory that a scrub needs
+/// List layers, units and parameters of a model, its program, and the memory that a scrub needs
 ///
 /// Example:
 ///   scrubjay inspect --model resnet50.safetensors
@@ -14,9 +14,9 @@ use super::model::ModelArgs;
 pub struct Args {
     #[command(flatten)]
     model: ModelArgs,
-    /// Print every launch of the plan too
+    /// Print the program of Hessian products too, one line an instruction
     #[arg(long)]
-    plan: bool,
+    program: bool,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -30,9 +30,9 @@ const RETAINED: usize = 1024;
 pub fn run(args: &Args) -> anyhow::Result<Outcome> {
     let model = args.model.open(&args.model.checkpoint()?, None)?;
     let net = &model.network;
-    let forward = plan::Plan::forward(net, COPIES);
-    let all = vec![plan::Rows::All; net.layers.len()];
-    let products = plan::Plan::new(net, all, plan::Purpose::Linearised, RETAINED);
+    let forward = plan::Plan::forward(net, COPIES)?;
+    let all = vec![Selected::All; net.layers.len()];
+    let products = plan::Plan::new(net, all, plan::Purpose::Hessian, RETAINED)?;
     let kept = products.kept_bytes() * RETAINED.div_ceil(products.chunk);
     let trainable: usize = net.layers.iter().map(|layer| layer.outputs * layer.unit_len()).sum();
     if args.json {
@@ -41,7 +41,6 @@ pub fn run(args: &Args) -> anyhow::Result<Outcome> {
             .iter()
             .map(|l| serde_json::json!({"layer": l.name, "units": l.outputs, "parameters": l.outputs * l.unit_len()}))
             .collect();
-        let steps: Vec<String> = products.steps().iter().map(|step| format!("{step:?}")).collect();
         println!(
             "{}",
             serde_json::json!({
@@ -56,7 +55,7 @@ pub fn run(args: &Args) -> anyhow::Result<Outcome> {
                 "products_bytes": products.bytes(),
                 "kept_bytes": kept,
                 "chunk": products.chunk,
-                "plan": steps,
+                "program": products.text(net),
             })
         );
         return Ok(Outcome::Done);
@@ -90,9 +89,9 @@ pub fn run(args: &Args) -> anyhow::Result<Outcome> {
         "  {:>12}  what these keep of {RETAINED} retained samples, in all (recomputed where it does not fit)",
         bytes(kept)
     );
-    if args.plan {
-        println!("\nplan (primal part once, the rest for every product)");
-        products.steps().iter().for_each(|step| println!("  {step:?}"));
+    if args.program {
+        println!("\nprogram (forward and backward once, the rest for every product)");
+        products.text(net).iter().for_each(|line| println!("  {line}"));
     }
     Ok(Outcome::Done)
 }

@@ -14,7 +14,7 @@ use scrubjay::data::{self, Inputs, Samples, tensors};
 use scrubjay::device::Device;
 use scrubjay::manifest::{Manifest, json_in, listed};
 use scrubjay::net::Network;
-use scrubjay::ops::loss;
+use scrubjay::ops::cpu::loss;
 use scrubjay::task::is_convex;
 use scrubjay::{Error, hash, observe, report, zoo};
 use serde_json::{Map, Value, json};

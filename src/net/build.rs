@@ -1,10 +1,7 @@
-//! Composing a network: the vocabulary of [`crate::zoo`]. Shapes are inferred and checked as nodes are added; tensors
-//! come from a [`Source`], which is a file's contents or an initialisation.
+//! Composing a network: the vocabulary of [`crate::zoo`], whose words are in [`super::layers`]. Shapes are inferred and
+//! checked as nodes are added; tensors come from a [`Source`], which is a file's contents or an initialisation.
 
-use super::{
-    Activation, Conv, Epilogue, Layer, LayerId, Network, Node, NodeId, Op, Order, Param, ParamId, Shape,
-    Units, Window,
-};
+use super::{Layer, LayerId, Network, Node, NodeId, Op, Order, Param, ParamId, Shape, Units};
 use crate::{Error, Result};
 
 /// What a tensor is for: what an initialisation goes by.
@@ -75,218 +72,6 @@ impl<'a> Builder<'a> {
             .ok_or_else(|| Error::config(format!("the model has no tensor `{name}` with {} axes", axis + 1)))
     }
 
-    /// A convolution `name.weight [outputs, c / groups, r, s]`, with `name.bias` where there is one.
-    pub fn conv(&mut self, x: NodeId, name: &str, outputs: usize, conv: Conv) -> Result<NodeId> {
-        let Shape { h, w, c } = self.shape(x);
-        let (r, s) = conv.kernel;
-        let reach =
-            |size: usize, pad: usize, k: usize| (size + 2 * pad).checked_sub(conv.dilation * (k - 1) + 1);
-        let (Some(down), Some(right)) = (reach(h, conv.padding.0, r), reach(w, conv.padding.1, s)) else {
-            return Err(Error::shape(
-                "conv2d",
-                format!("an image that a {r}x{s} filter fits"),
-                format!("{h}x{w} at `{name}`"),
-            ));
-        };
-        if conv.groups == 0 || !c.is_multiple_of(conv.groups) || !outputs.is_multiple_of(conv.groups) {
-            return Err(Error::shape(
-                "conv2d",
-                format!("channels that {} groups divide", conv.groups),
-                format!("{c} to {outputs} at `{name}`"),
-            ));
-        }
-        let inner = c / conv.groups;
-        let order = Order::ChannelsLast { o: outputs, c: inner, positions: r * s };
-        let layer = self.layer(
-            name,
-            &format!("{name}.weight"),
-            &format!("{name}.bias"),
-            &[outputs, inner, r, s],
-            order,
-        )?;
-        let shape = Shape::new(down / conv.stride + 1, right / conv.stride + 1, outputs);
-        Ok(self.push(Op::Conv(layer, conv, Epilogue::default()), &[x], shape))
-    }
-
-    /// A linear layer `name.weight [outputs, c]` at every position, with `name.bias` where there is one.
-    pub fn linear(&mut self, x: NodeId, name: &str, outputs: usize) -> Result<NodeId> {
-        self.linear_named(x, name, &format!("{name}.weight"), &format!("{name}.bias"), outputs)
-    }
-
-    /// [`Builder::linear`] under tensor names of their own (PyTorch's `in_proj_weight`).
-    pub fn linear_named(
-        &mut self,
-        x: NodeId,
-        name: &str,
-        weight: &str,
-        bias: &str,
-        outputs: usize,
-    ) -> Result<NodeId> {
-        let Shape { h, w, c } = self.shape(x);
-        // Behind a flattened image the file's columns are (c, h, w), ours (h, w, c).
-        let order = match self.flattened(x) {
-            Some(image) if image.positions() > 1 && image.c > 1 => {
-                Order::ChannelsLast { o: outputs, c: image.c, positions: image.positions() }
-            }
-            _ => Order::Same,
-        };
-        let layer = self.layer(name, weight, bias, &[outputs, c], order)?;
-        Ok(self.push(Op::Linear(layer, Epilogue::default()), &[x], Shape::new(h, w, outputs)))
-    }
-
-    /// Batch norm under `name.{weight, bias, running_mean, running_var}`, eps 1e-5.
-    pub fn batch_norm(&mut self, x: NodeId, name: &str) -> Result<NodeId> {
-        let shape = self.shape(x);
-        let mut read =
-            |tensor: &str, role| self.param(&format!("{name}.{tensor}"), &[shape.c], Order::Same, role);
-        let (gamma, beta) = (read("weight", Role::One)?, read("bias", Role::Zero)?);
-        let (mean, var) = (read("running_mean", Role::Zero)?, read("running_var", Role::One)?);
-        self.params[mean.index()].trained = false;
-        self.params[var.index()].trained = false;
-        Ok(self.push(Op::BatchNorm { gamma, beta, mean, var, eps: 1e-5 }, &[x], shape))
-    }
-
-    /// Layer norm over channels under `name.{weight, bias}`.
-    pub fn layer_norm(&mut self, x: NodeId, name: &str, eps: f32) -> Result<NodeId> {
-        let shape = self.shape(x);
-        let gamma = self.param(&format!("{name}.weight"), &[shape.c], Order::Same, Role::One)?;
-        let beta = self.param(&format!("{name}.bias"), &[shape.c], Order::Same, Role::Zero)?;
-        Ok(self.push(Op::LayerNorm { gamma, beta, eps }, &[x], shape))
-    }
-
-    /// A nonlinearity.
-    pub fn activation(&mut self, x: NodeId, activation: Activation) -> NodeId {
-        let shape = self.shape(x);
-        self.push(Op::Activation(activation), &[x], shape)
-    }
-
-    /// ReLU.
-    pub fn relu(&mut self, x: NodeId) -> NodeId {
-        self.activation(x, Activation::Relu)
-    }
-
-    /// x + y.
-    pub fn add(&mut self, x: NodeId, y: NodeId) -> Result<NodeId> {
-        let (a, b) = (self.shape(x), self.shape(y));
-        if a != b {
-            return Err(Error::shape("add", format!("{a:?}"), format!("{b:?}")));
-        }
-        Ok(self.push(Op::Add, &[x, y], a))
-    }
-
-    /// An image as one row of features; PyTorch's (c, h, w) order is restored in the weights that read it.
-    pub fn flatten(&mut self, x: NodeId) -> NodeId {
-        let shape = self.shape(x);
-        self.push(Op::Reshape, &[x], Shape::new(1, 1, shape.len()))
-    }
-
-    /// An image as a row of tokens.
-    pub fn tokens(&mut self, x: NodeId) -> NodeId {
-        let shape = self.shape(x);
-        self.push(Op::Reshape, &[x], Shape::new(1, shape.positions(), shape.c))
-    }
-
-    /// Max pooling.
-    pub fn max_pool(&mut self, x: NodeId, window: Window) -> Result<NodeId> {
-        let shape = self.pooled("max_pool", x, window)?;
-        Ok(self.push(Op::MaxPool(window), &[x], shape))
-    }
-
-    /// Average pooling.
-    pub fn average_pool(&mut self, x: NodeId, window: Window) -> Result<NodeId> {
-        let shape = self.pooled("average_pool", x, window)?;
-        Ok(self.push(Op::AveragePool(window), &[x], shape))
-    }
-
-    /// Average pooling to an `h × w` grid.
-    pub fn adaptive_pool(&mut self, x: NodeId, h: usize, w: usize) -> NodeId {
-        let c = self.shape(x).c;
-        self.push(Op::AdaptivePool, &[x], Shape::new(h, w, c))
-    }
-
-    /// The mean over all positions.
-    pub fn global_pool(&mut self, x: NodeId) -> NodeId {
-        let c = self.shape(x).c;
-        self.push(Op::GlobalPool, &[x], Shape::new(1, 1, c))
-    }
-
-    /// The token `name [1, 1, c]` before the others.
-    pub fn class_token(&mut self, x: NodeId, name: &str) -> Result<NodeId> {
-        let Shape { h, w, c } = self.shape(x);
-        let token = self.param(name, &[1, 1, c], Order::Same, Role::Embedding)?;
-        Ok(self.push(Op::ClassToken(token), &[x], Shape::new(1, h * w + 1, c)))
-    }
-
-    /// The table `name [1, tokens, c]` added to the tokens.
-    pub fn positions(&mut self, x: NodeId, name: &str) -> Result<NodeId> {
-        let shape = self.shape(x);
-        let table = self.param(name, &[1, shape.positions(), shape.c], Order::Same, Role::Embedding)?;
-        Ok(self.push(Op::Positions(table), &[x], shape))
-    }
-
-    /// Token `i` as features.
-    pub fn token(&mut self, x: NodeId, i: usize) -> NodeId {
-        let c = self.shape(x).c;
-        self.push(Op::Tokens(i), &[x], Shape::new(1, 1, c))
-    }
-
-    /// All tokens but the first `i`.
-    ///
-    /// # Errors
-    /// Where no token is left.
-    pub fn tokens_from(&mut self, x: NodeId, i: usize) -> Result<NodeId> {
-        let Shape { h, w, c } = self.shape(x);
-        match (h * w).checked_sub(i).filter(|&left| left > 0) {
-            Some(left) => Ok(self.push(Op::Tokens(i), &[x], Shape::new(1, left, c))),
-            None => Err(Error::shape("tokens", format!("more than {i} tokens"), format!("{}", h * w))),
-        }
-    }
-
-    /// The channels of `parts`, one part after the other.
-    ///
-    /// # Errors
-    /// Where there are no parts, or not all have the same positions.
-    pub fn concat(&mut self, parts: &[NodeId]) -> Result<NodeId> {
-        let shapes: Vec<Shape> = parts.iter().map(|&part| self.shape(part)).collect();
-        match shapes.first() {
-            Some(&Shape { h, w, .. }) if shapes.iter().all(|shape| (shape.h, shape.w) == (h, w)) => {
-                let c = shapes.iter().map(|shape| shape.c).sum();
-                Ok(self.push(Op::Concat, parts, Shape::new(h, w, c)))
-            }
-            _ => Err(Error::shape("concat", "parts of the same positions", format!("{shapes:?}"))),
-        }
-    }
-
-    /// Multi-head attention over packed q, k, v channels.
-    pub fn attention(&mut self, qkv: NodeId, heads: usize) -> Result<NodeId> {
-        let Shape { h, w, c } = self.shape(qkv);
-        if heads == 0 || !c.is_multiple_of(3 * heads) {
-            return Err(Error::shape(
-                "attention",
-                format!("channels in 3 x {heads} equal parts"),
-                format!("{c}"),
-            ));
-        }
-        Ok(self.push(Op::Attention { heads }, &[qkv], Shape::new(h, w, c / 3)))
-    }
-
-    /// The option-A shortcut to `channels` channels.
-    pub fn shortcut(&mut self, x: NodeId, stride: usize, channels: usize) -> Result<NodeId> {
-        let Shape { h, w, c } = self.shape(x);
-        if channels < c || !(channels - c).is_multiple_of(2) {
-            return Err(Error::shape(
-                "shortcut",
-                format!("{c} channels and an even number more"),
-                format!("{channels}"),
-            ));
-        }
-        Ok(self.push(
-            Op::Shortcut { stride },
-            &[x],
-            Shape::new(h.div_ceil(stride), w.div_ceil(stride), channels),
-        ))
-    }
-
     /// The network whose logits are `output`, in train form.
     pub fn finish(self, output: NodeId) -> Result<Network> {
         let shape = self.nodes[output.index()].shape;
@@ -301,36 +86,24 @@ impl<'a> Builder<'a> {
         Ok(Network { nodes: self.nodes, layers: self.layers, params: self.params, units, frozen: false })
     }
 
-    fn push(&mut self, op: Op, inputs: &[NodeId], shape: Shape) -> NodeId {
+    /// Adds a node.
+    pub(super) fn push(&mut self, op: Op, inputs: &[NodeId], shape: Shape) -> NodeId {
         self.nodes.push(Node { op, inputs: inputs.to_vec(), shape });
         NodeId(self.nodes.len() as u32 - 1)
     }
 
-    /// The image behind a flattened node, if `x` is one (a nonlinearity between does not change the order).
-    fn flattened(&self, x: NodeId) -> Option<Shape> {
-        let node = &self.nodes[x.index()];
-        match node.op {
-            Op::Reshape if node.shape.positions() == 1 => Some(self.shape(node.inputs[0])),
-            Op::Activation(_) => self.flattened(node.inputs[0]),
-            _ => None,
-        }
+    /// A node.
+    pub(super) fn node(&self, node: NodeId) -> &Node {
+        &self.nodes[node.index()]
     }
 
-    fn pooled(&self, op: &'static str, x: NodeId, window: Window) -> Result<Shape> {
-        let Shape { h, w, c } = self.shape(x);
-        let along =
-            |size: usize| (size + 2 * window.padding).checked_sub(window.size).map(|d| d / window.stride + 1);
-        match (along(h), along(w)) {
-            (Some(h), Some(w)) => Ok(Shape::new(h, w, c)),
-            _ => Err(Error::shape(
-                op,
-                format!("an image that a window of {} fits", window.size),
-                format!("{h}x{w}"),
-            )),
-        }
+    /// Says that a parameter is not moved by gradient.
+    pub(super) fn is_not_trained(&mut self, param: ParamId) {
+        self.params[param.index()].trained = false;
     }
 
-    fn param(&mut self, name: &str, shape: &[usize], order: Order, role: Role) -> Result<ParamId> {
+    /// The parameter of that name: the one there is, where it is used again.
+    pub(super) fn param(&mut self, name: &str, shape: &[usize], order: Order, role: Role) -> Result<ParamId> {
         if let Some(known) = self.params.iter().position(|param| param.name == name) {
             return Ok(ParamId(known as u32));
         }
@@ -347,7 +120,7 @@ impl<'a> Builder<'a> {
     }
 
     /// The layer of that module name: the one there is, where it is used again.
-    fn layer(
+    pub(super) fn layer(
         &mut self,
         name: &str,
         weight: &str,

@@ -9,15 +9,27 @@
 //! Activations are NHWC; weights are output-major rows, convolution `[o, r·s·c/groups]` and linear `[o, c]` alike, so
 //! that a unit is one contiguous row and its bias. PyTorch's order lives at the border only ([`Order`]).
 
+mod arena;
 mod build;
+pub(crate) mod cpu;
 pub(crate) mod cuda;
+#[cfg(test)]
+mod everything;
 mod freeze;
-pub(crate) mod passes;
+mod instruction;
+mod layers;
+mod lower;
 pub mod plan;
+mod program;
+mod rows;
 mod train;
 mod units;
 
 pub use build::{Builder, Role, Source};
+pub(crate) use layers::affine::LayerUse;
+pub(crate) use program::{Section, Seed};
+pub(crate) use rows::RowValues;
+pub use rows::Selected;
 pub use train::{Step, TrainPass};
 pub use units::Units;
 
@@ -227,6 +239,14 @@ impl Op {
         match self {
             Op::Linear(layer, _) | Op::Conv(layer, ..) => Some(*layer),
             _ => None,
+        }
+    }
+
+    /// The frozen scale and shift, of a node that has them.
+    pub(crate) fn scale(&self) -> Option<&Affine> {
+        match self {
+            Op::Scale(affine) => Some(affine),
+            _ => self.epilogue().and_then(|epilogue| epilogue.affine.as_ref()),
         }
     }
 

@@ -57,6 +57,54 @@ impl Conv {
     }
 }
 
+/// The geometry of an affine layer's use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Geometry {
+    /// `[h, w, c]`.
+    pub input: Shape,
+    /// `[oh, ow, o]`.
+    pub output: Shape,
+    /// Filter, stride, padding, dilation, groups.
+    pub conv: Conv,
+}
+
+impl Geometry {
+    /// A convolution.
+    pub fn conv(input: Shape, output: Shape, conv: Conv) -> Geometry {
+        Geometry { input, output, conv }
+    }
+
+    /// A linear layer at every position.
+    pub fn linear(input: Shape, output: Shape) -> Geometry {
+        Geometry { input, output, conv: Conv::square(1, 1, 0) }
+    }
+
+    /// The length of a weight row.
+    pub fn fan_in(&self) -> usize {
+        self.conv.kernel.0 * self.conv.kernel.1 * self.channels()
+    }
+
+    /// How often the taps of a group of average share read a value of the input, those in the padding taken for others.
+    pub(crate) fn share_of_squares(&self) -> f64 {
+        let (from, to) = (self.input.positions() as f64, self.output.positions() as f64);
+        (self.conv.kernel.0 * self.conv.kernel.1) as f64 / self.conv.groups as f64 * to / from
+    }
+
+    /// Input channels of one group.
+    pub(super) fn channels(&self) -> usize {
+        self.input.c / self.conv.groups
+    }
+}
+
+/// Rows within values: row r begins `first + r · stride` values from their beginning.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Strided {
+    /// Values before the first row.
+    pub first: usize,
+    /// Values from the beginning of a row to that of the next; 0: the same row again and again.
+    pub stride: usize,
+}
+
 /// A pooling window.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Window {
@@ -144,6 +192,13 @@ impl Activation {
     /// The names of all, for messages.
     pub fn names() -> String {
         Activation::ALL.map(Activation::name).join(", ")
+    }
+}
+
+impl Activation {
+    /// Whether its derivative is read off its argument; that of ReLU is read off its value.
+    pub fn needs_argument(self) -> bool {
+        self != Activation::Relu
     }
 }
 

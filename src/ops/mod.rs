@@ -1,25 +1,15 @@
-//! Operations on slices: one chunk of `n` images, outputs before inputs before shapes before scalars. Each is run by
-//! one thread; the engine runs many chunks side by side. What accumulates says so.
-//!
-//! [`cuda`] holds the operations that run on a GPU: they check shapes and launch kernels on device memory.
+//! Operations on one chunk of `n` images: outputs before inputs before shapes before scalars. What accumulates says so.
+//! [`cpu`] has those of a network on slices, [`cuda`] the same on values in device memory; here is what both share.
 
-pub mod activation;
-pub mod attention;
-pub mod conv;
 pub mod cpu;
 pub mod cuda;
-pub(crate) mod gemm;
 mod geometry;
-pub mod layer_norm;
-pub mod loss;
 pub mod optimizer;
 pub mod perturb;
 pub mod philox;
-pub mod pool;
-pub mod shape;
 pub mod tokens;
 
-pub use geometry::{Activation, Conv, Precision, Shape, Window};
+pub use geometry::{Activation, Conv, Geometry, Precision, Shape, Strided, Window};
 
 use crate::{Error, Result};
 

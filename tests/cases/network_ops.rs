@@ -13,9 +13,9 @@ use scrubjay::device::{Cuda, Device};
 use scrubjay::kfac::Kfac;
 use scrubjay::net::{LayerId, Network, UnitId};
 use scrubjay::observe::{evaluate, observe, observe_copies};
-use scrubjay::ops::conv::Geometry;
+use scrubjay::ops::Geometry;
+use scrubjay::ops::Strided;
 use scrubjay::ops::cuda as on_cuda;
-use scrubjay::ops::cuda::shape::Rows;
 use scrubjay::ops::{self, Activation, Conv, Precision, Shape, Window};
 use scrubjay::perturb::{Noise, perturb};
 use scrubjay::select::{self, Criteria, Method};
@@ -250,7 +250,7 @@ fn max_pools(device: &Device, n: usize, from: Shape, window: Window) -> Result<(
     let (inner, outer) = (n * from.len(), n * to.len());
     let (x, dy) = (values(inner, 1), values(outer, 2));
     let (mut y, mut winners) = (vec![0.0; outer], vec![0; outer]);
-    ops::pool::max_pool(&mut y, &mut winners, &x, n, from, to, window);
+    ops::cpu::pool::max_pool(&mut y, &mut winners, &x, n, from, to, window);
     let on_device = cuda.upload(&x)?;
     let mut found = cuda.alloc(outer)?;
     let largest = writes(cuda, outer, |y| {
@@ -277,7 +277,7 @@ fn max_pools(device: &Device, n: usize, from: Shape, window: Window) -> Result<(
     let dx = adds(cuda, &expected, |dx| {
         on_cuda::pool::max_pool_backward(cuda, dx, found.input(), back.input(), n, from, to, window)
     })?;
-    ops::pool::scatter(&mut expected, &winners, &dy, n, from, to);
+    ops::cpu::pool::scatter(&mut expected, &winners, &dy, n, from, to);
     same_bits("dx", &dx, &expected)
 }
 
@@ -290,12 +290,12 @@ fn average_pools(device: &Device, n: usize, from: Shape, window: Window) -> Resu
     let mean = writes(cuda, y.len(), |y| {
         on_cuda::pool::average_pool(cuda, y, on_device.input(), n, from, to, window)
     })?;
-    ops::pool::average_pool(&mut y, &x, n, from, to, window);
+    ops::cpu::pool::average_pool(&mut y, &x, n, from, to, window);
     same_bits("y", &mean, &y)?;
     let spread = adds(cuda, &dx, |dx| {
         on_cuda::pool::average_pool_backward(cuda, dx, back.input(), n, from, to, window)
     })?;
-    ops::pool::average_pool_adjoint(&mut dx, &dy, n, from, to, window);
+    ops::cpu::pool::average_pool_adjoint(&mut dx, &dy, n, from, to, window);
     same_bits("dx", &spread, &dx)
 }
 
@@ -306,11 +306,11 @@ fn adaptive_pools(device: &Device, n: usize, from: Shape, to: Shape) -> Result<(
     let (on_device, back) = (cuda.upload(&x)?, cuda.upload(&dy)?);
     let mean =
         writes(cuda, y.len(), |y| on_cuda::pool::adaptive_pool(cuda, y, on_device.input(), n, from, to))?;
-    ops::pool::adaptive_pool(&mut y, &x, n, from, to);
+    ops::cpu::pool::adaptive_pool(&mut y, &x, n, from, to);
     same_bits("y", &mean, &y)?;
     let spread =
         adds(cuda, &dx, |dx| on_cuda::pool::adaptive_pool_backward(cuda, dx, back.input(), n, from, to))?;
-    ops::pool::adaptive_pool_adjoint(&mut dx, &dy, n, from, to);
+    ops::cpu::pool::adaptive_pool_adjoint(&mut dx, &dy, n, from, to);
     same_bits("dx", &spread, &dx)
 }
 
@@ -434,9 +434,9 @@ fn activations(device: &Device, kind: Activation, len: usize) -> Result<(), Fail
 
     let exact = slopes(&back::<Dual<f64>>(kind, &dual(&a, &at), &dual(&dy, &dyt)));
     let plain = slopes(&back::<Dual<f32>>(kind, &dual(&a, &at), &dual(&dy, &dyt)));
-    let dxt = adds(cuda, &dyt, |dt| {
-        let mut d = cuda.upload(&dy)?;
-        on_cuda::activation::tangent_backward(cuda, dt, d.output(), on_at.input(), on_a.input(), kind)
+    let dxt = writes(cuda, dyt.len(), |dxt| {
+        let (dyt, dy) = (on_dyt.input(), on_dy.input());
+        on_cuda::activation::tangent_backward(cuda, dxt, dyt, dy, on_at.input(), on_a.input(), kind)
     })?;
     close("dx'", &dxt, &exact, &plain)?;
     let sum = adds(cuda, &start, |dxt| {
@@ -469,30 +469,33 @@ fn moves(device: &Device, n: usize, c: usize) -> Result<(), Failed> {
     let (from, to) = (Shape::new(1, 5, c), Shape::new(1, 6, c));
     let (x, token) = (values(n * from.len(), 1), values(c, 2));
     let (on_x, on_token) = (cuda.upload(&x)?, cuda.upload(&token)?);
-    let whole = |shape: Shape, first: usize| Rows { first, apart: shape.len() };
+    let whole = |shape: Shape, first: usize| Strided { first, stride: shape.len() };
     let found = writes(cuda, n * to.len(), |mut y| {
         on_cuda::shape::copy(cuda, y.output(), on_x.input(), n, from.len(), whole(to, c), whole(from, 0))?;
-        on_cuda::shape::copy(cuda, y, on_token.input(), n, c, whole(to, 0), Rows { first: 0, apart: 0 })
+        on_cuda::shape::copy(cuda, y, on_token.input(), n, c, whole(to, 0), Strided { first: 0, stride: 0 })
     })?;
-    let mut expected = vec![0.0; n * to.len()];
-    ops::shape::prepend(&mut expected, &x, from, to);
-    expected.chunks_exact_mut(to.len()).for_each(|image| image[..c].copy_from_slice(&token));
+    let expected: Vec<f32> =
+        x.chunks_exact(from.len()).flat_map(|x| token.iter().chain(x)).copied().collect();
     same_bits("class token", &found, &expected)?;
 
     let (mut dx, on_dy) = (values(n * from.len(), 3), cuda.upload(&found)?);
     let back = adds(cuda, &dx, |dx| {
         on_cuda::shape::add(cuda, dx, on_dy.input(), n, from.len(), whole(from, 0), whole(to, c))
     })?;
-    ops::shape::prepend_adjoint(&mut dx, &found, from, to);
+    for (dx, dy) in dx.chunks_exact_mut(from.len()).zip(found.chunks_exact(to.len())) {
+        dx.iter_mut().zip(&dy[c..]).for_each(|(dx, dy)| *dx += dy);
+    }
     same_bits("its adjoint", &back, &dx)?;
 
     let wide = Shape::new(1, 5, 2 * c + 1);
     let mut joined = values(n * wide.len(), 4);
-    let (rows, channels) = (n * wide.positions(), |c: usize, first: usize| Rows { first, apart: c });
+    let (rows, channels) = (n * wide.positions(), |c: usize, first: usize| Strided { first, stride: c });
     let found = adds(cuda, &joined, |y| {
         on_cuda::shape::copy(cuda, y, on_x.input(), rows, c, channels(wide.c, c), channels(c, 0))
     })?;
-    ops::shape::join(&mut joined, &x, c, c, wide);
+    for (y, x) in joined.chunks_exact_mut(wide.c).zip(x.chunks_exact(c)) {
+        y[c..2 * c].copy_from_slice(x);
+    }
     same_bits("channels side by side", &found, &joined)
 }
 
@@ -504,12 +507,12 @@ fn shortcuts(device: &Device, n: usize, from: Shape, stride: usize, c: usize) ->
     let (mut y, mut dx) = (vec![0.0; dy.len()], values(x.len(), 3));
     let found =
         writes(cuda, y.len(), |y| on_cuda::shape::shortcut(cuda, y, on_x.input(), n, from, to, stride))?;
-    ops::shape::shortcut(&mut y, &x, n, from, to, stride);
+    ops::cpu::shape::shortcut(&mut y, &x, n, from, to, stride);
     same_bits("y", &found, &y)?;
     let found = adds(cuda, &dx, |dx| {
         on_cuda::shape::shortcut_backward(cuda, dx, on_dy.input(), n, from, to, stride)
     })?;
-    ops::shape::shortcut_adjoint(&mut dx, &dy, n, from, to, stride);
+    ops::cpu::shape::shortcut_adjoint(&mut dx, &dy, n, from, to, stride);
     same_bits("dx", &found, &dx)
 }
 
@@ -661,7 +664,7 @@ fn losses(device: &Device, n: usize, classes: usize) -> Result<(), Failed> {
             on_cuda::loss::draw_curvature(cuda, d, on_z.input(), n, seed, first)
         })?;
         let mut expected = vec![0.0; n * classes];
-        ops::loss::draw_curvature(&mut expected, &z, classes, seed, first);
+        ops::cpu::loss::draw_curvature(&mut expected, &z, classes, seed, first);
         for i in 0..n {
             let row = i * classes..(i + 1) * classes;
             let expected = &expected[row.clone()];
@@ -671,7 +674,7 @@ fn losses(device: &Device, n: usize, classes: usize) -> Result<(), Failed> {
 
     let mut predicted = cuda.alloc(n)?;
     on_cuda::loss::largest(cuda, predicted.output(), on_z.input())?;
-    let expected: Vec<u32> = z.chunks_exact(classes).map(ops::loss::largest).collect();
+    let expected: Vec<u32> = z.chunks_exact(classes).map(ops::cpu::loss::largest).collect();
     super::all_equal("predicted", &cuda.download(&predicted)?, &expected)
 }
 

@@ -7,9 +7,10 @@ use scrubjay::data::Samples;
 use scrubjay::device::Device;
 use scrubjay::net::{Network, TrainPass};
 use scrubjay::ops::Shape;
-use scrubjay::ops::cuda::shape::Rows;
+use scrubjay::ops::Strided;
+use scrubjay::ops::cpu::optimizer::update;
 use scrubjay::ops::cuda::{batch_norm, loss, optimizer, shape};
-use scrubjay::ops::optimizer::{Memory, Optimizer, Update, update};
+use scrubjay::ops::optimizer::{Memory, Optimizer, Update};
 use scrubjay::ops::philox::{Stream, Use};
 use scrubjay::zoo;
 
@@ -35,9 +36,9 @@ pub fn cases() -> Vec<(String, Case)> {
             cases.push((name, Box::new(move |d| moves(d, kind, len))));
         }
     }
-    for (n, len, apart) in [(1, 1, 1), (3, 31, 33), (33, 7, 7), (5, 300, 512)] {
-        let name = format!("sum_rows/n={n},len={len},apart={apart}");
-        cases.push((name, Box::new(move |d| sums_rows(d, n, len, apart))));
+    for (n, len, stride) in [(1, 1, 1), (3, 31, 33), (33, 7, 7), (5, 300, 512)] {
+        let name = format!("sum_rows/n={n},len={len},stride={stride}");
+        cases.push((name, Box::new(move |d| sums_rows(d, n, len, stride))));
     }
     for n in [1, 31, 32, 33, 300] {
         cases.push((format!("score/n={n}"), Box::new(move |d| scores(d, n))));
@@ -163,12 +164,13 @@ fn moves(device: &Device, kind: Optimizer, len: usize) -> Result<(), Failed> {
     same_bits("w", &found.into_iter().map(f32::from_bits).collect::<Vec<_>>(), &w)
 }
 
-fn sums_rows(device: &Device, n: usize, len: usize, apart: usize) -> Result<(), Failed> {
+fn sums_rows(device: &Device, n: usize, len: usize, stride: usize) -> Result<(), Failed> {
     let cuda = cuda(device)?;
-    let (x, start) = (values(2 + (n - 1) * apart + len, 1), values(len, 2));
+    let (x, start) = (values(2 + (n - 1) * stride + len, 1), values(len, 2));
     let on_x = cuda.upload(&x)?;
-    let found = adds(cuda, &start, |y| shape::add_sum(cuda, y, on_x.input(), n, Rows { first: 2, apart }))?;
-    let sum = |i: usize| (0..n).map(|row| f64::from(x[2 + row * apart + i])).sum::<f64>() as f32;
+    let found =
+        adds(cuda, &start, |y| shape::add_sum(cuda, y, on_x.input(), n, Strided { first: 2, stride }))?;
+    let sum = |i: usize| (0..n).map(|row| f64::from(x[2 + row * stride + i])).sum::<f64>() as f32;
     same_bits("y", &found, &(0..len).map(|i| start[i] + sum(i)).collect::<Vec<_>>())
 }
 
@@ -327,7 +329,7 @@ fn refuses(device: &Device) -> Result<(), Failed> {
         optimizer::update(cuda, y.output(), &mut memory, x, x.part(0..4), &step).is_ok(),
         optimizer::update(cuda, y.output().split_at(2).0, &mut memory, x, x.part(0..4), &step).is_ok(),
         optimizer::update(cuda, y.output().split_at(2).0, &mut memory, c2, c2, &step).is_ok(),
-        shape::add_sum(cuda, y.output(), x, 2, Rows { first: 0, apart: 1 }).is_ok(),
+        shape::add_sum(cuda, y.output(), x, 2, Strided { first: 0, stride: 1 }).is_ok(),
         loss::score(cuda, out.output(), c2, labels.input(), labels.input()).is_ok(),
         loss::score(cuda, out.output().split_at(2).0, x, labels.input(), labels.input()).is_ok(),
     ];

@@ -1,6 +1,6 @@
 //! The oracle of convolutions: plain loops, in the order of a weight row, generic over the number.
 
-use scrubjay::ops::conv::Geometry;
+use scrubjay::ops::Geometry;
 
 use super::dual::Number;
 

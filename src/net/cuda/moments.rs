@@ -3,6 +3,8 @@
 
 use super::derivatives::Sink;
 use super::*;
+use crate::net::layers::affine::LayerUse;
+use crate::net::program::Seed;
 use crate::ops::cuda::{moments, vector};
 
 /// What is asked of a layer.
@@ -70,8 +72,7 @@ pub(crate) fn moments_of(
     for first in (0..inputs.len()).step_by(passes.plan.chunk) {
         let range = first..inputs.len().min(first + passes.plan.chunk);
         let n = passes.fill(device, &mut arena, inputs, range)?;
-        passes.forward(&mut arena, n, false)?;
-        passes.backward_of_draws(&mut arena, &mut layers, n, seed, first)?;
+        passes.primal(&mut arena.chunk, Seed::Draws { seed, first }, &mut layers, n)?;
     }
     let read = |sums: Option<Sums>| {
         let Some(Sums { a, trace, g, .. }) = sums else { return Ok(None) };
@@ -100,18 +101,20 @@ impl<'a> Layers<'a> {
             let (a, g) = (cuda.alloc(a)?, cuda.alloc(count(layer) * wanted.rows)?);
             Ok(Some(Sums { wanted, sets, a, trace: cuda.upload(&trace)?, g }))
         };
-        let plan = Plan::on_cuda(net, rows.to_vec(), Purpose::Gradient, 1);
-        let (mut parts, mut squares, pass) = (0, 0, Pass { net, plan: &plan });
+        let plan = Plan::on_cuda(net, rows, Purpose::Gradient, 1)?;
+        let (mut parts, mut squares) = (0, 0);
         let most = IMAGES.min(inputs);
-        for (node, at) in net.nodes.iter().enumerate() {
-            let Some(layer) = at.op.layer().map(|layer| layer.index()) else { continue };
+        for step in plan.program.section(Section::Backward) {
+            let Instruction::Affine(AffineOp::WeightGradient { at, .. }) = &step.instruction else {
+                continue;
+            };
+            let (layer, geometry) = (at.layer.index(), &at.geometry);
             let Some(wanted) = &wanted[layer] else { continue };
-            let geometry = pass.geometry(node);
-            parts = parts.max(moments::output_parts(most, count(layer), wanted.rows, &geometry));
+            parts = parts.max(moments::output_parts(most, count(layer), wanted.rows, geometry));
             match wanted.whole {
                 true => {
                     let sets = wanted.groups.len();
-                    parts = parts.max(moments::input_parts(most, sets, wanted.width, &geometry));
+                    parts = parts.max(moments::input_parts(most, sets, wanted.width, geometry));
                 }
                 false => squares = squares.max(vector::parts(most * geometry.input.len())),
             }
@@ -129,24 +132,23 @@ impl Sink for Layers<'_> {
     fn take(
         &mut self,
         passes: &Passes,
-        node: usize,
+        at: &LayerUse,
         dz: In<'_, f32>,
         x: In<'_, f32>,
+        _: bool,
         _: Out<'_, f32>,
         n: usize,
     ) -> Result<()> {
         let Layers { sums, one, parts, squares } = self;
-        let layer = passes.net.nodes[node].op.layer().map(|layer| layer.index());
-        let Some((layer, sums)) = layer.and_then(|layer| Some((layer, sums[layer].as_mut()?))) else {
-            return Ok(());
-        };
-        let (cuda, geometry, wanted) = (passes.cuda, passes.pass().geometry(node), sums.wanted);
+        let layer = at.layer.index();
+        let Some(sums) = &mut sums[layer] else { return Ok(()) };
+        let (cuda, geometry, wanted) = (passes.cuda, &at.geometry, sums.wanted);
         let rows = passes.plan.rows[layer].count(passes.net.layers[layer].outputs);
-        let room = moments::output_parts(n, rows, wanted.rows, &geometry);
+        let room = moments::output_parts(n, rows, wanted.rows, geometry);
         let (room, selected) = (parts.output().split_at(room).0, passes.subset(layer));
-        moments::output(cuda, sums.g.output(), room, dz, selected, wanted.rows, n, &geometry)?;
+        moments::output(cuda, sums.g.output(), room, dz, selected, wanted.rows, n, geometry)?;
         if wanted.whole {
-            let room = moments::input_parts(n, wanted.groups.len(), wanted.width, &geometry);
+            let room = moments::input_parts(n, wanted.groups.len(), wanted.width, geometry);
             let (room, sets) = (parts.output().split_at(room).0, sums.sets.input());
             return moments::input(
                 cuda,
@@ -157,7 +159,7 @@ impl Sink for Layers<'_> {
                 sets,
                 wanted.width,
                 n,
-                &geometry,
+                geometry,
             );
         }
         let (mut room, _) = squares.output().split_at(vector::parts(x.len()));
@@ -165,29 +167,8 @@ impl Sink for Layers<'_> {
         let total = room.input().part(room.len() - 1..room.len());
         vector::combine(cuda, sums.trace.output(), 1.0, Some((geometry.share_of_squares(), total)), 1.0)
     }
-}
 
-impl Passes<'_> {
-    /// A backward pass from loss gradients drawn for the `n` images whose values stand in the arena, the first of which is
-    /// input `first`.
-    fn backward_of_draws(
-        &self,
-        arena: &mut Arena,
-        sink: &mut Layers<'_>,
-        n: usize,
-        seed: u64,
-        first: usize,
-    ) -> Result<()> {
-        let Arena { y, work, .. } = arena;
-        let Work { h, scratch, sums, squares, .. } = work;
-        let (y, layout) = (y.input(), &self.plan.h);
-        let (d, _) = carve(h.output(), layout.value(self.end(), n));
-        loss::draw_curvature(self.cuda, d, self.logits(y, n), n, seed, first)?;
-        for node in self.carrying().rev() {
-            let room = (scratch[0].output(), sums.output(), squares.output());
-            self.backward_node(node, h.output(), Some(&mut *sink), room, layout, y, n)
-                .map_err(|error| error.during(&self.name(node, "adjoint")))?;
-        }
-        Ok(())
+    fn other(&mut self) -> &mut [Buffer<f32>] {
+        &mut []
     }
 }

@@ -6,7 +6,8 @@
 
 use super::derivatives::RowBuffers;
 use super::*;
-use crate::net::passes::RowValues;
+use crate::net::program::Seed;
+use crate::net::rows::RowValues;
 use crate::net::train::{MOMENTUM, Step};
 use crate::ops::cuda::optimizer;
 use crate::ops::optimizer::{Memory, Optimizer, Update};
@@ -45,7 +46,7 @@ impl<'a> Training<'a> {
     /// # Errors
     /// [`Error::Memory`] where there is too little memory, or the device fails.
     pub fn new(cuda: &'a Cuda, net: &Network, batch: usize, optimizer: Optimizer) -> Result<Training<'a>> {
-        let (plan, sizes) = sized(net, batch, optimizer);
+        let (plan, sizes) = sized(net, batch, optimizer)?;
         let (bytes, free) = (sizes.bytes(), cuda.free()?);
         let short = |free: usize, remedy: String| Error::Memory {
             op: format!("training in batches of {batch}, which a batch norm reads whole"),
@@ -58,11 +59,11 @@ impl<'a> Training<'a> {
             let (mut below, mut above) = (0, batch);
             while above - below > 1 {
                 let middle = below.midpoint(above);
-                let fits = fits(&sized(net, middle, optimizer).1, free);
+                let fits = fits(&sized(net, middle, optimizer)?.1, free);
                 *(if fits { &mut below } else { &mut above }) = middle;
             }
             let remedy = match below {
-                0 => format!("; one sample takes {}", sized(net, 1, optimizer).1.bytes()),
+                0 => format!("; one sample takes {}", sized(net, 1, optimizer)?.1.bytes()),
                 below => format!("; a batch of {below} would fit"),
             };
             return Err(short(free, remedy));
@@ -80,12 +81,7 @@ impl<'a> Training<'a> {
         sizes: Sizes,
         optimizer: Optimizer,
     ) -> Result<Training<'a>> {
-        let mut zeros = RowValues::zeros(net, &plan.rows);
-        zeros.other = net.params.iter().map(|param| vec![0.0; param.value.len()]).collect();
-        for layer in &net.layers {
-            let of_layers = [Some(layer.weight), layer.bias].into_iter().flatten();
-            of_layers.for_each(|param| zeros.other[param.index()] = vec![]);
-        }
+        let zeros = RowValues::zeros_of_training(net);
         let (passes, arena) = Passes::new(cuda, Cow::Owned(net.clone()), plan, sizes, None)?;
         let memory = net.params.iter().map(|param| {
             let zeros = || cuda.upload(&vec![0.0; param.value.len()]);
@@ -114,13 +110,14 @@ impl<'a> Training<'a> {
         self.n = n;
         self.repeats.run(cuda, Again::Pass(n), || {
             gradients.clear(passes)?;
-            passes.primal(arena, Some(gradients), n, None)?;
-            passes.losses(arena, n)?;
-            let (logits, labels) = (passes.logits(arena.y.input(), n), arena.labels.input().part(0..n));
+            passes.primal(&mut arena.chunk, Seed::Gradient, gradients, n)?;
+            passes.losses(&mut arena.chunk, n)?;
+            let Chunk { kept, labels, losses, work } = &arena.chunk;
+            let (logits, labels) = (passes.logits(kept, work, n), labels.input().part(0..n));
             loss::largest(cuda, predicted.output().split_at(n).0, logits)?;
-            let (losses, predicted) = (arena.losses.input().part(0..n), predicted.input().part(0..n));
+            let (losses, predicted) = (losses.input().part(0..n), predicted.input().part(0..n));
             loss::score(cuda, scores.output(), losses, predicted, labels)?;
-            passes.move_running(arena, n)
+            passes.move_running(&arena.chunk, n)
         })?;
         let mut found = [0.0; 2];
         cuda.read(&mut found, scores.input())?;
@@ -170,17 +167,17 @@ impl<'a> Training<'a> {
 }
 
 /// The plan of a batch, and what it takes.
-fn sized(net: &Network, batch: usize, optimizer: Optimizer) -> (Plan, Sizes) {
-    let plan = Plan::on_cuda(net, vec![Selected::All; net.layers.len()], Purpose::Train, batch);
+fn sized(net: &Network, batch: usize, optimizer: Optimizer) -> Result<(Plan, Sizes)> {
+    let plan = Plan::on_cuda(net, &vec![Selected::All; net.layers.len()], Purpose::Train, batch)?;
     let mut sizes = Sizes::new(net, &plan, 0);
     // Beside each value its gradient, and what is remembered of it; predictions; scores, and four numbers of a step.
     sizes.fixed = (2 + optimizer.remembers()) * net.parameters() + batch + 4 + 4;
-    (plan, sizes)
+    Ok((plan, sizes))
 }
 
 /// Whether there is room, and kernels can number the values.
 fn fits(sizes: &Sizes, free: usize) -> bool {
-    sizes.bytes() <= free && sizes.y.max(sizes.h) <= FLOATS
+    sizes.bytes() <= free && sizes.numbered()
 }
 
 /// The gradient of a parameter.
@@ -197,12 +194,15 @@ fn gradient<'b>(net: &Network, gradients: &'b RowBuffers, param: usize) -> &'b B
 
 impl Passes<'_> {
     /// Moves the running statistics of every batch norm by the moments of a batch of `n`.
-    fn move_running(&mut self, arena: &Arena, n: usize) -> Result<()> {
-        for node in 0..self.net.nodes.len() {
-            let at = &self.net.nodes[node];
-            let Op::BatchNorm { mean, var, .. } = &at.op else { continue };
-            let (moments, c) = (arena.moments.input().part(self.moments(node)), at.shape.c);
-            let count = (n * at.shape.positions()) as f64;
+    fn move_running(&mut self, chunk: &Chunk, n: usize) -> Result<()> {
+        for step in self.plan.program.section(Section::Forward) {
+            let Instruction::BatchNorm(BatchNormOp::Forward { x, node, mean, var, c, .. }) =
+                &step.instruction
+            else {
+                continue;
+            };
+            let moments = chunk.work.moments.input().part(self.moments(*node));
+            let count = (n * (x.len / c)) as f64;
             let unbiased = count / (count - 1.0).max(1.0);
             for (running, moment, factor) in [(mean, 0, 1.0), (var, 1, unbiased)] {
                 let moment = moments.part(moment * c..(moment + 1) * c);

@@ -1,4 +1,4 @@
-//! Pointwise nonlinearities on CUDA, as [`crate::ops::activation`].
+//! Pointwise nonlinearities on CUDA, as [`crate::ops::cpu::activation`].
 #![allow(unsafe_code)] // launches
 
 use super::{Cuda, In, Out, elements};
@@ -66,24 +66,22 @@ pub fn add_backward(
     unsafe { cuda.activation_backward(launch, dx, dy, a, kind as u32, len, 1) }
 }
 
-/// In place: the adjoint `d` and its tangent `dt`, both of y, become those of the argument `a`, whose tangent is `at`:
-/// dt = f'(a) dt + f''(a) a' d, then d = f'(a) d.
+/// `dxt` = f'(`a`) `dyt` + f''(`a`) `at` `dy`.
 ///
 /// # Errors
 /// Shapes that do not fit, or the device fails.
 pub fn tangent_backward(
     cuda: &Cuda,
-    dt: Out<'_, f32>,
-    d: Out<'_, f32>,
+    dxt: Out<'_, f32>,
+    dyt: In<'_, f32>,
+    dy: In<'_, f32>,
     at: In<'_, f32>,
     a: In<'_, f32>,
     kind: Activation,
 ) -> Result<()> {
-    let dyt = dt.same();
-    let (launch, len) = each("activation_tangent_backward", dt.len(), &[d.input(), at, a])?;
+    let (launch, len) = each("activation_tangent_backward", dxt.len(), &[dyt, dy, at, a])?;
     // SAFETY: all hold len values.
-    unsafe { cuda.activation_tangent_backward(launch, dt, dyt, d.input(), at, a, kind as u32, len, 0)? };
-    backward_in_place(cuda, d, a, kind)
+    unsafe { cuda.activation_tangent_backward(launch, dxt, dyt, dy, at, a, kind as u32, len, 0) }
 }
 
 /// `dxt` += f'(`a`) `dyt` + f''(`a`) `at` `dy`.

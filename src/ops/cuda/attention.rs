@@ -1,4 +1,4 @@
-//! Attention over short sequences on CUDA, as [`crate::ops::attention`] (MATH.md, Eq. 9). The input's channels are packed
+//! Attention over short sequences on CUDA, as [`crate::ops::cpu::attention`] (MATH.md, Eq. 9). The input's channels are packed
 //! q, k, v, each `heads · width`; the output's are the heads side by side; `saved` holds P, `[n, heads, t, t]`.
 #![allow(unsafe_code)] // launches
 

@@ -1,11 +1,11 @@
-//! Affine layers on CUDA, as [`crate::ops::conv`]: the three bilinear primitives, and an affine node's whole forward
+//! Affine layers on CUDA, as [`crate::ops::cpu::conv`]: the three bilinear primitives, and an affine node's whole forward
 //! pass. Groups of one input channel each have kernels of their own.
 #![allow(unsafe_code)] // launches
 
 use super::chunks::{self, Chunks};
 use super::{Cuda, In, Out, activation, images, word};
 use crate::device::cuda::{Launch, tiles};
-use crate::ops::conv::Geometry;
+use crate::ops::Geometry;
 use crate::ops::{Activation, Precision, same};
 use crate::{Error, Result};
 
@@ -82,7 +82,7 @@ pub fn forward(
     }
 }
 
-/// `dx` = or += Wᵀ `dz`, as [`crate::ops::conv::data_gradient`]; `dx` `[n, input]`, `dz` `[n, output]`. With `rows`
+/// `dx` = or += Wᵀ `dz`, as [`crate::ops::cpu::conv::data_gradient`]; `dx` `[n, input]`, `dz` `[n, output]`. With `rows`
 /// `[k]` (ascending, below o), `weight` is `[k, fan_in]` and only these channels of dz count.
 ///
 /// # Errors
@@ -127,7 +127,7 @@ pub fn data_gradient(
     if is_depthwise(geometry) { launch!(conv_depthwise_data) } else { launch!(conv_data) }
 }
 
-/// `dw` += `dz`ᵀ `x` and `db` += Σ dz over images and positions, as [`crate::ops::conv::weight_gradient`]; `x`
+/// `dw` += `dz`ᵀ `x` and `db` += Σ dz over images and positions, as [`crate::ops::cpu::conv::weight_gradient`]; `x`
 /// `[n, input]`, `dz` `[n, output]`, `dw` `[o, fan_in]`, `db` `[o]`. With `rows` `[k]` (ascending, below o), both hold
 /// these rows only. `parts` is room for [`gradient_parts`] values.
 ///

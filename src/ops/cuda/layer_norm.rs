@@ -1,4 +1,4 @@
-//! Layer norm on CUDA, as [`crate::ops::layer_norm`] (MATH.md, Eq. 8).
+//! Layer norm on CUDA, as [`crate::ops::cpu::layer_norm`] (MATH.md, Eq. 8).
 #![allow(unsafe_code)] // launches
 
 use super::chunks::{self, Chunks};

@@ -6,7 +6,7 @@ use std::ops::Range;
 use super::conv::{parts, segments};
 use super::{Cuda, In, Out, elements, word};
 use crate::device::cuda::tiles;
-use crate::ops::conv::Geometry;
+use crate::ops::Geometry;
 use crate::ops::same;
 use crate::{Error, Result};
 

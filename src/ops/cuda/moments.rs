@@ -1,4 +1,4 @@
-//! The second moments that K-FAC makes of an affine layer on CUDA (MATH.md, Eq. 11b), as [`crate::ops::conv`]'s
+//! The second moments that K-FAC makes of an affine layer on CUDA (MATH.md, Eq. 11b), as [`crate::ops::cpu::conv`]'s
 //! `input_moment` and `output_moment`. Pixels are summed in f32 by chunks, and chunks in f64, in an order that the shapes
 //! alone decide.
 #![allow(unsafe_code)] // launches
@@ -7,7 +7,7 @@ use super::chunks::{self, Chunks};
 use super::conv::{Layer, tiles_of};
 use super::{Cuda, In, Out, images, word};
 use crate::device::cuda::{Launch, tiles};
-use crate::ops::conv::Geometry;
+use crate::ops::Geometry;
 use crate::ops::same;
 use crate::{Error, Result};
 

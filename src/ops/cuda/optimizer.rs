@@ -1,4 +1,4 @@
-//! One step of an optimizer on CUDA, with the bits of [`crate::ops::optimizer`].
+//! One step of an optimizer on CUDA, with the bits of [`crate::ops::cpu::optimizer`].
 #![allow(unsafe_code)] // launches
 
 use super::{Cuda, In, Out, elements};

@@ -1,4 +1,4 @@
-//! Pooling on CUDA, with the bits of [`crate::ops::pool`].
+//! Pooling on CUDA, with the bits of [`crate::ops::cpu::pool`].
 #![allow(unsafe_code)] // launches
 
 use super::{Cuda, In, Out, images};

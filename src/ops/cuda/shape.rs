@@ -1,19 +1,10 @@
-//! Operations that only move values on CUDA, as [`crate::ops::shape`].
+//! Operations that only move values on CUDA, as [`crate::ops::cpu::shape`].
 #![allow(unsafe_code)] // launches
 
 use super::{Cuda, In, Out, images, word};
 use crate::device::cuda::{Launch, tiles};
-use crate::ops::Shape;
+use crate::ops::{Shape, Strided};
 use crate::{Error, Result};
-
-/// Rows within a buffer: row r begins `first + r · apart` values from its beginning.
-#[derive(Clone, Copy, Debug)]
-pub struct Rows {
-    /// Values before the first row.
-    pub first: usize,
-    /// Values from the beginning of a row to that of the next; 0 in what is read: the same row again and again.
-    pub apart: usize,
-}
 
 /// Copies `rows` rows of `len` values.
 ///
@@ -25,8 +16,8 @@ pub fn copy(
     x: In<'_, f32>,
     rows: usize,
     len: usize,
-    to: Rows,
-    from: Rows,
+    to: Strided,
+    from: Strided,
 ) -> Result<()> {
     move_rows(cuda, y, x, rows, len, to, from, 0)
 }
@@ -41,8 +32,8 @@ pub fn add(
     x: In<'_, f32>,
     rows: usize,
     len: usize,
-    to: Rows,
-    from: Rows,
+    to: Strided,
+    from: Strided,
 ) -> Result<()> {
     move_rows(cuda, y, x, rows, len, to, from, 1)
 }
@@ -53,16 +44,16 @@ fn move_rows(
     x: In<'_, f32>,
     rows: usize,
     len: usize,
-    to: Rows,
-    from: Rows,
+    to: Strided,
+    from: Strided,
     add: u32,
 ) -> Result<()> {
-    let end = |at: Rows| {
-        let last = rows.checked_sub(1)?.checked_mul(at.apart)?;
+    let end = |at: Strided| {
+        let last = rows.checked_sub(1)?.checked_mul(at.stride)?;
         last.checked_add(at.first)?.checked_add(len)
     };
-    let within = |at: Rows, found: usize| end(at).is_some_and(|end| end <= found);
-    if !within(to, y.len()) || !within(from, x.len()) || len == 0 || rows > 1 && to.apart < len {
+    let within = |at: Strided, found: usize| end(at).is_some_and(|end| end <= found);
+    if !within(to, y.len()) || !within(from, x.len()) || len == 0 || rows > 1 && to.stride < len {
         let expected = format!("{rows} rows of {len} values at {to:?} and {from:?}");
         return Err(Error::shape("rows", expected, format!("{} and {} values", y.len(), x.len())));
     }
@@ -74,16 +65,16 @@ fn move_rows(
     let (_, y) = y.split_at(to.first);
     let x = x.part(from.first..x.len());
     // SAFETY: the last row of both ends within its buffer, and rows that are written do not overlap.
-    unsafe { cuda.rows(launch, y, x, word(rows)?, word(len)?, word(to.apart)?, word(from.apart)?, add) }
+    unsafe { cuda.rows(launch, y, x, word(rows)?, word(len)?, word(to.stride)?, word(from.stride)?, add) }
 }
 
 /// Adds to `y` `[len]` the sum over `rows` rows of `x`, in order, in f64.
 ///
 /// # Errors
 /// Shapes that do not fit, or the device fails.
-pub fn add_sum(cuda: &Cuda, y: Out<'_, f32>, x: In<'_, f32>, rows: usize, from: Rows) -> Result<()> {
+pub fn add_sum(cuda: &Cuda, y: Out<'_, f32>, x: In<'_, f32>, rows: usize, from: Strided) -> Result<()> {
     let (op, len) = ("sum_rows", y.len());
-    let last = rows.checked_sub(1).and_then(|last| last.checked_mul(from.apart));
+    let last = rows.checked_sub(1).and_then(|last| last.checked_mul(from.stride));
     let end = last.and_then(|last| last.checked_add(from.first)?.checked_add(len));
     if end.is_none_or(|end| end > x.len()) {
         let expected = format!("{rows} rows of {len} values at {from:?}");
@@ -94,7 +85,7 @@ pub fn add_sum(cuda: &Cuda, y: Out<'_, f32>, x: In<'_, f32>, rows: usize, from: 
     let launch = Launch::over(op, len, tiles::SHAPE_THREADS)?;
     let x = x.part(from.first..x.len());
     // SAFETY: y holds len values, and the last row of x ends within it.
-    unsafe { cuda.sum_rows(launch, y, x, word(rows)?, word(len)?, word(from.apart)?) }
+    unsafe { cuda.sum_rows(launch, y, x, word(rows)?, word(len)?, word(from.stride)?) }
 }
 
 /// `y` = every `stride`-th position of `x`, its channels in the middle of `to.c`, zeros around.

@@ -1,9 +1,19 @@
 //! Layer norm over the channels of each position: y = γ x̂ + β, x̂ = (x − μ) r, r = 1/√(var + eps); its tangent and both
 //! adjoints (MATH.md, Eq. 8). Moments are in f64; `saved` holds μ and r of each position. Adjoints add.
 
+use super::same;
+
 /// Mean of f over the channels.
 fn mean(c: usize, f: impl Fn(usize) -> f64) -> f64 {
     (0..c).map(f).sum::<f64>() / c as f64
+}
+
+/// Refuses other lengths than positions of `c` channels, with two saved values each.
+#[track_caller]
+fn fits(c: usize, len: usize, others: &[usize], saved: usize) {
+    same("layer_norm", len % c, 0);
+    others.iter().for_each(|&other| same("layer_norm", len, other));
+    same("layer_norm", 2 * (len / c), saved);
 }
 
 /// One position's normalised values.
@@ -35,6 +45,8 @@ impl<'a> Position<'a> {
 /// y, and μ and r of each position to `saved`.
 pub fn forward(y: &mut [f32], saved: &mut [f32], x: &[f32], gamma: &[f32], beta: &[f32], eps: f32) {
     let c = gamma.len();
+    fits(c, y.len(), &[x.len()], saved.len());
+    same("layer_norm", c, beta.len());
     for ((y, saved), x) in y.chunks_exact_mut(c).zip(saved.chunks_exact_mut(2)).zip(x.chunks_exact(c)) {
         let mu = mean(c, |c| f64::from(x[c]));
         let var = mean(c, |c| (f64::from(x[c]) - mu).powi(2));
@@ -50,6 +62,7 @@ pub fn forward(y: &mut [f32], saved: &mut [f32], x: &[f32], gamma: &[f32], beta:
 /// t = γ x̂'.
 pub fn tangent(t: &mut [f32], tx: &[f32], x: &[f32], saved: &[f32], gamma: &[f32]) {
     let c = gamma.len();
+    fits(c, t.len(), &[tx.len(), x.len()], saved.len());
     let rows =
         t.chunks_exact_mut(c).zip(tx.chunks_exact(c)).zip(x.chunks_exact(c)).zip(saved.chunks_exact(2));
     for (((t, tx), x), saved) in rows {
@@ -64,6 +77,7 @@ pub fn tangent(t: &mut [f32], tx: &[f32], x: &[f32], saved: &[f32], gamma: &[f32
 /// dx += r (u − mean u − x̂ m), u = γ dy, m = mean u x̂.
 pub fn backward(dx: &mut [f32], dy: &[f32], x: &[f32], saved: &[f32], gamma: &[f32]) {
     let c = gamma.len();
+    fits(c, dx.len(), &[dy.len(), x.len()], saved.len());
     let rows =
         dx.chunks_exact_mut(c).zip(dy.chunks_exact(c)).zip(x.chunks_exact(c)).zip(saved.chunks_exact(2));
     for (((dx, dy), x), saved) in rows {
@@ -79,6 +93,8 @@ pub fn backward(dx: &mut [f32], dy: &[f32], x: &[f32], saved: &[f32], gamma: &[f
 /// dγ += Σ dy x̂ and dβ += Σ dy over positions.
 pub fn parameter_gradient(dgamma: &mut [f32], dbeta: &mut [f32], dy: &[f32], x: &[f32], saved: &[f32]) {
     let c = dgamma.len();
+    fits(c, dy.len(), &[x.len()], saved.len());
+    same("layer_norm_parameters", c, dbeta.len());
     for ((dy, x), saved) in dy.chunks_exact(c).zip(x.chunks_exact(c)).zip(saved.chunks_exact(2)) {
         let at = Position::new(x, saved);
         for i in 0..c {
@@ -100,6 +116,7 @@ pub fn tangent_backward(
     gamma: &[f32],
 ) {
     let c = gamma.len();
+    fits(c, dxt.len(), &[dyt.len(), dy.len(), tx.len(), x.len()], saved.len());
     for (i, dxt) in dxt.chunks_exact_mut(c).enumerate() {
         let row = i * c..(i + 1) * c;
         let (dyt, dy, tx) = (&dyt[row.clone()], &dy[row.clone()], &tx[row.clone()]);

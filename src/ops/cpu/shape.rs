@@ -1,53 +1,43 @@
-//! Operations that only move values: a class token's place, some tokens out of all, channels side by side, the option-A
-//! shortcut. Each has its adjoint, which adds.
+//! Operations that only move values: rows, and the option-A shortcut.
 
-use super::Shape;
+use super::same;
+use crate::ops::{Shape, Strided};
 
-/// `y` = `x` behind one empty token per image; `from` `[t, c]`, `to` `[t + 1, c]`.
-pub fn prepend(y: &mut [f32], x: &[f32], from: Shape, to: Shape) {
-    for (y, x) in y.chunks_exact_mut(to.len()).zip(x.chunks_exact(from.len())) {
-        y[..to.c].fill(0.0);
-        y[to.c..].copy_from_slice(x);
+/// Copies `rows` rows of `len` values.
+pub fn copy(y: &mut [f32], x: &[f32], rows: usize, len: usize, to: Strided, from: Strided) {
+    move_rows(y, x, rows, len, to, from, |y, x| y.copy_from_slice(x));
+}
+
+/// Adds `rows` rows of `len` values.
+pub fn add(y: &mut [f32], x: &[f32], rows: usize, len: usize, to: Strided, from: Strided) {
+    move_rows(y, x, rows, len, to, from, |y, x| y.iter_mut().zip(x).for_each(|(y, x)| *y += x));
+}
+
+fn move_rows(
+    y: &mut [f32],
+    x: &[f32],
+    rows: usize,
+    len: usize,
+    to: Strided,
+    from: Strided,
+    each: impl Fn(&mut [f32], &[f32]),
+) {
+    for row in 0..rows {
+        let (to, from) = (to.first + row * to.stride, from.first + row * from.stride);
+        each(&mut y[to..to + len], &x[from..from + len]);
     }
 }
 
-/// The adjoint of [`prepend`].
-pub fn prepend_adjoint(dx: &mut [f32], dy: &[f32], from: Shape, to: Shape) {
-    for (dx, dy) in dx.chunks_exact_mut(from.len()).zip(dy.chunks_exact(to.len())) {
-        dx.iter_mut().zip(&dy[to.c..]).for_each(|(dx, dy)| *dx += dy);
-    }
-}
-
-/// `y` = the tokens of `x` from token `i` on, as many as `to` has.
-pub fn tokens(y: &mut [f32], x: &[f32], i: usize, from: Shape, to: Shape) {
-    for (y, x) in y.chunks_exact_mut(to.len()).zip(x.chunks_exact(from.len())) {
-        y.copy_from_slice(&x[i * from.c..][..to.len()]);
-    }
-}
-
-/// The adjoint of [`tokens`].
-pub fn tokens_adjoint(dx: &mut [f32], dy: &[f32], i: usize, from: Shape, to: Shape) {
-    for (dx, dy) in dx.chunks_exact_mut(from.len()).zip(dy.chunks_exact(to.len())) {
-        dx[i * from.c..][..to.len()].iter_mut().zip(dy).for_each(|(dx, dy)| *dx += dy);
-    }
-}
-
-/// Channels `first..first + c` of every position of `y` = `x`, whose positions have `c` channels.
-pub fn join(y: &mut [f32], x: &[f32], first: usize, c: usize, to: Shape) {
-    for (y, x) in y.chunks_exact_mut(to.c).zip(x.chunks_exact(c)) {
-        y[first..first + c].copy_from_slice(x);
-    }
-}
-
-/// The adjoint of [`join`].
-pub fn join_adjoint(dx: &mut [f32], dy: &[f32], first: usize, c: usize, to: Shape) {
-    for (dx, dy) in dx.chunks_exact_mut(c).zip(dy.chunks_exact(to.c)) {
-        dx.iter_mut().zip(&dy[first..first + c]).for_each(|(dx, dy)| *dx += dy);
-    }
+/// Adds to `y` `[len]` the first values of each of `rows` rows of `x`.
+pub fn add_sum(y: &mut [f32], x: &[f32], rows: usize, from: Strided) {
+    let (len, whole) = (y.len(), Strided { first: 0, stride: 0 });
+    add(y, x, rows, len, whole, from);
 }
 
 /// `y` = every `stride`-th position of `x` (`[n, h, w, c]`), its channels in the middle of `to.c`, zeros around.
 pub fn shortcut(y: &mut [f32], x: &[f32], n: usize, from: Shape, to: Shape, stride: usize) {
+    same("shortcut", y.len(), n * to.len());
+    same("shortcut", x.len(), n * from.len());
     y.fill(0.0);
     for (to_at, from_at) in sampled(n, from, to, stride) {
         y[to_at..to_at + from.c].copy_from_slice(&x[from_at..from_at + from.c]);
@@ -56,6 +46,8 @@ pub fn shortcut(y: &mut [f32], x: &[f32], n: usize, from: Shape, to: Shape, stri
 
 /// The adjoint of [`shortcut`].
 pub fn shortcut_adjoint(dx: &mut [f32], dy: &[f32], n: usize, from: Shape, to: Shape, stride: usize) {
+    same("shortcut_adjoint", dx.len(), n * from.len());
+    same("shortcut_adjoint", dy.len(), n * to.len());
     for (to_at, from_at) in sampled(n, from, to, stride) {
         let dx = &mut dx[from_at..from_at + from.c];
         dx.iter_mut().zip(&dy[to_at..to_at + from.c]).for_each(|(dx, dy)| *dx += dy);
@@ -100,19 +92,21 @@ mod tests {
             assert!(dot(&y, &u) != 0.0);
             assert_eq!(dot(&y, &u), dot(&x, &dx));
         };
-        check(row, more, &|y, x| prepend(y, x, row, more), &|d, u| prepend_adjoint(d, u, row, more));
+        let at = |first: usize, stride: usize| Strided { first, stride };
+        let moved = |from: Shape, to: Shape, rows: usize, len: usize, at_from: Strided, at_to: Strided| {
+            let map = |y: &mut [f32], x: &[f32]| {
+                y.fill(0.0);
+                copy(y, x, rows, len, at_to, at_from);
+            };
+            check(from, to, &map, &|d, u| add(d, u, rows, len, at_from, at_to));
+        };
+        moved(row, more, 2, 6, at(0, 6), at(2, 8)); // behind a token of zeros
         for (count, first) in [(1, 1), (2, 1), (3, 0)] {
             let some = Shape::new(1, count, 2);
-            check(row, some, &|y, x| tokens(y, x, first, row, some), &|d, u| {
-                tokens_adjoint(d, u, first, row, some)
-            });
+            moved(row, some, 2, 2 * count, at(2 * first, 6), at(0, 2 * count));
         }
         let wide = Shape::new(1, 3, 5);
-        let part = |y: &mut [f32], x: &[f32]| {
-            y.fill(0.0);
-            join(y, x, 1, 2, wide);
-        };
-        check(row, wide, &part, &|d, u| join_adjoint(d, u, 1, 2, wide));
+        moved(row, wide, 6, 2, at(0, 2), at(1, 5));
         check(from, to, &|y, x| shortcut(y, x, 2, from, to, 2), &|d, u| {
             shortcut_adjoint(d, u, 2, from, to, 2)
         });

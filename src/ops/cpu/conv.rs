@@ -17,18 +17,8 @@ use std::cell::RefCell;
 use std::ops::Range;
 
 use super::gemm::{Matrix, gemm};
-use super::{Conv, Shape};
-
-/// The geometry of an affine layer's use.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Geometry {
-    /// `[h, w, c]`.
-    pub input: Shape,
-    /// `[oh, ow, o]`.
-    pub output: Shape,
-    /// Filter, stride, padding, dilation, groups.
-    pub conv: Conv,
-}
+use super::same;
+use crate::ops::{Conv, Geometry};
 
 /// Floats of a gathered tile (128 KiB), and its least pixels: products of fewer rows spend their time on the weights.
 const TILE_FLOATS: usize = 1 << 15;
@@ -71,32 +61,6 @@ struct Group<'a> {
 }
 
 impl Geometry {
-    /// A convolution.
-    pub fn conv(input: Shape, output: Shape, conv: Conv) -> Geometry {
-        Geometry { input, output, conv }
-    }
-
-    /// A linear layer at every position.
-    pub fn linear(input: Shape, output: Shape) -> Geometry {
-        Geometry { input, output, conv: Conv::square(1, 1, 0) }
-    }
-
-    /// The length of a weight row.
-    pub fn fan_in(&self) -> usize {
-        self.conv.kernel.0 * self.conv.kernel.1 * self.channels()
-    }
-
-    /// How often the taps of a group of average share read a value of the input, those in the padding taken for others.
-    pub(crate) fn share_of_squares(&self) -> f64 {
-        let (from, to) = (self.input.positions() as f64, self.output.positions() as f64);
-        (self.conv.kernel.0 * self.conv.kernel.1) as f64 / self.conv.groups as f64 * to / from
-    }
-
-    /// Input channels of one group.
-    fn channels(&self) -> usize {
-        self.input.c / self.conv.groups
-    }
-
     fn way(&self, n: usize) -> Way {
         let positions = self.output.positions();
         match self.conv {
@@ -221,6 +185,15 @@ impl Geometry {
     }
 }
 
+/// Refuses other lengths of input, output, weights and biases than of `n` images and these rows.
+#[track_caller]
+fn fits(op: &str, g: &Geometry, n: usize, lens: [usize; 3], bias: Option<usize>, rows: Option<&[u32]>) {
+    let count = rows.map_or(g.output.c, <[u32]>::len);
+    let expected = [n * g.input.len(), n * g.output.len(), count * g.fan_in()];
+    expected.into_iter().zip(lens).for_each(|(expected, len)| same(op, expected, len));
+    bias.iter().for_each(|&len| same(op, count, len));
+}
+
 /// y `[n, oh, ow, o]` = or += W x + b. With `rows`, `weight` is `[k, fan_in]`, `bias` `[k]`, and only these output
 /// channels are touched.
 pub fn apply(
@@ -233,6 +206,7 @@ pub fn apply(
     g: &Geometry,
     accumulate: bool,
 ) {
+    fits("conv", g, n, [x.len(), y.len(), weight.len()], bias.map(<[f32]>::len), rows);
     let (o, way) = (g.output.c, g.way(n));
     for y in y.chunks_exact_mut(o) {
         match (rows, bias) {
@@ -282,6 +256,7 @@ pub fn data_gradient(
     g: &Geometry,
     accumulate: bool,
 ) {
+    fits("conv_data", g, n, [dx.len(), dy.len(), weight.len()], None, rows);
     let (fan_in, way) = (g.fan_in(), g.way(n));
     if !accumulate {
         dx.fill(0.0);
@@ -322,6 +297,7 @@ pub fn weight_gradient(
     n: usize,
     g: &Geometry,
 ) {
+    fits("conv_weight", g, n, [x.len(), dy.len(), dw.len()], db.as_ref().map(|db| db.len()), rows);
     let (o, fan_in, way) = (g.output.c, g.fan_in(), g.way(n));
     if let Some(db) = db {
         for dy in dy.chunks_exact(o) {
@@ -417,6 +393,7 @@ fn selected<'a>(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ops::Shape;
 
     /// The definition, in f64.
     fn plain(

@@ -6,7 +6,8 @@
 
 use multiversion::multiversion;
 
-use super::Activation;
+use super::same;
+use crate::ops::Activation;
 
 const INVERSE_SQRT_2: f64 = std::f64::consts::FRAC_1_SQRT_2;
 /// 1 / √(2π).
@@ -167,6 +168,7 @@ pub fn forward(y: &mut [f32], kind: Activation) {
 /// d ∘= f'(a): backward of an adjoint, or forward of a tangent.
 #[multiversion(targets("x86_64+avx2+fma"))]
 pub fn backward(d: &mut [f32], a: &[f32], kind: Activation) {
+    same("activation_backward", d.len(), a.len());
     match kind {
         Activation::Relu => d.iter_mut().zip(a).for_each(|(d, &a)| *d = if a > 0.0 { *d } else { 0.0 }),
         kind => {
@@ -178,6 +180,7 @@ pub fn backward(d: &mut [f32], a: &[f32], kind: Activation) {
 /// dx += f'(a) ∘ dy.
 #[multiversion(targets("x86_64+avx2+fma"))]
 pub fn add_backward(dx: &mut [f32], dy: &[f32], a: &[f32], kind: Activation) {
+    [dy, a].iter().for_each(|x| same("activation_backward", dx.len(), x.len()));
     let rows = dx.iter_mut().zip(dy).zip(a);
     match kind {
         Activation::Relu => rows.for_each(|((dx, &dy), &a)| *dx += if a > 0.0 { dy } else { 0.0 }),
@@ -185,19 +188,16 @@ pub fn add_backward(dx: &mut [f32], dy: &[f32], a: &[f32], kind: Activation) {
     }
 }
 
-/// In place: the adjoint d and its tangent dt, both of y, become those of the argument:
-/// dt = f'(a) dt + f''(a) a' d, then d = f'(a) d.
-pub fn tangent_backward(dt: &mut [f32], d: &mut [f32], at: &[f32], a: &[f32], kind: Activation) {
-    if kind != Activation::Relu {
-        for (((dt, d), &at), &a) in dt.iter_mut().zip(d.iter_mut()).zip(at).zip(a) {
-            let (slope, curve) = (slope(kind, f64::from(a)), curve(kind, f64::from(a)));
-            *dt = (slope * f64::from(*dt) + curve * f64::from(at) * f64::from(*d)) as f32;
-            *d = (slope * f64::from(*d)) as f32;
-        }
-        return;
+/// dxt = f'(a) dyt + f''(a) a' dy.
+pub fn tangent_backward(dxt: &mut [f32], dyt: &[f32], dy: &[f32], at: &[f32], a: &[f32], kind: Activation) {
+    [dyt, dy, at, a].iter().for_each(|x| same("activation_tangent_backward", dxt.len(), x.len()));
+    for ((((dxt, &dyt), &dy), &at), &a) in dxt.iter_mut().zip(dyt).zip(dy).zip(at).zip(a) {
+        *dxt = moved(kind, f64::from(a), dyt, dy, at);
     }
-    backward(dt, a, kind);
-    backward(d, a, kind);
+}
+
+fn moved(kind: Activation, a: f64, dyt: f32, dy: f32, at: f32) -> f32 {
+    (slope(kind, a) * f64::from(dyt) + curve(kind, a) * f64::from(at) * f64::from(dy)) as f32
 }
 
 /// dxt += f'(a) dyt + f''(a) a' dy.
@@ -209,9 +209,9 @@ pub fn add_tangent_backward(
     a: &[f32],
     kind: Activation,
 ) {
+    [dyt, dy, at, a].iter().for_each(|x| same("activation_tangent_backward", dxt.len(), x.len()));
     for ((((dxt, &dyt), &dy), &at), &a) in dxt.iter_mut().zip(dyt).zip(dy).zip(at).zip(a) {
-        let a = f64::from(a);
-        *dxt += (slope(kind, a) * f64::from(dyt) + curve(kind, a) * f64::from(at) * f64::from(dy)) as f32;
+        *dxt += moved(kind, f64::from(a), dyt, dy, at);
     }
 }
 
@@ -268,7 +268,8 @@ mod tests {
             let mut y = a.clone();
             forward(&mut y, kind);
             let (mut db, mut dt, mut sum) = (d.clone(), t.clone(), a.clone());
-            tangent_backward(&mut dt, &mut db, &t, &a, kind);
+            backward(&mut db, &a, kind);
+            tangent_backward(&mut dt, &t, &d, &t, &a, kind);
             add_tangent_backward(&mut sum, &t, &d, &t, &a, kind);
             for i in 0..a.len() {
                 let (a64, d64, t64) = (f64::from(a[i]), f64::from(d[i]), f64::from(t[i]));

@@ -8,8 +8,9 @@
 
 use std::cell::RefCell;
 
-use super::Shape;
 use super::gemm::{Matrix, gemm};
+use super::same;
+use crate::ops::Shape;
 
 thread_local! {
     /// Square matrices of one head.
@@ -81,6 +82,14 @@ fn through_softmax(d: &mut [f32], p: &[f32], t: usize) {
     }
 }
 
+/// Refuses other lengths of packed values, of outputs and of weights than those of `n` images.
+#[track_caller]
+fn fits(n: usize, shape: Shape, heads: usize, packed: &[usize], outputs: &[usize], saved: usize) {
+    packed.iter().for_each(|&len| same("attention", 3 * n * shape.len(), len));
+    outputs.iter().for_each(|&len| same("attention", n * shape.len(), len));
+    same("attention", n * heads * shape.positions().pow(2), saved);
+}
+
 /// O to `y`, P to `saved`. With a `mask` `[n, t]`, keys where it is 0 get no weight.
 pub fn forward(
     y: &mut [f32],
@@ -91,8 +100,9 @@ pub fn forward(
     heads: usize,
     mask: Option<&[u32]>,
 ) {
+    fits(n, shape, heads, &[qkv.len()], &[y.len()], saved.len());
     if let Some(mask) = mask {
-        assert_eq!(mask.len(), n * shape.positions(), "attention: values in the mask");
+        same("attention mask", n * shape.positions(), mask.len());
     }
     for (i, head) in Head::all(n, shape, heads).enumerate() {
         let [q, k, v] = head.parts(qkv);
@@ -130,6 +140,7 @@ fn weights_tangent(moved: &mut Vec<f32>, head: Head, tx: &[f32], x: &[f32], save
 
 /// O' = P'V + PV'.
 pub fn tangent(t: &mut [f32], tx: &[f32], x: &[f32], saved: &[f32], n: usize, shape: Shape, heads: usize) {
+    fits(n, shape, heads, &[tx.len(), x.len()], &[t.len()], saved.len());
     SCRATCH.with_borrow_mut(|[moved, ..]| {
         for head in Head::all(n, shape, heads) {
             weights_tangent(moved, head, tx, x, saved);
@@ -142,6 +153,7 @@ pub fn tangent(t: &mut [f32], tx: &[f32], x: &[f32], saved: &[f32], n: usize, sh
 
 /// dV += Pᵀ dO; dS = P ∘ (dP − mean), dP = dO Vᵀ; dQ += dS K/√width; dK += dSᵀ Q/√width.
 pub fn backward(dx: &mut [f32], dy: &[f32], x: &[f32], saved: &[f32], n: usize, shape: Shape, heads: usize) {
+    fits(n, shape, heads, &[dx.len(), x.len()], &[dy.len()], saved.len());
     SCRATCH.with_borrow_mut(|[ds, ..]| {
         for head in Head::all(n, shape, heads) {
             let ([q, k, v], d) = (head.parts(x), head.of(dy));
@@ -173,6 +185,7 @@ pub fn tangent_backward(
     shape: Shape,
     heads: usize,
 ) {
+    fits(n, shape, heads, &[dxt.len(), tx.len(), x.len()], &[dyt.len(), dy.len()], saved.len());
     SCRATCH.with_borrow_mut(|[moved, dp, dpt, ds, dst]| {
         for head in Head::all(n, shape, heads) {
             weights_tangent(moved, head, tx, x, saved);

@@ -3,7 +3,8 @@
 
 use std::ops::Range;
 
-use super::{Shape, Window};
+use super::same;
+use crate::ops::{Shape, Window};
 
 /// The window of output position `o` along a side of `size`: real positions only.
 fn span(o: usize, size: usize, window: Window) -> Range<usize> {
@@ -23,6 +24,8 @@ pub fn max_pool(
     window: Window,
 ) {
     let c = from.c;
+    lengths("max_pool", x.len(), y.len(), n, from, to);
+    same("max_pool", y.len(), winners.len());
     for image in 0..n {
         let x = &x[image * from.len()..(image + 1) * from.len()];
         for at in 0..to.positions() {
@@ -47,6 +50,8 @@ pub fn max_pool(
 
 /// y = the values of `x` where the winners stand: the tangent of [`max_pool`].
 pub fn gather(y: &mut [f32], winners: &[u32], x: &[f32], n: usize, from: Shape, to: Shape) {
+    lengths("max_pool_tangent", x.len(), y.len(), n, from, to);
+    same("max_pool_tangent", y.len(), winners.len());
     for image in 0..n {
         let x = &x[image * from.len()..(image + 1) * from.len()];
         let out = image * to.len()..(image + 1) * to.len();
@@ -58,6 +63,8 @@ pub fn gather(y: &mut [f32], winners: &[u32], x: &[f32], n: usize, from: Shape, 
 
 /// dx += dy where the winners stand: the adjoint of [`gather`].
 pub fn scatter(dx: &mut [f32], winners: &[u32], dy: &[f32], n: usize, from: Shape, to: Shape) {
+    lengths("max_pool_backward", dx.len(), dy.len(), n, from, to);
+    same("max_pool_backward", dy.len(), winners.len());
     for image in 0..n {
         let dx = &mut dx[image * from.len()..(image + 1) * from.len()];
         let out = image * to.len()..(image + 1) * to.len();
@@ -77,7 +84,7 @@ pub fn average_pool_adjoint(dx: &mut [f32], dy: &[f32], n: usize, from: Shape, t
     spread(dx, dy, n, from, to, &windows(window, from), 1.0 / (window.size * window.size) as f32);
 }
 
-/// The mean over the cells of a grid: cell i of o covers ⌊i·size/o⌋ to ⌈(i+1)·size/o⌉ (PyTorch's rule).
+/// The mean over the cells of a grid, of which one cell is all positions: cell i of o covers ⌊i·size/o⌋ to ⌈(i+1)·size/o⌉ (PyTorch's rule).
 pub fn adaptive_pool(y: &mut [f32], x: &[f32], n: usize, from: Shape, to: Shape) {
     means(y, x, n, from, to, &cells(from, to), 0.0);
 }
@@ -87,14 +94,11 @@ pub fn adaptive_pool_adjoint(dx: &mut [f32], dy: &[f32], n: usize, from: Shape, 
     spread(dx, dy, n, from, to, &cells(from, to), 0.0);
 }
 
-/// The mean over all positions.
-pub fn global_pool(y: &mut [f32], x: &[f32], n: usize, from: Shape) {
-    adaptive_pool(y, x, n, from, Shape::new(1, 1, from.c));
-}
-
-/// The adjoint of [`global_pool`].
-pub fn global_pool_adjoint(dx: &mut [f32], dy: &[f32], n: usize, from: Shape) {
-    adaptive_pool_adjoint(dx, dy, n, from, Shape::new(1, 1, from.c));
+/// Refuses other lengths than those of `n` images.
+#[track_caller]
+fn lengths(op: &str, inner: usize, outer: usize, n: usize, from: Shape, to: Shape) {
+    same(op, inner, n * from.len());
+    same(op, outer, n * to.len());
 }
 
 /// The rows and columns that an output position reads.
@@ -132,6 +136,7 @@ fn visit(
 }
 
 fn means(y: &mut [f32], x: &[f32], n: usize, from: Shape, to: Shape, field: &Field, weight: f32) {
+    lengths("mean_pool", x.len(), y.len(), n, from, to);
     y.fill(0.0);
     visit(n, from, to, field, weight, |out, into, weight| {
         let y = &mut y[out..out + to.c];
@@ -140,6 +145,7 @@ fn means(y: &mut [f32], x: &[f32], n: usize, from: Shape, to: Shape, field: &Fie
 }
 
 fn spread(dx: &mut [f32], dy: &[f32], n: usize, from: Shape, to: Shape, field: &Field, weight: f32) {
+    lengths("mean_pool_backward", dx.len(), dy.len(), n, from, to);
     visit(n, from, to, field, weight, |out, into, weight| {
         let dx = &mut dx[into..into + to.c];
         dx.iter_mut().zip(&dy[out..out + to.c]).for_each(|(dx, dy)| *dx += dy * weight);
@@ -187,7 +193,7 @@ mod tests {
         );
         assert_eq!(y, [2.0]); // three zeros of padding count
         let mut y = [0.0; 1];
-        global_pool(&mut y, &x, 1, from);
+        adaptive_pool(&mut y, &x, 1, from, Shape::new(1, 1, from.c));
         assert_eq!(y, [2.0]);
     }
 
@@ -217,8 +223,9 @@ mod tests {
         check(&x, &u, &y, &dx, 6);
         let (mut y, mut dx) = (vec![0.0; 2 * from.c], vec![0.0; x.len()]);
         let u = &u[..2 * from.c];
-        global_pool(&mut y, &x, 2, from);
-        global_pool_adjoint(&mut dx, u, 2, from);
+        let one = Shape::new(1, 1, from.c);
+        adaptive_pool(&mut y, &x, 2, from, one);
+        adaptive_pool_adjoint(&mut dx, u, 2, from, one);
         check(&x, u, &y, &dx, from.positions());
         let (mut y, mut winners, mut dx) = (vec![0.0; 24], vec![0; 24], vec![0.0; x.len()]);
         let u: Vec<f32> = (0..24).map(|i| (i * 5 % 7) as f32).collect();

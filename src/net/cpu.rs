@@ -1,0 +1,340 @@
+//! A network on the CPU: the memory that a program runs in, and what a pass takes and gives; [`execute`] runs the
+//! instructions.
+//!
+//! A chunk of images runs on one thread. The chunks of a batch in training run side by side up to a batch norm, where
+//! they meet.
+
+mod execute;
+
+use std::ops::Range;
+
+use rayon::prelude::*;
+
+use super::arena::{self, Rest};
+use super::layers::affine::LayerUse;
+use super::layers::rows::Source;
+use super::plan::Plan;
+use super::program::{Instruction, Region, Section, Seed, Step, Value};
+use super::rows::{RowValues, Selected};
+use super::{Network, NodeId};
+use crate::Result;
+use crate::data::{Inputs, check_labels};
+use crate::ops::Strided;
+use crate::ops::cpu::batch_norm::Moments;
+use crate::ops::cpu::conv;
+
+/// What takes the gradients of a backward pass.
+pub(crate) trait Sink: Send + Sync {
+    /// Takes one use of a layer with selected rows: its input `x` and `dz` `[n, positions, o]`, the adjoint of its own
+    /// output; without a `bias`, dz does not count for the bias.
+    fn take(&mut self, plan: &Plan, at: &LayerUse, dz: &[f32], x: &[f32], bias: bool, n: usize);
+
+    /// In training, the gradients by parameter of those that belong to no layer; else empty.
+    fn other(&mut self) -> &mut [Vec<f32>];
+}
+
+/// Gradients of the selected rows.
+impl Sink for RowValues {
+    fn take(&mut self, plan: &Plan, at: &LayerUse, dz: &[f32], x: &[f32], bias: bool, n: usize) {
+        let layer = at.layer.index();
+        let rows = &plan.rows[layer];
+        if *rows != Selected::None {
+            let db = Some(self.bias[layer].as_mut_slice()).filter(|db| bias && !db.is_empty());
+            conv::weight_gradient(&mut self.weight[layer], db, dz, x, rows.subset(), n, &at.geometry);
+        }
+    }
+
+    fn other(&mut self) -> &mut [Vec<f32>] {
+        &mut self.other
+    }
+}
+
+/// What one worker computes in; sized by the plan, filled anew for every chunk.
+pub(crate) struct Arena {
+    /// What products read of the other sections.
+    pub kept: Vec<f32>,
+    /// All else.
+    pub work: Vec<f32>,
+    /// Labels of the chunk.
+    pub labels: Vec<u32>,
+}
+
+impl Arena {
+    /// An arena for `plan`.
+    pub fn new(plan: &Plan) -> Arena {
+        let zeros = |len: usize| vec![0.0; plan.chunk * len];
+        Arena { kept: zeros(plan.program.kept), work: zeros(plan.program.work), labels: vec![0; plan.chunk] }
+    }
+
+    /// Reads a chunk's images and labels; returns how many there are.
+    ///
+    /// # Errors
+    /// Where a label is no class of the network.
+    pub fn fill(
+        &mut self,
+        net: &Network,
+        plan: &Plan,
+        inputs: &dyn Inputs,
+        range: Range<usize>,
+    ) -> Result<usize> {
+        let (n, first) = (range.len(), range.start);
+        let mut run = Run::new(net, plan, self, n);
+        let ([images], _) = run.memory.carve([plan.program.image]);
+        let mut labels = vec![0; n];
+        inputs.fill(images, &mut labels, range);
+        check_labels(&labels, first, net.classes())?;
+        self.labels[..n].copy_from_slice(&labels);
+        Ok(n)
+    }
+}
+
+/// Memory of kept values: written in the first two sections, read in the product.
+enum Kept<'a> {
+    Written(&'a mut [f32]),
+    Read(&'a [f32]),
+}
+
+/// The values of one chunk of `n` images.
+struct Memory<'a> {
+    plan: &'a Plan,
+    kept: Kept<'a>,
+    work: &'a mut [f32],
+    n: usize,
+}
+
+impl<'a> Memory<'a> {
+    /// One value, for reading.
+    fn value(&self, value: Value) -> &[f32] {
+        let span = self.plan.program.span(value, self.plan.chunk, self.n);
+        match (span.region, &self.kept) {
+            (Region::Work, _) => &self.work[span.range],
+            (Region::Kept, Kept::Written(kept)) => &kept[span.range],
+            (Region::Kept, Kept::Read(kept)) => &kept[span.range],
+        }
+    }
+
+    /// These values for writing, and all others for reading.
+    fn carve<const N: usize>(&mut self, values: [Value; N]) -> ([&mut [f32]; N], Others<'_>) {
+        let (plan, n) = (self.plan, self.n);
+        let kept = match &mut self.kept {
+            Kept::Written(kept) => arena::Kept::Written(&mut **kept),
+            Kept::Read(kept) => arena::Kept::Read(*kept),
+        };
+        let lens = [plan.chunk * plan.program.kept, plan.chunk * plan.program.work];
+        let spans = values.map(|value| plan.program.span(value, plan.chunk, n));
+        let (cut, rest) = arena::carve(kept, &mut *self.work, lens, spans);
+        (cut, Others { rest, plan, n })
+    }
+}
+
+/// The values that an instruction reads.
+struct Others<'a> {
+    rest: Rest<&'a [f32]>,
+    plan: &'a Plan,
+    n: usize,
+}
+
+impl<'a> Others<'a> {
+    fn get(&self, value: Value) -> &'a [f32] {
+        self.rest.get(&self.plan.program.span(value, self.plan.chunk, self.n))
+    }
+
+    fn source(&self, net: &'a Network, source: &Source) -> (&'a [f32], Strided) {
+        match *source {
+            Source::Value(x, from) => (self.get(x), from),
+            Source::Param(param) => (net.value(param), Strided { first: 0, stride: 0 }),
+        }
+    }
+}
+
+/// A run over one chunk of `n` images.
+pub(crate) struct Run<'a> {
+    net: &'a Network,
+    plan: &'a Plan,
+    memory: Memory<'a>,
+    labels: &'a [u32],
+    n: usize,
+    /// Every unit's activation `[n, d]`, where it is asked for.
+    trace: Option<&'a mut [f32]>,
+    seed: Seed<'a>,
+    sink: Option<&'a mut dyn Sink>,
+    v: Option<&'a RowValues>,
+    /// In training, of every batch norm.
+    moments: Vec<(NodeId, Moments)>,
+}
+
+impl<'a> Run<'a> {
+    /// A run of forward and backward sections over the first `n` images of an arena.
+    pub fn new(net: &'a Network, plan: &'a Plan, arena: &'a mut Arena, n: usize) -> Run<'a> {
+        let Arena { kept, work, labels } = arena;
+        Run {
+            net,
+            plan,
+            memory: Memory { plan, kept: Kept::Written(kept), work, n },
+            labels: &labels[..n],
+            n,
+            trace: None,
+            seed: Seed::Gradient,
+            sink: None,
+            v: None,
+            moments: vec![],
+        }
+    }
+
+    /// A run of a product with `v` on kept values, which adds to `sink`.
+    pub fn product(
+        net: &'a Network,
+        plan: &'a Plan,
+        (kept, work): (&'a [f32], &'a mut [f32]),
+        labels: &'a [u32],
+        v: &'a RowValues,
+        sink: &'a mut dyn Sink,
+    ) -> Run<'a> {
+        let (n, seed, moments) = (labels.len(), Seed::Gradient, vec![]);
+        let (sink, v): (Option<&mut dyn Sink>, _) = (Some(sink), Some(v));
+        let memory = Memory { plan, kept: Kept::Read(kept), work, n };
+        Run { net, plan, memory, labels, n, trace: None, seed, sink, v, moments }
+    }
+
+    /// With every unit's activation added up in `trace` `[n, d]`.
+    pub fn traced(mut self, trace: Option<&'a mut [f32]>) -> Run<'a> {
+        self.trace = trace.map(|trace| {
+            trace.fill(0.0);
+            trace
+        });
+        self
+    }
+
+    /// With the gradients going to `sink`, from this seed at the logits.
+    pub fn seeded(mut self, seed: Seed<'a>, sink: &'a mut dyn Sink) -> Run<'a> {
+        self.seed = seed;
+        self.sink = Some(sink);
+        self
+    }
+
+    /// Runs one section.
+    pub fn section(&mut self, section: Section) {
+        Run::batch(std::slice::from_mut(self), section);
+    }
+
+    /// The values, and where the plan derives, the gradient.
+    pub fn primal(mut self) {
+        self.section(Section::Forward);
+        self.section(Section::Backward);
+    }
+
+    /// What products read, computed again; gradients go nowhere.
+    pub fn primal_again(mut self) {
+        self.section(Section::Forward);
+        if self.plan.program.keeps_adjoints() {
+            self.section(Section::Backward);
+        }
+    }
+
+    /// Runs one section over the chunks of a batch, side by side.
+    pub fn batch(runs: &mut [Run<'a>], section: Section) {
+        let Some(first) = runs.first() else { return };
+        let steps = first.plan.program.section(section);
+        let alone = |step: &Step| !matches!(step.instruction, Instruction::BatchNorm(_));
+        for part in steps.chunk_by(|a, b| alone(a) && alone(b)) {
+            match (&part[0].instruction, &mut *runs) {
+                (Instruction::BatchNorm(op), runs) => Run::batch_norm(runs, op),
+                (_, [run]) => part.iter().for_each(|step| run.execute(&step.instruction)),
+                (_, runs) => runs
+                    .par_iter_mut()
+                    .for_each(|run| part.iter().for_each(|step| run.execute(&step.instruction))),
+            }
+        }
+    }
+
+    /// The logits, `[n, classes]`, behind the forward section.
+    pub fn logits(&self) -> &[f32] {
+        self.memory.value(self.plan.program.logits)
+    }
+
+    /// The labels, `[n]`.
+    pub fn labels(&self) -> &'a [u32] {
+        self.labels
+    }
+
+    /// In training, the statistics of every batch norm behind the forward section.
+    pub fn moments(&self) -> &[(NodeId, Moments)] {
+        &self.moments
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::everything::{everything, some_rows};
+    use super::super::plan::Purpose;
+    use super::*;
+    use crate::ops::philox::{Stream, Use};
+
+    /// ⟨J v, u⟩ = ⟨v, Jᵀ u⟩ at every node, J its derivative by inputs and selected rows.
+    #[test]
+    fn every_nodes_backward_pass_is_the_transpose_of_its_tangent_pass() {
+        let net = everything().unwrap().freeze();
+        let mut plan = Plan::new(&net, some_rows(&net), Purpose::Hessian, 64).unwrap();
+        plan.program.unshare();
+        let (plan, n, mut seen) = (&plan, plan.chunk, 0);
+        let mut stream = Stream::new(2, Use::Choice, 0);
+        let mut arena = Arena::new(plan);
+        let mut run = Run::new(&net, plan, &mut arena, n);
+        let ([images], _) = run.memory.carve([plan.program.image]);
+        images.fill_with(|| stream.normal());
+        run.section(Section::Forward);
+        let product = plan.program.section(Section::Product);
+        let loss = product.iter().position(|step| matches!(step.instruction, Instruction::Loss(_))).unwrap();
+        for node in 1..net.nodes.len() {
+            let of_node = |steps: &[Step]| -> Vec<Instruction> {
+                let mine = steps.iter().filter(|step| step.node.index() == node);
+                mine.map(|step| step.instruction.clone())
+                    .filter(|op| !matches!(op, Instruction::Loss(_)))
+                    .collect()
+            };
+            let mut inputs: Vec<usize> = net.nodes[node].inputs.iter().map(|input| input.index()).collect();
+            inputs.dedup();
+            let named = |name: &str, node: usize| plan.program.named(&format!("{name}{node}"));
+            let mut v = RowValues::zeros(&net, &plan.rows);
+            v.all().for_each(|values| values.fill_with(|| stream.normal()));
+            let mut sink = RowValues::zeros(&net, &plan.rows);
+            let mut run = Run { v: Some(&v), sink: Some(&mut sink), ..Run::new(&net, plan, &mut arena, n) };
+            for value in inputs.iter().filter_map(|&input| named("t", input)) {
+                let ([t], _) = run.memory.carve([value]);
+                t.fill_with(|| stream.normal());
+            }
+            of_node(&product[..loss]).iter().for_each(|op| run.execute(op));
+            for value in inputs.iter().filter_map(|&input| named("d", input)) {
+                let ([d], _) = run.memory.carve([value]);
+                d.fill(0.0);
+            }
+            let d = named("d", node).unwrap();
+            let ([u], _) = run.memory.carve([d]);
+            u.fill_with(|| stream.normal());
+            of_node(plan.program.section(Section::Backward)).iter().for_each(|op| run.execute(op));
+
+            // The sum of products, and what rounding each factor once could change of it.
+            let dot = |a: &[f32], b: &[f32]| {
+                let sum = |f: &dyn Fn(f64, f64) -> f64| -> f64 {
+                    a.iter().zip(b).map(|(&a, &b)| f(a.into(), b.into())).sum()
+                };
+                (
+                    sum(&|a, b| a * b),
+                    f64::from(f32::EPSILON) * (sum(&|a, _| a * a) * sum(&|_, b| b * b)).sqrt(),
+                )
+            };
+            let read = |value| run.memory.value(value);
+            let (there, mut off) = dot(read(named("t", node).unwrap()), read(d));
+            let pairs = inputs.iter().filter_map(|&input| Some((named("t", input)?, named("d", input)?)));
+            let mut parts: Vec<(f64, f64)> = pairs.map(|(t, d)| dot(read(t), read(d))).collect();
+            drop(run);
+            parts.extend(v.all().zip(sink.all()).map(|(v, sink)| dot(v, sink)));
+            let back: f64 = parts.iter().map(|(sum, _)| sum).sum();
+            off += parts.iter().map(|(_, off)| off).sum::<f64>();
+            let op = &net.nodes[node].op;
+            assert!(there != 0.0 && (there - back).abs() <= off, "{op:?}: {there} {back}, allowed {off:e}");
+            seen += 1;
+        }
+        assert_eq!(seen, net.nodes.len() - 1);
+    }
+}

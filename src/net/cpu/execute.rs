@@ -1,0 +1,392 @@
+//! The CPU's executor: one exhaustive match from each family of instructions to operations on slices.
+
+use rayon::prelude::*;
+
+use super::Run;
+use crate::net::NodeId;
+use crate::net::layers::activation::ActivationOp;
+use crate::net::layers::affine::{AffineForward, AffineOp, LayerUse, Weights};
+use crate::net::layers::attention::{AttentionOp, Heads};
+use crate::net::layers::batch_norm::BatchNormOp;
+use crate::net::layers::layer_norm::LayerNormOp;
+use crate::net::layers::loss::LossOp;
+use crate::net::layers::pointwise::PointwiseOp;
+use crate::net::layers::pool::PoolOp;
+use crate::net::layers::rows::{Rows, RowsOp};
+use crate::net::layers::shortcut::ShortcutOp;
+use crate::net::plan::Plan;
+use crate::net::program::{Instruction, Seed};
+use crate::net::rows::RowValues;
+use crate::ops::Strided;
+use crate::ops::cpu::batch_norm::{self, Moments};
+use crate::ops::cpu::{activation, attention, conv, layer_norm, loss, means, pointwise, pool, shape};
+
+impl<'a> Run<'a> {
+    pub(super) fn execute(&mut self, instruction: &Instruction) {
+        match instruction {
+            Instruction::Affine(op) => self.affine(op),
+            Instruction::Activation(op) => self.activation(op),
+            Instruction::Pointwise(op) => self.pointwise(op),
+            Instruction::Rows(op) => self.rows(op),
+            Instruction::LayerNorm(op) => self.layer_norm(op),
+            Instruction::BatchNorm(op) => Run::batch_norm(std::slice::from_mut(self), op),
+            Instruction::Attention(op) => self.attention(op),
+            Instruction::Pool(op) => self.pool(op),
+            Instruction::Shortcut(op) => self.shortcut(op),
+            Instruction::Loss(op) => self.loss(op),
+        }
+    }
+
+    fn affine(&mut self, op: &AffineOp) {
+        let (net, n) = (self.net, self.n);
+        match op {
+            AffineOp::Forward(op) => self.affine_forward(op),
+            AffineOp::Apply { y, x, at, weights } => {
+                let (g, v) = (&at.geometry, self.v);
+                let ([y], others) = self.memory.carve([*y]);
+                let x = others.get(*x);
+                match weights {
+                    Weights::Layer => conv::apply(y, x, net.weight(at.layer), None, None, n, g, false),
+                    Weights::Direction => {
+                        let Some((weight, bias, rows)) = direction(v, others.plan, at) else { return };
+                        conv::apply(y, x, weight, bias, rows, n, g, true);
+                    }
+                }
+            }
+            AffineOp::DataGradient { dx, dz, at, weights } => {
+                let (g, v) = (&at.geometry, self.v);
+                let ([dx], others) = self.memory.carve([*dx]);
+                let dz = others.get(*dz);
+                match weights {
+                    Weights::Layer => conv::data_gradient(dx, dz, net.weight(at.layer), None, n, g, true),
+                    Weights::Direction => {
+                        let Some((weight, _, rows)) = direction(v, others.plan, at) else { return };
+                        conv::data_gradient(dx, dz, weight, rows, n, g, true);
+                    }
+                }
+            }
+            AffineOp::WeightGradient { dz, x, at, bias } => {
+                if let Some(sink) = &mut self.sink {
+                    sink.take(self.plan, at, self.memory.value(*dz), self.memory.value(*x), *bias, n);
+                }
+            }
+        }
+    }
+
+    fn affine_forward(&mut self, op: &AffineForward) {
+        let AffineForward { y: value, argument, x, residual, at, scale, activation, uses } = op;
+        let (net, n) = (self.net, self.n);
+        let ([y], others) = self.memory.carve([*value]);
+        let (weight, bias) = (net.weight(at.layer), net.bias(at.layer));
+        conv::apply(y, others.get(*x), weight, bias, None, n, &at.geometry, false);
+        if let Some(trace) = &mut self.trace {
+            let (columns, d) = (net.units().of_layer(at.layer), net.units().len());
+            means::means(trace, y, n, at.geometry.output, columns, d, *uses);
+        }
+        if let Some(affine) = scale.and_then(|node| net.nodes[node.index()].op.scale()) {
+            pointwise::scale_shift(y, &affine.scale, &affine.shift);
+        }
+        if let Some(residual) = residual {
+            pointwise::add(y, others.get(*residual));
+        }
+        let Some(kind) = activation else { return };
+        if let Some(argument) = argument {
+            let ([argument], others) = self.memory.carve([*argument]);
+            argument.copy_from_slice(others.get(*value));
+        }
+        let ([y], _) = self.memory.carve([*value]);
+        activation::forward(y, *kind);
+    }
+
+    fn activation(&mut self, op: &ActivationOp) {
+        match *op {
+            ActivationOp::Forward { y, x, kind } => {
+                let ([y], others) = self.memory.carve([y]);
+                y.copy_from_slice(others.get(x));
+                activation::forward(y, kind);
+            }
+            ActivationOp::Backward { dx, dy, argument, kind } => {
+                let ([d], others) = self.memory.carve([dx]);
+                if dx != dy {
+                    d.copy_from_slice(others.get(dy));
+                }
+                activation::backward(d, others.get(argument), kind);
+            }
+            ActivationOp::AddBackward { dx, dy, argument, kind } => {
+                let ([dx], others) = self.memory.carve([dx]);
+                activation::add_backward(dx, others.get(dy), others.get(argument), kind);
+            }
+            ActivationOp::TangentBackward { dxt, dyt, dy, tangent, argument, kind } => {
+                let ([dxt], others) = self.memory.carve([dxt]);
+                let [dyt, dy, tangent, argument] = [dyt, dy, tangent, argument].map(|x| others.get(x));
+                activation::tangent_backward(dxt, dyt, dy, tangent, argument, kind);
+            }
+            ActivationOp::AddTangentBackward { dxt, dyt, dy, tangent, argument, kind } => {
+                let ([dxt], others) = self.memory.carve([dxt]);
+                let [dyt, dy, tangent, argument] = [dyt, dy, tangent, argument].map(|x| others.get(x));
+                activation::add_tangent_backward(dxt, dyt, dy, tangent, argument, kind);
+            }
+        }
+    }
+
+    fn pointwise(&mut self, op: &PointwiseOp) {
+        let net = self.net;
+        let affine = |node: NodeId| net.nodes[node.index()].op.scale();
+        match *op {
+            PointwiseOp::Zero { y } => {
+                let ([y], _) = self.memory.carve([y]);
+                y.fill(0.0);
+            }
+            PointwiseOp::Copy { y, x } => {
+                let ([y], others) = self.memory.carve([y]);
+                y.copy_from_slice(others.get(x));
+            }
+            PointwiseOp::Add { y, x } => {
+                let ([y], others) = self.memory.carve([y]);
+                pointwise::add(y, others.get(x));
+            }
+            PointwiseOp::Sum { y, a, b } => {
+                let ([y], others) = self.memory.carve([y]);
+                pointwise::sum(y, others.get(a), others.get(b));
+            }
+            PointwiseOp::Scale { y, x, by } => {
+                let ([out], others) = self.memory.carve([y]);
+                if y != x {
+                    out.copy_from_slice(others.get(x));
+                }
+                if let Some(affine) = affine(by) {
+                    pointwise::scale(out, &affine.scale);
+                }
+            }
+            PointwiseOp::ScaleShift { y, x, by } => {
+                let ([y], others) = self.memory.carve([y]);
+                y.copy_from_slice(others.get(x));
+                if let Some(affine) = affine(by) {
+                    pointwise::scale_shift(y, &affine.scale, &affine.shift);
+                }
+            }
+            PointwiseOp::AddScaled { y, x, by } => {
+                let ([y], others) = self.memory.carve([y]);
+                if let Some(affine) = affine(by) {
+                    pointwise::add_scaled(y, others.get(x), &affine.scale);
+                }
+            }
+        }
+    }
+
+    fn rows(&mut self, op: &RowsOp) {
+        let (net, n) = (self.net, self.n);
+        match op {
+            RowsOp::Copy(Rows { y, to, source, count, len }) => {
+                let ([y], others) = self.memory.carve([*y]);
+                let (x, from) = others.source(net, source);
+                shape::copy(y, x, n * count, *len, *to, from);
+            }
+            RowsOp::Add(Rows { y, to, source, count, len }) => {
+                let ([y], others) = self.memory.carve([*y]);
+                let (x, from) = others.source(net, source);
+                shape::add(y, x, n * count, *len, *to, from);
+            }
+            RowsOp::SumImages { param, len: _, x } => {
+                let (images, from) = (self.memory.value(*x), Strided { first: 0, stride: x.len });
+                let sink = self.sink.as_mut();
+                if let Some(gradient) = sink.and_then(|sink| sink.other().get_mut(param.index())) {
+                    shape::add_sum(gradient, images, n, from);
+                }
+            }
+        }
+    }
+
+    fn layer_norm(&mut self, op: &LayerNormOp) {
+        let net = self.net;
+        match *op {
+            LayerNormOp::Forward { y, moments, x, gamma, beta, eps, c: _ } => {
+                let ([y, moments], others) = self.memory.carve([y, moments]);
+                layer_norm::forward(y, moments, others.get(x), net.value(gamma), net.value(beta), eps);
+            }
+            LayerNormOp::Tangent { t, tx, x, moments, gamma, c: _ } => {
+                let ([t], others) = self.memory.carve([t]);
+                let [tx, x, moments] = [tx, x, moments].map(|x| others.get(x));
+                layer_norm::tangent(t, tx, x, moments, net.value(gamma));
+            }
+            LayerNormOp::Backward { dx, dy, x, moments, gamma, c: _ } => {
+                let ([dx], others) = self.memory.carve([dx]);
+                let [dy, x, moments] = [dy, x, moments].map(|x| others.get(x));
+                layer_norm::backward(dx, dy, x, moments, net.value(gamma));
+            }
+            LayerNormOp::TangentBackward { dxt, dyt, dy, tx, x, moments, gamma, c: _ } => {
+                let ([dxt], others) = self.memory.carve([dxt]);
+                let [dyt, dy, tx, x, moments] = [dyt, dy, tx, x, moments].map(|x| others.get(x));
+                layer_norm::tangent_backward(dxt, dyt, dy, tx, x, moments, net.value(gamma));
+            }
+            LayerNormOp::ParameterGradient { gamma, beta, dy, x, moments, c: _ } => {
+                let [dy, x, moments] = [dy, x, moments].map(|x| self.memory.value(x));
+                let Some(sink) = &mut self.sink else { return };
+                let gradients = sink.other().get_disjoint_mut([gamma.index(), beta.index()]);
+                if let Ok([dgamma, dbeta]) = gradients {
+                    layer_norm::parameter_gradient(dgamma, dbeta, dy, x, moments);
+                }
+            }
+        }
+    }
+
+    /// Batch norm over all chunks of a batch: sums are added in the order of the chunks.
+    pub(super) fn batch_norm(runs: &mut [Run<'a>], op: &BatchNormOp) {
+        let sums = |runs: &[Run<'a>], len: usize, of: &(dyn Fn(&Run<'a>) -> Vec<f64> + Sync)| {
+            let each: Vec<Vec<f64>> = runs.par_iter().map(of).collect();
+            each.iter().fold(vec![0.0; len], |mut all, one| {
+                all.iter_mut().zip(one).for_each(|(a, b)| *a += b);
+                all
+            })
+        };
+        match *op {
+            BatchNormOp::Forward { y, x, node, gamma, beta, mean: _, var: _, eps, c } => {
+                let count = runs.iter().map(|run| run.n).sum::<usize>() * (x.len / c);
+                let mut mean = sums(runs, c, &|run| batch_norm::sums(run.memory.value(x), c));
+                mean.iter_mut().for_each(|m| *m /= count as f64);
+                let mut var = sums(runs, c, &|run| batch_norm::squares(run.memory.value(x), &mean));
+                var.iter_mut().for_each(|v| *v /= count as f64);
+                let moments = Moments { mean, var, count };
+                runs.par_iter_mut().for_each(|run| {
+                    let net = run.net;
+                    let ([y], others) = run.memory.carve([y]);
+                    batch_norm::forward(y, others.get(x), &moments, net.value(gamma), net.value(beta), eps);
+                    run.moments.push((node, moments.clone()));
+                });
+            }
+            BatchNormOp::Backward { dx, dy, x, node, gamma, beta, eps, c } => {
+                let of_node = |run: &Run<'a>| run.moments.iter().find(|(of, _)| *of == node).cloned();
+                let Some((_, moments)) = runs.first().and_then(of_node) else { return };
+                let all = sums(runs, 2 * c, &|run| {
+                    batch_norm::backward_sums(run.memory.value(dy), run.memory.value(x), &moments, eps)
+                });
+                if let Some(sink) = runs.first_mut().and_then(|run| run.sink.as_mut()) {
+                    for (param, sums) in [(beta, &all[..c]), (gamma, &all[c..])] {
+                        if let Some(gradient) = sink.other().get_mut(param.index()) {
+                            gradient.iter_mut().zip(sums).for_each(|(g, &sum)| *g += sum as f32);
+                        }
+                    }
+                }
+                let Some(dx) = dx else { return };
+                runs.par_iter_mut().for_each(|run| {
+                    let gamma = run.net.value(gamma);
+                    let ([dx], others) = run.memory.carve([dx]);
+                    batch_norm::backward(dx, others.get(dy), others.get(x), &moments, &all, gamma, eps);
+                });
+            }
+        }
+    }
+
+    fn attention(&mut self, op: &AttentionOp) {
+        let n = self.n;
+        match *op {
+            AttentionOp::Forward { y, weights, x, at: Heads { shape, heads } } => {
+                let ([y, weights], others) = self.memory.carve([y, weights]);
+                attention::forward(y, weights, others.get(x), n, shape, heads, None);
+            }
+            AttentionOp::Tangent { t, tx, x, weights, at: Heads { shape, heads } } => {
+                let ([t], others) = self.memory.carve([t]);
+                let [tx, x, weights] = [tx, x, weights].map(|x| others.get(x));
+                attention::tangent(t, tx, x, weights, n, shape, heads);
+            }
+            AttentionOp::Backward { dx, dy, x, weights, at: Heads { shape, heads } } => {
+                let ([dx], others) = self.memory.carve([dx]);
+                let [dy, x, weights] = [dy, x, weights].map(|x| others.get(x));
+                attention::backward(dx, dy, x, weights, n, shape, heads);
+            }
+            AttentionOp::TangentBackward { dxt, dyt, dy, tx, x, weights, at: Heads { shape, heads } } => {
+                let ([dxt], others) = self.memory.carve([dxt]);
+                let [dyt, dy, tx, x, weights] = [dyt, dy, tx, x, weights].map(|x| others.get(x));
+                attention::tangent_backward(dxt, dyt, dy, tx, x, weights, n, shape, heads);
+            }
+        }
+    }
+
+    fn pool(&mut self, op: &PoolOp) {
+        let n = self.n;
+        match *op {
+            PoolOp::Max { y, winners, x, at, window } => {
+                let ([y, winners], others) = self.memory.carve([y, winners]);
+                let winners = bytemuck::cast_slice_mut(winners);
+                pool::max_pool(y, winners, others.get(x), n, at.from, at.to, window);
+            }
+            PoolOp::MaxTangent { t, winners, tx, at } => {
+                let ([t], others) = self.memory.carve([t]);
+                let winners = bytemuck::cast_slice(others.get(winners));
+                pool::gather(t, winners, others.get(tx), n, at.from, at.to);
+            }
+            PoolOp::MaxBackward { dx, winners, dy, at, window: _ } => {
+                let ([dx], others) = self.memory.carve([dx]);
+                let winners = bytemuck::cast_slice(others.get(winners));
+                pool::scatter(dx, winners, others.get(dy), n, at.from, at.to);
+            }
+            PoolOp::Average { y, x, at, window } => {
+                let ([y], others) = self.memory.carve([y]);
+                pool::average_pool(y, others.get(x), n, at.from, at.to, window);
+            }
+            PoolOp::AverageAdjoint { dx, dy, at, window } => {
+                let ([dx], others) = self.memory.carve([dx]);
+                pool::average_pool_adjoint(dx, others.get(dy), n, at.from, at.to, window);
+            }
+            PoolOp::Adaptive { y, x, at } => {
+                let ([y], others) = self.memory.carve([y]);
+                pool::adaptive_pool(y, others.get(x), n, at.from, at.to);
+            }
+            PoolOp::AdaptiveAdjoint { dx, dy, at } => {
+                let ([dx], others) = self.memory.carve([dx]);
+                pool::adaptive_pool_adjoint(dx, others.get(dy), n, at.from, at.to);
+            }
+        }
+    }
+
+    fn shortcut(&mut self, op: &ShortcutOp) {
+        let n = self.n;
+        match *op {
+            ShortcutOp::Forward { y, x, from, to, stride } => {
+                let ([y], others) = self.memory.carve([y]);
+                shape::shortcut(y, others.get(x), n, from, to, stride);
+            }
+            ShortcutOp::Adjoint { dx, dy, from, to, stride } => {
+                let ([dx], others) = self.memory.carve([dx]);
+                shape::shortcut_adjoint(dx, others.get(dy), n, from, to, stride);
+            }
+        }
+    }
+
+    fn loss(&mut self, op: &LossOp) {
+        let (labels, seed, classes) = (self.labels, self.seed, self.net.classes());
+        match *op {
+            LossOp::Gradient { d, logits } => {
+                let ([d], others) = self.memory.carve([d]);
+                let logits = others.get(logits);
+                match seed {
+                    Seed::Gradient => loss::gradient(d, logits, labels, classes),
+                    Seed::Weighted(weight, first) => {
+                        loss::gradient(d, logits, labels, classes);
+                        loss::weigh(d, logits, labels, classes, first, weight);
+                    }
+                    Seed::Draws { seed, first } => loss::draw_curvature(d, logits, classes, seed, first),
+                }
+            }
+            LossOp::Curvature { back, tangent, logits } => {
+                let ([back], others) = self.memory.carve([back]);
+                loss::curvature(back, others.get(tangent), others.get(logits), classes);
+            }
+            LossOp::Fisher { back, tangent, logits } => {
+                let ([back], others) = self.memory.carve([back]);
+                loss::fisher(back, others.get(tangent), others.get(logits), labels, classes);
+            }
+        }
+    }
+}
+
+/// What a direction has for a layer: weights, biases if there are any, and the rows that these are.
+fn direction<'a>(
+    v: Option<&'a RowValues>,
+    plan: &'a Plan,
+    at: &LayerUse,
+) -> Option<(&'a [f32], Option<&'a [f32]>, Option<&'a [u32]>)> {
+    let (v, layer) = (v?, at.layer.index());
+    let bias = Some(v.bias[layer].as_slice()).filter(|bias| !bias.is_empty());
+    Some((&v.weight[layer], bias, plan.rows[layer].subset()))
+}

@@ -1,0 +1,187 @@
+//! A run of a program over one chunk of images on a CUDA device: the memory that it runs in, and what it takes and gives;
+//! [`super::execute`] runs the instructions.
+
+use super::derivatives::{RowBuffers, Sink, Stored};
+use super::{Chunk, Passes, Work};
+use crate::Result;
+use crate::device::cuda::{Buffer, In, Out};
+use crate::net::arena::{self, Rest};
+use crate::net::layers::rows::Source;
+use crate::net::program::{Region, Section, Seed, Span, Value};
+use crate::ops::Strided;
+
+/// Memory of kept values: written in the first two sections, read in the product.
+enum Kept<'a> {
+    Written(Out<'a, f32>),
+    Read(In<'a, f32>),
+}
+
+/// The values of one chunk of `n` images.
+pub(super) struct Memory<'a> {
+    passes: &'a Passes<'a>,
+    kept: Kept<'a>,
+    work: Out<'a, f32>,
+    n: usize,
+}
+
+impl<'a> Memory<'a> {
+    fn span(&self, value: Value) -> Span {
+        let plan = &self.passes.plan;
+        plan.program.span(value, plan.chunk, self.n)
+    }
+
+    /// One value, for reading.
+    pub fn value(&self, value: Value) -> In<'_, f32> {
+        let span = self.span(value);
+        let memory = match (span.region, &self.kept) {
+            (Region::Work, _) => self.work.input(),
+            (Region::Kept, Kept::Written(kept)) => kept.input(),
+            (Region::Kept, Kept::Read(kept)) => *kept,
+        };
+        memory.part(span.range)
+    }
+
+    /// These values for writing, and all others for reading.
+    pub fn carve<const N: usize>(&mut self, values: [Value; N]) -> ([Out<'_, f32>; N], Others<'_>) {
+        let (passes, n, spans) = (self.passes, self.n, values.map(|value| self.span(value)));
+        let (len, work) = (self.work.len(), self.work.output());
+        let (kept, kept_len) = match &mut self.kept {
+            Kept::Written(kept) => {
+                let len = kept.len();
+                (arena::Kept::Written(kept.output()), len)
+            }
+            Kept::Read(kept) => (arena::Kept::Read(*kept), kept.len()),
+        };
+        let (cut, rest) = arena::carve(kept, work, [kept_len, len], spans);
+        (cut, Others { rest, passes, n })
+    }
+}
+
+/// The values that an instruction reads.
+pub(super) struct Others<'a> {
+    rest: Rest<In<'a, f32>>,
+    passes: &'a Passes<'a>,
+    n: usize,
+}
+
+impl<'a> Others<'a> {
+    pub fn get(&self, value: Value) -> In<'a, f32> {
+        let plan = &self.passes.plan;
+        self.rest.get(&plan.program.span(value, plan.chunk, self.n))
+    }
+
+    pub fn source(&self, source: &Source) -> (In<'a, f32>, Strided) {
+        match *source {
+            Source::Value(x, from) => (self.get(x), from),
+            Source::Param(param) => (self.passes.param(param), Strided { first: 0, stride: 0 }),
+        }
+    }
+}
+
+/// A run over one chunk of `n` images.
+pub(super) struct Run<'a> {
+    pub(super) passes: &'a Passes<'a>,
+    pub(super) memory: Memory<'a>,
+    pub(super) labels: In<'a, u32>,
+    pub(super) losses: Out<'a, f32>,
+    pub(super) parts: Out<'a, f64>,
+    pub(super) moments: Out<'a, f64>,
+    pub(super) sums: Out<'a, f32>,
+    pub(super) squares: Out<'a, f32>,
+    pub(super) n: usize,
+    /// Every unit's activation `[n, d]`, where it is asked for; zeros at first.
+    pub(super) trace: Option<Out<'a, f32>>,
+    pub(super) seed: Seed<'a>,
+    pub(super) sink: Option<&'a mut dyn Sink>,
+    pub(super) v: Option<&'a RowBuffers>,
+}
+
+impl<'a> Run<'a> {
+    /// A run of forward and backward sections over the first `n` images of a chunk.
+    pub fn new(passes: &'a Passes<'a>, chunk: &'a mut Chunk, n: usize) -> Run<'a> {
+        let Chunk { kept, labels, losses, work } = chunk;
+        Run::with(passes, Kept::Written(kept.output()), labels.input(), losses, work, n)
+    }
+
+    /// A run of a product with `v`, which adds to `sink`; on kept values and labels that were stored, or else those of
+    /// the chunk.
+    pub fn product(
+        passes: &'a Passes<'a>,
+        chunk: &'a mut Chunk,
+        stored: Option<&'a Stored>,
+        n: usize,
+        v: &'a RowBuffers,
+        sink: &'a mut dyn Sink,
+    ) -> Run<'a> {
+        let Chunk { kept, labels, losses, work } = chunk;
+        let (kept, labels) = match stored {
+            Some(stored) => (stored.values.input(), stored.labels.input()),
+            None => (kept.input(), labels.input()),
+        };
+        let mut run = Run::with(passes, Kept::Read(kept), labels, losses, work, n);
+        (run.v, run.sink) = (Some(v), Some(sink));
+        run
+    }
+
+    fn with(
+        passes: &'a Passes<'a>,
+        kept: Kept<'a>,
+        labels: In<'a, u32>,
+        losses: &'a mut Buffer<f32>,
+        work: &'a mut Work,
+        n: usize,
+    ) -> Run<'a> {
+        let Work { values, parts, moments, sums, squares } = work;
+        Run {
+            passes,
+            memory: Memory { passes, kept, work: values.output(), n },
+            labels: labels.part(0..n),
+            losses: losses.output(),
+            parts: parts.output(),
+            moments: moments.output(),
+            sums: sums.output(),
+            squares: squares.output(),
+            n,
+            trace: None,
+            seed: Seed::Gradient,
+            sink: None,
+            v: None,
+        }
+    }
+
+    /// With every unit's activation added up in `trace` `[n, d]`.
+    pub fn traced(mut self, trace: Out<'a, f32>) -> Run<'a> {
+        self.trace = Some(trace);
+        self
+    }
+
+    /// With the gradients going to `sink`, from this seed at the logits.
+    pub fn seeded(mut self, seed: Seed<'a>, sink: &'a mut dyn Sink) -> Run<'a> {
+        self.seed = seed;
+        self.sink = Some(sink);
+        self
+    }
+
+    /// Runs one section.
+    ///
+    /// # Errors
+    /// Where the device fails; the message names the node.
+    pub fn section(&mut self, section: Section) -> Result<()> {
+        let passes = self.passes;
+        let what = match section {
+            Section::Forward => "value",
+            Section::Backward => "adjoint",
+            Section::Product => "product",
+        };
+        passes.plan.program.section(section).iter().try_for_each(|step| {
+            self.execute(&step.instruction)
+                .map_err(|error| error.during(&passes.name(step.node.index(), what)))
+        })
+    }
+
+    /// The image's values, to write them.
+    pub fn images(&mut self) -> Out<'_, f32> {
+        let ([images], _) = self.memory.carve([self.passes.plan.program.image]);
+        images
+    }
+}

@@ -1,0 +1,61 @@
+//! For tests: a network of every operation, and every part of an epilogue.
+
+use super::{Activation, Builder, Conv, Network, Role, Selected, Shape, Source, Window};
+use crate::Result;
+use crate::ops::philox::{Stream, Use};
+
+/// Random tensors under any name.
+struct Any(Stream);
+
+impl Source for Any {
+    fn tensor(&mut self, _: &str, shape: &[usize], role: Role) -> Result<Vec<f32>> {
+        let around = if role == Role::One { 1.0f32 } else { 0.0 };
+        Ok((0..shape.iter().product()).map(|_| (around + 0.4 * self.0.normal()).abs()).collect())
+    }
+
+    fn shape(&self, _: &str) -> Option<&[usize]> {
+        Some(&[])
+    }
+}
+
+/// The network, in train form.
+pub(super) fn everything() -> Result<Network> {
+    let mut any = Any(Stream::new(1, Use::Weights, 0));
+    let (mut b, x) = Builder::new(&mut any, Shape::new(9, 8, 2));
+    let x = b.conv(x, "conv1", 4, Conv::square(3, 1, 1))?;
+    let x = b.batch_norm(x, "bn1")?;
+    let x = b.relu(x);
+    let x = b.max_pool(x, Window { size: 3, stride: 1, padding: 1 })?;
+    let y = b.conv(x, "conv2", 4, Conv { groups: 2, dilation: 2, ..Conv::square(3, 1, 2) })?;
+    let y = b.batch_norm(y, "bn2")?;
+    let y = b.add(y, x)?;
+    let y = b.activation(y, Activation::Gelu);
+    let x = b.add(y, x)?;
+    let x = b.batch_norm(x, "bn3")?;
+    let x = b.activation(x, Activation::Tanh);
+    let x = b.average_pool(x, Window { size: 2, stride: 1, padding: 1 })?;
+    let x = b.shortcut(x, 2, 6)?;
+    let x = b.adaptive_pool(x, 2, 3);
+    let x = b.tokens(x);
+    let x = b.class_token(x, "class")?;
+    let x = b.positions(x, "positions")?;
+    let y = b.layer_norm(x, "norm", 1e-5)?;
+    let parts = [b.linear(y, "query", 6)?, b.linear(y, "key", 6)?, b.linear(y, "value", 6)?];
+    let y = b.concat(&parts)?;
+    let y = b.attention(y, 3)?;
+    let x = b.add(x, y)?;
+    let x = b.tokens_from(x, 1)?;
+    let x = b.add(x, x)?;
+    let x = b.global_pool(x);
+    let x = b.linear(x, "head", 5)?;
+    b.finish(x)
+}
+
+/// Some rows of the layers with four outputs, and all of the others.
+pub(super) fn some_rows(net: &Network) -> Vec<Selected> {
+    let rows = net.layers.iter().map(|layer| match layer.outputs {
+        4 => Selected::Some(vec![0, 3]),
+        _ => Selected::All,
+    });
+    rows.collect()
+}

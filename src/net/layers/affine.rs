@@ -1,0 +1,368 @@
+//! Linear layers and convolutions, with their epilogues: y = act(scale · z + shift + r), z = Wx + b.
+//!
+//! The passes are calls of three bilinear primitives: z' = Wx' + Vx; δx = Wᵀδ; dW = δᵀx; δx' = Wᵀδ' + Vᵀδ;
+//! dW' = δ'ᵀx + δᵀx'. A layer's output rows are its units; their activation is z.
+
+use crate::net::lower::At;
+use crate::net::program::{Operands, Value};
+use crate::net::rows::Selected;
+use crate::net::{Activation, Builder, Conv, Epilogue, LayerId, NodeId, Op, Order, Shape};
+use crate::ops::Geometry;
+use crate::{Error, Result};
+
+use super::Lower;
+use super::activation::ActivationOp;
+use super::pointwise::PointwiseOp;
+
+/// One use of a layer.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct LayerUse {
+    /// The layer.
+    pub layer: LayerId,
+    /// Where it reads and writes.
+    pub geometry: Geometry,
+}
+
+/// Which weights are meant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Weights {
+    /// The layer's.
+    Layer,
+    /// The direction's, which are there for the selected rows.
+    Direction,
+}
+
+/// y = act(scale · z + shift + residual) of z = Wx + b. Where activations are asked for, the mean of z over positions
+/// and `uses` is added to those of the layer's units.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct AffineForward {
+    /// The value.
+    pub y: Value,
+    /// Where the activation's argument is wanted.
+    pub argument: Option<Value>,
+    /// The input.
+    pub x: Value,
+    /// What is added before the activation.
+    pub residual: Option<Value>,
+    /// The layer.
+    pub at: LayerUse,
+    /// The node whose frozen scale and shift are applied.
+    pub scale: Option<NodeId>,
+    /// The nonlinearity.
+    pub activation: Option<Activation>,
+    /// How often the network uses the layer.
+    pub uses: usize,
+}
+
+/// What is done with a layer's weights.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum AffineOp {
+    /// The value.
+    Forward(AffineForward),
+    /// y = Wx without the bias; or y += Vx + v_b, of the direction.
+    Apply {
+        /// z' of the layer.
+        y: Value,
+        /// The input, or its tangent.
+        x: Value,
+        /// The layer.
+        at: LayerUse,
+        /// W or V.
+        weights: Weights,
+    },
+    /// dx += Wᵀ dz, or Vᵀ dz.
+    DataGradient {
+        /// The input's adjoint.
+        dx: Value,
+        /// The adjoint of z.
+        dz: Value,
+        /// The layer.
+        at: LayerUse,
+        /// W or V.
+        weights: Weights,
+    },
+    /// Hands dz and x to whoever takes gradients of the selected rows: dW += dzᵀx, and db += Σ dz where `bias`.
+    WeightGradient {
+        /// The adjoint of z.
+        dz: Value,
+        /// The input, or its tangent.
+        x: Value,
+        /// The layer.
+        at: LayerUse,
+        /// Whether the bias has its part.
+        bias: bool,
+    },
+}
+
+impl AffineOp {
+    /// What it meets.
+    pub fn operands(&self, all: &mut Operands) {
+        match self {
+            AffineOp::Forward(op) => {
+                let AffineForward { y, argument, x, residual, at, scale, activation: _, uses: _ } = op;
+                let (inner, outer) = (at.geometry.input.len(), at.geometry.output.len());
+                all.write(*y, outer);
+                argument.iter().for_each(|argument| all.write(*argument, outer));
+                all.read(*x, inner);
+                residual.iter().for_each(|residual| all.read(*residual, outer));
+                scale.iter().for_each(|node| all.scale(*node, outer));
+                all.layer(*at);
+            }
+            AffineOp::Apply { y, x, at, weights } => {
+                match weights {
+                    Weights::Layer => all.write(*y, at.geometry.output.len()),
+                    Weights::Direction => all.add(*y, at.geometry.output.len()),
+                }
+                all.read(*x, at.geometry.input.len());
+                all.layer(*at);
+            }
+            AffineOp::DataGradient { dx, dz, at, weights: _ } => {
+                all.add(*dx, at.geometry.input.len());
+                all.read(*dz, at.geometry.output.len());
+                all.layer(*at);
+            }
+            AffineOp::WeightGradient { dz, x, at, bias: _ } => {
+                all.read(*dz, at.geometry.output.len());
+                all.read(*x, at.geometry.input.len());
+                all.layer(*at);
+            }
+        }
+    }
+
+    /// What it is called, and its settings.
+    pub fn describe(&self) -> (&'static str, String) {
+        match self {
+            AffineOp::Forward(AffineForward { scale, activation, .. }) => {
+                let activation = activation.map(|kind| format!("{kind:?}").to_lowercase());
+                let parts = [scale.map(|_| "scale-shift".to_string()), activation];
+                ("affine", parts.into_iter().flatten().collect::<Vec<_>>().join(" "))
+            }
+            AffineOp::Apply { weights, .. } => ("apply", weights.name().into()),
+            AffineOp::DataGradient { weights, .. } => ("data-gradient", weights.name().into()),
+            AffineOp::WeightGradient { bias, .. } => {
+                ("weight-gradient", if *bias { "with bias" } else { "" }.into())
+            }
+        }
+    }
+}
+
+impl Weights {
+    fn name(self) -> &'static str {
+        match self {
+            Weights::Layer => "",
+            Weights::Direction => "along v",
+        }
+    }
+}
+
+/// A node of a linear layer (`conv` is none) or a convolution.
+pub(super) struct Affine<'a> {
+    pub layer: LayerId,
+    pub conv: Option<Conv>,
+    pub epilogue: &'a Epilogue,
+}
+
+impl Affine<'_> {
+    fn at(&self, at: &At) -> LayerUse {
+        let (from, to) = (at.from(0), at.shape());
+        let geometry = match self.conv {
+            Some(conv) => Geometry::conv(from, to, conv),
+            None => Geometry::linear(from, to),
+        };
+        LayerUse { layer: self.layer, geometry }
+    }
+
+    fn scale(&self, at: &At) -> Option<NodeId> {
+        self.epilogue.affine.as_ref().map(|_| at.id())
+    }
+
+    /// What the derivative of the activation is read off: its argument, or for ReLU its value.
+    fn argument(&self, at: &At, kind: Activation) -> Result<Value> {
+        if kind.needs_argument() { at.saved() } else { at.y() }
+    }
+
+    /// d through the frozen scale, to a value of its own where `d` is somebody else's.
+    fn scaled(&self, at: &mut At, d: Value, own: bool, name: &str) -> Value {
+        let Some(by) = self.scale(at) else { return d };
+        let y = if own { d } else { at.scratch(name, d.len) };
+        at.push(PointwiseOp::Scale { y, x: d, by });
+        y
+    }
+
+    /// The adjoint of z from that of y, without the residual's part.
+    fn through_epilogue(&self, at: &mut At, dy: Value, name: &str) -> Result<Value> {
+        let Some(kind) = self.epilogue.activation else { return Ok(self.scaled(at, dy, false, name)) };
+        let dz = at.scratch(name, dy.len);
+        let argument = self.argument(at, kind)?;
+        at.push(ActivationOp::Backward { dx: dz, dy, argument, kind });
+        Ok(self.scaled(at, dz, true, name))
+    }
+}
+
+impl Lower for Affine<'_> {
+    fn forward(&self, at: &mut At) -> Result<()> {
+        let activation = self.epilogue.activation;
+        // Saved in every purpose that derives, whichever rows are selected: where it is, a GPU applies the activation
+        // in a kernel of its own, and so all these purposes have the same values.
+        let saves = at.derives() && activation.is_some_and(Activation::needs_argument);
+        let op = AffineForward {
+            y: at.y()?,
+            argument: saves.then(|| at.save("argument", at.shape().len())),
+            x: at.x(0)?,
+            residual: self.epilogue.residual.then(|| at.x(1)).transpose()?,
+            at: self.at(at),
+            scale: self.scale(at),
+            activation,
+            uses: at.net().nodes.iter().filter(|node| node.op.layer() == Some(self.layer)).count(),
+        };
+        at.push(AffineOp::Forward(op));
+        Ok(())
+    }
+
+    fn tangent(&self, at: &mut At) -> Result<()> {
+        let (y, layer) = (at.tangent()?, self.at(at));
+        match at.tangent_of(0) {
+            Some(x) => at.push(AffineOp::Apply { y, x, at: layer, weights: Weights::Layer }),
+            None => at.push(PointwiseOp::Zero { y }),
+        }
+        if *at.rows(self.layer) != Selected::None {
+            let x = at.x(0)?;
+            at.push(AffineOp::Apply { y, x, at: layer, weights: Weights::Direction });
+        }
+        if let Some(by) = self.scale(at) {
+            at.push(PointwiseOp::Scale { y, x: y, by });
+        }
+        if let Some(x) = self.epilogue.residual.then(|| at.tangent_of(1)).flatten() {
+            at.push(PointwiseOp::Add { y, x });
+        }
+        let Some(kind) = self.epilogue.activation else { return Ok(()) };
+        if at.derives_twice() && kind.needs_argument() {
+            let saved = at.save_tangent("argument", y.len);
+            at.push(PointwiseOp::Copy { y: saved, x: y });
+        }
+        let argument = self.argument(at, kind)?;
+        at.push(ActivationOp::Backward { dx: y, dy: y, argument, kind });
+        Ok(())
+    }
+
+    fn backward(&self, at: &mut At) -> Result<()> {
+        let (dy, layer) = (at.dy()?, self.at(at));
+        let mut d = dy;
+        if let Some(kind) = self.epilogue.activation {
+            d = at.scratch("dz", dy.len);
+            let argument = self.argument(at, kind)?;
+            at.push(ActivationOp::Backward { dx: d, dy, argument, kind });
+        }
+        if let Some(dr) = self.epilogue.residual.then(|| at.dx(1)).flatten() {
+            at.push(PointwiseOp::Add { y: dr, x: d });
+        }
+        let dz = self.scaled(at, d, d != dy, "dz");
+        if *at.rows(self.layer) != Selected::None {
+            let x = at.x(0)?;
+            at.push(AffineOp::WeightGradient { dz, x, at: layer, bias: true });
+        }
+        if let Some(dx) = at.dx(0) {
+            at.push(AffineOp::DataGradient { dx, dz, at: layer, weights: Weights::Layer });
+        }
+        Ok(())
+    }
+
+    fn tangent_backward(&self, at: &mut At) -> Result<()> {
+        let (dy, dyt, layer) = (at.primal_dy()?, at.dy()?, self.at(at));
+        let selected = *at.rows(self.layer) != Selected::None;
+        let mut d = dyt;
+        if let Some(kind) = self.epilogue.activation {
+            d = at.scratch("hz", dyt.len);
+            let argument = self.argument(at, kind)?;
+            // Without a second derivative, the tangent of the argument does not count.
+            match kind.needs_argument() {
+                true => {
+                    let tangent = at.saved_tangent()?;
+                    at.push(ActivationOp::TangentBackward { dxt: d, dyt, dy, tangent, argument, kind });
+                }
+                false => at.push(ActivationOp::Backward { dx: d, dy: dyt, argument, kind }),
+            }
+        }
+        if let Some(dr) = self.epilogue.residual.then(|| at.dx(1)).flatten() {
+            at.push(PointwiseOp::Add { y: dr, x: d });
+        }
+        let dzt = self.scaled(at, d, d != dyt, "hz");
+        if selected {
+            let x = at.x(0)?;
+            at.push(AffineOp::WeightGradient { dz: dzt, x, at: layer, bias: true });
+        }
+        let Some(tx) = at.tangent_of(0) else { return Ok(()) };
+        let dz = selected.then(|| self.through_epilogue(at, dy, "dz")).transpose()?;
+        if let Some(dz) = dz {
+            at.push(AffineOp::WeightGradient { dz, x: tx, at: layer, bias: false });
+        }
+        if let Some(dx) = at.dx(0) {
+            at.push(AffineOp::DataGradient { dx, dz: dzt, at: layer, weights: Weights::Layer });
+            if let Some(dz) = dz {
+                at.push(AffineOp::DataGradient { dx, dz, at: layer, weights: Weights::Direction });
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Builder<'_> {
+    /// A convolution `name.weight [outputs, c / groups, r, s]`, with `name.bias` where there is one.
+    pub fn conv(&mut self, x: NodeId, name: &str, outputs: usize, conv: Conv) -> Result<NodeId> {
+        let Shape { h, w, c } = self.shape(x);
+        let (r, s) = conv.kernel;
+        let reach =
+            |size: usize, pad: usize, k: usize| (size + 2 * pad).checked_sub(conv.dilation * (k - 1) + 1);
+        let (Some(down), Some(right)) = (reach(h, conv.padding.0, r), reach(w, conv.padding.1, s)) else {
+            return Err(Error::shape(
+                "conv2d",
+                format!("an image that a {r}x{s} filter fits"),
+                format!("{h}x{w} at `{name}`"),
+            ));
+        };
+        if conv.groups == 0 || !c.is_multiple_of(conv.groups) || !outputs.is_multiple_of(conv.groups) {
+            return Err(Error::shape(
+                "conv2d",
+                format!("channels that {} groups divide", conv.groups),
+                format!("{c} to {outputs} at `{name}`"),
+            ));
+        }
+        let inner = c / conv.groups;
+        let order = Order::ChannelsLast { o: outputs, c: inner, positions: r * s };
+        let layer = self.layer(
+            name,
+            &format!("{name}.weight"),
+            &format!("{name}.bias"),
+            &[outputs, inner, r, s],
+            order,
+        )?;
+        let shape = Shape::new(down / conv.stride + 1, right / conv.stride + 1, outputs);
+        Ok(self.push(Op::Conv(layer, conv, Epilogue::default()), &[x], shape))
+    }
+
+    /// A linear layer `name.weight [outputs, c]` at every position, with `name.bias` where there is one.
+    pub fn linear(&mut self, x: NodeId, name: &str, outputs: usize) -> Result<NodeId> {
+        self.linear_named(x, name, &format!("{name}.weight"), &format!("{name}.bias"), outputs)
+    }
+
+    /// [`Builder::linear`] under tensor names of their own (PyTorch's `in_proj_weight`).
+    pub fn linear_named(
+        &mut self,
+        x: NodeId,
+        name: &str,
+        weight: &str,
+        bias: &str,
+        outputs: usize,
+    ) -> Result<NodeId> {
+        let Shape { h, w, c } = self.shape(x);
+        // Behind a flattened image the file's columns are (c, h, w), ours (h, w, c).
+        let order = match self.flattened(x) {
+            Some(image) if image.positions() > 1 && image.c > 1 => {
+                Order::ChannelsLast { o: outputs, c: image.c, positions: image.positions() }
+            }
+            _ => Order::Same,
+        };
+        let layer = self.layer(name, weight, bias, &[outputs, c], order)?;
+        Ok(self.push(Op::Linear(layer, Epilogue::default()), &[x], Shape::new(h, w, outputs)))
+    }
+}

@@ -1,0 +1,101 @@
+//! Rows of values that are copied, added or summed: tokens, channels side by side, learned tables.
+
+use crate::net::ParamId;
+use crate::net::program::{Operands, Value};
+use crate::ops::Strided;
+
+/// Where rows are read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Source {
+    /// In a value.
+    Value(Value, Strided),
+    /// The parameter as one row, the same for every row that is written.
+    Param(ParamId),
+}
+
+/// Rows that move: `count` of `len` floats an image.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Rows {
+    /// The value that is written.
+    pub y: Value,
+    /// Where in it.
+    pub to: Strided,
+    /// What is read.
+    pub source: Source,
+    /// Rows an image.
+    pub count: usize,
+    /// Floats a row.
+    pub len: usize,
+}
+
+/// What is done with rows.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum RowsOp {
+    /// Rows of y = the source's.
+    Copy(Rows),
+    /// Rows of y += the source's.
+    Add(Rows),
+    /// In training, the gradient of a parameter += the sum over images of the first floats of x, as many as it has.
+    SumImages {
+        /// The parameter.
+        param: ParamId,
+        /// How many floats it has.
+        len: usize,
+        /// The value.
+        x: Value,
+    },
+}
+
+/// One row an image of a value, from float `first` on.
+pub(super) fn of_image(value: Value, first: usize) -> Strided {
+    Strided { first, stride: value.len }
+}
+
+/// What a value must have for so many rows an image to be the same distance apart over all images: its length, if the
+/// last row ends within a stride.
+fn expected(at: Strided, count: usize, len: usize) -> usize {
+    if at.first + len <= at.stride { count * at.stride } else { usize::MAX }
+}
+
+impl RowsOp {
+    /// What it meets.
+    pub fn operands(&self, all: &mut Operands) {
+        match self {
+            RowsOp::Copy(rows) => {
+                all.write(rows.y, expected(rows.to, rows.count, rows.len));
+                rows.source(all);
+            }
+            RowsOp::Add(rows) => {
+                all.add(rows.y, expected(rows.to, rows.count, rows.len));
+                rows.source(all);
+            }
+            RowsOp::SumImages { param, len, x } => {
+                all.param(*param, *len);
+                all.read(*x, x.len.max(*len));
+            }
+        }
+    }
+
+    /// What it is called, and its settings.
+    pub fn describe(&self) -> (&'static str, String) {
+        match self {
+            RowsOp::Copy(rows) | RowsOp::Add(rows) => {
+                let from = match rows.source {
+                    Source::Value(_, from) => format!(" from {}", from.first),
+                    Source::Param(_) => String::new(),
+                };
+                ("rows", format!("{} of {}{from} to {}", rows.count, rows.len, rows.to.first))
+            }
+            RowsOp::SumImages { .. } => ("sum-images", String::new()),
+        }
+    }
+}
+
+impl Rows {
+    fn source(&self, all: &mut Operands) {
+        match self.source {
+            Source::Value(x, from) => all.read(x, expected(from, self.count, self.len)),
+            Source::Param(param) => all.param(param, self.len),
+        }
+    }
+}

@@ -1,0 +1,137 @@
+//! What transformers do with tokens: a learned one put before the others, a learned table added to them, and some of
+//! them out of all.
+
+use crate::net::build::Role;
+use crate::net::lower::At;
+use crate::net::program::{Instruction, Value};
+use crate::net::{Builder, NodeId, Op, Order, ParamId, Shape};
+use crate::{Error, Result};
+
+use super::pointwise::PointwiseOp;
+use super::rows::{Rows, RowsOp, Source, of_image};
+use super::{Linear, Lower};
+
+/// One row an image: all of `x` from float `from` on, at float `to` of `y`.
+fn row(y: Value, to: usize, x: Value, from: usize, len: usize) -> Rows {
+    let source = Source::Value(x, of_image(x, from));
+    Rows { y, to: of_image(y, to), source, count: 1, len }
+}
+
+/// A learned row, the same at float `to` of every image of `y`.
+fn learned(y: Value, param: ParamId, len: usize) -> Rows {
+    Rows { y, to: of_image(y, 0), source: Source::Param(param), count: 1, len }
+}
+
+/// A class token's node.
+pub(super) struct ClassToken(pub ParamId);
+
+impl Lower for ClassToken {
+    fn forward(&self, at: &mut At) -> Result<()> {
+        let (y, x, c) = (at.y()?, at.x(0)?, at.shape().c);
+        at.push(RowsOp::Copy(learned(y, self.0, c)));
+        at.push(RowsOp::Copy(row(y, c, x, 0, x.len)));
+        Ok(())
+    }
+
+    fn tangent(&self, at: &mut At) -> Result<()> {
+        let (y, x, c) = (at.tangent()?, at.tangent_of_input()?, at.shape().c);
+        at.push(PointwiseOp::Zero { y });
+        at.push(RowsOp::Copy(row(y, c, x, 0, x.len)));
+        Ok(())
+    }
+
+    fn backward(&self, at: &mut At) -> Result<()> {
+        let (dy, c) = (at.dy()?, at.shape().c);
+        if at.trains() {
+            at.push(RowsOp::SumImages { param: self.0, len: c, x: dy });
+        }
+        if let Some(dx) = at.dx(0) {
+            at.push(RowsOp::Add(row(dx, 0, dy, c, dx.len)));
+        }
+        Ok(())
+    }
+
+    fn tangent_backward(&self, at: &mut At) -> Result<()> {
+        self.backward(at)
+    }
+}
+
+/// The node of a table of positions.
+pub(super) struct Positions(pub ParamId);
+
+impl Lower for Positions {
+    fn forward(&self, at: &mut At) -> Result<()> {
+        let (y, x) = (at.y()?, at.x(0)?);
+        at.push(PointwiseOp::Copy { y, x });
+        at.push(RowsOp::Add(learned(y, self.0, y.len)));
+        Ok(())
+    }
+
+    fn tangent(&self, at: &mut At) -> Result<()> {
+        let (y, x) = (at.tangent()?, at.tangent_of_input()?);
+        at.push(PointwiseOp::Copy { y, x });
+        Ok(())
+    }
+
+    fn backward(&self, at: &mut At) -> Result<()> {
+        let dy = at.dy()?;
+        if at.trains() {
+            at.push(RowsOp::SumImages { param: self.0, len: dy.len, x: dy });
+        }
+        if let Some(dx) = at.dx(0) {
+            at.push(PointwiseOp::Add { y: dx, x: dy });
+        }
+        Ok(())
+    }
+
+    fn tangent_backward(&self, at: &mut At) -> Result<()> {
+        self.backward(at)
+    }
+}
+
+/// A node that gives the tokens from this one on.
+pub(super) struct Tokens(pub usize);
+
+impl Linear for Tokens {
+    fn map(&self, y: Value, x: Value, from: Shape, _: Shape) -> Instruction {
+        RowsOp::Copy(row(y, 0, x, self.0 * from.c, y.len)).into()
+    }
+
+    fn adjoint(&self, dx: Value, dy: Value, from: Shape, _: Shape) -> Instruction {
+        RowsOp::Add(row(dx, self.0 * from.c, dy, 0, dy.len)).into()
+    }
+}
+
+impl Builder<'_> {
+    /// The token `name [1, 1, c]` before the others.
+    pub fn class_token(&mut self, x: NodeId, name: &str) -> Result<NodeId> {
+        let Shape { h, w, c } = self.shape(x);
+        let token = self.param(name, &[1, 1, c], Order::Same, Role::Embedding)?;
+        Ok(self.push(Op::ClassToken(token), &[x], Shape::new(1, h * w + 1, c)))
+    }
+
+    /// The table `name [1, tokens, c]` added to the tokens.
+    pub fn positions(&mut self, x: NodeId, name: &str) -> Result<NodeId> {
+        let shape = self.shape(x);
+        let table = self.param(name, &[1, shape.positions(), shape.c], Order::Same, Role::Embedding)?;
+        Ok(self.push(Op::Positions(table), &[x], shape))
+    }
+
+    /// Token `i` as features.
+    pub fn token(&mut self, x: NodeId, i: usize) -> NodeId {
+        let c = self.shape(x).c;
+        self.push(Op::Tokens(i), &[x], Shape::new(1, 1, c))
+    }
+
+    /// All tokens but the first `i`.
+    ///
+    /// # Errors
+    /// Where no token is left.
+    pub fn tokens_from(&mut self, x: NodeId, i: usize) -> Result<NodeId> {
+        let Shape { h, w, c } = self.shape(x);
+        match (h * w).checked_sub(i).filter(|&left| left > 0) {
+            Some(left) => Ok(self.push(Op::Tokens(i), &[x], Shape::new(1, left, c))),
+            None => Err(Error::shape("tokens", format!("more than {i} tokens"), format!("{}", h * w))),
+        }
+    }
+}

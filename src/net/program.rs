@@ -1,0 +1,382 @@
+//! A network's passes as one flat list of instructions over values: what the CPU and CUDA both run.
+//!
+//! [`super::lower`] makes the list from a network, a purpose and the selected rows. It has three sections. *Forward*
+//! computes the values, *backward* the gradient of the loss at them, and *product* a curvature times a direction on what
+//! those two left behind; a solver repeats the product alone.
+//!
+//! Everything else is computed from what the instructions read, write and add to ([`Instruction::operands`]): how long a
+//! value is needed, where it stands in memory, and which values are *kept*, that is written before the product and read
+//! in it. Kept values have memory of their own, so that those of a chunk of images can be stored between the products of
+//! a solver. All others share memory as their lives allow. The lengths of operands are checked when the program is
+//! built, once for both devices.
+
+use std::fmt::Write;
+use std::ops::Range;
+
+use super::instruction::Access;
+pub(crate) use super::instruction::{Instruction, Operands, Value};
+use super::lower::lower;
+use super::plan::Purpose;
+use super::rows::Selected;
+use super::{Network, NodeId};
+use crate::ops::cpu::loss::Weight;
+use crate::{Error, Result};
+
+/// A part of a program.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Section {
+    /// The values.
+    Forward,
+    /// From the loss's gradient back to the selected rows.
+    Backward,
+    /// A curvature times a direction.
+    Product,
+}
+
+/// An instruction and the node that it is part of.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Step {
+    /// The node.
+    pub node: NodeId,
+    /// What is done.
+    pub instruction: Instruction,
+}
+
+/// The memory that a value stands in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Region {
+    /// What the product reads of the sections before it, and does not write.
+    Kept,
+    /// All else.
+    Work,
+}
+
+/// Where a value stands.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Span {
+    /// In which memory.
+    pub region: Region,
+    /// Which floats of it.
+    pub range: Range<usize>,
+}
+
+/// A value's name and place; `start` is in floats an image.
+#[derive(Clone, Debug, PartialEq)]
+struct Slot {
+    name: String,
+    value: Value,
+    region: Region,
+    start: usize,
+}
+
+/// See the file's opening.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Program {
+    slots: Vec<Slot>,
+    steps: Vec<Step>,
+    /// The numbers of the first steps of backward and product.
+    bounds: [usize; 2],
+    /// The image.
+    pub image: Value,
+    /// The logits.
+    pub logits: Value,
+    /// Floats an image of kept values.
+    pub kept: usize,
+    /// Floats an image of all others.
+    pub work: usize,
+}
+
+/// Values begin at multiples of so many floats an image: kernels read 16 bytes at once where they can.
+const ALIGN: usize = 4;
+
+impl Program {
+    /// The program of a network for a purpose, with these rows of each layer selected.
+    ///
+    /// # Errors
+    /// Where the purpose is not [`Purpose::Train`] and batch norm is not frozen, or an operand has another length than
+    /// its instruction expects.
+    pub fn new(net: &Network, rows: &[Selected], purpose: Purpose) -> Result<Program> {
+        let mut program = lower(net, rows, purpose)?;
+        program.check(net)?;
+        program.place();
+        Ok(program)
+    }
+
+    /// A program of these steps, unchecked and without places.
+    pub(super) fn of(list: List, bounds: [usize; 2], image: Value, logits: Value) -> Program {
+        let List { slots, steps } = list;
+        Program { slots, steps, bounds, image, logits, kept: 0, work: 0 }
+    }
+
+    /// The steps of a section.
+    pub fn section(&self, section: Section) -> &[Step] {
+        let [backward, product] = self.bounds;
+        match section {
+            Section::Forward => &self.steps[..backward],
+            Section::Backward => &self.steps[backward..product],
+            Section::Product => &self.steps[product..],
+        }
+    }
+
+    /// Every step.
+    pub fn steps(&self) -> &[Step] {
+        &self.steps
+    }
+
+    /// Where a value of the first `n` images of a chunk stands, in memory for `chunk` images.
+    pub fn span(&self, value: Value, chunk: usize, n: usize) -> Span {
+        let slot = &self.slots[value.index()];
+        let start = chunk * slot.start;
+        Span { region: slot.region, range: start..start + n * value.len }
+    }
+
+    /// Whether the product reads what the backward section wrote.
+    pub fn keeps_adjoints(&self) -> bool {
+        let born = |life: &Option<Range<usize>>| life.as_ref().map_or(0, |life| life.start);
+        let mut values = self.slots.iter().zip(self.lives());
+        values.any(|(slot, life)| slot.region == Region::Kept && born(&life) >= self.bounds[0])
+    }
+
+    /// The program in words, one line an instruction: `y3, y3.argument = affine conv1 (y0) scale-shift gelu`.
+    pub fn text(&self, net: &Network) -> Vec<String> {
+        let [backward, product] = self.bounds;
+        let mut lines = vec![];
+        for (i, step) in self.steps.iter().enumerate() {
+            let title = match i {
+                _ if i == product => Some("product:"),
+                _ if i == backward => Some("backward:"),
+                0 => Some("forward:"),
+                _ => None,
+            };
+            lines.extend(title.map(String::from));
+            lines.push(format!("  {}", self.line(net, &step.instruction)));
+        }
+        lines
+    }
+
+    fn line(&self, net: &Network, instruction: &Instruction) -> String {
+        let operands = instruction.operands();
+        let names = |which: &dyn Fn(Access) -> bool| {
+            let chosen = operands.values.iter().filter(|(.., access)| which(*access));
+            chosen.map(|(value, ..)| &*self.slots[value.index()].name).collect::<Vec<_>>().join(", ")
+        };
+        let (name, settings) = instruction.describe();
+        let added = operands.values.iter().any(|(.., access)| *access == Access::Add);
+        let mut line = names(&|access| access != Access::Read);
+        if !line.is_empty() {
+            line += if added { " += " } else { " = " };
+        }
+        line += name;
+        let layers = operands.layers.iter().map(|at| net.layer(at.layer).name.as_str());
+        let params = operands.params.iter().map(|(param, _)| net.params[param.index()].name.as_str());
+        layers.chain(params).for_each(|owner| write!(line, " {owner}").unwrap_or_default());
+        let read = names(&|access| access == Access::Read);
+        if !read.is_empty() {
+            write!(line, " ({read})").unwrap_or_default();
+        }
+        match settings.is_empty() {
+            true => line,
+            false => format!("{line} {settings}"),
+        }
+    }
+
+    fn check(&self, net: &Network) -> Result<()> {
+        let mut written = vec![false; self.slots.len()];
+        written[self.image.index()] = true;
+        for step in &self.steps {
+            let operands = step.instruction.operands();
+            operands.check(net, &|| self.line(net, &step.instruction))?;
+            for &(value, _, access) in &operands.values {
+                if access != Access::Write && !written[value.index()] {
+                    let line = self.line(net, &step.instruction);
+                    let found = format!("{} before it is written, in {line}", self.slots[value.index()].name);
+                    return Err(Error::shape("program", "values that were written", found));
+                }
+            }
+            let outputs = operands.values.iter().filter(|(.., access)| *access != Access::Read);
+            outputs.for_each(|(value, ..)| written[value.index()] = true);
+        }
+        Ok(())
+    }
+
+    /// From the first to the last step that meets each value; none where no step does.
+    fn lives(&self) -> Vec<Option<Range<usize>>> {
+        let mut lives: Vec<Option<Range<usize>>> = vec![None; self.slots.len()];
+        // Somebody fills the image before the first step, and reads the logits behind the values and their gradient.
+        lives[self.image.index()] = Some(0..1);
+        for (i, step) in self.steps.iter().enumerate() {
+            for (value, ..) in step.instruction.operands().values {
+                lives[value.index()].get_or_insert(i..i + 1).end = i + 1;
+            }
+        }
+        if let Some(life) = &mut lives[self.logits.index()] {
+            life.end = life.end.max(self.bounds[1]);
+        }
+        lives
+    }
+
+    /// Gives every value its place: kept ones one behind the other, the others at the lowest offset that is free as long
+    /// as they are needed.
+    fn place(&mut self) {
+        let (product, lives) = (self.bounds[1], self.lives());
+        let mut placed: Vec<(Range<usize>, Range<usize>)> = vec![]; // offsets, life
+        for (slot, life) in self.slots.iter_mut().zip(lives) {
+            let Some(life) = life else { continue };
+            let need = slot.value.len.next_multiple_of(ALIGN);
+            if life.start < product && product < life.end {
+                (slot.region, slot.start) = (Region::Kept, self.kept);
+                self.kept += need;
+                continue;
+            }
+            let alive = |other: &Range<usize>| other.start < life.end && life.start < other.end;
+            let mut taken: Vec<&Range<usize>> =
+                placed.iter().filter(|(_, other)| alive(other)).map(|(offsets, _)| offsets).collect();
+            taken.sort_by_key(|offsets| offsets.start);
+            let mut start = 0;
+            for offsets in taken {
+                if offsets.start >= start + need {
+                    break;
+                }
+                start = start.max(offsets.end);
+            }
+            (slot.region, slot.start) = (Region::Work, start);
+            self.work = self.work.max(start + need);
+            placed.push((start..start + need, life));
+        }
+    }
+}
+
+/// Values and steps while they are listed.
+#[derive(Default)]
+pub(super) struct List {
+    slots: Vec<Slot>,
+    steps: Vec<Step>,
+}
+
+impl List {
+    /// A new value.
+    pub fn value(&mut self, name: String, len: usize) -> Value {
+        let value = Value { id: self.slots.len() as u32, len };
+        self.slots.push(Slot { name, value, region: Region::Work, start: 0 });
+        value
+    }
+
+    /// A step behind the others.
+    pub fn push(&mut self, node: NodeId, instruction: Instruction) {
+        self.steps.push(Step { node, instruction });
+    }
+
+    /// How many steps there are.
+    pub fn len(&self) -> usize {
+        self.steps.len()
+    }
+}
+
+/// What a backward pass begins with at the logits.
+#[derive(Clone, Copy)]
+pub(crate) enum Seed<'a> {
+    /// The gradient of each image's loss.
+    Gradient,
+    /// The same times weight(number of the image, its loss); the chunk's first image has number `first`.
+    Weighted(&'a Weight<'a>, usize),
+    /// K-FAC's draws, whose second moment is the loss's curvature: those of (seed, number of the image).
+    Draws {
+        /// The seed.
+        seed: u64,
+        /// The number of the chunk's first image.
+        first: usize,
+    },
+}
+
+#[cfg(test)]
+impl Program {
+    /// Gives every value a place of its own, for tests that run a node's instructions alone.
+    pub fn unshare(&mut self) {
+        (self.kept, self.work) = (0, 0);
+        for slot in &mut self.slots {
+            (slot.region, slot.start) = (Region::Kept, self.kept);
+            self.kept += slot.value.len;
+        }
+    }
+
+    /// The value of that name.
+    pub fn named(&self, name: &str) -> Option<Value> {
+        self.slots.iter().find(|slot| slot.name == name).map(|slot| slot.value)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::everything::{everything, some_rows};
+    use super::super::layers::pointwise::PointwiseOp;
+    use super::*;
+
+    const PURPOSES: [Purpose; 5] =
+        [Purpose::Forward, Purpose::Gradient, Purpose::Ggn, Purpose::Fisher, Purpose::Hessian];
+
+    #[test]
+    fn values_alive_together_do_not_overlap_and_memory_is_shared() {
+        let net = everything().unwrap();
+        let frozen = net.freeze();
+        let all = PURPOSES.map(|purpose| Program::new(&frozen, &some_rows(&frozen), purpose).unwrap());
+        let train = Program::new(&net, &vec![Selected::All; net.layers.len()], Purpose::Train).unwrap();
+        for program in all.iter().chain([&train]) {
+            let lives = program.lives();
+            let alive: Vec<(&Slot, Range<usize>)> =
+                program.slots.iter().zip(lives).filter_map(|(slot, life)| Some((slot, life?))).collect();
+            for (i, (a, of_a)) in alive.iter().enumerate() {
+                for (b, of_b) in &alive[i + 1..] {
+                    let together = a.region == Region::Kept || of_a.start < of_b.end && of_b.start < of_a.end;
+                    let apart = a.start + a.value.len <= b.start || b.start + b.value.len <= a.start;
+                    assert!(!together || a.region != b.region || apart, "{} {}", a.name, b.name);
+                }
+            }
+            let sum: usize = alive.iter().map(|(slot, _)| slot.value.len).sum();
+            assert!(program.kept + program.work < sum, "{} + {} of {sum}", program.kept, program.work);
+            let product = program.section(Section::Product).iter();
+            let mut outputs = product.flat_map(|step| step.instruction.operands().values);
+            assert!(outputs.all(|(value, _, access)| {
+                access == Access::Read || program.slots[value.index()].region == Region::Work
+            }));
+        }
+    }
+
+    #[test]
+    fn an_operand_of_another_length_or_that_nobody_wrote_is_refused() {
+        let net = everything().unwrap().freeze();
+        let mut list = List::default();
+        let [image, y, z] = [("y0", 3), ("y1", 3), ("y2", 4)].map(|(name, len)| list.value(name.into(), len));
+        list.push(NodeId(1), PointwiseOp::Copy { y, x: image }.into());
+        let mut program = Program::of(list, [1, 1], image, y);
+        program.check(&net).unwrap();
+        program.steps[0].instruction = PointwiseOp::Copy { y: z, x: image }.into();
+        assert!(program.check(&net).unwrap_err().to_string().contains("y2 = copy (y0)"));
+        program.steps[0].instruction = PointwiseOp::Add { y, x: image }.into();
+        assert!(program.check(&net).unwrap_err().to_string().contains("before it is written"));
+    }
+
+    #[test]
+    fn a_program_is_printed_line_by_line() {
+        let net = everything().unwrap().freeze();
+        let text = Program::new(&net, &some_rows(&net), Purpose::Hessian).unwrap().text(&net);
+        for line in [
+            "forward:",
+            "  y1 = affine conv1 (y0) scale-shift relu",
+            "  y3, y3.argument = affine conv2 (y2, y2) scale-shift gelu",
+            "backward:",
+            "product:",
+            "  t1 += apply conv1 (y0) along v",
+            "  weight-gradient conv1 (hz1, y0) with bias",
+        ] {
+            assert!(text.iter().any(|found| found == line), "{line} in {text:#?}");
+        }
+    }
+
+    #[test]
+    fn a_network_in_train_form_has_no_products() {
+        let net = everything().unwrap();
+        for purpose in PURPOSES {
+            assert!(Program::new(&net, &some_rows(&net), purpose).is_err());
+        }
+    }
+}
