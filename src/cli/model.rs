@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use scrubjay::checkpoint::Checkpoint;
-use scrubjay::data::{self, Inputs, Normalise, Samples};
+use scrubjay::data::{self, CifarLabels, Inputs, LoadOptions, Normalise, Samples};
 use scrubjay::net::Network;
 use scrubjay::zoo;
 
@@ -27,6 +27,9 @@ pub struct NormaliseArgs {
     /// Standard deviation per channel, to divide by; by default the config's
     #[arg(long, value_name = "S,..", value_delimiter = ',')]
     std: Option<Vec<f32>>,
+    /// Which labels of CIFAR-100: the 100 classes, or their 20 groups
+    #[arg(long, value_enum, default_value = "fine", value_name = "fine|coarse")]
+    cifar_labels: CifarLabels,
 }
 
 /// A model's network, frozen, and its family.
@@ -69,11 +72,21 @@ pub fn open(
 }
 
 impl NormaliseArgs {
-    /// Reads data, normalised by the options, else by the model's config.
+    /// Reads data, normalised by the options, else by the model's config; reports on stderr how, where that was not certain.
     pub fn load(&self, path: &Path, checkpoint: &Checkpoint) -> scrubjay::Result<Samples> {
         let config = zoo::inputs(checkpoint);
-        let normalise =
-            Normalise { mean: self.mean.clone().or(config.mean), std: self.std.clone().or(config.std) };
-        data::load(path, &normalise)
+        let options = LoadOptions {
+            normalise: Normalise { mean: self.mean.clone(), std: self.std.clone() },
+            config: Normalise { mean: config.mean, std: config.std },
+            labels: self.cifar_labels,
+        };
+        load(path, &options)
     }
+}
+
+/// Reads data, and reports on stderr how, where that was not certain.
+pub fn load(path: &Path, options: &LoadOptions) -> scrubjay::Result<Samples> {
+    let loaded = data::load_with(path, options)?;
+    loaded.notes.iter().for_each(|note| eprintln!("{}: {note}", path.display()));
+    Ok(loaded.samples)
 }

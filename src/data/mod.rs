@@ -1,7 +1,10 @@
 //! Files to samples: labelled images for networks, columns for the dependence measure.
 
 mod digits;
+mod encoding;
+mod idx;
 mod load;
+mod pixels;
 mod spec;
 pub mod table;
 pub mod tensors;
@@ -9,7 +12,8 @@ pub mod tensors;
 use std::ops::Range;
 
 pub use digits::digits;
-pub use load::{Normalise, check_classes, files, load};
+pub use load::{CifarLabels, LoadOptions, Loaded, check_classes, class_count, files, load, load_with};
+pub use pixels::Normalise;
 pub use spec::Spec;
 
 use crate::net::Shape;
