@@ -281,6 +281,9 @@ impl Table {
         if number < self.names.len() {
             return Ok(Column::Number(number));
         }
+        if self.names.is_empty() {
+            return Err(Error::data(&self.path, "has no columns"));
+        }
         Err(Error::config(format!(
             "{} has no column `{part}`: its columns are 0 to {}",
             self.path.display(),

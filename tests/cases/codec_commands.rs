@@ -412,7 +412,7 @@ fn a_graph_is_drawn() -> Result<(), Failed> {
         }
     }
     let other = "foci --graph --max-features 1 --resume kept.jsonl";
-    refused(&run(dir.path(), "t.csv", other)?, 2, &["kept.jsonl", "these values and options"])
+    refused(&run(dir.path(), "t.csv", other)?, 2, &["kept.jsonl", "other values or options"])
 }
 
 fn steps_are_plotted() -> Result<(), Failed> {
