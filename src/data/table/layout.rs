@@ -3,8 +3,8 @@
 
 use super::options::{Decimal, Delimiter, Header, TableOptions};
 
-/// How many rows are looked at.
-const HEAD: usize = 1000;
+/// How many rows are looked at, and how many bytes before the last of them.
+const HEAD: (usize, u64) = (1000, 1 << 20);
 
 /// How a file of cells is laid out.
 #[derive(Debug)]
@@ -119,9 +119,9 @@ impl Layout {
 fn head(bytes: &[u8], delimiter: u8) -> Vec<Row> {
     let mut reader = csv::ReaderBuilder::new();
     reader.has_headers(false).flexible(true).delimiter(delimiter);
-    let records = reader.from_reader(bytes).into_byte_records().take(HEAD);
+    let records = reader.from_reader(bytes).into_byte_records().take(HEAD.0).flatten();
     records
-        .flatten()
+        .take_while(|record| record.position().is_none_or(|at| at.byte() < HEAD.1))
         .map(|record| Row {
             line: record.position().map_or(0, csv::Position::line),
             cells: record.iter().map(|cell| String::from_utf8_lossy(cell).trim().to_string()).collect(),
