@@ -1,5 +1,6 @@
 //! The command line: parse, run one command, report. Each command is one file of [`cli`].
 
+#[macro_use]
 mod cli;
 
 use std::process::ExitCode;
@@ -8,9 +9,13 @@ use clap::Parser;
 
 fn main() -> ExitCode {
     let args = cli::Args::parse(); // exits 2 on a usage error, 0 after --help
-    match cli::run(&args) {
-        Ok(done) => ExitCode::from(done as u8),
-        Err(error) => {
+    match (cli::run(&args), cli::output::failure()) {
+        (Ok(_), Some(failure)) => {
+            eprintln!("error: standard output: {failure}");
+            ExitCode::FAILURE
+        }
+        (Ok(done), None) => ExitCode::from(done as u8),
+        (Err(error), _) => {
             eprintln!("error: {}", reasons(&error));
             ExitCode::from(error.downcast_ref::<scrubjay::Error>().map_or(1, scrubjay::Error::exit_code))
         }

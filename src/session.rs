@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use crate::checkpoint::Checkpoint;
-use crate::data::{self, Inputs, Normalise, Samples};
+use crate::data::{self, CifarLabels, Inputs, LoadOptions, Loaded, Normalise, Samples};
 use crate::device::Device;
 use crate::manifest::Manifest;
 use crate::net::Network;
@@ -32,6 +32,8 @@ pub struct Sources {
     pub data: PathBuf,
     /// Mean and standard deviation in place of the config's.
     pub normalise: Normalise,
+    /// Which labels of CIFAR-100.
+    pub cifar_labels: CifarLabels,
     /// A set to remove that is not among the data.
     pub forget_data: Option<PathBuf>,
     /// Validation data: calibration, and the gate.
@@ -49,11 +51,15 @@ impl Sources {
     /// Reads data of a model, normalised as these files are.
     ///
     /// # Errors
-    /// As [`data::load`].
-    pub fn load(&self, path: &Path, checkpoint: &Checkpoint) -> Result<Samples> {
+    /// As [`data::load_with`].
+    pub fn load(&self, path: &Path, checkpoint: &Checkpoint) -> Result<Loaded> {
         let config = zoo::inputs(checkpoint);
-        let Normalise { mean, std } = self.normalise.clone();
-        data::load(path, &Normalise { mean: mean.or(config.mean), std: std.or(config.std) })
+        let options = LoadOptions {
+            normalise: self.normalise.clone(),
+            config: Normalise { mean: config.mean, std: config.std },
+            labels: self.cifar_labels,
+        };
+        data::load_with(path, &options)
     }
 }
 
@@ -87,6 +93,7 @@ pub struct Session {
     validation: Option<Arc<Samples>>,
     earlier: Option<Network>,
     files: Option<Files>,
+    notes: Vec<String>,
     stop: Arc<AtomicBool>,
     progress: Option<Box<OnProgress>>,
     command: Option<String>,
@@ -112,6 +119,7 @@ impl Session {
             validation: None,
             earlier: None,
             files: None,
+            notes: vec![],
             stop: Arc::default(),
             progress: None,
             command: None,
@@ -124,10 +132,16 @@ impl Session {
     /// Where a file cannot be read, or does not fit the others; the message names it.
     pub fn open(device: Device, sources: Sources) -> Result<Session> {
         let checkpoint = Checkpoint::open(&sources.model)?;
-        let mut samples = sources.load(&sources.data, &checkpoint)?;
+        let mut notes = vec![];
+        let mut read = |path: &Path| -> Result<Samples> {
+            let Loaded { samples, notes: more } = sources.load(path, &checkpoint)?;
+            notes.extend(more.iter().map(|note| format!("{}: {note}", path.display())));
+            Ok(samples)
+        };
+        let mut samples = read(&sources.data)?;
         let (network, family) = open_model(&checkpoint, sources.arch.as_deref(), &sources.data, &samples)?;
-        let like = |path: &Path, samples: &Samples| -> Result<Samples> {
-            let more = sources.load(path, &checkpoint)?;
+        let mut like = |path: &Path, samples: &Samples| -> Result<Samples> {
+            let more = read(path)?;
             if more.shape != samples.shape {
                 let reason = format!("has images of {:?}, --data of {:?}", more.shape, samples.shape);
                 return Err(Error::data(path, reason));
@@ -159,10 +173,16 @@ impl Session {
             beside,
             validation: validation.map(Arc::new),
             files: Some(Files { sources, checkpoint, earlier, manifest }),
+            notes,
             stop: Arc::default(),
             progress: None,
             command: None,
         })
+    }
+
+    /// How the files were read, where they could have been read otherwise: a sentence each, with the file's name.
+    pub fn notes(&self) -> &[String] {
+        &self.notes
     }
 
     /// With validation data, for calibration and the gate.

@@ -339,6 +339,113 @@ fn models_of_several_seeds_are_kept_where_they_are_finished() {
     assert!(read("seed-3/train.json") == finished);
 }
 
+/// Runs the program with standard output closed by its reader: at once, or after a line.
+#[cfg(unix)]
+fn with_a_reader_that_leaves(tiny: &Tiny, line: &str, lines: usize) -> (Option<i32>, String) {
+    use std::io::{BufRead, BufReader, Read};
+    use std::process::{Command, Stdio};
+    let words = line.split_whitespace().map(|word| match word.strip_prefix('@') {
+        Some(name) => tiny.at(name).to_string_lossy().into_owned(),
+        None => word.to_string(),
+    });
+    let mut command = Command::new(env!("CARGO_BIN_EXE_scrubjay"));
+    command.args(words).env("CUDA_VISIBLE_DEVICES", "").stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    let mut out = BufReader::with_capacity(1, child.stdout.take().unwrap());
+    (0..lines).for_each(|_| assert!(out.read_line(&mut String::new()).unwrap() > 0));
+    drop(out);
+    let mut error = String::new();
+    child.stderr.take().unwrap().read_to_string(&mut error).unwrap();
+    (child.wait().unwrap().code(), error)
+}
+
+#[test]
+#[cfg(unix)]
+fn a_reader_that_leaves_ends_the_output_and_not_the_work() {
+    let tiny = Tiny::new();
+    std::fs::write(tiny.at("t.csv"), "x,y\n1.5,2\n2.5,1\n3,7\n4,1\n").unwrap();
+    let train = "train --arch mlp:24 --data @train.safetensors --out @trained --epochs 60";
+    for lines in [0, 1, 2] {
+        let (code, error) = with_a_reader_that_leaves(&tiny, train, lines);
+        assert_eq!(code, Some(0), "{error}");
+        assert!(!error.contains("panicked"), "{error}");
+        for name in ["model.safetensors", "config.json", "train.json"] {
+            assert!(tiny.at("trained").join(name).is_file(), "{name}");
+        }
+        std::fs::remove_dir_all(tiny.at("trained")).unwrap();
+    }
+    for line in [
+        "eval --model @m.safetensors --data @train.safetensors",
+        "eval --model @m.safetensors --data @train.safetensors --json",
+        "inspect --model @m.safetensors",
+        "codec @t.csv --y y --z x",
+        "foci @t.csv --target y",
+        "devices",
+        "bench --device cpu --list",
+        "--help",
+        "train --help",
+    ] {
+        let (code, error) = with_a_reader_that_leaves(&tiny, line, 0);
+        assert!(!error.contains("panicked") && !error.contains("Broken pipe"), "{line}\n{error}");
+        assert!(code.is_some(), "{line}\n{error}");
+    }
+}
+
+/// A full disk is an error, reported when the work is done.
+#[test]
+#[cfg(target_os = "linux")]
+fn output_that_cannot_be_printed_is_an_error() {
+    let tiny = Tiny::new();
+    let run = |line: &str| {
+        let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+        let words = line.split_whitespace().map(|word| match word.strip_prefix('@') {
+            Some(name) => tiny.at(name).to_string_lossy().into_owned(),
+            None => word.to_string(),
+        });
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_scrubjay"));
+        let done = command.args(words).env("CUDA_VISIBLE_DEVICES", "").stdout(full).output().unwrap();
+        (done.status.code(), String::from_utf8_lossy(&done.stderr).into_owned())
+    };
+    let (code, error) = run("train --arch mlp:4 --data @train.safetensors --out @trained --epochs 1");
+    assert_eq!(code, Some(1), "{error}");
+    assert!(error.contains("error: standard output: ") && !error.contains("panicked"), "{error}");
+    assert!(tiny.at("trained/train.json").is_file());
+}
+
+#[test]
+fn labels_beyond_sense_are_refused_before_memory_is_asked_for() {
+    let tiny = Tiny::new();
+    let (x, mut y) = samples();
+    y[3] = 2_000_000_000;
+    write_samples(&tiny.at("labels.safetensors"), &x, &y);
+    let train = "train --arch mlp:24 --data @labels.safetensors --epochs 1 --out @out";
+    let words = ["labels.safetensors: sample 3 has label 2000000000", "200 samples", "--classes"];
+    refused(&tiny, train, 1, &words);
+    refused(&tiny, &format!("{train} --classes 2000000001"), 2, &["--classes 2000000001"]);
+    refused(
+        &tiny,
+        &format!("{train} --classes 3"),
+        1,
+        &["sample 3 has label 2000000000, classes are 0 to 2"],
+    );
+}
+
+#[test]
+fn lists_of_samples_that_other_programs_wrote_are_read() {
+    let tiny = Tiny::new();
+    std::fs::write(tiny.at("bom.txt"), b"\xef\xbb\xbf1\n2\n3\n").unwrap();
+    std::fs::write(tiny.at("header.csv"), "index\n1\n2\n3\n").unwrap();
+    let train = "train --arch mlp:4 --data @train.safetensors --epochs 1 --json";
+    for list in ["bom.txt", "header.csv"] {
+        let run = tiny.run(&format!("{train} --exclude @{list} --out @{list}.out"));
+        assert_eq!(run.code, 0, "{}", run.err);
+        let manifest: Value = serde_json::from_str(&run.out).unwrap();
+        assert_eq!(manifest["excluded"], json!([1, 2, 3]), "{list}");
+    }
+    std::fs::write(tiny.at("bad.txt"), "1\ntwo\n").unwrap();
+    refused(&tiny, &format!("{SCRUB} --forget @bad.txt"), 2, &["bad.txt: line 2", "`two`"]);
+}
+
 #[test]
 fn bench_checks_what_it_times_and_compares_with_a_baseline() {
     let tiny = Tiny::new();

@@ -10,7 +10,9 @@ use std::process::Command;
 use safetensors::Dtype;
 use safetensors::tensor::TensorView;
 use scrubjay::checkpoint::save;
-use scrubjay::data::{Normalise, Samples, check_classes, files, load};
+use scrubjay::data::{
+    CifarLabels, LoadOptions, Normalise, Samples, check_classes, class_count, files, load, load_with,
+};
 use scrubjay::net::Shape;
 use scrubjay::zoo;
 use serde_json::Value;
@@ -231,8 +233,8 @@ fn files_that_end_early_or_begin_wrongly_are_refused() {
     with(&images, &idx(&[N - 1], &y[1..]), "", &["labels", "8 labels for 9 images"]);
     with(&idx(&[0, 5, 5], &[]), &idx(&[0], &[]), "", &["no samples"]);
     let packed = gz(&images);
-    with(&packed[..packed.len() / 2], &gz(&labels), ".gz", &["unpacked"]);
-    with(&images, &gz(&labels), ".gz", &["unpacked"]);
+    with(&packed[..packed.len() / 2], &gz(&labels), ".gz", &["decompressed"]);
+    with(&images, &gz(&labels), ".gz", &["decompressed"]);
     with(&gz(&images[..40]), &gz(&labels), ".gz", &["40 bytes", "truncated"]);
 
     let whole = cifar(2, |i| [i as u8]);
@@ -287,4 +289,197 @@ fn what_cannot_be_opened_is_named() {
     refused(&folder.write("notes.txt", b"x"), &["no data that is known here"]);
     let alone = folder.write("alone-images-idx3-ubyte", &idx(&[1, 1, 1], &[0]));
     refused(&alone, &["labels", "not beside it"]);
+}
+
+/// A safetensors file of `x` and `y` of any types and shapes.
+fn any(x: (Dtype, &[usize], &[u8]), y: (Dtype, &[usize], &[u8])) -> Vec<u8> {
+    let view = |t: (Dtype, &[usize], &[u8])| TensorView::new(t.0, t.1.to_vec(), t.2.to_vec().leak()).unwrap();
+    safetensors::serialize([("x", view(x)), ("y", view(y))], None).unwrap()
+}
+
+#[test]
+fn labels_are_whole_numbers_of_any_type_in_a_row_or_a_column() {
+    let folder = Folder::new();
+    let x = (Dtype::U8, &[3usize, 1][..], &[0u8, 1, 2][..]);
+    macro_rules! labels {
+        ($($dtype:ident $type:ty),*) => {
+            $(
+                let y: Vec<u8> = [7 as $type, 0 as $type, 5 as $type].iter().flat_map(|v| v.to_le_bytes()).collect();
+                for sides in [&[3usize][..], &[3, 1]] {
+                    let path = folder.write("l.safetensors", &any(x, (Dtype::$dtype, sides, &y)));
+                    assert_eq!(read(&path).y, [7, 0, 5], "{:?} {sides:?}", Dtype::$dtype);
+                }
+            )*
+        };
+    }
+    labels!(U8 u8, I8 i8, U16 u16, I16 i16, U32 u32, I32 i32, U64 u64, I64 i64, F32 f32, F64 f64);
+    let y: Vec<u8> = (0..6i64).flat_map(i64::to_le_bytes).collect();
+    refused(
+        &folder.write("l.safetensors", &any(x, (Dtype::I64, &[3, 2], &y))),
+        &["tensor `y`", "[3, 2]", "[3]"],
+    );
+    refused(&folder.write("l.safetensors", &any(x, (Dtype::I64, &[1, 3], &y[..24]))), &["[1, 3]"]);
+    let half = floats([0.5, 1.0, 2.0].into_iter());
+    refused(
+        &folder.write("l.safetensors", &any(x, (Dtype::F32, &[3], &half))),
+        &["element 0", "0.5", "whole number"],
+    );
+}
+
+#[test]
+fn whole_numbers_of_images_are_pixels_whatever_their_type() {
+    let folder = Folder::new();
+    let y = (Dtype::U8, &[2usize][..], &[0u8, 1][..]);
+    let pixels = [0u8, 255, 51, 1, 2, 3, 4, 5];
+    let expected: Vec<f32> = pixels.iter().map(|&p| f32::from(p) / 255.0).collect();
+    macro_rules! images {
+        ($($dtype:ident $type:ty),*) => {
+            $(
+                let x: Vec<u8> = pixels.iter().flat_map(|&p| (p as $type).to_le_bytes()).collect();
+                let path = folder.write("p.safetensors", &any((Dtype::$dtype, &[2, 1, 2, 2], &x), y));
+                assert_eq!(read(&path).x, expected, "{:?}", Dtype::$dtype);
+            )*
+        };
+    }
+    images!(U8 u8, I16 i16, U16 u16, I32 i32, U32 u32, I64 i64, U64 u64);
+    for bad in [-1i32, 256, 65_535] {
+        let x: Vec<u8> = [0, 1, 2, 3, 4, bad, 6, 7].into_iter().flat_map(i32::to_le_bytes).collect();
+        let path = folder.write("p.safetensors", &any((Dtype::I32, &[2, 1, 2, 2], &x), y));
+        refused(&path, &["sample 1", &bad.to_string(), "0 to 255", "floats"]);
+    }
+    // Features are not pixels; numbers that look like pixels are pointed out.
+    let x: Vec<u8> = [3i64, -7, 255, 0].into_iter().flat_map(i64::to_le_bytes).collect();
+    let loaded = load_with(
+        &folder.write("f.safetensors", &any((Dtype::I64, &[2, 2], &x), y)),
+        &LoadOptions::default(),
+    );
+    let loaded = loaded.unwrap();
+    assert_eq!((loaded.samples.x, loaded.notes.len()), (vec![3.0, -7.0, 255.0, 0.0], 0));
+    let x: Vec<u8> = [3i64, 7, 255, 0].into_iter().flat_map(i64::to_le_bytes).collect();
+    let path = folder.write("f.safetensors", &any((Dtype::I64, &[2, 2], &x), y));
+    let loaded = load_with(&path, &LoadOptions::default()).unwrap();
+    assert_eq!(loaded.samples.x, [3.0, 7.0, 255.0, 0.0]);
+    assert!(loaded.notes[0].contains("store pixels as U8"), "{:?}", loaded.notes);
+}
+
+#[test]
+fn images_with_the_channels_last_are_the_same_images() {
+    let folder = Folder::new();
+    let y = (Dtype::U8, &[2usize][..], &[0u8, 1][..]);
+    let (h, w, c) = (5, 6, 3);
+    let at = |i: usize, ch: usize, r: usize, k: usize| pixel(((i * c + ch) * h + r) * w + k);
+    let mut last = vec![];
+    for (i, r, k) in (0..2).flat_map(|i| (0..h).flat_map(move |r| (0..w).map(move |k| (i, r, k)))) {
+        last.extend((0..c).map(|ch| at(i, ch, r, k)));
+    }
+    let first: Vec<u8> = (0..2 * c * h * w).map(pixel).collect();
+    let first = read(&folder.write("first.safetensors", &any((Dtype::U8, &[2, c, h, w], &first), y)));
+    let path = folder.write("last.safetensors", &any((Dtype::U8, &[2, h, w, c], &last), y));
+    let normalise = Normalise { mean: Some(vec![0.1, 0.2, 0.3]), std: None };
+    let loaded = load_with(&path, &LoadOptions::default()).unwrap();
+    assert_eq!(loaded.samples, first);
+    assert_eq!(loaded.notes, ["x [2, 5, 6, 3] is read as [n, h, w, c]"]);
+    let scaled = load(&path, &normalise).unwrap();
+    assert!((0..scaled.x.len()).all(|i| scaled.x[i] == first.x[i] - [0.1, 0.2, 0.3][i % 3]));
+    // A number of channels in front stays one.
+    let path = folder.write("first.safetensors", &any((Dtype::U8, &[2, 3, 5, 3], &[0; 90]), y));
+    assert_eq!(read(&path).shape, Shape::new(5, 3, 3));
+}
+
+#[test]
+fn a_config_does_not_normalise_twice() {
+    let folder = Folder::new();
+    let y = (Dtype::U8, &[2usize][..], &[0u8, 1][..]);
+    let (mean, std) = ([0.5f32, 0.25], [0.5f32, 0.2]);
+    let config = Normalise { mean: Some(mean.to_vec()), std: Some(std.to_vec()) };
+    let raw: Vec<f32> = (0..16).map(|i| i as f32 / 15.0).collect();
+    let channel = |i: usize| i / 4 % 2;
+    let done: Vec<f32> =
+        raw.iter().enumerate().map(|(i, v)| (v - mean[channel(i)]) / std[channel(i)]).collect();
+    let with = |values: &[f32], sides: &[usize], options: &LoadOptions| {
+        let x = floats(values.iter().copied());
+        load_with(&folder.write("n.safetensors", &any((Dtype::F32, sides, &x), y)), options)
+    };
+    let options = LoadOptions { config: config.clone(), ..LoadOptions::default() };
+    let sides = [2, 2, 2, 2];
+    let once = with(&raw, &sides, &options).unwrap();
+    assert!(once.notes.is_empty());
+    let twice = with(&done, &sides, &options).unwrap();
+    assert_eq!(twice.samples, once.samples);
+    assert!(twice.notes[0].contains("normalised already"), "{:?}", twice.notes);
+    // What is asked for is done.
+    let asked = LoadOptions { normalise: config, ..LoadOptions::default() };
+    let asked = with(&done, &sides, &asked).unwrap();
+    assert!(asked.notes.is_empty() && asked.samples.x[0] == (done[0] - 0.5) / 0.5);
+    // Values that are neither are refused; features are normalised as the model was trained, and it is reported.
+    let wide: Vec<f32> = raw.iter().map(|v| v * 255.0).collect();
+    let error = with(&wide, &sides, &options).unwrap_err().to_string();
+    for word in ["n.safetensors", "0 to 255", "--mean", "--std"] {
+        assert!(error.contains(word), "`{word}` is not in: {error}");
+    }
+    let one = Normalise { mean: Some(vec![0.5]), std: Some(vec![0.5]) };
+    let features = with(&wide, &[2, 8], &LoadOptions { config: one, ..LoadOptions::default() }).unwrap();
+    assert_eq!((features.samples.x[1], features.notes.len()), ((17.0 - 0.5) / 0.5, 1));
+}
+
+#[test]
+fn idx_files_are_found_and_read_in_every_form() {
+    let (x, y) = grey();
+    let (images, labels) = (idx(&[N, SIDE, SIDE], &x), idx(&[N], &y));
+    let typed = |kind: u8, sides: &[usize], wide: Vec<u8>| {
+        let mut bytes = idx(sides, &wide);
+        bytes[2] = kind;
+        bytes
+    };
+    let shorts = typed(11, &[N, SIDE, SIDE], x.iter().flat_map(|&p| i16::from(p).to_be_bytes()).collect());
+    let ints = typed(12, &[N], y.iter().flat_map(|&label| i32::from(label).to_be_bytes()).collect());
+    let (a, b) = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte");
+    for (image, label, images, labels) in [
+        (format!("{a}.gz"), b.to_string(), gz(&images), labels.clone()),
+        (a.to_string(), format!("{b}.gz"), images.clone(), gz(&labels)),
+        (a.to_string(), b.to_string(), gz(&images), labels.clone()), // packed, and not named so
+        (a.replace("-idx3", ".idx3"), b.replace("-idx1", ".idx1"), images.clone(), labels.clone()),
+        (a.replace("train", "test"), b.replace("train", "test"), images.clone(), labels.clone()),
+        (a.to_string(), b.to_string(), shorts, ints),
+    ] {
+        let folder = Folder::new();
+        folder.write(&image, &images);
+        folder.write(&label, &labels);
+        let samples = read(folder.0.path());
+        assert_eq!(samples.y, y.iter().map(|&label| u32::from(label)).collect::<Vec<_>>(), "{image} {label}");
+        assert_eq!(samples.x, x.iter().map(|&p| f32::from(p) / 255.0).collect::<Vec<_>>(), "{image} {label}");
+    }
+    let folder = Folder::new();
+    folder.write(a, &images);
+    folder.write(b, &typed(9, &[N], vec![0, 1, 2, 253, 4, 5, 6, 7, 8]));
+    let error = load(folder.0.path(), &Normalise::default()).unwrap_err().to_string();
+    assert!(error.contains("label 3") && error.contains("-3 is no label"), "{error}");
+}
+
+#[test]
+fn cifar_100_has_coarse_labels_too() {
+    let folder = Folder::new();
+    let coarse = LoadOptions { labels: CifarLabels::Coarse, ..LoadOptions::default() };
+    folder.write("hundred/train.bin", &cifar(3, |i| [i as u8 + 10, i as u8 + 60]));
+    assert_eq!(load_with(&folder.at("hundred"), &coarse).unwrap().samples.y, [10, 11, 12]);
+    assert_eq!(read(&folder.at("hundred")).y, [60, 61, 62]);
+    let ten = folder.write("test_batch.bin", &cifar(2, |i| [i as u8]));
+    let error = load_with(&ten, &coarse).unwrap_err().to_string();
+    assert!(error.contains("one label an image"), "{error}");
+    let other = folder.write("o.safetensors", &any((Dtype::U8, &[1, 1], &[0]), (Dtype::U8, &[1], &[0])));
+    assert!(load_with(&other, &coarse).unwrap_err().to_string().contains("CIFAR-100"));
+}
+
+#[test]
+fn a_number_of_classes_beyond_sense_is_refused() {
+    let path = Path::new("d.safetensors");
+    let count = |labels: &[u32], given: Option<usize>| class_count(path, labels, given);
+    assert_eq!((count(&[0, 2], None).unwrap(), count(&[0, 99], None).unwrap()), (3, 100));
+    assert_eq!((count(&[0, 2], Some(10)).unwrap(), count(&[5000, 2], Some(5001)).unwrap()), (10, 5001));
+    for labels in [[3, 2_000_000_000], [0, 5000], [0, u32::MAX]] {
+        let error = count(&labels, None).unwrap_err().to_string();
+        let expected = format!("d.safetensors: sample 1 has label {}, and there are 2 samples", labels[1]);
+        assert!(error.starts_with(&expected) && error.contains("--classes"), "{error}");
+    }
+    assert!(count(&[0], Some(1 << 40)).is_err() && count(&[0], Some(0)).is_err());
 }

@@ -382,7 +382,7 @@ fn print_row(row: &Row, width: usize) {
 }
 
 fn print_csv(rows: &[Row]) -> anyhow::Result<()> {
-    let mut out = csv::Writer::from_writer(std::io::stdout());
+    let mut out = csv::Writer::from_writer(super::output::Output);
     out.write_record([
         "kernel",
         "shape",

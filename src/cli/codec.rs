@@ -4,7 +4,9 @@ use std::path::PathBuf;
 
 use clap::ValueEnum;
 use scrubjay::codec::{self, Columns, Measure, Standardize, StatisticOptions, Ties};
-use scrubjay::data::table::{Categorical, Column, Frame, Missing, Table};
+use scrubjay::data::table::{
+    Categorical, Column, Decimal, Delimiter, Frame, Header, Missing, Table, TableOptions,
+};
 
 use super::{DeviceArgs, Outcome};
 
@@ -63,12 +65,35 @@ pub struct Reading {
     /// What to do with rows that miss a value in a column that is used
     #[arg(long, value_enum, default_value = "raise", value_name = "raise|omit")]
     missing: Missing,
+    /// A further word for a missing value, in .csv, .tsv and .arff files; can be repeated
+    #[arg(long, value_name = "WORD", allow_hyphen_values = true)]
+    na: Vec<String>,
+    /// Whether the first line of a .csv or .tsv file names the columns
+    #[arg(long, value_enum, default_value = "auto", value_name = "auto|yes|no")]
+    header: Header,
+    /// What separates the cells of a .csv or .tsv file: one character, or tab; by default found
+    #[arg(long, value_name = "CHAR")]
+    delimiter: Option<Delimiter>,
+    /// The decimal mark of a .csv or .tsv file, `.` or `,`; by default found
+    #[arg(long, value_name = ".|,")]
+    decimal: Option<Decimal>,
 }
 
 impl Reading {
-    /// Reads a table.
+    /// Reads a table; reports on stderr how the text of one was read.
     pub fn table(&self, path: &std::path::Path) -> scrubjay::Result<Table> {
-        Table::read(path, &self.categorical)
+        let options = TableOptions {
+            categorical: self.categorical.clone(),
+            header: self.header,
+            delimiter: self.delimiter,
+            decimal: self.decimal,
+            na: self.na.clone(),
+        };
+        let table = Table::read(path, &options)?;
+        if let Some(layout) = table.layout() {
+            eprintln!("{}: {layout}", path.display());
+        }
+        Ok(table)
     }
 
     /// Columns of it, Y first; reports on stderr how many rows are left out.

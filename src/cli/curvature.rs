@@ -6,12 +6,12 @@ use std::path::PathBuf;
 use anyhow::Context;
 use scrubjay::block::Block;
 use scrubjay::curvature::{Curvature, Kind};
+use scrubjay::data::LoadOptions;
 use scrubjay::data::tensors::{self, Tensor, TensorFile, Values};
-use scrubjay::data::{self, Normalise};
 use scrubjay::solve::{BlockVector, Limits, Vector, minres};
 use scrubjay::{Error, net};
 
-use super::model::ModelArgs;
+use super::model::{ModelArgs, load};
 use super::{DeviceArgs, Outcome};
 
 /// Write gradient, Hessian-vector product and Newton step of the mean cross-entropy on a block of units
@@ -64,7 +64,7 @@ const MEMORY: usize = 4 << 30;
 /// Writes gradient, product and step.
 pub fn run(args: &Args) -> anyhow::Result<Outcome> {
     let checkpoint = args.model.checkpoint()?;
-    let inputs = data::load(&args.input, &Normalise::default())?;
+    let inputs = load(&args.input, &LoadOptions::default())?;
     let model = args.model.open(&checkpoint, Some((&args.input, &inputs)))?;
     let net = &model.network;
     let block = Block::of(net, &units(args, net)?)?;

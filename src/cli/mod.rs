@@ -1,5 +1,8 @@
 //! One file per command; this one lists them and holds the options that they share.
 
+#[macro_use]
+pub mod output;
+
 mod bench;
 mod blankets;
 mod codec;

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use scrubjay::checkpoint::Checkpoint;
-use scrubjay::data::{Normalise, Samples};
+use scrubjay::data::{self, CifarLabels, LoadOptions, Loaded, Normalise, Samples};
 use scrubjay::net::Network;
 use scrubjay::session::{Sources, open_model};
 use scrubjay::zoo;
@@ -28,6 +28,9 @@ pub struct NormaliseArgs {
     /// Standard deviation per channel, to divide by; by default the config's
     #[arg(long, value_name = "S,..", value_delimiter = ',')]
     std: Option<Vec<f32>>,
+    /// Which labels of CIFAR-100: the 100 classes, or their 20 groups
+    #[arg(long, value_enum, default_value_t = CifarLabels::Fine, value_name = "fine|coarse")]
+    cifar_labels: CifarLabels,
 }
 
 /// A model's network, frozen, and its family.
@@ -71,8 +74,26 @@ impl NormaliseArgs {
         Normalise { mean: self.mean.clone(), std: self.std.clone() }
     }
 
-    /// Reads data, normalised by the options, else by the model's config.
-    pub fn load(&self, path: &Path, checkpoint: &Checkpoint) -> scrubjay::Result<Samples> {
-        Sources { normalise: self.given(), ..Sources::default() }.load(path, checkpoint)
+    /// Which labels of CIFAR-100.
+    pub fn cifar_labels(&self) -> CifarLabels {
+        self.cifar_labels
     }
+
+    /// Reads data, normalised by the options, else by the model's config; reports on stderr how, where that was not
+    /// certain.
+    pub fn load(&self, path: &Path, checkpoint: &Checkpoint) -> scrubjay::Result<Samples> {
+        let (normalise, cifar_labels) = (self.given(), self.cifar_labels);
+        let loaded = Sources { normalise, cifar_labels, ..Sources::default() }.load(path, checkpoint)?;
+        Ok(reported(path, loaded))
+    }
+}
+
+/// Reads data, and reports on stderr how, where that was not certain.
+pub fn load(path: &Path, options: &LoadOptions) -> scrubjay::Result<Samples> {
+    Ok(reported(path, data::load_with(path, options)?))
+}
+
+fn reported(path: &Path, loaded: Loaded) -> Samples {
+    loaded.notes.iter().for_each(|note| eprintln!("{}: {note}", path.display()));
+    loaded.samples
 }

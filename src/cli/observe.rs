@@ -3,13 +3,13 @@
 use std::collections::HashMap;
 use std::path::PathBuf;
 
+use scrubjay::data::LoadOptions;
 use scrubjay::data::tensors::{self, Tensor, Values};
-use scrubjay::data::{self, Normalise};
 use scrubjay::observe::{observe, observe_copies};
 use scrubjay::ops::Precision;
 use scrubjay::perturb::Noise;
 
-use super::model::ModelArgs;
+use super::model::{ModelArgs, load};
 use super::{DeviceArgs, Outcome};
 
 /// Write the activation of every unit, the loss and the logits of inputs
@@ -51,7 +51,7 @@ pub struct Args {
 /// Writes the trace.
 pub fn run(args: &Args) -> anyhow::Result<Outcome> {
     let checkpoint = args.model.checkpoint()?;
-    let inputs = data::load(&args.input, &Normalise::default())?;
+    let inputs = load(&args.input, &LoadOptions::default())?;
     let model = args.model.open(&checkpoint, Some((&args.input, &inputs)))?;
     let device = args.device.open()?;
     let net = &model.network;

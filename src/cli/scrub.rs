@@ -169,6 +169,7 @@ pub fn run(args: &Args) -> anyhow::Result<Outcome> {
             shown.set_length(progress.batches as u64);
             shown.set_position(progress.done as u64);
         });
+    session.notes().iter().for_each(|note| eprintln!("{note}"));
     session.check_out(&args.out)?;
     let request = match &args.forget {
         Some(text) => Request::new(&session, text.as_str(), &options)?,
@@ -197,6 +198,7 @@ impl Args {
             arch: self.model.arch.clone(),
             data: self.data.clone(),
             normalise: self.normalise.given(),
+            cifar_labels: self.normalise.cifar_labels(),
             forget_data: self.forget_data.clone(),
             validation: self.val.clone(),
             earlier: self.earlier.clone(),

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use scrubjay::data::{self, Inputs, Normalise, Samples, tensors};
+use scrubjay::data::{self, CifarLabels, Inputs, LoadOptions, Normalise, Samples, tensors};
 use scrubjay::device::Device;
 use scrubjay::net::{Network, TrainPass};
 use scrubjay::observe::evaluate;
@@ -12,6 +12,7 @@ use scrubjay::train::{Config, Epoch, Optimizer, Schedule, train};
 use scrubjay::{Error, checkpoint, hash, zoo};
 use serde_json::{Value, json};
 
+use super::model::load;
 use super::{DeviceArgs, Outcome};
 
 /// Train a new model, or continue to train one
@@ -55,6 +56,9 @@ pub struct Args {
     /// Standard deviation per channel, to divide by
     #[arg(long, value_name = "S,..", value_delimiter = ',')]
     std: Option<Vec<f32>>,
+    /// Which labels of CIFAR-100: the 100 classes, or their 20 groups
+    #[arg(long, value_enum, default_value = "fine", value_name = "fine|coarse")]
+    cifar_labels: CifarLabels,
     /// Number of classes; by default one more than the largest label
     #[arg(long)]
     classes: Option<usize>,
@@ -114,9 +118,14 @@ struct Task<'a> {
 pub fn run(args: &Args) -> anyhow::Result<Outcome> {
     let existing = args.model.as_deref().map(checkpoint::Checkpoint::open).transpose()?;
     let said = existing.as_ref().map(zoo::inputs).unwrap_or_default();
+    let options = LoadOptions {
+        normalise: Normalise { mean: args.mean.clone(), std: args.std.clone() },
+        config: Normalise { mean: said.mean.clone(), std: said.std.clone() },
+        labels: args.cifar_labels,
+    };
     let normalise = Normalise { mean: args.mean.clone().or(said.mean), std: args.std.clone().or(said.std) };
-    let samples = data::load(&args.data, &normalise)?;
-    let val = args.val.as_deref().map(|path| data::load(path, &normalise)).transpose()?;
+    let samples = load(&args.data, &options)?;
+    let val = args.val.as_deref().map(|path| load(path, &options)).transpose()?;
     let excluded = match &args.exclude {
         Some(text) => data::choose(text, &args.data, &samples.y)?,
         None => vec![],
@@ -198,7 +207,6 @@ impl Task<'_> {
 
     /// The network to start from, and the `config.json` that goes with it.
     fn start(&self, seed: u64) -> scrubjay::Result<(Network, Value)> {
-        let labels = self.samples.y.iter().copied().max().unwrap_or(0) as usize + 1;
         let (net, mut config) = match (&self.existing, &self.args.arch) {
             (Some(checkpoint), _) => {
                 let model = zoo::load(checkpoint, None, Some(self.samples.shape()))?;
@@ -206,7 +214,7 @@ impl Task<'_> {
                 (model.network, config.unwrap_or(json!({"architecture": model.family})))
             }
             (None, Some(arch)) => {
-                let classes = self.args.classes.unwrap_or(labels);
+                let classes = data::class_count(&self.args.data, &self.samples.y, self.args.classes)?;
                 let made = zoo::create(arch, self.samples.shape(), classes, seed)?;
                 (made.network, made.config)
             }
@@ -234,6 +242,7 @@ impl Task<'_> {
             "n": self.indices.len(),
             "exclude": self.args.exclude,
             "excluded": self.excluded,
+            "cifar_labels": (self.args.cifar_labels == CifarLabels::Coarse).then_some("coarse"),
             "normalise": {"mean": self.normalise.mean, "std": self.normalise.std},
             "classes": self.args.classes,
             "options": self.options(seed),
@@ -252,8 +261,8 @@ impl Task<'_> {
         let found: Value = serde_json::from_slice(&tensors::read(&path)?)
             .map_err(|e| Error::data(&path, format!("is not JSON: {e}")))?;
         let wanted = self.manifest(seed);
-        let differs =
-            |key: &&String| *key != "scrubjay" && found.get(key.as_str()) != wanted.get(key.as_str());
+        let known = |of: &Value, key: &str| of.get(key).cloned().unwrap_or_default();
+        let differs = |key: &&String| *key != "scrubjay" && known(&found, key) != known(&wanted, key);
         match wanted.as_object().and_then(|wanted| wanted.keys().find(differs)) {
             None => Ok(Some(found)),
             Some(key) => {

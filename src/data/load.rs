@@ -1,61 +1,98 @@
 //! Labelled images from all supported formats: safetensors (`x`, `y`), MNIST's idx, CIFAR's binary records.
 //!
-//! Bytes become values from 0 to 1, then (value − mean) / std per channel. Floats of a safetensors file are left as
-//! they are unless a mean is given. The result is NHWC.
+//! Pixels are whole numbers from 0 to 255 and become values from 0 to 1, then (value − mean) / std per channel. Floats of a
+//! safetensors file are left as they are unless a mean is given. The result is NHWC. docs/DATA.md states the rules.
 
 use std::path::{Path, PathBuf};
 
-use safetensors::Dtype;
-
 use super::Samples;
-use super::tensors::{TensorFile, read_unzipped};
+use super::idx::Idx;
+use super::pixels::{self, Normalise, Stored};
+use super::tensors::read_unzipped;
 use crate::net::Shape;
 use crate::{Error, Result};
 
-/// The map from stored to normalised values, per channel; a single number is for all channels.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Normalise {
-    /// Subtracted; 0 where there is none.
-    pub mean: Option<Vec<f32>>,
-    /// Divided by; 1 where there is none.
-    pub std: Option<Vec<f32>>,
+/// How labelled images are read, where the file leaves it open.
+#[derive(Clone, Debug, Default)]
+pub struct LoadOptions {
+    /// Asked for: applied whatever the values are.
+    pub normalise: Normalise,
+    /// From the model's config, for values from 0 to 1; used where `normalise` gives nothing.
+    pub config: Normalise,
+    /// Which labels of CIFAR-100.
+    pub labels: CifarLabels,
 }
 
-/// Images as stored: channel-major (NCHW), values not yet normalised.
-struct Stored {
-    shape: Shape,
-    x: Vec<f32>,
-    y: Vec<u32>,
+/// The labels of CIFAR-100, which has two for each image.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum CifarLabels {
+    /// The 100 classes.
+    #[default]
+    Fine,
+    /// The 20 groups of them.
+    Coarse,
+}
+
+crate::names::names!(CifarLabels { Fine = "fine", Coarse = "coarse" });
+
+/// Labelled images, and how the file was read where it could have been read otherwise.
+#[derive(Clone, Debug)]
+pub struct Loaded {
+    /// The images.
+    pub samples: Samples,
+    /// One sentence each, for the user.
+    pub notes: Vec<String>,
+}
+
+/// Reads labelled images, normalised as asked; [`load_with`] without its notes.
+///
+/// # Errors
+/// As [`load_with`].
+pub fn load(path: &Path, normalise: &Normalise) -> Result<Samples> {
+    let options = LoadOptions { normalise: normalise.clone(), ..LoadOptions::default() };
+    Ok(load_with(path, &options)?.samples)
 }
 
 /// Reads labelled images.
 ///
-/// A `.safetensors` file has `x` `[n, c, h, w]` or `[n, features]` and `y` `[n]`. An idx file of images (`.gz` or not)
-/// has its label file beside it; of a directory with both training and test images, the training images are read. A
-/// CIFAR file has records of one label (or two in CIFAR-100, of which the second counts) and 3,072 bytes; of a
-/// directory all `data_batch_*.bin` are read, or `train.bin`.
+/// A `.safetensors` file has `x` `[n, c, h, w]`, `[n, h, w, c]` or `[n, features]` and `y` `[n]` or `[n, 1]`. An idx file of
+/// images (`.gz` or not) has its label file beside it; of a directory with both training and test images, the training
+/// images are read. A CIFAR file has records of one label (or two in CIFAR-100, of which `options` choose one) and 3,072
+/// bytes; of a directory all `data_batch_*.bin` are read, or `train.bin`.
 ///
 /// # Errors
-/// Where a file is missing, malformed, empty, or holds a value that is not finite; the message names the record.
-pub fn load(path: &Path, normalise: &Normalise) -> Result<Samples> {
-    let stored = match kind(path)? {
-        Kind::Safetensors => from_tensors(path)?,
-        Kind::Idx { images, labels } => from_idx(&images, &labels)?,
-        Kind::Cifar(files) => from_cifar(path, &files)?,
+/// Where a file is missing, malformed, empty, or holds a value that is not finite, or one outside 0 to 1 that the
+/// config's mean and std cannot be meant for; the message names the record.
+pub fn load_with(path: &Path, options: &LoadOptions) -> Result<Loaded> {
+    let kind = kind(path)?;
+    if options.labels == CifarLabels::Coarse && !matches!(kind, Kind::Cifar(_)) {
+        return Err(Error::config(format!(
+            "{}: coarse labels are those of CIFAR-100's .bin files",
+            path.display()
+        )));
+    }
+    let (stored, mut notes) = match kind {
+        Kind::Safetensors => pixels::from_tensors(path)?,
+        Kind::Idx { images, labels } => (from_idx(&images, &labels)?, vec![]),
+        Kind::Cifar(files) => (from_cifar(path, &files, options.labels)?, vec![]),
     };
     if stored.y.is_empty() {
         return Err(Error::data(path, "holds no samples"));
     }
-    let samples = normalised(stored, normalise).map_err(|e| Error::data(path, e))?;
-    let image = samples.shape.len();
-    if let Some(i) = samples.x.iter().position(|v| !v.is_finite()) {
-        return Err(Error::record(
-            path,
-            format!("sample {}", i / image),
-            format!("holds the value {}", samples.x[i]),
-        ));
+    let image = stored.shape.len();
+    if let Some(i) = stored.x.iter().position(|v| !v.is_finite()) {
+        let reason = format!("holds the value {}", stored.x[i]);
+        return Err(Error::record(path, format!("sample {}", i / image), reason));
     }
-    Ok(samples)
+    let normalise = stored
+        .normalisation(&options.normalise, &options.config, &mut notes)
+        .map_err(|e| Error::data(path, e))?;
+    let samples = stored.normalised(&normalise).map_err(|e| Error::data(path, e))?;
+    if let Some(i) = samples.x.iter().position(|v| !v.is_finite()) {
+        let reason = format!("holds the value {} once it is normalised", samples.x[i]);
+        return Err(Error::record(path, format!("sample {}", i / image), reason));
+    }
+    Ok(Loaded { samples, notes })
 }
 
 /// The files that [`load`] reads for `path`, in its order.
@@ -85,11 +122,40 @@ pub fn check_classes(path: &Path, labels: &[u32], classes: usize) -> Result<()> 
     }
 }
 
+/// The largest number of classes that a network is made for.
+const MOST_CLASSES: usize = 1 << 20;
+
+/// The number of classes of a new network: as given, else one more than the largest label.
+///
+/// # Errors
+/// Where that is beyond sense: more than 1,000 classes and more than samples, unless it is given; or more than 2²⁰.
+pub fn class_count(path: &Path, labels: &[u32], given: Option<usize>) -> Result<usize> {
+    let largest = labels.iter().copied().max().unwrap_or(0);
+    let count = given.unwrap_or(largest as usize + 1);
+    if given.is_none() && count > 1000.max(labels.len()) {
+        let sample = labels.iter().position(|&label| label == largest).unwrap_or(0);
+        return Err(Error::data(
+            path,
+            format!(
+                "sample {sample} has label {largest}, and there are {} samples; renumber the labels from 0, or give --classes",
+                labels.len()
+            ),
+        ));
+    }
+    match count {
+        1..=MOST_CLASSES => Ok(count),
+        _ => Err(Error::config(format!("--classes {count}: 1 to {MOST_CLASSES} classes were expected"))),
+    }
+}
+
 enum Kind {
     Safetensors,
     Idx { images: PathBuf, labels: PathBuf },
     Cifar(Vec<PathBuf>),
 }
+
+/// Names of idx files of images; the first that a directory has is read.
+const IMAGES: [&str; 3] = ["train-images", "t10k-images", "test-images"];
 
 /// The format of a path, by its name, or for a directory by the names in it.
 fn kind(path: &Path) -> Result<Kind> {
@@ -101,8 +167,8 @@ fn kind(path: &Path) -> Result<Kind> {
         names.sort();
         let called =
             |what: &str| names.iter().filter(|p| stem(p).contains(what)).cloned().collect::<Vec<_>>();
-        if let Some(images) = called("train-images").first().or(called("t10k-images").first()) {
-            return kind(images);
+        if let Some(images) = IMAGES.iter().find_map(|name| called(name).into_iter().next()) {
+            return kind(&images);
         }
         let mut batches = [called("data_batch_"), called("train.bin")].concat();
         batches.retain(|path| stem(path).trim_end_matches(".gz").ends_with(".bin"));
@@ -122,17 +188,26 @@ fn kind(path: &Path) -> Result<Kind> {
     if !path.exists() {
         return Err(Error::Io { path: path.into(), source: std::io::ErrorKind::NotFound.into() });
     }
-    if name.ends_with(".safetensors") {
+    let lower = name.to_lowercase();
+    if lower.ends_with(".safetensors") {
         return Ok(Kind::Safetensors);
     }
     if name.contains("idx3") || name.contains("images") {
-        let labels = path.with_file_name(name.replace("images", "labels").replace("idx3", "idx1"));
-        return match labels.exists() && labels != path {
-            true => Ok(Kind::Idx { images: path.into(), labels }),
-            false => Err(Error::data(path, format!("its labels, {}, are not beside it", labels.display()))),
+        let beside = path.with_file_name(name.replace("images", "labels").replace("idx3", "idx1"));
+        let other = match name.strip_suffix(".gz") {
+            Some(_) => beside.with_extension(""),
+            None => PathBuf::from(format!("{}.gz", beside.display())),
+        };
+        let found = [&beside, &other].into_iter().find(|labels| labels.exists() && labels.as_path() != path);
+        return match found {
+            Some(labels) => Ok(Kind::Idx { images: path.into(), labels: labels.clone() }),
+            None => Err(Error::data(
+                path,
+                format!("its labels, {} or {}, are not beside it", beside.display(), other.display()),
+            )),
         };
     }
-    if name.trim_end_matches(".gz").ends_with(".bin") {
+    if lower.trim_end_matches(".gz").ends_with(".bin") {
         return Ok(Kind::Cifar(vec![path.into()]));
     }
     Err(Error::data(path, "is no data that is known here: .safetensors, idx (images and labels), CIFAR .bin"))
@@ -142,73 +217,24 @@ fn stem(path: &Path) -> String {
     path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
 }
 
-fn from_tensors(path: &Path) -> Result<Stored> {
-    let file = TensorFile::open(path)?;
-    let refuse = |tensor: &str, reason: String| Error::record(path, format!("tensor `{tensor}`"), reason);
-    let shape = match file.shape("x")? {
-        [_, c, h, w] => Shape::new(*h, *w, *c),
-        [_, features] => Shape::new(1, 1, *features),
-        other => {
-            return Err(refuse(
-                "x",
-                format!("has shape {other:?}, where [n, c, h, w] or [n, features] was expected"),
-            ));
-        }
-    };
-    let n = file.shape("x")?[0];
-    if n > 0 && shape.is_empty() {
-        return Err(refuse("x", format!("has shape {:?}: images of no values", file.shape("x")?)));
-    }
-    if file.shape("y")? != [n] {
-        return Err(refuse("y", format!("has shape {:?}, where [{n}] was expected", file.shape("y")?)));
-    }
-    let mut x = file.f32("x")?;
-    if file.dtype("x")? == Dtype::U8 {
-        x.iter_mut().for_each(|v| *v /= 255.0);
-    }
-    Ok(Stored { shape, x, y: file.labels("y")? })
-}
-
-/// An idx file: two zero bytes, the element type (8: bytes), the number of axes, each axis big-endian, the elements.
-fn idx(path: &Path, axes: usize) -> Result<(Vec<usize>, Vec<u8>)> {
-    let bytes = read_unzipped(path)?;
-    let header = 4 + 4 * axes;
-    let magic = [0, 0, 8, axes as u8];
-    if bytes.len() < header || bytes[..4] != magic {
-        let found = &bytes[..bytes.len().min(4)];
-        return Err(Error::data(
-            path,
-            format!("begins with {found:02x?}, where an idx file of {axes} axes has {magic:02x?}"),
-        ));
-    }
-    let axis = |i: usize| bytes[4 + 4 * i..8 + 4 * i].iter().fold(0usize, |n, &b| n << 8 | usize::from(b));
-    let sides: Vec<usize> = (0..axes).map(axis).collect();
-    let expected = header as u128 + sides.iter().map(|&side| side as u128).product::<u128>();
-    if expected != bytes.len() as u128 {
-        return Err(Error::data(
-            path,
-            format!("has {} bytes, where {sides:?} takes {expected} (truncated?)", bytes.len()),
-        ));
-    }
-    Ok((sides, bytes[header..].to_vec()))
-}
-
 fn from_idx(images: &Path, labels: &Path) -> Result<Stored> {
-    let (sides, pixels) = idx(images, 3)?;
-    let (count, y) = idx(labels, 1)?;
-    if count[0] != sides[0] {
-        return Err(Error::data(labels, format!("has {} labels for {} images", count[0], sides[0])));
+    let (pixels, y) = (Idx::read(images, 3)?, Idx::read(labels, 1)?);
+    let sides = &pixels.sides;
+    if y.sides[0] != sides[0] {
+        return Err(Error::data(labels, format!("has {} labels for {} images", y.sides[0], sides[0])));
     }
     if sides[0] > 0 && sides[1] * sides[2] == 0 {
         return Err(Error::data(images, format!("has images of {} x {} pixels", sides[1], sides[2])));
     }
-    let x = pixels.iter().map(|&pixel| f32::from(pixel) / 255.0).collect();
-    Ok(Stored { shape: Shape::new(sides[1], sides[2], 1), x, y: y.into_iter().map(u32::from).collect() })
+    let shape = Shape::new(sides[1], sides[2], 1);
+    let x = pixels::scaled(images, "image", pixels.elements(), shape.len())?;
+    Ok(Stored { shape, x, y: y.labels(labels)?, channels_last: false, pixels: true })
 }
 
-fn from_cifar(path: &Path, files: &[PathBuf]) -> Result<Stored> {
+fn from_cifar(path: &Path, files: &[PathBuf], wanted: CifarLabels) -> Result<Stored> {
     const PIXELS: usize = 3 * 32 * 32;
-    let mut stored = Stored { shape: Shape::new(32, 32, 3), x: vec![], y: vec![] };
+    let shape = Shape::new(32, 32, 3);
+    let mut stored = Stored { shape, x: vec![], y: vec![], channels_last: false, pixels: true };
     let mut known = None;
     for file in files {
         let bytes = read_unzipped(file)?;
@@ -222,8 +248,18 @@ fn from_cifar(path: &Path, files: &[PathBuf]) -> Result<Stored> {
                 format!("has {left} bytes, where a CIFAR record has {} (truncated?)", labels + PIXELS);
             return Err(Error::record(file, format!("record {record}"), reason));
         }
+        let label = match wanted {
+            CifarLabels::Fine => labels - 1,
+            CifarLabels::Coarse if labels == 2 => 0,
+            CifarLabels::Coarse => {
+                return Err(Error::data(
+                    file,
+                    "has one label an image; coarse labels are those of CIFAR-100",
+                ));
+            }
+        };
         for record in bytes.chunks_exact(labels + PIXELS) {
-            stored.y.push(u32::from(record[labels - 1]));
+            stored.y.push(u32::from(record[label]));
             stored.x.extend(record[labels..].iter().map(|&pixel| f32::from(pixel) / 255.0));
         }
     }
@@ -231,31 +267,6 @@ fn from_cifar(path: &Path, files: &[PathBuf]) -> Result<Stored> {
         return Err(Error::data(path, "holds no samples"));
     }
     Ok(stored)
-}
-
-fn normalised(stored: Stored, normalise: &Normalise) -> std::result::Result<Samples, String> {
-    let Stored { shape, x, y } = stored;
-    let c = shape.c;
-    let each = |values: &Option<Vec<f32>>, default: f32, name: &str| match values.as_deref() {
-        None => Ok(vec![default; c]),
-        Some([one]) => Ok(vec![*one; c]),
-        Some(many) if many.len() == c => Ok(many.to_vec()),
-        Some(many) => Err(format!("has {c} channels, {name} has {} values", many.len())),
-    };
-    let (mean, std) = (each(&normalise.mean, 0.0, "mean")?, each(&normalise.std, 1.0, "std")?);
-    if std.iter().any(|std| std.is_nan() || *std <= 0.0) {
-        return Err("cannot be normalised: a std is not above 0".into());
-    }
-    let positions = shape.positions();
-    let mut out = vec![0.0; x.len()];
-    for (image, out) in x.chunks_exact(shape.len()).zip(out.chunks_exact_mut(shape.len())) {
-        for (position, out) in out.chunks_exact_mut(c).enumerate() {
-            for (channel, out) in out.iter_mut().enumerate() {
-                *out = (image[channel * positions + position] - mean[channel]) / std[channel];
-            }
-        }
-    }
-    Ok(Samples { shape, x: out, y })
 }
 
 #[cfg(test)]

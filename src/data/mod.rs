@@ -1,8 +1,11 @@
 //! Files to samples: labelled images for networks, columns for the dependence measure.
 
 mod digits;
+mod encoding;
+mod idx;
 mod labels;
 mod load;
+mod pixels;
 mod spec;
 pub mod table;
 pub mod tensors;
@@ -12,7 +15,8 @@ use std::ops::Range;
 
 pub use digits::digits;
 pub use labels::{Labels, check_words};
-pub use load::{Normalise, check_classes, files, load};
+pub use load::{CifarLabels, LoadOptions, Loaded, check_classes, class_count, files, load, load_with};
+pub use pixels::Normalise;
 pub use spec::{Spec, choose};
 pub use text::{InputKind, Text, read_text};
 

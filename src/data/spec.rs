@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use super::tensors;
+use super::encoding::read_text;
 use crate::ops::philox::{Stream, Use};
 use crate::{Error, Result};
 
@@ -27,25 +27,17 @@ enum Part {
 impl Spec {
     /// Reads a choice; a text that names a file stands for the lines of that file.
     ///
+    /// A file may begin with a byte order mark and with one word as the header of its only column; `#` begins a comment;
+    /// numbers may stand in double quotes, and be written as 7.0.
+    ///
     /// # Errors
-    /// Where a part is not understood; the message names it.
+    /// Where a part is not understood; the message names it, and file and line.
     pub fn parse(text: &str) -> Result<Spec> {
         let path = Path::new(text);
-        let lines = match path.is_file() {
-            true => {
-                let bytes = tensors::read(path)?;
-                String::from_utf8(bytes).map_err(|_| Error::data(path, "is not text"))?
-            }
-            false => text.to_string(),
+        let parts = match path.is_file() {
+            true => parts_of_file(path)?,
+            false => parts(text).map_err(Error::Config)?,
         };
-        let parts = lines
-            .lines()
-            .map(|line| line.split('#').next().unwrap_or_default())
-            .flat_map(|line| line.split(','))
-            .map(str::trim)
-            .filter(|part| !part.is_empty())
-            .map(part)
-            .collect::<Result<Vec<_>>>()?;
         if parts.is_empty() {
             return Err(Error::config(format!("`{text}` chooses no samples")));
         }
@@ -112,12 +104,49 @@ pub fn choose(text: &str, path: &Path, labels: &[u32]) -> Result<Vec<usize>> {
     })
 }
 
-fn part(text: &str) -> Result<Part> {
+fn parts_of_file(path: &Path) -> Result<Vec<Part>> {
+    let text = String::from_utf8(read_text(path)?)
+        .map_err(|_| Error::data(path, "is not text; a list of indices, one a line, was expected"))?;
+    let lines = text.lines().map(|line| line.split('#').next().unwrap_or_default().trim()).zip(1..);
+    let (mut found, mut header) = (Vec::new(), true);
+    for (line, number) in lines.filter(|(line, _)| !line.is_empty()) {
+        match parts(line) {
+            Ok(more) => found.extend(more),
+            Err(_) if header && is_header(line) => {}
+            Err(reason) => {
+                return Err(Error::config(format!("{}: line {number}: {reason}", path.display())));
+            }
+        }
+        header = false;
+    }
+    Ok(found)
+}
+
+/// Whether a line is the name of a column, as of a list that pandas or R wrote.
+fn is_header(line: &str) -> bool {
+    let word = unquoted(line);
+    !word.is_empty() && word.chars().all(|c| c.is_alphabetic() || c == '_' || c == ' ')
+}
+
+fn unquoted(text: &str) -> &str {
+    text.strip_prefix('"').and_then(|text| text.strip_suffix('"')).unwrap_or(text)
+}
+
+/// The parts of a line, or what is wrong with one.
+fn parts(line: &str) -> std::result::Result<Vec<Part>, String> {
+    line.lines()
+        .map(|line| line.split('#').next().unwrap_or_default())
+        .flat_map(|line| line.split(','))
+        .map(|text| unquoted(text.trim()))
+        .filter(|text| !text.is_empty())
+        .map(part)
+        .collect()
+}
+
+fn part(text: &str) -> std::result::Result<Part, String> {
     let wrong = || {
         let forms = "an index, a range 100-149, class:3 or n:20@seed";
-        Error::config(format!(
-            "`{text}` chooses no samples: {forms} (or the name of a file of such lines) was expected"
-        ))
+        format!("`{text}` chooses no samples: {forms} (or the name of a file of such lines) was expected")
     };
     let number = |text: &str| text.trim().parse::<usize>().map_err(|_| wrong());
     if let Some(class) = text.strip_prefix("class:") {
@@ -131,12 +160,26 @@ fn part(text: &str) -> Result<Part> {
             _ => Ok(Part::Random(count, seed.trim().parse().map_err(|_| wrong())?)),
         };
     }
-    let (from, to) = text.split_once('-').unwrap_or((text, text));
+    if let Some(index) = whole(text) {
+        return Ok(Part::Range(index, index));
+    }
+    if Path::new(text).extension().is_some_and(|end| end.to_string_lossy().chars().all(char::is_alphabetic)) {
+        return Err(format!("`{text}` is no file that exists, and no choice of samples"));
+    }
+    let (from, to) = text.split_once('-').ok_or_else(wrong)?;
     let (from, to) = (number(from)?, number(to)?);
     if from > to {
-        return Err(Error::config(format!("the range `{text}` ends before it begins")));
+        return Err(format!("the range `{text}` ends before it begins"));
     }
     Ok(Part::Range(from, to))
+}
+
+/// An index; 7.0 and 7e0, as numpy writes whole numbers, are 7.
+fn whole(text: &str) -> Option<usize> {
+    const EXACT: f64 = (1u64 << 53) as f64;
+    let float =
+        |text: &str| text.parse::<f64>().ok().filter(|v| (0.0..EXACT).contains(v) && v.fract() == 0.0);
+    text.parse().ok().or_else(|| float(text).map(|value| value as usize))
 }
 
 #[cfg(test)]
@@ -157,6 +200,41 @@ mod tests {
         let path = dir.path().join("forget.txt");
         std::fs::write(&path, "0 # the first\n\n3-4\n").unwrap();
         assert_eq!(Spec::parse(path.to_str().unwrap()).unwrap().choose(&labels).unwrap(), [0, 3, 4]);
+    }
+
+    #[test]
+    fn lists_that_other_programs_write_are_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("f.csv");
+        let labels = [0; 12];
+        let read = |bytes: &[u8]| {
+            std::fs::write(&path, bytes).unwrap();
+            Spec::parse(path.to_str().unwrap()).and_then(|spec| spec.choose(&labels))
+        };
+        for bytes in [
+            &b"\xef\xbb\xbf1\n2\n3\n"[..],
+            b"\xff\xfe1\0\n\x002\0\n\x003\0",
+            b"index\r\n1\r\n2\r\n3\r\n",
+            b"# chosen\n\"sample id\"\n\"1\"\n\"2\"\n\"3\"\n",
+            b"1.000000000000000000e+00\n2.000000000000000000e+00\n3.0\n",
+        ] {
+            assert_eq!(read(bytes).unwrap(), [1, 2, 3], "{}", String::from_utf8_lossy(bytes));
+        }
+        for (bytes, words) in [
+            (&b",index\n0,1\n1,2\n"[..], &["f.csv: line 1", "`index`"][..]),
+            (b"1\nindex\n2\n", &["line 2", "`index`"]),
+            (b"index\nname\n2\n", &["line 2", "`name`"]),
+            (b"1\n2.5\n", &["line 2", "`2.5`"]),
+            (b"1\n-2\n", &["line 2", "`-2`"]),
+            (b"clas:3\n", &["line 1", "`clas:3`"]),
+            (b"\x93NUMPY\x01", &["f.csv", "not text"]),
+            (b"index\n", &["chooses no samples"]),
+        ] {
+            let error = read(bytes).unwrap_err().to_string();
+            assert!(words.iter().all(|word| error.contains(word)), "{error}");
+        }
+        let error = Spec::parse("absent.txt").unwrap_err().to_string();
+        assert!(error.contains("`absent.txt` is no file that exists"), "{error}");
     }
 
     #[test]

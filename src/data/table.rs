@@ -1,19 +1,27 @@
-//! Tables of numbers for the dependence measure: .csv, .tsv (either also as .gz), .arff, .npy, .npz, .safetensors and, by
-//! the feature `parquet`, .parquet files as named columns of f64.
+//! Tables of numbers for the dependence measure: .csv, .tsv, .arff (each also as .gz), .npy, .npz, .safetensors and, by the
+//! feature `parquet`, .parquet files as named columns of f64.
 //!
-//! A csv file has a header if a cell of its first line is neither a number nor missing. Bad values are reported when
-//! their column is used, so that a table may also have columns of text. A missing value is an empty cell, `?`, `NA`,
-//! `null` or a NaN.
+//! docs/DATA.md states the rules. Bad values are reported when their column is used, so that a table may also have
+//! columns of text.
 
+mod arff;
 mod arrays;
+mod categories;
 #[cfg(feature = "parquet")]
 mod columnar;
+mod delimited;
+mod layout;
+mod options;
+mod stored;
 
-use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use super::tensors::{TensorFile, read, read_unzipped};
+pub use options::{Categorical, Decimal, Delimiter, Header, Missing, TableOptions};
+use stored::{Collision, Numbers, Stored, Unusable};
+
+use super::encoding::read_text;
+use super::tensors::{TensorFile, read};
 use crate::{Error, Result};
 
 /// The columns of a file, and the `Y` of a .safetensors or .npz file.
@@ -24,22 +32,7 @@ pub struct Table {
     n: usize,
     columns: Vec<Stored>,
     target: Option<Stored>,
-}
-
-/// The values of a column.
-#[derive(Clone, Debug, Default)]
-struct Stored {
-    values: Vec<f64>, // [n], NaN where it is no finite number; codes of a categorical column
-    missing: Option<Unusable>, // the first missing one
-    unusable: Option<Unusable>, // the first that is neither a finite number nor missing
-    categories: usize, // of a column that becomes one of zeros and ones per category, else 0
-}
-
-/// A cell that is not a finite number.
-#[derive(Clone, Debug)]
-struct Unusable {
-    place: String,
-    cell: String,
+    layout: Option<String>,
 }
 
 /// A column of a [`Table`].
@@ -49,39 +42,6 @@ pub enum Column {
     Number(usize),
     /// `Y` of a .safetensors or .npz file.
     Target,
-}
-
-/// How to treat rows with a missing value in a column that is used.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Missing {
-    /// As an error that names the first.
-    #[default]
-    Raise,
-    /// Leave them out.
-    Omit,
-}
-
-crate::names::names!(Missing { Raise = "raise", Omit = "omit" });
-
-/// A column of categories.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Categorical {
-    /// Its name or number.
-    pub column: String,
-    /// One column of zeros and ones per category, instead of one of their numbers in ascending order.
-    pub onehot: bool,
-}
-
-impl std::str::FromStr for Categorical {
-    type Err = String;
-
-    /// `COL`, or `COL:onehot`.
-    fn from_str(text: &str) -> std::result::Result<Categorical, String> {
-        Ok(match text.strip_suffix(":onehot") {
-            Some(column) => Categorical { column: column.into(), onehot: true },
-            None => Categorical { column: text.into(), onehot: false },
-        })
-    }
 }
 
 /// Complete rows of some columns.
@@ -110,31 +70,32 @@ impl Frame {
 }
 
 impl Table {
-    /// Reads a table: .csv, .tsv, either of these with .gz, .arff, .parquet; .npy of one or two dimensions; .npz and .safetensors with
-    /// `X` `[n, p]` and, if it has one, `Y` `[n]`; .npz of one array, or of one per column. Values are f64, f32 or
-    /// whole numbers; columns of `categorical` become the numbers of their categories, which ascend as numbers where all
-    /// are, else as text.
+    /// Reads a table: .csv, .tsv and .arff, also with .gz; .parquet; .npy of one or two dimensions, or of one with named
+    /// fields; .npz and .safetensors with `X` `[n, p]` and, if it has one, `Y` `[n]`; .npz of one array, or of one per
+    /// column. Extensions may be upper-case. Values are f64, f32, f16 or whole numbers; categorical columns become the numbers
+    /// of their categories, which ascend as numbers where all are, else as text, or are in the order that an .arff file
+    /// declares.
     ///
     /// # Errors
-    /// Where the file cannot be read, is none of these, is malformed (rows of different length, bytes missing or left
-    /// over), has no rows, or lacks a column of `categorical`.
-    pub fn read(path: &Path, categorical: &[Categorical]) -> Result<Table> {
-        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-        let plain = name.strip_suffix(".gz").unwrap_or(name);
-        let text = |read: fn(&Path, &[u8], &[Categorical]) -> Result<Table>| {
-            let bytes = read_unzipped(path)?;
-            read(path, bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&bytes), categorical)
-        };
-        let numbers = |table: Result<Table>| table?.categorised(categorical);
-        let table = match (plain.rsplit_once('.').map(|(_, end)| end), plain == name) {
-            (Some("csv"), _) => text(|path, bytes, c| read_delimited(path, bytes, b',', None, 0, c)),
-            (Some("tsv"), _) => text(|path, bytes, c| read_delimited(path, bytes, b'\t', None, 0, c)),
-            (Some("arff"), _) => text(read_arff),
+    /// Where the file cannot be read, is none of these, is malformed (rows of different length, a quote that is never
+    /// closed, bytes missing or left over), leaves open what its options can settle, has no rows, or lacks a column that
+    /// the options name.
+    pub fn read(path: &Path, options: &TableOptions) -> Result<Table> {
+        let name = path.file_name().unwrap_or_default().to_string_lossy().to_lowercase();
+        let plain = name.strip_suffix(".gz").unwrap_or(&name);
+        let end = plain.rsplit_once('.').map(|(_, end)| end);
+        let text = matches!(end, Some("csv" | "tsv" | "arff"));
+        check_options(path, options, matches!(end, Some("csv" | "tsv")), text)?;
+        let numbers = |table: Result<Table>| table?.categorised(&options.categorical);
+        let table = match (end, plain == name) {
+            (Some("csv"), _) => delimited::read_delimited(path, &read_text(path)?, None, options),
+            (Some("tsv"), _) => delimited::read_delimited(path, &read_text(path)?, Some(b'\t'), options),
+            (Some("arff"), _) => arff::read_arff(path, &read_text(path)?, options),
             (Some("npy"), true) => numbers(arrays::read_npy(path)),
             (Some("npz"), true) => numbers(arrays::read_npz(path)),
             (Some("safetensors"), true) => numbers(read_tensors(path)),
             #[cfg(feature = "parquet")]
-            (Some("parquet"), true) => columnar::read_parquet(path, categorical),
+            (Some("parquet"), true) => columnar::read_parquet(path, options),
             #[cfg(not(feature = "parquet"))]
             (Some("parquet"), true) => Err(Error::data(
                 path,
@@ -153,6 +114,11 @@ impl Table {
             (_, 0) => Err(Error::data(path, "has no columns")),
             _ => Ok(table),
         }
+    }
+
+    /// In words, how the text of a .csv, .tsv or .arff file was read: header, delimiter, decimal mark.
+    pub fn layout(&self) -> Option<&str> {
+        self.layout.as_deref()
     }
 
     /// The number of rows.
@@ -239,30 +205,38 @@ impl Table {
                 }
             };
             let raised = found.missing.as_ref().filter(|_| missing == Missing::Raise);
-            if let Some(Unusable { place, cell }) = found.unusable.as_ref().or(raised) {
-                let column = match column {
-                    Column::Number(_) => format!("{place}, column `{}`", self.name(column)),
-                    Column::Target => format!("tensor `Y`, {place}"),
-                };
-                return Err(Error::record(&self.path, column, format!("`{cell}` is not a finite number")));
+            if let Some(bad) = &found.unusable {
+                return Err(self.refuse(column, &bad.place, self.not_a_number(column, &bad.cell)));
             }
-            stored.push(found);
+            if let Some(Unusable { place, cell }) = raised {
+                let reason = format!(
+                    "`{cell}` is a missing value, not a finite number; --missing omit leaves its row out"
+                );
+                return Err(self.refuse(column, place, reason));
+            }
+            stored.push((column, found));
         }
         let mut keep: Vec<bool> = vec![true; self.n];
-        for column in stored.iter().filter(|column| column.missing.is_some()) {
+        for (_, column) in stored.iter().filter(|(_, column)| column.missing.is_some()) {
             keep.iter_mut().zip(&column.values).for_each(|(keep, value)| *keep &= !value.is_nan());
         }
         let n = keep.iter().filter(|&&keep| keep).count();
-        let width: usize = stored.iter().map(|column| column.categories.max(1)).sum();
+        let width: usize = stored.iter().map(|(_, column)| column.categories.max(1)).sum();
         let values = Vec::with_capacity(n * width);
         let mut frame = Frame { values, n, omitted: self.n - n, spans: Vec::new() };
         let mut at = 0;
-        for column in stored {
-            let kept = || column.values.iter().zip(&keep).filter(|(_, keep)| **keep).map(|(&value, _)| value);
+        for (asked, column) in stored {
+            let kept = column.kept(&keep).map_err(|Collision(a, b)| {
+                let name = self.name(asked);
+                let reason = format!(
+                    "{a} and {b} would become the same number; --categorical {name} numbers the values in ascending order"
+                );
+                self.refuse(asked, "", reason)
+            })?;
             match column.categories {
-                0 => frame.values.extend(kept()),
+                0 => frame.values.extend(kept),
                 count => (0..count).for_each(|code| {
-                    frame.values.extend(kept().map(|value| f64::from(u8::from(value == code as f64))));
+                    frame.values.extend(kept.iter().map(|&value| f64::from(u8::from(value == code as f64))));
                 }),
             }
             frame.spans.push(at..at + column.categories.max(1));
@@ -275,7 +249,7 @@ impl Table {
     pub fn bytes(&self) -> usize {
         let names: usize = self.names.iter().map(|name| size_of::<String>() + name.capacity()).sum();
         let columns = self.columns.iter().chain(&self.target);
-        names + columns.map(|column| size_of::<Stored>() + size_of_val(&column.values[..])).sum::<usize>()
+        names + columns.map(Stored::bytes).sum::<usize>()
     }
 
     /// Turns columns of numbers into those of their categories.
@@ -285,14 +259,9 @@ impl Table {
                 Column::Number(j) => Some(&mut self.columns[j]),
                 Column::Target => self.target.as_mut(),
             };
-            let Some(stored) = stored else { continue };
-            let mut distinct: Vec<f64> = stored.values.iter().copied().filter(|x| !x.is_nan()).collect();
-            distinct.sort_unstable_by(f64::total_cmp);
-            distinct.dedup_by(|a, b| a == b);
-            for value in stored.values.iter_mut().filter(|value| !value.is_nan()) {
-                *value = distinct.partition_point(|x| x < value) as f64;
+            if let Some(stored) = stored {
+                stored.categorise(*onehot);
             }
-            stored.categories = if *onehot { distinct.len() } else { 0 };
         }
         Ok(self)
     }
@@ -312,6 +281,9 @@ impl Table {
         if number < self.names.len() {
             return Ok(Column::Number(number));
         }
+        if self.names.is_empty() {
+            return Err(Error::data(&self.path, "has no columns"));
+        }
         Err(Error::config(format!(
             "{} has no column `{part}`: its columns are 0 to {}",
             self.path.display(),
@@ -327,177 +299,67 @@ impl Table {
     }
 
     /// A table of `values` `[n, p]` without names; the place of a bad one is its row.
-    fn unnamed(path: &Path, n: usize, p: usize, values: &[f64], target: Option<Vec<f64>>) -> Table {
-        let columns = (0..p).map(|j| Stored::numbers((0..n).map(|i| values[i * p + j]).collect())).collect();
+    fn unnamed(path: &Path, n: usize, p: usize, values: &Numbers, target: Option<&Numbers>) -> Table {
         let names = (0..p).map(|j| j.to_string()).collect();
-        Table { path: path.into(), names, n, columns, target: target.map(Stored::numbers) }
+        let columns = (0..p).map(|j| values.column(n, p, j)).collect();
+        let target = target.map(|target| target.column(n, 1, 0));
+        Table { n, columns, target, ..Table::of(path, names) }
     }
-}
 
-impl Stored {
-    /// A column of numbers; the place of a bad one is its row.
-    fn numbers(mut values: Vec<f64>) -> Stored {
-        let place = |values: &[f64], test: fn(&f64) -> bool| {
-            let at = values.iter().position(test)?;
-            Some(Unusable { place: format!("row {at}"), cell: values[at].to_string() })
+    /// A table of these columns, still without rows.
+    fn of(path: &Path, names: Vec<String>) -> Table {
+        Table { path: path.into(), names, n: 0, columns: Vec::new(), target: None, layout: None }
+    }
+
+    /// An error about a column, or about one place in it.
+    fn refuse(&self, column: Column, place: &str, reason: String) -> Error {
+        let place = match (column, place) {
+            (Column::Number(_), "") => format!("column `{}`", self.name(column)),
+            (Column::Number(_), place) => format!("{place}, column `{}`", self.name(column)),
+            (Column::Target, "") => "tensor `Y`".into(),
+            (Column::Target, place) => format!("tensor `Y`, {place}"),
         };
-        let missing = place(&values, |x| x.is_nan());
-        let unusable = place(&values, |x| x.is_infinite());
-        values.iter_mut().filter(|x| x.is_infinite()).for_each(|x| *x = f64::NAN);
-        Stored { values, missing, unusable, categories: 0 }
+        Error::record(&self.path, place, reason)
     }
 
-    /// Appends a cell of text.
-    fn push(&mut self, cell: &str, place: &str) {
-        let value = cell.parse().unwrap_or(f64::NAN);
-        if !value.is_finite() {
-            let first = if is_missing(cell) { &mut self.missing } else { &mut self.unusable };
-            first.get_or_insert_with(|| Unusable { place: place.into(), cell: cell.into() });
-        }
-        self.values.push(if value.is_finite() { value } else { f64::NAN });
-    }
-}
-
-/// The categories of a column, numbered in order of appearance.
-struct Codes {
-    of: BTreeMap<String, f64>,
-    onehot: bool,
-}
-
-impl Codes {
-    /// The categorical columns of a table.
-    fn of(table: &Table, categorical: &[Categorical]) -> Result<Vec<Option<Codes>>> {
-        let mut codes: Vec<Option<Codes>> = table.names.iter().map(|_| None).collect();
-        for Categorical { column, onehot } in categorical {
-            if let Column::Number(j) = table.find_one(column)? {
-                codes[j] = Some(Codes { of: BTreeMap::new(), onehot: *onehot });
+    /// What is wrong with a cell that is no number, and the options that help.
+    fn not_a_number(&self, column: Column, cell: &str) -> String {
+        let name = self.name(column);
+        let point = cell.replacen(',', ".", 1);
+        let digits = cell.replace([',', '.', '\'', ' '], "");
+        match self.layout {
+            None => format!("`{cell}` is not a finite number"),
+            Some(_) if cell != point && point.parse::<f64>().is_ok() => {
+                format!(
+                    "`{cell}` is not a finite number: --decimal , reads it as {point}; thousands separators are not read"
+                )
             }
+            Some(_) if cell != digits && digits.parse::<f64>().is_ok() => {
+                format!("`{cell}` is not a finite number: thousands separators are not read")
+            }
+            Some(_) => format!(
+                "`{cell}` is not a finite number: --na {cell} makes it a missing value, --categorical {name} a category"
+            ),
         }
-        Ok(codes)
-    }
-
-    /// The number of a category.
-    fn code(&mut self, label: &str) -> f64 {
-        if let Some(&code) = self.of.get(label) {
-            return code;
-        }
-        let next = self.of.len() as f64;
-        self.of.insert(label.into(), next);
-        next
-    }
-
-    /// Renumbers the categories of the whole column in ascending order: as numbers where all are numbers, else as text.
-    fn finish(self, column: &mut Stored) {
-        let mut ascending: Vec<(Option<f64>, f64)> =
-            self.of.into_iter().map(|(label, code)| (label.parse().ok(), code)).collect();
-        if ascending.iter().all(|(number, _)| number.is_some()) {
-            ascending.sort_by(|a, b| a.0.unwrap_or(0.0).total_cmp(&b.0.unwrap_or(0.0)));
-        }
-        let mut code_of = vec![0.0; ascending.len()];
-        ascending.iter().enumerate().for_each(|(code, found)| code_of[found.1 as usize] = code as f64);
-        column.values.iter_mut().filter(|x| !x.is_nan()).for_each(|x| *x = code_of[*x as usize]);
-        column.categories = if self.onehot { code_of.len() } else { 0 };
     }
 }
 
-/// Whether a cell marks a missing value.
-fn is_missing(cell: &str) -> bool {
-    matches!(cell, "" | "?" | "NA" | "N/A" | "NaN" | "nan" | "null")
-}
-
-/// Lines of cells; the names of the columns where they are known, and the lines of the file before these bytes.
-fn read_delimited(
-    path: &Path,
-    bytes: &[u8],
-    delimiter: u8,
-    mut names: Option<Vec<String>>,
-    lines_before: u64,
-    categorical: &[Categorical],
-) -> Result<Table> {
-    let arff = names.is_some();
-    let mut reader = csv::ReaderBuilder::new();
-    reader.has_headers(false).flexible(true).delimiter(delimiter);
-    if arff {
-        reader.comment(Some(b'%')).quote(b'\'');
+/// Refuses options that have no meaning for a kind of file.
+fn check_options(path: &Path, options: &TableOptions, delimited: bool, text: bool) -> Result<()> {
+    let given = [
+        ("--header", options.header != Header::Auto, delimited),
+        ("--delimiter", options.delimiter.is_some(), delimited),
+        ("--decimal", options.decimal.is_some(), delimited),
+        ("--na", !options.na.is_empty(), text),
+    ];
+    match given.iter().find(|(_, given, read)| *given && !read) {
+        Some((option, _, _)) => Err(Error::config(format!(
+            "{}: {option} is for {} files",
+            path.display(),
+            if *option == "--na" { ".csv, .tsv and .arff" } else { ".csv and .tsv" }
+        ))),
+        None => Ok(()),
     }
-    let mut columns: Vec<Stored> = vec![Stored::default(); names.as_ref().map_or(0, Vec::len)];
-    let mut codes: Vec<Option<Codes>> = Vec::new(); // by column
-    for record in reader.from_reader(bytes).byte_records() {
-        let record = record.map_err(|e| Error::data(path, e.to_string()))?;
-        let place = format!("line {}", lines_before + record.position().map_or(0, csv::Position::line));
-        let cells = record
-            .iter()
-            .map(|cell| std::str::from_utf8(cell).map(str::trim))
-            .collect::<std::result::Result<Vec<_>, _>>()
-            .map_err(|_| Error::record(path, &*place, "is not UTF-8"))?;
-        let mut is_header = false;
-        if names.is_none() {
-            columns = vec![Stored::default(); cells.len()];
-            is_header = cells.iter().any(|cell| cell.parse::<f64>().is_err() && !is_missing(cell));
-            names = Some(match is_header {
-                true => cells.iter().map(|cell| cell.to_string()).collect(),
-                false => (0..cells.len()).map(|j| j.to_string()).collect(),
-            });
-        }
-        if codes.is_empty() {
-            let names = names.clone().unwrap_or_default();
-            let table = Table { path: path.into(), names, n: 0, columns: Vec::new(), target: None };
-            codes = Codes::of(&table, categorical)?;
-        }
-        if is_header {
-            continue;
-        }
-        if cells.len() != columns.len() {
-            return Err(Error::record(
-                path,
-                place,
-                format!("{} cells, where the first line has {}", cells.len(), columns.len()),
-            ));
-        }
-        for ((cell, column), codes) in cells.iter().zip(&mut columns).zip(&mut codes) {
-            match codes {
-                Some(codes) if !is_missing(cell) => column.values.push(codes.code(cell)),
-                _ => column.push(cell, &place),
-            }
-        }
-    }
-    for (column, codes) in columns.iter_mut().zip(codes) {
-        codes.into_iter().for_each(|codes| codes.finish(column));
-    }
-    let n = columns.first().map_or(0, |column| column.values.len());
-    Ok(Table { path: path.into(), names: names.unwrap_or_default(), n, columns, target: None })
-}
-
-/// Attribute-relation files: `@attribute NAME TYPE` lines, `@data`, lines of cells. Sparse rows are refused.
-fn read_arff(path: &Path, bytes: &[u8], categorical: &[Categorical]) -> Result<Table> {
-    let (mut names, mut at, mut lines) = (Vec::new(), 0, 0);
-    for line in bytes.split_inclusive(|&byte| byte == b'\n') {
-        at += line.len();
-        lines += 1;
-        let line = std::str::from_utf8(line)
-            .map_err(|_| Error::record(path, format!("line {lines}"), "is not UTF-8"))?;
-        let line = line.trim();
-        let (word, rest) = line.split_once(char::is_whitespace).unwrap_or((line, ""));
-        match word.to_ascii_lowercase().as_str() {
-            "@attribute" => {
-                let rest = rest.trim_start();
-                let quoted =
-                    ['\'', '"'].iter().find_map(|&quote| rest.strip_prefix(quote)?.split_once(quote));
-                let name =
-                    quoted.or_else(|| rest.split_once(char::is_whitespace)).map_or(rest, |(name, _)| name);
-                names.push(name.to_string());
-            }
-            "@data" => {
-                let rows = &bytes[at..];
-                if rows.trim_ascii_start().starts_with(b"{") {
-                    return Err(Error::data(path, "sparse rows `{..}` cannot be read"));
-                }
-                return read_delimited(path, rows, b',', Some(names), lines, categorical);
-            }
-            _ => {}
-        }
-    }
-    Err(Error::data(path, "has no line `@data`"))
 }
 
 fn read_tensors(path: &Path) -> Result<Table> {
@@ -515,12 +377,20 @@ fn read_tensors(path: &Path) -> Result<Table> {
             &[m] | &[m, 1] if m == n => {}
             other => return Err(other_length(path, n, other)),
         }
-        target = Some(file.f64("Y")?);
+        target = Some(numbers(&file, "Y")?);
     }
-    Ok(Table::unnamed(path, n, p, &file.f64("X")?, target))
+    Ok(Table::unnamed(path, n, p, &numbers(&file, "X")?, target.as_ref()))
 }
 
 /// The error for a `Y` whose rows do not match those of `X`.
 fn other_length(path: &Path, n: usize, found: &[usize]) -> Error {
     Error::record(path, "tensor `Y`", format!("expected shape [{n}], found {found:?}"))
+}
+
+/// A tensor as numbers; integers exactly.
+fn numbers(file: &TensorFile, name: &str) -> Result<Numbers> {
+    Ok(match file.wide_integers(name)? {
+        Some(integers) => Numbers::of_integers(integers),
+        None => Numbers::Floats(file.f64(name)?),
+    })
 }

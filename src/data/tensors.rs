@@ -100,6 +100,9 @@ impl TensorFile {
             Dtype::I32 => numbers(bytes, |b| f64::from(i32::from_le_bytes(b))),
             Dtype::I16 => numbers(bytes, |b| f64::from(i16::from_le_bytes(b))),
             Dtype::I8 => numbers(bytes, |b| f64::from(i8::from_le_bytes(b))),
+            Dtype::U64 => numbers(bytes, |b| u64::from_le_bytes(b) as f64),
+            Dtype::U32 => numbers(bytes, |b| f64::from(u32::from_le_bytes(b))),
+            Dtype::U16 => numbers(bytes, |b| f64::from(u16::from_le_bytes(b))),
             Dtype::U8 | Dtype::BOOL => numbers(bytes, |b: [u8; 1]| f64::from(b[0])),
             other => {
                 return Err(
@@ -108,6 +111,19 @@ impl TensorFile {
             }
         };
         Ok(values)
+    }
+
+    /// The elements of a tensor of i64 or u64, of which f64 has not all; none where its type is another.
+    ///
+    /// # Errors
+    /// Where there is none of that name.
+    pub fn wide_integers(&self, name: &str) -> Result<Option<Vec<i128>>> {
+        let bytes = &self.bytes[self.range(name)?];
+        Ok(match self.dtype(name)? {
+            Dtype::I64 => Some(numbers(bytes, |b| i128::from(i64::from_le_bytes(b)))),
+            Dtype::U64 => Some(numbers(bytes, |b| i128::from(u64::from_le_bytes(b)))),
+            _ => None,
+        })
     }
 
     /// A tensor of f64, f32, f16, bf16 or integers, as f32.
@@ -132,7 +148,7 @@ impl TensorFile {
             false => Err(Error::record(
                 &self.path,
                 format!("tensor `{name}`, element {i}"),
-                format!("{v} is no label"),
+                format!("{v} is no label: a whole number from 0 was expected"),
             )),
         };
         values.iter().enumerate().map(label).collect()
@@ -200,13 +216,14 @@ pub fn read(path: &Path) -> Result<Vec<u8>> {
     std::fs::read(path).map_err(Error::io(path))
 }
 
-/// Reads a file whole, decompressed where its name ends in `.gz`.
+/// Reads a file whole, decompressed where its name ends in `.gz` or its content begins as gzip's.
 ///
 /// # Errors
 /// Where it cannot be read, or its compressed bytes are damaged.
 pub fn read_unzipped(path: &Path) -> Result<Vec<u8>> {
     let bytes = read(path)?;
-    if path.extension().is_none_or(|end| end != "gz") {
+    let named = path.extension().is_some_and(|end| end.eq_ignore_ascii_case("gz"));
+    if !named && !bytes.starts_with(b"\x1f\x8b") {
         return Ok(bytes);
     }
     let mut plain = Vec::new();

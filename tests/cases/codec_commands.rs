@@ -34,6 +34,7 @@ pub fn trials() -> Vec<Trial> {
         Trial::test("codec/command/chance_is_told_on_request", chance_is_told_on_request),
         Trial::test("codec/command/tables_are_for_people", tables_are_for_people),
         Trial::test("codec/command/no_permission", no_permission),
+        Trial::test("codec/command/tables_are_read_as_their_programs_wrote_them", as_written),
     ];
     trials.extend(what_is_no_file());
     trials.extend(refusals().into_iter().map(|(name, file, bytes, args, code, words)| {
@@ -118,6 +119,47 @@ fn formats_agree() -> Result<(), Failed> {
     }
     let expected = json_of(&run(dir.path(), "plain.csv", "foci --target 2 --all --json")?)?;
     expect(&json_of(&run(dir.path(), "t.safetensors", "foci --all --json")?)?, &expected)
+}
+
+/// The same table in the forms that other programs write gives the same answer, and how it was read is reported.
+fn as_written() -> Result<(), Failed> {
+    let dir = tempfile::tempdir()?;
+    let write = |name: &str, text: &str| std::fs::write(dir.path().join(name), text);
+    let rows: Vec<(f64, f64)> =
+        (0..30).map(|i| (f64::from(i * 7 % 30) + 0.25, f64::from(i % 5) - 1.5)).collect();
+    let text = |header: &str, row: &dyn Fn(f64, f64) -> String| {
+        format!("{header}{}", rows.iter().map(|&(x, y)| row(x, y)).collect::<String>())
+    };
+    let plain = |x: f64, y: f64| format!("{x},{y}\n");
+    write("plain.csv", &text("x,y\n", &plain))?;
+    write("numbers.csv", &text("0,1\n", &plain))?;
+    write("comma.csv", &text("x;y\n", &|x, y| format!("{x};{y}\n").replace('.', ",")))?;
+    write("null.csv", &text("x,y\nNULL,1\n", &plain))?;
+    write(
+        "big.csv",
+        &text("x,y\n", &|x, y| format!("{},{y}\n", 1_700_000_000_000_000_000 + (4.0 * x) as i64)),
+    )?;
+    let expected = json_of(&run(dir.path(), "plain.csv", "codec --y 1 --z 0 --json")?)?;
+    for (file, options, says) in [
+        ("numbers.csv", "", "the first line numbers the columns"),
+        ("comma.csv", "", "delimiter `;`, decimal comma"),
+        ("big.csv", "", "header in the first line, delimiter `,`, decimal point"),
+        ("null.csv", " --missing omit", "left out 1 of 31 rows"),
+    ] {
+        let found = run(dir.path(), file, &format!("codec --y 1 --z 0 --json{options}"))?;
+        let mut answer = json_of(&found)?;
+        answer.as_object_mut().ok_or("no object")?.remove("omitted");
+        expect(&answer, &expected).map_err(|_| format!("{file}: {answer}, expected {expected}"))?;
+        let said = String::from_utf8_lossy(&found.stderr);
+        if !said.contains(says) {
+            return Err(format!("`{says}` is not in: {said}").into());
+        }
+    }
+    let raw = json_of(&run(dir.path(), "numbers.csv", "codec --y 1 --z 0 --json --header no")?)?;
+    expect(&raw["n"], &json!(31))?;
+    let args = "codec --y 1 --z 0 --json --delimiter ; --decimal , --header yes --na 99";
+    expect(&json_of(&run(dir.path(), "comma.csv", args)?)?, &expected)?;
+    refused(&run(dir.path(), "plain.csv", "codec --y 1 --z 0 --delimiter a")?, 2, &["--delimiter"])
 }
 
 fn foci_skips_the_target() -> Result<(), Failed> {
@@ -375,7 +417,7 @@ fn a_graph_is_drawn() -> Result<(), Failed> {
         }
     }
     let other = "foci --graph --max-features 1 --resume kept.jsonl";
-    refused(&run(dir.path(), "t.csv", other)?, 2, &["kept.jsonl", "these values and options"])
+    refused(&run(dir.path(), "t.csv", other)?, 2, &["kept.jsonl", "other values or options"])
 }
 
 fn steps_are_plotted() -> Result<(), Failed> {

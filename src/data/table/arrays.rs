@@ -4,20 +4,33 @@ use std::io::Read;
 use std::path::Path;
 
 use super::super::tensors::read;
-use super::{Stored, Table, other_length};
+use super::stored::Numbers;
+use super::{Table, other_length};
 use crate::{Error, Result};
 
-/// Numbers `[n, p]`, row-major.
+/// Numbers `[n, p]`, row-major; or columns with names, of a structured array `[n]`.
 struct Array {
     n: usize,
     p: usize,
-    values: Vec<f64>,
+    values: Numbers,
+    fields: Vec<(String, Numbers)>,
+}
+
+impl Array {
+    fn table(&self, path: &Path, target: Option<&Numbers>) -> Table {
+        if self.fields.is_empty() {
+            return Table::unnamed(path, self.n, self.p, &self.values, target);
+        }
+        let names = self.fields.iter().map(|(name, _)| name.clone()).collect();
+        let columns = self.fields.iter().map(|(_, values)| values.column(self.n, 1, 0)).collect();
+        let target = target.map(|target| target.column(self.n, 1, 0));
+        Table { n: self.n, columns, target, ..Table::of(path, names) }
+    }
 }
 
 /// One array, `[n, p]` or `[n]`.
 pub(super) fn read_npy(path: &Path) -> Result<Table> {
-    let found = array(path, &read(path)?)?;
-    Ok(Table::unnamed(path, found.n, found.p, &found.values, None))
+    Ok(array(path, &read(path)?)?.table(path, None))
 }
 
 /// `X` and perhaps `Y`; or a single array; or arrays of one dimension, which are columns of their names.
@@ -40,7 +53,7 @@ pub(super) fn read_npz(path: &Path) -> Result<Table> {
         if let Some(y) = y.filter(|y| (y.n, y.p) != (x.n, 1)) {
             return Err(other_length(path, x.n, &[y.n, y.p]));
         }
-        return Ok(Table::unnamed(path, x.n, x.p, &x.values, y.map(|y| y.values.clone())));
+        return Ok(x.table(path, y.map(|y| &y.values)));
     }
     let n = arrays.first().map_or(0, |(_, array)| array.n);
     if let Some((name, other)) = arrays.iter().find(|(_, array)| (array.n, array.p) != (n, 1)) {
@@ -51,8 +64,8 @@ pub(super) fn read_npz(path: &Path) -> Result<Table> {
         ));
     }
     let (names, columns) =
-        arrays.into_iter().map(|(name, array)| (name, Stored::numbers(array.values))).unzip();
-    Ok(Table { path: path.into(), names, n, columns, target: None })
+        arrays.into_iter().map(|(name, array)| (name, array.values.column(n, 1, 0))).unzip();
+    Ok(Table { n, columns, ..Table::of(path, names) })
 }
 
 /// The files in a zip file, in the order of its directory: stored or deflated, not encrypted. Sizes of 2³² and more stand
@@ -145,73 +158,245 @@ fn array(path: &Path, bytes: &[u8]) -> Result<Array> {
     let header = std::str::from_utf8(header).map_err(|_| refuse("its header is not UTF-8"))?;
     let elements = &bytes[header_at + header_len..];
 
-    let entry = |key: &str| {
-        let (_, rest) = header.split_once(&format!("'{key}'"))?;
-        Some(rest.trim_start().strip_prefix(':')?.trim_start())
-    };
     let missing = || refuse("its header lacks the type, the order or the shape");
-    let dtype = entry("descr").and_then(|t| t.strip_prefix('\'')?.split_once('\'')).ok_or_else(missing)?.0;
-    let fortran = entry("fortran_order").ok_or_else(missing)?.starts_with("True");
-    let shape = entry("shape").and_then(|t| t.strip_prefix('(')?.split_once(')')).ok_or_else(missing)?.0;
+    let fortran = entry(header, "fortran_order").ok_or_else(missing)?.starts_with("True");
+    let shape =
+        entry(header, "shape").and_then(|t| t.strip_prefix('(')?.split_once(')')).ok_or_else(missing)?.0;
     let shape = shape
         .split(',')
-        .map(str::trim)
+        .map(|length| length.trim().trim_end_matches('L')) // Python 2 writes 60L
         .filter(|length| !length.is_empty())
         .map(|length| length.parse::<usize>())
         .collect::<std::result::Result<Vec<_>, _>>()
         .map_err(|_| refuse("its shape is no list of lengths"))?;
+    let descr = entry(header, "descr").ok_or_else(missing)?;
     let (n, p) = match shape[..] {
         [n, p] => (n, p),
         [n] => (n, 1),
         _ => return Err(Error::data(path, format!("expected one or two dimensions, found {}", shape.len()))),
     };
-    let (width, decode) = decoder(dtype)
-        .ok_or_else(|| Error::data(path, format!("elements of type `{dtype}` cannot be read as numbers")))?;
+    let unreadable = |dtype: &str| {
+        let reason = format!(
+            "elements of type `{dtype}` cannot be read as numbers; those of f2 to f8, i1 to i8, u1 to u8 and b1 are"
+        );
+        Error::data(path, reason)
+    };
+    let fields = fields(descr).ok_or_else(missing)?;
+    let elements_of = |dtype: &str| Element::parse(dtype).ok_or_else(|| unreadable(dtype));
+    let parsed = fields.iter().map(|(_, dtype)| elements_of(dtype)).collect::<Result<Vec<_>>>()?;
+    let width: usize = parsed.iter().map(|element| element.width).sum();
+    let dtype = fields.iter().map(|(_, dtype)| *dtype).collect::<Vec<_>>().join(", ");
     let expected = n.checked_mul(p).and_then(|count| count.checked_mul(width));
     if expected != Some(elements.len()) {
-        return Err(Error::data(
-            path,
-            format!("a {n} by {p} array of `{dtype}` does not take {} bytes", elements.len()),
-        ));
+        let reason = format!("a {n} by {p} array of `{dtype}` does not take {} bytes", elements.len());
+        return Err(Error::data(path, reason));
     }
-    let values: Vec<f64> = elements.chunks_exact(width).map(decode).collect();
-    if !fortran {
-        return Ok(Array { n, p, values });
+    let mut columns = Vec::new();
+    let mut offset = 0;
+    for element in parsed {
+        columns.push(element.read(elements, offset, width));
+        offset += element.width;
     }
-    let values = (0..n * p).map(|at| values[at % p * n + at / p]).collect();
-    Ok(Array { n, p, values })
+    match (columns.len(), &fields[0].0) {
+        (1, None) => {
+            let values = columns.remove(0);
+            Ok(Array { n, p, values: if fortran { values.transposed(n, p) } else { values }, fields: vec![] })
+        }
+        _ if p != 1 => {
+            Err(Error::data(path, format!("expected named fields in an array [n], found [{n}, {p}]")))
+        }
+        _ => {
+            let names = fields.iter().map(|(name, _)| name.unwrap_or_default().to_string());
+            let fields: Vec<_> = names.zip(columns).collect();
+            Ok(Array { n, p: fields.len(), values: Numbers::Floats(vec![]), fields })
+        }
+    }
 }
 
-/// Reads one element from its bytes.
-type Decoder = fn(&[u8]) -> f64;
+/// What follows a key of a Python dictionary.
+fn entry<'a>(header: &'a str, key: &str) -> Option<&'a str> {
+    let quoted = [format!("'{key}'"), format!("\"{key}\"")];
+    let (_, rest) = quoted.iter().find_map(|key| header.split_once(key.as_str()))?;
+    Some(rest.trim_start().strip_prefix(':')?.trim_start())
+}
 
-/// The size in bytes of an element of a numpy type, and its decoder; none where the type is not a real number.
-fn decoder(dtype: &str) -> Option<(usize, Decoder)> {
-    /// The bytes as an array; `decode` gets exactly as many as it asked for.
-    fn exact<const N: usize>(bytes: &[u8]) -> [u8; N] {
-        std::array::from_fn(|at| bytes[at])
+/// The types that a header describes: one without a name, or a list of names and types.
+fn fields(descr: &str) -> Option<Vec<(Option<&str>, &str)>> {
+    let Some(list) = descr.strip_prefix('[') else {
+        return Some(vec![(None, quoted(descr)?.0)]);
+    };
+    let mut found = Vec::new();
+    let mut rest = list.trim_start();
+    while let Some(tuple) = rest.strip_prefix('(') {
+        let (name, after) = quoted(tuple.trim_start())?;
+        let (dtype, after) = quoted(after.trim_start().strip_prefix(',')?.trim_start())?;
+        found.push((Some(name), dtype));
+        rest = after.trim_start().strip_prefix(')')?.trim_start();
+        rest = rest.strip_prefix(',').unwrap_or(rest).trim_start();
     }
-    macro_rules! reader {
-        ($type:ty, $from:ident, $cast:expr) => {
-            (size_of::<$type>(), |bytes| $cast(<$type>::$from(exact(bytes))))
+    (rest.starts_with(']') && !found.is_empty()).then_some(found)
+}
+
+/// A text in quotes of either kind, and what follows.
+fn quoted(text: &str) -> Option<(&str, &str)> {
+    ['\'', '"'].into_iter().find_map(|quote| text.strip_prefix(quote)?.split_once(quote))
+}
+
+/// A numpy type of real numbers.
+#[derive(Clone, Copy)]
+struct Element {
+    kind: u8,
+    width: usize, // bytes
+    big_endian: bool,
+}
+
+impl Element {
+    /// `<f8`, `>i2`, `|u1`, `=i4` or `i4` (the order of this machine), `?`; none where the type is no real number.
+    fn parse(dtype: &str) -> Option<Element> {
+        let plain = dtype.trim_start_matches(['<', '>', '=', '|']);
+        let big_endian = dtype.starts_with('>') || cfg!(target_endian = "big") && !dtype.starts_with('<');
+        let (kind, width) = match plain {
+            "?" => (b'u', 1),
+            "b1" | "u1" => (b'u', 1),
+            "i1" | "i2" | "i4" | "i8" | "u2" | "u4" | "u8" | "f2" | "f4" | "f8" => {
+                (plain.as_bytes()[0], usize::from(plain.as_bytes()[1] - b'0'))
+            }
+            _ => return None,
         };
+        (dtype.len() <= plain.len() + 1).then_some(Element { kind, width, big_endian })
     }
-    Some(match dtype {
-        "<f8" => reader!(f64, from_le_bytes, f64::from),
-        ">f8" => reader!(f64, from_be_bytes, f64::from),
-        "<f4" => reader!(f32, from_le_bytes, f64::from),
-        ">f4" => reader!(f32, from_be_bytes, f64::from),
-        "<f2" => reader!(half::f16, from_le_bytes, f64::from),
-        "<i8" => reader!(i64, from_le_bytes, |v| v as f64),
-        ">i8" => reader!(i64, from_be_bytes, |v| v as f64),
-        "<u8" => reader!(u64, from_le_bytes, |v| v as f64),
-        "<i4" => reader!(i32, from_le_bytes, f64::from),
-        ">i4" => reader!(i32, from_be_bytes, f64::from),
-        "<u4" => reader!(u32, from_le_bytes, f64::from),
-        "<i2" => reader!(i16, from_le_bytes, f64::from),
-        "<u2" => reader!(u16, from_le_bytes, f64::from),
-        "|i1" => reader!(i8, from_le_bytes, f64::from),
-        "|u1" | "|b1" => reader!(u8, from_le_bytes, f64::from),
-        _ => return None,
-    })
+
+    /// The elements at `offset` of each record of `stride` bytes.
+    fn read(self, bytes: &[u8], offset: usize, stride: usize) -> Numbers {
+        /// Each element's bytes, the least first.
+        fn each<const N: usize>(
+            bytes: &[u8],
+            offset: usize,
+            stride: usize,
+            big_endian: bool,
+        ) -> impl Iterator<Item = [u8; N]> {
+            bytes.chunks_exact(stride).map(move |record| {
+                std::array::from_fn(|at| record[offset + if big_endian { N - 1 - at } else { at }])
+            })
+        }
+        macro_rules! floats {
+            ($type:ty) => {
+                Numbers::Floats(
+                    each(bytes, offset, stride, self.big_endian)
+                        .map(|b| f64::from(<$type>::from_le_bytes(b)))
+                        .collect(),
+                )
+            };
+        }
+        macro_rules! integers {
+            ($type:ty) => {
+                Numbers::of_integers(
+                    each(bytes, offset, stride, self.big_endian)
+                        .map(|b| i128::from(<$type>::from_le_bytes(b)))
+                        .collect(),
+                )
+            };
+        }
+        match (self.kind, self.width) {
+            (b'f', 2) => floats!(half::f16),
+            (b'f', 4) => floats!(f32),
+            (b'f', _) => floats!(f64),
+            (b'i', 1) => floats!(i8),
+            (b'i', 2) => floats!(i16),
+            (b'i', 4) => floats!(i32),
+            (b'i', _) => integers!(i64),
+            (_, 1) => floats!(u8),
+            (_, 2) => floats!(u16),
+            (_, 4) => floats!(u32),
+            (_, _) => integers!(u64),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::stored::Stored;
+    use super::*;
+
+    fn npy(version: u8, header: &str, elements: &[u8]) -> Vec<u8> {
+        let len = match version {
+            1 => (header.len() as u16).to_le_bytes().to_vec(),
+            _ => (header.len() as u32).to_le_bytes().to_vec(),
+        };
+        [b"\x93NUMPY", &[version, 0][..], &len, header.as_bytes(), elements].concat()
+    }
+
+    fn columns(bytes: &[u8]) -> Result<Vec<Vec<f64>>> {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("t.npy");
+        std::fs::write(&path, bytes).unwrap();
+        let table = read_npy(&path)?;
+        let all = |column: &Stored| column.kept(&vec![true; table.n]).ok().unwrap_or_default();
+        Ok(table.columns.iter().map(all).collect())
+    }
+
+    #[test]
+    fn every_order_of_bytes_and_every_type_is_read() {
+        macro_rules! both {
+            ($name:expr, $type:ty, $values:expr) => {{
+                let values: [$type; 2] = $values;
+                let little: Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();
+                let big: Vec<u8> = values.iter().flat_map(|v| v.to_be_bytes()).collect();
+                let expected: Vec<f64> = values.iter().map(|&v| f64::from(v)).collect();
+                for (order, elements) in [("<", &little), (">", &big), ("=", &little), ("", &little)] {
+                    let header =
+                        format!("{{'descr': '{order}{}', 'fortran_order': False, 'shape': (2,), }}\n", $name);
+                    assert_eq!(columns(&npy(1, &header, elements)).unwrap(), [expected.clone()], "{header}");
+                }
+            }};
+        }
+        both!("f2", half::f16, [1.5, -2.5].map(half::f16::from_f64));
+        both!("f4", f32, [1.5, -2.5]);
+        both!("f8", f64, [1.5, -2.5]);
+        both!("i1", i8, [1, -128]);
+        both!("i2", i16, [300, -2]);
+        both!("i4", i32, [70_000, -2]);
+        both!("u1", u8, [1, 255]);
+        both!("u2", u16, [300, 65_535]);
+        both!("u4", u32, [70_000, u32::MAX]);
+        for (name, elements) in [(">i8", (1i64 << 40).to_be_bytes()), ("<u8", (1u64 << 40).to_le_bytes())] {
+            let header = format!("{{'descr': '{name}', 'fortran_order': False, 'shape': (1,), }}");
+            assert_eq!(columns(&npy(1, &header, &elements)).unwrap(), [[(1u64 << 40) as f64]]);
+        }
+        let header = "{'descr': '|b1', 'fortran_order': False, 'shape': (2,), }";
+        assert_eq!(columns(&npy(1, header, &[1, 0])).unwrap(), [[1.0, 0.0]]);
+        for name in ["<c8", "<U3", "<M8[ns]", "|O", "<f16", "<<f4"] {
+            let header = format!("{{'descr': '{name}', 'fortran_order': False, 'shape': (1,), }}");
+            let error = columns(&npy(1, &header, &[0; 8])).unwrap_err().to_string();
+            assert!(error.contains(name), "{error}");
+        }
+    }
+
+    #[test]
+    fn headers_of_every_form_are_read() {
+        let elements: Vec<u8> = [1i16, 2, 3, 4, 5, 6].iter().flat_map(|v| v.to_be_bytes()).collect();
+        for (version, header) in [
+            (1, "{'descr': '>i2', 'fortran_order': False, 'shape': (3, 2), }      \n"),
+            (2, "{'shape':(3,2),'fortran_order':False,'descr':'>i2'}"),
+            (3, "{\"shape\": (3L, 2L), \"descr\": \">i2\", \"fortran_order\": False}\n"),
+        ] {
+            assert_eq!(
+                columns(&npy(version, header, &elements)).unwrap(),
+                [[1.0, 3.0, 5.0], [2.0, 4.0, 6.0]]
+            );
+        }
+        let turned = "{'descr': '>i2', 'fortran_order': True, 'shape': (3, 2), }";
+        assert_eq!(columns(&npy(1, turned, &elements)).unwrap(), [[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]]);
+        let fields = "{'descr': [('x', '>i2'), ('y', '<u4')], 'fortran_order': False, 'shape': (2,), }";
+        let records = [&elements[..2], &[7, 0, 0, 0], &elements[2..4], &[8, 0, 0, 0]].concat();
+        assert_eq!(columns(&npy(1, fields, &records)).unwrap(), [[1.0, 2.0], [7.0, 8.0]]);
+    }
+
+    #[test]
+    fn integers_beyond_2_to_the_53_stay_different() {
+        let first = u64::MAX - 5;
+        let elements: Vec<u8> = [first + 3, first, first + 1].iter().flat_map(|v| v.to_be_bytes()).collect();
+        let header = "{'descr': '>u8', 'fortran_order': False, 'shape': (3,), }";
+        assert_eq!(columns(&npy(1, header, &elements)).unwrap(), [[3.0, 0.0, 1.0]]);
+    }
 }

@@ -8,19 +8,22 @@ use parquet::file::reader::{FileReader, SerializedFileReader};
 use parquet::record::Field;
 use parquet::schema::types::{Type, TypePtr};
 
-use super::{Categorical, Codes, Stored, Table, Unusable};
+use super::Table;
+use super::categories::Codes;
+use super::options::{Decimal, TableOptions};
+use super::stored::{Stored, Unusable};
 use crate::{Error, Result};
 
 /// Reads one column after another. Null and NaN are missing values, true is 1 and false is 0. Dates, times, decimals,
 /// bytes and nested columns are not numbers, which is an error where they are used.
-pub(super) fn read_parquet(path: &Path, categorical: &[Categorical]) -> Result<Table> {
+pub(super) fn read_parquet(path: &Path, options: &TableOptions) -> Result<Table> {
     let damaged = |e| Error::data(path, format!("no readable parquet file: {e}"));
     let file = File::open(path).map_err(|source| Error::Io { path: path.into(), source })?;
     let reader = SerializedFileReader::new(file).map_err(damaged)?;
     let fields = reader.metadata().file_metadata().schema().get_fields().to_vec();
     let names: Vec<String> = fields.iter().map(|field| field.name().to_string()).collect();
-    let mut table = Table { path: path.into(), names, n: 0, columns: Vec::new(), target: None };
-    let mut codes = Codes::of(&table, categorical)?;
+    let mut table = Table::of(path, names);
+    let mut codes = Codes::of(&table, options)?;
     let mut nested = Vec::new();
     for (j, (field, codes)) in fields.iter().zip(&mut codes).enumerate() {
         let mut column = Stored::default();
@@ -42,7 +45,7 @@ pub(super) fn read_parquet(path: &Path, categorical: &[Categorical]) -> Result<T
         table.columns[j].unusable = Some(Unusable { place: "row 0".into(), cell: "a nested value".into() });
     }
     for (column, codes) in table.columns.iter_mut().zip(codes) {
-        codes.into_iter().for_each(|codes| codes.finish(column));
+        codes.into_iter().for_each(|codes| codes.finish(column, Decimal::Point));
     }
     Ok(table)
 }
@@ -64,17 +67,24 @@ fn read(
         };
         let value = number(found);
         let missing = matches!(found, Field::Null) || value.is_some_and(f64::is_nan);
-        column.values.push(match (codes.as_mut().filter(|_| !missing), value) {
-            (Some(codes), _) => codes.code(&text()),
-            (None, Some(value)) if value.is_finite() => value,
-            _ => {
-                let first = if missing { &mut column.missing } else { &mut column.unusable };
-                first.get_or_insert_with(|| Unusable { place: format!("row {at}"), cell: text() });
-                f64::NAN
-            }
-        });
+        match (codes.as_mut().filter(|_| !missing), value) {
+            (Some(codes), _) => column.values.extend(codes.code(&text())),
+            (None, Some(value)) if value.is_finite() => column.push_number(value, integer(found)),
+            _ => column.push_unusable(missing, &format!("row {at}"), &text()),
+        }
     }
     Ok(())
+}
+
+/// A value as an integer, where it is one of 64 bits or a small whole number.
+fn integer(field: &Field) -> Option<i128> {
+    match *field {
+        Field::Long(value) => Some(value.into()),
+        Field::ULong(value) => Some(value.into()),
+        _ => number(field)
+            .filter(|value| value.fract() == 0.0 && value.abs() < 1e15)
+            .map(|value| value as i128),
+    }
 }
 
 /// A value as a number, where it is one.

@@ -1,0 +1,203 @@
+//! Images as a file stores them, and the rules by which they become inputs. Whole numbers are pixels from 0 to 255 and
+//! are divided by 255. Channels are first or last. A config's mean and std are for values from 0 to 1, so they are not
+//! applied to values that are normalised already.
+
+use std::path::Path;
+
+use safetensors::Dtype;
+
+use super::Samples;
+use super::tensors::TensorFile;
+use crate::net::Shape;
+use crate::{Error, Result};
+
+/// The map from stored to normalised values, per channel; a single number is for all channels.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Normalise {
+    /// Subtracted; 0 where there is none.
+    pub mean: Option<Vec<f32>>,
+    /// Divided by; 1 where there is none.
+    pub std: Option<Vec<f32>>,
+}
+
+/// Images whose values are not yet normalised.
+pub(super) struct Stored {
+    pub shape: Shape,
+    /// `[n, c, h, w]`, or `[n, h, w, c]` where the channels are last.
+    pub x: Vec<f32>,
+    pub y: Vec<u32>,
+    pub channels_last: bool,
+    /// Whether the values were whole numbers, so that they are from 0 to 1 now.
+    pub pixels: bool,
+}
+
+/// Pixels from 0 to 255 as values from 0 to 1.
+///
+/// # Errors
+/// Where one is outside; the message names its image, of `image` values.
+pub(super) fn scaled(
+    path: &Path,
+    what: &str,
+    values: impl Iterator<Item = i64>,
+    image: usize,
+) -> Result<Vec<f32>> {
+    let scale = |(i, value): (usize, i64)| match value {
+        0..=255 => Ok(value as f32 / 255.0),
+        _ => {
+            let reason = format!(
+                "holds the whole number {value}, where pixels are from 0 to 255; store other scales as floats, which are \
+                 left as they are"
+            );
+            Err(Error::record(path, format!("{what} {}", i / image), reason))
+        }
+    };
+    values.enumerate().map(scale).collect()
+}
+
+/// Reads `x` and `y` of a safetensors file, with notes.
+pub(super) fn from_tensors(path: &Path) -> Result<(Stored, Vec<String>)> {
+    let file = TensorFile::open(path)?;
+    let refuse = |tensor: &str, reason: String| Error::record(path, format!("tensor `{tensor}`"), reason);
+    let sides = file.shape("x")?;
+    let (shape, channels_last) = match *sides {
+        [_, h, w, c] if channels_are_last(h, w, c) => (Shape::new(h, w, c), true),
+        [_, c, h, w] => (Shape::new(h, w, c), false),
+        [_, features] => (Shape::new(1, 1, features), false),
+        _ => {
+            let reason = format!("has shape {sides:?}, where [n, c, h, w] or [n, features] was expected");
+            return Err(refuse("x", reason));
+        }
+    };
+    let n = sides[0];
+    if n > 0 && shape.is_empty() {
+        return Err(refuse("x", format!("has shape {sides:?}: images of no values")));
+    }
+    match *file.shape("y")? {
+        [count] | [count, 1] if count == n => {}
+        ref other => {
+            return Err(refuse("y", format!("has shape {other:?}, where [{n}] or [{n}, 1] was expected")));
+        }
+    }
+    let mut notes = Vec::new();
+    if channels_last {
+        notes.push(format!("x {sides:?} is read as [n, h, w, c]"));
+    }
+    let (values, dtype) = (file.f32("x")?, file.dtype("x")?);
+    let whole = match dtype {
+        Dtype::U8 => true,
+        Dtype::I8 | Dtype::I16 | Dtype::I32 | Dtype::I64 | Dtype::U16 | Dtype::U32 | Dtype::U64 => {
+            let features = sides.len() == 2;
+            let like_pixels =
+                || values.iter().all(|v| (0.0..=255.0).contains(v)) && values.iter().any(|&v| v > 127.0);
+            if features && like_pixels() {
+                notes.push(format!(
+                    "x holds whole numbers of type {dtype:?} and shape [n, features], which are left as they are; store \
+                     pixels as U8"
+                ));
+            }
+            !features
+        }
+        _ => false,
+    };
+    let x = match whole {
+        true => scaled(path, "sample", values.iter().map(|&v| v as i64), shape.len())?,
+        false => values,
+    };
+    Ok((Stored { shape, x, y: file.labels("y")?, channels_last, pixels: whole }, notes))
+}
+
+/// Whether `[n, a, b, c]` has the channels last: 3 or 4 of them, or one in square images, and a and b are no numbers of
+/// channels.
+fn channels_are_last(a: usize, b: usize, c: usize) -> bool {
+    let images = a >= 5 && b >= 5;
+    images && (c == 3 || c == 4 || c == 1 && a == b)
+}
+
+impl Stored {
+    /// The mean and std to apply: as given, whatever the values are, else the config's. Those of a config are for values
+    /// from 0 to 1. Values outside that range that they could have produced are normalised already.
+    pub fn normalisation(
+        &self,
+        given: &Normalise,
+        config: &Normalise,
+        notes: &mut Vec<String>,
+    ) -> std::result::Result<Normalise, String> {
+        let wanted = Normalise {
+            mean: given.mean.clone().or(config.mean.clone()),
+            std: given.std.clone().or(config.std.clone()),
+        };
+        let none = Normalise::default();
+        if *given != none || *config == none || self.pixels {
+            return Ok(wanted);
+        }
+        const ROUNDING: f32 = 1e-3;
+        let least = self.x.iter().copied().fold(f32::INFINITY, f32::min);
+        let greatest = self.x.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+        if least >= -ROUNDING && greatest <= 1.0 + ROUNDING {
+            return Ok(wanted);
+        }
+        let (mean, std) = per_channel(&wanted, self.shape.c)?;
+        let produced = |(i, value): (usize, &f32)| {
+            let channel = self.channel(i % self.shape.len());
+            let stored = value * std[channel] + mean[channel];
+            (-0.01..=1.01).contains(&stored)
+        };
+        let range = format!("values from {least} to {greatest}");
+        if self.x.iter().enumerate().all(produced) {
+            notes.push(format!(
+                "x holds {range}, which are normalised already; the config's mean and std are not applied again (--mean \
+                 and --std are, if given)"
+            ));
+            return Ok(none);
+        }
+        if self.shape.positions() > 1 {
+            return Err(format!(
+                "x holds {range}, where the config's mean and std are for values from 0 to 1; scale x, or give --mean \
+                 and --std (0 and 1 leave x as it is)"
+            ));
+        }
+        notes.push(format!("x holds {range}, and is normalised by the config's mean and std"));
+        Ok(wanted)
+    }
+
+    /// The channel of the value at a place in an image.
+    fn channel(&self, at: usize) -> usize {
+        if self.channels_last { at % self.shape.c } else { at / self.shape.positions() }
+    }
+
+    /// (value − mean) / std, with the channels last.
+    pub fn normalised(self, normalise: &Normalise) -> std::result::Result<Samples, String> {
+        let c = self.shape.c;
+        let (mean, std) = per_channel(normalise, c)?;
+        let positions = self.shape.positions();
+        let mut out = vec![0.0; self.x.len()];
+        let images = self.x.chunks_exact(self.shape.len()).zip(out.chunks_exact_mut(self.shape.len()));
+        for (image, out) in images {
+            for (position, out) in out.chunks_exact_mut(c).enumerate() {
+                for (channel, out) in out.iter_mut().enumerate() {
+                    let at = match self.channels_last {
+                        true => position * c + channel,
+                        false => channel * positions + position,
+                    };
+                    *out = (image[at] - mean[channel]) / std[channel];
+                }
+            }
+        }
+        Ok(Samples { shape: self.shape, x: out, y: self.y })
+    }
+}
+
+/// Mean and std of each of `c` channels.
+fn per_channel(normalise: &Normalise, c: usize) -> std::result::Result<(Vec<f32>, Vec<f32>), String> {
+    let each = |values: &Option<Vec<f32>>, default: f32, name: &str| match values.as_deref() {
+        None => Ok(vec![default; c]),
+        Some([one]) => Ok(vec![*one; c]),
+        Some(many) if many.len() == c => Ok(many.to_vec()),
+        Some(many) => Err(format!("has {c} channels, {name} has {} values", many.len())),
+    };
+    let (mean, std) = (each(&normalise.mean, 0.0, "mean")?, each(&normalise.std, 1.0, "std")?);
+    if std.iter().any(|std| std.is_nan() || *std <= 0.0) {
+        return Err("cannot be normalised: a std is not above 0".into());
+    }
+    Ok((mean, std))
+}
