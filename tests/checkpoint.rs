@@ -541,7 +541,7 @@ fn a_vision_transformer_is_the_same_function_under_the_names_of_timm_and_of_hugg
         let off = logits(&with(key, value.clone())).1.iter().zip(&expected).any(|(a, b)| a != b);
         assert!(off, "{key} {value}");
     }
-    refused(&with("hidden_act", json!("gelu_new")), &["gelu_new", "gelu, silu"]);
+    refused(&with("hidden_act", json!("mish")), &["mish", "gelu, silu"]);
     refused(&with("id2label", json!({"0": "a", "1": "b"})), &["2 classes", "have 5"]);
     refused(&with("num_attention_heads", json!(5)), &["5 attention heads", "12 channels"]);
 

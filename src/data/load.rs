@@ -9,7 +9,7 @@ use super::Samples;
 use super::idx::Idx;
 use super::pixels::{self, Normalise, Stored};
 use super::tensors::read_unzipped;
-use crate::net::Shape;
+use crate::ops::Shape;
 use crate::{Error, Result};
 
 /// How labelled images are read, where the file leaves it open.

@@ -20,7 +20,7 @@ pub use pixels::Normalise;
 pub use spec::{Spec, choose};
 pub use text::{InputKind, Text, read_text};
 
-use crate::net::Shape;
+use crate::ops::Shape;
 use crate::ops::perturb::Copies;
 use crate::{Error, Result};
 

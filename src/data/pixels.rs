@@ -8,7 +8,7 @@ use safetensors::Dtype;
 
 use super::Samples;
 use super::tensors::TensorFile;
-use crate::net::Shape;
+use crate::ops::Shape;
 use crate::{Error, Result};
 
 /// The map from stored to normalised values, per channel; a single number is for all channels.

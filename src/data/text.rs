@@ -8,7 +8,7 @@ use std::path::Path;
 
 use super::tensors::TensorFile;
 use super::{Inputs, Labels};
-use crate::net::Shape;
+use crate::ops::Shape;
 use crate::ops::tokens::Tokens;
 use crate::{Error, Result};
 

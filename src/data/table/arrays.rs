@@ -346,7 +346,11 @@ mod tests {
                 for (order, elements) in [("<", &little), (">", &big), ("=", &little), ("", &little)] {
                     let header =
                         format!("{{'descr': '{order}{}', 'fortran_order': False, 'shape': (2,), }}\n", $name);
-                    assert_eq!(columns(&npy(1, &header, elements)).unwrap(), [expected.clone()], "{header}");
+                    assert_eq!(
+                        columns(&npy(1, &header, elements)).unwrap(),
+                        std::slice::from_ref(&expected),
+                        "{header}"
+                    );
                 }
             }};
         }
