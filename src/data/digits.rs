@@ -3,7 +3,7 @@
 use std::io::Read;
 
 use super::Samples;
-use crate::net::Shape;
+use crate::ops::Shape;
 use crate::{Error, Result};
 
 static DIGITS: &[u8] = include_bytes!("../../assets/digits.csv.gz");

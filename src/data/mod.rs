@@ -12,7 +12,7 @@ pub use digits::digits;
 pub use load::{Normalise, check_classes, files, load};
 pub use spec::Spec;
 
-use crate::net::Shape;
+use crate::ops::Shape;
 use crate::ops::perturb::Copies;
 use crate::{Error, Result};
 

@@ -198,10 +198,8 @@ impl<'a> Run<'a> {
 
     /// With every unit's activation added up in `trace` `[n, d]`.
     pub fn traced(mut self, trace: Option<&'a mut [f32]>) -> Run<'a> {
-        self.trace = trace.map(|trace| {
-            trace.fill(0.0);
-            trace
-        });
+        self.trace = trace;
+        self.trace.iter_mut().for_each(|trace| trace.fill(0.0));
         self
     }
 

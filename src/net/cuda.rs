@@ -160,7 +160,7 @@ impl Sizes {
         sizes
     }
 
-    /// Makes room for what an instruction needs beside its operands; returns how many sums of a batch norm it takes.
+    /// Adds what an instruction needs beside its operands; returns how many sums of a batch norm it takes.
     fn scratch(&mut self, net: &Network, plan: &Plan, instruction: &Instruction, traced: bool) -> usize {
         let n = plan.chunk;
         match instruction {

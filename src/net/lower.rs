@@ -1,6 +1,6 @@
 //! Lowering: the instructions of a network's passes, node by node.
 //!
-//! The block restriction is structural. A node *requires a tangent* where a selected layer stands at or above it: only
+//! The block restriction is structural. A node *requires a tangent* where a selected layer is at or above it: only
 //! such nodes have tangents and adjoints, and only selected rows have gradients. Adjoints are cleared by whoever adds to
 //! them first. The four passes of each kind of node are in [`super::layers`].
 

@@ -1,7 +1,7 @@
 //! A network: a static graph of nodes over layers.
 //!
 //! A *layer* owns a weight (and a bias) and with them its units; a *node* is one use of a layer, or an operation
-//! without units. Nodes stand in an order in which every input comes before its use; node 0 is the image. The
+//! without units. Every input of a node comes before the node; node 0 is the image. The
 //! families of [`crate::zoo`] compose networks with a [`Builder`] in *train form*, where batch norm is a node of its
 //! own; [`Network::freeze`] folds batch norm, residual and activation into the [`Epilogue`] of the layer before them.
 //! Only frozen networks have tangent passes.
@@ -63,7 +63,7 @@ number! {
     UnitId;
 }
 
-/// How a parameter's values stand in a file, against how they are kept here.
+/// How the order of a parameter's values in a file differs from the order kept here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Order {
     /// The same in both.
@@ -81,7 +81,7 @@ pub enum Order {
 }
 
 impl Order {
-    /// Where element `i` of the file stands here.
+    /// The index here of element `i` of the file.
     pub fn kept(self, i: usize) -> usize {
         match self {
             Order::Same => i,

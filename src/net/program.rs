@@ -5,7 +5,7 @@
 //! those two left behind; a solver repeats the product alone.
 //!
 //! Everything else is computed from what the instructions read, write and add to ([`Instruction::operands`]): how long a
-//! value is needed, where it stands in memory, and which values are *kept*, that is written before the product and read
+//! value is needed, its place in memory, and which values are *kept*, that is written before the product and read
 //! in it. Kept values have memory of their own, so that those of a chunk of images can be stored between the products of
 //! a solver. All others share memory as their lives allow. The lengths of operands are checked when the program is
 //! built, once for both devices.
@@ -42,7 +42,7 @@ pub(crate) struct Step {
     pub instruction: Instruction,
 }
 
-/// The memory that a value stands in.
+/// The memory that a value is in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Region {
     /// What the product reads of the sections before it, and does not write.
@@ -51,7 +51,7 @@ pub(crate) enum Region {
     Work,
 }
 
-/// Where a value stands.
+/// The place of a value.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Span {
     /// In which memory.
@@ -123,7 +123,7 @@ impl Program {
         &self.steps
     }
 
-    /// Where a value of the first `n` images of a chunk stands, in memory for `chunk` images.
+    /// The place of a value of the first `n` images of a chunk, in memory for `chunk` images.
     pub fn span(&self, value: Value, chunk: usize, n: usize) -> Span {
         let slot = &self.slots[value.index()];
         let start = chunk * slot.start;

@@ -12,7 +12,7 @@ use crate::net::layers::layer_norm::LayerNormOp;
 use crate::net::layers::loss::LossOp;
 use crate::net::layers::pointwise::PointwiseOp;
 use crate::net::layers::pool::PoolOp;
-use crate::net::layers::rows::{Rows, RowsOp, Source};
+use crate::net::layers::rows::{Rows, RowsOp};
 use crate::net::layers::shortcut::ShortcutOp;
 use crate::net::plan::Plan;
 use crate::net::program::{Instruction, Seed};
@@ -48,7 +48,9 @@ impl<'a> Run<'a> {
                 match weights {
                     Weights::Layer => conv::apply(y, x, net.weight(at.layer), None, None, n, g, false),
                     Weights::Direction => {
-                        let Some((weight, bias, rows)) = direction(v, others.plan, at) else { return };
+                        let Some(Direction { weight, bias, rows }) = direction(v, others.plan, at) else {
+                            return;
+                        };
                         conv::apply(y, x, weight, bias, rows, n, g, true);
                     }
                 }
@@ -60,7 +62,9 @@ impl<'a> Run<'a> {
                 match weights {
                     Weights::Layer => conv::data_gradient(dx, dz, net.weight(at.layer), None, n, g, true),
                     Weights::Direction => {
-                        let Some((weight, _, rows)) = direction(v, others.plan, at) else { return };
+                        let Some(Direction { weight, rows, .. }) = direction(v, others.plan, at) else {
+                            return;
+                        };
                         conv::data_gradient(dx, dz, weight, rows, n, g, true);
                     }
                 }
@@ -380,13 +384,15 @@ impl<'a> Run<'a> {
     }
 }
 
-/// What a direction has for a layer: weights, biases if there are any, and the rows that these are.
-fn direction<'a>(
-    v: Option<&'a RowValues>,
-    plan: &'a Plan,
-    at: &LayerUse,
-) -> Option<(&'a [f32], Option<&'a [f32]>, Option<&'a [u32]>)> {
+/// What a direction has for a layer: weights, biases if there are any, and the rows that these are, where not all.
+struct Direction<'a> {
+    weight: &'a [f32],
+    bias: Option<&'a [f32]>,
+    rows: Option<&'a [u32]>,
+}
+
+fn direction<'a>(v: Option<&'a RowValues>, plan: &'a Plan, at: &LayerUse) -> Option<Direction<'a>> {
     let (v, layer) = (v?, at.layer.index());
     let bias = Some(v.bias[layer].as_slice()).filter(|bias| !bias.is_empty());
-    Some((&v.weight[layer], bias, plan.rows[layer].subset()))
+    Some(Direction { weight: &v.weight[layer], bias, rows: plan.rows[layer].subset() })
 }

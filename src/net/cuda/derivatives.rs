@@ -198,7 +198,7 @@ impl<'a> Derivatives<'a> {
     }
 
     /// The sum of the gradients over the inputs, losses weighted where a weight is given. Keeps for later products what
-    /// there is room for.
+    /// there is memory for.
     ///
     /// # Errors
     /// Where a label is no class, or the device fails.
@@ -232,9 +232,9 @@ impl<'a> Derivatives<'a> {
     /// Where the device fails.
     pub fn product_on(&mut self, hv: Out<'_, f64>, v: In<'_, f64>, places: &[Option<Places>]) -> Result<()> {
         let (cuda, mut scale) = (self.passes.cuda, [0.0]);
-        let mut room = cuda.alloc(vector::parts(v.len()))?;
-        vector::largest(cuda, room.output(), v)?;
-        cuda.read(&mut scale, room.input().part(room.len() - 1..room.len()))?;
+        let mut parts = cuda.alloc(vector::parts(v.len()))?;
+        vector::largest(cuda, parts.output(), v)?;
+        cuda.read(&mut scale, parts.input().part(parts.len() - 1..parts.len()))?;
         let scale = f64::MIN_POSITIVE.max(scale[0]);
         self.rows[1].set(cuda, v, places, scale)?;
         self.sum()?;

@@ -14,7 +14,7 @@ use crate::net::layers::layer_norm::LayerNormOp;
 use crate::net::layers::loss::LossOp;
 use crate::net::layers::pointwise::PointwiseOp;
 use crate::net::layers::pool::PoolOp;
-use crate::net::layers::rows::{Rows, RowsOp, Source};
+use crate::net::layers::rows::{Rows, RowsOp};
 use crate::net::layers::shortcut::ShortcutOp;
 use crate::net::program::{Instruction, Seed, Value};
 use crate::ops::Strided;

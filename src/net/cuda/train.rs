@@ -1,6 +1,6 @@
 //! Training on a CUDA device: parameters, gradients and what the optimizer remembers stay there. A step brings the batch,
 //! takes back its loss and how much of it was right, and allocates nothing; what it launches is recorded when it comes a
-//! second time, and from then on replayed. So is what the optimizer launches: the rate and the like stand in memory.
+//! second time, and from then on replayed. So is what the optimizer launches: the rate and the like are in device memory.
 //!
 //! A batch norm reads the whole batch, so that there is one chunk, and no smaller one where memory is short.
 
@@ -41,7 +41,7 @@ enum Again {
 }
 
 impl<'a> Training<'a> {
-    /// Room for training in batches of at most `batch` samples.
+    /// Memory for training in batches of at most `batch` samples.
     ///
     /// # Errors
     /// [`Error::Memory`] where there is too little memory, or the device fails.
@@ -175,7 +175,7 @@ fn sized(net: &Network, batch: usize, optimizer: Optimizer) -> Result<(Plan, Siz
     Ok((plan, sizes))
 }
 
-/// Whether there is room, and kernels can number the values.
+/// Whether there is memory, and kernels can number the values.
 fn fits(sizes: &Sizes, free: usize) -> bool {
     sizes.bytes() <= free && sizes.numbered()
 }

@@ -5,7 +5,7 @@ use crate::net::program::{Operands, Value};
 /// What is done with the loss; all values are a row of logits an image.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum LossOp {
-    /// d = the gradient of each image's loss, or what stands for it ([`crate::net::program::Seed`]).
+    /// d = the gradient of each image's loss, or what replaces it ([`crate::net::program::Seed`]).
     Gradient { d: Value, logits: Value },
     /// back = the loss's second derivative times the logits' tangent.
     Curvature { back: Value, tangent: Value, logits: Value },

@@ -14,7 +14,7 @@ pub(crate) struct Pooling {
     pub to: Shape,
 }
 
-/// What is done in pooling; `winners` holds, as the bits of an integer, where the largest value of each window stands.
+/// What is done in pooling; `winners` holds, as the bits of an integer, the position of the largest value of each window.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum PoolOp {
     /// The largest values, and where they are.
