@@ -7,14 +7,27 @@
 use super::layers::loss::LossOp;
 use super::layers::pointwise::PointwiseOp;
 use super::layers::{self, Lower};
-use super::plan::Purpose;
-use super::program::{Instruction, List, Program, Value};
+use super::program::{Instruction, List, Program, Purpose, Value};
 use super::rows::Selected;
 use super::{LayerId, Network, Node, NodeId, Op, Shape};
 use crate::{Error, Result};
 
+impl Program {
+    /// The program of a network for a purpose, with these rows of each layer selected.
+    ///
+    /// # Errors
+    /// Where the purpose is not [`Purpose::Train`] and batch norm is not frozen, or an operand has another length than
+    /// its instruction expects.
+    pub fn new(net: &Network, rows: &[Selected], purpose: Purpose) -> Result<Program> {
+        let mut program = lower(net, rows, purpose)?;
+        program.check(net)?;
+        program.place();
+        Ok(program)
+    }
+}
+
 /// The instructions of a network for a purpose; places are not decided yet.
-pub(super) fn lower(net: &Network, rows: &[Selected], purpose: Purpose) -> Result<Program> {
+fn lower(net: &Network, rows: &[Selected], purpose: Purpose) -> Result<Program> {
     let nodes = net.nodes.len();
     let mut requires = vec![false; nodes];
     for (i, node) in net.nodes.iter().enumerate() {

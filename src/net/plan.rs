@@ -3,35 +3,9 @@
 
 use super::Network;
 use super::program::Program;
+pub use super::program::Purpose;
 use super::rows::Selected;
 use crate::Result;
-
-/// What a plan is for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Purpose {
-    /// The forward pass alone.
-    Forward,
-    /// Forward and backward: the gradient on the selected rows.
-    Gradient,
-    /// Forward and backward in train form: the gradient of every parameter.
-    Train,
-    /// Products of the Gauss–Newton matrix: tangent forward, the loss's curvature, plain backward on a kept primal.
-    Ggn,
-    /// Products of the empirical Fisher matrix, likewise.
-    Fisher,
-    /// Products of the exact Hessian: tangent forward and tangent backward on a kept primal with its adjoints.
-    Hessian,
-}
-
-impl Purpose {
-    /// Whether it is a curvature, whose products with directions follow the gradient.
-    pub fn has_products(self) -> bool {
-        match self {
-            Purpose::Forward | Purpose::Gradient | Purpose::Train => false,
-            Purpose::Ggn | Purpose::Fisher | Purpose::Hessian => true,
-        }
-    }
-}
 
 /// The least work a chunk should hold, in floats of its largest node (4 MiB: late layers have few pixels an
 /// image, and their products want many rows).

@@ -15,12 +15,36 @@ use std::ops::Range;
 
 use super::instruction::Access;
 pub(crate) use super::instruction::{Instruction, Operands, Value};
-use super::lower::lower;
-use super::plan::Purpose;
-use super::rows::Selected;
 use super::{Network, NodeId};
 use crate::ops::cpu::loss::Weight;
 use crate::{Error, Result};
+
+/// What a program is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    /// The forward pass alone.
+    Forward,
+    /// Forward and backward: the gradient on the selected rows.
+    Gradient,
+    /// Forward and backward in train form: the gradient of every parameter.
+    Train,
+    /// Products of the Gauss–Newton matrix: tangent forward, the loss's curvature, plain backward on a kept primal.
+    Ggn,
+    /// Products of the empirical Fisher matrix, likewise.
+    Fisher,
+    /// Products of the exact Hessian: tangent forward and tangent backward on a kept primal with its adjoints.
+    Hessian,
+}
+
+impl Purpose {
+    /// Whether it is a curvature, whose products with directions follow the gradient.
+    pub fn has_products(self) -> bool {
+        match self {
+            Purpose::Forward | Purpose::Gradient | Purpose::Train => false,
+            Purpose::Ggn | Purpose::Fisher | Purpose::Hessian => true,
+        }
+    }
+}
 
 /// A part of a program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -90,18 +114,6 @@ pub(crate) struct Program {
 const ALIGN: usize = 4;
 
 impl Program {
-    /// The program of a network for a purpose, with these rows of each layer selected.
-    ///
-    /// # Errors
-    /// Where the purpose is not [`Purpose::Train`] and batch norm is not frozen, or an operand has another length than
-    /// its instruction expects.
-    pub fn new(net: &Network, rows: &[Selected], purpose: Purpose) -> Result<Program> {
-        let mut program = lower(net, rows, purpose)?;
-        program.check(net)?;
-        program.place();
-        Ok(program)
-    }
-
     /// A program of these steps, unchecked and without places.
     pub(super) fn of(list: List, bounds: [usize; 2], image: Value, logits: Value) -> Program {
         let List { slots, steps } = list;
@@ -180,7 +192,7 @@ impl Program {
         }
     }
 
-    fn check(&self, net: &Network) -> Result<()> {
+    pub(super) fn check(&self, net: &Network) -> Result<()> {
         let mut written = vec![false; self.slots.len()];
         written[self.image.index()] = true;
         for step in &self.steps {
@@ -217,7 +229,7 @@ impl Program {
 
     /// Gives every value its place: kept ones one behind the other, the others at the lowest offset that is free as long
     /// as they are needed.
-    fn place(&mut self) {
+    pub(super) fn place(&mut self) {
         let (product, lives) = (self.bounds[1], self.lives());
         let mut placed: Vec<(Range<usize>, Range<usize>)> = vec![]; // offsets, life
         for (slot, life) in self.slots.iter_mut().zip(lives) {
@@ -309,6 +321,7 @@ impl Program {
 mod tests {
     use super::super::everything::{everything, some_rows};
     use super::super::layers::pointwise::PointwiseOp;
+    use super::super::rows::Selected;
     use super::*;
 
     const PURPOSES: [Purpose; 5] =
