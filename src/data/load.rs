@@ -7,8 +7,9 @@ use std::path::{Path, PathBuf};
 
 use safetensors::Dtype;
 
-use super::Samples;
 use super::tensors::{TensorFile, read_unzipped};
+use super::{Labels, Samples};
+use crate::loss::Loss;
 use crate::net::Shape;
 use crate::{Error, Result};
 
@@ -25,12 +26,13 @@ pub struct Normalise {
 struct Stored {
     shape: Shape,
     x: Vec<f32>,
-    y: Vec<u32>,
+    y: Labels,
 }
 
 /// Reads labelled images.
 ///
-/// A `.safetensors` file has `x` `[n, c, h, w]` or `[n, features]` and `y` `[n]`. An idx file of images (`.gz` or not)
+/// A `.safetensors` file has `x` `[n, c, h, w]` or `[n, features]` and `y`: `[n]` or `[n, 1]` of
+/// classes, or `[n, labels]` of 0 and 1. An idx file of images (`.gz` or not)
 /// has its label file beside it; of a directory with both training and test images, the training images are read. A
 /// CIFAR file has records of one label (or two in CIFAR-100, of which the second counts) and 3,072 bytes; of a
 /// directory all `data_batch_*.bin` are read, or `train.bin`.
@@ -70,19 +72,16 @@ pub fn files(path: &Path) -> Result<Vec<PathBuf>> {
     })
 }
 
-/// Refuses data with a label that is not a class; the error names file and sample.
+/// Refuses the labels of a file that do not fit a network with this loss and this number of logits: [`Labels::check`]
+/// with the file's name.
 ///
 /// # Errors
-/// Where a label is not below `classes`.
-pub fn check_classes(path: &Path, labels: &[u32], classes: usize) -> Result<()> {
-    match labels.iter().position(|&label| label as usize >= classes) {
-        Some(i) => {
-            let last = classes.saturating_sub(1);
-            let reason = format!("sample {i} has label {}, classes are 0 to {last}", labels[i]);
-            Err(Error::data(path, reason))
-        }
-        None => Ok(()),
-    }
+/// Where one does not fit; the message names file and sample.
+pub fn check_labels(path: &Path, labels: &Labels, loss: Loss, classes: usize) -> Result<()> {
+    labels.check(loss, classes, 0).map_err(|error| match error {
+        Error::Config(reason) => Error::data(path, reason),
+        other => other,
+    })
 }
 
 enum Kind {
@@ -159,14 +158,12 @@ fn from_tensors(path: &Path) -> Result<Stored> {
     if n > 0 && shape.is_empty() {
         return Err(refuse("x", format!("has shape {:?}: images of no values", file.shape("x")?)));
     }
-    if file.shape("y")? != [n] {
-        return Err(refuse("y", format!("has shape {:?}, where [{n}] was expected", file.shape("y")?)));
-    }
+    let y = Labels::read(&file, n)?;
     let mut x = file.f32("x")?;
     if file.dtype("x")? == Dtype::U8 {
         x.iter_mut().for_each(|v| *v /= 255.0);
     }
-    Ok(Stored { shape, x, y: file.labels("y")? })
+    Ok(Stored { shape, x, y })
 }
 
 /// An idx file: two zero bytes, the element type (8: bytes), the number of axes, each axis big-endian, the elements.
@@ -208,7 +205,7 @@ fn from_idx(images: &Path, labels: &Path) -> Result<Stored> {
 
 fn from_cifar(path: &Path, files: &[PathBuf]) -> Result<Stored> {
     const PIXELS: usize = 3 * 32 * 32;
-    let mut stored = Stored { shape: Shape::new(32, 32, 3), x: vec![], y: vec![] };
+    let (mut x, mut y) = (vec![], vec![]);
     let mut known = None;
     for file in files {
         let bytes = read_unzipped(file)?;
@@ -223,14 +220,14 @@ fn from_cifar(path: &Path, files: &[PathBuf]) -> Result<Stored> {
             return Err(Error::record(file, format!("record {record}"), reason));
         }
         for record in bytes.chunks_exact(labels + PIXELS) {
-            stored.y.push(u32::from(record[labels - 1]));
-            stored.x.extend(record[labels..].iter().map(|&pixel| f32::from(pixel) / 255.0));
+            y.push(u32::from(record[labels - 1]));
+            x.extend(record[labels..].iter().map(|&pixel| f32::from(pixel) / 255.0));
         }
     }
-    if stored.y.is_empty() {
+    if y.is_empty() {
         return Err(Error::data(path, "holds no samples"));
     }
-    Ok(stored)
+    Ok(Stored { shape: Shape::new(32, 32, 3), x, y: y.into() })
 }
 
 fn normalised(stored: Stored, normalise: &Normalise) -> std::result::Result<Samples, String> {
@@ -292,7 +289,7 @@ mod tests {
         write(&path, &tensors, HashMap::new()).unwrap();
         let normalise = Normalise { mean: Some(vec![1.0, 3.0]), std: Some(vec![2.0]) };
         let samples = load(&path, &normalise).unwrap();
-        assert_eq!((samples.shape, &samples.y[..]), (Shape::new(1, 2, 2), &[7][..]));
+        assert_eq!((samples.shape, samples.y), (Shape::new(1, 2, 2), vec![7].into()));
         assert_eq!(samples.x, [0.0, 0.0, 0.5, 0.5]);
         let three = Normalise { mean: Some(vec![0.0; 3]), std: None };
         assert!(load(&path, &three).unwrap_err().to_string().contains("2 channels"));
@@ -324,7 +321,7 @@ mod tests {
         gz.write_all(&idx_bytes(&[2], &[3, 9])).unwrap();
         std::fs::write(at("train-labels-idx1-ubyte"), idx_bytes(&[2], &[3, 9])).unwrap();
         let samples = load(dir.path(), &Normalise::default()).unwrap();
-        assert_eq!((samples.x, samples.y), (vec![0.0, 1.0, 0.2, 0.0], vec![3, 9]));
+        assert_eq!((samples.x, samples.y), (vec![0.0, 1.0, 0.2, 0.0], vec![3, 9].into()));
         std::fs::write(at("train-labels-idx1-ubyte"), idx_bytes(&[1], &[3])).unwrap();
         assert!(error(dir.path()).contains("1 labels for 2 images"));
         std::fs::write(at("train-labels-idx1-ubyte"), [0, 0, 8]).unwrap();
@@ -338,7 +335,7 @@ mod tests {
         let record = [vec![4u8], vec![255; 1024], vec![0; 2048]].concat();
         std::fs::write(at("test.bin"), &record).unwrap();
         let samples = load(&at("test.bin"), &Normalise::default()).unwrap();
-        assert_eq!((samples.y[0], &samples.x[..4]), (4, &[1.0, 0.0, 0.0, 1.0][..]));
+        assert_eq!((samples.y.words(), &samples.x[..4]), (&[4][..], &[1.0, 0.0, 0.0, 1.0][..]));
         std::fs::write(at("test.bin"), [&record[..], &record[..9]].concat()).unwrap();
         assert!(error(&at("test.bin")).contains("record 1"));
         std::fs::write(at("test.bin"), []).unwrap();
@@ -348,7 +345,7 @@ mod tests {
         for name in ["twice/data_batch_1.bin", "twice/data_batch_1.bin.md5"] {
             std::fs::write(at(name), &record).unwrap();
         }
-        assert_eq!(load(&at("twice"), &Normalise::default()).unwrap().y, [4]);
+        assert_eq!(load(&at("twice"), &Normalise::default()).unwrap().y, vec![4].into());
         std::fs::write(at("twice/data_batch_1.bin.gz"), &record).unwrap();
         assert!(error(&at("twice")).contains("twice"));
         std::fs::write(at("flat-images-idx3"), idx_bytes(&[2, 0, 5], &[])).unwrap();

@@ -161,7 +161,7 @@ impl Operands {
         }
         for &(node, len) in &self.scales {
             let channels = net.nodes[node.index()].op.scale().map_or(0, |affine| affine.scale.len());
-            expect("channels", len, if channels > 0 { len / channels * channels } else { 0 })?;
+            expect("channels", len, len.checked_div(channels).unwrap_or(0) * channels)?;
         }
         Ok(())
     }

@@ -19,7 +19,7 @@ use super::lower::lower;
 use super::plan::Purpose;
 use super::rows::Selected;
 use super::{Network, NodeId};
-use crate::ops::cpu::loss::Weight;
+use crate::loss::Weight;
 use crate::{Error, Result};
 
 /// A part of a program.

@@ -6,7 +6,7 @@ use libtest_mimic::Failed;
 use scrubjay::device::{Cuda, Device};
 use scrubjay::ops::cpu;
 use scrubjay::ops::cuda::{self as on_cuda, In, Out};
-use scrubjay::ops::{self, Activation, Shape};
+use scrubjay::ops::{Activation, Shape};
 
 use super::dual::{Dual, Number};
 use super::network_ops::{adds, attentions, close, dual, plus, same_bits, slopes, values, wide, writes};
@@ -328,7 +328,7 @@ fn keeps_bits(device: &Device) -> Result<(), Failed> {
     same_bits("y", &run(Some(on_mask.input()))?, &run(None)?)?;
     let host = |mask: Option<&[u32]>| {
         let (mut y, mut saved) = (vec![f32::NAN; n * shape.len()], vec![f32::NAN; n * heads * 33 * 33]);
-        ops::cpu::attention::forward(&mut y, &mut saved, &x, n, shape, heads, mask);
+        cpu::attention::forward(&mut y, &mut saved, &x, n, shape, heads, mask);
         y
     };
     same_bits("y of the CPU", &host(Some(&vec![1; n * shape.positions()])), &host(None))
