@@ -259,6 +259,7 @@ mod tests {
     fn classes_and_rows_are_read_from_integers_and_floats() {
         assert_eq!(read(&[2], Values::I64(&[3, 0]), 2).unwrap(), Labels::Classes(vec![3, 0]));
         assert_eq!(read(&[2], Values::F32(&[3.0, 0.0]), 2).unwrap(), Labels::Classes(vec![3, 0]));
+        assert_eq!(read(&[2, 1], Values::I64(&[3, 0]), 2).unwrap(), Labels::Classes(vec![3, 0]));
         let rows = Labels::Multi { labels: 2, rows: vec![1, 0, 1, 1] };
         assert_eq!(read(&[2, 2], Values::I64(&[1, 0, 1, 1]), 2).unwrap(), rows);
         assert_eq!(read(&[2, 2], Values::F32(&[1.0, 0.0, 1.0, 1.0]), 2).unwrap(), rows);
