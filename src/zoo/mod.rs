@@ -183,7 +183,8 @@ fn classes(config: &Value) -> Option<usize> {
 fn loss(config: &Value) -> Result<Loss> {
     let loss = match config.get("problem_type").and_then(Value::as_str) {
         None | Some("single_label_classification") => {
-            let smoothing = config.get("label_smoothing").map_or(Some(0.0), Value::as_f64);
+            let smoothing = config.get("label_smoothing").filter(|value| !value.is_null());
+            let smoothing = smoothing.map_or(Some(0.0), Value::as_f64);
             Loss::CrossEntropy {
                 smoothing: smoothing.ok_or_else(|| Error::config("\"label_smoothing\" is no number"))?,
             }
