@@ -274,7 +274,7 @@ fn trains(device: &Device, net: &Network, kind: Optimizer, steps: usize) -> Resu
             pass.step(&samples.subset(batch))?;
             pass.update(&Update { rate: rate / number as f32, momentum: 0.9, decay: 1e-3, step: number })?;
             if let (Some(before), Some(cuda), true) = (before, device.cuda(), number > 1) {
-                let (after, image) = (cuda.counts(), net.input().len() + 1);
+                let (after, image) = (cuda.counts(), net.input().len() + net.label_width());
                 equal("memory of a later step", &after.allocations, &before.allocations)?;
                 equal(
                     "what it brings",
