@@ -38,7 +38,7 @@ fn main() -> anyhow::Result<()> {
     );
 
     let noise = Noise { sigma: 0.1, seed: 1 };
-    let copies = perturb(samples.image(0), samples.shape, samples.y[0], 0, 1000, noise);
+    let copies = perturb(samples.image(0), samples.shape, samples.y.of(0), 0, 1000, noise);
     time("resnet18/1000 perturbation passes", 5, || observe(&device, &net, &copies).map(drop))?;
 
     let (full, last) = (Block::all(&net)?, stage4(&net)?);

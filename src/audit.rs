@@ -66,16 +66,19 @@ impl Snapshot {
 /// The validation samples that the gate judges by: without those of a class that is to go wholly, which a model that
 /// never saw it gets wrong too.
 pub fn judged(task: &Task, request: &[usize], notes: &mut Vec<String>) -> Vec<usize> {
-    let of = |indices: &[usize], label: u32| indices.iter().any(|&i| task.samples.y[i] == label);
+    let Some(validation) = task.validation.map(|samples| &samples.y) else { return vec![] };
+    let labels = &task.samples.y;
+    let is = |class: u32| move |&i: &usize| labels.class_of(i) == Some(class);
     let class = request
         .first()
-        .map(|&i| task.samples.y[i])
-        .filter(|&class| request.iter().all(|&i| task.samples.y[i] == class) && !of(&task.retained, class));
-    let labels = task.validation.map(|samples| samples.y.as_slice()).unwrap_or_default();
-    if let Some(class) = class.filter(|class| labels.contains(class)) {
+        .and_then(|&i| labels.class_of(i))
+        .filter(|&class| request.iter().all(is(class)) && !task.retained.iter().any(is(class)));
+    let judged: Vec<usize> =
+        (0..validation.len()).filter(|&i| class.is_none() || validation.class_of(i) != class).collect();
+    if let Some(class) = class.filter(|_| judged.len() < validation.len()) {
         notes.push(format!("validation leaves out class {class}, of which nothing is retained"));
     }
-    (0..labels.len()).filter(|&i| Some(labels[i]) != class).collect()
+    judged
 }
 
 /// Why the drop of validation accuracy keeps a step from being taken, in words; nothing where the gate is met.

@@ -9,11 +9,11 @@ use rayon::prelude::*;
 
 use crate::data::Inputs;
 use crate::device::Device;
+use crate::loss;
 use crate::net::cpu::{Arena, Run};
 use crate::net::cuda::Derivatives;
 use crate::net::plan::{Plan, Purpose};
 use crate::net::{LayerId, Network, RowValues, Seed, Selected, UnitId};
-use crate::ops::cpu::loss;
 use crate::{Error, Result};
 
 /// The parameters of some units of a network.
@@ -167,7 +167,7 @@ impl Block {
         out
     }
 
-    /// The mean over `inputs` of the gradient of the cross-entropy, `[p]`, without weight decay.
+    /// The mean over `inputs` of the gradient of the loss, `[p]`, without weight decay.
     ///
     /// # Errors
     /// Where the inputs are none or of another shape, a label is no class, or the network is not frozen.
@@ -266,7 +266,17 @@ pub(crate) fn check(net: &Network, inputs: &dyn Inputs) -> Result<()> {
         let show = |s: crate::net::Shape| format!("{} channels of {}x{}", s.c, s.h, s.w);
         return Err(Error::shape("input", show(net.input()), show(inputs.shape())));
     }
-    Ok(())
+    check_width(net, inputs)
+}
+
+/// Refuses inputs whose number of labels is not the network's.
+fn check_width(net: &Network, inputs: &dyn Inputs) -> Result<()> {
+    match (net.label_width(), inputs.label_width()) {
+        (expected, found) if expected == found => Ok(()),
+        (expected, found) => {
+            Err(Error::shape("labels", format!("{expected} per sample"), format!("{found} per sample")))
+        }
+    }
 }
 
 /// Deals the chunks of `n` images to a fixed number of lanes and runs `work` once a lane, in parallel. What is summed

@@ -8,6 +8,7 @@
 use serde::Serialize;
 
 use crate::audit::Performance;
+use crate::loss::Loss;
 use crate::verify::{Measures, auc, average_gap, divergence, likelihood_ratios, ranks, weight_distance};
 use crate::{Error, Result};
 
@@ -217,7 +218,7 @@ pub struct Comparison {
 
 impl Comparison {
     /// Compares the models. `unseen` are the indices of the test samples that membership inference compares with the
-    /// forgotten ones: all, or for a class those of the class. `classes` is the width of the logits.
+    /// forgotten ones: all, or for a class those of the class. `classes` is the width of the logits, `loss` that of the models.
     ///
     /// # Errors
     /// Where there is no reference, fewer than [`UNSEEN`] unseen samples, the sets are not of equal size in all
@@ -228,6 +229,7 @@ impl Comparison {
         references: &[Behaviour],
         unseen: &[usize],
         classes: usize,
+        loss: Loss,
     ) -> Result<Comparison> {
         if references.is_empty() {
             return Err(Error::config("a comparison needs a model that was retrained without the samples"));
@@ -239,7 +241,7 @@ impl Comparison {
             )));
         }
         let all: Vec<&Behaviour> = references.iter().collect();
-        let context = Context { before, unseen, classes };
+        let context = Context { before, unseen, classes, loss };
         let rows = (0..all.len())
             .map(|i| context.row(all[i], &[&all[..i], &all[i + 1..]].concat()))
             .collect::<Result<Vec<Row>>>()?;
@@ -289,6 +291,7 @@ struct Context<'a> {
     before: &'a Behaviour,
     unseen: &'a [usize],
     classes: usize,
+    loss: Loss,
 }
 
 impl Context<'_> {
@@ -366,8 +369,9 @@ impl Context<'_> {
             Ok(Some(mean(&values)))
         };
         row.divergence_forget =
-            average(&|one| divergence(&model.forget.logits, &one.forget.logits, self.classes))?;
-        row.divergence_test = average(&|one| divergence(&model.test.logits, &one.test.logits, self.classes))?;
+            average(&|one| divergence(&model.forget.logits, &one.forget.logits, self.classes, self.loss))?;
+        row.divergence_test =
+            average(&|one| divergence(&model.test.logits, &one.test.logits, self.classes, self.loss))?;
         if let (Some(ours), Some(before)) = (&model.weights, &self.before.weights) {
             row.weight_distance =
                 average(&|one| weight_distance(ours, before, one.weights.as_deref().unwrap_or_default()))?;
@@ -476,7 +480,7 @@ mod tests {
     }
 
     fn compare(before: &Behaviour, after: &Behaviour, references: &[Behaviour]) -> Comparison {
-        Comparison::new(before, after, references, &(0..20).collect::<Vec<_>>(), 2).unwrap()
+        Comparison::new(before, after, references, &(0..20).collect::<Vec<_>>(), 2, Loss::default()).unwrap()
     }
 
     #[test]
@@ -571,7 +575,10 @@ mod tests {
         let all = retrained(1.0, 2);
         let unseen: Vec<usize> = (0..20).collect();
         let new = |references: &[Behaviour], unseen: &[usize]| {
-            Comparison::new(&all[0], &all[1], references, unseen, 2).map(|_| ()).unwrap_err().to_string()
+            Comparison::new(&all[0], &all[1], references, unseen, 2, Loss::default())
+                .map(|_| ())
+                .unwrap_err()
+                .to_string()
         };
         assert!(new(&[], &unseen).contains("needs a model"));
         assert!(new(&all, &unseen[..9]).contains("9 unseen samples"));

@@ -2,7 +2,7 @@
 //! Gauss–Newton matrix, or the empirical Fisher matrix (MATH.md, Eq. 11).
 //!
 //! All three share the tangent forward pass; they differ in what the loss sends back: the Gauss–Newton matrix sends
-//! (diag(p) − ppᵀ)z', the Fisher matrix δ(δ·z'), each by a plain backward pass, and the Hessian sends the first by
+//! the loss's second derivative times z', the Fisher matrix δ(δ·z'), each by a plain backward pass, and the Hessian sends the first by
 //! the tangent backward pass. The primal pass runs once; what the products read of it is kept chunk by chunk up to
 //! `memory` bytes, and recomputed for the chunks beyond.
 
@@ -25,7 +25,7 @@ use crate::{Error, Result};
 pub enum Kind {
     /// The exact Hessian; indefinite in ordinary networks.
     Hessian,
-    /// The Gauss–Newton matrix of the cross-entropy; positive semi-definite.
+    /// The Gauss–Newton matrix of the loss; positive semi-definite.
     Ggn,
     /// The empirical Fisher matrix, the mean of ggᵀ over samples; positive semi-definite.
     Fisher,
@@ -164,7 +164,7 @@ impl<'a> Curvature<'a> {
                     let Arena { kept: own, work, labels } = &mut arena;
                     let (values, labels) = match kept {
                         Some(kept) => (&kept.values[..], &kept.labels[..]),
-                        None => (&own[..], &labels[..n]),
+                        None => (&own[..], &labels[..n * plan.label_width]),
                     };
                     Run::product(net, plan, (values, work), labels, v, &mut sink).section(Section::Product);
                 }
@@ -244,7 +244,8 @@ fn primal_on_host(
                 let n = arena.fill(net, plan, inputs, chunk)?;
                 Run::new(net, plan, &mut arena, n).seeded(Seed::Gradient, &mut sink).primal();
                 if index < keep {
-                    let (values, labels) = (arena.kept.clone(), arena.labels[..n].to_vec());
+                    let labels = arena.labels[..n * plan.label_width].to_vec();
+                    let values = arena.kept.clone();
                     kept.push((index, Kept { values, labels }));
                 }
             }

@@ -124,7 +124,7 @@ fn of_settings(settings: &Settings) -> Vec<(&'static str, String)> {
 
 fn of_samples(samples: &Samples) -> String {
     let x = samples.x.iter().map(|value| value.to_le_bytes());
-    hash::of_numbers(x.chain(samples.y.iter().map(|label| label.to_le_bytes())))
+    hash::of_numbers(x.chain(samples.y.words().iter().map(|label| label.to_le_bytes())))
 }
 
 fn of_indices(indices: &[usize]) -> String {

@@ -668,7 +668,7 @@ mod tests {
         }
         let shape = Shape::new(1, 1, 4);
         let net = zoo::create("logistic", shape, 2, 1).unwrap().network.freeze();
-        let dark = Samples { shape, x: vec![0.0; 12], y: vec![0, 1, 0] };
+        let dark = Samples { shape, x: vec![0.0; 12], y: vec![0, 1, 0].into() };
         let block = Block::of(&net, &[UnitId(1)]).unwrap();
         let kfac = Kfac::new(&device, &net, &block, &dark, 5).unwrap();
         let mut x = vec![0.0; block.len()];

@@ -1,7 +1,7 @@
 //! Observe: what every unit does and what it costs, for many inputs at once (MATH.md, Eq. 6).
 //!
 //! A unit's activation is its layer's own output, bias included, before batch norm, residual and nonlinearity,
-//! averaged over pixels or tokens and over the layer's uses. The loss is the cross-entropy at the true label by a
+//! averaged over pixels or tokens and over the layer's uses. The loss is that of the network at the true labels, by a
 //! formula that keeps the order of the smallest losses (MATH.md, Eq. 5).
 
 use rayon::prelude::*;
@@ -9,12 +9,12 @@ use rayon::prelude::*;
 use crate::block::check;
 use crate::data::{Inputs, Samples};
 use crate::device::{Cuda, Device};
+use crate::loss::{self, Loss};
 use crate::net::cpu::{Arena, Run};
 use crate::net::cuda::{Outputs, open};
 use crate::net::plan::{Plan, Purpose};
 use crate::net::{Network, Section, Selected};
 use crate::ops::Precision;
-use crate::ops::cpu::loss;
 use crate::perturb::{Noise, perturb};
 use crate::{Error, Result};
 
@@ -47,23 +47,42 @@ impl Trace {
 pub struct Scores {
     /// `[n]`.
     pub losses: Vec<f32>,
-    /// `[n]`, the first of the largest logits.
+    /// `[n]`, as [`crate::loss::Loss::surprisals`].
+    pub surprisals: Vec<f32>,
+    /// `[n, width]`, as [`crate::loss::Loss::predict`].
     pub predicted: Vec<u32>,
-    /// `[n]`.
+    /// `[n, width]`.
     pub labels: Vec<u32>,
     /// How many inputs the plan took at once.
     pub chunk: usize,
 }
 
 impl Scores {
-    /// Inputs whose label is the predicted one.
+    /// Inputs whose labels are the predicted ones, all of them.
     pub fn correct(&self) -> usize {
-        self.predicted.iter().zip(&self.labels).filter(|(a, b)| a == b).count()
+        let width = self.labels.len().checked_div(self.losses.len()).unwrap_or(1);
+        loss::right(&self.predicted, &self.labels, width)
     }
 
     /// The share of correct predictions.
     pub fn accuracy(&self) -> f64 {
-        self.correct() as f64 / self.labels.len() as f64
+        self.correct() as f64 / self.losses.len() as f64
+    }
+
+    /// For each class, how many of its inputs are predicted right, and of how many; for each of several labels, in how
+    /// many inputs it is predicted right, and of how many.
+    pub fn by_output(&self, net: &Network) -> Vec<(usize, usize)> {
+        let pairs = || self.labels.iter().zip(&self.predicted);
+        let count = |pairs: &mut dyn Iterator<Item = (&u32, &u32)>| {
+            pairs.fold((0, 0), |(right, all), (label, predicted)| {
+                (right + usize::from(label == predicted), all + 1)
+            })
+        };
+        let of = |output: usize| match net.loss {
+            Loss::CrossEntropy { .. } => count(&mut pairs().filter(|(label, _)| **label as usize == output)),
+            Loss::BinaryCrossEntropy => count(&mut pairs().skip(output).step_by(net.classes())),
+        };
+        (0..net.classes()).map(of).collect()
     }
 
     /// The mean loss.
@@ -75,7 +94,7 @@ impl Scores {
 /// Runs the network over `inputs` and keeps every unit's activation.
 ///
 /// # Errors
-/// Where the inputs are none or of another shape, a label is no class, or the network is not frozen.
+/// Where the inputs are none or of another shape, a label does not fit the network, or it is not frozen.
 pub fn observe(device: &Device, net: &Network, inputs: &dyn Inputs) -> Result<Trace> {
     Ok(run(device, net, inputs, net.units().len(), Precision::F32)?.0)
 }
@@ -100,7 +119,7 @@ pub fn observe_copies(
     let (mut losses, mut activations) = (vec![0.0f64; copies], vec![0.0f64; copies * d]);
     let mut chunk = 0;
     for &i in request {
-        let copies = perturb(samples.image(i), samples.shape, samples.y[i], i as u32, copies, noise);
+        let copies = perturb(samples.image(i), samples.shape, samples.y.of(i), i as u32, copies, noise);
         let one = run(device, net, &copies, d, precision)?.0;
         chunk = one.chunk;
         losses.iter_mut().zip(&one.losses).for_each(|(sum, &loss)| *sum += f64::from(loss));
@@ -137,8 +156,23 @@ pub fn check_precision(device: &Device, precision: Precision) -> Result<()> {
 /// As [`observe`].
 pub fn evaluate(device: &Device, net: &Network, inputs: &dyn Inputs) -> Result<Scores> {
     let (trace, labels) = run(device, net, inputs, 0, Precision::F32)?;
-    let predicted = trace.logits.chunks_exact(net.classes()).map(loss::largest).collect();
-    Ok(Scores { losses: trace.losses, predicted, labels, chunk: trace.chunk })
+    let mut predicted = vec![0; labels.len()];
+    net.loss.predict(&mut predicted, &trace.logits, net.classes())?;
+    let surprisals = surprisals(net, &trace, &labels)?;
+    Ok(Scores { losses: trace.losses, surprisals, predicted, labels, chunk: trace.chunk })
+}
+
+/// −ln of the probability that the network gives each input's labels, of its trace: see
+/// [`crate::loss::Loss::surprisals`].
+///
+/// # Errors
+/// Where the labels `[m, width]` do not fit the trace.
+pub fn surprisals(net: &Network, trace: &Trace, labels: &[u32]) -> Result<Vec<f32>> {
+    let mut surprisals = trace.losses.clone();
+    if net.loss.is_smoothed() {
+        net.loss.surprisals(&mut surprisals, &trace.logits, labels, net.classes())?;
+    }
+    Ok(surprisals)
 }
 
 /// Runs the network over `inputs` and keeps losses and logits, no activations (`d` is 0).
@@ -172,12 +206,12 @@ fn run(
     let (m, classes) = (inputs.len(), net.classes());
     let plan = Plan::forward(net, m)?;
     let mut trace = Trace::new(m, d, classes, plan.chunk);
-    let mut labels = vec![0; m];
+    let mut labels = vec![0; m * plan.label_width];
 
     let mut activations = trace.activations.as_mut_slice();
     let mut chunks = vec![];
     let parts = trace.losses.chunks_mut(plan.chunk).zip(trace.logits.chunks_mut(plan.chunk * classes));
-    for ((losses, logits), labels) in parts.zip(labels.chunks_mut(plan.chunk)) {
+    for ((losses, logits), labels) in parts.zip(labels.chunks_mut(plan.chunk * plan.label_width)) {
         let (mine, rest) = activations.split_at_mut(losses.len() * d);
         activations = rest;
         chunks.push(Chunk { first: chunks.len() * plan.chunk, activations: mine, losses, logits, labels });
@@ -194,7 +228,7 @@ fn run(
                 run.section(Section::Forward);
                 out.logits.copy_from_slice(run.logits());
                 out.labels.copy_from_slice(run.labels());
-                loss::cross_entropy(out.losses, out.logits, out.labels, classes);
+                net.loss.values(out.losses, out.logits, out.labels, classes)?;
             }
             Ok(())
         })
@@ -217,7 +251,8 @@ fn run_on_cuda(
     passes.precision = precision;
     let chunk = passes.plan.chunk;
     let mut trace = Trace::new(m, d, classes, chunk);
-    let mut labels = vec![0; m];
+    let width = net.label_width();
+    let mut labels = vec![0; m * width];
     for first in (0..m).step_by(chunk) {
         let range = first..(first + chunk).min(m);
         let n = passes.fill(device, &mut arena, inputs, range.clone())?;
@@ -225,7 +260,7 @@ fn run_on_cuda(
             activations: &mut trace.activations[range.start * d..range.end * d],
             losses: &mut trace.losses[range.clone()],
             logits: &mut trace.logits[range.start * classes..range.end * classes],
-            labels: &mut labels[range],
+            labels: &mut labels[range.start * width..range.end * width],
         };
         passes.observe(&mut arena, n, out)?;
     }

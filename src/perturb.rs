@@ -27,8 +27,8 @@ pub struct Perturbed<'a> {
     pub image: &'a [f32],
     /// Its shape.
     pub shape: Shape,
-    /// Its label.
-    pub label: u32,
+    /// Its labels, `[width]`.
+    pub labels: &'a [u32],
     /// Its index in the training data, which keys the noise.
     pub index: u32,
     /// How many copies.
@@ -41,15 +41,19 @@ pub struct Perturbed<'a> {
 pub fn perturb<'a>(
     image: &'a [f32],
     shape: Shape,
-    label: u32,
+    labels: &'a [u32],
     index: u32,
     copies: usize,
     noise: Noise,
 ) -> Perturbed<'a> {
-    Perturbed { image, shape, label, index, copies, noise }
+    Perturbed { image, shape, labels, index, copies, noise }
 }
 
 impl Inputs for Perturbed<'_> {
+    fn label_width(&self) -> usize {
+        self.labels.len()
+    }
+
     fn len(&self) -> usize {
         self.copies
     }
@@ -70,12 +74,12 @@ impl Inputs for Perturbed<'_> {
                 copy as u32,
             );
         }
-        y.fill(self.label);
+        y.chunks_exact_mut(self.labels.len().max(1)).for_each(|y| y.copy_from_slice(self.labels));
     }
 
     fn copies(&self) -> Option<Copies<'_>> {
         let Noise { sigma, seed } = self.noise;
-        Some(Copies { image: self.image, label: self.label, seed, index: self.index, sigma })
+        Some(Copies { image: self.image, labels: self.labels, seed, index: self.index, sigma })
     }
 }
 
@@ -95,6 +99,10 @@ pub struct PerturbedText<'a> {
 }
 
 impl Inputs for PerturbedText<'_> {
+    fn label_width(&self) -> usize {
+        self.labels.len()
+    }
+
     fn len(&self) -> usize {
         self.copies
     }

@@ -3,7 +3,7 @@
 //!
 //! [`ScrubOptions`] are what a user says; what depends on the data and the model is decided here.
 
-use crate::data::{Spec, choose};
+use crate::data::{Labels, Spec, choose};
 use crate::manifest::listed;
 use crate::observe::check_precision;
 use crate::ops::philox::{Stream, Use};
@@ -192,7 +192,7 @@ impl Request {
 }
 
 /// The samples, ascending, each once.
-fn picked(pick: &Pick, session: &Session, labels: &[u32]) -> Result<Vec<usize>> {
+fn picked(pick: &Pick, session: &Session, labels: &Labels) -> Result<Vec<usize>> {
     match pick {
         Pick::Spec(text) => match session.sources() {
             Some(sources) => choose(text, &sources.data, labels),
@@ -229,8 +229,13 @@ impl Sets {
         let rest: Vec<usize> = (0..labels.len()).filter(|&i| !away[i]).collect();
         let (mut retained, retained_by) = match &options.retain {
             Some(pick) => {
-                let first_set = session.beside().map_or(labels.len(), |beside| beside.start);
-                let chosen = picked(pick, session, &labels[..first_set])?;
+                let chosen = match session.beside() {
+                    Some(beside) => {
+                        let first_set: Vec<usize> = (0..beside.start).collect();
+                        picked(pick, session, &labels.subset(&first_set))?
+                    }
+                    None => picked(pick, session, labels)?,
+                };
                 if let Some(i) = chosen.iter().find(|&&i| away[i]) {
                     return Err(Error::config(format!("sample {i} is to be forgotten and to be retained")));
                 }

@@ -11,6 +11,7 @@ use crate::block::Block;
 use crate::codec::{Columns, Foci, FociOptions, foci, permuted_first_steps};
 use crate::data::Samples;
 use crate::device::Device;
+use crate::loss::uncertainty;
 use crate::names::names;
 use crate::net::{LayerId, Network, UnitId};
 use crate::observe::{Trace, check_precision, evaluate, observe_copies};
@@ -240,8 +241,8 @@ pub fn observe_request(
             let traces = each(&voters, copies, criteria.precision)?;
             let compared = if lowered { &voters[..voters.len().min(COMPARED_TRACES)] } else { &[] };
             let exact = each(compared, copies.min(COMPARED_COPIES), Precision::F32)?;
-            let losses = evaluate(device, net, &samples.subset(&voters))?.losses;
-            Ok(Evidence::Voters(traces, exact, losses))
+            let surprisals = evaluate(device, net, &samples.subset(&voters))?.surprisals;
+            Ok(Evidence::Voters(traces, exact, surprisals))
         }
     }
 }
@@ -276,7 +277,9 @@ pub fn choose(
         },
         Evidence::Norms(norms) => Ok(best(norms, norms, criteria.count(d))),
         Evidence::Request(trace, exact) => by_one_trace(device, trace, exact.as_ref(), criteria),
-        Evidence::Voters(traces, exact, losses) => by_vote(device, traces, exact, losses, criteria, stop),
+        Evidence::Voters(traces, exact, surprisals) => {
+            by_vote(device, traces, exact, surprisals, criteria, stop)
+        }
     }
 }
 
@@ -349,7 +352,7 @@ fn by_vote(
     device: &Device,
     traces: &[Trace],
     exact: &[Trace],
-    losses: &[f32],
+    surprisals: &[f32],
     criteria: &Criteria,
     stop: &AtomicBool,
 ) -> Result<Selection> {
@@ -359,8 +362,8 @@ fn by_vote(
         .collect::<Result<Vec<Foci>>>()?;
     let d = traces.first().map_or(0, |trace| trace.d);
     let (mut votes, mut firsts) = (vec![0.0; d], vec![0.0; d]);
-    for (ballot, loss) in ballots.iter().zip(losses) {
-        let weight = -f64::from(-loss).exp_m1();
+    for (ballot, &surprisal) in ballots.iter().zip(surprisals) {
+        let weight = uncertainty(surprisal);
         let mut before = 0.0;
         for (&unit, t) in ballot.order.iter().zip(&ballot.cumulative) {
             let t = t.unwrap_or(before);

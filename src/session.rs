@@ -146,7 +146,7 @@ impl Session {
                 let reason = format!("has images of {:?}, --data of {:?}", more.shape, samples.shape);
                 return Err(Error::data(path, reason));
             }
-            data::check_classes(path, &more.y, network.classes())?;
+            data::check_labels(path, &more.y, network.loss, network.classes())?;
             Ok(more)
         };
         let validation = sources.validation.as_deref().map(|path| like(path, &samples)).transpose()?;
@@ -155,7 +155,7 @@ impl Session {
             let more = like(path, &samples)?;
             beside = Some(samples.y.len()..samples.y.len() + more.y.len());
             samples.x.extend(more.x);
-            samples.y.extend(more.y);
+            samples.y.extend(&more.y)?;
         }
         let earlier = sources.earlier.as_deref().map(Checkpoint::open).transpose()?;
         let of_earlier = earlier.as_ref().map(|checkpoint| {
@@ -309,7 +309,7 @@ pub fn open_model(
 ) -> Result<(Network, &'static str)> {
     let model = zoo::load(checkpoint, arch, Some(samples.shape()))?;
     let network = model.network.freeze();
-    data::check_classes(path, &samples.y, network.classes())?;
+    data::check_labels(path, &samples.y, network.loss, network.classes())?;
     Ok((network, model.family))
 }
 
@@ -318,7 +318,7 @@ fn fits(network: &Network, samples: &Samples, what: &str) -> Result<()> {
         let reason = format!("{what} are of {:?}, the network takes {:?}", samples.shape, network.input());
         return Err(Error::config(reason));
     }
-    data::check_labels(&samples.y, 0, network.classes())
+    samples.y.check(network.loss, network.classes(), 0)
 }
 
 fn same_layers(earlier: &Network, network: &Network, what: &str) -> Result<()> {

@@ -8,9 +8,9 @@ use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 
 use crate::data::Samples;
+use crate::loss::softmax::largest;
 use crate::net::Network;
 use crate::observe::{Scores, evaluate, outputs};
-use crate::ops::cpu::loss::largest;
 use crate::repair::Targets;
 use crate::task::{Calibration, SMALLEST_BATCH, Settings, Target, Task, is_convex};
 use crate::update::Length;
@@ -122,7 +122,7 @@ impl<'a> Unseen<'a> {
             Some(validation) => (validation, (0..validation.y.len()).collect()),
             None => (task.samples, task.held_out.clone()),
         };
-        let labels: Vec<u32> = self.request.iter().map(|&i| task.samples.y[i]).collect();
+        let labels: Vec<u32> = self.request.iter().filter_map(|&i| task.samples.y.class_of(i)).collect();
         let stand_ins = match task.settings.target {
             Target::Class => {
                 let logits = outputs(task.device, net, &task.samples.subset(self.request))?.logits;
@@ -153,20 +153,21 @@ fn second_choices(logits: &[f32], labels: &[u32]) -> Vec<u32> {
 /// # Errors
 /// Where no sample has any of these classes.
 fn look_alikes(samples: &Samples, indices: &[usize], labels: &[u32], classes: &[u32]) -> Result<Samples> {
-    let mut stand_ins = Samples { shape: samples.shape, x: vec![], y: vec![] };
-    let of = |class: u32| indices.iter().copied().filter(move |&i| samples.y[i] == class).collect();
+    let (mut x, mut y) = (vec![], vec![]);
+    let of =
+        |class: u32| indices.iter().copied().filter(move |&i| samples.y.class_of(i) == Some(class)).collect();
     let mut turns: BTreeMap<u32, (Vec<usize>, usize)> = BTreeMap::new(); // of each class, and how many are taken
     for (&label, &class) in labels.iter().zip(classes) {
         let (turn, taken) = turns.entry(class).or_insert_with(|| (of(class), 0));
         if !turn.is_empty() {
-            stand_ins.x.extend_from_slice(samples.image(turn[*taken % turn.len()]));
-            stand_ins.y.push(label);
+            x.extend_from_slice(samples.image(turn[*taken % turn.len()]));
+            y.push(label);
             *taken += 1;
         }
     }
-    match stand_ins.y.is_empty() {
+    match y.is_empty() {
         true => Err(Error::config("no held-out sample has a class that the samples would be taken for")),
-        false => Ok(stand_ins),
+        false => Ok(Samples { shape: samples.shape, x, y: y.into() }),
     }
 }
 
@@ -176,17 +177,17 @@ fn look_alikes(samples: &Samples, indices: &[usize], labels: &[u32], classes: &[
 /// Where no sample has another label than all of these.
 fn wrongly_labelled(samples: &Samples, indices: &[usize], labels: &[u32]) -> Result<Samples> {
     let mut turn = labels.iter().cycle();
-    let mut wrong = Samples { shape: samples.shape, x: vec![], y: vec![] };
+    let (mut x, mut y) = (vec![], vec![]);
     for &i in indices {
-        let other = turn.by_ref().take(labels.len()).find(|&&label| label != samples.y[i]);
+        let other = turn.by_ref().take(labels.len()).find(|&&label| samples.y.class_of(i) != Some(label));
         if let Some(&label) = other {
-            wrong.x.extend_from_slice(samples.image(i));
-            wrong.y.push(label);
+            x.extend_from_slice(samples.image(i));
+            y.push(label);
         }
     }
-    match wrong.y.is_empty() {
+    match y.is_empty() {
         true => Err(Error::config("every held-out sample has the label of the wrongly labelled ones")),
-        false => Ok(wrong),
+        false => Ok(Samples { shape: samples.shape, x, y: y.into() }),
     }
 }
 
@@ -213,21 +214,24 @@ mod tests {
         let logits = [1.0, 0.0, 9.0, 3.0, 4.0, 9.0, 0.0, -1.0, -2.0, 0.0, 5.0, 9.0];
         let classes = second_choices(&logits, &labels);
         assert_eq!(classes, [0, 1, 0, 1]);
-        let samples =
-            Samples { shape: Shape::new(1, 1, 1), x: vec![0.0, 1.0, 2.0, 3.0, 4.0], y: vec![0, 1, 2, 0, 0] };
+        let samples = Samples {
+            shape: Shape::new(1, 1, 1),
+            x: vec![0.0, 1.0, 2.0, 3.0, 4.0],
+            y: vec![0, 1, 2, 0, 0].into(),
+        };
         let stand_ins = look_alikes(&samples, &[0, 1, 2, 3], &labels, &classes).unwrap();
-        assert_eq!((stand_ins.x, stand_ins.y), (vec![0.0, 1.0, 3.0, 1.0], vec![2, 2, 2, 2]));
+        assert_eq!((stand_ins.x, stand_ins.y), (vec![0.0, 1.0, 3.0, 1.0], vec![2, 2, 2, 2].into()));
         assert!(look_alikes(&samples, &[2], &labels, &classes).is_err());
     }
 
     #[test]
     fn wrong_labels_are_taken_in_turn_and_are_never_the_sample_s_own() {
         let samples =
-            Samples { shape: Shape::new(1, 1, 1), x: vec![0.0, 1.0, 2.0, 3.0], y: vec![0, 1, 1, 2] };
+            Samples { shape: Shape::new(1, 1, 1), x: vec![0.0, 1.0, 2.0, 3.0], y: vec![0, 1, 1, 2].into() };
         let wrong = wrongly_labelled(&samples, &[0, 1, 3], &[1, 0]).unwrap();
-        assert_eq!((wrong.x, wrong.y), (vec![0.0, 1.0, 3.0], vec![1, 0, 1]));
+        assert_eq!((wrong.x, wrong.y), (vec![0.0, 1.0, 3.0], vec![1, 0, 1].into()));
         let some = wrongly_labelled(&samples, &[1, 3], &[1]).unwrap();
-        assert_eq!((some.x, some.y), (vec![3.0], vec![1]));
+        assert_eq!((some.x, some.y), (vec![3.0], vec![1].into()));
         assert!(wrongly_labelled(&samples, &[1, 2], &[1, 1]).is_err());
     }
 }

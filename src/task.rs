@@ -5,6 +5,7 @@ use std::sync::atomic::AtomicBool;
 
 use crate::data::Samples;
 use crate::device::Device;
+use crate::loss::Loss;
 use crate::names::names;
 use crate::net::{Network, Op};
 use crate::select::Criteria;
@@ -176,9 +177,19 @@ impl Settings {
     /// Refuses settings that contradict each other or the network, before anything is computed.
     ///
     /// # Errors
-    /// Where a certificate's ε or δ is none, finite differences lack the earlier model (or it has no use), or a convex
+    /// Where the target takes classes and the model has several labels, a certificate's ε or δ is none, finite differences lack the earlier model (or it has no use), or a convex
     /// model is to be repaired.
     pub fn check(&self, net: &Network, has_earlier: bool) -> Result<()> {
+        match (net.loss, self.target) {
+            (Loss::BinaryCrossEntropy, Target::Class | Target::WrongLabels) => {
+                return Err(Error::config(
+                    "the samples of a class, and those with wrong labels, are held against other classes, and this \
+                     model has several labels; give --target-loss, or choose samples by their index",
+                ));
+            }
+            (Loss::BinaryCrossEntropy, Target::HeldOut | Target::Loss(_))
+            | (Loss::CrossEntropy { .. }, _) => {}
+        }
         if let Some(certificate) = self.certificate.filter(|spec| spec.noise != NoiseUnits::None) {
             check_privacy(certificate.epsilon, certificate.delta)?;
             // The gradient rule has no damping but the one given.

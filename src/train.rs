@@ -139,7 +139,7 @@ mod tests {
             .flat_map(|&label| (0..16).map(move |p| (p / 8 == label) as u32 as f32))
             .collect::<Vec<_>>();
         let x = x.into_iter().map(|v| v + 0.3 * stream.normal()).collect();
-        Samples { shape: Shape::new(4, 4, 1), x, y }
+        Samples { shape: Shape::new(4, 4, 1), x, y: y.into() }
     }
 
     fn config(optimizer: Optimizer) -> Config {

@@ -38,20 +38,21 @@ pub fn auc(forget: &[f64], test: &[f64]) -> Result<f64> {
     Ok(forget.iter().map(above).sum::<f64>() / (forget.len() as f64 * test.len() as f64))
 }
 
-/// Mean KL(p ‖ q) = Σ p ln(p/q) of the outputs of two models, in nats; `p` and `q` are logits `[n, classes]`.
+/// Mean KL(p ‖ q) = Σ p ln(p/q) of the outputs of two models with this loss, in nats; `p` and `q` are logits
+/// `[n, classes]`.
 ///
 /// # Errors
 /// Where the shapes do not fit, there are no rows, or a logit is not finite.
-pub fn divergence(p: &[f32], q: &[f32], classes: usize) -> Result<f64> {
-    Loss::default().divergence(p, q, classes)
+pub fn divergence(p: &[f32], q: &[f32], classes: usize, loss: Loss) -> Result<f64> {
+    loss.divergence(p, q, classes)
 }
 
 /// Mean KL(p ‖ q) + KL(q ‖ p), in nats; arguments and errors as in [`divergence`].
 ///
 /// # Errors
 /// As [`divergence`].
-pub fn symmetric_divergence(p: &[f32], q: &[f32], classes: usize) -> Result<f64> {
-    Ok(divergence(p, q, classes)? + divergence(q, p, classes)?)
+pub fn symmetric_divergence(p: &[f32], q: &[f32], classes: usize, loss: Loss) -> Result<f64> {
+    Ok(divergence(p, q, classes, loss)? + divergence(q, p, classes, loss)?)
 }
 
 /// The percentile of each forgotten sample's loss among the references' losses on it: 100 × the share of references
@@ -183,6 +184,8 @@ fn check_references(op: &'static str, ours: &[f64], references: &[Vec<f64>], lea
 mod tests {
     use super::*;
 
+    const LOSS: Loss = Loss::CrossEntropy { smoothing: 0.0 };
+
     fn near(a: f64, b: f64) {
         assert!((a - b).abs() <= 1e-12 * b.abs().max(1.0), "{a} and {b}");
     }
@@ -199,9 +202,9 @@ mod tests {
     fn divergence_of_known_distributions() {
         let (p, q) = ([0.0f32, 0.0], [3.0f32.ln(), 0.0]); // (1/2, 1/2) and (3/4, 1/4)
         let (forth, back) = (0.5 * (4.0f64 / 3.0).ln(), 0.75 * 1.5f64.ln() - 0.25 * 2.0f64.ln());
-        assert!((divergence(&p, &q, 2).unwrap() - forth).abs() < 1e-7);
-        assert!((symmetric_divergence(&p, &q, 2).unwrap() - forth - back).abs() < 1e-7);
-        near(divergence(&[1e4, 0.0, 5.0, 5.0], &[1e4, 0.0, -5.0, -5.0], 2).unwrap(), 0.0);
+        assert!((divergence(&p, &q, 2, LOSS).unwrap() - forth).abs() < 1e-7);
+        assert!((symmetric_divergence(&p, &q, 2, LOSS).unwrap() - forth - back).abs() < 1e-7);
+        near(divergence(&[1e4, 0.0, 5.0, 5.0], &[1e4, 0.0, -5.0, -5.0], 2, LOSS).unwrap(), 0.0);
     }
 
     #[test]
@@ -238,9 +241,12 @@ mod tests {
     #[test]
     fn what_does_not_fit_is_refused() {
         assert!(auc(&[], &[1.0]).is_err() && auc(&[1.0], &[]).is_err() && auc(&[f64::NAN], &[1.0]).is_err());
-        assert!(divergence(&[1.0], &[1.0, 2.0], 1).is_err() && divergence(&[], &[], 2).is_err());
-        assert!(divergence(&[1.0; 3], &[1.0; 3], 2).is_err() && divergence(&[1.0], &[1.0], 0).is_err());
-        assert!(divergence(&[f32::NAN, 0.0], &[0.0, 0.0], 2).is_err());
+        assert!(divergence(&[1.0], &[1.0, 2.0], 1, LOSS).is_err() && divergence(&[], &[], 2, LOSS).is_err());
+        assert!(
+            divergence(&[1.0; 3], &[1.0; 3], 2, LOSS).is_err()
+                && divergence(&[1.0], &[1.0], 0, LOSS).is_err()
+        );
+        assert!(divergence(&[f32::NAN, 0.0], &[0.0, 0.0], 2, LOSS).is_err());
         assert!(ranks(&[1.0], &[]).is_err() && ranks(&[1.0], &[vec![1.0, 2.0]]).is_err());
         assert!(likelihood_ratios(&[1.0], &[vec![1.0]]).is_err());
         assert!(likelihood_ratios(&[1.0], &[vec![1.0], vec![1.0]]).is_err());

@@ -90,7 +90,7 @@ fn data_that_do_not_fit_are_refused_with_the_sample() {
     refused(&tiny, train, 1, &words);
     y[7] = -1;
     write_samples(&tiny.at("negative.safetensors"), &x, &y);
-    refused(&tiny, &format!("{EVAL} @negative.safetensors"), 1, &["negative.safetensors", "element 7", "-1"]);
+    refused(&tiny, &format!("{EVAL} @negative.safetensors"), 1, &["negative.safetensors", "sample 7", "-1"]);
     y[7] = 1;
     write_samples(&tiny.at("narrow.safetensors"), &x[..5 * N], &y);
     write_samples(&tiny.at("empty.safetensors"), &[], &[]);

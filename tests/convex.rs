@@ -30,7 +30,14 @@ pub fn trials() -> Vec<Trial> {
         let path = data.clone().unwrap_or_default().join("train-images-idx3-ubyte.gz");
         let all = data::load(&path, &normalise)?;
         let len = all.shape.len();
-        check(&Samples { shape: all.shape, x: all.x[..2000 * len].to_vec(), y: all.y[..2000].to_vec() }, 0.6)
+        check(
+            &Samples {
+                shape: all.shape,
+                x: all.x[..2000 * len].to_vec(),
+                y: all.y.part(0..2000).to_vec().into(),
+            },
+            0.6,
+        )
     };
     vec![
         Trial::test("convex/digits", || check(&data::digits()?, 0.7)),

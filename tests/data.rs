@@ -11,8 +11,9 @@ use safetensors::Dtype;
 use safetensors::tensor::TensorView;
 use scrubjay::checkpoint::save;
 use scrubjay::data::{
-    CifarLabels, LoadOptions, Normalise, Samples, check_classes, class_count, files, load, load_with,
+    CifarLabels, Labels, LoadOptions, Normalise, Samples, check_labels, class_count, files, load, load_with,
 };
+use scrubjay::loss::Loss;
 use scrubjay::net::Shape;
 use scrubjay::zoo;
 use serde_json::Value;
@@ -125,11 +126,11 @@ fn the_samples_are_the_same_in_every_container() {
     for path in folder.grey() {
         let samples = read(&path);
         assert_eq!(samples.shape, Shape::new(SIDE, SIDE, 1), "{path:?}");
-        assert_eq!(samples.y, y.iter().map(|&label| u32::from(label)).collect::<Vec<_>>(), "{path:?}");
+        assert_eq!(samples.y, y.iter().map(|&label| u32::from(label)).collect(), "{path:?}");
         assert_eq!(samples.x, x.iter().map(|&p| f32::from(p) / 255.0).collect::<Vec<_>>(), "{path:?}");
     }
     let test = folder.at("plain/t10k-images-idx3-ubyte");
-    assert_eq!((read(&test).y, files(&test).unwrap().len()), (vec![3], 2));
+    assert_eq!((read(&test).y, files(&test).unwrap().len()), (vec![3].into(), 2));
 }
 
 #[test]
@@ -175,7 +176,7 @@ fn cifar_10_has_one_label_a_record_and_cifar_100_two() {
     let folder = Folder::new();
     let ten = read(&folder.write("ten/test_batch.bin", &cifar(3, |i| [i as u8 + 4])));
     let hundred = read(&folder.write("hundred/test.bin", &cifar(3, |i| [77, i as u8 + 94])));
-    assert_eq!((ten.y, hundred.y), (vec![4, 5, 6], vec![94, 95, 96]));
+    assert_eq!((ten.y, hundred.y), (vec![4, 5, 6].into(), vec![94, 95, 96].into()));
     assert_eq!(ten.x, hundred.x);
     for (i, &value) in ten.x.iter().enumerate() {
         let (image, position, channel) = (i / 3072, i % 3072 / 3, i % 3);
@@ -185,11 +186,11 @@ fn cifar_10_has_one_label_a_record_and_cifar_100_two() {
     folder.write("ten/data_batch_2.bin", &cifar(1, |_| [2]));
     folder.write("ten/data_batch_1.bin.gz", &gz(&cifar(2, |i| [i as u8])));
     folder.write("ten/batches.meta.txt", b"names");
-    assert_eq!(read(&folder.at("ten")).y, [0, 1, 2]);
+    assert_eq!(read(&folder.at("ten")).y.words(), [0, 1, 2]);
     let names = files(&folder.at("ten")).unwrap();
     assert_eq!(names, [folder.at("ten/data_batch_1.bin.gz"), folder.at("ten/data_batch_2.bin")]);
     folder.write("hundred/train.bin", &cifar(2, |i| [0, i as u8]));
-    assert_eq!(read(&folder.at("hundred")).y, [0, 1]);
+    assert_eq!(read(&folder.at("hundred")).y.words(), [0, 1]);
 }
 
 #[test]
@@ -197,14 +198,14 @@ fn labels_that_are_no_class_are_named_with_file_and_sample() {
     let folder = Folder::new();
     let path = folder.write("test_batch.bin", &cifar(9, |i| [if i == 7 { 9 } else { i as u8 }]));
     let samples = read(&path);
-    let error = check_classes(&path, &samples.y, 9).unwrap_err().to_string();
+    let error = check_labels(&path, &samples.y, Loss::default(), 9).unwrap_err().to_string();
     let expected = format!("{}: sample 7 has label 9, classes are 0 to 8", path.display());
     assert_eq!(error, expected);
-    check_classes(&path, &samples.y, 10).unwrap();
+    check_labels(&path, &samples.y, Loss::default(), 10).unwrap();
     for (labels, word) in [([-1i64, 0], "-1"), ([1 << 40, 0], "1099511627776")] {
         let bytes: Vec<u8> = labels.iter().flat_map(|label| label.to_le_bytes()).collect();
         let all = tensors((Dtype::U8, &[2, 1], &[0, 0]), (Dtype::I64, &bytes));
-        refused(&folder.write("labels.safetensors", &all), &["element 0", word, "no label"]);
+        refused(&folder.write("labels.safetensors", &all), &["sample 0", word, "no class"]);
     }
 }
 

@@ -9,6 +9,8 @@ mod cases;
 mod dual;
 #[path = "reference/layers.rs"]
 mod layers;
+#[path = "reference/loss.rs"]
+mod loss;
 #[path = "reference/net.rs"]
 mod oracle;
 
@@ -163,7 +165,7 @@ fn moved(net: &Network, direction: &Params<f64>, step: f64) -> Params<f64> {
 }
 
 fn mean_loss(net: &Network, params: &Params<f64>, samples: &Samples) -> f64 {
-    let losses = run(net, params, &samples.x, &samples.y, &slope).losses;
+    let losses = run(net, params, &samples.x, samples.y.words(), &slope(net.loss)).losses;
     losses.iter().sum::<f64>() / losses.len() as f64
 }
 
@@ -182,7 +184,8 @@ fn differences_of_the_loss(case: &Case, seed: u64) -> Outcome {
     let samples = random.samples(&net, 3);
     let direction = any_direction(&net, &mut random);
     let along: f64 = {
-        let gradient = run(&net, &constants::<f64>(&net), &samples.x, &samples.y, &slope).gradient;
+        let gradient =
+            run(&net, &constants::<f64>(&net), &samples.x, samples.y.words(), &slope(net.loss)).gradient;
         gradient.iter().flatten().zip(direction.iter().flatten()).map(|(g, d)| g * d).sum()
     };
     let loss = |step: f64| mean_loss(&net, &moved(&net, &direction, step), &samples);
@@ -194,9 +197,12 @@ fn differences_of_the_gradient(case: &Case, seed: u64) -> Outcome {
     let mut random = Random(seed + 7);
     let samples = random.samples(&net, 3);
     let direction = any_direction(&net, &mut random);
-    let hv = product::<f64>(&net, &direction, &samples.x, &samples.y, Matrix::Hessian);
-    let gradient =
-        |step| run(&net, &moved(&net, &direction, step), &samples.x, &samples.y, &slope).gradient.concat();
+    let hv = product::<f64>(&net, &direction, &samples.x, samples.y.words(), Matrix::Hessian);
+    let gradient = |step| {
+        run(&net, &moved(&net, &direction, step), &samples.x, samples.y.words(), &slope(net.loss))
+            .gradient
+            .concat()
+    };
     let (up, down) = (gradient(STEP), gradient(-STEP));
     let slopes: Vec<f64> = up.iter().zip(&down).map(|(u, d)| (u - d) / (2.0 * STEP)).collect();
     within("Hv", distance(&slopes, &hv.concat()), 1e-7)
@@ -226,7 +232,7 @@ fn closed_form() -> Outcome {
         }
     }
     for matrix in [Matrix::Hessian, Matrix::Ggn] {
-        let hv = product::<f64>(&net, &to_params(&net, &block, &v), &samples.x, &samples.y, matrix);
+        let hv = product::<f64>(&net, &to_params(&net, &block, &v), &samples.x, samples.y.words(), matrix);
         within("Hv", distance(&of_block(&net, &block, &hv), &expected), 1e-12)?;
     }
     Ok(())
@@ -238,7 +244,8 @@ fn closed_form() -> Outcome {
 fn freezing(case: &Case, seed: u64) -> Outcome {
     let net = case.network(seed)?;
     let samples = Random(seed).samples(&net, 3);
-    let outcome = |net: &Network| run(net, &constants::<f64>(net), &samples.x, &samples.y, &slope);
+    let outcome =
+        |net: &Network| run(net, &constants::<f64>(net), &samples.x, samples.y.words(), &slope(net.loss));
     let (train, frozen) = (outcome(&net), outcome(&net.freeze()));
     within("logits", distance(&frozen.logits, &train.logits), 1e-6)?;
     within("activations", distance(&frozen.activations, &train.activations), 1e-6)
@@ -247,8 +254,8 @@ fn freezing(case: &Case, seed: u64) -> Outcome {
 fn forward(case: &Case, seed: u64) -> Outcome {
     let (net, samples, _) = frozen(case, seed, 5)?;
     let trace = observe(&Device::cpu()?, &net, &samples)?;
-    let reference = run(&net, &constants::<f64>(&net), &samples.x, &samples.y, &slope);
-    let plain = run(&net, &constants::<f32>(&net), &samples.x, &samples.y, &slope);
+    let reference = run(&net, &constants::<f64>(&net), &samples.x, samples.y.words(), &slope(net.loss));
+    let plain = run(&net, &constants::<f32>(&net), &samples.x, samples.y.words(), &slope(net.loss));
     close("logits", &wide(&trace.logits), &numbers(&plain.logits), &reference.logits)?;
     close("losses", &wide(&trace.losses), &numbers(&plain.losses), &reference.losses)?;
     close("activations", &wide(&trace.activations), &numbers(&plain.activations), &reference.activations)
@@ -257,8 +264,9 @@ fn forward(case: &Case, seed: u64) -> Outcome {
 fn gradient(case: &Case, seed: u64) -> Outcome {
     let (net, samples, _) = frozen(case, seed, 5)?;
     let device = Device::cpu()?;
-    let reference = run(&net, &constants::<f64>(&net), &samples.x, &samples.y, &slope).gradient;
-    let plain = run(&net, &constants::<f32>(&net), &samples.x, &samples.y, &slope).gradient;
+    let reference =
+        run(&net, &constants::<f64>(&net), &samples.x, samples.y.words(), &slope(net.loss)).gradient;
+    let plain = run(&net, &constants::<f32>(&net), &samples.x, samples.y.words(), &slope(net.loss)).gradient;
     for block in blocks(&net)? {
         let expected = of_block(&net, &block, &reference);
         let plain = of_block(&net, &block, &plain);
@@ -278,8 +286,8 @@ fn products(case: &Case, seed: u64) -> Outcome {
             let curvature = Curvature::new(&device, &net, &block, &samples, kind, usize::MAX)?;
             let mut hv = vec![f64::NAN; block.len()];
             curvature.apply(&mut hv, &v)?;
-            let reference = product::<f64>(&net, &direction, &samples.x, &samples.y, matrix);
-            let plain = product::<f32>(&net, &direction, &samples.x, &samples.y, matrix);
+            let reference = product::<f64>(&net, &direction, &samples.x, samples.y.words(), matrix);
+            let plain = product::<f32>(&net, &direction, &samples.x, samples.y.words(), matrix);
             let what = format!("{kind:?} product of {} units", block.units().len());
             let expected = of_block(&net, &block, &reference);
             close(&what, &hv, &of_block(&net, &block, &plain), &expected)?;
@@ -348,7 +356,7 @@ fn training(case: &Case, seed: u64) -> Outcome {
     let mut pass = TrainPass::new(&device, &mut moved, 7, Optimizer::Sgd)?;
     let loss = pass.step(&samples)?.loss;
     let gradients = pass.gradients()?;
-    let expected = batch_loss(&net, &constants::<f64>(&net), &samples.x, &samples.y);
+    let expected = batch_loss(&net, &constants::<f64>(&net), &samples.x, samples.y.words());
     within("loss", (loss - expected).abs(), 1e-6 * expected)?;
     let whole = size(&gradients.iter().flat_map(|g| wide(g)).collect::<Vec<_>>());
     for (i, param) in net.params.iter().enumerate().filter(|(_, param)| param.trained) {
@@ -357,8 +365,8 @@ fn training(case: &Case, seed: u64) -> Outcome {
             let mut direction: Params<f64> = net.params.iter().map(|p| vec![0.0; p.value.len()]).collect();
             direction[i].iter_mut().for_each(|d| *d = random.next());
             engine.push(gradients[i].iter().zip(&direction[i]).map(|(&g, d)| f64::from(g) * d).sum());
-            reference.push(batch_slope::<f64>(&net, &direction, &samples.x, &samples.y));
-            plain.push(batch_slope::<f32>(&net, &direction, &samples.x, &samples.y).value());
+            reference.push(batch_slope::<f64>(&net, &direction, &samples.x, samples.y.words()));
+            plain.push(batch_slope::<f32>(&net, &direction, &samples.x, samples.y.words()).value());
             longest = longest.max(size(&direction[i]));
         }
         let what = format!("training gradient of {}", param.name);
@@ -456,8 +464,11 @@ fn golden(folder: &Path, name: &str, config: &str) -> Outcome {
     let shape = Shape::new(sides[2], sides[3], sides[1]);
     let train = network(&file, config, shape)?;
     let net = train.freeze();
-    let samples =
-        Samples { shape, x: channels_last(&file.f32("golden.x")?, shape), y: file.labels("golden.label")? };
+    let samples = Samples {
+        shape,
+        x: channels_last(&file.f32("golden.x")?, shape),
+        y: file.labels("golden.label")?.into(),
+    };
     let mut units = vec![];
     for unit in info["selection"].as_array().ok_or("no selection")? {
         let layer = net.layer_named(unit[0].as_str().ok_or("no layer")?)?;
@@ -472,7 +483,7 @@ fn golden(folder: &Path, name: &str, config: &str) -> Outcome {
     let taps = taps.ok_or("taps are not described")?;
 
     // The oracle on the train form, which knows nothing of freezing.
-    let outcome = run(&train, &constants::<f64>(&train), &samples.x, &samples.y, &slope);
+    let outcome = run(&train, &constants::<f64>(&train), &samples.x, samples.y.words(), &slope(train.loss));
     within("oracle logits", distance(&outcome.logits, &recorded("logits")?), 1e-9)?;
     within("oracle losses", distance(&outcome.losses, &recorded("sample_losses")?), 1e-9)?;
     within("oracle activations", distance(&outcome.activations, &taps), 1e-9)?;
@@ -485,7 +496,7 @@ fn golden(folder: &Path, name: &str, config: &str) -> Outcome {
         check("oracle gradient", &info["grad_checks"], &param.name, &values, norm_off, sum_off)?;
     }
     let direction = to_params(&train, &block, &v);
-    let hv = product::<f64>(&train, &direction, &samples.x, &samples.y, Matrix::Hessian);
+    let hv = product::<f64>(&train, &direction, &samples.x, samples.y.words(), Matrix::Hessian);
     within("oracle Hv", distance(&stored(&of_block(&train, &block, &hv)), &recorded("Hv_P")?), 1e-8)?;
     for (i, param) in train.params.iter().enumerate().filter(|(_, param)| param.trained) {
         let values = in_file(param, &hv[i]);
@@ -511,7 +522,7 @@ fn golden(folder: &Path, name: &str, config: &str) -> Outcome {
         // All copies are of the first input.
         let x = channels_last(&x, shape);
         let losses = recorded("pert.losses")?;
-        let y = vec![samples.y[0]; copies];
+        let y = vec![samples.y.words()[0]; copies].into();
         let trace = observe(&device, &net, &Samples { shape, x, y })?;
         within("perturbed losses", distance(&wide(&trace.losses), &losses), bound("loss")?.max(1e-6))?;
         let acts = distance(&wide(&trace.activations), &recorded("pert.acts")?);

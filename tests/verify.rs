@@ -31,7 +31,7 @@ struct Run {
 
 fn write_samples(path: &Path, samples: &Samples, range: std::ops::Range<usize>) {
     let len = samples.shape.len();
-    let labels: Vec<i64> = samples.y[range.clone()].iter().map(|&y| i64::from(y)).collect();
+    let labels: Vec<i64> = samples.y.part(range.clone()).iter().map(|&y| i64::from(y)).collect();
     let x = Values::F32(&samples.x[range.start * len..range.end * len]);
     let all = [
         Tensor { name: "x", shape: vec![range.len(), 1, 8, 8], values: x },
@@ -46,7 +46,7 @@ fn folder() -> &'static Path {
     let make = || {
         let folder = tempfile::tempdir().unwrap();
         let mut samples = digits().unwrap();
-        samples.y[..WRONG].iter_mut().for_each(|y| *y = (*y + 1) % 10);
+        samples.y.words_mut()[..WRONG].iter_mut().for_each(|y| *y = (*y + 1) % 10);
         write_samples(&folder.path().join("train.safetensors"), &samples, 0..TRAIN);
         write_samples(&folder.path().join("test.safetensors"), &samples, TRAIN..TRAIN + TEST);
         for line in [

@@ -376,9 +376,10 @@ fn teach(case: &Case, taught: &mut Taught, indices: &[usize], scale: f64, hard: 
     let train = &case.data.train;
     let classes = case.original.classes();
     let trace = observe(case.device, case.original, &train.subset(indices))?;
+    let mut labels = vec![];
     let mut push = |i: usize, label: u32, weight: f64| {
         taught.samples.x.extend_from_slice(train.image(i));
-        taught.samples.y.push(label);
+        labels.push(label);
         taught.weights.push(weight);
     };
     for (&i, logits) in indices.iter().zip(trace.logits.chunks_exact(classes)) {
@@ -389,10 +390,10 @@ fn teach(case: &Case, taught: &mut Taught, indices: &[usize], scale: f64, hard: 
             push(i, label as u32, scale * power / sum);
         }
         if let Some(weight) = hard {
-            push(i, train.y[i], weight * scale);
+            push(i, train.y.words()[i], weight * scale);
         }
     }
-    Ok(())
+    taught.samples.y.extend(&labels.into())
 }
 
 /// SCRUB (Kurmanji et al., NeurIPS 2023): epochs that first drive the student from the teacher on the forgotten, then
@@ -410,7 +411,7 @@ fn distill(case: &Case, net: &mut Network, block: &Block, forgetting: usize, rat
     }
     sgd(case, net, block, falling(rate, steps.len()), &mut |net, step| {
         let (away, batch) = &steps[step];
-        let samples = Samples { shape: case.data.train.shape, x: vec![], y: vec![] };
+        let samples = Samples { shape: case.data.train.shape, x: vec![], y: vec![].into() };
         let mut taught = Taught { samples, weights: vec![] };
         let scale = if *away { -1.0 } else { 1.0 };
         teach(case, &mut taught, batch, scale, (!away).then_some(1.0))?;

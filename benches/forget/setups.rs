@@ -242,19 +242,21 @@ impl Data {
         let take = |indices: &[usize]| Samples {
             shape: all.shape,
             x: indices.iter().flat_map(|&i| all.image(i).to_vec()).collect(),
-            y: indices.iter().map(|&i| all.y[i]).collect(),
+            y: all.y.subset(indices),
         };
         let (train, rest) = order.split_at(setup.n);
         let mut train = take(train);
         let mut wrong = stream.choose(setup.n, setup.wrong);
         wrong.sort_unstable();
         for &i in &wrong {
-            train.y[i] = (train.y[i] + 1 + stream.below(9) as u32) % 10;
+            let label = &mut train.y.words_mut()[i];
+            *label = (*label + 1 + stream.below(9) as u32) % 10;
         }
         let (held_out, rest) = rest.split_at(setup.held_out);
         let mut held_out = take(held_out);
         for i in stream.choose(setup.held_out, setup.wrong * setup.held_out / setup.n) {
-            held_out.y[i] = (held_out.y[i] + 1 + stream.below(9) as u32) % 10;
+            let label = &mut held_out.y.words_mut()[i];
+            *label = (*label + 1 + stream.below(9) as u32) % 10;
         }
         Ok(Data { train, wrong, held_out, test: take(&rest[..setup.test]) })
     }
@@ -265,7 +267,7 @@ impl Data {
         let n = self.train.y.len();
         let mut indices = match request {
             Request::Random(count) => Stream::new(draw, Use::Choice, 21).choose(n, count),
-            Request::Class(class) => (0..n).filter(|&i| self.train.y[i] == class).collect(),
+            Request::Class(class) => (0..n).filter(|&i| self.train.y.has(i, class)).collect(),
             Request::Wrong => self.wrong.iter().copied().take(100).collect(),
         };
         indices.sort_unstable();
@@ -333,20 +335,21 @@ impl Case<'_> {
     /// or held-out samples under wrong labels.
     pub fn stand_in(&self) -> Samples {
         let held_out = &self.data.held_out;
-        let mut turn = self.forget.iter().map(|&i| self.data.train.y[i]).cycle();
-        let mut some = Samples { shape: held_out.shape, x: vec![], y: vec![] };
-        for i in 0..held_out.y.len() {
+        let labels = self.data.train.y.words();
+        let mut turn = self.forget.iter().map(|&i| labels[i]).cycle();
+        let (mut x, mut y) = (vec![], vec![]);
+        for (i, &own) in held_out.y.words().iter().enumerate() {
             let label = match self.request {
-                Request::Random(_) => Some(held_out.y[i]),
-                Request::Class(class) => Some(class).filter(|&class| class == held_out.y[i]),
-                Request::Wrong => turn.next().filter(|&label| label != held_out.y[i]),
+                Request::Random(_) => Some(own),
+                Request::Class(class) => Some(class).filter(|&class| class == own),
+                Request::Wrong => turn.next().filter(|&label| label != own),
             };
             if let Some(label) = label {
-                some.x.extend_from_slice(held_out.image(i));
-                some.y.push(label);
+                x.extend_from_slice(held_out.image(i));
+                y.push(label);
             }
         }
-        some
+        Samples { shape: held_out.shape, x, y: y.into() }
     }
 
     /// What the unlearned model would measure on held-out samples if it were as predicted: no retrained model is asked.

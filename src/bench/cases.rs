@@ -7,7 +7,8 @@ use crate::Result;
 use crate::codec::{Columns, FociOptions, foci, statistic};
 use crate::device::Device;
 use crate::device::cuda::{Buffer, Cuda, In, Out};
-use crate::ops::cpu::{attention, conv, layer_norm, loss};
+use crate::loss::{Loss, softmax};
+use crate::ops::cpu::{attention, conv, layer_norm};
 use crate::ops::cuda::nearest;
 use crate::ops::philox::{self, Use, add_normals};
 use crate::ops::{Conv, Geometry, Precision, Shape, Strided, cuda, perturb};
@@ -692,14 +693,20 @@ fn losses(device: &Device, sizes: Sizes) -> Result<Work> {
     let map = match device.cuda() {
         Some(cuda) => {
             let labels = cuda.upload(&labels)?;
-            Map::Cuda(Box::new(move |cuda, y, x| cuda::loss::cross_entropy(cuda, y, x, labels.input())))
+            Map::Cuda(Box::new(move |cuda, y, x| {
+                cuda::loss::values(cuda, y, x, labels.input(), Loss::default())
+            }))
         }
         None => Map::Cpu(Box::new(move |device, y, x| {
             let each = n.div_ceil(4 * device.threads());
             device.scope(|| {
                 let parts =
                     y.par_chunks_mut(each).zip(x.par_chunks(each * classes)).zip(labels.par_chunks(each));
-                parts.for_each(|((y, x), labels)| loss::cross_entropy(y, x, labels, classes));
+                parts.for_each(|((y, x), labels)| {
+                    for ((y, z), &label) in y.iter_mut().zip(x.chunks_exact(classes)).zip(labels) {
+                        *y = softmax::value(z, label as usize, 0.0) as f32;
+                    }
+                });
             });
         })),
     };

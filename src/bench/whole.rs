@@ -102,10 +102,10 @@ impl Kernel for Copies {
     fn check(&mut self) -> Result<Check> {
         let (found, cpu) = (self.observe()?, Device::on_cpu(self.device.threads(), "a check")?);
         let Copies { net, image, m, .. } = self;
-        let copies = perturb(&image.x, image.shape, image.y[0], 0, *m, NOISE);
+        let copies = perturb(&image.x, image.shape, image.y.of(0), 0, *m, NOISE);
         let (mut one, mut error) = (image.clone(), 0.0f64);
         for (i, row) in found.activations.chunks(found.d).enumerate().take(CHECKED) {
-            copies.fill(&mut one.x, &mut one.y, i..i + 1);
+            copies.fill(&mut one.x, &mut [0], i..i + 1); // its label is the image's
             let want = observe(&cpu, net, &one)?;
             let both = [off(row, &want.activations), off(&found.losses[i..=i], &want.losses)];
             error = both.into_iter().fold(error, |a, b| if a.is_nan() || a >= b { a } else { b }); // keeps a NaN

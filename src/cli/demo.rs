@@ -122,7 +122,7 @@ pub fn run(args: &Args) -> anyhow::Result<Outcome> {
         "kind": if args.clean { "ordinary samples" } else { "wrong labels" },
         "device": device.report(),
         "forget": split.forget,
-        "labels_trained_on": split.forget.iter().map(|&i| split.train.y[i]).collect::<Vec<_>>(),
+        "labels_trained_on": split.train.y.subset(&split.forget).words(),
         "labels_true": split.forget.iter().map(|&i| split.truth[i]).collect::<Vec<_>>(),
         "rows": table,
         "scrub": {
@@ -191,17 +191,19 @@ fn split(args: &Args) -> scrubjay::Result<Split> {
     let take = |indices: &[usize]| Samples {
         shape: digits.shape,
         x: indices.iter().flat_map(|&i| digits.image(i).to_vec()).collect(),
-        y: indices.iter().map(|&i| digits.y[i]).collect(),
+        y: digits.y.subset(indices),
     };
     let (test, rest) = order.split_at(TEST);
     let (held_out, train) = rest.split_at(HELD_OUT);
     let mut train = take(train);
-    let truth = train.y.clone();
+    let truth = train.y.words().to_vec();
     let forget = stream.choose(truth.len(), FORGET);
     if !args.clean {
+        let mut labels = truth.clone();
         for &i in &forget {
-            train.y[i] = (truth[i] + 1 + stream.below(9) as u32) % 10;
+            labels[i] = (truth[i] + 1 + stream.below(9) as u32) % 10;
         }
+        train.y = labels.into();
     }
     let retain = (0..truth.len()).filter(|i| !forget.contains(i)).collect();
     let (train, held_out) = (Arc::new(train), Arc::new(take(held_out)));

@@ -39,20 +39,14 @@ pub fn run(args: &Args) -> anyhow::Result<Outcome> {
     let start = Instant::now();
     let scores = evaluate(&device, &model.network, &data)?;
     let seconds = start.elapsed().as_secs_f64();
-    let classes: Vec<(usize, usize)> = (0..model.network.classes() as u32)
-        .map(|class| {
-            let of_class = scores.labels.iter().zip(&scores.predicted).filter(|(label, _)| **label == class);
-            let (right, all) = of_class.fold((0, 0), |(r, a), (l, p)| (r + usize::from(l == p), a + 1));
-            (right, all)
-        })
-        .collect();
+    let classes = scores.by_output(&model.network);
     if args.json {
         let classes: Vec<_> =
             classes.iter().map(|(right, n)| serde_json::json!({"correct": right, "n": n})).collect();
         println!(
             "{}",
             serde_json::json!({
-                "n": scores.labels.len(),
+                "n": scores.losses.len(),
                 "correct": scores.correct(),
                 "accuracy": scores.accuracy(),
                 "loss": scores.mean_loss(),
@@ -65,7 +59,7 @@ pub fn run(args: &Args) -> anyhow::Result<Outcome> {
         );
         return Ok(Outcome::Done);
     }
-    println!("samples   {}", scores.labels.len());
+    println!("samples   {}", scores.losses.len());
     println!("correct   {}  ({:.2} %)", scores.correct(), 100.0 * scores.accuracy());
     println!("loss      {:.4}", scores.mean_loss());
     for (class, (right, n)) in classes.iter().enumerate().filter(|(_, (_, n))| *n > 0) {

@@ -15,7 +15,7 @@ use super::{DeviceArgs, Outcome};
 /// Write the activation of every unit, the loss and the logits of inputs
 ///
 /// IN is a .safetensors file with x f32 [n, c, h, w] or [n, features], already normalised, and y i64
-/// [n]. OUT gets logits [n, classes], loss [n] and activations [n, d]; its metadata `units` lists the
+/// [n], or [n, labels] of 0 and 1. OUT gets logits [n, classes], loss [n] and activations [n, d]; its metadata `units` lists the
 /// layers of the d columns. With --perturbations M, all of IN is one request, and OUT gets the mean
 /// loss [M] and the mean activations [M, d] of M noisy copies of it.
 ///

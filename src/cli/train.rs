@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use scrubjay::data::{self, CifarLabels, Inputs, LoadOptions, Normalise, Samples, tensors};
+use scrubjay::data::{self, CifarLabels, Inputs, Labels, LoadOptions, Normalise, Samples, tensors};
 use scrubjay::device::Device;
+use scrubjay::loss::Loss;
 use scrubjay::net::{Network, TrainPass};
 use scrubjay::observe::evaluate;
 use scrubjay::train::{Config, Epoch, Optimizer, Schedule, train};
@@ -38,7 +39,7 @@ pub struct Args {
     /// An existing model, to continue from
     #[arg(long, value_name = "M", conflicts_with = "arch")]
     model: Option<PathBuf>,
-    /// Labelled data: .safetensors (x, y), idx images, CIFAR binary
+    /// Labelled data: .safetensors (x, y), idx images, CIFAR binary. y is [n] of classes, or [n, labels] of 0 and 1
     #[arg(long, value_name = "DATA")]
     data: PathBuf,
     /// Data to report accuracy on after every epoch
@@ -57,8 +58,11 @@ pub struct Args {
     #[arg(long, value_name = "S,..", value_delimiter = ',')]
     std: Option<Vec<f32>>,
     /// Which labels of CIFAR-100: the 100 classes, or their 20 groups
-    #[arg(long, value_enum, default_value = "fine", value_name = "fine|coarse")]
+    #[arg(long, value_enum, default_value_t = CifarLabels::Fine, value_name = "fine|coarse")]
     cifar_labels: CifarLabels,
+    /// Label smoothing of a new model's loss, from 0 to below 1, as PyTorch's CrossEntropyLoss has it
+    #[arg(long, value_name = "E", conflicts_with = "model")]
+    label_smoothing: Option<f64>,
     /// Number of classes; by default one more than the largest label
     #[arg(long)]
     classes: Option<usize>,
@@ -205,6 +209,20 @@ impl Task<'_> {
         }
     }
 
+    /// The loss of a new network: what its labels ask for.
+    fn loss(&self) -> scrubjay::Result<Loss> {
+        let smoothing = self.args.label_smoothing;
+        let loss = match self.samples.y {
+            Labels::Classes(_) => Loss::CrossEntropy { smoothing: smoothing.unwrap_or(0.0) },
+            Labels::Multi { .. } if smoothing.is_some() => {
+                return Err(Error::config("--label-smoothing is for samples of one class each"));
+            }
+            Labels::Multi { .. } => Loss::BinaryCrossEntropy,
+        };
+        loss.check()?;
+        Ok(loss)
+    }
+
     /// The network to start from, and the `config.json` that goes with it.
     fn start(&self, seed: u64) -> scrubjay::Result<(Network, Value)> {
         let (net, mut config) = match (&self.existing, &self.args.arch) {
@@ -215,14 +233,18 @@ impl Task<'_> {
             }
             (None, Some(arch)) => {
                 let classes = data::class_count(&self.args.data, &self.samples.y, self.args.classes)?;
-                let made = zoo::create(arch, self.samples.shape(), classes, seed)?;
+                let mut made = zoo::create(arch, self.samples.shape(), classes, seed)?;
+                made.network.loss = self.loss()?;
+                if let Some(config) = made.config.as_object_mut() {
+                    zoo::write_loss(config, made.network.loss);
+                }
                 (made.network, made.config)
             }
             (None, None) => return Err(Error::config("--arch or --model says what to train")),
         };
-        data::check_classes(&self.args.data, &self.samples.y, net.classes())?;
+        data::check_labels(&self.args.data, &self.samples.y, net.loss, net.classes())?;
         if let (Some(val), Some(path)) = (&self.val, &self.args.val) {
-            data::check_classes(path, &val.y, net.classes())?;
+            data::check_labels(path, &val.y, net.loss, net.classes())?;
         }
         if let Some(map) = config.as_object_mut() {
             self.normalise.mean.iter().for_each(|mean| drop(map.insert("mean".into(), json!(mean))));

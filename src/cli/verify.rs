@@ -12,9 +12,9 @@ use scrubjay::comparison::{
 };
 use scrubjay::data::{self, Inputs, Samples, tensors};
 use scrubjay::device::Device;
+use scrubjay::loss;
 use scrubjay::manifest::{Manifest, json_in, listed};
 use scrubjay::net::Network;
-use scrubjay::ops::cpu::loss;
 use scrubjay::task::is_convex;
 use scrubjay::{Error, hash, observe, report, zoo};
 use serde_json::{Map, Value, json};
@@ -135,8 +135,8 @@ pub fn run(args: &Args) -> anyhow::Result<Outcome> {
     let theirs = references.iter().map(behaviour).collect::<scrubjay::Result<Vec<_>>>()?;
     let (was, is) = (behaviour(&before)?, behaviour(&after)?);
     bar.finish_and_clear();
-    let classes = before.network.classes();
-    let found = Comparison::new(&was, &is, &theirs, &sets.unseen, classes)?;
+    let (classes, loss) = (before.network.classes(), before.network.loss);
+    let found = Comparison::new(&was, &is, &theirs, &sets.unseen, classes, loss)?;
     if !found.remembered {
         notes.push(
             "the model before shows no memory of these samples either: there was little to forget".into(),
@@ -179,7 +179,10 @@ fn report_of(
         .map(|(&i, sample)| {
             let mut entry = json!(sample);
             entry["index"] = json!(i);
-            entry["label"] = json!(sets.samples.y[i]);
+            entry["label"] = match sets.samples.y.class_of(i) {
+                Some(class) => json!(class),
+                None => json!(sets.samples.y.of(i)),
+            };
             entry
         })
         .collect();
@@ -254,10 +257,10 @@ fn sets(args: &Args, checkpoint: &Checkpoint) -> scrubjay::Result<Sets> {
     if retain.is_empty() {
         return Err(Error::config("nothing is left to retain: every sample is to be forgotten"));
     }
-    let class = forget.first().map(|&i| samples.y[i]);
-    let class = class.filter(|&class| forget.iter().all(|&i| samples.y[i] == class));
+    let class = forget.first().and_then(|&i| samples.y.class_of(i));
+    let class = class.filter(|&class| forget.iter().all(|&i| samples.y.class_of(i) == Some(class)));
     let unseen: Vec<usize> =
-        (0..test.y.len()).filter(|&i| class.is_none_or(|class| test.y[i] == class)).collect();
+        (0..test.y.len()).filter(|&i| class.is_none() || test.y.class_of(i) == class).collect();
     if unseen.len() < UNSEEN {
         let of = class.map_or(String::new(), |class| format!(" of class {class}, like all forgotten ones,"));
         let reason = format!(
@@ -273,7 +276,7 @@ impl<'a> Candidate<'a> {
     fn open(args: &Args, path: &'a Path, sets: &Sets) -> scrubjay::Result<Candidate<'a>> {
         let checkpoint = Checkpoint::open(path)?;
         let model = open(&checkpoint, args.arch.as_deref(), Some((&args.data, &sets.samples)))?;
-        data::check_classes(&args.test, &sets.test.y, model.network.classes())?;
+        data::check_labels(&args.test, &sets.test.y, model.network.loss, model.network.classes())?;
         Ok(Candidate {
             path,
             network: model.network,
@@ -286,30 +289,31 @@ impl<'a> Candidate<'a> {
     }
 
     fn behaviour(&self, device: &Device, sets: &Sets) -> scrubjay::Result<Behaviour> {
-        let classes = self.network.classes();
-        let outputs = |inputs: &dyn Inputs, labels: &mut dyn Iterator<Item = u32>| {
-            let trace = observe::outputs(device, &self.network, inputs)?;
+        let (net, classes, width) = (&self.network, self.network.classes(), self.network.label_width());
+        let outputs = |inputs: &dyn Inputs, labels: &[u32]| {
+            let trace = observe::outputs(device, net, inputs)?;
             if let Some(i) = trace.logits.iter().position(|logit| !logit.is_finite()) {
                 let reason = format!("gives a logit of {}", trace.logits[i]);
                 return Err(Error::checkpoint(self.path, reason));
             }
-            let rows = trace.logits.chunks_exact(classes);
-            let right = rows.zip(labels).filter(|(row, label)| loss::largest(row) == *label).count();
+            let mut predicted = vec![0; labels.len()];
+            net.loss.predict(&mut predicted, &trace.logits, classes)?;
+            let surprisals = observe::surprisals(net, &trace, labels)?;
             Ok(Outputs {
-                losses: trace.losses.iter().map(|&loss| f64::from(loss)).collect(),
-                accuracy: right as f64 / trace.m as f64,
+                losses: surprisals.into_iter().map(f64::from).collect(),
+                accuracy: loss::right(&predicted, labels, width) as f64 / trace.m as f64,
                 logits: trace.logits,
             })
         };
         let part = |indices: &[usize]| {
-            outputs(&sets.samples.subset(indices), &mut indices.iter().map(|&i| sets.samples.y[i]))
+            outputs(&sets.samples.subset(indices), sets.samples.y.subset(indices).words())
         };
         // One linear layer has a convex loss, whatever the weight decay.
         let convex = is_convex(&self.network, 1.0);
         Ok(Behaviour {
             forget: part(&sets.forget)?,
             retain: part(&sets.retain)?,
-            test: outputs(&sets.test, &mut sets.test.y.iter().copied())?,
+            test: outputs(&sets.test, sets.test.y.words())?,
             weights: if convex { Some(Block::all(&self.network)?.values(&self.network)) } else { None },
         })
     }
@@ -321,6 +325,10 @@ fn check_alike(before: &Candidate, other: &Candidate) -> scrubjay::Result<()> {
     let a = before.path.display();
     if other.family != before.family {
         return refuse(format!("is of the family {}, {a} of {}", other.family, before.family));
+    }
+    if other.network.loss != before.network.loss {
+        let (ours, theirs) = (before.network.loss, other.network.loss);
+        return refuse(format!("has the loss {theirs:?}, {a} {ours:?}"));
     }
     let (ours, theirs) = (&before.network.params, &other.network.params);
     if let Some((p, q)) = ours.iter().zip(theirs).find(|(p, q)| (&p.name, &p.shape) != (&q.name, &q.shape)) {

@@ -16,7 +16,7 @@ pub fn digits() -> Result<Samples> {
     let damaged = |what: &str| Error::config(format!("the embedded digits are damaged: {what}"));
     let mut text = String::new();
     flate2::read::GzDecoder::new(DIGITS).read_to_string(&mut text).map_err(|e| damaged(&e.to_string()))?;
-    let mut samples = Samples { shape: Shape::new(8, 8, 1), x: vec![], y: vec![] };
+    let (mut x, mut y) = (vec![], vec![]);
     for (i, line) in text.lines().enumerate() {
         let numbers: Vec<f32> = line.split(',').filter_map(|number| number.parse().ok()).collect();
         let [pixels @ .., label] = numbers.as_slice() else {
@@ -25,10 +25,10 @@ pub fn digits() -> Result<Samples> {
         if pixels.len() != 64 {
             return Err(damaged(&format!("line {}", i + 1)));
         }
-        samples.x.extend(pixels.iter().map(|pixel| pixel / 16.0));
-        samples.y.push(*label as u32);
+        x.extend(pixels.iter().map(|pixel| pixel / 16.0));
+        y.push(*label as u32);
     }
-    Ok(samples)
+    Ok(Samples { shape: Shape::new(8, 8, 1), x, y: y.into() })
 }
 
 #[cfg(test)]
@@ -38,6 +38,6 @@ mod tests {
         let digits = super::digits().unwrap();
         assert_eq!((digits.y.len(), digits.x.len()), (1797, 1797 * 64));
         assert!(digits.x.iter().all(|v| (0.0..=1.0).contains(v)));
-        assert_eq!((0..10).filter(|class| digits.y.contains(class)).count(), 10);
+        assert_eq!((0..10).filter(|class| digits.y.words().contains(class)).count(), 10);
     }
 }

@@ -23,8 +23,21 @@ pub enum Labels {
     },
 }
 
+impl From<Vec<u32>> for Labels {
+    fn from(classes: Vec<u32>) -> Labels {
+        Labels::Classes(classes)
+    }
+}
+
+impl FromIterator<u32> for Labels {
+    fn from_iter<T: IntoIterator<Item = u32>>(classes: T) -> Labels {
+        Labels::Classes(classes.into_iter().collect())
+    }
+}
+
 impl Labels {
-    /// Reads tensor `y` of a file with `n` samples: `[n]` whole numbers are classes, `[n, labels]` of 0 and 1 are rows.
+    /// Reads tensor `y` of a file with `n` samples: `[n]` or `[n, 1]` whole numbers are classes, `[n, labels]` of 0 and 1
+    /// are rows.
     ///
     /// # Errors
     /// Where the shape is another or an element is not such a label; the message names the file and the sample.
@@ -32,7 +45,9 @@ impl Labels {
         let shape = file.shape("y")?;
         let refuse = |reason: String| Error::record(file.path(), "tensor `y`", reason);
         match *shape {
-            [len] if len == n => Ok(Labels::Classes(whole(file, u32::MAX, |i| format!("sample {i}"))?)),
+            [len] | [len, 1] if len == n => {
+                Ok(Labels::Classes(whole(file, u32::MAX, |i| format!("sample {i}"))?))
+            }
             [len, labels] if len == n && labels > 0 => {
                 let at = |i: usize| format!("sample {}, label {}", i / labels, i % labels);
                 Ok(Labels::Multi { labels, rows: whole(file, 1, at)? })
@@ -63,6 +78,14 @@ impl Labels {
 
     /// All of them, `[n, width]`.
     pub fn words(&self) -> &[u32] {
+        match self {
+            Labels::Classes(classes) => classes,
+            Labels::Multi { rows, .. } => rows,
+        }
+    }
+
+    /// All of them, to be changed. What a network does not take is refused where it is used.
+    pub fn words_mut(&mut self) -> &mut [u32] {
         match self {
             Labels::Classes(classes) => classes,
             Labels::Multi { rows, .. } => rows,
@@ -148,6 +171,10 @@ impl Labels {
             | (Labels::Multi { rows: words, .. }, Loss::BinaryCrossEntropy) => {
                 check_words(words, loss, classes, first)
             }
+            // A model of one label takes [n, 1] of 0 and 1, which were read as classes.
+            (Labels::Classes(words), Loss::BinaryCrossEntropy) if classes == 1 => {
+                check_words(words, loss, classes, first)
+            }
             (Labels::Classes(_), Loss::BinaryCrossEntropy) => Err(Error::config(format!(
                 "the samples have one class each, but the model has {classes} labels; give y as [n, {classes}] of 0 and 1"
             ))),
@@ -172,7 +199,16 @@ impl Labels {
 /// Where a word is no class below `classes`, or neither 0 nor 1.
 pub fn check_words(words: &[u32], loss: Loss, classes: usize, first: usize) -> Result<()> {
     match loss {
-        Loss::CrossEntropy { .. } => super::check_labels(words, first, classes),
+        Loss::CrossEntropy { .. } => match words.iter().position(|&label| label as usize >= classes) {
+            Some(i) => {
+                let (sample, label) = (first + i, words[i]);
+                Err(Error::config(format!(
+                    "sample {sample} has label {label}, classes are 0 to {}",
+                    classes.saturating_sub(1)
+                )))
+            }
+            None => Ok(()),
+        },
         Loss::BinaryCrossEntropy => match words.iter().position(|&word| word > 1) {
             Some(i) => Err(Error::config(format!(
                 "sample {} has {} for label {}, where 0 or 1 was expected",
@@ -223,6 +259,7 @@ mod tests {
     fn classes_and_rows_are_read_from_integers_and_floats() {
         assert_eq!(read(&[2], Values::I64(&[3, 0]), 2).unwrap(), Labels::Classes(vec![3, 0]));
         assert_eq!(read(&[2], Values::F32(&[3.0, 0.0]), 2).unwrap(), Labels::Classes(vec![3, 0]));
+        assert_eq!(read(&[2, 1], Values::I64(&[3, 0]), 2).unwrap(), Labels::Classes(vec![3, 0]));
         let rows = Labels::Multi { labels: 2, rows: vec![1, 0, 1, 1] };
         assert_eq!(read(&[2, 2], Values::I64(&[1, 0, 1, 1]), 2).unwrap(), rows);
         assert_eq!(read(&[2, 2], Values::F32(&[1.0, 0.0, 1.0, 1.0]), 2).unwrap(), rows);

@@ -5,10 +5,11 @@
 
 use std::path::{Path, PathBuf};
 
-use super::Samples;
 use super::idx::Idx;
 use super::pixels::{self, Normalise, Stored};
 use super::tensors::read_unzipped;
+use super::{Labels, Samples};
+use crate::loss::Loss;
 use crate::ops::Shape;
 use crate::{Error, Result};
 
@@ -55,10 +56,11 @@ pub fn load(path: &Path, normalise: &Normalise) -> Result<Samples> {
 
 /// Reads labelled images.
 ///
-/// A `.safetensors` file has `x` `[n, c, h, w]`, `[n, h, w, c]` or `[n, features]` and `y` `[n]` or `[n, 1]`. An idx file of
-/// images (`.gz` or not) has its label file beside it; of a directory with both training and test images, the training
-/// images are read. A CIFAR file has records of one label (or two in CIFAR-100, of which `options` choose one) and 3,072
-/// bytes; of a directory all `data_batch_*.bin` are read, or `train.bin`.
+/// A `.safetensors` file has `x` `[n, c, h, w]`, `[n, h, w, c]` or `[n, features]` and `y`: `[n]` or `[n, 1]` of classes,
+/// or `[n, labels]` of 0 and 1. An idx file of images (`.gz` or not) has its label file beside it; of a directory with
+/// both training and test images, the training images are read. A CIFAR file has records of one label (or two in
+/// CIFAR-100, of which `options` choose one) and 3,072 bytes; of a directory all `data_batch_*.bin` are read, or
+/// `train.bin`.
 ///
 /// # Errors
 /// Where a file is missing, malformed, empty, or holds a value that is not finite, or one outside 0 to 1 that the
@@ -107,38 +109,38 @@ pub fn files(path: &Path) -> Result<Vec<PathBuf>> {
     })
 }
 
-/// Refuses data with a label that is not a class; the error names file and sample.
+/// Refuses the labels of a file that do not fit a network with this loss and this number of logits: [`Labels::check`]
+/// with the file's name.
 ///
 /// # Errors
-/// Where a label is not below `classes`.
-pub fn check_classes(path: &Path, labels: &[u32], classes: usize) -> Result<()> {
-    match labels.iter().position(|&label| label as usize >= classes) {
-        Some(i) => {
-            let last = classes.saturating_sub(1);
-            let reason = format!("sample {i} has label {}, classes are 0 to {last}", labels[i]);
-            Err(Error::data(path, reason))
-        }
-        None => Ok(()),
-    }
+/// Where one does not fit; the message names file and sample.
+pub fn check_labels(path: &Path, labels: &Labels, loss: Loss, classes: usize) -> Result<()> {
+    labels.check(loss, classes, 0).map_err(|error| match error {
+        Error::Config(reason) => Error::data(path, reason),
+        other => other,
+    })
 }
 
 /// The largest number of classes that a network is made for.
 const MOST_CLASSES: usize = 1 << 20;
 
-/// The number of classes of a new network: as given, else one more than the largest label.
+/// The number of outputs of a new network: as given, else one more than the largest class, or one for each label.
 ///
 /// # Errors
 /// Where that is beyond sense: more than 1,000 classes and more than samples, unless it is given; or more than 2²⁰.
-pub fn class_count(path: &Path, labels: &[u32], given: Option<usize>) -> Result<usize> {
-    let largest = labels.iter().copied().max().unwrap_or(0);
-    let count = given.unwrap_or(largest as usize + 1);
-    if given.is_none() && count > 1000.max(labels.len()) {
-        let sample = labels.iter().position(|&label| label == largest).unwrap_or(0);
+pub fn class_count(path: &Path, labels: &Labels, given: Option<usize>) -> Result<usize> {
+    let count = given.unwrap_or(labels.outputs());
+    if let Labels::Classes(classes) = labels
+        && given.is_none()
+        && count > 1000.max(classes.len())
+    {
+        let largest = (count - 1) as u32;
+        let sample = classes.iter().position(|&class| class == largest).unwrap_or(0);
         return Err(Error::data(
             path,
             format!(
                 "sample {sample} has label {largest}, and there are {} samples; renumber the labels from 0, or give --classes",
-                labels.len()
+                classes.len()
             ),
         ));
     }
@@ -228,13 +230,13 @@ fn from_idx(images: &Path, labels: &Path) -> Result<Stored> {
     }
     let shape = Shape::new(sides[1], sides[2], 1);
     let x = pixels::scaled(images, "image", pixels.elements(), shape.len())?;
-    Ok(Stored { shape, x, y: y.labels(labels)?, channels_last: false, pixels: true })
+    Ok(Stored { shape, x, y: y.labels(labels)?.into(), channels_last: false, pixels: true })
 }
 
 fn from_cifar(path: &Path, files: &[PathBuf], wanted: CifarLabels) -> Result<Stored> {
     const PIXELS: usize = 3 * 32 * 32;
     let shape = Shape::new(32, 32, 3);
-    let mut stored = Stored { shape, x: vec![], y: vec![], channels_last: false, pixels: true };
+    let (mut x, mut y): (Vec<f32>, Vec<u32>) = (vec![], vec![]);
     let mut known = None;
     for file in files {
         let bytes = read_unzipped(file)?;
@@ -259,14 +261,14 @@ fn from_cifar(path: &Path, files: &[PathBuf], wanted: CifarLabels) -> Result<Sto
             }
         };
         for record in bytes.chunks_exact(labels + PIXELS) {
-            stored.y.push(u32::from(record[label]));
-            stored.x.extend(record[labels..].iter().map(|&pixel| f32::from(pixel) / 255.0));
+            y.push(u32::from(record[label]));
+            x.extend(record[labels..].iter().map(|&pixel| f32::from(pixel) / 255.0));
         }
     }
-    if stored.y.is_empty() {
+    if y.is_empty() {
         return Err(Error::data(path, "holds no samples"));
     }
-    Ok(stored)
+    Ok(Stored { shape, x, y: y.into(), channels_last: false, pixels: true })
 }
 
 #[cfg(test)]
@@ -303,7 +305,7 @@ mod tests {
         write(&path, &tensors, HashMap::new()).unwrap();
         let normalise = Normalise { mean: Some(vec![1.0, 3.0]), std: Some(vec![2.0]) };
         let samples = load(&path, &normalise).unwrap();
-        assert_eq!((samples.shape, &samples.y[..]), (Shape::new(1, 2, 2), &[7][..]));
+        assert_eq!((samples.shape, samples.y), (Shape::new(1, 2, 2), vec![7].into()));
         assert_eq!(samples.x, [0.0, 0.0, 0.5, 0.5]);
         let three = Normalise { mean: Some(vec![0.0; 3]), std: None };
         assert!(load(&path, &three).unwrap_err().to_string().contains("2 channels"));
@@ -335,7 +337,7 @@ mod tests {
         gz.write_all(&idx_bytes(&[2], &[3, 9])).unwrap();
         std::fs::write(at("train-labels-idx1-ubyte"), idx_bytes(&[2], &[3, 9])).unwrap();
         let samples = load(dir.path(), &Normalise::default()).unwrap();
-        assert_eq!((samples.x, samples.y), (vec![0.0, 1.0, 0.2, 0.0], vec![3, 9]));
+        assert_eq!((samples.x, samples.y), (vec![0.0, 1.0, 0.2, 0.0], vec![3, 9].into()));
         std::fs::write(at("train-labels-idx1-ubyte"), idx_bytes(&[1], &[3])).unwrap();
         assert!(error(dir.path()).contains("1 labels for 2 images"));
         std::fs::write(at("train-labels-idx1-ubyte"), [0, 0, 8]).unwrap();
@@ -349,7 +351,7 @@ mod tests {
         let record = [vec![4u8], vec![255; 1024], vec![0; 2048]].concat();
         std::fs::write(at("test.bin"), &record).unwrap();
         let samples = load(&at("test.bin"), &Normalise::default()).unwrap();
-        assert_eq!((samples.y[0], &samples.x[..4]), (4, &[1.0, 0.0, 0.0, 1.0][..]));
+        assert_eq!((samples.y.words(), &samples.x[..4]), (&[4][..], &[1.0, 0.0, 0.0, 1.0][..]));
         std::fs::write(at("test.bin"), [&record[..], &record[..9]].concat()).unwrap();
         assert!(error(&at("test.bin")).contains("record 1"));
         std::fs::write(at("test.bin"), []).unwrap();
@@ -359,7 +361,7 @@ mod tests {
         for name in ["twice/data_batch_1.bin", "twice/data_batch_1.bin.md5"] {
             std::fs::write(at(name), &record).unwrap();
         }
-        assert_eq!(load(&at("twice"), &Normalise::default()).unwrap().y, [4]);
+        assert_eq!(load(&at("twice"), &Normalise::default()).unwrap().y, vec![4].into());
         std::fs::write(at("twice/data_batch_1.bin.gz"), &record).unwrap();
         assert!(error(&at("twice")).contains("twice"));
         std::fs::write(at("flat-images-idx3"), idx_bytes(&[2, 0, 5], &[])).unwrap();

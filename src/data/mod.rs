@@ -15,14 +15,13 @@ use std::ops::Range;
 
 pub use digits::digits;
 pub use labels::{Labels, check_words};
-pub use load::{CifarLabels, LoadOptions, Loaded, check_classes, class_count, files, load, load_with};
+pub use load::{CifarLabels, LoadOptions, Loaded, check_labels, class_count, files, load, load_with};
 pub use pixels::Normalise;
 pub use spec::{Spec, choose};
 pub use text::{InputKind, Text, read_text};
 
 use crate::ops::Shape;
 use crate::ops::perturb::Copies;
-use crate::{Error, Result};
 
 /// A source of labelled inputs, read in chunks, so that a thousand copies of an image need not be in memory at once.
 pub trait Inputs: Sync {
@@ -32,7 +31,11 @@ pub trait Inputs: Sync {
     /// The shape of one input.
     fn shape(&self) -> Shape;
 
-    /// Writes inputs `range` to `x` `[range.len(), h, w, c]` (normalised, NHWC) and their labels to `y`.
+    /// Words of label per input: see [`Labels::width`].
+    fn label_width(&self) -> usize;
+
+    /// Writes inputs `range` to `x` `[range.len(), h, w, c]` (normalised, NHWC) and their labels to `y` `[range.len(),
+    /// width]`.
     fn fill(&self, x: &mut [f32], y: &mut [u32], range: Range<usize>);
 
     /// Whether there are none.
@@ -55,7 +58,7 @@ pub struct Samples {
     /// `[n, h, w, c]`.
     pub x: Vec<f32>,
     /// `[n]`.
-    pub y: Vec<u32>,
+    pub y: Labels,
 }
 
 impl Samples {
@@ -71,6 +74,10 @@ impl Samples {
 }
 
 impl Inputs for Samples {
+    fn label_width(&self) -> usize {
+        self.y.width()
+    }
+
     fn len(&self) -> usize {
         self.y.len()
     }
@@ -81,7 +88,7 @@ impl Inputs for Samples {
 
     fn fill(&self, x: &mut [f32], y: &mut [u32], range: Range<usize>) {
         x.copy_from_slice(&self.x[range.start * self.shape.len()..range.end * self.shape.len()]);
-        y.copy_from_slice(&self.y[range]);
+        y.copy_from_slice(self.y.part(range));
     }
 }
 
@@ -93,6 +100,10 @@ pub struct Subset<'a> {
 }
 
 impl Inputs for Subset<'_> {
+    fn label_width(&self) -> usize {
+        self.samples.y.width()
+    }
+
     fn len(&self) -> usize {
         self.indices.len()
     }
@@ -103,24 +114,10 @@ impl Inputs for Subset<'_> {
 
     fn fill(&self, x: &mut [f32], y: &mut [u32], range: Range<usize>) {
         let len = self.samples.shape.len();
-        for ((image, label), &i) in x.chunks_exact_mut(len).zip(y).zip(&self.indices[range]) {
+        let to = x.chunks_exact_mut(len).zip(y.chunks_exact_mut(self.label_width()));
+        for ((image, labels), &i) in to.zip(&self.indices[range]) {
             image.copy_from_slice(self.samples.image(i));
-            *label = self.samples.y[i];
+            labels.copy_from_slice(self.samples.y.of(i));
         }
-    }
-}
-
-/// Refuses labels that are not a class; the error names the sample, where the first label is that of sample `first`.
-///
-/// # Errors
-/// Where a label is not below `classes`.
-pub fn check_labels(labels: &[u32], first: usize, classes: usize) -> Result<()> {
-    match labels.iter().position(|&label| label as usize >= classes) {
-        Some(i) => Err(Error::config(format!(
-            "sample {} has label {}, but the model has {classes} classes",
-            first + i,
-            labels[i]
-        ))),
-        None => Ok(()),
     }
 }

@@ -6,8 +6,8 @@ use std::path::Path;
 
 use safetensors::Dtype;
 
-use super::Samples;
 use super::tensors::TensorFile;
+use super::{Labels, Samples};
 use crate::ops::Shape;
 use crate::{Error, Result};
 
@@ -25,7 +25,7 @@ pub(super) struct Stored {
     pub shape: Shape,
     /// `[n, c, h, w]`, or `[n, h, w, c]` where the channels are last.
     pub x: Vec<f32>,
-    pub y: Vec<u32>,
+    pub y: Labels,
     pub channels_last: bool,
     /// Whether the values were whole numbers, so that they are from 0 to 1 now.
     pub pixels: bool,
@@ -72,12 +72,7 @@ pub(super) fn from_tensors(path: &Path) -> Result<(Stored, Vec<String>)> {
     if n > 0 && shape.is_empty() {
         return Err(refuse("x", format!("has shape {sides:?}: images of no values")));
     }
-    match *file.shape("y")? {
-        [count] | [count, 1] if count == n => {}
-        ref other => {
-            return Err(refuse("y", format!("has shape {other:?}, where [{n}] or [{n}, 1] was expected")));
-        }
-    }
+    let y = Labels::read(&file, n)?;
     let mut notes = Vec::new();
     if channels_last {
         notes.push(format!("x {sides:?} is read as [n, h, w, c]"));
@@ -103,7 +98,7 @@ pub(super) fn from_tensors(path: &Path) -> Result<(Stored, Vec<String>)> {
         true => scaled(path, "sample", values.iter().map(|&v| v as i64), shape.len())?,
         false => values,
     };
-    Ok((Stored { shape, x, y: file.labels("y")?, channels_last, pixels: whole }, notes))
+    Ok((Stored { shape, x, y, channels_last, pixels: whole }, notes))
 }
 
 /// Whether `[n, a, b, c]` has the channels last: 3 or 4 of them, or one in square images, and a and b are no numbers of

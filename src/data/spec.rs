@@ -3,6 +3,7 @@
 
 use std::path::Path;
 
+use super::Labels;
 use super::encoding::read_text;
 use crate::ops::philox::{Stream, Use};
 use crate::{Error, Result};
@@ -57,11 +58,12 @@ impl Spec {
         }
     }
 
-    /// The chosen samples of a set with these labels: ascending, each once.
+    /// The chosen samples of a set with these labels: ascending, each once. Of several labels, `class:3` chooses the
+    /// samples that have label 3.
     ///
     /// # Errors
     /// Where an index is outside the set, a class does not occur, or more samples are asked for than there are.
-    pub fn choose(&self, labels: &[u32]) -> Result<Vec<usize>> {
+    pub fn choose(&self, labels: &Labels) -> Result<Vec<usize>> {
         let n = labels.len();
         let mut chosen = vec![];
         for part in &self.parts {
@@ -74,7 +76,7 @@ impl Spec {
                 }
                 Part::Class(class) => {
                     let before = chosen.len();
-                    chosen.extend((0..n).filter(|&i| labels[i] == class));
+                    chosen.extend((0..n).filter(|&i| labels.has(i, class)));
                     if chosen.len() == before {
                         return Err(Error::config(format!("no sample has class {class}")));
                     }
@@ -97,7 +99,7 @@ impl Spec {
 ///
 /// # Errors
 /// Where the choice is none, or takes what is not there.
-pub fn choose(text: &str, path: &Path, labels: &[u32]) -> Result<Vec<usize>> {
+pub fn choose(text: &str, path: &Path, labels: &Labels) -> Result<Vec<usize>> {
     Spec::parse(text)?.choose(labels).map_err(|error| match error {
         Error::Config(reason) => Error::Config(format!("{}: {reason}", path.display())),
         other => other,
@@ -188,7 +190,7 @@ mod tests {
 
     #[test]
     fn every_form_chooses_ascending_and_once() {
-        let labels = [0, 1, 2, 1, 0, 1];
+        let labels = Labels::from(vec![0, 1, 2, 1, 0, 1]);
         let choose = |text: &str| Spec::parse(text).unwrap().choose(&labels);
         assert_eq!(choose("4, 1-2,1").unwrap(), [1, 2, 4]);
         assert_eq!(choose("class:1").unwrap(), [1, 3, 5]);
@@ -239,7 +241,7 @@ mod tests {
 
     #[test]
     fn what_is_not_there_is_named() {
-        let labels = [0, 1];
+        let labels = Labels::from(vec![0, 1]);
         for (text, word) in
             [("2", "sample 2"), ("class:7", "class 7"), ("n:3@1", "3 samples"), ("0-5", "sample 5")]
         {

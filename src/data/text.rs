@@ -88,6 +88,10 @@ impl Text {
 }
 
 impl Inputs for Text {
+    fn label_width(&self) -> usize {
+        self.y.width()
+    }
+
     fn len(&self) -> usize {
         self.y.len()
     }

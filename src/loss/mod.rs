@@ -67,6 +67,14 @@ impl Loss {
         }
     }
 
+    /// Whether a sample's loss is more than the surprisal of its labels.
+    pub fn is_smoothed(self) -> bool {
+        match self {
+            Loss::CrossEntropy { smoothing } => smoothing > 0.0,
+            Loss::BinaryCrossEntropy => false,
+        }
+    }
+
     /// Words of label per sample, and of prediction: 1, or one per output.
     pub fn label_width(self, classes: usize) -> usize {
         match self {

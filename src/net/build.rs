@@ -2,6 +2,7 @@
 //! checked as nodes are added; tensors come from a [`Source`], which is a file's contents or an initialisation.
 
 use super::{Layer, LayerId, Network, Node, NodeId, Op, Order, Param, ParamId, Shape, Units};
+use crate::loss::Loss;
 use crate::{Error, Result};
 
 /// What a tensor is for: what an initialisation goes by.
@@ -72,7 +73,7 @@ impl<'a> Builder<'a> {
             .ok_or_else(|| Error::config(format!("the model has no tensor `{name}` with {} axes", axis + 1)))
     }
 
-    /// The network whose logits are `output`, in train form.
+    /// The network whose logits are `output`, in train form; its loss is plain cross-entropy.
     pub fn finish(self, output: NodeId) -> Result<Network> {
         let shape = self.nodes[output.index()].shape;
         if output.index() + 1 != self.nodes.len() || shape.positions() != 1 {
@@ -83,7 +84,14 @@ impl<'a> Builder<'a> {
             ));
         }
         let units = Units::of(&self.layers);
-        Ok(Network { nodes: self.nodes, layers: self.layers, params: self.params, units, frozen: false })
+        Ok(Network {
+            nodes: self.nodes,
+            layers: self.layers,
+            params: self.params,
+            loss: Loss::default(),
+            units,
+            frozen: false,
+        })
     }
 
     /// Adds a node.

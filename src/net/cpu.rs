@@ -18,7 +18,7 @@ use super::program::{Instruction, Region, Section, Seed, Step, Value};
 use super::rows::{RowValues, Selected};
 use super::{Network, NodeId};
 use crate::Result;
-use crate::data::{Inputs, check_labels};
+use crate::data::{Inputs, check_words};
 use crate::ops::Strided;
 use crate::ops::cpu::batch_norm::Moments;
 use crate::ops::cpu::conv;
@@ -55,7 +55,7 @@ pub(crate) struct Arena {
     pub kept: Vec<f32>,
     /// All else.
     pub work: Vec<f32>,
-    /// Labels of the chunk.
+    /// Labels of the chunk, `[chunk, width]`.
     pub labels: Vec<u32>,
 }
 
@@ -63,13 +63,14 @@ impl Arena {
     /// An arena for `plan`.
     pub fn new(plan: &Plan) -> Arena {
         let zeros = |len: usize| vec![0.0; plan.chunk * len];
-        Arena { kept: zeros(plan.program.kept), work: zeros(plan.program.work), labels: vec![0; plan.chunk] }
+        let labels = vec![0; plan.chunk * plan.label_width];
+        Arena { kept: zeros(plan.program.kept), work: zeros(plan.program.work), labels }
     }
 
     /// Reads a chunk's images and labels; returns how many there are.
     ///
     /// # Errors
-    /// Where a label is no class of the network.
+    /// Where a label does not fit the network.
     pub fn fill(
         &mut self,
         net: &Network,
@@ -80,10 +81,10 @@ impl Arena {
         let (n, first) = (range.len(), range.start);
         let mut run = Run::new(net, plan, self, n);
         let ([images], _) = run.memory.carve([plan.program.image]);
-        let mut labels = vec![0; n];
+        let mut labels = vec![0; n * plan.label_width];
         inputs.fill(images, &mut labels, range);
-        check_labels(&labels, first, net.classes())?;
-        self.labels[..n].copy_from_slice(&labels);
+        check_words(&labels, net.loss, net.classes(), first)?;
+        self.labels[..labels.len()].copy_from_slice(&labels);
         Ok(n)
     }
 }
@@ -171,7 +172,7 @@ impl<'a> Run<'a> {
             net,
             plan,
             memory: Memory { plan, kept: Kept::Written(kept), work, n },
-            labels: &labels[..n],
+            labels: &labels[..n * plan.label_width],
             n,
             trace: None,
             seed: Seed::Gradient,
@@ -190,7 +191,7 @@ impl<'a> Run<'a> {
         v: &'a RowValues,
         sink: &'a mut dyn Sink,
     ) -> Run<'a> {
-        let (n, seed, moments) = (labels.len(), Seed::Gradient, vec![]);
+        let (n, seed, moments) = (labels.len() / plan.label_width, Seed::Gradient, vec![]);
         let (sink, v): (Option<&mut dyn Sink>, _) = (Some(sink), Some(v));
         let memory = Memory { plan, kept: Kept::Read(kept), work, n };
         Run { net, plan, memory, labels, n, trace: None, seed, sink, v, moments }
@@ -250,7 +251,7 @@ impl<'a> Run<'a> {
         self.memory.value(self.plan.program.logits)
     }
 
-    /// The labels, `[n]`.
+    /// The labels, `[n, width]`.
     pub fn labels(&self) -> &'a [u32] {
         self.labels
     }

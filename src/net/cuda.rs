@@ -32,7 +32,7 @@ use super::plan::{Plan, Purpose};
 use super::program::{Instruction, Region, Section};
 use super::rows::Selected;
 use super::{Affine, Network, NodeId, Op, ParamId};
-use crate::data::{Inputs, check_labels};
+use crate::data::{Inputs, check_words};
 use crate::device::cuda::{Buffer, In, Out, Repeats};
 use crate::device::{Cuda, Device};
 use crate::ops::cuda::{batch_norm, conv, layer_norm, loss, shape};
@@ -111,7 +111,7 @@ pub(crate) struct Outputs<'a> {
     pub losses: &'a mut [f32],
     /// `[n, classes]`.
     pub logits: &'a mut [f32],
-    /// `[n]`.
+    /// `[n, width]`.
     pub labels: &'a mut [u32],
 }
 
@@ -127,6 +127,8 @@ struct Sizes {
     sums: usize,
     squares: usize,
     images: usize,
+    /// Words of label.
+    labels: usize,
     trace: usize,
     parts: usize,
     moments: usize,
@@ -149,6 +151,7 @@ impl Sizes {
             kept: plan.chunk * plan.program.kept,
             work: plan.chunk * plan.program.work,
             images: plan.chunk,
+            labels: plan.chunk * plan.label_width,
             trace: plan.chunk * d,
             ..Sizes::default()
         };
@@ -209,7 +212,7 @@ impl Sizes {
     }
 
     fn bytes(&self) -> usize {
-        let scratch = self.sums + self.squares + 2 * self.images + self.trace;
+        let scratch = self.sums + self.squares + self.images + self.labels + self.trace;
         let wide = self.parts + self.moments + VECTORS * self.block;
         4 * (1 + self.fixed + self.kept + self.work + scratch) + 8 * wide // 1 is the zero
     }
@@ -285,11 +288,11 @@ impl<'a> Passes<'a> {
             sums: cuda.alloc(sizes.sums)?,
             squares: cuda.alloc(sizes.squares)?,
         };
-        let (kept, labels) = (cuda.alloc(sizes.kept)?, cuda.alloc(sizes.images)?);
+        let (kept, labels) = (cuda.alloc(sizes.kept)?, cuda.alloc(sizes.labels)?);
         let arena = Arena {
             chunk: Chunk { kept, labels, losses: cuda.alloc(sizes.images)?, work },
             trace: cuda.alloc(sizes.trace)?,
-            host: (vec![0.0; on_host], vec![0; sizes.images]),
+            host: (vec![0.0; on_host], vec![0; sizes.labels]),
             repeats: Repeats::default(),
             vectors: (0..VECTORS).map(|_| cuda.alloc(sizes.block)).collect::<Result<_>>()?,
         };
@@ -309,7 +312,7 @@ impl<'a> Passes<'a> {
     /// one image, the device. Returns how many there are.
     ///
     /// # Errors
-    /// Where a label is no class of the network, or the device fails.
+    /// Where a label does not fit the network, or the device fails.
     pub fn fill(
         &self,
         device: &Device,
@@ -319,22 +322,23 @@ impl<'a> Passes<'a> {
     ) -> Result<usize> {
         let (n, first, len) = (range.len(), range.start, self.net.input().len());
         let Arena { chunk, host: (x, labels), .. } = arena;
-        let labels = &mut labels[..n];
+        let width = self.plan.label_width;
+        let labels = &mut labels[..n * width];
         let mut run = Run::new(self, chunk, n);
         if let (Some(image), Some(copies)) = (&self.image, inputs.copies()) {
-            labels.fill(copies.label);
+            labels.chunks_exact_mut(width).for_each(|labels| labels.copy_from_slice(copies.labels));
             let Copies { seed, index, sigma, .. } = copies;
             perturb_on(self.cuda, run.images(), image.input(), seed, index, first as u32, sigma)?;
         } else {
             let x = &mut x[..n * len];
             device.scope(|| {
-                let each = x.par_chunks_exact_mut(len).zip(&mut *labels).zip(range);
-                each.for_each(|((x, label), i)| inputs.fill(x, std::slice::from_mut(label), i..i + 1));
+                let each = x.par_chunks_exact_mut(len).zip(labels.par_chunks_exact_mut(width)).zip(range);
+                each.for_each(|((x, labels), i)| inputs.fill(x, labels, i..i + 1));
             });
             self.cuda.write(run.images(), x)?;
         }
-        check_labels(labels, first, self.net.classes())?;
-        self.cuda.write(chunk.labels.output().split_at(n).0, labels)?;
+        check_words(labels, self.net.loss, self.net.classes(), first)?;
+        self.cuda.write(chunk.labels.output().split_at(labels.len()).0, labels)?;
         Ok(n)
     }
 
@@ -353,7 +357,7 @@ impl<'a> Passes<'a> {
             run.section(Section::Forward)?;
             self.losses(chunk, n)
         })?;
-        out.labels.copy_from_slice(&host.1[..n]);
+        out.labels.copy_from_slice(&host.1[..n * self.plan.label_width]);
         self.cuda.read(out.losses, chunk.losses.input().part(0..n))?;
         self.cuda.read(out.logits, self.logits(&chunk.kept, &chunk.work, n))?;
         self.cuda.read(out.activations, trace.input().part(0..out.activations.len()))
@@ -362,7 +366,8 @@ impl<'a> Passes<'a> {
     fn losses(&self, chunk: &mut Chunk, n: usize) -> Result<()> {
         let Chunk { kept, labels, losses, work } = chunk;
         let logits = self.logits(&*kept, &*work, n);
-        loss::cross_entropy(self.cuda, losses.output().split_at(n).0, logits, labels.input().part(0..n))
+        let labels = labels.input().part(0..n * self.plan.label_width);
+        loss::values(self.cuda, losses.output().split_at(n).0, logits, labels, self.net.loss)
     }
 
     /// `[n, classes]`, behind the forward section.

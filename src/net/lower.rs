@@ -10,6 +10,7 @@ use super::layers::{self, Lower};
 use super::program::{Instruction, List, Program, Purpose, Value};
 use super::rows::Selected;
 use super::{LayerId, Network, Node, NodeId, Op, Shape};
+use crate::loss::LogitProduct;
 use crate::{Error, Result};
 
 impl Program {
@@ -76,11 +77,11 @@ fn lower(net: &Network, rows: &[Selected], purpose: Purpose) -> Result<Program> 
         }
         all.primal_adjoints = std::mem::replace(&mut all.adjoints, none());
         let (back, tangent) = (all.adjoint(end, "h"), found(all.tangents[end], "tangent", end)?);
-        let loss = match purpose {
-            Purpose::Fisher => LossOp::Fisher { back, tangent, logits },
-            _ => LossOp::Curvature { back, tangent, logits },
+        let matrix = match purpose {
+            Purpose::Fisher => LogitProduct::Fisher,
+            _ => LogitProduct::Curvature,
         };
-        all.list.push(NodeId(end as u32), loss.into());
+        all.list.push(NodeId(end as u32), LossOp::Product { matrix, back, tangent, logits }.into());
         match purpose {
             Purpose::Hessian => all.backward(&layers, |layer, at| layer.tangent_backward(at))?,
             _ => all.backward(&layers, |layer, at| layer.backward(at))?,

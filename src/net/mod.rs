@@ -36,6 +36,7 @@ pub use units::Units;
 pub use crate::ops::{Activation, Conv, Shape, Window};
 
 use crate::device::Shared;
+use crate::loss::Loss;
 use crate::{Error, Result};
 
 macro_rules! number {
@@ -270,7 +271,7 @@ pub struct Node {
     pub shape: Shape,
 }
 
-/// A classifier: images in, one logit per class out.
+/// A classifier: images in, one logit per class or label out.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Network {
     /// In execution order; the last one gives the logits.
@@ -279,6 +280,8 @@ pub struct Network {
     pub layers: Vec<Layer>,
     /// Every tensor that the network read.
     pub params: Vec<Param>,
+    /// The loss at the logits.
+    pub loss: Loss,
     units: Units,
     frozen: bool,
 }
@@ -289,9 +292,14 @@ impl Network {
         self.nodes[0].shape
     }
 
-    /// The number of classes.
+    /// The number of logits: one per class, or one per label.
     pub fn classes(&self) -> usize {
         self.nodes[self.nodes.len() - 1].shape.c
+    }
+
+    /// Words of label that a sample has: see [`Loss::label_width`].
+    pub fn label_width(&self) -> usize {
+        self.loss.label_width(self.classes())
     }
 
     /// Which activation column owns which parameters.

@@ -25,6 +25,8 @@ pub struct Plan {
     pub lanes: usize,
     /// What it is for.
     pub purpose: Purpose,
+    /// Words of label per sample.
+    pub label_width: usize,
     /// The selected rows of each layer.
     pub rows: Vec<Selected>,
     pub(super) program: Program,
@@ -42,7 +44,7 @@ impl Plan {
         let lanes = (LANE_FLOATS / selected.sum::<usize>().max(1)).clamp(4, LANES);
         let chunk = (CHUNK_FLOATS / largest).clamp(1, 64).min(inputs.div_ceil(lanes).max(1));
         let program = Program::new(net, &rows, purpose)?;
-        Ok(Plan { chunk, lanes, purpose, rows, program })
+        Ok(Plan { chunk, lanes, purpose, label_width: net.label_width(), rows, program })
     }
 
     /// The forward pass of a network.
@@ -56,7 +58,8 @@ impl Plan {
     /// The plan of a pass on a CUDA device: one lane of chunks of so many images.
     pub(super) fn on_cuda(net: &Network, rows: &[Selected], purpose: Purpose, chunk: usize) -> Result<Plan> {
         let program = Program::new(net, rows, purpose)?;
-        Ok(Plan { chunk, lanes: 1, purpose, rows: rows.to_vec(), program })
+        let label_width = net.label_width();
+        Ok(Plan { chunk, lanes: 1, purpose, label_width, rows: rows.to_vec(), program })
     }
 
     /// Bytes that one worker needs.

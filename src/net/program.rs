@@ -16,7 +16,7 @@ use std::ops::Range;
 use super::instruction::Access;
 pub(crate) use super::instruction::{Instruction, Operands, Value};
 use super::{Network, NodeId};
-use crate::ops::cpu::loss::Weight;
+use crate::loss::Weight;
 use crate::{Error, Result};
 
 /// What a program is for.

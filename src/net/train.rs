@@ -18,8 +18,9 @@ use super::rows::{RowValues, Selected};
 use super::{Network, NodeId, ParamId};
 use crate::data::Inputs;
 use crate::device::Device;
+use crate::loss;
 use crate::ops::cpu::batch_norm::Moments;
-use crate::ops::cpu::{loss, optimizer};
+use crate::ops::cpu::optimizer;
 use crate::ops::optimizer::{Memory, Optimizer, Update};
 use crate::{Error, Result};
 
@@ -100,6 +101,10 @@ impl<'a> TrainPass<'a> {
         if total == 0 || total > self.batch || batch.shape() != self.net.input() {
             let expected = format!("1 to {} samples of {:?}", self.batch, self.net.input());
             return Err(Error::shape("train", expected, format!("{total} of {:?}", batch.shape())));
+        }
+        if batch.label_width() != self.net.label_width() {
+            let (expected, found) = (self.net.label_width(), batch.label_width());
+            return Err(Error::shape("train", format!("{expected} labels per sample"), found.to_string()));
         }
         match &mut self.place {
             Place::Host(host) => host.step(self.device, self.net, batch),
@@ -185,10 +190,10 @@ impl Host {
                 .map(|Chunk { arena, sink, n }| Run::new(net, plan, arena, *n).seeded(Seed::Gradient, sink));
             let mut runs: Vec<Run> = runs.collect();
             Run::batch(&mut runs, Section::Forward);
-            let step = score(&runs, net.classes());
+            let step = score(&runs, net)?;
             Run::batch(&mut runs, Section::Backward);
-            (step, runs[0].moments().to_vec())
-        });
+            Ok((step, runs[0].moments().to_vec()))
+        })?;
         move_running(net, plan, &moments);
         self.collect(net, total);
         Ok(step)
@@ -231,19 +236,18 @@ fn move_running(net: &mut Network, plan: &Plan, moments: &[(NodeId, Moments)]) {
 }
 
 /// Loss and predictions of a batch, behind the forward section.
-fn score(runs: &[Run], classes: usize) -> Step {
-    let each: Vec<(f64, usize, usize)> = runs
-        .par_iter()
-        .map(|run| {
-            let (logits, labels) = (run.logits(), run.labels());
-            let mut losses = vec![0.0; labels.len()];
-            loss::cross_entropy(&mut losses, logits, labels, classes);
-            let right =
-                logits.chunks_exact(classes).zip(labels).filter(|(z, y)| loss::largest(z) == **y).count();
-            (losses.iter().map(|&loss| f64::from(loss)).sum(), right, labels.len())
-        })
-        .collect();
+fn score(runs: &[Run], net: &Network) -> Result<Step> {
+    let (classes, width) = (net.classes(), net.label_width());
+    let of = |run: &Run| -> Result<(f64, usize, usize)> {
+        let (logits, labels) = (run.logits(), run.labels());
+        let (mut losses, mut predicted) = (vec![0.0; labels.len() / width], vec![0; labels.len()]);
+        net.loss.values(&mut losses, logits, labels, classes)?;
+        net.loss.predict(&mut predicted, logits, classes)?;
+        let sum = losses.iter().map(|&loss| f64::from(loss)).sum();
+        Ok((sum, loss::right(&predicted, labels, width), losses.len()))
+    };
+    let each: Vec<(f64, usize, usize)> = runs.par_iter().map(of).collect::<Result<_>>()?;
     let total: usize = each.iter().map(|(.., n)| n).sum();
     let (loss, correct) = each.iter().fold((0.0, 0), |(l, c), (loss, right, _)| (l + loss, c + right));
-    Step { loss: loss / total as f64, correct }
+    Ok(Step { loss: loss / total as f64, correct })
 }

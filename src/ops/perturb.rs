@@ -13,8 +13,8 @@ use crate::{Error, Result};
 pub struct Copies<'a> {
     /// `[h, w, c]`, normalised.
     pub image: &'a [f32],
-    /// Its label.
-    pub label: u32,
+    /// Its labels, `[width]`.
+    pub labels: &'a [u32],
     /// The seed that keys the noise.
     pub seed: u64,
     /// The index of the sample, which keys the noise too.

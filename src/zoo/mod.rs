@@ -19,6 +19,7 @@ pub use create::{Created, create};
 pub(crate) use create::{resnet50, vit16};
 
 use crate::checkpoint::Checkpoint;
+use crate::loss::Loss;
 use crate::net::{Activation, Builder, Network, Shape, Source};
 use crate::{Error, Result};
 
@@ -132,7 +133,8 @@ pub fn load(checkpoint: &Checkpoint, arch: Option<&str>, image: Option<Shape>) -
         })?,
     };
     let names: Vec<String> = checkpoint.names().map(String::from).collect();
-    let network = (family.compose)(&mut reader, shape, config, &names).map_err(named)?;
+    let mut network = (family.compose)(&mut reader, shape, config, &names).map_err(named)?;
+    network.loss = loss(config).map_err(named)?;
     reader.finish()?;
     if let Some(classes) = classes(config).filter(|&classes| classes != network.classes()) {
         let found = network.classes();
@@ -175,6 +177,41 @@ fn classes(config: &Value) -> Option<usize> {
     let number = |key: &str| config.get(key).and_then(Value::as_u64).map(|classes| classes as usize);
     let named = || config.get("id2label").and_then(Value::as_object).map(|names| names.len());
     number("num_classes").or_else(|| number("num_labels")).or_else(named)
+}
+
+/// The loss of a config: `problem_type` in Hugging Face's words, and `label_smoothing`.
+fn loss(config: &Value) -> Result<Loss> {
+    let loss = match config.get("problem_type").and_then(Value::as_str) {
+        None | Some("single_label_classification") => {
+            let smoothing = config.get("label_smoothing").filter(|value| !value.is_null());
+            let smoothing = smoothing.map_or(Some(0.0), Value::as_f64);
+            Loss::CrossEntropy {
+                smoothing: smoothing.ok_or_else(|| Error::config("\"label_smoothing\" is no number"))?,
+            }
+        }
+        Some("multi_label_classification") => Loss::BinaryCrossEntropy,
+        Some(other) => {
+            let known = "single_label_classification and multi_label_classification";
+            return Err(Error::config(format!(
+                "\"problem_type\": \"{other}\" is not known; there are {known}"
+            )));
+        }
+    };
+    loss.check()?;
+    Ok(loss)
+}
+
+/// Writes a loss to a config, as [`load`] reads it.
+pub fn write_loss(config: &mut serde_json::Map<String, Value>, loss: Loss) {
+    match loss {
+        Loss::CrossEntropy { smoothing } if smoothing > 0.0 => {
+            config.insert("label_smoothing".into(), smoothing.into());
+        }
+        Loss::CrossEntropy { .. } => {}
+        Loss::BinaryCrossEntropy => {
+            config.insert("problem_type".into(), "multi_label_classification".into());
+        }
+    }
 }
 
 /// The nonlinearity that a config's `hidden_act` names, in Hugging Face's words.

@@ -8,6 +8,7 @@ use scrubjay::loss::{LogitProduct, Loss, labels_right, right};
 use scrubjay::ops::cuda as on_cuda;
 use scrubjay::ops::tokens::{Replacement, Tokens, replace_tokens, replace_tokens_on};
 
+use super::dual::Dual;
 use super::network_ops::{close, same_bits, values, wide, writes};
 use super::{Case, all_equal, cuda, large, loss as oracle, tokens, twice};
 
@@ -93,12 +94,15 @@ fn agrees(device: &Device, loss: Loss, n: usize, classes: usize) -> Result<(), F
     let mut on_cpu = vec![f32::NAN; len];
     loss.gradient(&mut on_cpu, &z, &labels, classes)?;
     close_rows("the CPU's gradient", &on_cpu, &want, classes)?;
-    let d = writes(cuda, len, |d| on_cuda::loss::gradient_of(cuda, d, z_in, y_in, n, loss))?;
+    let d = writes(cuda, len, |d| on_cuda::loss::gradient(cuda, d, z_in, y_in, n, loss))?;
     close_rows("gradient", &d, &want, classes)?;
 
     for (matrix, name) in [(LogitProduct::Curvature, "curvature"), (LogitProduct::Fisher, "fisher")] {
         let want = exact(&|z, t, y| match matrix {
-            LogitProduct::Curvature => oracle::curvature(loss, z, t, y),
+            LogitProduct::Curvature => {
+                let along = |(&value, &slope): (&f64, &f64)| Dual { value, slope };
+                oracle::curvature(loss, &z.iter().zip(t).map(along).collect::<Vec<_>>(), y)
+            }
             LogitProduct::Fisher => {
                 let d = oracle::gradient(loss, z, y);
                 let along: f64 = d.iter().zip(t).map(|(d, t)| d * t).sum();
@@ -172,7 +176,7 @@ fn not_labels(device: &Device) -> Result<(), Failed> {
     }
     let on_labels = cuda.upload(&[1u32, 0, 1, 0, 2, 0])?;
     let d = writes(cuda, 6, |d| {
-        on_cuda::loss::gradient_of(cuda, d, on_z.input(), on_labels.input(), 2, Loss::BinaryCrossEntropy)
+        on_cuda::loss::gradient(cuda, d, on_z.input(), on_labels.input(), 2, Loss::BinaryCrossEntropy)
     })?;
     let nan: Vec<bool> = d.iter().map(|v| v.is_nan()).collect();
     all_equal("slopes that are NaN", &nan, &[false, false, false, false, true, false])
@@ -189,9 +193,9 @@ fn refuses(device: &Device) -> Result<(), Failed> {
     let taken = [
         on_cuda::loss::values(cuda, l.output(), z, narrow.input(), binary).is_ok(),
         on_cuda::loss::values(cuda, l.output(), z, y, plain).is_ok(),
-        on_cuda::loss::gradient_of(cuda, d.output(), z, narrow.input(), 2, binary).is_ok(),
-        on_cuda::loss::gradient_of(cuda, d.output(), two.input(), y, 2, binary).is_ok(),
-        on_cuda::loss::gradient_of(cuda, d.output(), z, y, 4, binary).is_ok(),
+        on_cuda::loss::gradient(cuda, d.output(), z, narrow.input(), 2, binary).is_ok(),
+        on_cuda::loss::gradient(cuda, d.output(), two.input(), y, 2, binary).is_ok(),
+        on_cuda::loss::gradient(cuda, d.output(), z, y, 4, binary).is_ok(),
         on_cuda::loss::product(cuda, d.output(), two.input(), z, y, 2, fisher, binary).is_ok(),
         on_cuda::loss::product(cuda, d.output(), z, z, narrow.input(), 2, fisher, binary).is_ok(),
         on_cuda::loss::draw(cuda, d.output(), two.input(), 2, 1, 0, binary).is_ok(),

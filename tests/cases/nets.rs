@@ -1,7 +1,8 @@
 //! Tiny networks that between them have every operation, every epilogue and every order of the two.
 
 use scrubjay::Result;
-use scrubjay::data::Samples;
+use scrubjay::data::{Labels, Samples};
+use scrubjay::loss::Loss;
 use scrubjay::net::{Activation, Builder, Conv, Network, Role, Shape, Source, Window};
 
 /// A network of the table: its name, and what composes it in train form.
@@ -12,8 +13,10 @@ pub struct Case {
     compose: fn(&mut Weights) -> Result<Network>,
 }
 
+const SMOOTHED: Loss = Loss::CrossEntropy { smoothing: 0.125 };
+
 /// The table.
-pub const CASES: [Case; 9] = [
+pub const CASES: [Case; 12] = [
     Case { name: "softmax", compose: softmax },
     Case { name: "mlp", compose: mlp },
     Case { name: "cnn", compose: cnn },
@@ -23,6 +26,9 @@ pub const CASES: [Case; 9] = [
     Case { name: "twice", compose: twice },
     Case { name: "norms", compose: norms },
     Case { name: "parts", compose: parts },
+    Case { name: "labels_mlp", compose: |w| with(mlp(w)?, Loss::BinaryCrossEntropy) },
+    Case { name: "labels_cnn", compose: |w| with(cnn(w)?, Loss::BinaryCrossEntropy) },
+    Case { name: "smoothed_mlp", compose: |w| with(mlp(w)?, SMOOTHED) },
 ];
 
 impl Case {
@@ -45,7 +51,14 @@ impl Random {
     /// `n` inputs for a network.
     pub fn samples(&mut self, net: &Network, n: usize) -> Samples {
         let x = (0..n * net.input().len()).map(|_| self.next() as f32 * 1.5).collect();
-        let y = (0..n).map(|_| ((self.next() + 1.0) / 2.0 * net.classes() as f64) as u32).collect();
+        let classes = net.classes();
+        let mut below = |count: usize| ((self.next() + 1.0) / 2.0 * count as f64) as u32;
+        let y = match net.loss {
+            Loss::CrossEntropy { .. } => (0..n).map(|_| below(classes)).collect(),
+            Loss::BinaryCrossEntropy => {
+                Labels::Multi { labels: classes, rows: (0..n * classes).map(|_| below(2)).collect() }
+            }
+        };
         Samples { shape: net.input(), x, y }
     }
 }
@@ -66,6 +79,12 @@ impl Source for Weights {
     fn shape(&self, name: &str) -> Option<&[usize]> {
         (!name.starts_with("plain")).then_some(&[])
     }
+}
+
+/// The network with another loss than plain cross-entropy.
+fn with(mut net: Network, loss: Loss) -> Result<Network> {
+    net.loss = loss;
+    Ok(net)
 }
 
 fn softmax(w: &mut Weights) -> Result<Network> {

@@ -11,6 +11,7 @@ use scrubjay::data::{Inputs, Samples};
 use scrubjay::device::cuda::Buffer;
 use scrubjay::device::{Cuda, Device};
 use scrubjay::kfac::Kfac;
+use scrubjay::loss::{LogitProduct, Loss, softmax};
 use scrubjay::net::{LayerId, Network, UnitId};
 use scrubjay::observe::{evaluate, observe, observe_copies};
 use scrubjay::ops::Geometry;
@@ -26,6 +27,8 @@ use scrubjay::{Error, zoo};
 
 use super::dual::{Dual, Number};
 use super::{Case, attention, conv, cuda, few, large, layers, nets, oracle, ptx, twice};
+
+const LOSS: Loss = Loss::CrossEntropy { smoothing: 0.0 };
 
 /// Every case, with its name.
 pub fn cases() -> Vec<(String, Case)> {
@@ -617,7 +620,7 @@ fn losses(device: &Device, n: usize, classes: usize) -> Result<(), Failed> {
     };
     let narrow = |values: &[f64]| values.iter().map(|&v| v as f32).collect::<Vec<f32>>();
 
-    let found = writes(cuda, n, |l| on_cuda::loss::cross_entropy(cuda, l, on_z.input(), on_labels.input()))?;
+    let found = writes(cuda, n, |l| on_cuda::loss::values(cuda, l, on_z.input(), on_labels.input(), LOSS))?;
     let exact = rows(&|z, _, label| vec![layers::loss(&wide::<f64>(z), label)]);
     for (i, (&found, &exact)) in found.iter().zip(&exact).enumerate() {
         close(&format!("loss {i}"), &[found], &[exact], &narrow(&[exact]))?; // each by itself: small ones count
@@ -628,8 +631,9 @@ fn losses(device: &Device, n: usize, classes: usize) -> Result<(), Failed> {
         d[label] = -d.iter().sum::<f64>();
         d
     };
-    let found =
-        writes(cuda, n * classes, |d| on_cuda::loss::gradient(cuda, d, on_z.input(), on_labels.input()))?;
+    let found = writes(cuda, n * classes, |d| {
+        on_cuda::loss::gradient(cuda, d, on_z.input(), on_labels.input(), n, LOSS)
+    })?;
     let exact = rows(&|z, _, label| gradient(z, label));
     for i in 0..n {
         let row = i * classes..(i + 1) * classes;
@@ -641,7 +645,16 @@ fn losses(device: &Device, n: usize, classes: usize) -> Result<(), Failed> {
     same_bits("weighed", &weighed, &expected)?;
 
     let back = writes(cuda, n * classes, |back| {
-        on_cuda::loss::curvature(cuda, back, on_t.input(), on_z.input(), n)
+        on_cuda::loss::product(
+            cuda,
+            back,
+            on_t.input(),
+            on_z.input(),
+            on_labels.input(),
+            n,
+            LogitProduct::Curvature,
+            LOSS,
+        )
     })?;
     let exact = rows(&|z, t, _| {
         let p = layers::softmax(&wide::<f64>(z));
@@ -650,7 +663,16 @@ fn losses(device: &Device, n: usize, classes: usize) -> Result<(), Failed> {
     });
     close("curvature", &back, &exact, &narrow(&exact))?;
     let back = writes(cuda, n * classes, |back| {
-        on_cuda::loss::fisher(cuda, back, on_t.input(), on_z.input(), on_labels.input())
+        on_cuda::loss::product(
+            cuda,
+            back,
+            on_t.input(),
+            on_z.input(),
+            on_labels.input(),
+            n,
+            LogitProduct::Fisher,
+            LOSS,
+        )
     })?;
     let exact = rows(&|z, t, label| {
         let d = gradient(z, label);
@@ -660,11 +682,10 @@ fn losses(device: &Device, n: usize, classes: usize) -> Result<(), Failed> {
     close("fisher", &back, &exact, &narrow(&exact))?;
 
     for (seed, first) in [(7, 0), (1 << 40 | 3, 100)] {
-        let d = writes(cuda, n * classes, |d| {
-            on_cuda::loss::draw_curvature(cuda, d, on_z.input(), n, seed, first)
-        })?;
+        let d =
+            writes(cuda, n * classes, |d| on_cuda::loss::draw(cuda, d, on_z.input(), n, seed, first, LOSS))?;
         let mut expected = vec![0.0; n * classes];
-        ops::cpu::loss::draw_curvature(&mut expected, &z, classes, seed, first);
+        softmax::draw(&mut expected, &z, classes, seed, first);
         for i in 0..n {
             let row = i * classes..(i + 1) * classes;
             let expected = &expected[row.clone()];
@@ -673,8 +694,8 @@ fn losses(device: &Device, n: usize, classes: usize) -> Result<(), Failed> {
     }
 
     let mut predicted = cuda.alloc(n)?;
-    on_cuda::loss::largest(cuda, predicted.output(), on_z.input())?;
-    let expected: Vec<u32> = z.chunks_exact(classes).map(ops::cpu::loss::largest).collect();
+    on_cuda::loss::predict(cuda, predicted.output(), on_z.input(), LOSS)?;
+    let expected: Vec<u32> = z.chunks_exact(classes).map(softmax::largest).collect();
     super::all_equal("predicted", &cuda.download(&predicted)?, &expected)
 }
 
@@ -1246,8 +1267,20 @@ fn columns_of<T: Copy>(values: &[T], d: usize, columns: Range<usize>) -> Vec<T> 
 fn observes(device: &Device, net: &Network, n: usize) -> Result<(), Failed> {
     let samples = nets::Random(11).samples(net, n);
     let found = observe(device, net, &samples)?;
-    let exact = oracle::run::<f64>(net, &oracle::constants(net), &samples.x, &samples.y, &oracle::slope);
-    let plain = oracle::run::<f32>(net, &oracle::constants(net), &samples.x, &samples.y, &oracle::slope);
+    let exact = oracle::run::<f64>(
+        net,
+        &oracle::constants(net),
+        &samples.x,
+        samples.y.words(),
+        &oracle::slope(net.loss),
+    );
+    let plain = oracle::run::<f32>(
+        net,
+        &oracle::constants(net),
+        &samples.x,
+        samples.y.words(),
+        &oracle::slope(net.loss),
+    );
     for (i, layer) in net.layers.iter().enumerate() {
         let (d, columns) = (found.d, net.units().of_layer(LayerId(i as u32)));
         close(
@@ -1262,16 +1295,17 @@ fn observes(device: &Device, net: &Network, n: usize) -> Result<(), Failed> {
     let before = cuda(device)?.counts();
     super::equal("a second run", &observe(device, net, &samples)?, &found)?;
     // It has what it needs, but for the images, their labels, and a zero.
-    let (after, inputs) = (cuda(device)?.counts(), samples.x.len() + samples.y.len() + 1);
+    let (after, inputs) = (cuda(device)?.counts(), samples.x.len() + samples.y.words().len() + 1);
     super::equal("memory of a second run", &after.allocations, &before.allocations)?;
     super::equal("what a second run brings", &(after.uploaded - before.uploaded), &(4 * inputs))?;
     let noise = Noise { sigma: 0.3, seed: 1 << 40 | 5 };
-    let copies = perturb(samples.image(1), net.input(), samples.y[1], 9, n, noise);
+    let copies = perturb(samples.image(1), net.input(), samples.y.of(1), 9, n, noise);
     let mut made = Samples { x: samples.x.clone(), y: samples.y.clone(), ..samples };
-    copies.fill(&mut made.x, &mut made.y, 0..n);
+    copies.fill(&mut made.x, made.y.words_mut(), 0..n);
     let before = cuda(device)?.counts().uploaded;
     let noisy = observe(device, net, &copies)?;
-    let (brought, inputs) = (cuda(device)?.counts().uploaded - before, net.input().len() + n + 1);
+    let (brought, inputs) =
+        (cuda(device)?.counts().uploaded - before, net.input().len() + n * net.label_width() + 1);
     super::equal("what copies bring", &brought, &(4 * inputs))?;
     super::equal("copies that the device makes", &noisy, &observe(device, net, &made)?)?;
     super::equal("the losses alone", &evaluate(device, net, &samples)?.losses, &found.losses)
@@ -1338,7 +1372,13 @@ fn derives(device: &Device, net: &Network, kind: Kind, all: bool, n: usize) -> R
 
 /// The oracle's gradient of a block.
 fn slopes_of<T: Number>(net: &Network, block: &Block, samples: &Samples) -> Vec<f64> {
-    let run = oracle::run::<T>(net, &oracle::constants(net), &samples.x, &samples.y, &oracle::slope);
+    let run = oracle::run::<T>(
+        net,
+        &oracle::constants(net),
+        &samples.x,
+        samples.y.words(),
+        &oracle::slope(net.loss),
+    );
     oracle::of_block(net, block, &run.gradient)
 }
 
@@ -1355,7 +1395,7 @@ fn product_of<T: Number>(
         Kind::Ggn => oracle::Matrix::Ggn,
         Kind::Fisher => oracle::Matrix::Fisher,
     };
-    oracle::of_block(net, block, &oracle::product::<T>(net, direction, &samples.x, &samples.y, matrix))
+    oracle::of_block(net, block, &oracle::product::<T>(net, direction, &samples.x, samples.y.words(), matrix))
 }
 
 /// A damped Gauss-Newton step on every third unit, from the CPU's gradient, whose residual is taken by the CPU's products.

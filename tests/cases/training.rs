@@ -227,8 +227,8 @@ fn derives(device: &Device, net: &Network, n: usize) -> Result<(), Failed> {
                 net.params.iter().map(|p| vec![0.0; p.value.len()]).collect();
             direction[i].iter_mut().for_each(|d| *d = random.next());
             found.push(gradients[i].iter().zip(&direction[i]).map(|(&g, d)| f64::from(g) * d).sum::<f64>());
-            exact.push(oracle::batch_slope::<f64>(net, &direction, &samples.x, &samples.y));
-            plain.push(oracle::batch_slope::<f32>(net, &direction, &samples.x, &samples.y).value());
+            exact.push(oracle::batch_slope::<f64>(net, &direction, &samples.x, samples.y.words()));
+            plain.push(oracle::batch_slope::<f32>(net, &direction, &samples.x, samples.y.words()).value());
             longest = longest.max(size(&direction[i]));
         }
         let differences = |a: &[f64]| a.iter().zip(&exact).map(|(a, b)| a - b).collect::<Vec<_>>();
@@ -274,7 +274,7 @@ fn trains(device: &Device, net: &Network, kind: Optimizer, steps: usize) -> Resu
             pass.step(&samples.subset(batch))?;
             pass.update(&Update { rate: rate / number as f32, momentum: 0.9, decay: 1e-3, step: number })?;
             if let (Some(before), Some(cuda), true) = (before, device.cuda(), number > 1) {
-                let (after, image) = (cuda.counts(), net.input().len() + 1);
+                let (after, image) = (cuda.counts(), net.input().len() + net.label_width());
                 equal("memory of a later step", &after.allocations, &before.allocations)?;
                 equal(
                     "what it brings",

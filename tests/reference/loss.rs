@@ -38,8 +38,7 @@ pub fn gradient<T: Number>(loss: Loss, z: &[T], y: &[u32]) -> Vec<T> {
     (0..z.len()).map(along).collect()
 }
 
-/// The derivative of the gradient along t.
-pub fn curvature(loss: Loss, z: &[f64], t: &[f64], y: &[u32]) -> Vec<f64> {
-    let z: Vec<Dual<f64>> = z.iter().zip(t).map(|(&value, &slope)| Dual { value, slope }).collect();
-    gradient(loss, &z, y).into_iter().map(|d| d.slope).collect()
+/// The derivative of the gradient along the logits' slopes.
+pub fn curvature<T: Number>(loss: Loss, z: &[Dual<T>], y: &[u32]) -> Vec<T> {
+    gradient(loss, z, y).into_iter().map(|d| d.slope).collect()
 }

@@ -3,12 +3,13 @@
 //! the engine's tangent passes. Train form and frozen form alike; batch norm stands at its running statistics.
 
 use scrubjay::block::Block;
+use scrubjay::loss::Loss;
 use scrubjay::net::{Layer, Network, Node, Op, Shape, Window};
 
 use super::attention;
 use super::dual::{Dual, Number};
-pub use super::layers::slope;
-use super::layers::{self, activation, loss, normalise, softmax};
+use super::layers::{self, activation, normalise, softmax};
+use super::loss;
 
 /// The numbers of every parameter of a network, in the network's order.
 pub type Params<T> = Vec<Vec<T>>;
@@ -26,25 +27,34 @@ pub struct Outcome<T> {
 }
 
 /// What goes back from the logits: the derivative of the loss, or another vector.
-pub type Back<'a, T> = &'a dyn Fn(&[T], usize) -> Vec<T>;
+pub type Back<'a, T> = &'a dyn Fn(&[T], &[u32]) -> Vec<T>;
+
+/// The derivative of a loss by the logits: what goes back for a gradient.
+pub fn slope<T: Number>(of: Loss) -> impl Fn(&[T], &[u32]) -> Vec<T> {
+    move |z, y| match of {
+        Loss::CrossEntropy { smoothing: 0.0 } => layers::slope(z, y[0] as usize),
+        Loss::CrossEntropy { .. } | Loss::BinaryCrossEntropy => loss::gradient(of, z, y),
+    }
+}
 
 /// The parameters as constants.
 pub fn constants<T: Number>(net: &Network) -> Params<T> {
     net.params.iter().map(|p| p.value.iter().map(|&v| T::of(f64::from(v))).collect()).collect()
 }
 
-/// Runs forward and backward over images `x` `[n, h, w, c]` with labels `y`.
+/// Runs forward and backward over images `x` `[n, h, w, c]` with labels `y` `[n, width]`.
 pub fn run<T: Number>(net: &Network, params: &Params<T>, x: &[f32], y: &[u32], back: Back<T>) -> Outcome<T> {
     let zeros = params.iter().map(|p| vec![T::of(0.0); p.len()]).collect();
     let mut out = Outcome { losses: vec![], logits: vec![], activations: vec![], gradient: zeros };
-    for (image, &label) in x.chunks_exact(net.input().len()).zip(y) {
+    let n = y.len() / net.label_width();
+    for (image, y) in x.chunks_exact(net.input().len()).zip(y.chunks_exact(net.label_width())) {
         let values = forward(net, params, image);
         let logits = &values[values.len() - 1].y;
-        out.losses.push(loss(logits, label as usize));
+        out.losses.push(value(net.loss, logits, y));
         out.logits.extend_from_slice(logits);
         out.activations.extend(activations(net, &values));
-        let scale = T::of(1.0 / y.len() as f64);
-        let seed = back(logits, label as usize).into_iter().map(|d| d * scale).collect();
+        let scale = T::of(1.0 / n as f64);
+        let seed = back(logits, y).into_iter().map(|d| d * scale).collect();
         backward(net, params, &values, seed, &mut out.gradient);
     }
     out
@@ -71,25 +81,30 @@ pub fn product<T: Number>(
 ) -> Params<T> {
     let moved = towards::<T>(net, direction);
     if matches!(matrix, Matrix::Hessian) {
-        let gradient = run(net, &moved, x, y, &slope).gradient;
+        let gradient = run(net, &moved, x, y, &slope(net.loss)).gradient;
         return gradient.into_iter().map(|p| p.into_iter().map(|d| d.slope).collect()).collect();
     }
     let constants = constants::<T>(net);
     let mut sum: Params<T> = constants.iter().map(|p| vec![T::of(0.0); p.len()]).collect();
-    let count = T::of(y.len() as f64);
-    for (image, &label) in x.chunks_exact(net.input().len()).zip(y) {
+    let count = T::of((y.len() / net.label_width()) as f64);
+    for (image, y) in x.chunks_exact(net.input().len()).zip(y.chunks_exact(net.label_width())) {
         let z = forward(net, &moved, image).pop().map_or(vec![], |last| last.y);
         let logits: Vec<T> = z.iter().map(|z| z.value).collect();
-        let middle = match matrix {
-            Matrix::Fisher => slope(&logits, label as usize),
-            _ => softmax(&logits),
+        let along = |middle: &[T]| middle.iter().zip(&z).fold(T::of(0.0), |sum, (&m, z)| sum + m * z.slope);
+        let back: Vec<T> = match (matrix, net.loss) {
+            (Matrix::Fisher, _) => {
+                let d = slope(net.loss)(&logits, y);
+                let along = along(&d);
+                d.into_iter().map(|d| d * along).collect()
+            }
+            (_, Loss::CrossEntropy { .. }) => {
+                let p = softmax(&logits);
+                let along = along(&p);
+                p.into_iter().zip(&z).map(|(p, z)| p * (z.slope - along)).collect()
+            }
+            (_, Loss::BinaryCrossEntropy) => loss::curvature(net.loss, &z, y),
         };
-        let along = middle.iter().zip(&z).fold(T::of(0.0), |sum, (&m, z)| sum + m * z.slope);
-        let back: Vec<T> = match matrix {
-            Matrix::Fisher => middle.iter().map(|&m| m * along).collect(),
-            _ => middle.iter().zip(&z).map(|(&p, z)| p * (z.slope - along)).collect(),
-        };
-        let one = run(net, &constants, image, &[label], &|_, _| back.clone()).gradient;
+        let one = run(net, &constants, image, y, &|_, _| back.clone()).gradient;
         for (sum, one) in sum.iter_mut().flatten().zip(one.iter().flatten()) {
             *sum = *sum + *one / count;
         }
@@ -285,8 +300,17 @@ pub fn batch_loss<T: Number>(net: &Network, params: &Params<T>, x: &[f32], y: &[
         }
     }
     let end = net.nodes.len() - 1;
-    let losses = values.iter().zip(y).map(|(values, &label)| loss(&values[end].y, label as usize));
-    losses.fold(T::of(0.0), |sum, loss| sum + loss) / T::of(y.len() as f64)
+    let rows = values.iter().zip(y.chunks_exact(net.label_width()));
+    let losses = rows.map(|(values, y)| value(net.loss, &values[end].y, y));
+    losses.fold(T::of(0.0), |sum, loss| sum + loss) / T::of(images.len() as f64)
+}
+
+/// The loss of one row of logits.
+fn value<T: Number>(of: Loss, z: &[T], y: &[u32]) -> T {
+    match of {
+        Loss::CrossEntropy { smoothing: 0.0 } => layers::loss(z, y[0] as usize),
+        Loss::CrossEntropy { .. } | Loss::BinaryCrossEntropy => loss::value(of, z, y),
+    }
 }
 
 /// The derivative of [`batch_loss`] along a direction.

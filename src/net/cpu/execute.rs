@@ -19,7 +19,7 @@ use crate::net::program::{Instruction, Seed};
 use crate::net::rows::RowValues;
 use crate::ops::Strided;
 use crate::ops::cpu::batch_norm::{self, Moments};
-use crate::ops::cpu::{activation, attention, conv, layer_norm, loss, means, pointwise, pool, shape};
+use crate::ops::cpu::{activation, attention, conv, layer_norm, means, pointwise, pool, shape};
 
 impl<'a> Run<'a> {
     pub(super) fn execute(&mut self, instruction: &Instruction) {
@@ -358,29 +358,26 @@ impl<'a> Run<'a> {
     }
 
     fn loss(&mut self, op: &LossOp) {
-        let (labels, seed, classes) = (self.labels, self.seed, self.net.classes());
-        match *op {
+        let (labels, seed, loss, classes) = (self.labels, self.seed, self.net.loss, self.net.classes());
+        let done = match *op {
             LossOp::Gradient { d, logits } => {
                 let ([d], others) = self.memory.carve([d]);
                 let logits = others.get(logits);
                 match seed {
-                    Seed::Gradient => loss::gradient(d, logits, labels, classes),
-                    Seed::Weighted(weight, first) => {
-                        loss::gradient(d, logits, labels, classes);
-                        loss::weigh(d, logits, labels, classes, first, weight);
-                    }
-                    Seed::Draws { seed, first } => loss::draw_curvature(d, logits, classes, seed, first),
+                    Seed::Gradient => loss.gradient(d, logits, labels, classes),
+                    Seed::Weighted(weight, first) => loss
+                        .gradient(d, logits, labels, classes)
+                        .and_then(|()| loss.weigh(d, logits, labels, classes, first, weight)),
+                    Seed::Draws { seed, first } => loss.draw(d, logits, classes, seed, first),
                 }
             }
-            LossOp::Curvature { back, tangent, logits } => {
+            LossOp::Product { matrix, back, tangent, logits } => {
                 let ([back], others) = self.memory.carve([back]);
-                loss::curvature(back, others.get(tangent), others.get(logits), classes);
+                loss.product(matrix, back, others.get(tangent), others.get(logits), labels, classes)
             }
-            LossOp::Fisher { back, tangent, logits } => {
-                let ([back], others) = self.memory.carve([back]);
-                loss::fisher(back, others.get(tangent), others.get(logits), labels, classes);
-            }
-        }
+        };
+        // Lengths were checked with the program, labels when they were read.
+        assert!(done.is_ok(), "{done:?}");
     }
 }
 

@@ -4,10 +4,10 @@
 //! up to a number of bytes, or is computed again. What products launch is recorded and replayed.
 
 use super::*;
+use crate::loss::Weight;
 use crate::net::layers::affine::LayerUse;
 use crate::net::program::Seed;
 use crate::net::rows::RowValues;
-use crate::ops::cpu::loss::Weight;
 use crate::ops::cuda::vector::{self, Places};
 
 /// One value for each selected row of each layer, as [`RowValues`], on the device.
@@ -286,12 +286,13 @@ impl<'a> Derivatives<'a> {
     /// Stores what products read of the chunk that is in the arena, if there is memory.
     fn keep(&mut self) -> Result<()> {
         let (cuda, plan) = (self.passes.cuda, &self.passes.plan);
-        let bytes = plan.kept_bytes() + 4 * plan.chunk;
+        let bytes = plan.kept_bytes() + 4 * plan.chunk * plan.label_width;
         if (self.stored.len() + 1) * bytes > self.memory {
             return Ok(());
         }
         let memory = || -> Result<Stored> {
-            Ok(Stored { values: cuda.alloc(self.arena.chunk.kept.len())?, labels: cuda.alloc(plan.chunk)? })
+            let labels = cuda.alloc(plan.chunk * plan.label_width)?;
+            Ok(Stored { values: cuda.alloc(self.arena.chunk.kept.len())?, labels })
         };
         let mut stored = match memory() {
             Err(Error::Memory { .. }) => return Ok(()),

@@ -5,6 +5,7 @@ use super::run::Run;
 use super::{carve_moments, copy};
 use crate::Result;
 use crate::device::cuda::{Buffer, Out};
+use crate::loss::Weight;
 use crate::net::ParamId;
 use crate::net::layers::activation::ActivationOp;
 use crate::net::layers::affine::{AffineForward, AffineOp, LayerUse, Weights};
@@ -18,7 +19,6 @@ use crate::net::layers::rows::{Rows, RowsOp};
 use crate::net::layers::shortcut::ShortcutOp;
 use crate::net::program::{Instruction, Seed, Value};
 use crate::ops::Strided;
-use crate::ops::cpu::loss::Weight;
 use crate::ops::cuda::{
     activation, attention, batch_norm, conv, layer_norm, loss, means, pointwise, pool, shape,
 };
@@ -347,7 +347,7 @@ impl Run<'_> {
     }
 
     fn loss(&mut self, op: &LossOp) -> Result<()> {
-        let (cuda, n, labels) = (self.passes.cuda, self.n, self.labels);
+        let (cuda, n, labels, of) = (self.passes.cuda, self.n, self.labels, self.passes.net.loss);
         match *op {
             LossOp::Gradient { d, logits } => {
                 let seed = self.seed;
@@ -357,21 +357,18 @@ impl Run<'_> {
                 let ([mut d], others) = self.memory.carve([d]);
                 let logits = others.get(logits);
                 match seed {
-                    Seed::Gradient => loss::gradient(cuda, d, logits, labels),
+                    Seed::Gradient => loss::gradient(cuda, d, logits, labels, n, of),
                     Seed::Weighted(..) => {
-                        loss::gradient(cuda, d.output(), logits, labels)?;
+                        loss::gradient(cuda, d.output(), logits, labels, n, of)?;
                         loss::weigh(cuda, d, self.losses.input().part(0..n))
                     }
-                    Seed::Draws { seed, first } => loss::draw_curvature(cuda, d, logits, n, seed, first),
+                    Seed::Draws { seed, first } => loss::draw(cuda, d, logits, n, seed, first, of),
                 }
             }
-            LossOp::Curvature { back, tangent, logits } => {
+            LossOp::Product { matrix, back, tangent, logits } => {
                 let ([back], others) = self.memory.carve([back]);
-                loss::curvature(cuda, back, others.get(tangent), others.get(logits), n)
-            }
-            LossOp::Fisher { back, tangent, logits } => {
-                let ([back], others) = self.memory.carve([back]);
-                loss::fisher(cuda, back, others.get(tangent), others.get(logits), labels)
+                let (tangent, logits) = (others.get(tangent), others.get(logits));
+                loss::product(cuda, back, tangent, logits, labels, n, matrix, of)
             }
         }
     }
@@ -381,7 +378,7 @@ impl Run<'_> {
         let (cuda, n) = (self.passes.cuda, self.n);
         let mut losses = vec![0.0; n];
         let out = self.losses.output().split_at(n).0;
-        loss::cross_entropy(cuda, out, self.memory.value(logits), self.labels)?;
+        loss::values(cuda, out, self.memory.value(logits), self.labels, self.passes.net.loss)?;
         cuda.read(&mut losses, self.losses.input().part(0..n))?;
         let factors = losses.iter_mut().enumerate();
         factors.for_each(|(i, loss)| *loss = weight(first + i, f64::from(*loss)) as f32);

@@ -135,7 +135,7 @@ impl<'a> Run<'a> {
         Run {
             passes,
             memory: Memory { passes, kept, work: values.output(), n },
-            labels: labels.part(0..n),
+            labels: labels.part(0..n * passes.plan.label_width),
             losses: losses.output(),
             parts: parts.output(),
             moments: moments.output(),

@@ -20,7 +20,7 @@ pub struct Training<'a> {
     gradients: RowBuffers,
     /// Of the parameters that gradients move; of the others none.
     memory: Vec<Option<Memory<Buffer<f32>>>>,
-    /// `[batch]`.
+    /// `[batch, width]`.
     predicted: Buffer<u32>,
     /// The sum of the losses, and how many predictions are right.
     scores: Buffer<f64>,
@@ -90,7 +90,7 @@ impl<'a> Training<'a> {
         Ok(Training {
             gradients: RowBuffers::upload(cuda, &zeros)?,
             memory: memory.collect::<Result<_>>()?,
-            predicted: cuda.alloc(sizes.images)?,
+            predicted: cuda.alloc(sizes.labels)?,
             scores: cuda.alloc(2)?,
             now: cuda.alloc(4)?,
             n: 0,
@@ -103,7 +103,7 @@ impl<'a> Training<'a> {
     /// One pass over a batch: gradients, and running statistics.
     ///
     /// # Errors
-    /// Where a label is no class, or the device fails.
+    /// Where a label does not fit the network, or the device fails.
     pub fn step(&mut self, device: &Device, batch: &dyn Inputs) -> Result<Step> {
         let Training { passes, arena, gradients, predicted, scores, .. } = self;
         let (n, cuda) = (passes.fill(device, arena, batch, 0..batch.len())?, passes.cuda);
@@ -113,9 +113,10 @@ impl<'a> Training<'a> {
             passes.primal(&mut arena.chunk, Seed::Gradient, gradients, n)?;
             passes.losses(&mut arena.chunk, n)?;
             let Chunk { kept, labels, losses, work } = &arena.chunk;
-            let (logits, labels) = (passes.logits(kept, work, n), labels.input().part(0..n));
-            loss::largest(cuda, predicted.output().split_at(n).0, logits)?;
-            let (losses, predicted) = (losses.input().part(0..n), predicted.input().part(0..n));
+            let (logits, words) = (passes.logits(kept, work, n), n * passes.plan.label_width);
+            loss::predict(cuda, predicted.output().split_at(words).0, logits, passes.net.loss)?;
+            let (losses, predicted) = (losses.input().part(0..n), predicted.input().part(0..words));
+            let labels = labels.input().part(0..words);
             loss::score(cuda, scores.output(), losses, predicted, labels)?;
             passes.move_running(&arena.chunk, n)
         })?;
@@ -171,7 +172,7 @@ fn sized(net: &Network, batch: usize, optimizer: Optimizer) -> Result<(Plan, Siz
     let plan = Plan::on_cuda(net, &vec![Selected::All; net.layers.len()], Purpose::Train, batch)?;
     let mut sizes = Sizes::new(net, &plan, 0);
     // Beside each value its gradient, and what is remembered of it; predictions; scores, and four numbers of a step.
-    sizes.fixed = (2 + optimizer.remembers()) * net.parameters() + batch + 4 + 4;
+    sizes.fixed = (2 + optimizer.remembers()) * net.parameters() + sizes.labels + 4 + 4;
     Ok((plan, sizes))
 }
 

@@ -1,5 +1,6 @@
 //! The loss at the logits: where backward passes begin (MATH.md, Eq. 5).
 
+use crate::loss::LogitProduct;
 use crate::net::program::{Operands, Value};
 
 /// What is done with the loss; all values are a row of logits an image.
@@ -7,10 +8,8 @@ use crate::net::program::{Operands, Value};
 pub(crate) enum LossOp {
     /// d = the gradient of each image's loss, or what replaces it ([`crate::net::program::Seed`]).
     Gradient { d: Value, logits: Value },
-    /// back = the loss's second derivative times the logits' tangent.
-    Curvature { back: Value, tangent: Value, logits: Value },
-    /// back = the gradient times its product with the logits' tangent: the empirical Fisher matrix's form.
-    Fisher { back: Value, tangent: Value, logits: Value },
+    /// back = a matrix at the logits times their tangent.
+    Product { matrix: LogitProduct, back: Value, tangent: Value, logits: Value },
 }
 
 impl LossOp {
@@ -21,7 +20,7 @@ impl LossOp {
                 all.write(d, logits.len);
                 all.read(logits, d.len);
             }
-            LossOp::Curvature { back, tangent, logits } | LossOp::Fisher { back, tangent, logits } => {
+            LossOp::Product { back, tangent, logits, .. } => {
                 all.write(back, logits.len);
                 [tangent, logits].into_iter().for_each(|value| all.read(value, back.len));
             }
@@ -32,8 +31,8 @@ impl LossOp {
     pub fn describe(&self) -> (&'static str, String) {
         let name = match self {
             LossOp::Gradient { .. } => "loss-gradient",
-            LossOp::Curvature { .. } => "loss-curvature",
-            LossOp::Fisher { .. } => "loss-fisher",
+            LossOp::Product { matrix: LogitProduct::Curvature, .. } => "loss-curvature",
+            LossOp::Product { matrix: LogitProduct::Fisher, .. } => "loss-fisher",
         };
         (name, String::new())
     }

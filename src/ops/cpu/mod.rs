@@ -10,7 +10,6 @@ pub mod gate;
 pub(crate) mod gemm;
 pub mod group_norm;
 pub mod layer_norm;
-pub mod loss;
 pub mod means;
 pub mod optimizer;
 pub mod pointwise;

@@ -37,7 +37,7 @@ pub fn values(
 ///
 /// # Errors
 /// Shapes that do not fit, or the device fails.
-pub fn gradient_of(
+pub fn gradient(
     cuda: &Cuda,
     d: Out<'_, f32>,
     logits: In<'_, f32>,
@@ -181,80 +181,6 @@ pub fn score(
     let width = word("score", "labels", width)?;
     // SAFETY: scores holds two values, losses n, the others n rows of width.
     unsafe { cuda.score(launch, scores, losses, predicted, labels, n, width) }
-}
-
-/// [`values`] of plain cross-entropy.
-///
-/// # Errors
-/// Shapes that do not fit, or the device fails.
-pub fn cross_entropy(
-    cuda: &Cuda,
-    losses: Out<'_, f32>,
-    logits: In<'_, f32>,
-    labels: In<'_, u32>,
-) -> Result<()> {
-    values(cuda, losses, logits, labels, Loss::default())
-}
-
-/// [`gradient_of`] plain cross-entropy.
-///
-/// # Errors
-/// Shapes that do not fit, or the device fails.
-pub fn gradient(cuda: &Cuda, d: Out<'_, f32>, logits: In<'_, f32>, labels: In<'_, u32>) -> Result<()> {
-    gradient_of(cuda, d, logits, labels, labels.len(), Loss::default())
-}
-
-/// (diag(p) − ppᵀ) t of each row, to `back`; all `[n, classes]` with `n` rows.
-///
-/// # Errors
-/// Shapes that do not fit, or the device fails.
-pub fn curvature(
-    cuda: &Cuda,
-    back: Out<'_, f32>,
-    t: In<'_, f32>,
-    logits: In<'_, f32>,
-    n: usize,
-) -> Result<()> {
-    let (launch, n, classes) = rows("cross_entropy_curvature", n, &[t, logits], back.len())?;
-    // SAFETY: all hold n rows of classes.
-    unsafe { cuda.cross_entropy_curvature(launch, back, t, logits, n, classes) }
-}
-
-/// [`product`] of plain cross-entropy's Fisher matrix.
-///
-/// # Errors
-/// Shapes that do not fit, or the device fails.
-pub fn fisher(
-    cuda: &Cuda,
-    back: Out<'_, f32>,
-    t: In<'_, f32>,
-    logits: In<'_, f32>,
-    labels: In<'_, u32>,
-) -> Result<()> {
-    product(cuda, back, t, logits, labels, labels.len(), LogitProduct::Fisher, Loss::default())
-}
-
-/// [`draw`] of cross-entropy.
-///
-/// # Errors
-/// Shapes that do not fit, or the device fails.
-pub fn draw_curvature(
-    cuda: &Cuda,
-    d: Out<'_, f32>,
-    logits: In<'_, f32>,
-    n: usize,
-    seed: u64,
-    first: usize,
-) -> Result<()> {
-    draw(cuda, d, logits, n, seed, first, Loss::default())
-}
-
-/// [`predict`] of cross-entropy: the first of the largest logits of each row.
-///
-/// # Errors
-/// Shapes that do not fit, or the device fails.
-pub fn largest(cuda: &Cuda, predicted: Out<'_, u32>, logits: In<'_, f32>) -> Result<()> {
-    predict(cuda, predicted, logits, Loss::default())
 }
 
 /// A warp for each of `n` rows of `len` values in all.
