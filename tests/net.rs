@@ -7,6 +7,10 @@ mod attention;
 mod cases;
 #[path = "reference/dual.rs"]
 mod dual;
+#[path = "reference/embedding.rs"]
+mod embedding;
+#[path = "reference/group_norm.rs"]
+mod group_norm;
 #[path = "reference/layers.rs"]
 mod layers;
 #[path = "reference/net.rs"]

@@ -79,7 +79,12 @@ pub(super) fn lower(net: &Network, rows: &[Selected], purpose: Purpose) -> Resul
 /// Whether an operation without units has parameters, which only training changes.
 fn has_parameters(op: &Op) -> bool {
     match op {
-        Op::BatchNorm { .. } | Op::LayerNorm { .. } | Op::ClassToken(_) | Op::Positions(_) => true,
+        Op::BatchNorm { .. }
+        | Op::LayerNorm { .. }
+        | Op::GroupNorm { .. }
+        | Op::Embedding { .. }
+        | Op::ClassToken(_)
+        | Op::Positions(_) => true,
         Op::Input
         | Op::Linear(..)
         | Op::Conv(..)

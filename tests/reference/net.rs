@@ -5,10 +5,10 @@
 use scrubjay::block::Block;
 use scrubjay::net::{Layer, Network, Node, Op, Shape, Window};
 
-use super::attention;
 use super::dual::{Dual, Number};
 pub use super::layers::slope;
 use super::layers::{self, activation, loss, normalise, softmax};
+use super::{attention, embedding, group_norm};
 
 /// The numbers of every parameter of a network, in the network's order.
 pub type Params<T> = Vec<Vec<T>>;
@@ -186,6 +186,11 @@ fn window(at: usize, size: usize, window: Window) -> std::ops::Range<usize> {
     start.saturating_sub(window.padding)..(start + window.size).saturating_sub(window.padding).min(size)
 }
 
+/// The integers that are the bits of floats.
+fn integers<T: Number>(x: &[T]) -> Vec<u32> {
+    x.iter().map(|x| (x.value() as f32).to_bits()).collect()
+}
+
 /// Which node, and which of its values, stands at output `i` of channels side by side.
 fn joined(net: &Network, node: &Node, i: usize) -> (usize, usize) {
     let (position, mut channel) = (i / node.shape.c, i % node.shape.c);
@@ -361,11 +366,19 @@ fn evaluate<T: Number>(
             let (gamma, beta) = (&params[gamma.index()], &params[beta.index()]);
             hat.iter().enumerate().map(|(i, &hat)| hat * gamma[i % c] + beta[i % c]).collect()
         }
+        Op::GroupNorm { groups, gamma, beta, eps } => {
+            let (gamma, beta) = (&params[gamma.index()], &params[beta.index()]);
+            group_norm::forward(x, gamma, beta, to, *groups, *eps)
+        }
         Op::Activation(kind) => x.iter().map(|&a| activation(*kind, a).0).collect(),
+        Op::Embedding { table, .. } => embedding::forward(&integers(x), &params[table.index()], c),
         Op::Add => x.iter().zip(&values[node.inputs[1].index()].y).map(|(&a, &b)| a + b).collect(),
         Op::Concat => (0..to.len()).map(|i| joined(net, node, i)).map(|(k, j)| values[k].y[j]).collect(),
         Op::Positions(table) => x.iter().zip(&params[table.index()]).map(|(&a, &b)| a + b).collect(),
-        Op::Attention { heads } => attention::attention(x, to, *heads, None),
+        Op::Attention { heads, masked } => {
+            let mask = masked.then(|| integers(&values[node.inputs[1].index()].y));
+            attention::attention(x, to, *heads, mask.as_deref())
+        }
         op => {
             let mut y = vec![T::of(0.0); to.len()];
             for (i, j, weight) in links(op, x, from, to).unwrap_or_default() {
@@ -454,6 +467,18 @@ fn backward<T: Number>(
                     }
                 }
             }
+            Op::GroupNorm { groups, gamma, beta, eps } => {
+                let hat = group_norm::standard(x, to, *groups, *eps);
+                for (i, &d) in d.iter().enumerate() {
+                    grow(*gamma, i % c, d * hat[i]);
+                    grow(*beta, i % c, d);
+                }
+                let back = group_norm::backward(&d, x, &params[gamma.index()], to, *groups, *eps);
+                dx.iter_mut().zip(back).for_each(|(into, d)| *into = *into + d);
+            }
+            Op::Embedding { table, .. } => {
+                embedding::backward(&mut gradient[table.index()], &d, &integers(x), c);
+            }
             Op::Activation(kind) => {
                 for (i, &d) in d.iter().enumerate() {
                     dx[i] = dx[i] + d * activation(*kind, x[i]).1;
@@ -478,7 +503,10 @@ fn backward<T: Number>(
                     dx[i] = dx[i] + d;
                 }
             }
-            Op::Attention { heads } => attention::attention_backward(&mut dx, &d, x, to, *heads, None),
+            Op::Attention { heads, masked } => {
+                let mask = masked.then(|| integers(&values[node.inputs[1].index()].y));
+                attention::attention_backward(&mut dx, &d, x, to, *heads, mask.as_deref());
+            }
             op => {
                 for (i, j, weight) in links(op, x, from, to).unwrap_or_default() {
                     dx[j] = dx[j] + d[i] * T::of(weight);
