@@ -9,6 +9,8 @@ mod cases;
 mod dual;
 #[path = "reference/embedding.rs"]
 mod embedding;
+#[path = "reference/gate.rs"]
+mod gate;
 #[path = "reference/group_norm.rs"]
 mod group_norm;
 #[path = "reference/layers.rs"]

@@ -216,6 +216,7 @@ impl Sizes {
             Instruction::Activation(_)
             | Instruction::Pointwise(_)
             | Instruction::Rows(_)
+            | Instruction::Gate(_)
             | Instruction::Pool(_)
             | Instruction::Shortcut(_)
             | Instruction::Loss(_) => {}

@@ -34,6 +34,12 @@ pub(super) fn everything() -> Result<Network> {
     let x = b.batch_norm(x, "bn3")?;
     let x = b.activation(x, Activation::Tanh);
     let x = b.average_pool(x, Window { size: 2, stride: 1, padding: 1 })?;
+    let gate = b.global_pool(x);
+    let gate = b.linear(gate, "squeeze", 3)?;
+    let gate = b.activation(gate, Activation::Silu);
+    let gate = b.linear(gate, "excite", 4)?;
+    let gate = b.activation(gate, Activation::HardSigmoid);
+    let x = b.gate(x, gate)?;
     let x = b.group_norm(x, "groups", 2, 1e-5)?;
     let x = b.shortcut(x, 2, 6)?;
     let x = b.adaptive_pool(x, 2, 3);
@@ -52,7 +58,7 @@ pub(super) fn everything() -> Result<Network> {
     b.finish(x)
 }
 
-/// A network of texts with 5 tokens of 7, in train form;.
+/// A network of texts with 5 tokens of 7, in train form; gated by its first token.
 pub(super) fn text() -> Result<Network> {
     let mut any = Any(Stream::new(3, Use::Weights, 0));
     let (mut b, [ids, mask]) = Builder::text(&mut any, 5);
@@ -61,6 +67,8 @@ pub(super) fn text() -> Result<Network> {
     let x = b.layer_norm(x, "norm", 1e-5)?;
     let packed = b.linear(x, "qkv", 12)?;
     let y = b.masked_attention(packed, 2, mask)?;
+    let first = b.token(y, 0);
+    let x = b.gate(x, first)?;
     let x = b.add(x, y)?;
     let x = b.token(x, 0);
     let x = b.linear(x, "head", 3)?;

@@ -5,6 +5,7 @@ use super::layers::affine::{AffineOp, LayerUse};
 use super::layers::attention::AttentionOp;
 use super::layers::batch_norm::BatchNormOp;
 use super::layers::embedding::EmbeddingOp;
+use super::layers::gate::GateOp;
 use super::layers::group_norm::GroupNormOp;
 use super::layers::layer_norm::LayerNormOp;
 use super::layers::loss::LossOp;
@@ -82,6 +83,8 @@ families! {
     BatchNorm(BatchNormOp);
     /// Attention.
     Attention(AttentionOp);
+    /// A map times a gate.
+    Gate(GateOp);
     /// Rows of a table by integer tokens.
     Embedding(EmbeddingOp);
     /// Pooling.

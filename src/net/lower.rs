@@ -91,6 +91,7 @@ fn has_parameters(op: &Op) -> bool {
         | Op::Scale(_)
         | Op::Activation(_)
         | Op::Add
+        | Op::Gate
         | Op::Reshape
         | Op::MaxPool(_)
         | Op::AveragePool(_)

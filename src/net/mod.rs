@@ -215,6 +215,8 @@ pub enum Op {
     Activation(Activation),
     /// The sum of two inputs.
     Add,
+    /// The product of a map, input 0, with one value per channel, input 1.
+    Gate,
     /// The same values under another shape: an image as tokens or as features.
     Reshape,
     /// Largest value of each window; ties go to the first in row-major order.

@@ -13,7 +13,7 @@ pub struct Case {
 }
 
 /// The table.
-pub const CASES: [Case; 12] = [
+pub const CASES: [Case; 13] = [
     Case { name: "softmax", compose: softmax },
     Case { name: "mlp", compose: mlp },
     Case { name: "cnn", compose: cnn },
@@ -24,6 +24,7 @@ pub const CASES: [Case; 12] = [
     Case { name: "norms", compose: norms },
     Case { name: "parts", compose: parts },
     Case { name: "groups", compose: groups },
+    Case { name: "squeeze", compose: squeeze },
     Case { name: "kinds", compose: kinds },
     Case { name: "text", compose: text },
 ];
@@ -253,6 +254,34 @@ fn groups(w: &mut Weights) -> Result<Network> {
     let x = b.group_norm(x, "gn3", 1, 1e-5)?;
     let x = b.conv(x, "conv2", 4, Conv::square(3, 2, 1))?;
     let x = b.flatten(x);
+    let x = b.linear(x, "fc", 3)?;
+    b.finish(x)
+}
+
+/// Squeeze and excitation behind a depthwise filter; then a gate that is a constant to the layers before the map, and
+/// one of a map by itself.
+fn squeeze(w: &mut Weights) -> Result<Network> {
+    let (mut b, image) = Builder::new(w, Shape::new(6, 5, 3));
+    let x = b.conv(image, "expand", 6, Conv::square(1, 1, 0))?;
+    let x = b.batch_norm(x, "bn1")?;
+    let x = b.activation(x, Activation::HardSwish);
+    let x = b.conv(x, "depthwise", 6, Conv { groups: 6, ..Conv::square(3, 2, 1) })?;
+    let x = b.batch_norm(x, "bn2")?;
+    let x = b.activation(x, Activation::HardSwish);
+    let y = b.global_pool(x);
+    let y = b.linear(y, "reduce", 4)?;
+    let y = b.activation(y, Activation::Silu);
+    let y = b.linear(y, "excite", 6)?;
+    let y = b.activation(y, Activation::HardSigmoid);
+    let x = b.gate(x, y)?;
+    let x = b.conv(x, "project", 3, Conv::square(1, 1, 0))?;
+    let mean = b.global_pool(image);
+    let x = b.gate(x, mean)?;
+    let gate = b.linear(mean, "last", 3)?;
+    let y = b.gate(image, gate)?;
+    let (x, y) = (b.global_pool(x), b.global_pool(y));
+    let x = b.add(x, y)?;
+    let x = b.gate(x, x)?;
     let x = b.linear(x, "fc", 3)?;
     b.finish(x)
 }

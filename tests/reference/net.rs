@@ -8,7 +8,7 @@ use scrubjay::net::{Layer, Network, Node, Op, Shape, Window};
 use super::dual::{Dual, Number};
 pub use super::layers::slope;
 use super::layers::{self, activation, loss, normalise, softmax};
-use super::{attention, embedding, group_norm};
+use super::{attention, embedding, gate, group_norm};
 
 /// The numbers of every parameter of a network, in the network's order.
 pub type Params<T> = Vec<Vec<T>>;
@@ -371,6 +371,7 @@ fn evaluate<T: Number>(
             group_norm::forward(x, gamma, beta, to, *groups, *eps)
         }
         Op::Activation(kind) => x.iter().map(|&a| activation(*kind, a).0).collect(),
+        Op::Gate => gate::forward(x, &values[node.inputs[1].index()].y, to.positions(), c),
         Op::Embedding { table, .. } => embedding::forward(&integers(x), &params[table.index()], c),
         Op::Add => x.iter().zip(&values[node.inputs[1].index()].y).map(|(&a, &b)| a + b).collect(),
         Op::Concat => (0..to.len()).map(|i| joined(net, node, i)).map(|(k, j)| values[k].y[j]).collect(),
@@ -475,6 +476,13 @@ fn backward<T: Number>(
                 }
                 let back = group_norm::backward(&d, x, &params[gamma.index()], to, *groups, *eps);
                 dx.iter_mut().zip(back).for_each(|(into, d)| *into = *into + d);
+            }
+            Op::Gate => {
+                let other = node.inputs[1].index();
+                let (of_x, of_gate) = gate::backward(&d, x, &values[other].y, to.positions(), c);
+                dx.iter_mut().zip(of_x).for_each(|(into, d)| *into = *into + d);
+                let into = if other == first { &mut dx } else { &mut adjoint[other] };
+                into.iter_mut().zip(of_gate).for_each(|(into, d)| *into = *into + d);
             }
             Op::Embedding { table, .. } => {
                 embedding::backward(&mut gradient[table.index()], &d, &integers(x), c);

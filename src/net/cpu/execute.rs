@@ -9,6 +9,7 @@ use crate::net::layers::affine::{AffineForward, AffineOp, LayerUse, Weights};
 use crate::net::layers::attention::{AttentionOp, Heads};
 use crate::net::layers::batch_norm::BatchNormOp;
 use crate::net::layers::embedding::EmbeddingOp;
+use crate::net::layers::gate::GateOp;
 use crate::net::layers::group_norm::{GroupNormOp, Groups};
 use crate::net::layers::layer_norm::LayerNormOp;
 use crate::net::layers::loss::LossOp;
@@ -22,7 +23,7 @@ use crate::net::rows::RowValues;
 use crate::ops::Strided;
 use crate::ops::cpu::batch_norm::{self, Moments};
 use crate::ops::cpu::{
-    activation, attention, conv, embedding, group_norm, layer_norm, loss, means, pointwise, pool, shape,
+    activation, attention, conv, embedding, gate, group_norm, layer_norm, loss, means, pointwise, pool, shape,
 };
 
 impl<'a> Run<'a> {
@@ -36,6 +37,7 @@ impl<'a> Run<'a> {
             Instruction::GroupNorm(op) => self.group_norm(op),
             Instruction::BatchNorm(op) => Run::batch_norm(std::slice::from_mut(self), op),
             Instruction::Attention(op) => self.attention(op),
+            Instruction::Gate(op) => self.gate(op),
             Instruction::Embedding(op) => self.embedding(op),
             Instruction::Pool(op) => self.pool(op),
             Instruction::Shortcut(op) => self.shortcut(op),
@@ -267,6 +269,19 @@ impl<'a> Run<'a> {
                 if let Ok([dgamma, dbeta]) = gradients {
                     group_norm::parameter_gradient(dgamma, dbeta, dy, x, moments, n, shape, groups);
                 }
+            }
+        }
+    }
+
+    fn gate(&mut self, op: &GateOp) {
+        match *op {
+            GateOp::Apply { y, x, gate, c, accumulate } => {
+                let ([y], others) = self.memory.carve([y]);
+                gate::apply(y, others.get(x), others.get(gate), c, accumulate);
+            }
+            GateOp::Gradient { dgate, dy, x, c } => {
+                let ([dgate], others) = self.memory.carve([dgate]);
+                gate::gradient(dgate, others.get(dy), others.get(x), c);
             }
         }
     }

@@ -11,6 +11,7 @@ use crate::net::layers::affine::{AffineForward, AffineOp, LayerUse, Weights};
 use crate::net::layers::attention::{AttentionOp, Heads};
 use crate::net::layers::batch_norm::BatchNormOp;
 use crate::net::layers::embedding::EmbeddingOp;
+use crate::net::layers::gate::GateOp;
 use crate::net::layers::group_norm::{GroupNormOp, Groups};
 use crate::net::layers::layer_norm::LayerNormOp;
 use crate::net::layers::loss::LossOp;
@@ -22,8 +23,8 @@ use crate::net::program::{Instruction, Seed, Value};
 use crate::ops::Strided;
 use crate::ops::cpu::loss::Weight;
 use crate::ops::cuda::{
-    activation, attention, batch_norm, conv, embedding, group_norm, layer_norm, loss, means, pointwise, pool,
-    shape,
+    activation, attention, batch_norm, conv, embedding, gate, group_norm, layer_norm, loss, means, pointwise,
+    pool, shape,
 };
 
 impl Run<'_> {
@@ -37,6 +38,7 @@ impl Run<'_> {
             Instruction::GroupNorm(op) => self.group_norm(op),
             Instruction::BatchNorm(op) => self.batch_norm(op),
             Instruction::Attention(op) => self.attention(op),
+            Instruction::Gate(op) => self.gate(op),
             Instruction::Embedding(op) => self.embedding(op),
             Instruction::Pool(op) => self.pool(op),
             Instruction::Shortcut(op) => self.shortcut(op),
@@ -277,6 +279,20 @@ impl Run<'_> {
                 let parts = self.sums.output().split_at(group_norm::gradient_parts(n, shape)).0;
                 let Some([dgamma, dbeta]) = two(&mut self.sink, gamma, beta) else { return Ok(()) };
                 group_norm::parameter_gradient(cuda, dgamma, dbeta, parts, dy, x, moments, n, shape, groups)
+            }
+        }
+    }
+
+    fn gate(&mut self, op: &GateOp) -> Result<()> {
+        let cuda = self.passes.cuda;
+        match *op {
+            GateOp::Apply { y, x, gate, c, accumulate } => {
+                let ([y], others) = self.memory.carve([y]);
+                gate::apply(cuda, y, others.get(x), others.get(gate), c, accumulate)
+            }
+            GateOp::Gradient { dgate, dy, x, c } => {
+                let ([dgate], others) = self.memory.carve([dgate]);
+                gate::gradient(cuda, dgate, others.get(dy), others.get(x), c)
             }
         }
     }

@@ -11,6 +11,7 @@ pub(super) mod attention;
 pub(super) mod batch_norm;
 mod concat;
 pub(super) mod embedding;
+pub(super) mod gate;
 pub(super) mod group_norm;
 pub(super) mod layer_norm;
 pub(super) mod loss;
@@ -121,6 +122,7 @@ pub(super) fn of(op: &Op) -> Box<dyn Lower + '_> {
         }
         Op::Activation(kind) => Box::new(*kind),
         Op::Add => Box::new(sum::Sum),
+        Op::Gate => Box::new(gate::Gate),
         Op::Reshape => Box::new(OfLinear(reshape::Reshape)),
         Op::MaxPool(window) => Box::new(pool::MaxPool(*window)),
         Op::AveragePool(window) => Box::new(OfLinear(pool::AveragePool(*window))),
