@@ -6,7 +6,7 @@ use libtest_mimic::Failed;
 use scrubjay::device::{Cuda, Device};
 use scrubjay::ops::cpu;
 use scrubjay::ops::cuda::{self as on_cuda, In, Out};
-use scrubjay::ops::{self, Activation, Shape};
+use scrubjay::ops::{Activation, Shape};
 
 use super::dual::{Dual, Number};
 use super::network_ops::{adds, attentions, close, dual, plus, same_bits, slopes, values, wide, writes};
