@@ -7,6 +7,12 @@ mod attention;
 mod cases;
 #[path = "reference/dual.rs"]
 mod dual;
+#[path = "reference/embedding.rs"]
+mod embedding;
+#[path = "reference/gate.rs"]
+mod gate;
+#[path = "reference/group_norm.rs"]
+mod group_norm;
 #[path = "reference/layers.rs"]
 mod layers;
 #[path = "reference/loss.rs"]

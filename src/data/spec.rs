@@ -208,7 +208,7 @@ mod tests {
     fn lists_that_other_programs_write_are_read() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("f.csv");
-        let labels = [0; 12];
+        let labels = Labels::from(vec![0; 12]);
         let read = |bytes: &[u8]| {
             std::fs::write(&path, bytes).unwrap();
             Spec::parse(path.to_str().unwrap()).and_then(|spec| spec.choose(&labels))

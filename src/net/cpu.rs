@@ -70,7 +70,7 @@ impl Arena {
     /// Reads a chunk's images and labels; returns how many there are.
     ///
     /// # Errors
-    /// Where a label does not fit the network.
+    /// Where a label does not fit the network, or a token id is beyond its vocabulary.
     pub fn fill(
         &mut self,
         net: &Network,
@@ -83,6 +83,7 @@ impl Arena {
         let ([images], _) = run.memory.carve([plan.program.image]);
         let mut labels = vec![0; n * plan.label_width];
         inputs.fill(images, &mut labels, range);
+        net.check_tokens(images, first)?;
         check_words(&labels, net.loss, net.classes(), first)?;
         self.labels[..labels.len()].copy_from_slice(&labels);
         Ok(n)
@@ -264,23 +265,50 @@ impl<'a> Run<'a> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::everything::{everything, some_rows};
+    use super::super::everything::{everything, some_rows, text};
     use super::super::plan::Purpose;
     use super::*;
+    use crate::data::Samples;
     use crate::ops::philox::{Stream, Use};
+
+    #[test]
+    fn token_ids_beyond_the_vocabulary_are_refused_where_inputs_are_read() {
+        let net = text().unwrap().freeze();
+        let plan = Plan::new(&net, some_rows(&net), Purpose::Forward, 8).unwrap();
+        let mut words = [6, 0, 1, 2, 3, 1, 1, 1, 1, 0].repeat(3);
+        let fill = |words: &[u32]| {
+            let x = words.iter().map(|&word| f32::from_bits(word)).collect();
+            let samples = Samples { shape: net.input(), x, y: vec![0; 3].into() };
+            Arena::new(&plan).fill(&net, &plan, &samples, 2..3)
+        };
+        assert_eq!(fill(&words).unwrap(), 1);
+        words[22] = 7;
+        let error = fill(&words).unwrap_err().to_string();
+        assert!(["sample 2", "token 7 at place 2"].iter().all(|part| error.contains(part)), "{error}");
+    }
 
     /// ⟨J v, u⟩ = ⟨v, Jᵀ u⟩ at every node, J its derivative by inputs and selected rows.
     #[test]
     fn every_nodes_backward_pass_is_the_transpose_of_its_tangent_pass() {
-        let net = everything().unwrap().freeze();
-        let mut plan = Plan::new(&net, some_rows(&net), Purpose::Hessian, 64).unwrap();
+        let normals = |x: &mut [f32], stream: &mut Stream| x.fill_with(|| stream.normal());
+        transposes(&everything().unwrap().freeze(), 0, normals);
+        // Token ids and masks, in which the last tokens are padding. Ids, mask, embedding, positions and norm have no tangent.
+        let word =
+            |i: usize| f32::from_bits(if i % 10 < 5 { i as u32 * 3 % 7 } else { u32::from(i % 10 < 8) });
+        let words = |x: &mut [f32], _: &mut Stream| (0..x.len()).for_each(|i| x[i] = word(i));
+        transposes(&text().unwrap().freeze(), 5, words);
+    }
+
+    /// The same for a network, of which so many nodes require no tangent.
+    fn transposes(net: &Network, constant: usize, fill: impl Fn(&mut [f32], &mut Stream)) {
+        let mut plan = Plan::new(net, some_rows(net), Purpose::Hessian, 64).unwrap();
         plan.program.unshare();
         let (plan, n, mut seen) = (&plan, plan.chunk, 0);
         let mut stream = Stream::new(2, Use::Choice, 0);
         let mut arena = Arena::new(plan);
-        let mut run = Run::new(&net, plan, &mut arena, n);
+        let mut run = Run::new(net, plan, &mut arena, n);
         let ([images], _) = run.memory.carve([plan.program.image]);
-        images.fill_with(|| stream.normal());
+        fill(images, &mut stream);
         run.section(Section::Forward);
         let product = plan.program.section(Section::Product);
         let loss = product.iter().position(|step| matches!(step.instruction, Instruction::Loss(_))).unwrap();
@@ -294,10 +322,13 @@ mod tests {
             let mut inputs: Vec<usize> = net.nodes[node].inputs.iter().map(|input| input.index()).collect();
             inputs.dedup();
             let named = |name: &str, node: usize| plan.program.named(&format!("{name}{node}"));
-            let mut v = RowValues::zeros(&net, &plan.rows);
+            if named("t", node).is_none() {
+                continue;
+            }
+            let mut v = RowValues::zeros(net, &plan.rows);
             v.all().for_each(|values| values.fill_with(|| stream.normal()));
-            let mut sink = RowValues::zeros(&net, &plan.rows);
-            let mut run = Run { v: Some(&v), sink: Some(&mut sink), ..Run::new(&net, plan, &mut arena, n) };
+            let mut sink = RowValues::zeros(net, &plan.rows);
+            let mut run = Run { v: Some(&v), sink: Some(&mut sink), ..Run::new(net, plan, &mut arena, n) };
             for value in inputs.iter().filter_map(|&input| named("t", input)) {
                 let ([t], _) = run.memory.carve([value]);
                 t.fill_with(|| stream.normal());
@@ -334,6 +365,6 @@ mod tests {
             assert!(there != 0.0 && (there - back).abs() <= off, "{op:?}: {there} {back}, allowed {off:e}");
             seen += 1;
         }
-        assert_eq!(seen, net.nodes.len() - 1);
+        assert_eq!(seen + constant, net.nodes.len() - 1);
     }
 }

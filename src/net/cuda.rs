@@ -27,6 +27,8 @@ use self::run::Run;
 use super::layers::affine::AffineOp;
 use super::layers::attention::AttentionOp;
 use super::layers::batch_norm::BatchNormOp;
+use super::layers::embedding::EmbeddingOp;
+use super::layers::group_norm::GroupNormOp;
 use super::layers::layer_norm::LayerNormOp;
 use super::plan::{Plan, Purpose};
 use super::program::{Instruction, Region, Section};
@@ -35,7 +37,7 @@ use super::{Affine, Network, NodeId, Op, ParamId};
 use crate::data::{Inputs, check_words};
 use crate::device::cuda::{Buffer, In, Out, Repeats};
 use crate::device::{Cuda, Device};
-use crate::ops::cuda::{batch_norm, conv, layer_norm, loss, shape};
+use crate::ops::cuda::{batch_norm, conv, group_norm, layer_norm, loss, shape};
 use crate::ops::perturb::{Copies, perturb_on};
 use crate::ops::{Precision, Strided};
 use crate::{Error, Result};
@@ -187,6 +189,19 @@ impl Sizes {
                 | LayerNormOp::Backward { .. }
                 | LayerNormOp::TangentBackward { .. } => {}
             },
+            Instruction::GroupNorm(op) => match op {
+                GroupNormOp::ParameterGradient { at, .. } => {
+                    self.sums = self.sums.max(group_norm::gradient_parts(n, at.shape));
+                }
+                GroupNormOp::Forward { .. }
+                | GroupNormOp::Tangent { .. }
+                | GroupNormOp::Backward { .. }
+                | GroupNormOp::TangentBackward { .. } => {}
+            },
+            Instruction::Embedding(op) => match *op {
+                EmbeddingOp::Gradient { tokens, .. } => self.sums = self.sums.max(n * tokens.len),
+                EmbeddingOp::Forward { .. } => {}
+            },
             Instruction::BatchNorm(op) => match *op {
                 BatchNormOp::Forward { x, c, .. } => {
                     self.parts = self.parts.max(batch_norm::parts(n * (x.len / c), c));
@@ -204,6 +219,7 @@ impl Sizes {
             Instruction::Activation(_)
             | Instruction::Pointwise(_)
             | Instruction::Rows(_)
+            | Instruction::Gate(_)
             | Instruction::Pool(_)
             | Instruction::Shortcut(_)
             | Instruction::Loss(_) => {}
@@ -312,7 +328,7 @@ impl<'a> Passes<'a> {
     /// one image, the device. Returns how many there are.
     ///
     /// # Errors
-    /// Where a label does not fit the network, or the device fails.
+    /// Where a label does not fit the network, a token id is beyond its vocabulary, or the device fails.
     pub fn fill(
         &self,
         device: &Device,
@@ -335,6 +351,7 @@ impl<'a> Passes<'a> {
                 let each = x.par_chunks_exact_mut(len).zip(labels.par_chunks_exact_mut(width)).zip(range);
                 each.for_each(|((x, labels), i)| inputs.fill(x, labels, i..i + 1));
             });
+            self.net.check_tokens(x, first)?;
             self.cuda.write(run.images(), x)?;
         }
         check_words(labels, self.net.loss, self.net.classes(), first)?;

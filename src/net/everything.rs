@@ -1,4 +1,4 @@
-//! For tests: a network of every operation, and every part of an epilogue.
+//! For tests: a network of every operation on images, with every part of an epilogue, and one of texts.
 
 use super::{Activation, Builder, Conv, Network, Role, Selected, Shape, Source, Window};
 use crate::Result;
@@ -34,6 +34,13 @@ pub(super) fn everything() -> Result<Network> {
     let x = b.batch_norm(x, "bn3")?;
     let x = b.activation(x, Activation::Tanh);
     let x = b.average_pool(x, Window { size: 2, stride: 1, padding: 1 })?;
+    let gate = b.global_pool(x);
+    let gate = b.linear(gate, "squeeze", 3)?;
+    let gate = b.activation(gate, Activation::Silu);
+    let gate = b.linear(gate, "excite", 4)?;
+    let gate = b.activation(gate, Activation::HardSigmoid);
+    let x = b.gate(x, gate)?;
+    let x = b.group_norm(x, "groups", 2, 1e-5)?;
     let x = b.shortcut(x, 2, 6)?;
     let x = b.adaptive_pool(x, 2, 3);
     let x = b.tokens(x);
@@ -48,6 +55,23 @@ pub(super) fn everything() -> Result<Network> {
     let x = b.add(x, x)?;
     let x = b.global_pool(x);
     let x = b.linear(x, "head", 5)?;
+    b.finish(x)
+}
+
+/// A network of texts with 5 tokens of 7, in train form; gated by its first token.
+pub(super) fn text() -> Result<Network> {
+    let mut any = Any(Stream::new(3, Use::Weights, 0));
+    let (mut b, [ids, mask]) = Builder::text(&mut any, 5);
+    let x = b.embedding(ids, "table", 7, 4)?;
+    let x = b.position_rows(x, "positions", 6)?;
+    let x = b.layer_norm(x, "norm", 1e-5)?;
+    let packed = b.linear(x, "qkv", 12)?;
+    let y = b.masked_attention(packed, 2, mask)?;
+    let first = b.token(y, 0);
+    let x = b.gate(x, first)?;
+    let x = b.add(x, y)?;
+    let x = b.token(x, 0);
+    let x = b.linear(x, "head", 3)?;
     b.finish(x)
 }
 

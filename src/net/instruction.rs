@@ -4,6 +4,9 @@ use super::layers::activation::ActivationOp;
 use super::layers::affine::{AffineOp, LayerUse};
 use super::layers::attention::AttentionOp;
 use super::layers::batch_norm::BatchNormOp;
+use super::layers::embedding::EmbeddingOp;
+use super::layers::gate::GateOp;
+use super::layers::group_norm::GroupNormOp;
 use super::layers::layer_norm::LayerNormOp;
 use super::layers::loss::LossOp;
 use super::layers::pointwise::PointwiseOp;
@@ -74,10 +77,16 @@ families! {
     Rows(RowsOp);
     /// Layer norm.
     LayerNorm(LayerNormOp);
+    /// Group norm.
+    GroupNorm(GroupNormOp);
     /// Batch norm with the statistics of the batch, which all chunks of a batch meet at.
     BatchNorm(BatchNormOp);
     /// Attention.
     Attention(AttentionOp);
+    /// A map times a gate.
+    Gate(GateOp);
+    /// Rows of a table by integer tokens.
+    Embedding(EmbeddingOp);
     /// Pooling.
     Pool(PoolOp);
     /// The shortcut without parameters.
@@ -97,11 +106,20 @@ pub(crate) enum Access {
     Add,
 }
 
+/// How much of a parameter an instruction meets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Extent {
+    /// All of it.
+    Whole,
+    /// Its first floats.
+    Start,
+}
+
 /// What an instruction meets, and the lengths that it expects.
 #[derive(Default)]
 pub(crate) struct Operands {
     pub(super) values: Vec<(Value, usize, Access)>,
-    pub(super) params: Vec<(ParamId, usize)>,
+    pub(super) params: Vec<(ParamId, usize, Extent)>,
     pub(super) layers: Vec<LayerUse>,
     scales: Vec<(NodeId, usize)>,
 }
@@ -124,7 +142,12 @@ impl Operands {
 
     /// A parameter, or its gradient, of `len` floats.
     pub fn param(&mut self, param: ParamId, len: usize) {
-        self.params.push((param, len));
+        self.params.push((param, len, Extent::Whole));
+    }
+
+    /// The first `len` floats of a parameter, or of its gradient.
+    pub fn param_start(&mut self, param: ParamId, len: usize) {
+        self.params.push((param, len, Extent::Start));
     }
 
     /// The weights of a layer, or their gradient.
@@ -151,8 +174,12 @@ impl Operands {
         for &(value, len, _) in &self.values {
             expect("floats an image", len, value.len)?;
         }
-        for &(param, len) in &self.params {
-            expect("parameters", len, net.value(param).len())?;
+        for &(param, len, extent) in &self.params {
+            let found = net.value(param).len();
+            match extent {
+                Extent::Whole => expect("parameters", len, found)?,
+                Extent::Start => expect("parameters", len, found.min(len))?,
+            }
         }
         for at in &self.layers {
             let layer = net.layer(at.layer);

@@ -93,13 +93,19 @@ fn lower(net: &Network, rows: &[Selected], purpose: Purpose) -> Result<Program> 
 /// Whether an operation without units has parameters, which only training changes.
 fn has_parameters(op: &Op) -> bool {
     match op {
-        Op::BatchNorm { .. } | Op::LayerNorm { .. } | Op::ClassToken(_) | Op::Positions(_) => true,
+        Op::BatchNorm { .. }
+        | Op::LayerNorm { .. }
+        | Op::GroupNorm { .. }
+        | Op::Embedding { .. }
+        | Op::ClassToken(_)
+        | Op::Positions(_) => true,
         Op::Input
         | Op::Linear(..)
         | Op::Conv(..)
         | Op::Scale(_)
         | Op::Activation(_)
         | Op::Add
+        | Op::Gate
         | Op::Reshape
         | Op::MaxPool(_)
         | Op::AveragePool(_)

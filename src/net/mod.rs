@@ -37,6 +37,7 @@ pub use crate::ops::{Activation, Conv, Shape, Window};
 
 use crate::device::Shared;
 use crate::loss::Loss;
+use crate::ops::cpu::embedding;
 use crate::{Error, Result};
 
 macro_rules! number {
@@ -169,7 +170,8 @@ pub struct Affine {
 /// What a node computes.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Op {
-    /// The image.
+    /// The image; or a text, `[2, t, 1]`: token ids, then their mask, 1 where a token is attended, integers as the bits of
+    /// floats.
     Input,
     /// y = W x + b at every position, then the epilogue.
     Linear(LayerId, Epilogue),
@@ -199,10 +201,23 @@ pub enum Op {
         /// Added to the variance.
         eps: f32,
     },
+    /// Group norm: over all positions and the channels of a group.
+    GroupNorm {
+        /// The number of groups, of equally many neighbouring channels.
+        groups: usize,
+        /// Scale.
+        gamma: ParamId,
+        /// Shift.
+        beta: ParamId,
+        /// Added to the variance.
+        eps: f32,
+    },
     /// A nonlinearity of its own.
     Activation(Activation),
     /// The sum of two inputs.
     Add,
+    /// The product of a map, input 0, with one value per channel, input 1.
+    Gate,
     /// The same values under another shape: an image as tokens or as features.
     Reshape,
     /// Largest value of each window; ties go to the first in row-major order.
@@ -213,18 +228,27 @@ pub enum Op {
     AdaptivePool,
     /// Mean over all positions.
     GlobalPool,
+    /// The rows of a table that the token ids, the input, name.
+    Embedding {
+        /// The table.
+        table: ParamId,
+        /// How many rows it has.
+        rows: usize,
+    },
     /// A learned token put before the others.
     ClassToken(ParamId),
-    /// A learned table added to the tokens.
+    /// The first rows of a learned table added to the tokens.
     Positions(ParamId),
     /// Tokens from this one on, as many as the node's shape has.
     Tokens(usize),
     /// The channels of all inputs, one input after the other, at every position.
     Concat,
-    /// Multi-head softmax attention; the input's channels are q, k, v, each `heads` × width.
+    /// Multi-head softmax attention; the channels of input 0 are q, k, v, each `heads` × width.
     Attention {
         /// The number of heads.
         heads: usize,
+        /// Whether input 1 is the mask of a text: keys where it is 0 get no weight.
+        masked: bool,
     },
     /// The parameter-free shortcut of He et al. (option A): every `stride`-th position, zero channels added in equal
     /// parts before and behind.
@@ -310,6 +334,30 @@ impl Network {
     /// Whether batch norm is folded, so that tangent passes exist.
     pub fn is_frozen(&self) -> bool {
         self.frozen
+    }
+
+    /// How many token ids a network of texts knows; none for one of images.
+    pub fn vocabulary(&self) -> Option<usize> {
+        let rows = self.nodes.iter().filter_map(|node| match node.op {
+            Op::Embedding { rows, .. } => Some(rows),
+            _ => None,
+        });
+        rows.min()
+    }
+
+    /// Refuses texts with a token id beyond the vocabulary, where the network reads texts; `x` holds the inputs from
+    /// number `first` on.
+    ///
+    /// # Errors
+    /// Where there is such an id; the message names the sample.
+    pub(crate) fn check_tokens(&self, x: &[f32], first: usize) -> Result<()> {
+        let Some(rows) = self.vocabulary() else { return Ok(()) };
+        for (i, text) in x.chunks_exact(self.input().len()).enumerate() {
+            let ids = &text[..self.input().w];
+            let checked = embedding::check(bytemuck::cast_slice(ids), rows);
+            checked.map_err(|error| Error::config(format!("sample {}: {error}", first + i)))?;
+        }
+        Ok(())
     }
 
     /// All parameters, running statistics included.

@@ -180,7 +180,7 @@ impl Program {
         }
         line += name;
         let layers = operands.layers.iter().map(|at| net.layer(at.layer).name.as_str());
-        let params = operands.params.iter().map(|(param, _)| net.params[param.index()].name.as_str());
+        let params = operands.params.iter().map(|(param, ..)| net.params[param.index()].name.as_str());
         layers.chain(params).for_each(|owner| write!(line, " {owner}").unwrap_or_default());
         let read = names(&|access| access == Access::Read);
         if !read.is_empty() {
@@ -319,7 +319,7 @@ impl Program {
 
 #[cfg(test)]
 mod tests {
-    use super::super::everything::{everything, some_rows};
+    use super::super::everything::{everything, some_rows, text};
     use super::super::layers::pointwise::PointwiseOp;
     use super::super::rows::Selected;
     use super::*;
@@ -329,10 +329,15 @@ mod tests {
 
     #[test]
     fn values_alive_together_do_not_overlap_and_memory_is_shared() {
-        let net = everything().unwrap();
+        for net in [everything(), text()] {
+            shares_memory(&net.unwrap());
+        }
+    }
+
+    fn shares_memory(net: &Network) {
         let frozen = net.freeze();
         let all = PURPOSES.map(|purpose| Program::new(&frozen, &some_rows(&frozen), purpose).unwrap());
-        let train = Program::new(&net, &vec![Selected::All; net.layers.len()], Purpose::Train).unwrap();
+        let train = Program::new(net, &vec![Selected::All; net.layers.len()], Purpose::Train).unwrap();
         for program in all.iter().chain([&train]) {
             let lives = program.lives();
             let alive: Vec<(&Slot, Range<usize>)> =

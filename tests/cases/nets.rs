@@ -16,7 +16,7 @@ pub struct Case {
 const SMOOTHED: Loss = Loss::CrossEntropy { smoothing: 0.125 };
 
 /// The table.
-pub const CASES: [Case; 12] = [
+pub const CASES: [Case; 16] = [
     Case { name: "softmax", compose: softmax },
     Case { name: "mlp", compose: mlp },
     Case { name: "cnn", compose: cnn },
@@ -29,6 +29,10 @@ pub const CASES: [Case; 12] = [
     Case { name: "labels_mlp", compose: |w| with(mlp(w)?, Loss::BinaryCrossEntropy) },
     Case { name: "labels_cnn", compose: |w| with(cnn(w)?, Loss::BinaryCrossEntropy) },
     Case { name: "smoothed_mlp", compose: |w| with(mlp(w)?, SMOOTHED) },
+    Case { name: "groups", compose: groups },
+    Case { name: "squeeze", compose: squeeze },
+    Case { name: "kinds", compose: kinds },
+    Case { name: "text", compose: text },
 ];
 
 impl Case {
@@ -50,7 +54,10 @@ impl Random {
 
     /// `n` inputs for a network.
     pub fn samples(&mut self, net: &Network, n: usize) -> Samples {
-        let x = (0..n * net.input().len()).map(|_| self.next() as f32 * 1.5).collect();
+        let x = match net.vocabulary() {
+            None => (0..n * net.input().len()).map(|_| self.next() as f32 * 1.5).collect(),
+            Some(rows) => (0..n).flat_map(|_| self.sequence(net.input().w, rows)).collect(),
+        };
         let classes = net.classes();
         let mut below = |count: usize| ((self.next() + 1.0) / 2.0 * count as f64) as u32;
         let y = match net.loss {
@@ -60,6 +67,16 @@ impl Random {
             }
         };
         Samples { shape: net.input(), x, y }
+    }
+
+    /// Token ids and their mask, which leaves out the last tokens and some others but never the first.
+    fn sequence(&mut self, tokens: usize, rows: usize) -> Vec<f32> {
+        let mut below = |n: usize| ((self.next() + 1.0) / 2.0 * n as f64) as usize;
+        let ids: Vec<usize> = (0..tokens).map(|_| below(rows)).collect();
+        let end = 1 + below(tokens);
+        let mask: Vec<bool> = (0..tokens).map(|i| i == 0 || i < end && below(5) > 0).collect();
+        let words = ids.into_iter().chain(mask.into_iter().map(usize::from));
+        words.map(|word| f32::from_bits(word as u32)).collect()
     }
 }
 
@@ -240,5 +257,98 @@ fn parts(w: &mut Weights) -> Result<Network> {
     let x = b.global_pool(x);
     let twice = b.concat(&[x, x])?;
     let x = b.linear(twice, "head", 3)?;
+    b.finish(x)
+}
+
+/// Group norm behind a layer, before one, and of one group, around a residual.
+fn groups(w: &mut Weights) -> Result<Network> {
+    let (mut b, x) = Builder::new(w, Shape::new(5, 4, 2));
+    let x = b.conv(x, "conv1", 6, Conv::square(3, 1, 1))?;
+    let x = b.group_norm(x, "gn1", 3, 1e-5)?;
+    let x = b.relu(x);
+    let y = b.conv(x, "plain", 6, Conv::square(3, 1, 1))?;
+    let y = b.group_norm(y, "gn2", 2, 1e-5)?;
+    let x = b.add(x, y)?;
+    let x = b.activation(x, Activation::Silu);
+    let x = b.group_norm(x, "gn3", 1, 1e-5)?;
+    let x = b.conv(x, "conv2", 4, Conv::square(3, 2, 1))?;
+    let x = b.flatten(x);
+    let x = b.linear(x, "fc", 3)?;
+    b.finish(x)
+}
+
+/// Squeeze and excitation behind a depthwise filter; then a gate that is a constant to the layers before the map, and
+/// one of a map by itself.
+fn squeeze(w: &mut Weights) -> Result<Network> {
+    let (mut b, image) = Builder::new(w, Shape::new(6, 5, 3));
+    let x = b.conv(image, "expand", 6, Conv::square(1, 1, 0))?;
+    let x = b.batch_norm(x, "bn1")?;
+    let x = b.activation(x, Activation::HardSwish);
+    let x = b.conv(x, "depthwise", 6, Conv { groups: 6, ..Conv::square(3, 2, 1) })?;
+    let x = b.batch_norm(x, "bn2")?;
+    let x = b.activation(x, Activation::HardSwish);
+    let y = b.global_pool(x);
+    let y = b.linear(y, "reduce", 4)?;
+    let y = b.activation(y, Activation::Silu);
+    let y = b.linear(y, "excite", 6)?;
+    let y = b.activation(y, Activation::HardSigmoid);
+    let x = b.gate(x, y)?;
+    let x = b.conv(x, "project", 3, Conv::square(1, 1, 0))?;
+    let mean = b.global_pool(image);
+    let x = b.gate(x, mean)?;
+    let gate = b.linear(mean, "last", 3)?;
+    let y = b.gate(image, gate)?;
+    let (x, y) = (b.global_pool(x), b.global_pool(y));
+    let x = b.add(x, y)?;
+    let x = b.gate(x, x)?;
+    let x = b.linear(x, "fc", 3)?;
+    b.finish(x)
+}
+
+/// Every nonlinearity that the other networks leave out, in the epilogue of a layer and, of a value that many nodes
+/// read, as a node of its own.
+fn kinds(w: &mut Weights) -> Result<Network> {
+    const KINDS: [Activation; 6] = [
+        Activation::Silu,
+        Activation::HardSwish,
+        Activation::HardSigmoid,
+        Activation::Relu6,
+        Activation::QuickGelu,
+        Activation::GeluTanh,
+    ];
+    let (mut b, x) = Builder::new(w, Shape::new(2, 3, 2));
+    let x = b.flatten(x);
+    let x = b.linear(x, "first", 8)?;
+    let mut sum = x;
+    for (i, kind) in KINDS.into_iter().enumerate() {
+        let y = b.activation(x, kind);
+        let y = b.linear(y, &format!("fc{i}"), 8)?;
+        let y = b.activation(y, kind);
+        sum = b.add(sum, y)?;
+    }
+    let x = b.linear(sum, "head", 4)?;
+    b.finish(x)
+}
+
+/// A transformer of texts: embedding, positions, norm, attention to the tokens of the mask, the first token.
+fn text(w: &mut Weights) -> Result<Network> {
+    let (mut b, [ids, mask]) = Builder::text(w, 7);
+    let x = b.embedding(ids, "words", 11, 8)?;
+    let x = b.position_rows(x, "positions", 9)?;
+    let x = b.layer_norm(x, "norm", 1e-12)?;
+    let y = b.linear(x, "qkv", 24)?;
+    let y = b.masked_attention(y, 2, mask)?;
+    let y = b.linear(y, "out", 8)?;
+    let x = b.add(y, x)?;
+    let x = b.layer_norm(x, "norm1", 1e-12)?;
+    let y = b.linear(x, "lin1", 6)?;
+    let y = b.activation(y, Activation::Gelu);
+    let y = b.linear(y, "lin2", 8)?;
+    let x = b.add(y, x)?;
+    let x = b.layer_norm(x, "norm2", 1e-12)?;
+    let x = b.token(x, 0);
+    let x = b.linear(x, "pre", 6)?;
+    let x = b.relu(x);
+    let x = b.linear(x, "head", 4)?;
     b.finish(x)
 }

@@ -6,10 +6,9 @@ use scrubjay::block::Block;
 use scrubjay::loss::Loss;
 use scrubjay::net::{Layer, Network, Node, Op, Shape, Window};
 
-use super::attention;
 use super::dual::{Dual, Number};
 use super::layers::{self, activation, normalise, softmax};
-use super::loss;
+use super::{attention, embedding, gate, group_norm, loss};
 
 /// The numbers of every parameter of a network, in the network's order.
 pub type Params<T> = Vec<Vec<T>>;
@@ -201,6 +200,11 @@ fn window(at: usize, size: usize, window: Window) -> std::ops::Range<usize> {
     start.saturating_sub(window.padding)..(start + window.size).saturating_sub(window.padding).min(size)
 }
 
+/// The integers that are the bits of floats.
+fn integers<T: Number>(x: &[T]) -> Vec<u32> {
+    x.iter().map(|x| (x.value() as f32).to_bits()).collect()
+}
+
 /// Which node, and which of its values, stands at output `i` of channels side by side.
 fn joined(net: &Network, node: &Node, i: usize) -> (usize, usize) {
     let (position, mut channel) = (i / node.shape.c, i % node.shape.c);
@@ -385,11 +389,20 @@ fn evaluate<T: Number>(
             let (gamma, beta) = (&params[gamma.index()], &params[beta.index()]);
             hat.iter().enumerate().map(|(i, &hat)| hat * gamma[i % c] + beta[i % c]).collect()
         }
+        Op::GroupNorm { groups, gamma, beta, eps } => {
+            let (gamma, beta) = (&params[gamma.index()], &params[beta.index()]);
+            group_norm::forward(x, gamma, beta, to, *groups, *eps)
+        }
         Op::Activation(kind) => x.iter().map(|&a| activation(*kind, a).0).collect(),
+        Op::Gate => gate::forward(x, &values[node.inputs[1].index()].y, to.positions(), c),
+        Op::Embedding { table, .. } => embedding::forward(&integers(x), &params[table.index()], c),
         Op::Add => x.iter().zip(&values[node.inputs[1].index()].y).map(|(&a, &b)| a + b).collect(),
         Op::Concat => (0..to.len()).map(|i| joined(net, node, i)).map(|(k, j)| values[k].y[j]).collect(),
         Op::Positions(table) => x.iter().zip(&params[table.index()]).map(|(&a, &b)| a + b).collect(),
-        Op::Attention { heads } => attention::attention(x, to, *heads, None),
+        Op::Attention { heads, masked } => {
+            let mask = masked.then(|| integers(&values[node.inputs[1].index()].y));
+            attention::attention(x, to, *heads, mask.as_deref())
+        }
         op => {
             let mut y = vec![T::of(0.0); to.len()];
             for (i, j, weight) in links(op, x, from, to).unwrap_or_default() {
@@ -478,6 +491,25 @@ fn backward<T: Number>(
                     }
                 }
             }
+            Op::GroupNorm { groups, gamma, beta, eps } => {
+                let hat = group_norm::standard(x, to, *groups, *eps);
+                for (i, &d) in d.iter().enumerate() {
+                    grow(*gamma, i % c, d * hat[i]);
+                    grow(*beta, i % c, d);
+                }
+                let back = group_norm::backward(&d, x, &params[gamma.index()], to, *groups, *eps);
+                dx.iter_mut().zip(back).for_each(|(into, d)| *into = *into + d);
+            }
+            Op::Gate => {
+                let other = node.inputs[1].index();
+                let (of_x, of_gate) = gate::backward(&d, x, &values[other].y, to.positions(), c);
+                dx.iter_mut().zip(of_x).for_each(|(into, d)| *into = *into + d);
+                let into = if other == first { &mut dx } else { &mut adjoint[other] };
+                into.iter_mut().zip(of_gate).for_each(|(into, d)| *into = *into + d);
+            }
+            Op::Embedding { table, .. } => {
+                embedding::backward(&mut gradient[table.index()], &d, &integers(x), c);
+            }
             Op::Activation(kind) => {
                 for (i, &d) in d.iter().enumerate() {
                     dx[i] = dx[i] + d * activation(*kind, x[i]).1;
@@ -502,7 +534,10 @@ fn backward<T: Number>(
                     dx[i] = dx[i] + d;
                 }
             }
-            Op::Attention { heads } => attention::attention_backward(&mut dx, &d, x, to, *heads, None),
+            Op::Attention { heads, masked } => {
+                let mask = masked.then(|| integers(&values[node.inputs[1].index()].y));
+                attention::attention_backward(&mut dx, &d, x, to, *heads, mask.as_deref());
+            }
             op => {
                 for (i, j, weight) in links(op, x, from, to).unwrap_or_default() {
                     dx[j] = dx[j] + d[i] * T::of(weight);

@@ -8,6 +8,9 @@ use crate::net::layers::activation::ActivationOp;
 use crate::net::layers::affine::{AffineForward, AffineOp, LayerUse, Weights};
 use crate::net::layers::attention::{AttentionOp, Heads};
 use crate::net::layers::batch_norm::BatchNormOp;
+use crate::net::layers::embedding::EmbeddingOp;
+use crate::net::layers::gate::GateOp;
+use crate::net::layers::group_norm::{GroupNormOp, Groups};
 use crate::net::layers::layer_norm::LayerNormOp;
 use crate::net::layers::loss::LossOp;
 use crate::net::layers::pointwise::PointwiseOp;
@@ -19,7 +22,9 @@ use crate::net::program::{Instruction, Seed};
 use crate::net::rows::RowValues;
 use crate::ops::Strided;
 use crate::ops::cpu::batch_norm::{self, Moments};
-use crate::ops::cpu::{activation, attention, conv, layer_norm, means, pointwise, pool, shape};
+use crate::ops::cpu::{
+    activation, attention, conv, embedding, gate, group_norm, layer_norm, means, pointwise, pool, shape,
+};
 
 impl<'a> Run<'a> {
     pub(super) fn execute(&mut self, instruction: &Instruction) {
@@ -29,8 +34,11 @@ impl<'a> Run<'a> {
             Instruction::Pointwise(op) => self.pointwise(op),
             Instruction::Rows(op) => self.rows(op),
             Instruction::LayerNorm(op) => self.layer_norm(op),
+            Instruction::GroupNorm(op) => self.group_norm(op),
             Instruction::BatchNorm(op) => Run::batch_norm(std::slice::from_mut(self), op),
             Instruction::Attention(op) => self.attention(op),
+            Instruction::Gate(op) => self.gate(op),
+            Instruction::Embedding(op) => self.embedding(op),
             Instruction::Pool(op) => self.pool(op),
             Instruction::Shortcut(op) => self.shortcut(op),
             Instruction::Loss(op) => self.loss(op),
@@ -191,11 +199,11 @@ impl<'a> Run<'a> {
                 let (x, from) = others.source(net, source);
                 shape::add(y, x, n * count, *len, *to, from);
             }
-            RowsOp::SumImages { param, len: _, x } => {
+            RowsOp::SumImages { param, len, x } => {
                 let (images, from) = (self.memory.value(*x), Strided { first: 0, stride: x.len });
                 let sink = self.sink.as_mut();
                 if let Some(gradient) = sink.and_then(|sink| sink.other().get_mut(param.index())) {
-                    shape::add_sum(gradient, images, n, from);
+                    shape::add_sum(&mut gradient[..*len], images, n, from);
                 }
             }
         }
@@ -229,6 +237,71 @@ impl<'a> Run<'a> {
                 let gradients = sink.other().get_disjoint_mut([gamma.index(), beta.index()]);
                 if let Ok([dgamma, dbeta]) = gradients {
                     layer_norm::parameter_gradient(dgamma, dbeta, dy, x, moments);
+                }
+            }
+        }
+    }
+
+    fn group_norm(&mut self, op: &GroupNormOp) {
+        let (net, n) = (self.net, self.n);
+        match *op {
+            GroupNormOp::Forward { y, moments, x, gamma, beta, eps, at: Groups { shape, groups } } => {
+                let ([y, moments], others) = self.memory.carve([y, moments]);
+                let (gamma, beta) = (net.value(gamma), net.value(beta));
+                group_norm::forward(y, moments, others.get(x), gamma, beta, n, shape, groups, eps);
+            }
+            GroupNormOp::Tangent { t, tx, x, moments, gamma, at: Groups { shape, groups } } => {
+                let ([t], others) = self.memory.carve([t]);
+                let [tx, x, moments] = [tx, x, moments].map(|x| others.get(x));
+                group_norm::tangent(t, tx, x, moments, net.value(gamma), n, shape, groups);
+            }
+            GroupNormOp::Backward { dx, dy, x, moments, gamma, at: Groups { shape, groups } } => {
+                let ([dx], others) = self.memory.carve([dx]);
+                let [dy, x, moments] = [dy, x, moments].map(|x| others.get(x));
+                group_norm::backward(dx, dy, x, moments, net.value(gamma), n, shape, groups);
+            }
+            GroupNormOp::TangentBackward { dxt, dyt, dy, tx, x, moments, gamma, at } => {
+                let ([dxt], others) = self.memory.carve([dxt]);
+                let [dyt, dy, tx, x, moments] = [dyt, dy, tx, x, moments].map(|x| others.get(x));
+                let (gamma, Groups { shape, groups }) = (net.value(gamma), at);
+                group_norm::tangent_backward(dxt, dyt, dy, tx, x, moments, gamma, n, shape, groups);
+            }
+            GroupNormOp::ParameterGradient { gamma, beta, dy, x, moments, at: Groups { shape, groups } } => {
+                let [dy, x, moments] = [dy, x, moments].map(|x| self.memory.value(x));
+                let Some(sink) = &mut self.sink else { return };
+                let gradients = sink.other().get_disjoint_mut([gamma.index(), beta.index()]);
+                if let Ok([dgamma, dbeta]) = gradients {
+                    group_norm::parameter_gradient(dgamma, dbeta, dy, x, moments, n, shape, groups);
+                }
+            }
+        }
+    }
+
+    fn gate(&mut self, op: &GateOp) {
+        match *op {
+            GateOp::Apply { y, x, gate, c, accumulate } => {
+                let ([y], others) = self.memory.carve([y]);
+                gate::apply(y, others.get(x), others.get(gate), c, accumulate);
+            }
+            GateOp::Gradient { dgate, dy, x, c } => {
+                let ([dgate], others) = self.memory.carve([dgate]);
+                gate::gradient(dgate, others.get(dy), others.get(x), c);
+            }
+        }
+    }
+
+    fn embedding(&mut self, op: &EmbeddingOp) {
+        let net = self.net;
+        match *op {
+            EmbeddingOp::Forward { y, tokens, table, rows: _, c } => {
+                let ([y], others) = self.memory.carve([y]);
+                embedding::forward(y, bytemuck::cast_slice(others.get(tokens)), net.value(table), c);
+            }
+            EmbeddingOp::Gradient { table, dy, tokens, rows: _, c } => {
+                let (dy, tokens) = (self.memory.value(dy), bytemuck::cast_slice(self.memory.value(tokens)));
+                let sink = self.sink.as_mut();
+                if let Some(dtable) = sink.and_then(|sink| sink.other().get_mut(table.index())) {
+                    embedding::gradient(dtable, dy, tokens, c);
                 }
             }
         }
@@ -284,9 +357,10 @@ impl<'a> Run<'a> {
     fn attention(&mut self, op: &AttentionOp) {
         let n = self.n;
         match *op {
-            AttentionOp::Forward { y, weights, x, at: Heads { shape, heads } } => {
+            AttentionOp::Forward { y, weights, x, mask, at: Heads { shape, heads } } => {
                 let ([y, weights], others) = self.memory.carve([y, weights]);
-                attention::forward(y, weights, others.get(x), n, shape, heads, None);
+                let mask = mask.map(|mask| bytemuck::cast_slice(others.get(mask)));
+                attention::forward(y, weights, others.get(x), n, shape, heads, mask);
             }
             AttentionOp::Tangent { t, tx, x, weights, at: Heads { shape, heads } } => {
                 let ([t], others) = self.memory.carve([t]);

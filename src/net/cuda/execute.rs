@@ -11,6 +11,9 @@ use crate::net::layers::activation::ActivationOp;
 use crate::net::layers::affine::{AffineForward, AffineOp, LayerUse, Weights};
 use crate::net::layers::attention::{AttentionOp, Heads};
 use crate::net::layers::batch_norm::BatchNormOp;
+use crate::net::layers::embedding::EmbeddingOp;
+use crate::net::layers::gate::GateOp;
+use crate::net::layers::group_norm::{GroupNormOp, Groups};
 use crate::net::layers::layer_norm::LayerNormOp;
 use crate::net::layers::loss::LossOp;
 use crate::net::layers::pointwise::PointwiseOp;
@@ -20,7 +23,8 @@ use crate::net::layers::shortcut::ShortcutOp;
 use crate::net::program::{Instruction, Seed, Value};
 use crate::ops::Strided;
 use crate::ops::cuda::{
-    activation, attention, batch_norm, conv, layer_norm, loss, means, pointwise, pool, shape,
+    activation, attention, batch_norm, conv, embedding, gate, group_norm, layer_norm, loss, means, pointwise,
+    pool, shape,
 };
 
 impl Run<'_> {
@@ -31,8 +35,11 @@ impl Run<'_> {
             Instruction::Pointwise(op) => self.pointwise(op),
             Instruction::Rows(op) => self.rows(op),
             Instruction::LayerNorm(op) => self.layer_norm(op),
+            Instruction::GroupNorm(op) => self.group_norm(op),
             Instruction::BatchNorm(op) => self.batch_norm(op),
             Instruction::Attention(op) => self.attention(op),
+            Instruction::Gate(op) => self.gate(op),
+            Instruction::Embedding(op) => self.embedding(op),
             Instruction::Pool(op) => self.pool(op),
             Instruction::Shortcut(op) => self.shortcut(op),
             Instruction::Loss(op) => self.loss(op),
@@ -192,11 +199,14 @@ impl Run<'_> {
                 let (x, from) = others.source(source);
                 shape::add(cuda, y, x, n * count, *len, *to, from)
             }
-            RowsOp::SumImages { param, len: _, x } => {
+            RowsOp::SumImages { param, len, x } => {
                 let (images, from) = (self.memory.value(*x), Strided { first: 0, stride: x.len });
                 let sink = self.sink.as_mut();
                 match sink.and_then(|sink| sink.other().get_mut(param.index())) {
-                    Some(gradient) => shape::add_sum(cuda, gradient.output(), images, n, from),
+                    Some(gradient) => {
+                        let gradient = gradient.output().split_at(*len).0;
+                        shape::add_sum(cuda, gradient, images, n, from)
+                    }
                     None => Ok(()),
                 }
             }
@@ -240,6 +250,72 @@ impl Run<'_> {
         }
     }
 
+    fn group_norm(&mut self, op: &GroupNormOp) -> Result<()> {
+        let (passes, cuda, n) = (self.passes, self.passes.cuda, self.n);
+        match *op {
+            GroupNormOp::Forward { y, moments, x, gamma, beta, eps, at: Groups { shape, groups } } => {
+                let ([y, moments], others) = self.memory.carve([y, moments]);
+                let (x, gamma, beta) = (others.get(x), passes.param(gamma), passes.param(beta));
+                group_norm::forward(cuda, y, moments, x, gamma, beta, n, shape, groups, eps)
+            }
+            GroupNormOp::Tangent { t, tx, x, moments, gamma, at: Groups { shape, groups } } => {
+                let ([t], others) = self.memory.carve([t]);
+                let [tx, x, moments] = [tx, x, moments].map(|x| others.get(x));
+                group_norm::tangent(cuda, t, tx, x, moments, passes.param(gamma), n, shape, groups)
+            }
+            GroupNormOp::Backward { dx, dy, x, moments, gamma, at: Groups { shape, groups } } => {
+                let ([dx], others) = self.memory.carve([dx]);
+                let [dy, x, moments] = [dy, x, moments].map(|x| others.get(x));
+                group_norm::backward(cuda, dx, dy, x, moments, passes.param(gamma), n, shape, groups)
+            }
+            GroupNormOp::TangentBackward { dxt, dyt, dy, tx, x, moments, gamma, at } => {
+                let ([dxt], others) = self.memory.carve([dxt]);
+                let [dyt, dy, tx, x, moments] = [dyt, dy, tx, x, moments].map(|x| others.get(x));
+                let (gamma, Groups { shape, groups }) = (passes.param(gamma), at);
+                group_norm::tangent_backward(cuda, dxt, dyt, dy, tx, x, moments, gamma, n, shape, groups)
+            }
+            GroupNormOp::ParameterGradient { gamma, beta, dy, x, moments, at: Groups { shape, groups } } => {
+                let [dy, x, moments] = [dy, x, moments].map(|x| self.memory.value(x));
+                let parts = self.sums.output().split_at(group_norm::gradient_parts(n, shape)).0;
+                let Some([dgamma, dbeta]) = two(&mut self.sink, gamma, beta) else { return Ok(()) };
+                group_norm::parameter_gradient(cuda, dgamma, dbeta, parts, dy, x, moments, n, shape, groups)
+            }
+        }
+    }
+
+    fn gate(&mut self, op: &GateOp) -> Result<()> {
+        let cuda = self.passes.cuda;
+        match *op {
+            GateOp::Apply { y, x, gate, c, accumulate } => {
+                let ([y], others) = self.memory.carve([y]);
+                gate::apply(cuda, y, others.get(x), others.get(gate), c, accumulate)
+            }
+            GateOp::Gradient { dgate, dy, x, c } => {
+                let ([dgate], others) = self.memory.carve([dgate]);
+                gate::gradient(cuda, dgate, others.get(dy), others.get(x), c)
+            }
+        }
+    }
+
+    fn embedding(&mut self, op: &EmbeddingOp) -> Result<()> {
+        let (passes, cuda) = (self.passes, self.passes.cuda);
+        match *op {
+            EmbeddingOp::Forward { y, tokens, table, rows: _, c } => {
+                let ([y], others) = self.memory.carve([y]);
+                embedding::forward(cuda, y, others.get(tokens).bits(), passes.param(table), c)
+            }
+            EmbeddingOp::Gradient { table, dy, tokens, rows: _, c } => {
+                let (dy, tokens) = (self.memory.value(dy), self.memory.value(tokens).bits());
+                let order = self.sums.output().split_at(tokens.len()).0.bits();
+                let sink = self.sink.as_mut();
+                match sink.and_then(|sink| sink.other().get_mut(table.index())) {
+                    Some(dtable) => embedding::gradient(cuda, dtable.output(), order, dy, tokens, c),
+                    None => Ok(()),
+                }
+            }
+        }
+    }
+
     fn batch_norm(&mut self, op: &BatchNormOp) -> Result<()> {
         let (passes, cuda, n) = (self.passes, self.passes.cuda, self.n);
         match *op {
@@ -272,9 +348,10 @@ impl Run<'_> {
     fn attention(&mut self, op: &AttentionOp) -> Result<()> {
         let (cuda, n) = (self.passes.cuda, self.n);
         match *op {
-            AttentionOp::Forward { y, weights, x, at: Heads { shape, heads } } => {
+            AttentionOp::Forward { y, weights, x, mask, at: Heads { shape, heads } } => {
                 let ([y, weights], others) = self.memory.carve([y, weights]);
-                attention::forward(cuda, y, weights, others.get(x), n, shape, heads, None)
+                let mask = mask.map(|mask| others.get(mask).bits());
+                attention::forward(cuda, y, weights, others.get(x), n, shape, heads, mask)
             }
             AttentionOp::Tangent { t, tx, x, weights, at: Heads { shape, heads } } => {
                 let ([t], others) = self.memory.carve([t]);

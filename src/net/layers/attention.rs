@@ -31,8 +31,9 @@ impl Heads {
 /// What is done with an attention; `weights` holds P.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum AttentionOp {
-    /// y = PV, and P.
-    Forward { y: Value, weights: Value, x: Value, at: Heads },
+    /// y = PV, and P; with a mask, which holds integers as the bits of floats, keys where it is 0 get no weight. The other
+    /// passes read that off P.
+    Forward { y: Value, weights: Value, x: Value, mask: Option<Value>, at: Heads },
     /// t = P'V + PV'.
     Tangent { t: Value, tx: Value, x: Value, weights: Value, at: Heads },
     /// dx += the adjoint of dy.
@@ -45,10 +46,11 @@ impl AttentionOp {
     /// What it meets.
     pub fn operands(&self, all: &mut Operands) {
         match *self {
-            AttentionOp::Forward { y, weights, x, at } => {
+            AttentionOp::Forward { y, weights, x, mask, at } => {
                 all.write(y, at.shape.len());
                 all.write(weights, at.weights());
                 all.read(x, at.packed());
+                mask.iter().for_each(|&mask| all.read(mask, at.shape.positions()));
             }
             AttentionOp::Tangent { t, tx, x, weights, at } => {
                 all.write(t, at.shape.len());
@@ -85,6 +87,8 @@ impl AttentionOp {
 /// A node of it.
 pub(super) struct Attention {
     pub heads: usize,
+    /// Whether input 1 is a mask.
+    pub masked: bool,
 }
 
 impl Attention {
@@ -97,7 +101,8 @@ impl Lower for Attention {
     fn forward(&self, at: &mut At) -> Result<()> {
         let (y, x, heads) = (at.y()?, at.x(0)?, self.at(at));
         let weights = at.save("weights", heads.weights());
-        at.push(AttentionOp::Forward { y, weights, x, at: heads });
+        let mask = if self.masked { Some(at.x(1)?) } else { None };
+        at.push(AttentionOp::Forward { y, weights, x, mask, at: heads });
         Ok(())
     }
 
@@ -128,7 +133,26 @@ impl Lower for Attention {
 
 impl Builder<'_> {
     /// Multi-head attention over packed q, k, v channels.
+    ///
+    /// # Errors
+    /// Where the channels are not three parts of so many heads.
     pub fn attention(&mut self, qkv: NodeId, heads: usize) -> Result<NodeId> {
+        self.attend(qkv, heads, None)
+    }
+
+    /// [`Builder::attention`] to the tokens where `mask`, which [`Builder::text`] gives, is not 0.
+    ///
+    /// # Errors
+    /// As there; or where `mask` is another node, or of another number of tokens.
+    pub fn masked_attention(&mut self, qkv: NodeId, heads: usize, mask: NodeId) -> Result<NodeId> {
+        let (tokens, found) = (self.tokens_of_text("attention", mask, 1)?, self.shape(qkv).positions());
+        match tokens == found {
+            true => self.attend(qkv, heads, Some(mask)),
+            false => Err(Error::shape("attention", format!("{tokens} tokens"), format!("{found}"))),
+        }
+    }
+
+    fn attend(&mut self, qkv: NodeId, heads: usize, mask: Option<NodeId>) -> Result<NodeId> {
         let Shape { h, w, c } = self.shape(qkv);
         if heads == 0 || !c.is_multiple_of(3 * heads) {
             return Err(Error::shape(
@@ -137,6 +161,7 @@ impl Builder<'_> {
                 format!("{c}"),
             ));
         }
-        Ok(self.push(Op::Attention { heads }, &[qkv], Shape::new(h, w, c / 3)))
+        let inputs: Vec<NodeId> = [qkv].into_iter().chain(mask).collect();
+        Ok(self.push(Op::Attention { heads, masked: mask.is_some() }, &inputs, Shape::new(h, w, c / 3)))
     }
 }

@@ -10,6 +10,9 @@ pub(super) mod affine;
 pub(super) mod attention;
 pub(super) mod batch_norm;
 mod concat;
+pub(super) mod embedding;
+pub(super) mod gate;
+pub(super) mod group_norm;
 pub(super) mod layer_norm;
 pub(super) mod loss;
 pub(super) mod pointwise;
@@ -113,17 +116,23 @@ pub(super) fn of(op: &Op) -> Box<dyn Lower + '_> {
         Op::LayerNorm { gamma, beta, eps } => {
             Box::new(layer_norm::LayerNorm { gamma: *gamma, beta: *beta, eps: *eps })
         }
+        Op::GroupNorm { groups, gamma, beta, eps } => {
+            let [gamma, beta] = [*gamma, *beta];
+            Box::new(group_norm::GroupNorm { groups: *groups, gamma, beta, eps: *eps })
+        }
         Op::Activation(kind) => Box::new(*kind),
         Op::Add => Box::new(sum::Sum),
+        Op::Gate => Box::new(gate::Gate),
         Op::Reshape => Box::new(OfLinear(reshape::Reshape)),
         Op::MaxPool(window) => Box::new(pool::MaxPool(*window)),
         Op::AveragePool(window) => Box::new(OfLinear(pool::AveragePool(*window))),
         Op::AdaptivePool | Op::GlobalPool => Box::new(OfLinear(pool::AdaptivePool)),
+        Op::Embedding { table, rows } => Box::new(embedding::Embedding { table: *table, rows: *rows }),
         Op::ClassToken(token) => Box::new(tokens::ClassToken(*token)),
         Op::Positions(table) => Box::new(tokens::Positions(*table)),
         Op::Tokens(first) => Box::new(OfLinear(tokens::Tokens(*first))),
         Op::Concat => Box::new(concat::Concat),
-        Op::Attention { heads } => Box::new(attention::Attention { heads: *heads }),
+        Op::Attention { heads, masked } => Box::new(attention::Attention { heads: *heads, masked: *masked }),
         Op::Shortcut { stride } => Box::new(OfLinear(shortcut::Shortcut { stride: *stride })),
     }
 }

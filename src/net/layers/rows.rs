@@ -9,7 +9,7 @@ use crate::ops::Strided;
 pub(crate) enum Source {
     /// In a value.
     Value(Value, Strided),
-    /// The parameter as one row, the same for every row that is written.
+    /// The first floats of the parameter as one row, the same for every row that is written.
     Param(ParamId),
 }
 
@@ -35,11 +35,11 @@ pub(crate) enum RowsOp {
     Copy(Rows),
     /// Rows of y += the source's.
     Add(Rows),
-    /// In training, the gradient of a parameter += the sum over images of the first floats of x, as many as it has.
+    /// In training, the first floats of a parameter's gradient += the sum over images of those of x.
     SumImages {
         /// The parameter.
         param: ParamId,
-        /// How many floats it has.
+        /// How many floats.
         len: usize,
         /// The value.
         x: Value,
@@ -70,7 +70,7 @@ impl RowsOp {
                 rows.source(all);
             }
             RowsOp::SumImages { param, len, x } => {
-                all.param(*param, *len);
+                all.param_start(*param, *len);
                 all.read(*x, x.len.max(*len));
             }
         }
@@ -95,7 +95,7 @@ impl Rows {
     fn source(&self, all: &mut Operands) {
         match self.source {
             Source::Value(x, from) => all.read(x, expected(from, self.count, self.len)),
-            Source::Param(param) => all.param(param, self.len),
+            Source::Param(param) => all.param_start(param, self.len),
         }
     }
 }

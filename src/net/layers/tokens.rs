@@ -111,9 +111,26 @@ impl Builder<'_> {
     }
 
     /// The table `name [1, tokens, c]` added to the tokens.
+    ///
+    /// # Errors
+    /// Where there is no such tensor.
     pub fn positions(&mut self, x: NodeId, name: &str) -> Result<NodeId> {
         let shape = self.shape(x);
         let table = self.param(name, &[1, shape.positions(), shape.c], Order::Same, Role::Embedding)?;
+        Ok(self.push(Op::Positions(table), &[x], shape))
+    }
+
+    /// The first rows of the table `name [rows, c]` added to the tokens, of which there may be fewer than rows.
+    ///
+    /// # Errors
+    /// Where there are more tokens than rows, or no such tensor.
+    pub fn position_rows(&mut self, x: NodeId, name: &str, rows: usize) -> Result<NodeId> {
+        let shape = self.shape(x);
+        if shape.positions() > rows {
+            let found = format!("{}", shape.positions());
+            return Err(Error::shape("positions", format!("at most {rows} tokens"), found));
+        }
+        let table = self.param(name, &[rows, shape.c], Order::Same, Role::Embedding)?;
         Ok(self.push(Op::Positions(table), &[x], shape))
     }
 
