@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use scrubjay::checkpoint::Checkpoint;
 use scrubjay::data::{self, Inputs, Normalise, Samples};
 use scrubjay::net::Network;
-use scrubjay::zoo;
+use scrubjay::zoo::{self, Choices, Facts, Stem};
 
 /// Which model.
 #[derive(clap::Args)]
@@ -13,9 +13,25 @@ pub struct ModelArgs {
     /// The model: a .safetensors file, or a directory with model.safetensors and config.json
     #[arg(long, value_name = "M")]
     pub model: PathBuf,
+    #[command(flatten)]
+    pub choices: ChoiceArgs,
+}
+
+/// What the tensors of a model do not tell.
+#[derive(clap::Args)]
+pub struct ChoiceArgs {
     /// The family, where neither config nor tensor names show it: mlp, small_cnn, resnet20, resnet50, vgg16, vit ..
     #[arg(long, value_name = "NAME")]
-    pub arch: Option<String>,
+    arch: Option<String>,
+    /// The number of attention heads of a ViT, where its config does not say it
+    #[arg(long, value_name = "N")]
+    heads: Option<usize>,
+    /// How a ResNet begins: stride1, stride1+pool, stride2 or stride2+pool (by default 7x7: stride2+pool, 3x3: stride1)
+    #[arg(long, value_name = "STEM")]
+    stem: Option<Stem>,
+    /// Tensors that play no part in the logits, as 'aux.*'; they are written unchanged. May be given several times
+    #[arg(long, value_name = "PATTERN")]
+    ignore: Vec<String>,
 }
 
 /// How stored values become the inputs that the model was trained on.
@@ -33,39 +49,50 @@ pub struct NormaliseArgs {
 pub struct Opened {
     pub network: Network,
     pub family: &'static str,
+    /// What is known from where.
+    pub facts: Facts,
 }
 
 impl ModelArgs {
-    /// The family that was named.
-    pub fn arch(&self) -> Option<&str> {
-        self.arch.as_deref()
-    }
-
     /// Reads the checkpoint alone.
     pub fn checkpoint(&self) -> scrubjay::Result<Checkpoint> {
-        Checkpoint::open(&self.model)
+        self.choices.checkpoint(&self.model)
     }
 
     /// Reads the model; where data are given, for their image shape.
     pub fn open(&self, checkpoint: &Checkpoint, data: Option<(&Path, &Samples)>) -> scrubjay::Result<Opened> {
-        open(checkpoint, self.arch.as_deref(), data)
+        self.choices.open(checkpoint, data)
     }
 }
 
-/// Reads a model of the family `arch`, or else of the family that its config and tensors show; where data are given,
-/// for their image shape.
-pub fn open(
-    checkpoint: &Checkpoint,
-    arch: Option<&str>,
-    data: Option<(&Path, &Samples)>,
-) -> scrubjay::Result<Opened> {
-    let shape = data.map(|(_, samples)| samples.shape());
-    let model = zoo::load(checkpoint, arch, shape)?;
-    let network = model.network.freeze();
-    if let Some((path, samples)) = data {
-        data::check_classes(path, &samples.y, network.classes())?;
+impl ChoiceArgs {
+    /// Reads a checkpoint without the ignored tensors.
+    pub fn checkpoint(&self, path: &Path) -> scrubjay::Result<Checkpoint> {
+        Checkpoint::open_without(path, &self.ignore)
     }
-    Ok(Opened { network, family: model.family })
+
+    /// The choices for the registry.
+    pub fn choices(&self) -> Choices {
+        Choices { arch: self.arch.clone(), heads: self.heads, stem: self.stem }
+    }
+
+    /// Reads a model; where data are given, for their image shape. What had to be assumed is printed.
+    pub fn open(&self, checkpoint: &Checkpoint, data: Option<(&Path, &Samples)>) -> scrubjay::Result<Opened> {
+        let shape = data.map(|(_, samples)| samples.shape());
+        let model = zoo::load_as(checkpoint, &self.choices(), shape)?;
+        print_assumed(checkpoint, &model.facts);
+        let network = model.network.freeze();
+        if let Some((path, samples)) = data {
+            data::check_classes(path, &samples.y, network.classes())?;
+        }
+        Ok(Opened { network, family: model.family, facts: model.facts })
+    }
+}
+
+/// Prints what nothing says about a model and was assumed.
+pub fn print_assumed(checkpoint: &Checkpoint, facts: &Facts) {
+    let path = checkpoint.path().display();
+    facts.assumed.iter().for_each(|fact| eprintln!("assumed: {path}: {fact}"));
 }
 
 impl NormaliseArgs {

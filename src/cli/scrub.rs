@@ -364,8 +364,9 @@ fn earlier(args: &Args, path: &Path, net: &Network) -> scrubjay::Result<(Checkpo
     if !matches!(args.curvature, Some(MatrixName::Fd)) {
         return Err(Error::config("--earlier is for --curvature fd"));
     }
-    let checkpoint = Checkpoint::open(path)?;
-    let earlier = zoo::load(&checkpoint, args.model.arch(), Some(net.input()))?.network.freeze();
+    let checkpoint = args.model.choices.checkpoint(path)?;
+    let choices = args.model.choices.choices();
+    let earlier = zoo::load_as(&checkpoint, &choices, Some(net.input()))?.network.freeze();
     match earlier.layers == net.layers && earlier.input() == net.input() {
         true => Ok((checkpoint, earlier)),
         false => Err(Error::config(format!("{}: has other layers than --model", path.display()))),

@@ -15,6 +15,7 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use super::manifest::choose;
+use super::model::print_assumed;
 use super::{DeviceArgs, Outcome};
 
 /// Train a new model, or continue to train one
@@ -225,6 +226,7 @@ impl Task<'_> {
         let (net, mut config) = match (&self.existing, &self.args.arch) {
             (Some(checkpoint), _) => {
                 let model = zoo::load(checkpoint, None, Some(self.samples.shape()))?;
+                print_assumed(checkpoint, &model.facts);
                 let config = checkpoint.config().cloned();
                 (model.network, config.unwrap_or(json!({"architecture": model.family})))
             }

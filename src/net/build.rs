@@ -2,8 +2,8 @@
 //! come from a [`Source`], which is a file's contents or an initialisation.
 
 use super::{
-    Activation, Conv, Epilogue, Layer, LayerId, Network, Node, NodeId, Op, Order, Param, ParamId, Shape,
-    Units, Window,
+    Activation, Affine, Conv, Epilogue, Layer, LayerId, Network, Node, NodeId, Op, Order, Param, ParamId,
+    Shape, Units, Window,
 };
 use crate::{Error, Result};
 
@@ -136,6 +136,11 @@ impl<'a> Builder<'a> {
 
     /// Batch norm under `name.{weight, bias, running_mean, running_var}`, eps 1e-5.
     pub fn batch_norm(&mut self, x: NodeId, name: &str) -> Result<NodeId> {
+        self.batch_norm_with(x, name, 1e-5)
+    }
+
+    /// [`Builder::batch_norm`] of another eps.
+    pub fn batch_norm_with(&mut self, x: NodeId, name: &str, eps: f32) -> Result<NodeId> {
         let shape = self.shape(x);
         let mut read =
             |tensor: &str, role| self.param(&format!("{name}.{tensor}"), &[shape.c], Order::Same, role);
@@ -143,7 +148,41 @@ impl<'a> Builder<'a> {
         let (mean, var) = (read("running_mean", Role::Zero)?, read("running_var", Role::One)?);
         self.params[mean.index()].trained = false;
         self.params[var.index()].trained = false;
-        Ok(self.push(Op::BatchNorm { gamma, beta, mean, var, eps: 1e-5 }, &[x], shape))
+        Ok(self.push(Op::BatchNorm { gamma, beta, mean, var, eps }, &[x], shape))
+    }
+
+    /// (x − mean) / std per channel, by buffers of the model, which nothing changes. Each has one value per channel, or
+    /// one for all.
+    ///
+    /// # Errors
+    /// Where a buffer has another number of values, or a deviation is not above 0.
+    pub fn normalise(&mut self, x: NodeId, mean: &str, std: &str) -> Result<NodeId> {
+        let shape = self.shape(x);
+        let mut read = |name: &str, role| -> Result<Vec<f32>> {
+            let stored = self.source.shape(name).unwrap_or(&[]).to_vec();
+            let buffer = self.param(name, &stored, Order::Same, role)?;
+            self.params[buffer.index()].trained = false;
+            match self.params[buffer.index()].value[..] {
+                [one] => Ok(vec![one; shape.c]),
+                ref all if all.len() == shape.c => Ok(all.to_vec()),
+                ref all => Err(Error::shape(
+                    "normalise",
+                    format!("{} values in `{name}`, one per channel of the image", shape.c),
+                    all.len().to_string(),
+                )),
+            }
+        };
+        let (means, stds) = (read(mean, Role::Zero)?, read(std, Role::One)?);
+        if let Some(zero) = stds.iter().find(|std| **std <= 0.0) {
+            return Err(Error::shape(
+                "normalise",
+                format!("deviations above 0 in `{std}`"),
+                zero.to_string(),
+            ));
+        }
+        let scale = stds.iter().map(|std| 1.0 / std).collect();
+        let shift = means.iter().zip(&stds).map(|(mean, std)| -mean / std).collect();
+        Ok(self.push(Op::Scale(Affine { scale, shift }), &[x], shape))
     }
 
     /// Layer norm over channels under `name.{weight, bias}`.
@@ -332,6 +371,7 @@ impl<'a> Builder<'a> {
 
     fn param(&mut self, name: &str, shape: &[usize], order: Order, role: Role) -> Result<ParamId> {
         if let Some(known) = self.params.iter().position(|param| param.name == name) {
+            self.check_again(known, shape, order)?;
             return Ok(ParamId(known as u32));
         }
         let stored = self.source.tensor(name, shape, role)?;
@@ -346,6 +386,20 @@ impl<'a> Builder<'a> {
         Ok(ParamId(self.params.len() as u32 - 1))
     }
 
+    /// Checks that a tensor fits where it is used again.
+    fn check_again(&self, known: usize, shape: &[usize], order: Order) -> Result<()> {
+        let param = &self.params[known];
+        if param.shape != shape {
+            let used = format!("a tensor of shape {shape:?} where `{}` is used again", param.name);
+            return Err(Error::shape("network", used, format!("{:?}", param.shape)));
+        }
+        if param.order != order {
+            let used = format!("`{}` behind the same image wherever it is used", param.name);
+            return Err(Error::shape("network", used, "it behind a flattened image and elsewhere"));
+        }
+        Ok(())
+    }
+
     /// The layer of that module name: the one there is, where it is used again.
     fn layer(
         &mut self,
@@ -356,6 +410,7 @@ impl<'a> Builder<'a> {
         order: Order,
     ) -> Result<LayerId> {
         if let Some(known) = self.layers.iter().position(|layer| layer.name == name) {
+            self.check_again(self.layers[known].weight.index(), shape, order)?;
             return Ok(LayerId(known as u32));
         }
         let (outputs, fan_in) = (shape[0], shape[1..].iter().product());
