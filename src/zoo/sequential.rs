@@ -62,6 +62,10 @@ pub(super) fn compose(source: &mut dyn Source, image: Shape, reading: &mut Readi
         None => return Err(Error::config("a sequential model needs \"layers\" in its config.json")),
     };
     let layers = layers.as_array().ok_or_else(|| Error::config("\"layers\" in config.json is no list"))?;
+    if let Some(said) = reading.image.filter(|said| said.c != image.c) {
+        let reason = format!("the model takes images of {} channels, these have {}", said.c, image.c);
+        return Err(Error::config(reason));
+    }
     let (mut b, mut x) = start(source, image, reading)?;
     for (i, layer) in layers.iter().enumerate() {
         x = add(&mut b, x, layer)

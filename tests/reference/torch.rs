@@ -3,8 +3,11 @@
 
 use std::collections::BTreeMap;
 
-/// Shape and values by name.
-pub type State = BTreeMap<String, (Vec<usize>, Vec<f32>)>;
+/// A tensor: shape and values.
+pub type Stored = (Vec<usize>, Vec<f32>);
+
+/// Tensors by name.
+pub type State = BTreeMap<String, Stored>;
 
 /// A nonlinearity.
 pub type Function = fn(f64) -> f64;
@@ -30,6 +33,9 @@ pub fn relu(x: f64) -> f64 {
 /// Exact GELU, by the series of the error function.
 pub fn gelu(x: f64) -> f64 {
     let z = x / 2f64.sqrt();
+    if z.abs() > 5.0 {
+        return relu(x); // the error function is within 2e-12 of its limit
+    }
     let (mut term, mut sum) = (z, z);
     for n in 1..200 {
         term *= -z * z / f64::from(n);
