@@ -22,6 +22,8 @@ pub struct Checkpoint {
     place: BTreeMap<String, Place>,
     /// The prefix that wrappers put before every name (`module.`).
     prefix: String,
+    /// Patterns of names that are left out.
+    ignored: Vec<String>,
     config: Option<serde_json::Value>,
     preprocessor: Option<serde_json::Value>,
 }
@@ -102,14 +104,17 @@ impl Checkpoint {
             _ => Ok(None),
         };
         let (config, preprocessor) = (beside("config.json")?, beside("preprocessor_config.json")?);
-        let prefix = String::new();
-        let mut checkpoint = Checkpoint { path: path.into(), files, place, prefix, config, preprocessor };
-        let mut unused: Vec<&String> = ignored.iter().filter(|pattern| !checkpoint.ignore(pattern)).collect();
+        let (prefix, path, ignored) = (String::new(), path.to_path_buf(), ignored.to_vec());
+        let mut checkpoint = Checkpoint { path, files, place, prefix, ignored, config, preprocessor };
+        let mut unused = checkpoint.ignored.clone();
+        unused.retain(|pattern| !checkpoint.ignore(pattern));
         checkpoint.strip();
         unused.retain(|pattern| !checkpoint.ignore(pattern));
         match unused.first() {
             None => Ok(checkpoint),
-            Some(pattern) => Err(Error::checkpoint(path, format!("has no tensor `{pattern}` to ignore"))),
+            Some(pattern) => {
+                Err(Error::checkpoint(&checkpoint.path, format!("has no tensor `{pattern}` to ignore")))
+            }
         }
     }
 
@@ -149,6 +154,11 @@ impl Checkpoint {
             self.place = std::mem::take(&mut self.place).into_iter().map(|(n, at)| (bare(&n), at)).collect();
             self.prefix.push_str(&common);
         }
+    }
+
+    /// The patterns of names that are left out.
+    pub fn ignored(&self) -> &[String] {
+        &self.ignored
     }
 
     /// What wrappers put before the names of all tensors; empty where there are none.

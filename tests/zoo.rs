@@ -429,6 +429,34 @@ fn a_vit_has_the_names_of_torchvision_or_timm_and_the_heads_that_are_said() {
     }
 }
 
+/// timm's head of a VGG reads a larger image at several places, and a smaller one enlarged.
+#[test]
+fn a_vgg_of_timm_takes_images_of_any_size_as_timm_does() {
+    let (mut random, mut state) = (Random(8), State::new());
+    random.layer(&mut state, "features.0", &[4, 3, 3, 3], true);
+    random.layer(&mut state, "pre_logits.fc1", &[6, 4, 2, 2], true);
+    random.layer(&mut state, "pre_logits.fc2", &[6, 6, 1, 1], true);
+    random.layer(&mut state, "head.fc", &[5, 6], true);
+    let folder = Folder::new(&state, &json!({"architecture": "vgg11"}));
+    for side in [4, 8, 10] {
+        let x = images(side, side, 3);
+        let expected = maps(&x).into_iter().map(|x| {
+            let x = torch::map(torch::conv(&state, "features.0", &x, 1, 1), torch::relu);
+            let x = torch::map(torch::conv(&state, "pre_logits.fc1", &torch::halved(&x), 1, 0), torch::relu);
+            let x = torch::map(torch::conv(&state, "pre_logits.fc2", &x, 1, 0), torch::relu);
+            torch::linear(&state, "head.fc.weight", "head.fc.bias", &torch::means(&x))
+        });
+        right(&folder.logits(&none(), &x).0, expected);
+    }
+    for (key, value) in [("global_pool", "max"), ("act_layer", "mish"), ("norm", "group")] {
+        Folder::new(&state, &json!({"architecture": "vgg11", key: value})).refused(
+            &none(),
+            &images(4, 4, 3),
+            &[key],
+        );
+    }
+}
+
 #[test]
 fn images_of_another_size_are_refused_in_the_words_of_the_user() {
     let folder = Folder::new(&vit(12), &json!({"num_heads": 3}));
@@ -523,6 +551,8 @@ fn a_model_that_normalises_its_inputs_does_so_here() {
     right(&logits, normalised);
     assert!(facts.tensors.iter().any(|fact| fact.contains("normalize.mean")), "{facts:?}");
     round_trip(&Folder::new(&state, &Value::Null), &[]);
+    let twice = json!({"mean": [0.5, 0.5, 0.5], "std": [0.5, 0.5, 0.5]});
+    Folder::new(&state, &twice).refused(&none(), &x, &["normalize.mean", "config"]);
     state.insert("normalize.std".into(), (vec![3], vec![0.2, 0.0, 0.3]));
     Folder::new(&state, &Value::Null).refused(&none(), &x, &["normalize.std", "above 0"]);
     state.insert("normalize.std".into(), (vec![2], vec![0.2, 0.1]));
@@ -539,7 +569,9 @@ fn tensors_without_a_place_are_named_with_the_option_that_leaves_them_out() {
     folder.refused(&none(), &x, &["aux.fc.bias", "resnet", "--ignore 'aux.fc.*'"]);
     for pattern in ["aux.*", "aux.fc.*", "*aux*"] {
         let checkpoint = Checkpoint::open_without(folder.0.path(), &[pattern.into()]).unwrap();
-        let network = zoo::load(&checkpoint, None, Some(x.shape)).unwrap().network.freeze();
+        let model = zoo::load(&checkpoint, None, Some(x.shape)).unwrap();
+        assert!(model.facts.chosen[0].contains(pattern), "{:?}", model.facts);
+        let network = model.network.freeze();
         assert_eq!(observe(&Device::cpu().unwrap(), &network, &x).unwrap().logits, expected);
         round_trip(&folder, &[pattern.into()]);
     }

@@ -173,6 +173,14 @@ pub fn load_as(checkpoint: &Checkpoint, choices: &Choices, image: Option<Shape>)
     let arch = choices.arch.as_deref().map(|arch| vec![arch]).unwrap_or(architectures(config));
     let arch: Vec<String> = arch.into_iter().map(bare).collect();
     let family = family(checkpoint, &arch, &given)?;
+    if let (Some((mean, std)), true) = (given.normalisation(), inputs.mean.is_some() || inputs.std.is_some())
+    {
+        let reason = format!(
+            "normalises its inputs itself, by `{mean}` and `{std}`, and its config would do so before; take mean and \
+             std out of the config"
+        );
+        return Err(Error::checkpoint(checkpoint.path(), reason));
+    }
     let mut reading = Reading::new(config, choices, &names);
     reading.arch = arch.first().cloned();
     reading.image = inputs.shape;
@@ -214,6 +222,8 @@ fn about_names(checkpoint: &Checkpoint, chosen: bool, reading: &mut Reading) {
         (Some(arch), true) => reading.facts.chosen.push(format!("the architecture `{arch}`")),
         (None, _) => reading.saw("the family, by the names"),
     }
+    let left_out = checkpoint.ignored().iter().map(|pattern| format!("without the tensors `{pattern}`"));
+    reading.facts.chosen.extend(left_out);
     let prefix = checkpoint.prefix();
     if !prefix.is_empty() {
         reading.saw(format!("names behind `{prefix}`"));

@@ -87,7 +87,25 @@ pub fn map(mut x: Map, f: Function) -> Map {
     x
 }
 
-/// 3×3, stride 2, padding 1.
+/// The mean of each channel.
+pub fn means(x: &Map) -> Vec<f64> {
+    let mean = |c: &[f64]| c.iter().sum::<f64>() / c.len() as f64;
+    x.v.chunks(x.h * x.w).map(mean).collect()
+}
+
+/// Max pooling, 2×2.
+pub fn halved(x: &Map) -> Map {
+    let mut y = Map { c: x.c, h: x.h / 2, w: x.w / 2, v: vec![] };
+    let (rows, columns) = (y.h, y.w);
+    for (c, h, w) in (0..x.c).flat_map(|c| (0..rows).flat_map(move |h| (0..columns).map(move |w| (c, h, w))))
+    {
+        let at = |i: usize, j: usize| x.v[(c * x.h + 2 * h + i) * x.w + 2 * w + j];
+        y.v.push(at(0, 0).max(at(0, 1)).max(at(1, 0)).max(at(1, 1)));
+    }
+    y
+}
+
+/// Max pooling, 3×3, stride 2, padding 1.
 pub fn max_pool(x: &Map) -> Map {
     let mut y = Map { c: x.c, h: (x.h - 1) / 2 + 1, w: (x.w - 1) / 2 + 1, v: vec![] };
     for c in 0..x.c {
@@ -158,8 +176,7 @@ impl ResNet {
                 x = map(y, self.act);
             }
         }
-        let mean = |c: &[f64]| c.iter().sum::<f64>() / c.len() as f64;
-        named(state, self.head, &x.v.chunks(x.h * x.w).map(mean).collect::<Vec<f64>>())
+        named(state, self.head, &means(&x))
     }
 }
 
