@@ -349,6 +349,48 @@ fn what_a_config_says_of_a_resnet_is_computed_or_refused_by_name() {
 }
 
 #[test]
+fn the_keys_that_libraries_always_write_are_accepted() {
+    let timm = json!({
+        "architecture": "resnet18", "num_classes": 5, "num_features": 10, "global_pool": "avg",
+        "model_args": {"num_classes": 5, "drop_path_rate": 0.1, "zero_init_last": false, "act_layer": null},
+        "pretrained_cfg": {
+            "tag": "a1_in1k", "custom_load": false, "input_size": [3, 32, 32], "fixed_input_size": false,
+            "interpolation": "bicubic", "crop_pct": 0.95, "crop_mode": "center", "mean": [0.485, 0.456, 0.406],
+            "std": [0.229, 0.224, 0.225], "num_classes": 5, "pool_size": [7, 7], "first_conv": "conv1",
+            "classifier": "fc",
+        },
+    });
+    let (_, facts) =
+        Folder::new(&resnet(7, 4, "downsample", "fc"), &timm).logits(&none(), &images(32, 32, 3));
+    assert!(facts.assumed.is_empty(), "{facts:?}");
+    let hugging_face = json!({
+        "architectures": ["ViTForImageClassification"], "attention_probs_dropout_prob": 0.0, "encoder_stride": 16,
+        "hidden_act": "gelu", "hidden_dropout_prob": 0.0, "hidden_size": 12, "id2label": {"0": "a", "1": "b", "2": "c",
+        "3": "d", "4": "e"}, "image_size": 8, "initializer_range": 0.02, "intermediate_size": 24,
+        "label2id": {"a": 0}, "layer_norm_eps": 1e-6, "model_type": "vit", "num_attention_heads": 3,
+        "num_channels": 3, "num_hidden_layers": 2, "patch_size": 4, "pooler_act": "tanh", "pooler_output_size": 12,
+        "problem_type": "single_label_classification", "qkv_bias": true, "torch_dtype": "float32",
+        "transformers_version": "4.57.0",
+    });
+    let (state, x) = (vit(12), images(8, 8, 3));
+    let (logits, facts) = Folder::new(&state, &hugging_face).logits(&none(), &x);
+    right(&logits, maps(&x).into_iter().map(|x| torch::vit(&state, &x, 3)));
+    assert!(facts.assumed.is_empty(), "{facts:?}");
+    let mut several = hugging_face.clone();
+    several["problem_type"] = json!("multi_label_classification");
+    Folder::new(&state, &several).refused(&none(), &x, &["problem_type", "multi_label_classification"]);
+    let old = json!({
+        "architectures": ["ResNetForImageClassification"], "depths": [1, 1, 1, 1], "downsample_in_bottleneck": false,
+        "downsample_in_first_stage": false, "embedding_size": 4, "hidden_act": "relu", "hidden_sizes": [4, 6, 8, 10],
+        "layer_type": "basic", "model_type": "resnet", "num_channels": 3, "out_features": ["stage4"],
+        "out_indices": [4], "stage_names": ["stem", "stage1"], "use_cache": true, "output_attentions": false,
+        "pad_token_id": null, "bos_token_id": 3, "tie_word_embeddings": true, "chunk_size_feed_forward": 0,
+    });
+    let (_, facts) = Folder::new(&resnet(7, 4, "downsample", "fc"), &old).logits(&none(), &images(32, 32, 3));
+    assert!(facts.assumed.is_empty(), "{facts:?}");
+}
+
+#[test]
 fn an_architecture_of_an_unknown_name_is_refused_even_where_its_tensors_fit() {
     let (state, x) = (resnet(7, 4, "downsample", "fc"), images(32, 32, 3));
     for arch in [
