@@ -328,7 +328,7 @@ fn keeps_bits(device: &Device) -> Result<(), Failed> {
     same_bits("y", &run(Some(on_mask.input()))?, &run(None)?)?;
     let host = |mask: Option<&[u32]>| {
         let (mut y, mut saved) = (vec![f32::NAN; n * shape.len()], vec![f32::NAN; n * heads * 33 * 33]);
-        cpu::attention::forward(&mut y, &mut saved, &x, n, shape, heads, mask);
+        ops::cpu::attention::forward(&mut y, &mut saved, &x, n, shape, heads, mask);
         y
     };
     same_bits("y of the CPU", &host(Some(&vec![1; n * shape.positions()])), &host(None))
