@@ -18,16 +18,41 @@ use crate::{Error, Result};
 pub struct Checkpoint {
     path: PathBuf,
     files: Vec<TensorFile>,
-    /// The file that holds a tensor, by the tensor's name without the prefix.
-    place: BTreeMap<String, usize>,
-    /// The prefix that a wrapper put before every name (`module.`).
+    /// Where a tensor is, by its name without the prefix.
+    place: BTreeMap<String, Place>,
+    /// The prefix that wrappers put before every name (`module.`).
     prefix: String,
+    /// Patterns of names that are left out.
+    ignored: Vec<String>,
     config: Option<serde_json::Value>,
     preprocessor: Option<serde_json::Value>,
 }
 
-/// Prefixes that wrappers put before the names of a model.
+/// The file of a tensor, and its name there.
+struct Place {
+    file: usize,
+    stored: String,
+}
+
+/// Prefixes that wrappers put before the names of a model, whatever the model is.
 const PREFIXES: [&str; 3] = ["module.", "_orig_mod.", "model."];
+
+/// Names that modules give to the mean and the deviation by which they normalise their inputs.
+const NORMALISATIONS: [(&str, &str); 4] =
+    [("mean", "std"), ("mu", "sigma"), ("_mean", "_std"), ("image_mean", "image_std")];
+
+/// Modules that normalise the inputs of the rest: of such a name, or the first one of a `Sequential`.
+const NORMALISERS: [&str; 9] = [
+    "",
+    "0.",
+    "normalize.",
+    "normalise.",
+    "normalizer.",
+    "normalization.",
+    "norm_layer.",
+    "preprocess.",
+    "data_normalizer.",
+];
 
 /// Files that are copied unchanged beside a model.
 const BESIDE: [&str; 4] =
@@ -39,6 +64,15 @@ impl Checkpoint {
     /// # Errors
     /// Where a file is missing, malformed, or holds a tensor twice.
     pub fn open(path: &Path) -> Result<Checkpoint> {
+        Checkpoint::open_without(path, &[])
+    }
+
+    /// [`Checkpoint::open`], as if the tensors of these names were not there; `*` stands for any part of a name, with
+    /// or without the wrappers' prefixes. They are written unchanged.
+    ///
+    /// # Errors
+    /// As [`Checkpoint::open`]; and where a pattern is the name of no tensor.
+    pub fn open_without(path: &Path, ignored: &[String]) -> Result<Checkpoint> {
         let folder = folder_of(path);
         let index = path.join("model.safetensors.index.json");
         let names = if !path.is_dir() {
@@ -57,7 +91,7 @@ impl Checkpoint {
         let mut place = BTreeMap::new();
         for (i, file) in files.iter().enumerate() {
             for name in file.names() {
-                if place.insert(name.clone(), i).is_some() {
+                if place.insert(name.clone(), Place { file: i, stored: name.clone() }).is_some() {
                     return Err(Error::tensor(path, name, "is in two of the shards"));
                 }
             }
@@ -65,17 +99,71 @@ impl Checkpoint {
         if place.is_empty() {
             return Err(Error::checkpoint(path, "holds no tensors"));
         }
-        let mut prefix = String::new();
-        while let Some(more) = PREFIXES.iter().find(|p| place.keys().all(|name| name.starts_with(**p))) {
-            prefix.push_str(more);
-            place = place.into_iter().map(|(name, i)| (name[more.len()..].to_string(), i)).collect();
-        }
         let beside = |name: &str| match folder.join(name) {
             file if file.is_file() => json(&file).map(Some),
             _ => Ok(None),
         };
         let (config, preprocessor) = (beside("config.json")?, beside("preprocessor_config.json")?);
-        Ok(Checkpoint { path: path.into(), files, place, prefix, config, preprocessor })
+        let (prefix, path, ignored) = (String::new(), path.to_path_buf(), ignored.to_vec());
+        let mut checkpoint = Checkpoint { path, files, place, prefix, ignored, config, preprocessor };
+        let mut unused = checkpoint.ignored.clone();
+        unused.retain(|pattern| !checkpoint.ignore(pattern));
+        checkpoint.strip();
+        unused.retain(|pattern| !checkpoint.ignore(pattern));
+        match unused.first() {
+            None => Ok(checkpoint),
+            Some(pattern) => {
+                Err(Error::checkpoint(&checkpoint.path, format!("has no tensor `{pattern}` to ignore")))
+            }
+        }
+    }
+
+    /// Leaves out the tensors of a pattern; whether there were any.
+    fn ignore(&mut self, pattern: &str) -> bool {
+        let before = self.place.len();
+        self.place.retain(|name, _| !matches(pattern, name));
+        self.place.len() < before
+    }
+
+    /// Takes off what all names begin with. Counters and buffers beside a wrapped model need not have the prefix.
+    ///
+    /// A network's names have nothing in common, so that any common part is a wrapper's, except where all layers are
+    /// linear or the config lists them: there only what wrappers are known to add is taken off.
+    fn strip(&mut self) {
+        let listed = self.config.as_ref().is_some_and(|config| config.get("layers").is_some());
+        let linear = self.place.keys().all(|name| self.shape(name).is_some_and(|shape| shape.len() <= 2));
+        loop {
+            let names: Vec<String> = self.place.keys().cloned().collect();
+            let buffers = normalisation(&names);
+            let outside = |name: &String| {
+                name == "n_averaged" || buffers.as_ref().is_some_and(|(m, s)| [m, s].contains(&name))
+            };
+            let mut inside = names.iter().filter(|name| !outside(name));
+            let Some(first) = inside.next() else { return };
+            let Some(end) = first.find('.') else { return };
+            let common = first[..=end].to_string();
+            let known = PREFIXES.contains(&common.as_str()) || !(listed || linear);
+            if !known || inside.any(|name| !name.starts_with(&common)) {
+                return;
+            }
+            // A wrapper's name may hide one that is there already; then the names stay as they are.
+            let bare = |name: &String| name.strip_prefix(&common).unwrap_or(name).to_string();
+            if names.iter().map(bare).collect::<HashSet<_>>().len() < names.len() {
+                return;
+            }
+            self.place = std::mem::take(&mut self.place).into_iter().map(|(n, at)| (bare(&n), at)).collect();
+            self.prefix.push_str(&common);
+        }
+    }
+
+    /// The patterns of names that are left out.
+    pub fn ignored(&self) -> &[String] {
+        &self.ignored
+    }
+
+    /// What wrappers put before the names of all tensors; empty where there are none.
+    pub fn prefix(&self) -> &str {
+        &self.prefix
     }
 
     /// The file or directory.
@@ -105,7 +193,8 @@ impl Checkpoint {
 
     /// The shape of a tensor, if there is one of that name.
     pub fn shape(&self, name: &str) -> Option<&[usize]> {
-        self.file(name)?.shape(&self.stored_name(name)).ok()
+        let place = self.place.get(name)?;
+        self.files[place.file].shape(&place.stored).ok()
     }
 
     /// The names of the model files.
@@ -121,14 +210,6 @@ impl Checkpoint {
     /// A source of this checkpoint's tensors that records which were read.
     pub fn reader(&self) -> Reader<'_> {
         Reader { checkpoint: self, read: HashSet::new() }
-    }
-
-    fn stored_name(&self, name: &str) -> String {
-        format!("{}{name}", self.prefix)
-    }
-
-    fn file(&self, name: &str) -> Option<&TensorFile> {
-        self.place.get(name).map(|&i| &self.files[i])
     }
 
     /// Writes the model to `folder`, under the names of the input's files, with the values in which `after` differs
@@ -161,11 +242,14 @@ impl Checkpoint {
         let changed: Vec<usize> = (0..old.value.len())
             .filter(|&i| old.value[old.order.kept(i)].to_bits() != new.value[old.order.kept(i)].to_bits())
             .collect();
-        let (Some(&place), false) = (self.place.get(&old.name), changed.is_empty()) else { return Ok(()) };
-        let stored = self.stored_name(&old.name);
-        let (file, out) = (&self.files[place], &mut outs[place]);
-        let dtype = file.dtype(&stored)?;
-        let start = file.range(&stored)?.start;
+        if changed.is_empty() {
+            return Ok(());
+        }
+        let absent = || Error::tensor(&self.path, &old.name, "is not in the model");
+        let Place { file, stored } = self.place.get(&old.name).ok_or_else(absent)?;
+        let (file, out) = (&self.files[*file], &mut outs[*file]);
+        let dtype = file.dtype(stored)?;
+        let start = file.range(stored)?.start;
         for i in changed {
             let value = new.value[old.order.kept(i)];
             let (bytes, size): ([u8; 8], usize) = match dtype {
@@ -214,6 +298,29 @@ pub struct Patched {
     pub vanished: usize,
 }
 
+/// Whether a name has the form of a pattern, in which `*` stands for any part and `#` for a number.
+pub(crate) fn matches(pattern: &str, name: &str) -> bool {
+    match pattern.chars().next() {
+        None => name.is_empty(),
+        Some('*') => {
+            (0..=name.len()).filter(|&i| name.is_char_boundary(i)).any(|i| matches(&pattern[1..], &name[i..]))
+        }
+        Some('#') => {
+            let digits = name.find(|c: char| !c.is_ascii_digit()).unwrap_or(name.len());
+            digits > 0 && matches(&pattern[1..], &name[digits..])
+        }
+        Some(c) => name.strip_prefix(c).is_some_and(|rest| matches(&pattern[c.len_utf8()..], rest)),
+    }
+}
+
+/// The buffers of a model that normalises its own inputs: the names of the mean and of the deviation.
+pub(crate) fn normalisation(names: &[String]) -> Option<(String, String)> {
+    let pairs = NORMALISERS.iter().flat_map(|module| {
+        NORMALISATIONS.iter().map(move |(mean, std)| (format!("{module}{mean}"), format!("{module}{std}")))
+    });
+    pairs.into_iter().find(|(mean, std)| names.contains(mean) && names.contains(std))
+}
+
 /// The files that an index lists, each once, in name order.
 fn shards(index: &Path) -> Result<Vec<PathBuf>> {
     let listed = json(index)?;
@@ -243,33 +350,41 @@ impl Reader<'_> {
     /// Checks that every tensor was read.
     ///
     /// # Errors
-    /// Where some were not, other than batch counters: the model is not of the assumed family.
-    pub fn finish(self) -> Result<()> {
-        let unread: Vec<&str> = self
-            .checkpoint
-            .names()
-            .filter(|name| !self.read.contains(*name) && !name.ends_with("num_batches_tracked"))
+    /// Where some were not, other than counters: the model is not of this family, or has parts that are not part of
+    /// its logits.
+    pub fn finish(self, family: &str) -> Result<()> {
+        let counter = |name: &str| name.ends_with("num_batches_tracked") || name.ends_with("n_averaged");
+        let names = self.checkpoint.names();
+        let unread: Vec<&str> = names.filter(|name| !self.read.contains(*name) && !counter(name)).collect();
+        let Some(first) = unread.first() else { return Ok(()) };
+        let more = match unread.len() {
+            1 => "has".to_string(),
+            n => format!("and {} more have", n - 1),
+        };
+        let mut patterns: Vec<String> = unread
+            .iter()
+            .map(|name| match name.rsplit_once('.') {
+                Some((module, _)) => format!("--ignore '{module}.*'"),
+                None => format!("--ignore '{name}'"),
+            })
             .collect();
-        match unread.first() {
-            None => Ok(()),
-            Some(first) => Err(Error::tensor(
-                &self.checkpoint.path,
-                *first,
-                match unread.len() {
-                    1 => "has no place in this family; --arch names another".to_string(),
-                    n => format!("and {} more have no place in this family; --arch names another", n - 1),
-                },
-            )),
-        }
+        patterns.dedup();
+        patterns.truncate(4);
+        let reason = format!(
+            "{more} no place in the family {family}; --arch names another; {} leaves out what plays no part in the \
+             logits",
+            patterns.join(" ")
+        );
+        Err(Error::tensor(&self.checkpoint.path, *first, reason))
     }
 }
 
 impl Source for Reader<'_> {
     fn tensor(&mut self, name: &str, shape: &[usize], _role: Role) -> Result<Vec<f32>> {
         let refuse = |reason: String| Error::tensor(&self.checkpoint.path, name, reason);
-        let file = self.checkpoint.file(name).ok_or_else(|| refuse("is not in the model".into()))?;
-        let stored = self.checkpoint.stored_name(name);
-        let found = file.shape(&stored)?;
+        let place = self.checkpoint.place.get(name).ok_or_else(|| refuse("is not in the model".into()))?;
+        let (file, stored) = (&self.checkpoint.files[place.file], &place.stored);
+        let found = file.shape(stored)?;
         // A matrix may be stored as filters (timm's VGG head), or filters as a matrix (patches as rows).
         let flat = |a: &[usize], b: &[usize]| {
             a.len() == 2 && a[0] == b[0] && a[1] == b[1..].iter().product::<usize>()
@@ -277,13 +392,13 @@ impl Source for Reader<'_> {
         if found != shape && !flat(found, shape) && !flat(shape, found) {
             return Err(refuse(format!("has shape {found:?}, where {shape:?} was expected")));
         }
-        match file.dtype(&stored)? {
+        match file.dtype(stored)? {
             Dtype::F32 | Dtype::F64 | Dtype::F16 | Dtype::BF16 => {}
             other => {
                 return Err(refuse(format!("has elements of type {other:?}, where floats were expected")));
             }
         }
-        let values = file.f32(&stored)?;
+        let values = file.f32(stored)?;
         if let Some(i) = values.iter().position(|v| !v.is_finite()) {
             return Err(refuse(format!("element {i} is {}", values[i])));
         }

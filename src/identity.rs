@@ -5,16 +5,17 @@ use crate::data::Samples;
 use crate::hash;
 use crate::request::Request;
 use crate::select::Criteria;
-use crate::session::Session;
+use crate::session::{Session, Sources};
 use crate::solve::Limits;
 use crate::task::{CertificateSpec, Settings, Target};
 use crate::update::NoiseUnits;
+use crate::zoo::{Choices, Stem};
 use crate::{Error, Result};
 
 /// The version of the list of fields. It changes when a field is added, removed or written in another way.
-const VERSION: u32 = 2;
+const VERSION: u32 = 3;
 
-/// `2-` and the SHA-256 of the lines of [`fields`].
+/// `3-` and the SHA-256 of the lines of [`fields`].
 ///
 /// # Errors
 /// Where the session was not opened from files.
@@ -29,8 +30,8 @@ pub fn is_of_another_version(identity: &str) -> bool {
     identity.strip_prefix(&VERSION.to_string()).is_none_or(|rest| !rest.starts_with('-'))
 }
 
-/// The fields of version 2, in this order, one line `name = value` each: the program's version; the hashes of the model's
-/// and the earlier model's files, of the samples and the validation samples as they are after normalisation, and of the
+/// The fields of version 3, in this order, one line `name = value` each: the program's version; the hashes of the model's
+/// and the earlier model's files; what was chosen about the model; the hashes of the samples and the validation samples as they are after normalisation, and of the
 /// lists of indices (to remove, retained, for repair, held out); n and the batch; then every setting by name. Numbers are
 /// written in the shortest form that gives the same bits, and what is not given as `default`. Left out is
 /// [`Settings::memory`], which changes no bit.
@@ -44,6 +45,9 @@ fn fields(session: &Session, request: &Request) -> Result<Vec<(&'static str, Str
         ("program", env!("CARGO_PKG_VERSION").to_string()),
         ("model", hash::of_parts(model.contents())),
         ("earlier", earlier.unwrap_or_else(none)),
+    ];
+    fields.extend(session.sources().into_iter().flat_map(of_model));
+    fields.extend([
         ("samples", of_samples(session.samples())),
         ("validation", session.validation().map_or_else(none, of_samples)),
         ("forget", of_indices(&request.forget)),
@@ -52,9 +56,24 @@ fn fields(session: &Session, request: &Request) -> Result<Vec<(&'static str, Str
         ("held_out", of_indices(&request.held_out)),
         ("n", request.n.to_string()),
         ("batch", request.batch.to_string()),
-    ];
+    ]);
     fields.extend(of_settings(&request.settings));
     Ok(fields)
+}
+
+/// What was chosen about the model. The patterns are written as a list in JSON, so that no two lists read alike.
+fn of_model(sources: &Sources) -> [(&'static str, String); 4] {
+    let Choices { arch, heads, stem } = &sources.choices;
+    [
+        ("arch", given(arch.as_deref())),
+        ("heads", given(*heads)),
+        ("stem", given(stem.map(Stem::name))),
+        ("ignore", serde_json::json!(sources.ignore).to_string()),
+    ]
+}
+
+fn given<T: ToString>(value: Option<T>) -> String {
+    value.map_or_else(|| "default".to_string(), |value| value.to_string())
 }
 
 /// Every setting: one that is added does not compile until it is listed or left out with a reason.
@@ -91,9 +110,6 @@ fn of_settings(settings: &Settings) -> Vec<(&'static str, String)> {
         Target::Class => "class".to_string(),
         Target::Loss(loss) => format!("loss {loss:?}"),
     };
-    fn given<T: ToString>(value: Option<T>) -> String {
-        value.map_or_else(|| "default".to_string(), |value| value.to_string())
-    }
     vec![
         ("selection", method.name().to_string()),
         ("perturbations", given(*perturbations)),
@@ -159,9 +175,29 @@ mod tests {
     }
 
     #[test]
+    fn every_choice_about_the_model_changes_the_list() {
+        let of = |choices: Choices, ignore: &[&str]| {
+            let ignore = ignore.iter().map(ToString::to_string).collect();
+            of_model(&Sources { choices, ignore, ..Sources::default() })
+        };
+        let plain = || Choices::default();
+        let lists = [
+            of(plain(), &[]),
+            of(Choices { arch: Some("vit".into()), ..plain() }, &[]),
+            of(Choices { heads: Some(3), ..plain() }, &[]),
+            of(Choices { stem: Some(Stem::Stride2), ..plain() }, &[]),
+            of(plain(), &["a", "b"]),
+            of(plain(), &["a\", \"b"]),
+        ];
+        for (i, list) in lists.iter().enumerate() {
+            assert!(lists[..i].iter().all(|other| other != list), "{list:?}");
+        }
+    }
+
+    #[test]
     fn identities_of_other_versions_are_told_apart() {
-        assert!(!is_of_another_version("2-00ff"));
-        for other in ["00ff", "2ff", "22-00ff", "1-00", ""] {
+        assert!(!is_of_another_version("3-00ff"));
+        for other in ["00ff", "3ff", "33-00ff", "2-00", ""] {
             assert!(is_of_another_version(other), "{other}");
         }
     }

@@ -19,15 +19,18 @@ use crate::data::{self, CifarLabels, Inputs, LoadOptions, Loaded, Normalise, Sam
 use crate::device::Device;
 use crate::manifest::Manifest;
 use crate::net::Network;
-use crate::{Error, Result, zoo};
+use crate::zoo::{self, Choices, Model};
+use crate::{Error, Result};
 
 /// The files of a session.
 #[derive(Clone, Debug, Default)]
 pub struct Sources {
     /// The model: a `.safetensors` file, or a directory with `model.safetensors` and `config.json`.
     pub model: PathBuf,
-    /// The family, where neither config nor tensor names tell it.
-    pub arch: Option<String>,
+    /// What the tensors of the model do not tell.
+    pub choices: Choices,
+    /// Patterns of tensors that play no part in the logits, as `aux.*`; they are written unchanged.
+    pub ignore: Vec<String>,
     /// The training data, or the part of it at hand.
     pub data: PathBuf,
     /// Mean and standard deviation in place of the config's.
@@ -131,7 +134,7 @@ impl Session {
     /// # Errors
     /// Where a file cannot be read, or does not fit the others; the message names it.
     pub fn open(device: Device, sources: Sources) -> Result<Session> {
-        let checkpoint = Checkpoint::open(&sources.model)?;
+        let checkpoint = Checkpoint::open_without(&sources.model, &sources.ignore)?;
         let mut notes = vec![];
         let mut read = |path: &Path| -> Result<Samples> {
             let Loaded { samples, notes: more } = sources.load(path, &checkpoint)?;
@@ -139,7 +142,9 @@ impl Session {
             Ok(samples)
         };
         let mut samples = read(&sources.data)?;
-        let (network, family) = open_model(&checkpoint, sources.arch.as_deref(), &sources.data, &samples)?;
+        let Model { network, family, facts, .. } =
+            open_model(&checkpoint, &sources.choices, &sources.data, &samples)?;
+        let network = network.freeze();
         let mut like = |path: &Path, samples: &Samples| -> Result<Samples> {
             let more = read(path)?;
             if more.shape != samples.shape {
@@ -157,9 +162,16 @@ impl Session {
             samples.x.extend(more.x);
             samples.y.extend(&more.y)?;
         }
-        let earlier = sources.earlier.as_deref().map(Checkpoint::open).transpose()?;
+        notes.extend(facts.notes(checkpoint.path()));
+        let earlier = sources
+            .earlier
+            .as_deref()
+            .map(|path| Checkpoint::open_without(path, &sources.ignore))
+            .transpose()?;
         let of_earlier = earlier.as_ref().map(|checkpoint| {
-            let net = zoo::load(checkpoint, sources.arch.as_deref(), Some(network.input()))?.network.freeze();
+            let model = zoo::load_as(checkpoint, &sources.choices, Some(network.input()))?;
+            notes.extend(model.facts.notes(checkpoint.path()));
+            let net = model.network.freeze();
             same_layers(&net, &network, &checkpoint.path().display().to_string())?;
             Ok(net)
         });
@@ -180,7 +192,8 @@ impl Session {
         })
     }
 
-    /// How the files were read, where they could have been read otherwise: a sentence each, with the file's name.
+    /// How the data were read, where they could have been read otherwise, and what was assumed of a model: a sentence
+    /// each, with the file's name.
     pub fn notes(&self) -> &[String] {
         &self.notes
     }
@@ -297,20 +310,19 @@ impl Session {
     }
 }
 
-/// Reads a model of the family `arch`, else of the one it shows, for the images of a file; its network is frozen.
+/// Reads a model for the images of a file.
 ///
 /// # Errors
-/// As [`zoo::load`]; where a label of the data is no class.
+/// As [`zoo::load_as`]; where a label of the data is no class.
 pub fn open_model(
     checkpoint: &Checkpoint,
-    arch: Option<&str>,
+    choices: &Choices,
     path: &Path,
     samples: &Samples,
-) -> Result<(Network, &'static str)> {
-    let model = zoo::load(checkpoint, arch, Some(samples.shape()))?;
-    let network = model.network.freeze();
-    data::check_labels(path, &samples.y, network.loss, network.classes())?;
-    Ok((network, model.family))
+) -> Result<Model> {
+    let model = zoo::load_as(checkpoint, choices, Some(samples.shape()))?;
+    data::check_labels(path, &samples.y, model.network.loss, model.network.classes())?;
+    Ok(model)
 }
 
 fn fits(network: &Network, samples: &Samples, what: &str) -> Result<()> {

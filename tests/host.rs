@@ -14,4 +14,7 @@ mod schema;
 mod scrub;
 #[path = "cases/tiny.rs"]
 mod tiny;
+#[path = "reference/torch.rs"]
+mod torch;
 mod verify;
+mod zoo;

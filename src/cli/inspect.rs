@@ -1,6 +1,7 @@
 //! `scrubjay inspect`: layers and units of a model, and the memory that scrubbing it needs.
 
 use scrubjay::net::{LayerId, Selected, plan};
+use scrubjay::zoo::Facts;
 
 use super::Outcome;
 use super::model::ModelArgs;
@@ -45,6 +46,11 @@ pub fn run(args: &Args) -> anyhow::Result<Outcome> {
             "{}",
             serde_json::json!({
                 "family": model.family,
+                "read_off_tensors": model.facts.tensors,
+                "read_off_config": model.facts.config,
+                "chosen": model.facts.chosen,
+                "assumed": model.facts.assumed,
+                "config_keys_not_read": model.facts.unread,
                 "input": [net.input().c, net.input().h, net.input().w],
                 "classes": net.classes(),
                 "parameters": net.parameters(),
@@ -61,6 +67,7 @@ pub fn run(args: &Args) -> anyhow::Result<Outcome> {
         return Ok(Outcome::Done);
     }
     let shape = net.input();
+    print_facts(&model.facts);
     println!("family      {}", model.family);
     println!("input       {} x {} x {} (channels, height, width)", shape.c, shape.h, shape.w);
     println!("classes     {}", net.classes());
@@ -94,6 +101,19 @@ pub fn run(args: &Args) -> anyhow::Result<Outcome> {
         products.text(net).iter().for_each(|line| println!("  {line}"));
     }
     Ok(Outcome::Done)
+}
+
+/// Prints what is known from where.
+fn print_facts(facts: &Facts) {
+    for (source, lines) in [
+        ("tensors", &facts.tensors),
+        ("config", &facts.config),
+        ("options", &facts.chosen),
+        ("assumed", &facts.assumed),
+        ("not read", &facts.unread),
+    ] {
+        lines.iter().for_each(|line| println!("{source:<11} {line}"));
+    }
 }
 
 /// A number of bytes with its unit.

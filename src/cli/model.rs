@@ -6,7 +6,7 @@ use scrubjay::checkpoint::Checkpoint;
 use scrubjay::data::{self, CifarLabels, LoadOptions, Loaded, Normalise, Samples};
 use scrubjay::net::Network;
 use scrubjay::session::{Sources, open_model};
-use scrubjay::zoo;
+use scrubjay::zoo::{self, Choices, Facts, Stem};
 
 /// Which model.
 #[derive(clap::Args)]
@@ -14,9 +14,25 @@ pub struct ModelArgs {
     /// The model: a .safetensors file, or a directory with model.safetensors and config.json
     #[arg(long, value_name = "M")]
     pub model: PathBuf,
+    #[command(flatten)]
+    pub choices: ChoiceArgs,
+}
+
+/// What the tensors of a model do not tell.
+#[derive(clap::Args)]
+pub struct ChoiceArgs {
     /// The family, where neither config nor tensor names show it: mlp, small_cnn, resnet20, resnet50, vgg16, vit ..
     #[arg(long, value_name = "NAME")]
-    pub arch: Option<String>,
+    arch: Option<String>,
+    /// The number of attention heads of a ViT, where its config does not say it
+    #[arg(long, value_name = "N")]
+    heads: Option<usize>,
+    /// How a ResNet begins: stride1, stride1+pool, stride2 or stride2+pool (by default 7x7: stride2+pool, 3x3: stride1)
+    #[arg(long, value_enum, hide_possible_values = true, value_name = "STEM")]
+    stem: Option<Stem>,
+    /// Tensors that play no part in the logits, as 'aux.*'; they are written unchanged. May be given several times
+    #[arg(long, value_name = "PATTERN")]
+    ignore: Vec<String>,
 }
 
 /// How stored values become the inputs that the model was trained on.
@@ -37,35 +53,52 @@ pub struct NormaliseArgs {
 pub struct Opened {
     pub network: Network,
     pub family: &'static str,
+    /// What is known from where.
+    pub facts: Facts,
 }
 
 impl ModelArgs {
     /// Reads the checkpoint alone.
     pub fn checkpoint(&self) -> scrubjay::Result<Checkpoint> {
-        Checkpoint::open(&self.model)
+        self.choices.checkpoint(&self.model)
     }
 
     /// Reads the model; where data are given, for their image shape.
     pub fn open(&self, checkpoint: &Checkpoint, data: Option<(&Path, &Samples)>) -> scrubjay::Result<Opened> {
-        open(checkpoint, self.arch.as_deref(), data)
+        self.choices.open(checkpoint, data)
     }
 }
 
-/// Reads a model of the family `arch`, or else of the family that its config and tensors show; where data are given,
-/// for their image shape.
-pub fn open(
-    checkpoint: &Checkpoint,
-    arch: Option<&str>,
-    data: Option<(&Path, &Samples)>,
-) -> scrubjay::Result<Opened> {
-    let (network, family) = match data {
-        Some((path, samples)) => open_model(checkpoint, arch, path, samples)?,
-        None => {
-            let model = zoo::load(checkpoint, arch, None)?;
-            (model.network.freeze(), model.family)
-        }
-    };
-    Ok(Opened { network, family })
+impl ChoiceArgs {
+    /// Reads a checkpoint without the ignored tensors.
+    pub fn checkpoint(&self, path: &Path) -> scrubjay::Result<Checkpoint> {
+        Checkpoint::open_without(path, &self.ignore)
+    }
+
+    /// The choices for the registry.
+    pub fn choices(&self) -> Choices {
+        Choices { arch: self.arch.clone(), heads: self.heads, stem: self.stem }
+    }
+
+    /// The patterns of tensors that play no part.
+    pub fn ignored(&self) -> Vec<String> {
+        self.ignore.clone()
+    }
+
+    /// Reads a model; where data are given, for their image shape. What had to be assumed is printed.
+    pub fn open(&self, checkpoint: &Checkpoint, data: Option<(&Path, &Samples)>) -> scrubjay::Result<Opened> {
+        let model = match data {
+            Some((path, samples)) => open_model(checkpoint, &self.choices(), path, samples)?,
+            None => zoo::load_as(checkpoint, &self.choices(), None)?,
+        };
+        print_notes(checkpoint, &model.facts);
+        Ok(Opened { network: model.network.freeze(), family: model.family, facts: model.facts })
+    }
+}
+
+/// Prints on stderr what nothing says about a model and was assumed.
+pub fn print_notes(checkpoint: &Checkpoint, facts: &Facts) {
+    facts.notes(checkpoint.path()).iter().for_each(|note| eprintln!("{note}"));
 }
 
 impl NormaliseArgs {

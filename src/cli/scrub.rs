@@ -195,7 +195,8 @@ impl Args {
     fn sources(&self) -> Sources {
         Sources {
             model: self.model.model.clone(),
-            arch: self.model.arch.clone(),
+            choices: self.model.choices.choices(),
+            ignore: self.model.choices.ignored(),
             data: self.data.clone(),
             normalise: self.normalise.given(),
             cifar_labels: self.normalise.cifar_labels(),

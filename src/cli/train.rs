@@ -13,7 +13,7 @@ use scrubjay::train::{Config, Epoch, Optimizer, Schedule, train};
 use scrubjay::{Error, checkpoint, hash, zoo};
 use serde_json::{Value, json};
 
-use super::model::load;
+use super::model::{load, print_notes};
 use super::{DeviceArgs, Outcome};
 
 /// Train a new model, or continue to train one
@@ -228,6 +228,7 @@ impl Task<'_> {
         let (net, mut config) = match (&self.existing, &self.args.arch) {
             (Some(checkpoint), _) => {
                 let model = zoo::load(checkpoint, None, Some(self.samples.shape()))?;
+                print_notes(checkpoint, &model.facts);
                 let config = checkpoint.config().cloned();
                 (model.network, config.unwrap_or(json!({"architecture": model.family})))
             }

@@ -19,7 +19,7 @@ use scrubjay::task::is_convex;
 use scrubjay::{Error, hash, observe, report, zoo};
 use serde_json::{Map, Value, json};
 
-use super::model::{NormaliseArgs, open};
+use super::model::{ChoiceArgs, NormaliseArgs};
 use super::{DeviceArgs, Outcome, command_line};
 
 /// Compare an unlearned model with models retrained without the samples
@@ -44,9 +44,8 @@ pub struct Args {
     /// Models trained without the samples; five or more show how much such models differ
     #[arg(long, value_name = "R", num_args = 1.., required = true)]
     reference: Vec<PathBuf>,
-    /// The family, where neither config nor tensor names show it: mlp, small_cnn, resnet20, resnet50, vgg16, vit ..
-    #[arg(long, value_name = "NAME")]
-    arch: Option<String>,
+    #[command(flatten)]
+    choices: ChoiceArgs,
     /// The data that the model before was trained on
     #[arg(long, value_name = "TRAIN")]
     data: PathBuf,
@@ -102,7 +101,7 @@ struct Candidate<'a> {
 /// Compares, and reports the result.
 pub fn run(args: &Args) -> anyhow::Result<Outcome> {
     let started = Instant::now();
-    let checkpoint = Checkpoint::open(&args.before)?;
+    let checkpoint = args.choices.checkpoint(&args.before)?;
     let sets = sets(args, &checkpoint)?;
     drop(checkpoint);
     let before = Candidate::open(args, &args.before, &sets)?;
@@ -274,8 +273,8 @@ fn sets(args: &Args, checkpoint: &Checkpoint) -> scrubjay::Result<Sets> {
 
 impl<'a> Candidate<'a> {
     fn open(args: &Args, path: &'a Path, sets: &Sets) -> scrubjay::Result<Candidate<'a>> {
-        let checkpoint = Checkpoint::open(path)?;
-        let model = open(&checkpoint, args.arch.as_deref(), Some((&args.data, &sets.samples)))?;
+        let checkpoint = args.choices.checkpoint(path)?;
+        let model = args.choices.open(&checkpoint, Some((&args.data, &sets.samples)))?;
         data::check_labels(&args.test, &sets.test.y, model.network.loss, model.network.classes())?;
         Ok(Candidate {
             path,

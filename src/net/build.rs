@@ -108,6 +108,21 @@ impl<'a> Builder<'a> {
         NodeId(self.nodes.len() as u32 - 1)
     }
 
+    /// All nodes so far.
+    pub(super) fn nodes(&self) -> &[Node] {
+        &self.nodes
+    }
+
+    /// The shape of a tensor of the source.
+    pub(super) fn stored(&self, name: &str) -> Option<&[usize]> {
+        self.source.shape(name)
+    }
+
+    /// A parameter's values.
+    pub(super) fn value(&self, param: ParamId) -> &[f32] {
+        &self.params[param.index()].value
+    }
+
     /// A node.
     pub(super) fn node(&self, node: NodeId) -> &Node {
         &self.nodes[node.index()]
@@ -121,6 +136,7 @@ impl<'a> Builder<'a> {
     /// The parameter of that name: the one there is, where it is used again.
     pub(super) fn param(&mut self, name: &str, shape: &[usize], order: Order, role: Role) -> Result<ParamId> {
         if let Some(known) = self.params.iter().position(|param| param.name == name) {
+            self.check_again(known, shape, order)?;
             return Ok(ParamId(known as u32));
         }
         let stored = self.source.tensor(name, shape, role)?;
@@ -135,6 +151,20 @@ impl<'a> Builder<'a> {
         Ok(ParamId(self.params.len() as u32 - 1))
     }
 
+    /// Checks that a tensor fits where it is used again.
+    fn check_again(&self, known: usize, shape: &[usize], order: Order) -> Result<()> {
+        let param = &self.params[known];
+        if param.shape != shape {
+            let used = format!("a tensor of shape {shape:?} where `{}` is used again", param.name);
+            return Err(Error::shape("network", used, format!("{:?}", param.shape)));
+        }
+        if param.order != order {
+            let used = format!("`{}` behind the same image wherever it is used", param.name);
+            return Err(Error::shape("network", used, "it behind a flattened image and elsewhere"));
+        }
+        Ok(())
+    }
+
     /// The layer of that module name: the one there is, where it is used again.
     pub(super) fn layer(
         &mut self,
@@ -145,6 +175,7 @@ impl<'a> Builder<'a> {
         order: Order,
     ) -> Result<LayerId> {
         if let Some(known) = self.layers.iter().position(|layer| layer.name == name) {
+            self.check_again(self.layers[known].weight.index(), shape, order)?;
             return Ok(LayerId(known as u32));
         }
         let (outputs, fan_in) = (shape[0], shape[1..].iter().product());

@@ -8,6 +8,8 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
+use super::choices::Choices;
+use super::reading::Reading;
 use super::{cifar_resnet, mlp, resnet, sequential, vit};
 use crate::net::{Network, Role, Shape, Source};
 use crate::ops::philox::{Stream, Use};
@@ -40,8 +42,9 @@ pub fn create(spec: &str, image: Shape, classes: usize, seed: u64) -> Result<Cre
                 init.layer(&format!("fc{}", i + 1), &[width, last], true);
                 last = width;
             }
+            config["hidden_act"] = json!("relu");
             let names: Vec<String> = init.shapes.keys().cloned().collect();
-            mlp::compose(&mut init, image, &config, &names)?
+            mlp::compose(&mut init, image, &mut reading(&config, &names))?
         }
         "cnn" => {
             let (convs, hidden) = widths.split_once('+').unwrap_or((widths, ""));
@@ -73,7 +76,7 @@ pub fn create(spec: &str, image: Shape, classes: usize, seed: u64) -> Result<Cre
             layers.push(json!({"linear": "head"}));
             config["architecture"] = json!("sequential");
             config["layers"] = json!(layers);
-            sequential::compose(&mut init, image, &config, &[])?
+            sequential::compose(&mut init, image, &mut reading(&config, &[]))?
         }
         _ => {
             let depth = family.strip_prefix("resnet").and_then(|depth| depth.parse::<usize>().ok());
@@ -94,7 +97,7 @@ pub fn create(spec: &str, image: Shape, classes: usize, seed: u64) -> Result<Cre
                 }
             }
             init.layer("linear", &[classes, 64], true);
-            cifar_resnet::compose(&mut init, image, &config, &[])?
+            cifar_resnet::compose(&mut init, image, &mut reading(&config, &[]))?
         }
     };
     Ok(Created { network, config })
@@ -126,7 +129,7 @@ pub(crate) fn resnet50(image: Shape, classes: usize, width: usize, seed: u64) ->
         }
     }
     init.layer("fc", &[classes, last], true);
-    resnet::compose(&mut init, image, &Value::Null, &[])
+    resnet::compose(&mut init, image, &mut reading(&Value::Null, &[]))
 }
 
 /// timm's ViT with patches of 16 by 16 (ViT-B has 12 blocks of 768 channels); one head per 64 channels, at least one.
@@ -150,7 +153,12 @@ pub(crate) fn vit16(image: Shape, classes: usize, width: usize, depth: usize, se
     }
     init.norm("norm", width);
     init.layer("head", &[classes, width], true);
-    vit::compose(&mut init, image, &json!({"num_heads": (width / 64).max(1)}), &[])
+    let config = json!({"num_heads": (width / 64).max(1)});
+    vit::compose(&mut init, image, &mut reading(&config, &[]))
+}
+
+fn reading<'a>(config: &'a Value, names: &'a [String]) -> Reading<'a> {
+    Reading::new(config, &Choices::default(), names)
 }
 
 fn misunderstood(spec: &str) -> Error {

@@ -2,12 +2,17 @@
 //! model.
 //!
 //! Each family is one file that only composes layers; this one is the registry. Widths, depths and class counts are
-//! read off the tensors; the family is named by `--arch` or `config.json`, else recognised by tensor names.
+//! read off the tensors; the family is named by [`Choices::arch`] or `config.json`, else recognised by tensor names. What
+//! tensors cannot tell is read off the config, chosen by the caller, or assumed and reported ([`Facts`]); a name, a key
+//! or a tensor that may stand for another function is refused (docs/MODELS.md).
 
+mod choices;
 mod cifar_resnet;
 mod create;
 mod mlp;
 mod mnist_vit;
+mod names;
+mod reading;
 mod resnet;
 mod sequential;
 mod vgg;
@@ -15,13 +20,17 @@ mod vit;
 
 use serde_json::Value;
 
+pub use choices::{Choices, Stem};
 pub use create::{Created, create};
 pub(crate) use create::{resnet50, vit16};
+pub use reading::Facts;
 
-use crate::checkpoint::Checkpoint;
+use crate::checkpoint::{self, Checkpoint};
 use crate::loss::Loss;
-use crate::net::{Activation, Builder, Network, Shape, Source};
+use crate::net::{Builder, Network, NodeId, Shape, Source};
 use crate::{Error, Result};
+use names::{Fit, listed};
+use reading::Reading;
 
 /// A model read from a checkpoint.
 pub struct Model {
@@ -31,6 +40,8 @@ pub struct Model {
     pub family: &'static str,
     /// The inputs as its config describes them.
     pub inputs: InputConfig,
+    /// What is known from where.
+    pub facts: Facts,
 }
 
 /// A model's inputs as its config describes them.
@@ -44,67 +55,95 @@ pub struct InputConfig {
     pub shape: Option<Shape>,
 }
 
+/// What a model has beside values: what a family is recognised by.
+struct Given<'a> {
+    source: &'a dyn Source,
+    names: &'a [String],
+    config: &'a Value,
+}
+
+impl Given<'_> {
+    /// The channels that a filter bank reads.
+    fn channels(&self, weight: &str) -> Option<usize> {
+        self.source.shape(weight)?.get(1).copied()
+    }
+
+    /// The buffers by which the model normalises its inputs.
+    fn normalisation(&self) -> Option<(String, String)> {
+        checkpoint::normalisation(self.names)
+    }
+}
+
 /// A family of models.
 struct Family {
     name: &'static str,
-    /// Whether the name of an architecture belongs to this family.
+    /// Whether the name of an architecture, in lower case, belongs to this family.
     named: fn(&str) -> bool,
-    /// Whether the tensors look like this family.
-    fits: fn(&dyn Source) -> bool,
+    /// How the tensors compare with this family's; none where they are not even near.
+    fit: fn(&Given) -> Option<Fit>,
     /// The image shape where neither data nor config give one.
-    image: fn(&Checkpoint) -> Result<Option<Shape>>,
-    /// Composes the network; the value is `config.json` or null.
-    compose: fn(&mut dyn Source, Shape, &Value, &[String]) -> Result<Network>,
+    image: fn(&Given) -> Result<Option<Shape>>,
+    /// Whether images of any size are taken, so that `image` is only the usual size.
+    any_size: bool,
+    /// Composes the network.
+    compose: fn(&mut dyn Source, Shape, &mut Reading) -> Result<Network>,
 }
 
 const FAMILIES: [Family; 7] = [
     Family {
         name: "sequential",
         named: |arch| matches!(arch, "sequential" | "small_cnn"),
-        fits: sequential::fits,
+        fit: sequential::fit,
         image: |_| Ok(None),
+        any_size: false,
         compose: sequential::compose,
     },
     Family {
         name: "resnet-cifar",
-        named: |arch| arch.starts_with("resnet"),
-        fits: cifar_resnet::fits,
-        image: |_| Ok(Some(Shape::new(32, 32, 3))),
+        named: resnet::named,
+        fit: |given| Some(names::fit(cifar_resnet::FORMS, given.names)),
+        image: cifar_resnet::image,
+        any_size: true,
         compose: cifar_resnet::compose,
     },
     Family {
         name: "resnet",
-        named: |arch| ["resnet", "resnext", "wide_resnet"].iter().any(|name| arch.starts_with(name)),
-        fits: resnet::fits,
-        image: |_| Ok(Some(Shape::new(224, 224, 3))),
+        named: resnet::named,
+        fit: |given| Some(names::fit(resnet::FORMS, given.names)),
+        image: resnet::image,
+        any_size: true,
         compose: resnet::compose,
     },
     Family {
         name: "vgg",
-        named: |arch| arch.starts_with("vgg"),
-        fits: vgg::fits,
-        image: |_| Ok(Some(Shape::new(224, 224, 3))),
+        named: vgg::named,
+        fit: |given| Some(names::fit(vgg::FORMS, given.names)),
+        image: vgg::image,
+        any_size: true,
         compose: vgg::compose,
     },
     Family {
         name: "vit-mnist",
-        named: |arch| arch == "vit-mnist" || arch == "mnist_vit",
-        fits: mnist_vit::fits,
-        image: |_| Ok(Some(Shape::new(28, 28, 1))),
+        named: |arch| matches!(arch, "vit-mnist" | "vit_mnist" | "mnist_vit" | "mnist-vit"),
+        fit: |given| Some(names::fit(mnist_vit::FORMS, given.names)),
+        image: mnist_vit::image,
+        any_size: false,
         compose: mnist_vit::compose,
     },
     Family {
         name: "vit",
-        named: |arch| arch.starts_with("vit") || arch.starts_with("deit"),
-        fits: vit::fits,
-        image: |checkpoint| Ok(vit::image(checkpoint)),
+        named: vit::named,
+        fit: |given| Some(names::fit(vit::FORMS, given.names)),
+        image: vit::image,
+        any_size: false,
         compose: vit::compose,
     },
     Family {
         name: "mlp",
         named: |arch| matches!(arch, "mlp" | "logistic" | "linear"),
-        fits: mlp::fits,
+        fit: mlp::fit,
         image: mlp::image,
+        any_size: false,
         compose: mlp::compose,
     },
 ];
@@ -113,63 +152,176 @@ const FAMILIES: [Family; 7] = [
 /// the data's images, where there are any (it wins over the config's: many families take any size).
 ///
 /// # Errors
-/// Where no family fits, or a tensor is missing, of another shape, left over, or not finite; the message names it.
+/// As [`load_as`].
 pub fn load(checkpoint: &Checkpoint, arch: Option<&str>, image: Option<Shape>) -> Result<Model> {
-    let config = checkpoint.config().unwrap_or(&Value::Null);
-    let inputs = inputs(checkpoint);
-    let mut reader = checkpoint.reader();
-    let family = family(checkpoint, arch.or_else(|| architecture(config)), &reader)?;
+    load_as(checkpoint, &Choices { arch: arch.map(String::from), ..Choices::default() }, image)
+}
+
+/// [`load`] with all that the caller can say about a model.
+///
+/// # Errors
+/// Where the architecture is not known or no family fits; where a tensor is missing, of another shape, left over, or
+/// not finite; where the config has a key that changes the function and that the family does not support. The message
+/// names it.
+pub fn load_as(checkpoint: &Checkpoint, choices: &Choices, image: Option<Shape>) -> Result<Model> {
     let named = |error| match error {
         Error::Config(reason) => Error::checkpoint(checkpoint.path(), reason), // name the model
         other => other,
     };
+    let config = checkpoint.config().unwrap_or(&Value::Null);
+    let inputs = read_inputs(checkpoint).map_err(named)?;
+    let names: Vec<String> = checkpoint.names().map(String::from).collect();
+    let mut source = checkpoint.reader();
+    let given = Given { source: &source, names: &names, config };
+    let arch = choices.arch.as_deref().map(|arch| vec![arch]).unwrap_or(architectures(config));
+    let arch: Vec<String> = arch.into_iter().map(bare).collect();
+    let family = family(checkpoint, &arch, &given)?;
+    if let (Some((mean, std)), true) = (given.normalisation(), inputs.mean.is_some() || inputs.std.is_some())
+    {
+        let reason = format!(
+            "normalises its inputs itself, by `{mean}` and `{std}`, and its config would do so before; take mean and \
+             std out of the config"
+        );
+        return Err(Error::checkpoint(checkpoint.path(), reason));
+    }
+    let mut reading = Reading::new(config, choices, &names);
+    reading.arch = arch.first().cloned();
+    reading.image = inputs.shape;
+    about_names(checkpoint, choices.arch.is_some(), &mut reading);
     let shape = match image.or(inputs.shape) {
         Some(shape) => shape,
-        None => (family.image)(checkpoint).map_err(named)?.ok_or_else(|| {
-            Error::checkpoint(
-                checkpoint.path(),
-                "does not say the size of its images; config.json needs \"input_size\": [c, h, w]",
-            )
-        })?,
+        None => {
+            let shape = (family.image)(&given).map_err(named)?.ok_or_else(|| {
+                Error::checkpoint(
+                    checkpoint.path(),
+                    "does not say the size of its images; config.json needs \"input_size\": [c, h, w]",
+                )
+            })?;
+            if family.any_size {
+                reading.assume(format!(
+                    "images of {}x{}, the usual size: the tensors take any",
+                    shape.h, shape.w
+                ));
+            }
+            shape
+        }
     };
-    let names: Vec<String> = checkpoint.names().map(String::from).collect();
-    let mut network = (family.compose)(&mut reader, shape, config, &names).map_err(named)?;
-    network.loss = loss(config).map_err(named)?;
-    reader.finish()?;
+    let mut network = (family.compose)(&mut source, shape, &mut reading).map_err(named)?;
+    network.loss = loss(&mut reading, config).map_err(named)?;
+    source.finish(family.name)?;
     if let Some(classes) = classes(config).filter(|&classes| classes != network.classes()) {
         let found = network.classes();
         let reason = format!("config.json says {classes} classes, the tensors have {found}");
         return Err(Error::checkpoint(checkpoint.path(), reason));
     }
-    Ok(Model { network, family: family.name, inputs })
+    let facts = reading.finish(family.name).map_err(named)?;
+    Ok(Model { network, family: family.name, inputs, facts })
 }
 
-/// The family, from an architecture's name and the tensors.
-fn family(checkpoint: &Checkpoint, arch: Option<&str>, source: &dyn Source) -> Result<&'static Family> {
-    let Some(arch) = arch else {
-        return FAMILIES.iter().find(|family| (family.fits)(source)).ok_or_else(|| {
-            let reason =
-                format!("is no family that is known here by its tensor names; --arch takes {}", known());
-            Error::checkpoint(checkpoint.path(), reason)
-        });
+/// Keeps what is known from where about the family and the names.
+fn about_names(checkpoint: &Checkpoint, chosen: bool, reading: &mut Reading) {
+    match (&reading.arch, chosen) {
+        (Some(arch), false) => reading.facts.config.push(format!("the architecture `{arch}`")),
+        (Some(arch), true) => reading.facts.chosen.push(format!("the architecture `{arch}`")),
+        (None, _) => reading.saw("the family, by the names"),
+    }
+    let left_out = checkpoint.ignored().iter().map(|pattern| format!("without the tensors `{pattern}`"));
+    reading.facts.chosen.extend(left_out);
+    let prefix = checkpoint.prefix();
+    if !prefix.is_empty() {
+        reading.saw(format!("names behind `{prefix}`"));
+    }
+    let unknown = prefix.split_terminator('.').find(|part| !WRAPPERS.contains(part));
+    if let Some(part) = unknown {
+        reading.assume(format!(
+            "the wrapper `{part}`, with which all names begin, adds nothing to the function"
+        ));
+    }
+}
+
+/// Names of wrappers that are known to add nothing.
+const WRAPPERS: [&str; 8] = ["module", "_orig_mod", "model", "net", "network", "backbone", "1", "base_model"];
+
+/// A network of a family's, begun: with the image, or with the image normalised by the model's own buffers.
+fn start<'a>(
+    source: &'a mut dyn Source,
+    image: Shape,
+    reading: &mut Reading,
+) -> Result<(Builder<'a>, NodeId)> {
+    let buffers = checkpoint::normalisation(reading.names);
+    let (mut b, x) = Builder::new(source, image);
+    match buffers {
+        None => Ok((b, x)),
+        Some((mean, std)) => {
+            reading.saw(format!("the model normalises its inputs itself, by `{mean}` and `{std}`"));
+            let x = b.normalise(x, &mean, &std)?;
+            Ok((b, x))
+        }
+    }
+}
+
+/// The family, from an architecture's names and the tensors.
+fn family(checkpoint: &Checkpoint, arch: &[String], given: &Given) -> Result<&'static Family> {
+    let fits: Vec<Option<Fit>> = FAMILIES.iter().map(|family| (family.fit)(given)).collect();
+    let fitting = |i: &usize| fits[*i].as_ref().is_some_and(|fit| fit.fits);
+    let mut candidates: Vec<usize> = (0..FAMILIES.len()).collect();
+    for arch in arch {
+        candidates.retain(|&i| FAMILIES[i].name == arch || (FAMILIES[i].named)(arch));
+        if candidates.is_empty() {
+            let mut reason = format!("architecture `{arch}` is not known; there are {}", known());
+            if let Some(i) = (0..FAMILIES.len()).find(fitting) {
+                let name = FAMILIES[i].name;
+                reason += &format!(
+                    "; its tensors fit {name}: --arch {name} takes it for one, if that is what it is"
+                );
+            }
+            return Err(Error::config(reason));
+        }
+    }
+    if let Some(i) = candidates.iter().copied().find(fitting) {
+        return Ok(&FAMILIES[i]);
+    }
+    let short = |i: &usize| fits[*i].as_ref().map(|fit| (*i, fit));
+    let short = candidates.iter().filter_map(short).filter(|(_, fit)| !arch.is_empty() || fit.placed > 0);
+    let nearest = short.min_by_key(|(_, fit)| fit.missing.len() + fit.misplaced.len());
+    let prefix = match checkpoint.prefix() {
+        "" => String::new(),
+        prefix => format!(" (names behind `{prefix}`)"),
     };
-    let arch = arch.to_ascii_lowercase();
-    let named: Vec<&Family> = FAMILIES.iter().filter(|f| f.name == arch || (f.named)(&arch)).collect();
-    let fitting = named.iter().find(|family| (family.fits)(source)).or(named.last());
-    fitting
-        .copied()
-        .ok_or_else(|| Error::config(format!("architecture `{arch}` is not known; there are {}", known())))
+    let reason = match nearest {
+        Some((i, fit)) if arch.is_empty() => {
+            format!(
+                "fits no family that is known here{prefix}; nearest is {}: {}",
+                FAMILIES[i].name,
+                fit.misfits()
+            )
+        }
+        Some((i, fit)) => format!("does not fit the family {}{prefix}: {}", FAMILIES[i].name, fit.misfits()),
+        None => format!(
+            "fits no family that is known here{prefix}: no family has tensors like {}",
+            listed(given.names)
+        ),
+    };
+    let remedy = "--ignore PATTERN leaves out tensors that play no part in the logits";
+    Err(Error::checkpoint(checkpoint.path(), format!("{reason}. --arch names one of {}; {remedy}", known())))
 }
 
 fn known() -> String {
     FAMILIES.map(|family| family.name).join(", ")
 }
 
-/// The name of the architecture in a config: timm's `architecture`, Hugging Face's `model_type` or first of
-/// `architectures`.
-fn architecture(config: &Value) -> Option<&str> {
+/// A name in lower case, without a publisher before and a tag of weights behind (`timm/resnet18.a1_in1k`).
+fn bare(arch: &str) -> String {
+    let name = arch.rsplit('/').next().unwrap_or(arch);
+    name.split('.').next().unwrap_or(name).to_ascii_lowercase()
+}
+
+/// The names of the architecture in a config: timm's `architecture`, Hugging Face's `model_type` and first of
+/// `architectures`; a family must know all that there are.
+fn architectures(config: &Value) -> Vec<&str> {
     let listed = config.get("architectures").and_then(|listed| listed.get(0));
-    config.get("architecture").or(config.get("model_type")).or(listed).and_then(Value::as_str)
+    let keys = ["architecture", "arch", "model_type"].map(|key| config.get(key));
+    keys.into_iter().flatten().chain(listed).filter_map(Value::as_str).collect()
 }
 
 /// The number of classes in a config: `num_classes`, `num_labels`, or the number of entries of `id2label`.
@@ -180,20 +332,17 @@ fn classes(config: &Value) -> Option<usize> {
 }
 
 /// The loss of a config: `problem_type` in Hugging Face's words, and `label_smoothing`.
-fn loss(config: &Value) -> Result<Loss> {
-    let loss = match config.get("problem_type").and_then(Value::as_str) {
+fn loss(reading: &mut Reading, config: &Value) -> Result<Loss> {
+    let smoothing = reading.number(&["label_smoothing"])?.and(config["label_smoothing"].as_f64());
+    let loss = match reading.word("problem_type")?.as_deref() {
         None | Some("single_label_classification") => {
-            let smoothing = config.get("label_smoothing").filter(|value| !value.is_null());
-            let smoothing = smoothing.map_or(Some(0.0), Value::as_f64);
-            Loss::CrossEntropy {
-                smoothing: smoothing.ok_or_else(|| Error::config("\"label_smoothing\" is no number"))?,
-            }
+            Loss::CrossEntropy { smoothing: smoothing.unwrap_or(0.0) }
         }
         Some("multi_label_classification") => Loss::BinaryCrossEntropy,
         Some(other) => {
             let known = "single_label_classification and multi_label_classification";
             return Err(Error::config(format!(
-                "\"problem_type\": \"{other}\" is not known; there are {known}"
+                "config.json: \"problem_type\": \"{other}\" is not known here; there are {known}"
             )));
         }
     };
@@ -214,42 +363,57 @@ pub fn write_loss(config: &mut serde_json::Map<String, Value>, loss: Loss) {
     }
 }
 
-/// The nonlinearity that a config's `hidden_act` names, in Hugging Face's words.
-fn activation(config: &Value, default: Activation) -> Result<Activation> {
-    match config.get("hidden_act").and_then(Value::as_str) {
-        None => Ok(default),
-        Some(word) => Activation::named(word).ok_or_else(|| {
-            let names = Activation::names();
-            Error::config(format!("\"hidden_act\": \"{word}\" is not known here; there are {names}"))
-        }),
-    }
+/// Image size and normalisation from timm's and Hugging Face's configs; none where they cannot be read ([`load`]
+/// refuses such a model).
+pub fn inputs(checkpoint: &Checkpoint) -> InputConfig {
+    read_inputs(checkpoint).unwrap_or_default()
 }
 
-/// Image size and normalisation from timm's and Hugging Face's configs.
-pub fn inputs(checkpoint: &Checkpoint) -> InputConfig {
+fn read_inputs(checkpoint: &Checkpoint) -> Result<InputConfig> {
     let config = checkpoint.config().unwrap_or(&Value::Null);
     let preprocessor = checkpoint.preprocessor().unwrap_or(&Value::Null);
-    let timm = config.get("pretrained_cfg").unwrap_or(config);
-    let numbers = |value: Option<&Value>| -> Option<Vec<f32>> {
-        value?.as_array()?.iter().map(|v| v.as_f64().map(|v| v as f32)).collect()
+    let timm = config.get("pretrained_cfg").filter(|value| !value.is_null()).unwrap_or(config);
+    let mean = numbers(timm, "mean", "config.json")?;
+    let std = numbers(timm, "std", "config.json")?;
+    let normalises = preprocessor.get("do_normalize").and_then(Value::as_bool) != Some(false);
+    let preprocessor = if normalises { preprocessor } else { &Value::Null };
+    let beside = "preprocessor_config.json";
+    let timm_shape = match numbers(timm, "input_size", "config.json")?.as_deref() {
+        Some(&[c, h, w]) => Some(Shape::new(h as usize, w as usize, c as usize)),
+        Some(_) => return Err(refused("input_size", "config.json", "has not the form [c, h, w]")),
+        None => None,
     };
-    let sides = |value: Option<&Value>| -> Option<Vec<usize>> {
-        value?.as_array()?.iter().map(|v| v.as_u64().map(|v| v as usize)).collect()
+    Ok(InputConfig {
+        mean: mean.or(numbers(preprocessor, "image_mean", beside)?),
+        std: std.or(numbers(preprocessor, "image_std", beside)?),
+        shape: timm_shape.or(hugging_face_shape(config)?),
+    })
+}
+
+/// `image_size`, one side or `[h, w]`, with `num_channels`.
+fn hugging_face_shape(config: &Value) -> Result<Option<Shape>> {
+    let Some(size) = config.get("image_size").filter(|value| !value.is_null()) else { return Ok(None) };
+    let side = |value: &Value| value.as_u64().map(|side| side as usize);
+    let sides = match size.as_array().map(Vec::as_slice) {
+        None => side(size).map(|side| (side, side)),
+        Some([h, w]) => side(h).zip(side(w)),
+        Some(_) => None,
     };
-    let timm_shape = sides(timm.get("input_size")).and_then(|s| match s[..] {
-        [c, h, w] => Some(Shape::new(h, w, c)),
-        _ => None,
-    });
-    let hugging_face_shape = || {
-        let side = config.get("image_size")?.as_u64()? as usize;
-        let c = config.get("num_channels").and_then(Value::as_u64).unwrap_or(3) as usize;
-        Some(Shape::new(side, side, c))
-    };
-    InputConfig {
-        mean: numbers(timm.get("mean")).or_else(|| numbers(preprocessor.get("image_mean"))),
-        std: numbers(timm.get("std")).or_else(|| numbers(preprocessor.get("image_std"))),
-        shape: timm_shape.or_else(hugging_face_shape),
-    }
+    let (h, w) = sides.ok_or_else(|| refused("image_size", "config.json", "is no side and no [h, w]"))?;
+    let c = config.get("num_channels").and_then(Value::as_u64).unwrap_or(3) as usize;
+    Ok(Some(Shape::new(h, w, c)))
+}
+
+/// A list of numbers.
+fn numbers(config: &Value, key: &str, file: &str) -> Result<Option<Vec<f32>>> {
+    let Some(value) = config.get(key).filter(|value| !value.is_null()) else { return Ok(None) };
+    let number = |value: &Value| value.as_f64().map(|value| value as f32);
+    let list = value.as_array().and_then(|list| list.iter().map(number).collect());
+    list.map(Some).ok_or_else(|| refused(key, file, "is no list of numbers"))
+}
+
+fn refused(key: &str, file: &str, reason: &str) -> Error {
+    Error::config(format!("{file}: \"{key}\" {reason}"))
 }
 
 /// The class count of a head's weight.

@@ -1,108 +1,93 @@
-//! Vision transformers as timm and Hugging Face name them (Dosovitskiy et al. 2021), with DeiT (Touvron et al. 2021):
-//! patches by a convolution, pre-norm blocks. The head reads the class token. It reads the mean of the other tokens
-//! where there is no class token, where `global_pool` is "avg", or where `fc_norm` precedes the head.
+//! Vision transformers as timm, torchvision and Hugging Face name them (Dosovitskiy et al. 2021), with DeiT (Touvron et
+//! al. 2021): patches by a convolution, pre-norm blocks. The head reads the class token. It reads the mean of the other
+//! tokens where there is no class token, where `global_pool` is "avg", or where `fc_norm` precedes the head.
 //!
 //! ```text
 //! patch_embed.proj [cls_token] pos_embed
 //!   | blocks.{i}.{norm1 attn.qkv attn.proj norm2 mlp.fc1 mlp.fc2} | norm [fc_norm] head
+//! conv_proj class_token encoder.pos_embedding
+//!   | encoder.layers.encoder_layer_{i}.{ln_1 self_attention.{in_proj_weight out_proj} ln_2 mlp.0 mlp.3} | encoder.ln
+//!   heads.head
 //! vit.embeddings.{patch_embeddings.projection cls_token [distillation_token] position_embeddings}
 //!   | vit.encoder.layer.{i}.{layernorm_before attention.attention.{query key value} attention.output.dense
 //!     layernorm_after intermediate.dense output.dense} | vit.layernorm classifier
 //! the same since Hugging Face's version 5: vit.layers.{i}.{attention.{q_proj k_proj v_proj o_proj} mlp.fc1 mlp.fc2}
 //! ```
 //!
-//! The number of heads is `num_heads` or `num_attention_heads` of the config (or of its `model_args`), else one per 64
-//! channels, as in every published ViT; `layer_norm_eps` is 1e-6 in timm and 1e-12 in Hugging Face's by default,
-//! `hidden_act` GELU.
+//! Tensors do not tell the number of heads: it is `--heads`, or `num_heads` or `num_attention_heads` of the config (or
+//! of its `model_args`), or that of the published architecture of the config's name and of this width. Anything else is
+//! a guess, one head per 64 channels, and reported so. `layer_norm_eps` is 1e-12 in Hugging Face by default, else 1e-6;
+//! `hidden_act` or `act_layer` is GELU.
 
-use serde_json::Value;
+mod names;
 
-use super::{activation, rows};
-use crate::checkpoint::Checkpoint;
+use serde_json::json;
+
+pub(super) use names::FORMS;
+use names::{NAMES, Names, Qkv, TIMM};
+
+use super::names::{head, matches};
+use super::reading::Reading;
+use super::{Given, rows, start};
 use crate::net::{Activation, Builder, Conv, Network, NodeId, Shape, Source};
 use crate::{Error, Result};
 
-/// A library's names of the parts.
-struct Names {
-    patches: &'static str,
-    class_token: &'static str,
-    distillation_token: &'static str,
-    positions: &'static str,
-    block: &'static str,
-    norm1: &'static str,
-    /// One packed layer of q, k and v, or three layers.
-    qkv: &'static [&'static str],
-    proj: &'static str,
-    norm2: &'static str,
-    fc1: &'static str,
-    fc2: &'static str,
-    norm: &'static str,
-    head: &'static str,
-    eps: f32,
+/// Words of which the names of architectures are made that this family computes. Any other word in a name may stand for
+/// another function of the same tensors (`rpn`, `siglip`, `quickgelu`).
+const WORDS: &[&str] = &[
+    "vit",
+    "deit",
+    "vitforimageclassification",
+    "deitforimageclassification",
+    "mini",
+    "micro",
+    "nano",
+    "ti",
+    "tiny",
+    "small",
+    "little",
+    "medium",
+    "base",
+    "large",
+    "huge",
+    "giant",
+    "gigantic",
+    "s",
+    "b",
+    "l",
+    "h",
+    "g",
+    "patch#",
+    "p#",
+    "#",
+    "in#k",
+    "cifar",
+    "cifar#",
+    "imagenet",
+    "augreg",
+    "orig",
+    "miil",
+    "dino",
+    "mae",
+    "distilled",
+];
+
+pub(super) fn named(arch: &str) -> bool {
+    let mut words = arch.split(['_', '-']);
+    (arch.starts_with("vit") || arch.starts_with("deit"))
+        && words.all(|word| WORDS.iter().any(|known| matches(known, word)))
 }
 
-const TIMM: Names = Names {
-    patches: "patch_embed.proj",
-    class_token: "cls_token",
-    distillation_token: "dist_token",
-    positions: "pos_embed",
-    block: "blocks",
-    norm1: "norm1",
-    qkv: &["attn.qkv"],
-    proj: "attn.proj",
-    norm2: "norm2",
-    fc1: "mlp.fc1",
-    fc2: "mlp.fc2",
-    norm: "norm",
-    head: "head",
-    eps: 1e-6,
-};
-
-const HUGGING_FACE: Names = Names {
-    patches: "vit.embeddings.patch_embeddings.projection",
-    class_token: "vit.embeddings.cls_token",
-    distillation_token: "vit.embeddings.distillation_token",
-    positions: "vit.embeddings.position_embeddings",
-    block: "vit.encoder.layer",
-    norm1: "layernorm_before",
-    qkv: &["attention.attention.query", "attention.attention.key", "attention.attention.value"],
-    proj: "attention.output.dense",
-    norm2: "layernorm_after",
-    fc1: "intermediate.dense",
-    fc2: "output.dense",
-    norm: "vit.layernorm",
-    head: "classifier",
-    eps: 1e-12,
-};
-
-/// The names since version 5 of the library, which still reads the older ones.
-const HUGGING_FACE_5: Names = Names {
-    block: "vit.layers",
-    qkv: &["attention.q_proj", "attention.k_proj", "attention.v_proj"],
-    proj: "attention.o_proj",
-    fc1: "mlp.fc1",
-    fc2: "mlp.fc2",
-    ..HUGGING_FACE
-};
-
-const HUGGING_FACE_DEIT: Names = Names {
-    patches: "deit.embeddings.patch_embeddings.projection",
-    class_token: "deit.embeddings.cls_token",
-    distillation_token: "deit.embeddings.distillation_token",
-    positions: "deit.embeddings.position_embeddings",
-    block: "deit.encoder.layer",
-    norm: "deit.layernorm",
-    ..HUGGING_FACE
-};
-
-const NAMES: [Names; 4] = [TIMM, HUGGING_FACE, HUGGING_FACE_5, HUGGING_FACE_DEIT];
-
-impl Names {
-    /// The first block's first weight.
-    fn first(&self) -> String {
-        format!("{}.0.{}.weight", self.block, self.qkv[0])
-    }
-}
+/// Words for the sizes of published architectures, their channels and their heads.
+const PUBLISHED: [(&[&str], usize, usize); 7] = [
+    (&["ti", "tiny"], 192, 3),
+    (&["s", "small"], 384, 6),
+    (&["b", "base"], 768, 12),
+    (&["l", "large"], 1024, 16),
+    (&["h", "huge"], 1280, 16),
+    (&["g", "giant"], 1408, 16),
+    (&["gigantic"], 1664, 16),
+];
 
 fn weight(name: &str) -> String {
     format!("{name}.weight")
@@ -111,42 +96,107 @@ fn weight(name: &str) -> String {
 /// The library whose names a model has: those of its patches and, where it has one, of its first block.
 fn names(has: &dyn Fn(&str) -> bool) -> Option<&'static Names> {
     let known = || NAMES.iter().filter(|names| has(&weight(names.patches)));
-    known().find(|names| has(&names.first())).or_else(|| known().next())
+    let first = |names: &&Names| {
+        let part = |part: &str| format!("{}0.{part}", names.block);
+        has(&part(&names.qkv.weight())) && has(&part(&weight(names.fc1)))
+    };
+    known().find(first).or_else(|| known().next())
 }
 
-pub(super) fn fits(source: &dyn Source) -> bool {
-    names(&|name| source.has(name)).is_some_and(|names| {
-        [names.positions, &weight(names.head), &names.first()].iter().all(|name| source.has(name))
-    })
+/// The images of a model, as its position table tells them.
+struct Images {
+    /// Rows and columns of a patch.
+    patch: (usize, usize),
+    channels: usize,
+    /// The number of patches.
+    patches: usize,
 }
 
-/// A square image: it has as many patches as the table has positions, less those of the tokens before them.
-pub(super) fn image(checkpoint: &Checkpoint) -> Option<Shape> {
-    let names = names(&|name| checkpoint.shape(name).is_some())?;
-    let patch = checkpoint.shape(&weight(names.patches))?;
-    let positions = checkpoint.shape(names.positions)?.get(1)?;
-    let tokens = [names.class_token, names.distillation_token];
-    let before = tokens.iter().filter(|name| checkpoint.shape(name).is_some()).count();
-    let side = (positions.saturating_sub(before) as f64).sqrt().round() as usize;
-    Some(Shape::new(side * patch.get(2)?, side * patch.get(3)?, *patch.get(1)?))
+impl Images {
+    fn of(source: &dyn Source, names: &Names) -> Option<Images> {
+        let patch = source.shape(&weight(names.patches))?;
+        let positions = source.shape(names.positions)?.get(1)?;
+        let tokens = [names.class_token, names.distillation_token];
+        let before = tokens.iter().filter(|name| source.has(name)).count();
+        let patches = positions.checked_sub(before)?;
+        Some(Images { patch: (*patch.get(2)?, *patch.get(3)?), channels: *patch.get(1)?, patches })
+    }
+
+    /// The square image of so many patches, if there is one.
+    fn square(&self) -> Option<Shape> {
+        let side = (self.patches as f64).sqrt().round() as usize;
+        let shape = || Shape::new(side * self.patch.0, side * self.patch.1, self.channels);
+        (side * side == self.patches).then(shape)
+    }
+
+    /// Refuses images of another size than the model's: what the config says, or the square that the table tells.
+    fn check(&self, image: Shape, reading: &mut Reading) -> Result<()> {
+        let (down, right) = (image.h / self.patch.0.max(1), image.w / self.patch.1.max(1));
+        let words = |shape: Shape| format!("{}x{} images of {} channels", shape.h, shape.w, shape.c);
+        let said = reading.image.map(|shape| Shape { c: self.channels, ..shape });
+        let wanted = said.or(self.square());
+        match wanted {
+            Some(wanted) if wanted != image => Err(Error::config(format!(
+                "the model takes {}, these are {}; a table of positions is not resized",
+                words(wanted),
+                words(image)
+            ))),
+            _ if down * right != self.patches
+                || (down * self.patch.0, right * self.patch.1) != (image.h, image.w) =>
+            {
+                Err(Error::config(format!(
+                    "the model takes images of {} patches of {}x{}, these are {}",
+                    self.patches,
+                    self.patch.0,
+                    self.patch.1,
+                    words(image)
+                )))
+            }
+            Some(_) => Ok(()),
+            None => {
+                reading.assume(format!(
+                    "{down} rows of {right} patches: their number alone does not tell the shape"
+                ));
+                Ok(())
+            }
+        }
+    }
 }
 
-pub(super) fn compose(
-    source: &mut dyn Source,
-    image: Shape,
-    config: &Value,
-    _: &[String],
-) -> Result<Network> {
+/// A square image of as many patches as the table of positions has, less those of the tokens before them.
+pub(super) fn image(given: &Given) -> Result<Option<Shape>> {
+    let names = names(&|name| given.source.has(name));
+    Ok(names.and_then(|names| Images::of(given.source, names)).and_then(|images| images.square()))
+}
+
+pub(super) fn compose(source: &mut dyn Source, image: Shape, reading: &mut Reading) -> Result<Network> {
     let names = names(&|name| source.has(name)).unwrap_or(&TIMM);
-    let (mut b, x) = Builder::new(source, image);
+    let images = Images::of(source, names);
+    let (mut b, x) = start(source, image, reading)?;
     let patches = weight(names.patches);
     let (dim, side) = (rows(&b, &patches)?, b.side(&patches, 2)?);
+    if let Some(images) = images {
+        images.check(image, reading)?;
+        reading.saw(format!("{} patches of {side}x{side}, {dim} channels", images.patches));
+    }
     let block = Block {
         names,
-        heads: heads(config, dim)?,
-        eps: config.get("layer_norm_eps").and_then(Value::as_f64).map_or(names.eps, |eps| eps as f32),
-        activation: activation(config, Activation::Gelu)?,
+        heads: heads(reading, dim)?,
+        eps: reading.number(&["layer_norm_eps"])?.unwrap_or(names.eps),
+        activation: reading.activation(&["hidden_act", "act_layer"])?.unwrap_or(Activation::Gelu),
     };
+    reading.only(&[
+        ("no_embed_class", json!(false)),
+        ("pool_include_prefix", json!(false)),
+        ("pre_norm", json!(false)),
+        ("qk_norm", json!(false)),
+        ("pos_embed", json!("learn")),
+        ("position_embedding_type", json!("absolute")),
+        ("reg_tokens", json!(0)),
+    ])?;
+    if reading.arch.is_none() {
+        reading.assume(format!("a plain ViT: pre-norm blocks, GELU, eps {:e}", block.eps));
+    }
     let x = b.conv(x, names.patches, dim, Conv::square(side, side, 0))?;
     let mut x = b.tokens(x);
     let mut before = 0;
@@ -158,8 +208,8 @@ pub(super) fn compose(
     }
     x = b.positions(x, names.positions)?;
     for i in 0.. {
-        let name = format!("{}.{i}", names.block);
-        if !b.has(&format!("{name}.{}.weight", names.qkv[0])) {
+        let name = format!("{}{i}", names.block);
+        if !b.has(&format!("{name}.{}", names.qkv.weight())) {
             break;
         }
         x = block.compose(&mut b, x, &name)?;
@@ -168,7 +218,8 @@ pub(super) fn compose(
         x = b.layer_norm(x, names.norm, block.eps)?;
     }
     let fc_norm = b.has("fc_norm.weight");
-    x = match pooling(config).unwrap_or(if fc_norm || before == 0 { "avg" } else { "token" }) {
+    let pooling = reading.word("global_pool")?;
+    x = match pooling.as_deref().unwrap_or(if fc_norm || before == 0 { "avg" } else { "token" }) {
         "avg" if before == 0 => b.global_pool(x),
         "avg" => {
             let patches = b.tokens_from(x, before)?;
@@ -184,8 +235,9 @@ pub(super) fn compose(
     if fc_norm {
         x = b.layer_norm(x, "fc_norm", block.eps)?;
     }
-    let classes = rows(&b, &weight(names.head))?;
-    let x = b.linear(x, names.head, classes)?;
+    let head = head(&b, reading, names.heads)?;
+    let classes = rows(&b, &weight(&head))?;
+    let x = b.linear(x, &head, classes)?;
     b.finish(x)
 }
 
@@ -202,9 +254,14 @@ impl Block {
         let part = |part: &str| format!("{name}.{part}");
         let (names, dim) = (self.names, b.shape(x).c);
         let y = b.layer_norm(x, &part(names.norm1), self.eps)?;
-        let y = match names.qkv {
-            [qkv] => b.linear(y, &part(qkv), 3 * dim)?,
-            parts => {
+        let y = match &names.qkv {
+            Qkv::Packed(qkv) => b.linear(y, &part(qkv), 3 * dim)?,
+            Qkv::Projected(attention) => {
+                let (weight, bias) = ("in_proj_weight", "in_proj_bias");
+                let at = |tensor: &str| part(&format!("{attention}.{tensor}"));
+                b.linear_named(y, &at("in_proj"), &at(weight), &at(bias), 3 * dim)?
+            }
+            Qkv::Parts(parts) => {
                 let parts = parts.iter().map(|one| b.linear(y, &part(one), dim));
                 let parts = parts.collect::<Result<Vec<_>>>()?;
                 b.concat(&parts)?
@@ -222,23 +279,42 @@ impl Block {
     }
 }
 
-/// timm's word for the input of the head.
-fn pooling(config: &Value) -> Option<&str> {
-    let said = config.get("model_args").and_then(|arguments| arguments.get("global_pool"));
-    said.or_else(|| config.get("global_pool")).and_then(Value::as_str)
+/// The number of heads: chosen, read, published, or else guessed.
+fn heads(reading: &mut Reading, dim: usize) -> Result<usize> {
+    let heads = match reading.heads()? {
+        Some(heads) => heads,
+        None => unsaid_heads(reading, dim)?,
+    };
+    match heads > 0 && dim.is_multiple_of(heads) {
+        true => Ok(heads),
+        false => Err(Error::config(format!("{heads} attention heads do not divide {dim} channels"))),
+    }
 }
 
-fn heads(config: &Value, dim: usize) -> Result<usize> {
-    let arguments = config.get("model_args").unwrap_or(config);
-    let said = ["num_heads", "num_attention_heads"]
-        .iter()
-        .find_map(|key| arguments.get(key).or_else(|| config.get(key)).and_then(Value::as_u64));
-    match said {
-        Some(heads) if heads > 0 && (dim as u64).is_multiple_of(heads) => Ok(heads as usize),
-        Some(heads) => Err(Error::config(format!("{heads} attention heads do not divide {dim} channels"))),
-        None if dim.is_multiple_of(64) => Ok(dim / 64),
-        None => Err(Error::config(format!(
-            "a ViT of {dim} channels does not say its heads; config.json needs \"num_heads\""
-        ))),
+fn unsaid_heads(reading: &mut Reading, dim: usize) -> Result<usize> {
+    let arch = reading.arch.clone().unwrap_or_default();
+    let published = PUBLISHED.iter().find(|(_, channels, _)| *channels == dim);
+    if let Some((words, _, heads)) = published
+        && arch.split(['_', '-']).any(|word| words.contains(&word))
+    {
+        reading.facts.config.push(format!("{heads} attention heads, as `{arch}` was published"));
+        return Ok(*heads);
     }
+    let remedy = "--heads, or \"num_heads\" in config.json, says how many there are";
+    if reading.is_hugging_face() {
+        reading.assume(format!("12 attention heads, Hugging Face's default; {remedy}"));
+        return Ok(12);
+    }
+    let guess = match published {
+        Some((_, _, heads)) => *heads,
+        None if dim.is_multiple_of(64) => dim / 64,
+        None => {
+            return Err(Error::config(format!(
+                "the heads of a ViT of {dim} channels cannot be told from its tensors; {remedy}"
+            )));
+        }
+    };
+    let each = dim / guess;
+    reading.assume(format!("{guess} attention heads of {each} channels, a guess by the width; {remedy}"));
+    Ok(guess)
 }

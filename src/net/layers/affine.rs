@@ -336,6 +336,18 @@ impl Builder<'_> {
             &[outputs, inner, r, s],
             order,
         )?;
+        // A layer has one number of groups, however often it is used.
+        let earlier = self.nodes().iter().find_map(|node| match &node.op {
+            Op::Conv(known, earlier, _) if *known == layer => Some(earlier.groups),
+            _ => None,
+        });
+        if let Some(groups) = earlier.filter(|&groups| groups != conv.groups) {
+            return Err(Error::shape(
+                "conv2d",
+                format!("{} channels where `{name}` is used again", groups * inner),
+                format!("{c}"),
+            ));
+        }
         let shape = Shape::new(down / conv.stride + 1, right / conv.stride + 1, outputs);
         Ok(self.push(Op::Conv(layer, conv, Epilogue::default()), &[x], shape))
     }

@@ -111,6 +111,11 @@ fn unfrozen() -> Error {
 impl Builder<'_> {
     /// Batch norm under `name.{weight, bias, running_mean, running_var}`, eps 1e-5.
     pub fn batch_norm(&mut self, x: NodeId, name: &str) -> Result<NodeId> {
+        self.batch_norm_with(x, name, 1e-5)
+    }
+
+    /// [`Builder::batch_norm`] of another eps.
+    pub fn batch_norm_with(&mut self, x: NodeId, name: &str, eps: f32) -> Result<NodeId> {
         let shape = self.shape(x);
         let mut read =
             |tensor: &str, role| self.param(&format!("{name}.{tensor}"), &[shape.c], Order::Same, role);
@@ -118,6 +123,6 @@ impl Builder<'_> {
         let (mean, var) = (read("running_mean", Role::Zero)?, read("running_var", Role::One)?);
         self.is_not_trained(mean);
         self.is_not_trained(var);
-        Ok(self.push(Op::BatchNorm { gamma, beta, mean, var, eps: 1e-5 }, &[x], shape))
+        Ok(self.push(Op::BatchNorm { gamma, beta, mean, var, eps }, &[x], shape))
     }
 }

@@ -1,12 +1,15 @@
-//! A frozen batch norm that follows no layer: scale · x + shift per channel (MATH.md, Eq. 10).
+//! scale · x + shift per channel, of values that nothing trains (MATH.md, Eq. 10): a frozen batch norm that follows no
+//! layer, or the normalisation of a model that has its own.
 
-use crate::Result;
+use crate::net::build::Role;
 use crate::net::lower::At;
+use crate::net::{Affine, Builder, NodeId, Op, Order};
+use crate::{Error, Result};
 
 use super::Lower;
 use super::pointwise::PointwiseOp;
 
-/// A node of it, made by freezing.
+/// A node of it.
 pub(super) struct Scale;
 
 impl Lower for Scale {
@@ -32,5 +35,41 @@ impl Lower for Scale {
 
     fn tangent_backward(&self, at: &mut At) -> Result<()> {
         self.backward(at)
+    }
+}
+
+impl Builder<'_> {
+    /// (x − mean) / std per channel, by buffers of the model, which nothing changes. Each has one value per channel, or
+    /// one for all.
+    ///
+    /// # Errors
+    /// Where a buffer has another number of values, or a deviation is not above 0.
+    pub fn normalise(&mut self, x: NodeId, mean: &str, std: &str) -> Result<NodeId> {
+        let shape = self.shape(x);
+        let mut read = |name: &str, role| -> Result<Vec<f32>> {
+            let stored = self.stored(name).unwrap_or(&[]).to_vec();
+            let buffer = self.param(name, &stored, Order::Same, role)?;
+            self.is_not_trained(buffer);
+            match self.value(buffer) {
+                &[one] => Ok(vec![one; shape.c]),
+                all if all.len() == shape.c => Ok(all.to_vec()),
+                all => Err(Error::shape(
+                    "normalise",
+                    format!("{} values in `{name}`, one per channel of the image", shape.c),
+                    all.len().to_string(),
+                )),
+            }
+        };
+        let (means, stds) = (read(mean, Role::Zero)?, read(std, Role::One)?);
+        if let Some(zero) = stds.iter().find(|std| **std <= 0.0) {
+            return Err(Error::shape(
+                "normalise",
+                format!("deviations above 0 in `{std}`"),
+                zero.to_string(),
+            ));
+        }
+        let scale = stds.iter().map(|std| 1.0 / std).collect();
+        let shift = means.iter().zip(&stds).map(|(mean, std)| -mean / std).collect();
+        Ok(self.push(Op::Scale(Affine { scale, shift }), &[x], shape))
     }
 }

@@ -1,0 +1,190 @@
+//! The tensor names of vision transformers in timm, torchvision and Hugging Face.
+
+use super::super::names::Form;
+
+/// A library's names of the parts.
+pub(super) struct Names {
+    pub patches: &'static str,
+    pub class_token: &'static str,
+    pub distillation_token: &'static str,
+    pub positions: &'static str,
+    /// A block's name without its number.
+    pub block: &'static str,
+    pub norm1: &'static str,
+    pub qkv: Qkv,
+    pub proj: &'static str,
+    pub norm2: &'static str,
+    pub fc1: &'static str,
+    pub fc2: &'static str,
+    pub norm: &'static str,
+    pub heads: &'static [&'static str],
+    pub eps: f32,
+}
+
+/// How queries, keys and values are made.
+pub(super) enum Qkv {
+    /// By one layer.
+    Packed(&'static str),
+    /// By PyTorch's `MultiheadAttention` of this name, with `in_proj_weight` and `in_proj_bias`.
+    Projected(&'static str),
+    /// By three layers.
+    Parts([&'static str; 3]),
+}
+
+impl Qkv {
+    /// The first tensor.
+    pub fn weight(&self) -> String {
+        match self {
+            Qkv::Packed(name) => format!("{name}.weight"),
+            Qkv::Projected(name) => format!("{name}.in_proj_weight"),
+            Qkv::Parts(names) => format!("{}.weight", names[0]),
+        }
+    }
+}
+
+pub(super) const TIMM: Names = Names {
+    patches: "patch_embed.proj",
+    class_token: "cls_token",
+    distillation_token: "dist_token",
+    positions: "pos_embed",
+    block: "blocks.",
+    norm1: "norm1",
+    qkv: Qkv::Packed("attn.qkv"),
+    proj: "attn.proj",
+    norm2: "norm2",
+    fc1: "mlp.fc1",
+    fc2: "mlp.fc2",
+    norm: "norm",
+    heads: &["head"],
+    eps: 1e-6,
+};
+
+const TORCHVISION: Names = Names {
+    patches: "conv_proj",
+    class_token: "class_token",
+    distillation_token: "distillation_token",
+    positions: "encoder.pos_embedding",
+    block: "encoder.layers.encoder_layer_",
+    norm1: "ln_1",
+    qkv: Qkv::Projected("self_attention"),
+    proj: "self_attention.out_proj",
+    norm2: "ln_2",
+    fc1: "mlp.0",
+    fc2: "mlp.3",
+    norm: "encoder.ln",
+    heads: &["heads.head", "heads"],
+    eps: 1e-6,
+};
+
+/// The names of torchvision's first version, which its published files still have.
+const TORCHVISION_1: Names =
+    Names { qkv: Qkv::Projected("self_attention"), fc1: "mlp.linear_1", fc2: "mlp.linear_2", ..TORCHVISION };
+
+const HUGGING_FACE: Names = Names {
+    patches: "vit.embeddings.patch_embeddings.projection",
+    class_token: "vit.embeddings.cls_token",
+    distillation_token: "vit.embeddings.distillation_token",
+    positions: "vit.embeddings.position_embeddings",
+    block: "vit.encoder.layer.",
+    norm1: "layernorm_before",
+    qkv: Qkv::Parts(["attention.attention.query", "attention.attention.key", "attention.attention.value"]),
+    proj: "attention.output.dense",
+    norm2: "layernorm_after",
+    fc1: "intermediate.dense",
+    fc2: "output.dense",
+    norm: "vit.layernorm",
+    heads: &["classifier"],
+    eps: 1e-12,
+};
+
+/// The names since version 5 of the library, which still reads the older ones.
+const HUGGING_FACE_5: Names = Names {
+    block: "vit.layers.",
+    qkv: Qkv::Parts(["attention.q_proj", "attention.k_proj", "attention.v_proj"]),
+    proj: "attention.o_proj",
+    fc1: "mlp.fc1",
+    fc2: "mlp.fc2",
+    ..HUGGING_FACE
+};
+
+const HUGGING_FACE_DEIT: Names = Names {
+    patches: "deit.embeddings.patch_embeddings.projection",
+    class_token: "deit.embeddings.cls_token",
+    distillation_token: "deit.embeddings.distillation_token",
+    positions: "deit.embeddings.position_embeddings",
+    block: "deit.encoder.layer.",
+    norm: "deit.layernorm",
+    ..HUGGING_FACE
+};
+
+pub(super) const NAMES: [Names; 6] =
+    [TIMM, TORCHVISION, TORCHVISION_1, HUGGING_FACE, HUGGING_FACE_5, HUGGING_FACE_DEIT];
+
+pub const FORMS: &[Form] = &[
+    Form {
+        needs: &[
+            "patch_embed.proj.weight",
+            "pos_embed",
+            "blocks.0.attn.qkv.weight",
+            "head.weight|head.#.weight",
+        ],
+        others: &[
+            "patch_embed.proj.bias",
+            "cls_token",
+            "dist_token",
+            "blocks.#.norm#.*",
+            "blocks.#.attn.qkv.*",
+            "blocks.#.attn.proj.*",
+            "blocks.#.mlp.fc#.*",
+            "norm.*",
+            "fc_norm.*",
+            "head.*",
+        ],
+        lacks: &[],
+    },
+    Form {
+        needs: &[
+            "conv_proj.weight",
+            "encoder.pos_embedding",
+            "encoder.layers.encoder_layer_0.self_attention.in_proj_weight",
+            "heads.head.weight|heads.head.#.weight|heads.weight|heads.#.weight",
+        ],
+        others: &[
+            "conv_proj.bias",
+            "class_token",
+            "encoder.layers.encoder_layer_#.ln_#.*",
+            "encoder.layers.encoder_layer_#.self_attention.in_proj_bias",
+            "encoder.layers.encoder_layer_#.self_attention.out_proj.*",
+            "encoder.layers.encoder_layer_#.mlp.#.*",
+            "encoder.layers.encoder_layer_#.mlp.linear_#.*",
+            "encoder.ln.*",
+            "heads.*",
+        ],
+        lacks: &[],
+    },
+    Form {
+        needs: &[
+            "vit.embeddings.patch_embeddings.projection.weight|deit.embeddings.patch_embeddings.projection.weight",
+            "vit.embeddings.position_embeddings|deit.embeddings.position_embeddings",
+            "vit.encoder.layer.0.attention.attention.query.weight|vit.layers.0.attention.q_proj.weight|\
+             deit.encoder.layer.0.attention.attention.query.weight",
+            "classifier.weight|classifier.#.weight",
+        ],
+        others: &[
+            "*it.embeddings.patch_embeddings.projection.bias",
+            "*it.embeddings.cls_token",
+            "*it.embeddings.distillation_token",
+            "*it.encoder.layer.#.attention.attention.*",
+            "*it.encoder.layer.#.attention.output.dense.*",
+            "*it.encoder.layer.#.layernorm_*",
+            "*it.encoder.layer.#.intermediate.dense.*",
+            "*it.encoder.layer.#.output.dense.*",
+            "vit.layers.#.attention.*_proj.*",
+            "vit.layers.#.mlp.fc#.*",
+            "vit.layers.#.layernorm_*",
+            "*it.layernorm.*",
+            "classifier.*",
+        ],
+        lacks: &[],
+    },
+];
