@@ -19,7 +19,7 @@ use crate::{Error, Result};
 pub struct Header {
     /// The version of the records.
     pub version: u32,
-    /// What decides the result, as a hash ([`crate::identity`]).
+    /// What decides the result, as a hash (`identity.rs`).
     pub identity: String,
 }
 

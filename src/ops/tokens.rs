@@ -1,6 +1,6 @@
 //! Copies of a sequence with some tokens replaced at random, on the CPU or on CUDA: the same ids.
 //!
-//! The perturbation of text: what noise is on images. Of the attended tokens, the first ([CLS]) and the last ([SEP]) stay;
+//! The perturbation of text: what noise is on images. Of the attended tokens, the first (`[CLS]`) and the last (`[SEP]`) stay;
 //! `count` of the others, or all where there are fewer, get another id, all ordinary ids being equally likely. Copy j
 //! depends on (seed, index, j) only: which tokens is Floyd's sampling without replacement, a Philox block per token.
 #![allow(unsafe_code)] // a launch

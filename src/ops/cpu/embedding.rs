@@ -1,4 +1,4 @@
-//! An embedding of integer tokens: y[i, :] = table[token[i], :]; `y` `[n, c]` over the places of all sequences, `tokens`
+//! An embedding of integer tokens: `y[i, :] = table[token[i], :]`; `y` `[n, c]` over the places of all sequences, `tokens`
 //! `[n]`, `table` `[rows, c]`. A network's arena keeps tokens as the bits of its floats. Tokens are data, and no unit of a
 //! table is ever selected, so that there is a forward pass and, for training, the gradient of the table, and no tangent.
 
