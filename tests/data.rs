@@ -447,7 +447,11 @@ fn idx_files_are_found_and_read_in_every_form() {
         folder.write(&image, &images);
         folder.write(&label, &labels);
         let samples = read(folder.0.path());
-        assert_eq!(samples.y.words(), y.iter().map(|&label| u32::from(label)).collect::<Vec<_>>(), "{image} {label}");
+        assert_eq!(
+            samples.y.words(),
+            y.iter().map(|&label| u32::from(label)).collect::<Vec<_>>(),
+            "{image} {label}"
+        );
         assert_eq!(samples.x, x.iter().map(|&p| f32::from(p) / 255.0).collect::<Vec<_>>(), "{image} {label}");
     }
     let folder = Folder::new();

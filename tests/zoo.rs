@@ -166,7 +166,7 @@ impl Folder {
 fn images(h: usize, w: usize, c: usize) -> Samples {
     let mut random = Random(5);
     let x = (0..3 * h * w * c).map(|_| 1.5 * random.next()).collect();
-    Samples { shape: scrubjay::net::Shape::new(h, w, c), x, y: vec![0; 3] }
+    Samples { shape: scrubjay::net::Shape::new(h, w, c), x, y: vec![0; 3].into() }
 }
 
 /// The images as PyTorch has them.
@@ -371,9 +371,9 @@ fn the_keys_that_libraries_always_write_are_accepted() {
     let (logits, facts) = Folder::new(&state, &hugging_face).logits(&none(), &x);
     right(&logits, maps(&x).into_iter().map(|x| torch::vit(&state, &x, 3)));
     assert!(facts.assumed.is_empty(), "{facts:?}");
-    let mut several = hugging_face.clone();
-    several["problem_type"] = json!("multi_label_classification");
-    Folder::new(&state, &several).refused(&none(), &x, &["problem_type", "multi_label_classification"]);
+    let mut regression = hugging_face.clone();
+    regression["problem_type"] = json!("regression");
+    Folder::new(&state, &regression).refused(&none(), &x, &["problem_type", "regression"]);
     let old = json!({
         "architectures": ["ResNetForImageClassification"], "depths": [1, 1, 1, 1], "downsample_in_bottleneck": false,
         "downsample_in_first_stage": false, "embedding_size": 4, "hidden_act": "relu", "hidden_sizes": [4, 6, 8, 10],
