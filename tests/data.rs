@@ -232,8 +232,8 @@ fn files_that_end_early_or_begin_wrongly_are_refused() {
     with(&images, &idx(&[N - 1], &y[1..]), "", &["labels", "8 labels for 9 images"]);
     with(&idx(&[0, 5, 5], &[]), &idx(&[0], &[]), "", &["no samples"]);
     let packed = gz(&images);
-    with(&packed[..packed.len() / 2], &gz(&labels), ".gz", &["unpacked"]);
-    with(&images, &gz(&labels), ".gz", &["unpacked"]);
+    with(&packed[..packed.len() / 2], &gz(&labels), ".gz", &["decompressed"]);
+    with(&images, &gz(&labels), ".gz", &["decompressed"]);
     with(&gz(&images[..40]), &gz(&labels), ".gz", &["40 bytes", "truncated"]);
 
     let whole = cifar(2, |i| [i as u8]);
