@@ -40,7 +40,8 @@ fn json(tiny: &Tiny, name: &str) -> Value {
     serde_json::from_slice(&std::fs::read(tiny.at(name)).unwrap()).unwrap()
 }
 
-const TRAIN: &str = "train --arch mlp:16 --data @several.safetensors --epochs 30 --device cpu --threads 2";
+const TRAIN: &str =
+    "train --arch mlp:16 --data @several.safetensors --epochs 30 --lr 0.2 --device cpu --threads 2";
 const SCRUB: &str =
     "scrub --model @m --data @several.safetensors --perturbations 60 --gate 1 --device cpu --threads 2";
 
@@ -58,12 +59,12 @@ fn samples_of_several_labels_are_trained_on_removed_and_verified() {
     done(&tiny, &format!("{SCRUB} --forget 0-19 --batch 20 --selection full --repair 5 --out @out"));
     let report = json(&tiny, "out/report.json");
     assert_eq!(report["removed"], 20, "{report}");
-    let loss = |when: &str| report["records"][0][when]["forget"]["loss"].as_f64();
+    let loss = |when: &str| report["records"][0]["account"][when]["forget"]["loss"].as_f64();
     assert!(loss("before").unwrap() < loss("after").unwrap(), "{report}");
     // A choice by a label takes all that have it.
     let chosen = "--forget class:1 --batch 200 --selection full --target-loss 1";
     done(&tiny, &format!("{SCRUB} {chosen} --out @class"));
-    assert_eq!(json(&tiny, "class/report.json")["request"]["samples"].as_array().unwrap().len(), 100);
+    assert_eq!(json(&tiny, "class/report.json")["request"]["samples"].as_array().unwrap().len(), 101);
     done(&tiny, &format!("{TRAIN} --exclude 0-19 --seeds 3 --out @never"));
     let never = "--reference @never/seed-0 @never/seed-1 @never/seed-2";
     let line = "verify --before @m --after @out --data @several.safetensors --test @unseen.safetensors --forget 0-19";
