@@ -230,7 +230,7 @@ fn the_nonlinearity_of_an_mlp_is_the_configs_or_reported_as_assumed() {
     right(&logits, expected(torch::relu));
     assert!(facts.assumed[0].contains("ReLU"), "{facts:?}");
     for (key, value) in
-        [("hidden_act", "gelu_new"), ("activation", "tanh"), ("act_layer", "tanh"), ("norm", "batch")]
+        [("hidden_act", "mish"), ("activation", "tanh"), ("act_layer", "tanh"), ("norm", "batch")]
     {
         let config = json!({"architecture": "mlp", key: value});
         Folder::new(&state, &config).refused(&none(), &x, &[key, value]);
@@ -316,7 +316,7 @@ fn what_a_config_says_of_a_resnet_is_computed_or_refused_by_name() {
     right(&logits, maps(&x).into_iter().map(|x| expected.logits(&state, &x)));
     assert!(facts.assumed.is_empty() && facts.config.iter().any(|fact| fact.contains("bn_eps")), "{facts:?}");
     for (key, value) in [
-        ("act_layer", json!("hard_swish")),
+        ("act_layer", json!("mish")),
         ("output_stride", json!(16)),
         ("global_pool", json!("max")),
         ("aa_layer", json!("blurpool")),
