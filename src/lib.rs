@@ -8,7 +8,7 @@
 //! # let at = |name: &str| folder.path().join(name);
 //! # let (model, train_data, out) = (at("model.safetensors"), at("train.safetensors"), at("scrubbed"));
 //! # let digits = data::digits()?;
-//! # let (x, y) = (digits.x[..300 * 64].to_vec(), digits.y[..300].to_vec());
+//! # let (x, y) = (digits.x[..300 * 64].to_vec(), digits.y.part(0..300).to_vec());
 //! # let labels: Vec<i64> = y.iter().map(|&y| i64::from(y)).collect();
 //! # tensors::write(&train_data, &[
 //! #     Tensor { name: "x", shape: vec![300, 64], values: Values::F32(&x) },
