@@ -1,5 +1,5 @@
 //! Losses at the logits with label smoothing and of several labels, on the CPU and on CUDA, held to the oracle's derivatives;
-//! and tokens replaced at random.
+//! and tokens replaced at random. The kernels are those of `loss.cu`, `binary_loss.cu` and `tokens.cu`.
 
 use libtest_mimic::Failed;
 
