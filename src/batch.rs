@@ -6,7 +6,7 @@ use crate::block::Block;
 use crate::data::Subset;
 use crate::net::{Network, UnitId};
 use crate::newton::{SolveReport, approximation};
-use crate::outcome::{Account, BeforeAfter, Clock, Phase, Record, SelectionAccount, StepAccount};
+use crate::outcome::{Account, BeforeAfter, Changed, Clock, Phase, Record, SelectionAccount, StepAccount};
 use crate::repair::repair_batch;
 use crate::select::{Criteria, Method, Selection, choose, observe_request};
 use crate::target::{Unseen, targets};
@@ -190,9 +190,18 @@ impl<'a> Batch<'a> {
             removed: false,
             notes,
             units: chosen.units.iter().map(name).collect(),
-            account: Account { n: self.n, m: self.m(), selection, before, step, seconds: clock.seconds },
-            every_unit: false,
+            account: Account {
+                n: self.n,
+                m: self.m(),
+                selection,
+                before,
+                step,
+                hold: None,
+                seconds: clock.seconds,
+            },
+            changed: Changed::Block,
             values: vec![],
+            soft_labels: vec![],
         }
     }
 }

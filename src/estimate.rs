@@ -5,13 +5,16 @@ use std::time::Instant;
 use serde::Serialize;
 
 use crate::data::Inputs;
+use crate::hold::BATCH;
 use crate::net::Selected;
 use crate::net::plan::{Plan, Purpose};
 use crate::newton::products_at_most;
 use crate::observe::evaluate;
+use crate::outcome::Epochs;
 use crate::request::Request;
 use crate::session::Session;
 use crate::target::stages_at_most;
+use crate::task::ProxyKind;
 use crate::{Result, repair};
 
 /// Retained samples whose passes are timed.
@@ -53,6 +56,10 @@ pub struct Estimate {
     pub stages_at_most: usize,
     /// Hessian-vector products at most, for each batch.
     pub products_at_most: usize,
+    /// Retained samples that a repair or a hold draws from.
+    pub trained_on: usize,
+    /// Passes over them for each batch, where a hold is the method; it then has no noisy copies and no products.
+    pub epochs: Option<Epochs>,
     /// Seconds at most, without the selection's statistics.
     pub seconds_at_most: f64,
 }
@@ -66,7 +73,7 @@ impl Estimate {
         let (net, settings) = (session.network(), &request.settings);
         let (d, m) = (net.units().len(), request.batch.min(request.forget.len()));
         let criteria = settings.selection.of_batch(m);
-        let (traces, copies) = criteria.copies(m);
+        let (traces, copies) = if settings.hold.is_some() { (0, 0) } else { criteria.copies(m) };
         let forward = Plan::forward(net, copies.max(1))?;
         let rows = vec![Selected::All; net.layers.len()];
         let products = Plan::new(net, rows, Purpose::Ggn, request.retained.len())?;
@@ -84,7 +91,20 @@ impl Estimate {
         let repair = (settings.repair * 2 * repair::BATCH * 3) as f64;
         let observe = (traces * copies) as f64;
         let validation = session.validation().map_or(0, Inputs::len) as f64;
-        let seconds = batches as f64 * pass * (observe + solve + repair + 2.0 * validation);
+        let epochs = settings.hold.as_ref().map(|hold| Epochs {
+            proxy: if hold.proxy == ProxyKind::Trained { hold.recipe.epochs } else { 0 },
+            hold: hold.epochs,
+        });
+        let work = match epochs {
+            None => observe + solve + repair,
+            Some(Epochs { proxy, hold }) => {
+                let beside = m.min(BATCH) as f64 / BATCH as f64;
+                3.0 * request.repair_on.len() as f64 * (proxy as f64 + hold as f64 * (1.0 + beside))
+            }
+        };
+        let seconds = batches as f64 * pass * (work + 2.0 * validation);
+        let stages = if epochs.is_some() { 0 } else { stages };
+        let products_at_most = if epochs.is_some() { 0 } else { products_at_most };
         let share = (criteria.share * d as f64).round().max(1.0) as usize;
         Ok(Estimate {
             samples: request.forget.len(),
@@ -95,7 +115,7 @@ impl Estimate {
             held_out: request.held_out.len(),
             n: request.n,
             units: d,
-            units_at_most: criteria.max_units.unwrap_or(share),
+            units_at_most: if epochs.is_some() { d } else { criteria.max_units.unwrap_or(share) },
             copies_per_batch: traces * copies,
             observe_bytes: forward.bytes() + 4 * copies * d,
             activation_bytes: 4 * copies * d,
@@ -103,6 +123,8 @@ impl Estimate {
             kept_bytes: kept.min(settings.memory),
             stages_at_most: stages,
             products_at_most,
+            trained_on: request.repair_on.len(),
+            epochs,
             seconds_at_most: seconds,
         })
     }

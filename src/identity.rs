@@ -1,21 +1,23 @@
 //! The identity of a run: a hash over everything that decides its result, so that an interrupted run goes on with the same
 //! inputs and options or not at all.
 
+use crate::checkpoint::Checkpoint;
 use crate::data::Samples;
 use crate::hash;
 use crate::request::Request;
 use crate::select::Criteria;
 use crate::session::{Session, Sources};
 use crate::solve::Limits;
-use crate::task::{CertificateSpec, Settings, Target};
+use crate::task::{CertificateSpec, HoldSettings, Settings, Target};
+use crate::train::Config;
 use crate::update::NoiseUnits;
 use crate::zoo::{Choices, Stem};
 use crate::{Error, Result};
 
 /// The version of the list of fields. It changes when a field is added, removed or written in another way.
-const VERSION: u32 = 3;
+const VERSION: u32 = 4;
 
-/// `3-` and the SHA-256 of the lines of [`fields`].
+/// `4-` and the SHA-256 of the lines of [`fields`].
 ///
 /// # Errors
 /// Where the session was not opened from files.
@@ -30,8 +32,8 @@ pub fn is_of_another_version(identity: &str) -> bool {
     identity.strip_prefix(&VERSION.to_string()).is_none_or(|rest| !rest.starts_with('-'))
 }
 
-/// The fields of version 3, in this order, one line `name = value` each: the program's version; the hashes of the model's
-/// and the earlier model's files; what was chosen about the model; the hashes of the samples and the validation samples as they are after normalisation, and of the
+/// The fields of version 4, in this order, one line `name = value` each: the program's version; the hashes of the model's
+/// the earlier model's and the proxy's files; what was chosen about the model; the hashes of the samples and the validation samples as they are after normalisation, and of the
 /// lists of indices (to remove, retained, for repair, held out); n and the batch; then every setting by name. Numbers are
 /// written in the shortest form that gives the same bits, and what is not given as `default`. Left out is
 /// [`Settings::memory`], which changes no bit.
@@ -39,12 +41,14 @@ fn fields(session: &Session, request: &Request) -> Result<Vec<(&'static str, Str
     let model = session.checkpoint().ok_or_else(|| {
         Error::config("a session of values in memory has no files to write into a folder; use `scrub`")
     })?;
-    let earlier = session.earlier_checkpoint().map(|files| hash::of_parts(files.contents()));
     let none = || "none".to_string();
+    let files =
+        |files: Option<&Checkpoint>| files.map_or_else(none, |files| hash::of_parts(files.contents()));
     let mut fields = vec![
         ("program", env!("CARGO_PKG_VERSION").to_string()),
         ("model", hash::of_parts(model.contents())),
-        ("earlier", earlier.unwrap_or_else(none)),
+        ("earlier", files(session.earlier_checkpoint())),
+        ("proxy", files(session.proxy_checkpoint())),
     ];
     fields.extend(session.sources().into_iter().flat_map(of_model));
     fields.extend([
@@ -79,6 +83,7 @@ fn given<T: ToString>(value: Option<T>) -> String {
 /// Every setting: one that is added does not compile until it is listed or left out with a reason.
 fn of_settings(settings: &Settings) -> Vec<(&'static str, String)> {
     let Settings {
+        hold,
         selection,
         curvature,
         damping,
@@ -110,7 +115,16 @@ fn of_settings(settings: &Settings) -> Vec<(&'static str, String)> {
         Target::Class => "class".to_string(),
         Target::Loss(loss) => format!("loss {loss:?}"),
     };
+    let hold = hold.as_ref().map(|HoldSettings { proxy, recipe, epochs }| {
+        let Config { epochs: passes, batch, rate, momentum, optimizer, weight_decay, schedule, seed } = recipe;
+        let (proxy, optimizer, schedule) = (proxy.name(), optimizer.name(), schedule.name());
+        format!(
+            "{epochs} epochs, proxy {proxy}: {passes} epochs of {batch}, {optimizer}, rate {rate:?} {schedule}, momentum \
+             {momentum:?}, decay {weight_decay:?}, seed {seed}"
+        )
+    });
     vec![
+        ("hold", hold.unwrap_or_else(|| "none".to_string())),
         ("selection", method.name().to_string()),
         ("perturbations", given(*perturbations)),
         ("sigma", format!("{sigma:?}")),
@@ -196,8 +210,8 @@ mod tests {
 
     #[test]
     fn identities_of_other_versions_are_told_apart() {
-        assert!(!is_of_another_version("3-00ff"));
-        for other in ["00ff", "3ff", "33-00ff", "2-00", ""] {
+        assert!(!is_of_another_version("4-00ff"));
+        for other in ["00ff", "4ff", "44-00ff", "3-00", ""] {
             assert!(is_of_another_version(other), "{other}");
         }
     }

@@ -5,7 +5,11 @@ use crate::data::Spec;
 use crate::ops::Precision;
 use crate::select::{Criteria, Method};
 use crate::solve::Limits;
-use crate::task::{Approximation, Calibration, CertificateSpec, IfEmpty, Rule, Settings, Target, products};
+use crate::task::{
+    Approximation, Calibration, CertificateSpec, HoldSettings, IfEmpty, Procedure, ProxyKind, Rule, Settings,
+    Target, products,
+};
+use crate::train::{Config, Optimizer, Schedule};
 use crate::update::NoiseUnits;
 use crate::{Error, Result};
 
@@ -63,6 +67,14 @@ pub struct ScrubOptions {
     pub n: Option<usize>,
     /// Samples removed together; by default 25, a class at once.
     pub batch: Option<usize>,
+    /// How samples are removed.
+    pub method: Procedure,
+    /// Where the soft labels of a hold come from.
+    pub proxy: ProxyKind,
+    /// Passes over the retained samples that train a hold's proxy.
+    pub proxy_epochs: usize,
+    /// Passes over the retained samples of a hold.
+    pub hold_epochs: usize,
     /// How units are chosen.
     pub selection: Method,
     /// Noisy copies per trace; by default 1000, and 200 for each sample of a vote.
@@ -126,6 +138,10 @@ impl ScrubOptions {
         retain: None,
         n: None,
         batch: None,
+        method: Procedure::Lcodec,
+        proxy: ProxyKind::Trained,
+        proxy_epochs: 4,
+        hold_epochs: 4,
         selection: Method::Vote,
         perturbations: None,
         sigma: 0.1,
@@ -166,6 +182,8 @@ impl ScrubOptions {
             ("--iterations", self.iterations == 0),
             ("--products", zero(self.products)),
             ("--n", zero(self.n)),
+            ("--proxy-epochs", self.proxy_epochs == 0),
+            ("--hold-epochs", self.hold_epochs == 0),
         ] {
             if small {
                 return Err(Error::config(format!("{name} is too small")));
@@ -202,11 +220,11 @@ impl ScrubOptions {
         Ok(())
     }
 
-    /// The settings of a request, which is for a class or not.
+    /// The settings of a request, which is for a class or not; a proxy is trained as the model was, where that is known.
     ///
     /// # Errors
     /// As [`ScrubOptions::check`].
-    pub fn settings(&self, class: bool) -> Result<Settings> {
+    pub fn settings(&self, class: bool, trained_by: Option<Config>) -> Result<Settings> {
         self.check()?;
         let target = match self.target_loss {
             Some(loss) => Target::Loss(loss),
@@ -218,7 +236,24 @@ impl ScrubOptions {
             let noise = self.noise.unwrap_or(NoiseUnits::Outside);
             CertificateSpec { epsilon, delta, noise }
         });
+        let usual = trained_by.unwrap_or(Config {
+            epochs: 0,
+            batch: 64,
+            rate: 0.05,
+            momentum: 0.9,
+            optimizer: Optimizer::Sgd,
+            weight_decay: self.l2 as f32,
+            schedule: Schedule::Cosine,
+            seed: 0,
+        });
+        let recipe =
+            Config { epochs: self.proxy_epochs, schedule: Schedule::Cosine, seed: self.seed, ..usual };
+        let hold = HoldSettings { proxy: self.proxy, recipe, epochs: self.hold_epochs };
         Ok(Settings {
+            hold: match self.method {
+                Procedure::Lcodec => None,
+                Procedure::Hold => Some(hold),
+            },
             selection: Criteria {
                 method: self.selection,
                 perturbations: self.perturbations,

@@ -14,7 +14,8 @@ use crate::names::{names, number, numbers};
 use crate::net::{LayerId, Network, UnitId};
 use crate::newton::SolveReport;
 use crate::select::{Agreement, Selection};
-use crate::task::{Approximation, CertificateSpec};
+use crate::soft_label::Summary;
+use crate::task::{Approximation, CertificateSpec, ProxyKind};
 use crate::update::{Certificate, NoiseUnits, Scaled};
 use crate::{Error, Result};
 
@@ -33,12 +34,29 @@ pub struct Record {
     pub units: Vec<(String, usize)>,
     /// The numbers.
     pub account: Account,
-    /// Whether `values` are every unit's, in unit order, and not the block's: where noise or repair goes outside it.
-    pub every_unit: bool,
+    /// What `values` are of.
+    pub changed: Changed,
     /// The new values, bit for bit; none where the batch was not removed. In JSON f32 little-endian in hexadecimal.
     #[serde(with = "hexadecimal")]
     pub values: Vec<f32>,
+    /// `[m, classes]`: the soft labels that later batches hold the samples at; none where no hold removed them. In JSON as the
+    /// values.
+    #[serde(with = "hexadecimal")]
+    pub soft_labels: Vec<f32>,
 }
+
+/// Which values of a network a batch changes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Changed {
+    /// Those of the chosen units, in order of choice.
+    Block,
+    /// Those of every unit, in unit order: where noise or repair goes outside the block.
+    EveryUnit,
+    /// Those of every parameter, running statistics included, in the network's order.
+    EveryParameter,
+}
+
+names!(Changed { Block = "block", EveryUnit = "every-unit", EveryParameter = "every-parameter" });
 
 impl Record {
     /// Applies the record to the network that it was made on.
@@ -54,13 +72,38 @@ impl Record {
             .iter()
             .map(|(layer, row)| net.units().find(net.layer_named(layer)?, *row))
             .collect::<Result<Vec<UnitId>>>()?;
-        let block = if self.every_unit { Block::all(net)? } else { Block::of(net, &chosen)? };
-        if self.values.len() != block.len() {
-            return Err(Error::config(format!("record {} does not fit the model", self.batch)));
-        }
+        let block = match self.changed {
+            Changed::Block => Block::of(net, &chosen)?,
+            Changed::EveryUnit => Block::all(net)?,
+            Changed::EveryParameter => {
+                self.fits(net.parameters())?;
+                let mut new = net.thaw();
+                let mut rest = self.values.as_slice();
+                for param in &mut new.params {
+                    let (own, others) = rest.split_at(param.value.len());
+                    param.value.copy_from_slice(own);
+                    rest = others;
+                }
+                *net = new.freeze();
+                return Ok(());
+            }
+        };
+        self.fits(block.len())?;
         block.assign(net, &self.values);
         Ok(())
     }
+
+    fn fits(&self, values: usize) -> Result<()> {
+        match self.values.len() == values {
+            true => Ok(()),
+            false => Err(Error::config(format!("record {} does not fit the model", self.batch))),
+        }
+    }
+}
+
+/// The values of every parameter, in the network's order.
+pub fn parameters(net: &Network) -> Vec<f32> {
+    net.params.iter().flat_map(|param| param.value.iter().copied()).collect()
 }
 
 /// The account of one batch.
@@ -77,8 +120,47 @@ pub struct Account {
     /// The step; none where no unit depends on the batch.
     #[serde(flatten)]
     pub step: Option<StepAccount>,
+    /// The hold, where that is the method.
+    #[serde(flatten)]
+    pub hold: Option<HoldAccount>,
     /// Seconds of each phase.
     pub seconds: BTreeMap<Phase, f64>,
+}
+
+impl Account {
+    /// How the model did after; none where nothing was tried.
+    pub fn after(&self) -> Option<&Snapshot> {
+        let of_step = self.step.as_ref().map(|step| &step.after);
+        of_step.or(self.hold.as_ref().map(|hold| &hold.after))
+    }
+}
+
+/// The account of a hold ([`crate::hold`]).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct HoldAccount {
+    /// Where the soft labels came from.
+    pub proxy: ProxyKind,
+    /// Passes over the retained samples.
+    pub epochs: Epochs,
+    /// Mini-batches of the hold.
+    pub mini_batches: usize,
+    /// What was added to the proxy's logit of each sample's label.
+    pub nudge: f64,
+    /// What the soft labels say of the batch.
+    pub target: Summary,
+    /// What the new model says of it.
+    pub reached: Summary,
+    /// How the model does after.
+    pub after: Snapshot,
+}
+
+/// Passes over the retained samples.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Epochs {
+    /// Of the proxy's training.
+    pub proxy: usize,
+    /// Of the hold.
+    pub hold: usize,
 }
 
 /// By what the units of a batch were chosen.
@@ -168,6 +250,10 @@ pub enum Phase {
     Length,
     /// Repair.
     Repair,
+    /// The proxy, and the soft labels.
+    Proxy,
+    /// The hold.
+    Hold,
     /// Gradients after.
     Audit,
 }
@@ -179,6 +265,8 @@ names!(Phase {
     Solve = "solve",
     Length = "length",
     Repair = "repair",
+    Proxy = "proxy",
+    Hold = "hold",
     Audit = "audit",
 });
 
@@ -213,6 +301,8 @@ pub struct Outcome {
     pub not_removed: usize,
     /// The certificate that was spent, where one was asked for.
     pub privacy: Option<Privacy>,
+    /// What no request of this method changes, in words.
+    pub never_touched: &'static str,
     /// What to know of the model, the data and the calibration.
     pub notes: Vec<String>,
     /// The files written.
@@ -371,6 +461,7 @@ mod tests {
             selection: SelectionAccount::from(&Selection::default()),
             before,
             step: Some(step),
+            hold: None,
             seconds: BTreeMap::from([(Phase::Select, 1.0)]),
         };
         for step in [account.step.clone(), None] {

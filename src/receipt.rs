@@ -24,7 +24,7 @@ pub struct Header {
 }
 
 /// The version of the records that this program writes.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 
 /// `events.jsonl` of one run.
 pub struct Events {
@@ -119,7 +119,7 @@ mod tests {
 
     use super::*;
     use crate::audit::{Performance, Snapshot};
-    use crate::outcome::{Account, SelectionAccount};
+    use crate::outcome::{Account, Changed, SelectionAccount};
     use crate::select::Selection;
 
     fn record(batch: usize) -> Record {
@@ -130,13 +130,15 @@ mod tests {
             removed: true,
             notes: vec![],
             units: vec![("fc".into(), 1)],
-            every_unit: false,
+            changed: Changed::Block,
+            soft_labels: vec![],
             account: Account {
                 n: 2,
                 m: 1,
                 selection: SelectionAccount::from(&Selection::default()),
                 before: Snapshot { forget: performance, retain: performance, validation: None },
                 step: None,
+                hold: None,
                 seconds: BTreeMap::new(),
             },
             values: vec![1.5, -0.0, f32::MIN_POSITIVE],

@@ -4,12 +4,13 @@
 //! [`ScrubOptions`] are what a user says; what depends on the data and the model is decided here.
 
 use crate::data::{Labels, Spec, choose};
-use crate::manifest::listed;
+use crate::manifest::{Manifest, listed};
 use crate::observe::check_precision;
 use crate::ops::philox::{Stream, Use};
 use crate::options::{Pick, ScrubOptions};
 use crate::session::Session;
 use crate::task::{Approximation, SMALLEST_BATCH, Settings, Task, is_convex};
+use crate::train::Config;
 use crate::{Error, Result, hash};
 
 /// Retained samples that are used unless a request says which.
@@ -68,7 +69,7 @@ impl Request {
             return Err(Error::config("--earlier is for --curvature fd"));
         }
         let class = asked.as_ref().map_or(Ok(false), Pick::is_class)?;
-        let settings = options.settings(class)?;
+        let settings = options.settings(class, session.manifest().and_then(trained_by))?;
         let (net, labels) = (session.network(), &session.samples().y);
         settings.check(net, session.earlier().is_some())?;
         check_precision(session.device(), settings.selection.precision)?;
@@ -84,7 +85,8 @@ impl Request {
             let at_hand = labels.len();
             return Err(Error::config(format!("--n {n} is less than the {at_hand} samples at hand")));
         }
-        let batch = options.batch.unwrap_or(if class { forget.len() } else { BATCH });
+        let at_once = class || settings.hold.is_some(); // a hold costs the same for many samples as for few
+        let batch = options.batch.unwrap_or(if at_once { forget.len() } else { BATCH });
         let calibrates = settings.calibrates(net, batch.min(forget.len()));
         let Sets { retained, repair_on, held_out, retained_by } =
             Sets::new(session, &forget, options, calibrates)?;
@@ -141,6 +143,7 @@ impl Request {
             held_out: self.held_out.clone(),
             validation: session.validation(),
             earlier: session.earlier(),
+            proxy: session.proxy(),
             n: self.n,
             stop: session.stop(),
             settings: self.settings.clone(),
@@ -189,6 +192,11 @@ impl Request {
         }
         Ok(warnings)
     }
+}
+
+/// How a model was trained, by its `train.json`.
+fn trained_by(manifest: &Manifest) -> Option<Config> {
+    serde_json::from_value(manifest.0.get("options")?.clone()).ok()
 }
 
 /// The samples, ascending, each once.

@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 
 use crate::checkpoint::{Checkpoint, Patched};
 use crate::data::tensors;
+use crate::hold::{Held, hold};
 use crate::identity::{identity, is_of_another_version};
 use crate::net::Network;
 use crate::options::Pick;
@@ -17,11 +18,17 @@ use crate::outcome::{LayerAccount, Outcome, Privacy, Record, removed};
 use crate::receipt::Events;
 use crate::request::Request;
 use crate::session::Session;
+use crate::task::{HoldSettings, Procedure};
 use crate::unlearn::unlearn;
 use crate::{Error, Result, hash, report};
 
-/// What scrubbing leaves as it is.
-pub const NEVER_TOUCHED: &str = "batch-norm statistics and affines, layer norms, embeddings, class tokens";
+/// What a request leaves as it is, in words.
+fn never_touched(request: &Request) -> &'static str {
+    match request.settings.hold {
+        None => "batch-norm statistics and affines, layer norms, embeddings, class tokens",
+        Some(_) => "nothing: a hold trains every parameter on",
+    }
+}
 
 /// A network after a request, in memory.
 pub struct Scrubbed {
@@ -68,8 +75,11 @@ impl Session {
         let (task, batches) = (request.task(self), request.batches());
         self.report_progress(scrubbed.records.len(), batches.len());
         for (i, batch) in batches.iter().enumerate().skip(scrubbed.records.len()) {
-            let gone = removed(&scrubbed.records);
-            let record = unlearn(&task, &mut scrubbed.network, i, batch, &gone)?;
+            let net = &mut scrubbed.network;
+            let record = match &request.settings.hold {
+                Some(settings) => hold(&task, settings, net, i, batch, Held::of(&scrubbed.records))?,
+                None => unlearn(&task, net, i, batch, &removed(&scrubbed.records))?,
+            };
             keep(&record)?;
             scrubbed.records.push(record);
             self.report_progress(i + 1, batches.len());
@@ -129,6 +139,7 @@ impl Session {
             removed,
             not_removed: request.forget.len() - removed,
             privacy: Privacy::spent(&scrubbed.records, request.settings.certificate),
+            never_touched: never_touched(request),
             notes: request.warnings.clone(),
             changed_values: patched.changed,
             lost_updates: patched.vanished,
@@ -232,7 +243,7 @@ fn report_of(
         "not_removed": outcome.not_removed,
         "privacy": outcome.privacy,
         "notes": outcome.notes,
-        "never_touched": NEVER_TOUCHED,
+        "never_touched": outcome.never_touched,
         "model": {
             "files": names.collect::<Vec<_>>(),
             "changed_values": outcome.changed_values,
@@ -256,6 +267,13 @@ fn options(session: &Session, request: &Request) -> Value {
         "forget_data": sources.and_then(|sources| sources.forget_data.as_ref()),
         "retain": request.options.retain.as_ref().and_then(Pick::text),
         "val": sources.and_then(|sources| sources.validation.as_ref()),
+        "method": if settings.hold.is_some() { Procedure::Hold } else { Procedure::Lcodec },
+        "hold": settings.hold.as_ref().map(|HoldSettings { proxy, recipe, epochs }| json!({
+            "proxy": proxy,
+            "model": sources.and_then(|sources| sources.proxy.as_ref()),
+            "recipe": recipe,
+            "epochs": epochs,
+        })),
         "selection": settings.selection.method,
         "perturbations": settings.selection.perturbations,
         "sigma": settings.selection.sigma,

@@ -43,6 +43,8 @@ pub struct Sources {
     pub validation: Option<PathBuf>,
     /// The model of an earlier epoch, for finite differences.
     pub earlier: Option<PathBuf>,
+    /// A model that has not seen the samples to remove, as a hold's proxy.
+    pub proxy: Option<PathBuf>,
 }
 
 impl Sources {
@@ -71,6 +73,7 @@ struct Files {
     sources: Sources,
     checkpoint: Checkpoint,
     earlier: Option<Checkpoint>,
+    proxy: Option<Checkpoint>,
     manifest: Option<Manifest>,
 }
 
@@ -95,6 +98,7 @@ pub struct Session {
     beside: Option<Range<usize>>,
     validation: Option<Arc<Samples>>,
     earlier: Option<Network>,
+    proxy: Option<Network>,
     files: Option<Files>,
     notes: Vec<String>,
     stop: Arc<AtomicBool>,
@@ -121,6 +125,7 @@ impl Session {
             beside: None,
             validation: None,
             earlier: None,
+            proxy: None,
             files: None,
             notes: vec![],
             stop: Arc::default(),
@@ -163,28 +168,34 @@ impl Session {
             samples.y.extend(&more.y)?;
         }
         notes.extend(facts.notes(checkpoint.path()));
-        let earlier = sources
-            .earlier
-            .as_deref()
-            .map(|path| Checkpoint::open_without(path, &sources.ignore))
-            .transpose()?;
-        let of_earlier = earlier.as_ref().map(|checkpoint| {
-            let model = zoo::load_as(checkpoint, &sources.choices, Some(network.input()))?;
+        let mut beside_it = |path: &Path| -> Result<(Checkpoint, Network)> {
+            let checkpoint = Checkpoint::open_without(path, &sources.ignore)?;
+            let model = zoo::load_as(&checkpoint, &sources.choices, Some(network.input()))?;
             notes.extend(model.facts.notes(checkpoint.path()));
-            let net = model.network.freeze();
-            same_layers(&net, &network, &checkpoint.path().display().to_string())?;
-            Ok(net)
-        });
+            Ok((checkpoint, model.network.freeze()))
+        };
+        let (mut earlier, mut of_earlier, mut proxy, mut of_proxy) = (None, None, None, None);
+        if let Some(path) = &sources.earlier {
+            let (checkpoint, net) = beside_it(path)?;
+            same_layers(&net, &network, &path.display().to_string())?;
+            (earlier, of_earlier) = (Some(checkpoint), Some(net));
+        }
+        if let Some(path) = &sources.proxy {
+            let (checkpoint, net) = beside_it(path)?;
+            same_answers(&net, &network, &path.display().to_string())?;
+            (proxy, of_proxy) = (Some(checkpoint), Some(net));
+        }
         let manifest = Manifest::of(&checkpoint)?;
         Ok(Session {
             device,
-            earlier: of_earlier.transpose()?,
+            earlier: of_earlier,
+            proxy: of_proxy,
             network,
             family,
             samples: Arc::new(samples),
             beside,
             validation: validation.map(Arc::new),
-            files: Some(Files { sources, checkpoint, earlier, manifest }),
+            files: Some(Files { sources, checkpoint, earlier, proxy, manifest }),
             notes,
             stop: Arc::default(),
             progress: None,
@@ -216,6 +227,16 @@ impl Session {
     pub fn with_earlier(mut self, network: Network) -> Result<Session> {
         same_layers(&network, &self.network, "the earlier network")?;
         self.earlier = Some(network);
+        Ok(self)
+    }
+
+    /// With a model that has not seen the samples to remove, frozen, as a hold's proxy.
+    ///
+    /// # Errors
+    /// Where it takes other inputs, or has other classes.
+    pub fn with_proxy(mut self, network: Network) -> Result<Session> {
+        same_answers(&network, &self.network, "the proxy")?;
+        self.proxy = Some(network);
         Ok(self)
     }
 
@@ -272,6 +293,11 @@ impl Session {
         self.earlier.as_ref()
     }
 
+    /// The model that is given as a hold's proxy.
+    pub fn proxy(&self) -> Option<&Network> {
+        self.proxy.as_ref()
+    }
+
     /// The files it was opened from.
     pub fn sources(&self) -> Option<&Sources> {
         self.files.as_ref().map(|files| &files.sources)
@@ -285,6 +311,11 @@ impl Session {
     /// The earlier model's files.
     pub fn earlier_checkpoint(&self) -> Option<&Checkpoint> {
         self.files.as_ref()?.earlier.as_ref()
+    }
+
+    /// The proxy's files.
+    pub fn proxy_checkpoint(&self) -> Option<&Checkpoint> {
+        self.files.as_ref()?.proxy.as_ref()
     }
 
     /// What `train.json` tells of the model.
@@ -331,6 +362,13 @@ fn fits(network: &Network, samples: &Samples, what: &str) -> Result<()> {
         return Err(Error::config(reason));
     }
     samples.y.check(network.loss, network.classes(), 0)
+}
+
+fn same_answers(proxy: &Network, network: &Network, what: &str) -> Result<()> {
+    match proxy.input() == network.input() && proxy.classes() == network.classes() && proxy.is_frozen() {
+        true => Ok(()),
+        false => Err(Error::config(format!("{what}: takes other inputs than --model, or has other classes"))),
+    }
 }
 
 fn same_layers(earlier: &Network, network: &Network, what: &str) -> Result<()> {

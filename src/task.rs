@@ -10,6 +10,7 @@ use crate::names::names;
 use crate::net::{Network, Op};
 use crate::select::Criteria;
 use crate::solve::Limits;
+use crate::train::Config;
 use crate::update::{NoiseUnits, check_convexity, check_privacy};
 use crate::{Error, Result};
 
@@ -94,9 +95,46 @@ pub struct CertificateSpec {
     pub noise: NoiseUnits,
 }
 
+/// How samples are removed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Procedure {
+    /// L-CODEC: a Newton step on the block of units that carry the samples ([`crate::unlearn`]).
+    Lcodec,
+    /// The whole network, held at what a model without the samples would answer ([`crate::hold`]).
+    Hold,
+}
+
+names!(Procedure { Lcodec = "lcodec", Hold = "hold" });
+
+/// Where the soft labels of a hold come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ProxyKind {
+    /// The same architecture, trained for a few epochs on the retained samples.
+    Trained,
+    /// The labels of each sample's nearest retained samples.
+    Neighbours,
+    /// A model that is given ([`Task::proxy`]).
+    Given,
+}
+
+names!(ProxyKind { Trained = "trained", Neighbours = "neighbours", Given = "given" });
+
+/// How a hold runs.
+#[derive(Clone, Debug, PartialEq)]
+pub struct HoldSettings {
+    /// Where the soft labels come from.
+    pub proxy: ProxyKind,
+    /// How a proxy is trained; its weight decay is the hold's too.
+    pub recipe: Config,
+    /// Passes over the retained samples.
+    pub epochs: usize,
+}
+
 /// Every choice that decides the result.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Settings {
+    /// The hold, where that is the method; L-CODEC reads all the other choices, a hold the gate and the seed.
+    pub hold: Option<HoldSettings>,
     /// How units are chosen.
     pub selection: Criteria,
     /// What stands for the Hessian; by default Gauss–Newton, and the exact Hessian for a convex model.
@@ -139,6 +177,7 @@ pub struct Settings {
 impl Default for Settings {
     fn default() -> Settings {
         Settings {
+            hold: None,
             selection: Criteria::default(),
             curvature: None,
             damping: None,
@@ -163,7 +202,8 @@ impl Default for Settings {
 impl Settings {
     /// Whether a batch of `m` samples is calibrated on data that the network has not seen.
     pub fn calibrates(&self, net: &Network, m: usize) -> bool {
-        self.calibration == Calibration::Calibrated
+        self.hold.is_none()
+            && self.calibration == Calibration::Calibrated
             && !is_convex(net, self.l2)
             && !matches!(self.target, Target::Loss(_))
             && m >= SMALLEST_BATCH
@@ -197,6 +237,9 @@ impl Settings {
                 check_convexity(self.damping.unwrap_or(0.0) + self.l2)?;
             }
         }
+        if let Some(hold) = &self.hold {
+            return self.check_hold(net, hold);
+        }
         if (self.curvature == Some(Approximation::Fd)) != has_earlier {
             return Err(needs_earlier());
         }
@@ -208,6 +251,38 @@ impl Settings {
         }
         Ok(())
     }
+
+    fn check_hold(&self, net: &Network, hold: &HoldSettings) -> Result<()> {
+        let refused = |why: &str| Err(Error::config(format!("--method hold {why}")));
+        match net.loss {
+            Loss::CrossEntropy { .. } => {}
+            Loss::BinaryCrossEntropy => {
+                return refused("is for samples of one class each; this model has several labels");
+            }
+        }
+        if is_convex(net, self.l2) {
+            return refused(
+                "is for networks; a model of one linear layer with --l2 has an exact Newton step",
+            );
+        }
+        if self.certificate.is_some() {
+            return refused("gives no certificate: leave out --epsilon and --delta");
+        }
+        if self.repair > 0 {
+            return refused("takes the place of --repair: leave it out");
+        }
+        if hold.epochs == 0 || (hold.proxy == ProxyKind::Trained && hold.recipe.epochs == 0) {
+            return refused("takes at least one epoch");
+        }
+        Ok(())
+    }
+}
+
+/// What a hold without validation data is refused with.
+pub fn needs_validation() -> Error {
+    Error::config(
+        "--method hold needs --val: held-out samples show how sure a model is of samples that it has not seen",
+    )
 }
 
 /// Products of the first stage by default; fewer where a repair follows that pulls the forgotten to their targets from
@@ -232,6 +307,8 @@ pub struct Task<'a> {
     pub validation: Option<&'a Samples>,
     /// The model of an earlier epoch, for [`Approximation::Fd`].
     pub earlier: Option<&'a Network>,
+    /// A model that has not seen the samples, for [`ProxyKind::Given`].
+    pub proxy: Option<&'a Network>,
     /// How many samples the model was trained on.
     pub n: usize,
     /// Set to stop before the next stage.
@@ -259,6 +336,7 @@ impl<'a> Task<'a> {
             held_out: vec![],
             validation: None,
             earlier: None,
+            proxy: None,
             n: samples.y.len(),
             stop: &NEVER,
             settings,
@@ -295,6 +373,15 @@ impl<'a> Task<'a> {
         self.settings.check(net, self.earlier.is_some())?;
         if self.retained.is_empty() {
             return Err(Error::config("nothing is left to retain"));
+        }
+        if let Some(hold) = &self.settings.hold {
+            if hold.proxy == ProxyKind::Given && self.proxy.is_none() {
+                return Err(Error::config("no model was given as the proxy"));
+            }
+            return match self.validation {
+                Some(samples) if samples.y.len() >= SMALLEST_BATCH => Ok(()),
+                _ => Err(needs_validation()),
+            };
         }
         let repairs = self.settings.repair > 0 && !matches!(self.settings.target, Target::Loss(_));
         let unseen = self.validation.map_or(self.held_out.len(), |samples| samples.y.len());

@@ -38,7 +38,7 @@ impl Schedule {
 }
 
 /// The options of a training.
-#[derive(Clone, Debug, PartialEq, serde::Serialize)]
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct Config {
     /// Number of passes over the data.
     pub epochs: usize,

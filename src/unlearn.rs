@@ -14,7 +14,7 @@ use crate::batch::{Batch, Walk, refusal};
 use crate::block::Block;
 use crate::net::Network;
 use crate::newton::{Newton, Solution, SolveReport, gradient_sum};
-use crate::outcome::{Clock, Phase, Record};
+use crate::outcome::{Changed, Clock, Phase, Record};
 use crate::target::{Unseen, lengths};
 use crate::task::{Task, is_convex};
 use crate::update::{Length, NoiseUnits, update};
@@ -68,8 +68,9 @@ pub fn unlearn(
     if removed {
         let noised = matches!(task.settings.noise(), NoiseUnits::Outside | NoiseUnits::All);
         record.removed = true;
-        record.every_unit = mended.is_some() && task.repairs_every_unit() || certificate.is_some() && noised;
-        let kept = if record.every_unit { Block::all(&moved)? } else { block };
+        let outside = mended.is_some() && task.repairs_every_unit() || certificate.is_some() && noised;
+        record.changed = if outside { Changed::EveryUnit } else { Changed::Block };
+        let kept = if outside { Block::all(&moved)? } else { block };
         record.values = kept.values(&moved);
         *net = moved;
     }

@@ -6,6 +6,7 @@ mod checkpoint;
 mod commands;
 mod data;
 mod demo;
+mod hold;
 mod labels;
 mod observe;
 mod repair;

@@ -5,9 +5,9 @@
 
 use std::sync::atomic::AtomicBool;
 
-use scrubjay::Result;
 use scrubjay::block::Block;
 use scrubjay::data::Samples;
+use scrubjay::hold::{Held, hold};
 use scrubjay::net::Network;
 use scrubjay::observe::{evaluate, observe};
 use scrubjay::ops::philox::{Stream, Use};
@@ -15,8 +15,9 @@ use scrubjay::options::ScrubOptions;
 use scrubjay::repair::{self, Targets, repair};
 use scrubjay::select::Method as Select;
 use scrubjay::solve::Limits;
-use scrubjay::task::{Calibration, Settings, Task, products};
+use scrubjay::task::{Calibration, Procedure, ProxyKind, Settings, Task, products};
 use scrubjay::unlearn::unlearn;
+use scrubjay::{Error, Result};
 
 use crate::setups::{Case, Request};
 
@@ -46,6 +47,8 @@ pub enum How {
     Newton(Select, usize, usize),
     /// The same without calibration.
     Uncalibrated,
+    /// scrubjay's hold: where the soft labels come from, epochs of the proxy and of the hold.
+    Hold(ProxyKind, usize, usize),
     /// Gradient ascent on the forgotten until they reach the target's loss: rate.
     Ascent(f64),
     /// Descent on the retained: epochs, rate.
@@ -80,6 +83,9 @@ pub fn methods() -> Vec<Method> {
         one("ours: all units + repair", "80 steps", Newton(Select::Full, 80, 1)),
         one("ours: all units + repair", "160 steps", Newton(Select::Full, 160, 1)),
         one("ours: all units, two iterations", "", Newton(Select::Full, 0, 2)),
+        one("ours: hold", "proxy 4 epochs, hold 4", Hold(ProxyKind::Trained, 4, 4)),
+        one("ours: hold", "proxy 4 epochs, hold 8", Hold(ProxyKind::Trained, 4, 8)),
+        one("ours: hold, neighbours", "hold 4", Hold(ProxyKind::Neighbours, 1, 4)),
         one("random block", "", Newton(Select::Random, 0, 1)),
         one("random block + repair", "80 steps", Newton(Select::Random, 80, 1)),
         one("random block + repair", "160 steps", Newton(Select::Random, 160, 1)),
@@ -120,7 +126,7 @@ pub fn applies(case_is_convex: bool, how: How) -> bool {
                 iterations == 1
             }
         }
-        How::Uncalibrated => !case_is_convex,
+        How::Uncalibrated | How::Hold(..) => !case_is_convex,
         _ => true,
     }
 }
@@ -132,6 +138,12 @@ pub fn run(case: &Case, how: How) -> Result<(Network, String)> {
     match how {
         How::Nothing => {}
         How::Newton(..) | How::Uncalibrated => return ours(case, how),
+        How::Hold(proxy, proxy_epochs, hold_epochs) => {
+            return held(
+                case,
+                ScrubOptions { proxy, proxy_epochs, hold_epochs, ..options(case, Select::Vote) },
+            );
+        }
         How::Ascent(rate) => ascend(case, &mut net, &all, rate)?,
         How::FineTune(epochs, rate) => descend(case, &mut net, &all, epochs, rate, 0.0)?,
         How::NegGrad(epochs, weight) => negative(case, &mut net, &all, epochs, weight)?,
@@ -154,22 +166,25 @@ pub fn run(case: &Case, how: How) -> Result<(Network, String)> {
 
 /// The settings of `scrub` for a request of this kind; a convex model is solved exactly, on all retained data.
 pub fn settings(case: &Case, method: Select) -> Result<Settings> {
-    let convex = case.setup.convex();
     let class = matches!(case.request, Request::Class(_));
-    let options = ScrubOptions {
+    let mut settings = Settings { memory: 1 << 30, ..options(case, method).settings(class, None)? };
+    if case.setup.convex() {
+        settings.limits = Limits { tolerance: 1e-5, products: 500 };
+    }
+    Ok(settings)
+}
+
+fn options(case: &Case, method: Select) -> ScrubOptions {
+    let some = case.setup.convex() && !matches!(method, Select::Full | Select::Output);
+    ScrubOptions {
         selection: method,
-        max_units: convex.then_some(3).filter(|_| !matches!(method, Select::Full | Select::Output)),
+        max_units: some.then_some(3),
         l2: case.setup.l2,
         wrong_labels: matches!(case.request, Request::Wrong),
         gate: 1.0, // the table shows what happens, whatever it is
         seed: case.seed,
         ..ScrubOptions::default()
-    };
-    let mut settings = Settings { memory: 1 << 30, ..options.settings(class)? };
-    if convex {
-        settings.limits = Limits { tolerance: 1e-5, products: 500 };
     }
-    Ok(settings)
 }
 
 /// The task of a case with these settings.
@@ -208,6 +223,18 @@ fn ours(case: &Case, how: How) -> Result<(Network, String)> {
     let task = task(case, settings);
     let mut net = case.original.clone();
     let record = unlearn(&task, &mut net, 0, &case.forget, &[])?;
+    let notes = if record.removed { String::new() } else { record.notes.join("; ") };
+    Ok((net, notes))
+}
+
+/// scrubjay's hold; the proxy is trained by the recipe of the originals, but for its epochs.
+fn held(case: &Case, options: ScrubOptions) -> Result<(Network, String)> {
+    let class = matches!(case.request, Request::Class(_));
+    let options = ScrubOptions { method: Procedure::Hold, ..options };
+    let settings = options.settings(class, Some(case.setup.recipe(case.seed)))?;
+    let Some(how) = settings.hold.clone() else { return Err(Error::config("no hold")) };
+    let (task, mut net) = (task(case, settings), case.original.clone());
+    let record = hold(&task, &how, &mut net, 0, &case.forget, Held::default())?;
     let notes = if record.removed { String::new() } else { record.notes.join("; ") };
     Ok((net, notes))
 }

@@ -4,17 +4,16 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
-use scrubjay::audit::Performance;
 use scrubjay::data::tensors;
 use scrubjay::estimate::Estimate;
 use scrubjay::ops::Precision;
 use scrubjay::options::{Pick, ScrubOptions};
-use scrubjay::outcome::{self, Record};
+use scrubjay::outcome::{self, Epochs, Record};
 use scrubjay::request::Request;
-use scrubjay::run::{Ended, Finished, NEVER_TOUCHED};
+use scrubjay::run::{Ended, Finished};
 use scrubjay::select::Method;
 use scrubjay::session::{Session, Sources};
-use scrubjay::task::{Approximation, Calibration, IfEmpty, Rule};
+use scrubjay::task::{Approximation, Calibration, IfEmpty, Procedure, ProxyKind, Rule};
 use scrubjay::update::NoiseUnits;
 
 use super::inspect::bytes;
@@ -68,6 +67,22 @@ pub struct Args {
     /// Samples removed together; by default 25, a class at once
     #[arg(long, value_name = "B")]
     batch: Option<usize>,
+
+    /// How samples are removed: lcodec takes a Newton step on the units that carry them; hold trains all units on for a few
+    /// epochs, each sample held at what a model without it would answer (it needs --val; for networks it comes closest to
+    /// retraining)
+    #[arg(long, value_enum, default_value_t = DEFAULT.method, help_heading = "Method")]
+    method: Procedure,
+    /// What tells a hold what a model without the samples would answer: one that is trained for a few epochs on retained
+    /// samples (trained), the labels of each sample's nearest retained samples (neighbours), or a model that you have (its path)
+    #[arg(long, value_name = "trained|neighbours|M", default_value = DEFAULT.proxy.name(), help_heading = "Hold")]
+    proxy: String,
+    /// Passes over the retained samples that train the proxy
+    #[arg(long, value_name = "E", default_value_t = DEFAULT.proxy_epochs, help_heading = "Hold")]
+    proxy_epochs: usize,
+    /// Passes over the retained samples of the hold
+    #[arg(long, value_name = "E", default_value_t = DEFAULT.hold_epochs, help_heading = "Hold")]
+    hold_epochs: usize,
 
     /// Noisy copies per trace; by default 1000, and 200 for each sample of a vote
     #[arg(long, value_name = "m", help_heading = "Method")]
@@ -203,7 +218,15 @@ impl Args {
             forget_data: self.forget_data.clone(),
             validation: self.val.clone(),
             earlier: self.earlier.clone(),
+            proxy: (self.proxy_kind() == ProxyKind::Given).then(|| PathBuf::from(&self.proxy)),
         }
+    }
+
+    fn proxy_kind(&self) -> ProxyKind {
+        [ProxyKind::Trained, ProxyKind::Neighbours]
+            .into_iter()
+            .find(|kind| kind.name() == self.proxy)
+            .unwrap_or(ProxyKind::Given)
     }
 
     fn options(&self) -> ScrubOptions {
@@ -211,6 +234,10 @@ impl Args {
             retain: self.retain.as_deref().map(Pick::from),
             n: self.n,
             batch: self.batch,
+            method: self.method,
+            proxy: self.proxy_kind(),
+            proxy_epochs: self.proxy_epochs,
+            hold_epochs: self.hold_epochs,
             selection: self.selection,
             perturbations: self.perturbations,
             sigma: self.sigma,
@@ -278,6 +305,15 @@ fn print_estimate(args: &Args, estimate: &Estimate) {
     }
     let Estimate { samples, batches, batch, retained, retained_by, held_out, units, .. } = estimate;
     println!("samples    {samples} in {batches} batches of at most {batch}");
+    if let Some(Epochs { proxy, hold }) = estimate.epochs {
+        println!("proxy      {proxy} epochs of {} retained samples, for each batch", estimate.trained_on);
+        println!(
+            "hold       {hold} epochs of them, each with as many forgotten samples beside them, for each batch"
+        );
+        println!("time       about {:.0} s", estimate.seconds_at_most);
+        println!("nothing was written");
+        return;
+    }
     println!("retained   {retained}: {retained_by}; {held_out} held out to calibrate");
     println!("units      at most {} of {units}", estimate.units_at_most);
     println!(
@@ -312,8 +348,7 @@ fn change(before: f64, after: Option<f64>, scale: f64, digits: usize) -> String 
 fn print_record(record: &Record) {
     let account = &record.account;
     let (before, step) = (&account.before, account.step.as_ref());
-    let after = |of: fn(&outcome::StepAccount) -> Performance| step.map(of);
-    let (forget, retain) = (after(|step| step.after.forget), after(|step| step.after.retain));
+    let (forget, retain) = (account.after().map(|s| s.forget), account.after().map(|s| s.retain));
     let number = |value: Option<f64>| {
         value.filter(|value| value.is_finite()).map_or("-".into(), |value| format!("{value:.2}"))
     };
@@ -343,7 +378,7 @@ fn print(args: &Args, outcome: &outcome::Outcome) -> anyhow::Result<()> {
     outcome.records.iter().for_each(print_record);
     println!("\nremoved      {} samples; not removed {}", outcome.removed, outcome.not_removed);
     println!("changed      {} values of the model", outcome.changed_values);
-    println!("never touched: {NEVER_TOUCHED}");
+    println!("never touched: {}", outcome.never_touched);
     if let Some(privacy) = &outcome.privacy {
         println!(
             "certificate  epsilon {:?} and delta {:?} spent; it holds {}",

@@ -110,7 +110,16 @@ pub fn divergence(p: &[f32], q: &[f32]) -> f64 {
     p.iter().zip(&q).map(|(p, q)| p.exp() * (p - q)).sum::<f64>()
 }
 
-fn log_softmax(logits: &[f32]) -> Vec<f64> {
+/// ln p/(1 − p) of the largest probability p of one row.
+pub fn log_odds(z: &[f32]) -> f64 {
+    let best = largest(z) as usize;
+    let others = || z.iter().enumerate().filter(|(j, _)| *j != best).map(|(_, &z)| f64::from(z));
+    let top = others().fold(f64::NEG_INFINITY, f64::max);
+    f64::from(z[best]) - top - others().map(|z| (z - top).exp()).sum::<f64>().ln()
+}
+
+/// ln of the probabilities of one row.
+pub fn log_softmax(logits: &[f32]) -> Vec<f64> {
     let largest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
     let shifted: Vec<f64> = logits.iter().map(|z| f64::from(*z) - f64::from(largest)).collect();
     let sum = shifted.iter().map(|z| z.exp()).sum::<f64>().ln();

@@ -98,7 +98,7 @@ impl<'a> Builder<'a> {
             params: self.params,
             loss: Loss::default(),
             units,
-            frozen: false,
+            trained_as: None,
         })
     }
 
@@ -147,6 +147,7 @@ impl<'a> Builder<'a> {
             order,
             value: value.into(),
             trained: true,
+            role,
         });
         Ok(ParamId(self.params.len() as u32 - 1))
     }

@@ -88,6 +88,8 @@ struct Chunk {
     kept: Buffer<f32>,
     labels: Buffer<u32>,
     losses: Buffer<f32>,
+    /// In training, factors and offsets of a tilted loss; else empty.
+    tilt: [Buffer<f32>; 2],
     work: Work,
 }
 
@@ -131,6 +133,8 @@ struct Sizes {
     images: usize,
     /// Words of label.
     labels: usize,
+    /// Factors and offsets of a tilted loss, in training.
+    tilt: [usize; 2],
     trace: usize,
     parts: usize,
     moments: usize,
@@ -154,6 +158,10 @@ impl Sizes {
             work: plan.chunk * plan.program.work,
             images: plan.chunk,
             labels: plan.chunk * plan.label_width,
+            tilt: match plan.purpose {
+                Purpose::Train => [plan.chunk, plan.chunk * net.classes()],
+                _ => [0; 2],
+            },
             trace: plan.chunk * d,
             ..Sizes::default()
         };
@@ -228,7 +236,8 @@ impl Sizes {
     }
 
     fn bytes(&self) -> usize {
-        let scratch = self.sums + self.squares + self.images + self.labels + self.trace;
+        let scratch =
+            self.sums + self.squares + self.images + self.labels + self.tilt[0] + self.tilt[1] + self.trace;
         let wide = self.parts + self.moments + VECTORS * self.block;
         4 * (1 + self.fixed + self.kept + self.work + scratch) + 8 * wide // 1 is the zero
     }
@@ -305,8 +314,9 @@ impl<'a> Passes<'a> {
             squares: cuda.alloc(sizes.squares)?,
         };
         let (kept, labels) = (cuda.alloc(sizes.kept)?, cuda.alloc(sizes.labels)?);
+        let tilt = [cuda.alloc(sizes.tilt[0])?, cuda.alloc(sizes.tilt[1])?];
         let arena = Arena {
-            chunk: Chunk { kept, labels, losses: cuda.alloc(sizes.images)?, work },
+            chunk: Chunk { kept, labels, losses: cuda.alloc(sizes.images)?, tilt, work },
             trace: cuda.alloc(sizes.trace)?,
             host: (vec![0.0; on_host], vec![0; sizes.labels]),
             repeats: Repeats::default(),
@@ -381,7 +391,7 @@ impl<'a> Passes<'a> {
     }
 
     fn losses(&self, chunk: &mut Chunk, n: usize) -> Result<()> {
-        let Chunk { kept, labels, losses, work } = chunk;
+        let Chunk { kept, labels, losses, work, .. } = chunk;
         let logits = self.logits(&*kept, &*work, n);
         let labels = labels.input().part(0..n * self.plan.label_width);
         loss::values(self.cuda, losses.output().split_at(n).0, logits, labels, self.net.loss)

@@ -1,14 +1,22 @@
 //! Freezing: batch norm, residual and activation move into the epilogue of the layer before them, in that order and
-//! only where nothing else reads what stands between. What cannot move stays a node.
+//! only where nothing else reads what stands between. What cannot move stays a node. A frozen network keeps the nodes of its
+//! train form, so that it can be trained again.
 
 use super::{Affine, Epilogue, Network, Node, NodeId, Op};
 use crate::device::Shared;
 
 impl Network {
+    /// The network in train form, with the parameters that it has now. Of a network in train form it is itself.
+    pub fn thaw(&self) -> Network {
+        let nodes = self.trained_as.as_deref().unwrap_or(&self.nodes).to_vec();
+        Network { nodes, trained_as: None, ..self.clone() }
+    }
+
     /// The same function with batch norm at its running statistics. Freezing a frozen network changes nothing.
     pub fn freeze(&self) -> Network {
         let uses = self.uses();
-        let mut frozen = Network { nodes: vec![], frozen: true, ..self.clone() };
+        let trained_as = self.trained_as.clone().unwrap_or_else(|| self.nodes.as_slice().into());
+        let mut frozen = Network { nodes: vec![], trained_as: Some(trained_as), ..self.clone() };
         let mut moved: Vec<NodeId> = vec![]; // where the output of each old node is now
         let mut old_of: Vec<usize> = vec![]; // whose output each new node gives
         for (i, node) in self.nodes.iter().enumerate() {
@@ -118,6 +126,17 @@ mod tests {
         assert_eq!(frozen.nodes[2].inputs.iter().map(|x| x.0).collect::<Vec<_>>(), [1, 1]);
         assert_eq!(frozen.nodes[4].op.epilogue(), Some(&Epilogue::default()));
         assert_eq!(frozen.freeze(), frozen);
+        let net = residual().unwrap();
+        assert_eq!((frozen.thaw(), net.thaw()), (net.clone(), net));
+    }
+
+    #[test]
+    fn what_was_changed_while_frozen_is_there_in_train_form() {
+        let mut frozen = residual().unwrap().freeze();
+        let bias = frozen.params.iter().position(|param| param.name == "fc.bias").unwrap();
+        frozen.params[bias].value[1] = 7.0;
+        assert_eq!(frozen.thaw().params[bias].value[1], 7.0);
+        assert_eq!(frozen.thaw().freeze(), frozen);
     }
 
     #[test]

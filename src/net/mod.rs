@@ -25,8 +25,11 @@ mod rows;
 mod train;
 mod units;
 
+use std::sync::Arc;
+
 pub use build::{Builder, Role, Source};
 pub(crate) use layers::affine::LayerUse;
+pub use program::Tilt;
 pub(crate) use program::{Section, Seed};
 pub(crate) use rows::RowValues;
 pub use rows::Selected;
@@ -122,6 +125,8 @@ pub struct Param {
     pub value: Shared,
     /// Whether training changes it by gradient (batch norm's running statistics are not).
     pub trained: bool,
+    /// What a new one begins as.
+    pub role: Role,
 }
 
 /// A layer with units: linear or convolution.
@@ -307,7 +312,8 @@ pub struct Network {
     /// The loss at the logits.
     pub loss: Loss,
     units: Units,
-    frozen: bool,
+    /// Of a frozen network: the nodes of its train form.
+    trained_as: Option<Arc<[Node]>>,
 }
 
 impl Network {
@@ -333,7 +339,7 @@ impl Network {
 
     /// Whether batch norm is folded, so that tangent passes exist.
     pub fn is_frozen(&self) -> bool {
-        self.frozen
+        self.trained_as.is_some()
     }
 
     /// How many token ids a network of texts knows; none for one of images.

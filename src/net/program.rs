@@ -284,6 +284,24 @@ impl List {
     }
 }
 
+/// What makes another loss of the network's: image i's gradient at the logits becomes `factors[i]` times itself, plus
+/// `offsets[i]`. With the factor 1 and the offset onehot(y) − q, cross-entropy is against the soft label q.
+#[derive(Clone, Copy, Debug)]
+pub struct Tilt<'a> {
+    /// `[n]`.
+    pub factors: &'a [f32],
+    /// `[n, classes]`.
+    pub offsets: &'a [f32],
+}
+
+impl<'a> Tilt<'a> {
+    /// That of some of the images.
+    pub(crate) fn part(self, images: Range<usize>, classes: usize) -> Tilt<'a> {
+        let offsets = &self.offsets[images.start * classes..images.end * classes];
+        Tilt { factors: &self.factors[images], offsets }
+    }
+}
+
 /// What a backward pass begins with at the logits.
 #[derive(Clone, Copy)]
 pub(crate) enum Seed<'a> {
@@ -291,6 +309,8 @@ pub(crate) enum Seed<'a> {
     Gradient,
     /// The same times weight(number of the image, its loss); the chunk's first image has number `first`.
     Weighted(&'a Weight<'a>, usize),
+    /// The gradient of each image's loss, tilted ([`Tilt`]).
+    Tilted(Tilt<'a>),
     /// K-FAC's draws, whose second moment is the loss's curvature: those of (seed, number of the image).
     Draws {
         /// The seed.

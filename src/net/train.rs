@@ -13,7 +13,7 @@ use super::cpu::{Arena, Run};
 use super::cuda::Training;
 use super::layers::batch_norm::BatchNormOp;
 use super::plan::{Plan, Purpose};
-use super::program::{Instruction, Section, Seed};
+use super::program::{Instruction, Section, Seed, Tilt};
 use super::rows::{RowValues, Selected};
 use super::{Network, NodeId, ParamId};
 use crate::data::Inputs;
@@ -97,6 +97,23 @@ impl<'a> TrainPass<'a> {
     /// Where the batch is empty, larger than the pass was made for, of another shape, or a label is no class; on CUDA
     /// where the device fails.
     pub fn step(&mut self, batch: &dyn Inputs) -> Result<Step> {
+        self.pass(batch, None)
+    }
+
+    /// [`TrainPass::step`] whose gradients are of a tilted loss. The result counts the network's own loss.
+    ///
+    /// # Errors
+    /// As [`TrainPass::step`]; where the tilt is not one of that many samples.
+    pub fn tilted_step(&mut self, batch: &dyn Inputs, tilt: Tilt) -> Result<Step> {
+        let (n, offsets) = (batch.len(), batch.len() * self.net.classes());
+        if (tilt.factors.len(), tilt.offsets.len()) != (n, offsets) {
+            let found = format!("{} and {}", tilt.factors.len(), tilt.offsets.len());
+            return Err(Error::shape("train", format!("{n} factors and {offsets} offsets"), found));
+        }
+        self.pass(batch, Some(tilt))
+    }
+
+    fn pass(&mut self, batch: &dyn Inputs, tilt: Option<Tilt>) -> Result<Step> {
         let total = batch.len();
         if total == 0 || total > self.batch || batch.shape() != self.net.input() {
             let expected = format!("1 to {} samples of {:?}", self.batch, self.net.input());
@@ -107,8 +124,20 @@ impl<'a> TrainPass<'a> {
             return Err(Error::shape("train", format!("{expected} labels per sample"), found.to_string()));
         }
         match &mut self.place {
-            Place::Host(host) => host.step(self.device, self.net, batch),
-            Place::Cuda(cuda) => cuda.step(self.device, batch),
+            Place::Host(host) => host.step(self.device, self.net, batch, tilt),
+            Place::Cuda(cuda) => cuda.step(self.device, batch, tilt),
+        }
+    }
+
+    /// Shortens the gradients of the last step to the norm `longest` over all parameters together, where they are longer;
+    /// returns the norm that they had.
+    ///
+    /// # Errors
+    /// On CUDA, where the device fails.
+    pub fn clip(&mut self, longest: f64) -> Result<f64> {
+        match &mut self.place {
+            Place::Host(host) => Ok(self.device.scope(|| host.clip(longest))),
+            Place::Cuda(cuda) => cuda.clip(longest),
         }
     }
 
@@ -175,7 +204,24 @@ impl Host {
         });
     }
 
-    fn step(&mut self, device: &Device, net: &mut Network, batch: &dyn Inputs) -> Result<Step> {
+    fn clip(&mut self, longest: f64) -> f64 {
+        let square = |gradient: &Vec<f32>| gradient.iter().map(|&g| f64::from(g).powi(2)).sum::<f64>();
+        let squares: Vec<f64> = self.gradients.par_iter().map(square).collect();
+        let norm = squares.iter().sum::<f64>().sqrt();
+        let factor = clip(norm, longest);
+        if factor < 1.0 {
+            self.gradients.par_iter_mut().flatten().for_each(|g| *g *= factor);
+        }
+        norm
+    }
+
+    fn step(
+        &mut self,
+        device: &Device,
+        net: &mut Network,
+        batch: &dyn Inputs,
+        tilt: Option<Tilt>,
+    ) -> Result<Step> {
         let total = batch.len();
         let plan = &self.plan;
         let chunk_of = |i: usize| (i * plan.chunk).min(total)..((i + 1) * plan.chunk).min(total);
@@ -185,9 +231,14 @@ impl Host {
         }
         let chunks = &mut self.chunks[..total.div_ceil(plan.chunk)];
         let (step, moments) = device.scope(|| {
+            let seed = |i: usize| match tilt {
+                None => Seed::Gradient,
+                Some(tilt) => Seed::Tilted(tilt.part(chunk_of(i), net.classes())),
+            };
             let runs = chunks
                 .iter_mut()
-                .map(|Chunk { arena, sink, n }| Run::new(net, plan, arena, *n).seeded(Seed::Gradient, sink));
+                .enumerate()
+                .map(|(i, Chunk { arena, sink, n })| Run::new(net, plan, arena, *n).seeded(seed(i), sink));
             let mut runs: Vec<Run> = runs.collect();
             Run::batch(&mut runs, Section::Forward);
             let step = score(&runs, net)?;
@@ -217,6 +268,12 @@ impl Host {
             }
         }
     }
+}
+
+/// The factor that shortens a gradient of this norm to `longest`, where it is longer; a norm that is no number leaves it as
+/// it is.
+pub(super) fn clip(norm: f64, longest: f64) -> f32 {
+    if norm > longest { (longest / norm) as f32 } else { 1.0 }
 }
 
 /// Moves the running statistics of every batch norm by the batch's.
@@ -250,4 +307,101 @@ fn score(runs: &[Run], net: &Network) -> Result<Step> {
     let total: usize = each.iter().map(|(.., n)| n).sum();
     let (loss, correct) = each.iter().fold((0.0, 0), |(l, c), (loss, right, _)| (l + loss, c + right));
     Ok(Step { loss: loss / total as f64, correct })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::data::Samples;
+    use crate::net::Shape;
+    use crate::ops::philox::{Stream, Use};
+    use crate::zoo;
+
+    const CLASSES: usize = 4;
+
+    fn samples(n: usize, seed: u32) -> Samples {
+        let mut stream = Stream::new(seed.into(), Use::Choice, 1);
+        let shape = Shape::new(6, 6, 2);
+        let x = (0..n * shape.len()).map(|_| stream.normal()).collect();
+        let y: Vec<u32> = (0..n).map(|_| stream.below(CLASSES) as u32).collect();
+        Samples { shape, x, y: y.into() }
+    }
+
+    fn devices() -> [Device; 2] {
+        [Device::cpu().unwrap(), Device::emulated(1).unwrap()]
+    }
+
+    fn length(of: &[Vec<f32>]) -> f64 {
+        of.iter().flatten().map(|&g| f64::from(g).powi(2)).sum::<f64>().sqrt()
+    }
+
+    #[test]
+    fn a_tilt_towards_other_labels_gives_their_gradient() {
+        let (n, own) = (9, samples(9, 1));
+        let other = Samples { y: samples(9, 2).y, ..own.clone() };
+        for device in devices() {
+            let gradients = |batch: &Samples, tilt: Option<Tilt>| {
+                let mut net = zoo::create("cnn:4+8", own.shape, CLASSES, 1).unwrap().network;
+                let mut pass = TrainPass::new(&device, &mut net, n, Optimizer::Sgd).unwrap();
+                // Twice: what is launched a second time is replayed.
+                for _ in 0..2 {
+                    match tilt {
+                        Some(tilt) => pass.tilted_step(batch, tilt).unwrap(),
+                        None => pass.step(batch).unwrap(),
+                    };
+                }
+                pass.gradients().unwrap()
+            };
+            let mut offsets = vec![0.0; n * CLASSES];
+            for (i, row) in offsets.chunks_exact_mut(CLASSES).enumerate() {
+                row[own.y.words()[i] as usize] += 2.0;
+                row[other.y.words()[i] as usize] -= 2.0;
+            }
+            let found = gradients(&own, Some(Tilt { factors: &[2.0; 9], offsets: &offsets }));
+            let expected = gradients(&other, None);
+            let off: Vec<Vec<f32>> = found
+                .iter()
+                .zip(&expected)
+                .map(|(a, b)| a.iter().zip(b).map(|(a, b)| 0.5 * a - b).collect())
+                .collect();
+            // Both round as often; a few roundings of f32 each.
+            assert!(length(&off) < 1e-6 * length(&expected), "{} of {}", length(&off), length(&expected));
+            let mut net = zoo::create("cnn:4+8", own.shape, CLASSES, 1).unwrap().network;
+            let mut pass = TrainPass::new(&device, &mut net, n, Optimizer::Sgd).unwrap();
+            let short = Tilt { factors: &[1.0; 9], offsets: &offsets[1..] };
+            assert!(matches!(pass.tilted_step(&own, short), Err(Error::Shape { .. })));
+        }
+    }
+
+    #[test]
+    fn gradients_are_shortened_together_and_only_where_they_are_longer() {
+        let batch = samples(7, 3);
+        for device in devices() {
+            let mut net = zoo::create("cnn:4+8", batch.shape, CLASSES, 1).unwrap().network;
+            let start = net.clone();
+            let mut pass = TrainPass::new(&device, &mut net, 7, Optimizer::Sgd).unwrap();
+            pass.step(&batch).unwrap();
+            let whole = pass.gradients().unwrap();
+            let norm = pass.clip(1e6).unwrap();
+            assert!((norm - length(&whole)).abs() < 1e-6 * norm, "{norm} {}", length(&whole));
+            assert_eq!(pass.gradients().unwrap(), whole);
+            pass.clip(0.25 * norm).unwrap();
+            let quarter = pass.gradients().unwrap();
+            for (a, b) in quarter.iter().flatten().zip(whole.iter().flatten()) {
+                assert!((a - 0.25 * b).abs() <= 1e-6 * b.abs(), "{a} {b}");
+            }
+            pass.update(&Update { rate: 1.0, momentum: 0.0, decay: 0.0, step: 1 }).unwrap();
+            let moved = pass.network().unwrap().clone();
+            let way = |i: usize| -> Vec<f32> {
+                let pairs = start.params[i].value.iter().zip(moved.params[i].value.iter());
+                pairs.map(|(before, after)| before - after).collect()
+            };
+            let ways: Vec<Vec<f32>> =
+                (0..start.params.len()).filter(|&i| start.params[i].trained).map(way).collect();
+            assert!((length(&ways) - 0.25 * norm).abs() < 1e-5 * norm);
+            // The next step is as long as it is.
+            pass.step(&batch).unwrap();
+            assert!(pass.clip(1e6).unwrap() > 0.3 * norm);
+        }
+    }
 }

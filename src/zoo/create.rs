@@ -174,9 +174,31 @@ fn numbers(spec: &str, widths: &str) -> Result<Vec<usize>> {
     parts.map(|part| number(part).ok_or_else(|| misunderstood(spec))).collect()
 }
 
-/// Declared shapes, filled on demand: weights and biases uniform within 1/√fan_in (PyTorch's default for linear and
-/// convolution), norms at one and zero, embeddings normal with deviation 0.02. The values of a tensor depend on the seed
-/// and its name's place among the declared ones.
+/// The initial values of a tensor, the `place`-th of a model: weights and biases uniform within 1/√fan_in (PyTorch's default
+/// for linear and convolution), norms at one and zero, embeddings normal with deviation 0.02.
+fn initial(seed: u64, place: usize, role: Role, len: usize) -> Vec<f32> {
+    let mut stream = Stream::new(seed, Use::Weights, place as u32);
+    match role {
+        Role::Weight(fan_in) | Role::Bias(fan_in) => {
+            let bound = 1.0 / (fan_in as f64).sqrt();
+            (0..len).map(|_| ((2.0 * stream.uniform() - 1.0) * bound) as f32).collect()
+        }
+        Role::One => vec![1.0; len],
+        Role::Zero => vec![0.0; len],
+        Role::Embedding => (0..len).map(|_| 0.02 * stream.normal()).collect(),
+    }
+}
+
+/// A network of the same architecture and loss with new initial values, in train form.
+pub fn renewed(net: &Network, seed: u64) -> Network {
+    let mut new = net.thaw();
+    for (place, param) in new.params.iter_mut().enumerate() {
+        param.value = initial(seed, place, param.role, param.value.len()).into();
+    }
+    new
+}
+
+/// Declared shapes, filled on demand. The values of a tensor depend on the seed and its name's place among the declared ones.
 struct Init {
     seed: u64,
     shapes: BTreeMap<String, Vec<usize>>,
@@ -209,17 +231,7 @@ impl Source for Init {
         if declared != shape {
             return Err(Error::shape("create", format!("`{name}` {declared:?}"), format!("{shape:?}")));
         }
-        let mut stream = Stream::new(self.seed, Use::Weights, place as u32);
-        let len = shape.iter().product();
-        Ok(match role {
-            Role::Weight(fan_in) | Role::Bias(fan_in) => {
-                let bound = 1.0 / (fan_in as f64).sqrt();
-                (0..len).map(|_| ((2.0 * stream.uniform() - 1.0) * bound) as f32).collect()
-            }
-            Role::One => vec![1.0; len],
-            Role::Zero => vec![0.0; len],
-            Role::Embedding => (0..len).map(|_| 0.02 * stream.normal()).collect(),
-        })
+        Ok(initial(self.seed, place, role, shape.iter().product()))
     }
 
     fn shape(&self, name: &str) -> Option<&[usize]> {
@@ -241,7 +253,11 @@ mod tests {
         let resnet = create("resnet20", Shape::new(32, 32, 3), 10, 1).unwrap().network;
         assert_eq!(resnet.layers.len(), 20);
         assert_eq!(create("mlp:100", image, 10, 1).unwrap().network, mlp);
-        assert_ne!(create("mlp:100", image, 10, 2).unwrap().network, mlp);
+        let other = create("mlp:100", image, 10, 2).unwrap().network;
+        assert_ne!(other, mlp);
+        let renewed = renewed(&mlp.freeze(), 2);
+        assert_eq!((renewed.nodes == mlp.nodes, renewed.is_frozen()), (true, false));
+        assert!(renewed.params.iter().zip(&mlp.params).all(|(a, b)| a.name == b.name && a.value != b.value));
         let published = Shape::new(224, 224, 3);
         let running = 2 * 26_560; // statistics
         assert_eq!(resnet50(published, 1000, 64, 1).unwrap().parameters(), 25_557_032 + running);

@@ -21,7 +21,7 @@ mod vit;
 use serde_json::Value;
 
 pub use choices::{Choices, Stem};
-pub use create::{Created, create};
+pub use create::{Created, create, renewed};
 pub(crate) use create::{resnet50, vit16};
 pub use reading::Facts;
 

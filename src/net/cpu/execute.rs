@@ -18,7 +18,7 @@ use crate::net::layers::pool::PoolOp;
 use crate::net::layers::rows::{Rows, RowsOp};
 use crate::net::layers::shortcut::ShortcutOp;
 use crate::net::plan::Plan;
-use crate::net::program::{Instruction, Seed};
+use crate::net::program::{Instruction, Seed, Tilt};
 use crate::net::rows::RowValues;
 use crate::ops::Strided;
 use crate::ops::cpu::batch_norm::{self, Moments};
@@ -442,6 +442,9 @@ impl<'a> Run<'a> {
                     Seed::Weighted(weight, first) => loss
                         .gradient(d, logits, labels, classes)
                         .and_then(|()| loss.weigh(d, logits, labels, classes, first, weight)),
+                    Seed::Tilted(tilt) => {
+                        loss.gradient(d, logits, labels, classes).map(|()| tilted(d, tilt, classes))
+                    }
                     Seed::Draws { seed, first } => loss.draw(d, logits, classes, seed, first),
                 }
             }
@@ -452,6 +455,14 @@ impl<'a> Run<'a> {
         };
         // Lengths were checked with the program, labels when they were read.
         assert!(done.is_ok(), "{done:?}");
+    }
+}
+
+/// d ← factor · d + offset, row by row of `[n, classes]`.
+fn tilted(d: &mut [f32], tilt: Tilt, classes: usize) {
+    let rows = d.chunks_exact_mut(classes).zip(tilt.offsets.chunks_exact(classes)).zip(tilt.factors);
+    for ((d, offsets), factor) in rows {
+        d.iter_mut().zip(offsets).for_each(|(d, offset)| *d = *d * factor + offset);
     }
 }
 

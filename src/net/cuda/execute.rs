@@ -439,6 +439,13 @@ impl Run<'_> {
                         loss::gradient(cuda, d.output(), logits, labels, n, of)?;
                         loss::weigh(cuda, d, self.losses.input().part(0..n))
                     }
+                    Seed::Tilted(_) => {
+                        let [factors, offsets] = self.tilt;
+                        loss::gradient(cuda, d.output(), logits, labels, n, of)?;
+                        loss::weigh(cuda, d.output(), factors.part(0..n))?;
+                        let len = d.len();
+                        pointwise::add(cuda, d, offsets.part(0..len))
+                    }
                     Seed::Draws { seed, first } => loss::draw(cuda, d, logits, n, seed, first, of),
                 }
             }

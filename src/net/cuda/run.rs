@@ -92,6 +92,8 @@ pub(super) struct Run<'a> {
     /// Every unit's activation `[n, d]`, where it is asked for; zeros at first.
     pub(super) trace: Option<Out<'a, f32>>,
     pub(super) seed: Seed<'a>,
+    /// Factors and offsets of [`Seed::Tilted`], as they were brought to the device.
+    pub(super) tilt: [In<'a, f32>; 2],
     pub(super) sink: Option<&'a mut dyn Sink>,
     pub(super) v: Option<&'a RowBuffers>,
 }
@@ -99,8 +101,8 @@ pub(super) struct Run<'a> {
 impl<'a> Run<'a> {
     /// A run of forward and backward sections over the first `n` images of a chunk.
     pub fn new(passes: &'a Passes<'a>, chunk: &'a mut Chunk, n: usize) -> Run<'a> {
-        let Chunk { kept, labels, losses, work } = chunk;
-        Run::with(passes, Kept::Written(kept.output()), labels.input(), losses, work, n)
+        let Chunk { kept, labels, losses, tilt, work } = chunk;
+        Run::with(passes, Kept::Written(kept.output()), labels.input(), losses, tilt, work, n)
     }
 
     /// A run of a product with `v`, which adds to `sink`; on kept values and labels that were stored, or else those of
@@ -113,12 +115,12 @@ impl<'a> Run<'a> {
         v: &'a RowBuffers,
         sink: &'a mut dyn Sink,
     ) -> Run<'a> {
-        let Chunk { kept, labels, losses, work } = chunk;
+        let Chunk { kept, labels, losses, tilt, work } = chunk;
         let (kept, labels) = match stored {
             Some(stored) => (stored.values.input(), stored.labels.input()),
             None => (kept.input(), labels.input()),
         };
-        let mut run = Run::with(passes, Kept::Read(kept), labels, losses, work, n);
+        let mut run = Run::with(passes, Kept::Read(kept), labels, losses, tilt, work, n);
         (run.v, run.sink) = (Some(v), Some(sink));
         run
     }
@@ -128,6 +130,7 @@ impl<'a> Run<'a> {
         kept: Kept<'a>,
         labels: In<'a, u32>,
         losses: &'a mut Buffer<f32>,
+        tilt: &'a [Buffer<f32>; 2],
         work: &'a mut Work,
         n: usize,
     ) -> Run<'a> {
@@ -144,6 +147,7 @@ impl<'a> Run<'a> {
             n,
             trace: None,
             seed: Seed::Gradient,
+            tilt: tilt.each_ref().map(Buffer::input),
             sink: None,
             v: None,
         }

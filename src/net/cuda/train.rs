@@ -6,10 +6,10 @@
 
 use super::derivatives::RowBuffers;
 use super::*;
-use crate::net::program::Seed;
+use crate::net::program::{Seed, Tilt};
 use crate::net::rows::RowValues;
-use crate::net::train::{MOMENTUM, Step};
-use crate::ops::cuda::optimizer;
+use crate::net::train::{MOMENTUM, Step, clip};
+use crate::ops::cuda::{optimizer, vector};
 use crate::ops::optimizer::{Memory, Optimizer, Update};
 
 /// A network that is trained.
@@ -26,16 +26,21 @@ pub struct Training<'a> {
     scores: Buffer<f64>,
     /// What the optimizer reads of a step.
     now: Buffer<f32>,
-    /// Samples of the last step.
+    /// Sums of squares of the gradients; made when they are first asked for.
+    squares: Option<Buffer<f64>>,
+    /// Samples of the last step, and what its gradients are shortened by.
     n: usize,
+    clip: f32,
     repeats: Repeats<Again>,
 }
 
 /// What is launched again and again.
 #[derive(PartialEq)]
 enum Again {
-    /// The pass over so many samples.
-    Pass(usize),
+    /// The pass over so many samples, of the network's loss or a tilted one.
+    Pass(usize, bool),
+    /// The squares of the gradients.
+    Squares,
     /// The optimizer's step, of this momentum and weight decay.
     Update(f32, f32),
 }
@@ -93,26 +98,34 @@ impl<'a> Training<'a> {
             predicted: cuda.alloc(sizes.labels)?,
             scores: cuda.alloc(2)?,
             now: cuda.alloc(4)?,
+            squares: None,
             n: 0,
+            clip: 1.0,
             repeats: Repeats::default(),
             passes,
             arena,
         })
     }
 
-    /// One pass over a batch: gradients, and running statistics.
+    /// One pass over a batch: gradients, of a tilted loss where there is a tilt, and running statistics.
     ///
     /// # Errors
     /// Where a label does not fit the network, or the device fails.
-    pub fn step(&mut self, device: &Device, batch: &dyn Inputs) -> Result<Step> {
+    pub fn step(&mut self, device: &Device, batch: &dyn Inputs, tilt: Option<Tilt>) -> Result<Step> {
         let Training { passes, arena, gradients, predicted, scores, .. } = self;
         let (n, cuda) = (passes.fill(device, arena, batch, 0..batch.len())?, passes.cuda);
-        self.n = n;
-        self.repeats.run(cuda, Again::Pass(n), || {
+        (self.n, self.clip) = (n, 1.0);
+        if let Some(Tilt { factors, offsets }) = tilt {
+            let [on_factors, on_offsets] = &mut arena.chunk.tilt;
+            cuda.write(on_factors.output().split_at(n).0, factors)?;
+            cuda.write(on_offsets.output().split_at(offsets.len()).0, offsets)?;
+        }
+        let seed = tilt.map_or(Seed::Gradient, Seed::Tilted);
+        self.repeats.run(cuda, Again::Pass(n, tilt.is_some()), || {
             gradients.clear(passes)?;
-            passes.primal(&mut arena.chunk, Seed::Gradient, gradients, n)?;
+            passes.primal(&mut arena.chunk, seed, gradients, n)?;
             passes.losses(&mut arena.chunk, n)?;
-            let Chunk { kept, labels, losses, work } = &arena.chunk;
+            let Chunk { kept, labels, losses, work, .. } = &arena.chunk;
             let (logits, words) = (passes.logits(kept, work, n), n * passes.plan.label_width);
             loss::predict(cuda, predicted.output().split_at(words).0, logits, passes.net.loss)?;
             let (losses, predicted) = (losses.input().part(0..n), predicted.input().part(0..words));
@@ -125,6 +138,40 @@ impl<'a> Training<'a> {
         Ok(Step { loss: found[0] / n as f64, correct: found[1] as usize })
     }
 
+    /// Shortens the mean gradient of the last step to this norm, where it is longer; returns the norm that it had.
+    ///
+    /// # Errors
+    /// Where the device fails.
+    pub fn clip(&mut self, longest: f64) -> Result<f64> {
+        let Training { passes, gradients, memory, squares, .. } = self;
+        let (cuda, net) = (passes.cuda, &passes.net);
+        let trained: Vec<usize> = (0..memory.len()).filter(|&i| memory[i].is_some()).collect();
+        let parts = |&i: &usize| vector::parts(net.params[i].value.len());
+        let squares = match squares {
+            Some(squares) => squares,
+            None => squares.insert(cuda.alloc(trained.iter().map(parts).sum())?),
+        };
+        self.repeats.run(cuda, Again::Squares, || {
+            let mut rest = squares.output();
+            for i in &trained {
+                let (room, others) = rest.split_at(parts(i));
+                vector::squares(cuda, room, gradient(net, gradients, *i).input())?;
+                rest = others;
+            }
+            Ok(())
+        })?;
+        let all = cuda.download(squares)?;
+        let mut end = 0;
+        let mut sum = 0.0;
+        for i in &trained {
+            end += parts(i);
+            sum += all[end - 1];
+        }
+        let norm = sum.sqrt() / self.n.max(1) as f64;
+        self.clip = clip(norm, longest);
+        Ok(norm)
+    }
+
     /// Moves the parameters by the gradients of the last step.
     ///
     /// # Errors
@@ -132,7 +179,7 @@ impl<'a> Training<'a> {
     pub fn update(&mut self, update: &Update) -> Result<()> {
         let Training { passes, gradients, memory, now, .. } = self;
         let cuda = passes.cuda;
-        cuda.write(now.output(), &optimizer::now(1.0 / self.n.max(1) as f32, update))?;
+        cuda.write(now.output(), &optimizer::now(self.clip / self.n.max(1) as f32, update))?;
         self.repeats.run(cuda, Again::Update(update.momentum, update.decay), || {
             for (i, memory) in memory.iter_mut().enumerate() {
                 let Some(memory) = memory else { continue };
@@ -148,7 +195,7 @@ impl<'a> Training<'a> {
     /// # Errors
     /// Where the device fails.
     pub fn gradients(&self) -> Result<Vec<Vec<f32>>> {
-        let (cuda, factor) = (self.passes.cuda, 1.0 / self.n.max(1) as f32);
+        let (cuda, factor) = (self.passes.cuda, self.clip / self.n.max(1) as f32);
         let each = (0..self.memory.len()).map(|i| {
             let mut values = cuda.download(gradient(&self.passes.net, &self.gradients, i))?;
             values.iter_mut().for_each(|g| *g *= factor);

@@ -1,0 +1,248 @@
+//! Hold: the whole network is trained on for a few epochs, with the retained samples at their labels and each forgotten sample
+//! at the soft label that a model without it would give (MATH.md, Eq. 16).
+//!
+//! ```text
+//! proxy ──▶ soft labels q ──▶ mini-batches of retained and forgotten samples together:
+//!                             mean CE(retained, y) + mean CE(forgotten, q)  ──▶ new weights
+//! ```
+//!
+//! Batch norm is in training form on the joint batch: with frozen statistics, a deep network is not held. Soft labels of earlier
+//! batches are held too, or else later batches would undo their forgetting. A gradient at soft labels is the gradient at the
+//! labels plus a constant ([`Tilt`]), so that both halves of a batch go through one pass.
+
+use crate::audit::{Snapshot, gate, judged};
+use crate::data::Samples;
+use crate::loss::Loss;
+use crate::net::{Network, Tilt, TrainPass};
+use crate::observe::outputs;
+use crate::ops::optimizer::{Optimizer, Update};
+use crate::ops::philox::{Stream, Use};
+use crate::outcome::{
+    Account, Changed, Clock, Epochs, HoldAccount, Phase, Record, SelectionAccount, parameters,
+};
+use crate::proxy::Proxy;
+use crate::select::Selection;
+use crate::soft_label::{Answers, SoftLabels, Summary};
+use crate::task::{HoldSettings, Task, needs_validation};
+use crate::{Error, Result, check_stop};
+
+/// Retained samples of a mini-batch, and the most forgotten ones.
+pub const BATCH: usize = 64;
+/// The learning rate at the first step; it falls linearly to 0.
+const RATE: f64 = 0.05;
+const MOMENTUM: f32 = 0.9;
+/// The norm to which longer gradients are shortened.
+const LONGEST: f64 = 1.0;
+
+/// Forgotten samples with their soft labels.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Held {
+    /// By index in the training data.
+    pub indices: Vec<usize>,
+    /// `[indices, classes]`.
+    pub soft_labels: Vec<f32>,
+}
+
+impl Held {
+    /// Those of the records, in their order.
+    pub fn of(records: &[Record]) -> Held {
+        let mut held = Held::default();
+        for record in records.iter().filter(|record| record.removed) {
+            held.indices.extend(&record.indices);
+            held.soft_labels.extend(&record.soft_labels);
+        }
+        held
+    }
+}
+
+/// Removes a batch from `net`; `earlier` left before and is held too. `net` changes only where the record says `removed`.
+///
+/// # Errors
+/// Where the task does not fit the network (before anything is computed), training diverges, or the user stops; `net` is then as
+/// before.
+pub fn hold(
+    task: &Task,
+    settings: &HoldSettings,
+    net: &mut Network,
+    number: usize,
+    indices: &[usize],
+    earlier: Held,
+) -> Result<Record> {
+    task.check(net, indices.len())?;
+    let validation = task.validation.ok_or_else(needs_validation)?;
+    let n = task.n.checked_sub(earlier.indices.len()).filter(|&n| n > indices.len());
+    let n = n.ok_or_else(|| Error::config("no more samples are left than are to be removed"))?;
+    let (mut clock, mut notes) = (Clock::start(), vec![]);
+    let request = task.samples.subset(indices);
+    let judged = judged(task, indices, &mut notes);
+    let judged = task.validation.filter(|_| !judged.is_empty()).map(|samples| samples.subset(&judged));
+    let before = Snapshot::of(task, net, &request, judged.as_ref())?;
+    clock.count(Phase::Evaluate);
+
+    let proxy = Proxy::of(task, net, settings, validation, indices, number)?;
+    let labels: Vec<u32> = indices.iter().filter_map(|&i| task.samples.y.class_of(i)).collect();
+    let soft = soft_labels(task, net, &proxy, validation, &labels)?;
+    clock.count(Phase::Proxy);
+    check_stop(task.stop)?;
+
+    let mut held = earlier;
+    held.indices.extend(indices);
+    held.soft_labels.extend(&soft.q);
+    let (moved, mini_batches) = held_network(task, net, settings, &held, number)?;
+    clock.count(Phase::Hold);
+    let after = Snapshot::of(task, &moved, &request, judged.as_ref())?;
+    let logits = outputs(task.device, &moved, &request)?.logits;
+    let account = HoldAccount {
+        proxy: settings.proxy,
+        epochs: Epochs { proxy: proxy.epochs, hold: settings.epochs },
+        mini_batches,
+        nudge: soft.nudge,
+        target: soft.summary(&labels),
+        reached: Summary::of(Answers { logits: &logits, labels: &labels }),
+        after,
+    };
+    clock.count(Phase::Evaluate);
+    let refused = match after.is_finite() {
+        true => gate(&before, &after, task.settings.gate),
+        false => Some("not removed: the hold leaves no finite loss".into()),
+    };
+    let removed = refused.is_none();
+    notes.extend(refused);
+    let mut record = Record {
+        batch: number,
+        indices: indices.to_vec(),
+        removed,
+        notes,
+        units: vec![],
+        account: Account {
+            n,
+            m: indices.len(),
+            selection: SelectionAccount::from(&Selection::default()),
+            before,
+            step: None,
+            hold: Some(account),
+            seconds: clock.seconds,
+        },
+        changed: Changed::EveryParameter,
+        values: vec![],
+        soft_labels: vec![],
+    };
+    if removed {
+        record.values = parameters(&moved);
+        record.soft_labels = soft.q;
+        *net = moved;
+    }
+    Ok(record)
+}
+
+/// The soft labels of the batch, whose labels are `labels`.
+fn soft_labels(
+    task: &Task,
+    net: &Network,
+    proxy: &Proxy,
+    validation: &Samples,
+    labels: &[u32],
+) -> Result<SoftLabels> {
+    let original = outputs(task.device, net, validation)?.logits;
+    let held_out: Vec<u32> = (0..validation.y.len()).filter_map(|i| validation.y.class_of(i)).collect();
+    let mut retained = vec![false; net.classes()];
+    for class in task.repair_on.iter().filter_map(|&i| task.samples.y.class_of(i)) {
+        retained[class as usize] = true;
+    }
+    SoftLabels::new(
+        Answers { logits: &proxy.forgotten, labels },
+        Answers { logits: &proxy.held_out, labels: &held_out },
+        Answers { logits: &original, labels: &held_out },
+        &retained,
+    )
+}
+
+/// The network after the hold, and its mini-batches.
+fn held_network(
+    task: &Task,
+    net: &Network,
+    settings: &HoldSettings,
+    held: &Held,
+    number: usize,
+) -> Result<(Network, usize)> {
+    let (retained, classes) = (&task.repair_on, net.classes());
+    let count = BATCH.min(held.indices.len());
+    let mut moved = net.thaw();
+    let mut pass = TrainPass::new(task.device, &mut moved, BATCH + count, Optimizer::Sgd)?;
+    let mut stream = Stream::new(task.settings.seed, Use::Repair, number as u32);
+    let steps = settings.epochs * retained.len().div_ceil(BATCH);
+    let mut done = 0;
+    for _ in 0..settings.epochs {
+        let mut order = retained.clone();
+        stream.shuffle(&mut order);
+        for kept in order.chunks(BATCH) {
+            check_stop(task.stop)?;
+            let gone = stream.choose(held.indices.len(), count);
+            let batch: Vec<usize> =
+                kept.iter().copied().chain(gone.iter().map(|&i| held.indices[i])).collect();
+            let share = |of: usize| batch.len() as f32 / of as f32;
+            let factors = [vec![share(kept.len()); kept.len()], vec![share(count); count]].concat();
+            let mut offsets = vec![0.0; batch.len() * classes];
+            for (row, &i) in offsets[kept.len() * classes..].chunks_exact_mut(classes).zip(&gone) {
+                let label = task.samples.y.class_of(held.indices[i]);
+                let q = &held.soft_labels[i * classes..(i + 1) * classes];
+                offset(row, net.loss, label, q, share(count));
+            }
+            let step = pass
+                .tilted_step(&task.samples.subset(&batch), Tilt { factors: &factors, offsets: &offsets })?;
+            if !step.loss.is_finite() {
+                return Err(Error::config(format!(
+                    "the hold diverges: after {done} of {steps} mini-batches the loss is {}",
+                    step.loss
+                )));
+            }
+            pass.clip(LONGEST)?;
+            let rate = RATE * (1.0 - done as f64 / steps as f64);
+            done += 1;
+            pass.update(&Update {
+                rate: rate as f32,
+                momentum: MOMENTUM,
+                decay: settings.recipe.weight_decay,
+                step: done as i32,
+            })?;
+        }
+    }
+    pass.network()?;
+    drop(pass);
+    Ok((moved.freeze(), steps))
+}
+
+/// What turns the gradient of `factor` times the network's loss at a label into that of `factor` times cross-entropy at q:
+/// `factor` (t − q), t being what the loss aims at.
+fn offset(row: &mut [f32], loss: Loss, label: Option<u32>, q: &[f32], factor: f32) {
+    let smoothing = match loss {
+        Loss::CrossEntropy { smoothing } => smoothing as f32,
+        Loss::BinaryCrossEntropy => 0.0,
+    };
+    let classes = q.len() as f32;
+    for (c, (offset, q)) in row.iter_mut().zip(q).enumerate() {
+        let hit = if label == Some(c as u32) { 1.0 - smoothing } else { 0.0 };
+        *offset = factor * (hit + smoothing / classes - q);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_offset_makes_the_gradient_that_of_cross_entropy_at_the_soft_label() {
+        let (z, q) = ([0.4f32, -1.0, 2.0], [0.2f32, 0.5, 0.3]);
+        for smoothing in [0.0, 0.2] {
+            let loss = Loss::CrossEntropy { smoothing };
+            let (mut d, mut row) = ([0.0; 3], [0.0; 3]);
+            loss.gradient(&mut d, &z, &[1], 3).unwrap();
+            offset(&mut row, loss, Some(1), &q, 3.0);
+            let sum: f64 = z.iter().map(|&z| f64::from(z).exp()).sum();
+            for c in 0..3 {
+                let expected = 3.0 * (f64::from(z[c]).exp() / sum - f64::from(q[c]));
+                assert!((f64::from(3.0 * d[c] + row[c]) - expected).abs() < 1e-6, "{c}");
+            }
+        }
+    }
+}

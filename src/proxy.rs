@@ -1,0 +1,126 @@
+//! Proxy: a model that has not seen the forgotten samples, and its logits on them and on held-out samples.
+//!
+//! It stands for the model that retraining would give, and is far cheaper: the same architecture trained for a few epochs on
+//! retained samples, a model that the user has, or the labels of each sample's nearest retained samples.
+
+use rayon::prelude::*;
+
+use crate::data::{Inputs, Samples, Subset};
+use crate::net::Network;
+use crate::observe::outputs;
+use crate::task::{HoldSettings, ProxyKind, Task};
+use crate::train::{Config, train};
+use crate::zoo::renewed;
+use crate::{Error, Result, check_stop};
+
+/// Nearest retained samples whose labels count, and what is added to every class's count.
+const NEIGHBOURS: usize = 10;
+const SMOOTHING: f64 = 0.5;
+
+/// What a proxy answers.
+pub struct Proxy {
+    /// Logits on the forgotten samples, `[m, classes]`.
+    pub forgotten: Vec<f32>,
+    /// On the validation samples, `[n, classes]`.
+    pub held_out: Vec<f32>,
+    /// Passes over the retained samples that its training took.
+    pub epochs: usize,
+}
+
+impl Proxy {
+    /// The proxy of a request on the samples `indices`; batch `number` gives its training a seed of its own.
+    ///
+    /// # Errors
+    /// Where training fails or diverges, samples do not fit, or the user stops.
+    pub fn of(
+        task: &Task,
+        net: &Network,
+        hold: &HoldSettings,
+        validation: &Samples,
+        indices: &[usize],
+        number: usize,
+    ) -> Result<Proxy> {
+        let forgotten = task.samples.subset(indices);
+        let answers = |model: &Network, epochs: usize| -> Result<Proxy> {
+            Ok(Proxy {
+                forgotten: outputs(task.device, model, &forgotten)?.logits,
+                held_out: outputs(task.device, model, validation)?.logits,
+                epochs,
+            })
+        };
+        match hold.proxy {
+            ProxyKind::Trained => {
+                let seed = hold.recipe.seed.wrapping_add(1 + number as u64);
+                let recipe = Config { seed, ..hold.recipe.clone() };
+                let mut model = renewed(net, seed);
+                let mut each = |_: &Network, _| check_stop(task.stop).map(|()| true);
+                train(task.device, &mut model, task.samples, &task.repair_on, &recipe, &mut each)
+                    .map_err(|error| error.during("training of the proxy"))?;
+                answers(&model.freeze(), recipe.epochs)
+            }
+            ProxyKind::Given => {
+                let model = task.proxy.ok_or_else(|| Error::config("no model was given as the proxy"))?;
+                answers(model, 0)
+            }
+            ProxyKind::Neighbours => {
+                let retained = task.samples.subset(&task.repair_on);
+                task.device.scope(|| {
+                    Ok(Proxy {
+                        forgotten: votes(&forgotten, &retained, net.classes()),
+                        held_out: votes(validation, &retained, net.classes()),
+                        epochs: 0,
+                    })
+                })
+            }
+        }
+    }
+}
+
+/// ln of the smoothed counts of the labels of each input's nearest retained samples, `[n, classes]`; ties go to the sample that
+/// comes first.
+fn votes(inputs: &dyn Inputs, retained: &Subset, classes: usize) -> Vec<f32> {
+    let len = inputs.shape().len();
+    let all = |of: &dyn Inputs| -> (Vec<f32>, Vec<u32>) {
+        let (mut x, mut y) = (vec![0.0; of.len() * len], vec![0; of.len()]);
+        of.fill(&mut x, &mut y, 0..of.len());
+        (x, y)
+    };
+    let ((x, _), (known, labels)) = (all(inputs), all(retained));
+    let mut logits = vec![0.0; inputs.len() * classes];
+    let rows = logits.par_chunks_exact_mut(classes).zip(x.par_chunks_exact(len));
+    rows.for_each(|(logits, x)| {
+        let mut nearest: Vec<(f32, u32)> = vec![];
+        for (other, &label) in known.chunks_exact(len).zip(&labels) {
+            let distance: f32 = x.iter().zip(other).map(|(a, b)| (a - b) * (a - b)).sum();
+            let place = nearest.partition_point(|&(near, _)| near <= distance);
+            if place < NEIGHBOURS {
+                nearest.insert(place, (distance, label));
+                nearest.truncate(NEIGHBOURS);
+            }
+        }
+        let count = |class: usize| nearest.iter().filter(|(_, label)| *label as usize == class).count();
+        logits.iter_mut().enumerate().for_each(|(c, z)| *z = (count(c) as f64 + SMOOTHING).ln() as f32);
+    });
+    logits
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::net::Shape;
+
+    #[test]
+    fn neighbours_vote_with_their_labels() {
+        let x: Vec<f32> = (0..30).map(|i| i as f32).collect();
+        let y: Vec<u32> = (0..30).map(|i| u32::from(i >= 12)).collect();
+        let samples = Samples { shape: Shape::new(1, 1, 1), x, y: y.into() };
+        let all: Vec<usize> = (0..30).collect();
+        let asked = Samples { shape: samples.shape, x: vec![-1.0, 29.0, 11.6], y: vec![0, 0, 0].into() };
+        let logits = votes(&asked, &samples.subset(&all), 3);
+        let counts: Vec<f64> = logits.iter().map(|&z| f64::from(z).exp() - SMOOTHING).collect();
+        // Of 11.6 the nearest are 7 to 16.
+        for (found, expected) in counts.iter().zip([10.0, 0.0, 0.0, 0.0, 10.0, 0.0, 5.0, 5.0, 0.0]) {
+            assert!((found - expected).abs() < 1e-5, "{counts:?}");
+        }
+    }
+}

@@ -1,0 +1,248 @@
+//! The hold: the forgotten end where a model without them would have them, several batches and a stop change nothing, and the
+//! record holds all that changed.
+
+use std::path::Path;
+
+use scrubjay::data::{self, Inputs, Samples};
+use scrubjay::device::Device;
+use scrubjay::hold::{Held, hold};
+use scrubjay::net::Network;
+use scrubjay::observe::evaluate;
+use scrubjay::options::ScrubOptions;
+use scrubjay::request::Request;
+use scrubjay::session::{Session, Sources};
+use scrubjay::task::{HoldSettings, Procedure, ProxyKind, Settings, Task};
+use scrubjay::train::{self, Optimizer, Schedule, train};
+use scrubjay::{Ended, Result, checkpoint, zoo};
+
+const TRAINED: usize = 900;
+
+fn recipe(epochs: usize, seed: u64) -> train::Config {
+    train::Config {
+        epochs,
+        batch: 32,
+        rate: 0.05,
+        momentum: 0.9,
+        optimizer: Optimizer::Sgd,
+        weight_decay: 5e-4,
+        schedule: Schedule::Cosine,
+        seed,
+    }
+}
+
+fn part(samples: &Samples, indices: std::ops::Range<usize>) -> Samples {
+    let indices = Vec::from_iter(indices);
+    let x = indices.iter().flat_map(|&i| samples.image(i).to_vec()).collect();
+    Samples { shape: samples.shape, x, y: samples.y.subset(&indices) }
+}
+
+/// The digits to train on, and others.
+fn digits() -> Result<[Samples; 2]> {
+    let all = data::digits()?;
+    Ok([part(&all, 0..TRAINED), part(&all, TRAINED..all.y.len())])
+}
+
+fn trained(device: &Device, arch: &str, samples: &Samples, indices: &[usize], seed: u64) -> Result<Network> {
+    let mut net = zoo::create(arch, samples.shape, 10, seed)?.network;
+    train(device, &mut net, samples, indices, &recipe(40, seed), &mut |_, _| Ok(true))?;
+    Ok(net.freeze())
+}
+
+fn settings(proxy: ProxyKind) -> HoldSettings {
+    HoldSettings { proxy, recipe: recipe(4, 0), epochs: 4 }
+}
+
+fn task<'a>(device: &'a Device, samples: &'a Samples, unseen: &'a Samples, retained: Vec<usize>) -> Task<'a> {
+    let settings = Settings { hold: Some(settings(ProxyKind::Trained)), gate: 0.1, ..Settings::default() };
+    Task { validation: Some(unseen), ..Task::new(device, samples, retained, settings) }
+}
+
+fn mean_loss(device: &Device, net: &Network, inputs: &dyn Inputs) -> Result<f64> {
+    Ok(evaluate(device, net, inputs)?.mean_loss())
+}
+
+#[test]
+fn a_class_ends_as_far_away_as_from_a_model_without_it() -> Result<()> {
+    let device = Device::cpu()?;
+    let [samples, unseen] = digits()?;
+    let class: Vec<usize> = (0..TRAINED).filter(|&i| samples.y.has(i, 3)).collect();
+    let rest: Vec<usize> = (0..TRAINED).filter(|&i| !samples.y.has(i, 3)).collect();
+    let net = trained(&device, "mlp:32", &samples, &Vec::from_iter(0..TRAINED), 1)?;
+    let retrained = trained(&device, "mlp:32", &samples, &rest, 2)?;
+    let wanted = mean_loss(&device, &retrained, &samples.subset(&class))?;
+    assert!(mean_loss(&device, &net, &samples.subset(&class))? < 0.1);
+    let right =
+        |net: &Network| -> Result<f64> { Ok(evaluate(&device, net, &samples.subset(&rest))?.accuracy()) };
+    for proxy in [ProxyKind::Trained, ProxyKind::Neighbours, ProxyKind::Given] {
+        let mut task = task(&device, &samples, &unseen, rest.clone());
+        task.settings.gate = 1.0; // held-out samples of the class count too
+        task.proxy = Some(&retrained);
+        let mut moved = net.clone();
+        let record = hold(&task, &settings(proxy), &mut moved, 0, &class, Held::default())?;
+        assert!(record.removed, "{:?}", record.notes);
+        let account = record.account.hold.as_ref().expect("the account of a hold");
+        let found = mean_loss(&device, &moved, &samples.subset(&class))?;
+        // None of them is right, as after retraining.
+        assert!(account.target.accuracy < 0.05, "{proxy:?}: {:?}", account.target);
+        assert!(account.reached.accuracy < 0.05, "{proxy:?}: {:?}", account.reached);
+        assert!((account.reached.loss - found).abs() < 1e-3 * found);
+        assert!(found > 0.4 * wanted && found < 2.5 * wanted, "{proxy:?}: {found}, retrained {wanted}");
+        assert!(
+            right(&moved)? > right(&net)? - 0.01,
+            "{proxy:?}: {} before, {}",
+            right(&net)?,
+            right(&moved)?
+        );
+        // The record alone makes the same model of the one before.
+        let mut replayed = net.clone();
+        record.replay(&mut replayed)?;
+        assert_eq!(replayed, moved);
+    }
+    Ok(())
+}
+
+#[test]
+fn batch_norm_is_trained_on_and_its_statistics_are_in_the_record() -> Result<()> {
+    let [samples, unseen] = digits()?;
+    let [samples, unseen] = [part(&samples, 0..200), part(&unseen, 0..100)];
+    let (gone, rest) = (Vec::from_iter(0..20), Vec::from_iter(20..200));
+    let cpu = Device::cpu()?;
+    let net = trained(&cpu, "cnn:4+8", &samples, &Vec::from_iter(0..200), 1)?;
+    let run = |device: &Device| -> Result<Network> {
+        let mut task = task(device, &samples, &unseen, rest.clone());
+        task.settings.gate = 1.0;
+        let mut moved = net.clone();
+        let hold_settings = HoldSettings { recipe: recipe(1, 0), epochs: 1, ..settings(ProxyKind::Trained) };
+        let record = hold(&task, &hold_settings, &mut moved, 0, &gone, Held::default())?;
+        assert!(record.removed, "{:?}", record.notes);
+        let mut replayed = net.clone();
+        record.replay(&mut replayed)?;
+        assert_eq!(replayed, moved);
+        Ok(moved)
+    };
+    let moved = run(&cpu)?;
+    for (before, after) in net.params.iter().zip(&moved.params) {
+        assert_ne!(before.value, after.value, "{}", before.name);
+    }
+    // A GPU's steps are the CPU's but for roundings, which a few steps hardly let grow.
+    let on_gpu = run(&Device::emulated(1)?)?;
+    let (mut off, mut way) = (0.0, 0.0);
+    for ((a, b), start) in on_gpu.params.iter().zip(&moved.params).zip(&net.params) {
+        for ((a, b), start) in a.value.iter().zip(b.value.iter()).zip(start.value.iter()) {
+            off += f64::from(a - b).powi(2);
+            way += f64::from(b - start).powi(2);
+        }
+    }
+    assert!((off / way).sqrt() < 1e-3, "{}", (off / way).sqrt());
+    Ok(())
+}
+
+#[test]
+fn earlier_batches_are_held_with_the_new_ones() -> Result<()> {
+    let device = Device::cpu()?;
+    let [samples, unseen] = digits()?;
+    let (first, second) = (Vec::from_iter(0..40), Vec::from_iter(40..80));
+    let net = trained(&device, "mlp:32", &samples, &Vec::from_iter(0..TRAINED), 1)?;
+    let task = task(&device, &samples, &unseen, Vec::from_iter(80..TRAINED));
+    let mut once = net.clone();
+    let record = hold(&task, &settings(ProxyKind::Trained), &mut once, 0, &first, Held::default())?;
+    let loss = |net: &Network| mean_loss(&device, net, &samples.subset(&first));
+    let (mut held, mut let_go) = (once.clone(), once.clone());
+    hold(&task, &settings(ProxyKind::Trained), &mut held, 1, &second, Held::of(&[record]))?;
+    hold(&task, &settings(ProxyKind::Trained), &mut let_go, 1, &second, Held::default())?;
+    let (before, own, held, let_go) = (loss(&net)?, loss(&once)?, loss(&held)?, loss(&let_go)?);
+    assert!(own > 1.5 * before, "{before} before, {own} after its own batch");
+    assert!((held / own - 1.0).abs() < (let_go / own - 1.0).abs(), "{own}, held {held}, let go {let_go}");
+    Ok(())
+}
+
+/// A folder with a trained model and its data.
+fn files(folder: &Path) -> Result<Sources> {
+    let device = Device::cpu()?;
+    let [samples, unseen] = digits()?;
+    let write = |name: &str, samples: &Samples| -> Result<std::path::PathBuf> {
+        use scrubjay::data::tensors::{Tensor, Values, write};
+        let path = folder.join(name);
+        let labels: Vec<i64> = samples.y.words().iter().map(|&y| i64::from(y)).collect();
+        let n = labels.len();
+        let x = Tensor { name: "x", shape: vec![n, 64], values: Values::F32(&samples.x) };
+        let y = Tensor { name: "y", shape: vec![n], values: Values::I64(&labels) };
+        write(&path, &[x, y], Default::default())?;
+        Ok(path)
+    };
+    let net = trained(&device, "mlp:16", &samples, &Vec::from_iter(0..TRAINED), 1)?;
+    let model = folder.join("model.safetensors");
+    checkpoint::save(&model, &net)?;
+    let data = write("train.safetensors", &samples)?;
+    Ok(Sources { validation: Some(write("val.safetensors", &unseen)?), ..Sources::new(model, data) })
+}
+
+fn options() -> ScrubOptions {
+    ScrubOptions {
+        method: Procedure::Hold,
+        batch: Some(20),
+        proxy_epochs: 1,
+        hold_epochs: 1,
+        gate: 1.0,
+        ..ScrubOptions::DEFAULT
+    }
+}
+
+#[test]
+fn a_run_that_was_stopped_ends_with_the_same_bytes() -> Result<()> {
+    let folder = tempfile::tempdir().expect("a folder");
+    let at = |name: &str| folder.path().join(name);
+    let sources = files(folder.path())?;
+    let session = || Session::open(Device::cpu()?, sources.clone());
+    let (whole, stopped) = (at("whole"), at("stopped"));
+    let first = session()?;
+    let request = Request::new(&first, "0-39", &options())?;
+    assert!(matches!(first.run(&request, &whole)?, Ended::Now(_)));
+    // Stopped after the first batch.
+    let flag = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let set = flag.clone();
+    let second = session()?.with_stop(flag).on_progress(move |progress| {
+        set.store(progress.done == 1, std::sync::atomic::Ordering::Relaxed);
+    });
+    assert!(second.run(&request, &stopped).is_err());
+    let Ended::Now(outcome) = session()?.run(&request, &stopped)? else { panic!("it was not finished") };
+    assert_eq!((outcome.records.len(), outcome.removed), (2, 40));
+    let bytes = |folder: &Path| std::fs::read(folder.join("model.safetensors")).expect("a model");
+    assert_eq!(bytes(&whole), bytes(&stopped));
+    let report = std::fs::read_to_string(whole.join("report.json")).expect("a report");
+    let report: serde_json::Value = serde_json::from_str(&report).expect("JSON");
+    let account = &report["records"][0]["account"];
+    assert_eq!(account["proxy"], "trained");
+    assert_eq!(account["epochs"]["hold"], 1);
+    assert!(account["target"]["loss"].as_f64() > account["before"]["forget"]["loss"].as_f64());
+    assert!(report["records"][0]["soft_labels"].is_null(), "values stay in events.jsonl");
+    Ok(())
+}
+
+#[test]
+fn what_a_hold_cannot_do_is_refused_before_anything_runs() -> Result<()> {
+    let folder = tempfile::tempdir().expect("a folder");
+    let sources = files(folder.path())?;
+    let refused = |sources: &Sources, options: &ScrubOptions, why: &str| -> Result<()> {
+        let session = Session::open(Device::cpu()?, sources.clone())?;
+        let error = Request::new(&session, "0-39", options).expect_err(why).to_string();
+        assert!(error.contains(why), "{error}");
+        Ok(())
+    };
+    let without = Sources { validation: None, ..sources.clone() };
+    refused(&without, &options(), "needs --val")?;
+    refused(&sources, &ScrubOptions { repair: 8, ..options() }, "--repair")?;
+    let privacy = ScrubOptions { epsilon: Some(1.0), delta: Some(1e-5), ..options() };
+    refused(&sources, &privacy, "--epsilon")?;
+    refused(&sources, &ScrubOptions { hold_epochs: 0, ..options() }, "--hold-epochs")?;
+    refused(&sources, &ScrubOptions { proxy: ProxyKind::Given, ..options() }, "proxy")?;
+    // A proxy of other classes.
+    let device = Device::cpu()?;
+    let other = folder.path().join("other.safetensors");
+    let shape = Session::open(device.clone(), sources.clone())?.network().input();
+    checkpoint::save(&other, &zoo::create("mlp:8", shape, 7, 1)?.network)?;
+    let given = Sources { proxy: Some(other.clone()), ..sources };
+    let error = Session::open(device, given).err().expect("it has 7 classes").to_string();
+    assert!(error.contains("other.safetensors"), "{error}");
+    Ok(())
+}
