@@ -71,7 +71,6 @@ const CIRCLES: &[(&str, &str, &str)] = &[
     ("net/layers/", "net/layers/mod.rs", "the trait of layers is written beside the list of layers"),
     ("net/layers/", "net/lower.rs", "a layer lowers itself; the walk calls every layer"),
     ("net/cuda/train.rs", "net/train.rs", "training on CUDA shares the step's types with the CPU's"),
-    ("zoo/", "zoo/mod.rs", "families share helpers that are written beside the list of families"),
 ];
 
 #[derive(Clone, Debug, PartialEq)]
