@@ -60,7 +60,6 @@ const OBSERVES: &str = "a selection observes one trace for each voter";
 /// entry that closes no circle any more fails.
 const CIRCLES: &[(&str, &str, &str)] = &[
     ("bench/whole.rs", "bench/cases.rs", "helpers of all cases are written beside the list of cases"),
-    ("data/table/", "data/table.rs", "the readers make the table that the file defines"),
     ("net/cuda/", "net/cuda.rs", "what passes share is written beside what opens them"),
     (
         "net/layers/",
