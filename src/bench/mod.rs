@@ -6,7 +6,11 @@
 //! else. The floor is the larger of bytes over bandwidth and operations over peak, both [`Ceilings`] measured in the same
 //! run (roofline; Williams et al., CACM 2009).
 
+mod affine;
 mod cases;
+mod codec;
+mod layers;
+mod map;
 mod whole;
 
 use std::time::{Duration, Instant};
