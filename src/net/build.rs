@@ -91,7 +91,7 @@ impl<'a> Builder<'a> {
                 format!("{shape:?}"),
             ));
         }
-        let units = Units::of(&self.layers);
+        let units = Units::of(self.layers.iter().map(|layer| layer.outputs));
         Ok(Network {
             nodes: self.nodes,
             layers: self.layers,
