@@ -60,13 +60,6 @@ const OBSERVES: &str = "a selection observes one trace for each voter";
 /// entry that closes no circle any more fails.
 const CIRCLES: &[(&str, &str, &str)] = &[
     ("net/cuda/", "net/cuda.rs", "what passes share is written beside what opens them"),
-    (
-        "net/layers/",
-        "net/instruction.rs",
-        "a layer's file has its instructions; the list of families names every layer",
-    ),
-    ("net/layers/", "net/layers/mod.rs", "the trait of layers is written beside the list of layers"),
-    ("net/layers/", "net/lower.rs", "a layer lowers itself; the walk calls every layer"),
     ("net/cuda/train.rs", "net/train.rs", "training on CUDA shares the step's types with the CPU's"),
 ];
 

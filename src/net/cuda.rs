@@ -24,14 +24,11 @@ use rayon::prelude::*;
 pub(super) use train::Training;
 
 use self::run::Run;
-use super::layers::affine::AffineOp;
-use super::layers::attention::AttentionOp;
-use super::layers::batch_norm::BatchNormOp;
-use super::layers::embedding::EmbeddingOp;
-use super::layers::group_norm::GroupNormOp;
-use super::layers::layer_norm::LayerNormOp;
+use super::instruction::{
+    AffineOp, AttentionOp, BatchNormOp, EmbeddingOp, GroupNormOp, Instruction, LayerNormOp,
+};
 use super::plan::{Plan, Purpose};
-use super::program::{Instruction, Region, Section};
+use super::program::{Region, Section};
 use super::rows::Selected;
 use super::{Affine, Network, NodeId, Op, ParamId};
 use crate::data::{Inputs, check_words};

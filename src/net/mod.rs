@@ -13,6 +13,7 @@ mod arena;
 mod build;
 pub(crate) mod cpu;
 pub(crate) mod cuda;
+mod emit;
 #[cfg(test)]
 mod everything;
 mod freeze;
@@ -30,7 +31,7 @@ mod units;
 
 pub use build::{Builder, Role, Source};
 pub use ids::{LayerId, NodeId, ParamId, UnitId};
-pub(crate) use layers::affine::LayerUse;
+pub(crate) use instruction::LayerUse;
 pub use network::{Affine, Epilogue, Layer, Network, Node, Op, Param};
 pub use order::Order;
 pub(crate) use program::{Section, Seed};

@@ -11,9 +11,9 @@ use rayon::prelude::*;
 
 use super::cpu::{Arena, Run};
 use super::cuda::Training;
-use super::layers::batch_norm::BatchNormOp;
+use super::instruction::{BatchNormOp, Instruction};
 use super::plan::{Plan, Purpose};
-use super::program::{Instruction, Section, Seed};
+use super::program::{Section, Seed};
 use super::rows::{RowValues, Selected};
 use super::{Network, NodeId, ParamId};
 use crate::data::Inputs;

@@ -5,7 +5,7 @@
 
 use super::*;
 use crate::loss::Weight;
-use crate::net::layers::affine::LayerUse;
+use crate::net::instruction::LayerUse;
 use crate::net::program::Seed;
 use crate::net::rows::RowValues;
 use crate::ops::cuda::vector::{self, Places};

@@ -3,7 +3,7 @@
 
 use super::derivatives::Sink;
 use super::*;
-use crate::net::layers::affine::LayerUse;
+use crate::net::instruction::LayerUse;
 use crate::net::program::Seed;
 use crate::ops::cuda::{moments, vector};
 

@@ -6,8 +6,8 @@ use super::{Chunk, Passes, Work};
 use crate::Result;
 use crate::device::cuda::{Buffer, In, Out};
 use crate::net::arena::{self, Rest};
-use crate::net::layers::rows::Source;
-use crate::net::program::{Region, Section, Seed, Span, Value};
+use crate::net::instruction::{RowSource, Value};
+use crate::net::program::{Region, Section, Seed, Span};
 use crate::ops::Strided;
 
 /// Memory of kept values: written in the first two sections, read in the product.
@@ -70,10 +70,10 @@ impl<'a> Others<'a> {
         self.rest.get(&plan.program.span(value, plan.chunk, self.n))
     }
 
-    pub fn source(&self, source: &Source) -> (In<'a, f32>, Strided) {
+    pub fn source(&self, source: &RowSource) -> (In<'a, f32>, Strided) {
         match *source {
-            Source::Value(x, from) => (self.get(x), from),
-            Source::Param(param) => (self.passes.param(param), Strided { first: 0, stride: 0 }),
+            RowSource::Value(x, from) => (self.get(x), from),
+            RowSource::Param(param) => (self.passes.param(param), Strided { first: 0, stride: 0 }),
         }
     }
 }

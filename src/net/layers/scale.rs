@@ -2,12 +2,12 @@
 //! layer, or the normalisation of a model that has its own.
 
 use crate::net::build::Role;
-use crate::net::lower::At;
+use crate::net::emit::At;
+use crate::net::instruction::PointwiseOp;
 use crate::net::{Affine, Builder, NodeId, Op, Order};
 use crate::{Error, Result};
 
-use super::Lower;
-use super::pointwise::PointwiseOp;
+use super::passes::Lower;
 
 /// A node of it.
 pub(super) struct Scale;
