@@ -59,8 +59,6 @@ const OBSERVES: &str = "a selection observes one trace for each voter";
 /// Circles that are not gone yet: the arrows that close them, from a file or from all below a folder, and what they are. An
 /// entry that closes no circle any more fails.
 const CIRCLES: &[(&str, &str, &str)] = &[
-    ("net/cuda/", "net/cuda.rs", "what passes share is written beside what opens them"),
-    ("net/cuda/train.rs", "net/train.rs", "training on CUDA shares the step's types with the CPU's"),
 ];
 
 #[derive(Clone, Debug, PartialEq)]

@@ -26,6 +26,7 @@ mod order;
 pub mod plan;
 mod program;
 mod rows;
+mod step;
 mod train;
 mod units;
 
@@ -37,7 +38,8 @@ pub use order::Order;
 pub(crate) use program::{Section, Seed};
 pub(crate) use rows::RowValues;
 pub use rows::Selected;
-pub use train::{Step, TrainPass};
+pub use step::Step;
+pub use train::TrainPass;
 pub use units::Units;
 
 pub use crate::ops::{Activation, Conv, Shape, Window};

@@ -15,6 +15,7 @@ use super::instruction::{BatchNormOp, Instruction};
 use super::plan::{Plan, Purpose};
 use super::program::{Section, Seed};
 use super::rows::{RowValues, Selected};
+use super::step::{MOMENTUM, Step};
 use super::{Network, NodeId, ParamId};
 use crate::data::Inputs;
 use crate::device::Device;
@@ -23,9 +24,6 @@ use crate::ops::cpu::batch_norm::Moments;
 use crate::ops::cpu::optimizer;
 use crate::ops::optimizer::{Memory, Optimizer, Update};
 use crate::{Error, Result};
-
-/// PyTorch's default weight of a new batch in batch norm's running statistics.
-pub(super) const MOMENTUM: f32 = 0.1;
 
 /// A network that is trained. On CUDA it is the device that has its parameters meanwhile: [`TrainPass::network`] brings
 /// them.
@@ -56,15 +54,6 @@ struct Chunk {
     arena: Arena,
     sink: RowValues,
     n: usize,
-}
-
-/// What a step gives beside the gradients.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Step {
-    /// The mean loss of the batch.
-    pub loss: f64,
-    /// How many of the batch were right.
-    pub correct: usize,
 }
 
 impl<'a> TrainPass<'a> {

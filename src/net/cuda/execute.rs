@@ -1,8 +1,8 @@
 //! The executor on a CUDA device: one exhaustive match from each family of instructions to operations on device memory.
 
-use super::derivatives::Sink;
+use super::passes::{carve_moments, copy};
+use super::rows::Sink;
 use super::run::Run;
-use super::{carve_moments, copy};
 use crate::Result;
 use crate::device::cuda::{Buffer, Out};
 use crate::loss::Weight;
@@ -12,7 +12,7 @@ use crate::net::instruction::{
     Groups, Heads, Instruction, LayerNormOp, LayerUse, LossOp, PointwiseOp, PoolOp, Rows, RowsOp, ShortcutOp,
     Value, Weights,
 };
-use crate::net::program::Seed;
+use crate::net::program::{Section, Seed};
 use crate::ops::Strided;
 use crate::ops::cuda::{
     activation, attention, batch_norm, conv, embedding, gate, group_norm, layer_norm, loss, means, pointwise,
@@ -20,7 +20,24 @@ use crate::ops::cuda::{
 };
 
 impl Run<'_> {
-    pub(super) fn execute(&mut self, instruction: &Instruction) -> Result<()> {
+    /// Runs one section.
+    ///
+    /// # Errors
+    /// Where the device fails; the message names the node.
+    pub fn section(&mut self, section: Section) -> Result<()> {
+        let passes = self.passes;
+        let what = match section {
+            Section::Forward => "value",
+            Section::Backward => "adjoint",
+            Section::Product => "product",
+        };
+        passes.plan.program.section(section).iter().try_for_each(|step| {
+            self.execute(&step.instruction)
+                .map_err(|error| error.during(&passes.name(step.node.index(), what)))
+        })
+    }
+
+    fn execute(&mut self, instruction: &Instruction) -> Result<()> {
         match instruction {
             Instruction::Affine(op) => self.affine(op),
             Instruction::Activation(op) => self.activation(op),

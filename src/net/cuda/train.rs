@@ -4,13 +4,23 @@
 //!
 //! A batch norm reads the whole batch, so that there is one chunk, and no smaller one where memory is short.
 
-use super::derivatives::RowBuffers;
-use super::*;
-use crate::net::program::Seed;
-use crate::net::rows::RowValues;
-use crate::net::train::{MOMENTUM, Step};
-use crate::ops::cuda::optimizer;
+use std::borrow::Cow;
+
+use super::passes::{Arena, Chunk, Passes};
+use super::rows::RowBuffers;
+use super::sizes::Sizes;
+use crate::data::Inputs;
+use crate::device::cuda::{Buffer, Repeats};
+use crate::device::{Cuda, Device};
+use crate::net::instruction::{BatchNormOp, Instruction};
+use crate::net::plan::{Plan, Purpose};
+use crate::net::program::{Section, Seed};
+use crate::net::rows::{RowValues, Selected};
+use crate::net::step::{MOMENTUM, Step};
+use crate::net::{Network, ParamId};
+use crate::ops::cuda::{batch_norm, loss, optimizer};
 use crate::ops::optimizer::{Memory, Optimizer, Update};
+use crate::{Error, Result};
 
 /// A network that is trained.
 pub struct Training<'a> {
