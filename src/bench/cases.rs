@@ -1,6 +1,7 @@
 //! The cases of `scrubjay bench`.
 
-use super::{Case, affine, codec, layers, whole};
+use super::case::Case;
+use super::{affine, codec, layers, whole};
 use crate::ops::Precision;
 
 /// Every kernel that can be timed.
@@ -186,3 +187,73 @@ const STEP: &[(&str, usize)] = &[("n", 4096), ("p", 1000), ("k", 2)];
 
 const CONV: &[(&str, usize)] =
     &[("n", 64), ("h", 16), ("w", 16), ("c", 128), ("o", 128), ("k", 3), ("stride", 1)];
+
+#[cfg(test)]
+mod tests {
+    use super::super::check;
+    use super::*;
+    use crate::device::Device;
+
+    /// Small sizes for every case.
+    fn sizes(case: &Case) -> Vec<usize> {
+        let small = |&(axis, size): &(&str, usize)| match axis {
+            "copies" | "images" => 2,
+            "side" => 16, // a multiple of the patches of a vision transformer
+            "width" => 4,
+            "depth" => 2,
+            "h" | "w" => 7,
+            "k" | "stride" | "heads" => size,
+            "t" => 10,
+            _ => size.min(24),
+        };
+        case.axes.iter().map(small).collect()
+    }
+
+    #[test]
+    fn every_case_passes_its_check_and_counts_its_work() {
+        let device = Device::on_cpu(2, "a test").unwrap();
+        for case in CASES.iter().filter(|case| case.runs_on(&device)) {
+            let mut work = (case.make)(&device, &sizes(case)).unwrap();
+            let (check, launched) = check(&device, &mut work).unwrap();
+            assert!(check.passes() && launched.is_empty(), "{}: {check:?}", case.name);
+            assert!(work.bytes > 0.0, "{}", case.name);
+            work.kernel.run(3).unwrap();
+        }
+    }
+
+    #[cfg(feature = "emu")]
+    #[test]
+    fn every_case_that_cuda_has_passes_its_check_there() {
+        let device = Device::emulated(2).unwrap();
+        let mut count = 0;
+        for case in CASES {
+            let mut work = (case.make)(&device, &sizes(case)).unwrap();
+            let (check, launched) = check(&device, &mut work).unwrap();
+            assert!(check.passes(), "{}: {check:?}", case.name);
+            let symbols: Vec<&str> = launched.iter().map(|kernel| kernel.symbol).collect();
+            let expected: &[&str] = match case.name {
+                "conv_dx" => &["conv_data_f32"],
+                "conv_dw" => &["conv_weight_f32", "add_chunks_f32"],
+                "conv_bf16" => &["conv_bf16"],
+                "conv_f16" => &["conv_f16"],
+                "moment_x" => &["input_moment_f32", "add_chunks_f32"],
+                "moment_dz" => &["output_moment_f32", "add_chunks_f32"],
+                "depthwise" => &["conv_depthwise_f32"],
+                "nearest" => &["nearest_f64"],
+                "pruned" => &["list_f64", "pruned_f64"],
+                _ => &[],
+            };
+            assert!(
+                !symbols.is_empty() && expected.iter().all(|symbol| symbols.contains(symbol)),
+                "{symbols:?}"
+            );
+            assert!(
+                launched.iter().all(|kernel| kernel.resources.is_none()),
+                "the emulator has no registers"
+            );
+            work.kernel.run(3).unwrap();
+            count += 1;
+        }
+        assert_eq!(count, CASES.len());
+    }
+}

@@ -1,7 +1,7 @@
 //! Cases of the dependence measure: whole selections, one step, and the search of a step alone.
 
+use super::case::{Check, Kernel, Sizes, Timer, Timing, Work};
 use super::map::{LOOKED_AT, normals, work};
-use super::{Check, Kernel, Sizes, Timer, Timing, Work};
 use crate::Result;
 use crate::codec::{Again, Columns, FociOptions, foci, statistic};
 use crate::device::Device;

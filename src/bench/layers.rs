@@ -2,8 +2,8 @@
 
 use rayon::prelude::*;
 
+use super::case::{Sizes, Work};
 use super::map::{Map, Mapped, normals, share, work};
-use super::{Sizes, Work};
 use crate::Result;
 use crate::device::Device;
 use crate::loss::{Loss, softmax};

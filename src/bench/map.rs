@@ -2,7 +2,8 @@
 
 use rayon::prelude::*;
 
-use super::{Check, Kernel, Work, rotation};
+use super::case::{Check, Kernel, Work};
+use super::measure::rotation;
 use crate::Result;
 use crate::device::Device;
 use crate::device::cuda::{Buffer, Cuda, In, Out};

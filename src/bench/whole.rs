@@ -4,8 +4,8 @@
 //! the CPU this shows only that the images of a batch do not influence each other; tests/net.rs compares its values
 //! with f64.
 
+use super::case::{Check, Kernel, Sizes, Timer, Timing, Work};
 use super::map::{normals, work};
-use super::{Check, Kernel, Sizes, Timer, Timing, Work};
 use crate::block::Block;
 use crate::curvature::{Curvature, Kind};
 use crate::data::{Inputs, Samples};
