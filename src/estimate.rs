@@ -5,10 +5,9 @@ use std::time::Instant;
 use serde::Serialize;
 
 use crate::data::Inputs;
-use crate::net::Selected;
 use crate::net::plan::{Plan, Purpose};
+use crate::net::{Selected, evaluate};
 use crate::newton::products_at_most;
-use crate::observe::evaluate;
 use crate::request::Request;
 use crate::session::Session;
 use crate::target::stages_at_most;

@@ -13,8 +13,8 @@ use crate::data::Samples;
 use crate::device::Device;
 use crate::loss::uncertainty;
 use crate::names::names;
-use crate::net::{LayerId, Network, UnitId};
-use crate::observe::{Trace, check_precision, evaluate, observe_copies};
+use crate::net::{LayerId, Network, UnitId, evaluate};
+use crate::observe::{Trace, observe_copies};
 use crate::ops::Precision;
 use crate::ops::philox::{Stream, Use};
 use crate::perturb::Noise;
@@ -205,7 +205,7 @@ pub fn observe_request(
     if request.is_empty() {
         return Err(Error::config("an empty request"));
     }
-    check_precision(device, criteria.precision)?;
+    criteria.precision.check(device)?;
     let trace = |request: &[usize], copies: usize, precision: Precision| {
         check_stop(stop)?;
         let noise = Noise { sigma: criteria.sigma, seed: criteria.seed };

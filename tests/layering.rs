@@ -15,7 +15,7 @@ const LEVELS: &[&[&str]] = &[
     &["error", "names"],
     &["device"],
     &["loss", "ops"],
-    &["data", "net", "checkpoint", "codec", "zoo", "manifest", "hash"],
+    &["data", "net", "checkpoint", "codec", "zoo", "manifest", "hash", "solve"],
     STAGES,
     &[
         "task",
@@ -36,24 +36,14 @@ const LEVELS: &[&[&str]] = &[
 ];
 
 const STAGES: &[&str] =
-    &["perturb", "observe", "select", "block", "curvature", "kfac", "solve", "operator", "update", "verify"];
+    &["perturb", "observe", "select", "block", "curvature", "kfac", "operator", "update", "verify"];
 
 /// Functions that a stage may call although they are another's: the caller, the function, and why. An entry that is no
 /// longer used fails.
 const CALLS: &[(&str, &str, &str)] = &[
-    ("curvature", "block::check", IN_LANES),
-    ("curvature", "block::in_lanes", IN_LANES),
-    ("kfac", "block::check", IN_LANES),
-    ("kfac", "block::in_lanes", IN_LANES),
-    ("observe", "block::check", IN_LANES),
-    ("kfac", "solve::largest_eigenvalue", "a solver of its own, over the same vectors"),
     ("observe", "perturb::perturb", "copies are made in batches while they are observed"),
-    ("select", "observe::check_precision", OBSERVES),
-    ("select", "observe::evaluate", OBSERVES),
     ("select", "observe::observe_copies", OBSERVES),
-    ("update", "observe::evaluate", "the step's length is calibrated by losses"),
 ];
-const IN_LANES: &str = "all sums over samples run in the same lanes, which belong to the block";
 const OBSERVES: &str = "a selection observes one trace for each voter";
 
 #[derive(Clone, Debug, PartialEq)]

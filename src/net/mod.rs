@@ -14,11 +14,13 @@ mod build;
 pub(crate) mod cpu;
 pub(crate) mod cuda;
 mod emit;
+mod evaluate;
 #[cfg(test)]
 mod everything;
 mod freeze;
 mod ids;
 mod instruction;
+mod lanes;
 mod layers;
 mod lower;
 mod network;
@@ -31,8 +33,11 @@ mod train;
 mod units;
 
 pub use build::{Builder, Role, Source};
+pub(crate) use evaluate::pass;
+pub use evaluate::{Scores, Trace, evaluate, outputs, surprisals};
 pub use ids::{LayerId, NodeId, ParamId, UnitId};
 pub(crate) use instruction::LayerUse;
+pub(crate) use lanes::{check, in_lanes};
 pub use network::{Affine, Epilogue, Layer, Network, Node, Op, Param};
 pub use order::Order;
 pub(crate) use program::{Section, Seed};
