@@ -52,6 +52,7 @@ pub mod data;
 pub mod device;
 mod error;
 pub mod estimate;
+pub mod evidence;
 pub mod hash;
 mod identity;
 pub mod kfac;

@@ -4,11 +4,11 @@
 //! averaged over pixels or tokens and over the layer's uses. The loss is that of the network at the true labels, by a
 //! formula that keeps the order of the smallest losses (MATH.md, Eq. 5).
 
-use crate::data::{Inputs, Samples};
+use crate::data::Inputs;
 use crate::device::Device;
 use crate::net::{Network, pass};
 use crate::ops::Precision;
-use crate::perturb::{Noise, perturb};
+use crate::perturb::Perturbed;
 use crate::{Error, Result};
 
 pub use crate::net::{Scores, Trace, evaluate, outputs, surprisals};
@@ -21,46 +21,46 @@ pub fn observe(device: &Device, net: &Network, inputs: &dyn Inputs) -> Result<Tr
     Ok(pass(device, net, inputs, net.units().len(), Precision::F32)?.0)
 }
 
-/// Observes `copies` noisy copies of the request that the samples `request` make together: the mean over the request of
-/// each copy's losses and activations (logits are left out). Sample i's noise is keyed by its index in `samples`.
+/// Observes noisy copies of the samples that make a request together, as many of each: the mean over the request of each
+/// copy's losses and activations (logits are left out).
 ///
 /// # Errors
-/// As [`observe`]; where the request is empty; where a `precision` below f32 is asked of the CPU, or does not hold the
-/// values.
+/// As [`observe`]; where the request is empty, or samples have different numbers of copies; where a `precision` below f32
+/// is asked of the CPU, or does not hold the values.
 pub fn observe_copies(
     device: &Device,
     net: &Network,
-    samples: &Samples,
-    request: &[usize],
-    copies: usize,
-    noise: Noise,
+    request: &[Perturbed],
     precision: Precision,
 ) -> Result<Trace> {
     precision.check(device)?;
+    let Some(m) = request.first().map(Inputs::len) else {
+        return Err(Error::config("no samples to observe"));
+    };
+    if let Some(other) = request.iter().map(Inputs::len).find(|&len| len != m) {
+        return Err(Error::shape("observe", format!("{m} copies of every sample"), other.to_string()));
+    }
     let d = net.units().len();
-    let (mut losses, mut activations) = (vec![0.0f64; copies], vec![0.0f64; copies * d]);
+    let (mut losses, mut activations) = (vec![0.0f64; m], vec![0.0f64; m * d]);
     let mut chunk = 0;
-    for &i in request {
-        let copies = perturb(samples.image(i), samples.shape, samples.y.of(i), i as u32, copies, noise);
-        let one = pass(device, net, &copies, d, precision)?.0;
+    for copies in request {
+        let one = pass(device, net, copies, d, precision)?.0;
         chunk = one.chunk;
         losses.iter_mut().zip(&one.losses).for_each(|(sum, &loss)| *sum += f64::from(loss));
         activations.iter_mut().zip(&one.activations).for_each(|(sum, &a)| *sum += f64::from(a));
-    }
-    if request.is_empty() {
-        return Err(Error::config("no samples to observe"));
     }
     if precision != Precision::F32 && !losses.iter().chain(&activations).all(|value| value.is_finite()) {
         let reason = "values are not finite; try --precision f32";
         return Err(Error::config(format!("perturbation pass in {}: {reason}", precision.name())));
     }
     let mean = |sums: Vec<f64>| sums.into_iter().map(|sum| (sum / request.len() as f64) as f32).collect();
-    Ok(Trace { m: copies, d, activations: mean(activations), losses: mean(losses), logits: vec![], chunk })
+    Ok(Trace { m, d, activations: mean(activations), losses: mean(losses), logits: vec![], chunk })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::data::Samples;
     use crate::net::Shape;
     use crate::ops::philox::{Stream, Use};
     use crate::zoo;

@@ -13,7 +13,7 @@ use crate::device::Device;
 use crate::net::{Network, Op, Shape};
 use crate::observe::{observe, observe_copies};
 use crate::ops::Precision;
-use crate::perturb::{Noise, perturb};
+use crate::perturb::{Noise, perturb, perturb_request};
 use crate::solve::Vector;
 use crate::{Result, zoo};
 
@@ -89,7 +89,7 @@ struct Copies {
 impl Copies {
     fn observe(&self) -> Result<crate::observe::Trace> {
         let Copies { device, net, image, m, precision } = self;
-        observe_copies(device, net, image, &[0], *m, NOISE, *precision)
+        observe_copies(device, net, &perturb_request(image, &[0], *m, NOISE), *precision)
     }
 }
 

@@ -7,7 +7,7 @@ use scrubjay::data::LoadOptions;
 use scrubjay::data::tensors::{self, Tensor, Values};
 use scrubjay::observe::{observe, observe_copies};
 use scrubjay::ops::Precision;
-use scrubjay::perturb::Noise;
+use scrubjay::perturb::{Noise, perturb_request};
 
 use super::model::{ModelArgs, load};
 use super::shared::{self, DeviceArgs, Outcome};
@@ -61,7 +61,12 @@ pub fn run(args: &Args) -> anyhow::Result<Outcome> {
             let request: Vec<usize> = (0..inputs.y.len()).collect();
             let precision = args.precision.unwrap_or_default();
             let noise = Noise { sigma: args.sigma, seed: args.seed };
-            observe_copies(&device, net, &inputs, &request, copies as usize, noise, precision)?
+            observe_copies(
+                &device,
+                net,
+                &perturb_request(&inputs, &request, copies as usize, noise),
+                precision,
+            )?
         }
     };
     eprintln!("plan: {} images at once", trace.chunk);
