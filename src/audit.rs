@@ -5,8 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::Result;
 use crate::data::{Inputs, Subset};
 use crate::names::number;
-use crate::net::Network;
-use crate::observe::evaluate;
+use crate::net::{Network, evaluate};
 use crate::task::Task;
 
 /// A change of the forgotten samples' mean loss below which a receipt says that nothing measurable happened.

@@ -4,11 +4,12 @@
 use crate::audit::{Snapshot, gate, share_removed};
 use crate::block::Block;
 use crate::data::Subset;
+use crate::evidence::observe_request;
 use crate::net::{Network, UnitId};
 use crate::newton::{SolveReport, approximation};
 use crate::outcome::{Account, BeforeAfter, Changed, Clock, Phase, Record, SelectionAccount, StepAccount};
 use crate::repair::repair_batch;
-use crate::select::{Criteria, Method, Selection, choose, observe_request};
+use crate::select::{Criteria, Method, Selection, choose};
 use crate::target::{Unseen, targets};
 use crate::task::{IfEmpty, Task};
 use crate::update::{Certificate, Length, NoiseUnits, Scaled};

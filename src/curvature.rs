@@ -8,14 +8,14 @@
 
 use std::sync::{Mutex, PoisonError};
 
-use crate::block::{Block, check, in_lanes};
+use crate::block::Block;
 use crate::data::Inputs;
 use crate::device::{Cuda, Device};
 use crate::names::names;
 use crate::net::cpu::{Arena, Run};
 use crate::net::cuda::Derivatives;
 use crate::net::plan::{Plan, Purpose};
-use crate::net::{Layer, LayerId, Network, RowValues, Section, Seed};
+use crate::net::{Layer, LayerId, Network, RowValues, Section, Seed, check, in_lanes};
 use crate::ops::cuda::vector::Places;
 use crate::solve::CudaVector;
 use crate::{Error, Result};

@@ -6,10 +6,9 @@ use serde::Serialize;
 
 use crate::data::Inputs;
 use crate::hold::BATCH;
-use crate::net::Selected;
 use crate::net::plan::{Plan, Purpose};
+use crate::net::{Selected, evaluate};
 use crate::newton::products_at_most;
-use crate::observe::evaluate;
 use crate::outcome::Epochs;
 use crate::request::Request;
 use crate::session::Session;

@@ -13,8 +13,7 @@
 use crate::audit::{Snapshot, gate, judged};
 use crate::data::Samples;
 use crate::loss::Loss;
-use crate::net::{Network, Tilt, TrainPass};
-use crate::observe::outputs;
+use crate::net::{Network, Tilt, TrainPass, outputs};
 use crate::ops::optimizer::{Optimizer, Update};
 use crate::ops::philox::{Stream, Use};
 use crate::outcome::{

@@ -17,14 +17,14 @@
 use faer::{Mat, Side};
 use rayon::prelude::*;
 
-use crate::block::{Block, check, in_lanes};
+use crate::block::Block;
 use crate::data::Inputs;
 use crate::device::cuda::Buffer;
 use crate::device::{Cuda, Device};
 use crate::net::cpu::{Arena, Run, Sink};
 use crate::net::cuda::{Wanted, moments_of};
 use crate::net::plan::{Plan, Purpose};
-use crate::net::{LayerId, LayerUse, Network, Op, Seed};
+use crate::net::{LayerId, LayerUse, Network, Op, Seed, check, in_lanes};
 use crate::ops::cpu::{conv, gemm};
 use crate::ops::cuda::vector::{self, Places};
 use crate::ops::{Geometry, Shape, cuda};

@@ -52,6 +52,7 @@ pub mod data;
 pub mod device;
 mod error;
 pub mod estimate;
+pub mod evidence;
 pub mod hash;
 pub mod hold;
 mod identity;

@@ -5,7 +5,7 @@
 
 use std::ops::Range;
 
-use crate::data::{InputKind, Inputs};
+use crate::data::{InputKind, Inputs, Samples};
 use crate::net::Shape;
 use crate::ops::perturb::Copies;
 use crate::ops::philox::{Use, add_normals};
@@ -47,6 +47,18 @@ pub fn perturb<'a>(
     noise: Noise,
 ) -> Perturbed<'a> {
     Perturbed { image, shape, labels, index, copies, noise }
+}
+
+/// `copies` noisy copies of each sample of a request. What is random in those of sample i is keyed by i, its index in
+/// `samples`.
+pub fn perturb_request<'a>(
+    samples: &'a Samples,
+    request: &[usize],
+    copies: usize,
+    noise: Noise,
+) -> Vec<Perturbed<'a>> {
+    let of = |&i: &usize| perturb(samples.image(i), samples.shape, samples.y.of(i), i as u32, copies, noise);
+    request.iter().map(of).collect()
 }
 
 impl Inputs for Perturbed<'_> {

@@ -6,8 +6,7 @@
 use rayon::prelude::*;
 
 use crate::data::{Inputs, Samples, Subset};
-use crate::net::Network;
-use crate::observe::outputs;
+use crate::net::{Network, outputs};
 use crate::task::{HoldSettings, ProxyKind, Task};
 use crate::train::{Config, train};
 use crate::zoo::renewed;

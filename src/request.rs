@@ -5,7 +5,6 @@
 
 use crate::data::{Labels, Spec, choose};
 use crate::manifest::{Manifest, listed};
-use crate::observe::check_precision;
 use crate::ops::philox::{Stream, Use};
 use crate::options::{Pick, ScrubOptions};
 use crate::session::Session;
@@ -72,7 +71,7 @@ impl Request {
         let settings = options.settings(class, session.manifest().and_then(trained_by))?;
         let (net, labels) = (session.network(), &session.samples().y);
         settings.check(net, session.earlier().is_some())?;
-        check_precision(session.device(), settings.selection.precision)?;
+        settings.selection.precision.check(session.device())?;
         let forget: Vec<usize> = match &asked {
             Some(pick) => picked(pick, session, labels)?,
             None => session

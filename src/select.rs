@@ -1,23 +1,21 @@
 //! Select: the units that the loss on a request depends on (MATH.md, Eq. 4, 6 and 6b).
 //!
-//! Two steps: [`observe_request`] runs the passes, [`choose`] reads what they gave. `foci` reads one trace: noisy copies of the request, every unit's activation, the loss. Averaged over a batch that
+//! [`choose`] reads [`Evidence`], which [`crate::evidence`] gives. `foci` reads one trace: noisy copies of the request, every
+//! unit's activation, the loss. Averaged over a batch that
 //! trace is noise, so batches `vote`: FOCI runs on each of at most 40 samples alone, each unit collects the increments
 //! of cumulative T that it brought (weighted by 1 − p of the sample's label), and the best share of all units is taken,
 //! ties and the rest by the sum of their first-step T. T₁ is reported beside the level that permuted losses reach.
 
 use std::sync::atomic::AtomicBool;
 
-use crate::block::Block;
 use crate::codec::{Columns, Foci, FociOptions, foci, permuted_first_steps};
-use crate::data::Samples;
 use crate::device::Device;
 use crate::loss::uncertainty;
 use crate::names::names;
 use crate::net::{LayerId, Network, UnitId};
-use crate::observe::{Trace, check_precision, evaluate, observe_copies};
+use crate::observe::Trace;
 use crate::ops::Precision;
 use crate::ops::philox::{Stream, Use};
-use crate::perturb::Noise;
 use crate::{Error, Result, check_stop};
 
 /// How units are chosen.
@@ -129,10 +127,6 @@ const COPIES: usize = 1000;
 /// Traces, and permutations of each, that the noise level of T₁ is taken from.
 const NOISE_TRACES: usize = 8;
 const PERMUTATIONS: usize = 3;
-/// Traces of a lowered precision that are made again in f32, and the copies of each that are.
-const COMPARED_TRACES: usize = 4;
-const COMPARED_COPIES: usize = 200;
-
 /// The chosen units, and the evidence.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Selection {
@@ -190,64 +184,7 @@ pub enum Evidence {
     Voters(Vec<Trace>, Vec<Trace>, Vec<f32>),
 }
 
-/// Runs what passes a choice by these criteria needs.
-///
-/// # Errors
-/// Where the request is empty or a pass fails, or the user stops between two voters.
-pub fn observe_request(
-    device: &Device,
-    net: &Network,
-    samples: &Samples,
-    request: &[usize],
-    criteria: &Criteria,
-    stop: &AtomicBool,
-) -> Result<Evidence> {
-    if request.is_empty() {
-        return Err(Error::config("an empty request"));
-    }
-    check_precision(device, criteria.precision)?;
-    let trace = |request: &[usize], copies: usize, precision: Precision| {
-        check_stop(stop)?;
-        let noise = Noise { sigma: criteria.sigma, seed: criteria.seed };
-        observe_copies(device, net, samples, request, copies, noise, precision)
-    };
-    let (_, copies) = criteria.copies(request.len());
-    let lowered = criteria.precision != Precision::F32;
-    match criteria.method {
-        Method::Full | Method::Output | Method::Random => Ok(Evidence::Nothing),
-        Method::Gradient => {
-            let block = Block::all(net)?;
-            let gradient = block.gradient(device, net, &samples.subset(request))?;
-            let norm = |unit: usize| gradient[block.range(unit)].iter().map(|g| g * g).sum::<f64>().sqrt();
-            Ok(Evidence::Norms((0..net.units().len()).map(norm).collect()))
-        }
-        Method::Foci | Method::Cheap | Method::One => {
-            let of_request = trace(request, copies, criteria.precision)?;
-            let compared = copies.min(COMPARED_COPIES);
-            let exact = lowered.then(|| trace(request, compared, Precision::F32)).transpose()?;
-            Ok(Evidence::Request(of_request, exact))
-        }
-        Method::Vote => {
-            let voters: Vec<usize> = match request.len() > VOTERS {
-                true => {
-                    let chosen = Stream::new(criteria.seed, Use::Choice, 2).choose(request.len(), VOTERS);
-                    chosen.into_iter().map(|i| request[i]).collect()
-                }
-                false => request.to_vec(),
-            };
-            let each = |voters: &[usize], copies, precision| {
-                voters.iter().map(|&voter| trace(&[voter], copies, precision)).collect::<Result<Vec<_>>>()
-            };
-            let traces = each(&voters, copies, criteria.precision)?;
-            let compared = if lowered { &voters[..voters.len().min(COMPARED_TRACES)] } else { &[] };
-            let exact = each(compared, copies.min(COMPARED_COPIES), Precision::F32)?;
-            let surprisals = evaluate(device, net, &samples.subset(&voters))?.surprisals;
-            Ok(Evidence::Voters(traces, exact, surprisals))
-        }
-    }
-}
-
-/// Chooses units by the evidence that [`observe_request`] gave for the same criteria. An empty choice means that no unit
+/// Chooses units by the evidence that was gathered for the same criteria. An empty choice means that no unit
 /// depends on the request.
 ///
 /// # Errors
@@ -281,22 +218,6 @@ pub fn choose(
             by_vote(device, traces, exact, surprisals, criteria, stop)
         }
     }
-}
-
-/// [`observe_request`], then [`choose`].
-///
-/// # Errors
-/// As these.
-pub fn select(
-    device: &Device,
-    net: &Network,
-    samples: &Samples,
-    request: &[usize],
-    criteria: &Criteria,
-    stop: &AtomicBool,
-) -> Result<Selection> {
-    let evidence = observe_request(device, net, samples, request, criteria, stop)?;
-    choose(device, net, &evidence, criteria, stop)
 }
 
 /// The `k` units of the largest scores above zero, ties by `second`, then by number.

@@ -9,8 +9,7 @@ use std::ops::RangeInclusive;
 
 use crate::data::Samples;
 use crate::loss::softmax::largest;
-use crate::net::Network;
-use crate::observe::{Scores, evaluate, outputs};
+use crate::net::{Network, Scores, evaluate, outputs};
 use crate::repair::Targets;
 use crate::task::{Calibration, SMALLEST_BATCH, Settings, Target, Task, is_convex};
 use crate::update::Length;

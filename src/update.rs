@@ -6,8 +6,7 @@ use crate::block::Block;
 use crate::data::Inputs;
 use crate::device::Device;
 use crate::names::names;
-use crate::net::{LayerId, Network};
-use crate::observe::evaluate;
+use crate::net::{LayerId, Network, evaluate};
 use crate::ops::philox::{Stream, Use};
 use crate::{Error, Result, check_stop};
 

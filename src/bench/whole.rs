@@ -1,20 +1,19 @@
-//! Whole passes of `scrubjay bench`: networks of random weights, and a step of FOCI.
+//! Whole passes of `scrubjay bench`: networks of random weights.
 //!
 //! The results for the first images of a batch are compared with the CPU's for the same images one by one, in f32. On
 //! the CPU this shows only that the images of a batch do not influence each other; tests/net.rs compares its values
 //! with f64.
 
-use super::cases::{LOOKED_AT, normals, work};
-use super::{Check, Kernel, Sizes, Timer, Timing, Work};
+use super::case::{Check, Kernel, Sizes, Timer, Timing, Work};
+use super::map::{normals, work};
 use crate::block::Block;
-use crate::codec::{Again, Columns};
 use crate::curvature::{Curvature, Kind};
 use crate::data::{Inputs, Samples};
-use crate::device::{Cuda, Device};
+use crate::device::Device;
 use crate::net::{Network, Op, Shape};
 use crate::observe::{observe, observe_copies};
 use crate::ops::Precision;
-use crate::perturb::{Noise, perturb};
+use crate::perturb::{Noise, perturb, perturb_request};
 use crate::solve::Vector;
 use crate::{Result, zoo};
 
@@ -90,7 +89,7 @@ struct Copies {
 impl Copies {
     fn observe(&self) -> Result<crate::observe::Trace> {
         let Copies { device, net, image, m, precision } = self;
-        observe_copies(device, net, image, &[0], *m, NOISE, *precision)
+        observe_copies(device, net, &perturb_request(image, &[0], *m, NOISE), *precision)
     }
 }
 
@@ -191,66 +190,4 @@ pub(super) fn gradient(device: &Device, net: Network, sizes: Sizes) -> Result<Wo
 pub(super) fn product(device: &Device, net: Network, sizes: Sizes) -> Result<Work> {
     let (m, each, bytes) = (sizes[0], 6 * flops(&net), 20 * net.parameters());
     work(bytes, m * each, Derived::new(device, net, m, true)?)
-}
-
-/// A step of a selection on CUDA, with k columns chosen.
-struct Step {
-    cuda: Cuda,
-    y: Vec<f64>,
-    x: Vec<f64>, // [p + k, n], those chosen last
-    sizes: [usize; 3],
-}
-
-impl Step {
-    fn again(&self) -> Result<Again<'_>> {
-        let [n, p, _] = self.sizes;
-        let (x, chosen) = self.x.split_at(n * p);
-        Again::new(&self.cuda, &self.y, &Columns::from_columns_f64(x, n, p)?, chosen)
-    }
-}
-
-impl Kernel for Step {
-    fn run(&mut self, _: usize) -> Result<()> {
-        self.again()?.step().map(drop)
-    }
-
-    fn check(&mut self) -> Result<Check> {
-        let [n, p, _] = self.sizes;
-        let mut again = self.again()?;
-        let (best, found) = (again.step()?, again.all()?);
-        let (x, chosen) = self.x.split_at(n * p);
-        let rank: Vec<u64> =
-            self.y.iter().map(|y| self.y.iter().filter(|of| *of <= y).count() as u64).collect();
-        let (mut off, mut all) = (0.0, 0.0);
-        for j in (0..p).step_by(p.div_ceil(LOOKED_AT)) {
-            let columns = || chosen.chunks(n).chain([&x[j * n..][..n]]);
-            let mut want = 0.0;
-            for i in 0..n {
-                let distance = |j: usize| columns().fold(0.0, |sum, x| sum + (x[i] - x[j]) * (x[i] - x[j]));
-                let near = (0..n).filter(|j| *j != i).map(distance).fold(f64::INFINITY, f64::min);
-                let tied: Vec<u64> = (0..n)
-                    .filter(|j| *j != i && distance(*j) == near)
-                    .map(|j| rank[i].min(rank[j]))
-                    .collect();
-                want += tied.iter().sum::<u64>() as f64 / tied.len() as f64;
-            }
-            (off, all) = (off + (found[j] - want).powi(2), all + want * want);
-        }
-        let largest = found.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-        let right = best.is_some_and(|best| found[best] == largest);
-        Ok(Check { error: if right { (off / all).sqrt() } else { f64::NAN }, tolerance: 1e-12 })
-    }
-
-    fn timed(&mut self, timer: &Timer) -> Result<Timing> {
-        let mut again = self.again()?;
-        timer(&mut |_| again.step().map(drop))
-    }
-}
-
-pub(super) fn foci_step(device: &Device, sizes: Sizes) -> Result<Work> {
-    let [n, p, k] = std::array::from_fn(|i| sizes[i]);
-    let cuda = device.cuda().ok_or_else(|| crate::Error::config("a step alone has no path on the CPU"))?;
-    let [y, x] =
-        [(n, 1), (n * (p + k), 0)].map(|(len, i)| normals(len, i).into_iter().map(f64::from).collect());
-    work(8 * n * (p + k), 0, Box::new(Step { cuda: cuda.clone(), y, x, sizes: [n, p, k] }))
 }

@@ -13,7 +13,7 @@ use scrubjay::device::cuda::{Launched, Resources};
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::{DeviceArgs, Outcome};
+use super::shared::{self, DeviceArgs, Outcome};
 
 /// Time kernels, compare each with the least time that the device needs, and check its result
 ///
@@ -69,7 +69,7 @@ pub struct Args {
 }
 
 fn per_cent(text: &str) -> Result<f64, String> {
-    super::not_negative(text.strip_suffix('%').unwrap_or(text)).map(|number| number / 100.0)
+    shared::not_negative(text.strip_suffix('%').unwrap_or(text)).map(|number| number / 100.0)
 }
 
 /// One kernel at one shape.

@@ -8,7 +8,7 @@ use scrubjay::data::table::{
     Categorical, Column, Decimal, Delimiter, Frame, Header, Missing, Table, TableOptions,
 };
 
-use super::{DeviceArgs, Outcome};
+use super::shared::{DeviceArgs, Outcome};
 
 /// Measure how strongly one column depends on others: T(Y, Z | X)
 ///

@@ -12,7 +12,7 @@ use scrubjay::solve::{BlockVector, Limits, Vector, minres};
 use scrubjay::{Error, net};
 
 use super::model::{ModelArgs, load};
-use super::{DeviceArgs, Outcome};
+use super::shared::{self, DeviceArgs, Outcome};
 
 /// Write gradient, Hessian-vector product and Newton step of the mean cross-entropy on a block of units
 ///
@@ -43,13 +43,13 @@ pub struct Args {
     #[arg(long, value_enum, default_value_t = Kind::Hessian, value_name = "hessian|ggn|fisher")]
     curvature: Kind,
     /// λ, added to the diagonal in the solve
-    #[arg(long, default_value_t = 0.0, value_name = "λ", value_parser = super::not_negative)]
+    #[arg(long, default_value_t = 0.0, value_name = "λ", value_parser = shared::not_negative)]
     damping: f64,
     /// Solve (H + λI) step = gradient
     #[arg(long)]
     solve: bool,
     /// Relative residual at which the solver stops
-    #[arg(long, default_value_t = 1e-5, value_parser = super::not_negative)]
+    #[arg(long, default_value_t = 1e-5, value_parser = shared::not_negative)]
     tolerance: f64,
     /// The most products that the solver may use; 0 means ten per parameter of the block, and 100 more
     #[arg(long, default_value_t = 0)]

@@ -20,7 +20,7 @@ use scrubjay::train::{Config, Optimizer, Schedule, train};
 use scrubjay::{Error, checkpoint, zoo};
 use serde_json::{Value, json};
 
-use super::{DeviceArgs, Outcome};
+use super::shared::{self, DeviceArgs, Outcome};
 
 /// Train a small network with 25 wrong labels, remove them, and compare with a network that never saw them
 ///
@@ -89,7 +89,7 @@ pub fn run(args: &Args) -> anyhow::Result<Outcome> {
     let split = split(args)?;
     let everything: Vec<usize> = (0..split.train.y.len()).collect();
 
-    let bar = super::progress(2 * EPOCHS as u64, "epochs: training with the samples, and without");
+    let bar = shared::progress(2 * EPOCHS as u64, "epochs: training with the samples, and without");
     let (original, original_seconds) = trained(args, &device, &split, &everything, &bar)?;
     let (retrained, retrained_seconds) = trained(args, &device, &split, &split.retain, &bar)?;
     bar.finish_and_clear();
@@ -97,7 +97,7 @@ pub fn run(args: &Args) -> anyhow::Result<Outcome> {
     let session = Session::new(device.clone(), original.freeze(), split.train.clone())?
         .with_validation(split.held_out.clone())?;
     let scrub = |name, method, units| scrubbed(args, &session, &split, name, method, units);
-    let bar = super::progress(3, "scrubs: the vote, a random block, the output layer");
+    let bar = shared::progress(3, "scrubs: the vote, a random block, the output layer");
     let (voted, record) = scrub("scrubjay", Method::Vote, None)?;
     bar.inc(1);
     let units = record.units.len();

@@ -2,7 +2,7 @@
 
 use scrubjay::device::{Choice, Device, cuda, nvml};
 
-use super::Outcome;
+use super::shared::Outcome;
 
 /// List the devices that can run here, and say why one cannot
 ///

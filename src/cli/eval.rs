@@ -6,7 +6,7 @@ use std::time::Instant;
 use scrubjay::observe::evaluate;
 
 use super::model::{ModelArgs, NormaliseArgs};
-use super::{DeviceArgs, Outcome};
+use super::shared::{DeviceArgs, Outcome};
 
 /// Measure accuracy and loss of a model on labelled data
 ///

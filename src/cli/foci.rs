@@ -15,7 +15,7 @@ use sha2::{Digest, Sha256};
 
 use super::blankets::Blankets;
 use super::codec::{Randomness, Reading, target};
-use super::{DeviceArgs, Outcome, progress};
+use super::shared::{DeviceArgs, Outcome, progress};
 
 /// Choose the columns on which another one depends, best first (FOCI)
 ///

@@ -3,8 +3,8 @@
 use scrubjay::net::{LayerId, Selected, plan};
 use scrubjay::zoo::Facts;
 
-use super::Outcome;
 use super::model::ModelArgs;
+use super::shared::Outcome;
 
 /// List layers, units and parameters of a model, its program, and the memory that a scrub needs
 ///

@@ -7,10 +7,10 @@ use scrubjay::data::LoadOptions;
 use scrubjay::data::tensors::{self, Tensor, Values};
 use scrubjay::observe::{observe, observe_copies};
 use scrubjay::ops::Precision;
-use scrubjay::perturb::Noise;
+use scrubjay::perturb::{Noise, perturb_request};
 
 use super::model::{ModelArgs, load};
-use super::{DeviceArgs, Outcome};
+use super::shared::{self, DeviceArgs, Outcome};
 
 /// Write the activation of every unit, the loss and the logits of inputs
 ///
@@ -36,7 +36,7 @@ pub struct Args {
     #[arg(long, value_name = "M", value_parser = clap::value_parser!(u32).range(1..))]
     perturbations: Option<u32>,
     /// Standard deviation of the noise, in units of the normalised input
-    #[arg(long, default_value_t = 0.1, value_parser = super::positive)]
+    #[arg(long, default_value_t = 0.1, value_parser = shared::positive)]
     sigma: f32,
     /// Precision of affine layers in the pass over noisy copies; below f32 on CUDA only; sums and other layers stay f32
     #[arg(long, value_enum, value_name = "f32|tf32|bf16|f16", requires = "perturbations")]
@@ -61,7 +61,12 @@ pub fn run(args: &Args) -> anyhow::Result<Outcome> {
             let request: Vec<usize> = (0..inputs.y.len()).collect();
             let precision = args.precision.unwrap_or_default();
             let noise = Noise { sigma: args.sigma, seed: args.seed };
-            observe_copies(&device, net, &inputs, &request, copies as usize, noise, precision)?
+            observe_copies(
+                &device,
+                net,
+                &perturb_request(&inputs, &request, copies as usize, noise),
+                precision,
+            )?
         }
     };
     eprintln!("plan: {} images at once", trace.chunk);

@@ -18,7 +18,7 @@ use scrubjay::update::NoiseUnits;
 
 use super::inspect::bytes;
 use super::model::{ModelArgs, NormaliseArgs};
-use super::{DeviceArgs, Outcome, command_line};
+use super::shared::{self, DeviceArgs, Outcome, command_line};
 
 /// The defaults of the options.
 const DEFAULT: ScrubOptions = ScrubOptions::DEFAULT;
@@ -88,7 +88,7 @@ pub struct Args {
     #[arg(long, value_name = "m", help_heading = "Method")]
     perturbations: Option<usize>,
     /// Standard deviation of their noise, in units of the normalised input
-    #[arg(long, default_value_t = DEFAULT.sigma, value_parser = super::positive, help_heading = "Method")]
+    #[arg(long, default_value_t = DEFAULT.sigma, value_parser = shared::positive, help_heading = "Method")]
     sigma: f32,
     /// Precision of the passes over noisy copies, below f32 on CUDA only; the report says how far they agree with f32
     #[arg(long, value_enum, value_name = "f32|tf32|bf16|f16", help_heading = "Method")]
@@ -109,10 +109,10 @@ pub struct Args {
     #[arg(long, help_heading = "Method")]
     precondition: bool,
     /// λ; by default max(1e-3, 5e-3 of the largest eigenvalue), and 0 for a single linear layer with --l2
-    #[arg(long, value_name = "λ", value_parser = super::not_negative, help_heading = "Method")]
+    #[arg(long, value_name = "λ", value_parser = shared::not_negative, help_heading = "Method")]
     damping: Option<f64>,
     /// The weight decay that the model was trained with
-    #[arg(long, default_value_t = DEFAULT.l2, value_parser = super::not_negative, help_heading = "Method")]
+    #[arg(long, default_value_t = DEFAULT.l2, value_parser = shared::not_negative, help_heading = "Method")]
     l2: f64,
     /// The update rule
     #[arg(long, value_enum, default_value_t = DEFAULT.rule, help_heading = "Method")]
@@ -138,14 +138,14 @@ pub struct Args {
     #[arg(long, default_value_t = DEFAULT.iterations, help_heading = "Method")]
     iterations: usize,
     /// Relative residual of the solve
-    #[arg(long, default_value_t = DEFAULT.tolerance, value_parser = super::not_negative, help_heading = "Method")]
+    #[arg(long, default_value_t = DEFAULT.tolerance, value_parser = shared::not_negative, help_heading = "Method")]
     tolerance: f64,
     /// Products that the solve may spend, and later stages two fifths of; by default 25; 10 where the
     /// repair of a class, of wrong labels or towards a --target-loss follows
     #[arg(long, value_name = "K", help_heading = "Method")]
     products: Option<usize>,
     /// The largest drop of validation accuracy that is accepted, in points
-    #[arg(long, default_value_t = 100.0 * DEFAULT.gate, value_parser = super::not_negative, help_heading = "Method")]
+    #[arg(long, default_value_t = 100.0 * DEFAULT.gate, value_parser = shared::not_negative, help_heading = "Method")]
     gate: f64,
     /// Where no unit depends on a batch: leave it, or take the best units of the first step
     #[arg(long, value_enum, default_value_t = DEFAULT.if_empty, help_heading = "Method")]
@@ -175,7 +175,7 @@ pub fn run(args: &Args) -> anyhow::Result<Outcome> {
     let options = args.options();
     options.check()?;
     let device = args.device.open()?;
-    let bar = super::progress(0, "batches");
+    let bar = shared::progress(0, "batches");
     let shown = bar.clone();
     let session = Session::open(device, args.sources())?
         .with_command(command_line())

@@ -14,7 +14,7 @@ use scrubjay::{Error, checkpoint, hash, zoo};
 use serde_json::{Value, json};
 
 use super::model::{load, print_notes};
-use super::{DeviceArgs, Outcome};
+use super::shared::{self, DeviceArgs, Outcome};
 
 /// Train a new model, or continue to train one
 ///
@@ -73,7 +73,7 @@ pub struct Args {
     #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..))]
     batch_size: u32,
     /// Initial learning rate
-    #[arg(long, default_value_t = 0.05, value_parser = super::positive)]
+    #[arg(long, default_value_t = 0.05, value_parser = shared::positive)]
     lr: f32,
     /// Momentum of SGD
     #[arg(long, default_value_t = 0.9)]

@@ -20,7 +20,7 @@ use scrubjay::{Error, hash, observe, report, zoo};
 use serde_json::{Map, Value, json};
 
 use super::model::{ChoiceArgs, NormaliseArgs};
-use super::{DeviceArgs, Outcome, command_line};
+use super::shared::{self, DeviceArgs, Outcome, command_line};
 
 /// Compare an unlearned model with models retrained without the samples
 ///
@@ -125,7 +125,7 @@ pub fn run(args: &Args) -> anyhow::Result<Outcome> {
     check_test(args, &sets, &mut notes);
 
     let device = args.device.open()?;
-    let bar = super::progress(2 + references.len() as u64, "models");
+    let bar = shared::progress(2 + references.len() as u64, "models");
     let behaviour = |model: &Candidate| {
         let found = model.behaviour(&device, &sets);
         bar.inc(1);

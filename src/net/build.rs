@@ -1,24 +1,9 @@
 //! Composing a network: the vocabulary of [`crate::zoo`], whose words are in [`super::layers`]. Shapes are inferred and
 //! checked as nodes are added; tensors come from a [`Source`], which is a file's contents or an initialisation.
 
-use super::{Layer, LayerId, Network, Node, NodeId, Op, Order, Param, ParamId, Shape, Units};
+use super::{Layer, LayerId, Network, Node, NodeId, Op, Order, Param, ParamId, Role, Shape, Units};
 use crate::loss::Loss;
 use crate::{Error, Result};
-
-/// What a tensor is for: what an initialisation goes by.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Role {
-    /// A weight matrix or filter bank, whose rows have this length.
-    Weight(usize),
-    /// A bias of rows of this length.
-    Bias(usize),
-    /// A norm's scale, or a running variance: ones.
-    One,
-    /// A norm's shift, or a running mean: zeros.
-    Zero,
-    /// A class token or position table.
-    Embedding,
-}
 
 /// Where a network's tensors come from.
 pub trait Source {
@@ -91,7 +76,7 @@ impl<'a> Builder<'a> {
                 format!("{shape:?}"),
             ));
         }
-        let units = Units::of(&self.layers);
+        let units = Units::of(self.layers.iter().map(|layer| layer.outputs));
         Ok(Network {
             nodes: self.nodes,
             layers: self.layers,

@@ -11,10 +11,9 @@ use std::ops::Range;
 use rayon::prelude::*;
 
 use super::arena::{self, Rest};
-use super::layers::affine::LayerUse;
-use super::layers::rows::Source;
+use super::instruction::{Instruction, LayerUse, RowSource, Value};
 use super::plan::Plan;
-use super::program::{Instruction, Region, Section, Seed, Step, Value};
+use super::program::{Region, Section, Seed, Step};
 use super::rows::{RowValues, Selected};
 use super::{Network, NodeId};
 use crate::Result;
@@ -141,10 +140,10 @@ impl<'a> Others<'a> {
         self.rest.get(&self.plan.program.span(value, self.plan.chunk, self.n))
     }
 
-    fn source(&self, net: &'a Network, source: &Source) -> (&'a [f32], Strided) {
+    fn source(&self, net: &'a Network, source: &RowSource) -> (&'a [f32], Strided) {
         match *source {
-            Source::Value(x, from) => (self.get(x), from),
-            Source::Param(param) => (net.value(param), Strided { first: 0, stride: 0 }),
+            RowSource::Value(x, from) => (self.get(x), from),
+            RowSource::Param(param) => (net.value(param), Strided { first: 0, stride: 0 }),
         }
     }
 }

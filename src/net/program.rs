@@ -13,8 +13,7 @@
 use std::fmt::Write;
 use std::ops::Range;
 
-use super::instruction::Access;
-pub(crate) use super::instruction::{Instruction, Operands, Value};
+use super::instruction::{Access, Instruction, Value};
 use super::{Network, NodeId};
 use crate::loss::Weight;
 use crate::{Error, Result};
@@ -340,7 +339,7 @@ impl Program {
 #[cfg(test)]
 mod tests {
     use super::super::everything::{everything, some_rows, text};
-    use super::super::layers::pointwise::PointwiseOp;
+    use super::super::instruction::PointwiseOp;
     use super::super::rows::Selected;
     use super::*;
 

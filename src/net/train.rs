@@ -11,10 +11,11 @@ use rayon::prelude::*;
 
 use super::cpu::{Arena, Run};
 use super::cuda::Training;
-use super::layers::batch_norm::BatchNormOp;
+use super::instruction::{BatchNormOp, Instruction};
 use super::plan::{Plan, Purpose};
-use super::program::{Instruction, Section, Seed, Tilt};
+use super::program::{Section, Seed, Tilt};
 use super::rows::{RowValues, Selected};
+use super::step::{MOMENTUM, Step, shortened};
 use super::{Network, NodeId, ParamId};
 use crate::data::Inputs;
 use crate::device::Device;
@@ -23,9 +24,6 @@ use crate::ops::cpu::batch_norm::Moments;
 use crate::ops::cpu::optimizer;
 use crate::ops::optimizer::{Memory, Optimizer, Update};
 use crate::{Error, Result};
-
-/// PyTorch's default weight of a new batch in batch norm's running statistics.
-pub(super) const MOMENTUM: f32 = 0.1;
 
 /// A network that is trained. On CUDA it is the device that has its parameters meanwhile: [`TrainPass::network`] brings
 /// them.
@@ -56,15 +54,6 @@ struct Chunk {
     arena: Arena,
     sink: RowValues,
     n: usize,
-}
-
-/// What a step gives beside the gradients.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Step {
-    /// The mean loss of the batch.
-    pub loss: f64,
-    /// How many of the batch were right.
-    pub correct: usize,
 }
 
 impl<'a> TrainPass<'a> {
@@ -208,7 +197,7 @@ impl Host {
         let square = |gradient: &Vec<f32>| gradient.iter().map(|&g| f64::from(g).powi(2)).sum::<f64>();
         let squares: Vec<f64> = self.gradients.par_iter().map(square).collect();
         let norm = squares.iter().sum::<f64>().sqrt();
-        let factor = clip(norm, longest);
+        let factor = shortened(norm, longest);
         if factor < 1.0 {
             self.gradients.par_iter_mut().flatten().for_each(|g| *g *= factor);
         }
@@ -268,12 +257,6 @@ impl Host {
             }
         }
     }
-}
-
-/// The factor that shortens a gradient of this norm to `longest`, where it is longer; a norm that is no number leaves it as
-/// it is.
-pub(super) fn clip(norm: f64, longest: f64) -> f32 {
-    if norm > longest { (longest / norm) as f32 } else { 1.0 }
 }
 
 /// Moves the running statistics of every batch norm by the batch's.

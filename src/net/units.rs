@@ -1,6 +1,6 @@
 //! Units: which column of the activations owns which parameters. The one place that knows the map.
 
-use super::{Layer, LayerId, UnitId};
+use super::ids::{LayerId, UnitId};
 use crate::{Error, Result};
 
 /// The units of a network in column order: layers in module order, rows within a layer.
@@ -11,11 +11,11 @@ pub struct Units {
 }
 
 impl Units {
-    /// The units of these layers.
-    pub(super) fn of(layers: &[Layer]) -> Units {
+    /// The units of layers with so many each.
+    pub(super) fn of(outputs: impl Iterator<Item = usize>) -> Units {
         let mut first = vec![0];
-        for layer in layers {
-            first.push(first[first.len() - 1] + layer.outputs as u32);
+        for outputs in outputs {
+            first.push(first[first.len() - 1] + outputs as u32);
         }
         Units { first }
     }

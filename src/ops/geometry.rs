@@ -1,6 +1,8 @@
 //! The shapes and settings that operations take.
 
+use crate::device::Device;
 use crate::names::names;
+use crate::{Error, Result};
 
 /// What one node gives per image: `h × w` positions of `c` channels. Tokens are `1 × t`, plain features `1 × 1`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -217,6 +219,22 @@ pub enum Precision {
 }
 
 names!(Precision { F32 = "f32", Tf32 = "tf32", Bf16 = "bf16", F16 = "f16" });
+
+impl Precision {
+    /// Refuses a precision that a device does not have.
+    ///
+    /// # Errors
+    /// Where it is below f32 and the device is the CPU.
+    pub fn check(self, device: &Device) -> Result<()> {
+        match device.cuda() {
+            None if self != Precision::F32 => {
+                let reason = "needs CUDA; the CPU observes in f32";
+                Err(Error::config(format!("--precision {} {reason} ({})", self.name(), device.why())))
+            }
+            _ => Ok(()),
+        }
+    }
+}
 
 #[cfg(test)]
 mod tests {

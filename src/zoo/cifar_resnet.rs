@@ -5,10 +5,10 @@
 //! conv1 bn1 | layer{1,2,3}.{i}.{conv1 bn1 conv2 bn2} | linear, or fc
 //! ```
 
+use super::family::{Given, rows, start};
 use super::names::{Form, head};
 use super::reading::Reading;
 use super::resnet::{BATCH_NORM_EPS, stem};
-use super::{Given, rows, start};
 use crate::Result;
 use crate::net::{Activation, Conv, Network, Shape, Source};
 

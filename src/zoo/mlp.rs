@@ -5,9 +5,9 @@
 //! Layers are in the order of the numbers in their names (1, 2, 10) where these names differ in numbers only. Any other
 //! order must follow from the shapes: a model whose layers chain in two orders is refused.
 
+use super::family::{Given, start};
 use super::names::{Fit, listed};
 use super::reading::Reading;
-use super::{Given, start};
 use crate::net::{Activation, Network, Shape, Source};
 use crate::{Error, Result};
 

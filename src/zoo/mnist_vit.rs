@@ -4,9 +4,9 @@
 //! patch_embed.proj pos_embed | encoder.{i}.{attn.in_proj attn.out_proj norm1 ffn.fc1 ffn.fc2 norm2} | norm classifier
 //! ```
 
+use super::family::{Given, rows, start};
 use super::names::{Form, head};
 use super::reading::Reading;
-use super::{Given, rows, start};
 use crate::net::{Activation, Conv, Network, Shape, Source};
 use crate::{Error, Result};
 

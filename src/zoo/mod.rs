@@ -9,6 +9,7 @@
 mod choices;
 mod cifar_resnet;
 mod create;
+mod family;
 mod mlp;
 mod mnist_vit;
 mod names;
@@ -25,10 +26,11 @@ pub use create::{Created, create, renewed};
 pub(crate) use create::{resnet50, vit16};
 pub use reading::Facts;
 
-use crate::checkpoint::{self, Checkpoint};
+use crate::checkpoint::Checkpoint;
 use crate::loss::Loss;
-use crate::net::{Builder, Network, NodeId, Shape, Source};
+use crate::net::{Network, Shape};
 use crate::{Error, Result};
+use family::{Family, Given};
 use names::{Fit, listed};
 use reading::Reading;
 
@@ -53,40 +55,6 @@ pub struct InputConfig {
     pub std: Option<Vec<f32>>,
     /// The image's shape.
     pub shape: Option<Shape>,
-}
-
-/// What a model has beside values: what a family is recognised by.
-struct Given<'a> {
-    source: &'a dyn Source,
-    names: &'a [String],
-    config: &'a Value,
-}
-
-impl Given<'_> {
-    /// The channels that a filter bank reads.
-    fn channels(&self, weight: &str) -> Option<usize> {
-        self.source.shape(weight)?.get(1).copied()
-    }
-
-    /// The buffers by which the model normalises its inputs.
-    fn normalisation(&self) -> Option<(String, String)> {
-        checkpoint::normalisation(self.names)
-    }
-}
-
-/// A family of models.
-struct Family {
-    name: &'static str,
-    /// Whether the name of an architecture, in lower case, belongs to this family.
-    named: fn(&str) -> bool,
-    /// How the tensors compare with this family's; none where they are not even near.
-    fit: fn(&Given) -> Option<Fit>,
-    /// The image shape where neither data nor config give one.
-    image: fn(&Given) -> Result<Option<Shape>>,
-    /// Whether images of any size are taken, so that `image` is only the usual size.
-    any_size: bool,
-    /// Composes the network.
-    compose: fn(&mut dyn Source, Shape, &mut Reading) -> Result<Network>,
 }
 
 const FAMILIES: [Family; 7] = [
@@ -242,24 +210,6 @@ fn about_names(checkpoint: &Checkpoint, chosen: bool, reading: &mut Reading) {
 /// Names of wrappers that are known to add nothing.
 const WRAPPERS: [&str; 8] = ["module", "_orig_mod", "model", "net", "network", "backbone", "1", "base_model"];
 
-/// A network of a family's, begun: with the image, or with the image normalised by the model's own buffers.
-fn start<'a>(
-    source: &'a mut dyn Source,
-    image: Shape,
-    reading: &mut Reading,
-) -> Result<(Builder<'a>, NodeId)> {
-    let buffers = checkpoint::normalisation(reading.names);
-    let (mut b, x) = Builder::new(source, image);
-    match buffers {
-        None => Ok((b, x)),
-        Some((mean, std)) => {
-            reading.saw(format!("the model normalises its inputs itself, by `{mean}` and `{std}`"));
-            let x = b.normalise(x, &mean, &std)?;
-            Ok((b, x))
-        }
-    }
-}
-
 /// The family, from an architecture's names and the tensors.
 fn family(checkpoint: &Checkpoint, arch: &[String], given: &Given) -> Result<&'static Family> {
     let fits: Vec<Option<Fit>> = FAMILIES.iter().map(|family| (family.fit)(given)).collect();
@@ -414,9 +364,4 @@ fn numbers(config: &Value, key: &str, file: &str) -> Result<Option<Vec<f32>>> {
 
 fn refused(key: &str, file: &str, reason: &str) -> Error {
     Error::config(format!("{file}: \"{key}\" {reason}"))
-}
-
-/// The class count of a head's weight.
-fn rows(b: &Builder, weight: &str) -> Result<usize> {
-    b.side(weight, 0)
 }

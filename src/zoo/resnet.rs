@@ -19,9 +19,9 @@
 use serde_json::json;
 
 use super::choices::Stem;
+use super::family::{Given, rows, start};
 use super::names::{Form, head, matches};
 use super::reading::Reading;
-use super::{Given, rows, start};
 use crate::net::{Activation, Builder, Conv, Network, NodeId, Shape, Source, Window};
 use crate::{Error, Result};
 

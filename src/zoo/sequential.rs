@@ -15,9 +15,9 @@
 
 use serde_json::Value;
 
+use super::family::{Given, start};
 use super::names::{Fit, Form, fit as fit_form};
 use super::reading::Reading;
-use super::{Given, start};
 use crate::net::{Activation, Builder, Conv, Network, NodeId, Shape, Source, Window};
 use crate::{Error, Result};
 

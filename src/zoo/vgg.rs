@@ -11,10 +11,10 @@
 
 use serde_json::json;
 
+use super::family::{Given, rows, start};
 use super::names::{Form, head, matches};
 use super::reading::Reading;
 use super::resnet::{BATCH_NORM_EPS, odd};
-use super::{Given, rows, start};
 use crate::net::{Activation, Builder, Conv, Network, NodeId, Shape, Source, Window};
 use crate::{Error, Result};
 

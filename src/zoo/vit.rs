@@ -26,9 +26,9 @@ use serde_json::json;
 pub(super) use names::FORMS;
 use names::{NAMES, Names, Qkv, TIMM};
 
+use super::family::{Given, rows, start};
 use super::names::{head, matches};
 use super::reading::Reading;
-use super::{Given, rows, start};
 use crate::net::{Activation, Builder, Conv, Network, NodeId, Shape, Source};
 use crate::{Error, Result};
 

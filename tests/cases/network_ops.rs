@@ -10,6 +10,7 @@ use scrubjay::curvature::{Curvature, Kind};
 use scrubjay::data::{Inputs, Samples};
 use scrubjay::device::cuda::Buffer;
 use scrubjay::device::{Cuda, Device};
+use scrubjay::evidence::select;
 use scrubjay::kfac::Kfac;
 use scrubjay::loss::{LogitProduct, Loss, softmax};
 use scrubjay::net::{LayerId, Network, UnitId};
@@ -18,8 +19,8 @@ use scrubjay::ops::Geometry;
 use scrubjay::ops::Strided;
 use scrubjay::ops::cuda as on_cuda;
 use scrubjay::ops::{self, Activation, Conv, Precision, Shape, Window};
-use scrubjay::perturb::{Noise, perturb};
-use scrubjay::select::{self, Criteria, Method};
+use scrubjay::perturb::{Noise, perturb, perturb_request};
+use scrubjay::select::{Criteria, Method};
 use scrubjay::solve::{CudaVector, Limits, Negative, Vector, conjugate_gradient, largest_eigenvalue};
 use scrubjay::task::{Approximation, Calibration, Settings, Target, Task};
 use scrubjay::unlearn::unlearn;
@@ -1191,7 +1192,7 @@ fn selects(device: &Device, precision: Precision) -> Result<(), Failed> {
     let (samples, stop) = (nets::Random(11).samples(&net, 12), AtomicBool::new(false));
     let noise = Noise { sigma: 0.1, seed: 3 };
     let observed = |samples: &Samples, precision| {
-        observe_copies(device, &net, samples, &[0, 1, 2], 40, noise, precision)
+        observe_copies(device, &net, &perturb_request(samples, &[0, 1, 2], 40, noise), precision)
     };
     let exact = observed(&samples, Precision::F32)?;
     let found = twice(|| Ok(observed(&samples, precision)?))?;
@@ -1208,7 +1209,7 @@ fn selects(device: &Device, precision: Precision) -> Result<(), Failed> {
     }
     for (method, traces) in [(Method::Vote, 3), (Method::Foci, 1)] {
         let config = Criteria { method, perturbations: Some(40), precision, ..Default::default() };
-        let chosen = twice(|| Ok(select::select(device, &net, &samples, &[0, 1, 2], &config, &stop)?))?;
+        let chosen = twice(|| Ok(select(device, &net, &samples, &[0, 1, 2], &config, &stop)?))?;
         let said = chosen.agreement.ok_or("no account of the precision")?;
         super::equal(
             "what was compared",
@@ -1218,14 +1219,14 @@ fn selects(device: &Device, precision: Precision) -> Result<(), Failed> {
         if said.spearman.is_none_or(|rho| rho < 0.9) || !(0.0..=1.0).contains(&said.overlap) {
             return Err(format!("{said:?}").into());
         }
-        let on_cpu = select::select(&Device::cpu()?, &net, &samples, &[0, 1, 2], &config, &stop);
+        let on_cpu = select(&Device::cpu()?, &net, &samples, &[0, 1, 2], &config, &stop);
         match on_cpu {
             Err(Error::Config(reason)) if reason.contains("needs CUDA") => {}
             _ => return Err("the CPU took it".into()),
         }
     }
     let plain = Criteria { method: Method::Foci, perturbations: Some(40), ..Default::default() };
-    let plain = select::select(device, &net, &samples, &[0], &plain, &stop)?;
+    let plain = select(device, &net, &samples, &[0], &plain, &stop)?;
     super::equal("an account of f32", &plain.agreement, &None)?;
     let mut large = samples.clone();
     large.x.iter_mut().for_each(|x| *x *= 1e6);

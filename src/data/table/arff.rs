@@ -6,8 +6,8 @@
 
 use std::path::Path;
 
-use super::Table;
 use super::categories::Codes;
+use super::columns::Table;
 use super::options::{Decimal, TableOptions};
 use super::stored::Stored;
 use crate::{Error, Result};

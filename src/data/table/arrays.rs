@@ -4,8 +4,8 @@ use std::io::Read;
 use std::path::Path;
 
 use super::super::tensors::read;
+use super::columns::{Table, other_length};
 use super::stored::Numbers;
-use super::{Table, other_length};
 use crate::{Error, Result};
 
 /// Numbers `[n, p]`, row-major; or columns with names, of a structured array `[n]`.

@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 
+use super::columns::{Column, Table};
 use super::options::{Decimal, TableOptions};
 use super::stored::Stored;
-use super::{Column, Table};
 use crate::Result;
 
 /// The categories of a column, numbered in order of appearance, or as declared.

@@ -8,8 +8,8 @@ use parquet::file::reader::{FileReader, SerializedFileReader};
 use parquet::record::Field;
 use parquet::schema::types::{Type, TypePtr};
 
-use super::Table;
 use super::categories::Codes;
+use super::columns::Table;
 use super::options::{Decimal, TableOptions};
 use super::stored::{Stored, Unusable};
 use crate::{Error, Result};

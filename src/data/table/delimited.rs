@@ -2,8 +2,8 @@
 
 use std::path::Path;
 
-use super::Table;
 use super::categories::Codes;
+use super::columns::Table;
 use super::layout::Layout;
 use super::options::TableOptions;
 use super::stored::Stored;

@@ -4,21 +4,13 @@ use rayon::prelude::*;
 
 use super::Run;
 use crate::net::NodeId;
-use crate::net::layers::activation::ActivationOp;
-use crate::net::layers::affine::{AffineForward, AffineOp, LayerUse, Weights};
-use crate::net::layers::attention::{AttentionOp, Heads};
-use crate::net::layers::batch_norm::BatchNormOp;
-use crate::net::layers::embedding::EmbeddingOp;
-use crate::net::layers::gate::GateOp;
-use crate::net::layers::group_norm::{GroupNormOp, Groups};
-use crate::net::layers::layer_norm::LayerNormOp;
-use crate::net::layers::loss::LossOp;
-use crate::net::layers::pointwise::PointwiseOp;
-use crate::net::layers::pool::PoolOp;
-use crate::net::layers::rows::{Rows, RowsOp};
-use crate::net::layers::shortcut::ShortcutOp;
+use crate::net::instruction::{
+    ActivationOp, AffineForward, AffineOp, AttentionOp, BatchNormOp, EmbeddingOp, GateOp, GroupNormOp,
+    Groups, Heads, Instruction, LayerNormOp, LayerUse, LossOp, PointwiseOp, PoolOp, Rows, RowsOp, ShortcutOp,
+    Weights,
+};
 use crate::net::plan::Plan;
-use crate::net::program::{Instruction, Seed, Tilt};
+use crate::net::program::{Seed, Tilt};
 use crate::net::rows::RowValues;
 use crate::ops::Strided;
 use crate::ops::cpu::batch_norm::{self, Moments};

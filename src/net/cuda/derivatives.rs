@@ -3,123 +3,21 @@
 //! Sums over chunks run in one lane, in order. What products read of a chunk stays in the arena, or in memory of its own
 //! up to a number of bytes, or is computed again. What products launch is recorded and replayed.
 
-use super::*;
+use std::ops::Range;
+
+use super::passes::{Arena, Passes, copy, open};
+use super::rows::RowBuffers;
+use super::run::{Run, Stored};
+use crate::data::Inputs;
+use crate::device::cuda::{In, Out, Repeats};
+use crate::device::{Cuda, Device};
 use crate::loss::Weight;
-use crate::net::layers::affine::LayerUse;
-use crate::net::program::Seed;
-use crate::net::rows::RowValues;
+use crate::net::Network;
+use crate::net::plan::{Plan, Purpose};
+use crate::net::program::{Section, Seed};
+use crate::net::rows::{RowValues, Selected};
 use crate::ops::cuda::vector::{self, Places};
-
-/// One value for each selected row of each layer, as [`RowValues`], on the device.
-pub(super) struct RowBuffers {
-    pub weight: Vec<Buffer<f32>>,
-    pub bias: Vec<Buffer<f32>>,
-    pub other: Vec<Buffer<f32>>,
-}
-
-impl RowBuffers {
-    pub fn upload(cuda: &Cuda, values: &RowValues) -> Result<RowBuffers> {
-        let all = |of: &[Vec<f32>]| of.iter().map(|values| cuda.upload(values)).collect::<Result<_>>();
-        Ok(RowBuffers { weight: all(&values.weight)?, bias: all(&values.bias)?, other: all(&values.other)? })
-    }
-
-    /// Writes the values of other rows of the same shape.
-    fn write(&mut self, cuda: &Cuda, values: &RowValues) -> Result<()> {
-        let buffers = self.weight.iter_mut().chain(&mut self.bias);
-        let mut pairs = buffers.zip(values.weight.iter().chain(&values.bias));
-        pairs.try_for_each(|(buffer, values)| cuda.write(buffer.output(), values))
-    }
-
-    fn download(&self, cuda: &Cuda) -> Result<RowValues> {
-        let all = |of: &[Buffer<f32>]| of.iter().map(|buffer| cuda.download(buffer)).collect::<Result<_>>();
-        Ok(RowValues { weight: all(&self.weight)?, bias: all(&self.bias)?, other: vec![] })
-    }
-
-    /// Zeros.
-    pub fn clear(&mut self, passes: &Passes) -> Result<()> {
-        let buffers = self.weight.iter_mut().chain(&mut self.bias).chain(&mut self.other);
-        buffers.filter(|buffer| !buffer.is_empty()).try_for_each(|buffer| passes.clear(buffer.output()))
-    }
-
-    /// The values of a vector of the block, over `scale`.
-    fn set(&mut self, cuda: &Cuda, v: In<'_, f64>, places: &[Option<Places>], scale: f64) -> Result<()> {
-        places.iter().zip(self.weight.iter_mut().zip(&mut self.bias)).try_for_each(
-            |(places, (weight, bias))| {
-                let Some(places) = places else { return Ok(()) };
-                let bias = Some(bias).filter(|bias| !bias.is_empty()).map(Buffer::output);
-                vector::to_rows(cuda, weight.output(), bias, v, places, scale)
-            },
-        )
-    }
-
-    /// These values over `n`, times `scale`, as a vector of the block.
-    fn get(
-        &self,
-        cuda: &Cuda,
-        mut v: Out<'_, f64>,
-        places: &[Option<Places>],
-        n: usize,
-        scale: f64,
-    ) -> Result<()> {
-        places.iter().enumerate().try_for_each(|(layer, places)| {
-            let Some(places) = places else { return Ok(()) };
-            let (weight, bias) = (self.weight[layer].input(), self.bias(layer));
-            vector::from_rows(cuda, v.output(), weight, bias, places, n as f64, scale)
-        })
-    }
-
-    /// A layer's biases, where it has any.
-    pub fn bias(&self, layer: usize) -> Option<In<'_, f32>> {
-        Some(&self.bias[layer]).filter(|bias| !bias.is_empty()).map(Buffer::input)
-    }
-}
-
-/// What takes the gradients of a backward pass.
-pub(super) trait Sink {
-    /// Takes one use of a layer with selected rows: its input `x` and `dz`, the adjoint of its own output; without a
-    /// `bias`, dz does not count for the bias. `sums` is the arena's memory for sums.
-    fn take(
-        &mut self,
-        passes: &Passes,
-        at: &LayerUse,
-        dz: In<'_, f32>,
-        x: In<'_, f32>,
-        bias: bool,
-        sums: Out<'_, f32>,
-        n: usize,
-    ) -> Result<()>;
-
-    /// In training, the gradients by parameter of those that belong to no layer; else empty.
-    fn other(&mut self) -> &mut [Buffer<f32>];
-}
-
-/// Gradients of the selected rows.
-impl Sink for RowBuffers {
-    fn take(
-        &mut self,
-        passes: &Passes,
-        at: &LayerUse,
-        dz: In<'_, f32>,
-        x: In<'_, f32>,
-        bias: bool,
-        sums: Out<'_, f32>,
-        n: usize,
-    ) -> Result<()> {
-        let (layer, geometry) = (at.layer.index(), &at.geometry);
-        let count = passes.plan.rows[layer].count(passes.net.layers[layer].outputs);
-        if count == 0 {
-            return Ok(());
-        }
-        let (sums, _) = sums.split_at(conv::gradient_parts(n, count, geometry));
-        let db = Some(&mut self.bias[layer]).filter(|db| bias && !db.is_empty()).map(Buffer::output);
-        let (dw, rows) = (self.weight[layer].output(), passes.subset(layer));
-        conv::weight_gradient(passes.cuda, dw, db, sums, dz, x, rows, n, geometry)
-    }
-
-    fn other(&mut self) -> &mut [Buffer<f32>] {
-        &mut self.other
-    }
-}
+use crate::{Error, Result};
 
 /// Gradients or products of a network over the same inputs, again and again.
 pub(crate) struct Derivatives<'a> {
@@ -145,12 +43,6 @@ enum Again {
     Primal(usize),
     /// A product on so many images whose primal part is stored under that number, or in the arena.
     Product(Option<usize>, usize),
-}
-
-/// What products read of a chunk.
-pub(super) struct Stored {
-    pub values: Buffer<f32>,
-    pub labels: Buffer<u32>,
 }
 
 impl<'a> Derivatives<'a> {
@@ -302,20 +194,5 @@ impl<'a> Derivatives<'a> {
         cuda.write(stored.labels.output(), &self.arena.host.1)?;
         self.stored.push(stored);
         Ok(())
-    }
-}
-
-impl Passes<'_> {
-    /// The values and the gradient of the `n` images that are in the chunk, from this seed at the logits.
-    pub(super) fn primal(
-        &self,
-        chunk: &mut Chunk,
-        seed: Seed<'_>,
-        sink: &mut dyn Sink,
-        n: usize,
-    ) -> Result<()> {
-        let mut run = Run::new(self, chunk, n).seeded(seed, sink);
-        run.section(Section::Forward)?;
-        run.section(Section::Backward)
     }
 }

@@ -1,26 +1,18 @@
 //! The executor on a CUDA device: one exhaustive match from each family of instructions to operations on device memory.
 
-use super::derivatives::Sink;
+use super::passes::{carve_moments, copy};
+use super::rows::Sink;
 use super::run::Run;
-use super::{carve_moments, copy};
 use crate::Result;
 use crate::device::cuda::{Buffer, Out};
 use crate::loss::Weight;
 use crate::net::ParamId;
-use crate::net::layers::activation::ActivationOp;
-use crate::net::layers::affine::{AffineForward, AffineOp, LayerUse, Weights};
-use crate::net::layers::attention::{AttentionOp, Heads};
-use crate::net::layers::batch_norm::BatchNormOp;
-use crate::net::layers::embedding::EmbeddingOp;
-use crate::net::layers::gate::GateOp;
-use crate::net::layers::group_norm::{GroupNormOp, Groups};
-use crate::net::layers::layer_norm::LayerNormOp;
-use crate::net::layers::loss::LossOp;
-use crate::net::layers::pointwise::PointwiseOp;
-use crate::net::layers::pool::PoolOp;
-use crate::net::layers::rows::{Rows, RowsOp};
-use crate::net::layers::shortcut::ShortcutOp;
-use crate::net::program::{Instruction, Seed, Value};
+use crate::net::instruction::{
+    ActivationOp, AffineForward, AffineOp, AttentionOp, BatchNormOp, EmbeddingOp, GateOp, GroupNormOp,
+    Groups, Heads, Instruction, LayerNormOp, LayerUse, LossOp, PointwiseOp, PoolOp, Rows, RowsOp, ShortcutOp,
+    Value, Weights,
+};
+use crate::net::program::{Section, Seed};
 use crate::ops::Strided;
 use crate::ops::cuda::{
     activation, attention, batch_norm, conv, embedding, gate, group_norm, layer_norm, loss, means, pointwise,
@@ -28,7 +20,24 @@ use crate::ops::cuda::{
 };
 
 impl Run<'_> {
-    pub(super) fn execute(&mut self, instruction: &Instruction) -> Result<()> {
+    /// Runs one section.
+    ///
+    /// # Errors
+    /// Where the device fails; the message names the node.
+    pub fn section(&mut self, section: Section) -> Result<()> {
+        let passes = self.passes;
+        let what = match section {
+            Section::Forward => "value",
+            Section::Backward => "adjoint",
+            Section::Product => "product",
+        };
+        passes.plan.program.section(section).iter().try_for_each(|step| {
+            self.execute(&step.instruction)
+                .map_err(|error| error.during(&passes.name(step.node.index(), what)))
+        })
+    }
+
+    fn execute(&mut self, instruction: &Instruction) -> Result<()> {
         match instruction {
             Instruction::Affine(op) => self.affine(op),
             Instruction::Activation(op) => self.activation(op),

@@ -1,10 +1,17 @@
 //! What K-FAC takes of a frozen network on a CUDA device: the second moments of its layers' selected rows, by one forward
 //! and one backward pass over the inputs. They stay on the device until the last chunk, and are read back once.
 
-use super::derivatives::Sink;
-use super::*;
-use crate::net::layers::affine::LayerUse;
-use crate::net::program::Seed;
+use super::passes::{IMAGES, Passes, open};
+use super::rows::Sink;
+use crate::Result;
+use crate::data::Inputs;
+use crate::device::cuda::{Buffer, In, Out};
+use crate::device::{Cuda, Device};
+use crate::net::instruction::{AffineOp, Instruction};
+use crate::net::plan::{Plan, Purpose};
+use crate::net::program::{Section, Seed};
+use crate::net::rows::Selected;
+use crate::net::{LayerUse, Network};
 use crate::ops::cuda::{moments, vector};
 
 /// What is asked of a layer.

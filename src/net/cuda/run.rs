@@ -1,13 +1,12 @@
 //! A run of a program over one chunk of images on a CUDA device: the memory that it runs in, and what it takes and gives;
 //! [`super::execute`] runs the instructions.
 
-use super::derivatives::{RowBuffers, Sink, Stored};
-use super::{Chunk, Passes, Work};
-use crate::Result;
+use super::passes::{Chunk, Passes, Work};
+use super::rows::{RowBuffers, Sink};
 use crate::device::cuda::{Buffer, In, Out};
 use crate::net::arena::{self, Rest};
-use crate::net::layers::rows::Source;
-use crate::net::program::{Region, Section, Seed, Span, Value};
+use crate::net::instruction::{RowSource, Value};
+use crate::net::program::{Region, Seed, Span};
 use crate::ops::Strided;
 
 /// Memory of kept values: written in the first two sections, read in the product.
@@ -70,12 +69,18 @@ impl<'a> Others<'a> {
         self.rest.get(&plan.program.span(value, plan.chunk, self.n))
     }
 
-    pub fn source(&self, source: &Source) -> (In<'a, f32>, Strided) {
+    pub fn source(&self, source: &RowSource) -> (In<'a, f32>, Strided) {
         match *source {
-            Source::Value(x, from) => (self.get(x), from),
-            Source::Param(param) => (self.passes.param(param), Strided { first: 0, stride: 0 }),
+            RowSource::Value(x, from) => (self.get(x), from),
+            RowSource::Param(param) => (self.passes.param(param), Strided { first: 0, stride: 0 }),
         }
     }
+}
+
+/// What products read of a chunk.
+pub(super) struct Stored {
+    pub values: Buffer<f32>,
+    pub labels: Buffer<u32>,
 }
 
 /// A run over one chunk of `n` images.
@@ -164,23 +169,6 @@ impl<'a> Run<'a> {
         self.seed = seed;
         self.sink = Some(sink);
         self
-    }
-
-    /// Runs one section.
-    ///
-    /// # Errors
-    /// Where the device fails; the message names the node.
-    pub fn section(&mut self, section: Section) -> Result<()> {
-        let passes = self.passes;
-        let what = match section {
-            Section::Forward => "value",
-            Section::Backward => "adjoint",
-            Section::Product => "product",
-        };
-        passes.plan.program.section(section).iter().try_for_each(|step| {
-            self.execute(&step.instruction)
-                .map_err(|error| error.during(&passes.name(step.node.index(), what)))
-        })
     }
 
     /// The image's values, to write them.

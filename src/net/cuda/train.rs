@@ -4,13 +4,23 @@
 //!
 //! A batch norm reads the whole batch, so that there is one chunk, and no smaller one where memory is short.
 
-use super::derivatives::RowBuffers;
-use super::*;
-use crate::net::program::{Seed, Tilt};
-use crate::net::rows::RowValues;
-use crate::net::train::{MOMENTUM, Step, clip};
-use crate::ops::cuda::{optimizer, vector};
+use std::borrow::Cow;
+
+use super::passes::{Arena, Chunk, Passes};
+use super::rows::RowBuffers;
+use super::sizes::Sizes;
+use crate::data::Inputs;
+use crate::device::cuda::{Buffer, Repeats};
+use crate::device::{Cuda, Device};
+use crate::net::instruction::{BatchNormOp, Instruction};
+use crate::net::plan::{Plan, Purpose};
+use crate::net::program::{Section, Seed, Tilt};
+use crate::net::rows::{RowValues, Selected};
+use crate::net::step::{MOMENTUM, Step, shortened};
+use crate::net::{Network, ParamId};
+use crate::ops::cuda::{batch_norm, loss, optimizer, vector};
 use crate::ops::optimizer::{Memory, Optimizer, Update};
+use crate::{Error, Result};
 
 /// A network that is trained.
 pub struct Training<'a> {
@@ -146,29 +156,27 @@ impl<'a> Training<'a> {
         let Training { passes, gradients, memory, squares, .. } = self;
         let (cuda, net) = (passes.cuda, &passes.net);
         let trained: Vec<usize> = (0..memory.len()).filter(|&i| memory[i].is_some()).collect();
-        let parts = |&i: &usize| vector::parts(net.params[i].value.len());
+        let parts = |i: usize| vector::parts(net.params[i].value.len());
         let squares = match squares {
             Some(squares) => squares,
-            None => squares.insert(cuda.alloc(trained.iter().map(parts).sum())?),
+            None => squares.insert(cuda.alloc(trained.iter().map(|&i| parts(i)).sum())?),
         };
         self.repeats.run(cuda, Again::Squares, || {
             let mut rest = squares.output();
-            for i in &trained {
+            for &i in &trained {
                 let (room, others) = rest.split_at(parts(i));
-                vector::squares(cuda, room, gradient(net, gradients, *i).input())?;
+                vector::squares(cuda, room, gradient(net, gradients, i).input())?;
                 rest = others;
             }
             Ok(())
         })?;
-        let all = cuda.download(squares)?;
-        let mut end = 0;
-        let mut sum = 0.0;
-        for i in &trained {
+        let (all, mut end, mut sum) = (cuda.download(squares)?, 0, 0.0);
+        for &i in &trained {
             end += parts(i);
             sum += all[end - 1];
         }
         let norm = sum.sqrt() / self.n.max(1) as f64;
-        self.clip = clip(norm, longest);
+        self.clip = shortened(norm, longest);
         Ok(norm)
     }
 

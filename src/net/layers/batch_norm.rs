@@ -1,71 +1,13 @@
 //! Batch norm in train form (MATH.md, Eq. 10b): statistics over batch and positions, which all chunks of a batch meet
 //! at. Freezing folds it into an epilogue, or makes it a [`super::scale`].
 
-use crate::net::build::Role;
-use crate::net::lower::At;
-use crate::net::program::{Operands, Value};
+use crate::net::emit::At;
+use crate::net::instruction::BatchNormOp;
+use crate::net::network::Role;
 use crate::net::{Builder, NodeId, Op, Order, ParamId};
 use crate::{Error, Result};
 
-use super::Lower;
-
-/// What is done with a batch norm; `node` is the one whose statistics are meant.
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) enum BatchNormOp {
-    /// The statistics of x, and y = γ x̂ + β.
-    Forward {
-        y: Value,
-        x: Value,
-        node: NodeId,
-        gamma: ParamId,
-        beta: ParamId,
-        /// Running mean, which moves when the batch is done.
-        mean: ParamId,
-        /// Running variance.
-        var: ParamId,
-        eps: f32,
-        c: usize,
-    },
-    /// The gradients of γ and β, and dx += the adjoint of dy, where the input has one.
-    Backward {
-        dx: Option<Value>,
-        dy: Value,
-        x: Value,
-        node: NodeId,
-        gamma: ParamId,
-        beta: ParamId,
-        eps: f32,
-        c: usize,
-    },
-}
-
-impl BatchNormOp {
-    /// What it meets.
-    pub fn operands(&self, all: &mut Operands) {
-        match *self {
-            BatchNormOp::Forward { y, x, node: _, gamma, beta, mean, var, eps: _, c } => {
-                all.write(y, x.len / c * c);
-                all.read(x, y.len);
-                [gamma, beta, mean, var].into_iter().for_each(|param| all.param(param, c));
-            }
-            BatchNormOp::Backward { dx, dy, x, node: _, gamma, beta, eps: _, c } => {
-                dx.iter().for_each(|dx| all.add(*dx, x.len));
-                all.read(dy, x.len / c * c);
-                all.read(x, dy.len);
-                [gamma, beta].into_iter().for_each(|param| all.param(param, c));
-            }
-        }
-    }
-
-    /// What it is called, and its settings.
-    pub fn describe(&self) -> (&'static str, String) {
-        let name = match self {
-            BatchNormOp::Forward { .. } => "batch-norm",
-            BatchNormOp::Backward { .. } => "batch-norm-backward",
-        };
-        (name, String::new())
-    }
-}
+use super::passes::Lower;
 
 /// A node of it.
 pub(super) struct BatchNorm {

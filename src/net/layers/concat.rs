@@ -1,14 +1,12 @@
 //! The channels of several inputs side by side, at every position.
 
-use crate::net::lower::At;
-use crate::net::program::Value;
+use crate::net::emit::At;
+use crate::net::instruction::{PointwiseOp, RowSource, Rows, RowsOp, Value};
 use crate::net::{Builder, NodeId, Op, Shape};
 use crate::ops::Strided;
 use crate::{Error, Result};
 
-use super::Lower;
-use super::pointwise::PointwiseOp;
-use super::rows::{Rows, RowsOp, Source};
+use super::passes::Lower;
 
 /// A node of it.
 pub(super) struct Concat;
@@ -26,7 +24,7 @@ impl Concat {
         at.push(RowsOp::Copy(Rows {
             y,
             to,
-            source: Source::Value(x, from),
+            source: RowSource::Value(x, from),
             count: shape.positions(),
             len: c,
         }));
@@ -60,7 +58,7 @@ impl Lower for Concat {
             let (first, c, shape) = (Concat::first(at, i), at.from(i).c, at.shape());
             if let Some(y) = at.dx(i) {
                 let (to, from) = (Strided { first: 0, stride: c }, Strided { first, stride: shape.c });
-                let source = Source::Value(dy, from);
+                let source = RowSource::Value(dy, from);
                 at.push(RowsOp::Add(Rows { y, to, source, count: shape.positions(), len: c }));
             }
         }

@@ -1,52 +1,12 @@
 //! A gate: a map times one value per image and channel, y[p, c] = x[p, c] g[c] (MATH.md, Eq. 8c). The product is bilinear,
 //! so that two instructions make all four passes, whichever of the two inputs require a tangent.
 
-use crate::net::lower::At;
-use crate::net::program::{Operands, Value};
+use crate::net::emit::At;
+use crate::net::instruction::GateOp;
 use crate::net::{Builder, NodeId, Op};
 use crate::{Error, Result};
 
-use super::Lower;
-
-/// What is done with a map and a gate of `c` channels.
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) enum GateOp {
-    /// y = x ∘ gate, or += that.
-    Apply { y: Value, x: Value, gate: Value, c: usize, accumulate: bool },
-    /// dgate += Σ dy ∘ x over positions.
-    Gradient { dgate: Value, dy: Value, x: Value, c: usize },
-}
-
-impl GateOp {
-    /// What it meets.
-    pub fn operands(&self, all: &mut Operands) {
-        let whole = |len: usize, c: usize| len / c * c;
-        match *self {
-            GateOp::Apply { y, x, gate, c, accumulate } => {
-                match accumulate {
-                    true => all.add(y, whole(x.len, c)),
-                    false => all.write(y, whole(x.len, c)),
-                }
-                all.read(x, y.len);
-                all.read(gate, c);
-            }
-            GateOp::Gradient { dgate, dy, x, c } => {
-                all.add(dgate, c);
-                all.read(dy, whole(x.len, c));
-                all.read(x, dy.len);
-            }
-        }
-    }
-
-    /// What it is called, and its settings.
-    pub fn describe(&self) -> (&'static str, String) {
-        let name = match self {
-            GateOp::Apply { .. } => "gate",
-            GateOp::Gradient { .. } => "gate-gradient",
-        };
-        (name, String::new())
-    }
-}
+use super::passes::Lower;
 
 /// A node of it.
 pub(super) struct Gate;

@@ -1,10 +1,9 @@
 //! The same values under another shape: an image as tokens or as features.
 
-use crate::net::program::{Instruction, Value};
+use crate::net::instruction::{Instruction, PointwiseOp, Value};
 use crate::net::{Builder, NodeId, Op, Shape};
 
-use super::Linear;
-use super::pointwise::PointwiseOp;
+use super::passes::Linear;
 
 /// A node of it.
 pub(super) struct Reshape;

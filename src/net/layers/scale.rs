@@ -1,13 +1,13 @@
 //! scale · x + shift per channel, of values that nothing trains (MATH.md, Eq. 10): a frozen batch norm that follows no
 //! layer, or the normalisation of a model that has its own.
 
-use crate::net::build::Role;
-use crate::net::lower::At;
+use crate::net::emit::At;
+use crate::net::instruction::PointwiseOp;
+use crate::net::network::Role;
 use crate::net::{Affine, Builder, NodeId, Op, Order};
 use crate::{Error, Result};
 
-use super::Lower;
-use super::pointwise::PointwiseOp;
+use super::passes::Lower;
 
 /// A node of it.
 pub(super) struct Scale;

@@ -1,11 +1,11 @@
 //! The sum of two inputs.
 
-use crate::net::lower::At;
+use crate::net::emit::At;
+use crate::net::instruction::PointwiseOp;
 use crate::net::{Builder, NodeId, Op};
 use crate::{Error, Result};
 
-use super::Lower;
-use super::pointwise::PointwiseOp;
+use super::passes::Lower;
 
 /// A node of it.
 pub(super) struct Sum;

@@ -1,25 +1,29 @@
 //! What transformers do with tokens: a learned one put before the others, a learned table added to them, and some of
 //! them out of all.
 
-use crate::net::build::Role;
-use crate::net::lower::At;
-use crate::net::program::{Instruction, Value};
+use crate::net::emit::At;
+use crate::net::instruction::{Instruction, PointwiseOp, RowSource, Rows, RowsOp, Value};
+use crate::net::network::Role;
 use crate::net::{Builder, NodeId, Op, Order, ParamId, Shape};
+use crate::ops::Strided;
 use crate::{Error, Result};
 
-use super::pointwise::PointwiseOp;
-use super::rows::{Rows, RowsOp, Source, of_image};
-use super::{Linear, Lower};
+use super::passes::{Linear, Lower};
+
+/// One row an image of a value, from float `first` on.
+fn of_image(value: Value, first: usize) -> Strided {
+    Strided { first, stride: value.len }
+}
 
 /// One row an image: all of `x` from float `from` on, at float `to` of `y`.
 fn row(y: Value, to: usize, x: Value, from: usize, len: usize) -> Rows {
-    let source = Source::Value(x, of_image(x, from));
+    let source = RowSource::Value(x, of_image(x, from));
     Rows { y, to: of_image(y, to), source, count: 1, len }
 }
 
 /// A learned row, the same at float `to` of every image of `y`.
 fn learned(y: Value, param: ParamId, len: usize) -> Rows {
-    Rows { y, to: of_image(y, 0), source: Source::Param(param), count: 1, len }
+    Rows { y, to: of_image(y, 0), source: RowSource::Param(param), count: 1, len }
 }
 
 /// A class token's node.

@@ -1,7 +1,7 @@
 //! Sums, copies and scales of whole values, which the passes of many layers are made of.
 
+use super::operands::{Operands, Value};
 use crate::net::NodeId;
-use crate::net::program::{Operands, Value};
 
 /// See the file's opening; all values have one length. `by` is a node, whose frozen scale and shift are meant.
 #[derive(Clone, Debug, PartialEq)]

@@ -1,7 +1,7 @@
 //! The loss at the logits: where backward passes begin (MATH.md, Eq. 5).
 
+use super::operands::{Operands, Value};
 use crate::loss::LogitProduct;
-use crate::net::program::{Operands, Value};
 
 /// What is done with the loss; all values are a row of logits an image.
 #[derive(Clone, Debug, PartialEq)]

@@ -1,12 +1,12 @@
 //! Rows of values that are copied, added or summed: tokens, channels side by side, learned tables.
 
+use super::operands::{Operands, Value};
 use crate::net::ParamId;
-use crate::net::program::{Operands, Value};
 use crate::ops::Strided;
 
 /// Where rows are read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Source {
+pub(crate) enum RowSource {
     /// In a value.
     Value(Value, Strided),
     /// The first floats of the parameter as one row, the same for every row that is written.
@@ -21,7 +21,7 @@ pub(crate) struct Rows {
     /// Where in it.
     pub to: Strided,
     /// What is read.
-    pub source: Source,
+    pub source: RowSource,
     /// Rows an image.
     pub count: usize,
     /// Floats a row.
@@ -44,11 +44,6 @@ pub(crate) enum RowsOp {
         /// The value.
         x: Value,
     },
-}
-
-/// One row an image of a value, from float `first` on.
-pub(super) fn of_image(value: Value, first: usize) -> Strided {
-    Strided { first, stride: value.len }
 }
 
 /// What a value must have for so many rows an image to be the same distance apart over all images: its length, if the
@@ -81,8 +76,8 @@ impl RowsOp {
         match self {
             RowsOp::Copy(rows) | RowsOp::Add(rows) => {
                 let from = match rows.source {
-                    Source::Value(_, from) => format!(" from {}", from.first),
-                    Source::Param(_) => String::new(),
+                    RowSource::Value(_, from) => format!(" from {}", from.first),
+                    RowSource::Param(_) => String::new(),
                 };
                 ("rows", format!("{} of {}{from} to {}", rows.count, rows.len, rows.to.first))
             }
@@ -94,8 +89,8 @@ impl RowsOp {
 impl Rows {
     fn source(&self, all: &mut Operands) {
         match self.source {
-            Source::Value(x, from) => all.read(x, expected(from, self.count, self.len)),
-            Source::Param(param) => all.param_start(param, self.len),
+            RowSource::Value(x, from) => all.read(x, expected(from, self.count, self.len)),
+            RowSource::Param(param) => all.param_start(param, self.len),
         }
     }
 }

@@ -1,0 +1,74 @@
+//! What commands share: the device to run on, readers of numbers, how a command ends, the line that started it, a
+//! progress bar.
+
+use scrubjay::device::{Choice, Device};
+
+/// How a command ended when nothing failed; the number is the exit code.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Outcome {
+    /// Everything asked for was done.
+    Done = 0,
+    /// A stated gate was not met, something could not be removed, or a search was interrupted.
+    GateNotMet = 3,
+}
+
+/// Where to run.
+#[derive(clap::Args)]
+pub struct DeviceArgs {
+    /// Device to run on; auto takes a usable GPU, else the CPU
+    #[arg(long, value_enum, default_value_t = Choice::Auto, value_name = "auto|cpu|cuda")]
+    device: Choice,
+    /// Host threads; 0 means one per available core
+    #[arg(long, default_value_t = 0, value_name = "T")]
+    threads: usize,
+}
+
+impl DeviceArgs {
+    /// Opens the device, and reports on stderr which one it is and why.
+    pub fn open(&self) -> scrubjay::Result<Device> {
+        Ok(report(Device::open(self.device, self.threads)?))
+    }
+}
+
+fn report(device: Device) -> Device {
+    eprintln!("device: {} ({} threads; {})", device.name(), device.threads(), device.why());
+    device
+}
+
+/// Reads a number above 0.
+pub fn positive(text: &str) -> Result<f32, String> {
+    let number = text.parse::<f32>().map_err(|e| e.to_string())?;
+    if number.is_finite() && number > 0.0 { Ok(number) } else { Err("a number above 0 was expected".into()) }
+}
+
+/// Reads a number that is not negative.
+pub fn not_negative(text: &str) -> Result<f64, String> {
+    let number = text.parse::<f64>().map_err(|e| e.to_string())?;
+    if number.is_finite() && number >= 0.0 {
+        Ok(number)
+    } else {
+        Err("a number of at least 0 was expected".into())
+    }
+}
+
+/// The command that is running, as a shell reads it.
+pub fn command_line() -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=,@+%".contains(c);
+    let quoted = |word: String| match !word.is_empty() && word.chars().all(plain) {
+        true => word,
+        false => format!("'{}'", word.replace('\'', r"'\''")),
+    };
+    let words = std::env::args_os().skip(1).map(|word| quoted(word.to_string_lossy().into_owned()));
+    std::iter::once("scrubjay".to_string()).chain(words).collect::<Vec<_>>().join(" ")
+}
+
+/// A progress bar on stderr; nothing where stderr is no terminal.
+pub fn progress(steps: u64, what: &str) -> indicatif::ProgressBar {
+    let bar = indicatif::ProgressBar::new(steps);
+    let style =
+        indicatif::ProgressStyle::with_template("{bar:30} {pos}/{len} {msg}  {elapsed} (about {eta} left)");
+    bar.set_style(style.unwrap_or_else(|_| indicatif::ProgressStyle::default_bar()));
+    bar.set_message(what.to_string());
+    bar
+}

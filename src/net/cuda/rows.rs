@@ -1,0 +1,121 @@
+//! Values of the selected rows on a CUDA device, and what takes gradients: sums of rows, or whoever else.
+
+use super::passes::Passes;
+use crate::Result;
+use crate::device::Cuda;
+use crate::device::cuda::{Buffer, In, Out};
+use crate::net::LayerUse;
+use crate::net::rows::RowValues;
+use crate::ops::cuda::conv;
+use crate::ops::cuda::vector::{self, Places};
+
+/// One value for each selected row of each layer, as [`RowValues`], on the device.
+pub(super) struct RowBuffers {
+    pub weight: Vec<Buffer<f32>>,
+    pub bias: Vec<Buffer<f32>>,
+    pub other: Vec<Buffer<f32>>,
+}
+
+impl RowBuffers {
+    pub fn upload(cuda: &Cuda, values: &RowValues) -> Result<RowBuffers> {
+        let all = |of: &[Vec<f32>]| of.iter().map(|values| cuda.upload(values)).collect::<Result<_>>();
+        Ok(RowBuffers { weight: all(&values.weight)?, bias: all(&values.bias)?, other: all(&values.other)? })
+    }
+
+    /// Writes the values of other rows of the same shape.
+    pub fn write(&mut self, cuda: &Cuda, values: &RowValues) -> Result<()> {
+        let buffers = self.weight.iter_mut().chain(&mut self.bias);
+        let mut pairs = buffers.zip(values.weight.iter().chain(&values.bias));
+        pairs.try_for_each(|(buffer, values)| cuda.write(buffer.output(), values))
+    }
+
+    pub fn download(&self, cuda: &Cuda) -> Result<RowValues> {
+        let all = |of: &[Buffer<f32>]| of.iter().map(|buffer| cuda.download(buffer)).collect::<Result<_>>();
+        Ok(RowValues { weight: all(&self.weight)?, bias: all(&self.bias)?, other: vec![] })
+    }
+
+    /// Zeros.
+    pub fn clear(&mut self, passes: &Passes) -> Result<()> {
+        let buffers = self.weight.iter_mut().chain(&mut self.bias).chain(&mut self.other);
+        buffers.filter(|buffer| !buffer.is_empty()).try_for_each(|buffer| passes.clear(buffer.output()))
+    }
+
+    /// The values of a vector of the block, over `scale`.
+    pub fn set(&mut self, cuda: &Cuda, v: In<'_, f64>, places: &[Option<Places>], scale: f64) -> Result<()> {
+        places.iter().zip(self.weight.iter_mut().zip(&mut self.bias)).try_for_each(
+            |(places, (weight, bias))| {
+                let Some(places) = places else { return Ok(()) };
+                let bias = Some(bias).filter(|bias| !bias.is_empty()).map(Buffer::output);
+                vector::to_rows(cuda, weight.output(), bias, v, places, scale)
+            },
+        )
+    }
+
+    /// These values over `n`, times `scale`, as a vector of the block.
+    pub fn get(
+        &self,
+        cuda: &Cuda,
+        mut v: Out<'_, f64>,
+        places: &[Option<Places>],
+        n: usize,
+        scale: f64,
+    ) -> Result<()> {
+        places.iter().enumerate().try_for_each(|(layer, places)| {
+            let Some(places) = places else { return Ok(()) };
+            let (weight, bias) = (self.weight[layer].input(), self.bias(layer));
+            vector::from_rows(cuda, v.output(), weight, bias, places, n as f64, scale)
+        })
+    }
+
+    /// A layer's biases, where it has any.
+    pub fn bias(&self, layer: usize) -> Option<In<'_, f32>> {
+        Some(&self.bias[layer]).filter(|bias| !bias.is_empty()).map(Buffer::input)
+    }
+}
+
+/// What takes the gradients of a backward pass.
+pub(super) trait Sink {
+    /// Takes one use of a layer with selected rows: its input `x` and `dz`, the adjoint of its own output; without a
+    /// `bias`, dz does not count for the bias. `sums` is the arena's memory for sums.
+    fn take(
+        &mut self,
+        passes: &Passes,
+        at: &LayerUse,
+        dz: In<'_, f32>,
+        x: In<'_, f32>,
+        bias: bool,
+        sums: Out<'_, f32>,
+        n: usize,
+    ) -> Result<()>;
+
+    /// In training, the gradients by parameter of those that belong to no layer; else empty.
+    fn other(&mut self) -> &mut [Buffer<f32>];
+}
+
+/// Gradients of the selected rows.
+impl Sink for RowBuffers {
+    fn take(
+        &mut self,
+        passes: &Passes,
+        at: &LayerUse,
+        dz: In<'_, f32>,
+        x: In<'_, f32>,
+        bias: bool,
+        sums: Out<'_, f32>,
+        n: usize,
+    ) -> Result<()> {
+        let (layer, geometry) = (at.layer.index(), &at.geometry);
+        let count = passes.plan.rows[layer].count(passes.net.layers[layer].outputs);
+        if count == 0 {
+            return Ok(());
+        }
+        let (sums, _) = sums.split_at(conv::gradient_parts(n, count, geometry));
+        let db = Some(&mut self.bias[layer]).filter(|db| bias && !db.is_empty()).map(Buffer::output);
+        let (dw, rows) = (self.weight[layer].output(), passes.subset(layer));
+        conv::weight_gradient(passes.cuda, dw, db, sums, dz, x, rows, n, geometry)
+    }
+
+    fn other(&mut self) -> &mut [Buffer<f32>] {
+        &mut self.other
+    }
+}

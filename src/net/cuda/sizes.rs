@@ -1,0 +1,143 @@
+//! How many values the passes of a plan take on a CUDA device.
+
+use crate::net::Network;
+use crate::net::instruction::{
+    AffineOp, AttentionOp, BatchNormOp, EmbeddingOp, GroupNormOp, Instruction, LayerNormOp,
+};
+use crate::net::plan::{Plan, Purpose};
+use crate::ops::cuda::{batch_norm, conv, group_norm, layer_norm};
+
+/// Floats of an arena: kernels number them in 32 bits.
+const FLOATS: usize = 1 << 31;
+
+/// Vectors of the block that a solver has at once, in f64: memory for them is found with that of its products.
+pub(super) const VECTORS: usize = 12;
+
+/// How many values of each kind a plan takes on the device.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Sizes {
+    /// Parameters, scales and shifts; the rows selected, and a direction and a sum over them.
+    pub fixed: usize,
+    /// Parameters of the block, where a solver has vectors of them.
+    pub block: usize,
+    pub kept: usize,
+    pub work: usize,
+    pub sums: usize,
+    pub squares: usize,
+    pub images: usize,
+    /// Words of label.
+    pub labels: usize,
+    /// Factors and offsets of a tilted loss, in training.
+    pub tilt: [usize; 2],
+    pub trace: usize,
+    pub parts: usize,
+    pub moments: usize,
+}
+
+impl Sizes {
+    /// Those of `plan`; `d` the number of units, or 0 where activations are not asked for.
+    pub fn new(net: &Network, plan: &Plan, d: usize) -> Sizes {
+        let affine = net.nodes.iter().filter_map(|node| node.op.scale()).map(|a| 2 * a.scale.len());
+        let params = net.params.iter().map(|param| param.value.len());
+        let count = |layer: usize| plan.rows[layer].count(net.layers[layer].outputs);
+        let selected = net.layers.iter().enumerate().map(|(l, layer)| count(l) * (2 * layer.unit_len() + 1));
+        let block = match plan.purpose.has_products() {
+            true => net.layers.iter().enumerate().map(|(l, layer)| count(l) * layer.unit_len()).sum(),
+            false => 0,
+        };
+        let mut sizes = Sizes {
+            fixed: params.chain(affine).chain(selected).sum(),
+            block,
+            kept: plan.chunk * plan.program.kept,
+            work: plan.chunk * plan.program.work,
+            images: plan.chunk,
+            labels: plan.chunk * plan.label_width,
+            tilt: match plan.purpose {
+                Purpose::Train => [plan.chunk, plan.chunk * net.classes()],
+                _ => [0; 2],
+            },
+            trace: plan.chunk * d,
+            ..Sizes::default()
+        };
+        let mut widest = 0;
+        for step in plan.program.steps() {
+            widest = widest.max(sizes.scratch(net, plan, &step.instruction, d > 0));
+        }
+        sizes.moments += widest;
+        sizes
+    }
+
+    /// Adds what an instruction needs beside its operands; returns how many sums of a batch norm it takes.
+    fn scratch(&mut self, net: &Network, plan: &Plan, instruction: &Instruction, traced: bool) -> usize {
+        let n = plan.chunk;
+        match instruction {
+            Instruction::Affine(op) => match op {
+                AffineOp::Forward(op) if traced => {
+                    self.parts = self.parts.max(conv::parts(n, &op.at.geometry));
+                }
+                AffineOp::WeightGradient { at, .. } => {
+                    let layer = at.layer.index();
+                    let rows = plan.rows[layer].count(net.layers[layer].outputs);
+                    self.sums = self.sums.max(conv::gradient_parts(n, rows, &at.geometry));
+                }
+                AffineOp::Forward(_) | AffineOp::Apply { .. } | AffineOp::DataGradient { .. } => {}
+            },
+            Instruction::LayerNorm(op) => match *op {
+                LayerNormOp::ParameterGradient { x, c, .. } => {
+                    self.sums = self.sums.max(layer_norm::gradient_parts(n * (x.len / c), c));
+                }
+                LayerNormOp::Forward { .. }
+                | LayerNormOp::Tangent { .. }
+                | LayerNormOp::Backward { .. }
+                | LayerNormOp::TangentBackward { .. } => {}
+            },
+            Instruction::GroupNorm(op) => match op {
+                GroupNormOp::ParameterGradient { at, .. } => {
+                    self.sums = self.sums.max(group_norm::gradient_parts(n, at.shape));
+                }
+                GroupNormOp::Forward { .. }
+                | GroupNormOp::Tangent { .. }
+                | GroupNormOp::Backward { .. }
+                | GroupNormOp::TangentBackward { .. } => {}
+            },
+            Instruction::Embedding(op) => match *op {
+                EmbeddingOp::Gradient { tokens, .. } => self.sums = self.sums.max(n * tokens.len),
+                EmbeddingOp::Forward { .. } => {}
+            },
+            Instruction::BatchNorm(op) => match *op {
+                BatchNormOp::Forward { x, c, .. } => {
+                    self.parts = self.parts.max(batch_norm::parts(n * (x.len / c), c));
+                    self.moments += 2 * c;
+                }
+                BatchNormOp::Backward { c, .. } => return 2 * c,
+            },
+            Instruction::Attention(op) => match op {
+                AttentionOp::Backward { at, .. } => self.squares = self.squares.max(n * at.weights()),
+                AttentionOp::TangentBackward { at, .. } => {
+                    self.squares = self.squares.max(3 * n * at.weights());
+                }
+                AttentionOp::Forward { .. } | AttentionOp::Tangent { .. } => {}
+            },
+            Instruction::Activation(_)
+            | Instruction::Pointwise(_)
+            | Instruction::Rows(_)
+            | Instruction::Gate(_)
+            | Instruction::Pool(_)
+            | Instruction::Shortcut(_)
+            | Instruction::Loss(_) => {}
+        }
+        0
+    }
+
+    pub fn bytes(&self) -> usize {
+        let [factors, offsets] = self.tilt;
+        let scratch = self.sums + self.squares + self.images + self.labels + factors + offsets + self.trace;
+        let wide = self.parts + self.moments + VECTORS * self.block;
+        4 * (1 + self.fixed + self.kept + self.work + scratch) + 8 * wide // 1 is the zero
+    }
+
+    /// Whether kernels can number the values of every memory.
+    pub fn numbered(&self) -> bool {
+        self.kept.max(self.work) <= FLOATS
+    }
+}

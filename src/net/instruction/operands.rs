@@ -1,0 +1,128 @@
+//! Values and parameters as instructions meet them: which are read, written and added to, and how long each has to be.
+
+use crate::net::{LayerId, Network, NodeId, ParamId};
+use crate::ops::Geometry;
+use crate::{Error, Result};
+
+/// A value that instructions compute: so many floats an image.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Value {
+    pub(in crate::net) id: u32,
+    /// Floats an image.
+    pub len: usize,
+}
+
+impl Value {
+    /// Its number in the program.
+    pub fn index(self) -> usize {
+        self.id as usize
+    }
+}
+
+/// One use of a layer.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct LayerUse {
+    /// The layer.
+    pub layer: LayerId,
+    /// Where it reads and writes.
+    pub geometry: Geometry,
+}
+
+/// How an instruction meets a value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Access {
+    /// It reads it.
+    Read,
+    /// It writes it, all of it or, as part of several instructions, some.
+    Write,
+    /// It adds to it.
+    Add,
+}
+
+/// How much of a parameter an instruction meets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::net) enum Extent {
+    /// All of it.
+    Whole,
+    /// Its first floats.
+    Start,
+}
+
+/// What an instruction meets, and the lengths that it expects.
+#[derive(Default)]
+pub(crate) struct Operands {
+    pub(in crate::net) values: Vec<(Value, usize, Access)>,
+    pub(in crate::net) params: Vec<(ParamId, usize, Extent)>,
+    pub(in crate::net) layers: Vec<LayerUse>,
+    scales: Vec<(NodeId, usize)>,
+}
+
+impl Operands {
+    /// A value that is read, of `len` floats an image.
+    pub fn read(&mut self, value: Value, len: usize) {
+        self.values.push((value, len, Access::Read));
+    }
+
+    /// A value that is written. It may be one that is read, where the operation works in place.
+    pub fn write(&mut self, value: Value, len: usize) {
+        self.values.push((value, len, Access::Write));
+    }
+
+    /// A value that is added to.
+    pub fn add(&mut self, value: Value, len: usize) {
+        self.values.push((value, len, Access::Add));
+    }
+
+    /// A parameter, or its gradient, of `len` floats.
+    pub fn param(&mut self, param: ParamId, len: usize) {
+        self.params.push((param, len, Extent::Whole));
+    }
+
+    /// The first `len` floats of a parameter, or of its gradient.
+    pub fn param_start(&mut self, param: ParamId, len: usize) {
+        self.params.push((param, len, Extent::Start));
+    }
+
+    /// The weights of a layer, or their gradient.
+    pub fn layer(&mut self, at: LayerUse) {
+        self.layers.push(at);
+    }
+
+    /// The frozen scale of a node, for values of `len` floats an image.
+    pub fn scale(&mut self, node: NodeId, len: usize) {
+        self.scales.push((node, len));
+    }
+
+    /// Refuses operands of another length than the instruction expects.
+    ///
+    /// # Errors
+    /// Where there are such; the message has `text`.
+    pub fn check(&self, net: &Network, text: &dyn Fn() -> String) -> Result<()> {
+        let expect = |what: &str, expected: usize, found: usize| match expected == found {
+            true => Ok(()),
+            false => {
+                Err(Error::shape("program", format!("{expected} {what}"), format!("{found} in {}", text())))
+            }
+        };
+        for &(value, len, _) in &self.values {
+            expect("floats an image", len, value.len)?;
+        }
+        for &(param, len, extent) in &self.params {
+            let found = net.value(param).len();
+            match extent {
+                Extent::Whole => expect("parameters", len, found)?,
+                Extent::Start => expect("parameters", len, found.min(len))?,
+            }
+        }
+        for at in &self.layers {
+            let layer = net.layer(at.layer);
+            expect("outputs", layer.outputs, at.geometry.output.c)?;
+            expect("weights a row", layer.fan_in, at.geometry.fan_in())?;
+        }
+        for &(node, len) in &self.scales {
+            let channels = net.nodes[node.index()].op.scale().map_or(0, |affine| affine.scale.len());
+            expect("floats of whole channels", len, len.checked_div(channels).unwrap_or(0) * channels)?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,45 @@
+//! The order of a parameter's values in a file, PyTorch's, and the order kept here.
+
+/// How the order of a parameter's values in a file differs from the order kept here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Order {
+    /// The same in both.
+    Same,
+    /// The file has `[o, c, positions]` (PyTorch's filters, and a linear layer behind a flattened image);
+    /// here it is `[o, positions, c]`.
+    ChannelsLast {
+        /// Rows.
+        o: usize,
+        /// Channels within a row.
+        c: usize,
+        /// Positions (`r · s`, or `h · w`) within a row.
+        positions: usize,
+    },
+}
+
+impl Order {
+    /// The index here of element `i` of the file.
+    pub fn kept(self, i: usize) -> usize {
+        match self {
+            Order::Same => i,
+            Order::ChannelsLast { c, positions, .. } => {
+                let (row, rest) = (i / (c * positions), i % (c * positions));
+                row * c * positions + rest % positions * c + rest / positions
+            }
+        }
+    }
+
+    /// The values of a file, in the order kept here.
+    pub fn from_stored(self, stored: &[f32]) -> Vec<f32> {
+        let mut kept = vec![0.0; stored.len()];
+        for (i, &value) in stored.iter().enumerate() {
+            kept[self.kept(i)] = value;
+        }
+        kept
+    }
+
+    /// The values kept here, in the order of a file. Also fits any whole number of rows.
+    pub fn to_stored(self, kept: &[f32]) -> Vec<f32> {
+        (0..kept.len()).map(|i| kept[self.kept(i)]).collect()
+    }
+}
