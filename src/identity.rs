@@ -13,9 +13,9 @@ use crate::zoo::{Choices, Stem};
 use crate::{Error, Result};
 
 /// The version of the list of fields. It changes when a field is added, removed or written in another way.
-const VERSION: u32 = 3;
+const VERSION: u32 = 4;
 
-/// `3-` and the SHA-256 of the lines of [`fields`].
+/// `4-` and the SHA-256 of the lines of [`fields`].
 ///
 /// # Errors
 /// Where the session was not opened from files.
@@ -30,7 +30,7 @@ pub fn is_of_another_version(identity: &str) -> bool {
     identity.strip_prefix(&VERSION.to_string()).is_none_or(|rest| !rest.starts_with('-'))
 }
 
-/// The fields of version 3, in this order, one line `name = value` each: the program's version; the hashes of the model's
+/// The fields of version 4, in this order, one line `name = value` each: the program's version; the hashes of the model's
 /// and the earlier model's files; what was chosen about the model; the hashes of the samples and the validation samples as they are after normalisation, and of the
 /// lists of indices (to remove, retained, for repair, held out); n and the batch; then every setting by name. Numbers are
 /// written in the shortest form that gives the same bits, and what is not given as `default`. Left out is
@@ -97,7 +97,7 @@ fn of_settings(settings: &Settings) -> Vec<(&'static str, String)> {
         memory: _,
         seed,
     } = settings;
-    let Criteria { method, perturbations, sigma, max_units, share, precision, seed: selection_seed } =
+    let Criteria { method, perturbations, sigma, replace, max_units, share, precision, seed: selection_seed } =
         selection;
     let Limits { tolerance, products } = limits;
     let (privacy, noise) = match certificate {
@@ -114,6 +114,7 @@ fn of_settings(settings: &Settings) -> Vec<(&'static str, String)> {
         ("selection", method.name().to_string()),
         ("perturbations", given(*perturbations)),
         ("sigma", format!("{sigma:?}")),
+        ("replace", replace.to_string()),
         ("max_units", given(*max_units)),
         ("share", format!("{share:?}")),
         ("precision", precision.name().to_string()),
@@ -196,8 +197,8 @@ mod tests {
 
     #[test]
     fn identities_of_other_versions_are_told_apart() {
-        assert!(!is_of_another_version("3-00ff"));
-        for other in ["00ff", "3ff", "33-00ff", "2-00", ""] {
+        assert!(!is_of_another_version("4-00ff"));
+        for other in ["00ff", "4ff", "44-00ff", "3-00", ""] {
             assert!(is_of_another_version(other), "{other}");
         }
     }
