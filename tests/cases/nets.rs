@@ -361,8 +361,8 @@ fn typed_text(w: &mut Weights) -> Result<Network> {
     let x = b.row_to_all(x, "types", 2)?;
     let x = b.position_rows(x, "positions", 6)?;
     let x = b.layer_norm(x, "norm", 1e-12)?;
-    let qkv = ["query", "key", "value"].map(|name| b.linear(x, name, 6));
-    let [q, k, v] = qkv;
+    // The first unit is of the values, whose gradient does not go through the softmax, where little is left of it.
+    let [v, q, k] = ["value", "query", "key"].map(|name| b.linear(x, name, 6));
     let y = b.concat(&[q?, k?, v?])?;
     let y = b.masked_attention(y, 3, mask)?;
     let y = b.linear(y, "out", 6)?;
