@@ -131,7 +131,7 @@ fn texts_go_through_every_command() {
 
     let report: Value = serde_json::from_str(&texts.done("inspect --model @m --json").out).unwrap();
     assert_eq!((&report["tokens"], &report["vocabulary"]), (&json!(12), &json!(40)), "{report}");
-    assert!(report["read_off_tensors"].to_string().contains("token ids from 3 to 39"), "{report}");
+    assert!(report["read_off_tensors"].to_string().contains("token ids from 3 to 39 are words"), "{report}");
     assert_eq!(report["assumed"], json!([]), "{report}");
     let out = texts.done("inspect --model @m --program").out;
     assert!(out.contains("texts of up to 12 tokens") && out.contains("embedding"), "{out}");
@@ -243,7 +243,7 @@ fn what_makes_no_sense_for_texts_is_refused() {
     );
 
     let (mut ids, mut mask, y) = self::texts(6, 5);
-    let mut bad = |ids: &[i64], mask: &[i64], words: &[&str]| {
+    let bad = |ids: &[i64], mask: &[i64], words: &[&str]| {
         write(&texts.at("bad.safetensors"), ids, mask, (&[6], &y));
         texts.refused(&format!("{eval} @bad.safetensors"), 1, words);
     };
@@ -343,7 +343,7 @@ fn configs_of_texts_are_read_key_by_key() {
 #[test]
 fn a_model_of_texts_is_written_with_only_its_touched_values_changed() {
     let folder = tempfile::tempdir().unwrap();
-    let text = scrubjay::data::InputKind::Text { tokens: 9 };
+    let text = data::InputKind::Text { tokens: 9 };
     let made = zoo::create("bert:20-8-1-2-9", text, 3, 4).unwrap();
     let path = folder.path().join("model.safetensors");
     scrubjay::checkpoint::save(&path, &made.network).unwrap();

@@ -317,6 +317,11 @@ pub(super) fn compose(
     let x = b.activation(x, activation);
     let head = head(&b, reading, &["classifier"])?;
     let classes = rows(&b, &format!("{head}.weight"))?;
+    if classes == 1 && reading.word("problem_type")?.is_none() {
+        let reason =
+            "has one label and no problem_type in config.json, which Hugging Face takes for a regression";
+        return Err(Error::config(format!("{reason}; only classifiers are known here")));
+    }
     let x = b.linear(x, &head, classes)?;
     let mut network = b.finish(x)?;
     network.ordinary = ordinary(reading, vocabulary)?;
@@ -395,12 +400,7 @@ fn ordinary(reading: &mut Reading, vocabulary: usize) -> Result<Range<u32>> {
     if special.is_empty() {
         special.push(0); // padding, in both libraries' defaults
     }
-    if special.len() < 3 {
-        reading.assume(
-            "all token ids but those of config.json (pad_token_id, by default 0, cls_token_id, sep_token_id and the like) \
-             stand for words: copies of a text may get them",
-        );
-    }
+    let told = special.len() >= 3; // padding, and those before and behind a text
     special.extend([vocabulary as u64]);
     special.sort_unstable();
     let (mut longest, mut start) = (0..0, 0);
@@ -415,10 +415,13 @@ fn ordinary(reading: &mut Reading, vocabulary: usize) -> Result<Range<u32>> {
         u32::try_from(id).map_err(|_| Error::config(format!("a vocabulary of {vocabulary} tokens")))
     };
     let run = fits(longest.start)?..fits(longest.end)?;
-    reading.saw(format!(
-        "copies of a text get token ids from {} to {}",
-        run.start,
-        run.end.saturating_sub(1)
-    ));
+    let words = format!("token ids from {} to {} are words", run.start, run.end.saturating_sub(1));
+    match told {
+        true => reading.saw(words),
+        false => reading.assume(format!(
+            "{words}, which copies of a text may get; config.json does not tell which of them are special \
+             (cls_token_id, sep_token_id, mask_token_id)"
+        )),
+    }
     Ok(run)
 }
