@@ -37,8 +37,8 @@ fn main() -> anyhow::Result<()> {
         device.threads()
     );
 
-    let noise = Noise { sigma: 0.1, seed: 1 };
-    let copies = perturb(samples.image(0), samples.shape, samples.y.of(0), 0, 1000, noise);
+    let noise = Noise { sigma: 0.1, replace: 1, seed: 1 };
+    let copies = perturb(&samples, 0, &net.ordinary, 1000, noise)?;
     time("resnet18/1000 perturbation passes", 5, || observe(&device, &net, &copies).map(drop))?;
 
     let (full, last) = (Block::all(&net)?, stage4(&net)?);
@@ -87,7 +87,7 @@ fn noise_vector(p: usize) -> Vec<f32> {
 fn images(n: usize, shape: Shape, classes: usize) -> Samples {
     let mut stream = Stream::new(3, Use::Choice, 0);
     let x = (0..n * shape.len()).map(|_| stream.normal()).collect();
-    Samples { shape, x, y: (0..n).map(|_| stream.below(classes) as u32).collect() }
+    Samples { kind: shape.into(), x, y: (0..n).map(|_| stream.below(classes) as u32).collect() }
 }
 
 /// torchvision's ResNet-18 with random weights.

@@ -10,7 +10,7 @@ use scrubjay::{Device, Result, data, zoo};
 fn main() -> Result<()> {
     let device = Device::cpu()?;
     let digits = data::digits()?;
-    let net = zoo::create("cnn:8-16+32", digits.shape, 10, 1)?.network.freeze();
+    let net = zoo::create("cnn:8-16+32", digits.shape(), 10, 1)?.network.freeze();
 
     // The output layer as the block: p parameters, and products that never touch the others.
     let last = net.layer_named(&net.layers[net.layers.len() - 1].name)?;

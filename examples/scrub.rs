@@ -13,13 +13,13 @@ fn main() -> Result<()> {
     let device = Device::cpu()?;
     let digits = data::digits()?;
     let part = |from: usize, to: usize| Samples {
-        shape: digits.shape,
+        kind: digits.kind,
         x: (from..to).flat_map(|i| digits.image(i).to_vec()).collect(),
         y: digits.y.part(from..to).to_vec().into(),
     };
     let (mut samples, validation) = (part(0, TRAINED), part(TRAINED, digits.y.len()));
     samples.y.words_mut()[..WRONG].iter_mut().for_each(|label| *label = (*label + 1) % 10);
-    let mut net = zoo::create("cnn:8-16+32", samples.shape, 10, 1)?.network;
+    let mut net = zoo::create("cnn:8-16+32", samples.shape(), 10, 1)?.network;
     let recipe = train::Config {
         epochs: 30,
         batch: 32,

@@ -14,7 +14,7 @@ KEPT = ("name", "arch", "selection", "grad_checks", "Hv_full_checks", "taps_exec
 
 source = Path(sys.argv[1])
 target = Path(__file__).parent.parent / "tests/data/nets"
-for name in sys.argv[2:] or ["small_cnn", "resnet50_w8_bottleneck", "vitmini_32"]:
+for name in sys.argv[2:] or ["small_cnn", "resnet50_w8_bottleneck", "vitmini_32", "distilbert_tiny"]:
     data = (source / f"{name}.safetensors").read_bytes()
     size = struct.unpack("<Q", data[:8])[0]
     header, body = json.loads(data[8 : 8 + size]), data[8 + size :]

@@ -313,6 +313,12 @@ pub(crate) fn matches(pattern: &str, name: &str) -> bool {
     }
 }
 
+/// Whether a tensor of this name is a buffer that no function reads: a counter of batches or of averaged models, or the
+/// numbers of positions, 0, 1, 2 and so on.
+pub(crate) fn plays_no_part(name: &str) -> bool {
+    ["num_batches_tracked", "n_averaged", "position_ids"].iter().any(|end| name.ends_with(end))
+}
+
 /// The buffers of a model that normalises its own inputs: the names of the mean and of the deviation.
 pub(crate) fn normalisation(names: &[String]) -> Option<(String, String)> {
     let pairs = NORMALISERS.iter().flat_map(|module| {
@@ -350,12 +356,12 @@ impl Reader<'_> {
     /// Checks that every tensor was read.
     ///
     /// # Errors
-    /// Where some were not, other than counters: the model is not of this family, or has parts that are not part of
+    /// Where some were not, other than buffers that play no part: the model is not of this family, or has parts that are not part of
     /// its logits.
     pub fn finish(self, family: &str) -> Result<()> {
-        let counter = |name: &str| name.ends_with("num_batches_tracked") || name.ends_with("n_averaged");
         let names = self.checkpoint.names();
-        let unread: Vec<&str> = names.filter(|name| !self.read.contains(*name) && !counter(name)).collect();
+        let unread: Vec<&str> =
+            names.filter(|name| !self.read.contains(*name) && !plays_no_part(name)).collect();
         let Some(first) = unread.first() else { return Ok(()) };
         let more = match unread.len() {
             1 => "has".to_string(),

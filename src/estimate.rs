@@ -40,7 +40,7 @@ pub struct Estimate {
     pub units: usize,
     /// Units that a batch takes at most.
     pub units_at_most: usize,
-    /// Noisy copies that a batch is observed by.
+    /// Perturbed copies that a batch is observed by.
     pub copies_per_batch: usize,
     /// Bytes of a pass over one trace's copies, with their activations.
     pub observe_bytes: usize,

@@ -35,8 +35,10 @@ pub fn observe_request(
     criteria.precision.check(device)?;
     let trace = |request: &[usize], copies: usize, precision: Precision| {
         check_stop(stop)?;
-        let noise = Noise { sigma: criteria.sigma, seed: criteria.seed };
-        observe_copies(device, net, &perturb_request(samples, request, copies, noise), precision)
+        let Criteria { sigma, replace, seed, .. } = *criteria;
+        let noise = Noise { sigma, replace, seed };
+        let copies = perturb_request(samples, request, &net.ordinary, copies, noise)?;
+        observe_copies(device, net, &copies, precision)
     };
     let (traces, copies) = criteria.copies(request.len());
     let lowered = criteria.precision != Precision::F32;

@@ -102,7 +102,7 @@ fn of_settings(settings: &Settings) -> Vec<(&'static str, String)> {
         memory: _,
         seed,
     } = settings;
-    let Criteria { method, perturbations, sigma, max_units, share, precision, seed: selection_seed } =
+    let Criteria { method, perturbations, sigma, replace, max_units, share, precision, seed: selection_seed } =
         selection;
     let Limits { tolerance, products } = limits;
     let (privacy, noise) = match certificate {
@@ -128,6 +128,7 @@ fn of_settings(settings: &Settings) -> Vec<(&'static str, String)> {
         ("selection", method.name().to_string()),
         ("perturbations", given(*perturbations)),
         ("sigma", format!("{sigma:?}")),
+        ("replace", replace.to_string()),
         ("max_units", given(*max_units)),
         ("share", format!("{share:?}")),
         ("precision", precision.name().to_string()),

@@ -21,7 +21,7 @@ pub fn observe(device: &Device, net: &Network, inputs: &dyn Inputs) -> Result<Tr
     Ok(pass(device, net, inputs, net.units().len(), Precision::F32)?.0)
 }
 
-/// Observes noisy copies of the samples that make a request together, as many of each: the mean over the request of each
+/// Observes perturbed copies of the samples that make a request together, as many of each: the mean over the request of each
 /// copy's losses and activations (logits are left out).
 ///
 /// # Errors
@@ -96,7 +96,7 @@ mod tests {
         let net = zoo::create("cnn:4-6", shape, 3, 1).unwrap().network.freeze();
         let mut stream = Stream::new(2, Use::Choice, 0);
         let x = (0..40 * shape.len()).map(|_| stream.normal()).collect();
-        (net, Samples { shape, x, y: (0..40).map(|i| i % 3).collect() })
+        (net, Samples { kind: shape.into(), x, y: (0..40).map(|i| i % 3).collect() })
     }
 
     #[test]

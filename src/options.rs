@@ -3,6 +3,7 @@
 
 use crate::data::Spec;
 use crate::ops::Precision;
+use crate::perturb::{REPLACE, SIGMA};
 use crate::select::{Criteria, Method};
 use crate::solve::Limits;
 use crate::task::{
@@ -79,8 +80,10 @@ pub struct ScrubOptions {
     pub selection: Method,
     /// Noisy copies per trace; by default 1000, and 200 for each sample of a vote.
     pub perturbations: Option<usize>,
-    /// Standard deviation of their noise, in units of the normalised input.
-    pub sigma: f32,
+    /// Of images, the standard deviation of their noise, in units of the normalised input; by default 0.1.
+    pub sigma: Option<f32>,
+    /// Of texts, how many tokens of each are replaced; by default one.
+    pub replace: Option<u32>,
     /// Precision of the passes over them, below f32 on CUDA only; by default f32.
     pub precision: Option<Precision>,
     /// Units at most.
@@ -144,7 +147,8 @@ impl ScrubOptions {
         hold_epochs: 4,
         selection: Method::Vote,
         perturbations: None,
-        sigma: 0.1,
+        sigma: None,
+        replace: None,
         precision: None,
         max_units: None,
         curvature: None,
@@ -199,8 +203,11 @@ impl ScrubOptions {
                 return Err(Error::config(format!("{name} is a number of at least 0")));
             }
         }
-        if !(self.sigma.is_finite() && self.sigma > 0.0) {
+        if self.sigma.is_some_and(|sigma| !(sigma.is_finite() && sigma > 0.0)) {
             return Err(Error::config("--sigma is a number above 0"));
+        }
+        if self.replace == Some(0) {
+            return Err(Error::config("--replace is a number of tokens above 0"));
         }
         if self.target_loss.is_some_and(|loss| !loss.is_finite() || loss <= 0.0) {
             return Err(Error::config("--target-loss is a number above 0"));
@@ -257,7 +264,8 @@ impl ScrubOptions {
             selection: Criteria {
                 method: self.selection,
                 perturbations: self.perturbations,
-                sigma: self.sigma,
+                sigma: self.sigma.unwrap_or(SIGMA),
+                replace: self.replace.unwrap_or(REPLACE),
                 max_units: self.max_units,
                 share: if class { 0.05 } else { 0.2 },
                 precision: self.precision.unwrap_or_default(),

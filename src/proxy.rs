@@ -5,7 +5,7 @@
 
 use rayon::prelude::*;
 
-use crate::data::{Inputs, Samples, Subset};
+use crate::data::{InputKind, Inputs, Samples, Subset};
 use crate::net::{Network, outputs};
 use crate::task::{HoldSettings, ProxyKind, Task};
 use crate::train::{Config, train};
@@ -62,6 +62,11 @@ impl Proxy {
                 answers(model, 0)
             }
             ProxyKind::Neighbours => {
+                if let InputKind::Text { .. } = net.kind() {
+                    return Err(Error::config(
+                        "--proxy neighbours is for images: token ids have no distance",
+                    ));
+                }
                 let retained = task.samples.subset(&task.repair_on);
                 task.device.scope(|| {
                     Ok(Proxy {
@@ -112,9 +117,9 @@ mod tests {
     fn neighbours_vote_with_their_labels() {
         let x: Vec<f32> = (0..30).map(|i| i as f32).collect();
         let y: Vec<u32> = (0..30).map(|i| u32::from(i >= 12)).collect();
-        let samples = Samples { shape: Shape::new(1, 1, 1), x, y: y.into() };
+        let samples = Samples { kind: Shape::new(1, 1, 1).into(), x, y: y.into() };
         let all: Vec<usize> = (0..30).collect();
-        let asked = Samples { shape: samples.shape, x: vec![-1.0, 29.0, 11.6], y: vec![0, 0, 0].into() };
+        let asked = Samples { kind: samples.kind, x: vec![-1.0, 29.0, 11.6], y: vec![0, 0, 0].into() };
         let logits = votes(&asked, &samples.subset(&all), 3);
         let counts: Vec<f64> = logits.iter().map(|&z| f64::from(z).exp() - SMOOTHING).collect();
         // Of 11.6 the nearest are 7 to 16.

@@ -7,6 +7,7 @@ use crate::data::{Labels, Spec, choose};
 use crate::manifest::{Manifest, listed};
 use crate::ops::philox::{Stream, Use};
 use crate::options::{Pick, ScrubOptions};
+use crate::perturb::check_options;
 use crate::session::Session;
 use crate::task::{Approximation, SMALLEST_BATCH, Settings, Task, is_convex};
 use crate::train::Config;
@@ -64,6 +65,7 @@ impl Request {
 
     fn of(session: &Session, asked: Option<Pick>, options: &ScrubOptions) -> Result<Request> {
         options.check()?;
+        check_options(session.network().kind(), options.sigma, options.replace)?;
         if session.earlier().is_some() && options.curvature != Some(Approximation::Fd) {
             return Err(Error::config("--earlier is for --curvature fd"));
         }

@@ -260,6 +260,7 @@ fn report_of(
 /// The options of a report: as they were asked for, with the defaults that were worked out.
 fn options(session: &Session, request: &Request) -> Value {
     let (settings, sources) = (&request.settings, session.sources());
+    let texts = session.network().vocabulary().is_some();
     json!({
         "model": sources.map(|sources| &sources.model),
         "data": sources.map(|sources| &sources.data),
@@ -276,7 +277,8 @@ fn options(session: &Session, request: &Request) -> Value {
         })),
         "selection": settings.selection.method,
         "perturbations": settings.selection.perturbations,
-        "sigma": settings.selection.sigma,
+        "sigma": (!texts).then_some(settings.selection.sigma),
+        "replace": texts.then_some(settings.selection.replace),
         "max_units": settings.selection.max_units,
         "share": settings.selection.share,
         "precision": settings.selection.precision,

@@ -16,6 +16,7 @@ use crate::net::{LayerId, Network, UnitId};
 use crate::observe::Trace;
 use crate::ops::Precision;
 use crate::ops::philox::{Stream, Use};
+use crate::perturb::{REPLACE, SIGMA};
 use crate::{Error, Result, check_stop};
 
 /// How units are chosen.
@@ -67,8 +68,10 @@ pub struct Criteria {
     pub method: Method,
     /// Noisy copies per trace; by default 1000, and 200 per sample of a vote.
     pub perturbations: Option<usize>,
-    /// σ of their noise.
+    /// σ of their noise, of images.
     pub sigma: f32,
+    /// Tokens of each that are replaced, of texts.
+    pub replace: u32,
     /// Units at most; by default as FOCI stops, and the share of [`Criteria::share`] for the others.
     pub max_units: Option<usize>,
     /// The share of all units that a vote (or gradient, cheap, random) takes: 5 % for a class, 20 % otherwise.
@@ -79,13 +82,14 @@ pub struct Criteria {
     pub seed: u64,
 }
 
-/// The defaults of `scrub`: a vote, σ = 0.1, a fifth of the units, seed 0.
+/// The defaults of `scrub`: a vote, σ = 0.1 (one token of a text), a fifth of the units, seed 0.
 impl Default for Criteria {
     fn default() -> Criteria {
         Criteria {
             method: Method::Vote,
             perturbations: None,
-            sigma: 0.1,
+            sigma: SIGMA,
+            replace: REPLACE,
             max_units: None,
             share: 0.2,
             precision: Precision::F32,

@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use crate::checkpoint::Checkpoint;
-use crate::data::{self, CifarLabels, Inputs, LoadOptions, Loaded, Normalise, Samples};
+use crate::data::{self, CifarLabels, LoadOptions, Loaded, Normalise, Samples};
 use crate::device::Device;
 use crate::manifest::Manifest;
 use crate::net::Network;
@@ -152,11 +152,11 @@ impl Session {
         let network = network.freeze();
         let mut like = |path: &Path, samples: &Samples| -> Result<Samples> {
             let more = read(path)?;
-            if more.shape != samples.shape {
-                let reason = format!("has images of {:?}, --data of {:?}", more.shape, samples.shape);
+            if more.kind != samples.kind {
+                let reason = format!("has {}, --data has {}", more.kind, samples.kind);
                 return Err(Error::data(path, reason));
             }
-            data::check_labels(path, &more.y, network.loss, network.classes())?;
+            check_samples(path, &more, &network)?;
             Ok(more)
         };
         let validation = sources.validation.as_deref().map(|path| like(path, &samples)).transpose()?;
@@ -170,7 +170,7 @@ impl Session {
         notes.extend(facts.notes(checkpoint.path()));
         let mut beside_it = |path: &Path| -> Result<(Checkpoint, Network)> {
             let checkpoint = Checkpoint::open_without(path, &sources.ignore)?;
-            let model = zoo::load_as(&checkpoint, &sources.choices, Some(network.input()))?;
+            let model = zoo::load_as(&checkpoint, &sources.choices, Some(network.kind()))?;
             notes.extend(model.facts.notes(checkpoint.path()));
             Ok((checkpoint, model.network.freeze()))
         };
@@ -341,26 +341,39 @@ impl Session {
     }
 }
 
-/// Reads a model for the images of a file.
+/// Reads a model for the images or texts of a file.
 ///
 /// # Errors
-/// As [`zoo::load_as`]; where a label of the data is no class.
+/// As [`zoo::load_as`] and [`check_samples`].
 pub fn open_model(
     checkpoint: &Checkpoint,
     choices: &Choices,
     path: &Path,
     samples: &Samples,
 ) -> Result<Model> {
-    let model = zoo::load_as(checkpoint, choices, Some(samples.shape()))?;
-    data::check_labels(path, &samples.y, model.network.loss, model.network.classes())?;
+    let model = zoo::load_as(checkpoint, choices, Some(samples.kind))?;
+    check_samples(path, samples, &model.network)?;
     Ok(model)
 }
 
+/// Refuses the samples of a file that a network cannot take.
+///
+/// # Errors
+/// Where a label is none of the network's, or a token id is beyond its vocabulary; the message names file and sample.
+pub fn check_samples(path: &Path, samples: &Samples, network: &Network) -> Result<()> {
+    data::check_labels(path, &samples.y, network.loss, network.classes())?;
+    match network.vocabulary() {
+        Some(vocabulary) => data::check_ids(path, samples, vocabulary),
+        None => Ok(()),
+    }
+}
+
 fn fits(network: &Network, samples: &Samples, what: &str) -> Result<()> {
-    if samples.shape != network.input() {
-        let reason = format!("{what} are of {:?}, the network takes {:?}", samples.shape, network.input());
+    if samples.kind != network.kind() {
+        let reason = format!("{what} are {}, the network takes {}", samples.kind, network.kind());
         return Err(Error::config(reason));
     }
+    network.check_tokens(&samples.x, 0)?;
     samples.y.check(network.loss, network.classes(), 0)
 }
 

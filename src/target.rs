@@ -166,7 +166,7 @@ fn look_alikes(samples: &Samples, indices: &[usize], labels: &[u32], classes: &[
     }
     match y.is_empty() {
         true => Err(Error::config("no held-out sample has a class that the samples would be taken for")),
-        false => Ok(Samples { shape: samples.shape, x, y: y.into() }),
+        false => Ok(Samples { kind: samples.kind, x, y: y.into() }),
     }
 }
 
@@ -186,7 +186,7 @@ fn wrongly_labelled(samples: &Samples, indices: &[usize], labels: &[u32]) -> Res
     }
     match y.is_empty() {
         true => Err(Error::config("every held-out sample has the label of the wrongly labelled ones")),
-        false => Ok(Samples { shape: samples.shape, x, y: y.into() }),
+        false => Ok(Samples { kind: samples.kind, x, y: y.into() }),
     }
 }
 
@@ -214,7 +214,7 @@ mod tests {
         let classes = second_choices(&logits, &labels);
         assert_eq!(classes, [0, 1, 0, 1]);
         let samples = Samples {
-            shape: Shape::new(1, 1, 1),
+            kind: Shape::new(1, 1, 1).into(),
             x: vec![0.0, 1.0, 2.0, 3.0, 4.0],
             y: vec![0, 1, 2, 0, 0].into(),
         };
@@ -225,8 +225,11 @@ mod tests {
 
     #[test]
     fn wrong_labels_are_taken_in_turn_and_are_never_the_sample_s_own() {
-        let samples =
-            Samples { shape: Shape::new(1, 1, 1), x: vec![0.0, 1.0, 2.0, 3.0], y: vec![0, 1, 1, 2].into() };
+        let samples = Samples {
+            kind: Shape::new(1, 1, 1).into(),
+            x: vec![0.0, 1.0, 2.0, 3.0],
+            y: vec![0, 1, 1, 2].into(),
+        };
         let wrong = wrongly_labelled(&samples, &[0, 1, 3], &[1, 0]).unwrap();
         assert_eq!((wrong.x, wrong.y), (vec![0.0, 1.0, 3.0], vec![1, 0, 1].into()));
         let some = wrongly_labelled(&samples, &[1, 3], &[1]).unwrap();

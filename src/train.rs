@@ -139,7 +139,7 @@ mod tests {
             .flat_map(|&label| (0..16).map(move |p| (p / 8 == label) as u32 as f32))
             .collect::<Vec<_>>();
         let x = x.into_iter().map(|v| v + 0.3 * stream.normal()).collect();
-        Samples { shape: Shape::new(4, 4, 1), x, y: y.into() }
+        Samples { kind: Shape::new(4, 4, 1).into(), x, y: y.into() }
     }
 
     fn config(optimizer: Optimizer) -> Config {
@@ -172,7 +172,7 @@ mod tests {
         for optimizer in [Optimizer::Sgd, Optimizer::Adam] {
             let run = |threads| {
                 let device = Device::open(crate::device::Choice::Cpu, threads).unwrap();
-                let mut net = zoo::create("cnn:4+8", samples.shape, 2, 1).unwrap().network;
+                let mut net = zoo::create("cnn:4+8", samples.shape(), 2, 1).unwrap().network;
                 let mut last = None;
                 let mut each = |_: &Network, epoch: Epoch| {
                     last = Some(epoch);
@@ -193,7 +193,7 @@ mod tests {
         let indices: Vec<usize> = (0..53).collect();
         for optimizer in [Optimizer::Sgd, Optimizer::Adam] {
             let run = |device: Device| {
-                let mut net = zoo::create("cnn:4+8", samples.shape, 2, 1).unwrap().network;
+                let mut net = zoo::create("cnn:4+8", samples.shape(), 2, 1).unwrap().network;
                 let mut epochs = vec![];
                 let mut each = |net: &Network, epoch: Epoch| {
                     epochs.push((epoch, net.clone()));
@@ -237,7 +237,7 @@ mod tests {
         let samples = halves(8);
         let device = Device::cpu().unwrap();
         let run = |config: &Config| {
-            let mut net = zoo::create("mlp:4", samples.shape, 2, 1).unwrap().network;
+            let mut net = zoo::create("mlp:4", samples.shape(), 2, 1).unwrap().network;
             train(&device, &mut net, &samples, &[0, 1, 2], config, &mut |_, _| Ok(true))
                 .unwrap_err()
                 .to_string()
@@ -286,7 +286,7 @@ mod tests {
     fn the_training_gradient_is_the_derivative_of_the_batch_loss() {
         let samples = halves(6);
         let device = Device::cpu().unwrap();
-        let net = smooth(samples.shape).unwrap();
+        let net = smooth(samples.shape()).unwrap();
         let loss = |net: &Network| {
             let mut net = net.clone();
             TrainPass::new(&device, &mut net, 6, Optimizer::Sgd).unwrap().step(&samples).unwrap().loss

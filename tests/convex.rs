@@ -29,10 +29,10 @@ pub fn trials() -> Vec<Trial> {
         let normalise = Normalise { mean: Some(vec![0.1307]), std: Some(vec![0.3081]) };
         let path = data.clone().unwrap_or_default().join("train-images-idx3-ubyte.gz");
         let all = data::load(&path, &normalise)?;
-        let len = all.shape.len();
+        let len = all.shape().len();
         check(
             &Samples {
-                shape: all.shape,
+                kind: all.kind,
                 x: all.x[..2000 * len].to_vec(),
                 y: all.y.part(0..2000).to_vec().into(),
             },
@@ -108,7 +108,7 @@ fn check(samples: &Samples, bound: f64) -> Result<(), Failed> {
     let all: Vec<usize> = (0..n).collect();
     let forget = Stream::new(7, Use::Choice, 0).choose(n, 100);
     let retained: Vec<usize> = (0..n).filter(|i| !forget.contains(i)).collect();
-    let start = zoo::create("logistic", samples.shape, 10, 1)?.network.freeze();
+    let start = zoo::create("logistic", samples.shape(), 10, 1)?.network.freeze();
     let original = optimum(&device, &start, samples, &all)?;
     let retrained = optimum(&device, &original, samples, &retained)?;
 

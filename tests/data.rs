@@ -125,7 +125,7 @@ fn the_samples_are_the_same_in_every_container() {
     let (x, y) = grey();
     for path in folder.grey() {
         let samples = read(&path);
-        assert_eq!(samples.shape, Shape::new(SIDE, SIDE, 1), "{path:?}");
+        assert_eq!(samples.shape(), Shape::new(SIDE, SIDE, 1), "{path:?}");
         assert_eq!(samples.y, y.iter().map(|&label| u32::from(label)).collect(), "{path:?}");
         assert_eq!(samples.x, x.iter().map(|&p| f32::from(p) / 255.0).collect::<Vec<_>>(), "{path:?}");
     }
@@ -384,7 +384,7 @@ fn images_with_the_channels_last_are_the_same_images() {
     assert!((0..scaled.x.len()).all(|i| scaled.x[i] == first.x[i] - [0.1, 0.2, 0.3][i % 3]));
     // A number of channels in front stays one.
     let path = folder.write("first.safetensors", &any((Dtype::U8, &[2, 3, 5, 3], &[0; 90]), y));
-    assert_eq!(read(&path).shape, Shape::new(5, 3, 3));
+    assert_eq!(read(&path).shape(), Shape::new(5, 3, 3));
 }
 
 #[test]

@@ -33,7 +33,7 @@ fn recipe(epochs: usize, seed: u64) -> train::Config {
 fn part(samples: &Samples, indices: std::ops::Range<usize>) -> Samples {
     let indices = Vec::from_iter(indices);
     let x = indices.iter().flat_map(|&i| samples.image(i).to_vec()).collect();
-    Samples { shape: samples.shape, x, y: samples.y.subset(&indices) }
+    Samples { kind: samples.kind, x, y: samples.y.subset(&indices) }
 }
 
 /// The digits to train on, and others.
@@ -43,7 +43,7 @@ fn digits() -> Result<[Samples; 2]> {
 }
 
 fn trained(device: &Device, arch: &str, samples: &Samples, indices: &[usize], seed: u64) -> Result<Network> {
-    let mut net = zoo::create(arch, samples.shape, 10, seed)?.network;
+    let mut net = zoo::create(arch, samples.kind, 10, seed)?.network;
     train(device, &mut net, samples, indices, &recipe(40, seed), &mut |_, _| Ok(true))?;
     Ok(net.freeze())
 }

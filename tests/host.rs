@@ -13,6 +13,7 @@ mod repair;
 #[path = "cases/schema.rs"]
 mod schema;
 mod scrub;
+mod text;
 #[path = "cases/tiny.rs"]
 mod tiny;
 #[path = "reference/torch.rs"]

@@ -31,8 +31,8 @@ use oracle::{Matrix, Params, batch_loss, batch_slope, constants, of_block, produ
 use scrubjay::block::Block;
 use scrubjay::checkpoint::Checkpoint;
 use scrubjay::curvature::{Curvature, Kind};
-use scrubjay::data::Samples;
 use scrubjay::data::tensors::{self, Tensor, TensorFile, Values};
+use scrubjay::data::{InputKind, Samples};
 use scrubjay::device::Device;
 use scrubjay::net::{Network, Param, Shape, TrainPass, UnitId};
 use scrubjay::observe::observe;
@@ -47,7 +47,7 @@ const KINDS: [(Kind, Matrix); 3] =
     [(Kind::Hessian, Matrix::Hessian), (Kind::Ggn, Matrix::Ggn), (Kind::Fisher, Matrix::Fisher)];
 
 /// Recorded networks, and the config of those whose tensors do not tell everything.
-const GOLDEN: [(&str, &str); 7] = [
+const GOLDEN: [(&str, &str); 8] = [
     ("logistic_regressor", ""),
     ("logistic2nn", ""),
     ("small_cnn", ""),
@@ -55,10 +55,18 @@ const GOLDEN: [(&str, &str); 7] = [
     ("resnet50_w8_bottleneck", ""),
     ("vgg11_bn_w8_32", ""),
     ("vitmini_32", r#"{"architecture": "vit_mini", "num_classes": 5, "num_heads": 4}"#),
+    (
+        "distilbert_tiny",
+        r#"{"model_type": "distilbert", "num_labels": 5, "n_heads": 4, "activation": "gelu"}"#,
+    ),
 ];
 
 /// Those of which `tests/data/nets` has a part.
-const STORED: [&str; 3] = ["small_cnn", "resnet50_w8_bottleneck", "vitmini_32"];
+const STORED: [&str; 4] = ["small_cnn", "resnet50_w8_bottleneck", "vitmini_32", "distilbert_tiny"];
+
+/// A network that is recorded in `tests/data/nets` alone.
+const BERT: (&str, &str) =
+    ("bert_tiny", r#"{"model_type": "bert", "num_attention_heads": 4, "hidden_act": "gelu_new"}"#);
 
 /// Every case.
 pub fn trials() -> Vec<Trial> {
@@ -83,6 +91,7 @@ pub fn trials() -> Vec<Trial> {
     trials.push(Trial::test("net/softmax/closed_form", closed_form));
     let stored = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/nets");
     let whole = std::env::var_os("SCRUBJAY_GOLDEN").map(|at| PathBuf::from(at).join("models"));
+    recorded(&mut trials, "recorded", stored.clone(), BERT.0, BERT.1);
     for (name, config) in GOLDEN {
         if STORED.contains(&name) {
             let folder = stored.clone();
@@ -419,10 +428,26 @@ fn recorded_activations(taps: &[f64], info: &Value, n: usize) -> Option<Vec<f64>
 }
 
 /// Reads the network through the registry, from a copy of its own tensors alone.
-fn network(file: &TensorFile, config: &str, shape: Shape) -> Result<Network, Failed> {
+fn network(file: &TensorFile, config: &str, kind: InputKind) -> Result<Network, Failed> {
     let folder = tempfile::tempdir()?;
     write_model(folder.path(), file, config)?;
-    Ok(zoo::load(&Checkpoint::open(folder.path())?, None, Some(shape))?.network)
+    Ok(zoo::load_as(&Checkpoint::open(folder.path())?, &Default::default(), Some(kind))?.network)
+}
+
+/// The recorded images or texts, with their labels.
+fn recorded_samples(file: &TensorFile) -> Result<Samples, Failed> {
+    let y = file.labels("golden.label")?.into();
+    if file.has("golden.x") {
+        let sides = file.shape("golden.x")?;
+        let shape = Shape::new(sides[2], sides[3], sides[1]);
+        return Ok(Samples { kind: shape.into(), x: channels_last(&file.f32("golden.x")?, shape), y });
+    }
+    let tokens = file.shape("golden.input_ids")?[1];
+    let [ids, mask] = ["golden.input_ids", "golden.attention_mask"].map(|name| file.labels(name));
+    let (ids, mask) = (ids?, mask?);
+    let rows = ids.chunks_exact(tokens).zip(mask.chunks_exact(tokens));
+    let x = rows.flat_map(|(ids, mask)| ids.iter().chain(mask)).map(|&word| f32::from_bits(word)).collect();
+    Ok(Samples { kind: InputKind::Text { tokens }, x, y })
 }
 
 /// Writes the network's own tensors, and its config where it has one, to a folder.
@@ -466,15 +491,10 @@ fn bound(info: &Value, what: &str) -> Result<f64, Failed> {
 fn golden(folder: &Path, name: &str, config: &str) -> Outcome {
     let file = TensorFile::open(&folder.join(format!("{name}.safetensors")))?;
     let info: Value = serde_json::from_slice(&std::fs::read(folder.join(format!("{name}.json")))?)?;
-    let sides = file.shape("golden.x")?.to_vec();
-    let shape = Shape::new(sides[2], sides[3], sides[1]);
-    let train = network(&file, config, shape)?;
+    let samples = recorded_samples(&file)?;
+    let shape = samples.shape();
+    let train = network(&file, config, samples.kind)?;
     let net = train.freeze();
-    let samples = Samples {
-        shape,
-        x: channels_last(&file.f32("golden.x")?, shape),
-        y: file.labels("golden.label")?.into(),
-    };
     let mut units = vec![];
     for unit in info["selection"].as_array().ok_or("no selection")? {
         let layer = net.layer_named(unit[0].as_str().ok_or("no layer")?)?;
@@ -529,7 +549,7 @@ fn golden(folder: &Path, name: &str, config: &str) -> Outcome {
         let x = channels_last(&x, shape);
         let losses = recorded("pert.losses")?;
         let y = vec![samples.y.words()[0]; copies].into();
-        let trace = observe(&device, &net, &Samples { shape, x, y })?;
+        let trace = observe(&device, &net, &Samples { kind: shape.into(), x, y })?;
         within("perturbed losses", distance(&wide(&trace.losses), &losses), bound("loss")?.max(1e-6))?;
         let acts = distance(&wide(&trace.activations), &recorded("pert.acts")?);
         within("perturbed activations", acts, bound("taps")?)?;
@@ -561,19 +581,29 @@ fn through_the_program(folder: &Path, name: &str, config: &str) -> Outcome {
             code => Err(format!("{command}: {code:?} {}", String::from_utf8_lossy(&done.stderr)).into()),
         }
     };
-    let input = |x: &str, y: &[i64], v: &[f32]| -> Outcome {
-        let (sides, x) = (file.shape(x)?.to_vec(), file.f32(x)?);
-        let all = [
-            Tensor { name: "x", shape: sides, values: Values::F32(&x) },
+    let input = |set: &str, y: &[i64], v: &[f32]| -> Outcome {
+        let named = |name: &str| format!("golden.{set}{name}");
+        let mut all = vec![
             Tensor { name: "y", shape: vec![y.len()], values: Values::I64(y) },
             Tensor { name: "v", shape: vec![v.len()], values: Values::F32(v) },
         ];
+        let (x, ids, mask);
+        if file.has(&named("x")) {
+            x = file.f32(&named("x"))?;
+            let shape = file.shape(&named("x"))?.to_vec();
+            all.push(Tensor { name: "x", shape, values: Values::F32(&x) });
+        } else {
+            (ids, mask) = (file.integers(&named("input_ids"))?, file.integers(&named("attention_mask"))?);
+            let shape = || file.shape(&named("input_ids")).map(<[usize]>::to_vec);
+            all.push(Tensor { name: "input_ids", shape: shape()?, values: Values::I64(&ids) });
+            all.push(Tensor { name: "attention_mask", shape: shape()?, values: Values::I64(&mask) });
+        }
         Ok(tensors::write(Path::new(&at("in.safetensors")), &all, HashMap::new())?)
     };
     let labels: Vec<i64> = file.labels("golden.label")?.into_iter().map(i64::from).collect();
     let v = file.f32("golden.v_P")?;
 
-    input("golden.x", &labels, &v)?;
+    input("", &labels, &v)?;
     let out = run("observe", &[])?;
     within("logits", distance(&out.f64("logits")?, &recorded("logits")?), bound("logits")?)?;
     within("losses", distance(&out.f64("loss")?, &recorded("sample_losses")?), bound("loss")?)?;
@@ -631,7 +661,7 @@ fn through_the_program(folder: &Path, name: &str, config: &str) -> Outcome {
         taken += len;
     }
     std::fs::write(at("block.json"), Value::from(all).to_string())?;
-    input("golden.x", &labels, &wide_v)?;
+    input("", &labels, &wide_v)?;
     let hv = run("curvature", &["--block", &block])?.f64("hv")?;
     let off = bound("Hv_P")? * size(&hv);
     for (layer, first, rows, fan_in, len) in parts {
@@ -646,7 +676,7 @@ fn through_the_program(folder: &Path, name: &str, config: &str) -> Outcome {
 
     if file.has("golden.pert.x") {
         let copies = file.shape("golden.pert.x")?[0];
-        input("golden.pert.x", &vec![labels[0]; copies], &v)?;
+        input("pert.", &vec![labels[0]; copies], &v)?;
         let out = run("observe", &[])?;
         let losses = distance(&out.f64("loss")?, &recorded("pert.losses")?);
         within("perturbed losses", losses, bound("loss")?.max(1e-6))?;

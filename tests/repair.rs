@@ -17,7 +17,7 @@ const TRAINED: usize = 1200;
 /// A network that has learned the first digits by heart, and the digits.
 fn learned(device: &Device) -> Result<(Network, Samples)> {
     let samples = data::digits()?;
-    let mut net = zoo::create("mlp:32", samples.shape, 10, 1)?.network;
+    let mut net = zoo::create("mlp:32", samples.shape(), 10, 1)?.network;
     let recipe = train::Config {
         epochs: 30,
         batch: 32,
@@ -50,7 +50,7 @@ fn samples_of_earlier_batches_are_held_with_the_new_ones() -> Result<()> {
     let device = Device::cpu()?;
     let (net, samples) = learned(&device)?;
     let unseen = Vec::from_iter(TRAINED..samples.y.len());
-    let validation = Samples { shape: samples.shape, x: vec![], y: samples.y.subset(&unseen) };
+    let validation = Samples { kind: samples.kind, x: vec![], y: samples.y.subset(&unseen) };
     let x = unseen.iter().flat_map(|&i| samples.image(i).to_vec()).collect();
     let validation = Samples { x, ..validation };
     let (first, second) = (Vec::from_iter(0..40), Vec::from_iter(40..80));
@@ -78,7 +78,7 @@ fn samples_of_earlier_batches_are_held_with_the_new_ones() -> Result<()> {
 fn a_stop_in_a_vote_leaves_the_network_as_it_was() -> Result<()> {
     let device = Device::cpu()?;
     let samples = data::digits()?;
-    let net = zoo::create("mlp:8", samples.shape, 10, 1)?.network.freeze();
+    let net = zoo::create("mlp:8", samples.shape(), 10, 1)?.network.freeze();
     let stop = AtomicBool::new(false);
     let mut task = task(&device, &samples, &samples, TRAINED, &stop);
     task.settings.selection.method = Method::Vote;

@@ -30,7 +30,7 @@ struct Run {
 }
 
 fn write_samples(path: &Path, samples: &Samples, range: std::ops::Range<usize>) {
-    let len = samples.shape.len();
+    let len = samples.shape().len();
     let labels: Vec<i64> = samples.y.part(range.clone()).iter().map(|&y| i64::from(y)).collect();
     let x = Values::F32(&samples.x[range.start * len..range.end * len]);
     let all = [

@@ -146,13 +146,13 @@ impl Folder {
     /// The logits of three images of `side`, and where the model's function is known from.
     fn logits(&self, choices: &Choices, x: &Samples) -> (Vec<f32>, Facts) {
         let checkpoint = Checkpoint::open(self.0.path()).unwrap();
-        let model = zoo::load_as(&checkpoint, choices, Some(x.shape)).unwrap();
+        let model = zoo::load_as(&checkpoint, choices, Some(x.kind)).unwrap();
         let trace = observe(&Device::cpu().unwrap(), &model.network.freeze(), x).unwrap();
         (trace.logits, model.facts)
     }
 
     fn refused(&self, choices: &Choices, x: &Samples, words: &[&str]) {
-        let loaded = Checkpoint::open(self.0.path()).and_then(|c| zoo::load_as(&c, choices, Some(x.shape)));
+        let loaded = Checkpoint::open(self.0.path()).and_then(|c| zoo::load_as(&c, choices, Some(x.kind)));
         let error = loaded.err().expect("the model was accepted").to_string();
         words.iter().for_each(|word| assert!(error.contains(word), "`{word}` is not in: {error}"));
     }
@@ -166,12 +166,12 @@ impl Folder {
 fn images(h: usize, w: usize, c: usize) -> Samples {
     let mut random = Random(5);
     let x = (0..3 * h * w * c).map(|_| 1.5 * random.next()).collect();
-    Samples { shape: scrubjay::net::Shape::new(h, w, c), x, y: vec![0; 3].into() }
+    Samples { kind: scrubjay::net::Shape::new(h, w, c).into(), x, y: vec![0; 3].into() }
 }
 
 /// The images as PyTorch has them.
 fn maps(samples: &Samples) -> Vec<Map> {
-    let shape = samples.shape;
+    let shape = samples.shape();
     let map = |image: &[f32]| {
         let v = (0..shape.c).flat_map(|c| image.iter().skip(c).step_by(shape.c));
         Map { c: shape.c, h: shape.h, w: shape.w, v: v.map(|&v| f64::from(v)).collect() }
@@ -606,7 +606,7 @@ fn tensors_without_a_place_are_named_with_the_option_that_leaves_them_out() {
     folder.refused(&none(), &x, &["aux.fc.bias", "resnet", "--ignore 'aux.fc.*'"]);
     for pattern in ["aux.*", "aux.fc.*", "*aux*"] {
         let checkpoint = Checkpoint::open_without(folder.0.path(), &[pattern.into()]).unwrap();
-        let model = zoo::load(&checkpoint, None, Some(x.shape)).unwrap();
+        let model = zoo::load(&checkpoint, None, Some(x.shape())).unwrap();
         assert!(model.facts.chosen[0].contains(pattern), "{:?}", model.facts);
         let network = model.network.freeze();
         assert_eq!(observe(&Device::cpu().unwrap(), &network, &x).unwrap().logits, expected);
@@ -631,7 +631,7 @@ fn an_unknown_model_is_told_the_nearest_family_and_what_does_not_fit() {
     Folder::new(&strange, &Value::Null).refused(&none(), &x, &["fits no family", "`a_token`"]);
     for state in [state, strange] {
         let loaded = Checkpoint::open(Folder::new(&state, &Value::Null).0.path());
-        let error = loaded.and_then(|c| zoo::load(&c, None, Some(x.shape))).err().unwrap().to_string();
+        let error = loaded.and_then(|c| zoo::load(&c, None, Some(x.shape()))).err().unwrap().to_string();
         assert!(!error.contains("MLP") && !error.contains("nearest is mlp"), "{error}");
     }
 }

@@ -438,7 +438,7 @@ fn distill(case: &Case, net: &mut Network, block: &Block, forgetting: usize, rat
     }
     sgd(case, net, block, falling(rate, steps.len()), &mut |net, step| {
         let (away, batch) = &steps[step];
-        let samples = Samples { shape: case.data.train.shape, x: vec![], y: vec![].into() };
+        let samples = Samples { kind: case.data.train.kind, x: vec![], y: vec![].into() };
         let mut taught = Taught { samples, weights: vec![] };
         let scale = if *away { -1.0 } else { 1.0 };
         teach(case, &mut taught, batch, scale, (!away).then_some(1.0))?;

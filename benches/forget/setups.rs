@@ -143,7 +143,7 @@ impl Setup {
 
     /// A new model, frozen.
     pub fn fresh(&self, data: &Data, seed: u64) -> Result<Network> {
-        Ok(zoo::create(self.arch, data.train.shape, 10, seed)?.network.freeze())
+        Ok(zoo::create(self.arch, data.train.shape(), 10, seed)?.network.freeze())
     }
 
     /// A model trained on the samples at `indices`, frozen.
@@ -163,14 +163,14 @@ impl Setup {
         indices: &[usize],
         recipe: &Config,
     ) -> Result<Network> {
-        let mut net = zoo::create(self.arch, data.train.shape, 10, recipe.seed)?.network;
+        let mut net = zoo::create(self.arch, data.train.shape(), 10, recipe.seed)?.network;
         train(device, &mut net, &data.train, indices, recipe, &mut |_, _| Ok(true))?;
         Ok(net.freeze())
     }
 
     /// Seconds of one epoch of training.
     pub fn epoch_seconds(&self, device: &Device, data: &Data) -> Result<f64> {
-        let mut net = zoo::create(self.arch, data.train.shape, 10, 0)?.network;
+        let mut net = zoo::create(self.arch, data.train.shape(), 10, 0)?.network;
         let all: Vec<usize> = (0..data.train.y.len()).collect();
         let recipe = Config { epochs: 1, ..self.recipe(0) };
         let start = Instant::now();
@@ -240,7 +240,7 @@ impl Data {
         let mut order: Vec<usize> = (0..all.y.len()).collect();
         stream.shuffle(&mut order);
         let take = |indices: &[usize]| Samples {
-            shape: all.shape,
+            kind: all.kind,
             x: indices.iter().flat_map(|&i| all.image(i).to_vec()).collect(),
             y: all.y.subset(indices),
         };
@@ -349,7 +349,7 @@ impl Case<'_> {
                 y.push(label);
             }
         }
-        Samples { shape: held_out.shape, x, y: y.into() }
+        Samples { kind: held_out.kind, x, y: y.into() }
     }
 
     /// What the unlearned model would measure on held-out samples if it were as predicted: no retrained model is asked.

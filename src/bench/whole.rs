@@ -22,7 +22,7 @@ pub(super) const DERIVED: &[(&str, usize)] = &[("images", 8), ("side", 64), ("wi
 pub(super) const VIT: &[(&str, usize)] = &[("copies", 8), ("side", 64), ("width", 768), ("depth", 12)];
 
 const CLASSES: usize = 1000;
-const NOISE: Noise = Noise { sigma: 0.1, seed: 7 };
+const NOISE: Noise = Noise { sigma: 0.1, replace: 1, seed: 7 };
 /// Images that a check compares.
 const CHECKED: usize = 2;
 /// Bytes that a curvature may keep of its primal pass.
@@ -42,7 +42,7 @@ fn image(sizes: Sizes) -> Shape {
 
 fn samples(net: &Network, n: usize) -> Samples {
     let y = (0..n).map(|i| (7 * i % CLASSES) as u32).collect();
-    Samples { shape: net.input(), x: normals(n * net.input().len(), 0), y }
+    Samples { kind: net.kind(), x: normals(n * net.input().len(), 0), y }
 }
 
 /// Operations of one image's forward pass: its products and sums of layers and of attention.
@@ -89,7 +89,7 @@ struct Copies {
 impl Copies {
     fn observe(&self) -> Result<crate::observe::Trace> {
         let Copies { device, net, image, m, precision } = self;
-        observe_copies(device, net, &perturb_request(image, &[0], *m, NOISE), *precision)
+        observe_copies(device, net, &perturb_request(image, &[0], &net.ordinary, *m, NOISE)?, *precision)
     }
 }
 
@@ -101,7 +101,7 @@ impl Kernel for Copies {
     fn check(&mut self) -> Result<Check> {
         let (found, cpu) = (self.observe()?, Device::on_cpu(self.device.threads(), "a check")?);
         let Copies { net, image, m, .. } = self;
-        let copies = perturb(&image.x, image.shape, image.y.of(0), 0, *m, NOISE);
+        let copies = perturb(image, 0, &net.ordinary, *m, NOISE)?;
         let (mut one, mut error) = (image.clone(), 0.0f64);
         for (i, row) in found.activations.chunks(found.d).enumerate().take(CHECKED) {
             copies.fill(&mut one.x, &mut [0], i..i + 1); // its label is the image's

@@ -16,7 +16,7 @@ use super::shared::{self, DeviceArgs, Outcome};
 
 /// Write gradient, Hessian-vector product and Newton step of the mean cross-entropy on a block of units
 ///
-/// IN is a .safetensors file with x, y as for `observe`, and optionally v f32 [p]. BLOCK.json lists
+/// IN is a .safetensors file with x (or input_ids and attention_mask) and y as for `observe`, and optionally v f32 [p]. BLOCK.json lists
 /// the units, [[layer, row], ..]. OUT gets gradient [p] and, where IN has v, hv [p] = Hv. With
 /// --solve it also gets step [p] = (H + λI)⁻¹ gradient, by MINRES, which also solves indefinite
 /// systems; the solver's report goes to stdout as JSON.

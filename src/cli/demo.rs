@@ -189,7 +189,7 @@ fn split(args: &Args) -> scrubjay::Result<Split> {
     let mut stream = Stream::new(args.seed, Use::Choice, 5);
     stream.shuffle(&mut order);
     let take = |indices: &[usize]| Samples {
-        shape: digits.shape,
+        kind: digits.kind,
         x: indices.iter().flat_map(|&i| digits.image(i).to_vec()).collect(),
         y: digits.y.subset(indices),
     };

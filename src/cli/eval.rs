@@ -18,7 +18,7 @@ use super::shared::{DeviceArgs, Outcome};
 pub struct Args {
     #[command(flatten)]
     model: ModelArgs,
-    /// Labelled data: .safetensors (x, y), idx images, CIFAR binary
+    /// Labelled data: .safetensors (x, y), idx images, CIFAR binary; texts: .safetensors (input_ids, attention_mask, y)
     #[arg(long, value_name = "DATA")]
     data: PathBuf,
     #[command(flatten)]

@@ -1,6 +1,7 @@
 //! `scrubjay inspect`: layers and units of a model, and the memory that scrubbing it needs.
 
-use scrubjay::net::{LayerId, Selected, plan};
+use scrubjay::data::InputKind;
+use scrubjay::net::{LayerId, Network, Selected, Shape, plan};
 use scrubjay::zoo::Facts;
 
 use super::model::ModelArgs;
@@ -36,6 +37,10 @@ pub fn run(args: &Args) -> anyhow::Result<Outcome> {
     let products = plan::Plan::new(net, all, plan::Purpose::Hessian, RETAINED)?;
     let kept = products.kept_bytes() * RETAINED.div_ceil(products.chunk);
     let trainable: usize = net.layers.iter().map(|layer| layer.outputs * layer.unit_len()).sum();
+    let (input, tokens) = match net.kind() {
+        InputKind::Image(Shape { h, w, c }) => (Some([c, h, w]), None),
+        InputKind::Text { tokens } => (None, Some(tokens)),
+    };
     if args.json {
         let layers: Vec<_> = net
             .layers
@@ -51,7 +56,9 @@ pub fn run(args: &Args) -> anyhow::Result<Outcome> {
                 "chosen": model.facts.chosen,
                 "assumed": model.facts.assumed,
                 "config_keys_not_read": model.facts.unread,
-                "input": [net.input().c, net.input().h, net.input().w],
+                "input": input,
+                "tokens": tokens,
+                "vocabulary": net.vocabulary(),
                 "classes": net.classes(),
                 "parameters": net.parameters(),
                 "scrubbable": trainable,
@@ -66,24 +73,16 @@ pub fn run(args: &Args) -> anyhow::Result<Outcome> {
         );
         return Ok(Outcome::Done);
     }
-    let shape = net.input();
     print_facts(&model.facts);
     println!("family      {}", model.family);
-    println!("input       {} x {} x {} (channels, height, width)", shape.c, shape.h, shape.w);
+    print_input(net);
     println!("classes     {}", net.classes());
     println!(
         "parameters  {} ({trainable} of them in units, the part that scrubbing may touch)",
         net.parameters()
     );
     println!("units       {}", net.units().len());
-    let width = net.layers.iter().map(|layer| layer.name.len()).max().unwrap_or(5).max(5);
-    println!("\n{:<width$}  {:>7}  {:>12}  {:>15}", "layer", "units", "parameters", "columns");
-    for (i, layer) in net.layers.iter().enumerate() {
-        let columns = net.units().of_layer(LayerId(i as u32));
-        let columns = format!("{}-{}", columns.start, columns.end - 1);
-        let parameters = layer.outputs * layer.unit_len();
-        println!("{:<width$}  {:>7}  {parameters:>12}  {columns:>15}", layer.name, layer.outputs);
-    }
+    print_layers(net);
     println!("\nbytes for a scrub (per worker where not said otherwise)");
     println!("  {:>12}  observing {COPIES} copies, {} at once", bytes(forward.bytes()), forward.chunk);
     println!("  {:>12}  their activations, in all", bytes(4 * COPIES * net.units().len()));
@@ -101,6 +100,29 @@ pub fn run(args: &Args) -> anyhow::Result<Outcome> {
         products.text(net).iter().for_each(|line| println!("  {line}"));
     }
     Ok(Outcome::Done)
+}
+
+fn print_input(net: &Network) {
+    match net.kind() {
+        InputKind::Image(Shape { h, w, c }) => {
+            println!("input       {c} x {h} x {w} (channels, height, width)");
+        }
+        InputKind::Text { tokens } => {
+            let vocabulary = net.vocabulary().unwrap_or(0);
+            println!("input       texts of up to {tokens} tokens, of {vocabulary} different ones");
+        }
+    }
+}
+
+fn print_layers(net: &Network) {
+    let width = net.layers.iter().map(|layer| layer.name.len()).max().unwrap_or(5).max(5);
+    println!("\n{:<width$}  {:>7}  {:>12}  {:>15}", "layer", "units", "parameters", "columns");
+    for (i, layer) in net.layers.iter().enumerate() {
+        let columns = net.units().of_layer(LayerId(i as u32));
+        let columns = format!("{}-{}", columns.start, columns.end - 1);
+        let parameters = layer.outputs * layer.unit_len();
+        println!("{:<width$}  {:>7}  {parameters:>12}  {columns:>15}", layer.name, layer.outputs);
+    }
 }
 
 /// Prints what is known from where.

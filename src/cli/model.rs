@@ -21,10 +21,11 @@ pub struct ModelArgs {
 /// What the tensors of a model do not tell.
 #[derive(clap::Args)]
 pub struct ChoiceArgs {
-    /// The family, where neither config nor tensor names show it: mlp, small_cnn, resnet20, resnet50, vgg16, vit ..
+    /// The family, where neither config nor tensor names show it: mlp, small_cnn, resnet20, resnet50, vgg16, vit,
+    /// distilbert, bert ..
     #[arg(long, value_name = "NAME")]
     arch: Option<String>,
-    /// The number of attention heads of a ViT, where its config does not say it
+    /// The number of attention heads of a transformer, where its config does not say it
     #[arg(long, value_name = "N")]
     heads: Option<usize>,
     /// How a ResNet begins: stride1, stride1+pool, stride2 or stride2+pool (by default 7x7: stride2+pool, 3x3: stride1)
@@ -38,10 +39,10 @@ pub struct ChoiceArgs {
 /// How stored values become the inputs that the model was trained on.
 #[derive(clap::Args)]
 pub struct NormaliseArgs {
-    /// Mean per channel, subtracted from values from 0 to 1; by default the config's
+    /// Of images: mean per channel, subtracted from values from 0 to 1; by default the config's
     #[arg(long, value_name = "M,..", value_delimiter = ',', allow_hyphen_values = true)]
     mean: Option<Vec<f32>>,
-    /// Standard deviation per channel, to divide by; by default the config's
+    /// Of images: standard deviation per channel, to divide by; by default the config's
     #[arg(long, value_name = "S,..", value_delimiter = ',')]
     std: Option<Vec<f32>>,
     /// Which labels of CIFAR-100: the 100 classes, or their 20 groups
@@ -63,7 +64,7 @@ impl ModelArgs {
         self.choices.checkpoint(&self.model)
     }
 
-    /// Reads the model; where data are given, for their image shape.
+    /// Reads the model; where data are given, for their images or texts.
     pub fn open(&self, checkpoint: &Checkpoint, data: Option<(&Path, &Samples)>) -> scrubjay::Result<Opened> {
         self.choices.open(checkpoint, data)
     }
@@ -85,7 +86,7 @@ impl ChoiceArgs {
         self.ignore.clone()
     }
 
-    /// Reads a model; where data are given, for their image shape. What had to be assumed is printed.
+    /// Reads a model; where data are given, for their images or texts. What had to be assumed is printed.
     pub fn open(&self, checkpoint: &Checkpoint, data: Option<(&Path, &Samples)>) -> scrubjay::Result<Opened> {
         let model = match data {
             Some((path, samples)) => open_model(checkpoint, &self.choices(), path, samples)?,

@@ -7,15 +7,15 @@ use scrubjay::data::LoadOptions;
 use scrubjay::data::tensors::{self, Tensor, Values};
 use scrubjay::observe::{observe, observe_copies};
 use scrubjay::ops::Precision;
-use scrubjay::perturb::{Noise, perturb_request};
+use scrubjay::perturb::{Noise, REPLACE, SIGMA, check_options, perturb_request};
 
 use super::model::{ModelArgs, load};
 use super::shared::{self, DeviceArgs, Outcome};
 
 /// Write the activation of every unit, the loss and the logits of inputs
 ///
-/// IN is a .safetensors file with x f32 [n, c, h, w] or [n, features], already normalised, and y i64
-/// [n], or [n, labels] of 0 and 1. OUT gets logits [n, classes], loss [n] and activations [n, d]; its metadata `units` lists the
+/// IN is a .safetensors file with x f32 [n, c, h, w] or [n, features], already normalised, or for texts
+/// input_ids and attention_mask i64 [n, t]; and y i64 [n], or [n, labels] of 0 and 1. OUT gets logits [n, classes], loss [n] and activations [n, d]; its metadata `units` lists the
 /// layers of the d columns. With --perturbations M, all of IN is one request, and OUT gets the mean
 /// loss [M] and the mean activations [M, d] of M noisy copies of it.
 ///
@@ -35,9 +35,12 @@ pub struct Args {
     /// Noisy copies to observe instead of the inputs themselves
     #[arg(long, value_name = "M", value_parser = clap::value_parser!(u32).range(1..))]
     perturbations: Option<u32>,
-    /// Standard deviation of the noise, in units of the normalised input
-    #[arg(long, default_value_t = 0.1, value_parser = shared::positive)]
-    sigma: f32,
+    /// Of images: standard deviation of the noise, in units of the normalised input; by default 0.1
+    #[arg(long, value_name = "S", value_parser = shared::positive)]
+    sigma: Option<f32>,
+    /// Of texts: how many tokens of each copy are replaced by others at random; by default 1
+    #[arg(long, value_name = "T", value_parser = clap::value_parser!(u32).range(1..))]
+    replace: Option<u32>,
     /// Precision of affine layers in the pass over noisy copies; below f32 on CUDA only; sums and other layers stay f32
     #[arg(long, value_enum, value_name = "f32|tf32|bf16|f16", requires = "perturbations")]
     precision: Option<Precision>,
@@ -53,6 +56,7 @@ pub fn run(args: &Args) -> anyhow::Result<Outcome> {
     let checkpoint = args.model.checkpoint()?;
     let inputs = load(&args.input, &LoadOptions::default())?;
     let model = args.model.open(&checkpoint, Some((&args.input, &inputs)))?;
+    check_options(model.network.kind(), args.sigma, args.replace)?;
     let device = args.device.open()?;
     let net = &model.network;
     let trace = match args.perturbations {
@@ -60,13 +64,10 @@ pub fn run(args: &Args) -> anyhow::Result<Outcome> {
         Some(copies) => {
             let request: Vec<usize> = (0..inputs.y.len()).collect();
             let precision = args.precision.unwrap_or_default();
-            let noise = Noise { sigma: args.sigma, seed: args.seed };
-            observe_copies(
-                &device,
-                net,
-                &perturb_request(&inputs, &request, copies as usize, noise),
-                precision,
-            )?
+            let (sigma, replace) = (args.sigma.unwrap_or(SIGMA), args.replace.unwrap_or(REPLACE));
+            let noise = Noise { sigma, replace, seed: args.seed };
+            let copies = perturb_request(&inputs, &request, &net.ordinary, copies as usize, noise)?;
+            observe_copies(&device, net, &copies, precision)?
         }
     };
     eprintln!("plan: {} images at once", trace.chunk);

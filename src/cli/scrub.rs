@@ -87,9 +87,12 @@ pub struct Args {
     /// Noisy copies per trace; by default 1000, and 200 for each sample of a vote
     #[arg(long, value_name = "m", help_heading = "Method")]
     perturbations: Option<usize>,
-    /// Standard deviation of their noise, in units of the normalised input
-    #[arg(long, default_value_t = DEFAULT.sigma, value_parser = shared::positive, help_heading = "Method")]
-    sigma: f32,
+    /// Of images: standard deviation of their noise, in units of the normalised input; by default 0.1
+    #[arg(long, value_name = "S", value_parser = shared::positive, help_heading = "Method")]
+    sigma: Option<f32>,
+    /// Of texts: how many tokens of each copy are replaced by others at random; by default 1
+    #[arg(long, value_name = "T", value_parser = clap::value_parser!(u32).range(1..), help_heading = "Method")]
+    replace: Option<u32>,
     /// Precision of the passes over noisy copies, below f32 on CUDA only; the report says how far they agree with f32
     #[arg(long, value_enum, value_name = "f32|tf32|bf16|f16", help_heading = "Method")]
     precision: Option<Precision>,
@@ -120,11 +123,11 @@ pub struct Args {
     /// The step's length: scaled on held-out data, or the formula's
     #[arg(long, value_enum, default_value_t = DEFAULT.length, help_heading = "Method")]
     length: Calibration,
-    /// The mean loss of the forgotten to calibrate to; by default what held-out images have, for a class
+    /// The mean loss of the forgotten to calibrate to; by default what held-out samples have, for a class
     /// those of other classes under its label
     #[arg(long, value_name = "LOSS", help_heading = "Method")]
     target_loss: Option<f64>,
-    /// The samples carry wrong labels: calibrate to the loss that held-out images have under these labels
+    /// The samples carry wrong labels: calibrate to the loss that held-out samples have under these labels
     #[arg(long, conflicts_with = "target_loss", help_heading = "Method")]
     wrong_labels: bool,
     /// Calibrated steps on the way there; by default one for each 1.5 that the loss is to rise, from 2 to 16
@@ -241,6 +244,7 @@ impl Args {
             selection: self.selection,
             perturbations: self.perturbations,
             sigma: self.sigma,
+            replace: self.replace,
             precision: self.precision,
             max_units: self.max_units,
             curvature: self.curvature,

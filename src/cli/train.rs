@@ -4,12 +4,14 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use scrubjay::data::{self, CifarLabels, Inputs, Labels, LoadOptions, Normalise, Samples, tensors};
+use scrubjay::data::{self, CifarLabels, Labels, LoadOptions, Normalise, Samples, tensors};
 use scrubjay::device::Device;
 use scrubjay::loss::Loss;
 use scrubjay::net::{Network, TrainPass};
 use scrubjay::observe::evaluate;
+use scrubjay::session::check_samples;
 use scrubjay::train::{Config, Epoch, Optimizer, Schedule, train};
+use scrubjay::zoo::Choices;
 use scrubjay::{Error, checkpoint, hash, zoo};
 use serde_json::{Value, json};
 
@@ -30,16 +32,19 @@ use super::shared::{self, DeviceArgs, Outcome};
 ///   scrubjay train --arch mlp:100 --data MNIST/raw --out mlp --epochs 10
 ///   scrubjay train --arch resnet20 --data train.safetensors --val test.safetensors --out resnet --exclude class:3
 ///   scrubjay train --arch mlp:50 --data MNIST/raw --out never-saw --exclude 0-99 --seeds 10
+///   scrubjay train --arch distilbert:120-32-2-4-64 --data texts.safetensors --optimizer adam --lr 1e-3 --out texts
 #[derive(clap::Args)]
 #[command(verbatim_doc_comment)]
 pub struct Args {
-    /// A new model: mlp:100-50 (hidden widths), cnn:8-16-16+64 (widths of convolutions + of hidden layers), resnet20 ..
+    /// A new model: mlp:100-50 (hidden widths), cnn:8-16-16+64 (widths of convolutions + of hidden layers), resnet20 ..,
+    /// or of texts distilbert:120-32-2-4-64 or bert:.. (token ids, channels, blocks, heads, positions)
     #[arg(long, value_name = "SPEC", required_unless_present = "model")]
     arch: Option<String>,
     /// An existing model, to continue from
     #[arg(long, value_name = "M", conflicts_with = "arch")]
     model: Option<PathBuf>,
-    /// Labelled data: .safetensors (x, y), idx images, CIFAR binary. y is [n] of classes, or [n, labels] of 0 and 1
+    /// Labelled data: .safetensors (x, y), idx images, CIFAR binary; texts: .safetensors (input_ids, attention_mask, y).
+    /// y is [n] of classes, or [n, labels] of 0 and 1
     #[arg(long, value_name = "DATA")]
     data: PathBuf,
     /// Data to report accuracy on after every epoch
@@ -227,14 +232,14 @@ impl Task<'_> {
     fn start(&self, seed: u64) -> scrubjay::Result<(Network, Value)> {
         let (net, mut config) = match (&self.existing, &self.args.arch) {
             (Some(checkpoint), _) => {
-                let model = zoo::load(checkpoint, None, Some(self.samples.shape()))?;
+                let model = zoo::load_as(checkpoint, &Choices::default(), Some(self.samples.kind))?;
                 print_notes(checkpoint, &model.facts);
                 let config = checkpoint.config().cloned();
                 (model.network, config.unwrap_or(json!({"architecture": model.family})))
             }
             (None, Some(arch)) => {
                 let classes = data::class_count(&self.args.data, &self.samples.y, self.args.classes)?;
-                let mut made = zoo::create(arch, self.samples.shape(), classes, seed)?;
+                let mut made = zoo::create(arch, self.samples.kind, classes, seed)?;
                 made.network.loss = self.loss()?;
                 if let Some(config) = made.config.as_object_mut() {
                     zoo::write_loss(config, made.network.loss);
@@ -243,9 +248,13 @@ impl Task<'_> {
             }
             (None, None) => return Err(Error::config("--arch or --model says what to train")),
         };
-        data::check_labels(&self.args.data, &self.samples.y, net.loss, net.classes())?;
+        check_samples(&self.args.data, &self.samples, &net)?;
         if let (Some(val), Some(path)) = (&self.val, &self.args.val) {
-            data::check_labels(path, &val.y, net.loss, net.classes())?;
+            if val.kind != self.samples.kind {
+                let reason = format!("has {}, --data has {}", val.kind, self.samples.kind);
+                return Err(Error::data(path, reason));
+            }
+            check_samples(path, val, &net)?;
         }
         if let Some(map) = config.as_object_mut() {
             self.normalise.mean.iter().for_each(|mean| drop(map.insert("mean".into(), json!(mean))));

@@ -238,8 +238,8 @@ fn gap(found: &Comparison, measure: &Definition, row: &Row) -> Option<f64> {
 fn sets(args: &Args, checkpoint: &Checkpoint) -> scrubjay::Result<Sets> {
     let samples = args.normalise.load(&args.data, checkpoint)?;
     let test = args.normalise.load(&args.test, checkpoint)?;
-    if test.shape != samples.shape {
-        let reason = format!("has images of {:?}, --data of {:?}", test.shape, samples.shape);
+    if test.kind != samples.kind {
+        let reason = format!("has {}, --data has {}", test.kind, samples.kind);
         return Err(Error::data(&args.test, reason));
     }
     let within = |text: &str| data::choose(text, &args.data, &samples.y);

@@ -1,4 +1,5 @@
-//! Labelled images from all supported formats: safetensors (`x`, `y`), MNIST's idx, CIFAR's binary records.
+//! Labelled images from all supported formats: safetensors (`x`, `y`), MNIST's idx, CIFAR's binary records; and labelled
+//! texts from safetensors.
 //!
 //! Pixels are whole numbers from 0 to 255 and become values from 0 to 1, then (value − mean) / std per channel. Floats of a
 //! safetensors file are left as they are unless a mean is given. The result is NHWC. docs/DATA.md states the rules.
@@ -7,13 +8,13 @@ use std::path::{Path, PathBuf};
 
 use super::idx::Idx;
 use super::pixels::{self, Normalise, Stored};
-use super::tensors::read_unzipped;
-use super::{Labels, Samples};
+use super::tensors::{TensorFile, read_unzipped};
+use super::{Labels, Samples, text};
 use crate::loss::Loss;
 use crate::ops::Shape;
 use crate::{Error, Result};
 
-/// How labelled images are read, where the file leaves it open.
+/// How labelled data are read, where the file leaves it open.
 #[derive(Clone, Debug, Default)]
 pub struct LoadOptions {
     /// Asked for: applied whatever the values are.
@@ -36,16 +37,16 @@ pub enum CifarLabels {
 
 crate::names::names!(CifarLabels { Fine = "fine", Coarse = "coarse" });
 
-/// Labelled images, and how the file was read where it could have been read otherwise.
+/// Labelled images or texts, and how the file was read where it could have been read otherwise.
 #[derive(Clone, Debug)]
 pub struct Loaded {
-    /// The images.
+    /// The images or texts.
     pub samples: Samples,
     /// One sentence each, for the user.
     pub notes: Vec<String>,
 }
 
-/// Reads labelled images, normalised as asked; [`load_with`] without its notes.
+/// Reads labelled images or texts, normalised as asked; [`load_with`] without its notes.
 ///
 /// # Errors
 /// As [`load_with`].
@@ -54,16 +55,16 @@ pub fn load(path: &Path, normalise: &Normalise) -> Result<Samples> {
     Ok(load_with(path, &options)?.samples)
 }
 
-/// Reads labelled images.
+/// Reads labelled images or texts.
 ///
 /// A `.safetensors` file has `x` `[n, c, h, w]`, `[n, h, w, c]` or `[n, features]` and `y`: `[n]` or `[n, 1]` of classes,
-/// or `[n, labels]` of 0 and 1. An idx file of images (`.gz` or not) has its label file beside it; of a directory with
+/// or `[n, labels]` of 0 and 1; one with `input_ids` `[n, t]` and `attention_mask` `[n, t]` in place of `x` has texts. An idx file of images (`.gz` or not) has its label file beside it; of a directory with
 /// both training and test images, the training images are read. A CIFAR file has records of one label (or two in
 /// CIFAR-100, of which `options` choose one) and 3,072 bytes; of a directory all `data_batch_*.bin` are read, or
 /// `train.bin`.
 ///
 /// # Errors
-/// Where a file is missing, malformed, empty, or holds a value that is not finite, or one outside 0 to 1 that the
+/// Where a file is missing, malformed, empty, or has texts that are to be normalised; where it holds a value that is not finite, or one outside 0 to 1 that the
 /// config's mean and std cannot be meant for; the message names the record.
 pub fn load_with(path: &Path, options: &LoadOptions) -> Result<Loaded> {
     let kind = kind(path)?;
@@ -74,7 +75,13 @@ pub fn load_with(path: &Path, options: &LoadOptions) -> Result<Loaded> {
         )));
     }
     let (stored, mut notes) = match kind {
-        Kind::Safetensors => pixels::from_tensors(path)?,
+        Kind::Safetensors => {
+            let file = TensorFile::open(path)?;
+            if file.has(text::IDS) {
+                return texts(&file, &options.normalise);
+            }
+            pixels::from_tensors(&file)?
+        }
         Kind::Idx { images, labels } => (from_idx(&images, &labels)?, vec![]),
         Kind::Cifar(files) => (from_cifar(path, &files, options.labels)?, vec![]),
     };
@@ -95,6 +102,19 @@ pub fn load_with(path: &Path, options: &LoadOptions) -> Result<Loaded> {
         return Err(Error::record(path, format!("sample {}", i / image), reason));
     }
     Ok(Loaded { samples, notes })
+}
+
+/// Texts, which nothing normalises.
+fn texts(file: &TensorFile, normalise: &Normalise) -> Result<Loaded> {
+    if file.has("x") {
+        let reason =
+            format!("has both `x` and `{}`: images and texts are read from files of their own", text::IDS);
+        return Err(Error::data(file.path(), reason));
+    }
+    if *normalise != Normalise::default() {
+        return Err(Error::data(file.path(), "holds texts, and --mean and --std are for images"));
+    }
+    Ok(Loaded { samples: text::read(file)?, notes: vec![] })
 }
 
 /// The files that [`load`] reads for `path`, in its order.
@@ -305,7 +325,7 @@ mod tests {
         write(&path, &tensors, HashMap::new()).unwrap();
         let normalise = Normalise { mean: Some(vec![1.0, 3.0]), std: Some(vec![2.0]) };
         let samples = load(&path, &normalise).unwrap();
-        assert_eq!((samples.shape, samples.y), (Shape::new(1, 2, 2), vec![7].into()));
+        assert_eq!((samples.shape(), samples.y), (Shape::new(1, 2, 2), vec![7].into()));
         assert_eq!(samples.x, [0.0, 0.0, 0.5, 0.5]);
         let three = Normalise { mean: Some(vec![0.0; 3]), std: None };
         assert!(load(&path, &three).unwrap_err().to_string().contains("2 channels"));

@@ -1,4 +1,4 @@
-//! Files to samples: labelled images for networks, columns for the dependence measure.
+//! Files to samples: labelled images and texts for networks, columns for the dependence measure.
 
 mod digits;
 mod encoding;
@@ -18,10 +18,12 @@ pub use labels::{Labels, check_words};
 pub use load::{CifarLabels, LoadOptions, Loaded, check_labels, class_count, files, load, load_with};
 pub use pixels::Normalise;
 pub use spec::{Spec, choose};
-pub use text::{InputKind, Text, read_text};
+pub use text::check_ids;
 
+pub use crate::ops::InputKind;
 use crate::ops::Shape;
 use crate::ops::perturb::Copies;
+use crate::ops::tokens::Tokens;
 
 /// A source of labelled inputs, read in chunks, so that a thousand copies of an image need not be in memory at once.
 pub trait Inputs: Sync {
@@ -34,7 +36,7 @@ pub trait Inputs: Sync {
     /// Words of label per input: see [`Labels::width`].
     fn label_width(&self) -> usize;
 
-    /// Writes inputs `range` to `x` `[range.len(), h, w, c]` (normalised, NHWC) and their labels to `y` `[range.len(),
+    /// Writes inputs `range` to `x` `[range.len(), h, w, c]` (as [`Samples::x`]) and their labels to `y` `[range.len(),
     /// width]`.
     fn fill(&self, x: &mut [f32], y: &mut [u32], range: Range<usize>);
 
@@ -43,28 +45,47 @@ pub trait Inputs: Sync {
         self.len() == 0
     }
 
-    /// Where the inputs are noisy copies of one image, their description (input j is copy j): a GPU generates them
-    /// itself.
-    fn copies(&self) -> Option<Copies<'_>> {
+    /// Where the inputs are perturbed copies of one image or text, their description (input j is copy j): a GPU generates
+    /// them itself.
+    fn copies(&self) -> Option<&Copies<'_>> {
         None
     }
 }
 
-/// Labelled images in memory, normalised, NHWC.
+/// Labelled images in memory, normalised, NHWC; or labelled texts, t token ids and t words of mask each, which is 1 where a
+/// token is attended. A network reads its inputs as f32, so these words stand there as bits ([`f32::from_bits`]), which
+/// copies leave as they are.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Samples {
-    /// The shape of one image.
-    pub shape: Shape,
-    /// `[n, h, w, c]`.
+    /// What one input is.
+    pub kind: InputKind,
+    /// `[n, h, w, c]`, or `[n, 2, t]`.
     pub x: Vec<f32>,
     /// `[n]`.
     pub y: Labels,
 }
 
 impl Samples {
-    /// Image `i`.
+    /// The shape that one input has in memory.
+    pub fn shape(&self) -> Shape {
+        self.kind.shape()
+    }
+
+    /// Image or text `i`.
     pub fn image(&self, i: usize) -> &[f32] {
-        &self.x[i * self.shape.len()..(i + 1) * self.shape.len()]
+        let len = self.shape().len();
+        &self.x[i * len..(i + 1) * len]
+    }
+
+    /// The token ids of text `i` and their mask; none of images.
+    pub fn text(&self, i: usize) -> Option<Tokens<'_>> {
+        match self.kind {
+            InputKind::Image(_) => None,
+            InputKind::Text { tokens } => {
+                let (ids, mask) = bytemuck::cast_slice(self.image(i)).split_at(tokens);
+                Some(Tokens { ids, mask })
+            }
+        }
     }
 
     /// The samples at these indices, in this order, without copying them.
@@ -83,11 +104,12 @@ impl Inputs for Samples {
     }
 
     fn shape(&self) -> Shape {
-        self.shape
+        self.kind.shape()
     }
 
     fn fill(&self, x: &mut [f32], y: &mut [u32], range: Range<usize>) {
-        x.copy_from_slice(&self.x[range.start * self.shape.len()..range.end * self.shape.len()]);
+        let len = self.shape().len();
+        x.copy_from_slice(&self.x[range.start * len..range.end * len]);
         y.copy_from_slice(self.y.part(range));
     }
 }
@@ -109,11 +131,11 @@ impl Inputs for Subset<'_> {
     }
 
     fn shape(&self) -> Shape {
-        self.samples.shape
+        self.samples.shape()
     }
 
     fn fill(&self, x: &mut [f32], y: &mut [u32], range: Range<usize>) {
-        let len = self.samples.shape.len();
+        let len = self.samples.shape().len();
         let to = x.chunks_exact_mut(len).zip(y.chunks_exact_mut(self.label_width()));
         for ((image, labels), &i) in to.zip(&self.indices[range]) {
             image.copy_from_slice(self.samples.image(i));

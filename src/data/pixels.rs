@@ -55,8 +55,8 @@ pub(super) fn scaled(
 }
 
 /// Reads `x` and `y` of a safetensors file, with notes.
-pub(super) fn from_tensors(path: &Path) -> Result<(Stored, Vec<String>)> {
-    let file = TensorFile::open(path)?;
+pub(super) fn from_tensors(file: &TensorFile) -> Result<(Stored, Vec<String>)> {
+    let path = file.path();
     let refuse = |tensor: &str, reason: String| Error::record(path, format!("tensor `{tensor}`"), reason);
     let sides = file.shape("x")?;
     let (shape, channels_last) = match *sides {
@@ -72,7 +72,7 @@ pub(super) fn from_tensors(path: &Path) -> Result<(Stored, Vec<String>)> {
     if n > 0 && shape.is_empty() {
         return Err(refuse("x", format!("has shape {sides:?}: images of no values")));
     }
-    let y = Labels::read(&file, n)?;
+    let y = Labels::read(file, n)?;
     let mut notes = Vec::new();
     if channels_last {
         notes.push(format!("x {sides:?} is read as [n, h, w, c]"));
@@ -178,7 +178,7 @@ impl Stored {
                 }
             }
         }
-        Ok(Samples { shape: self.shape, x: out, y: self.y })
+        Ok(Samples { kind: self.shape.into(), x: out, y: self.y })
     }
 }
 

@@ -77,11 +77,17 @@ impl<'a> Builder<'a> {
             ));
         }
         let units = Units::of(self.layers.iter().map(|layer| layer.outputs));
+        let words = self.nodes.iter().filter_map(|node| match node.op {
+            Op::Embedding { rows, .. } => u32::try_from(rows).ok(),
+            _ => None,
+        });
+        let ordinary = 0..words.min().unwrap_or(0);
         Ok(Network {
             nodes: self.nodes,
             layers: self.layers,
             params: self.params,
             loss: Loss::default(),
+            ordinary,
             units,
             trained_as: None,
         })

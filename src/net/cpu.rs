@@ -277,7 +277,7 @@ mod tests {
         let mut words = [6, 0, 1, 2, 3, 1, 1, 1, 1, 0].repeat(3);
         let fill = |words: &[u32]| {
             let x = words.iter().map(|&word| f32::from_bits(word)).collect();
-            let samples = Samples { shape: net.input(), x, y: vec![0; 3].into() };
+            let samples = Samples { kind: net.kind(), x, y: vec![0; 3].into() };
             Arena::new(&plan).fill(&net, &plan, &samples, 2..3)
         };
         assert_eq!(fill(&words).unwrap(), 1);

@@ -114,7 +114,8 @@ fn has_parameters(op: &Op) -> bool {
         | Op::GroupNorm { .. }
         | Op::Embedding { .. }
         | Op::ClassToken(_)
-        | Op::Positions(_) => true,
+        | Op::Positions(_)
+        | Op::RowToAll(_) => true,
         Op::Input
         | Op::Linear(..)
         | Op::Conv(..)

@@ -1,5 +1,6 @@
 //! A network's graph: nodes over layers, and the parameters that these own.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use super::ids::{LayerId, NodeId, ParamId};
@@ -8,7 +9,8 @@ use super::units::Units;
 use crate::device::Shared;
 use crate::loss::Loss;
 use crate::ops::cpu::embedding;
-use crate::ops::{Activation, Conv, Shape, Window};
+use crate::ops::perturb::{Copies, Original};
+use crate::ops::{Activation, Conv, InputKind, Shape, Window};
 use crate::{Error, Result};
 
 /// What a tensor is for: what an initialisation goes by.
@@ -158,6 +160,8 @@ pub enum Op {
     ClassToken(ParamId),
     /// The first rows of a learned table added to the tokens.
     Positions(ParamId),
+    /// The first row of a learned table added to every token.
+    RowToAll(ParamId),
     /// Tokens from this one on, as many as the node's shape has.
     Tokens(usize),
     /// The channels of all inputs, one input after the other, at every position.
@@ -214,7 +218,7 @@ pub struct Node {
     pub shape: Shape,
 }
 
-/// A classifier: images in, one logit per class or label out.
+/// A classifier: images or texts in, one logit per class or label out.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Network {
     /// In execution order; the last one gives the logits.
@@ -225,13 +229,15 @@ pub struct Network {
     pub params: Vec<Param>,
     /// The loss at the logits.
     pub loss: Loss,
+    /// Of a network of texts, the token ids that stand for words: those that a perturbed text may get. Empty for images.
+    pub ordinary: Range<u32>,
     pub(super) units: Units,
     /// Of a frozen network: the nodes of its train form.
     pub(super) trained_as: Option<Arc<[Node]>>,
 }
 
 impl Network {
-    /// The image's shape.
+    /// The shape that an input has in memory.
     pub fn input(&self) -> Shape {
         self.nodes[0].shape
     }
@@ -256,6 +262,14 @@ impl Network {
         self.trained_as.is_some()
     }
 
+    /// What it reads.
+    pub fn kind(&self) -> InputKind {
+        match self.vocabulary() {
+            Some(_) => InputKind::Text { tokens: self.input().w },
+            None => InputKind::Image(self.input()),
+        }
+    }
+
     /// How many token ids a network of texts knows; none for one of images.
     pub fn vocabulary(&self) -> Option<usize> {
         let rows = self.nodes.iter().filter_map(|node| match node.op {
@@ -278,6 +292,25 @@ impl Network {
             checked.map_err(|error| Error::config(format!("sample {}: {error}", first + i)))?;
         }
         Ok(())
+    }
+
+    /// Refuses perturbed copies of a text in which a token id could be beyond the vocabulary.
+    ///
+    /// # Errors
+    /// Where there is such an id.
+    pub(crate) fn check_copies(&self, copies: &Copies<'_>) -> Result<()> {
+        let (Some(rows), Original::Text { tokens, replacement, .. }) = (self.vocabulary(), &copies.original)
+        else {
+            return Ok(());
+        };
+        embedding::check(tokens.ids, rows)?;
+        match replacement.ordinary.end as usize <= rows {
+            true => Ok(()),
+            false => {
+                let found = format!("{:?}", replacement.ordinary);
+                Err(Error::shape("replaced tokens", format!("ids below {rows}"), found))
+            }
+        }
     }
 
     /// All parameters, running statistics included.

@@ -307,7 +307,7 @@ mod tests {
         let shape = Shape::new(6, 6, 2);
         let x = (0..n * shape.len()).map(|_| stream.normal()).collect();
         let y: Vec<u32> = (0..n).map(|_| stream.below(CLASSES) as u32).collect();
-        Samples { shape, x, y: y.into() }
+        Samples { kind: shape.into(), x, y: y.into() }
     }
 
     fn devices() -> [Device; 2] {
@@ -324,7 +324,7 @@ mod tests {
         let other = Samples { y: samples(9, 2).y, ..own.clone() };
         for device in devices() {
             let gradients = |batch: &Samples, tilt: Option<Tilt>| {
-                let mut net = zoo::create("cnn:4+8", own.shape, CLASSES, 1).unwrap().network;
+                let mut net = zoo::create("cnn:4+8", own.kind, CLASSES, 1).unwrap().network;
                 let mut pass = TrainPass::new(&device, &mut net, n, Optimizer::Sgd).unwrap();
                 // Twice: what is launched a second time is replayed.
                 for _ in 0..2 {
@@ -349,7 +349,7 @@ mod tests {
                 .collect();
             // Both round as often; a few roundings of f32 each.
             assert!(length(&off) < 1e-6 * length(&expected), "{} of {}", length(&off), length(&expected));
-            let mut net = zoo::create("cnn:4+8", own.shape, CLASSES, 1).unwrap().network;
+            let mut net = zoo::create("cnn:4+8", own.kind, CLASSES, 1).unwrap().network;
             let mut pass = TrainPass::new(&device, &mut net, n, Optimizer::Sgd).unwrap();
             let short = Tilt { factors: &[1.0; 9], offsets: &offsets[1..] };
             assert!(matches!(pass.tilted_step(&own, short), Err(Error::Shape { .. })));
@@ -360,7 +360,7 @@ mod tests {
     fn gradients_are_shortened_together_and_only_where_they_are_longer() {
         let batch = samples(7, 3);
         for device in devices() {
-            let mut net = zoo::create("cnn:4+8", batch.shape, CLASSES, 1).unwrap().network;
+            let mut net = zoo::create("cnn:4+8", batch.kind, CLASSES, 1).unwrap().network;
             let start = net.clone();
             let mut pass = TrainPass::new(&device, &mut net, 7, Optimizer::Sgd).unwrap();
             pass.step(&batch).unwrap();

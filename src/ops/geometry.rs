@@ -37,6 +37,43 @@ impl Shape {
     }
 }
 
+/// What one input of a network is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum InputKind {
+    /// An image, normalised, NHWC.
+    Image(Shape),
+    /// A text: a sequence of this many token ids, and its mask.
+    Text {
+        /// t.
+        tokens: usize,
+    },
+}
+
+impl InputKind {
+    /// The shape that an input has in memory: the image's, or a row of t ids and one of t words of mask.
+    pub const fn shape(self) -> Shape {
+        match self {
+            InputKind::Image(shape) => shape,
+            InputKind::Text { tokens } => Shape::new(2, tokens, 1),
+        }
+    }
+}
+
+impl From<Shape> for InputKind {
+    fn from(image: Shape) -> InputKind {
+        InputKind::Image(image)
+    }
+}
+
+impl std::fmt::Display for InputKind {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            InputKind::Image(Shape { h, w, c }) => write!(f, "images of {h}x{w} and {c} channels"),
+            InputKind::Text { tokens } => write!(f, "texts of {tokens} tokens"),
+        }
+    }
+}
+
 /// The geometry of a convolution; its input and output channels follow from the node and the layer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Conv {

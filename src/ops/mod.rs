@@ -9,7 +9,7 @@ pub mod perturb;
 pub mod philox;
 pub mod tokens;
 
-pub use geometry::{Activation, Conv, Geometry, Precision, Shape, Strided, Window};
+pub use geometry::{Activation, Conv, Geometry, InputKind, Precision, Shape, Strided, Window};
 
 use crate::{Error, Result};
 

@@ -7,7 +7,7 @@ use crate::names::names;
 pub struct Choices {
     /// The architecture or family.
     pub arch: Option<String>,
-    /// The number of attention heads of a ViT.
+    /// The number of attention heads of a transformer.
     pub heads: Option<usize>,
     /// The stem of a ResNet.
     pub stem: Option<Stem>,

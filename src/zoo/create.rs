@@ -2,7 +2,8 @@
 //!
 //! `mlp:100-50` has these hidden widths; `cnn:8-16-16+64` convolutions of these widths (3×3, batch norm, ReLU, 2×2 max
 //! pooling while the image is larger than 4 pixels) and, after the plus, hidden linear layers; `resnet20` (32, 44, 56,
-//! 110) the CIFAR ResNets. Inputs and classes follow from the data.
+//! 110) the CIFAR ResNets; `distilbert:120-32-2-4-64` and `bert:..` transformers of texts with so many token ids, channels,
+//! blocks, heads and positions, and four times as many hidden channels. Inputs and classes follow from the data.
 
 use std::collections::BTreeMap;
 
@@ -10,7 +11,8 @@ use serde_json::{Value, json};
 
 use super::choices::Choices;
 use super::reading::Reading;
-use super::{cifar_resnet, mlp, resnet, sequential, vit};
+use super::{bert, cifar_resnet, mlp, resnet, sequential, vit};
+use crate::data::InputKind;
 use crate::net::{Network, Role, Shape, Source};
 use crate::ops::philox::{Stream, Use};
 use crate::{Error, Result};
@@ -23,12 +25,46 @@ pub struct Created {
     pub config: Value,
 }
 
-/// Makes a new model of the description `spec` for images of that shape.
+/// Makes a new model of the description `spec` for images of that shape, or for texts.
 ///
 /// # Errors
-/// Where the description is not understood or does not fit the image.
-pub fn create(spec: &str, image: Shape, classes: usize, seed: u64) -> Result<Created> {
+/// Where the description is not understood or does not fit the input.
+pub fn create(spec: &str, input: impl Into<InputKind>, classes: usize, seed: u64) -> Result<Created> {
     let (family, widths) = spec.split_once(':').unwrap_or((spec, ""));
+    match (bert::family(family), input.into()) {
+        (None, InputKind::Image(image)) => of_images(spec, family, widths, image, classes, seed),
+        (Some(family), InputKind::Text { tokens }) => {
+            let sizes: [usize; 5] = numbers(spec, widths)?.try_into().map_err(|_| misunderstood(spec))?;
+            of_texts(family, sizes, tokens, classes, seed)
+        }
+        (Some(_), input) => Err(Error::config(format!("`{spec}` reads texts, and the data are {input}"))),
+        (None, input) => Err(Error::config(format!("`{spec}` reads images, and the data are {input}"))),
+    }
+}
+
+/// A transformer of texts: the number of token ids, of channels, of blocks, of heads and of positions.
+fn of_texts(
+    family: &bert::Names,
+    sizes: [usize; 5],
+    tokens: usize,
+    classes: usize,
+    seed: u64,
+) -> Result<Created> {
+    let mut init = Init::new(seed);
+    init.shapes.extend(family.shapes(sizes, classes));
+    let config = family.config(sizes, classes);
+    let network = bert::compose(&mut init, tokens, &mut reading(&config, &[]), family)?;
+    Ok(Created { network, config })
+}
+
+fn of_images(
+    spec: &str,
+    family: &str,
+    widths: &str,
+    image: Shape,
+    classes: usize,
+    seed: u64,
+) -> Result<Created> {
     let mut config = json!({
         "architecture": family,
         "num_classes": classes,
@@ -83,20 +119,7 @@ pub fn create(spec: &str, image: Shape, classes: usize, seed: u64) -> Result<Cre
             let blocks =
                 depth.filter(|depth| *depth >= 8 && (depth - 2) % 6 == 0).map(|depth| (depth - 2) / 6);
             let blocks = blocks.ok_or_else(|| misunderstood(spec))?;
-            init.layer("conv1", &[16, image.c, 3, 3], false);
-            init.norm("bn1", 16);
-            let mut last = 16;
-            for (stage, width) in [(1, 16), (2, 32), (3, 64)] {
-                for block in 0..blocks {
-                    let name = format!("layer{stage}.{block}");
-                    init.layer(&format!("{name}.conv1"), &[width, last, 3, 3], false);
-                    init.norm(&format!("{name}.bn1"), width);
-                    init.layer(&format!("{name}.conv2"), &[width, width, 3, 3], false);
-                    init.norm(&format!("{name}.bn2"), width);
-                    last = width;
-                }
-            }
-            init.layer("linear", &[classes, 64], true);
+            init.cifar_resnet(blocks, image.c, classes);
             cifar_resnet::compose(&mut init, image, &mut reading(&config, &[]))?
         }
     };
@@ -163,7 +186,8 @@ fn reading<'a>(config: &'a Value, names: &'a [String]) -> Reading<'a> {
 
 fn misunderstood(spec: &str) -> Error {
     Error::config(format!(
-        "`{spec}` is no model that can be made; there are mlp:100-50, cnn:8-16-16+64, resnet20"
+        "`{spec}` is no model that can be made; there are mlp:100-50, cnn:8-16-16+64, resnet20, and for texts \
+         distilbert:120-32-2-4-64 and bert:120-32-2-4-64 (token ids, channels, blocks, heads, positions)"
     ))
 }
 
@@ -216,6 +240,24 @@ impl Init {
         }
     }
 
+    /// The tensors of a CIFAR ResNet with so many blocks in each of its three stages.
+    fn cifar_resnet(&mut self, blocks: usize, channels: usize, classes: usize) {
+        self.layer("conv1", &[16, channels, 3, 3], false);
+        self.norm("bn1", 16);
+        let mut last = 16;
+        for (stage, width) in [(1, 16), (2, 32), (3, 64)] {
+            for block in 0..blocks {
+                let name = format!("layer{stage}.{block}");
+                self.layer(&format!("{name}.conv1"), &[width, last, 3, 3], false);
+                self.norm(&format!("{name}.bn1"), width);
+                self.layer(&format!("{name}.conv2"), &[width, width, 3, 3], false);
+                self.norm(&format!("{name}.bn2"), width);
+                last = width;
+            }
+        }
+        self.layer("linear", &[classes, 64], true);
+    }
+
     fn norm(&mut self, name: &str, width: usize) {
         for tensor in ["weight", "bias", "running_mean", "running_var"] {
             self.shapes.insert(format!("{name}.{tensor}"), vec![width]);
@@ -258,6 +300,18 @@ mod tests {
         let renewed = renewed(&mlp.freeze(), 2);
         assert_eq!((renewed.nodes == mlp.nodes, renewed.is_frozen()), (true, false));
         assert!(renewed.params.iter().zip(&mlp.params).all(|(a, b)| a.name == b.name && a.value != b.value));
+        let text = InputKind::Text { tokens: 12 };
+        let distilbert = create("distilbert:120-32-2-4-32", text, 5, 1).unwrap().network;
+        assert_eq!((distilbert.units().len(), distilbert.kind()), (2 * (5 * 32 + 128) + 32 + 5, text));
+        assert_eq!((distilbert.vocabulary(), distilbert.ordinary.clone()), (Some(120), 1..120));
+        let bert = create("bert:120-32-2-4-32", text, 5, 1).unwrap().network;
+        assert_eq!(bert.parameters(), distilbert.parameters() + 2 * 32);
+        for (spec, input) in [("mlp:4", text), ("bert:9-8-1-2-12", image.into()), ("bert:9-8-1-3-12", text)] {
+            assert!(create(spec, input, 2, 1).is_err(), "{spec}");
+        }
+        for spec in ["bert", "bert:9-8-1-2", "bert:9-8-1-2-11", "distilbert:9-8-1-2-12-1"] {
+            assert!(create(spec, text, 2, 1).is_err(), "{spec}");
+        }
         let published = Shape::new(224, 224, 3);
         let running = 2 * 26_560; // statistics
         assert_eq!(resnet50(published, 1000, 64, 1).unwrap().parameters(), 25_557_032 + running);

@@ -5,7 +5,8 @@ use serde_json::Value;
 use super::names::Fit;
 use super::reading::Reading;
 use crate::net::{Builder, Network, NodeId, Shape, Source};
-use crate::{Result, checkpoint};
+use crate::ops::InputKind;
+use crate::{Error, Result, checkpoint};
 
 /// What a model has beside values: what a family is recognised by.
 pub(super) struct Given<'a> {
@@ -33,12 +34,51 @@ pub(super) struct Family {
     pub named: fn(&str) -> bool,
     /// How the tensors compare with this family's; none where they are not even near.
     pub fit: fn(&Given) -> Option<Fit>,
-    /// The image shape where neither data nor config give one.
-    pub image: fn(&Given) -> Result<Option<Shape>>,
-    /// Whether images of any size are taken, so that `image` is only the usual size.
-    pub any_size: bool,
-    /// Composes the network.
-    pub compose: fn(&mut dyn Source, Shape, &mut Reading) -> Result<Network>,
+    pub reads: Reads,
+}
+
+/// What a family reads.
+pub(super) enum Reads {
+    Images {
+        /// The image shape where neither data nor config give one.
+        usual: fn(&Given) -> Result<Option<Shape>>,
+        /// Whether images of any size are taken, so that `usual` is only the usual size.
+        any_size: bool,
+        /// Composes the network.
+        compose: fn(&mut dyn Source, Shape, &mut Reading) -> Result<Network>,
+    },
+    Texts {
+        /// The most tokens that a text may have.
+        most: fn(&Given) -> Option<usize>,
+        /// Composes the network for texts of so many tokens.
+        compose: fn(&mut dyn Source, usize, &mut Reading) -> Result<Network>,
+    },
+}
+
+impl Family {
+    /// The network for these images or texts.
+    ///
+    /// # Errors
+    /// Where the family reads the other of the two, or the tensors do not make it.
+    pub fn network(
+        &self,
+        source: &mut dyn Source,
+        input: InputKind,
+        reading: &mut Reading,
+    ) -> Result<Network> {
+        let reads = match (&self.reads, input) {
+            (Reads::Images { compose, .. }, InputKind::Image(shape)) => {
+                return compose(source, shape, reading);
+            }
+            (Reads::Texts { compose, .. }, InputKind::Text { tokens }) => {
+                return compose(source, tokens, reading);
+            }
+            (Reads::Images { .. }, InputKind::Text { .. }) => "images",
+            (Reads::Texts { .. }, InputKind::Image(_)) => "texts",
+        };
+        let reason = format!("is of the family {}, which reads {reads}; the data are {input}", self.name);
+        Err(Error::config(reason))
+    }
 }
 
 /// A network of a family's, begun: with the image, or with the image normalised by the model's own buffers.

@@ -6,6 +6,7 @@
 //! tensors cannot tell is read off the config, chosen by the caller, or assumed and reported ([`Facts`]); a name, a key
 //! or a tensor that may stand for another function is refused (docs/MODELS.md).
 
+mod bert;
 mod choices;
 mod cifar_resnet;
 mod create;
@@ -27,10 +28,11 @@ pub(crate) use create::{resnet50, vit16};
 pub use reading::Facts;
 
 use crate::checkpoint::Checkpoint;
+use crate::data::InputKind;
 use crate::loss::Loss;
 use crate::net::{Network, Shape};
 use crate::{Error, Result};
-use family::{Family, Given};
+use family::{Family, Given, Reads};
 use names::{Fit, listed};
 use reading::Reading;
 
@@ -57,62 +59,60 @@ pub struct InputConfig {
     pub shape: Option<Shape>,
 }
 
-const FAMILIES: [Family; 7] = [
+const FAMILIES: [Family; 9] = [
     Family {
         name: "sequential",
         named: |arch| matches!(arch, "sequential" | "small_cnn"),
         fit: sequential::fit,
-        image: |_| Ok(None),
-        any_size: false,
-        compose: sequential::compose,
+        reads: Reads::Images { usual: |_| Ok(None), any_size: false, compose: sequential::compose },
     },
     Family {
         name: "resnet-cifar",
         named: resnet::named,
         fit: |given| Some(names::fit(cifar_resnet::FORMS, given.names)),
-        image: cifar_resnet::image,
-        any_size: true,
-        compose: cifar_resnet::compose,
+        reads: Reads::Images { usual: cifar_resnet::image, any_size: true, compose: cifar_resnet::compose },
     },
     Family {
         name: "resnet",
         named: resnet::named,
         fit: |given| Some(names::fit(resnet::FORMS, given.names)),
-        image: resnet::image,
-        any_size: true,
-        compose: resnet::compose,
+        reads: Reads::Images { usual: resnet::image, any_size: true, compose: resnet::compose },
     },
     Family {
         name: "vgg",
         named: vgg::named,
         fit: |given| Some(names::fit(vgg::FORMS, given.names)),
-        image: vgg::image,
-        any_size: true,
-        compose: vgg::compose,
+        reads: Reads::Images { usual: vgg::image, any_size: true, compose: vgg::compose },
     },
     Family {
         name: "vit-mnist",
         named: |arch| matches!(arch, "vit-mnist" | "vit_mnist" | "mnist_vit" | "mnist-vit"),
         fit: |given| Some(names::fit(mnist_vit::FORMS, given.names)),
-        image: mnist_vit::image,
-        any_size: false,
-        compose: mnist_vit::compose,
+        reads: Reads::Images { usual: mnist_vit::image, any_size: false, compose: mnist_vit::compose },
     },
     Family {
         name: "vit",
         named: vit::named,
         fit: |given| Some(names::fit(vit::FORMS, given.names)),
-        image: vit::image,
-        any_size: false,
-        compose: vit::compose,
+        reads: Reads::Images { usual: vit::image, any_size: false, compose: vit::compose },
+    },
+    Family {
+        name: "distilbert",
+        named: bert::distilbert_named,
+        fit: |given| Some(names::fit(bert::DISTILBERT_FORMS, given.names)),
+        reads: Reads::Texts { most: bert::distilbert_most, compose: bert::compose_distilbert },
+    },
+    Family {
+        name: "bert",
+        named: bert::bert_named,
+        fit: |given| Some(names::fit(bert::BERT_FORMS, given.names)),
+        reads: Reads::Texts { most: bert::bert_most, compose: bert::compose_bert },
     },
     Family {
         name: "mlp",
         named: |arch| matches!(arch, "mlp" | "logistic" | "linear"),
         fit: mlp::fit,
-        image: mlp::image,
-        any_size: false,
-        compose: mlp::compose,
+        reads: Reads::Images { usual: mlp::image, any_size: false, compose: mlp::compose },
     },
 ];
 
@@ -122,16 +122,17 @@ const FAMILIES: [Family; 7] = [
 /// # Errors
 /// As [`load_as`].
 pub fn load(checkpoint: &Checkpoint, arch: Option<&str>, image: Option<Shape>) -> Result<Model> {
-    load_as(checkpoint, &Choices { arch: arch.map(String::from), ..Choices::default() }, image)
+    let choices = Choices { arch: arch.map(String::from), ..Choices::default() };
+    load_as(checkpoint, &choices, image.map(InputKind::Image))
 }
 
-/// [`load`] with all that the caller can say about a model.
+/// [`load`] with all that the caller can say about a model, for the images or texts of `data`.
 ///
 /// # Errors
-/// Where the architecture is not known or no family fits; where a tensor is missing, of another shape, left over, or
+/// Where the architecture is not known or no family fits, or it reads images and the data are texts, or the reverse; where a tensor is missing, of another shape, left over, or
 /// not finite; where the config has a key that changes the function and that the family does not support. The message
 /// names it.
-pub fn load_as(checkpoint: &Checkpoint, choices: &Choices, image: Option<Shape>) -> Result<Model> {
+pub fn load_as(checkpoint: &Checkpoint, choices: &Choices, data: Option<InputKind>) -> Result<Model> {
     let named = |error| match error {
         Error::Config(reason) => Error::checkpoint(checkpoint.path(), reason), // name the model
         other => other,
@@ -156,25 +157,8 @@ pub fn load_as(checkpoint: &Checkpoint, choices: &Choices, image: Option<Shape>)
     reading.arch = arch.first().cloned();
     reading.image = inputs.shape;
     about_names(checkpoint, choices.arch.is_some(), &mut reading);
-    let shape = match image.or(inputs.shape) {
-        Some(shape) => shape,
-        None => {
-            let shape = (family.image)(&given).map_err(named)?.ok_or_else(|| {
-                Error::checkpoint(
-                    checkpoint.path(),
-                    "does not say the size of its images; config.json needs \"input_size\": [c, h, w]",
-                )
-            })?;
-            if family.any_size {
-                reading.assume(format!(
-                    "images of {}x{}, the usual size: the tensors take any",
-                    shape.h, shape.w
-                ));
-            }
-            shape
-        }
-    };
-    let mut network = (family.compose)(&mut source, shape, &mut reading).map_err(named)?;
+    let input = input(family, &given, &inputs, data, &mut reading).map_err(named)?;
+    let mut network = family.network(&mut source, input, &mut reading).map_err(named)?;
     network.loss = loss(&mut reading, config).map_err(named)?;
     source.finish(family.name)?;
     if let Some(classes) = classes(config).filter(|&classes| classes != network.classes()) {
@@ -184,6 +168,39 @@ pub fn load_as(checkpoint: &Checkpoint, choices: &Choices, image: Option<Shape>)
     }
     let facts = reading.finish(family.name).map_err(named)?;
     Ok(Model { network, family: family.name, inputs, facts })
+}
+
+/// What a network is to read: the data's, else the config's, else the usual.
+fn input(
+    family: &Family,
+    given: &Given,
+    config: &InputConfig,
+    data: Option<InputKind>,
+    reading: &mut Reading,
+) -> Result<InputKind> {
+    match &family.reads {
+        Reads::Images { usual, any_size, .. } => {
+            if let Some(known) = data.or(config.shape.map(InputKind::Image)) {
+                return Ok(known);
+            }
+            let unsaid = "does not say the size of its images; config.json needs \"input_size\": [c, h, w]";
+            let shape = usual(given)?.ok_or_else(|| Error::config(unsaid))?;
+            if *any_size {
+                let size = format!("{}x{}", shape.h, shape.w);
+                reading.assume(format!("images of {size}, the usual size: the tensors take any"));
+            }
+            Ok(shape.into())
+        }
+        Reads::Texts { most, .. } => {
+            if *config != InputConfig::default() {
+                let reason = "config.json: mean, std and the size of images are for a model of images, and the \
+                              family reads texts";
+                return Err(Error::config(reason));
+            }
+            let longest = most(given).map(|tokens| InputKind::Text { tokens });
+            data.or(longest).ok_or_else(|| Error::config("has no table of positions"))
+        }
+    }
 }
 
 /// Keeps what is known from where about the family and the names.

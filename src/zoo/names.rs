@@ -2,6 +2,7 @@
 
 use super::reading::Reading;
 pub(super) use crate::checkpoint::matches;
+use crate::checkpoint::plays_no_part;
 use crate::net::Builder;
 use crate::{Error, Result};
 
@@ -41,7 +42,7 @@ impl Form {
         let lacking = |name: &str| self.lacks.iter().any(|pattern| any(pattern, name));
         let placed = |name: &String| {
             let known = self.needs.iter().chain(self.others).any(|pattern| any(pattern, name));
-            (known && !lacking(name)) || is_counter(name)
+            (known && !lacking(name)) || plays_no_part(name)
         };
         let misplaced: Vec<String> = names.iter().filter(|name| !placed(name)).cloned().collect();
         let fits = missing.is_empty() && !names.iter().any(|name| lacking(name));
@@ -53,11 +54,6 @@ impl Form {
 pub(super) fn fit(forms: &[Form], names: &[String]) -> Fit {
     let fits = forms.iter().map(|form| form.fit(names));
     fits.min_by_key(|fit| (!fit.fits, fit.missing.len() + fit.misplaced.len())).unwrap_or_default()
-}
-
-/// Counters that no function reads: of batches in batch norm, and of averaged models.
-fn is_counter(name: &str) -> bool {
-    name.ends_with("num_batches_tracked") || name.ends_with("n_averaged")
 }
 
 impl Fit {

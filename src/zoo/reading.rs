@@ -139,10 +139,37 @@ impl<'a> Reading<'a> {
         Ok(())
     }
 
+    /// A size that the tensors show.
+    ///
+    /// # Errors
+    /// Where the config has another.
+    pub fn agrees(&mut self, key: &'static str, found: usize) -> Result<()> {
+        let said = self.one(&[key], "a whole number", Value::as_u64)?;
+        match said.filter(|&said| said != found as u64) {
+            Some(said) => {
+                Err(Error::config(format!("config.json: \"{key}\" is {said}, the tensors have {found}")))
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// The ids of tokens under a key: a number, or a list of them. A negative one stands for none.
+    ///
+    /// # Errors
+    /// Where the value is neither.
+    pub fn ids(&mut self, key: &'static str) -> Result<Vec<u64>> {
+        let read = |value: &Value| {
+            let numbers = value.as_array().map_or(std::slice::from_ref(value), Vec::as_slice);
+            let numbers = numbers.iter().map(Value::as_i64).collect::<Option<Vec<i64>>>()?;
+            Some(numbers.into_iter().filter_map(|id| u64::try_from(id).ok()).collect())
+        };
+        Ok(self.one(&[key], "a token id", read)?.unwrap_or_default())
+    }
+
     /// The number of attention heads that was chosen, or that the config has.
     pub fn heads(&mut self) -> Result<Option<usize>> {
         let count = |value: &Value| value.as_u64().map(|count| count as usize);
-        let read = self.one(&["num_heads", "num_attention_heads"], "a whole number", count)?;
+        let read = self.one(&["num_heads", "num_attention_heads", "n_heads"], "a whole number", count)?;
         let Some(heads) = self.choices.heads.take() else { return Ok(read) };
         self.facts.chosen.push(format!("{heads} attention heads"));
         Ok(Some(heads))

@@ -116,7 +116,7 @@ fn value(y: &[f64], x: &Columns, z: &[usize], given: &[usize]) -> Result<f64, Fa
 
 fn digits() -> Result<(), Failed> {
     let digits = data::digits()?;
-    let (n, p) = (digits.y.len(), digits.shape.len());
+    let (n, p) = (digits.y.len(), digits.shape().len());
     let y: Vec<f64> = digits.y.words().iter().map(|&y| f64::from(y)).collect();
     let x = Columns::from_rows_f32(&digits.x, n, p, p)?;
     let found = codec::foci(cpu(), &y, &x, &FociOptions::default())?;

@@ -16,7 +16,7 @@ pub struct Case {
 const SMOOTHED: Loss = Loss::CrossEntropy { smoothing: 0.125 };
 
 /// The table.
-pub const CASES: [Case; 16] = [
+pub const CASES: [Case; 17] = [
     Case { name: "softmax", compose: softmax },
     Case { name: "mlp", compose: mlp },
     Case { name: "cnn", compose: cnn },
@@ -33,6 +33,7 @@ pub const CASES: [Case; 16] = [
     Case { name: "squeeze", compose: squeeze },
     Case { name: "kinds", compose: kinds },
     Case { name: "text", compose: text },
+    Case { name: "typed_text", compose: |w| with(typed_text(w)?, Loss::BinaryCrossEntropy) },
 ];
 
 impl Case {
@@ -66,7 +67,7 @@ impl Random {
                 Labels::Multi { labels: classes, rows: (0..n * classes).map(|_| below(2)).collect() }
             }
         };
-        Samples { shape: net.input(), x, y }
+        Samples { kind: net.kind(), x, y }
     }
 
     /// Token ids and their mask, which leaves out the last tokens and some others but never the first.
@@ -350,5 +351,26 @@ fn text(w: &mut Weights) -> Result<Network> {
     let x = b.linear(x, "pre", 6)?;
     let x = b.relu(x);
     let x = b.linear(x, "head", 4)?;
+    b.finish(x)
+}
+
+/// The same with a type added to every token, queries, keys and values by layers of their own, and tanh before the head.
+fn typed_text(w: &mut Weights) -> Result<Network> {
+    let (mut b, [ids, mask]) = Builder::text(w, 6);
+    let x = b.embedding(ids, "words", 9, 6)?;
+    let x = b.row_to_all(x, "types", 2)?;
+    let x = b.position_rows(x, "positions", 6)?;
+    let x = b.layer_norm(x, "norm", 1e-12)?;
+    // The first unit is of the values, whose gradient does not go through the softmax, where little is left of it.
+    let [v, q, k] = ["value", "query", "key"].map(|name| b.linear(x, name, 6));
+    let y = b.concat(&[q?, k?, v?])?;
+    let y = b.masked_attention(y, 3, mask)?;
+    let y = b.linear(y, "out", 6)?;
+    let x = b.add(y, x)?;
+    let x = b.layer_norm(x, "norm1", 1e-12)?;
+    let x = b.token(x, 0);
+    let x = b.linear(x, "pooler", 5)?;
+    let x = b.activation(x, Activation::Tanh);
+    let x = b.linear(x, "head", 3)?;
     b.finish(x)
 }

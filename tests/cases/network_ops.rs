@@ -7,7 +7,7 @@ use std::sync::atomic::AtomicBool;
 
 use scrubjay::block::Block;
 use scrubjay::curvature::{Curvature, Kind};
-use scrubjay::data::{Inputs, Samples};
+use scrubjay::data::{InputKind, Inputs, Samples};
 use scrubjay::device::cuda::Buffer;
 use scrubjay::device::{Cuda, Device};
 use scrubjay::evidence::select;
@@ -135,20 +135,28 @@ pub fn cases() -> Vec<(String, Case)> {
             cases.push((name, Box::new(move |d| derives(d, &case.network(7)?.freeze(), kind, all, 5))));
         }
     }
-    for name in ["resnet20", "cnn:8-16-16+32"].into_iter().filter(|_| large()) {
+    let (image, text) = (InputKind::Image(Shape::new(16, 12, 3)), InputKind::Text { tokens: 7 });
+    let created = [
+        ("resnet20", image),
+        ("cnn:8-16-16+32", image),
+        ("distilbert:24-8-2-2-9", text),
+        ("bert:24-8-1-2-9", text),
+    ];
+    for (name, input) in created.into_iter().filter(|_| large()) {
         let observed = move |d: &Device| {
-            let net = zoo::create(name, Shape::new(16, 12, 3), 4, 3)?.network.freeze();
+            let net = zoo::create(name, input, 4, 3)?.network.freeze();
             observes(d, &net, 2)
         };
         cases.push((format!("observe/{name}"), Box::new(observed)));
         let derived = move |d: &Device| {
-            let net = zoo::create(name, Shape::new(16, 12, 3), 4, 3)?.network.freeze();
+            let net = zoo::create(name, input, 4, 3)?.network.freeze();
             derives(d, &net, Kind::Hessian, false, 2)
         };
         cases.push((format!("curvature/{name}"), Box::new(derived)));
     }
     if !few() {
         cases.push(("scrub/mlp:8".into(), Box::new(scrubs)));
+        cases.push(("scrub/distilbert:24-8-1-2-9".into(), Box::new(scrubs_texts)));
         for precision in LOWERED {
             let name = format!("select/{}", precision.name());
             cases.push((name, Box::new(move |d| selects(d, precision))));
@@ -1190,9 +1198,10 @@ fn products(device: &Device) -> Result<(), Failed> {
 fn selects(device: &Device, precision: Precision) -> Result<(), Failed> {
     let net = zoo::create("cnn:4-6", Shape::new(6, 6, 2), 3, 1)?.network.freeze();
     let (samples, stop) = (nets::Random(11).samples(&net, 12), AtomicBool::new(false));
-    let noise = Noise { sigma: 0.1, seed: 3 };
+    let noise = Noise { sigma: 0.1, replace: 1, seed: 3 };
     let observed = |samples: &Samples, precision| {
-        observe_copies(device, &net, &perturb_request(samples, &[0, 1, 2], 40, noise), precision)
+        let copies = perturb_request(samples, &[0, 1, 2], &net.ordinary, 40, noise)?;
+        observe_copies(device, &net, &copies, precision)
     };
     let exact = observed(&samples, Precision::F32)?;
     let found = twice(|| Ok(observed(&samples, precision)?))?;
@@ -1300,22 +1309,20 @@ fn observes(device: &Device, net: &Network, n: usize) -> Result<(), Failed> {
     super::equal("memory of a second run", &after.allocations, &before.allocations)?;
     super::equal("what a second run brings", &(after.uploaded - before.uploaded), &(4 * inputs))?;
     super::equal("the losses alone", &evaluate(device, net, &samples)?.losses, &found.losses)?;
-    match net.vocabulary() {
-        None => observes_copies(device, net, samples),
-        Some(_) => Ok(()), // no noise is added to token ids
-    }
+    observes_copies(device, net, samples)
 }
 
-/// Noisy copies of an image, which the device makes itself.
+/// Perturbed copies of an image or a text, which the device makes itself.
 fn observes_copies(device: &Device, net: &Network, samples: Samples) -> Result<(), Failed> {
-    let (n, noise) = (samples.y.len(), Noise { sigma: 0.3, seed: 1 << 40 | 5 });
-    let copies = perturb(samples.image(1), net.input(), samples.y.of(1), 9, n, noise);
-    let mut made = Samples { x: samples.x.clone(), y: samples.y.clone(), ..samples };
+    let (n, noise) = (samples.y.len(), Noise { sigma: 0.3, replace: 2, seed: 1 << 40 | 5 });
+    let copies = perturb(&samples, 1, &net.ordinary, n, noise)?;
+    let mut made = samples.clone();
     copies.fill(&mut made.x, made.y.words_mut(), 0..n);
     let before = cuda(device)?.counts().uploaded;
     let noisy = observe(device, net, &copies)?;
+    let slots = samples.text(1).map_or(0, |text| text.slots().len());
     let (brought, inputs) =
-        (cuda(device)?.counts().uploaded - before, net.input().len() + n * net.label_width() + 1);
+        (cuda(device)?.counts().uploaded - before, net.input().len() + slots + n * net.label_width() + 1);
     super::equal("what copies bring", &brought, &(4 * inputs))?;
     super::equal("copies that the device makes", &noisy, &observe(device, net, &made)?)
 }
@@ -1473,6 +1480,36 @@ fn factors(device: &Device, net: &Network, all: bool, n: usize) -> Result<(), Fa
     }
     near("the largest eigenvalue", &[found.1], &[expected.1])?;
     near("the inverse's product", &found.2, &expected.2)
+}
+
+/// A whole removal of texts, with repair, against the CPU's.
+fn scrubs_texts(device: &Device) -> Result<(), Failed> {
+    let text = InputKind::Text { tokens: 7 };
+    let net = zoo::create("distilbert:24-8-1-2-9", text, 3, 3)?.network.freeze();
+    let (samples, block) = (nets::Random(11).samples(&net, 24), Block::all(&net)?);
+    let chosen = Criteria { perturbations: Some(40), max_units: Some(4), replace: 2, ..Default::default() };
+    let settings = Settings {
+        selection: chosen,
+        damping: Some(0.1),
+        limits: Limits { tolerance: 1e-6, products: 60 },
+        calibration: Calibration::One,
+        target: Target::Loss(3.0),
+        repair: 2,
+        ..Default::default()
+    };
+    let run = |device: &Device| -> scrubjay::Result<Scrubbed> {
+        let task = Task::new(device, &samples, (8..24).collect(), settings.clone());
+        let mut moved = net.clone();
+        let record = unlearn(&task, &mut moved, 0, &Vec::from_iter(0..8), &[])?;
+        Ok((record.units, block.values(&moved)))
+    };
+    let (found, expected) = (twice(|| Ok(run(device)?))?, run(&Device::cpu()?)?);
+    super::equal("units", &found.0, &expected.0)?;
+    near("values", &found.1, &expected.1)?;
+    match found.1 == block.values(&net) {
+        true => Err("nothing was removed".into()),
+        false => Ok(()),
+    }
 }
 
 /// The chosen units, and the values of all afterwards.

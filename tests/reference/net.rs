@@ -399,6 +399,7 @@ fn evaluate<T: Number>(
         Op::Add => x.iter().zip(&values[node.inputs[1].index()].y).map(|(&a, &b)| a + b).collect(),
         Op::Concat => (0..to.len()).map(|i| joined(net, node, i)).map(|(k, j)| values[k].y[j]).collect(),
         Op::Positions(table) => x.iter().zip(&params[table.index()]).map(|(&a, &b)| a + b).collect(),
+        Op::RowToAll(table) => x.iter().enumerate().map(|(i, &a)| a + params[table.index()][i % c]).collect(),
         Op::Attention { heads, masked } => {
             let mask = masked.then(|| integers(&values[node.inputs[1].index()].y));
             attention::attention(x, to, *heads, mask.as_deref())
@@ -531,6 +532,12 @@ fn backward<T: Number>(
             Op::Positions(table) => {
                 for (i, &d) in d.iter().enumerate() {
                     grow(*table, i, d);
+                    dx[i] = dx[i] + d;
+                }
+            }
+            Op::RowToAll(table) => {
+                for (i, &d) in d.iter().enumerate() {
+                    grow(*table, i % c, d);
                     dx[i] = dx[i] + d;
                 }
             }

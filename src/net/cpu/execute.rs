@@ -191,11 +191,11 @@ impl<'a> Run<'a> {
                 let (x, from) = others.source(net, source);
                 shape::add(y, x, n * count, *len, *to, from);
             }
-            RowsOp::SumImages { param, len, x } => {
-                let (images, from) = (self.memory.value(*x), Strided { first: 0, stride: x.len });
+            RowsOp::Sum { param, len, x, count } => {
+                let (images, from) = (self.memory.value(*x), Strided { first: 0, stride: x.len / count });
                 let sink = self.sink.as_mut();
                 if let Some(gradient) = sink.and_then(|sink| sink.other().get_mut(param.index())) {
-                    shape::add_sum(&mut gradient[..*len], images, n, from);
+                    shape::add_sum(&mut gradient[..*len], images, n * count, from);
                 }
             }
         }

@@ -13,7 +13,6 @@ use crate::data::{Inputs, check_words};
 use crate::device::Device;
 use crate::net::program::{Section, Seed};
 use crate::ops::cuda::loss;
-use crate::ops::perturb::{Copies, perturb_on};
 
 /// What comes back of a chunk of `n` images.
 pub(crate) struct Outputs<'a> {
@@ -28,8 +27,8 @@ pub(crate) struct Outputs<'a> {
 }
 
 impl Passes<'_> {
-    /// Brings a chunk's images and labels to the device: the host threads make them, or, where they are noisy copies of
-    /// one image, the device. Returns how many there are.
+    /// Brings a chunk's images and labels to the device: the host threads make them, or, where they are perturbed
+    /// copies of one, the device. Returns how many there are.
     ///
     /// # Errors
     /// Where a label does not fit the network, a token id is beyond its vocabulary, or the device fails.
@@ -45,10 +44,10 @@ impl Passes<'_> {
         let width = self.plan.label_width;
         let labels = &mut labels[..n * width];
         let mut run = Run::new(self, chunk, n);
-        if let (Some(image), Some(copies)) = (&self.image, inputs.copies()) {
+        if let (Some(original), Some(copies)) = (&self.original, inputs.copies()) {
             labels.chunks_exact_mut(width).for_each(|labels| labels.copy_from_slice(copies.labels));
-            let Copies { seed, index, sigma, .. } = copies;
-            perturb_on(self.cuda, run.images(), image.input(), seed, index, first as u32, sigma)?;
+            self.net.check_copies(copies)?;
+            copies.fill_on(self.cuda, run.images(), original, first as u32)?;
         } else {
             let x = &mut x[..n * len];
             device.scope(|| {

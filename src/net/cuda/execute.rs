@@ -208,13 +208,13 @@ impl Run<'_> {
                 let (x, from) = others.source(source);
                 shape::add(cuda, y, x, n * count, *len, *to, from)
             }
-            RowsOp::SumImages { param, len, x } => {
-                let (images, from) = (self.memory.value(*x), Strided { first: 0, stride: x.len });
+            RowsOp::Sum { param, len, x, count } => {
+                let (images, from) = (self.memory.value(*x), Strided { first: 0, stride: x.len / count });
                 let sink = self.sink.as_mut();
                 match sink.and_then(|sink| sink.other().get_mut(param.index())) {
                     Some(gradient) => {
                         let gradient = gradient.output().split_at(*len).0;
-                        shape::add_sum(cuda, gradient, images, n, from)
+                        shape::add_sum(cuda, gradient, images, n * count, from)
                     }
                     None => Ok(()),
                 }

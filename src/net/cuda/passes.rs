@@ -14,7 +14,7 @@ use crate::net::program::{Region, Section};
 use crate::net::rows::Selected;
 use crate::net::{Affine, Network, NodeId, Op, ParamId};
 use crate::ops::cuda::shape;
-use crate::ops::perturb::Copies;
+use crate::ops::perturb::{Copies, OnDevice};
 use crate::ops::{Precision, Strided};
 use crate::{Error, Result};
 
@@ -37,8 +37,8 @@ pub(crate) struct Passes<'a> {
     /// The selected rows of every layer of which some are, but not all.
     pub(super) rows: Vec<Option<Buffer<u32>>>,
     pub(super) zero: Buffer<f32>,
-    /// The image whose noisy copies the inputs are, where they are that.
-    pub(super) image: Option<Buffer<f32>>,
+    /// The image or text whose perturbed copies the inputs are, where they are that.
+    pub(super) original: Option<OnDevice>,
 }
 
 /// What passes compute in; sized by the plan, filled anew for every chunk.
@@ -97,7 +97,7 @@ pub(crate) fn open<'a>(
     loop {
         let plan = Plan { chunk, ..whole.clone() };
         let mut sizes = Sizes::new(net, &plan, d);
-        sizes.fixed += inputs.copies().map_or(0, |copies| copies.image.len());
+        sizes.fixed += inputs.copies().map_or(0, Copies::words);
         let (bytes, free) = (sizes.bytes(), cuda.free()?);
         if chunk > 1 && (bytes > free || !sizes.numbered()) {
             chunk = chunk.div_ceil(2);
@@ -129,10 +129,10 @@ impl<'a> Passes<'a> {
         net: Cow<'a, Network>,
         plan: Plan,
         sizes: Sizes,
-        copies: Option<Copies<'_>>,
+        copies: Option<&Copies<'_>>,
     ) -> Result<(Passes<'a>, Arena)> {
-        let image = copies.map(|copies| cuda.upload(copies.image)).transpose()?;
-        let on_host = if image.is_some() { 0 } else { sizes.images * net.input().len() };
+        let original = copies.map(|copies| copies.upload(cuda)).transpose()?;
+        let on_host = if original.is_some() { 0 } else { sizes.images * net.input().len() };
         let affine = |op: &Op| match op.scale() {
             Some(Affine { scale, shift }) => Ok(Some([cuda.resident(scale)?, cuda.resident(shift)?])),
             None => Ok(None),
@@ -162,7 +162,7 @@ impl<'a> Passes<'a> {
         };
         let affine = net.nodes.iter().map(|node| affine(&node.op)).collect::<Result<_>>()?;
         let (precision, zero) = (Precision::F32, cuda.upload(&[0.0])?);
-        Ok((Passes { cuda, net, plan, precision, params, trained, affine, rows, zero, image }, arena))
+        Ok((Passes { cuda, net, plan, precision, params, trained, affine, rows, zero, original }, arena))
     }
 
     /// `[n, classes]`, behind the forward section.

@@ -35,14 +35,16 @@ pub(crate) enum RowsOp {
     Copy(Rows),
     /// Rows of y += the source's.
     Add(Rows),
-    /// In training, the first floats of a parameter's gradient += the sum over images of those of x.
-    SumImages {
+    /// In training, the first floats of a parameter's gradient += the sum over images of rows of x.
+    Sum {
         /// The parameter.
         param: ParamId,
-        /// How many floats.
+        /// Floats a row.
         len: usize,
         /// The value.
         x: Value,
+        /// Rows an image, as far apart as fit.
+        count: usize,
     },
 }
 
@@ -64,9 +66,9 @@ impl RowsOp {
                 all.add(rows.y, expected(rows.to, rows.count, rows.len));
                 rows.source(all);
             }
-            RowsOp::SumImages { param, len, x } => {
+            RowsOp::Sum { param, len, x, count } => {
                 all.param_start(*param, *len);
-                all.read(*x, x.len.max(*len));
+                all.read(*x, x.len.max(count * len));
             }
         }
     }
@@ -81,7 +83,7 @@ impl RowsOp {
                 };
                 ("rows", format!("{} of {}{from} to {}", rows.count, rows.len, rows.to.first))
             }
-            RowsOp::SumImages { .. } => ("sum-images", String::new()),
+            RowsOp::Sum { len, count, .. } => ("sum-rows", format!("{count} of {len}")),
         }
     }
 }

@@ -56,6 +56,7 @@ pub(super) fn of(op: &Op) -> Box<dyn Lower + '_> {
         Op::Embedding { table, rows } => Box::new(embedding::Embedding { table: *table, rows: *rows }),
         Op::ClassToken(token) => Box::new(tokens::ClassToken(*token)),
         Op::Positions(table) => Box::new(tokens::Positions(*table)),
+        Op::RowToAll(table) => Box::new(tokens::RowToAll(*table)),
         Op::Tokens(first) => Box::new(OfLinear(tokens::Tokens(*first))),
         Op::Concat => Box::new(concat::Concat),
         Op::Attention { heads, masked } => Box::new(attention::Attention { heads: *heads, masked: *masked }),

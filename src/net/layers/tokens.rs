@@ -1,5 +1,5 @@
-//! What transformers do with tokens: a learned one put before the others, a learned table added to them, and some of
-//! them out of all.
+//! What transformers do with tokens: a learned one put before the others, a learned table or one learned row added to
+//! them, and some of them out of all.
 
 use crate::net::emit::At;
 use crate::net::instruction::{Instruction, PointwiseOp, RowSource, Rows, RowsOp, Value};
@@ -47,7 +47,7 @@ impl Lower for ClassToken {
     fn backward(&self, at: &mut At) -> Result<()> {
         let (dy, c) = (at.dy()?, at.shape().c);
         if at.trains() {
-            at.push(RowsOp::SumImages { param: self.0, len: c, x: dy });
+            at.push(RowsOp::Sum { param: self.0, len: c, x: dy, count: 1 });
         }
         if let Some(dx) = at.dx(0) {
             at.push(RowsOp::Add(row(dx, 0, dy, c, dx.len)));
@@ -80,7 +80,42 @@ impl Lower for Positions {
     fn backward(&self, at: &mut At) -> Result<()> {
         let dy = at.dy()?;
         if at.trains() {
-            at.push(RowsOp::SumImages { param: self.0, len: dy.len, x: dy });
+            at.push(RowsOp::Sum { param: self.0, len: dy.len, x: dy, count: 1 });
+        }
+        if let Some(dx) = at.dx(0) {
+            at.push(PointwiseOp::Add { y: dx, x: dy });
+        }
+        Ok(())
+    }
+
+    fn tangent_backward(&self, at: &mut At) -> Result<()> {
+        self.backward(at)
+    }
+}
+
+/// The node of a row that is added to every token.
+pub(super) struct RowToAll(pub ParamId);
+
+impl Lower for RowToAll {
+    fn forward(&self, at: &mut At) -> Result<()> {
+        let (y, x, c) = (at.y()?, at.x(0)?, at.shape().c);
+        at.push(PointwiseOp::Copy { y, x });
+        let to = Strided { first: 0, stride: c };
+        let (source, count) = (RowSource::Param(self.0), y.len / c);
+        at.push(RowsOp::Add(Rows { y, to, source, count, len: c }));
+        Ok(())
+    }
+
+    fn tangent(&self, at: &mut At) -> Result<()> {
+        let (y, x) = (at.tangent()?, at.tangent_of_input()?);
+        at.push(PointwiseOp::Copy { y, x });
+        Ok(())
+    }
+
+    fn backward(&self, at: &mut At) -> Result<()> {
+        let (dy, c) = (at.dy()?, at.shape().c);
+        if at.trains() {
+            at.push(RowsOp::Sum { param: self.0, len: c, x: dy, count: dy.len / c });
         }
         if let Some(dx) = at.dx(0) {
             at.push(PointwiseOp::Add { y: dx, x: dy });
@@ -136,6 +171,19 @@ impl Builder<'_> {
         }
         let table = self.param(name, &[rows, shape.c], Order::Same, Role::Embedding)?;
         Ok(self.push(Op::Positions(table), &[x], shape))
+    }
+
+    /// Row 0 of the table `name [rows, c]` added to every token.
+    ///
+    /// # Errors
+    /// Where there is no such tensor, or it has no rows.
+    pub fn row_to_all(&mut self, x: NodeId, name: &str, rows: usize) -> Result<NodeId> {
+        let shape = self.shape(x);
+        if rows == 0 {
+            return Err(Error::shape("row to all tokens", "a table of rows", "none"));
+        }
+        let table = self.param(name, &[rows, shape.c], Order::Same, Role::Embedding)?;
+        Ok(self.push(Op::RowToAll(table), &[x], shape))
     }
 
     /// Token `i` as features.
