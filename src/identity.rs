@@ -31,7 +31,7 @@ pub fn is_of_another_version(identity: &str) -> bool {
 }
 
 /// The fields of version 4, in this order, one line `name = value` each: the program's version; the hashes of the model's
-/// and the earlier model's files; what was chosen about the model; the hashes of the samples and the validation samples as they are after normalisation, and of the
+/// files, its config and the earlier model's files; what was chosen about the model; the hashes of the samples and the validation samples as they are after normalisation, and of the
 /// lists of indices (to remove, retained, for repair, held out); n and the batch; then every setting by name. Numbers are
 /// written in the shortest form that gives the same bits, and what is not given as `default`. Left out is
 /// [`Settings::memory`], which changes no bit.
@@ -40,10 +40,12 @@ fn fields(session: &Session, request: &Request) -> Result<Vec<(&'static str, Str
         Error::config("a session of values in memory has no files to write into a folder; use `scrub`")
     })?;
     let earlier = session.earlier_checkpoint().map(|files| hash::of_parts(files.contents()));
+    let config = model.config().map(|config| hash::of_parts(std::iter::once(config.to_string())));
     let none = || "none".to_string();
     let mut fields = vec![
         ("program", env!("CARGO_PKG_VERSION").to_string()),
         ("model", hash::of_parts(model.contents())),
+        ("config", config.unwrap_or_else(none)),
         ("earlier", earlier.unwrap_or_else(none)),
     ];
     fields.extend(session.sources().into_iter().flat_map(of_model));
