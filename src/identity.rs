@@ -33,7 +33,7 @@ pub fn is_of_another_version(identity: &str) -> bool {
 }
 
 /// The fields of version 4, in this order, one line `name = value` each: the program's version; the hashes of the model's
-/// the earlier model's and the proxy's files; what was chosen about the model; the hashes of the samples and the validation samples as they are after normalisation, and of the
+/// files, its config, the earlier model's and the proxy's files; what was chosen about the model; the hashes of the samples and the validation samples as they are after normalisation, and of the
 /// lists of indices (to remove, retained, for repair, held out); n and the batch; then every setting by name. Numbers are
 /// written in the shortest form that gives the same bits, and what is not given as `default`. Left out is
 /// [`Settings::memory`], which changes no bit.
@@ -41,12 +41,14 @@ fn fields(session: &Session, request: &Request) -> Result<Vec<(&'static str, Str
     let model = session.checkpoint().ok_or_else(|| {
         Error::config("a session of values in memory has no files to write into a folder; use `scrub`")
     })?;
+    let config = model.config().map(|config| hash::of_parts(std::iter::once(config.to_string())));
     let none = || "none".to_string();
     let files =
         |files: Option<&Checkpoint>| files.map_or_else(none, |files| hash::of_parts(files.contents()));
     let mut fields = vec![
         ("program", env!("CARGO_PKG_VERSION").to_string()),
         ("model", hash::of_parts(model.contents())),
+        ("config", config.unwrap_or_else(none)),
         ("earlier", files(session.earlier_checkpoint())),
         ("proxy", files(session.proxy_checkpoint())),
     ];

@@ -165,6 +165,11 @@ fn texts_go_through_every_command() {
     );
     let again = texts.done(&format!("{line} --replace 2 --if-empty cheap --out @out"));
     assert!(again.err.contains("already finished"), "{}", again.err);
+    // Words that copies may get are part of what decides the result.
+    std::fs::write(texts.at("m/config.json"), with_mask(&said)).unwrap();
+    let other = texts.run(&format!("{line} --replace 2 --if-empty cheap --out @out"));
+    assert!(other.code != 0 && other.err.contains("other"), "{} {}", other.code, other.err);
+    std::fs::write(texts.at("m/config.json"), said.to_string()).unwrap();
     texts.done(&format!("{line} --selection full --repair 3 --out @full"));
     texts.done(&format!("{line} --selection gradient --curvature kfac --out @kfac"));
 
@@ -177,6 +182,13 @@ fn texts_go_through_every_command() {
         .run(&format!("{line} --reference @never/seed-0 @never/seed-1 --device cpu --out @verified.json"));
     assert!(run.code == 0 || run.code == 3, "{}", run.err);
     assert_eq!(texts.json("verified.json")["family"], "distilbert");
+}
+
+/// A config in which token 3 is the mask.
+fn with_mask(config: &Value) -> String {
+    let mut config = config.clone();
+    config["mask_token_id"] = json!(3);
+    config.to_string()
 }
 
 /// The mean activations of copies are those of the copies that the operation makes.
@@ -235,6 +247,8 @@ fn what_makes_no_sense_for_texts_is_refused() {
     let scrub = format!("{SCRUB} --model @m --data @train.safetensors --forget 0-9 --out @out");
     texts.refused(&format!("{scrub} --sigma 0.2"), 2, &["--sigma is for images"]);
     texts.refused(&format!("{TRAIN} {small} --std 0.5 --out @n"), 1, &["texts", "--std"]);
+    let one = "--arch bert:40-16-1-2-12 --data @train.safetensors --classes 1";
+    texts.refused(&format!("{TRAIN} {one} --out @n"), 2, &["one label", "regression"]);
     texts.refused(&format!("{TRAIN} --arch mlp:4 --data @train.safetensors --out @n"), 2, &["reads images"]);
     texts.refused(
         &format!("{TRAIN} --arch bert:40-16-1-2 --data @train.safetensors --out @n"),

@@ -9,6 +9,7 @@ use crate::{Error, Result};
 /// The tensor whose presence tells a file of texts.
 pub(super) const IDS: &str = "input_ids";
 const MASK: &str = "attention_mask";
+const TYPES: &str = "token_type_ids";
 
 fn place(tensor: &str, row: usize, at: usize) -> String {
     format!("tensor `{tensor}`, sample {row}, position {at}")
@@ -34,7 +35,7 @@ pub fn check_ids(path: &Path, samples: &Samples, vocabulary: usize) -> Result<()
 ///
 /// # Errors
 /// Where a tensor is missing or of another shape or type, an id is negative, a mask is neither 0 nor 1, a sample has no
-/// attended token, or there are no samples; the message names file, tensor and sample.
+/// attended token or a type other than 0, or there are no samples; the message names file, tensor and sample.
 pub(super) fn read(file: &TensorFile) -> Result<Samples> {
     let path = file.path();
     let refuse = |tensor: &str, reason: String| Error::record(path, format!("tensor `{tensor}`"), reason);
@@ -62,6 +63,12 @@ pub(super) fn read(file: &TensorFile) -> Result<Samples> {
     let (ids, mask) = (words(IDS, u32::MAX, "no token id")?, words(MASK, 1, "neither 0 nor 1")?);
     if let Some(row) = mask.chunks_exact(tokens).position(|mask| mask.iter().all(|&word| word == 0)) {
         return Err(Error::record(path, format!("tensor `{MASK}`, sample {row}"), "has no attended token"));
+    }
+    if file.has(TYPES)
+        && let Some(i) = file.integers(TYPES)?.into_iter().position(|kind| kind != 0)
+    {
+        let reason = "is not 0; texts of several token types are not read here";
+        return Err(Error::record(path, place(TYPES, i / tokens, i % tokens), reason));
     }
     let rows = ids.chunks_exact(tokens).zip(mask.chunks_exact(tokens));
     let x = rows.flat_map(|(ids, mask)| ids.iter().chain(mask)).map(|&word| f32::from_bits(word)).collect();
@@ -170,6 +177,11 @@ mod tests {
         write(&path, &only, HashMap::new()).unwrap();
         let text = load(&path, &Default::default()).unwrap_err().to_string();
         assert!(text.contains("`input_ids`") && text.contains("integers were expected"), "{text}");
+        let typed =
+            [integers("input_ids"), integers("attention_mask"), integers("token_type_ids"), integers("y")];
+        write(&path, &typed, HashMap::new()).unwrap();
+        let text = load(&path, &Default::default()).unwrap_err().to_string();
+        assert!(text.contains("`token_type_ids`, sample 0, position 0"), "{text}");
         let good = [integers("input_ids"), integers("attention_mask"), integers("y")];
         write(&path, &good, HashMap::new()).unwrap();
         let given = crate::data::Normalise { mean: Some(vec![0.5]), std: None };
