@@ -628,7 +628,9 @@ fn the_documented_keys_are_those_of_a_report_and_its_page_is_whole() {
     let tiny = Tiny::new();
     tiny.scrub(&format!("{THREE} --val @train.safetensors --gate 100"), "held-out");
     tiny.scrub("--forget 0-29 --batch 30 --target-loss 1 --epsilon 1 --delta 1e-5 --gate 100", "private");
-    let reports = [tiny.report("held-out"), tiny.report("private")];
+    let hold = "--method hold --proxy-epochs 1 --hold-epochs 1 --val @train.safetensors --gate 100";
+    tiny.scrub(&format!("--forget 0-29 {hold}"), "hold");
+    let reports = [tiny.report("held-out"), tiny.report("private"), tiny.report("hold")];
     assert!(reports[0]["command"].as_str().unwrap().starts_with("scrubjay scrub --model "));
     schema::check("report.json", &reports);
     let layers = |report: &Value, key: &str| -> Vec<u64> {
@@ -648,4 +650,7 @@ fn the_documented_keys_are_those_of_a_report_and_its_page_is_whole() {
         assert!(page.contains(&format!("{} of 30 samples removed", report["removed"])));
         assert!(page.contains("batch-norm statistics") && page.contains("scrubjay scrub --model"));
     }
+    let page = std::fs::read_to_string(tiny.at("hold/report.html")).unwrap();
+    assert_eq!(page, scrubjay::report::scrub(&reports[2]));
+    assert!(page.contains("30 of 30 samples removed") && page.contains("soft labels"));
 }

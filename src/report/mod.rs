@@ -224,6 +224,15 @@ mod tests {
         })
     }
 
+    fn held() -> Value {
+        let mut report = scrubbed();
+        report["options"]["hold"] = json!({"proxy": "trained"});
+        let of = |accuracy: f64| json!({"accuracy": accuracy, "loss": 1.0, "confidence": 0.5});
+        report["records"][0]["account"]["target"] = of(0.75);
+        report["records"][0]["account"]["reached"] = of(0.5);
+        report
+    }
+
     fn verified() -> Value {
         let row = json!({"forget_accuracy": 0.5, "auc": 0.5, "rank": null});
         let model = json!({"path": "m", "sha256": "a", "measures": row});
@@ -248,7 +257,7 @@ mod tests {
     #[test]
     fn pages_are_whole_and_hold_no_script_whatever_the_texts_are() {
         for (report, page) in
-            [(scrubbed(), scrub as fn(&Value) -> String), (verified(), verify as fn(&Value) -> String)]
+            [(scrubbed(), scrub as fn(&Value) -> String), (held(), scrub), (verified(), verify)]
         {
             check(&page(&report));
             let nasty = page(&nasty(&report));
@@ -266,6 +275,13 @@ mod tests {
         refused["records"] = json!([{"batch": 0, "indices": [0], "removed": false, "notes": ["not removed"],
             "account": {"before": {"forget": {"loss": 0.1, "accuracy": 1.0}}}}]);
         check(&scrub(&refused));
+    }
+
+    #[test]
+    fn a_hold_shows_its_soft_labels_and_no_choice_of_units() {
+        let (held, chosen) = (scrub(&held()), scrub(&scrubbed()));
+        assert!(held.contains("75.0 / 50.0") && !held.contains("noise level"));
+        assert!(chosen.contains("noise level") && !chosen.contains("soft label"));
     }
 
     #[test]

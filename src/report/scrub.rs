@@ -52,7 +52,7 @@ pub fn scrub(report: &Value) -> String {
     }
     let notes = texts(&report["notes"]);
     if !notes.is_empty() {
-        page.heading("To know");
+        page.heading("Notes");
         page.list(&notes);
     }
 
@@ -61,17 +61,13 @@ pub fn scrub(report: &Value) -> String {
         accuracy(records, "Forgotten samples: each batch before and after its removal, %", &FORGOTTEN, true),
         accuracy(records, "The rest, %; the axis does not begin at 0", &REST, false),
     ]);
-    page.heading("What was chosen, and on what evidence");
-    page.paragraph(
-        "T measures how much of the loss's movement under noise a unit's activation explains: 0 is independence, 1 a \
-         function. The noise level is what the largest first-step T reaches when the losses are permuted; a T below it \
-         may be chance.",
-    );
-    page.charts(&[first_steps(records), scores(records, &text(&options["selection"]))]);
-    page.list(&agreements(records));
+    match options["hold"].is_null() {
+        true => chosen(&mut page, records, &text(&options["selection"])),
+        false => held(&mut page, records),
+    }
     page.heading("Units changed, by layer");
     page.charts(&[changed(layers)]);
-    page.heading("What was not touched");
+    page.heading("What was not changed");
     page.list(&untouched(report, layers));
     page.heading("Time");
     page.charts(&[phases(records)]);
@@ -85,7 +81,7 @@ pub fn scrub(report: &Value) -> String {
             text(&report["privacy"]["delta_spent"]),
         ));
     }
-    page.heading("To do the same again");
+    page.heading("To reproduce");
     page.verbatim(&text(&report["command"]));
     page.facts(
         "words",
@@ -132,9 +128,45 @@ fn accuracy(records: &[Value], title: &str, drawn: &[Drawn], forgotten: bool) ->
     lines(title, "samples removed", &series, range)
 }
 
+/// Which units were chosen, and why.
+fn chosen(page: &mut Page, records: &[Value], method: &str) {
+    page.heading("What was chosen, and on what evidence");
+    page.paragraph(
+        "T measures how much of the loss's movement under noise a unit's activation explains: 0 is independence, 1 a \
+         function. The noise level is what the largest first-step T reaches when the losses are permuted; a T below it \
+         may be chance.",
+    );
+    page.charts(&[first_steps(records), scores(records, method)]);
+    page.list(&agreements(records));
+}
+
+/// What a hold held the forgotten samples at, and what it reached.
+fn held(page: &mut Page, records: &[Value]) {
+    page.heading("What a model without the samples would answer");
+    page.paragraph(
+        "A proxy that has not seen the samples gives their soft labels; the new model is held at them. Each cell has the \
+         soft labels' value, then the new model's.",
+    );
+    let pair = |record: &Value, key: &str, scale: f64, digits: usize| {
+        let of = |side: &str| record["account"][side][key].as_f64().map(|value| scale * value);
+        format!("{} / {}", number(of("target"), digits), number(of("reached"), digits))
+    };
+    let row = |record: &Value| {
+        vec![
+            text(&record["batch"]),
+            text(&record["account"]["proxy"]),
+            pair(record, "accuracy", 100.0, 1),
+            pair(record, "loss", 1.0, 3),
+            pair(record, "confidence", 100.0, 1),
+        ]
+    };
+    let head = ["batch", "proxy", "accuracy, %", "loss", "largest probability, %"];
+    page.table("batches", &head, &records.iter().take(ROWS).map(row).collect::<Vec<_>>());
+}
+
 /// For each batch that was observed below f32, its agreement with f32.
 fn agreements(records: &[Value]) -> Vec<String> {
-    let said = |record: &Value| {
+    let sentence = |record: &Value| {
         let found = record["account"]["selection"]["agreement"].as_object()?;
         Some(format!(
             "Batch {} was observed in {}. The first {} copies of {} traces were observed in f32 too: Spearman's correlation \
@@ -147,7 +179,7 @@ fn agreements(records: &[Value]) -> Vec<String> {
             number(found["overlap"].as_f64().map(|share| 100.0 * share), 0),
         ))
     };
-    records.iter().take(ROWS).filter_map(said).collect()
+    records.iter().take(ROWS).filter_map(sentence).collect()
 }
 
 fn first_steps(records: &[Value]) -> String {
@@ -219,11 +251,11 @@ fn untouched(report: &Value, layers: &[Value]) -> Vec<String> {
         layers.iter().filter(|layer| layer["changed"] == 0).map(|layer| text(&layer["name"])).collect();
     let mut items = vec![format!("Never: {}.", text(&report["never_touched"]))];
     items.push(match names.len() {
-        0 => "No layer is wholly as it was.".into(),
-        n => format!("{n} of {} layers: {}.", layers.len(), names.join(", ")),
+        0 => "Every layer has units that changed.".into(),
+        n => format!("{n} of {} layers as a whole: {}.", layers.len(), names.join(", ")),
     });
     items.push(
-        "Every unit that is not counted above: its values are those of the file before, bit for bit.".into(),
+        "Every unit that is not counted above: its values are those of the input file, bit for bit.".into(),
     );
     if let Some(lost) = report["model"]["updates_lost_in_stored_type"].as_u64().filter(|&lost| lost > 0) {
         items.push(format!("{lost} values whose change was too small for the type they are stored in."));

@@ -45,7 +45,7 @@ pub fn verify(report: &Value) -> String {
     }
     let notes = texts(&report["notes"]);
     if !notes.is_empty() {
-        page.heading("To know");
+        page.heading("Notes");
         page.list(&notes);
     }
 
@@ -82,7 +82,7 @@ pub fn verify(report: &Value) -> String {
     let mut models = vec![model("before", &report["before"]), model("after", &report["after"])];
     models.extend(references.iter().map(|reference| model("retrained", reference)));
     page.table("models", &["", "model", "SHA-256"], &models);
-    page.heading("To do the same again");
+    page.heading("To reproduce");
     page.verbatim(&text(&report["command"]));
     page.finish(report)
 }

@@ -34,7 +34,9 @@ fn paths(value: &Value, at: &str, found: &mut BTreeSet<String>) {
 /// Whether a documented key, `*` standing for any one name, is this path, or lies in it where it is null or empty here.
 fn fits(key: &str, path: &str) -> bool {
     let (key, path): (Vec<&str>, Vec<&str>) = (key.split('.').collect(), path.split('.').collect());
-    key.len() >= path.len() && key.iter().zip(&path).all(|(k, p)| k == p || *k == "*" && !p.ends_with(']'))
+    let empty = |k: &str, p: &str| p.ends_with("[]") && k.strip_prefix(p) == Some("[]"); // a list of lists
+    let same = |(k, p): (&&str, &&str)| k == p || *k == "*" && !p.ends_with(']') || empty(k, p);
+    key.len() >= path.len() && key.iter().zip(&path).all(same)
 }
 
 /// Every key of the reports is documented, and every documented key is in one of them.
