@@ -1,7 +1,7 @@
 //! The executor on a CUDA device: one exhaustive match from each family of instructions to operations on device memory.
 
 use super::passes::{carve_moments, copy};
-use super::rows::Sink;
+use super::rows::{Sink, Used};
 use super::run::Run;
 use super::sizes::gradient_parts;
 use crate::Result;
@@ -89,7 +89,7 @@ impl Run<'_> {
             AffineOp::WeightGradient { dz, x, at, bias } => {
                 let (dz, x) = (self.memory.value(*dz), self.memory.value(*x));
                 match &mut self.sink {
-                    Some(sink) => sink.take(passes, at, dz, x, *bias, self.sums.output(), n),
+                    Some(sink) => sink.take(passes, Used { at, dz, x, bias: *bias, n }, self.sums.output()),
                     None => Ok(()),
                 }
             }
