@@ -228,6 +228,7 @@ fn selected<'a>(
 
 #[cfg(test)]
 mod tests {
+    use super::fields::MANY_IMAGES;
     use super::*;
     use crate::ops::Conv;
     use crate::ops::Shape;

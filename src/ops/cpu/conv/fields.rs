@@ -19,7 +19,7 @@ const TILE_PIXELS: usize = 128;
 
 /// The most positions that are taken one by one, and the least images that make it worth while.
 const FEW_POSITIONS: usize = 16;
-const MANY_IMAGES: usize = 16;
+pub(super) const MANY_IMAGES: usize = 16;
 
 /// Output pixels that are worked on together: `count` of them, `stride` apart, from `first`.
 #[derive(Clone, Copy)]
