@@ -18,7 +18,8 @@ const FUNCTION: usize = 80;
 const LEVELS: &[&[&str]] = &[
     &["error", "names"],
     &["device"],
-    &["loss", "ops"],
+    &["ops"],
+    &["loss"],
     &["data", "net", "checkpoint", "codec", "zoo", "manifest", "hash", "solve"],
     STAGES,
     &[

@@ -4,6 +4,7 @@
 pub mod cpu;
 pub mod cuda;
 mod geometry;
+pub mod loss;
 pub mod optimizer;
 pub mod perturb;
 pub mod philox;

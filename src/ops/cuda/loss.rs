@@ -4,7 +4,7 @@
 
 use super::{Cuda, In, Out, elements, warps, word};
 use crate::device::cuda::{Launch, tiles};
-use crate::loss::{LogitProduct, Loss};
+use crate::ops::loss::{LogitProduct, Loss};
 use crate::ops::same;
 use crate::{Error, Result};
 
