@@ -17,9 +17,9 @@ use findings::findings;
 use measures::spread;
 
 use crate::audit::Performance;
+use crate::error::{Error, Result};
 use crate::loss::Loss;
 use crate::verify::{Measures, auc, average_gap, divergence, likelihood_ratios, ranks, weight_distance};
-use crate::{Error, Result};
 
 /// The least number of references for the likelihood ratio: each then has two others as shadow models.
 pub const SHADOWS: usize = 3;

@@ -23,8 +23,9 @@ pub use inverse::Inverse;
 use crate::block::Block;
 use crate::data::Inputs;
 use crate::device::Device;
+use crate::error::{Error, Result};
 use crate::net::{Network, check};
-use crate::{Error, Result, solve};
+use crate::solve;
 use moments::{Moments, finish, sums_on, sums_on_host};
 use parts::{Part, parts};
 

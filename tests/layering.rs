@@ -84,7 +84,8 @@ fn functions(text: &str) -> Vec<(String, usize)> {
 
 #[test]
 fn every_module_has_a_level_and_no_arrow_points_up() {
-    let (texts, arrows) = sources();
+    let (texts, sources) = sources();
+    let arrows = sources.arrows();
     let files: Vec<&str> = texts.iter().map(|(file, _)| file.as_str()).collect();
     let level = |file: &str| LEVELS.iter().position(|modules| modules.contains(&top(file)));
     let unknown: Vec<_> = files.iter().filter(|file| level(file).is_none()).collect();
@@ -98,15 +99,22 @@ fn every_module_has_a_level_and_no_arrow_points_up() {
 
 #[test]
 fn no_file_uses_itself_through_others() {
-    let (_, arrows) = sources();
+    let arrows = sources().1.arrows();
     let arrows: Vec<(&str, &str)> = arrows.keys().map(|(from, to)| (from.as_str(), to.as_str())).collect();
     let circles = on_circles(&arrows);
     assert!(circles.is_empty(), "on a circle: {circles:#?}");
 }
 
 #[test]
+fn the_library_takes_nothing_from_its_front_page() {
+    let (_, sources) = sources();
+    let found = sources.through_the_root();
+    assert!(found.is_empty(), "take these from the file that has them: {found:#?}");
+}
+
+#[test]
 fn a_stage_calls_no_function_of_another() {
-    let (_, arrows) = sources();
+    let arrows = sources().1.arrows();
     let mut calls = BTreeSet::new();
     for ((from, to), items) in &arrows {
         if top(from) != top(to) && STAGES.contains(&top(from)) && STAGES.contains(&top(to)) {
@@ -157,8 +165,9 @@ fn paths_lead_to_the_files_that_define_them() {
         ),
     ];
     let texts: Vec<_> = texts.map(|(file, text)| (file.to_string(), text.to_string())).into();
-    let found = Sources::new(&texts).arrows();
-    let found: Vec<String> = found
+    let sources = Sources::new(&texts);
+    let found: Vec<String> = sources
+        .arrows()
         .iter()
         .map(|((from, to), items)| {
             format!("{from} > {to} {}", items.iter().cloned().collect::<Vec<_>>().join(" "))
@@ -178,5 +187,6 @@ fn paths_lead_to_the_files_that_define_them() {
         "b/mod.rs > a/one.rs One",
     ];
     assert_eq!(found, expected);
+    assert_eq!(sources.through_the_root(), [("a/one.rs", "Error".into()), ("b/deep.rs", "Result".into())]);
     assert_eq!(on_circles(&[("a", "b"), ("b", "c"), ("c", "b"), ("c", "d")]), [("b", "c"), ("c", "b")]);
 }

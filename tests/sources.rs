@@ -330,6 +330,21 @@ impl Sources {
         panic!("{path:?} stands for itself");
     }
 
+    /// The files of the library that take an item from the crate's root, which hands it on, and the item.
+    pub fn through_the_root(&self) -> Vec<(&str, String)> {
+        let inside =
+            |file: &str| !["lib", "main", "cli"].contains(&module_of(file).first().map_or("lib", |m| m));
+        let handed_on = |(file, mention): &(String, Mention)| {
+            let path = self.absolute(&mention.module, &mention.path)?;
+            let first = path.first().filter(|_| inside(file))?;
+            let name = (Names::new(), first.clone());
+            let module = self.files.contains_key(&path[..1]);
+            (!module && self.names.contains_key(&name)).then(|| path.join("::"))
+        };
+        let all = self.mentions.iter();
+        all.filter_map(|mention| Some((mention.0.as_str(), handed_on(mention)?))).collect()
+    }
+
     /// Which file uses which, by which item; a `pub use` that hands on what lies in a module's own submodules is none.
     pub fn arrows(&self) -> Arrows {
         let mut arrows = Arrows::new();
@@ -371,10 +386,10 @@ fn read(dir: &Path, prefix: &str, found: &mut Vec<(String, String)>) {
     }
 }
 
-/// The files below src/ with their texts, and their arrows.
-pub fn sources() -> (Vec<(String, String)>, Arrows) {
+/// The files below src/ with their texts, and what they say.
+pub fn sources() -> (Vec<(String, String)>, Sources) {
     let mut texts = Vec::new();
     read(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"), "", &mut texts);
-    let arrows = Sources::new(&texts).arrows();
-    (texts, arrows)
+    let sources = Sources::new(&texts);
+    (texts, sources)
 }

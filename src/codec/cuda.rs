@@ -25,11 +25,11 @@ use super::step::{Step, largest};
 use super::watch::Watch;
 use crate::device::Cuda;
 use crate::device::cuda::Buffer;
+use crate::error::{Error, Result};
 use crate::ops::cuda::nearest::{
     Candidates, Tallied, Tally, Tied, distance, lists, nearest, nearest_sorted, pruned,
 };
 use crate::ops::cuda::statistic::{self, Sums};
-use crate::{Error, Result};
 
 /// How the neighbours of a step are found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

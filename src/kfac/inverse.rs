@@ -7,11 +7,11 @@ use super::moments::{Moments, WIDEST};
 use super::parts::Part;
 use crate::device::cuda::Buffer;
 use crate::device::{Cuda, Device};
+use crate::error::{Error, Result};
 use crate::ops::cpu::gemm;
 use crate::ops::cuda::vector::{self, Places};
 use crate::ops::{Geometry, Shape, cuda};
 use crate::solve::{CudaVector, Vector};
-use crate::{Error, Result};
 
 /// (H + λI)⁻¹ of a [`super::Kfac`].
 pub struct Inverse {

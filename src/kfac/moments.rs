@@ -3,10 +3,10 @@
 use rayon::prelude::*;
 
 use super::parts::Part;
-use crate::Result;
 use crate::block::Block;
 use crate::data::Inputs;
 use crate::device::{Cuda, Device};
+use crate::error::Result;
 use crate::net::cpu::{Arena, Run, Sink};
 use crate::net::cuda::{Wanted, moments_of};
 use crate::net::plan::{Plan, Purpose};

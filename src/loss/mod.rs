@@ -12,7 +12,7 @@ pub mod softmax;
 
 pub use crate::ops::loss::{LogitProduct, Loss};
 
-use crate::{Error, Result};
+use crate::error::{Error, Result};
 
 /// A factor on the loss of sample i, held constant under the derivative, from i and that loss.
 pub type Weight<'a> = dyn Fn(usize, f64) -> f64 + Sync + 'a;

@@ -12,7 +12,7 @@ pub mod tokens;
 
 pub use geometry::{Activation, Conv, Geometry, InputKind, Precision, Shape, Strided, Window};
 
-use crate::{Error, Result};
+use crate::error::{Error, Result};
 
 /// Refuses a buffer of another length than its operands imply.
 fn same(op: &'static str, what: &str, expected: usize, found: usize) -> Result<()> {

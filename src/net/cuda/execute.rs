@@ -4,8 +4,8 @@ use super::passes::{carve_moments, copy};
 use super::rows::{Sink, Used};
 use super::run::Run;
 use super::sizes::gradient_parts;
-use crate::Result;
 use crate::device::cuda::{Buffer, Out};
+use crate::error::Result;
 use crate::loss::Weight;
 use crate::net::ParamId;
 use crate::net::instruction::{

@@ -3,10 +3,10 @@
 
 use super::passes::{IMAGES, Passes, open};
 use super::rows::{Sink, Used};
-use crate::Result;
 use crate::data::Inputs;
 use crate::device::cuda::{Buffer, Out};
 use crate::device::{Cuda, Device};
+use crate::error::Result;
 use crate::net::Network;
 use crate::net::instruction::{AffineOp, Instruction};
 use crate::net::plan::{Plan, Purpose};

@@ -1,9 +1,9 @@
 //! Values of the selected rows on a CUDA device, and what takes gradients: sums of rows, or whoever else.
 
 use super::passes::Passes;
-use crate::Result;
 use crate::device::Cuda;
 use crate::device::cuda::{Buffer, In, Out};
+use crate::error::Result;
 use crate::net::LayerUse;
 use crate::net::rows::RowValues;
 use crate::ops::cuda::conv;

@@ -1,11 +1,11 @@
 //! Layer norm over the channels of each position (MATH.md, Eq. 8), and group norm over groups of neighbouring channels and
 //! all positions (Eq. 8b).
 
+use crate::error::{Error, Result};
 use crate::net::build::Role;
 use crate::net::emit::At;
 use crate::net::instruction::{self, NormOp, Over};
 use crate::net::{Builder, NodeId, Op, Order, ParamId};
-use crate::{Error, Result};
 
 use super::passes::Lower;
 

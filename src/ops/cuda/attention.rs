@@ -4,8 +4,8 @@
 
 use super::{Cuda, In, Out, images, word};
 use crate::device::cuda::{Launch, tiles};
+use crate::error::{Error, Result};
 use crate::ops::{Shape, same};
-use crate::{Error, Result};
 
 /// O to `y` `[n, shape]`, P to `saved`; `x` `[n, t, 3c]`. With a `mask` `[n, t]`, keys where it is 0 get no weight; the other
 /// passes read that off `saved`.

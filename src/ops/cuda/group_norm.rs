@@ -5,8 +5,8 @@
 use super::chunks::{self, Chunks};
 use super::{Cuda, In, Out, images, word};
 use crate::device::cuda::{Launch, tiles};
+use crate::error::{Error, Result};
 use crate::ops::{Shape, same};
-use crate::{Error, Result};
 
 /// `y` = γ x̂ + β, and μ and r of each image and group to `saved`.
 ///

@@ -5,7 +5,7 @@
 use std::ops::Range;
 
 use crate::device::cuda::{Buffer, Cuda, In, Launch, tiles};
-use crate::{Error, Result};
+use crate::error::{Error, Result};
 
 use super::rows;
 use crate::ops::same;
