@@ -11,8 +11,8 @@ use std::path::{Path, PathBuf};
 use safetensors::Dtype;
 
 use crate::data::tensors::{self, Tensor, TensorFile, Values};
+use crate::error::{Error, Result};
 use crate::net::{Network, Param, Role, Source};
-use crate::{Error, Result};
 
 /// A model's files, read and checked.
 pub struct Checkpoint {

@@ -5,16 +5,17 @@ use std::time::Instant;
 use serde::Serialize;
 
 use crate::data::Inputs;
+use crate::error::Result;
 use crate::hold::BATCH;
 use crate::net::plan::{Plan, Purpose};
 use crate::net::{Selected, evaluate};
 use crate::newton::products_at_most;
 use crate::outcome::Epochs;
+use crate::repair;
 use crate::request::Request;
 use crate::session::Session;
 use crate::target::stages_at_most;
 use crate::task::ProxyKind;
-use crate::{Result, repair};
 
 /// Retained samples whose passes are timed.
 const TIMED: usize = 64;

@@ -23,7 +23,7 @@ use crate::proxy::Proxy;
 use crate::select::Selection;
 use crate::soft_label::{Answers, SoftLabels, Summary};
 use crate::task::{HoldSettings, Task, needs_validation};
-use crate::{Error, Result, check_stop};
+use crate::error::{Error, Result, check_stop};
 
 /// Retained samples of a mini-batch, and the most forgotten ones.
 pub const BATCH: usize = 64;

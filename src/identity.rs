@@ -3,6 +3,7 @@
 
 use crate::checkpoint::Checkpoint;
 use crate::data::Samples;
+use crate::error::{Error, Result};
 use crate::hash;
 use crate::request::Request;
 use crate::select::Criteria;
@@ -12,7 +13,6 @@ use crate::task::{CertificateSpec, HoldSettings, Settings, Target};
 use crate::train::Config;
 use crate::update::NoiseUnits;
 use crate::zoo::{Choices, Stem};
-use crate::{Error, Result};
 
 /// The version of the list of fields. It changes when a field is added, removed or written in another way.
 const VERSION: u32 = 4;

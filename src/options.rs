@@ -2,6 +2,7 @@
 //! [`ScrubOptions::settings`] and by the request ([`crate::request`]), and nowhere else.
 
 use crate::data::Spec;
+use crate::error::{Error, Result};
 use crate::ops::Precision;
 use crate::perturb::{REPLACE, SIGMA};
 use crate::select::{Criteria, Method};
@@ -12,7 +13,6 @@ use crate::task::{
 };
 use crate::train::{Config, Optimizer, Schedule};
 use crate::update::NoiseUnits;
-use crate::{Error, Result};
 
 /// A choice of samples of the training data.
 #[derive(Clone, Debug, PartialEq)]

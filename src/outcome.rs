@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::audit::Snapshot;
 use crate::block::Block;
+use crate::error::{Error, Result};
 use crate::names::{names, number, numbers};
 use crate::net::{LayerId, Network, UnitId};
 use crate::newton::SolveReport;
@@ -17,7 +18,6 @@ use crate::select::{Agreement, Selection};
 use crate::soft_label::Summary;
 use crate::task::{Approximation, CertificateSpec, ProxyKind};
 use crate::update::{Certificate, NoiseUnits, Scaled};
-use crate::{Error, Result};
 
 /// What happened to one batch.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

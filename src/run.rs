@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 
 use crate::checkpoint::{Checkpoint, Patched};
 use crate::data::tensors;
+use crate::error::{Error, Result};
 use crate::hold::{Held, hold};
 use crate::identity::{identity, is_of_another_version};
 use crate::net::Network;
@@ -20,7 +21,7 @@ use crate::request::Request;
 use crate::session::Session;
 use crate::task::{HoldSettings, Procedure};
 use crate::unlearn::unlearn;
-use crate::{Error, Result, hash, report};
+use crate::{hash, report};
 
 /// What a request leaves as it is, in words.
 fn never_touched(request: &Request) -> &'static str {

@@ -10,7 +10,7 @@
 //!    the prediction stays the same.
 
 use crate::loss::softmax::{largest, log_odds, log_softmax};
-use crate::{Error, Result};
+use crate::error::{Error, Result};
 
 /// The logits of one model on some samples, with their labels.
 #[derive(Clone, Copy, Debug)]

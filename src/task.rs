@@ -5,6 +5,7 @@ use std::sync::atomic::AtomicBool;
 
 use crate::data::Samples;
 use crate::device::Device;
+use crate::error::{Error, Result};
 use crate::loss::Loss;
 use crate::names::names;
 use crate::net::{Network, Op};
@@ -12,7 +13,6 @@ use crate::select::Criteria;
 use crate::solve::Limits;
 use crate::train::Config;
 use crate::update::{NoiseUnits, check_convexity, check_privacy};
-use crate::{Error, Result};
 
 /// The update rule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use safetensors::tensor::{Metadata, TensorInfo};
 use safetensors::{Dtype, SafeTensorError, SafeTensors};
 
-use crate::{Error, Result};
+use crate::error::{Error, Result};
 
 /// A safetensors file in memory.
 pub struct TensorFile {

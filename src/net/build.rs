@@ -2,8 +2,8 @@
 //! checked as nodes are added; tensors come from a [`Source`], which is a file's contents or an initialisation.
 
 use super::{Layer, LayerId, Network, Node, NodeId, Op, Order, Param, ParamId, Role, Shape, Units};
+use crate::error::{Error, Result};
 use crate::loss::Loss;
-use crate::{Error, Result};
 
 /// Where a network's tensors come from.
 pub trait Source {

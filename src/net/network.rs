@@ -7,11 +7,11 @@ use super::ids::{LayerId, NodeId, ParamId};
 use super::order::Order;
 use super::units::Units;
 use crate::device::Shared;
+use crate::error::{Error, Result};
 use crate::loss::Loss;
 use crate::ops::cpu::embedding;
 use crate::ops::perturb::{Copies, Original};
 use crate::ops::{Activation, Conv, InputKind, Shape, Window};
-use crate::{Error, Result};
 
 /// What a tensor is for: what an initialisation goes by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

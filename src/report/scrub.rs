@@ -56,14 +56,33 @@ pub fn scrub(report: &Value) -> String {
         page.list(&notes);
     }
 
+    evidence(&mut page, report, records);
+    page.heading("To reproduce");
+    page.verbatim(&text(&report["command"]));
+    page.facts(
+        "words",
+        &[
+            ("SHA-256 of the model before", text(&report["model"]["sha256_before"])),
+            ("SHA-256 of the model after", text(&report["model"]["sha256_after"])),
+        ],
+    );
+    page.paragraph(
+        "Whether the samples are forgotten is shown by models that were retrained without them: scrubjay verify.",
+    );
+    page.finish(report)
+}
+
+/// What was chosen and changed, batch by batch.
+fn evidence(page: &mut Page, report: &Value, records: &[Value]) {
+    let layers = list(&report["layers"]);
     page.heading("Accuracy over the removals");
     page.charts(&[
         accuracy(records, "Forgotten samples: each batch before and after its removal, %", &FORGOTTEN, true),
         accuracy(records, "The rest, %; the axis does not begin at 0", &REST, false),
     ]);
-    match options["hold"].is_null() {
-        true => chosen(&mut page, records, &text(&options["selection"])),
-        false => held(&mut page, records),
+    match report["options"]["hold"].is_null() {
+        true => chosen(page, records, &text(&report["options"]["selection"])),
+        false => held(page, records),
     }
     page.heading("Units changed, by layer");
     page.charts(&[changed(layers)]);
@@ -81,19 +100,6 @@ pub fn scrub(report: &Value) -> String {
             text(&report["privacy"]["delta_spent"]),
         ));
     }
-    page.heading("To reproduce");
-    page.verbatim(&text(&report["command"]));
-    page.facts(
-        "words",
-        &[
-            ("SHA-256 of the model before", text(&report["model"]["sha256_before"])),
-            ("SHA-256 of the model after", text(&report["model"]["sha256_after"])),
-        ],
-    );
-    page.paragraph(
-        "Whether the samples are forgotten is shown by models that were retrained without them: scrubjay verify.",
-    );
-    page.finish(report)
 }
 
 /// A series of accuracies: its name, set, moment and style.

@@ -22,8 +22,8 @@ use serde_json::{Value, json};
 use super::family::{Given, rows};
 use super::names::{Form, head};
 use super::reading::Reading;
+use crate::error::{Error, Result};
 use crate::net::{Activation, Builder, Network, NodeId, Source};
-use crate::{Error, Result};
 
 /// A library's names of the parts, and of the keys of its config.
 pub(super) struct Names {

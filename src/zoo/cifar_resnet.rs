@@ -9,7 +9,7 @@ use super::family::{Given, rows, start};
 use super::names::{Form, head};
 use super::reading::Reading;
 use super::resnet::{BATCH_NORM_EPS, stem};
-use crate::Result;
+use crate::error::Result;
 use crate::net::{Activation, Conv, Network, Shape, Source};
 
 pub(super) const FORMS: &[Form] = &[Form {

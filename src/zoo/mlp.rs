@@ -8,8 +8,8 @@
 use super::family::{Given, start};
 use super::names::{Fit, listed};
 use super::reading::Reading;
+use crate::error::{Error, Result};
 use crate::net::{Activation, Network, Shape, Source};
-use crate::{Error, Result};
 
 /// Fits where every tensor is a weight matrix or a bias; no model with a norm's scale is near.
 pub(super) fn fit(given: &Given) -> Option<Fit> {

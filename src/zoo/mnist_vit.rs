@@ -7,8 +7,8 @@
 use super::family::{Given, rows, start};
 use super::names::{Form, head};
 use super::reading::Reading;
+use crate::error::{Error, Result};
 use crate::net::{Activation, Conv, Network, Shape, Source};
-use crate::{Error, Result};
 
 const EPS: f32 = 1e-5;
 

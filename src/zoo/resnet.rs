@@ -22,8 +22,8 @@ use super::choices::Stem;
 use super::family::{Given, rows, start};
 use super::names::{Form, head, matches};
 use super::reading::Reading;
+use crate::error::{Error, Result};
 use crate::net::{Activation, Builder, Conv, Network, NodeId, Shape, Source, Window};
-use crate::{Error, Result};
 
 /// A convolution's name and its norm's.
 type Pair = (String, String);

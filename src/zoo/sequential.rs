@@ -18,8 +18,8 @@ use serde_json::Value;
 use super::family::{Given, start};
 use super::names::{Fit, Form, fit as fit_form};
 use super::reading::Reading;
+use crate::error::{Error, Result};
 use crate::net::{Activation, Builder, Conv, Network, NodeId, Shape, Source, Window};
-use crate::{Error, Result};
 
 const SMALL_CNN: &str = r#"[{"conv": "conv1", "padding": 1}, {"batch_norm": "bn1"}, "relu", {"max_pool": 2},
     {"conv": "conv2", "stride": 2, "padding": 1}, {"batch_norm": "bn2"}, "relu", "flatten", {"linear": "fc"}]"#;

@@ -15,8 +15,8 @@ use super::family::{Given, rows, start};
 use super::names::{Form, head, matches};
 use super::reading::Reading;
 use super::resnet::{BATCH_NORM_EPS, odd};
+use crate::error::{Error, Result};
 use crate::net::{Activation, Builder, Conv, Network, NodeId, Shape, Source, Window};
-use crate::{Error, Result};
 
 pub(super) const FORMS: &[Form] = &[
     Form {

@@ -29,8 +29,8 @@ use names::{NAMES, Names, Qkv, TIMM};
 use super::family::{Given, rows, start};
 use super::names::{head, matches};
 use super::reading::Reading;
+use crate::error::{Error, Result};
 use crate::net::{Activation, Builder, Conv, Network, NodeId, Shape, Source};
-use crate::{Error, Result};
 
 /// Words of which the names of architectures are made that this family computes. Any other word in a name may stand for
 /// another function of the same tensors (`rpn`, `siglip`, `quickgelu`).

@@ -653,36 +653,18 @@ fn losses(device: &Device, n: usize, classes: usize) -> Result<(), Failed> {
     let expected: Vec<f32> = found.iter().enumerate().map(|(i, d)| d * weights[i / classes]).collect();
     same_bits("weighed", &weighed, &expected)?;
 
-    let back = writes(cuda, n * classes, |back| {
-        on_cuda::loss::product(
-            cuda,
-            back,
-            on_t.input(),
-            on_z.input(),
-            on_labels.input(),
-            n,
-            LogitProduct::Curvature,
-            LOSS,
-        )
-    })?;
+    let product = |matrix| {
+        let (t, z, labels) = (on_t.input(), on_z.input(), on_labels.input());
+        writes(cuda, n * classes, |back| on_cuda::loss::product(cuda, back, t, z, labels, n, matrix, LOSS))
+    };
+    let back = product(LogitProduct::Curvature)?;
     let exact = rows(&|z, t, _| {
         let p = layers::softmax(&wide::<f64>(z));
         let mean: f64 = p.iter().zip(t).map(|(p, &t)| p * f64::from(t)).sum();
         p.iter().zip(t).map(|(p, &t)| p * (f64::from(t) - mean)).collect()
     });
     close("curvature", &back, &exact, &narrow(&exact))?;
-    let back = writes(cuda, n * classes, |back| {
-        on_cuda::loss::product(
-            cuda,
-            back,
-            on_t.input(),
-            on_z.input(),
-            on_labels.input(),
-            n,
-            LogitProduct::Fisher,
-            LOSS,
-        )
-    })?;
+    let back = product(LogitProduct::Fisher)?;
     let exact = rows(&|z, t, label| {
         let d = gradient(z, label);
         let along: f64 = d.iter().zip(t).map(|(d, &t)| d * f64::from(t)).sum();
