@@ -69,7 +69,7 @@ pub fn run(options: &Options, lab: &mut Lab, cells: &mut Cells) -> anyhow::Resul
             for number in 0..total / batch {
                 if let (Some((log, records)), Some(select)) = (&mut events, select) {
                     if number == total / batch / 2 {
-                        (*log, *records) = reopened(&folder, &identity, &whole.original, &net, number)?;
+                        (*log, *records) = reopened(&folder, &identity, whole.original, &net, number)?;
                     }
                     let record = match records.get(number) {
                         Some(record) => {
