@@ -12,6 +12,7 @@
 
 use crate::audit::{Snapshot, gate, judged};
 use crate::data::Samples;
+use crate::error::{Error, Result, check_stop};
 use crate::loss::Loss;
 use crate::net::{Network, Tilt, TrainPass, outputs};
 use crate::ops::optimizer::{Optimizer, Update};
@@ -23,7 +24,6 @@ use crate::proxy::Proxy;
 use crate::select::Selection;
 use crate::soft_label::{Answers, SoftLabels, Summary};
 use crate::task::{HoldSettings, Task, needs_validation};
-use crate::error::{Error, Result, check_stop};
 
 /// Retained samples of a mini-batch, and the most forgotten ones.
 pub const BATCH: usize = 64;

@@ -6,11 +6,11 @@
 use rayon::prelude::*;
 
 use crate::data::{InputKind, Inputs, Samples, Subset};
+use crate::error::{Error, Result, check_stop};
 use crate::net::{Network, outputs};
 use crate::task::{HoldSettings, ProxyKind, Task};
 use crate::train::{Config, train};
 use crate::zoo::renewed;
-use crate::error::{Error, Result, check_stop};
 
 /// Nearest retained samples whose labels count, and what is added to every class's count.
 const NEIGHBOURS: usize = 10;

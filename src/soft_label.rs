@@ -9,8 +9,8 @@
 //!    of them over held-out samples to the original's, quantile by quantile. The logits are scaled until κ is the one wanted;
 //!    the prediction stays the same.
 
-use crate::loss::softmax::{largest, log_odds, log_softmax};
 use crate::error::{Error, Result};
+use crate::loss::softmax::{largest, log_odds, log_softmax};
 
 /// The logits of one model on some samples, with their labels.
 #[derive(Clone, Copy, Debug)]

@@ -12,10 +12,14 @@
 mod attention;
 #[path = "reference/batch_norm.rs"]
 mod batch_norm;
+#[path = "cases/checks.rs"]
+mod checks;
 #[path = "cases/columns.rs"]
 mod columns;
 #[path = "reference/conv.rs"]
 mod conv;
+#[path = "cases/convs.rs"]
+mod convs;
 #[path = "reference/dual.rs"]
 mod dual;
 #[path = "reference/embedding.rs"]
@@ -40,6 +44,8 @@ mod nearest;
 mod nets;
 #[path = "cases/network_ops.rs"]
 mod network_ops;
+#[path = "cases/networks.rs"]
+mod networks;
 #[path = "reference/optimizer.rs"]
 mod optimizer;
 #[path = "reference/net.rs"]
@@ -50,6 +56,8 @@ mod perturb;
 mod ptx;
 #[path = "reference/rank.rs"]
 mod rank;
+#[path = "cases/sequences.rs"]
+mod sequences;
 #[path = "reference/statistic.rs"]
 mod statistic;
 #[path = "reference/tokens.rs"]

@@ -9,7 +9,7 @@ use crate::net::instruction::{
     LayerUse, LossOp, Norm, NormOp, Over, PointwiseOp, PoolOp, Rows, RowsOp, ShortcutOp, Weights,
 };
 use crate::net::plan::Plan;
-use crate::net::program::{Seed, Tilt};
+use crate::net::program::{Section, Seed, Step, Tilt};
 use crate::net::rows::RowValues;
 use crate::ops::Strided;
 use crate::ops::cpu::batch_norm::{self, Moments};
@@ -18,6 +18,41 @@ use crate::ops::cpu::{
 };
 
 impl<'a> Run<'a> {
+    /// Runs one section.
+    pub fn section(&mut self, section: Section) {
+        Run::batch(std::slice::from_mut(self), section);
+    }
+
+    /// The values, and where the plan derives, the gradient.
+    pub fn primal(mut self) {
+        self.section(Section::Forward);
+        self.section(Section::Backward);
+    }
+
+    /// What products read, computed again; gradients go nowhere.
+    pub fn primal_again(mut self) {
+        self.section(Section::Forward);
+        if self.plan.program.keeps_adjoints() {
+            self.section(Section::Backward);
+        }
+    }
+
+    /// Runs one section over the chunks of a batch, side by side.
+    pub fn batch(runs: &mut [Run<'a>], section: Section) {
+        let Some(first) = runs.first() else { return };
+        let steps = first.plan.program.section(section);
+        let alone = |step: &Step| !matches!(step.instruction, Instruction::BatchNorm(_));
+        for part in steps.chunk_by(|a, b| alone(a) && alone(b)) {
+            match (&part[0].instruction, &mut *runs) {
+                (Instruction::BatchNorm(op), runs) => Run::batch_norm(runs, op),
+                (_, [run]) => part.iter().for_each(|step| run.execute(&step.instruction)),
+                (_, runs) => runs
+                    .par_iter_mut()
+                    .for_each(|run| part.iter().for_each(|step| run.execute(&step.instruction))),
+            }
+        }
+    }
+
     pub(super) fn execute(&mut self, instruction: &Instruction) {
         match instruction {
             Instruction::Affine(op) => self.affine(op),
@@ -285,7 +320,7 @@ impl<'a> Run<'a> {
     }
 
     /// Batch norm over all chunks of a batch: sums are added in the order of the chunks.
-    pub(super) fn batch_norm(runs: &mut [Run<'a>], op: &BatchNormOp) {
+    fn batch_norm(runs: &mut [Run<'a>], op: &BatchNormOp) {
         let sums = |runs: &[Run<'a>], len: usize, of: &(dyn Fn(&Run<'a>) -> Vec<f64> + Sync)| {
             let each: Vec<Vec<f64>> = runs.par_iter().map(of).collect();
             each.iter().fold(vec![0.0; len], |mut all, one| {

@@ -57,7 +57,7 @@ struct Layers<'a> {
 /// The moments of every layer of which something is wanted; `seed` draws the loss gradients.
 ///
 /// # Errors
-/// [`Error::Memory`] where the moments and one image at a time do not fit, or the device fails.
+/// [`crate::Error::Memory`] where the moments and one image at a time do not fit, or the device fails.
 pub(crate) fn moments_of(
     device: &Device,
     cuda: &Cuda,

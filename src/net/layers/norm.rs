@@ -2,9 +2,9 @@
 //! all positions (Eq. 8b).
 
 use crate::error::{Error, Result};
-use crate::net::network::Role;
 use crate::net::emit::At;
 use crate::net::instruction::{self, NormOp, Over};
+use crate::net::network::Role;
 use crate::net::{Builder, NodeId, Op, Order, ParamId};
 
 use super::passes::Lower;

@@ -1,7 +1,7 @@
 //! The three bilinear primitives of every affine layer: y = Wx (apply), δx = Wᵀδ (data gradient), dW = δᵀx (weight
 //! gradient). A linear layer is a 1×1 convolution over its positions.
 //!
-//! Each is a sum of matrix products over *fields*, found as [`fields`] says.
+//! Each is a sum of matrix products over *fields*, found as `fields.rs` says.
 //!
 //! With `rows`, weights and gradients are those of some output channels only, and the cost is theirs.
 
