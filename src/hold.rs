@@ -196,13 +196,13 @@ fn held_network(
                 )));
             }
             pass.clip(LONGEST)?;
-            let rate = RATE * (1.0 - done as f64 / steps as f64);
+            let rate = RATE * (1.0 - f64::from(done) / steps as f64);
             done += 1;
             pass.update(&Update {
                 rate: rate as f32,
                 momentum: MOMENTUM,
                 decay: settings.recipe.weight_decay,
-                step: done as i32,
+                step: done,
             })?;
         }
     }
