@@ -10,14 +10,14 @@ use serde_json::{Value, json};
 
 use crate::checkpoint::{Checkpoint, Patched};
 use crate::data::tensors;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, check_stop};
 use crate::identity::{identity, is_of_another_version};
 use crate::net::Network;
 use crate::options::Pick;
 use crate::outcome::{LayerAccount, Outcome, Privacy, Record, removed};
 use crate::receipt::Events;
 use crate::request::Request;
-use crate::session::Session;
+use crate::session::{Level, Progress, Session};
 use crate::unlearn::unlearn;
 use crate::{hash, report};
 
@@ -66,16 +66,32 @@ impl Session {
         scrubbed: &mut Scrubbed,
         mut keep: impl FnMut(&Record) -> Result<()>,
     ) -> Result<()> {
-        let (task, batches) = (request.task(self), request.batches());
-        self.report_progress(scrubbed.records.len(), batches.len());
+        let batches = request.batches();
+        let report = |done: usize, phase| {
+            self.report_progress(Progress { done, batches: batches.len(), phase });
+            check_stop(self.stop())
+        };
+        report(scrubbed.records.len(), None)?;
         for (i, batch) in batches.iter().enumerate().skip(scrubbed.records.len()) {
-            let gone = removed(&scrubbed.records);
+            let on_phase = |phase| {
+                self.report_progress(Progress { done: i, batches: batches.len(), phase: Some(phase) })
+            };
+            let (task, gone) = (request.task(self, Some(&on_phase)), removed(&scrubbed.records));
             let record = unlearn(&task, &mut scrubbed.network, i, batch, &gone)?;
             keep(&record)?;
+            self.log_record(&record);
             scrubbed.records.push(record);
-            self.report_progress(i + 1, batches.len());
+            report(i + 1, None)?;
         }
         Ok(())
+    }
+
+    /// Tells what became of a batch.
+    fn log_record(&self, record: &Record) {
+        let (number, count) = (record.batch, record.indices.len());
+        let what = if record.removed { "removed" } else { "not removed" };
+        self.log(Level::Info, &format!("batch {number}: {count} samples {what}"));
+        record.notes.iter().for_each(|note| self.log(Level::Info, &format!("batch {number}: {note}")));
     }
 
     /// Carries out a request into a folder: the model under its own name with only the touched values changed, config

@@ -7,6 +7,7 @@ mod commands;
 mod data;
 mod demo;
 mod labels;
+mod memory;
 mod observe;
 mod repair;
 #[path = "cases/schema.rs"]
