@@ -71,7 +71,7 @@ pub fn hold(
     let validation = task.validation.ok_or_else(needs_validation)?;
     let n = task.n.checked_sub(earlier.indices.len()).filter(|&n| n > indices.len());
     let n = n.ok_or_else(|| Error::config("no more samples are left than are to be removed"))?;
-    let (mut clock, mut notes) = (Clock::start(), vec![]);
+    let (mut clock, mut notes) = (Clock::start(task.on_phase), vec![]);
     let request = task.samples.subset(indices);
     let judged = judged(task, indices, &mut notes);
     let judged = task.validation.filter(|_| !judged.is_empty()).map(|samples| samples.subset(&judged));
