@@ -39,12 +39,13 @@ fn fields(session: &Session, request: &Request) -> Result<Vec<(&'static str, Str
     let model = session.checkpoint().ok_or_else(|| {
         Error::config("a session of values in memory has no files to write into a folder; use `scrub`")
     })?;
-    let earlier = session.earlier_checkpoint().map(|files| hash::of_parts(files.contents()));
+    let earlier =
+        session.earlier_checkpoint().map(|files| hash::of_files_at(files.contents())).transpose()?;
     let config = model.config().map(|config| hash::of_parts(std::iter::once(config.to_string())));
     let none = || "none".to_string();
     let mut fields = vec![
         ("program", env!("CARGO_PKG_VERSION").to_string()),
-        ("model", hash::of_parts(model.contents())),
+        ("model", hash::of_files_at(model.contents())?),
         ("config", config.unwrap_or_else(none)),
         ("earlier", earlier.unwrap_or_else(none)),
     ];
@@ -63,15 +64,18 @@ fn fields(session: &Session, request: &Request) -> Result<Vec<(&'static str, Str
     Ok(fields)
 }
 
-/// What was chosen about the model. The patterns are written as a list in JSON, so that no two lists read alike.
-fn of_model(sources: &Sources) -> [(&'static str, String); 4] {
+/// What was chosen about the model. The patterns are written as a list in JSON, so that no two lists read alike. The key
+/// of weights is listed only where one was chosen, as it was not there when version 3 began.
+fn of_model(sources: &Sources) -> Vec<(&'static str, String)> {
     let Choices { arch, heads, stem } = &sources.choices;
-    [
+    let weights = sources.weights.clone().map(|key| ("weights", key));
+    let always = [
         ("arch", given(arch.as_deref())),
         ("heads", given(*heads)),
         ("stem", given(stem.map(Stem::name))),
         ("ignore", serde_json::json!(sources.ignore).to_string()),
-    ]
+    ];
+    always.into_iter().chain(weights).collect()
 }
 
 fn given<T: ToString>(value: Option<T>) -> String {
@@ -191,6 +195,7 @@ mod tests {
             of(Choices { stem: Some(Stem::Stride2), ..plain() }, &[]),
             of(plain(), &["a", "b"]),
             of(plain(), &["a\", \"b"]),
+            of_model(&Sources { weights: Some("ema".into()), ..Sources::default() }),
         ];
         for (i, list) in lists.iter().enumerate() {
             assert!(lists[..i].iter().all(|other| other != list), "{list:?}");

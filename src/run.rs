@@ -9,7 +9,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::checkpoint::{Checkpoint, Patched};
-use crate::data::tensors;
+use crate::data::{file::StoredFile, tensors};
 use crate::identity::{identity, is_of_another_version};
 use crate::net::Network;
 use crate::options::Pick;
@@ -206,7 +206,7 @@ fn report_of(
     patched: &Patched,
     identity: &str,
 ) -> Result<Value> {
-    let written = patched.files.iter().map(|file| tensors::read(file)).collect::<Result<Vec<_>>>()?;
+    let written = patched.files.iter().map(|file| StoredFile::open(file)).collect::<Result<Vec<_>>>()?;
     let names = patched.files.iter().map(|file| file.file_name().map(OsStr::to_string_lossy));
     Ok(json!({
         "scrubjay": env!("CARGO_PKG_VERSION"),
@@ -237,8 +237,8 @@ fn report_of(
             "files": names.collect::<Vec<_>>(),
             "changed_values": outcome.changed_values,
             "updates_lost_in_stored_type": outcome.lost_updates,
-            "sha256_before": hash::of_parts(checkpoint.contents()),
-            "sha256_after": hash::of_parts(written.iter()),
+            "sha256_before": hash::of_files_at(checkpoint.contents())?,
+            "sha256_after": hash::of_files_at(written.iter().map(StoredFile::whole))?,
         },
         "layers": outcome.layers,
         "records": outcome.records.iter().map(without_values).collect::<Vec<_>>(),

@@ -8,6 +8,7 @@ mod data;
 mod demo;
 mod labels;
 mod observe;
+mod pytorch_files;
 mod repair;
 #[path = "cases/schema.rs"]
 mod schema;

@@ -27,7 +27,7 @@ pub use create::{Created, create};
 pub(crate) use create::{resnet50, vit16};
 pub use reading::Facts;
 
-use crate::checkpoint::Checkpoint;
+use crate::checkpoint::{Checkpoint, Reader};
 use crate::data::InputKind;
 use crate::loss::Loss;
 use crate::net::{Network, Shape};
@@ -133,6 +133,24 @@ pub fn load(checkpoint: &Checkpoint, arch: Option<&str>, image: Option<Shape>) -
 /// not finite; where the config has a key that changes the function and that the family does not support. The message
 /// names it.
 pub fn load_as(checkpoint: &Checkpoint, choices: &Choices, data: Option<InputKind>) -> Result<Model> {
+    read(checkpoint, checkpoint.reader(), choices, data)
+}
+
+/// [`load_as`] of a model whose values are not read: a network of the same form whose parameters are 0, in the time and
+/// memory of the files' headers.
+///
+/// # Errors
+/// As [`load_as`], but for values.
+pub fn outline(checkpoint: &Checkpoint, choices: &Choices) -> Result<Model> {
+    read(checkpoint, checkpoint.outline(), choices, None)
+}
+
+fn read(
+    checkpoint: &Checkpoint,
+    mut source: Reader,
+    choices: &Choices,
+    data: Option<InputKind>,
+) -> Result<Model> {
     let named = |error| match error {
         Error::Config(reason) => Error::checkpoint(checkpoint.path(), reason), // name the model
         other => other,
@@ -140,7 +158,6 @@ pub fn load_as(checkpoint: &Checkpoint, choices: &Choices, data: Option<InputKin
     let config = checkpoint.config().unwrap_or(&Value::Null);
     let inputs = read_inputs(checkpoint).map_err(named)?;
     let names: Vec<String> = checkpoint.names().map(String::from).collect();
-    let mut source = checkpoint.reader();
     let given = Given { source: &source, names: &names, config };
     let arch = choices.arch.as_deref().map(|arch| vec![arch]).unwrap_or(architectures(config));
     let arch: Vec<String> = arch.into_iter().map(bare).collect();
@@ -212,6 +229,9 @@ fn about_names(checkpoint: &Checkpoint, chosen: bool, reading: &mut Reading) {
     }
     let left_out = checkpoint.ignored().iter().map(|pattern| format!("without the tensors `{pattern}`"));
     reading.facts.chosen.extend(left_out);
+    if let Some(key) = checkpoint.weights() {
+        reading.saw(format!("the weights under `{key}`"));
+    }
     let prefix = checkpoint.prefix();
     if !prefix.is_empty() {
         reading.saw(format!("names behind `{prefix}`"));

@@ -61,7 +61,8 @@ impl Builder<'_> {
             }
         };
         let (means, stds) = (read(mean, Role::Zero)?, read(std, Role::One)?);
-        if let Some(zero) = stds.iter().find(|std| **std <= 0.0) {
+        let zero = stds.iter().find(|std| **std <= 0.0);
+        if let Some(zero) = zero.filter(|_| !self.is_outline()) {
             return Err(Error::shape(
                 "normalise",
                 format!("deviations above 0 in `{std}`"),

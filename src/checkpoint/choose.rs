@@ -1,0 +1,127 @@
+//! Which part of a PyTorch file is the weights: the file's own dictionary of tensors, or one that a training checkpoint
+//! has under a key, as `state_dict`. Where there are several and none was chosen, all are listed; none is guessed.
+
+use std::collections::{HashMap, HashSet};
+
+use super::pickle::{Id, Object, Pickle, Tensor};
+
+/// The tensors of one dictionary, in its order.
+#[derive(Debug)]
+pub(super) struct Weights {
+    /// Where it is, as `state_dict` or `ema/shadow`; empty for the file's own.
+    pub key: String,
+    pub tensors: Vec<(String, Tensor)>,
+}
+
+/// How a caller writes the file's own dictionary.
+const OWN: &str = ".";
+
+/// The weights of a pickle: at `chosen`, else the only ones.
+///
+/// # Errors
+/// In words: where there are none, or several, or none at the key; where the model itself was pickled; or a tensor is of
+/// a kind that is not read.
+pub(super) fn weights(pickle: &Pickle, chosen: Option<&str>) -> Result<Weights, String> {
+    let mut found = vec![];
+    if let Object::Dict(dict) = pickle.root() {
+        gather(pickle, "", dict, 2, &mut HashSet::new(), &mut found);
+    }
+    if found.is_empty() {
+        return Err(match module(pickle) {
+            Some((class, at)) => pickled(&class, &at),
+            None => "holds no dictionary of tensors".into(),
+        });
+    }
+    let listed = || {
+        let keys: Vec<&str> = found.iter().map(|(key, _)| shown(key)).collect();
+        keys.join(", ")
+    };
+    let wanted = |key: &str| chosen.is_none_or(|chosen| chosen == shown(key));
+    let fitting: Vec<&Found> = found.iter().filter(|(key, _)| wanted(key)).collect();
+    match (&fitting[..], chosen) {
+        ([(key, dict)], _) => Ok(Weights { key: key.clone(), tensors: tensors(pickle, dict)? }),
+        ([], Some(chosen)) => Err(format!("has no weights under `{chosen}`; it has {}", listed())),
+        _ => Err(format!("has several sets of weights ({}); --weights KEY chooses one", listed())),
+    }
+}
+
+fn shown(key: &str) -> &str {
+    if key.is_empty() { OWN } else { key }
+}
+
+/// A dictionary, and where it is.
+type Found<'a> = (String, &'a [(Id, Id)]);
+
+/// The dictionaries that have tensors of floats, down to a depth; one that several keys share counts once.
+fn gather<'a>(
+    pickle: &'a Pickle,
+    path: &str,
+    dict: &'a [(Id, Id)],
+    depth: usize,
+    seen: &mut HashSet<Id>,
+    found: &mut Vec<Found<'a>>,
+) {
+    let floats = dict.iter().any(|&(key, value)| match (pickle.get(key), pickle.get(value)) {
+        (Object::Text(_), Object::Tensor(tensor)) => tensor.storage.is_float(),
+        _ => false,
+    });
+    if floats {
+        found.push((path.to_string(), dict));
+    }
+    for &(key, value) in dict.iter().filter(|_| depth > 0) {
+        if let (Object::Text(key), Object::Dict(inner)) = (pickle.get(key), pickle.get(value))
+            && seen.insert(value)
+        {
+            let path = if path.is_empty() { key.to_string() } else { format!("{path}/{key}") };
+            gather(pickle, &path, inner, depth - 1, seen, found);
+        }
+    }
+}
+
+/// The tensors of a dictionary. A name that is there twice has its last value, as in Python.
+fn tensors(pickle: &Pickle, dict: &[(Id, Id)]) -> Result<Vec<(String, Tensor)>, String> {
+    let mut all: Vec<(String, Tensor)> = vec![];
+    let mut places = HashMap::new();
+    for &(key, value) in dict {
+        let Object::Text(name) = pickle.get(key) else { continue };
+        match pickle.get(value) {
+            Object::Tensor(tensor) => match places.get(name) {
+                Some(&at) => all[at] = (name.to_string(), (**tensor).clone()),
+                None => {
+                    places.insert(name.clone(), all.len());
+                    all.push((name.to_string(), (**tensor).clone()));
+                }
+            },
+            Object::Opaque(class) if class.starts_with("torch._utils._rebuild") => {
+                return Err(format!("tensor `{name}` is made by {class}, which is not read here"));
+            }
+            _ => {} // no weights: a counter of epochs, options and the like
+        }
+    }
+    Ok(all)
+}
+
+/// The class of a pickled model, and the key that it is under.
+fn module(pickle: &Pickle) -> Option<(String, String)> {
+    let class = |object: &Object| match object {
+        Object::Opaque(class) if class.contains('.') => Some(class.to_string()),
+        _ => None,
+    };
+    match pickle.root() {
+        Object::Dict(dict) => dict.iter().find_map(|&(key, value)| match pickle.get(key) {
+            Object::Text(key) if !key.contains("opt") && !key.contains("arg") && !key.contains("sched") => {
+                class(pickle.get(value)).map(|class| (class, format!("[\"{key}\"]")))
+            }
+            _ => None,
+        }),
+        root => class(root).map(|class| (class, String::new())),
+    }
+}
+
+/// Why a pickled model is refused, and how its weights are saved.
+fn pickled(class: &str, at: &str) -> String {
+    format!(
+        "holds an object of the class {class}, which only its code can read; save its weights where that code is:\n  \
+         import torch\n  model = torch.load(\"FILE\", weights_only=False){at}\n  torch.save(model.state_dict(), \"weights.pth\")"
+    )
+}
