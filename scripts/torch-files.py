@@ -63,6 +63,7 @@ def files():
         "rng": torch.get_rng_state(),
         "losses": [0.5, 0.25, numpy.float32(0.125)],
         "history": numpy.arange(3),
+        "best_loss": torch.tensor(0.25),
     }
     yield "training.pth.tar", training, {}
     yield "training-older.pth.tar", training, {"_use_new_zipfile_serialization": False}

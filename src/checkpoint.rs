@@ -74,7 +74,7 @@ impl Checkpoint {
     /// # Errors
     /// Where a file is missing, malformed, or holds a tensor twice.
     pub fn open(path: &Path) -> Result<Checkpoint> {
-        Checkpoint::open_with(path, &[], None)
+        Checkpoint::open_with(path, &[], &[])
     }
 
     /// [`Checkpoint::open`], as if the tensors of these names were not there; `*` stands for any part of a name, with
@@ -83,15 +83,16 @@ impl Checkpoint {
     /// # Errors
     /// As [`Checkpoint::open`]; and where a pattern is the name of no tensor.
     pub fn open_without(path: &Path, ignored: &[String]) -> Result<Checkpoint> {
-        Checkpoint::open_with(path, ignored, None)
+        Checkpoint::open_with(path, ignored, &[])
     }
 
-    /// [`Checkpoint::open_without`] tensors of these names, with a choice among several sets of weights: `weights` is the key of a PyTorch file's weights,
-    /// as `state_dict` or `ema/shadow`, where it has several; `.` stands for the file's own tensors.
+    /// [`Checkpoint::open_without`] tensors of these names, with a choice among several sets of weights: the first of these
+    /// keys that a PyTorch file has, as `state_dict` or `ema/shadow`; `.` stands for a file's own tensors. Without keys, a file
+    /// must have one set.
     ///
     /// # Errors
-    /// As there; and where there are no weights of that key.
-    pub fn open_with(path: &Path, ignored: &[String], weights: Option<&str>) -> Result<Checkpoint> {
+    /// As there; and where a file has none of the keys.
+    pub fn open_with(path: &Path, ignored: &[String], weights: &[String]) -> Result<Checkpoint> {
         let folder = folder_of(path);
         let names = if path.is_dir() { model_files(path)? } else { vec![path.to_path_buf()] };
         let files = names.iter().map(|name| ModelFile::open(name, weights)).collect::<Result<Vec<_>>>()?;

@@ -64,11 +64,12 @@ fn fields(session: &Session, request: &Request) -> Result<Vec<(&'static str, Str
     Ok(fields)
 }
 
-/// What was chosen about the model. The patterns are written as a list in JSON, so that no two lists read alike. The key
-/// of weights is listed only where one was chosen, as it was not there when version 3 began.
+/// What was chosen about the model. The patterns are written as a list in JSON, so that no two lists read alike. Keys
+/// of weights are listed only where some were chosen, as they were not there when version 3 began.
 fn of_model(sources: &Sources) -> Vec<(&'static str, String)> {
     let Choices { arch, heads, stem } = &sources.choices;
-    let weights = sources.weights.clone().map(|key| ("weights", key));
+    let chosen = Some(&sources.weights).filter(|keys| !keys.is_empty());
+    let weights = chosen.map(|keys| ("weights", serde_json::json!(keys).to_string()));
     let always = [
         ("arch", given(arch.as_deref())),
         ("heads", given(*heads)),
@@ -195,7 +196,7 @@ mod tests {
             of(Choices { stem: Some(Stem::Stride2), ..plain() }, &[]),
             of(plain(), &["a", "b"]),
             of(plain(), &["a\", \"b"]),
-            of_model(&Sources { weights: Some("ema".into()), ..Sources::default() }),
+            of_model(&Sources { weights: vec!["ema".into()], ..Sources::default() }),
         ];
         for (i, list) in lists.iter().enumerate() {
             assert!(lists[..i].iter().all(|other| other != list), "{list:?}");

@@ -31,8 +31,8 @@ pub struct Sources {
     pub choices: Choices,
     /// Patterns of tensors that play no part in the logits, as `aux.*`; they are written unchanged.
     pub ignore: Vec<String>,
-    /// The key of the weights in a PyTorch file that has several, as `state_dict`.
-    pub weights: Option<String>,
+    /// Keys of the weights in PyTorch files that have several, as `state_dict`: the first that a file has is taken.
+    pub weights: Vec<String>,
     /// The training data, or the part of it at hand.
     pub data: PathBuf,
     /// Mean and standard deviation in place of the config's.
@@ -55,7 +55,7 @@ impl Sources {
 
     /// Reads a model's files.
     fn checkpoint(&self, model: &Path) -> Result<Checkpoint> {
-        Checkpoint::open_with(model, &self.ignore, self.weights.as_deref())
+        Checkpoint::open_with(model, &self.ignore, &self.weights)
     }
 
     /// Reads data of a model, normalised as these files are.

@@ -32,7 +32,8 @@ fn stored(name: &str) -> PathBuf {
 }
 
 fn open(path: &Path, weights: Option<&str>) -> scrubjay::Result<Checkpoint> {
-    Checkpoint::open_with(path, &[], weights)
+    let weights: Vec<String> = weights.iter().map(ToString::to_string).collect();
+    Checkpoint::open_with(path, &[], &weights)
 }
 
 fn network(path: &Path, weights: Option<&str>) -> Network {
@@ -169,7 +170,15 @@ fn a_value_that_two_tensors_share_changes_in_both_or_is_refused() {
 fn a_choice_that_would_be_a_guess_is_asked_for_and_code_is_never_run() {
     refused(&stored("two.pth"), None, &["model, ema/shadow", "--weights KEY"]);
     refused(&stored("two.pth"), Some("net"), &["no weights under `net`", "model, ema/shadow"]);
-    refused(&stored("expected.safetensors"), Some("model"), &["no PyTorch file"]);
+    refused(&stored("expected.safetensors"), Some("model"), &["no PyTorch file", "--weights ."]);
+    let several = ["absent", "ema/shadow", "."].map(String::from);
+    let key = |name: &str| {
+        let checkpoint = Checkpoint::open_with(&stored(name), &[], &several).unwrap();
+        checkpoint.weights().map(String::from)
+    };
+    assert_eq!(key("two.pth").as_deref(), Some("ema/shadow"));
+    assert_eq!(key("zip.pth"), None);
+    assert_eq!(key("expected.safetensors"), None);
     let how = ["import torch", "weights_only=False", "torch.save(model.state_dict()"];
     for (name, word) in [
         ("module.pth", "__main__.Unknown"),

@@ -14,14 +14,14 @@ pub(super) struct Weights {
 }
 
 /// How a caller writes the file's own dictionary.
-const OWN: &str = ".";
+pub(super) const OWN: &str = ".";
 
-/// The weights of a pickle: at `chosen`, else the only ones.
+/// The weights of a pickle: those of the first chosen key that it has; where none is chosen, the only ones.
 ///
 /// # Errors
-/// In words: where there are none, or several, or none at the key; where the model itself was pickled; or a tensor is of
+/// In words: where there are none, or several, or none at the keys; where the model itself was pickled; or a tensor is of
 /// a kind that is not read.
-pub(super) fn weights(pickle: &Pickle, chosen: Option<&str>) -> Result<Weights, String> {
+pub(super) fn weights(pickle: &Pickle, chosen: &[String]) -> Result<Weights, String> {
     let mut found = vec![];
     if let Object::Dict(dict) = pickle.root() {
         gather(pickle, "", dict, 2, &mut HashSet::new(), &mut found);
@@ -32,17 +32,18 @@ pub(super) fn weights(pickle: &Pickle, chosen: Option<&str>) -> Result<Weights, 
             None => "holds no dictionary of tensors".into(),
         });
     }
-    let listed = || {
-        let keys: Vec<&str> = found.iter().map(|(key, _)| shown(key)).collect();
-        keys.join(", ")
+    let listed = found.iter().map(|(key, _)| shown(key)).collect::<Vec<_>>().join(", ");
+    let taken = match (chosen, &found[..]) {
+        ([], [only]) => only,
+        ([], _) => return Err(format!("has several sets of weights ({listed}); --weights KEY chooses one")),
+        (keys, all) => {
+            let first = keys.iter().find_map(|wanted| all.iter().find(|(key, _)| shown(key) == wanted));
+            let keys = || keys.join("` and `");
+            first.ok_or_else(|| format!("has no weights under `{}`; it has {listed}", keys()))?
+        }
     };
-    let wanted = |key: &str| chosen.is_none_or(|chosen| chosen == shown(key));
-    let fitting: Vec<&Found> = found.iter().filter(|(key, _)| wanted(key)).collect();
-    match (&fitting[..], chosen) {
-        ([(key, dict)], _) => Ok(Weights { key: key.clone(), tensors: tensors(pickle, dict)? }),
-        ([], Some(chosen)) => Err(format!("has no weights under `{chosen}`; it has {}", listed())),
-        _ => Err(format!("has several sets of weights ({}); --weights KEY chooses one", listed())),
-    }
+    let (key, dict) = taken;
+    Ok(Weights { key: key.clone(), tensors: tensors(pickle, dict)? })
 }
 
 fn shown(key: &str) -> &str {
@@ -62,7 +63,8 @@ fn gather<'a>(
     found: &mut Vec<Found<'a>>,
 ) {
     let floats = dict.iter().any(|&(key, value)| match (pickle.get(key), pickle.get(value)) {
-        (Object::Text(_), Object::Tensor(tensor)) => tensor.storage.is_float(),
+        // A lone number, as the best loss so far, makes no weights.
+        (Object::Text(_), Object::Tensor(tensor)) => tensor.storage.is_float() && !tensor.shape.is_empty(),
         _ => false,
     });
     if floats {
@@ -92,7 +94,7 @@ fn tensors(pickle: &Pickle, dict: &[(Id, Id)]) -> Result<Vec<(String, Tensor)>, 
                     all.push((name.to_string(), (**tensor).clone()));
                 }
             },
-            Object::Opaque(class) if class.starts_with("torch._utils._rebuild") => {
+            Object::Opaque(class) if class.starts_with("torch._") => {
                 return Err(format!("tensor `{name}` is made by {class}, which is not read here"));
             }
             _ => {} // no weights: a counter of epochs, options and the like

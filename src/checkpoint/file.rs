@@ -1,14 +1,14 @@
 //! One model file of either kind, by name: its tensors in, and out a copy with some values changed.
 
 use std::collections::{BTreeSet, HashMap};
-use std::fs::File;
-use std::io::{Seek, SeekFrom, Write};
+use std::io::SeekFrom;
 use std::path::Path;
 
 use safetensors::Dtype;
 
+use super::choose;
 use super::torch::{self, TorchFile};
-use crate::data::file::{StoredFile, write_edited};
+use crate::data::file::{Editable, StoredFile, write_edited};
 use crate::data::foreign;
 use crate::data::tensors::{TensorFile, to_f64};
 use crate::{Error, Result};
@@ -36,16 +36,17 @@ pub(super) struct Counts {
 }
 
 impl ModelFile {
-    /// Opens a file of the kind that its first bytes tell; of a PyTorch file, the weights under a key.
+    /// Opens a file of the kind that its first bytes tell; of a PyTorch file, the weights under the first of
+    /// these keys that it has.
     ///
     /// # Errors
     /// Where it is of neither kind, damaged, or has no such weights.
-    pub fn open(path: &Path, key: Option<&str>) -> Result<ModelFile> {
+    pub fn open(path: &Path, keys: &[String]) -> Result<ModelFile> {
         let file = StoredFile::open(path)?;
         let start = file.read(0..file.len().min(foreign::KNOWN_BY))?;
         if start.get(8) != Some(&b'{') {
             if torch::is_torch(&start) {
-                let torch = TorchFile::open(&file, &start, key)?;
+                let torch = TorchFile::open(&file, &start, keys)?;
                 return Ok(ModelFile::Torch(file, torch));
             }
             if let Some(kind) = foreign::kind(&start) {
@@ -53,13 +54,15 @@ impl ModelFile {
                 return Err(Error::checkpoint(path, reason));
             }
         }
-        match key {
-            None => Ok(ModelFile::Safetensors(TensorFile::open(path)?)),
-            Some(key) => Err(Error::checkpoint(
-                path,
-                format!("is no PyTorch file, so that it has nothing under `{key}` (--weights)"),
-            )),
+        if !keys.is_empty() && !keys.iter().any(|key| key == choose::OWN) {
+            let keys = keys.join("` and `");
+            let reason = format!(
+                "has no weights under `{keys}`: it is no PyTorch file; `--weights {}` beside these takes its own tensors",
+                choose::OWN
+            );
+            return Err(Error::checkpoint(path, reason));
         }
+        Ok(ModelFile::Safetensors(TensorFile::open(path)?))
     }
 
     /// The file itself.
@@ -187,22 +190,29 @@ impl ModelFile {
     pub fn write(&self, out: &Path, changes: &[&Change]) -> Result<Counts> {
         let mut counts = Counts::default();
         write_edited(out, self.file(), |copy| {
-            let mut touched = BTreeSet::new();
-            for change in changes {
-                self.patch(copy, out, change, &mut counts, &mut touched)?;
-            }
-            match self {
-                ModelFile::Safetensors(_) => Ok(()),
-                ModelFile::Torch(file, torch) => torch.mend(file, copy, &touched),
-            }
+            counts = self.edit(copy, out, changes)?;
+            Ok(())
         })?;
+        Ok(counts)
+    }
+
+    /// Changes values in a copy of the file, which messages call `out`.
+    fn edit(&self, copy: &mut dyn Editable, out: &Path, changes: &[&Change]) -> Result<Counts> {
+        let (mut counts, mut touched) = (Counts::default(), BTreeSet::new());
+        for change in changes {
+            self.patch(copy, out, change, &mut counts, &mut touched)?;
+        }
+        match self {
+            ModelFile::Safetensors(_) => {}
+            ModelFile::Torch(file, torch) => torch.mend(file, copy, &touched)?,
+        }
         Ok(counts)
     }
 
     /// Writes the changed values of a tensor, in runs of neighbours.
     fn patch(
         &self,
-        copy: &mut File,
+        copy: &mut dyn Editable,
         out: &Path,
         change: &Change,
         counts: &mut Counts,

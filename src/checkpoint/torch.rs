@@ -5,7 +5,6 @@
 //! A tensor is a view of a storage: an offset, a shape and strides. Tensors may share a storage.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::fs::File;
 use std::io::{BufReader, Read};
 use std::ops::Range;
 use std::path::Path;
@@ -15,7 +14,7 @@ use safetensors::Dtype;
 use super::choose::{self, Weights};
 use super::pickle::{self, Object, Pickle, Tensor};
 use super::zip::Zip;
-use crate::data::file::StoredFile;
+use crate::data::file::{Editable, StoredFile};
 use crate::{Error, Result};
 
 /// The number with which files of the older form begin, as pickled.
@@ -68,14 +67,14 @@ pub(super) fn is_torch(start: &[u8]) -> bool {
 }
 
 impl TorchFile {
-    /// Reads a file's pickle, and of it the weights under a key, or the only ones.
+    /// Reads a file's pickle, and of it the weights under the first of these keys, or the only ones.
     ///
     /// # Errors
     /// Where the file is damaged, is no PyTorch file, or [`choose::weights`] finds none.
-    pub fn open(file: &StoredFile, start: &[u8], key: Option<&str>) -> Result<TorchFile> {
+    pub fn open(file: &StoredFile, start: &[u8], keys: &[String]) -> Result<TorchFile> {
         match start.starts_with(MAGIC) {
-            true => of_row(file, key),
-            false => of_zip(file, key),
+            true => of_row(file, keys),
+            false => of_zip(file, keys),
         }
     }
 
@@ -143,7 +142,7 @@ impl TorchFile {
     }
 
     /// Puts right what depends on the changed bytes, in a copy of the file.
-    pub fn mend(&self, file: &StoredFile, copy: &mut File, touched: &BTreeSet<u64>) -> Result<()> {
+    pub fn mend(&self, file: &StoredFile, copy: &mut dyn Editable, touched: &BTreeSet<u64>) -> Result<()> {
         let Some(zip) = &self.zip else { return Ok(()) };
         for Place { range, entry } in &self.storages {
             if touched.range(range.clone()).next().is_some() {
@@ -225,7 +224,7 @@ impl View {
 }
 
 /// A file of the newer form.
-fn of_zip(file: &StoredFile, key: Option<&str>) -> Result<TorchFile> {
+fn of_zip(file: &StoredFile, keys: &[String]) -> Result<TorchFile> {
     let refuse = |reason: String| Error::checkpoint(file.path(), reason);
     let zip = Zip::open(file)?;
     let pickled =
@@ -249,7 +248,7 @@ fn of_zip(file: &StoredFile, key: Option<&str>) -> Result<TorchFile> {
         return Err(refuse("has a pickle of more than 2 GiB".into()));
     }
     let pickle = pickle::read(&mut BufReader::new(file.part(range))).map_err(refuse)?;
-    let weights = choose::weights(&pickle, key).map_err(refuse)?;
+    let weights = choose::weights(&pickle, keys).map_err(refuse)?;
     let mut places = HashMap::new();
     for (_, tensor) in &weights.tensors {
         let entry = format!("{root}data/{}", tensor.storage.key);
@@ -276,7 +275,7 @@ fn apart(file: &StoredFile, places: &HashMap<String, Place>) -> Result<()> {
 
 /// A file of the older form: the magic number, the protocol, the machine's sizes, what was saved, the keys of the
 /// storages; then each storage behind its number of elements.
-fn of_row(file: &StoredFile, key: Option<&str>) -> Result<TorchFile> {
+fn of_row(file: &StoredFile, chosen: &[String]) -> Result<TorchFile> {
     let refuse = |reason: String| Error::checkpoint(file.path(), reason);
     let mut counted = Counted { inner: BufReader::new(file.whole()), read: 0 };
     let mut next = || pickle::read(&mut counted).map_err(refuse);
@@ -287,7 +286,7 @@ fn of_row(file: &StoredFile, key: Option<&str>) -> Result<TorchFile> {
     if has(&machine, "little_endian", &Object::Bool(false)) {
         return Err(refuse("was written on a big-endian machine, which is not read here".into()));
     }
-    let weights = choose::weights(&saved, key).map_err(refuse)?;
+    let weights = choose::weights(&saved, chosen).map_err(refuse)?;
     let Object::List(listed) = keys.root() else {
         return Err(refuse("has no list of storages where one should be (truncated?)".into()));
     };

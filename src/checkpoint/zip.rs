@@ -5,11 +5,10 @@
 //! refused. Archives beyond 4 GiB (zip64) are read.
 
 use std::collections::BTreeMap;
-use std::fs::File;
-use std::io::{Read, Seek, SeekFrom, Write};
+use std::io::{Read, SeekFrom};
 use std::ops::Range;
 
-use crate::data::file::StoredFile;
+use crate::data::file::{Editable, StoredFile};
 use crate::{Error, Result};
 
 const END: u32 = 0x0605_4b50;
@@ -139,7 +138,7 @@ impl Zip {
     ///
     /// # Errors
     /// Where the file system refuses.
-    pub fn mend(&self, file: &StoredFile, copy: &mut File, name: &str) -> Result<()> {
+    pub fn mend(&self, file: &StoredFile, copy: &mut dyn Editable, name: &str) -> Result<()> {
         let (Some(entry), Some(range)) = (self.entries.get(name), self.range(file, name)?) else {
             return Ok(());
         };
@@ -211,7 +210,7 @@ fn long_fields(entry: &mut Entry, mut extra: &[u8]) -> Option<()> {
 }
 
 /// The CRC-32 of a range.
-fn crc(file: &mut File, range: Range<u64>) -> std::io::Result<u32> {
+fn crc(file: &mut dyn Editable, range: Range<u64>) -> std::io::Result<u32> {
     file.seek(SeekFrom::Start(range.start))?;
     let mut rest = file.take(range.end - range.start);
     let (mut sum, mut buffer) = (flate2::Crc::new(), vec![0; 1 << 16]);

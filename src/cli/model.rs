@@ -34,9 +34,10 @@ pub struct ChoiceArgs {
     /// Tensors that play no part in the logits, as 'aux.*'; they are written unchanged. May be given several times
     #[arg(long, value_name = "PATTERN")]
     ignore: Vec<String>,
-    /// The key of the weights in a PyTorch file that has several sets, as state_dict or ema/shadow
+    /// The key of the weights in a PyTorch file that has several sets, as state_dict or ema/shadow, or . for its own
+    /// tensors. May be given several times: the first that a file has is taken
     #[arg(long, value_name = "KEY")]
-    weights: Option<String>,
+    weights: Vec<String>,
 }
 
 /// How stored values become the inputs that the model was trained on.
@@ -76,7 +77,7 @@ impl ModelArgs {
 impl ChoiceArgs {
     /// Reads a checkpoint without the ignored tensors.
     pub fn checkpoint(&self, path: &Path) -> scrubjay::Result<Checkpoint> {
-        Checkpoint::open_with(path, &self.ignore, self.weights.as_deref())
+        Checkpoint::open_with(path, &self.ignore, &self.weights)
     }
 
     /// The choices for the registry.
@@ -84,8 +85,8 @@ impl ChoiceArgs {
         Choices { arch: self.arch.clone(), heads: self.heads, stem: self.stem }
     }
 
-    /// The key of the weights in a PyTorch file.
-    pub fn weights(&self) -> Option<String> {
+    /// Keys of the weights in PyTorch files.
+    pub fn weights(&self) -> Vec<String> {
         self.weights.clone()
     }
 

@@ -12,11 +12,16 @@ use std::sync::{Mutex, PoisonError};
 
 use crate::{Error, Result};
 
-/// An open file.
+/// An open file, or one in memory.
 pub struct StoredFile {
     path: PathBuf,
-    file: Mutex<File>,
+    bytes: Bytes,
     len: u64,
+}
+
+enum Bytes {
+    File(Mutex<File>),
+    Memory(Vec<u8>),
 }
 
 impl StoredFile {
@@ -30,7 +35,12 @@ impl StoredFile {
         }
         let file = File::open(path).map_err(Error::io(path))?;
         let len = file.metadata().map_err(Error::io(path))?.len();
-        Ok(StoredFile { path: path.into(), file: Mutex::new(file), len })
+        Ok(StoredFile { path: path.into(), bytes: Bytes::File(Mutex::new(file)), len })
+    }
+
+    /// A file in memory, which messages call `path`.
+    pub fn of_bytes(path: &Path, bytes: Vec<u8>) -> StoredFile {
+        StoredFile { path: path.into(), len: bytes.len() as u64, bytes: Bytes::Memory(bytes) }
     }
 
     /// Its path.
@@ -95,13 +105,28 @@ impl Part<'_> {
 impl Read for Part<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let most = usize::try_from(self.left()).unwrap_or(usize::MAX).min(buffer.len());
-        let mut file = self.file.file.lock().unwrap_or_else(PoisonError::into_inner);
-        file.seek(SeekFrom::Start(self.at))?;
-        let read = file.read(&mut buffer[..most])?;
+        let buffer = &mut buffer[..most];
+        let read = match &self.file.bytes {
+            Bytes::File(file) => {
+                let mut file = file.lock().unwrap_or_else(PoisonError::into_inner);
+                file.seek(SeekFrom::Start(self.at))?;
+                file.read(buffer)?
+            }
+            Bytes::Memory(bytes) => {
+                let at = self.at as usize; // below the length
+                buffer.copy_from_slice(&bytes[at..at + most]);
+                most
+            }
+        };
         self.at += read as u64;
         Ok(read)
     }
 }
+
+/// What can be changed in place.
+pub trait Editable: Read + Write + Seek {}
+
+impl<T: Read + Write + Seek> Editable for T {}
 
 /// Writes a file so that it appears complete or not at all: a temporary file (its name with `.part` appended) is
 /// written beside it, flushed to disk, and renamed.
@@ -119,7 +144,7 @@ pub fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
 pub fn write_edited(
     path: &Path,
     from: &StoredFile,
-    edit: impl FnOnce(&mut File) -> Result<()>,
+    edit: impl FnOnce(&mut dyn Editable) -> Result<()>,
 ) -> Result<()> {
     write_with(path, |file| {
         let copied = io::copy(&mut from.whole(), file).map_err(Error::io(path))?;

@@ -33,7 +33,19 @@ impl TensorFile {
     /// # Errors
     /// Where it cannot be read or is not a well-formed safetensors file; the message gives the reason.
     pub fn open(path: &Path) -> Result<TensorFile> {
-        let file = StoredFile::open(path)?;
+        TensorFile::of(StoredFile::open(path)?)
+    }
+
+    /// Checks the bytes of a file, which messages call `path`.
+    ///
+    /// # Errors
+    /// As [`TensorFile::open`].
+    pub fn of_bytes(path: &Path, bytes: Vec<u8>) -> Result<TensorFile> {
+        TensorFile::of(StoredFile::of_bytes(path, bytes))
+    }
+
+    fn of(file: StoredFile) -> Result<TensorFile> {
+        let path = file.path().to_path_buf();
         let start = file.read(0..file.len().min(foreign::KNOWN_BY))?;
         let found = match start.first_chunk().map(|bytes| u64::from_le_bytes(*bytes)) {
             None => Err(SafeTensorError::HeaderTooSmall),
@@ -41,8 +53,8 @@ impl TensorFile {
             Some(length) => header(&file.read(0..file.len().min(length + 8))?, file.len()),
         };
         let (data, header) = found.map_err(|error| match foreign::kind(&start) {
-            Some(kind) => Error::data(path, format!("no safetensors file: it is {kind}")),
-            None => Error::data(path, explain(&error, file.len())),
+            Some(kind) => Error::data(&path, format!("no safetensors file: it is {kind}")),
+            None => Error::data(&path, explain(&error, file.len())),
         })?;
         Ok(TensorFile { file, data, header })
     }
