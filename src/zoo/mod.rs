@@ -59,61 +59,17 @@ pub struct InputConfig {
     pub shape: Option<Shape>,
 }
 
+/// The families, in the order in which they are tried: what has the names of several is taken for the first that fits.
 const FAMILIES: [Family; 9] = [
-    Family {
-        name: "sequential",
-        named: |arch| matches!(arch, "sequential" | "small_cnn"),
-        fit: sequential::fit,
-        reads: Reads::Images { usual: |_| Ok(None), any_size: false, compose: sequential::compose },
-    },
-    Family {
-        name: "resnet-cifar",
-        named: resnet::named,
-        fit: |given| Some(names::fit(cifar_resnet::FORMS, given.names)),
-        reads: Reads::Images { usual: cifar_resnet::image, any_size: true, compose: cifar_resnet::compose },
-    },
-    Family {
-        name: "resnet",
-        named: resnet::named,
-        fit: |given| Some(names::fit(resnet::FORMS, given.names)),
-        reads: Reads::Images { usual: resnet::image, any_size: true, compose: resnet::compose },
-    },
-    Family {
-        name: "vgg",
-        named: vgg::named,
-        fit: |given| Some(names::fit(vgg::FORMS, given.names)),
-        reads: Reads::Images { usual: vgg::image, any_size: true, compose: vgg::compose },
-    },
-    Family {
-        name: "vit-mnist",
-        named: |arch| matches!(arch, "vit-mnist" | "vit_mnist" | "mnist_vit" | "mnist-vit"),
-        fit: |given| Some(names::fit(mnist_vit::FORMS, given.names)),
-        reads: Reads::Images { usual: mnist_vit::image, any_size: false, compose: mnist_vit::compose },
-    },
-    Family {
-        name: "vit",
-        named: vit::named,
-        fit: |given| Some(names::fit(vit::FORMS, given.names)),
-        reads: Reads::Images { usual: vit::image, any_size: false, compose: vit::compose },
-    },
-    Family {
-        name: "distilbert",
-        named: bert::distilbert_named,
-        fit: |given| Some(names::fit(bert::DISTILBERT_FORMS, given.names)),
-        reads: Reads::Texts { most: bert::distilbert_most, compose: bert::compose_distilbert },
-    },
-    Family {
-        name: "bert",
-        named: bert::bert_named,
-        fit: |given| Some(names::fit(bert::BERT_FORMS, given.names)),
-        reads: Reads::Texts { most: bert::bert_most, compose: bert::compose_bert },
-    },
-    Family {
-        name: "mlp",
-        named: |arch| matches!(arch, "mlp" | "logistic" | "linear"),
-        fit: mlp::fit,
-        reads: Reads::Images { usual: mlp::image, any_size: false, compose: mlp::compose },
-    },
+    sequential::FAMILY,
+    cifar_resnet::FAMILY,
+    resnet::FAMILY,
+    vgg::FAMILY,
+    mnist_vit::FAMILY,
+    vit::FAMILY,
+    bert::DISTILBERT_FAMILY,
+    bert::BERT_FAMILY,
+    mlp::FAMILY,
 ];
 
 /// Reads the model of a checkpoint. `arch` names the architecture where the config does not; `image` is the shape of

@@ -11,14 +11,21 @@
 
 use serde_json::json;
 
-use super::family::{Given, rows, start};
-use super::names::{Form, head, matches};
+use super::family::{Family, Given, Reads, rows, start};
+use super::names::{Form, fit, head, matches};
 use super::reading::Reading;
 use super::resnet::{BATCH_NORM_EPS, odd};
 use crate::net::{Activation, Builder, Conv, Network, NodeId, Shape, Source, Window};
 use crate::{Error, Result};
 
-pub(super) const FORMS: &[Form] = &[
+pub(super) const FAMILY: Family = Family {
+    name: "vgg",
+    named,
+    fit: |given| Some(fit(FORMS, given.names)),
+    reads: Reads::Images { usual: image, any_size: true, compose },
+};
+
+const FORMS: &[Form] = &[
     Form {
         needs: &["features.0.weight", "classifier.0.weight", "classifier.6.weight|classifier.6.#.weight"],
         others: &[
@@ -37,7 +44,7 @@ pub(super) const FORMS: &[Form] = &[
     },
 ];
 
-pub(super) fn named(arch: &str) -> bool {
+fn named(arch: &str) -> bool {
     let arch = arch.replace('-', "_");
     let sizes = ["vgg", "vgg#", "vgg#_bn", "vgg_#", "vgg#_w#", "vgg#_bn_w#"];
     let bare = arch.strip_prefix("tv_").unwrap_or(&arch);
@@ -46,11 +53,11 @@ pub(super) fn named(arch: &str) -> bool {
         .any(|name| ["", "_cifar#", "_cifar"].iter().any(|end| matches(&format!("{name}{end}"), bare)))
 }
 
-pub(super) fn image(given: &Given) -> Result<Option<Shape>> {
+fn image(given: &Given) -> Result<Option<Shape>> {
     Ok(Some(Shape::new(224, 224, given.channels("features.0.weight").unwrap_or(3))))
 }
 
-pub(super) fn compose(source: &mut dyn Source, image: Shape, reading: &mut Reading) -> Result<Network> {
+fn compose(source: &mut dyn Source, image: Shape, reading: &mut Reading) -> Result<Network> {
     let number =
         |name: &String| name.strip_prefix("features.")?.strip_suffix(".weight")?.parse::<usize>().ok();
     let mut numbers: Vec<usize> = reading.names.iter().filter_map(number).collect();

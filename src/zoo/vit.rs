@@ -26,11 +26,18 @@ use serde_json::json;
 pub(super) use names::FORMS;
 use names::{NAMES, Names, Qkv, TIMM};
 
-use super::family::{Given, rows, start};
-use super::names::{head, matches};
+use super::family::{Family, Given, Reads, rows, start};
+use super::names::{fit, head, matches};
 use super::reading::Reading;
 use crate::net::{Activation, Builder, Conv, Network, NodeId, Shape, Source};
 use crate::{Error, Result};
+
+pub(super) const FAMILY: Family = Family {
+    name: "vit",
+    named,
+    fit: |given| Some(fit(FORMS, given.names)),
+    reads: Reads::Images { usual: image, any_size: false, compose },
+};
 
 /// Words of which the names of architectures are made that this family computes. Any other word in a name may stand for
 /// another function of the same tensors (`rpn`, `siglip`, `quickgelu`).
@@ -72,7 +79,7 @@ const WORDS: &[&str] = &[
     "distilled",
 ];
 
-pub(super) fn named(arch: &str) -> bool {
+fn named(arch: &str) -> bool {
     let mut words = arch.split(['_', '-']);
     (arch.starts_with("vit") || arch.starts_with("deit"))
         && words.all(|word| WORDS.iter().any(|known| matches(known, word)))
@@ -164,7 +171,7 @@ impl Images {
 }
 
 /// A square image of as many patches as the table of positions has, less those of the tokens before them.
-pub(super) fn image(given: &Given) -> Result<Option<Shape>> {
+fn image(given: &Given) -> Result<Option<Shape>> {
     let names = names(&|name| given.source.has(name));
     Ok(names.and_then(|names| Images::of(given.source, names)).and_then(|images| images.square()))
 }
