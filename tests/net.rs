@@ -61,6 +61,15 @@ const GOLDEN: [(&str, &str); 8] = [
     ),
 ];
 
+/// Networks of the families that `scripts/families.py` recorded, in the same way.
+const FAMILIES: [(&str, &str); 5] = [
+    ("preact_cifar", ""),
+    ("preact_bottleneck_cifar", ""),
+    ("wrn_meliketoy", ""),
+    ("wrn_xternalz", ""),
+    ("resnext_tiny", ""),
+];
+
 /// Those of which `tests/data/nets` has a part.
 const STORED: [&str; 4] = ["small_cnn", "resnet50_w8_bottleneck", "vitmini_32", "distilbert_tiny"];
 
@@ -92,6 +101,9 @@ pub fn trials() -> Vec<Trial> {
     let stored = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/nets");
     let whole = std::env::var_os("SCRUBJAY_GOLDEN").map(|at| PathBuf::from(at).join("models"));
     recorded(&mut trials, "recorded", stored.clone(), BERT.0, BERT.1);
+    for (name, config) in FAMILIES {
+        recorded(&mut trials, "family", stored.clone(), name, config);
+    }
     for (name, config) in GOLDEN {
         if STORED.contains(&name) {
             let folder = stored.clone();

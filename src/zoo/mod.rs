@@ -14,6 +14,8 @@ mod family;
 mod mlp;
 mod mnist_vit;
 mod names;
+mod parts;
+mod preact;
 mod reading;
 mod resnet;
 mod sequential;
@@ -60,8 +62,9 @@ pub struct InputConfig {
 }
 
 /// The families, in the order in which they are tried: what has the names of several is taken for the first that fits.
-const FAMILIES: [Family; 9] = [
+const FAMILIES: [Family; 10] = [
     sequential::FAMILY,
+    preact::FAMILY, // before ResNets, of which a wide one may have the names
     cifar_resnet::FAMILY,
     resnet::FAMILY,
     vgg::FAMILY,
