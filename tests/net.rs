@@ -62,12 +62,13 @@ const GOLDEN: [(&str, &str); 8] = [
 ];
 
 /// Networks of the families that `scripts/families.py` recorded, in the same way.
-const FAMILIES: [(&str, &str); 5] = [
+const FAMILIES: [(&str, &str); 6] = [
     ("preact_cifar", ""),
     ("preact_bottleneck_cifar", ""),
     ("wrn_meliketoy", ""),
     ("wrn_xternalz", ""),
     ("resnext_tiny", ""),
+    ("alexnet_tiny", ""),
 ];
 
 /// Those of which `tests/data/nets` has a part.

@@ -6,6 +6,7 @@
 //! tensors cannot tell is read off the config, chosen by the caller, or assumed and reported ([`Facts`]); a name, a key
 //! or a tensor that may stand for another function is refused (docs/MODELS.md).
 
+mod alexnet;
 mod bert;
 mod choices;
 mod cifar_resnet;
@@ -62,11 +63,12 @@ pub struct InputConfig {
 }
 
 /// The families, in the order in which they are tried: what has the names of several is taken for the first that fits.
-const FAMILIES: [Family; 10] = [
+const FAMILIES: [Family; 11] = [
     sequential::FAMILY,
     preact::FAMILY, // before ResNets, of which a wide one may have the names
     cifar_resnet::FAMILY,
     resnet::FAMILY,
+    alexnet::FAMILY, // before VGG, of which a form has names that AlexNet has too
     vgg::FAMILY,
     mnist_vit::FAMILY,
     vit::FAMILY,
