@@ -62,13 +62,16 @@ const GOLDEN: [(&str, &str); 8] = [
 ];
 
 /// Networks of the families that `scripts/families.py` recorded, in the same way.
-const FAMILIES: [(&str, &str); 6] = [
+const FAMILIES: [(&str, &str); 9] = [
     ("preact_cifar", ""),
     ("preact_bottleneck_cifar", ""),
     ("wrn_meliketoy", ""),
     ("wrn_xternalz", ""),
     ("resnext_tiny", ""),
     ("alexnet_tiny", ""),
+    ("vgg_kuangliu", ""),
+    ("vgg_dropout", ""),
+    ("vgg_face", ""),
 ];
 
 /// Those of which `tests/data/nets` has a part.

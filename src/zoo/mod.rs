@@ -21,6 +21,7 @@ mod reading;
 mod resnet;
 mod sequential;
 mod vgg;
+mod vgg_face;
 mod vit;
 
 use serde_json::Value;
@@ -63,13 +64,14 @@ pub struct InputConfig {
 }
 
 /// The families, in the order in which they are tried: what has the names of several is taken for the first that fits.
-const FAMILIES: [Family; 11] = [
+const FAMILIES: [Family; 12] = [
     sequential::FAMILY,
     preact::FAMILY, // before ResNets, of which a wide one may have the names
     cifar_resnet::FAMILY,
     resnet::FAMILY,
     alexnet::FAMILY, // before VGG, of which a form has names that AlexNet has too
     vgg::FAMILY,
+    vgg_face::FAMILY,
     mnist_vit::FAMILY,
     vit::FAMILY,
     bert::DISTILBERT_FAMILY,

@@ -7,12 +7,14 @@
 //!
 //! ```text
 //! features.{i} (convolution, batch norm) | classifier.{0,3,6}, or pre_logits.{fc1,fc2} head.fc
+//! features.{i} | classifier, or classifier.{1,4,6}, as they are written for CIFAR, without adaptive pooling
 //! ```
 
 use serde_json::json;
 
 use super::family::{Family, Given, Reads, rows, start};
 use super::names::{Form, fit, head, matches};
+use super::parts::{flatten_exactly, square_image};
 use super::reading::Reading;
 use super::resnet::{BATCH_NORM_EPS, odd};
 use crate::net::{Activation, Builder, Conv, Network, NodeId, Shape, Source, Window};
@@ -42,6 +44,16 @@ const FORMS: &[Form] = &[
         others: &["features.#.*", "pre_logits.fc1.bias", "pre_logits.fc2.*", "head.fc.*"],
         lacks: &[],
     },
+    Form {
+        needs: &["features.0.weight", "classifier.weight"],
+        others: &["features.#.*", "classifier.bias"],
+        lacks: &["features.0.#.*"],
+    },
+    Form {
+        needs: &["features.0.weight", "classifier.1.weight", "classifier.4.weight", "classifier.6.weight"],
+        others: &["features.#.*", "classifier.#.bias"],
+        lacks: &[],
+    },
 ];
 
 fn named(arch: &str) -> bool {
@@ -54,7 +66,9 @@ fn named(arch: &str) -> bool {
 }
 
 fn image(given: &Given) -> Result<Option<Shape>> {
-    Ok(Some(Shape::new(224, 224, given.channels("features.0.weight").unwrap_or(3))))
+    let torchvision = ["classifier.0.weight", "pre_logits.fc1.weight"];
+    let side = if torchvision.iter().any(|name| given.source.has(name)) { 224 } else { 32 };
+    Ok(square_image(side, given.channels("features.0.weight")))
 }
 
 fn compose(source: &mut dyn Source, image: Shape, reading: &mut Reading) -> Result<Network> {
@@ -100,8 +114,30 @@ fn compose(source: &mut dyn Source, image: Shape, reading: &mut Reading) -> Resu
     if pools != 5 {
         reading.assume(format!("the {pools} gaps are max pooling, though every VGG has 5 of them"));
     }
-    x = classifier(&mut b, x, reading, activation)?;
+    x = match b.has("classifier.weight") || b.has("classifier.4.weight") {
+        true => of_all_values(&mut b, x, reading, activation)?,
+        false => classifier(&mut b, x, reading, activation)?,
+    };
     b.finish(x)
+}
+
+/// The head of one linear layer, or of three behind dropout, that reads all values of the map.
+fn of_all_values(
+    b: &mut Builder,
+    x: NodeId,
+    reading: &mut Reading,
+    activation: Activation,
+) -> Result<NodeId> {
+    let single = b.has("classifier.weight");
+    let mut x = flatten_exactly(b, x, if single { "classifier" } else { "classifier.1" })?;
+    for name in ["classifier.1", "classifier.4"].into_iter().filter(|_| !single) {
+        let outputs = rows(b, &format!("{name}.weight"))?;
+        x = b.linear(x, name, outputs)?;
+        x = b.activation(x, activation);
+    }
+    let last = head(b, reading, &[if single { "classifier" } else { "classifier.6" }])?;
+    let classes = rows(b, &format!("{last}.weight"))?;
+    b.linear(x, &last, classes)
 }
 
 /// The head: three linear layers with the nonlinearity between them.
