@@ -62,12 +62,14 @@ const GOLDEN: [(&str, &str); 8] = [
 ];
 
 /// Networks of the families that `scripts/families.py` recorded, in the same way.
-const FAMILIES: [(&str, &str); 9] = [
+const FAMILIES: [(&str, &str); 11] = [
     ("preact_cifar", ""),
     ("preact_bottleneck_cifar", ""),
     ("wrn_meliketoy", ""),
     ("wrn_xternalz", ""),
     ("resnext_tiny", ""),
+    ("densenet_tiny", ""),
+    ("densenet_cifar", ""),
     ("alexnet_tiny", ""),
     ("vgg_kuangliu", ""),
     ("vgg_dropout", ""),

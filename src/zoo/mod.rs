@@ -11,6 +11,7 @@ mod bert;
 mod choices;
 mod cifar_resnet;
 mod create;
+mod densenet;
 mod family;
 mod mlp;
 mod mnist_vit;
@@ -64,7 +65,7 @@ pub struct InputConfig {
 }
 
 /// The families, in the order in which they are tried: what has the names of several is taken for the first that fits.
-const FAMILIES: [Family; 12] = [
+const FAMILIES: [Family; 13] = [
     sequential::FAMILY,
     preact::FAMILY, // before ResNets, of which a wide one may have the names
     cifar_resnet::FAMILY,
@@ -72,6 +73,7 @@ const FAMILIES: [Family; 12] = [
     alexnet::FAMILY, // before VGG, of which a form has names that AlexNet has too
     vgg::FAMILY,
     vgg_face::FAMILY,
+    densenet::FAMILY,
     mnist_vit::FAMILY,
     vit::FAMILY,
     bert::DISTILBERT_FAMILY,
