@@ -62,7 +62,7 @@ const GOLDEN: [(&str, &str); 8] = [
 ];
 
 /// Networks of the families that `scripts/families.py` recorded, in the same way.
-const FAMILIES: [(&str, &str); 11] = [
+const FAMILIES: [(&str, &str); 17] = [
     ("preact_cifar", ""),
     ("preact_bottleneck_cifar", ""),
     ("wrn_meliketoy", ""),
@@ -74,6 +74,12 @@ const FAMILIES: [(&str, &str); 11] = [
     ("vgg_kuangliu", ""),
     ("vgg_dropout", ""),
     ("vgg_face", ""),
+    ("mobilenet_v2_tiny", ""),
+    ("mobilenet_v3_small_tiny", ""),
+    ("mobilenet_v3_large_tiny", ""),
+    ("mobilenet_v2_timm", ""),
+    ("mobilenet_v3_small_timm", ""),
+    ("mobilenet_v3_large_timm", ""),
 ];
 
 /// Those of which `tests/data/nets` has a part.

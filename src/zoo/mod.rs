@@ -15,12 +15,14 @@ mod densenet;
 mod family;
 mod mlp;
 mod mnist_vit;
+mod mobilenet;
 mod names;
 mod parts;
 mod preact;
 mod reading;
 mod resnet;
 mod sequential;
+mod timm_blocks;
 mod vgg;
 mod vgg_face;
 mod vit;
@@ -65,7 +67,7 @@ pub struct InputConfig {
 }
 
 /// The families, in the order in which they are tried: what has the names of several is taken for the first that fits.
-const FAMILIES: [Family; 13] = [
+const FAMILIES: [Family; 15] = [
     sequential::FAMILY,
     preact::FAMILY, // before ResNets, of which a wide one may have the names
     cifar_resnet::FAMILY,
@@ -74,6 +76,8 @@ const FAMILIES: [Family; 13] = [
     vgg::FAMILY,
     vgg_face::FAMILY,
     densenet::FAMILY,
+    mobilenet::FAMILY_2,
+    mobilenet::FAMILY_3,
     mnist_vit::FAMILY,
     vit::FAMILY,
     bert::DISTILBERT_FAMILY,
