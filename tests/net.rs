@@ -62,7 +62,7 @@ const GOLDEN: [(&str, &str); 8] = [
 ];
 
 /// Networks of the families that `scripts/families.py` recorded, in the same way.
-const FAMILIES: [(&str, &str); 17] = [
+const FAMILIES: [(&str, &str); 19] = [
     ("preact_cifar", ""),
     ("preact_bottleneck_cifar", ""),
     ("wrn_meliketoy", ""),
@@ -77,9 +77,11 @@ const FAMILIES: [(&str, &str); 17] = [
     ("mobilenet_v2_tiny", ""),
     ("mobilenet_v3_small_tiny", ""),
     ("mobilenet_v3_large_tiny", ""),
+    ("efficientnet_tiny", ""),
     ("mobilenet_v2_timm", ""),
     ("mobilenet_v3_small_timm", ""),
     ("mobilenet_v3_large_timm", ""),
+    ("efficientnet_timm", ""),
 ];
 
 /// Those of which `tests/data/nets` has a part.

@@ -12,6 +12,7 @@ mod choices;
 mod cifar_resnet;
 mod create;
 mod densenet;
+mod efficientnet;
 mod family;
 mod mlp;
 mod mnist_vit;
@@ -67,7 +68,7 @@ pub struct InputConfig {
 }
 
 /// The families, in the order in which they are tried: what has the names of several is taken for the first that fits.
-const FAMILIES: [Family; 15] = [
+const FAMILIES: [Family; 16] = [
     sequential::FAMILY,
     preact::FAMILY, // before ResNets, of which a wide one may have the names
     cifar_resnet::FAMILY,
@@ -78,6 +79,7 @@ const FAMILIES: [Family; 15] = [
     densenet::FAMILY,
     mobilenet::FAMILY_2,
     mobilenet::FAMILY_3,
+    efficientnet::FAMILY,
     mnist_vit::FAMILY,
     vit::FAMILY,
     bert::DISTILBERT_FAMILY,
