@@ -62,7 +62,7 @@ const GOLDEN: [(&str, &str); 8] = [
 ];
 
 /// Networks of the families that `scripts/families.py` recorded, in the same way.
-const FAMILIES: [(&str, &str); 19] = [
+const FAMILIES: [(&str, &str); 22] = [
     ("preact_cifar", ""),
     ("preact_bottleneck_cifar", ""),
     ("wrn_meliketoy", ""),
@@ -82,6 +82,9 @@ const FAMILIES: [(&str, &str); 19] = [
     ("mobilenet_v3_small_timm", ""),
     ("mobilenet_v3_large_timm", ""),
     ("efficientnet_timm", ""),
+    ("regnet_y_timm", ""),
+    ("regnet_y_tiny", ""),
+    ("regnet_x_tiny", ""),
 ];
 
 /// Those of which `tests/data/nets` has a part.

@@ -21,6 +21,7 @@ mod names;
 mod parts;
 mod preact;
 mod reading;
+mod regnet;
 mod resnet;
 mod sequential;
 mod timm_blocks;
@@ -68,7 +69,7 @@ pub struct InputConfig {
 }
 
 /// The families, in the order in which they are tried: what has the names of several is taken for the first that fits.
-const FAMILIES: [Family; 16] = [
+const FAMILIES: [Family; 17] = [
     sequential::FAMILY,
     preact::FAMILY, // before ResNets, of which a wide one may have the names
     cifar_resnet::FAMILY,
@@ -80,6 +81,7 @@ const FAMILIES: [Family; 16] = [
     mobilenet::FAMILY_2,
     mobilenet::FAMILY_3,
     efficientnet::FAMILY,
+    regnet::FAMILY,
     mnist_vit::FAMILY,
     vit::FAMILY,
     bert::DISTILBERT_FAMILY,
