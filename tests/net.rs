@@ -62,7 +62,7 @@ const GOLDEN: [(&str, &str); 8] = [
 ];
 
 /// Networks of the families that `scripts/families.py` recorded, in the same way.
-const FAMILIES: [(&str, &str); 22] = [
+const FAMILIES: [(&str, &str); 25] = [
     ("preact_cifar", ""),
     ("preact_bottleneck_cifar", ""),
     ("wrn_meliketoy", ""),
@@ -85,6 +85,9 @@ const FAMILIES: [(&str, &str); 22] = [
     ("regnet_y_timm", ""),
     ("regnet_y_tiny", ""),
     ("regnet_x_tiny", ""),
+    ("convnext_tiny_torchvision", ""),
+    ("convnext_tiny_timm", ""),
+    ("convnext_tiny_hugging_face", r#"{"model_type": "convnext", "layer_norm_eps": 1e-3}"#),
 ];
 
 /// Those of which `tests/data/nets` has a part.

@@ -10,6 +10,7 @@ mod alexnet;
 mod bert;
 mod choices;
 mod cifar_resnet;
+mod convnext;
 mod create;
 mod densenet;
 mod efficientnet;
@@ -69,7 +70,7 @@ pub struct InputConfig {
 }
 
 /// The families, in the order in which they are tried: what has the names of several is taken for the first that fits.
-const FAMILIES: [Family; 17] = [
+const FAMILIES: [Family; 18] = [
     sequential::FAMILY,
     preact::FAMILY, // before ResNets, of which a wide one may have the names
     cifar_resnet::FAMILY,
@@ -82,6 +83,7 @@ const FAMILIES: [Family; 17] = [
     mobilenet::FAMILY_3,
     efficientnet::FAMILY,
     regnet::FAMILY,
+    convnext::FAMILY,
     mnist_vit::FAMILY,
     vit::FAMILY,
     bert::DISTILBERT_FAMILY,
