@@ -47,13 +47,14 @@ const KINDS: [(Kind, Matrix); 3] =
     [(Kind::Hessian, Matrix::Hessian), (Kind::Ggn, Matrix::Ggn), (Kind::Fisher, Matrix::Fisher)];
 
 /// Recorded networks, and the config of those whose tensors do not tell everything.
-const GOLDEN: [(&str, &str); 8] = [
+const GOLDEN: [(&str, &str); 9] = [
     ("logistic_regressor", ""),
     ("logistic2nn", ""),
     ("small_cnn", ""),
     ("resnet18_w16_32", ""),
     ("resnet50_w8_bottleneck", ""),
     ("vgg11_bn_w8_32", ""),
+    ("osnet_x0_25_64x32", ""),
     ("vitmini_32", r#"{"architecture": "vit_mini", "num_classes": 5, "num_heads": 4}"#),
     (
         "distilbert_tiny",
@@ -62,7 +63,7 @@ const GOLDEN: [(&str, &str); 8] = [
 ];
 
 /// Networks of the families that `scripts/families.py` recorded, in the same way.
-const FAMILIES: [(&str, &str); 25] = [
+const FAMILIES: [(&str, &str); 26] = [
     ("preact_cifar", ""),
     ("preact_bottleneck_cifar", ""),
     ("wrn_meliketoy", ""),
@@ -83,6 +84,7 @@ const FAMILIES: [(&str, &str); 25] = [
     ("mobilenet_v3_large_timm", ""),
     ("efficientnet_timm", ""),
     ("regnet_y_timm", ""),
+    ("osnet_tiny", ""),
     ("regnet_y_tiny", ""),
     ("regnet_x_tiny", ""),
     ("convnext_tiny_torchvision", ""),

@@ -19,6 +19,7 @@ mod mlp;
 mod mnist_vit;
 mod mobilenet;
 mod names;
+mod osnet;
 mod parts;
 mod preact;
 mod reading;
@@ -70,7 +71,7 @@ pub struct InputConfig {
 }
 
 /// The families, in the order in which they are tried: what has the names of several is taken for the first that fits.
-const FAMILIES: [Family; 18] = [
+const FAMILIES: [Family; 19] = [
     sequential::FAMILY,
     preact::FAMILY, // before ResNets, of which a wide one may have the names
     cifar_resnet::FAMILY,
@@ -84,6 +85,7 @@ const FAMILIES: [Family; 18] = [
     efficientnet::FAMILY,
     regnet::FAMILY,
     convnext::FAMILY,
+    osnet::FAMILY,
     mnist_vit::FAMILY,
     vit::FAMILY,
     bert::DISTILBERT_FAMILY,
