@@ -63,7 +63,7 @@ const GOLDEN: [(&str, &str); 9] = [
 ];
 
 /// Networks of the families that `scripts/families.py` recorded, in the same way.
-const FAMILIES: [(&str, &str); 26] = [
+const FAMILIES: [(&str, &str); 27] = [
     ("preact_cifar", ""),
     ("preact_bottleneck_cifar", ""),
     ("wrn_meliketoy", ""),
@@ -90,6 +90,7 @@ const FAMILIES: [(&str, &str); 26] = [
     ("convnext_tiny_torchvision", ""),
     ("convnext_tiny_timm", ""),
     ("convnext_tiny_hugging_face", r#"{"model_type": "convnext", "layer_norm_eps": 1e-3}"#),
+    ("deit_distilled_tiny", r#"{"num_heads": 3}"#),
 ];
 
 /// Those of which `tests/data/nets` has a part.

@@ -224,6 +224,7 @@ pub(super) fn compose(source: &mut dyn Source, image: Shape, reading: &mut Readi
     if b.has(&weight(names.norm)) {
         x = b.layer_norm(x, names.norm, block.eps)?;
     }
+    let normed = x;
     let fc_norm = b.has("fc_norm.weight");
     let pooling = reading.word("global_pool")?;
     x = match pooling.as_deref().unwrap_or(if fc_norm || before == 0 { "avg" } else { "token" }) {
@@ -244,9 +245,24 @@ pub(super) fn compose(source: &mut dyn Source, image: Shape, reading: &mut Readi
     }
     let head = head(&b, reading, names.heads)?;
     let classes = rows(&b, &weight(&head))?;
-    let x = b.linear(x, &head, classes)?;
-    b.finish(x)
+    let mut logits = b.linear(x, &head, classes)?;
+    if b.has(&weight(DISTILLED)) {
+        if before != 2 || pooling.is_some_and(|pooling| pooling != "token") {
+            return Err(Error::config(format!(
+                "`{DISTILLED}` reads a distillation token, and the model has none"
+            )));
+        }
+        reading.saw(format!("logits are the mean of those of `{head}` and of `{DISTILLED}`"));
+        let token = b.token(normed, 1);
+        let taught = b.linear(token, DISTILLED, classes)?;
+        logits = b.add(logits, taught)?;
+        logits = b.scale(logits, 0.5);
+    }
+    b.finish(logits)
 }
+
+/// The second head of a distilled model.
+const DISTILLED: &str = "head_dist";
 
 /// What all blocks of a model share.
 struct Block {

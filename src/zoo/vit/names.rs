@@ -139,6 +139,7 @@ pub const FORMS: &[Form] = &[
             "norm.*",
             "fc_norm.*",
             "head.*",
+            "head_dist.*",
         ],
         lacks: &[],
     },
