@@ -6,6 +6,7 @@ mod checkpoint;
 mod commands;
 mod data;
 mod demo;
+mod families;
 mod labels;
 mod observe;
 mod pytorch_files;
