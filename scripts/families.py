@@ -464,6 +464,15 @@ def deit():
     )
 
 
+def scaled_vit():
+    import timm
+
+    timm.layers.set_fused_attn(False)
+    return timm.models.vision_transformer.VisionTransformer(
+        img_size=16, patch_size=8, embed_dim=24, depth=2, num_heads=3, num_classes=5, init_values=0.5
+    )
+
+
 NETWORKS = {
     "preact_cifar": (lambda: PreAct(PreActBlock, (6, 8, 12, 12), 2), 16),
     "preact_bottleneck_cifar": (lambda: PreAct(PreActBottleneck, (8, 12, 16, 16), 1), 16),
@@ -492,6 +501,7 @@ NETWORKS = {
     "convnext_tiny_hugging_face": (convnext_hugging_face, 32),
     "osnet_tiny": (Osnet, 32),
     "deit_distilled_tiny": (deit, 16),
+    "vit_layer_scale_tiny": (scaled_vit, 16),
 }
 
 

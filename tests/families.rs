@@ -15,7 +15,7 @@ use scrubjay::zoo::{self, Choices, Model};
 use serde_json::{Value, json};
 
 /// The recorded networks, with their configs.
-const RECORDED: [(&str, &str); 27] = [
+const RECORDED: [(&str, &str); 28] = [
     ("preact_cifar", "preact-resnet"),
     ("preact_bottleneck_cifar", "preact-resnet"),
     ("wrn_meliketoy", "preact-resnet"),
@@ -43,6 +43,7 @@ const RECORDED: [(&str, &str); 27] = [
     ("convnext_tiny_hugging_face", "convnext"),
     ("osnet_tiny", "osnet"),
     ("deit_distilled_tiny", "vit"),
+    ("vit_layer_scale_tiny", "vit"),
 ];
 
 fn file(name: &str) -> TensorFile {
@@ -65,7 +66,7 @@ fn config(name: &str) -> Value {
             "hidden_act": "gelu", "layer_scale_init_value": 0.5, "drop_path_rate": 0.0, "patch_size": 4, "num_stages": 4,
             "hidden_sizes": [8, 12, 16, 16], "depths": [1, 1, 2, 1], "initializer_range": 0.02, "num_channels": 3,
         }),
-        "deit_distilled_tiny" => json!({"num_heads": 3}),
+        "deit_distilled_tiny" | "vit_layer_scale_tiny" => json!({"num_heads": 3}),
         _ => Value::Null,
     }
 }

@@ -63,7 +63,7 @@ const GOLDEN: [(&str, &str); 9] = [
 ];
 
 /// Networks of the families that `scripts/families.py` recorded, in the same way.
-const FAMILIES: [(&str, &str); 27] = [
+const FAMILIES: [(&str, &str); 28] = [
     ("preact_cifar", ""),
     ("preact_bottleneck_cifar", ""),
     ("wrn_meliketoy", ""),
@@ -91,6 +91,7 @@ const FAMILIES: [(&str, &str); 27] = [
     ("convnext_tiny_timm", ""),
     ("convnext_tiny_hugging_face", r#"{"model_type": "convnext", "layer_norm_eps": 1e-3}"#),
     ("deit_distilled_tiny", r#"{"num_heads": 3}"#),
+    ("vit_layer_scale_tiny", r#"{"num_heads": 3}"#),
 ];
 
 /// Those of which `tests/data/nets` has a part.

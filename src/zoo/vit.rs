@@ -75,6 +75,7 @@ const WORDS: &[&str] = &[
     "orig",
     "miil",
     "dino",
+    "dinov2",
     "mae",
     "distilled",
 ];
@@ -224,16 +225,26 @@ pub(super) fn compose(source: &mut dyn Source, image: Shape, reading: &mut Readi
     if b.has(&weight(names.norm)) {
         x = b.layer_norm(x, names.norm, block.eps)?;
     }
-    let normed = x;
+    classify(b, x, before, block, reading)
+}
+
+/// The head, or both heads of a distilled model, behind `before` tokens that are no patches.
+fn classify(
+    mut b: Builder,
+    normed: NodeId,
+    before: usize,
+    Block { names, eps, .. }: Block,
+    reading: &mut Reading,
+) -> Result<Network> {
     let fc_norm = b.has("fc_norm.weight");
     let pooling = reading.word("global_pool")?;
-    x = match pooling.as_deref().unwrap_or(if fc_norm || before == 0 { "avg" } else { "token" }) {
-        "avg" if before == 0 => b.global_pool(x),
+    let mut x = match pooling.as_deref().unwrap_or(if fc_norm || before == 0 { "avg" } else { "token" }) {
+        "avg" if before == 0 => b.global_pool(normed),
         "avg" => {
-            let patches = b.tokens_from(x, before)?;
+            let patches = b.tokens_from(normed, before)?;
             b.global_pool(patches)
         }
-        "token" if before > 0 => b.token(x, 0),
+        "token" if before > 0 => b.token(normed, 0),
         other => {
             let reason =
                 format!("\"global_pool\": \"{other}\" is not known here for a ViT of {before} tokens");
@@ -241,7 +252,7 @@ pub(super) fn compose(source: &mut dyn Source, image: Shape, reading: &mut Readi
         }
     };
     if fc_norm {
-        x = b.layer_norm(x, "fc_norm", block.eps)?;
+        x = b.layer_norm(x, "fc_norm", eps)?;
     }
     let head = head(&b, reading, names.heads)?;
     let classes = rows(&b, &weight(&head))?;
@@ -292,14 +303,21 @@ impl Block {
         };
         let y = b.attention(y, self.heads)?;
         let y = b.linear(y, &part(names.proj), dim)?;
+        let y = scaled(b, y, &part("ls1.gamma"))?;
         let x = b.add(x, y)?;
         let y = b.layer_norm(x, &part(names.norm2), self.eps)?;
         let hidden = rows(b, &part(&weight(names.fc1)))?;
         let y = b.linear(y, &part(names.fc1), hidden)?;
         let y = b.activation(y, self.activation);
         let y = b.linear(y, &part(names.fc2), dim)?;
+        let y = scaled(b, y, &part("ls2.gamma"))?;
         b.add(x, y)
     }
+}
+
+/// With the layer scale that a block of timm's may have, as those of DINOv2.
+fn scaled(b: &mut Builder, x: NodeId, name: &str) -> Result<NodeId> {
+    if b.has(name) { b.layer_scale(x, name) } else { Ok(x) }
 }
 
 /// The number of heads: chosen, read, published, or else guessed.

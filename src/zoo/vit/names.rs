@@ -133,6 +133,7 @@ pub const FORMS: &[Form] = &[
             "cls_token",
             "dist_token",
             "blocks.#.norm#.*",
+            "blocks.#.ls#.gamma",
             "blocks.#.attn.qkv.*",
             "blocks.#.attn.proj.*",
             "blocks.#.mlp.fc#.*",
