@@ -169,6 +169,20 @@ impl Checkpoint {
         self.files.iter().find_map(ModelFile::key)
     }
 
+    /// What a user must know of the files: other tensors than the weights, as an optimizer's or a moving average, are
+    /// written unchanged and may still tell of samples that are removed from the weights.
+    pub fn notes(&self) -> Vec<String> {
+        let others: Vec<&str> = self.files.iter().flat_map(ModelFile::others).map(String::as_str).collect();
+        if others.is_empty() {
+            return vec![];
+        }
+        let (path, others) = (self.path.display(), others.join(", "));
+        vec![format!(
+            "{path}: holds tensors beside the weights ({others}); they are written unchanged and may tell of removed \
+             samples"
+        )]
+    }
+
     /// The patterns of names that are left out.
     pub fn ignored(&self) -> &[String] {
         &self.ignored

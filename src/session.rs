@@ -170,6 +170,7 @@ impl Session {
             samples.y.extend(&more.y)?;
         }
         notes.extend(facts.notes(checkpoint.path()));
+        notes.extend(checkpoint.notes());
         let earlier = sources.earlier.as_deref().map(|path| sources.checkpoint(path)).transpose()?;
         let of_earlier = earlier.as_ref().map(|checkpoint| {
             let model = zoo::load_as(checkpoint, &sources.choices, Some(network.kind()))?;

@@ -199,6 +199,20 @@ fn facts_name_the_weights_that_were_taken() {
 }
 
 #[test]
+fn what_lies_beside_the_weights_is_told() {
+    let notes = |name: &str, weights| open(&stored(name), weights).unwrap().notes().join("\n");
+    for name in ["training.pth.tar", "training-older.pth.tar"] {
+        // The optimizer's moments and the best loss are tensors of floats, the state of a random generator is of bytes.
+        assert!(notes(name, None).contains("(optimizer, best_loss)"), "{}", notes(name, None));
+    }
+    assert!(notes("two.pth", Some("model")).contains("(ema)"));
+    assert!(notes("two.pth", Some("ema/shadow")).contains("(model)"));
+    for name in ["zip.pth", "older.pth", "tied.pth"] {
+        assert_eq!(notes(name, None), "", "{name}");
+    }
+}
+
+#[test]
 fn shards_of_pytorch_stay_shards() {
     let dir = tempfile::tempdir().unwrap();
     let (model, out) = (dir.path().join("model"), dir.path().join("out"));

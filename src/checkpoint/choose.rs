@@ -11,6 +11,8 @@ pub(super) struct Weights {
     /// Where it is, as `state_dict` or `ema/shadow`; empty for the file's own.
     pub key: String,
     pub tensors: Vec<(String, Tensor)>,
+    /// Other keys of the file that have tensors, as those of an optimizer.
+    pub others: Vec<String>,
 }
 
 /// How a caller writes the file's own dictionary.
@@ -43,7 +45,38 @@ pub(super) fn weights(pickle: &Pickle, chosen: &[String]) -> Result<Weights, Str
         }
     };
     let (key, dict) = taken;
-    Ok(Weights { key: key.clone(), tensors: tensors(pickle, dict)? })
+    Ok(Weights { key: key.clone(), tensors: tensors(pickle, dict)?, others: others(pickle, key) })
+}
+
+/// The keys of the file's own dictionary, but for the one of the weights, that have tensors at any depth.
+fn others(pickle: &Pickle, weights: &str) -> Vec<String> {
+    let Object::Dict(dict) = pickle.root() else { return vec![] };
+    let taken = weights.split('/').next().unwrap_or_default();
+    let mut seen = HashSet::new();
+    let mut found = vec![];
+    for &(key, value) in dict {
+        let Object::Text(key) = pickle.get(key) else { continue };
+        // A tensor of the file's own dictionary is one of the weights where that dictionary is chosen.
+        let own = taken.is_empty() && matches!(pickle.get(value), Object::Tensor(_));
+        if **key != *taken && !own && has_tensors(pickle, value, &mut seen) {
+            found.push(key.to_string());
+        }
+    }
+    found
+}
+
+/// Whether an object is or has a tensor of floats; objects that were seen before are passed over.
+fn has_tensors(pickle: &Pickle, object: Id, seen: &mut HashSet<Id>) -> bool {
+    let mut left = vec![object];
+    while let Some(id) = left.pop() {
+        match pickle.get(id) {
+            Object::Tensor(tensor) if tensor.storage.is_float() => return true,
+            Object::Tuple(items) | Object::List(items) if seen.insert(id) => left.extend(items),
+            Object::Dict(pairs) if seen.insert(id) => left.extend(pairs.iter().map(|pair| pair.1)),
+            _ => {}
+        }
+    }
+    false
 }
 
 fn shown(key: &str) -> &str {

@@ -89,6 +89,14 @@ impl ModelFile {
         }
     }
 
+    /// Other keys of the file that have tensors.
+    pub fn others(&self) -> &[String] {
+        match self {
+            ModelFile::Safetensors(_) => &[],
+            ModelFile::Torch(_, torch) => &torch.others,
+        }
+    }
+
     /// The shape of a tensor.
     pub fn shape(&self, name: &str) -> Result<&[usize]> {
         match self {

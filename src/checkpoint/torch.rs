@@ -27,6 +27,8 @@ const LONGEST_PICKLE: u64 = 1 << 31;
 pub(super) struct TorchFile {
     /// The key of the weights; empty where they are the whole file.
     pub key: String,
+    /// Other keys of the file that have tensors.
+    pub others: Vec<String>,
     names: Vec<String>,
     views: BTreeMap<String, View>,
     storages: Vec<Place>,
@@ -169,7 +171,7 @@ impl TorchFile {
             names.push(name.clone());
             views.insert(name, view);
         }
-        Ok(TorchFile { key: weights.key, names, views, storages, zip: None })
+        Ok(TorchFile { key: weights.key, others: weights.others, names, views, storages, zip: None })
     }
 }
 
