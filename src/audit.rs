@@ -2,8 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::Result;
 use crate::data::{Inputs, Subset};
+use crate::error::Result;
 use crate::names::number;
 use crate::net::{Network, evaluate};
 use crate::task::Task;

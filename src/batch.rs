@@ -4,6 +4,7 @@
 use crate::audit::{Snapshot, gate, share_removed};
 use crate::block::Block;
 use crate::data::Subset;
+use crate::error::{Error, Result};
 use crate::evidence::observe_request;
 use crate::net::{Network, UnitId};
 use crate::newton::{SolveReport, approximation};
@@ -13,7 +14,6 @@ use crate::select::{Criteria, Method, Selection, choose};
 use crate::target::{Unseen, targets};
 use crate::task::{IfEmpty, Task};
 use crate::update::{Certificate, Length, NoiseUnits, Scaled};
-use crate::{Error, Result};
 
 /// A batch and what stays the same through its stages.
 pub struct Batch<'a> {

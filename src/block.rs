@@ -9,12 +9,12 @@ use rayon::prelude::*;
 
 use crate::data::Inputs;
 use crate::device::Device;
+use crate::error::{Error, Result};
 use crate::loss;
 use crate::net::cpu::{Arena, Run};
 use crate::net::cuda::Derivatives;
 use crate::net::plan::{Plan, Purpose};
 use crate::net::{LayerId, Network, RowValues, Seed, Selected, UnitId, check, in_lanes};
-use crate::{Error, Result};
 
 /// The parameters of some units of a network.
 #[derive(Clone, Debug, PartialEq)]

@@ -18,8 +18,8 @@ use std::path::{Path, PathBuf};
 
 use crate::data::file::Part;
 use crate::data::tensors::{self, Tensor, Values};
+use crate::error::{Error, Result};
 use crate::net::{Network, Param, Role, Source};
-use crate::{Error, Result};
 use file::{Change, ModelFile};
 
 /// A model's files, read and checked.

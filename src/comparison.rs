@@ -5,12 +5,21 @@
 //! of measures, from which tables, reports and definitions are made. Flags go both ways: a model that over-forgets the
 //! samples is as far from retraining as one that remembers them.
 
+mod findings;
+mod measures;
+
 use serde::Serialize;
 
+pub use findings::{Finding, Flag};
+pub use measures::{Definition, MEASURES, Row, Spread};
+
+use findings::findings;
+use measures::spread;
+
 use crate::audit::Performance;
+use crate::error::{Error, Result};
 use crate::loss::Loss;
 use crate::verify::{Measures, auc, average_gap, divergence, likelihood_ratios, ranks, weight_distance};
-use crate::{Error, Result};
 
 /// The least number of references for the likelihood ratio: each then has two others as shadow models.
 pub const SHADOWS: usize = 3;
@@ -40,148 +49,6 @@ pub struct Behaviour {
     pub test: Outputs,
     /// All weights of a convex model, `[p]`.
     pub weights: Option<Vec<f32>>,
-}
-
-/// The measures of one model; `None` where one is not defined or has too few references.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-#[allow(missing_docs)] // MEASURES says what each field is
-pub struct Row {
-    pub forget_accuracy: f64,
-    pub forget_loss: f64,
-    pub retain_accuracy: f64,
-    pub retain_loss: f64,
-    pub test_accuracy: f64,
-    pub test_loss: f64,
-    pub auc: f64,
-    pub likelihood_auc: Option<f64>,
-    pub likelihood_members: Option<f64>,
-    pub rank: Option<f64>,
-    pub rank_lowest: Option<f64>,
-    pub rank_highest: Option<f64>,
-    pub rank_beyond: Option<f64>,
-    pub divergence_forget: Option<f64>,
-    pub divergence_test: Option<f64>,
-    pub weight_distance: Option<f64>,
-    pub average_gap: Option<f64>,
-}
-
-/// One measure: its names, its unit, and its field in a [`Row`].
-pub struct Definition {
-    /// The field of [`Row`], and the key in a report.
-    pub key: &'static str,
-    /// The name for people.
-    pub name: &'static str,
-    /// The unit of scaled numbers; empty for plain ones.
-    pub unit: &'static str,
-    /// The factor for display: 100 for shares shown in per cent.
-    pub scale: f64,
-    /// Digits after the point, once scaled.
-    pub digits: usize,
-    /// Its definition, in one sentence.
-    pub text: &'static str,
-    /// Its value.
-    pub of: fn(&Row) -> Option<f64>,
-}
-
-/// Every measure, in the order of a table.
-#[rustfmt::skip]
-pub const MEASURES: [Definition; 17] = [
-    Definition { key: "forget_accuracy", name: "forget accuracy", unit: "%", scale: 100.0, digits: 2,
-        text: "The share of forgotten samples whose label the model predicts.",
-        of: |row| Some(row.forget_accuracy) },
-    Definition { key: "forget_loss", name: "forget loss", unit: "", scale: 1.0, digits: 4,
-        text: "The mean cross-entropy of the forgotten samples at their labels, in nats.",
-        of: |row| Some(row.forget_loss) },
-    Definition { key: "retain_accuracy", name: "retain accuracy", unit: "%", scale: 100.0, digits: 2,
-        text: "The share of retained training samples whose label the model predicts.",
-        of: |row| Some(row.retain_accuracy) },
-    Definition { key: "retain_loss", name: "retain loss", unit: "", scale: 1.0, digits: 4,
-        text: "The mean cross-entropy of the retained training samples, in nats.",
-        of: |row| Some(row.retain_loss) },
-    Definition { key: "test_accuracy", name: "test accuracy", unit: "%", scale: 100.0, digits: 2,
-        text: "The share of test samples whose label the model predicts.",
-        of: |row| Some(row.test_accuracy) },
-    Definition { key: "test_loss", name: "test loss", unit: "", scale: 1.0, digits: 4,
-        text: "The mean cross-entropy of the test samples, in nats.",
-        of: |row| Some(row.test_loss) },
-    Definition { key: "auc", name: "membership AUC by loss", unit: "", scale: 1.0, digits: 3,
-        text: "The probability that a forgotten sample's loss is below an unseen one's: an attacker who calls low \
-               losses members does as well as that, and 0.5 is chance.",
-        of: |row| Some(row.auc) },
-    Definition { key: "likelihood_auc", name: "membership AUC by likelihood ratio", unit: "", scale: 1.0, digits: 3,
-        text: "The same for an attacker who knows the retrained models: each sample is scored by how many \
-               standard deviations its confidence lies above what the retrained models have in it (Carlini and \
-               others 2022, offline).",
-        of: |row| row.likelihood_auc },
-    Definition { key: "likelihood_members", name: "called members at 5 % error", unit: "%", scale: 100.0, digits: 1,
-        text: "The share of forgotten samples that this attacker calls members where 5 % of unseen ones are \
-               called so, too.",
-        of: |row| row.likelihood_members },
-    Definition { key: "rank", name: "loss rank among retrained", unit: "", scale: 1.0, digits: 1,
-        text: "For each forgotten sample the percentage of retrained models whose loss on it is lower, averaged: \
-               0 is remembered still, 50 like retrained, 100 over-forgotten.",
-        of: |row| row.rank },
-    Definition { key: "rank_lowest", name: "loss below all retrained", unit: "%", scale: 100.0, digits: 1,
-        text: "The share of forgotten samples on which the loss is below that of every retrained model, by chance \
-               one in k + 1 with k of them.",
-        of: |row| row.rank_lowest },
-    Definition { key: "rank_highest", name: "loss above all retrained", unit: "%", scale: 100.0, digits: 1,
-        text: "The share of forgotten samples on which the loss is above that of every retrained model, by chance \
-               one in k + 1 with k of them.",
-        of: |row| row.rank_highest },
-    Definition { key: "rank_beyond", name: "loss beyond all retrained", unit: "%", scale: 100.0, digits: 1,
-        text: "The sum of these two shares, by chance two in k + 1.",
-        of: |row| row.rank_beyond },
-    Definition { key: "divergence_forget", name: "KL to retrained, forget", unit: "", scale: 1.0, digits: 4,
-        text: "The Kullback-Leibler divergence of the model's predicted probabilities from a retrained model's on \
-               the forgotten samples, averaged over samples and retrained models, in nats.",
-        of: |row| row.divergence_forget },
-    Definition { key: "divergence_test", name: "KL to retrained, test", unit: "", scale: 1.0, digits: 4,
-        text: "The same divergence on the test samples.",
-        of: |row| row.divergence_test },
-    Definition { key: "weight_distance", name: "weight distance", unit: "", scale: 1.0, digits: 4,
-        text: "The distance of the weights from a retrained model's over the distance at which the model before \
-               began, for convex models alone: 1 is no step, 0 is retrained.",
-        of: |row| row.weight_distance },
-    Definition { key: "average_gap", name: "average gap", unit: "points", scale: 1.0, digits: 2,
-        text: "The mean of the differences in forget, retain and test accuracy and in membership AUC by loss from \
-               the retrained models' means, in points; for the retrained models, each against the others, it is \
-               the floor below which no method can be expected.",
-        of: |row| row.average_gap },
-];
-
-/// The retrained models' values of one measure.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
-pub struct Spread {
-    /// The mean.
-    pub mean: f64,
-    /// The standard deviation (divided by k − 1); none for a single model.
-    pub deviation: Option<f64>,
-}
-
-/// What is wrong with a model.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Flag {
-    /// The forgotten samples still look like members.
-    Remembers,
-    /// They look less like members than samples that were never seen.
-    OverForgets,
-    /// Some of them look more and others less like members than they should, which the means hide.
-    Uneven,
-    /// Retained or test accuracy is lost.
-    Damaged,
-}
-
-/// A flag, the measure that raised it, and the numbers in words.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Finding {
-    /// What is wrong.
-    pub flag: Flag,
-    /// The measure that raised it.
-    pub measure: &'static str,
-    /// The numbers.
-    pub text: String,
 }
 
 /// The losses of the models on one forgotten sample.
@@ -275,15 +142,6 @@ impl Comparison {
     pub fn retrained(&self, measure: &Definition) -> Option<Spread> {
         spread(&self.references, measure.of)
     }
-}
-
-fn spread(rows: &[Row], of: fn(&Row) -> Option<f64>) -> Option<Spread> {
-    let values: Vec<f64> = rows.iter().filter_map(of).collect();
-    let k = values.len() as f64;
-    let mean = values.iter().sum::<f64>() / k;
-    let squares = values.iter().map(|v| (v - mean).powi(2)).sum::<f64>();
-    let deviation = (values.len() > 1).then(|| (squares / (k - 1.0)).sqrt());
-    (!values.is_empty()).then_some(Spread { mean, deviation })
 }
 
 /// The inputs of the measures.
@@ -388,74 +246,6 @@ fn mean(values: &[f64]) -> f64 {
 
 fn share(values: &[f64], is: impl Fn(f64) -> bool) -> f64 {
     values.iter().filter(|&&value| is(value)).count() as f64 / values.len() as f64
-}
-
-/// A flag by one measure: raised where a model differs from the references' mean by more than `least` and by more than
-/// three of their standard deviations.
-struct Rule {
-    measure: &'static str,
-    least: f64,
-    above: Option<Flag>,
-    below: Option<Flag>,
-    /// The mean to compare with where there is only one reference.
-    single: f64,
-}
-
-/// The rules; both directions have the same margins.
-#[rustfmt::skip]
-const RULES: [Rule; 8] = {
-    use Flag::{Damaged, OverForgets, Remembers, Uneven};
-    [
-        Rule { measure: "auc", least: 0.05, above: Some(Remembers), below: Some(OverForgets), single: 0.5 },
-        Rule { measure: "likelihood_auc", least: 0.05, above: Some(Remembers), below: Some(OverForgets), single: 0.5 },
-        Rule { measure: "rank", least: 30.0, above: Some(OverForgets), below: Some(Remembers), single: 50.0 },
-        Rule { measure: "rank_lowest", least: 0.25, above: Some(Remembers), below: None, single: 0.5 },
-        Rule { measure: "rank_highest", least: 0.25, above: Some(OverForgets), below: None, single: 0.5 },
-        Rule { measure: "rank_beyond", least: 0.25, above: Some(Uneven), below: None, single: 1.0 },
-        Rule { measure: "retain_accuracy", least: 0.01, above: None, below: Some(Damaged), single: 1.0 },
-        Rule { measure: "test_accuracy", least: 0.01, above: None, below: Some(Damaged), single: 1.0 },
-    ]
-};
-
-/// The flags of a model.
-fn findings(row: &Row, references: &[Row]) -> Vec<Finding> {
-    let finding = |rule: &Rule| {
-        let measure = MEASURES.iter().find(|measure| measure.key == rule.measure)?;
-        let ours = (measure.of)(row)?;
-        let single = Spread { mean: rule.single, deviation: None };
-        let theirs = spread(references, measure.of).unwrap_or(single);
-        let margin = (3.0 * theirs.deviation.unwrap_or(0.0)).max(rule.least);
-        let flag = match ours - theirs.mean {
-            gap if gap > margin => rule.above?,
-            gap if gap < -margin => rule.below?,
-            _ => return None,
-        };
-        let words = match flag {
-            Flag::Remembers => {
-                "the forgotten samples are more familiar to it than to models that never saw them"
-            }
-            Flag::OverForgets => {
-                "the forgotten samples are less familiar to it than to models that never saw them"
-            }
-            Flag::Uneven => "it remembers some of the forgotten samples and over-forgets others",
-            Flag::Damaged => "the rest has suffered",
-        };
-        let number = |value: f64| format!("{:.*}", measure.digits, measure.scale * value);
-        let spread = theirs.deviation.map_or(String::new(), |deviation| format!(" ± {}", number(deviation)));
-        let unit = if measure.unit.is_empty() { String::new() } else { format!(" {}", measure.unit) };
-        let text = format!(
-            "{} {}{unit}, retrained {}{spread}{unit}: {words}",
-            measure.name,
-            number(ours),
-            number(theirs.mean)
-        );
-        Some(Finding { flag, measure: measure.key, text })
-    };
-    let mut found: Vec<Finding> = RULES.iter().filter_map(finding).collect();
-    // Losses beyond the references on one side only raise that side's flag.
-    let sides = found.iter().any(|one| one.measure.starts_with("rank") && one.flag != Flag::Uneven);
-    found.retain(|one| one.flag != Flag::Uneven || !sides);
-    found
 }
 
 #[cfg(test)]

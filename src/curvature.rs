@@ -11,6 +11,7 @@ use std::sync::{Mutex, PoisonError};
 use crate::block::Block;
 use crate::data::Inputs;
 use crate::device::{Cuda, Device};
+use crate::error::{Error, Result};
 use crate::names::names;
 use crate::net::cpu::{Arena, Run};
 use crate::net::cuda::Derivatives;
@@ -18,7 +19,6 @@ use crate::net::plan::{Plan, Purpose};
 use crate::net::{Layer, LayerId, Network, RowValues, Section, Seed, check, in_lanes};
 use crate::ops::cuda::vector::Places;
 use crate::solve::CudaVector;
-use crate::{Error, Result};
 
 /// Which matrix.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -5,13 +5,14 @@ use std::time::Instant;
 use serde::Serialize;
 
 use crate::data::Inputs;
+use crate::error::Result;
 use crate::net::plan::{Plan, Purpose};
 use crate::net::{Selected, evaluate};
 use crate::newton::products_at_most;
+use crate::repair;
 use crate::request::Request;
 use crate::session::Session;
 use crate::target::stages_at_most;
-use crate::{Result, repair};
 
 /// Retained samples whose passes are timed.
 const TIMED: usize = 64;

@@ -5,13 +5,13 @@ use std::sync::atomic::AtomicBool;
 use crate::block::Block;
 use crate::data::Samples;
 use crate::device::Device;
+use crate::error::{Error, Result, check_stop};
 use crate::net::{Network, evaluate};
 use crate::observe::observe_copies;
 use crate::ops::Precision;
 use crate::ops::philox::{Stream, Use};
 use crate::perturb::{Noise, perturb_request};
 use crate::select::{Criteria, Evidence, Method, Selection, choose};
-use crate::{Error, Result, check_stop};
 
 /// Traces of a lowered precision that are made again in f32, and the copies of each that are.
 const COMPARED_TRACES: usize = 4;

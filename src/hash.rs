@@ -7,7 +7,7 @@ use std::path::Path;
 use sha2::{Digest, Sha256};
 
 use crate::data::{self, file::Part, tensors};
-use crate::{Error, Result};
+use crate::error::{Error, Result};
 
 fn text(digest: Sha256) -> String {
     digest.finalize().iter().map(|byte| format!("{byte:02x}")).collect()

@@ -2,6 +2,7 @@
 //! inputs and options or not at all.
 
 use crate::data::Samples;
+use crate::error::{Error, Result};
 use crate::hash;
 use crate::request::Request;
 use crate::select::Criteria;
@@ -10,7 +11,6 @@ use crate::solve::Limits;
 use crate::task::{CertificateSpec, Settings, Target};
 use crate::update::NoiseUnits;
 use crate::zoo::{Choices, Stem};
-use crate::{Error, Result};
 
 /// The version of the list of fields. It changes when a field is added, removed or written in another way.
 const VERSION: u32 = 4;

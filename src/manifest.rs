@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use crate::checkpoint::Checkpoint;
 use crate::data::tensors;
-use crate::{Error, Result};
+use crate::error::{Error, Result};
 
 /// A `train.json`.
 pub struct Manifest(pub Value);

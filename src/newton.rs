@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize, Serializer};
 use crate::block::Block;
 use crate::curvature::{Curvature, Kind};
 use crate::data::Inputs;
+use crate::error::{Result, check_stop};
 use crate::kfac::{Inverse, Kfac};
 use crate::names::number;
 use crate::net::Network;
@@ -17,7 +18,6 @@ use crate::solve::{
     largest_eigenvalue,
 };
 use crate::task::{Approximation, Rule, Task, is_convex};
-use crate::{Result, check_stop};
 
 /// Power iterations that estimate the largest eigenvalue, in the first stage.
 const POWER_STEPS: usize = 6;

@@ -6,10 +6,10 @@
 
 use crate::data::Inputs;
 use crate::device::Device;
+use crate::error::{Error, Result};
 use crate::net::{Network, pass};
 use crate::ops::Precision;
 use crate::perturb::Perturbed;
-use crate::{Error, Result};
 
 pub use crate::net::{Scores, Trace, evaluate, outputs, surprisals};
 

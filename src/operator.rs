@@ -5,9 +5,9 @@
 
 use crate::curvature::Curvature;
 use crate::device::Device;
+use crate::error::{Error, Result};
 use crate::kfac::Inverse;
 use crate::solve::BlockVector;
-use crate::{Error, Result};
 
 fn mixed<T>() -> Result<T> {
     Err(Error::config("a product of a vector on the CPU and one on CUDA"))

@@ -2,13 +2,13 @@
 //! [`ScrubOptions::settings`] and by the request ([`crate::request`]), and nowhere else.
 
 use crate::data::Spec;
+use crate::error::{Error, Result};
 use crate::ops::Precision;
 use crate::perturb::{REPLACE, SIGMA};
 use crate::select::{Criteria, Method};
 use crate::solve::Limits;
 use crate::task::{Approximation, Calibration, CertificateSpec, IfEmpty, Rule, Settings, Target, products};
 use crate::update::NoiseUnits;
-use crate::{Error, Result};
 
 /// A choice of samples of the training data.
 #[derive(Clone, Debug, PartialEq)]

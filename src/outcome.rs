@@ -10,13 +10,13 @@ use serde::{Deserialize, Serialize};
 
 use crate::audit::Snapshot;
 use crate::block::Block;
+use crate::error::{Error, Result};
 use crate::names::{names, number, numbers};
 use crate::net::{LayerId, Network, UnitId};
 use crate::newton::SolveReport;
 use crate::select::{Agreement, Selection};
 use crate::task::{Approximation, CertificateSpec};
 use crate::update::{Certificate, NoiseUnits, Scaled};
-use crate::{Error, Result};
 
 /// What happened to one batch.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -7,10 +7,10 @@
 use std::ops::Range;
 
 use crate::data::{InputKind, Inputs, Samples};
+use crate::error::{Error, Result};
 use crate::net::Shape;
 use crate::ops::perturb::{Copies, Original};
 use crate::ops::tokens::Replacement;
-use crate::{Error, Result};
 
 /// The standard deviation of an image's noise by default.
 pub const SIGMA: f32 = 0.1;

@@ -11,8 +11,8 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::data::tensors;
+use crate::error::{Error, Result};
 use crate::outcome::Record;
-use crate::{Error, Result};
 
 /// The first line: it identifies the run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -16,10 +16,10 @@ use std::sync::atomic::AtomicBool;
 use crate::block::Block;
 use crate::data::{Inputs, Samples};
 use crate::device::Device;
+use crate::error::{Result, check_stop};
 use crate::net::{Network, evaluate};
 use crate::ops::philox::{Stream, Use};
 use crate::task::Task;
-use crate::{Result, check_stop};
 
 /// Retained samples of a mini-batch, and the most forgotten samples.
 pub const BATCH: usize = 64;

@@ -4,13 +4,14 @@
 //! [`ScrubOptions`] are what a user says; what depends on the data and the model is decided here.
 
 use crate::data::{Labels, Spec, choose};
+use crate::error::{Error, Result};
+use crate::hash;
 use crate::manifest::listed;
 use crate::ops::philox::{Stream, Use};
 use crate::options::{Pick, ScrubOptions};
 use crate::perturb::check_options;
 use crate::session::Session;
 use crate::task::{Approximation, SMALLEST_BATCH, Settings, Task, is_convex};
-use crate::{Error, Result, hash};
 
 /// Retained samples that are used unless a request says which.
 const RETAINED: usize = 1024;

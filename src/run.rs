@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 
 use crate::checkpoint::{Checkpoint, Patched};
 use crate::data::{file::StoredFile, tensors};
+use crate::error::{Error, Result};
 use crate::identity::{identity, is_of_another_version};
 use crate::net::Network;
 use crate::options::Pick;
@@ -18,7 +19,7 @@ use crate::receipt::Events;
 use crate::request::Request;
 use crate::session::Session;
 use crate::unlearn::unlearn;
-use crate::{Error, Result, hash, report};
+use crate::{hash, report};
 
 /// What scrubbing leaves as it is.
 pub const NEVER_TOUCHED: &str = "batch-norm statistics and affines, layer norms, embeddings, class tokens";

@@ -10,6 +10,7 @@ use std::sync::atomic::AtomicBool;
 
 use crate::codec::{Columns, Foci, FociOptions, foci, permuted_first_steps};
 use crate::device::Device;
+use crate::error::{Error, Result, check_stop};
 use crate::loss::uncertainty;
 use crate::names::names;
 use crate::net::{LayerId, Network, UnitId};
@@ -17,7 +18,6 @@ use crate::observe::Trace;
 use crate::ops::Precision;
 use crate::ops::philox::{Stream, Use};
 use crate::perturb::{REPLACE, SIGMA};
-use crate::{Error, Result, check_stop};
 
 /// How units are chosen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -17,10 +17,10 @@ use std::sync::atomic::AtomicBool;
 use crate::checkpoint::Checkpoint;
 use crate::data::{self, CifarLabels, LoadOptions, Loaded, Normalise, Samples};
 use crate::device::Device;
+use crate::error::{Error, Result};
 use crate::manifest::Manifest;
 use crate::net::Network;
 use crate::zoo::{self, Choices, Model};
-use crate::{Error, Result};
 
 /// The files of a session.
 #[derive(Clone, Debug, Default)]

@@ -12,8 +12,8 @@ pub use minres::minres;
 pub use secant::Secant;
 pub use vector::{BlockVector, CudaVector, Vector};
 
+use crate::error::{Error, Result};
 use crate::names::names;
-use crate::{Error, Result};
 
 /// A symmetric matrix, as `product(out, v)`: out = H v.
 pub type Product<'a, V = Vec<f64>> = dyn FnMut(&mut V, &V) -> Result<()> + 'a;

@@ -8,12 +8,12 @@ use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 
 use crate::data::Samples;
+use crate::error::{Error, Result};
 use crate::loss::softmax::largest;
 use crate::net::{Network, Scores, evaluate, outputs};
 use crate::repair::Targets;
 use crate::task::{Calibration, SMALLEST_BATCH, Settings, Target, Task, is_convex};
 use crate::update::Length;
-use crate::{Error, Result};
 
 /// A standard error of the target above which, as a share of it, a receipt says that it is uncertain.
 const UNCERTAIN: f64 = 0.25;

@@ -5,13 +5,13 @@ use std::sync::atomic::AtomicBool;
 
 use crate::data::Samples;
 use crate::device::Device;
+use crate::error::{Error, Result};
 use crate::loss::Loss;
 use crate::names::names;
 use crate::net::{Network, Op};
 use crate::select::Criteria;
 use crate::solve::Limits;
 use crate::update::{NoiseUnits, check_convexity, check_privacy};
-use crate::{Error, Result};
 
 /// The update rule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -4,12 +4,12 @@
 
 use crate::data::Samples;
 use crate::device::Device;
+use crate::error::{Error, Result};
 use crate::names::names;
 use crate::net::{Network, TrainPass};
 pub use crate::ops::optimizer::Optimizer;
 use crate::ops::optimizer::Update;
 use crate::ops::philox::{Stream, Use};
-use crate::{Error, Result};
 
 /// The schedule of the learning rate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -12,13 +12,13 @@
 use crate::audit::{Snapshot, judged, too_small};
 use crate::batch::{Batch, Walk, refusal};
 use crate::block::Block;
+use crate::error::{Error, Result, check_stop};
 use crate::net::Network;
 use crate::newton::{Newton, Solution, SolveReport, gradient_sum};
 use crate::outcome::{Clock, Phase, Record};
 use crate::target::{Unseen, lengths};
 use crate::task::{Task, is_convex};
 use crate::update::{Length, NoiseUnits, update};
-use crate::{Error, Result, check_stop};
 
 /// Removes a batch from `net`, which the samples `earlier` have left before; `net` changes only where the record says
 /// `removed`.

@@ -5,10 +5,10 @@ use std::sync::atomic::AtomicBool;
 use crate::block::Block;
 use crate::data::Inputs;
 use crate::device::Device;
+use crate::error::{Error, Result, check_stop};
 use crate::names::names;
 use crate::net::{LayerId, Network, evaluate};
 use crate::ops::philox::{Stream, Use};
-use crate::{Error, Result, check_stop};
 
 /// How long the step is.
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -3,8 +3,8 @@
 //! Pure functions of logits, losses and weights; none runs a network. Sums are f64 and in index order. Losses are
 //! cross-entropies at the true label, so exp(−loss) is that label's probability. A tie counts half, everywhere.
 
+use crate::error::{Error, Result};
 use crate::loss::Loss;
-use crate::{Error, Result};
 
 /// The measures of one model that the average gap compares, as shares from 0 to 1.
 #[derive(Clone, Copy, Debug, PartialEq, serde::Serialize)]

@@ -12,10 +12,14 @@
 mod attention;
 #[path = "reference/batch_norm.rs"]
 mod batch_norm;
+#[path = "cases/checks.rs"]
+mod checks;
 #[path = "cases/columns.rs"]
 mod columns;
 #[path = "reference/conv.rs"]
 mod conv;
+#[path = "cases/convs.rs"]
+mod convs;
 #[path = "reference/dual.rs"]
 mod dual;
 #[path = "reference/embedding.rs"]
@@ -40,6 +44,8 @@ mod nearest;
 mod nets;
 #[path = "cases/network_ops.rs"]
 mod network_ops;
+#[path = "cases/networks.rs"]
+mod networks;
 #[path = "reference/optimizer.rs"]
 mod optimizer;
 #[path = "reference/net.rs"]
@@ -50,6 +56,8 @@ mod perturb;
 mod ptx;
 #[path = "reference/rank.rs"]
 mod rank;
+#[path = "cases/sequences.rs"]
+mod sequences;
 #[path = "reference/statistic.rs"]
 mod statistic;
 #[path = "reference/tokens.rs"]
@@ -475,7 +483,15 @@ fn greedy(device: &Device, kind: Kind, p: usize, n: usize) -> Result<(), Failed>
                 let each = if range.start == 0 { n } else { 2 * n };
                 for (at, some) in chosen.chunks(each).enumerate() {
                     let some = cuda.upload(some)?;
-                    ops::cuda::nearest::distance(cuda, &mut distance, &some, n, range.clone(), at == 0)?;
+                    ops::cuda::nearest::distance(
+                        cuda,
+                        &mut distance,
+                        &some,
+                        n,
+                        0..n,
+                        range.clone(),
+                        at == 0,
+                    )?;
                 }
                 let columns = ops::cuda::nearest::Candidates::new(cuda, cuda.upload(&columns)?, n)?;
                 let rank = cuda.upload(&rank)?;
@@ -505,7 +521,7 @@ fn prunes(device: &Device, kind: Kind, p: usize, n: usize, rows: Range<usize>) -
             let (sum, count, tallied) = twice(|| {
                 let mut distance = cuda.alloc::<f64>(n * range.len())?;
                 let some = cuda.upload(&chosen)?;
-                ops::cuda::nearest::distance_by_row(cuda, &mut distance, &some, n, range.clone(), true)?;
+                ops::cuda::nearest::distance(cuda, &mut distance, &some, n, range.clone(), 0..n, true)?;
                 let columns = ops::cuda::nearest::Candidates::new(cuda, cuda.upload(&columns)?, n)?;
                 let (rank, distance) = (cuda.upload(&rank)?, distance.input());
                 let lists = ops::cuda::nearest::lists(cuda, distance, n, range.clone(), len)?;
@@ -544,7 +560,7 @@ fn lists(device: &Device, n: usize) -> Result<(), Failed> {
             let found = twice(|| {
                 let mut distance = cuda.alloc::<f64>(n * rows.len())?;
                 let column = cuda.upload(&column)?;
-                ops::cuda::nearest::distance_by_row(cuda, &mut distance, &column, n, rows.clone(), true)?;
+                ops::cuda::nearest::distance(cuda, &mut distance, &column, n, rows.clone(), 0..n, true)?;
                 let lists = ops::cuda::nearest::lists(cuda, distance.input(), n, rows.clone(), len)?;
                 Ok(cuda.download(lists.entries())?)
             })?;
@@ -792,7 +808,7 @@ fn replays(device: &Device) -> Result<(), Failed> {
     let (mut distance, column) = (cuda.upload(&[0.0; 9])?, cuda.upload(&x)?);
     let before = cuda.event()?;
     let recording =
-        cuda.record(|| ops::cuda::nearest::distance(cuda, &mut distance, &column, 3, 0..3, false))?;
+        cuda.record(|| ops::cuda::nearest::distance(cuda, &mut distance, &column, 3, 0..3, 0..3, false))?;
     all_equal("before", &cuda.download(&distance)?, &[0.0; 9])?;
     for times in 1..3 {
         cuda.replay(&recording)?;
@@ -806,7 +822,9 @@ fn replays(device: &Device) -> Result<(), Failed> {
     if cuda.replay(&recording).is_ok() {
         return Err("a recording ran without its buffers".into());
     }
-    cuda.replay(&cuda.record(|| ops::cuda::nearest::distance(cuda, &mut distance, &other, 3, 0..3, false))?)?;
+    cuda.replay(
+        &cuda.record(|| ops::cuda::nearest::distance(cuda, &mut distance, &other, 3, 0..3, 0..3, false))?,
+    )?;
     if elapsed.is_zero() { Err("no time passed".into()) } else { Ok(()) }
 }
 
@@ -850,7 +868,7 @@ fn refuses(device: &Device) -> Result<(), Failed> {
     refused("a mask too short", sums.best(cuda, &cuda.upload(&[1u32])?).is_err())?;
     refused("no values", ops::cuda::rank::rank(cuda, &cuda.upload(&[])?).is_err())?;
     let mut distance = cuda.upload(&[0.0; 6])?;
-    let mut distance = |n, rows| ops::cuda::nearest::distance(cuda, &mut distance, &six, n, rows, true);
+    let mut distance = |n, rows| ops::cuda::nearest::distance(cuda, &mut distance, &six, n, 0..n, rows, true);
     refused("too many rows", distance(3, 0..3).is_err())?;
     refused("half a chosen column", distance(4, 0..1).is_err())?;
     let perturb = |out: usize, image: usize| {

@@ -1,7 +1,11 @@
 //! Set-up M: many removals, in batches of 25, from one model, recorded as `scrub` records them. The run always stops
 //! half way and goes on from what is on the disk, and the model must then be the one it had.
 
+use std::path::Path;
+
 use anyhow::ensure;
+use scrubjay::Record;
+use scrubjay::net::Network;
 use scrubjay::ops::philox::{Stream, Use};
 use scrubjay::receipt::Events;
 use scrubjay::select::Method as Select;
@@ -38,17 +42,8 @@ pub fn run(options: &Options, lab: &mut Lab, cells: &mut Cells) -> anyhow::Resul
     ];
     for seed in 0..options.seeds {
         for count in marks(total) {
-            let request = Request::Random(count);
-            for number in 0..if seed == 0 { lab.setup.references.min(3) as u64 } else { 0 } {
-                if cells.has("M", &request.name(), RETRAINED, "", number) {
-                    continue;
-                }
-                lab.prepare(seed)?;
-                let case = lab.case(request, first(count), seed)?;
-                let start = std::time::Instant::now();
-                let net = lab.setup.trained(case.device, &lab.data, &case.retain, REFERENCE_SEED + number)?;
-                let seconds = start.elapsed().as_secs_f64();
-                cells.push(finish(lab, &case, RETRAINED, "", number, &net, (seconds, String::new()))?)?;
+            if seed == 0 {
+                retrained(lab, cells, count, &first(count), seed)?;
             }
         }
         for (method, setting, select) in methods {
@@ -74,12 +69,7 @@ pub fn run(options: &Options, lab: &mut Lab, cells: &mut Cells) -> anyhow::Resul
             for number in 0..total / batch {
                 if let (Some((log, records)), Some(select)) = (&mut events, select) {
                     if number == total / batch / 2 {
-                        // Stopped here: what the disk holds must give the same model.
-                        let (again, records_again) = Events::open(&folder, &identity)?;
-                        let mut replayed = whole.original.clone();
-                        records_again[..number].iter().try_for_each(|record| record.replay(&mut replayed))?;
-                        ensure!(replayed == net, "set-up M: the records do not give the model back");
-                        (*log, *records) = (again, records_again);
+                        (*log, *records) = reopened(&folder, &identity, whole.original, &net, number)?;
                     }
                     let record = match records.get(number) {
                         Some(record) => {
@@ -112,4 +102,42 @@ pub fn run(options: &Options, lab: &mut Lab, cells: &mut Cells) -> anyhow::Resul
         }
     }
     Ok(())
+}
+
+/// Up to three models that never saw the first `count` samples.
+fn retrained(
+    lab: &mut Lab,
+    cells: &mut Cells,
+    count: usize,
+    forget: &[usize],
+    seed: u64,
+) -> anyhow::Result<()> {
+    let request = Request::Random(count);
+    for number in 0..lab.setup.references.min(3) as u64 {
+        if cells.has("M", &request.name(), RETRAINED, "", number) {
+            continue;
+        }
+        lab.prepare(seed)?;
+        let case = lab.case(request, forget.to_vec(), seed)?;
+        let start = std::time::Instant::now();
+        let net = lab.setup.trained(case.device, &lab.data, &case.retain, REFERENCE_SEED + number)?;
+        let seconds = start.elapsed().as_secs_f64();
+        cells.push(finish(lab, &case, RETRAINED, "", number, &net, (seconds, String::new()))?)?;
+    }
+    Ok(())
+}
+
+/// The records of a run that was stopped behind `number` batches: what the disk holds must give the same model.
+fn reopened(
+    folder: &Path,
+    identity: &str,
+    original: &Network,
+    net: &Network,
+    number: usize,
+) -> anyhow::Result<(Events, Vec<Record>)> {
+    let (log, records) = Events::open(folder, identity)?;
+    let mut replayed = original.clone();
+    records[..number].iter().try_for_each(|record| record.replay(&mut replayed))?;
+    ensure!(replayed == *net, "set-up M: the records do not give the model back");
+    Ok((log, records))
 }

@@ -4,8 +4,8 @@ use rayon::prelude::*;
 
 use super::case::{Sizes, Work};
 use super::map::{Map, Mapped, clear, normals, share, sum_of_images, work};
-use crate::Result;
 use crate::device::Device;
+use crate::error::Result;
 use crate::ops::cpu::conv;
 use crate::ops::{Conv, Geometry, Precision, Shape, cuda};
 

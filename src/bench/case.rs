@@ -1,8 +1,8 @@
 //! A case: the work of a shape, and how its result is checked.
 
-use crate::Result;
 use crate::device::Device;
 use crate::device::cuda::Launched;
+use crate::error::Result;
 
 /// The sizes of one shape, in the order of [`Case::axes`].
 pub type Sizes<'a> = &'a [usize];

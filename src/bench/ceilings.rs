@@ -7,9 +7,9 @@ use super::cases::CASES;
 use super::measure::{measure, repeat};
 use crate::device::Device;
 use crate::device::cuda::Cuda;
+use crate::error::{Error, Result};
 use crate::ops::cpu::gemm::{Matrix, gemm};
 use crate::ops::cuda::ptx;
-use crate::{Error, Result};
 
 /// The measured peak rates of the device.
 #[derive(Clone, Copy, Debug, PartialEq, serde::Serialize)]

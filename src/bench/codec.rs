@@ -2,10 +2,10 @@
 
 use super::case::{Check, Kernel, Sizes, Timer, Timing, Work};
 use super::map::{LOOKED_AT, normals, work};
-use crate::Result;
 use crate::codec::{Again, Columns, FociOptions, foci, statistic};
 use crate::device::Device;
 use crate::device::cuda::{Buffer, Cuda};
+use crate::error::Result;
 use crate::ops::cuda::nearest;
 
 /// Whole selections, of columns that make up Y.
@@ -101,11 +101,12 @@ impl Kernel for Search {
 
 pub(super) fn search(device: &Device, sizes: Sizes, pruned: bool) -> Result<Work> {
     let [n, p, k] = std::array::from_fn(|i| sizes[i]);
-    let cuda = device.cuda().ok_or_else(|| crate::Error::config("a step alone has no path on the CPU"))?;
+    let cuda =
+        device.cuda().ok_or_else(|| crate::error::Error::config("a step alone has no path on the CPU"))?;
     let x: Vec<f64> = normals(n * (p + k), 0).into_iter().map(f64::from).collect();
     let columns = nearest::Candidates::new(cuda, cuda.upload(&x[..n * p])?, n)?;
     let mut distance = cuda.alloc(n * n)?;
-    nearest::distance(cuda, &mut distance, &cuda.upload(&x[n * p..])?, n, 0..n, true)?;
+    nearest::distance(cuda, &mut distance, &cuda.upload(&x[n * p..])?, n, 0..n, 0..n, true)?;
     let rank = cuda.upload(&(1..=n as u32).collect::<Vec<u32>>())?;
     let visited = 8.0 * (n as f64).powf(1.0 / (k + 1) as f64); // as in a selection
     let len = pruned.then(|| nearest::list_len(visited as usize));
@@ -169,7 +170,8 @@ impl Kernel for Step {
 
 pub(super) fn foci_step(device: &Device, sizes: Sizes) -> Result<Work> {
     let [n, p, k] = std::array::from_fn(|i| sizes[i]);
-    let cuda = device.cuda().ok_or_else(|| crate::Error::config("a step alone has no path on the CPU"))?;
+    let cuda =
+        device.cuda().ok_or_else(|| crate::error::Error::config("a step alone has no path on the CPU"))?;
     let [y, x] =
         [(n, 1), (n * (p + k), 0)].map(|(len, i)| normals(len, i).into_iter().map(f64::from).collect());
     work(8 * n * (p + k), 0, Box::new(Step { cuda: cuda.clone(), y, x, sizes: [n, p, k] }))

@@ -4,8 +4,8 @@ use rayon::prelude::*;
 
 use super::case::{Sizes, Work};
 use super::map::{Map, Mapped, normals, share, work};
-use crate::Result;
 use crate::device::Device;
+use crate::error::Result;
 use crate::loss::{Loss, softmax};
 use crate::ops::cpu::{attention, layer_norm};
 use crate::ops::philox::{self, Use, add_normals};
@@ -76,7 +76,7 @@ pub(super) fn normed(device: &Device, sizes: Sizes) -> Result<Work> {
 pub(super) fn attended(device: &Device, sizes: Sizes) -> Result<Work> {
     let [n, t, c, heads] = std::array::from_fn(|i| sizes[i]);
     if heads == 0 || c % heads != 0 {
-        return Err(crate::Error::config(format!("attention: {c} channels in {heads} heads")));
+        return Err(crate::error::Error::config(format!("attention: {c} channels in {heads} heads")));
     }
     let (shape, width) = (Shape::new(1, t, c), c / heads);
     let want = move |x: &[f32], at: usize| {

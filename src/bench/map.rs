@@ -4,9 +4,9 @@ use rayon::prelude::*;
 
 use super::case::{Check, Kernel, Work};
 use super::measure::rotation;
-use crate::Result;
 use crate::device::Device;
 use crate::device::cuda::{Buffer, Cuda, In, Out};
+use crate::error::Result;
 use crate::ops::philox::{Use, add_normals};
 use crate::ops::{Strided, cuda};
 
@@ -83,7 +83,7 @@ impl Kernel for Mapped {
                 map(&self.device, &mut self.y, &self.host[i % self.host.len()]);
                 Ok(())
             }
-            _ => Err(crate::Error::config("a kernel of another device")),
+            _ => Err(crate::error::Error::config("a kernel of another device")),
         }
     }
 

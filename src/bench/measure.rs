@@ -3,9 +3,9 @@
 use std::time::{Duration, Instant};
 
 use super::case::{Timing, Work};
-use crate::Result;
 use crate::device::Device;
 use crate::device::cuda::{Buffer, Cuda};
+use crate::error::Result;
 use crate::ops::Strided;
 use crate::ops::cuda::shape;
 

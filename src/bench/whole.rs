@@ -10,12 +10,13 @@ use crate::block::Block;
 use crate::curvature::{Curvature, Kind};
 use crate::data::{Inputs, Samples};
 use crate::device::Device;
+use crate::error::Result;
 use crate::net::{Network, Op, Shape};
 use crate::observe::{observe, observe_copies};
 use crate::ops::Precision;
 use crate::perturb::{Noise, perturb, perturb_request};
 use crate::solve::Vector;
-use crate::{Result, zoo};
+use crate::zoo;
 
 pub(super) const RESNET: &[(&str, usize)] = &[("copies", 8), ("side", 64), ("width", 64)];
 pub(super) const DERIVED: &[(&str, usize)] = &[("images", 8), ("side", 64), ("width", 64)];

@@ -11,7 +11,7 @@ use super::torch::{self, TorchFile};
 use crate::data::file::{Editable, StoredFile, write_edited};
 use crate::data::foreign;
 use crate::data::tensors::{TensorFile, to_f64};
-use crate::{Error, Result};
+use crate::error::{Error, Result};
 
 /// A model file.
 pub(super) enum ModelFile {

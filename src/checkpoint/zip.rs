@@ -9,7 +9,7 @@ use std::io::{Read, SeekFrom};
 use std::ops::Range;
 
 use crate::data::file::{Editable, StoredFile};
-use crate::{Error, Result};
+use crate::error::{Error, Result};
 
 const END: u32 = 0x0605_4b50;
 const END_64: u32 = 0x0606_4b50;

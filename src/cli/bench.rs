@@ -173,9 +173,14 @@ pub fn run(args: &Args) -> anyhow::Result<Outcome> {
         (_, true) => print_csv(&rows)?,
         _ => {}
     }
-    if let Some(error) = missing {
-        return Err(error.into());
+    match missing {
+        Some(error) => Err(error.into()),
+        None => judged(&rows, args.fail_over),
     }
+}
+
+/// How the command ends: a wrong result is an error, a kernel that became slower by more than the limit a gate not met.
+fn judged(rows: &[Row], limit: Option<f64>) -> anyhow::Result<Outcome> {
     if let Some(row) = rows.iter().find(|row| !row.passes) {
         let (kernel, error, tolerance) = (row.kernel, row.check.error, row.check.tolerance);
         let what = format!(
@@ -185,9 +190,7 @@ pub fn run(args: &Args) -> anyhow::Result<Outcome> {
         return Err(anyhow::anyhow!(what));
     }
     let slower = |row: &&Row| {
-        row.compared
-            .zip(args.fail_over)
-            .is_some_and(|(now, limit)| now.status == "slow" && now.change > limit)
+        row.compared.zip(limit).is_some_and(|(now, limit)| now.status == "slow" && now.change > limit)
     };
     let slower: Vec<String> =
         rows.iter().filter(slower).map(|row| format!("{} {}", row.kernel, row.shape)).collect();

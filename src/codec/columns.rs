@@ -4,8 +4,8 @@
 use rayon::prelude::*;
 
 use super::options::Standardize;
+use crate::error::{Error, Result};
 use crate::ops::philox::{Stream, Use};
-use crate::{Error, Result};
 
 /// Columns that a greedy step handles side by side: as f32 they fill a line of the cache.
 pub(super) const WIDTH: usize = 16;

@@ -40,7 +40,7 @@ use super::sorted::Sorted;
 use super::step::{Step, largest, list_len};
 use super::tree::Tree;
 use super::watch::Watch;
-use crate::Result;
+use crate::error::Result;
 
 /// Rows identical to a row, on average, from which on groups are cheaper than lists of rows.
 const GROUPED: usize = 32;

@@ -25,11 +25,11 @@ use super::step::{Step, largest};
 use super::watch::Watch;
 use crate::device::Cuda;
 use crate::device::cuda::Buffer;
+use crate::error::{Error, Result};
 use crate::ops::cuda::nearest::{
-    Candidates, Tallied, Tally, Tied, distance, distance_by_row, lists, nearest, nearest_sorted, pruned,
+    Candidates, Tallied, Tally, Tied, distance, lists, nearest, nearest_sorted, pruned,
 };
 use crate::ops::cuda::statistic::{self, Sums};
-use crate::{Error, Result};
 
 /// How the neighbours of a step are found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -129,8 +129,11 @@ impl<'a> Steps<'a> {
         for start in (0..n).step_by(self.width) {
             let panel = start..n.min(start + self.width);
             if fresh || !chosen.is_empty() {
-                let add = if method == Method::Dense { distance } else { distance_by_row };
-                add(self.cuda, &mut self.distance, &chosen, n, panel.clone(), fresh)?;
+                let (down, across) = match method {
+                    Method::Dense => (0..n, panel.clone()),
+                    Method::Pruned(_) => (panel.clone(), 0..n),
+                };
+                distance(self.cuda, &mut self.distance, &chosen, n, down, across, fresh)?;
             }
             match method {
                 Method::Dense => self.dense(panel)?,

@@ -110,17 +110,8 @@ impl<F: FnMut(usize, f64) -> f64> Query for NearBeside<'_, F> {
 mod tests {
     use super::*;
     use crate::codec::columns::{Columns, Packed};
+    use crate::codec::tree::tests::points;
     use crate::ops::philox::{Stream, Use};
-
-    /// Points with `d` coordinates; every third has few values.
-    fn points(n: usize, d: usize) -> Vec<f64> {
-        let mut stream = Stream::new(7, Use::Choice, d as u32);
-        let coordinate = |at: usize| {
-            let x = f64::from(stream.normal());
-            if at % d % 3 == 2 { (2.0 * x).round() } else { x }
-        };
-        (0..n * d).map(coordinate).collect()
-    }
 
     fn distance(tree: &Tree, own: usize, other: usize) -> f64 {
         tree.distance(own as u32, other as u32)

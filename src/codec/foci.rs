@@ -13,7 +13,7 @@ use super::scan::MAX_DENSE_ROWS;
 use super::step::{Step, largest};
 use super::watch::Watch;
 use crate::device::{Cuda, Device};
-use crate::{Error, Result};
+use crate::error::{Error, Result};
 
 /// Why a selection ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -12,7 +12,7 @@ use super::foci::{Foci, Stopped, foci_memory, run};
 use super::memory::MemoryEstimate;
 use super::options::FociOptions;
 use crate::device::{Cuda, Device};
-use crate::{Error, Result};
+use crate::error::{Error, Result};
 
 /// Up to this number of rows the blankets are found side by side; above it each uses all threads, so that only one keeps
 /// its lists in memory.

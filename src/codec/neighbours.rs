@@ -13,7 +13,7 @@ use super::ranks::{Ranks, Sum, sort_key};
 use super::runs::Runs;
 use super::sorted::Sorted;
 use super::tree::Tree;
-use crate::{Error, Result};
+use crate::error::{Error, Result};
 
 /// The rows nearest to each row of `x` (itself excluded), ascending: all that lie at the smallest distance.
 ///

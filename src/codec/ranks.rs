@@ -7,7 +7,7 @@
 use std::sync::Arc;
 
 use super::options::Ties;
-use crate::{Error, Result};
+use crate::error::{Error, Result};
 
 /// The ranks of Y, and what the statistics need of them.
 #[derive(Clone, Debug)]

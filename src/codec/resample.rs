@@ -17,8 +17,8 @@ use super::ranks::{Ranks, Sum, sort_key};
 use super::statistic::{Sample, t};
 use super::xi::{OnCuda, Order};
 use crate::device::{Cuda, Device};
+use crate::error::{Error, Result};
 use crate::ops::philox::{Stream, Use};
-use crate::{Error, Result};
 
 /// The most rows of a cell, unless they are identical.
 const CELL: usize = 8;

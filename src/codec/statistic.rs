@@ -8,7 +8,7 @@ use super::ranks::{BITS, ONE, Ranks, Sum};
 use super::runs::Runs;
 use super::{cuda, xi};
 use crate::device::{Cuda, Device};
-use crate::{Error, Result};
+use crate::error::{Error, Result};
 
 /// A value of T or ξ.
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -6,7 +6,7 @@
 use std::cmp::Reverse;
 
 use super::ranks::Sum;
-use crate::Result;
+use crate::error::Result;
 
 /// What a device does in a selection. S is empty at first.
 pub(super) trait Step {

@@ -398,12 +398,12 @@ fn halve(places: &mut [u32], x: &[f64], d: usize, halvings: u32, leaf: &mut impl
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::ops::philox::{Stream, Use};
 
     /// Points with `d` coordinates; of these some are few numbers.
-    fn points(n: usize, d: usize) -> Vec<f64> {
+    pub fn points(n: usize, d: usize) -> Vec<f64> {
         let mut stream = Stream::new(7, Use::Choice, d as u32);
         let coordinate = |at: usize| {
             let x = f64::from(stream.normal());

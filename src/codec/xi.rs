@@ -12,9 +12,9 @@
 
 use super::options::Ties;
 use super::ranks::{Ranks, sort_key};
-use crate::Result;
 use crate::device::Cuda;
 use crate::device::cuda::Buffer;
+use crate::error::Result;
 use crate::ops::cuda::xi::{self, Run};
 use crate::ops::philox::{Stream, Use};
 

@@ -3,8 +3,8 @@
 use std::io::Read;
 
 use super::Samples;
+use crate::error::{Error, Result};
 use crate::ops::Shape;
-use crate::{Error, Result};
 
 static DIGITS: &[u8] = include_bytes!("../../assets/digits.csv.gz");
 

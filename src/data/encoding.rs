@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::tensors::read_unzipped;
-use crate::{Error, Result};
+use crate::error::{Error, Result};
 
 /// The bytes of a file of text. Whether they are UTF-8 is left to the reader, who knows the line.
 ///

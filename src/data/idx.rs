@@ -4,7 +4,7 @@
 use std::path::Path;
 
 use super::tensors::read_unzipped;
-use crate::{Error, Result};
+use crate::error::{Error, Result};
 
 /// An idx file of whole numbers.
 pub(super) struct Idx {

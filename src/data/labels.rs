@@ -6,8 +6,8 @@
 use std::ops::Range;
 
 use super::tensors::TensorFile;
+use crate::error::{Error, Result};
 use crate::loss::Loss;
-use crate::{Error, Result};
 
 /// The labels of `n` samples.
 #[derive(Clone, Debug, PartialEq, Eq)]

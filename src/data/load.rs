@@ -10,9 +10,9 @@ use super::idx::Idx;
 use super::pixels::{self, Normalise, Stored};
 use super::tensors::{TensorFile, read_unzipped};
 use super::{Labels, Samples, text};
+use crate::error::{Error, Result};
 use crate::loss::Loss;
 use crate::ops::Shape;
-use crate::{Error, Result};
 
 /// How labelled data are read, where the file leaves it open.
 #[derive(Clone, Debug, Default)]

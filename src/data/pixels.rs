@@ -8,8 +8,8 @@ use safetensors::Dtype;
 
 use super::tensors::TensorFile;
 use super::{Labels, Samples};
+use crate::error::{Error, Result};
 use crate::ops::Shape;
-use crate::{Error, Result};
 
 /// The map from stored to normalised values, per channel; a single number is for all channels.
 #[derive(Clone, Debug, Default, PartialEq)]

@@ -5,8 +5,8 @@ use std::path::Path;
 
 use super::Labels;
 use super::encoding::read_text;
+use crate::error::{Error, Result};
 use crate::ops::philox::{Stream, Use};
-use crate::{Error, Result};
 
 /// A choice of samples, not yet applied to a set.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -23,7 +23,7 @@ pub use options::{Categorical, Decimal, Delimiter, Header, Missing, TableOptions
 
 use super::encoding::read_text;
 use super::tensors::read;
-use crate::{Error, Result};
+use crate::error::{Error, Result};
 
 impl Table {
     /// Reads a table: .csv, .tsv and .arff, also with .gz; .parquet; .npy of one or two dimensions, or of one with named

@@ -15,7 +15,7 @@ use safetensors::{Dtype, SafeTensorError, SafeTensors};
 use super::file::StoredFile;
 pub use super::file::write_whole;
 use super::foreign;
-use crate::{Error, Result};
+use crate::error::{Error, Result};
 
 /// The longest header that is read, the limit of the format's own library.
 const LONGEST_HEADER: u64 = 100_000_000;

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::tensors::TensorFile;
 use super::{InputKind, Labels, Samples};
-use crate::{Error, Result};
+use crate::error::{Error, Result};
 
 /// The tensor whose presence tells a file of texts.
 pub(super) const IDS: &str = "input_ids";

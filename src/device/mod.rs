@@ -15,8 +15,8 @@ use std::sync::Arc;
 pub use cuda::Cuda;
 pub use shared::Shared;
 
+use crate::error::{Error, Result};
 use crate::names::names;
-use crate::{Error, Result};
 
 /// The device a user asked for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -2,8 +2,8 @@
 //! checked as nodes are added; tensors come from a [`Source`], which is a file's contents or an initialisation.
 
 use super::{Layer, LayerId, Network, Node, NodeId, Op, Order, Param, ParamId, Shape, Units};
+use crate::error::{Error, Result};
 use crate::loss::Loss;
-use crate::{Error, Result};
 
 /// What a tensor is for: what an initialisation goes by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -8,16 +8,14 @@ mod execute;
 
 use std::ops::Range;
 
-use rayon::prelude::*;
-
 use super::arena::{self, Rest};
-use super::instruction::{Instruction, LayerUse, RowSource, Value};
+use super::instruction::{LayerUse, RowSource, Value};
 use super::plan::Plan;
-use super::program::{Region, Section, Seed, Step};
+use super::program::{Region, Seed};
 use super::rows::{RowValues, Selected};
 use super::{Network, NodeId};
-use crate::Result;
 use crate::data::{Inputs, check_words};
+use crate::error::Result;
 use crate::ops::Strided;
 use crate::ops::cpu::batch_norm::Moments;
 use crate::ops::cpu::conv;
@@ -211,41 +209,6 @@ impl<'a> Run<'a> {
         self
     }
 
-    /// Runs one section.
-    pub fn section(&mut self, section: Section) {
-        Run::batch(std::slice::from_mut(self), section);
-    }
-
-    /// The values, and where the plan derives, the gradient.
-    pub fn primal(mut self) {
-        self.section(Section::Forward);
-        self.section(Section::Backward);
-    }
-
-    /// What products read, computed again; gradients go nowhere.
-    pub fn primal_again(mut self) {
-        self.section(Section::Forward);
-        if self.plan.program.keeps_adjoints() {
-            self.section(Section::Backward);
-        }
-    }
-
-    /// Runs one section over the chunks of a batch, side by side.
-    pub fn batch(runs: &mut [Run<'a>], section: Section) {
-        let Some(first) = runs.first() else { return };
-        let steps = first.plan.program.section(section);
-        let alone = |step: &Step| !matches!(step.instruction, Instruction::BatchNorm(_));
-        for part in steps.chunk_by(|a, b| alone(a) && alone(b)) {
-            match (&part[0].instruction, &mut *runs) {
-                (Instruction::BatchNorm(op), runs) => Run::batch_norm(runs, op),
-                (_, [run]) => part.iter().for_each(|step| run.execute(&step.instruction)),
-                (_, runs) => runs
-                    .par_iter_mut()
-                    .for_each(|run| part.iter().for_each(|step| run.execute(&step.instruction))),
-            }
-        }
-    }
-
     /// The logits, `[n, classes]`, behind the forward section.
     pub fn logits(&self) -> &[f32] {
         self.memory.value(self.plan.program.logits)
@@ -265,7 +228,9 @@ impl<'a> Run<'a> {
 #[cfg(test)]
 mod tests {
     use super::super::everything::{everything, some_rows, text};
+    use super::super::instruction::Instruction;
     use super::super::plan::Purpose;
+    use super::super::program::{Section, Step};
     use super::*;
     use crate::data::Samples;
     use crate::ops::philox::{Stream, Use};

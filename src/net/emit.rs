@@ -7,7 +7,7 @@ use super::instruction::{Instruction, PointwiseOp, Value};
 use super::program::{List, Purpose};
 use super::rows::Selected;
 use super::{LayerId, Network, Node, NodeId, Shape};
-use crate::{Error, Result};
+use crate::error::{Error, Result};
 
 pub(super) fn found(value: Option<Value>, what: &str, node: usize) -> Result<Value> {
     value.ok_or_else(|| Error::shape("program", format!("a {what} of node {node}"), "none"))

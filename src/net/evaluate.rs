@@ -9,9 +9,9 @@ use super::lanes::check;
 use super::plan::{Plan, Purpose};
 use super::program::Section;
 use super::rows::Selected;
-use crate::Result;
 use crate::data::Inputs;
 use crate::device::{Cuda, Device};
+use crate::error::Result;
 use crate::loss::{self, Loss};
 use crate::ops::Precision;
 

@@ -1,7 +1,7 @@
 //! For tests: a network of every operation on images, with every part of an epilogue, and one of texts.
 
 use super::{Activation, Builder, Conv, Network, Role, Selected, Shape, Source, Window};
-use crate::Result;
+use crate::error::Result;
 use crate::ops::philox::{Stream, Use};
 
 /// Random tensors under any name.

@@ -80,7 +80,7 @@ impl Network {
 #[cfg(test)]
 mod tests {
     use super::super::{Activation, Builder, Conv, Epilogue, Network, Op, Role, Shape, Source};
-    use crate::Result;
+    use crate::error::Result;
 
     struct Ones;
     impl Source for Ones {

@@ -7,9 +7,8 @@ mod attention;
 mod batch_norm;
 mod embedding;
 mod gate;
-mod group_norm;
-mod layer_norm;
 mod loss;
+mod norm;
 mod operands;
 mod pointwise;
 mod pool;
@@ -22,9 +21,8 @@ pub(crate) use attention::{AttentionOp, Heads};
 pub(crate) use batch_norm::BatchNormOp;
 pub(crate) use embedding::EmbeddingOp;
 pub(crate) use gate::GateOp;
-pub(crate) use group_norm::{GroupNormOp, Groups};
-pub(crate) use layer_norm::LayerNormOp;
 pub(crate) use loss::LossOp;
+pub(crate) use norm::{Norm, NormOp, Over};
 pub(crate) use operands::{Access, LayerUse, Operands, Value};
 pub(crate) use pointwise::PointwiseOp;
 pub(crate) use pool::{PoolOp, Pooling};
@@ -75,10 +73,8 @@ families! {
     Pointwise(PointwiseOp);
     /// Rows that are copied, added or summed.
     Rows(RowsOp);
-    /// Layer norm.
-    LayerNorm(LayerNormOp);
-    /// Group norm.
-    GroupNorm(GroupNormOp);
+    /// Layer norm or group norm.
+    Norm(NormOp);
     /// Batch norm with the statistics of the batch, which all chunks of a batch meet at.
     BatchNorm(BatchNormOp);
     /// Attention.

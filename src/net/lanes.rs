@@ -7,7 +7,7 @@ use rayon::prelude::*;
 use super::plan::Plan;
 use super::{Network, Shape};
 use crate::data::Inputs;
-use crate::{Error, Result};
+use crate::error::{Error, Result};
 
 /// Refuses what no pass can run on.
 pub(crate) fn check(net: &Network, inputs: &dyn Inputs) -> Result<()> {

@@ -10,7 +10,7 @@ use super::layers::{self, Lower};
 use super::program::{List, Program, Purpose};
 use super::rows::Selected;
 use super::{Network, NodeId, Op};
-use crate::Result;
+use crate::error::Result;
 use crate::loss::LogitProduct;
 
 impl Program {

@@ -6,11 +6,11 @@ use super::ids::{LayerId, NodeId, ParamId};
 use super::order::Order;
 use super::units::Units;
 use crate::device::Shared;
+use crate::error::{Error, Result};
 use crate::loss::Loss;
 use crate::ops::cpu::embedding;
 use crate::ops::perturb::{Copies, Original};
 use crate::ops::{Activation, Conv, InputKind, Shape, Window};
-use crate::{Error, Result};
 
 /// A parameter tensor.
 #[derive(Clone, Debug, PartialEq)]

@@ -5,7 +5,7 @@ use super::Network;
 use super::program::Program;
 pub use super::program::Purpose;
 use super::rows::Selected;
-use crate::Result;
+use crate::error::Result;
 
 /// The least work a chunk should hold, in floats of its largest node (4 MiB: late layers have few pixels an
 /// image, and their products want many rows).

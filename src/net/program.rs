@@ -15,8 +15,8 @@ use std::ops::Range;
 
 use super::instruction::{Access, Instruction, Value};
 use super::{Network, NodeId};
+use crate::error::{Error, Result};
 use crate::loss::Weight;
-use crate::{Error, Result};
 
 /// What a program is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -19,11 +19,11 @@ use super::step::{MOMENTUM, Step};
 use super::{Network, NodeId, ParamId};
 use crate::data::Inputs;
 use crate::device::Device;
+use crate::error::{Error, Result};
 use crate::loss;
 use crate::ops::cpu::batch_norm::Moments;
 use crate::ops::cpu::optimizer;
 use crate::ops::optimizer::{Memory, Optimizer, Update};
-use crate::{Error, Result};
 
 /// A network that is trained. On CUDA it is the device that has its parameters meanwhile: [`TrainPass::network`] brings
 /// them.

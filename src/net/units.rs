@@ -1,7 +1,7 @@
 //! Units: which column of the activations owns which parameters. The one place that knows the map.
 
 use super::ids::{LayerId, UnitId};
-use crate::{Error, Result};
+use crate::error::{Error, Result};
 
 /// The units of a network in column order: layers in module order, rows within a layer.
 #[derive(Clone, Debug, PartialEq, Eq)]

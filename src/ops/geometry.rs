@@ -1,8 +1,8 @@
 //! The shapes and settings that operations take.
 
 use crate::device::Device;
+use crate::error::{Error, Result};
 use crate::names::names;
-use crate::{Error, Result};
 
 /// What one node gives per image: `h × w` positions of `c` channels. Tokens are `1 × t`, plain features `1 × 1`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -4,6 +4,7 @@
 pub mod cpu;
 pub mod cuda;
 mod geometry;
+pub mod loss;
 pub mod optimizer;
 pub mod perturb;
 pub mod philox;
@@ -11,7 +12,7 @@ pub mod tokens;
 
 pub use geometry::{Activation, Conv, Geometry, InputKind, Precision, Shape, Strided, Window};
 
-use crate::{Error, Result};
+use crate::error::{Error, Result};
 
 /// Refuses a buffer of another length than its operands imply.
 fn same(op: &'static str, what: &str, expected: usize, found: usize) -> Result<()> {

@@ -1,7 +1,7 @@
 //! Optimizers: SGD with momentum, or Adam. A step on one tensor is [`super::cpu::optimizer`]'s or
 //! [`super::cuda::optimizer`]'s; every operation is rounded by itself, with the same bits on both.
 
-use crate::Result;
+use crate::error::Result;
 
 /// The optimizer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -6,9 +6,9 @@ use rayon::prelude::*;
 
 use crate::device::Device;
 use crate::device::cuda::{Buffer, Cuda, In, Launch, Out, tiles};
+use crate::error::{Error, Result};
 use crate::ops::philox::{Use, add_normals};
 use crate::ops::tokens::{Replacement, Tokens, replace, replace_tokens_on};
-use crate::{Error, Result};
 
 /// What determines the perturbed copies of an input.
 #[derive(Clone, Debug, PartialEq)]

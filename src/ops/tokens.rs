@@ -12,8 +12,8 @@ use rayon::prelude::*;
 use super::same;
 use crate::device::Device;
 use crate::device::cuda::{Cuda, In, Launch, Out, tiles};
+use crate::error::{Error, Result};
 use crate::ops::philox::{Use, below, words};
-use crate::{Error, Result};
 
 /// One sequence.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

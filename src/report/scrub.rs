@@ -56,6 +56,25 @@ pub fn scrub(report: &Value) -> String {
         page.list(&notes);
     }
 
+    evidence(&mut page, report, records);
+    page.heading("To do the same again");
+    page.verbatim(&text(&report["command"]));
+    page.facts(
+        "words",
+        &[
+            ("SHA-256 of the model before", text(&report["model"]["sha256_before"])),
+            ("SHA-256 of the model after", text(&report["model"]["sha256_after"])),
+        ],
+    );
+    page.paragraph(
+        "Whether the samples are forgotten is shown by models that were retrained without them: scrubjay verify.",
+    );
+    page.finish(report)
+}
+
+/// What was chosen and changed, batch by batch.
+fn evidence(page: &mut Page, report: &Value, records: &[Value]) {
+    let layers = list(&report["layers"]);
     page.heading("Accuracy over the removals");
     page.charts(&[
         accuracy(records, "Forgotten samples: each batch before and after its removal, %", &FORGOTTEN, true),
@@ -67,7 +86,7 @@ pub fn scrub(report: &Value) -> String {
          function. The noise level is what the largest first-step T reaches when the losses are permuted; a T below it \
          may be chance.",
     );
-    page.charts(&[first_steps(records), scores(records, &text(&options["selection"]))]);
+    page.charts(&[first_steps(records), scores(records, &text(&report["options"]["selection"]))]);
     page.list(&agreements(records));
     page.heading("Units changed, by layer");
     page.charts(&[changed(layers)]);
@@ -85,19 +104,6 @@ pub fn scrub(report: &Value) -> String {
             text(&report["privacy"]["delta_spent"]),
         ));
     }
-    page.heading("To do the same again");
-    page.verbatim(&text(&report["command"]));
-    page.facts(
-        "words",
-        &[
-            ("SHA-256 of the model before", text(&report["model"]["sha256_before"])),
-            ("SHA-256 of the model after", text(&report["model"]["sha256_after"])),
-        ],
-    );
-    page.paragraph(
-        "Whether the samples are forgotten is shown by models that were retrained without them: scrubjay verify.",
-    );
-    page.finish(report)
 }
 
 /// A series of accuracies: its name, set, moment and style.

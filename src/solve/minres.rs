@@ -1,7 +1,7 @@
 //! MINRES, for symmetric systems that may be indefinite.
 
 use super::{Limits, Product, Report, Solver, Vector, damped, residual};
-use crate::{Error, Result};
+use crate::error::{Error, Result};
 
 /// Floats of Lanczos vectors that MINRES keeps at most (256 MiB).
 const BASIS: usize = 1 << 25;

@@ -1,7 +1,7 @@
 //! The secant of a training: a curvature of rank one from two models and their gradients.
 
 use super::dot;
-use crate::{Error, Result};
+use crate::error::{Error, Result};
 
 /// The rank-one curvature ΔgΔgᵀ / (ΔgᵀΔw) between two points of a training, which has Δg = HΔw.
 #[derive(Clone, Debug, PartialEq)]

@@ -2,8 +2,8 @@
 
 use crate::device::Cuda;
 use crate::device::cuda::{Buffer, In, Out};
+use crate::error::{Error, Result};
 use crate::ops::cuda::vector;
-use crate::{Error, Result};
 
 /// A vector in f64 and what solvers do with it; vectors of one solve are of one length and device.
 ///

@@ -8,8 +8,8 @@ use super::family::{Family, Given, Reads, rows, start};
 use super::names::{Form, fit, head, matches};
 use super::parts::{square_image, weight};
 use super::reading::Reading;
+use crate::error::{Error, Result};
 use crate::net::{Activation, Conv, Network, Shape, Source, Window};
-use crate::{Error, Result};
 
 /// The number of a convolution, the side of its filter, its stride and padding, and whether pooling follows.
 const CONVS: [(usize, usize, usize, usize, bool); 5] =

@@ -22,8 +22,8 @@ use serde_json::{Value, json};
 use super::family::{Family, Given, Reads, rows};
 use super::names::{Form, fit, head};
 use super::reading::Reading;
+use crate::error::{Error, Result};
 use crate::net::{Activation, Builder, Network, NodeId, Source};
-use crate::{Error, Result};
 
 pub(super) const DISTILBERT_FAMILY: Family = Family {
     name: "distilbert",

@@ -9,7 +9,7 @@ use super::family::{Family, Given, Reads, rows, start};
 use super::names::{Form, fit, head};
 use super::reading::Reading;
 use super::resnet::{BATCH_NORM_EPS, named, stem};
-use crate::Result;
+use crate::error::Result;
 use crate::net::{Activation, Conv, Network, Shape, Source};
 
 pub(super) const FAMILY: Family = Family {

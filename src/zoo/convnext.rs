@@ -12,8 +12,8 @@ use super::family::{Family, Given, Reads, rows, start};
 use super::names::{Form, fit, head, matches};
 use super::parts::{conv, count, square_image, weight};
 use super::reading::Reading;
+use crate::error::{Error, Result};
 use crate::net::{Activation, Builder, Conv, Network, NodeId, Shape, Source};
-use crate::{Error, Result};
 
 /// A library's names.
 struct Names {

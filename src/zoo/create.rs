@@ -13,9 +13,9 @@ use super::choices::Choices;
 use super::reading::Reading;
 use super::{bert, cifar_resnet, mlp, resnet, sequential, vit};
 use crate::data::InputKind;
+use crate::error::{Error, Result};
 use crate::net::{Network, Role, Shape, Source};
 use crate::ops::philox::{Stream, Use};
-use crate::{Error, Result};
 
 /// A new model and the `config.json` that lets it be read again.
 pub struct Created {

@@ -15,7 +15,7 @@ use super::names::{Form, fit, head, matches};
 use super::parts::{conv, square_image, weight};
 use super::reading::Reading;
 use super::resnet::{BATCH_NORM_EPS, stem};
-use crate::Result;
+use crate::error::Result;
 use crate::net::{Activation, Builder, Network, NodeId, Shape, Source, Window};
 
 pub(super) const FAMILY: Family = Family {

@@ -4,9 +4,10 @@ use serde_json::Value;
 
 use super::names::Fit;
 use super::reading::Reading;
+use crate::checkpoint;
+use crate::error::{Error, Result};
 use crate::net::{Builder, Network, NodeId, Shape, Source};
 use crate::ops::InputKind;
-use crate::{Error, Result, checkpoint};
 
 /// What a model has beside values: what a family is recognised by.
 pub(super) struct Given<'a> {

@@ -8,8 +8,8 @@
 use super::family::{Family, Given, Reads, start};
 use super::names::{Fit, listed};
 use super::reading::Reading;
+use crate::error::{Error, Result};
 use crate::net::{Activation, Network, Shape, Source};
-use crate::{Error, Result};
 
 pub(super) const FAMILY: Family = Family {
     name: "mlp",

@@ -7,8 +7,8 @@
 use super::family::{Family, Given, Reads, rows, start};
 use super::names::{Form, fit, head};
 use super::reading::Reading;
+use crate::error::{Error, Result};
 use crate::net::{Activation, Conv, Network, Shape, Source};
-use crate::{Error, Result};
 
 pub(super) const FAMILY: Family = Family {
     name: "vit-mnist",

@@ -14,8 +14,8 @@ use super::parts::{Inverted, Normed, square_image, weight};
 use super::reading::Reading;
 use super::resnet::BATCH_NORM_EPS;
 use super::timm_blocks::{self, Blocks};
+use crate::error::{Error, Result};
 use crate::net::{Activation, Builder, Network, NodeId, Shape, Source};
-use crate::{Error, Result};
 
 use Activation::{HardSigmoid, HardSwish, Relu, Relu6};
 

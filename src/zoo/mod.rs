@@ -40,9 +40,9 @@ pub use reading::Facts;
 
 use crate::checkpoint::{Checkpoint, Reader};
 use crate::data::InputKind;
+use crate::error::{Error, Result};
 use crate::loss::Loss;
 use crate::net::{Network, Shape};
-use crate::{Error, Result};
 use family::{Family, Given, Reads};
 use names::{Fit, listed};
 use reading::Reading;

@@ -3,8 +3,8 @@
 use super::reading::Reading;
 pub(super) use crate::checkpoint::matches;
 use crate::checkpoint::plays_no_part;
+use crate::error::{Error, Result};
 use crate::net::Builder;
-use crate::{Error, Result};
 
 /// One library's names of a family's tensors. In a pattern `#` stands for a number, `*` for anything, and `|` separates
 /// alternatives.

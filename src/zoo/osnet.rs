@@ -13,7 +13,7 @@ use super::names::{Form, fit, head, matches};
 use super::parts::{Normed, conv, count, squeeze, weight};
 use super::reading::Reading;
 use super::resnet::BATCH_NORM_EPS;
-use crate::Result;
+use crate::error::Result;
 use crate::net::{Activation, Builder, Network, NodeId, Shape, Source, Window};
 
 pub(super) const FAMILY: Family = Family {

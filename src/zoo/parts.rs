@@ -1,8 +1,8 @@
 //! Parts that several families of convolutional networks are made of.
 
 use super::resnet::odd;
+use crate::error::{Error, Result};
 use crate::net::{Activation, Builder, Conv, NodeId, Shape};
-use crate::{Error, Result};
 
 /// The weight of a layer or norm.
 pub(super) fn weight(name: &str) -> String {

@@ -16,8 +16,8 @@ use super::names::{Fit, Form, fit, head, matches};
 use super::parts::{conv, count, square_image, weight};
 use super::reading::Reading;
 use super::resnet::BATCH_NORM_EPS;
+use crate::error::{Error, Result};
 use crate::net::{Activation, Builder, Network, NodeId, Shape, Source};
-use crate::{Error, Result};
 
 pub(super) const FAMILY: Family = Family {
     name: "preact-resnet",

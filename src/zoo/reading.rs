@@ -10,8 +10,8 @@ use serde_json::Value;
 
 use super::choices::{Choices, Stem};
 use crate::checkpoint::matches;
+use crate::error::{Error, Result};
 use crate::net::{Activation, Shape};
-use crate::{Error, Result};
 
 /// Where the parts of a model's function are known from, one line for each.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -11,7 +11,7 @@ use super::names::{Form, fit, head, matches};
 use super::parts::{Normed, count_by, square_image, squeeze, weight};
 use super::reading::Reading;
 use super::resnet::BATCH_NORM_EPS;
-use crate::Result;
+use crate::error::Result;
 use crate::net::{Activation, Builder, Network, NodeId, Shape, Source};
 
 pub(super) const FAMILY: Family = Family {

@@ -22,8 +22,8 @@ use super::choices::Stem;
 use super::family::{Family, Given, Reads, rows, start};
 use super::names::{Form, fit, head, matches};
 use super::reading::Reading;
+use crate::error::{Error, Result};
 use crate::net::{Activation, Builder, Conv, Network, NodeId, Shape, Source, Window};
-use crate::{Error, Result};
 
 pub(super) const FAMILY: Family = Family {
     name: "resnet",

@@ -18,8 +18,8 @@ use serde_json::Value;
 use super::family::{Family, Given, Reads, start};
 use super::names::{Fit, Form, fit as fit_form};
 use super::reading::Reading;
+use crate::error::{Error, Result};
 use crate::net::{Activation, Builder, Conv, Network, NodeId, Shape, Source, Window};
-use crate::{Error, Result};
 
 pub(super) const FAMILY: Family = Family {
     name: "sequential",

@@ -9,8 +9,8 @@
 //! tells, and are refused by that name.
 
 use super::parts::{Normed, conv, squeeze, weight};
+use crate::error::{Error, Result};
 use crate::net::{Activation, Builder, NodeId};
-use crate::{Error, Result};
 
 /// What tensors do not tell.
 pub(super) struct Blocks<'a> {

@@ -17,8 +17,8 @@ use super::names::{Form, fit, head, matches};
 use super::parts::{flatten_exactly, square_image};
 use super::reading::Reading;
 use super::resnet::{BATCH_NORM_EPS, odd};
+use crate::error::{Error, Result};
 use crate::net::{Activation, Builder, Conv, Network, NodeId, Shape, Source, Window};
-use crate::{Error, Result};
 
 pub(super) const FAMILY: Family = Family {
     name: "vgg",

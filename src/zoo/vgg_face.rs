@@ -9,7 +9,7 @@ use super::family::{Family, Given, Reads, rows, start};
 use super::names::{Form, fit, head, matches};
 use super::parts::{conv, flatten_exactly, square_image, weight};
 use super::reading::Reading;
-use crate::Result;
+use crate::error::Result;
 use crate::net::{Activation, Network, Shape, Source, Window};
 
 pub(super) const FAMILY: Family = Family {

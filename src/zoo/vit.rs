@@ -29,8 +29,8 @@ use names::{NAMES, Names, Qkv, TIMM};
 use super::family::{Family, Given, Reads, rows, start};
 use super::names::{fit, head, matches};
 use super::reading::Reading;
+use crate::error::{Error, Result};
 use crate::net::{Activation, Builder, Conv, Network, NodeId, Shape, Source};
-use crate::{Error, Result};
 
 pub(super) const FAMILY: Family = Family {
     name: "vit",

@@ -8,8 +8,9 @@ use scrubjay::ops::cpu;
 use scrubjay::ops::cuda::{self as on_cuda, In, Out};
 use scrubjay::ops::{Activation, Shape};
 
+use super::checks::{adds, close, dual, plus, same_bits, slopes, values, wide, writes};
 use super::dual::{Dual, Number};
-use super::network_ops::{adds, attentions, close, dual, plus, same_bits, slopes, values, wide, writes};
+use super::sequences::attentions;
 use super::{Case, cuda, embedding, few, gate, group_norm, large, layers};
 
 /// Every case, with its name.

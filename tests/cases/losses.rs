@@ -8,8 +8,8 @@ use scrubjay::loss::{LogitProduct, Loss, labels_right, right};
 use scrubjay::ops::cuda as on_cuda;
 use scrubjay::ops::tokens::{Replacement, Tokens, replace_tokens, replace_tokens_on};
 
+use super::checks::{close, same_bits, values, wide, writes};
 use super::dual::Dual;
-use super::network_ops::{close, same_bits, values, wide, writes};
 use super::{Case, all_equal, cuda, large, loss as oracle, tokens, twice};
 
 const LOSSES: [(&str, Loss); 3] = [

@@ -14,8 +14,8 @@ use scrubjay::ops::optimizer::{Memory, Optimizer, Update};
 use scrubjay::ops::philox::{Stream, Use};
 use scrubjay::zoo;
 
+use super::checks::{adds, close, plus, same_bits, values, wide, writes};
 use super::dual::Number;
-use super::network_ops::{adds, close, plus, same_bits, values, wide, writes};
 use super::{Case, all_equal, cuda, equal, few, large, nets, oracle, twice};
 use super::{batch_norm as reference, optimizer as steps};
 

@@ -1,10 +1,10 @@
 //! Shapes and memory of a selection on CUDA: how many rows, columns and lists are handled at a time.
 
-use crate::Result;
 use crate::codec::memory::MemoryEstimate;
 use crate::codec::step;
 use crate::device::Cuda;
 use crate::device::cuda::tiles;
+use crate::error::Result;
 use crate::ops::cuda::nearest::list_len;
 
 /// Values of the columns of one launch, rounded up to whole warps of columns: 12 bytes of results each, 24 where they are

@@ -10,7 +10,7 @@ use super::categories::Codes;
 use super::columns::Table;
 use super::options::{Decimal, TableOptions};
 use super::stored::Stored;
-use crate::{Error, Result};
+use crate::error::{Error, Result};
 
 /// An attribute: its name, and the categories of a nominal one.
 struct Attribute {

@@ -6,7 +6,7 @@ use std::path::Path;
 use super::super::tensors::read;
 use super::columns::{Table, other_length};
 use super::stored::Numbers;
-use crate::{Error, Result};
+use crate::error::{Error, Result};
 
 /// Numbers `[n, p]`, row-major; or columns with names, of a structured array `[n]`.
 struct Array {

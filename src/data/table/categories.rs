@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::columns::{Column, Table};
 use super::options::{Decimal, TableOptions};
 use super::stored::Stored;
-use crate::Result;
+use crate::error::Result;
 
 /// The categories of a column, numbered in order of appearance, or as declared.
 pub(super) struct Codes {

@@ -12,7 +12,7 @@ use super::categories::Codes;
 use super::columns::Table;
 use super::options::{Decimal, TableOptions};
 use super::stored::{Stored, Unusable};
-use crate::{Error, Result};
+use crate::error::{Error, Result};
 
 /// Reads one column after another. Null and NaN are missing values, true is 1 and false is 0. Dates, times, decimals,
 /// bytes and nested columns are not numbers, which is an error where they are used.

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::options::{Categorical, Missing};
 use super::stored::{Collision, Numbers, Stored, Unusable};
-use crate::{Error, Result};
+use crate::error::{Error, Result};
 
 /// The columns of a file, and the `Y` of a .safetensors or .npz file.
 #[derive(Clone, Debug)]

@@ -7,7 +7,7 @@ use super::columns::Table;
 use super::layout::Layout;
 use super::options::TableOptions;
 use super::stored::Stored;
-use crate::{Error, Result};
+use crate::error::{Error, Result};
 
 /// Lines of cells; a cell may stand in double quotes, and then have delimiters and line ends in it.
 pub(super) fn read_delimited(

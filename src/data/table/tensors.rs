@@ -5,7 +5,7 @@ use std::path::Path;
 use super::super::tensors::TensorFile;
 use super::columns::{Table, other_length};
 use super::stored::Numbers;
-use crate::{Error, Result};
+use crate::error::{Error, Result};
 
 /// Reads a .safetensors file.
 pub(super) fn read_tensors(path: &Path) -> Result<Table> {

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use super::launch::{Launch, Resources, Row, lock, pointers};
-use crate::{Error, Result};
+use crate::error::{Error, Result};
 
 const ALIGN: usize = 256; // as cudaMalloc
 const GUARD: usize =

@@ -13,7 +13,7 @@ use cudarc::driver::{
 
 use super::generated::fatbins::{ARCHITECTURES, FATBINS, MISSING};
 use super::launch::{Launch, Resources, Row, pointers};
-use crate::{Error, Result};
+use crate::error::{Error, Result};
 
 /// An opened GPU with all kernels of the table.
 pub struct Gpu {

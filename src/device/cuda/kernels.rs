@@ -5,7 +5,7 @@
 use super::Cuda;
 use super::buffer::{Argument, In, Out};
 use super::launch::{Launch, Row};
-use crate::Result;
+use crate::error::Result;
 
 macro_rules! kernels {
     ($($(#[$doc:meta])* $name:ident: $symbol:ident($($argument:ident: $type:ty),* $(,)?);)*) => {

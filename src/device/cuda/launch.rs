@@ -3,7 +3,7 @@
 use std::ffi::c_void;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use crate::{Error, Result};
+use crate::error::{Error, Result};
 
 /// Blocks and threads of a launch, in one dimension.
 #[derive(Clone, Copy, Debug)]

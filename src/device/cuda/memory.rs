@@ -10,7 +10,7 @@ use super::buffer::{Buffer, Counts, Held, Memory};
 use super::launch::lock;
 use super::{Cuda, Driver, Resident};
 use crate::device::Shared;
-use crate::{Error, Result};
+use crate::error::{Error, Result};
 
 impl Cuda {
     /// What the device was asked for so far.

@@ -31,7 +31,7 @@ pub use launch::{Launch, Resources, Row};
 pub use recording::Recording;
 pub(crate) use recording::Repeats;
 
-use crate::{Error, Result};
+use crate::error::{Error, Result};
 
 /// An opened CUDA device; clones share it.
 #[derive(Clone)]

@@ -5,7 +5,7 @@ use super::emu::Emu;
 use super::gpu::Gpu;
 use super::kernels::TABLE;
 use super::{Cuda, Driver};
-use crate::Result;
+use crate::error::Result;
 
 impl Cuda {
     /// Opens the first GPU.

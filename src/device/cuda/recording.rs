@@ -8,7 +8,7 @@ use super::launch::lock;
 #[cfg(feature = "emu")]
 use super::other_device;
 use super::{Cuda, Driver};
-use crate::{Error, Result};
+use crate::error::{Error, Result};
 
 /// Recorded launches, and the allocations they use.
 pub struct Recording {

@@ -5,12 +5,11 @@ use rayon::prelude::*;
 use super::Run;
 use crate::net::NodeId;
 use crate::net::instruction::{
-    ActivationOp, AffineForward, AffineOp, AttentionOp, BatchNormOp, EmbeddingOp, GateOp, GroupNormOp,
-    Groups, Heads, Instruction, LayerNormOp, LayerUse, LossOp, PointwiseOp, PoolOp, Rows, RowsOp, ShortcutOp,
-    Weights,
+    ActivationOp, AffineForward, AffineOp, AttentionOp, BatchNormOp, EmbeddingOp, GateOp, Heads, Instruction,
+    LayerUse, LossOp, Norm, NormOp, Over, PointwiseOp, PoolOp, Rows, RowsOp, ShortcutOp, Weights,
 };
 use crate::net::plan::Plan;
-use crate::net::program::Seed;
+use crate::net::program::{Section, Seed, Step};
 use crate::net::rows::RowValues;
 use crate::ops::Strided;
 use crate::ops::cpu::batch_norm::{self, Moments};
@@ -19,14 +18,48 @@ use crate::ops::cpu::{
 };
 
 impl<'a> Run<'a> {
+    /// Runs one section.
+    pub fn section(&mut self, section: Section) {
+        Run::batch(std::slice::from_mut(self), section);
+    }
+
+    /// The values, and where the plan derives, the gradient.
+    pub fn primal(mut self) {
+        self.section(Section::Forward);
+        self.section(Section::Backward);
+    }
+
+    /// What products read, computed again; gradients go nowhere.
+    pub fn primal_again(mut self) {
+        self.section(Section::Forward);
+        if self.plan.program.keeps_adjoints() {
+            self.section(Section::Backward);
+        }
+    }
+
+    /// Runs one section over the chunks of a batch, side by side.
+    pub fn batch(runs: &mut [Run<'a>], section: Section) {
+        let Some(first) = runs.first() else { return };
+        let steps = first.plan.program.section(section);
+        let alone = |step: &Step| !matches!(step.instruction, Instruction::BatchNorm(_));
+        for part in steps.chunk_by(|a, b| alone(a) && alone(b)) {
+            match (&part[0].instruction, &mut *runs) {
+                (Instruction::BatchNorm(op), runs) => Run::batch_norm(runs, op),
+                (_, [run]) => part.iter().for_each(|step| run.execute(&step.instruction)),
+                (_, runs) => runs
+                    .par_iter_mut()
+                    .for_each(|run| part.iter().for_each(|step| run.execute(&step.instruction))),
+            }
+        }
+    }
+
     pub(super) fn execute(&mut self, instruction: &Instruction) {
         match instruction {
             Instruction::Affine(op) => self.affine(op),
             Instruction::Activation(op) => self.activation(op),
             Instruction::Pointwise(op) => self.pointwise(op),
             Instruction::Rows(op) => self.rows(op),
-            Instruction::LayerNorm(op) => self.layer_norm(op),
-            Instruction::GroupNorm(op) => self.group_norm(op),
+            Instruction::Norm(op) => self.norm(op),
             Instruction::BatchNorm(op) => Run::batch_norm(std::slice::from_mut(self), op),
             Instruction::Attention(op) => self.attention(op),
             Instruction::Gate(op) => self.gate(op),
@@ -201,69 +234,56 @@ impl<'a> Run<'a> {
         }
     }
 
-    fn layer_norm(&mut self, op: &LayerNormOp) {
-        let net = self.net;
-        match *op {
-            LayerNormOp::Forward { y, moments, x, gamma, beta, eps, c: _ } => {
-                let ([y, moments], others) = self.memory.carve([y, moments]);
-                layer_norm::forward(y, moments, others.get(x), net.value(gamma), net.value(beta), eps);
-            }
-            LayerNormOp::Tangent { t, tx, x, moments, gamma, c: _ } => {
-                let ([t], others) = self.memory.carve([t]);
-                let [tx, x, moments] = [tx, x, moments].map(|x| others.get(x));
-                layer_norm::tangent(t, tx, x, moments, net.value(gamma));
-            }
-            LayerNormOp::Backward { dx, dy, x, moments, gamma, c: _ } => {
-                let ([dx], others) = self.memory.carve([dx]);
-                let [dy, x, moments] = [dy, x, moments].map(|x| others.get(x));
-                layer_norm::backward(dx, dy, x, moments, net.value(gamma));
-            }
-            LayerNormOp::TangentBackward { dxt, dyt, dy, tx, x, moments, gamma, c: _ } => {
-                let ([dxt], others) = self.memory.carve([dxt]);
-                let [dyt, dy, tx, x, moments] = [dyt, dy, tx, x, moments].map(|x| others.get(x));
-                layer_norm::tangent_backward(dxt, dyt, dy, tx, x, moments, net.value(gamma));
-            }
-            LayerNormOp::ParameterGradient { gamma, beta, dy, x, moments, c: _ } => {
-                let [dy, x, moments] = [dy, x, moments].map(|x| self.memory.value(x));
-                let Some(sink) = &mut self.sink else { return };
-                let gradients = sink.other().get_disjoint_mut([gamma.index(), beta.index()]);
-                if let Ok([dgamma, dbeta]) = gradients {
-                    layer_norm::parameter_gradient(dgamma, dbeta, dy, x, moments);
-                }
-            }
-        }
-    }
-
-    fn group_norm(&mut self, op: &GroupNormOp) {
+    fn norm(&mut self, op: &NormOp) {
         let (net, n) = (self.net, self.n);
         match *op {
-            GroupNormOp::Forward { y, moments, x, gamma, beta, eps, at: Groups { shape, groups } } => {
+            NormOp::Forward { y, moments, x, eps, at: Norm { shape, over, gamma, beta } } => {
                 let ([y, moments], others) = self.memory.carve([y, moments]);
-                let (gamma, beta) = (net.value(gamma), net.value(beta));
-                group_norm::forward(y, moments, others.get(x), gamma, beta, n, shape, groups, eps);
+                let (x, gamma, beta) = (others.get(x), net.value(gamma), net.value(beta));
+                match over {
+                    Over::Channels => layer_norm::forward(y, moments, x, gamma, beta, eps),
+                    Over::Groups(groups) => {
+                        group_norm::forward(y, moments, x, gamma, beta, n, shape, groups, eps)
+                    }
+                }
             }
-            GroupNormOp::Tangent { t, tx, x, moments, gamma, at: Groups { shape, groups } } => {
+            NormOp::Tangent { t, tx, x, moments, at: Norm { shape, over, gamma, beta: _ } } => {
                 let ([t], others) = self.memory.carve([t]);
-                let [tx, x, moments] = [tx, x, moments].map(|x| others.get(x));
-                group_norm::tangent(t, tx, x, moments, net.value(gamma), n, shape, groups);
+                let ([tx, x, moments], gamma) = ([tx, x, moments].map(|x| others.get(x)), net.value(gamma));
+                match over {
+                    Over::Channels => layer_norm::tangent(t, tx, x, moments, gamma),
+                    Over::Groups(groups) => group_norm::tangent(t, tx, x, moments, gamma, n, shape, groups),
+                }
             }
-            GroupNormOp::Backward { dx, dy, x, moments, gamma, at: Groups { shape, groups } } => {
+            NormOp::Backward { dx, dy, x, moments, at: Norm { shape, over, gamma, beta: _ } } => {
                 let ([dx], others) = self.memory.carve([dx]);
-                let [dy, x, moments] = [dy, x, moments].map(|x| others.get(x));
-                group_norm::backward(dx, dy, x, moments, net.value(gamma), n, shape, groups);
+                let ([dy, x, moments], gamma) = ([dy, x, moments].map(|x| others.get(x)), net.value(gamma));
+                match over {
+                    Over::Channels => layer_norm::backward(dx, dy, x, moments, gamma),
+                    Over::Groups(groups) => group_norm::backward(dx, dy, x, moments, gamma, n, shape, groups),
+                }
             }
-            GroupNormOp::TangentBackward { dxt, dyt, dy, tx, x, moments, gamma, at } => {
-                let ([dxt], others) = self.memory.carve([dxt]);
+            NormOp::TangentBackward { dxt, dyt, dy, tx, x, moments, at } => {
+                let (Norm { shape, over, gamma, beta: _ }, ([dxt], others)) = (at, self.memory.carve([dxt]));
                 let [dyt, dy, tx, x, moments] = [dyt, dy, tx, x, moments].map(|x| others.get(x));
-                let (gamma, Groups { shape, groups }) = (net.value(gamma), at);
-                group_norm::tangent_backward(dxt, dyt, dy, tx, x, moments, gamma, n, shape, groups);
+                let gamma = net.value(gamma);
+                match over {
+                    Over::Channels => layer_norm::tangent_backward(dxt, dyt, dy, tx, x, moments, gamma),
+                    Over::Groups(groups) => {
+                        group_norm::tangent_backward(dxt, dyt, dy, tx, x, moments, gamma, n, shape, groups)
+                    }
+                }
             }
-            GroupNormOp::ParameterGradient { gamma, beta, dy, x, moments, at: Groups { shape, groups } } => {
+            NormOp::ParameterGradient { dy, x, moments, at: Norm { shape, over, gamma, beta } } => {
                 let [dy, x, moments] = [dy, x, moments].map(|x| self.memory.value(x));
                 let Some(sink) = &mut self.sink else { return };
                 let gradients = sink.other().get_disjoint_mut([gamma.index(), beta.index()]);
-                if let Ok([dgamma, dbeta]) = gradients {
-                    group_norm::parameter_gradient(dgamma, dbeta, dy, x, moments, n, shape, groups);
+                let Ok([dgamma, dbeta]) = gradients else { return };
+                match over {
+                    Over::Channels => layer_norm::parameter_gradient(dgamma, dbeta, dy, x, moments),
+                    Over::Groups(groups) => {
+                        group_norm::parameter_gradient(dgamma, dbeta, dy, x, moments, n, shape, groups);
+                    }
                 }
             }
         }
@@ -300,7 +320,7 @@ impl<'a> Run<'a> {
     }
 
     /// Batch norm over all chunks of a batch: sums are added in the order of the chunks.
-    pub(super) fn batch_norm(runs: &mut [Run<'a>], op: &BatchNormOp) {
+    fn batch_norm(runs: &mut [Run<'a>], op: &BatchNormOp) {
         let sums = |runs: &[Run<'a>], len: usize, of: &(dyn Fn(&Run<'a>) -> Vec<f64> + Sync)| {
             let each: Vec<Vec<f64>> = runs.par_iter().map(of).collect();
             each.iter().fold(vec![0.0; len], |mut all, one| {

@@ -8,9 +8,9 @@ use rayon::prelude::*;
 use super::passes::{Arena, Chunk, Passes};
 use super::rows::Sink;
 use super::run::Run;
-use crate::Result;
 use crate::data::{Inputs, check_words};
 use crate::device::Device;
+use crate::error::Result;
 use crate::net::program::{Section, Seed};
 use crate::ops::cuda::loss;
 

@@ -11,13 +11,13 @@ use super::run::{Run, Stored};
 use crate::data::Inputs;
 use crate::device::cuda::{In, Out, Repeats};
 use crate::device::{Cuda, Device};
+use crate::error::{Error, Result};
 use crate::loss::Weight;
 use crate::net::Network;
 use crate::net::plan::{Plan, Purpose};
 use crate::net::program::{Section, Seed};
 use crate::net::rows::{RowValues, Selected};
 use crate::ops::cuda::vector::{self, Places};
-use crate::{Error, Result};
 
 /// Gradients or products of a network over the same inputs, again and again.
 pub(crate) struct Derivatives<'a> {

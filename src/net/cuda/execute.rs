@@ -1,16 +1,16 @@
 //! The executor on a CUDA device: one exhaustive match from each family of instructions to operations on device memory.
 
 use super::passes::{carve_moments, copy};
-use super::rows::Sink;
+use super::rows::{Sink, Used};
 use super::run::Run;
-use crate::Result;
+use super::sizes::gradient_parts;
 use crate::device::cuda::{Buffer, Out};
+use crate::error::Result;
 use crate::loss::Weight;
 use crate::net::ParamId;
 use crate::net::instruction::{
-    ActivationOp, AffineForward, AffineOp, AttentionOp, BatchNormOp, EmbeddingOp, GateOp, GroupNormOp,
-    Groups, Heads, Instruction, LayerNormOp, LayerUse, LossOp, PointwiseOp, PoolOp, Rows, RowsOp, ShortcutOp,
-    Value, Weights,
+    ActivationOp, AffineForward, AffineOp, AttentionOp, BatchNormOp, EmbeddingOp, GateOp, Heads, Instruction,
+    LayerUse, LossOp, Norm, NormOp, Over, PointwiseOp, PoolOp, Rows, RowsOp, ShortcutOp, Value, Weights,
 };
 use crate::net::program::{Section, Seed};
 use crate::ops::Strided;
@@ -43,8 +43,7 @@ impl Run<'_> {
             Instruction::Activation(op) => self.activation(op),
             Instruction::Pointwise(op) => self.pointwise(op),
             Instruction::Rows(op) => self.rows(op),
-            Instruction::LayerNorm(op) => self.layer_norm(op),
-            Instruction::GroupNorm(op) => self.group_norm(op),
+            Instruction::Norm(op) => self.norm(op),
             Instruction::BatchNorm(op) => self.batch_norm(op),
             Instruction::Attention(op) => self.attention(op),
             Instruction::Gate(op) => self.gate(op),
@@ -90,7 +89,7 @@ impl Run<'_> {
             AffineOp::WeightGradient { dz, x, at, bias } => {
                 let (dz, x) = (self.memory.value(*dz), self.memory.value(*x));
                 match &mut self.sink {
-                    Some(sink) => sink.take(passes, at, dz, x, *bias, self.sums.output(), n),
+                    Some(sink) => sink.take(passes, Used { at, dz, x, bias: *bias, n }, self.sums.output()),
                     None => Ok(()),
                 }
             }
@@ -222,72 +221,65 @@ impl Run<'_> {
         }
     }
 
-    fn layer_norm(&mut self, op: &LayerNormOp) -> Result<()> {
+    fn norm(&mut self, op: &NormOp) -> Result<()> {
         let (passes, cuda, n) = (self.passes, self.passes.cuda, self.n);
         match *op {
-            LayerNormOp::Forward { y, moments, x, gamma, beta, eps, c: _ } => {
-                let ([y, moments], others) = self.memory.carve([y, moments]);
-                let (gamma, beta) = (passes.param(gamma), passes.param(beta));
-                layer_norm::forward(cuda, y, moments, others.get(x), gamma, beta, eps)
-            }
-            LayerNormOp::Tangent { t, tx, x, moments, gamma, c: _ } => {
-                let ([t], others) = self.memory.carve([t]);
-                let [tx, x, moments] = [tx, x, moments].map(|x| others.get(x));
-                layer_norm::tangent(cuda, t, tx, x, moments, passes.param(gamma))
-            }
-            LayerNormOp::Backward { dx, dy, x, moments, gamma, c: _ } => {
-                let ([dx], others) = self.memory.carve([dx]);
-                let [dy, x, moments] = [dy, x, moments].map(|x| others.get(x));
-                layer_norm::backward(cuda, dx, dy, x, moments, passes.param(gamma))
-            }
-            LayerNormOp::TangentBackward { dxt, dyt, dy, tx, x, moments, gamma, c: _ } => {
-                let ([dxt], others) = self.memory.carve([dxt]);
-                let [dyt, dy, tx, x, moments] = [dyt, dy, tx, x, moments].map(|x| others.get(x));
-                layer_norm::tangent_backward(cuda, dxt, dyt, dy, tx, x, moments, passes.param(gamma))
-            }
-            LayerNormOp::ParameterGradient { gamma, beta, dy, x, moments, c } => {
-                let count = layer_norm::gradient_parts(n * (x.len / c), c);
-                let [dy, x, moments] = [dy, x, moments].map(|x| self.memory.value(x));
-                let parts = self.sums.output().split_at(count).0;
-                match two(&mut self.sink, gamma, beta) {
-                    Some([dgamma, dbeta]) => {
-                        layer_norm::parameter_gradient(cuda, dgamma, dbeta, parts, dy, x, moments)
-                    }
-                    None => Ok(()),
-                }
-            }
-        }
-    }
-
-    fn group_norm(&mut self, op: &GroupNormOp) -> Result<()> {
-        let (passes, cuda, n) = (self.passes, self.passes.cuda, self.n);
-        match *op {
-            GroupNormOp::Forward { y, moments, x, gamma, beta, eps, at: Groups { shape, groups } } => {
+            NormOp::Forward { y, moments, x, eps, at: Norm { shape, over, gamma, beta } } => {
                 let ([y, moments], others) = self.memory.carve([y, moments]);
                 let (x, gamma, beta) = (others.get(x), passes.param(gamma), passes.param(beta));
-                group_norm::forward(cuda, y, moments, x, gamma, beta, n, shape, groups, eps)
+                match over {
+                    Over::Channels => layer_norm::forward(cuda, y, moments, x, gamma, beta, eps),
+                    Over::Groups(groups) => {
+                        group_norm::forward(cuda, y, moments, x, gamma, beta, n, shape, groups, eps)
+                    }
+                }
             }
-            GroupNormOp::Tangent { t, tx, x, moments, gamma, at: Groups { shape, groups } } => {
+            NormOp::Tangent { t, tx, x, moments, at: Norm { shape, over, gamma, beta: _ } } => {
                 let ([t], others) = self.memory.carve([t]);
-                let [tx, x, moments] = [tx, x, moments].map(|x| others.get(x));
-                group_norm::tangent(cuda, t, tx, x, moments, passes.param(gamma), n, shape, groups)
+                let ([tx, x, moments], gamma) =
+                    ([tx, x, moments].map(|x| others.get(x)), passes.param(gamma));
+                match over {
+                    Over::Channels => layer_norm::tangent(cuda, t, tx, x, moments, gamma),
+                    Over::Groups(groups) => {
+                        group_norm::tangent(cuda, t, tx, x, moments, gamma, n, shape, groups)
+                    }
+                }
             }
-            GroupNormOp::Backward { dx, dy, x, moments, gamma, at: Groups { shape, groups } } => {
+            NormOp::Backward { dx, dy, x, moments, at: Norm { shape, over, gamma, beta: _ } } => {
                 let ([dx], others) = self.memory.carve([dx]);
-                let [dy, x, moments] = [dy, x, moments].map(|x| others.get(x));
-                group_norm::backward(cuda, dx, dy, x, moments, passes.param(gamma), n, shape, groups)
+                let ([dy, x, moments], gamma) =
+                    ([dy, x, moments].map(|x| others.get(x)), passes.param(gamma));
+                match over {
+                    Over::Channels => layer_norm::backward(cuda, dx, dy, x, moments, gamma),
+                    Over::Groups(groups) => {
+                        group_norm::backward(cuda, dx, dy, x, moments, gamma, n, shape, groups)
+                    }
+                }
             }
-            GroupNormOp::TangentBackward { dxt, dyt, dy, tx, x, moments, gamma, at } => {
-                let ([dxt], others) = self.memory.carve([dxt]);
+            NormOp::TangentBackward { dxt, dyt, dy, tx, x, moments, at } => {
+                let (Norm { shape, over, gamma, beta: _ }, ([dxt], others)) = (at, self.memory.carve([dxt]));
                 let [dyt, dy, tx, x, moments] = [dyt, dy, tx, x, moments].map(|x| others.get(x));
-                let (gamma, Groups { shape, groups }) = (passes.param(gamma), at);
-                group_norm::tangent_backward(cuda, dxt, dyt, dy, tx, x, moments, gamma, n, shape, groups)
+                let gamma = passes.param(gamma);
+                match over {
+                    Over::Channels => layer_norm::tangent_backward(cuda, dxt, dyt, dy, tx, x, moments, gamma),
+                    Over::Groups(groups) => group_norm::tangent_backward(
+                        cuda, dxt, dyt, dy, tx, x, moments, gamma, n, shape, groups,
+                    ),
+                }
             }
-            GroupNormOp::ParameterGradient { gamma, beta, dy, x, moments, at: Groups { shape, groups } } => {
+            NormOp::ParameterGradient { dy, x, moments, at } => {
                 let [dy, x, moments] = [dy, x, moments].map(|x| self.memory.value(x));
-                let parts = self.sums.output().split_at(group_norm::gradient_parts(n, shape)).0;
+                let parts = self.sums.output().split_at(gradient_parts(at, n)).0;
+                let Norm { shape, over, gamma, beta } = at;
                 let Some([dgamma, dbeta]) = two(&mut self.sink, gamma, beta) else { return Ok(()) };
-                group_norm::parameter_gradient(cuda, dgamma, dbeta, parts, dy, x, moments, n, shape, groups)
+                match over {
+                    Over::Channels => {
+                        layer_norm::parameter_gradient(cuda, dgamma, dbeta, parts, dy, x, moments)
+                    }
+                    Over::Groups(groups) => group_norm::parameter_gradient(
+                        cuda, dgamma, dbeta, parts, dy, x, moments, n, shape, groups,
+                    ),
+                }
             }
         }
     }

@@ -2,16 +2,16 @@
 //! and one backward pass over the inputs. They stay on the device until the last chunk, and are read back once.
 
 use super::passes::{IMAGES, Passes, open};
-use super::rows::Sink;
-use crate::Result;
+use super::rows::{Sink, Used};
 use crate::data::Inputs;
-use crate::device::cuda::{Buffer, In, Out};
+use crate::device::cuda::{Buffer, Out};
 use crate::device::{Cuda, Device};
+use crate::error::Result;
+use crate::net::Network;
 use crate::net::instruction::{AffineOp, Instruction};
 use crate::net::plan::{Plan, Purpose};
 use crate::net::program::{Section, Seed};
 use crate::net::rows::Selected;
-use crate::net::{LayerUse, Network};
 use crate::ops::cuda::{moments, vector};
 
 /// What is asked of a layer.
@@ -57,7 +57,7 @@ struct Layers<'a> {
 /// The moments of every layer of which something is wanted; `seed` draws the loss gradients.
 ///
 /// # Errors
-/// [`Error::Memory`] where the moments and one image at a time do not fit, or the device fails.
+/// [`crate::Error::Memory`] where the moments and one image at a time do not fit, or the device fails.
 pub(crate) fn moments_of(
     device: &Device,
     cuda: &Cuda,
@@ -136,16 +136,8 @@ impl<'a> Layers<'a> {
 }
 
 impl Sink for Layers<'_> {
-    fn take(
-        &mut self,
-        passes: &Passes,
-        at: &LayerUse,
-        dz: In<'_, f32>,
-        x: In<'_, f32>,
-        _: bool,
-        _: Out<'_, f32>,
-        n: usize,
-    ) -> Result<()> {
+    fn take(&mut self, passes: &Passes, used: Used<'_>, _: Out<'_, f32>) -> Result<()> {
+        let Used { at, dz, x, n, bias: _ } = used;
         let Layers { sums, one, parts, squares } = self;
         let layer = at.layer.index();
         let Some(sums) = &mut sums[layer] else { return Ok(()) };

@@ -8,6 +8,7 @@ use super::sizes::{Sizes, VECTORS};
 use crate::data::Inputs;
 use crate::device::Cuda;
 use crate::device::cuda::{Buffer, In, Out, Repeats};
+use crate::error::{Error, Result};
 use crate::net::instruction::{BatchNormOp, Instruction};
 use crate::net::plan::{Plan, Purpose};
 use crate::net::program::{Region, Section};
@@ -16,7 +17,6 @@ use crate::net::{Affine, Network, NodeId, Op, ParamId};
 use crate::ops::cuda::shape;
 use crate::ops::perturb::{Copies, OnDevice};
 use crate::ops::{Precision, Strided};
-use crate::{Error, Result};
 
 /// Images of a chunk at most: kernels number them in 32 bits.
 pub(super) const IMAGES: usize = 1024;

@@ -1,9 +1,9 @@
 //! Values of the selected rows on a CUDA device, and what takes gradients: sums of rows, or whoever else.
 
 use super::passes::Passes;
-use crate::Result;
 use crate::device::Cuda;
 use crate::device::cuda::{Buffer, In, Out};
+use crate::error::Result;
 use crate::net::LayerUse;
 use crate::net::rows::RowValues;
 use crate::ops::cuda::conv;
@@ -73,20 +73,23 @@ impl RowBuffers {
     }
 }
 
+/// One use of a layer with selected rows, in a backward pass over `n` images.
+pub(super) struct Used<'a> {
+    /// The layer.
+    pub at: &'a LayerUse,
+    /// The adjoint of its own output.
+    pub dz: In<'a, f32>,
+    /// Its input.
+    pub x: In<'a, f32>,
+    /// Whether dz counts for the bias.
+    pub bias: bool,
+    pub n: usize,
+}
+
 /// What takes the gradients of a backward pass.
 pub(super) trait Sink {
-    /// Takes one use of a layer with selected rows: its input `x` and `dz`, the adjoint of its own output; without a
-    /// `bias`, dz does not count for the bias. `sums` is the arena's memory for sums.
-    fn take(
-        &mut self,
-        passes: &Passes,
-        at: &LayerUse,
-        dz: In<'_, f32>,
-        x: In<'_, f32>,
-        bias: bool,
-        sums: Out<'_, f32>,
-        n: usize,
-    ) -> Result<()>;
+    /// Takes one use of a layer; `sums` is the arena's memory for sums.
+    fn take(&mut self, passes: &Passes, used: Used<'_>, sums: Out<'_, f32>) -> Result<()>;
 
     /// In training, the gradients by parameter of those that belong to no layer; else empty.
     fn other(&mut self) -> &mut [Buffer<f32>];
@@ -94,16 +97,8 @@ pub(super) trait Sink {
 
 /// Gradients of the selected rows.
 impl Sink for RowBuffers {
-    fn take(
-        &mut self,
-        passes: &Passes,
-        at: &LayerUse,
-        dz: In<'_, f32>,
-        x: In<'_, f32>,
-        bias: bool,
-        sums: Out<'_, f32>,
-        n: usize,
-    ) -> Result<()> {
+    fn take(&mut self, passes: &Passes, used: Used<'_>, sums: Out<'_, f32>) -> Result<()> {
+        let Used { at, dz, x, bias, n } = used;
         let (layer, geometry) = (at.layer.index(), &at.geometry);
         let count = passes.plan.rows[layer].count(passes.net.layers[layer].outputs);
         if count == 0 {

@@ -2,7 +2,7 @@
 
 use crate::net::Network;
 use crate::net::instruction::{
-    AffineOp, AttentionOp, BatchNormOp, EmbeddingOp, GroupNormOp, Instruction, LayerNormOp,
+    AffineOp, AttentionOp, BatchNormOp, EmbeddingOp, Instruction, Norm, NormOp, Over,
 };
 use crate::net::plan::Plan;
 use crate::ops::cuda::{batch_norm, conv, group_norm, layer_norm};
@@ -76,23 +76,12 @@ impl Sizes {
                 }
                 AffineOp::Forward(_) | AffineOp::Apply { .. } | AffineOp::DataGradient { .. } => {}
             },
-            Instruction::LayerNorm(op) => match *op {
-                LayerNormOp::ParameterGradient { x, c, .. } => {
-                    self.sums = self.sums.max(layer_norm::gradient_parts(n * (x.len / c), c));
-                }
-                LayerNormOp::Forward { .. }
-                | LayerNormOp::Tangent { .. }
-                | LayerNormOp::Backward { .. }
-                | LayerNormOp::TangentBackward { .. } => {}
-            },
-            Instruction::GroupNorm(op) => match op {
-                GroupNormOp::ParameterGradient { at, .. } => {
-                    self.sums = self.sums.max(group_norm::gradient_parts(n, at.shape));
-                }
-                GroupNormOp::Forward { .. }
-                | GroupNormOp::Tangent { .. }
-                | GroupNormOp::Backward { .. }
-                | GroupNormOp::TangentBackward { .. } => {}
+            Instruction::Norm(op) => match op {
+                NormOp::ParameterGradient { at, .. } => self.sums = self.sums.max(gradient_parts(*at, n)),
+                NormOp::Forward { .. }
+                | NormOp::Tangent { .. }
+                | NormOp::Backward { .. }
+                | NormOp::TangentBackward { .. } => {}
             },
             Instruction::Embedding(op) => match *op {
                 EmbeddingOp::Gradient { tokens, .. } => self.sums = self.sums.max(n * tokens.len),
@@ -132,5 +121,13 @@ impl Sizes {
     /// Whether kernels can number the values of every memory.
     pub fn numbered(&self) -> bool {
         self.kept.max(self.work) <= FLOATS
+    }
+}
+
+/// Sums of the parameter gradient of a norm over `n` images.
+pub(super) fn gradient_parts(at: Norm, n: usize) -> usize {
+    match at.over {
+        Over::Channels => layer_norm::gradient_parts(n * at.shape.positions(), at.shape.c),
+        Over::Groups(_) => group_norm::gradient_parts(n, at.shape),
     }
 }

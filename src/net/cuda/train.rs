@@ -12,6 +12,7 @@ use super::sizes::Sizes;
 use crate::data::Inputs;
 use crate::device::cuda::{Buffer, Repeats};
 use crate::device::{Cuda, Device};
+use crate::error::{Error, Result};
 use crate::net::instruction::{BatchNormOp, Instruction};
 use crate::net::plan::{Plan, Purpose};
 use crate::net::program::{Section, Seed};
@@ -20,7 +21,6 @@ use crate::net::step::{MOMENTUM, Step};
 use crate::net::{Network, ParamId};
 use crate::ops::cuda::{batch_norm, loss, optimizer};
 use crate::ops::optimizer::{Memory, Optimizer, Update};
-use crate::{Error, Result};
 
 /// A network that is trained.
 pub struct Training<'a> {

@@ -1,8 +1,8 @@
 //! Values and parameters as instructions meet them: which are read, written and added to, and how long each has to be.
 
+use crate::error::{Error, Result};
 use crate::net::{LayerId, Network, NodeId, ParamId};
 use crate::ops::Geometry;
-use crate::{Error, Result};
 
 /// A value that instructions compute: so many floats an image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

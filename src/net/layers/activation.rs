@@ -1,6 +1,6 @@
 //! Nonlinearities.
 
-use crate::Result;
+use crate::error::Result;
 use crate::net::emit::At;
 use crate::net::instruction::ActivationOp;
 use crate::net::{Activation, Builder, NodeId, Op};

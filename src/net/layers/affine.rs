@@ -3,12 +3,12 @@
 //! The passes are calls of three bilinear primitives: z' = Wx' + Vx; δx = Wᵀδ; dW = δᵀx; δx' = Wᵀδ' + Vᵀδ;
 //! dW' = δ'ᵀx + δᵀx'. A layer's output rows are its units; their activation is z.
 
+use crate::error::{Error, Result};
 use crate::net::emit::At;
 use crate::net::instruction::{ActivationOp, AffineForward, AffineOp, LayerUse, PointwiseOp, Value, Weights};
 use crate::net::rows::Selected;
 use crate::net::{Activation, Builder, Conv, Epilogue, LayerId, NodeId, Op, Order, Shape};
 use crate::ops::Geometry;
-use crate::{Error, Result};
 
 use super::passes::Lower;
 

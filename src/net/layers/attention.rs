@@ -1,9 +1,9 @@
 //! Multi-head softmax attention (MATH.md, Eq. 9); the input's channels are q, k, v, each `heads` × width.
 
+use crate::error::{Error, Result};
 use crate::net::emit::At;
 use crate::net::instruction::{AttentionOp, Heads};
 use crate::net::{Builder, NodeId, Op, Shape};
-use crate::{Error, Result};
 
 use super::passes::Lower;
 

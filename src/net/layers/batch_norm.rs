@@ -1,11 +1,11 @@
 //! Batch norm in train form (MATH.md, Eq. 10b): statistics over batch and positions, which all chunks of a batch meet
 //! at. Freezing folds it into an epilogue, or makes it a [`super::scale`].
 
+use crate::error::{Error, Result};
 use crate::net::build::Role;
 use crate::net::emit::At;
 use crate::net::instruction::BatchNormOp;
 use crate::net::{Builder, NodeId, Op, Order, ParamId};
-use crate::{Error, Result};
 
 use super::passes::Lower;
 

@@ -1,10 +1,10 @@
 //! The channels of several inputs side by side, at every position.
 
+use crate::error::{Error, Result};
 use crate::net::emit::At;
 use crate::net::instruction::{PointwiseOp, RowSource, Rows, RowsOp, Value};
 use crate::net::{Builder, NodeId, Op, Shape};
 use crate::ops::Strided;
-use crate::{Error, Result};
 
 use super::passes::Lower;
 

@@ -1,11 +1,11 @@
 //! An embedding of integer tokens: y[i, :] = table[token[i], :]. Tokens are data and no unit is a row of a table, so that
 //! the table has a gradient in training and there is no tangent.
 
+use crate::error::{Error, Result};
 use crate::net::build::Role;
 use crate::net::emit::At;
 use crate::net::instruction::EmbeddingOp;
 use crate::net::{Builder, NodeId, Op, Order, ParamId, Shape};
-use crate::{Error, Result};
 
 use super::passes::Lower;
 

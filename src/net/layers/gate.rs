@@ -1,10 +1,10 @@
 //! A gate: a map times one value per image and channel, y[p, c] = x[p, c] g[c] (MATH.md, Eq. 8c). The product is bilinear,
 //! so that two instructions make all four passes, whichever of the two inputs require a tangent.
 
+use crate::error::{Error, Result};
 use crate::net::emit::At;
 use crate::net::instruction::GateOp;
 use crate::net::{Builder, NodeId, Op};
-use crate::{Error, Result};
 
 use super::passes::Lower;
 

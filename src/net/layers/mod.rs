@@ -12,8 +12,7 @@ mod batch_norm;
 mod concat;
 mod embedding;
 mod gate;
-mod group_norm;
-mod layer_norm;
+mod norm;
 mod passes;
 mod pool;
 mod reshape;
@@ -23,6 +22,7 @@ mod sum;
 mod tokens;
 
 use super::Op;
+use super::instruction::Over;
 pub(super) use passes::Lower;
 use passes::{Input, OfLinear};
 
@@ -40,11 +40,10 @@ pub(super) fn of(op: &Op) -> Box<dyn Lower + '_> {
         }
         Op::Scale(_) => Box::new(scale::Scale),
         Op::LayerNorm { gamma, beta, eps } => {
-            Box::new(layer_norm::LayerNorm { gamma: *gamma, beta: *beta, eps: *eps })
+            Box::new(norm::Norm { over: Over::Channels, gamma: *gamma, beta: *beta, eps: *eps })
         }
         Op::GroupNorm { groups, gamma, beta, eps } => {
-            let [gamma, beta] = [*gamma, *beta];
-            Box::new(group_norm::GroupNorm { groups: *groups, gamma, beta, eps: *eps })
+            Box::new(norm::Norm { over: Over::Groups(*groups), gamma: *gamma, beta: *beta, eps: *eps })
         }
         Op::Activation(kind) => Box::new(*kind),
         Op::Add => Box::new(sum::Sum),

@@ -1,6 +1,6 @@
 //! The four passes that every layer has, those of a linear map, and those of the image.
 
-use crate::Result;
+use crate::error::Result;
 use crate::net::Shape;
 use crate::net::emit::At;
 use crate::net::instruction::{Instruction, Value};

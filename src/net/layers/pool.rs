@@ -1,9 +1,9 @@
 //! Pooling: the largest value of each window, or means over windows, over the cells of a grid, or over all positions.
 
+use crate::error::{Error, Result};
 use crate::net::emit::At;
 use crate::net::instruction::{Instruction, PoolOp, Pooling, Value};
 use crate::net::{Builder, NodeId, Op, Shape, Window};
-use crate::{Error, Result};
 
 use super::passes::{Linear, Lower};
 

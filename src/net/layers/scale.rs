@@ -1,11 +1,11 @@
 //! scale · x + shift per channel, of values that nothing trains (MATH.md, Eq. 10): a frozen batch norm that follows no
 //! layer, the normalisation of a model that has its own, or a layer scale.
 
+use crate::error::{Error, Result};
 use crate::net::build::Role;
 use crate::net::emit::At;
 use crate::net::instruction::PointwiseOp;
 use crate::net::{Affine, Builder, NodeId, Op, Order};
-use crate::{Error, Result};
 
 use super::passes::Lower;
 

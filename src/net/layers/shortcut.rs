@@ -1,9 +1,9 @@
 //! The shortcut of He et al. without parameters (option A): every `stride`-th position, zero channels added in equal
 //! parts before and behind.
 
+use crate::error::{Error, Result};
 use crate::net::instruction::{Instruction, ShortcutOp, Value};
 use crate::net::{Builder, NodeId, Op, Shape};
-use crate::{Error, Result};
 
 use super::passes::Linear;
 

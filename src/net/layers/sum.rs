@@ -1,9 +1,9 @@
 //! The sum of two inputs.
 
+use crate::error::{Error, Result};
 use crate::net::emit::At;
 use crate::net::instruction::PointwiseOp;
 use crate::net::{Builder, NodeId, Op};
-use crate::{Error, Result};
 
 use super::passes::Lower;
 

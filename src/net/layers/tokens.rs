@@ -1,12 +1,12 @@
 //! What transformers do with tokens: a learned one put before the others, a learned table or one learned row added to
 //! them, and some of them out of all.
 
+use crate::error::{Error, Result};
 use crate::net::build::Role;
 use crate::net::emit::At;
 use crate::net::instruction::{Instruction, PointwiseOp, RowSource, Rows, RowsOp, Value};
 use crate::net::{Builder, NodeId, Op, Order, ParamId, Shape};
 use crate::ops::Strided;
-use crate::{Error, Result};
 
 use super::passes::{Linear, Lower};
 

@@ -2,7 +2,7 @@
 //! `[n]`, `table` `[rows, c]`. A network's arena keeps tokens as the bits of its floats. Tokens are data, and no unit of a
 //! table is ever selected, so that there is a forward pass and, for training, the gradient of the table, and no tangent.
 
-use crate::{Error, Result};
+use crate::error::{Error, Result};
 
 /// Refuses tokens that a table of so many rows does not have. Both devices give NaN for such a token and leave it out of
 /// gradients, so this stands where tokens come in, before anything runs.

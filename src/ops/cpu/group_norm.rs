@@ -67,10 +67,32 @@ impl Standard {
     }
 }
 
-fn check(n: usize, shape: Shape, groups: usize, values: &[&[f32]], saved: &[f32], gamma: &[f32]) {
-    values.iter().for_each(|values| assert_eq!(values.len(), n * shape.len(), "group_norm: values"));
-    assert_eq!(saved.len(), 2 * n * groups, "group_norm: saved values");
-    assert_eq!(gamma.len(), shape.c, "group_norm: channels");
+/// Refuses other lengths than the shape has; the groups of all images.
+fn checked(
+    n: usize,
+    shape: Shape,
+    groups: usize,
+    values: &[usize],
+    saved: usize,
+    parameters: &[usize],
+) -> impl Iterator<Item = Group> {
+    values.iter().for_each(|&len| assert_eq!(len, n * shape.len(), "group_norm: values"));
+    assert_eq!(saved, 2 * n * groups, "group_norm: saved values");
+    parameters.iter().for_each(|&len| assert_eq!(len, shape.c, "group_norm: channels"));
+    Group::all(n, shape, groups)
+}
+
+/// The same with what was saved of each.
+fn standardised(
+    n: usize,
+    shape: Shape,
+    groups: usize,
+    values: &[usize],
+    saved: &[f32],
+    parameters: &[usize],
+) -> impl Iterator<Item = (Group, Standard)> {
+    let all = checked(n, shape, groups, values, saved.len(), parameters);
+    all.map(|group| (group, Standard::of(group, saved)))
 }
 
 /// y, and μ and r of each image and group to `saved`.
@@ -85,9 +107,8 @@ pub fn forward(
     groups: usize,
     eps: f32,
 ) {
-    check(n, shape, groups, &[y, x], saved, gamma);
-    assert_eq!(beta.len(), shape.c, "group_norm: shifts");
-    for group in Group::all(n, shape, groups) {
+    let parameters = [gamma.len(), beta.len()];
+    for group in checked(n, shape, groups, &[y.len(), x.len()], saved.len(), &parameters) {
         let [mu] = group.means(|at, _| [f64::from(x[at])]);
         let [var] = group.means(|at, _| [(f64::from(x[at]) - mu).powi(2)]);
         saved[2 * group.number] = mu as f32;
@@ -110,9 +131,8 @@ pub fn tangent(
     shape: Shape,
     groups: usize,
 ) {
-    check(n, shape, groups, &[t, tx, x], saved, gamma);
-    for group in Group::all(n, shape, groups) {
-        let norm = Standard::of(group, saved);
+    let values = [t.len(), tx.len(), x.len()];
+    for (group, norm) in standardised(n, shape, groups, &values, saved, &[gamma.len()]) {
         let moved = |at: usize| f64::from(tx[at]);
         let [shift, q] = group.means(|at, _| [moved(at), norm.hat(x[at]) * moved(at)]);
         for (at, i) in group.values() {
@@ -132,9 +152,8 @@ pub fn backward(
     shape: Shape,
     groups: usize,
 ) {
-    check(n, shape, groups, &[dx, dy, x], saved, gamma);
-    for group in Group::all(n, shape, groups) {
-        let norm = Standard::of(group, saved);
+    let values = [dx.len(), dy.len(), x.len()];
+    for (group, norm) in standardised(n, shape, groups, &values, saved, &[gamma.len()]) {
         let u = |at: usize, i: usize| f64::from(gamma[i]) * f64::from(dy[at]);
         let [shift, m] = group.means(|at, i| [u(at, i), u(at, i) * norm.hat(x[at])]);
         for (at, i) in group.values() {
@@ -157,9 +176,8 @@ pub fn tangent_backward(
     shape: Shape,
     groups: usize,
 ) {
-    check(n, shape, groups, &[dxt, dyt, dy, tx, x], saved, gamma);
-    for group in Group::all(n, shape, groups) {
-        let norm = Standard::of(group, saved);
+    let values = [dxt.len(), dyt.len(), dy.len(), tx.len(), x.len()];
+    for (group, norm) in standardised(n, shape, groups, &values, saved, &[gamma.len()]) {
         let hat = |at: usize| norm.hat(x[at]);
         let u = |at: usize, i: usize| f64::from(gamma[i]) * f64::from(dy[at]);
         let ut = |at: usize, i: usize| f64::from(gamma[i]) * f64::from(dyt[at]);
@@ -186,11 +204,9 @@ pub fn parameter_gradient(
     shape: Shape,
     groups: usize,
 ) {
-    check(n, shape, groups, &[dy, x], saved, dgamma);
-    assert_eq!(dbeta.len(), shape.c, "group_norm: shifts");
+    let (values, parameters) = ([dy.len(), x.len()], [dgamma.len(), dbeta.len()]);
     let mut sums = vec![[0.0; 2]; shape.c];
-    for group in Group::all(n, shape, groups) {
-        let norm = Standard::of(group, saved);
+    for (group, norm) in standardised(n, shape, groups, &values, saved, &parameters) {
         for (at, i) in group.values() {
             sums[i][0] += f64::from(dy[at]) * norm.hat(x[at]);
             sums[i][1] += f64::from(dy[at]);

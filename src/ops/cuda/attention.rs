@@ -4,8 +4,8 @@
 
 use super::{Cuda, In, Out, images, word};
 use crate::device::cuda::{Launch, tiles};
+use crate::error::{Error, Result};
 use crate::ops::{Shape, same};
-use crate::{Error, Result};
 
 /// O to `y` `[n, shape]`, P to `saved`; `x` `[n, t, 3c]`. With a `mask` `[n, t]`, keys where it is 0 get no weight; the other
 /// passes read that off `saved`.
@@ -22,13 +22,11 @@ pub fn forward(
     heads: usize,
     mask: Option<In<'_, u32>>,
 ) -> Result<()> {
-    let at = Shapes::new("attention", n, shape, heads)?;
-    at.check(&[x.len()], &[y.len()], &[saved.len()])?;
+    let at = Shapes::new("attention", n, shape, heads, &[x.len()], &[y.len()], &[saved.len()])?;
     if let Some(mask) = mask {
         same(at.op, "values in the mask", n * shape.positions(), mask.len())?;
     }
-    let launch = at.blocks(tiles::ATTENTION_ROWS)?;
-    let Shapes { t, heads, width, .. } = at;
+    let (launch, Shapes { t, heads, width, .. }) = (at.blocks(tiles::ATTENTION_ROWS)?, at);
     // SAFETY: x holds n images of t positions of three parts, y of one, saved n·heads squares of t, a mask n·t values.
     unsafe { cuda.attention(launch, y, saved, x, mask, t, heads, width) }
 }
@@ -47,10 +45,9 @@ pub fn tangent(
     shape: Shape,
     heads: usize,
 ) -> Result<()> {
-    let at = Shapes::new("attention_tangent", n, shape, heads)?;
-    at.check(&[tx.len(), x.len()], &[ty.len()], &[saved.len()])?;
-    let launch = at.blocks(tiles::ATTENTION_ROWS)?;
-    let Shapes { t, heads, width, .. } = at;
+    let packed = [tx.len(), x.len()];
+    let at = Shapes::new("attention_tangent", n, shape, heads, &packed, &[ty.len()], &[saved.len()])?;
+    let (launch, Shapes { t, heads, width, .. }) = (at.blocks(tiles::ATTENTION_ROWS)?, at);
     // SAFETY: tx and x hold n images of t positions of three parts, ty of one, saved n·heads squares of t.
     unsafe { cuda.attention_tangent(launch, ty, tx, x, saved, t, heads, width) }
 }
@@ -70,10 +67,9 @@ pub fn backward(
     shape: Shape,
     heads: usize,
 ) -> Result<()> {
-    let at = Shapes::new("attention_backward", n, shape, heads)?;
-    at.check(&[dx.len(), x.len()], &[dy.len()], &[scratch.len(), saved.len()])?;
-    let launch = at.blocks(tiles::ATTENTION_ROWS)?;
-    let Shapes { t, heads, width, .. } = at;
+    let (packed, squares) = ([dx.len(), x.len()], [scratch.len(), saved.len()]);
+    let at = Shapes::new("attention_backward", n, shape, heads, &packed, &[dy.len()], &squares)?;
+    let (launch, Shapes { t, heads, width, .. }) = (at.blocks(tiles::ATTENTION_ROWS)?, at);
     // SAFETY: dx and x hold n images of t positions of three parts, dy of one, the others n·heads squares of t.
     unsafe { cuda.attention_backward(launch, dx.output(), scratch.output(), dy, x, saved, t, heads, width)? };
     at.keys(cuda, dx.output(), scratch.input(), x)?;
@@ -97,13 +93,13 @@ pub fn tangent_backward(
     shape: Shape,
     heads: usize,
 ) -> Result<()> {
-    let at = Shapes::new("attention_tangent_backward", n, shape, heads)?;
-    same(at.op, "values of scratch", 3 * saved.len(), scratch.len())?;
-    at.check(&[dxt.len(), tx.len(), x.len()], &[dyt.len(), dy.len()], &[saved.len()])?;
+    let op = "attention_tangent_backward";
+    same(op, "values of scratch", 3 * saved.len(), scratch.len())?;
+    let (packed, outputs) = ([dxt.len(), tx.len(), x.len()], [dyt.len(), dy.len()]);
+    let at = Shapes::new(op, n, shape, heads, &packed, &outputs, &[saved.len()])?;
     let (mut moved, rest) = scratch.split_at(saved.len());
     let (mut ds, mut dst) = rest.split_at(saved.len());
-    let launch = at.blocks(tiles::ATTENTION_FEW)?;
-    let Shapes { t, heads, width, .. } = at;
+    let (launch, Shapes { t, heads, width, .. }) = (at.blocks(tiles::ATTENTION_FEW)?, at);
     let (pt, ds_out, dst_out) = (moved.output(), ds.output(), dst.output());
     // SAFETY: dxt, tx and x hold n images of t positions of three parts, dyt and dy of one, the others n·heads squares.
     unsafe {
@@ -134,32 +130,36 @@ pub fn tangent_backward(
 struct Shapes {
     op: &'static str,
     n: usize,
-    shape: Shape,
     t: u32,
     heads: u32,
     width: u32,
 }
 
 impl Shapes {
-    fn new(op: &'static str, n: usize, shape: Shape, heads: usize) -> Result<Shapes> {
-        let t = shape.positions();
-        if heads == 0 || !shape.c.is_multiple_of(heads) || t > tiles::ATTENTION_TOKENS as usize {
+    /// Refuses other lengths of packed values, of outputs, and of squares.
+    fn new(
+        op: &'static str,
+        n: usize,
+        shape: Shape,
+        heads: usize,
+        packed: &[usize],
+        outputs: &[usize],
+        squares: &[usize],
+    ) -> Result<Shapes> {
+        let (Shape { h, w, c }, t) = (shape, shape.positions());
+        if heads == 0 || !c.is_multiple_of(heads) || t > tiles::ATTENTION_TOKENS as usize {
             let expected = format!("at most {} tokens, channels in {heads} heads", tiles::ATTENTION_TOKENS);
             return Err(Error::shape(op, expected, format!("{shape:?}")));
         }
-        let (t, width) = (word(op, "tokens", t)?, word(op, "channels", shape.c / heads)?);
-        Ok(Shapes { op, n, shape, t, heads: word(op, "heads", heads)?, width })
-    }
-
-    /// Refuses other lengths of packed values, of outputs, and of squares.
-    fn check(&self, packed: &[usize], outputs: &[usize], squares: &[usize]) -> Result<()> {
-        let Shape { h, w, c } = self.shape;
         let images = |what: &str, shape: Shape, lens: &[usize]| {
-            lens.iter().try_for_each(|&len| images(self.op, what, self.n, shape, len))
+            lens.iter().try_for_each(|&len| images(op, what, n, shape, len))
         };
         images("packed values", Shape::new(h, w, 3 * c), packed)?;
-        images("outputs", self.shape, outputs)?;
-        images("weights", Shape::new(self.heads as usize, h * w, h * w), squares)
+        images("outputs", shape, outputs)?;
+        images("weights", Shape::new(heads, t, t), squares)?;
+        let (t, heads, width) =
+            (word(op, "tokens", t)?, word(op, "heads", heads)?, word(op, "channels", c / heads)?);
+        Ok(Shapes { op, n, t, heads, width })
     }
 
     /// Blocks of so many rows of each head of each image.
@@ -170,15 +170,25 @@ impl Shapes {
 
     /// dK += squaresᵀ Q/√width, Q of `packed`.
     fn keys(&self, cuda: &Cuda, dx: Out<'_, f32>, squares: In<'_, f32>, packed: In<'_, f32>) -> Result<()> {
-        let launch = self.blocks(tiles::ATTENTION_ROWS)?;
-        // SAFETY: the caller's check: dx and packed hold three parts a position, squares n·heads squares.
-        unsafe { cuda.attention_columns(launch, dx, squares, packed, self.t, self.heads, self.width, 1) }
+        self.columns(cuda, dx, squares, packed, 1)
     }
 
     /// dV += squaresᵀ dO.
     fn values(&self, cuda: &Cuda, dx: Out<'_, f32>, squares: In<'_, f32>, dy: In<'_, f32>) -> Result<()> {
-        let launch = self.blocks(tiles::ATTENTION_ROWS)?;
-        // SAFETY: the caller's check: dx holds three parts a position, dy one, squares n·heads squares.
-        unsafe { cuda.attention_columns(launch, dx, squares, dy, self.t, self.heads, self.width, 2) }
+        self.columns(cuda, dx, squares, dy, 2)
+    }
+
+    /// Part `part` of dx += squaresᵀ x; of keys (1), x is packed, of values (2), an output's adjoint.
+    fn columns(
+        &self,
+        cuda: &Cuda,
+        dx: Out<'_, f32>,
+        squares: In<'_, f32>,
+        x: In<'_, f32>,
+        part: u32,
+    ) -> Result<()> {
+        let (launch, Shapes { t, heads, width, .. }) = (self.blocks(tiles::ATTENTION_ROWS)?, *self);
+        // SAFETY: the caller's check: dx and packed hold three parts a position, dy one, squares n·heads squares.
+        unsafe { cuda.attention_columns(launch, dx, squares, x, t, heads, width, part) }
     }
 }

@@ -5,8 +5,8 @@
 use super::chunks::Chunks;
 use super::{Cuda, In, Out, elements, word};
 use crate::device::cuda::{Launch, tiles};
+use crate::error::{Error, Result};
 use crate::ops::same;
-use crate::{Error, Result};
 
 /// Mean and variance of `x`, to `moments`; two passes, in f64, in one order. `parts` is room for [`parts`] values.
 ///

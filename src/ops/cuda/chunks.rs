@@ -2,8 +2,8 @@
 #![allow(unsafe_code)] // a launch
 
 use super::{Cuda, In, Out, word};
-use crate::Result;
 use crate::device::cuda::{Launch, tiles};
+use crate::error::Result;
 use crate::ops::same;
 
 /// Blocks that keep a large GPU busy.

@@ -5,9 +5,9 @@
 use super::chunks::{self, Chunks};
 use super::{Cuda, In, Out, activation, images, word};
 use crate::device::cuda::{Launch, tiles};
+use crate::error::{Error, Result};
 use crate::ops::Geometry;
 use crate::ops::{Activation, Precision, same};
-use crate::{Error, Result};
 
 /// What a node does with z = Wx + b: y = act(scale · z + shift + residual).
 #[derive(Clone, Copy, Default)]

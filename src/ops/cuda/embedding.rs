@@ -5,8 +5,8 @@
 
 use super::{Cuda, In, Out, elements, word};
 use crate::device::cuda::{Launch, tiles};
+use crate::error::{Error, Result};
 use crate::ops::same;
-use crate::{Error, Result};
 
 /// `y` `[n, c]` = the rows of `table` `[rows, c]` that `tokens` `[n]` name.
 ///

@@ -4,8 +4,8 @@
 
 use super::{Cuda, In, Out, elements, word};
 use crate::device::cuda::{Launch, tiles};
+use crate::error::{Error, Result};
 use crate::ops::same;
-use crate::{Error, Result};
 
 /// `y` = `x` ∘ `gate`, or += that; the CPU's bits.
 ///

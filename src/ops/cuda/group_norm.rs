@@ -5,8 +5,8 @@
 use super::chunks::{self, Chunks};
 use super::{Cuda, In, Out, images, word};
 use crate::device::cuda::{Launch, tiles};
+use crate::error::{Error, Result};
 use crate::ops::{Shape, same};
-use crate::{Error, Result};
 
 /// `y` = γ x̂ + β, and μ and r of each image and group to `saved`.
 ///
@@ -24,9 +24,9 @@ pub fn forward(
     groups: usize,
     eps: f32,
 ) -> Result<()> {
-    let at = Shapes::new("group_norm", n, shape, groups)?;
-    at.check(&[y.len(), x.len()], saved.len(), &[gamma.len(), beta.len()])?;
-    let (launch, Shapes { positions, c, groups, .. }) = (at.launch()?, at);
+    let values = [y.len(), x.len()];
+    let (launch, [positions, c, groups]) =
+        checked("group_norm", n, shape, groups, &values, saved.len(), &[gamma.len(), beta.len()])?;
     // SAFETY: y and x hold n images of the shape, whose groups divide c; saved two values a group, gamma and beta c.
     unsafe { cuda.group_norm(launch, y, saved, x, gamma, beta, positions, c, groups, eps) }
 }
@@ -46,9 +46,9 @@ pub fn tangent(
     shape: Shape,
     groups: usize,
 ) -> Result<()> {
-    let at = Shapes::new("group_norm_tangent", n, shape, groups)?;
-    at.check(&[t.len(), tx.len(), x.len()], saved.len(), &[gamma.len()])?;
-    let (launch, Shapes { positions, c, groups, .. }) = (at.launch()?, at);
+    let values = [t.len(), tx.len(), x.len()];
+    let (launch, [positions, c, groups]) =
+        checked("group_norm_tangent", n, shape, groups, &values, saved.len(), &[gamma.len()])?;
     // SAFETY: as in the forward pass.
     unsafe { cuda.group_norm_tangent(launch, t, tx, x, saved, gamma, positions, c, groups) }
 }
@@ -68,9 +68,9 @@ pub fn backward(
     shape: Shape,
     groups: usize,
 ) -> Result<()> {
-    let at = Shapes::new("group_norm_backward", n, shape, groups)?;
-    at.check(&[dx.len(), dy.len(), x.len()], saved.len(), &[gamma.len()])?;
-    let (launch, Shapes { positions, c, groups, .. }) = (at.launch()?, at);
+    let values = [dx.len(), dy.len(), x.len()];
+    let (launch, [positions, c, groups]) =
+        checked("group_norm_backward", n, shape, groups, &values, saved.len(), &[gamma.len()])?;
     // SAFETY: as in the forward pass.
     unsafe { cuda.group_norm_backward(launch, dx, dy, x, saved, gamma, positions, c, groups) }
 }
@@ -92,9 +92,9 @@ pub fn tangent_backward(
     shape: Shape,
     groups: usize,
 ) -> Result<()> {
-    let at = Shapes::new("group_norm_tangent_backward", n, shape, groups)?;
-    at.check(&[dxt.len(), dyt.len(), dy.len(), tx.len(), x.len()], saved.len(), &[gamma.len()])?;
-    let (launch, Shapes { positions, c, groups, .. }) = (at.launch()?, at);
+    let values = [dxt.len(), dyt.len(), dy.len(), tx.len(), x.len()];
+    let (launch, [positions, c, groups]) =
+        checked("group_norm_tangent_backward", n, shape, groups, &values, saved.len(), &[gamma.len()])?;
     // SAFETY: as in the forward pass.
     unsafe {
         cuda.group_norm_tangent_backward(launch, dxt, dyt, dy, tx, x, saved, gamma, positions, c, groups)
@@ -118,14 +118,14 @@ pub fn parameter_gradient(
     shape: Shape,
     groups: usize,
 ) -> Result<()> {
-    let at = Shapes::new("group_norm_parameters", n, shape, groups)?;
-    at.check(&[dy.len(), x.len()], saved.len(), &[dgamma.len(), dbeta.len()])?;
-    same(at.op, "values in parts", gradient_parts(n, shape), parts.len())?;
+    let (op, parameters) = ("group_norm_parameters", [dgamma.len(), dbeta.len()]);
+    let (_, [positions, c, groups]) =
+        checked(op, n, shape, groups, &[dy.len(), x.len()], saved.len(), &parameters)?;
+    same(op, "values in parts", gradient_parts(n, shape), parts.len())?;
     let Chunks { size, count, .. } = by_chunks(n, shape);
     let (mut parts, _) = parts.split_at(count * 2 * shape.c);
-    let launch = Launch::blocks(at.op, blocks(shape.c) * count, tiles::GROUP_NORM_THREADS)?;
-    let (all, size) = (word(at.op, "positions", n * shape.positions())?, word(at.op, "positions", size)?);
-    let Shapes { op, positions, c, groups, .. } = at;
+    let launch = Launch::blocks(op, blocks(shape.c) * count, tiles::GROUP_NORM_THREADS)?;
+    let (all, size) = (word(op, "positions", n * shape.positions())?, word(op, "positions", size)?);
     // SAFETY: dy and x hold n images of the shape, saved two values a group, parts two a channel for every chunk of
     // `size` of all their positions.
     unsafe {
@@ -148,35 +148,25 @@ fn blocks(c: usize) -> usize {
     c.div_ceil(tiles::GROUP_NORM_THREADS as usize)
 }
 
-/// Shapes as the kernels take them.
-#[derive(Clone, Copy)]
-struct Shapes {
+/// Refuses other lengths of values, of what is saved of each group, and of parameters. A block for each group of each
+/// image; and positions, channels and groups as kernels take them.
+fn checked(
     op: &'static str,
     n: usize,
     shape: Shape,
-    positions: u32,
-    c: u32,
-    groups: u32,
-}
-
-impl Shapes {
-    fn new(op: &'static str, n: usize, shape: Shape, groups: usize) -> Result<Shapes> {
-        if groups == 0 || !shape.c.is_multiple_of(groups) {
-            return Err(Error::shape(op, format!("channels in {groups} groups"), format!("{shape:?}")));
-        }
-        let (positions, c) = (word(op, "positions", shape.positions())?, word(op, "channels", shape.c)?);
-        Ok(Shapes { op, n, shape, positions, c, groups: word(op, "groups", groups)? })
+    groups: usize,
+    values: &[usize],
+    saved: usize,
+    parameters: &[usize],
+) -> Result<(Launch, [u32; 3])> {
+    if groups == 0 || !shape.c.is_multiple_of(groups) {
+        return Err(Error::shape(op, format!("channels in {groups} groups"), format!("{shape:?}")));
     }
-
-    /// Refuses other lengths of values, of what is saved of each group, and of parameters.
-    fn check(&self, values: &[usize], saved: usize, parameters: &[usize]) -> Result<()> {
-        values.iter().try_for_each(|&len| images(self.op, "values", self.n, self.shape, len))?;
-        same(self.op, "saved values", 2 * self.n * self.groups as usize, saved)?;
-        parameters.iter().try_for_each(|&len| same(self.op, "parameters", self.shape.c, len))
-    }
-
-    /// A block for each group of each image.
-    fn launch(&self) -> Result<Launch> {
-        Launch::blocks(self.op, self.n * self.groups as usize, tiles::GROUP_NORM_THREADS)
-    }
+    values.iter().try_for_each(|&len| images(op, "values", n, shape, len))?;
+    same(op, "saved values", 2 * n * groups, saved)?;
+    parameters.iter().try_for_each(|&len| same(op, "parameters", shape.c, len))?;
+    let launch = Launch::blocks(op, n * groups, tiles::GROUP_NORM_THREADS)?;
+    let sizes = [("positions", shape.positions()), ("channels", shape.c), ("groups", groups)];
+    let [positions, c, groups] = sizes.map(|(what, size)| word(op, what, size));
+    Ok((launch, [positions?, c?, groups?]))
 }

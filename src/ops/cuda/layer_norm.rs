@@ -3,8 +3,8 @@
 
 use super::chunks::{self, Chunks};
 use super::{Cuda, In, Out, warps, word};
-use crate::Result;
 use crate::device::cuda::{Launch, tiles};
+use crate::error::Result;
 use crate::ops::same;
 
 /// `y` = γ x̂ + β over the channels of each position, and μ and r of each to `saved`; `x` and `y` `[n, c]`, `saved`

@@ -4,9 +4,9 @@
 
 use super::{Cuda, In, Out, elements, warps, word};
 use crate::device::cuda::{Launch, tiles};
-use crate::loss::{LogitProduct, Loss};
+use crate::error::{Error, Result};
+use crate::ops::loss::{LogitProduct, Loss};
 use crate::ops::same;
-use crate::{Error, Result};
 
 /// The loss of each row of `logits` `[n, classes]`, to `losses` `[n]`; labels `[n, width]`.
 ///

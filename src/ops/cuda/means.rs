@@ -6,9 +6,9 @@ use std::ops::Range;
 use super::conv::{parts, segments};
 use super::{Cuda, In, Out, elements, word};
 use crate::device::cuda::tiles;
+use crate::error::{Error, Result};
 use crate::ops::Geometry;
 use crate::ops::same;
-use crate::{Error, Result};
 
 /// Adds the mean of z over positions, divided by `uses`, to `columns` of `trace` `[n, d]`; `sums` are those that
 /// [`super::conv::forward`] makes of `n` images. They are in f64, added in a fixed order.

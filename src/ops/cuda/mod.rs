@@ -31,7 +31,7 @@ pub use crate::device::cuda::{Cuda, In, Out};
 
 use super::Shape;
 use crate::device::cuda::Launch;
-use crate::{Error, Result};
+use crate::error::{Error, Result};
 
 /// A number of rows (or columns) as kernels take it.
 fn rows(op: &'static str, n: usize) -> Result<u32> {

@@ -7,9 +7,9 @@ use super::chunks::{self, Chunks};
 use super::conv::{Layer, tiles_of};
 use super::{Cuda, In, Out, images, word};
 use crate::device::cuda::{Launch, tiles};
+use crate::error::{Error, Result};
 use crate::ops::Geometry;
 use crate::ops::same;
-use crate::{Error, Result};
 
 /// What the 1 behind the taps is read from.
 pub const ONE: [f32; 4] = [1.0, 0.0, 0.0, 0.0];

@@ -5,7 +5,7 @@
 use std::ops::Range;
 
 use crate::device::cuda::{Buffer, Cuda, In, Launch, tiles};
-use crate::{Error, Result};
+use crate::error::{Error, Result};
 
 use super::rows;
 use crate::ops::same;
@@ -135,8 +135,9 @@ impl Candidates {
     }
 }
 
-/// Adds chosen `columns` `[k, n]`, in their order, to the squared distances of a `range` of rows to all n rows, `[n, width]`;
-/// `fresh`: the distances start at zero. `distance` may be longer than is used.
+/// Adds chosen `columns` `[k, n]`, in their order, to the squared distances of the rows `down` to the rows `across`,
+/// `[down, across]`; both are among the n rows. `fresh`: the distances start at zero. `distance` may be longer than is
+/// used. A distance is the same value whichever of its two rows is down.
 ///
 /// # Errors
 /// Shapes that do not fit, or the device fails.
@@ -145,39 +146,19 @@ pub fn distance(
     distance: &mut Buffer<f64>,
     columns: &Buffer<f64>,
     n: usize,
-    range: Range<usize>,
-    fresh: bool,
-) -> Result<()> {
-    panel("distance", distance.input(), n, &range)?;
-    add(cuda, distance, columns, n, 0..n, range, fresh)
-}
-
-/// [`distance`] as `[width, n]`; the same values, and for all rows also in the same places.
-///
-/// # Errors
-/// As [`distance`].
-pub fn distance_by_row(
-    cuda: &Cuda,
-    distance: &mut Buffer<f64>,
-    columns: &Buffer<f64>,
-    n: usize,
-    range: Range<usize>,
-    fresh: bool,
-) -> Result<()> {
-    panel("distance", distance.input(), n, &range)?;
-    add(cuda, distance, columns, n, range, 0..n, fresh)
-}
-
-/// The distances of the rows `down` to the rows `across`, `[down, across]`; both are among the n rows.
-fn add(
-    cuda: &Cuda,
-    distance: &mut Buffer<f64>,
-    columns: &Buffer<f64>,
-    n: usize,
     down: Range<usize>,
     across: Range<usize>,
     fresh: bool,
 ) -> Result<()> {
+    let among = |range: &Range<usize>| !range.is_empty() && range.end <= n;
+    if !among(&down) || !among(&across) || down.len() * across.len() > distance.len() {
+        let found = format!("rows {down:?} and {across:?} with {} distances", distance.len());
+        return Err(Error::shape(
+            "distance",
+            format!("some of {n} rows, and a distance of each pair"),
+            found,
+        ));
+    }
     let k = columns.len() / n;
     same("distance", "values of whole columns", k * n, columns.len())?;
     let launch = Launch::over("distance", down.len() * across.len(), tiles::NEAREST_THREADS)?;

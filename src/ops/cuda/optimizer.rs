@@ -2,8 +2,8 @@
 #![allow(unsafe_code)] // launches
 
 use super::{Cuda, In, Out, elements};
-use crate::Result;
 use crate::device::cuda::{Buffer, tiles};
+use crate::error::Result;
 use crate::ops::optimizer::{BETAS, EPSILON, Memory, Update};
 use crate::ops::same;
 

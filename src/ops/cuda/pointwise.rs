@@ -3,8 +3,8 @@
 
 use super::{Cuda, In, Out, elements};
 use crate::device::cuda::{Launch, tiles};
+use crate::error::{Error, Result};
 use crate::ops::same;
-use crate::{Error, Result};
 
 /// `y` = `a` + `b`.
 ///

@@ -3,8 +3,8 @@
 
 use super::{Cuda, In, Out, images};
 use crate::device::cuda::{Launch, tiles};
+use crate::error::{Error, Result};
 use crate::ops::{Shape, Window};
-use crate::{Error, Result};
 
 /// The cells of a grid instead of windows.
 const CELLS: Window = Window { size: 0, stride: 1, padding: 0 };

@@ -2,8 +2,8 @@
 //! before anything is built on them.
 #![allow(unsafe_code)] // launches
 
-use crate::Result;
 use crate::device::cuda::{Buffer, Cuda, Launch, tiles};
+use crate::error::Result;
 
 use super::rows;
 use crate::ops::same;

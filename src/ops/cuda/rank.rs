@@ -1,8 +1,8 @@
 //! Ranks of values on CUDA (MATH.md, Eq. 1); on the CPU they are part of [`crate::codec`].
 #![allow(unsafe_code)] // launches
 
-use crate::Result;
 use crate::device::cuda::{Buffer, Cuda, Launch, tiles};
+use crate::error::Result;
 
 use super::rows;
 

@@ -3,8 +3,8 @@
 
 use super::{Cuda, In, Out, images, word};
 use crate::device::cuda::{Launch, tiles};
+use crate::error::{Error, Result};
 use crate::ops::{Shape, Strided};
-use crate::{Error, Result};
 
 /// Copies `rows` rows of `len` values.
 ///

@@ -3,7 +3,7 @@
 #![allow(unsafe_code)] // launches
 
 use crate::device::cuda::{Buffer, Cuda, Launch, tiles};
-use crate::{Error, Result};
+use crate::error::{Error, Result};
 
 use super::nearest::Nearest;
 use super::rows;

@@ -2,8 +2,8 @@
 #![allow(unsafe_code)] // launches
 
 use super::{Cuda, In, Out, elements, word};
-use crate::Result;
 use crate::device::cuda::{Buffer, Launch, tiles};
+use crate::error::Result;
 use crate::ops::same;
 
 /// y = (b y + a x) / over; all `[len]`. y is not read where b is 0; without x, a is 0.

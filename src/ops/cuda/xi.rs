@@ -3,8 +3,8 @@
 
 use super::nearest::sort;
 use super::rows;
-use crate::Result;
 use crate::device::cuda::{Buffer, Cuda, Launch, tiles};
+use crate::error::Result;
 use crate::ops::same;
 
 /// The rows of a column of finite values by (value, row), `[n]`.

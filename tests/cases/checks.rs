@@ -1,0 +1,102 @@
+//! What cases of operations share: values, runs of an operation into poisoned buffers, and comparisons.
+use libtest_mimic::Failed;
+use scrubjay::device::Cuda;
+use scrubjay::ops::cuda as on_cuda;
+
+use super::dual::{Dual, Number};
+use super::twice;
+
+/// Values with ties, zeros of both signs and a constant run.
+pub fn values(len: usize, seed: usize) -> Vec<f32> {
+    let value = |i: usize| {
+        let x = (((i + 1) * (2 * seed + 37)) as f32 * 0.618_034).fract() * 4.0 - 2.0;
+        match i % 7 {
+            0 => 0.0,
+            1 => -0.0,
+            2 | 3 => (x * 2.0).round() / 2.0,
+            _ if i % 64 < 9 => 0.3,
+            _ => x,
+        }
+    };
+    (0..len).map(value).collect()
+}
+
+/// Fails where a bit differs.
+pub fn same_bits(what: &str, found: &[f32], expected: &[f32]) -> Result<(), Failed> {
+    let differs = |(a, b): (&f32, &f32)| a.to_bits() != b.to_bits();
+    match found.iter().zip(expected).position(differs) {
+        Some(i) => Err(format!("{what}[{i}]: {:e}, expected {:e}", found[i], expected[i]).into()),
+        None if found.len() != expected.len() => Err(format!("{what}: {} values", found.len()).into()),
+        None => Ok(()),
+    }
+}
+
+/// What `work` writes to `start` on the device, twice the same.
+pub fn adds(
+    cuda: &Cuda,
+    start: &[f32],
+    work: impl Fn(on_cuda::Out<'_, f32>) -> scrubjay::Result<()>,
+) -> Result<Vec<f32>, Failed> {
+    let bits = twice(|| {
+        let mut out = cuda.upload(start)?;
+        work(out.output())?;
+        Ok(cuda.download(&out)?.into_iter().map(f32::to_bits).collect::<Vec<u32>>())
+    })?;
+    Ok(bits.into_iter().map(f32::from_bits).collect())
+}
+
+/// What `work` writes to `len` values that begin as NaN.
+pub fn writes(
+    cuda: &Cuda,
+    len: usize,
+    work: impl Fn(on_cuda::Out<'_, f32>) -> scrubjay::Result<()>,
+) -> Result<Vec<f32>, Failed> {
+    adds(cuda, &vec![f32::NAN; len], work)
+}
+
+/// Fails unless ‖found − exact‖ is at most twice that of a plain f32 loop, and four roundings of ‖exact‖ more.
+pub fn close<T: Copy + Into<f64>>(
+    what: &str,
+    found: &[T],
+    exact: &[f64],
+    plain: &[f32],
+) -> Result<(), Failed> {
+    let norm = |f: &dyn Fn(usize) -> f64| (0..exact.len()).map(|i| f(i).powi(2)).sum::<f64>().sqrt();
+    let error = norm(&|i| found[i].into() - exact[i]);
+    let loop_error = norm(&|i| f64::from(plain[i]) - exact[i]);
+    let allowed = 2.0 * loop_error + 4.0 * f64::from(f32::EPSILON) * norm(&|i| exact[i]);
+    match found.len() == exact.len() && error <= allowed {
+        true => Ok(()),
+        false => Err(format!("{what}: off by {error:e}, a plain loop by {loop_error:e}").into()),
+    }
+}
+
+/// Fails unless ‖found − expected‖ is within 1e-5 of ‖expected‖: two ways of summing in f32.
+pub fn near<T: Copy + Into<f64>>(what: &str, found: &[T], expected: &[T]) -> Result<(), Failed> {
+    let norm = |f: &dyn Fn(usize) -> f64| (0..expected.len()).map(|i| f(i).powi(2)).sum::<f64>().sqrt();
+    let (off, size) = (norm(&|i| found[i].into() - expected[i].into()), norm(&|i| expected[i].into()));
+    match found.len() == expected.len() && off <= 1e-5 * size {
+        true => Ok(()),
+        false => Err(Failed::from(format!("{what}: off by {off:e} of {size:e}"))),
+    }
+}
+
+/// Values as another number.
+pub fn wide<T: Number>(values: &[f32]) -> Vec<T> {
+    values.iter().map(|&v| T::of(f64::from(v))).collect()
+}
+
+/// Values with a direction.
+pub fn dual<T: Number>(values: &[f32], slopes: &[f32]) -> Vec<Dual<T>> {
+    let pair = |(value, slope)| Dual { value, slope };
+    wide(values).into_iter().zip(wide(slopes)).map(pair).collect()
+}
+
+pub fn slopes<T: Copy>(values: &[Dual<T>]) -> Vec<T> {
+    values.iter().map(|v| v.slope).collect()
+}
+
+/// The sum of two vectors.
+pub fn plus<T: Number>(a: &[T], b: &[T]) -> Vec<T> {
+    a.iter().zip(b).map(|(&a, &b)| a + b).collect()
+}
