@@ -1,25 +1,33 @@
 //! Checkpoints: a model's files in, and the same files out with only the touched values changed.
 //!
-//! A checkpoint is a `.safetensors` file, or a directory with `model.safetensors` (or the shards that
-//! `model.safetensors.index.json` lists) and `config.json`. It is written as a copy of the input bytes in which the
-//! changed elements are patched, rounded to the stored type. Names, order, types, shards, metadata and everything else
-//! stay the same, byte for byte.
+//! A checkpoint is a `.safetensors` file, one of torch.save's (`.pth`, `.pt`, `.bin`, `.pth.tar`), or a directory with
+//! `model.safetensors` or `pytorch_model.bin` (or the shards that an index of that name lists) and `config.json`. It is
+//! written as a copy of the input bytes in which the changed elements are patched, rounded to the stored type. Names,
+//! order, types, shards, metadata and everything else stay the same, byte for byte, but for the checksums of an archive.
+//!
+//! Only headers are kept in memory; a tensor is read when a family asks for it.
+
+mod choose;
+mod file;
+mod pickle;
+mod torch;
+mod zip;
 
 mod memory;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
-use safetensors::Dtype;
-
-use crate::data::tensors::{self, Tensor, TensorFile, Values};
+use crate::data::file::Part;
+use crate::data::tensors::{self, Tensor, Values};
 use crate::error::{Error, Result};
 use crate::net::{Network, Param, Role, Source};
+use file::{Change, Counts, ModelFile};
 
 /// A model's files, read and checked.
 pub struct Checkpoint {
     path: PathBuf,
-    files: Vec<TensorFile>,
+    files: Vec<ModelFile>,
     /// Where a tensor is, by its name without the prefix.
     place: BTreeMap<String, Place>,
     /// The prefix that wrappers put before every name (`module.`).
@@ -65,17 +73,19 @@ const NORMALISERS: [&str; 9] = [
     "data_normalizer.",
 ];
 
+/// The model files of a directory, the first that there is: one file, or the index of several.
+const MODELS: [&str; 2] = ["model.safetensors", "pytorch_model.bin"];
+
 /// Files that are copied unchanged beside a model.
-const BESIDE: [&str; 4] =
-    ["config.json", "preprocessor_config.json", "model.safetensors.index.json", "generation_config.json"];
+const BESIDE: [&str; 3] = ["config.json", "preprocessor_config.json", "generation_config.json"];
 
 impl Checkpoint {
-    /// Reads a `.safetensors` file, or a directory that holds a model.
+    /// Reads a model file, or a directory that holds a model.
     ///
     /// # Errors
     /// Where a file is missing, malformed, or holds a tensor twice.
     pub fn open(path: &Path) -> Result<Checkpoint> {
-        Checkpoint::open_without(path, &[])
+        Checkpoint::open_with(path, &[], &[])
     }
 
     /// [`Checkpoint::open`], as if the tensors of these names were not there; `*` stands for any part of a name, with
@@ -84,21 +94,19 @@ impl Checkpoint {
     /// # Errors
     /// As [`Checkpoint::open`]; and where a pattern is the name of no tensor.
     pub fn open_without(path: &Path, ignored: &[String]) -> Result<Checkpoint> {
+        Checkpoint::open_with(path, ignored, &[])
+    }
+
+    /// [`Checkpoint::open_without`] tensors of these names, with a choice among several sets of weights: the first of these
+    /// keys that a PyTorch file has, as `state_dict` or `ema/shadow`; `.` stands for a file's own tensors. Without keys, a file
+    /// must have one set.
+    ///
+    /// # Errors
+    /// As there; and where a file has none of the keys.
+    pub fn open_with(path: &Path, ignored: &[String], weights: &[String]) -> Result<Checkpoint> {
         let folder = folder_of(path);
-        let index = path.join("model.safetensors.index.json");
-        let names = if !path.is_dir() {
-            vec![path.to_path_buf()]
-        } else if path.join("model.safetensors").exists() {
-            vec![path.join("model.safetensors")]
-        } else if index.exists() {
-            shards(&index)?
-        } else {
-            return Err(Error::checkpoint(
-                path,
-                "holds neither model.safetensors nor model.safetensors.index.json",
-            ));
-        };
-        let files = names.iter().map(|name| TensorFile::open(name)).collect::<Result<Vec<_>>>()?;
+        let names = if path.is_dir() { model_files(path)? } else { vec![path.to_path_buf()] };
+        let files = names.iter().map(|name| ModelFile::open(name, weights)).collect::<Result<Vec<_>>>()?;
         let beside = |name: &str| match folder.join(name) {
             file if file.is_file() => json(&file).map(Some),
             _ => Ok(None),
@@ -109,7 +117,7 @@ impl Checkpoint {
 
     fn of_files(
         path: &Path,
-        files: Vec<TensorFile>,
+        files: Vec<ModelFile>,
         ignored: &[String],
         config: Option<serde_json::Value>,
         preprocessor: Option<serde_json::Value>,
@@ -178,6 +186,25 @@ impl Checkpoint {
         }
     }
 
+    /// The key of the weights in a PyTorch file, where they are not the whole file.
+    pub fn weights(&self) -> Option<&str> {
+        self.files.iter().find_map(ModelFile::key)
+    }
+
+    /// What a user must know of the files: other tensors than the weights, as an optimizer's or a moving average, are
+    /// written unchanged and may still tell of samples that are removed from the weights.
+    pub fn notes(&self) -> Vec<String> {
+        let others: Vec<&str> = self.files.iter().flat_map(ModelFile::others).map(String::as_str).collect();
+        if others.is_empty() {
+            return vec![];
+        }
+        let (path, others) = (self.path.display(), others.join(", "));
+        vec![format!(
+            "{path}: holds tensors beside the weights ({others}); they are written unchanged and may tell of removed \
+             samples"
+        )]
+    }
+
     /// The patterns of names that are left out.
     pub fn ignored(&self) -> &[String] {
         &self.ignored
@@ -221,17 +248,22 @@ impl Checkpoint {
 
     /// The names of the model files.
     pub fn file_names(&self) -> impl Iterator<Item = &std::ffi::OsStr> {
-        self.files.iter().filter_map(|file| file.path().file_name())
+        self.files.iter().filter_map(|file| file.file().path().file_name())
     }
 
     /// The bytes of all files, in order, for a hash.
-    pub fn contents(&self) -> impl Iterator<Item = &[u8]> {
-        self.files.iter().map(TensorFile::bytes)
+    pub fn contents(&self) -> impl Iterator<Item = Part<'_>> {
+        self.files.iter().map(|file| file.file().whole())
     }
 
     /// A source of this checkpoint's tensors that records which were read.
     pub fn reader(&self) -> Reader<'_> {
-        Reader { checkpoint: self, read: HashSet::new() }
+        Reader { checkpoint: self, read: HashSet::new(), outline: false }
+    }
+
+    /// A source of tensors of these names, types and shapes, whose values are not read and are 0.
+    pub fn outline(&self) -> Reader<'_> {
+        Reader { checkpoint: self, read: HashSet::new(), outline: true }
     }
 
     /// Writes the model to `folder`, under the names of the input's files, with the values in which `after` differs
@@ -240,11 +272,10 @@ impl Checkpoint {
     /// # Errors
     /// Where the file system refuses, or a patched tensor's type cannot be written.
     pub fn write_patched(&self, before: &Network, after: &Network, folder: &Path) -> Result<Patched> {
-        let (mut patched, outs) = self.patched(before, after)?;
-        for (file, bytes) in self.files.iter().zip(&outs) {
-            let name = file.path().file_name().unwrap_or_default();
-            let out = folder.join(name);
-            tensors::write_whole(&out, bytes)?;
+        let mut patched = Patched::default();
+        for (file, changes) in self.files.iter().zip(self.changes(before, after)?) {
+            let out = folder.join(file.file().path().file_name().unwrap_or_default());
+            patched.count(file.write(&out, &changes)?);
             patched.files.push(out);
         }
         match &self.beside {
@@ -256,9 +287,11 @@ impl Checkpoint {
     }
 
     fn copy_beside(&self, folder: &Path) -> Result<()> {
-        for name in BESIDE {
+        let indices = MODELS.map(index_of);
+        let indices = indices.iter().map(String::as_str).filter(|_| self.path.is_dir());
+        for name in BESIDE.into_iter().chain(indices) {
             let file = self.folder().join(name);
-            if file.is_file() && (self.path.is_dir() || name != "model.safetensors.index.json") {
+            if file.is_file() {
                 tensors::write_whole(&folder.join(name), &tensors::read(&file)?)?;
             }
         }
@@ -269,63 +302,68 @@ impl Checkpoint {
     /// [`Checkpoint::file_names`], with an account that names no files.
     ///
     /// # Errors
-    /// Where a patched tensor's type cannot be written.
+    /// Where a file cannot be read, or a patched tensor's type cannot be written.
     pub fn patched(&self, before: &Network, after: &Network) -> Result<(Patched, Vec<Vec<u8>>)> {
-        let mut patched = Patched::default();
-        let mut outs: Vec<Vec<u8>> = self.files.iter().map(|file| file.bytes().to_vec()).collect();
-        for (old, new) in before.params.iter().zip(&after.params) {
-            self.patch(&mut outs, old, new, &mut patched)?;
+        let (mut patched, mut outs) = (Patched::default(), vec![]);
+        for (file, changes) in self.files.iter().zip(self.changes(before, after)?) {
+            let (bytes, counts) = file.edited(&changes)?;
+            patched.count(counts);
+            outs.push(bytes);
         }
         Ok((patched, outs))
     }
 
-    fn patch(&self, outs: &mut [Vec<u8>], old: &Param, new: &Param, patched: &mut Patched) -> Result<()> {
-        let changed: Vec<usize> = (0..old.value.len())
-            .filter(|&i| old.value[old.order.kept(i)].to_bits() != new.value[old.order.kept(i)].to_bits())
-            .collect();
-        if changed.is_empty() {
-            return Ok(());
-        }
-        let absent = || Error::tensor(&self.path, &old.name, "is not in the model");
-        let Place { file, stored } = self.place.get(&old.name).ok_or_else(absent)?;
-        let (file, out) = (&self.files[*file], &mut outs[*file]);
-        let dtype = file.dtype(stored)?;
-        let start = file.range(stored)?.start;
-        for i in changed {
-            let value = new.value[old.order.kept(i)];
-            let (bytes, size): ([u8; 8], usize) = match dtype {
-                Dtype::F32 => (pad(value.to_le_bytes()), 4),
-                Dtype::F16 => (pad(half::f16::from_f32(value).to_le_bytes()), 2),
-                Dtype::BF16 => (pad(half::bf16::from_f32(value).to_le_bytes()), 2),
-                Dtype::F64 => (f64::from(value).to_le_bytes(), 8),
-                other => {
-                    return Err(Error::tensor(
-                        &self.path,
-                        stored,
-                        format!("type {other:?} cannot be written"),
-                    ));
-                }
-            };
-            let at = &mut out[start + i * size..start + (i + 1) * size];
-            match *at == bytes[..size] {
-                true => patched.vanished += 1,
-                false => patched.changed += 1,
+    /// The tensors of each file in which a network differs from another, checked.
+    fn changes<'a>(&'a self, before: &'a Network, after: &'a Network) -> Result<Vec<Vec<Change<'a>>>> {
+        let mut all: Vec<Vec<Change>> = self.files.iter().map(|_| vec![]).collect();
+        for (old, new) in before.params.iter().zip(&after.params) {
+            match self.place.get(&old.name) {
+                Some(Place { file, stored }) => all[*file].push(change(stored, old, new)),
+                None if old.value == new.value => {}
+                None => return Err(Error::tensor(&self.path, &old.name, "is not in the model")),
             }
-            at.copy_from_slice(&bytes[..size]);
         }
-        Ok(())
+        for (file, changes) in self.files.iter().zip(&mut all) {
+            let known = changes.iter().map(|change| (change.name, change)).collect();
+            let changed = changes.iter().filter(|change| !change.changed.is_empty());
+            changed.into_iter().try_for_each(|change| file.check(change, &known))?;
+            changes.retain(|change| !change.changed.is_empty());
+        }
+        Ok(all)
     }
+}
+
+/// What changed in a parameter.
+fn change<'a>(stored: &'a str, old: &'a Param, new: &'a Param) -> Change<'a> {
+    let value = |param: &'a Param| move |i: usize| param.value[param.order.kept(i)];
+    let (before, after) = (value(old), value(new));
+    let changed = (0..old.value.len()).filter(|&i| before(i).to_bits() != after(i).to_bits()).collect();
+    Change { name: stored, changed, value: Box::new(after) }
+}
+
+/// The index that lists the shards of a model file's name.
+fn index_of(name: &str) -> String {
+    format!("{name}.index.json")
+}
+
+/// The model files of a directory.
+fn model_files(folder: &Path) -> Result<Vec<PathBuf>> {
+    for name in MODELS {
+        let (file, index) = (folder.join(name), folder.join(index_of(name)));
+        if file.exists() {
+            return Ok(vec![file]);
+        }
+        if index.exists() {
+            return shards(&index);
+        }
+    }
+    let [one, other] = MODELS;
+    Err(Error::checkpoint(folder, format!("holds neither {one} nor {other}, nor an index of such a name")))
 }
 
 fn folder_of(path: &Path) -> &Path {
     let folder = if path.is_dir() { path } else { path.parent().unwrap_or(Path::new("")) };
     if folder.as_os_str().is_empty() { Path::new(".") } else { folder }
-}
-
-fn pad<const N: usize>(bytes: [u8; N]) -> [u8; 8] {
-    let mut padded = [0; 8];
-    padded[..N].copy_from_slice(&bytes);
-    padded
 }
 
 /// The result of [`Checkpoint::write_patched`].
@@ -337,6 +375,13 @@ pub struct Patched {
     pub changed: usize,
     /// Values whose change was too small for the stored type, so that nothing changed in the file.
     pub vanished: usize,
+}
+
+impl Patched {
+    fn count(&mut self, counts: Counts) {
+        self.changed += counts.changed;
+        self.vanished += counts.vanished;
+    }
 }
 
 /// Whether a name has the form of a pattern, in which `*` stands for any part and `#` for a number.
@@ -391,6 +436,8 @@ fn json(path: &Path) -> Result<serde_json::Value> {
 pub struct Reader<'a> {
     checkpoint: &'a Checkpoint,
     read: HashSet<String>,
+    /// Whether values are left unread.
+    outline: bool,
 }
 
 impl Reader<'_> {
@@ -439,11 +486,9 @@ impl Source for Reader<'_> {
         if found != shape && !flat(found, shape) && !flat(shape, found) {
             return Err(refuse(format!("has shape {found:?}, where {shape:?} was expected")));
         }
-        match file.dtype(stored)? {
-            Dtype::F32 | Dtype::F64 | Dtype::F16 | Dtype::BF16 => {}
-            other => {
-                return Err(refuse(format!("has elements of type {other:?}, where floats were expected")));
-            }
+        if self.outline {
+            self.read.insert(name.into());
+            return Ok(vec![0.0; shape.iter().product()]);
         }
         let values = file.f32(stored)?;
         if let Some(i) = values.iter().position(|v| !v.is_finite()) {
@@ -455,6 +500,10 @@ impl Source for Reader<'_> {
 
     fn shape(&self, name: &str) -> Option<&[usize]> {
         self.checkpoint.shape(name)
+    }
+
+    fn is_outline(&self) -> bool {
+        self.outline
     }
 }
 

@@ -1,12 +1,13 @@
 //! SHA-256 of what a run is made of.
 
 use std::collections::BTreeMap;
+use std::io::Read;
 use std::path::Path;
 
 use sha2::{Digest, Sha256};
 
-use crate::data::{self, tensors};
-use crate::error::Result;
+use crate::data::{self, file::Part, tensors};
+use crate::error::{Error, Result};
 
 fn text(digest: Sha256) -> String {
     digest.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
@@ -20,6 +21,26 @@ pub fn of_parts<P: AsRef<[u8]>>(parts: impl Iterator<Item = P>) -> String {
         digest.update(part.as_ref());
     }
     text(digest)
+}
+
+/// [`of_parts`] of files, which are read piece by piece.
+///
+/// # Errors
+/// Where one cannot be read.
+pub fn of_files_at<'a>(files: impl Iterator<Item = Part<'a>>) -> Result<String> {
+    let mut digest = Sha256::new();
+    for mut file in files {
+        digest.update(file.left().to_le_bytes());
+        let path = file.path().to_path_buf();
+        let mut piece = vec![0; 1 << 16];
+        loop {
+            match file.read(&mut piece).map_err(Error::io(&path))? {
+                0 => break,
+                n => digest.update(&piece[..n]),
+            }
+        }
+    }
+    Ok(text(digest))
 }
 
 /// SHA-256 over the bytes of numbers, which are not gathered first.

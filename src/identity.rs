@@ -43,14 +43,15 @@ fn fields(session: &Session, request: &Request) -> Result<Vec<(&'static str, Str
     })?;
     let config = model.config().map(|config| hash::of_parts(std::iter::once(config.to_string())));
     let none = || "none".to_string();
-    let files =
-        |files: Option<&Checkpoint>| files.map_or_else(none, |files| hash::of_parts(files.contents()));
+    let files = |files: Option<&Checkpoint>| {
+        files.map_or_else(|| Ok(none()), |files| hash::of_files_at(files.contents()))
+    };
     let mut fields = vec![
         ("program", env!("CARGO_PKG_VERSION").to_string()),
-        ("model", hash::of_parts(model.contents())),
+        ("model", hash::of_files_at(model.contents())?),
         ("config", config.unwrap_or_else(none)),
-        ("earlier", files(session.earlier_checkpoint())),
-        ("proxy", files(session.proxy_checkpoint())),
+        ("earlier", files(session.earlier_checkpoint())?),
+        ("proxy", files(session.proxy_checkpoint())?),
     ];
     fields.extend(session.sources().into_iter().flat_map(of_model));
     fields.extend([
@@ -67,15 +68,19 @@ fn fields(session: &Session, request: &Request) -> Result<Vec<(&'static str, Str
     Ok(fields)
 }
 
-/// What was chosen about the model. The patterns are written as a list in JSON, so that no two lists read alike.
-fn of_model(sources: &Sources) -> [(&'static str, String); 4] {
+/// What was chosen about the model. The patterns are written as a list in JSON, so that no two lists read alike. Keys
+/// of weights are listed only where some were chosen, as they were not there when version 3 began.
+fn of_model(sources: &Sources) -> Vec<(&'static str, String)> {
     let Choices { arch, heads, stem } = &sources.choices;
-    [
+    let chosen = Some(&sources.weights).filter(|keys| !keys.is_empty());
+    let weights = chosen.map(|keys| ("weights", serde_json::json!(keys).to_string()));
+    let always = [
         ("arch", given(arch.as_deref())),
         ("heads", given(*heads)),
         ("stem", given(stem.map(Stem::name))),
         ("ignore", serde_json::json!(sources.ignore).to_string()),
-    ]
+    ];
+    always.into_iter().chain(weights).collect()
 }
 
 fn given<T: ToString>(value: Option<T>) -> String {
@@ -205,6 +210,7 @@ mod tests {
             of(Choices { stem: Some(Stem::Stride2), ..plain() }, &[]),
             of(plain(), &["a", "b"]),
             of(plain(), &["a\", \"b"]),
+            of_model(&Sources { weights: vec!["ema".into()], ..Sources::default() }),
         ];
         for (i, list) in lists.iter().enumerate() {
             assert!(lists[..i].iter().all(|other| other != list), "{list:?}");

@@ -9,7 +9,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::checkpoint::{Checkpoint, Patched};
-use crate::data::tensors;
+use crate::data::{file::StoredFile, tensors};
 use crate::error::{Error, Result, check_stop};
 use crate::hold::{Held, hold};
 use crate::identity::{identity, is_of_another_version};
@@ -253,14 +253,14 @@ fn finished(out: &Path, report: PathBuf, identity: &str) -> Result<Finished> {
 
 /// The part of `report.json` about the model's files.
 fn report_of_model(checkpoint: &Checkpoint, patched: &Patched) -> Result<Value> {
-    let written = patched.files.iter().map(|file| tensors::read(file)).collect::<Result<Vec<_>>>()?;
+    let written = patched.files.iter().map(|file| StoredFile::open(file)).collect::<Result<Vec<_>>>()?;
     let names = patched.files.iter().map(|file| file.file_name().map(OsStr::to_string_lossy));
     Ok(json!({
         "files": names.collect::<Vec<_>>(),
         "changed_values": patched.changed,
         "updates_lost_in_stored_type": patched.vanished,
-        "sha256_before": hash::of_parts(checkpoint.contents()),
-        "sha256_after": hash::of_parts(written.iter()),
+        "sha256_before": hash::of_files_at(checkpoint.contents())?,
+        "sha256_after": hash::of_files_at(written.iter().map(StoredFile::whole))?,
     }))
 }
 

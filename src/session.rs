@@ -25,12 +25,14 @@ use crate::zoo::{self, Choices, Model};
 /// The files of a session.
 #[derive(Clone, Debug, Default)]
 pub struct Sources {
-    /// The model: a `.safetensors` file, or a directory with `model.safetensors` and `config.json`.
+    /// The model: a `.safetensors` file, one of torch.save's, or a directory with such a file and `config.json`.
     pub model: PathBuf,
     /// What the tensors of the model do not tell.
     pub choices: Choices,
     /// Patterns of tensors that play no part in the logits, as `aux.*`; they are written unchanged.
     pub ignore: Vec<String>,
+    /// Keys of the weights in PyTorch files that have several, as `state_dict`: the first that a file has is taken.
+    pub weights: Vec<String>,
     /// The training data, or the part of it at hand.
     pub data: PathBuf,
     /// Mean and standard deviation in place of the config's.
@@ -51,6 +53,11 @@ impl Sources {
     /// A model and its training data, and nothing else.
     pub fn new(model: impl Into<PathBuf>, data: impl Into<PathBuf>) -> Sources {
         Sources { model: model.into(), data: data.into(), ..Sources::default() }
+    }
+
+    /// Reads a model's files.
+    fn checkpoint(&self, model: &Path) -> Result<Checkpoint> {
+        Checkpoint::open_with(model, &self.ignore, &self.weights)
     }
 
     /// Reads data of a model, normalised as these files are.
@@ -155,7 +162,7 @@ impl Session {
     /// # Errors
     /// Where a file cannot be read, or does not fit the others; the message names it.
     pub fn open(device: Device, sources: Sources) -> Result<Session> {
-        let checkpoint = Checkpoint::open_without(&sources.model, &sources.ignore)?;
+        let checkpoint = sources.checkpoint(&sources.model)?;
         let mut notes = vec![];
         let mut read = |path: &Path| -> Result<Samples> {
             let Loaded { samples, notes: more } = sources.load(path, &checkpoint)?;
@@ -184,8 +191,9 @@ impl Session {
             samples.y.extend(&more.y)?;
         }
         notes.extend(facts.notes(checkpoint.path()));
+        notes.extend(checkpoint.notes());
         let mut beside_it = |path: &Path| -> Result<(Checkpoint, Network)> {
-            let checkpoint = Checkpoint::open_without(path, &sources.ignore)?;
+            let checkpoint = sources.checkpoint(path)?;
             let model = zoo::load_as(&checkpoint, &sources.choices, Some(network.kind()))?;
             notes.extend(model.facts.notes(checkpoint.path()));
             Ok((checkpoint, model.network.freeze()))

@@ -6,10 +6,12 @@ mod checkpoint;
 mod commands;
 mod data;
 mod demo;
+mod families;
 mod hold;
 mod labels;
 mod memory;
 mod observe;
+mod pytorch_files;
 mod repair;
 #[path = "cases/schema.rs"]
 mod schema;

@@ -47,18 +47,51 @@ const KINDS: [(Kind, Matrix); 3] =
     [(Kind::Hessian, Matrix::Hessian), (Kind::Ggn, Matrix::Ggn), (Kind::Fisher, Matrix::Fisher)];
 
 /// Recorded networks, and the config of those whose tensors do not tell everything.
-const GOLDEN: [(&str, &str); 8] = [
+const GOLDEN: [(&str, &str); 9] = [
     ("logistic_regressor", ""),
     ("logistic2nn", ""),
     ("small_cnn", ""),
     ("resnet18_w16_32", ""),
     ("resnet50_w8_bottleneck", ""),
     ("vgg11_bn_w8_32", ""),
+    ("osnet_x0_25_64x32", ""),
     ("vitmini_32", r#"{"architecture": "vit_mini", "num_classes": 5, "num_heads": 4}"#),
     (
         "distilbert_tiny",
         r#"{"model_type": "distilbert", "num_labels": 5, "n_heads": 4, "activation": "gelu"}"#,
     ),
+];
+
+/// Networks of the families that `scripts/families.py` recorded, in the same way.
+const FAMILIES: [(&str, &str); 28] = [
+    ("preact_cifar", ""),
+    ("preact_bottleneck_cifar", ""),
+    ("wrn_meliketoy", ""),
+    ("wrn_xternalz", ""),
+    ("resnext_tiny", ""),
+    ("densenet_tiny", ""),
+    ("densenet_cifar", ""),
+    ("alexnet_tiny", ""),
+    ("vgg_kuangliu", ""),
+    ("vgg_dropout", ""),
+    ("vgg_face", ""),
+    ("mobilenet_v2_tiny", ""),
+    ("mobilenet_v3_small_tiny", ""),
+    ("mobilenet_v3_large_tiny", ""),
+    ("efficientnet_tiny", ""),
+    ("mobilenet_v2_timm", ""),
+    ("mobilenet_v3_small_timm", ""),
+    ("mobilenet_v3_large_timm", ""),
+    ("efficientnet_timm", ""),
+    ("regnet_y_timm", ""),
+    ("osnet_tiny", ""),
+    ("regnet_y_tiny", ""),
+    ("regnet_x_tiny", ""),
+    ("convnext_tiny_torchvision", ""),
+    ("convnext_tiny_timm", ""),
+    ("convnext_tiny_hugging_face", r#"{"model_type": "convnext", "layer_norm_eps": 1e-3}"#),
+    ("deit_distilled_tiny", r#"{"num_heads": 3}"#),
+    ("vit_layer_scale_tiny", r#"{"num_heads": 3}"#),
 ];
 
 /// Those of which `tests/data/nets` has a part.
@@ -92,6 +125,9 @@ pub fn trials() -> Vec<Trial> {
     let stored = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/nets");
     let whole = std::env::var_os("SCRUBJAY_GOLDEN").map(|at| PathBuf::from(at).join("models"));
     recorded(&mut trials, "recorded", stored.clone(), BERT.0, BERT.1);
+    for (name, config) in FAMILIES {
+        recorded(&mut trials, "family", stored.clone(), name, config);
+    }
     for (name, config) in GOLDEN {
         if STORED.contains(&name) {
             let folder = stored.clone();

@@ -2,11 +2,15 @@
 
 mod codec;
 mod convex;
+mod loaded_back;
 mod net;
 
 use libtest_mimic::Arguments;
 
 fn main() {
-    let trials = [codec::trials(), convex::trials(), net::trials()].into_iter().flatten().collect();
+    let trials = [codec::trials(), convex::trials(), loaded_back::trials(), net::trials()]
+        .into_iter()
+        .flatten()
+        .collect();
     libtest_mimic::run(&Arguments::from_args(), trials).exit();
 }

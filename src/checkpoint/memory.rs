@@ -2,12 +2,13 @@
 
 use std::path::Path;
 
+use super::file::ModelFile;
 use super::{Beside, Checkpoint};
-use crate::data::tensors::TensorFile;
+use crate::data::file::StoredFile;
 use crate::error::{Error, Result};
 
 impl Checkpoint {
-    /// A model in memory: the bytes of a `.safetensors` file, the text of its `config.json` where it has one, and the name of
+    /// A model in memory: the bytes of a model file of either kind, the text of its `config.json` where it has one, and the name of
     /// the file that [`Checkpoint::write_patched`] writes. `ignored` is that of [`Checkpoint::open_without`].
     ///
     /// # Errors
@@ -28,7 +29,7 @@ impl Checkpoint {
             serde_json::from_str(text)
                 .map_err(|e| Error::checkpoint(path, format!("its config is not JSON: {e}")))
         });
-        let (files, parsed) = (vec![TensorFile::of_bytes(path, bytes)?], parsed.transpose()?);
+        let (files, parsed) = (vec![ModelFile::of(StoredFile::of_bytes(path, bytes), &[])?], parsed.transpose()?);
         let beside = Beside::Config(config.map(|text| text.as_bytes().to_vec()));
         Checkpoint::of_files(path, files, ignored, parsed, None, beside)
     }

@@ -30,7 +30,7 @@ const RETAINED: usize = 1024;
 
 /// Prints the model.
 pub fn run(args: &Args) -> anyhow::Result<Outcome> {
-    let model = args.model.open(&args.model.checkpoint()?, None)?;
+    let model = args.model.choices.outline(&args.model.checkpoint()?)?;
     let net = &model.network;
     let forward = plan::Plan::forward(net, COPIES)?;
     let all = vec![Selected::All; net.layers.len()];

@@ -11,7 +11,7 @@ use scrubjay::zoo::{self, Choices, Facts, Stem};
 /// Which model.
 #[derive(clap::Args)]
 pub struct ModelArgs {
-    /// The model: a .safetensors file, or a directory with model.safetensors and config.json
+    /// The model: a .safetensors or .pth file, or a directory with such a file and config.json
     #[arg(long, value_name = "M")]
     pub model: PathBuf,
     #[command(flatten)]
@@ -34,6 +34,10 @@ pub struct ChoiceArgs {
     /// Tensors that play no part in the logits, as 'aux.*'; they are written unchanged. May be given several times
     #[arg(long, value_name = "PATTERN")]
     ignore: Vec<String>,
+    /// The key of the weights in a PyTorch file that has several sets, as state_dict or ema/shadow, or . for its own
+    /// tensors. May be given several times: the first that a file has is taken
+    #[arg(long, value_name = "KEY")]
+    weights: Vec<String>,
 }
 
 /// How stored values become the inputs that the model was trained on.
@@ -73,12 +77,17 @@ impl ModelArgs {
 impl ChoiceArgs {
     /// Reads a checkpoint without the ignored tensors.
     pub fn checkpoint(&self, path: &Path) -> scrubjay::Result<Checkpoint> {
-        Checkpoint::open_without(path, &self.ignore)
+        Checkpoint::open_with(path, &self.ignore, &self.weights)
     }
 
     /// The choices for the registry.
     pub fn choices(&self) -> Choices {
         Choices { arch: self.arch.clone(), heads: self.heads, stem: self.stem }
+    }
+
+    /// Keys of the weights in PyTorch files.
+    pub fn weights(&self) -> Vec<String> {
+        self.weights.clone()
     }
 
     /// The patterns of tensors that play no part.
@@ -92,6 +101,13 @@ impl ChoiceArgs {
             Some((path, samples)) => open_model(checkpoint, &self.choices(), path, samples)?,
             None => zoo::load_as(checkpoint, &self.choices(), None)?,
         };
+        print_notes(checkpoint, &model.facts);
+        Ok(Opened { network: model.network.freeze(), family: model.family, facts: model.facts })
+    }
+
+    /// Reads a model without its values, which stay 0.
+    pub fn outline(&self, checkpoint: &Checkpoint) -> scrubjay::Result<Opened> {
+        let model = zoo::outline(checkpoint, &self.choices())?;
         print_notes(checkpoint, &model.facts);
         Ok(Opened { network: model.network.freeze(), family: model.family, facts: model.facts })
     }

@@ -215,6 +215,7 @@ impl Args {
             model: self.model.model.clone(),
             choices: self.model.choices.choices(),
             ignore: self.model.choices.ignored(),
+            weights: self.model.choices.weights(),
             data: self.data.clone(),
             normalise: self.normalise.given(),
             cifar_labels: self.normalise.cifar_labels(),

@@ -2,6 +2,8 @@
 
 mod digits;
 mod encoding;
+pub mod file;
+pub(crate) mod foreign;
 mod idx;
 mod labels;
 mod load;

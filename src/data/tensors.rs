@@ -1,23 +1,28 @@
-//! safetensors files: read whole, checked, and accessed by name; written to a temporary file and renamed.
+//! safetensors files: checked, and tensors read by name where they are needed; written to a temporary file and renamed.
 //!
 //! The format is an 8-byte little-endian header length, a JSON header, and the tensors back to back. A file whose
 //! header is not UTF-8 or not JSON, whose offsets overlap, leave gaps or do not fit the shapes, or whose length differs
 //! from the header's, is refused.
 
 use std::collections::HashMap;
-use std::io::{Read, Write};
+use std::io::Read;
 use std::ops::Range;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use safetensors::tensor::{Metadata, TensorInfo};
 use safetensors::{Dtype, SafeTensorError, SafeTensors};
 
+use super::file::StoredFile;
+pub use super::file::write_whole;
+use super::foreign;
 use crate::error::{Error, Result};
 
-/// A safetensors file in memory.
+/// The longest header that is read, the limit of the format's own library.
+const LONGEST_HEADER: u64 = 100_000_000;
+
+/// A safetensors file, its header in memory.
 pub struct TensorFile {
-    path: PathBuf,
-    bytes: Vec<u8>,
+    file: StoredFile,
     data: usize,
     header: Metadata,
 }
@@ -28,7 +33,7 @@ impl TensorFile {
     /// # Errors
     /// Where it cannot be read or is not a well-formed safetensors file; the message gives the reason.
     pub fn open(path: &Path) -> Result<TensorFile> {
-        TensorFile::of_bytes(path, read(path)?)
+        TensorFile::of(StoredFile::open(path)?)
     }
 
     /// Checks the bytes of a file, which messages call `path`.
@@ -36,19 +41,36 @@ impl TensorFile {
     /// # Errors
     /// As [`TensorFile::open`].
     pub fn of_bytes(path: &Path, bytes: Vec<u8>) -> Result<TensorFile> {
-        let (header_len, header) =
-            SafeTensors::read_metadata(&bytes).map_err(|e| Error::data(path, explain(&e, &bytes)))?;
-        Ok(TensorFile { path: path.into(), data: header_len + 8, bytes, header })
+        TensorFile::of(StoredFile::of_bytes(path, bytes))
+    }
+
+    /// Checks a file that is open.
+    ///
+    /// # Errors
+    /// As [`TensorFile::open`].
+    pub fn of(file: StoredFile) -> Result<TensorFile> {
+        let path = file.path().to_path_buf();
+        let start = file.read(0..file.len().min(foreign::KNOWN_BY))?;
+        let found = match start.first_chunk().map(|bytes| u64::from_le_bytes(*bytes)) {
+            None => Err(SafeTensorError::HeaderTooSmall),
+            Some(length) if length > LONGEST_HEADER => Err(SafeTensorError::HeaderTooLarge),
+            Some(length) => header(&file.read(0..file.len().min(length + 8))?, file.len()),
+        };
+        let (data, header) = found.map_err(|error| match foreign::kind(&start) {
+            Some(kind) => Error::data(&path, format!("no safetensors file: it is {kind}")),
+            None => Error::data(&path, explain(&error, file.len())),
+        })?;
+        Ok(TensorFile { file, data, header })
     }
 
     /// The file.
     pub fn path(&self) -> &Path {
-        &self.path
+        self.file.path()
     }
 
-    /// All of it.
-    pub fn bytes(&self) -> &[u8] {
-        &self.bytes
+    /// The file's bytes.
+    pub fn file(&self) -> &StoredFile {
+        &self.file
     }
 
     /// The names of the tensors, in the order of the file.
@@ -91,33 +113,23 @@ impl TensorFile {
         Ok(self.data + start..self.data + end)
     }
 
+    /// The bytes of a tensor.
+    ///
+    /// # Errors
+    /// Where there is none of that name, or they cannot be read.
+    pub fn stored(&self, name: &str) -> Result<Vec<u8>> {
+        let range = self.range(name)?;
+        self.file.read(range.start as u64..range.end as u64)
+    }
+
     /// A tensor of f64, f32, f16, bf16 or integers, as f64.
     ///
     /// # Errors
     /// Where there is none of that name, or its type is none of those.
     pub fn f64(&self, name: &str) -> Result<Vec<f64>> {
         let dtype = self.dtype(name)?;
-        let bytes = &self.bytes[self.range(name)?];
-        let values = match dtype {
-            Dtype::F64 => numbers(bytes, f64::from_le_bytes),
-            Dtype::F32 => numbers(bytes, |b| f64::from(f32::from_le_bytes(b))),
-            Dtype::F16 => numbers(bytes, |b| half::f16::from_le_bytes(b).to_f64()),
-            Dtype::BF16 => numbers(bytes, |b| half::bf16::from_le_bytes(b).to_f64()),
-            Dtype::I64 => numbers(bytes, |b| i64::from_le_bytes(b) as f64),
-            Dtype::I32 => numbers(bytes, |b| f64::from(i32::from_le_bytes(b))),
-            Dtype::I16 => numbers(bytes, |b| f64::from(i16::from_le_bytes(b))),
-            Dtype::I8 => numbers(bytes, |b| f64::from(i8::from_le_bytes(b))),
-            Dtype::U64 => numbers(bytes, |b| u64::from_le_bytes(b) as f64),
-            Dtype::U32 => numbers(bytes, |b| f64::from(u32::from_le_bytes(b))),
-            Dtype::U16 => numbers(bytes, |b| f64::from(u16::from_le_bytes(b))),
-            Dtype::U8 | Dtype::BOOL => numbers(bytes, |b: [u8; 1]| f64::from(b[0])),
-            other => {
-                return Err(
-                    self.refuse(name, format!("elements of type {other:?} cannot be read as numbers"))
-                );
-            }
-        };
-        Ok(values)
+        to_f64(dtype, &self.stored(name)?)
+            .ok_or_else(|| self.refuse(name, format!("elements of type {dtype:?} cannot be read as numbers")))
     }
 
     /// The elements of a tensor of i64 or u64, of which f64 has not all; none where its type is another.
@@ -125,7 +137,7 @@ impl TensorFile {
     /// # Errors
     /// Where there is none of that name.
     pub fn wide_integers(&self, name: &str) -> Result<Option<Vec<i128>>> {
-        let bytes = &self.bytes[self.range(name)?];
+        let bytes = &self.stored(name)?;
         Ok(match self.dtype(name)? {
             Dtype::I64 => Some(numbers(bytes, |b| i128::from(i64::from_le_bytes(b)))),
             Dtype::U64 => Some(numbers(bytes, |b| i128::from(u64::from_le_bytes(b)))),
@@ -139,7 +151,7 @@ impl TensorFile {
     /// As [`TensorFile::f64`].
     pub fn f32(&self, name: &str) -> Result<Vec<f32>> {
         match self.dtype(name)? {
-            Dtype::F32 => Ok(numbers(&self.bytes[self.range(name)?], f32::from_le_bytes)),
+            Dtype::F32 => Ok(numbers(&self.stored(name)?, f32::from_le_bytes)),
             _ => Ok(self.f64(name)?.into_iter().map(|v| v as f32).collect()),
         }
     }
@@ -153,7 +165,7 @@ impl TensorFile {
         let label = |(i, &v): (usize, &f64)| match v >= 0.0 && v <= f64::from(u32::MAX) && v.fract() == 0.0 {
             true => Ok(v as u32),
             false => Err(Error::record(
-                &self.path,
+                self.path(),
                 format!("tensor `{name}`, element {i}"),
                 format!("{v} is no label: a whole number from 0 was expected"),
             )),
@@ -167,7 +179,7 @@ impl TensorFile {
     /// Where there is none of that name, its type is another, or an element is beyond i64; the message names it.
     pub fn integers(&self, name: &str) -> Result<Vec<i64>> {
         let dtype = self.dtype(name)?;
-        let bytes = &self.bytes[self.range(name)?];
+        let bytes = &self.stored(name)?;
         let values = match dtype {
             Dtype::I64 => numbers(bytes, i64::from_le_bytes),
             Dtype::I32 => numbers(bytes, |b| i64::from(i32::from_le_bytes(b))),
@@ -208,7 +220,7 @@ impl TensorFile {
     }
 
     fn refuse(&self, name: &str, reason: impl Into<String>) -> Error {
-        Error::record(&self.path, format!("tensor `{name}`"), reason)
+        Error::record(self.path(), format!("tensor `{name}`"), reason)
     }
 }
 
@@ -244,7 +256,43 @@ fn numbers<const N: usize, T>(bytes: &[u8], from: impl Fn([u8; N]) -> T) -> Vec<
     elements.iter().map(|&element| from(element)).collect()
 }
 
-fn explain(error: &SafeTensorError, bytes: &[u8]) -> String {
+/// The elements of any type of numbers as f64; none where the type is not one.
+pub(crate) fn to_f64(dtype: Dtype, bytes: &[u8]) -> Option<Vec<f64>> {
+    Some(match dtype {
+        Dtype::F64 => numbers(bytes, f64::from_le_bytes),
+        Dtype::F32 => numbers(bytes, |b| f64::from(f32::from_le_bytes(b))),
+        Dtype::F16 => numbers(bytes, |b| half::f16::from_le_bytes(b).to_f64()),
+        Dtype::BF16 => numbers(bytes, |b| half::bf16::from_le_bytes(b).to_f64()),
+        Dtype::I64 => numbers(bytes, |b| i64::from_le_bytes(b) as f64),
+        Dtype::I32 => numbers(bytes, |b| f64::from(i32::from_le_bytes(b))),
+        Dtype::I16 => numbers(bytes, |b| f64::from(i16::from_le_bytes(b))),
+        Dtype::I8 => numbers(bytes, |b| f64::from(i8::from_le_bytes(b))),
+        Dtype::U64 => numbers(bytes, |b| u64::from_le_bytes(b) as f64),
+        Dtype::U32 => numbers(bytes, |b| f64::from(u32::from_le_bytes(b))),
+        Dtype::U16 => numbers(bytes, |b| f64::from(u16::from_le_bytes(b))),
+        Dtype::U8 | Dtype::BOOL => numbers(bytes, |b: [u8; 1]| f64::from(b[0])),
+        _ => return None,
+    })
+}
+
+/// The header at the beginning of a file of `len` bytes, and where the tensors begin.
+fn header(head: &[u8], len: u64) -> std::result::Result<(usize, Metadata), SafeTensorError> {
+    let (data, header) = match SafeTensors::read_metadata(head) {
+        Ok((length, header)) => (length + 8, header),
+        // The header is right, and its tensors are not in `head`.
+        Err(SafeTensorError::MetadataIncompleteBuffer) => {
+            let header = serde_json::from_slice(&head[8..]);
+            (head.len(), header.map_err(SafeTensorError::InvalidHeaderDeserialization)?)
+        }
+        Err(error) => return Err(error),
+    };
+    match (data + header.data_len()) as u64 == len {
+        true => Ok((data, header)),
+        false => Err(SafeTensorError::MetadataIncompleteBuffer),
+    }
+}
+
+fn explain(error: &SafeTensorError, len: u64) -> String {
     let reason = match error {
         SafeTensorError::InvalidHeader(e) => format!("its header is not UTF-8: {e}"),
         SafeTensorError::InvalidHeaderDeserialization(e) => {
@@ -252,7 +300,7 @@ fn explain(error: &SafeTensorError, bytes: &[u8]) -> String {
         }
         SafeTensorError::HeaderTooLarge => "its header is longer than 100 MB".into(),
         SafeTensorError::HeaderTooSmall => {
-            format!("it has {} bytes, fewer than a header's length takes", bytes.len())
+            format!("it has {len} bytes, fewer than a header's length takes")
         }
         SafeTensorError::InvalidHeaderLength => "it ends within its header (truncated?)".into(),
         SafeTensorError::InvalidOffset(name) => {
@@ -260,10 +308,7 @@ fn explain(error: &SafeTensorError, bytes: &[u8]) -> String {
         }
         SafeTensorError::TensorInvalidInfo => "a tensor's offsets do not fit its shape and type".into(),
         SafeTensorError::MetadataIncompleteBuffer => {
-            format!(
-                "it has {} bytes, not what its header says (truncated, or something follows)",
-                bytes.len()
-            )
+            format!("it has {len} bytes, not what its header says (truncated, or something follows)")
         }
         SafeTensorError::ValidationOverflow => "a tensor's shape is too large to be one".into(),
         other => other.to_string(),
@@ -312,27 +357,6 @@ pub fn write(path: &Path, tensors: &[Tensor], metadata: HashMap<String, String>)
     let bytes =
         safetensors::serialize(views, Some(metadata)).map_err(|e| Error::data(path, e.to_string()))?;
     write_whole(path, &bytes)
-}
-
-/// Writes a file so that it appears complete or not at all: a temporary file (its name with `.part` appended) is
-/// written beside it, flushed to disk, and renamed.
-///
-/// # Errors
-/// Where the file system refuses; the temporary file is then removed.
-pub fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
-    if path.is_dir() {
-        return Err(Error::data(path, "is a directory; a file was to be written"));
-    }
-    let mut name = path.as_os_str().to_owned();
-    name.push(".part");
-    let part = PathBuf::from(name);
-    let written = std::fs::File::create(&part)
-        .and_then(|mut file| file.write_all(bytes).and_then(|()| file.sync_all()))
-        .and_then(|()| std::fs::rename(&part, path));
-    written.map_err(|source| {
-        let _ = std::fs::remove_file(&part); // the first error is the one to report
-        Error::Io { path: path.into(), source }
-    })
 }
 
 #[cfg(test)]

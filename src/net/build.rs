@@ -16,6 +16,11 @@ pub trait Source {
     /// The shape of a tensor, if there is one of that name: what widths and depths are read off.
     fn shape(&self, name: &str) -> Option<&[usize]>;
 
+    /// Whether values are left out, so that [`Source::tensor`] gives zeros: for what goes by shapes alone.
+    fn is_outline(&self) -> bool {
+        false
+    }
+
     /// Whether there is such a tensor; an optional bias is read only where there is.
     fn has(&self, name: &str) -> bool {
         self.shape(name).is_some()
@@ -99,6 +104,11 @@ impl<'a> Builder<'a> {
         NodeId(self.nodes.len() as u32 - 1)
     }
 
+    /// Whether the source leaves out values.
+    pub(super) fn is_outline(&self) -> bool {
+        self.source.is_outline()
+    }
+
     /// All nodes so far.
     pub(super) fn nodes(&self) -> &[Node] {
         &self.nodes
@@ -131,7 +141,8 @@ impl<'a> Builder<'a> {
             return Ok(ParamId(known as u32));
         }
         let stored = self.source.tensor(name, shape, role)?;
-        let value = order.from_stored(&stored);
+        // Zeros that are never written take no memory.
+        let value = if self.source.is_outline() { stored } else { order.from_stored(&stored) };
         self.params.push(Param {
             name: name.into(),
             shape: shape.into(),

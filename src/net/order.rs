@@ -31,9 +31,15 @@ impl Order {
 
     /// The values of a file, in the order kept here.
     pub fn from_stored(self, stored: &[f32]) -> Vec<f32> {
-        let mut kept = vec![0.0; stored.len()];
-        for (i, &value) in stored.iter().enumerate() {
-            kept[self.kept(i)] = value;
+        let Order::ChannelsLast { c, positions, .. } = self else { return stored.to_vec() };
+        let (row, mut kept) = (c * positions, vec![0.0; stored.len()]);
+        if row == 0 {
+            return kept;
+        }
+        for (kept, stored) in kept.chunks_exact_mut(row).zip(stored.chunks_exact(row)) {
+            for (channel, values) in stored.chunks_exact(positions).enumerate() {
+                values.iter().enumerate().for_each(|(at, &value)| kept[at * c + channel] = value);
+            }
         }
         kept
     }

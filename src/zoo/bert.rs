@@ -19,11 +19,25 @@ use std::ops::Range;
 
 use serde_json::{Value, json};
 
-use super::family::{Given, rows};
-use super::names::{Form, head};
+use super::family::{Family, Given, Reads, rows};
+use super::names::{Form, fit, head};
 use super::reading::Reading;
 use crate::error::{Error, Result};
 use crate::net::{Activation, Builder, Network, NodeId, Source};
+
+pub(super) const DISTILBERT_FAMILY: Family = Family {
+    name: "distilbert",
+    named: distilbert_named,
+    fit: |given| Some(fit(DISTILBERT_FORMS, given.names)),
+    reads: Reads::Texts { most: distilbert_most, compose: compose_distilbert },
+};
+
+pub(super) const BERT_FAMILY: Family = Family {
+    name: "bert",
+    named: bert_named,
+    fit: |given| Some(fit(BERT_FORMS, given.names)),
+    reads: Reads::Texts { most: bert_most, compose: compose_bert },
+};
 
 /// A library's names of the parts, and of the keys of its config.
 pub(super) struct Names {
@@ -104,7 +118,7 @@ const BERT: Names = Names {
 const TYPES: usize = 2;
 const HIDDEN: usize = 4;
 
-pub(super) const DISTILBERT_FORMS: &[Form] = &[Form {
+const DISTILBERT_FORMS: &[Form] = &[Form {
     needs: &[
         "distilbert.embeddings.word_embeddings.weight",
         "distilbert.embeddings.position_embeddings.weight",
@@ -124,7 +138,7 @@ pub(super) const DISTILBERT_FORMS: &[Form] = &[Form {
     lacks: &[],
 }];
 
-pub(super) const BERT_FORMS: &[Form] = &[Form {
+const BERT_FORMS: &[Form] = &[Form {
     needs: &[
         "bert.embeddings.word_embeddings.weight",
         "bert.embeddings.position_embeddings.weight",
@@ -167,19 +181,19 @@ fn is_named(arch: &str, family: &str) -> bool {
     named && words.all(|word| WORDS.contains(&word))
 }
 
-pub(super) fn distilbert_named(arch: &str) -> bool {
+fn distilbert_named(arch: &str) -> bool {
     is_named(arch, "distilbert")
 }
 
-pub(super) fn bert_named(arch: &str) -> bool {
+fn bert_named(arch: &str) -> bool {
     is_named(arch, "bert")
 }
 
-pub(super) fn distilbert_most(given: &Given) -> Option<usize> {
+fn distilbert_most(given: &Given) -> Option<usize> {
     given.source.shape(DISTILBERT.positions)?.first().copied()
 }
 
-pub(super) fn bert_most(given: &Given) -> Option<usize> {
+fn bert_most(given: &Given) -> Option<usize> {
     given.source.shape(BERT.positions)?.first().copied()
 }
 

@@ -5,14 +5,21 @@
 //! conv1 bn1 | layer{1,2,3}.{i}.{conv1 bn1 conv2 bn2} | linear, or fc
 //! ```
 
-use super::family::{Given, rows, start};
-use super::names::{Form, head};
+use super::family::{Family, Given, Reads, rows, start};
+use super::names::{Form, fit, head};
 use super::reading::Reading;
-use super::resnet::{BATCH_NORM_EPS, stem};
+use super::resnet::{BATCH_NORM_EPS, named, stem};
 use crate::error::Result;
 use crate::net::{Activation, Conv, Network, Shape, Source};
 
-pub(super) const FORMS: &[Form] = &[Form {
+pub(super) const FAMILY: Family = Family {
+    name: "resnet-cifar",
+    named,
+    fit: |given| Some(fit(FORMS, given.names)),
+    reads: Reads::Images { usual: image, any_size: true, compose },
+};
+
+const FORMS: &[Form] = &[Form {
     needs: &[
         "conv1.weight",
         "layer1.0.conv1.weight",
@@ -31,7 +38,7 @@ pub(super) const FORMS: &[Form] = &[Form {
     lacks: &["layer4.*", "layer#.#.shortcut.*", "layer#.#.downsample.*", "layer#.#.conv3.*"],
 }];
 
-pub(super) fn image(given: &Given) -> Result<Option<Shape>> {
+fn image(given: &Given) -> Result<Option<Shape>> {
     Ok(Some(Shape::new(32, 32, given.channels("conv1.weight").unwrap_or(3))))
 }
 

@@ -5,14 +5,21 @@
 //! Layers are in the order of the numbers in their names (1, 2, 10) where these names differ in numbers only. Any other
 //! order must follow from the shapes: a model whose layers chain in two orders is refused.
 
-use super::family::{Given, start};
+use super::family::{Family, Given, Reads, start};
 use super::names::{Fit, listed};
 use super::reading::Reading;
 use crate::error::{Error, Result};
 use crate::net::{Activation, Network, Shape, Source};
 
+pub(super) const FAMILY: Family = Family {
+    name: "mlp",
+    named: |arch| matches!(arch, "mlp" | "logistic" | "linear"),
+    fit,
+    reads: Reads::Images { usual: image, any_size: false, compose },
+};
+
 /// Fits where every tensor is a weight matrix or a bias; no model with a norm's scale is near.
-pub(super) fn fit(given: &Given) -> Option<Fit> {
+fn fit(given: &Given) -> Option<Fit> {
     let axes = |name: &str| given.source.shape(name).map_or(0, <[usize]>::len);
     let normed = |name: &&String| axes(name) == 1 && is_weight(name);
     if given.names.iter().any(|name| normed(&name)) {
@@ -39,7 +46,7 @@ fn is_bias(name: &str) -> bool {
 }
 
 /// A row of features as long as the first weight's rows.
-pub(super) fn image(given: &Given) -> Result<Option<Shape>> {
+fn image(given: &Given) -> Result<Option<Shape>> {
     let shape = |name: &str| given.source.shape(name).map(<[usize]>::to_vec);
     let chain = chain(given.names, &shape)?;
     Ok(shape(&chain[0]).map(|first| Shape::new(1, 1, first[1])))

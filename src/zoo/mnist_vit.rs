@@ -4,15 +4,22 @@
 //! patch_embed.proj pos_embed | encoder.{i}.{attn.in_proj attn.out_proj norm1 ffn.fc1 ffn.fc2 norm2} | norm classifier
 //! ```
 
-use super::family::{Given, rows, start};
-use super::names::{Form, head};
+use super::family::{Family, Given, Reads, rows, start};
+use super::names::{Form, fit, head};
 use super::reading::Reading;
 use crate::error::{Error, Result};
 use crate::net::{Activation, Conv, Network, Shape, Source};
 
+pub(super) const FAMILY: Family = Family {
+    name: "vit-mnist",
+    named: |arch| matches!(arch, "vit-mnist" | "vit_mnist" | "mnist_vit" | "mnist-vit"),
+    fit: |given| Some(fit(FORMS, given.names)),
+    reads: Reads::Images { usual: image, any_size: false, compose },
+};
+
 const EPS: f32 = 1e-5;
 
-pub(super) const FORMS: &[Form] = &[Form {
+const FORMS: &[Form] = &[Form {
     needs: &[
         "patch_embed.proj.weight",
         "encoder.0.attn.in_proj_weight",
@@ -31,11 +38,11 @@ pub(super) const FORMS: &[Form] = &[Form {
     lacks: &[],
 }];
 
-pub(super) fn image(_: &Given) -> Result<Option<Shape>> {
+fn image(_: &Given) -> Result<Option<Shape>> {
     Ok(Some(Shape::new(28, 28, 1)))
 }
 
-pub(super) fn compose(source: &mut dyn Source, image: Shape, reading: &mut Reading) -> Result<Network> {
+fn compose(source: &mut dyn Source, image: Shape, reading: &mut Reading) -> Result<Network> {
     let heads = reading.heads()?.unwrap_or(1);
     let activation = reading.activation(&["hidden_act"])?.unwrap_or(Activation::Gelu);
     let eps = reading.number(&["layer_norm_eps"])?.unwrap_or(EPS);

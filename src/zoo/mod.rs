@@ -6,18 +6,29 @@
 //! tensors cannot tell is read off the config, chosen by the caller, or assumed and reported ([`Facts`]); a name, a key
 //! or a tensor that may stand for another function is refused (docs/MODELS.md).
 
+mod alexnet;
 mod bert;
 mod choices;
 mod cifar_resnet;
+mod convnext;
 mod create;
+mod densenet;
+mod efficientnet;
 mod family;
 mod mlp;
 mod mnist_vit;
+mod mobilenet;
 mod names;
+mod osnet;
+mod parts;
+mod preact;
 mod reading;
+mod regnet;
 mod resnet;
 mod sequential;
+mod timm_blocks;
 mod vgg;
+mod vgg_face;
 mod vit;
 
 use serde_json::Value;
@@ -27,7 +38,7 @@ pub use create::{Created, create, renewed};
 pub(crate) use create::{resnet50, vit16};
 pub use reading::Facts;
 
-use crate::checkpoint::Checkpoint;
+use crate::checkpoint::{Checkpoint, Reader};
 use crate::data::InputKind;
 use crate::error::{Error, Result};
 use crate::loss::Loss;
@@ -59,61 +70,27 @@ pub struct InputConfig {
     pub shape: Option<Shape>,
 }
 
-const FAMILIES: [Family; 9] = [
-    Family {
-        name: "sequential",
-        named: |arch| matches!(arch, "sequential" | "small_cnn"),
-        fit: sequential::fit,
-        reads: Reads::Images { usual: |_| Ok(None), any_size: false, compose: sequential::compose },
-    },
-    Family {
-        name: "resnet-cifar",
-        named: resnet::named,
-        fit: |given| Some(names::fit(cifar_resnet::FORMS, given.names)),
-        reads: Reads::Images { usual: cifar_resnet::image, any_size: true, compose: cifar_resnet::compose },
-    },
-    Family {
-        name: "resnet",
-        named: resnet::named,
-        fit: |given| Some(names::fit(resnet::FORMS, given.names)),
-        reads: Reads::Images { usual: resnet::image, any_size: true, compose: resnet::compose },
-    },
-    Family {
-        name: "vgg",
-        named: vgg::named,
-        fit: |given| Some(names::fit(vgg::FORMS, given.names)),
-        reads: Reads::Images { usual: vgg::image, any_size: true, compose: vgg::compose },
-    },
-    Family {
-        name: "vit-mnist",
-        named: |arch| matches!(arch, "vit-mnist" | "vit_mnist" | "mnist_vit" | "mnist-vit"),
-        fit: |given| Some(names::fit(mnist_vit::FORMS, given.names)),
-        reads: Reads::Images { usual: mnist_vit::image, any_size: false, compose: mnist_vit::compose },
-    },
-    Family {
-        name: "vit",
-        named: vit::named,
-        fit: |given| Some(names::fit(vit::FORMS, given.names)),
-        reads: Reads::Images { usual: vit::image, any_size: false, compose: vit::compose },
-    },
-    Family {
-        name: "distilbert",
-        named: bert::distilbert_named,
-        fit: |given| Some(names::fit(bert::DISTILBERT_FORMS, given.names)),
-        reads: Reads::Texts { most: bert::distilbert_most, compose: bert::compose_distilbert },
-    },
-    Family {
-        name: "bert",
-        named: bert::bert_named,
-        fit: |given| Some(names::fit(bert::BERT_FORMS, given.names)),
-        reads: Reads::Texts { most: bert::bert_most, compose: bert::compose_bert },
-    },
-    Family {
-        name: "mlp",
-        named: |arch| matches!(arch, "mlp" | "logistic" | "linear"),
-        fit: mlp::fit,
-        reads: Reads::Images { usual: mlp::image, any_size: false, compose: mlp::compose },
-    },
+/// The families, in the order in which they are tried: what has the names of several is taken for the first that fits.
+const FAMILIES: [Family; 19] = [
+    sequential::FAMILY,
+    preact::FAMILY, // before ResNets, of which a wide one may have the names
+    cifar_resnet::FAMILY,
+    resnet::FAMILY,
+    alexnet::FAMILY, // before VGG, of which a form has names that AlexNet has too
+    vgg::FAMILY,
+    vgg_face::FAMILY,
+    densenet::FAMILY,
+    mobilenet::FAMILY_2,
+    mobilenet::FAMILY_3,
+    efficientnet::FAMILY,
+    regnet::FAMILY,
+    convnext::FAMILY,
+    osnet::FAMILY,
+    mnist_vit::FAMILY,
+    vit::FAMILY,
+    bert::DISTILBERT_FAMILY,
+    bert::BERT_FAMILY,
+    mlp::FAMILY,
 ];
 
 /// Reads the model of a checkpoint. `arch` names the architecture where the config does not; `image` is the shape of
@@ -133,6 +110,24 @@ pub fn load(checkpoint: &Checkpoint, arch: Option<&str>, image: Option<Shape>) -
 /// not finite; where the config has a key that changes the function and that the family does not support. The message
 /// names it.
 pub fn load_as(checkpoint: &Checkpoint, choices: &Choices, data: Option<InputKind>) -> Result<Model> {
+    read(checkpoint, checkpoint.reader(), choices, data)
+}
+
+/// [`load_as`] of a model whose values are not read: a network of the same form whose parameters are 0, in the time and
+/// memory of the files' headers.
+///
+/// # Errors
+/// As [`load_as`], but for values.
+pub fn outline(checkpoint: &Checkpoint, choices: &Choices) -> Result<Model> {
+    read(checkpoint, checkpoint.outline(), choices, None)
+}
+
+fn read(
+    checkpoint: &Checkpoint,
+    mut source: Reader,
+    choices: &Choices,
+    data: Option<InputKind>,
+) -> Result<Model> {
     let named = |error| match error {
         Error::Config(reason) => Error::checkpoint(checkpoint.path(), reason), // name the model
         other => other,
@@ -140,7 +135,6 @@ pub fn load_as(checkpoint: &Checkpoint, choices: &Choices, data: Option<InputKin
     let config = checkpoint.config().unwrap_or(&Value::Null);
     let inputs = read_inputs(checkpoint).map_err(named)?;
     let names: Vec<String> = checkpoint.names().map(String::from).collect();
-    let mut source = checkpoint.reader();
     let given = Given { source: &source, names: &names, config };
     let arch = choices.arch.as_deref().map(|arch| vec![arch]).unwrap_or(architectures(config));
     let arch: Vec<String> = arch.into_iter().map(bare).collect();
@@ -212,6 +206,9 @@ fn about_names(checkpoint: &Checkpoint, chosen: bool, reading: &mut Reading) {
     }
     let left_out = checkpoint.ignored().iter().map(|pattern| format!("without the tensors `{pattern}`"));
     reading.facts.chosen.extend(left_out);
+    if let Some(key) = checkpoint.weights() {
+        reading.saw(format!("the weights under `{key}`"));
+    }
     let prefix = checkpoint.prefix();
     if !prefix.is_empty() {
         reading.saw(format!("names behind `{prefix}`"));

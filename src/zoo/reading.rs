@@ -288,6 +288,9 @@ const ARGUMENTS: &[&str] = &[
     "base_width",
     "groups",
     "width_per_group",
+    "ls_init_value",
+    "depths",
+    "dims",
 ];
 
 /// Whether a key of a config is likely to change a model's function: one of its words is about activations, pooling,
@@ -423,6 +426,7 @@ const HARMLESS: &[&str] = &[
     "weight_init",
     "in_head",
     "return_dict",
+    "layer_scale_init_value",
     "pruned_heads",
     "_attn_implementation",
     "_attn_implementation_autoset",

@@ -19,11 +19,18 @@
 use serde_json::json;
 
 use super::choices::Stem;
-use super::family::{Given, rows, start};
-use super::names::{Form, head, matches};
+use super::family::{Family, Given, Reads, rows, start};
+use super::names::{Form, fit, head, matches};
 use super::reading::Reading;
 use crate::error::{Error, Result};
 use crate::net::{Activation, Builder, Conv, Network, NodeId, Shape, Source, Window};
+
+pub(super) const FAMILY: Family = Family {
+    name: "resnet",
+    named,
+    fit: |given| Some(fit(FORMS, given.names)),
+    reads: Reads::Images { usual: image, any_size: true, compose },
+};
 
 /// A convolution's name and its norm's.
 type Pair = (String, String);
@@ -67,7 +74,7 @@ const HUGGING_FACE: Names = Names {
     side: 224,
 };
 
-pub(super) const FORMS: &[Form] = &[
+const FORMS: &[Form] = &[
     Form {
         needs: &[
             "conv1.weight",
@@ -147,7 +154,7 @@ fn names(source: &dyn Source, all: &[String]) -> &'static Names {
 }
 
 /// The published size, with the channels that the stem reads.
-pub(super) fn image(given: &Given) -> Result<Option<Shape>> {
+fn image(given: &Given) -> Result<Option<Shape>> {
     let names = names(given.source, given.names);
     let channels = given.channels(&weight(names.stem[0])).unwrap_or(3);
     Ok(Some(Shape::new(names.side, names.side, channels)))

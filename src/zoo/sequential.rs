@@ -15,11 +15,18 @@
 
 use serde_json::Value;
 
-use super::family::{Given, start};
+use super::family::{Family, Given, Reads, start};
 use super::names::{Fit, Form, fit as fit_form};
 use super::reading::Reading;
 use crate::error::{Error, Result};
 use crate::net::{Activation, Builder, Conv, Network, NodeId, Shape, Source, Window};
+
+pub(super) const FAMILY: Family = Family {
+    name: "sequential",
+    named: |arch| matches!(arch, "sequential" | "small_cnn"),
+    fit,
+    reads: Reads::Images { usual: |_| Ok(None), any_size: false, compose },
+};
 
 const SMALL_CNN: &str = r#"[{"conv": "conv1", "padding": 1}, {"batch_norm": "bn1"}, "relu", {"max_pool": 2},
     {"conv": "conv2", "stride": 2, "padding": 1}, {"batch_norm": "bn2"}, "relu", "flatten", {"linear": "fc"}]"#;
@@ -30,7 +37,7 @@ const SMALL_CNN_NAMES: &[Form] = &[Form {
     lacks: &["layer1.0.conv1.weight"],
 }];
 
-pub(super) fn fit(given: &Given) -> Option<Fit> {
+fn fit(given: &Given) -> Option<Fit> {
     match given.config.get("layers") {
         Some(_) => Some(Fit { fits: true, placed: given.names.len(), ..Fit::default() }),
         None => Some(fit_form(SMALL_CNN_NAMES, given.names)),

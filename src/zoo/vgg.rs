@@ -7,18 +7,27 @@
 //!
 //! ```text
 //! features.{i} (convolution, batch norm) | classifier.{0,3,6}, or pre_logits.{fc1,fc2} head.fc
+//! features.{i} | classifier, or classifier.{1,4,6}, as they are written for CIFAR, without adaptive pooling
 //! ```
 
 use serde_json::json;
 
-use super::family::{Given, rows, start};
-use super::names::{Form, head, matches};
+use super::family::{Family, Given, Reads, rows, start};
+use super::names::{Form, fit, head, matches};
+use super::parts::{flatten_exactly, square_image};
 use super::reading::Reading;
 use super::resnet::{BATCH_NORM_EPS, odd};
 use crate::error::{Error, Result};
 use crate::net::{Activation, Builder, Conv, Network, NodeId, Shape, Source, Window};
 
-pub(super) const FORMS: &[Form] = &[
+pub(super) const FAMILY: Family = Family {
+    name: "vgg",
+    named,
+    fit: |given| Some(fit(FORMS, given.names)),
+    reads: Reads::Images { usual: image, any_size: true, compose },
+};
+
+const FORMS: &[Form] = &[
     Form {
         needs: &["features.0.weight", "classifier.0.weight", "classifier.6.weight|classifier.6.#.weight"],
         others: &[
@@ -35,9 +44,19 @@ pub(super) const FORMS: &[Form] = &[
         others: &["features.#.*", "pre_logits.fc1.bias", "pre_logits.fc2.*", "head.fc.*"],
         lacks: &[],
     },
+    Form {
+        needs: &["features.0.weight", "classifier.weight"],
+        others: &["features.#.*", "classifier.bias"],
+        lacks: &["features.0.#.*"],
+    },
+    Form {
+        needs: &["features.0.weight", "classifier.1.weight", "classifier.4.weight", "classifier.6.weight"],
+        others: &["features.#.*", "classifier.#.bias"],
+        lacks: &[],
+    },
 ];
 
-pub(super) fn named(arch: &str) -> bool {
+fn named(arch: &str) -> bool {
     let arch = arch.replace('-', "_");
     let sizes = ["vgg", "vgg#", "vgg#_bn", "vgg_#", "vgg#_w#", "vgg#_bn_w#"];
     let bare = arch.strip_prefix("tv_").unwrap_or(&arch);
@@ -46,11 +65,13 @@ pub(super) fn named(arch: &str) -> bool {
         .any(|name| ["", "_cifar#", "_cifar"].iter().any(|end| matches(&format!("{name}{end}"), bare)))
 }
 
-pub(super) fn image(given: &Given) -> Result<Option<Shape>> {
-    Ok(Some(Shape::new(224, 224, given.channels("features.0.weight").unwrap_or(3))))
+fn image(given: &Given) -> Result<Option<Shape>> {
+    let torchvision = ["classifier.0.weight", "pre_logits.fc1.weight"];
+    let side = if torchvision.iter().any(|name| given.source.has(name)) { 224 } else { 32 };
+    Ok(square_image(side, given.channels("features.0.weight")))
 }
 
-pub(super) fn compose(source: &mut dyn Source, image: Shape, reading: &mut Reading) -> Result<Network> {
+fn compose(source: &mut dyn Source, image: Shape, reading: &mut Reading) -> Result<Network> {
     let number =
         |name: &String| name.strip_prefix("features.")?.strip_suffix(".weight")?.parse::<usize>().ok();
     let mut numbers: Vec<usize> = reading.names.iter().filter_map(number).collect();
@@ -93,8 +114,30 @@ pub(super) fn compose(source: &mut dyn Source, image: Shape, reading: &mut Readi
     if pools != 5 {
         reading.assume(format!("the {pools} gaps are max pooling, though every VGG has 5 of them"));
     }
-    x = classifier(&mut b, x, reading, activation)?;
+    x = match b.has("classifier.weight") || b.has("classifier.4.weight") {
+        true => of_all_values(&mut b, x, reading, activation)?,
+        false => classifier(&mut b, x, reading, activation)?,
+    };
     b.finish(x)
+}
+
+/// The head of one linear layer, or of three behind dropout, that reads all values of the map.
+fn of_all_values(
+    b: &mut Builder,
+    x: NodeId,
+    reading: &mut Reading,
+    activation: Activation,
+) -> Result<NodeId> {
+    let single = b.has("classifier.weight");
+    let mut x = flatten_exactly(b, x, if single { "classifier" } else { "classifier.1" })?;
+    for name in ["classifier.1", "classifier.4"].into_iter().filter(|_| !single) {
+        let outputs = rows(b, &format!("{name}.weight"))?;
+        x = b.linear(x, name, outputs)?;
+        x = b.activation(x, activation);
+    }
+    let last = head(b, reading, &[if single { "classifier" } else { "classifier.6" }])?;
+    let classes = rows(b, &format!("{last}.weight"))?;
+    b.linear(x, &last, classes)
 }
 
 /// The head: three linear layers with the nonlinearity between them.

@@ -26,11 +26,18 @@ use serde_json::json;
 pub(super) use names::FORMS;
 use names::{NAMES, Names, Qkv, TIMM};
 
-use super::family::{Given, rows, start};
-use super::names::{head, matches};
+use super::family::{Family, Given, Reads, rows, start};
+use super::names::{fit, head, matches};
 use super::reading::Reading;
 use crate::error::{Error, Result};
 use crate::net::{Activation, Builder, Conv, Network, NodeId, Shape, Source};
+
+pub(super) const FAMILY: Family = Family {
+    name: "vit",
+    named,
+    fit: |given| Some(fit(FORMS, given.names)),
+    reads: Reads::Images { usual: image, any_size: false, compose },
+};
 
 /// Words of which the names of architectures are made that this family computes. Any other word in a name may stand for
 /// another function of the same tensors (`rpn`, `siglip`, `quickgelu`).
@@ -68,11 +75,12 @@ const WORDS: &[&str] = &[
     "orig",
     "miil",
     "dino",
+    "dinov2",
     "mae",
     "distilled",
 ];
 
-pub(super) fn named(arch: &str) -> bool {
+fn named(arch: &str) -> bool {
     let mut words = arch.split(['_', '-']);
     (arch.starts_with("vit") || arch.starts_with("deit"))
         && words.all(|word| WORDS.iter().any(|known| matches(known, word)))
@@ -164,7 +172,7 @@ impl Images {
 }
 
 /// A square image of as many patches as the table of positions has, less those of the tokens before them.
-pub(super) fn image(given: &Given) -> Result<Option<Shape>> {
+fn image(given: &Given) -> Result<Option<Shape>> {
     let names = names(&|name| given.source.has(name));
     Ok(names.and_then(|names| Images::of(given.source, names)).and_then(|images| images.square()))
 }
@@ -217,15 +225,26 @@ pub(super) fn compose(source: &mut dyn Source, image: Shape, reading: &mut Readi
     if b.has(&weight(names.norm)) {
         x = b.layer_norm(x, names.norm, block.eps)?;
     }
+    classify(b, x, before, block, reading)
+}
+
+/// The head, or both heads of a distilled model, behind `before` tokens that are no patches.
+fn classify(
+    mut b: Builder,
+    normed: NodeId,
+    before: usize,
+    Block { names, eps, .. }: Block,
+    reading: &mut Reading,
+) -> Result<Network> {
     let fc_norm = b.has("fc_norm.weight");
     let pooling = reading.word("global_pool")?;
-    x = match pooling.as_deref().unwrap_or(if fc_norm || before == 0 { "avg" } else { "token" }) {
-        "avg" if before == 0 => b.global_pool(x),
+    let mut x = match pooling.as_deref().unwrap_or(if fc_norm || before == 0 { "avg" } else { "token" }) {
+        "avg" if before == 0 => b.global_pool(normed),
         "avg" => {
-            let patches = b.tokens_from(x, before)?;
+            let patches = b.tokens_from(normed, before)?;
             b.global_pool(patches)
         }
-        "token" if before > 0 => b.token(x, 0),
+        "token" if before > 0 => b.token(normed, 0),
         other => {
             let reason =
                 format!("\"global_pool\": \"{other}\" is not known here for a ViT of {before} tokens");
@@ -233,13 +252,28 @@ pub(super) fn compose(source: &mut dyn Source, image: Shape, reading: &mut Readi
         }
     };
     if fc_norm {
-        x = b.layer_norm(x, "fc_norm", block.eps)?;
+        x = b.layer_norm(x, "fc_norm", eps)?;
     }
     let head = head(&b, reading, names.heads)?;
     let classes = rows(&b, &weight(&head))?;
-    let x = b.linear(x, &head, classes)?;
-    b.finish(x)
+    let mut logits = b.linear(x, &head, classes)?;
+    if b.has(&weight(DISTILLED)) {
+        if before != 2 || pooling.is_some_and(|pooling| pooling != "token") {
+            return Err(Error::config(format!(
+                "`{DISTILLED}` reads a distillation token, and the model has none"
+            )));
+        }
+        reading.saw(format!("logits are the mean of those of `{head}` and of `{DISTILLED}`"));
+        let token = b.token(normed, 1);
+        let taught = b.linear(token, DISTILLED, classes)?;
+        logits = b.add(logits, taught)?;
+        logits = b.scale(logits, 0.5);
+    }
+    b.finish(logits)
 }
+
+/// The second head of a distilled model.
+const DISTILLED: &str = "head_dist";
 
 /// What all blocks of a model share.
 struct Block {
@@ -269,14 +303,21 @@ impl Block {
         };
         let y = b.attention(y, self.heads)?;
         let y = b.linear(y, &part(names.proj), dim)?;
+        let y = scaled(b, y, &part("ls1.gamma"))?;
         let x = b.add(x, y)?;
         let y = b.layer_norm(x, &part(names.norm2), self.eps)?;
         let hidden = rows(b, &part(&weight(names.fc1)))?;
         let y = b.linear(y, &part(names.fc1), hidden)?;
         let y = b.activation(y, self.activation);
         let y = b.linear(y, &part(names.fc2), dim)?;
+        let y = scaled(b, y, &part("ls2.gamma"))?;
         b.add(x, y)
     }
+}
+
+/// With the layer scale that a block of timm's may have, as those of DINOv2.
+fn scaled(b: &mut Builder, x: NodeId, name: &str) -> Result<NodeId> {
+    if b.has(name) { b.layer_scale(x, name) } else { Ok(x) }
 }
 
 /// The number of heads: chosen, read, published, or else guessed.

@@ -53,7 +53,7 @@ impl<'a> Candidate<'a> {
             network: model.network,
             family: model.family,
             inputs: zoo::inputs(&checkpoint),
-            sha256: hash::of_parts(checkpoint.contents()),
+            sha256: hash::of_files_at(checkpoint.contents())?,
             folder: checkpoint.folder().into(),
             manifest: Manifest::of(&checkpoint)?,
         })

@@ -1,5 +1,5 @@
 //! scale · x + shift per channel, of values that nothing trains (MATH.md, Eq. 10): a frozen batch norm that follows no
-//! layer, or the normalisation of a model that has its own.
+//! layer, the normalisation of a model that has its own, or a layer scale.
 
 use crate::error::{Error, Result};
 use crate::net::emit::At;
@@ -61,7 +61,8 @@ impl Builder<'_> {
             }
         };
         let (means, stds) = (read(mean, Role::Zero)?, read(std, Role::One)?);
-        if let Some(zero) = stds.iter().find(|std| **std <= 0.0) {
+        let zero = stds.iter().find(|std| **std <= 0.0);
+        if let Some(zero) = zero.filter(|_| !self.is_outline()) {
             return Err(Error::shape(
                 "normalise",
                 format!("deviations above 0 in `{std}`"),
@@ -70,6 +71,31 @@ impl Builder<'_> {
         }
         let scale = stds.iter().map(|std| 1.0 / std).collect();
         let shift = means.iter().zip(&stds).map(|(mean, std)| -mean / std).collect();
+        Ok(self.push(Op::Scale(Affine { scale, shift }), &[x], shape))
+    }
+
+    /// x times a number.
+    pub fn scale(&mut self, x: NodeId, factor: f32) -> NodeId {
+        let shape = self.shape(x);
+        let (scale, shift) = (vec![factor; shape.c].into(), vec![0.0; shape.c].into());
+        self.push(Op::Scale(Affine { scale, shift }), &[x], shape)
+    }
+
+    /// x times a stored value for each channel, a layer scale, of any shape with as many values.
+    ///
+    /// # Errors
+    /// Where it has another number of values.
+    pub fn layer_scale(&mut self, x: NodeId, name: &str) -> Result<NodeId> {
+        let shape = self.shape(x);
+        let stored = self.stored(name).unwrap_or(&[]).to_vec();
+        if stored.iter().product::<usize>() != shape.c {
+            let expected = format!("{} values in `{name}`, one per channel", shape.c);
+            return Err(Error::shape("layer scale", expected, format!("{stored:?}")));
+        }
+        let param = self.param(name, &stored, Order::Same, Role::One)?;
+        self.is_not_trained(param);
+        let scale = self.value(param).iter().copied().collect();
+        let shift = vec![0.0; shape.c].into();
         Ok(self.push(Op::Scale(Affine { scale, shift }), &[x], shape))
     }
 }

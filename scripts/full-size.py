@@ -1,0 +1,72 @@
+"""Networks of torchvision and timm at their full size, through the program: scripts/full-size.py SCRUBJAY [NAME..]
+
+Makes each with random weights, saves it as a training checkpoint (torchvision) or as a folder with a config (timm), and
+prints how far the program's logits of two images are from PyTorch's in f64. Needs torch, torchvision, timm, safetensors.
+"""
+
+import json
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import timm
+import torch
+import torchvision
+from safetensors.torch import load_file, save_file
+
+SIDE = 96
+TORCHVISION = """alexnet densenet121 mobilenet_v2 mobilenet_v3_large mobilenet_v3_small efficientnet_b0 efficientnet_b5
+    regnet_y_400mf regnet_x_400mf convnext_tiny resnext50_32x4d vgg11_bn""".split()
+TIMM = """mobilenetv2_100 mobilenetv2_140 mobilenetv3_large_100 mobilenetv3_small_100 efficientnet_b0 efficientnet_b3
+    regnety_004 regnetx_004 convnext_tiny convnext_atto densenet121""".split()
+
+
+def made(network):
+    """With statistics of norms that are not those of a new network."""
+    for name, buffer in network.named_buffers():
+        if name.endswith("running_mean"):
+            buffer.normal_(0, 0.1)
+        if name.endswith("running_var"):
+            buffer.uniform_(0.7, 1.3)
+    return network.eval()
+
+
+def checkpoint(network, _name, room):
+    torch.save({"state_dict": network.state_dict(), "epoch": 3}, room / "m.pth.tar")
+    return room / "m.pth.tar"
+
+
+def folder(network, name, room):
+    torch.save(network.state_dict(), room / "pytorch_model.bin")
+    (room / "config.json").write_text(json.dumps({"architecture": name, "num_classes": 1000}))
+    return room
+
+
+def check(program, name, network, save):
+    with tempfile.TemporaryDirectory() as room:
+        room = Path(room)
+        x = torch.randn(2, 3, SIDE, SIDE)
+        save_file({"x": x, "y": torch.tensor([1, 2])}, room / "in.safetensors")
+        files = ["--input", room / "in.safetensors", "--out", room / "out.safetensors"]
+        command = [program, "observe", "--device", "cpu", "--model", save(network, name, room), *files]
+        done = subprocess.run(command, capture_output=True, text=True)
+        if done.returncode:
+            return f"refused: {done.stderr.strip()}"
+        found = load_file(room / "out.safetensors")["logits"].double()
+        with torch.no_grad():
+            expected = network.double()(x.double())
+        return f"off by {((found - expected).norm() / expected.norm()).item():.1e}"
+
+
+program, chosen = sys.argv[1], sys.argv[2:]
+torch.manual_seed(0)
+torch.set_num_threads(1)
+for library, names in (("torchvision", TORCHVISION), ("timm", TIMM)):
+    for name in names:
+        if not chosen or name in chosen:
+            if library == "timm":
+                said = check(program, name, made(timm.create_model(name)), folder)
+            else:
+                said = check(program, name, made(getattr(torchvision.models, name)()), checkpoint)
+            print(f"{library} {name}: {said}", flush=True)

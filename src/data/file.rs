@@ -1,0 +1,178 @@
+//! A file of which ranges are read where they are needed, so that a model of many gigabytes is opened in the memory of
+//! its header; and files that appear complete or not at all: written under another name, flushed, then renamed.
+//!
+//! The file stays open, so that a later file of the same name is never taken for it. Ranges are read and not mapped: a
+//! file that another program cuts off is then an error and not the end of the process.
+
+use std::fs::File;
+use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+
+use crate::error::{Error, Result};
+
+/// An open file, or one in memory.
+pub struct StoredFile {
+    path: PathBuf,
+    bytes: Bytes,
+    len: u64,
+}
+
+enum Bytes {
+    File(Mutex<File>),
+    Memory(Vec<u8>),
+}
+
+impl StoredFile {
+    /// Opens a file; a directory is an error that says so.
+    ///
+    /// # Errors
+    /// Where it cannot be opened.
+    pub fn open(path: &Path) -> Result<StoredFile> {
+        if path.is_dir() {
+            return Err(Error::data(path, "is a directory; a file was expected"));
+        }
+        let file = File::open(path).map_err(Error::io(path))?;
+        let len = file.metadata().map_err(Error::io(path))?.len();
+        Ok(StoredFile { path: path.into(), bytes: Bytes::File(Mutex::new(file)), len })
+    }
+
+    /// A file in memory, which messages call `path`.
+    pub fn of_bytes(path: &Path, bytes: Vec<u8>) -> StoredFile {
+        StoredFile { path: path.into(), len: bytes.len() as u64, bytes: Bytes::Memory(bytes) }
+    }
+
+    /// Its path.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Its length in bytes.
+    pub fn len(&self) -> u64 {
+        self.len
+    }
+
+    /// Whether it has no bytes.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// The bytes of a range.
+    ///
+    /// # Errors
+    /// Where the range is beyond the end, or cannot be read.
+    pub fn read(&self, range: Range<u64>) -> Result<Vec<u8>> {
+        if range.start > range.end || range.end > self.len {
+            let reason = format!("ends at byte {}, before byte {} (truncated?)", self.len, range.end);
+            return Err(Error::data(&self.path, reason));
+        }
+        let mut bytes = vec![0; (range.end - range.start) as usize];
+        self.part(range).read_exact(&mut bytes).map_err(Error::io(&self.path))?;
+        Ok(bytes)
+    }
+
+    /// A reader of a range; what is beyond the end of the file is not there.
+    pub fn part(&self, range: Range<u64>) -> Part<'_> {
+        Part { file: self, at: range.start, end: range.end.min(self.len) }
+    }
+
+    /// A reader of the whole file.
+    pub fn whole(&self) -> Part<'_> {
+        self.part(0..self.len)
+    }
+}
+
+/// A reader of a part of a file.
+pub struct Part<'a> {
+    file: &'a StoredFile,
+    at: u64,
+    end: u64,
+}
+
+impl Part<'_> {
+    /// The file's path.
+    pub fn path(&self) -> &Path {
+        &self.file.path
+    }
+
+    /// How many bytes are left.
+    pub fn left(&self) -> u64 {
+        self.end.saturating_sub(self.at)
+    }
+}
+
+impl Read for Part<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let most = usize::try_from(self.left()).unwrap_or(usize::MAX).min(buffer.len());
+        let buffer = &mut buffer[..most];
+        let read = match &self.file.bytes {
+            Bytes::File(file) => {
+                let mut file = file.lock().unwrap_or_else(PoisonError::into_inner);
+                file.seek(SeekFrom::Start(self.at))?;
+                file.read(buffer)?
+            }
+            Bytes::Memory(bytes) => {
+                let at = self.at as usize; // below the length
+                buffer.copy_from_slice(&bytes[at..at + most]);
+                most
+            }
+        };
+        self.at += read as u64;
+        Ok(read)
+    }
+}
+
+/// What can be changed in place.
+pub trait Editable: Read + Write + Seek {}
+
+impl<T: Read + Write + Seek> Editable for T {}
+
+/// Writes a file so that it appears complete or not at all: a temporary file (its name with `.part` appended) is
+/// written beside it, flushed to disk, and renamed.
+///
+/// # Errors
+/// Where the file system refuses; the temporary file is then removed.
+pub fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
+    write_with(path, |file| file.write_all(bytes).map_err(Error::io(path)))
+}
+
+/// [`write_whole`] of a copy of another file that `edit` changes.
+///
+/// # Errors
+/// As there, and those of `edit`.
+pub fn write_edited(
+    path: &Path,
+    from: &StoredFile,
+    edit: impl FnOnce(&mut dyn Editable) -> Result<()>,
+) -> Result<()> {
+    write_with(path, |file| {
+        let copied = io::copy(&mut from.whole(), file).map_err(Error::io(path))?;
+        match copied == from.len {
+            true => edit(file),
+            false => Err(Error::data(&from.path, format!("has {copied} bytes, and had {} before", from.len))),
+        }
+    })
+}
+
+fn write_with(path: &Path, write: impl FnOnce(&mut File) -> Result<()>) -> Result<()> {
+    if path.is_dir() {
+        return Err(Error::data(path, "is a directory; a file was to be written"));
+    }
+    let mut name = path.as_os_str().to_owned();
+    name.push(".part");
+    let part = PathBuf::from(name);
+    let written = File::options()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .open(&part)
+        .map_err(Error::io(path))
+        .and_then(|mut file| write(&mut file).and_then(|()| file.sync_all().map_err(Error::io(path))))
+        .and_then(|()| std::fs::rename(&part, path).map_err(Error::io(path)));
+    if written.is_err() {
+        let _ = std::fs::remove_file(&part); // the first error is the one to report
+    }
+    written
+}

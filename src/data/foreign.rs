@@ -1,0 +1,57 @@
+//! What a file is that is not of the kind that was expected: said by its first bytes, with the remedy.
+
+/// How many first bytes [`kind`] goes by.
+pub const KNOWN_BY: u64 = 512;
+
+/// First bytes, and what a file is that begins so.
+const KINDS: [(&[u8], &str); 9] = [
+    (b"version https://git-lfs", "a pointer of Git LFS and not the file itself; `git lfs pull` fetches that"),
+    (b"<!DOCTYPE html", "an HTML page; the download gave a page and not the file"),
+    (b"<!doctype html", "an HTML page; the download gave a page and not the file"),
+    (b"<html", "an HTML page; the download gave a page and not the file"),
+    (b"PK\x03\x04", "a zip archive, as torch.save and numpy.savez write them"),
+    (b"\x89HDF\r\n\x1a\n", "an HDF5 file, as Keras writes them"),
+    (b"\x93NUMPY", "an array of NumPy"),
+    (b"GGUF", "a GGUF file"),
+    (b"\x1f\x8b\x08", "compressed by gzip; gunzip it"),
+];
+
+/// What a file is by its first bytes; none where they tell nothing.
+pub fn kind(start: &[u8]) -> Option<&'static str> {
+    let text = start.trim_ascii_start();
+    let known = KINDS.iter().find(|(first, _)| start.starts_with(first) || text.starts_with(first));
+    match known {
+        Some((_, kind)) => Some(kind),
+        None if is_pickle(start) => Some("a Python pickle"),
+        None if start.get(257..262) == Some(b"ustar") => Some("a tar archive; unpack it"),
+        None => None,
+    }
+}
+
+/// Whether a file begins as a pickle of protocol 2 to 5 does. The third byte tells it from the length of a safetensors
+/// header that happens to begin so.
+pub fn is_pickle(start: &[u8]) -> bool {
+    matches!(start, [0x80, 2..=5, next, ..] if *next != 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_are_told_by_their_first_bytes() {
+        for (start, word) in [
+            (&b"version https://git-lfs.github.com/spec/v1\noid sha256:0"[..], "git lfs pull"),
+            (b"\n  <!DOCTYPE html><html>", "HTML"),
+            (b"PK\x03\x04\x00", "zip"),
+            (b"\x80\x04\x95", "pickle"),
+        ] {
+            assert!(kind(start).is_some_and(|kind| kind.contains(word)), "{word}");
+        }
+        let mut tar = vec![0; 512];
+        tar[257..262].copy_from_slice(b"ustar");
+        assert!(kind(&tar).is_some_and(|kind| kind.contains("tar")));
+        assert_eq!(kind(b"{\"a\": 1}"), None);
+        assert_eq!(kind(b""), None);
+    }
+}
