@@ -400,6 +400,9 @@ typedef struct sj_files {
     const float *std;
     uint64_t std_count;
     const char *cifar_labels;
+    const char *proxy;          /* a model that has not seen the samples to remove, for the method "hold" */
+    const char *const *weights; /* keys of the weights in PyTorch files that have several: the first that a file has */
+    uint64_t weights_count;
 } sj_files;
 
 typedef struct sj_session_info {
@@ -470,6 +473,12 @@ typedef struct sj_scrub_options {
     double delta;
     const char *noise;              /* the units that get its noise: "outside" (default), "inside", "all", "none" */
     uint64_t seed;                  /* of everything random; 0 */
+    const char *method;             /* "lcodec" (default); "hold", which needs validation data and of all above reads retain, n,
+                                       batch, l2, gate and seed */
+    const char *proxy;              /* what tells a hold what a model without the samples would answer: "trained" (default),
+                                       "neighbours", or "given": the proxy of sj_files */
+    uint64_t proxy_epochs;          /* passes over the retained samples that train it; 4 */
+    uint64_t hold_epochs;           /* passes over them of the hold; 4 */
 } sj_scrub_options;
 
 typedef struct sj_request_info {
@@ -490,6 +499,7 @@ typedef struct sj_estimate {
     uint64_t observe_bytes, products_bytes, kept_bytes; /* of a trace; of a product, each worker; kept between products */
     uint64_t stages_at_most, products_at_most;
     double seconds_at_most; /* without the selection's statistics */
+    uint64_t proxy_epochs, hold_epochs; /* passes over the retained samples, of a hold */
 } sj_estimate;
 
 SJ_API int32_t sj_scrub_options_init(sj_scrub_options *options, size_t struct_size);

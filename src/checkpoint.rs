@@ -9,11 +9,13 @@
 
 mod choose;
 mod file;
+mod memory;
 mod pickle;
 mod torch;
+mod write;
 mod zip;
 
-mod memory;
+pub use write::Patched;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::{Path, PathBuf};
@@ -22,7 +24,7 @@ use crate::data::file::Part;
 use crate::data::tensors::{self, Tensor, Values};
 use crate::error::{Error, Result};
 use crate::net::{Network, Param, Role, Source};
-use file::{Change, Counts, ModelFile};
+use file::ModelFile;
 
 /// A model's files, read and checked.
 pub struct Checkpoint {
@@ -265,80 +267,6 @@ impl Checkpoint {
     pub fn outline(&self) -> Reader<'_> {
         Reader { checkpoint: self, read: HashSet::new(), outline: true }
     }
-
-    /// Writes the model to `folder`, under the names of the input's files, with the values in which `after` differs
-    /// from `before` patched; copies config and preprocessor files beside it. Each file appears by rename.
-    ///
-    /// # Errors
-    /// Where the file system refuses, or a patched tensor's type cannot be written.
-    pub fn write_patched(&self, before: &Network, after: &Network, folder: &Path) -> Result<Patched> {
-        let mut patched = Patched::default();
-        for (file, changes) in self.files.iter().zip(self.changes(before, after)?) {
-            let out = folder.join(file.file().path().file_name().unwrap_or_default());
-            patched.count(file.write(&out, &changes)?);
-            patched.files.push(out);
-        }
-        match &self.beside {
-            Beside::Folder => self.copy_beside(folder)?,
-            Beside::Config(Some(text)) => tensors::write_whole(&folder.join("config.json"), text)?,
-            Beside::Config(None) => {}
-        }
-        Ok(patched)
-    }
-
-    fn copy_beside(&self, folder: &Path) -> Result<()> {
-        let indices = MODELS.map(index_of);
-        let indices = indices.iter().map(String::as_str).filter(|_| self.path.is_dir());
-        for name in BESIDE.into_iter().chain(indices) {
-            let file = self.folder().join(name);
-            if file.is_file() {
-                tensors::write_whole(&folder.join(name), &tensors::read(&file)?)?;
-            }
-        }
-        Ok(())
-    }
-
-    /// The bytes that [`Checkpoint::write_patched`] writes to each of the model's files, in the order of
-    /// [`Checkpoint::file_names`], with an account that names no files.
-    ///
-    /// # Errors
-    /// Where a file cannot be read, or a patched tensor's type cannot be written.
-    pub fn patched(&self, before: &Network, after: &Network) -> Result<(Patched, Vec<Vec<u8>>)> {
-        let (mut patched, mut outs) = (Patched::default(), vec![]);
-        for (file, changes) in self.files.iter().zip(self.changes(before, after)?) {
-            let (bytes, counts) = file.edited(&changes)?;
-            patched.count(counts);
-            outs.push(bytes);
-        }
-        Ok((patched, outs))
-    }
-
-    /// The tensors of each file in which a network differs from another, checked.
-    fn changes<'a>(&'a self, before: &'a Network, after: &'a Network) -> Result<Vec<Vec<Change<'a>>>> {
-        let mut all: Vec<Vec<Change>> = self.files.iter().map(|_| vec![]).collect();
-        for (old, new) in before.params.iter().zip(&after.params) {
-            match self.place.get(&old.name) {
-                Some(Place { file, stored }) => all[*file].push(change(stored, old, new)),
-                None if old.value == new.value => {}
-                None => return Err(Error::tensor(&self.path, &old.name, "is not in the model")),
-            }
-        }
-        for (file, changes) in self.files.iter().zip(&mut all) {
-            let known = changes.iter().map(|change| (change.name, change)).collect();
-            let changed = changes.iter().filter(|change| !change.changed.is_empty());
-            changed.into_iter().try_for_each(|change| file.check(change, &known))?;
-            changes.retain(|change| !change.changed.is_empty());
-        }
-        Ok(all)
-    }
-}
-
-/// What changed in a parameter.
-fn change<'a>(stored: &'a str, old: &'a Param, new: &'a Param) -> Change<'a> {
-    let value = |param: &'a Param| move |i: usize| param.value[param.order.kept(i)];
-    let (before, after) = (value(old), value(new));
-    let changed = (0..old.value.len()).filter(|&i| before(i).to_bits() != after(i).to_bits()).collect();
-    Change { name: stored, changed, value: Box::new(after) }
 }
 
 /// The index that lists the shards of a model file's name.
@@ -364,24 +292,6 @@ fn model_files(folder: &Path) -> Result<Vec<PathBuf>> {
 fn folder_of(path: &Path) -> &Path {
     let folder = if path.is_dir() { path } else { path.parent().unwrap_or(Path::new("")) };
     if folder.as_os_str().is_empty() { Path::new(".") } else { folder }
-}
-
-/// The result of [`Checkpoint::write_patched`].
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Patched {
-    /// The model files written.
-    pub files: Vec<PathBuf>,
-    /// Values that differ from the input's in the stored type.
-    pub changed: usize,
-    /// Values whose change was too small for the stored type, so that nothing changed in the file.
-    pub vanished: usize,
-}
-
-impl Patched {
-    fn count(&mut self, counts: Counts) {
-        self.changed += counts.changed;
-        self.vanished += counts.vanished;
-    }
 }
 
 /// Whether a name has the form of a pattern, in which `*` stands for any part and `#` for a number.

@@ -166,9 +166,13 @@ pub fn choices(
 ) -> Outcome<(Choices, Vec<String>)> {
     let arch = arch.find("arch")?.map(String::from);
     let choices = Choices { arch, heads: some(heads, "heads")?, stem: stem.named::<Stem>("stem")? };
-    let patterns = ignore.list(count(ignored, "ignore_count")?, "list of tensors to ignore")?;
-    let patterns = patterns.iter().map(|pattern| Ok(pattern.get("tensor to ignore")?.to_string()));
-    Ok((choices, patterns.collect::<Outcome<_>>()?))
+    Ok((choices, texts(ignore, ignored, ["ignore_count", "tensors to ignore"])?))
+}
+
+/// A list of texts; `names` are what its number and its elements are called.
+pub fn texts(list: In<Text>, number: u64, names: [&str; 2]) -> Outcome<Vec<String>> {
+    let list = list.list(count(number, names[0])?, names[1])?;
+    list.iter().map(|text| Ok(text.get(names[1])?.to_string())).collect()
 }
 
 impl ModelOptions {

@@ -59,6 +59,10 @@ versioned! {
         delta: f64 = f64::NAN,
         noise: Text = Text::NONE,
         seed: u64 = ScrubOptions::DEFAULT.seed,
+        method: Text = Text::NONE,
+        proxy: Text = Text::NONE,
+        proxy_epochs: u64 = ScrubOptions::DEFAULT.proxy_epochs as u64,
+        hold_epochs: u64 = ScrubOptions::DEFAULT.hold_epochs as u64,
     }
 }
 
@@ -87,6 +91,8 @@ versioned! {
         stages_at_most: u64 = 0,
         products_at_most: u64 = 0,
         seconds_at_most: f64 = 0.0,
+        proxy_epochs: u64 = 0,
+        hold_epochs: u64 = 0,
     }
 }
 
@@ -146,6 +152,10 @@ impl CScrubOptions {
             delta: given(self.delta),
             noise: self.noise.named("noise")?,
             seed: self.seed,
+            method: self.method.named("method")?.unwrap_or(plain.method),
+            proxy: self.proxy.named("proxy")?.unwrap_or(plain.proxy),
+            proxy_epochs: count(self.proxy_epochs, "proxy_epochs")?,
+            hold_epochs: count(self.hold_epochs, "hold_epochs")?,
         })
     }
 }
@@ -238,6 +248,7 @@ entry! {
         let Estimate {
             units,
             units_at_most,
+            epochs,
             copies_per_batch,
             observe_bytes,
             products_bytes,
@@ -257,6 +268,8 @@ entry! {
             stages_at_most: stages_at_most as u64,
             products_at_most: products_at_most as u64,
             seconds_at_most,
+            proxy_epochs: epochs.map_or(0, |epochs| epochs.proxy as u64),
+            hold_epochs: epochs.map_or(0, |epochs| epochs.hold as u64),
             ..CEstimate::EMPTY
         })
     }

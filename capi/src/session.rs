@@ -11,7 +11,7 @@ use crate::callbacks::Callbacks;
 use crate::device::DeviceObject;
 use crate::entry::entry;
 use crate::handle::{Handle, NewHandle, Object};
-use crate::model::{Files, Model, choices};
+use crate::model::{Files, Model, choices, texts};
 use crate::raw::{In, Info, Options, Text, versioned};
 use crate::samples::{SamplesObject, normalise};
 use crate::status::Outcome;
@@ -54,6 +54,9 @@ versioned! {
         std: In<f32> = In::NONE,
         std_count: u64 = 0,
         cifar_labels: Text = Text::NONE,
+        proxy: Text = Text::NONE,
+        weights: In<Text> = In::NONE,
+        weights_count: u64 = 0,
     }
 }
 
@@ -72,6 +75,8 @@ impl SessionFiles {
             forget_data: path(self.forget_data, "path of the set to forget")?,
             validation: path(self.validation, "path of the validation data")?,
             earlier: path(self.earlier, "path of the earlier model")?,
+            proxy: path(self.proxy, "path of the proxy")?,
+            weights: texts(self.weights, self.weights_count, ["weights_count", "keys of weights"])?,
         })
     }
 }

@@ -29,7 +29,8 @@ impl Checkpoint {
             serde_json::from_str(text)
                 .map_err(|e| Error::checkpoint(path, format!("its config is not JSON: {e}")))
         });
-        let (files, parsed) = (vec![ModelFile::of(StoredFile::of_bytes(path, bytes), &[])?], parsed.transpose()?);
+        let (files, parsed) =
+            (vec![ModelFile::of(StoredFile::of_bytes(path, bytes), &[])?], parsed.transpose()?);
         let beside = Beside::Config(config.map(|text| text.as_bytes().to_vec()));
         Checkpoint::of_files(path, files, ignored, parsed, None, beside)
     }
