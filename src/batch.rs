@@ -102,7 +102,7 @@ impl<'a> Batch<'a> {
         block: &Block,
         unseen: &Unseen,
         walk: &Walk,
-        clock: &mut Clock,
+        clock: &mut Clock<'_>,
         notes: &mut Vec<String>,
     ) -> Result<Option<f64>> {
         let task = self.task;
@@ -177,7 +177,7 @@ impl<'a> Batch<'a> {
         chosen: &Selection,
         before: Snapshot,
         step: Option<StepAccount>,
-        clock: Clock,
+        clock: Clock<'_>,
         notes: Vec<String>,
     ) -> Record {
         let name = |&unit: &UnitId| {

@@ -26,6 +26,15 @@ pub struct Checkpoint {
     ignored: Vec<String>,
     config: Option<serde_json::Value>,
     preprocessor: Option<serde_json::Value>,
+    beside: Beside,
+}
+
+/// What lies beside a model's files and is written beside the new ones, unchanged.
+enum Beside {
+    /// The files of [`BESIDE`] in its folder.
+    Folder,
+    /// The text of a config, of a model in memory.
+    Config(Option<Vec<u8>>),
 }
 
 /// The file of a tensor, and its name there.
@@ -88,6 +97,48 @@ impl Checkpoint {
             ));
         };
         let files = names.iter().map(|name| TensorFile::open(name)).collect::<Result<Vec<_>>>()?;
+        let beside = |name: &str| match folder.join(name) {
+            file if file.is_file() => json(&file).map(Some),
+            _ => Ok(None),
+        };
+        let (config, preprocessor) = (beside("config.json")?, beside("preprocessor_config.json")?);
+        Checkpoint::of_files(path, files, ignored, config, preprocessor, Beside::Folder)
+    }
+
+    /// A model in memory: the bytes of a `.safetensors` file, the text of its `config.json` where it has one, and the name of
+    /// the file that [`Checkpoint::write_patched`] writes. `ignored` is that of [`Checkpoint::open_without`].
+    ///
+    /// # Errors
+    /// Where the name is not that of a file, the bytes or the text are malformed, or a pattern is the name of no tensor.
+    pub fn in_memory(
+        name: &str,
+        bytes: Vec<u8>,
+        config: Option<&str>,
+        ignored: &[String],
+    ) -> Result<Checkpoint> {
+        let path = Path::new(name);
+        if path.file_name() != Some(path.as_os_str()) {
+            return Err(Error::config(format!(
+                "`{name}` is not the name of a file, which a model in memory needs"
+            )));
+        }
+        let parsed = config.map(|text| {
+            serde_json::from_str(text)
+                .map_err(|e| Error::checkpoint(path, format!("its config is not JSON: {e}")))
+        });
+        let (files, parsed) = (vec![TensorFile::of_bytes(path, bytes)?], parsed.transpose()?);
+        let beside = Beside::Config(config.map(|text| text.as_bytes().to_vec()));
+        Checkpoint::of_files(path, files, ignored, parsed, None, beside)
+    }
+
+    fn of_files(
+        path: &Path,
+        files: Vec<TensorFile>,
+        ignored: &[String],
+        config: Option<serde_json::Value>,
+        preprocessor: Option<serde_json::Value>,
+        beside: Beside,
+    ) -> Result<Checkpoint> {
         let mut place = BTreeMap::new();
         for (i, file) in files.iter().enumerate() {
             for name in file.names() {
@@ -99,13 +150,8 @@ impl Checkpoint {
         if place.is_empty() {
             return Err(Error::checkpoint(path, "holds no tensors"));
         }
-        let beside = |name: &str| match folder.join(name) {
-            file if file.is_file() => json(&file).map(Some),
-            _ => Ok(None),
-        };
-        let (config, preprocessor) = (beside("config.json")?, beside("preprocessor_config.json")?);
         let (prefix, path, ignored) = (String::new(), path.to_path_buf(), ignored.to_vec());
-        let mut checkpoint = Checkpoint { path, files, place, prefix, ignored, config, preprocessor };
+        let mut checkpoint = Checkpoint { path, files, place, prefix, ignored, config, preprocessor, beside };
         let mut unused = checkpoint.ignored.clone();
         unused.retain(|pattern| !checkpoint.ignore(pattern));
         checkpoint.strip();
@@ -218,24 +264,43 @@ impl Checkpoint {
     /// # Errors
     /// Where the file system refuses, or a patched tensor's type cannot be written.
     pub fn write_patched(&self, before: &Network, after: &Network, folder: &Path) -> Result<Patched> {
-        let mut patched = Patched::default();
-        let mut outs: Vec<Vec<u8>> = self.files.iter().map(|file| file.bytes().to_vec()).collect();
-        for (old, new) in before.params.iter().zip(&after.params) {
-            self.patch(&mut outs, old, new, &mut patched)?;
-        }
+        let (mut patched, outs) = self.patched(before, after)?;
         for (file, bytes) in self.files.iter().zip(&outs) {
             let name = file.path().file_name().unwrap_or_default();
             let out = folder.join(name);
             tensors::write_whole(&out, bytes)?;
             patched.files.push(out);
         }
+        match &self.beside {
+            Beside::Folder => self.copy_beside(folder)?,
+            Beside::Config(Some(text)) => tensors::write_whole(&folder.join("config.json"), text)?,
+            Beside::Config(None) => {}
+        }
+        Ok(patched)
+    }
+
+    fn copy_beside(&self, folder: &Path) -> Result<()> {
         for name in BESIDE {
             let file = self.folder().join(name);
             if file.is_file() && (self.path.is_dir() || name != "model.safetensors.index.json") {
                 tensors::write_whole(&folder.join(name), &tensors::read(&file)?)?;
             }
         }
-        Ok(patched)
+        Ok(())
+    }
+
+    /// The bytes that [`Checkpoint::write_patched`] writes to each of the model's files, in the order of
+    /// [`Checkpoint::file_names`], with an account that names no files.
+    ///
+    /// # Errors
+    /// Where a patched tensor's type cannot be written.
+    pub fn patched(&self, before: &Network, after: &Network) -> Result<(Patched, Vec<Vec<u8>>)> {
+        let mut patched = Patched::default();
+        let mut outs: Vec<Vec<u8>> = self.files.iter().map(|file| file.bytes().to_vec()).collect();
+        for (old, new) in before.params.iter().zip(&after.params) {
+            self.patch(&mut outs, old, new, &mut patched)?;
+        }
+        Ok((patched, outs))
     }
 
     fn patch(&self, outs: &mut [Vec<u8>], old: &Param, new: &Param, patched: &mut Patched) -> Result<()> {

@@ -71,7 +71,7 @@ pub fn hold(
     let validation = task.validation.ok_or_else(needs_validation)?;
     let n = task.n.checked_sub(earlier.indices.len()).filter(|&n| n > indices.len());
     let n = n.ok_or_else(|| Error::config("no more samples are left than are to be removed"))?;
-    let (mut clock, mut notes) = (Clock::start(), vec![]);
+    let (mut clock, mut notes) = (Clock::start(task.on_phase), vec![]);
     let request = task.samples.subset(indices);
     let judged = judged(task, indices, &mut notes);
     let judged = task.validation.filter(|_| !judged.is_empty()).map(|samples| samples.subset(&judged));
@@ -101,6 +101,7 @@ pub fn hold(
         after,
     };
     clock.count(Phase::Evaluate);
+    check_stop(task.stop)?;
     let refused = match after.is_finite() {
         true => gate(&before, &after, task.settings.gate),
         false => Some("not removed: the hold leaves no finite loss".into()),

@@ -16,7 +16,7 @@ use crate::net::{LayerId, Network, UnitId};
 use crate::newton::SolveReport;
 use crate::select::{Agreement, Selection};
 use crate::soft_label::Summary;
-use crate::task::{Approximation, CertificateSpec, ProxyKind};
+use crate::task::{Approximation, CertificateSpec, OnPhase, ProxyKind};
 use crate::update::{Certificate, NoiseUnits, Scaled};
 
 /// What happened to one batch.
@@ -271,21 +271,25 @@ names!(Phase {
 });
 
 /// Seconds per phase; a phase that comes again adds up.
-pub struct Clock {
+pub struct Clock<'a> {
     since: Instant,
+    on_phase: Option<&'a OnPhase<'a>>,
     /// What was measured.
     pub seconds: BTreeMap<Phase, f64>,
 }
 
-impl Clock {
-    /// Starts it.
-    pub fn start() -> Clock {
-        Clock { since: Instant::now(), seconds: BTreeMap::new() }
+impl<'a> Clock<'a> {
+    /// Starts it; `on_phase` is called with the name of each phase that is counted.
+    pub fn start(on_phase: Option<&'a OnPhase<'a>>) -> Clock<'a> {
+        Clock { since: Instant::now(), on_phase, seconds: BTreeMap::new() }
     }
 
     /// Counts the time since the last call to `phase`.
     pub fn count(&mut self, phase: Phase) {
         *self.seconds.entry(phase).or_insert(0.0) += self.since.elapsed().as_secs_f64();
+        if let Some(on_phase) = self.on_phase {
+            on_phase(phase.name());
+        }
         self.since = Instant::now();
     }
 }

@@ -10,8 +10,8 @@ use crate::manifest::{Manifest, listed};
 use crate::ops::philox::{Stream, Use};
 use crate::options::{Pick, ScrubOptions};
 use crate::perturb::check_options;
-use crate::session::Session;
-use crate::task::{Approximation, SMALLEST_BATCH, Settings, Task, is_convex};
+use crate::session::{Level, Session};
+use crate::task::{Approximation, OnPhase, SMALLEST_BATCH, Settings, Task, is_convex};
 use crate::train::Config;
 
 /// Retained samples that are used unless a request says which.
@@ -118,9 +118,10 @@ impl Request {
             warnings: vec![],
         };
         for batch in request.batches() {
-            request.task(session).check(net, batch.len())?;
+            request.task(session, None).check(net, batch.len())?;
         }
         request.warnings = request.warned(session)?;
+        request.warnings.iter().for_each(|warning| session.log(Level::Warning, warning));
         Ok(request)
     }
 
@@ -135,8 +136,8 @@ impl Request {
         batches
     }
 
-    /// What the pipeline is given.
-    pub fn task<'a>(&self, session: &'a Session) -> Task<'a> {
+    /// What the pipeline is given; `on_phase` is called with the name of every phase of a batch when it ends.
+    pub fn task<'a>(&self, session: &'a Session, on_phase: Option<&'a OnPhase<'a>>) -> Task<'a> {
         Task {
             device: session.device(),
             samples: session.samples(),
@@ -148,6 +149,7 @@ impl Request {
             proxy: session.proxy(),
             n: self.n,
             stop: session.stop(),
+            on_phase,
             settings: self.settings.clone(),
         }
     }

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use crate::checkpoint::{Checkpoint, Patched};
 use crate::data::tensors;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, check_stop};
 use crate::hold::{Held, hold};
 use crate::identity::{identity, is_of_another_version};
 use crate::net::Network;
@@ -18,7 +18,7 @@ use crate::options::Pick;
 use crate::outcome::{LayerAccount, Outcome, Privacy, Record, removed};
 use crate::receipt::Events;
 use crate::request::Request;
-use crate::session::Session;
+use crate::session::{Level, Progress, Session};
 use crate::task::{HoldSettings, Procedure};
 use crate::unlearn::unlearn;
 use crate::{hash, report};
@@ -73,19 +73,35 @@ impl Session {
         scrubbed: &mut Scrubbed,
         mut keep: impl FnMut(&Record) -> Result<()>,
     ) -> Result<()> {
-        let (task, batches) = (request.task(self), request.batches());
-        self.report_progress(scrubbed.records.len(), batches.len());
+        let batches = request.batches();
+        let report = |done: usize, phase| {
+            self.report_progress(Progress { done, batches: batches.len(), phase });
+            check_stop(self.stop())
+        };
+        report(scrubbed.records.len(), None)?;
         for (i, batch) in batches.iter().enumerate().skip(scrubbed.records.len()) {
-            let net = &mut scrubbed.network;
+            let on_phase = |phase| {
+                self.report_progress(Progress { done: i, batches: batches.len(), phase: Some(phase) })
+            };
+            let (task, net) = (request.task(self, Some(&on_phase)), &mut scrubbed.network);
             let record = match &request.settings.hold {
                 Some(settings) => hold(&task, settings, net, i, batch, Held::of(&scrubbed.records))?,
                 None => unlearn(&task, net, i, batch, &removed(&scrubbed.records))?,
             };
             keep(&record)?;
+            self.log_record(&record);
             scrubbed.records.push(record);
-            self.report_progress(i + 1, batches.len());
+            report(i + 1, None)?;
         }
         Ok(())
+    }
+
+    /// Tells what became of a batch.
+    fn log_record(&self, record: &Record) {
+        let (number, count) = (record.batch, record.indices.len());
+        let what = if record.removed { "removed" } else { "not removed" };
+        self.log(Level::Info, &format!("batch {number}: {count} samples {what}"));
+        record.notes.iter().for_each(|note| self.log(Level::Info, &format!("batch {number}: {note}")));
     }
 
     /// Carries out a request into a folder: the model under its own name with only the touched values changed, config

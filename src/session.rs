@@ -84,10 +84,24 @@ pub struct Progress {
     pub done: usize,
     /// All batches.
     pub batches: usize,
+    /// The phase of the running batch that has just ended, by its name in reports; none between batches.
+    pub phase: Option<&'static str>,
 }
 
-/// What is called when a run begins and after every batch.
+/// How much a message of [`Session::on_log`] matters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Level {
+    /// What is being done.
+    Info,
+    /// What the user should know of the data, the model or the request.
+    Warning,
+}
+
+/// What is called when a run begins, after every phase of a batch and after every batch.
 type OnProgress = dyn Fn(Progress) + Send + Sync;
+
+/// What is called with a message.
+type OnLog = dyn Fn(Level, &str) + Send + Sync;
 
 /// A device, a model and its data.
 pub struct Session {
@@ -103,6 +117,7 @@ pub struct Session {
     notes: Vec<String>,
     stop: Arc<AtomicBool>,
     progress: Option<Box<OnProgress>>,
+    log: Option<Box<OnLog>>,
     command: Option<String>,
 }
 
@@ -130,6 +145,7 @@ impl Session {
             notes: vec![],
             stop: Arc::default(),
             progress: None,
+            log: None,
             command: None,
         })
     }
@@ -199,6 +215,7 @@ impl Session {
             notes,
             stop: Arc::default(),
             progress: None,
+            log: None,
             command: None,
         })
     }
@@ -246,9 +263,18 @@ impl Session {
         self
     }
 
-    /// With a function that is called when a run begins and after every batch.
+    /// With a function that is called when a run begins, after every phase of a batch and after every batch, in the thread
+    /// that called the run. Where it sets the flag of [`Session::with_stop`], the run ends and the model stays as it was.
     pub fn on_progress(mut self, progress: impl Fn(Progress) + Send + Sync + 'static) -> Session {
         self.progress = Some(Box::new(progress));
+        self
+    }
+
+    /// With a function that is called with messages: at once with the session's notes, then with the warnings of requests
+    /// and the notes of batches. It is called in the thread that called the session.
+    pub fn on_log(mut self, log: impl Fn(Level, &str) + Send + Sync + 'static) -> Session {
+        self.notes.iter().for_each(|note| log(Level::Warning, note));
+        self.log = Some(Box::new(log));
         self
     }
 
@@ -334,9 +360,16 @@ impl Session {
     }
 
     /// Tells of progress.
-    pub(crate) fn report_progress(&self, done: usize, batches: usize) {
-        if let Some(progress) = &self.progress {
-            progress(Progress { done, batches });
+    pub(crate) fn report_progress(&self, progress: Progress) {
+        if let Some(report) = &self.progress {
+            report(progress);
+        }
+    }
+
+    /// Passes a message on.
+    pub(crate) fn log(&self, level: Level, message: &str) {
+        if let Some(log) = &self.log {
+            log(level, message);
         }
     }
 }

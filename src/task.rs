@@ -313,9 +313,14 @@ pub struct Task<'a> {
     pub n: usize,
     /// Set to stop before the next stage.
     pub stop: &'a AtomicBool,
+    /// Called with the name of every phase of a batch when it ends, in the thread that runs the task.
+    pub on_phase: Option<&'a OnPhase<'a>>,
     /// The choices.
     pub settings: Settings,
 }
+
+/// What is called with the name of a phase.
+pub type OnPhase<'a> = dyn Fn(&'static str) + 'a;
 
 /// The flag of tasks that nothing stops.
 static NEVER: AtomicBool = AtomicBool::new(false);
@@ -339,6 +344,7 @@ impl<'a> Task<'a> {
             proxy: None,
             n: samples.y.len(),
             stop: &NEVER,
+            on_phase: None,
             settings,
         }
     }

@@ -34,7 +34,7 @@ pub fn unlearn(
     earlier: &[usize],
 ) -> Result<Record> {
     let batch = Batch::new(task, net, batch, indices, earlier)?;
-    let (mut clock, mut notes) = (Clock::start(), vec![]);
+    let (mut clock, mut notes) = (Clock::start(task.on_phase), vec![]);
 
     let chosen = batch.units(net, &mut notes)?;
     clock.count(Phase::Select);
@@ -60,6 +60,7 @@ pub fn unlearn(
     clock.count(Phase::Evaluate);
     let step = batch.audit(net, &moved, &block, walk, after, mended, certificate)?;
     clock.count(Phase::Audit);
+    check_stop(task.stop)?;
     let refused = refusal(task, &before, &step, &lengths);
     let removed = refused.is_none();
     let small = too_small(&before, &after).filter(|_| removed && !is_convex(net, task.settings.l2));
@@ -84,7 +85,7 @@ fn step(
     moved: &mut Network,
     block: &Block,
     lengths: &[Length],
-    clock: &mut Clock,
+    clock: &mut Clock<'_>,
     notes: &mut Vec<String>,
 ) -> Result<Walk> {
     let (task, residual) = (batch.task, batch.residual());

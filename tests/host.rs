@@ -8,6 +8,7 @@ mod data;
 mod demo;
 mod hold;
 mod labels;
+mod memory;
 mod observe;
 mod repair;
 #[path = "cases/schema.rs"]

@@ -10,6 +10,7 @@ mod spec;
 pub mod table;
 pub mod tensors;
 mod text;
+mod view;
 
 use std::ops::Range;
 
@@ -19,6 +20,7 @@ pub use load::{CifarLabels, LoadOptions, Loaded, check_labels, class_count, file
 pub use pixels::Normalise;
 pub use spec::{Spec, choose};
 pub use text::check_ids;
+pub use view::{Elements, View, extent};
 
 pub use crate::ops::InputKind;
 use crate::ops::Shape;

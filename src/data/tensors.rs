@@ -28,7 +28,14 @@ impl TensorFile {
     /// # Errors
     /// Where it cannot be read or is not a well-formed safetensors file; the message gives the reason.
     pub fn open(path: &Path) -> Result<TensorFile> {
-        let bytes = read(path)?;
+        TensorFile::of_bytes(path, read(path)?)
+    }
+
+    /// Checks the bytes of a file, which messages call `path`.
+    ///
+    /// # Errors
+    /// As [`TensorFile::open`].
+    pub fn of_bytes(path: &Path, bytes: Vec<u8>) -> Result<TensorFile> {
         let (header_len, header) =
             SafeTensors::read_metadata(&bytes).map_err(|e| Error::data(path, explain(&e, &bytes)))?;
         Ok(TensorFile { path: path.into(), data: header_len + 8, bytes, header })
