@@ -217,6 +217,11 @@ impl Checkpoint {
         &self.path
     }
 
+    /// Whether it is of bytes in memory, so that it has no files of its own.
+    pub fn is_in_memory(&self) -> bool {
+        matches!(self.beside, Beside::Config(_))
+    }
+
     /// The directory that holds the model's files.
     pub fn folder(&self) -> &Path {
         folder_of(&self.path)

@@ -66,6 +66,34 @@ impl Session {
         Ok(scrubbed)
     }
 
+    /// What a request that was carried out in memory came to; changed values are those of the network, and none is lost to
+    /// a file's type.
+    pub fn outcome(&self, request: &Request, scrubbed: Scrubbed, seconds: f64) -> Outcome {
+        let removed = removed(&scrubbed.records).len();
+        let pairs = self.network().params.iter().zip(&scrubbed.network.params);
+        let differ =
+            |a: &[f32], b: &[f32]| a.iter().zip(b).filter(|(a, b)| a.to_bits() != b.to_bits()).count();
+        Outcome {
+            removed,
+            not_removed: request.forget.len() - removed,
+            privacy: Privacy::spent(&scrubbed.records, request.settings.certificate),
+            never_touched: never_touched(request),
+            notes: request.warnings.clone(),
+            changed_values: pairs.map(|(before, after)| differ(&before.value, &after.value)).sum(),
+            lost_updates: 0,
+            layers: LayerAccount::all(self.network(), &scrubbed.network, &scrubbed.records),
+            files: vec![],
+            records: scrubbed.records,
+            seconds,
+        }
+    }
+
+    /// The report of a request that was carried out in memory: that of [`Session::run`], where `identity` and `model` are
+    /// null because no file was written.
+    pub fn report(&self, request: &Request, outcome: &Outcome) -> Value {
+        report_of(self, request, outcome, Value::Null, None)
+    }
+
     /// Removes the batches that `scrubbed` has no record of; `keep` takes each record before the next batch begins.
     fn go_on(
         &self,
@@ -151,21 +179,14 @@ impl Session {
             other => other,
         })?;
         let patched = checkpoint.write_patched(self.network(), &scrubbed.network, out)?;
-        let removed = removed(&scrubbed.records).len();
         let outcome = Outcome {
-            removed,
-            not_removed: request.forget.len() - removed,
-            privacy: Privacy::spent(&scrubbed.records, request.settings.certificate),
-            never_touched: never_touched(request),
-            notes: request.warnings.clone(),
             changed_values: patched.changed,
             lost_updates: patched.vanished,
-            layers: LayerAccount::all(self.network(), &scrubbed.network, &scrubbed.records),
             files: patched.files.clone(),
-            records: scrubbed.records,
-            seconds: started.elapsed().as_secs_f64(),
+            ..self.outcome(request, scrubbed, started.elapsed().as_secs_f64())
         };
-        let report = report_of(self, checkpoint, request, &outcome, &patched, &identity)?;
+        let model = report_of_model(checkpoint, &patched)?;
+        let report = report_of(self, request, &outcome, model, Some(&identity));
         tensors::write_whole(&out.join("report.html"), report::scrub(&report).as_bytes())?;
         let text = serde_json::to_string_pretty(&report);
         let text = text.map_err(|e| Error::data(&report_file, e.to_string()))?;
@@ -190,16 +211,21 @@ impl Session {
     /// # Errors
     /// Where `out` is that folder.
     pub fn check_out(&self, out: &Path) -> Result<()> {
-        let folder = self.checkpoint().map(Checkpoint::folder);
-        let same = folder.is_some_and(
-            |folder| matches!((out.canonicalize(), folder.canonicalize()), (Ok(a), Ok(b)) if a == b),
-        );
-        if same {
-            let reason = "is the folder of the model, which would be overwritten; choose another --out";
-            return Err(Error::config(format!("{}: {reason}", out.display())));
-        }
-        Ok(())
+        self.checkpoint().map_or(Ok(()), |checkpoint| check_out(checkpoint, out))
     }
+}
+
+/// Refuses the folder of a model's own files, whatever it is called; a model in memory has none.
+///
+/// # Errors
+/// Where `out` is that folder.
+pub fn check_out(checkpoint: &Checkpoint, out: &Path) -> Result<()> {
+    let folder = checkpoint.folder().canonicalize();
+    if !checkpoint.is_in_memory() && matches!((out.canonicalize(), folder), (Ok(a), Ok(b)) if a == b) {
+        let reason = "is the folder of the model, which would be overwritten; choose another --out";
+        return Err(Error::config(format!("{}: {reason}", out.display())));
+    }
+    Ok(())
 }
 
 /// A finished folder: the same request again changes nothing, another is refused.
@@ -225,18 +251,28 @@ fn finished(out: &Path, report: PathBuf, identity: &str) -> Result<Finished> {
     Ok(Finished { not_removed: found.not_removed, report })
 }
 
-/// `report.json` (docs/REPORT.md).
-fn report_of(
-    session: &Session,
-    checkpoint: &Checkpoint,
-    request: &Request,
-    outcome: &Outcome,
-    patched: &Patched,
-    identity: &str,
-) -> Result<Value> {
+/// The part of `report.json` about the model's files.
+fn report_of_model(checkpoint: &Checkpoint, patched: &Patched) -> Result<Value> {
     let written = patched.files.iter().map(|file| tensors::read(file)).collect::<Result<Vec<_>>>()?;
     let names = patched.files.iter().map(|file| file.file_name().map(OsStr::to_string_lossy));
     Ok(json!({
+        "files": names.collect::<Vec<_>>(),
+        "changed_values": patched.changed,
+        "updates_lost_in_stored_type": patched.vanished,
+        "sha256_before": hash::of_parts(checkpoint.contents()),
+        "sha256_after": hash::of_parts(written.iter()),
+    }))
+}
+
+/// `report.json` (docs/REPORT.md).
+fn report_of(
+    session: &Session,
+    request: &Request,
+    outcome: &Outcome,
+    model: Value,
+    identity: Option<&str>,
+) -> Value {
+    json!({
         "scrubjay": env!("CARGO_PKG_VERSION"),
         "report": "scrub",
         "command": session.command(),
@@ -261,17 +297,11 @@ fn report_of(
         "privacy": outcome.privacy,
         "notes": outcome.notes,
         "never_touched": outcome.never_touched,
-        "model": {
-            "files": names.collect::<Vec<_>>(),
-            "changed_values": outcome.changed_values,
-            "updates_lost_in_stored_type": outcome.lost_updates,
-            "sha256_before": hash::of_parts(checkpoint.contents()),
-            "sha256_after": hash::of_parts(written.iter()),
-        },
+        "model": model,
         "layers": outcome.layers,
         "records": outcome.records.iter().map(without_values).collect::<Vec<_>>(),
         "seconds": outcome.seconds,
-    }))
+    })
 }
 
 /// The options of a report: as they were asked for, with the defaults that were worked out.
