@@ -7,7 +7,7 @@
 use crate::data::Inputs;
 use crate::device::Device;
 use crate::error::{Error, Result};
-use crate::net::{Network, pass};
+use crate::net::{Network, pass, zeros};
 use crate::ops::Precision;
 use crate::perturb::Perturbed;
 
@@ -41,7 +41,7 @@ pub fn observe_copies(
         return Err(Error::shape("observe", format!("{m} copies of every sample"), other.to_string()));
     }
     let d = net.units().len();
-    let (mut losses, mut activations) = (vec![0.0f64; m], vec![0.0f64; m * d]);
+    let (mut losses, mut activations) = (zeros::<f64>(m, 1)?, zeros::<f64>(m, d)?);
     let mut chunk = 0;
     for copies in request {
         let one = pass(device, net, copies, d, precision)?.0;

@@ -193,6 +193,14 @@ impl ScrubOptions {
                 return Err(Error::config(format!("{name} is too small")));
             }
         }
+        for (name, given, most) in [
+            ("--perturbations", self.perturbations, u32::MAX as usize), // copies are numbered by 32 bits
+            ("--stages", self.stages, 1000),
+        ] {
+            if given.is_some_and(|given| given > most) {
+                return Err(Error::config(format!("{name} is at most {most}")));
+            }
+        }
         for (name, value) in [
             ("--l2", self.l2),
             ("--tolerance", self.tolerance),

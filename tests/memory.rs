@@ -5,9 +5,11 @@ use std::sync::{Arc, Mutex};
 
 use scrubjay::checkpoint::{self, Checkpoint};
 use scrubjay::data::{self, Samples};
+use scrubjay::observe::observe_copies;
+use scrubjay::perturb::{Noise, perturb_request};
 use scrubjay::session::{Level, Progress};
 use scrubjay::train::{self, Optimizer, Schedule, train};
-use scrubjay::{Device, Error, Request, Result, ScrubOptions, Session, zoo};
+use scrubjay::{Device, Error, Precision, Request, Result, ScrubOptions, Session, zoo};
 
 const TRAINED: usize = 300;
 
@@ -140,5 +142,25 @@ fn a_model_of_bytes_is_that_of_the_file_and_is_written_as_it() -> Result<()> {
         Checkpoint::in_memory("m", bytes, None, &["no*".into()]),
         Err(Error::Checkpoint { .. })
     ));
+    Ok(())
+}
+
+#[test]
+fn numbers_beyond_all_memory_are_refused_before_it_is_asked_for() -> Result<()> {
+    let refused = |options: ScrubOptions| options.check().unwrap_err().to_string();
+    let copies = ScrubOptions { perturbations: Some(1 << 40), ..ScrubOptions::DEFAULT };
+    assert!(refused(copies).contains("--perturbations is at most 4294967295"));
+    assert!(
+        refused(ScrubOptions { stages: Some(1001), ..ScrubOptions::DEFAULT })
+            .contains("--stages is at most 1000")
+    );
+    let samples = data::digits()?;
+    let net = zoo::create("mlp:12", samples.shape(), 10, 1)?.network.freeze();
+    for copies in [1 << 48, usize::MAX] {
+        let request =
+            perturb_request(&samples, &[0], &(0..0), copies, Noise { sigma: 0.1, replace: 1, seed: 0 })?;
+        let error = observe_copies(&Device::cpu()?, &net, &request, Precision::F32).unwrap_err();
+        assert!(error.to_string().contains("more than there is memory for"), "{error}");
+    }
     Ok(())
 }

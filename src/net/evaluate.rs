@@ -11,7 +11,7 @@ use super::program::Section;
 use super::rows::Selected;
 use crate::data::Inputs;
 use crate::device::{Cuda, Device};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::loss::{self, Loss};
 use crate::ops::Precision;
 
@@ -33,10 +33,21 @@ pub struct Trace {
 }
 
 impl Trace {
-    fn new(m: usize, d: usize, classes: usize, chunk: usize) -> Trace {
-        let zeros = |len: usize| vec![0.0; len];
-        Trace { m, d, activations: zeros(m * d), losses: zeros(m), logits: zeros(m * classes), chunk }
+    fn new(m: usize, d: usize, classes: usize, chunk: usize) -> Result<Trace> {
+        let (activations, losses, logits) = (zeros(m, d)?, zeros(m, 1)?, zeros(m, classes)?);
+        Ok(Trace { m, d, activations, losses, logits, chunk })
     }
+}
+
+/// Zeros `[m, columns]` for `m` inputs; numbers of them beyond all memory are an error, where they would end the program.
+///
+/// # Errors
+/// Where there is no memory for them.
+pub fn zeros<T: Copy + Default>(m: usize, columns: usize) -> Result<Vec<T>> {
+    let len = m.checked_mul(columns).filter(|&len| Vec::<T>::new().try_reserve_exact(len).is_ok());
+    len.map(|len| vec![T::default(); len]).ok_or_else(|| {
+        Error::config(format!("{m} inputs by {columns} values are more than there is memory for"))
+    })
 }
 
 /// How well a network does on labelled inputs.
@@ -148,7 +159,7 @@ pub(crate) fn pass(
     }
     let (m, classes) = (inputs.len(), net.classes());
     let plan = Plan::forward(net, m)?;
-    let mut trace = Trace::new(m, d, classes, plan.chunk);
+    let mut trace = Trace::new(m, d, classes, plan.chunk)?;
     let mut labels = vec![0; m * plan.label_width];
 
     let mut activations = trace.activations.as_mut_slice();
@@ -193,7 +204,7 @@ fn run_on_cuda(
     let (mut passes, mut arena) = open(cuda, net, &rows, Purpose::Forward, inputs, d)?;
     passes.precision = precision;
     let chunk = passes.plan.chunk;
-    let mut trace = Trace::new(m, d, classes, chunk);
+    let mut trace = Trace::new(m, d, classes, chunk)?;
     let width = net.label_width();
     let mut labels = vec![0; m * width];
     for first in (0..m).step_by(chunk) {

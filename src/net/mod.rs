@@ -33,8 +33,8 @@ mod train;
 mod units;
 
 pub use build::{Builder, Source};
-pub(crate) use evaluate::pass;
 pub use evaluate::{Scores, Trace, evaluate, outputs, surprisals};
+pub(crate) use evaluate::{pass, zeros};
 pub use ids::{LayerId, NodeId, ParamId, UnitId};
 pub(crate) use instruction::LayerUse;
 pub(crate) use lanes::{check, in_lanes};
