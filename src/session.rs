@@ -401,7 +401,11 @@ pub fn check_samples(path: &Path, samples: &Samples, network: &Network) -> Resul
     }
 }
 
-fn fits(network: &Network, samples: &Samples, what: &str) -> Result<()> {
+/// Refuses samples that are no inputs of a network, or whose labels do not fit it; `what` they are, in words.
+///
+/// # Errors
+/// Where they are of another kind or shape, a token is beyond the vocabulary, or a label does not fit the outputs.
+pub fn fits(network: &Network, samples: &Samples, what: &str) -> Result<()> {
     if samples.kind != network.kind() {
         let reason = format!("{what} are {}, the network takes {}", samples.kind, network.kind());
         return Err(Error::config(reason));

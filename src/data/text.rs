@@ -70,9 +70,39 @@ pub(super) fn read(file: &TensorFile) -> Result<Samples> {
         let reason = "is not 0; texts of several token types are not read here";
         return Err(Error::record(path, place(TYPES, i / tokens, i % tokens), reason));
     }
+    Ok(Samples { kind: InputKind::Text { tokens }, x: rows(&ids, &mask, tokens), y: Labels::read(file, n)? })
+}
+
+/// The words of texts as [`Samples::x`] has them: of each its ids, then its mask.
+fn rows(ids: &[u32], mask: &[u32], tokens: usize) -> Vec<f32> {
     let rows = ids.chunks_exact(tokens).zip(mask.chunks_exact(tokens));
-    let x = rows.flat_map(|(ids, mask)| ids.iter().chain(mask)).map(|&word| f32::from_bits(word)).collect();
-    Ok(Samples { kind: InputKind::Text { tokens }, x, y: Labels::read(file, n)? })
+    rows.flat_map(|(ids, mask)| ids.iter().chain(mask)).map(|&word| f32::from_bits(word)).collect()
+}
+
+impl Samples {
+    /// Texts in memory, of so many tokens each: token ids `[n, tokens]`, their mask, which is 1 where a token is attended,
+    /// and labels. Whether the ids fit a vocabulary is checked where a network runs on them.
+    ///
+    /// # Errors
+    /// Where there are none, lengths do not fit each other, a mask is neither 0 nor 1, or a text has no attended token; the
+    /// message names the sample.
+    pub fn of_texts(ids: &[u32], mask: &[u32], tokens: usize, y: Labels) -> Result<Samples> {
+        let n = y.len();
+        let expected = n.checked_mul(tokens).filter(|&len| len > 0);
+        if expected != Some(ids.len()) || expected != Some(mask.len()) {
+            let found = format!("{} ids and {} words of mask", ids.len(), mask.len());
+            return Err(Error::shape("texts", format!("[{n}, {tokens}], not empty, of both"), found));
+        }
+        if let Some(i) = mask.iter().position(|&word| word > 1) {
+            let (row, at) = (i / tokens, i % tokens);
+            let reason = format!("the mask at position {at} is {}, neither 0 nor 1", mask[i]);
+            return Err(Error::config(format!("sample {row}: {reason}")));
+        }
+        if let Some(row) = mask.chunks_exact(tokens).position(|mask| mask.iter().all(|&word| word == 0)) {
+            return Err(Error::config(format!("sample {row} has no attended token")));
+        }
+        Ok(Samples { kind: InputKind::Text { tokens }, x: rows(ids, mask, tokens), y })
+    }
 }
 
 #[cfg(test)]
@@ -124,6 +154,22 @@ mod tests {
         rows.fill(&mut x, &mut y, 1..2);
         assert_eq!((words(&x), y), (vec![7, 5, 0, 1, 1, 0], [0, 1]));
         assert!(check_ids(Path::new("d"), &text, 10).is_ok());
+    }
+
+    #[test]
+    fn texts_in_memory_are_those_of_a_file() {
+        let (ids, mask) = ([7, 8, 9, 7, 5, 0], [1, 1, 1, 1, 1, 0]);
+        assert_eq!(
+            Samples::of_texts(&ids, &mask, 3, vec![4, 0].into()).unwrap(),
+            read("", &[], &[]).unwrap()
+        );
+        let refused = |ids: &[u32], mask: &[u32], tokens| {
+            Samples::of_texts(ids, mask, tokens, vec![4, 0].into()).unwrap_err().to_string()
+        };
+        assert!(refused(&ids[1..], &mask, 3).contains("5 ids"));
+        assert!(refused(&[], &[], 0).contains("not empty"));
+        assert!(refused(&ids, &[1, 1, 1, 2, 1, 0], 3).contains("sample 1: the mask at position 0 is 2"));
+        assert!(refused(&ids, &[1, 1, 1, 0, 0, 0], 3).contains("sample 1 has no attended token"));
     }
 
     #[test]

@@ -71,8 +71,8 @@ impl<'a> View<'a> {
     /// A view of `sides` `[n, c, h, w]` or `[n, features]` at these strides, in elements.
     ///
     /// # Errors
-    /// Where it has another number of sides, no inputs or empty ones, `elements` end before it does, or a value is not finite;
-    /// the message names the sample.
+    /// Where it has another number of sides, no inputs, empty ones or more than memory holds, `elements` end before it does, or
+    /// a value is not finite; the message names the sample.
     pub fn new(elements: Elements<'a>, sides: &[usize], strides: &[usize]) -> Result<View<'a>> {
         let refuse = |found: String| Err(Error::shape("inputs", "[n, c, h, w] or [n, features]", found));
         let (n, shape, strides) = match (sides, strides) {
@@ -89,6 +89,11 @@ impl<'a> View<'a> {
                 let needed = needed.map_or("more than can be addressed".into(), |needed| needed.to_string());
                 return Err(Error::shape("inputs", format!("{needed} elements"), elements.len().to_string()));
             }
+        }
+        let values = sides.iter().try_fold(1usize, |values, side| values.checked_mul(*side));
+        if values.is_none_or(|values| Vec::<f32>::new().try_reserve_exact(values).is_err()) {
+            // A stride of 0 repeats inputs at no cost; what is made of them has its own.
+            return Err(Error::config(format!("inputs {sides:?} are more than there is memory for")));
         }
         let view = View { elements, n, shape, strides, labels: None, width: 1 };
         let image = |i: usize| view.values(i).find(|value| !value.is_finite());
@@ -191,6 +196,7 @@ mod tests {
         assert!(refused(&[2, usize::MAX], &[1, 2]).contains("more than can be addressed"));
         assert!(refused(&[2, 0], &[1, 1]).contains("holds nothing"));
         assert!(refused(&[2], &[1]).contains("[n, c, h, w]"));
+        assert!(refused(&[1 << 45, 2], &[0, 1]).contains("than there is memory for"));
         let two = View::new(Elements::F32(&values), &[2, 1], &[1, 1]).unwrap();
         assert!(two.samples(vec![0].into()).is_err());
         assert_eq!(extent(&[3, 4], &[0, usize::MAX / 2]), None);
