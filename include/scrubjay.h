@@ -366,7 +366,7 @@ typedef struct sj_progress {
     uint64_t done;     /* batches */
     uint64_t batches;  /* of how many */
     const char *phase; /* of the running batch, that has just ended: "select", "evaluate", "curvature", "solve", "length",
-                          "repair", "audit"; NULL between batches. Lives until the callback returns */
+                          "repair", "audit", "proxy", "hold"; NULL between batches. Lives until the callback returns */
 } sj_progress;
 
 /* Functions of yours. They are called in the thread that called the library, while that call runs; with runs in several

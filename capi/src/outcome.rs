@@ -102,7 +102,7 @@ impl Receipt {
     fn of(record: &Record) -> Receipt {
         let (account, step) = (&record.account, record.account.step.as_ref());
         let none = Performance { loss: f64::NAN, accuracy: f64::NAN };
-        let (before, after) = (&account.before, step.map(|step| &step.after));
+        let (before, after) = (&account.before, account.after());
         let [forget, retain] =
             [after.map_or(none, |after| after.forget), after.map_or(none, |after| after.retain)];
         let validation =
