@@ -1,0 +1,193 @@
+//! Samples: labelled inputs, copied from the caller's tensors or read from files.
+
+use std::ffi::{CString, c_char};
+use std::path::Path;
+use std::sync::Arc;
+
+use scrubjay::data;
+use scrubjay::data::{CifarLabels, InputKind, Normalise, Samples};
+use scrubjay::session::Sources;
+
+use crate::device::c_text;
+use crate::entry::entry;
+use crate::handle::{Handle, NewHandle, Object};
+use crate::model::{Model, count, image_and_tokens};
+use crate::raw::{In, Info, Options, Out, Text, versioned};
+use crate::status::{Failure, Outcome};
+use crate::tensor::{self, Layout, Tensor};
+
+/// `sj_samples`.
+pub struct SamplesObject {
+    /// The samples.
+    pub samples: Arc<Samples>,
+    x: Layout,
+    y: Layout,
+    notes: Vec<CString>,
+}
+
+impl Object for SamplesObject {
+    const NAME: &'static str = "set of samples";
+}
+
+impl SamplesObject {
+    /// Of samples.
+    pub fn new(samples: impl Into<Arc<Samples>>, notes: &[String]) -> Outcome<SamplesObject> {
+        let samples = samples.into();
+        let n = samples.y.len();
+        let x = match samples.kind {
+            InputKind::Image(shape) => {
+                let strides = [shape.len(), 1, shape.w * shape.c, shape.c];
+                Layout::new(&[n, shape.c, shape.h, shape.w], &strides)
+            }
+            InputKind::Text { tokens } => Layout::rows(&[n, 2, tokens]),
+        };
+        let y = match samples.y.width() {
+            1 => Layout::rows(&[n]),
+            width => Layout::rows(&[n, width]),
+        };
+        let notes = notes.iter().map(|note| c_text(note)).collect::<Outcome<_>>()?;
+        Ok(SamplesObject { samples, x, y, notes })
+    }
+
+    /// The inputs, seen as f32 `[n, c, h, w]` of images or u32 `[n, 2, t]` of texts, and their layout.
+    pub fn x(&self) -> (&[f32], &'static str, &Layout) {
+        let dtype = match self.samples.kind {
+            InputKind::Image(_) => "f32",
+            InputKind::Text { .. } => "u32",
+        };
+        (&self.samples.x, dtype, &self.x)
+    }
+}
+
+versioned! {
+    /// `sj_data_options`.
+    DataOptions as "sj_data_options" {
+        mean: In<f32> = In::NONE,
+        mean_count: u64 = 0,
+        std: In<f32> = In::NONE,
+        std_count: u64 = 0,
+        cifar_labels: Text = Text::NONE,
+    }
+}
+
+versioned! {
+    /// `sj_samples_info`.
+    SamplesInfo as "sj_samples_info" {
+        count: u64 = 0,
+        channels: u64 = 0,
+        height: u64 = 0,
+        width: u64 = 0,
+        label_width: u64 = 0,
+        notes: u64 = 0,
+        tokens: u64 = 0,
+    }
+}
+
+/// Means and deviations of channels.
+pub fn normalise(mean: (In<f32>, u64), std: (In<f32>, u64)) -> Outcome<Normalise> {
+    let list = |(values, number): (In<f32>, u64), what: &str| -> Outcome<Option<Vec<f32>>> {
+        let values = values.list(count(number, what)?, what)?;
+        Ok(Some(values.to_vec()).filter(|values| !values.is_empty()))
+    };
+    Ok(Normalise { mean: list(mean, "mean")?, std: list(std, "std")? })
+}
+
+entry! {
+    /// Fills in the defaults.
+    fn sj_data_options_init(options: Info<DataOptions>, struct_size: usize) {
+        options.init(struct_size)
+    }
+
+    /// Copies samples from tensors.
+    fn sj_samples_new(x: In<Tensor>, y: In<Tensor>, samples: NewHandle<SamplesObject>) {
+        samples.open()?;
+        let (view, labels) = (tensor::inputs(&x)?, tensor::labels(&y)?);
+        samples.put(SamplesObject::new(view.samples(labels)?, &[])?)
+    }
+
+    /// Copies texts from tensors.
+    fn sj_samples_from_text(
+        ids: In<Tensor>,
+        mask: In<Tensor>,
+        y: In<Tensor>,
+        samples: NewHandle<SamplesObject>,
+    ) {
+        samples.open()?;
+        let (ids, tokens) = tensor::words(&ids, "ids")?;
+        let mask = match mask.is_null() {
+            true => vec![1; ids.len()],
+            false => tensor::words(&mask, "mask")?.0,
+        };
+        samples.put(SamplesObject::new(Samples::of_texts(&ids, &mask, tokens, tensor::labels(&y)?)?, &[])?)
+    }
+
+    /// Reads samples from files.
+    fn sj_samples_load(
+        path: Text,
+        model: Handle<Model>,
+        options: Options<DataOptions>,
+        samples: NewHandle<SamplesObject>,
+    ) {
+        samples.open()?;
+        let (model, options) = (model.find()?, options.get()?);
+        let normalise = normalise((options.mean, options.mean_count), (options.std, options.std_count))?;
+        let cifar_labels = options.cifar_labels.named::<CifarLabels>("cifar_labels")?.unwrap_or_default();
+        let path = Path::new(path.get("path")?);
+        let read = match model {
+            Some(model) => {
+                let sources = Sources { normalise, cifar_labels, ..Sources::default() };
+                sources.load(path, model.checkpoint()?)?
+            }
+            None => {
+                let options = data::LoadOptions { normalise, labels: cifar_labels, ..data::LoadOptions::default() };
+                data::load_with(path, &options)?
+            }
+        };
+        samples.put(SamplesObject::new(read.samples, &read.notes)?)
+    }
+
+    /// What samples are.
+    fn sj_samples_get_info(samples: Handle<SamplesObject>, info: Info<SamplesInfo>) {
+        let samples = samples.get()?;
+        let y = &samples.samples.y;
+        let (shape, tokens) = image_and_tokens(samples.samples.kind);
+        info.put(SamplesInfo {
+            count: y.len() as u64,
+            channels: shape.c as u64,
+            height: shape.h as u64,
+            width: shape.w as u64,
+            label_width: y.width() as u64,
+            notes: samples.notes.len() as u64,
+            tokens: tokens as u64,
+            ..SamplesInfo::EMPTY
+        })
+    }
+
+    /// How samples were read.
+    fn sj_samples_get_note(samples: Handle<SamplesObject>, number: u64, text: Out<*const c_char>) {
+        let (samples, place) = (samples.get()?, text.open("text")?);
+        let notes = &samples.notes;
+        let note = notes.get(count(number, "note")?);
+        place.write(note.ok_or_else(|| Failure::argument(format!("note {number} of {}", notes.len())))?.as_ptr());
+        Ok(())
+    }
+
+    /// Views of samples.
+    fn sj_samples_get_tensors(samples: Handle<SamplesObject>, x: Out<Tensor>, y: Out<Tensor>) {
+        let samples = samples.get()?;
+        let (x, y) = (x.wanted("tensor x")?, y.wanted("tensor y")?);
+        if let Some(x) = x {
+            let (values, dtype, layout) = samples.x();
+            x.write(layout.view(values, dtype));
+        }
+        if let Some(y) = y {
+            y.write(samples.y.view(samples.samples.y.words(), "u32"));
+        }
+        Ok(())
+    }
+
+    /// Ends a handle.
+    fn sj_samples_free(samples: Handle<SamplesObject>) {
+        samples.free()
+    }
+}
