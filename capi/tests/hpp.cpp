@@ -1,0 +1,128 @@
+/*
+scrubjay.hpp, with exceptions and with results: objects that end by themselves, spans, callbacks that throw, cancels. Without exceptions it
+is built with -fno-exceptions.
+*/
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <fstream>
+#include <iterator>
+
+#include "scrubjay.hpp"
+
+static void check(bool good, const char *what) {
+    if (good) return;
+    std::fprintf(stderr, "hpp.cpp: %s; last message: %s\n", what, sj::Error::last(0).what());
+    std::exit(1);
+}
+#define CHECK(condition) check(condition, #condition)
+
+#if SCRUBJAY_NO_EXCEPTIONS
+template <class T> static T take(sj::Result<T> result) {
+    check(static_cast<bool>(result), "a result has a value");
+    return std::move(*std::move(result));
+}
+static void take(sj::Result<void> result) { check(static_cast<bool>(result), "a result is good"); }
+#define FAILS(status_, call)                                                                                             \
+    do {                                                                                                                 \
+        auto result_ = call;                                                                                             \
+        CHECK(!result_ && result_.error().status() == (status_) && result_.error().what()[0] != 0);                      \
+    } while (0)
+#else
+template <class T> static T take(T value) { return value; }
+#define take(...) (__VA_ARGS__)
+#define FAILS(status_, call)                                                                                             \
+    do {                                                                                                                 \
+        int32_t found_ = SJ_OK;                                                                                          \
+        try {                                                                                                            \
+            (void)(call);                                                                                                \
+        } catch (const sj::Error &error) {                                                                               \
+            found_ = error.status();                                                                                     \
+            CHECK(error.what()[0] != 0 && std::strncmp(error.name(), "SJ_ERR_", 7) == 0);                                \
+        }                                                                                                                \
+        CHECK(found_ == (status_));                                                                                      \
+    } while (0)
+#endif
+
+int main(int argc, char **argv) {
+    CHECK(argc == 2);
+    const std::string folder = argv[1];
+    auto device = take(sj::Device::open("cpu", 2));
+    CHECK(take(device.info()).threads == 2);
+    FAILS(SJ_ERR_ARGUMENT, sj::Device::open("tpu"));
+    FAILS(SJ_ERR_IO, sj::Model::open(folder + "/nowhere"));
+
+    std::ifstream file(folder + "/model/model.safetensors", std::ios::binary);
+    const std::vector<unsigned char> bytes{std::istreambuf_iterator<char>(file), {}};
+    auto model = take(sj::Model::from_memory(bytes));
+    auto info = take(model.info());
+    CHECK(info.units == 19 && take(model.bytes()) == bytes);
+    CHECK(take(model.find_unit(take(model.layer(1)).name, 2)) == 18);
+
+    auto samples = take(sj::Samples::load(folder + "/train.safetensors", &model));
+    auto validation = take(sj::Samples::load(folder + "/val.safetensors", &model));
+    std::vector<float> x(16), logits(6);
+    take(model.forward(device, sj::Tensor(sj::Span<const float>(x), {2, 8}), sj::Tensor(sj::Span<float>(logits), {2, 3})));
+    CHECK(std::memcmp(&logits[0], &logits[3], 3 * sizeof(float)) == 0);
+    FAILS(SJ_ERR_ARGUMENT, model.forward(device, sj::Tensor(sj::Span<const float>(x), {3, 8}), sj::Tensor(sj::Span<float>(logits), {2, 3})));
+
+    auto trace = take(sj::Trace::observe(device, model, samples));
+    CHECK(take(trace.tensor(SJ_TRACE_ACTIVATIONS)).shape[1] == 19);
+    const uint32_t units[] = {1, 17};
+    auto block = take(sj::Block::of(model, sj::Span<const uint32_t>(units)));
+    FAILS(SJ_ERR_ARGUMENT, sj::Block::of(model, {}));
+    const auto p = static_cast<int64_t>(take(block.size()));
+    std::vector<double> step(static_cast<size_t>(p)), gradient(step.size());
+    auto curvature = take(sj::Curvature::of(device, block, samples));
+    auto options = sj::solve_options();
+    options.damping = 0.01;
+    CHECK(take(curvature.solve(sj::Tensor(sj::Span<double>(step), {p}), nullptr, &options)).converged == 1);
+    take(curvature.gradient(sj::Tensor(sj::Span<double>(gradient), {p})));
+    CHECK(gradient[0] != 0 && step[0] != 0);
+
+    int calls = 0;
+    bool go_on = true, throws = false;
+    sj::Callbacks callbacks;
+    callbacks.progress = [&](const sj_progress &) {
+        ++calls;
+#if !SCRUBJAY_NO_EXCEPTIONS
+        if (throws) throw std::logic_error("from a callback");
+#endif
+        return go_on;
+    };
+    callbacks.log = [](bool, const char *message) { CHECK(message[0] != 0); };
+    auto session = take(sj::Session::of(device, model, samples, &validation, callbacks));
+    auto scrub = sj::scrub_options();
+    scrub.perturbations = 40;
+    scrub.stages = 2;
+    const std::vector<uint64_t> forget{0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11};
+    auto request = take(session.select(forget, &scrub));
+    auto outcome = take(request.scrub());
+    CHECK(take(outcome.info()).removed + take(outcome.info()).not_removed == 12 && calls > 5);
+    CHECK(take(outcome.report()).find("\"records\"") != std::string::npos);
+    CHECK(take(outcome.receipt(0)).samples == 12);
+    auto after = take(outcome.model());
+    CHECK(take(after.bytes()).size() == bytes.size());
+    go_on = false;
+    FAILS(SJ_ERR_INTERRUPTED, request.scrub());
+    take(session.uncancel());
+    go_on = true;
+#if !SCRUBJAY_NO_EXCEPTIONS
+    throws = true;
+    bool caught = false;
+    try {
+        request.scrub();
+    } catch (const std::logic_error &error) {
+        caught = std::strcmp(error.what(), "from a callback") == 0;
+    }
+    CHECK(caught);
+    throws = false;
+    session.uncancel();
+#endif
+    (void)throws;
+    auto moved = std::move(request);
+    CHECK(request.get() == nullptr && moved.get() != nullptr);
+    FAILS(SJ_ERR_CONFIG, session.select("class:9"));
+    std::printf("hpp: %s\n", SCRUBJAY_NO_EXCEPTIONS ? "results" : "exceptions");
+    return 0;
+}
