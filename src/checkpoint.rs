@@ -5,6 +5,8 @@
 //! changed elements are patched, rounded to the stored type. Names, order, types, shards, metadata and everything else
 //! stay the same, byte for byte.
 
+mod memory;
+
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
@@ -105,32 +107,6 @@ impl Checkpoint {
         Checkpoint::of_files(path, files, ignored, config, preprocessor, Beside::Folder)
     }
 
-    /// A model in memory: the bytes of a `.safetensors` file, the text of its `config.json` where it has one, and the name of
-    /// the file that [`Checkpoint::write_patched`] writes. `ignored` is that of [`Checkpoint::open_without`].
-    ///
-    /// # Errors
-    /// Where the name is not that of a file, the bytes or the text are malformed, or a pattern is the name of no tensor.
-    pub fn in_memory(
-        name: &str,
-        bytes: Vec<u8>,
-        config: Option<&str>,
-        ignored: &[String],
-    ) -> Result<Checkpoint> {
-        let path = Path::new(name);
-        if path.file_name() != Some(path.as_os_str()) {
-            return Err(Error::config(format!(
-                "`{name}` is not the name of a file, which a model in memory needs"
-            )));
-        }
-        let parsed = config.map(|text| {
-            serde_json::from_str(text)
-                .map_err(|e| Error::checkpoint(path, format!("its config is not JSON: {e}")))
-        });
-        let (files, parsed) = (vec![TensorFile::of_bytes(path, bytes)?], parsed.transpose()?);
-        let beside = Beside::Config(config.map(|text| text.as_bytes().to_vec()));
-        Checkpoint::of_files(path, files, ignored, parsed, None, beside)
-    }
-
     fn of_files(
         path: &Path,
         files: Vec<TensorFile>,
@@ -215,11 +191,6 @@ impl Checkpoint {
     /// The file or directory.
     pub fn path(&self) -> &Path {
         &self.path
-    }
-
-    /// Whether it is of bytes in memory, so that it has no files of its own.
-    pub fn is_in_memory(&self) -> bool {
-        matches!(self.beside, Beside::Config(_))
     }
 
     /// The directory that holds the model's files.
