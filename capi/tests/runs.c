@@ -204,6 +204,7 @@ static void kinds_of_requests(void) {
     sj_request_info info = {.struct_size = sizeof info};
     sj_outcome *outcome;
     sj_outcome_info done = {.struct_size = sizeof done};
+    sj_receipt receipt = {.struct_size = sizeof receipt};
     OK(sj_session_new(device, model, train, validation, NULL, NULL, &session));
     OK(sj_scrub_options_init(&options, sizeof options));
     options.perturbations = 60, options.gate = 1;
@@ -218,6 +219,15 @@ static void kinds_of_requests(void) {
     options.wrong_labels = 1;
     OK(sj_request_select(session, "0-11", &options, &request));
     OK(sj_request_free(request));
+    options.wrong_labels = 0, options.method = "hold", options.hold_epochs = options.proxy_epochs = 1;
+    OK(sj_request_select(session, "0-11", &options, &request));
+    OK(sj_request_scrub(request, &outcome));
+    OK(sj_outcome_get_receipt(outcome, 0, &receipt));
+    CHECK(receipt.samples == 12 && receipt.units == 0 && receipt.forget_loss_after > 0);
+    OK(sj_outcome_free(outcome));
+    OK(sj_request_free(request));
+    options.proxy = "given";
+    FAILS(SJ_ERR_CONFIG, "proxy", sj_request_select(session, "0-11", &options, &request));
     OK(sj_session_free(session));
 }
 
