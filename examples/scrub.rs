@@ -20,7 +20,7 @@ fn main() -> Result<()> {
     let (mut samples, validation) = (part(0, TRAINED), part(TRAINED, digits.y.len()));
     samples.y.words_mut()[..WRONG].iter_mut().for_each(|label| *label = (*label + 1) % 10);
     let mut net = zoo::create("cnn:8-16+32", samples.shape(), 10, 1)?.network;
-    let recipe = train::Config {
+    let recipe = train::Recipe {
         epochs: 30,
         batch: 32,
         rate: 0.05,

@@ -10,7 +10,7 @@ use crate::select::Criteria;
 use crate::session::{Session, Sources};
 use crate::solve::Limits;
 use crate::task::{CertificateSpec, HoldSettings, Settings, Target};
-use crate::train::Config;
+use crate::train::Recipe;
 use crate::update::NoiseUnits;
 use crate::zoo::{Choices, Stem};
 
@@ -123,7 +123,7 @@ fn of_settings(settings: &Settings) -> Vec<(&'static str, String)> {
         Target::Loss(loss) => format!("loss {loss:?}"),
     };
     let hold = hold.as_ref().map(|HoldSettings { proxy, recipe, epochs }| {
-        let Config { epochs: passes, batch, rate, momentum, optimizer, weight_decay, schedule, seed } = recipe;
+        let Recipe { epochs: passes, batch, rate, momentum, optimizer, weight_decay, schedule, seed } = recipe;
         let (proxy, optimizer, schedule) = (proxy.name(), optimizer.name(), schedule.name());
         format!(
             "{epochs} epochs, proxy {proxy}: {passes} epochs of {batch}, {optimizer}, rate {rate:?} {schedule}, momentum \

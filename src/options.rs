@@ -11,7 +11,7 @@ use crate::task::{
     Approximation, Calibration, CertificateSpec, HoldSettings, IfEmpty, Procedure, ProxyKind, Rule, Settings,
     Target, products,
 };
-use crate::train::{Config, Optimizer, Schedule};
+use crate::train::{Optimizer, Recipe, Schedule};
 use crate::update::NoiseUnits;
 
 /// A choice of samples of the training data.
@@ -239,7 +239,7 @@ impl ScrubOptions {
     ///
     /// # Errors
     /// As [`ScrubOptions::check`].
-    pub fn settings(&self, class: bool, trained_by: Option<Config>) -> Result<Settings> {
+    pub fn settings(&self, class: bool, trained_by: Option<Recipe>) -> Result<Settings> {
         self.check()?;
         let target = match self.target_loss {
             Some(loss) => Target::Loss(loss),
@@ -251,7 +251,7 @@ impl ScrubOptions {
             let noise = self.noise.unwrap_or(NoiseUnits::Outside);
             CertificateSpec { epsilon, delta, noise }
         });
-        let usual = trained_by.unwrap_or(Config {
+        let usual = trained_by.unwrap_or(Recipe {
             epochs: 0,
             batch: 64,
             rate: 0.05,
@@ -262,7 +262,7 @@ impl ScrubOptions {
             seed: 0,
         });
         let recipe =
-            Config { epochs: self.proxy_epochs, schedule: Schedule::Cosine, seed: self.seed, ..usual };
+            Recipe { epochs: self.proxy_epochs, schedule: Schedule::Cosine, seed: self.seed, ..usual };
         let hold = HoldSettings { proxy: self.proxy, recipe, epochs: self.hold_epochs };
         Ok(Settings {
             hold: match self.method {

@@ -9,7 +9,7 @@ use crate::data::{InputKind, Inputs, Samples, Subset};
 use crate::error::{Error, Result, check_stop};
 use crate::net::{Network, outputs};
 use crate::task::{HoldSettings, ProxyKind, Task};
-use crate::train::{Config, train};
+use crate::train::{Recipe, train};
 use crate::zoo::renewed;
 
 /// Nearest retained samples whose labels count, and what is added to every class's count.
@@ -50,7 +50,7 @@ impl Proxy {
         match hold.proxy {
             ProxyKind::Trained => {
                 let seed = hold.recipe.seed.wrapping_add(1 + number as u64);
-                let recipe = Config { seed, ..hold.recipe.clone() };
+                let recipe = Recipe { seed, ..hold.recipe.clone() };
                 let mut model = renewed(net, seed);
                 let mut each = |_: &Network, _| check_stop(task.stop).map(|()| true);
                 train(task.device, &mut model, task.samples, &task.repair_on, &recipe, &mut each)

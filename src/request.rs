@@ -12,7 +12,7 @@ use crate::options::{Pick, ScrubOptions};
 use crate::perturb::check_options;
 use crate::session::{Level, Session};
 use crate::task::{Approximation, OnPhase, SMALLEST_BATCH, Settings, Task, is_convex};
-use crate::train::Config;
+use crate::train::Recipe;
 
 /// Retained samples that are used unless a request says which.
 const RETAINED: usize = 1024;
@@ -199,7 +199,7 @@ impl Request {
 }
 
 /// How a model was trained, by its `train.json`.
-fn trained_by(manifest: &Manifest) -> Option<Config> {
+fn trained_by(manifest: &Manifest) -> Option<Recipe> {
     serde_json::from_value(manifest.0.get("options")?.clone()).ok()
 }
 

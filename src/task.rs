@@ -11,7 +11,7 @@ use crate::names::names;
 use crate::net::{Network, Op};
 use crate::select::Criteria;
 use crate::solve::Limits;
-use crate::train::Config;
+use crate::train::Recipe;
 use crate::update::{NoiseUnits, check_convexity, check_privacy};
 
 /// The update rule.
@@ -125,7 +125,7 @@ pub struct HoldSettings {
     /// Where the soft labels come from.
     pub proxy: ProxyKind,
     /// How a proxy is trained; its weight decay is the hold's too.
-    pub recipe: Config,
+    pub recipe: Recipe,
     /// Passes over the retained samples.
     pub epochs: usize,
 }

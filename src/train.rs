@@ -37,9 +37,9 @@ impl Schedule {
     }
 }
 
-/// The options of a training.
+/// How a network is trained.
 #[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
-pub struct Config {
+pub struct Recipe {
     /// Number of passes over the data.
     pub epochs: usize,
     /// Samples per mini-batch.
@@ -80,21 +80,21 @@ pub fn train(
     net: &mut Network,
     samples: &Samples,
     indices: &[usize],
-    config: &Config,
+    recipe: &Recipe,
     each: &mut dyn FnMut(&Network, Epoch) -> Result<bool>,
 ) -> Result<()> {
     if indices.is_empty() {
         return Err(Error::config("no samples to train on"));
     }
-    if !(0.0..1.0).contains(&config.momentum) || !(0.0..f32::INFINITY).contains(&config.weight_decay) {
+    if !(0.0..1.0).contains(&recipe.momentum) || !(0.0..f32::INFINITY).contains(&recipe.weight_decay) {
         return Err(Error::config("momentum is from 0 to below 1, weight decay a number of at least 0"));
     }
-    let batch = config.batch.min(indices.len());
-    let mut pass = TrainPass::new(device, net, batch, config.optimizer)?;
-    let (mut done, steps) = (0, config.epochs * indices.len().div_ceil(batch));
-    for epoch in 1..=config.epochs {
+    let batch = recipe.batch.min(indices.len());
+    let mut pass = TrainPass::new(device, net, batch, recipe.optimizer)?;
+    let (mut done, steps) = (0, recipe.epochs * indices.len().div_ceil(batch));
+    for epoch in 1..=recipe.epochs {
         let mut order = indices.to_vec();
-        Stream::new(config.seed, Use::Choice, 1 << 16 | epoch as u32).shuffle(&mut order);
+        Stream::new(recipe.seed, Use::Choice, 1 << 16 | epoch as u32).shuffle(&mut order);
         let (mut loss, mut correct) = (0.0, 0);
         for chunk in order.chunks(batch) {
             let step = pass.step(&samples.subset(chunk))?;
@@ -106,9 +106,9 @@ pub fn train(
             }
             loss += step.loss * chunk.len() as f64;
             correct += step.correct;
-            let rate = f64::from(config.rate) * config.schedule.factor(done, steps);
+            let rate = f64::from(recipe.rate) * recipe.schedule.factor(done, steps);
             done += 1;
-            let (momentum, decay) = (config.momentum, config.weight_decay);
+            let (momentum, decay) = (recipe.momentum, recipe.weight_decay);
             pass.update(&Update { rate: rate as f32, momentum, decay, step: done as i32 })?;
         }
         let net = pass.network()?;
@@ -142,8 +142,8 @@ mod tests {
         Samples { kind: Shape::new(4, 4, 1).into(), x, y: y.into() }
     }
 
-    fn config(optimizer: Optimizer) -> Config {
-        Config {
+    fn config(optimizer: Optimizer) -> Recipe {
+        Recipe {
             epochs: 8,
             batch: 16,
             rate: if optimizer == Optimizer::Adam { 0.01 } else { 0.1 },
@@ -236,15 +236,15 @@ mod tests {
     fn options_and_weights_that_are_no_numbers_are_refused() {
         let samples = halves(8);
         let device = Device::cpu().unwrap();
-        let run = |config: &Config| {
+        let run = |config: &Recipe| {
             let mut net = zoo::create("mlp:4", samples.shape(), 2, 1).unwrap().network;
             train(&device, &mut net, &samples, &[0, 1, 2], config, &mut |_, _| Ok(true))
                 .unwrap_err()
                 .to_string()
         };
-        assert!(run(&Config { momentum: f32::NAN, ..config(Optimizer::Sgd) }).contains("momentum"));
-        assert!(run(&Config { weight_decay: -1.0, ..config(Optimizer::Sgd) }).contains("weight decay"));
-        let last = Config { epochs: 1, rate: f32::MAX, weight_decay: 1e9, ..config(Optimizer::Sgd) };
+        assert!(run(&Recipe { momentum: f32::NAN, ..config(Optimizer::Sgd) }).contains("momentum"));
+        assert!(run(&Recipe { weight_decay: -1.0, ..config(Optimizer::Sgd) }).contains("weight decay"));
+        let last = Recipe { epochs: 1, rate: f32::MAX, weight_decay: 1e9, ..config(Optimizer::Sgd) };
         assert!(run(&last).contains("no longer finite"));
     }
 

@@ -17,8 +17,8 @@ use scrubjay::{Ended, Result, checkpoint, zoo};
 
 const TRAINED: usize = 900;
 
-fn recipe(epochs: usize, seed: u64) -> train::Config {
-    train::Config {
+fn recipe(epochs: usize, seed: u64) -> train::Recipe {
+    train::Recipe {
         epochs,
         batch: 32,
         rate: 0.05,

@@ -19,7 +19,7 @@ fn learned(device: &Device) -> Result<(scrubjay::net::Network, Samples)> {
     let x = digits.x[..TRAINED * digits.shape().len()].to_vec();
     let samples = Samples { kind: digits.kind, x, y: digits.y.part(0..TRAINED).to_vec().into() };
     let mut net = zoo::create("mlp:12", samples.shape(), 10, 1)?.network;
-    let recipe = train::Config {
+    let recipe = train::Recipe {
         epochs: 20,
         batch: 32,
         rate: 0.1,

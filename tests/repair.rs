@@ -18,7 +18,7 @@ const TRAINED: usize = 1200;
 fn learned(device: &Device) -> Result<(Network, Samples)> {
     let samples = data::digits()?;
     let mut net = zoo::create("mlp:32", samples.shape(), 10, 1)?.network;
-    let recipe = train::Config {
+    let recipe = train::Recipe {
         epochs: 30,
         batch: 32,
         rate: 0.05,

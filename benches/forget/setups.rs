@@ -11,7 +11,7 @@ use scrubjay::net::Network;
 use scrubjay::observe::{Scores, evaluate};
 use scrubjay::ops::philox::{Stream, Use};
 use scrubjay::solve::{Limits, Negative, conjugate_gradient};
-use scrubjay::train::{Config, Optimizer, Schedule, train};
+use scrubjay::train::{Optimizer, Recipe, Schedule, train};
 use scrubjay::verify::{self, Measures};
 use scrubjay::{Result, zoo};
 
@@ -128,8 +128,8 @@ impl Setup {
     }
 
     /// How its models are trained.
-    pub fn recipe(&self, seed: u64) -> Config {
-        Config {
+    pub fn recipe(&self, seed: u64) -> Recipe {
+        Recipe {
             epochs: self.epochs.max(1),
             batch: 64,
             rate: 0.05,
@@ -161,7 +161,7 @@ impl Setup {
         device: &Device,
         data: &Data,
         indices: &[usize],
-        recipe: &Config,
+        recipe: &Recipe,
     ) -> Result<Network> {
         let mut net = zoo::create(self.arch, data.train.shape(), 10, recipe.seed)?.network;
         train(device, &mut net, &data.train, indices, recipe, &mut |_, _| Ok(true))?;
@@ -172,7 +172,7 @@ impl Setup {
     pub fn epoch_seconds(&self, device: &Device, data: &Data) -> Result<f64> {
         let mut net = zoo::create(self.arch, data.train.shape(), 10, 0)?.network;
         let all: Vec<usize> = (0..data.train.y.len()).collect();
-        let recipe = Config { epochs: 1, ..self.recipe(0) };
+        let recipe = Recipe { epochs: 1, ..self.recipe(0) };
         let start = Instant::now();
         train(device, &mut net, &data.train, &all, &recipe, &mut |_, _| Ok(true))?;
         Ok(start.elapsed().as_secs_f64())

@@ -13,7 +13,7 @@ use scrubjay::device::cuda::{Launched, Resources};
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::shared::{self, DeviceArgs, Outcome};
+use super::shared::{self, DeviceArgs, Exit};
 
 /// Time kernels, compare each with the least time that the device needs, and check its result
 ///
@@ -115,7 +115,7 @@ struct Compared {
 }
 
 /// Times, checks, prints.
-pub fn run(args: &Args) -> anyhow::Result<Outcome> {
+pub fn run(args: &Args) -> anyhow::Result<Exit> {
     let of_type = |case: &&Case| args.dtype.as_ref().is_none_or(|dtype| dtype == case.dtype);
     let named = CASES.iter().filter(|case| args.bench.is_match(case.name));
     let cases: Vec<&Case> = named.filter(of_type).collect();
@@ -126,7 +126,7 @@ pub fn run(args: &Args) -> anyhow::Result<Outcome> {
     }
     if args.list {
         list(args, &cases);
-        return Ok(Outcome::Done);
+        return Ok(Exit::Done);
     }
     let axes = axes(&args.axis, &cases)?;
     let baseline = args.baseline.as_ref().map(|path| baseline(path)).transpose()?;
@@ -180,7 +180,7 @@ pub fn run(args: &Args) -> anyhow::Result<Outcome> {
 }
 
 /// How the command ends: a wrong result is an error, a kernel that became slower by more than the limit a gate not met.
-fn judged(rows: &[Row], limit: Option<f64>) -> anyhow::Result<Outcome> {
+fn judged(rows: &[Row], limit: Option<f64>) -> anyhow::Result<Exit> {
     if let Some(row) = rows.iter().find(|row| !row.passes) {
         let (kernel, error, tolerance) = (row.kernel, row.check.error, row.check.tolerance);
         let what = format!(
@@ -195,10 +195,10 @@ fn judged(rows: &[Row], limit: Option<f64>) -> anyhow::Result<Outcome> {
     let slower: Vec<String> =
         rows.iter().filter(slower).map(|row| format!("{} {}", row.kernel, row.shape)).collect();
     if slower.is_empty() {
-        return Ok(Outcome::Done);
+        return Ok(Exit::Done);
     }
     eprintln!("slower than the baseline: {}", slower.join("; "));
-    Ok(Outcome::GateNotMet)
+    Ok(Exit::GateNotMet)
 }
 
 fn list(args: &Args, cases: &[&Case]) {

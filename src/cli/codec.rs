@@ -8,7 +8,7 @@ use scrubjay::data::table::{
     Categorical, Column, Decimal, Delimiter, Frame, Header, Missing, Table, TableOptions,
 };
 
-use super::shared::{DeviceArgs, Outcome};
+use super::shared::{DeviceArgs, Exit};
 
 /// Measure how strongly one column depends on others: T(Y, Z | X)
 ///
@@ -161,7 +161,7 @@ pub fn target(table: &Table, text: Option<&str>, option: &str) -> scrubjay::Resu
 const SUBSAMPLES: u32 = 400;
 
 /// Prints the measure.
-pub fn run(args: &Args) -> anyhow::Result<Outcome> {
+pub fn run(args: &Args) -> anyhow::Result<Exit> {
     let table = args.reading.table(&args.data)?;
     let y = target(&table, args.y.as_deref(), "--y")?;
     let z = table.find(&args.z)?;
@@ -214,7 +214,7 @@ pub fn run(args: &Args) -> anyhow::Result<Outcome> {
             report["m"] = serde_json::json!(interval.map(|i| i.m));
         }
         println!("{report}");
-        return Ok(Outcome::Done);
+        return Ok(Exit::Done);
     }
     let names =
         |columns: &[Column]| columns.iter().map(|&column| table.name(column)).collect::<Vec<_>>().join(", ");
@@ -238,5 +238,5 @@ pub fn run(args: &Args) -> anyhow::Result<Outcome> {
         println!("p-value  {p:.4} ({count} permutations)");
     }
     println!("rows  {}", found.n);
-    Ok(Outcome::Done)
+    Ok(Exit::Done)
 }

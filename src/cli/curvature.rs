@@ -12,7 +12,7 @@ use scrubjay::solve::{BlockVector, Limits, Vector, minres};
 use scrubjay::{Error, net};
 
 use super::model::{ModelArgs, load};
-use super::shared::{self, DeviceArgs, Outcome};
+use super::shared::{self, DeviceArgs, Exit};
 
 /// Write gradient, Hessian-vector product and Newton step of the mean cross-entropy on a block of units
 ///
@@ -62,7 +62,7 @@ pub struct Args {
 const MEMORY: usize = 4 << 30;
 
 /// Writes gradient, product and step.
-pub fn run(args: &Args) -> anyhow::Result<Outcome> {
+pub fn run(args: &Args) -> anyhow::Result<Exit> {
     let checkpoint = args.model.checkpoint()?;
     let inputs = load(&args.input, &LoadOptions::default())?;
     let model = args.model.open(&checkpoint, Some((&args.input, &inputs)))?;
@@ -106,7 +106,7 @@ pub fn run(args: &Args) -> anyhow::Result<Outcome> {
         .map(|(name, values)| Tensor { name, shape: vec![p], values: Values::F32(values) })
         .collect();
     tensors::write(&args.out, &all, HashMap::new())?;
-    Ok(Outcome::Done)
+    Ok(Exit::Done)
 }
 
 fn units(args: &Args, net: &net::Network) -> anyhow::Result<Vec<net::UnitId>> {

@@ -16,11 +16,11 @@ use scrubjay::outcome::Record;
 use scrubjay::request::Request;
 use scrubjay::select::Method;
 use scrubjay::session::Session;
-use scrubjay::train::{Config, Optimizer, Schedule, train};
+use scrubjay::train::{Optimizer, Recipe, Schedule, train};
 use scrubjay::{Error, checkpoint, zoo};
 use serde_json::{Value, json};
 
-use super::shared::{self, DeviceArgs, Outcome};
+use super::shared::{self, DeviceArgs, Exit};
 
 /// Train a small network with 25 wrong labels, remove them, and compare with a network that never saw them
 ///
@@ -84,7 +84,7 @@ struct Row {
 }
 
 /// Runs the demonstration.
-pub fn run(args: &Args) -> anyhow::Result<Outcome> {
+pub fn run(args: &Args) -> anyhow::Result<Exit> {
     let device = args.device.open()?;
     let split = split(args)?;
     let everything: Vec<usize> = (0..split.train.y.len()).collect();
@@ -138,7 +138,7 @@ pub fn run(args: &Args) -> anyhow::Result<Outcome> {
     } else {
         print(args, &split, &table, &record);
     }
-    Ok(if record.removed { Outcome::Done } else { Outcome::GateNotMet })
+    Ok(if record.removed { Exit::Done } else { Exit::GateNotMet })
 }
 
 impl Row {
@@ -219,7 +219,7 @@ fn trained(
 ) -> scrubjay::Result<(Network, f64)> {
     let started = Instant::now();
     let mut net = zoo::create(ARCH, split.train.shape(), 10, args.seed)?.network;
-    let config = Config {
+    let config = Recipe {
         epochs: EPOCHS,
         batch: 32,
         rate: 0.05,

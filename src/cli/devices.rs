@@ -2,7 +2,7 @@
 
 use scrubjay::device::{Choice, Device, cuda, nvml};
 
-use super::shared::Outcome;
+use super::shared::Exit;
 
 /// List the devices that can run here, and say why one cannot
 ///
@@ -17,7 +17,7 @@ pub struct Args {
 }
 
 /// Prints one line per device.
-pub fn run(args: &Args) -> anyhow::Result<Outcome> {
+pub fn run(args: &Args) -> anyhow::Result<Exit> {
     let cpu = Device::open(Choice::Cpu, 0)?;
     let usable =
         Device::open(Choice::Cuda, 0).map(|device| device.why().to_string()).map_err(|e| e.to_string());
@@ -32,7 +32,7 @@ pub fn run(args: &Args) -> anyhow::Result<Outcome> {
             Err(reason) => serde_json::json!({"reason": reason}),
         };
         println!("{}", serde_json::json!({"cpu": {"threads": cpu.threads()}, "cuda": cuda, "nvml": nvml}));
-        return Ok(Outcome::Done);
+        return Ok(Exit::Done);
     }
     println!("cpu   {} threads", cpu.threads());
     println!("cuda  {}", usable.as_ref().map_or_else(|reason| reason.as_str(), |name| name.as_str()));
@@ -46,5 +46,5 @@ pub fn run(args: &Args) -> anyhow::Result<Outcome> {
         }),
         Err(reason) => println!("nvml  {reason}"),
     }
-    Ok(Outcome::Done)
+    Ok(Exit::Done)
 }

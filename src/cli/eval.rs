@@ -6,7 +6,7 @@ use std::time::Instant;
 use scrubjay::observe::evaluate;
 
 use super::model::{ModelArgs, NormaliseArgs};
-use super::shared::{DeviceArgs, Outcome};
+use super::shared::{DeviceArgs, Exit};
 
 /// Measure accuracy and loss of a model on labelled data
 ///
@@ -31,7 +31,7 @@ pub struct Args {
 }
 
 /// Prints accuracy, loss and the accuracy of each class.
-pub fn run(args: &Args) -> anyhow::Result<Outcome> {
+pub fn run(args: &Args) -> anyhow::Result<Exit> {
     let checkpoint = args.model.checkpoint()?;
     let data = args.normalise.load(&args.data, &checkpoint)?;
     let model = args.model.open(&checkpoint, Some((&args.data, &data)))?;
@@ -57,7 +57,7 @@ pub fn run(args: &Args) -> anyhow::Result<Outcome> {
                 "seconds": seconds,
             })
         );
-        return Ok(Outcome::Done);
+        return Ok(Exit::Done);
     }
     println!("samples   {}", scores.losses.len());
     println!("correct   {}  ({:.2} %)", scores.correct(), 100.0 * scores.accuracy());
@@ -66,5 +66,5 @@ pub fn run(args: &Args) -> anyhow::Result<Outcome> {
         println!("class {class:<4}{right} of {n}  ({:.1} %)", 100.0 * *right as f64 / *n as f64);
     }
     println!("time      {seconds:.2} s, {} images at once", scores.chunk);
-    Ok(Outcome::Done)
+    Ok(Exit::Done)
 }

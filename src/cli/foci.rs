@@ -15,7 +15,7 @@ use sha2::{Digest, Sha256};
 
 use super::blankets::Blankets;
 use super::codec::{Randomness, Reading, target};
-use super::shared::{DeviceArgs, Outcome, progress};
+use super::shared::{DeviceArgs, Exit, progress};
 
 /// Choose the columns on which another one depends, best first (FOCI)
 ///
@@ -89,7 +89,7 @@ impl Candidate {
 }
 
 /// Prints the columns chosen, or the graph.
-pub fn run(args: &Args) -> anyhow::Result<Outcome> {
+pub fn run(args: &Args) -> anyhow::Result<Exit> {
     let table = args.reading.table(&args.data)?;
     if args.graph {
         return graph(args, &table);
@@ -220,10 +220,10 @@ fn announce(table: &Table, frame: &Frame, memory: &MemoryEstimate, options: &Foc
     );
 }
 
-fn ending(interrupted: bool) -> Outcome {
+fn ending(interrupted: bool) -> Exit {
     match interrupted {
-        true => Outcome::GateNotMet,
-        false => Outcome::Done,
+        true => Exit::GateNotMet,
+        false => Exit::Done,
     }
 }
 
@@ -282,7 +282,7 @@ fn identity(frame: &Frame, options: &FociOptions) -> String {
 }
 
 /// Prints the blanket of every column.
-fn graph(args: &Args, table: &Table) -> anyhow::Result<Outcome> {
+fn graph(args: &Args, table: &Table) -> anyhow::Result<Exit> {
     let columns: Vec<Column> = (0..table.names().len()).map(Column::Number).collect();
     let Some((&first, others)) = columns.split_first() else {
         return Err(scrubjay::Error::config("the table has no columns").into());

@@ -5,7 +5,7 @@ use scrubjay::net::{LayerId, Network, Selected, Shape, plan};
 use scrubjay::zoo::Facts;
 
 use super::model::ModelArgs;
-use super::shared::Outcome;
+use super::shared::Exit;
 
 /// List layers, units and parameters of a model, its program, and the memory that a scrub needs
 ///
@@ -29,7 +29,7 @@ const COPIES: usize = 1000;
 const RETAINED: usize = 1024;
 
 /// Prints the model.
-pub fn run(args: &Args) -> anyhow::Result<Outcome> {
+pub fn run(args: &Args) -> anyhow::Result<Exit> {
     let model = args.model.choices.outline(&args.model.checkpoint()?)?;
     let net = &model.network;
     let forward = plan::Plan::forward(net, COPIES)?;
@@ -71,7 +71,7 @@ pub fn run(args: &Args) -> anyhow::Result<Outcome> {
                 "program": products.text(net),
             })
         );
-        return Ok(Outcome::Done);
+        return Ok(Exit::Done);
     }
     print_facts(&model.facts);
     println!("family      {}", model.family);
@@ -99,7 +99,7 @@ pub fn run(args: &Args) -> anyhow::Result<Outcome> {
         println!("\nprogram (forward and backward once, the rest for every product)");
         products.text(net).iter().for_each(|line| println!("  {line}"));
     }
-    Ok(Outcome::Done)
+    Ok(Exit::Done)
 }
 
 fn print_input(net: &Network) {

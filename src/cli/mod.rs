@@ -21,7 +21,7 @@ mod verify;
 
 use clap::{Parser, Subcommand};
 
-use shared::Outcome;
+use shared::Exit;
 
 /// Removes chosen training samples from a trained network without retraining it.
 #[derive(Parser)]
@@ -48,7 +48,7 @@ enum Command {
 }
 
 /// Runs the command that was asked for.
-pub fn run(args: &Args) -> anyhow::Result<Outcome> {
+pub fn run(args: &Args) -> anyhow::Result<Exit> {
     match &args.command {
         Command::Demo(args) => demo::run(args),
         Command::Scrub(args) => scrub::run(args),

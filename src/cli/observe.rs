@@ -10,7 +10,7 @@ use scrubjay::ops::Precision;
 use scrubjay::perturb::{Noise, REPLACE, SIGMA, check_options, perturb_request};
 
 use super::model::{ModelArgs, load};
-use super::shared::{self, DeviceArgs, Outcome};
+use super::shared::{self, DeviceArgs, Exit};
 
 /// Write the activation of every unit, the loss and the logits of inputs
 ///
@@ -52,7 +52,7 @@ pub struct Args {
 }
 
 /// Writes the trace.
-pub fn run(args: &Args) -> anyhow::Result<Outcome> {
+pub fn run(args: &Args) -> anyhow::Result<Exit> {
     let checkpoint = args.model.checkpoint()?;
     let inputs = load(&args.input, &LoadOptions::default())?;
     let model = args.model.open(&checkpoint, Some((&args.input, &inputs)))?;
@@ -87,5 +87,5 @@ pub fn run(args: &Args) -> anyhow::Result<Outcome> {
         out.push(Tensor { name: "logits", shape, values: Values::F32(&trace.logits) });
     }
     tensors::write(&args.out, &out, metadata)?;
-    Ok(Outcome::Done)
+    Ok(Exit::Done)
 }

@@ -18,7 +18,7 @@ use scrubjay::update::NoiseUnits;
 
 use super::inspect::bytes;
 use super::model::{ModelArgs, NormaliseArgs};
-use super::shared::{self, DeviceArgs, Outcome, command_line};
+use super::shared::{self, DeviceArgs, Exit, command_line};
 
 /// The defaults of the options.
 const DEFAULT: ScrubOptions = ScrubOptions::DEFAULT;
@@ -174,7 +174,7 @@ pub struct Args {
 }
 
 /// Carries out the request.
-pub fn run(args: &Args) -> anyhow::Result<Outcome> {
+pub fn run(args: &Args) -> anyhow::Result<Exit> {
     let options = args.options();
     options.check()?;
     let device = args.device.open()?;
@@ -196,7 +196,7 @@ pub fn run(args: &Args) -> anyhow::Result<Outcome> {
     request.warnings.iter().for_each(|warning| eprintln!("warning: {warning}"));
     if args.dry_run {
         print_estimate(args, &session.estimate(&request)?);
-        return Ok(Outcome::Done);
+        return Ok(Exit::Done);
     }
     let ended = session.run(&request, &args.out)?;
     bar.finish_and_clear();
@@ -204,7 +204,7 @@ pub fn run(args: &Args) -> anyhow::Result<Outcome> {
         Ended::Before(run) => print_finished(args, &run),
         Ended::Now(outcome) => {
             print(args, &outcome)?;
-            Ok(if outcome.not_removed == 0 { Outcome::Done } else { Outcome::GateNotMet })
+            Ok(if outcome.not_removed == 0 { Exit::Done } else { Exit::GateNotMet })
         }
     }
 }
@@ -286,7 +286,7 @@ fn stop_flag() -> anyhow::Result<Arc<AtomicBool>> {
 }
 
 /// Tells of a run that had been finished before.
-fn print_finished(args: &Args, run: &Finished) -> anyhow::Result<Outcome> {
+fn print_finished(args: &Args, run: &Finished) -> anyhow::Result<Exit> {
     eprintln!("{}: already finished with these inputs and options; nothing was changed", args.out.display());
     if args.json {
         println!("{}", report(&run.report)?);
@@ -294,7 +294,7 @@ fn print_finished(args: &Args, run: &Finished) -> anyhow::Result<Outcome> {
     if run.not_removed > 0 {
         eprintln!("{} samples were not removed then; report.json says why", run.not_removed);
     }
-    Ok(Outcome::Done)
+    Ok(Exit::Done)
 }
 
 /// A report, on one line.

@@ -6,7 +6,7 @@ use scrubjay::device::{Choice, Device};
 /// How a command ended when nothing failed; the number is the exit code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
-pub enum Outcome {
+pub enum Exit {
     /// Everything asked for was done.
     Done = 0,
     /// A stated gate was not met, something could not be removed, or a search was interrupted.

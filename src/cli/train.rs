@@ -10,13 +10,13 @@ use scrubjay::loss::Loss;
 use scrubjay::net::{Network, TrainPass};
 use scrubjay::observe::evaluate;
 use scrubjay::session::check_samples;
-use scrubjay::train::{Config, Epoch, Optimizer, Schedule, train};
+use scrubjay::train::{Epoch, Optimizer, Recipe, Schedule, train};
 use scrubjay::zoo::Choices;
 use scrubjay::{Error, checkpoint, hash, zoo};
 use serde_json::{Value, json};
 
 use super::model::{load, print_notes};
-use super::shared::{self, DeviceArgs, Outcome};
+use super::shared::{self, DeviceArgs, Exit};
 
 /// Train a new model, or continue to train one
 ///
@@ -124,7 +124,7 @@ struct Task<'a> {
 }
 
 /// Trains, with a line per epoch.
-pub fn run(args: &Args) -> anyhow::Result<Outcome> {
+pub fn run(args: &Args) -> anyhow::Result<Exit> {
     let existing = args.model.as_deref().map(checkpoint::Checkpoint::open).transpose()?;
     let said = existing.as_ref().map(zoo::inputs).unwrap_or_default();
     let options = LoadOptions {
@@ -161,7 +161,7 @@ pub fn run(args: &Args) -> anyhow::Result<Outcome> {
         if args.json {
             println!("{manifest}");
         }
-        return Ok(Outcome::Done);
+        return Ok(Exit::Done);
     };
     let last = args.seed.checked_add(u64::from(count) - 1);
     let last = last.ok_or_else(|| Error::config("--seed and --seeds go beyond the largest seed there is"))?;
@@ -196,13 +196,13 @@ pub fn run(args: &Args) -> anyhow::Result<Outcome> {
     if args.json {
         println!("{}", json!({"models": models}));
     }
-    Ok(Outcome::Done)
+    Ok(Exit::Done)
 }
 
 impl Task<'_> {
-    fn options(&self, seed: u64) -> Config {
+    fn options(&self, seed: u64) -> Recipe {
         let args = self.args;
-        Config {
+        Recipe {
             epochs: args.epochs as usize,
             batch: args.batch_size as usize,
             rate: args.lr,

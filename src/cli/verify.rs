@@ -17,7 +17,7 @@ use self::checks::{check_alike, check_before, check_distinct, check_receipt, che
 use self::models::{Candidate, Sets};
 use self::table::{gap, print};
 use super::model::{ChoiceArgs, NormaliseArgs};
-use super::shared::{self, DeviceArgs, Outcome, command_line};
+use super::shared::{self, DeviceArgs, Exit, command_line};
 
 /// Compare an unlearned model with models retrained without the samples
 ///
@@ -72,7 +72,7 @@ pub struct Args {
 }
 
 /// Compares, and reports the result.
-pub fn run(args: &Args) -> anyhow::Result<Outcome> {
+pub fn run(args: &Args) -> anyhow::Result<Exit> {
     let started = Instant::now();
     let checkpoint = args.choices.checkpoint(&args.before)?;
     let sets = sets(args, &checkpoint)?;
@@ -129,7 +129,7 @@ pub fn run(args: &Args) -> anyhow::Result<Outcome> {
         print(&found, &sets, &notes);
     }
     written?;
-    Ok(if found.findings.is_empty() { Outcome::Done } else { Outcome::GateNotMet })
+    Ok(if found.findings.is_empty() { Exit::Done } else { Exit::GateNotMet })
 }
 
 /// The report (docs/REPORT.md), but for device and seconds.
