@@ -685,3 +685,37 @@ fn inspect_prints_what_was_read_and_what_was_assumed() {
     let unused = folder.inspect(&["--heads", "3"]);
     assert!(!unused.status.success() && String::from_utf8_lossy(&unused.stderr).contains("--heads"));
 }
+
+#[test]
+fn training_goes_on_from_a_model_that_is_read_by_choice_and_what_it_writes_needs_none() {
+    let (state, x) = (renamed(&vit(12), &TIMM), images(8, 8, 3));
+    let (folder, out) = (Folder::new(&state, &Value::Null), tempfile::tempdir().unwrap());
+    let data = out.path().join("data.safetensors");
+    let chw: Vec<f32> = maps(&x).into_iter().flat_map(|map| map.v).map(|v| v as f32).collect();
+    let all = [
+        Tensor { name: "x", shape: vec![3, 3, 8, 8], values: Values::F32(&chw) },
+        Tensor { name: "y", shape: vec![3], values: Values::I64(&[0, 1, 2]) },
+    ];
+    tensors::write(&data, &all, HashMap::new()).unwrap();
+    let train = |options: &[&str], out: &Path| {
+        let mut train = Command::new(env!("CARGO_BIN_EXE_scrubjay"));
+        train.args(["train", "--epochs", "1", "--lr", "1e-30", "--device", "cpu", "--data"]).arg(&data);
+        train.args(options).arg("--out").arg(out).output().unwrap()
+    };
+    let model = folder.0.path().to_str().unwrap();
+    let trained = out.path().join("trained");
+    let done = train(&["--model", model, "--heads", "4"], &trained);
+    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    // At so low a rate it stays the model that was read, and it is read again without an option.
+    let checkpoint = Checkpoint::open(&trained).unwrap();
+    let again = zoo::load_as(&checkpoint, &none(), Some(x.kind)).unwrap();
+    let found = observe(&Device::cpu().unwrap(), &again.network.freeze(), &x).unwrap().logits;
+    right(&found, maps(&x).into_iter().map(|x| torch::vit(&vit(12), &x, 4)));
+    let refused = |options: &[&str], word: &str| {
+        let failed = train(options, &out.path().join("none"));
+        let said = String::from_utf8_lossy(&failed.stderr).to_string();
+        assert!(!failed.status.success() && said.contains(word), "{said}");
+    };
+    refused(&["--model", model], "--heads");
+    refused(&["--arch", "mlp:4", "--heads", "4"], "--model");
+}

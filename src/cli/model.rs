@@ -25,6 +25,13 @@ pub struct ChoiceArgs {
     /// distilbert, bert ..
     #[arg(long, value_name = "NAME")]
     arch: Option<String>,
+    #[command(flatten)]
+    tensors: TensorArgs,
+}
+
+/// What the tensors of a model do not tell, whatever its family.
+#[derive(clap::Args)]
+pub struct TensorArgs {
     /// The number of attention heads of a transformer, where its config does not say it
     #[arg(long, value_name = "N")]
     heads: Option<usize>,
@@ -77,22 +84,22 @@ impl ModelArgs {
 impl ChoiceArgs {
     /// Reads a checkpoint without the ignored tensors.
     pub fn checkpoint(&self, path: &Path) -> scrubjay::Result<Checkpoint> {
-        Checkpoint::open_with(path, &self.ignore, &self.weights)
+        self.tensors.checkpoint(path)
     }
 
     /// The choices for the registry.
     pub fn choices(&self) -> Choices {
-        Choices { arch: self.arch.clone(), heads: self.heads, stem: self.stem }
+        Choices { arch: self.arch.clone(), ..self.tensors.choices() }
     }
 
     /// Keys of the weights in PyTorch files.
     pub fn weights(&self) -> Vec<String> {
-        self.weights.clone()
+        self.tensors.weights.clone()
     }
 
     /// The patterns of tensors that play no part.
     pub fn ignored(&self) -> Vec<String> {
-        self.ignore.clone()
+        self.tensors.ignore.clone()
     }
 
     /// Reads a model; where data are given, for their images or texts. What had to be assumed is printed.
@@ -110,6 +117,38 @@ impl ChoiceArgs {
         let model = zoo::outline(checkpoint, &self.choices())?;
         print_notes(checkpoint, &model.facts);
         Ok(Opened { network: model.network.freeze(), family: model.family, facts: model.facts })
+    }
+}
+
+impl TensorArgs {
+    /// Reads a checkpoint without the ignored tensors.
+    pub fn checkpoint(&self, path: &Path) -> scrubjay::Result<Checkpoint> {
+        Checkpoint::open_with(path, &self.ignore, &self.weights)
+    }
+
+    /// The choices for the registry.
+    pub fn choices(&self) -> Choices {
+        Choices { arch: None, heads: self.heads, stem: self.stem }
+    }
+
+    /// Whether nothing is given.
+    pub fn is_empty(&self) -> bool {
+        self.choices() == Choices::default() && self.ignore.is_empty() && self.weights.is_empty()
+    }
+
+    /// What is given, as `train.json` has it.
+    pub fn given(&self) -> serde_json::Value {
+        serde_json::json!({
+            "heads": self.heads, "stem": self.stem, "ignore": self.ignore, "weights": self.weights,
+        })
+    }
+
+    /// Writes what was chosen to the `config.json` of a model that was read by it.
+    pub fn write(&self, config: &mut serde_json::Map<String, serde_json::Value>) {
+        self.heads
+            .iter()
+            .for_each(|heads| drop(config.insert("num_attention_heads".into(), (*heads).into())));
+        self.stem.iter().for_each(|stem| drop(config.insert("stem".into(), stem.name().into())));
     }
 }
 

@@ -11,11 +11,10 @@ use scrubjay::net::{Network, TrainPass};
 use scrubjay::observe::evaluate;
 use scrubjay::session::check_samples;
 use scrubjay::train::{Epoch, Optimizer, Recipe, Schedule, train};
-use scrubjay::zoo::Choices;
 use scrubjay::{Error, checkpoint, hash, zoo};
 use serde_json::{Value, json};
 
-use super::model::{load, print_notes};
+use super::model::{TensorArgs, load, print_notes};
 use super::shared::{self, DeviceArgs, Exit};
 
 /// Train a new model, or continue to train one
@@ -43,6 +42,8 @@ pub struct Args {
     /// An existing model, to continue from
     #[arg(long, value_name = "M", conflicts_with = "arch")]
     model: Option<PathBuf>,
+    #[command(flatten)]
+    tensors: TensorArgs,
     /// Labelled data: .safetensors (x, y), idx images, CIFAR binary; texts: .safetensors (input_ids, attention_mask, y).
     /// y is [n] of classes, or [n, labels] of 0 and 1
     #[arg(long, value_name = "DATA")]
@@ -125,7 +126,10 @@ struct Task<'a> {
 
 /// Trains, with a line per epoch.
 pub fn run(args: &Args) -> anyhow::Result<Exit> {
-    let existing = args.model.as_deref().map(checkpoint::Checkpoint::open).transpose()?;
+    if args.model.is_none() && !args.tensors.is_empty() {
+        return Err(Error::config("--heads, --stem, --ignore and --weights are for --model").into());
+    }
+    let existing = args.model.as_deref().map(|path| args.tensors.checkpoint(path)).transpose()?;
     let said = existing.as_ref().map(zoo::inputs).unwrap_or_default();
     let options = LoadOptions {
         normalise: Normalise { mean: args.mean.clone(), std: args.std.clone() },
@@ -232,7 +236,7 @@ impl Task<'_> {
     fn start(&self, seed: u64) -> scrubjay::Result<(Network, Value)> {
         let (net, mut config) = match (&self.existing, &self.args.arch) {
             (Some(checkpoint), _) => {
-                let model = zoo::load_as(checkpoint, &Choices::default(), Some(self.samples.kind))?;
+                let model = zoo::load_as(checkpoint, &self.args.tensors.choices(), Some(self.samples.kind))?;
                 print_notes(checkpoint, &model.facts);
                 let config = checkpoint.config().cloned();
                 (model.network, config.unwrap_or(json!({"architecture": model.family})))
@@ -257,6 +261,7 @@ impl Task<'_> {
             check_samples(path, val, &net)?;
         }
         if let Some(map) = config.as_object_mut() {
+            self.args.tensors.write(map);
             self.normalise.mean.iter().for_each(|mean| drop(map.insert("mean".into(), json!(mean))));
             self.normalise.std.iter().for_each(|std| drop(map.insert("std".into(), json!(std))));
         }
@@ -269,6 +274,7 @@ impl Task<'_> {
             "scrubjay": env!("CARGO_PKG_VERSION"),
             "arch": self.args.arch,
             "model": self.args.model,
+            "read_by": (!self.args.tensors.is_empty()).then(|| self.args.tensors.given()),
             "data": self.args.data,
             "data_sha256": self.data_sha256,
             "n": self.indices.len(),
