@@ -27,7 +27,7 @@ use crate::{hash, report};
 fn never_touched(request: &Request) -> &'static str {
     match request.settings.hold {
         None => "batch-norm statistics and affines, layer norms, embeddings, class tokens",
-        Some(_) => "nothing: a hold trains every parameter on",
+        Some(_) => "none; a hold trains every parameter on",
     }
 }
 

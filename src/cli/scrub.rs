@@ -8,7 +8,7 @@ use scrubjay::data::tensors;
 use scrubjay::estimate::Estimate;
 use scrubjay::ops::Precision;
 use scrubjay::options::{Pick, ScrubOptions};
-use scrubjay::outcome::{self, Epochs, Record};
+use scrubjay::outcome::{self, Epochs, HoldAccount, Record};
 use scrubjay::request::Request;
 use scrubjay::run::{Ended, Finished};
 use scrubjay::select::Method;
@@ -309,7 +309,10 @@ fn print_estimate(args: &Args, estimate: &Estimate) {
         return;
     }
     let Estimate { samples, batches, batch, retained, retained_by, held_out, units, .. } = estimate;
-    println!("samples    {samples} in {batches} batches of at most {batch}");
+    match batches {
+        1 => println!("samples    {samples} in one batch"),
+        _ => println!("samples    {samples} in {batches} batches of at most {batch}"),
+    }
     if let Some(Epochs { proxy, hold }) = estimate.epochs {
         println!("proxy      {proxy} epochs of {} retained samples, for each batch", estimate.trained_on);
         println!(
@@ -362,13 +365,22 @@ fn print_record(record: &Record) {
         record.batch,
         record.indices.len(),
         if record.removed { "yes" } else { "no" },
-        record.units.len(),
+        if account.hold.is_some() { "all".into() } else { record.units.len().to_string() },
         change(before.forget.loss, forget.map(|after| after.loss), 1.0, 4),
         change(before.forget.accuracy, forget.map(|after| after.accuracy), 100.0, 1),
         change(before.retain.accuracy, retain.map(|after| after.accuracy), 100.0, 2),
         format!("{} ({})", number(account.selection.first_t), number(account.selection.noise_level)),
         number(step.map(|step| step.length.scale)),
     );
+    if let Some(HoldAccount { target, reached, .. }) = &account.hold {
+        println!(
+            "       held at a loss of {:.4} ({:.1} % right); reached {:.4} ({:.1} %)",
+            target.loss,
+            100.0 * target.accuracy,
+            reached.loss,
+            100.0 * reached.accuracy
+        );
+    }
     record.notes.iter().for_each(|note| println!("       {note}"));
 }
 
