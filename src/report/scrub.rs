@@ -243,7 +243,7 @@ fn changed(layers: &[Value]) -> String {
         Bar {
             name: text(&layer["name"]),
             share: of("changed") as f64 / of("units") as f64,
-            text: match of("chosen") == of("changed") {
+            text: match [0, of("changed")].contains(&of("chosen")) {
                 true => format!("{} of {}", of("changed"), of("units")),
                 false => format!("{} of {} ({} chosen)", of("changed"), of("units"), of("chosen")),
             },
