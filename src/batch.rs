@@ -5,12 +5,12 @@ use crate::audit::{Snapshot, gate, share_removed};
 use crate::block::Block;
 use crate::data::Subset;
 use crate::error::{Error, Result};
-use crate::evidence::observe_request;
+use crate::evidence::select;
 use crate::net::{Network, UnitId};
 use crate::newton::{SolveReport, approximation};
 use crate::outcome::{Account, BeforeAfter, Changed, Clock, Phase, Record, SelectionAccount, StepAccount};
 use crate::repair::repair_batch;
-use crate::select::{Criteria, Method, Selection, choose};
+use crate::select::{Criteria, Method, Selection};
 use crate::target::{Unseen, targets};
 use crate::task::{IfEmpty, Task};
 use crate::update::{Certificate, Length, NoiseUnits, Scaled};
@@ -75,10 +75,7 @@ impl<'a> Batch<'a> {
     /// The units that depend on the batch; where there are none, the best of a first step if the settings say so.
     pub fn units(&self, net: &Network, notes: &mut Vec<String>) -> Result<Selection> {
         let Batch { task, indices, .. } = self;
-        let find = |criteria: &Criteria| {
-            let evidence = observe_request(task.device, net, task.samples, indices, criteria, task.stop)?;
-            choose(task.device, net, &evidence, criteria, task.stop)
-        };
+        let find = |criteria: &Criteria| select(task.device, net, task.samples, indices, criteria, task.stop);
         let criteria = task.settings.selection.of_batch(self.m());
         let mut chosen = find(&criteria)?;
         if chosen.units.is_empty() && task.settings.if_empty == IfEmpty::Cheap {

@@ -5,7 +5,7 @@
 
 use rayon::prelude::*;
 
-use crate::data::{InputKind, Inputs, Samples, Subset};
+use crate::data::{Inputs, Samples};
 use crate::error::{Error, Result, check_stop};
 use crate::net::{Network, outputs};
 use crate::task::{HoldSettings, ProxyKind, Task};
@@ -62,39 +62,32 @@ impl Proxy {
                 answers(model, 0)
             }
             ProxyKind::Neighbours => {
-                if let InputKind::Text { .. } = net.kind() {
-                    return Err(Error::config(
-                        "--proxy neighbours is for images: token ids have no distance",
-                    ));
-                }
-                let retained = task.samples.subset(&task.repair_on);
+                let (known, labels) = all(&task.samples.subset(&task.repair_on));
+                let votes = |inputs: &dyn Inputs| votes(&all(inputs).0, &known, &labels, net.classes());
                 task.device.scope(|| {
-                    Ok(Proxy {
-                        forgotten: votes(&forgotten, &retained, net.classes()),
-                        held_out: votes(validation, &retained, net.classes()),
-                        epochs: 0,
-                    })
+                    Ok(Proxy { forgotten: votes(&forgotten), held_out: votes(validation), epochs: 0 })
                 })
             }
         }
     }
 }
 
-/// ln of the smoothed counts of the labels of each input's nearest retained samples, `[n, classes]`; ties go to the sample that
-/// comes first.
-fn votes(inputs: &dyn Inputs, retained: &Subset, classes: usize) -> Vec<f32> {
-    let len = inputs.shape().len();
-    let all = |of: &dyn Inputs| -> (Vec<f32>, Vec<u32>) {
-        let (mut x, mut y) = (vec![0.0; of.len() * len], vec![0; of.len()]);
-        of.fill(&mut x, &mut y, 0..of.len());
-        (x, y)
-    };
-    let ((x, _), (known, labels)) = (all(inputs), all(retained));
-    let mut logits = vec![0.0; inputs.len() * classes];
+/// All inputs `[n, len]` and their classes `[n]`.
+fn all(inputs: &dyn Inputs) -> (Vec<f32>, Vec<u32>) {
+    let (mut x, mut y) = (vec![0.0; inputs.len() * inputs.shape().len()], vec![0; inputs.len()]);
+    inputs.fill(&mut x, &mut y, 0..inputs.len());
+    (x, y)
+}
+
+/// ln of the smoothed counts of the labels of each input's nearest known samples, `[n, classes]`; ties go to the sample that comes
+/// first. x is `[n, len]`, `known` and its `labels` one row each.
+fn votes(x: &[f32], known: &[f32], labels: &[u32], classes: usize) -> Vec<f32> {
+    let len = known.len() / labels.len().max(1);
+    let mut logits = vec![0.0; x.len() / len.max(1) * classes];
     let rows = logits.par_chunks_exact_mut(classes).zip(x.par_chunks_exact(len));
     rows.for_each(|(logits, x)| {
         let mut nearest: Vec<(f32, u32)> = vec![];
-        for (other, &label) in known.chunks_exact(len).zip(&labels) {
+        for (other, &label) in known.chunks_exact(len).zip(labels) {
             let distance: f32 = x.iter().zip(other).map(|(a, b)| (a - b) * (a - b)).sum();
             let place = nearest.partition_point(|&(near, _)| near <= distance);
             if place < NEIGHBOURS {
@@ -111,16 +104,12 @@ fn votes(inputs: &dyn Inputs, retained: &Subset, classes: usize) -> Vec<f32> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::net::Shape;
 
     #[test]
     fn neighbours_vote_with_their_labels() {
-        let x: Vec<f32> = (0..30).map(|i| i as f32).collect();
-        let y: Vec<u32> = (0..30).map(|i| u32::from(i >= 12)).collect();
-        let samples = Samples { kind: Shape::new(1, 1, 1).into(), x, y: y.into() };
-        let all: Vec<usize> = (0..30).collect();
-        let asked = Samples { kind: samples.kind, x: vec![-1.0, 29.0, 11.6], y: vec![0, 0, 0].into() };
-        let logits = votes(&asked, &samples.subset(&all), 3);
+        let known: Vec<f32> = (0..30).map(|i| i as f32).collect();
+        let labels: Vec<u32> = (0..30).map(|i| u32::from(i >= 12)).collect();
+        let logits = votes(&[-1.0, 29.0, 11.6], &known, &labels, 3);
         let counts: Vec<f64> = logits.iter().map(|&z| f64::from(z).exp() - SMOOTHING).collect();
         // Of 11.6 the nearest are 7 to 16.
         for (found, expected) in counts.iter().zip([10.0, 0.0, 0.0, 0.0, 10.0, 0.0, 5.0, 5.0, 0.0]) {

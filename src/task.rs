@@ -3,7 +3,7 @@
 
 use std::sync::atomic::AtomicBool;
 
-use crate::data::Samples;
+use crate::data::{InputKind, Samples};
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::loss::Loss;
@@ -264,6 +264,9 @@ impl Settings {
             return refused(
                 "is for networks; a model of one linear layer with --l2 has an exact Newton step",
             );
+        }
+        if let (ProxyKind::Neighbours, InputKind::Text { .. }) = (hold.proxy, net.kind()) {
+            return Err(Error::config("--proxy neighbours is for images: token ids have no distance"));
         }
         if self.certificate.is_some() {
             return refused("gives no certificate: leave out --epsilon and --delta");
