@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use crate::checkpoint::Checkpoint;
-use crate::data::{self, CifarLabels, LoadOptions, Loaded, Normalise, Samples};
+use crate::data::{self, CifarLabels, LoadOptions, Loaded, Normalise, Samples, Steps};
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::manifest::Manifest;
@@ -37,6 +37,8 @@ pub struct Sources {
     pub data: PathBuf,
     /// Mean and standard deviation in place of the config's.
     pub normalise: Normalise,
+    /// Steps in place of those that the config has for pictures.
+    pub steps: Steps,
     /// Which labels of CIFAR-100.
     pub cifar_labels: CifarLabels,
     /// A set to remove that is not among the data.
@@ -60,18 +62,26 @@ impl Sources {
         Checkpoint::open_with(model, &self.ignore, &self.weights)
     }
 
-    /// Reads data of a model, normalised as these files are.
+    /// How data are read: as is chosen here, and as the configs of a model say.
+    pub fn load_options(&self, checkpoint: Option<&Checkpoint>) -> LoadOptions {
+        let config = checkpoint.map(zoo::inputs).unwrap_or_default();
+        LoadOptions {
+            normalise: self.normalise.clone(),
+            config: Normalise { mean: config.mean, std: config.std },
+            labels: self.cifar_labels,
+            preprocess: config.preprocess,
+            steps: self.steps,
+            expected: checkpoint.map(|model| zoo::expected(model, &self.choices)).unwrap_or_default(),
+            ..LoadOptions::default()
+        }
+    }
+
+    /// Reads data of a model.
     ///
     /// # Errors
     /// As [`data::load_with`].
     pub fn load(&self, path: &Path, checkpoint: &Checkpoint) -> Result<Loaded> {
-        let config = zoo::inputs(checkpoint);
-        let options = LoadOptions {
-            normalise: self.normalise.clone(),
-            config: Normalise { mean: config.mean, std: config.std },
-            labels: self.cifar_labels,
-        };
-        data::load_with(path, &options)
+        data::load_with(path, &self.load_options(Some(checkpoint)))
     }
 }
 
@@ -164,9 +174,11 @@ impl Session {
     pub fn open(device: Device, sources: Sources) -> Result<Session> {
         let checkpoint = sources.checkpoint(&sources.model)?;
         let mut notes = vec![];
+        let mut options = sources.load_options(Some(&checkpoint));
         let mut read = |path: &Path| -> Result<Samples> {
-            let Loaded { samples, notes: more, .. } = sources.load(path, &checkpoint)?;
+            let Loaded { samples, names, notes: more, .. } = data::load_with(path, &options)?;
             notes.extend(more.iter().map(|note| format!("{}: {note}", path.display())));
+            options.expected.classes = names.classes.or(options.expected.classes.take());
             Ok(samples)
         };
         let mut samples = read(&sources.data)?;

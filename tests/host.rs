@@ -4,6 +4,7 @@
 
 mod checkpoint;
 mod commands;
+mod containers;
 mod data;
 mod demo;
 mod families;
@@ -11,6 +12,8 @@ mod hold;
 mod labels;
 mod memory;
 mod observe;
+mod pictures;
+mod preprocessing;
 mod pytorch_files;
 mod repair;
 #[path = "cases/schema.rs"]

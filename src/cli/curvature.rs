@@ -6,12 +6,11 @@ use std::path::PathBuf;
 use anyhow::Context;
 use scrubjay::block::Block;
 use scrubjay::curvature::{Curvature, Kind};
-use scrubjay::data::LoadOptions;
 use scrubjay::data::tensors::{self, Tensor, TensorFile, Values};
 use scrubjay::solve::{BlockVector, Limits, Vector, minres};
 use scrubjay::{Error, net};
 
-use super::model::{ModelArgs, load};
+use super::model::{ModelArgs, input_options, load};
 use super::shared::{self, DeviceArgs, Exit};
 
 /// Write gradient, Hessian-vector product and Newton step of the mean cross-entropy on a block of units
@@ -30,7 +29,7 @@ use super::shared::{self, DeviceArgs, Exit};
 pub struct Args {
     #[command(flatten)]
     model: ModelArgs,
-    /// The inputs, their labels, and the vector v
+    /// The inputs, their labels, and in .safetensors the vector v
     #[arg(long, value_name = "IN.safetensors")]
     input: PathBuf,
     /// The units: a JSON list of [layer name, row]
@@ -64,19 +63,20 @@ const MEMORY: usize = 4 << 30;
 /// Writes gradient, product and step.
 pub fn run(args: &Args) -> anyhow::Result<Exit> {
     let checkpoint = args.model.checkpoint()?;
-    let inputs = load(&args.input, &LoadOptions::default())?;
+    let inputs = load(&args.input, &input_options(&args.model, &checkpoint))?.samples;
     let model = args.model.open(&checkpoint, Some((&args.input, &inputs)))?;
     let net = &model.network;
     let block = Block::of(net, &units(args, net)?)?;
     let p = block.len();
-    let file = TensorFile::open(&args.input)?;
-    let v = match file.has("v") {
-        true if file.shape("v")? == [p] => Some(block.from_stored(net, &file.f32("v")?)),
-        true => {
+    let tensors = args.input.extension().is_some_and(|end| end.eq_ignore_ascii_case("safetensors"));
+    let file = tensors.then(|| TensorFile::open(&args.input)).transpose()?;
+    let v = match file.filter(|file| file.has("v")) {
+        Some(file) if file.shape("v")? == [p] => Some(block.from_stored(net, &file.f32("v")?)),
+        Some(file) => {
             let reason = format!("has shape {:?}, where the block has [{p}] parameters", file.shape("v")?);
             return Err(Error::record(&args.input, "tensor `v`", reason).into());
         }
-        false => None,
+        None => None,
     };
     let device = args.device.open()?;
     let curvature = Curvature::new(&device, net, &block, &inputs, args.curvature, MEMORY)?;

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use scrubjay::observe::evaluate;
 
-use super::model::{ModelArgs, NormaliseArgs};
+use super::model::{ModelArgs, NormaliseArgs, load};
 use super::shared::{DeviceArgs, Exit};
 
 /// Measure accuracy and loss of a model on labelled data
@@ -13,12 +13,14 @@ use super::shared::{DeviceArgs, Exit};
 /// Examples:
 ///   scrubjay eval --model resnet20.safetensors --data test.safetensors --mean .485,.456,.406 --std .229,.224,.225
 ///   scrubjay eval --model my-model/ --data MNIST/raw/t10k-images-idx3-ubyte.gz --json
+///   scrubjay eval --model vit/ --data photos/val
 #[derive(clap::Args)]
 #[command(verbatim_doc_comment)]
 pub struct Args {
     #[command(flatten)]
     model: ModelArgs,
-    /// Labelled data: .safetensors (x, y), idx images, CIFAR binary; texts: .safetensors (input_ids, attention_mask, y)
+    /// Labelled data: class folders, a manifest (.csv, .json), .tar, .parquet, .safetensors (x, y), .npz, MNIST, CIFAR, STL-10;
+    /// texts: .safetensors (input_ids, attention_mask, y). DATA#test is the test part of a set that has several
     #[arg(long, value_name = "DATA")]
     data: PathBuf,
     #[command(flatten)]
@@ -33,7 +35,8 @@ pub struct Args {
 /// Prints accuracy, loss and the accuracy of each class.
 pub fn run(args: &Args) -> anyhow::Result<Exit> {
     let checkpoint = args.model.checkpoint()?;
-    let data = args.normalise.load(&args.data, &checkpoint)?;
+    let options = args.normalise.load_options(Some(&checkpoint), args.model.choices.choices());
+    let data = load(&args.data, &options)?.samples;
     let model = args.model.open(&checkpoint, Some((&args.data, &data)))?;
     let device = args.device.open()?;
     let start = Instant::now();

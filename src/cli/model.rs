@@ -3,7 +3,9 @@
 use std::path::{Path, PathBuf};
 
 use scrubjay::checkpoint::Checkpoint;
-use scrubjay::data::{self, CifarLabels, LoadOptions, Loaded, Normalise, Samples};
+use scrubjay::data::{
+    self, CifarLabels, Crop, Interpolation, LoadOptions, Loaded, Normalise, Resize, Samples, Steps,
+};
 use scrubjay::net::Network;
 use scrubjay::session::{Sources, open_model};
 use scrubjay::zoo::{self, Choices, Facts, Stem};
@@ -47,9 +49,37 @@ pub struct TensorArgs {
     weights: Vec<String>,
 }
 
+/// Steps in place of those that the model's config has for pictures.
+#[derive(clap::Args)]
+pub struct StepArgs {
+    /// Of pictures: bring the shorter side to N pixels, or both to HxW; by default as the model's config says
+    #[arg(long, value_name = "N|HxW|none")]
+    resize: Option<Resize>,
+    /// Of pictures: cut out N x N or H x W pixels at the centre; by default as the model's config says
+    #[arg(long, value_name = "N|HxW|none")]
+    crop: Option<Crop>,
+    /// How --resize mixes pixels, by Pillow's filters; by default as the model's config says, else bilinear
+    #[arg(
+        long,
+        value_enum,
+        hide_possible_values = true,
+        value_name = "nearest|box|bilinear|hamming|bicubic|lanczos"
+    )]
+    interpolation: Option<Interpolation>,
+}
+
+impl StepArgs {
+    /// As given.
+    pub fn given(&self) -> Steps {
+        Steps { resize: self.resize, interpolation: self.interpolation, crop: self.crop }
+    }
+}
+
 /// How stored values become the inputs that the model was trained on.
 #[derive(clap::Args)]
 pub struct NormaliseArgs {
+    #[command(flatten)]
+    steps: StepArgs,
     /// Of images: mean per channel, subtracted from values from 0 to 1; by default the config's
     #[arg(long, value_name = "M,..", value_delimiter = ',', allow_hyphen_values = true)]
     mean: Option<Vec<f32>>,
@@ -163,26 +193,32 @@ impl NormaliseArgs {
         Normalise { mean: self.mean.clone(), std: self.std.clone() }
     }
 
+    /// Steps in place of the config's.
+    pub fn steps(&self) -> Steps {
+        self.steps.given()
+    }
+
     /// Which labels of CIFAR-100.
     pub fn cifar_labels(&self) -> CifarLabels {
         self.cifar_labels
     }
 
-    /// Reads data, normalised by the options, else by the model's config; reports on stderr how, where that was not
-    /// certain.
-    pub fn load(&self, path: &Path, checkpoint: &Checkpoint) -> scrubjay::Result<Samples> {
-        let (normalise, cifar_labels) = (self.given(), self.cifar_labels);
-        let loaded = Sources { normalise, cifar_labels, ..Sources::default() }.load(path, checkpoint)?;
-        Ok(reported(path, loaded))
+    /// How data of a model are read: by these options, else as its config says.
+    pub fn load_options(&self, checkpoint: Option<&Checkpoint>, choices: Choices) -> LoadOptions {
+        let (normalise, steps, cifar_labels) = (self.given(), self.steps(), self.cifar_labels);
+        Sources { normalise, steps, cifar_labels, choices, ..Sources::default() }.load_options(checkpoint)
     }
 }
 
 /// Reads data, and reports on stderr how, where that was not certain.
-pub fn load(path: &Path, options: &LoadOptions) -> scrubjay::Result<Samples> {
-    Ok(reported(path, data::load_with(path, options)?))
+pub fn load(path: &Path, options: &LoadOptions) -> scrubjay::Result<Loaded> {
+    let loaded = data::load_with(path, options)?;
+    loaded.notes.iter().for_each(|note| eprintln!("{}: {note}", path.display()));
+    Ok(loaded)
 }
 
-fn reported(path: &Path, loaded: Loaded) -> Samples {
-    loaded.notes.iter().for_each(|note| eprintln!("{}: {note}", path.display()));
-    loaded.samples
+/// How inputs are read that may be normalised already: pixels by the model's config, floats as they are.
+pub fn input_options(model: &ModelArgs, checkpoint: &Checkpoint) -> LoadOptions {
+    let sources = Sources { choices: model.choices.choices(), ..Sources::default() };
+    LoadOptions { floats_are_inputs: true, ..sources.load_options(Some(checkpoint)) }
 }

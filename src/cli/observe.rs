@@ -3,19 +3,19 @@
 use std::collections::HashMap;
 use std::path::PathBuf;
 
-use scrubjay::data::LoadOptions;
 use scrubjay::data::tensors::{self, Tensor, Values};
 use scrubjay::observe::{observe, observe_copies};
 use scrubjay::ops::Precision;
 use scrubjay::perturb::{Noise, REPLACE, SIGMA, check_options, perturb_request};
 
-use super::model::{ModelArgs, load};
+use super::model::{ModelArgs, input_options, load};
 use super::shared::{self, DeviceArgs, Exit};
 
 /// Write the activation of every unit, the loss and the logits of inputs
 ///
 /// IN is a .safetensors file with x f32 [n, c, h, w] or [n, features], already normalised, or for texts
-/// input_ids and attention_mask i64 [n, t]; and y i64 [n], or [n, labels] of 0 and 1. OUT gets logits [n, classes], loss [n] and activations [n, d]; its metadata `units` lists the
+/// input_ids and attention_mask i64 [n, t]; and y i64 [n], or [n, labels] of 0 and 1. Or it is labelled
+/// images in any format that `eval` reads, which are normalised as the model's config says. OUT gets logits [n, classes], loss [n] and activations [n, d]; its metadata `units` lists the
 /// layers of the d columns. With --perturbations M, all of IN is one request, and OUT gets the mean
 /// loss [M] and the mean activations [M, d] of M noisy copies of it.
 ///
@@ -54,7 +54,7 @@ pub struct Args {
 /// Writes the trace.
 pub fn run(args: &Args) -> anyhow::Result<Exit> {
     let checkpoint = args.model.checkpoint()?;
-    let inputs = load(&args.input, &LoadOptions::default())?;
+    let inputs = load(&args.input, &input_options(&args.model, &checkpoint))?.samples;
     let model = args.model.open(&checkpoint, Some((&args.input, &inputs)))?;
     check_options(model.network.kind(), args.sigma, args.replace)?;
     let device = args.device.open()?;

@@ -38,7 +38,7 @@ const DEFAULT: ScrubOptions = ScrubOptions::DEFAULT;
 pub struct Args {
     #[command(flatten)]
     model: ModelArgs,
-    /// The training data, or the part of it at hand (then --n says how large it was)
+    /// The training data, in any format that `eval` reads, or the part of it at hand (then --n says how large it was)
     #[arg(long, value_name = "TRAIN")]
     data: PathBuf,
     #[command(flatten)]
@@ -218,6 +218,7 @@ impl Args {
             weights: self.model.choices.weights(),
             data: self.data.clone(),
             normalise: self.normalise.given(),
+            steps: self.normalise.steps(),
             cifar_labels: self.normalise.cifar_labels(),
             forget_data: self.forget_data.clone(),
             validation: self.val.clone(),

@@ -4,17 +4,19 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use scrubjay::data::{self, CifarLabels, Labels, LoadOptions, Normalise, Samples, tensors};
+use scrubjay::data::{
+    self, CifarLabels, Labels, Loaded, Names, Normalise, Pipeline, Samples, Steps, tensors,
+};
 use scrubjay::device::Device;
 use scrubjay::loss::Loss;
 use scrubjay::net::{Network, TrainPass};
 use scrubjay::observe::evaluate;
-use scrubjay::session::check_samples;
+use scrubjay::session::{Sources, check_samples};
 use scrubjay::train::{Epoch, Optimizer, Recipe, Schedule, train};
 use scrubjay::{Error, checkpoint, hash, zoo};
 use serde_json::{Value, json};
 
-use super::model::{TensorArgs, load, print_notes};
+use super::model::{StepArgs, TensorArgs, load, print_notes};
 use super::shared::{self, DeviceArgs, Exit};
 
 /// Train a new model, or continue to train one
@@ -44,8 +46,8 @@ pub struct Args {
     model: Option<PathBuf>,
     #[command(flatten)]
     tensors: TensorArgs,
-    /// Labelled data: .safetensors (x, y), idx images, CIFAR binary; texts: .safetensors (input_ids, attention_mask, y).
-    /// y is [n] of classes, or [n, labels] of 0 and 1
+    /// Labelled data: class folders, a manifest (.csv, .json), .tar, .parquet, .safetensors (x, y), .npz, MNIST, CIFAR, STL-10;
+    /// texts: .safetensors (input_ids, attention_mask, y). y is [n] of classes, or [n, labels] of 0 and 1
     #[arg(long, value_name = "DATA")]
     data: PathBuf,
     /// Data to report accuracy on after every epoch
@@ -63,6 +65,8 @@ pub struct Args {
     /// Standard deviation per channel, to divide by
     #[arg(long, value_name = "S,..", value_delimiter = ',')]
     std: Option<Vec<f32>>,
+    #[command(flatten)]
+    steps: StepArgs,
     /// Which labels of CIFAR-100: the 100 classes, or their 20 groups
     #[arg(long, value_enum, default_value_t = CifarLabels::Fine, value_name = "fine|coarse")]
     cifar_labels: CifarLabels,
@@ -114,6 +118,10 @@ struct Task<'a> {
     args: &'a Args,
     device: Device,
     samples: Samples,
+    /// The names of their classes.
+    classes: Option<Vec<String>>,
+    /// Their steps, where some were asked for.
+    pipeline: Option<Pipeline>,
     val: Option<Samples>,
     normalise: Normalise,
     existing: Option<checkpoint::Checkpoint>,
@@ -131,14 +139,16 @@ pub fn run(args: &Args) -> anyhow::Result<Exit> {
     }
     let existing = args.model.as_deref().map(|path| args.tensors.checkpoint(path)).transpose()?;
     let said = existing.as_ref().map(zoo::inputs).unwrap_or_default();
-    let options = LoadOptions {
-        normalise: Normalise { mean: args.mean.clone(), std: args.std.clone() },
-        config: Normalise { mean: said.mean.clone(), std: said.std.clone() },
-        labels: args.cifar_labels,
-    };
+    let choices = args.tensors.choices();
+    let given = Normalise { mean: args.mean.clone(), std: args.std.clone() };
+    let (steps, cifar_labels) = (args.steps.given(), args.cifar_labels);
+    let sources = Sources { normalise: given, steps, cifar_labels, choices, ..Sources::default() };
+    let mut options = sources.load_options(existing.as_ref());
     let normalise = Normalise { mean: args.mean.clone().or(said.mean), std: args.std.clone().or(said.std) };
-    let samples = load(&args.data, &options)?;
-    let val = args.val.as_deref().map(|path| load(path, &options)).transpose()?;
+    let Loaded { samples, names: Names { classes, .. }, pipeline, .. } = load(&args.data, &options)?;
+    let pipeline = pipeline.filter(|_| steps != Steps::default());
+    options.expected.classes = classes.clone().or(options.expected.classes);
+    let val = args.val.as_deref().map(|path| load(path, &options)).transpose()?.map(|loaded| loaded.samples);
     let excluded = match &args.exclude {
         Some(text) => data::choose(text, &args.data, &samples.y)?,
         None => vec![],
@@ -159,7 +169,19 @@ pub fn run(args: &Args) -> anyhow::Result<Exit> {
     }
     let data_sha256 = hash::of_files(&args.data)?;
     let device = args.device.open()?;
-    let task = Task { args, device, samples, val, normalise, existing, excluded, indices, data_sha256 };
+    let task = Task {
+        args,
+        device,
+        samples,
+        classes,
+        pipeline,
+        val,
+        normalise,
+        existing,
+        excluded,
+        indices,
+        data_sha256,
+    };
     let Some(count) = args.seeds else {
         let manifest = task.train(args.seed, &args.out)?;
         if args.json {
@@ -263,6 +285,11 @@ impl Task<'_> {
         if let Some(map) = config.as_object_mut() {
             self.args.tensors.write(map);
             self.normalise.mean.iter().for_each(|mean| drop(map.insert("mean".into(), json!(mean))));
+            if let Some(names) = self.classes.as_ref().filter(|names| names.len() == net.classes()) {
+                let names = names.iter().enumerate().map(|(i, name)| (i.to_string(), json!(name)));
+                map.insert("id2label".into(), names.collect());
+            }
+            self.pipeline.iter().for_each(|pipeline| zoo::write_preprocess(map, pipeline));
             self.normalise.std.iter().for_each(|std| drop(map.insert("std".into(), json!(std))));
         }
         Ok((net, config))
@@ -282,6 +309,7 @@ impl Task<'_> {
             "excluded": self.excluded,
             "cifar_labels": (self.args.cifar_labels == CifarLabels::Coarse).then_some("coarse"),
             "normalise": {"mean": self.normalise.mean, "std": self.normalise.std},
+            "preprocess": self.pipeline,
             "classes": self.args.classes,
             "options": self.options(seed),
         })

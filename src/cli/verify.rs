@@ -9,14 +9,14 @@ use std::time::Instant;
 
 use scrubjay::checkpoint::Checkpoint;
 use scrubjay::comparison::{Comparison, Definition, MEASURES, Row, SHADOWS, UNSEEN};
-use scrubjay::data::{self, Inputs, tensors};
+use scrubjay::data::{self, Inputs, Loaded, tensors};
 use scrubjay::{Error, hash, report};
 use serde_json::{Map, Value, json};
 
 use self::checks::{check_alike, check_before, check_distinct, check_receipt, check_reference, check_test};
 use self::models::{Candidate, Sets};
 use self::table::{gap, print};
-use super::model::{ChoiceArgs, NormaliseArgs};
+use super::model::{ChoiceArgs, NormaliseArgs, load};
 use super::shared::{self, DeviceArgs, Exit, command_line};
 
 /// Compare an unlearned model with models retrained without the samples
@@ -201,8 +201,10 @@ fn by_measure(value: impl Fn(&Definition) -> Value) -> Map<String, Value> {
 }
 
 fn sets(args: &Args, checkpoint: &Checkpoint) -> scrubjay::Result<Sets> {
-    let samples = args.normalise.load(&args.data, checkpoint)?;
-    let test = args.normalise.load(&args.test, checkpoint)?;
+    let mut options = args.normalise.load_options(Some(checkpoint), args.choices.choices());
+    let Loaded { samples, names, .. } = load(&args.data, &options)?;
+    options.expected.classes = names.classes.or(options.expected.classes);
+    let test = load(&args.test, &options)?.samples;
     if test.kind != samples.kind {
         let reason = format!("has {}, --data has {}", test.kind, samples.kind);
         return Err(Error::data(&args.test, reason));
