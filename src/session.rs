@@ -39,6 +39,8 @@ pub struct Sources {
     pub normalise: Normalise,
     /// Steps in place of those that the config has for pictures.
     pub steps: Steps,
+    /// Whether pictures that cannot be read are left out.
+    pub skip_corrupt: bool,
     /// Which labels of CIFAR-100.
     pub cifar_labels: CifarLabels,
     /// A set to remove that is not among the data.
@@ -71,6 +73,7 @@ impl Sources {
             labels: self.cifar_labels,
             preprocess: config.preprocess,
             steps: self.steps,
+            skip_corrupt: self.skip_corrupt,
             expected: checkpoint.map(|model| zoo::expected(model, &self.choices)).unwrap_or_default(),
             ..LoadOptions::default()
         }

@@ -264,6 +264,26 @@ fn a_damaged_picture_is_named() {
 }
 
 #[test]
+fn damaged_and_missing_pictures_may_be_left_out() {
+    let text = "path,label,who\na.png,0,x\nmissing.png,1,y\nb.png,2,z\nc.png,3,w\n";
+    let (folder, path) = Folder::manifest("m.csv", text);
+    folder.write("c.png", "no picture");
+    let options = LoadOptions { skip_corrupt: true, ..LoadOptions::default() };
+    let Loaded { samples, names, notes, .. } = load_with(&path, &options).unwrap();
+    assert_eq!((samples.y, samples.x.len()), (Labels::Classes(vec![0, 2]), 2 * 13 * 19 * 3));
+    assert_eq!(
+        (names.samples.unwrap(), &names.columns[0].1),
+        (strings(&["a.png", "b.png"]), &strings(&["x", "z"]))
+    );
+    let words = ["2 of 4", "left out", "line 3", "missing.png"];
+    assert!(words.iter().all(|word| notes[0].contains(word)), "{notes:?}");
+    assert_eq!(hash::of_files(&path).unwrap()["missing.png"], "absent");
+    folder.write("a.png", "");
+    folder.write("b.png", "");
+    assert!(load_with(&path, &options).unwrap_err().to_string().contains("a.png"));
+}
+
+#[test]
 fn the_smallest_set_and_names_that_are_no_text_are_read() {
     let folder = Folder::new();
     folder.write("one/small.ppm", "P6 1 1 255 \u{3}\u{4}\u{5}");

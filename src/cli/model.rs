@@ -66,6 +66,9 @@ pub struct StepArgs {
         value_name = "nearest|box|bilinear|hamming|bicubic|lanczos"
     )]
     interpolation: Option<Interpolation>,
+    /// Leave out pictures that cannot be read, and report how many; samples are then numbered without them
+    #[arg(long)]
+    pub skip_corrupt: bool,
 }
 
 impl StepArgs {
@@ -198,6 +201,11 @@ impl NormaliseArgs {
         self.steps.given()
     }
 
+    /// Whether pictures that cannot be read are left out.
+    pub fn skip_corrupt(&self) -> bool {
+        self.steps.skip_corrupt
+    }
+
     /// Which labels of CIFAR-100.
     pub fn cifar_labels(&self) -> CifarLabels {
         self.cifar_labels
@@ -206,7 +214,9 @@ impl NormaliseArgs {
     /// How data of a model are read: by these options, else as its config says.
     pub fn load_options(&self, checkpoint: Option<&Checkpoint>, choices: Choices) -> LoadOptions {
         let (normalise, steps, cifar_labels) = (self.given(), self.steps(), self.cifar_labels);
-        Sources { normalise, steps, cifar_labels, choices, ..Sources::default() }.load_options(checkpoint)
+        let skip_corrupt = self.steps.skip_corrupt;
+        Sources { normalise, steps, skip_corrupt, cifar_labels, choices, ..Sources::default() }
+            .load_options(checkpoint)
     }
 }
 

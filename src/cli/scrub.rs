@@ -219,6 +219,7 @@ impl Args {
             data: self.data.clone(),
             normalise: self.normalise.given(),
             steps: self.normalise.steps(),
+            skip_corrupt: self.normalise.skip_corrupt(),
             cifar_labels: self.normalise.cifar_labels(),
             forget_data: self.forget_data.clone(),
             validation: self.val.clone(),

@@ -142,7 +142,9 @@ pub fn run(args: &Args) -> anyhow::Result<Exit> {
     let choices = args.tensors.choices();
     let given = Normalise { mean: args.mean.clone(), std: args.std.clone() };
     let (steps, cifar_labels) = (args.steps.given(), args.cifar_labels);
-    let sources = Sources { normalise: given, steps, cifar_labels, choices, ..Sources::default() };
+    let skip_corrupt = args.steps.skip_corrupt;
+    let sources =
+        Sources { normalise: given, steps, skip_corrupt, cifar_labels, choices, ..Sources::default() };
     let mut options = sources.load_options(existing.as_ref());
     let normalise = Normalise { mean: args.mean.clone().or(said.mean), std: args.std.clone().or(said.std) };
     let Loaded { samples, names: Names { classes, .. }, pipeline, .. } = load(&args.data, &options)?;

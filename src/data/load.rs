@@ -127,7 +127,7 @@ fn of_pictures(
 ) -> Result<(Stored, Names, Vec<String>)> {
     let steps = options.preprocess.of_pictures(&options.steps);
     let steps = steps.map_err(|reason| Error::data(&pictures.path, reason))?;
-    pictures.read(pipeline.insert(steps), &options.expected)
+    pictures.read(pipeline.insert(steps), options)
 }
 
 /// The images of a file of tensors, which names nothing.

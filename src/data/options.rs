@@ -17,6 +17,8 @@ pub struct LoadOptions {
     pub preprocess: Preprocess,
     /// Asked for in place of these.
     pub steps: Steps,
+    /// Whether pictures that cannot be read are left out, and counted in a note.
+    pub skip_corrupt: bool,
     /// What the data are for.
     pub expected: Expected,
     /// Whether floats are inputs already, so that the config's mean and std are for pixels alone.

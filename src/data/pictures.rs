@@ -10,7 +10,7 @@ use rayon::prelude::*;
 use super::decode::decode;
 use super::file::StoredFile;
 use super::names::numbers;
-use super::options::Expected;
+use super::options::{Expected, LoadOptions};
 use super::picture::{Decoded, Picture};
 use super::pipeline::Pipeline;
 use super::pixels::{Numbers, Stored};
@@ -108,21 +108,32 @@ impl Pictures {
     /// is, else RGB.
     ///
     /// # Errors
-    /// Where one cannot be read, or gets another size than the first, the message names it; where the classes are not those
-    /// that are expected.
-    pub fn read(mut self, pipeline: &Pipeline, expected: &Expected) -> Result<(Stored, Names, Vec<String>)> {
-        self.number(expected)?;
-        let one = |i: usize| -> Result<Decoded> {
+    /// Where one cannot be read, and is not to be left out, or gets another size than the first, the message names it; where
+    /// the classes are not those that are expected.
+    pub fn read(
+        mut self,
+        pipeline: &Pipeline,
+        options: &LoadOptions,
+    ) -> Result<(Stored, Names, Vec<String>)> {
+        self.number(&options.expected)?;
+        let one = |i: usize| {
             let decoded = self.places[i].read().and_then(|bytes| decode(&bytes, self.exif));
             let Decoded { picture, turned } = decoded.map_err(|reason| self.fault(i, reason))?;
-            let picture = match expected.channels {
+            let picture = match options.expected.channels {
                 Some(channels) => picture.with_channels(channels),
                 None => picture,
             };
             let picture = pipeline.apply(picture).map_err(|reason| self.fault(i, reason))?;
             Ok(Decoded { picture, turned })
         };
-        let decoded = (0..self.places.len()).into_par_iter().map(one).collect::<Result<Vec<_>>>()?;
+        let all = (0..self.places.len()).into_par_iter().map(one);
+        let decoded = match options.skip_corrupt {
+            false => all.collect::<Result<Vec<Decoded>>>()?,
+            true => {
+                let all = all.collect();
+                self.readable(all)?
+            }
+        };
         let c = decoded.iter().map(|one| one.picture.c).max().unwrap_or(1);
         let Some(&Picture { h, w, .. }) = decoded.first().map(|one| &one.picture) else {
             return Err(Error::data(&self.path, "holds no samples"));
@@ -146,6 +157,38 @@ impl Pictures {
         }
         let names = Names { classes: self.classes, samples: Some(self.samples), columns: self.columns };
         Ok((Stored { shape, x: Numbers::Pixels(x), y: self.y, channels_last: true }, names, self.notes))
+    }
+
+    /// What could be read; the rest is left out, and told of in a note.
+    ///
+    /// # Errors
+    /// The first fault, where nothing could be read.
+    fn readable(&mut self, all: Vec<Result<Decoded>>) -> Result<Vec<Decoded>> {
+        let n = all.len();
+        let (mut decoded, mut kept, mut fault) = (vec![], vec![], None);
+        for (i, one) in all.into_iter().enumerate() {
+            match one {
+                Ok(one) => {
+                    decoded.push(one);
+                    kept.push(i);
+                }
+                Err(error) => drop(fault.get_or_insert(error)),
+            }
+        }
+        let Some(fault) = fault else { return Ok(decoded) };
+        if kept.is_empty() {
+            return Err(fault);
+        }
+        let (left, verb) = (n - kept.len(), if n - kept.len() == 1 { "is" } else { "are" });
+        self.notes.push(format!(
+            "{left} of {n} pictures cannot be read and {verb} left out, and samples are numbered without them; the first: {fault}"
+        ));
+        let of = |words: &[String]| kept.iter().map(|&i| words[i].clone()).collect::<Vec<_>>();
+        self.samples = of(&self.samples);
+        self.columns.iter_mut().for_each(|(_, words)| *words = of(words));
+        self.lines = kept.iter().filter_map(|&i| self.lines.get(i).copied()).collect();
+        self.y = self.y.subset(&kept);
+        Ok(decoded)
     }
 
     /// Numbers the classes as they are expected, where their names are.
