@@ -272,7 +272,7 @@ mod tests {
         let net = zoo::create("cnn:4-6", shape, 3, 1).unwrap().network.freeze();
         let mut stream = Stream::new(2, Use::Choice, 0);
         let x = (0..20 * shape.len()).map(|_| stream.normal()).collect();
-        let samples = Samples { kind: shape.into(), x, y: (0..20).map(|i| i % 3).collect() };
+        let samples = Samples { kind: shape.into(), x, y: (0..20).map(|i| i % 3).collect(), stream: None };
         let block = Block::all(&net).unwrap();
         let v: Vec<f32> = (0..block.len()).map(|_| stream.normal()).collect();
         for kind in [Kind::Hessian, Kind::Ggn] {

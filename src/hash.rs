@@ -52,9 +52,25 @@ fn pieces(mut file: Part, digest: &mut Sha256) -> Result<()> {
 
 /// SHA-256 over the bytes of numbers, which are not gathered first.
 pub fn of_numbers<const N: usize>(numbers: impl Iterator<Item = [u8; N]>) -> String {
-    let mut digest = Sha256::new();
-    numbers.for_each(|bytes| digest.update(bytes));
-    text(digest)
+    let mut digest = Running::default();
+    digest.add(numbers);
+    digest.text()
+}
+
+/// A SHA-256 to which numbers are added.
+#[derive(Default)]
+pub struct Running(Sha256);
+
+impl Running {
+    /// Adds the bytes of numbers.
+    pub fn add<const N: usize>(&mut self, numbers: impl Iterator<Item = [u8; N]>) {
+        numbers.for_each(|bytes| self.0.update(bytes));
+    }
+
+    /// The hash.
+    pub fn text(self) -> String {
+        text(self.0)
+    }
 }
 
 /// The most files of which [`of_files`] gives each a hash of its own.

@@ -55,8 +55,8 @@ fn fields(session: &Session, request: &Request) -> Result<Vec<(&'static str, Str
     ];
     fields.extend(session.sources().into_iter().flat_map(of_model));
     fields.extend([
-        ("samples", of_samples(session.samples())),
-        ("validation", session.validation().map_or_else(none, of_samples)),
+        ("samples", of_samples(session.samples())?),
+        ("validation", session.validation().map_or_else(|| Ok(none()), of_samples)?),
         ("forget", of_indices(&request.forget)),
         ("retained", of_indices(&request.retained)),
         ("repair_on", of_indices(&request.repair_on)),
@@ -160,9 +160,11 @@ fn of_settings(settings: &Settings) -> Vec<(&'static str, String)> {
     ]
 }
 
-fn of_samples(samples: &Samples) -> String {
-    let x = samples.x.iter().map(|value| value.to_le_bytes());
-    hash::of_numbers(x.chain(samples.y.words().iter().map(|label| label.to_le_bytes())))
+fn of_samples(samples: &Samples) -> Result<String> {
+    let mut digest = hash::Running::default();
+    samples.each(|image| digest.add(image.iter().map(|value| value.to_le_bytes())))?;
+    digest.add(samples.y.words().iter().map(|label| label.to_le_bytes()));
+    Ok(digest.text())
 }
 
 fn of_indices(indices: &[usize]) -> String {

@@ -137,7 +137,7 @@ mod tests {
     fn samples(n: usize, shape: Shape, classes: u32) -> Samples {
         let mut stream = Stream::new(3, Use::Choice, 0);
         let x = (0..n * shape.len()).map(|_| stream.normal()).collect();
-        Samples { kind: shape.into(), x, y: (0..n as u32).map(|i| i % classes).collect() }
+        Samples { kind: shape.into(), x, y: (0..n as u32).map(|i| i % classes).collect(), stream: None }
     }
 
     fn random(p: usize) -> Vec<f64> {
@@ -290,7 +290,7 @@ mod tests {
         }
         let shape = Shape::new(1, 1, 4);
         let net = zoo::create("logistic", shape, 2, 1).unwrap().network.freeze();
-        let dark = Samples { kind: shape.into(), x: vec![0.0; 12], y: vec![0, 1, 0].into() };
+        let dark = Samples { kind: shape.into(), x: vec![0.0; 12], y: vec![0, 1, 0].into(), stream: None };
         let block = Block::of(&net, &[UnitId(1)]).unwrap();
         let kfac = Kfac::new(&device, &net, &block, &dark, 5).unwrap();
         let mut x = vec![0.0; block.len()];

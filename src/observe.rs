@@ -96,7 +96,7 @@ mod tests {
         let net = zoo::create("cnn:4-6", shape, 3, 1).unwrap().network.freeze();
         let mut stream = Stream::new(2, Use::Choice, 0);
         let x = (0..40 * shape.len()).map(|_| stream.normal()).collect();
-        (net, Samples { kind: shape.into(), x, y: (0..40).map(|i| i % 3).collect() })
+        (net, Samples { kind: shape.into(), x, y: (0..40).map(|i| i % 3).collect(), stream: None })
     }
 
     #[test]

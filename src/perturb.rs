@@ -58,7 +58,7 @@ pub struct Perturbed<'a> {
 /// `copies` perturbed copies of sample `i`; `ordinary` are the token ids that stand for words ([`crate::net::Network::ordinary`]).
 ///
 /// # Errors
-/// Where tokens of a text are to be replaced, and fewer than two ids stand for words.
+/// Where tokens of a text are to be replaced, and fewer than two ids stand for words; where an image cannot be read any more.
 pub fn perturb<'a>(
     samples: &'a Samples,
     i: usize,
@@ -68,7 +68,7 @@ pub fn perturb<'a>(
 ) -> Result<Perturbed<'a>> {
     let Noise { sigma, replace, seed } = noise;
     let original = match samples.text(i) {
-        None => Original::Image { image: samples.image(i), sigma, seed },
+        None => Original::Image { image: samples.image(i)?, sigma, seed },
         Some(tokens) => {
             let replacement = Replacement { count: replace, ordinary: ordinary.clone(), seed };
             replacement.check()?;
@@ -107,11 +107,12 @@ impl Inputs for Perturbed<'_> {
         self.shape
     }
 
-    fn fill(&self, x: &mut [f32], y: &mut [u32], range: Range<usize>) {
+    fn fill(&self, x: &mut [f32], y: &mut [u32], range: Range<usize>) -> Result<()> {
         for (copy, x) in range.zip(x.chunks_exact_mut(self.shape.len())) {
             self.of.fill(x, copy as u32);
         }
         y.chunks_exact_mut(self.of.labels.len().max(1)).for_each(|y| y.copy_from_slice(self.of.labels));
+        Ok(())
     }
 
     fn copies(&self) -> Option<&Copies<'_>> {
@@ -131,11 +132,11 @@ mod tests {
         let words = [1, 20, 21, 22, 23, 2, 0, 1, 1, 1, 1, 1, 1, 0];
         let x: Vec<f32> = [[0; 14], words].concat().into_iter().map(f32::from_bits).collect();
         let y = Labels::Multi { labels: 3, rows: vec![0, 0, 0, 1, 0, 1] };
-        let samples = Samples { kind: InputKind::Text { tokens: 7 }, x, y };
+        let samples = Samples { kind: InputKind::Text { tokens: 7 }, x, y, stream: None };
         let noise = Noise { sigma: 0.1, replace: 2, seed: 9 };
         let text = perturb(&samples, 1, &(20..40), 10, noise).unwrap();
         let (mut x, mut y, mut want) = ([f32::NAN; 42], [9; 9], [0; 42]);
-        text.fill(&mut x, &mut y, 5..8);
+        text.fill(&mut x, &mut y, 5..8).unwrap();
         let (tokens, replacement) =
             (samples.text(1).unwrap(), Replacement { count: 2, ordinary: 20..40, seed: 9 });
         replace_tokens(&Device::cpu().unwrap(), &mut want, tokens, &replacement, 1, 5).unwrap();

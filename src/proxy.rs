@@ -62,10 +62,12 @@ impl Proxy {
                 answers(model, 0)
             }
             ProxyKind::Neighbours => {
-                let (known, labels) = all(&task.samples.subset(&task.repair_on));
-                let votes = |inputs: &dyn Inputs| votes(&all(inputs).0, &known, &labels, net.classes());
+                let (known, labels) = all(&task.samples.subset(&task.repair_on))?;
+                let votes = |inputs: &dyn Inputs| -> Result<Vec<f32>> {
+                    Ok(votes(&all(inputs)?.0, &known, &labels, net.classes()))
+                };
                 task.device.scope(|| {
-                    Ok(Proxy { forgotten: votes(&forgotten), held_out: votes(validation), epochs: 0 })
+                    Ok(Proxy { forgotten: votes(&forgotten)?, held_out: votes(validation)?, epochs: 0 })
                 })
             }
         }
@@ -73,10 +75,10 @@ impl Proxy {
 }
 
 /// All inputs `[n, len]` and their classes `[n]`.
-fn all(inputs: &dyn Inputs) -> (Vec<f32>, Vec<u32>) {
+fn all(inputs: &dyn Inputs) -> Result<(Vec<f32>, Vec<u32>)> {
     let (mut x, mut y) = (vec![0.0; inputs.len() * inputs.shape().len()], vec![0; inputs.len()]);
-    inputs.fill(&mut x, &mut y, 0..inputs.len());
-    (x, y)
+    inputs.fill(&mut x, &mut y, 0..inputs.len())?;
+    Ok((x, y))
 }
 
 /// ln of the smoothed counts of the labels of each input's nearest known samples, `[n, classes]`; ties go to the sample that comes

@@ -197,8 +197,12 @@ mod tests {
         let device = Device::cpu().unwrap();
         let shape = Shape::new(1, 1, 2);
         let net = zoo::create("mlp:4", shape, 2, 1).unwrap().network.freeze();
-        let samples =
-            Samples { kind: shape.into(), x: vec![1.0, -0.5, 0.25, 2.0, -1.0, 0.5], y: vec![0, 1, 0].into() };
+        let samples = Samples {
+            kind: shape.into(),
+            x: vec![1.0, -0.5, 0.25, 2.0, -1.0, 0.5],
+            y: vec![0, 1, 0].into(),
+            stream: None,
+        };
         let (block, stop) = (Block::all(&net).unwrap(), AtomicBool::new(false));
         for (rate, stands) in [(0.02, true), (1e30, false)] {
             let options = Options { steps: 5, rate, l2: 0.0, seed: 0, batch: 0, stop: &stop };

@@ -39,6 +39,8 @@ pub struct Sources {
     pub normalise: Normalise,
     /// Steps in place of those that the config has for pictures.
     pub steps: Steps,
+    /// The most bytes of the inputs of a set in memory, as [`LoadOptions::memory`].
+    pub memory: Option<usize>,
     /// Whether pictures that cannot be read are left out.
     pub skip_corrupt: bool,
     /// Which labels of CIFAR-100.
@@ -73,6 +75,7 @@ impl Sources {
             labels: self.cifar_labels,
             preprocess: config.preprocess,
             steps: self.steps,
+            memory: self.memory,
             skip_corrupt: self.skip_corrupt,
             expected: checkpoint.map(|model| zoo::expected(model, &self.choices)).unwrap_or_default(),
             ..LoadOptions::default()
@@ -202,8 +205,7 @@ impl Session {
         if let Some(path) = &sources.forget_data {
             let more = like(path, &samples)?;
             beside = Some(samples.y.len()..samples.y.len() + more.y.len());
-            samples.x.extend(more.x);
-            samples.y.extend(&more.y)?;
+            samples.extend(more)?;
         }
         notes.extend(facts.notes(checkpoint.path()));
         notes.extend(checkpoint.notes());

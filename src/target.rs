@@ -159,14 +159,14 @@ fn look_alikes(samples: &Samples, indices: &[usize], labels: &[u32], classes: &[
     for (&label, &class) in labels.iter().zip(classes) {
         let (turn, taken) = turns.entry(class).or_insert_with(|| (of(class), 0));
         if !turn.is_empty() {
-            x.extend_from_slice(samples.image(turn[*taken % turn.len()]));
+            x.extend_from_slice(&samples.image(turn[*taken % turn.len()])?);
             y.push(label);
             *taken += 1;
         }
     }
     match y.is_empty() {
         true => Err(Error::config("no held-out sample has a class that the samples would be taken for")),
-        false => Ok(Samples { kind: samples.kind, x, y: y.into() }),
+        false => Ok(Samples { kind: samples.kind, x, y: y.into(), stream: None }),
     }
 }
 
@@ -180,13 +180,13 @@ fn wrongly_labelled(samples: &Samples, indices: &[usize], labels: &[u32]) -> Res
     for &i in indices {
         let other = turn.by_ref().take(labels.len()).find(|&&label| samples.y.class_of(i) != Some(label));
         if let Some(&label) = other {
-            x.extend_from_slice(samples.image(i));
+            x.extend_from_slice(&samples.image(i)?);
             y.push(label);
         }
     }
     match y.is_empty() {
         true => Err(Error::config("every held-out sample has the label of the wrongly labelled ones")),
-        false => Ok(Samples { kind: samples.kind, x, y: y.into() }),
+        false => Ok(Samples { kind: samples.kind, x, y: y.into(), stream: None }),
     }
 }
 
@@ -217,6 +217,7 @@ mod tests {
             kind: Shape::new(1, 1, 1).into(),
             x: vec![0.0, 1.0, 2.0, 3.0, 4.0],
             y: vec![0, 1, 2, 0, 0].into(),
+            stream: None,
         };
         let stand_ins = look_alikes(&samples, &[0, 1, 2, 3], &labels, &classes).unwrap();
         assert_eq!((stand_ins.x, stand_ins.y), (vec![0.0, 1.0, 3.0, 1.0], vec![2, 2, 2, 2].into()));
@@ -229,6 +230,7 @@ mod tests {
             kind: Shape::new(1, 1, 1).into(),
             x: vec![0.0, 1.0, 2.0, 3.0],
             y: vec![0, 1, 1, 2].into(),
+            stream: None,
         };
         let wrong = wrongly_labelled(&samples, &[0, 1, 3], &[1, 0]).unwrap();
         assert_eq!((wrong.x, wrong.y), (vec![0.0, 1.0, 3.0], vec![1, 0, 1].into()));

@@ -139,7 +139,7 @@ mod tests {
             .flat_map(|&label| (0..16).map(move |p| (p / 8 == label) as u32 as f32))
             .collect::<Vec<_>>();
         let x = x.into_iter().map(|v| v + 0.3 * stream.normal()).collect();
-        Samples { kind: Shape::new(4, 4, 1).into(), x, y: y.into() }
+        Samples { kind: Shape::new(4, 4, 1).into(), x, y: y.into(), stream: None }
     }
 
     fn config(optimizer: Optimizer) -> Recipe {

@@ -218,7 +218,7 @@ mod tests {
         let device = Device::cpu().unwrap();
         let shape = Shape::new(1, 1, 3);
         let net = zoo::create("mlp:4", shape, 2, 1).unwrap().network.freeze();
-        let one = Samples { kind: shape.into(), x: vec![1.0, -0.5, 0.25], y: vec![0].into() };
+        let one = Samples { kind: shape.into(), x: vec![1.0, -0.5, 0.25], y: vec![0].into(), stream: None };
         let block = Block::all(&net).unwrap();
         let uphill = block.gradient(&device, &net, &one).unwrap();
         (device, net, one, block, uphill)

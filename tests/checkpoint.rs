@@ -469,7 +469,7 @@ fn logits(model: &Path) -> (String, Vec<f32>) {
     let model = zoo::load(&Checkpoint::open(model).unwrap(), None, None).unwrap();
     let (net, mut random) = (model.network.freeze(), Random(3));
     let x = (0..4 * net.input().len()).map(|_| random.next()).collect();
-    let samples = Samples { kind: net.kind(), x, y: vec![0; 4].into() };
+    let samples = Samples { kind: net.kind(), x, y: vec![0; 4].into(), stream: None };
     (model.family.into(), observe(&Device::cpu().unwrap(), &net, &samples).unwrap().logits)
 }
 

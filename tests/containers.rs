@@ -33,7 +33,7 @@ fn pickles_of_cifar_are_read_whatever_python_wrote_them() {
         assert_eq!((samples.shape(), &samples.y), (Shape::new(32, 32, 3), &Labels::Classes(vec![3, 9])));
         assert_eq!(names.classes.unwrap()[9], "c9");
         for i in 0..2 {
-            for (at, value) in samples.image(i).iter().enumerate() {
+            for (at, value) in samples.image(i).unwrap().iter().enumerate() {
                 assert_eq!(*value, recorded(i, at % 3 * 1024 + at / 3), "image {i}, {at}");
             }
         }
@@ -90,7 +90,7 @@ fn stl_has_its_columns_turned_and_its_labels_from_one() {
     write("class_names.txt", b"airplane\nbird\n");
     let Loaded { samples, names, .. } = read(folder.path());
     assert_eq!((samples.shape(), samples.y.clone()), (Shape::new(96, 96, 3), Labels::Classes(vec![9, 0])));
-    let column = |at: usize| samples.image(1)[at * 3] * 255.0;
+    let column = |at: usize| samples.image(1).unwrap()[at * 3] * 255.0;
     assert_eq!((column(0), column(95), column(96 * 7 + 5)), (0.0, 95.0, 5.0));
     assert_eq!(names.classes.unwrap(), ["airplane", "bird"]);
     write("train_y.bin", &[0, 1]);

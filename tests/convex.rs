@@ -35,6 +35,7 @@ pub fn trials() -> Vec<Trial> {
                 kind: all.kind,
                 x: all.x[..2000 * len].to_vec(),
                 y: all.y.part(0..2000).to_vec().into(),
+                stream: None,
             },
             0.6,
         )

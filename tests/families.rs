@@ -82,6 +82,7 @@ fn images(name: &str) -> Samples {
         kind: InputKind::Image(shape),
         x: order.map(|at| x[at]).collect(),
         y: file.labels("golden.label").unwrap().into(),
+        stream: None,
     }
 }
 

@@ -32,8 +32,8 @@ fn recipe(epochs: usize, seed: u64) -> train::Recipe {
 
 fn part(samples: &Samples, indices: std::ops::Range<usize>) -> Samples {
     let indices = Vec::from_iter(indices);
-    let x = indices.iter().flat_map(|&i| samples.image(i).to_vec()).collect();
-    Samples { kind: samples.kind, x, y: samples.y.subset(&indices) }
+    let x = indices.iter().flat_map(|&i| samples.image(i).unwrap().to_vec()).collect();
+    Samples { kind: samples.kind, x, y: samples.y.subset(&indices), stream: None }
 }
 
 /// The digits to train on, and others.

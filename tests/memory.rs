@@ -17,7 +17,8 @@ const TRAINED: usize = 300;
 fn learned(device: &Device) -> Result<(scrubjay::net::Network, Samples)> {
     let digits = data::digits()?;
     let x = digits.x[..TRAINED * digits.shape().len()].to_vec();
-    let samples = Samples { kind: digits.kind, x, y: digits.y.part(0..TRAINED).to_vec().into() };
+    let samples =
+        Samples { kind: digits.kind, x, y: digits.y.part(0..TRAINED).to_vec().into(), stream: None };
     let mut net = zoo::create("mlp:12", samples.shape(), 10, 1)?.network;
     let recipe = train::Recipe {
         epochs: 20,

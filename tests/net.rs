@@ -476,14 +476,19 @@ fn recorded_samples(file: &TensorFile) -> Result<Samples, Failed> {
     if file.has("golden.x") {
         let sides = file.shape("golden.x")?;
         let shape = Shape::new(sides[2], sides[3], sides[1]);
-        return Ok(Samples { kind: shape.into(), x: channels_last(&file.f32("golden.x")?, shape), y });
+        return Ok(Samples {
+            kind: shape.into(),
+            x: channels_last(&file.f32("golden.x")?, shape),
+            y,
+            stream: None,
+        });
     }
     let tokens = file.shape("golden.input_ids")?[1];
     let [ids, mask] = ["golden.input_ids", "golden.attention_mask"].map(|name| file.labels(name));
     let (ids, mask) = (ids?, mask?);
     let rows = ids.chunks_exact(tokens).zip(mask.chunks_exact(tokens));
     let x = rows.flat_map(|(ids, mask)| ids.iter().chain(mask)).map(|&word| f32::from_bits(word)).collect();
-    Ok(Samples { kind: InputKind::Text { tokens }, x, y })
+    Ok(Samples { kind: InputKind::Text { tokens }, x, y, stream: None })
 }
 
 /// Writes the network's own tensors, and its config where it has one, to a folder.
@@ -585,7 +590,7 @@ fn golden(folder: &Path, name: &str, config: &str) -> Outcome {
         let x = channels_last(&x, shape);
         let losses = recorded("pert.losses")?;
         let y = vec![samples.y.words()[0]; copies].into();
-        let trace = observe(&device, &net, &Samples { kind: shape.into(), x, y })?;
+        let trace = observe(&device, &net, &Samples { kind: shape.into(), x, y, stream: None })?;
         within("perturbed losses", distance(&wide(&trace.losses), &losses), bound("loss")?.max(1e-6))?;
         let acts = distance(&wide(&trace.activations), &recorded("pert.acts")?);
         within("perturbed activations", acts, bound("taps")?)?;

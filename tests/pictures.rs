@@ -7,7 +7,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use scrubjay::data::tensors::TensorFile;
-use scrubjay::data::{Expected, Labels, LoadOptions, Loaded, files, load_with};
+use scrubjay::data::{Expected, Inputs, Labels, LoadOptions, Loaded, Normalise, files, load_with};
 use scrubjay::hash;
 use scrubjay::net::Shape;
 
@@ -355,4 +355,40 @@ fn a_model_trained_on_folders_keeps_the_names_of_its_classes() {
     let run = tiny.run(&format!("inspect --model @out --data {val} --json"));
     let report: serde_json::Value = serde_json::from_str(&run.out).unwrap();
     assert_eq!(report["data"]["classes"][1], serde_json::json!({"class": 1, "name": "dog", "samples": 1}));
+}
+
+#[test]
+fn a_set_that_is_larger_than_memory_gives_the_same_inputs() {
+    let folder = Folder::new();
+    for (i, of) in ["rgb.png", "grey.png", "palette.png", "full.jpg", "rgb.tif"].iter().enumerate() {
+        folder.copy(of, &format!("set/{}/{i}.png", i % 2));
+    }
+    let normalise = Normalise { mean: Some(vec![0.5, 0.25, 0.125]), std: Some(vec![0.5]) };
+    let load = |memory| {
+        let options = LoadOptions { memory, normalise: normalise.clone(), ..LoadOptions::default() };
+        load_with(&folder.at("set"), &options).unwrap().samples
+    };
+    let whole = load(None);
+    let image = whole.shape().len();
+    // The inputs fit; only the pixels do; nothing does.
+    for (memory, streamed) in [(5 * image * 4, false), (5 * image, true), (0, true)] {
+        let samples = load(Some(memory));
+        assert_eq!((samples.stream.is_some(), samples.x.is_empty()), (streamed, streamed), "{memory}");
+        let (mut x, mut y) = (vec![f32::NAN; 3 * image], vec![9; 3]);
+        samples.subset(&[4, 0, 3]).fill(&mut x, &mut y, 0..3).unwrap();
+        let expected = whole.copy(&[4, 0, 3]).unwrap();
+        assert_eq!((x, &y[..]), (expected.x.clone(), expected.y.words()), "{memory}");
+        assert_eq!(samples.copy(&[4, 0, 3]).unwrap(), expected);
+        let mut all = vec![];
+        samples.each(|image| all.extend_from_slice(image)).unwrap();
+        assert_eq!(all, whole.x, "{memory}");
+        let mut both = samples.clone();
+        both.extend(whole.copy(&[1]).unwrap()).unwrap();
+        assert_eq!(both.image(5).unwrap(), whole.image(1).unwrap());
+        assert_eq!(both.image(2).unwrap(), whole.image(2).unwrap());
+    }
+    let samples = load(Some(0));
+    folder.write("set/0/2.png", "gone");
+    let error = samples.subset(&[1]).fill(&mut vec![0.0; image], &mut [0], 0..1).unwrap_err().to_string();
+    assert!(error.contains("0/2.png") && error.contains("is no picture"), "{error}");
 }

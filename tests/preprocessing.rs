@@ -145,7 +145,7 @@ fn a_model_trained_with_options_keeps_them_and_shows_what_it_sees() {
     let again = load_with(&tiny.at("again"), &LoadOptions::default()).unwrap();
     let options = Sources::default().load_options(Some(&Checkpoint::open(&tiny.at("out")).unwrap()));
     let seen = load_with(&tiny.at("set"), &options).unwrap();
-    assert_eq!(again.samples.x, seen.samples.image(1));
+    assert_eq!(again.samples.x, *seen.samples.image(1).unwrap());
     let run = tiny.run("inspect --data @set --resize 10 --mean 0.5 --std 0.25");
     assert!(
         run.out.contains("shorter side to 10, bilinear") && run.out.contains("mean 0.5, std 0.25"),

@@ -50,8 +50,8 @@ fn samples_of_earlier_batches_are_held_with_the_new_ones() -> Result<()> {
     let device = Device::cpu()?;
     let (net, samples) = learned(&device)?;
     let unseen = Vec::from_iter(TRAINED..samples.y.len());
-    let validation = Samples { kind: samples.kind, x: vec![], y: samples.y.subset(&unseen) };
-    let x = unseen.iter().flat_map(|&i| samples.image(i).to_vec()).collect();
+    let validation = Samples { kind: samples.kind, x: vec![], y: samples.y.subset(&unseen), stream: None };
+    let x = unseen.iter().flat_map(|&i| samples.image(i).unwrap().to_vec()).collect();
     let validation = Samples { x, ..validation };
     let (first, second) = (Vec::from_iter(0..40), Vec::from_iter(40..80));
     let stop = AtomicBool::new(false);

@@ -166,7 +166,7 @@ impl Folder {
 fn images(h: usize, w: usize, c: usize) -> Samples {
     let mut random = Random(5);
     let x = (0..3 * h * w * c).map(|_| 1.5 * random.next()).collect();
-    Samples { kind: scrubjay::net::Shape::new(h, w, c).into(), x, y: vec![0; 3].into() }
+    Samples { kind: scrubjay::net::Shape::new(h, w, c).into(), x, y: vec![0; 3].into(), stream: None }
 }
 
 /// The images as PyTorch has them.

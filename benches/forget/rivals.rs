@@ -405,7 +405,8 @@ fn teach(case: &Case, taught: &mut Taught, indices: &[usize], scale: f64, hard: 
     let trace = observe(case.device, case.original, &train.subset(indices))?;
     let mut labels = vec![];
     let mut push = |i: usize, label: u32, weight: f64| {
-        taught.samples.x.extend_from_slice(train.image(i));
+        let len = train.shape().len();
+        taught.samples.x.extend_from_slice(&train.x[i * len..(i + 1) * len]);
         labels.push(label);
         taught.weights.push(weight);
     };
@@ -438,7 +439,7 @@ fn distill(case: &Case, net: &mut Network, block: &Block, forgetting: usize, rat
     }
     sgd(case, net, block, falling(rate, steps.len()), &mut |net, step| {
         let (away, batch) = &steps[step];
-        let samples = Samples { kind: case.data.train.kind, x: vec![], y: vec![].into() };
+        let samples = Samples { kind: case.data.train.kind, x: vec![], y: vec![].into(), stream: None };
         let mut taught = Taught { samples, weights: vec![] };
         let scale = if *away { -1.0 } else { 1.0 };
         teach(case, &mut taught, batch, scale, (!away).then_some(1.0))?;

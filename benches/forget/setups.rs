@@ -239,13 +239,9 @@ impl Data {
         let mut stream = Stream::new(0, Use::Choice, 20);
         let mut order: Vec<usize> = (0..all.y.len()).collect();
         stream.shuffle(&mut order);
-        let take = |indices: &[usize]| Samples {
-            kind: all.kind,
-            x: indices.iter().flat_map(|&i| all.image(i).to_vec()).collect(),
-            y: all.y.subset(indices),
-        };
+        let take = |indices: &[usize]| all.copy(indices);
         let (train, rest) = order.split_at(setup.n);
-        let mut train = take(train);
+        let mut train = take(train)?;
         let mut wrong = stream.choose(setup.n, setup.wrong);
         wrong.sort_unstable();
         for &i in &wrong {
@@ -253,12 +249,12 @@ impl Data {
             *label = (*label + 1 + stream.below(9) as u32) % 10;
         }
         let (held_out, rest) = rest.split_at(setup.held_out);
-        let mut held_out = take(held_out);
+        let mut held_out = take(held_out)?;
         for i in stream.choose(setup.held_out, setup.wrong * setup.held_out / setup.n) {
             let label = &mut held_out.y.words_mut()[i];
             *label = (*label + 1 + stream.below(9) as u32) % 10;
         }
-        Ok(Data { train, wrong, held_out, test: take(&rest[..setup.test]) })
+        Ok(Data { train, wrong, held_out, test: take(&rest[..setup.test])? })
     }
 
     /// The samples of a request, ascending; a `draw` of its own for each seed of a convex model. Of the mislabelled at
@@ -345,11 +341,11 @@ impl Case<'_> {
                 Request::Wrong => turn.next().filter(|&label| label != own),
             };
             if let Some(label) = label {
-                x.extend_from_slice(held_out.image(i));
+                x.extend_from_slice(&held_out.x[i * held_out.shape().len()..][..held_out.shape().len()]);
                 y.push(label);
             }
         }
-        Samples { kind: held_out.kind, x, y: y.into() }
+        Samples { kind: held_out.kind, x, y: y.into(), stream: None }
     }
 
     /// What the unlearned model would measure on held-out samples if it were as predicted: no retrained model is asked.

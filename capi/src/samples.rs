@@ -135,11 +135,13 @@ entry! {
         let path = Path::new(path.get("path")?);
         let read = match model {
             Some(model) => {
-                let sources = Sources { normalise, cifar_labels, ..Sources::default() };
+                // Tensors of samples are seen in memory.
+                let sources =
+                    Sources { normalise, cifar_labels, memory: Some(usize::MAX), ..Sources::default() };
                 sources.load(path, model.checkpoint()?)?
             }
             None => {
-                let options = data::LoadOptions { normalise, labels: cifar_labels, ..data::LoadOptions::default() };
+                let options = data::LoadOptions { normalise, labels: cifar_labels, memory: Some(usize::MAX), ..data::LoadOptions::default() };
                 data::load_with(path, &options)?
             }
         };

@@ -43,7 +43,7 @@ fn image(sizes: Sizes) -> Shape {
 
 fn samples(net: &Network, n: usize) -> Samples {
     let y = (0..n).map(|i| (7 * i % CLASSES) as u32).collect();
-    Samples { kind: net.kind(), x: normals(n * net.input().len(), 0), y }
+    Samples { kind: net.kind(), x: normals(n * net.input().len(), 0), y, stream: None }
 }
 
 /// Operations of one image's forward pass: its products and sums of layers and of attention.
@@ -105,7 +105,7 @@ impl Kernel for Copies {
         let copies = perturb(image, 0, &net.ordinary, *m, NOISE)?;
         let (mut one, mut error) = (image.clone(), 0.0f64);
         for (i, row) in found.activations.chunks(found.d).enumerate().take(CHECKED) {
-            copies.fill(&mut one.x, &mut [0], i..i + 1); // its label is the image's
+            copies.fill(&mut one.x, &mut [0], i..i + 1)?; // its label is the image's
             let want = observe(&cpu, net, &one)?;
             let both = [off(row, &want.activations), off(&found.losses[i..=i], &want.losses)];
             error = both.into_iter().fold(error, |a, b| if a.is_nan() || a >= b { a } else { b }); // keeps a NaN

@@ -188,14 +188,10 @@ fn split(args: &Args) -> scrubjay::Result<Split> {
     let mut order: Vec<usize> = (0..digits.y.len()).collect();
     let mut stream = Stream::new(args.seed, Use::Choice, 5);
     stream.shuffle(&mut order);
-    let take = |indices: &[usize]| Samples {
-        kind: digits.kind,
-        x: indices.iter().flat_map(|&i| digits.image(i).to_vec()).collect(),
-        y: digits.y.subset(indices),
-    };
+    let take = |indices: &[usize]| digits.copy(indices);
     let (test, rest) = order.split_at(TEST);
     let (held_out, train) = rest.split_at(HELD_OUT);
-    let mut train = take(train);
+    let mut train = take(train)?;
     let truth = train.y.words().to_vec();
     let forget = stream.choose(truth.len(), FORGET);
     if !args.clean {
@@ -206,8 +202,8 @@ fn split(args: &Args) -> scrubjay::Result<Split> {
         train.y = labels.into();
     }
     let retain = (0..truth.len()).filter(|i| !forget.contains(i)).collect();
-    let (train, held_out) = (Arc::new(train), Arc::new(take(held_out)));
-    Ok(Split { train, truth, forget, retain, held_out, test: take(test) })
+    let (train, held_out) = (Arc::new(train), Arc::new(take(held_out)?));
+    Ok(Split { train, truth, forget, retain, held_out, test: take(test)? })
 }
 
 fn trained(

@@ -68,13 +68,24 @@ pub struct StepArgs {
     interpolation: Option<Interpolation>,
     /// Leave out pictures that cannot be read, and report how many; samples are then numbered without them
     #[arg(long)]
-    pub skip_corrupt: bool,
+    skip_corrupt: bool,
+    /// The most memory for the inputs of a set of pixels or pictures, in MiB; those of a larger one are made again
+    /// whenever they are used
+    #[arg(long, value_name = "MIB", default_value_t = data::MEMORY >> 20)]
+    inputs_memory: usize,
 }
 
 impl StepArgs {
     /// As given.
     pub fn given(&self) -> Steps {
         Steps { resize: self.resize, interpolation: self.interpolation, crop: self.crop }
+    }
+
+    /// Writes what is given to the sources of a session.
+    pub fn write(&self, sources: &mut Sources) {
+        sources.steps = self.given();
+        sources.skip_corrupt = self.skip_corrupt;
+        sources.memory = Some(self.inputs_memory.saturating_mul(1 << 20));
     }
 }
 
@@ -191,32 +202,18 @@ pub fn print_notes(checkpoint: &Checkpoint, facts: &Facts) {
 }
 
 impl NormaliseArgs {
-    /// As given.
-    pub fn given(&self) -> Normalise {
-        Normalise { mean: self.mean.clone(), std: self.std.clone() }
-    }
-
-    /// Steps in place of the config's.
-    pub fn steps(&self) -> Steps {
-        self.steps.given()
-    }
-
-    /// Whether pictures that cannot be read are left out.
-    pub fn skip_corrupt(&self) -> bool {
-        self.steps.skip_corrupt
-    }
-
-    /// Which labels of CIFAR-100.
-    pub fn cifar_labels(&self) -> CifarLabels {
-        self.cifar_labels
+    /// Writes what is given to the sources of a session.
+    pub fn write(&self, sources: &mut Sources) {
+        sources.normalise = Normalise { mean: self.mean.clone(), std: self.std.clone() };
+        sources.cifar_labels = self.cifar_labels;
+        self.steps.write(sources);
     }
 
     /// How data of a model are read: by these options, else as its config says.
     pub fn load_options(&self, checkpoint: Option<&Checkpoint>, choices: Choices) -> LoadOptions {
-        let (normalise, steps, cifar_labels) = (self.given(), self.steps(), self.cifar_labels);
-        let skip_corrupt = self.steps.skip_corrupt;
-        Sources { normalise, steps, skip_corrupt, cifar_labels, choices, ..Sources::default() }
-            .load_options(checkpoint)
+        let mut sources = Sources { choices, ..Sources::default() };
+        self.write(&mut sources);
+        sources.load_options(checkpoint)
     }
 }
 

@@ -211,21 +211,20 @@ pub fn run(args: &Args) -> anyhow::Result<Exit> {
 
 impl Args {
     fn sources(&self) -> Sources {
-        Sources {
+        let mut sources = Sources {
             model: self.model.model.clone(),
             choices: self.model.choices.choices(),
             ignore: self.model.choices.ignored(),
             weights: self.model.choices.weights(),
             data: self.data.clone(),
-            normalise: self.normalise.given(),
-            steps: self.normalise.steps(),
-            skip_corrupt: self.normalise.skip_corrupt(),
-            cifar_labels: self.normalise.cifar_labels(),
             forget_data: self.forget_data.clone(),
             validation: self.val.clone(),
             earlier: self.earlier.clone(),
             proxy: (self.proxy_kind() == ProxyKind::Given).then(|| PathBuf::from(&self.proxy)),
-        }
+            ..Sources::default()
+        };
+        self.normalise.write(&mut sources);
+        sources
     }
 
     fn proxy_kind(&self) -> ProxyKind {

@@ -141,14 +141,13 @@ pub fn run(args: &Args) -> anyhow::Result<Exit> {
     let said = existing.as_ref().map(zoo::inputs).unwrap_or_default();
     let choices = args.tensors.choices();
     let given = Normalise { mean: args.mean.clone(), std: args.std.clone() };
-    let (steps, cifar_labels) = (args.steps.given(), args.cifar_labels);
-    let skip_corrupt = args.steps.skip_corrupt;
-    let sources =
-        Sources { normalise: given, steps, skip_corrupt, cifar_labels, choices, ..Sources::default() };
+    let mut sources =
+        Sources { normalise: given, cifar_labels: args.cifar_labels, choices, ..Sources::default() };
+    args.steps.write(&mut sources);
     let mut options = sources.load_options(existing.as_ref());
     let normalise = Normalise { mean: args.mean.clone().or(said.mean), std: args.std.clone().or(said.std) };
     let Loaded { samples, names: Names { classes, .. }, pipeline, .. } = load(&args.data, &options)?;
-    let pipeline = pipeline.filter(|_| steps != Steps::default());
+    let pipeline = pipeline.filter(|_| sources.steps != Steps::default());
     options.expected.classes = classes.clone().or(options.expected.classes);
     let val = args.val.as_deref().map(|path| load(path, &options)).transpose()?.map(|loaded| loaded.samples);
     let excluded = match &args.exclude {

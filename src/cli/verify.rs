@@ -92,7 +92,7 @@ pub fn run(args: &Args) -> anyhow::Result<Exit> {
         check_reference(reference, &before, &data, &sets, &mut notes)?;
     }
     check_receipt(&before, &after, &sets, &mut notes)?;
-    check_test(&args.test, &sets, &mut notes);
+    check_test(&args.test, &sets, &mut notes)?;
 
     let device = args.device.open()?;
     let bar = shared::progress(2 + references.len() as u64, "models");

@@ -28,7 +28,7 @@ pub fn digits() -> Result<Samples> {
         x.extend(pixels.iter().map(|pixel| pixel / 16.0));
         y.push(*label as u32);
     }
-    Ok(Samples { kind: Shape::new(8, 8, 1).into(), x, y: y.into() })
+    Ok(Samples { kind: Shape::new(8, 8, 1).into(), x, y: y.into(), stream: None })
 }
 
 #[cfg(test)]

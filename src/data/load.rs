@@ -6,11 +6,12 @@
 use std::path::{Path, PathBuf};
 
 use super::format::{Format, format};
-use super::options::LoadOptions;
+use super::normalise::Normalise;
+use super::options::{LoadOptions, MEMORY};
 use super::part::Part;
-use super::pictures::Pictures;
+use super::pictures::{Opened, Pictures};
 use super::pipeline::{Pipeline, Steps};
-use super::pixels::{self, Normalise, Numbers, Stored};
+use super::pixels::{self, Numbers, Stored};
 use super::tensors::TensorFile;
 use super::{CifarLabels, Labels, Names, Samples, cifar, folder, idx, listing, npz, pickled, stl, text};
 use crate::error::{Error, Result};
@@ -111,7 +112,8 @@ pub fn load_with(path: &Path, options: &LoadOptions) -> Result<Loaded> {
     }
     let normalise =
         stored.normalisation(&options.normalise, config, &mut notes).map_err(|e| Error::data(path, e))?;
-    let samples = stored.normalised(&normalise).map_err(|e| Error::data(path, e))?;
+    let samples =
+        stored.normalised(&normalise, options.memory.unwrap_or(MEMORY)).map_err(|e| Error::data(path, e))?;
     if let Some(i) = samples.x.iter().position(|v| !v.is_finite()) {
         let reason = format!("holds the value {} once it is normalised", samples.x[i]);
         return Err(Error::record(path, format!("sample {}", i / image), reason));
@@ -127,7 +129,16 @@ fn of_pictures(
 ) -> Result<(Stored, Names, Vec<String>)> {
     let steps = options.preprocess.of_pictures(&options.steps);
     let steps = steps.map_err(|reason| Error::data(&pictures.path, reason))?;
-    pictures.read(pipeline.insert(steps), options)
+    let Opened { mut pictures, ready, pixels } = pictures.read(pipeline.insert(steps), options)?;
+    let (shape, y) = (ready.shape, pictures.y.clone());
+    let (classes, columns) = (pictures.classes.take(), std::mem::take(&mut pictures.columns));
+    let names = Names { classes, samples: Some(pictures.samples.clone()), columns };
+    let notes = std::mem::take(&mut pictures.notes);
+    let x = match pixels {
+        Some(pixels) => Numbers::Pixels(pixels),
+        None => Numbers::Pictures(Box::new(pictures), ready),
+    };
+    Ok((Stored { shape, x, y, channels_last: true }, names, notes))
 }
 
 /// The images of a file of tensors, which names nothing.

@@ -1,8 +1,8 @@
 //! What decides how labelled data are read, beside the files themselves.
 
 use super::CifarLabels;
+use super::normalise::Normalise;
 use super::pipeline::{Pipeline, Steps};
-use super::pixels::Normalise;
 
 /// How labelled data are read, where the file leaves it open.
 #[derive(Clone, Debug, Default)]
@@ -17,6 +17,9 @@ pub struct LoadOptions {
     pub preprocess: Preprocess,
     /// Asked for in place of these.
     pub steps: Steps,
+    /// The most bytes that the inputs of a set of pixels take in memory; a larger one is read again whenever it is used. By default
+    /// [`MEMORY`].
+    pub memory: Option<usize>,
     /// Whether pictures that cannot be read are left out, and counted in a note.
     pub skip_corrupt: bool,
     /// What the data are for.
@@ -24,6 +27,9 @@ pub struct LoadOptions {
     /// Whether floats are inputs already, so that the config's mean and std are for pixels alone.
     pub floats_are_inputs: bool,
 }
+
+/// The bytes of [`LoadOptions::memory`] where nothing is said.
+pub const MEMORY: usize = 4 << 30;
 
 /// The steps that a model's config has for pictures.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

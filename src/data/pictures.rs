@@ -6,15 +6,14 @@ use std::sync::Arc;
 
 use rayon::prelude::*;
 
+use super::Labels;
 #[cfg(feature = "images")]
 use super::decode::decode;
 use super::file::StoredFile;
 use super::names::numbers;
-use super::options::{Expected, LoadOptions};
+use super::options::{Expected, LoadOptions, MEMORY};
 use super::picture::{Decoded, Picture};
 use super::pipeline::Pipeline;
-use super::pixels::{Numbers, Stored};
-use super::{Labels, Names};
 use crate::error::{Error, Result};
 use crate::ops::Shape;
 
@@ -69,6 +68,21 @@ pub(super) struct Pictures {
     pub notes: Vec<String>,
 }
 
+/// How pictures become pixels.
+pub(super) struct Ready {
+    pipeline: Pipeline,
+    /// The shape of each.
+    pub shape: Shape,
+}
+
+/// Pictures, each of which can be read.
+pub(super) struct Opened {
+    pub pictures: Pictures,
+    pub ready: Ready,
+    /// `[n, h, w, c]`; none where they are more than is to be kept.
+    pub pixels: Option<Vec<u8>>,
+}
+
 impl Pictures {
     /// None yet, of a folder or file.
     pub fn of(path: &Path) -> Pictures {
@@ -104,29 +118,51 @@ impl Pictures {
         Error::record(&self.path, record, reason)
     }
 
+    /// Decodes picture `i`, with the channels that are expected, and brings it to its size.
+    fn one(&self, i: usize, pipeline: &Pipeline, channels: Option<usize>) -> Result<Decoded> {
+        let decoded = self.places[i].read().and_then(|bytes| decode(&bytes, self.exif));
+        let Decoded { picture, turned } = decoded.map_err(|reason| self.fault(i, reason))?;
+        let picture = match channels {
+            Some(channels) => picture.with_channels(channels),
+            None => picture,
+        };
+        let picture = pipeline.apply(picture).map_err(|reason| self.fault(i, reason))?;
+        Ok(Decoded { picture, turned })
+    }
+
+    /// The pixels of picture `i`, `[h, w, c]`.
+    ///
+    /// # Errors
+    /// Where it cannot be read any more, or has another size than it had.
+    pub fn pixels(&self, i: usize, Ready { pipeline, shape }: &Ready) -> Result<Vec<u8>> {
+        let picture = self.one(i, pipeline, Some(shape.c))?.picture;
+        match (picture.h, picture.w) == (shape.h, shape.w) {
+            true => Ok(picture.pixels),
+            false => Err(self.fault(i, "has another size than it had when the set was opened".into())),
+        }
+    }
+
     /// Decodes all of them and brings them to one size, with the channels that are expected, else grey where every picture
-    /// is, else RGB.
+    /// is, else RGB. Pixels are kept where they fit in memory.
     ///
     /// # Errors
     /// Where one cannot be read, and is not to be left out, or gets another size than the first, the message names it; where
     /// the classes are not those that are expected.
-    pub fn read(
-        mut self,
-        pipeline: &Pipeline,
-        options: &LoadOptions,
-    ) -> Result<(Stored, Names, Vec<String>)> {
+    pub fn read(mut self, pipeline: &Pipeline, options: &LoadOptions) -> Result<Opened> {
         self.number(&options.expected)?;
-        let one = |i: usize| {
-            let decoded = self.places[i].read().and_then(|bytes| decode(&bytes, self.exif));
-            let Decoded { picture, turned } = decoded.map_err(|reason| self.fault(i, reason))?;
-            let picture = match options.expected.channels {
-                Some(channels) => picture.with_channels(channels),
-                None => picture,
-            };
-            let picture = pipeline.apply(picture).map_err(|reason| self.fault(i, reason))?;
-            Ok(Decoded { picture, turned })
+        let channels = options.expected.channels;
+        let n = self.places.len();
+        let first = (0..n).find_map(|i| self.one(i, pipeline, channels).ok());
+        let bytes = first.map_or(0, |first| first.picture.h * first.picture.w * channels.unwrap_or(3));
+        let kept = n.saturating_mul(bytes) <= options.memory.unwrap_or(MEMORY);
+        let one = |i: usize| -> Result<Decoded> {
+            let mut one = self.one(i, pipeline, channels)?;
+            if !kept {
+                one.picture.pixels = vec![]; // it was only to be seen whether it can be read
+            }
+            Ok(one)
         };
-        let all = (0..self.places.len()).into_par_iter().map(one);
+        let all = (0..n).into_par_iter().map(one);
         let decoded = match options.skip_corrupt {
             false => all.collect::<Result<Vec<Decoded>>>()?,
             true => {
@@ -134,6 +170,24 @@ impl Pictures {
                 self.readable(all)?
             }
         };
+        let shape = self.shape(&decoded)?;
+        let turned = decoded.iter().filter(|one| one.turned).count();
+        if turned > 0 && !self.exif {
+            self.notes.push(format!(
+                "{turned} pictures have an EXIF orientation, which torchvision and timm do not apply, nor is it here"
+            ));
+        }
+        let gathered = || {
+            let mut x = Vec::with_capacity(decoded.len() * shape.len());
+            decoded.into_iter().for_each(|one| x.extend(one.picture.with_channels(shape.c).pixels));
+            x
+        };
+        let pixels = kept.then(gathered);
+        Ok(Opened { pictures: self, ready: Ready { pipeline: pipeline.clone(), shape }, pixels })
+    }
+
+    /// The shape that all have.
+    fn shape(&self, decoded: &[Decoded]) -> Result<Shape> {
         let c = decoded.iter().map(|one| one.picture.c).max().unwrap_or(1);
         let Some(&Picture { h, w, .. }) = decoded.first().map(|one| &one.picture) else {
             return Err(Error::data(&self.path, "holds no samples"));
@@ -146,17 +200,7 @@ impl Pictures {
             );
             return Err(self.fault(i, reason));
         }
-        let turned = decoded.iter().filter(|one| one.turned).count();
-        if turned > 0 && !self.exif {
-            self.notes.push(format!("{turned} pictures have an EXIF orientation, which torchvision and timm do not apply, nor is it here"));
-        }
-        let shape = Shape::new(h, w, c);
-        let mut x = Vec::with_capacity(decoded.len() * shape.len());
-        for Decoded { picture, .. } in decoded {
-            x.extend(picture.with_channels(c).pixels);
-        }
-        let names = Names { classes: self.classes, samples: Some(self.samples), columns: self.columns };
-        Ok((Stored { shape, x: Numbers::Pixels(x), y: self.y, channels_last: true }, names, self.notes))
+        Ok(Shape::new(h, w, c))
     }
 
     /// What could be read; the rest is left out, and told of in a note.
@@ -183,6 +227,8 @@ impl Pictures {
         self.notes.push(format!(
             "{left} of {n} pictures cannot be read and {verb} left out, and samples are numbered without them; the first: {fault}"
         ));
+        let mut i = 0..n;
+        self.places.retain(|_| i.next().is_some_and(|i| kept.binary_search(&i).is_ok()));
         let of = |words: &[String]| kept.iter().map(|&i| words[i].clone()).collect::<Vec<_>>();
         self.samples = of(&self.samples);
         self.columns.iter_mut().for_each(|(_, words)| *words = of(words));

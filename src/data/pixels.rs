@@ -3,26 +3,21 @@
 //! applied to values that are normalised already.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use rayon::prelude::*;
 use safetensors::Dtype;
 
+use super::normalise::{Normalise, Normaliser, per_channel};
 use super::part::Part;
 use super::picture::Picture;
+use super::pictures::{Pictures, Ready};
 use super::pipeline::Pipeline;
+use super::stream::{Source, Stream};
 use super::tensors::TensorFile;
 use super::{Labels, Samples};
 use crate::error::{Error, Result};
 use crate::ops::Shape;
-
-/// The map from stored to normalised values, per channel; a single number is for all channels.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Normalise {
-    /// Subtracted; 0 where there is none.
-    pub mean: Option<Vec<f32>>,
-    /// Divided by; 1 where there is none.
-    pub std: Option<Vec<f32>>,
-}
 
 /// Images whose values are not yet normalised.
 pub(super) struct Stored {
@@ -39,22 +34,8 @@ pub(super) enum Numbers {
     Pixels(Vec<u8>),
     /// Values that are left as they are.
     Floats(Vec<f32>),
-}
-
-impl Numbers {
-    fn len(&self) -> usize {
-        match self {
-            Numbers::Pixels(x) => x.len(),
-            Numbers::Floats(x) => x.len(),
-        }
-    }
-
-    fn at(&self, i: usize) -> f32 {
-        match self {
-            Numbers::Pixels(x) => f32::from(x[i]) / 255.0,
-            Numbers::Floats(x) => x[i],
-        }
-    }
+    /// Pixels of pictures that are decoded when they are read.
+    Pictures(Box<Pictures>, Ready),
 }
 
 /// Whole numbers as pixels.
@@ -255,42 +236,41 @@ impl Stored {
         Ok(Stored { shape, x, channels_last: true, ..self })
     }
 
-    /// (value − mean) / std, with the channels last.
-    pub fn normalised(self, normalise: &Normalise) -> std::result::Result<Samples, String> {
+    /// (value − mean) / std, with the channels last: in memory where that takes no more than so many bytes, else when an image is
+    /// read.
+    pub fn normalised(self, normalise: &Normalise, memory: usize) -> std::result::Result<Samples, String> {
         let c = self.shape.c;
-        let (mean, std) = per_channel(normalise, c)?;
-        let positions = self.shape.positions();
-        let mut out = vec![0.0; self.x.len()];
-        for (i, out) in out.chunks_exact_mut(self.shape.len()).enumerate() {
-            let image = i * self.shape.len();
-            for (position, out) in out.chunks_exact_mut(c).enumerate() {
-                for (channel, out) in out.iter_mut().enumerate() {
-                    let at = match self.channels_last {
-                        true => position * c + channel,
-                        false => channel * positions + position,
-                    };
-                    *out = (self.x.at(image + at) - mean[channel]) / std[channel];
-                }
+        let normaliser = Normaliser::new(normalise, c)?;
+        let (kind, shape) = (self.shape.into(), self.shape);
+        let streamed =
+            |y, source| Samples { kind, x: vec![], y, stream: Some(Arc::new(Stream::new(shape, source))) };
+        let x = match self.x {
+            Numbers::Pictures(pictures, ready) => {
+                return Ok(streamed(self.y, Source::Pictures(*pictures, ready, normaliser)));
             }
-        }
-        Ok(Samples { kind: self.shape.into(), x: out, y: self.y })
+            Numbers::Pixels(x) => {
+                let x = if self.channels_last { x } else { with_channels_last(&x, shape) };
+                if x.len() * size_of::<f32>() > memory {
+                    return Ok(streamed(self.y, Source::Pixels(x, normaliser)));
+                }
+                let mut out = vec![0.0; x.len()];
+                normaliser.apply(&x, &mut out);
+                out
+            }
+            Numbers::Floats(x) => {
+                let mut x = if self.channels_last { x } else { with_channels_last(&x, shape) };
+                x.iter_mut().enumerate().for_each(|(i, value)| *value = normaliser.of(*value, i % c));
+                x
+            }
+        };
+        Ok(Samples { kind, x, y: self.y, stream: None })
     }
 }
 
-/// Mean and std of each of `c` channels.
-pub(super) fn per_channel(
-    normalise: &Normalise,
-    c: usize,
-) -> std::result::Result<(Vec<f32>, Vec<f32>), String> {
-    let each = |values: &Option<Vec<f32>>, default: f32, name: &str| match values.as_deref() {
-        None => Ok(vec![default; c]),
-        Some([one]) => Ok(vec![*one; c]),
-        Some(many) if many.len() == c => Ok(many.to_vec()),
-        Some(many) => Err(format!("has {c} channels, {name} has {} values", many.len())),
-    };
-    let (mean, std) = (each(&normalise.mean, 0.0, "mean")?, each(&normalise.std, 1.0, "std")?);
-    if std.iter().any(|std| std.is_nan() || *std <= 0.0) {
-        return Err("cannot be normalised: a std is not above 0".into());
-    }
-    Ok((mean, std))
+/// Images `[n, c, h, w]` as `[n, h, w, c]`.
+fn with_channels_last<T: Copy>(x: &[T], shape: Shape) -> Vec<T> {
+    let (c, positions) = (shape.c, shape.positions());
+    let place = |at: usize| at % c * positions + at / c;
+    let image = |image: usize| (0..c * positions).map(move |at| x[image * c * positions + place(at)]);
+    (0..x.len() / (c * positions).max(1)).flat_map(image).collect()
 }

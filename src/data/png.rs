@@ -2,9 +2,8 @@
 
 use std::path::Path;
 
-use super::Normalise;
 use super::file::write_whole;
-use super::pixels::per_channel;
+use super::normalise::{Normalise, per_channel};
 use crate::error::{Error, Result};
 use crate::ops::Shape;
 

@@ -74,6 +74,7 @@ pub(super) fn read(file: &TensorFile) -> Result<Samples> {
         kind: InputKind::Text { tokens },
         x: rows(&ids, &mask, tokens),
         y: Labels::read(file, "y", n)?,
+        stream: None,
     })
 }
 
@@ -105,7 +106,7 @@ impl Samples {
         if let Some(row) = mask.chunks_exact(tokens).position(|mask| mask.iter().all(|&word| word == 0)) {
             return Err(Error::config(format!("sample {row} has no attended token")));
         }
-        Ok(Samples { kind: InputKind::Text { tokens }, x: rows(ids, mask, tokens), y })
+        Ok(Samples { kind: InputKind::Text { tokens }, x: rows(ids, mask, tokens), y, stream: None })
     }
 }
 
@@ -151,11 +152,11 @@ mod tests {
         let one = text.text(1).unwrap();
         assert_eq!((one.ids, one.mask), (&[7, 5, 0][..], &[1, 1, 0][..]));
         let (mut x, mut y) = ([f32::NAN; 6], [9; 1]);
-        text.subset(&[1]).fill(&mut x, &mut y, 0..1);
+        text.subset(&[1]).fill(&mut x, &mut y, 0..1).unwrap();
         assert_eq!((words(&x), y), (vec![7, 5, 0, 1, 1, 0], [0]));
         let rows = read("y", &[2, 2], &[1, 0, 0, 1]).unwrap();
         let (mut x, mut y) = ([f32::NAN; 6], [9; 2]);
-        rows.fill(&mut x, &mut y, 1..2);
+        rows.fill(&mut x, &mut y, 1..2).unwrap();
         assert_eq!((words(&x), y), (vec![7, 5, 0, 1, 1, 0], [0, 1]));
         assert!(check_ids(Path::new("d"), &text, 10).is_ok());
     }

@@ -79,7 +79,7 @@ impl Arena {
         let mut run = Run::new(net, plan, self, n);
         let ([images], _) = run.memory.carve([plan.program.image]);
         let mut labels = vec![0; n * plan.label_width];
-        inputs.fill(images, &mut labels, range);
+        inputs.fill(images, &mut labels, range)?;
         net.check_tokens(images, first)?;
         check_words(&labels, net.loss, net.classes(), first)?;
         self.labels[..labels.len()].copy_from_slice(&labels);
@@ -242,7 +242,7 @@ mod tests {
         let mut words = [6, 0, 1, 2, 3, 1, 1, 1, 1, 0].repeat(3);
         let fill = |words: &[u32]| {
             let x = words.iter().map(|&word| f32::from_bits(word)).collect();
-            let samples = Samples { kind: net.kind(), x, y: vec![0; 3].into() };
+            let samples = Samples { kind: net.kind(), x, y: vec![0; 3].into(), stream: None };
             Arena::new(&plan).fill(&net, &plan, &samples, 2..3)
         };
         assert_eq!(fill(&words).unwrap(), 1);

@@ -307,7 +307,7 @@ mod tests {
         let shape = Shape::new(6, 6, 2);
         let x = (0..n * shape.len()).map(|_| stream.normal()).collect();
         let y: Vec<u32> = (0..n).map(|_| stream.below(CLASSES) as u32).collect();
-        Samples { kind: shape.into(), x, y: y.into() }
+        Samples { kind: shape.into(), x, y: y.into(), stream: None }
     }
 
     fn devices() -> [Device; 2] {

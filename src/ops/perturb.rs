@@ -2,6 +2,8 @@
 //! ([`super::tokens`]).
 #![allow(unsafe_code)] // a launch
 
+use std::borrow::Cow;
+
 use rayon::prelude::*;
 
 use crate::device::Device;
@@ -27,7 +29,7 @@ pub enum Original<'a> {
     /// Normals of this deviation are added to an image.
     Image {
         /// `[h, w, c]`, normalised.
-        image: &'a [f32],
+        image: Cow<'a, [f32]>,
         /// The noise's standard deviation.
         sigma: f32,
         /// The seed that keys it.

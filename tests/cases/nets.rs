@@ -67,7 +67,7 @@ impl Random {
                 Labels::Multi { labels: classes, rows: (0..n * classes).map(|_| below(2)).collect() }
             }
         };
-        Samples { kind: net.kind(), x, y }
+        Samples { kind: net.kind(), x, y, stream: None }
     }
 
     /// Token ids and their mask, which leaves out the last tokens and some others but never the first.

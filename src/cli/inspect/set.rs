@@ -54,7 +54,7 @@ pub fn write_image(path: &Path, loaded: &Loaded, i: usize) -> scrubjay::Result<(
     if i >= n {
         return Err(Error::config(format!("--index {i}: there are {n} images, the first is 0")));
     }
-    data::write_png(path, shape, loaded.samples.image(i), &loaded.normalise)
+    data::write_png(path, shape, &loaded.samples.image(i)?, &loaded.normalise)
 }
 
 /// Prints the set: a line for each class with its number, its name and the number of its samples.

@@ -179,14 +179,15 @@ pub fn check_receipt(
 }
 
 /// Notes test images that are in the training data too: they are not unseen.
-pub fn check_test(path: &Path, sets: &Sets, notes: &mut Vec<String>) {
-    let key = |samples: &Samples, i: usize| {
+pub fn check_test(path: &Path, sets: &Sets, notes: &mut Vec<String>) -> scrubjay::Result<()> {
+    let key = |image: &[f32]| {
         let mut hasher = DefaultHasher::new();
-        samples.image(i).iter().for_each(|value| value.to_bits().hash(&mut hasher));
+        image.iter().for_each(|value| value.to_bits().hash(&mut hasher));
         hasher.finish()
     };
-    let known: HashSet<u64> = (0..sets.samples.y.len()).map(|i| key(&sets.samples, i)).collect();
-    let again = (0..sets.test.y.len()).filter(|&i| known.contains(&key(&sets.test, i))).count();
+    let (mut known, mut again) = (HashSet::new(), 0);
+    sets.samples.each(|image| drop(known.insert(key(image))))?;
+    sets.test.each(|image| again += usize::from(known.contains(&key(image))))?;
     if again > 0 {
         notes.push(format!(
             "{again} of the {} images of {} are in --data too: they are not unseen",
@@ -194,4 +195,5 @@ pub fn check_test(path: &Path, sets: &Sets, notes: &mut Vec<String>) {
             path.display()
         ));
     }
+    Ok(())
 }

@@ -52,8 +52,8 @@ impl Passes<'_> {
             let x = &mut x[..n * len];
             device.scope(|| {
                 let each = x.par_chunks_exact_mut(len).zip(labels.par_chunks_exact_mut(width)).zip(range);
-                each.for_each(|((x, labels), i)| inputs.fill(x, labels, i..i + 1));
-            });
+                each.try_for_each(|((x, labels), i)| inputs.fill(x, labels, i..i + 1))
+            })?;
             self.net.check_tokens(x, first)?;
             self.cuda.write(run.images(), x)?;
         }

@@ -1,0 +1,60 @@
+//! Mean and standard deviation per channel.
+
+/// The map from stored to normalised values, per channel; a single number is for all channels.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Normalise {
+    /// Subtracted; 0 where there is none.
+    pub mean: Option<Vec<f32>>,
+    /// Divided by; 1 where there is none.
+    pub std: Option<Vec<f32>>,
+}
+
+/// (value − mean) / std, per channel.
+pub(super) struct Normaliser {
+    mean: Vec<f32>,
+    std: Vec<f32>,
+}
+
+impl Normaliser {
+    /// For images of `c` channels.
+    ///
+    /// # Errors
+    /// As [`per_channel`].
+    pub fn new(normalise: &Normalise, c: usize) -> Result<Normaliser, String> {
+        let (mean, std) = per_channel(normalise, c)?;
+        Ok(Normaliser { mean, std })
+    }
+
+    /// Pixels `[.., c]` as inputs.
+    pub fn apply(&self, pixels: &[u8], x: &mut [f32]) {
+        let c = self.mean.len();
+        for (pixels, x) in pixels.chunks_exact(c).zip(x.chunks_exact_mut(c)) {
+            for channel in 0..c {
+                x[channel] = self.of(f32::from(pixels[channel]) / 255.0, channel);
+            }
+        }
+    }
+
+    /// A value from 0 to 1, or as it was stored.
+    pub fn of(&self, value: f32, channel: usize) -> f32 {
+        (value - self.mean[channel]) / self.std[channel]
+    }
+}
+
+/// Mean and std of each of `c` channels.
+///
+/// # Errors
+/// Where there are others than one or `c` of them, or a std is not above 0, in words.
+pub(super) fn per_channel(normalise: &Normalise, c: usize) -> Result<(Vec<f32>, Vec<f32>), String> {
+    let each = |values: &Option<Vec<f32>>, default: f32, name: &str| match values.as_deref() {
+        None => Ok(vec![default; c]),
+        Some([one]) => Ok(vec![*one; c]),
+        Some(many) if many.len() == c => Ok(many.to_vec()),
+        Some(many) => Err(format!("has {c} channels, {name} has {} values", many.len())),
+    };
+    let (mean, std) = (each(&normalise.mean, 0.0, "mean")?, each(&normalise.std, 1.0, "std")?);
+    if std.iter().any(|std| std.is_nan() || *std <= 0.0) {
+        return Err("cannot be normalised: a std is not above 0".into());
+    }
+    Ok((mean, std))
+}
