@@ -30,9 +30,17 @@ struct Rows {
     lists: BTreeSet<usize>,
 }
 
-/// Whether a file is a manifest of pictures, by its name and its columns.
+/// Whether a file is a manifest of pictures, by its name and its columns; of a damaged one, by the words of its first line.
 pub(super) fn is_listing(path: &Path) -> bool {
-    kind(path).is_some() && rows(path).is_ok_and(|rows| place_of(&rows.columns, &PATHS).is_some())
+    if kind(path).is_none() {
+        return false;
+    }
+    if let Ok(rows) = rows(path) {
+        return place_of(&rows.columns, &PATHS).is_some();
+    }
+    let text = read_text(path).map(|text| String::from_utf8_lossy(&text).into_owned()).unwrap_or_default();
+    let mut words = text.lines().next().unwrap_or_default().split([',', ';', '\t', '"', '{', ':', ' ']);
+    words.any(|word| PATHS.iter().any(|path| word.trim().eq_ignore_ascii_case(path)))
 }
 
 /// The kind of a manifest by its name, in lower case and without `.gz`.
