@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::Names;
 use super::encoding::read_text;
+use super::options::CifarLabels;
 use super::pixels::{Numbers, Stored};
 use super::tensors::read_unzipped;
 use crate::error::{Error, Result};
@@ -12,18 +13,6 @@ use crate::ops::Shape;
 
 /// The bytes of an image.
 pub(super) const PIXELS: usize = 3 * 32 * 32;
-
-/// The labels of CIFAR-100, which has two for each image.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum CifarLabels {
-    /// The 100 classes.
-    #[default]
-    Fine,
-    /// The 20 groups of them.
-    Coarse,
-}
-
-crate::names::names!(CifarLabels { Fine = "fine", Coarse = "coarse" });
 
 /// Reads the records of these files; `path` is what was asked for.
 ///

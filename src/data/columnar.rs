@@ -9,8 +9,8 @@ use parquet::file::reader::{FileReader, SerializedFileReader};
 use parquet::record::{Field, Row};
 use serde_json::Value;
 
-use super::cifar::CifarLabels;
 use super::file::StoredFile;
+use super::options::CifarLabels;
 use super::pictures::{Pictures, Place};
 use super::{Labels, classes};
 use crate::error::{Error, Result};

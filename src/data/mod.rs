@@ -42,13 +42,12 @@ use std::borrow::Cow;
 use std::ops::Range;
 use std::sync::Arc;
 
-pub use cifar::CifarLabels;
 pub use digits::digits;
 pub use labels::{Labels, check_words};
 pub use load::{Loaded, check_labels, class_count, files, load, load_with};
 pub use names::Names;
 pub use normalise::Normalise;
-pub use options::{Expected, LoadOptions, MEMORY, Preprocess};
+pub use options::{CifarLabels, Expected, LoadOptions, MEMORY, Preprocess};
 pub use pipeline::{Crop, Pipeline, Resize, Steps};
 pub use png::write_png;
 pub use resize::Interpolation;

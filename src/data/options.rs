@@ -1,6 +1,5 @@
 //! What decides how labelled data are read, beside the files themselves.
 
-use super::CifarLabels;
 use super::normalise::Normalise;
 use super::pipeline::{Pipeline, Steps};
 
@@ -80,3 +79,15 @@ pub struct Expected {
     /// The names of classes by number: those of folders and words of a manifest are looked up here.
     pub classes: Option<Vec<String>>,
 }
+
+/// The labels of CIFAR-100, which has two for each image.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum CifarLabels {
+    /// The 100 classes.
+    #[default]
+    Fine,
+    /// The 20 groups of them.
+    Coarse,
+}
+
+crate::names::names!(CifarLabels { Fine = "fine", Coarse = "coarse" });

@@ -4,9 +4,10 @@
 use std::io::BufReader;
 use std::path::{Path, PathBuf};
 
-use super::cifar::{CifarLabels, PIXELS};
+use super::cifar::PIXELS;
 use super::file::StoredFile;
 use super::foreign::{KNOWN_BY, is_pickle};
+use super::options::CifarLabels;
 use super::pixels::{Numbers, Stored};
 use super::{Labels, Names};
 use crate::error::{Error, Result};
