@@ -252,7 +252,7 @@ fn files_that_end_early_or_begin_wrongly_are_refused() {
     refused(&folder.write("cut.safetensors", &file[..file.len() - 1]), &["truncated"]);
     refused(&folder.write("cut.safetensors", &file[..20]), &["truncated"]);
     for (x, y, words) in [
-        (&[2, 1, 1][..], &[0, 1][..], &["tensor `x`", "[2, 1, 1]", "[n, c, h, w]"][..]),
+        (&[2, 1, 1, 1, 1][..], &[0, 1][..], &["tensor `x`", "[2, 1, 1, 1, 1]", "[n, c, h, w]"][..]),
         (&[2, 1], &[0], &["tensor `y`", "[1]", "[2]"]),
         (&[2, 1], &[0, 1, 2], &["tensor `y`", "[3]", "[2]"]),
     ] {
