@@ -87,7 +87,7 @@ fn noise_vector(p: usize) -> Vec<f32> {
 fn images(n: usize, shape: Shape, classes: usize) -> Samples {
     let mut stream = Stream::new(3, Use::Choice, 0);
     let x = (0..n * shape.len()).map(|_| stream.normal()).collect();
-    Samples { kind: shape.into(), x, y: (0..n).map(|_| stream.below(classes) as u32).collect() }
+    Samples { kind: shape.into(), x, y: (0..n).map(|_| stream.below(classes) as u32).collect(), stream: None }
 }
 
 /// torchvision's ResNet-18 with random weights.

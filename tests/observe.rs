@@ -15,7 +15,8 @@ fn a_unit_that_never_fires_is_observed_as_constant_and_has_no_t() {
     let mut net = zoo::create("cnn:4-6", shape, 4, 11).unwrap().network.freeze();
     let mut stream = Stream::new(12, Use::Choice, 0);
     let x = (0..30 * shape.len()).map(|_| stream.normal()).collect();
-    let samples = Samples { kind: shape.into(), x, y: (0..30).map(|_| stream.below(4) as u32).collect() };
+    let samples =
+        Samples { kind: shape.into(), x, y: (0..30).map(|_| stream.below(4) as u32).collect(), stream: None };
 
     let unit = UnitId(net.units().of_layer(LayerId(1)).start as u32 + 2);
     let block = Block::of(&net, &[unit]).unwrap();

@@ -27,7 +27,12 @@ pub(super) fn decode(bytes: &[u8], exif: bool) -> Result<Decoded, String> {
     let name = format!("{format:?}").to_uppercase();
     let damaged = |error: image::ImageError| format!("is no readable {name}: {error}");
     let mut decoder = reader.into_decoder().map_err(damaged)?;
-    let orientation = decoder.orientation().unwrap_or(Orientation::NoTransforms);
+    let in_png = || png_exif(bytes).and_then(orientation).and_then(Orientation::from_exif);
+    let orientation = match format {
+        ImageFormat::Png => in_png(),
+        _ => decoder.orientation().ok(),
+    };
+    let orientation = orientation.unwrap_or(Orientation::NoTransforms);
     let mut image = DynamicImage::from_decoder(decoder).map_err(damaged)?;
     if exif {
         image.apply_orientation(orientation);
@@ -66,6 +71,32 @@ fn plain(image: DynamicImage) -> Result<Picture, String> {
         }
     };
     Ok(Picture { h, w, c, pixels })
+}
+
+/// The EXIF data of a PNG: its chunk `eXIf`.
+fn png_exif(bytes: &[u8]) -> Option<&[u8]> {
+    let mut rest = bytes.get(8..)?;
+    loop {
+        let (length, kind) = (u32::from_be_bytes(*rest.first_chunk()?) as usize, rest.get(4..8)?);
+        if kind == b"eXIf" {
+            return rest.get(8..length.checked_add(8)?);
+        }
+        rest = rest.get(length.checked_add(12)?..)?;
+    }
+}
+
+/// The orientation in EXIF data, 1 to 8: tag 0x112 of the first directory of a TIFF.
+fn orientation(exif: &[u8]) -> Option<u8> {
+    let little = exif.starts_with(b"II");
+    let number = |at: usize, bytes: usize| {
+        let digits = exif.get(at..at.checked_add(bytes)?)?;
+        let place = |i: usize| if little { bytes - 1 - i } else { i };
+        Some((0..bytes).fold(0usize, |number, i| number << 8 | usize::from(digits[place(i)])))
+    };
+    let directory = number(4, 4)?;
+    let entry = |i: usize| directory.checked_add(2 + 12 * i);
+    let found = (0..number(directory, 2)?).filter_map(entry).find(|&at| number(at, 2) == Some(0x112))?;
+    u8::try_from(number(found.checked_add(8)?, 2)?).ok()
 }
 
 /// Whether a JPEG has its end marker after its first scan. Decoders fill up what is missing with grey.

@@ -129,7 +129,10 @@ fn of_file(path: &Path, part: Option<Part>) -> Result<Format> {
 /// The format of a folder.
 fn of_folder(path: &Path, part: Option<Part>) -> Result<Format> {
     let (folders, files) = folder::entries(path)?;
-    if let Some(found) = of_files(path, part, &files)? {
+    // Folders too: one with the name of a file of data is refused when it is opened.
+    let mut all = [&folders[..], &files].concat();
+    all.sort();
+    if let Some(found) = of_files(path, part, &all)? {
         return Ok(found);
     }
     let known: Vec<&PathBuf> =

@@ -1,9 +1,12 @@
-//! Resizing as Pillow's `Image.resize` does it, bit for bit: antialiased, in whole numbers, rows first.
+//! Resizing as Pillow's `Image.resize` does it, bit for bit: antialiased, in whole numbers, rows and then columns.
 //!
 //! Pixel x of the output stands for the interval of the input around c = (x + ½) · scale, where scale is the ratio of the
 //! sides. It is the mean of the input pixels i, weighted by f((i + ½ − c) / max(scale, 1)), over those within the filter's
 //! support. The weights of a pixel add up to 1 and are rounded to 22 binary places. Each of the two passes rounds to 8 bits.
 //! `Nearest` takes the pixel at c and mixes nothing.
+//!
+//! Pillow 13 takes columns before rows where that saves work: where the height shrinks by more than twice what the width
+//! does. Versions before it never do, and their pixels then differ by a level here and there.
 
 use super::picture::Picture;
 
@@ -101,8 +104,13 @@ pub(super) fn resize(picture: &Picture, h: usize, w: usize, filter: Interpolatio
     if filter == Interpolation::Nearest {
         return nearest(picture, h, w);
     }
-    let wide = if w == picture.w { picture.clone() } else { along_rows(picture, w, filter) };
-    if h == picture.h { wide } else { down_columns(&wide, h, filter) }
+    let along = |picture: Picture| if w == picture.w { picture } else { along_rows(&picture, w, filter) };
+    let down = |picture: Picture| if h == picture.h { picture } else { down_columns(&picture, h, filter) };
+    let columns_first = h < picture.h && 2 * (picture.w as i64 - w as i64) < (picture.h - h) as i64;
+    match columns_first {
+        true => along(down(picture.clone())),
+        false => down(along(picture.clone())),
+    }
 }
 
 fn rounded(sum: i64) -> u8 {

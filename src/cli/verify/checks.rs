@@ -6,7 +6,6 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::Path;
 
 use scrubjay::Error;
-use scrubjay::data::Samples;
 use scrubjay::manifest::{Manifest, json_in, listed};
 use serde_json::{Map, Value, json};
 
@@ -186,7 +185,9 @@ pub fn check_test(path: &Path, sets: &Sets, notes: &mut Vec<String>) -> scrubjay
         hasher.finish()
     };
     let (mut known, mut again) = (HashSet::new(), 0);
-    sets.samples.each(|image| drop(known.insert(key(image))))?;
+    sets.samples.each(|image| {
+        known.insert(key(image));
+    })?;
     sets.test.each(|image| again += usize::from(known.contains(&key(image))))?;
     if again > 0 {
         notes.push(format!(
