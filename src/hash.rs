@@ -76,8 +76,8 @@ impl Running {
 /// The most files of which [`of_files`] gives each a hash of its own.
 const EACH: usize = 16;
 
-/// SHA-256 of every file that [`data::load`] reads for a path, by file name, as `sha256sum` gives it. Of more than 16 files,
-/// as in folders of pictures, one hash of all: over the name of each within the path, and its hash.
+/// SHA-256 of every file that [`data::load`] reads for a path, by file name, as `sha256sum` gives it. Of more than 16 files, or
+/// two of the same name, as in folders of pictures, one hash of all: over the path of each within the folder that has all of them, and its hash.
 ///
 /// # Errors
 /// Where one cannot be read.
@@ -94,10 +94,15 @@ pub fn of_files(path: &Path) -> Result<BTreeMap<String, String>> {
         Ok(text(digest))
     };
     let hashes = files.par_iter().map(hash).collect::<Result<Vec<_>>>()?;
-    if files.len() <= EACH {
-        return Ok(files.iter().map(|file| name(file)).zip(hashes).collect());
+    let each: BTreeMap<String, String> = files.iter().map(|file| name(file)).zip(hashes.clone()).collect();
+    if files.len() <= EACH && each.len() == files.len() {
+        return Ok(each);
     }
-    let within = |file: &PathBuf| file.strip_prefix(path).unwrap_or(file).to_string_lossy().into_owned();
+    let mut base = files[0].as_path();
+    while !files.iter().all(|file| file.starts_with(base)) {
+        base = base.parent().unwrap_or(Path::new(""));
+    }
+    let within = |file: &PathBuf| file.strip_prefix(base).unwrap_or(file).to_string_lossy().into_owned();
     let parts = files.iter().zip(hashes).flat_map(|(file, hash)| [within(file), hash]);
     Ok([(name(path), of_parts(parts))].into())
 }

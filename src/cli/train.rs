@@ -134,55 +134,7 @@ struct Task<'a> {
 
 /// Trains, with a line per epoch.
 pub fn run(args: &Args) -> anyhow::Result<Exit> {
-    if args.model.is_none() && !args.tensors.is_empty() {
-        return Err(Error::config("--heads, --stem, --ignore and --weights are for --model").into());
-    }
-    let existing = args.model.as_deref().map(|path| args.tensors.checkpoint(path)).transpose()?;
-    let said = existing.as_ref().map(zoo::inputs).unwrap_or_default();
-    let choices = args.tensors.choices();
-    let given = Normalise { mean: args.mean.clone(), std: args.std.clone() };
-    let mut sources =
-        Sources { normalise: given, cifar_labels: args.cifar_labels, choices, ..Sources::default() };
-    args.steps.write(&mut sources);
-    let mut options = sources.load_options(existing.as_ref());
-    let normalise = Normalise { mean: args.mean.clone().or(said.mean), std: args.std.clone().or(said.std) };
-    let Loaded { samples, names: Names { classes, .. }, pipeline, .. } = load(&args.data, &options)?;
-    let pipeline = pipeline.filter(|_| sources.steps != Steps::default());
-    options.expected.classes = classes.clone().or(options.expected.classes);
-    let val = args.val.as_deref().map(|path| load(path, &options)).transpose()?.map(|loaded| loaded.samples);
-    let excluded = match &args.exclude {
-        Some(text) => data::choose(text, &args.data, &samples.y)?,
-        None => vec![],
-    };
-    let mut used = vec![true; samples.y.len()];
-    excluded.iter().for_each(|&i| used[i] = false);
-    let indices: Vec<usize> = (0..samples.y.len()).filter(|&i| used[i]).collect();
-    if indices.is_empty() {
-        let left =
-            if excluded.is_empty() { "holds no samples" } else { "--exclude leaves no samples to train on" };
-        return Err(Error::config(format!("{}: {left}", args.data.display())).into());
-    }
-    if let Some(model) = &args.model {
-        let folder = if model.is_dir() { model.as_path() } else { model.parent().unwrap_or(model) };
-        if folder.canonicalize().is_ok_and(|folder| args.out.canonicalize().is_ok_and(|out| out == folder)) {
-            return Err(Error::config("--out is the folder of --model, which would be overwritten").into());
-        }
-    }
-    let data_sha256 = hash::of_files(&args.data)?;
-    let device = args.device.open()?;
-    let task = Task {
-        args,
-        device,
-        samples,
-        classes,
-        pipeline,
-        val,
-        normalise,
-        existing,
-        excluded,
-        indices,
-        data_sha256,
-    };
+    let task = Task::open(args)?;
     let Some(count) = args.seeds else {
         let manifest = task.train(args.seed, &args.out)?;
         if args.json {
@@ -226,7 +178,68 @@ pub fn run(args: &Args) -> anyhow::Result<Exit> {
     Ok(Exit::Done)
 }
 
-impl Task<'_> {
+impl<'a> Task<'a> {
+    /// Reads data and model, and opens the device.
+    fn open(args: &'a Args) -> scrubjay::Result<Task<'a>> {
+        if args.model.is_none() && !args.tensors.is_empty() {
+            return Err(Error::config("--heads, --stem, --ignore and --weights are for --model"));
+        }
+        let existing = args.model.as_deref().map(|path| args.tensors.checkpoint(path)).transpose()?;
+        let said = existing.as_ref().map(zoo::inputs).unwrap_or_default();
+        let choices = args.tensors.choices();
+        let given = Normalise { mean: args.mean.clone(), std: args.std.clone() };
+        let mut sources =
+            Sources { normalise: given, cifar_labels: args.cifar_labels, choices, ..Sources::default() };
+        args.steps.write(&mut sources);
+        let mut options = sources.load_options(existing.as_ref());
+        let normalise =
+            Normalise { mean: args.mean.clone().or(said.mean), std: args.std.clone().or(said.std) };
+        let Loaded { samples, names: Names { classes, .. }, pipeline, .. } = load(&args.data, &options)?;
+        let pipeline = pipeline.filter(|_| sources.steps != Steps::default());
+        options.expected.classes = classes.clone().or(options.expected.classes);
+        let val =
+            args.val.as_deref().map(|path| load(path, &options)).transpose()?.map(|loaded| loaded.samples);
+        let excluded = match &args.exclude {
+            Some(text) => data::choose(text, &args.data, &samples.y)?,
+            None => vec![],
+        };
+        let mut used = vec![true; samples.y.len()];
+        excluded.iter().for_each(|&i| used[i] = false);
+        let indices: Vec<usize> = (0..samples.y.len()).filter(|&i| used[i]).collect();
+        if indices.is_empty() {
+            let left = if excluded.is_empty() {
+                "holds no samples"
+            } else {
+                "--exclude leaves no samples to train on"
+            };
+            return Err(Error::config(format!("{}: {left}", args.data.display())));
+        }
+        if let Some(model) = &args.model {
+            let folder = if model.is_dir() { model.as_path() } else { model.parent().unwrap_or(model) };
+            if folder
+                .canonicalize()
+                .is_ok_and(|folder| args.out.canonicalize().is_ok_and(|out| out == folder))
+            {
+                return Err(Error::config("--out is the folder of --model, which would be overwritten"));
+            }
+        }
+        let data_sha256 = hash::of_files(&args.data)?;
+        let device = args.device.open()?;
+        Ok(Task {
+            args,
+            device,
+            samples,
+            classes,
+            pipeline,
+            val,
+            normalise,
+            existing,
+            excluded,
+            indices,
+            data_sha256,
+        })
+    }
+
     fn options(&self, seed: u64) -> Recipe {
         let args = self.args;
         Recipe {

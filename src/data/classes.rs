@@ -14,15 +14,18 @@ pub(super) fn whole(word: &str) -> Option<u32> {
     word.parse().ok().or_else(|| float().map(|value| value as u32))
 }
 
+/// Labels, and the names of their classes.
+pub(super) type Named = (Labels, Option<Vec<String>>);
+
+/// A sample, where it is one, and what is wrong.
+pub(super) type Fault = (Option<usize>, String);
+
 /// The labels of samples that have these words, and the names of the classes where words are no numbers: all whole numbers are
 /// classes, others are numbered in the order of the sorted words. Where samples may have `several`, each word is a label.
 ///
 /// # Errors
 /// The sample without a label, where each has one; more labels than can be marked; the reason in words.
-pub(super) fn labels(
-    words: &[Vec<String>],
-    several: bool,
-) -> Result<(Labels, Option<Vec<String>>), (Option<usize>, String)> {
+pub(super) fn labels(words: &[Vec<String>], several: bool) -> Result<Named, Fault> {
     if let Some(i) = words.iter().position(|words| words.len() != 1).filter(|_| !several) {
         return Err((Some(i), "has no label".into()));
     }

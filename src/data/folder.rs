@@ -1,7 +1,6 @@
 //! Class folders, as torchvision's `ImageFolder` reads them: each folder is a class, numbered in the order of the sorted
 //! names, and has pictures at any depth. Hidden folders count; files of other kinds do not.
 
-use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use super::Labels;
@@ -18,7 +17,7 @@ pub(super) fn entries(folder: &Path) -> Result<(Vec<PathBuf>, Vec<PathBuf>)> {
     for entry in listed {
         paths.push(entry.map_err(Error::io(folder))?.path());
     }
-    paths.sort_by(|a, b| a.as_os_str().as_bytes().cmp(b.as_os_str().as_bytes()));
+    paths.sort_by(|a, b| a.as_os_str().as_encoded_bytes().cmp(b.as_os_str().as_encoded_bytes()));
     Ok(paths.into_iter().partition(|path| path.is_dir()))
 }
 
@@ -61,7 +60,7 @@ fn pictures(folder: &Path) -> Result<Vec<PathBuf>> {
         open.extend(folders);
         all.push((next, files));
     }
-    all.sort_by(|a, b| a.0.as_os_str().as_bytes().cmp(b.0.as_os_str().as_bytes()));
+    all.sort_by(|a, b| a.0.as_os_str().as_encoded_bytes().cmp(b.0.as_os_str().as_encoded_bytes()));
     Ok(all.into_iter().flat_map(|(_, files)| files).filter(|file| is_picture(file)).collect())
 }
 

@@ -195,7 +195,8 @@ fn cells(path: &Path, text: &str, usual: u8) -> Result<Rows> {
         if count(&usual) > 0 { usual } else { others.into_iter().max_by_key(count).unwrap_or(usual) };
     let mut reader = csv::ReaderBuilder::new();
     reader.has_headers(false).flexible(true).delimiter(delimiter).trim(csv::Trim::All);
-    let (mut columns, mut rows): (Option<Vec<String>>, Vec<(usize, Vec<Cell>)>) = (None, vec![]);
+    let mut columns: Option<Vec<String>> = None;
+    let mut rows = vec![];
     for record in reader.from_reader(text.as_bytes()).records() {
         let record = record.map_err(|e| Error::data(path, e.to_string()))?;
         let line = record.position().map_or(0, |position| position.line() as usize);

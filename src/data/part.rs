@@ -1,7 +1,5 @@
 //! The parts of a data set: `DATA#test` names the test part of a path that has several.
 
-use std::ffi::OsStr;
-use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 /// A part of a data set.
@@ -42,10 +40,10 @@ impl Part {
 
 /// A path and the part of it that is asked for. What exists under the whole name is that.
 pub(super) fn split(path: &Path) -> (PathBuf, Option<Part>) {
-    let bytes = path.as_os_str().as_bytes();
+    let text = path.to_str().unwrap_or_default();
     let asked = Part::ALL.into_iter().find_map(|part| {
-        let before = bytes.strip_suffix(part.name().as_bytes())?.strip_suffix(b"#")?;
-        Some((PathBuf::from(OsStr::from_bytes(before)), Some(part)))
+        let before = text.strip_suffix(part.name())?.strip_suffix('#')?;
+        Some((PathBuf::from(before), Some(part)))
     });
     asked.filter(|_| !path.exists()).unwrap_or((path.into(), None))
 }

@@ -246,7 +246,7 @@ impl Stored {
             |y, source| Samples { kind, x: vec![], y, stream: Some(Arc::new(Stream::new(shape, source))) };
         let x = match self.x {
             Numbers::Pictures(pictures, ready) => {
-                return Ok(streamed(self.y, Source::Pictures(*pictures, ready, normaliser)));
+                return Ok(streamed(self.y, Source::Pictures(pictures, ready, normaliser)));
             }
             Numbers::Pixels(x) => {
                 let x = if self.channels_last { x } else { with_channels_last(&x, shape) };

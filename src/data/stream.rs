@@ -18,7 +18,7 @@ pub(super) enum Source {
     /// Pixels, `[n, h, w, c]`.
     Pixels(Vec<u8>, Normaliser),
     /// Pictures, in files or within larger ones.
-    Pictures(Pictures, Ready, Normaliser),
+    Pictures(Box<Pictures>, Ready, Normaliser),
     /// One after the other; the first has so many images.
     Both(Arc<Stream>, usize, Arc<Stream>),
 }

@@ -151,7 +151,7 @@ fn observes_copies(device: &Device, net: &Network, samples: Samples) -> Result<(
     let (n, noise) = (samples.y.len(), Noise { sigma: 0.3, replace: 2, seed: 1 << 40 | 5 });
     let copies = perturb(&samples, 1, &net.ordinary, n, noise)?;
     let mut made = samples.clone();
-    copies.fill(&mut made.x, made.y.words_mut(), 0..n).unwrap();
+    copies.fill(&mut made.x, made.y.words_mut(), 0..n)?;
     let before = cuda(device)?.counts().uploaded;
     let noisy = observe(device, net, &copies)?;
     let slots = samples.text(1).map_or(0, |text| text.slots().len());
