@@ -84,6 +84,7 @@ pub mod task;
 pub mod train;
 pub mod unlearn;
 pub mod update;
+pub mod verification;
 pub mod verify;
 pub mod zoo;
 

@@ -56,7 +56,7 @@ impl Sources {
     }
 
     /// Reads a model's files.
-    fn checkpoint(&self, model: &Path) -> Result<Checkpoint> {
+    pub(crate) fn checkpoint(&self, model: &Path) -> Result<Checkpoint> {
         Checkpoint::open_with(model, &self.ignore, &self.weights)
     }
 

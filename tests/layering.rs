@@ -40,7 +40,7 @@ const LEVELS: &[&[&str]] = &[
         "bench",
         "comparison",
     ],
-    &["options", "session", "request", "estimate", "identity", "run", "report"],
+    &["options", "session", "request", "estimate", "identity", "run", "verification", "report"],
     &["cli", "main", "lib"],
 ];
 
