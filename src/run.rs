@@ -20,7 +20,8 @@ use crate::receipt::Events;
 use crate::report::{self, ModelFiles, ScrubReport};
 use crate::request::Request;
 use crate::session::{Level, Progress, Session};
-use crate::task::{HoldSettings, Procedure};
+use crate::stage::Stages;
+use crate::task::{HoldSettings, Procedure, Task};
 use crate::unlearn::unlearn;
 
 /// What a request leaves as it is, in words.
@@ -62,7 +63,7 @@ impl Session {
     /// Where a stage fails or the user stops.
     pub fn scrub(&self, request: &Request) -> Result<Scrubbed> {
         let mut scrubbed = Scrubbed { network: self.network().clone(), records: vec![] };
-        self.go_on(request, &mut scrubbed, |_| Ok(()))?;
+        self.go_on(request, &mut scrubbed, None, |_| Ok(()))?;
         Ok(scrubbed)
     }
 
@@ -94,11 +95,13 @@ impl Session {
         report_of(&ScrubReport { session: self, request, outcome, files: None, identity: None })
     }
 
-    /// Removes the batches that `scrubbed` has no record of; `keep` takes each record before the next batch begins.
+    /// Removes the batches that `scrubbed` has no record of; `keep` takes each record before the next batch begins, and
+    /// `stages` what to go on from within one.
     fn go_on(
         &self,
         request: &Request,
         scrubbed: &mut Scrubbed,
+        stages: Option<&Stages>,
         mut keep: impl FnMut(&Record) -> Result<()>,
     ) -> Result<()> {
         let batches = request.batches();
@@ -111,7 +114,8 @@ impl Session {
             let on_phase = |phase| {
                 self.report_progress(Progress { done: i, batches: batches.len(), phase: Some(phase) })
             };
-            let (task, net) = (request.task(self, Some(&on_phase)), &mut scrubbed.network);
+            let task = Task { stages, ..request.task(self, Some(&on_phase)) };
+            let net = &mut scrubbed.network;
             let record = match &request.settings.hold {
                 Some(settings) => hold(&task, settings, net, i, batch, Held::of(&scrubbed.records))?,
                 None => unlearn(&task, net, i, batch, &removed(&scrubbed.records))?,
@@ -162,11 +166,11 @@ impl Session {
         for record in &scrubbed.records {
             record.replay(&mut scrubbed.network)?;
         }
-        let mut kept = scrubbed.records.len();
-        let result = self.go_on(request, &mut scrubbed, |record| {
+        let (mut kept, stages) = (scrubbed.records.len(), Stages::of(out, &identity));
+        let result = self.go_on(request, &mut scrubbed, Some(&stages), |record| {
             events.write(record)?;
             kept += 1;
-            Ok(())
+            stages.clear()
         });
         result.map_err(|error| match error {
             Error::Interrupted { .. } => Error::Interrupted {
@@ -178,6 +182,7 @@ impl Session {
             },
             other => other,
         })?;
+        stages.clear()?; // of a run that was stopped between a record and this
         let patched = checkpoint.write_patched(self.network(), &scrubbed.network, out)?;
         let outcome = Outcome {
             changed_values: patched.changed,
@@ -334,7 +339,6 @@ fn options(session: &Session, request: &Request) -> Value {
         "length": settings.calibration,
         "target": settings.target,
         "stages": settings.stages,
-        "repair": settings.repair,
         "iterations": settings.iterations,
         "tolerance": settings.limits.tolerance,
         "products": settings.limits.products,
