@@ -165,7 +165,7 @@ impl Session {
         let checkpoint = sources.checkpoint(&sources.model)?;
         let mut notes = vec![];
         let mut read = |path: &Path| -> Result<Samples> {
-            let Loaded { samples, notes: more } = sources.load(path, &checkpoint)?;
+            let Loaded { samples, notes: more, .. } = sources.load(path, &checkpoint)?;
             notes.extend(more.iter().map(|note| format!("{}: {note}", path.display())));
             Ok(samples)
         };
