@@ -13,6 +13,7 @@ mod spec;
 pub mod table;
 pub mod tensors;
 mod text;
+pub mod tokenizer;
 mod view;
 
 use std::ops::Range;
