@@ -9,7 +9,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::checkpoint::{Checkpoint, Patched};
-use crate::data::{file::StoredFile, tensors};
+use crate::data::{file::StoredFile, shown, tensors};
 use crate::error::{Error, Result, check_stop};
 use crate::hold::{Held, hold};
 use crate::identity::{identity, is_of_another_version};
@@ -283,6 +283,7 @@ fn report_of(
         "options": options(session, request),
         "request": {
             "samples": request.forget,
+            "first": shown(&request.forget, &session.samples().y, session.names()),
             "sha256": hash::of_parts(request.forget.iter().map(|i| i.to_le_bytes())),
             "n": request.n,
             "batch": request.batch,

@@ -9,14 +9,14 @@ use std::time::Instant;
 
 use scrubjay::checkpoint::Checkpoint;
 use scrubjay::comparison::{Comparison, Definition, MEASURES, Row, SHADOWS, UNSEEN};
-use scrubjay::data::{self, Inputs, tensors};
+use scrubjay::data::{Inputs, Loaded, tensors};
 use scrubjay::{Error, hash, report};
 use serde_json::{Map, Value, json};
 
 use self::checks::{check_alike, check_before, check_distinct, check_receipt, check_reference, check_test};
 use self::models::{Candidate, Sets};
 use self::table::{gap, print};
-use super::model::{ChoiceArgs, NormaliseArgs};
+use super::model::{ChoiceArgs, NormaliseArgs, chosen};
 use super::shared::{self, DeviceArgs, Exit, command_line};
 
 /// Compare an unlearned model with models retrained without the samples
@@ -46,8 +46,7 @@ pub struct Args {
     /// The data that the model before was trained on
     #[arg(long, value_name = "TRAIN")]
     data: PathBuf,
-    /// The samples that were to be removed: 7,12,100-149 (both ends included), class:3, n:20@seed, or a file of such
-    /// lines
+    /// The samples that were to be removed, as scrub's --forget names them
     #[arg(long, value_name = "SPEC")]
     forget: String,
     /// The retained samples to measure on; by default all others
@@ -201,18 +200,17 @@ fn by_measure(value: impl Fn(&Definition) -> Value) -> Map<String, Value> {
 }
 
 fn sets(args: &Args, checkpoint: &Checkpoint) -> scrubjay::Result<Sets> {
-    let samples = args.normalise.load(&args.data, checkpoint)?;
-    let test = args.normalise.load(&args.test, checkpoint)?;
+    let Loaded { samples, names, .. } = args.normalise.load(&args.data, checkpoint)?;
+    let test = args.normalise.load(&args.test, checkpoint)?.samples;
     if test.kind != samples.kind {
         let reason = format!("has {}, --data has {}", test.kind, samples.kind);
         return Err(Error::data(&args.test, reason));
     }
-    let within = |text: &str| data::choose(text, &args.data, &samples.y);
-    let forget = within(&args.forget)?;
+    let forget = chosen("forgotten", &args.forget, &args.data, &samples.y, &names)?;
     let mut forgotten = vec![false; samples.y.len()];
     forget.iter().for_each(|&i| forgotten[i] = true);
     let retain = match &args.retain {
-        Some(text) => within(text)?,
+        Some(text) => chosen("retained", text, &args.data, &samples.y, &names)?,
         None => (0..samples.y.len()).filter(|&i| !forgotten[i]).collect(),
     };
     if let Some(i) = retain.iter().find(|&&i| forgotten[i]) {
