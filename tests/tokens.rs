@@ -7,16 +7,19 @@ use scrubjay::data::tokenizer::Tokenizer;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
+/// The texts of a corpus.
+type Texts = Result<Vec<String>, Failed>;
+
 /// Every case.
 pub fn trials() -> Vec<Trial> {
     let data = std::env::var_os("SCRUBJAY_DATA").map(|folder| PathBuf::from(folder).join("text"));
     let ignored = data.is_none();
     let why = if ignored { " (SCRUBJAY_DATA is not set)" } else { "" };
     let mut trials = vec![];
-    for (corpus, read) in [("sms-spam", sms as fn(&Path) -> Vec<String>), ("trec", trec)] {
+    for (corpus, read) in [("sms-spam", sms as fn(&Path) -> Texts), ("trec", trec)] {
         for vocabulary in ["uncased", "cased"] {
             let data = data.clone().unwrap_or_default();
-            let case = move || check(&read(&data), vocabulary, corpus);
+            let case = move || check(&read(&data)?, vocabulary, corpus);
             trials.push(
                 Trial::test(format!("tokens/{corpus},{vocabulary}{why}"), case).with_ignored_flag(ignored),
             );
@@ -45,12 +48,12 @@ fn behind(text: &str, mark: char) -> Vec<String> {
     text.lines().filter_map(|line| Some(line.split_once(mark)?.1.to_string())).collect()
 }
 
-fn sms(data: &Path) -> Vec<String> {
-    behind(&std::fs::read_to_string(data.join("sms-spam/SMSSpamCollection")).unwrap(), '\t')
+fn sms(data: &Path) -> Texts {
+    Ok(behind(&std::fs::read_to_string(data.join("sms-spam/SMSSpamCollection"))?, '\t'))
 }
 
 /// In Latin-1.
-fn trec(data: &Path) -> Vec<String> {
-    let bytes = std::fs::read(data.join("trec/train_5500.label")).unwrap();
-    behind(&bytes.into_iter().map(char::from).collect::<String>(), ' ')
+fn trec(data: &Path) -> Texts {
+    let bytes = std::fs::read(data.join("trec/train_5500.label"))?;
+    Ok(behind(&bytes.into_iter().map(char::from).collect::<String>(), ' '))
 }
