@@ -8,7 +8,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::checkpoint::{Checkpoint, Patched};
-use crate::data::{file::StoredFile, tensors};
+use crate::data::{file::StoredFile, shown, tensors};
 use crate::error::{Error, Result, check_stop};
 use crate::hash;
 use crate::hold::{Held, hold};
@@ -284,6 +284,7 @@ fn report_of(report: &ScrubReport) -> Value {
         "options": options(session, request),
         "request": {
             "samples": request.forget,
+            "first": shown(&request.forget, &session.samples().y, session.names()),
             "sha256": hash::of_parts(request.forget.iter().map(|i| i.to_le_bytes())),
             "n": request.n,
             "batch": request.batch,

@@ -26,7 +26,7 @@ use std::path::PathBuf;
 pub use models::{Candidate, Sets, behaviour};
 
 use crate::comparison::{Comparison, SHADOWS};
-use crate::data;
+use crate::data::{self, Loaded};
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::hash;
@@ -64,6 +64,8 @@ pub struct Verification {
     pub references: Vec<Candidate>,
     /// How the files were read, where that was not certain: a sentence each.
     pub reading: Vec<String>,
+    /// How many samples were to be removed, and the first few.
+    pub forgotten: String,
     notes: Vec<String>,
 }
 
@@ -89,12 +91,13 @@ impl Verification {
         let mut read = |path: &PathBuf| -> Result<_> {
             let loaded = sources.load(path, &checkpoint)?;
             reading.extend(loaded.notes.iter().map(|note| format!("{}: {note}", path.display())));
-            Ok(loaded.samples)
+            Ok(loaded)
         };
-        let (samples, test) = (read(&sources.data)?, read(&question.test)?);
-        let choose = |text: &str| data::choose(text, &sources.data, &samples.y);
+        let (Loaded { samples, names, .. }, test) = (read(&sources.data)?, read(&question.test)?.samples);
+        let choose = |text: &str| data::choose(text, &sources.data, &samples.y, &names);
         let forget = choose(&question.forget)?;
         let retain = question.retain.as_deref().map(choose).transpose()?;
+        let forgotten = data::listing(&forget, &samples.y, &names);
         let sets = Sets::of(samples.into(), test.into(), forget, retain, &question.test)?;
         let mut open = |path: &PathBuf| Candidate::open(sources, path, &sets, &question.test, &mut reading);
         let (before, after) = (open(&sources.model)?, open(&question.after)?);
@@ -108,7 +111,7 @@ impl Verification {
         }
         checks::check_receipt(&before, &after, &sets, &mut notes)?;
         checks::check_test(&question.test, &sets, &mut notes);
-        Ok(Verification { question, sets, before, after, references, reading, notes })
+        Ok(Verification { question, sets, before, after, references, reading, forgotten, notes })
     }
 
     /// Measures all models; `measured` is called after each.

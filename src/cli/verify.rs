@@ -41,8 +41,7 @@ pub struct Args {
     /// The data that the model before was trained on
     #[arg(long, value_name = "TRAIN")]
     data: PathBuf,
-    /// The samples that were to be removed: 7,12,100-149 (both ends included), class:3, n:20@seed, or a file of such
-    /// lines
+    /// The samples that were to be removed, as scrub's --forget names them
     #[arg(long, value_name = "SPEC")]
     forget: String,
     /// The retained samples to measure on; by default all others
@@ -71,6 +70,7 @@ pub fn run(args: &Args) -> anyhow::Result<Exit> {
     let started = Instant::now();
     let verification = Verification::open(question(args))?;
     verification.reading.iter().for_each(|note| eprintln!("{note}"));
+    eprintln!("forgotten: {}", verification.forgotten);
     let device = args.device.open()?;
     let bar = shared::progress(2 + verification.references.len() as u64, "models");
     let found = verification.run(&device, || bar.inc(1))?;

@@ -1,5 +1,6 @@
 //! Files to samples: labelled images and texts for networks, columns for the dependence measure.
 
+mod chosen;
 mod digits;
 mod encoding;
 pub mod file;
@@ -13,10 +14,12 @@ mod spec;
 pub mod table;
 pub mod tensors;
 mod text;
+pub mod tokenizer;
 mod view;
 
 use std::ops::Range;
 
+pub use chosen::{Shown, listing, shown};
 pub use digits::digits;
 pub use labels::{Labels, check_words};
 pub use load::{CifarLabels, LoadOptions, Loaded, check_labels, class_count, files, load, load_with};

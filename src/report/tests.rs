@@ -17,7 +17,7 @@ use crate::run::Scrubbed;
 use crate::select::Selection;
 use crate::session::Session;
 use crate::soft_label::Summary;
-use crate::task::{Approximation, ProxyKind};
+use crate::task::{Approximation, Procedure, ProxyKind};
 use crate::update::Scaled;
 use crate::zoo;
 
@@ -63,7 +63,6 @@ fn account(after: Snapshot) -> Account {
         after,
         gradient_norm: BeforeAfter { before: 1.0, after: f64::NAN },
         gradient_share_removed: 0.5,
-        repair_rate: None,
         certificate: None,
     };
     let seconds = BTreeMap::from([(Phase::Select, 0.2), (Phase::Solve, 0.1)]);
@@ -90,7 +89,7 @@ fn held(mut record: Record) -> Record {
     let of = |accuracy| Summary { accuracy, loss: 1.0, confidence: 0.5 };
     record.account.hold = Some(HoldAccount {
         proxy: ProxyKind::Trained,
-        epochs: Epochs { proxy: 4, hold: 4 },
+        epochs: Epochs { proxy: 4, hold: 4, cost: 12.0 },
         mini_batches: 8,
         nudge: 0.1,
         target: of(0.75),
@@ -195,7 +194,7 @@ fn verified() -> VerifyReport {
 
 /// The options of the method that takes a step.
 fn step() -> ScrubOptions {
-    ScrubOptions { method: crate::task::Procedure::Lcodec, ..ScrubOptions::DEFAULT }
+    ScrubOptions { method: Some(Procedure::Lcodec), ..ScrubOptions::DEFAULT }
 }
 
 fn moved(batch: usize) -> Record {
@@ -239,7 +238,7 @@ fn nothing_done_and_nothing_measured_are_pages_too() {
 
 #[test]
 fn a_hold_shows_its_soft_labels_and_no_choice_of_units() {
-    let options = ScrubOptions { method: crate::task::Procedure::Hold, ..ScrubOptions::DEFAULT };
+    let options = ScrubOptions { method: Some(Procedure::Hold), ..ScrubOptions::DEFAULT };
     let (held, chosen) = (scrubbed(vec![held(moved(0))], &options), scrubbed(vec![moved(0)], &step()));
     assert!(held.contains("75.0 / 50.0") && !held.contains("noise level"));
     assert!(chosen.contains("noise level") && !chosen.contains("soft label"));
