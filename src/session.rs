@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use crate::checkpoint::Checkpoint;
-use crate::data::{self, CifarLabels, LoadOptions, Loaded, Normalise, Samples, Steps};
+use crate::data::{self, CifarLabels, LoadOptions, Loaded, Names, Normalise, Samples, Steps};
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::manifest::Manifest;
@@ -62,7 +62,7 @@ impl Sources {
     }
 
     /// Reads a model's files.
-    fn checkpoint(&self, model: &Path) -> Result<Checkpoint> {
+    pub(crate) fn checkpoint(&self, model: &Path) -> Result<Checkpoint> {
         Checkpoint::open_with(model, &self.ignore, &self.weights)
     }
 
@@ -132,6 +132,7 @@ pub struct Session {
     network: Network,
     family: &'static str,
     samples: Arc<Samples>,
+    names: Names,
     beside: Option<Range<usize>>,
     validation: Option<Arc<Samples>>,
     earlier: Option<Network>,
@@ -160,6 +161,7 @@ impl Session {
             network,
             family: "in memory",
             samples,
+            names: Names::default(),
             beside: None,
             validation: None,
             earlier: None,
@@ -181,18 +183,18 @@ impl Session {
         let checkpoint = sources.checkpoint(&sources.model)?;
         let mut notes = vec![];
         let mut options = sources.load_options(Some(&checkpoint));
-        let mut read = |path: &Path| -> Result<Samples> {
+        let mut read = |path: &Path| -> Result<(Samples, Names)> {
             let Loaded { samples, names, notes: more, .. } = data::load_with(path, &options)?;
             notes.extend(more.iter().map(|note| format!("{}: {note}", path.display())));
-            options.expected.classes = names.classes.or(options.expected.classes.take());
-            Ok(samples)
+            options.expected.classes = names.classes.clone().or(options.expected.classes.take());
+            Ok((samples, names))
         };
-        let mut samples = read(&sources.data)?;
+        let (mut samples, names) = read(&sources.data)?;
         let Model { network, family, facts, .. } =
             open_model(&checkpoint, &sources.choices, &sources.data, &samples)?;
         let network = network.freeze();
         let mut like = |path: &Path, samples: &Samples| -> Result<Samples> {
-            let more = read(path)?;
+            let (more, _) = read(path)?;
             if more.kind != samples.kind {
                 let reason = format!("has {}, --data has {}", more.kind, samples.kind);
                 return Err(Error::data(path, reason));
@@ -234,6 +236,7 @@ impl Session {
             network,
             family,
             samples: Arc::new(samples),
+            names,
             beside,
             validation: validation.map(Arc::new),
             files: Some(Files { sources, checkpoint, earlier, proxy, manifest }),
@@ -249,6 +252,16 @@ impl Session {
     /// each, with the file's name.
     pub fn notes(&self) -> &[String] {
         &self.notes
+    }
+
+    /// With the names of the classes and samples, for requests that choose by them.
+    ///
+    /// # Errors
+    /// Where there are names of more or fewer samples than the session has.
+    pub fn with_names(mut self, names: Names) -> Result<Session> {
+        names.check(self.samples.y.len())?;
+        self.names = names;
+        Ok(self)
     }
 
     /// With validation data, for calibration and the gate.
@@ -327,6 +340,11 @@ impl Session {
     /// The training data at hand, with the set beside them at their end.
     pub fn samples(&self) -> &Samples {
         &self.samples
+    }
+
+    /// What the training data call their classes and samples.
+    pub fn names(&self) -> &Names {
+        &self.names
     }
 
     /// The indices of the set that was given beside the training data.

@@ -15,7 +15,6 @@ mod observe;
 mod pictures;
 mod preprocessing;
 mod pytorch_files;
-mod repair;
 #[path = "cases/schema.rs"]
 mod schema;
 mod scrub;

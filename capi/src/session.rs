@@ -77,6 +77,7 @@ impl SessionFiles {
             earlier: path(self.earlier, "path of the earlier model")?,
             proxy: path(self.proxy, "path of the proxy")?,
             weights: texts(self.weights, self.weights_count, ["weights_count", "keys of weights"])?,
+            ..Sources::default()
         })
     }
 }

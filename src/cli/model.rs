@@ -4,7 +4,8 @@ use std::path::{Path, PathBuf};
 
 use scrubjay::checkpoint::Checkpoint;
 use scrubjay::data::{
-    self, CifarLabels, Crop, Interpolation, LoadOptions, Loaded, Normalise, Resize, Samples, Steps,
+    self, CifarLabels, Crop, Interpolation, Labels, LoadOptions, Loaded, Names, Normalise, Resize, Samples,
+    Steps,
 };
 use scrubjay::net::Network;
 use scrubjay::session::{Sources, open_model};
@@ -228,4 +229,17 @@ pub fn load(path: &Path, options: &LoadOptions) -> scrubjay::Result<Loaded> {
 pub fn input_options(model: &ModelArgs, checkpoint: &Checkpoint) -> LoadOptions {
     let sources = Sources { choices: model.choices.choices(), ..Sources::default() };
     LoadOptions { floats_are_inputs: true, ..sources.load_options(Some(checkpoint)) }
+}
+
+/// The samples that a choice takes of the data of a file, which are `what` to the user; the first few are listed on stderr.
+pub fn chosen(
+    what: &str,
+    text: &str,
+    path: &Path,
+    labels: &Labels,
+    names: &Names,
+) -> scrubjay::Result<Vec<usize>> {
+    let chosen = data::choose(text, path, labels, names)?;
+    eprintln!("{what}: {}", data::listing(&chosen, labels, names));
+    Ok(chosen)
 }

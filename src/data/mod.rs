@@ -1,5 +1,6 @@
 //! Files to samples: labelled images and texts for networks, columns for the dependence measure.
 
+mod chosen;
 mod cifar;
 mod classes;
 #[cfg(feature = "parquet")]
@@ -36,12 +37,14 @@ mod stream;
 pub mod table;
 pub mod tensors;
 mod text;
+pub mod tokenizer;
 mod view;
 
 use std::borrow::Cow;
 use std::ops::Range;
 use std::sync::Arc;
 
+pub use chosen::{Shown, listing, shown};
 pub use digits::digits;
 pub use labels::{Labels, check_words};
 pub use load::{Loaded, check_labels, class_count, files, load, load_with};
@@ -175,6 +178,14 @@ impl Samples {
             x.extend_from_slice(&self.image(i)?);
         }
         Ok(Samples { kind: self.kind, x, y: self.y.subset(indices), stream: None })
+    }
+
+    /// [`Samples::copy`] of the inputs of a range.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn part(&self, range: Range<usize>) -> Result<Samples> {
+        self.copy(&range.collect::<Vec<_>>())
     }
 
     /// Appends further samples of the same kind.

@@ -1,5 +1,7 @@
 //! What a set of samples calls its classes and its samples, so that a user need not count.
 
+use crate::error::{Error, Result};
+
 /// The names that came with a set of samples. What its files do not name is `None`, or has no column.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Names {
@@ -11,11 +13,28 @@ pub struct Names {
     pub columns: Vec<(String, Vec<String>)>,
 }
 
+impl Names {
+    /// Refuses names of another number of samples than there are.
+    ///
+    /// # Errors
+    /// Where there are more or fewer.
+    pub fn check(&self, n: usize) -> Result<()> {
+        let columns = self.columns.iter().map(|(name, words)| (name.as_str(), words.len()));
+        let mut all = columns.chain(self.samples.as_ref().map(|names| ("the names", names.len())));
+        match all.find(|(_, len)| *len != n) {
+            None => Ok(()),
+            Some((what, len)) => {
+                Err(Error::config(format!("{what} are of {len} samples, and there are {n}")))
+            }
+        }
+    }
+}
+
 /// The number that each of these names has among the known ones; none where not one is known, and there are as many.
 ///
 /// # Errors
 /// Where some are known and others not, or none is and there are fewer or more, in words.
-pub(super) fn numbers(found: &[String], known: &[String]) -> Result<Option<Vec<u32>>, String> {
+pub(super) fn numbers(found: &[String], known: &[String]) -> std::result::Result<Option<Vec<u32>>, String> {
     let numbers: Vec<Option<u32>> =
         found.iter().map(|name| known.iter().position(|other| other == name).map(|i| i as u32)).collect();
     match numbers.iter().position(Option::is_none) {
