@@ -12,7 +12,8 @@
 //!
 //! Where the task keeps stages ([`crate::stage`]), a hold that was stopped goes on after its proxy, or after its last epoch.
 
-use crate::audit::{Snapshot, gate, judged};
+use crate::audit::{Snapshot, gate, judged, no_effect};
+use crate::clock::{Clock, Phase};
 use crate::data::Samples;
 use crate::error::{Error, Result, check_stop};
 use crate::loss::Loss;
@@ -20,9 +21,9 @@ use crate::net::{Network, Tilt, TrainPass, outputs};
 use crate::ops::optimizer::{Optimizer, Update};
 use crate::ops::philox::{Stream, Use};
 use crate::outcome::{
-    Account, Changed, Clock, Epochs, HoldAccount, Phase, Record, SelectionAccount, parameters, set_parameters,
+    Account, Changed, Epochs, Fate, HoldAccount, Record, SelectionAccount, parameters, set_parameters,
 };
-use crate::proxy::Proxy;
+use crate::proxy::{Proxy, weaker_than_neighbours};
 use crate::select::Selection;
 use crate::soft_label::{Answers, SoftLabels, Summary};
 use crate::stage::Stage;
@@ -49,7 +50,7 @@ impl Held {
     /// Those of the records, in their order.
     pub fn of(records: &[Record]) -> Held {
         let mut held = Held::default();
-        for record in records.iter().filter(|record| record.removed) {
+        for record in records.iter().filter(|record| record.removed()) {
             held.indices.extend(&record.indices);
             held.soft_labels.extend(&record.soft_labels);
         }
@@ -88,6 +89,7 @@ pub fn hold(
     };
     check_stop(task.stop)?;
 
+    notes.extend(stage.notes.clone());
     let (soft, mut held) = (stage.soft.clone(), earlier);
     held.indices.extend(indices);
     held.soft_labels.extend(&soft.q);
@@ -108,12 +110,11 @@ pub fn hold(
         true => gate(&before, &after, task.settings.gate),
         false => Some("not removed: the hold leaves no finite loss".into()),
     };
-    let removed = refused.is_none();
-    notes.extend(refused);
+    let fate = Fate::of(refused, no_effect(&before, &after), &mut notes);
     let mut record = Record {
         batch: number,
         indices: indices.to_vec(),
-        removed,
+        fate,
         notes,
         units: vec![],
         account: Account {
@@ -129,7 +130,7 @@ pub fn hold(
         values: vec![],
         soft_labels: vec![],
     };
-    if removed {
+    if record.removed() {
         record.values = parameters(&moved);
         record.soft_labels = soft.q;
         *net = moved;
@@ -150,7 +151,9 @@ fn first_stage(
     let mut each = || clock.count(Phase::Proxy);
     let proxy = Proxy::of(task, net, settings, validation, indices, number, &mut each)?;
     let soft = soft_labels(task, net, &proxy, validation, labels)?;
-    let stage = Stage { batch: number, soft, epochs: 0, values: vec![], memory: vec![] };
+    let weak = weaker_than_neighbours(task, settings, &proxy, validation, net.classes());
+    let notes = weak.into_iter().collect();
+    let stage = Stage { batch: number, soft, notes, epochs: 0, values: vec![], memory: vec![] };
     task.stages.map_or(Ok(()), |stages| stages.write(&stage))?;
     clock.count(Phase::Proxy);
     Ok(stage)

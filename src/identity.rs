@@ -146,7 +146,7 @@ fn of_settings(settings: &Settings) -> Vec<(&'static str, String)> {
         ("length", calibration.name().to_string()),
         ("target", target),
         ("stages", given(*stages)),
-        ("iterations", iterations.to_string()),
+        ("iterations", given(*iterations)),
         ("tolerance", format!("{tolerance:?}")),
         ("products", products.to_string()),
         ("precondition", precondition.to_string()),

@@ -10,7 +10,7 @@ use scrubjay::device::Device;
 use scrubjay::hold::{Held, hold};
 use scrubjay::net::Network;
 use scrubjay::observe::evaluate;
-use scrubjay::options::ScrubOptions;
+use scrubjay::options::{Doubt, ScrubOptions};
 use scrubjay::request::Request;
 use scrubjay::session::{Session, Sources};
 use scrubjay::task::{HoldSettings, Procedure, ProxyKind, Settings, Task};
@@ -81,7 +81,7 @@ fn a_class_ends_as_far_away_as_from_a_model_without_it() -> Result<()> {
         task.proxy = Some(&retrained);
         let mut moved = net.clone();
         let record = hold(&task, &settings(proxy), &mut moved, 0, &class, Held::default())?;
-        assert!(record.removed, "{:?}", record.notes);
+        assert!(record.removed(), "{:?}", record.notes);
         let account = record.account.hold.as_ref().expect("the account of a hold");
         let found = mean_loss(&device, &moved, &samples.subset(&class))?;
         // None of them is right, as after retraining.
@@ -116,7 +116,7 @@ fn batch_norm_is_trained_on_and_its_statistics_are_in_the_record() -> Result<()>
         let mut moved = net.clone();
         let hold_settings = HoldSettings { recipe: recipe(1, 0), epochs: 1, ..settings(ProxyKind::Trained) };
         let record = hold(&task, &hold_settings, &mut moved, 0, &gone, Held::default())?;
-        assert!(record.removed, "{:?}", record.notes);
+        assert!(record.removed(), "{:?}", record.notes);
         let mut replayed = net.clone();
         record.replay(&mut replayed)?;
         assert_eq!(replayed, moved);
@@ -265,7 +265,9 @@ fn samples_are_held_by_default_where_they_can_be() -> Result<()> {
     let plain = || ScrubOptions::DEFAULT;
     assert!(is_held("mlp:4", true, plain())?);
     assert!(is_held("mlp:4", true, ScrubOptions { wrong_labels: true, l2: 1e-3, ..plain() })?);
-    assert!(!is_held("mlp:4", false, plain())?);
+    assert!(!is_held("mlp:4", false, ScrubOptions { wrong_labels: true, ..plain() })?);
+    let despite = vec![Doubt::NoVal];
+    assert!(!is_held("mlp:4", false, ScrubOptions { despite, ..plain() })?);
     assert!(!is_held("logistic", true, ScrubOptions { l2: 1e-2, ..plain() })?);
     assert!(!is_held("mlp:4", true, ScrubOptions { method: Some(Procedure::Lcodec), ..plain() })?);
     assert!(!is_held("mlp:4", true, ScrubOptions { max_units: Some(3), ..plain() })?);

@@ -5,6 +5,7 @@
 mod checkpoint;
 mod commands;
 mod data;
+mod deltas;
 mod demo;
 mod families;
 mod hold;
@@ -20,5 +21,6 @@ mod text;
 mod tiny;
 #[path = "reference/torch.rs"]
 mod torch;
+mod verdicts;
 mod verify;
 mod zoo;

@@ -29,6 +29,7 @@ const LEVELS: &[&[&str]] = &[
         "newton",
         "soft_label",
         "stage",
+        "clock",
         "proxy",
         "hold",
         "audit",
@@ -39,8 +40,9 @@ const LEVELS: &[&[&str]] = &[
         "train",
         "bench",
         "comparison",
+        "relearn",
     ],
-    &["options", "session", "request", "estimate", "identity", "run", "report"],
+    &["options", "session", "request", "doubt", "estimate", "identity", "run", "report"],
     &["cli", "main", "lib"],
 ];
 

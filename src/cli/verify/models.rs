@@ -8,6 +8,7 @@ use scrubjay::data::{Inputs, Samples, check_labels};
 use scrubjay::device::Device;
 use scrubjay::manifest::Manifest;
 use scrubjay::net::{self, Network};
+use scrubjay::relearn::relearned;
 use scrubjay::task::is_convex;
 use scrubjay::{Error, hash, loss, zoo};
 
@@ -86,6 +87,7 @@ impl<'a> Candidate<'a> {
             forget: part(&sets.forget)?,
             retain: part(&sets.retain)?,
             test: outputs(&sets.test, sets.test.y.words())?,
+            relearned: relearned(device, net, &sets.samples, &sets.forget)?,
             weights: if convex { Some(Block::all(&self.network)?.values(&self.network)) } else { None },
         })
     }
