@@ -480,6 +480,7 @@ typedef struct sj_scrub_options {
                                        "neighbours", or "given": the proxy of sj_files */
     uint64_t proxy_epochs;          /* passes over the retained samples that train it; 4 */
     uint64_t hold_epochs;           /* passes over them of the hold; 4 */
+    double block;                   /* the share of the units that a hold moves, and nothing else; NaN: every parameter */
     const char *despite;            /* what shall not refuse the request, separated by commas: "no-val", "near-chance" */
     const char *delta_file;         /* sj_request_run writes delta.safetensors too: "new" values, or "both"; NULL: none */
 } sj_scrub_options;

@@ -7,9 +7,9 @@ use crate::clock::Clock;
 use crate::data::Subset;
 use crate::error::{Error, Result};
 use crate::evidence::select;
-use crate::net::{Network, UnitId};
+use crate::net::Network;
 use crate::newton::{SolveReport, approximation};
-use crate::outcome::{Account, BeforeAfter, Changed, Fate, Record, SelectionAccount, StepAccount};
+use crate::outcome::{Account, BeforeAfter, Changed, Fate, Record, SelectionAccount, StepAccount, names_of};
 use crate::select::{Criteria, Method, Selection};
 use crate::task::{IfEmpty, Task};
 use crate::update::{Certificate, Length, NoiseUnits, Scaled};
@@ -149,17 +149,13 @@ impl<'a> Batch<'a> {
         clock: Clock<'_>,
         (fate, notes): (Fate, Vec<String>),
     ) -> Record {
-        let name = |&unit: &UnitId| {
-            let (layer, row) = net.units().locate(unit);
-            (net.layer(layer).name.clone(), row)
-        };
         let selection = SelectionAccount::from(chosen);
         Record {
             batch: self.number,
             indices: self.indices.to_vec(),
             fate,
             notes,
-            units: chosen.units.iter().map(name).collect(),
+            units: names_of(net, &chosen.units),
             account: Account {
                 n: self.n,
                 m: self.m(),

@@ -121,12 +121,13 @@ fn of_settings(settings: &Settings) -> Vec<(&'static str, String)> {
         Target::Class => "class".to_string(),
         Target::Loss(loss) => format!("loss {loss:?}"),
     };
-    let hold = hold.as_ref().map(|HoldSettings { proxy, recipe, epochs }| {
+    let hold = hold.as_ref().map(|HoldSettings { proxy, recipe, epochs, block }| {
         let Recipe { epochs: passes, batch, rate, momentum, optimizer, weight_decay, schedule, seed } = recipe;
         let (proxy, optimizer, schedule) = (proxy.name(), optimizer.name(), schedule.name());
         format!(
-            "{epochs} epochs, proxy {proxy}: {passes} epochs of {batch}, {optimizer}, rate {rate:?} {schedule}, momentum \
-             {momentum:?}, decay {weight_decay:?}, seed {seed}"
+            "{epochs} epochs of {}, proxy {proxy}: {passes} epochs of {batch}, {optimizer}, rate {rate:?} {schedule}, momentum \
+             {momentum:?}, decay {weight_decay:?}, seed {seed}",
+            block.map_or("every parameter".to_string(), |share| format!("a block of {share:?}"))
         )
     });
     vec![

@@ -61,6 +61,7 @@ mod identity;
 pub mod kfac;
 pub mod loss;
 pub mod manifest;
+pub mod moving;
 mod names;
 pub mod net;
 pub mod newton;

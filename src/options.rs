@@ -101,6 +101,9 @@ pub struct ScrubOptions {
     pub proxy_epochs: usize,
     /// Passes over the retained samples of a hold.
     pub hold_epochs: usize,
+    /// The share of the units that a hold moves, those with the largest gradient towards the soft labels, and nothing else; by
+    /// default it moves every parameter.
+    pub block: Option<f64>,
     /// How units are chosen; by default by vote, and every unit of a convex model unless there are `max_units`.
     pub selection: Option<Method>,
     /// Noisy copies per trace; by default 1000, and 200 for each sample of a vote.
@@ -172,6 +175,7 @@ impl ScrubOptions {
         proxy: ProxyKind::Trained,
         proxy_epochs: 4,
         hold_epochs: 4,
+        block: None,
         selection: None,
         perturbations: None,
         sigma: None,
@@ -242,6 +246,9 @@ impl ScrubOptions {
         if self.sigma.is_some_and(|sigma| !(sigma.is_finite() && sigma > 0.0)) {
             return Err(Error::config("--sigma is a number above 0"));
         }
+        if self.block.is_some_and(|share| !(share > 0.0 && share <= 1.0)) {
+            return Err(Error::config("--block is a share of the units above 0 and at most 1"));
+        }
         if self.replace == Some(0) {
             return Err(Error::config("--replace is a number of tokens above 0"));
         }
@@ -281,6 +288,7 @@ impl ScrubOptions {
             ("--proxy", self.proxy != plain.proxy),
             ("--proxy-epochs", self.proxy_epochs != plain.proxy_epochs),
             ("--hold-epochs", self.hold_epochs != plain.hold_epochs),
+            ("--block", self.block.is_some()),
         ];
         given.into_iter().find(|(_, given)| *given).map(|(name, _)| name)
     }
@@ -361,7 +369,7 @@ impl ScrubOptions {
         });
         let recipe =
             Recipe { epochs: self.proxy_epochs, schedule: Schedule::Cosine, seed: self.seed, ..usual };
-        let hold = HoldSettings { proxy: self.proxy, recipe, epochs: self.hold_epochs };
+        let hold = HoldSettings { proxy: self.proxy, recipe, epochs: self.hold_epochs, block: self.block };
         Ok(Settings {
             hold: match procedure {
                 Procedure::Lcodec => None,

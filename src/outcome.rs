@@ -129,6 +129,15 @@ impl Record {
     }
 }
 
+/// Units as a record names them: layer and row.
+pub fn names_of(net: &Network, units: &[UnitId]) -> Vec<(String, usize)> {
+    let name = |&unit: &UnitId| {
+        let (layer, row) = net.units().locate(unit);
+        (net.layer(layer).name.clone(), row)
+    };
+    units.iter().map(name).collect()
+}
+
 /// The values of every parameter, in the network's order.
 pub fn parameters(net: &Network) -> Vec<f32> {
     net.params.iter().flat_map(|param| param.value.iter().copied()).collect()

@@ -28,9 +28,9 @@ use crate::{hash, report};
 
 /// What a request leaves as it is, in words.
 fn never_touched(request: &Request) -> &'static str {
-    match request.settings.hold {
-        None => "batch-norm statistics and affines, layer norms, embeddings, class tokens",
-        Some(_) => "none; a hold trains every parameter on",
+    match request.settings.hold.as_ref().map(|hold| hold.block) {
+        Some(None) => "none; a hold trains every parameter on",
+        None | Some(Some(_)) => "batch-norm statistics and affines, layer norms, embeddings, class tokens",
     }
 }
 
@@ -390,11 +390,12 @@ fn options(session: &Session, request: &Request) -> Value {
         "retain": request.options.retain.as_ref().and_then(Pick::text),
         "val": sources.and_then(|sources| sources.validation.as_ref()),
         "method": if settings.hold.is_some() { Procedure::Hold } else { Procedure::Lcodec },
-        "hold": settings.hold.as_ref().map(|HoldSettings { proxy, recipe, epochs }| json!({
+        "hold": settings.hold.as_ref().map(|HoldSettings { proxy, recipe, epochs, block }| json!({
             "proxy": proxy,
             "model": sources.and_then(|sources| sources.proxy.as_ref()),
             "recipe": recipe,
             "epochs": epochs,
+            "block": block,
         })),
         "selection": settings.selection.method,
         "perturbations": settings.selection.perturbations,

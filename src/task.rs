@@ -129,6 +129,8 @@ pub struct HoldSettings {
     pub recipe: Recipe,
     /// Passes over the retained samples.
     pub epochs: usize,
+    /// The share of the units whose rows move, and nothing else; none is every parameter.
+    pub block: Option<f64>,
 }
 
 /// Every choice that decides the result.

@@ -32,6 +32,7 @@ const LEVELS: &[&[&str]] = &[
         "clock",
         "proxy",
         "hold",
+        "moving",
         "audit",
         "batch",
         "outcome",

@@ -62,6 +62,7 @@ versioned! {
         proxy: Text = Text::NONE,
         proxy_epochs: u64 = ScrubOptions::DEFAULT.proxy_epochs as u64,
         hold_epochs: u64 = ScrubOptions::DEFAULT.hold_epochs as u64,
+        block: f64 = f64::NAN,
         despite: Text = Text::NONE,
         delta_file: Text = Text::NONE,
     }
@@ -157,6 +158,7 @@ impl CScrubOptions {
             proxy: self.proxy.named("proxy")?.unwrap_or(plain.proxy),
             proxy_epochs: count(self.proxy_epochs, "proxy_epochs")?,
             hold_epochs: count(self.hold_epochs, "hold_epochs")?,
+            block: given(self.block),
             despite: self.despite.list("despite")?,
             delta_file: self.delta_file.named("delta_file")?,
         })

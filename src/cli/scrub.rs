@@ -9,7 +9,7 @@ use scrubjay::doubt::doubts;
 use scrubjay::estimate::Estimate;
 use scrubjay::ops::Precision;
 use scrubjay::options::{DeltaValues, Doubt, Pick, ScrubOptions};
-use scrubjay::outcome::{self, Epochs, HoldAccount, Record, Written};
+use scrubjay::outcome::{self, Changed, Epochs, HoldAccount, Record, Written};
 use scrubjay::request::Request;
 use scrubjay::run::{Ended, Finished};
 use scrubjay::select::Method;
@@ -85,6 +85,11 @@ pub struct Args {
     /// Passes over the retained samples of the hold
     #[arg(long, value_name = "E", default_value_t = DEFAULT.hold_epochs, help_heading = "Hold")]
     hold_epochs: usize,
+
+    /// The share of the units that a hold moves, from 0 to 1: those with the largest gradient. Nothing outside their rows changes,
+    /// running statistics of batch norms included. By default it moves every parameter
+    #[arg(long, value_name = "SHARE", help_heading = "Hold")]
+    block: Option<f64>,
 
     /// Noisy copies per trace; by default 1000, and 200 for each sample of a vote
     #[arg(long, value_name = "m", help_heading = "L-CODEC")]
@@ -257,6 +262,7 @@ impl Args {
             proxy: self.proxy_kind(),
             proxy_epochs: self.proxy_epochs,
             hold_epochs: self.hold_epochs,
+            block: self.block,
             selection: self.selection,
             perturbations: self.perturbations,
             sigma: self.sigma,
@@ -382,7 +388,7 @@ fn print_record(record: &Record) {
         record.batch,
         record.indices.len(),
         record.fate.name(),
-        if account.hold.is_some() { "all".into() } else { record.units.len().to_string() },
+        if record.changed == Changed::EveryParameter { "all".into() } else { record.units.len().to_string() },
         change(before.forget.loss, forget.map(|after| after.loss), 1.0, 4),
         change(before.forget.accuracy, forget.map(|after| after.accuracy), 100.0, 1),
         change(before.retain.accuracy, retain.map(|after| after.accuracy), 100.0, 2),
