@@ -107,7 +107,7 @@ fn of_model(session: &Session, request: &Request) -> Result<Vec<String>> {
     let seen = session.validation().map(|validation| Accuracy::of(device, net, validation)).transpose()?;
     for (what, accuracy) in [("retained", Some(&retained)), ("validation", seen.as_ref())] {
         let Some(reason) = accuracy.and_then(|accuracy| accuracy.near_chance(what)) else { continue };
-        if !request.options.despite.contains(&Doubt::NearChance) {
+        if !request.options.is_despite(Doubt::NearChance) {
             return Err(Error::config(format!("{reason}; --despite near-chance goes on")));
         }
         found.push(reason);

@@ -153,8 +153,8 @@ pub struct ScrubOptions {
     pub noise: Option<NoiseUnits>,
     /// What a run in a folder writes as a delta file; by default none.
     pub delta_file: Option<DeltaValues>,
-    /// Doubts that do not refuse the request.
-    pub despite: Vec<Doubt>,
+    /// Doubts that do not refuse the request; by default both do.
+    pub despite: Option<Vec<Doubt>>,
     /// Seed of everything random.
     pub seed: u64,
 }
@@ -200,7 +200,7 @@ impl ScrubOptions {
         delta: None,
         noise: None,
         delta_file: None,
-        despite: vec![],
+        despite: None,
         seed: 0,
     };
 
@@ -279,6 +279,11 @@ impl ScrubOptions {
             }
             _ => Ok(()),
         }
+    }
+
+    /// Whether a doubt does not refuse the request.
+    pub fn is_despite(&self, doubt: Doubt) -> bool {
+        self.despite.as_ref().is_some_and(|despite| despite.contains(&doubt))
     }
 
     /// The first option given that a hold alone reads.

@@ -92,7 +92,7 @@ impl Request {
         let batch = options.batch.unwrap_or(if at_once { forget.len() } else { BATCH });
         let calibrates = settings.calibrates(net, batch.min(forget.len()));
         let ordinary = calibrates && settings.target == Target::HeldOut;
-        if ordinary && session.validation().is_none() && !options.despite.contains(&Doubt::NoVal) {
+        if ordinary && session.validation().is_none() && !options.is_despite(Doubt::NoVal) {
             return Err(Error::config(
                 "a request without a class or --wrong-labels needs --val: the model is surer of retained samples, which would \
                  take its place, than of unseen ones, so that the samples would hardly be forgotten; --despite no-val goes on",

@@ -332,7 +332,7 @@ fn samples_are_held_by_default_where_they_can_be() -> Result<()> {
     assert!(is_held("mlp:4", true, plain())?);
     assert!(is_held("mlp:4", true, ScrubOptions { wrong_labels: true, l2: 1e-3, ..plain() })?);
     assert!(!is_held("mlp:4", false, ScrubOptions { wrong_labels: true, ..plain() })?);
-    let despite = vec![Doubt::NoVal];
+    let despite = Some(vec![Doubt::NoVal]);
     assert!(!is_held("mlp:4", false, ScrubOptions { despite, ..plain() })?);
     assert!(!is_held("logistic", true, ScrubOptions { l2: 1e-2, ..plain() })?);
     assert!(!is_held("mlp:4", true, ScrubOptions { method: Some(Procedure::Lcodec), ..plain() })?);

@@ -41,7 +41,7 @@ fn options() -> ScrubOptions {
         batch: Some(15),
         perturbations: Some(60),
         stages: Some(2),
-        despite: vec![Doubt::NoVal],
+        despite: Some(vec![Doubt::NoVal]),
         ..ScrubOptions::DEFAULT
     }
 }

@@ -159,7 +159,7 @@ impl CScrubOptions {
             proxy_epochs: count(self.proxy_epochs, "proxy_epochs")?,
             hold_epochs: count(self.hold_epochs, "hold_epochs")?,
             block: given(self.block),
-            despite: self.despite.list("despite")?,
+            despite: Some(self.despite.list("despite")?),
             delta_file: self.delta_file.named("delta_file")?,
         })
     }

@@ -287,7 +287,7 @@ impl Args {
             delta: self.delta,
             noise: self.noise,
             delta_file: self.delta_file,
-            despite: self.despite.clone(),
+            despite: Some(self.despite.clone()),
             seed: self.seed,
         }
     }
