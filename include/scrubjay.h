@@ -509,8 +509,8 @@ typedef struct sj_estimate {
 
 SJ_API int32_t sj_scrub_options_init(sj_scrub_options *options, size_t struct_size);
 
-/* A request in words: "class:3", "7,12,100-149" (both ends included), "n:20@seed", or the name of a file of such lines where the
-   session has files. Everything is checked before anything expensive runs. Keeps the session. `options` may be NULL. Free it
+/* A request in words: "7,12,100-149" (both ends included), "class:spam" or "class:3", "path:s7/x*.png", "where:site=berlin",
+   "level:1=s7", "n:20@seed", joined by commas, or the name of a file of such lines where the session has files. Everything is checked before anything expensive runs. Keeps the session. `options` may be NULL. Free it
    with sj_request_free. */
 SJ_API int32_t sj_request_select(const sj_session *session, const char *samples, const sj_scrub_options *options,
                                  sj_request **request);

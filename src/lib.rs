@@ -88,6 +88,7 @@ pub mod task;
 pub mod train;
 pub mod unlearn;
 pub mod update;
+pub mod verification;
 pub mod verify;
 pub mod zoo;
 

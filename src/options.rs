@@ -20,8 +20,8 @@ use crate::update::NoiseUnits;
 /// A choice of samples of the training data.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Pick {
-    /// As text: `7,12,100-149` (both ends included), `class:3`, `n:20@seed`, or the name of a file of such lines. `class:3`
-    /// alone is a class that is to go.
+    /// As text: `7,12,100-149` (both ends included), `class:spam`, `path:GLOB`, `where:site=berlin`, `level:1=s7`,
+    /// `n:20@seed`, or the name of a file of such lines ([`Spec`]). `class:spam` alone is a class that is to go.
     Spec(String),
     /// By index.
     Indices(Vec<usize>),
@@ -54,7 +54,7 @@ impl Pick {
     /// Where the text is not understood.
     pub fn is_class(&self) -> Result<bool> {
         match self {
-            Pick::Spec(text) => Ok(Spec::parse(text)?.class().is_some()),
+            Pick::Spec(text) => Ok(Spec::parse(text)?.is_class()),
             Pick::Indices(_) => Ok(false),
         }
     }

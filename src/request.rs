@@ -216,8 +216,8 @@ fn trained_by(manifest: &Manifest) -> Option<Recipe> {
 fn picked(pick: &Pick, session: &Session, labels: &Labels) -> Result<Vec<usize>> {
     match pick {
         Pick::Spec(text) => match session.sources() {
-            Some(sources) => choose(text, &sources.data, labels),
-            None => Spec::parse(text)?.choose(labels),
+            Some(sources) => choose(text, &sources.data, labels, session.names()),
+            None => Spec::parse(text)?.choose(labels, session.names()),
         },
         Pick::Indices(indices) => {
             let mut chosen = indices.clone();

@@ -43,7 +43,7 @@ const LEVELS: &[&[&str]] = &[
         "comparison",
         "relearn",
     ],
-    &["options", "session", "request", "doubt", "estimate", "identity", "run", "report"],
+    &["options", "session", "request", "doubt", "estimate", "identity", "run", "verification", "report"],
     &["cli", "main", "lib"],
 ];
 

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
-use scrubjay::data::tensors;
+use scrubjay::data::{self, tensors};
 use scrubjay::doubt::doubts;
 use scrubjay::estimate::Estimate;
 use scrubjay::ops::Precision;
@@ -44,7 +44,8 @@ pub struct Args {
     data: PathBuf,
     #[command(flatten)]
     normalise: NormaliseArgs,
-    /// The samples to remove: 7,12,100-149 (both ends included), class:3, n:20@seed, or a file of such lines
+    /// The samples to remove: 7,12,100-149 (both ends included), class:spam, 'path:GLOB', where:site=berlin, level:1=s7
+    /// (first part of the path), n:20@seed, joined by commas; or a file of such lines or of names (docs/DATA.md)
     #[arg(long, value_name = "SPEC", required_unless_present = "forget_data")]
     forget: Option<String>,
     /// The samples to remove, as a set of their own beside --data
@@ -213,6 +214,8 @@ pub fn run(args: &Args) -> anyhow::Result<Exit> {
         Some(text) => Request::new(&session, text.as_str(), &options)?,
         None => Request::beside(&session, &options)?,
     };
+    let labels = &session.samples().y;
+    eprintln!("to be forgotten: {}", data::listing(&request.forget, labels, session.names()));
     if args.dry_run {
         doubts(&session, &request)?.iter().for_each(|doubt| eprintln!("warning: {doubt}"));
         print_estimate(args, &session.estimate(&request)?);
