@@ -41,7 +41,7 @@ fn main() -> Result<()> {
         estimate.seconds_at_most, estimate.units_at_most, estimate.units
     );
     for record in session.scrub(&request)?.records {
-        println!("batch {}: {}", record.batch, if record.removed { "removed" } else { "not removed" });
+        println!("batch {}: {}", record.batch, if record.removed() { "removed" } else { "not removed" });
         record.notes.iter().for_each(|note| println!("  {note}"));
         let before = record.account.before;
         if let Some(step) = &record.account.step {

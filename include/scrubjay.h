@@ -448,7 +448,7 @@ typedef struct sj_scrub_options {
     uint64_t retain_count;
     uint64_t n;                     /* samples the model was trained on; default: those at hand */
     uint64_t batch;                 /* samples removed together; default all at once in a hold, else 25, a class at once */
-    const char *selection;          /* "vote" (default), "foci", "cheap", "gradient", "output", "random", "full", "one" */
+    const char *selection;          /* "vote" (default, of one linear layer with l2 "full"), "foci", "cheap", "gradient", "output", "random", "full", "one" */
     uint64_t perturbations;         /* noisy copies per trace; default 1000, and 200 for each sample of a vote */
     double sigma;                   /* of images: deviation of their noise; NaN: 0.1 */
     uint64_t replace;               /* of texts: tokens of each that are replaced; 0: one */
@@ -463,9 +463,9 @@ typedef struct sj_scrub_options {
     double target_loss;             /* of the forgotten; NaN: what unseen samples have */
     uint64_t wrong_labels;          /* 1: the samples carry wrong labels */
     uint64_t stages;                /* default: 2 to 16, by the rise of the loss */
-    uint64_t iterations;            /* Newton steps, for convex models; 1 */
+    uint64_t iterations;            /* Newton steps; 0: one, and for one linear layer with l2 as many as it takes */
     double tolerance;               /* relative residual of the solve; 0.01 */
-    uint64_t products;              /* of the solve, at most; default 25 */
+    uint64_t products;              /* of the solve, at most; default 25, of one linear layer with l2 500 */
     double gate;                    /* the largest drop of validation accuracy, as a share; 0.05 */
     const char *if_empty;           /* where no unit depends on a batch: "refuse" (default), "cheap" */
     double epsilon;                 /* of a certificate for each batch, with delta; NaN: none */
@@ -480,6 +480,9 @@ typedef struct sj_scrub_options {
                                        "neighbours", or "given": the proxy of sj_files */
     uint64_t proxy_epochs;          /* passes over the retained samples that train it; 4 */
     uint64_t hold_epochs;           /* passes over them of the hold; 4 */
+    double block;                   /* the share of the units that a hold moves, and nothing else; NaN: every parameter */
+    const char *despite;            /* what shall not refuse the request, separated by commas: "no-val", "near-chance" */
+    const char *delta_file;         /* sj_request_run writes delta.safetensors too: "new" values, or "both"; NULL: none */
 } sj_scrub_options;
 
 typedef struct sj_request_info {

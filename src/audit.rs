@@ -8,7 +8,7 @@ use crate::names::number;
 use crate::net::{Network, evaluate};
 use crate::task::Task;
 
-/// A change of the forgotten samples' mean loss below which a receipt says that nothing measurable happened.
+/// A change of the forgotten samples' mean loss below which nothing measurable happened.
 const MEASURABLE: f64 = 0.01;
 
 /// Mean loss and accuracy of a model on some samples.
@@ -80,24 +80,31 @@ pub fn judged(task: &Task, request: &[usize], notes: &mut Vec<String>) -> Vec<us
     judged
 }
 
-/// Why the drop of validation accuracy keeps a step from being taken, in words; nothing where the gate is met.
+/// Why a drop of accuracy, on validation or on retained samples, keeps a step from being taken, in words; nothing where the gate
+/// is met.
 pub fn gate(before: &Snapshot, after: &Snapshot, gate: f64) -> Option<String> {
-    let (was, is) = (before.validation?.accuracy, after.validation?.accuracy);
-    (was - is > gate).then(|| {
-        format!(
-            "not removed: validation accuracy would fall by {:.2} points, the gate is {:.2}",
-            100.0 * (was - is),
-            100.0 * gate
-        )
+    let validation = before.validation.zip(after.validation);
+    let sets = [("validation", validation), ("retained", Some((before.retain, after.retain)))];
+    sets.into_iter().find_map(|(what, pair)| {
+        let (was, is) = pair.map(|(before, after)| (before.accuracy, after.accuracy))?;
+        (was - is > gate).then(|| {
+            format!(
+                "not removed: {what} accuracy would fall by {:.2} points, the gate is {:.2}",
+                100.0 * (was - is),
+                100.0 * gate
+            )
+        })
     })
 }
 
-/// What a reader should know of a step that moves the forgotten samples' loss too little to measure.
-pub fn too_small(before: &Snapshot, after: &Snapshot) -> Option<String> {
-    let (was, is) = (before.forget.loss, after.forget.loss);
-    ((is - was).abs() < MEASURABLE).then(|| {
+/// Why a step is none, in words: the mean loss of the forgotten moves too little to measure, and as many are right as before.
+pub fn no_effect(before: &Snapshot, after: &Snapshot) -> Option<String> {
+    let (was, is) = (before.forget, after.forget);
+    ((is.loss - was.loss).abs() < MEASURABLE && is.accuracy == was.accuracy).then(|| {
         format!(
-            "too small to measure: the loss of the forgotten moves by less than {MEASURABLE}, from {was:.4} to {is:.4}"
+            "not removed: no effect can be measured; the loss of the forgotten moves by less than {MEASURABLE}, from {:.4} to \
+             {:.4}",
+            was.loss, is.loss
         )
     })
 }

@@ -3,12 +3,13 @@
 
 use crate::audit::{Snapshot, gate, share_removed};
 use crate::block::Block;
+use crate::clock::Clock;
 use crate::data::Subset;
 use crate::error::{Error, Result};
 use crate::evidence::select;
-use crate::net::{Network, UnitId};
+use crate::net::Network;
 use crate::newton::{SolveReport, approximation};
-use crate::outcome::{Account, BeforeAfter, Changed, Clock, Record, SelectionAccount, StepAccount};
+use crate::outcome::{Account, BeforeAfter, Changed, Fate, Record, SelectionAccount, StepAccount, names_of};
 use crate::select::{Criteria, Method, Selection};
 use crate::task::{IfEmpty, Task};
 use crate::update::{Certificate, Length, NoiseUnits, Scaled};
@@ -138,7 +139,7 @@ impl<'a> Batch<'a> {
         })
     }
 
-    /// The record of the batch, as not removed.
+    /// The record of the batch, which has no values yet.
     pub fn record(
         &self,
         net: &Network,
@@ -146,19 +147,15 @@ impl<'a> Batch<'a> {
         before: Snapshot,
         step: Option<StepAccount>,
         clock: Clock<'_>,
-        notes: Vec<String>,
+        (fate, notes): (Fate, Vec<String>),
     ) -> Record {
-        let name = |&unit: &UnitId| {
-            let (layer, row) = net.units().locate(unit);
-            (net.layer(layer).name.clone(), row)
-        };
         let selection = SelectionAccount::from(chosen);
         Record {
             batch: self.number,
             indices: self.indices.to_vec(),
-            removed: false,
+            fate,
             notes,
-            units: chosen.units.iter().map(name).collect(),
+            units: names_of(net, &chosen.units),
             account: Account {
                 n: self.n,
                 m: self.m(),
@@ -179,9 +176,6 @@ impl<'a> Batch<'a> {
 pub fn refusal(task: &Task, before: &Snapshot, step: &StepAccount, lengths: &[Length]) -> Option<String> {
     if !step.after.is_finite() {
         return Some("not removed: the step leaves no finite loss".into());
-    }
-    if step.step_norm == 0.0 && step.certificate.is_none() {
-        return Some("not removed: the step changes nothing".into());
     }
     if !step.length.reached {
         let target = match lengths.last() {

@@ -14,7 +14,7 @@ use crate::loss;
 use crate::net::cpu::{Arena, Run};
 use crate::net::cuda::Derivatives;
 use crate::net::plan::{Plan, Purpose};
-use crate::net::{LayerId, Network, RowValues, Seed, Selected, UnitId, check, in_lanes};
+use crate::net::{LayerId, Network, RowValues, Seed, Selected, Tilt, UnitId, check, in_lanes};
 
 /// The parameters of some units of a network.
 #[derive(Clone, Debug, PartialEq)]
@@ -186,11 +186,44 @@ impl Block {
         inputs: &dyn Inputs,
         weight: Option<&loss::Weight>,
     ) -> Result<Vec<f64>> {
+        self.seeded_gradient(
+            device,
+            net,
+            inputs,
+            weight.map_or(Seed::Gradient, |weight| Seed::Weighted(weight, 0)),
+        )
+    }
+
+    /// [`Block::gradient`] of the mean of tilted losses.
+    ///
+    /// # Errors
+    /// As [`Block::gradient`]; where the tilt is not one of that many inputs.
+    pub fn tilted_gradient(
+        &self,
+        device: &Device,
+        net: &Network,
+        inputs: &dyn Inputs,
+        tilt: Tilt,
+    ) -> Result<Vec<f64>> {
+        let (n, offsets) = (inputs.len(), inputs.len() * net.classes());
+        if (tilt.factors.len(), tilt.offsets.len()) != (n, offsets) {
+            let found = format!("{} and {}", tilt.factors.len(), tilt.offsets.len());
+            return Err(Error::shape("block", format!("{n} factors and {offsets} offsets"), found));
+        }
+        self.seeded_gradient(device, net, inputs, Seed::Tilted(tilt))
+    }
+
+    fn seeded_gradient(
+        &self,
+        device: &Device,
+        net: &Network,
+        inputs: &dyn Inputs,
+        seed: Seed,
+    ) -> Result<Vec<f64>> {
         check(net, inputs)?;
         if let Some(cuda) = device.cuda() {
             let purpose = Purpose::Gradient;
-            let sum =
-                Derivatives::new(device, cuda, net, &self.rows, purpose, inputs, 0)?.gradient(weight)?;
+            let sum = Derivatives::new(device, cuda, net, &self.rows, purpose, inputs, 0)?.gradient(seed)?;
             return Ok(device.scope(|| self.mean(&[sum], inputs.len())));
         }
         let plan = Plan::new(net, self.rows.clone(), Purpose::Gradient, inputs.len())?;
@@ -198,9 +231,8 @@ impl Block {
             in_lanes(inputs.len(), &plan, |lane| {
                 let (mut arena, mut sink) = (Arena::new(&plan), RowValues::zeros(net, &plan.rows));
                 for chunk in lane {
-                    let first = chunk.start;
-                    let n = arena.fill(net, &plan, inputs, chunk)?;
-                    let seed = weight.map_or(Seed::Gradient, |weight| Seed::Weighted(weight, first));
+                    let n = arena.fill(net, &plan, inputs, chunk.clone())?;
+                    let seed = seed.part(chunk, net.classes());
                     Run::new(net, &plan, &mut arena, n).seeded(seed, &mut sink).primal();
                 }
                 Ok(sink)

@@ -9,12 +9,14 @@
 //! Only headers are kept in memory; a tensor is read when a family asks for it.
 
 mod choose;
+mod delta;
 mod file;
 mod memory;
 mod torch;
 mod write;
 mod zip;
 
+pub use delta::{Delta, Rows, Way, write_delta};
 pub use write::Patched;
 
 use std::collections::{BTreeMap, HashMap, HashSet};

@@ -49,6 +49,8 @@ pub struct Behaviour {
     pub test: Outputs,
     /// All weights of a convex model, `[p]`.
     pub weights: Option<Vec<f32>>,
+    /// The mean loss of the forgotten samples after 1, 3 and 10 steps of training on them ([`crate::relearn`]).
+    pub relearned: [f64; 3],
 }
 
 /// The losses of the models on one forgotten sample.
@@ -199,6 +201,8 @@ impl Context<'_> {
             auc: measures.auc,
             likelihood_auc: None,
             likelihood_members: None,
+            likelihood_members_1: None,
+            likelihood_members_01: None,
             rank: None,
             rank_lowest: None,
             rank_highest: None,
@@ -207,6 +211,9 @@ impl Context<'_> {
             divergence_test: None,
             weight_distance: None,
             average_gap: None,
+            relearned_1: model.relearned[0],
+            relearned_3: model.relearned[1],
+            relearned_10: model.relearned[2],
         };
         if others.is_empty() {
             return Ok(row);
@@ -216,10 +223,15 @@ impl Context<'_> {
             let (forget, unseen) = negative.split_at(model.forget.losses.len());
             let mut sorted = unseen.to_vec();
             sorted.sort_unstable_by(f64::total_cmp);
-            // At most 5 % of the unseen lie strictly below this, as low losses do.
-            let point = sorted[(sorted.len() as f64 * 0.05).floor() as usize];
+            // At most this share of the unseen lies strictly below, as low losses do.
+            let called = |error: f64| {
+                let point = sorted[(sorted.len() as f64 * error).floor() as usize];
+                Some(share(forget, |score| score < point))
+            };
             row.likelihood_auc = Some(auc(forget, unseen)?);
-            row.likelihood_members = Some(share(forget, |score| score < point));
+            row.likelihood_members = called(0.05);
+            row.likelihood_members_1 = called(0.01);
+            row.likelihood_members_01 = called(0.001);
         }
         let losses: Vec<Vec<f64>> = others.iter().map(|one| one.forget.losses.clone()).collect();
         let percentiles = ranks(&model.forget.losses, &losses)?;
@@ -264,7 +276,13 @@ mod tests {
             logits: losses.iter().flat_map(|&loss| [0.0, loss.exp_m1().ln() as f32]).collect(),
             accuracy: share(losses, |loss| loss < 2.0f64.ln()),
         };
-        Behaviour { forget: outputs(forget), retain: outputs(&[0.01; 4]), test: outputs(test), weights: None }
+        Behaviour {
+            forget: outputs(forget),
+            retain: outputs(&[0.01; 4]),
+            test: outputs(test),
+            weights: None,
+            relearned: [0.5; 3],
+        }
     }
 
     /// `k` models whose losses lie about `forget` and 1.

@@ -84,7 +84,7 @@ impl<'a> Curvature<'a> {
         let (plan, sums, primal) = match device.cuda() {
             Some(cuda) => {
                 let mut passes = Derivatives::new(device, cuda, net, block.rows(), purpose, inputs, memory)?;
-                let sums = vec![passes.gradient(None)?];
+                let sums = vec![passes.gradient(Seed::Gradient)?];
                 let places = places(cuda, net, block)?;
                 (passes.plan().clone(), sums, Primal::Cuda(cuda, Box::new(Mutex::new(passes)), places))
             }

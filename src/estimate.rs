@@ -106,7 +106,10 @@ impl Estimate {
             held_out: request.held_out.len(),
             n: request.n,
             units: d,
-            units_at_most: if epochs.is_some() { d } else { criteria.max_units.unwrap_or(share) },
+            units_at_most: match &settings.hold {
+                Some(hold) => hold.block.map_or(d, |share| (share * d as f64).round().max(1.0) as usize),
+                None => criteria.max_units.unwrap_or(share),
+            },
             copies_per_batch: traces * copies,
             observe_bytes: forward.bytes() + 4 * copies * d,
             activation_bytes: 4 * copies * d,

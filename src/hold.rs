@@ -12,17 +12,21 @@
 //!
 //! Where the task keeps stages ([`crate::stage`]), a hold that was stopped goes on after its proxy, or after its last epoch.
 
-use crate::audit::{Snapshot, gate, judged};
+use crate::audit::{Snapshot, gate, judged, no_effect};
+use crate::block::Block;
+use crate::clock::{Clock, Phase};
 use crate::data::Samples;
 use crate::error::{Error, Result, check_stop};
 use crate::loss::Loss;
-use crate::net::{Network, Tilt, TrainPass, outputs};
-use crate::ops::optimizer::{Optimizer, Update};
+use crate::moving::Moving;
+use crate::net::{Network, Tilt, UnitId, outputs};
+use crate::ops::optimizer::Update;
 use crate::ops::philox::{Stream, Use};
 use crate::outcome::{
-    Account, Changed, Clock, Epochs, HoldAccount, Phase, Record, SelectionAccount, parameters, set_parameters,
+    Account, Changed, Epochs, Fate, HoldAccount, Record, SelectionAccount, names_of, parameters,
+    set_parameters,
 };
-use crate::proxy::Proxy;
+use crate::proxy::{Proxy, weaker_than_neighbours};
 use crate::select::Selection;
 use crate::soft_label::{Answers, SoftLabels, Summary};
 use crate::stage::Stage;
@@ -33,8 +37,6 @@ pub const BATCH: usize = 64;
 /// The learning rate at the first step; it falls linearly to 0.
 const RATE: f64 = 0.05;
 const MOMENTUM: f32 = 0.9;
-/// The norm to which longer gradients are shortened.
-const LONGEST: f64 = 1.0;
 
 /// Forgotten samples with their soft labels.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -49,7 +51,7 @@ impl Held {
     /// Those of the records, in their order.
     pub fn of(records: &[Record]) -> Held {
         let mut held = Held::default();
-        for record in records.iter().filter(|record| record.removed) {
+        for record in records.iter().filter(|record| record.removed()) {
             held.indices.extend(&record.indices);
             held.soft_labels.extend(&record.soft_labels);
         }
@@ -88,10 +90,15 @@ pub fn hold(
     };
     check_stop(task.stop)?;
 
+    notes.extend(stage.notes.clone());
     let (soft, mut held) = (stage.soft.clone(), earlier);
     held.indices.extend(indices);
     held.soft_labels.extend(&soft.q);
-    let (moved, mini_batches) = held_network(task, net, settings, &held, stage, &mut clock)?;
+    let chosen = chosen(task, net, &held, indices.len(), settings.block)?;
+    let block = settings.block.map(|_| Block::of(net, &chosen.units)).transpose()?;
+    let mut moved = if block.is_some() { net.clone() } else { net.thaw() };
+    let mini_batches = self::moved(task, settings, &mut moved, block.as_ref(), &held, stage, &mut clock)?;
+    let moved = if block.is_some() { moved } else { moved.freeze() };
     let after = Snapshot::of(task, &moved, &request, judged.as_ref())?;
     let logits = outputs(task.device, &moved, &request)?.logits;
     let account = HoldAccount {
@@ -108,29 +115,28 @@ pub fn hold(
         true => gate(&before, &after, task.settings.gate),
         false => Some("not removed: the hold leaves no finite loss".into()),
     };
-    let removed = refused.is_none();
-    notes.extend(refused);
+    let fate = Fate::of(refused, no_effect(&before, &after), &mut notes);
     let mut record = Record {
         batch: number,
         indices: indices.to_vec(),
-        removed,
+        fate,
         notes,
-        units: vec![],
+        units: names_of(net, &chosen.units),
         account: Account {
             n,
             m: indices.len(),
-            selection: SelectionAccount::from(&Selection::default()),
+            selection: SelectionAccount::from(&chosen),
             before,
             step: None,
             hold: Some(account),
             seconds: clock.seconds,
         },
-        changed: Changed::EveryParameter,
+        changed: if block.is_some() { Changed::Block } else { Changed::EveryParameter },
         values: vec![],
         soft_labels: vec![],
     };
-    if removed {
-        record.values = parameters(&moved);
+    if record.removed() {
+        record.values = block.map_or_else(|| parameters(&moved), |block| block.values(&moved));
         record.soft_labels = soft.q;
         *net = moved;
     }
@@ -150,7 +156,9 @@ fn first_stage(
     let mut each = || clock.count(Phase::Proxy);
     let proxy = Proxy::of(task, net, settings, validation, indices, number, &mut each)?;
     let soft = soft_labels(task, net, &proxy, validation, labels)?;
-    let stage = Stage { batch: number, soft, epochs: 0, values: vec![], memory: vec![] };
+    let weak = weaker_than_neighbours(task, settings, &proxy, validation, net.classes())?;
+    let notes = weak.into_iter().collect();
+    let stage = Stage { batch: number, soft, notes, epochs: 0, values: vec![], memory: vec![] };
     task.stages.map_or(Ok(()), |stages| stages.write(&stage))?;
     clock.count(Phase::Proxy);
     Ok(stage)
@@ -188,24 +196,27 @@ fn soft_labels(
     )
 }
 
-/// The network after the hold, which goes on from `stage`, and its mini-batches.
-fn held_network(
+/// Moves `net`, which is in train form where there is no block, from `stage` to the hold's end; returns its mini-batches.
+fn moved(
     task: &Task,
-    net: &Network,
     settings: &HoldSettings,
+    net: &mut Network,
+    block: Option<&Block>,
     held: &Held,
     mut stage: Stage,
     clock: &mut Clock<'_>,
-) -> Result<(Network, usize)> {
-    let retained = &task.train_on;
+) -> Result<usize> {
+    let (retained, classes, loss) = (&task.train_on, net.classes(), net.loss);
     let count = BATCH.min(held.indices.len());
-    let mut moved = net.thaw();
-    if stage.epochs > 0 {
-        set_parameters(&mut moved, &stage.values)?;
+    if stage.epochs > 0 && block.is_none() {
+        set_parameters(net, &stage.values)?;
     }
-    let mut pass = TrainPass::new(task.device, &mut moved, BATCH + count, Optimizer::Sgd)?;
+    let mut moving = match block {
+        None => Moving::all(task.device, net, BATCH + count)?,
+        Some(block) => Moving::rows(task.device, net, block),
+    };
     if stage.epochs > 0 {
-        pass.remember(&stage.memory)?;
+        moving.go_on((&stage.values, &stage.memory))?;
     }
     let mut stream = Stream::new(task.settings.seed, Use::Hold, stage.batch as u32);
     let steps = settings.epochs * retained.len().div_ceil(BATCH);
@@ -221,54 +232,72 @@ fn held_network(
                 continue; // done before: of it the random numbers alone are drawn
             }
             check_stop(task.stop)?;
-            let loss = gradients(task, net, &mut pass, held, kept, &gone)?;
-            if !loss.is_finite() {
-                return Err(Error::config(format!(
-                    "the hold diverges: after {} of {steps} mini-batches the loss is {loss}",
-                    done - 1
-                )));
-            }
-            pass.clip(LONGEST)?;
-            pass.update(&Update {
-                rate: rate as f32,
-                momentum: MOMENTUM,
-                decay: settings.recipe.weight_decay,
-                step: done,
-            })?;
+            let batch = MiniBatch::new(task, held, kept, &gone, classes, loss);
+            let decay = settings.recipe.weight_decay;
+            let update = Update { rate: rate as f32, momentum: MOMENTUM, decay, step: done };
+            moving.step(&task.samples.subset(&batch.indices), batch.tilt(), &update)?;
         }
         if let Some(stages) = task.stages.filter(|_| epoch > stage.epochs) {
-            stage =
-                Stage { epochs: epoch, values: parameters(pass.network()?), memory: pass.memory()?, ..stage };
+            let (values, memory) = moving.state()?;
+            stage = Stage { epochs: epoch, values, memory, ..stage };
             stages.write(&stage)?;
         }
         clock.count(Phase::Hold);
     }
-    pass.network()?;
-    drop(pass);
-    Ok((moved.freeze(), steps))
+    moving.end()?;
+    Ok(steps)
 }
 
-/// Takes the gradients of a mini-batch of the retained samples `kept` and the held ones `gone`; returns its loss.
-fn gradients(
-    task: &Task,
-    net: &Network,
-    pass: &mut TrainPass,
-    held: &Held,
-    kept: &[usize],
-    gone: &[usize],
-) -> Result<f64> {
-    let classes = net.classes();
-    let batch: Vec<usize> = kept.iter().copied().chain(gone.iter().map(|&i| held.indices[i])).collect();
-    let share = |of: usize| batch.len() as f32 / of as f32;
-    let factors = [vec![share(kept.len()); kept.len()], vec![share(gone.len()); gone.len()]].concat();
-    let mut offsets = vec![0.0; batch.len() * classes];
-    for (row, &i) in offsets[kept.len() * classes..].chunks_exact_mut(classes).zip(gone) {
-        let label = task.samples.y.class_of(held.indices[i]);
-        let q = &held.soft_labels[i * classes..(i + 1) * classes];
-        offset(row, net.loss, label, q, share(gone.len()));
+/// A mini-batch of retained and held samples, and what makes its gradient that of both halves' means.
+struct MiniBatch {
+    indices: Vec<usize>,
+    factors: Vec<f32>,
+    offsets: Vec<f32>,
+}
+
+impl MiniBatch {
+    /// Of the retained samples `kept` and the held ones numbered `gone`.
+    fn new(
+        task: &Task,
+        held: &Held,
+        kept: &[usize],
+        gone: &[usize],
+        classes: usize,
+        loss: Loss,
+    ) -> MiniBatch {
+        let indices: Vec<usize> = kept.iter().copied().chain(gone.iter().map(|&i| held.indices[i])).collect();
+        let share = |of: usize| indices.len() as f32 / of as f32;
+        let factors = [vec![share(kept.len()); kept.len()], vec![share(gone.len()); gone.len()]].concat();
+        let mut offsets = vec![0.0; indices.len() * classes];
+        for (row, &i) in offsets[kept.len() * classes..].chunks_exact_mut(classes).zip(gone) {
+            let label = task.samples.y.class_of(held.indices[i]);
+            let q = &held.soft_labels[i * classes..(i + 1) * classes];
+            offset(row, loss, label, q, share(gone.len()));
+        }
+        MiniBatch { indices, factors, offsets }
     }
-    let tilt = Tilt { factors: &factors, offsets: &offsets };
-    Ok(pass.tilted_step(&task.samples.subset(&batch), tilt)?.loss)
+
+    fn tilt(&self) -> Tilt<'_> {
+        Tilt { factors: &self.factors, offsets: &self.offsets }
+    }
+}
+
+/// The share of the units with the largest gradient of cross-entropy at the soft labels of the last `m` samples that are held;
+/// none without a share.
+fn chosen(task: &Task, net: &Network, held: &Held, m: usize, share: Option<f64>) -> Result<Selection> {
+    let Some(share) = share else { return Ok(Selection::default()) };
+    let all = Block::all(net)?;
+    let gone = Vec::from_iter(held.indices.len() - m..held.indices.len());
+    let batch = MiniBatch::new(task, held, &[], &gone, net.classes(), net.loss);
+    let samples = task.samples.subset(&batch.indices);
+    let gradient = all.tilted_gradient(task.device, net, &samples, batch.tilt())?;
+    let norm = |i: usize| gradient[all.range(i)].iter().map(|g| g * g).sum::<f64>().sqrt();
+    let mut order: Vec<(f64, UnitId)> =
+        all.units().iter().enumerate().map(|(i, &unit)| (norm(i), unit)).collect();
+    order.sort_by(|a, b| b.0.total_cmp(&a.0));
+    order.truncate(((share * order.len() as f64).round() as usize).max(1));
+    let (scores, units) = order.into_iter().unzip();
+    Ok(Selection { units, scores, ..Selection::default() })
 }
 
 /// What turns the gradient of `factor` times the network's loss at a label into that of `factor` times cross-entropy at q:

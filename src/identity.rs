@@ -121,12 +121,13 @@ fn of_settings(settings: &Settings) -> Vec<(&'static str, String)> {
         Target::Class => "class".to_string(),
         Target::Loss(loss) => format!("loss {loss:?}"),
     };
-    let hold = hold.as_ref().map(|HoldSettings { proxy, recipe, epochs }| {
+    let hold = hold.as_ref().map(|HoldSettings { proxy, recipe, epochs, block }| {
         let Recipe { epochs: passes, batch, rate, momentum, optimizer, weight_decay, schedule, seed } = recipe;
         let (proxy, optimizer, schedule) = (proxy.name(), optimizer.name(), schedule.name());
         format!(
-            "{epochs} epochs, proxy {proxy}: {passes} epochs of {batch}, {optimizer}, rate {rate:?} {schedule}, momentum \
-             {momentum:?}, decay {weight_decay:?}, seed {seed}"
+            "{epochs} epochs of {}, proxy {proxy}: {passes} epochs of {batch}, {optimizer}, rate {rate:?} {schedule}, momentum \
+             {momentum:?}, decay {weight_decay:?}, seed {seed}",
+            block.map_or("every parameter".to_string(), |share| format!("a block of {share:?}"))
         )
     });
     vec![
@@ -146,7 +147,7 @@ fn of_settings(settings: &Settings) -> Vec<(&'static str, String)> {
         ("length", calibration.name().to_string()),
         ("target", target),
         ("stages", given(*stages)),
-        ("iterations", iterations.to_string()),
+        ("iterations", given(*iterations)),
         ("tolerance", format!("{tolerance:?}")),
         ("products", products.to_string()),
         ("precondition", precondition.to_string()),

@@ -103,8 +103,9 @@ impl SolveReport {
         SolveReport { solver, damping, largest_eigenvalue, iterations: Some(iterations) }
     }
 
-    /// What a reader of the receipt should know of it.
-    pub fn notes(&self) -> Vec<String> {
+    /// What a reader of the receipt should know of it; that it spent its products only where they were `asked` for, since the
+    /// default is a budget and no promise.
+    pub fn notes(&self, asked: bool) -> Vec<String> {
         let mut notes = vec![];
         if self.iterations.is_some_and(|spent| spent.raised > 0) {
             notes.push(format!(
@@ -112,7 +113,7 @@ impl SolveReport {
                 self.damping
             ));
         }
-        if self.iterations.is_some_and(|spent| !spent.converged) {
+        if asked && self.iterations.is_some_and(|spent| !spent.converged) {
             notes.push("the solver spent its products before its tolerance was reached".into());
         }
         notes

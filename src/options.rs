@@ -4,14 +4,15 @@
 use crate::data::Spec;
 use crate::error::{Error, Result};
 use crate::loss::Loss;
+use crate::names::names;
 use crate::net::Network;
 use crate::ops::Precision;
 use crate::perturb::{REPLACE, SIGMA};
 use crate::select::{Criteria, Method};
 use crate::solve::Limits;
 use crate::task::{
-    Approximation, Calibration, CertificateSpec, HoldSettings, IfEmpty, PRODUCTS, Procedure, ProxyKind, Rule,
-    Settings, Target, is_convex,
+    Approximation, Calibration, CertificateSpec, EXACT_PRODUCTS, HoldSettings, IfEmpty, PRODUCTS, Procedure,
+    ProxyKind, Rule, Settings, Target, is_convex,
 };
 use crate::train::{Optimizer, Recipe, Schedule};
 use crate::update::NoiseUnits;
@@ -59,6 +60,28 @@ impl Pick {
     }
 }
 
+/// The doubts that refuse a request, and which a request can be made despite.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Doubt {
+    /// An ordinary request without validation data: retained samples take their place, of which the model is too sure.
+    NoVal,
+    /// The model is hardly better than always answering the commonest class: it is misread, or its data are not normalised.
+    NearChance,
+}
+
+names!(Doubt { NoVal = "no-val", NearChance = "near-chance" });
+
+/// What a delta file of a run has ([`crate::checkpoint::Delta`]).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DeltaValues {
+    /// New values alone: it can be applied.
+    New,
+    /// Old values too: it can be taken back, and tells of the removed samples as the model before does.
+    Both,
+}
+
+names!(DeltaValues { New = "new", Both = "both" });
+
 /// The options of a request. [`ScrubOptions::DEFAULT`] has every default that does not depend on the request; `None`
 /// leaves a choice to the request or the model.
 #[derive(Clone, Debug, PartialEq)]
@@ -78,8 +101,11 @@ pub struct ScrubOptions {
     pub proxy_epochs: usize,
     /// Passes over the retained samples of a hold.
     pub hold_epochs: usize,
-    /// How units are chosen.
-    pub selection: Method,
+    /// The share of the units that a hold moves, those with the largest gradient towards the soft labels, and nothing else; by
+    /// default it moves every parameter.
+    pub block: Option<f64>,
+    /// How units are chosen; by default by vote, and every unit of a convex model unless there are `max_units`.
+    pub selection: Option<Method>,
     /// Noisy copies per trace; by default 1000, and 200 for each sample of a vote.
     pub perturbations: Option<usize>,
     /// Of images, the standard deviation of their noise, in units of the normalised input; by default 0.1.
@@ -108,11 +134,12 @@ pub struct ScrubOptions {
     pub wrong_labels: bool,
     /// Calibrated steps on the way there; by default one for each 1.5 that the loss is to rise, from 2 to 16.
     pub stages: Option<usize>,
-    /// Newton steps; those after the first on the residual objective (convex models).
-    pub iterations: usize,
+    /// Newton steps; those after the first on the residual objective. By default one, and for a convex model as many as bring
+    /// the gradient of that objective down.
+    pub iterations: Option<usize>,
     /// Relative residual of the solve.
     pub tolerance: f64,
-    /// Products that the solve may spend; by default 25.
+    /// Products that the solve may spend; by default 25, and 500 for a convex model.
     pub products: Option<usize>,
     /// The largest drop of validation accuracy that is accepted, as a share.
     pub gate: f64,
@@ -124,6 +151,10 @@ pub struct ScrubOptions {
     pub delta: Option<f64>,
     /// The units that get the certificate's noise; by default those outside the block.
     pub noise: Option<NoiseUnits>,
+    /// What a run in a folder writes as a delta file; by default none.
+    pub delta_file: Option<DeltaValues>,
+    /// Doubts that do not refuse the request; by default both do.
+    pub despite: Option<Vec<Doubt>>,
     /// Seed of everything random.
     pub seed: u64,
 }
@@ -144,7 +175,8 @@ impl ScrubOptions {
         proxy: ProxyKind::Trained,
         proxy_epochs: 4,
         hold_epochs: 4,
-        selection: Method::Vote,
+        block: None,
+        selection: None,
         perturbations: None,
         sigma: None,
         replace: None,
@@ -159,7 +191,7 @@ impl ScrubOptions {
         target_loss: None,
         wrong_labels: false,
         stages: None,
-        iterations: 1,
+        iterations: None,
         tolerance: 1e-2,
         products: None,
         gate: 0.05,
@@ -167,6 +199,8 @@ impl ScrubOptions {
         epsilon: None,
         delta: None,
         noise: None,
+        delta_file: None,
+        despite: None,
         seed: 0,
     };
 
@@ -181,7 +215,7 @@ impl ScrubOptions {
             ("--max-units", zero(self.max_units)),
             ("--batch", zero(self.batch)),
             ("--stages", zero(self.stages)),
-            ("--iterations", self.iterations == 0),
+            ("--iterations", zero(self.iterations)),
             ("--products", zero(self.products)),
             ("--n", zero(self.n)),
             ("--proxy-epochs", self.proxy_epochs == 0),
@@ -212,6 +246,9 @@ impl ScrubOptions {
         if self.sigma.is_some_and(|sigma| !(sigma.is_finite() && sigma > 0.0)) {
             return Err(Error::config("--sigma is a number above 0"));
         }
+        if self.block.is_some_and(|share| !(share > 0.0 && share <= 1.0)) {
+            return Err(Error::config("--block is a share of the units above 0 and at most 1"));
+        }
         if self.replace == Some(0) {
             return Err(Error::config("--replace is a number of tokens above 0"));
         }
@@ -221,7 +258,7 @@ impl ScrubOptions {
         if self.target_loss.is_some() && self.wrong_labels {
             return Err(Error::config("--wrong-labels and --target-loss are two targets"));
         }
-        if self.precision.is_some() && !self.selection.observes() {
+        if self.precision.is_some() && self.selection.is_some_and(|method| !method.observes()) {
             return Err(Error::config("--precision is for a --selection that observes noisy copies"));
         }
         if self.epsilon.is_some() != self.delta.is_some() {
@@ -244,6 +281,11 @@ impl ScrubOptions {
         }
     }
 
+    /// Whether a doubt does not refuse the request.
+    pub fn is_despite(&self, doubt: Doubt) -> bool {
+        self.despite.as_ref().is_some_and(|despite| despite.contains(&doubt))
+    }
+
     /// The first option given that a hold alone reads.
     fn of_hold(&self) -> Option<&'static str> {
         let plain = ScrubOptions::DEFAULT;
@@ -251,6 +293,7 @@ impl ScrubOptions {
             ("--proxy", self.proxy != plain.proxy),
             ("--proxy-epochs", self.proxy_epochs != plain.proxy_epochs),
             ("--hold-epochs", self.hold_epochs != plain.hold_epochs),
+            ("--block", self.block.is_some()),
         ];
         given.into_iter().find(|(_, given)| *given).map(|(name, _)| name)
     }
@@ -259,7 +302,7 @@ impl ScrubOptions {
     fn of_lcodec(&self) -> Option<&'static str> {
         let plain = ScrubOptions::DEFAULT;
         let given = [
-            ("--selection", self.selection != plain.selection),
+            ("--selection", self.selection.is_some()),
             ("--perturbations", self.perturbations.is_some()),
             ("--sigma", self.sigma.is_some()),
             ("--replace", self.replace.is_some()),
@@ -272,7 +315,7 @@ impl ScrubOptions {
             ("--length", self.length != plain.length),
             ("--target-loss", self.target_loss.is_some()),
             ("--stages", self.stages.is_some()),
-            ("--iterations", self.iterations != plain.iterations),
+            ("--iterations", self.iterations.is_some()),
             ("--tolerance", self.tolerance != plain.tolerance),
             ("--products", self.products.is_some()),
             ("--if-empty", self.if_empty != plain.if_empty),
@@ -294,18 +337,21 @@ impl ScrubOptions {
         }
     }
 
-    /// The settings of a request by this procedure, which is for a class or not; a proxy is trained as the model was, where that
-    /// is known.
+    /// The settings of a request to a model by this procedure, which is for a class or not; a proxy is trained as the model was,
+    /// where that is known.
     ///
     /// # Errors
     /// As [`ScrubOptions::check`].
     pub fn settings(
         &self,
+        net: &Network,
         procedure: Procedure,
         class: bool,
         trained_by: Option<Recipe>,
     ) -> Result<Settings> {
         self.check()?;
+        let convex = is_convex(net, self.l2);
+        let every = convex && self.max_units.is_none();
         let target = match self.target_loss {
             Some(loss) => Target::Loss(loss),
             None if self.wrong_labels => Target::WrongLabels,
@@ -328,14 +374,14 @@ impl ScrubOptions {
         });
         let recipe =
             Recipe { epochs: self.proxy_epochs, schedule: Schedule::Cosine, seed: self.seed, ..usual };
-        let hold = HoldSettings { proxy: self.proxy, recipe, epochs: self.hold_epochs };
+        let hold = HoldSettings { proxy: self.proxy, recipe, epochs: self.hold_epochs, block: self.block };
         Ok(Settings {
             hold: match procedure {
                 Procedure::Lcodec => None,
                 Procedure::Hold => Some(hold),
             },
             selection: Criteria {
-                method: self.selection,
+                method: self.selection.unwrap_or(if every { Method::Full } else { Method::Vote }),
                 perturbations: self.perturbations,
                 sigma: self.sigma.unwrap_or(SIGMA),
                 replace: self.replace.unwrap_or(REPLACE),
@@ -352,7 +398,10 @@ impl ScrubOptions {
             target,
             stages: self.stages,
             iterations: self.iterations,
-            limits: Limits { tolerance: self.tolerance, products: self.products.unwrap_or(PRODUCTS) },
+            limits: Limits {
+                tolerance: self.tolerance,
+                products: self.products.unwrap_or(if convex { EXACT_PRODUCTS } else { PRODUCTS }),
+            },
             precondition: self.precondition,
             certificate,
             gate: self.gate,

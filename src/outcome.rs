@@ -4,19 +4,19 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
 
 use crate::audit::Snapshot;
 use crate::block::Block;
+use crate::clock::Phase;
 use crate::error::{Error, Result};
 use crate::names::{names, number, numbers};
 use crate::net::{LayerId, Network, UnitId};
 use crate::newton::SolveReport;
 use crate::select::{Agreement, Selection};
 use crate::soft_label::Summary;
-use crate::task::{Approximation, CertificateSpec, OnPhase, ProxyKind};
+use crate::task::{Approximation, CertificateSpec, ProxyKind};
 use crate::update::{Certificate, NoiseUnits, Scaled};
 
 /// What happened to one batch.
@@ -26,8 +26,8 @@ pub struct Record {
     pub batch: usize,
     /// The samples, by index in the training data.
     pub indices: Vec<usize>,
-    /// Whether they were removed; else the model is as it was before the batch.
-    pub removed: bool,
+    /// What became of them; unless they were removed, the model is as it was before the batch.
+    pub fate: Fate,
     /// Why not, or what to know of how.
     pub notes: Vec<String>,
     /// The chosen units, `(layer, row)`, in order of choice.
@@ -45,6 +45,34 @@ pub struct Record {
     pub soft_labels: Vec<f32>,
 }
 
+/// What became of a batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fate {
+    /// It was removed, with a measured effect.
+    Removed,
+    /// The step has no effect that can be measured; it was not taken.
+    NoEffect,
+    /// The step misses its target or the gate; it was not taken.
+    Refused,
+    /// No unit depends on it, so that there was no step.
+    NoUnits,
+}
+
+impl Fate {
+    /// By why a step is refused and why it has no effect, where either is so; the reason is noted.
+    pub fn of(refused: Option<String>, no_effect: Option<String>, notes: &mut Vec<String>) -> Fate {
+        let (fate, reason) = match (refused, no_effect) {
+            (Some(reason), _) => (Fate::Refused, Some(reason)),
+            (None, Some(reason)) => (Fate::NoEffect, Some(reason)),
+            (None, None) => (Fate::Removed, None),
+        };
+        notes.extend(reason);
+        fate
+    }
+}
+
+names!(Fate { Removed = "removed", NoEffect = "no-effect", Refused = "refused", NoUnits = "no-units" });
+
 /// Which values of a network a batch changes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Changed {
@@ -59,12 +87,17 @@ pub enum Changed {
 names!(Changed { Block = "block", EveryUnit = "every-unit", EveryParameter = "every-parameter" });
 
 impl Record {
+    /// Whether the samples were removed.
+    pub fn removed(&self) -> bool {
+        self.fate == Fate::Removed
+    }
+
     /// Applies the record to the network that it was made on.
     ///
     /// # Errors
     /// Where it does not fit the network; the record is then of another model.
     pub fn replay(&self, net: &mut Network) -> Result<()> {
-        if !self.removed {
+        if !self.removed() {
             return Ok(());
         }
         let chosen = self
@@ -94,6 +127,15 @@ impl Record {
             false => Err(Error::config(format!("record {} does not fit the model", self.batch))),
         }
     }
+}
+
+/// Units as a record names them: layer and row.
+pub fn names_of(net: &Network, units: &[UnitId]) -> Vec<(String, usize)> {
+    let name = |&unit: &UnitId| {
+        let (layer, row) = net.units().locate(unit);
+        (net.layer(layer).name.clone(), row)
+    };
+    units.iter().map(name).collect()
 }
 
 /// The values of every parameter, in the network's order.
@@ -249,62 +291,6 @@ pub struct BeforeAfter {
     pub after: f64,
 }
 
-/// A phase of a removal, for its seconds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Phase {
-    /// Passes of the selection, and the choice.
-    Select,
-    /// Losses and accuracies before and after.
-    Evaluate,
-    /// Gradients, and what products keep.
-    Curvature,
-    /// The solver.
-    Solve,
-    /// The step's length.
-    Length,
-    /// The proxy, and the soft labels.
-    Proxy,
-    /// The hold.
-    Hold,
-    /// Gradients after.
-    Audit,
-}
-
-names!(Phase {
-    Select = "select",
-    Evaluate = "evaluate",
-    Curvature = "curvature",
-    Solve = "solve",
-    Length = "length",
-    Proxy = "proxy",
-    Hold = "hold",
-    Audit = "audit",
-});
-
-/// Seconds per phase; a phase that comes again adds up.
-pub struct Clock<'a> {
-    since: Instant,
-    on_phase: Option<&'a OnPhase<'a>>,
-    /// What was measured.
-    pub seconds: BTreeMap<Phase, f64>,
-}
-
-impl<'a> Clock<'a> {
-    /// Starts it; `on_phase` is called with the name of each phase that is counted.
-    pub fn start(on_phase: Option<&'a OnPhase<'a>>) -> Clock<'a> {
-        Clock { since: Instant::now(), on_phase, seconds: BTreeMap::new() }
-    }
-
-    /// Counts the time since the last call to `phase`.
-    pub fn count(&mut self, phase: Phase) {
-        *self.seconds.entry(phase).or_insert(0.0) += self.since.elapsed().as_secs_f64();
-        if let Some(on_phase) = self.on_phase {
-            on_phase(phase.name());
-        }
-        self.since = Instant::now();
-    }
-}
-
 /// What a run came to.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Outcome {
@@ -322,6 +308,8 @@ pub struct Outcome {
     pub notes: Vec<String>,
     /// The files written.
     pub files: Vec<PathBuf>,
+    /// How the files that were written do; none in memory, or where nothing was removed.
+    pub written: Option<Written>,
     /// Values that differ from the input's as stored.
     pub changed_values: usize,
     /// Values whose change was too small for the type they are stored in.
@@ -332,9 +320,20 @@ pub struct Outcome {
     pub seconds: f64,
 }
 
+/// How the model does before a run and as its files were written, on all samples that were removed and the others.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Written {
+    /// Before the first batch.
+    pub before: Snapshot,
+    /// As read back from the files.
+    pub after: Snapshot,
+    /// Whether the removal is still there: rounding to the type of the files can undo it.
+    pub removed: bool,
+}
+
 /// Samples that the records removed, in their order.
 pub fn removed(records: &[Record]) -> Vec<usize> {
-    records.iter().filter(|r| r.removed).flat_map(|r| r.indices.iter().copied()).collect()
+    records.iter().filter(|r| r.removed()).flat_map(|r| r.indices.iter().copied()).collect()
 }
 
 /// What was spent of a certificate.
@@ -355,7 +354,7 @@ impl Privacy {
     pub fn spent(records: &[Record], certificate: Option<CertificateSpec>) -> Option<Privacy> {
         let CertificateSpec { epsilon, delta, noise } =
             certificate.filter(|spec| spec.noise != NoiseUnits::None)?;
-        let removals = records.iter().filter(|record| record.removed).count() as f64;
+        let removals = records.iter().filter(|record| record.removed()).count() as f64;
         Some(Privacy {
             epsilon_spent: epsilon * removals,
             delta_spent: delta * removals,
@@ -383,7 +382,7 @@ pub struct LayerAccount {
 impl LayerAccount {
     /// Of every layer, by the network before and after the records.
     pub fn all(before: &Network, after: &Network, records: &[Record]) -> Vec<LayerAccount> {
-        let removed = records.iter().filter(|record| record.removed);
+        let removed = records.iter().filter(|record| record.removed());
         let chosen: std::collections::BTreeSet<&(String, usize)> =
             removed.flat_map(|record| &record.units).collect();
         let bits = |net: &Network, layer, row| -> Vec<u32> {

@@ -5,9 +5,11 @@
 
 use rayon::prelude::*;
 
-use crate::data::{Inputs, Samples};
+use crate::data::{InputKind, Inputs, Samples};
 use crate::error::{Error, Result, check_stop};
+use crate::loss::softmax::largest;
 use crate::net::{Network, outputs};
+use crate::ops::philox::{Stream, Use};
 use crate::task::{HoldSettings, ProxyKind, Task};
 use crate::train::{Recipe, train};
 use crate::zoo::renewed;
@@ -73,6 +75,51 @@ impl Proxy {
             }
         }
     }
+}
+
+/// Held-out and retained samples that a proxy is compared with neighbours on.
+const ASKED: usize = 300;
+const KNOWN: usize = 3000;
+
+/// That neighbours of the retained samples are right on more held-out images than the proxy, in words; by two standard errors, on
+/// at most 300 images of classes that are retained, whose neighbours are sought among at most 3,000.
+pub fn weaker_than_neighbours(
+    task: &Task,
+    hold: &HoldSettings,
+    proxy: &Proxy,
+    validation: &Samples,
+    classes: usize,
+) -> Result<Option<String>> {
+    if hold.proxy == ProxyKind::Neighbours || !matches!(validation.kind, InputKind::Image(_)) {
+        return Ok(None);
+    }
+    let mut stream = Stream::new(task.settings.seed, Use::Choice, 7);
+    let some = stream.choose(task.train_on.len(), KNOWN.min(task.train_on.len()));
+    let (known, labels) =
+        all(&task.samples.subset(&some.iter().map(|&i| task.train_on[i]).collect::<Vec<_>>()))?;
+    let mut asked: Vec<usize> = (0..validation.y.len())
+        .filter(|&i| validation.y.class_of(i).is_some_and(|c| labels.contains(&c)))
+        .collect();
+    stream.shuffle(&mut asked);
+    asked.truncate(ASKED);
+    let (x, y) = all(&validation.subset(&asked))?;
+    let theirs = task.device.scope(|| votes(&x, &known, &labels, classes));
+    let ours: Vec<f32> =
+        asked.iter().flat_map(|&i| proxy.held_out[i * classes..(i + 1) * classes].to_vec()).collect();
+    let right = |logits: &[f32]| {
+        let rows = logits.chunks_exact(classes).zip(&y);
+        rows.filter(|(z, y)| largest(z) == **y).count() as f64 / y.len().max(1) as f64
+    };
+    let (ours, theirs) = (right(&ours), right(&theirs));
+    Ok((theirs - ours > (1.0 / y.len().max(1) as f64).sqrt()).then(|| {
+        format!(
+            "the proxy is right on {:.1} % of {} held-out samples, their nearest retained samples on {:.1} %: --proxy neighbours \
+             or more --proxy-epochs may come closer",
+            100.0 * ours,
+            y.len(),
+            100.0 * theirs
+        )
+    }))
 }
 
 /// All inputs `[n, len]` and their classes `[n]`.

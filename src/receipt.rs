@@ -24,7 +24,7 @@ pub struct Header {
 }
 
 /// The version of the records that this program writes.
-pub const VERSION: u32 = 3;
+pub const VERSION: u32 = 4;
 
 /// `events.jsonl` of one run.
 pub struct Events {
@@ -119,7 +119,7 @@ mod tests {
 
     use super::*;
     use crate::audit::{Performance, Snapshot};
-    use crate::outcome::{Account, Changed, SelectionAccount};
+    use crate::outcome::{Account, Changed, Fate, SelectionAccount};
     use crate::select::Selection;
 
     fn record(batch: usize) -> Record {
@@ -127,7 +127,7 @@ mod tests {
         Record {
             batch,
             indices: vec![batch],
-            removed: true,
+            fate: Fate::Removed,
             notes: vec![],
             units: vec![("fc".into(), 1)],
             changed: Changed::Block,

@@ -8,10 +8,10 @@ use crate::error::{Error, Result};
 use crate::hash;
 use crate::manifest::{Manifest, listed};
 use crate::ops::philox::{Stream, Use};
-use crate::options::{Pick, ScrubOptions};
+use crate::options::{Doubt, Pick, ScrubOptions};
 use crate::perturb::check_options;
 use crate::session::{Level, Session};
-use crate::task::{Approximation, OnPhase, SMALLEST_BATCH, Settings, Task, is_convex};
+use crate::task::{Approximation, OnPhase, SMALLEST_BATCH, Settings, Target, Task, is_convex};
 use crate::train::Recipe;
 
 /// Retained samples that are used unless a request says which.
@@ -73,7 +73,7 @@ impl Request {
         let class = asked.as_ref().map_or(Ok(false), Pick::is_class)?;
         let (net, labels) = (session.network(), &session.samples().y);
         let procedure = options.procedure(net, session.validation().is_some());
-        let settings = options.settings(procedure, class, session.manifest().and_then(trained_by))?;
+        let settings = options.settings(net, procedure, class, session.manifest().and_then(trained_by))?;
         settings.check(net, session.earlier().is_some())?;
         settings.selection.precision.check(session.device())?;
         let forget: Vec<usize> = match &asked {
@@ -91,6 +91,13 @@ impl Request {
         let at_once = class || settings.hold.is_some(); // a hold costs the same for many samples as for few
         let batch = options.batch.unwrap_or(if at_once { forget.len() } else { BATCH });
         let calibrates = settings.calibrates(net, batch.min(forget.len()));
+        let ordinary = calibrates && settings.target == Target::HeldOut;
+        if ordinary && session.validation().is_none() && !options.is_despite(Doubt::NoVal) {
+            return Err(Error::config(
+                "a request without a class or --wrong-labels needs --val: the model is surer of retained samples, which would \
+                 take its place, than of unseen ones, so that the samples would hardly be forgotten; --despite no-val goes on",
+            ));
+        }
         let Sets { retained, train_on, held_out, retained_by } =
             Sets::new(session, &forget, options, calibrates)?;
         if let Some(validation) = session.validation().filter(|_| calibrates) {

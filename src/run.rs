@@ -7,15 +7,17 @@ use std::time::Instant;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use crate::audit::{Snapshot, judged, no_effect};
 use crate::checkpoint::{Checkpoint, Patched};
 use crate::data::{file::StoredFile, shown, tensors};
+use crate::doubt::doubts;
 use crate::error::{Error, Result, check_stop};
 use crate::hash;
 use crate::hold::{Held, hold};
 use crate::identity::{identity, is_of_another_version};
 use crate::net::Network;
-use crate::options::Pick;
-use crate::outcome::{LayerAccount, Outcome, Privacy, Record, removed};
+use crate::options::{DeltaValues, Pick};
+use crate::outcome::{LayerAccount, Outcome, Privacy, Record, Written, removed};
 use crate::receipt::Events;
 use crate::report::{self, ModelFiles, ScrubReport};
 use crate::request::Request;
@@ -26,9 +28,9 @@ use crate::unlearn::unlearn;
 
 /// What a request leaves as it is, in words.
 fn never_touched(request: &Request) -> &'static str {
-    match request.settings.hold {
-        None => "batch-norm statistics and affines, layer norms, embeddings, class tokens",
-        Some(_) => "none; a hold trains every parameter on",
+    match request.settings.hold.as_ref().map(|hold| hold.block) {
+        Some(None) => "none; a hold trains every parameter on",
+        None | Some(Some(_)) => "batch-norm statistics and affines, layer norms, embeddings, class tokens",
     }
 }
 
@@ -38,6 +40,8 @@ pub struct Scrubbed {
     pub network: Network,
     /// One record per batch.
     pub records: Vec<Record>,
+    /// What is to be known of the request, the model and the data.
+    pub notes: Vec<String>,
 }
 
 /// How a run in a folder ended.
@@ -62,7 +66,7 @@ impl Session {
     /// # Errors
     /// Where a stage fails or the user stops.
     pub fn scrub(&self, request: &Request) -> Result<Scrubbed> {
-        let mut scrubbed = Scrubbed { network: self.network().clone(), records: vec![] };
+        let mut scrubbed = self.begun(request)?;
         self.go_on(request, &mut scrubbed, None, |_| Ok(()))?;
         Ok(scrubbed)
     }
@@ -79,7 +83,8 @@ impl Session {
             not_removed: request.forget.len() - removed,
             privacy: Privacy::spent(&scrubbed.records, request.settings.certificate),
             never_touched: never_touched(request),
-            notes: request.warnings.clone(),
+            notes: [request.warnings.clone(), scrubbed.notes].concat(),
+            written: None,
             changed_values: pairs.map(|(before, after)| differ(&before.value, &after.value)).sum(),
             lost_updates: 0,
             layers: LayerAccount::all(self.network(), &scrubbed.network, &scrubbed.records),
@@ -93,6 +98,13 @@ impl Session {
     /// null because no file was written.
     pub fn report(&self, request: &Request, outcome: &Outcome) -> Value {
         report_of(&ScrubReport { session: self, request, outcome, files: None, identity: None })
+    }
+
+    /// A request before its first batch; tells what there is to doubt.
+    fn begun(&self, request: &Request) -> Result<Scrubbed> {
+        let notes = doubts(self, request)?;
+        notes.iter().for_each(|note| self.log(Level::Warning, note));
+        Ok(Scrubbed { network: self.network().clone(), records: vec![], notes })
     }
 
     /// Removes the batches that `scrubbed` has no record of; `keep` takes each record before the next batch begins, and
@@ -131,7 +143,7 @@ impl Session {
     /// Tells what became of a batch.
     fn log_record(&self, record: &Record) {
         let (number, count) = (record.batch, record.indices.len());
-        let what = if record.removed { "removed" } else { "not removed" };
+        let what = if record.removed() { "removed" } else { "not removed" };
         self.log(Level::Info, &format!("batch {number}: {count} samples {what}"));
         record.notes.iter().for_each(|note| self.log(Level::Info, &format!("batch {number}: {note}")));
     }
@@ -154,6 +166,7 @@ impl Session {
         if report_file.exists() {
             return finished(out, report_file, &identity).map(Ended::Before);
         }
+        let mut scrubbed = self.begun(request)?;
         std::fs::create_dir_all(out).map_err(Error::io(out))?;
         for name in checkpoint.file_names() {
             if out.join(name).exists() && !out.join("events.jsonl").exists() {
@@ -162,10 +175,8 @@ impl Session {
             }
         }
         let (mut events, records) = Events::open(out, &identity)?;
-        let mut scrubbed = Scrubbed { network: self.network().clone(), records };
-        for record in &scrubbed.records {
-            record.replay(&mut scrubbed.network)?;
-        }
+        records.iter().try_for_each(|record| record.replay(&mut scrubbed.network))?;
+        scrubbed.records = records;
         let (mut kept, stages) = (scrubbed.records.len(), Stages::of(out, &identity));
         let result = self.go_on(request, &mut scrubbed, Some(&stages), |record| {
             events.write(record)?;
@@ -184,12 +195,22 @@ impl Session {
         })?;
         stages.clear()?; // of a run that was stopped between a record and this
         let patched = checkpoint.write_patched(self.network(), &scrubbed.network, out)?;
-        let outcome = Outcome {
+        let written = self.measure_written(request, &mut scrubbed, checkpoint, &patched, out)?;
+        if let Some(values) = request.options.delta_file {
+            let path = written_at(checkpoint, &patched, out);
+            self.write_delta(path, values == DeltaValues::Both, &out.join(DELTA))?;
+        }
+        let mut outcome = Outcome {
             changed_values: patched.changed,
             lost_updates: patched.vanished,
             files: patched.files.clone(),
-            ..self.outcome(request, scrubbed, started.elapsed().as_secs_f64())
+            written,
+            ..self.outcome(request, scrubbed, 0.0)
         };
+        if outcome.written.as_ref().is_some_and(|written| !written.removed) {
+            (outcome.removed, outcome.not_removed) = (0, request.forget.len());
+        }
+        outcome.seconds = started.elapsed().as_secs_f64();
         let files = Some(model_files(checkpoint, &patched)?);
         let report =
             ScrubReport { session: self, request, outcome: &outcome, files, identity: Some(&identity) };
@@ -198,6 +219,44 @@ impl Session {
         let text = text.map_err(|e| Error::data(&report_file, e.to_string()))?;
         tensors::write_whole(&report_file, text.as_bytes())?;
         Ok(Ended::Now(Box::new(outcome)))
+    }
+
+    /// How the files that were written do: a type of 16 bits loses small changes. Says so in the notes where it matters.
+    fn measure_written(
+        &self,
+        request: &Request,
+        scrubbed: &mut Scrubbed,
+        checkpoint: &Checkpoint,
+        patched: &Patched,
+        out: &Path,
+    ) -> Result<Option<Written>> {
+        let gone = removed(&scrubbed.records);
+        if gone.is_empty() {
+            return Ok(None);
+        }
+        let stored = self.reopened(written_at(checkpoint, patched, out))?;
+        let (task, forgotten) = (request.task(self, None), self.samples().subset(&gone));
+        let judged = judged(&task, &gone, &mut vec![]);
+        let judged = self.validation().filter(|_| !judged.is_empty()).map(|samples| samples.subset(&judged));
+        let of = |net: &Network| Snapshot::of(&task, net, &forgotten, judged.as_ref());
+        let (before, after) = (of(self.network())?, of(&stored)?);
+        let mut removed = true;
+        if stored != scrubbed.network {
+            let whole = of(&scrubbed.network)?;
+            let lost = no_effect(&before, &after).is_some() && no_effect(&before, &whole).is_none();
+            removed = !lost;
+            scrubbed.notes.push(format!(
+                "{}rounded to the type of the file, {} of {} changed values are as before: the loss of the forgotten is {:.4} \
+                 as written, {:.4} before rounding and {:.4} before removal",
+                if lost { "not removed: " } else { "" },
+                patched.vanished,
+                patched.changed + patched.vanished,
+                after.forget.loss,
+                whole.forget.loss,
+                before.forget.loss
+            ));
+        }
+        Ok(Some(Written { before, after, removed }))
     }
 
     /// Goes on with a run that was begun in a folder; [`Session::run`] would begin one where there is none.
@@ -219,6 +278,15 @@ impl Session {
     pub fn check_out(&self, out: &Path) -> Result<()> {
         self.checkpoint().map_or(Ok(()), |checkpoint| check_out(checkpoint, out))
     }
+}
+
+/// The name of a delta file in a run's folder.
+pub const DELTA: &str = "delta.safetensors";
+
+/// The model in a run's folder, as a path that opens it.
+fn written_at<'a>(checkpoint: &Checkpoint, patched: &'a Patched, out: &'a Path) -> &'a Path {
+    let file = patched.files.first().filter(|_| !checkpoint.path().is_dir());
+    file.map_or(out, PathBuf::as_path)
 }
 
 /// Refuses the folder of a model's own files, whatever it is called; a model in memory has none.
@@ -296,6 +364,7 @@ fn report_of(report: &ScrubReport) -> Value {
         },
         "removed": outcome.removed,
         "not_removed": outcome.not_removed,
+        "written": outcome.written.as_ref().map(|written| json!({"before": written.before, "after": written.after})),
         "privacy": outcome.privacy,
         "notes": outcome.notes,
         "never_touched": outcome.never_touched,
@@ -318,11 +387,12 @@ fn options(session: &Session, request: &Request) -> Value {
         "retain": request.options.retain.as_ref().and_then(Pick::text),
         "val": sources.and_then(|sources| sources.validation.as_ref()),
         "method": if settings.hold.is_some() { Procedure::Hold } else { Procedure::Lcodec },
-        "hold": settings.hold.as_ref().map(|HoldSettings { proxy, recipe, epochs }| json!({
+        "hold": settings.hold.as_ref().map(|HoldSettings { proxy, recipe, epochs, block }| json!({
             "proxy": proxy,
             "model": sources.and_then(|sources| sources.proxy.as_ref()),
             "recipe": recipe,
             "epochs": epochs,
+            "block": block,
         })),
         "selection": settings.selection.method,
         "perturbations": settings.selection.perturbations,
@@ -348,6 +418,8 @@ fn options(session: &Session, request: &Request) -> Value {
         "epsilon": settings.certificate.map(|spec| spec.epsilon),
         "delta": settings.certificate.map(|spec| spec.delta),
         "noise": settings.noise(),
+        "delta_file": request.options.delta_file,
+        "despite": request.options.despite.as_deref().unwrap_or_default(),
         "seed": settings.seed,
     })
 }
@@ -356,7 +428,8 @@ fn without_values(record: &Record) -> Value {
     json!({
         "batch": record.batch,
         "indices": record.indices,
-        "removed": record.removed,
+        "removed": record.removed(),
+        "fate": record.fate,
         "notes": record.notes,
         "units": record.units,
         "account": record.account,

@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use crate::checkpoint::Checkpoint;
+use crate::checkpoint::{Checkpoint, Rows, write_delta};
 use crate::data::{self, CifarLabels, LoadOptions, Loaded, Names, Normalise, Samples, Steps};
 use crate::device::Device;
 use crate::error::{Error, Result};
@@ -387,6 +387,26 @@ impl Session {
         self.files.as_ref()?.proxy.as_ref()
     }
 
+    /// The network of files that were written of the model's, read as the model was.
+    ///
+    /// # Errors
+    /// Where they cannot be read; where the session was not opened from files.
+    pub fn reopened(&self, path: &Path) -> Result<Network> {
+        let files = self.files.as_ref().ok_or_else(no_files)?;
+        let checkpoint = files.sources.checkpoint(path)?;
+        Ok(zoo::load_as(&checkpoint, &files.sources.choices, Some(self.network.kind()))?.network.freeze())
+    }
+
+    /// Writes the delta from the model to files that were written of it (`path`), to `out`.
+    ///
+    /// # Errors
+    /// Where a file cannot be read or written; where the session was not opened from files.
+    pub fn write_delta(&self, path: &Path, old: bool, out: &Path) -> Result<Rows> {
+        let files = self.files.as_ref().ok_or_else(no_files)?;
+        let after = files.sources.checkpoint(path)?;
+        write_delta(&files.checkpoint, &after, &files.sources.weights, old, out)
+    }
+
     /// What `train.json` tells of the model.
     pub fn manifest(&self) -> Option<&Manifest> {
         self.files.as_ref()?.manifest.as_ref()
@@ -415,6 +435,10 @@ impl Session {
             log(level, message);
         }
     }
+}
+
+fn no_files() -> Error {
+    Error::config("a session of values in memory has no files")
 }
 
 /// Reads a model for the images or texts of a file.

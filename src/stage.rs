@@ -21,6 +21,8 @@ pub struct Stage {
     pub batch: usize,
     /// The soft labels of its samples.
     pub soft: SoftLabels,
+    /// What is to be known of the proxy.
+    pub notes: Vec<String>,
     /// Epochs of the hold that are done.
     pub epochs: usize,
     /// The value of every parameter after them, in the network's order; none before the first.
@@ -64,6 +66,7 @@ impl Stages {
                 q: file.f32("soft_labels")?,
                 nudge: *file.f64("nudge")?.first().ok_or_else(damaged)?,
             },
+            notes: said("notes").and_then(|notes| serde_json::from_str(notes).ok()).ok_or_else(damaged)?,
             epochs: said("epochs").and_then(|epochs| epochs.parse().ok()).ok_or_else(damaged)?,
             values: file.f32("values")?,
             memory: file.f32("memory")?,
@@ -85,6 +88,7 @@ impl Stages {
         let said = [
             ("identity", self.identity.clone()),
             ("batch", stage.batch.to_string()),
+            ("notes", serde_json::json!(stage.notes).to_string()),
             ("epochs", stage.epochs.to_string()),
         ];
         tensors::write(&self.path, &all, HashMap::from(said.map(|(key, value)| (key.to_string(), value))))
@@ -120,7 +124,14 @@ mod tests {
         let stages = Stages::of(dir.path(), "a");
         assert_eq!(stages.read(0).unwrap(), None);
         let soft = SoftLabels { q: vec![0.25, 0.75], nudge: -0.1 };
-        let first = Stage { batch: 2, soft, epochs: 0, values: vec![], memory: vec![] };
+        let first = Stage {
+            batch: 2,
+            soft,
+            notes: vec!["a \"note\"".into()],
+            epochs: 0,
+            values: vec![],
+            memory: vec![],
+        };
         let later = Stage { epochs: 3, values: vec![1e-40, -0.0, 3.5], memory: vec![0.5], ..first.clone() };
         for stage in [first, later] {
             stages.write(&stage).unwrap();

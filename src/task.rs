@@ -129,6 +129,8 @@ pub struct HoldSettings {
     pub recipe: Recipe,
     /// Passes over the retained samples.
     pub epochs: usize,
+    /// The share of the units whose rows move, and nothing else; none is every parameter.
+    pub block: Option<f64>,
 }
 
 /// Every choice that decides the result.
@@ -153,8 +155,9 @@ pub struct Settings {
     /// Calibrated steps on the way to the target, each on gradient and curvature of where the last one ended; by
     /// default one for each 1.5 that the loss is to rise, from 2 to 16.
     pub stages: Option<usize>,
-    /// Newton steps; those after the first are taken on the residual objective (for convex models).
-    pub iterations: usize,
+    /// Newton steps; those after the first are taken on the residual objective. By default one, and for a convex model as many
+    /// as bring the gradient of that objective down ([`CONVERGED`]).
+    pub iterations: Option<usize>,
     /// Products and tolerance of the solver.
     pub limits: Limits,
     /// Whether K-FAC preconditions it.
@@ -185,7 +188,7 @@ impl Default for Settings {
             calibration: Calibration::Calibrated,
             target: Target::HeldOut,
             stages: None,
-            iterations: 1,
+            iterations: None,
             limits: Limits { tolerance: 1e-2, products: PRODUCTS },
             precondition: false,
             certificate: None,
@@ -241,7 +244,7 @@ impl Settings {
         if (self.curvature == Some(Approximation::Fd)) != has_earlier {
             return Err(needs_earlier());
         }
-        if self.iterations == 0 || self.stages == Some(0) {
+        if self.iterations == Some(0) || self.stages == Some(0) {
             return Err(Error::config("a step of no stages"));
         }
         Ok(())
@@ -282,6 +285,13 @@ pub fn needs_validation() -> Error {
 
 /// Products of the first stage by default.
 pub const PRODUCTS: usize = 25;
+/// Products of a convex model's solve by default: its step is to be exact.
+pub const EXACT_PRODUCTS: usize = 500;
+/// A convex model is iterated until the norm of the retained objective's gradient, on the block, is below this share of what the
+/// forgotten samples contributed to it, ‖Σ_U ∇f‖ / (n − m); in at most so many steps.
+pub const CONVERGED: f64 = 1e-3;
+/// See [`CONVERGED`].
+pub const MOST_ITERATIONS: usize = 20;
 
 /// What a request is carried out on.
 pub struct Task<'a> {

@@ -9,15 +9,16 @@
 //!
 //! where H_P is the curvature of the mean retained loss and α is 1, or calibrated on data that the network has not seen.
 
-use crate::audit::{Snapshot, judged, too_small};
+use crate::audit::{Snapshot, judged, no_effect};
 use crate::batch::{Batch, Walk, refusal};
 use crate::block::Block;
+use crate::clock::{Clock, Phase};
 use crate::error::{Error, Result, check_stop};
 use crate::net::Network;
-use crate::newton::{Newton, Solution, SolveReport, gradient_sum};
-use crate::outcome::{Changed, Clock, Phase, Record};
+use crate::newton::{Newton, Solution, gradient_sum};
+use crate::outcome::{Changed, Fate, Record};
 use crate::target::lengths;
-use crate::task::{Task, is_convex};
+use crate::task::{CONVERGED, MOST_ITERATIONS, Settings, Task, is_convex};
 use crate::update::{Length, NoiseUnits, update};
 
 /// Removes a batch from `net`, which the samples `earlier` have left before; `net` changes only where the record says
@@ -44,7 +45,7 @@ pub fn unlearn(
     clock.count(Phase::Evaluate);
     if chosen.units.is_empty() {
         notes.push("not removed: no unit depends on it".into());
-        return Ok(batch.record(net, &chosen, before, None, clock, notes));
+        return Ok(batch.record(net, &chosen, before, None, clock, (Fate::NoUnits, notes)));
     }
     check_stop(task.stop)?;
 
@@ -59,14 +60,14 @@ pub fn unlearn(
     let step = batch.audit(net, &moved, &block, walk, after, certificate)?;
     clock.count(Phase::Audit);
     check_stop(task.stop)?;
-    let refused = refusal(task, &before, &step, &lengths);
-    let removed = refused.is_none();
-    let small = too_small(&before, &after).filter(|_| removed && !is_convex(net, task.settings.l2));
-    notes.extend(refused.or(small));
-    let mut record = batch.record(net, &chosen, before, Some(step), clock, notes);
-    if removed {
+    // The step of a convex model is exact, and noise is an effect that losses need not show.
+    let exact = is_convex(net, task.settings.l2) && step.step_norm > 0.0;
+    let judged_by_effect = !exact && certificate.is_none();
+    let no_effect = no_effect(&before, &after).filter(|_| judged_by_effect);
+    let fate = Fate::of(refusal(task, &before, &step, &lengths), no_effect, &mut notes);
+    let mut record = batch.record(net, &chosen, before, Some(step), clock, (fate, notes));
+    if record.removed() {
         let noised = matches!(task.settings.noise(), NoiseUnits::Outside | NoiseUnits::All);
-        record.removed = true;
         let outside = certificate.is_some() && noised;
         record.changed = if outside { Changed::EveryUnit } else { Changed::Block };
         let kept = if outside { Block::all(&moved)? } else { block };
@@ -109,15 +110,23 @@ fn step(
         }
     }
     let mut walk = walk.ok_or_else(|| Error::config("a step of no stages"))?;
-    for _ in 1..task.settings.iterations {
+    let by_model = if is_convex(moved, task.settings.l2) { MOST_ITERATIONS } else { 1 };
+    let size = |v: &[f64]| v.iter().map(|v| v * v).sum::<f64>().sqrt();
+    for _ in 1..task.settings.iterations.unwrap_or(by_model) {
+        check_stop(task.stop)?;
         let newton = Newton::new(task, moved, block, &batch.retained)?;
-        let solution = newton.solve(&newton.downhill(residual), residual, None)?;
+        let downhill = newton.downhill(residual);
+        if task.settings.iterations.is_none() && size(&downhill) <= CONVERGED * size(&walk.gradient) {
+            break;
+        }
+        let solution = newton.solve(&downhill, residual, None)?;
         drop(newton);
         update(task.device, moved, block, &solution.step, &batch.request, Length::One, task.stop)?;
         walk.solves.push(solution.report);
     }
     clock.count(Phase::Solve);
-    for note in walk.solves.iter().flat_map(SolveReport::notes) {
+    let asked = task.settings.limits != Settings::default().limits && !is_convex(moved, task.settings.l2);
+    for note in walk.solves.iter().flat_map(|solve| solve.notes(asked)) {
         if !notes.contains(&note) {
             notes.push(note);
         }

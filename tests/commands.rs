@@ -26,7 +26,7 @@ fn refused(tiny: &Tiny, line: &str, code: i32, words: &[&str]) {
 }
 
 const EVAL: &str = "eval --model @m.safetensors --data";
-const SCRUB: &str = "scrub --model @m.safetensors --data @train.safetensors --out @out";
+const SCRUB: &str = "scrub --model @m.safetensors --data @train.safetensors --despite no-val --out @out";
 
 #[test]
 fn missing_files_and_folders_in_their_place_are_named() {
@@ -221,14 +221,15 @@ fn output_that_cannot_be_written_is_named() {
     let tiny = Tiny::new();
     let out = "@train.safetensors/below";
     let data = std::fs::read(tiny.at("train.safetensors")).unwrap();
-    let scrub = format!("scrub --model @m.safetensors --data @train.safetensors --forget 0-29 --out {out}");
+    let scrub =
+        format!("scrub --model @m.safetensors --data @train.safetensors --forget class:1 --out {out}");
     refused(&tiny, &scrub, 1, &["train.safetensors/below"]);
     let observe = format!("observe --model @m.safetensors --input @train.safetensors --out {out}");
     refused(&tiny, &observe, 1, &["train.safetensors/below"]);
     let train = format!("train --arch mlp:4 --data @train.safetensors --epochs 1 --out {out}");
     refused(&tiny, &train, 1, &["train.safetensors/below"]);
     let over =
-        "scrub --model @m.safetensors --data @train.safetensors --forget 0-29 --out @train.safetensors";
+        "scrub --model @m.safetensors --data @train.safetensors --forget class:1 --out @train.safetensors";
     refused(&tiny, over, 1, &["train.safetensors"]);
     assert_eq!(std::fs::read(tiny.at("train.safetensors")).unwrap(), data);
 }

@@ -5,12 +5,13 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
+use scrubjay::block::Block;
 use scrubjay::data::{self, Inputs, Samples};
 use scrubjay::device::Device;
 use scrubjay::hold::{Held, hold};
 use scrubjay::net::Network;
 use scrubjay::observe::evaluate;
-use scrubjay::options::ScrubOptions;
+use scrubjay::options::{Doubt, ScrubOptions};
 use scrubjay::request::Request;
 use scrubjay::session::{Session, Sources};
 use scrubjay::task::{HoldSettings, Procedure, ProxyKind, Settings, Task};
@@ -51,7 +52,7 @@ fn trained(device: &Device, arch: &str, samples: &Samples, indices: &[usize], se
 }
 
 fn settings(proxy: ProxyKind) -> HoldSettings {
-    HoldSettings { proxy, recipe: recipe(4, 0), epochs: 4 }
+    HoldSettings { proxy, recipe: recipe(4, 0), epochs: 4, block: None }
 }
 
 fn task<'a>(device: &'a Device, samples: &'a Samples, unseen: &'a Samples, retained: Vec<usize>) -> Task<'a> {
@@ -81,7 +82,7 @@ fn a_class_ends_as_far_away_as_from_a_model_without_it() -> Result<()> {
         task.proxy = Some(&retrained);
         let mut moved = net.clone();
         let record = hold(&task, &settings(proxy), &mut moved, 0, &class, Held::default())?;
-        assert!(record.removed, "{:?}", record.notes);
+        assert!(record.removed(), "{:?}", record.notes);
         let account = record.account.hold.as_ref().expect("the account of a hold");
         let found = mean_loss(&device, &moved, &samples.subset(&class))?;
         // None of them is right, as after retraining.
@@ -116,7 +117,7 @@ fn batch_norm_is_trained_on_and_its_statistics_are_in_the_record() -> Result<()>
         let mut moved = net.clone();
         let hold_settings = HoldSettings { recipe: recipe(1, 0), epochs: 1, ..settings(ProxyKind::Trained) };
         let record = hold(&task, &hold_settings, &mut moved, 0, &gone, Held::default())?;
-        assert!(record.removed, "{:?}", record.notes);
+        assert!(record.removed(), "{:?}", record.notes);
         let mut replayed = net.clone();
         record.replay(&mut replayed)?;
         assert_eq!(replayed, moved);
@@ -136,6 +137,71 @@ fn batch_norm_is_trained_on_and_its_statistics_are_in_the_record() -> Result<()>
         }
     }
     assert!((off / way).sqrt() < 1e-3, "{}", (off / way).sqrt());
+    Ok(())
+}
+
+#[test]
+fn a_block_that_is_held_changes_its_rows_alone_and_forgets_a_class() -> Result<()> {
+    let device = Device::cpu()?;
+    let [samples, unseen] = digits()?;
+    let class: Vec<usize> = (0..TRAINED).filter(|&i| samples.y.has(i, 3)).collect();
+    let rest: Vec<usize> = (0..TRAINED).filter(|&i| !samples.y.has(i, 3)).collect();
+    let net = trained(&device, "mlp:32", &samples, &Vec::from_iter(0..TRAINED), 1)?;
+    let task = task(&device, &samples, &unseen, rest.clone());
+    let mut moved = net.clone();
+    let how = HoldSettings { block: Some(0.2), ..settings(ProxyKind::Trained) };
+    let record = hold(&task, &how, &mut moved, 0, &class, Held::default())?;
+    assert_eq!((record.removed(), record.units.len()), (true, 8), "{:?}", record.notes);
+    assert!(record.account.selection.scores.is_sorted_by(|a, b| a >= b));
+    let reached = record.account.hold.as_ref().expect("the account of a hold").reached;
+    assert!(reached.accuracy < 0.1, "{reached:?}");
+    // The record alone, with the values of eight rows, makes the same model.
+    let mut replayed = net.clone();
+    record.replay(&mut replayed)?;
+    assert_eq!(replayed, moved);
+    let block = Block::all(&net)?;
+    let rows = |net: &Network| -> Vec<Vec<f32>> {
+        (0..block.units().len()).map(|i| block.values(net)[block.range(i)].to_vec()).collect()
+    };
+    let differ = rows(&net).iter().zip(rows(&moved)).filter(|(a, b)| *a != b).count();
+    assert_eq!(differ, 8);
+    Ok(())
+}
+
+#[test]
+fn a_block_beside_batch_norms_is_the_same_on_a_gpu_and_leaves_their_statistics() -> Result<()> {
+    let [samples, unseen] = digits()?;
+    let [samples, unseen] = [part(&samples, 0..200), part(&unseen, 0..100)];
+    let cpu = Device::cpu()?;
+    let net = trained(&cpu, "cnn:4+8", &samples, &Vec::from_iter(0..200), 1)?;
+    let run = |device: &Device| -> Result<Network> {
+        let mut task = task(device, &samples, &unseen, Vec::from_iter(20..200));
+        task.settings.gate = 1.0;
+        let mut moved = net.clone();
+        let how = HoldSettings {
+            recipe: recipe(1, 0),
+            epochs: 1,
+            block: Some(0.5),
+            ..settings(ProxyKind::Neighbours)
+        };
+        let record = hold(&task, &how, &mut moved, 0, &Vec::from_iter(0..20), Held::default())?;
+        assert!(record.removed(), "{:?}", record.notes);
+        Ok(moved)
+    };
+    let (moved, on_gpu) = (run(&cpu)?, run(&Device::emulated(1)?)?);
+    let units: Vec<&str> = net.layers.iter().map(|layer| layer.name.as_str()).collect();
+    for (before, after) in net.params.iter().zip(&moved.params) {
+        let is_row = units.iter().any(|layer| before.name.starts_with(&format!("{layer}.")));
+        assert!(is_row || before.value == after.value, "{}", before.name);
+    }
+    let (mut off, mut way) = (0.0, 0.0);
+    for ((a, b), start) in on_gpu.params.iter().zip(&moved.params).zip(&net.params) {
+        for ((a, b), start) in a.value.iter().zip(b.value.iter()).zip(start.value.iter()) {
+            off += f64::from(a - b).powi(2);
+            way += f64::from(b - start).powi(2);
+        }
+    }
+    assert!(way > 0.0 && (off / way).sqrt() < 1e-3, "{}", (off / way).sqrt());
     Ok(())
 }
 
@@ -265,7 +331,9 @@ fn samples_are_held_by_default_where_they_can_be() -> Result<()> {
     let plain = || ScrubOptions::DEFAULT;
     assert!(is_held("mlp:4", true, plain())?);
     assert!(is_held("mlp:4", true, ScrubOptions { wrong_labels: true, l2: 1e-3, ..plain() })?);
-    assert!(!is_held("mlp:4", false, plain())?);
+    assert!(!is_held("mlp:4", false, ScrubOptions { wrong_labels: true, ..plain() })?);
+    let despite = Some(vec![Doubt::NoVal]);
+    assert!(!is_held("mlp:4", false, ScrubOptions { despite, ..plain() })?);
     assert!(!is_held("logistic", true, ScrubOptions { l2: 1e-2, ..plain() })?);
     assert!(!is_held("mlp:4", true, ScrubOptions { method: Some(Procedure::Lcodec), ..plain() })?);
     assert!(!is_held("mlp:4", true, ScrubOptions { max_units: Some(3), ..plain() })?);
@@ -297,6 +365,7 @@ fn what_a_hold_cannot_do_is_refused_before_anything_runs() -> Result<()> {
     let privacy = ScrubOptions { epsilon: Some(1.0), delta: Some(1e-5), ..options() };
     refused(&sources, &privacy, "--epsilon")?;
     refused(&sources, &ScrubOptions { hold_epochs: 0, ..options() }, "--hold-epochs")?;
+    refused(&sources, &ScrubOptions { block: Some(1.5), ..options() }, "--block")?;
     refused(&sources, &ScrubOptions { proxy: ProxyKind::Given, ..options() }, "proxy")?;
     // A proxy of other classes.
     let device = Device::cpu()?;

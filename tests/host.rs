@@ -6,6 +6,7 @@ mod checkpoint;
 mod commands;
 mod containers;
 mod data;
+mod deltas;
 mod demo;
 mod families;
 mod hold;
@@ -23,5 +24,6 @@ mod text;
 mod tiny;
 #[path = "reference/torch.rs"]
 mod torch;
+mod verdicts;
 mod verify;
 mod zoo;

@@ -42,8 +42,7 @@ fn json(tiny: &Tiny, name: &str) -> Value {
 
 const TRAIN: &str =
     "train --arch mlp:16 --data @several.safetensors --epochs 30 --lr 0.2 --device cpu --threads 2";
-const SCRUB: &str =
-    "scrub --model @m --data @several.safetensors --perturbations 60 --gate 1 --device cpu --threads 2";
+const SCRUB: &str = "scrub --model @m --data @several.safetensors --perturbations 60 --gate 1 --despite no-val --device cpu --threads 2";
 
 #[test]
 fn samples_of_several_labels_are_trained_on_removed_and_verified() {
@@ -104,8 +103,7 @@ fn label_smoothing_is_part_of_the_model() {
     std::fs::copy(tiny.at("m/model.safetensors"), folder.join("model.safetensors")).unwrap();
     std::fs::write(folder.join("config.json"), r#"{"architecture": "mlp"}"#).unwrap();
     assert!(smoothed > loss("plain"), "{smoothed} {}", loss("plain"));
-    let line =
-        "scrub --model @m --data @train.safetensors --forget 0-19 --batch 20 --perturbations 60 --gate 1";
+    let line = "scrub --model @m --data @train.safetensors --forget 0-19 --batch 20 --perturbations 60 --gate 1 --despite no-val";
     done(&tiny, &format!("{line} --device cpu --threads 2 --if-empty cheap --out @out"));
     let run = tiny.run(&format!("{train} --label-smoothing 1 --out @one"));
     assert!(run.code == 2 && run.err.contains("smoothing"), "{} {}", run.code, run.err);

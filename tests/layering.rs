@@ -29,8 +29,10 @@ const LEVELS: &[&[&str]] = &[
         "newton",
         "soft_label",
         "stage",
+        "clock",
         "proxy",
         "hold",
+        "moving",
         "audit",
         "batch",
         "outcome",
@@ -39,8 +41,9 @@ const LEVELS: &[&[&str]] = &[
         "train",
         "bench",
         "comparison",
+        "relearn",
     ],
-    &["options", "session", "request", "estimate", "identity", "run", "verification", "report"],
+    &["options", "session", "request", "doubt", "estimate", "identity", "run", "verification", "report"],
     &["cli", "main", "lib"],
 ];
 

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex};
 use scrubjay::checkpoint::{self, Checkpoint};
 use scrubjay::data::{self, Samples};
 use scrubjay::observe::observe_copies;
+use scrubjay::options::Doubt;
 use scrubjay::perturb::{Noise, perturb_request};
 use scrubjay::session::{Level, Progress};
 use scrubjay::task::Task;
@@ -36,8 +37,15 @@ fn learned(device: &Device) -> Result<(scrubjay::net::Network, Samples)> {
     Ok((net.freeze(), samples))
 }
 
-const OPTIONS: ScrubOptions =
-    ScrubOptions { batch: Some(15), perturbations: Some(60), stages: Some(2), ..ScrubOptions::DEFAULT };
+fn options() -> ScrubOptions {
+    ScrubOptions {
+        batch: Some(15),
+        perturbations: Some(60),
+        stages: Some(2),
+        despite: Some(vec![Doubt::NoVal]),
+        ..ScrubOptions::DEFAULT
+    }
+}
 
 #[test]
 fn a_stop_at_any_stage_ends_a_run_and_leaves_the_network_as_it_was() -> Result<()> {
@@ -57,7 +65,7 @@ fn a_stop_at_any_stage_ends_a_run_and_leaves_the_network_as_it_was() -> Result<(
                     set.store(true, Ordering::Relaxed);
                 }
             });
-        let request = Request::new(&session, Vec::from_iter(0..30), &OPTIONS)?;
+        let request = Request::new(&session, Vec::from_iter(0..30), &options())?;
         let scrubbed = session.scrub(&request);
         assert_eq!(session.network(), &net);
         let told = told.lock().unwrap().clone();
@@ -65,7 +73,7 @@ fn a_stop_at_any_stage_ends_a_run_and_leaves_the_network_as_it_was() -> Result<(
     };
     let (scrubbed, told) = run(None)?;
     let scrubbed = scrubbed?;
-    assert!(scrubbed.records.iter().any(|record| record.removed) && scrubbed.network != net);
+    assert!(scrubbed.records.iter().any(|record| record.removed()) && scrubbed.network != net);
     let ended = |done, phase| Progress { done, batches: 2, phase };
     assert_eq!((told[0], told[told.len() - 1]), (ended(0, None), ended(2, None)));
     for phase in ["select", "evaluate", "curvature", "solve", "length", "audit"] {
@@ -102,7 +110,7 @@ fn notes_warnings_and_what_became_of_batches_are_told() -> Result<()> {
     let keep = told.clone();
     let session = Session::new(device, net, samples)?
         .on_log(move |level, message| keep.lock().unwrap().push((level, message.to_string())));
-    let request = Request::new(&session, Vec::from_iter(0..15), &OPTIONS)?;
+    let request = Request::new(&session, Vec::from_iter(0..15), &options())?;
     session.scrub(&request)?;
     let told = told.lock().unwrap();
     assert!(request.warnings.iter().all(|warning| told.contains(&(Level::Warning, warning.clone()))));

@@ -12,15 +12,15 @@ use serde_json::{Value, json};
 use crate::schema;
 use crate::tiny::{self, FEATURES, Run, Tiny, samples, write_samples};
 
-const BASE: &str = "scrub --model @m.safetensors --data @train.safetensors --perturbations 100 --if-empty cheap \
-                    --device cpu --threads 2";
+pub const BASE: &str = "scrub --model @m.safetensors --data @train.safetensors --perturbations 100 --if-empty cheap \
+                    --despite no-val --device cpu --threads 2";
 
 /// Thirty samples in three batches.
 const THREE: &str = "--forget 0-29 --batch 10";
 
 impl Tiny {
     /// Scrubs into `out`; what it left is complete.
-    fn scrub(&self, options: &str, out: &str) -> Run {
+    pub fn scrub(&self, options: &str, out: &str) -> Run {
         let run = self.run(&format!("{BASE} {options} --out @{out}"));
         assert!(run.code == 0 || run.code == 3, "{options}: {} {}", run.code, run.err);
         for name in files(&self.at(out)).keys() {
@@ -29,11 +29,11 @@ impl Tiny {
         run
     }
 
-    fn report(&self, out: &str) -> Value {
+    pub fn report(&self, out: &str) -> Value {
         serde_json::from_slice(&std::fs::read(self.at(out).join("report.json")).unwrap()).unwrap()
     }
 
-    fn model(&self, out: &str) -> Vec<u8> {
+    pub fn model(&self, out: &str) -> Vec<u8> {
         std::fs::read(self.at(out).join("m.safetensors")).unwrap()
     }
 }
@@ -231,12 +231,13 @@ fn what_was_not_removed_exits_with_3_and_the_finished_folder_says_so_again() {
 fn what_a_model_never_saw_cannot_be_removed_from_it() {
     let tiny = Tiny::new();
     let train =
-        "train --arch mlp:8 --data @train.safetensors --epochs 2 --device cpu --exclude 0-4 --out @never";
+        "train --arch mlp:8 --data @train.safetensors --epochs 60 --device cpu --exclude 0-4 --out @never";
     assert_eq!(tiny.run(train).code, 0);
     let (x, y) = samples();
     write_samples(&tiny.at("other.safetensors"), &x[FEATURES..], &y[1..]);
     write_samples(&tiny.at("gone.safetensors"), &x[..12 * FEATURES], &y[..12]);
-    let base = "scrub --model @never --perturbations 50 --if-empty cheap --length one --device cpu";
+    let base =
+        "scrub --model @never --perturbations 50 --if-empty cheap --length one --gate 100 --device cpu";
     let run = tiny.run(&format!("{base} --data @train.safetensors --forget 3-12 --out @out"));
     assert_eq!(run.code, 2, "{}", run.err);
     for word in ["2 of the 10 samples", "not in the training data of", "never", "train.json: 3, 4"] {
@@ -253,7 +254,7 @@ fn what_a_model_never_saw_cannot_be_removed_from_it() {
         ("--data @other.safetensors --n 300 --forget-data @gone.safetensors", ""),
     ] {
         let run = tiny.run(&format!("{base} {options} --out @out"));
-        assert_eq!(run.code, 0, "{options}: {}", run.err);
+        assert!([0, 3].contains(&run.code), "{options}: {}", run.err);
         assert_eq!(run.err.contains("warning: "), !warning.is_empty(), "{options}: {}", run.err);
         assert!(run.err.contains(warning), "{options}: {}", run.err);
         assert!(tiny.report("out")["notes"].to_string().contains(warning), "{options}");
@@ -351,7 +352,7 @@ fn single_samples_take_the_literal_length_and_say_so() {
         assert_eq!(record["account"]["length"]["scale"], 1.0, "{record}");
         let loss = |when: &str| record["account"][when]["forget"]["loss"].as_f64().unwrap();
         let small = (loss("after") - loss("before")).abs() < 0.01;
-        assert_eq!(record["notes"].to_string().contains("too small to measure"), small, "{record}");
+        assert_eq!(record["fate"], if small { "no-effect" } else { "removed" }, "{record}");
     }
 }
 
@@ -461,7 +462,7 @@ fn a_set_beside_the_data_is_removed_as_the_same_samples_among_them_are() {
 #[test]
 fn a_certificate_adds_noise_outside_the_block_and_is_reported() {
     let tiny = Tiny::new();
-    let request = "--forget 0-19 --batch 10 --length one --max-units 3";
+    let request = "--forget 0-19 --batch 10 --length one --max-units 3 --gate 100";
     assert_eq!(tiny.scrub(request, "plain").code, 0);
     let run = tiny.scrub(&format!("{request} --epsilon 0.5 --delta 0.01"), "noisy");
     assert_eq!(run.code, 0, "{}", run.out);
@@ -499,7 +500,7 @@ fn noise_at_none_is_no_certificate() {
 #[test]
 fn every_unit_with_noise_resumes_to_the_same_model() {
     let tiny = Tiny::new();
-    let request = "--forget 0-19 --batch 10 --length one --selection gradient --max-units 19 --epsilon 0.5 --delta 0.01 --noise all";
+    let request = "--forget 0-19 --batch 10 --length one --selection gradient --max-units 19 --epsilon 0.5 --delta 0.01 --noise all --gate 100";
     assert_eq!(tiny.scrub(request, "whole").code, 0);
     let events = std::fs::read_to_string(tiny.at("whole/events.jsonl")).unwrap();
     let two: Vec<&str> = events.split_inclusive('\n').take(2).collect();

@@ -155,6 +155,7 @@ fn texts_go_through_every_command() {
     );
     let run = texts.done(&format!("{line} --replace 2 --out @dry --dry-run"));
     assert!(run.out.contains("nothing was written"), "{}", run.out);
+    let line = format!("{line} --target-loss 1");
     texts.done(&format!("{line} --replace 2 --if-empty cheap --out @out"));
     let report = texts.json("out/report.json");
     assert_eq!((&report["removed"], &report["options"]["replace"]), (&json!(20), &json!(2)), "{report}");

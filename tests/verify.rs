@@ -121,6 +121,11 @@ fn a_scrubbed_network_is_nearer_to_the_retrained_ones_and_the_report_shows_it() 
         let retrained = number(&report, &format!("/retrained/{key}/mean"));
         assert!((of("after", key) - retrained - number(&report, &format!("/gaps/{key}/after"))).abs() < 1e-9);
     }
+    // The model before learns the samples again sooner than retrained ones, and all learn them in ten steps.
+    for (sooner, later) in [("relearned_3", "relearned_1"), ("relearned_10", "relearned_3")] {
+        assert!(of("before", "relearned_3") < of("references/0", "relearned_3"));
+        assert!(of("references/0", sooner) < of("references/0", later), "{sooner}");
+    }
     // The numbers of `eval`, and of the samples.
     let eval = run("eval --model @after --data @test.safetensors --json");
     assert_eq!(number(&self::report(&eval), "/accuracy"), of("after", "test_accuracy"));

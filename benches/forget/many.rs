@@ -92,7 +92,7 @@ pub fn run(options: &Options, lab: &mut Lab, cells: &mut Cells) -> anyhow::Resul
                             record
                         }
                     };
-                    match record.removed {
+                    match record.removed() {
                         true => gone.extend(&record.indices),
                         false => refused += 1,
                     }

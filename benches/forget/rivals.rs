@@ -144,8 +144,10 @@ pub fn run(case: &Case, how: How) -> Result<(Network, String)> {
 /// The settings of `scrub` for a request of this kind; a convex model is solved exactly, on all retained data.
 pub fn settings(case: &Case, method: Select) -> Result<Settings> {
     let class = matches!(case.request, Request::Class(_));
-    let mut settings =
-        Settings { memory: 1 << 30, ..options(case, method).settings(Procedure::Lcodec, class, None)? };
+    let mut settings = Settings {
+        memory: 1 << 30,
+        ..options(case, method).settings(case.original, Procedure::Lcodec, class, None)?
+    };
     if case.setup.convex() {
         settings.limits = Limits { tolerance: 1e-5, products: 500 };
     }
@@ -155,7 +157,7 @@ pub fn settings(case: &Case, method: Select) -> Result<Settings> {
 fn options(case: &Case, method: Select) -> ScrubOptions {
     let some = case.setup.convex() && !matches!(method, Select::Full | Select::Output);
     ScrubOptions {
-        selection: method,
+        selection: Some(method),
         max_units: some.then_some(3),
         l2: case.setup.l2,
         wrong_labels: matches!(case.request, Request::Wrong),
@@ -187,12 +189,14 @@ pub fn retained(case: &Case) -> Vec<usize> {
 /// The settings of one of scrubjay's methods; a hold's proxy is trained by the recipe of the originals, but for its epochs.
 pub fn settings_of(case: &Case, how: How) -> Result<Settings> {
     match how {
-        How::Newton(method, iterations) => Ok(Settings { iterations, ..settings(case, method)? }),
+        How::Newton(method, iterations) => {
+            Ok(Settings { iterations: Some(iterations), ..settings(case, method)? })
+        }
         How::Hold(proxy, proxy_epochs, hold_epochs) => {
             let class = matches!(case.request, Request::Class(_));
             let plain = options(case, Select::Vote);
             let options = ScrubOptions { proxy, proxy_epochs, hold_epochs, ..plain };
-            options.settings(Procedure::Hold, class, Some(case.setup.recipe(case.seed)))
+            options.settings(case.original, Procedure::Hold, class, Some(case.setup.recipe(case.seed)))
         }
         _ => Ok(Settings { calibration: Calibration::One, ..settings(case, Select::Vote)? }),
     }
@@ -205,7 +209,7 @@ fn ours(case: &Case, how: How) -> Result<(Network, String)> {
         Some(settings) => hold(&task, settings, &mut net, 0, &case.forget, Held::default())?,
         None => unlearn(&task, &mut net, 0, &case.forget, &[])?,
     };
-    let notes = if record.removed { String::new() } else { record.notes.join("; ") };
+    let notes = if record.removed() { String::new() } else { record.notes.join("; ") };
     Ok((net, notes))
 }
 

@@ -110,7 +110,7 @@ impl Receipt {
         Receipt {
             batch: record.batch as u64,
             samples: record.indices.len() as u64,
-            removed: record.removed.into(),
+            removed: record.removed().into(),
             units: record.units.len() as u64,
             parameters: step.map_or(0, |step| step.parameters) as u64,
             notes: record.notes.len() as u64,

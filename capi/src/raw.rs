@@ -58,6 +58,13 @@ impl Text {
         let value = serde_json::Value::String(text.into());
         serde_json::from_value(value).map(Some).map_err(|e| Failure::argument(format!("the {what}: {e}")))
     }
+
+    /// The library's names of this type, separated by commas; none of NULL.
+    pub fn list<T: for<'de> serde::Deserialize<'de>>(&self, what: &str) -> Outcome<Vec<T>> {
+        let Some(text) = self.find(what)? else { return Ok(vec![]) };
+        let value = text.split(',').map(|name| serde_json::Value::String(name.trim().into())).collect();
+        serde_json::from_value(value).map_err(|e| Failure::argument(format!("the {what}: {e}")))
+    }
 }
 
 /// Values that C passes to be read: one, or a list.

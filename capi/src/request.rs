@@ -49,7 +49,7 @@ versioned! {
         target_loss: f64 = f64::NAN,
         wrong_labels: u64 = 0,
         stages: u64 = 0,
-        iterations: u64 = ScrubOptions::DEFAULT.iterations as u64,
+        iterations: u64 = 0,
         tolerance: f64 = ScrubOptions::DEFAULT.tolerance,
         products: u64 = 0,
         gate: f64 = ScrubOptions::DEFAULT.gate,
@@ -62,6 +62,9 @@ versioned! {
         proxy: Text = Text::NONE,
         proxy_epochs: u64 = ScrubOptions::DEFAULT.proxy_epochs as u64,
         hold_epochs: u64 = ScrubOptions::DEFAULT.hold_epochs as u64,
+        block: f64 = f64::NAN,
+        despite: Text = Text::NONE,
+        delta_file: Text = Text::NONE,
     }
 }
 
@@ -127,7 +130,7 @@ impl CScrubOptions {
             retain,
             n: some(self.n, "n")?,
             batch: some(self.batch, "batch")?,
-            selection: self.selection.named("selection")?.unwrap_or(plain.selection),
+            selection: self.selection.named("selection")?,
             perturbations: some(self.perturbations, "perturbations")?,
             sigma: given(self.sigma).map(|sigma| sigma as f32),
             replace: some_small(self.replace, "replace")?,
@@ -142,7 +145,7 @@ impl CScrubOptions {
             target_loss: given(self.target_loss),
             wrong_labels: flag(self.wrong_labels, "wrong_labels")?,
             stages: some(self.stages, "stages")?,
-            iterations: count(self.iterations, "iterations")?,
+            iterations: some(self.iterations, "iterations")?,
             tolerance: self.tolerance,
             products: some(self.products, "products")?,
             gate: self.gate,
@@ -155,6 +158,9 @@ impl CScrubOptions {
             proxy: self.proxy.named("proxy")?.unwrap_or(plain.proxy),
             proxy_epochs: count(self.proxy_epochs, "proxy_epochs")?,
             hold_epochs: count(self.hold_epochs, "hold_epochs")?,
+            block: given(self.block),
+            despite: Some(self.despite.list("despite")?),
+            delta_file: self.delta_file.named("delta_file")?,
         })
     }
 }

@@ -24,8 +24,8 @@ pub(super) struct Change<'a> {
     /// The tensor's name in the file.
     pub name: &'a str,
     pub changed: Vec<usize>,
-    /// The value of an element.
-    pub value: Box<dyn Fn(usize) -> f32 + 'a>,
+    /// The value of an element as it is stored in this type, in the first bytes.
+    pub value: Box<dyn Fn(Dtype, usize) -> [u8; 8] + 'a>,
 }
 
 /// How many values of a file changed, and how many did not although they should have.
@@ -123,7 +123,7 @@ impl ModelFile {
     }
 
     /// The bytes of a tensor, in the order of its elements.
-    fn stored(&self, name: &str) -> Result<Vec<u8>> {
+    pub fn stored(&self, name: &str) -> Result<Vec<u8>> {
         match self {
             ModelFile::Safetensors(file) => file.stored(name),
             ModelFile::Torch(file, torch) => torch.stored(file, name),
@@ -191,8 +191,8 @@ impl ModelFile {
             }
             let len = self.shape(name)?.iter().product();
             for i in 0..len {
-                let bits = (other.value)(i).to_bits();
-                if new.insert(self.place(name, i, size)?, bits).is_some_and(|earlier| earlier != bits) {
+                let bytes = (other.value)(dtype, i);
+                if new.insert(self.place(name, i, size)?, bytes).is_some_and(|earlier| earlier != bytes) {
                     return Err(shared());
                 }
             }
@@ -260,7 +260,7 @@ impl ModelFile {
             Ok(())
         };
         for &i in &change.changed {
-            let (bytes, place) = (encoded(dtype, (change.value)(i)), self.place(change.name, i, size)?);
+            let (bytes, place) = ((change.value)(dtype, i), self.place(change.name, i, size)?);
             match old[i * size..(i + 1) * size] == bytes[..size] {
                 true => counts.vanished += 1,
                 false => counts.changed += 1,
@@ -276,17 +276,18 @@ impl ModelFile {
 }
 
 /// A value rounded to a type, in its first bytes.
-fn encoded(dtype: Dtype, value: f32) -> [u8; 8] {
+pub(super) fn encoded(dtype: Dtype, value: f32) -> [u8; 8] {
     match dtype {
         Dtype::F64 => f64::from(value).to_le_bytes(),
-        Dtype::F16 => pad(half::f16::from_f32(value).to_le_bytes()),
-        Dtype::BF16 => pad(half::bf16::from_f32(value).to_le_bytes()),
-        _ => pad(value.to_le_bytes()),
+        Dtype::F16 => pad(&half::f16::from_f32(value).to_le_bytes()),
+        Dtype::BF16 => pad(&half::bf16::from_f32(value).to_le_bytes()),
+        _ => pad(&value.to_le_bytes()),
     }
 }
 
-fn pad<const N: usize>(bytes: [u8; N]) -> [u8; 8] {
+/// At most 8 bytes, and zeros behind them.
+pub(super) fn pad(bytes: &[u8]) -> [u8; 8] {
     let mut padded = [0; 8];
-    padded[..N].copy_from_slice(&bytes);
+    padded[..bytes.len()].copy_from_slice(bytes);
     padded
 }

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::file::{Change, Counts};
+use super::file::{Change, Counts, encoded};
 use super::{BESIDE, Beside, Checkpoint, MODELS, Place, index_of};
 use crate::data::tensors;
 use crate::error::{Error, Result};
@@ -21,12 +21,17 @@ impl Checkpoint {
             patched.count(file.write(&out, &changes)?);
             patched.files.push(out);
         }
-        match &self.beside {
-            Beside::Folder => self.copy_beside(folder)?,
-            Beside::Config(Some(text)) => tensors::write_whole(&folder.join("config.json"), text)?,
-            Beside::Config(None) => {}
-        }
+        self.write_beside(folder)?;
         Ok(patched)
+    }
+
+    /// Writes what lies beside the model's files.
+    pub(super) fn write_beside(&self, folder: &Path) -> Result<()> {
+        match &self.beside {
+            Beside::Folder => self.copy_beside(folder),
+            Beside::Config(Some(text)) => tensors::write_whole(&folder.join("config.json"), text),
+            Beside::Config(None) => Ok(()),
+        }
     }
 
     fn copy_beside(&self, folder: &Path) -> Result<()> {
@@ -81,7 +86,7 @@ fn change<'a>(stored: &'a str, old: &'a Param, new: &'a Param) -> Change<'a> {
     let value = |param: &'a Param| move |i: usize| param.value[param.order.kept(i)];
     let (before, after) = (value(old), value(new));
     let changed = (0..old.value.len()).filter(|&i| before(i).to_bits() != after(i).to_bits()).collect();
-    Change { name: stored, changed, value: Box::new(after) }
+    Change { name: stored, changed, value: Box::new(move |dtype, i| encoded(dtype, after(i))) }
 }
 
 /// The result of [`Checkpoint::write_patched`].

@@ -136,13 +136,14 @@ pub fn run(args: &Args) -> anyhow::Result<Exit> {
     } else {
         print(args, &split, &table, &vote);
     }
-    Ok(if record.removed { Exit::Done } else { Exit::GateNotMet })
+    Ok(if record.removed() { Exit::Done } else { Exit::GateNotMet })
 }
 
 /// A record without its values.
 fn told(record: &Record) -> Value {
     json!({
-        "removed": record.removed,
+        "removed": record.removed(),
+        "fate": record.fate,
         "notes": record.notes,
         "units": record.units,
         "account": record.account,
@@ -174,7 +175,7 @@ fn scrubbed(
         seconds: started.elapsed().as_secs_f64(),
         units: record.account.step.is_some().then_some(record.units.len()),
         parameters: record.account.step.as_ref().map(|step| step.parameters),
-        note: (!record.removed).then(|| json!(record.notes).to_string()),
+        note: (!record.removed()).then(|| json!(record.notes).to_string()),
     };
     Ok((row, record))
 }
@@ -254,7 +255,7 @@ fn options(args: &Args, split: &Split) -> ScrubOptions {
 fn of_lcodec(args: &Args, split: &Split, method: Method, units: Option<usize>) -> ScrubOptions {
     ScrubOptions {
         method: Some(Procedure::Lcodec),
-        selection: method,
+        selection: Some(method),
         max_units: units,
         l2: 0.0,
         ..options(args, split)

@@ -3,6 +3,7 @@
 #[macro_use]
 pub mod output;
 
+mod apply;
 mod bench;
 mod blankets;
 mod codec;
@@ -35,6 +36,8 @@ pub struct Args {
 enum Command {
     Demo(demo::Args),
     Scrub(Box<scrub::Args>),
+    Apply(apply::ApplyArgs),
+    Revert(apply::RevertArgs),
     Verify(Box<verify::Args>),
     Train(train::Args),
     Observe(observe::Args),
@@ -52,6 +55,8 @@ pub fn run(args: &Args) -> anyhow::Result<Exit> {
     match &args.command {
         Command::Demo(args) => demo::run(args),
         Command::Scrub(args) => scrub::run(args),
+        Command::Apply(args) => apply::apply(args),
+        Command::Revert(args) => apply::revert(args),
         Command::Verify(args) => verify::run(args),
         Command::Train(args) => train::run(args),
         Command::Observe(args) => observe::run(args),

@@ -5,14 +5,15 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use scrubjay::data::{self, tensors};
+use scrubjay::doubt::doubts;
 use scrubjay::estimate::Estimate;
 use scrubjay::ops::Precision;
-use scrubjay::options::{Pick, ScrubOptions};
-use scrubjay::outcome::{self, Epochs, HoldAccount, Record};
+use scrubjay::options::{DeltaValues, Doubt, Pick, ScrubOptions};
+use scrubjay::outcome::{self, Changed, Epochs, HoldAccount, Record, Written};
 use scrubjay::request::Request;
 use scrubjay::run::{Ended, Finished};
 use scrubjay::select::Method;
-use scrubjay::session::{Session, Sources};
+use scrubjay::session::{Level, Session, Sources};
 use scrubjay::task::{Approximation, Calibration, IfEmpty, Procedure, ProxyKind, Rule};
 use scrubjay::update::NoiseUnits;
 
@@ -86,6 +87,11 @@ pub struct Args {
     #[arg(long, value_name = "E", default_value_t = DEFAULT.hold_epochs, help_heading = "Hold")]
     hold_epochs: usize,
 
+    /// The share of the units that a hold moves, from 0 to 1: those with the largest gradient. Nothing outside their rows changes,
+    /// running statistics of batch norms included. By default it moves every parameter
+    #[arg(long, value_name = "SHARE", help_heading = "Hold")]
+    block: Option<f64>,
+
     /// Noisy copies per trace; by default 1000, and 200 for each sample of a vote
     #[arg(long, value_name = "m", help_heading = "L-CODEC")]
     perturbations: Option<usize>,
@@ -98,9 +104,10 @@ pub struct Args {
     /// Precision of the passes over noisy copies, below f32 on CUDA only; the report says how far they agree with f32
     #[arg(long, value_enum, value_name = "f32|tf32|bf16|f16", help_heading = "L-CODEC")]
     precision: Option<Precision>,
-    /// How units are chosen; a vote of one sample is plain FOCI
-    #[arg(long, value_enum, default_value_t = DEFAULT.selection, help_heading = "L-CODEC")]
-    selection: Method,
+    /// How units are chosen; by default by vote, which for one sample is plain FOCI, and every unit of a single linear layer with
+    /// --l2 unless --max-units is given
+    #[arg(long, value_enum, help_heading = "L-CODEC")]
+    selection: Option<Method>,
     /// Units at most
     #[arg(long, value_name = "K", help_heading = "L-CODEC")]
     max_units: Option<usize>,
@@ -135,13 +142,15 @@ pub struct Args {
     /// Calibrated steps on the way there; by default one for each 1.5 that the loss is to rise, from 2 to 16
     #[arg(long, value_name = "S", help_heading = "L-CODEC")]
     stages: Option<usize>,
-    /// Newton steps; those after the first on the residual objective (convex models)
-    #[arg(long, default_value_t = DEFAULT.iterations, help_heading = "L-CODEC")]
-    iterations: usize,
+    /// Newton steps, those after the first on the residual objective; by default 1, and for a single linear layer with --l2 as many
+    /// as bring its gradient below a thousandth of what the samples contributed
+    #[arg(long, value_name = "K", help_heading = "L-CODEC")]
+    iterations: Option<usize>,
     /// Relative residual of the solve
     #[arg(long, default_value_t = DEFAULT.tolerance, value_parser = shared::not_negative, help_heading = "L-CODEC")]
     tolerance: f64,
-    /// Products that the solve may spend, and later stages two fifths of; by default 25
+    /// Products that the solve may spend, and later stages two fifths of; by default 25, and 500 for a single linear
+    /// layer with --l2
     #[arg(long, value_name = "K", help_heading = "L-CODEC")]
     products: Option<usize>,
     /// The largest drop of validation accuracy that is accepted, in points
@@ -160,6 +169,14 @@ pub struct Args {
     #[arg(long, value_enum, help_heading = "Certificate")]
     noise: Option<NoiseUnits>,
 
+    /// Write delta.safetensors too: the rows that changed and the hashes of the model before and after, for `scrubjay apply`;
+    /// with both also their old values, for `scrubjay revert`, which tell of the removed samples
+    #[arg(long, value_enum, value_name = "new|both", num_args = 0..=1, default_missing_value = "new")]
+    delta_file: Option<DeltaValues>,
+    /// Go on despite what refuses a request: no-val, an ordinary request without --val, after which the samples are hardly
+    /// forgotten; near-chance, a model that is hardly better than always answering the commonest class
+    #[arg(long, value_enum, value_delimiter = ',', value_name = "DOUBT,..")]
+    despite: Vec<Doubt>,
     /// Seed of everything random
     #[arg(long, default_value_t = DEFAULT.seed)]
     seed: u64,
@@ -184,7 +201,14 @@ pub fn run(args: &Args) -> anyhow::Result<Exit> {
             shown.set_length(progress.batches as u64);
             shown.set_position(progress.done as u64);
         });
-    session.notes().iter().for_each(|note| eprintln!("{note}"));
+    let told = Arc::new(AtomicBool::new(false));
+    let begun = told.clone();
+    let session = session.on_log(move |level, message| match (level, begun.load(Ordering::Relaxed)) {
+        (Level::Warning, true) => eprintln!("warning: {message}"),
+        (Level::Warning, false) => eprintln!("{message}"), // how files were read
+        (Level::Info, _) => {}
+    });
+    told.store(true, Ordering::Relaxed);
     session.check_out(&args.out)?;
     let request = match &args.forget {
         Some(text) => Request::new(&session, text.as_str(), &options)?,
@@ -192,8 +216,8 @@ pub fn run(args: &Args) -> anyhow::Result<Exit> {
     };
     let labels = &session.samples().y;
     eprintln!("to be forgotten: {}", data::listing(&request.forget, labels, session.names()));
-    request.warnings.iter().for_each(|warning| eprintln!("warning: {warning}"));
     if args.dry_run {
+        doubts(&session, &request)?.iter().for_each(|doubt| eprintln!("warning: {doubt}"));
         print_estimate(args, &session.estimate(&request)?);
         return Ok(Exit::Done);
     }
@@ -242,6 +266,7 @@ impl Args {
             proxy: self.proxy_kind(),
             proxy_epochs: self.proxy_epochs,
             hold_epochs: self.hold_epochs,
+            block: self.block,
             selection: self.selection,
             perturbations: self.perturbations,
             sigma: self.sigma,
@@ -265,6 +290,8 @@ impl Args {
             epsilon: self.epsilon,
             delta: self.delta,
             noise: self.noise,
+            delta_file: self.delta_file,
+            despite: Some(self.despite.clone()),
             seed: self.seed,
         }
     }
@@ -361,11 +388,11 @@ fn print_record(record: &Record) {
         value.filter(|value| value.is_finite()).map_or("-".into(), |value| format!("{value:.2}"))
     };
     println!(
-        "{:>5}  {:>7}  {:>7}  {:>5}  {:<19}  {:<15}  {:<15}  {:<13}  {}",
+        "{:>5}  {:>7}  {:>9}  {:>5}  {:<19}  {:<15}  {:<15}  {:<13}  {}",
         record.batch,
         record.indices.len(),
-        if record.removed { "yes" } else { "no" },
-        if account.hold.is_some() { "all".into() } else { record.units.len().to_string() },
+        record.fate.name(),
+        if record.changed == Changed::EveryParameter { "all".into() } else { record.units.len().to_string() },
         change(before.forget.loss, forget.map(|after| after.loss), 1.0, 4),
         change(before.forget.accuracy, forget.map(|after| after.accuracy), 100.0, 1),
         change(before.retain.accuracy, retain.map(|after| after.accuracy), 100.0, 2),
@@ -391,11 +418,19 @@ fn print(args: &Args, outcome: &outcome::Outcome) -> anyhow::Result<()> {
         return Ok(());
     }
     println!(
-        "batch  samples  removed  units  forget loss          forget acc       retain acc       T1 (noise)     length"
+        "batch  samples       fate  units  forget loss          forget acc       retain acc       T1 (noise)     length"
     );
     outcome.records.iter().for_each(print_record);
     println!("\nremoved      {} samples; not removed {}", outcome.removed, outcome.not_removed);
     println!("changed      {} values of the model", outcome.changed_values);
+    if let Some(Written { before, after, .. }) = &outcome.written {
+        println!(
+            "as written   forget loss {}, forget acc {}, retain acc {}",
+            change(before.forget.loss, Some(after.forget.loss), 1.0, 4),
+            change(before.forget.accuracy, Some(after.forget.accuracy), 100.0, 1),
+            change(before.retain.accuracy, Some(after.retain.accuracy), 100.0, 2),
+        );
+    }
     println!("never touched: {}", outcome.never_touched);
     if let Some(privacy) = &outcome.privacy {
         println!(

@@ -15,6 +15,8 @@ pub struct Row {
     pub auc: f64,
     pub likelihood_auc: Option<f64>,
     pub likelihood_members: Option<f64>,
+    pub likelihood_members_1: Option<f64>,
+    pub likelihood_members_01: Option<f64>,
     pub rank: Option<f64>,
     pub rank_lowest: Option<f64>,
     pub rank_highest: Option<f64>,
@@ -23,6 +25,9 @@ pub struct Row {
     pub divergence_test: Option<f64>,
     pub weight_distance: Option<f64>,
     pub average_gap: Option<f64>,
+    pub relearned_1: f64,
+    pub relearned_3: f64,
+    pub relearned_10: f64,
 }
 
 /// One measure: its names, its unit, and its field in a [`Row`].
@@ -45,7 +50,7 @@ pub struct Definition {
 
 /// Every measure, in the order of a table.
 #[rustfmt::skip]
-pub const MEASURES: [Definition; 17] = [
+pub const MEASURES: [Definition; 22] = [
     Definition { key: "forget_accuracy", name: "forget accuracy", unit: "%", scale: 100.0, digits: 2,
         text: "The share of forgotten samples whose label the model predicts.",
         of: |row| Some(row.forget_accuracy) },
@@ -77,6 +82,12 @@ pub const MEASURES: [Definition; 17] = [
         text: "The share of forgotten samples that this attacker calls members where 5 % of unseen ones are \
                called so, too.",
         of: |row| row.likelihood_members },
+    Definition { key: "likelihood_members_1", name: "called members at 1 % error", unit: "%", scale: 100.0, digits: 1,
+        text: "The same share where 1 % of unseen ones are called so; below 100 unseen samples none is.",
+        of: |row| row.likelihood_members_1 },
+    Definition { key: "likelihood_members_01", name: "called members at 0.1 % error", unit: "%", scale: 100.0, digits: 1,
+        text: "The same share where 0.1 % of unseen ones are called so; below 1,000 unseen samples none is.",
+        of: |row| row.likelihood_members_01 },
     Definition { key: "rank", name: "loss rank among retrained", unit: "", scale: 1.0, digits: 1,
         text: "For each forgotten sample the percentage of retrained models whose loss on it is lower, averaged: \
                0 is remembered still, 50 like retrained, 100 over-forgotten.",
@@ -108,6 +119,17 @@ pub const MEASURES: [Definition; 17] = [
                the retrained models' means, in points; for the retrained models, each against the others, it is \
                the floor below which no method can be expected.",
         of: |row| row.average_gap },
+    Definition { key: "relearned_1", name: "forget loss after 1 step on them", unit: "", scale: 1.0, digits: 4,
+        text: "The mean loss of the forgotten samples after one step of training on up to 64 of them (SGD, rate 0.05, \
+               momentum 0.9, gradients shortened to norm 1): an attacker who relearns them finds them sooner where the \
+               weights still tell of them.",
+        of: |row| Some(row.relearned_1) },
+    Definition { key: "relearned_3", name: "forget loss after 3 steps", unit: "", scale: 1.0, digits: 4,
+        text: "The same after three steps.",
+        of: |row| Some(row.relearned_3) },
+    Definition { key: "relearned_10", name: "forget loss after 10 steps", unit: "", scale: 1.0, digits: 4,
+        text: "The same after ten steps.",
+        of: |row| Some(row.relearned_10) },
 ];
 
 /// The retrained models' values of one measure.

@@ -319,6 +319,18 @@ pub(crate) enum Seed<'a> {
     },
 }
 
+impl Seed<'_> {
+    /// That of some of the images.
+    pub(crate) fn part(self, images: Range<usize>, classes: usize) -> Self {
+        match self {
+            Seed::Gradient => Seed::Gradient,
+            Seed::Weighted(weight, first) => Seed::Weighted(weight, first + images.start),
+            Seed::Tilted(tilt) => Seed::Tilted(tilt.part(images, classes)),
+            Seed::Draws { seed, first } => Seed::Draws { seed, first: first + images.start },
+        }
+    }
+}
+
 #[cfg(test)]
 impl Program {
     /// Gives every value a place of its own, for tests that run a node's instructions alone.

@@ -7,7 +7,8 @@ use super::chart::{Bar, Pair, Range, Series, bars, lines, pairs};
 use super::page::{Page, Tone, duration, number, percent, thousands};
 use super::summary::{Change, Effect, Summary, aim};
 use crate::audit::Snapshot;
-use crate::outcome::{HoldAccount, LayerAccount, Outcome, Phase, Record, SelectionAccount};
+use crate::clock::Phase;
+use crate::outcome::{HoldAccount, LayerAccount, Outcome, Record, SelectionAccount};
 use crate::request::Request;
 use crate::select::Method;
 use crate::session::Session;
@@ -107,7 +108,7 @@ pub fn scrub(report: &ScrubReport) -> String {
 
 /// Is it forgotten, is the model still good, what is not known.
 fn verdict(page: &mut Page, outcome: &Outcome) {
-    let refused: Vec<&Record> = outcome.records.iter().filter(|record| !record.removed).collect();
+    let refused: Vec<&Record> = outcome.records.iter().filter(|record| !record.removed()).collect();
     for record in refused.iter().take(BANNERS) {
         page.banner(
             Tone::Bad,
@@ -230,7 +231,7 @@ fn series(records: &[Record], drawn: &[Drawn], scale: f64) -> Vec<Series<'static
     let one = |&(name, class, of): &Drawn| {
         let mut removed = 0;
         let mut points = vec![];
-        for record in records.iter().filter(|record| record.removed) {
+        for record in records.iter().filter(|record| record.removed()) {
             removed += record.indices.len();
             points.extend(of(record).map(|value| (removed as f64, scale * value)));
         }
@@ -456,7 +457,7 @@ fn batches(page: &mut Page, records: &[Record]) {
         vec![
             record.batch.to_string(),
             thousands(record.indices.len()),
-            if record.removed { "yes" } else { "no" }.into(),
+            if record.removed() { "yes" } else { "no" }.into(),
             thousands(record.units.len()),
             change(|at| at.forget.loss, 3),
             change(|at| 100.0 * at.forget.accuracy, 1),

@@ -59,7 +59,7 @@ fn mean(records: &[&Record], of: impl Fn(&Record) -> Option<f64>) -> Option<f64>
 
 impl Summary {
     pub fn of(outcome: &Outcome) -> Summary {
-        let removed: Vec<&Record> = outcome.records.iter().filter(|record| record.removed).collect();
+        let removed: Vec<&Record> = outcome.records.iter().filter(|record| record.removed()).collect();
         let before =
             |of: fn(&Performance) -> f64| mean(&removed, |record| Some(of(&record.account.before.forget)));
         let after =

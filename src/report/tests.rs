@@ -5,12 +5,13 @@ use std::collections::BTreeMap;
 use super::page::escaped;
 use super::*;
 use crate::audit::{Performance, Snapshot};
+use crate::clock::Phase;
 use crate::comparison::{Finding, Flag, Row, Sample, Spread};
 use crate::data::digits;
 use crate::device::{self, Device};
 use crate::options::ScrubOptions;
 use crate::outcome::{
-    Account, BeforeAfter, Changed, Epochs, HoldAccount, Outcome, Phase, Record, SelectionAccount, StepAccount,
+    Account, BeforeAfter, Changed, Epochs, Fate, HoldAccount, Outcome, Record, SelectionAccount, StepAccount,
 };
 use crate::request::Request;
 use crate::run::Scrubbed;
@@ -73,7 +74,7 @@ fn record(batch: usize, removed: bool, after: Snapshot) -> Record {
     Record {
         batch,
         indices: vec![2 * batch, 2 * batch + 1],
-        removed,
+        fate: if removed { Fate::Removed } else { Fate::Refused },
         notes: vec![NASTY.into()],
         units: vec![(NASTY.into(), 3)],
         account: account(after),
@@ -134,7 +135,7 @@ fn scrubbed(records: Vec<Record>, options: &ScrubOptions) -> String {
 
 /// The outcome of a request of which nothing was carried out.
 fn nothing(session: &Session, request: &Request) -> Outcome {
-    let scrubbed = Scrubbed { network: session.network().clone(), records: vec![] };
+    let scrubbed = Scrubbed { network: session.network().clone(), records: vec![], notes: vec![] };
     session.outcome(request, scrubbed, 1.0)
 }
 
@@ -157,6 +158,11 @@ fn verified() -> VerifyReport {
         divergence_test: None,
         weight_distance: None,
         average_gap: None,
+        likelihood_members_1: None,
+        likelihood_members_01: None,
+        relearned_1: 1.0,
+        relearned_3: 0.5,
+        relearned_10: 0.1,
     };
     let model = ModelReport { path: NASTY.into(), sha256: "a".into(), measures: row };
     let sample = |index, after, rank| SampleReport {

@@ -10,6 +10,7 @@ use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::manifest::Manifest;
 use crate::net::{self, Network};
+use crate::relearn::relearned;
 use crate::session::{Sources, open_model};
 use crate::task::is_convex;
 use crate::{hash, loss, zoo};
@@ -165,5 +166,6 @@ pub fn behaviour(device: &Device, net: &Network, sets: &Sets) -> Result<Behaviou
         retain: part(&sets.retain)?,
         test: outputs(&*sets.test, sets.test.y.words())?,
         weights: if convex { Some(Block::all(net)?.values(net)) } else { None },
+        relearned: relearned(device, net, &sets.samples, &sets.forget)?,
     })
 }

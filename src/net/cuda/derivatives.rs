@@ -12,7 +12,6 @@ use crate::data::Inputs;
 use crate::device::cuda::{In, Out, Repeats};
 use crate::device::{Cuda, Device};
 use crate::error::{Error, Result};
-use crate::loss::Weight;
 use crate::net::Network;
 use crate::net::plan::{Plan, Purpose};
 use crate::net::program::{Section, Seed};
@@ -94,11 +93,11 @@ impl<'a> Derivatives<'a> {
     ///
     /// # Errors
     /// Where a label is no class, or the device fails.
-    pub fn gradient(&mut self, weight: Option<&Weight>) -> Result<RowValues> {
+    pub fn gradient(&mut self, seed: Seed) -> Result<RowValues> {
         let products = self.plan().purpose.has_products();
         self.rows[0].clear(&self.passes)?;
         for index in 0..self.chunks() {
-            self.primal(index, true, weight)?;
+            self.primal(index, true, seed)?;
             if products && self.chunks() > 1 && index == self.stored.len() {
                 self.keep()?;
             }
@@ -138,7 +137,7 @@ impl<'a> Derivatives<'a> {
         self.rows[0].clear(&self.passes)?;
         for index in 0..self.chunks() {
             if index >= self.stored.len() && self.present != Some(index) {
-                self.primal(index, false, None)?;
+                self.primal(index, false, Seed::Gradient)?;
             }
             let (n, chunk, stored) = (self.range(index).len(), &mut self.arena.chunk, self.stored.get(index));
             let ([sink, v], passes) = (&mut self.rows, &self.passes);
@@ -154,11 +153,14 @@ impl<'a> Derivatives<'a> {
         index * chunk..((index + 1) * chunk).min(self.inputs.len())
     }
 
-    fn primal(&mut self, index: usize, summed: bool, weight: Option<&Weight>) -> Result<()> {
+    fn primal(&mut self, index: usize, summed: bool, seed: Seed) -> Result<()> {
         let range = self.range(index);
-        let seed = weight.map_or(Seed::Gradient, |weight| Seed::Weighted(weight, range.start));
+        let seed = seed.part(range.clone(), self.passes.net.classes());
         self.present = None;
         let n = self.passes.fill(self.device, &mut self.arena, self.inputs, range)?;
+        if let Seed::Tilted(tilt) = seed {
+            self.arena.chunk.bring(self.passes.cuda, tilt)?;
+        }
         let (passes, chunk) = (&self.passes, &mut self.arena.chunk);
         match summed {
             true => passes.primal(chunk, seed, &mut self.rows[0], n)?,

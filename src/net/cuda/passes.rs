@@ -11,7 +11,7 @@ use crate::device::cuda::{Buffer, In, Out, Repeats};
 use crate::error::{Error, Result};
 use crate::net::instruction::{BatchNormOp, Instruction};
 use crate::net::plan::{Plan, Purpose};
-use crate::net::program::{Region, Section};
+use crate::net::program::{Region, Section, Tilt};
 use crate::net::rows::Selected;
 use crate::net::{Affine, Network, NodeId, Op, ParamId};
 use crate::ops::cuda::shape;
@@ -59,10 +59,19 @@ pub(super) struct Chunk {
     /// What products read of the other sections.
     pub(super) kept: Buffer<f32>,
     pub(super) labels: Buffer<u32>,
-    /// In training, factors and offsets of a tilted loss; else empty.
+    /// In training and of a gradient, factors and offsets of a tilted loss; else empty.
     pub(super) tilt: [Buffer<f32>; 2],
     pub(super) losses: Buffer<f32>,
     pub(super) work: Work,
+}
+
+impl Chunk {
+    /// Brings a tilted loss's factors and offsets.
+    pub(super) fn bring(&mut self, cuda: &Cuda, tilt: Tilt) -> Result<()> {
+        let [factors, offsets] = &mut self.tilt;
+        cuda.write(factors.output().split_at(tilt.factors.len()).0, tilt.factors)?;
+        cuda.write(offsets.output().split_at(tilt.offsets.len()).0, tilt.offsets)
+    }
 }
 
 /// What all sections write.

@@ -53,7 +53,7 @@ impl Sizes {
             images: plan.chunk,
             labels: plan.chunk * plan.label_width,
             tilt: match plan.purpose {
-                Purpose::Train => [plan.chunk, plan.chunk * net.classes()],
+                Purpose::Train | Purpose::Gradient => [plan.chunk, plan.chunk * net.classes()],
                 _ => [0; 2],
             },
             trace: plan.chunk * d,

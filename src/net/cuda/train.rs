@@ -125,10 +125,8 @@ impl<'a> Training<'a> {
         let Training { passes, arena, gradients, predicted, scores, .. } = self;
         let (n, cuda) = (passes.fill(device, arena, batch, 0..batch.len())?, passes.cuda);
         (self.n, self.clip) = (n, 1.0);
-        if let Some(Tilt { factors, offsets }) = tilt {
-            let [on_factors, on_offsets] = &mut arena.chunk.tilt;
-            cuda.write(on_factors.output().split_at(n).0, factors)?;
-            cuda.write(on_offsets.output().split_at(offsets.len()).0, offsets)?;
+        if let Some(tilt) = tilt {
+            arena.chunk.bring(cuda, tilt)?;
         }
         let seed = tilt.map_or(Seed::Gradient, Seed::Tilted);
         self.repeats.run(cuda, Again::Pass(n, tilt.is_some()), || {

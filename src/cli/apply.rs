@@ -1,0 +1,68 @@
+//! `scrubjay apply` and `scrubjay revert`: a delta file, and a model into the other model.
+
+use std::path::PathBuf;
+
+use scrubjay::Error;
+use scrubjay::checkpoint::{Checkpoint, Delta, Rows, Way};
+use scrubjay::run::check_out;
+
+use super::shared::Exit;
+
+/// Apply a delta file to the model that it was made of
+///
+/// `scrub --delta-file` writes delta.safetensors: the rows that changed, alone, and the hashes of the model before and after. DIR gets
+/// the model after, byte for byte, and the config files of MODEL.
+///
+/// Examples:
+///   scrubjay apply resnet20.safetensors scrubbed/delta.safetensors --out served
+#[derive(clap::Args)]
+#[command(verbatim_doc_comment)]
+pub struct ApplyArgs {
+    #[command(flatten)]
+    files: Files,
+}
+
+/// Take a delta file back: from the model after to the one before
+///
+/// The delta must hold the old values (`scrub --delta-file both`). Whoever has these has the removed samples' traces too.
+///
+/// Examples:
+///   scrubjay revert served/resnet20.safetensors scrubbed/delta.safetensors --out before
+#[derive(clap::Args)]
+#[command(verbatim_doc_comment)]
+pub struct RevertArgs {
+    #[command(flatten)]
+    files: Files,
+}
+
+#[derive(clap::Args)]
+struct Files {
+    /// The model: a .safetensors file, one of torch.save's, or a directory with such a file
+    model: PathBuf,
+    /// The delta file
+    delta: PathBuf,
+    /// Where to write
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+}
+
+/// Applies a delta.
+pub fn apply(args: &ApplyArgs) -> anyhow::Result<Exit> {
+    take(&args.files, Way::Apply)
+}
+
+/// Takes one back.
+pub fn revert(args: &RevertArgs) -> anyhow::Result<Exit> {
+    take(&args.files, Way::Revert)
+}
+
+fn take(Files { model, delta, out }: &Files, way: Way) -> anyhow::Result<Exit> {
+    let delta = Delta::open(delta)?;
+    let checkpoint = Checkpoint::open_with(model, &[], delta.weights())?;
+    check_out(&checkpoint, out)?;
+    std::fs::create_dir_all(out).map_err(Error::io(out))?;
+    let (written, Rows { tensors, rows, values }) = delta.take(&checkpoint, way, out)?;
+    println!("changed   {values} values in {rows} rows of {tensors} tensors");
+    written.iter().for_each(|file| println!("written   {}", file.display()));
+    Ok(Exit::Done)
+}
