@@ -16,6 +16,7 @@ use std::sync::atomic::AtomicBool;
 
 use crate::checkpoint::Checkpoint;
 use crate::data::{self, CifarLabels, LoadOptions, Loaded, Names, Normalise, Samples};
+use crate::data::{TextOptions, TokenizerSource, pad_alike};
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::manifest::Manifest;
@@ -39,6 +40,8 @@ pub struct Sources {
     pub normalise: Normalise,
     /// Which labels of CIFAR-100.
     pub cifar_labels: CifarLabels,
+    /// How rows of text are read; where no tokenizer is given, it is the one in the model's folder.
+    pub texts: TextOptions,
     /// A set to remove that is not among the data.
     pub forget_data: Option<PathBuf>,
     /// Validation data: calibration, and the gate.
@@ -60,18 +63,28 @@ impl Sources {
         Checkpoint::open_with(model, &self.ignore, &self.weights)
     }
 
-    /// Reads data of a model, normalised as these files are.
+    /// How data are read: as is chosen here, and as the configs of a model say.
+    pub fn load_options(&self, checkpoint: Option<&Checkpoint>) -> LoadOptions {
+        let config = checkpoint.map(zoo::inputs).unwrap_or_default();
+        let mut texts = self.texts.clone();
+        if let (TokenizerSource::Missing, Some(checkpoint)) = (&texts.tokenizer, checkpoint) {
+            texts.tokenizer = TokenizerSource::Beside(checkpoint.folder().into());
+        }
+        LoadOptions {
+            normalise: self.normalise.clone(),
+            config: Normalise { mean: config.mean, std: config.std },
+            labels: self.cifar_labels,
+            texts,
+            expected: checkpoint.map(|model| zoo::expected(model, &self.choices)).unwrap_or_default(),
+        }
+    }
+
+    /// Reads data of a model.
     ///
     /// # Errors
     /// As [`data::load_with`].
     pub fn load(&self, path: &Path, checkpoint: &Checkpoint) -> Result<Loaded> {
-        let config = zoo::inputs(checkpoint);
-        let options = LoadOptions {
-            normalise: self.normalise.clone(),
-            config: Normalise { mean: config.mean, std: config.std },
-            labels: self.cifar_labels,
-        };
-        data::load_with(path, &options)
+        data::load_with(path, &self.load_options(Some(checkpoint)))
     }
 }
 
@@ -165,29 +178,35 @@ impl Session {
     /// Where a file cannot be read, or does not fit the others; the message names it.
     pub fn open(device: Device, sources: Sources) -> Result<Session> {
         let checkpoint = sources.checkpoint(&sources.model)?;
+        let mut options = sources.load_options(Some(&checkpoint));
         let mut notes = vec![];
         let mut read = |path: &Path| -> Result<(Samples, Names)> {
-            let Loaded { samples, names, notes: more } = sources.load(path, &checkpoint)?;
-            notes.extend(more.iter().map(|note| format!("{}: {note}", path.display())));
-            Ok((samples, names))
+            let loaded = data::load_with(path, &options)?;
+            notes.extend(loaded.notes.iter().map(|note| format!("{}: {note}", path.display())));
+            options.goes_on(&loaded);
+            Ok((loaded.samples, loaded.names))
         };
-        let (mut samples, names) = read(&sources.data)?;
+        let (mut samples, mut names) = read(&sources.data)?;
+        let mut also = |path: &Option<PathBuf>| {
+            let set = |path: &Path| -> Result<_> { Ok((path.to_path_buf(), read(path)?.0)) };
+            path.as_deref().map(set).transpose()
+        };
+        let (mut validation, mut more) = (also(&sources.validation)?, also(&sources.forget_data)?);
+        names.classes = names.classes.or(options.expected.classes);
+        let sets = [&mut validation, &mut more].into_iter().flatten().map(|(_, set)| set);
+        pad_alike(&mut std::iter::once(&mut samples).chain(sets).collect::<Vec<_>>());
         let Model { network, family, facts, .. } =
             open_model(&checkpoint, &sources.choices, &sources.data, &samples)?;
         let network = network.freeze();
-        let mut like = |path: &Path, samples: &Samples| -> Result<Samples> {
-            let (more, _) = read(path)?;
-            if more.kind != samples.kind {
-                let reason = format!("has {}, --data has {}", more.kind, samples.kind);
-                return Err(Error::data(path, reason));
+        for (path, set) in [&validation, &more].into_iter().flatten() {
+            if set.kind != samples.kind {
+                return Err(Error::data(path, format!("has {}, --data has {}", set.kind, samples.kind)));
             }
-            check_samples(path, &more, &network)?;
-            Ok(more)
-        };
-        let validation = sources.validation.as_deref().map(|path| like(path, &samples)).transpose()?;
+            check_samples(path, set, &network)?;
+        }
+        let validation = validation.map(|(_, set)| set);
         let mut beside = None;
-        if let Some(path) = &sources.forget_data {
-            let more = like(path, &samples)?;
+        if let Some((_, more)) = more {
             beside = Some(samples.y.len()..samples.y.len() + more.y.len());
             samples.x.extend(more.x);
             samples.y.extend(&more.y)?;

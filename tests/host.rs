@@ -7,11 +7,14 @@ mod commands;
 mod data;
 mod demo;
 mod families;
+mod help;
 mod hold;
 mod labels;
 mod memory;
+mod messages;
 mod observe;
 mod pytorch_files;
+mod readme;
 mod repair;
 #[path = "cases/schema.rs"]
 mod schema;

@@ -5,20 +5,21 @@ use std::time::Instant;
 
 use scrubjay::observe::evaluate;
 
-use super::model::{ModelArgs, NormaliseArgs};
+use super::model::{ModelArgs, NormaliseArgs, load};
 use super::shared::{DeviceArgs, Exit};
 
 /// Measure accuracy and loss of a model on labelled data
 ///
 /// Examples:
-///   scrubjay eval --model resnet20.safetensors --data test.safetensors --mean .485,.456,.406 --std .229,.224,.225
+///   scrubjay eval --model resnet20.safetensors --data test.safetensors --mean .485,.456,.406 \
+///       --std .229,.224,.225
 ///   scrubjay eval --model my-model/ --data MNIST/raw/t10k-images-idx3-ubyte.gz --json
 #[derive(clap::Args)]
 #[command(verbatim_doc_comment)]
 pub struct Args {
     #[command(flatten)]
     model: ModelArgs,
-    /// Labelled data: .safetensors (x, y), idx images, CIFAR binary; texts: .safetensors (input_ids, attention_mask, y)
+    /// Labelled data: .safetensors (x, y), idx images, CIFAR binary; texts: .csv, .jsonl .. (docs/DATA.md)
     #[arg(long, value_name = "DATA")]
     data: PathBuf,
     #[command(flatten)]
@@ -33,7 +34,8 @@ pub struct Args {
 /// Prints accuracy, loss and the accuracy of each class.
 pub fn run(args: &Args) -> anyhow::Result<Exit> {
     let checkpoint = args.model.checkpoint()?;
-    let data = args.normalise.load(&args.data, &checkpoint)?.samples;
+    let data =
+        load(&args.data, &args.normalise.load_options(&checkpoint, args.model.choices.choices()))?.samples;
     let model = args.model.open(&checkpoint, Some((&args.data, &data)))?;
     let device = args.device.open()?;
     let start = Instant::now();

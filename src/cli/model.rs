@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use scrubjay::checkpoint::Checkpoint;
 use scrubjay::data::{self, CifarLabels, Labels, LoadOptions, Loaded, Names, Normalise, Samples};
+use scrubjay::data::{TextOptions, TokenizerSource};
 use scrubjay::net::Network;
 use scrubjay::session::{Sources, open_model};
 use scrubjay::zoo::{self, Choices, Facts, Stem};
@@ -59,6 +60,37 @@ pub struct NormaliseArgs {
     /// Which labels of CIFAR-100: the 100 classes, or their 20 groups
     #[arg(long, value_enum, default_value_t = CifarLabels::Fine, value_name = "fine|coarse")]
     cifar_labels: CifarLabels,
+    #[command(flatten)]
+    texts: TextArgs,
+}
+
+/// How rows of text become the inputs that the model was trained on.
+#[derive(clap::Args)]
+pub struct TextArgs {
+    /// Of texts: the tokenizer, a folder or a file (tokenizer.json, vocab.txt); by default the one beside the model
+    #[arg(long, value_name = "PATH")]
+    tokenizer: Option<PathBuf>,
+    /// Of texts: the most tokens of one that are kept; by default as many as the model takes
+    #[arg(long, value_name = "N")]
+    max_tokens: Option<usize>,
+    /// Of texts: the column that has them; by default text, sentence, message, content or another usual name
+    #[arg(long, value_name = "COL")]
+    text_column: Option<String>,
+    /// Of texts: the column of labels, or several of 0 and 1; by default label, labels, class, target or y
+    #[arg(long, value_name = "COL,..", value_delimiter = ',')]
+    label_column: Vec<String>,
+}
+
+impl TextArgs {
+    /// As given.
+    pub fn options(&self) -> TextOptions {
+        TextOptions {
+            tokenizer: self.tokenizer.clone().map_or(TokenizerSource::Missing, TokenizerSource::At),
+            most: self.max_tokens,
+            text: self.text_column.clone(),
+            labels: self.label_column.clone(),
+        }
+    }
 }
 
 /// A model's network, frozen, and its family.
@@ -168,18 +200,30 @@ impl NormaliseArgs {
         self.cifar_labels
     }
 
-    /// Reads data, normalised by the options, else by the model's config; reports on stderr how, where that was not
-    /// certain.
-    pub fn load(&self, path: &Path, checkpoint: &Checkpoint) -> scrubjay::Result<Loaded> {
-        let (normalise, cifar_labels) = (self.given(), self.cifar_labels);
-        let loaded = Sources { normalise, cifar_labels, ..Sources::default() }.load(path, checkpoint)?;
-        Ok(reported(path, loaded))
+    /// How rows of text are read.
+    pub fn texts(&self) -> TextOptions {
+        self.texts.options()
+    }
+
+    /// How data of a model are read: by these options, else as its config says.
+    pub fn load_options(&self, checkpoint: &Checkpoint, choices: Choices) -> LoadOptions {
+        let (normalise, cifar_labels, texts) = (self.given(), self.cifar_labels, self.texts());
+        Sources { normalise, cifar_labels, texts, choices, ..Sources::default() }
+            .load_options(Some(checkpoint))
     }
 }
 
 /// Reads data, and reports on stderr how, where that was not certain.
 pub fn load(path: &Path, options: &LoadOptions) -> scrubjay::Result<Loaded> {
-    Ok(reported(path, data::load_with(path, options)?))
+    let loaded = data::load_with(path, options)?;
+    loaded.notes.iter().for_each(|note| eprintln!("{}: {note}", path.display()));
+    Ok(loaded)
+}
+
+/// How inputs that are normalised already are read for a model.
+pub fn input_options(model: &ModelArgs, texts: &TextArgs, checkpoint: &Checkpoint) -> LoadOptions {
+    let sources = Sources { choices: model.choices.choices(), texts: texts.options(), ..Sources::default() };
+    LoadOptions { config: Normalise::default(), ..sources.load_options(Some(checkpoint)) }
 }
 
 /// The samples that a choice takes of the data of a file, which are `what` to the user; the first few are listed on stderr.
@@ -193,9 +237,4 @@ pub fn chosen(
     let chosen = data::choose(text, path, labels, names)?;
     eprintln!("{what}: {}", data::listing(&chosen, labels, names));
     Ok(chosen)
-}
-
-fn reported(path: &Path, loaded: Loaded) -> Loaded {
-    loaded.notes.iter().for_each(|note| eprintln!("{}: {note}", path.display()));
-    loaded
 }

@@ -9,14 +9,14 @@ use std::time::Instant;
 
 use scrubjay::checkpoint::Checkpoint;
 use scrubjay::comparison::{Comparison, Definition, MEASURES, Row, SHADOWS, UNSEEN};
-use scrubjay::data::{Inputs, Loaded, tensors};
+use scrubjay::data::{Inputs, Loaded, pad_alike, tensors};
 use scrubjay::{Error, hash, report};
 use serde_json::{Map, Value, json};
 
 use self::checks::{check_alike, check_before, check_distinct, check_receipt, check_reference, check_test};
 use self::models::{Candidate, Sets};
 use self::table::{gap, print};
-use super::model::{ChoiceArgs, NormaliseArgs, chosen};
+use super::model::{ChoiceArgs, NormaliseArgs, chosen, load};
 use super::shared::{self, DeviceArgs, Exit, command_line};
 
 /// Compare an unlearned model with models retrained without the samples
@@ -28,7 +28,8 @@ use super::shared::{self, DeviceArgs, Exit, command_line};
 ///
 /// Examples:
 ///   scrubjay train --arch mlp:50 --data train.safetensors --exclude 0-99 --seeds 5 --out retrained
-///   scrubjay verify --before model/ --after scrubbed/ --reference retrained/seed-* --data train.safetensors --forget 0-99 --test test.safetensors --html verify.html
+///   scrubjay verify --before model/ --after scrubbed/ --reference retrained/seed-* \
+///       --data train.safetensors --forget 0-99 --test test.safetensors --html verify.html
 #[derive(clap::Args)]
 #[command(verbatim_doc_comment)]
 pub struct Args {
@@ -200,8 +201,13 @@ fn by_measure(value: impl Fn(&Definition) -> Value) -> Map<String, Value> {
 }
 
 fn sets(args: &Args, checkpoint: &Checkpoint) -> scrubjay::Result<Sets> {
-    let Loaded { samples, names, .. } = args.normalise.load(&args.data, checkpoint)?;
-    let test = args.normalise.load(&args.test, checkpoint)?.samples;
+    let mut options = args.normalise.load_options(checkpoint, args.choices.choices());
+    let loaded = load(&args.data, &options)?;
+    options.goes_on(&loaded);
+    let mut test = load(&args.test, &options)?.samples;
+    let Loaded { mut samples, mut names, tokenizer, .. } = loaded;
+    names.classes = names.classes.or(options.expected.classes);
+    pad_alike(&mut [&mut samples, &mut test]);
     if test.kind != samples.kind {
         let reason = format!("has {}, --data has {}", test.kind, samples.kind);
         return Err(Error::data(&args.test, reason));
@@ -231,5 +237,5 @@ fn sets(args: &Args, checkpoint: &Checkpoint) -> scrubjay::Result<Sets> {
         );
         return Err(Error::data(&args.test, reason));
     }
-    Ok(Sets { samples, test, forget, retain, unseen, class })
+    Ok(Sets { samples, test, forget, retain, unseen, class, tokenizer })
 }

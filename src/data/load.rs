@@ -1,15 +1,18 @@
 //! Labelled images from all supported formats: safetensors (`x`, `y`), MNIST's idx, CIFAR's binary records; and labelled
-//! texts from safetensors.
+//! texts from safetensors, or as rows of text.
 //!
 //! Pixels are whole numbers from 0 to 255 and become values from 0 to 1, then (value − mean) / std per channel. Floats of a
 //! safetensors file are left as they are unless a mean is given. The result is NHWC. docs/DATA.md states the rules.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use super::idx::Idx;
 use super::pixels::{self, Normalise, Stored};
 use super::tensors::{TensorFile, read_unzipped};
-use super::{Labels, Names, Samples, text};
+use super::texts::{self, TextOptions, TokenizerSource};
+use super::tokenizer::Tokenizer;
+use super::{Labels, Names, Samples, records, text};
 use crate::error::{Error, Result};
 use crate::loss::Loss;
 use crate::ops::Shape;
@@ -23,6 +26,31 @@ pub struct LoadOptions {
     pub config: Normalise,
     /// Which labels of CIFAR-100.
     pub labels: CifarLabels,
+    /// How rows of text become token ids.
+    pub texts: TextOptions,
+    /// What the data are for.
+    pub expected: Expected,
+}
+
+impl LoadOptions {
+    /// For further data that belong to those that were loaded: of the same classes, and by the same tokenizer.
+    pub fn goes_on(&mut self, loaded: &Loaded) {
+        if loaded.names.classes.is_some() {
+            self.expected.classes.clone_from(&loaded.names.classes);
+        }
+        if let Some(tokenizer) = &loaded.tokenizer {
+            self.texts.tokenizer = TokenizerSource::Ready(tokenizer.clone());
+        }
+    }
+}
+
+/// What a model, or the training data, expect of data that are read for them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Expected {
+    /// The names of classes by number: words that are labels are looked up here.
+    pub classes: Option<Vec<String>>,
+    /// The most tokens of a text.
+    pub positions: Option<usize>,
 }
 
 /// The labels of CIFAR-100, which has two for each image.
@@ -46,6 +74,8 @@ pub struct Loaded {
     pub names: Names,
     /// One sentence each, for the user.
     pub notes: Vec<String>,
+    /// What made token ids of texts, where they were words.
+    pub tokenizer: Option<Arc<Tokenizer>>,
 }
 
 /// Reads labelled images or texts, normalised as asked; [`load_with`] without its notes.
@@ -60,7 +90,8 @@ pub fn load(path: &Path, normalise: &Normalise) -> Result<Samples> {
 /// Reads labelled images or texts.
 ///
 /// A `.safetensors` file has `x` `[n, c, h, w]`, `[n, h, w, c]` or `[n, features]` and `y`: `[n]` or `[n, 1]` of classes,
-/// or `[n, labels]` of 0 and 1; one with `input_ids` `[n, t]` and `attention_mask` `[n, t]` in place of `x` has texts. An idx file of images (`.gz` or not) has its label file beside it; of a directory with
+/// or `[n, labels]` of 0 and 1; one with `input_ids` `[n, t]` and `attention_mask` `[n, t]` in place of `x` has texts. So have tables of text (.csv, .tsv, .json,
+/// .jsonl, .parquet; docs/DATA.md has their columns). An idx file of images (`.gz` or not) has its label file beside it; of a directory with
 /// both training and test images, the training images are read. A CIFAR file has records of one label (or two in
 /// CIFAR-100, of which `options` choose one) and 3,072 bytes; of a directory all `data_batch_*.bin` are read, or
 /// `train.bin`.
@@ -86,6 +117,7 @@ pub fn load_with(path: &Path, options: &LoadOptions) -> Result<Loaded> {
         }
         Kind::Idx { images, labels } => (from_idx(&images, &labels)?, vec![]),
         Kind::Cifar(files) => (from_cifar(path, &files, options.labels)?, vec![]),
+        Kind::Texts(files) => return rows_of_text(path, &files, options),
     };
     if stored.y.is_empty() {
         return Err(Error::data(path, "holds no samples"));
@@ -103,7 +135,24 @@ pub fn load_with(path: &Path, options: &LoadOptions) -> Result<Loaded> {
         let reason = format!("holds the value {} once it is normalised", samples.x[i]);
         return Err(Error::record(path, format!("sample {}", i / image), reason));
     }
-    Ok(Loaded { samples, names: Names::default(), notes })
+    Ok(Loaded { samples, names: Names::default(), notes, tokenizer: None })
+}
+
+/// Texts as words.
+fn rows_of_text(path: &Path, files: &[PathBuf], options: &LoadOptions) -> Result<Loaded> {
+    check_plain(path, &options.normalise)?;
+    let Expected { classes, positions } = &options.expected;
+    let texts::Read { samples, names, notes, tokenizer } =
+        texts::read(files, &options.texts, classes.as_deref(), *positions)?;
+    Ok(Loaded { samples, names, notes, tokenizer: Some(tokenizer) })
+}
+
+/// Refuses to normalise texts.
+fn check_plain(path: &Path, normalise: &Normalise) -> Result<()> {
+    match *normalise == Normalise::default() {
+        true => Ok(()),
+        false => Err(Error::data(path, "holds texts, and --mean and --std are for images")),
+    }
 }
 
 /// Texts, which nothing normalises.
@@ -113,10 +162,8 @@ fn texts(file: &TensorFile, normalise: &Normalise) -> Result<Loaded> {
             format!("has both `x` and `{}`: images and texts are read from files of their own", text::IDS);
         return Err(Error::data(file.path(), reason));
     }
-    if *normalise != Normalise::default() {
-        return Err(Error::data(file.path(), "holds texts, and --mean and --std are for images"));
-    }
-    Ok(Loaded { samples: text::read(file)?, names: Names::default(), notes: vec![] })
+    check_plain(file.path(), normalise)?;
+    Ok(Loaded { samples: text::read(file)?, names: Names::default(), notes: vec![], tokenizer: None })
 }
 
 /// The files that [`load`] reads for `path`, in its order.
@@ -127,7 +174,7 @@ pub fn files(path: &Path) -> Result<Vec<PathBuf>> {
     Ok(match kind(path)? {
         Kind::Safetensors => vec![path.into()],
         Kind::Idx { images, labels } => vec![images, labels],
-        Kind::Cifar(files) => files,
+        Kind::Cifar(files) | Kind::Texts(files) => files,
     })
 }
 
@@ -176,6 +223,7 @@ enum Kind {
     Safetensors,
     Idx { images: PathBuf, labels: PathBuf },
     Cifar(Vec<PathBuf>),
+    Texts(Vec<PathBuf>),
 }
 
 /// Names of idx files of images; the first that a directory has is read.
@@ -204,9 +252,16 @@ fn kind(path: &Path) -> Result<Kind> {
                 "is there packed too; one of the two must go, or each sample would count twice",
             ));
         }
-        return match batches.is_empty() {
-            false => Ok(Kind::Cifar(batches)),
-            true => Err(Error::data(path, "is a directory that holds neither idx images nor CIFAR batches")),
+        if !batches.is_empty() {
+            return Ok(Kind::Cifar(batches));
+        }
+        let rows = records::of_folder(path)?;
+        return match rows.is_empty() {
+            false => Ok(Kind::Texts(rows)),
+            true => {
+                let reason = "is a directory that holds neither idx images nor CIFAR batches, nor train.csv or the like";
+                Err(Error::data(path, reason))
+            }
         };
     }
     if !path.exists() {
@@ -215,6 +270,9 @@ fn kind(path: &Path) -> Result<Kind> {
     let lower = name.to_lowercase();
     if lower.ends_with(".safetensors") {
         return Ok(Kind::Safetensors);
+    }
+    if records::is_known(path) {
+        return Ok(Kind::Texts(vec![path.into()]));
     }
     if name.contains("idx3") || name.contains("images") {
         let beside = path.with_file_name(name.replace("images", "labels").replace("idx3", "idx1"));
@@ -234,7 +292,11 @@ fn kind(path: &Path) -> Result<Kind> {
     if lower.trim_end_matches(".gz").ends_with(".bin") {
         return Ok(Kind::Cifar(vec![path.into()]));
     }
-    Err(Error::data(path, "is no data that is known here: .safetensors, idx (images and labels), CIFAR .bin"))
+    Err(Error::data(
+        path,
+        "is no data that is known here: .safetensors, idx (images and labels), CIFAR .bin; texts in .csv, .tsv, .json, \
+         .jsonl or .parquet",
+    ))
 }
 
 fn stem(path: &Path) -> String {

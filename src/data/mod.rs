@@ -10,10 +10,12 @@ mod labels;
 mod load;
 mod names;
 mod pixels;
+mod records;
 mod spec;
 pub mod table;
 pub mod tensors;
 mod text;
+mod texts;
 pub mod tokenizer;
 mod view;
 
@@ -22,11 +24,14 @@ use std::ops::Range;
 pub use chosen::{Shown, listing, shown};
 pub use digits::digits;
 pub use labels::{Labels, check_words};
-pub use load::{CifarLabels, LoadOptions, Loaded, check_labels, class_count, files, load, load_with};
+pub use load::{
+    CifarLabels, Expected, LoadOptions, Loaded, check_labels, class_count, files, load, load_with,
+};
 pub use names::Names;
 pub use pixels::Normalise;
 pub use spec::{Spec, choose};
-pub use text::check_ids;
+pub use text::{check_ids, pad_alike};
+pub use texts::{TextOptions, TokenizerSource};
 pub use view::{Elements, View, extent};
 
 pub use crate::ops::InputKind;

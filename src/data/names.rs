@@ -29,3 +29,41 @@ impl Names {
         }
     }
 }
+
+/// The number that each of these names has among the known ones; none where not one is known, and there are as many.
+///
+/// # Errors
+/// Where some are known and others not, or none is and there are fewer or more, in words.
+pub(super) fn numbers(found: &[String], known: &[String]) -> std::result::Result<Option<Vec<u32>>, String> {
+    let numbers: Vec<Option<u32>> =
+        found.iter().map(|name| known.iter().position(|other| other == name).map(|i| i as u32)).collect();
+    match numbers.iter().position(Option::is_none) {
+        None => Ok(numbers.into_iter().collect()),
+        Some(_) if found.len() == known.len() && numbers.iter().all(Option::is_none) => Ok(None),
+        Some(i) => {
+            let some: Vec<&str> = known.iter().take(12).map(String::as_str).collect();
+            let more = if known.len() > some.len() { " .." } else { "" };
+            Err(format!(
+                "has a class `{}`, which is none of the {} known: {}{more}",
+                found[i],
+                known.len(),
+                some.join(", ")
+            ))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_looked_up_among_the_known() {
+        let names = |text: &str| text.split(' ').map(String::from).collect::<Vec<_>>();
+        let known = names("dog cat owl");
+        assert_eq!(numbers(&names("cat dog"), &known), Ok(Some(vec![1, 0])));
+        assert_eq!(numbers(&names("n01 n02 n03"), &known), Ok(None));
+        assert!(numbers(&names("cat hen"), &known).unwrap_err().contains("`hen`"));
+        assert!(numbers(&names("n01 n02"), &known).unwrap_err().contains("3 known: dog, cat, owl"));
+    }
+}

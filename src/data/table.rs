@@ -19,6 +19,7 @@ mod tensors;
 use std::path::Path;
 
 pub use columns::{Column, Frame, Table};
+pub(super) use delimited::check_quotes;
 pub use options::{Categorical, Decimal, Delimiter, Header, Missing, TableOptions};
 
 use super::encoding::read_text;

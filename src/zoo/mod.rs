@@ -34,12 +34,12 @@ mod vit;
 use serde_json::Value;
 
 pub use choices::{Choices, Stem};
-pub use create::{Created, create, renewed};
+pub use create::{Created, TextSizes, create, renewed, text_sizes, with_token_ids};
 pub(crate) use create::{resnet50, vit16};
 pub use reading::Facts;
 
 use crate::checkpoint::{Checkpoint, Reader};
-use crate::data::InputKind;
+use crate::data::{Expected, InputKind};
 use crate::error::{Error, Result};
 use crate::loss::Loss;
 use crate::net::{Network, Shape};
@@ -111,6 +111,25 @@ pub fn load(checkpoint: &Checkpoint, arch: Option<&str>, image: Option<Shape>) -
 /// names it.
 pub fn load_as(checkpoint: &Checkpoint, choices: &Choices, data: Option<InputKind>) -> Result<Model> {
     read(checkpoint, checkpoint.reader(), choices, data)
+}
+
+/// What a model expects of data: the most tokens of its texts, the names of its classes. What cannot be known without data is
+/// left open.
+pub fn expected(checkpoint: &Checkpoint, choices: &Choices) -> Expected {
+    let positions = outline(checkpoint, choices).ok().and_then(|model| match model.network.kind() {
+        InputKind::Text { tokens } => Some(tokens),
+        InputKind::Image(_) => None,
+    });
+    Expected { positions, classes: class_names(checkpoint) }
+}
+
+/// The names of classes in `id2label`, as Hugging Face's configs have it; its placeholders are none.
+fn class_names(checkpoint: &Checkpoint) -> Option<Vec<String>> {
+    let names = checkpoint.config()?.get("id2label")?.as_object()?;
+    let name = |i: usize| Some(names.get(&i.to_string())?.as_str()?.to_string());
+    let names = (0..names.len()).map(name).collect::<Option<Vec<String>>>()?;
+    let placeholders = names.iter().enumerate().all(|(i, name)| *name == format!("LABEL_{i}"));
+    (!placeholders).then_some(names)
 }
 
 /// [`load_as`] of a model whose values are not read: a network of the same form whose parameters are 0, in the time and

@@ -1,9 +1,11 @@
 //! The models that `verify` measures, and the samples that it measures them on.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use scrubjay::block::Block;
 use scrubjay::comparison::{Behaviour, Outputs};
+use scrubjay::data::tokenizer::Tokenizer;
 use scrubjay::data::{Inputs, Samples, check_labels};
 use scrubjay::device::Device;
 use scrubjay::manifest::Manifest;
@@ -23,6 +25,8 @@ pub struct Sets {
     pub unseen: Vec<usize>,
     /// The class of all forgotten samples, where they have one in common.
     pub class: Option<u32>,
+    /// What made token ids of texts.
+    pub tokenizer: Option<Arc<Tokenizer>>,
 }
 
 /// A model to be measured.
@@ -47,6 +51,12 @@ impl<'a> Candidate<'a> {
     ) -> scrubjay::Result<Candidate<'a>> {
         let checkpoint = choices.checkpoint(path)?;
         let model = choices.open(&checkpoint, Some((data, &sets.samples)))?;
+        if let (Some(used), Some(own)) = (&sets.tokenizer, Tokenizer::within(checkpoint.folder())?)
+            && !own.reads_alike(used)
+        {
+            let reason = "has another tokenizer than --before, and texts are read with that one";
+            return Err(Error::checkpoint(path, reason));
+        }
         check_labels(test, &sets.test.y, model.network.loss, model.network.classes())?;
         Ok(Candidate {
             path,
