@@ -11,7 +11,6 @@
 mod choose;
 mod file;
 mod memory;
-mod pickle;
 mod torch;
 mod write;
 mod zip;

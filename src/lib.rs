@@ -69,6 +69,7 @@ pub mod ops;
 pub mod options;
 pub mod outcome;
 pub mod perturb;
+mod pickle;
 pub mod proxy;
 pub mod receipt;
 pub mod repair;

@@ -4,6 +4,7 @@
 
 mod checkpoint;
 mod commands;
+mod containers;
 mod data;
 mod demo;
 mod families;
@@ -13,6 +14,8 @@ mod labels;
 mod memory;
 mod messages;
 mod observe;
+mod pictures;
+mod preprocessing;
 mod pytorch_files;
 mod readme;
 mod repair;

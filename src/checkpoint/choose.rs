@@ -3,7 +3,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use super::pickle::{Id, Object, Pickle, Tensor};
+use crate::pickle::{Id, Object, Pickle, Tensor};
 
 /// The tensors of one dictionary, in its order.
 #[derive(Debug)]

@@ -12,10 +12,10 @@ use std::path::Path;
 use safetensors::Dtype;
 
 use super::choose::{self, Weights};
-use super::pickle::{self, Object, Pickle, Tensor};
 use super::zip::Zip;
 use crate::data::file::{Editable, StoredFile};
 use crate::error::{Error, Result};
+use crate::pickle::{self, Object, Pickle, Tensor};
 
 /// The number with which files of the older form begin, as pickled.
 const MAGIC: &[u8] = &[0x80, 2, 0x8a, 10, 0x6c, 0xfc, 0x9c, 0x46, 0xf9, 0x20, 0x6a, 0xa8, 0x50, 0x19];

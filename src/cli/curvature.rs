@@ -30,7 +30,7 @@ use super::shared::{self, DeviceArgs, Exit};
 pub struct Args {
     #[command(flatten)]
     model: ModelArgs,
-    /// The inputs, their labels, and the vector v
+    /// The inputs, their labels, and in .safetensors the vector v
     #[arg(long, value_name = "IN.safetensors")]
     input: PathBuf,
     /// The units: a JSON list of [layer name, row]
@@ -71,14 +71,15 @@ pub fn run(args: &Args) -> anyhow::Result<Exit> {
     let net = &model.network;
     let block = Block::of(net, &units(args, net)?)?;
     let p = block.len();
-    let file = TensorFile::open(&args.input)?;
-    let v = match file.has("v") {
-        true if file.shape("v")? == [p] => Some(block.from_stored(net, &file.f32("v")?)),
-        true => {
+    let tensors = args.input.extension().is_some_and(|end| end.eq_ignore_ascii_case("safetensors"));
+    let file = tensors.then(|| TensorFile::open(&args.input)).transpose()?;
+    let v = match file.filter(|file| file.has("v")) {
+        Some(file) if file.shape("v")? == [p] => Some(block.from_stored(net, &file.f32("v")?)),
+        Some(file) => {
             let reason = format!("has shape {:?}, where the block has [{p}] parameters", file.shape("v")?);
             return Err(Error::record(&args.input, "tensor `v`", reason).into());
         }
-        false => None,
+        None => None,
     };
     let device = args.device.open()?;
     let curvature = Curvature::new(&device, net, &block, &inputs, args.curvature, MEMORY)?;

@@ -14,12 +14,14 @@ use super::shared::{DeviceArgs, Exit};
 ///   scrubjay eval --model resnet20.safetensors --data test.safetensors --mean .485,.456,.406 \
 ///       --std .229,.224,.225
 ///   scrubjay eval --model my-model/ --data MNIST/raw/t10k-images-idx3-ubyte.gz --json
+///   scrubjay eval --model vit/ --data photos/val
 #[derive(clap::Args)]
 #[command(verbatim_doc_comment)]
 pub struct Args {
     #[command(flatten)]
     model: ModelArgs,
-    /// Labelled data: .safetensors (x, y), idx images, CIFAR binary; texts: .csv, .jsonl .. (docs/DATA.md)
+    /// Labelled data: class folders, a manifest (.csv, .json), .tar, .parquet, .safetensors (x, y), .npz, MNIST, CIFAR, STL-10;
+    /// texts: .csv, .tsv, .jsonl .. (docs/DATA.md). DATA#test is the test part of a set that has several
     #[arg(long, value_name = "DATA")]
     data: PathBuf,
     #[command(flatten)]
@@ -34,8 +36,8 @@ pub struct Args {
 /// Prints accuracy, loss and the accuracy of each class.
 pub fn run(args: &Args) -> anyhow::Result<Exit> {
     let checkpoint = args.model.checkpoint()?;
-    let data =
-        load(&args.data, &args.normalise.load_options(&checkpoint, args.model.choices.choices()))?.samples;
+    let options = args.normalise.load_options(Some(&checkpoint), args.model.choices.choices());
+    let data = load(&args.data, &options)?.samples;
     let model = args.model.open(&checkpoint, Some((&args.data, &data)))?;
     let device = args.device.open()?;
     let start = Instant::now();

@@ -1,21 +1,46 @@
-//! `scrubjay inspect`: layers and units of a model, and the memory that scrubbing it needs.
+//! `scrubjay inspect`: layers and units of a model, and the memory that scrubbing it needs; what a set of samples holds.
+
+mod set;
+
+use std::path::PathBuf;
 
 use scrubjay::data::InputKind;
 use scrubjay::net::{LayerId, Network, Selected, Shape, plan};
 use scrubjay::zoo::Facts;
+use serde_json::{Value, json};
 
-use super::model::ModelArgs;
+use super::model::{ChoiceArgs, NormaliseArgs, Opened, load};
 use super::shared::Exit;
 
 /// List layers, units and parameters of a model, its program, and the memory that a scrub needs
 ///
-/// Example:
+/// With --data, list what the samples are: their number, their shape, how they are brought to it, and
+/// the classes with number, name and count. With --model and --data, both; the samples are then as the
+/// model's config says, and --image-out writes one as it reaches the network.
+///
+/// Examples:
 ///   scrubjay inspect --model resnet50.safetensors
+///   scrubjay inspect --data photos/train
+///   scrubjay inspect --model resnet50/ --data photos/train --image-out seen.png --index 7
 #[derive(clap::Args)]
 #[command(verbatim_doc_comment)]
 pub struct Args {
+    /// The model: a .safetensors or .pth file, or a directory with such a file and config.json
+    #[arg(long, value_name = "M", required_unless_present = "data")]
+    model: Option<PathBuf>,
     #[command(flatten)]
-    model: ModelArgs,
+    choices: ChoiceArgs,
+    /// Labelled data, in any format that `eval` reads
+    #[arg(long, value_name = "DATA")]
+    data: Option<PathBuf>,
+    #[command(flatten)]
+    normalise: NormaliseArgs,
+    /// Write an image as it reaches the network, before mean and std, as a PNG file
+    #[arg(long, value_name = "FILE.png", requires = "data")]
+    image_out: Option<PathBuf>,
+    /// Which image to write
+    #[arg(long, value_name = "I", default_value_t = 0, requires = "image_out")]
+    index: usize,
     /// Print the program of Hessian products too, one line an instruction
     #[arg(long)]
     program: bool,
@@ -28,9 +53,35 @@ pub struct Args {
 const COPIES: usize = 1000;
 const RETAINED: usize = 1024;
 
-/// Prints the model.
+/// Prints the model, the data, or both.
 pub fn run(args: &Args) -> anyhow::Result<Exit> {
-    let model = args.model.choices.outline(&args.model.checkpoint()?)?;
+    let checkpoint = args.model.as_deref().map(|path| args.choices.checkpoint(path)).transpose()?;
+    let options = args.normalise.load_options(checkpoint.as_ref(), args.choices.choices());
+    let loaded = args.data.as_deref().map(|path| load(path, &options)).transpose()?;
+    let mut report = match &checkpoint {
+        Some(checkpoint) => model(args, &args.choices.outline(checkpoint)?)?,
+        None => json!({}),
+    };
+    if let Some(loaded) = &loaded {
+        report["data"] = set::json(loaded);
+        if !args.json {
+            if checkpoint.is_some() {
+                println!();
+            }
+            set::print(loaded);
+        }
+        if let Some(path) = &args.image_out {
+            set::write_image(path, loaded, args.index)?;
+        }
+    }
+    if args.json {
+        println!("{report}");
+    }
+    Ok(Exit::Done)
+}
+
+/// Prints a model, or gives what is printed as JSON.
+fn model(args: &Args, model: &Opened) -> anyhow::Result<Value> {
     let net = &model.network;
     let forward = plan::Plan::forward(net, COPIES)?;
     let all = vec![Selected::All; net.layers.len()];
@@ -45,11 +96,9 @@ pub fn run(args: &Args) -> anyhow::Result<Exit> {
         let layers: Vec<_> = net
             .layers
             .iter()
-            .map(|l| serde_json::json!({"layer": l.name, "units": l.outputs, "parameters": l.outputs * l.unit_len()}))
+            .map(|l| json!({"layer": l.name, "units": l.outputs, "parameters": l.outputs * l.unit_len()}))
             .collect();
-        println!(
-            "{}",
-            serde_json::json!({
+        return Ok(json!({
                 "family": model.family,
                 "read_off_tensors": model.facts.tensors,
                 "read_off_config": model.facts.config,
@@ -69,9 +118,7 @@ pub fn run(args: &Args) -> anyhow::Result<Exit> {
                 "kept_bytes": kept,
                 "chunk": products.chunk,
                 "program": products.text(net),
-            })
-        );
-        return Ok(Exit::Done);
+        }));
     }
     print_facts(&model.facts);
     println!("family      {}", model.family);
@@ -99,7 +146,7 @@ pub fn run(args: &Args) -> anyhow::Result<Exit> {
         println!("\nprogram (forward and backward once, the rest for every product)");
         products.text(net).iter().for_each(|line| println!("  {line}"));
     }
-    Ok(Exit::Done)
+    Ok(Value::Null)
 }
 
 fn print_input(net: &Network) {

@@ -3,8 +3,10 @@
 use std::path::{Path, PathBuf};
 
 use scrubjay::checkpoint::Checkpoint;
-use scrubjay::data::{self, CifarLabels, Labels, LoadOptions, Loaded, Names, Normalise, Samples};
-use scrubjay::data::{TextOptions, TokenizerSource};
+use scrubjay::data::{
+    self, CifarLabels, Crop, Interpolation, Labels, LoadOptions, Loaded, Names, Normalise, Resize, Samples,
+    Steps, TextOptions, TokenizerSource,
+};
 use scrubjay::net::Network;
 use scrubjay::session::{Sources, open_model};
 use scrubjay::zoo::{self, Choices, Facts, Stem};
@@ -48,9 +50,37 @@ pub struct TensorArgs {
     weights: Vec<String>,
 }
 
+/// Steps in place of those that the model's config has for pictures.
+#[derive(clap::Args)]
+pub struct StepArgs {
+    /// Of pictures: bring the shorter side to N pixels, or both to HxW; by default as the model's config says
+    #[arg(long, value_name = "N|HxW|none")]
+    resize: Option<Resize>,
+    /// Of pictures: cut out N x N or H x W pixels at the centre; by default as the model's config says
+    #[arg(long, value_name = "N|HxW|none")]
+    crop: Option<Crop>,
+    /// How --resize mixes pixels, by Pillow's filters; by default as the model's config says, else bilinear
+    #[arg(
+        long,
+        value_enum,
+        hide_possible_values = true,
+        value_name = "nearest|box|bilinear|hamming|bicubic|lanczos"
+    )]
+    interpolation: Option<Interpolation>,
+}
+
+impl StepArgs {
+    /// As given.
+    pub fn given(&self) -> Steps {
+        Steps { resize: self.resize, interpolation: self.interpolation, crop: self.crop }
+    }
+}
+
 /// How stored values become the inputs that the model was trained on.
 #[derive(clap::Args)]
 pub struct NormaliseArgs {
+    #[command(flatten)]
+    steps: StepArgs,
     /// Of images: mean per channel, subtracted from values from 0 to 1; by default the config's
     #[arg(long, value_name = "M,..", value_delimiter = ',', allow_hyphen_values = true)]
     mean: Option<Vec<f32>>,
@@ -195,6 +225,11 @@ impl NormaliseArgs {
         Normalise { mean: self.mean.clone(), std: self.std.clone() }
     }
 
+    /// Steps in place of the config's.
+    pub fn steps(&self) -> Steps {
+        self.steps.given()
+    }
+
     /// Which labels of CIFAR-100.
     pub fn cifar_labels(&self) -> CifarLabels {
         self.cifar_labels
@@ -206,10 +241,10 @@ impl NormaliseArgs {
     }
 
     /// How data of a model are read: by these options, else as its config says.
-    pub fn load_options(&self, checkpoint: &Checkpoint, choices: Choices) -> LoadOptions {
-        let (normalise, cifar_labels, texts) = (self.given(), self.cifar_labels, self.texts());
-        Sources { normalise, cifar_labels, texts, choices, ..Sources::default() }
-            .load_options(Some(checkpoint))
+    pub fn load_options(&self, checkpoint: Option<&Checkpoint>, choices: Choices) -> LoadOptions {
+        let (normalise, steps, cifar_labels) = (self.given(), self.steps(), self.cifar_labels);
+        Sources { normalise, steps, cifar_labels, texts: self.texts(), choices, ..Sources::default() }
+            .load_options(checkpoint)
     }
 }
 
@@ -220,10 +255,10 @@ pub fn load(path: &Path, options: &LoadOptions) -> scrubjay::Result<Loaded> {
     Ok(loaded)
 }
 
-/// How inputs that are normalised already are read for a model.
+/// How inputs are read that may be normalised already: pixels by the model's config, floats as they are.
 pub fn input_options(model: &ModelArgs, texts: &TextArgs, checkpoint: &Checkpoint) -> LoadOptions {
     let sources = Sources { choices: model.choices.choices(), texts: texts.options(), ..Sources::default() };
-    LoadOptions { config: Normalise::default(), ..sources.load_options(Some(checkpoint)) }
+    LoadOptions { floats_are_inputs: true, ..sources.load_options(Some(checkpoint)) }
 }
 
 /// The samples that a choice takes of the data of a file, which are `what` to the user; the first few are listed on stderr.

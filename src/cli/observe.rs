@@ -14,7 +14,8 @@ use super::shared::{self, DeviceArgs, Exit};
 /// Write the activation of every unit, the loss and the logits of inputs
 ///
 /// IN is a .safetensors file with x f32 [n, c, h, w] or [n, features], already normalised, or for texts
-/// input_ids and attention_mask i64 [n, t]; and y i64 [n], or [n, labels] of 0 and 1. OUT gets logits [n, classes], loss [n] and activations [n, d]; its metadata `units` lists the
+/// input_ids and attention_mask i64 [n, t]; and y i64 [n], or [n, labels] of 0 and 1. Or it is labelled
+/// images in any format that `eval` reads, which are normalised as the model's config says. OUT gets logits [n, classes], loss [n] and activations [n, d]; its metadata `units` lists the
 /// layers of the d columns. With --perturbations M, all of IN is one request, and OUT gets the mean
 /// loss [M] and the mean activations [M, d] of M noisy copies of it.
 ///

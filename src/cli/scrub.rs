@@ -40,7 +40,7 @@ const DEFAULT: ScrubOptions = ScrubOptions::DEFAULT;
 pub struct Args {
     #[command(flatten)]
     model: ModelArgs,
-    /// The training data, or the part of it at hand (then --n says how large it was)
+    /// The training data, in any format that `eval` reads, or the part of it at hand (then --n says how large it was)
     #[arg(long, value_name = "TRAIN")]
     data: PathBuf,
     #[command(flatten)]
@@ -223,6 +223,7 @@ impl Args {
             weights: self.model.choices.weights(),
             data: self.data.clone(),
             normalise: self.normalise.given(),
+            steps: self.normalise.steps(),
             cifar_labels: self.normalise.cifar_labels(),
             texts: self.normalise.texts(),
             forget_data: self.forget_data.clone(),

@@ -6,8 +6,10 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use scrubjay::data::tokenizer::Tokenizer;
-use scrubjay::data::{self, CifarLabels, Labels, Loaded, Normalise, Samples, TokenizerSource};
-use scrubjay::data::{pad_alike, tensors};
+use scrubjay::data::{
+    self, CifarLabels, Labels, Loaded, Normalise, Pipeline, Samples, Steps, TokenizerSource, pad_alike,
+    tensors,
+};
 use scrubjay::device::Device;
 use scrubjay::loss::Loss;
 use scrubjay::net::{Network, TrainPass};
@@ -18,7 +20,7 @@ use scrubjay::zoo::{self, TextSizes};
 use scrubjay::{Error, checkpoint, hash};
 use serde_json::{Value, json};
 
-use super::model::{TensorArgs, TextArgs, chosen, load, print_notes};
+use super::model::{StepArgs, TensorArgs, TextArgs, chosen, load, print_notes};
 use super::shared::{self, DeviceArgs, Exit};
 
 /// Train a new model, or continue to train one
@@ -51,7 +53,8 @@ pub struct Args {
     model: Option<PathBuf>,
     #[command(flatten)]
     tensors: TensorArgs,
-    /// Labelled data: .safetensors (x, y), idx images, CIFAR binary; texts in .csv, .jsonl, .parquet .. (docs/DATA.md)
+    /// Labelled data: class folders, a manifest (.csv, .json), .tar, .parquet, .safetensors (x, y), .npz, MNIST, CIFAR, STL-10;
+    /// texts: .csv, .tsv, .jsonl .. (docs/DATA.md)
     #[arg(long, value_name = "DATA")]
     data: PathBuf,
     /// Data to report accuracy on after every epoch
@@ -69,6 +72,8 @@ pub struct Args {
     /// Standard deviation per channel, to divide by
     #[arg(long, value_name = "S,..", value_delimiter = ',')]
     std: Option<Vec<f32>>,
+    #[command(flatten)]
+    steps: StepArgs,
     /// Which labels of CIFAR-100: the 100 classes, or their 20 groups
     #[arg(long, value_enum, default_value_t = CifarLabels::Fine, value_name = "fine|coarse")]
     cifar_labels: CifarLabels,
@@ -129,6 +134,8 @@ struct Task<'a> {
     classes: Option<Vec<String>>,
     /// What made token ids of texts.
     tokenizer: Option<Arc<Tokenizer>>,
+    /// Their steps, where some were asked for.
+    pipeline: Option<Pipeline>,
     val: Option<Samples>,
     normalise: Normalise,
     existing: Option<checkpoint::Checkpoint>,
@@ -147,10 +154,12 @@ pub fn run(args: &Args) -> anyhow::Result<Exit> {
     let existing = args.model.as_deref().map(|path| args.tensors.checkpoint(path)).transpose()?;
     let said = existing.as_ref().map(zoo::inputs).unwrap_or_default();
     let sizes = args.arch.as_deref().and_then(zoo::text_sizes);
+    let (steps, cifar_labels) = (args.steps.given(), args.cifar_labels);
     let sources = Sources {
         choices: args.tensors.choices(),
         normalise: Normalise { mean: args.mean.clone(), std: args.std.clone() },
-        cifar_labels: args.cifar_labels,
+        steps,
+        cifar_labels,
         texts: args.texts.options(),
         ..Sources::default()
     };
@@ -163,9 +172,10 @@ pub fn run(args: &Args) -> anyhow::Result<Exit> {
     }
     let normalise = Normalise { mean: args.mean.clone().or(said.mean), std: args.std.clone().or(said.std) };
     let loaded = load(&args.data, &options)?;
-    options.goes_on(&loaded);
+    options.go_on(loaded.names.classes.as_ref(), loaded.tokenizer.as_ref());
     let val = args.val.as_deref().map(|path| load(path, &options)).transpose()?;
-    let Loaded { mut samples, mut names, tokenizer, .. } = loaded;
+    let Loaded { mut samples, mut names, pipeline, tokenizer, .. } = loaded;
+    let pipeline = pipeline.filter(|_| steps != Steps::default());
     let mut val = val.map(|val| val.samples);
     names.classes = names.classes.or(options.expected.classes);
     pad_alike(&mut std::iter::once(&mut samples).chain(&mut val).collect::<Vec<_>>());
@@ -196,6 +206,7 @@ pub fn run(args: &Args) -> anyhow::Result<Exit> {
         samples,
         classes,
         tokenizer,
+        pipeline,
         val,
         normalise,
         existing,
@@ -309,11 +320,12 @@ impl Task<'_> {
         }
         if let Some(map) = config.as_object_mut() {
             self.args.tensors.write(map);
+            self.normalise.mean.iter().for_each(|mean| drop(map.insert("mean".into(), json!(mean))));
             if let Some(names) = self.classes.as_ref().filter(|names| names.len() == net.classes()) {
                 let names = names.iter().enumerate().map(|(i, name)| (i.to_string(), json!(name)));
                 map.insert("id2label".into(), names.collect());
             }
-            self.normalise.mean.iter().for_each(|mean| drop(map.insert("mean".into(), json!(mean))));
+            self.pipeline.iter().for_each(|pipeline| zoo::write_preprocess(map, pipeline));
             self.normalise.std.iter().for_each(|std| drop(map.insert("std".into(), json!(std))));
         }
         Ok((net, config))
@@ -345,6 +357,7 @@ impl Task<'_> {
             "excluded": self.excluded,
             "cifar_labels": (self.args.cifar_labels == CifarLabels::Coarse).then_some("coarse"),
             "normalise": {"mean": self.normalise.mean, "std": self.normalise.std},
+            "preprocess": self.pipeline,
             "classes": self.args.classes,
             "options": self.options(seed),
         })

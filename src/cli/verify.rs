@@ -201,9 +201,9 @@ fn by_measure(value: impl Fn(&Definition) -> Value) -> Map<String, Value> {
 }
 
 fn sets(args: &Args, checkpoint: &Checkpoint) -> scrubjay::Result<Sets> {
-    let mut options = args.normalise.load_options(checkpoint, args.choices.choices());
+    let mut options = args.normalise.load_options(Some(checkpoint), args.choices.choices());
     let loaded = load(&args.data, &options)?;
-    options.goes_on(&loaded);
+    options.go_on(loaded.names.classes.as_ref(), loaded.tokenizer.as_ref());
     let mut test = load(&args.test, &options)?.samples;
     let Loaded { mut samples, mut names, tokenizer, .. } = loaded;
     names.classes = names.classes.or(options.expected.classes);

@@ -3,13 +3,33 @@
 
 use std::path::Path;
 
+use super::pixels::{Numbers, Stored, pixels};
 use super::tensors::read_unzipped;
 use crate::error::{Error, Result};
+use crate::ops::Shape;
+
+/// Reads a file of images and the file of their labels.
+///
+/// # Errors
+/// Where they do not fit each other, or as [`Idx::read`].
+pub(super) fn read(images: &Path, labels: &Path) -> Result<Stored> {
+    let (stored, y) = (Idx::read(images, 3)?, Idx::read(labels, 1)?);
+    let sides = &stored.sides;
+    if y.sides[0] != sides[0] {
+        return Err(Error::data(labels, format!("has {} labels for {} images", y.sides[0], sides[0])));
+    }
+    if sides[0] > 0 && sides[1] * sides[2] == 0 {
+        return Err(Error::data(images, format!("has images of {} x {} pixels", sides[1], sides[2])));
+    }
+    let shape = Shape::new(sides[1], sides[2], 1);
+    let x = Numbers::Pixels(pixels(images, "image", stored.elements(), shape.len())?);
+    Ok(Stored { shape, x, y: y.labels(labels)?.into(), channels_last: false })
+}
 
 /// An idx file of whole numbers.
-pub(super) struct Idx {
+struct Idx {
     /// The length of each axis.
-    pub sides: Vec<usize>,
+    sides: Vec<usize>,
     bytes: Vec<u8>,
     header: usize,
     width: usize,
@@ -21,7 +41,7 @@ impl Idx {
     ///
     /// # Errors
     /// Where it cannot be read, begins otherwise, or has another length than its axes take.
-    pub fn read(path: &Path, axes: usize) -> Result<Idx> {
+    fn read(path: &Path, axes: usize) -> Result<Idx> {
         let bytes = read_unzipped(path)?;
         let header = 4 + 4 * axes;
         let element = match bytes.get(..4) {
@@ -51,7 +71,7 @@ impl Idx {
     }
 
     /// The elements.
-    pub fn elements(&self) -> impl Iterator<Item = i64> {
+    fn elements(&self) -> impl Iterator<Item = i64> {
         self.bytes[self.header..].chunks_exact(self.width).map(|element| {
             let first = if self.signed { i64::from(element[0] as i8) } else { i64::from(element[0]) };
             element[1..].iter().fold(first, |value, &byte| value << 8 | i64::from(byte))
@@ -62,7 +82,7 @@ impl Idx {
     ///
     /// # Errors
     /// Where one is negative.
-    pub fn labels(&self, path: &Path) -> Result<Vec<u32>> {
+    fn labels(&self, path: &Path) -> Result<Vec<u32>> {
         let label = |(i, value): (usize, i64)| {
             u32::try_from(value).map_err(|_| {
                 let reason = format!("{value} is no label: a whole number from 0 was expected");

@@ -36,21 +36,21 @@ impl FromIterator<u32> for Labels {
 }
 
 impl Labels {
-    /// Reads tensor `y` of a file with `n` samples: `[n]` or `[n, 1]` whole numbers are classes, `[n, labels]` of 0 and 1
+    /// Reads the tensor of this name of a file with `n` samples: `[n]` or `[n, 1]` whole numbers are classes, `[n, labels]` of 0 and 1
     /// are rows.
     ///
     /// # Errors
     /// Where the shape is another or an element is not such a label; the message names the file and the sample.
-    pub fn read(file: &TensorFile, n: usize) -> Result<Labels> {
-        let shape = file.shape("y")?;
-        let refuse = |reason: String| Error::record(file.path(), "tensor `y`", reason);
+    pub fn read(file: &TensorFile, name: &str, n: usize) -> Result<Labels> {
+        let shape = file.shape(name)?;
+        let refuse = |reason: String| Error::record(file.path(), format!("tensor `{name}`"), reason);
         match *shape {
             [len] | [len, 1] if len == n => {
-                Ok(Labels::Classes(whole(file, u32::MAX, |i| format!("sample {i}"))?))
+                Ok(Labels::Classes(whole(file, name, u32::MAX, |i| format!("sample {i}"))?))
             }
             [len, labels] if len == n && labels > 0 => {
                 let at = |i: usize| format!("sample {}, label {}", i / labels, i % labels);
-                Ok(Labels::Multi { labels, rows: whole(file, 1, at)? })
+                Ok(Labels::Multi { labels, rows: whole(file, name, 1, at)? })
             }
             _ => Err(refuse(format!(
                 "has shape {shape:?}, where [{n}] of classes or [{n}, labels] of 0 and 1 was expected"
@@ -221,24 +221,24 @@ pub fn check_words(words: &[u32], loss: Loss, classes: usize, first: usize) -> R
     }
 }
 
-/// Tensor `y` as whole numbers up to `most`; `at` says where element i is.
-fn whole(file: &TensorFile, most: u32, at: impl Fn(usize) -> String) -> Result<Vec<u32>> {
+/// A tensor as whole numbers up to `most`; `at` says where element i is.
+fn whole(file: &TensorFile, name: &str, most: u32, at: impl Fn(usize) -> String) -> Result<Vec<u32>> {
     let refuse = |i: usize, found: String| {
         let expected = if most == 1 { "is neither 0 nor 1" } else { "is no class" };
-        Error::record(file.path(), format!("tensor `y`, {}", at(i)), format!("{found} {expected}"))
+        Error::record(file.path(), format!("tensor `{name}`, {}", at(i)), format!("{found} {expected}"))
     };
-    if file.is_float("y")? {
+    if file.is_float(name)? {
         let label = |(i, v): (usize, f64)| match v >= 0.0 && v <= f64::from(most) && v.fract() == 0.0 {
             true => Ok(v as u32),
             false => Err(refuse(i, v.to_string())),
         };
-        return file.f64("y")?.into_iter().enumerate().map(label).collect();
+        return file.f64(name)?.into_iter().enumerate().map(label).collect();
     }
     let label = |(i, v): (usize, i64)| match u32::try_from(v) {
         Ok(label) if label <= most => Ok(label),
         _ => Err(refuse(i, v.to_string())),
     };
-    file.integers("y")?.into_iter().enumerate().map(label).collect()
+    file.integers(name)?.into_iter().enumerate().map(label).collect()
 }
 
 #[cfg(test)]
@@ -252,7 +252,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("d.safetensors");
         write(&path, &[Tensor { name: "y", shape: shape.to_vec(), values }], HashMap::new()).unwrap();
-        Labels::read(&TensorFile::open(&path).unwrap(), n)
+        Labels::read(&TensorFile::open(&path).unwrap(), "y", n)
     }
 
     #[test]

@@ -1,5 +1,4 @@
-//! Labelled images from all supported formats: safetensors (`x`, `y`), MNIST's idx, CIFAR's binary records; and labelled
-//! texts from safetensors, or as rows of text.
+//! Labelled images of every format ([`super::format`] lists them), and labelled texts from safetensors or as rows of text.
 //!
 //! Pixels are whole numbers from 0 to 255 and become values from 0 to 1, then (value − mean) / std per channel. Floats of a
 //! safetensors file are left as they are unless a mean is given. The result is NHWC. docs/DATA.md states the rules.
@@ -7,63 +6,19 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::idx::Idx;
-use super::pixels::{self, Normalise, Stored};
-use super::tensors::{TensorFile, read_unzipped};
-use super::texts::{self, TextOptions, TokenizerSource};
+use super::format::{Format, format};
+use super::options::{Expected, LoadOptions};
+use super::part::Part;
+use super::pictures::Pictures;
+use super::pipeline::{Pipeline, Steps};
+use super::pixels::{self, Normalise, Numbers, Stored};
+use super::tensors::TensorFile;
 use super::tokenizer::Tokenizer;
-use super::{Labels, Names, Samples, records, text};
+use super::{
+    CifarLabels, Labels, Names, Samples, cifar, folder, idx, listing, npz, pickled, stl, text, texts,
+};
 use crate::error::{Error, Result};
 use crate::loss::Loss;
-use crate::ops::Shape;
-
-/// How labelled data are read, where the file leaves it open.
-#[derive(Clone, Debug, Default)]
-pub struct LoadOptions {
-    /// Asked for: applied whatever the values are.
-    pub normalise: Normalise,
-    /// From the model's config, for values from 0 to 1; used where `normalise` gives nothing.
-    pub config: Normalise,
-    /// Which labels of CIFAR-100.
-    pub labels: CifarLabels,
-    /// How rows of text become token ids.
-    pub texts: TextOptions,
-    /// What the data are for.
-    pub expected: Expected,
-}
-
-impl LoadOptions {
-    /// For further data that belong to those that were loaded: of the same classes, and by the same tokenizer.
-    pub fn goes_on(&mut self, loaded: &Loaded) {
-        if loaded.names.classes.is_some() {
-            self.expected.classes.clone_from(&loaded.names.classes);
-        }
-        if let Some(tokenizer) = &loaded.tokenizer {
-            self.texts.tokenizer = TokenizerSource::Ready(tokenizer.clone());
-        }
-    }
-}
-
-/// What a model, or the training data, expect of data that are read for them.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Expected {
-    /// The names of classes by number: words that are labels are looked up here.
-    pub classes: Option<Vec<String>>,
-    /// The most tokens of a text.
-    pub positions: Option<usize>,
-}
-
-/// The labels of CIFAR-100, which has two for each image.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum CifarLabels {
-    /// The 100 classes.
-    #[default]
-    Fine,
-    /// The 20 groups of them.
-    Coarse,
-}
-
-crate::names::names!(CifarLabels { Fine = "fine", Coarse = "coarse" });
 
 /// Labelled images or texts, and how the file was read where it could have been read otherwise.
 #[derive(Clone, Debug)]
@@ -72,10 +27,14 @@ pub struct Loaded {
     pub samples: Samples,
     /// What the files call their classes and samples.
     pub names: Names,
-    /// One sentence each, for the user.
-    pub notes: Vec<String>,
+    /// The steps by which pixels became the inputs; none where the data are no pixels.
+    pub pipeline: Option<Pipeline>,
+    /// The mean and std that were applied.
+    pub normalise: Normalise,
     /// What made token ids of texts, where they were words.
     pub tokenizer: Option<Arc<Tokenizer>>,
+    /// One sentence each, for the user.
+    pub notes: Vec<String>,
 }
 
 /// Reads labelled images or texts, normalised as asked; [`load_with`] without its notes.
@@ -89,81 +48,158 @@ pub fn load(path: &Path, normalise: &Normalise) -> Result<Samples> {
 
 /// Reads labelled images or texts.
 ///
-/// A `.safetensors` file has `x` `[n, c, h, w]`, `[n, h, w, c]` or `[n, features]` and `y`: `[n]` or `[n, 1]` of classes,
-/// or `[n, labels]` of 0 and 1; one with `input_ids` `[n, t]` and `attention_mask` `[n, t]` in place of `x` has texts. So have tables of text (.csv, .tsv, .json,
-/// .jsonl, .parquet; docs/DATA.md has their columns). An idx file of images (`.gz` or not) has its label file beside it; of a directory with
-/// both training and test images, the training images are read. A CIFAR file has records of one label (or two in
-/// CIFAR-100, of which `options` choose one) and 3,072 bytes; of a directory all `data_batch_*.bin` are read, or
-/// `train.bin`.
+/// docs/DATA.md lists the formats.
 ///
 /// # Errors
 /// Where a file is missing, malformed, empty, or has texts that are to be normalised; where it holds a value that is not finite, or one outside 0 to 1 that the
 /// config's mean and std cannot be meant for; the message names the record.
 pub fn load_with(path: &Path, options: &LoadOptions) -> Result<Loaded> {
-    let kind = kind(path)?;
-    if options.labels == CifarLabels::Coarse && !matches!(kind, Kind::Cifar(_)) {
+    let format = format(path)?;
+    if options.labels == CifarLabels::Coarse && !format.has_coarse_labels() {
         return Err(Error::config(format!(
-            "{}: coarse labels are those of CIFAR-100's .bin files",
+            "{}: coarse labels are those of CIFAR-100's files",
             path.display()
         )));
     }
-    let (stored, mut notes) = match kind {
-        Kind::Safetensors => {
-            let file = TensorFile::open(path)?;
+    let mut pipeline = None;
+    let (mut stored, names, mut notes) = match format {
+        Format::Tensors(file, part) => {
+            let file = TensorFile::open(&file)?;
             if file.has(text::IDS) {
-                return texts(&file, &options.normalise);
+                return texts(&file, options);
             }
-            pixels::from_tensors(&file)?
+            tensors(&file, part)?
         }
-        Kind::Idx { images, labels } => (from_idx(&images, &labels)?, vec![]),
-        Kind::Cifar(files) => (from_cifar(path, &files, options.labels)?, vec![]),
-        Kind::Texts(files) => return rows_of_text(path, &files, options),
+        Format::Npz(file, part) => tensors(&npz::open(&file)?, part)?,
+        Format::Idx { images, labels } => (idx::read(&images, &labels)?, Names::default(), vec![]),
+        Format::Cifar(files) => cifar::read(path, &files, options.labels)?,
+        Format::Pickles(files) => pickled::read(&files, options.labels)?,
+        Format::Stl { images, labels } => stl::read(&images, &labels)?,
+        Format::Folders(root, folders) => {
+            of_pictures(folder::list(&root, &folders)?, options, &mut pipeline)?
+        }
+        Format::Listing(file) => of_pictures(listing::list(&file)?, options, &mut pipeline)?,
+        Format::Texts(files) => return rows_of_text(path, &files, options),
+        Format::Shards(files) => of_pictures(shards(path, &files)?, options, &mut pipeline)?,
+        Format::Parquet(files) => {
+            of_pictures(parquet(path, &files, options.labels)?, options, &mut pipeline)?
+        }
     };
     if stored.y.is_empty() {
         return Err(Error::data(path, "holds no samples"));
     }
-    let image = stored.shape.len();
-    if let Some(i) = stored.x.iter().position(|v| !v.is_finite()) {
-        let reason = format!("holds the value {}", stored.x[i]);
-        return Err(Error::record(path, format!("sample {}", i / image), reason));
+    if pipeline.is_none() && stored.is_pixels() {
+        let steps = options.preprocess.of_pixels(&options.steps);
+        stored = stored
+            .through(&steps)
+            .map_err(|(i, reason)| Error::record(path, format!("sample {i}"), reason))?;
+        pipeline = Some(steps);
     }
-    let normalise = stored
-        .normalisation(&options.normalise, &options.config, &mut notes)
-        .map_err(|e| Error::data(path, e))?;
+    let image = stored.shape.len();
+    let mut config = &options.config;
+    let none = Normalise::default();
+    if let Numbers::Floats(x) = &stored.x {
+        if options.steps != Steps::default() {
+            return Err(Error::data(
+                path,
+                "holds floats, and --resize, --crop and --interpolation are for pixels",
+            ));
+        }
+        if let Some(i) = x.iter().position(|v| !v.is_finite()) {
+            return Err(Error::record(
+                path,
+                format!("sample {}", i / image),
+                format!("holds the value {}", x[i]),
+            ));
+        }
+        if options.floats_are_inputs {
+            config = &none;
+        }
+    }
+    let normalise =
+        stored.normalisation(&options.normalise, config, &mut notes).map_err(|e| Error::data(path, e))?;
     let samples = stored.normalised(&normalise).map_err(|e| Error::data(path, e))?;
     if let Some(i) = samples.x.iter().position(|v| !v.is_finite()) {
         let reason = format!("holds the value {} once it is normalised", samples.x[i]);
         return Err(Error::record(path, format!("sample {}", i / image), reason));
     }
-    Ok(Loaded { samples, names: Names::default(), notes, tokenizer: None })
+    Ok(Loaded { samples, names, pipeline, normalise, tokenizer: None, notes })
 }
 
 /// Texts as words.
 fn rows_of_text(path: &Path, files: &[PathBuf], options: &LoadOptions) -> Result<Loaded> {
-    check_plain(path, &options.normalise)?;
-    let Expected { classes, positions } = &options.expected;
+    check_plain(path, options)?;
+    let Expected { classes, positions, .. } = &options.expected;
     let texts::Read { samples, names, notes, tokenizer } =
         texts::read(files, &options.texts, classes.as_deref(), *positions)?;
-    Ok(Loaded { samples, names, notes, tokenizer: Some(tokenizer) })
+    let normalise = Normalise::default();
+    Ok(Loaded { samples, names, pipeline: None, normalise, tokenizer: Some(tokenizer), notes })
 }
 
-/// Refuses to normalise texts.
-fn check_plain(path: &Path, normalise: &Normalise) -> Result<()> {
-    match *normalise == Normalise::default() {
+/// Refuses what is for images where there are texts.
+fn check_plain(path: &Path, options: &LoadOptions) -> Result<()> {
+    match options.normalise == Normalise::default() && options.steps == Steps::default() {
         true => Ok(()),
-        false => Err(Error::data(path, "holds texts, and --mean and --std are for images")),
+        false => {
+            let reason =
+                "holds texts, and --mean, --std, --resize, --crop and --interpolation are for images";
+            Err(Error::data(path, reason))
+        }
     }
 }
 
+/// Pictures, brought to one size.
+fn of_pictures(
+    pictures: Pictures,
+    options: &LoadOptions,
+    pipeline: &mut Option<Pipeline>,
+) -> Result<(Stored, Names, Vec<String>)> {
+    let steps = options.preprocess.of_pictures(&options.steps);
+    let steps = steps.map_err(|reason| Error::data(&pictures.path, reason))?;
+    pictures.read(pipeline.insert(steps), &options.expected)
+}
+
+/// The images of a file of tensors, which names nothing.
+fn tensors(file: &TensorFile, part: Option<Part>) -> Result<(Stored, Names, Vec<String>)> {
+    let (stored, notes) = pixels::from_tensors(file, part)?;
+    Ok((stored, Names::default(), notes))
+}
+
+#[cfg(feature = "images")]
+use super::shards::list as shards;
+
+#[cfg(not(feature = "images"))]
+fn shards(path: &Path, _: &[PathBuf]) -> Result<Pictures> {
+    Err(Error::data(path, "is of tar files, and this scrubjay was built without its feature `images`"))
+}
+
+#[cfg(feature = "parquet")]
+use super::columnar::list as parquet;
+
+#[cfg(not(feature = "parquet"))]
+fn parquet(path: &Path, _: &[PathBuf], _: CifarLabels) -> Result<Pictures> {
+    let reason =
+        "is of parquet files, and this scrubjay was built without them; build it with `--features parquet`";
+    Err(Error::data(path, reason))
+}
+
 /// Texts, which nothing normalises.
-fn texts(file: &TensorFile, normalise: &Normalise) -> Result<Loaded> {
+fn texts(file: &TensorFile, options: &LoadOptions) -> Result<Loaded> {
     if file.has("x") {
         let reason =
             format!("has both `x` and `{}`: images and texts are read from files of their own", text::IDS);
         return Err(Error::data(file.path(), reason));
     }
-    check_plain(file.path(), normalise)?;
-    Ok(Loaded { samples: text::read(file)?, names: Names::default(), notes: vec![], tokenizer: None })
+    check_plain(file.path(), options)?;
+    let (names, normalise) = (Names::default(), Normalise::default());
+    Ok(Loaded {
+        samples: text::read(file)?,
+        names,
+        pipeline: None,
+        normalise,
+        tokenizer: None,
+        notes: vec![],
+    })
 }
 
 /// The files that [`load`] reads for `path`, in its order.
@@ -171,10 +207,19 @@ fn texts(file: &TensorFile, normalise: &Normalise) -> Result<Loaded> {
 /// # Errors
 /// Where [`load`] would find nothing to read.
 pub fn files(path: &Path) -> Result<Vec<PathBuf>> {
-    Ok(match kind(path)? {
-        Kind::Safetensors => vec![path.into()],
-        Kind::Idx { images, labels } => vec![images, labels],
-        Kind::Cifar(files) | Kind::Texts(files) => files,
+    Ok(match format(path)? {
+        Format::Tensors(file, _) | Format::Npz(file, _) => vec![file],
+        Format::Idx { images, labels } | Format::Stl { images, labels } => vec![images, labels],
+        Format::Cifar(files)
+        | Format::Pickles(files)
+        | Format::Shards(files)
+        | Format::Parquet(files)
+        | Format::Texts(files) => files,
+        Format::Folders(root, folders) => folder::list(&root, &folders)?.files(),
+        Format::Listing(file) => {
+            let pictures = listing::list(&file)?.files();
+            [vec![file], pictures].concat()
+        }
     })
 }
 
@@ -219,142 +264,6 @@ pub fn class_count(path: &Path, labels: &Labels, given: Option<usize>) -> Result
     }
 }
 
-enum Kind {
-    Safetensors,
-    Idx { images: PathBuf, labels: PathBuf },
-    Cifar(Vec<PathBuf>),
-    Texts(Vec<PathBuf>),
-}
-
-/// Names of idx files of images; the first that a directory has is read.
-const IMAGES: [&str; 3] = ["train-images", "t10k-images", "test-images"];
-
-/// The format of a path, by its name, or for a directory by the names in it.
-fn kind(path: &Path) -> Result<Kind> {
-    let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-    if path.is_dir() {
-        let entries = std::fs::read_dir(path).map_err(Error::io(path))?;
-        let mut names: Vec<PathBuf> =
-            entries.filter_map(|entry| entry.ok().map(|entry| entry.path())).collect();
-        names.sort();
-        let called =
-            |what: &str| names.iter().filter(|p| stem(p).contains(what)).cloned().collect::<Vec<_>>();
-        if let Some(images) = IMAGES.iter().find_map(|name| called(name).into_iter().next()) {
-            return kind(&images);
-        }
-        let mut batches = [called("data_batch_"), called("train.bin")].concat();
-        batches.retain(|path| stem(path).trim_end_matches(".gz").ends_with(".bin"));
-        if let Some(twice) =
-            batches.iter().find(|path| path.with_extension("bin.gz").exists() && stem(path).ends_with(".bin"))
-        {
-            return Err(Error::data(
-                twice,
-                "is there packed too; one of the two must go, or each sample would count twice",
-            ));
-        }
-        if !batches.is_empty() {
-            return Ok(Kind::Cifar(batches));
-        }
-        let rows = records::of_folder(path)?;
-        return match rows.is_empty() {
-            false => Ok(Kind::Texts(rows)),
-            true => {
-                let reason = "is a directory that holds neither idx images nor CIFAR batches, nor train.csv or the like";
-                Err(Error::data(path, reason))
-            }
-        };
-    }
-    if !path.exists() {
-        return Err(Error::Io { path: path.into(), source: std::io::ErrorKind::NotFound.into() });
-    }
-    let lower = name.to_lowercase();
-    if lower.ends_with(".safetensors") {
-        return Ok(Kind::Safetensors);
-    }
-    if records::is_known(path) {
-        return Ok(Kind::Texts(vec![path.into()]));
-    }
-    if name.contains("idx3") || name.contains("images") {
-        let beside = path.with_file_name(name.replace("images", "labels").replace("idx3", "idx1"));
-        let other = match name.strip_suffix(".gz") {
-            Some(_) => beside.with_extension(""),
-            None => PathBuf::from(format!("{}.gz", beside.display())),
-        };
-        let found = [&beside, &other].into_iter().find(|labels| labels.exists() && labels.as_path() != path);
-        return match found {
-            Some(labels) => Ok(Kind::Idx { images: path.into(), labels: labels.clone() }),
-            None => Err(Error::data(
-                path,
-                format!("its labels, {} or {}, are not beside it", beside.display(), other.display()),
-            )),
-        };
-    }
-    if lower.trim_end_matches(".gz").ends_with(".bin") {
-        return Ok(Kind::Cifar(vec![path.into()]));
-    }
-    Err(Error::data(
-        path,
-        "is no data that is known here: .safetensors, idx (images and labels), CIFAR .bin; texts in .csv, .tsv, .json, \
-         .jsonl or .parquet",
-    ))
-}
-
-fn stem(path: &Path) -> String {
-    path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
-}
-
-fn from_idx(images: &Path, labels: &Path) -> Result<Stored> {
-    let (pixels, y) = (Idx::read(images, 3)?, Idx::read(labels, 1)?);
-    let sides = &pixels.sides;
-    if y.sides[0] != sides[0] {
-        return Err(Error::data(labels, format!("has {} labels for {} images", y.sides[0], sides[0])));
-    }
-    if sides[0] > 0 && sides[1] * sides[2] == 0 {
-        return Err(Error::data(images, format!("has images of {} x {} pixels", sides[1], sides[2])));
-    }
-    let shape = Shape::new(sides[1], sides[2], 1);
-    let x = pixels::scaled(images, "image", pixels.elements(), shape.len())?;
-    Ok(Stored { shape, x, y: y.labels(labels)?.into(), channels_last: false, pixels: true })
-}
-
-fn from_cifar(path: &Path, files: &[PathBuf], wanted: CifarLabels) -> Result<Stored> {
-    const PIXELS: usize = 3 * 32 * 32;
-    let shape = Shape::new(32, 32, 3);
-    let (mut x, mut y): (Vec<f32>, Vec<u32>) = (vec![], vec![]);
-    let mut known = None;
-    for file in files {
-        let bytes = read_unzipped(file)?;
-        // One label a record, or two (coarse and fine) in CIFAR-100; a length can fit only one of them here.
-        let fits = |labels: usize| bytes.len() % (labels + PIXELS) == 0;
-        let labels = known.or_else(|| [1, 2].into_iter().find(|&labels| fits(labels))).unwrap_or(1);
-        known = Some(labels);
-        if !fits(labels) {
-            let (record, left) = (bytes.len() / (labels + PIXELS), bytes.len() % (labels + PIXELS));
-            let reason =
-                format!("has {left} bytes, where a CIFAR record has {} (truncated?)", labels + PIXELS);
-            return Err(Error::record(file, format!("record {record}"), reason));
-        }
-        let label = match wanted {
-            CifarLabels::Fine => labels - 1,
-            CifarLabels::Coarse if labels == 2 => 0,
-            CifarLabels::Coarse => {
-                return Err(Error::data(
-                    file,
-                    "has one label an image; coarse labels are those of CIFAR-100",
-                ));
-            }
-        };
-        for record in bytes.chunks_exact(labels + PIXELS) {
-            y.push(u32::from(record[label]));
-            x.extend(record[labels..].iter().map(|&pixel| f32::from(pixel) / 255.0));
-        }
-    }
-    if y.is_empty() {
-        return Err(Error::data(path, "holds no samples"));
-    }
-    Ok(Stored { shape, x, y: y.into(), channels_last: false, pixels: true })
-}
-
 #[cfg(test)]
 mod tests {
     use std::collections::HashMap;
@@ -362,6 +271,7 @@ mod tests {
 
     use super::super::tensors::{Tensor, Values, write};
     use super::*;
+    use crate::ops::Shape;
 
     fn folder() -> tempfile::TempDir {
         tempfile::tempdir().unwrap()

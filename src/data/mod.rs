@@ -1,17 +1,38 @@
 //! Files to samples: labelled images and texts for networks, columns for the dependence measure.
 
 mod chosen;
+mod cifar;
+mod classes;
+#[cfg(feature = "parquet")]
+mod columnar;
+#[cfg(feature = "images")]
+mod decode;
 mod digits;
 mod encoding;
 pub mod file;
+mod folder;
 pub(crate) mod foreign;
+mod format;
 mod idx;
 mod labels;
+mod listing;
 mod load;
 mod names;
+mod npz;
+mod options;
+mod part;
+mod pickled;
+mod picture;
+mod pictures;
+mod pipeline;
 mod pixels;
+mod png;
 mod records;
+mod resize;
+#[cfg(feature = "images")]
+mod shards;
 mod spec;
+mod stl;
 pub mod table;
 pub mod tensors;
 mod text;
@@ -22,13 +43,16 @@ mod view;
 use std::ops::Range;
 
 pub use chosen::{Shown, listing, shown};
+pub use cifar::CifarLabels;
 pub use digits::digits;
 pub use labels::{Labels, check_words};
-pub use load::{
-    CifarLabels, Expected, LoadOptions, Loaded, check_labels, class_count, files, load, load_with,
-};
+pub use load::{Loaded, check_labels, class_count, files, load, load_with};
 pub use names::Names;
+pub use options::{Expected, LoadOptions, Preprocess};
+pub use pipeline::{Crop, Pipeline, Resize, Steps};
 pub use pixels::Normalise;
+pub use png::write_png;
+pub use resize::Interpolation;
 pub use spec::{Spec, choose};
 pub use text::{check_ids, pad_alike};
 pub use texts::{TextOptions, TokenizerSource};

@@ -4,8 +4,12 @@
 
 use std::path::Path;
 
+use rayon::prelude::*;
 use safetensors::Dtype;
 
+use super::part::Part;
+use super::picture::Picture;
+use super::pipeline::Pipeline;
 use super::tensors::TensorFile;
 use super::{Labels, Samples};
 use crate::error::{Error, Result};
@@ -24,26 +28,48 @@ pub struct Normalise {
 pub(super) struct Stored {
     pub shape: Shape,
     /// `[n, c, h, w]`, or `[n, h, w, c]` where the channels are last.
-    pub x: Vec<f32>,
+    pub x: Numbers,
     pub y: Labels,
     pub channels_last: bool,
-    /// Whether the values were whole numbers, so that they are from 0 to 1 now.
-    pub pixels: bool,
 }
 
-/// Pixels from 0 to 255 as values from 0 to 1.
+/// The values of images.
+pub(super) enum Numbers {
+    /// Pixels, 0 to 255, which become values from 0 to 1.
+    Pixels(Vec<u8>),
+    /// Values that are left as they are.
+    Floats(Vec<f32>),
+}
+
+impl Numbers {
+    fn len(&self) -> usize {
+        match self {
+            Numbers::Pixels(x) => x.len(),
+            Numbers::Floats(x) => x.len(),
+        }
+    }
+
+    fn at(&self, i: usize) -> f32 {
+        match self {
+            Numbers::Pixels(x) => f32::from(x[i]) / 255.0,
+            Numbers::Floats(x) => x[i],
+        }
+    }
+}
+
+/// Whole numbers as pixels.
 ///
 /// # Errors
 /// Where one is outside; the message names its image, of `image` values.
-pub(super) fn scaled(
+pub(super) fn pixels(
     path: &Path,
     what: &str,
     values: impl Iterator<Item = i64>,
     image: usize,
-) -> Result<Vec<f32>> {
-    let scale = |(i, value): (usize, i64)| match value {
-        0..=255 => Ok(value as f32 / 255.0),
-        _ => {
+) -> Result<Vec<u8>> {
+    let scale = |(i, value): (usize, i64)| match u8::try_from(value) {
+        Ok(pixel) => Ok(pixel),
+        Err(_) => {
             let reason = format!(
                 "holds the whole number {value}, where pixels are from 0 to 255; store other scales as floats, which are \
                  left as they are"
@@ -54,30 +80,71 @@ pub(super) fn scaled(
     values.enumerate().map(scale).collect()
 }
 
-/// Reads `x` and `y` of a safetensors file, with notes.
-pub(super) fn from_tensors(file: &TensorFile) -> Result<(Stored, Vec<String>)> {
+/// Names of the tensors of images and labels. `#` stands for `train`, `val` or `test`.
+const PAIRS: [(&str, &str); 13] = [
+    ("x", "y"),
+    ("X", "y"),
+    ("images", "labels"),
+    ("image", "label"),
+    ("data", "targets"),
+    ("data", "labels"),
+    ("inputs", "targets"),
+    ("x_#", "y_#"),
+    ("X_#", "y_#"),
+    ("#_images", "#_labels"),
+    ("images_#", "labels_#"),
+    ("#_x", "#_y"),
+    ("#_data", "#_labels"),
+];
+
+/// The names of the images and labels of a file: those of a part where it is asked for, else the only ones, else the training
+/// part's.
+fn pair(file: &TensorFile, part: Option<Part>) -> Result<(String, String)> {
+    let has = |part: Part| {
+        let named = PAIRS.iter().filter(|(x, _)| x.contains('#'));
+        let named = named.map(|(x, y)| (x.replace('#', part.name()), y.replace('#', part.name())));
+        named.into_iter().find(|(x, y)| file.has(x) && file.has(y))
+    };
+    if let Some(part) = part {
+        return has(part).ok_or_else(|| {
+            let reason =
+                format!("has no tensors `x_{0}` and `y_{0}`, but {1}", part.name(), file.names().join(", "));
+            Error::data(file.path(), reason)
+        });
+    }
+    let plain = PAIRS.iter().find(|(x, y)| file.has(x) && file.has(y));
+    let plain = plain.map(|(x, y)| (x.to_string(), y.to_string()));
+    Ok(plain.or_else(|| has(Part::Train)).unwrap_or(("x".into(), "y".into())))
+}
+
+/// Reads the images and labels of a safetensors file, with notes.
+pub(super) fn from_tensors(file: &TensorFile, part: Option<Part>) -> Result<(Stored, Vec<String>)> {
     let path = file.path();
     let refuse = |tensor: &str, reason: String| Error::record(path, format!("tensor `{tensor}`"), reason);
-    let sides = file.shape("x")?;
+    let (images, labels) = pair(file, part)?;
+    let (images, labels) = (images.as_str(), labels.as_str());
+    let sides = file.shape(images)?;
     let (shape, channels_last) = match *sides {
         [_, h, w, c] if channels_are_last(h, w, c) => (Shape::new(h, w, c), true),
         [_, c, h, w] => (Shape::new(h, w, c), false),
+        [_, h, w] => (Shape::new(h, w, 1), true),
         [_, features] => (Shape::new(1, 1, features), false),
         _ => {
-            let reason = format!("has shape {sides:?}, where [n, c, h, w] or [n, features] was expected");
-            return Err(refuse("x", reason));
+            let reason =
+                format!("has shape {sides:?}, where [n, c, h, w], [n, h, w] or [n, features] was expected");
+            return Err(refuse(images, reason));
         }
     };
     let n = sides[0];
     if n > 0 && shape.is_empty() {
-        return Err(refuse("x", format!("has shape {sides:?}: images of no values")));
+        return Err(refuse(images, format!("has shape {sides:?}: images of no values")));
     }
-    let y = Labels::read(file, n)?;
+    let y = Labels::read(file, labels, n)?;
     let mut notes = Vec::new();
-    if channels_last {
-        notes.push(format!("x {sides:?} is read as [n, h, w, c]"));
+    if channels_last && sides.len() == 4 {
+        notes.push(format!("{images} {sides:?} is read as [n, h, w, c]"));
     }
-    let (values, dtype) = (file.f32("x")?, file.dtype("x")?);
+    let (values, dtype) = (file.f32(images)?, file.dtype(images)?);
     let whole = match dtype {
         Dtype::U8 => true,
         Dtype::I8 | Dtype::I16 | Dtype::I32 | Dtype::I64 | Dtype::U16 | Dtype::U32 | Dtype::U64 => {
@@ -86,7 +153,7 @@ pub(super) fn from_tensors(file: &TensorFile) -> Result<(Stored, Vec<String>)> {
                 || values.iter().all(|v| (0.0..=255.0).contains(v)) && values.iter().any(|&v| v > 127.0);
             if features && like_pixels() {
                 notes.push(format!(
-                    "x holds whole numbers of type {dtype:?} and shape [n, features], which are left as they are; store \
+                    "{images} holds whole numbers of type {dtype:?} and shape [n, features], which are left as they are; store \
                      pixels as U8"
                 ));
             }
@@ -95,10 +162,10 @@ pub(super) fn from_tensors(file: &TensorFile) -> Result<(Stored, Vec<String>)> {
         _ => false,
     };
     let x = match whole {
-        true => scaled(path, "sample", values.iter().map(|&v| v as i64), shape.len())?,
-        false => values,
+        true => Numbers::Pixels(pixels(path, "sample", values.iter().map(|&v| v as i64), shape.len())?),
+        false => Numbers::Floats(values),
     };
-    Ok((Stored { shape, x, y, channels_last, pixels: whole }, notes))
+    Ok((Stored { shape, x, y, channels_last }, notes))
 }
 
 /// Whether `[n, a, b, c]` has the channels last: 3 or 4 of them, or one in square images, and a and b are no numbers of
@@ -122,12 +189,13 @@ impl Stored {
             std: given.std.clone().or(config.std.clone()),
         };
         let none = Normalise::default();
-        if *given != none || *config == none || self.pixels {
+        let Numbers::Floats(x) = &self.x else { return Ok(wanted) };
+        if *given != none || *config == none {
             return Ok(wanted);
         }
         const ROUNDING: f32 = 1e-3;
-        let least = self.x.iter().copied().fold(f32::INFINITY, f32::min);
-        let greatest = self.x.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+        let least = x.iter().copied().fold(f32::INFINITY, f32::min);
+        let greatest = x.iter().copied().fold(f32::NEG_INFINITY, f32::max);
         if least >= -ROUNDING && greatest <= 1.0 + ROUNDING {
             return Ok(wanted);
         }
@@ -138,7 +206,7 @@ impl Stored {
             (-0.01..=1.01).contains(&stored)
         };
         let range = format!("values from {least} to {greatest}");
-        if self.x.iter().enumerate().all(produced) {
+        if x.iter().enumerate().all(produced) {
             notes.push(format!(
                 "x holds {range}, which are normalised already; the config's mean and std are not applied again (--mean \
                  and --std are, if given)"
@@ -160,21 +228,48 @@ impl Stored {
         if self.channels_last { at % self.shape.c } else { at / self.shape.positions() }
     }
 
+    /// Whether the values are pixels.
+    pub fn is_pixels(&self) -> bool {
+        matches!(self.x, Numbers::Pixels(_))
+    }
+
+    /// Pixels, each image brought to another size; floats as they are.
+    ///
+    /// # Errors
+    /// The image that is too small, and the reason.
+    pub fn through(self, pipeline: &Pipeline) -> std::result::Result<Stored, (usize, String)> {
+        let Shape { h, w, c } = self.shape;
+        let Numbers::Pixels(x) = &self.x else { return Ok(self) };
+        if *pipeline == Pipeline::default() {
+            return Ok(self);
+        }
+        let one = |(i, image): (usize, &[u8])| {
+            let at = |i: usize| image[if self.channels_last { i } else { i % c * h * w + i / c }];
+            let picture = Picture { h, w, c, pixels: (0..image.len()).map(at).collect() };
+            pipeline.apply(picture).map_err(|reason| (i, reason))
+        };
+        let images = x.par_chunks_exact(h * w * c).enumerate().map(one);
+        let images = images.collect::<std::result::Result<Vec<Picture>, _>>()?;
+        let shape = images.first().map_or(self.shape, |first| Shape::new(first.h, first.w, c));
+        let x = Numbers::Pixels(images.into_iter().flat_map(|image| image.pixels).collect());
+        Ok(Stored { shape, x, channels_last: true, ..self })
+    }
+
     /// (value − mean) / std, with the channels last.
     pub fn normalised(self, normalise: &Normalise) -> std::result::Result<Samples, String> {
         let c = self.shape.c;
         let (mean, std) = per_channel(normalise, c)?;
         let positions = self.shape.positions();
         let mut out = vec![0.0; self.x.len()];
-        let images = self.x.chunks_exact(self.shape.len()).zip(out.chunks_exact_mut(self.shape.len()));
-        for (image, out) in images {
+        for (i, out) in out.chunks_exact_mut(self.shape.len()).enumerate() {
+            let image = i * self.shape.len();
             for (position, out) in out.chunks_exact_mut(c).enumerate() {
                 for (channel, out) in out.iter_mut().enumerate() {
                     let at = match self.channels_last {
                         true => position * c + channel,
                         false => channel * positions + position,
                     };
-                    *out = (image[at] - mean[channel]) / std[channel];
+                    *out = (self.x.at(image + at) - mean[channel]) / std[channel];
                 }
             }
         }
@@ -183,7 +278,10 @@ impl Stored {
 }
 
 /// Mean and std of each of `c` channels.
-fn per_channel(normalise: &Normalise, c: usize) -> std::result::Result<(Vec<f32>, Vec<f32>), String> {
+pub(super) fn per_channel(
+    normalise: &Normalise,
+    c: usize,
+) -> std::result::Result<(Vec<f32>, Vec<f32>), String> {
     let each = |values: &Option<Vec<f32>>, default: f32, name: &str| match values.as_deref() {
         None => Ok(vec![default; c]),
         Some([one]) => Ok(vec![*one; c]),

@@ -44,20 +44,21 @@ fn ending(path: &Path) -> String {
     name.rsplit_once('.').map_or("", |(_, end)| end).to_string()
 }
 
-/// The files of a folder that have the rows to train on: `train.csv`, or `train-00000-of-00002.parquet` and the like, all of
-/// one ending, in the order of their names. None where there is no such file.
+/// The files of a folder that have the rows of a part, whose names begin with one of these words: `train.csv`, or
+/// `train-00000-of-00002.jsonl` and the like, all of one ending, in the order of their names. None where there is no such file.
 ///
 /// # Errors
 /// Where there are such files of several endings.
-pub(super) fn of_folder(folder: &Path) -> Result<Vec<PathBuf>> {
+pub(super) fn of_folder(folder: &Path, begin: &[&str]) -> Result<Vec<PathBuf>> {
     let entries = std::fs::read_dir(folder).map_err(Error::io(folder))?;
-    let train = |path: &PathBuf| {
+    let of_part = |path: &PathBuf| {
         let name = path.file_name().unwrap_or_default().to_string_lossy().to_lowercase();
-        let rest = name.strip_prefix("train").filter(|rest| rest.starts_with(['.', '-', '_']));
-        rest.is_some() && !["", "txt"].contains(&ending(path).as_str()) && path.is_file() && is_known(path)
+        let behind = begin.iter().find_map(|word| name.strip_prefix(word)).unwrap_or_default();
+        let known = !["", "txt"].contains(&ending(path).as_str()) && is_known(path);
+        behind.starts_with(['.', '-', '_']) && known && path.is_file()
     };
     let mut files: Vec<PathBuf> =
-        entries.filter_map(|entry| Some(entry.ok()?.path())).filter(train).collect();
+        entries.filter_map(|entry| Some(entry.ok()?.path())).filter(of_part).collect();
     files.sort();
     match files.iter().find(|file| ending(file) != ending(&files[0])) {
         None => Ok(files),
@@ -99,6 +100,18 @@ pub(super) fn read(path: &Path, names: impl Fn(&[&str]) -> bool) -> Result<Recor
         false => Ok(records),
         true => Err(Error::data(path, "holds no samples")),
     }
+}
+
+/// Whether a parquet file has pictures, as Hugging Face writes them, and no texts alone.
+#[cfg(feature = "parquet")]
+pub(super) fn has_pictures(path: &Path) -> bool {
+    columnar::has_pictures(path)
+}
+
+/// Without the feature that reads them, parquet files are taken for what is refused.
+#[cfg(not(feature = "parquet"))]
+pub(super) fn has_pictures(_: &Path) -> bool {
+    true
 }
 
 #[cfg(feature = "parquet")]
@@ -283,13 +296,13 @@ mod tests {
                 && !is_known(&at("notes.txt", b"x"))
                 && !is_known(&at("bits", b"\0\t\n"))
         );
-        assert_eq!(of_folder(dir.path()).unwrap(), Vec::<PathBuf>::new());
+        assert_eq!(of_folder(dir.path(), &["train"]).unwrap(), Vec::<PathBuf>::new());
         let (one, two) = (at("train-00000-of-00002.parquet", b""), at("train-00001-of-00002.parquet", b""));
         at("trainer.json", b"");
         at("test.parquet", b"");
-        assert_eq!(of_folder(dir.path()).unwrap(), [one, two]);
+        assert_eq!(of_folder(dir.path(), &["train"]).unwrap(), [one, two]);
         at("train.csv", b"");
-        assert!(of_folder(dir.path()).unwrap_err().to_string().contains("train.csv"));
+        assert!(of_folder(dir.path(), &["train"]).unwrap_err().to_string().contains("train.csv"));
     }
 
     #[test]

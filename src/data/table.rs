@@ -18,6 +18,7 @@ mod tensors;
 
 use std::path::Path;
 
+pub(super) use arrays::{ArrayFile, members};
 pub use columns::{Column, Frame, Table};
 pub(super) use delimited::check_quotes;
 pub use options::{Categorical, Decimal, Delimiter, Header, Missing, TableOptions};

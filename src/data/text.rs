@@ -70,7 +70,11 @@ pub(super) fn read(file: &TensorFile) -> Result<Samples> {
         let reason = "is not 0; texts of several token types are not read here";
         return Err(Error::record(path, place(TYPES, i / tokens, i % tokens), reason));
     }
-    Ok(Samples { kind: InputKind::Text { tokens }, x: rows(&ids, &mask, tokens), y: Labels::read(file, n)? })
+    Ok(Samples {
+        kind: InputKind::Text { tokens },
+        x: rows(&ids, &mask, tokens),
+        y: Labels::read(file, "y", n)?,
+    })
 }
 
 /// The words of texts as [`Samples::x`] has them: of each its ids, then its mask.

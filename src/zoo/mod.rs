@@ -15,6 +15,7 @@ mod create;
 mod densenet;
 mod efficientnet;
 mod family;
+mod inputs;
 mod mlp;
 mod mnist_vit;
 mod mobilenet;
@@ -22,6 +23,7 @@ mod names;
 mod osnet;
 mod parts;
 mod preact;
+mod preprocessing;
 mod reading;
 mod regnet;
 mod resnet;
@@ -36,6 +38,8 @@ use serde_json::Value;
 pub use choices::{Choices, Stem};
 pub use create::{Created, TextSizes, create, renewed, text_sizes, with_token_ids};
 pub(crate) use create::{resnet50, vit16};
+pub use inputs::{InputConfig, inputs};
+pub use preprocessing::write_preprocess;
 pub use reading::Facts;
 
 use crate::checkpoint::{Checkpoint, Reader};
@@ -57,17 +61,6 @@ pub struct Model {
     pub inputs: InputConfig,
     /// What is known from where.
     pub facts: Facts,
-}
-
-/// A model's inputs as its config describes them.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct InputConfig {
-    /// Mean per channel, of values from 0 to 1.
-    pub mean: Option<Vec<f32>>,
-    /// Standard deviation per channel.
-    pub std: Option<Vec<f32>>,
-    /// The image's shape.
-    pub shape: Option<Shape>,
 }
 
 /// The families, in the order in which they are tried: what has the names of several is taken for the first that fits.
@@ -113,23 +106,25 @@ pub fn load_as(checkpoint: &Checkpoint, choices: &Choices, data: Option<InputKin
     read(checkpoint, checkpoint.reader(), choices, data)
 }
 
-/// What a model expects of data: the most tokens of its texts, the names of its classes. What cannot be known without data is
-/// left open.
+/// What a model expects of data: the channels of its images, the most tokens of its texts, its outputs, the names of its
+/// classes. What cannot be known without data is left open.
 pub fn expected(checkpoint: &Checkpoint, choices: &Choices) -> Expected {
-    let positions = outline(checkpoint, choices).ok().and_then(|model| match model.network.kind() {
-        InputKind::Text { tokens } => Some(tokens),
-        InputKind::Image(_) => None,
-    });
-    Expected { positions, classes: class_names(checkpoint) }
-}
-
-/// The names of classes in `id2label`, as Hugging Face's configs have it; its placeholders are none.
-fn class_names(checkpoint: &Checkpoint) -> Option<Vec<String>> {
-    let names = checkpoint.config()?.get("id2label")?.as_object()?;
-    let name = |i: usize| Some(names.get(&i.to_string())?.as_str()?.to_string());
-    let names = (0..names.len()).map(name).collect::<Option<Vec<String>>>()?;
-    let placeholders = names.iter().enumerate().all(|(i, name)| *name == format!("LABEL_{i}"));
-    (!placeholders).then_some(names)
+    let outline = outline(checkpoint, choices).ok();
+    let kind = outline.as_ref().map(|model| model.network.kind());
+    Expected {
+        channels: match kind {
+            Some(InputKind::Image(shape)) if shape.positions() > 1 => {
+                Some(shape.c).filter(|channels| [1, 3].contains(channels))
+            }
+            _ => None,
+        },
+        positions: match kind {
+            Some(InputKind::Text { tokens }) => Some(tokens),
+            _ => None,
+        },
+        outputs: outline.map(|model| model.network.classes()),
+        classes: inputs::class_names(checkpoint),
+    }
 }
 
 /// [`load_as`] of a model whose values are not read: a network of the same form whose parameters are 0, in the time and
@@ -152,7 +147,7 @@ fn read(
         other => other,
     };
     let config = checkpoint.config().unwrap_or(&Value::Null);
-    let inputs = read_inputs(checkpoint).map_err(named)?;
+    let inputs = inputs::read(checkpoint).map_err(named)?;
     let names: Vec<String> = checkpoint.names().map(String::from).collect();
     let given = Given { source: &source, names: &names, config };
     let arch = choices.arch.as_deref().map(|arch| vec![arch]).unwrap_or(architectures(config));
@@ -344,57 +339,4 @@ pub fn write_loss(config: &mut serde_json::Map<String, Value>, loss: Loss) {
             config.insert("problem_type".into(), "multi_label_classification".into());
         }
     }
-}
-
-/// Image size and normalisation from timm's and Hugging Face's configs; none where they cannot be read ([`load`]
-/// refuses such a model).
-pub fn inputs(checkpoint: &Checkpoint) -> InputConfig {
-    read_inputs(checkpoint).unwrap_or_default()
-}
-
-fn read_inputs(checkpoint: &Checkpoint) -> Result<InputConfig> {
-    let config = checkpoint.config().unwrap_or(&Value::Null);
-    let preprocessor = checkpoint.preprocessor().unwrap_or(&Value::Null);
-    let timm = config.get("pretrained_cfg").filter(|value| !value.is_null()).unwrap_or(config);
-    let mean = numbers(timm, "mean", "config.json")?;
-    let std = numbers(timm, "std", "config.json")?;
-    let normalises = preprocessor.get("do_normalize").and_then(Value::as_bool) != Some(false);
-    let preprocessor = if normalises { preprocessor } else { &Value::Null };
-    let beside = "preprocessor_config.json";
-    let timm_shape = match numbers(timm, "input_size", "config.json")?.as_deref() {
-        Some(&[c, h, w]) => Some(Shape::new(h as usize, w as usize, c as usize)),
-        Some(_) => return Err(refused("input_size", "config.json", "has not the form [c, h, w]")),
-        None => None,
-    };
-    Ok(InputConfig {
-        mean: mean.or(numbers(preprocessor, "image_mean", beside)?),
-        std: std.or(numbers(preprocessor, "image_std", beside)?),
-        shape: timm_shape.or(hugging_face_shape(config)?),
-    })
-}
-
-/// `image_size`, one side or `[h, w]`, with `num_channels`.
-fn hugging_face_shape(config: &Value) -> Result<Option<Shape>> {
-    let Some(size) = config.get("image_size").filter(|value| !value.is_null()) else { return Ok(None) };
-    let side = |value: &Value| value.as_u64().map(|side| side as usize);
-    let sides = match size.as_array().map(Vec::as_slice) {
-        None => side(size).map(|side| (side, side)),
-        Some([h, w]) => side(h).zip(side(w)),
-        Some(_) => None,
-    };
-    let (h, w) = sides.ok_or_else(|| refused("image_size", "config.json", "is no side and no [h, w]"))?;
-    let c = config.get("num_channels").and_then(Value::as_u64).unwrap_or(3) as usize;
-    Ok(Some(Shape::new(h, w, c)))
-}
-
-/// A list of numbers.
-fn numbers(config: &Value, key: &str, file: &str) -> Result<Option<Vec<f32>>> {
-    let Some(value) = config.get(key).filter(|value| !value.is_null()) else { return Ok(None) };
-    let number = |value: &Value| value.as_f64().map(|value| value as f32);
-    let list = value.as_array().and_then(|list| list.iter().map(number).collect());
-    list.map(Some).ok_or_else(|| refused(key, file, "is no list of numbers"))
-}
-
-fn refused(key: &str, file: &str, reason: &str) -> Error {
-    Error::config(format!("{file}: \"{key}\" {reason}"))
 }

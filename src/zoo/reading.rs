@@ -249,7 +249,7 @@ fn any(patterns: &[&str], key: &str) -> bool {
 }
 
 /// Keys that the registry reads itself, or that describe data and classes.
-const DESCRIBED: [&str; 13] = [
+const DESCRIBED: [&str; 18] = [
     "architecture",
     "architectures",
     "arch",
@@ -263,6 +263,11 @@ const DESCRIBED: [&str; 13] = [
     "mean",
     "std",
     "pretrained_cfg",
+    "preprocess",
+    "weights",
+    "crop_pct",
+    "crop_mode",
+    "interpolation",
 ];
 
 /// Arguments of timm's models that do not change the function in evaluation, or that the tensors' shapes show.

@@ -6,6 +6,7 @@ use std::path::Path;
 
 use parquet::file::reader::{FileReader, SerializedFileReader};
 use parquet::record::Field;
+use parquet::schema::types::TypePtr;
 use serde_json::Value;
 
 use super::rows::Records;
@@ -33,6 +34,17 @@ pub(super) fn read(path: &Path) -> Result<Records> {
         rows.push((format!("row {i}"), row.get_column_iter().map(|(_, field)| value(field)).collect()));
     }
     Ok(Records { columns, rows, classes })
+}
+
+/// Whether a column has pictures: their bytes and a path, as Hugging Face writes them. A file that cannot be read has none.
+pub(super) fn has_pictures(path: &Path) -> bool {
+    let Some(reader) = File::open(path).ok().and_then(|file| SerializedFileReader::new(file).ok()) else {
+        return false;
+    };
+    let schema = reader.metadata().file_metadata().schema();
+    let bytes =
+        |field: &TypePtr| field.is_group() && field.get_fields().iter().any(|part| part.name() == "bytes");
+    schema.get_fields().iter().any(bytes)
 }
 
 /// A cell as JSON; of another type than those above, its type in words.

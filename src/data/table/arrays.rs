@@ -3,6 +3,8 @@
 use std::io::Read;
 use std::path::Path;
 
+use safetensors::Dtype;
+
 use super::super::tensors::read;
 use super::columns::{Table, other_length};
 use super::stored::Numbers;
@@ -70,7 +72,7 @@ pub(super) fn read_npz(path: &Path) -> Result<Table> {
 
 /// The files in a zip file, in the order of its directory: stored or deflated, not encrypted. Sizes of 2³² and more stand
 /// in an extra field.
-fn members(path: &Path, bytes: &[u8]) -> Result<Vec<(String, Vec<u8>)>> {
+pub(in crate::data) fn members(path: &Path, bytes: &[u8]) -> Result<Vec<(String, Vec<u8>)>> {
     let damaged = || Error::data(path, "no readable npz file: its zip directory is damaged");
     let number = |at: usize, width: usize| -> Result<usize> {
         let digits = at.checked_add(width).and_then(|end| bytes.get(at..end)).ok_or_else(damaged)?;
@@ -142,47 +144,120 @@ fn members(path: &Path, bytes: &[u8]) -> Result<Vec<(String, Vec<u8>)>> {
     Ok(found)
 }
 
-/// Reads the format of numpy's `save`: a magic number, the header's length, a Python dictionary, the elements.
-fn array(path: &Path, bytes: &[u8]) -> Result<Array> {
-    let refuse = |reason: &str| Error::data(path, format!("no readable npy file: {reason}"));
-    let long = match bytes.get(..8) {
-        Some([0x93, b'N', b'U', b'M', b'P', b'Y', version @ 1..=3, _]) => *version > 1,
-        _ => return Err(refuse("it does not begin as one")),
-    };
-    let (header_at, header_len) = match (long, bytes.get(8..10), bytes.get(8..12)) {
-        (false, Some(&[a, b]), _) => (10, usize::from(u16::from_le_bytes([a, b]))),
-        (true, _, Some(&[a, b, c, d])) => (12, u32::from_le_bytes([a, b, c, d]) as usize),
-        _ => return Err(refuse("its header is cut off")),
-    };
-    let header = bytes[header_at..].get(..header_len).ok_or_else(|| refuse("its header is cut off"))?;
-    let header = std::str::from_utf8(header).map_err(|_| refuse("its header is not UTF-8"))?;
-    let elements = &bytes[header_at + header_len..];
+/// A file of numpy's `save`: a magic number, the header's length, a Python dictionary, the elements.
+pub(in crate::data) struct ArrayFile<'a> {
+    shape: Vec<usize>,
+    /// Whether the first index runs fastest.
+    fortran: bool,
+    /// The type of its elements, as in the header.
+    descr: &'a str,
+    elements: &'a [u8],
+}
 
-    let missing = || refuse("its header lacks the type, the order or the shape");
-    let fortran = entry(header, "fortran_order").ok_or_else(missing)?.starts_with("True");
-    let shape =
-        entry(header, "shape").and_then(|t| t.strip_prefix('(')?.split_once(')')).ok_or_else(missing)?.0;
-    let shape = shape
-        .split(',')
-        .map(|length| length.trim().trim_end_matches('L')) // Python 2 writes 60L
-        .filter(|length| !length.is_empty())
-        .map(|length| length.parse::<usize>())
-        .collect::<std::result::Result<Vec<_>, _>>()
-        .map_err(|_| refuse("its shape is no list of lengths"))?;
-    let descr = entry(header, "descr").ok_or_else(missing)?;
+impl<'a> ArrayFile<'a> {
+    /// Reads the header.
+    pub fn of(path: &Path, bytes: &'a [u8]) -> Result<ArrayFile<'a>> {
+        let refuse = |reason: &str| Error::data(path, format!("no readable npy file: {reason}"));
+        let long = match bytes.get(..8) {
+            Some([0x93, b'N', b'U', b'M', b'P', b'Y', version @ 1..=3, _]) => *version > 1,
+            _ => return Err(refuse("it does not begin as one")),
+        };
+        let (header_at, header_len) = match (long, bytes.get(8..10), bytes.get(8..12)) {
+            (false, Some(&[a, b]), _) => (10, usize::from(u16::from_le_bytes([a, b]))),
+            (true, _, Some(&[a, b, c, d])) => (12, u32::from_le_bytes([a, b, c, d]) as usize),
+            _ => return Err(refuse("its header is cut off")),
+        };
+        let header = bytes[header_at..].get(..header_len).ok_or_else(|| refuse("its header is cut off"))?;
+        let header = std::str::from_utf8(header).map_err(|_| refuse("its header is not UTF-8"))?;
+        let elements = &bytes[header_at + header_len..];
+
+        let missing = || refuse("its header lacks the type, the order or the shape");
+        let fortran = entry(header, "fortran_order").ok_or_else(missing)?.starts_with("True");
+        let shape =
+            entry(header, "shape").and_then(|t| t.strip_prefix('(')?.split_once(')')).ok_or_else(missing)?.0;
+        let shape = shape
+            .split(',')
+            .map(|length| length.trim().trim_end_matches('L')) // Python 2 writes 60L
+            .filter(|length| !length.is_empty())
+            .map(|length| length.parse::<usize>())
+            .collect::<std::result::Result<Vec<_>, _>>()
+            .map_err(|_| refuse("its shape is no list of lengths"))?;
+        let descr = entry(header, "descr").ok_or_else(missing)?;
+        Ok(ArrayFile { shape, fortran, descr, elements })
+    }
+
+    /// The type, the shape and the little-endian, row-major elements of an array of one type.
+    ///
+    /// # Errors
+    /// Where the elements are no numbers, or not as many as the shape has.
+    pub fn plain(self, path: &Path) -> Result<(Dtype, Vec<usize>, Vec<u8>)> {
+        let ArrayFile { shape, fortran, descr, elements } = self;
+        let name = quoted(descr).map_or(descr, |(name, _)| name);
+        let element = Element::parse(name).zip(dtype(name));
+        let (element, dtype) = element.ok_or_else(|| unreadable(path, name))?;
+        let count = shape.iter().try_fold(1usize, |count, &side| count.checked_mul(side));
+        if count.and_then(|count| count.checked_mul(element.width)) != Some(elements.len()) {
+            let reason = format!("an array {shape:?} of `{name}` does not take {} bytes", elements.len());
+            return Err(Error::data(path, reason));
+        }
+        // Where the first index runs fastest, element (i, j, ..) is at i + j n + ..
+        let place = |mut at: usize| {
+            let mut indices = vec![0; shape.len()];
+            for (index, side) in indices.iter_mut().zip(&shape).rev() {
+                (*index, at) = (at % side, at / side);
+            }
+            indices.iter().zip(&shape).rev().fold(0, |place, (index, side)| place * side + index)
+        };
+        let mut bytes = Vec::with_capacity(elements.len());
+        for at in 0..elements.len() / element.width {
+            let from = element.width * if fortran { place(at) } else { at };
+            bytes.extend_from_slice(&elements[from..from + element.width]);
+        }
+        if element.big_endian {
+            bytes.chunks_exact_mut(element.width).for_each(<[u8]>::reverse);
+        }
+        Ok((dtype, shape, bytes))
+    }
+}
+
+fn unreadable(path: &Path, dtype: &str) -> Error {
+    let reason = format!(
+        "elements of type `{dtype}` cannot be read as numbers; those of f2 to f8, i1 to i8, u1 to u8 and b1 are"
+    );
+    Error::data(path, reason)
+}
+
+/// A type of numpy in the words of safetensors.
+fn dtype(name: &str) -> Option<Dtype> {
+    Some(match name.trim_start_matches(['<', '>', '=', '|']) {
+        "?" | "b1" => Dtype::BOOL,
+        "u1" => Dtype::U8,
+        "u2" => Dtype::U16,
+        "u4" => Dtype::U32,
+        "u8" => Dtype::U64,
+        "i1" => Dtype::I8,
+        "i2" => Dtype::I16,
+        "i4" => Dtype::I32,
+        "i8" => Dtype::I64,
+        "f2" => Dtype::F16,
+        "f4" => Dtype::F32,
+        "f8" => Dtype::F64,
+        _ => return None,
+    })
+}
+
+/// An array of one or two dimensions, or of named fields.
+fn array(path: &Path, bytes: &[u8]) -> Result<Array> {
+    let ArrayFile { shape, fortran, descr, elements } = ArrayFile::of(path, bytes)?;
+    let missing =
+        || Error::data(path, "no readable npy file: its header lacks the type, the order or the shape");
     let (n, p) = match shape[..] {
         [n, p] => (n, p),
         [n] => (n, 1),
         _ => return Err(Error::data(path, format!("expected one or two dimensions, found {}", shape.len()))),
     };
-    let unreadable = |dtype: &str| {
-        let reason = format!(
-            "elements of type `{dtype}` cannot be read as numbers; those of f2 to f8, i1 to i8, u1 to u8 and b1 are"
-        );
-        Error::data(path, reason)
-    };
     let fields = fields(descr).ok_or_else(missing)?;
-    let elements_of = |dtype: &str| Element::parse(dtype).ok_or_else(|| unreadable(dtype));
+    let elements_of = |dtype: &str| Element::parse(dtype).ok_or_else(|| unreadable(path, dtype));
     let parsed = fields.iter().map(|(_, dtype)| elements_of(dtype)).collect::<Result<Vec<_>>>()?;
     let width: usize = parsed.iter().map(|element| element.width).sum();
     let dtype = fields.iter().map(|(_, dtype)| *dtype).collect::<Vec<_>>().join(", ");

@@ -6,9 +6,11 @@ use std::rc::Rc;
 
 use safetensors::Dtype;
 
-use super::{Done, Id, Machine, Object, Storage, Tensor};
+use super::{Array, Done, Id, Machine, Object, Storage, Tensor};
 
 const PARAMETER: &str = "torch.nn.parameter.Parameter";
+/// What an opaque type of an array begins with.
+const DTYPE: &str = "numpy.dtype ";
 /// The most axes that a tensor has.
 const MOST_AXES: usize = 64;
 
@@ -59,6 +61,13 @@ impl<R: Read> Machine<'_, R> {
             && let Some(Object::Tensor(tensor)) = parts.first().map(|&id| &self.objects[id])
         {
             self.objects[top] = Object::Tensor(tensor.clone());
+        }
+        if let Object::Opaque(class) = &self.objects[top]
+            && class.ends_with("multiarray._reconstruct")
+            && self.part(state, 3) == Some(&Object::Bool(false))
+            && let Some(array) = self.array_of(state, [4, 2, 1])
+        {
+            self.objects[top] = array;
         }
         Ok(())
     }
@@ -142,8 +151,41 @@ impl<R: Read> Machine<'_, R> {
                 let tensor = Object::Tensor(tensor.clone());
                 self.push(tensor)
             }
+            ("_codecs.encode", Some(Object::Text(text))) if self.bytes_are_kept => {
+                let bytes: Option<Vec<u8>> = text.chars().map(|c| u8::try_from(c).ok()).collect();
+                let bytes = bytes.ok_or_else(|| self.damaged("bytes that are none"))?;
+                self.push(Object::Bytes(bytes.into()))
+            }
+            ("numpy.dtype", Some(Object::Text(name))) => {
+                let name = format!("{DTYPE}{name}");
+                self.opaque(&name)
+            }
+            (name, Some(Object::Bytes(_))) if name.ends_with("numeric._frombuffer") => {
+                let array = self.array_of(arguments, [0, 1, 2]);
+                self.push(array.unwrap_or(Object::Opaque(class)))
+            }
             _ => self.push(Object::Opaque(class)),
         }
+    }
+
+    /// The array of which parts of a tuple are the bytes, the type and the shape.
+    fn array_of(&self, tuple: Id, [bytes, dtype, shape]: [usize; 3]) -> Option<Object> {
+        let bytes: Rc<[u8]> = match self.part(tuple, bytes)? {
+            Object::Bytes(bytes) => bytes.clone(),
+            Object::Text(text) if self.bytes_are_kept => text.as_bytes().into(),
+            _ => return None,
+        };
+        let dtype = match self.part(tuple, dtype)? {
+            Object::Opaque(name) => name.strip_prefix(DTYPE)?.into(),
+            _ => return None,
+        };
+        let Object::Tuple(sides) = self.part(tuple, shape)? else { return None };
+        let side = |id: &Id| match &self.objects[*id] {
+            Object::Int(side) => usize::try_from(*side).ok(),
+            _ => None,
+        };
+        let shape = sides.iter().map(side).collect::<Option<Vec<usize>>>()?;
+        Some(Object::Array(Array { shape, dtype, bytes }.into()))
     }
 
     fn pair(&self, id: Id) -> Option<(Id, Id)> {

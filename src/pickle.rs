@@ -1,5 +1,5 @@
-//! Reads a Python pickle without running anything: protocols 0 to 5, of which the objects that hold weights become values
-//! and all others an [`Object::Opaque`] that only has the name of its class.
+//! Reads a Python pickle without running anything: protocols 0 to 5, of which the objects that hold weights, and where they
+//! are asked for bytes and NumPy's arrays, become values, and all others an [`Object::Opaque`] that only has the name of its class.
 //!
 //! A pickle is a program for a stack machine. Its only dangerous instructions call a class or a function by name; here
 //! they call the few of [`Machine::call`], which put tensors together, and give an opaque value otherwise. Objects are
@@ -15,11 +15,11 @@ use std::rc::Rc;
 use safetensors::Dtype;
 
 /// The number of an object.
-pub(super) type Id = usize;
+pub(crate) type Id = usize;
 
 /// What a pickle has.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) enum Object {
+pub(crate) enum Object {
     None,
     Bool(bool),
     Int(i64),
@@ -33,13 +33,17 @@ pub(super) enum Object {
     /// The bytes of tensors.
     Storage(Rc<Storage>),
     Tensor(Rc<Tensor>),
+    /// Bytes, where they are kept.
+    Bytes(Rc<[u8]>),
+    /// An array of NumPy, where bytes are kept.
+    Array(Rc<Array>),
     /// Anything else: numbers, bytes, objects of unknown classes, by what they are.
     Opaque(Rc<str>),
 }
 
 /// A piece of memory that tensors are views of.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Storage {
+pub(crate) struct Storage {
     /// Its name in the file.
     pub key: Rc<str>,
     /// None for types that no weights have.
@@ -54,11 +58,20 @@ pub(super) struct Storage {
 
 /// A view of a storage.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Tensor {
+pub(crate) struct Tensor {
     pub storage: Rc<Storage>,
     pub offset: u64,
     pub shape: Vec<usize>,
     pub strides: Vec<u64>,
+}
+
+/// An array of NumPy, row-major.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Array {
+    pub shape: Vec<usize>,
+    /// Its type, as `u1`; numbers of several bytes are taken as little-endian.
+    pub dtype: Rc<str>,
+    pub bytes: Rc<[u8]>,
 }
 
 impl Storage {
@@ -72,7 +85,7 @@ impl Storage {
 const MOST_STEPS: usize = 1 << 25;
 /// The objects of a pickle.
 #[derive(Debug)]
-pub(super) struct Pickle {
+pub(crate) struct Pickle {
     objects: Vec<Object>,
     root: Id,
 }
@@ -81,6 +94,17 @@ impl Pickle {
     /// An object.
     pub fn get(&self, id: Id) -> &Object {
         &self.objects[id]
+    }
+
+    /// The value under a key of what was pickled, where that is a dictionary; the key may be text or bytes.
+    pub fn under(&self, key: &str) -> Option<&Object> {
+        let Object::Dict(dict) = self.root() else { return None };
+        let is_key = |id: Id| match self.get(id) {
+            Object::Text(text) => &**text == key,
+            Object::Bytes(bytes) => **bytes == *key.as_bytes(),
+            _ => false,
+        };
+        dict.iter().find(|(at, _)| is_key(*at)).map(|&(_, value)| self.get(value))
     }
 
     /// The storages, each as often as it is met.
@@ -97,13 +121,25 @@ impl Pickle {
     }
 }
 
-/// Reads one pickle, up to its end.
+/// Reads one pickle, up to its end. Bytes and arrays are opaque.
 ///
 /// # Errors
 /// Where it is damaged or ends too early, in words.
-pub(super) fn read(from: &mut impl Read) -> Result<Pickle, String> {
+pub(crate) fn read(from: &mut impl Read) -> Result<Pickle, String> {
+    read_as(from, false)
+}
+
+/// [`read`] with the bytes and the arrays.
+///
+/// # Errors
+/// As there.
+pub(crate) fn read_with_bytes(from: &mut impl Read) -> Result<Pickle, String> {
+    read_as(from, true)
+}
+
+fn read_as(from: &mut impl Read, bytes_are_kept: bool) -> Result<Pickle, String> {
     let (objects, stack, marks, memo) = (vec![], vec![], vec![], HashMap::new());
-    let mut machine = Machine { from, at: 0, objects, stack, marks, memo, steps: 0 };
+    let mut machine = Machine { from, bytes_are_kept, at: 0, objects, stack, marks, memo, steps: 0 };
     loop {
         let code = machine.byte()?;
         if code == b'.' {
@@ -117,6 +153,7 @@ pub(super) fn read(from: &mut impl Read) -> Result<Pickle, String> {
 /// The stack machine.
 struct Machine<'a, R> {
     from: &'a mut R,
+    bytes_are_kept: bool,
     at: u64,
     objects: Vec<Object>,
     stack: Vec<Id>,
@@ -183,15 +220,19 @@ impl<R: Read> Machine<'_, R> {
         self.push(Object::Text(text.into()))
     }
 
-    /// Bytes, which no weights are read from.
-    fn skip(&mut self, size: u32, what: &str) -> Done {
+    /// Bytes, which no weights are read from, so that they may be skipped.
+    fn some_bytes(&mut self, size: u32) -> Done {
         let length = self.length(size)?;
+        if self.bytes_are_kept {
+            let bytes = self.bytes(length)?;
+            return self.push(Object::Bytes(bytes.into()));
+        }
         let skipped = std::io::copy(&mut self.from.by_ref().take(length), &mut std::io::sink());
         match skipped.map_err(|e| e.to_string())? == length {
             true => self.at += length,
             false => return Err("its pickle ends too early (truncated?)".into()),
         }
-        self.opaque(what)
+        self.opaque("bytes")
     }
 
     fn count(&mut self, steps: usize) -> Done {
@@ -331,9 +372,9 @@ impl<R: Read> Machine<'_, R> {
                 self.push(Object::Text(line.into()))
             }
             b'U' | b'T' => self.old_text(code),
-            b'C' => self.skip(1, "bytes"),
-            b'B' => self.skip(4, "bytes"),
-            0x8e | 0x96 => self.skip(8, "bytes"),
+            b'C' => self.some_bytes(1),
+            b'B' => self.some_bytes(4),
+            0x8e | 0x96 => self.some_bytes(8),
             _ => self.container(code),
         }
     }
@@ -370,6 +411,7 @@ impl<R: Read> Machine<'_, R> {
         let text = self.bytes(length)?;
         self.push(match String::from_utf8(text) {
             Ok(text) => Object::Text(text.into()),
+            Err(bytes) if self.bytes_are_kept => Object::Bytes(bytes.into_bytes().into()),
             Err(_) => Object::Opaque("bytes".into()),
         })
     }

@@ -1,0 +1,52 @@
+//! Labels that stand as words beside their samples.
+
+use std::collections::BTreeSet;
+
+use super::Labels;
+
+/// The most labels that a sample is marked for.
+const MOST: usize = 1 << 20;
+
+/// A whole number; 7.0, as pandas writes it, is 7.
+pub(super) fn whole(word: &str) -> Option<u32> {
+    let fits = |value: &f64| value.fract() == 0.0 && (0.0..=f64::from(u32::MAX)).contains(value);
+    let float = || word.parse().ok().filter(fits);
+    word.parse().ok().or_else(|| float().map(|value| value as u32))
+}
+
+/// The labels of samples that have these words, and the names of the classes where words are no numbers: all whole numbers are
+/// classes, others are numbered in the order of the sorted words. Where samples may have `several`, each word is a label.
+///
+/// # Errors
+/// The sample without a label, where each has one; more labels than can be marked; the reason in words.
+pub(super) fn labels(
+    words: &[Vec<String>],
+    several: bool,
+) -> Result<(Labels, Option<Vec<String>>), (Option<usize>, String)> {
+    if let Some(i) = words.iter().position(|words| words.len() != 1).filter(|_| !several) {
+        return Err((Some(i), "has no label".into()));
+    }
+    let sorted: BTreeSet<&str> = words.iter().flatten().map(String::as_str).collect();
+    let numbers: Option<Vec<u32>> = sorted.iter().map(|word| whole(word)).collect();
+    let classes: Vec<&str> = sorted.into_iter().collect();
+    let number = |word: &String| match &numbers {
+        Some(_) => whole(word).unwrap_or(0),
+        None => classes.binary_search(&word.as_str()).unwrap_or(0) as u32,
+    };
+    let names = numbers.is_none().then(|| classes.iter().map(ToString::to_string).collect());
+    if !several {
+        return Ok((words.iter().flatten().map(number).collect(), names));
+    }
+    let most = match &numbers {
+        Some(numbers) => numbers.iter().max().map_or(0, |&most| most as usize + 1),
+        None => classes.len(),
+    };
+    if !(1..=MOST).contains(&most) || most.checked_mul(words.len()).is_none() {
+        return Err((None, format!("has {most} different labels, where 1 to {MOST} were expected")));
+    }
+    let mut rows = vec![0; most * words.len()];
+    for (words, row) in words.iter().zip(rows.chunks_exact_mut(most)) {
+        words.iter().for_each(|word| row[number(word) as usize] = 1);
+    }
+    Ok((Labels::Multi { labels: most, rows }, names))
+}

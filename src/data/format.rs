@@ -1,0 +1,282 @@
+//! Which format a path has, by its name, or for a folder by what is in it. This is the one list of formats.
+
+use std::path::{Path, PathBuf};
+
+use super::part::{Part, split};
+use super::{folder, listing, pickled, pictures, records};
+use crate::error::{Error, Result};
+
+/// The formats of labelled data.
+pub(super) enum Format {
+    /// A safetensors file.
+    Tensors(PathBuf, Option<Part>),
+    /// A .npz of NumPy.
+    Npz(PathBuf, Option<Part>),
+    /// MNIST's idx.
+    Idx { images: PathBuf, labels: PathBuf },
+    /// CIFAR's binary records.
+    Cifar(Vec<PathBuf>),
+    /// CIFAR's pickles.
+    Pickles(Vec<PathBuf>),
+    /// STL-10's binary files.
+    Stl { images: PathBuf, labels: PathBuf },
+    /// A folder for each class: the root, and the folders.
+    Folders(PathBuf, Vec<PathBuf>),
+    /// A manifest that lists pictures.
+    Listing(PathBuf),
+    /// Tar files as of webdataset.
+    Shards(Vec<PathBuf>),
+    /// Parquet files of Hugging Face with pictures.
+    Parquet(Vec<PathBuf>),
+    /// Files with rows of text.
+    Texts(Vec<PathBuf>),
+}
+
+impl Format {
+    /// Whether images may have a coarse and a fine label.
+    pub fn has_coarse_labels(&self) -> bool {
+        matches!(self, Format::Cifar(_) | Format::Pickles(_) | Format::Parquet(_))
+    }
+}
+
+/// What can be read, for messages.
+const KNOWN: &str = ".safetensors, .npz, idx (images and labels), CIFAR (.bin or pickles), STL-10, a folder of class folders, a \
+                     manifest (.csv, .tsv, .json, .jsonl) with columns `path` and `label`, .tar or .parquet; texts in .csv, .tsv, .json, .jsonl or .parquet";
+
+/// Names of manifests that are read for the folder they are in, as Hugging Face's `imagefolder` names them.
+const LISTINGS: [&str; 3] = ["metadata.csv", "metadata.jsonl", "metadata.json"];
+
+/// Folders in which torchvision and Hugging Face put the files of a set.
+const ROOTS: [&str; 11] = [
+    "raw",
+    "MNIST",
+    "FashionMNIST",
+    "KMNIST",
+    "QMNIST",
+    "EMNIST",
+    "cifar-10-batches-py",
+    "cifar-100-python",
+    "cifar-10-batches-bin",
+    "cifar-100-binary",
+    "stl10_binary",
+];
+
+/// The format of a path; `PATH#test` is the test part of it, where it has several.
+///
+/// # Errors
+/// Where there is nothing, or nothing that can be read.
+pub(super) fn format(path: &Path) -> Result<Format> {
+    let (path, part) = split(path);
+    match path.is_dir() {
+        true => of_folder(&path, part),
+        false => of_file(&path, part),
+    }
+}
+
+fn of_file(path: &Path, part: Option<Part>) -> Result<Format> {
+    if !path.exists() {
+        return Err(Error::Io { path: path.into(), source: std::io::ErrorKind::NotFound.into() });
+    }
+    let name = name_of(path);
+    let lower = name.to_lowercase();
+    let ends = |ends: &[&str]| ends.iter().any(|end| lower.ends_with(end));
+    if ends(&[".safetensors"]) {
+        return Ok(Format::Tensors(path.into(), part));
+    }
+    if ends(&[".npz"]) {
+        return Ok(Format::Npz(path.into(), part));
+    }
+    if let Some(part) = part {
+        let reason =
+            format!("is one file without parts; #{} is for folders, .safetensors and .npz", part.name());
+        return Err(Error::data(path, reason));
+    }
+    if pictures::is_picture(path) {
+        let reason = "is one picture; a folder of class folders, or a manifest with columns `path` and `label`, says the \
+                      label too";
+        return Err(Error::data(path, reason));
+    }
+    if listing::is_listing(path) {
+        return Ok(Format::Listing(path.into()));
+    }
+    if ends(&[".tar", ".tgz", ".tar.gz"]) {
+        return Ok(Format::Shards(vec![path.into()]));
+    }
+    if ends(&[".parquet"]) {
+        return Ok(of_parquet(vec![path.into()]));
+    }
+    if records::is_known(path) {
+        return Ok(Format::Texts(vec![path.into()]));
+    }
+    if ends(&[".mat"]) {
+        let reason = "is a MATLAB file, which is not read here; SVHN's is converted by: python -c \"import numpy, scipy.io; m = \
+                      scipy.io.loadmat('FILE.mat'); numpy.savez('FILE.npz', x=m['X'].transpose(3, 0, 1, 2), \
+                      y=m['y'].ravel() % 10)\"";
+        return Err(Error::data(path, reason));
+    }
+    if name.contains("idx3") || name.contains("images") {
+        let labels = labels_of(path, &name.replace("images", "labels").replace("idx3", "idx1"))?;
+        return Ok(Format::Idx { images: path.into(), labels });
+    }
+    if name.contains("_X.bin") {
+        let labels = labels_of(path, &name.replace("_X.bin", "_y.bin"))?;
+        return Ok(Format::Stl { images: path.into(), labels });
+    }
+    if lower.trim_end_matches(".gz").ends_with(".bin") {
+        return Ok(Format::Cifar(vec![path.into()]));
+    }
+    if pickled::begins_as_one(path) {
+        return Ok(Format::Pickles(vec![path.into()]));
+    }
+    Err(Error::data(path, format!("is no data that is known here: {KNOWN}")))
+}
+
+/// The format of a folder.
+fn of_folder(path: &Path, part: Option<Part>) -> Result<Format> {
+    let (folders, files) = folder::entries(path)?;
+    if let Some(found) = of_files(path, part, &files)? {
+        return Ok(found);
+    }
+    let known: Vec<&PathBuf> =
+        folders.iter().filter(|folder| ROOTS.contains(&name_of(folder).as_str())).collect();
+    match known[..] {
+        [] => {}
+        [root] => return of_folder(root, part),
+        [first, second, ..] => {
+            let reason = format!("holds {} and {}; give one of them", name_of(first), name_of(second));
+            return Err(Error::data(path, reason));
+        }
+    }
+    // The folder `data` of Hugging Face's parquet files, and the parts of class folders.
+    if let Some(data) = folders.iter().find(|folder| name_of(folder) == "data")
+        && folder::entries(data)?.1.iter().any(|file| name_of(file).ends_with(".parquet"))
+    {
+        return of_folder(data, part);
+    }
+    if let Some(part) = part {
+        let inner = folders.iter().find(|folder| Part::of_name(&name_of(folder)) == Some(part));
+        return match inner {
+            Some(inner) => of_folder(inner, None),
+            None => Err(Error::data(path, format!("has no part `{}`", part.name()))),
+        };
+    }
+    match folder::classes(path)? {
+        Some(folders) => Ok(Format::Folders(path.into(), folders)),
+        None if files.iter().any(|file| pictures::is_picture(file)) => {
+            let reason = "holds pictures without labels; put them into a folder for each class, or list them in \
+                          metadata.csv with columns `file_name` and `label`";
+            Err(Error::data(path, reason))
+        }
+        None => Err(Error::data(path, format!("is a directory that holds no data known here: {KNOWN}"))),
+    }
+}
+
+/// What the files of a folder are together.
+fn of_files(path: &Path, part: Option<Part>, files: &[PathBuf]) -> Result<Option<Format>> {
+    let named = |fits: &dyn Fn(&str) -> bool| -> Vec<PathBuf> {
+        files.iter().filter(|file| fits(&name_of(file))).cloned().collect()
+    };
+    let wanted = |part: Part, text: &str| {
+        part.beginnings().iter().any(|begin| text.contains(&format!("{begin}-images")))
+    };
+    let parts = part.map_or(Part::ALL.to_vec(), |part| vec![part]);
+    for part in parts {
+        if let Some(images) = one_of(path, named(&|name| wanted(part, name)))? {
+            return of_file(&images, None).map(Some);
+        }
+    }
+    let test = part == Some(Part::Test);
+    let plain = |name: &str| name.trim_end_matches(".gz").to_string();
+    let (batch, all) = if test { ("test_batch", "test.bin") } else { ("data_batch_", "train.bin") };
+    let batches =
+        named(&|name| plain(name).ends_with(".bin") && (name.contains(batch) || name.contains(all)));
+    if !batches.is_empty() {
+        return cifar(batches).map(Some);
+    }
+    let [of_ten, of_hundred] = if test { ["test_batch", "test"] } else { ["data_batch_", "train"] };
+    let pickles = named(&|name| name.starts_with(of_ten) && !name.contains('.'));
+    let pickles = if pickles.is_empty() { named(&|name| name == of_hundred) } else { pickles };
+    if !pickles.is_empty() && pickles.iter().all(|file| pickled::begins_as_one(file)) {
+        return Ok(Some(Format::Pickles(pickles)));
+    }
+    let stl = if test { "test_X.bin" } else { "train_X.bin" };
+    if let Some(images) = named(&|name| plain(name) == stl).first() {
+        return of_file(images, None).map(Some);
+    }
+    if let Some(listing) = LISTINGS.iter().map(|name| path.join(name)).find(|path| path.is_file()) {
+        return Ok(Some(Format::Listing(listing)));
+    }
+    let parquet = of_part(named(&|name| name.ends_with(".parquet")), part);
+    if !parquet.is_empty() {
+        return Ok(Some(of_parquet(parquet)));
+    }
+    let ends = [".tar", ".tgz", ".tar.gz"];
+    let shards = of_part(named(&|name| ends.iter().any(|end| name.ends_with(end))), part);
+    if !shards.is_empty() {
+        return Ok(Some(Format::Shards(shards)));
+    }
+    let rows = records::of_folder(path, part.unwrap_or(Part::Train).beginnings())?;
+    Ok((!rows.is_empty()).then_some(Format::Texts(rows)))
+}
+
+/// Parquet files have pictures, or rows of text.
+fn of_parquet(files: Vec<PathBuf>) -> Format {
+    match files.first().is_some_and(|file| records::has_pictures(file)) {
+        true => Format::Parquet(files),
+        false => Format::Texts(files),
+    }
+}
+
+/// The files of a part; where none is asked for, those of the training part if there are any, else all.
+fn of_part(files: Vec<PathBuf>, part: Option<Part>) -> Vec<PathBuf> {
+    let of = |part: Part| {
+        files.iter().filter(|file| Part::of_name(&name_of(file)) == Some(part)).cloned().collect::<Vec<_>>()
+    };
+    match part {
+        Some(part) => of(part),
+        None => Some(of(Part::Train)).filter(|train| !train.is_empty()).unwrap_or(files),
+    }
+}
+
+/// The one file of several, which may be there packed too.
+fn one_of(path: &Path, files: Vec<PathBuf>) -> Result<Option<PathBuf>> {
+    let plain = |file: &PathBuf| name_of(file).trim_end_matches(".gz").to_string();
+    match files.iter().find(|file| plain(file) != plain(&files[0])) {
+        Some(other) => {
+            let reason =
+                format!("holds {} and {}; give one of the files", name_of(&files[0]), name_of(other));
+            Err(Error::data(path, reason))
+        }
+        None => Ok(files.into_iter().next()), // the plain one comes first
+    }
+}
+
+/// The file of labels beside a file of images; either may be packed.
+fn labels_of(path: &Path, name: &str) -> Result<PathBuf> {
+    let beside = path.with_file_name(name);
+    let other = match name.strip_suffix(".gz") {
+        Some(_) => beside.with_extension(""),
+        None => PathBuf::from(format!("{}.gz", beside.display())),
+    };
+    let found = [&beside, &other].into_iter().find(|labels| labels.exists() && labels.as_path() != path);
+    found.cloned().ok_or_else(|| {
+        let reason = format!("its labels, {} or {}, are not beside it", beside.display(), other.display());
+        Error::data(path, reason)
+    })
+}
+
+/// All batches of CIFAR in a folder, each once.
+fn cifar(batches: Vec<PathBuf>) -> Result<Format> {
+    let packed = |path: &&PathBuf| path.with_extension("bin.gz").exists() && name_of(path).ends_with(".bin");
+    match batches.iter().find(packed) {
+        Some(twice) => Err(Error::data(
+            twice,
+            "is there packed too; one of the two must go, or each sample would count twice",
+        )),
+        None => Ok(Format::Cifar(batches)),
+    }
+}
+
+fn name_of(path: &Path) -> String {
+    path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
+}
