@@ -18,7 +18,6 @@ mod pictures;
 mod preprocessing;
 mod pytorch_files;
 mod readme;
-mod repair;
 #[path = "cases/schema.rs"]
 mod schema;
 mod scrub;

@@ -126,6 +126,17 @@ impl Samples {
         }
     }
 
+    /// A copy of inputs `range`.
+    pub fn part(&self, range: Range<usize>) -> Samples {
+        let len = self.shape().len();
+        let indices: Vec<usize> = range.clone().collect();
+        Samples {
+            kind: self.kind,
+            x: self.x[range.start * len..range.end * len].to_vec(),
+            y: self.y.subset(&indices),
+        }
+    }
+
     /// The samples at these indices, in this order, without copying them.
     pub fn subset<'a>(&'a self, indices: &'a [usize]) -> Subset<'a> {
         Subset { samples: self, indices }

@@ -36,6 +36,17 @@ names!(Choice {
     Cuda = "cuda": "a GPU, or an error that says why there is none",
 });
 
+/// What a report tells of a device.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct Report {
+    /// `cpu` or `cuda`.
+    pub name: &'static str,
+    /// Why it was chosen, or which GPU it is.
+    pub why: String,
+    /// Host threads.
+    pub threads: usize,
+}
+
 /// An opened device.
 #[derive(Clone)]
 pub struct Device {
@@ -110,8 +121,8 @@ impl Device {
     }
 
     /// Name, reason and threads, for a report.
-    pub fn report(&self) -> serde_json::Value {
-        serde_json::json!({"name": self.name(), "why": self.why(), "threads": self.threads()})
+    pub fn report(&self) -> Report {
+        Report { name: self.name(), why: self.why().into(), threads: self.threads() }
     }
 
     /// What the GPU is doing, where there is one and NVML reports it.

@@ -45,7 +45,7 @@ impl Sources {
     }
 
     /// Reads a model's files.
-    pub(super) fn checkpoint(&self, model: &Path) -> Result<Checkpoint> {
+    pub(crate) fn checkpoint(&self, model: &Path) -> Result<Checkpoint> {
         Checkpoint::open_with(model, &self.ignore, &self.weights)
     }
 
