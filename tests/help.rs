@@ -1,6 +1,8 @@
 //! The help: that of every command fits a screen, `--help-all` has all options with what their values mean, and there are
 //! completions and manual pages.
 
+use std::collections::BTreeSet;
+
 use crate::tiny::scrubjay;
 
 const LINES: usize = 50;
@@ -22,11 +24,9 @@ fn commands() -> Vec<String> {
 }
 
 /// The long options of a help text.
-fn options(help: &str) -> Vec<&str> {
-    let words =
-        help.lines().filter_map(|line| line.trim_start().strip_prefix("-h, ").or(Some(line.trim_start())));
-    let words = words.filter_map(|line| line.split(' ').next());
-    words.filter(|word| word.starts_with("--")).collect()
+fn options(help: &str) -> BTreeSet<&str> {
+    let words = help.lines().map(|line| line.trim_start().trim_start_matches("-h, "));
+    words.filter_map(|line| line.split(' ').next()).filter(|word| word.starts_with("--")).collect()
 }
 
 #[test]
@@ -41,7 +41,7 @@ fn the_help_of_every_command_fits_a_screen() {
         assert!(lines <= LINES, "{command}: {lines} lines\n{help}");
         let all = printed(&format!("{command} --help-all"));
         let (some, all) = (options(&help), options(&all));
-        assert!(some.iter().all(|option| all.contains(option)), "{command}: {some:?} {all:?}");
+        assert!(some.is_subset(&all), "{command}: {some:?} {all:?}");
         assert_eq!(all.len() > some.len(), help.contains("--help-all lists"), "{command}");
     }
 }
@@ -61,8 +61,8 @@ fn shells_and_man_have_their_pages() {
         assert!(text.contains("wrong-labels") && text.contains("data-out"), "{shell}");
     }
     assert!(printed("man").starts_with(".ie"), "{}", printed("man"));
-    let page = printed("man scrub");
-    assert!(page.contains("scrubjay\\-scrub") && page.contains("wrong\\-labels"), "{page}");
+    let page = printed("man scrub").replace('\\', "");
+    assert!(page.contains("scrubjay-scrub") && page.contains("wrong-labels"), "{page}");
     let run = scrubjay(&["man", "scrap"]);
     assert!(run.code == 2 && run.err.contains("`scrap`"), "{}", run.err);
 }

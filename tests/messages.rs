@@ -155,3 +155,13 @@ fn other_forms_of_the_same_messages_give_the_same_model() {
     messages.refused(&format!("{small} --tokenizer @plain"), &["20 token ids", "the tokenizer"]);
     messages.refused(&format!("{TRAIN} --mean 0.5 --out @x"), &["holds texts", "--mean"]);
 }
+
+#[test]
+fn inspect_shows_classes_and_lengths() {
+    let messages = Messages::new();
+    let run = messages.done("inspect --data @train.csv");
+    for words in ["samples     120", "texts       7 tokens", "0  ham", "1  spam"] {
+        assert!(run.out.contains(words), "{words}: {}", run.out);
+    }
+    assert!(run.err.contains("texts of column `message`"), "{}", run.err);
+}

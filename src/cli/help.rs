@@ -4,7 +4,6 @@
 //! and what each value of an option means. Which options are left to it is one table here.
 
 use std::ffi::OsString;
-use std::io::Write;
 
 use clap::{Arg, ArgAction, Command, CommandFactory, FromArgMatches};
 use clap_complete::Shell;
@@ -156,16 +155,15 @@ pub struct ManArgs {
 pub fn man(args: &ManArgs) -> anyhow::Result<Exit> {
     let whole = command(true);
     let page = match &args.command {
-        None => whole,
+        None => clap_mangen::Man::new(whole),
         Some(name) => {
             let sub = whole.find_subcommand(name).cloned();
             let sub = sub.ok_or_else(|| scrubjay::Error::config(format!("there is no command `{name}`")))?;
-            sub.name(format!("scrubjay-{name}"))
+            clap_mangen::Man::new(sub).title(format!("scrubjay-{name}"))
         }
     };
     let mut text = vec![];
-    clap_mangen::Man::new(page).render(&mut text)?;
-    text.flush()?;
+    page.render(&mut text)?;
     print!("{}", String::from_utf8(text)?);
     Ok(Exit::Done)
 }

@@ -122,9 +122,6 @@ pub struct Args {
     json: bool,
 }
 
-/// Token ids of a new vocabulary at most, unless --arch says how many.
-const TOKEN_IDS: usize = 8000;
-
 /// What all seeds have in common.
 struct Task<'a> {
     args: &'a Args,
@@ -166,8 +163,8 @@ pub fn run(args: &Args) -> anyhow::Result<Exit> {
     let mut options = sources.load_options(existing.as_ref());
     if let Some(TextSizes { token_ids, positions }) = sizes {
         options.expected.positions = Some(positions);
-        if matches!(options.texts.tokenizer, TokenizerSource::Missing) {
-            options.texts.tokenizer = TokenizerSource::Made(token_ids.unwrap_or(TOKEN_IDS));
+        if let (TokenizerSource::Made(size), Some(count)) = (&mut options.texts.tokenizer, token_ids) {
+            *size = count;
         }
     }
     let normalise = Normalise { mean: args.mean.clone().or(said.mean), std: args.std.clone().or(said.std) };

@@ -23,7 +23,10 @@ pub enum CifarLabels {
     Coarse,
 }
 
-crate::names::names!(CifarLabels { Fine = "fine", Coarse = "coarse" });
+crate::names::names!(CifarLabels {
+    Fine = "fine": "the 100 classes",
+    Coarse = "coarse": "the 20 groups of them",
+});
 
 /// Reads the records of these files; `path` is what was asked for.
 ///

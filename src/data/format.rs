@@ -153,15 +153,18 @@ fn of_folder(path: &Path, part: Option<Part>) -> Result<Format> {
     {
         return of_folder(data, part);
     }
+    let rows = records::of_folder(path, part.unwrap_or(Part::Train).beginnings())?;
     if let Some(part) = part {
         let inner = folders.iter().find(|folder| Part::of_name(&name_of(folder)) == Some(part));
         return match inner {
             Some(inner) => of_folder(inner, None),
+            None if !rows.is_empty() => Ok(Format::Texts(rows)),
             None => Err(Error::data(path, format!("has no part `{}`", part.name()))),
         };
     }
     match folder::classes(path)? {
         Some(folders) => Ok(Format::Folders(path.into(), folders)),
+        None if !rows.is_empty() => Ok(Format::Texts(rows)),
         None if files.iter().any(|file| pictures::is_picture(file)) => {
             let reason = "holds pictures without labels; put them into a folder for each class, or list them in \
                           metadata.csv with columns `file_name` and `label`";
@@ -212,11 +215,7 @@ fn of_files(path: &Path, part: Option<Part>, files: &[PathBuf]) -> Result<Option
     }
     let ends = [".tar", ".tgz", ".tar.gz"];
     let shards = of_part(named(&|name| ends.iter().any(|end| name.ends_with(end))), part);
-    if !shards.is_empty() {
-        return Ok(Some(Format::Shards(shards)));
-    }
-    let rows = records::of_folder(path, part.unwrap_or(Part::Train).beginnings())?;
-    Ok((!rows.is_empty()).then_some(Format::Texts(rows)))
+    Ok((!shards.is_empty()).then_some(Format::Shards(shards)))
 }
 
 /// Parquet files have pictures, or rows of text.

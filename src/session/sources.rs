@@ -7,6 +7,9 @@ use crate::data::{self, CifarLabels, LoadOptions, Loaded, Normalise, Steps, Text
 use crate::error::Result;
 use crate::zoo::{self, Choices};
 
+/// Tokens of a new vocabulary at most, for texts without a model.
+const NEW_VOCABULARY: usize = 8000;
+
 /// The files of a session.
 #[derive(Clone, Debug, Default)]
 pub struct Sources {
@@ -26,7 +29,8 @@ pub struct Sources {
     pub steps: Steps,
     /// Which labels of CIFAR-100.
     pub cifar_labels: CifarLabels,
-    /// How rows of text are read; where no tokenizer is given, it is the one in the model's folder.
+    /// How rows of text are read; where no tokenizer is given, it is the one in the model's folder, and without a model a new
+    /// one that is made of them.
     pub texts: TextOptions,
     /// A set to remove that is not among the data.
     pub forget_data: Option<PathBuf>,
@@ -53,8 +57,11 @@ impl Sources {
     pub fn load_options(&self, checkpoint: Option<&Checkpoint>) -> LoadOptions {
         let config = checkpoint.map(zoo::inputs).unwrap_or_default();
         let mut texts = self.texts.clone();
-        if let (TokenizerSource::Missing, Some(checkpoint)) = (&texts.tokenizer, checkpoint) {
-            texts.tokenizer = TokenizerSource::Beside(checkpoint.folder().into());
+        if matches!(texts.tokenizer, TokenizerSource::Missing) {
+            texts.tokenizer = match checkpoint {
+                Some(checkpoint) => TokenizerSource::Beside(checkpoint.folder().into()),
+                None => TokenizerSource::Made(NEW_VOCABULARY),
+            };
         }
         LoadOptions {
             normalise: self.normalise.clone(),
