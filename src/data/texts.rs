@@ -129,7 +129,7 @@ fn rows(path: &Path, options: &TextOptions) -> Result<Records> {
         Some(chosen) => name == chosen,
         None => TEXTS.iter().any(|usual| usual.eq_ignore_ascii_case(name.trim())),
     };
-    records::read(path, |first| first.iter().any(|name| is_text(&name)))
+    records::read(path, |first| first.iter().any(|name| is_text(name)))
 }
 
 /// The column of a name that is given, else the only one with a usual name.
