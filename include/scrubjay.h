@@ -403,6 +403,10 @@ typedef struct sj_files {
     const char *proxy;          /* a model that has not seen the samples to remove, for the method "hold" */
     const char *const *weights; /* keys of the weights in PyTorch files that have several: the first that a file has */
     uint64_t weights_count;
+    const char *tokenizer;     /* of texts: the folder or file of one, in place of the one beside the model */
+    uint64_t max_tokens;       /* of texts: the most tokens of one that are kept, where it is fewer than the model takes */
+    const char *text_column;   /* of tables of text: the columns, where they have no usual names; several labels of 0 and 1 with */
+    const char *label_columns; /* commas between them */
 } sj_files;
 
 typedef struct sj_session_info {

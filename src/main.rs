@@ -5,10 +5,8 @@ mod cli;
 
 use std::process::ExitCode;
 
-use clap::Parser;
-
 fn main() -> ExitCode {
-    let args = cli::Args::parse(); // exits 2 on a usage error, 0 after --help
+    let args = cli::help::parse(); // exits 2 on a usage error, 0 after --help
     match (cli::run(&args), cli::output::failure()) {
         (Ok(_), Some(failure)) => {
             eprintln!("error: standard output: {failure}");

@@ -3,9 +3,9 @@
 //! [`names`] gives an enum without fields its `name()` (an exhaustive match, so that a new variant without a name does
 //! not compile), reads and writes it in JSON by that name, and, with the feature `cli`, as a value of an option.
 
-/// See the file's opening. `names!(Type { Variant = "name", .. })`
+/// See the file's opening. `names!(Type { Variant = "name": "what it means, for --help-all", .. })`; the meaning may be left out.
 macro_rules! names {
-    ($type:ident { $($variant:ident = $name:literal),+ $(,)? }) => {
+    ($type:ident { $($variant:ident = $name:literal $(: $help:literal)?),+ $(,)? }) => {
         impl $type {
             /// Its name in options and reports.
             pub fn name(self) -> &'static str {
@@ -38,7 +38,10 @@ macro_rules! names {
             }
 
             fn to_possible_value(&self) -> Option<clap::builder::PossibleValue> {
-                Some(clap::builder::PossibleValue::new(self.name()))
+                let value = clap::builder::PossibleValue::new(self.name());
+                Some(match self {
+                    $($type::$variant => value$(.help($help))?,)+
+                })
             }
         }
     };

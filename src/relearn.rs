@@ -52,7 +52,7 @@ mod tests {
         let mut stream = Stream::new(1, Use::Choice, 0);
         let x = (0..20 * 16).map(|_| stream.normal()).collect();
         let y: Vec<u32> = (0..20).map(|i| i % 4).collect();
-        let samples = Samples { kind: Shape::new(4, 4, 1).into(), x, y: y.into() };
+        let samples = Samples { kind: Shape::new(4, 4, 1).into(), x, y: y.into(), stream: None };
         let net = zoo::create("mlp:32", samples.kind, 4, 1).unwrap().network.freeze();
         let all: Vec<usize> = (0..20).collect();
         let first = relearned(&device, &net, &samples, &all).unwrap();

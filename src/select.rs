@@ -41,14 +41,14 @@ pub enum Method {
 }
 
 names!(Method {
-    Foci = "foci",
-    Vote = "vote",
-    Cheap = "cheap",
-    Gradient = "gradient",
-    Output = "output",
-    Random = "random",
-    Full = "full",
-    One = "one",
+    Foci = "foci": "FOCI on the mean of all samples",
+    Vote = "vote": "FOCI for each sample; what they choose is added up",
+    Cheap = "cheap": "the first step of FOCI alone",
+    Gradient = "gradient": "the units with the largest gradient",
+    Output = "output": "the output layer",
+    Random = "random": "units at random",
+    Full = "full": "every unit",
+    One = "one": "the first unit of FOCI",
 });
 
 impl Method {

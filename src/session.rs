@@ -9,87 +9,22 @@
 //!                                  └ run      → Outcome    (a folder: model, report, records to go on from)
 //! ```
 
+mod sources;
+
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
+pub use sources::Sources;
+
 use crate::checkpoint::{Checkpoint, Rows, write_delta};
-use crate::data::{self, CifarLabels, LoadOptions, Loaded, Names, Normalise, Samples, Steps};
+use crate::data::{self, Names, Samples, pad_alike};
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::manifest::Manifest;
 use crate::net::Network;
 use crate::zoo::{self, Choices, Model};
-
-/// The files of a session.
-#[derive(Clone, Debug, Default)]
-pub struct Sources {
-    /// The model: a `.safetensors` file, one of torch.save's, or a directory with such a file and `config.json`.
-    pub model: PathBuf,
-    /// What the tensors of the model do not tell.
-    pub choices: Choices,
-    /// Patterns of tensors that play no part in the logits, as `aux.*`; they are written unchanged.
-    pub ignore: Vec<String>,
-    /// Keys of the weights in PyTorch files that have several, as `state_dict`: the first that a file has is taken.
-    pub weights: Vec<String>,
-    /// The training data, or the part of it at hand.
-    pub data: PathBuf,
-    /// Mean and standard deviation in place of the config's.
-    pub normalise: Normalise,
-    /// Steps in place of those that the config has for pictures.
-    pub steps: Steps,
-    /// The most bytes of the inputs of a set in memory, as [`LoadOptions::memory`].
-    pub memory: Option<usize>,
-    /// Whether pictures that cannot be read are left out.
-    pub skip_corrupt: bool,
-    /// Which labels of CIFAR-100.
-    pub cifar_labels: CifarLabels,
-    /// A set to remove that is not among the data.
-    pub forget_data: Option<PathBuf>,
-    /// Validation data: calibration, and the gate.
-    pub validation: Option<PathBuf>,
-    /// The model of an earlier epoch, for finite differences.
-    pub earlier: Option<PathBuf>,
-    /// A model that has not seen the samples to remove, as a hold's proxy.
-    pub proxy: Option<PathBuf>,
-}
-
-impl Sources {
-    /// A model and its training data, and nothing else.
-    pub fn new(model: impl Into<PathBuf>, data: impl Into<PathBuf>) -> Sources {
-        Sources { model: model.into(), data: data.into(), ..Sources::default() }
-    }
-
-    /// Reads a model's files.
-    pub(crate) fn checkpoint(&self, model: &Path) -> Result<Checkpoint> {
-        Checkpoint::open_with(model, &self.ignore, &self.weights)
-    }
-
-    /// How data are read: as is chosen here, and as the configs of a model say.
-    pub fn load_options(&self, checkpoint: Option<&Checkpoint>) -> LoadOptions {
-        let config = checkpoint.map(zoo::inputs).unwrap_or_default();
-        LoadOptions {
-            normalise: self.normalise.clone(),
-            config: Normalise { mean: config.mean, std: config.std },
-            labels: self.cifar_labels,
-            preprocess: config.preprocess,
-            steps: self.steps,
-            memory: self.memory,
-            skip_corrupt: self.skip_corrupt,
-            expected: checkpoint.map(|model| zoo::expected(model, &self.choices)).unwrap_or_default(),
-            ..LoadOptions::default()
-        }
-    }
-
-    /// Reads data of a model.
-    ///
-    /// # Errors
-    /// As [`data::load_with`].
-    pub fn load(&self, path: &Path, checkpoint: &Checkpoint) -> Result<Loaded> {
-        data::load_with(path, &self.load_options(Some(checkpoint)))
-    }
-}
 
 /// What a session was opened from.
 struct Files {
@@ -181,31 +116,35 @@ impl Session {
     /// Where a file cannot be read, or does not fit the others; the message names it.
     pub fn open(device: Device, sources: Sources) -> Result<Session> {
         let checkpoint = sources.checkpoint(&sources.model)?;
-        let mut notes = vec![];
         let mut options = sources.load_options(Some(&checkpoint));
+        let mut notes = vec![];
         let mut read = |path: &Path| -> Result<(Samples, Names)> {
-            let Loaded { samples, names, notes: more, .. } = data::load_with(path, &options)?;
-            notes.extend(more.iter().map(|note| format!("{}: {note}", path.display())));
-            options.expected.classes = names.classes.clone().or(options.expected.classes.take());
-            Ok((samples, names))
+            let loaded = data::load_with(path, &options)?;
+            notes.extend(loaded.notes.iter().map(|note| format!("{}: {note}", path.display())));
+            options.go_on(loaded.names.classes.as_ref(), loaded.tokenizer.as_ref());
+            Ok((loaded.samples, loaded.names))
         };
-        let (mut samples, names) = read(&sources.data)?;
+        let (mut samples, mut names) = read(&sources.data)?;
+        let mut also = |path: &Option<PathBuf>| {
+            let set = |path: &Path| -> Result<_> { Ok((path.to_path_buf(), read(path)?.0)) };
+            path.as_deref().map(set).transpose()
+        };
+        let (mut validation, mut more) = (also(&sources.validation)?, also(&sources.forget_data)?);
+        names.classes = names.classes.or(options.expected.classes);
+        let sets = [&mut validation, &mut more].into_iter().flatten().map(|(_, set)| set);
+        pad_alike(&mut std::iter::once(&mut samples).chain(sets).collect::<Vec<_>>());
         let Model { network, family, facts, .. } =
             open_model(&checkpoint, &sources.choices, &sources.data, &samples)?;
         let network = network.freeze();
-        let mut like = |path: &Path, samples: &Samples| -> Result<Samples> {
-            let (more, _) = read(path)?;
-            if more.kind != samples.kind {
-                let reason = format!("has {}, --data has {}", more.kind, samples.kind);
-                return Err(Error::data(path, reason));
+        for (path, set) in [&validation, &more].into_iter().flatten() {
+            if set.kind != samples.kind {
+                return Err(Error::data(path, format!("has {}, --data has {}", set.kind, samples.kind)));
             }
-            check_samples(path, &more, &network)?;
-            Ok(more)
-        };
-        let validation = sources.validation.as_deref().map(|path| like(path, &samples)).transpose()?;
+            check_samples(path, set, &network)?;
+        }
+        let validation = validation.map(|(_, set)| set);
         let mut beside = None;
-        if let Some(path) = &sources.forget_data {
-            let more = like(path, &samples)?;
+        if let Some((_, more)) = more {
             beside = Some(samples.y.len()..samples.y.len() + more.y.len());
             samples.extend(more)?;
         }

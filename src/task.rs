@@ -26,7 +26,11 @@ pub enum Rule {
     Gradient,
 }
 
-names!(Rule { Newton = "newton", Cr = "cr", Gradient = "gradient" });
+names!(Rule {
+    Newton = "newton": "the step of the formula",
+    Cr = "cr": "the same, not divided by the number of retained samples",
+    Gradient = "gradient": "the gradient itself",
+});
 
 /// What stands for the Hessian of the retained data, whose inverse turns the gradient into a step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,7 +48,13 @@ pub enum Approximation {
     Fd,
 }
 
-names!(Approximation { Hessian = "hessian", Ggn = "ggn", Fisher = "fisher", Kfac = "kfac", Fd = "fd" });
+names!(Approximation {
+    Hessian = "hessian": "the exact Hessian",
+    Ggn = "ggn": "the Gauss-Newton matrix",
+    Fisher = "fisher": "the empirical Fisher matrix",
+    Kfac = "kfac": "K-FAC: small inverses, faster and rougher",
+    Fd = "fd": "finite differences from the model of an earlier epoch",
+});
 
 /// Where the length of the step comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,7 +65,10 @@ pub enum Calibration {
     One,
 }
 
-names!(Calibration { Calibrated = "calibrated", One = "one" });
+names!(Calibration {
+    Calibrated = "calibrated": "scaled on held-out data",
+    One = "one": "the formula's",
+});
 
 /// Batches below this are never calibrated: scaling the step of a single sample destroys a model.
 pub const SMALLEST_BATCH: usize = 10;
@@ -83,7 +96,10 @@ pub enum IfEmpty {
     Cheap,
 }
 
-names!(IfEmpty { Refuse = "refuse", Cheap = "cheap" });
+names!(IfEmpty {
+    Refuse = "refuse": "the batch is not removed",
+    Cheap = "cheap": "the best units of the first step are taken",
+});
 
 /// The certificate that is asked for, for each batch.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -105,7 +121,10 @@ pub enum Procedure {
     Hold,
 }
 
-names!(Procedure { Lcodec = "lcodec", Hold = "hold" });
+names!(Procedure {
+    Lcodec = "lcodec": "a Newton step on the units that carry the samples",
+    Hold = "hold": "all units are trained on, the samples held at what a model without them would answer",
+});
 
 /// Where the soft labels of a hold come from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

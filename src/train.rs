@@ -22,7 +22,11 @@ pub enum Schedule {
     Step,
 }
 
-names!(Schedule { Constant = "constant", Cosine = "cosine", Step = "step" });
+names!(Schedule {
+    Constant = "constant": "it does not fall",
+    Cosine = "cosine": "by half a cosine, to 0 at the end",
+    Step = "step": "to a tenth after half of the steps, and to a hundredth after three quarters",
+});
 
 impl Schedule {
     /// The factor on the rate after `done` of `steps` steps.

@@ -123,7 +123,12 @@ pub enum NoiseUnits {
     All,
 }
 
-names!(NoiseUnits { None = "none", Outside = "outside", Inside = "inside", All = "all" });
+names!(NoiseUnits {
+    None = "none": "none",
+    Outside = "outside": "those outside the block",
+    Inside = "inside": "those of the block",
+    All = "all": "every unit",
+});
 
 /// The (ε, δ) certificate of one removal. It holds only under strong convexity and valid constants.
 #[derive(Clone, Copy, Debug, PartialEq, serde::Serialize, serde::Deserialize)]

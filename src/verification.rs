@@ -26,7 +26,7 @@ use std::path::PathBuf;
 pub use models::{Candidate, Sets, behaviour};
 
 use crate::comparison::{Comparison, SHADOWS};
-use crate::data::{self, Loaded};
+use crate::data::{self, Loaded, pad_alike};
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::hash;
@@ -92,16 +92,23 @@ impl Verification {
         let mut read = |path: &PathBuf| -> Result<_> {
             let loaded = data::load_with(path, &options)?;
             reading.extend(loaded.notes.iter().map(|note| format!("{}: {note}", path.display())));
-            options.expected.classes = loaded.names.classes.clone().or(options.expected.classes.take());
+            options.go_on(loaded.names.classes.as_ref(), loaded.tokenizer.as_ref());
             Ok(loaded)
         };
-        let (Loaded { samples, names, .. }, test) = (read(&sources.data)?, read(&question.test)?.samples);
+        let (loaded, mut test) = (read(&sources.data)?, read(&question.test)?.samples);
+        let Loaded { mut samples, mut names, tokenizer, .. } = loaded;
+        names.classes = names.classes.or(options.expected.classes);
+        pad_alike(&mut [&mut samples, &mut test]);
         let choose = |text: &str| data::choose(text, &sources.data, &samples.y, &names);
         let forget = choose(&question.forget)?;
         let retain = question.retain.as_deref().map(choose).transpose()?;
         let forgotten = data::listing(&forget, &samples.y, &names);
         let sets = Sets::of(samples.into(), test.into(), forget, retain, &question.test)?;
-        let mut open = |path: &PathBuf| Candidate::open(sources, path, &sets, &question.test, &mut reading);
+        let mut open = |path: &PathBuf| -> Result<Candidate> {
+            let candidate = Candidate::open(sources, path, &sets, &question.test, &mut reading)?;
+            checks::check_tokenizer(&candidate, tokenizer.as_deref())?;
+            Ok(candidate)
+        };
         let (before, after) = (open(&sources.model)?, open(&question.after)?);
         let references = question.references.iter().map(open).collect::<Result<Vec<_>>>()?;
         references.iter().chain([&after]).try_for_each(|other| checks::check_alike(&before, other))?;

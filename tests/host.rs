@@ -9,13 +9,16 @@ mod data;
 mod deltas;
 mod demo;
 mod families;
+mod help;
 mod hold;
 mod labels;
 mod memory;
+mod messages;
 mod observe;
 mod pictures;
 mod preprocessing;
 mod pytorch_files;
+mod readme;
 #[path = "cases/schema.rs"]
 mod schema;
 mod scrub;

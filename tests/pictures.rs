@@ -300,7 +300,7 @@ fn classes_have_the_numbers_that_a_model_gives_them() {
     let folder = Folder::new();
     ["cat", "owl"].iter().for_each(|class| drop(folder.copy("rgb.png", &format!("{class}/1.png"))));
     let load = |classes: Option<&[&str]>, outputs| {
-        let expected = Expected { channels: None, outputs, classes: classes.map(strings) };
+        let expected = Expected { outputs, classes: classes.map(strings), ..Expected::default() };
         load_with(folder.0.path(), &LoadOptions { expected, ..Default::default() })
     };
     let loaded = load(Some(&["owl", "dog", "cat"]), Some(3)).unwrap();

@@ -4,14 +4,14 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use scrubjay::data::CifarLabels;
+use scrubjay::data::{CifarLabels, TextOptions, TokenizerSource};
 use scrubjay::{Session, Sources};
 
 use crate::callbacks::Callbacks;
 use crate::device::DeviceObject;
 use crate::entry::entry;
 use crate::handle::{Handle, NewHandle, Object};
-use crate::model::{Files, Model, choices, texts};
+use crate::model::{Files, Model, choices, some, texts};
 use crate::raw::{In, Info, Options, Text, versioned};
 use crate::samples::{SamplesObject, normalise};
 use crate::status::Outcome;
@@ -57,6 +57,10 @@ versioned! {
         proxy: Text = Text::NONE,
         weights: In<Text> = In::NONE,
         weights_count: u64 = 0,
+        tokenizer: Text = Text::NONE,
+        max_tokens: u64 = 0,
+        text_column: Text = Text::NONE,
+        label_columns: Text = Text::NONE,
     }
 }
 
@@ -77,7 +81,25 @@ impl SessionFiles {
             earlier: path(self.earlier, "path of the earlier model")?,
             proxy: path(self.proxy, "path of the proxy")?,
             weights: texts(self.weights, self.weights_count, ["weights_count", "keys of weights"])?,
+            texts: self.texts()?,
             ..Sources::default()
+        })
+    }
+
+    /// How rows of text are read.
+    fn texts(&self) -> Outcome<TextOptions> {
+        let tokenizer = self.tokenizer.find("path of the tokenizer")?.map(PathBuf::from);
+        let labels = self.label_columns.find("label_columns")?.unwrap_or_default();
+        Ok(TextOptions {
+            tokenizer: tokenizer.map_or(TokenizerSource::Missing, TokenizerSource::At),
+            most: some(self.max_tokens, "max_tokens")?,
+            text: self.text_column.find("text_column")?.map(String::from),
+            labels: labels
+                .split(',')
+                .map(str::trim)
+                .filter(|name| !name.is_empty())
+                .map(String::from)
+                .collect(),
         })
     }
 }

@@ -10,7 +10,7 @@ use scrubjay::data::tensors::{self, Tensor, TensorFile, Values};
 use scrubjay::solve::{BlockVector, Limits, Vector, minres};
 use scrubjay::{Error, net};
 
-use super::model::{ModelArgs, input_options, load};
+use super::model::{ModelArgs, TextArgs, input_options, load};
 use super::shared::{self, DeviceArgs, Exit};
 
 /// Write gradient, Hessian-vector product and Newton step of the mean cross-entropy on a block of units
@@ -23,7 +23,8 @@ use super::shared::{self, DeviceArgs, Exit};
 /// has one.
 ///
 /// Example:
-///   scrubjay curvature --model m.safetensors --input in.safetensors --block block.json --out out.safetensors --damping 0.01 --solve
+///   scrubjay curvature --model m.safetensors --input in.safetensors --block block.json \
+///       --out out.safetensors --damping 0.01 --solve
 #[derive(clap::Args)]
 #[command(verbatim_doc_comment)]
 pub struct Args {
@@ -54,6 +55,8 @@ pub struct Args {
     #[arg(long, default_value_t = 0)]
     products: usize,
     #[command(flatten)]
+    texts: TextArgs,
+    #[command(flatten)]
     device: DeviceArgs,
 }
 
@@ -63,7 +66,7 @@ const MEMORY: usize = 4 << 30;
 /// Writes gradient, product and step.
 pub fn run(args: &Args) -> anyhow::Result<Exit> {
     let checkpoint = args.model.checkpoint()?;
-    let inputs = load(&args.input, &input_options(&args.model, &checkpoint))?.samples;
+    let inputs = load(&args.input, &input_options(&args.model, &args.texts, &checkpoint))?.samples;
     let model = args.model.open(&checkpoint, Some((&args.input, &inputs)))?;
     let net = &model.network;
     let block = Block::of(net, &units(args, net)?)?;

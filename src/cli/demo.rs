@@ -1,14 +1,16 @@
 //! `scrubjay demo`: train, scrub and compare, on data that ships with the program.
 
-use std::path::PathBuf;
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
 use scrubjay::audit::share_removed;
 use scrubjay::block::Block;
-use scrubjay::data::{self, Inputs, Samples, tensors};
+use scrubjay::data::tensors::{self, Tensor, Values};
+use scrubjay::data::{self, Inputs, Samples};
 use scrubjay::device::Device;
-use scrubjay::net::Network;
+use scrubjay::net::{Network, Shape};
 use scrubjay::observe::evaluate;
 use scrubjay::ops::philox::{Stream, Use};
 use scrubjay::options::ScrubOptions;
@@ -28,10 +30,11 @@ use super::shared::{self, DeviceArgs, Exit};
 /// The data, 1,797 images of handwritten digits, ship with the program. The samples are removed by a hold, which is the
 /// default of `scrub` here, and for comparison by L-CODEC on a voted block, a random block and the output layer. The demo
 /// takes well under a minute on two cores and writes before/model.safetensors, after/model.safetensors (of the hold) and
-/// report.json to --out.
+/// report.json to --out. With --data-out it writes the data alone, for the other commands to be tried on.
 ///
 /// Examples:
 ///   scrubjay demo
+///   scrubjay demo --data-out digits
 ///   scrubjay demo --clean --seed 3 --json
 #[derive(clap::Args)]
 #[command(verbatim_doc_comment)]
@@ -45,6 +48,10 @@ pub struct Args {
     /// The folder to write
     #[arg(long, default_value = "scrubjay-demo", value_name = "DIR")]
     out: PathBuf,
+    /// Write train.safetensors, val.safetensors, test.safetensors and forget.txt (the samples with wrong labels) to this folder
+    /// and stop
+    #[arg(long, value_name = "DIR")]
+    data_out: Option<PathBuf>,
     #[command(flatten)]
     device: DeviceArgs,
     /// Print JSON
@@ -85,8 +92,11 @@ struct Row {
 
 /// Runs the demonstration.
 pub fn run(args: &Args) -> anyhow::Result<Exit> {
-    let device = args.device.open()?;
     let split = split(args)?;
+    if let Some(folder) = &args.data_out {
+        return write_data(folder, &split);
+    }
+    let device = args.device.open()?;
     let everything: Vec<usize> = (0..split.train.y.len()).collect();
 
     let bar = shared::progress(2 * EPOCHS as u64, "epochs: training with the samples, and without");
@@ -188,6 +198,27 @@ fn save(args: &Args, split: &Split, folder: &str, net: &Network) -> anyhow::Resu
     let config = zoo::create(ARCH, split.train.shape(), 10, args.seed)?.config;
     tensors::write_whole(&folder.join("config.json"), serde_json::to_string_pretty(&config)?.as_bytes())?;
     Ok(())
+}
+
+/// Writes the three sets, and the list of the samples to forget.
+fn write_data(folder: &Path, split: &Split) -> anyhow::Result<Exit> {
+    std::fs::create_dir_all(folder).map_err(Error::io(folder))?;
+    for (name, samples) in [("train", &*split.train), ("val", &split.held_out), ("test", &split.test)] {
+        let (n, Shape { h, w, c }) = (samples.y.len(), samples.shape());
+        let y: Vec<i64> = samples.y.words().iter().copied().map(i64::from).collect();
+        let tensors = [
+            Tensor { name: "x", shape: vec![n, c, h, w], values: Values::F32(&samples.x) },
+            Tensor { name: "y", shape: vec![n], values: Values::I64(&y) },
+        ];
+        let path = folder.join(format!("{name}.safetensors"));
+        tensors::write(&path, &tensors, HashMap::new())?;
+        println!("{}: {n} digits", path.display());
+    }
+    let (path, count) = (folder.join("forget.txt"), split.forget.len());
+    let lines: String = split.forget.iter().map(|i| format!("{i}\n")).collect();
+    tensors::write_whole(&path, lines.as_bytes())?;
+    println!("{}: {count} of train.safetensors", path.display());
+    Ok(Exit::Done)
 }
 
 fn split(args: &Args) -> scrubjay::Result<Split> {

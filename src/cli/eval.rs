@@ -11,7 +11,8 @@ use super::shared::{DeviceArgs, Exit};
 /// Measure accuracy and loss of a model on labelled data
 ///
 /// Examples:
-///   scrubjay eval --model resnet20.safetensors --data test.safetensors --mean .485,.456,.406 --std .229,.224,.225
+///   scrubjay eval --model resnet20.safetensors --data test.safetensors --mean .485,.456,.406 \
+///       --std .229,.224,.225
 ///   scrubjay eval --model my-model/ --data MNIST/raw/t10k-images-idx3-ubyte.gz --json
 ///   scrubjay eval --model vit/ --data photos/val
 #[derive(clap::Args)]
@@ -20,7 +21,7 @@ pub struct Args {
     #[command(flatten)]
     model: ModelArgs,
     /// Labelled data: class folders, a manifest (.csv, .json), .tar, .parquet, .safetensors (x, y), .npz, MNIST, CIFAR, STL-10;
-    /// texts: .safetensors (input_ids, attention_mask, y). DATA#test is the test part of a set that has several
+    /// texts: .csv, .tsv, .jsonl .. (docs/DATA.md). DATA#test is the test part of a set that has several
     #[arg(long, value_name = "DATA")]
     data: PathBuf,
     #[command(flatten)]

@@ -12,6 +12,7 @@ mod demo;
 mod devices;
 mod eval;
 mod foci;
+pub mod help;
 mod inspect;
 mod model;
 mod observe;
@@ -48,6 +49,8 @@ enum Command {
     Inspect(inspect::Args),
     Bench(bench::Args),
     Devices(devices::Args),
+    Completions(help::CompletionArgs),
+    Man(help::ManArgs),
 }
 
 /// Runs the command that was asked for.
@@ -67,5 +70,7 @@ pub fn run(args: &Args) -> anyhow::Result<Exit> {
         Command::Inspect(args) => inspect::run(args),
         Command::Bench(args) => bench::run(args),
         Command::Devices(args) => devices::run(args),
+        Command::Completions(args) => help::completions(args),
+        Command::Man(args) => help::man(args),
     }
 }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use scrubjay::checkpoint::Checkpoint;
 use scrubjay::data::{
     self, CifarLabels, Crop, Interpolation, Labels, LoadOptions, Loaded, Names, Normalise, Resize, Samples,
-    Steps,
+    Steps, TextOptions, TokenizerSource,
 };
 use scrubjay::net::Network;
 use scrubjay::session::{Sources, open_model};
@@ -104,6 +104,37 @@ pub struct NormaliseArgs {
     /// Which labels of CIFAR-100: the 100 classes, or their 20 groups
     #[arg(long, value_enum, default_value_t = CifarLabels::Fine, value_name = "fine|coarse")]
     cifar_labels: CifarLabels,
+    #[command(flatten)]
+    texts: TextArgs,
+}
+
+/// How rows of text become the inputs that the model was trained on.
+#[derive(clap::Args)]
+pub struct TextArgs {
+    /// Of texts: the tokenizer, a folder or a file (tokenizer.json, vocab.txt); by default the one beside the model
+    #[arg(long, value_name = "PATH")]
+    tokenizer: Option<PathBuf>,
+    /// Of texts: the most tokens of one that are kept; by default as many as the model takes
+    #[arg(long, value_name = "N")]
+    max_tokens: Option<usize>,
+    /// Of texts: the column that has them; by default text, sentence, message, content or another usual name
+    #[arg(long, value_name = "COL")]
+    text_column: Option<String>,
+    /// Of texts: the column of labels, or several of 0 and 1; by default label, labels, class, target or y
+    #[arg(long, value_name = "COL,..", value_delimiter = ',')]
+    label_column: Vec<String>,
+}
+
+impl TextArgs {
+    /// As given.
+    pub fn options(&self) -> TextOptions {
+        TextOptions {
+            tokenizer: self.tokenizer.clone().map_or(TokenizerSource::Missing, TokenizerSource::At),
+            most: self.max_tokens,
+            text: self.text_column.clone(),
+            labels: self.label_column.clone(),
+        }
+    }
 }
 
 /// A model's network, frozen, and its family.
@@ -207,6 +238,7 @@ impl NormaliseArgs {
     pub fn write(&self, sources: &mut Sources) {
         sources.normalise = Normalise { mean: self.mean.clone(), std: self.std.clone() };
         sources.cifar_labels = self.cifar_labels;
+        sources.texts = self.texts.options();
         self.steps.write(sources);
     }
 
@@ -226,8 +258,8 @@ pub fn load(path: &Path, options: &LoadOptions) -> scrubjay::Result<Loaded> {
 }
 
 /// How inputs are read that may be normalised already: pixels by the model's config, floats as they are.
-pub fn input_options(model: &ModelArgs, checkpoint: &Checkpoint) -> LoadOptions {
-    let sources = Sources { choices: model.choices.choices(), ..Sources::default() };
+pub fn input_options(model: &ModelArgs, texts: &TextArgs, checkpoint: &Checkpoint) -> LoadOptions {
+    let sources = Sources { choices: model.choices.choices(), texts: texts.options(), ..Sources::default() };
     LoadOptions { floats_are_inputs: true, ..sources.load_options(Some(checkpoint)) }
 }
 

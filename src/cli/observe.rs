@@ -8,7 +8,7 @@ use scrubjay::observe::{observe, observe_copies};
 use scrubjay::ops::Precision;
 use scrubjay::perturb::{Noise, REPLACE, SIGMA, check_options, perturb_request};
 
-use super::model::{ModelArgs, input_options, load};
+use super::model::{ModelArgs, TextArgs, input_options, load};
 use super::shared::{self, DeviceArgs, Exit};
 
 /// Write the activation of every unit, the loss and the logits of inputs
@@ -20,7 +20,8 @@ use super::shared::{self, DeviceArgs, Exit};
 /// loss [M] and the mean activations [M, d] of M noisy copies of it.
 ///
 /// Example:
-///   scrubjay observe --model m.safetensors --input one.safetensors --out trace.safetensors --perturbations 1000
+///   scrubjay observe --model m.safetensors --input one.safetensors --out trace.safetensors \
+///       --perturbations 1000
 #[derive(clap::Args)]
 #[command(verbatim_doc_comment)]
 pub struct Args {
@@ -48,13 +49,15 @@ pub struct Args {
     #[arg(long, default_value_t = 0)]
     seed: u64,
     #[command(flatten)]
+    texts: TextArgs,
+    #[command(flatten)]
     device: DeviceArgs,
 }
 
 /// Writes the trace.
 pub fn run(args: &Args) -> anyhow::Result<Exit> {
     let checkpoint = args.model.checkpoint()?;
-    let inputs = load(&args.input, &input_options(&args.model, &checkpoint))?.samples;
+    let inputs = load(&args.input, &input_options(&args.model, &args.texts, &checkpoint))?.samples;
     let model = args.model.open(&checkpoint, Some((&args.input, &inputs)))?;
     check_options(model.network.kind(), args.sigma, args.replace)?;
     let device = args.device.open()?;

@@ -2,20 +2,25 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Instant;
 
-use scrubjay::data;
-use scrubjay::data::{CifarLabels, Labels, Loaded, Normalise, Pipeline, Samples, Steps, tensors};
+use scrubjay::data::tokenizer::Tokenizer;
+use scrubjay::data::{
+    self, CifarLabels, Labels, Loaded, Normalise, Pipeline, Samples, Steps, TokenizerSource, pad_alike,
+    tensors,
+};
 use scrubjay::device::Device;
 use scrubjay::loss::Loss;
 use scrubjay::net::{Network, TrainPass};
 use scrubjay::observe::evaluate;
 use scrubjay::session::{Sources, check_samples};
 use scrubjay::train::{Epoch, Optimizer, Recipe, Schedule, train};
-use scrubjay::{Error, checkpoint, hash, zoo};
+use scrubjay::zoo::{self, TextSizes};
+use scrubjay::{Error, checkpoint, hash};
 use serde_json::{Value, json};
 
-use super::model::{StepArgs, TensorArgs, chosen, load, print_notes};
+use super::model::{StepArgs, TensorArgs, TextArgs, chosen, load, print_notes};
 use super::shared::{self, DeviceArgs, Exit};
 
 /// Train a new model, or continue to train one
@@ -30,14 +35,17 @@ use super::shared::{self, DeviceArgs, Exit};
 ///
 /// Examples:
 ///   scrubjay train --arch mlp:100 --data MNIST/raw --out mlp --epochs 10
-///   scrubjay train --arch resnet20 --data train.safetensors --val test.safetensors --out resnet --exclude class:cat
+///   scrubjay train --arch resnet20 --data train.safetensors --val test.safetensors --out resnet \
+///       --exclude class:cat
 ///   scrubjay train --arch mlp:50 --data MNIST/raw --out never-saw --exclude 0-99 --seeds 10
-///   scrubjay train --arch distilbert:120-32-2-4-64 --data texts.safetensors --optimizer adam --lr 1e-3 --out texts
+///   scrubjay train --arch distilbert:64-2-4-128 --data sms.csv --optimizer adam --lr 1e-3 \
+///       --out texts
 #[derive(clap::Args)]
 #[command(verbatim_doc_comment)]
 pub struct Args {
     /// A new model: mlp:100-50 (hidden widths), cnn:8-16-16+64 (widths of convolutions + of hidden layers), resnet20 ..,
-    /// or of texts distilbert:120-32-2-4-64 or bert:.. (token ids, channels, blocks, heads, positions)
+    /// or of texts distilbert:64-2-4-128 or bert:.. (channels, blocks, heads, positions; before them the number of token ids
+    /// where --data has ids)
     #[arg(long, value_name = "SPEC", required_unless_present = "model")]
     arch: Option<String>,
     /// An existing model, to continue from
@@ -46,7 +54,7 @@ pub struct Args {
     #[command(flatten)]
     tensors: TensorArgs,
     /// Labelled data: class folders, a manifest (.csv, .json), .tar, .parquet, .safetensors (x, y), .npz, MNIST, CIFAR, STL-10;
-    /// texts: .safetensors (input_ids, attention_mask, y). y is [n] of classes, or [n, labels] of 0 and 1
+    /// texts: .csv, .tsv, .jsonl .. (docs/DATA.md)
     #[arg(long, value_name = "DATA")]
     data: PathBuf,
     /// Data to report accuracy on after every epoch
@@ -75,6 +83,8 @@ pub struct Args {
     /// Number of classes; by default one more than the largest label
     #[arg(long)]
     classes: Option<usize>,
+    #[command(flatten)]
+    texts: TextArgs,
     /// Number of passes over the data
     #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..))]
     epochs: u32,
@@ -119,6 +129,8 @@ struct Task<'a> {
     samples: Samples,
     /// The names of their classes.
     classes: Option<Vec<String>>,
+    /// What made token ids of texts.
+    tokenizer: Option<Arc<Tokenizer>>,
     /// Their steps, where some were asked for.
     pipeline: Option<Pipeline>,
     val: Option<Samples>,
@@ -185,19 +197,31 @@ impl<'a> Task<'a> {
         }
         let existing = args.model.as_deref().map(|path| args.tensors.checkpoint(path)).transpose()?;
         let said = existing.as_ref().map(zoo::inputs).unwrap_or_default();
-        let choices = args.tensors.choices();
-        let given = Normalise { mean: args.mean.clone(), std: args.std.clone() };
-        let mut sources =
-            Sources { normalise: given, cifar_labels: args.cifar_labels, choices, ..Sources::default() };
+        let mut sources = Sources {
+            choices: args.tensors.choices(),
+            normalise: Normalise { mean: args.mean.clone(), std: args.std.clone() },
+            cifar_labels: args.cifar_labels,
+            texts: args.texts.options(),
+            ..Sources::default()
+        };
         args.steps.write(&mut sources);
         let mut options = sources.load_options(existing.as_ref());
+        if let Some(TextSizes { token_ids, positions }) = args.arch.as_deref().and_then(zoo::text_sizes) {
+            options.expected.positions = Some(positions);
+            if let (TokenizerSource::Made(size), Some(count)) = (&mut options.texts.tokenizer, token_ids) {
+                *size = count;
+            }
+        }
         let normalise =
             Normalise { mean: args.mean.clone().or(said.mean), std: args.std.clone().or(said.std) };
-        let Loaded { samples, names, pipeline, .. } = load(&args.data, &options)?;
+        let loaded = load(&args.data, &options)?;
+        options.go_on(loaded.names.classes.as_ref(), loaded.tokenizer.as_ref());
+        let mut val =
+            args.val.as_deref().map(|path| load(path, &options)).transpose()?.map(|val| val.samples);
+        let Loaded { mut samples, mut names, pipeline, tokenizer, .. } = loaded;
         let pipeline = pipeline.filter(|_| sources.steps != Steps::default());
-        options.expected.classes = names.classes.clone().or(options.expected.classes);
-        let val =
-            args.val.as_deref().map(|path| load(path, &options)).transpose()?.map(|loaded| loaded.samples);
+        names.classes = names.classes.or(options.expected.classes);
+        pad_alike(&mut std::iter::once(&mut samples).chain(&mut val).collect::<Vec<_>>());
         let excluded = match &args.exclude {
             Some(text) => chosen("left out", text, &args.data, &samples.y, &names)?,
             None => vec![],
@@ -229,6 +253,7 @@ impl<'a> Task<'a> {
             device,
             samples,
             classes: names.classes,
+            tokenizer,
             pipeline,
             val,
             normalise,
@@ -277,11 +302,15 @@ impl<'a> Task<'a> {
                 (model.network, config.unwrap_or(json!({"architecture": model.family})))
             }
             (None, Some(arch)) => {
-                let classes = data::class_count(&self.args.data, &self.samples.y, self.args.classes)?;
-                let mut made = zoo::create(arch, self.samples.kind, classes, seed)?;
+                let named = self.classes.as_ref().map(Vec::len); // also those that no sample has
+                let classes =
+                    data::class_count(&self.args.data, &self.samples.y, self.args.classes.or(named))?;
+                let mut made = zoo::create(&self.sized(arch)?, self.samples.kind, classes, seed)?;
                 made.network.loss = self.loss()?;
                 if let Some(config) = made.config.as_object_mut() {
                     zoo::write_loss(config, made.network.loss);
+                    let special = self.tokenizer.iter().flat_map(|tokenizer| tokenizer.special().keys());
+                    config.extend(special.map(|(key, id)| (key.to_string(), json!(id))));
                 }
                 (made.network, made.config)
             }
@@ -306,6 +335,18 @@ impl<'a> Task<'a> {
             self.normalise.std.iter().for_each(|std| drop(map.insert("std".into(), json!(std))));
         }
         Ok((net, config))
+    }
+
+    /// A description of a new model with the token ids of the tokenizer, where there is one.
+    fn sized(&self, arch: &str) -> scrubjay::Result<String> {
+        let Some(tokenizer) = &self.tokenizer else { return Ok(arch.into()) };
+        match zoo::text_sizes(arch).and_then(|sizes| sizes.token_ids) {
+            Some(count) if count < tokenizer.vocabulary() => Err(Error::config(format!(
+                "--arch {arch} has {count} token ids, and the tokenizer {}; leave the number out, or raise it",
+                tokenizer.vocabulary()
+            ))),
+            _ => Ok(zoo::with_token_ids(arch, tokenizer.vocabulary())),
+        }
     }
 
     /// The part of `train.json` that is known before the training.
@@ -382,6 +423,7 @@ impl<'a> Task<'a> {
         let save = |folder: &Path, net: &Network| -> scrubjay::Result<()> {
             std::fs::create_dir_all(folder).map_err(Error::io(folder))?;
             checkpoint::save(&folder.join("model.safetensors"), net)?;
+            self.tokenizer.as_ref().map_or(Ok(()), |tokenizer| tokenizer.save(folder))?;
             write_json(&folder.join("config.json"), &config)
         };
         train(device, &mut net, &self.samples, &self.indices, &options, &mut |net, epoch: Epoch| {

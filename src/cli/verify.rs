@@ -23,7 +23,8 @@ use super::shared::{self, DeviceArgs, Exit, command_line};
 ///
 /// Examples:
 ///   scrubjay train --arch mlp:50 --data train.safetensors --exclude 0-99 --seeds 5 --out retrained
-///   scrubjay verify --before model/ --after scrubbed/ --reference retrained/seed-* --data train.safetensors --forget 0-99 --test test.safetensors --html verify.html
+///   scrubjay verify --before model/ --after scrubbed/ --reference retrained/seed-* \
+///       --data train.safetensors --forget 0-99 --test test.safetensors --html verify.html
 #[derive(clap::Args)]
 #[command(verbatim_doc_comment)]
 pub struct Args {

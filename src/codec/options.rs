@@ -34,7 +34,11 @@ pub enum Standardize {
     Bounded,
 }
 
-names!(Standardize { None = "none", Scale = "scale", Bounded = "bounded" });
+names!(Standardize {
+    None = "none": "as they are",
+    Scale = "scale": "centred and divided by the standard deviation",
+    Bounded = "bounded": "mapped to the range from 0 to 1",
+});
 
 /// What [`super::statistic()`] measures.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -49,7 +53,10 @@ pub enum Measure {
     Xi,
 }
 
-names!(Measure { Codec = "codec", Xi = "xi" });
+names!(Measure {
+    Codec = "codec": "T of Azadkia and Chatterjee",
+    Xi = "xi": "ξ of Chatterjee, for one column and none that is given",
+});
 
 /// How [`super::statistic()`] measures.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::part::{Part, split};
-use super::{folder, listing, pickled, pictures};
+use super::{folder, listing, pickled, pictures, records};
 use crate::error::{Error, Result};
 
 /// The formats of labelled data.
@@ -26,8 +26,10 @@ pub(super) enum Format {
     Listing(PathBuf),
     /// Tar files as of webdataset.
     Shards(Vec<PathBuf>),
-    /// Parquet files of Hugging Face.
+    /// Parquet files of Hugging Face with pictures.
     Parquet(Vec<PathBuf>),
+    /// Files with rows of text.
+    Texts(Vec<PathBuf>),
 }
 
 impl Format {
@@ -39,7 +41,7 @@ impl Format {
 
 /// What can be read, for messages.
 const KNOWN: &str = ".safetensors, .npz, idx (images and labels), CIFAR (.bin or pickles), STL-10, a folder of class folders, a \
-                     manifest (.csv, .tsv, .json, .jsonl) with columns `path` and `label`, .tar or .parquet";
+                     manifest (.csv, .tsv, .json, .jsonl) with columns `path` and `label`, .tar or .parquet; texts in .csv, .tsv, .json, .jsonl or .parquet";
 
 /// Names of manifests that are read for the folder they are in, as Hugging Face's `imagefolder` names them.
 const LISTINGS: [&str; 3] = ["metadata.csv", "metadata.jsonl", "metadata.json"];
@@ -101,7 +103,10 @@ fn of_file(path: &Path, part: Option<Part>) -> Result<Format> {
         return Ok(Format::Shards(vec![path.into()]));
     }
     if ends(&[".parquet"]) {
-        return Ok(Format::Parquet(vec![path.into()]));
+        return Ok(of_parquet(vec![path.into()]));
+    }
+    if records::is_known(path) {
+        return Ok(Format::Texts(vec![path.into()]));
     }
     if ends(&[".mat"]) {
         let reason = "is a MATLAB file, which is not read here; SVHN's is converted by: python -c \"import numpy, scipy.io; m = \
@@ -151,15 +156,18 @@ fn of_folder(path: &Path, part: Option<Part>) -> Result<Format> {
     {
         return of_folder(data, part);
     }
+    let rows = records::of_folder(path, part.unwrap_or(Part::Train).beginnings())?;
     if let Some(part) = part {
         let inner = folders.iter().find(|folder| Part::of_name(&name_of(folder)) == Some(part));
         return match inner {
             Some(inner) => of_folder(inner, None),
+            None if !rows.is_empty() => Ok(Format::Texts(rows)),
             None => Err(Error::data(path, format!("has no part `{}`", part.name()))),
         };
     }
     match folder::classes(path)? {
         Some(folders) => Ok(Format::Folders(path.into(), folders)),
+        None if !rows.is_empty() => Ok(Format::Texts(rows)),
         None if files.iter().any(|file| pictures::is_picture(file)) => {
             let reason = "holds pictures without labels; put them into a folder for each class, or list them in \
                           metadata.csv with columns `file_name` and `label`";
@@ -206,11 +214,19 @@ fn of_files(path: &Path, part: Option<Part>, files: &[PathBuf]) -> Result<Option
     }
     let parquet = of_part(named(&|name| name.ends_with(".parquet")), part);
     if !parquet.is_empty() {
-        return Ok(Some(Format::Parquet(parquet)));
+        return Ok(Some(of_parquet(parquet)));
     }
     let ends = [".tar", ".tgz", ".tar.gz"];
     let shards = of_part(named(&|name| ends.iter().any(|end| name.ends_with(end))), part);
     Ok((!shards.is_empty()).then_some(Format::Shards(shards)))
+}
+
+/// Parquet files have pictures, or rows of text.
+fn of_parquet(files: Vec<PathBuf>) -> Format {
+    match files.first().is_some_and(|file| records::has_pictures(file)) {
+        true => Format::Parquet(files),
+        false => Format::Texts(files),
+    }
 }
 
 /// The files of a part; where none is asked for, those of the training part if there are any, else all.

@@ -1,19 +1,23 @@
-//! Labelled images of every format ([`super::format`] lists them), and labelled texts from safetensors.
+//! Labelled images of every format ([`super::format`] lists them), and labelled texts from safetensors or as rows of text.
 //!
 //! Pixels are whole numbers from 0 to 255 and become values from 0 to 1, then (value − mean) / std per channel. Floats of a
 //! safetensors file are left as they are unless a mean is given. The result is NHWC. docs/DATA.md states the rules.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use super::format::{Format, format};
 use super::normalise::Normalise;
-use super::options::{LoadOptions, MEMORY};
+use super::options::{Expected, LoadOptions, MEMORY};
 use super::part::Part;
 use super::pictures::{Opened, Pictures};
 use super::pipeline::{Pipeline, Steps};
 use super::pixels::{self, Numbers, Stored};
 use super::tensors::TensorFile;
-use super::{CifarLabels, Labels, Names, Samples, cifar, folder, idx, listing, npz, pickled, stl, text};
+use super::tokenizer::Tokenizer;
+use super::{
+    CifarLabels, Labels, Names, Samples, cifar, folder, idx, listing, npz, pickled, stl, text, texts,
+};
 use crate::error::{Error, Result};
 use crate::loss::Loss;
 
@@ -28,6 +32,8 @@ pub struct Loaded {
     pub pipeline: Option<Pipeline>,
     /// The mean and std that were applied.
     pub normalise: Normalise,
+    /// What made token ids of texts, where they were words.
+    pub tokenizer: Option<Arc<Tokenizer>>,
     /// One sentence each, for the user.
     pub notes: Vec<String>,
 }
@@ -74,6 +80,7 @@ pub fn load_with(path: &Path, options: &LoadOptions) -> Result<Loaded> {
             of_pictures(folder::list(&root, &folders)?, options, &mut pipeline)?
         }
         Format::Listing(file) => of_pictures(listing::list(&file)?, options, &mut pipeline)?,
+        Format::Texts(files) => return rows_of_text(path, &files, options),
         Format::Shards(files) => of_pictures(shards(path, &files)?, options, &mut pipeline)?,
         Format::Parquet(files) => {
             of_pictures(parquet(path, &files, options.labels)?, options, &mut pipeline)?
@@ -118,7 +125,29 @@ pub fn load_with(path: &Path, options: &LoadOptions) -> Result<Loaded> {
         let reason = format!("holds the value {} once it is normalised", samples.x[i]);
         return Err(Error::record(path, format!("sample {}", i / image), reason));
     }
-    Ok(Loaded { samples, names, pipeline, normalise, notes })
+    Ok(Loaded { samples, names, pipeline, normalise, tokenizer: None, notes })
+}
+
+/// Texts as words.
+fn rows_of_text(path: &Path, files: &[PathBuf], options: &LoadOptions) -> Result<Loaded> {
+    check_plain(path, options)?;
+    let Expected { classes, positions, .. } = &options.expected;
+    let texts::Read { samples, names, notes, tokenizer } =
+        texts::read(files, &options.texts, classes.as_deref(), *positions)?;
+    let normalise = Normalise::default();
+    Ok(Loaded { samples, names, pipeline: None, normalise, tokenizer: Some(tokenizer), notes })
+}
+
+/// Refuses what is for images where there are texts.
+fn check_plain(path: &Path, options: &LoadOptions) -> Result<()> {
+    match options.normalise == Normalise::default() && options.steps == Steps::default() {
+        true => Ok(()),
+        false => {
+            let reason =
+                "holds texts, and --mean, --std, --resize, --crop and --interpolation are for images";
+            Err(Error::data(path, reason))
+        }
+    }
 }
 
 /// Pictures, brought to one size.
@@ -172,12 +201,16 @@ fn texts(file: &TensorFile, options: &LoadOptions) -> Result<Loaded> {
             format!("has both `x` and `{}`: images and texts are read from files of their own", text::IDS);
         return Err(Error::data(file.path(), reason));
     }
-    if options.normalise != Normalise::default() || options.steps != Steps::default() {
-        let reason = "holds texts, and --mean, --std, --resize, --crop and --interpolation are for images";
-        return Err(Error::data(file.path(), reason));
-    }
+    check_plain(file.path(), options)?;
     let (names, normalise) = (Names::default(), Normalise::default());
-    Ok(Loaded { samples: text::read(file)?, names, pipeline: None, normalise, notes: vec![] })
+    Ok(Loaded {
+        samples: text::read(file)?,
+        names,
+        pipeline: None,
+        normalise,
+        tokenizer: None,
+        notes: vec![],
+    })
 }
 
 /// The files that [`load`] reads for `path`, in its order.
@@ -188,9 +221,11 @@ pub fn files(path: &Path) -> Result<Vec<PathBuf>> {
     Ok(match format(path)? {
         Format::Tensors(file, _) | Format::Npz(file, _) => vec![file],
         Format::Idx { images, labels } | Format::Stl { images, labels } => vec![images, labels],
-        Format::Cifar(files) | Format::Pickles(files) | Format::Shards(files) | Format::Parquet(files) => {
-            files
-        }
+        Format::Cifar(files)
+        | Format::Pickles(files)
+        | Format::Shards(files)
+        | Format::Parquet(files)
+        | Format::Texts(files) => files,
         Format::Folders(root, folders) => folder::list(&root, &folders)?.files(),
         Format::Listing(file) => {
             let pictures = listing::list(&file)?.files();

@@ -28,6 +28,7 @@ mod pictures;
 mod pipeline;
 mod pixels;
 mod png;
+mod records;
 mod resize;
 #[cfg(feature = "images")]
 mod shards;
@@ -37,6 +38,7 @@ mod stream;
 pub mod table;
 pub mod tensors;
 mod text;
+mod texts;
 pub mod tokenizer;
 mod view;
 
@@ -56,7 +58,8 @@ pub use png::write_png;
 pub use resize::Interpolation;
 pub use spec::{Spec, choose};
 pub use stream::Stream;
-pub use text::check_ids;
+pub use text::{check_ids, pad_alike};
+pub use texts::{TextOptions, TokenizerSource};
 pub use view::{Elements, View, extent};
 
 use rayon::prelude::*;

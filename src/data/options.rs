@@ -1,7 +1,11 @@
 //! What decides how labelled data are read, beside the files themselves.
 
+use std::sync::Arc;
+
 use super::normalise::Normalise;
 use super::pipeline::{Pipeline, Steps};
+use super::texts::{TextOptions, TokenizerSource};
+use super::tokenizer::Tokenizer;
 
 /// How labelled data are read, where the file leaves it open.
 #[derive(Clone, Debug, Default)]
@@ -21,6 +25,8 @@ pub struct LoadOptions {
     pub memory: Option<usize>,
     /// Whether pictures that cannot be read are left out, and counted in a note.
     pub skip_corrupt: bool,
+    /// How rows of text become token ids.
+    pub texts: TextOptions,
     /// What the data are for.
     pub expected: Expected,
     /// Whether floats are inputs already, so that the config's mean and std are for pixels alone.
@@ -29,6 +35,17 @@ pub struct LoadOptions {
 
 /// The bytes of [`LoadOptions::memory`] where nothing is said.
 pub const MEMORY: usize = 4 << 30;
+impl LoadOptions {
+    /// For further data that belong to some that were loaded: of these classes, and by this tokenizer.
+    pub fn go_on(&mut self, classes: Option<&Vec<String>>, tokenizer: Option<&Arc<Tokenizer>>) {
+        if let Some(classes) = classes {
+            self.expected.classes = Some(classes.clone());
+        }
+        if let Some(tokenizer) = tokenizer {
+            self.texts.tokenizer = TokenizerSource::Ready(tokenizer.clone());
+        }
+    }
+}
 
 /// The steps that a model's config has for pictures.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -78,6 +95,8 @@ pub struct Expected {
     pub outputs: Option<usize>,
     /// The names of classes by number: those of folders and words of a manifest are looked up here.
     pub classes: Option<Vec<String>>,
+    /// The most tokens of a text.
+    pub positions: Option<usize>,
 }
 
 /// The labels of CIFAR-100, which has two for each image.
@@ -90,4 +109,7 @@ pub enum CifarLabels {
     Coarse,
 }
 
-crate::names::names!(CifarLabels { Fine = "fine", Coarse = "coarse" });
+crate::names::names!(CifarLabels {
+    Fine = "fine": "the 100 classes",
+    Coarse = "coarse": "the 20 groups of them",
+});

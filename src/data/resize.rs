@@ -29,12 +29,12 @@ pub enum Interpolation {
 }
 
 crate::names::names!(Interpolation {
-    Nearest = "nearest",
-    Box = "box",
-    Bilinear = "bilinear",
-    Hamming = "hamming",
-    Bicubic = "bicubic",
-    Lanczos = "lanczos"
+    Nearest = "nearest": "the nearest pixel",
+    Box = "box": "the mean of the pixels that a new one covers",
+    Bilinear = "bilinear": "a triangle",
+    Hamming = "hamming": "a raised cosine",
+    Bicubic = "bicubic": "Keys's cubic",
+    Lanczos = "lanczos": "a windowed sinc"
 });
 
 /// Binary places of a weight.

@@ -20,6 +20,7 @@ use std::path::Path;
 
 pub(super) use arrays::{ArrayFile, members};
 pub use columns::{Column, Frame, Table};
+pub(super) use delimited::check_quotes;
 pub use options::{Categorical, Decimal, Delimiter, Header, Missing, TableOptions};
 
 use super::encoding::read_text;

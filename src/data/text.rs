@@ -84,6 +84,26 @@ fn rows(ids: &[u32], mask: &[u32], tokens: usize) -> Vec<f32> {
     rows.flat_map(|(ids, mask)| ids.iter().chain(mask)).map(|&word| f32::from_bits(word)).collect()
 }
 
+/// Pads the texts of several sets on the right to the longest of all, so that one network reads them; images stay as they
+/// are. Where the mask is 0 the id is 0.
+pub fn pad_alike(sets: &mut [&mut Samples]) {
+    let of = |set: &Samples| match set.kind {
+        InputKind::Text { tokens } => tokens,
+        InputKind::Image(_) => 0,
+    };
+    let longest = sets.iter().map(|set| of(set)).max().unwrap_or(0);
+    for set in sets {
+        let own = of(set);
+        if own == 0 || own == longest {
+            continue;
+        }
+        let padding = vec![0.0; longest - own];
+        let parts = set.x.chunks_exact(own).flat_map(|part| [part, padding.as_slice()]); // ids, mask, ids, ..
+        set.x = parts.collect::<Vec<_>>().concat();
+        set.kind = InputKind::Text { tokens: longest };
+    }
+}
+
 impl Samples {
     /// Texts in memory, of so many tokens each: token ids `[n, tokens]`, their mask, which is 1 where a token is attended,
     /// and labels. Whether the ids fit a vocabulary is checked where a network runs on them.
@@ -175,6 +195,18 @@ mod tests {
         assert!(refused(&[], &[], 0).contains("not empty"));
         assert!(refused(&ids, &[1, 1, 1, 2, 1, 0], 3).contains("sample 1: the mask at position 0 is 2"));
         assert!(refused(&ids, &[1, 1, 1, 0, 0, 0], 3).contains("sample 1 has no attended token"));
+    }
+
+    #[test]
+    fn sets_are_padded_to_the_longest() {
+        let mut short = Samples::of_texts(&[7, 8, 9], &[1, 1, 1], 1, vec![0, 1, 2].into()).unwrap();
+        let mut long = read("", &[], &[]).unwrap();
+        let before = long.clone();
+        pad_alike(&mut [&mut short, &mut long]);
+        assert_eq!((short.kind, &long), (InputKind::Text { tokens: 3 }, &before));
+        assert_eq!(words(&short.x), [7, 0, 0, 1, 0, 0, 8, 0, 0, 1, 0, 0, 9, 0, 0, 1, 0, 0]);
+        let one = short.text(1).unwrap();
+        assert_eq!((one.ids, one.mask), (&[8, 0, 0][..], &[1, 0, 0][..]));
     }
 
     #[test]

@@ -15,9 +15,11 @@ mod made;
 mod split;
 
 use std::collections::HashMap;
+use std::path::Path;
 
 use split::{Step, cut, words};
 
+use super::tensors::write_whole;
 use crate::error::{Error, Result};
 
 /// The files that a tokenizer is read from, as they lie beside a model.
@@ -95,9 +97,18 @@ impl Tokenizer {
         self.most
     }
 
-    /// The files that it was read from, by name: what lies beside a model for it to be found again.
-    pub fn files(&self) -> &[(String, Vec<u8>)] {
-        &self.files
+    /// Whether another tokenizer gives every text the same ids.
+    pub fn reads_alike(&self, other: &Tokenizer) -> bool {
+        let plain = |one: &Tokenizer| Tokenizer { files: vec![], most: None, ..one.clone() };
+        plain(self) == plain(other)
+    }
+
+    /// Writes the files that it was read from to a folder, each complete or not at all.
+    ///
+    /// # Errors
+    /// Where one cannot be written.
+    pub fn save(&self, folder: &Path) -> Result<()> {
+        self.files.iter().try_for_each(|(name, bytes)| write_whole(&folder.join(name), bytes))
     }
 
     /// The token ids of a text, with those that come first and last; a longer text than `most` tokens is cut.

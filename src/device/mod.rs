@@ -30,7 +30,11 @@ pub enum Choice {
     Cuda,
 }
 
-names!(Choice { Auto = "auto", Cpu = "cpu", Cuda = "cuda" });
+names!(Choice {
+    Auto = "auto": "a usable GPU, else the CPU",
+    Cpu = "cpu": "the CPU",
+    Cuda = "cuda": "a GPU, or an error that says why there is none",
+});
 
 /// What a report tells of a device.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]

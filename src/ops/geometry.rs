@@ -255,7 +255,12 @@ pub enum Precision {
     F16,
 }
 
-names!(Precision { F32 = "f32", Tf32 = "tf32", Bf16 = "bf16", F16 = "f16" });
+names!(Precision {
+    F32 = "f32": "as exact as f32",
+    Tf32 = "tf32": "10 bits of mantissa",
+    Bf16 = "bf16": "7 bits of mantissa",
+    F16 = "f16": "10 bits of mantissa, values up to 65504",
+});
 
 impl Precision {
     /// Refuses a precision that a device does not have.

@@ -12,7 +12,10 @@ pub enum Optimizer {
     Adam,
 }
 
-crate::names::names!(Optimizer { Sgd = "sgd", Adam = "adam" });
+crate::names::names!(Optimizer {
+    Sgd = "sgd": "stochastic gradient descent with momentum",
+    Adam = "adam": "Adam (Kingma and Ba 2015)",
+});
 
 /// What an optimizer remembers of a tensor from step to step; zeros before the first.
 #[derive(Clone, Debug, PartialEq)]

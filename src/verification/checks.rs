@@ -8,8 +8,21 @@ use std::path::Path;
 use serde_json::{Map, Value, json};
 
 use super::models::{Candidate, Sets};
+use crate::data::tokenizer::Tokenizer;
 use crate::error::{Error, Result};
 use crate::manifest::{Manifest, json_in, listed};
+
+/// Refuses a model with another tokenizer than the one that made token ids of the texts.
+pub(super) fn check_tokenizer(model: &Candidate, used: Option<&Tokenizer>) -> Result<()> {
+    let Some(used) = used else { return Ok(()) };
+    match Tokenizer::within(&model.folder)? {
+        Some(own) if !own.reads_alike(used) => {
+            let reason = "has another tokenizer than --before, and texts are read with that one";
+            Err(Error::checkpoint(&model.path, reason))
+        }
+        _ => Ok(()),
+    }
+}
 
 /// Checks that two models have the same layers and the same inputs.
 pub(super) fn check_alike(before: &Candidate, other: &Candidate) -> Result<()> {

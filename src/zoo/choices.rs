@@ -27,10 +27,10 @@ pub enum Stem {
 }
 
 names!(Stem {
-    Stride1 = "stride1",
-    Stride1Pool = "stride1+pool",
-    Stride2 = "stride2",
-    Stride2Pool = "stride2+pool"
+    Stride1 = "stride1": "stride 1, no pooling",
+    Stride1Pool = "stride1+pool": "stride 1, then pooling",
+    Stride2 = "stride2": "stride 2, no pooling",
+    Stride2Pool = "stride2+pool": "stride 2, then pooling"
 });
 
 impl Stem {

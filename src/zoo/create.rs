@@ -25,6 +25,35 @@ pub struct Created {
     pub config: Value,
 }
 
+/// What a description of a transformer of texts says of its inputs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TextSizes {
+    /// Token ids; where a description does not say them, they are those of a tokenizer.
+    pub token_ids: Option<usize>,
+    /// The most tokens of a text.
+    pub positions: usize,
+}
+
+/// The sizes of `distilbert:64-2-4-128` (channels, blocks, heads, positions), or with the number of token ids before them; none
+/// of another description.
+pub fn text_sizes(spec: &str) -> Option<TextSizes> {
+    let (name, sizes) = spec.split_once(':')?;
+    bert::family(name)?;
+    match numbers(spec, sizes).ok()?[..] {
+        [token_ids, _, _, _, positions] => Some(TextSizes { token_ids: Some(token_ids), positions }),
+        [_, _, _, positions] => Some(TextSizes { token_ids: None, positions }),
+        _ => None,
+    }
+}
+
+/// A description with so many token ids, where it does not say how many.
+pub fn with_token_ids(spec: &str, count: usize) -> String {
+    match text_sizes(spec) {
+        Some(TextSizes { token_ids: None, .. }) => spec.replacen(':', &format!(":{count}-"), 1),
+        _ => spec.to_string(),
+    }
+}
+
 /// Makes a new model of the description `spec` for images of that shape, or for texts.
 ///
 /// # Errors
@@ -187,7 +216,8 @@ fn reading<'a>(config: &'a Value, names: &'a [String]) -> Reading<'a> {
 fn misunderstood(spec: &str) -> Error {
     Error::config(format!(
         "`{spec}` is no model that can be made; there are mlp:100-50, cnn:8-16-16+64, resnet20, and for texts \
-         distilbert:120-32-2-4-64 and bert:120-32-2-4-64 (token ids, channels, blocks, heads, positions)"
+         distilbert:64-2-4-128 and bert:64-2-4-128 (channels, blocks, heads, positions), before them the number of token ids \
+         where the data have no words"
     ))
 }
 
@@ -309,6 +339,10 @@ mod tests {
         for (spec, input) in [("mlp:4", text), ("bert:9-8-1-2-12", image.into()), ("bert:9-8-1-3-12", text)] {
             assert!(create(spec, input, 2, 1).is_err(), "{spec}");
         }
+        assert_eq!(text_sizes("bert:8-1-2-12"), Some(TextSizes { token_ids: None, positions: 12 }));
+        assert_eq!((text_sizes("mlp:8-1-2-12"), text_sizes("bert:8")), (None, None));
+        assert_eq!(with_token_ids("bert:8-1-2-12", 9), "bert:9-8-1-2-12");
+        assert_eq!(with_token_ids("bert:7-8-1-2-12", 9), "bert:7-8-1-2-12");
         for spec in ["bert", "bert:9-8-1-2", "bert:9-8-1-2-11", "distilbert:9-8-1-2-12-1"] {
             assert!(create(spec, text, 2, 1).is_err(), "{spec}");
         }

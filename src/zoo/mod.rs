@@ -36,7 +36,7 @@ mod vit;
 use serde_json::Value;
 
 pub use choices::{Choices, Stem};
-pub use create::{Created, create, renewed};
+pub use create::{Created, TextSizes, create, renewed, text_sizes, with_token_ids};
 pub(crate) use create::{resnet50, vit16};
 pub use inputs::{InputConfig, inputs};
 pub use preprocessing::write_preprocess;
@@ -106,16 +106,22 @@ pub fn load_as(checkpoint: &Checkpoint, choices: &Choices, data: Option<InputKin
     read(checkpoint, checkpoint.reader(), choices, data)
 }
 
-/// What a model expects of data: the channels of its images, its outputs, the names of its classes. What cannot be
-/// known without data is left open.
+/// What a model expects of data: the channels of its images, the most tokens of its texts, its outputs, the names of its
+/// classes. What cannot be known without data is left open.
 pub fn expected(checkpoint: &Checkpoint, choices: &Choices) -> Expected {
     let outline = outline(checkpoint, choices).ok();
-    let shape = outline.as_ref().and_then(|model| match model.network.kind() {
-        InputKind::Image(shape) if shape.positions() > 1 && [1, 3].contains(&shape.c) => Some(shape),
-        _ => None,
-    });
+    let kind = outline.as_ref().map(|model| model.network.kind());
     Expected {
-        channels: shape.map(|shape| shape.c),
+        channels: match kind {
+            Some(InputKind::Image(shape)) if shape.positions() > 1 => {
+                Some(shape.c).filter(|channels| [1, 3].contains(channels))
+            }
+            _ => None,
+        },
+        positions: match kind {
+            Some(InputKind::Text { tokens }) => Some(tokens),
+            _ => None,
+        },
         outputs: outline.map(|model| model.network.classes()),
         classes: inputs::class_names(checkpoint),
     }

@@ -77,7 +77,7 @@ fn other_width(cells: &[&str], width: usize) -> String {
 
 /// Refuses a quoted cell that never ends, and one of several lines that goes on after its closing quote: both are a quote
 /// that was meant as a character, and would hide the rows in between.
-fn check_quotes(path: &Path, bytes: &[u8], delimiter: u8) -> Result<()> {
+pub(in crate::data) fn check_quotes(path: &Path, bytes: &[u8], delimiter: u8) -> Result<()> {
     if !bytes.contains(&b'"') {
         return Ok(());
     }

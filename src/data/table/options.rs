@@ -30,7 +30,11 @@ pub enum Header {
     No,
 }
 
-names!(Header { Auto = "auto", Yes = "yes", No = "no" });
+names!(Header {
+    Auto = "auto": "found from the lines below the first",
+    Yes = "yes": "the first line names the columns",
+    No = "no": "the first line is a row",
+});
 
 /// The byte that separates cells.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -109,7 +113,10 @@ pub enum Missing {
     Omit,
 }
 
-names!(Missing { Raise = "raise", Omit = "omit" });
+names!(Missing {
+    Raise = "raise": "an error that names the first",
+    Omit = "omit": "the row is left out",
+});
 
 /// A column of categories.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -67,16 +67,16 @@ mod tests {
     fn frequent_characters_and_words_are_pieces() {
         let texts = ["Ab ab, abc!", "ab cé", "cc"];
         let tokenizer = Tokenizer::made(&texts, 100).unwrap();
-        let (name, lines) = &tokenizer.files()[0];
+        let (name, lines) = &tokenizer.files[0];
         let expected = "[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\n##b\na\n##c\nc\n!\n##e\n,\nab\n";
         assert_eq!((name.as_str(), std::str::from_utf8(lines).unwrap()), ("vocab.txt", expected));
         assert_eq!(tokenizer.encode("AB abc bz", 9).unwrap().ids, [2, 12, 12, 7, 1, 3]);
         let small = Tokenizer::made(&texts, 9).unwrap();
-        assert_eq!(small.files()[0].1, b"[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\n##b\na\nab\n");
+        assert_eq!(small.files[0].1, b"[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\n##b\na\nab\n");
         assert!(Tokenizer::made(&texts, 6).unwrap_err().to_string().contains("no word"));
-        let config = serde_json::from_slice::<serde_json::Value>(&tokenizer.files()[1].1).unwrap();
+        let config = serde_json::from_slice::<serde_json::Value>(&tokenizer.files[1].1).unwrap();
         assert_eq!(
-            (tokenizer.files()[1].0.as_str(), &config["do_lower_case"]),
+            (tokenizer.files[1].0.as_str(), &config["do_lower_case"]),
             ("tokenizer_config.json", &json!(true))
         );
     }

@@ -1,0 +1,64 @@
+//! Rows in memory.
+
+use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, Visitor};
+use serde_json::Value;
+
+/// The rows of a file.
+#[derive(Debug, Default)]
+pub struct Records {
+    /// The names of the columns, each once.
+    pub columns: Vec<String>,
+    /// Of each row its place in the file, in words, and a cell for every column; null where it has none.
+    pub rows: Vec<(String, Vec<Value>)>,
+    /// The names of classes of columns that have their numbers.
+    pub classes: Vec<(String, Vec<String>)>,
+}
+
+/// A JSON object's keys and values in their order, each key once.
+pub struct Object(pub Vec<(String, Value)>);
+
+impl<'de> Deserialize<'de> for Object {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Object, D::Error> {
+        struct Pairs;
+        impl<'de> Visitor<'de> for Pairs {
+            type Value = Object;
+
+            fn expecting(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
+                f.write_str("an object such as {\"text\": \"..\", \"label\": 0}")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Object, A::Error> {
+                let mut pairs: Vec<(String, Value)> = vec![];
+                while let Some((key, value)) = map.next_entry::<String, Value>()? {
+                    if pairs.iter().any(|(known, _)| *known == key) {
+                        return Err(A::Error::custom(format!("the key `{key}` is there twice")));
+                    }
+                    pairs.push((key, value));
+                }
+                Ok(Object(pairs))
+            }
+        }
+        from.deserialize_map(Pairs)
+    }
+}
+
+/// Objects as rows of all keys.
+pub fn of_objects(objects: Vec<(String, Object)>) -> Records {
+    let mut columns: Vec<String> = vec![];
+    let mut rows = vec![];
+    for (place, Object(pairs)) in objects {
+        let mut cells = vec![Value::Null; columns.len()];
+        for (key, value) in pairs {
+            match columns.iter().position(|column| *column == key) {
+                Some(at) => cells[at] = value,
+                None => {
+                    columns.push(key);
+                    cells.push(value);
+                }
+            }
+        }
+        rows.push((place, cells));
+    }
+    rows.iter_mut().for_each(|(_, cells)| cells.resize(columns.len(), Value::Null));
+    Records { columns, rows, classes: vec![] }
+}
