@@ -53,6 +53,7 @@ pub mod device;
 mod error;
 pub mod estimate;
 pub mod evidence;
+pub mod graph;
 pub mod hash;
 pub mod hold;
 mod identity;
@@ -63,6 +64,7 @@ mod names;
 pub mod net;
 pub mod newton;
 pub mod observe;
+mod onnx;
 mod operator;
 #[doc(hidden)] // single operations on slices and buffers: for tests and benches
 pub mod ops;

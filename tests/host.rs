@@ -7,10 +7,12 @@ mod commands;
 mod data;
 mod demo;
 mod families;
+mod graph;
 mod hold;
 mod labels;
 mod memory;
 mod observe;
+mod onnx;
 mod pytorch_files;
 mod repair;
 #[path = "cases/schema.rs"]

@@ -10,6 +10,7 @@ mod curvature;
 mod demo;
 mod devices;
 mod eval;
+mod export;
 mod foci;
 mod inspect;
 mod model;
@@ -43,6 +44,7 @@ enum Command {
     Codec(codec::Args),
     Foci(foci::Args),
     Inspect(inspect::Args),
+    Export(export::Args),
     Bench(bench::Args),
     Devices(devices::Args),
 }
@@ -60,6 +62,7 @@ pub fn run(args: &Args) -> anyhow::Result<Exit> {
         Command::Codec(args) => codec::run(args),
         Command::Foci(args) => foci::run(args),
         Command::Inspect(args) => inspect::run(args),
+        Command::Export(args) => export::run(args),
         Command::Bench(args) => bench::run(args),
         Command::Devices(args) => devices::run(args),
     }
