@@ -18,12 +18,12 @@ pub(super) struct Factor {
     pub stride: usize,
 }
 
-/// An axis is the product of factors, the last one fastest; one of length 1 has none. The batch is always there.
+/// An axis is the product of factors, the last one fastest; one of length 1 has none, so that it may stand anywhere.
 pub(super) type Axis = Vec<Factor>;
 
 /// An axis over this run alone.
 pub(super) fn over(run: Run, size: usize, stride: usize) -> Axis {
-    if size == 1 && run != Run::Batch { vec![] } else { vec![Factor { run, size, stride }] }
+    if size == 1 { vec![] } else { vec![Factor { run, size, stride }] }
 }
 
 /// The axes batch, channels, rows, columns of an image.
@@ -64,15 +64,9 @@ pub(super) fn regrouped(axes: &[Axis], lengths: &[usize]) -> Option<Vec<Axis>> {
     let mut all = vec![];
     for &length in lengths {
         let (mut axis, mut need) = (vec![], length);
-        // A batch of one belongs to the first axis that it meets.
-        while need > 1 || left.last().is_some_and(|next| next.size == 1) {
+        while need > 1 {
             let next = left.pop()?;
-            if next.size == 1 {
-                axis.push(next);
-                if need == 1 {
-                    break;
-                }
-            } else if need.is_multiple_of(next.size) {
+            if need.is_multiple_of(next.size) {
                 need /= next.size;
                 axis.push(next);
             } else if next.size.is_multiple_of(need) && next.run != Run::Batch {
@@ -86,7 +80,6 @@ pub(super) fn regrouped(axes: &[Axis], lengths: &[usize]) -> Option<Vec<Axis>> {
         }
         all.push(joined(axis));
     }
-    // What is left is a batch of one behind the last axis, or does not fit.
     left.is_empty().then_some(all)
 }
 
@@ -112,8 +105,9 @@ mod tests {
             let parts = regrouped(&tokens, &[batch, 20, 3, 2, 1]).unwrap();
             assert_eq!(parts[2..], [vec![f(Channel, 3, 2)], vec![f(Channel, 2, 1)], vec![]]);
             assert_eq!(lengths(&parts), [batch, 20, 3, 2, 1]);
-            let merged = regrouped(&[parts[1].clone(), parts[0].clone(), parts[2].clone()], &[20, 3 * batch]);
-            assert_eq!(merged.unwrap()[1], [f(Batch, batch, 1), f(Channel, 3, 2)]);
+            let moved = [parts[1].clone(), parts[0].clone(), parts[2].clone()];
+            let merged = regrouped(&moved, &[20, 3 * batch]).unwrap();
+            assert_eq!(merged[1], [over(Batch, batch, 1), vec![f(Channel, 3, 2)]].concat());
             // 20 positions and 6 channels do not make axes of 8 and 15.
             assert_eq!(regrouped(&tokens, &[batch, 8, 15]), None);
             assert_eq!(regrouped(&tokens, &[batch, 20, 5]), None);

@@ -102,7 +102,8 @@ fn linear(y: &[f64], x: &[f64]) -> Option<(f64, f64)> {
     let high = near.max_by(|&i, &j| x[i].total_cmp(&x[j]))?;
     let slope = (y[high] - y[low]) / (x[high] - x[low]);
     let near = |a: f64, b: f64| {
-        let off = |(x, y): (&f64, &f64)| (a * x + b - y).abs() <= TOLERANCE * (1.0 + y.abs());
+        let off =
+            |(x, y): (&f64, &f64)| y.is_finite() && (a * x + b - y).abs() <= TOLERANCE * (1.0 + y.abs());
         slope != 0.0 && x.iter().zip(y).all(off)
     };
     let offset = y[low] - slope * x[low];

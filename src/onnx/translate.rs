@@ -234,7 +234,9 @@ impl<'a> Translation<'a> {
             "GlobalAveragePool" => self.global_pool(&at),
             "ReduceMean" => self.reduce_mean(&at),
             "Identity" | "Dropout" | "Cast" => self.identity(&at),
-            "Add" | "Sub" | "Mul" | "Div" | "Pow" | "Sum" | "Equal" | "Where" => self.binary(&at),
+            "Add" | "Sub" | "Mul" | "Div" | "Pow" | "Sum" | "Mod" | "Max" | "Min" | "Equal" | "Where" => {
+                self.binary(&at)
+            }
             "Softmax" | "LogSoftmax" => self.softmax(&at),
             "Reshape" | "Flatten" | "Squeeze" | "Unsqueeze" | "Transpose" | "Shape" | "Gather" | "Slice"
             | "Split" | "Concat" | "Expand" | "Constant" | "ConstantOfShape" | "Pad" | "Range" => {

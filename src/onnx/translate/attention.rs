@@ -33,8 +33,11 @@ pub(super) struct Scores {
 fn heads(lead: &[Axis], width: usize) -> Option<usize> {
     let factors: Vec<Factor> = lead.iter().flatten().copied().collect();
     match factors[..] {
-        [Factor { run: Run::Batch, .. }] => Some(1),
-        [Factor { run: Run::Batch, .. }, Factor { run: Run::Channel, size, stride }] if stride == width => {
+        [] | [Factor { run: Run::Batch, .. }] => Some(1),
+        [Factor { run: Run::Channel, size, stride }]
+        | [Factor { run: Run::Batch, .. }, Factor { run: Run::Channel, size, stride }]
+            if stride == width =>
+        {
             Some(size)
         }
         _ => None,

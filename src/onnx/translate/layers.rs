@@ -295,6 +295,10 @@ impl<'a> Translation<'a> {
     pub(super) fn batch_norm(&mut self, at: &At<'a>) -> Result<Vec<Held>> {
         at.only("training_mode", 0)?;
         at.only("spatial", 1)?;
+        // Before version 14, more outputs than one are what says that it trains.
+        if at.node.outputs.iter().filter(|name| !name.is_empty()).count() > 1 {
+            return Err(Error::config("gives statistics of the batch, as in training"));
+        }
         ["momentum", "is_test"].into_iter().for_each(|name| at.pass(name));
         let eps = at.float("epsilon")?.unwrap_or(1e-5);
         let (x, shape) = self.on_channels(at)?;

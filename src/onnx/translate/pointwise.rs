@@ -24,6 +24,9 @@ fn of_two(op: &str) -> Option<fn(f64, f64) -> f64> {
         "Mul" => |a, b| a * b,
         "Div" => |a, b| a / b,
         "Pow" => f64::powf,
+        "Mod" => |a, b| a - b * (a / b).floor(),
+        "Max" => f64::max,
+        "Min" => f64::min,
         "Equal" => |a, b| f64::from(u8::from(a == b)),
         _ => return None,
     })
@@ -143,6 +146,7 @@ impl<'a> Translation<'a> {
             "Neg" => Box::new(|v| -v),
             "Abs" => Box::new(f64::abs),
             "Floor" => Box::new(f64::floor),
+            "Ceil" => Box::new(f64::ceil),
             _ => {
                 return Err(Error::config(
                     "is an operator that is not known here; docs/GRAPH.md lists those that are",
@@ -153,6 +157,7 @@ impl<'a> Translation<'a> {
 
     pub(super) fn binary(&mut self, at: &At<'a>) -> Result<Vec<Held>> {
         let op = at.node.op.as_str();
+        at.only("fmod", 0)?;
         let inputs = (0..at.node.inputs.len()).map(|i| at.input(i)).collect::<Result<Vec<_>>>()?;
         let held = inputs.iter().map(|name| self.held(name)).collect::<Result<Vec<_>>>()?;
         if held.iter().all(|held| matches!(held, Held::Constant(_))) {
@@ -164,7 +169,9 @@ impl<'a> Translation<'a> {
         };
         match (self.held(a)?, self.held(b)?) {
             (Held::Value(x), Held::Constant(c)) => self.with_constant(at, a, x, &c, &|x, c| f(x, c)),
-            (Held::Constant(c), Held::Value(x)) if matches!(op, "Add" | "Sum" | "Mul") || c.len() == 1 => {
+            (Held::Constant(c), Held::Value(x))
+                if matches!(op, "Add" | "Sum" | "Mul" | "Max" | "Min") || c.len() == 1 =>
+            {
                 self.with_constant(at, b, x, &c, &|x, c| f(c, x))
             }
             (Held::Value(x), Held::Value(y)) => self.of_values(at, [a, b], x, y, f),

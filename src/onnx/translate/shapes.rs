@@ -210,6 +210,14 @@ impl<'a> Translation<'a> {
         let which = self.constant(at.input(1)?)?;
         let numbers = self.integers(at.input(1)?)?;
         let length = axes::length(&x.axes[axis]);
+        // All of an axis in its order, under other lengths.
+        if numbers.len() == length && numbers.iter().copied().eq(0..length as i64) {
+            let mut lengths = axes::lengths(&x.axes);
+            lengths.splice(axis..axis + 1, which.shape.iter().copied());
+            let axes = axes::regrouped(&x.axes, &lengths);
+            let axes = axes.ok_or_else(|| Error::config(format!("makes axes of {lengths:?}")))?;
+            return Ok(Held::Value(Value { axes, ..x }));
+        }
         let (&[number], true) = (&numbers[..], which.shape.len() <= 1) else {
             return Err(Error::config(format!(
                 "gathers {} parts of an axis, and one is known here",
