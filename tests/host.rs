@@ -14,7 +14,6 @@ mod memory;
 mod observe;
 mod onnx;
 mod pytorch_files;
-mod repair;
 #[path = "cases/schema.rs"]
 mod schema;
 mod scrub;
