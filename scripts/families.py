@@ -392,6 +392,16 @@ def efficientnet():
     return EfficientNet(settings, 0.2, last_channel=24, num_classes=5)
 
 
+def efficientnet_v2():
+    from torchvision.models.efficientnet import EfficientNet, FusedMBConvConfig, MBConvConfig
+
+    plan = [
+        FusedMBConvConfig(1, 3, 1, 8, 8, 2), FusedMBConvConfig(2, 3, 2, 8, 8, 4), FusedMBConvConfig(2, 3, 2, 8, 8, 4),
+        MBConvConfig(2, 3, 2, 8, 8, 6), MBConvConfig(2, 3, 1, 8, 8, 9), MBConvConfig(2, 3, 2, 8, 8, 15),
+    ]
+    return EfficientNet(plan, 0.2, last_channel=24, num_classes=5, norm_layer=partial(nn.BatchNorm2d, eps=1e-3))
+
+
 def convnext():
     from torchvision.models.convnext import CNBlockConfig, ConvNeXt
 
@@ -473,6 +483,31 @@ def scaled_vit():
     )
 
 
+def registered_vit():
+    import timm
+
+    timm.layers.set_fused_attn(False)
+    return timm.models.vision_transformer.VisionTransformer(
+        img_size=16, patch_size=8, embed_dim=24, depth=2, num_heads=3, num_classes=5, init_values=0.5, reg_tokens=2,
+        no_embed_class=True,
+    )
+
+
+def vit_hugging_face(kind):
+    import transformers
+
+    sizes = {"hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 3, "image_size": 16, "patch_size": 8}
+    sizes |= {"num_labels": 5, "attn_implementation": "eager"}
+    if kind == "dinov2":
+        net = transformers.Dinov2ForImageClassification(transformers.Dinov2Config(mlp_ratio=2, use_mask_token=False, **sizes))
+    else:
+        config = transformers.DeiTConfig(intermediate_size=48, **sizes)
+        net = transformers.DeiTForImageClassificationWithTeacher(config)
+    outputs = net.forward
+    net.forward = lambda x: outputs(x).logits
+    return net
+
+
 NETWORKS = {
     "preact_cifar": (lambda: PreAct(PreActBlock, (6, 8, 12, 12), 2), 16),
     "preact_bottleneck_cifar": (lambda: PreAct(PreActBottleneck, (8, 12, 16, 16), 1), 16),
@@ -489,6 +524,7 @@ NETWORKS = {
     "mobilenet_v3_small_tiny": (lambda: mobilenet_v3("mobilenet_v3_small", 0.2), 32),
     "mobilenet_v3_large_tiny": (lambda: mobilenet_v3("mobilenet_v3_large", 0.1), 32),
     "efficientnet_tiny": (efficientnet, 32),
+    "efficientnet_v2_tiny": (efficientnet_v2, 32),
     "regnet_y_tiny": (lambda: regnet(True), 32),
     "regnet_x_tiny": (lambda: regnet(False), 32),
     "mobilenet_v2_timm": (lambda: timm_mobile("v2", 0.1), 64),
@@ -502,6 +538,9 @@ NETWORKS = {
     "osnet_tiny": (Osnet, 32),
     "deit_distilled_tiny": (deit, 16),
     "vit_layer_scale_tiny": (scaled_vit, 16),
+    "vit_registers_tiny": (registered_vit, 16),
+    "deit_distilled_hugging_face": (lambda: vit_hugging_face("deit"), 16),
+    "dinov2_hugging_face": (lambda: vit_hugging_face("dinov2"), 16),
 }
 
 
@@ -525,9 +564,9 @@ def randomise(net, side):
             if hasattr(module, "eps"):
                 module.eps = torch.tensor(module.eps).item()  # the f32 that the engine computes with, in f64 too
         for name, parameter in net.named_parameters():
-            if name.endswith(("gamma", "layer_scale", "layer_scale_parameter")):
+            if name.endswith(("gamma", "layer_scale", "layer_scale_parameter", "lambda1")):
                 parameter.uniform_(0.3, 0.7)
-            elif name.endswith(("_token", "pos_embed")):
+            elif name.endswith(("_token", "pos_embed", "position_embeddings")):
                 parameter.normal_(0, 0.5)
         net.train()
         for _ in range(2):

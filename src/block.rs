@@ -159,7 +159,7 @@ impl Block {
     fn reorder<T: Copy>(&self, net: &Network, v: &[T], put: impl Fn(&mut [T], &[T], usize, usize)) -> Vec<T> {
         let mut out = v.to_vec();
         for part in &self.parts {
-            let order = net.params[net.layer(part.layer).weight.index()].order;
+            let order = net.params[net.layer(part.layer).weight.index()].order.of_row();
             for i in 0..part.fan_in {
                 put(&mut out, v, part.start + order.kept(i), part.start + i);
             }

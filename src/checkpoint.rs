@@ -10,6 +10,7 @@
 
 mod choose;
 mod delta;
+mod described;
 mod file;
 mod memory;
 mod torch;
@@ -22,7 +23,7 @@ pub use write::Patched;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
-use crate::data::file::Part;
+use crate::data::file::{Part, StoredFile};
 use crate::data::tensors::{self, Tensor, Values};
 use crate::error::{Error, Result};
 use crate::net::{Network, Param, Role, Source};
@@ -78,10 +79,10 @@ const NORMALISERS: [&str; 9] = [
 ];
 
 /// The model files of a directory, the first that there is: one file, or the index of several.
-const MODELS: [&str; 2] = ["model.safetensors", "pytorch_model.bin"];
+const MODELS: [&str; 3] = ["model.safetensors", "pytorch_model.bin", "model.onnx"];
 
 /// How names of model files end.
-const ENDINGS: [&str; 5] = [".safetensors", ".pth", ".pt", ".bin", ".pth.tar"];
+const ENDINGS: [&str; 6] = [".safetensors", ".pth", ".pt", ".bin", ".pth.tar", ".onnx"];
 
 /// Files that are copied unchanged beside a model.
 const BESIDE: [&str; 7] = [
@@ -121,12 +122,16 @@ impl Checkpoint {
     pub fn open_with(path: &Path, ignored: &[String], weights: &[String]) -> Result<Checkpoint> {
         let folder = folder_of(path);
         let names = if path.is_dir() { model_files(path)? } else { vec![path.to_path_buf()] };
-        let files = names.iter().map(|name| ModelFile::open(name, weights)).collect::<Result<Vec<_>>>()?;
         let beside = |name: &str| match folder.join(name) {
             file if file.is_file() => json(&file).map(Some),
             _ => Ok(None),
         };
-        let (config, preprocessor) = (beside("config.json")?, beside("preprocessor_config.json")?);
+        let (mut config, preprocessor) = (beside("config.json")?, beside("preprocessor_config.json")?);
+        let mut files = vec![];
+        for name in &names {
+            let file = StoredFile::open(name)?;
+            files.extend(described::files(file, Some(folder), weights, &mut config)?);
+        }
         Checkpoint::of_files(path, files, ignored, config, preprocessor, Beside::Folder)
     }
 
@@ -173,8 +178,12 @@ impl Checkpoint {
     /// Takes off what all names begin with. Counters and buffers beside a wrapped model need not have the prefix.
     ///
     /// A network's names have nothing in common, so that any common part is a wrapper's, except where all layers are
-    /// linear or the config lists them: there only what wrappers are known to add is taken off.
+    /// linear or the config lists them: there only what wrappers are known to add is taken off. A graph has the names as
+    /// they are.
     fn strip(&mut self) {
+        if self.config.as_ref().is_some_and(|config| config.get("nodes").is_some()) {
+            return;
+        }
         let listed = self.config.as_ref().is_some_and(|config| config.get("layers").is_some());
         let linear = self.place.keys().all(|name| self.shape(name).is_some_and(|shape| shape.len() <= 2));
         loop {
@@ -306,8 +315,7 @@ fn model_files(folder: &Path) -> Result<Vec<PathBuf>> {
     let mut found: Vec<PathBuf> =
         entries.filter_map(|entry| Some(entry.ok()?.path())).filter(named).collect();
     found.sort();
-    let [one, other] = MODELS;
-    let neither = format!("holds neither {one} nor {other}, nor an index of such a name");
+    let neither = format!("holds neither {}, nor an index of such a name", MODELS.join(" nor "));
     match &found[..] {
         [_] => Ok(found),
         [] => Err(Error::checkpoint(folder, neither)),
@@ -343,10 +351,12 @@ pub(crate) fn matches(pattern: &str, name: &str) -> bool {
     }
 }
 
-/// Whether a tensor of this name is a buffer that no function reads: a counter of batches or of averaged models, or the
-/// numbers of positions, 0, 1, 2 and so on.
+/// Whether a tensor of this name is one that no function reads: a counter of batches or of averaged models, the
+/// numbers of positions, 0, 1, 2 and so on, or the token that stands for masked patches in pre-training.
 pub(crate) fn plays_no_part(name: &str) -> bool {
-    ["num_batches_tracked", "n_averaged", "position_ids"].iter().any(|end| name.ends_with(end))
+    ["num_batches_tracked", "n_averaged", "position_ids", "embeddings.mask_token"]
+        .iter()
+        .any(|end| name.ends_with(end))
 }
 
 /// The buffers of a model that normalises its own inputs: the names of the mean and of the deviation.

@@ -55,6 +55,7 @@ pub mod doubt;
 mod error;
 pub mod estimate;
 pub mod evidence;
+pub mod graph;
 pub mod hash;
 pub mod hold;
 mod identity;
@@ -66,6 +67,7 @@ mod names;
 pub mod net;
 pub mod newton;
 pub mod observe;
+mod onnx;
 mod operator;
 #[doc(hidden)] // single operations on slices and buffers: for tests and benches
 pub mod ops;

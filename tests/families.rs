@@ -15,7 +15,7 @@ use scrubjay::zoo::{self, Choices, Model};
 use serde_json::{Value, json};
 
 /// The recorded networks, with their configs.
-const RECORDED: [(&str, &str); 28] = [
+pub const RECORDED: [(&str, &str); 32] = [
     ("preact_cifar", "preact-resnet"),
     ("preact_bottleneck_cifar", "preact-resnet"),
     ("wrn_meliketoy", "preact-resnet"),
@@ -31,6 +31,7 @@ const RECORDED: [(&str, &str); 28] = [
     ("mobilenet_v3_small_tiny", "mobilenet-v3"),
     ("mobilenet_v3_large_tiny", "mobilenet-v3"),
     ("efficientnet_tiny", "efficientnet"),
+    ("efficientnet_v2_tiny", "efficientnet-v2"),
     ("regnet_y_tiny", "regnet"),
     ("regnet_x_tiny", "regnet"),
     ("mobilenet_v2_timm", "mobilenet-v2"),
@@ -44,22 +45,25 @@ const RECORDED: [(&str, &str); 28] = [
     ("osnet_tiny", "osnet"),
     ("deit_distilled_tiny", "vit"),
     ("vit_layer_scale_tiny", "vit"),
+    ("vit_registers_tiny", "vit"),
+    ("deit_distilled_hugging_face", "vit"),
+    ("dinov2_hugging_face", "vit"),
 ];
 
-fn file(name: &str) -> TensorFile {
+pub fn file(name: &str) -> TensorFile {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/nets");
     TensorFile::open(&folder.join(format!("{name}.safetensors"))).unwrap()
 }
 
 /// The network's own tensors.
-fn state(name: &str) -> State {
+pub fn state(name: &str) -> State {
     let file = file(name);
     let own =
         file.names().into_iter().filter(|name| !name.starts_with("golden.") && !name.contains("num_batches"));
     own.map(|name| (name.clone(), (file.shape(&name).unwrap().to_vec(), file.f32(&name).unwrap()))).collect()
 }
 
-fn config(name: &str) -> Value {
+pub fn config(name: &str) -> Value {
     match name {
         "convnext_tiny_hugging_face" => json!({
             "architectures": ["ConvNextForImageClassification"], "model_type": "convnext", "layer_norm_eps": 1e-3,
@@ -67,12 +71,24 @@ fn config(name: &str) -> Value {
             "hidden_sizes": [8, 12, 16, 16], "depths": [1, 1, 2, 1], "initializer_range": 0.02, "num_channels": 3,
         }),
         "deit_distilled_tiny" | "vit_layer_scale_tiny" => json!({"num_heads": 3}),
+        "vit_registers_tiny" => json!({"num_heads": 3, "reg_tokens": 2, "no_embed_class": true}),
+        "deit_distilled_hugging_face" => json!({
+            "architectures": ["DeiTForImageClassificationWithTeacher"], "model_type": "deit", "hidden_size": 24,
+            "num_hidden_layers": 2, "num_attention_heads": 3, "intermediate_size": 48, "hidden_act": "gelu",
+            "layer_norm_eps": 1e-12, "image_size": 16, "patch_size": 8, "qkv_bias": true,
+        }),
+        "dinov2_hugging_face" => json!({
+            "architectures": ["Dinov2ForImageClassification"], "model_type": "dinov2", "hidden_size": 24,
+            "num_hidden_layers": 2, "num_attention_heads": 3, "mlp_ratio": 2, "hidden_act": "gelu",
+            "layer_norm_eps": 1e-6, "image_size": 16, "patch_size": 8, "layerscale_value": 1.0,
+            "use_swiglu_ffn": false, "apply_layernorm": true, "use_mask_token": false, "reshape_hidden_states": true,
+        }),
         _ => Value::Null,
     }
 }
 
 /// The recorded images, as the engine has them.
-fn images(name: &str) -> Samples {
+pub fn images(name: &str) -> Samples {
     let file = file(name);
     let [n, c, h, w] = file.shape("golden.x").unwrap()[..] else { panic!("{name}: no images") };
     let (shape, x) = (Shape::new(h, w, c), file.f32("golden.x").unwrap());
@@ -87,10 +103,10 @@ fn images(name: &str) -> Samples {
 }
 
 /// A folder with a model.
-struct Folder(tempfile::TempDir);
+pub struct Folder(pub tempfile::TempDir);
 
 impl Folder {
-    fn new(state: &State, config: &Value) -> Folder {
+    pub fn new(state: &State, config: &Value) -> Folder {
         let folder = Folder(tempfile::tempdir().unwrap());
         let all: Vec<Tensor> = state
             .iter()
@@ -107,12 +123,12 @@ impl Folder {
         self.0.path().join("model.safetensors")
     }
 
-    fn load(&self, shape: Option<Shape>) -> scrubjay::Result<Model> {
+    pub fn load(&self, shape: Option<Shape>) -> scrubjay::Result<Model> {
         zoo::load(&Checkpoint::open(self.0.path())?, None, shape)
     }
 }
 
-fn logits(net: &Network, samples: &Samples) -> Vec<f32> {
+pub fn logits(net: &Network, samples: &Samples) -> Vec<f32> {
     observe(&Device::cpu().unwrap(), &net.freeze(), samples).unwrap().logits
 }
 
@@ -223,6 +239,7 @@ fn names_of_published_architectures_are_known_and_those_of_others_refused() {
         ("mobilenet_v3_small_tiny", "mobilenet-v3", "mobilenet_v3_small", "mobilenet_v3_large"),
         ("mobilenet_v3_large_tiny", "mobilenet-v3", "mobilenet_v3_large", "mobilenet_v3_small"),
         ("efficientnet_tiny", "efficientnet", "efficientnet_b0", "efficientnet_lite0"),
+        ("efficientnet_v2_tiny", "efficientnet-v2", "efficientnet_v2_s", "efficientnet_b0"),
         ("regnet_y_tiny", "regnet", "regnet_y_400mf", "regnetz_b16"),
         ("mobilenet_v2_timm", "mobilenet-v2", "mobilenetv2_100.ra_in1k", "tf_mobilenetv2_100"),
         ("mobilenet_v3_small_timm", "mobilenet-v3", "mobilenetv3_small_100", "tf_mobilenetv3_small_100"),

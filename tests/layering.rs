@@ -20,7 +20,7 @@ const LEVELS: &[&[&str]] = &[
     &["device"],
     &["ops"],
     &["loss"],
-    &["data", "net", "checkpoint", "codec", "zoo", "manifest", "hash", "solve", "pickle"],
+    &["data", "net", "checkpoint", "codec", "graph", "onnx", "zoo", "manifest", "hash", "solve", "pickle"],
     STAGES,
     &[
         "task",

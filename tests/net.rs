@@ -63,7 +63,7 @@ const GOLDEN: [(&str, &str); 9] = [
 ];
 
 /// Networks of the families that `scripts/families.py` recorded, in the same way.
-const FAMILIES: [(&str, &str); 28] = [
+const FAMILIES: [(&str, &str); 32] = [
     ("preact_cifar", ""),
     ("preact_bottleneck_cifar", ""),
     ("wrn_meliketoy", ""),
@@ -79,6 +79,7 @@ const FAMILIES: [(&str, &str); 28] = [
     ("mobilenet_v3_small_tiny", ""),
     ("mobilenet_v3_large_tiny", ""),
     ("efficientnet_tiny", ""),
+    ("efficientnet_v2_tiny", ""),
     ("mobilenet_v2_timm", ""),
     ("mobilenet_v3_small_timm", ""),
     ("mobilenet_v3_large_timm", ""),
@@ -92,6 +93,9 @@ const FAMILIES: [(&str, &str); 28] = [
     ("convnext_tiny_hugging_face", r#"{"model_type": "convnext", "layer_norm_eps": 1e-3}"#),
     ("deit_distilled_tiny", r#"{"num_heads": 3}"#),
     ("vit_layer_scale_tiny", r#"{"num_heads": 3}"#),
+    ("vit_registers_tiny", r#"{"num_heads": 3}"#),
+    ("deit_distilled_hugging_face", r#"{"model_type": "deit", "num_attention_heads": 3}"#),
+    ("dinov2_hugging_face", r#"{"model_type": "dinov2", "num_attention_heads": 3}"#),
 ];
 
 /// Those of which `tests/data/nets` has a part.

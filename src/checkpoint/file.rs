@@ -1,6 +1,6 @@
 //! One model file of either kind, by name: its tensors in, and out a copy with some values changed.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io::{Cursor, SeekFrom};
 use std::path::Path;
 
@@ -12,11 +12,14 @@ use crate::data::file::{Editable, StoredFile, write_edited};
 use crate::data::foreign;
 use crate::data::tensors::{TensorFile, to_f64};
 use crate::error::{Error, Result};
+use crate::onnx::Place;
 
 /// A model file.
 pub(super) enum ModelFile {
     Safetensors(TensorFile),
     Torch(StoredFile, TorchFile),
+    /// An ONNX file, or one beside it, with its tensors.
+    Onnx(StoredFile, BTreeMap<String, Place>),
 }
 
 /// New values of a tensor, and which of them changed, in the file's order.
@@ -36,19 +39,11 @@ pub(super) struct Counts {
 }
 
 impl ModelFile {
-    /// Opens a file of the kind that its first bytes tell; of a PyTorch file, the weights under the first of
-    /// these keys that it has.
+    /// Reads a file, or bytes in memory, of the kind that the first bytes tell; of a PyTorch file, the weights under the
+    /// first of these keys that it has.
     ///
     /// # Errors
     /// Where it is of neither kind, damaged, or has no such weights.
-    pub fn open(path: &Path, keys: &[String]) -> Result<ModelFile> {
-        ModelFile::of(StoredFile::open(path)?, keys)
-    }
-
-    /// [`ModelFile::open`], of a file that is open, or of bytes in memory.
-    ///
-    /// # Errors
-    /// As there.
     pub fn of(file: StoredFile, keys: &[String]) -> Result<ModelFile> {
         let path = file.path().to_path_buf();
         let path = path.as_path();
@@ -59,7 +54,8 @@ impl ModelFile {
                 return Ok(ModelFile::Torch(file, torch));
             }
             if let Some(kind) = foreign::kind(&start) {
-                let reason = format!("is neither a safetensors file nor one of torch.save's: it is {kind}");
+                let reason =
+                    format!("is no safetensors file, none of torch.save's and no ONNX file: it is {kind}");
                 return Err(Error::checkpoint(path, reason));
             }
         }
@@ -74,11 +70,20 @@ impl ModelFile {
         Ok(ModelFile::Safetensors(TensorFile::of(file)?))
     }
 
+    /// Where a tensor of an ONNX file is.
+    fn onnx(&self, name: &str) -> Result<&Place> {
+        let place = match self {
+            ModelFile::Onnx(_, tensors) => tensors.get(name),
+            _ => None,
+        };
+        place.ok_or_else(|| Error::tensor(self.file().path(), name, "is not in the file"))
+    }
+
     /// The file itself.
     pub fn file(&self) -> &StoredFile {
         match self {
             ModelFile::Safetensors(file) => file.file(),
-            ModelFile::Torch(file, _) => file,
+            ModelFile::Torch(file, _) | ModelFile::Onnx(file, _) => file,
         }
     }
 
@@ -87,13 +92,14 @@ impl ModelFile {
         match self {
             ModelFile::Safetensors(file) => file.names(),
             ModelFile::Torch(_, torch) => torch.names().to_vec(),
+            ModelFile::Onnx(_, tensors) => tensors.keys().cloned().collect(),
         }
     }
 
     /// The key of the dictionary that the weights are, where it is not the whole file.
     pub fn key(&self) -> Option<&str> {
         match self {
-            ModelFile::Safetensors(_) => None,
+            ModelFile::Safetensors(_) | ModelFile::Onnx(..) => None,
             ModelFile::Torch(_, torch) => Some(torch.key.as_str()).filter(|key| !key.is_empty()),
         }
     }
@@ -101,7 +107,7 @@ impl ModelFile {
     /// Other keys of the file that have tensors.
     pub fn others(&self) -> &[String] {
         match self {
-            ModelFile::Safetensors(_) => &[],
+            ModelFile::Safetensors(_) | ModelFile::Onnx(..) => &[],
             ModelFile::Torch(_, torch) => &torch.others,
         }
     }
@@ -111,6 +117,7 @@ impl ModelFile {
         match self {
             ModelFile::Safetensors(file) => file.shape(name),
             ModelFile::Torch(file, torch) => torch.shape(file, name),
+            ModelFile::Onnx(..) => Ok(&self.onnx(name)?.shape),
         }
     }
 
@@ -119,6 +126,7 @@ impl ModelFile {
         match self {
             ModelFile::Safetensors(file) => file.dtype(name),
             ModelFile::Torch(file, torch) => torch.dtype(file, name),
+            ModelFile::Onnx(..) => Ok(self.onnx(name)?.dtype),
         }
     }
 
@@ -127,6 +135,11 @@ impl ModelFile {
         match self {
             ModelFile::Safetensors(file) => file.stored(name),
             ModelFile::Torch(file, torch) => torch.stored(file, name),
+            ModelFile::Onnx(file, _) => {
+                let Place { dtype, shape, start } = self.onnx(name)?;
+                let len = shape.iter().product::<usize>() * dtype.bitsize() / 8;
+                file.read(*start..start + len as u64)
+            }
         }
     }
 
@@ -157,6 +170,7 @@ impl ModelFile {
         match self {
             ModelFile::Safetensors(file) => Ok((file.range(name)?.start + i * size) as u64),
             ModelFile::Torch(file, torch) => torch.place(file, name, i),
+            ModelFile::Onnx(..) => Ok(self.onnx(name)?.start + (i * size) as u64),
         }
     }
 
@@ -231,7 +245,7 @@ impl ModelFile {
             self.patch(copy, out, change, &mut counts, &mut touched)?;
         }
         match self {
-            ModelFile::Safetensors(_) => {}
+            ModelFile::Safetensors(_) | ModelFile::Onnx(..) => {}
             ModelFile::Torch(file, torch) => torch.mend(file, copy, &touched)?,
         }
         Ok(counts)

@@ -2,8 +2,7 @@
 
 use std::path::Path;
 
-use super::file::ModelFile;
-use super::{Beside, Checkpoint};
+use super::{Beside, Checkpoint, described};
 use crate::data::file::StoredFile;
 use crate::error::{Error, Result};
 
@@ -29,8 +28,8 @@ impl Checkpoint {
             serde_json::from_str(text)
                 .map_err(|e| Error::checkpoint(path, format!("its config is not JSON: {e}")))
         });
-        let (files, parsed) =
-            (vec![ModelFile::of(StoredFile::of_bytes(path, bytes), &[])?], parsed.transpose()?);
+        let mut parsed = parsed.transpose()?;
+        let files = described::files(StoredFile::of_bytes(path, bytes), None, &[], &mut parsed)?;
         let beside = Beside::Config(config.map(|text| text.as_bytes().to_vec()));
         Checkpoint::of_files(path, files, ignored, parsed, None, beside)
     }

@@ -11,6 +11,7 @@ mod curvature;
 mod demo;
 mod devices;
 mod eval;
+mod export;
 mod foci;
 pub mod help;
 mod inspect;
@@ -47,6 +48,7 @@ enum Command {
     Codec(codec::Args),
     Foci(foci::Args),
     Inspect(inspect::Args),
+    Export(export::Args),
     Bench(bench::Args),
     Devices(devices::Args),
     Completions(help::CompletionArgs),
@@ -68,6 +70,7 @@ pub fn run(args: &Args) -> anyhow::Result<Exit> {
         Command::Codec(args) => codec::run(args),
         Command::Foci(args) => foci::run(args),
         Command::Inspect(args) => inspect::run(args),
+        Command::Export(args) => export::run(args),
         Command::Bench(args) => bench::run(args),
         Command::Devices(args) => devices::run(args),
         Command::Completions(args) => help::completions(args),

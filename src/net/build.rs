@@ -27,6 +27,17 @@ pub trait Source {
     }
 }
 
+/// The tensors of a layer, by name.
+#[derive(Clone, Copy, Debug)]
+pub struct LayerTensors<'a> {
+    /// The layer's own name.
+    pub layer: &'a str,
+    /// Its weight.
+    pub weight: &'a str,
+    /// Its bias, where it has one.
+    pub bias: Option<&'a str>,
+}
+
 /// A network being composed. Layers are numbered in the order of their first use here, so a family composes in
 /// PyTorch's module order.
 pub struct Builder<'a> {
@@ -124,6 +135,11 @@ impl<'a> Builder<'a> {
         &self.params[param.index()].value
     }
 
+    /// A parameter's name.
+    pub(super) fn name(&self, param: ParamId) -> &str {
+        &self.params[param.index()].name
+    }
+
     /// A node.
     pub(super) fn node(&self, node: NodeId) -> &Node {
         &self.nodes[node.index()]
@@ -169,25 +185,37 @@ impl<'a> Builder<'a> {
     }
 
     /// The layer of that module name: the one there is, where it is used again.
+    /// It has `outputs` rows; `shape` is that of its weight in the file.
     pub(super) fn layer(
         &mut self,
-        name: &str,
-        weight: &str,
-        bias: &str,
+        tensors: LayerTensors,
+        outputs: usize,
         shape: &[usize],
         order: Order,
     ) -> Result<LayerId> {
+        let LayerTensors { layer: name, weight, bias } = tensors;
         if let Some(known) = self.layers.iter().position(|layer| layer.name == name) {
-            self.check_again(self.layers[known].weight.index(), shape, order)?;
+            let layer = &self.layers[known];
+            let tensors = (self.name(layer.weight), layer.bias.map(|bias| self.name(bias)));
+            if tensors != (weight, bias) {
+                let expected = format!("the tensors {tensors:?} where the layer `{name}` is used again");
+                return Err(Error::shape("network", expected, format!("{:?}", (weight, bias))));
+            }
+            self.check_again(layer.weight.index(), shape, order)?;
             return Ok(LayerId(known as u32));
         }
-        let (outputs, fan_in) = (shape[0], shape[1..].iter().product());
+        let fan_in = shape.iter().product::<usize>() / outputs.max(1);
         let weight = self.param(weight, shape, order, Role::Weight(fan_in))?;
-        let bias = match self.source.has(bias) {
-            true => Some(self.param(bias, &[outputs], Order::Same, Role::Bias(fan_in))?),
-            false => None,
+        let bias = match bias {
+            Some(bias) => Some(self.param(bias, &[outputs], Order::Same, Role::Bias(fan_in))?),
+            None => None,
         };
         self.layers.push(Layer { name: name.into(), weight, bias, outputs, fan_in });
         Ok(LayerId(self.layers.len() as u32 - 1))
+    }
+
+    /// The tensors of a layer of PyTorch's: a weight, and a bias where the source has one.
+    pub(super) fn tensors<'b>(&self, layer: &'b str, weight: &'b str, bias: &'b str) -> LayerTensors<'b> {
+        LayerTensors { layer, weight, bias: Some(bias).filter(|bias| self.source.has(bias)) }
     }
 }

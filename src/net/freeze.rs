@@ -2,7 +2,7 @@
 //! only where nothing else reads what stands between. What cannot move stays a node. A frozen network keeps the nodes of its
 //! train form, so that it can be trained again.
 
-use super::{Affine, Epilogue, Network, Node, NodeId, Op};
+use super::{Affine, Epilogue, Network, Node, NodeId, Op, ScaledBy};
 use crate::device::Shared;
 
 impl Network {
@@ -29,12 +29,12 @@ impl Network {
                     let scale: Shared = gamma.iter().zip(var).map(|(g, v)| g / (v + eps).sqrt()).collect();
                     let shift =
                         beta.iter().zip(mean).zip(scale.iter()).map(|((b, m), s)| b - m * s).collect();
-                    Op::Scale(Affine { scale, shift })
+                    Op::Scale(Affine { scale, shift }, ScaledBy::Norm)
                 }
                 other => other.clone(),
             };
             let host = match &op {
-                Op::Scale(_) => {
+                Op::Scale(..) => {
                     inputs.first().filter(|x| growing(x) && frozen.grows(x, |e| e == &Epilogue::default()))
                 }
                 Op::Activation(_) => {
@@ -56,7 +56,7 @@ impl Network {
             let target = &mut frozen.nodes[host.index()];
             if let Op::Linear(_, epilogue) | Op::Conv(_, _, epilogue) = &mut target.op {
                 match op {
-                    Op::Scale(affine) => epilogue.affine = Some(affine),
+                    Op::Scale(affine, _) => epilogue.affine = Some(affine),
                     Op::Activation(activation) => epilogue.activation = Some(activation),
                     _ => {
                         epilogue.residual = true;

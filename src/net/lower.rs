@@ -119,7 +119,7 @@ fn has_parameters(op: &Op) -> bool {
         Op::Input
         | Op::Linear(..)
         | Op::Conv(..)
-        | Op::Scale(_)
+        | Op::Scale(..)
         | Op::Activation(_)
         | Op::Add
         | Op::Gate

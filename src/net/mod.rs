@@ -32,13 +32,13 @@ mod step;
 mod train;
 mod units;
 
-pub use build::{Builder, Source};
+pub use build::{Builder, LayerTensors, Source};
 pub use evaluate::{Scores, Trace, evaluate, outputs, surprisals};
 pub(crate) use evaluate::{pass, zeros};
 pub use ids::{LayerId, NodeId, ParamId, UnitId};
 pub(crate) use instruction::LayerUse;
 pub(crate) use lanes::{check, in_lanes};
-pub use network::{Affine, Epilogue, Layer, Network, Node, Op, Param, Role};
+pub use network::{Affine, Epilogue, Layer, Network, Node, Op, Param, Role, ScaledBy};
 pub use order::Order;
 pub use program::Tilt;
 pub(crate) use program::{Section, Seed};

@@ -88,6 +88,34 @@ pub struct Affine {
     pub shift: Shared,
 }
 
+/// Where the values of a node that scales and shifts are from.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum ScaledBy {
+    /// A frozen batch norm that follows no layer.
+    Norm,
+    /// Two numbers, the same for all channels.
+    Numbers {
+        /// What x is multiplied by.
+        factor: f32,
+        /// What is added then.
+        offset: f32,
+    },
+    /// Buffers of the model: (x − mean) / std.
+    Normalise {
+        /// Means.
+        mean: ParamId,
+        /// Standard deviations.
+        std: ParamId,
+    },
+    /// Stored values.
+    Stored {
+        /// What x is multiplied by, where not by 1.
+        scale: Option<ParamId>,
+        /// What is added then.
+        shift: Option<ParamId>,
+    },
+}
+
 /// What a node computes.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Op {
@@ -111,8 +139,8 @@ pub enum Op {
         /// Added to the variance.
         eps: f32,
     },
-    /// A frozen batch norm that follows no layer: scale · x + shift per channel.
-    Scale(Affine),
+    /// scale · x + shift per channel, which nothing trains.
+    Scale(Affine, ScaledBy),
     /// Layer norm over the channels of each position.
     LayerNorm {
         /// Scale.
@@ -156,7 +184,7 @@ pub enum Op {
         /// How many rows it has.
         rows: usize,
     },
-    /// A learned token put before the others.
+    /// Learned tokens put before the others, as many as the node has more than its input.
     ClassToken(ParamId),
     /// The first rows of a learned table added to the tokens.
     Positions(ParamId),
@@ -193,7 +221,7 @@ impl Op {
     /// The frozen scale and shift, of a node that has them.
     pub(crate) fn scale(&self) -> Option<&Affine> {
         match self {
-            Op::Scale(affine) => Some(affine),
+            Op::Scale(affine, _) => Some(affine),
             _ => self.epilogue().and_then(|epilogue| epilogue.affine.as_ref()),
         }
     }

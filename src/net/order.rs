@@ -1,4 +1,4 @@
-//! The order of a parameter's values in a file, PyTorch's, and the order kept here.
+//! The order of a parameter's values in a file, and the order kept here.
 
 /// How the order of a parameter's values in a file differs from the order kept here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -15,6 +15,15 @@ pub enum Order {
         /// Positions (`r · s`, or `h · w`) within a row.
         positions: usize,
     },
+    /// The file has `[c, positions, o]`, a matrix that rows of inputs are multiplied by; here it is `[o, positions, c]`.
+    RowsLast {
+        /// Rows.
+        o: usize,
+        /// Channels within a row.
+        c: usize,
+        /// Positions within a row.
+        positions: usize,
+    },
 }
 
 impl Order {
@@ -26,13 +35,33 @@ impl Order {
                 let (row, rest) = (i / (c * positions), i % (c * positions));
                 row * c * positions + rest % positions * c + rest / positions
             }
+            Order::RowsLast { o, c, positions } => {
+                let (row, rest) = (i % o, i / o);
+                row * c * positions + rest % positions * c + rest / positions
+            }
+        }
+    }
+
+    /// How the values of one row differ, each row taken alone.
+    pub fn of_row(self) -> Order {
+        match self {
+            Order::RowsLast { o, c, positions } => Order::ChannelsLast { o, c, positions },
+            other => other,
         }
     }
 
     /// The values of a file, in the order kept here.
     pub fn from_stored(self, stored: &[f32]) -> Vec<f32> {
-        let Order::ChannelsLast { c, positions, .. } = self else { return stored.to_vec() };
-        let (row, mut kept) = (c * positions, vec![0.0; stored.len()]);
+        let mut kept = vec![0.0; stored.len()];
+        let (c, positions) = match self {
+            Order::Same => return stored.to_vec(),
+            Order::ChannelsLast { c, positions, .. } => (c, positions),
+            Order::RowsLast { .. } => {
+                stored.iter().enumerate().for_each(|(i, &value)| kept[self.kept(i)] = value);
+                return kept;
+            }
+        };
+        let row = c * positions;
         if row == 0 {
             return kept;
         }
@@ -44,7 +73,8 @@ impl Order {
         kept
     }
 
-    /// The values kept here, in the order of a file. Also fits any whole number of rows.
+    /// The values kept here, in the order of a file. That of one row ([`Order::of_row`]) also fits any whole number of
+    /// rows.
     pub fn to_stored(self, kept: &[f32]) -> Vec<f32> {
         (0..kept.len()).map(|i| kept[self.kept(i)]).collect()
     }

@@ -48,6 +48,13 @@ pub(super) enum Reads {
         /// Composes the network.
         compose: fn(&mut dyn Source, Shape, &mut Reading) -> Result<Network>,
     },
+    /// What its config says.
+    Either {
+        /// The texts that a config says; none where it says none.
+        said: fn(&Value) -> Result<Option<InputKind>>,
+        /// Composes the network.
+        compose: fn(&mut dyn Source, InputKind, &mut Reading) -> Result<Network>,
+    },
     Texts {
         /// The most tokens that a text may have.
         most: fn(&Given) -> Option<usize>,
@@ -74,6 +81,7 @@ impl Family {
             (Reads::Texts { compose, .. }, InputKind::Text { tokens }) => {
                 return compose(source, tokens, reading);
             }
+            (Reads::Either { compose, .. }, input) => return compose(source, input, reading),
             (Reads::Images { .. }, InputKind::Text { .. }) => "images",
             (Reads::Texts { .. }, InputKind::Image(_)) => "texts",
         };

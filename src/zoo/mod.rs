@@ -14,7 +14,9 @@ mod convnext;
 mod create;
 mod densenet;
 mod efficientnet;
+mod efficientnet_v2;
 mod family;
+mod graph;
 mod inputs;
 mod mlp;
 mod mnist_vit;
@@ -38,6 +40,7 @@ use serde_json::Value;
 pub use choices::{Choices, Stem};
 pub use create::{Created, TextSizes, create, renewed, text_sizes, with_token_ids};
 pub(crate) use create::{resnet50, vit16};
+pub use graph::graph_config;
 pub use inputs::{InputConfig, inputs};
 pub use preprocessing::write_preprocess;
 pub use reading::Facts;
@@ -64,7 +67,8 @@ pub struct Model {
 }
 
 /// The families, in the order in which they are tried: what has the names of several is taken for the first that fits.
-const FAMILIES: [Family; 19] = [
+const FAMILIES: [Family; 21] = [
+    graph::FAMILY, // which the config alone decides
     sequential::FAMILY,
     preact::FAMILY, // before ResNets, of which a wide one may have the names
     cifar_resnet::FAMILY,
@@ -75,6 +79,7 @@ const FAMILIES: [Family; 19] = [
     densenet::FAMILY,
     mobilenet::FAMILY_2,
     mobilenet::FAMILY_3,
+    efficientnet_v2::FAMILY, // before EfficientNet, of which a larger one has the names
     efficientnet::FAMILY,
     regnet::FAMILY,
     convnext::FAMILY,
@@ -198,6 +203,12 @@ fn input(
                 reading.assume(format!("images of {size}, the usual size: the tensors take any"));
             }
             Ok(shape.into())
+        }
+        Reads::Either { said, .. } => {
+            let known = data.or(said(given.config)?).or(config.shape.map(InputKind::Image));
+            let unsaid =
+                "does not say what it reads; config.json needs \"input_size\": [c, h, w], or \"tokens\"";
+            known.ok_or_else(|| Error::config(unsaid))
         }
         Reads::Texts { most, .. } => {
             if *config != InputConfig::default() {

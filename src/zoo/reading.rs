@@ -184,10 +184,10 @@ impl<'a> Reading<'a> {
         Ok(Some(stem))
     }
 
-    /// The list of layers of a sequential model.
-    pub fn layers(&mut self) -> Option<&'a Value> {
-        self.read.insert("layers");
-        self.config.get("layers")
+    /// A value of any form, as the list of layers of a sequential model.
+    pub fn object(&mut self, key: &'static str) -> Option<&'a Value> {
+        self.read.insert(key);
+        self.config.get(key)
     }
 
     /// Whether the config is one of Hugging Face's library.
@@ -380,6 +380,7 @@ const WORDS: &[&str] = &[
     "blocks",
     "layer",
     "layers",
+    "nodes",
     "mlp",
     "token",
     "tokens",
@@ -426,6 +427,7 @@ const HARMLESS: &[&str] = &[
     "use_mask_token",
     "encoder_stride",
     "embed_dim",
+    "mlp_ratio",
     "gradient_checkpointing",
     "zero_init_*",
     "weight_init",

@@ -45,7 +45,7 @@ fn fit(given: &Given) -> Option<Fit> {
 }
 
 pub(super) fn compose(source: &mut dyn Source, image: Shape, reading: &mut Reading) -> Result<Network> {
-    let layers = match reading.layers() {
+    let layers = match reading.object("layers") {
         Some(layers) => layers.clone(),
         None if fit_form(SMALL_CNN_NAMES, reading.names).fits => {
             if reading.arch.is_none() {

@@ -12,7 +12,13 @@
 //!   | vit.encoder.layer.{i}.{layernorm_before attention.attention.{query key value} attention.output.dense
 //!     layernorm_after intermediate.dense output.dense} | vit.layernorm classifier
 //! the same since Hugging Face's version 5: vit.layers.{i}.{attention.{q_proj k_proj v_proj o_proj} mlp.fc1 mlp.fc2}
+//! dinov2.embeddings.{patch_embeddings.projection cls_token position_embeddings} | dinov2.encoder.layer.{i}.{norm1
+//!     attention.attention.{query key value} attention.output.dense layer_scale1 norm2 mlp.fc1 mlp.fc2 layer_scale2}
+//!   | dinov2.layernorm classifier, which reads the class token and the mean of the patches
 //! ```
+//!
+//! timm's may have registers, `reg_token` (Darcet et al. 2024): learned tokens behind the class token; then the table has
+//! positions of the patches alone.
 //!
 //! Tensors do not tell the number of heads: it is `--heads`, or `num_heads` or `num_attention_heads` of the config (or
 //! of its `model_args`), or that of the published architecture of the config's name and of this width. Anything else is
@@ -76,14 +82,17 @@ const WORDS: &[&str] = &[
     "miil",
     "dino",
     "dinov2",
+    "reg#",
+    "gap",
     "mae",
     "distilled",
 ];
 
 fn named(arch: &str) -> bool {
     let mut words = arch.split(['_', '-']);
-    (arch.starts_with("vit") || arch.starts_with("deit"))
-        && words.all(|word| WORDS.iter().any(|known| matches(known, word)))
+    let usual = arch.starts_with("vit") || arch.starts_with("deit");
+    matches!(arch, "dinov2" | "dinov2forimageclassification" | "deitforimageclassificationwithteacher")
+        || usual && words.all(|word| WORDS.iter().any(|known| matches(known, word)))
 }
 
 /// Words for the sizes of published architectures, their channels and their heads.
@@ -125,7 +134,10 @@ impl Images {
         let patch = source.shape(&weight(names.patches))?;
         let positions = source.shape(names.positions)?.get(1)?;
         let tokens = [names.class_token, names.distillation_token];
-        let before = tokens.iter().filter(|name| source.has(name)).count();
+        let before = match source.has(names.registers) {
+            true => 0,
+            false => tokens.iter().filter(|name| source.has(name)).count(),
+        };
         let patches = positions.checked_sub(before)?;
         Some(Images { patch: (*patch.get(2)?, *patch.get(3)?), channels: *patch.get(1)?, patches })
     }
@@ -193,28 +205,38 @@ pub(super) fn compose(source: &mut dyn Source, image: Shape, reading: &mut Readi
         eps: reading.number(&["layer_norm_eps"])?.unwrap_or(names.eps),
         activation: reading.activation(&["hidden_act", "act_layer"])?.unwrap_or(Activation::Gelu),
     };
+    let registers = if b.has(names.registers) { b.side(names.registers, 1)? } else { 0 };
     reading.only(&[
-        ("no_embed_class", json!(false)),
+        ("no_embed_class", json!(registers > 0)),
         ("pool_include_prefix", json!(false)),
         ("pre_norm", json!(false)),
         ("qk_norm", json!(false)),
         ("pos_embed", json!("learn")),
         ("position_embedding_type", json!("absolute")),
-        ("reg_tokens", json!(0)),
+        ("reg_tokens", json!(registers)),
+        ("use_swiglu_ffn", json!(false)),
+        ("apply_layernorm", json!(true)),
     ])?;
     if reading.arch.is_none() {
         reading.assume(format!("a plain ViT: pre-norm blocks, GELU, eps {:e}", block.eps));
     }
     let x = b.conv(x, names.patches, dim, Conv::square(side, side, 0))?;
     let mut x = b.tokens(x);
-    let mut before = 0;
+    if registers > 0 {
+        x = b.positions(x, names.positions)?;
+        x = b.tokens_before(x, names.registers, registers)?;
+        reading.saw(format!("{registers} registers, and positions of the patches alone"));
+    }
+    let mut classes = 0;
     for token in [names.distillation_token, names.class_token] {
         if b.has(token) {
             x = b.class_token(x, token)?;
-            before += 1;
+            classes += 1;
         }
     }
-    x = b.positions(x, names.positions)?;
+    if registers == 0 {
+        x = b.positions(x, names.positions)?;
+    }
     for i in 0.. {
         let name = format!("{}{i}", names.block);
         if !b.has(&format!("{name}.{}", names.qkv.weight())) {
@@ -225,29 +247,37 @@ pub(super) fn compose(source: &mut dyn Source, image: Shape, reading: &mut Readi
     if b.has(&weight(names.norm)) {
         x = b.layer_norm(x, names.norm, block.eps)?;
     }
-    classify(b, x, before, block, reading)
+    classify(b, x, [classes, registers], block, reading)
 }
 
-/// The head, or both heads of a distilled model, behind `before` tokens that are no patches.
+/// The head, or both heads of a distilled model, behind tokens that are no patches: those of classes, and registers.
 fn classify(
     mut b: Builder,
     normed: NodeId,
-    before: usize,
+    [of_classes, registers]: [usize; 2],
     Block { names, eps, .. }: Block,
     reading: &mut Reading,
 ) -> Result<Network> {
     let fc_norm = b.has("fc_norm.weight");
     let pooling = reading.word("global_pool")?;
-    let mut x = match pooling.as_deref().unwrap_or(if fc_norm || before == 0 { "avg" } else { "token" }) {
-        "avg" if before == 0 => b.global_pool(normed),
-        "avg" => {
-            let patches = b.tokens_from(normed, before)?;
-            b.global_pool(patches)
+    let usual = if fc_norm || of_classes == 0 { "avg" } else { "token" };
+    let mean = |b: &mut Builder| -> Result<NodeId> {
+        let patches = match of_classes + registers {
+            0 => normed,
+            before => b.tokens_from(normed, before)?,
+        };
+        Ok(b.global_pool(patches))
+    };
+    let mut x = match pooling.as_deref().unwrap_or(usual) {
+        "token" if names.joins => {
+            let parts = [b.token(normed, 0), mean(&mut b)?];
+            b.concat(&parts)?
         }
-        "token" if before > 0 => b.token(normed, 0),
+        "avg" if !names.joins => mean(&mut b)?,
+        "token" if of_classes > 0 => b.token(normed, 0),
         other => {
             let reason =
-                format!("\"global_pool\": \"{other}\" is not known here for a ViT of {before} tokens");
+                format!("\"global_pool\": \"{other}\" is not known here for a ViT of {of_classes} tokens");
             return Err(Error::config(format!("{reason} beside its patches; there are avg and token")));
         }
     };
@@ -257,23 +287,21 @@ fn classify(
     let head = head(&b, reading, names.heads)?;
     let classes = rows(&b, &weight(&head))?;
     let mut logits = b.linear(x, &head, classes)?;
-    if b.has(&weight(DISTILLED)) {
-        if before != 2 || pooling.is_some_and(|pooling| pooling != "token") {
+    let distilled = names.distilled;
+    if b.has(&weight(distilled)) {
+        if of_classes != 2 || pooling.is_some_and(|pooling| pooling != "token") {
             return Err(Error::config(format!(
-                "`{DISTILLED}` reads a distillation token, and the model has none"
+                "`{distilled}` reads a distillation token, and the model has none"
             )));
         }
-        reading.saw(format!("logits are the mean of those of `{head}` and of `{DISTILLED}`"));
+        reading.saw(format!("logits are the mean of those of `{head}` and of `{distilled}`"));
         let token = b.token(normed, 1);
-        let taught = b.linear(token, DISTILLED, classes)?;
+        let taught = b.linear(token, distilled, classes)?;
         logits = b.add(logits, taught)?;
         logits = b.scale(logits, 0.5);
     }
     b.finish(logits)
 }
-
-/// The second head of a distilled model.
-const DISTILLED: &str = "head_dist";
 
 /// What all blocks of a model share.
 struct Block {
@@ -303,19 +331,19 @@ impl Block {
         };
         let y = b.attention(y, self.heads)?;
         let y = b.linear(y, &part(names.proj), dim)?;
-        let y = scaled(b, y, &part("ls1.gamma"))?;
+        let y = scaled(b, y, &part(names.scales[0]))?;
         let x = b.add(x, y)?;
         let y = b.layer_norm(x, &part(names.norm2), self.eps)?;
         let hidden = rows(b, &part(&weight(names.fc1)))?;
         let y = b.linear(y, &part(names.fc1), hidden)?;
         let y = b.activation(y, self.activation);
         let y = b.linear(y, &part(names.fc2), dim)?;
-        let y = scaled(b, y, &part("ls2.gamma"))?;
+        let y = scaled(b, y, &part(names.scales[1]))?;
         b.add(x, y)
     }
 }
 
-/// With the layer scale that a block of timm's may have, as those of DINOv2.
+/// With the layer scale that a block may have, as those of DINOv2.
 fn scaled(b: &mut Builder, x: NodeId, name: &str) -> Result<NodeId> {
     if b.has(name) { b.layer_scale(x, name) } else { Ok(x) }
 }

@@ -240,12 +240,12 @@ fn norms(w: &mut Weights) -> Result<Network> {
     b.finish(x)
 }
 
-/// Queries, keys and values by layers of their own, one of them in two parts; the mean of the tokens but the first.
+/// Queries, keys and values by layers of their own, one of them in two parts; two learned tokens, and the mean of the others.
 fn parts(w: &mut Weights) -> Result<Network> {
     let (mut b, x) = Builder::new(w, Shape::new(4, 4, 2));
     let x = b.conv(x, "patch", 6, Conv::square(2, 2, 0))?;
     let x = b.tokens(x);
-    let x = b.class_token(x, "cls_token")?;
+    let x = b.tokens_before(x, "tokens", 2)?;
     let y = b.layer_norm(x, "norm", 1e-6)?;
     let q = b.linear(y, "query", 6)?;
     let k = b.linear(y, "plain", 4)?;
@@ -254,7 +254,7 @@ fn parts(w: &mut Weights) -> Result<Network> {
     let y = b.concat(&[q, k, k2, v])?;
     let y = b.attention(y, 3)?;
     let x = b.add(x, y)?;
-    let x = b.tokens_from(x, 1)?;
+    let x = b.tokens_from(x, 2)?;
     let x = b.global_pool(x);
     let twice = b.concat(&[x, x])?;
     let x = b.linear(twice, "head", 3)?;

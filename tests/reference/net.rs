@@ -232,8 +232,10 @@ fn links<T: Number>(op: &Op, x: &[T], from: Shape, to: Shape) -> Option<Vec<(usi
         match *op {
             Op::Reshape => links.push((i, i, 1.0)),
             Op::Tokens(first) => links.push((i, first * from.c + i, 1.0)),
-            Op::ClassToken(_) if column > 0 => links.push((i, i - from.c, 1.0)),
-            Op::ClassToken(_) => {}
+            Op::ClassToken(_) => {
+                let learned = to.len() - from.len();
+                links.extend((i >= learned).then(|| (i, i - learned, 1.0)));
+            }
             Op::Shortcut { stride } => {
                 let before = (to.c - from.c) / 2;
                 if (before..before + from.c).contains(&c) {
@@ -380,7 +382,7 @@ fn evaluate<T: Number>(
             let at = |i: usize| (x[i] - mean[i % c]) * batch_norm(var[i % c], *eps);
             (0..to.len()).map(|i| at(i) * gamma[i % c] + beta[i % c]).collect()
         }
-        Op::Scale(affine) => {
+        Op::Scale(affine, _) => {
             let at = |i: usize, v: &[f32]| T::of(f64::from(v[i % c]));
             (0..to.len()).map(|i| x[i] * at(i, &affine.scale) + at(i, &affine.shift)).collect()
         }
@@ -410,7 +412,7 @@ fn evaluate<T: Number>(
                 y[i] = y[i] + x[j] * T::of(weight);
             }
             if let Op::ClassToken(token) = op {
-                y[..c].copy_from_slice(&params[token.index()]);
+                y[..to.len() - from.len()].copy_from_slice(&params[token.index()]);
             }
             y
         }
@@ -472,7 +474,7 @@ fn backward<T: Number>(
                     dx[i] = dx[i] + d * params[gamma.index()][i % c] * r;
                 }
             }
-            Op::Scale(affine) => {
+            Op::Scale(affine, _) => {
                 for (i, &d) in d.iter().enumerate() {
                     dx[i] = dx[i] + d * T::of(f64::from(affine.scale[i % c]));
                 }
@@ -550,7 +552,7 @@ fn backward<T: Number>(
                     dx[j] = dx[j] + d[i] * T::of(weight);
                 }
                 if let Op::ClassToken(token) = op {
-                    (0..c).for_each(|i| grow(*token, i, d[i]));
+                    (0..to.len() - from.len()).for_each(|i| grow(*token, i, d[i]));
                 }
             }
         }

@@ -7,7 +7,7 @@ use crate::error::{Error, Result};
 use crate::net::emit::At;
 use crate::net::instruction::{ActivationOp, AffineForward, AffineOp, LayerUse, PointwiseOp, Value, Weights};
 use crate::net::rows::Selected;
-use crate::net::{Activation, Builder, Conv, Epilogue, LayerId, NodeId, Op, Order, Shape};
+use crate::net::{Activation, Builder, Conv, Epilogue, LayerId, LayerTensors, NodeId, Op, Order, Shape};
 use crate::ops::Geometry;
 
 use super::passes::Lower;
@@ -165,11 +165,33 @@ impl Lower for Affine<'_> {
 
 impl Builder<'_> {
     /// A convolution `name.weight [outputs, c / groups, r, s]`, with `name.bias` where there is one.
+    ///
+    /// # Errors
+    /// As [`Builder::conv_of`].
     pub fn conv(&mut self, x: NodeId, name: &str, outputs: usize, conv: Conv) -> Result<NodeId> {
-        let Shape { h, w, c } = self.shape(x);
+        let (weight, bias) = (format!("{name}.weight"), format!("{name}.bias"));
+        let tensors = self.tensors(name, &weight, &bias);
+        self.conv_of(x, tensors, outputs, conv)
+    }
+
+    /// A convolution of tensors of any names; the weight is `[outputs, c / groups, r, s]`.
+    ///
+    /// # Errors
+    /// Where a filter does not fit the image, the groups do not divide the channels, or a tensor is missing or of another
+    /// shape.
+    pub fn conv_of(
+        &mut self,
+        x: NodeId,
+        tensors: LayerTensors,
+        outputs: usize,
+        conv: Conv,
+    ) -> Result<NodeId> {
+        let (Shape { h, w, c }, name) = (self.shape(x), tensors.layer);
         let (r, s) = conv.kernel;
-        let reach =
-            |size: usize, pad: usize, k: usize| (size + 2 * pad).checked_sub(conv.dilation * (k - 1) + 1);
+        let reach = |size: usize, pad: usize, k: usize| {
+            let span = k.checked_sub(1)?.checked_mul(conv.dilation)?.checked_add(1)?;
+            pad.checked_mul(2)?.checked_add(size)?.checked_sub(span)
+        };
         let (Some(down), Some(right)) = (reach(h, conv.padding.0, r), reach(w, conv.padding.1, s)) else {
             return Err(Error::shape(
                 "conv2d",
@@ -186,13 +208,7 @@ impl Builder<'_> {
         }
         let inner = c / conv.groups;
         let order = Order::ChannelsLast { o: outputs, c: inner, positions: r * s };
-        let layer = self.layer(
-            name,
-            &format!("{name}.weight"),
-            &format!("{name}.bias"),
-            &[outputs, inner, r, s],
-            order,
-        )?;
+        let layer = self.layer(tensors, outputs, &[outputs, inner, r, s], order)?;
         // A layer has one number of groups, however often it is used.
         let earlier = self.nodes().iter().find_map(|node| match &node.op {
             Op::Conv(known, earlier, _) if *known == layer => Some(earlier.groups),
@@ -210,11 +226,17 @@ impl Builder<'_> {
     }
 
     /// A linear layer `name.weight [outputs, c]` at every position, with `name.bias` where there is one.
+    ///
+    /// # Errors
+    /// As [`Builder::linear_of`].
     pub fn linear(&mut self, x: NodeId, name: &str, outputs: usize) -> Result<NodeId> {
         self.linear_named(x, name, &format!("{name}.weight"), &format!("{name}.bias"), outputs)
     }
 
     /// [`Builder::linear`] under tensor names of their own (PyTorch's `in_proj_weight`).
+    ///
+    /// # Errors
+    /// As [`Builder::linear_of`].
     pub fn linear_named(
         &mut self,
         x: NodeId,
@@ -223,15 +245,37 @@ impl Builder<'_> {
         bias: &str,
         outputs: usize,
     ) -> Result<NodeId> {
+        let tensors = self.tensors(name, weight, bias);
+        self.linear_of(x, tensors, outputs, false)
+    }
+
+    /// A linear layer of tensors of any names at every position; the weight is `[outputs, c]`, or where it is `transposed`
+    /// `[c, outputs]`.
+    ///
+    /// # Errors
+    /// Where a tensor is missing or of another shape.
+    pub fn linear_of(
+        &mut self,
+        x: NodeId,
+        tensors: LayerTensors,
+        outputs: usize,
+        transposed: bool,
+    ) -> Result<NodeId> {
         let Shape { h, w, c } = self.shape(x);
         // Behind a flattened image the file's columns are (c, h, w), ours (h, w, c).
-        let order = match self.flattened(x) {
-            Some(image) if image.positions() > 1 && image.c > 1 => {
-                Order::ChannelsLast { o: outputs, c: image.c, positions: image.positions() }
+        let image = self.flattened(x).filter(|image| image.positions() > 1 && image.c > 1);
+        let (shape, order) = match (transposed, image) {
+            (false, None) => ([outputs, c], Order::Same),
+            (false, Some(image)) => {
+                let order = Order::ChannelsLast { o: outputs, c: image.c, positions: image.positions() };
+                ([outputs, c], order)
             }
-            _ => Order::Same,
+            (true, image) => {
+                let (channels, positions) = image.map_or((c, 1), |image| (image.c, image.positions()));
+                ([c, outputs], Order::RowsLast { o: outputs, c: channels, positions })
+            }
         };
-        let layer = self.layer(name, weight, bias, &[outputs, c], order)?;
+        let layer = self.layer(tensors, outputs, &shape, order)?;
         Ok(self.push(Op::Linear(layer, Epilogue::default()), &[x], Shape::new(h, w, outputs)))
     }
 }

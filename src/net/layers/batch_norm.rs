@@ -58,11 +58,20 @@ impl Builder<'_> {
 
     /// [`Builder::batch_norm`] of another eps.
     pub fn batch_norm_with(&mut self, x: NodeId, name: &str, eps: f32) -> Result<NodeId> {
+        let names = ["weight", "bias", "running_mean", "running_var"].map(|part| format!("{name}.{part}"));
+        let [gamma, beta, mean, var] = &names;
+        self.batch_norm_of(x, [gamma, beta, mean, var], eps)
+    }
+
+    /// Batch norm by tensors of any names: scale, shift, running mean and running variance.
+    ///
+    /// # Errors
+    /// Where one is missing, or has not one value per channel.
+    pub fn batch_norm_of(&mut self, x: NodeId, names: [&str; 4], eps: f32) -> Result<NodeId> {
         let shape = self.shape(x);
-        let mut read =
-            |tensor: &str, role| self.param(&format!("{name}.{tensor}"), &[shape.c], Order::Same, role);
-        let (gamma, beta) = (read("weight", Role::One)?, read("bias", Role::Zero)?);
-        let (mean, var) = (read("running_mean", Role::Zero)?, read("running_var", Role::One)?);
+        let mut read = |i: usize, role| self.param(names[i], &[shape.c], Order::Same, role);
+        let (gamma, beta) = (read(0, Role::One)?, read(1, Role::Zero)?);
+        let (mean, var) = (read(2, Role::Zero)?, read(3, Role::One)?);
         self.is_not_trained(mean);
         self.is_not_trained(var);
         Ok(self.push(Op::BatchNorm { gamma, beta, mean, var, eps }, &[x], shape))

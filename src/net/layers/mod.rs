@@ -38,7 +38,7 @@ pub(super) fn of(op: &Op) -> Box<dyn Lower + '_> {
             let [gamma, beta, mean, var] = [*gamma, *beta, *mean, *var];
             Box::new(batch_norm::BatchNorm { gamma, beta, mean, var, eps: *eps })
         }
-        Op::Scale(_) => Box::new(scale::Scale),
+        Op::Scale(..) => Box::new(scale::Scale),
         Op::LayerNorm { gamma, beta, eps } => {
             Box::new(norm::Norm { over: Over::Channels, gamma: *gamma, beta: *beta, eps: *eps })
         }

@@ -62,8 +62,17 @@ impl Lower for Norm {
 impl Builder<'_> {
     /// Layer norm over channels under `name.{weight, bias}`.
     pub fn layer_norm(&mut self, x: NodeId, name: &str, eps: f32) -> Result<NodeId> {
+        let [gamma, beta] = ["weight", "bias"].map(|part| format!("{name}.{part}"));
+        self.layer_norm_of(x, [&gamma, &beta], eps)
+    }
+
+    /// Layer norm over channels by tensors of any names: scale and shift.
+    ///
+    /// # Errors
+    /// Where one is missing, or has not one value per channel.
+    pub fn layer_norm_of(&mut self, x: NodeId, names: [&str; 2], eps: f32) -> Result<NodeId> {
         let shape = self.shape(x);
-        let [gamma, beta] = self.scale_and_shift(name, shape.c)?;
+        let [gamma, beta] = self.scale_and_shift(names, shape.c)?;
         Ok(self.push(Op::LayerNorm { gamma, beta, eps }, &[x], shape))
     }
 
@@ -72,17 +81,26 @@ impl Builder<'_> {
     /// # Errors
     /// Where the channels do not form so many equal groups, or a tensor is missing.
     pub fn group_norm(&mut self, x: NodeId, name: &str, groups: usize, eps: f32) -> Result<NodeId> {
+        let [gamma, beta] = ["weight", "bias"].map(|part| format!("{name}.{part}"));
+        self.group_norm_of(x, [&gamma, &beta], groups, eps)
+    }
+
+    /// Group norm by tensors of any names: scale and shift.
+    ///
+    /// # Errors
+    /// As [`Builder::group_norm`].
+    pub fn group_norm_of(&mut self, x: NodeId, names: [&str; 2], groups: usize, eps: f32) -> Result<NodeId> {
         let shape = self.shape(x);
         if groups == 0 || !shape.c.is_multiple_of(groups) {
             let expected = format!("channels in {groups} equal groups");
             return Err(Error::shape("group_norm", expected, format!("{}", shape.c)));
         }
-        let [gamma, beta] = self.scale_and_shift(name, shape.c)?;
+        let [gamma, beta] = self.scale_and_shift(names, shape.c)?;
         Ok(self.push(Op::GroupNorm { groups, gamma, beta, eps }, &[x], shape))
     }
 
-    fn scale_and_shift(&mut self, name: &str, c: usize) -> Result<[ParamId; 2]> {
-        let gamma = self.param(&format!("{name}.weight"), &[c], Order::Same, Role::One)?;
-        Ok([gamma, self.param(&format!("{name}.bias"), &[c], Order::Same, Role::Zero)?])
+    fn scale_and_shift(&mut self, [gamma, beta]: [&str; 2], c: usize) -> Result<[ParamId; 2]> {
+        let gamma = self.param(gamma, &[c], Order::Same, Role::One)?;
+        Ok([gamma, self.param(beta, &[c], Order::Same, Role::Zero)?])
     }
 }

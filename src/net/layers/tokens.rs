@@ -1,4 +1,4 @@
-//! What transformers do with tokens: a learned one put before the others, a learned table or one learned row added to
+//! What transformers do with tokens: learned ones put before the others, a learned table or one learned row added to
 //! them, and some of them out of all.
 
 use crate::error::{Error, Result};
@@ -26,31 +26,38 @@ fn learned(y: Value, param: ParamId, len: usize) -> Rows {
     Rows { y, to: of_image(y, 0), source: RowSource::Param(param), count: 1, len }
 }
 
-/// A class token's node.
+/// A node of learned tokens, as the class token and registers.
 pub(super) struct ClassToken(pub ParamId);
+
+impl ClassToken {
+    /// The floats of the learned tokens.
+    fn len(at: &At) -> usize {
+        at.shape().len() - at.from(0).len()
+    }
+}
 
 impl Lower for ClassToken {
     fn forward(&self, at: &mut At) -> Result<()> {
-        let (y, x, c) = (at.y()?, at.x(0)?, at.shape().c);
-        at.push(RowsOp::Copy(learned(y, self.0, c)));
-        at.push(RowsOp::Copy(row(y, c, x, 0, x.len)));
+        let (y, x, len) = (at.y()?, at.x(0)?, ClassToken::len(at));
+        at.push(RowsOp::Copy(learned(y, self.0, len)));
+        at.push(RowsOp::Copy(row(y, len, x, 0, x.len)));
         Ok(())
     }
 
     fn tangent(&self, at: &mut At) -> Result<()> {
-        let (y, x, c) = (at.tangent()?, at.tangent_of_input()?, at.shape().c);
+        let (y, x, len) = (at.tangent()?, at.tangent_of_input()?, ClassToken::len(at));
         at.push(PointwiseOp::Zero { y });
-        at.push(RowsOp::Copy(row(y, c, x, 0, x.len)));
+        at.push(RowsOp::Copy(row(y, len, x, 0, x.len)));
         Ok(())
     }
 
     fn backward(&self, at: &mut At) -> Result<()> {
-        let (dy, c) = (at.dy()?, at.shape().c);
+        let (dy, len) = (at.dy()?, ClassToken::len(at));
         if at.trains() {
-            at.push(RowsOp::Sum { param: self.0, len: c, x: dy, count: 1 });
+            at.push(RowsOp::Sum { param: self.0, len, x: dy, count: 1 });
         }
         if let Some(dx) = at.dx(0) {
-            at.push(RowsOp::Add(row(dx, 0, dy, c, dx.len)));
+            at.push(RowsOp::Add(row(dx, 0, dy, len, dx.len)));
         }
         Ok(())
     }
@@ -143,10 +150,21 @@ impl Linear for Tokens {
 
 impl Builder<'_> {
     /// The token `name [1, 1, c]` before the others.
+    ///
+    /// # Errors
+    /// Where there is no such tensor.
     pub fn class_token(&mut self, x: NodeId, name: &str) -> Result<NodeId> {
+        self.tokens_before(x, name, 1)
+    }
+
+    /// The tokens `name [1, count, c]` before the others.
+    ///
+    /// # Errors
+    /// Where there is no such tensor.
+    pub fn tokens_before(&mut self, x: NodeId, name: &str, count: usize) -> Result<NodeId> {
         let Shape { h, w, c } = self.shape(x);
-        let token = self.param(name, &[1, 1, c], Order::Same, Role::Embedding)?;
-        Ok(self.push(Op::ClassToken(token), &[x], Shape::new(1, h * w + 1, c)))
+        let token = self.param(name, &[1, count, c], Order::Same, Role::Embedding)?;
+        Ok(self.push(Op::ClassToken(token), &[x], Shape::new(1, h * w + count, c)))
     }
 
     /// The table `name [1, tokens, c]` added to the tokens.

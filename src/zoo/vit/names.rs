@@ -7,6 +7,8 @@ pub(super) struct Names {
     pub patches: &'static str,
     pub class_token: &'static str,
     pub distillation_token: &'static str,
+    /// Learned tokens behind the class token, which have no positions.
+    pub registers: &'static str,
     pub positions: &'static str,
     /// A block's name without its number.
     pub block: &'static str,
@@ -16,8 +18,14 @@ pub(super) struct Names {
     pub norm2: &'static str,
     pub fc1: &'static str,
     pub fc2: &'static str,
+    /// Layer scales behind attention and behind the hidden layer, of blocks that have them.
+    pub scales: [&'static str; 2],
     pub norm: &'static str,
     pub heads: &'static [&'static str],
+    /// The head that reads the distillation token.
+    pub distilled: &'static str,
+    /// Whether the head reads the class token and, behind it, the mean of the patches.
+    pub joins: bool,
     pub eps: f32,
 }
 
@@ -46,6 +54,7 @@ pub(super) const TIMM: Names = Names {
     patches: "patch_embed.proj",
     class_token: "cls_token",
     distillation_token: "dist_token",
+    registers: "reg_token",
     positions: "pos_embed",
     block: "blocks.",
     norm1: "norm1",
@@ -54,8 +63,11 @@ pub(super) const TIMM: Names = Names {
     norm2: "norm2",
     fc1: "mlp.fc1",
     fc2: "mlp.fc2",
+    scales: ["ls1.gamma", "ls2.gamma"],
     norm: "norm",
     heads: &["head"],
+    distilled: "head_dist",
+    joins: false,
     eps: 1e-6,
 };
 
@@ -73,7 +85,7 @@ const TORCHVISION: Names = Names {
     fc2: "mlp.3",
     norm: "encoder.ln",
     heads: &["heads.head", "heads"],
-    eps: 1e-6,
+    ..TIMM
 };
 
 /// The names of torchvision's first version, which its published files still have.
@@ -95,6 +107,7 @@ const HUGGING_FACE: Names = Names {
     norm: "vit.layernorm",
     heads: &["classifier"],
     eps: 1e-12,
+    ..TIMM
 };
 
 /// The names since version 5 of the library, which still reads the older ones.
@@ -114,11 +127,53 @@ const HUGGING_FACE_DEIT: Names = Names {
     positions: "deit.embeddings.position_embeddings",
     block: "deit.encoder.layer.",
     norm: "deit.layernorm",
+    heads: &["classifier", "cls_classifier"],
+    distilled: "distillation_classifier",
     ..HUGGING_FACE
 };
 
-pub(super) const NAMES: [Names; 6] =
-    [TIMM, TORCHVISION, TORCHVISION_1, HUGGING_FACE, HUGGING_FACE_5, HUGGING_FACE_DEIT];
+const HUGGING_FACE_DEIT_5: Names = Names {
+    block: "deit.layers.",
+    qkv: Qkv::Parts(["attention.q_proj", "attention.k_proj", "attention.v_proj"]),
+    proj: "attention.o_proj",
+    fc1: "mlp.fc1",
+    fc2: "mlp.fc2",
+    ..HUGGING_FACE_DEIT
+};
+
+const HUGGING_FACE_DINOV2: Names = Names {
+    patches: "dinov2.embeddings.patch_embeddings.projection",
+    class_token: "dinov2.embeddings.cls_token",
+    positions: "dinov2.embeddings.position_embeddings",
+    block: "dinov2.encoder.layer.",
+    norm1: "norm1",
+    norm2: "norm2",
+    fc1: "mlp.fc1",
+    fc2: "mlp.fc2",
+    scales: ["layer_scale1.lambda1", "layer_scale2.lambda1"],
+    norm: "dinov2.layernorm",
+    joins: true,
+    eps: 1e-6,
+    ..HUGGING_FACE
+};
+
+const HUGGING_FACE_DINOV2_5: Names = Names {
+    qkv: Qkv::Parts(["attention.q_proj", "attention.k_proj", "attention.v_proj"]),
+    proj: "attention.o_proj",
+    ..HUGGING_FACE_DINOV2
+};
+
+pub(super) const NAMES: [Names; 9] = [
+    TIMM,
+    TORCHVISION,
+    TORCHVISION_1,
+    HUGGING_FACE,
+    HUGGING_FACE_5,
+    HUGGING_FACE_DEIT,
+    HUGGING_FACE_DEIT_5,
+    HUGGING_FACE_DINOV2,
+    HUGGING_FACE_DINOV2_5,
+];
 
 pub const FORMS: &[Form] = &[
     Form {
@@ -132,6 +187,7 @@ pub const FORMS: &[Form] = &[
             "patch_embed.proj.bias",
             "cls_token",
             "dist_token",
+            "reg_token",
             "blocks.#.norm#.*",
             "blocks.#.ls#.gamma",
             "blocks.#.attn.qkv.*",
@@ -169,8 +225,8 @@ pub const FORMS: &[Form] = &[
             "vit.embeddings.patch_embeddings.projection.weight|deit.embeddings.patch_embeddings.projection.weight",
             "vit.embeddings.position_embeddings|deit.embeddings.position_embeddings",
             "vit.encoder.layer.0.attention.attention.query.weight|vit.layers.0.attention.q_proj.weight|\
-             deit.encoder.layer.0.attention.attention.query.weight",
-            "classifier.weight|classifier.#.weight",
+             deit.encoder.layer.0.attention.attention.query.weight|deit.layers.0.attention.q_proj.weight",
+            "classifier.weight|classifier.#.weight|cls_classifier.weight",
         ],
         others: &[
             "*it.embeddings.patch_embeddings.projection.bias",
@@ -181,12 +237,25 @@ pub const FORMS: &[Form] = &[
             "*it.encoder.layer.#.layernorm_*",
             "*it.encoder.layer.#.intermediate.dense.*",
             "*it.encoder.layer.#.output.dense.*",
-            "vit.layers.#.attention.*_proj.*",
-            "vit.layers.#.mlp.fc#.*",
-            "vit.layers.#.layernorm_*",
+            "*it.layers.#.attention.*_proj.*",
+            "*it.layers.#.mlp.fc#.*",
+            "*it.layers.#.layernorm_*",
             "*it.layernorm.*",
             "classifier.*",
+            "cls_classifier.*",
+            "distillation_classifier.*",
         ],
         lacks: &[],
+    },
+    Form {
+        needs: &[
+            "dinov2.embeddings.patch_embeddings.projection.weight",
+            "dinov2.embeddings.position_embeddings",
+            "dinov2.encoder.layer.0.attention.attention.query.weight|dinov2.encoder.layer.0.attention.q_proj.weight",
+            "dinov2.encoder.layer.0.mlp.fc1.weight",
+            "classifier.weight|classifier.#.weight",
+        ],
+        others: &["dinov2.embeddings.*", "dinov2.encoder.layer.#.*", "dinov2.layernorm.*", "classifier.*"],
+        lacks: &["dinov2.embeddings.register_tokens", "dinov2.encoder.layer.#.mlp.weights_in.*"],
     },
 ];

@@ -1,0 +1,41 @@
+//! `scrubjay export`: any model as a safetensors file and a graph.
+
+use std::path::PathBuf;
+
+use scrubjay::data::tensors::write_whole;
+use scrubjay::{Error, checkpoint, zoo};
+
+use super::model::{ModelArgs, print_notes};
+use super::shared::Exit;
+
+/// Write a model as model.safetensors (f32) and a config.json that lists its network node by node
+///
+/// Example:
+///   scrubjay export --model resnet18.onnx --out resnet18
+#[derive(clap::Args)]
+#[command(verbatim_doc_comment)]
+pub struct Args {
+    #[command(flatten)]
+    model: ModelArgs,
+    /// The folder for both files, which must not have them yet
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+}
+
+/// Writes the two files.
+pub fn run(args: &Args) -> anyhow::Result<Exit> {
+    let files = ["model.safetensors", "config.json"].map(|name| args.out.join(name));
+    if let Some(file) = files.iter().find(|file| file.exists()) {
+        return Err(Error::config(format!("{} is there already", file.display())).into());
+    }
+    let checkpoint = args.model.checkpoint()?;
+    let model = zoo::load_as(&checkpoint, &args.model.choices.choices(), None)?;
+    print_notes(&checkpoint, &model.facts);
+    let config = zoo::graph_config(&model)?;
+    std::fs::create_dir_all(&args.out).map_err(Error::io(&args.out))?;
+    let [tensors, graph] = &files;
+    checkpoint::save(tensors, &model.network)?;
+    write_whole(graph, config.as_bytes())?;
+    println!("wrote {} and {}", tensors.display(), graph.display());
+    Ok(Exit::Done)
+}

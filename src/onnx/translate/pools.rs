@@ -1,0 +1,126 @@
+//! Pooling and means.
+
+use super::super::axes::{self, Run};
+use super::at::At;
+use super::layers::{Spatial, kernel};
+use super::moments::{Moment, Stage};
+use super::{Held, Translation};
+use crate::error::{Error, Result};
+use crate::graph::Operation;
+use crate::net::Shape;
+
+impl<'a> Translation<'a> {
+    pub(super) fn pool(&mut self, at: &At<'a>) -> Result<Vec<Held>> {
+        let averages = at.node.op == "AveragePool";
+        let sides = at.ints("kernel_shape")?.unwrap_or_default();
+        let sides: Vec<usize> = sides.iter().map(|&side| usize::try_from(side).unwrap_or(0)).collect();
+        let [r, s] = kernel(&sides)?;
+        at.pass("storage_order"); // of the positions, which nothing reads
+        let x = self.value(at.input(0)?)?;
+        let (node, shape) = self.image(at.input(0)?, &x)?;
+        let spatial = Spatial::of(at, [r, s], shape)?;
+        let (counts, ceils) = (at.int("count_include_pad")?.unwrap_or(0), at.int("ceil_mode")?.unwrap_or(0));
+        let padding = spatial.both_sides()?;
+        let (h, ends_down) = spatial.along(shape.h, r, padding[0])?;
+        let (w, ends_right) = spatial.along(shape.w, s, padding[1])?;
+        if ceils != 0 && !(ends_down && ends_right) {
+            let size = format!("{}x{}", shape.h, shape.w);
+            return Err(Error::config(format!(
+                "has ceil_mode = 1 with windows that do not end where {size} does"
+            )));
+        }
+        if averages && counts == 0 && padding != [0, 0] {
+            return Err(Error::config("has count_include_pad = 0 with padding, which is not known here"));
+        }
+        if spatial.dilation != 1 {
+            return Err(Error::config(format!(
+                "has dilations of {}, and only 1 is known here",
+                spatial.dilation
+            )));
+        }
+        if [r, s] == [1, 1] && spatial.stride == 1 && padding == [0, 0] {
+            return Ok(vec![Held::Value(x)]);
+        }
+        let to = Shape::new(h, w, shape.c);
+        let whole = averages && [r, s] == [shape.h, shape.w] && padding == [0, 0];
+        let operation = if whole {
+            Operation::GlobalPool
+        } else if r != s || padding[0] != padding[1] {
+            return Err(Error::config(format!(
+                "has windows of {r}x{s} with pads {padding:?}, and only square ones are known here"
+            )));
+        } else {
+            let (size, stride, padding) = (r, Some(spatial.stride).filter(|&stride| stride != r), padding[0]);
+            match averages {
+                true => Operation::AveragePool { size, stride, padding },
+                false => Operation::MaxPool { size, stride, padding },
+            }
+        };
+        let made = self.make(at.output(), operation, &[node], to);
+        Ok(self.made(made, self.image_axes(to)))
+    }
+
+    pub(super) fn global_pool(&mut self, at: &At<'a>) -> Result<Vec<Held>> {
+        let x = self.value(at.input(0)?)?;
+        let (node, shape) = self.image(at.input(0)?, &x)?;
+        let to = Shape::new(1, 1, shape.c);
+        let made = self.make(at.output(), Operation::GlobalPool, &[node], to);
+        Ok(self.made(made, self.image_axes(to)))
+    }
+
+    pub(super) fn reduce_mean(&mut self, at: &At<'a>) -> Result<Vec<Held>> {
+        let name = at.input(0)?;
+        let reduced = match (at.ints("axes")?, at.optional(1)) {
+            (Some(axes), _) => axes,
+            (None, Some(input)) => self.integers(input)?,
+            (None, None) => return Err(Error::config("reduces all axes, which is not known here")),
+        };
+        at.pass("noop_with_empty_axes"); // there are axes
+        let keeps = at.int("keepdims")?.unwrap_or(1) != 0;
+        let rank = match self.held(name)? {
+            Held::Moment(moment) => moment.of.axes.len(),
+            _ => self.value(name)?.axes.len(),
+        };
+        let mut axes_of = vec![];
+        for axis in reduced {
+            axes_of.push(index(axis, rank)?);
+        }
+        if axes_of.is_empty() {
+            return Err(Error::config("reduces no axes"));
+        }
+        if let Held::Moment(moment) = self.held(name)? {
+            return self.variance(moment, &axes_of, keeps);
+        }
+        let x = self.value(name)?;
+        let shape = self.made[x.node].shape;
+        if keeps && axes_of.len() == 1 && x.channels(shape.c) == Some(axes_of[0]) {
+            return Ok(vec![Held::Moment(Moment { name: name.into(), of: x, stage: Stage::Mean })]);
+        }
+        let factors = || axes_of.iter().flat_map(|&axis| &x.axes[axis]);
+        let positions: usize = factors().map(|factor| factor.size).product();
+        if factors().any(|factor| factor.run != Run::Position) || positions != shape.positions() {
+            return Err(Error::config(format!(
+                "takes means over the axes {axes_of:?} of {:?}, which are not all positions",
+                axes::lengths(&x.axes)
+            )));
+        }
+        let mut left = x.axes.clone();
+        axes_of.iter().for_each(|&axis| left[axis].clear());
+        axes_of.sort_unstable();
+        axes_of.iter().rev().filter(|_| !keeps).for_each(|&axis| drop(left.remove(axis)));
+        let made = match shape.positions() {
+            1 => x.node,
+            _ => self.make(at.output(), Operation::GlobalPool, &[x.node], Shape::new(1, 1, shape.c)),
+        };
+        Ok(vec![Held::Value(super::Value { node: made, axes: left, ..x })])
+    }
+}
+
+/// An axis of so many, which may be counted from the end.
+pub(super) fn index(axis: i64, rank: usize) -> Result<usize> {
+    let counted = if axis < 0 { axis + rank as i64 } else { axis };
+    match usize::try_from(counted) {
+        Ok(index) if index < rank => Ok(index),
+        _ => Err(Error::config(format!("has the axis {axis} of {rank}"))),
+    }
+}
