@@ -7,11 +7,13 @@
 
 mod findings;
 mod measures;
+mod sets;
 
 use serde::Serialize;
 
 pub use findings::{Finding, Flag};
 pub use measures::{Definition, MEASURES, Row, Spread};
+pub use sets::Sets;
 
 use findings::findings;
 use measures::spread;

@@ -62,8 +62,17 @@ impl Session {
     /// Where a stage fails or the user stops.
     pub fn scrub(&self, request: &Request) -> Result<Scrubbed> {
         let mut scrubbed = Scrubbed { network: self.network().clone(), records: vec![] };
-        self.go_on(request, &mut scrubbed, |_| Ok(()))?;
+        self.scrub_on(request, &mut scrubbed)?;
         Ok(scrubbed)
+    }
+
+    /// [`Session::scrub`] that goes on after the records of `scrubbed`. Where it ends early, these have every batch that was
+    /// done, and [`Record::replay`] makes the network from them.
+    ///
+    /// # Errors
+    /// As [`Session::scrub`].
+    pub fn scrub_on(&self, request: &Request, scrubbed: &mut Scrubbed) -> Result<()> {
+        self.go_on(request, scrubbed, |_| Ok(()))
     }
 
     /// What a request that was carried out in memory came to; changed values are those of the network, and none is lost to

@@ -8,13 +8,13 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use scrubjay::checkpoint::Checkpoint;
-use scrubjay::comparison::{Comparison, Definition, MEASURES, Row, SHADOWS, UNSEEN};
+use scrubjay::comparison::{Comparison, Definition, MEASURES, Row, SHADOWS, Sets};
 use scrubjay::data::{self, Inputs, tensors};
 use scrubjay::{Error, hash, report};
 use serde_json::{Map, Value, json};
 
 use self::checks::{check_alike, check_before, check_distinct, check_receipt, check_reference, check_test};
-use self::models::{Candidate, Sets};
+use self::models::Candidate;
 use self::table::{gap, print};
 use super::model::{ChoiceArgs, NormaliseArgs};
 use super::shared::{self, DeviceArgs, Exit, command_line};
@@ -208,30 +208,6 @@ fn sets(args: &Args, checkpoint: &Checkpoint) -> scrubjay::Result<Sets> {
         return Err(Error::data(&args.test, reason));
     }
     let within = |text: &str| data::choose(text, &args.data, &samples.y);
-    let forget = within(&args.forget)?;
-    let mut forgotten = vec![false; samples.y.len()];
-    forget.iter().for_each(|&i| forgotten[i] = true);
-    let retain = match &args.retain {
-        Some(text) => within(text)?,
-        None => (0..samples.y.len()).filter(|&i| !forgotten[i]).collect(),
-    };
-    if let Some(i) = retain.iter().find(|&&i| forgotten[i]) {
-        return Err(Error::config(format!("sample {i} is to be forgotten and to be retained")));
-    }
-    if retain.is_empty() {
-        return Err(Error::config("nothing is left to retain: every sample is to be forgotten"));
-    }
-    let class = forget.first().and_then(|&i| samples.y.class_of(i));
-    let class = class.filter(|&class| forget.iter().all(|&i| samples.y.class_of(i) == Some(class)));
-    let unseen: Vec<usize> =
-        (0..test.y.len()).filter(|&i| class.is_none() || test.y.class_of(i) == class).collect();
-    if unseen.len() < UNSEEN {
-        let of = class.map_or(String::new(), |class| format!(" of class {class}, like all forgotten ones,"));
-        let reason = format!(
-            "holds {} samples{of} to tell the forgotten from; membership inference needs {UNSEEN}",
-            unseen.len()
-        );
-        return Err(Error::data(&args.test, reason));
-    }
-    Ok(Sets { samples, test, forget, retain, unseen, class })
+    let (forget, retain) = (within(&args.forget)?, args.retain.as_deref().map(within).transpose()?);
+    Sets::new(samples.into(), test.into(), forget, retain, &args.test)
 }

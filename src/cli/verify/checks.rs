@@ -6,11 +6,12 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::Path;
 
 use scrubjay::Error;
+use scrubjay::comparison::Sets;
 use scrubjay::data::Samples;
 use scrubjay::manifest::{Manifest, json_in, listed};
 use serde_json::{Map, Value, json};
 
-use super::models::{Candidate, Sets};
+use super::models::Candidate;
 
 /// Checks that two models have the same layers and the same inputs.
 pub fn check_alike(before: &Candidate, other: &Candidate) -> scrubjay::Result<()> {

@@ -1,8 +1,6 @@
 //! What `verify` prints.
 
-use scrubjay::comparison::{Comparison, Definition, Flag, MEASURES, Row};
-
-use super::models::Sets;
+use scrubjay::comparison::{Comparison, Definition, Flag, MEASURES, Row, Sets};
 
 /// How far a model is from the retrained ones' mean.
 pub fn gap(found: &Comparison, measure: &Definition, row: &Row) -> Option<f64> {
