@@ -11,7 +11,7 @@ use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
 use scrubjay::checkpoint::Checkpoint;
 use scrubjay::data::{CifarLabels, Normalise, check_labels};
-use scrubjay::net::Network;
+use scrubjay::net::{Network, Param};
 use scrubjay::run::check_out;
 use scrubjay::zoo::{self, Choices, Stem};
 use scrubjay::{Error, Result, Sources};
@@ -100,6 +100,17 @@ impl Model {
         }
     }
 
+    /// A name of the network's as its files have it, with what wrappers put before.
+    pub fn name_in_files(&self, name: &str) -> String {
+        self.checkpoint().map_or(String::new(), |checkpoint| checkpoint.prefix().to_string()) + name
+    }
+
+    /// The sides of a parameter as its files have them: a filter bank of one pixel may be a matrix in the network.
+    pub fn sides_in_files(&self, param: &Param) -> Vec<usize> {
+        let stored = self.checkpoint().ok().and_then(|checkpoint| checkpoint.shape(&param.name));
+        stored.unwrap_or(&param.shape).to_vec()
+    }
+
     fn read(checkpoint: Checkpoint, choices: &Choices, data: Option<&Samples>) -> Result<Model> {
         let read = zoo::load_as(&checkpoint, choices, data.map(|samples| samples.0.kind))?;
         if let Some(Samples(samples)) = data {
@@ -175,9 +186,9 @@ impl Model {
     #[getter]
     fn layers(&self) -> Vec<(String, String, Option<String>, usize)> {
         let net = &self.network;
-        let name = |param: scrubjay::net::ParamId| net.params[param.index()].name.clone();
+        let name = |param: scrubjay::net::ParamId| self.name_in_files(&net.params[param.index()].name);
         let layers = net.layers.iter();
-        layers.map(|l| (l.name.clone(), name(l.weight), l.bias.map(name), l.outputs)).collect()
+        layers.map(|l| (self.name_in_files(&l.name), name(l.weight), l.bias.map(name), l.outputs)).collect()
     }
 
     /// Writes its files to a folder: those it was read from, with the changed values patched.

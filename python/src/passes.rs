@@ -27,17 +27,24 @@ const MEMORY: usize = 4 << 30;
 /// A vector as it is returned: of every parameter its name, its sides and the bytes of its values, f64.
 type Named<'py> = Vec<(String, Vec<usize>, Bound<'py, PyByteArray>)>;
 
-/// Some layers of a network, whole.
-struct Layers {
+/// Some layers of a model, whole.
+struct Layers<'a> {
+    net: &'a Network,
     block: Block,
     /// The parameters that are asked for.
     names: BTreeSet<String>,
+    /// The names of all parameters as the files have them, and their sides there.
+    params: Vec<(String, Vec<usize>)>,
 }
 
-impl Layers {
+impl<'a> Layers<'a> {
     /// The layers of these parameters; all of them where none is named.
-    fn new(net: &Network, names: &BTreeSet<String>) -> PyResult<Layers> {
-        let of = |param: ParamId| &net.params[param.index()].name;
+    fn new(model: &'a Model, names: &BTreeSet<String>) -> PyResult<Layers<'a>> {
+        let net = &*model.network;
+        let params =
+            net.params.iter().map(|param| (model.name_in_files(&param.name), model.sides_in_files(param)));
+        let params: Vec<(String, Vec<usize>)> = params.collect();
+        let of = |param: ParamId| &params[param.index()].0;
         let mut known = BTreeSet::new();
         let mut units = vec![];
         for unit in (0..net.units().len() as u32).map(UnitId) {
@@ -58,52 +65,56 @@ impl Layers {
             )));
         }
         let block = Block::of(net, &units).map_err(crate::errors::raised)?;
-        Ok(Layers { block, names: if names.is_empty() { known } else { names.clone() } })
+        Ok(Layers { net, block, names: if names.is_empty() { known } else { names.clone() }, params })
+    }
+
+    /// The sides of a parameter.
+    fn sides(&self, name: &str) -> Vec<usize> {
+        let found = self.params.iter().find(|(other, _)| other == name);
+        found.map_or(vec![], |(_, sides)| sides.clone())
     }
 
     /// Calls `each` with every parameter, its first place in the vector, and that of the next row.
-    fn places(&self, net: &Network, mut each: impl FnMut(&str, usize, std::ops::Range<usize>)) {
+    fn places(&self, mut each: impl FnMut(&str, usize, std::ops::Range<usize>)) {
+        let (net, of) = (self.net, |param: ParamId| self.params[param.index()].0.as_str());
         for (i, &unit) in self.block.units().iter().enumerate() {
             let (layer, row) = net.units().locate(unit);
             let layer = net.layer(layer);
             let at = self.block.range(i);
             let weight = at.start..at.start + layer.fan_in;
-            each(&net.params[layer.weight.index()].name, row * layer.fan_in, weight.clone());
+            each(of(layer.weight), row * layer.fan_in, weight.clone());
             if let Some(bias) = layer.bias {
-                each(&net.params[bias.index()].name, row, weight.end..at.end);
+                each(of(bias), row, weight.end..at.end);
             }
         }
     }
 
     /// The vector of named values; what is not named is 0.
-    fn vector(&self, net: &Network, values: &BTreeMap<String, Vec<f64>>) -> Vec<f64> {
+    fn vector(&self, values: &BTreeMap<String, Vec<f64>>) -> Vec<f64> {
         let mut stored = vec![0.0; self.block.len()];
-        self.places(net, |name, from, place| {
+        self.places(|name, from, place| {
             if let Some(values) = values.get(name) {
                 let len = place.len();
                 stored[place].copy_from_slice(&values[from..from + len]);
             }
         });
-        self.block.from_stored(net, &stored)
+        self.block.from_stored(self.net, &stored)
     }
 
     /// A vector by parameter.
-    fn named<'py>(&self, py: Python<'py>, net: &Network, kept: &[f64]) -> PyResult<Named<'py>> {
-        let stored = self.block.to_stored(net, kept);
+    fn named<'py>(&self, py: Python<'py>, kept: &[f64]) -> PyResult<Named<'py>> {
+        let stored = self.block.to_stored(self.net, kept);
         let mut values: BTreeMap<&str, Vec<f64>> = BTreeMap::new();
-        self.places(net, |name, from, place| {
+        self.places(|name, from, place| {
             if let Some(name) = self.names.get(name) {
                 let list = values.entry(name).or_default();
                 list.resize(list.len().max(from + place.len()), 0.0);
                 list[from..from + place.len()].copy_from_slice(&stored[place]);
             }
         });
-        let sides = |name: &str| {
-            let param = net.params.iter().find(|param| param.name == name);
-            param.map_or(vec![], |param| param.shape.clone())
-        };
         let list = values.into_iter();
-        list.map(|(name, list)| Ok((name.into(), sides(name), bytes(py, &list, f64::to_ne_bytes)?))).collect()
+        list.map(|(name, list)| Ok((name.into(), self.sides(name), bytes(py, &list, f64::to_ne_bytes)?)))
+            .collect()
     }
 }
 
@@ -116,13 +127,13 @@ pub fn gradient<'py>(
     samples: &Samples,
     names: BTreeSet<String>,
 ) -> PyResult<Named<'py>> {
-    let net = &*model.network;
-    let layers = Layers::new(net, &names)?;
+    let layers = Layers::new(model, &names)?;
+    let net = layers.net;
     let found = unlocked(py, || {
         fits(net, &samples.0, "the samples")?;
         layers.block.gradient(&device.0, net, &*samples.0)
     })?;
-    layers.named(py, net, &found)
+    layers.named(py, &found)
 }
 
 /// Products of the curvature of the mean loss with vectors, each by parameter.
@@ -135,19 +146,19 @@ pub fn hvp<'py>(
     vectors: Vec<BTreeMap<String, PyBuffer<f64>>>,
     kind: &str,
 ) -> PyResult<Vec<Named<'py>>> {
-    let (net, kind) = (&*model.network, named::<Kind>("kind", kind)?);
+    let kind = named::<Kind>("kind", kind)?;
     let names: BTreeSet<String> = vectors.iter().flat_map(BTreeMap::keys).cloned().collect();
-    let layers = Layers::new(net, &names)?;
+    let layers = Layers::new(model, &names)?;
+    let net = layers.net;
     let mut all = vec![];
     for vector in &vectors {
         let mut values = BTreeMap::new();
         for (name, buffer) in vector {
             let (sides, list) = array(py, buffer)?;
-            let param = net.params.iter().find(|param| param.name == *name);
-            let expected = param.map_or(0, |param| param.value.len());
-            if list.len() != expected {
+            let expected = layers.sides(name);
+            if sides != expected {
                 return Err(refused(format!(
-                    "v: `{name}` has shape {sides:?}, the parameter has {expected} values"
+                    "v: `{name}` has shape {sides:?}, the parameter has {expected:?}"
                 )));
             }
             if let Some(i) = list.iter().position(|value| !value.is_finite()) {
@@ -155,7 +166,7 @@ pub fn hvp<'py>(
             }
             values.insert(name.clone(), list);
         }
-        all.push(layers.vector(net, &values));
+        all.push(layers.vector(&values));
     }
     let products = unlocked(py, || {
         fits(net, &samples.0, "the samples")?;
@@ -167,7 +178,7 @@ pub fn hvp<'py>(
         };
         all.iter().map(product).collect::<scrubjay::Result<Vec<_>>>()
     })?;
-    products.iter().map(|product| layers.named(py, net, product)).collect()
+    products.iter().map(|product| layers.named(py, product)).collect()
 }
 
 /// The logits of samples, f32 [n, classes].

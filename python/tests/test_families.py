@@ -3,6 +3,8 @@
 What is expected is computed in f64. What is found may differ from it by a few times as much as PyTorch's own f32 does.
 """
 
+import copy
+
 import numpy as np
 import pytest
 
@@ -46,7 +48,7 @@ TORCHVISION = {
     "efficientnet": (lambda: models.efficientnet_b0(num_classes=5), 32),
     "regnet-x": (lambda: regnet(None), 32),
     "regnet-y": (lambda: regnet(0.25), 32),
-    "convnext": (lambda: ConvNeXt([CNBlockConfig(8, 12, 1), CNBlockConfig(12, None, 1)], num_classes=5), 32),
+    "convnext": (lambda: ConvNeXt([CNBlockConfig(12, 20, 1), CNBlockConfig(20, None, 1)], num_classes=5), 32),
     "vit": (lambda: VisionTransformer(16, 4, 2, 2, 16, 32, num_classes=5), 16),
 }
 
@@ -61,24 +63,21 @@ def settled(module):
     return module.eval()
 
 
-def autograd(module, data, v, dtype):
-    """Gradient and product of the mean loss over the named parameters."""
+def gradient(module, data, v, dtype, along=0.0):
+    """PyTorch's gradient of the mean loss over the parameters of v, in one row, at a point `along` v from the module's."""
     x, y = data
-    module = module.to(dtype)
+    module = copy.deepcopy(module).to(dtype)
     named = dict(module.named_parameters())
-    params = [named[name] for name in v]
-    loss = cross_entropy(module(x.to(dtype)), y)
-    grads = torch.autograd.grad(loss, params, create_graph=True)
-    inner = sum((grad * torch.as_tensor(v[name]).to(dtype)).sum() for name, grad in zip(v, grads))
-    products = torch.autograd.grad(inner, params)
-    flat = [np.concatenate([part.detach().double().numpy().ravel() for part in parts]) for parts in (grads, products)]
-    return flat[0], flat[1]
+    with torch.no_grad():
+        for name in v:
+            named[name] += along * torch.as_tensor(v[name]).to(dtype)
+    grads = torch.autograd.grad(cross_entropy(module(x.to(dtype)), y), [named[name] for name in v])
+    return np.concatenate([grad.double().numpy().ravel() for grad in grads])
 
 
-def close(found, exact, single, what):
-    """Whether what is found is as near to the exact values as PyTorch's own f32."""
-    error, theirs = (np.linalg.norm(value - exact) / np.linalg.norm(exact) for value in (found, single))
-    assert error <= 4 * theirs + 2e-6, f"{what}: {error:.2g}, of PyTorch in f32 {theirs:.2g}"
+def apart(found, exact):
+    """How far a vector lies from the exact one, as a share of that."""
+    return np.linalg.norm(found - exact) / np.linalg.norm(exact)
 
 
 @pytest.mark.parametrize("name", TORCHVISION)
@@ -121,10 +120,15 @@ def test_torchvision(name):
         assert np.allclose(mine, mean, atol=2e-5 * np.abs(mean).max()), layer
         compared += 1
     assert compared >= 3
-    exact, single = (autograd(module, data, v, dtype) for dtype in (torch.float64, torch.float32))
     flat = [np.concatenate([vector[name].ravel() for name in v]) for vector in (g, hv)]
-    close(flat[0], exact[0], single[0], "gradient")
-    close(flat[1], exact[1], single[1], "product")
+    exact, single = (gradient(module, data, v, dtype) for dtype in (torch.float64, torch.float32))
+    error = apart(single, exact)
+    assert apart(flat[0], exact) <= 4 * error + 2e-6, f"gradient {apart(flat[0], exact):.2g}, of PyTorch {error:.2g}"
+    # PyTorch has no second derivative of some of these layers; differences in f64 over so short a step
+    # cross no kink and are exact to about 1e-7.
+    up, down = (gradient(module, data, v, torch.float64, along) for along in (1e-9, -1e-9))
+    product = apart(flat[1], (up - down) / 2e-9)
+    assert product <= 8 * error + 5e-6, f"product {product:.2g}, the gradient of PyTorch in f32 {error:.2g}"
 
 
 def test_what_no_family_has_is_refused():
