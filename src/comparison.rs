@@ -7,13 +7,11 @@
 
 mod findings;
 mod measures;
-mod sets;
 
 use serde::Serialize;
 
 pub use findings::{Finding, Flag};
 pub use measures::{Definition, MEASURES, Row, Spread};
-pub use sets::Sets;
 
 use findings::findings;
 use measures::spread;
@@ -143,6 +141,11 @@ impl Comparison {
     /// The retrained models' values of a measure, where they have one.
     pub fn retrained(&self, measure: &Definition) -> Option<Spread> {
         spread(&self.references, measure.of)
+    }
+
+    /// How far a model is from the retrained ones' mean, where both have the measure.
+    pub fn gap(&self, measure: &Definition, row: &Row) -> Option<f64> {
+        Some((measure.of)(row)? - self.retrained(measure)?.mean)
     }
 }
 

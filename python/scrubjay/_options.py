@@ -44,7 +44,6 @@ class Options(Reading, total=False):
     target_loss: float
     wrong_labels: bool
     stages: int
-    repair: int
     iterations: int
     tolerance: float
     products: int

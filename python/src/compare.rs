@@ -1,11 +1,11 @@
 //! The comparison of a model with models that were retrained without the forgotten samples.
 
-use std::path::Path;
-
 use pyo3::prelude::*;
-use scrubjay::comparison::{Behaviour, Comparison, MEASURES, Sets};
+use scrubjay::comparison::MEASURES;
 use scrubjay::data::Spec;
+use scrubjay::net::Network;
 use scrubjay::session::fits;
+use scrubjay::verification::{Sets, compare};
 use serde_json::{Map, Value, json};
 
 use crate::model::Model;
@@ -15,7 +15,7 @@ use crate::watched::unlocked;
 /// The samples of a choice, ascending.
 fn of(asked: &Asked, samples: &Samples) -> scrubjay::Result<Vec<usize>> {
     match asked {
-        Asked::Words(text) => Spec::parse(text)?.choose(&samples.0.y),
+        Asked::Words(text) => Spec::parse(text)?.choose(&samples.0.y, &samples.1),
         Asked::Indices(indices) => Ok(indices.clone()),
     }
 }
@@ -23,7 +23,8 @@ fn of(asked: &Asked, samples: &Samples) -> scrubjay::Result<Vec<usize>> {
 /// Compares models; the measures, flags and losses of every forgotten sample, as JSON.
 #[pyfunction]
 #[pyo3(signature = (device, before, after, references, samples, test, forget, retain))]
-pub fn compare(
+#[pyo3(name = "compare")]
+pub fn compared(
     py: Python<'_>,
     device: &Device,
     before: &Model,
@@ -38,18 +39,13 @@ pub fn compare(
     unlocked(py, || {
         let forget = of(&forget, samples)?;
         let retain = retain.map(|retain| of(&retain, samples)).transpose()?;
-        let (data, unseen) = (samples.0.clone(), test.0.clone());
-        let sets = Sets::new(data, unseen, forget, retain, Path::new("test"))?;
-        let behaviour = |(model, what): (&Model, &str)| {
-            fits(&model.network, &sets.samples, &format!("{what}: the samples"))?;
-            fits(&model.network, &sets.test, &format!("{what}: the test samples"))?;
-            Behaviour::of(&device.0, &model.network, &sets)
-        };
-        let (was, is) = (behaviour((before, "before"))?, behaviour((after, "after"))?);
-        let theirs = references.iter().map(|model| behaviour((model, "a reference")));
-        let theirs = theirs.collect::<scrubjay::Result<Vec<_>>>()?;
-        let (classes, loss) = (before.network.classes(), before.network.loss);
-        let found = Comparison::new(&was, &is, &theirs, &sets.unseen, classes, loss)?;
+        let sets = Sets::new(samples.0.clone(), test.0.clone(), forget, retain)?;
+        let retrained: Vec<Network> = references.iter().map(|model| (*model.network).clone()).collect();
+        for (network, what) in [(&before.network, "before"), (&after.network, "after")] {
+            fits(network, &sets.samples, &format!("{what}: the samples"))?;
+            fits(network, &sets.test, &format!("{what}: the test samples"))?;
+        }
+        let found = compare(&device.0, &before.network, &after.network, &retrained, &sets)?;
         let by_measure = |value: &dyn Fn(usize) -> Value| -> Map<String, Value> {
             MEASURES.iter().enumerate().map(|(i, measure)| (measure.key.to_string(), value(i))).collect()
         };

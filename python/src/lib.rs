@@ -23,7 +23,7 @@ mod _native {
     #[pymodule_export]
     use super::codec::{codec, foci};
     #[pymodule_export]
-    use super::compare::compare;
+    use super::compare::compared;
     #[pymodule_export]
     use super::model::Model;
     #[pymodule_export]

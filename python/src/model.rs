@@ -113,7 +113,7 @@ impl Model {
 
     fn read(checkpoint: Checkpoint, choices: &Choices, data: Option<&Samples>) -> Result<Model> {
         let read = zoo::load_as(&checkpoint, choices, data.map(|samples| samples.0.kind))?;
-        if let Some(Samples(samples)) = data {
+        if let Some(Samples(samples, _)) = data {
             check_labels(Path::new("data"), &samples.y, read.network.loss, read.network.classes())?;
         }
         let notes = [read.facts.notes(checkpoint.path()), checkpoint.notes()].concat();

@@ -137,7 +137,8 @@ impl Session {
     ) -> PyResult<Session> {
         let session = unlocked(py, || {
             let network = (*model.network).clone();
-            let mut session = scrubjay::Session::new(device.0.clone(), network, samples.0.clone())?;
+            let mut session = scrubjay::Session::new(device.0.clone(), network, samples.0.clone())?
+                .with_names(samples.1.clone())?;
             if let Some(val) = val {
                 session = session.with_validation(val.0.clone())?;
             }

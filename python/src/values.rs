@@ -6,7 +6,7 @@ use std::sync::Arc;
 use pyo3::buffer::{Element, PyBuffer};
 use pyo3::prelude::*;
 use pyo3::types::PyByteArray;
-use scrubjay::data::{self, Elements, InputKind, Labels, View};
+use scrubjay::data::{self, Elements, InputKind, Labels, Names, View};
 use scrubjay::device::Choice;
 use serde::de::DeserializeOwned;
 
@@ -82,9 +82,9 @@ pub enum Asked {
     Indices(Vec<usize>),
 }
 
-/// Labelled images or texts.
+/// Labelled images or texts, and what their files call classes and samples.
 #[pyclass(frozen, module = "scrubjay._native")]
-pub struct Samples(pub Arc<data::Samples>);
+pub struct Samples(pub Arc<data::Samples>, pub Names);
 
 fn labels(py: Python<'_>, y: &PyBuffer<u32>) -> PyResult<Labels> {
     let (sides, words) = array(py, y)?;
@@ -113,7 +113,7 @@ impl Samples {
         let mut strides = vec![1; sides.len()];
         (1..sides.len()).rev().for_each(|i| strides[i - 1] = strides[i] * sides[i]);
         let samples = unlocked(py, || View::new(Elements::F32(&values), &sides, &strides)?.samples(labels))?;
-        Ok(Samples(samples.into()))
+        Ok(Samples(samples.into(), Names::default()))
     }
 
     /// Of texts: token ids and mask u32 [n, t].
@@ -129,7 +129,7 @@ impl Samples {
             return Err(refused(format!("token ids of shape {sides:?}, where [n, tokens] was expected")));
         };
         let samples = unlocked(py, || data::Samples::of_texts(&ids, &mask, tokens, labels))?;
-        Ok(Samples(samples.into()))
+        Ok(Samples(samples.into(), Names::default()))
     }
 
     /// From files, normalised as `reading` says, else as the model's config does; with notes on how they were read.
@@ -138,7 +138,7 @@ impl Samples {
         let reading = parsed::<Reading>(reading)?;
         let read = unlocked(py, || reading.sources().load(&path, model.checkpoint()?))?;
         let note = |note: &String| format!("{}: {}", path.display(), in_python(note));
-        Ok((Samples(read.samples.into()), read.notes.iter().map(note).collect()))
+        Ok((Samples(read.samples.into(), read.names), read.notes.iter().map(note).collect()))
     }
 
     fn __len__(&self) -> usize {

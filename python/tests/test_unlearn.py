@@ -132,7 +132,7 @@ def test_results_are_those_of_the_program(program, files, points, tmp_path):
 
 def test_a_proxy_may_be_a_model(files, points):
     train, val = points
-    given = dict(QUICK, method="hold", hold_epochs=1)
+    given = dict(method="hold", hold_epochs=1, gate=1.0, progress=False, device="cpu", threads=2)
     kinds = {}
     for name, proxy in (("trained", "trained"), ("given", files / "model")):
         kinds[name] = scrubjay.unlearn(files / "model", train, range(20), val=val, proxy=proxy, proxy_epochs=1, **given)
