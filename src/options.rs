@@ -1,6 +1,8 @@
 //! The options of a request: the one list of them, with their defaults. What they leave open is worked out in
 //! [`ScrubOptions::settings`] and by the request ([`crate::request`]), and nowhere else.
 
+use serde::{Deserialize, Serialize};
+
 use crate::data::Spec;
 use crate::error::{Error, Result};
 use crate::loss::Loss;
@@ -18,7 +20,8 @@ use crate::train::{Optimizer, Recipe, Schedule};
 use crate::update::NoiseUnits;
 
 /// A choice of samples of the training data.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
 pub enum Pick {
     /// As text: `7,12,100-149` (both ends included), `class:spam`, `path:GLOB`, `where:site=berlin`, `level:1=s7`,
     /// `n:20@seed`, or the name of a file of such lines ([`Spec`]). `class:spam` alone is a class that is to go.
@@ -83,8 +86,10 @@ pub enum DeltaValues {
 names!(DeltaValues { New = "new", Both = "both" });
 
 /// The options of a request. [`ScrubOptions::DEFAULT`] has every default that does not depend on the request; `None`
-/// leaves a choice to the request or the model.
-#[derive(Clone, Debug, PartialEq)]
+/// leaves a choice to the request or the model. In JSON what is not given has its default, and an option that is none is refused
+/// by name.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct ScrubOptions {
     /// The retained samples that are used; by default 1,024 of the rest at random, and all of it for a hold or a convex
     /// model.
@@ -125,6 +130,7 @@ pub struct ScrubOptions {
     /// The weight decay that the model was trained with.
     pub l2: f64,
     /// The update rule.
+    #[serde(rename = "update")]
     pub rule: Rule,
     /// Where the step's length comes from.
     pub length: Calibration,

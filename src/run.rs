@@ -66,9 +66,18 @@ impl Session {
     /// # Errors
     /// Where a stage fails or the user stops.
     pub fn scrub(&self, request: &Request) -> Result<Scrubbed> {
-        let mut scrubbed = self.begun(request)?;
-        self.go_on(request, &mut scrubbed, None, |_| Ok(()))?;
+        let mut scrubbed = self.begin(request)?;
+        self.scrub_on(request, &mut scrubbed)?;
         Ok(scrubbed)
+    }
+
+    /// [`Session::scrub`] that goes on after the records of `scrubbed`. Where it ends early, these have every batch that was
+    /// done, and [`Record::replay`] makes the network from them.
+    ///
+    /// # Errors
+    /// As [`Session::scrub`].
+    pub fn scrub_on(&self, request: &Request, scrubbed: &mut Scrubbed) -> Result<()> {
+        self.go_on(request, scrubbed, None, |_| Ok(()))
     }
 
     /// What a request that was carried out in memory came to; changed values are those of the network, and none is lost to
@@ -100,8 +109,11 @@ impl Session {
         report_of(&ScrubReport { session: self, request, outcome, files: None, identity: None })
     }
 
-    /// A request before its first batch; tells what there is to doubt.
-    fn begun(&self, request: &Request) -> Result<Scrubbed> {
+    /// A request before its first batch, for [`Session::scrub_on`]; tells what there is to doubt.
+    ///
+    /// # Errors
+    /// Where the request, the model or the data make the removal a poor one, and the request does not say to go on.
+    pub fn begin(&self, request: &Request) -> Result<Scrubbed> {
         let notes = doubts(self, request)?;
         notes.iter().for_each(|note| self.log(Level::Warning, note));
         Ok(Scrubbed { network: self.network().clone(), records: vec![], notes })
@@ -166,7 +178,7 @@ impl Session {
         if report_file.exists() {
             return finished(out, report_file, &identity).map(Ended::Before);
         }
-        let mut scrubbed = self.begun(request)?;
+        let mut scrubbed = self.begin(request)?;
         std::fs::create_dir_all(out).map_err(Error::io(out))?;
         for name in checkpoint.file_names() {
             if out.join(name).exists() && !out.join("events.jsonl").exists() {

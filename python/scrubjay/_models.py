@@ -1,0 +1,185 @@
+"""Models: files, and PyTorch modules as what the library reads.
+
+A module is never taken for something else: after the network is made of its tensors, its logits on a few samples are compared
+with the module's own.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from . import _native
+from ._chain import Unfit, layers_of, unknown
+from ._data import Samples, is_path
+from ._device import opened
+from ._errors import ConfigError, ModelError, UnsupportedModel
+
+#: Types of tensors as files name them, by PyTorch's name.
+DTYPES = {
+    "float64": "F64",
+    "float32": "F32",
+    "float16": "F16",
+    "bfloat16": "BF16",
+    "int64": "I64",
+    "int32": "I32",
+    "int16": "I16",
+    "int8": "I8",
+    "uint8": "U8",
+    "bool": "BOOL",
+}
+
+#: How far logits may lie from the module's own, as a share of their norm: f32 sums of other orders differ by about 1e-6 of it.
+TOLERANCE = 1e-4
+
+
+def is_module(model: Any) -> bool:
+    """Whether this is a module of PyTorch; does not import it."""
+    return any(kind.__module__ == "torch.nn.modules.module" for kind in type(model).__mro__)
+
+
+def distinct(module: Any) -> dict[str, Any]:
+    """The tensors of a module by name, of shared ones the first alone."""
+    seen: set[tuple[Any, ...]] = set()
+    found = {}
+    for name, tensor in module.state_dict().items():
+        at = (tensor.data_ptr(), tuple(tensor.shape), tensor.stride(), tensor.dtype)
+        if tensor.numel() and at in seen:
+            continue
+        seen.add(at)
+        found[name] = tensor
+    return found
+
+
+def stored(name: str, tensor: Any) -> tuple[str, str, list[int], bytes]:
+    """A tensor as a file stores it."""
+    import torch
+
+    kind = str(tensor.dtype).removeprefix("torch.")
+    if kind not in DTYPES:
+        raise UnsupportedModel(f"`{name}` is a tensor of {kind}", name, kind)
+    flat = tensor.detach().cpu().contiguous().reshape(-1)
+    return name, DTYPES[kind], list(tensor.shape), flat.view(torch.uint8).numpy().tobytes() if flat.numel() else b""
+
+
+def config_of(module: Any) -> dict[str, Any]:
+    """What a module of Hugging Face or timm says about itself, in the form of its config.json."""
+    config = getattr(module, "config", None)
+    if hasattr(config, "to_json_string"):  # Hugging Face
+        return json.loads(config.to_json_string()) | {"architectures": [type(module).__name__]}
+    timm = getattr(module, "pretrained_cfg", None)
+    if isinstance(timm, Mapping) and timm.get("architecture"):
+        told = {key: timm[key] for key in ("input_size", "mean", "std") if timm.get(key) is not None}
+        return {"architecture": timm["architecture"], "num_classes": module.num_classes, "pretrained_cfg": told}
+    return {}
+
+
+def inner(module: Any) -> Any:
+    """The module within wrappers of PyTorch's that add nothing."""
+    while type(module).__name__ in ("DataParallel", "DistributedDataParallel", "OptimizedModule"):
+        module = module._orig_mod if hasattr(module, "_orig_mod") else module.module
+    return module
+
+
+def of_module(module: Any, reading: dict[str, Any], data: Samples, config: dict[str, Any] | None) -> _native.Model:
+    """The model of a module, for these samples."""
+    module = inner(module)
+    told = config_of(module)
+    chain, reason = (None, None)
+    if not told and "arch" not in reading:
+        chain, reason = layers_of(module)
+        if chain is not None:
+            told = {"architecture": "sequential", "layers": chain}
+    if data.labels.ndim == 2 and "problem_type" not in told:
+        told["problem_type"] = "multi_label_classification"
+    told |= config or {}
+    tensors = [stored(name, tensor) for name, tensor in distinct(module).items()]
+    text = json.dumps(told) if told else None
+    reason = unknown(module) or reason
+    try:
+        model = _native.Model.of_tensors(tensors, text, json.dumps(reading), data.native)
+        check(module, model, data)
+    except UnsupportedModel as error:
+        raise named(module, reason if chain is None else None, str(error)) from error.__cause__
+    except (ModelError, ConfigError) as error:
+        raise named(module, reason, str(error)) from None
+    return model
+
+
+def named(module: Any, reason: Unfit | None, error: str) -> UnsupportedModel:
+    """The refusal of a module, with the part of it that is not known."""
+    name = type(module).__name__
+    if reason is None:
+        return UnsupportedModel(f"{name}: {error}", "", name)
+    return UnsupportedModel(f"{name}: {reason}; as a family of models: {error}", reason.path, reason.kind)
+
+
+def check(module: Any, model: _native.Model, data: Samples) -> None:
+    """Refuses a model whose logits are not the module's."""
+    ours, theirs = logits(model, data), answers(module, data)
+    if ours.shape != theirs.shape:
+        raise UnsupportedModel(
+            f"as one of the family {model.family} it gives {list(ours.shape[1:])} numbers for an input, and the module gives "
+            f"{list(theirs.shape[1:])}"
+        )
+    distance = float(np.linalg.norm(ours - theirs) / max(np.linalg.norm(theirs), 1e-30))
+    if not distance <= TOLERANCE:
+        raise UnsupportedModel(
+            f"as one of the family {model.family} it computes something else: on {len(ours)} samples its logits differ by "
+            f"{distance:.2g} of their norm; `arch`, `heads`, `stem` and `config` say what tensors do not"
+        )
+
+
+def logits(model: _native.Model, data: Samples) -> np.ndarray:
+    """A model's logits of the first samples."""
+    values = _native.logits(opened("cpu", 0), model, data.few())
+    return np.frombuffer(values, dtype=np.float32).reshape(-1, model.classes).astype(np.float64)
+
+
+def answers(module: Any, data: Samples) -> np.ndarray:
+    """A module's own logits of the first samples, in eval mode, in f32 on the CPU."""
+    import torch
+
+    tensors = [*module.parameters(), *module.buffers()]
+    if any(t.device.type != "cpu" or (t.is_floating_point() and t.dtype != torch.float32) for t in tensors):
+        module = copy.deepcopy(module).to("cpu", torch.float32)
+    modes = [(part, part.training) for part in module.modules()]
+    module.eval()
+    try:
+        with torch.no_grad():
+            if isinstance(data.first, Mapping):
+                found = module(**{name: torch.from_numpy(values) for name, values in data.first.items()})
+            else:
+                found = module(torch.from_numpy(data.first))
+    except Exception as error:
+        raise UnsupportedModel(f"the module does not run on the samples: {type(error).__name__}: {error}") from error
+    finally:
+        for part, mode in modes:
+            part.training = mode
+    found = getattr(found, "logits", found)
+    if not isinstance(found, torch.Tensor):
+        raise UnsupportedModel(f"the module returns {type(found).__name__}, where logits [n, classes] were expected")
+    return found.double().numpy()
+
+
+def as_model(
+    model: Any, reading: dict[str, Any], data: Samples | None, config: dict[str, Any] | None, what: str = "model"
+) -> _native.Model:
+    """The library's model of a path, a module, or a model that was read before."""
+    if isinstance(model, _native.Model):
+        return model
+    if hasattr(model, "_model"):  # an outcome
+        return model._model
+    if is_path(model):
+        if config is not None:
+            raise ConfigError("config is for modules; a file has its config.json beside it")
+        return _native.Model.open(model, json.dumps(reading), data.native if data else None)
+    if is_module(model):
+        if data is None:
+            raise ConfigError(f"{what}: a module is read together with its samples, to check what it computes")
+        return of_module(model, reading, data, config)
+    raise ConfigError(f"{what} is of type {type(model).__name__}: a path or a torch.nn.Module was expected")

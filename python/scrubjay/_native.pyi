@@ -1,0 +1,116 @@
+"""The compiled part. Nothing here is public; the names of options are the library's."""
+
+from collections.abc import Callable, Sequence
+from os import PathLike
+from typing import Any
+
+__version__: str
+
+Vector = list[tuple[str, list[int], bytearray]]
+Path = str | PathLike[str]
+
+class Device:
+    def __init__(self, kind: str, threads: int) -> None: ...
+    @property
+    def name(self) -> str: ...
+    @property
+    def why(self) -> str: ...
+    @property
+    def threads(self) -> int: ...
+
+class Samples:
+    @staticmethod
+    def of_images(x: Any, y: Any) -> Samples: ...
+    @staticmethod
+    def of_texts(ids: Any, mask: Any, y: Any) -> Samples: ...
+    @staticmethod
+    def load(path: Path, model: Model, reading: str) -> tuple[Samples, list[str]]: ...
+    def __len__(self) -> int: ...
+    @property
+    def sides(self) -> list[int]: ...
+    @property
+    def labels(self) -> tuple[bytearray, int]: ...
+
+class Model:
+    @staticmethod
+    def open(path: Path, reading: str, data: Samples | None = None) -> Model: ...
+    @staticmethod
+    def of_tensors(
+        tensors: Sequence[tuple[str, str, list[int], bytes]], config: str | None, reading: str, data: Samples | None = None
+    ) -> Model: ...
+    @property
+    def family(self) -> str: ...
+    @property
+    def notes(self) -> list[str]: ...
+    @property
+    def classes(self) -> int: ...
+    @property
+    def layers(self) -> list[tuple[str, str, str | None, int]]: ...
+    def save(self, folder: Path) -> list[Any]: ...
+    def tensors(self) -> list[tuple[str, str, list[int], bytes]]: ...
+
+class Session:
+    @staticmethod
+    def open(device: Device, paths: str, reading: str) -> Session: ...
+    @staticmethod
+    def of(
+        device: Device,
+        model: Model,
+        samples: Samples,
+        val: Samples | None = None,
+        earlier: Model | None = None,
+        proxy: Model | None = None,
+    ) -> Session: ...
+    @property
+    def model(self) -> Model: ...
+    @property
+    def labels(self) -> tuple[bytearray, int]: ...
+
+class Request:
+    def __init__(self, session: Session, forget: str | list[int] | None, options: str) -> None: ...
+    @property
+    def forget(self) -> list[int]: ...
+    def estimate(self) -> str: ...
+    def scrub(self, tell: Callable[..., None]) -> Outcome: ...
+    def run(self, folder: Path, tell: Callable[..., None]) -> Outcome: ...
+
+class Outcome:
+    report: str
+    model: Model | None
+    interrupted: bool
+    folder: Any
+
+def digits() -> tuple[bytearray, bytearray]: ...
+def gradient(device: Device, model: Model, samples: Samples, names: set[str]) -> Vector: ...
+def hvp(device: Device, model: Model, samples: Samples, vectors: list[dict[str, Any]], kind: str) -> list[Vector]: ...
+def logits(device: Device, model: Model, samples: Samples) -> bytearray: ...
+def traces(
+    device: Device,
+    model: Model,
+    samples: Samples,
+    copies: int,
+    sigma: float | None,
+    replace: int | None,
+    seed: int,
+    precision: str | None,
+) -> tuple[tuple[bytearray, bytearray, bytearray], int, int]: ...
+def compare(
+    device: Device,
+    before: Model,
+    after: Model,
+    references: list[Model],
+    samples: Samples,
+    test: Samples,
+    forget: str | list[int],
+    retain: str | list[int] | None,
+) -> str: ...
+def codec(
+    device: Device,
+    table: Any,
+    given: int,
+    options: str,
+    permutations: int | None,
+    level: float | None,
+    subsamples: int,
+) -> tuple[float | None, float | None, tuple[float, float] | None, int | None]: ...
+def foci(device: Device, y: Any, table: Any, asked: str, options: str) -> tuple[str, bool]: ...

@@ -1,0 +1,270 @@
+"""Unlearning: a model and its data in, the model without some samples out."""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import Any, Unpack
+
+from . import _native
+from ._data import Samples, indices, is_path, labels_of, of_labels
+from ._device import opened
+from ._errors import ConfigError, DataError, Interrupted
+from ._models import DTYPES, as_model, inner
+from ._options import Options, split
+from ._progress import Teller, log
+
+
+class Outcome:
+    """What a request came to.
+
+    Attributes:
+        report: the report of ``scrubjay scrub`` as a dictionary (docs/REPORT.md): options, records, layers, notes.
+        removed: how many samples were removed.
+        not_removed: how many were not; ``notes`` say why.
+        interrupted: whether Ctrl-C ended it, so that later batches were not looked at.
+        folder: the folder it was written to; None in memory.
+    """
+
+    def __init__(self, native: _native.Outcome) -> None:
+        self.report: dict[str, Any] = json.loads(native.report)
+        self.removed: int = self.report["removed"]
+        self.not_removed: int = self.report["not_removed"]
+        self.interrupted = native.interrupted
+        self.folder = native.folder
+        self._after = native.model
+
+    @property
+    def _model(self) -> _native.Model:
+        if self._after is None:
+            raise ConfigError(f"the run had been finished before; the model lies in {self.folder}")
+        return self._after
+
+    @property
+    def records(self) -> list[dict[str, Any]]:
+        """What became of each batch."""
+        return self.report["records"]
+
+    @property
+    def notes(self) -> list[str]:
+        """What to know of the request and of each batch."""
+        return [*self.report["notes"], *(note for record in self.records for note in record["notes"])]
+
+    def state_dict(self) -> dict[str, Any]:
+        """The tensors of the model after, by their own names and in their own types: PyTorch's where it is installed, else
+        arrays of numpy."""
+        return {name: tensor(name, kind, sides, data) for name, kind, sides, data in self._model.tensors()}
+
+    def apply(self, model: Any) -> Any:
+        """Puts the weights into a module, in place, on the device where each is, and returns it.
+
+        Raises:
+            ConfigError: where the module has other tensors than the one that was given; it is then left as it was.
+        """
+        import torch
+
+        new = self.state_dict()
+        own = inner(model).state_dict()
+        wrong = next((name for name in new if name not in own or own[name].shape != new[name].shape), None)
+        if wrong is not None:
+            raise ConfigError(f"the module has no tensor `{wrong}` of shape {list(new[wrong].shape)}: it is another one")
+        with torch.no_grad():
+            for name, value in new.items():
+                own[name].copy_(value)
+        return model
+
+    def save(self, folder: str | os.PathLike[str]) -> list[str]:
+        """Writes the model's files to a folder: those it was read from, with the changed values alone different."""
+        return [str(path) for path in self._model.save(folder)]
+
+    def __repr__(self) -> str:
+        more = ", interrupted" if self.interrupted else ""
+        return f"<scrubjay.Outcome: {self.removed} samples removed, {self.not_removed} not{more}>"
+
+
+def tensor(name: str, kind: str, sides: list[int], data: bytes) -> Any:
+    """A tensor of its bytes."""
+    dtype = next(word for word, stored in DTYPES.items() if stored == kind)
+    try:
+        import torch
+    except ImportError:
+        import numpy as np
+
+        if dtype == "bfloat16":
+            raise ConfigError(f"`{name}` is of bfloat16, which numpy does not have; install torch, or save the outcome") from None
+        return np.frombuffer(bytearray(data), dtype=dtype).reshape(sides)
+    if not data:
+        return torch.empty(sides, dtype=getattr(torch, dtype))
+    return torch.frombuffer(bytearray(data), dtype=getattr(torch, dtype)).reshape(sides)
+
+
+class _Task:
+    """A session and a request, from what Python programs have."""
+
+    def __init__(
+        self,
+        model: Any,
+        data: Any,
+        forget: Any,
+        forget_label: Any,
+        forget_data: Any,
+        val: Any,
+        earlier: Any,
+        config: dict[str, Any] | None,
+        device: str,
+        threads: int,
+        options: dict[str, Any],
+    ) -> None:
+        asked, reading = split(options)
+        chosen = [name for name, given in (("forget", forget), ("forget_label", forget_label), ("forget_data", forget_data)) if given is not None]
+        if len(chosen) != 1:
+            listed = " and ".join(chosen) or "none"
+            raise ConfigError(f"one of forget, forget_label and forget_data says what to remove; given: {listed}")
+        proxy = asked.get("proxy")
+        if proxy is not None and proxy not in ("trained", "neighbours"):
+            asked["proxy"] = "given"
+        else:
+            proxy = None
+        where = opened(device, threads)
+        files = {"model": model, "data": data, "forget_data": forget_data, "val": val, "earlier": earlier, "proxy": proxy}
+        if all(value is None or is_path(value) for value in files.values()):
+            if config is not None:
+                raise ConfigError("config is for modules; a file has its config.json beside it")
+            paths = {name: None if value is None else os.fspath(value) for name, value in files.items()}
+            self.session = _native.Session.open(where, json.dumps(paths), json.dumps(reading))
+        else:
+            if forget_data is not None:
+                raise ConfigError("forget_data is for models and data in files")
+            self.session = in_memory(where, files, reading, config)
+        labels = labels_of(self.session)
+        if forget_label is not None:
+            forget = of_labels(forget_label, labels)
+        if forget is not None:
+            forget = indices(forget, len(labels), "forget")
+        if "retain" in asked:
+            asked["retain"] = indices(asked["retain"], len(labels), "retain")
+        self.request = _native.Request(self.session, forget, json.dumps(asked, default=number))
+
+
+def number(value: Any) -> Any:
+    """A scalar of numpy or PyTorch as JSON has it."""
+    if hasattr(value, "item"):
+        return value.item()
+    raise TypeError(f"an option of type {type(value).__name__}")
+
+
+def samples(data: Any, model: Any, reading: dict[str, Any], what: str) -> Samples:
+    """Samples in memory; those of a file need a model in a file, whose config says how they are normalised."""
+    if not is_path(data):
+        return Samples.of(data, what)
+    if not is_path(model):
+        raise DataError(f"{what} is a path, and the model is not: give both as paths, or the samples as arrays or a data set")
+    how = json.dumps(reading)
+    read, notes = Samples.load(data, _native.Model.open(model, how), how)
+    for note in notes:
+        log.info("%s", note)
+    return read
+
+
+def in_memory(
+    device: _native.Device, files: dict[str, Any], reading: dict[str, Any], config: dict[str, Any] | None
+) -> _native.Session:
+    """A session of values in memory."""
+    model, data = files["model"], files["data"]
+    train = samples(data, model, reading, "data")
+    val = None if files["val"] is None else samples(files["val"], model, reading, "val")
+    read = as_model(model, reading, train, config)
+    for note in read.notes:
+        log.info("%s", note)
+    others = {
+        name: None if files[name] is None else as_model(files[name], reading, train, config, name) for name in ("earlier", "proxy")
+    }
+    return _native.Session.of(device, read, train.native, None if val is None else val.native, others["earlier"], others["proxy"])
+
+
+def unlearn(
+    model: Any,
+    data: Any,
+    forget: Any = None,
+    *,
+    forget_label: Any = None,
+    forget_data: Any = None,
+    val: Any = None,
+    earlier: Any = None,
+    config: dict[str, Any] | None = None,
+    out: str | os.PathLike[str] | None = None,
+    progress: Any = True,
+    device: str = "auto",
+    threads: int = 0,
+    **options: Unpack[Options],
+) -> Outcome:
+    """Removes training samples from a model without retraining it.
+
+    Args:
+        model: a path, as ``scrubjay scrub --model`` takes it; or a module: of Hugging Face, of timm, of torchvision, or a chain
+            of linear and convolutional layers, norms, activations and pooling. A module is not changed: see
+            :meth:`Outcome.apply`.
+        data: the training data: a pair of inputs and labels (arrays or tensors), a mapping with ``x`` and ``y`` or with
+            ``input_ids``, ``attention_mask`` and ``labels``, a ``Dataset``, a ``DataLoader`` (its data set, in the set's own
+            order), or a path. Inputs are the values that the model takes: ``[n, c, h, w]`` or ``[n, features]``, normalised.
+        forget: the samples to remove: indices, a mask of truth values, or words as ``7,12,100-149``, ``class:3``, ``n:20@1``.
+        forget_label: in its place a label, all samples of which are removed, or a list of labels.
+        forget_data: in its place a set of their own beside the data (a path; with models and data in files).
+        val: validation data, for calibration and the gate, as ``data``.
+        earlier: the model of an earlier epoch, for ``curvature="fd"``.
+        config: what a config.json would say about a module, beside what it says itself.
+        out: a folder to carry the request out in: with the model, report and records of ``scrubjay scrub``, and going on where
+            an earlier call was broken off. Model and data are then paths.
+        progress: a bar of tqdm where it is installed; False for none, or a function that gets (batches done, batches, phase).
+        device: ``auto``, ``cpu`` or ``cuda``.
+        threads: host threads; 0 means one per core.
+        **options: those of ``scrubjay scrub``, with underscores: see :class:`scrubjay.Options`. ``gate`` is a share; ``proxy``
+            may also be a model; ``retain`` is a choice as ``forget``.
+
+    Raises:
+        UnsupportedModel: where a module has a part that scrubjay lacks; it names the part and its place.
+        Interrupted: on Ctrl-C; its ``result`` is the outcome of the batches that were done.
+        ScrubjayError: for anything else that is refused or fails.
+
+    Example:
+        >>> import numpy as np, scrubjay, torch
+        >>> x, y = scrubjay.digits()
+        >>> _ = torch.manual_seed(0)
+        >>> net = torch.nn.Sequential(torch.nn.Linear(64, 16), torch.nn.ReLU(), torch.nn.Linear(16, 10))
+        >>> outcome = scrubjay.unlearn(
+        ...     net, (x[:600], y[:600]), range(20), val=(x[600:900], y[600:900]), method="lcodec", selection="random",
+        ...     max_units=2, progress=False,
+        ... )
+        >>> outcome.removed + outcome.not_removed
+        20
+        >>> net = outcome.apply(net)
+    """
+    task = _Task(model, data, forget, forget_label, forget_data, val, earlier, config, device, threads, dict(options))
+    with Teller(progress) as teller:
+        if out is None:
+            outcome = Outcome(task.request.scrub(teller))
+        else:
+            outcome = Outcome(task.request.run(out, teller))
+    if outcome.interrupted:
+        raise Interrupted(f"interrupted; `result` has the batches that were done: {outcome!r}", outcome)
+    return outcome
+
+
+def estimate(
+    model: Any,
+    data: Any,
+    forget: Any = None,
+    *,
+    forget_label: Any = None,
+    forget_data: Any = None,
+    val: Any = None,
+    earlier: Any = None,
+    config: dict[str, Any] | None = None,
+    device: str = "auto",
+    threads: int = 0,
+    **options: Unpack[Options],
+) -> dict[str, Any]:
+    """What :func:`unlearn` would take with the same arguments: samples, batches, units, bytes, and seconds at most."""
+    task = _Task(model, data, forget, forget_label, forget_data, val, earlier, config, device, threads, dict(options))
+    return json.loads(task.request.estimate())
+

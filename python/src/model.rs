@@ -1,0 +1,223 @@
+//! Models: read from files or made of a module's tensors.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use pyo3::exceptions::PyRuntimeError;
+use pyo3::prelude::*;
+use pyo3::pybacked::PyBackedBytes;
+use pyo3::types::PyBytes;
+use safetensors::tensor::TensorView;
+use safetensors::{Dtype, SafeTensors};
+use scrubjay::checkpoint::Checkpoint;
+use scrubjay::data::{CifarLabels, Normalise, check_labels};
+use scrubjay::net::{Network, Param};
+use scrubjay::run::check_out;
+use scrubjay::zoo::{self, Choices, Stem};
+use scrubjay::{Error, Result, Sources};
+use serde::Deserialize;
+
+use crate::errors::{in_python, refused};
+use crate::values::{Samples, named, parsed};
+use crate::watched::unlocked;
+
+/// How files are read: what their tensors do not tell.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Reading {
+    arch: Option<String>,
+    heads: Option<usize>,
+    stem: Option<Stem>,
+    ignore: Vec<String>,
+    weights: Vec<String>,
+    mean: Option<Vec<f32>>,
+    std: Option<Vec<f32>>,
+    cifar_labels: Option<CifarLabels>,
+}
+
+impl Reading {
+    fn choices(&self) -> Choices {
+        Choices { arch: self.arch.clone(), heads: self.heads, stem: self.stem }
+    }
+
+    /// Sources that are read so, without files.
+    pub fn sources(&self) -> Sources {
+        Sources {
+            choices: self.choices(),
+            ignore: self.ignore.clone(),
+            weights: self.weights.clone(),
+            normalise: Normalise { mean: self.mean.clone(), std: self.std.clone() },
+            cifar_labels: self.cifar_labels.unwrap_or_default(),
+            ..Sources::default()
+        }
+    }
+}
+
+/// The files that a model comes from.
+#[derive(Clone)]
+pub enum Files {
+    /// Its own.
+    Own(Arc<Checkpoint>),
+    /// Those of the session that opened it.
+    Session(Arc<scrubjay::Session>),
+}
+
+/// A network, frozen, and the files of which it or the network before it was read.
+#[pyclass(frozen, module = "scrubjay._native")]
+#[derive(Clone)]
+pub struct Model {
+    /// As it is now.
+    pub network: Arc<Network>,
+    base: Arc<Network>,
+    files: Files,
+    family: &'static str,
+    notes: Vec<String>,
+}
+
+/// What a module calls a model in memory.
+const IN_MEMORY: &str = "model.safetensors";
+
+impl Model {
+    /// A model that was read from these files.
+    pub fn new(network: Network, files: Files, family: &'static str, notes: &[String]) -> Model {
+        let network = Arc::new(network);
+        let notes = notes.iter().map(|note| in_python(note)).collect();
+        Model { base: network.clone(), network, files, family, notes }
+    }
+
+    /// The same model with other values.
+    pub fn changed(&self, network: Network) -> Model {
+        Model { network: Arc::new(network), ..self.clone() }
+    }
+
+    /// Its files, or those of the network before it.
+    pub fn checkpoint(&self) -> Result<&Checkpoint> {
+        match &self.files {
+            Files::Own(checkpoint) => Ok(checkpoint),
+            Files::Session(session) => {
+                session.checkpoint().ok_or_else(|| Error::config("the model has no files to be written as"))
+            }
+        }
+    }
+
+    /// A name of the network's as its files have it, with what wrappers put before.
+    pub fn name_in_files(&self, name: &str) -> String {
+        self.checkpoint().map_or(String::new(), |checkpoint| checkpoint.prefix().to_string()) + name
+    }
+
+    /// The sides of a parameter as its files have them: a filter bank of one pixel may be a matrix in the network.
+    pub fn sides_in_files(&self, param: &Param) -> Vec<usize> {
+        let stored = self.checkpoint().ok().and_then(|checkpoint| checkpoint.shape(&param.name));
+        stored.unwrap_or(&param.shape).to_vec()
+    }
+
+    fn read(checkpoint: Checkpoint, choices: &Choices, data: Option<&Samples>) -> Result<Model> {
+        let read = zoo::load_as(&checkpoint, choices, data.map(|samples| samples.0.kind))?;
+        if let Some(Samples(samples, _)) = data {
+            check_labels(Path::new("data"), &samples.y, read.network.loss, read.network.classes())?;
+        }
+        let notes = [read.facts.notes(checkpoint.path()), checkpoint.notes()].concat();
+        Ok(Model::new(read.network.freeze(), Files::Own(checkpoint.into()), read.family, &notes))
+    }
+}
+
+/// A tensor of a module: its name, type, sides and bytes.
+type Stored = (String, String, Vec<usize>, PyBackedBytes);
+
+/// A tensor as it is given out: its name, type, sides and bytes.
+type Given<'py> = (String, String, Vec<usize>, Bound<'py, PyBytes>);
+
+#[pymethods]
+impl Model {
+    /// Reads a model's files, for the inputs of `data` where they are given.
+    #[staticmethod]
+    #[pyo3(signature = (path, reading, data=None))]
+    fn open(py: Python<'_>, path: PathBuf, reading: &str, data: Option<&Samples>) -> PyResult<Model> {
+        let reading = parsed::<Reading>(reading)?;
+        unlocked(py, || {
+            let Sources { choices, ignore, weights, .. } = reading.sources();
+            Model::read(Checkpoint::open_with(&path, &ignore, &weights)?, &choices, data)
+        })
+    }
+
+    /// Makes a model of tensors (name, type as safetensors call it, sides, bytes) and the text of a config.
+    #[staticmethod]
+    #[pyo3(signature = (tensors, config, reading, data=None))]
+    fn of_tensors(
+        py: Python<'_>,
+        tensors: Vec<Stored>,
+        config: Option<&str>,
+        reading: &str,
+        data: Option<&Samples>,
+    ) -> PyResult<Model> {
+        let reading = parsed::<Reading>(reading)?;
+        let mut views = vec![];
+        for (name, dtype, sides, bytes) in &tensors {
+            let view = TensorView::new(named::<Dtype>(name, dtype)?, sides.clone(), bytes);
+            views.push((name, view.map_err(|error| refused(format!("tensor `{name}`: {error}")))?));
+        }
+        unlocked(py, || {
+            let file = safetensors::serialize(views, None)
+                .map_err(|error| Error::config(format!("the module's tensors: {error}")))?;
+            let Sources { choices, ignore, .. } = reading.sources();
+            Model::read(Checkpoint::in_memory(IN_MEMORY, file, config, &ignore)?, &choices, data)
+        })
+    }
+
+    /// The family that it was taken for.
+    #[getter]
+    fn family(&self) -> &'static str {
+        self.family
+    }
+
+    /// What was assumed of it.
+    #[getter]
+    fn notes(&self) -> Vec<String> {
+        self.notes.clone()
+    }
+
+    /// The width of the logits.
+    #[getter]
+    fn classes(&self) -> usize {
+        self.network.classes()
+    }
+
+    /// The layers with units: name, the name of its weight, the name of its bias, units.
+    #[getter]
+    fn layers(&self) -> Vec<(String, String, Option<String>, usize)> {
+        let net = &self.network;
+        let name = |param: scrubjay::net::ParamId| self.name_in_files(&net.params[param.index()].name);
+        let layers = net.layers.iter();
+        layers.map(|l| (self.name_in_files(&l.name), name(l.weight), l.bias.map(name), l.outputs)).collect()
+    }
+
+    /// Writes its files to a folder: those it was read from, with the changed values patched.
+    fn save(&self, py: Python<'_>, folder: PathBuf) -> PyResult<Vec<PathBuf>> {
+        unlocked(py, || {
+            let checkpoint = self.checkpoint()?;
+            check_out(checkpoint, &folder)?;
+            std::fs::create_dir_all(&folder).map_err(Error::io(&folder))?;
+            Ok(checkpoint.write_patched(&self.base, &self.network, &folder)?.files)
+        })
+    }
+
+    /// All tensors of its files, with the changed values patched: name, type, sides, bytes.
+    fn tensors<'py>(&self, py: Python<'py>) -> PyResult<Vec<Given<'py>>> {
+        let files = unlocked(py, || Ok(self.checkpoint()?.patched(&self.base, &self.network)?.1))?;
+        let mut all = vec![];
+        for file in &files {
+            let read = SafeTensors::deserialize(file).map_err(|_| {
+                refused(
+                    "the model is a file of torch.save: save the outcome to a folder, and read it with torch.load",
+                )
+            })?;
+            for (name, view) in read.iter() {
+                let dtype = serde_json::to_value(view.dtype())
+                    .map_err(|error| PyRuntimeError::new_err(error.to_string()))?;
+                let dtype = dtype.as_str().unwrap_or_default().to_string();
+                all.push((name.into(), dtype, view.shape().to_vec(), PyBytes::new(py, view.data())));
+            }
+        }
+        Ok(all)
+    }
+}
