@@ -19,7 +19,7 @@ use scrubjay::task::{Approximation, Calibration, Settings, Target, Task};
 use scrubjay::unlearn::unlearn;
 use scrubjay::{Error, zoo};
 
-use super::checks::{close, near, values};
+use super::checks::{close_through_layers, near, values};
 use super::convs::filtered;
 use super::dual::Number;
 use super::{cuda, nets, oracle, twice};
@@ -127,15 +127,15 @@ pub fn observes(device: &Device, net: &Network, n: usize) -> Result<(), Failed> 
     );
     for (i, layer) in net.layers.iter().enumerate() {
         let (d, columns) = (found.d, net.units().of_layer(LayerId(i as u32)));
-        close(
+        close_through_layers(
             &layer.name,
             &columns_of(&found.activations, d, columns.clone()),
             &columns_of(&exact.activations, d, columns.clone()),
             &columns_of(&plain.activations, d, columns),
         )?;
     }
-    close("logits", &found.logits, &exact.logits, &plain.logits)?;
-    close("losses", &found.losses, &exact.losses, &plain.losses)?;
+    close_through_layers("logits", &found.logits, &exact.logits, &plain.logits)?;
+    close_through_layers("losses", &found.losses, &exact.losses, &plain.losses)?;
     let before = cuda(device)?.counts();
     super::equal("a second run", &observe(device, net, &samples)?, &found)?;
     // It has what it needs, but for the images, their labels, and a zero.
@@ -211,10 +211,10 @@ pub fn derives(device: &Device, net: &Network, kind: Kind, all: bool, n: usize) 
             |v: &[f64]| -> Vec<f64> { of_layer.clone().flat_map(|u| v[block.range(u)].to_vec()).collect() };
         let close = |what: &str, found: &[f64], exact: &[f64], plain: &[f64]| {
             let plain: Vec<f32> = part(plain).into_iter().map(|v| v as f32).collect();
-            close(&format!("{what} of {}", layer.name), &part(found), &part(exact), &plain)
+            close_through_layers(&format!("{what} of {}", layer.name), &part(found), &part(exact), &plain)
         };
-        close("gradient", &gradient, &exact, &plain)?;
-        close("Hv", &hv, &exact_hv, &plain_hv)?;
+        close_through_layers("gradient", &gradient, &exact, &plain)?;
+        close_through_layers("Hv", &hv, &exact_hv, &plain_hv)?;
         near(&format!("weighted gradient of {}", layer.name), &part(&found), &part(&on_cpu))?;
     }
     Ok(())
