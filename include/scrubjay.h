@@ -366,7 +366,7 @@ typedef struct sj_progress {
     uint64_t done;     /* batches */
     uint64_t batches;  /* of how many */
     const char *phase; /* of the running batch, that has just ended: "select", "evaluate", "curvature", "solve", "length",
-                          "repair", "audit", "proxy", "hold"; NULL between batches. Lives until the callback returns */
+                          "audit", "proxy", "hold"; NULL between batches. Lives until the callback returns */
 } sj_progress;
 
 /* Functions of yours. They are called in the thread that called the library, while that call runs; with runs in several
@@ -447,7 +447,7 @@ typedef struct sj_scrub_options {
     const uint64_t *retain_indices; /* the same by index, instead */
     uint64_t retain_count;
     uint64_t n;                     /* samples the model was trained on; default: those at hand */
-    uint64_t batch;                 /* samples removed together; default 25, a class at once */
+    uint64_t batch;                 /* samples removed together; default all at once in a hold, else 25, a class at once */
     const char *selection;          /* "vote" (default), "foci", "cheap", "gradient", "output", "random", "full", "one" */
     uint64_t perturbations;         /* noisy copies per trace; default 1000, and 200 for each sample of a vote */
     double sigma;                   /* of images: deviation of their noise; NaN: 0.1 */
@@ -463,18 +463,19 @@ typedef struct sj_scrub_options {
     double target_loss;             /* of the forgotten; NaN: what unseen samples have */
     uint64_t wrong_labels;          /* 1: the samples carry wrong labels */
     uint64_t stages;                /* default: 2 to 16, by the rise of the loss */
-    uint64_t repair;                /* mini-batches of repair; 0 */
     uint64_t iterations;            /* Newton steps, for convex models; 1 */
     double tolerance;               /* relative residual of the solve; 0.01 */
-    uint64_t products;              /* of the solve, at most; default 25 or 10 */
+    uint64_t products;              /* of the solve, at most; default 25 */
     double gate;                    /* the largest drop of validation accuracy, as a share; 0.05 */
     const char *if_empty;           /* where no unit depends on a batch: "refuse" (default), "cheap" */
     double epsilon;                 /* of a certificate for each batch, with delta; NaN: none */
     double delta;
     const char *noise;              /* the units that get its noise: "outside" (default), "inside", "all", "none" */
     uint64_t seed;                  /* of everything random; 0 */
-    const char *method;             /* "lcodec" (default); "hold", which needs validation data and of all above reads retain, n,
-                                       batch, l2, gate and seed */
+    const char *method;             /* "hold", which needs validation data and of all above reads retain, n, batch, l2, wrong_labels,
+                                       gate and seed; "lcodec". Default: hold with validation data, unless an option above
+                                       that it does not read is given, the model has several labels, or it is one linear layer
+                                       with l2 */
     const char *proxy;              /* what tells a hold what a model without the samples would answer: "trained" (default),
                                        "neighbours", or "given": the proxy of sj_files */
     uint64_t proxy_epochs;          /* passes over the retained samples that train it; 4 */
@@ -500,12 +501,13 @@ typedef struct sj_estimate {
     uint64_t stages_at_most, products_at_most;
     double seconds_at_most; /* without the selection's statistics */
     uint64_t proxy_epochs, hold_epochs; /* passes over the retained samples, of a hold */
+    double cost_in_epochs;              /* of retraining, that these take with the forgotten samples beside; 0 without a hold */
 } sj_estimate;
 
 SJ_API int32_t sj_scrub_options_init(sj_scrub_options *options, size_t struct_size);
 
-/* A request in words: "class:3", "7,12,100-149" (both ends included), "n:20@seed", or the name of a file of such lines where the
-   session has files. Everything is checked before anything expensive runs. Keeps the session. `options` may be NULL. Free it
+/* A request in words: "7,12,100-149" (both ends included), "class:spam" or "class:3", "path:s7/x*.png", "where:site=berlin",
+   "level:1=s7", "n:20@seed", joined by commas, or the name of a file of such lines where the session has files. Everything is checked before anything expensive runs. Keeps the session. `options` may be NULL. Free it
    with sj_request_free. */
 SJ_API int32_t sj_request_select(const sj_session *session, const char *samples, const sj_scrub_options *options,
                                  sj_request **request);

@@ -1,5 +1,5 @@
 //! A batch on its way through the pipeline: what is done with it beside the paper's step (`unlearn.rs`): the units and what
-//! happens where there are none, repair, a certificate's noise, the account, and whether the step is taken.
+//! happens where there are none, a certificate's noise, the account, and whether the step is taken.
 
 use crate::audit::{Snapshot, gate, share_removed};
 use crate::block::Block;
@@ -8,10 +8,8 @@ use crate::error::{Error, Result};
 use crate::evidence::select;
 use crate::net::{Network, UnitId};
 use crate::newton::{SolveReport, approximation};
-use crate::outcome::{Account, BeforeAfter, Changed, Clock, Phase, Record, SelectionAccount, StepAccount};
-use crate::repair::repair_batch;
+use crate::outcome::{Account, BeforeAfter, Changed, Clock, Record, SelectionAccount, StepAccount};
 use crate::select::{Criteria, Method, Selection};
-use crate::target::{Unseen, targets};
 use crate::task::{IfEmpty, Task};
 use crate::update::{Certificate, Length, NoiseUnits, Scaled};
 
@@ -23,8 +21,6 @@ pub struct Batch<'a> {
     number: usize,
     /// Its samples.
     indices: &'a [usize],
-    /// Those that left the network before.
-    earlier: &'a [usize],
     /// Samples left before it.
     n: usize,
     /// Its samples, as inputs.
@@ -59,7 +55,7 @@ impl<'a> Batch<'a> {
         let n = task.n.checked_sub(earlier.len()).filter(|&n| n > indices.len());
         let n = n.ok_or_else(|| Error::config("no more samples are left than are to be removed"))?;
         let (request, retained) = (task.samples.subset(indices), task.samples.subset(&task.retained));
-        Ok(Batch { task, number, indices, earlier, n, request, retained })
+        Ok(Batch { task, number, indices, n, request, retained })
     }
 
     /// m.
@@ -92,29 +88,6 @@ impl<'a> Batch<'a> {
         Ok(chosen)
     }
 
-    /// Repairs a step that reached its target, where a repair is wanted; the rate at which it began.
-    pub fn mend(
-        &self,
-        moved: &mut Network,
-        block: &Block,
-        unseen: &Unseen,
-        walk: &Walk,
-        clock: &mut Clock<'_>,
-        notes: &mut Vec<String>,
-    ) -> Result<Option<f64>> {
-        let task = self.task;
-        if task.settings.repair == 0 || !walk.length.reached {
-            return Ok(None);
-        }
-        let all = if task.repairs_every_unit() { Some(Block::all(moved)?) } else { None };
-        let (block, forgotten) = (all.as_ref().unwrap_or(block), [self.earlier, self.indices].concat());
-        let targets = targets(unseen, moved, &forgotten)?;
-        let rate =
-            repair_batch(task, moved, block, &self.retained, &forgotten, self.number, &targets, notes)?;
-        clock.count(Phase::Repair);
-        Ok(rate)
-    }
-
     /// Adds the noise of a certificate, where one is wanted; λ is the least damping that a solve used, and the weight
     /// decay.
     pub fn certify(
@@ -142,7 +115,6 @@ impl<'a> Batch<'a> {
         block: &Block,
         walk: Walk,
         after: Snapshot,
-        repair_rate: Option<f64>,
         certificate: Option<Certificate>,
     ) -> Result<StepAccount> {
         let (task, n, m) = (self.task, self.n, self.m());
@@ -162,7 +134,6 @@ impl<'a> Batch<'a> {
             solves: walk.solves,
             length: walk.length,
             after,
-            repair_rate,
             certificate,
         })
     }

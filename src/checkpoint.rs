@@ -1,7 +1,8 @@
 //! Checkpoints: a model's files in, and the same files out with only the touched values changed.
 //!
 //! A checkpoint is a `.safetensors` file, one of torch.save's (`.pth`, `.pt`, `.bin`, `.pth.tar`), or a directory with
-//! `model.safetensors` or `pytorch_model.bin` (or the shards that an index of that name lists) and `config.json`. It is
+//! `model.safetensors` or `pytorch_model.bin` (or the shards that an index of that name lists), else a single model file,
+//! and `config.json`. It is
 //! written as a copy of the input bytes in which the changed elements are patched, rounded to the stored type. Names,
 //! order, types, shards, metadata and everything else stay the same, byte for byte, but for the checksums of an archive.
 //!
@@ -78,8 +79,19 @@ const NORMALISERS: [&str; 9] = [
 /// The model files of a directory, the first that there is: one file, or the index of several.
 const MODELS: [&str; 2] = ["model.safetensors", "pytorch_model.bin"];
 
+/// How names of model files end.
+const ENDINGS: [&str; 5] = [".safetensors", ".pth", ".pt", ".bin", ".pth.tar"];
+
 /// Files that are copied unchanged beside a model.
-const BESIDE: [&str; 3] = ["config.json", "preprocessor_config.json", "generation_config.json"];
+const BESIDE: [&str; 7] = [
+    "config.json",
+    "preprocessor_config.json",
+    "generation_config.json",
+    "tokenizer.json",
+    "vocab.txt",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+];
 
 impl Checkpoint {
     /// Reads a model file, or a directory that holds a model.
@@ -274,7 +286,7 @@ fn index_of(name: &str) -> String {
     format!("{name}.index.json")
 }
 
-/// The model files of a directory.
+/// The model files of a directory: of the usual names, else the only one, as `scrub` leaves a model under its own name.
 fn model_files(folder: &Path) -> Result<Vec<PathBuf>> {
     for name in MODELS {
         let (file, index) = (folder.join(name), folder.join(index_of(name)));
@@ -285,8 +297,29 @@ fn model_files(folder: &Path) -> Result<Vec<PathBuf>> {
             return shards(&index);
         }
     }
+    let named = |path: &PathBuf| {
+        let name = path.file_name().unwrap_or_default().to_string_lossy().to_lowercase();
+        path.is_file() && ENDINGS.iter().any(|ending| name.ends_with(ending))
+    };
+    let entries = std::fs::read_dir(folder).map_err(Error::io(folder))?;
+    let mut found: Vec<PathBuf> =
+        entries.filter_map(|entry| Some(entry.ok()?.path())).filter(named).collect();
+    found.sort();
     let [one, other] = MODELS;
-    Err(Error::checkpoint(folder, format!("holds neither {one} nor {other}, nor an index of such a name")))
+    let neither = format!("holds neither {one} nor {other}, nor an index of such a name");
+    match &found[..] {
+        [_] => Ok(found),
+        [] => Err(Error::checkpoint(folder, neither)),
+        [first, second, ..] => {
+            let names = [first, second].map(|path| path.file_name().unwrap_or_default().to_string_lossy());
+            let reason = format!(
+                "{neither}, and {} files that could be it, as {}; name one",
+                found.len(),
+                names.join(" and ")
+            );
+            Err(Error::checkpoint(folder, reason))
+        }
+    }
 }
 
 fn folder_of(path: &Path) -> &Path {

@@ -142,6 +142,11 @@ impl Comparison {
     pub fn retrained(&self, measure: &Definition) -> Option<Spread> {
         spread(&self.references, measure.of)
     }
+
+    /// How far a model is from the retrained ones' mean, where both have the measure.
+    pub fn gap(&self, measure: &Definition, row: &Row) -> Option<f64> {
+        Some((measure.of)(row)? - self.retrained(measure)?.mean)
+    }
 }
 
 /// The inputs of the measures.

@@ -6,16 +6,14 @@ use serde::Serialize;
 
 use crate::data::Inputs;
 use crate::error::Result;
-use crate::hold::BATCH;
+use crate::hold;
 use crate::net::plan::{Plan, Purpose};
 use crate::net::{Selected, evaluate};
 use crate::newton::products_at_most;
 use crate::outcome::Epochs;
-use crate::repair;
 use crate::request::Request;
 use crate::session::Session;
 use crate::target::stages_at_most;
-use crate::task::ProxyKind;
 
 /// Retained samples whose passes are timed.
 const TIMED: usize = 64;
@@ -56,7 +54,7 @@ pub struct Estimate {
     pub stages_at_most: usize,
     /// Hessian-vector products at most, for each batch.
     pub products_at_most: usize,
-    /// Retained samples that a repair or a hold draws from.
+    /// Retained samples that a hold trains on.
     pub trained_on: usize,
     /// Passes over them for each batch, where a hold is the method; it then has no noisy copies and no products.
     pub epochs: Option<Epochs>,
@@ -88,19 +86,12 @@ impl Estimate {
         // In forward passes: a gradient is about three, a product at most four.
         let solve =
             request.retained.len() as f64 * (5.0 + 3.0 * stages as f64 + 4.0 * products_at_most as f64);
-        let repair = (settings.repair * 2 * repair::BATCH * 3) as f64;
         let observe = (traces * copies) as f64;
         let validation = session.validation().map_or(0, Inputs::len) as f64;
-        let epochs = settings.hold.as_ref().map(|hold| Epochs {
-            proxy: if hold.proxy == ProxyKind::Trained { hold.recipe.epochs } else { 0 },
-            hold: hold.epochs,
-        });
+        let epochs = settings.hold.as_ref().map(|hold| hold::epochs(hold, request.train_on.len(), m));
         let work = match epochs {
-            None => observe + solve + repair,
-            Some(Epochs { proxy, hold }) => {
-                let beside = m.min(BATCH) as f64 / BATCH as f64;
-                3.0 * request.repair_on.len() as f64 * (proxy as f64 + hold as f64 * (1.0 + beside))
-            }
+            None => observe + solve,
+            Some(Epochs { cost, .. }) => 3.0 * request.train_on.len() as f64 * cost,
         };
         let seconds = batches as f64 * pass * (work + 2.0 * validation);
         let stages = if epochs.is_some() { 0 } else { stages };
@@ -123,7 +114,7 @@ impl Estimate {
             kept_bytes: kept.min(settings.memory),
             stages_at_most: stages,
             products_at_most,
-            trained_on: request.repair_on.len(),
+            trained_on: request.train_on.len(),
             epochs,
             seconds_at_most: seconds,
         })

@@ -9,6 +9,8 @@
 //! Batch norm is in training form on the joint batch: with frozen statistics, a deep network is not held. Soft labels of earlier
 //! batches are held too, or else later batches would undo their forgetting. A gradient at soft labels is the gradient at the
 //! labels plus a constant ([`Tilt`]), so that both halves of a batch go through one pass.
+//!
+//! Where the task keeps stages ([`crate::stage`]), a hold that was stopped goes on after its proxy, or after its last epoch.
 
 use crate::audit::{Snapshot, gate, judged};
 use crate::data::Samples;
@@ -18,12 +20,13 @@ use crate::net::{Network, Tilt, TrainPass, outputs};
 use crate::ops::optimizer::{Optimizer, Update};
 use crate::ops::philox::{Stream, Use};
 use crate::outcome::{
-    Account, Changed, Clock, Epochs, HoldAccount, Phase, Record, SelectionAccount, parameters,
+    Account, Changed, Clock, Epochs, HoldAccount, Phase, Record, SelectionAccount, parameters, set_parameters,
 };
 use crate::proxy::Proxy;
 use crate::select::Selection;
 use crate::soft_label::{Answers, SoftLabels, Summary};
-use crate::task::{HoldSettings, Task, needs_validation};
+use crate::stage::Stage;
+use crate::task::{HoldSettings, ProxyKind, Task, needs_validation};
 
 /// Retained samples of a mini-batch, and the most forgotten ones.
 pub const BATCH: usize = 64;
@@ -78,22 +81,22 @@ pub fn hold(
     let before = Snapshot::of(task, net, &request, judged.as_ref())?;
     clock.count(Phase::Evaluate);
 
-    let proxy = Proxy::of(task, net, settings, validation, indices, number)?;
     let labels: Vec<u32> = indices.iter().filter_map(|&i| task.samples.y.class_of(i)).collect();
-    let soft = soft_labels(task, net, &proxy, validation, &labels)?;
-    clock.count(Phase::Proxy);
+    let stage = match task.stages.map(|stages| stages.read(number)).transpose()?.flatten() {
+        Some(stage) => stage,
+        None => first_stage(task, settings, net, validation, (number, indices), &labels, &mut clock)?,
+    };
     check_stop(task.stop)?;
 
-    let mut held = earlier;
+    let (soft, mut held) = (stage.soft.clone(), earlier);
     held.indices.extend(indices);
     held.soft_labels.extend(&soft.q);
-    let (moved, mini_batches) = held_network(task, net, settings, &held, number)?;
-    clock.count(Phase::Hold);
+    let (moved, mini_batches) = held_network(task, net, settings, &held, stage, &mut clock)?;
     let after = Snapshot::of(task, &moved, &request, judged.as_ref())?;
     let logits = outputs(task.device, &moved, &request)?.logits;
     let account = HoldAccount {
         proxy: settings.proxy,
-        epochs: Epochs { proxy: proxy.epochs, hold: settings.epochs },
+        epochs: epochs(settings, task.train_on.len(), held.indices.len()),
         mini_batches,
         nudge: soft.nudge,
         target: soft.summary(&labels),
@@ -134,6 +137,35 @@ pub fn hold(
     Ok(record)
 }
 
+/// The first stage of a batch, its number and its samples: the proxy's answers as soft labels, kept where stages are.
+fn first_stage(
+    task: &Task,
+    settings: &HoldSettings,
+    net: &Network,
+    validation: &Samples,
+    (number, indices): (usize, &[usize]),
+    labels: &[u32],
+    clock: &mut Clock<'_>,
+) -> Result<Stage> {
+    let mut each = || clock.count(Phase::Proxy);
+    let proxy = Proxy::of(task, net, settings, validation, indices, number, &mut each)?;
+    let soft = soft_labels(task, net, &proxy, validation, labels)?;
+    let stage = Stage { batch: number, soft, epochs: 0, values: vec![], memory: vec![] };
+    task.stages.map_or(Ok(()), |stages| stages.write(&stage))?;
+    clock.count(Phase::Proxy);
+    Ok(stage)
+}
+
+/// The passes of a hold over `retained` samples with `held` forgotten ones, those of earlier batches included.
+pub fn epochs(settings: &HoldSettings, retained: usize, held: usize) -> Epochs {
+    let proxy = match settings.proxy {
+        ProxyKind::Trained => settings.recipe.epochs,
+        ProxyKind::Neighbours | ProxyKind::Given => 0,
+    };
+    let beside = (retained.div_ceil(BATCH) * BATCH.min(held)) as f64 / retained as f64;
+    Epochs { proxy, hold: settings.epochs, cost: proxy as f64 + settings.epochs as f64 * (1.0 + beside) }
+}
+
 /// The soft labels of the batch, whose labels are `labels`.
 fn soft_labels(
     task: &Task,
@@ -145,7 +177,7 @@ fn soft_labels(
     let original = outputs(task.device, net, validation)?.logits;
     let held_out: Vec<u32> = (0..validation.y.len()).filter_map(|i| validation.y.class_of(i)).collect();
     let mut retained = vec![false; net.classes()];
-    for class in task.repair_on.iter().filter_map(|&i| task.samples.y.class_of(i)) {
+    for class in task.train_on.iter().filter_map(|&i| task.samples.y.class_of(i)) {
         retained[class as usize] = true;
     }
     SoftLabels::new(
@@ -156,48 +188,47 @@ fn soft_labels(
     )
 }
 
-/// The network after the hold, and its mini-batches.
+/// The network after the hold, which goes on from `stage`, and its mini-batches.
 fn held_network(
     task: &Task,
     net: &Network,
     settings: &HoldSettings,
     held: &Held,
-    number: usize,
+    mut stage: Stage,
+    clock: &mut Clock<'_>,
 ) -> Result<(Network, usize)> {
-    let (retained, classes) = (&task.repair_on, net.classes());
+    let retained = &task.train_on;
     let count = BATCH.min(held.indices.len());
     let mut moved = net.thaw();
+    if stage.epochs > 0 {
+        set_parameters(&mut moved, &stage.values)?;
+    }
     let mut pass = TrainPass::new(task.device, &mut moved, BATCH + count, Optimizer::Sgd)?;
-    let mut stream = Stream::new(task.settings.seed, Use::Repair, number as u32);
+    if stage.epochs > 0 {
+        pass.remember(&stage.memory)?;
+    }
+    let mut stream = Stream::new(task.settings.seed, Use::Hold, stage.batch as u32);
     let steps = settings.epochs * retained.len().div_ceil(BATCH);
     let mut done = 0;
-    for _ in 0..settings.epochs {
+    for epoch in 1..=settings.epochs {
         let mut order = retained.clone();
         stream.shuffle(&mut order);
         for kept in order.chunks(BATCH) {
-            check_stop(task.stop)?;
             let gone = stream.choose(held.indices.len(), count);
-            let batch: Vec<usize> =
-                kept.iter().copied().chain(gone.iter().map(|&i| held.indices[i])).collect();
-            let share = |of: usize| batch.len() as f32 / of as f32;
-            let factors = [vec![share(kept.len()); kept.len()], vec![share(count); count]].concat();
-            let mut offsets = vec![0.0; batch.len() * classes];
-            for (row, &i) in offsets[kept.len() * classes..].chunks_exact_mut(classes).zip(&gone) {
-                let label = task.samples.y.class_of(held.indices[i]);
-                let q = &held.soft_labels[i * classes..(i + 1) * classes];
-                offset(row, net.loss, label, q, share(count));
+            let rate = RATE * (1.0 - f64::from(done) / steps as f64);
+            done += 1;
+            if epoch <= stage.epochs {
+                continue; // done before: of it the random numbers alone are drawn
             }
-            let step = pass
-                .tilted_step(&task.samples.subset(&batch), Tilt { factors: &factors, offsets: &offsets })?;
-            if !step.loss.is_finite() {
+            check_stop(task.stop)?;
+            let loss = gradients(task, net, &mut pass, held, kept, &gone)?;
+            if !loss.is_finite() {
                 return Err(Error::config(format!(
-                    "the hold diverges: after {done} of {steps} mini-batches the loss is {}",
-                    step.loss
+                    "the hold diverges: after {} of {steps} mini-batches the loss is {loss}",
+                    done - 1
                 )));
             }
             pass.clip(LONGEST)?;
-            let rate = RATE * (1.0 - f64::from(done) / steps as f64);
-            done += 1;
             pass.update(&Update {
                 rate: rate as f32,
                 momentum: MOMENTUM,
@@ -205,10 +236,39 @@ fn held_network(
                 step: done,
             })?;
         }
+        if let Some(stages) = task.stages.filter(|_| epoch > stage.epochs) {
+            stage =
+                Stage { epochs: epoch, values: parameters(pass.network()?), memory: pass.memory()?, ..stage };
+            stages.write(&stage)?;
+        }
+        clock.count(Phase::Hold);
     }
     pass.network()?;
     drop(pass);
     Ok((moved.freeze(), steps))
+}
+
+/// Takes the gradients of a mini-batch of the retained samples `kept` and the held ones `gone`; returns its loss.
+fn gradients(
+    task: &Task,
+    net: &Network,
+    pass: &mut TrainPass,
+    held: &Held,
+    kept: &[usize],
+    gone: &[usize],
+) -> Result<f64> {
+    let classes = net.classes();
+    let batch: Vec<usize> = kept.iter().copied().chain(gone.iter().map(|&i| held.indices[i])).collect();
+    let share = |of: usize| batch.len() as f32 / of as f32;
+    let factors = [vec![share(kept.len()); kept.len()], vec![share(gone.len()); gone.len()]].concat();
+    let mut offsets = vec![0.0; batch.len() * classes];
+    for (row, &i) in offsets[kept.len() * classes..].chunks_exact_mut(classes).zip(gone) {
+        let label = task.samples.y.class_of(held.indices[i]);
+        let q = &held.soft_labels[i * classes..(i + 1) * classes];
+        offset(row, net.loss, label, q, share(gone.len()));
+    }
+    let tilt = Tilt { factors: &factors, offsets: &offsets };
+    Ok(pass.tilted_step(&task.samples.subset(&batch), tilt)?.loss)
 }
 
 /// What turns the gradient of `factor` times the network's loss at a label into that of `factor` times cross-entropy at q:

@@ -15,9 +15,9 @@ use crate::update::NoiseUnits;
 use crate::zoo::{Choices, Stem};
 
 /// The version of the list of fields. It changes when a field is added, removed or written in another way.
-const VERSION: u32 = 4;
+const VERSION: u32 = 5;
 
-/// `4-` and the SHA-256 of the lines of [`fields`].
+/// `5-` and the SHA-256 of the lines of [`fields`].
 ///
 /// # Errors
 /// Where the session was not opened from files.
@@ -32,9 +32,9 @@ pub fn is_of_another_version(identity: &str) -> bool {
     identity.strip_prefix(&VERSION.to_string()).is_none_or(|rest| !rest.starts_with('-'))
 }
 
-/// The fields of version 4, in this order, one line `name = value` each: the program's version; the hashes of the model's
+/// The fields of version 5, in this order, one line `name = value` each: the program's version; the hashes of the model's
 /// files, its config, the earlier model's and the proxy's files; what was chosen about the model; the hashes of the samples and the validation samples as they are after normalisation, and of the
-/// lists of indices (to remove, retained, for repair, held out); n and the batch; then every setting by name. Numbers are
+/// lists of indices (to remove, retained, for a hold, held out); n and the batch; then every setting by name. Numbers are
 /// written in the shortest form that gives the same bits, and what is not given as `default`. Left out is
 /// [`Settings::memory`], which changes no bit.
 fn fields(session: &Session, request: &Request) -> Result<Vec<(&'static str, String)>> {
@@ -59,7 +59,7 @@ fn fields(session: &Session, request: &Request) -> Result<Vec<(&'static str, Str
         ("validation", session.validation().map_or_else(none, of_samples)),
         ("forget", of_indices(&request.forget)),
         ("retained", of_indices(&request.retained)),
-        ("repair_on", of_indices(&request.repair_on)),
+        ("train_on", of_indices(&request.train_on)),
         ("held_out", of_indices(&request.held_out)),
         ("n", request.n.to_string()),
         ("batch", request.batch.to_string()),
@@ -99,7 +99,6 @@ fn of_settings(settings: &Settings) -> Vec<(&'static str, String)> {
         calibration,
         target,
         stages,
-        repair,
         iterations,
         limits,
         precondition,
@@ -147,7 +146,6 @@ fn of_settings(settings: &Settings) -> Vec<(&'static str, String)> {
         ("length", calibration.name().to_string()),
         ("target", target),
         ("stages", given(*stages)),
-        ("repair", repair.to_string()),
         ("iterations", iterations.to_string()),
         ("tolerance", format!("{tolerance:?}")),
         ("products", products.to_string()),
@@ -219,8 +217,8 @@ mod tests {
 
     #[test]
     fn identities_of_other_versions_are_told_apart() {
-        assert!(!is_of_another_version("4-00ff"));
-        for other in ["00ff", "4ff", "44-00ff", "3-00", ""] {
+        assert!(!is_of_another_version("5-00ff"));
+        for other in ["00ff", "5ff", "55-00ff", "4-00", ""] {
             assert!(is_of_another_version(other), "{other}");
         }
     }

@@ -3,13 +3,15 @@
 
 use crate::data::Spec;
 use crate::error::{Error, Result};
+use crate::loss::Loss;
+use crate::net::Network;
 use crate::ops::Precision;
 use crate::perturb::{REPLACE, SIGMA};
 use crate::select::{Criteria, Method};
 use crate::solve::Limits;
 use crate::task::{
-    Approximation, Calibration, CertificateSpec, HoldSettings, IfEmpty, Procedure, ProxyKind, Rule, Settings,
-    Target, products,
+    Approximation, Calibration, CertificateSpec, HoldSettings, IfEmpty, PRODUCTS, Procedure, ProxyKind, Rule,
+    Settings, Target, is_convex,
 };
 use crate::train::{Optimizer, Recipe, Schedule};
 use crate::update::NoiseUnits;
@@ -17,8 +19,8 @@ use crate::update::NoiseUnits;
 /// A choice of samples of the training data.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Pick {
-    /// As text: `7,12,100-149` (both ends included), `class:3`, `n:20@seed`, or the name of a file of such lines. `class:3`
-    /// alone is a class that is to go.
+    /// As text: `7,12,100-149` (both ends included), `class:spam`, `path:GLOB`, `where:site=berlin`, `level:1=s7`,
+    /// `n:20@seed`, or the name of a file of such lines ([`Spec`]). `class:spam` alone is a class that is to go.
     Spec(String),
     /// By index.
     Indices(Vec<usize>),
@@ -51,7 +53,7 @@ impl Pick {
     /// Where the text is not understood.
     pub fn is_class(&self) -> Result<bool> {
         match self {
-            Pick::Spec(text) => Ok(Spec::parse(text)?.class().is_some()),
+            Pick::Spec(text) => Ok(Spec::parse(text)?.is_class()),
             Pick::Indices(_) => Ok(false),
         }
     }
@@ -61,15 +63,15 @@ impl Pick {
 /// leaves a choice to the request or the model.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ScrubOptions {
-    /// The retained samples that are used; by default 1,024 of the rest at random (all of it for a convex model), and all
-    /// of it for repair.
+    /// The retained samples that are used; by default 1,024 of the rest at random, and all of it for a hold or a convex
+    /// model.
     pub retain: Option<Pick>,
     /// How many samples the model was trained on; by default those at hand.
     pub n: Option<usize>,
-    /// Samples removed together; by default 25, a class at once.
+    /// Samples removed together; by default all at once in a hold, else 25, and a class at once.
     pub batch: Option<usize>,
-    /// How samples are removed.
-    pub method: Procedure,
+    /// How samples are removed; by default [`ScrubOptions::procedure`] says.
+    pub method: Option<Procedure>,
     /// Where the soft labels of a hold come from.
     pub proxy: ProxyKind,
     /// Passes over the retained samples that train a hold's proxy.
@@ -106,14 +108,11 @@ pub struct ScrubOptions {
     pub wrong_labels: bool,
     /// Calibrated steps on the way there; by default one for each 1.5 that the loss is to rise, from 2 to 16.
     pub stages: Option<usize>,
-    /// Mini-batches of repair after the step.
-    pub repair: usize,
     /// Newton steps; those after the first on the residual objective (convex models).
     pub iterations: usize,
     /// Relative residual of the solve.
     pub tolerance: f64,
-    /// Products that the solve may spend; by default 25, or 10 where the repair of a class, of wrong labels or towards a
-    /// target loss follows.
+    /// Products that the solve may spend; by default 25.
     pub products: Option<usize>,
     /// The largest drop of validation accuracy that is accepted, as a share.
     pub gate: f64,
@@ -141,7 +140,7 @@ impl ScrubOptions {
         retain: None,
         n: None,
         batch: None,
-        method: Procedure::Lcodec,
+        method: None,
         proxy: ProxyKind::Trained,
         proxy_epochs: 4,
         hold_epochs: 4,
@@ -160,7 +159,6 @@ impl ScrubOptions {
         target_loss: None,
         wrong_labels: false,
         stages: None,
-        repair: 0,
         iterations: 1,
         tolerance: 1e-2,
         products: None,
@@ -232,14 +230,81 @@ impl ScrubOptions {
         if self.noise.is_some_and(|noise| noise != NoiseUnits::None) && self.epsilon.is_none() {
             return Err(Error::config("--noise needs --epsilon and --delta"));
         }
-        Ok(())
+        match (self.method, self.of_hold(), self.of_lcodec()) {
+            (None, Some(one), Some(other)) => Err(Error::config(format!(
+                "{one} is for --method hold and {other} for --method lcodec; leave one out"
+            ))),
+            (Some(Procedure::Lcodec), Some(option), _) => {
+                Err(Error::config(format!("{option} is for --method hold, and --method is lcodec")))
+            }
+            (Some(Procedure::Hold), _, Some(option)) => {
+                Err(Error::config(format!("{option} is for --method lcodec, and --method is hold")))
+            }
+            _ => Ok(()),
+        }
     }
 
-    /// The settings of a request, which is for a class or not; a proxy is trained as the model was, where that is known.
+    /// The first option given that a hold alone reads.
+    fn of_hold(&self) -> Option<&'static str> {
+        let plain = ScrubOptions::DEFAULT;
+        let given = [
+            ("--proxy", self.proxy != plain.proxy),
+            ("--proxy-epochs", self.proxy_epochs != plain.proxy_epochs),
+            ("--hold-epochs", self.hold_epochs != plain.hold_epochs),
+        ];
+        given.into_iter().find(|(_, given)| *given).map(|(name, _)| name)
+    }
+
+    /// The first option given that L-CODEC alone reads.
+    fn of_lcodec(&self) -> Option<&'static str> {
+        let plain = ScrubOptions::DEFAULT;
+        let given = [
+            ("--selection", self.selection != plain.selection),
+            ("--perturbations", self.perturbations.is_some()),
+            ("--sigma", self.sigma.is_some()),
+            ("--replace", self.replace.is_some()),
+            ("--precision", self.precision.is_some()),
+            ("--max-units", self.max_units.is_some()),
+            ("--curvature", self.curvature.is_some()),
+            ("--precondition", self.precondition),
+            ("--damping", self.damping.is_some()),
+            ("--update", self.rule != plain.rule),
+            ("--length", self.length != plain.length),
+            ("--target-loss", self.target_loss.is_some()),
+            ("--stages", self.stages.is_some()),
+            ("--iterations", self.iterations != plain.iterations),
+            ("--tolerance", self.tolerance != plain.tolerance),
+            ("--products", self.products.is_some()),
+            ("--if-empty", self.if_empty != plain.if_empty),
+            ("--epsilon", self.epsilon.is_some()),
+        ];
+        given.into_iter().find(|(_, given)| *given).map(|(name, _)| name)
+    }
+
+    /// How samples are removed: as asked for; else as an option that only one procedure reads tells; else by a hold where
+    /// there are validation data and the model is one that can be held; else by L-CODEC, which for a convex model is the exact
+    /// Newton step. By the measurements of docs/FORGETTING.md a hold comes closest to retraining.
+    pub fn procedure(&self, net: &Network, has_validation: bool) -> Procedure {
+        let can_be_held = matches!(net.loss, Loss::CrossEntropy { .. }) && !is_convex(net, self.l2);
+        match (self.method, self.of_hold(), self.of_lcodec()) {
+            (Some(method), ..) => method,
+            (None, Some(_), _) => Procedure::Hold,
+            (None, None, None) if has_validation && can_be_held => Procedure::Hold,
+            (None, None, _) => Procedure::Lcodec,
+        }
+    }
+
+    /// The settings of a request by this procedure, which is for a class or not; a proxy is trained as the model was, where that
+    /// is known.
     ///
     /// # Errors
     /// As [`ScrubOptions::check`].
-    pub fn settings(&self, class: bool, trained_by: Option<Recipe>) -> Result<Settings> {
+    pub fn settings(
+        &self,
+        procedure: Procedure,
+        class: bool,
+        trained_by: Option<Recipe>,
+    ) -> Result<Settings> {
         self.check()?;
         let target = match self.target_loss {
             Some(loss) => Target::Loss(loss),
@@ -265,7 +330,7 @@ impl ScrubOptions {
             Recipe { epochs: self.proxy_epochs, schedule: Schedule::Cosine, seed: self.seed, ..usual };
         let hold = HoldSettings { proxy: self.proxy, recipe, epochs: self.hold_epochs };
         Ok(Settings {
-            hold: match self.method {
+            hold: match procedure {
                 Procedure::Lcodec => None,
                 Procedure::Hold => Some(hold),
             },
@@ -286,12 +351,8 @@ impl ScrubOptions {
             calibration: self.length,
             target,
             stages: self.stages,
-            repair: self.repair,
             iterations: self.iterations,
-            limits: Limits {
-                tolerance: self.tolerance,
-                products: self.products.unwrap_or_else(|| products(target, self.repair)),
-            },
+            limits: Limits { tolerance: self.tolerance, products: self.products.unwrap_or(PRODUCTS) },
             precondition: self.precondition,
             certificate,
             gate: self.gate,

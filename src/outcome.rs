@@ -50,7 +50,7 @@ pub struct Record {
 pub enum Changed {
     /// Those of the chosen units, in order of choice.
     Block,
-    /// Those of every unit, in unit order: where noise or repair goes outside the block.
+    /// Those of every unit, in unit order: where noise goes outside the block.
     EveryUnit,
     /// Those of every parameter, running statistics included, in the network's order.
     EveryParameter,
@@ -78,12 +78,7 @@ impl Record {
             Changed::EveryParameter => {
                 self.fits(net.parameters())?;
                 let mut new = net.thaw();
-                let mut rest = self.values.as_slice();
-                for param in &mut new.params {
-                    let (own, others) = rest.split_at(param.value.len());
-                    param.value.copy_from_slice(own);
-                    rest = others;
-                }
+                set_parameters(&mut new, &self.values)?;
                 *net = new.freeze();
                 return Ok(());
             }
@@ -104,6 +99,24 @@ impl Record {
 /// The values of every parameter, in the network's order.
 pub fn parameters(net: &Network) -> Vec<f32> {
     net.params.iter().flat_map(|param| param.value.iter().copied()).collect()
+}
+
+/// Sets the values of every parameter of a network in train form.
+///
+/// # Errors
+/// Where there are more or fewer.
+pub fn set_parameters(net: &mut Network, values: &[f32]) -> Result<()> {
+    if values.len() != net.parameters() {
+        let (expected, found) = (net.parameters(), values.len());
+        return Err(Error::shape("parameters", expected.to_string(), found.to_string()));
+    }
+    let mut rest = values;
+    for param in &mut net.params {
+        let (own, others) = rest.split_at(param.value.len());
+        param.value.copy_from_slice(own);
+        rest = others;
+    }
+    Ok(())
 }
 
 /// The account of one batch.
@@ -154,13 +167,16 @@ pub struct HoldAccount {
     pub after: Snapshot,
 }
 
-/// Passes over the retained samples.
+/// Passes over the retained samples, and what they cost.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Epochs {
     /// Of the proxy's training.
     pub proxy: usize,
     /// Of the hold.
     pub hold: usize,
+    /// Samples that both train on, the forgotten ones beside the retained ones included, over the retained samples there are:
+    /// epochs of retraining.
+    pub cost: f64,
 }
 
 /// By what the units of a batch were chosen.
@@ -218,8 +234,6 @@ pub struct StepAccount {
     /// Share of the batch's gradient that is gone from the retained objective's ([`crate::audit::share_removed`]).
     #[serde(deserialize_with = "number")]
     pub gradient_share_removed: f64,
-    /// The rate at which a repair began; none without repair.
-    pub repair_rate: Option<f64>,
     /// The batch's part of a certificate.
     pub certificate: Option<Certificate>,
 }
@@ -248,8 +262,6 @@ pub enum Phase {
     Solve,
     /// The step's length.
     Length,
-    /// Repair.
-    Repair,
     /// The proxy, and the soft labels.
     Proxy,
     /// The hold.
@@ -264,7 +276,6 @@ names!(Phase {
     Curvature = "curvature",
     Solve = "solve",
     Length = "length",
-    Repair = "repair",
     Proxy = "proxy",
     Hold = "hold",
     Audit = "audit",
@@ -456,7 +467,6 @@ mod tests {
             after: Snapshot { forget: lost, ..before },
             gradient_norm: BeforeAfter { before: 1.0, after: f64::NAN },
             gradient_share_removed: 0.5,
-            repair_rate: None,
             certificate: None,
         };
         let account = Account {

@@ -22,12 +22,11 @@ pub struct Proxy {
     pub forgotten: Vec<f32>,
     /// On the validation samples, `[n, classes]`.
     pub held_out: Vec<f32>,
-    /// Passes over the retained samples that its training took.
-    pub epochs: usize,
 }
 
 impl Proxy {
-    /// The proxy of a request on the samples `indices`; batch `number` gives its training a seed of its own.
+    /// The proxy of a request on the samples `indices`; batch `number` gives its training a seed of its own. `each` is called
+    /// after every epoch of it.
     ///
     /// # Errors
     /// Where training fails or diverges, samples do not fit, or the user stops.
@@ -38,13 +37,13 @@ impl Proxy {
         validation: &Samples,
         indices: &[usize],
         number: usize,
+        each: &mut dyn FnMut(),
     ) -> Result<Proxy> {
         let forgotten = task.samples.subset(indices);
-        let answers = |model: &Network, epochs: usize| -> Result<Proxy> {
+        let answers = |model: &Network| -> Result<Proxy> {
             Ok(Proxy {
                 forgotten: outputs(task.device, model, &forgotten)?.logits,
                 held_out: outputs(task.device, model, validation)?.logits,
-                epochs,
             })
         };
         match hold.proxy {
@@ -52,21 +51,22 @@ impl Proxy {
                 let seed = hold.recipe.seed.wrapping_add(1 + number as u64);
                 let recipe = Recipe { seed, ..hold.recipe.clone() };
                 let mut model = renewed(net, seed);
-                let mut each = |_: &Network, _| check_stop(task.stop).map(|()| true);
-                train(task.device, &mut model, task.samples, &task.repair_on, &recipe, &mut each)
+                let mut done = |_: &Network, _| {
+                    each();
+                    check_stop(task.stop).map(|()| true)
+                };
+                train(task.device, &mut model, task.samples, &task.train_on, &recipe, &mut done)
                     .map_err(|error| error.during("training of the proxy"))?;
-                answers(&model.freeze(), recipe.epochs)
+                answers(&model.freeze())
             }
             ProxyKind::Given => {
                 let model = task.proxy.ok_or_else(|| Error::config("no model was given as the proxy"))?;
-                answers(model, 0)
+                answers(model)
             }
             ProxyKind::Neighbours => {
-                let (known, labels) = all(&task.samples.subset(&task.repair_on));
+                let (known, labels) = all(&task.samples.subset(&task.train_on));
                 let votes = |inputs: &dyn Inputs| votes(&all(inputs).0, &known, &labels, net.classes());
-                task.device.scope(|| {
-                    Ok(Proxy { forgotten: votes(&forgotten), held_out: votes(validation), epochs: 0 })
-                })
+                task.device.scope(|| Ok(Proxy { forgotten: votes(&forgotten), held_out: votes(validation) }))
             }
         }
     }

@@ -32,8 +32,8 @@ pub struct Request {
     pub forget: Vec<usize>,
     /// The retained samples that are used.
     pub retained: Vec<usize>,
-    /// What repair draws from: the retained samples that were chosen, or all the rest.
-    pub repair_on: Vec<usize>,
+    /// What a hold trains on: the retained samples that were chosen, or all the rest.
+    pub train_on: Vec<usize>,
     /// Retained samples that calibration holds out.
     pub held_out: Vec<usize>,
     /// How the retained samples came about, in words.
@@ -71,8 +71,9 @@ impl Request {
             return Err(Error::config("--earlier is for --curvature fd"));
         }
         let class = asked.as_ref().map_or(Ok(false), Pick::is_class)?;
-        let settings = options.settings(class, session.manifest().and_then(trained_by))?;
         let (net, labels) = (session.network(), &session.samples().y);
+        let procedure = options.procedure(net, session.validation().is_some());
+        let settings = options.settings(procedure, class, session.manifest().and_then(trained_by))?;
         settings.check(net, session.earlier().is_some())?;
         settings.selection.precision.check(session.device())?;
         let forget: Vec<usize> = match &asked {
@@ -90,7 +91,7 @@ impl Request {
         let at_once = class || settings.hold.is_some(); // a hold costs the same for many samples as for few
         let batch = options.batch.unwrap_or(if at_once { forget.len() } else { BATCH });
         let calibrates = settings.calibrates(net, batch.min(forget.len()));
-        let Sets { retained, repair_on, held_out, retained_by } =
+        let Sets { retained, train_on, held_out, retained_by } =
             Sets::new(session, &forget, options, calibrates)?;
         if let Some(validation) = session.validation().filter(|_| calibrates) {
             let count = validation.y.len();
@@ -110,7 +111,7 @@ impl Request {
             settings,
             forget,
             retained,
-            repair_on,
+            train_on,
             held_out,
             retained_by,
             n,
@@ -142,13 +143,14 @@ impl Request {
             device: session.device(),
             samples: session.samples(),
             retained: self.retained.clone(),
-            repair_on: self.repair_on.clone(),
+            train_on: self.train_on.clone(),
             held_out: self.held_out.clone(),
             validation: session.validation(),
             earlier: session.earlier(),
             proxy: session.proxy(),
             n: self.n,
             stop: session.stop(),
+            stages: None,
             on_phase,
             settings: self.settings.clone(),
         }
@@ -207,8 +209,8 @@ fn trained_by(manifest: &Manifest) -> Option<Recipe> {
 fn picked(pick: &Pick, session: &Session, labels: &Labels) -> Result<Vec<usize>> {
     match pick {
         Pick::Spec(text) => match session.sources() {
-            Some(sources) => choose(text, &sources.data, labels),
-            None => Spec::parse(text)?.choose(labels),
+            Some(sources) => choose(text, &sources.data, labels, session.names()),
+            None => Spec::parse(text)?.choose(labels, session.names()),
         },
         Pick::Indices(indices) => {
             let mut chosen = indices.clone();
@@ -228,7 +230,7 @@ fn picked(pick: &Pick, session: &Session, labels: &Labels) -> Result<Vec<usize>>
 /// The retained samples, and what they are for.
 struct Sets {
     retained: Vec<usize>,
-    repair_on: Vec<usize>,
+    train_on: Vec<usize>,
     held_out: Vec<usize>,
     retained_by: String,
 }
@@ -281,8 +283,8 @@ impl Sets {
             }
         }
         held_out.iter().for_each(|&i| away[i] = true);
-        let mut repair_on = if options.retain.is_some() { retained.clone() } else { rest };
-        repair_on.retain(|&i| !away[i]);
-        Ok(Sets { retained, repair_on, held_out, retained_by })
+        let mut train_on = if options.retain.is_some() { retained.clone() } else { rest };
+        train_on.retain(|&i| !away[i]);
+        Ok(Sets { retained, train_on, held_out, retained_by })
     }
 }

@@ -1,7 +1,6 @@
 //! Carrying out a request: in memory ([`Session::scrub`]), or into a folder ([`Session::run`]) with the patched model, the
 //! report, and the records from which an interrupted run goes on.
 
-use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -9,19 +8,21 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::checkpoint::{Checkpoint, Patched};
-use crate::data::{file::StoredFile, tensors};
+use crate::data::{file::StoredFile, shown, tensors};
 use crate::error::{Error, Result, check_stop};
+use crate::hash;
 use crate::hold::{Held, hold};
 use crate::identity::{identity, is_of_another_version};
 use crate::net::Network;
 use crate::options::Pick;
 use crate::outcome::{LayerAccount, Outcome, Privacy, Record, removed};
 use crate::receipt::Events;
+use crate::report::{self, ModelFiles, ScrubReport};
 use crate::request::Request;
 use crate::session::{Level, Progress, Session};
-use crate::task::{HoldSettings, Procedure};
+use crate::stage::Stages;
+use crate::task::{HoldSettings, Procedure, Task};
 use crate::unlearn::unlearn;
-use crate::{hash, report};
 
 /// What a request leaves as it is, in words.
 fn never_touched(request: &Request) -> &'static str {
@@ -62,7 +63,7 @@ impl Session {
     /// Where a stage fails or the user stops.
     pub fn scrub(&self, request: &Request) -> Result<Scrubbed> {
         let mut scrubbed = Scrubbed { network: self.network().clone(), records: vec![] };
-        self.go_on(request, &mut scrubbed, |_| Ok(()))?;
+        self.go_on(request, &mut scrubbed, None, |_| Ok(()))?;
         Ok(scrubbed)
     }
 
@@ -91,14 +92,16 @@ impl Session {
     /// The report of a request that was carried out in memory: that of [`Session::run`], where `identity` and `model` are
     /// null because no file was written.
     pub fn report(&self, request: &Request, outcome: &Outcome) -> Value {
-        report_of(self, request, outcome, Value::Null, None)
+        report_of(&ScrubReport { session: self, request, outcome, files: None, identity: None })
     }
 
-    /// Removes the batches that `scrubbed` has no record of; `keep` takes each record before the next batch begins.
+    /// Removes the batches that `scrubbed` has no record of; `keep` takes each record before the next batch begins, and
+    /// `stages` what to go on from within one.
     fn go_on(
         &self,
         request: &Request,
         scrubbed: &mut Scrubbed,
+        stages: Option<&Stages>,
         mut keep: impl FnMut(&Record) -> Result<()>,
     ) -> Result<()> {
         let batches = request.batches();
@@ -111,7 +114,8 @@ impl Session {
             let on_phase = |phase| {
                 self.report_progress(Progress { done: i, batches: batches.len(), phase: Some(phase) })
             };
-            let (task, net) = (request.task(self, Some(&on_phase)), &mut scrubbed.network);
+            let task = Task { stages, ..request.task(self, Some(&on_phase)) };
+            let net = &mut scrubbed.network;
             let record = match &request.settings.hold {
                 Some(settings) => hold(&task, settings, net, i, batch, Held::of(&scrubbed.records))?,
                 None => unlearn(&task, net, i, batch, &removed(&scrubbed.records))?,
@@ -162,11 +166,11 @@ impl Session {
         for record in &scrubbed.records {
             record.replay(&mut scrubbed.network)?;
         }
-        let mut kept = scrubbed.records.len();
-        let result = self.go_on(request, &mut scrubbed, |record| {
+        let (mut kept, stages) = (scrubbed.records.len(), Stages::of(out, &identity));
+        let result = self.go_on(request, &mut scrubbed, Some(&stages), |record| {
             events.write(record)?;
             kept += 1;
-            Ok(())
+            stages.clear()
         });
         result.map_err(|error| match error {
             Error::Interrupted { .. } => Error::Interrupted {
@@ -178,6 +182,7 @@ impl Session {
             },
             other => other,
         })?;
+        stages.clear()?; // of a run that was stopped between a record and this
         let patched = checkpoint.write_patched(self.network(), &scrubbed.network, out)?;
         let outcome = Outcome {
             changed_values: patched.changed,
@@ -185,10 +190,11 @@ impl Session {
             files: patched.files.clone(),
             ..self.outcome(request, scrubbed, started.elapsed().as_secs_f64())
         };
-        let model = report_of_model(checkpoint, &patched)?;
-        let report = report_of(self, request, &outcome, model, Some(&identity));
+        let files = Some(model_files(checkpoint, &patched)?);
+        let report =
+            ScrubReport { session: self, request, outcome: &outcome, files, identity: Some(&identity) };
         tensors::write_whole(&out.join("report.html"), report::scrub(&report).as_bytes())?;
-        let text = serde_json::to_string_pretty(&report);
+        let text = serde_json::to_string_pretty(&report_of(&report));
         let text = text.map_err(|e| Error::data(&report_file, e.to_string()))?;
         tensors::write_whole(&report_file, text.as_bytes())?;
         Ok(Ended::Now(Box::new(outcome)))
@@ -251,27 +257,22 @@ fn finished(out: &Path, report: PathBuf, identity: &str) -> Result<Finished> {
     Ok(Finished { not_removed: found.not_removed, report })
 }
 
-/// The part of `report.json` about the model's files.
-fn report_of_model(checkpoint: &Checkpoint, patched: &Patched) -> Result<Value> {
+/// The model's files, as they were written.
+fn model_files(checkpoint: &Checkpoint, patched: &Patched) -> Result<ModelFiles> {
     let written = patched.files.iter().map(|file| StoredFile::open(file)).collect::<Result<Vec<_>>>()?;
-    let names = patched.files.iter().map(|file| file.file_name().map(OsStr::to_string_lossy));
-    Ok(json!({
-        "files": names.collect::<Vec<_>>(),
-        "changed_values": patched.changed,
-        "updates_lost_in_stored_type": patched.vanished,
-        "sha256_before": hash::of_files_at(checkpoint.contents())?,
-        "sha256_after": hash::of_files_at(written.iter().map(StoredFile::whole))?,
-    }))
+    let names = patched.files.iter().filter_map(|file| file.file_name());
+    Ok(ModelFiles {
+        files: names.map(|name| name.to_string_lossy().into_owned()).collect(),
+        changed_values: patched.changed,
+        updates_lost_in_stored_type: patched.vanished,
+        sha256_before: hash::of_files_at(checkpoint.contents())?,
+        sha256_after: hash::of_files_at(written.iter().map(StoredFile::whole))?,
+    })
 }
 
 /// `report.json` (docs/REPORT.md).
-fn report_of(
-    session: &Session,
-    request: &Request,
-    outcome: &Outcome,
-    model: Value,
-    identity: Option<&str>,
-) -> Value {
+fn report_of(report: &ScrubReport) -> Value {
+    let ScrubReport { session, request, outcome, files, identity } = report;
     json!({
         "scrubjay": env!("CARGO_PKG_VERSION"),
         "report": "scrub",
@@ -283,6 +284,7 @@ fn report_of(
         "options": options(session, request),
         "request": {
             "samples": request.forget,
+            "first": shown(&request.forget, &session.samples().y, session.names()),
             "sha256": hash::of_parts(request.forget.iter().map(|i| i.to_le_bytes())),
             "n": request.n,
             "batch": request.batch,
@@ -297,7 +299,7 @@ fn report_of(
         "privacy": outcome.privacy,
         "notes": outcome.notes,
         "never_touched": outcome.never_touched,
-        "model": model,
+        "model": files,
         "layers": outcome.layers,
         "records": outcome.records.iter().map(without_values).collect::<Vec<_>>(),
         "seconds": outcome.seconds,
@@ -338,7 +340,6 @@ fn options(session: &Session, request: &Request) -> Value {
         "length": settings.calibration,
         "target": settings.target,
         "stages": settings.stages,
-        "repair": settings.repair,
         "iterations": settings.iterations,
         "tolerance": settings.limits.tolerance,
         "products": settings.limits.products,

@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use crate::checkpoint::Checkpoint;
-use crate::data::{self, CifarLabels, LoadOptions, Loaded, Normalise, Samples};
+use crate::data::{self, CifarLabels, LoadOptions, Loaded, Names, Normalise, Samples};
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::manifest::Manifest;
@@ -56,7 +56,7 @@ impl Sources {
     }
 
     /// Reads a model's files.
-    fn checkpoint(&self, model: &Path) -> Result<Checkpoint> {
+    pub(crate) fn checkpoint(&self, model: &Path) -> Result<Checkpoint> {
         Checkpoint::open_with(model, &self.ignore, &self.weights)
     }
 
@@ -116,6 +116,7 @@ pub struct Session {
     network: Network,
     family: &'static str,
     samples: Arc<Samples>,
+    names: Names,
     beside: Option<Range<usize>>,
     validation: Option<Arc<Samples>>,
     earlier: Option<Network>,
@@ -144,6 +145,7 @@ impl Session {
             network,
             family: "in memory",
             samples,
+            names: Names::default(),
             beside: None,
             validation: None,
             earlier: None,
@@ -164,17 +166,17 @@ impl Session {
     pub fn open(device: Device, sources: Sources) -> Result<Session> {
         let checkpoint = sources.checkpoint(&sources.model)?;
         let mut notes = vec![];
-        let mut read = |path: &Path| -> Result<Samples> {
-            let Loaded { samples, notes: more } = sources.load(path, &checkpoint)?;
+        let mut read = |path: &Path| -> Result<(Samples, Names)> {
+            let Loaded { samples, names, notes: more } = sources.load(path, &checkpoint)?;
             notes.extend(more.iter().map(|note| format!("{}: {note}", path.display())));
-            Ok(samples)
+            Ok((samples, names))
         };
-        let mut samples = read(&sources.data)?;
+        let (mut samples, names) = read(&sources.data)?;
         let Model { network, family, facts, .. } =
             open_model(&checkpoint, &sources.choices, &sources.data, &samples)?;
         let network = network.freeze();
         let mut like = |path: &Path, samples: &Samples| -> Result<Samples> {
-            let more = read(path)?;
+            let (more, _) = read(path)?;
             if more.kind != samples.kind {
                 let reason = format!("has {}, --data has {}", more.kind, samples.kind);
                 return Err(Error::data(path, reason));
@@ -217,6 +219,7 @@ impl Session {
             network,
             family,
             samples: Arc::new(samples),
+            names,
             beside,
             validation: validation.map(Arc::new),
             files: Some(Files { sources, checkpoint, earlier, proxy, manifest }),
@@ -232,6 +235,16 @@ impl Session {
     /// each, with the file's name.
     pub fn notes(&self) -> &[String] {
         &self.notes
+    }
+
+    /// With the names of the classes and samples, for requests that choose by them.
+    ///
+    /// # Errors
+    /// Where there are names of more or fewer samples than the session has.
+    pub fn with_names(mut self, names: Names) -> Result<Session> {
+        names.check(self.samples.y.len())?;
+        self.names = names;
+        Ok(self)
     }
 
     /// With validation data, for calibration and the gate.
@@ -310,6 +323,11 @@ impl Session {
     /// The training data at hand, with the set beside them at their end.
     pub fn samples(&self) -> &Samples {
         &self.samples
+    }
+
+    /// What the training data call their classes and samples.
+    pub fn names(&self) -> &Names {
+        &self.names
     }
 
     /// The indices of the set that was given beside the training data.

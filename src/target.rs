@@ -1,9 +1,8 @@
 //! Targets: how far a step is to go (MATH.md, Eq. 12, α).
 //!
 //! Calibration aims at the loss that the network, before any step, has on samples it has not seen. The way there is
-//! divided into stages; a repair holds each forgotten sample at a loss of its own.
+//! divided into stages.
 
-use std::cell::OnceCell;
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 
@@ -11,7 +10,6 @@ use crate::data::Samples;
 use crate::error::{Error, Result};
 use crate::loss::softmax::largest;
 use crate::net::{Network, Scores, evaluate, outputs};
-use crate::repair::Targets;
 use crate::task::{Calibration, SMALLEST_BATCH, Settings, Target, Task, is_convex};
 use crate::update::Length;
 
@@ -43,9 +41,18 @@ pub fn stages_at_most(settings: &Settings, m: usize) -> usize {
 
 /// The lengths of the stages: the formula's own, or targets on the way from the forgotten samples' loss to
 /// calibration's.
-pub fn lengths(unseen: &Unseen, loss: f64, notes: &mut Vec<String>) -> Result<Vec<Length>> {
-    let (settings, m) = (&unseen.task.settings, unseen.request.len());
-    if settings.calibration == Calibration::One || is_convex(unseen.net, settings.l2) {
+///
+/// # Errors
+/// Where no sample can stand for the request's, or a pass fails.
+pub fn lengths(
+    task: &Task,
+    net: &Network,
+    request: &[usize],
+    loss: f64,
+    notes: &mut Vec<String>,
+) -> Result<Vec<Length>> {
+    let (settings, m) = (&task.settings, request.len());
+    if settings.calibration == Calibration::One || is_convex(net, settings.l2) {
         return Ok(vec![Length::One]);
     }
     if m < SMALLEST_BATCH {
@@ -57,7 +64,7 @@ pub fn lengths(unseen: &Unseen, loss: f64, notes: &mut Vec<String>) -> Result<Ve
     let target = match settings.target {
         Target::Loss(loss) => loss,
         Target::HeldOut | Target::WrongLabels | Target::Class => {
-            let scores = unseen.scores()?;
+            let scores = unseen(task, net, request)?;
             let (target, error) = (scores.mean_loss(), error_of_mean(&scores.losses));
             if error > UNCERTAIN * target {
                 let count = scores.losses.len();
@@ -88,52 +95,26 @@ fn error_of_mean(losses: &[f32]) -> f64 {
     (squares / (n * (n - 1.0))).sqrt()
 }
 
-/// The losses, before any step, of samples that the network has not seen and that stand for the request's: held-out
+/// How the network does, before any step, on samples that it has not seen and that stand for the request's: held-out
 /// samples; for wrong labels, held-out samples under these labels; for a class, held-out samples of the classes that it
 /// is likeliest to be taken for, under its label.
-pub struct Unseen<'a> {
-    task: &'a Task<'a>,
-    net: &'a Network,
-    request: &'a [usize],
-    /// Computed when first asked for: calibration and repair both aim at them.
-    scores: OnceCell<Scores>,
-}
-
-impl<'a> Unseen<'a> {
-    /// Of the network as it is before the removal of `request`; nothing runs yet.
-    pub fn new(task: &'a Task<'a>, net: &'a Network, request: &'a [usize]) -> Unseen<'a> {
-        Unseen { task, net, request, scores: OnceCell::new() }
-    }
-
-    fn scores(&self) -> Result<&Scores> {
-        match self.scores.get() {
-            Some(scores) => Ok(scores),
-            None => {
-                let scores = self.evaluate()?;
-                Ok(self.scores.get_or_init(|| scores))
-            }
+fn unseen(task: &Task, net: &Network, request: &[usize]) -> Result<Scores> {
+    let (samples, held_out) = match task.validation {
+        Some(validation) => (validation, (0..validation.y.len()).collect()),
+        None => (task.samples, task.held_out.clone()),
+    };
+    let labels: Vec<u32> = request.iter().filter_map(|&i| task.samples.y.class_of(i)).collect();
+    let stand_ins = match task.settings.target {
+        Target::Class => {
+            let logits = outputs(task.device, net, &task.samples.subset(request))?.logits;
+            look_alikes(samples, &held_out, &labels, &second_choices(&logits, &labels))?
         }
-    }
-
-    fn evaluate(&self) -> Result<Scores> {
-        let (task, net) = (self.task, self.net);
-        let (samples, held_out) = match task.validation {
-            Some(validation) => (validation, (0..validation.y.len()).collect()),
-            None => (task.samples, task.held_out.clone()),
-        };
-        let labels: Vec<u32> = self.request.iter().filter_map(|&i| task.samples.y.class_of(i)).collect();
-        let stand_ins = match task.settings.target {
-            Target::Class => {
-                let logits = outputs(task.device, net, &task.samples.subset(self.request))?.logits;
-                look_alikes(samples, &held_out, &labels, &second_choices(&logits, &labels))?
-            }
-            Target::WrongLabels => wrongly_labelled(samples, &held_out, &labels)?,
-            Target::HeldOut | Target::Loss(_) => {
-                return evaluate(task.device, net, &samples.subset(&held_out));
-            }
-        };
-        evaluate(task.device, net, &stand_ins)
-    }
+        Target::WrongLabels => wrongly_labelled(samples, &held_out, &labels)?,
+        Target::HeldOut | Target::Loss(_) => {
+            return evaluate(task.device, net, &samples.subset(&held_out));
+        }
+    };
+    evaluate(task.device, net, &stand_ins)
 }
 
 /// The likeliest class beside the label, for each row of `logits` `[m, classes]`.
@@ -188,18 +169,6 @@ fn wrongly_labelled(samples: &Samples, indices: &[usize], labels: &[u32]) -> Res
         true => Err(Error::config("every held-out sample has the label of the wrongly labelled ones")),
         false => Ok(Samples { kind: samples.kind, x, y: y.into() }),
     }
-}
-
-/// Where a repair of `moved` holds the forgotten samples, those of earlier batches included: at the target, or each at
-/// the quantile of its rank among the unseen.
-pub fn targets(unseen: &Unseen, moved: &Network, forgotten: &[usize]) -> Result<Targets> {
-    let task = unseen.task;
-    if let Target::Loss(loss) = task.settings.target {
-        return Ok(Targets::same(loss, forgotten.len()));
-    }
-    let losses = evaluate(task.device, moved, &task.samples.subset(forgotten))?.losses;
-    let two_sided = task.settings.target != Target::HeldOut;
-    Ok(Targets::by_rank(&losses, &unseen.scores()?.losses, two_sided))
 }
 
 #[cfg(test)]

@@ -11,6 +11,7 @@ use crate::names::names;
 use crate::net::{Network, Op};
 use crate::select::Criteria;
 use crate::solve::Limits;
+use crate::stage::Stages;
 use crate::train::Recipe;
 use crate::update::{NoiseUnits, check_convexity, check_privacy};
 
@@ -152,8 +153,6 @@ pub struct Settings {
     /// Calibrated steps on the way to the target, each on gradient and curvature of where the last one ended; by
     /// default one for each 1.5 that the loss is to rise, from 2 to 16.
     pub stages: Option<usize>,
-    /// Mini-batches of repair after the step: on the block for a class or towards a number, else on every unit.
-    pub repair: usize,
     /// Newton steps; those after the first are taken on the residual objective (for convex models).
     pub iterations: usize,
     /// Products and tolerance of the solver.
@@ -186,9 +185,8 @@ impl Default for Settings {
             calibration: Calibration::Calibrated,
             target: Target::HeldOut,
             stages: None,
-            repair: 0,
             iterations: 1,
-            limits: Limits { tolerance: 1e-2, products: products(Target::HeldOut, 0) },
+            limits: Limits { tolerance: 1e-2, products: PRODUCTS },
             precondition: false,
             certificate: None,
             gate: 0.05,
@@ -217,8 +215,8 @@ impl Settings {
     /// Refuses settings that contradict each other or the network, before anything is computed.
     ///
     /// # Errors
-    /// Where the target takes classes and the model has several labels, a certificate's ε or δ is none, finite differences lack the earlier model (or it has no use), or a convex
-    /// model is to be repaired.
+    /// Where the target takes classes and the model has several labels, a certificate's ε or δ is none, finite differences
+    /// lack the earlier model (or it has no use), or a hold cannot be carried out.
     pub fn check(&self, net: &Network, has_earlier: bool) -> Result<()> {
         match (net.loss, self.target) {
             (Loss::BinaryCrossEntropy, Target::Class | Target::WrongLabels) => {
@@ -242,9 +240,6 @@ impl Settings {
         }
         if (self.curvature == Some(Approximation::Fd)) != has_earlier {
             return Err(needs_earlier());
-        }
-        if is_convex(net, self.l2) && self.repair > 0 {
-            return Err(Error::config("a convex model is not repaired: iterate its Newton step instead"));
         }
         if self.iterations == 0 || self.stages == Some(0) {
             return Err(Error::config("a step of no stages"));
@@ -271,9 +266,6 @@ impl Settings {
         if self.certificate.is_some() {
             return refused("gives no certificate: leave out --epsilon and --delta");
         }
-        if self.repair > 0 {
-            return refused("takes the place of --repair: leave it out");
-        }
         if hold.epochs == 0 || (hold.proxy == ProxyKind::Trained && hold.recipe.epochs == 0) {
             return refused("takes at least one epoch");
         }
@@ -288,11 +280,8 @@ pub fn needs_validation() -> Error {
     )
 }
 
-/// Products of the first stage by default; fewer where a repair follows that pulls the forgotten to their targets from
-/// both sides, and so mends what a rough step leaves.
-pub fn products(target: Target, repair: usize) -> usize {
-    if repair > 0 && target != Target::HeldOut { 10 } else { 25 }
-}
+/// Products of the first stage by default.
+pub const PRODUCTS: usize = 25;
 
 /// What a request is carried out on.
 pub struct Task<'a> {
@@ -302,8 +291,8 @@ pub struct Task<'a> {
     pub samples: &'a Samples,
     /// Indices of retained samples, whose curvature is used.
     pub retained: Vec<usize>,
-    /// Indices of the retained samples that repair draws from; usually all there are.
-    pub repair_on: Vec<usize>,
+    /// Indices of the retained samples that a hold and its proxy train on; usually all there are.
+    pub train_on: Vec<usize>,
     /// Indices of retained samples that calibration holds out; none of [`Task::retained`].
     pub held_out: Vec<usize>,
     /// Validation data: the gate, and the calibration's held-out data where there are some.
@@ -316,6 +305,8 @@ pub struct Task<'a> {
     pub n: usize,
     /// Set to stop before the next stage.
     pub stop: &'a AtomicBool,
+    /// Where a hold keeps its stages, to go on from when it was stopped.
+    pub stages: Option<&'a Stages>,
     /// Called with the name of every phase of a batch when it ends, in the thread that runs the task.
     pub on_phase: Option<&'a OnPhase<'a>>,
     /// The choices.
@@ -329,7 +320,7 @@ pub type OnPhase<'a> = dyn Fn(&'static str) + 'a;
 static NEVER: AtomicBool = AtomicBool::new(false);
 
 impl<'a> Task<'a> {
-    /// A task on a model that was trained on `samples`; repair draws from `retained`, and there are no validation data.
+    /// A task on a model that was trained on `samples`; a hold trains on `retained`, and there are no validation data.
     pub fn new(
         device: &'a Device,
         samples: &'a Samples,
@@ -339,7 +330,7 @@ impl<'a> Task<'a> {
         Task {
             device,
             samples,
-            repair_on: retained.clone(),
+            train_on: retained.clone(),
             retained,
             held_out: vec![],
             validation: None,
@@ -347,6 +338,7 @@ impl<'a> Task<'a> {
             proxy: None,
             n: samples.y.len(),
             stop: &NEVER,
+            stages: None,
             on_phase: None,
             settings,
         }
@@ -364,14 +356,6 @@ impl<'a> Task<'a> {
     /// Where there is none.
     pub fn earlier(&self) -> Result<&'a Network> {
         self.earlier.ok_or_else(needs_earlier)
-    }
-
-    /// Whether a repair is on every unit, and not on the block alone.
-    pub fn repairs_every_unit(&self) -> bool {
-        match self.settings.target {
-            Target::HeldOut | Target::WrongLabels => self.settings.repair > 0,
-            Target::Class | Target::Loss(_) => false,
-        }
     }
 
     /// Refuses a batch of `m` samples before anything is computed.
@@ -392,9 +376,8 @@ impl<'a> Task<'a> {
                 _ => Err(needs_validation()),
             };
         }
-        let repairs = self.settings.repair > 0 && !matches!(self.settings.target, Target::Loss(_));
         let unseen = self.validation.map_or(self.held_out.len(), |samples| samples.y.len());
-        if (self.settings.calibrates(net, m) || repairs) && unseen < SMALLEST_BATCH {
+        if self.settings.calibrates(net, m) && unseen < SMALLEST_BATCH {
             return Err(Error::config(format!(
                 "{unseen} samples to calibrate on are too few, {SMALLEST_BATCH} are needed; give --val, more data, or --length one"
             )));

@@ -16,7 +16,7 @@ use crate::error::{Error, Result, check_stop};
 use crate::net::Network;
 use crate::newton::{Newton, Solution, SolveReport, gradient_sum};
 use crate::outcome::{Changed, Clock, Phase, Record};
-use crate::target::{Unseen, lengths};
+use crate::target::lengths;
 use crate::task::{Task, is_convex};
 use crate::update::{Length, NoiseUnits, update};
 
@@ -49,16 +49,14 @@ pub fn unlearn(
     check_stop(task.stop)?;
 
     let block = Block::of(net, &chosen.units)?;
-    let unseen = Unseen::new(task, net, indices);
-    let lengths = lengths(&unseen, before.forget.loss, &mut notes)?;
+    let lengths = lengths(task, net, indices, before.forget.loss, &mut notes)?;
     let mut moved = net.clone();
     let walk = step(&batch, &mut moved, &block, &lengths, &mut clock, &mut notes)?;
-    let mended = batch.mend(&mut moved, &block, &unseen, &walk, &mut clock, &mut notes)?;
     let certificate = batch.certify(&mut moved, &block, &walk.solves)?;
 
     let after = Snapshot::of(task, &moved, &batch.request, judged.as_ref())?;
     clock.count(Phase::Evaluate);
-    let step = batch.audit(net, &moved, &block, walk, after, mended, certificate)?;
+    let step = batch.audit(net, &moved, &block, walk, after, certificate)?;
     clock.count(Phase::Audit);
     check_stop(task.stop)?;
     let refused = refusal(task, &before, &step, &lengths);
@@ -69,7 +67,7 @@ pub fn unlearn(
     if removed {
         let noised = matches!(task.settings.noise(), NoiseUnits::Outside | NoiseUnits::All);
         record.removed = true;
-        let outside = mended.is_some() && task.repairs_every_unit() || certificate.is_some() && noised;
+        let outside = certificate.is_some() && noised;
         record.changed = if outside { Changed::EveryUnit } else { Changed::Block };
         let kept = if outside { Block::all(&moved)? } else { block };
         record.values = kept.values(&moved);

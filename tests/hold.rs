@@ -2,6 +2,8 @@
 //! record holds all that changed.
 
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 
 use scrubjay::data::{self, Inputs, Samples};
 use scrubjay::device::Device;
@@ -179,7 +181,7 @@ fn files(folder: &Path) -> Result<Sources> {
 
 fn options() -> ScrubOptions {
     ScrubOptions {
-        method: Procedure::Hold,
+        method: Some(Procedure::Hold),
         batch: Some(20),
         proxy_epochs: 1,
         hold_epochs: 1,
@@ -189,33 +191,93 @@ fn options() -> ScrubOptions {
 }
 
 #[test]
-fn a_run_that_was_stopped_ends_with_the_same_bytes() -> Result<()> {
+fn a_run_that_was_stopped_anywhere_ends_with_the_same_bytes() -> Result<()> {
     let folder = tempfile::tempdir().expect("a folder");
     let at = |name: &str| folder.path().join(name);
     let sources = files(folder.path())?;
-    let session = || Session::open(Device::cpu()?, sources.clone());
-    let (whole, stopped) = (at("whole"), at("stopped"));
-    let first = session()?;
-    let request = Request::new(&first, "0-39", &options())?;
-    assert!(matches!(first.run(&request, &whole)?, Ended::Now(_)));
-    // Stopped after the first batch.
-    let flag = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
-    let set = flag.clone();
-    let second = session()?.with_stop(flag).on_progress(move |progress| {
-        set.store(progress.done == 1, std::sync::atomic::Ordering::Relaxed);
-    });
-    assert!(second.run(&request, &stopped).is_err());
-    let Ended::Now(outcome) = session()?.run(&request, &stopped)? else { panic!("it was not finished") };
-    assert_eq!((outcome.records.len(), outcome.removed), (2, 40));
+    let options = ScrubOptions { hold_epochs: 2, ..options() };
+    let (flag, calls) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
+    let told = Arc::new(Mutex::new(vec![]));
+    // Stopped at a call of progress, or not at all; what was told is in `told`.
+    let run = |out: &Path, stop_at: Option<usize>| -> Result<Ended> {
+        let (set, calls, keep) = (flag.clone(), calls.clone(), told.clone());
+        flag.store(false, Ordering::Relaxed);
+        calls.store(0, Ordering::Relaxed);
+        told.lock().expect("no panic").clear();
+        let session = Session::open(Device::cpu()?, sources.clone())?.with_stop(flag.clone());
+        let session = session.on_progress(move |progress| {
+            keep.lock().expect("no panic").push(progress.phase);
+            let now = calls.fetch_add(1, Ordering::Relaxed);
+            if stop_at == Some(now) {
+                set.store(true, Ordering::Relaxed);
+            }
+        });
+        session.run(&Request::new(&session, "0-39", &options)?, out)
+    };
+    let whole = at("whole");
+    assert!(matches!(run(&whole, None)?, Ended::Now(_)));
+    let calls = told.lock().expect("no panic").len();
     let bytes = |folder: &Path| std::fs::read(folder.join("model.safetensors")).expect("a model");
-    assert_eq!(bytes(&whole), bytes(&stopped));
+    let mut within = 0;
+    for stop_at in 0..calls {
+        let stopped = at(&format!("stopped-{stop_at}"));
+        let Err(error) = run(&stopped, Some(stop_at)) else { panic!("{stop_at} of {calls}: it went on") };
+        assert_eq!(error.code(), 10, "{error}");
+        let begun = stopped.join("hold.stage").exists();
+        let Ended::Now(outcome) = run(&stopped, None)? else { panic!("it was not finished") };
+        assert_eq!((outcome.records.len(), outcome.removed), (2, 40));
+        assert!(bytes(&whole) == bytes(&stopped), "{stop_at} of {calls}");
+        assert!(!stopped.join("hold.stage").exists());
+        if begun {
+            let told = told.lock().expect("no panic");
+            let of_batch = told[1..].iter().take_while(|phase| phase.is_some());
+            assert!(!of_batch.into_iter().any(|phase| *phase == Some("proxy")), "{stop_at}: {told:?}");
+            within += 1;
+        }
+    }
+    // After the proxy and after the first epoch of each batch; after the last one nothing is left to stop.
+    assert_eq!(within, 4, "of {calls} stops");
     let report = std::fs::read_to_string(whole.join("report.json")).expect("a report");
     let report: serde_json::Value = serde_json::from_str(&report).expect("JSON");
     let account = &report["records"][0]["account"];
     assert_eq!(account["proxy"], "trained");
-    assert_eq!(account["epochs"]["hold"], 1);
+    assert_eq!(account["epochs"]["hold"], 2);
+    // One epoch of the proxy, two of the hold with 20 forgotten samples beside the 64 of each of 14 mini-batches.
+    let cost = account["epochs"]["cost"].as_f64().expect("a number");
+    assert!((cost - (1.0 + 2.0 * (1.0 + 14.0 * 20.0 / 860.0))).abs() < 1e-12, "{cost}");
     assert!(account["target"]["loss"].as_f64() > account["before"]["forget"]["loss"].as_f64());
     assert!(report["records"][0]["soft_labels"].is_null(), "values stay in events.jsonl");
+    Ok(())
+}
+
+#[test]
+fn samples_are_held_by_default_where_they_can_be() -> Result<()> {
+    let device = Device::cpu()?;
+    let [samples, unseen] = digits()?;
+    let is_held = |arch: &str, seen: bool, options: ScrubOptions| -> Result<bool> {
+        let net = zoo::create(arch, samples.kind, 10, 1)?.network.freeze();
+        let mut session = Session::new(device.clone(), net, samples.clone())?;
+        if seen {
+            session = session.with_validation(unseen.clone())?;
+        }
+        Ok(Request::new(&session, Vec::from_iter(0..40), &options)?.settings.hold.is_some())
+    };
+    let plain = || ScrubOptions::DEFAULT;
+    assert!(is_held("mlp:4", true, plain())?);
+    assert!(is_held("mlp:4", true, ScrubOptions { wrong_labels: true, l2: 1e-3, ..plain() })?);
+    assert!(!is_held("mlp:4", false, plain())?);
+    assert!(!is_held("logistic", true, ScrubOptions { l2: 1e-2, ..plain() })?);
+    assert!(!is_held("mlp:4", true, ScrubOptions { method: Some(Procedure::Lcodec), ..plain() })?);
+    assert!(!is_held("mlp:4", true, ScrubOptions { max_units: Some(3), ..plain() })?);
+    let refused = |seen: bool, options: ScrubOptions, why: &str| {
+        let error = is_held("mlp:4", seen, options).expect_err(why).to_string();
+        assert!(error.contains(why), "{error}");
+    };
+    let both = ScrubOptions { hold_epochs: 2, stages: Some(3), ..plain() };
+    refused(true, both, "--hold-epochs is for --method hold and --stages for --method lcodec");
+    refused(false, ScrubOptions { hold_epochs: 2, ..plain() }, "needs --val");
+    let lcodec = ScrubOptions { method: Some(Procedure::Lcodec), proxy_epochs: 9, ..plain() };
+    refused(true, lcodec, "--proxy-epochs is for --method hold");
     Ok(())
 }
 
@@ -231,7 +293,7 @@ fn what_a_hold_cannot_do_is_refused_before_anything_runs() -> Result<()> {
     };
     let without = Sources { validation: None, ..sources.clone() };
     refused(&without, &options(), "needs --val")?;
-    refused(&sources, &ScrubOptions { repair: 8, ..options() }, "--repair")?;
+    refused(&sources, &ScrubOptions { stages: Some(2), ..options() }, "--stages")?;
     let privacy = ScrubOptions { epsilon: Some(1.0), delta: Some(1e-5), ..options() };
     refused(&sources, &privacy, "--epsilon")?;
     refused(&sources, &ScrubOptions { hold_epochs: 0, ..options() }, "--hold-epochs")?;

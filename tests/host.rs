@@ -12,7 +12,6 @@ mod labels;
 mod memory;
 mod observe;
 mod pytorch_files;
-mod repair;
 #[path = "cases/schema.rs"]
 mod schema;
 mod scrub;

@@ -56,7 +56,7 @@ fn samples_of_several_labels_are_trained_on_removed_and_verified() {
     assert!(eval["classes"].as_array().unwrap().iter().all(|label| label["n"] == N as u64), "{eval}");
     assert!(eval["accuracy"].as_f64().unwrap() > 0.3 && eval["loss"].as_f64().unwrap() < 0.6, "{eval}");
     done(&tiny, "observe --model @m --input @several.safetensors --out @trace");
-    done(&tiny, &format!("{SCRUB} --forget 0-19 --batch 20 --selection full --repair 5 --out @out"));
+    done(&tiny, &format!("{SCRUB} --forget 0-19 --batch 20 --selection full --out @out"));
     let report = json(&tiny, "out/report.json");
     assert_eq!(report["removed"], 20, "{report}");
     let loss = |when: &str| report["records"][0]["account"][when]["forget"]["loss"].as_f64();

@@ -27,8 +27,8 @@ const LEVELS: &[&[&str]] = &[
         "target",
         "evidence",
         "newton",
-        "repair",
         "soft_label",
+        "stage",
         "proxy",
         "hold",
         "audit",
@@ -40,7 +40,7 @@ const LEVELS: &[&[&str]] = &[
         "bench",
         "comparison",
     ],
-    &["options", "session", "request", "estimate", "identity", "run", "report"],
+    &["options", "session", "request", "estimate", "identity", "run", "verification", "report"],
     &["cli", "main", "lib"],
 ];
 

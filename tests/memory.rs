@@ -8,7 +8,9 @@ use scrubjay::data::{self, Samples};
 use scrubjay::observe::observe_copies;
 use scrubjay::perturb::{Noise, perturb_request};
 use scrubjay::session::{Level, Progress};
+use scrubjay::task::Task;
 use scrubjay::train::{self, Optimizer, Schedule, train};
+use scrubjay::unlearn::unlearn;
 use scrubjay::{Device, Error, Precision, Request, Result, ScrubOptions, Session, zoo};
 
 const TRAINED: usize = 300;
@@ -33,13 +35,8 @@ fn learned(device: &Device) -> Result<(scrubjay::net::Network, Samples)> {
     Ok((net.freeze(), samples))
 }
 
-const OPTIONS: ScrubOptions = ScrubOptions {
-    batch: Some(15),
-    perturbations: Some(60),
-    repair: 4,
-    stages: Some(2),
-    ..ScrubOptions::DEFAULT
-};
+const OPTIONS: ScrubOptions =
+    ScrubOptions { batch: Some(15), perturbations: Some(60), stages: Some(2), ..ScrubOptions::DEFAULT };
 
 #[test]
 fn a_stop_at_any_stage_ends_a_run_and_leaves_the_network_as_it_was() -> Result<()> {
@@ -70,7 +67,7 @@ fn a_stop_at_any_stage_ends_a_run_and_leaves_the_network_as_it_was() -> Result<(
     assert!(scrubbed.records.iter().any(|record| record.removed) && scrubbed.network != net);
     let ended = |done, phase| Progress { done, batches: 2, phase };
     assert_eq!((told[0], told[told.len() - 1]), (ended(0, None), ended(2, None)));
-    for phase in ["select", "evaluate", "curvature", "solve", "length", "repair", "audit"] {
+    for phase in ["select", "evaluate", "curvature", "solve", "length", "audit"] {
         assert!(told.contains(&ended(0, Some(phase))), "{phase}");
     }
     for stop_at in 0..told.len() {
@@ -78,6 +75,21 @@ fn a_stop_at_any_stage_ends_a_run_and_leaves_the_network_as_it_was() -> Result<(
         let error = scrubbed.err().map(|error| error.code());
         assert_eq!(error, Some(10), "stopped at call {stop_at}, {:?}", told.last());
     }
+    Ok(())
+}
+
+#[test]
+fn a_stop_in_a_vote_leaves_the_network_as_it_was() -> Result<()> {
+    let device = Device::cpu()?;
+    let (net, samples) = learned(&device)?;
+    let stop = AtomicBool::new(true);
+    let retained = Vec::from_iter(20..TRAINED);
+    let task = Task { stop: &stop, ..Task::new(&device, &samples, retained, Default::default()) };
+    let mut moved = net.clone();
+    let stopped =
+        unlearn(&Task { validation: Some(&samples), ..task }, &mut moved, 0, &Vec::from_iter(0..20), &[]);
+    assert!(matches!(stopped, Err(Error::Interrupted { .. })), "{stopped:?}");
+    assert!(moved == net);
     Ok(())
 }
 

@@ -4,13 +4,12 @@ mod codec;
 mod convex;
 mod loaded_back;
 mod net;
+mod tokens;
 
 use libtest_mimic::Arguments;
 
 fn main() {
-    let trials = [codec::trials(), convex::trials(), loaded_back::trials(), net::trials()]
-        .into_iter()
-        .flatten()
-        .collect();
+    let all = [codec::trials(), convex::trials(), loaded_back::trials(), net::trials(), tokens::trials()];
+    let trials = all.into_iter().flatten().collect();
     libtest_mimic::run(&Arguments::from_args(), trials).exit();
 }

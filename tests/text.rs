@@ -170,7 +170,7 @@ fn texts_go_through_every_command() {
     let other = texts.run(&format!("{line} --replace 2 --if-empty cheap --out @out"));
     assert!(other.code != 0 && other.err.contains("other"), "{} {}", other.code, other.err);
     std::fs::write(texts.at("m/config.json"), said.to_string()).unwrap();
-    texts.done(&format!("{line} --selection full --repair 3 --out @full"));
+    texts.done(&format!("{line} --selection full --out @full"));
     texts.done(&format!("{line} --selection gradient --curvature kfac --out @kfac"));
 
     texts.done(&format!(

@@ -53,7 +53,7 @@ fn folder() -> &'static Path {
             format!("{TRAINED} --out @before"),
             format!("{TRAINED} --exclude 0-29 --seed 1 --seeds 4 --out @never"),
             "scrub --model @before --data @train.safetensors --forget 0-29 --batch 30 --selection full --wrong-labels \
-             --repair 40 --perturbations 50 --out @after"
+             --perturbations 50 --out @after"
                 .into(),
         ] {
             let run = run_in(folder.path(), &line);
@@ -115,8 +115,6 @@ fn a_scrubbed_network_is_nearer_to_the_retrained_ones_and_the_report_shows_it() 
     // neither.
     assert!(of("before", "forget_accuracy") > 0.3);
     assert!(of("after", "forget_accuracy") <= 0.1 && of("references/0", "forget_accuracy") <= 0.1);
-    // Calibration stops short of the retrained networks' losses here: the rank stays low, and is flagged.
-    assert!(flags(&report).contains(&"remembers") && of("after", "rank") < 30.0);
     for key in ["forget_accuracy", "forget_loss", "auc", "divergence_forget", "average_gap"] {
         let gap = |when: &str| number(&report, &format!("/gaps/{key}/{when}")).abs();
         assert!(gap("after") < gap("before"), "{key}: {} and {}", gap("after"), gap("before"));

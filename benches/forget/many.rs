@@ -5,18 +5,20 @@ use std::path::Path;
 
 use anyhow::ensure;
 use scrubjay::Record;
+use scrubjay::hold::{Held, hold};
 use scrubjay::net::Network;
 use scrubjay::ops::philox::{Stream, Use};
 use scrubjay::receipt::Events;
 use scrubjay::select::Method as Select;
+use scrubjay::task::ProxyKind;
 use scrubjay::unlearn::unlearn;
 
+use crate::rivals::How;
 use crate::setups::{REFERENCE_SEED, Request};
 use crate::{Cells, Lab, Options, RETRAINED, finish, rivals};
 
 const BATCH: usize = 25;
 const QUICK_BATCH: usize = 10;
-const REPAIR: usize = 15;
 
 /// How many removals are measured after: a sixth, a half, all.
 fn marks(total: usize) -> [usize; 3] {
@@ -36,9 +38,10 @@ pub fn run(options: &Options, lab: &mut Lab, cells: &mut Cells) -> anyhow::Resul
     };
     let methods = [
         ("none", "", None),
-        ("ours: vote + repair", "15 steps a batch", Some(Select::Vote)),
-        ("gradient block + repair", "15 steps a batch", Some(Select::Gradient)),
-        ("ours: all units + repair", "15 steps a batch", Some(Select::Full)),
+        ("ours: vote", "", Some(How::Newton(Select::Vote, 1))),
+        ("ours: all units", "", Some(How::Newton(Select::Full, 1))),
+        ("ours: hold", "proxy 2 epochs, hold 2 a batch", Some(How::Hold(ProxyKind::Trained, 2, 2))),
+        ("ours: hold, neighbours", "hold 2 a batch", Some(How::Hold(ProxyKind::Neighbours, 4, 2))),
     ];
     for seed in 0..options.seeds {
         for count in marks(total) {
@@ -46,7 +49,7 @@ pub fn run(options: &Options, lab: &mut Lab, cells: &mut Cells) -> anyhow::Resul
                 retrained(lab, cells, count, &first(count), seed)?;
             }
         }
-        for (method, setting, select) in methods {
+        for (method, setting, how) in methods {
             let has = |cells: &Cells, count: usize| {
                 cells.has("M", &Request::Random(count).name(), method, setting, seed)
             };
@@ -58,16 +61,16 @@ pub fn run(options: &Options, lab: &mut Lab, cells: &mut Cells) -> anyhow::Resul
             let mut net = whole.original.clone();
             let folder = options.out.join(format!("many-{}-{seed}", method.replace([' ', ':', '+'], "")));
             let identity = format!("{:?} {method} {setting} {seed}", lab.setup);
-            let (mut seconds, mut refused, mut gone) = (0.0, 0, vec![]);
-            if select.is_some() {
+            let (mut seconds, mut refused, mut gone, mut made) = (0.0, 0, vec![], vec![]);
+            if how.is_some() {
                 std::fs::create_dir_all(&folder)?;
             }
-            let mut events = match select {
+            let mut events = match how {
                 Some(_) => Some(Events::open(&folder, &identity)?),
                 None => None,
             };
             for number in 0..total / batch {
-                if let (Some((log, records)), Some(select)) = (&mut events, select) {
+                if let (Some((log, records)), Some(how)) = (&mut events, how) {
                     if number == total / batch / 2 {
                         (*log, *records) = reopened(&folder, &identity, whole.original, &net, number)?;
                     }
@@ -77,11 +80,14 @@ pub fn run(options: &Options, lab: &mut Lab, cells: &mut Cells) -> anyhow::Resul
                             record.clone()
                         }
                         None => {
-                            let mut settings = rivals::settings(&whole, select)?;
-                            settings.repair = REPAIR;
-                            let task = rivals::task(&whole, settings);
+                            let task = rivals::task(&whole, rivals::settings_of(&whole, how)?);
                             let some = &order[number * batch..(number + 1) * batch];
-                            let record = unlearn(&task, &mut net, number, some, &gone)?;
+                            let record = match &task.settings.hold {
+                                Some(settings) => {
+                                    hold(&task, settings, &mut net, number, some, Held::of(&made))?
+                                }
+                                None => unlearn(&task, &mut net, number, some, &gone)?,
+                            };
                             log.write(&record)?;
                             record
                         }
@@ -91,6 +97,7 @@ pub fn run(options: &Options, lab: &mut Lab, cells: &mut Cells) -> anyhow::Resul
                         false => refused += 1,
                     }
                     seconds += record.account.seconds.values().sum::<f64>();
+                    made.push(record);
                 }
                 let count = (number + 1) * batch;
                 if marks(total).contains(&count) && !has(cells, count) {

@@ -3,8 +3,7 @@
 //!
 //! What each is tuned over is the list in [`methods`]; the table shows the setting with the least predicted gap.
 
-use std::sync::atomic::AtomicBool;
-
+use scrubjay::Result;
 use scrubjay::block::Block;
 use scrubjay::data::Samples;
 use scrubjay::hold::{Held, hold};
@@ -12,12 +11,10 @@ use scrubjay::net::Network;
 use scrubjay::observe::{evaluate, observe};
 use scrubjay::ops::philox::{Stream, Use};
 use scrubjay::options::ScrubOptions;
-use scrubjay::repair::{self, Targets, repair};
 use scrubjay::select::Method as Select;
 use scrubjay::solve::Limits;
-use scrubjay::task::{Calibration, Procedure, ProxyKind, Settings, Task, products};
+use scrubjay::task::{Calibration, Procedure, ProxyKind, Settings, Task};
 use scrubjay::unlearn::unlearn;
-use scrubjay::{Error, Result};
 
 use crate::setups::{Case, Request};
 
@@ -43,8 +40,8 @@ pub struct Method {
 pub enum How {
     /// Nothing.
     Nothing,
-    /// scrubjay: units, mini-batches of repair, Newton steps.
-    Newton(Select, usize, usize),
+    /// scrubjay's L-CODEC: units, Newton steps.
+    Newton(Select, usize),
     /// The same without calibration.
     Uncalibrated,
     /// scrubjay's hold: where the soft labels come from, epochs of the proxy and of the hold.
@@ -55,7 +52,7 @@ pub enum How {
     FineTune(usize, f64),
     /// NegGrad+: epochs, weight of the forgotten.
     NegGrad(usize, f64),
-    /// Repair without a step before it: mini-batches.
+    /// Descent on the retained with each forgotten sample driven to a target loss of its own: mini-batches.
     Capped(usize),
     /// Selective synaptic dampening: α.
     Dampen(f64),
@@ -75,24 +72,16 @@ pub fn methods() -> Vec<Method> {
     let one = |name, setting, how| Method { name, setting, how };
     vec![
         one("none", "", Nothing),
-        one("ours: vote", "", Newton(Select::Vote, 0, 1)),
+        one("ours: vote", "", Newton(Select::Vote, 1)),
         one("ours: vote, uncalibrated", "", Uncalibrated),
-        one("ours: vote + repair", "80 steps", Newton(Select::Vote, 80, 1)),
-        one("ours: vote + repair", "160 steps", Newton(Select::Vote, 160, 1)),
-        one("ours: all units", "", Newton(Select::Full, 0, 1)),
-        one("ours: all units + repair", "80 steps", Newton(Select::Full, 80, 1)),
-        one("ours: all units + repair", "160 steps", Newton(Select::Full, 160, 1)),
-        one("ours: all units, two iterations", "", Newton(Select::Full, 0, 2)),
+        one("ours: all units", "", Newton(Select::Full, 1)),
+        one("ours: all units, two iterations", "", Newton(Select::Full, 2)),
         one("ours: hold", "proxy 4 epochs, hold 4", Hold(ProxyKind::Trained, 4, 4)),
         one("ours: hold", "proxy 4 epochs, hold 8", Hold(ProxyKind::Trained, 4, 8)),
         one("ours: hold, neighbours", "hold 4", Hold(ProxyKind::Neighbours, 1, 4)),
-        one("random block", "", Newton(Select::Random, 0, 1)),
-        one("random block + repair", "80 steps", Newton(Select::Random, 80, 1)),
-        one("random block + repair", "160 steps", Newton(Select::Random, 160, 1)),
-        one("output layer", "", Newton(Select::Output, 0, 1)),
-        one("gradient block", "", Newton(Select::Gradient, 0, 1)),
-        one("gradient block + repair", "80 steps", Newton(Select::Gradient, 80, 1)),
-        one("gradient block + repair", "160 steps", Newton(Select::Gradient, 160, 1)),
+        one("random block", "", Newton(Select::Random, 1)),
+        one("output layer", "", Newton(Select::Output, 1)),
+        one("gradient block", "", Newton(Select::Gradient, 1)),
         one("gradient ascent", "rate 0.002", Ascent(0.002)),
         one("gradient ascent", "rate 0.02", Ascent(0.02)),
         one("fine-tuning", "1 epoch, rate 0.02", FineTune(1, 0.02)),
@@ -116,16 +105,10 @@ pub fn methods() -> Vec<Method> {
     ]
 }
 
-/// Whether a method applies: a convex model is not repaired, and others take one Newton step.
+/// Whether a method applies: a network takes one Newton step, and a convex model is not held.
 pub fn applies(case_is_convex: bool, how: How) -> bool {
     match how {
-        How::Newton(_, repair, iterations) => {
-            if case_is_convex {
-                repair == 0
-            } else {
-                iterations == 1
-            }
-        }
+        How::Newton(_, iterations) => case_is_convex || iterations == 1,
         How::Uncalibrated | How::Hold(..) => !case_is_convex,
         _ => true,
     }
@@ -137,13 +120,7 @@ pub fn run(case: &Case, how: How) -> Result<(Network, String)> {
     let mut net = case.original.clone();
     match how {
         How::Nothing => {}
-        How::Newton(..) | How::Uncalibrated => return ours(case, how),
-        How::Hold(proxy, proxy_epochs, hold_epochs) => {
-            return held(
-                case,
-                ScrubOptions { proxy, proxy_epochs, hold_epochs, ..options(case, Select::Vote) },
-            );
-        }
+        How::Newton(..) | How::Uncalibrated | How::Hold(..) => return ours(case, how),
         How::Ascent(rate) => ascend(case, &mut net, &all, rate)?,
         How::FineTune(epochs, rate) => descend(case, &mut net, &all, epochs, rate, 0.0)?,
         How::NegGrad(epochs, weight) => negative(case, &mut net, &all, epochs, weight)?,
@@ -167,7 +144,8 @@ pub fn run(case: &Case, how: How) -> Result<(Network, String)> {
 /// The settings of `scrub` for a request of this kind; a convex model is solved exactly, on all retained data.
 pub fn settings(case: &Case, method: Select) -> Result<Settings> {
     let class = matches!(case.request, Request::Class(_));
-    let mut settings = Settings { memory: 1 << 30, ..options(case, method).settings(class, None)? };
+    let mut settings =
+        Settings { memory: 1 << 30, ..options(case, method).settings(Procedure::Lcodec, class, None)? };
     if case.setup.convex() {
         settings.limits = Limits { tolerance: 1e-5, products: 500 };
     }
@@ -190,7 +168,7 @@ fn options(case: &Case, method: Select) -> ScrubOptions {
 /// The task of a case with these settings.
 pub fn task<'a>(case: &Case<'a>, settings: Settings) -> Task<'a> {
     Task {
-        repair_on: case.retain.clone(),
+        train_on: case.retain.clone(),
         validation: Some(&case.data.held_out),
         ..Task::new(case.device, &case.data.train, retained(case), settings)
     }
@@ -206,35 +184,27 @@ pub fn retained(case: &Case) -> Vec<usize> {
     some.iter().map(|&i| case.retain[i]).collect()
 }
 
-fn ours(case: &Case, how: How) -> Result<(Network, String)> {
-    let mut settings = match how {
-        How::Newton(method, ..) => settings(case, method)?,
-        _ => settings(case, Select::Vote)?,
-    };
+/// The settings of one of scrubjay's methods; a hold's proxy is trained by the recipe of the originals, but for its epochs.
+pub fn settings_of(case: &Case, how: How) -> Result<Settings> {
     match how {
-        How::Newton(_, repair, iterations) => {
-            (settings.repair, settings.iterations) = (repair, iterations);
-            if repair > 0 {
-                settings.limits.products = products(settings.target, repair);
-            }
+        How::Newton(method, iterations) => Ok(Settings { iterations, ..settings(case, method)? }),
+        How::Hold(proxy, proxy_epochs, hold_epochs) => {
+            let class = matches!(case.request, Request::Class(_));
+            let plain = options(case, Select::Vote);
+            let options = ScrubOptions { proxy, proxy_epochs, hold_epochs, ..plain };
+            options.settings(Procedure::Hold, class, Some(case.setup.recipe(case.seed)))
         }
-        _ => settings.calibration = Calibration::One,
+        _ => Ok(Settings { calibration: Calibration::One, ..settings(case, Select::Vote)? }),
     }
-    let task = task(case, settings);
-    let mut net = case.original.clone();
-    let record = unlearn(&task, &mut net, 0, &case.forget, &[])?;
-    let notes = if record.removed { String::new() } else { record.notes.join("; ") };
-    Ok((net, notes))
 }
 
-/// scrubjay's hold; the proxy is trained by the recipe of the originals, but for its epochs.
-fn held(case: &Case, options: ScrubOptions) -> Result<(Network, String)> {
-    let class = matches!(case.request, Request::Class(_));
-    let options = ScrubOptions { method: Procedure::Hold, ..options };
-    let settings = options.settings(class, Some(case.setup.recipe(case.seed)))?;
-    let Some(how) = settings.hold.clone() else { return Err(Error::config("no hold")) };
-    let (task, mut net) = (task(case, settings), case.original.clone());
-    let record = hold(&task, &how, &mut net, 0, &case.forget, Held::default())?;
+fn ours(case: &Case, how: How) -> Result<(Network, String)> {
+    let task = task(case, settings_of(case, how)?);
+    let mut net = case.original.clone();
+    let record = match &task.settings.hold {
+        Some(settings) => hold(&task, settings, &mut net, 0, &case.forget, Held::default())?,
+        None => unlearn(&task, &mut net, 0, &case.forget, &[])?,
+    };
     let notes = if record.removed { String::new() } else { record.notes.join("; ") };
     Ok((net, notes))
 }
@@ -339,22 +309,52 @@ fn negative(case: &Case, net: &mut Network, block: &Block, epochs: usize, weight
     })
 }
 
-/// Capped NegGrad: scrubjay's repair, on every unit, without the step before it.
+/// Capped NegGrad: retained loss − 0.3 × forgotten loss (1 × for a class and wrong labels), where each forgotten sample weighs
+/// (t − f)/t, at most 1, and no less than 0 in an ordinary request (else than −1). Its target t is 6 for a class, else the
+/// quantile of its rank among held-out losses of its kind.
 fn capped(case: &Case, net: &mut Network, block: &Block, steps: usize) -> Result<()> {
     let before = evaluate(case.device, net, &case.data.train.subset(&case.forget))?.losses;
-    let targets = match case.request {
-        Request::Class(_) => Targets::same(CLASS_LOSS, case.forget.len()),
+    let (targets, two_sided) = match case.request {
+        Request::Class(_) => (vec![CLASS_LOSS; case.forget.len()], true),
         request => {
             let unseen = evaluate(case.device, case.original, &case.stand_in())?.losses;
-            Targets::by_rank(&before, &unseen, request == Request::Wrong)
+            (by_rank(&before, unseen), request == Request::Wrong)
         }
     };
-    let stop = AtomicBool::new(false);
-    let rate = repair::RATE;
-    let options = repair::Options { steps, rate, l2: case.setup.l2, seed: case.seed, batch: 0, stop: &stop };
-    let samples = &case.data.train;
-    repair(case.device, net, block, samples, &case.retain, &case.forget, &targets, &options)?;
-    Ok(())
+    let (pull, least) = if two_sided { (1.0, -1.0) } else { (0.3, 0.0) };
+    let mut stream = Stream::new(case.seed, Use::Hold, 0);
+    sgd(case, net, block, falling(0.02, steps), &mut |net, _| {
+        let kept = stream.choose(case.retain.len(), BATCH.min(case.retain.len()));
+        let gone = stream.choose(case.forget.len(), BATCH.min(case.forget.len()));
+        let both: Vec<usize> =
+            (kept.iter().map(|&i| case.retain[i])).chain(gone.iter().map(|&i| case.forget[i])).collect();
+        let share = |count: usize| both.len() as f64 / count as f64;
+        let weight = |i: usize, loss: f64| match i.checked_sub(kept.len()) {
+            None => share(kept.len()),
+            Some(i) => {
+                let target = targets[gone[i]].max(f64::MIN_POSITIVE);
+                -pull * share(gone.len()) * ((target - loss) / target).clamp(least, 1.0)
+            }
+        };
+        let samples = case.data.train.subset(&both);
+        let mut gradient = block.weighted_gradient(case.device, net, &samples, Some(&weight))?;
+        let norm = gradient.iter().map(|g| g * g).sum::<f64>().sqrt();
+        gradient.iter_mut().for_each(|g| *g *= (1.0 / norm).min(1.0));
+        Ok(Some(gradient))
+    })
+}
+
+/// For each loss the quantile of `unseen` at the middle of its rank.
+fn by_rank(losses: &[f32], mut unseen: Vec<f32>) -> Vec<f64> {
+    unseen.sort_by(f32::total_cmp);
+    let mut order: Vec<usize> = (0..losses.len()).collect();
+    order.sort_by(|&a, &b| losses[a].total_cmp(&losses[b]));
+    let mut targets = vec![0.0; losses.len()];
+    for (rank, i) in order.into_iter().enumerate() {
+        let at = (2 * rank + 1) * unseen.len() / (2 * losses.len());
+        targets[i] = f64::from(unseen[at.min(unseen.len() - 1)]);
+    }
+    targets
 }
 
 /// Samples that importances are taken over at most.

@@ -49,7 +49,6 @@ versioned! {
         target_loss: f64 = f64::NAN,
         wrong_labels: u64 = 0,
         stages: u64 = 0,
-        repair: u64 = ScrubOptions::DEFAULT.repair as u64,
         iterations: u64 = ScrubOptions::DEFAULT.iterations as u64,
         tolerance: f64 = ScrubOptions::DEFAULT.tolerance,
         products: u64 = 0,
@@ -93,6 +92,7 @@ versioned! {
         seconds_at_most: f64 = 0.0,
         proxy_epochs: u64 = 0,
         hold_epochs: u64 = 0,
+        cost_in_epochs: f64 = 0.0,
     }
 }
 
@@ -142,7 +142,6 @@ impl CScrubOptions {
             target_loss: given(self.target_loss),
             wrong_labels: flag(self.wrong_labels, "wrong_labels")?,
             stages: some(self.stages, "stages")?,
-            repair: count(self.repair, "repair")?,
             iterations: count(self.iterations, "iterations")?,
             tolerance: self.tolerance,
             products: some(self.products, "products")?,
@@ -152,7 +151,7 @@ impl CScrubOptions {
             delta: given(self.delta),
             noise: self.noise.named("noise")?,
             seed: self.seed,
-            method: self.method.named("method")?.unwrap_or(plain.method),
+            method: self.method.named("method")?,
             proxy: self.proxy.named("proxy")?.unwrap_or(plain.proxy),
             proxy_epochs: count(self.proxy_epochs, "proxy_epochs")?,
             hold_epochs: count(self.hold_epochs, "hold_epochs")?,
@@ -270,6 +269,7 @@ entry! {
             seconds_at_most,
             proxy_epochs: epochs.map_or(0, |epochs| epochs.proxy as u64),
             hold_epochs: epochs.map_or(0, |epochs| epochs.hold as u64),
+            cost_in_epochs: epochs.map_or(0.0, |epochs| epochs.cost),
             ..CEstimate::EMPTY
         })
     }

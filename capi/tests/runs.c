@@ -33,7 +33,7 @@ static void on_log(int32_t level, const char *message, void *user) {
 
 static void set(sj_scrub_options *options) {
     OK(sj_scrub_options_init(options, sizeof *options));
-    options->batch = 15, options->perturbations = 60, options->repair = 4, options->stages = 2;
+    options->batch = 15, options->perturbations = 60, options->stages = 2;
 }
 
 /* A session of the files, and one of the same in memory; told by both. */
@@ -219,7 +219,7 @@ static void kinds_of_requests(void) {
     options.wrong_labels = 1;
     OK(sj_request_select(session, "0-11", &options, &request));
     OK(sj_request_free(request));
-    options.wrong_labels = 0, options.method = "hold", options.hold_epochs = options.proxy_epochs = 1;
+    options.wrong_labels = 0, options.perturbations = 0, options.method = "hold", options.hold_epochs = options.proxy_epochs = 1;
     OK(sj_request_select(session, "0-11", &options, &request));
     OK(sj_request_scrub(request, &outcome));
     OK(sj_outcome_get_receipt(outcome, 0, &receipt));

@@ -36,7 +36,7 @@ Answer Store::forget(const std::vector<uint64_t> &samples) {
     }
     Answer answer;
     try {
-        /* Of all that was forgotten before, nothing is among the retained samples that the step is computed on. */
+        /* Of all that was forgotten before, nothing is among the retained samples that are used. */
         std::vector<uint64_t> retained, gone(forgotten_);
         gone.insert(gone.end(), samples.begin(), samples.end());
         std::sort(gone.begin(), gone.end());
@@ -46,7 +46,6 @@ Answer Store::forget(const std::vector<uint64_t> &samples) {
         auto options = sj::scrub_options();
         options.retain_indices = retained.data();
         options.retain_count = retained.size();
-        options.repair = 40;
         sj::Request request = session->select(samples, &options);
         sj::Outcome outcome = request.scrub();
         const auto info = outcome.info();

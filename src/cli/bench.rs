@@ -132,9 +132,9 @@ pub fn run(args: &Args) -> anyhow::Result<Exit> {
     let baseline = args.baseline.as_ref().map(|path| baseline(path)).transpose()?;
     let device = args.device.open()?;
     if let Some(baseline) = &baseline
-        && baseline["device"] != device.report()
+        && baseline["device"] != json!(device.report())
     {
-        let (then, now) = (&baseline["device"], device.report());
+        let (then, now) = (&baseline["device"], json!(device.report()));
         return Err(Error::config(format!("--baseline was measured on {then}; this is {now}")).into());
     }
     let cases: Vec<&Case> = cases.into_iter().filter(|case| case.runs_on(&device)).collect();

@@ -64,7 +64,7 @@ const MEMORY: usize = 4 << 30;
 /// Writes gradient, product and step.
 pub fn run(args: &Args) -> anyhow::Result<Exit> {
     let checkpoint = args.model.checkpoint()?;
-    let inputs = load(&args.input, &LoadOptions::default())?;
+    let inputs = load(&args.input, &LoadOptions::default())?.samples;
     let model = args.model.open(&checkpoint, Some((&args.input, &inputs)))?;
     let net = &model.network;
     let block = Block::of(net, &units(args, net)?)?;

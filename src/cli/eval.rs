@@ -33,7 +33,7 @@ pub struct Args {
 /// Prints accuracy, loss and the accuracy of each class.
 pub fn run(args: &Args) -> anyhow::Result<Exit> {
     let checkpoint = args.model.checkpoint()?;
-    let data = args.normalise.load(&args.data, &checkpoint)?;
+    let data = args.normalise.load(&args.data, &checkpoint)?.samples;
     let model = args.model.open(&checkpoint, Some((&args.data, &data)))?;
     let device = args.device.open()?;
     let start = Instant::now();

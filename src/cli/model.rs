@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use scrubjay::checkpoint::Checkpoint;
-use scrubjay::data::{self, CifarLabels, LoadOptions, Loaded, Normalise, Samples};
+use scrubjay::data::{self, CifarLabels, Labels, LoadOptions, Loaded, Names, Normalise, Samples};
 use scrubjay::net::Network;
 use scrubjay::session::{Sources, open_model};
 use scrubjay::zoo::{self, Choices, Facts, Stem};
@@ -170,7 +170,7 @@ impl NormaliseArgs {
 
     /// Reads data, normalised by the options, else by the model's config; reports on stderr how, where that was not
     /// certain.
-    pub fn load(&self, path: &Path, checkpoint: &Checkpoint) -> scrubjay::Result<Samples> {
+    pub fn load(&self, path: &Path, checkpoint: &Checkpoint) -> scrubjay::Result<Loaded> {
         let (normalise, cifar_labels) = (self.given(), self.cifar_labels);
         let loaded = Sources { normalise, cifar_labels, ..Sources::default() }.load(path, checkpoint)?;
         Ok(reported(path, loaded))
@@ -178,11 +178,24 @@ impl NormaliseArgs {
 }
 
 /// Reads data, and reports on stderr how, where that was not certain.
-pub fn load(path: &Path, options: &LoadOptions) -> scrubjay::Result<Samples> {
+pub fn load(path: &Path, options: &LoadOptions) -> scrubjay::Result<Loaded> {
     Ok(reported(path, data::load_with(path, options)?))
 }
 
-fn reported(path: &Path, loaded: Loaded) -> Samples {
+/// The samples that a choice takes of the data of a file, which are `what` to the user; the first few are listed on stderr.
+pub fn chosen(
+    what: &str,
+    text: &str,
+    path: &Path,
+    labels: &Labels,
+    names: &Names,
+) -> scrubjay::Result<Vec<usize>> {
+    let chosen = data::choose(text, path, labels, names)?;
+    eprintln!("{what}: {}", data::listing(&chosen, labels, names));
+    Ok(chosen)
+}
+
+fn reported(path: &Path, loaded: Loaded) -> Loaded {
     loaded.notes.iter().for_each(|note| eprintln!("{}: {note}", path.display()));
-    loaded.samples
+    loaded
 }

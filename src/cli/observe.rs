@@ -54,7 +54,7 @@ pub struct Args {
 /// Writes the trace.
 pub fn run(args: &Args) -> anyhow::Result<Exit> {
     let checkpoint = args.model.checkpoint()?;
-    let inputs = load(&args.input, &LoadOptions::default())?;
+    let inputs = load(&args.input, &LoadOptions::default())?.samples;
     let model = args.model.open(&checkpoint, Some((&args.input, &inputs)))?;
     check_options(model.network.kind(), args.sigma, args.replace)?;
     let device = args.device.open()?;

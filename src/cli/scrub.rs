@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
-use scrubjay::data::tensors;
+use scrubjay::data::{self, tensors};
 use scrubjay::estimate::Estimate;
 use scrubjay::ops::Precision;
 use scrubjay::options::{Pick, ScrubOptions};
@@ -43,13 +43,14 @@ pub struct Args {
     data: PathBuf,
     #[command(flatten)]
     normalise: NormaliseArgs,
-    /// The samples to remove: 7,12,100-149 (both ends included), class:3, n:20@seed, or a file of such lines
+    /// The samples to remove: 7,12,100-149 (both ends included), class:spam, 'path:GLOB', where:site=berlin, level:1=s7
+    /// (first part of the path), n:20@seed, joined by commas; or a file of such lines or of names (docs/DATA.md)
     #[arg(long, value_name = "SPEC", required_unless_present = "forget_data")]
     forget: Option<String>,
     /// The samples to remove, as a set of their own beside --data
     #[arg(long, value_name = "DATA", conflicts_with = "forget")]
     forget_data: Option<PathBuf>,
-    /// The retained samples that are used; by default 1,024 of the rest at random, and all of it for repair
+    /// The retained samples that are used; by default 1,024 of the rest at random, and all of it for a hold
     #[arg(long, value_name = "SPEC")]
     retain: Option<String>,
     /// Validation data: calibration, and the gate
@@ -64,15 +65,16 @@ pub struct Args {
     /// Print the plan (units, bytes, an estimate of the time) and stop
     #[arg(long)]
     dry_run: bool,
-    /// Samples removed together; by default 25, a class at once
+    /// Samples removed together; by default all at once in a hold, else 25, and a class at once
     #[arg(long, value_name = "B")]
     batch: Option<usize>,
 
-    /// How samples are removed: lcodec takes a Newton step on the units that carry them; hold trains all units on for a few
-    /// epochs, each sample held at what a model without it would answer (it needs --val; for networks it comes closest to
-    /// retraining)
-    #[arg(long, value_enum, default_value_t = DEFAULT.method, help_heading = "Method")]
-    method: Procedure,
+    /// How samples are removed: hold trains all units on for a few epochs, each sample held at what a model without it would
+    /// answer, and comes closest to retraining; lcodec takes a Newton step on the units that carry them. By default hold
+    /// where there is --val, and lcodec without it, for several labels, for a certificate, for a single linear layer with --l2,
+    /// and where an option of L-CODEC's is given
+    #[arg(long, value_enum, help_heading = "Method")]
+    method: Option<Procedure>,
     /// What tells a hold what a model without the samples would answer: one that is trained for a few epochs on retained
     /// samples (trained), the labels of each sample's nearest retained samples (neighbours), or a model that you have (its path)
     #[arg(long, value_name = "trained|neighbours|M", default_value = DEFAULT.proxy.name(), help_heading = "Hold")]
@@ -85,73 +87,68 @@ pub struct Args {
     hold_epochs: usize,
 
     /// Noisy copies per trace; by default 1000, and 200 for each sample of a vote
-    #[arg(long, value_name = "m", help_heading = "Method")]
+    #[arg(long, value_name = "m", help_heading = "L-CODEC")]
     perturbations: Option<usize>,
     /// Of images: standard deviation of their noise, in units of the normalised input; by default 0.1
-    #[arg(long, value_name = "S", value_parser = shared::positive, help_heading = "Method")]
+    #[arg(long, value_name = "S", value_parser = shared::positive, help_heading = "L-CODEC")]
     sigma: Option<f32>,
     /// Of texts: how many tokens of each copy are replaced by others at random; by default 1
-    #[arg(long, value_name = "T", value_parser = clap::value_parser!(u32).range(1..), help_heading = "Method")]
+    #[arg(long, value_name = "T", value_parser = clap::value_parser!(u32).range(1..), help_heading = "L-CODEC")]
     replace: Option<u32>,
     /// Precision of the passes over noisy copies, below f32 on CUDA only; the report says how far they agree with f32
-    #[arg(long, value_enum, value_name = "f32|tf32|bf16|f16", help_heading = "Method")]
+    #[arg(long, value_enum, value_name = "f32|tf32|bf16|f16", help_heading = "L-CODEC")]
     precision: Option<Precision>,
     /// How units are chosen; a vote of one sample is plain FOCI
-    #[arg(long, value_enum, default_value_t = DEFAULT.selection, help_heading = "Method")]
+    #[arg(long, value_enum, default_value_t = DEFAULT.selection, help_heading = "L-CODEC")]
     selection: Method,
     /// Units at most
-    #[arg(long, value_name = "K", help_heading = "Method")]
+    #[arg(long, value_name = "K", help_heading = "L-CODEC")]
     max_units: Option<usize>,
     /// The matrix; by default ggn, and hessian for a single linear layer with --l2
-    #[arg(long, value_enum, help_heading = "Method")]
+    #[arg(long, value_enum, help_heading = "L-CODEC")]
     curvature: Option<Approximation>,
     /// The model of an earlier epoch, for --curvature fd (train --keep-epochs writes some)
-    #[arg(long, value_name = "M", help_heading = "Method")]
+    #[arg(long, value_name = "M", help_heading = "L-CODEC")]
     earlier: Option<PathBuf>,
     /// Precondition the solve by K-FAC
-    #[arg(long, help_heading = "Method")]
+    #[arg(long, help_heading = "L-CODEC")]
     precondition: bool,
     /// λ; by default max(1e-3, 5e-3 of the largest eigenvalue), and 0 for a single linear layer with --l2
-    #[arg(long, value_name = "λ", value_parser = shared::not_negative, help_heading = "Method")]
+    #[arg(long, value_name = "λ", value_parser = shared::not_negative, help_heading = "L-CODEC")]
     damping: Option<f64>,
     /// The weight decay that the model was trained with
     #[arg(long, default_value_t = DEFAULT.l2, value_parser = shared::not_negative, help_heading = "Method")]
     l2: f64,
     /// The update rule
-    #[arg(long, value_enum, default_value_t = DEFAULT.rule, help_heading = "Method")]
+    #[arg(long, value_enum, default_value_t = DEFAULT.rule, help_heading = "L-CODEC")]
     update: Rule,
     /// The step's length: scaled on held-out data, or the formula's
-    #[arg(long, value_enum, default_value_t = DEFAULT.length, help_heading = "Method")]
+    #[arg(long, value_enum, default_value_t = DEFAULT.length, help_heading = "L-CODEC")]
     length: Calibration,
     /// The mean loss of the forgotten to calibrate to; by default what held-out samples have, for a class
     /// those of other classes under its label
-    #[arg(long, value_name = "LOSS", help_heading = "Method")]
+    #[arg(long, value_name = "LOSS", help_heading = "L-CODEC")]
     target_loss: Option<f64>,
     /// The samples carry wrong labels: calibrate to the loss that held-out samples have under these labels
     #[arg(long, conflicts_with = "target_loss", help_heading = "Method")]
     wrong_labels: bool,
     /// Calibrated steps on the way there; by default one for each 1.5 that the loss is to rise, from 2 to 16
-    #[arg(long, value_name = "S", help_heading = "Method")]
+    #[arg(long, value_name = "S", help_heading = "L-CODEC")]
     stages: Option<usize>,
-    /// Mini-batches of repair after the step: retained loss down, each forgotten sample held at its target (80 is a
-    /// good number, 160 for wrong labels); on the block for a class or a --target-loss, else on every unit
-    #[arg(long, value_name = "K", default_value_t = DEFAULT.repair, help_heading = "Method")]
-    repair: usize,
     /// Newton steps; those after the first on the residual objective (convex models)
-    #[arg(long, default_value_t = DEFAULT.iterations, help_heading = "Method")]
+    #[arg(long, default_value_t = DEFAULT.iterations, help_heading = "L-CODEC")]
     iterations: usize,
     /// Relative residual of the solve
-    #[arg(long, default_value_t = DEFAULT.tolerance, value_parser = shared::not_negative, help_heading = "Method")]
+    #[arg(long, default_value_t = DEFAULT.tolerance, value_parser = shared::not_negative, help_heading = "L-CODEC")]
     tolerance: f64,
-    /// Products that the solve may spend, and later stages two fifths of; by default 25; 10 where the
-    /// repair of a class, of wrong labels or towards a --target-loss follows
-    #[arg(long, value_name = "K", help_heading = "Method")]
+    /// Products that the solve may spend, and later stages two fifths of; by default 25
+    #[arg(long, value_name = "K", help_heading = "L-CODEC")]
     products: Option<usize>,
     /// The largest drop of validation accuracy that is accepted, in points
     #[arg(long, default_value_t = 100.0 * DEFAULT.gate, value_parser = shared::not_negative, help_heading = "Method")]
     gate: f64,
     /// Where no unit depends on a batch: leave it, or take the best units of the first step
-    #[arg(long, value_enum, default_value_t = DEFAULT.if_empty, help_heading = "Method")]
+    #[arg(long, value_enum, default_value_t = DEFAULT.if_empty, help_heading = "L-CODEC")]
     if_empty: IfEmpty,
     /// ε of a certificate, for each batch
     #[arg(long, requires = "delta", help_heading = "Certificate")]
@@ -193,6 +190,8 @@ pub fn run(args: &Args) -> anyhow::Result<Exit> {
         Some(text) => Request::new(&session, text.as_str(), &options)?,
         None => Request::beside(&session, &options)?,
     };
+    let labels = &session.samples().y;
+    eprintln!("to be forgotten: {}", data::listing(&request.forget, labels, session.names()));
     request.warnings.iter().for_each(|warning| eprintln!("warning: {warning}"));
     if args.dry_run {
         print_estimate(args, &session.estimate(&request)?);
@@ -257,7 +256,6 @@ impl Args {
             target_loss: self.target_loss,
             wrong_labels: self.wrong_labels,
             stages: self.stages,
-            repair: self.repair,
             iterations: self.iterations,
             tolerance: self.tolerance,
             products: self.products,
@@ -313,11 +311,12 @@ fn print_estimate(args: &Args, estimate: &Estimate) {
         1 => println!("samples    {samples} in one batch"),
         _ => println!("samples    {samples} in {batches} batches of at most {batch}"),
     }
-    if let Some(Epochs { proxy, hold }) = estimate.epochs {
+    if let Some(Epochs { proxy, hold, cost }) = estimate.epochs {
         println!("proxy      {proxy} epochs of {} retained samples, for each batch", estimate.trained_on);
         println!(
             "hold       {hold} epochs of them, each with as many forgotten samples beside them, for each batch"
         );
+        println!("cost       {cost:.1} epochs of retraining, for each batch");
         println!("time       about {:.0} s", estimate.seconds_at_most);
         println!("nothing was written");
         return;
@@ -372,13 +371,14 @@ fn print_record(record: &Record) {
         format!("{} ({})", number(account.selection.first_t), number(account.selection.noise_level)),
         number(step.map(|step| step.length.scale)),
     );
-    if let Some(HoldAccount { target, reached, .. }) = &account.hold {
+    if let Some(HoldAccount { target, reached, epochs, .. }) = &account.hold {
         println!(
-            "       held at a loss of {:.4} ({:.1} % right); reached {:.4} ({:.1} %)",
+            "       held at a loss of {:.4} ({:.1} % right); reached {:.4} ({:.1} %); cost {:.1} epochs",
             target.loss,
             100.0 * target.accuracy,
             reached.loss,
-            100.0 * reached.accuracy
+            100.0 * reached.accuracy,
+            epochs.cost
         );
     }
     record.notes.iter().for_each(|note| println!("       {note}"));

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use scrubjay::data::{self, CifarLabels, Labels, LoadOptions, Normalise, Samples, tensors};
+use scrubjay::data::{self, CifarLabels, Labels, LoadOptions, Loaded, Normalise, Samples, tensors};
 use scrubjay::device::Device;
 use scrubjay::loss::Loss;
 use scrubjay::net::{Network, TrainPass};
@@ -14,7 +14,7 @@ use scrubjay::train::{Epoch, Optimizer, Recipe, Schedule, train};
 use scrubjay::{Error, checkpoint, hash, zoo};
 use serde_json::{Value, json};
 
-use super::model::{TensorArgs, load, print_notes};
+use super::model::{TensorArgs, chosen, load, print_notes};
 use super::shared::{self, DeviceArgs, Exit};
 
 /// Train a new model, or continue to train one
@@ -29,7 +29,7 @@ use super::shared::{self, DeviceArgs, Exit};
 ///
 /// Examples:
 ///   scrubjay train --arch mlp:100 --data MNIST/raw --out mlp --epochs 10
-///   scrubjay train --arch resnet20 --data train.safetensors --val test.safetensors --out resnet --exclude class:3
+///   scrubjay train --arch resnet20 --data train.safetensors --val test.safetensors --out resnet --exclude class:cat
 ///   scrubjay train --arch mlp:50 --data MNIST/raw --out never-saw --exclude 0-99 --seeds 10
 ///   scrubjay train --arch distilbert:120-32-2-4-64 --data texts.safetensors --optimizer adam --lr 1e-3 --out texts
 #[derive(clap::Args)]
@@ -54,7 +54,7 @@ pub struct Args {
     /// The folder to write
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
-    /// Samples to leave out: 7,12,100-149, class:3, n:20@seed, or a file of such lines
+    /// Samples to leave out, as scrub's --forget names them
     #[arg(long, value_name = "SPEC")]
     exclude: Option<String>,
     /// Mean per channel, subtracted from values from 0 to 1
@@ -137,10 +137,10 @@ pub fn run(args: &Args) -> anyhow::Result<Exit> {
         labels: args.cifar_labels,
     };
     let normalise = Normalise { mean: args.mean.clone().or(said.mean), std: args.std.clone().or(said.std) };
-    let samples = load(&args.data, &options)?;
-    let val = args.val.as_deref().map(|path| load(path, &options)).transpose()?;
+    let Loaded { samples, names, .. } = load(&args.data, &options)?;
+    let val = args.val.as_deref().map(|path| load(path, &options)).transpose()?.map(|val| val.samples);
     let excluded = match &args.exclude {
-        Some(text) => data::choose(text, &args.data, &samples.y)?,
+        Some(text) => chosen("left out", text, &args.data, &samples.y, &names)?,
         None => vec![],
     };
     let mut used = vec![true; samples.y.len()];

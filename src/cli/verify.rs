@@ -1,21 +1,16 @@
 //! `scrubjay verify`: is it forgotten?
 
-mod checks;
-mod models;
 mod table;
 
 use std::path::PathBuf;
 use std::time::Instant;
 
-use scrubjay::checkpoint::Checkpoint;
-use scrubjay::comparison::{Comparison, Definition, MEASURES, Row, SHADOWS, UNSEEN};
-use scrubjay::data::{self, Inputs, tensors};
-use scrubjay::{Error, hash, report};
-use serde_json::{Map, Value, json};
+use scrubjay::data::tensors;
+use scrubjay::report::{self, VerifyReport};
+use scrubjay::session::Sources;
+use scrubjay::verification::{Question, Verification};
 
-use self::checks::{check_alike, check_before, check_distinct, check_receipt, check_reference, check_test};
-use self::models::{Candidate, Sets};
-use self::table::{gap, print};
+use self::table::print;
 use super::model::{ChoiceArgs, NormaliseArgs};
 use super::shared::{self, DeviceArgs, Exit, command_line};
 
@@ -46,8 +41,7 @@ pub struct Args {
     /// The data that the model before was trained on
     #[arg(long, value_name = "TRAIN")]
     data: PathBuf,
-    /// The samples that were to be removed: 7,12,100-149 (both ends included), class:3, n:20@seed, or a file of such
-    /// lines
+    /// The samples that were to be removed, as scrub's --forget names them
     #[arg(long, value_name = "SPEC")]
     forget: String,
     /// The retained samples to measure on; by default all others
@@ -74,164 +68,52 @@ pub struct Args {
 /// Compares, and reports the result.
 pub fn run(args: &Args) -> anyhow::Result<Exit> {
     let started = Instant::now();
-    let checkpoint = args.choices.checkpoint(&args.before)?;
-    let sets = sets(args, &checkpoint)?;
-    drop(checkpoint);
-    let open = |path| Candidate::open(&args.choices, path, (&args.data, &args.test), &sets);
-    let before = open(&args.before)?;
-    let after = open(&args.after)?;
-    let references = args.reference.iter().map(|path| open(path)).collect::<scrubjay::Result<Vec<_>>>()?;
-    let mut notes = vec![];
-    for other in references.iter().chain([&after]) {
-        check_alike(&before, other)?;
-    }
-    check_distinct(&before, &after, &references)?;
-    let data = hash::of_files(&args.data)?;
-    check_before(&before, &data, &sets, &mut notes)?;
-    for reference in &references {
-        check_reference(reference, &before, &data, &sets, &mut notes)?;
-    }
-    check_receipt(&before, &after, &sets, &mut notes)?;
-    check_test(&args.test, &sets, &mut notes);
-
+    let verification = Verification::open(question(args))?;
+    verification.reading.iter().for_each(|note| eprintln!("{note}"));
+    eprintln!("forgotten: {}", verification.forgotten);
     let device = args.device.open()?;
-    let bar = shared::progress(2 + references.len() as u64, "models");
-    let behaviour = |model: &Candidate| {
-        let found = model.behaviour(&device, &sets);
-        bar.inc(1);
-        found
-    };
-    let theirs = references.iter().map(behaviour).collect::<scrubjay::Result<Vec<_>>>()?;
-    let (was, is) = (behaviour(&before)?, behaviour(&after)?);
+    let bar = shared::progress(2 + verification.references.len() as u64, "models");
+    let found = verification.run(&device, || bar.inc(1))?;
     bar.finish_and_clear();
-    let (classes, loss) = (before.network.classes(), before.network.loss);
-    let found = Comparison::new(&was, &is, &theirs, &sets.unseen, classes, loss)?;
-    if !found.remembered {
-        notes.push(
-            "the model before shows no memory of these samples either: there was little to forget".into(),
-        );
-    }
-    if references.len() < SHADOWS {
-        notes.push(format!(
-            "{} of {SHADOWS} references that a likelihood ratio and a spread need at least: train --seeds 5 makes five",
-            references.len()
-        ));
-    }
-
-    let models = [&before, &after];
-    let mut report = report_of(args, &sets, &models, &references, &found, &notes);
-    report["device"] = device.report();
-    report["seconds"] = json!(started.elapsed().as_secs_f64());
-    let written = write(args, &report);
-    if args.json {
-        println!("{report}");
-    } else {
-        print(&found, &sets, &notes);
+    let mut report = VerifyReport::new(&verification, &found, &device);
+    report.command = Some(command_line());
+    report.seconds = started.elapsed().as_secs_f64();
+    let json = serde_json::to_value(&report)?;
+    let written = write(args, &report, &json);
+    match args.json {
+        true => println!("{json}"),
+        false => print(&found, &verification.sets),
     }
     written?;
-    Ok(if found.findings.is_empty() { Exit::Done } else { Exit::GateNotMet })
+    Ok(if found.comparison.findings.is_empty() { Exit::Done } else { Exit::GateNotMet })
 }
 
-/// The report (docs/REPORT.md), but for device and seconds.
-fn report_of(
-    args: &Args,
-    sets: &Sets,
-    [before, after]: &[&Candidate; 2],
-    references: &[Candidate],
-    found: &Comparison,
-    notes: &[String],
-) -> Value {
-    let samples: Vec<Value> = sets
-        .forget
-        .iter()
-        .zip(&found.samples)
-        .map(|(&i, sample)| {
-            let mut entry = json!(sample);
-            entry["index"] = json!(i);
-            entry["label"] = match sets.samples.y.class_of(i) {
-                Some(class) => json!(class),
-                None => json!(sets.samples.y.of(i)),
-            };
-            entry
-        })
-        .collect();
-    let model =
-        |model: &Candidate, row: &Row| json!({"path": model.path, "sha256": model.sha256, "measures": row});
-    let pairs = references.iter().zip(&found.references);
-    json!({
-        "scrubjay": env!("CARGO_PKG_VERSION"),
-        "report": "verify",
-        "command": command_line(),
-        "family": before.family,
-        "sets": {
-            "data": args.data,
-            "forget": {"spec": args.forget, "n": sets.forget.len(), "class": sets.class},
-            "retain": {"spec": args.retain, "n": sets.retain.len()},
-            "test": {"data": args.test, "n": sets.test.len()},
-            "unseen": sets.unseen.len(),
-        },
-        "before": model(before, &found.before),
-        "after": model(after, &found.after),
-        "references": pairs.map(|(reference, row)| model(reference, row)).collect::<Vec<_>>(),
-        "retrained": by_measure(|measure| json!(found.retrained(measure))),
-        "gaps": by_measure(|measure| json!({
-            "before": gap(found, measure, &found.before),
-            "after": gap(found, measure, &found.after),
-        })),
-        "findings": found.findings,
-        "notes": notes,
-        "samples": samples,
-        "definitions": by_measure(|measure| json!(measure.text)),
-    })
+fn question(args: &Args) -> Question {
+    let sources = Sources {
+        choices: args.choices.choices(),
+        ignore: args.choices.ignored(),
+        weights: args.choices.weights(),
+        normalise: args.normalise.given(),
+        cifar_labels: args.normalise.cifar_labels(),
+        ..Sources::new(&args.before, &args.data)
+    };
+    Question {
+        sources,
+        after: args.after.clone(),
+        references: args.reference.clone(),
+        forget: args.forget.clone(),
+        retain: args.retain.clone(),
+        test: args.test.clone(),
+    }
 }
 
 /// Writes the page and the JSON where they are asked for.
-fn write(args: &Args, report: &Value) -> anyhow::Result<()> {
+fn write(args: &Args, report: &VerifyReport, json: &serde_json::Value) -> anyhow::Result<()> {
     if let Some(path) = &args.html {
         tensors::write_whole(path, report::verify(report).as_bytes())?;
     }
     if let Some(path) = &args.out {
-        tensors::write_whole(path, serde_json::to_string_pretty(report)?.as_bytes())?;
+        tensors::write_whole(path, serde_json::to_string_pretty(json)?.as_bytes())?;
     }
     Ok(())
-}
-
-fn by_measure(value: impl Fn(&Definition) -> Value) -> Map<String, Value> {
-    MEASURES.iter().map(|measure| (measure.key.to_string(), value(measure))).collect()
-}
-
-fn sets(args: &Args, checkpoint: &Checkpoint) -> scrubjay::Result<Sets> {
-    let samples = args.normalise.load(&args.data, checkpoint)?;
-    let test = args.normalise.load(&args.test, checkpoint)?;
-    if test.kind != samples.kind {
-        let reason = format!("has {}, --data has {}", test.kind, samples.kind);
-        return Err(Error::data(&args.test, reason));
-    }
-    let within = |text: &str| data::choose(text, &args.data, &samples.y);
-    let forget = within(&args.forget)?;
-    let mut forgotten = vec![false; samples.y.len()];
-    forget.iter().for_each(|&i| forgotten[i] = true);
-    let retain = match &args.retain {
-        Some(text) => within(text)?,
-        None => (0..samples.y.len()).filter(|&i| !forgotten[i]).collect(),
-    };
-    if let Some(i) = retain.iter().find(|&&i| forgotten[i]) {
-        return Err(Error::config(format!("sample {i} is to be forgotten and to be retained")));
-    }
-    if retain.is_empty() {
-        return Err(Error::config("nothing is left to retain: every sample is to be forgotten"));
-    }
-    let class = forget.first().and_then(|&i| samples.y.class_of(i));
-    let class = class.filter(|&class| forget.iter().all(|&i| samples.y.class_of(i) == Some(class)));
-    let unseen: Vec<usize> =
-        (0..test.y.len()).filter(|&i| class.is_none() || test.y.class_of(i) == class).collect();
-    if unseen.len() < UNSEEN {
-        let of = class.map_or(String::new(), |class| format!(" of class {class}, like all forgotten ones,"));
-        let reason = format!(
-            "holds {} samples{of} to tell the forgotten from; membership inference needs {UNSEEN}",
-            unseen.len()
-        );
-        return Err(Error::data(&args.test, reason));
-    }
-    Ok(Sets { samples, test, forget, retain, unseen, class })
 }

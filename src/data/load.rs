@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use super::idx::Idx;
 use super::pixels::{self, Normalise, Stored};
 use super::tensors::{TensorFile, read_unzipped};
-use super::{Labels, Samples, text};
+use super::{Labels, Names, Samples, text};
 use crate::error::{Error, Result};
 use crate::loss::Loss;
 use crate::ops::Shape;
@@ -42,6 +42,8 @@ crate::names::names!(CifarLabels { Fine = "fine", Coarse = "coarse" });
 pub struct Loaded {
     /// The images or texts.
     pub samples: Samples,
+    /// What the files call their classes and samples.
+    pub names: Names,
     /// One sentence each, for the user.
     pub notes: Vec<String>,
 }
@@ -101,7 +103,7 @@ pub fn load_with(path: &Path, options: &LoadOptions) -> Result<Loaded> {
         let reason = format!("holds the value {} once it is normalised", samples.x[i]);
         return Err(Error::record(path, format!("sample {}", i / image), reason));
     }
-    Ok(Loaded { samples, notes })
+    Ok(Loaded { samples, names: Names::default(), notes })
 }
 
 /// Texts, which nothing normalises.
@@ -114,7 +116,7 @@ fn texts(file: &TensorFile, normalise: &Normalise) -> Result<Loaded> {
     if *normalise != Normalise::default() {
         return Err(Error::data(file.path(), "holds texts, and --mean and --std are for images"));
     }
-    Ok(Loaded { samples: text::read(file)?, notes: vec![] })
+    Ok(Loaded { samples: text::read(file)?, names: Names::default(), notes: vec![] })
 }
 
 /// The files that [`load`] reads for `path`, in its order.

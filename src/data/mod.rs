@@ -1,5 +1,6 @@
 //! Files to samples: labelled images and texts for networks, columns for the dependence measure.
 
+mod chosen;
 mod digits;
 mod encoding;
 pub mod file;
@@ -7,18 +8,22 @@ pub(crate) mod foreign;
 mod idx;
 mod labels;
 mod load;
+mod names;
 mod pixels;
 mod spec;
 pub mod table;
 pub mod tensors;
 mod text;
+pub mod tokenizer;
 mod view;
 
 use std::ops::Range;
 
+pub use chosen::{Shown, listing, shown};
 pub use digits::digits;
 pub use labels::{Labels, check_words};
 pub use load::{CifarLabels, LoadOptions, Loaded, check_labels, class_count, files, load, load_with};
+pub use names::Names;
 pub use pixels::Normalise;
 pub use spec::{Spec, choose};
 pub use text::check_ids;
@@ -89,6 +94,17 @@ impl Samples {
                 let (ids, mask) = bytemuck::cast_slice(self.image(i)).split_at(tokens);
                 Some(Tokens { ids, mask })
             }
+        }
+    }
+
+    /// A copy of inputs `range`.
+    pub fn part(&self, range: Range<usize>) -> Samples {
+        let len = self.shape().len();
+        let indices: Vec<usize> = range.clone().collect();
+        Samples {
+            kind: self.kind,
+            x: self.x[range.start * len..range.end * len].to_vec(),
+            y: self.y.subset(&indices),
         }
     }
 

@@ -1,10 +1,18 @@
-//! Choosing samples: `7,12,100-149` (both ends included), `class:3`, `n:20@seed`, joined by commas, or a file of such
-//! lines.
+//! Choosing samples: `7,12,100-149` (both ends included), `class:spam` or `class:3`, `path:GLOB`, `where:site=berlin`,
+//! `level:1=s7`, `n:20@seed`, joined by commas; or a file with one of these, or the name of a sample, a line.
+//!
+//! What has commas in it stands in double quotes. [`Spec`] is read before the data are; names are looked up when samples
+//! are chosen, and an error lists the nearest ones.
+
+mod nearest;
+mod parse;
 
 use std::path::Path;
 
-use super::Labels;
-use super::encoding::read_text;
+use nearest::nearest;
+use parse::{Condition, Found, Part, parts, parts_of_file};
+
+use super::{Labels, Names};
 use crate::error::{Error, Result};
 use crate::ops::philox::{Stream, Use};
 
@@ -15,24 +23,14 @@ pub struct Spec {
     parts: Vec<Part>,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum Part {
-    /// Indices from one to another, both included.
-    Range(usize, usize),
-    /// Every sample of a class.
-    Class(u32),
-    /// A number of random samples, without replacement.
-    Random(usize, u64),
-}
-
 impl Spec {
     /// Reads a choice; a text that names a file stands for the lines of that file.
     ///
     /// A file may begin with a byte order mark and with one word as the header of its only column; `#` begins a comment;
-    /// numbers may stand in double quotes, and be written as 7.0.
+    /// lines may stand in double quotes, and numbers be written as 7.0.
     ///
     /// # Errors
-    /// Where a part is not understood; the message names it, and file and line.
+    /// Where a part is not understood; the message names it.
     pub fn parse(text: &str) -> Result<Spec> {
         let path = Path::new(text);
         let parts = match path.is_file() {
@@ -50,44 +48,26 @@ impl Spec {
         &self.text
     }
 
-    /// The class, where the choice is one class and nothing else.
-    pub fn class(&self) -> Option<u32> {
-        match self.parts[..] {
-            [Part::Class(class)] => Some(class),
-            _ => None,
+    /// Whether the choice is one class and nothing else.
+    pub fn is_class(&self) -> bool {
+        match &self.parts[..] {
+            [Part::Class(_)] => true,
+            [Part::Line(_, _, _, Ok(parts))] => matches!(parts[..], [Part::Class(_)]),
+            _ => false,
         }
     }
 
-    /// The chosen samples of a set with these labels: ascending, each once. Of several labels, `class:3` chooses the
-    /// samples that have label 3.
+    /// The chosen samples of a set with these labels and names: ascending, each once. Of several labels, `class:3` chooses
+    /// the samples that have label 3.
     ///
     /// # Errors
-    /// Where an index is outside the set, a class does not occur, or more samples are asked for than there are.
-    pub fn choose(&self, labels: &Labels) -> Result<Vec<usize>> {
-        let n = labels.len();
+    /// Where an index is outside the set, a class, a column or a name does not occur, or more samples are asked for than
+    /// there are.
+    pub fn choose(&self, labels: &Labels, names: &Names) -> Result<Vec<usize>> {
+        let set = Set { labels, names };
         let mut chosen = vec![];
         for part in &self.parts {
-            match *part {
-                Part::Range(from, to) => {
-                    if to >= n {
-                        return Err(Error::config(format!("sample {to} of a set of {n} (the first is 0)")));
-                    }
-                    chosen.extend(from..=to);
-                }
-                Part::Class(class) => {
-                    let before = chosen.len();
-                    chosen.extend((0..n).filter(|&i| labels.has(i, class)));
-                    if chosen.len() == before {
-                        return Err(Error::config(format!("no sample has class {class}")));
-                    }
-                }
-                Part::Random(count, _) if count > n => {
-                    return Err(Error::config(format!("{count} samples of a set of {n}")));
-                }
-                Part::Random(count, seed) => {
-                    chosen.extend(Stream::new(seed, Use::Choice, 0).choose(n, count))
-                }
-            }
+            chosen.extend(set.choose(part).map_err(Error::Config)?);
         }
         chosen.sort_unstable();
         chosen.dedup();
@@ -95,123 +75,244 @@ impl Spec {
     }
 }
 
-/// The samples that a choice takes of the data of a file, which an error names.
+/// The samples that a choice takes of the data of a file, which an error names. Names in a list may begin with the path of
+/// the data.
 ///
 /// # Errors
 /// Where the choice is none, or takes what is not there.
-pub fn choose(text: &str, path: &Path, labels: &Labels) -> Result<Vec<usize>> {
-    Spec::parse(text)?.choose(labels).map_err(|error| match error {
+pub fn choose(text: &str, path: &Path, labels: &Labels, names: &Names) -> Result<Vec<usize>> {
+    let mut spec = Spec::parse(text)?;
+    let before = format!("{}/", path.display().to_string().trim_end_matches('/'));
+    for part in &mut spec.parts {
+        if let Part::Name(name) | Part::Line(_, _, name, _) = part
+            && let Some(inside) = name.strip_prefix(&before)
+        {
+            *name = inside.into();
+        }
+    }
+    spec.choose(labels, names).map_err(|error| match error {
         Error::Config(reason) => Error::Config(format!("{}: {reason}", path.display())),
         other => other,
     })
 }
 
-fn parts_of_file(path: &Path) -> Result<Vec<Part>> {
-    let text = String::from_utf8(read_text(path)?)
-        .map_err(|_| Error::data(path, "is not text; a list of indices, one a line, was expected"))?;
-    let lines = text.lines().map(|line| line.split('#').next().unwrap_or_default().trim()).zip(1..);
-    let (mut found, mut header) = (Vec::new(), true);
-    for (line, number) in lines.filter(|(line, _)| !line.is_empty()) {
-        match parts(line) {
-            Ok(more) => found.extend(more),
-            Err(_) if header && is_header(line) => {}
-            Err(reason) => {
-                return Err(Error::config(format!("{}: line {number}: {reason}", path.display())));
+/// The samples to choose from.
+struct Set<'a> {
+    labels: &'a Labels,
+    names: &'a Names,
+}
+
+impl Set<'_> {
+    fn choose(&self, part: &Part) -> Found<Vec<usize>> {
+        let n = self.labels.len();
+        match part {
+            Part::Range(_, to) if *to >= n => Err(format!("sample {to} of a set of {n} (the first is 0)")),
+            Part::Range(from, to) => Ok((*from..=*to).collect()),
+            Part::Class(class) => self.of_class(class),
+            Part::Path(pattern) => self.of_path(pattern),
+            Part::Where(conditions) => self.of_conditions(conditions),
+            Part::Level(level, word) => self.of_level(*level, word),
+            Part::Random(count, _) if *count > n => Err(format!("{count} samples of a set of {n}")),
+            Part::Random(count, seed) => Ok(Stream::new(*seed, Use::Choice, 0).choose(n, *count)),
+            Part::Name(name) => self.of_name(name)?.ok_or_else(|| {
+                let near = self.names.samples.as_deref().map_or(String::new(), |all| nearest(name, all));
+                format!(
+                    "`{name}` is no file that exists, no name of a sample, and no choice of samples{near}"
+                )
+            }),
+            Part::Line(path, line, name, parts) => {
+                if let Some(found) = self.of_name(name)? {
+                    return Ok(found);
+                }
+                let at = |reason| format!("{}: line {line}: {reason}", path.display());
+                let parts = parts.as_ref().map_err(|reason| at(reason.clone()))?;
+                let chosen = parts.iter().map(|part| self.choose(part)).collect::<Found<Vec<_>>>();
+                Ok(chosen.map_err(at)?.concat())
             }
         }
-        header = false;
     }
-    Ok(found)
-}
 
-/// Whether a line is the name of a column, as of a list that pandas or R wrote.
-fn is_header(line: &str) -> bool {
-    let word = unquoted(line);
-    !word.is_empty() && word.chars().all(|c| c.is_alphabetic() || c == '_' || c == ' ')
-}
-
-fn unquoted(text: &str) -> &str {
-    text.strip_prefix('"').and_then(|text| text.strip_suffix('"')).unwrap_or(text)
-}
-
-/// The parts of a line, or what is wrong with one.
-fn parts(line: &str) -> std::result::Result<Vec<Part>, String> {
-    line.lines()
-        .map(|line| line.split('#').next().unwrap_or_default())
-        .flat_map(|line| line.split(','))
-        .map(|text| unquoted(text.trim()))
-        .filter(|text| !text.is_empty())
-        .map(part)
-        .collect()
-}
-
-fn part(text: &str) -> std::result::Result<Part, String> {
-    let wrong = || {
-        let forms = "an index, a range 100-149, class:3 or n:20@seed";
-        format!("`{text}` chooses no samples: {forms} (or the name of a file of such lines) was expected")
-    };
-    let number = |text: &str| text.trim().parse::<usize>().map_err(|_| wrong());
-    if let Some(class) = text.strip_prefix("class:") {
-        return Ok(Part::Class(class.trim().parse().map_err(|_| wrong())?));
-    }
-    if let Some(random) = text.strip_prefix("n:") {
-        let (count, seed) = random.split_once('@').unwrap_or((random, "0"));
-        let count = number(count)?;
-        return match count {
-            0 => Err(wrong()),
-            _ => Ok(Part::Random(count, seed.trim().parse().map_err(|_| wrong())?)),
+    fn of_class(&self, class: &str) -> Found<Vec<usize>> {
+        let known = self.names.classes.as_deref().unwrap_or_default();
+        let number = match known.iter().position(|name| name == class) {
+            Some(number) => number as u32,
+            None => class.parse().map_err(|_| match known {
+                [] => format!("the data do not name their classes, so that class:{class} has to be a number"),
+                known => format!("there is no class `{class}`{}", nearest(class, known)),
+            })?,
         };
+        self.some(|i| self.labels.has(i, number), || format!("no sample has class {class}"))
     }
-    if let Some(index) = whole(text) {
-        return Ok(Part::Range(index, index));
-    }
-    if Path::new(text).extension().is_some_and(|end| end.to_string_lossy().chars().all(char::is_alphabetic)) {
-        return Err(format!("`{text}` is no file that exists, and no choice of samples"));
-    }
-    let (from, to) = text.split_once('-').ok_or_else(wrong)?;
-    let (from, to) = (number(from)?, number(to)?);
-    if from > to {
-        return Err(format!("the range `{text}` ends before it begins"));
-    }
-    Ok(Part::Range(from, to))
-}
 
-/// An index; 7.0 and 7e0, as numpy writes whole numbers, are 7.
-fn whole(text: &str) -> Option<usize> {
-    const EXACT: f64 = (1u64 << 53) as f64;
-    let float =
-        |text: &str| text.parse::<f64>().ok().filter(|v| (0.0..EXACT).contains(v) && v.fract() == 0.0);
-    text.parse().ok().or_else(|| float(text).map(|value| value as usize))
+    fn of_path(&self, pattern: &str) -> Found<Vec<usize>> {
+        let names = self.sample_names("path:")?;
+        let glob = glob::Pattern::new(pattern)
+            .map_err(|e| format!("`path:{pattern}`: {} at character {}", e.msg, e.pos + 1))?;
+        let by = glob::MatchOptions { require_literal_separator: true, ..glob::MatchOptions::new() };
+        let folder = format!("{}/", pattern.trim_end_matches('/'));
+        let fits = |name: &str| glob.matches_with(name, by) || name.starts_with(&folder);
+        self.some(
+            |i| fits(&names[i]),
+            || format!("no name of a sample fits `{pattern}`{}", nearest(pattern, names)),
+        )
+    }
+
+    fn of_conditions(&self, conditions: &[Condition]) -> Found<Vec<usize>> {
+        let columns = &self.names.columns;
+        let column = |condition: &Condition| {
+            columns.iter().find(|(name, _)| *name == condition.column).map(|(_, words)| words).ok_or_else(
+                || {
+                    let known: Vec<String> = columns.iter().map(|(name, _)| name.clone()).collect();
+                    match known[..] {
+                        [] => {
+                            format!("the data have no columns to choose by, such as `{}`", condition.column)
+                        }
+                        _ => format!(
+                            "the data have no column `{}`{}",
+                            condition.column,
+                            nearest(&condition.column, &known)
+                        ),
+                    }
+                },
+            )
+        };
+        let words = conditions.iter().map(column).collect::<Found<Vec<_>>>()?;
+        for (Condition { column, equal, word }, words) in conditions.iter().zip(&words) {
+            if *equal && !words.contains(word) {
+                return Err(format!("no sample has {column} = {word}{}", nearest(word, words)));
+            }
+        }
+        let holds = |i: usize| {
+            conditions
+                .iter()
+                .zip(&words)
+                .all(|(condition, words)| (words[i] == condition.word) == condition.equal)
+        };
+        self.some(holds, || "no sample fits all of these conditions".into())
+    }
+
+    fn of_level(&self, level: usize, word: &str) -> Found<Vec<usize>> {
+        let names = self.sample_names("level:")?;
+        let at = |name: &str| name.split('/').nth(level - 1).unwrap_or_default().to_string();
+        self.some(
+            |i| at(&names[i]) == word,
+            || {
+                let words: Vec<String> = names.iter().map(|name| at(name)).collect();
+                format!("no name of a sample has `{word}` at level {level}{}", nearest(word, &words))
+            },
+        )
+    }
+
+    /// The sample of a name; none where there is none.
+    fn of_name(&self, name: &str) -> Found<Option<Vec<usize>>> {
+        let names = self.names.samples.as_deref().unwrap_or_default();
+        let plain = name.strip_prefix("./").unwrap_or(name);
+        let found: Vec<usize> = (0..names.len()).filter(|&i| names[i] == plain).collect();
+        match found.len() {
+            0 => Ok(None),
+            1 => Ok(Some(found)),
+            count => Err(format!("{count} samples have the name `{name}`; choose by index")),
+        }
+    }
+
+    fn sample_names(&self, form: &str) -> Found<&[String]> {
+        self.names
+            .samples
+            .as_deref()
+            .ok_or_else(|| format!("the data do not name their samples, which {form} needs"))
+    }
+
+    /// The samples of which something holds; where there are none, what to say.
+    fn some(&self, holds: impl Fn(usize) -> bool, none: impl Fn() -> String) -> Found<Vec<usize>> {
+        let chosen: Vec<usize> = (0..self.labels.len()).filter(|&i| holds(i)).collect();
+        if chosen.is_empty() { Err(none()) } else { Ok(chosen) }
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn of(labels: &[u32]) -> impl Fn(&str) -> Result<Vec<usize>> {
+        let labels = Labels::from(labels.to_vec());
+        move |text| Spec::parse(text)?.choose(&labels, &Names::default())
+    }
+
     #[test]
     fn every_form_chooses_ascending_and_once() {
-        let labels = Labels::from(vec![0, 1, 2, 1, 0, 1]);
-        let choose = |text: &str| Spec::parse(text).unwrap().choose(&labels);
+        let choose = of(&[0, 1, 2, 1, 0, 1]);
         assert_eq!(choose("4, 1-2,1").unwrap(), [1, 2, 4]);
         assert_eq!(choose("class:1").unwrap(), [1, 3, 5]);
         assert_eq!(choose("n:6@3").unwrap(), [0, 1, 2, 3, 4, 5]);
         assert_eq!(choose("n:2@3").unwrap(), choose("n:2@3").unwrap());
-        assert_eq!(Spec::parse("class:1").unwrap().class(), Some(1));
-        assert_eq!(Spec::parse("class:1,0").unwrap().class(), None);
+        assert!(Spec::parse("class:1").unwrap().is_class());
+        assert!(!Spec::parse("class:1,0").unwrap().is_class());
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("forget.txt");
         std::fs::write(&path, "0 # the first\n\n3-4\n").unwrap();
-        assert_eq!(Spec::parse(path.to_str().unwrap()).unwrap().choose(&labels).unwrap(), [0, 3, 4]);
+        assert_eq!(choose(path.to_str().unwrap()).unwrap(), [0, 3, 4]);
+    }
+
+    /// Six samples: two people at two sites.
+    fn named() -> (Labels, Names) {
+        let words = |text: &str| text.split(' ').map(String::from).collect::<Vec<_>>();
+        let names = Names {
+            classes: Some(words("cat dog 10")),
+            samples: Some(words("s1/a.png s1/b.png s7/a.png s7/b.png s7/x/c.png d,e.png")),
+            columns: vec![
+                ("site".into(), words("berlin berlin paris paris paris berlin")),
+                ("year".into(), words("2019 2020 2019 2020 2020 2020")),
+            ],
+        };
+        (vec![0, 1, 2, 1, 0, 1].into(), names)
+    }
+
+    #[test]
+    fn samples_are_chosen_by_names() {
+        let (labels, names) = named();
+        let choose = |text: &str| Spec::parse(text).unwrap().choose(&labels, &names).unwrap();
+        for (text, expected) in [
+            ("class:dog", &[1, 3, 5][..]),
+            ("class:0", &[0, 4]),
+            ("class:10", &[2]),
+            ("class:2", &[2]),
+            ("path:s1/*", &[0, 1]),
+            ("path:s7/*", &[2, 3]),
+            ("path:s7", &[2, 3, 4]),
+            ("path:**/a.png", &[0, 2]),
+            ("path:s?/[ab].png, 5", &[0, 1, 2, 3, 5]),
+            ("where:site=berlin", &[0, 1, 5]),
+            ("where:site!=berlin & year=2020", &[3, 4]),
+            ("where:site=paris,where:year=2019", &[0, 2, 3, 4]),
+            ("level:1=s7", &[2, 3, 4]),
+            ("level:2=a.png", &[0, 2]),
+            ("\"path:d,e.png\",0", &[0, 5]),
+            ("path:\"d,e.png\"", &[5]),
+            ("s1/b.png,./s7/a.png", &[1, 2]),
+        ] {
+            assert_eq!(choose(text), expected, "{text}");
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("list.csv");
+        for (text, expected) in [
+            ("name\ns1/a.png\r\nd,e.png\nclass:dog\n", &[0, 1, 3, 5][..]),
+            ("\u{feff}\"d,e.png\"\n4 # and this\n", &[4, 5]),
+            ("faces/s7/a.png\n", &[2]),
+        ] {
+            std::fs::write(&path, text).unwrap();
+            let found = super::choose(path.to_str().unwrap(), Path::new("faces/"), &labels, &names).unwrap();
+            assert_eq!(found, expected, "{text}");
+        }
     }
 
     #[test]
     fn lists_that_other_programs_write_are_read() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("f.csv");
-        let labels = Labels::from(vec![0; 12]);
+        let choose = of(&[0; 12]);
         let read = |bytes: &[u8]| {
             std::fs::write(&path, bytes).unwrap();
-            Spec::parse(path.to_str().unwrap()).and_then(|spec| spec.choose(&labels))
+            choose(path.to_str().unwrap())
         };
         for bytes in [
             &b"\xef\xbb\xbf1\n2\n3\n"[..],
@@ -229,27 +330,51 @@ mod tests {
             (b"1\n2.5\n", &["line 2", "`2.5`"]),
             (b"1\n-2\n", &["line 2", "`-2`"]),
             (b"clas:3\n", &["line 1", "`clas:3`"]),
+            (b"1\n12\n", &["line 2", "sample 12"]),
             (b"\x93NUMPY\x01", &["f.csv", "not text"]),
             (b"index\n", &["chooses no samples"]),
         ] {
             let error = read(bytes).unwrap_err().to_string();
             assert!(words.iter().all(|word| error.contains(word)), "{error}");
         }
-        let error = Spec::parse("absent.txt").unwrap_err().to_string();
+        let error = choose("absent.txt").unwrap_err().to_string();
         assert!(error.contains("`absent.txt` is no file that exists"), "{error}");
     }
 
     #[test]
     fn what_is_not_there_is_named() {
-        let labels = Labels::from(vec![0, 1]);
-        for (text, word) in
-            [("2", "sample 2"), ("class:7", "class 7"), ("n:3@1", "3 samples"), ("0-5", "sample 5")]
-        {
-            let error = Spec::parse(text).unwrap().choose(&labels).unwrap_err().to_string();
+        let choose = of(&[0, 1]);
+        for (text, word) in [
+            ("2", "sample 2"),
+            ("class:7", "class 7"),
+            ("class:spam", "do not name their classes"),
+            ("path:*", "do not name their samples"),
+            ("where:a=b", "no columns"),
+            ("n:3@1", "3 samples"),
+            ("0-5", "sample 5"),
+        ] {
+            let error = choose(text).unwrap_err().to_string();
             assert!(error.contains(word), "{error}");
         }
-        for text in ["", "x", "3-1", "class:", "n:0", "1;2", "-3", "n:2@x"] {
+        for text in
+            ["", "3-1", "class:", "n:0", "1;2", "-3", "n:2@x", "where:x", "level:0=a", "level:a", "\"1"]
+        {
             assert!(Spec::parse(text).is_err(), "{text}");
+        }
+        let (labels, names) = named();
+        for (text, words) in [
+            ("class:dgo", &["no class `dgo`", "there are `dog`, "][..]),
+            ("where:sight=berlin", &["no column `sight`", "`site`"]),
+            ("where:site=Berlim", &["no sample has site = Berlim", "`berlin`"]),
+            ("where:site=berlin&year=2021", &["year = 2021", "`2020`"]),
+            ("where:site=paris&site=berlin", &["no sample fits all"]),
+            ("path:s2/*", &["`s2/*`", "nearest of 6", "`s1/a.png`"]),
+            ("path:[", &["`path:[`"]),
+            ("level:1=s8", &["`s8` at level 1", "`s7`"]),
+            ("s1/c.png", &["no name of a sample", "`s1/a.png`"]),
+        ] {
+            let error = Spec::parse(text).unwrap().choose(&labels, &names).unwrap_err().to_string();
+            words.iter().for_each(|word| assert!(error.contains(word), "`{word}` is not in: {error}"));
         }
     }
 }

@@ -32,6 +32,17 @@ pub enum Choice {
 
 names!(Choice { Auto = "auto", Cpu = "cpu", Cuda = "cuda" });
 
+/// What a report tells of a device.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct Report {
+    /// `cpu` or `cuda`.
+    pub name: &'static str,
+    /// Why it was chosen, or which GPU it is.
+    pub why: String,
+    /// Host threads.
+    pub threads: usize,
+}
+
 /// An opened device.
 #[derive(Clone)]
 pub struct Device {
@@ -116,8 +127,8 @@ impl Device {
     }
 
     /// Name, reason and threads, for a report.
-    pub fn report(&self) -> serde_json::Value {
-        serde_json::json!({"name": self.name(), "why": self.why(), "threads": self.threads()})
+    pub fn report(&self) -> Report {
+        Report { name: self.name(), why: self.why().into(), threads: self.threads() }
     }
 
     /// What the GPU is doing, where there is one and NVML reports it.

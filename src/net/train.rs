@@ -156,6 +156,50 @@ impl<'a> TrainPass<'a> {
         }
     }
 
+    /// What the optimizer remembers, parameter by parameter.
+    ///
+    /// # Errors
+    /// On CUDA, where the device fails.
+    pub fn memory(&self) -> Result<Vec<f32>> {
+        match &self.place {
+            Place::Host(host) => {
+                let parts = host.memory.iter().flatten().flat_map(Memory::parts);
+                Ok(parts.flatten().copied().collect())
+            }
+            Place::Cuda(cuda) => cuda.memory(),
+        }
+    }
+
+    /// Makes the optimizer remember what [`TrainPass::memory`] gave.
+    ///
+    /// # Errors
+    /// Where that was of another network or optimizer; on CUDA, where the device fails.
+    pub fn remember(&mut self, memory: &[f32]) -> Result<()> {
+        let mut rest = memory;
+        let mut next = |len: usize| -> Result<&[f32]> {
+            let (part, others) = rest.split_at_checked(len).ok_or_else(|| {
+                Error::shape("train", "what the optimizer remembers", format!("{} values", memory.len()))
+            })?;
+            rest = others;
+            Ok(part)
+        };
+        match &mut self.place {
+            Place::Host(host) => {
+                for part in host.memory.iter_mut().flatten().flat_map(Memory::parts_mut) {
+                    let values = next(part.len())?;
+                    part.copy_from_slice(values);
+                }
+            }
+            Place::Cuda(cuda) => cuda.remember(&mut next)?,
+        }
+        match rest.is_empty() {
+            true => Ok(()),
+            false => {
+                Err(Error::shape("train", "what the optimizer remembers", format!("{} more", rest.len())))
+            }
+        }
+    }
+
     /// The network as it is now.
     ///
     /// # Errors
@@ -385,6 +429,32 @@ mod tests {
             // The next step is as long as it is.
             pass.step(&batch).unwrap();
             assert!(pass.clip(1e6).unwrap() > 0.3 * norm);
+        }
+    }
+
+    #[test]
+    fn training_goes_on_from_what_was_kept_to_the_same_bits() {
+        for device in devices() {
+            for optimizer in [Optimizer::Sgd, Optimizer::Adam] {
+                let steps = |pass: &mut TrainPass, range: std::ops::Range<u32>| {
+                    for step in range {
+                        pass.step(&samples(7, step)).unwrap();
+                        let step = step as i32 + 1;
+                        pass.update(&Update { rate: 0.1, momentum: 0.9, decay: 1e-3, step }).unwrap();
+                    }
+                };
+                let mut net = zoo::create("cnn:4+8", samples(1, 1).kind, CLASSES, 1).unwrap().network;
+                let mut pass = TrainPass::new(&device, &mut net, 7, optimizer).unwrap();
+                steps(&mut pass, 0..2);
+                let (mut kept, memory) = (pass.network().unwrap().clone(), pass.memory().unwrap());
+                steps(&mut pass, 2..4);
+                let expected = pass.network().unwrap().clone();
+                let mut again = TrainPass::new(&device, &mut kept, 7, optimizer).unwrap();
+                assert!(again.remember(&memory[1..]).is_err());
+                again.remember(&memory).unwrap();
+                steps(&mut again, 2..4);
+                assert!(*again.network().unwrap() == expected, "{optimizer:?}");
+            }
         }
     }
 }

@@ -62,6 +62,24 @@ impl<T> Memory<T> {
             Optimizer::Adam => Memory::Adam(zeros()?, zeros()?),
         })
     }
+
+    /// Its one or two tensors.
+    pub fn parts(&self) -> impl Iterator<Item = &T> {
+        let (one, other) = match self {
+            Memory::Sgd(u) => (u, None),
+            Memory::Adam(first, second) => (first, Some(second)),
+        };
+        std::iter::once(one).chain(other)
+    }
+
+    /// The same, to be changed.
+    pub fn parts_mut(&mut self) -> impl Iterator<Item = &mut T> {
+        let (one, other) = match self {
+            Memory::Sgd(u) => (u, None),
+            Memory::Adam(first, second) => (first, Some(second)),
+        };
+        std::iter::once(one).chain(other)
+    }
 }
 
 impl Update {

@@ -23,8 +23,8 @@ pub enum Use {
     Ties = 4,
     /// Permutations for a noise level.
     Permutation = 5,
-    /// The mini-batches of a repair.
-    Repair = 6,
+    /// The mini-batches of a hold.
+    Hold = 6,
     /// Classes drawn for an estimate of the loss's curvature (K-FAC).
     Labels = 7,
 }

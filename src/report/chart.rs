@@ -1,6 +1,6 @@
 //! Charts as inline SVG. A chart is 340 wide, about the width of a phone, so that its letters are as large as the page's.
 
-use super::escaped;
+use super::page::escaped;
 use super::svg::{circle, class, line, polyline, rect, text};
 
 const WIDTH: f64 = 340.0;
@@ -158,6 +158,32 @@ pub fn bars(title: &str, rows: &[Bar]) -> String {
         rect(&mut out, &class("bar"), (0.0, y + 19.0), WIDTH * share, 8.0);
     }
     figure(title, ROW * rows.len().max(1) as f64, &out, &[])
+}
+
+/// A share before and after.
+pub struct Pair {
+    pub name: &'static str,
+    pub before: f64,
+    /// None where nothing was tried.
+    pub after: Option<f64>,
+}
+
+/// Shares in per cent, before and after: a name, and a bar for each.
+pub fn pairs(title: &str, rows: &[Pair]) -> String {
+    const ROW: f64 = 56.0;
+    let mut out = String::new();
+    for (i, row) in rows.iter().enumerate() {
+        let y = ROW * i as f64;
+        text(&mut out, 0.0, y + 14.0, "start", row.name);
+        for (below, class_of, share) in [(19.0, "before", Some(row.before)), (34.0, "after", row.after)] {
+            let Some(share) = share.filter(|share| share.is_finite()) else { continue };
+            let most = WIDTH - LEFT - RIGHT;
+            rect(&mut out, &class("track"), (0.0, y + below), most, 11.0);
+            rect(&mut out, &class(class_of), (0.0, y + below), most * share.clamp(0.0, 1.0), 11.0);
+            text(&mut out, WIDTH, y + below + 10.0, "end", &format!("{:.1}", 100.0 * share));
+        }
+    }
+    figure(title, ROW * rows.len().max(1) as f64, &out, &[("before", "before"), ("after", "after")])
 }
 
 /// A column for each share, numbered from 0, and a dashed level.

@@ -1,9 +1,16 @@
-//! The page of `report.json`: what a scrub did to a model.
+//! The page of a scrub: whether the samples are gone, whether the model is still good, and what changed.
 
-use serde_json::Value;
+use std::borrow::Cow;
+use std::collections::BTreeMap;
 
-use super::chart::{Bar, Range, Series, bars, lines};
-use super::{Page, escaped, list, number, text, texts};
+use super::chart::{Bar, Pair, Range, Series, bars, lines, pairs};
+use super::page::{Page, Tone, duration, number, percent, thousands};
+use super::summary::{Change, Effect, Summary, aim};
+use crate::audit::Snapshot;
+use crate::outcome::{HoldAccount, LayerAccount, Outcome, Phase, Record, SelectionAccount};
+use crate::request::Request;
+use crate::select::Method;
+use crate::session::Session;
 
 /// The most rows of batches, and bars of layers, that are shown.
 const ROWS: usize = 200;
@@ -11,209 +18,349 @@ const LAYERS: usize = 30;
 /// The most batches that are named at the top as not removed.
 const BANNERS: usize = 3;
 
-/// A finished scrub's report as a page.
-pub fn scrub(report: &Value) -> String {
-    let records = list(&report["records"]);
-    let asked = list(&report["request"]["samples"]).len();
+/// What the report of a scrub is made of.
+pub struct ScrubReport<'a> {
+    /// What it was carried out on.
+    pub session: &'a Session,
+    /// What was asked for.
+    pub request: &'a Request,
+    /// What it came to.
+    pub outcome: &'a Outcome,
+    /// The model's files, where they were written.
+    pub files: Option<ModelFiles>,
+    /// What decides the result, where a folder holds it.
+    pub identity: Option<&'a str>,
+}
+
+/// The model's files, as a scrub wrote them.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct ModelFiles {
+    /// Their names.
+    pub files: Vec<String>,
+    /// Values that differ from the input's as stored.
+    pub changed_values: usize,
+    /// Values whose change was too small for the type they are stored in.
+    pub updates_lost_in_stored_type: usize,
+    /// SHA-256 of the input's files.
+    pub sha256_before: String,
+    /// SHA-256 of these.
+    pub sha256_after: String,
+}
+
+/// A scrub's report as a page.
+pub fn scrub(report: &ScrubReport) -> String {
+    let ScrubReport { session, request, outcome, .. } = report;
+    let asked = request.forget.len();
     let mut page =
-        Page::new(&format!("{} of {asked} samples removed", report["removed"].as_u64().unwrap_or(0)));
-    let options = &report["options"];
+        Page::new(&format!("{} of {} samples removed", thousands(outcome.removed), thousands(asked)));
     page.paragraph(&format!(
-        "From the model {} ({}), trained on {} samples, of which {} retained ones were used ({}).",
-        text(&options["model"]),
-        text(&report["family"]),
-        text(&report["request"]["n"]),
-        text(&report["retained"]["used"]),
-        text(&report["retained"]["chosen"]),
+        "{} ({}) was trained on {} samples. {} of the retained ones were used ({}).",
+        session.sources().map_or("A model in memory".into(), |sources| sources.model.display().to_string()),
+        session.family(),
+        thousands(request.n),
+        thousands(request.retained.len()),
+        request.retained_by,
     ));
-    let layers = list(&report["layers"]);
-    let sum = |key: &str| layers.iter().filter_map(|layer| layer[key].as_u64()).sum::<u64>();
+    verdict(&mut page, outcome);
+    let sum = |of: fn(&LayerAccount) -> usize| outcome.layers.iter().map(of).sum::<usize>();
+    let change = |change: &Option<Change>| {
+        change.as_ref().map_or("–".into(), |Change { before, after }| {
+            format!("{} → {}", percent(before.accuracy), percent(after.accuracy))
+        })
+    };
+    let summary = Summary::of(outcome);
     page.facts(
         "tiles",
         &[
-            ("samples not removed", text(&report["not_removed"])),
-            ("batches", records.len().to_string()),
-            ("units changed", format!("{} of {}", sum("changed"), sum("units"))),
-            ("values changed", text(&report["model"]["changed_values"])),
-            ("seconds", number(report["seconds"].as_f64(), 1)),
+            ("accuracy on the removed", change(&summary.forget)),
+            ("accuracy on the retained", change(&summary.retain)),
+            ("accuracy on validation data", change(&summary.validation)),
+            (
+                "units changed",
+                format!(
+                    "{} of {}",
+                    thousands(sum(|layer| layer.changed)),
+                    thousands(sum(|layer| layer.units))
+                ),
+            ),
+            ("values changed", thousands(outcome.changed_values)),
+            ("batches", thousands(outcome.records.len())),
+            ("time", duration(outcome.seconds)),
         ],
     );
-    let refused: Vec<&Value> = records.iter().filter(|record| record["removed"] == false).collect();
+    if !outcome.notes.is_empty() {
+        page.heading("Notes");
+        page.list(&outcome.notes);
+    }
+    evidence(&mut page, report);
+    page.heading("To reproduce");
+    session.command().iter().for_each(|command| page.verbatim(command));
+    if let Some(files) = &report.files {
+        let hashes = [
+            ("SHA-256 of the model before", files.sha256_before.clone()),
+            ("SHA-256 of the model after", files.sha256_after.clone()),
+        ];
+        page.facts("words", &hashes);
+    }
+    page.finish(&session.device().report(), outcome.seconds)
+}
+
+/// Is it forgotten, is the model still good, what is not known.
+fn verdict(page: &mut Page, outcome: &Outcome) {
+    let refused: Vec<&Record> = outcome.records.iter().filter(|record| !record.removed).collect();
     for record in refused.iter().take(BANNERS) {
-        page.add(&format!(
-            "<p class=\"flag damaged\"><strong>Batch {} is still in the model</strong> {} samples: {}</p>",
-            record["batch"].as_u64().unwrap_or(0),
-            list(&record["indices"]).len(),
-            escaped(&texts(&record["notes"]).join("; "))
-        ));
+        page.banner(
+            Tone::Bad,
+            &format!("Batch {} is still in the model", record.batch),
+            &format!("{} samples: {}", record.indices.len(), record.notes.join("; ")),
+        );
     }
     if refused.len() > BANNERS {
         page.paragraph(&format!("{} more are listed below.", refused.len() - BANNERS));
     }
-    let notes = texts(&report["notes"]);
-    if !notes.is_empty() {
-        page.heading("Notes");
-        page.list(&notes);
+    let summary = Summary::of(outcome);
+    if let Some(Change { before, after }) = summary.forget {
+        let aim = summary.aim.map_or(String::new(), |aim| format!(" (aim {})", number(Some(aim), 3)));
+        let numbers = format!(
+            "On the removed samples accuracy went from {} to {}, the mean loss from {} to {}{aim}.",
+            percent(before.accuracy),
+            percent(after.accuracy),
+            number(Some(before.loss), 3),
+            number(Some(after.loss), 3),
+        );
+        match summary.effect {
+            Effect::Moved => {
+                page.banner(Tone::Good, "The model's answers on the removed samples moved", &numbers)
+            }
+            Effect::Unmoved => {
+                page.banner(
+                    Tone::Warning,
+                    "The model's answers on the removed samples hardly moved",
+                    &numbers,
+                );
+            }
+            Effect::Nothing => page.banner(Tone::Neutral, "There was little to forget", &numbers),
+            Effect::None => {}
+        }
     }
-
-    evidence(&mut page, report, records);
-    page.heading("To reproduce");
-    page.verbatim(&text(&report["command"]));
-    page.facts(
-        "words",
-        &[
-            ("SHA-256 of the model before", text(&report["model"]["sha256_before"])),
-            ("SHA-256 of the model after", text(&report["model"]["sha256_after"])),
-        ],
+    if let Some(retain) = summary.retain {
+        let set = |name: &str, Change { before, after }: Change| {
+            format!("{name} from {} to {}", percent(before.accuracy), percent(after.accuracy))
+        };
+        let sets: Vec<String> =
+            [("on retained samples", Some(retain)), ("on validation samples", summary.validation)]
+                .into_iter()
+                .filter_map(|(name, change)| Some(set(name, change?)))
+                .collect();
+        let numbers = format!("Accuracy went {}.", sets.join(", and "));
+        match summary.is_damaged() {
+            true => page.banner(Tone::Warning, "The model is damaged", &numbers),
+            false => page.banner(Tone::Good, "The model is as good as before", &numbers),
+        }
+    }
+    page.banner(
+        Tone::Neutral,
+        "Not known from this report",
+        "Whether the model is like one that was trained without the samples. scrubjay verify compares it with such models.",
     );
-    page.paragraph(
-        "Whether the samples are forgotten is shown by models that were retrained without them: scrubjay verify.",
-    );
-    page.finish(report)
 }
 
 /// What was chosen and changed, batch by batch.
-fn evidence(page: &mut Page, report: &Value, records: &[Value]) {
-    let layers = list(&report["layers"]);
-    page.heading("Accuracy over the removals");
-    page.charts(&[
-        accuracy(records, "Forgotten samples: each batch before and after its removal, %", &FORGOTTEN, true),
-        accuracy(records, "The rest, %; the axis does not begin at 0", &REST, false),
-    ]);
-    match report["options"]["hold"].is_null() {
-        true => chosen(page, records, &text(&report["options"]["selection"])),
-        false => held(page, records),
+fn evidence(page: &mut Page, report: &ScrubReport) {
+    let ScrubReport { request, outcome, .. } = report;
+    let records = &outcome.records;
+    page.heading("Before and after");
+    match &records[..] {
+        [one] => page.charts(&[before_and_after(one)]),
+        _ => page.charts(&[
+            accuracy(records, "Removed samples: each batch before and after its removal, %", &FORGOTTEN),
+            losses(records),
+            accuracy(records, "The rest, %; the axis does not begin at 0", &REST),
+        ]),
+    }
+    match request.settings.hold {
+        None => chosen(page, records, request.settings.selection.method),
+        Some(_) => held(page, records),
     }
     page.heading("Units changed, by layer");
-    page.charts(&[changed(layers)]);
+    page.charts(&[changed(&outcome.layers)]);
     page.heading("What was not changed");
-    page.list(&untouched(report, layers));
+    page.list(&untouched(outcome));
     page.heading("Time");
     page.charts(&[phases(records)]);
     page.heading("Batches");
-    page.folded(&format!("{} batches, one by one", records.len()), |page| batches(page, records));
-    if let Some(holds) = report["privacy"]["holds"].as_str() {
+    page.folded(&format!("{} batches, one by one", thousands(records.len())), |page| batches(page, records));
+    if let Some(privacy) = &outcome.privacy {
         page.heading("Certificate");
         page.paragraph(&format!(
-            "ε = {} and δ = {} were spent. It holds {holds}.",
-            text(&report["privacy"]["epsilon_spent"]),
-            text(&report["privacy"]["delta_spent"]),
+            "ε = {} and δ = {} were spent. It holds {}.",
+            privacy.epsilon_spent, privacy.delta_spent, privacy.holds,
         ));
     }
 }
 
-/// A series of accuracies: its name, set, moment and style.
-type Drawn = (&'static str, &'static str, &'static str, &'static str);
-
-const FORGOTTEN: [Drawn; 2] =
-    [("before", "forget", "before", "before"), ("after", "forget", "after", "after")];
-const REST: [Drawn; 2] =
-    [("retained", "retain", "after", "after"), ("validation", "validation", "after", "retrained")];
-
-/// Accuracy against the number of samples removed; for the other samples, including the value before the first batch.
-fn accuracy(records: &[Value], title: &str, drawn: &[Drawn], forgotten: bool) -> String {
-    let of = |record: &Value, when: &str, set: &str| {
-        record["account"][when][set]["accuracy"].as_f64().map(|share| 100.0 * share)
+/// A single batch, set by set.
+fn before_and_after(record: &Record) -> String {
+    let (before, after) = (&record.account.before, record.account.after());
+    let pair = |name, of: fn(&Snapshot) -> Option<f64>| {
+        Some(Pair { name, before: of(before)?, after: after.and_then(of) })
     };
-    let mut series = vec![];
-    for &(name, set, when, class) in drawn {
-        let mut points = vec![];
-        let first = records.first().and_then(|record| of(record, "before", set)).filter(|_| !forgotten);
-        points.extend(first.map(|accuracy| (0.0, accuracy)));
+    let sets = [
+        pair("removed samples", |at| Some(at.forget.accuracy)),
+        pair("retained samples", |at| Some(at.retain.accuracy)),
+        pair("validation samples", |at| at.validation.map(|set| set.accuracy)),
+    ];
+    pairs("Accuracy before and after, %", &sets.into_iter().flatten().collect::<Vec<_>>())
+}
+
+/// A line of accuracies: its name, its class, and the value of a record.
+type Drawn = (&'static str, &'static str, fn(&Record) -> Option<f64>);
+
+const FORGOTTEN: [Drawn; 2] = [
+    ("before", "before", |record| Some(record.account.before.forget.accuracy)),
+    ("after", "after", |record| Some(record.account.after()?.forget.accuracy)),
+];
+const REST: [Drawn; 2] = [
+    ("retained", "after", |record| Some(record.account.after()?.retain.accuracy)),
+    ("validation", "retrained", |record| Some(record.account.after()?.validation?.accuracy)),
+];
+
+/// The values of the batches that were removed, against the number of samples removed.
+fn series(records: &[Record], drawn: &[Drawn], scale: f64) -> Vec<Series<'static>> {
+    let one = |&(name, class, of): &Drawn| {
         let mut removed = 0;
-        for record in records.iter().filter(|record| record["removed"] == true) {
-            removed += list(&record["indices"]).len();
-            points.extend(of(record, when, set).map(|accuracy| (removed as f64, accuracy)));
+        let mut points = vec![];
+        for record in records.iter().filter(|record| record.removed) {
+            removed += record.indices.len();
+            points.extend(of(record).map(|value| (removed as f64, scale * value)));
         }
-        if !points.is_empty() {
-            series.push(Series { name, class, points });
-        }
-    }
-    let values = series.iter().flat_map(|one| one.points.iter().map(|point| point.1));
-    let range = if forgotten { Range::from(0.0, 100.0) } else { Range::of(values, 1.0) };
+        Series { name, class, points }
+    };
+    drawn.iter().map(one).filter(|one| !one.points.is_empty()).collect()
+}
+
+fn range(series: &[Series], least: f64) -> Range {
+    Range::of(series.iter().flat_map(|one| one.points.iter().map(|point| point.1)), least)
+}
+
+fn accuracy(records: &[Record], title: &str, drawn: &[Drawn]) -> String {
+    let series = series(records, drawn, 100.0);
+    let forgotten = drawn.iter().any(|one| one.0 == "before");
+    let range = if forgotten { Range::from(0.0, 100.0) } else { range(&series, 1.0) };
     lines(title, "samples removed", &series, range)
 }
 
+/// The removed samples' mean loss beside what was aimed at.
+fn losses(records: &[Record]) -> String {
+    const DRAWN: [Drawn; 3] = [
+        ("before", "before", |record| Some(record.account.before.forget.loss)),
+        ("after", "after", |record| Some(record.account.after()?.forget.loss)),
+        ("aim", "level", aim),
+    ];
+    let series = series(records, &DRAWN, 1.0);
+    let range = range(&series, 0.1).with(&[0.0]);
+    lines("Removed samples: mean loss of each batch, and its aim", "samples removed", &series, range)
+}
+
 /// Which units were chosen, and why.
-fn chosen(page: &mut Page, records: &[Value], method: &str) {
+fn chosen(page: &mut Page, records: &[Record], method: Method) {
     page.heading("What was chosen, and on what evidence");
     page.paragraph(
         "T measures how much of the loss's movement under noise a unit's activation explains: 0 is independence, 1 a \
          function. The noise level is what the largest first-step T reaches when the losses are permuted; a T below it \
          may be chance.",
     );
-    page.charts(&[first_steps(records), scores(records, method)]);
+    match records {
+        [one] => page.charts(&[scores(records, method), first_step(&one.account.selection)]),
+        _ => page.charts(&[first_steps(records), scores(records, method)]),
+    }
     page.list(&agreements(records));
 }
 
-/// What a hold held the forgotten samples at, and what it reached.
-fn held(page: &mut Page, records: &[Value]) {
+/// What a hold held the removed samples at, and what it reached.
+fn held(page: &mut Page, records: &[Record]) {
     page.heading("What a model without the samples would answer");
     page.paragraph(
         "A proxy that has not seen the samples gives their soft labels; the new model is held at them. Each cell has the \
          soft labels' value, then the new model's.",
     );
-    let pair = |record: &Value, key: &str, scale: f64, digits: usize| {
-        let of = |side: &str| record["account"][side][key].as_f64().map(|value| scale * value);
-        format!("{} / {}", number(of("target"), digits), number(of("reached"), digits))
-    };
-    let row = |record: &Value| {
+    let row = |record: &Record, hold: &HoldAccount| {
+        let (target, reached) = (&hold.target, &hold.reached);
+        let pair = |target: f64, reached: f64, digits| {
+            format!("{} / {}", number(Some(target), digits), number(Some(reached), digits))
+        };
         vec![
-            text(&record["batch"]),
-            text(&record["account"]["proxy"]),
-            pair(record, "accuracy", 100.0, 1),
-            pair(record, "loss", 1.0, 3),
-            pair(record, "confidence", 100.0, 1),
+            record.batch.to_string(),
+            hold.proxy.name().into(),
+            pair(100.0 * target.accuracy, 100.0 * reached.accuracy, 1),
+            pair(target.loss, reached.loss, 3),
+            pair(100.0 * target.confidence, 100.0 * reached.confidence, 1),
         ]
     };
+    let held = records.iter().filter_map(|record| Some(row(record, record.account.hold.as_ref()?)));
     let head = ["batch", "proxy", "accuracy, %", "loss", "largest probability, %"];
-    page.table("batches", &head, &records.iter().take(ROWS).map(row).collect::<Vec<_>>());
+    page.table("batches", &head, &held.take(ROWS).collect::<Vec<_>>());
 }
 
 /// For each batch that was observed below f32, its agreement with f32.
-fn agreements(records: &[Value]) -> Vec<String> {
-    let sentence = |record: &Value| {
-        let found = record["account"]["selection"]["agreement"].as_object()?;
+fn agreements(records: &[Record]) -> Vec<String> {
+    let sentence = |record: &Record| {
+        let found = record.account.selection.agreement?;
         Some(format!(
             "Batch {} was observed in {}. The first {} copies of {} traces were observed in f32 too: Spearman's correlation \
              of the losses is {} at least, and {} % of the units chosen are the same.",
-            text(&record["batch"]),
-            text(&found["precision"]),
-            text(&found["copies"]),
-            text(&found["traces"]),
-            number(found["spearman"].as_f64(), 4),
-            number(found["overlap"].as_f64().map(|share| 100.0 * share), 0),
+            record.batch,
+            found.precision.name(),
+            found.copies,
+            found.traces,
+            number(found.spearman, 4),
+            number(Some(100.0 * found.overlap), 0),
         ))
     };
     records.iter().take(ROWS).filter_map(sentence).collect()
 }
 
-fn first_steps(records: &[Value]) -> String {
-    let of = |key: &str| -> Vec<(f64, f64)> {
-        let value = |record: &Value| record["account"]["selection"][key].as_f64();
-        records.iter().enumerate().filter_map(|(i, record)| Some((i as f64, value(record)?))).collect()
+/// The first-step T of a single batch, beside the noise level.
+fn first_step(selection: &SelectionAccount) -> String {
+    let values = [("largest T of the first step", selection.first_t), ("noise level", selection.noise_level)];
+    let bar = |(name, value): &(&str, Option<f64>)| {
+        let value = (*value)?;
+        Some(Bar { name: (*name).into(), share: value, text: number(Some(value), 3) })
+    };
+    bars("Evidence of the first step", &values.iter().filter_map(bar).collect::<Vec<_>>())
+}
+
+fn first_steps(records: &[Record]) -> String {
+    let of = |value: fn(&SelectionAccount) -> Option<f64>| -> Vec<(f64, f64)> {
+        let point = |record: &Record| Some((record.batch as f64, value(&record.account.selection)?));
+        records.iter().filter_map(point).collect()
     };
     let series = [
-        Series { name: "largest T of the first step", class: "after", points: of("first_t") },
-        Series { name: "noise level", class: "level", points: of("noise_level") },
+        Series { name: "largest T of the first step", class: "after", points: of(|found| found.first_t) },
+        Series { name: "noise level", class: "level", points: of(|found| found.noise_level) },
     ];
-    let values = series.iter().flat_map(|one| one.points.iter().map(|point| point.1));
-    let range = Range::of(values, 0.1).with(&[0.0]);
+    let range = range(&series, 0.1).with(&[0.0]);
     lines("Largest T of the first step, by batch", "batch", &series, range)
 }
 
 /// The scores of the chosen units of each batch, in order of choice.
-fn scores(records: &[Value], method: &str) -> String {
+fn scores(records: &[Record], method: Method) -> String {
     const BATCHES: usize = 40;
     let mut series: Vec<Series> = vec![];
     let mut levels: Vec<f64> = vec![];
-    let foci = matches!(method, "foci" | "one");
+    let (title, foci) = match method {
+        Method::Foci | Method::One => ("T of each step, given the units before it", true),
+        Method::Vote => ("What each unit gained in the vote, in order of choice", false),
+        Method::Gradient => ("Norm of each unit's gradient, in order of choice", false),
+        Method::Cheap => ("First-step T of each unit, in order of choice", false),
+        Method::Random | Method::Full | Method::Output => ("Nothing was measured to choose by", false),
+    };
     for record in records.iter().take(BATCHES) {
-        let selection = &record["account"]["selection"];
-        let scores = list(&selection["scores"]).iter().filter_map(Value::as_f64);
-        let points: Vec<(f64, f64)> = scores.enumerate().map(|(i, score)| (i as f64 + 1.0, score)).collect();
+        let selection = &record.account.selection;
+        let scores = selection.scores.iter().enumerate();
+        let points: Vec<(f64, f64)> = scores.map(|(i, score)| (i as f64 + 1.0, *score)).collect();
         if !points.is_empty() {
-            levels.extend(selection["noise_level"].as_f64().filter(|_| foci));
+            levels.extend(selection.noise_level.filter(|_| foci));
             series.push(Series { name: "a batch", class: "after", points });
         }
     }
@@ -222,40 +369,52 @@ fn scores(records: &[Value], method: &str) -> String {
         let points = vec![(1.0, *level), (steps, *level)];
         series.push(Series { name: "noise level", class: "level", points });
     }
-    let title = match method {
-        "foci" | "one" => "T of each step, given the units before it",
-        "vote" => "What each unit gained in the vote, in order of choice",
-        "gradient" => "Norm of each unit's gradient, in order of choice",
-        "cheap" => "First-step T of each unit, in order of choice",
-        _ => "Nothing was measured to choose by",
-    };
-    let values = series.iter().flat_map(|one| one.points.iter().map(|point| point.1));
-    let range = Range::of(values, 1e-3).with(&[0.0]);
+    let range = range(&series, 1e-3).with(&[0.0]);
     lines(title, if foci { "step" } else { "unit" }, &series, range)
 }
 
-fn changed(layers: &[Value]) -> String {
-    let touched = |layer: &&Value| layer["changed"].as_u64().unwrap_or(0) > 0;
-    let few = layers.len() <= LAYERS;
-    let shown: Vec<&Value> = layers.iter().filter(|layer| few || touched(layer)).collect();
-    let bar = |layer: &&Value| {
-        let of = |key: &str| layer[key].as_u64().unwrap_or(0);
-        Bar {
-            name: text(&layer["name"]),
-            share: of("changed") as f64 / of("units") as f64,
-            text: match [0, of("changed")].contains(&of("chosen")) {
-                true => format!("{} of {}", of("changed"), of("units")),
-                false => format!("{} of {} ({} chosen)", of("changed"), of("units"), of("chosen")),
-            },
+/// The part of a network that a layer belongs to: its name up to the first part with a number, as `layer1` or `blocks.3`.
+pub(super) fn stage(layer: &str) -> &str {
+    let mut end = 0;
+    for part in layer.split('.') {
+        end += part.len();
+        if part.contains(|c: char| c.is_ascii_digit()) {
+            return &layer[..end];
         }
-    };
-    bars("Units changed", &shown.iter().map(bar).collect::<Vec<_>>())
+        end += 1;
+    }
+    layer
 }
 
-fn untouched(report: &Value, layers: &[Value]) -> Vec<String> {
-    let names: Vec<String> =
-        layers.iter().filter(|layer| layer["changed"] == 0).map(|layer| text(&layer["name"])).collect();
-    let mut items = vec![format!("Never: {}.", text(&report["never_touched"]))];
+/// The units that changed, layer by layer, or stage by stage where there are many layers.
+fn changed(layers: &[LayerAccount]) -> String {
+    let mut rows: Vec<(Cow<str>, [usize; 3])> = vec![];
+    for layer in layers {
+        let name = if layers.len() > LAYERS { stage(&layer.name) } else { &layer.name };
+        let counts = [layer.units, layer.chosen, layer.changed];
+        match rows.last_mut().filter(|(last, _)| last == name) {
+            Some((_, sums)) => sums.iter_mut().zip(counts).for_each(|(sum, count)| *sum += count),
+            None => rows.push((name.into(), counts)),
+        }
+    }
+    let bar = |(name, [units, chosen, changed]): &(Cow<str>, [usize; 3])| Bar {
+        name: name.to_string(),
+        share: *changed as f64 / *units as f64,
+        text: match [0, *changed].contains(chosen) {
+            true => format!("{} of {}", thousands(*changed), thousands(*units)),
+            false => {
+                format!("{} of {} ({} chosen)", thousands(*changed), thousands(*units), thousands(*chosen))
+            }
+        },
+    };
+    bars("Units changed", &rows.iter().map(bar).collect::<Vec<_>>())
+}
+
+fn untouched(outcome: &Outcome) -> Vec<String> {
+    let layers = &outcome.layers;
+    let names: Vec<&str> =
+        layers.iter().filter(|layer| layer.changed == 0).map(|layer| layer.name.as_str()).collect();
+    let mut items = vec![format!("Never: {}.", outcome.never_touched)];
     items.push(match names.len() {
         0 => "Every layer has units that changed.".into(),
         n => format!("{n} of {} layers as a whole: {}.", layers.len(), names.join(", ")),
@@ -263,62 +422,56 @@ fn untouched(report: &Value, layers: &[Value]) -> Vec<String> {
     items.push(
         "Every unit that is not counted above: its values are those of the input file, bit for bit.".into(),
     );
-    if let Some(lost) = report["model"]["updates_lost_in_stored_type"].as_u64().filter(|&lost| lost > 0) {
+    if outcome.lost_updates > 0 {
+        let lost = thousands(outcome.lost_updates);
         items.push(format!("{lost} values whose change was too small for the type they are stored in."));
     }
     items
 }
 
-fn phases(records: &[Value]) -> String {
-    let mut phases: Vec<(String, f64)> = vec![];
-    for (name, seconds) in
-        records.iter().filter_map(|record| record["account"]["seconds"].as_object()).flatten()
-    {
-        let seconds = seconds.as_f64().unwrap_or(0.0);
-        match phases.iter_mut().find(|(known, _)| known == name) {
-            Some((_, sum)) => *sum += seconds,
-            None => phases.push((name.clone(), seconds)),
-        }
+fn phases(records: &[Record]) -> String {
+    let mut sums: BTreeMap<Phase, f64> = BTreeMap::new();
+    for (phase, seconds) in records.iter().flat_map(|record| &record.account.seconds) {
+        *sums.entry(*phase).or_default() += seconds;
     }
+    let mut phases: Vec<(Phase, f64)> = sums.into_iter().collect();
     phases.sort_by(|a, b| b.1.total_cmp(&a.1));
     let whole: f64 = phases.iter().map(|phase| phase.1).sum();
-    let bar = |(name, seconds): &(String, f64)| Bar {
-        name: name.clone(),
+    let bar = |(phase, seconds): &(Phase, f64)| Bar {
+        name: phase.name().into(),
         share: seconds / whole,
-        text: format!("{seconds:.2} s"),
+        text: duration(*seconds),
     };
-    bars(
-        &format!("Seconds per phase, all batches; {whole:.2} s together"),
-        &phases.iter().map(bar).collect::<Vec<_>>(),
-    )
+    let title = format!("Time of each phase, all batches; {} together", duration(whole));
+    bars(&title, &phases.iter().map(bar).collect::<Vec<_>>())
 }
 
-fn batches(page: &mut Page, records: &[Value]) {
-    let change = |record: &Value, set: &str, what: &str, scale: f64, digits: usize| {
-        let at = |when: &str| record["account"][when][set][what].as_f64().map(|value| scale * value);
-        format!("{} → {}", number(at("before"), digits), number(at("after"), digits))
-    };
-    let row = |record: &Value| {
+fn batches(page: &mut Page, records: &[Record]) {
+    let row = |record: &Record| {
+        let account = &record.account;
+        let change = |of: fn(&Snapshot) -> f64, digits: usize| {
+            let after = account.after().map(of);
+            format!("{} → {}", number(Some(of(&account.before)), digits), number(after, digits))
+        };
         vec![
-            text(&record["batch"]),
-            list(&record["indices"]).len().to_string(),
-            if record["removed"] == true { "yes" } else { "no" }.into(),
-            list(&record["units"]).len().to_string(),
-            change(record, "forget", "loss", 1.0, 3),
-            change(record, "forget", "accuracy", 100.0, 1),
-            change(record, "retain", "accuracy", 100.0, 2),
-            number(record["account"]["length"]["scale"].as_f64(), 2),
+            record.batch.to_string(),
+            thousands(record.indices.len()),
+            if record.removed { "yes" } else { "no" }.into(),
+            thousands(record.units.len()),
+            change(|at| at.forget.loss, 3),
+            change(|at| 100.0 * at.forget.accuracy, 1),
+            change(|at| 100.0 * at.retain.accuracy, 2),
+            number(account.step.as_ref().map(|step| step.length.scale), 2),
         ]
     };
     let head =
         ["batch", "samples", "removed", "units", "forget loss", "forget acc., %", "retain acc., %", "length"];
     page.table("batches", &head, &records.iter().take(ROWS).map(row).collect::<Vec<_>>());
     if records.len() > ROWS {
-        page.paragraph(&format!("The other {} are in report.json.", records.len() - ROWS));
+        page.paragraph(&format!("The other {} are in report.json.", thousands(records.len() - ROWS)));
     }
-    let noted = |record: &Value| {
-        let notes = texts(&record["notes"]);
-        (!notes.is_empty()).then(|| format!("Batch {}: {}", text(&record["batch"]), notes.join("; ")))
+    let noted = |record: &Record| {
+        (!record.notes.is_empty()).then(|| format!("Batch {}: {}", record.batch, record.notes.join("; ")))
     };
     page.list(&records.iter().take(ROWS).filter_map(noted).collect::<Vec<_>>());
 }

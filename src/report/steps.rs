@@ -1,6 +1,6 @@
 //! FOCI's T by step as an SVG file of its own: T together as a line, T given those before as bars.
 
-use super::escaped;
+use super::page::escaped;
 use super::svg::{circle, line, polyline, rect, slanted, text};
 use crate::codec::Foci;
 

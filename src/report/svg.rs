@@ -2,7 +2,7 @@
 
 use std::fmt::{Arguments, Write};
 
-use super::escaped;
+use super::page::escaped;
 
 /// An attribute that names a class of the style sheet.
 pub fn class(name: &str) -> String {

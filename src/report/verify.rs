@@ -1,52 +1,30 @@
 //! The page of a verification: a model before and after, compared with models retrained without the samples.
 
-use serde_json::Value;
-
 use super::chart::{columns, histograms};
-use super::{Page, escaped, list, number, text, texts};
-use crate::comparison::MEASURES;
+use super::page::{Page, Tone, number, thousands};
+use super::verified::{Label, ModelReport, SampleReport, VerifyReport};
+use crate::comparison::{Definition, Flag, MEASURES, Row};
 
 /// The most forgotten samples that are shown one by one.
 const ROWS: usize = 100;
 
 /// A verification's report as a page.
-pub fn verify(report: &Value) -> String {
-    let findings = list(&report["findings"]);
-    let references = list(&report["references"]);
+pub fn verify(report: &VerifyReport) -> String {
+    let sets = &report.sets;
     let mut page = Page::new("Is it forgotten?");
-    let sets = &report["sets"];
-    let class =
-        sets["forget"]["class"].as_u64().map_or(String::new(), |class| format!(", all of label {class}"));
+    let class = sets.forget.class.map_or(String::new(), |class| format!(", all of label {class}"));
     page.paragraph(&format!(
-        "{} forgotten samples{class}, {} retained and {} test samples; a model before and after, beside {} that \
-         never saw the forgotten ones.",
-        text(&sets["forget"]["n"]),
-        text(&sets["retain"]["n"]),
-        text(&sets["test"]["n"]),
-        references.len(),
+        "{} forgotten samples{class}, {} retained and {} test samples; a model before and after, beside {} that never saw \
+         the forgotten ones.",
+        thousands(sets.forget.n),
+        thousands(sets.retain.n),
+        thousands(sets.test.n),
+        report.references.len(),
     ));
-    for finding in findings {
-        let (class, words) = match finding["flag"].as_str() {
-            Some("remembers") => ("remembers", "The model still remembers"),
-            Some("over-forgets") => ("over-forgets", "The model over-forgets"),
-            Some("uneven") => ("uneven", "The model forgets unevenly"),
-            _ => ("damaged", "The model is damaged"),
-        };
-        page.add(&format!(
-            "<p class=\"flag {class}\"><strong>{words}</strong> {}</p>",
-            escaped(&text(&finding["text"]))
-        ));
-    }
-    if findings.is_empty() {
-        page.add(
-            "<p class=\"flag none\"><strong>No flag</strong> By membership, rank and accuracy the model after is \
-             within what retrained models show. With few samples or few references small differences stay hidden.</p>",
-        );
-    }
-    let notes = texts(&report["notes"]);
-    if !notes.is_empty() {
+    verdict(&mut page, report);
+    if !report.notes.is_empty() {
         page.heading("Notes");
-        page.list(&notes);
+        page.list(&report.notes);
     }
 
     page.heading("Measures");
@@ -57,72 +35,101 @@ pub fn verify(report: &Value) -> String {
     let head = ["", "before", "after", "retrained", "gap before", "gap after"];
     page.table("measures", &head, &measures(report));
     page.heading("Losses of the forgotten samples");
-    let losses = |key: &str| list(&report["samples"]).iter().filter_map(|s| s[key].as_f64()).collect();
-    let theirs =
-        list(&report["samples"]).iter().flat_map(|s| list(&s["references"])).filter_map(Value::as_f64);
+    let losses = |of: fn(&SampleReport) -> f64| report.samples.iter().map(of).collect();
     let losses = histograms(
         "Where the losses lie; heights are shares of each set",
         &[
-            ("before", "before", losses("before")),
-            ("after", "after", losses("after")),
-            ("retrained", "retrained", theirs.collect()),
+            ("before", "before", losses(|sample| sample.losses.before)),
+            ("after", "after", losses(|sample| sample.losses.after)),
+            (
+                "retrained",
+                "retrained",
+                report.samples.iter().flat_map(|sample| sample.losses.references.iter().copied()).collect(),
+            ),
         ],
     );
-    page.charts(&[losses, ranks(report, references.len())]);
+    page.charts(&[losses, ranks(report)]);
     samples(&mut page, report);
     page.heading("What the measures are");
-    let defined = MEASURES.iter().filter_map(|measure| {
-        let shown = !report["after"]["measures"][measure.key].is_null();
-        let text = report["definitions"][measure.key].as_str().filter(|_| shown)?;
-        Some((measure.name, text.to_string()))
-    });
-    page.facts("words", &defined.collect::<Vec<_>>());
+    let shown = MEASURES.iter().filter(|measure| (measure.of)(&report.after.measures).is_some());
+    page.facts("words", &shown.map(|measure| (measure.name, measure.text.into())).collect::<Vec<_>>());
     page.heading("Models");
-    let model = |name: &str, model: &Value| vec![name.into(), text(&model["path"]), text(&model["sha256"])];
-    let mut models = vec![model("before", &report["before"]), model("after", &report["after"])];
-    models.extend(references.iter().map(|reference| model("retrained", reference)));
+    let model = |name: &str, model: &ModelReport| {
+        vec![name.into(), model.path.display().to_string(), model.sha256.clone()]
+    };
+    let mut models = vec![model("before", &report.before), model("after", &report.after)];
+    models.extend(report.references.iter().map(|reference| model("retrained", reference)));
     page.table("models", &["", "model", "SHA-256"], &models);
-    page.heading("To reproduce");
-    page.verbatim(&text(&report["command"]));
-    page.finish(report)
+    if let Some(command) = &report.command {
+        page.heading("To reproduce");
+        page.verbatim(command);
+    }
+    page.finish(&report.device, report.seconds)
 }
 
-fn measures(report: &Value) -> Vec<Vec<String>> {
-    let mut rows = vec![];
-    for measure in &MEASURES {
-        let scaled = |value: &Value| value.as_f64().map(|value| value * measure.scale);
-        let shown = |value: &Value| number(scaled(value), measure.digits);
-        let of = |model: &str| &report[model]["measures"][measure.key];
-        if of("after").is_null() {
-            continue;
-        }
-        let retrained = &report["retrained"][measure.key];
-        let gap = |when: &str| match scaled(&report["gaps"][measure.key][when]) {
+/// The flags, or that there is none.
+fn verdict(page: &mut Page, report: &VerifyReport) {
+    for finding in &report.findings {
+        let (tone, words) = match finding.flag {
+            Flag::Remembers => (Tone::Bad, "The model still remembers"),
+            Flag::OverForgets => (Tone::Odd, "The model over-forgets"),
+            Flag::Uneven => (Tone::Odd, "The model forgets unevenly"),
+            Flag::Damaged => (Tone::Warning, "The model is damaged"),
+        };
+        page.banner(tone, words, &finding.text);
+    }
+    match (report.findings.is_empty(), report.remembered) {
+        (false, _) => {}
+        (true, true) => page.banner(
+            Tone::Good,
+            "No flag",
+            "By membership, rank and accuracy the model after is within what retrained models show. With few samples or few \
+             references small differences stay hidden.",
+        ),
+        (true, false) => page.banner(
+            Tone::Neutral,
+            "There was little to forget",
+            "The model before shows no memory of these samples by the same measures, and the model after shows none either.",
+        ),
+    }
+}
+
+fn measures(report: &VerifyReport) -> Vec<Vec<String>> {
+    let row = |measure: &Definition| {
+        let scaled = |value: Option<f64>| value.map(|value| value * measure.scale);
+        let shown = |value: Option<f64>| number(scaled(value), measure.digits);
+        let of = |row: &Row| (measure.of)(row);
+        of(&report.after.measures)?;
+        let retrained = report.retrained.get(measure.key).copied().flatten();
+        let gaps = report.gaps.get(measure.key);
+        let gap = |gap: Option<f64>| match scaled(gap) {
             Some(gap) => format!("{gap:+.*}", measure.digits),
             None => "–".into(),
         };
-        rows.push(vec![
+        Some(vec![
             [measure.name, measure.unit].join(if measure.unit.is_empty() { "" } else { ", " }),
-            shown(of("before")),
-            shown(of("after")),
-            match retrained["deviation"].is_null() {
-                true => shown(&retrained["mean"]),
-                false => format!("{} ±\u{a0}{}", shown(&retrained["mean"]), shown(&retrained["deviation"])),
+            shown(of(&report.before.measures)),
+            shown(of(&report.after.measures)),
+            match retrained.and_then(|spread| spread.deviation) {
+                Some(deviation) => {
+                    format!("{} ±\u{a0}{}", shown(retrained.map(|s| s.mean)), shown(Some(deviation)))
+                }
+                None => shown(retrained.map(|spread| spread.mean)),
             },
-            gap("before"),
-            gap("after"),
-        ]);
-    }
-    rows
+            gap(gaps.and_then(|gap| gap.before)),
+            gap(gaps.and_then(|gap| gap.after)),
+        ])
+    };
+    MEASURES.iter().filter_map(row).collect()
 }
 
-/// How many of the `k` retrained models have a lower loss, over the forgotten samples.
-fn ranks(report: &Value, k: usize) -> String {
-    let samples = list(&report["samples"]);
+/// How many of the retrained models have a lower loss, over the forgotten samples.
+fn ranks(report: &VerifyReport) -> String {
+    let k = report.references.len();
     let mut shares = vec![0.0; k + 1];
-    for rank in samples.iter().filter_map(|sample| sample["rank"].as_f64()) {
-        let below = (rank / 100.0 * k as f64).round() as usize;
-        shares[below.min(k)] += 100.0 / samples.len() as f64;
+    for sample in &report.samples {
+        let below = (sample.losses.rank / 100.0 * k as f64).round() as usize;
+        shares[below.min(k)] += 100.0 / report.samples.len() as f64;
     }
     let title = "After: % of the forgotten samples, by how many retrained models have a lower loss. Like retrained is \
                  level (dashed); the left is remembered, the right over-forgotten";
@@ -130,22 +137,23 @@ fn ranks(report: &Value, k: usize) -> String {
 }
 
 /// The forgotten samples, those that differ most from the retrained models first.
-fn samples(page: &mut Page, report: &Value) {
-    let mut samples: Vec<&Value> = list(&report["samples"]).iter().collect();
-    let off = |sample: &Value| (sample["rank"].as_f64().unwrap_or(50.0) - 50.0).abs();
+fn samples(page: &mut Page, report: &VerifyReport) {
+    let mut samples: Vec<&SampleReport> = report.samples.iter().collect();
+    let off = |sample: &SampleReport| (sample.losses.rank - 50.0).abs();
     samples.sort_by(|a, b| off(b).total_cmp(&off(a)));
-    let row = |sample: &&Value| {
-        let theirs: Vec<f64> = list(&sample["references"]).iter().filter_map(Value::as_f64).collect();
-        let least = theirs.iter().copied().reduce(f64::min);
-        let most = theirs.iter().copied().reduce(f64::max);
+    let row = |sample: &&SampleReport| {
+        let theirs = || sample.losses.references.iter().copied();
         vec![
-            text(&sample["index"]),
-            text(&sample["label"]),
-            number(sample["before"].as_f64(), 3),
-            number(sample["after"].as_f64(), 3),
-            format!("{} to {}", number(least, 3), number(most, 3)),
-            number(sample["rank"].as_f64(), 0),
-            number(sample["likelihood_ratio"].as_f64(), 2),
+            sample.index.to_string(),
+            match &sample.label {
+                Label::Class(class) => class.to_string(),
+                Label::Several(labels) => format!("{labels:?}"),
+            },
+            number(Some(sample.losses.before), 3),
+            number(Some(sample.losses.after), 3),
+            format!("{} to {}", number(theirs().reduce(f64::min), 3), number(theirs().reduce(f64::max), 3)),
+            number(Some(sample.losses.rank), 0),
+            number(sample.losses.likelihood_ratio, 2),
         ]
     };
     let words = match samples.len() > ROWS {

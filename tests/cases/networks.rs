@@ -316,7 +316,7 @@ pub fn factors(device: &Device, net: &Network, all: bool, n: usize) -> Result<()
     near("the inverse's product", &found.2, &expected.2)
 }
 
-/// A whole removal of texts, with repair, against the CPU's.
+/// A whole removal of texts, against the CPU's.
 pub fn scrubs_texts(device: &Device) -> Result<(), Failed> {
     let text = InputKind::Text { tokens: 7 };
     let net = zoo::create("distilbert:24-8-1-2-9", text, 3, 3)?.network.freeze();
@@ -328,7 +328,6 @@ pub fn scrubs_texts(device: &Device) -> Result<(), Failed> {
         limits: Limits { tolerance: 1e-6, products: 60 },
         calibration: Calibration::One,
         target: Target::Loss(3.0),
-        repair: 2,
         ..Default::default()
     };
     let run = |device: &Device| -> scrubjay::Result<Scrubbed> {
@@ -349,14 +348,14 @@ pub fn scrubs_texts(device: &Device) -> Result<(), Failed> {
 /// The chosen units, and the values of all afterwards.
 type Scrubbed = (Vec<(String, usize)>, Vec<f32>);
 
-/// A whole removal: units, step and repair, against the CPU's, by conjugate gradient, preconditioned or not, and by K-FAC.
+/// A whole removal: units and step, against the CPU's, by conjugate gradient, preconditioned or not, and by K-FAC.
 pub fn scrubs(device: &Device) -> Result<(), Failed> {
     let net = zoo::create("mlp:8", Shape::new(1, 1, 5), 3, 3)?.network.freeze();
     let samples = nets::Random(11).samples(&net, 40);
     let block = Block::all(&net)?;
     let run = |device: &Device, net: &Network, settings: &Settings| -> scrubjay::Result<Scrubbed> {
         let task = Task {
-            repair_on: (12..40).collect(),
+            train_on: (12..40).collect(),
             held_out: (30..40).collect(),
             ..Task::new(device, &samples, (12..30).collect(), settings.clone())
         };
@@ -371,7 +370,6 @@ pub fn scrubs(device: &Device) -> Result<(), Failed> {
         damping: Some(0.1),
         limits: Limits { tolerance: 1e-6, products: 60 },
         calibration: Calibration::One,
-        repair: 2,
         ..Default::default()
     };
     let (found, expected) =
@@ -386,7 +384,6 @@ pub fn scrubs(device: &Device) -> Result<(), Failed> {
         selection: first,
         calibration: Calibration::Calibrated,
         target: Target::Loss(3.0),
-        repair: 0,
         ..settings.clone()
     };
     let (found, expected) = (run(device, &net, &calibrated)?, run(&Device::cpu()?, &net, &calibrated)?);

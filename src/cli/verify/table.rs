@@ -1,16 +1,11 @@
 //! What `verify` prints.
 
-use scrubjay::comparison::{Comparison, Definition, Flag, MEASURES, Row};
-
-use super::models::Sets;
-
-/// How far a model is from the retrained ones' mean.
-pub fn gap(found: &Comparison, measure: &Definition, row: &Row) -> Option<f64> {
-    Some((measure.of)(row)? - found.retrained(measure)?.mean)
-}
+use scrubjay::comparison::{Flag, MEASURES};
+use scrubjay::verification::{Sets, Verified};
 
 /// Prints the measures, the flags and the notes.
-pub fn print(found: &Comparison, sets: &Sets, notes: &[String]) {
+pub fn print(found: &Verified, sets: &Sets) {
+    let Verified { comparison: found, notes } = found;
     println!(
         "{} forgotten, {} retained, {} test samples, {} of them unseen ones to hold against the forgotten{}\n",
         sets.forget.len(),
@@ -47,8 +42,8 @@ pub fn print(found: &Comparison, sets: &Sets, notes: &[String]) {
             [measure.name, measure.unit].join(if measure.unit.is_empty() { "" } else { ", " }),
             of(&found.before),
             of(&found.after),
-            number(gap(found, measure, &found.before), true),
-            number(gap(found, measure, &found.after), true),
+            number(found.gap(measure, &found.before), true),
+            number(found.gap(measure, &found.after), true),
         );
         defined.push(measure);
     }

@@ -213,6 +213,29 @@ impl<'a> Training<'a> {
         each.collect()
     }
 
+    /// What the optimizer remembers, as [`crate::net::TrainPass::memory`].
+    ///
+    /// # Errors
+    /// Where the device fails.
+    pub fn memory(&self) -> Result<Vec<f32>> {
+        let parts = self.memory.iter().flatten().flat_map(Memory::parts);
+        let parts = parts.map(|part| self.passes.cuda.download(part)).collect::<Result<Vec<_>>>()?;
+        Ok(parts.concat())
+    }
+
+    /// Takes what the optimizer is to remember from `next`, so many values at a time.
+    ///
+    /// # Errors
+    /// That of `next`; where the device fails.
+    pub fn remember<'b>(&mut self, next: &mut dyn FnMut(usize) -> Result<&'b [f32]>) -> Result<()> {
+        let cuda = self.passes.cuda;
+        let mut parts = self.memory.iter_mut().flatten().flat_map(Memory::parts_mut);
+        parts.try_for_each(|part| {
+            let values = next(part.len())?;
+            cuda.write(part.output(), values)
+        })
+    }
+
     /// Brings the parameters to `net`.
     ///
     /// # Errors

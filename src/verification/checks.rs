@@ -1,20 +1,20 @@
-//! What `verify` checks before it compares: that models are alike and distinct, and by their manifests and reports, what
-//! they have seen.
+//! What is checked before models are compared: that they are alike and distinct, and by their manifests and reports,
+//! what they have seen.
 
 use std::collections::{BTreeMap, HashSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::Path;
 
-use scrubjay::Error;
-use scrubjay::data::Samples;
-use scrubjay::manifest::{Manifest, json_in, listed};
 use serde_json::{Map, Value, json};
 
 use super::models::{Candidate, Sets};
+use crate::data::Samples;
+use crate::error::{Error, Result};
+use crate::manifest::{Manifest, json_in, listed};
 
 /// Checks that two models have the same layers and the same inputs.
-pub fn check_alike(before: &Candidate, other: &Candidate) -> scrubjay::Result<()> {
-    let refuse = |reason: String| Err(Error::checkpoint(other.path, reason));
+pub(super) fn check_alike(before: &Candidate, other: &Candidate) -> Result<()> {
+    let refuse = |reason: String| Err(Error::checkpoint(&other.path, reason));
     let a = before.path.display();
     if other.family != before.family {
         return refuse(format!("is of the family {}, {a} of {}", other.family, before.family));
@@ -50,17 +50,13 @@ pub fn check_alike(before: &Candidate, other: &Candidate) -> scrubjay::Result<()
 }
 
 /// Checks that a reference is neither the model before nor after, nor given twice: its gap to itself would be 0.
-pub fn check_distinct(
-    before: &Candidate,
-    after: &Candidate,
-    references: &[Candidate],
-) -> scrubjay::Result<()> {
+pub(super) fn check_distinct(before: &Candidate, after: &Candidate, references: &[Candidate]) -> Result<()> {
     let mut seen = BTreeMap::from([
-        (&before.sha256, ("the model before", before.path)),
-        (&after.sha256, ("the model after", after.path)),
+        (&before.sha256, ("the model before", &before.path)),
+        (&after.sha256, ("the model after", &after.path)),
     ]);
     for reference in references {
-        if let Some((what, path)) = seen.insert(&reference.sha256, ("another reference", reference.path)) {
+        if let Some((what, path)) = seen.insert(&reference.sha256, ("another reference", &reference.path)) {
             return Err(Error::config(format!(
                 "the reference {} is byte for byte {what}, {}",
                 reference.path.display(),
@@ -72,12 +68,12 @@ pub fn check_distinct(
 }
 
 /// Checks that the model before has seen the samples, as far as its manifest shows.
-pub fn check_before(
+pub(super) fn check_before(
     before: &Candidate,
     data: &BTreeMap<String, String>,
     sets: &Sets,
     notes: &mut Vec<String>,
-) -> scrubjay::Result<()> {
+) -> Result<()> {
     let Some(manifest) = &before.manifest else { return Ok(()) };
     let Some(excluded) = manifest.excluded() else { return Ok(()) };
     let path = before.path.display();
@@ -101,13 +97,13 @@ pub fn check_before(
 
 /// Checks that a reference has not seen the samples and was otherwise trained as the model before, as far as manifests
 /// show.
-pub fn check_reference(
+pub(super) fn check_reference(
     reference: &Candidate,
     before: &Candidate,
     data: &BTreeMap<String, String>,
     sets: &Sets,
     notes: &mut Vec<String>,
-) -> scrubjay::Result<()> {
+) -> Result<()> {
     let path = reference.path.display();
     let manifest = reference.manifest.as_ref();
     let Some((manifest, excluded)) = manifest.and_then(|manifest| Some((manifest, manifest.excluded()?)))
@@ -158,12 +154,12 @@ pub fn check_reference(
 }
 
 /// Checks that the report of a scrub beside the model after is about this model and these samples.
-pub fn check_receipt(
+pub(super) fn check_receipt(
     before: &Candidate,
     after: &Candidate,
     sets: &Sets,
     notes: &mut Vec<String>,
-) -> scrubjay::Result<()> {
+) -> Result<()> {
     let Some(report) = json_in(&after.folder, "report.json")? else { return Ok(()) };
     let path = after.path.display();
     if report["model"]["sha256_before"].as_str().is_some_and(|hash| hash != before.sha256) {
@@ -179,7 +175,7 @@ pub fn check_receipt(
 }
 
 /// Notes test images that are in the training data too: they are not unseen.
-pub fn check_test(path: &Path, sets: &Sets, notes: &mut Vec<String>) {
+pub(super) fn check_test(path: &Path, sets: &Sets, notes: &mut Vec<String>) {
     let key = |samples: &Samples, i: usize| {
         let mut hasher = DefaultHasher::new();
         samples.image(i).iter().for_each(|value| value.to_bits().hash(&mut hasher));
