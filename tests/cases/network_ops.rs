@@ -10,7 +10,9 @@ use scrubjay::zoo;
 use super::checks::{adds, close, dual, plus, same_bits, slopes, values, wide, writes};
 use super::convs::{conv_adjoints, convs, filtered, lowered, moments};
 use super::dual::{Dual, Number};
-use super::networks::{derives, factors, observes, products, scrubs, scrubs_texts, selects, solves};
+use super::networks::{
+    derives, factors, observes, observes_on_sm90, products, scrubs, scrubs_texts, selects, solves,
+};
 use super::sequences::{attentions, layer_norms, losses};
 use super::{Case, cuda, few, large, layers, nets};
 
@@ -145,6 +147,7 @@ pub fn cases() -> Vec<(String, Case)> {
     if !few() {
         cases.push(("scrub/mlp:8".into(), Box::new(scrubs)));
         cases.push(("scrub/distilbert:24-8-1-2-9".into(), Box::new(scrubs_texts)));
+        cases.push(("observe/sm90".into(), Box::new(observes_on_sm90)));
         for precision in LOWERED {
             let name = format!("select/{}", precision.name());
             cases.push((name, Box::new(move |d| selects(d, precision))));

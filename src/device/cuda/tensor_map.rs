@@ -57,6 +57,9 @@ impl Boxes {
     /// What hardware cannot do, or what reaches beyond `len` values.
     fn fault(&self, len: usize) -> Option<String> {
         let rank = self.dims.len();
+        if !(2..=4).contains(&rank) || self.pitches.len() + 1 != rank {
+            return Some(format!("{rank} sizes, {} pitches", self.pitches.len()));
+        }
         let inner = match &self.take {
             Take::Tile(sizes) if sizes.len() != rank => {
                 return Some(format!("a box of {} sizes", sizes.len()));
@@ -77,22 +80,19 @@ impl Boxes {
                 *channels
             }
         };
-        let last: Option<usize> = (1..rank).try_fold(*self.dims.first()?, |last, i| {
-            last.checked_add((self.dims[i].checked_sub(1)?).checked_mul(*self.pitches.get(i - 1)?)?)
+        let last: Option<usize> = (1..rank).try_fold(self.dims[0], |last, i| {
+            last.checked_add((self.dims[i].checked_sub(1)?).checked_mul(self.pitches[i - 1])?)
         });
         match self.swizzle {
-            _ if !(2..=4).contains(&rank) || self.pitches.len() + 1 != rank => {
-                Some(format!("{rank} sizes, {} pitches", self.pitches.len()))
-            }
             _ if self.dims.iter().any(|&size| size == 0 || size > 1 << 32) => {
                 Some(format!("sizes {:?}", self.dims))
             }
-            _ if self.pitches.iter().any(|&pitch| pitch % 8 != 0 || pitch >= 1 << 39) => {
+            _ if self.pitches.iter().any(|&pitch| !pitch.is_multiple_of(8) || pitch >= 1 << 39) => {
                 Some(format!("pitches {:?}", self.pitches))
             }
             _ if last.is_none_or(|last| last > len) => Some(format!("{len} values for {:?}", self.dims)),
-            0 if inner % 8 == 0 => None,
-            32 | 64 | 128 if inner % 8 == 0 && 2 * inner <= self.swizzle => None,
+            0 if inner.is_multiple_of(8) => None,
+            32 | 64 | 128 if inner.is_multiple_of(8) && 2 * inner <= self.swizzle => None,
             swizzle => Some(format!("rows of {inner} values, swizzled in {swizzle} bytes")),
         }
     }
@@ -104,8 +104,8 @@ impl Cuda {
     /// # Errors
     /// Where the boxes do not fit the tensor or the hardware, or the driver refuses.
     pub fn tensor_map(&self, tensor: In<'_, u16>, boxes: &Boxes) -> Result<TensorMap> {
-        let unaligned =
-            (tensor.address % 16 != 0).then(|| "a tensor that is not aligned to 16 bytes".to_string());
+        let unaligned = (!tensor.address.is_multiple_of(16))
+            .then(|| "a tensor that is not aligned to 16 bytes".to_string());
         if let Some(fault) = boxes.fault(tensor.len).or(unaligned) {
             return Err(Error::shape("tensor map", "boxes that TMA can copy", fault));
         }
