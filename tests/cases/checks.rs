@@ -58,7 +58,7 @@ pub fn writes(
 const ROUNDINGS: f64 = 4.0;
 /// The same where values pass through several layers: a tensor core rounds its sums towards zero, up to four times in a
 /// step of 16 products, and what every layer cuts off has one direction.
-pub const ROUNDINGS_OF_NETWORKS: f64 = 24.0;
+pub const ROUNDINGS_OF_NETWORKS: f64 = 32.0;
 
 /// Fails unless ‖found − exact‖ is at most twice that of a plain f32 loop, and four roundings of ‖exact‖ more.
 pub fn close<T: Copy + Into<f64>>(
