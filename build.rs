@@ -2,7 +2,8 @@
 //! compiler for tests without a GPU. Nothing here looks at the local GPU or at a network.
 //!
 //! `SCRUBJAY_CUDA` is `auto` (kernels where nvcc 13.0 is found, else a CPU-only build and one warning), `require` (no
-//! nvcc is a build failure) or `off`. `SCRUBJAY_CUDA_ARCHS` adds architectures to sm_80 and sm_90a, as in `100a;120`.
+//! nvcc is a build failure) or `off`. Kernels are built for sm_80 and sm_90a, and as PTX for cards that come later; those
+//! of `*_sm90.cu` for sm_90a alone. `SCRUBJAY_CUDA_ARCHS` adds architectures, as in `100a;120`.
 //! `SCRUBJAY_EMU_SANITIZE` is `address` or `thread`: the emulated kernels are instrumented.
 
 use std::env;
@@ -15,17 +16,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 /// Its fatbins run on drivers of the 580 series and later.
 const NVCC_RELEASE: &str = "13.0";
 const ARCHITECTURES: [&str; 2] = ["80", "90a"];
-const FLAGS: [&str; 9] = [
-    "-fatbin",
-    "-std=c++17",
-    "-O3",
-    "-lineinfo",
-    "-Werror",
-    "all-warnings",
-    "-Xptxas",
-    "-warn-spills,-Werror",
-    "-Ikernels",
-];
+const FLAGS: [&str; 7] =
+    ["-fatbin", "-std=c++17", "-O3", "-lineinfo", "-Werror", "all-warnings", "-Ikernels"];
+/// For the two architectures that kernels are tuned for. Others may spill registers.
+const STRICT: [&str; 2] = ["-Xptxas", "-warn-spills,-Werror"];
 /// ptxas only informs where it serialises wgmma or ignores setmaxnreg: here that is an error.
 const REFUSED: [&str; 2] = ["C7510", "C7508"];
 const VARIABLES: [&str; 14] = [
@@ -115,16 +109,17 @@ fn cuda(kernels: &[PathBuf], out: &Path) -> Result<String, String> {
     };
     println!("cargo::rerun-if-changed={}", nvcc.display());
     let added = env::var("SCRUBJAY_CUDA_ARCHS").unwrap_or_default();
-    let mut archs: Vec<&str> = ARCHITECTURES.to_vec();
-    archs.extend(added.split([';', ',']).map(str::trim).filter(|arch| !arch.is_empty()));
-    archs.sort_unstable();
-    archs.dedup();
+    let mut added: Vec<&str> =
+        added.split([';', ',']).map(str::trim).filter(|arch| !arch.is_empty()).collect();
+    added.retain(|arch| !ARCHITECTURES.contains(arch));
+    added.sort_unstable();
+    added.dedup();
     let jobs = env::var("NUM_JOBS").ok().and_then(|n| n.parse().ok()).unwrap_or(1).min(kernels.len());
     let next = AtomicUsize::new(0);
     let worker = || {
         let mut result = Ok(());
         while let (Ok(()), Some(kernel)) = (&result, kernels.get(next.fetch_add(1, Ordering::Relaxed))) {
-            result = compile(&nvcc, kernel, &archs, out);
+            result = compile(&nvcc, kernel, &added, out);
         }
         result
     };
@@ -140,7 +135,9 @@ fn cuda(kernels: &[PathBuf], out: &Path) -> Result<String, String> {
             "    ({stem:?}, include_bytes!(concat!(env!(\"OUT_DIR\"), \"/{stem}.fatbin\"))),"
         );
     }
-    let archs: Vec<String> = archs.iter().map(|arch| format!("sm_{arch}")).collect();
+    let mut archs: Vec<String> =
+        ARCHITECTURES.iter().chain(&added).map(|arch| format!("sm_{arch}")).collect();
+    archs.push("PTX of compute_80".into());
     let _ = writeln!(
         table,
         "];\npub const ARCHITECTURES: &str = {:?};\npub const MISSING: &str = \"\";",
@@ -149,12 +146,31 @@ fn cuda(kernels: &[PathBuf], out: &Path) -> Result<String, String> {
     Ok(table)
 }
 
-fn compile(nvcc: &Path, kernel: &Path, archs: &[&str], out: &Path) -> Result<(), String> {
+/// One kernel file to its fatbin. What is tuned for has no spills; further architectures are added afterwards.
+fn compile(nvcc: &Path, kernel: &Path, added: &[&str], out: &Path) -> Result<(), String> {
+    let code = |arch: &str| format!("-gencode=arch=compute_{arch},code=sm_{arch}");
+    let sm90 = stem(kernel).ends_with("_sm90");
+    let mut codes = vec![code("90a")];
+    if !sm90 {
+        codes.extend([code("80"), "-gencode=arch=compute_80,code=compute_80".into()]);
+    }
+    if sm90 {
+        // Not compressed, so that the instructions can be counted.
+        let flags = ["-no-compress", "-Xptxas", "-warn-spills,-warn-lmem-usage,-Werror"];
+        run(nvcc, kernel, &flags, &codes, out)?;
+        return uses_sm90(kernel, &out.join(format!("{}.fatbin", stem(kernel))));
+    }
+    run(nvcc, kernel, &STRICT, &codes, out)?;
+    if added.is_empty() {
+        return Ok(());
+    }
+    codes.extend(added.iter().map(|arch| code(arch)));
+    run(nvcc, kernel, &[], &codes, out)
+}
+
+fn run(nvcc: &Path, kernel: &Path, flags: &[&str], codes: &[String], out: &Path) -> Result<(), String> {
     let mut command = Command::new(nvcc);
-    command.args(FLAGS);
-    archs.iter().for_each(|arch| {
-        command.arg(format!("-gencode=arch=compute_{arch},code=sm_{arch}"));
-    });
+    command.args(FLAGS).args(flags).args(codes);
     command.arg(kernel).arg("-o").arg(out.join(format!("{}.fatbin", stem(kernel))));
     let run = command.output().map_err(|e| format!("{}: {e}", nvcc.display()))?;
     let said = format!("{}{}", String::from_utf8_lossy(&run.stdout), String::from_utf8_lossy(&run.stderr));
@@ -163,6 +179,47 @@ fn compile(nvcc: &Path, kernel: &Path, archs: &[&str], out: &Path) -> Result<(),
     }
     eprintln!("{said}");
     Err(format!("{}: nvcc failed: {}", kernel.display(), said.lines().next().unwrap_or("no message")))
+}
+
+/// Fails unless the machine code of a `*_sm90.cu` has the instructions that the kernel is written for: wgmma as HGMMA, and
+/// copies by tensor maps as UTMALDG (of tiles, of im2col).
+fn uses_sm90(kernel: &Path, fatbin: &Path) -> Result<(), String> {
+    let (source, code) = (read(kernel)?, fs::read(fatbin).map_err(|e| format!("{}: {e}", fatbin.display()))?);
+    let found = instructions(&code).ok_or_else(|| format!("{}: no machine code", fatbin.display()))?;
+    for (call, name, opcodes) in [
+        ("wgmma<", "HGMMA", &[0x9f0][..]),
+        ("tensor_load(", "UTMALDG", &[0x5b4]),
+        ("image_load(", "UTMALDG.IM2COL", &[0x3b4]),
+    ] {
+        if source.contains(call) && !found.iter().any(|opcode| opcodes.contains(opcode)) {
+            return Err(format!(
+                "{}: {call} is called, but its machine code has no {name}",
+                kernel.display()
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// The opcodes, the low 12 bits of 16 bytes, of all instructions of the first ELF file within these bytes.
+fn instructions(bytes: &[u8]) -> Option<Vec<u64>> {
+    let start = bytes.windows(4).position(|four| four == b"\x7fELF")?;
+    let elf = &bytes[start..];
+    let number = |at: usize, len: usize| {
+        let bytes = elf.get(at..at + len)?;
+        Some(bytes.iter().rev().fold(0u64, |number, &byte| number << 8 | u64::from(byte)))
+    };
+    let (table, size, count) =
+        (number(0x28, 8)? as usize, number(0x3a, 2)? as usize, number(0x3c, 2)? as usize);
+    let mut opcodes = vec![];
+    for section in (0..count).map(|i| table + i * size) {
+        let (kind, flags) = (number(section + 4, 4)?, number(section + 8, 8)?);
+        if kind == 1 && flags & 4 != 0 {
+            let (at, len) = (number(section + 0x18, 8)? as usize, number(section + 0x20, 8)? as usize);
+            opcodes.extend((0..len).step_by(16).filter_map(|i| Some(number(at + i, 8)? & 0xfff)));
+        }
+    }
+    Some(opcodes)
 }
 
 /// The first nvcc of the pinned release, in the documented order. One that a user names must be of that release.
@@ -270,7 +327,7 @@ fn emulated(kernels: &[PathBuf]) -> Result<(), String> {
     build.try_compile("scrubjay_kernels").map_err(|e| format!("the emulated kernels: {e}"))?;
     base()
         .opt_level(3)
-        .file("kernels/emu/emu.cc")
+        .files(["emu", "sm90", "tensor"].map(|name| format!("kernels/emu/{name}.cc")))
         .try_compile("scrubjay_emu")
         .map_err(|e| format!("the emulator: {e}"))
 }

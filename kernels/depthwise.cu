@@ -46,52 +46,51 @@ struct Held {
 };
 
 extern "C" __global__ void __launch_bounds__(DEPTHWISE_THREADS, 8)
-conv_depthwise_f32(CONV_PARAMETERS) {
+conv_depthwise_f32(const __grid_constant__ AffineParameters p) {
     SHARED(Held, held);
-    const Layer l{h, w, c, oh, ow, o, r, s, stride, above, left, dilation, groups};
-    uint32_t wide = (count + DEPTHWISE_CHANNELS - 1) / DEPTHWISE_CHANNELS, lane = threadIdx.x % 32;
+    const Layer& l = p.layer;
+    uint32_t wide = (p.count + DEPTHWISE_CHANNELS - 1) / DEPTHWISE_CHANNELS, lane = threadIdx.x % 32;
     uint32_t index = blockIdx.x % wide * DEPTHWISE_CHANNELS + lane, tile = blockIdx.x / wide, pixel = tile * GEMM_TILE;
-    bool there = index < count;
-    uint32_t channel = there && rows ? min(rows[index], o - 1) : index, from = channel / l.outer();
+    bool there = index < p.count;
+    uint32_t channel = there && p.rows ? min(p.rows[index], l.o - 1) : index, from = channel / l.outer();
     held.clear();
     __syncthreads();
-    held.add(there ? weight + index * r * s : nullptr, r * s,
-             [&](uint32_t row) { return Pixel(pixel + row, pixels, oh, ow); },
-             [&](const Pixel& at, uint32_t tap) { return field(x, at, tap / s * dilation, tap % s * dilation, from, l); });
+    held.add(there ? p.weight + index * l.r * l.s : nullptr, l.r * l.s,
+             [&](uint32_t row) { return Pixel(pixel + row, p.pixels, l.oh, l.ow); },
+             [&](const Pixel& at, uint32_t tap) { return field(p.x, at, tap / l.s * l.dilation, tap % l.s * l.dilation, from, l); });
     __syncthreads();
     if (!there) return;
-    const Node node{y, parts, bias, scale, shift, residual, pixels, oh * ow, o, segments, activation, add};
-    node.finish(tile, channel, index, threadIdx.x / 32, WARPS, [&](uint32_t row) { return held.out[row][lane]; });
+    finish(p, tile, channel, index, threadIdx.x / 32, WARPS, [&](uint32_t row) { return held.out[row][lane]; });
 }
 KERNEL(conv_depthwise_f32);
 
 // dx = W^T dz, or (`add`) dx += W^T dz. Taps without an output, because of the stride, cost no product.
 extern "C" __global__ void __launch_bounds__(DEPTHWISE_THREADS, 8)
-conv_depthwise_data_f32(CONV_DATA_PARAMETERS) {
+conv_depthwise_data_f32(const __grid_constant__ DataParameters p) {
     SHARED(Held, held);
-    const Layer l{h, w, c, oh, ow, o, r, s, stride, above, left, dilation, groups};
-    uint32_t wide = (c + DEPTHWISE_CHANNELS - 1) / DEPTHWISE_CHANNELS, lane = threadIdx.x % 32;
+    const Layer& l = p.layer;
+    uint32_t wide = (l.c + DEPTHWISE_CHANNELS - 1) / DEPTHWISE_CHANNELS, lane = threadIdx.x % 32;
     uint32_t channel = blockIdx.x % wide * DEPTHWISE_CHANNELS + lane, pixel = blockIdx.x / wide * GEMM_TILE;
-    bool there = channel < c;
-    const Channels channels(rows, count, min(channel, c - 1), l);
+    bool there = channel < l.c;
+    const Channels channels(p.rows, p.count, min(channel, l.c - 1), l);
     held.clear();
-    for (uint32_t j = 0; j < min(l.outer(), count); ++j) {
+    for (uint32_t j = 0; j < min(l.outer(), p.count); ++j) {
         bool some = there && j < channels.count;
         uint32_t from = some ? channels[j] : 0;
-        held.add(some ? weight + (channels.first + j) * r * s : nullptr, r * s,
-                 [&](uint32_t row) { return Pixel(pixel + row, pixels, h, w); },
+        held.add(some ? p.weight + (channels.first + j) * l.r * l.s : nullptr, l.r * l.s,
+                 [&](uint32_t row) { return Pixel(pixel + row, p.pixels, l.h, l.w); },
                  [&](const Pixel& at, uint32_t tap) {
-                     uint32_t down = tap / s * dilation, right = tap % s * dilation;
-                     bool one = (at.row + above - down) % stride == 0 && (at.column + left - right) % stride == 0;
-                     const float* value = reader(dz, at, down, right, from, l);
+                     uint32_t down = tap / l.s * l.dilation, right = tap % l.s * l.dilation;
+                     bool one = (at.row + l.above - down) % l.stride == 0 && (at.column + l.left - right) % l.stride == 0;
+                     const float* value = reader(p.dz, at, down, right, from, l);
                      return one ? value : nullptr;
                  });
     }
     if (!there) return;
     for (uint32_t row = threadIdx.x / 32 * 4; row < GEMM_TILE; row += 4 * WARPS)
-        for (uint32_t e = row; e < row + 4 && pixel + e < pixels; ++e) {
-            float* to = dx + (pixel + e) * c + channel;
-            *to = add ? *to + held.out[e][lane] : held.out[e][lane];
+        for (uint32_t e = row; e < row + 4 && pixel + e < p.pixels; ++e) {
+            float* to = p.dx + (pixel + e) * l.c + channel;
+            *to = p.add ? *to + held.out[e][lane] : held.out[e][lane];
         }
 }
 KERNEL(conv_depthwise_data_f32);
@@ -99,27 +98,27 @@ KERNEL(conv_depthwise_data_f32);
 // parts [chunk of `size` pixels, count, r s + 1] = for each chunk dz^T x of the given rows, each row followed by the
 // sum of its dz.
 extern "C" __global__ void __launch_bounds__(DEPTHWISE_THREADS, 8)
-conv_depthwise_weight_f32(CONV_WEIGHT_PARAMETERS) {
+conv_depthwise_weight_f32(const __grid_constant__ WeightParameters p) {
     struct Memory { double bias[WARPS][32]; float of[WARPS][DEPTHWISE_SUMS][32]; };
     SHARED(Memory, memory);
-    const Layer l{h, w, c, oh, ow, o, r, s, stride, above, left, dilation, groups};
-    uint32_t wide = (count + DEPTHWISE_CHANNELS - 1) / DEPTHWISE_CHANNELS, lane = threadIdx.x % 32, warp = threadIdx.x / 32;
-    uint32_t taps = r * s, tall = (taps + DEPTHWISE_SUMS - 1) / DEPTHWISE_SUMS;
+    const Layer& l = p.layer;
+    uint32_t wide = (p.count + DEPTHWISE_CHANNELS - 1) / DEPTHWISE_CHANNELS, lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+    uint32_t taps = l.r * l.s, tall = (taps + DEPTHWISE_SUMS - 1) / DEPTHWISE_SUMS;
     uint32_t index = blockIdx.x % wide * DEPTHWISE_CHANNELS + lane, first = blockIdx.x / wide % tall * DEPTHWISE_SUMS;
-    uint32_t chunk = blockIdx.x / wide / tall, begin = chunk * size, end = min(pixels, begin + size);
-    bool there = index < count;
-    uint32_t channel = there && rows ? min(rows[index], o - 1) : index, from = channel / l.outer();
+    uint32_t chunk = blockIdx.x / wide / tall, begin = chunk * p.size, end = min(p.pixels, begin + p.size);
+    bool there = index < p.count;
+    uint32_t channel = there && p.rows ? min(p.rows[index], l.o - 1) : index, from = channel / l.outer();
 
     float sum[DEPTHWISE_SUMS] = {};
     double bias = 0.0;
     for (uint32_t pixel = begin + warp; there && pixel < end; pixel += WARPS) {
-        const Pixel at(pixel, end, oh, ow);
-        float d = dz[pixel * o + channel];
+        const Pixel at(pixel, end, l.oh, l.ow);
+        float d = p.dz[pixel * l.o + channel];
         bias += d;
         for (uint32_t t = 0; t < DEPTHWISE_SUMS; ++t) {
             uint32_t tap = first + t;
             if (tap >= taps) continue;
-            const float* value = field(x, at, tap / s * dilation, tap % s * dilation, from, l);
+            const float* value = field(p.x, at, tap / l.s * l.dilation, tap % l.s * l.dilation, from, l);
             if (value) sum[t] = __fmaf_rn(d, *value, sum[t]);
         }
     }
@@ -127,7 +126,7 @@ conv_depthwise_weight_f32(CONV_WEIGHT_PARAMETERS) {
     for (uint32_t t = 0; t < DEPTHWISE_SUMS; ++t) memory.of[warp][t][lane] = sum[t];
     __syncthreads();
     if (!there) return;
-    float* part = parts + (uint64_t(chunk) * count + index) * (taps + 1);
+    float* part = p.parts + (uint64_t(chunk) * p.count + index) * (taps + 1);
     for (uint32_t t = warp; t < DEPTHWISE_SUMS && first + t < taps; t += WARPS) {
         float all = 0.0f;
         for (uint32_t other = 0; other < WARPS; ++other) all += memory.of[other][t][lane];

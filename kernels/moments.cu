@@ -47,15 +47,14 @@ DEVICE void moment(float* part, uint32_t count, uint32_t apart, LowerTile tile, 
 // parts [chunk of `size` pixels, count, width, width] = for each chunk the moment of the values that the taps of each
 // given group read, and of the 1 after them where `width` includes it; `one` is 1, 0, 0, 0.
 extern "C" __global__ void __launch_bounds__(GEMM_THREADS)
-input_moment_f32(float* parts, const float* x, const float* one, const uint32_t* sets, uint32_t count, uint32_t pixels, uint32_t h, uint32_t w, uint32_t c, uint32_t oh, uint32_t ow, uint32_t o, uint32_t r, uint32_t s, uint32_t stride, uint32_t above, uint32_t left, uint32_t dilation, uint32_t groups, uint32_t width, uint32_t size) {
-    const Layer l{h, w, c, oh, ow, o, r, s, stride, above, left, dilation, groups};
+input_moment_f32(float* parts, const float* x, const float* one, const uint32_t* sets, uint32_t count, uint32_t pixels, const __grid_constant__ Layer l, uint32_t width, uint32_t size) {
     uint32_t side = (width + GEMM_TILE - 1) / GEMM_TILE, pairs = side * (side + 1) / 2, rest = blockIdx.x / pairs;
     uint32_t set = rest % count, chunk = rest / count, begin = chunk * size, end = min(pixels, begin + size);
-    uint32_t group = min(sets[set], groups - 1), inner = l.inner(), depth = l.depth();
+    uint32_t group = min(sets[set], l.groups - 1), inner = l.inner(), depth = l.depth();
     float* part = parts + (uint64_t(chunk) * count + set) * width * width;
     bool wide = inner % 4 == 0 && aligned(x) && aligned(one);
     moment(part, width, width, LowerTile(blockIdx.x % pairs), begin, end, wide, x, [&](uint32_t i, uint32_t pixel) {
-        return i < depth ? field(x, Pixel(pixel, end, oh, ow), Tap(i, inner, l), group, l) : one;
+        return i < depth ? field(x, Pixel(pixel, end, l.oh, l.ow), Tap(i, inner, l), group, l) : one;
     });
 }
 KERNEL(input_moment_f32);

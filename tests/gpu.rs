@@ -58,6 +58,8 @@ mod ptx;
 mod rank;
 #[path = "cases/sequences.rs"]
 mod sequences;
+#[path = "cases/sm90.rs"]
+mod sm90;
 #[path = "reference/statistic.rs"]
 mod statistic;
 #[path = "reference/tokens.rs"]
@@ -112,7 +114,7 @@ fn large() -> bool {
 /// The order of threads under which every case runs, twice: at random.
 const MAIN_SEED: u64 = 2;
 /// Kernels with asynchronous copies: a seed also decides when these are done.
-const PIPELINES: [&str; 3] = ["copy_async", "conv", "moments"];
+const PIPELINES: [&str; 4] = ["copy_async", "conv", "moments", "sm90"];
 /// Cases of seconds each, made of kernels that smaller ones try under more orders.
 const LONG: [&str; 8] =
     ["resnet20", "cnn:8-16", "select/", "scrub/", "foci/n=", "n=5000", "n=4700", "n=1700"];
@@ -244,6 +246,7 @@ fn cases() -> Vec<(String, Case)> {
     }
     add("record/replay".into(), Box::new(replays));
     add("shapes".into(), Box::new(refuses));
+    cases.extend(sm90::cases());
     cases.extend(network_ops::cases());
     cases.extend(layer_cases::cases());
     cases.extend(losses::cases());

@@ -6,18 +6,38 @@ a node on z = Wx + b. A linear layer is a 1 x 1 convolution.
 #include "../tiles.h"
 #include "ascending.h"
 
-// Parameters of the kernels that compute z, dx and dW; a test of the kernel table reads them.
-#define CONV_PARAMETERS float* y, double* parts, const float* x, const float* weight, const float* bias, const float* scale, const float* shift, const float* residual, const uint32_t* rows, uint32_t count, uint32_t pixels, uint32_t h, uint32_t w, uint32_t c, uint32_t oh, uint32_t ow, uint32_t o, uint32_t r, uint32_t s, uint32_t stride, uint32_t above, uint32_t left, uint32_t dilation, uint32_t groups, uint32_t segments, uint32_t activation, uint32_t add
-#define CONV_ARGUMENTS y, parts, x, weight, bias, scale, shift, residual, rows, count, pixels, h, w, c, oh, ow, o, r, s, stride, above, left, dilation, groups, segments, activation, add
-#define CONV_DATA_PARAMETERS float* dx, const float* dz, const float* weight, const uint32_t* rows, uint32_t count, uint32_t pixels, uint32_t h, uint32_t w, uint32_t c, uint32_t oh, uint32_t ow, uint32_t o, uint32_t r, uint32_t s, uint32_t stride, uint32_t above, uint32_t left, uint32_t dilation, uint32_t groups, uint32_t add
-#define CONV_WEIGHT_PARAMETERS float* parts, const float* dz, const float* x, const uint32_t* rows, uint32_t count, uint32_t pixels, uint32_t h, uint32_t w, uint32_t c, uint32_t oh, uint32_t ow, uint32_t o, uint32_t r, uint32_t s, uint32_t stride, uint32_t above, uint32_t left, uint32_t dilation, uint32_t groups, uint32_t size
-
 struct Layer {
     uint32_t h, w, c, oh, ow, o, r, s, stride, above, left, dilation, groups;
 
     DEVICE uint32_t inner() const { return c / groups; }
     DEVICE uint32_t outer() const { return o / groups; }
     DEVICE uint32_t depth() const { return r * s * inner(); }
+    DEVICE uint32_t positions() const { return oh * ow; }
+};
+
+// Parameters of the kernels that compute z, dx and dW; src/device/cuda/parameters.rs has the same structs. Null: no such
+// term, or all rows.
+struct AffineParameters {
+    float* y;
+    double* parts;
+    const float *x, *weight, *bias, *scale, *shift, *residual;
+    const uint32_t* rows;
+    Layer layer;
+    uint32_t count, pixels, segments, activation, add;
+};
+struct DataParameters {
+    float* dx;
+    const float *dz, *weight;
+    const uint32_t* rows;
+    Layer layer;
+    uint32_t count, pixels, add;
+};
+struct WeightParameters {
+    float* parts;
+    const float *dz, *x;
+    const uint32_t* rows;
+    Layer layer;
+    uint32_t count, pixels, size;
 };
 
 // A position of an image; not `inside` where the tile extends beyond the last position.
@@ -95,37 +115,34 @@ DEVICE float activated(float a, uint32_t activation) {
     return activation == CONV_GELU ? 0.5f * a * erfcf(-0.70710678f * a) : a;
 }
 
-// The epilogue of a node on z = Wx + b: y = act(scale z + shift + residual), or (`add`) y += z. Null: no such term.
-// parts [tile, segment, o] = for every image that a tile of pixels covers, the sum of z over its pixels in the tile.
-struct Node {
-    float* y;
-    double* parts;
-    const float *bias, *scale, *shift, *residual;
-    uint32_t pixels, positions, o, segments, activation, add;
-
-    // Applies the epilogue to one channel (the index-th given one) of a tile, where at(row) is Wx, for the rows first,
-    // first + apart, .. The thread of row 0 also writes the sums.
-    template <class At>
-    DEVICE void finish(uint32_t tile, uint32_t channel, uint32_t index, uint32_t first, uint32_t apart, At at) const {
-        uint32_t pixel = tile * GEMM_TILE, end = min(GEMM_TILE, pixels - pixel);
-        float b = bias ? bias[index] : 0.0f;
-        if (parts && first == 0) {
-            uint32_t image = pixel / positions;
-            double* part = parts + uint64_t(tile) * segments * o + channel;
-            for (uint32_t row = 0; row < end; ++image, part += o) {
-                uint32_t stop = min(end, (image + 1) * positions - pixel);
-                double sum = 0.0;
-                for (; row < stop; ++row) sum += at(row) + b;
-                *part = sum;
-            }
-        }
-        for (uint32_t row = first; row < end; row += apart) {
-            uint32_t to = (pixel + row) * o + channel;
-            float value = at(row) + b;
-            if (scale) value = __fadd_rn(__fmul_rn(value, scale[channel]), shift[channel]);
-            if (residual) value += residual[to];
-            value = activated(value, activation);
-            y[to] = add ? y[to] + value : value;
-        }
+// parts [tile, segment, o] = for every image that a tile of pixels covers, the sum of z over its pixels in the tile, of one
+// channel (the index-th given one) whose Wx is at(row).
+template <class At> DEVICE void add_up(const AffineParameters& p, uint32_t tile, uint32_t channel, uint32_t index, At at) {
+    uint32_t pixel = tile * GEMM_TILE, end = min(GEMM_TILE, p.pixels - pixel), o = p.layer.o;
+    uint32_t positions = p.layer.positions(), image = pixel / positions;
+    float b = p.bias ? p.bias[index] : 0.0f;
+    double* part = p.parts + uint64_t(tile) * p.segments * o + channel;
+    for (uint32_t row = 0; row < end; ++image, part += o) {
+        uint32_t stop = min(end, (image + 1) * positions - pixel);
+        double sum = 0.0;
+        for (; row < stop; ++row) sum += at(row) + b;
+        *part = sum;
     }
-};
+}
+
+// The epilogue of a node on z = Wx + b: y = act(scale z + shift + residual), or (`add`) y += z. Null: no such term.
+// Applies to one channel of a tile, for the rows first, first + apart, .. The thread of row 0 also adds up the images.
+template <class At>
+DEVICE void finish(const AffineParameters& p, uint32_t tile, uint32_t channel, uint32_t index, uint32_t first, uint32_t apart, At at) {
+    uint32_t pixel = tile * GEMM_TILE, end = min(GEMM_TILE, p.pixels - pixel);
+    float b = p.bias ? p.bias[index] : 0.0f;
+    if (p.parts && first == 0) add_up(p, tile, channel, index, at);
+    for (uint32_t row = first; row < end; row += apart) {
+        uint32_t to = (pixel + row) * p.layer.o + channel;
+        float value = at(row) + b;
+        if (p.scale) value = __fadd_rn(__fmul_rn(value, p.scale[channel]), p.shift[channel]);
+        if (p.residual) value += p.residual[to];
+        value = activated(value, p.activation);
+        p.y[to] = p.add ? p.y[to] + value : value;
+    }
+}

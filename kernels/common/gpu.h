@@ -1,7 +1,7 @@
 /*
 gpu.h: included by every kernel. Under nvcc it is CUDA; otherwise the same names come from emu.h.
 
-SHARED(T, name) is an object in shared memory. KERNEL(name) exports a kernel to the emulated driver. Then one function
+SHARED(T, name) is an object in shared memory, SHARED_DYNAMIC(T, name) the one that the launch gives bytes for. KERNEL(name) exports a kernel to the emulated driver. Then one function
 per PTX instruction, with its CUDA and its emulated form side by side. Instructions of a whole warp are called by all
 its lanes.
 */
@@ -10,18 +10,28 @@ its lanes.
 
 #ifdef __CUDACC__
 #define SHARED(T, name) __shared__ T name
+extern __shared__ __align__(1024) unsigned char dynamic_shared[];
+#define SHARED_DYNAMIC(T, name) T& name = *reinterpret_cast<T*>(dynamic_shared)
 #define KERNEL(name) static_assert(true, "")
 #define PTX(...) __VA_ARGS__
 #define EMU(...)
+#define UNROLL _Pragma("unroll")  // before a loop whose index selects registers
 #else
 #include "../emu/emu.h"
 #define PTX(...)
 #define EMU(...) __VA_ARGS__
+#define UNROLL
 #endif
 
 #define DEVICE __device__ __forceinline__
 
-PTX(DEVICE uint32_t shared_address(const void* p) { return uint32_t(__cvta_generic_to_shared(p)); })
+DEVICE uint32_t shared_address(const void* p) {
+    PTX(return uint32_t(__cvta_generic_to_shared(p));)
+    EMU(return emu::shared_offset(p);)
+}
+
+// How 16-bit values are encoded.
+enum class Half { BF16, F16 };
 
 // Copies BYTES (4 or 16, both addresses aligned to BYTES) from global to shared memory asynchronously; writes zeros
 // where not ok.

@@ -5,19 +5,15 @@ It is compiled without sanitizers, and informs ASan and TSan of its fibers where
 below are then defined). The seed of a launch decides the order of threads: 0 is in order, 1 in reverse, any other at
 random, with warps that fall behind one another. Only the last exposes a missing barrier at the end of a loop.
 */
-#include "emu.h"
+#include "block.h"
 #include <algorithm>
-#include <atomic>
 #include <cstdarg>
 #include <cstdio>
 #include <cstdlib>
 #include <memory>
-#include <mutex>
 #include <pthread.h>
-#include <string>
 #include <sys/mman.h>
 #include <thread>
-#include <vector>
 
 #define WEAK extern "C" __attribute__((weak))
 WEAK void __sanitizer_start_switch_fiber(void **, const void *, size_t);
@@ -73,40 +69,10 @@ static void *prepare(char *top, void (*fn)()) {
 namespace emu {
 __thread Thread *self;
 __thread Dims *dims;
+__thread Block *blk;
 
-using Site = const char *;  // where a fiber waits
-// Happens-before edges for TSan.
-static void acquire(void *), release(void *);
 namespace {
 constexpr size_t stack_bytes = 128 << 10, page = 4096;
-
-struct Fiber : Thread {
-    void *sp = nullptr, *tsan = nullptr, *fake = nullptr;
-    char *stack = nullptr;  // lowest usable byte
-    size_t size = 0;
-    bool done = false;
-    Site site = "start";
-    // It waits while *generation == waits, and is passed over meanwhile: turns that only look cost most of the time.
-    const unsigned *generation = nullptr;
-    unsigned waits = 0;
-    bool ready() const { return !done && !(generation && *generation == waits); }
-};
-// A rendezvous of `expected` threads: the last to arrive runs the operation on everyone's arguments.
-struct Group {
-    unsigned arrived = 0, generation = 0, tag = 0;
-    void *arg[32];
-    char edge[2];
-};
-struct Launch {
-    Entry entry;
-    dim3 grid, block;
-    void **params;
-    uint64_t seed;
-    std::atomic<uint64_t> next{0}, products{0};
-    std::mutex lock{};
-    std::string error{};
-};
-struct Shared { const void *key; char *data; size_t bytes; };
 
 char *filled(size_t bytes, size_t align) {
     void *p = nullptr;
@@ -114,43 +80,25 @@ char *filled(size_t bytes, size_t align) {
     return static_cast<char *>(p);
 }
 void fill(char *p, size_t n) { for (size_t i = 0; i < n; ++i) { p[i] = char(0xff); asm volatile("" ::: "memory"); } }
+}  // namespace
 
-// The state of one block; reused for the next block, except under TSan.
-struct Block {
-    Dims d;
-    Launch *launch = nullptr;
-    unsigned threads, live = 0;
-    char *map;
-    Fiber home;                 // the OS thread's own stack
-    std::vector<Fiber> fibers;  // one per thread
-    std::vector<unsigned> order;
-    size_t at = 0;
-    uint64_t random = 0;
-    unsigned frozen[33] = {};  // rounds for which a warp is held back
-    Group all, warp[32][32];
-    char ended, made;  // addresses of TSan edges
-    std::vector<Shared> statics;
-    char message[512] = "";
-
-    explicit Block(unsigned n) : threads(n), fibers(n) {
-        size_t each = stack_bytes + page;
-        map = static_cast<char *>(mmap(nullptr, each * n, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0));
-        if (map == MAP_FAILED) abort();
-        for (unsigned i = 0; i < n; ++i) {
-            mprotect(map + i * each, page, PROT_NONE);
-            fibers[i].stack = map + i * each + page, fibers[i].size = stack_bytes;
-        }
-        order.reserve(n);
+Block::Block(unsigned n) : threads(n), fibers(n + 1) {
+    size_t each = stack_bytes + page;
+    map = static_cast<char *>(mmap(nullptr, each * (n + 1), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0));
+    if (map == MAP_FAILED) abort();
+    for (unsigned i = 0; i <= n; ++i) {
+        mprotect(map + i * each, page, PROT_NONE);
+        fibers[i].stack = map + i * each + page, fibers[i].size = stack_bytes;
     }
-    ~Block() {
-        munmap(map, (stack_bytes + page) * threads);
-        for (auto &s : statics) free(s.data);
-    }
-    uint64_t draw() { random ^= random << 13, random ^= random >> 7, random ^= random << 17; return random; }
-};
-__thread Block *blk;
-Fiber *me() { return static_cast<Fiber *>(self); }
+    order.reserve(n + 1);
+}
+Block::~Block() {
+    munmap(map, (stack_bytes + page) * (threads + 1));
+    free(dynamic), free(view);
+    for (auto &s : statics) free(s.data);
+}
 
+namespace {
 void jump(Fiber *to) {
     Fiber *from = me();
     if (__sanitizer_start_switch_fiber) __sanitizer_start_switch_fiber(from->done ? nullptr : &from->fake, to->stack, to->size);
@@ -185,35 +133,42 @@ void new_round(Block &b) {
     b.at = 0, b.order.clear();
     if (b.live == 0) return;
     uint64_t seed = b.launch->seed;
+    // The copy engine has a turn in every round, when nobody else can run, or at random.
+    bool serves = b.queued && (seed == 0 || (seed > 1 && (b.draw() & 1)));
     for (unsigned i = 0; i < b.threads; ++i) {
         unsigned f = seed == 1 ? b.threads - 1 - i : i;
         if (b.fibers[f].ready()) b.order.push_back(f);
     }
-    if (b.order.empty()) deadlock(b);
-    if (seed <= 1) return;
+    if (b.order.empty() && !b.queued) deadlock(b);
+    if (b.order.empty() || serves) b.order.push_back(b.threads);
+    if (seed <= 1 || b.order.front() == b.threads) return;
     for (unsigned w = 0; w <= b.threads / 32; ++w)
         if (b.frozen[w]) --b.frozen[w];
         else if (b.draw() % 8 == 0) b.frozen[w] = b.draw() % 64;
     // Where every warp that could run is held back, the one that comes back first does.
     unsigned soonest = 64;
-    for (unsigned f : b.order) soonest = std::min(soonest, b.frozen[f / 32]);
+    for (unsigned f : b.order) if (f < b.threads) soonest = std::min(soonest, b.frozen[f / 32]);
     for (unsigned &rounds : b.frozen) rounds -= std::min(rounds, soonest);
-    b.order.erase(std::remove_if(b.order.begin(), b.order.end(), [&](unsigned f) { return b.frozen[f / 32] != 0; }), b.order.end());
+    b.order.erase(std::remove_if(b.order.begin(), b.order.end(), [&](unsigned f) { return f < b.threads && b.frozen[f / 32] != 0; }), b.order.end());
     for (size_t i = b.order.size(); i > 1; --i) std::swap(b.order[i - 1], b.order[(b.draw() >> 32) * i >> 32]);
 }
 
+}  // namespace
 void next() {
     Block &b = *blk;
     if (++b.at >= b.order.size()) new_round(b);
     Fiber *to = b.order.empty() ? &b.home : &b.fibers[b.order[b.at]];
     if (to != self) jump(to);
 }
+namespace {
 
 void entry() {
     if (__sanitizer_finish_switch_fiber) __sanitizer_finish_switch_fiber(nullptr, nullptr, nullptr);
     Block &b = *blk;
+    if (self == &b.engine()) for (;;) serve(b), next();
     b.launch->entry(b.launch->params);
     if (self->copies.count) fail("a thread exits with cp.async under way");
+    end_thread(b);
     release(&b.ended);
     me()->done = true, --b.live;
     next();
@@ -227,11 +182,17 @@ void run_block(Block &b, Launch &l, uint64_t index) {
     b.live = b.threads, b.order.clear(), b.at = 0;
     memset(b.frozen, 0, sizeof b.frozen);
     for (auto &s : b.statics) fill(s.data, s.bytes);
-    for (unsigned i = 0; i < b.threads; ++i) {
+    if (b.dynamic_bytes != l.shared) {
+        free(b.dynamic), free(b.view);
+        b.dynamic = filled(l.shared, 1024), b.view = filled(l.shared, 1024), b.dynamic_bytes = l.shared;
+    }
+    fill(b.dynamic, l.shared), fill(b.view, l.shared);
+    begin_block(b);
+    for (unsigned i = 0; i <= b.threads; ++i) {
         Fiber &f = b.fibers[i];
         if (__asan_unpoison_memory_region) __asan_unpoison_memory_region(f.stack, f.size);
         if (__tsan_create_fiber) f.tsan = __tsan_create_fiber(0);
-        f.copies.count = f.copies.committed = 0;
+        f.copies.count = f.copies.committed = f.stores = 0;
         f.rank = i, f.done = false, f.fake = nullptr, f.site = "start", f.generation = nullptr;
         f.tid = {i % l.block.x, i / l.block.x % l.block.y, i / l.block.x / l.block.y};
         f.sp = prepare(f.stack + f.size, entry);
@@ -258,30 +219,16 @@ void fail(const char *fmt, ...) {
     snprintf(blk->message, sizeof blk->message, "block (%u,%u,%u) thread (%u,%u,%u): %s", i.x, i.y, i.z, t.tid.x, t.tid.y, t.tid.z, text);
     stop();
 }
-static void acquire(void *p) { if (__tsan_acquire) __tsan_acquire(p); }
-static void release(void *p) { if (__tsan_release) __tsan_release(p); }
-// Gives turns to others until the rendezvous is over.
-static void wait(const unsigned &generation, Site site) {
+void acquire(void *p) { if (__tsan_acquire) __tsan_acquire(p); }
+void release(void *p) { if (__tsan_release) __tsan_release(p); }
+void wait(const unsigned &generation, Site site) {
     Fiber &f = *me();
     f.site = site, f.generation = &generation, f.waits = generation;
     next();
     f.generation = nullptr;
 }
-
-// Register exchange: no happens-before edge, as in CUDA.
-static void collect(Group &g, unsigned rank, unsigned expected, unsigned tag, Site what, void *arg, void (*op)(void **, void *), void *extra = nullptr) {
-    if (g.arrived && g.tag != tag) fail("%s: lanes disagree on the mask or the operation", what);
-    g.tag = tag, g.arg[rank] = arg;
-    if (++g.arrived == expected) op(g.arg, extra), g.arrived = 0, ++g.generation;
-    else wait(g.generation, what);
-}
-static void warp_collect(unsigned mask, Site what, void *arg, void (*op)(void **, void *)) {
-    unsigned lane = self->rank & 31;
-    if (!(mask >> lane & 1)) fail("%s: the mask %08x leaves out its own lane %u", what, mask, lane);
-    collect(blk->warp[self->rank / 32][__builtin_ctz(mask)], lane, __builtin_popcount(mask), mask, what, arg, op, &mask);
-}
-static void meet(Group &g, unsigned expected, int line, Site what) {  // with happens-before edges
-    if (g.arrived && g.tag != unsigned(line)) fail("threads of one block wait in __syncthreads at lines %u and %d", g.tag, line);
+template <int N> static void meet(Group<N> &g, unsigned expected, int line, Site what) {  // with happens-before edges
+    if (g.arrived && g.tag != unsigned(line)) fail("threads of one block wait in %s at lines %u and %d", what, g.tag, line);
     g.tag = unsigned(line);
     char *edge = &g.edge[g.generation & 1];
     release(edge);
@@ -289,7 +236,11 @@ static void meet(Group &g, unsigned expected, int line, Site what) {  // with ha
     else wait(g.generation, what);
     acquire(edge);
 }
-void barrier(int line) { meet(blk->all, blk->threads, line, "__syncthreads"); }
+void barrier(int line) { meet(blk->bar[0], blk->threads, line, "__syncthreads"); }
+void barrier(unsigned id, unsigned threads, int line) {
+    if (id == 0 || id > 15 || threads % 32 || threads == 0) fail("bar.sync: barrier %u of %u threads", id, threads);
+    meet(blk->bar[id], threads, line, "bar.sync");
+}
 void syncwarp(unsigned mask) { meet(blk->warp[self->rank / 32][__builtin_ctz(mask)], __builtin_popcount(mask), 0, "__syncwarp"); }
 
 uint64_t shuffle(unsigned mask, uint64_t v, int from) {
@@ -315,50 +266,6 @@ unsigned ballot(unsigned mask, bool v) {
     });
     return a.out;
 }
-void ldmatrix(uint32_t *out, const uint16_t (&row)[8], bool transpose) {
-    struct Arg { const uint16_t *row; uint32_t *out; bool transpose; } a{row, out, transpose};
-    warp_collect(~0u, "ldmatrix", &a, [](void **p, void *) {
-        auto **lane = reinterpret_cast<Arg **>(p);
-        for (int l = 0; l < 32; ++l)
-            for (int i = 0; i < 4; ++i) {
-                int r = l / 4, c = l % 4 * 2;
-                bool t = lane[l]->transpose;
-                uint32_t low = t ? lane[8 * i + c]->row[r] : lane[8 * i + r]->row[c];
-                uint32_t high = t ? lane[8 * i + c + 1]->row[r] : lane[8 * i + r]->row[c + 1];
-                lane[l]->out[i] = low | high << 16;
-            }
-    });
-}
-
-// m16n8: k8 in tf32 (the low 13 bits are ignored), or k16 in bf16 or f16. Products are exact, and their sum is rounded
-// once.
-void mma(float *d, const uint32_t *a, const uint32_t *b, Operand kind) {
-    struct Arg { float *d; const uint32_t *a, *b; Operand kind; } arg{d, a, b, kind};
-    if (self->rank % 32 == 0) blk->launch->products += kind == TF32 ? 1024 : 2048;
-    warp_collect(~0u, "mma.sync", &arg, [](void **p, void *) {
-        auto **lane = reinterpret_cast<Arg **>(p);
-        Operand kind = lane[0]->kind;
-        auto value = [&](uint32_t word, int which) {
-            if (kind == F16) return half(word >> 16 * which & 0xffff);
-            return double(emu_bits<float>(kind == TF32 ? word & ~0x1fffu : which ? word & 0xffff0000u : word << 16));
-        };
-        int of_word = kind == TF32 ? 1 : 2, depth = 8 * of_word;  // numbers
-        double a[16][16], b[16][8];  // [row][k], [k][column]
-        for (int k = 0; k < depth; ++k) {
-            int word = k / of_word, which = k % of_word;
-            for (int row = 0; row < 16; ++row) a[row][k] = value(lane[row % 8 * 4 + word % 4]->a[word / 4 * 2 + row / 8], which);
-            for (int column = 0; column < 8; ++column) b[k][column] = value(lane[column * 4 + word % 4]->b[word / 4], which);
-        }
-        for (int row = 0; row < 16; ++row) {
-            auto d = [&](int column) -> float & { return lane[row % 8 * 4 + column / 2]->d[row / 8 * 2 + column % 2]; };
-            double sum[8];
-            for (int column = 0; column < 8; ++column) sum[column] = d(column);
-            for (int k = 0; k < depth; ++k)
-                for (int column = 0; column < 8; ++column) sum[column] += a[row][k] * b[k][column];
-            for (int column = 0; column < 8; ++column) d(column) = float(sum[column]);
-        }
-    });
-}
 void *shared(const void *key, size_t bytes) {
     for (auto &s : blk->statics) if (s.key == key) { acquire(&blk->made); return s.data; }
     Shared s{key, filled(bytes, 128), bytes};
@@ -367,16 +274,20 @@ void *shared(const void *key, size_t bytes) {
     release(&blk->made);
     return s.data;
 }
+void *dynamic_shared(size_t bytes) {
+    if (bytes > blk->launch->shared) fail("the kernel uses %zu bytes of dynamic shared memory, the launch gave %u", bytes, blk->launch->shared);
+    return blk->dynamic;
+}
 static thread_local uint64_t products;
 extern "C" uint64_t emu_products() { return products; }
-const char *launch(Entry entry, const uint32_t g[3], const uint32_t t[3], void **params, uint64_t seed) {
+const char *launch(Entry entry, const uint32_t g[3], const uint32_t t[3], uint32_t shared, void **params, uint64_t seed) {
     static std::mutex lock;
     static std::vector<std::unique_ptr<Block>> idle;
     static thread_local std::string error;
-    Launch l{entry, {g[0], g[1], g[2]}, {t[0], t[1], t[2]}, params, seed};
+    Launch l{entry, {g[0], g[1], g[2]}, {t[0], t[1], t[2]}, shared, params, seed};
     unsigned threads = t[0] * t[1] * t[2];
     uint64_t blocks = uint64_t(g[0]) * g[1] * g[2];
-    if (threads == 0 || threads > 1024 || blocks == 0 || g[1] > 65535 || g[2] > 65535) return "launch: bad configuration";
+    if (threads == 0 || threads > 1024 || shared > 232448 || blocks == 0 || g[1] > 65535 || g[2] > 65535) return "launch: bad configuration";
     bool sanitized = __tsan_create_fiber || __sanitizer_start_switch_fiber;
     std::vector<std::unique_ptr<Block>> kept;  // for TSan: concurrent blocks may not reuse memory
     auto retire = [&] {

@@ -49,6 +49,7 @@ struct Thread { uint3 tid; unsigned rank; Copies copies; };  // the part of a fi
 extern __thread Thread *self;                 // the fiber that runs on this OS thread
 extern __thread struct Dims { dim3 grid, block; uint3 bid; } *dims;
 void barrier(int line);
+void barrier(unsigned id, unsigned threads, int line);
 void syncwarp(unsigned mask);
 uint64_t shuffle(unsigned mask, uint64_t v, int from);  // from < 0: its own value
 unsigned ballot(unsigned mask, bool p);
@@ -57,13 +58,15 @@ enum Operand { TF32, BF16, F16 };
 void mma(float *d, const uint32_t *a, const uint32_t *b, Operand kind);
 bool coin();  // whether an asynchronous copy is done at once
 void *shared(const void *key, size_t bytes);  // an object in shared memory of this block
+void *dynamic_shared(size_t bytes);            // what the launch gave, at least so many bytes
 [[noreturn]] void fail(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 
 using Entry = void (*)(void **params);
-const char *launch(Entry, const uint32_t grid[3], const uint32_t block[3], void **params, uint64_t seed);
+const char *launch(Entry, const uint32_t grid[3], const uint32_t block[3], uint32_t shared, void **params, uint64_t seed);
 template <auto F> struct Call;
 template <class... A, void (*F)(A...)> struct Call<F> {
-    template <size_t... I> static void go(void **p, std::index_sequence<I...>) { F(*static_cast<std::remove_cv_t<A> *>(p[I])...); }
+    template <class T> static T argument(const void *p) { T value; memcpy(static_cast<void *>(&value), p, sizeof value); return value; }  // p has no alignment
+    template <size_t... I> static void go(void **p, std::index_sequence<I...>) { F(argument<std::remove_cv_t<A>>(p[I])...); }
     static void run(void **p) { go(p, std::index_sequence_for<A...>{}); }
 };
 }  // namespace emu
@@ -76,11 +79,13 @@ constexpr int warpSize = 32;
 
 // An object of type T in shared memory, filled with 0xff bytes (NaN) when a block starts.
 #define SHARED(T, name) T &name = *static_cast<T *>(emu::shared([] { static char k; return &k; }(), sizeof(T)))
+// The dynamic shared memory of the launch, as an object of type T. It begins the same, on 1024 bytes.
+#define SHARED_DYNAMIC(T, name) T &name = *static_cast<T *>(emu::dynamic_shared(sizeof(T)))
 // Exports a kernel: Rust calls emu_<name> with the arguments of cuLaunchKernel.
 #define KERNEL(name)                                                                               \
-    extern "C" const char *emu_##name(const uint32_t *grid, const uint32_t *block,                  \
+    extern "C" const char *emu_##name(const uint32_t *grid, const uint32_t *block, uint32_t shared, \
                                       void **params, uint64_t seed) {                              \
-        return emu::launch(emu::Call<&name>::run, grid, block, params, seed);                      \
+        return emu::launch(emu::Call<&name>::run, grid, block, shared, params, seed);              \
     }
 
 inline void __syncthreads(int line = __builtin_LINE()) { emu::barrier(line); }
@@ -191,3 +196,5 @@ inline void ldmatrix(uint32_t *out, const void *row, bool transpose) {
     ldmatrix(out, halves, transpose);
 }
 }  // namespace emu
+
+#include "sm90.h"

@@ -79,9 +79,13 @@ fn affine(device: &Device, n: usize, g: Geometry, precision: Precision) -> Resul
     let map = match device.cuda() {
         Some(cuda) => {
             let weight = cuda.upload(&weight)?;
+            let halves = cuda::conv_sm90::room(cuda, n, &g, precision);
+            let room = std::cell::RefCell::new(cuda.alloc(halves)?);
             Map::Cuda(Box::new(move |cuda, y, x| {
                 let (weight, plain) = (weight.input(), cuda::conv::Epilogue::default());
-                cuda::conv::forward(cuda, y, None, x, weight, None, plain, n, &g, precision)
+                let mut room = room.borrow_mut();
+                let room = (halves > 0).then(|| room.output());
+                cuda::conv::forward(cuda, y, None, x, weight, None, plain, n, &g, precision, room)
             }))
         }
         None => Map::Cpu(Box::new(move |device, y, x| {

@@ -63,8 +63,8 @@ impl Device {
     pub fn open(choice: Choice, threads: usize) -> Result<Device> {
         let (cuda, why) = match choice {
             Choice::Cpu => (None, "asked for".to_string()),
-            Choice::Cuda => (Some(Cuda::open()?), String::new()),
-            Choice::Auto => match Cuda::open() {
+            Choice::Cuda => (Some(Cuda::open(0)?), String::new()),
+            Choice::Auto => match Cuda::open(0) {
                 Ok(cuda) => (Some(cuda), String::new()),
                 Err(Error::NoGpu { reason }) => (None, reason),
                 Err(error) => return Err(error),
@@ -72,6 +72,16 @@ impl Device {
         };
         let why = cuda.as_ref().map_or(why, Cuda::describe);
         Ok(Device { cuda, pool: pool(threads)?, why })
+    }
+
+    /// Opens the GPU of this number, among those that the driver shows, from 0; `threads` as of [`Device::open`].
+    ///
+    /// # Errors
+    /// [`Error::NoGpu`] where it cannot be used, or the threads cannot be started.
+    pub fn on_gpu(ordinal: usize, threads: usize) -> Result<Device> {
+        let cuda = Cuda::open(ordinal)?;
+        let why = cuda.describe();
+        Ok(Device { cuda: Some(cuda), pool: pool(threads)?, why })
     }
 
     /// The CPU with `threads` threads (0: one per available core); `why` is reported as the reason.

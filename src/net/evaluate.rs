@@ -201,8 +201,7 @@ fn run_on_cuda(
 ) -> Result<(Trace, Vec<u32>)> {
     let (m, classes) = (inputs.len(), net.classes());
     let rows = vec![Selected::None; net.layers.len()];
-    let (mut passes, mut arena) = open(cuda, net, &rows, Purpose::Forward, inputs, d)?;
-    passes.precision = precision;
+    let (passes, mut arena) = open(cuda, net, &rows, Purpose::Forward, inputs, d, precision)?;
     let chunk = passes.plan.chunk;
     let mut trace = Trace::new(m, d, classes, chunk)?;
     let width = net.label_width();

@@ -71,6 +71,7 @@ pub fn convs(device: &Device, n: usize, input: Shape, o: usize, shape: Conv) -> 
                 n,
                 &geometry,
                 Precision::F32,
+                None,
             )
         })?;
         fn value<T: Number>(
@@ -105,7 +106,7 @@ pub fn convs(device: &Device, n: usize, input: Shape, o: usize, shape: Conv) -> 
         let (epilogue, bias) = (epilogues[2].1, Some(on_bias.input()));
         let (y, out) = (y.output(), Some(parts.output()));
         let (x, weight, f32) = (on_x.input(), on_weight.input(), Precision::F32);
-        on_cuda::conv::forward(cuda, y, out, x, weight, bias, epilogue, n, &geometry, f32)?;
+        on_cuda::conv::forward(cuda, y, out, x, weight, bias, epilogue, n, &geometry, f32, None)?;
         on_cuda::means::means(cuda, trace, parts.input(), n, &geometry, first..first + o, d, uses)
     })?;
     fn mean<T: Number>(trace: &[f32], z: &[T], geometry: &Geometry, first: usize, uses: usize) -> Vec<T> {
@@ -144,7 +145,8 @@ pub fn convs(device: &Device, n: usize, input: Shape, o: usize, shape: Conv) -> 
     close("some rows", &found, &plus(&wide(&start), &exact), &plus(&start, &plain))
 }
 
-/// Products of rounded operands: what differs from them in f64 is no more than a plain loop in f32 over the same.
+/// Products of rounded operands: what differs from them in f64 is no more than a plain loop in f32 over the same. By the
+/// kernels of every architecture, and by those for sm_90a where they take the shape.
 pub fn lowered(
     device: &Device,
     precision: Precision,
@@ -154,12 +156,28 @@ pub fn lowered(
     shape: Conv,
 ) -> Result<(), Failed> {
     let cuda = cuda(device)?;
+    lowered_on(&cuda.portable(), precision, n, input, o, shape)?;
+    match on_cuda::conv_sm90::room(cuda, n, &filtered(input, o, shape), precision) {
+        0 => Ok(()),
+        _ => lowered_on(cuda, precision, n, input, o, shape),
+    }
+}
+
+fn lowered_on(
+    cuda: &Cuda,
+    precision: Precision,
+    n: usize,
+    input: Shape,
+    o: usize,
+    shape: Conv,
+) -> Result<(), Failed> {
     let geometry = filtered(input, o, shape);
     let (len, positions) = (n * geometry.output.len(), geometry.output.positions());
     // Values that no precision holds, but for their zeros and ties.
     let odd = |values: Vec<f32>| values.into_iter().map(|x| x * 1.001_3).collect::<Vec<f32>>();
     let (x, weight) = (odd(values(n * input.len(), 1)), odd(values(o * geometry.fan_in(), 2)));
     let [bias, scale, shift, residual] = [(o, 3), (o, 4), (o, 5), (len, 6)].map(|(len, at)| values(len, at));
+    let halves = on_cuda::conv_sm90::room(cuda, n, &geometry, precision);
     let depthwise = shape.groups > 1 && shape.groups == input.c;
     let round = |x: &f32| match precision {
         _ if depthwise => f64::from(*x),
@@ -186,9 +204,10 @@ pub fn lowered(
             (on_x.input().part(skip..x.len() + skip), on_weight.input().part(skip..weight.len() + skip));
         let sums = on_cuda::conv::parts(n, &geometry);
         let found = adds(cuda, &vec![f32::NAN; len], |y| {
-            let (mut parts, bias) = (cuda.alloc(sums)?, Some(on_bias.input()));
-            let out = Some(parts.output());
-            on_cuda::conv::forward(cuda, y, out, from_x, from_weight, bias, epilogue, n, &geometry, precision)
+            let (mut parts, mut room, bias) = (cuda.alloc(sums)?, cuda.alloc(halves)?, Some(on_bias.input()));
+            let (out, room) = (Some(parts.output()), (halves > 0).then(|| room.output()));
+            let (x, weight, g) = (from_x, from_weight, &geometry);
+            on_cuda::conv::forward(cuda, y, out, x, weight, bias, epilogue, n, g, precision, room)
         })?;
         fn after<T: Number>(z: &[T], [scale, shift, residual]: [&[f32]; 3]) -> Vec<T> {
             let of = |values: &[f32], i: usize| T::of(f64::from(values[i % values.len()]));
@@ -214,6 +233,8 @@ pub fn lowered(
     let (on_x, on_weight) = (cuda.upload(&x)?, cuda.upload(&weight)?);
     let found = adds(cuda, &trace, |trace| {
         let (mut y, mut parts) = (cuda.alloc(len)?, cuda.alloc(on_cuda::conv::parts(n, &geometry))?);
+        let mut room = cuda.alloc(halves)?;
+        let room = (halves > 0).then(|| room.output());
         let (y, out, bias) = (y.output(), Some(parts.output()), Some(on_bias.input()));
         on_cuda::conv::forward(
             cuda,
@@ -226,6 +247,7 @@ pub fn lowered(
             n,
             &geometry,
             precision,
+            room,
         )?;
         on_cuda::means::means(cuda, trace, parts.input(), n, &geometry, 0..o, o, 1)
     })?;

@@ -10,7 +10,9 @@ use scrubjay::zoo;
 use super::checks::{adds, close, dual, plus, same_bits, slopes, values, wide, writes};
 use super::convs::{conv_adjoints, convs, filtered, lowered, moments};
 use super::dual::{Dual, Number};
-use super::networks::{derives, factors, observes, products, scrubs, scrubs_texts, selects, solves};
+use super::networks::{
+    derives, factors, observes, observes_on_sm90, products, scrubs, scrubs_texts, selects, solves,
+};
 use super::sequences::{attentions, layer_norms, losses};
 use super::{Case, cuda, few, large, layers, nets};
 
@@ -98,6 +100,11 @@ pub fn cases() -> Vec<(String, Case)> {
             }
         }
     }
+    for (n, h, w, c, o, shape) in WIDE.into_iter().filter(|_| large()) {
+        let name = format!("conv_sm90/n={n},h={h},w={w},c={c},o={o}");
+        let (precision, x) = (Precision::Bf16, Shape::new(h, w, c));
+        cases.push((name, Box::new(move |d| lowered(d, precision, n, x, o, shape))));
+    }
     // the thread sanitizer does not see how Rust's threads wait for each other
     for case in nets::CASES.into_iter().filter(|_| !few()) {
         let name = format!("observe/{}", case.name);
@@ -140,6 +147,7 @@ pub fn cases() -> Vec<(String, Case)> {
     if !few() {
         cases.push(("scrub/mlp:8".into(), Box::new(scrubs)));
         cases.push(("scrub/distilbert:24-8-1-2-9".into(), Box::new(scrubs_texts)));
+        cases.push(("observe/sm90".into(), Box::new(observes_on_sm90)));
         for precision in LOWERED {
             let name = format!("select/{}", precision.name());
             cases.push((name, Box::new(move |d| selects(d, precision))));
@@ -184,6 +192,12 @@ const CONVS: [(usize, usize, usize, usize, usize, Conv); 18] = [
     (1, 14, 14, 3, 64, Conv::square(7, 2, 3)),
     (3, 9, 9, 64, 130, Conv::square(3, 1, 1)),
     (3, 30, 30, 4, 8, Conv::square(3, 1, 1)),
+];
+
+/// Layers of enough channels for sm_90a: more steps than stages, more tiles than multiprocessors.
+const WIDE: [(usize, usize, usize, usize, usize, Conv); 2] = [
+    (4, 7, 6, 40, 24, Conv { dilation: 2, ..Conv::square(3, 2, 1) }),
+    (3, 1, 197, 136, 144, Conv::square(1, 1, 0)), // linear, on tokens
 ];
 
 fn windowed(from: Shape, window: Window) -> Shape {

@@ -9,7 +9,7 @@ use scrubjay::data::{InputKind, Inputs, Samples};
 use scrubjay::device::Device;
 use scrubjay::evidence::select;
 use scrubjay::kfac::Kfac;
-use scrubjay::net::{LayerId, Network, UnitId};
+use scrubjay::net::{LayerId, Network, Trace, UnitId};
 use scrubjay::observe::{evaluate, observe, observe_copies};
 use scrubjay::ops::{Conv, Precision, Shape, cuda as on_cuda};
 use scrubjay::perturb::{Noise, perturb, perturb_request};
@@ -19,7 +19,7 @@ use scrubjay::task::{Approximation, Calibration, Settings, Target, Task};
 use scrubjay::unlearn::unlearn;
 use scrubjay::{Error, zoo};
 
-use super::checks::{close, near, values};
+use super::checks::{close_through_layers, near, values};
 use super::convs::filtered;
 use super::dual::Number;
 use super::{cuda, nets, oracle, twice};
@@ -61,17 +61,7 @@ pub fn selects(device: &Device, precision: Precision) -> Result<(), Failed> {
     };
     let exact = observed(&samples, Precision::F32)?;
     let found = twice(|| Ok(observed(&samples, precision)?))?;
-    let unit = if precision == Precision::Bf16 { 2f64.powi(-8) } else { 2f64.powi(-11) };
-    for (what, found, exact) in
-        [("activations", &found.activations, &exact.activations), ("losses", &found.losses, &exact.losses)]
-    {
-        let norm = |f: &dyn Fn(usize) -> f64| (0..found.len()).map(|i| f(i).powi(2)).sum::<f64>().sqrt();
-        let (off, size) =
-            (norm(&|i| f64::from(found[i]) - f64::from(exact[i])), norm(&|i| f64::from(exact[i])));
-        if off.is_nan() || off > 4.0 * unit * size || off == 0.0 {
-            return Err(format!("{what}: off by {off:e} of {size:e}").into());
-        }
-    }
+    rounded(&found, &exact, precision)?;
     for (method, traces) in [(Method::Vote, 3), (Method::Foci, 1)] {
         let config = Criteria { method, perturbations: Some(40), precision, ..Default::default() };
         let chosen = twice(|| Ok(select(device, &net, &samples, &[0, 1, 2], &config, &stop)?))?;
@@ -102,6 +92,39 @@ pub fn selects(device: &Device, precision: Precision) -> Result<(), Failed> {
     }
 }
 
+/// A pass in bf16 uses the kernels for sm_90a where there are channels enough, and gives what the others give.
+pub fn observes_on_sm90(device: &Device) -> Result<(), Failed> {
+    let cuda = cuda(device)?;
+    let net = zoo::create("cnn:32-40", Shape::new(6, 6, 2), 3, 1)?.network.freeze();
+    let samples = nets::Random(11).samples(&net, 2);
+    let noise = Noise { sigma: 0.1, replace: 1, seed: 3 };
+    let observed = |precision| {
+        let copies = perturb_request(&samples, &[0, 1], &net.ordinary, 9, noise)?;
+        observe_copies(device, &net, &copies, precision)
+    };
+    let exact = observed(Precision::F32)?;
+    let (found, launched) = cuda.listen(|| observed(Precision::Bf16))?;
+    rounded(&found, &exact, Precision::Bf16)?;
+    let used = launched.iter().any(|kernel| kernel.symbol == "conv_bf16_sm90");
+    super::equal("whether kernels for sm_90a ran", &used, &cuda.is_sm90())
+}
+
+/// Fails unless activations and losses differ from those in f32, and by four roundings at most.
+fn rounded(found: &Trace, exact: &Trace, precision: Precision) -> Result<(), Failed> {
+    let unit = if precision == Precision::Bf16 { 2f64.powi(-8) } else { 2f64.powi(-11) };
+    for (what, found, exact) in
+        [("activations", &found.activations, &exact.activations), ("losses", &found.losses, &exact.losses)]
+    {
+        let norm = |f: &dyn Fn(usize) -> f64| (0..found.len()).map(|i| f(i).powi(2)).sum::<f64>().sqrt();
+        let (off, size) =
+            (norm(&|i| f64::from(found[i]) - f64::from(exact[i])), norm(&|i| f64::from(exact[i])));
+        if off.is_nan() || off > 4.0 * unit * size || off == 0.0 {
+            return Err(format!("{what}: off by {off:e} of {size:e}").into());
+        }
+    }
+    Ok(())
+}
+
 /// Some columns of rows of `d`.
 fn columns_of<T: Copy>(values: &[T], d: usize, columns: Range<usize>) -> Vec<T> {
     values.chunks_exact(d).flat_map(|row| row[columns.clone()].to_vec()).collect()
@@ -127,15 +150,15 @@ pub fn observes(device: &Device, net: &Network, n: usize) -> Result<(), Failed> 
     );
     for (i, layer) in net.layers.iter().enumerate() {
         let (d, columns) = (found.d, net.units().of_layer(LayerId(i as u32)));
-        close(
+        close_through_layers(
             &layer.name,
             &columns_of(&found.activations, d, columns.clone()),
             &columns_of(&exact.activations, d, columns.clone()),
             &columns_of(&plain.activations, d, columns),
         )?;
     }
-    close("logits", &found.logits, &exact.logits, &plain.logits)?;
-    close("losses", &found.losses, &exact.losses, &plain.losses)?;
+    close_through_layers("logits", &found.logits, &exact.logits, &plain.logits)?;
+    close_through_layers("losses", &found.losses, &exact.losses, &plain.losses)?;
     let before = cuda(device)?.counts();
     super::equal("a second run", &observe(device, net, &samples)?, &found)?;
     // It has what it needs, but for the images, their labels, and a zero.
@@ -211,7 +234,7 @@ pub fn derives(device: &Device, net: &Network, kind: Kind, all: bool, n: usize) 
             |v: &[f64]| -> Vec<f64> { of_layer.clone().flat_map(|u| v[block.range(u)].to_vec()).collect() };
         let close = |what: &str, found: &[f64], exact: &[f64], plain: &[f64]| {
             let plain: Vec<f32> = part(plain).into_iter().map(|v| v as f32).collect();
-            close(&format!("{what} of {}", layer.name), &part(found), &part(exact), &plain)
+            close_through_layers(&format!("{what} of {}", layer.name), &part(found), &part(exact), &plain)
         };
         close("gradient", &gradient, &exact, &plain)?;
         close("Hv", &hv, &exact_hv, &plain_hv)?;

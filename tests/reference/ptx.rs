@@ -54,6 +54,31 @@ pub fn mma(d: &[f32], a: &[f64], b: &[f64]) -> Vec<f32> {
     (0..128).map(|at| (f64::from(d[at]) + sum(at / 8, at % 8)) as f32).collect()
 }
 
+/// d + Σ a b as a tensor core rounds it: of each `terms` products and the sum before them, what lies more than `bits` bits
+/// below the leading bit of the largest is cut off (a product's leading bit is the sum of its factors'), and so is what
+/// f32 does not hold of the result.
+pub fn truncated(d: f32, a: &[f64], b: &[f64], terms: usize, bits: i32) -> f32 {
+    let leading = |x: f64| x.abs().log2().floor() as i32;
+    let mut sum = f64::from(d);
+    for (a, b) in a.chunks(terms).zip(b.chunks(terms)) {
+        let products: Vec<(f64, i32)> = a
+            .iter()
+            .zip(b)
+            .filter(|(a, b)| **a != 0.0 && **b != 0.0)
+            .map(|(a, b)| (a * b, leading(*a) + leading(*b)))
+            .chain((sum != 0.0).then(|| (sum, leading(sum))))
+            .collect();
+        let Some(top) = products.iter().map(|(_, leading)| *leading).max() else { continue };
+        let total: i128 = products.iter().map(|(x, _)| (x * 2f64.powi(bits - top)).trunc() as i128).sum();
+        let mut unit = 1;
+        while total.abs() / unit >= 1 << 24 {
+            unit *= 2;
+        }
+        sum = (total / unit * unit) as f64 * 2f64.powi(top - bits);
+    }
+    sum as f32
+}
+
 /// For each lane: words of the four matrices of 8 × 8 halves as they are, then transposed.
 pub fn ldmatrix(words: &[u32]) -> Vec<u32> {
     let half = |matrix: usize, row: usize, column: usize| {

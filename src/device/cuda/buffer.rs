@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 #[cfg(feature = "emu")]
 use super::emu;
 use super::gpu;
-use super::launch::lock;
+use super::launch::{Argument, Arguments, lock};
 
 /// What a device was asked for so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -253,50 +253,15 @@ impl<'a> Out<'a, f32> {
     }
 }
 
-/// A kernel argument as the 8 bytes that hold it; narrower ones are in the low bytes.
-pub(super) trait Argument {
-    fn word(self) -> u64;
-}
-
 impl<T> Argument for In<'_, T> {
-    fn word(self) -> u64 {
-        self.address
+    fn push(self, to: &mut Arguments) {
+        to.push(&[self.address]);
+        to.addresses.push(self.address);
     }
 }
 
 impl<T> Argument for Out<'_, T> {
-    fn word(self) -> u64 {
-        self.address
-    }
-}
-
-/// None is a null pointer.
-impl<T: Argument> Argument for Option<T> {
-    fn word(self) -> u64 {
-        self.map_or(0, T::word)
-    }
-}
-
-impl Argument for u32 {
-    fn word(self) -> u64 {
-        u64::from(self)
-    }
-}
-
-impl Argument for u64 {
-    fn word(self) -> u64 {
-        self
-    }
-}
-
-impl Argument for f32 {
-    fn word(self) -> u64 {
-        u64::from(self.to_bits())
-    }
-}
-
-impl Argument for f64 {
-    fn word(self) -> u64 {
-        self.to_bits()
+    fn push(self, to: &mut Arguments) {
+        self.read_only().push(to);
     }
 }

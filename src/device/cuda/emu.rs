@@ -4,11 +4,12 @@
 //! launch. Under a sanitizer there are no guards: the sanitizer itself sees the first byte past the end.
 
 use std::alloc::{Layout, alloc, dealloc, handle_alloc_error};
-use std::ffi::CStr;
+use std::ffi::{CStr, c_void};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
-use super::launch::{Launch, Resources, Row, lock, pointers};
+use super::launch::{Arguments, Launch, Resources, Row, lock};
+use super::tensor_map::{Boxes, Take};
 use crate::error::{Error, Result};
 
 const ALIGN: usize = 256; // as cudaMalloc
@@ -37,13 +38,27 @@ pub struct Emu {
 unsafe extern "C" {
     /// The tensor-core multiplications of this thread's last launch.
     fn emu_products() -> u64;
+    /// Writes a tensor map as the emulated kernels read it; dimensions from the innermost one, lower null for tiles.
+    fn emu_tensor_map(
+        map: *mut [u64; 16],
+        base: *mut c_void,
+        rank: u32,
+        dim: *const u64,
+        pitch: *const u64,
+        take: *const u32,
+        lower: *const i32,
+        upper: *const i32,
+        step: *const u32,
+        bytes: u32,
+        swizzle: u32,
+    );
 }
 
 /// A recorded launch.
 pub struct Call {
     kernel: usize,
     launch: Launch,
-    words: Vec<u64>,
+    arguments: Arguments,
 }
 
 /// A buffer with its guards.
@@ -103,6 +118,47 @@ impl Emu {
         None
     }
 
+    /// It has the instructions of all architectures.
+    pub fn is_sm90(&self) -> bool {
+        true
+    }
+
+    /// Few, so that blocks of small cases take several tiles.
+    pub fn multiprocessors(&self) -> Result<usize> {
+        Ok(3)
+    }
+
+    pub fn tensor_map(&self, address: u64, boxes: &Boxes) -> Result<[u64; 16]> {
+        let mut map = [0; 16];
+        let (dims, pitches) = (boxes.dims_in_words(), boxes.pitches_in_bytes());
+        let rank = dims.len() as u32;
+        let mut encode = |take: &[u32], lower: *const i32, upper: *const i32, step: &[u32]| {
+            // SAFETY: as many dimensions as `rank` says, a pitch and a step less; two corners each where there are any.
+            unsafe {
+                emu_tensor_map(
+                    &raw mut map,
+                    address as *mut c_void,
+                    rank,
+                    dims.as_ptr(),
+                    pitches.as_ptr(),
+                    take.as_ptr(),
+                    lower,
+                    upper,
+                    step.as_ptr(),
+                    2,
+                    boxes.swizzle,
+                );
+            }
+        };
+        match &boxes.take {
+            Take::Tile(sizes) => encode(sizes, std::ptr::null(), std::ptr::null(), &[]),
+            Take::Pixels { channels, pixels, lower, upper, step } => {
+                encode(&[*channels, *pixels], lower.as_ptr(), upper.as_ptr(), step);
+            }
+        }
+        Ok(map)
+    }
+
     /// An emulated device has no cache; a small size keeps callers on their usual path.
     pub fn cache(&self) -> Result<usize> {
         Ok(1 << 12)
@@ -152,16 +208,16 @@ impl Emu {
     /// As [`Emu::launch`], for every call.
     pub unsafe fn replay(&self, calls: &[Call]) -> Result<()> {
         // SAFETY: as of this function.
-        calls
-            .iter()
-            .try_for_each(|call| unsafe { self.launch(call.kernel, call.launch, &mut call.words.clone()) })
+        calls.iter().try_for_each(|call| unsafe {
+            self.launch(call.kernel, call.launch, &mut call.arguments.clone())
+        })
     }
 
     /// # Safety
     /// The arguments are what the kernel declares, and every address is good for what it does there.
-    pub unsafe fn launch(&self, kernel: usize, launch: Launch, words: &mut [u64]) -> Result<()> {
+    pub unsafe fn launch(&self, kernel: usize, launch: Launch, arguments: &mut Arguments) -> Result<()> {
         if let Some(calls) = lock(&self.recording).as_mut() {
-            calls.push(Call { kernel, launch, words: words.to_vec() });
+            calls.push(Call { kernel, launch, arguments: arguments.clone() });
             return Ok(());
         }
         let failed = |reason: String| Error::Device { op: self.table[kernel].symbol.into(), reason };
@@ -170,10 +226,11 @@ impl Emu {
         }
         let _stream = lock(&self.stream);
         let (grid, block) = ([launch.blocks, 1, 1], [launch.threads, 1, 1]);
-        let mut arguments = pointers(words);
+        let (row, mut pointers) = (&self.table[kernel], arguments.pointers());
+        let shared = row.sm90.unwrap_or(0);
         // SAFETY: grid and block are three words each; the arguments are the caller's promise.
         let error = unsafe {
-            (self.table[kernel].emulated)(grid.as_ptr(), block.as_ptr(), arguments.as_mut_ptr(), self.seed)
+            (row.emulated)(grid.as_ptr(), block.as_ptr(), shared, pointers.as_mut_ptr(), self.seed)
         };
         // SAFETY: takes nothing, and reads a number of this thread.
         self.products.fetch_add(unsafe { emu_products() }, Ordering::Relaxed);

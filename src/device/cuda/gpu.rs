@@ -12,14 +12,16 @@ use cudarc::driver::{
 };
 
 use super::generated::fatbins::{ARCHITECTURES, FATBINS, MISSING};
-use super::launch::{Launch, Resources, Row, pointers};
+use super::launch::{Arguments, Launch, Resources, Row};
+use super::tensor_map::{Boxes, Take};
 use crate::error::{Error, Result};
 
 /// An opened GPU with all kernels of the table.
 pub struct Gpu {
     stream: Arc<CudaStream>,
     table: &'static [Row],
-    functions: Vec<Function>, // by row of the table
+    functions: Vec<Option<Function>>, // by row of the table; none of a kernel for another architecture
+    sm90: bool,
     name: String,
     uuid: Option<String>,
 }
@@ -100,19 +102,25 @@ fn uuid(bytes: &[u8; 16]) -> String {
 }
 
 impl Gpu {
-    /// Opens the first GPU and loads every kernel of the table.
-    pub fn open(table: &'static [Row]) -> Result<Gpu> {
+    /// Opens a GPU and loads every kernel of the table that it can run.
+    pub fn open(ordinal: usize, table: &'static [Row]) -> Result<Gpu> {
         if FATBINS.is_empty() {
             return Err(none(format!("this build has no CUDA kernels: {MISSING}")));
         }
-        probe()?;
-        let context = context(0)?;
+        let count = probe()?;
+        if ordinal >= count {
+            return Err(none(format!(
+                "GPU {ordinal} was asked for, but the driver shows {count}, numbered from 0"
+            )));
+        }
+        let context = context(ordinal)?;
         let name = describe(&context)?;
         let stream = context.new_stream().map_err(failed("stream"))?;
         // SAFETY: everything runs on this one stream, in order.
         unsafe { context.disable_event_tracking() };
+        let sm90 = context.compute_capability().map_err(failed("compute capability"))? == (9, 0);
         let mut modules = Vec::new();
-        for (stem, fatbin) in FATBINS {
+        for (stem, fatbin) in FATBINS.iter().filter(|(stem, _)| sm90 || !stem.ends_with("_sm90")) {
             // SAFETY: a whole fatbin, as nvcc wrote it.
             let module = unsafe { result::module::load_data(fatbin.as_ptr().cast()) };
             modules.push(module.map_err(|error| {
@@ -127,9 +135,20 @@ impl Gpu {
             let missing = || Error::Device { op: symbol.into(), reason: "no fatbin has this kernel".into() };
             found.map(Function).ok_or_else(missing)
         };
-        let functions = table.iter().map(|row| function(row.symbol)).collect::<Result<_>>()?;
+        let load = |row: &Row| {
+            let Some(shared) = row.sm90 else { return function(row.symbol).map(Some) };
+            if !sm90 {
+                return Ok(None);
+            }
+            let found = function(row.symbol)?;
+            let room = sys::CUfunction_attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
+            // SAFETY: the function is loaded.
+            let set = unsafe { result::function::set_function_attribute(found.0, room, shared as i32) };
+            set.map(|()| Some(found)).map_err(failed(row.symbol))
+        };
+        let functions = table.iter().map(load).collect::<Result<_>>()?;
         let uuid = context.uuid().ok().map(|id| uuid(&id.bytes.map(|byte| byte as u8)));
-        Ok(Gpu { stream, table, functions, name, uuid })
+        Ok(Gpu { stream, table, functions, sm90, name, uuid })
     }
 
     pub fn describe(&self) -> String {
@@ -141,22 +160,98 @@ impl Gpu {
     }
 
     pub fn cache(&self) -> Result<usize> {
-        let size = sys::CUdevice_attribute::CU_DEVICE_ATTRIBUTE_L2_CACHE_SIZE;
-        let found = self.stream.context().attribute(size);
-        found.map(|bytes| bytes.max(0) as usize).map_err(failed("size of the cache"))
+        self.attribute(sys::CUdevice_attribute::CU_DEVICE_ATTRIBUTE_L2_CACHE_SIZE)
+    }
+
+    pub fn is_sm90(&self) -> bool {
+        self.sm90
+    }
+
+    pub fn multiprocessors(&self) -> Result<usize> {
+        self.attribute(sys::CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)
+    }
+
+    fn attribute(&self, attribute: sys::CUdevice_attribute) -> Result<usize> {
+        let found = self.stream.context().attribute(attribute);
+        found.map(|value| value.max(0) as usize).map_err(failed("an attribute of the device"))
+    }
+
+    /// The function of a row.
+    fn function(&self, kernel: usize) -> Result<sys::CUfunction> {
+        let missing =
+            || Error::Device { op: self.table[kernel].symbol.into(), reason: "needs sm_90a".into() };
+        self.functions[kernel].as_ref().map(|function| function.0).ok_or_else(missing)
+    }
+
+    pub fn tensor_map(&self, address: u64, boxes: &Boxes) -> Result<[u64; 16]> {
+        let mut map = sys::CUtensorMap { opaque: [0; 16] };
+        let (dims, pitches) = (boxes.dims_in_words(), boxes.pitches_in_bytes());
+        let (rank, base) = (dims.len() as u32, address as *mut std::ffi::c_void);
+        let swizzle = match boxes.swizzle {
+            32 => sys::CUtensorMapSwizzle::CU_TENSOR_MAP_SWIZZLE_32B,
+            64 => sys::CUtensorMapSwizzle::CU_TENSOR_MAP_SWIZZLE_64B,
+            128 => sys::CUtensorMapSwizzle::CU_TENSOR_MAP_SWIZZLE_128B,
+            _ => sys::CUtensorMapSwizzle::CU_TENSOR_MAP_SWIZZLE_NONE,
+        };
+        let kind = sys::CUtensorMapDataType::CU_TENSOR_MAP_DATA_TYPE_UINT16;
+        let plain = sys::CUtensorMapInterleave::CU_TENSOR_MAP_INTERLEAVE_NONE;
+        let cached = sys::CUtensorMapL2promotion::CU_TENSOR_MAP_L2_PROMOTION_L2_256B;
+        let zeros = sys::CUtensorMapFloatOOBfill::CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE;
+        let encoded = match &boxes.take {
+            // SAFETY: as many dimensions, sizes and steps as `rank` says, and a pitch less.
+            Take::Tile(sizes) => unsafe {
+                sys::cuTensorMapEncodeTiled(
+                    &raw mut map,
+                    kind,
+                    rank,
+                    base,
+                    dims.as_ptr(),
+                    pitches.as_ptr(),
+                    sizes.as_ptr(),
+                    [1; 4].as_ptr(),
+                    plain,
+                    swizzle,
+                    cached,
+                    zeros,
+                )
+            },
+            // SAFETY: four dimensions, three pitches, two corners each, four steps.
+            Take::Pixels { channels, pixels, lower, upper, step: [across, down] } => unsafe {
+                sys::cuTensorMapEncodeIm2col(
+                    &raw mut map,
+                    kind,
+                    rank,
+                    base,
+                    dims.as_ptr(),
+                    pitches.as_ptr(),
+                    lower.as_ptr(),
+                    upper.as_ptr(),
+                    *channels,
+                    *pixels,
+                    [1, *across, *down, 1].as_ptr(),
+                    plain,
+                    swizzle,
+                    cached,
+                    zeros,
+                )
+            },
+        };
+        encoded.result().map_err(failed("tensor map"))?;
+        Ok(map.opaque)
     }
 
     pub fn resources(&self, kernel: usize) -> Result<Option<Resources>> {
+        let function = self.function(kernel)?;
         let of = |attribute| {
             // SAFETY: the function is loaded, and never unloaded.
-            let found =
-                unsafe { result::function::get_function_attribute(self.functions[kernel].0, attribute) };
+            let found = unsafe { result::function::get_function_attribute(function, attribute) };
             let found = self.stream.context().bind_to_thread().and(found);
             found.map(|value| value.max(0) as u32).map_err(failed(self.table[kernel].symbol))
         };
         Ok(Some(Resources {
             registers: of(sys::CUfunction_attribute::CU_FUNC_ATTRIBUTE_NUM_REGS)?,
-            shared: of(sys::CUfunction_attribute::CU_FUNC_ATTRIBUTE_SHARED_SIZE_BYTES)?,
+            shared: of(sys::CUfunction_attribute::CU_FUNC_ATTRIBUTE_SHARED_SIZE_BYTES)?
+                + self.table[kernel].sm90.unwrap_or(0),
             local: of(sys::CUfunction_attribute::CU_FUNC_ATTRIBUTE_LOCAL_SIZE_BYTES)?,
         }))
     }
@@ -228,15 +323,15 @@ impl Gpu {
 
     /// # Safety
     /// The arguments are what the kernel declares, and every address is good for what it does there.
-    pub unsafe fn launch(&self, kernel: usize, launch: Launch, words: &mut [u64]) -> Result<()> {
+    pub unsafe fn launch(&self, kernel: usize, launch: Launch, arguments: &mut Arguments) -> Result<()> {
         let op = failed(self.table[kernel].symbol);
-        let function = self.functions[kernel].0;
-        let mut arguments = pointers(words);
+        let (function, shared) = (self.function(kernel)?, self.table[kernel].sm90.unwrap_or(0));
+        let mut pointers = arguments.pointers();
         let (grid, block) = ((launch.blocks, 1, 1), (launch.threads, 1, 1));
         let bound = self.stream.context().bind_to_thread();
         // SAFETY: the function is loaded, the stream is alive; the arguments are the caller's promise.
         let launched = bound.and_then(|()| unsafe {
-            result::launch_kernel(function, grid, block, 0, self.stream.cu_stream(), &mut arguments)
+            result::launch_kernel(function, grid, block, shared, self.stream.cu_stream(), &mut pointers)
         });
         launched.map_err(op)
     }

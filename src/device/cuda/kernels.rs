@@ -1,19 +1,24 @@
 //! The kernel table: one typed row per kernel, the index of everything that runs on a GPU. A row makes an unsafe method
 //! of [`Cuda`] that launches it, its symbol in the fatbins, and its symbol in the emulated build. All rows are loaded
-//! when a GPU is opened; a test holds them to the text of `kernels/*.cu`.
+//! when a GPU is opened, those `on sm_90a` where it is one; a test holds them to the text of `kernels/*.cu`. After `on
+//! sm_90a` stand the bytes of dynamic shared memory.
 
 use super::Cuda;
-use super::buffer::{Argument, In, Out};
-use super::launch::{Launch, Row};
+use super::buffer::{In, Out};
+use super::generated::tiles;
+use super::launch::{Argument, Arguments, Launch, Row};
+use super::parameters::{AffineParameters, DataParameters, LayerSizes, WeightParameters};
+use super::tensor_map::TensorMap;
 use crate::error::Result;
 
 macro_rules! kernels {
-    ($($(#[$doc:meta])* $name:ident: $symbol:ident($($argument:ident: $type:ty),* $(,)?);)*) => {
+    ($($(#[$doc:meta])* $name:ident: $symbol:ident($($argument:ident: $type:ty),* $(,)?) $(on sm_90a, $shared:expr)?;)*) => {
         /// Every kernel.
         pub const TABLE: &[Row] = &[$(Row {
             name: stringify!($name),
             symbol: stringify!($symbol),
             arguments: &[$((stringify!($argument), stringify!($type))),*],
+            sm90: [$(Some($shared),)? None][0],
             #[cfg(feature = "emu")]
             emulated: $symbol,
         }),*];
@@ -24,6 +29,7 @@ macro_rules! kernels {
             fn $symbol(
                 grid: *const u32,
                 block: *const u32,
+                shared: u32,
                 words: *mut *mut std::ffi::c_void,
                 seed: u64,
             ) -> *const std::ffi::c_char;)*
@@ -38,8 +44,10 @@ macro_rules! kernels {
             /// # Safety
             /// Every buffer has the stated length, and every scalar is what that length was computed from.
             pub(crate) unsafe fn $name(&self, launch: Launch, $($argument: $type),*) -> Result<()> {
+                let mut arguments = Arguments::default();
+                $($argument.push(&mut arguments);)*
                 // SAFETY: the types of the row are the kernel's (tested), the lengths are the caller's promise.
-                unsafe { self.launch(Index::$name as usize, launch, &mut [$(Argument::word($argument)),*]) }
+                unsafe { self.launch(Index::$name as usize, launch, arguments) }
             }
             )*
         }
@@ -59,6 +67,26 @@ kernels! {
     mma_f16: mma_f16_f32(d: Out<'_, f32>, a: In<'_, u32>, b: In<'_, u32>);
     /// Pairs of x rounded to bf16, then to f16; out `[2, 32]`, x `[64]`.
     halves: halves_u32(out: Out<'_, u32>, x: In<'_, f32>);
+    /// `values` from one warp to another; both `[rounds, 32]`.
+    mbarrier: mbarrier_u32(out: Out<'_, u32>, values: In<'_, u32>, rounds: u32) on sm_90a, 0;
+    /// The words of a box of a tensor, as they stand in shared memory; out `[words]`.
+    tensor_load: tensor_load_u32(out: Out<'_, u32>, map: &TensorMap, words: u32, rank: u32, x: u32, y: u32, z: u32, w: u32) on sm_90a, tiles::PTX_BOX_SHARED;
+    /// The same of pixels of images under one tap.
+    image_load: image_load_u32(out: Out<'_, u32>, map: &TensorMap, words: u32, c: u32, w: u32, h: u32, image: u32, right: u32, down: u32) on sm_90a, tiles::PTX_BOX_SHARED;
+    /// A box of a tensor = values `[words]`.
+    tensor_store: tensor_store_u32(map: &TensorMap, values: In<'_, u32>, words: u32, x: u32, y: u32) on sm_90a, tiles::PTX_BOX_SHARED;
+    /// The rows that lanes make of their words; out `[4, 8, 4]`, words `[32, 4]`.
+    stmatrix: stmatrix_u32(out: Out<'_, u32>, words: In<'_, u32>) on sm_90a, 0;
+    /// `out[i]` = i, of threads that share out their registers; out `[384]`.
+    registers: registers_u32(out: Out<'_, u32>) on sm_90a, 0;
+    /// d += a bᵀ in bf16; d `[64, 64]`, a `[2048]` and b `[8192]` words of shared memory.
+    wgmma_bf16: wgmma_bf16_f32(d: Out<'_, f32>, a: In<'_, u32>, b: In<'_, u32>, majors: u32, swizzle: u32, a_leading: u32, a_stride: u32, b_leading: u32, b_stride: u32, a_step: u32, b_step: u32, steps: u32) on sm_90a, tiles::PTX_WGMMA_SHARED;
+    /// The same with d `[64, 256]`, swizzled in 128 bytes.
+    wgmma_wide_bf16: wgmma_wide_bf16_f32(d: Out<'_, f32>, a: In<'_, u32>, b: In<'_, u32>, steps: u32) on sm_90a, tiles::PTX_WGMMA_SHARED;
+    /// In f16, d `[64, 64]`.
+    wgmma_f16: wgmma_f16_f32(d: Out<'_, f32>, a: In<'_, u32>, b: In<'_, u32>, steps: u32) on sm_90a, tiles::PTX_WGMMA_SHARED;
+    /// In bf16 with a in registers: the first 16 depths; a `[64, 8]` words, and more that are not read.
+    wgmma_fragments_bf16: wgmma_fragments_bf16_f32(d: Out<'_, f32>, a: In<'_, u32>, b: In<'_, u32>) on sm_90a, tiles::PTX_WGMMA_SHARED;
     /// What a thread's sums come to after so many multiplications of ones in tf32 by each; out `[threads]`.
     peak_tf32: peak_tf32(out: Out<'_, f32>, steps: u32);
     /// The same in bf16.
@@ -191,25 +219,33 @@ kernels! {
     /// y = act(scale z + shift + residual) or += z of z = W x + b; y and residual `[pixels, o]` of `oh × ow` an image, x
     /// `[.., h, w, c]`, weight `[count, r·s·c/groups]`, bias `[count]`, scale and shift `[o]`, rows `[count]`, parts
     /// `[pixels / GEMM_TILE, segments, o]`.
-    conv: conv_f32(y: Out<'_, f32>, parts: Option<Out<'_, f64>>, x: In<'_, f32>, weight: In<'_, f32>, bias: Option<In<'_, f32>>, scale: Option<In<'_, f32>>, shift: Option<In<'_, f32>>, residual: Option<In<'_, f32>>, rows: Option<In<'_, u32>>, count: u32, pixels: u32, h: u32, w: u32, c: u32, oh: u32, ow: u32, o: u32, r: u32, s: u32, stride: u32, above: u32, left: u32, dilation: u32, groups: u32, segments: u32, activation: u32, add: u32);
+    conv: conv_f32(p: AffineParameters<'_>);
     /// The same of operands rounded to tf32.
-    conv_tf32: conv_tf32(y: Out<'_, f32>, parts: Option<Out<'_, f64>>, x: In<'_, f32>, weight: In<'_, f32>, bias: Option<In<'_, f32>>, scale: Option<In<'_, f32>>, shift: Option<In<'_, f32>>, residual: Option<In<'_, f32>>, rows: Option<In<'_, u32>>, count: u32, pixels: u32, h: u32, w: u32, c: u32, oh: u32, ow: u32, o: u32, r: u32, s: u32, stride: u32, above: u32, left: u32, dilation: u32, groups: u32, segments: u32, activation: u32, add: u32);
+    conv_tf32: conv_tf32(p: AffineParameters<'_>);
     /// The same of operands rounded to bf16.
-    conv_bf16: conv_bf16(y: Out<'_, f32>, parts: Option<Out<'_, f64>>, x: In<'_, f32>, weight: In<'_, f32>, bias: Option<In<'_, f32>>, scale: Option<In<'_, f32>>, shift: Option<In<'_, f32>>, residual: Option<In<'_, f32>>, rows: Option<In<'_, u32>>, count: u32, pixels: u32, h: u32, w: u32, c: u32, oh: u32, ow: u32, o: u32, r: u32, s: u32, stride: u32, above: u32, left: u32, dilation: u32, groups: u32, segments: u32, activation: u32, add: u32);
+    conv_bf16: conv_bf16(p: AffineParameters<'_>);
     /// The same of operands rounded to f16.
-    conv_f16: conv_f16(y: Out<'_, f32>, parts: Option<Out<'_, f64>>, x: In<'_, f32>, weight: In<'_, f32>, bias: Option<In<'_, f32>>, scale: Option<In<'_, f32>>, shift: Option<In<'_, f32>>, residual: Option<In<'_, f32>>, rows: Option<In<'_, u32>>, count: u32, pixels: u32, h: u32, w: u32, c: u32, oh: u32, ow: u32, o: u32, r: u32, s: u32, stride: u32, above: u32, left: u32, dilation: u32, groups: u32, segments: u32, activation: u32, add: u32);
+    conv_f16: conv_f16(p: AffineParameters<'_>);
+    /// y = act(scale z + shift + residual) of z = Wx + b, in bf16; x `[n, h, w, c]`, weight `[o, taps, c]`.
+    conv_bf16_sm90: conv_bf16_sm90(x: &TensorMap, weight: &TensorMap, p: AffineParameters<'_>) on sm_90a, tiles::SM90_SHARED;
+    /// The same in f16.
+    conv_f16_sm90: conv_f16_sm90(x: &TensorMap, weight: &TensorMap, p: AffineParameters<'_>) on sm_90a, tiles::SM90_SHARED;
+    /// out = x rounded to bf16; `[len]`.
+    narrow_bf16: narrow_bf16(out: Out<'_, u16>, x: In<'_, f32>, len: u32);
+    /// out = x rounded to f16; `[len]`.
+    narrow_f16: narrow_f16(out: Out<'_, u16>, x: In<'_, f32>, len: u32);
     /// The same as [`Cuda::conv`] of groups that have one input channel each.
-    conv_depthwise: conv_depthwise_f32(y: Out<'_, f32>, parts: Option<Out<'_, f64>>, x: In<'_, f32>, weight: In<'_, f32>, bias: Option<In<'_, f32>>, scale: Option<In<'_, f32>>, shift: Option<In<'_, f32>>, residual: Option<In<'_, f32>>, rows: Option<In<'_, u32>>, count: u32, pixels: u32, h: u32, w: u32, c: u32, oh: u32, ow: u32, o: u32, r: u32, s: u32, stride: u32, above: u32, left: u32, dilation: u32, groups: u32, segments: u32, activation: u32, add: u32);
+    conv_depthwise: conv_depthwise_f32(p: AffineParameters<'_>);
     /// dx = or (`add`) += Wᵀ dz; dx `[pixels, c]`, dz `[.., oh, ow, o]`, weight and rows as of [`Cuda::conv`].
-    conv_data: conv_data_f32(dx: Out<'_, f32>, dz: In<'_, f32>, weight: In<'_, f32>, rows: Option<In<'_, u32>>, count: u32, pixels: u32, h: u32, w: u32, c: u32, oh: u32, ow: u32, o: u32, r: u32, s: u32, stride: u32, above: u32, left: u32, dilation: u32, groups: u32, add: u32);
+    conv_data: conv_data_f32(p: DataParameters<'_>);
     /// The same of groups that have one input channel each.
-    conv_depthwise_data: conv_depthwise_data_f32(dx: Out<'_, f32>, dz: In<'_, f32>, weight: In<'_, f32>, rows: Option<In<'_, u32>>, count: u32, pixels: u32, h: u32, w: u32, c: u32, oh: u32, ow: u32, o: u32, r: u32, s: u32, stride: u32, above: u32, left: u32, dilation: u32, groups: u32, add: u32);
+    conv_depthwise_data: conv_depthwise_data_f32(p: DataParameters<'_>);
     /// dzᵀ x and the sums of dz by chunks of `size` pixels, as parts `[chunks, count, r·s·c/groups + 1]`; dz `[pixels, o]`.
-    conv_weight: conv_weight_f32(parts: Out<'_, f32>, dz: In<'_, f32>, x: In<'_, f32>, rows: Option<In<'_, u32>>, count: u32, pixels: u32, h: u32, w: u32, c: u32, oh: u32, ow: u32, o: u32, r: u32, s: u32, stride: u32, above: u32, left: u32, dilation: u32, groups: u32, size: u32);
+    conv_weight: conv_weight_f32(p: WeightParameters<'_>);
     /// The same of groups that have one input channel each.
-    conv_depthwise_weight: conv_depthwise_weight_f32(parts: Out<'_, f32>, dz: In<'_, f32>, x: In<'_, f32>, rows: Option<In<'_, u32>>, count: u32, pixels: u32, h: u32, w: u32, c: u32, oh: u32, ow: u32, o: u32, r: u32, s: u32, stride: u32, above: u32, left: u32, dilation: u32, groups: u32, size: u32);
+    conv_depthwise_weight: conv_depthwise_weight_f32(p: WeightParameters<'_>);
     /// x̄ x̄ᵀ of each of the groups `sets` `[count]` by chunks of `size` pixels, as parts `[chunks, count, width, width]`; one `[4]`.
-    input_moment: input_moment_f32(parts: Out<'_, f32>, x: In<'_, f32>, one: In<'_, f32>, sets: In<'_, u32>, count: u32, pixels: u32, h: u32, w: u32, c: u32, oh: u32, ow: u32, o: u32, r: u32, s: u32, stride: u32, above: u32, left: u32, dilation: u32, groups: u32, width: u32, size: u32);
+    input_moment: input_moment_f32(parts: Out<'_, f32>, x: In<'_, f32>, one: In<'_, f32>, sets: In<'_, u32>, count: u32, pixels: u32, l: LayerSizes, width: u32, size: u32);
     /// dz dzᵀ at rows by chunks of `size` pixels, within their groups, as parts `[chunks, count, apart]`; dz `[pixels, o]`.
     output_moment: output_moment_f32(parts: Out<'_, f32>, dz: In<'_, f32>, rows: Option<In<'_, u32>>, count: u32, pixels: u32, o: u32, groups: u32, apart: u32, size: u32);
     /// dw and db += parts by chunk; dw `[count, depth]`, db `[count]`, parts `[chunks, count, depth + 1]`.
@@ -266,12 +302,23 @@ mod tests {
     /// `const uint32_t* values` of (`values`, `In<'_, u32>`), and of an option, which is null where there is none.
     fn declared(name: &str, kind: &str) -> String {
         let c = |rust: &str| match rust {
+            "u16" => "uint16_t",
             "u32" => "uint32_t",
             "u64" => "uint64_t",
             "f32" => "float",
             "f64" => "double",
             other => panic!("{other} has no counterpart"),
         };
+        let structs = [
+            ("TensorMap", "TensorMap"),
+            ("AffineParameters", "AffineParameters"),
+            ("DataParameters", "DataParameters"),
+            ("WeightParameters", "WeightParameters"),
+            ("LayerSizes", "Layer"),
+        ];
+        if let Some((_, of)) = structs.into_iter().find(|(of, _)| kind.contains(of)) {
+            return format!("const __grid_constant__ {of} {name}");
+        }
         let kind = kind.strip_prefix("Option<").and_then(|rest| rest.strip_suffix('>')).unwrap_or(kind);
         let inner = |prefix: &str| kind.strip_prefix(prefix).and_then(|rest| rest.strip_suffix('>'));
         match (inner("In<'_, "), inner("Out<'_, ")) {
@@ -296,13 +343,6 @@ mod tests {
             let path = entry.unwrap().path();
             if path.extension().is_some_and(|e| e == "cu") {
                 text += &std::fs::read_to_string(path).unwrap();
-            }
-        }
-        // Kernels of the same arguments name them by a macro.
-        let shared = std::fs::read_to_string(dir.join("common/affine.h")).unwrap();
-        for line in shared.lines().filter_map(|line| line.strip_prefix("#define ")) {
-            if let Some((name, arguments)) = line.split_once("_PARAMETERS ") {
-                text = text.replace(&format!("({name}_PARAMETERS) {{"), &format!("({arguments}) {{"));
             }
         }
         for row in TABLE {

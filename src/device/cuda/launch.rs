@@ -53,22 +53,81 @@ pub struct Row {
     pub symbol: &'static str,
     /// Names and types of its arguments, in order.
     pub arguments: &'static [(&'static str, &'static str)],
+    /// Of a kernel for sm_90a alone, its bytes of dynamic shared memory.
+    pub sm90: Option<u32>,
     /// The kernel in the emulated build.
     #[cfg(feature = "emu")]
     pub(super) emulated: Emulated,
 }
 
-/// A kernel in the emulated build: takes grid, block, arguments and seed; returns an error text or null.
+/// A kernel in the emulated build: takes grid, block, shared memory, arguments and seed; returns an error text or null.
 #[cfg(feature = "emu")]
 pub(super) type Emulated =
-    unsafe extern "C" fn(*const u32, *const u32, *mut *mut c_void, u64) -> *const std::ffi::c_char;
+    unsafe extern "C" fn(*const u32, *const u32, u32, *mut *mut c_void, u64) -> *const std::ffi::c_char;
 
 /// The lock of a mutex, also after a panic of another thread that held it: no value here is left half written.
 pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// The array of argument addresses that a launch takes.
-pub(super) fn pointers(words: &mut [u64]) -> Vec<*mut c_void> {
-    words.iter_mut().map(|word| std::ptr::from_mut(word).cast()).collect()
+/// The arguments of a launch: their bytes in words of 8, where each begins, and the device memory that they point to.
+#[derive(Clone, Default)]
+pub(super) struct Arguments {
+    words: Vec<u64>,
+    starts: Vec<usize>,
+    pub addresses: Vec<u64>,
+}
+
+impl Arguments {
+    /// Adds an argument of these words; narrower ones are in the low bytes.
+    pub fn push(&mut self, words: &[u64]) {
+        self.starts.push(self.words.len());
+        self.words.extend_from_slice(words);
+    }
+
+    /// The array of addresses that a launch takes.
+    pub fn pointers(&mut self) -> Vec<*mut c_void> {
+        let words = self.words.as_mut_ptr();
+        self.starts.iter().map(|&start| words.wrapping_add(start).cast()).collect()
+    }
+}
+
+/// What a kernel can take.
+pub(super) trait Argument {
+    /// Adds it to the arguments of a launch.
+    fn push(self, to: &mut Arguments);
+}
+
+/// None is a null pointer.
+impl<T: Argument> Argument for Option<T> {
+    fn push(self, to: &mut Arguments) {
+        match self {
+            Some(argument) => argument.push(to),
+            None => to.push(&[0]),
+        }
+    }
+}
+
+impl Argument for u32 {
+    fn push(self, to: &mut Arguments) {
+        to.push(&[u64::from(self)]);
+    }
+}
+
+impl Argument for u64 {
+    fn push(self, to: &mut Arguments) {
+        to.push(&[self]);
+    }
+}
+
+impl Argument for f32 {
+    fn push(self, to: &mut Arguments) {
+        to.push(&[u64::from(self.to_bits())]);
+    }
+}
+
+impl Argument for f64 {
+    fn push(self, to: &mut Arguments) {
+        to.push(&[self.to_bits()]);
+    }
 }

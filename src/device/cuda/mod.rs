@@ -14,7 +14,9 @@ mod kernels;
 mod launch;
 mod memory;
 mod open;
+mod parameters;
 mod recording;
+mod tensor_map;
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, OnceLock, Weak};
@@ -26,10 +28,13 @@ use bytemuck::Pod;
 pub use generated::tiles;
 pub use gpu::list;
 pub use kernels::TABLE;
+use launch::Arguments;
 use launch::lock;
 pub use launch::{Launch, Resources, Row};
+pub use parameters::{AffineParameters, DataParameters, LayerSizes, WeightParameters};
 pub use recording::Recording;
 pub(crate) use recording::Repeats;
+pub use tensor_map::{Boxes, Take, TensorMap};
 
 use crate::error::{Error, Result};
 
@@ -37,6 +42,7 @@ use crate::error::{Error, Result};
 #[derive(Clone)]
 pub struct Cuda {
     opened: Arc<Opened>,
+    portable: bool,
 }
 
 struct Opened {
@@ -99,7 +105,28 @@ impl Cuda {
     fn with(driver: Driver, table: &'static [Row]) -> Cuda {
         let (pool, residents) = (Arc::default(), Mutex::default());
         let (failed, used, heard) = (OnceLock::new(), Mutex::default(), Mutex::default());
-        Cuda { opened: Arc::new(Opened { driver, table, pool, residents, failed, used, heard }) }
+        Cuda {
+            opened: Arc::new(Opened { driver, table, pool, residents, failed, used, heard }),
+            portable: false,
+        }
+    }
+
+    /// The same device, on which only kernels run that every architecture has.
+    pub fn portable(&self) -> Cuda {
+        Cuda { portable: true, ..self.clone() }
+    }
+
+    /// Whether the kernels for sm_90a run on it.
+    pub fn is_sm90(&self) -> bool {
+        !self.portable && driver!(self, driver => driver.is_sm90())
+    }
+
+    /// How many blocks run at once where each takes a whole multiprocessor.
+    ///
+    /// # Errors
+    /// Where the driver does not say.
+    pub fn multiprocessors(&self) -> Result<usize> {
+        driver!(self, driver => driver.multiprocessors())
     }
 
     /// Which GPU it is, in words.
@@ -219,13 +246,13 @@ impl Cuda {
     ///
     /// # Safety
     /// The arguments are what the kernel declares, and every address is good for what it does there.
-    unsafe fn launch(&self, kernel: usize, launch: Launch, words: &mut [u64]) -> Result<()> {
-        // SAFETY: as of this function.
-        self.collect(kernel, words);
+    unsafe fn launch(&self, kernel: usize, launch: Launch, mut arguments: Arguments) -> Result<()> {
+        self.collect(&arguments);
         if let Some(heard) = lock(&self.opened.heard).as_mut() {
             heard.insert(kernel);
         }
-        let call = || driver!(self, driver => unsafe { driver.launch(kernel, launch, words) });
+        // SAFETY: as of this function.
+        let call = || driver!(self, driver => unsafe { driver.launch(kernel, launch, &mut arguments) });
         self.checked(self.opened.table[kernel].symbol, call)
     }
 }

@@ -8,13 +8,13 @@ use super::{Cuda, Driver};
 use crate::error::Result;
 
 impl Cuda {
-    /// Opens the first GPU.
+    /// Opens the GPU of this number, among those that the driver shows, from 0.
     ///
     /// # Errors
-    /// [`crate::Error::NoGpu`] with the reason: no kernels in this build, no driver, no GPU, one that is too old; and
-    /// [`crate::Error::Device`] where a kernel does not load.
-    pub fn open() -> Result<Cuda> {
-        Ok(Cuda::with(Driver::Gpu(Gpu::open(TABLE)?), TABLE))
+    /// [`crate::Error::NoGpu`] with the reason: no kernels in this build, no driver, no such GPU, one that is too old;
+    /// and [`crate::Error::Device`] where a kernel does not load.
+    pub fn open(ordinal: usize) -> Result<Cuda> {
+        Ok(Cuda::with(Driver::Gpu(Gpu::open(ordinal, TABLE)?), TABLE))
     }
 
     /// The emulator; `seed` decides the order of threads: 0 in order, 1 in reverse, else random.

@@ -4,7 +4,7 @@ use super::buffer::Allocation;
 #[cfg(feature = "emu")]
 use super::emu;
 use super::gpu;
-use super::launch::lock;
+use super::launch::{Arguments, lock};
 #[cfg(feature = "emu")]
 use super::other_device;
 use super::{Cuda, Driver};
@@ -96,18 +96,9 @@ impl Cuda {
     }
 
     /// While launches are recorded, collects the addresses that a launch uses.
-    pub(super) fn collect(&self, kernel: usize, words: &[u64]) {
+    pub(super) fn collect(&self, arguments: &Arguments) {
         if let Some(used) = lock(&self.opened.used).as_mut() {
-            let kinds = self.opened.table[kernel]
-                .arguments
-                .iter()
-                .map(|(_, kind)| kind.contains("In<") || kind.contains("Out<"));
-            used.extend(
-                kinds
-                    .zip(words)
-                    .filter(|(is_address, word)| *is_address && **word != 0)
-                    .map(|(_, word)| *word),
-            );
+            used.extend(&arguments.addresses);
         }
     }
 }

@@ -16,6 +16,7 @@ use crate::net::Network;
 use crate::net::plan::{Plan, Purpose};
 use crate::net::program::{Section, Seed};
 use crate::net::rows::{RowValues, Selected};
+use crate::ops::Precision;
 use crate::ops::cuda::vector::{self, Places};
 
 /// Gradients or products of a network over the same inputs, again and again.
@@ -59,7 +60,7 @@ impl<'a> Derivatives<'a> {
         inputs: &'a dyn Inputs,
         memory: usize,
     ) -> Result<Derivatives<'a>> {
-        let (passes, arena) = open(cuda, net, rows, purpose, inputs, 0)?;
+        let (passes, arena) = open(cuda, net, rows, purpose, inputs, 0, Precision::F32)?;
         let zeros = RowValues::zeros(net, rows);
         let rows = [RowBuffers::upload(cuda, &zeros)?, RowBuffers::upload(cuda, &zeros)?];
         Ok(Derivatives {

@@ -15,8 +15,8 @@ use crate::net::instruction::{
 use crate::net::program::{Section, Seed};
 use crate::ops::Strided;
 use crate::ops::cuda::{
-    activation, attention, batch_norm, conv, embedding, gate, group_norm, layer_norm, loss, means, pointwise,
-    pool, shape,
+    activation, attention, batch_norm, conv, conv_sm90, embedding, gate, group_norm, layer_norm, loss, means,
+    pointwise, pool, shape,
 };
 
 impl Run<'_> {
@@ -104,13 +104,16 @@ impl Run<'_> {
         let traced = self.trace.is_some();
         let count = if traced { conv::parts(n, geometry) } else { 0 };
         let sums = traced.then(|| self.parts.output().split_at(count).0);
+        let halves = conv_sm90::room(cuda, n, geometry, passes.precision);
+        let room = (halves > 0).then(|| self.halves.output().split_at(halves).0);
         let ([z], others) = self.memory.carve([argument.unwrap_or(*value)]);
         let epilogue = conv::Epilogue {
             affine: scale.and_then(|node| passes.scale_shift(node)),
             residual: residual.map(|residual| others.get(residual)),
             activation: kind.filter(|_| argument.is_none()),
         };
-        conv::forward(cuda, z, sums, others.get(*x), weight, bias, epilogue, n, geometry, passes.precision)?;
+        let (x, precision) = (others.get(*x), passes.precision);
+        conv::forward(cuda, z, sums, x, weight, bias, epilogue, n, geometry, precision, room)?;
         if let (Some(argument), Some(kind)) = (argument, kind) {
             let ([y], others) = self.memory.carve([*value]);
             activation::forward(cuda, y, others.get(*argument), *kind)?;

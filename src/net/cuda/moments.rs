@@ -12,6 +12,7 @@ use crate::net::instruction::{AffineOp, Instruction};
 use crate::net::plan::{Plan, Purpose};
 use crate::net::program::{Section, Seed};
 use crate::net::rows::Selected;
+use crate::ops::Precision;
 use crate::ops::cuda::{moments, vector};
 
 /// What is asked of a layer.
@@ -69,7 +70,7 @@ pub(crate) fn moments_of(
 ) -> Result<Vec<Option<Moments>>> {
     let layers = Layers::new(cuda, net, rows, wanted, inputs.len());
     let mut layers = layers.map_err(|error| error.during("room for moments"))?;
-    let (passes, mut arena) = open(cuda, net, rows, Purpose::Gradient, inputs, 0)?;
+    let (passes, mut arena) = open(cuda, net, rows, Purpose::Gradient, inputs, 0, Precision::F32)?;
     for sums in layers.sums.iter_mut().flatten() {
         if !sums.a.is_empty() {
             passes.clear(sums.a.output())?;

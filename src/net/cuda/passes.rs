@@ -86,10 +86,12 @@ pub(super) struct Work {
     pub(super) sums: Buffer<f32>,
     /// Squares of the attention whose adjoint is running.
     pub(super) squares: Buffer<f32>,
+    /// Operands of the affine node that is running, in 16 bits.
+    pub(super) halves: Buffer<u16>,
 }
 
 /// Parameters and memory on the device for passes over `inputs` with these rows selected, in chunks as large as
-/// fit; `d` is the number of units, or 0 where activations are not asked for.
+/// fit; `d` is the number of units, or 0 where activations are not asked for. Products of affine nodes are in `precision`.
 ///
 /// # Errors
 /// [`Error::Memory`] where not even one image at a time fits, or the device fails.
@@ -100,12 +102,13 @@ pub(crate) fn open<'a>(
     purpose: Purpose,
     inputs: &dyn Inputs,
     d: usize,
+    precision: Precision,
 ) -> Result<(Passes<'a>, Arena)> {
     let mut chunk = IMAGES.min(inputs.len()).max(1);
     let whole = Plan::on_cuda(net, rows, purpose, chunk)?;
     loop {
         let plan = Plan { chunk, ..whole.clone() };
-        let mut sizes = Sizes::new(net, &plan, d);
+        let mut sizes = Sizes::new(cuda, net, &plan, d, precision);
         sizes.fixed += inputs.copies().map_or(0, Copies::words);
         let (bytes, free) = (sizes.bytes(), cuda.free()?);
         if chunk > 1 && (bytes > free || !sizes.numbered()) {
@@ -127,7 +130,7 @@ pub(crate) fn open<'a>(
                 let op = format!("{purpose:?} pass, one image at a time").to_lowercase();
                 return Err(Error::Memory { op, bytes, free, remedy });
             }
-            other => return other,
+            other => return other.map(|(passes, arena)| (Passes { precision, ..passes }, arena)),
         }
     }
 }
@@ -152,6 +155,7 @@ impl<'a> Passes<'a> {
             moments: cuda.alloc(sizes.moments)?,
             sums: cuda.alloc(sizes.sums)?,
             squares: cuda.alloc(sizes.squares)?,
+            halves: cuda.alloc(sizes.halves)?,
         };
         let (kept, labels) = (cuda.alloc(sizes.kept)?, cuda.alloc(sizes.labels)?);
         let tilt = [cuda.alloc(sizes.tilt[0])?, cuda.alloc(sizes.tilt[1])?];

@@ -93,6 +93,7 @@ pub(super) struct Run<'a> {
     pub(super) moments: Out<'a, f64>,
     pub(super) sums: Out<'a, f32>,
     pub(super) squares: Out<'a, f32>,
+    pub(super) halves: Out<'a, u16>,
     pub(super) n: usize,
     /// Every unit's activation `[n, d]`, where it is asked for; zeros at first.
     pub(super) trace: Option<Out<'a, f32>>,
@@ -139,7 +140,7 @@ impl<'a> Run<'a> {
         work: &'a mut Work,
         n: usize,
     ) -> Run<'a> {
-        let Work { values, parts, moments, sums, squares } = work;
+        let Work { values, parts, moments, sums, squares, halves } = work;
         Run {
             passes,
             memory: Memory { passes, kept, work: values.output(), n },
@@ -149,6 +150,7 @@ impl<'a> Run<'a> {
             moments: moments.output(),
             sums: sums.output(),
             squares: squares.output(),
+            halves: halves.output(),
             n,
             trace: None,
             seed: Seed::Gradient,

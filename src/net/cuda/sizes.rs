@@ -5,7 +5,8 @@ use crate::net::instruction::{
     AffineOp, AttentionOp, BatchNormOp, EmbeddingOp, Instruction, Norm, NormOp, Over,
 };
 use crate::net::plan::{Plan, Purpose};
-use crate::ops::cuda::{batch_norm, conv, group_norm, layer_norm};
+use crate::ops::Precision;
+use crate::ops::cuda::{Cuda, batch_norm, conv, conv_sm90, group_norm, layer_norm};
 
 /// Floats of an arena: kernels number them in 32 bits.
 const FLOATS: usize = 1 << 31;
@@ -32,11 +33,13 @@ pub(super) struct Sizes {
     pub trace: usize,
     pub parts: usize,
     pub moments: usize,
+    /// Of 16 bits.
+    pub halves: usize,
 }
 
 impl Sizes {
-    /// Those of `plan`; `d` the number of units, or 0 where activations are not asked for.
-    pub fn new(net: &Network, plan: &Plan, d: usize) -> Sizes {
+    /// Those of `plan` in passes of this precision; `d` the number of units, or 0 where activations are not asked for.
+    pub fn new(cuda: &Cuda, net: &Network, plan: &Plan, d: usize, precision: Precision) -> Sizes {
         let affine = net.nodes.iter().filter_map(|node| node.op.scale()).map(|a| 2 * a.scale.len());
         let params = net.params.iter().map(|param| param.value.len());
         let count = |layer: usize| plan.rows[layer].count(net.layers[layer].outputs);
@@ -62,6 +65,10 @@ impl Sizes {
         let mut widest = 0;
         for step in plan.program.steps() {
             widest = widest.max(sizes.scratch(net, plan, &step.instruction, d > 0));
+            if let Instruction::Affine(AffineOp::Forward(op)) = &step.instruction {
+                let room = conv_sm90::room(cuda, plan.chunk, &op.at.geometry, precision);
+                sizes.halves = sizes.halves.max(room);
+            }
         }
         sizes.moments += widest;
         sizes
@@ -122,7 +129,7 @@ impl Sizes {
         let [factors, offsets] = self.tilt;
         let scratch = self.sums + self.squares + self.images + self.labels + factors + offsets + self.trace;
         let wide = self.parts + self.moments + VECTORS * self.block;
-        4 * (1 + self.fixed + self.kept + self.work + scratch) + 8 * wide // 1 is the zero
+        4 * (1 + self.fixed + self.kept + self.work + scratch) + 8 * wide + 2 * self.halves // 1 is the zero
     }
 
     /// Whether kernels can number the values of every memory.

@@ -3,8 +3,8 @@
 #![allow(unsafe_code)] // launches
 
 use super::chunks::{self, Chunks};
-use super::{Cuda, In, Out, activation, images, word};
-use crate::device::cuda::{Launch, tiles};
+use super::{Cuda, In, Out, activation, conv_sm90, images, word};
+use crate::device::cuda::{AffineParameters, DataParameters, Launch, LayerSizes, WeightParameters, tiles};
 use crate::error::{Error, Result};
 use crate::ops::Geometry;
 use crate::ops::{Activation, Precision, same};
@@ -37,13 +37,14 @@ pub fn apply(
     accumulate: bool,
 ) -> Result<()> {
     let layer = Layer::new("conv", n, geometry, x.len(), y.len(), weight.len(), rows)?;
-    let (plain, f32) = (Epilogue::default(), Precision::F32);
-    layer.launch(cuda, y, None, x, weight, bias, plain, rows, 0, accumulate, f32)
+    let p = layer.parameters(y, None, x, weight, bias, Epilogue::default(), rows, 0, accumulate)?;
+    layer.launch(cuda, p, Precision::F32)
 }
 
 /// The value of an affine node: `y` = act(scale · z + shift + residual) of z = W `x` + b, shapes as of [`apply`].
 /// `parts` ([`parts`] of them) becomes the sums of z that [`super::means::means`] takes. `x` and `weight` are rounded to
-/// `precision` for the products; groups of one input channel each are f32 always.
+/// `precision` for the products; groups of one input channel each are f32 always. With `room` of as many values as
+/// [`conv_sm90::room`] says, the kernels for sm_90a run.
 ///
 /// # Errors
 /// Shapes that do not fit, or the device fails.
@@ -58,6 +59,7 @@ pub fn forward(
     n: usize,
     geometry: &Geometry,
     precision: Precision,
+    room: Option<Out<'_, u16>>,
 ) -> Result<()> {
     let layer = Layer::new("conv", n, geometry, x.len(), y.len(), weight.len(), None)?;
     if let Some(out) = &parts_out {
@@ -75,7 +77,11 @@ pub fn forward(
         Some(Activation::Gelu) => (tiles::CONV_GELU, None),
         other => (0, other),
     };
-    layer.launch(cuda, y.output(), parts_out, x, weight, bias, epilogue, None, fused, false, precision)?;
+    let p = layer.parameters(y.output(), parts_out, x, weight, bias, epilogue, None, fused, false)?;
+    match room {
+        Some(room) => conv_sm90::launch(cuda, p, n, geometry, precision == Precision::F16, room)?,
+        None => layer.launch(cuda, p, precision)?,
+    }
     match after {
         Some(kind) => activation::forward_in_place(cuda, y, kind),
         None => Ok(()),
@@ -110,21 +116,14 @@ pub fn data_gradient(
         }
     };
     let launch = Launch::blocks(layer.op, blocks, threads)?;
-    let [h, w, c, oh, ow, o, r, s, stride, above, left, dilation, groups] = layer.words;
-    let (count, add) = (layer.rows, u32::from(accumulate));
+    let numbers = [layer.rows, pixels, u32::from(accumulate)];
+    let p = DataParameters { dx, dz, weight, rows, layer: layer.sizes, numbers };
     // SAFETY: dx holds n images of the input, dz of the output, weight a row for each of `rows`, or of the o channels.
     // No output pixel outside its image is read, and a row that is no channel is taken for the last one.
-    macro_rules! launch {
-        ($kernel:ident) => {
-            unsafe {
-                cuda.$kernel(
-                    launch, dx, dz, weight, rows, count, pixels, h, w, c, oh, ow, o, r, s, stride, above,
-                    left, dilation, groups, add,
-                )
-            }
-        };
+    match is_depthwise(geometry) {
+        true => unsafe { cuda.conv_depthwise_data(launch, p) },
+        false => unsafe { cuda.conv_data(launch, p) },
     }
-    if is_depthwise(geometry) { launch!(conv_depthwise_data) } else { launch!(conv_data) }
 }
 
 /// `dw` += `dz`ᵀ `x` and `db` += Σ dz over images and positions, as [`crate::ops::cpu::conv::weight_gradient`]; `x`
@@ -153,45 +152,14 @@ pub fn weight_gradient(
     let (mut parts, _) = parts.split_at(chunks * rows_here * (depth + 1));
     let threads = if is_depthwise(geometry) { tiles::DEPTHWISE_THREADS } else { tiles::GEMM_THREADS };
     let launch = Launch::blocks(layer.op, gradient_tiles(rows_here, geometry) * chunks, threads)?;
-    let (size, [pixels, _]) = (word(layer.op, "pixels", size)?, layer.pixels);
-    let [h, w, c, oh, ow, o, r, s, stride, above, left, dilation, groups] = layer.words;
-    let count = layer.rows;
+    let numbers = [layer.rows, layer.pixels[0], word(layer.op, "pixels", size)?];
+    let p = WeightParameters { parts: parts.output(), dz, x, rows, layer: layer.sizes, numbers };
     // SAFETY: dz holds n images of the output, x of the input; parts holds, for every chunk of `size` of their pixels,
     // a value more than a row for each of `rows`, or of the o channels. Taps outside the image are not read, and a row
     // that is no channel is taken for the last one.
-    macro_rules! launch {
-        ($kernel:ident) => {
-            unsafe {
-                cuda.$kernel(
-                    launch,
-                    parts.output(),
-                    dz,
-                    x,
-                    rows,
-                    count,
-                    pixels,
-                    h,
-                    w,
-                    c,
-                    oh,
-                    ow,
-                    o,
-                    r,
-                    s,
-                    stride,
-                    above,
-                    left,
-                    dilation,
-                    groups,
-                    size,
-                )?
-            }
-        };
-    }
-    if is_depthwise(geometry) {
-        launch!(conv_depthwise_weight)
-    } else {
-        launch!(conv_weight)
+    match is_depthwise(geometry) {
+        true => unsafe { cuda.conv_depthwise_weight(launch, p)? },
+        false => unsafe { cuda.conv_weight(launch, p)? },
     }
     chunks::add(cuda, layer.op, dw, db, parts.read_only(), rows_here, depth, chunks)
 }
@@ -255,8 +223,7 @@ pub(super) struct Layer {
     rows: u32,
     /// Pixels of the output and of the input, of all images.
     pub pixels: [u32; 2],
-    /// h, w, c, oh, ow, o, r, s, stride, padding, dilation, groups.
-    pub words: [u32; 13],
+    pub sizes: LayerSizes,
 }
 
 impl Layer {
@@ -292,81 +259,51 @@ impl Layer {
             *to = word(from)?;
         }
         let pixels = [word(n * output.positions())?, word(n * input.positions())?];
-        Ok(Layer { op, geometry: *geometry, rows: word(count)?, pixels, words })
+        Ok(Layer { op, geometry: *geometry, rows: word(count)?, pixels, sizes: LayerSizes(words) })
     }
 
-    fn launch(
-        &self,
-        cuda: &Cuda,
-        y: Out<'_, f32>,
-        parts: Option<Out<'_, f64>>,
-        x: In<'_, f32>,
-        weight: In<'_, f32>,
-        bias: Option<In<'_, f32>>,
-        epilogue: Epilogue<'_>,
-        rows: Option<In<'_, u32>>,
-        activation: u32,
-        accumulate: bool,
-        precision: Precision,
-    ) -> Result<()> {
-        if let Some(bias) = bias {
-            same(self.op, "biases", self.rows as usize, bias.len())?;
-        }
-        let [pixels, _] = self.pixels;
-        let (rows_here, depthwise) = (self.rows as usize, is_depthwise(&self.geometry));
+    /// The kernel of every architecture for the forward pass.
+    fn launch(&self, cuda: &Cuda, p: AffineParameters<'_>, precision: Precision) -> Result<()> {
+        let (rows, depthwise) = (self.rows as usize, is_depthwise(&self.geometry));
         let (wide, threads) = match depthwise {
-            true => (lanes_of(rows_here), tiles::DEPTHWISE_THREADS),
-            false => (tall(rows_here, &self.geometry), tiles::GEMM_THREADS),
+            true => (lanes_of(rows), tiles::DEPTHWISE_THREADS),
+            false => (tall(rows, &self.geometry), tiles::GEMM_THREADS),
         };
-        let launch = Launch::blocks(self.op, wide * tiles_of(pixels as usize), threads)?;
-        let [scale, shift] = epilogue.affine.map_or([None; 2], |affine| affine.map(Some));
-        let [h, w, c, oh, ow, o, r, s, stride, above, left, dilation, groups] = self.words;
-        let segments = word(self.op, "images", segments(self.geometry.output.positions()))?;
+        let launch = Launch::blocks(self.op, wide * tiles_of(self.pixels[0] as usize), threads)?;
         // SAFETY: x holds n images of the input, y and the residual of the output; weight and bias hold a row for each
         // of `rows`, or of the o channels; scale and shift hold o; parts is as long as of `parts`. Taps outside the
         // image are not read, and a row that is no channel is taken for the last one.
-        macro_rules! launch {
-            ($kernel:ident) => {
-                unsafe {
-                    cuda.$kernel(
-                        launch,
-                        y,
-                        parts,
-                        x,
-                        weight,
-                        bias,
-                        scale,
-                        shift,
-                        epilogue.residual,
-                        rows,
-                        self.rows,
-                        pixels,
-                        h,
-                        w,
-                        c,
-                        oh,
-                        ow,
-                        o,
-                        r,
-                        s,
-                        stride,
-                        above,
-                        left,
-                        dilation,
-                        groups,
-                        segments,
-                        activation,
-                        u32::from(accumulate),
-                    )
-                }
-            };
+        unsafe {
+            match precision {
+                _ if depthwise => cuda.conv_depthwise(launch, p),
+                Precision::F32 => cuda.conv(launch, p),
+                Precision::Tf32 => cuda.conv_tf32(launch, p),
+                Precision::Bf16 => cuda.conv_bf16(launch, p),
+                Precision::F16 => cuda.conv_f16(launch, p),
+            }
         }
-        match precision {
-            _ if depthwise => launch!(conv_depthwise),
-            Precision::F32 => launch!(conv),
-            Precision::Tf32 => launch!(conv_tf32),
-            Precision::Bf16 => launch!(conv_bf16),
-            Precision::F16 => launch!(conv_f16),
+    }
+
+    /// What a kernel of the forward pass takes.
+    fn parameters<'a>(
+        &self,
+        y: Out<'a, f32>,
+        parts: Option<Out<'a, f64>>,
+        x: In<'a, f32>,
+        weight: In<'a, f32>,
+        bias: Option<In<'a, f32>>,
+        epilogue: Epilogue<'a>,
+        rows: Option<In<'a, u32>>,
+        activation: u32,
+        accumulate: bool,
+    ) -> Result<AffineParameters<'a>> {
+        if let Some(bias) = bias {
+            same(self.op, "biases", self.rows as usize, bias.len())?;
         }
+        let affine = epilogue.affine.map_or([None; 2], |affine| affine.map(Some));
+        let segments = word(self.op, "images", segments(self.geometry.output.positions()))?;
+        let numbers = [self.rows, self.pixels[0], segments, activation, u32::from(accumulate)];
+        let (residual, layer) = (epilogue.residual, self.sizes);
+        Ok(AffineParameters { y, parts, x, weight, bias, affine, residual, rows, layer, numbers })
     }
 }

@@ -2,13 +2,15 @@
 //!
 //! Those of a network allocate nothing and never wait: their values are parts of one arena ([`In`], [`Out`]), and a plan
 //! decides where they lie. Those of CODEC ([`rank`], [`nearest`], [`statistic`], [`xi`]) return buffers of their own;
-//! [`ptx`] runs single instructions, to be held to plain arithmetic.
+//! [`ptx`] and [`ptx_sm90`] run single instructions, to be held to plain
+//! arithmetic.
 
 pub mod activation;
 pub mod attention;
 pub mod batch_norm;
 mod chunks;
 pub mod conv;
+pub mod conv_sm90;
 pub mod embedding;
 pub mod gate;
 pub mod group_norm;
@@ -21,6 +23,7 @@ pub mod optimizer;
 pub mod pointwise;
 pub mod pool;
 pub mod ptx;
+pub mod ptx_sm90;
 pub mod rank;
 pub mod shape;
 pub mod statistic;

@@ -44,19 +44,13 @@ pub fn input(
     let (mut parts, _) = parts.split_at(by.count * count * width * width);
     let launch = Launch::blocks(op, by.count * count * pairs(width), tiles::GEMM_THREADS)?;
     let word = |value: usize| word(op, "values", value);
-    let [h, w, c, oh, ow, o, r, s, stride, above, left, dilation, groups] = layer.words;
     let (pixels, size, wide) = (layer.pixels[0], word(by.size)?, word(width)?);
     let of = word(count)?;
     let out = parts.output();
     // SAFETY: x holds n images of the input, one 4 values, sets `count`; parts holds, for every chunk of `size` output
     // pixels, a square of `width` for each of these. Taps outside the image are not read, and what is no group is taken
     // for the last one.
-    unsafe {
-        cuda.input_moment(
-            launch, out, x, one, sets, of, pixels, h, w, c, oh, ow, o, r, s, stride, above, left, dilation,
-            groups, wide, size,
-        )?
-    };
+    unsafe { cuda.input_moment(launch, out, x, one, sets, of, pixels, layer.sizes, wide, size)? };
     add(cuda, op, a, parts.read_only(), count * width * width, by.count)
 }
 
