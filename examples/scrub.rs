@@ -2,7 +2,7 @@
 //!
 //!     cargo run --release --example scrub
 
-use scrubjay::data::{self, Samples};
+use scrubjay::data;
 use scrubjay::train::{self, train};
 use scrubjay::{Device, Optimizer, Request, Result, Schedule, ScrubOptions, Session, zoo};
 
@@ -12,12 +12,7 @@ const WRONG: usize = 20;
 fn main() -> Result<()> {
     let device = Device::cpu()?;
     let digits = data::digits()?;
-    let part = |from: usize, to: usize| Samples {
-        kind: digits.kind,
-        x: (from..to).flat_map(|i| digits.image(i).to_vec()).collect(),
-        y: digits.y.part(from..to).to_vec().into(),
-    };
-    let (mut samples, validation) = (part(0, TRAINED), part(TRAINED, digits.y.len()));
+    let (mut samples, validation) = (digits.part(0..TRAINED)?, digits.part(TRAINED..digits.y.len())?);
     samples.y.words_mut()[..WRONG].iter_mut().for_each(|label| *label = (*label + 1) % 10);
     let mut net = zoo::create("cnn:8-16+32", samples.shape(), 10, 1)?.network;
     let recipe = train::Recipe {

@@ -28,7 +28,7 @@ use crate::outcome::{
 };
 use crate::proxy::{Proxy, weaker_than_neighbours};
 use crate::select::Selection;
-use crate::soft_label::{Answers, SoftLabels, Summary};
+use crate::soft_label::{Answers, SoftLabels, Summary, far_behind};
 use crate::stage::Stage;
 use crate::task::{HoldSettings, ProxyKind, Task, needs_validation};
 
@@ -155,9 +155,9 @@ fn first_stage(
 ) -> Result<Stage> {
     let mut each = || clock.count(Phase::Proxy);
     let proxy = Proxy::of(task, net, settings, validation, indices, number, &mut each)?;
-    let soft = soft_labels(task, net, &proxy, validation, labels)?;
-    let weak = weaker_than_neighbours(task, settings, &proxy, validation, net.classes())?;
-    let notes = weak.into_iter().collect();
+    let (soft, behind) = soft_labels(task, net, &proxy, validation, labels)?;
+    let weaker = weaker_than_neighbours(task, settings, &proxy, validation, net.classes())?;
+    let notes = [behind, weaker].into_iter().flatten().collect();
     let stage = Stage { batch: number, soft, notes, epochs: 0, values: vec![], memory: vec![] };
     task.stages.map_or(Ok(()), |stages| stages.write(&stage))?;
     clock.count(Phase::Proxy);
@@ -174,26 +174,26 @@ pub fn epochs(settings: &HoldSettings, retained: usize, held: usize) -> Epochs {
     Epochs { proxy, hold: settings.epochs, cost: proxy as f64 + settings.epochs as f64 * (1.0 + beside) }
 }
 
-/// The soft labels of the batch, whose labels are `labels`.
+/// The soft labels of the batch, whose labels are `labels`; and whether the proxy is far behind the model, in words.
 fn soft_labels(
     task: &Task,
     net: &Network,
     proxy: &Proxy,
     validation: &Samples,
     labels: &[u32],
-) -> Result<SoftLabels> {
+) -> Result<(SoftLabels, Option<String>)> {
     let original = outputs(task.device, net, validation)?.logits;
     let held_out: Vec<u32> = (0..validation.y.len()).filter_map(|i| validation.y.class_of(i)).collect();
     let mut retained = vec![false; net.classes()];
     for class in task.train_on.iter().filter_map(|&i| task.samples.y.class_of(i)) {
         retained[class as usize] = true;
     }
-    SoftLabels::new(
-        Answers { logits: &proxy.forgotten, labels },
+    let (theirs, ours) = (
         Answers { logits: &proxy.held_out, labels: &held_out },
         Answers { logits: &original, labels: &held_out },
-        &retained,
-    )
+    );
+    let soft = SoftLabels::new(Answers { logits: &proxy.forgotten, labels }, theirs, ours, &retained)?;
+    Ok((soft, far_behind(theirs, ours, &retained)))
 }
 
 /// Moves `net`, which is in train form where there is no block, from `stage` to the hold's end; returns its mini-batches.

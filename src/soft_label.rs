@@ -116,6 +116,28 @@ impl Summary {
     }
 }
 
+/// How many points of accuracy a proxy may be behind the model before that is told.
+const BEHIND: f64 = 0.1;
+
+/// That a proxy is right on far fewer held-out samples of retained classes than the model is, in words: it was trained too
+/// little to tell what retraining would answer.
+pub fn far_behind(proxy: Answers, original: Answers, retained: &[bool]) -> Option<String> {
+    let right = |answers: Answers| {
+        let rows = answers.rows().filter(|(_, label)| retained[*label as usize]);
+        let rows: Vec<bool> = rows.map(|(z, label)| largest(z) == label).collect();
+        rows.iter().filter(|right| **right).count() as f64 / rows.len().max(1) as f64
+    };
+    let (ours, theirs) = (right(original), right(proxy));
+    (ours - theirs > BEHIND).then(|| {
+        format!(
+            "the proxy is right on {:.1} % of held-out samples, the model on {:.1} %: it tells little of what retraining would \
+             answer, and more --proxy-epochs may come closer",
+            100.0 * theirs,
+            100.0 * ours
+        )
+    })
+}
+
 /// δ: the a-quantile of −margin over held-out samples of retained classes, a being the original's accuracy on them and the
 /// margin the proxy's lead of the label's logit over the best other.
 fn nudge(proxy: Answers, original: Answers, retained: &[bool]) -> Result<f64> {
@@ -210,6 +232,21 @@ mod tests {
 
     fn accuracy(answers: Answers) -> f64 {
         Summary::of(answers).accuracy
+    }
+
+    #[test]
+    fn a_proxy_far_behind_on_retained_classes_is_told() {
+        let labels = &[0, 0, 0, 0, 1];
+        let good = Answers { logits: &[1., 0., 1., 0., 1., 0., 1., 0., 0., 1.], labels };
+        let poor = Answers { logits: &[1., 0., 1., 0., 1., 0., 0., 1., 0., 1.], labels };
+        let blind = Answers { logits: &[1., 0., 1., 0., 1., 0., 1., 0., 1., 0.], labels }; // to class 1
+        assert!(
+            far_behind(poor, good, &[true, true])
+                .unwrap()
+                .contains("80.0 % of held-out samples, the model on 100.0 %")
+        );
+        assert_eq!(far_behind(good, good, &[true, true]), None);
+        assert_eq!(far_behind(blind, good, &[true, false]), None);
     }
 
     #[test]

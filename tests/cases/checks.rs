@@ -54,11 +54,14 @@ pub fn writes(
     adds(cuda, &vec![f32::NAN; len], work)
 }
 
-/// Roundings of the whole that a result may be off by beside what a plain loop is.
+/// Roundings of the whole that the result of one operation may be off by beside what a plain loop is.
 const ROUNDINGS: f64 = 4.0;
-/// The same where values pass through several layers: a tensor core rounds its sums towards zero, up to four times in a
-/// step of 16 products, and what every layer cuts off has one direction.
-pub const ROUNDINGS_OF_NETWORKS: f64 = 32.0;
+
+/// What a result may be off by: twice as much as a plain f32 loop, and four roundings of its size for each affine layer that
+/// the values passed through. A tensor core rounds its sums towards zero, so that what the layers cut off adds up.
+pub fn allowed_through(layers: usize, plain_error: f64, size: f64) -> f64 {
+    2.0 * plain_error + ROUNDINGS * layers.max(1) as f64 * f64::from(f32::EPSILON) * size
+}
 
 /// Fails unless ‖found − exact‖ is at most twice that of a plain f32 loop, and four roundings of ‖exact‖ more.
 pub fn close<T: Copy + Into<f64>>(
@@ -67,30 +70,21 @@ pub fn close<T: Copy + Into<f64>>(
     exact: &[f64],
     plain: &[f32],
 ) -> Result<(), Failed> {
-    within(what, found, exact, plain, ROUNDINGS)
+    close_through(1, what, found, exact, plain)
 }
 
-/// The same of what passed through the layers of a network.
-pub fn close_through_layers<T: Copy + Into<f64>>(
+/// The same of what passed through so many affine layers ([`allowed_through`]).
+pub fn close_through<T: Copy + Into<f64>>(
+    layers: usize,
     what: &str,
     found: &[T],
     exact: &[f64],
     plain: &[f32],
-) -> Result<(), Failed> {
-    within(what, found, exact, plain, ROUNDINGS_OF_NETWORKS)
-}
-
-fn within<T: Copy + Into<f64>>(
-    what: &str,
-    found: &[T],
-    exact: &[f64],
-    plain: &[f32],
-    roundings: f64,
 ) -> Result<(), Failed> {
     let norm = |f: &dyn Fn(usize) -> f64| (0..exact.len()).map(|i| f(i).powi(2)).sum::<f64>().sqrt();
     let error = norm(&|i| found[i].into() - exact[i]);
     let loop_error = norm(&|i| f64::from(plain[i]) - exact[i]);
-    let allowed = 2.0 * loop_error + roundings * f64::from(f32::EPSILON) * norm(&|i| exact[i]);
+    let allowed = allowed_through(layers, loop_error, norm(&|i| exact[i]));
     match found.len() == exact.len() && error <= allowed {
         true => Ok(()),
         false => Err(format!(

@@ -19,7 +19,7 @@ use scrubjay::task::{Approximation, Calibration, Settings, Target, Task};
 use scrubjay::unlearn::unlearn;
 use scrubjay::{Error, zoo};
 
-use super::checks::{close_through_layers, near, values};
+use super::checks::{close_through, near, values};
 use super::convs::filtered;
 use super::dual::Number;
 use super::{cuda, nets, oracle, twice};
@@ -148,17 +148,19 @@ pub fn observes(device: &Device, net: &Network, n: usize) -> Result<(), Failed> 
         samples.y.words(),
         &oracle::slope(net.loss),
     );
+    let depth = net.layers.len();
     for (i, layer) in net.layers.iter().enumerate() {
         let (d, columns) = (found.d, net.units().of_layer(LayerId(i as u32)));
-        close_through_layers(
+        close_through(
+            depth,
             &layer.name,
             &columns_of(&found.activations, d, columns.clone()),
             &columns_of(&exact.activations, d, columns.clone()),
             &columns_of(&plain.activations, d, columns),
         )?;
     }
-    close_through_layers("logits", &found.logits, &exact.logits, &plain.logits)?;
-    close_through_layers("losses", &found.losses, &exact.losses, &plain.losses)?;
+    close_through(depth, "logits", &found.logits, &exact.logits, &plain.logits)?;
+    close_through(depth, "losses", &found.losses, &exact.losses, &plain.losses)?;
     let before = cuda(device)?.counts();
     super::equal("a second run", &observe(device, net, &samples)?, &found)?;
     // It has what it needs, but for the images, their labels, and a zero.
@@ -227,6 +229,7 @@ pub fn derives(device: &Device, net: &Network, kind: Kind, all: bool, n: usize) 
         product_of::<f64>(net, &block, &samples, &direction, kind),
         product_of::<f32>(net, &block, &samples, &direction, kind),
     );
+    let depth = 2 * net.layers.len(); // there and back
     for (i, layer) in net.layers.iter().enumerate() {
         let columns = net.units().of_layer(LayerId(i as u32));
         let of_layer = (0..units.len()).filter(|&u| columns.contains(&units[u].index()));
@@ -234,7 +237,7 @@ pub fn derives(device: &Device, net: &Network, kind: Kind, all: bool, n: usize) 
             |v: &[f64]| -> Vec<f64> { of_layer.clone().flat_map(|u| v[block.range(u)].to_vec()).collect() };
         let close = |what: &str, found: &[f64], exact: &[f64], plain: &[f64]| {
             let plain: Vec<f32> = part(plain).into_iter().map(|v| v as f32).collect();
-            close_through_layers(&format!("{what} of {}", layer.name), &part(found), &part(exact), &plain)
+            close_through(depth, &format!("{what} of {}", layer.name), &part(found), &part(exact), &plain)
         };
         close("gradient", &gradient, &exact, &plain)?;
         close("Hv", &hv, &exact_hv, &plain_hv)?;
