@@ -6,6 +6,7 @@ Hessian product (by double backward) on a block, norm and signed sum of every pa
 PyTorch's own f32 run. Weights are rounded to f16, in which they are stored. Needs torch, torchvision, timm, safetensors.
 """
 
+import copy
 import json
 import math
 import sys
@@ -501,6 +502,9 @@ def vit_hugging_face(kind):
     if kind == "dinov2":
         net = transformers.Dinov2ForImageClassification(transformers.Dinov2Config(mlp_ratio=2, use_mask_token=False, **sizes))
     else:
+        # Its eager attention rounds the weights to f32, in a network of doubles too.
+        softmax = torch.nn.functional.softmax
+        torch.nn.functional.softmax = lambda x, dim, dtype=None: softmax(x, dim=dim)
         config = transformers.DeiTConfig(intermediate_size=48, **sizes)
         net = transformers.DeiTForImageClassificationWithTeacher(config)
     outputs = net.forward
@@ -545,6 +549,27 @@ NETWORKS = {
 
 
 # --- what is recorded
+
+
+class Affine(nn.Module):
+    """A batch norm as a factor and an offset, as the engine freezes it."""
+
+    def __init__(self, norm):
+        super().__init__()
+        scale = norm.weight / (norm.running_var + norm.eps).sqrt()
+        self.scale, self.shift = (t.detach()[:, None, None] for t in (scale, norm.bias - norm.running_mean * scale))
+
+    def forward(self, x):
+        return x * self.scale + self.shift
+
+
+def frozen(net):
+    net = copy.deepcopy(net)
+    for parent in list(net.modules()):
+        for name, child in list(parent.named_children()):
+            if isinstance(child, nn.BatchNorm2d):
+                setattr(parent, name, Affine(child))
+    return net
 
 
 def randomise(net, side):
@@ -640,11 +665,13 @@ def record(name, make, side):
         selection = [[layers[i][0], (3 * i + 1) % layers[i][1].weight.shape[0]] for i in chosen]
         count = sum(l.weight[0].numel() + (l.bias is not None) for l in (net.get_submodule(n) for n, _ in selection))
         v = torch.randn(count)
-        # The error of one f32 run is a matter of luck where few numbers are summed: the largest of three ways to compute.
+        # The error of one f32 run is a matter of luck where few numbers are summed: the largest of a few ways to compute.
         plain = [run(net, x, y, selection, v)]
         plain.append(run(net, x.contiguous(memory_format=torch.channels_last), y, selection, v))
         with torch.backends.mkldnn.flags(enabled=False):
             plain.append(run(net, x, y, selection, v))
+        if any(isinstance(m, nn.BatchNorm2d) for m in net.modules()):
+            plain.append(run(frozen(net), x, y, selection, v))
         net.double()
         exact = run(net, x.double(), y, selection, v.double())
         error = {k: max(((p[k].double() - exact[k]).norm() / exact[k].norm()).item() for p in plain)

@@ -15,7 +15,7 @@
 //! #     Tensor { name: "y", shape: vec![300], values: Values::I64(&labels) },
 //! # ], Default::default())?;
 //! # let samples = data::load(&train_data, &Default::default())?;
-//! # let mut net = zoo::create("mlp:8", samples.shape(), 10, 1)?.network;
+//! # let mut net = zoo::create("mlp:40", samples.shape(), 10, 1)?.network;
 //! # let recipe = train::Recipe { epochs: 30, batch: 32, rate: 0.1, momentum: 0.9, optimizer: Optimizer::Sgd,
 //! #     weight_decay: 0.0, schedule: Schedule::Cosine, seed: 1 };
 //! # train::train(&Device::cpu()?, &mut net, &samples, &Vec::from_iter(0..300), &recipe, &mut |_, _| Ok(true))?;

@@ -6,7 +6,7 @@ mod cli;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    let args = cli::help::parse(); // exits 2 on a usage error, 0 after --help
+    let args = cli::help::parse::<cli::Args>(); // exits 2 on a usage error, 0 after --help
     match (cli::run(&args), cli::output::failure()) {
         (Ok(_), Some(failure)) => {
             eprintln!("error: standard output: {failure}");

@@ -96,7 +96,9 @@ fn messages_go_from_a_table_to_a_checked_removal() {
     messages.refused(&format!("{SCRUB} --model @m {forget} --out @out"), &["no column `label`", "`sender`"]);
     messages.refused(&format!("{SCRUB} --model @m --forget class:spma --out @out"), &["`spma`", "`spam`"]);
     assert!(!messages.at("out").exists());
-    let run = messages.done(&format!("{SCRUB} --model @m --forget where:sender=alice --batch 30 --out @out"));
+    let run = messages.done(&format!(
+        "{SCRUB} --model @m --forget where:sender=alice --batch 30 --target-loss 1 --out @out"
+    ));
     assert!(run.err.contains("to be forgotten: 30 samples of 120\n        0  spam  "), "{}", run.err);
     let first = &messages.json("out/report.json")["request"]["first"];
     assert_eq!((&first[1]["index"], &first[1]["class"]), (&json!(4), &json!("ham")), "{first}");

@@ -215,7 +215,7 @@ fn faults_of_a_manifest_name_the_line() {
         ("m.csv", "path,label\na.png,1\nb.png,\n", &["m.csv", "line 3", "no label"]),
         ("m.csv", "path,label\n", &["m.csv", "no samples"]),
         ("m.csv", "path,colour\na.png,blue\n", &["m.csv", "path, colour", "label"]),
-        ("m.json", "[1]", &["m.json", "known here"]),
+        ("m.json", "[1]", &["m.json", "no JSON list of objects"]),
         (
             "m.jsonl",
             "{\"path\": \"a.png\", \"label\": 1}\n{\"label\": 1}",

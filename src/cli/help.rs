@@ -40,6 +40,14 @@ const FURTHER: &[(&str, &[&str])] = &[
             "epsilon",
             "delta",
             "noise",
+            "retain",
+            "forget_data",
+            "proxy",
+            "block",
+            "selection",
+            "despite",
+            "delta_file",
+            "wrong_labels",
         ],
     ),
     ("train", &["label_smoothing", "momentum", "weight_decay", "schedule", "keep_epochs"]),
@@ -48,7 +56,12 @@ const FURTHER: &[(&str, &[&str])] = &[
 ];
 
 /// Options of several commands that only some models or files need.
-const EVERYWHERE: [&str; 9] = [
+const EVERYWHERE: [&str; 14] = [
+    "resize",
+    "crop",
+    "interpolation",
+    "skip_corrupt",
+    "inputs_memory",
     "arch",
     "heads",
     "stem",
@@ -66,8 +79,8 @@ const NEEDED: [(&str, &str); 1] = [("train", "arch")];
 const WIDTH: usize = 100;
 
 /// The commands, with the help that most users need or with all of it.
-pub fn command(all: bool) -> Command {
-    let command = super::Args::command().term_width(WIDTH);
+pub fn command<A: CommandFactory>(all: bool) -> Command {
+    let command = A::command().term_width(WIDTH);
     let names: Vec<String> = command.get_subcommands().map(|sub| sub.get_name().to_string()).collect();
     names.iter().fold(command, |command, name| command.mut_subcommand(name, |sub| shaped(sub, all)))
 }
@@ -109,13 +122,13 @@ fn flowing(text: &str) -> String {
 }
 
 /// Reads the command line. Ends the program with code 0 after help, and with code 2 where an argument is wrong.
-pub fn parse() -> super::Args {
+pub fn parse<A: CommandFactory + FromArgMatches>() -> A {
     const ALL: &str = "--help-all";
     let words: Vec<OsString> = std::env::args_os().collect();
     let all = words.iter().any(|word| word == ALL);
     let words = words.into_iter().map(|word| if word == ALL { "--help".into() } else { word });
-    let matches = command(all).get_matches_from(words);
-    super::Args::from_arg_matches(&matches).unwrap_or_else(|error| error.exit())
+    let matches = command::<A>(all).get_matches_from(words);
+    A::from_arg_matches(&matches).unwrap_or_else(|error| error.exit())
 }
 
 /// Print completions for a shell
@@ -132,9 +145,9 @@ pub struct CompletionArgs {
 }
 
 /// Prints the completions.
-pub fn completions(args: &CompletionArgs) -> anyhow::Result<Exit> {
+pub fn completions<A: CommandFactory>(args: &CompletionArgs) -> anyhow::Result<Exit> {
     let mut text = vec![];
-    clap_complete::generate(args.shell, &mut command(true), "scrubjay", &mut text);
+    clap_complete::generate(args.shell, &mut command::<A>(true), "scrubjay", &mut text);
     print!("{}", String::from_utf8(text)?);
     Ok(Exit::Done)
 }
@@ -152,8 +165,8 @@ pub struct ManArgs {
 }
 
 /// Prints the page.
-pub fn man(args: &ManArgs) -> anyhow::Result<Exit> {
-    let whole = command(true);
+pub fn man<A: CommandFactory>(args: &ManArgs) -> anyhow::Result<Exit> {
+    let whole = command::<A>(true);
     let page = match &args.command {
         None => clap_mangen::Man::new(whole),
         Some(name) => {

@@ -73,7 +73,7 @@ pub fn run(args: &Args) -> anyhow::Result<Exit> {
         Command::Export(args) => export::run(args),
         Command::Bench(args) => bench::run(args),
         Command::Devices(args) => devices::run(args),
-        Command::Completions(args) => help::completions(args),
-        Command::Man(args) => help::man(args),
+        Command::Completions(args) => help::completions::<Args>(args),
+        Command::Man(args) => help::man::<Args>(args),
     }
 }

@@ -73,9 +73,8 @@ pub struct Args {
     batch: Option<usize>,
 
     /// How samples are removed: hold trains all units on for a few epochs, each sample held at what a model without it would
-    /// answer, and comes closest to retraining; lcodec takes a Newton step on the units that carry them. By default hold
-    /// where there is --val, and lcodec without it, for several labels, for a certificate, for a single linear layer with --l2,
-    /// and where an option of L-CODEC's is given
+    /// answer; lcodec takes a Newton step on the units that carry them. By default hold where there is --val, unless the
+    /// request needs lcodec (docs/FORGETTING.md)
     #[arg(long, value_enum, help_heading = "Method")]
     method: Option<Procedure>,
     /// What tells a hold what a model without the samples would answer: one that is trained for a few epochs on retained

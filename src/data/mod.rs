@@ -38,6 +38,7 @@ mod stream;
 pub mod table;
 pub mod tensors;
 mod text;
+mod text_options;
 mod texts;
 pub mod tokenizer;
 mod view;
@@ -59,7 +60,7 @@ pub use resize::Interpolation;
 pub use spec::{Spec, choose};
 pub use stream::Stream;
 pub use text::{check_ids, pad_alike};
-pub use texts::{TextOptions, TokenizerSource};
+pub use text_options::{TextOptions, TokenizerSource};
 pub use view::{Elements, View, extent};
 
 use rayon::prelude::*;

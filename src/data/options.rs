@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::normalise::Normalise;
 use super::pipeline::{Pipeline, Steps};
-use super::texts::{TextOptions, TokenizerSource};
+use super::text_options::{TextOptions, TokenizerSource};
 use super::tokenizer::Tokenizer;
 
 /// How labelled data are read, where the file leaves it open.

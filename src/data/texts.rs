@@ -16,6 +16,7 @@ use rows::Rows;
 use super::Samples;
 use super::names::Names;
 use super::records::{self, Records};
+use super::text_options::{TextOptions, TokenizerSource};
 use super::tokenizer::{self, Tokenizer};
 use crate::error::{Error, Result};
 
@@ -23,35 +24,6 @@ use crate::error::{Error, Result};
 const TEXTS: [&str; 9] =
     ["text", "sentence", "message", "content", "question", "review", "comment", "body", "tweet"];
 const LABELS: [&str; 6] = ["label", "labels", "class", "class_name", "target", "y"];
-
-/// What makes token ids of texts.
-#[derive(Clone, Debug, Default)]
-pub enum TokenizerSource {
-    /// Nothing; texts are refused.
-    #[default]
-    Missing,
-    /// The tokenizer in a model's folder.
-    Beside(PathBuf),
-    /// The tokenizer of a folder or file.
-    At(PathBuf),
-    /// A new vocabulary of at most so many tokens, made of the texts ([`Tokenizer::made`]).
-    Made(usize),
-    /// This one.
-    Ready(Arc<Tokenizer>),
-}
-
-/// How texts become samples.
-#[derive(Clone, Debug, Default)]
-pub struct TextOptions {
-    /// What makes token ids of them.
-    pub tokenizer: TokenizerSource,
-    /// The most tokens of a text that are kept, where it is to be fewer than the model takes.
-    pub most: Option<usize>,
-    /// The column of texts; by default the one of a usual name.
-    pub text: Option<String>,
-    /// The columns of labels; by default the one of a usual name.
-    pub labels: Vec<String>,
-}
 
 /// Texts as samples.
 pub(super) struct Read {
@@ -129,7 +101,7 @@ fn rows(path: &Path, options: &TextOptions) -> Result<Records> {
         Some(chosen) => name == chosen,
         None => TEXTS.iter().any(|usual| usual.eq_ignore_ascii_case(name.trim())),
     };
-    records::read(path, |first| first.iter().any(|name| is_text(name)))
+    records::read(path, |first| first.iter().any(is_text))
 }
 
 /// The column of a name that is given, else the only one with a usual name.

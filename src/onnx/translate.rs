@@ -11,71 +11,23 @@ mod moments;
 mod pointwise;
 mod pools;
 mod shapes;
+mod state;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
-use super::axes::{self, Axis, Run};
-use super::constant::{Constant, MOST, Stored};
+use super::axes::{self, Run};
 use super::function::{Function, Steps};
 use super::message::{FLOAT, Graph, Node, is_standard};
-use super::{Stores, Translated};
+use super::store::{Stores, Translated};
 use crate::error::{Error, Result};
-use crate::graph::{self, Operation};
+use crate::graph;
 use crate::net::{Activation, Shape};
 use at::At;
-use attention::Scores;
-use moments::Moment;
+use state::{Held, Made, Translation, Value, named};
 
 /// The number of inputs of a batch that the graph leaves open: a prime, so that it is found again in what is computed of
 /// shapes.
 const BATCH: usize = 1_000_003;
-
-/// The values of a node on axes.
-#[derive(Clone, Debug)]
-struct Value {
-    node: usize,
-    axes: Vec<Axis>,
-    /// The first channel, of a part of the channels.
-    first: usize,
-    function: Function,
-    /// The node of the graph that the function ends with.
-    by: String,
-}
-
-/// What a tensor is.
-#[derive(Clone, Debug)]
-enum Held {
-    Value(Value),
-    Constant(Constant),
-    Scores(Scores),
-    Moment(Moment),
-}
-
-/// A node of the network.
-struct Made {
-    name: String,
-    operation: Option<Operation>,
-    inputs: Vec<usize>,
-    shape: Shape,
-}
-
-/// The state of a translation.
-struct Translation<'a> {
-    stores: &'a Stores,
-    graph: &'a Graph,
-    opset: i64,
-    batch: usize,
-    held: HashMap<&'a str, Held>,
-    /// How many nodes read each tensor.
-    uses: HashMap<&'a str, usize>,
-    made: Vec<Made>,
-    names: HashSet<String>,
-    /// The shapes in which stored tensors are parameters.
-    views: BTreeMap<String, Vec<usize>>,
-    /// Stored floats whose values were read.
-    read: BTreeSet<String>,
-    notes: Vec<String>,
-}
 
 /// The nodes of a graph.
 pub(super) fn translate(
@@ -91,7 +43,7 @@ pub(super) fn translate(
     let mut held = HashMap::new();
     for tensor in &graph.tensors {
         if let Some(stored) = stores.tensors.get(&tensor.name) {
-            let constant = self::stored(&tensor.name, stored);
+            let constant = state::stored(&tensor.name, stored);
             held.insert(tensor.name.as_str(), Held::Constant(constant));
         }
     }
@@ -120,17 +72,6 @@ pub(super) fn translate(
     all.finish(input)
 }
 
-/// A stored tensor as a constant.
-fn stored(name: &str, found: &super::Stored) -> Constant {
-    let stored = Some(Stored { name: name.into(), transposed: false });
-    Constant { shape: found.shape.clone(), values: None, stored, integer: !found.is_float() }
-}
-
-/// Whether it is a constant of whole numbers.
-fn is_integer(held: &Held) -> bool {
-    matches!(held, Held::Constant(Constant { integer: true, .. }))
-}
-
 /// The numbers of the nodes on which an output depends, in the order of the graph.
 fn needed(graph: &Graph) -> BTreeSet<usize> {
     let outputs = |(i, node): (usize, &'_ Node)| -> Vec<(String, usize)> {
@@ -146,12 +87,6 @@ fn needed(graph: &Graph) -> BTreeSet<usize> {
         }
     }
     needed
-}
-
-/// A node in messages.
-fn named(node: &Node) -> String {
-    let name = if node.name.is_empty() { node.outputs.first() } else { Some(&node.name) };
-    format!("node `{}` ({})", name.map_or("", String::as_str), node.op)
 }
 
 impl<'a> Translation<'a> {
@@ -304,142 +239,5 @@ impl<'a> Translation<'a> {
             return Err(Error::config(format!("tensor `{name}` {reason}")));
         }
         Ok(Translated { nodes, tensors: self.views, input, notes: self.notes, several_labels })
-    }
-
-    /// What a tensor is.
-    fn held(&self, name: &str) -> Result<Held> {
-        let missing =
-            || Error::config(format!("reads `{name}`, which no node gives and no readable tensor is"));
-        self.held.get(name).cloned().ok_or_else(missing)
-    }
-
-    /// The values of a node, with no function behind them that is not a node of its own.
-    fn value(&mut self, name: &'a str) -> Result<Value> {
-        let value = match self.held(name)? {
-            Held::Value(value) => value,
-            Held::Constant(_) => {
-                return Err(Error::config(format!("reads `{name}`, which depends on no image")));
-            }
-            Held::Scores(_) => return Err(Error::config(format!("reads `{name}`, weights of an attention"))),
-            Held::Moment(_) => return Err(Error::config(format!("reads `{name}`, a part of a norm"))),
-        };
-        let settled = self.settle(name, &value)?;
-        self.held.insert(name, Held::Value(settled.clone()));
-        Ok(settled)
-    }
-
-    /// The same values with the function made a node.
-    fn settle(&mut self, name: &str, value: &Value) -> Result<Value> {
-        let Some(Steps { before, activation, after }) = value.function.steps() else {
-            let known = Activation::names();
-            let by = &value.by;
-            return Err(Error::config(format!(
-                "reads `{name}`, and the function of one value that ends with {by} is none that is known here; there \
-                 are {known}"
-            )));
-        };
-        let mut node = value.node;
-        let shape = self.made[node].shape;
-        let scale =
-            |(factor, offset): (f64, f64)| Operation::Scale { factor: factor as f32, offset: offset as f32 };
-        let steps = [
-            Steps::scales(before).map(scale),
-            activation.map(|kind| Operation::Activation { function: kind.name().into() }),
-            Steps::scales(after).map(scale),
-        ];
-        for operation in steps.into_iter().flatten() {
-            node = self.make(name, operation, &[node], shape);
-        }
-        Ok(Value { node, function: Function::identity(), ..value.clone() })
-    }
-
-    /// A new node, named after a tensor.
-    fn make(&mut self, name: &str, operation: Operation, inputs: &[usize], shape: Shape) -> usize {
-        let mut unique = name.to_string();
-        for i in 2.. {
-            if self.names.insert(unique.clone()) {
-                break;
-            }
-            unique = format!("{name}~{i}");
-        }
-        self.made.push(Made { name: unique, operation: Some(operation), inputs: inputs.to_vec(), shape });
-        self.made.len() - 1
-    }
-
-    /// A new node's values.
-    fn made(&self, node: usize, axes: Vec<Axis>) -> Vec<Held> {
-        vec![Held::Value(Value { node, axes, first: 0, function: Function::identity(), by: String::new() })]
-    }
-
-    /// A constant.
-    fn constant(&self, name: &str) -> Result<Constant> {
-        match self.held(name)? {
-            Held::Constant(constant) => Ok(constant),
-            _ => Err(Error::config(format!(
-                "reads `{name}`, which depends on the image, where a constant was expected"
-            ))),
-        }
-    }
-
-    /// The values of a constant.
-    fn numbers(&mut self, constant: &Constant) -> Result<Vec<f64>> {
-        if let Some(values) = &constant.values {
-            return Ok(values.clone());
-        }
-        let Some(stored) = constant.stored.clone().filter(|_| constant.len() <= MOST) else {
-            return Err(Error::config(format!("computes with a constant of shape {:?}", constant.shape)));
-        };
-        let values = self.stores.values(&stored.name)?;
-        let is_float = self.stores.tensors.get(&stored.name).is_some_and(|found| found.is_float());
-        if is_float {
-            self.read.insert(stored.name);
-        }
-        match (stored.transposed, &constant.shape[..]) {
-            (true, &[rows, columns]) => {
-                Ok((0..values.len()).map(|i| values[i % columns * rows + i / columns]).collect())
-            }
-            _ => Ok(values),
-        }
-    }
-
-    /// The whole numbers of a constant.
-    fn integers(&mut self, name: &str) -> Result<Vec<i64>> {
-        let constant = self.constant(name)?;
-        Ok(self.numbers(&constant)?.into_iter().map(|number| number as i64).collect())
-    }
-
-    /// The name of a constant that is a stored tensor, as a parameter in this shape.
-    fn parameter(&mut self, constant: &Constant, shape: &[usize]) -> Result<String> {
-        let Some(Stored { name, .. }) = &constant.stored else {
-            return Err(Error::config(
-                "has a parameter that is computed of constants, and no tensor of the file",
-            ));
-        };
-        let Some(stored) = self.stores.tensors.get(name).filter(|found| found.is_float()) else {
-            return Err(Error::config(format!("has the parameter `{name}`, which is of no floats")));
-        };
-        if stored.shape.iter().product::<usize>() != shape.iter().product::<usize>() {
-            let found = &stored.shape;
-            return Err(Error::config(format!(
-                "has the parameter `{name}` of shape {found:?}, not {shape:?}"
-            )));
-        }
-        match self.views.get(name) {
-            Some(known) if known != shape => {
-                Err(Error::config(format!("has `{name}` as {shape:?}, and another node as {known:?}")))
-            }
-            _ => {
-                self.views.insert(name.clone(), shape.to_vec());
-                Ok(name.clone())
-            }
-        }
-    }
-}
-
-impl Value {
-    /// The axis of all channels, of `c`.
-    fn channels(&self, c: usize) -> Option<usize> {
-        let all = axes::over(Run::Channel, c, 1);
-        self.axes.iter().position(|axis| self.first == 0 && c > 1 && *axis == all)
     }
 }

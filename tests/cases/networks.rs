@@ -15,7 +15,7 @@ use scrubjay::ops::{Conv, Precision, Shape, cuda as on_cuda};
 use scrubjay::perturb::{Noise, perturb, perturb_request};
 use scrubjay::select::{Criteria, Method};
 use scrubjay::solve::{CudaVector, Limits, Negative, Vector, conjugate_gradient, largest_eigenvalue};
-use scrubjay::task::{Approximation, Calibration, Settings, Target, Task};
+use scrubjay::task::{Approximation, Calibration, Rule, Settings, Target, Task};
 use scrubjay::unlearn::unlearn;
 use scrubjay::{Error, zoo};
 
@@ -352,7 +352,9 @@ pub fn scrubs_texts(device: &Device) -> Result<(), Failed> {
         selection: chosen,
         damping: Some(0.1),
         limits: Limits { tolerance: 1e-6, products: 60 },
+        rule: Rule::Cr, // a step that is long enough to be measured
         calibration: Calibration::One,
+        gate: 1.0,
         target: Target::Loss(3.0),
         ..Default::default()
     };
@@ -396,6 +398,7 @@ pub fn scrubs(device: &Device) -> Result<(), Failed> {
         damping: Some(0.1),
         limits: Limits { tolerance: 1e-6, products: 60 },
         calibration: Calibration::One,
+        gate: 1.0,
         ..Default::default()
     };
     let (found, expected) =

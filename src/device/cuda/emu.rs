@@ -8,8 +8,8 @@ use std::ffi::{CStr, c_void};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
+use super::boxes::{Boxes, Take};
 use super::launch::{Arguments, Launch, Resources, Row, lock};
-use super::tensor_map::{Boxes, Take};
 use crate::error::{Error, Result};
 
 const ALIGN: usize = 256; // as cudaMalloc

@@ -11,9 +11,9 @@ use cudarc::driver::{
     CudaContext, CudaEvent, CudaGraph, CudaSlice, CudaStream, DevicePtr, DriverError, result, sys,
 };
 
+use super::boxes::{Boxes, Take};
 use super::generated::fatbins::{ARCHITECTURES, FATBINS, MISSING};
 use super::launch::{Arguments, Launch, Resources, Row};
-use super::tensor_map::{Boxes, Take};
 use crate::error::{Error, Result};
 
 /// An opened GPU with all kernels of the table.

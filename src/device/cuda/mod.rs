@@ -5,6 +5,7 @@
 //! One stream, not the default one; work is in order on it. Kernels allocate nothing; only downloads wait.
 #![allow(unsafe_code)] // the border of safety: addresses become kernel arguments here
 
+mod boxes;
 mod buffer;
 #[cfg(feature = "emu")]
 mod emu;
@@ -22,6 +23,7 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, OnceLock, Weak};
 use std::time::Duration;
 
+pub use boxes::{Boxes, Take};
 use buffer::Pool;
 pub use buffer::{Buffer, Counts, In, Out};
 use bytemuck::Pod;
@@ -34,7 +36,7 @@ pub use launch::{Launch, Resources, Row};
 pub use parameters::{AffineParameters, DataParameters, LayerSizes, WeightParameters};
 pub use recording::Recording;
 pub(crate) use recording::Repeats;
-pub use tensor_map::{Boxes, Take, TensorMap};
+pub use tensor_map::TensorMap;
 
 use crate::error::{Error, Result};
 

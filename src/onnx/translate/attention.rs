@@ -2,32 +2,10 @@
 
 use super::super::axes::{self, Axis, Factor, Run};
 use super::at::At;
-use super::{Held, Translation, Value};
+use super::state::{Held, Part, Scores, Translation, Value};
 use crate::error::{Error, Result};
 use crate::graph::Operation;
 use crate::net::Shape;
-
-/// Channels of a node from one on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Part {
-    node: usize,
-    first: usize,
-}
-
-/// Queries times keys.
-#[derive(Clone, Debug)]
-pub(super) struct Scores {
-    query: Part,
-    key: Part,
-    heads: usize,
-    /// Channels of a head.
-    width: usize,
-    tokens: usize,
-    /// How many axes they are on.
-    rank: usize,
-    factor: f64,
-    is_softmax: bool,
-}
 
 /// The number of heads of the axes before tokens and channels, of `width` channels each.
 fn heads(lead: &[Axis], width: usize) -> Option<usize> {

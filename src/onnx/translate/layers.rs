@@ -3,7 +3,7 @@
 use super::super::axes::{self, Axis, Run};
 use super::super::constant::{Constant, Stored};
 use super::at::At;
-use super::{Held, Translation, Value};
+use super::state::{Held, Translation, Value};
 use crate::error::{Error, Result};
 use crate::graph::{self, Operation};
 use crate::net::Shape;

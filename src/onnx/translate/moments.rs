@@ -2,37 +2,9 @@
 //! that, its root, the quotient, and then scale and shift.
 
 use super::super::constant::Constant;
-use super::{Held, Translation, Value};
+use super::state::{Held, Moment, Stage, Translation, Value};
 use crate::error::{Error, Result};
 use crate::graph::Operation;
-
-/// A part of a norm of some values.
-#[derive(Clone, Debug)]
-pub(super) struct Moment {
-    /// The tensor of the values.
-    pub name: String,
-    pub of: Value,
-    pub stage: Stage,
-}
-
-/// Which part.
-#[derive(Clone, Debug)]
-pub(super) enum Stage {
-    Mean,
-    /// x less its mean.
-    Centred,
-    Square,
-    Variance,
-    /// The variance with eps added.
-    Raised(f32),
-    /// The root of that.
-    Deviation(f32),
-    Quotient(f32),
-    /// Multiplied by a tensor.
-    Scaled(f32, Constant),
-    /// Values less a stored mean per channel, which a stored deviation is to divide.
-    Less(Constant),
-}
 
 fn other() -> Error {
     Error::config("is a step of a norm in an order that is not known here")

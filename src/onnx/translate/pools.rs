@@ -3,8 +3,8 @@
 use super::super::axes::{self, Run};
 use super::at::At;
 use super::layers::{Spatial, kernel};
-use super::moments::{Moment, Stage};
-use super::{Held, Translation};
+use super::state::{Held, Translation, Value};
+use super::state::{Moment, Stage};
 use crate::error::{Error, Result};
 use crate::graph::Operation;
 use crate::net::Shape;
@@ -112,7 +112,7 @@ impl<'a> Translation<'a> {
             1 => x.node,
             _ => self.make(at.output(), Operation::GlobalPool, &[x.node], Shape::new(1, 1, shape.c)),
         };
-        Ok(vec![Held::Value(super::Value { node: made, axes: left, ..x })])
+        Ok(vec![Held::Value(Value { node: made, axes: left, ..x })])
     }
 }
 

@@ -5,7 +5,7 @@ use super::super::constant::{Constant, Stored, broadcast, concatenated, count};
 use super::at::At;
 use super::lengths::{reshaped, sizes, squeezed, unsqueezed};
 use super::pools::index;
-use super::{Held, Translation, Value, is_integer, stored};
+use super::state::{Held, Translation, Value, is_integer, stored};
 use crate::error::{Error, Result};
 use crate::graph::Operation;
 use crate::net::Shape;

@@ -1,0 +1,44 @@
+//! The `config.json` of any model as a graph: its network node by node.
+
+use serde_json::{Map, json};
+
+use super::{Model, write_loss};
+use crate::data::InputKind;
+use crate::error::{Error, Result};
+use crate::graph;
+use crate::net::Shape;
+
+/// The `config.json` of any model, in which its network is a list of nodes; with the tensors under the names of the
+/// network, as [`crate::checkpoint::save`] writes them, it is the same model.
+///
+/// # Errors
+/// As [`graph::nodes`].
+pub fn graph_config(model: &Model) -> Result<String> {
+    let net = model.network.thaw();
+    let mut config = Map::new();
+    config.insert("architecture".into(), json!("graph"));
+    match net.kind() {
+        InputKind::Image(Shape { h, w, c }) => config.insert("input_size".into(), json!([c, h, w])),
+        InputKind::Text { tokens } => {
+            config.insert("tokens".into(), json!(tokens));
+            config.insert("ordinary_tokens".into(), json!([net.ordinary.start, net.ordinary.end]))
+        }
+    };
+    config.insert("num_classes".into(), json!(net.classes()));
+    for (key, values) in [("mean", &model.inputs.mean), ("std", &model.inputs.std)] {
+        // Through the shortest decimal, which is what a reader makes an f32 of.
+        let list =
+            |values: &Vec<f32>| values.iter().map(|v| json!(v.to_string().parse::<f64>().ok())).collect();
+        values.iter().for_each(|values| drop(config.insert(key.into(), list(values))));
+    }
+    write_loss(&mut config, net.loss);
+    let mut text = String::from("{\n");
+    config.iter().for_each(|(key, value)| text += &format!("  {}: {value},\n", json!(key)));
+    let nodes = graph::nodes(&net)?;
+    let lines: Vec<String> = nodes.iter().map(line).collect::<Result<_>>()?;
+    Ok(text + "  \"nodes\": [\n    " + &lines.join(",\n    ") + "\n  ]\n}\n")
+}
+
+fn line(node: &graph::Node) -> Result<String> {
+    serde_json::to_string(node).map_err(|e| Error::config(format!("node `{}`: {e}", node.name)))
+}
