@@ -33,7 +33,6 @@ const DEFAULT: ScrubOptions = ScrubOptions::DEFAULT;
 /// Examples:
 ///   scrubjay scrub --model resnet20.safetensors --data train.safetensors --forget 7,12,100-149 \
 ///       --val val.safetensors --out scrubbed
-///   scrubjay scrub --model model/ --data train.safetensors --forget class:3 --out scrubbed --dry-run
 ///   scrubjay scrub --model model/ --data rest.safetensors --n 50000 \
 ///       --forget-data withdrawn.safetensors --out scrubbed
 #[derive(clap::Args)]
