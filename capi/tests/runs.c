@@ -33,7 +33,9 @@ static void on_log(int32_t level, const char *message, void *user) {
 
 static void set(sj_scrub_options *options) {
     OK(sj_scrub_options_init(options, sizeof *options));
+    options->despite = "no-val,near-chance";
     options->batch = 15, options->perturbations = 60, options->stages = 2;
+    options->target_loss = 1, options->gate = 1; /* an effect that can be measured */
 }
 
 /* A session of the files, and one of the same in memory; told by both. */
@@ -207,6 +209,7 @@ static void kinds_of_requests(void) {
     sj_receipt receipt = {.struct_size = sizeof receipt};
     OK(sj_session_new(device, model, train, validation, NULL, NULL, &session));
     OK(sj_scrub_options_init(&options, sizeof options));
+    options.despite = "no-val,near-chance";
     options.perturbations = 60, options.gate = 1;
     OK(sj_request_select(session, "class:2", &options, &request));
     OK(sj_request_get_info(request, &info));
@@ -262,12 +265,14 @@ static void struct_sizes(void) {
     OK(sj_session_new(device, model, train, validation, NULL, NULL, &session));
     memset(&options, 0xff, sizeof options);
     OK(sj_scrub_options_init(&options.options, sizeof options));
+    options.options.despite = "no-val,near-chance";
     CHECK(options.later[0] == 0 && options.later[3] == 0 && options.options.struct_size == sizeof options);
     OK(sj_request_select(session, "0-9", &options.options, &request));
     OK(sj_request_free(request));
     options.later[2] = 1;
     FAILS(SJ_ERR_ARGUMENT, "older than the header", sj_request_select(session, "0-9", &options.options, &request));
     OK(sj_scrub_options_init(&options.options, sizeof options.options));
+    options.options.despite = "no-val,near-chance";
     options.options.struct_size = offsetof(sj_scrub_options, n); /* what follows has its defaults, whatever is there */
     options.options.n = 1;
     OK(sj_request_select(session, "0-9", &options.options, &request));

@@ -190,7 +190,11 @@ fn evidence(page: &mut Page, report: &ScrubReport) {
     page.heading("Time");
     page.charts(&[phases(records)]);
     page.heading("Batches");
-    page.folded(&format!("{} batches, one by one", thousands(records.len())), |page| batches(page, records));
+    let words = match records.len() {
+        1 => "The one batch".into(),
+        count => format!("{} batches, one by one", thousands(count)),
+    };
+    page.folded(&words, |page| batches(page, records));
     if let Some(privacy) = &outcome.privacy {
         page.heading("Certificate");
         page.paragraph(&format!(

@@ -48,6 +48,11 @@ pub fn print(found: &Verified, sets: &Sets) {
         defined.push(measure);
     }
     println!();
+    for measure in defined {
+        println!("{}: {}", measure.name, measure.text);
+    }
+    println!();
+    notes.iter().for_each(|note| println!("note: {note}"));
     for finding in &found.findings {
         let word = match finding.flag {
             Flag::Remembers => "REMEMBERS    ",
@@ -61,10 +66,5 @@ pub fn print(found: &Verified, sets: &Sets) {
         println!(
             "no flag: by membership, rank and accuracy the model after is within what retrained models show"
         );
-    }
-    notes.iter().for_each(|note| println!("note: {note}"));
-    println!();
-    for measure in defined {
-        println!("{}: {}", measure.name, measure.text);
     }
 }
