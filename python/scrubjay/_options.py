@@ -29,6 +29,7 @@ class Options(Reading, total=False):
     proxy: Any
     proxy_epochs: int
     hold_epochs: int
+    block: float
     selection: str
     perturbations: int
     sigma: float
@@ -52,6 +53,8 @@ class Options(Reading, total=False):
     epsilon: float
     delta: float
     noise: Literal["none", "outside", "inside", "all"]
+    delta_file: Literal["new", "both"]
+    despite: Sequence[Literal["no-val", "near-chance"]]
     seed: int
 
 

@@ -141,9 +141,9 @@ def test_a_proxy_may_be_a_model(files, points):
 
 def test_progress_and_messages(files, points):
     seen = []
-    given = dict(QUICK, batch=10, progress=lambda *step: seen.append(step))
-    with pytest.warns(scrubjay.ScrubjayWarning, match="give val"):
-        scrubjay.unlearn(files / "model", points[0], range(20), **given)
+    given = dict(QUICK, batch=100, if_empty="cheap", progress=lambda *step: seen.append(step))
+    with pytest.warns(scrubjay.ScrubjayWarning, match="samples of class"):
+        scrubjay.unlearn(files / "model", points[0], range(200), val=points[1], **given)
     assert seen[0] == (0, 2, None) and seen[-1] == (2, 2, None)
     assert {phase for _, _, phase in seen} >= {"select", "solve", None}
 
@@ -220,7 +220,7 @@ def test_other_threads_run_meanwhile(files, points):
         (dict(speed=3), ["unknown field `speed`"]),
         (dict(retain=range(5)), ["to be forgotten and to be retained"]),
         (dict(forget_data="x.safetensors"), ["given: forget and forget_data"]),
-        (dict(val=None, forget=range(12), data=(np.zeros((30, 8), np.float32), [0] * 30)), ["too few retained"]),
+        (dict(val=None, despite=["no-val"], forget=range(12), data=(np.zeros((30, 8), np.float32), [0] * 30)), ["too few retained"]),
         (dict(data=(np.zeros((3, 8), np.int64), [0, 1, 2])), ["data: x holds int64"]),
         (dict(data=(np.zeros((3, 8), np.float32), [0, -1, 2])), ["sample 1 has -1"]),
         (dict(data=(np.zeros((3, 8), np.float32), [0, 1])), ["3 samples"]),

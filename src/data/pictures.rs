@@ -32,6 +32,8 @@ pub(super) enum Place {
     /// A file.
     File(PathBuf),
     /// Bytes of a larger file, or in memory.
+    #[cfg_attr(not(any(feature = "images", feature = "parquet")), allow(dead_code))]
+    // tars and tables alone have these
     Part(Arc<StoredFile>, Range<u64>),
 }
 
