@@ -195,7 +195,8 @@ pub fn settings_of(case: &Case, how: How) -> Result<Settings> {
         How::Hold(proxy, proxy_epochs, hold_epochs) => {
             let class = matches!(case.request, Request::Class(_));
             let plain = options(case, Select::Vote);
-            let options = ScrubOptions { proxy, proxy_epochs, hold_epochs, ..plain };
+            let of_hold = ScrubOptions { selection: None, max_units: None, wrong_labels: false, ..plain };
+            let options = ScrubOptions { proxy, proxy_epochs, hold_epochs, ..of_hold };
             options.settings(case.original, Procedure::Hold, class, Some(case.setup.recipe(case.seed)))
         }
         _ => Ok(Settings { calibration: Calibration::One, ..settings(case, Select::Vote)? }),
