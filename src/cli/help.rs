@@ -52,7 +52,8 @@ const FURTHER: &[(&str, &[&str])] = &[
     ),
     ("train", &["label_smoothing", "momentum", "weight_decay", "schedule", "keep_epochs"]),
     ("observe", &["precision"]),
-    ("curvature", &[]),
+    ("codec", &["na", "header", "delimiter", "decimal", "draws", "standardize", "noise"]),
+    ("foci", &["na", "header", "delimiter", "decimal", "draws", "standardize", "noise", "initial", "resume"]),
 ];
 
 /// Options of several commands that only some models or files need.
@@ -85,6 +86,22 @@ pub fn command<A: CommandFactory>(all: bool) -> Command {
     names.iter().fold(command, |command, name| command.mut_subcommand(name, |sub| shaped(sub, all)))
 }
 
+/// How a command is called, in lines of [`WIDTH`] letters at most.
+fn usage(sub: &Command) -> String {
+    const INDENT: &str = "           "; // "Usage: " stands before the first line
+    let whole = sub.clone().bin_name(format!("scrubjay {}", sub.get_name())).render_usage().to_string();
+    let (mut text, mut column) = (String::new(), INDENT.len());
+    for word in whole.trim_start_matches("Usage: ").split_inclusive(' ') {
+        if column + word.trim_end().len() > WIDTH {
+            text = format!("{}\n{INDENT}", text.trim_end());
+            column = INDENT.len();
+        }
+        text += word;
+        column += word.len();
+    }
+    text
+}
+
 /// A command with its help.
 fn shaped(sub: Command, all: bool) -> Command {
     let name = sub.get_name().to_string();
@@ -98,7 +115,8 @@ fn shaped(sub: Command, all: bool) -> Command {
     let long = flowing(&long);
     let rest = long.split_once('\n').map_or("", |(_, rest)| rest.trim()).to_string();
     let help = Arg::new("help").short('h').long("help").display_order(1000);
-    let sub = sub.term_width(WIDTH).disable_help_flag(true);
+    let usage = usage(&sub);
+    let sub = sub.term_width(WIDTH).disable_help_flag(true).override_usage(usage);
     if all {
         return sub
             .long_about(long)
