@@ -11,7 +11,7 @@ foci         a step: ranks of the nearest rows in the chosen columns and each ca
              step by sorts. Data has no ties.
 
 Medians in milliseconds, of events on the GPU, after warming up. Results stay on the GPU; those of `scrubjay bench` come to the
-host, but for resnet50_hv's. What fails is said, and the rest goes on.
+host, but for resnet50_hv's. A case that fails is reported, and the rest goes on.
 """
 
 import argparse
@@ -35,7 +35,7 @@ rows, failures = [], []
 
 
 def measure(case, shape, run):
-    """Times `run`, and says so; what goes wrong in it is said too."""
+    """Times `run` and prints the result, or the error that it raised."""
     try:
         run(), run()
         times = []

@@ -58,13 +58,13 @@ pack_f64(float* packed, float* slack, const double* columns, uint32_t p, uint32_
 KERNEL(pack_f64);
 
 // Sorts `size` entries, a power of two, by a bitonic network.
-DEVICE void sort(uint64_t* room, uint32_t size) {
+DEVICE void sort(uint64_t* scratch, uint32_t size) {
     for (uint32_t k = 2; k <= size; k *= 2)
         for (uint32_t apart = k / 2; apart; apart /= 2) {
             for (uint32_t t = threadIdx.x; t < size / 2; t += LIST_THREADS) {
                 uint32_t a = 2 * t - (t & (apart - 1));
-                uint64_t one = room[a], other = room[a + apart];
-                if ((other < one) == ((a & k) == 0)) room[a] = other, room[a + apart] = one;
+                uint64_t one = scratch[a], other = scratch[a + apart];
+                if ((other < one) == ((a & k) == 0)) scratch[a] = other, scratch[a + apart] = one;
             }
             __syncthreads();
         }
@@ -73,34 +73,34 @@ DEVICE void sort(uint64_t* room, uint32_t size) {
 // The `len` entries of least D for rows starting at `first`; list [width, len], distance [width, n]. One block per row.
 extern "C" __global__ void __launch_bounds__(LIST_THREADS)
 list_f64(uint64_t* list, const double* distance, uint32_t n, uint32_t first, uint32_t len) {
-    struct Room { uint64_t of[2 * LIST_MOST]; uint32_t held; };
-    SHARED(Room, room);
+    struct Scratch { uint64_t of[2 * LIST_MOST]; uint32_t held; };
+    SHARED(Scratch, scratch);
     distance += uint64_t(blockIdx.x) * n, list += uint64_t(blockIdx.x) * len;
     uint32_t row = first + blockIdx.x, most = 2 * max(len, LIST_STEP);
     uint64_t limit = NONE;
-    if (threadIdx.x == 0) room.held = 0;
+    if (threadIdx.x == 0) scratch.held = 0;
     __syncthreads();
     for (uint32_t base = 0; base < n; base += LIST_STEP) {
         for (uint32_t j = base + threadIdx.x; j < min(n, base + LIST_STEP); j += LIST_THREADS) {
             uint64_t own = entry(distance[j], j);
-            if (own < limit && j != row) room.of[atomicAdd(&room.held, 1)] = own;
+            if (own < limit && j != row) scratch.of[atomicAdd(&scratch.held, 1)] = own;
         }
         __syncthreads();
-        uint32_t held = room.held;
+        uint32_t held = scratch.held;
         if (held + LIST_STEP <= most && base + LIST_STEP < n) {
             __syncthreads();  // all have read it
             continue;
         }
         uint32_t size = len;
         while (size < held) size *= 2;
-        for (uint32_t t = held + threadIdx.x; t < size; t += LIST_THREADS) room.of[t] = NONE;
+        for (uint32_t t = held + threadIdx.x; t < size; t += LIST_THREADS) scratch.of[t] = NONE;
         __syncthreads();
-        sort(room.of, size);
-        limit = room.of[len - 1];
-        if (threadIdx.x == 0) room.held = min(held, len);
+        sort(scratch.of, size);
+        limit = scratch.of[len - 1];
+        if (threadIdx.x == 0) scratch.held = min(held, len);
         __syncthreads();
     }
-    for (uint32_t t = threadIdx.x; t < len; t += LIST_THREADS) list[t] = room.of[t];
+    for (uint32_t t = threadIdx.x; t < len; t += LIST_THREADS) list[t] = scratch.of[t];
 }
 KERNEL(list_f64);
 

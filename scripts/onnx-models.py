@@ -66,9 +66,9 @@ def check(program, make, name, newer, opset=17):
     torch.manual_seed(1)
     network = made(make(name))
     side = 224 if name.startswith(FIXED) else SIDE
-    with tempfile.TemporaryDirectory() as room:
-        room = Path(room)
-        model, x = room / "m.onnx", torch.randn(1, 3, side, side)
+    with tempfile.TemporaryDirectory() as folder:
+        folder = Path(folder)
+        model, x = folder / "m.onnx", torch.randn(1, 3, side, side)
         try:
             exported(network, x, str(model), newer, opset)
         except Exception as error:  # an exporter's refusal is not ours
@@ -76,13 +76,13 @@ def check(program, make, name, newer, opset=17):
         with torch.no_grad():
             exact = network.double()(x.double()).numpy()
         judge = onnxruntime.InferenceSession(str(model)).run(None, {"input": x.numpy()})[0]
-        save_file({"x": x.numpy(), "y": numpy.array([1])}, room / "in.safetensors")
-        files = ["--input", room / "in.safetensors", "--out", room / "out.safetensors"]
+        save_file({"x": x.numpy(), "y": numpy.array([1])}, folder / "in.safetensors")
+        files = ["--input", folder / "in.safetensors", "--out", folder / "out.safetensors"]
         command = [program, "observe", "--device", "cpu", "--model", model, *files]
         done = subprocess.run(command, capture_output=True, text=True)
         if done.returncode:
             return f"refused: {done.stderr.strip().splitlines()[-1]}"
-        found = load_file(room / "out.safetensors")["logits"]
+        found = load_file(folder / "out.safetensors")["logits"]
         off = [numpy.linalg.norm(logits - exact) / numpy.linalg.norm(exact) for logits in (found, judge)]
         return f"off by {off[0]:.1e} (onnxruntime by {off[1]:.1e})"
 

@@ -58,16 +58,16 @@ def classifier(case):
     return made, image, flat.astype(numpy.float64) @ matrix.astype(numpy.float64)
 
 
-def judged(program, model, image, expected, room):
-    onnx.save(model, room / "m.onnx")
-    save_file({"x": image, "y": numpy.zeros(len(image), dtype=numpy.int64)}, room / "in.safetensors")
-    files = ["--input", room / "in.safetensors", "--out", room / "out.safetensors"]
-    command = [program, "observe", "--device", "cpu", "--model", room / "m.onnx", *files]
+def judged(program, model, image, expected, folder):
+    onnx.save(model, folder / "m.onnx")
+    save_file({"x": image, "y": numpy.zeros(len(image), dtype=numpy.int64)}, folder / "in.safetensors")
+    files = ["--input", folder / "in.safetensors", "--out", folder / "out.safetensors"]
+    command = [program, "observe", "--device", "cpu", "--model", folder / "m.onnx", *files]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
         line = done.stderr.strip().splitlines()[-1]
         return "refused" if "panicked" not in done.stderr else "wrong", line.split("m.onnx: ")[-1]
-    found = load_file(room / "out.safetensors")["logits"]
+    found = load_file(folder / "out.safetensors")["logits"]
     off = numpy.linalg.norm(found - expected) / max(numpy.linalg.norm(expected), 1e-30)
     return ("right", f"{off:.1e}") if off < 1e-5 else ("wrong", f"off by {off:.1e}")
 
@@ -85,8 +85,8 @@ def main():
             counts["passed over"] += 1
             continue
         model, image, expected = wrapped
-        with tempfile.TemporaryDirectory() as room:
-            verdict, words = judged(program, model, image, expected, Path(room))
+        with tempfile.TemporaryDirectory() as folder:
+            verdict, words = judged(program, model, image, expected, Path(folder))
         counts[verdict] += 1
         print(f"{verdict:<8} {case.name:<60} {words}", flush=True)
         settings = sorted((a.name, str(helper.get_attribute_value(a))) for a in nodes[0].attribute)

@@ -174,14 +174,14 @@ impl<'a> Curvature<'a> {
         })
     }
 
-    /// [`Curvature::apply`] on an f64 vector, scaled so that it keeps its precision in f32; `room` is `[p]`.
+    /// [`Curvature::apply`] on an f64 vector, scaled so that it keeps its precision in f32; `scratch` is `[p]`.
     ///
     /// # Errors
     /// As [`Curvature::apply`].
-    pub fn apply_wide(&self, hv: &mut [f64], v: &[f64], room: &mut [f32]) -> Result<()> {
+    pub fn apply_wide(&self, hv: &mut [f64], v: &[f64], scratch: &mut [f32]) -> Result<()> {
         let scale = v.iter().fold(f64::MIN_POSITIVE, |top, v| top.max(v.abs()));
-        room.iter_mut().zip(v).for_each(|(narrow, v)| *narrow = (v / scale) as f32);
-        self.apply(hv, room)?;
+        scratch.iter_mut().zip(v).for_each(|(narrow, v)| *narrow = (v / scale) as f32);
+        self.apply(hv, scratch)?;
         hv.iter_mut().for_each(|v| *v *= scale);
         Ok(())
     }

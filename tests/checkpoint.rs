@@ -524,7 +524,7 @@ fn a_vision_transformer_is_the_same_function_under_the_names_of_timm_and_of_hugg
     let headless = folder(dir.path(), "headless", &headless, &hugging_face_vit_config(1e-6));
     refused(&headless, &["classifier.weight"]);
 
-    // What the config says counts, and what it cannot be is said.
+    // The config decides, and a value that it cannot have is refused.
     let named = hugging_face_vit(&timm, "vit");
     let config = hugging_face_vit_config(1e-6);
     let with = |key: &str, value: Value| {

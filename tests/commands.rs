@@ -1,4 +1,4 @@
-//! The commands as they are run: what is wrong with inputs and options is said in one line with the file or the option
+//! The commands as they are run: a fault of inputs or options is reported in one line with the file or the option
 //! in it, under the documented exit code, and nothing is written.
 
 #![allow(clippy::unwrap_used)] // in the helpers of tests too

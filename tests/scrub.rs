@@ -102,7 +102,10 @@ fn a_run_reports_every_batch_and_changes_nothing_but_the_chosen_units() {
     for (i, record) in records.iter().enumerate() {
         assert_eq!(record["indices"], json!((10 * i..10 * i + 10).collect::<Vec<_>>()));
         assert!(record["notes"].is_array());
-        assert!(record["account"]["seconds"].as_object().is_some_and(|laps| !laps.is_empty()), "{record}");
+        assert!(
+            record["account"]["seconds"].as_object().is_some_and(|phases| !phases.is_empty()),
+            "{record}"
+        );
         assert!(record.get("values").is_none());
         removed += if record["removed"] == true { 10 } else { 0 };
     }

@@ -2,7 +2,8 @@
 //! is refused.
 
 use std::collections::HashMap;
-use std::path::{Path, PathBuf};
+use std::ops::Deref;
+use std::path::Path;
 
 use scrubjay::checkpoint::Checkpoint;
 use scrubjay::data::tensors::{self, Tensor, TensorFile, Values};
@@ -11,7 +12,7 @@ use scrubjay::ops::tokens::{Replacement, replace_tokens};
 use scrubjay::{Device, data, zoo};
 use serde_json::{Value, json};
 
-use crate::tiny::{Run, scrubjay};
+use crate::tiny::Folder;
 
 const N: usize = 160;
 const TOKENS: usize = 10;
@@ -23,7 +24,15 @@ const SEP: i64 = 2;
 const FIRST: i64 = 5;
 
 /// Texts, and where they are.
-struct Texts(tempfile::TempDir);
+struct Texts(Folder);
+
+impl Deref for Texts {
+    type Target = Folder;
+
+    fn deref(&self) -> &Folder {
+        &self.0
+    }
+}
 
 /// Numbers below `n`.
 fn below(state: &mut u64, n: i64) -> i64 {
@@ -65,7 +74,7 @@ fn write(path: &Path, ids: &[i64], mask: &[i64], y: (&[usize], &[i64])) {
 impl Texts {
     /// Training, validation and test sets of classes, and of several labels.
     fn new() -> Texts {
-        let texts_in = Texts(tempfile::tempdir().unwrap());
+        let texts_in = Texts(Folder::new());
         for (name, n, seed) in [("train", N, 1), ("val", 60, 2), ("test", 60, 3), ("one", 1, 4)] {
             let (ids, mask, y) = texts(n, seed);
             write(&texts_in.at(&format!("{name}.safetensors")), &ids, &mask, (&[n], &y));
@@ -73,38 +82,6 @@ impl Texts {
             write(&texts_in.at(&format!("{name}-labels.safetensors")), &ids, &mask, (&[n, 2], &rows));
         }
         texts_in
-    }
-
-    fn at(&self, name: &str) -> PathBuf {
-        self.0.path().join(name)
-    }
-
-    /// Runs the program; `@name` stands for a file of this folder.
-    fn run(&self, line: &str) -> Run {
-        let at = |word: &str| match word.strip_prefix('@') {
-            Some(name) => self.at(name).to_string_lossy().into_owned(),
-            None => word.to_string(),
-        };
-        let args: Vec<String> = line.split_whitespace().map(at).collect();
-        scrubjay(&args.iter().map(String::as_str).collect::<Vec<_>>())
-    }
-
-    fn done(&self, line: &str) -> Run {
-        let run = self.run(line);
-        assert_eq!(run.code, 0, "{line}: {}", run.err);
-        run
-    }
-
-    fn refused(&self, line: &str, code: i32, words: &[&str]) {
-        let run = self.run(line);
-        assert_eq!(run.code, code, "{line}: {}{}", run.out, run.err);
-        words
-            .iter()
-            .for_each(|word| assert!(run.err.contains(word), "{line}: `{word}` is not in {}", run.err));
-    }
-
-    fn json(&self, name: &str) -> Value {
-        serde_json::from_slice(&std::fs::read(self.at(name)).unwrap()).unwrap()
     }
 
     fn file(&self, name: &str) -> TensorFile {
@@ -240,27 +217,31 @@ fn what_makes_no_sense_for_texts_is_refused() {
     let eval = "eval --model @m --device cpu --data";
     texts.refused(
         &format!("{eval} @test.safetensors --mean 0.5"),
-        1,
+        &[1],
         &["texts", "--mean", "test.safetensors"],
     );
     let observe = "observe --model @m --input @one.safetensors --out @o --perturbations 5 --device cpu";
-    texts.refused(&format!("{observe} --sigma 0.2"), 2, &["--sigma is for images"]);
+    texts.refused(&format!("{observe} --sigma 0.2"), &[2], &["--sigma is for images"]);
     let scrub = format!("{SCRUB} --model @m --data @train.safetensors --forget 0-9 --out @out");
-    texts.refused(&format!("{scrub} --sigma 0.2"), 2, &["--sigma is for images"]);
-    texts.refused(&format!("{TRAIN} {small} --std 0.5 --out @n"), 1, &["texts", "--std"]);
+    texts.refused(&format!("{scrub} --sigma 0.2"), &[2], &["--sigma is for images"]);
+    texts.refused(&format!("{TRAIN} {small} --std 0.5 --out @n"), &[1], &["texts", "--std"]);
     let one = "--arch bert:40-16-1-2-12 --data @train.safetensors --classes 1";
-    texts.refused(&format!("{TRAIN} {one} --out @n"), 2, &["one label", "regression"]);
-    texts.refused(&format!("{TRAIN} --arch mlp:4 --data @train.safetensors --out @n"), 2, &["reads images"]);
+    texts.refused(&format!("{TRAIN} {one} --out @n"), &[2], &["one label", "regression"]);
+    texts.refused(
+        &format!("{TRAIN} --arch mlp:4 --data @train.safetensors --out @n"),
+        &[2],
+        &["reads images"],
+    );
     texts.refused(
         &format!("{TRAIN} --arch bert:40-16-1-2 --data @train.safetensors --out @n"),
-        2,
+        &[2],
         &["bert:40-16-1-2"],
     );
 
     let (mut ids, mut mask, y) = self::texts(6, 5);
     let bad = |ids: &[i64], mask: &[i64], words: &[&str]| {
         write(&texts.at("bad.safetensors"), ids, mask, (&[6], &y));
-        texts.refused(&format!("{eval} @bad.safetensors"), 1, words);
+        texts.refused(&format!("{eval} @bad.safetensors"), &[1], words);
     };
     ids[2 * TOKENS + 1] = 40;
     bad(
@@ -283,15 +264,15 @@ fn what_makes_no_sense_for_texts_is_refused() {
         Tensor { name: "x", shape: vec![1, 20], values: Values::F32(&[0.5; 20]) },
     ];
     tensors::write(&texts.at("bad.safetensors"), &longer[..3], HashMap::new()).unwrap();
-    texts.refused(&format!("{eval} @bad.safetensors"), 1, &["`input_ids`", "13", "positions for 12"]);
+    texts.refused(&format!("{eval} @bad.safetensors"), &[1], &["`input_ids`", "13", "positions for 12"]);
     tensors::write(&texts.at("bad.safetensors"), &longer[2..], HashMap::new()).unwrap();
-    texts.refused(&format!("{eval} @bad.safetensors"), 1, &["reads texts", "images"]);
+    texts.refused(&format!("{eval} @bad.safetensors"), &[1], &["reads texts", "images"]);
     let images = "--model @image --data @bad.safetensors --out @out";
     texts.done(&format!("{TRAIN} --arch mlp:4 --classes 2 --data @bad.safetensors --epochs 1 --out @image"));
-    texts.refused(&format!("{SCRUB} {images} --forget 0 --replace 2"), 2, &["--replace is for texts"]);
+    texts.refused(&format!("{SCRUB} {images} --forget 0 --replace 2"), &[2], &["--replace is for texts"]);
     texts.refused(
         "eval --model @image --device cpu --data @test.safetensors",
-        1,
+        &[1],
         &["reads images", "texts of 10"],
     );
 }
@@ -332,7 +313,7 @@ fn configs_of_texts_are_read_key_by_key() {
         } else {
             key
         };
-        texts.refused(inspect, 1, &[word]);
+        texts.refused(inspect, &[1], &[word]);
     }
     let loss = |key: &str, value: Value| {
         with(key, value);
@@ -350,7 +331,7 @@ fn configs_of_texts_are_read_key_by_key() {
     }
     // Without a config the heads cannot be told, and the model is still known by its names.
     std::fs::remove_file(texts.at("m/config.json")).unwrap();
-    texts.refused(inspect, 1, &["--heads"]);
+    texts.refused(inspect, &[1], &["--heads"]);
     texts.done(&format!("{inspect} --heads 2"));
 }
 

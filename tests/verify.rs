@@ -182,7 +182,7 @@ fn a_convex_model_is_measured_by_its_weights_too() {
     assert_eq!(number(&report, "/before/measures/weight_distance"), 1.0);
     assert!(number(&report, "/after/measures/weight_distance") < 0.2, "{}", report["after"]);
     assert_eq!(report["sets"]["retain"]["n"], 170);
-    // One reference: no spread, no likelihood ratio, and that is said.
+    // One reference: no spread, no likelihood ratio, and a note of it.
     assert!(
         report["retrained"]["auc"]["deviation"].is_null() && report["retrained"]["likelihood_auc"].is_null()
     );

@@ -134,8 +134,8 @@ entry! {
         let (device, options) = (device.get()?, options.get()?);
         result.check()?;
         let device = &device.device;
-        let mut room = vec![];
-        let data = tensor::columns(&data, &mut room)?;
+        let mut copy = vec![];
+        let data = tensor::columns(&data, &mut copy)?;
         let y = tensor::vector(&y, "y", Some(data.n()))?;
         let (z, x) = (columns(z, z_count, "columns of Z")?, columns(x, x_count, "columns of X")?);
         let how = StatisticOptions {
@@ -182,8 +182,8 @@ entry! {
     ) {
         let (device, options) = (device.get()?, options.get()?);
         let (places, found, stopped) = (count(size, "size")?, found.open("found")?, stopped.wanted("stopped")?);
-        let mut room = vec![];
-        let data = tensor::columns(&data, &mut room)?;
+        let mut copy = vec![];
+        let data = tensor::columns(&data, &mut copy)?;
         let y = tensor::vector(&y, "y", Some(data.n()))?;
         let initial = columns(options.initial, options.initial_count, "initial columns")?;
         let most = some(options.max_columns, "max_columns")?;

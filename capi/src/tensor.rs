@@ -332,8 +332,8 @@ pub fn is_f32(tensor: &In<Tensor>, what: &'static str) -> Outcome<bool> {
     Ok(Checked::new(tensor.get(what)?, what)?.dtype == "f32")
 }
 
-/// Columns `[n, p]`: where they lie if they are rows of f32 or f64, else of a copy that `room` holds.
-pub fn columns<'a>(tensor: &'a In<Tensor>, room: &'a mut Vec<f64>) -> Outcome<Columns<'a>> {
+/// Columns `[n, p]`: where they lie if they are rows of f32 or f64, else of a copy that `copy` holds.
+pub fn columns<'a>(tensor: &'a In<Tensor>, copy: &'a mut Vec<f64>) -> Outcome<Columns<'a>> {
     let x = Checked::new(tensor.get("tensor of columns")?, "the tensor of columns")?;
     let (&[n, p], &[row, column]) = (&x.sides[..], &x.strides[..]) else { return Err(x.refuse("[n, p]")) };
     let rows = (column == 1 || p == 1) && (row >= p || n == 1);
@@ -341,8 +341,8 @@ pub fn columns<'a>(tensor: &'a In<Tensor>, room: &'a mut Vec<f64>) -> Outcome<Co
         "f32" if rows => Columns::from_rows_f32(x.elements(), n, p, row.max(p))?,
         "f64" if rows => Columns::from_rows_f64(x.elements(), n, p, row.max(p))?,
         _ => {
-            *room = x.wide();
-            Columns::from_rows_f64(room, n, p, p)?
+            *copy = x.wide();
+            Columns::from_rows_f64(copy, n, p, p)?
         }
     })
 }

@@ -142,7 +142,7 @@ class Samples:
     @classmethod
     def load(cls, path: Any, model: _native.Model, reading: str) -> tuple[Samples, list[str]]:
         """Samples of a file, normalised as its model's config says; and notes on how it was read."""
-        native, notes = _native.Samples.load(path, model, reading)
+        native, notes = model.load(path, reading)
         return cls(native, labels_of(native)), notes
 
     def few(self) -> _native.Samples:

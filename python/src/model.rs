@@ -164,6 +164,14 @@ impl Model {
         })
     }
 
+    /// Reads labelled data, normalised as `reading` says, else as the model's config does; with notes on how they were read.
+    fn load(&self, py: Python<'_>, path: PathBuf, reading: &str) -> PyResult<(Samples, Vec<String>)> {
+        let reading = parsed::<Reading>(reading)?;
+        let read = unlocked(py, || reading.sources().load(&path, self.checkpoint()?))?;
+        let note = |note: &String| format!("{}: {}", path.display(), in_python(note));
+        Ok((Samples(read.samples.into(), read.names), read.notes.iter().map(note).collect()))
+    }
+
     /// The family that it was taken for.
     #[getter]
     fn family(&self) -> &'static str {

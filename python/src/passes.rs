@@ -171,10 +171,10 @@ pub fn hvp<'py>(
     let products = unlocked(py, || {
         fits(net, &samples.0, "the samples")?;
         let curvature = Curvature::new(&device.0, net, &layers.block, &*samples.0, kind, MEMORY)?;
-        let mut room = vec![0.0f32; layers.block.len()];
+        let mut scratch = vec![0.0f32; layers.block.len()];
         let product = |v: &Vec<f64>| {
             let mut out = vec![0.0; v.len()];
-            curvature.apply_wide(&mut out, v, &mut room).map(|()| out)
+            curvature.apply_wide(&mut out, v, &mut scratch).map(|()| out)
         };
         all.iter().map(product).collect::<scrubjay::Result<Vec<_>>>()
     })?;

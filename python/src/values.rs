@@ -1,6 +1,5 @@
 //! Devices, arrays and samples.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use pyo3::buffer::{Element, PyBuffer};
@@ -10,8 +9,7 @@ use scrubjay::data::{self, Elements, InputKind, Labels, Names, View};
 use scrubjay::device::Choice;
 use serde::de::DeserializeOwned;
 
-use crate::errors::{in_python, refused};
-use crate::model::{Model, Reading};
+use crate::errors::refused;
 use crate::watched::unlocked;
 
 /// A value of the library from JSON text; its names are the library's own.
@@ -130,15 +128,6 @@ impl Samples {
         };
         let samples = unlocked(py, || data::Samples::of_texts(&ids, &mask, tokens, labels))?;
         Ok(Samples(samples.into(), Names::default()))
-    }
-
-    /// From files, normalised as `reading` says, else as the model's config does; with notes on how they were read.
-    #[staticmethod]
-    fn load(py: Python<'_>, path: PathBuf, model: &Model, reading: &str) -> PyResult<(Samples, Vec<String>)> {
-        let reading = parsed::<Reading>(reading)?;
-        let read = unlocked(py, || reading.sources().load(&path, model.checkpoint()?))?;
-        let note = |note: &String| format!("{}: {}", path.display(), in_python(note));
-        Ok((Samples(read.samples.into(), read.names), read.notes.iter().map(note).collect()))
     }
 
     fn __len__(&self) -> usize {

@@ -79,13 +79,13 @@ fn affine(device: &Device, n: usize, g: Geometry, precision: Precision) -> Resul
     let map = match device.cuda() {
         Some(cuda) => {
             let weight = cuda.upload(&weight)?;
-            let halves = cuda::conv_sm90::room(cuda, n, &g, precision);
-            let room = std::cell::RefCell::new(cuda.alloc(halves)?);
+            let halves = cuda::conv_sm90::scratch(cuda, n, &g, precision);
+            let scratch = std::cell::RefCell::new(cuda.alloc(halves)?);
             Map::Cuda(Box::new(move |cuda, y, x| {
                 let (weight, plain) = (weight.input(), cuda::conv::Epilogue::default());
-                let mut room = room.borrow_mut();
-                let room = (halves > 0).then(|| room.output());
-                cuda::conv::forward(cuda, y, None, x, weight, None, plain, n, &g, precision, room)
+                let mut scratch = scratch.borrow_mut();
+                let scratch = (halves > 0).then(|| scratch.output());
+                cuda::conv::forward(cuda, y, None, x, weight, None, plain, n, &g, precision, scratch)
             }))
         }
         None => Map::Cpu(Box::new(move |device, y, x| {
@@ -156,11 +156,11 @@ pub(super) fn weight_gradient(device: &Device, sizes: Sizes) -> Result<Work> {
     let map = match device.cuda() {
         Some(cuda) => {
             let (dy, zero) = (cuda.upload(&dy)?, cuda.upload(&[0.0f32])?);
-            let room = std::cell::RefCell::new(cuda.alloc::<f32>(cuda::conv::gradient_parts(n, o, &g))?);
+            let scratch = std::cell::RefCell::new(cuda.alloc::<f32>(cuda::conv::gradient_parts(n, o, &g))?);
             Map::Cuda(Box::new(move |cuda, mut dw, x| {
                 clear(cuda, dw.output(), zero.input())?;
-                let mut room = room.borrow_mut();
-                cuda::conv::weight_gradient(cuda, dw, None, room.output(), dy.input(), x, None, n, &g)
+                let mut scratch = scratch.borrow_mut();
+                cuda::conv::weight_gradient(cuda, dw, None, scratch.output(), dy.input(), x, None, n, &g)
             }))
         }
         None => Map::Cpu(Box::new(move |device, dw, x| {
@@ -203,12 +203,13 @@ pub(super) fn input_moment(device: &Device, sizes: Sizes) -> Result<Work> {
     let map = match device.cuda() {
         Some(cuda) => {
             let (one, set) = (cuda.upload(&cuda::moments::ONE)?, cuda.upload(&[0])?);
-            let room = std::cell::RefCell::new(cuda.alloc::<f32>(cuda::moments::input_parts(n, 1, w, &g))?);
+            let scratch =
+                std::cell::RefCell::new(cuda.alloc::<f32>(cuda::moments::input_parts(n, 1, w, &g))?);
             let zero = cuda.upload(&[0.0f32])?;
             Map::Cuda(Box::new(move |cuda, mut a, x| {
                 clear(cuda, a.output(), zero.input())?;
-                let mut room = room.borrow_mut();
-                cuda::moments::input(cuda, a, room.output(), x, one.input(), set.input(), w, n, &g)
+                let mut scratch = scratch.borrow_mut();
+                cuda::moments::input(cuda, a, scratch.output(), x, one.input(), set.input(), w, n, &g)
             }))
         }
         None => Map::Cpu(Box::new(move |device, a, x| {
@@ -227,11 +228,12 @@ pub(super) fn output_moment(device: &Device, sizes: Sizes) -> Result<Work> {
     };
     let map = match device.cuda() {
         Some(cuda) => {
-            let room = std::cell::RefCell::new(cuda.alloc::<f32>(cuda::moments::output_parts(n, o, o, &g))?);
+            let scratch =
+                std::cell::RefCell::new(cuda.alloc::<f32>(cuda::moments::output_parts(n, o, o, &g))?);
             let zero = cuda.upload(&[0.0f32])?;
             Map::Cuda(Box::new(move |cuda, mut m, dz| {
                 clear(cuda, m.output(), zero.input())?;
-                cuda::moments::output(cuda, m, room.borrow_mut().output(), dz, None, o, n, &g)
+                cuda::moments::output(cuda, m, scratch.borrow_mut().output(), dz, None, o, n, &g)
             }))
         }
         None => {

@@ -62,19 +62,19 @@ pub(super) fn repeat(device: &Device, run: &mut dyn FnMut(usize) -> Result<()>) 
 /// Memory of twice the size of the L2 cache: writing it evicts all inputs.
 struct Flush<'a> {
     cuda: &'a Cuda,
-    room: Buffer<f32>,
+    scratch: Buffer<f32>,
     zero: Buffer<f32>,
 }
 
 impl<'a> Flush<'a> {
     fn new(cuda: &'a Cuda) -> Result<Flush<'a>> {
-        let room = cuda.alloc((2 * cuda.cache()? / size_of::<f32>()).max(1))?;
-        Ok(Flush { cuda, room, zero: cuda.upload(&[0.0])? })
+        let scratch = cuda.alloc((2 * cuda.cache()? / size_of::<f32>()).max(1))?;
+        Ok(Flush { cuda, scratch, zero: cuda.upload(&[0.0])? })
     }
 
     fn run(&mut self) -> Result<()> {
         let (len, to, from) =
-            (self.room.len(), Strided { first: 0, stride: 1 }, Strided { first: 0, stride: 0 });
-        shape::copy(self.cuda, self.room.output(), self.zero.input(), len, 1, to, from)
+            (self.scratch.len(), Strided { first: 0, stride: 1 }, Strided { first: 0, stride: 0 });
+        shape::copy(self.cuda, self.scratch.output(), self.zero.input(), len, 1, to, from)
     }
 }

@@ -33,7 +33,7 @@ pub struct LoadOptions {
     pub floats_are_inputs: bool,
 }
 
-/// The bytes of [`LoadOptions::memory`] where nothing is said.
+/// The default of [`LoadOptions::memory`], in bytes.
 pub const MEMORY: usize = 4 << 30;
 impl LoadOptions {
     /// For further data that belong to some that were loaded: of these classes, and by this tokenizer.

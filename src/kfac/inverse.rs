@@ -60,20 +60,20 @@ impl Factors {
 
     /// rows `[k, w]` = (G ⊗ A + λI)⁻¹ rows.
     fn apply(&self, rows: &mut Vec<f32>, k: usize, w: usize) {
-        let mut room = vec![0.0; k * w];
+        let mut scratch = vec![0.0; k * w];
         let g = gemm::Matrix::rows(&self.g, k, k, k);
         let a = self.a.as_ref().map(|a| gemm::Matrix::rows(a, w, w, w));
-        gemm::gemm(&mut room, w, g.t(), gemm::Matrix::rows(rows, k, w, w), 1.0, false);
+        gemm::gemm(&mut scratch, w, g.t(), gemm::Matrix::rows(rows, k, w, w), 1.0, false);
         match a {
-            Some(a) => gemm::gemm(rows, w, gemm::Matrix::rows(&room, k, w, w), a, 1.0, false),
-            None => std::mem::swap(rows, &mut room),
+            Some(a) => gemm::gemm(rows, w, gemm::Matrix::rows(&scratch, k, w, w), a, 1.0, false),
+            None => std::mem::swap(rows, &mut scratch),
         }
         rows.iter_mut().zip(&self.inverse).for_each(|(v, inverse)| *v *= inverse);
         match a {
-            Some(a) => gemm::gemm(&mut room, w, gemm::Matrix::rows(rows, k, w, w), a.t(), 1.0, false),
-            None => std::mem::swap(rows, &mut room),
+            Some(a) => gemm::gemm(&mut scratch, w, gemm::Matrix::rows(rows, k, w, w), a.t(), 1.0, false),
+            None => std::mem::swap(rows, &mut scratch),
         }
-        gemm::gemm(rows, w, g, gemm::Matrix::rows(&room, k, w, w), 1.0, false);
+        gemm::gemm(rows, w, g, gemm::Matrix::rows(&scratch, k, w, w), 1.0, false);
     }
 }
 
@@ -108,26 +108,26 @@ impl OnCuda {
     fn apply(&self, cuda: &Cuda, out: &mut CudaVector, v: &CudaVector, scale: f64) -> Result<()> {
         let OnCuda { places, a, g, transposed, inverse, k, w } = self;
         let flat = |inputs, outputs| Geometry::linear(Shape::new(1, 1, inputs), Shape::new(1, 1, outputs));
-        let (mut rows, mut room) = (cuda.alloc::<f32>(k * w)?, cuda.alloc::<f32>(k * w)?);
+        let (mut rows, mut scratch) = (cuda.alloc::<f32>(k * w)?, cuda.alloc::<f32>(k * w)?);
         let product = |out: &mut Buffer<f32>, a: &Buffer<f32>, b: &Buffer<f32>, depth| {
             let out = out.output();
             cuda::conv::data_gradient(cuda, out, a.input(), b.input(), None, *k, &flat(*w, depth), false)
         };
         vector::to_rows(cuda, rows.output(), None, v.input(), places, scale)?;
-        product(&mut room, transposed, &rows, *k)?;
+        product(&mut scratch, transposed, &rows, *k)?;
         match a {
-            Some(a) => product(&mut rows, &room, a, *w)?,
-            None => std::mem::swap(&mut rows, &mut room),
+            Some(a) => product(&mut rows, &scratch, a, *w)?,
+            None => std::mem::swap(&mut rows, &mut scratch),
         }
         cuda::pointwise::scale_in_place(cuda, rows.output(), inverse.input())?;
         match a {
             Some(a) => {
-                let (out, v) = (room.output(), rows.input());
+                let (out, v) = (scratch.output(), rows.input());
                 cuda::conv::apply(cuda, out, v, a.input(), None, None, *k, &flat(*w, *w), false)?;
             }
-            None => std::mem::swap(&mut rows, &mut room),
+            None => std::mem::swap(&mut rows, &mut scratch),
         }
-        product(&mut rows, g, &room, *k)?;
+        product(&mut rows, g, &scratch, *k)?;
         vector::from_rows(cuda, out.output(), rows.input(), None, places, 1.0, scale)
     }
 }
@@ -149,7 +149,7 @@ impl Inverse {
             Some(cuda) => {
                 let held = |(factors, part)| OnCuda::new(cuda, factors, part);
                 let all: Result<_> = std::iter::zip(&factors, parts).map(held).collect();
-                Held::Cuda(cuda.clone(), all.map_err(|error| error.during("room for the inverse"))?)
+                Held::Cuda(cuda.clone(), all.map_err(|error| error.during("scratch for the inverse"))?)
             }
             None => Held::Host(factors),
         };

@@ -12,7 +12,7 @@ use crate::error::Result;
 /// The model.
 #[derive(Debug, Default)]
 pub(super) struct Model {
-    /// The version of the standard operators; 0 where it is not said.
+    /// The version of the standard operators; 0 where none is given.
     pub opset: i64,
     pub producer: String,
     pub graph: Graph,

@@ -100,7 +100,7 @@ fn held(mut record: Record) -> Record {
     record
 }
 
-/// A session of a small network, and what is said to have been done with it.
+/// The page of these records, as if they were made on a small network.
 fn scrubbed(records: Vec<Record>, options: &ScrubOptions) -> String {
     let samples = digits().unwrap().part(0..120).unwrap();
     let validation = digits().unwrap().part(120..180).unwrap();

@@ -208,9 +208,9 @@ impl CudaVector {
     /// # Errors
     /// Where the device fails.
     pub fn largest(&self) -> Result<f64> {
-        let (mut room, mut top) = (self.cuda.alloc(vector::parts(self.values.len()))?, [0.0]);
-        vector::largest(&self.cuda, room.output(), self.values.input())?;
-        self.cuda.read(&mut top, room.input().part(room.len() - 1..room.len()))?;
+        let (mut scratch, mut top) = (self.cuda.alloc(vector::parts(self.values.len()))?, [0.0]);
+        vector::largest(&self.cuda, scratch.output(), self.values.input())?;
+        self.cuda.read(&mut top, scratch.input().part(scratch.len() - 1..scratch.len()))?;
         Ok(top[0])
     }
 
@@ -250,9 +250,9 @@ impl Vector for CudaVector {
     }
 
     fn dot(&self, x: &Self) -> Result<f64> {
-        let (mut room, mut sum) = (self.cuda.alloc(vector::parts(self.values.len()))?, [0.0]);
-        vector::dot(&self.cuda, room.output(), self.values.input(), x.values.input())?;
-        self.cuda.read(&mut sum, room.input().part(room.len() - 1..room.len()))?;
+        let (mut scratch, mut sum) = (self.cuda.alloc(vector::parts(self.values.len()))?, [0.0]);
+        vector::dot(&self.cuda, scratch.output(), self.values.input(), x.values.input())?;
+        self.cuda.read(&mut sum, scratch.input().part(scratch.len() - 1..scratch.len()))?;
         Ok(sum[0])
     }
 }

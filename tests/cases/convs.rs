@@ -157,7 +157,7 @@ pub fn lowered(
 ) -> Result<(), Failed> {
     let cuda = cuda(device)?;
     lowered_on(&cuda.portable(), precision, n, input, o, shape)?;
-    match on_cuda::conv_sm90::room(cuda, n, &filtered(input, o, shape), precision) {
+    match on_cuda::conv_sm90::scratch(cuda, n, &filtered(input, o, shape), precision) {
         0 => Ok(()),
         _ => lowered_on(cuda, precision, n, input, o, shape),
     }
@@ -177,7 +177,7 @@ fn lowered_on(
     let odd = |values: Vec<f32>| values.into_iter().map(|x| x * 1.001_3).collect::<Vec<f32>>();
     let (x, weight) = (odd(values(n * input.len(), 1)), odd(values(o * geometry.fan_in(), 2)));
     let [bias, scale, shift, residual] = [(o, 3), (o, 4), (o, 5), (len, 6)].map(|(len, at)| values(len, at));
-    let halves = on_cuda::conv_sm90::room(cuda, n, &geometry, precision);
+    let halves = on_cuda::conv_sm90::scratch(cuda, n, &geometry, precision);
     let depthwise = shape.groups > 1 && shape.groups == input.c;
     let round = |x: &f32| match precision {
         _ if depthwise => f64::from(*x),
@@ -204,10 +204,11 @@ fn lowered_on(
             (on_x.input().part(skip..x.len() + skip), on_weight.input().part(skip..weight.len() + skip));
         let sums = on_cuda::conv::parts(n, &geometry);
         let found = adds(cuda, &vec![f32::NAN; len], |y| {
-            let (mut parts, mut room, bias) = (cuda.alloc(sums)?, cuda.alloc(halves)?, Some(on_bias.input()));
-            let (out, room) = (Some(parts.output()), (halves > 0).then(|| room.output()));
+            let (mut parts, mut scratch, bias) =
+                (cuda.alloc(sums)?, cuda.alloc(halves)?, Some(on_bias.input()));
+            let (out, scratch) = (Some(parts.output()), (halves > 0).then(|| scratch.output()));
             let (x, weight, g) = (from_x, from_weight, &geometry);
-            on_cuda::conv::forward(cuda, y, out, x, weight, bias, epilogue, n, g, precision, room)
+            on_cuda::conv::forward(cuda, y, out, x, weight, bias, epilogue, n, g, precision, scratch)
         })?;
         fn after<T: Number>(z: &[T], [scale, shift, residual]: [&[f32]; 3]) -> Vec<T> {
             let of = |values: &[f32], i: usize| T::of(f64::from(values[i % values.len()]));
@@ -233,8 +234,8 @@ fn lowered_on(
     let (on_x, on_weight) = (cuda.upload(&x)?, cuda.upload(&weight)?);
     let found = adds(cuda, &trace, |trace| {
         let (mut y, mut parts) = (cuda.alloc(len)?, cuda.alloc(on_cuda::conv::parts(n, &geometry))?);
-        let mut room = cuda.alloc(halves)?;
-        let room = (halves > 0).then(|| room.output());
+        let mut scratch = cuda.alloc(halves)?;
+        let scratch = (halves > 0).then(|| scratch.output());
         let (y, out, bias) = (y.output(), Some(parts.output()), Some(on_bias.input()));
         on_cuda::conv::forward(
             cuda,
@@ -247,7 +248,7 @@ fn lowered_on(
             n,
             &geometry,
             precision,
-            room,
+            scratch,
         )?;
         on_cuda::means::means(cuda, trace, parts.input(), n, &geometry, 0..o, o, 1)
     })?;
@@ -303,9 +304,9 @@ pub fn conv_adjoints(device: &Device, n: usize, input: Shape, o: usize, shape: C
         })?;
         close("dx", &dx, &plus(&wide(&start), &exact[0]), &plus(&start, &plain[0]))?;
 
-        let (room, biased) = (on_cuda::conv::gradient_parts(n, rows.len(), &geometry), skip == 0);
+        let (scratch, biased) = (on_cuda::conv::gradient_parts(n, rows.len(), &geometry), skip == 0);
         let found = adds(cuda, &[&held[..], bias].concat(), |out| {
-            let ((dw, db), mut parts) = (out.split_at(held.len()), cuda.alloc(room)?);
+            let ((dw, db), mut parts) = (out.split_at(held.len()), cuda.alloc(scratch)?);
             let (db, parts) = (biased.then_some(db), parts.output());
             on_cuda::conv::weight_gradient(cuda, dw, db, parts, on_dz, on_x, chosen, n, &geometry)
         })?;
@@ -374,9 +375,9 @@ pub fn moments(device: &Device, n: usize, input: Shape, o: usize, shape: Conv) -
         let start = |len: usize| if few { values(len, 5) } else { vec![0.0; len] };
         let begin = start(sets.len() * width * width);
         let a = adds(cuda, &begin, |a| {
-            let mut room = cuda.alloc(on_cuda::moments::input_parts(n, sets.len(), width, &geometry))?;
-            let (room, one, sets) = (room.output(), one.input(), on_sets.input());
-            on_cuda::moments::input(cuda, a, room, on_x, one, sets, width, n, &geometry)
+            let mut scratch = cuda.alloc(on_cuda::moments::input_parts(n, sets.len(), width, &geometry))?;
+            let (scratch, one, sets) = (scratch.output(), one.input(), on_sets.input());
+            on_cuda::moments::input(cuda, a, scratch, on_x, one, sets, width, n, &geometry)
         })?;
         let (exact, plain) = (of_inputs(&x, &sets, width, &geometry), of_inputs(&x, &sets, width, &geometry));
         close("A", &a, &plus(&wide(&begin), &exact), &plus(&begin, &plain))?;
@@ -391,8 +392,8 @@ pub fn moments(device: &Device, n: usize, input: Shape, o: usize, shape: Conv) -
         let (on_rows, begin) = (cuda.upload(&rows)?, start(rows.len() * width));
         let chosen = few.then(|| on_rows.input());
         let g = adds(cuda, &begin, |g| {
-            let mut room = cuda.alloc(on_cuda::moments::output_parts(n, rows.len(), width, &geometry))?;
-            on_cuda::moments::output(cuda, g, room.output(), on_dz, chosen, width, n, &geometry)
+            let mut scratch = cuda.alloc(on_cuda::moments::output_parts(n, rows.len(), width, &geometry))?;
+            on_cuda::moments::output(cuda, g, scratch.output(), on_dz, chosen, width, n, &geometry)
         })?;
         let exact = of_outputs(&dz, &rows, width, (o, outer));
         let plain = of_outputs(&dz, &rows, width, (o, outer));

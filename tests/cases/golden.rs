@@ -23,7 +23,7 @@ struct Form {
     inputs: Vec<Vec<u32>>,
     run: Run,
     /// How far each result, which is an f32, may be off; else all bits are exact.
-    room: Option<Vec<f64>>,
+    allowed: Option<Vec<f64>>,
 }
 
 /// The names, which are also those of the files.
@@ -37,7 +37,7 @@ fn form(name: &'static str) -> Form {
         (x * 2f32.powi((i * 7 % 13) as i32 - 5)).to_bits()
     };
     let values = |len: usize, which: usize| (0..len).map(|i| value(i, which)).collect::<Vec<u32>>();
-    let exact = |inputs, run| Form { name, inputs, run, room: None };
+    let exact = |inputs, run| Form { name, inputs, run, allowed: None };
     match name {
         "copy_async" => exact(vec![words(16 * 7), vec![1, 0, 1, 1, 0, 0, 1]], |cuda, inputs| {
             let out = ops::cuda::ptx::copy_async(cuda, &cuda.upload(&inputs[0])?, &cuda.upload(&inputs[1])?)?;
@@ -59,14 +59,14 @@ fn form(name: &'static str) -> Form {
         "mma_tf32" => {
             let inputs = vec![values(128, 0), values(128, 1), values(64, 2)];
             let rounded = |bits: &[u32]| floats(bits).into_iter().map(ptx::tf32).collect::<Vec<f64>>();
-            let room = Some(room(&inputs[0], &rounded(&inputs[1]), &rounded(&inputs[2])));
+            let allowed = Some(allowed(&inputs[0], &rounded(&inputs[1]), &rounded(&inputs[2])));
             let run = |cuda: &Cuda, inputs: &[Vec<u32>]| {
                 let mut sum = cuda.upload(&floats(&inputs[0]))?;
                 let [a, b] = [1, 2].map(|i| cuda.upload(&floats(&inputs[i])));
                 ops::cuda::ptx::mma_tf32(cuda, &mut sum, &a?, &b?)?;
                 Ok(bits(&cuda.download(&sum)?))
             };
-            Form { name, inputs, run, room }
+            Form { name, inputs, run, allowed }
         }
         _ => {
             let bf16 = name == "mma_bf16";
@@ -83,12 +83,12 @@ fn form(name: &'static str) -> Form {
                 |halves: &[u32]| halves.chunks(2).map(|pair| pair[0] | pair[1] << 16).collect::<Vec<u32>>();
             let inputs = vec![values(128, 0), pack(&a), pack(&b)];
             let all = |halves: &[u32]| halves.iter().map(|&half| wide(half)).collect::<Vec<f64>>();
-            let room = Some(room(&inputs[0], &all(&a), &all(&b)));
+            let allowed = Some(allowed(&inputs[0], &all(&a), &all(&b)));
             let run: Run = match bf16 {
                 true => |cuda, inputs| multiplied(cuda, inputs, ops::cuda::ptx::mma_bf16),
                 false => |cuda, inputs| multiplied(cuda, inputs, ops::cuda::ptx::mma_f16),
             };
-            Form { name, inputs, run, room }
+            Form { name, inputs, run, allowed }
         }
     }
 }
@@ -115,7 +115,7 @@ fn bits(values: &[f32]) -> Vec<u32> {
 }
 
 /// (k + 1) 2⁻²³ (|d| + Σ |a b|) of each sum.
-fn room(d: &[u32], a: &[f64], b: &[f64]) -> Vec<f64> {
+fn allowed(d: &[u32], a: &[f64], b: &[f64]) -> Vec<f64> {
     let sizes = |values: &[f64]| values.iter().map(|value| value.abs()).collect::<Vec<f64>>();
     let d: Vec<f32> = floats(d).into_iter().map(f32::abs).collect();
     let unit = (b.len() / 8 + 1) as f64 * 2f64.powi(-23);
@@ -141,11 +141,11 @@ impl Form {
             golden["inputs"].as_array().and_then(|inputs| inputs.iter().map(words).collect());
         equal("the inputs of the record; record it again", &inputs.as_ref(), &Some(&self.inputs))?;
         let expected = words(&golden["results"]).ok_or("no results")?;
-        let Some(room) = &self.room else { return all_equal(self.name, found, &expected) };
-        equal("the number of sums", &(found.len(), room.len()), &(expected.len(), expected.len()))?;
+        let Some(allowed) = &self.allowed else { return all_equal(self.name, found, &expected) };
+        equal("the number of sums", &(found.len(), allowed.len()), &(expected.len(), expected.len()))?;
         for (i, (found, expected)) in floats(found).into_iter().zip(floats(&expected)).enumerate() {
             let off = (f64::from(found) - f64::from(expected)).abs();
-            if off.is_nan() || off > room[i] {
+            if off.is_nan() || off > allowed[i] {
                 return Err(format!("{}[{i}]: {found:e}, on a GPU {expected:e}", self.name).into());
             }
         }
@@ -190,10 +190,10 @@ pub fn compares(device: &Device, name: &'static str) -> Result<(), Failed> {
     let record = form.record(device, &found);
     equal("a record of under 64 KiB", &(record.to_string().len() < 64 << 10), &true)?;
     form.compare(&form.results(&emulated)?, &record)?;
-    // What is compared can fail: by another result, by a sum that is off by more than its room, by other inputs.
+    // What is compared can fail: by another result, by a sum that is off by more than its allowed, by other inputs.
     let mut other = found.clone();
-    other[5] = match &form.room {
-        Some(room) => (f64::from(f32::from_bits(found[5])) + 3.0 * room[5]) as f32,
+    other[5] = match &form.allowed {
+        Some(allowed) => (f64::from(f32::from_bits(found[5])) + 3.0 * allowed[5]) as f32,
         None => f32::from_bits(found[5] ^ 1),
     }
     .to_bits();

@@ -297,26 +297,26 @@ fn refuses(device: &Device) -> Result<(), Failed> {
     let grouped = filtered(Shape::new(1, 2, 4), 6, Conv { groups: 2, ..Conv::square(1, 1, 0) });
     let (on_x, on_dz) = (cuda.upload(&[0.0; 8])?, cuda.upload(&[0.0; 12])?);
     let moment = |len: usize, one: usize, sets: &[u32], width: usize| {
-        let (mut a, mut room) = (cuda.alloc(len)?, cuda.alloc(sets.len() * width * width)?);
+        let (mut a, mut scratch) = (cuda.alloc(len)?, cuda.alloc(sets.len() * width * width)?);
         let (one, sets) = (cuda.upload(&on_cuda::moments::ONE[..one])?, cuda.upload(sets)?);
-        let (a, room, one, sets) = (a.output(), room.output(), one.input(), sets.input());
-        on_cuda::moments::input(cuda, a, room, on_x.input(), one, sets, width, 1, &grouped)
+        let (a, scratch, one, sets) = (a.output(), scratch.output(), one.input(), sets.input());
+        on_cuda::moments::input(cuda, a, scratch, on_x.input(), one, sets, width, 1, &grouped)
     };
     moment(18, 4, &[0, 1], 3)?;
     refused("a moment of more than a 1 behind the taps", moment(32, 4, &[0, 1], 4).is_err())?;
     refused("a moment of more groups than there are", moment(27, 4, &[0, 1, 1], 3).is_err())?;
     refused("a moment that is too short", moment(17, 4, &[0, 1], 3).is_err())?;
     refused("less than what is behind the taps", moment(18, 3, &[0, 1], 3).is_err())?;
-    let moment = |len: usize, rows: &[u32], width: usize, room: usize| {
-        let (mut g, mut room, rows) = (cuda.alloc(len)?, cuda.alloc(room)?, cuda.upload(rows)?);
-        let (g, room, rows) = (g.output(), room.output(), Some(rows.input()));
-        on_cuda::moments::output(cuda, g, room, on_dz.input(), rows, width, 1, &grouped)
+    let moment = |len: usize, rows: &[u32], width: usize, scratch: usize| {
+        let (mut g, mut scratch, rows) = (cuda.alloc(len)?, cuda.alloc(scratch)?, cuda.upload(rows)?);
+        let (g, scratch, rows) = (g.output(), scratch.output(), Some(rows.input()));
+        on_cuda::moments::output(cuda, g, scratch, on_dz.input(), rows, width, 1, &grouped)
     };
     moment(8, &[0, 2, 3, 5], 2, 8)?;
     refused("a moment of more rows than a group has", moment(16, &[0, 2, 3, 5], 4, 16).is_err())?;
     refused("a moment without rows", moment(0, &[], 2, 0).is_err())?;
     refused("a moment that is too long", moment(9, &[0, 2, 3, 5], 2, 8).is_err())?;
-    refused("a moment without room", moment(8, &[0, 2, 3, 5], 2, 7).is_err())
+    refused("a moment without scratch", moment(8, &[0, 2, 3, 5], 2, 7).is_err())
 }
 
 pub fn activations(device: &Device, kind: Activation, len: usize) -> Result<(), Failed> {

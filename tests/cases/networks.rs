@@ -282,8 +282,8 @@ pub fn solves(device: &Device, net: &Network, n: usize) -> Result<(), Failed> {
     let on = |device| Curvature::new(device, net, &block, &samples, Kind::Ggn, 1 << 20);
     let (expected, found) = (on(&cpu)?, on(device)?);
     let g = expected.gradient().to_vec();
-    let mut room = vec![0.0; g.len()];
-    let mut product = |out: &mut Vec<f64>, v: &Vec<f64>| expected.apply_wide(out, v, &mut room);
+    let mut scratch = vec![0.0; g.len()];
+    let mut product = |out: &mut Vec<f64>, v: &Vec<f64>| expected.apply_wide(out, v, &mut scratch);
     let damping = 0.3 * largest_eigenvalue(&mut product, &g, 10)?;
     let limits = Limits { tolerance: 1e-5, products: 40 };
     let right = found.vector(&g)?.ok_or("the curvature is not on the device")?;

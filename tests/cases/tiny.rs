@@ -1,10 +1,12 @@
 //! A tiny task for the commands: three noisy classes of eight features, and a perceptron that was trained on them.
 
 use std::collections::HashMap;
+use std::ops::Deref;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use scrubjay::data::tensors::{self, Tensor, Values};
+use serde_json::Value;
 
 pub const N: usize = 200;
 pub const FEATURES: usize = 8;
@@ -29,23 +31,14 @@ pub fn scrubjay(args: &[&str]) -> Run {
     run
 }
 
-/// Data and model in a folder of their own.
-pub struct Tiny {
+/// A folder of a test's own, in which the program runs.
+pub struct Folder {
     pub dir: tempfile::TempDir,
 }
 
-impl Tiny {
-    pub fn new() -> Tiny {
-        let tiny = Tiny { dir: tempfile::tempdir().unwrap() };
-        let (x, y) = samples();
-        write_samples(&tiny.at("train.safetensors"), &x, &y);
-        let parts = trained(&x, &y);
-        let all: Vec<Tensor> = parts
-            .iter()
-            .map(|(name, shape, values)| Tensor { name, shape: shape.clone(), values: Values::F32(values) })
-            .collect();
-        tensors::write(&tiny.at("m.safetensors"), &all, HashMap::new()).unwrap();
-        tiny
+impl Folder {
+    pub fn new() -> Folder {
+        Folder { dir: tempfile::tempdir().unwrap() }
     }
 
     pub fn at(&self, name: &str) -> PathBuf {
@@ -60,6 +53,52 @@ impl Tiny {
         };
         let args: Vec<String> = line.split_whitespace().map(at).collect();
         scrubjay(&args.iter().map(String::as_str).collect::<Vec<_>>())
+    }
+
+    /// Runs the program, which has to end with 0.
+    pub fn done(&self, line: &str) -> Run {
+        let run = self.run(line);
+        assert_eq!(run.code, 0, "{line}: {}", run.err);
+        run
+    }
+
+    /// Runs the program, which has to end with one of these codes and with these words in its error.
+    pub fn refused(&self, line: &str, codes: &[i32], words: &[&str]) {
+        let run = self.run(line);
+        assert!(codes.contains(&run.code), "{line}: {} {}{}", run.code, run.out, run.err);
+        words
+            .iter()
+            .for_each(|word| assert!(run.err.contains(word), "{line}: `{word}` is not in {}", run.err));
+    }
+
+    pub fn json(&self, name: &str) -> Value {
+        serde_json::from_slice(&std::fs::read(self.at(name)).unwrap()).unwrap()
+    }
+}
+
+/// Data and model in a folder of their own.
+pub struct Tiny(Folder);
+
+impl Deref for Tiny {
+    type Target = Folder;
+
+    fn deref(&self) -> &Folder {
+        &self.0
+    }
+}
+
+impl Tiny {
+    pub fn new() -> Tiny {
+        let tiny = Tiny(Folder::new());
+        let (x, y) = samples();
+        write_samples(&tiny.at("train.safetensors"), &x, &y);
+        let parts = trained(&x, &y);
+        let all: Vec<Tensor> = parts
+            .iter()
+            .map(|(name, shape, values)| Tensor { name, shape: shape.clone(), values: Values::F32(values) })
+            .collect();
+        tensors::write(&tiny.at("m.safetensors"), &all, HashMap::new()).unwrap();
+        tiny
     }
 }
 

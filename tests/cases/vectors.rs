@@ -50,13 +50,13 @@ fn computes(device: &Device, len: usize) -> Result<(), Failed> {
 
     let last = |work: &dyn Fn(scrubjay::ops::cuda::Out<'_, f64>) -> scrubjay::Result<()>| {
         twice(|| {
-            let mut room = cuda.alloc(vector::parts(len))?;
-            work(room.output())?;
-            Ok(cuda.download(&room)?[vector::parts(len) - 1].to_bits())
+            let mut scratch = cuda.alloc(vector::parts(len))?;
+            work(scratch.output())?;
+            Ok(cuda.download(&scratch)?[vector::parts(len) - 1].to_bits())
         })
         .map(f64::from_bits)
     };
-    let found = last(&|room| vector::dot(cuda, room, on_x.input(), on_y.input()))?;
+    let found = last(&|scratch| vector::dot(cuda, scratch, on_x.input(), on_y.input()))?;
     let (sum, size) = reference::dot(&x, &y);
     let error = (found - sum).abs();
     if error.is_nan() || error > 1e-13 * size {
@@ -64,20 +64,20 @@ fn computes(device: &Device, len: usize) -> Result<(), Failed> {
     }
     let whole: Vec<f64> = (0..len).map(|i| (i * 7 % 31) as f64 - 15.0).collect();
     let on_whole = cuda.upload(&whole)?;
-    let found = last(&|room| vector::dot(cuda, room, on_whole.input(), on_whole.input()))?;
+    let found = last(&|scratch| vector::dot(cuda, scratch, on_whole.input(), on_whole.input()))?;
     equal("a sum of whole numbers", &found, &reference::dot(&whole, &whole).0)?;
     let narrow: Vec<f32> = x.iter().map(|&x| x as f32).collect();
     let on_narrow = cuda.upload(&narrow)?;
-    let found = last(&|room| vector::squares(cuda, room, on_narrow.input()))?;
+    let found = last(&|scratch| vector::squares(cuda, scratch, on_narrow.input()))?;
     let widened: Vec<f64> = narrow.iter().map(|&x| f64::from(x)).collect();
     let (sum, _) = reference::dot(&widened, &widened);
     let error = (found - sum).abs();
     if error.is_nan() || error > 1e-13 * sum {
         return Err(format!("Σ x² = {found:e}, expected {sum:e}").into());
     }
-    let broken = last(&|room| vector::dot(cuda, room, on_x.input(), on_nan.input()))?;
+    let broken = last(&|scratch| vector::dot(cuda, scratch, on_x.input(), on_nan.input()))?;
     equal("a sum of NaN", &broken.is_nan(), &true)?;
-    let top = last(&|room| vector::largest(cuda, room, on_y.input()))?;
+    let top = last(&|scratch| vector::largest(cuda, scratch, on_y.input()))?;
     equal("the largest", &top, &y.iter().fold(0.0, |top, y| y.abs().max(top)))
 }
 

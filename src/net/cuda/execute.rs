@@ -104,8 +104,8 @@ impl Run<'_> {
         let traced = self.trace.is_some();
         let count = if traced { conv::parts(n, geometry) } else { 0 };
         let sums = traced.then(|| self.parts.output().split_at(count).0);
-        let halves = conv_sm90::room(cuda, n, geometry, passes.precision);
-        let room = (halves > 0).then(|| self.halves.output().split_at(halves).0);
+        let halves = conv_sm90::scratch(cuda, n, geometry, passes.precision);
+        let scratch = (halves > 0).then(|| self.halves.output().split_at(halves).0);
         let ([z], others) = self.memory.carve([argument.unwrap_or(*value)]);
         let epilogue = conv::Epilogue {
             affine: scale.and_then(|node| passes.scale_shift(node)),
@@ -113,7 +113,7 @@ impl Run<'_> {
             activation: kind.filter(|_| argument.is_none()),
         };
         let (x, precision) = (others.get(*x), passes.precision);
-        conv::forward(cuda, z, sums, x, weight, bias, epilogue, n, geometry, precision, room)?;
+        conv::forward(cuda, z, sums, x, weight, bias, epilogue, n, geometry, precision, scratch)?;
         if let (Some(argument), Some(kind)) = (argument, kind) {
             let ([y], others) = self.memory.carve([*value]);
             activation::forward(cuda, y, others.get(*argument), *kind)?;

@@ -69,7 +69,7 @@ pub(crate) fn moments_of(
     seed: u64,
 ) -> Result<Vec<Option<Moments>>> {
     let layers = Layers::new(cuda, net, rows, wanted, inputs.len());
-    let mut layers = layers.map_err(|error| error.during("room for moments"))?;
+    let mut layers = layers.map_err(|error| error.during("scratch for moments"))?;
     let (passes, mut arena) = open(cuda, net, rows, Purpose::Gradient, inputs, 0, Precision::F32)?;
     for sums in layers.sums.iter_mut().flatten() {
         if !sums.a.is_empty() {
@@ -144,16 +144,16 @@ impl Sink for Layers<'_> {
         let Some(sums) = &mut sums[layer] else { return Ok(()) };
         let (cuda, geometry, wanted) = (passes.cuda, &at.geometry, sums.wanted);
         let rows = passes.plan.rows[layer].count(passes.net.layers[layer].outputs);
-        let room = moments::output_parts(n, rows, wanted.rows, geometry);
-        let (room, selected) = (parts.output().split_at(room).0, passes.subset(layer));
-        moments::output(cuda, sums.g.output(), room, dz, selected, wanted.rows, n, geometry)?;
+        let scratch = moments::output_parts(n, rows, wanted.rows, geometry);
+        let (scratch, selected) = (parts.output().split_at(scratch).0, passes.subset(layer));
+        moments::output(cuda, sums.g.output(), scratch, dz, selected, wanted.rows, n, geometry)?;
         if wanted.whole {
-            let room = moments::input_parts(n, wanted.groups.len(), wanted.width, geometry);
-            let (room, sets) = (parts.output().split_at(room).0, sums.sets.input());
+            let scratch = moments::input_parts(n, wanted.groups.len(), wanted.width, geometry);
+            let (scratch, sets) = (parts.output().split_at(scratch).0, sums.sets.input());
             return moments::input(
                 cuda,
                 sums.a.output(),
-                room,
+                scratch,
                 x,
                 one.input(),
                 sets,
@@ -162,9 +162,9 @@ impl Sink for Layers<'_> {
                 geometry,
             );
         }
-        let (mut room, _) = squares.output().split_at(vector::parts(x.len()));
-        vector::squares(cuda, room.output(), x)?;
-        let total = room.input().part(room.len() - 1..room.len());
+        let (mut scratch, _) = squares.output().split_at(vector::parts(x.len()));
+        vector::squares(cuda, scratch.output(), x)?;
+        let total = scratch.input().part(scratch.len() - 1..scratch.len());
         vector::combine(cuda, sums.trace.output(), 1.0, Some((geometry.share_of_squares(), total)), 1.0)
     }
 

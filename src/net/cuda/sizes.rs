@@ -66,8 +66,8 @@ impl Sizes {
         for step in plan.program.steps() {
             widest = widest.max(sizes.scratch(net, plan, &step.instruction, d > 0));
             if let Instruction::Affine(AffineOp::Forward(op)) = &step.instruction {
-                let room = conv_sm90::room(cuda, plan.chunk, &op.at.geometry, precision);
-                sizes.halves = sizes.halves.max(room);
+                let scratch = conv_sm90::scratch(cuda, plan.chunk, &op.at.geometry, precision);
+                sizes.halves = sizes.halves.max(scratch);
             }
         }
         sizes.moments += widest;

@@ -163,8 +163,8 @@ impl<'a> Training<'a> {
         self.repeats.run(cuda, Again::Squares, || {
             let mut rest = squares.output();
             for &i in &trained {
-                let (room, others) = rest.split_at(parts(i));
-                vector::squares(cuda, room, gradient(net, gradients, i).input())?;
+                let (scratch, others) = rest.split_at(parts(i));
+                vector::squares(cuda, scratch, gradient(net, gradients, i).input())?;
                 rest = others;
             }
             Ok(())

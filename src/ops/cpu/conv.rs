@@ -56,21 +56,21 @@ pub fn apply(
             (None, None) => break,
         }
     }
-    SCRATCH.with_borrow_mut(|[room, some]| {
+    SCRATCH.with_borrow_mut(|[gathered, some]| {
         for pixels in g.sets(n, way) {
             for Group { group, weights, channels, rows } in g.groups(rows) {
                 let k = weights.len();
                 let w = Rows { values: weight, rows: weights, fan_in: g.fan_in() };
                 let Some(rows) = rows else {
                     let out = &mut y[pixels.first * o + channels.start..];
-                    g.fields(room, x, pixels, group, way, |columns, fields| {
+                    g.fields(gathered, x, pixels, group, way, |columns, fields| {
                         gemm(out, pixels.stride * o, fields, w.columns(columns).t(), 1.0, true)
                     });
                     continue;
                 };
                 some.clear();
                 some.resize(pixels.count * k, 0.0);
-                g.fields(room, x, pixels, group, way, |columns, fields| {
+                g.fields(gathered, x, pixels, group, way, |columns, fields| {
                     gemm(some, k, fields, w.columns(columns).t(), 1.0, true)
                 });
                 let out = y[pixels.first * o..].chunks_mut(pixels.stride * o);
@@ -97,7 +97,7 @@ pub fn data_gradient(
     if !accumulate {
         dx.fill(0.0);
     }
-    SCRATCH.with_borrow_mut(|[room, some]| {
+    SCRATCH.with_borrow_mut(|[gathered, some]| {
         for pixels in g.sets(n, way) {
             for Group { group, weights, channels, rows } in g.groups(rows) {
                 let d = selected(some, dy, g.output.c, pixels, &channels, rows);
@@ -109,10 +109,10 @@ pub fn data_gradient(
                     });
                     continue;
                 }
-                room.clear();
-                room.resize(pixels.count * fan_in, 0.0);
-                gemm(room, fan_in, d, w.columns(0..fan_in), 1.0, false);
-                for (field, pixel) in room.chunks_exact(fan_in).zip(pixels.first..) {
+                gathered.clear();
+                gathered.resize(pixels.count * fan_in, 0.0);
+                gemm(gathered, fan_in, d, w.columns(0..fan_in), 1.0, false);
+                for (field, pixel) in gathered.chunks_exact(fan_in).zip(pixels.first..) {
                     g.runs(pixel, group, |columns, to| {
                         let dx = &mut dx[to..to + columns.len()];
                         dx.iter_mut().zip(&field[columns]).for_each(|(dx, f)| *dx += f);
@@ -143,12 +143,12 @@ pub fn weight_gradient(
             }
         }
     }
-    SCRATCH.with_borrow_mut(|[room, some]| {
+    SCRATCH.with_borrow_mut(|[gathered, some]| {
         for pixels in g.sets(n, way) {
             for Group { group, weights, channels, rows } in g.groups(rows) {
                 let d = selected(some, dy, o, pixels, &channels, rows);
                 let dw = &mut dw[weights.start * fan_in..weights.end * fan_in];
-                g.fields(room, x, pixels, group, way, |columns, fields| {
+                g.fields(gathered, x, pixels, group, way, |columns, fields| {
                     gemm(&mut dw[columns.start..], fan_in, d.t(), fields, 1.0, true)
                 });
             }
@@ -160,9 +160,9 @@ pub fn weight_gradient(
 /// where w is one more than a weight row; of what belongs to the 1, only the last row is written.
 pub fn input_moment(a: &mut [f32], x: &[f32], w: usize, group: usize, n: usize, g: &Geometry) {
     let (fan_in, way) = (g.fan_in(), g.way(1)); // of one image: never by position, which splits x̄
-    SCRATCH.with_borrow_mut(|[room, ones]| {
+    SCRATCH.with_borrow_mut(|[gathered, ones]| {
         for pixels in g.sets(n, way) {
-            g.fields(room, x, pixels, group, way, |_, fields| {
+            g.fields(gathered, x, pixels, group, way, |_, fields| {
                 gemm(a, w, fields.t(), fields, 1.0, true);
                 if w > fan_in {
                     ones.clear();

@@ -8,7 +8,7 @@ use crate::device::cuda::{Launch, tiles};
 use crate::error::{Error, Result};
 use crate::ops::same;
 
-/// Mean and variance of `x`, to `moments`; two passes, in f64, in one order. `parts` is room for [`parts`] values.
+/// Mean and variance of `x`, to `moments`; two passes, in f64, in one order. `parts` is scratch for [`parts`] values.
 ///
 /// # Errors
 /// Shapes that do not fit, or the device fails.
@@ -53,7 +53,7 @@ pub fn forward(
     unsafe { cuda.batch_norm(at.launch()?, y, x, moments, gamma, beta, at.n, at.c, at.size, eps) }
 }
 
-/// Σ dy and Σ dy x̂ of each channel, to `sums` `[2, c]`; in f64, in one order. `parts` is room for [`parts`] values.
+/// Σ dy and Σ dy x̂ of each channel, to `sums` `[2, c]`; in f64, in one order. `parts` is scratch for [`parts`] values.
 ///
 /// # Errors
 /// Shapes that do not fit, or the device fails.
@@ -128,7 +128,7 @@ pub fn move_running(
     unsafe { cuda.batch_norm_running(launch, running, moment, c, factor, momentum) }
 }
 
-/// The values of room that sums over `n` positions of `c` channels take; never more for fewer positions.
+/// The values of scratch that sums over `n` positions of `c` channels take; never more for fewer positions.
 pub fn parts(n: usize, c: usize) -> usize {
     by_chunks(n, c).most * 2 * c
 }

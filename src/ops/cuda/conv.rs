@@ -43,8 +43,8 @@ pub fn apply(
 
 /// The value of an affine node: `y` = act(scale · z + shift + residual) of z = W `x` + b, shapes as of [`apply`].
 /// `parts` ([`parts`] of them) becomes the sums of z that [`super::means::means`] takes. `x` and `weight` are rounded to
-/// `precision` for the products; groups of one input channel each are f32 always. With `room` of as many values as
-/// [`conv_sm90::room`] says, the kernels for sm_90a run.
+/// `precision` for the products; groups of one input channel each are f32 always. With `scratch` of as many values as
+/// [`conv_sm90::scratch`] says, the kernels for sm_90a run.
 ///
 /// # Errors
 /// Shapes that do not fit, or the device fails.
@@ -59,7 +59,7 @@ pub fn forward(
     n: usize,
     geometry: &Geometry,
     precision: Precision,
-    room: Option<Out<'_, u16>>,
+    scratch: Option<Out<'_, u16>>,
 ) -> Result<()> {
     let layer = Layer::new("conv", n, geometry, x.len(), y.len(), weight.len(), None)?;
     if let Some(out) = &parts_out {
@@ -78,8 +78,8 @@ pub fn forward(
         other => (0, other),
     };
     let p = layer.parameters(y.output(), parts_out, x, weight, bias, epilogue, None, fused, false)?;
-    match room {
-        Some(room) => conv_sm90::launch(cuda, p, n, geometry, precision == Precision::F16, room)?,
+    match scratch {
+        Some(scratch) => conv_sm90::launch(cuda, p, n, geometry, precision == Precision::F16, scratch)?,
         None => layer.launch(cuda, p, precision)?,
     }
     match after {
@@ -128,7 +128,7 @@ pub fn data_gradient(
 
 /// `dw` += `dz`ᵀ `x` and `db` += Σ dz over images and positions, as [`crate::ops::cpu::conv::weight_gradient`]; `x`
 /// `[n, input]`, `dz` `[n, output]`, `dw` `[o, fan_in]`, `db` `[o]`. With `rows` `[k]` (ascending, below o), both hold
-/// these rows only. `parts` is room for [`gradient_parts`] values.
+/// these rows only. `parts` is scratch for [`gradient_parts`] values.
 ///
 /// Pixels are summed in f32 by chunks, and chunks in f64, all in a fixed order that the shapes alone decide.
 ///
@@ -164,7 +164,7 @@ pub fn weight_gradient(
     chunks::add(cuda, layer.op, dw, db, parts.read_only(), rows_here, depth, chunks)
 }
 
-/// The values of room that [`weight_gradient`] takes for `rows` rows and `n` images; never more for fewer images.
+/// The values of scratch that [`weight_gradient`] takes for `rows` rows and `n` images; never more for fewer images.
 pub fn gradient_parts(n: usize, rows: usize, geometry: &Geometry) -> usize {
     by_chunks(n, rows, geometry).most * rows * (geometry.fan_in() + 1)
 }

@@ -1,4 +1,4 @@
-//! The forward pass of an affine layer on sm_90a: both operands are rounded to 16 bits into room of the caller's, then
+//! The forward pass of an affine layer on sm_90a: both operands are rounded to 16 bits into scratch of the caller's, then
 //! copied by TMA and multiplied by wgmma.
 #![allow(unsafe_code)] // launches
 
@@ -7,9 +7,9 @@ use crate::device::cuda::{AffineParameters, Boxes, Launch, Take, TensorMap, tile
 use crate::error::Result;
 use crate::ops::{Geometry, Precision, same};
 
-/// Values of 16 bits that a pass over `n` images takes room for; 0 where the kernels of all architectures run: on
+/// Values of 16 bits that a pass over `n` images takes as scratch; 0 where the kernels of all architectures run: on
 /// another device, at f32 or tf32, with groups, with few channels or an odd number of them, or where TMA does not reach.
-pub fn room(cuda: &Cuda, n: usize, geometry: &Geometry, precision: Precision) -> usize {
+pub fn scratch(cuda: &Cuda, n: usize, geometry: &Geometry, precision: Precision) -> usize {
     let Geometry { input, conv, .. } = *geometry;
     let half = matches!(precision, Precision::Bf16 | Precision::F16);
     // Half of a step's depth is filled at least, and a row begins on 16 bytes.
@@ -29,7 +29,7 @@ fn weights(geometry: &Geometry) -> usize {
     (geometry.output.c * geometry.fan_in()).next_multiple_of(64)
 }
 
-/// The pass over `n` images that `p` describes, in bf16 or f16, with `room` of as many values as of [`room`].
+/// The pass over `n` images that `p` describes, in bf16 or f16, with `scratch` of as many values as of [`scratch`].
 ///
 /// # Errors
 /// Shapes that do not fit, or the device fails.
@@ -39,10 +39,10 @@ pub(super) fn launch(
     n: usize,
     geometry: &Geometry,
     f16: bool,
-    room: Out<'_, u16>,
+    scratch: Out<'_, u16>,
 ) -> Result<()> {
-    same("conv", "values of room", weights(geometry) + n * geometry.input.len(), room.len())?;
-    let (mut weight, mut x) = room.split_at(weights(geometry));
+    same("conv", "values of scratch", weights(geometry) + n * geometry.input.len(), scratch.len())?;
+    let (mut weight, mut x) = scratch.split_at(weights(geometry));
     narrow(cuda, weight.output(), p.weight, f16)?;
     narrow(cuda, x.output(), p.x, f16)?;
     let (x, weight) = (images(cuda, x.input(), n, geometry)?, filters(cuda, weight.input(), geometry)?);

@@ -83,7 +83,7 @@ pub fn tangent_backward(
 }
 
 /// `dgamma` += Σ dy x̂ and `dbeta` += Σ dy over positions; both `[c]`, `dy` and `x` `[n, c]`, `saved` `[n, 2]`. `parts`
-/// is room for [`gradient_parts`] values. Sums are in f64 within a chunk of positions and over chunks, in a fixed
+/// is scratch for [`gradient_parts`] values. Sums are in f64 within a chunk of positions and over chunks, in a fixed
 /// order.
 ///
 /// # Errors
@@ -110,7 +110,7 @@ pub fn parameter_gradient(
     chunks::add(cuda, op, dgamma, Some(dbeta), parts.read_only(), c, 1, count)
 }
 
-/// The values of room that [`parameter_gradient`] takes for `n` positions of `c` channels; never more for fewer
+/// The values of scratch that [`parameter_gradient`] takes for `n` positions of `c` channels; never more for fewer
 /// positions.
 pub fn gradient_parts(n: usize, c: usize) -> usize {
     by_chunks(n, c).most * 2 * c

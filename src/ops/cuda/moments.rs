@@ -16,7 +16,7 @@ pub const ONE: [f32; 4] = [1.0, 0.0, 0.0, 0.0];
 
 /// `a` `[sets, width, width]` += Σ x̄ x̄ᵀ over images and positions for each of the groups `sets` (below the number of
 /// groups): x̄ `[width]` is what the group's taps read of `x` `[n, input]`, followed by 1 where `width` is one more than a
-/// weight row. `one` is [`ONE`]; `parts` is room for [`input_parts`] values.
+/// weight row. `one` is [`ONE`]; `parts` is scratch for [`input_parts`] values.
 ///
 /// # Errors
 /// Shapes that do not fit, or the device fails.
@@ -56,7 +56,7 @@ pub fn input(
 
 /// `g` `[k, width]` += Σ δ δᵀ over images and positions: δ is `dz` `[n, output]` at `rows` `[k]` (ascending, below o; all
 /// of them where there is none), and a row of g has the rows of its own group, zeros behind them up to `width`, the most of
-/// a group. `parts` is room for [`output_parts`] values.
+/// a group. `parts` is scratch for [`output_parts`] values.
 ///
 /// # Errors
 /// Shapes that do not fit, or the device fails.
@@ -91,12 +91,12 @@ pub fn output(
     add(cuda, op, g, parts.read_only(), count * width, by.count)
 }
 
-/// The values of room that [`input`] takes; never more for fewer images.
+/// The values of scratch that [`input`] takes; never more for fewer images.
 pub fn input_parts(n: usize, sets: usize, width: usize, geometry: &Geometry) -> usize {
     by_chunks(n, sets, width, geometry).most * sets * width * width
 }
 
-/// The values of room that [`output`] takes for `rows` rows; never more for fewer images.
+/// The values of scratch that [`output`] takes for `rows` rows; never more for fewer images.
 pub fn output_parts(n: usize, rows: usize, width: usize, geometry: &Geometry) -> usize {
     by_chunks(n, geometry.conv.groups, width, geometry).most * rows * width
 }

@@ -24,50 +24,50 @@ pub fn combine(
     unsafe { cuda.combine(launch, y, x, a, b, over, len) }
 }
 
-/// Values that [`dot`] and [`largest`] need room for.
+/// The values of scratch that [`dot`] and [`largest`] take.
 pub fn parts(len: usize) -> usize {
     len.div_ceil(CHUNK) + 1
 }
 
 const CHUNK: usize = tiles::VECTOR_CHUNK as usize;
 
-/// Σ x y in the last of `room` `[parts(len)]`, in one order; x and y `[len]`.
+/// Σ x y in the last of `scratch` `[parts(len)]`, in one order; x and y `[len]`.
 ///
 /// # Errors
 /// Lengths that do not fit, or the device fails.
-pub fn dot(cuda: &Cuda, room: Out<'_, f64>, x: In<'_, f64>, y: In<'_, f64>) -> Result<()> {
+pub fn dot(cuda: &Cuda, scratch: Out<'_, f64>, x: In<'_, f64>, y: In<'_, f64>) -> Result<()> {
     same("dot", "values", x.len(), y.len())?;
-    same("dot", "sums", parts(x.len()), room.len())?;
+    same("dot", "sums", parts(x.len()), scratch.len())?;
     let (launch, len, chunks) = chunks("dot", x.len())?;
-    let (mut sums, total) = room.split_at(chunks as usize);
+    let (mut sums, total) = scratch.split_at(chunks as usize);
     // SAFETY: a block has one of the sums, x and y hold len values.
     unsafe { cuda.dot(launch, sums.output(), x, Some(y), len, tiles::VECTOR_CHUNK)? };
     // SAFETY: one block writes one value; there are as many sums as chunks.
     unsafe { cuda.dot(one("dot")?, total, sums.input(), None, chunks, chunks) }
 }
 
-/// The largest |x| in the last of `room` `[parts(len)]`; x `[len]`.
+/// The largest |x| in the last of `scratch` `[parts(len)]`; x `[len]`.
 ///
 /// # Errors
 /// Lengths that do not fit, or the device fails.
-pub fn largest(cuda: &Cuda, room: Out<'_, f64>, x: In<'_, f64>) -> Result<()> {
-    same("largest", "parts", parts(x.len()), room.len())?;
+pub fn largest(cuda: &Cuda, scratch: Out<'_, f64>, x: In<'_, f64>) -> Result<()> {
+    same("largest", "parts", parts(x.len()), scratch.len())?;
     let (launch, len, chunks) = chunks("largest", x.len())?;
-    let (mut tops, top) = room.split_at(chunks as usize);
+    let (mut tops, top) = scratch.split_at(chunks as usize);
     // SAFETY: a block has one of the tops, x holds len values.
     unsafe { cuda.largest_value(launch, tops.output(), x, len, tiles::VECTOR_CHUNK)? };
     // SAFETY: one block writes one value; there are as many tops as chunks.
     unsafe { cuda.largest_value(one("largest")?, top, tops.input(), chunks, chunks) }
 }
 
-/// Σ x² in the last of `room` `[parts(len)]`, in one order; x `[len]`.
+/// Σ x² in the last of `scratch` `[parts(len)]`, in one order; x `[len]`.
 ///
 /// # Errors
 /// Lengths that do not fit, or the device fails.
-pub fn squares(cuda: &Cuda, room: Out<'_, f64>, x: In<'_, f32>) -> Result<()> {
-    same("squares", "sums", parts(x.len()), room.len())?;
+pub fn squares(cuda: &Cuda, scratch: Out<'_, f64>, x: In<'_, f32>) -> Result<()> {
+    same("squares", "sums", parts(x.len()), scratch.len())?;
     let (launch, len, chunks) = chunks("squares", x.len())?;
-    let (mut sums, total) = room.split_at(chunks as usize);
+    let (mut sums, total) = scratch.split_at(chunks as usize);
     // SAFETY: a block has one of the sums, x holds len values.
     unsafe { cuda.squares(launch, sums.output(), x, len, tiles::VECTOR_CHUNK)? };
     // SAFETY: one block writes one value; there are as many sums as chunks.

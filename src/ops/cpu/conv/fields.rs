@@ -150,10 +150,10 @@ impl Geometry {
         }
     }
 
-    /// The fields of one set of pixels under one group: `each(columns, matrix)`; `room` holds them if gathered.
+    /// The fields of one set of pixels under one group: `each(columns, matrix)`; `gathered` holds them if gathered.
     pub(super) fn fields(
         &self,
-        room: &mut Vec<f32>,
+        gathered: &mut Vec<f32>,
         x: &[f32],
         pixels: Pixels,
         group: usize,
@@ -167,14 +167,14 @@ impl Geometry {
                 each(columns.clone(), Matrix::rows(&x[from..], pixels.count, columns.len(), distance))
             });
         }
-        room.clear();
-        room.resize(pixels.count * fan_in, 0.0);
-        for (field, pixel) in room.chunks_exact_mut(fan_in).zip(pixels.first..) {
+        gathered.clear();
+        gathered.resize(pixels.count * fan_in, 0.0);
+        for (field, pixel) in gathered.chunks_exact_mut(fan_in).zip(pixels.first..) {
             self.runs(pixel, group, |columns, from| {
                 let len = columns.len();
                 field[columns].copy_from_slice(&x[from..from + len])
             });
         }
-        each(0..fan_in, Matrix::rows(room, pixels.count, fan_in, fan_in));
+        each(0..fan_in, Matrix::rows(gathered, pixels.count, fan_in, fan_in));
     }
 }
