@@ -186,12 +186,12 @@ fn run(nvcc: &Path, kernel: &Path, flags: &[&str], codes: &[String], out: &Path)
 fn uses_sm90(kernel: &Path, fatbin: &Path) -> Result<(), String> {
     let (source, code) = (read(kernel)?, fs::read(fatbin).map_err(|e| format!("{}: {e}", fatbin.display()))?);
     let found = instructions(&code).ok_or_else(|| format!("{}: no machine code", fatbin.display()))?;
-    for (call, name, opcodes) in [
-        ("wgmma<", "HGMMA", &[0x9f0][..]),
-        ("tensor_load(", "UTMALDG", &[0x5b4]),
-        ("image_load(", "UTMALDG.IM2COL", &[0x3b4]),
+    for (call, name, opcode) in [
+        ("wgmma<", "HGMMA", 0x9f0),
+        ("tensor_load(", "UTMALDG", 0x5b4),
+        ("image_load(", "UTMALDG.IM2COL", 0x3b4),
     ] {
-        if source.contains(call) && !found.iter().any(|opcode| opcodes.contains(opcode)) {
+        if source.contains(call) && !found.contains(&opcode) {
             return Err(format!(
                 "{}: {call} is called, but its machine code has no {name}",
                 kernel.display()

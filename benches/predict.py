@@ -11,9 +11,9 @@ for sm_90a, and instructions are counted in the loops of their machine code. The
     L2        bytes that tiles read, and results / the bandwidth of L2
     memory    bytes of operands and results, each once / the bandwidth of memory
 
-and an epilogue of the same kind follows the products of each tile. `floor` is what no kernel with 16-bit activations can
-beat: the larger of products / 790 TFLOP/s and bytes / bandwidth, of one pass over each layer. Launches, the host and what
-is not named are not in the numbers. Read them as within a third of a measurement, until one has been made.
+and an epilogue of the same kind follows the products of each tile. `floor` is what a kernel with 16-bit activations reaches
+at best, if products run at PRACTICAL: the larger of products / 790 TFLOP/s and bytes / bandwidth, of one pass over each
+layer. Launches, the host and what is not named are not in the numbers. No measurement has confirmed them yet.
 """
 import argparse
 import math
@@ -79,8 +79,7 @@ def affine(counts, device, pixels, c, o, taps=1, residual=False, gelu=False, inp
     sums = BLOCK_M // 2 * max(counts.sum / EFFICIENCY, 8) * WARPS
     out = 4 * pixels * o * (2 if residual else 1)
     bound = {
-        "issue": each * (steps * max(issue, tensor) + rows + sums) / clock if issue > tensor else 0.0,
-        "tensor": each * (steps * max(issue, tensor) + rows + sums) / clock,
+        "issue" if issue > tensor else "tensor": each * (steps * max(issue, tensor) + rows + sums) / clock,
         "L2": (tiles * steps * 2 * (BLOCK_M + BLOCK_N) * BLOCK_K + out) / device["l2"],
         "memory": (2 * x + 2 * o * c * taps + out) / device["memory"],
     }
@@ -136,7 +135,7 @@ def main():
             products, rounding, floor = products + bound[which], rounding + narrow, floor + least
             by[which] += bound[which]
             if given.layers:
-                shown = ", ".join(f"{key} {1e3 * value:.2f}" for key, value in bound.items() if value)
+                shown = ", ".join(f"{key} {1e3 * value:.2f}" for key, value in bound.items())
                 print(f"    {layer}: {shown}; rounding {1e3 * narrow:.2f}; floor {1e3 * least:.2f}")
         shares = ", ".join(f"{key} {value / products:.0%}" for key, value in by.most_common())
         print(f"| {name} | {1e3 * products:.1f} | {1e3 * rounding:.1f} | {1e3 * (products + rounding):.1f} | {1e3 * floor:.1f} | {shares} |")

@@ -73,7 +73,7 @@ enum {
                                       line does: --batch is the field batch, --val the field validation */
     SJ_ERR_IO = 9,                 /* the system refused a file operation */
     SJ_ERR_INTERRUPTED = 10,       /* a run was cancelled; the model is as it was */
-    SJ_ERR_MEMORY = 11,            /* there is no room for what was asked */
+    SJ_ERR_MEMORY = 11,            /* not enough memory for what was asked */
     SJ_ERR_NULL = 100,             /* a pointer that may not be NULL is NULL */
     SJ_ERR_HANDLE = 101,           /* no live handle of this kind */
     SJ_ERR_ARGUMENT = 102,         /* a size, shape, stride, type, text or alignment that means nothing */
@@ -386,7 +386,7 @@ typedef struct sj_callbacks {
 typedef struct sj_files {
     size_t struct_size;
     const char *model;       /* as for sj_model_open; needed */
-    const char *data;        /* the training data, or the part of it at hand; needed */
+    const char *data;        /* the training data, or the part of it that you have; needed */
     const char *validation;  /* what the model has not seen: calibration, and the gate */
     const char *forget_data; /* a set to remove that is not among the data: sj_request_beside */
     const char *earlier;     /* the model of an earlier epoch, for the curvature "fd" */
@@ -405,8 +405,8 @@ typedef struct sj_files {
     uint64_t weights_count;
     const char *tokenizer;     /* of texts: the folder or file of one, in place of the one beside the model */
     uint64_t max_tokens;       /* of texts: the most tokens of one that are kept, where it is fewer than the model takes */
-    const char *text_column;   /* of tables of text: the columns, where they have no usual names; several labels of 0 and 1 with */
-    const char *label_columns; /* commas between them */
+    const char *text_column;   /* of tables of text: the column of texts, where it has no usual name */
+    const char *label_columns; /* of tables of text: the column of labels, or several of 0 and 1 with commas between them */
 } sj_files;
 
 typedef struct sj_session_info {
@@ -450,7 +450,7 @@ typedef struct sj_scrub_options {
     const char *retain;             /* the retained samples that are used, as "0-999"; default: 1,024 of the rest at random */
     const uint64_t *retain_indices; /* the same by index, instead */
     uint64_t retain_count;
-    uint64_t n;                     /* samples the model was trained on; default: those at hand */
+    uint64_t n;                     /* samples the model was trained on; default: those in `data` */
     uint64_t batch;                 /* samples removed together; default all at once in a hold, else 25, a class at once */
     const char *selection;          /* "vote" (default, of one linear layer with l2 "full"), "foci", "cheap", "gradient", "output", "random", "full", "one" */
     uint64_t perturbations;         /* noisy copies per trace; default 1000, and 200 for each sample of a vote */
@@ -470,7 +470,7 @@ typedef struct sj_scrub_options {
     uint64_t iterations;            /* Newton steps; 0: one, and for one linear layer with l2 as many as it takes */
     double tolerance;               /* relative residual of the solve; 0.01 */
     uint64_t products;              /* of the solve, at most; default 25, of one linear layer with l2 500 */
-    double gate;                    /* the largest drop of validation accuracy, as a share; 0.05 */
+    double gate;                    /* the largest drop of validation or retained accuracy, as a share; 0.05 */
     const char *if_empty;           /* where no unit depends on a batch: "refuse" (default), "cheap" */
     double epsilon;                 /* of a certificate for each batch, with delta; NaN: none */
     double delta;
@@ -576,7 +576,7 @@ SJ_API int32_t sj_outcome_get_receipt(const sj_outcome *outcome, uint64_t batch,
 /* Note `number` from 0 of a batch: why it was not removed, or what to know of how. */
 SJ_API int32_t sj_outcome_get_note(const sj_outcome *outcome, uint64_t batch, uint64_t number, const char **text);
 
-/* The samples of a batch, by index; `size` is the room in `samples`. */
+/* The samples of a batch, by index; `size` is the length of `samples`. */
 SJ_API int32_t sj_outcome_get_samples(const sj_outcome *outcome, uint64_t batch, uint64_t *samples, uint64_t size);
 
 /* The report as JSON (docs/REPORT.md): report.json of a run; of a request in memory the same, without the parts about files. */
@@ -638,7 +638,7 @@ SJ_API int32_t sj_foci_options_init(sj_foci_options *options, size_t struct_size
 SJ_API int32_t sj_codec(const sj_device *device, const sj_tensor *y, const sj_tensor *data, const uint64_t *z, uint64_t z_count,
                         const uint64_t *x, uint64_t x_count, const sj_codec_options *options, sj_codec_result *result);
 
-/* Selects columns of data [n, p] for y [n]. `steps` has room for `size`, at least max_columns or p; `found` gets how many there
+/* Selects columns of data [n, p] for y [n]. `steps` has `size` elements, at least max_columns or p; `found` gets how many there
    are. `stopped`, which may be NULL, gets why it ended: "not-positive", "undefined", "max-features", "exhausted". */
 SJ_API int32_t sj_foci(const sj_device *device, const sj_tensor *y, const sj_tensor *data, const sj_foci_options *options,
                        sj_foci_step *steps, uint64_t size, uint64_t *found, const char **stopped);

@@ -194,6 +194,12 @@ impl Block {
         )
     }
 
+    /// The norm of each unit's part of a vector of the block, in unit order.
+    pub fn norms(&self, v: &[f64]) -> Vec<f64> {
+        let norm = |unit: usize| v[self.range(unit)].iter().map(|v| v * v).sum::<f64>().sqrt();
+        (0..self.units().len()).map(norm).collect()
+    }
+
     /// [`Block::gradient`] of the mean of tilted losses.
     ///
     /// # Errors
@@ -205,11 +211,7 @@ impl Block {
         inputs: &dyn Inputs,
         tilt: Tilt,
     ) -> Result<Vec<f64>> {
-        let (n, offsets) = (inputs.len(), inputs.len() * net.classes());
-        if (tilt.factors.len(), tilt.offsets.len()) != (n, offsets) {
-            let found = format!("{} and {}", tilt.factors.len(), tilt.offsets.len());
-            return Err(Error::shape("block", format!("{n} factors and {offsets} offsets"), found));
-        }
+        tilt.check("block", inputs.len(), net.classes())?;
         self.seeded_gradient(device, net, inputs, Seed::Tilted(tilt))
     }
 

@@ -1,10 +1,10 @@
 //! Checkpoints: a model's files in, and the same files out with only the touched values changed.
 //!
-//! A checkpoint is a `.safetensors` file, one of torch.save's (`.pth`, `.pt`, `.bin`, `.pth.tar`), or a directory with
-//! `model.safetensors` or `pytorch_model.bin` (or the shards that an index of that name lists), else a single model file,
-//! and `config.json`. It is
-//! written as a copy of the input bytes in which the changed elements are patched, rounded to the stored type. Names,
-//! order, types, shards, metadata and everything else stay the same, byte for byte, but for the checksums of an archive.
+//! A checkpoint is a `.safetensors` file, one of torch.save's (`.pth`, `.pt`, `.bin`, `.pth.tar`), an ONNX file with those
+//! beside it that hold its values, or a directory with `model.safetensors`, `pytorch_model.bin` or `model.onnx` (or the
+//! shards that an index of such a name lists), else a single model file, and `config.json`. It is written as a copy of the
+//! input bytes in which the changed elements are patched, rounded to the stored type. Names, order, types, shards, metadata
+//! and everything else stay the same, byte for byte, but for the checksums of an archive.
 //!
 //! Only headers are kept in memory; a tensor is read when a family asks for it.
 
@@ -16,6 +16,8 @@ mod memory;
 mod torch;
 mod write;
 mod zip;
+
+pub(crate) use described::{image_size, side};
 
 pub use delta::{Delta, Rows, Way, write_delta};
 pub use write::Patched;

@@ -90,8 +90,8 @@ fn other_labels(ours: &Labels, theirs: &Labels, classes: usize) -> Option<String
     let drawn = ours.iter().map(|p| (p * (1.0 - p) / (2.0 * std::f64::consts::PI * n)).sqrt()).sum::<f64>();
     (apart > APART + 2.0 * drawn).then(|| {
         format!(
-            "the classes of the validation samples are not distributed as those of the training data: their shares differ by \
-             {:.0} points in sum, where the draw of {n} explains {:.0}; held-out samples must be drawn as the training samples \
+            "the classes of the validation samples are not distributed as those of the training data: half the sum \
+             of the differences of their shares is {:.0} points, where the draw of {n} explains {:.0}; held-out samples must be drawn as the training samples \
              were",
             100.0 * apart,
             100.0 * drawn

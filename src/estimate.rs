@@ -12,6 +12,7 @@ use crate::net::{Selected, evaluate};
 use crate::newton::products_at_most;
 use crate::outcome::Epochs;
 use crate::request::Request;
+use crate::select::{Method, units_of};
 use crate::session::Session;
 use crate::target::stages_at_most;
 
@@ -81,11 +82,12 @@ impl Estimate {
         evaluate(session.device(), net, &session.samples().subset(&some))?;
         let pass = timed.elapsed().as_secs_f64() / some.len() as f64;
         let batches = request.batches().len();
-        let stages = stages_at_most(settings, m);
-        let products_at_most = products_at_most(settings.limits.products, stages);
+        let (stages, iterations) = (stages_at_most(settings, net, m), settings.iterations_at_most(net));
+        let products_at_most = products_at_most(settings.limits.products, stages, iterations);
+        let gradients = stages + iterations - 1;
         // In forward passes: a gradient is about three, a product at most four.
         let solve =
-            request.retained.len() as f64 * (5.0 + 3.0 * stages as f64 + 4.0 * products_at_most as f64);
+            request.retained.len() as f64 * (5.0 + 3.0 * gradients as f64 + 4.0 * products_at_most as f64);
         let observe = (traces * copies) as f64;
         let validation = session.validation().map_or(0, Inputs::len) as f64;
         let epochs = settings.hold.as_ref().map(|hold| hold::epochs(hold, request.train_on.len(), m));
@@ -96,7 +98,6 @@ impl Estimate {
         let seconds = batches as f64 * pass * (work + 2.0 * validation);
         let stages = if epochs.is_some() { 0 } else { stages };
         let products_at_most = if epochs.is_some() { 0 } else { products_at_most };
-        let share = (criteria.share * d as f64).round().max(1.0) as usize;
         Ok(Estimate {
             samples: request.forget.len(),
             batches,
@@ -107,8 +108,9 @@ impl Estimate {
             n: request.n,
             units: d,
             units_at_most: match &settings.hold {
-                Some(hold) => hold.block.map_or(d, |share| (share * d as f64).round().max(1.0) as usize),
-                None => criteria.max_units.unwrap_or(share),
+                Some(hold) => hold.block.map_or(d, |share| units_of(share, d)),
+                None if criteria.method == Method::Full => d,
+                None => criteria.max_units.unwrap_or(units_of(criteria.share, d)),
             },
             copies_per_batch: traces * copies,
             observe_bytes: forward.bytes() + 4 * copies * d,

@@ -47,8 +47,7 @@ pub fn observe_request(
         Method::Gradient => {
             let block = Block::all(net)?;
             let gradient = block.gradient(device, net, &samples.subset(request))?;
-            let norm = |unit: usize| gradient[block.range(unit)].iter().map(|g| g * g).sum::<f64>().sqrt();
-            Ok(Evidence::Norms((0..net.units().len()).map(norm).collect()))
+            Ok(Evidence::Norms(block.norms(&gradient)))
         }
         Method::Foci | Method::Cheap | Method::One => {
             let of_request = trace(request, copies, criteria.precision)?;

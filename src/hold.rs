@@ -27,7 +27,7 @@ use crate::outcome::{
     set_parameters,
 };
 use crate::proxy::{Proxy, weaker_than_neighbours};
-use crate::select::Selection;
+use crate::select::{Selection, units_of};
 use crate::soft_label::{Answers, SoftLabels, Summary, far_behind};
 use crate::stage::Stage;
 use crate::task::{HoldSettings, ProxyKind, Task, needs_validation};
@@ -291,11 +291,10 @@ fn chosen(task: &Task, net: &Network, held: &Held, m: usize, share: Option<f64>)
     let batch = MiniBatch::new(task, held, &[], &gone, net.classes(), net.loss);
     let samples = task.samples.subset(&batch.indices);
     let gradient = all.tilted_gradient(task.device, net, &samples, batch.tilt())?;
-    let norm = |i: usize| gradient[all.range(i)].iter().map(|g| g * g).sum::<f64>().sqrt();
     let mut order: Vec<(f64, UnitId)> =
-        all.units().iter().enumerate().map(|(i, &unit)| (norm(i), unit)).collect();
+        all.norms(&gradient).into_iter().zip(all.units().iter().copied()).collect();
     order.sort_by(|a, b| b.0.total_cmp(&a.0));
-    order.truncate(((share * order.len() as f64).round() as usize).max(1));
+    order.truncate(units_of(share, order.len()));
     let (scores, units) = order.into_iter().unzip();
     Ok(Selection { units, scores, ..Selection::default() })
 }

@@ -27,11 +27,11 @@ fn later_products(products: usize) -> usize {
     (2 * products).div_ceil(5)
 }
 
-/// Products that so many stages take at most, where the first one may spend `products`.
-pub fn products_at_most(products: usize, stages: usize) -> usize {
+/// Products that so many stages and then further iterations take at most, where a first solve may spend `products`.
+pub fn products_at_most(products: usize, stages: usize, iterations: usize) -> usize {
     // Each solve ends with the product of its true residual.
-    let later = later_products(products) + 1;
-    POWER_STEPS + products + 1 + (stages - 1) * later
+    let (first, later) = (POWER_STEPS + products + 1, later_products(products) + 1);
+    iterations * first + (stages - 1) * later
 }
 
 /// The damping where none is given, of a curvature with this largest eigenvalue.

@@ -42,15 +42,17 @@ pub(crate) struct Place {
 
 /// A model of an ONNX file.
 pub(crate) struct Onnx {
-    /// The file, and those beside it that hold values, each with the tensors that are parameters of the network.
+    /// The file, and all beside it that hold values, each with its tensors that are parameters of the network.
     pub files: Vec<(StoredFile, BTreeMap<String, Place>)>,
     /// What a `config.json` says of a graph.
     pub config: Map<String, Value>,
 }
 
-/// Whether a file begins as ONNX files do: with a small version, and then another field of a model.
+/// Whether a file begins as ONNX files do: with a small version, and then another field of a model. The length of a
+/// safetensors header may be the same bytes; behind it comes `{`.
 pub(crate) fn is_onnx(start: &[u8]) -> bool {
     matches!(start, [0x08, 1..=0x7f, 0x12 | 0x1a | 0x22 | 0x28 | 0x32 | 0x3a | 0x42, ..])
+        && !matches!(start, [_, _, _, _, 0, 0, 0, 0, b'{', ..])
 }
 
 /// Reads the model of a file; files beside it are those of `folder`. `size` is that of images, channels first, where the
@@ -101,7 +103,6 @@ pub(crate) fn open(file: StoredFile, folder: Option<&Path>, size: Option<[usize;
         files[file].1.insert(name, Place { dtype, shape, start });
     }
     files.iter().try_for_each(|(file, tensors)| apart(file, tensors))?;
-    files.retain(|(file, tensors)| file.path() == path || !tensors.is_empty());
     let mut notes =
         vec![format!("ONNX, operators of version {}, written by {}", model.opset, model.producer)];
     notes.extend(translated.notes);

@@ -13,8 +13,8 @@ use crate::perturb::{REPLACE, SIGMA};
 use crate::select::{Criteria, Method};
 use crate::solve::Limits;
 use crate::task::{
-    Approximation, Calibration, CertificateSpec, EXACT_PRODUCTS, HoldSettings, IfEmpty, PRODUCTS, Procedure,
-    ProxyKind, Rule, Settings, Target, is_convex,
+    Approximation, Calibration, CertificateSpec, HoldSettings, IfEmpty, Procedure, ProxyKind, Rule, Settings,
+    Target, is_convex, usual_products,
 };
 use crate::train::{Optimizer, Recipe, Schedule};
 use crate::update::NoiseUnits;
@@ -147,7 +147,7 @@ pub struct ScrubOptions {
     pub tolerance: f64,
     /// Products that the solve may spend; by default 25, and 500 for a convex model.
     pub products: Option<usize>,
-    /// The largest drop of validation accuracy that is accepted, as a share.
+    /// The largest drop of validation or retained accuracy that is accepted, as a share.
     pub gate: f64,
     /// What happens where no unit depends on a batch.
     pub if_empty: IfEmpty,
@@ -406,7 +406,7 @@ impl ScrubOptions {
             iterations: self.iterations,
             limits: Limits {
                 tolerance: self.tolerance,
-                products: self.products.unwrap_or(if convex { EXACT_PRODUCTS } else { PRODUCTS }),
+                products: self.products.unwrap_or(usual_products(convex)),
             },
             precondition: self.precondition,
             certificate,

@@ -7,9 +7,9 @@ use rayon::prelude::*;
 
 use crate::data::{InputKind, Inputs, Samples};
 use crate::error::{Error, Result, check_stop};
-use crate::loss::softmax::largest;
 use crate::net::{Network, outputs};
 use crate::ops::philox::{Stream, Use};
+use crate::soft_label::Answers;
 use crate::task::{HoldSettings, ProxyKind, Task};
 use crate::train::{Recipe, train};
 use crate::zoo::renewed;
@@ -81,8 +81,8 @@ impl Proxy {
 const ASKED: usize = 300;
 const KNOWN: usize = 3000;
 
-/// That neighbours of the retained samples are right on more held-out images than the proxy, in words; by two standard errors, on
-/// at most 300 images of classes that are retained, whose neighbours are sought among at most 3,000.
+/// That neighbours of the retained samples are right on more held-out images than the proxy, in words; by a share of more than
+/// 1/√n, on n of at most 300 images of classes that are retained, whose neighbours are sought among at most 3,000.
 pub fn weaker_than_neighbours(
     task: &Task,
     hold: &HoldSettings,
@@ -106,10 +106,7 @@ pub fn weaker_than_neighbours(
     let theirs = task.device.scope(|| votes(&x, &known, &labels, classes));
     let ours: Vec<f32> =
         asked.iter().flat_map(|&i| proxy.held_out[i * classes..(i + 1) * classes].to_vec()).collect();
-    let right = |logits: &[f32]| {
-        let rows = logits.chunks_exact(classes).zip(&y);
-        rows.filter(|(z, y)| largest(z) == **y).count() as f64 / y.len().max(1) as f64
-    };
+    let right = |logits: &[f32]| Answers { logits, labels: &y }.accuracy(|_| true);
     let (ours, theirs) = (right(&ours), right(&theirs));
     Ok((theirs - ours > (1.0 / y.len().max(1) as f64).sqrt()).then(|| {
         format!(

@@ -176,16 +176,21 @@ impl Session {
         self.check_out(out)?;
         let report_file = out.join("report.json");
         if report_file.exists() {
-            return finished(out, report_file, &identity).map(Ended::Before);
+            let before = finished(out, report_file, &identity)?;
+            if request.options.delta_file.is_some() && !out.join(DELTA).exists() {
+                let reason = "was finished without a delta file; choose another --out";
+                return Err(Error::config(format!("{}: {reason}", out.display())));
+            }
+            return Ok(Ended::Before(before));
         }
-        let mut scrubbed = self.begin(request)?;
-        std::fs::create_dir_all(out).map_err(Error::io(out))?;
         for name in checkpoint.file_names() {
             if out.join(name).exists() && !out.join("events.jsonl").exists() {
                 let reason = "is there already, and no run of scrub began it; choose another --out";
                 return Err(Error::config(format!("{}: {reason}", out.join(name).display())));
             }
         }
+        let mut scrubbed = self.begin(request)?;
+        std::fs::create_dir_all(out).map_err(Error::io(out))?;
         let (mut events, records) = Events::open(out, &identity)?;
         records.iter().try_for_each(|record| record.replay(&mut scrubbed.network))?;
         scrubbed.records = records;

@@ -119,8 +119,13 @@ impl Criteria {
 
     /// How many of `d` units a method that does not stop by itself takes.
     fn count(&self, d: usize) -> usize {
-        self.max_units.unwrap_or((self.share * d as f64).round() as usize).clamp(1, d)
+        self.max_units.map_or(units_of(self.share, d), |most| most.clamp(1, d))
     }
+}
+
+/// How many of `d` units a share of them is: one at least.
+pub fn units_of(share: f64, d: usize) -> usize {
+    ((share * d as f64).round() as usize).clamp(1, d)
 }
 
 /// Samples of a request that vote at most, units that each names at most, and copies of each.

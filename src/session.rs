@@ -150,23 +150,18 @@ impl Session {
         }
         notes.extend(facts.notes(checkpoint.path()));
         notes.extend(checkpoint.notes());
-        let mut beside_it = |path: &Path| -> Result<(Checkpoint, Network)> {
+        type Check = fn(&Network, &Network, &str) -> Result<()>;
+        let mut beside_it = |path: &Option<PathBuf>, check: Check| -> Result<_> {
+            let Some(path) = path else { return Ok((None, None)) };
             let checkpoint = sources.checkpoint(path)?;
             let model = zoo::load_as(&checkpoint, &sources.choices, Some(network.kind()))?;
             notes.extend(model.facts.notes(checkpoint.path()));
-            Ok((checkpoint, model.network.freeze()))
+            let net = model.network.freeze();
+            check(&net, &network, &path.display().to_string())?;
+            Ok((Some(checkpoint), Some(net)))
         };
-        let (mut earlier, mut of_earlier, mut proxy, mut of_proxy) = (None, None, None, None);
-        if let Some(path) = &sources.earlier {
-            let (checkpoint, net) = beside_it(path)?;
-            same_layers(&net, &network, &path.display().to_string())?;
-            (earlier, of_earlier) = (Some(checkpoint), Some(net));
-        }
-        if let Some(path) = &sources.proxy {
-            let (checkpoint, net) = beside_it(path)?;
-            same_answers(&net, &network, &path.display().to_string())?;
-            (proxy, of_proxy) = (Some(checkpoint), Some(net));
-        }
+        let (earlier, of_earlier) = beside_it(&sources.earlier, same_layers)?;
+        let (proxy, of_proxy) = beside_it(&sources.proxy, same_answers)?;
         let manifest = Manifest::of(&checkpoint)?;
         Ok(Session {
             device,
@@ -227,7 +222,7 @@ impl Session {
     /// With a model that has not seen the samples to remove, frozen, as a hold's proxy.
     ///
     /// # Errors
-    /// Where it takes other inputs, or has other classes.
+    /// Where it is not frozen, takes other inputs, or has other classes.
     pub fn with_proxy(mut self, network: Network) -> Result<Session> {
         same_answers(&network, &self.network, "the proxy")?;
         self.proxy = Some(network);
@@ -421,7 +416,10 @@ pub fn fits(network: &Network, samples: &Samples, what: &str) -> Result<()> {
 }
 
 fn same_answers(proxy: &Network, network: &Network, what: &str) -> Result<()> {
-    match proxy.input() == network.input() && proxy.classes() == network.classes() && proxy.is_frozen() {
+    if !proxy.is_frozen() {
+        return Err(Error::config(format!("{what} is in train form; freeze it first")));
+    }
+    match proxy.input() == network.input() && proxy.classes() == network.classes() {
         true => Ok(()),
         false => Err(Error::config(format!("{what}: takes other inputs than --model, or has other classes"))),
     }

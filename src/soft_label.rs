@@ -22,6 +22,15 @@ pub struct Answers<'a> {
 }
 
 impl<'a> Answers<'a> {
+    /// The share of the samples with labels that count whose label has the largest logit; 0 where there is none.
+    pub fn accuracy(self, counts: impl Fn(u32) -> bool) -> f64 {
+        let (mut right, mut all) = (0, 0);
+        for (z, label) in self.rows().filter(|(_, label)| counts(*label)) {
+            (right, all) = (right + usize::from(largest(z) == label), all + 1);
+        }
+        right as f64 / all.max(1) as f64
+    }
+
     fn rows(self) -> impl Iterator<Item = (&'a [f32], u32)> {
         let classes = self.logits.len() / self.labels.len().max(1);
         self.logits.chunks_exact(classes.max(1)).zip(self.labels.iter().copied())
@@ -122,12 +131,8 @@ const BEHIND: f64 = 0.1;
 /// That a proxy is right on far fewer held-out samples of retained classes than the model is, in words: it was trained too
 /// little to tell what retraining would answer.
 pub fn far_behind(proxy: Answers, original: Answers, retained: &[bool]) -> Option<String> {
-    let right = |answers: Answers| {
-        let rows = answers.rows().filter(|(_, label)| retained[*label as usize]);
-        let rows: Vec<bool> = rows.map(|(z, label)| largest(z) == label).collect();
-        rows.iter().filter(|right| **right).count() as f64 / rows.len().max(1) as f64
-    };
-    let (ours, theirs) = (right(original), right(proxy));
+    let known = |label: u32| retained[label as usize];
+    let (ours, theirs) = (original.accuracy(known), proxy.accuracy(known));
     (ours - theirs > BEHIND).then(|| {
         format!(
             "the proxy is right on {:.1} % of held-out samples, the model on {:.1} %: it tells little of what retraining would \

@@ -27,8 +27,9 @@ fn stages(rise: f64) -> usize {
 
 /// Stages that a batch of `m` samples takes at most (an ordinary one where the loss of held-out samples is no more
 /// than 3).
-pub fn stages_at_most(settings: &Settings, m: usize) -> usize {
+pub fn stages_at_most(settings: &Settings, net: &Network, m: usize) -> usize {
     match (settings.calibration, settings.target) {
+        _ if is_convex(net, settings.l2) => 1,
         (Calibration::One, _) => 1,
         (Calibration::Calibrated, _) if m < SMALLEST_BATCH => 1,
         (Calibration::Calibrated, Target::HeldOut) => settings.stages.unwrap_or(*STAGES.start()),

@@ -183,7 +183,7 @@ pub struct Settings {
     pub precondition: bool,
     /// The certificate, where one is wanted.
     pub certificate: Option<CertificateSpec>,
-    /// The largest drop of validation accuracy that is accepted, as a share.
+    /// The largest drop of validation or retained accuracy that is accepted, as a share.
     pub gate: f64,
     /// What happens where no unit depends on a batch.
     pub if_empty: IfEmpty,
@@ -220,6 +220,11 @@ impl Default for Settings {
 }
 
 impl Settings {
+    /// The Newton steps that a batch takes at most.
+    pub fn iterations_at_most(&self, net: &Network) -> usize {
+        self.iterations.unwrap_or(if is_convex(net, self.l2) { MOST_ITERATIONS } else { 1 })
+    }
+
     /// Whether a batch of `m` samples is calibrated on data that the network has not seen.
     pub fn calibrates(&self, net: &Network, m: usize) -> bool {
         self.hold.is_none()
@@ -305,12 +310,17 @@ pub fn needs_validation() -> Error {
 /// Products of the first stage by default.
 pub const PRODUCTS: usize = 25;
 /// Products of a convex model's solve by default: its step is to be exact.
-pub const EXACT_PRODUCTS: usize = 500;
+const EXACT_PRODUCTS: usize = 500;
+/// The products of a solve where none are asked for.
+pub fn usual_products(convex: bool) -> usize {
+    if convex { EXACT_PRODUCTS } else { PRODUCTS }
+}
+
 /// A convex model is iterated until the norm of the retained objective's gradient, on the block, is below this share of what the
 /// forgotten samples contributed to it, ‖Σ_U ∇f‖ / (n − m); in at most so many steps.
 pub const CONVERGED: f64 = 1e-3;
 /// See [`CONVERGED`].
-pub const MOST_ITERATIONS: usize = 20;
+const MOST_ITERATIONS: usize = 20;
 
 /// What a request is carried out on.
 pub struct Task<'a> {

@@ -17,8 +17,9 @@ use crate::error::{Error, Result, check_stop};
 use crate::net::Network;
 use crate::newton::{Newton, Solution, gradient_sum};
 use crate::outcome::{Changed, Fate, Record};
+use crate::solve::Limits;
 use crate::target::lengths;
-use crate::task::{CONVERGED, MOST_ITERATIONS, Settings, Task, is_convex};
+use crate::task::{CONVERGED, Settings, Task, is_convex, usual_products};
 use crate::update::{Length, NoiseUnits, update};
 
 /// Removes a batch from `net`, which the samples `earlier` have left before; `net` changes only where the record says
@@ -110,13 +111,15 @@ fn step(
         }
     }
     let mut walk = walk.ok_or_else(|| Error::config("a step of no stages"))?;
-    let by_model = if is_convex(moved, task.settings.l2) { MOST_ITERATIONS } else { 1 };
+    let usual = task.settings.iterations.is_none();
+    let mut converged = !(usual && is_convex(moved, task.settings.l2));
     let size = |v: &[f64]| v.iter().map(|v| v * v).sum::<f64>().sqrt();
-    for _ in 1..task.settings.iterations.unwrap_or(by_model) {
+    for _ in 1..task.settings.iterations_at_most(moved) {
         check_stop(task.stop)?;
         let newton = Newton::new(task, moved, block, &batch.retained)?;
         let downhill = newton.downhill(residual);
-        if task.settings.iterations.is_none() && size(&downhill) <= CONVERGED * size(&walk.gradient) {
+        converged |= size(&downhill) <= CONVERGED * size(&walk.gradient);
+        if usual && converged {
             break;
         }
         let solution = newton.solve(&downhill, residual, None)?;
@@ -125,7 +128,15 @@ fn step(
         walk.solves.push(solution.report);
     }
     clock.count(Phase::Solve);
-    let asked = task.settings.limits != Settings::default().limits && !is_convex(moved, task.settings.l2);
+    if !converged {
+        let most = task.settings.iterations_at_most(moved);
+        notes.push(format!(
+            "after {most} Newton steps the retained gradient may be above its bound; --iterations takes more"
+        ));
+    }
+    let usual =
+        Limits { products: usual_products(is_convex(moved, task.settings.l2)), ..Settings::default().limits };
+    let asked = task.settings.limits != usual;
     for note in walk.solves.iter().flat_map(|solve| solve.notes(asked)) {
         if !notes.contains(&note) {
             notes.push(note);

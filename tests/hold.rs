@@ -33,22 +33,28 @@ fn recipe(epochs: usize, seed: u64) -> train::Recipe {
     }
 }
 
-fn part(samples: &Samples, indices: std::ops::Range<usize>) -> Samples {
-    let indices = Vec::from_iter(indices);
-    let x = indices.iter().flat_map(|&i| samples.image(i).unwrap().to_vec()).collect();
-    Samples { kind: samples.kind, x, y: samples.y.subset(&indices), stream: None }
-}
-
 /// The digits to train on, and others.
 fn digits() -> Result<[Samples; 2]> {
     let all = data::digits()?;
-    Ok([part(&all, 0..TRAINED), part(&all, TRAINED..all.y.len())])
+    Ok([all.part(0..TRAINED)?, all.part(TRAINED..all.y.len())?])
 }
 
 fn trained(device: &Device, arch: &str, samples: &Samples, indices: &[usize], seed: u64) -> Result<Network> {
     let mut net = zoo::create(arch, samples.kind, 10, seed)?.network;
     train(device, &mut net, samples, indices, &recipe(40, seed), &mut |_, _| Ok(true))?;
     Ok(net.freeze())
+}
+
+/// Checks that two networks moved from `start`, and are apart by less than a thousandth of that way.
+fn check_near(a: &Network, b: &Network, start: &Network) {
+    let (mut off, mut way) = (0.0, 0.0);
+    for ((a, b), start) in a.params.iter().zip(&b.params).zip(&start.params) {
+        for ((a, b), start) in a.value.iter().zip(b.value.iter()).zip(start.value.iter()) {
+            off += f64::from(a - b).powi(2);
+            way += f64::from(b - start).powi(2);
+        }
+    }
+    assert!(way > 0.0 && (off / way).sqrt() < 1e-3, "{}", (off / way).sqrt());
 }
 
 fn settings(proxy: ProxyKind) -> HoldSettings {
@@ -107,7 +113,7 @@ fn a_class_ends_as_far_away_as_from_a_model_without_it() -> Result<()> {
 #[test]
 fn batch_norm_is_trained_on_and_its_statistics_are_in_the_record() -> Result<()> {
     let [samples, unseen] = digits()?;
-    let [samples, unseen] = [part(&samples, 0..200), part(&unseen, 0..100)];
+    let [samples, unseen] = [samples.part(0..200)?, unseen.part(0..100)?];
     let (gone, rest) = (Vec::from_iter(0..20), Vec::from_iter(20..200));
     let cpu = Device::cpu()?;
     let net = trained(&cpu, "cnn:4+8", &samples, &Vec::from_iter(0..200), 1)?;
@@ -129,14 +135,7 @@ fn batch_norm_is_trained_on_and_its_statistics_are_in_the_record() -> Result<()>
     }
     // A GPU's steps are the CPU's but for roundings, which a few steps hardly let grow.
     let on_gpu = run(&Device::emulated(1)?)?;
-    let (mut off, mut way) = (0.0, 0.0);
-    for ((a, b), start) in on_gpu.params.iter().zip(&moved.params).zip(&net.params) {
-        for ((a, b), start) in a.value.iter().zip(b.value.iter()).zip(start.value.iter()) {
-            off += f64::from(a - b).powi(2);
-            way += f64::from(b - start).powi(2);
-        }
-    }
-    assert!((off / way).sqrt() < 1e-3, "{}", (off / way).sqrt());
+    check_near(&on_gpu, &moved, &net);
     Ok(())
 }
 
@@ -171,7 +170,7 @@ fn a_block_that_is_held_changes_its_rows_alone_and_forgets_a_class() -> Result<(
 #[test]
 fn a_block_beside_batch_norms_is_the_same_on_a_gpu_and_leaves_their_statistics() -> Result<()> {
     let [samples, unseen] = digits()?;
-    let [samples, unseen] = [part(&samples, 0..200), part(&unseen, 0..100)];
+    let [samples, unseen] = [samples.part(0..200)?, unseen.part(0..100)?];
     let cpu = Device::cpu()?;
     let net = trained(&cpu, "cnn:4+8", &samples, &Vec::from_iter(0..200), 1)?;
     let run = |device: &Device| -> Result<Network> {
@@ -194,14 +193,7 @@ fn a_block_beside_batch_norms_is_the_same_on_a_gpu_and_leaves_their_statistics()
         let is_row = units.iter().any(|layer| before.name.starts_with(&format!("{layer}.")));
         assert!(is_row || before.value == after.value, "{}", before.name);
     }
-    let (mut off, mut way) = (0.0, 0.0);
-    for ((a, b), start) in on_gpu.params.iter().zip(&moved.params).zip(&net.params) {
-        for ((a, b), start) in a.value.iter().zip(b.value.iter()).zip(start.value.iter()) {
-            off += f64::from(a - b).powi(2);
-            way += f64::from(b - start).powi(2);
-        }
-    }
-    assert!(way > 0.0 && (off / way).sqrt() < 1e-3, "{}", (off / way).sqrt());
+    check_near(&on_gpu, &moved, &net);
     Ok(())
 }
 

@@ -236,9 +236,9 @@ impl<'a> Checked<'a> {
         axes.sort_unstable();
         let mut reach = 0usize;
         axes.iter().all(|(stride, side)| {
-            let apart = *stride > reach;
+            let disjoint = *stride > reach;
             reach += stride * (side - 1);
-            apart
+            disjoint
         })
     }
 }

@@ -1,9 +1,9 @@
 /*
 gpu.h: included by every kernel. Under nvcc it is CUDA; otherwise the same names come from emu.h.
 
-SHARED(T, name) is an object in shared memory, SHARED_DYNAMIC(T, name) the one that the launch gives bytes for. KERNEL(name) exports a kernel to the emulated driver. Then one function
-per PTX instruction, with its CUDA and its emulated form side by side. Instructions of a whole warp are called by all
-its lanes.
+SHARED(T, name) is an object in shared memory, SHARED_DYNAMIC(T, name) the one that the launch gives bytes for.
+KERNEL(name) exports a kernel to the emulated driver. Then one function per PTX instruction, with its CUDA and its
+emulated form side by side. Instructions of a whole warp are called by all its lanes.
 */
 #pragma once
 #include <cstdint>
@@ -29,9 +29,6 @@ DEVICE uint32_t shared_address(const void* p) {
     PTX(return uint32_t(__cvta_generic_to_shared(p));)
     EMU(return emu::shared_offset(p);)
 }
-
-// How 16-bit values are encoded.
-enum class Half { BF16, F16 };
 
 // Copies BYTES (4 or 16, both addresses aligned to BYTES) from global to shared memory asynchronously; writes zeros
 // where not ok.

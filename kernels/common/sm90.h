@@ -2,13 +2,16 @@
 sm90.h: instructions that only sm_90a has, as of gpu.h: mbarriers, copies by tensor maps (TMA), wgmma. For a machine of
 another architecture nothing of this is compiled; a file that includes it is named *_sm90.cu and built for sm_90a alone.
 
-Shared memory that these instructions touch is dynamic. Copies by tensor maps, and the operands of wgmma in shared memory,
-go through the async proxy: what threads wrote there, wgmma and stores see after fence_proxy_async of those threads.
+Shared memory that copies by tensor maps and wgmma touch is dynamic. Both go there through the async proxy: what threads
+wrote, wgmma and stores see after fence_proxy_async of those threads.
 */
 #pragma once
 #include "gpu.h"
 
 PTX(struct alignas(64) TensorMap { uint64_t opaque[16]; };)
+
+// How 16-bit values are encoded.
+enum class Half { BF16, F16 };
 
 // All `threads` threads that name barrier `id` (1 to 15) wait for each other.
 DEVICE void barrier_sync(uint32_t id, uint32_t threads) {

@@ -69,9 +69,7 @@ struct Warpgroup {
     Accumulator held[ACCUMULATORS];
     int queued, accumulators, committed;
     bool open, fenced;  // open: wgmma without a commit; fenced: wgmma.fence since registers became valid
-    // The fragments of the last wgmma with a in registers: changed ones need a fence.
-    const uint32_t *fragments;
-    uint32_t fragment[128][4];
+    uint32_t fragment[128][4];  // of the last wgmma with a in registers: changed ones need a fence
     bool fragment_fenced;
     unsigned registers;  // of a thread
 };

@@ -2,12 +2,13 @@
 emu.h: lets a C++ compiler compile a kernel for the host, and runs it there.
 
 A CUDA thread is a fiber. The fibers of one block share one OS thread and switch only where the kernel synchronises.
-Blocks run on several OS threads. All accesses to a kernel's memory are in this header, so that sanitizers see them. The
-scheduler and the exchange of registers between lanes are in emu.cc, which is never instrumented.
+Blocks run on several OS threads. All accesses to a kernel's memory but its mbarriers are in this header and sm90.h, so that
+sanitizers see them. The *.cc files are never instrumented: the scheduler and the exchange of registers between lanes
+(emu.cc), mbarriers and the copy engine (sm90.cc), tensor cores (tensor.cc).
 
 It is stricter than a GPU on purpose: a thread that exits before a barrier of its block, or waits at the barrier of
-another line, is an error. It does not model memory ordering beyond barriers, speed, bank conflicts or registers. It
-counts the multiplications of mma.
+another line, is an error. It models memory ordering at barriers and at the fences of the async proxy alone, and registers
+only as setmaxnreg counts them; speed and bank conflicts not at all. It counts the multiplications of mma and wgmma.
 */
 #pragma once
 #include <cfloat>

@@ -20,7 +20,7 @@ void begin_block(Block &b) {
     for (unsigned i = 0; i < (b.threads + 127) / 128 && i < 8; ++i) {
         Warpgroup &q = b.groups[i];
         q.queued = q.accumulators = q.committed = 0;
-        q.open = q.fenced = q.fragment_fenced = false, q.fragments = nullptr;
+        q.open = q.fenced = q.fragment_fenced = false;
         q.registers = std::min(255u, 65536 / b.threads / 8 * 8);
     }
 }
@@ -115,8 +115,9 @@ void registers(unsigned count, bool more) {
     Warpgroup &q = blk->groups[self->rank / 128];
     if (count < 24 || count > 256 || count % 8) fail("setmaxnreg: %u registers", count);
     collect(q.group, self->rank % 128, 128, 4, "setmaxnreg", &arg, [](void **p, void *) {
+        auto **lane = reinterpret_cast<Arg **>(p);
         for (int t = 1; t < 128; ++t)
-            if (static_cast<Arg *>(p[t])->count != static_cast<Arg *>(p[0])->count) fail("setmaxnreg: threads disagree");
+            if (lane[t]->count != lane[0]->count || lane[t]->more != lane[0]->more) fail("setmaxnreg: threads disagree");
     });
     if (self->rank % 128 == 0) {
         if (more ? count < q.registers : count > q.registers) fail("setmaxnreg: from %u to %u registers", q.registers, count);
@@ -133,9 +134,9 @@ void registers(unsigned count, bool more) {
 }  // namespace emu
 
 // The emulated half of a tensor map, of cuTensorMapEncodeTiled and cuTensorMapEncodeIm2col (lower not null).
-extern "C" void emu_tensor_map(TensorMap *map, void *base, uint32_t rank, const uint64_t *dim, const uint64_t *pitch, const uint32_t *box, const int *lower, const int *upper, const uint32_t *step, uint32_t bytes, uint32_t swizzle) {
+extern "C" void emu_tensor_map(TensorMap *map, void *base, uint32_t rank, const uint64_t *dim, const uint64_t *pitch, const uint32_t *box, const int *lower, const int *upper, const uint32_t *step, uint32_t swizzle) {
     emu::Map m{};
-    m.base = static_cast<char *>(base), m.rank = uint8_t(rank), m.bytes = uint8_t(bytes), m.swizzle = uint8_t(swizzle), m.im2col = lower != nullptr;
+    m.base = static_cast<char *>(base), m.rank = uint8_t(rank), m.swizzle = uint8_t(swizzle), m.im2col = lower != nullptr;
     for (uint32_t i = 0; i < rank; ++i) m.dim[i] = uint32_t(dim[i]);
     for (uint32_t i = 0; i + 1 < rank; ++i) m.pitch[i] = pitch[i];
     for (uint32_t i = 0; i < (lower ? 2 : rank); ++i) m.box[i] = uint16_t(box[i]);

@@ -16,6 +16,7 @@ only the thread sanitizer sees a barrier that is missing between them.
 struct alignas(64) TensorMap { uint64_t opaque[16]; };
 
 namespace emu {
+constexpr unsigned ELEMENT = 2;  // bytes of what tensor maps are of
 struct Map {  // dimensions from the innermost one
     char *base;
     uint64_t pitch[3];  // bytes from one element of dimension 1.. to the next
@@ -23,7 +24,7 @@ struct Map {  // dimensions from the innermost one
     uint16_t box[4];  // im2col: channels, pixels
     int16_t lower[2], upper[2];  // im2col: corners of the box of base pixels, in w and h
     uint8_t step[2];             // im2col: distance of base pixels
-    uint8_t rank, bytes, swizzle, im2col;
+    uint8_t rank, swizzle, im2col;
 };
 static_assert(sizeof(Map) <= sizeof(TensorMap));
 
@@ -59,10 +60,10 @@ template <class Each> void each_element(const Bulk &job, Each each) {
     uint32_t to = shared_offset(job.shared), inner = m.box[0];
     auto visit = [&](uint32_t row, const int64_t *at) {  // a row of `inner` elements, from at[0]
         for (uint32_t c = 0; c < inner; ++c) {
-            int64_t x = at[0] + c, offset = x * m.bytes;
+            int64_t x = at[0] + c, offset = x * ELEMENT;
             bool inside = x >= 0 && x < m.dim[0];
             for (int i = 1; i < m.rank; ++i) inside = inside && at[i] >= 0 && at[i] < m.dim[i], offset += at[i] * int64_t(m.pitch[i - 1]);
-            each(shared_pointer(swizzled(to + (row * inner + c) * m.bytes, m.swizzle)), inside ? m.base + offset : nullptr);
+            each(shared_pointer(swizzled(to + (row * inner + c) * ELEMENT, m.swizzle)), inside ? m.base + offset : nullptr);
         }
     };
     if (m.im2col) {  // base pixels from `at`, along w, then h, then images, each read at an offset
@@ -88,15 +89,15 @@ template <class Each> void each_element(const Bulk &job, Each each) {
 }
 inline void load_box(const Bulk &job) {
     each_element(job, [&](char *shared, const char *global) {
-        if (global) memcpy(shared, global, job.map.bytes);
-        else memset(shared, 0, job.map.bytes);
-        async_wrote(shared, job.map.bytes);
+        if (global) memcpy(shared, global, ELEMENT);
+        else memset(shared, 0, ELEMENT);
+        async_wrote(shared, ELEMENT);
     });
 }
 inline void store_box(const Bulk &job) {
     each_element(job, [&](char *shared, char *global) {
-        async_reads(shared, job.map.bytes, "a bulk store");
-        if (global) memcpy(global, shared, job.map.bytes);
+        async_reads(shared, ELEMENT, "a bulk store");
+        if (global) memcpy(global, shared, ELEMENT);
     });
 }
 inline Bulk tensor_copy(const TensorMap *map, void *shared) {
@@ -105,7 +106,7 @@ inline Bulk tensor_copy(const TensorMap *map, void *shared) {
     job.shared = shared;
     unsigned elements = job.map.im2col ? job.map.box[1] : 1;
     for (int i = 0; i < job.map.rank; ++i) if (!job.map.im2col || i == 0) elements *= job.map.box[i];
-    job.bytes = elements * job.map.bytes;
+    job.bytes = elements * ELEMENT;
     if (shared_offset(shared) % 128) fail("TMA: shared memory that is not aligned to 128 bytes");
     return job;
 }

@@ -186,18 +186,17 @@ void wgmma(float *d, int n, const uint32_t *a_registers, uint64_t a, uint64_t b,
         if (q.queued == WGMMAS) fail("more than %d wgmma without a wait", WGMMAS);
         Wgmma &op = q.queue[q.queued];
         op = lane[0]->op;
-        bool changed = q.fragments == op.a_registers[0];
         for (int t = 0; t < 128; ++t) {
             const Wgmma &other = lane[t]->op;
             if (other.a != op.a || other.b != op.b || other.adds != op.adds) fail("wgmma: lanes disagree on an operand");
             op.a_registers[t] = other.a_registers[0];
         }
         if (op.a_registers[0]) {
-            changed = false;
+            bool changed = false;
             for (int t = 0; t < 128; ++t) changed = changed || memcmp(q.fragment[t], op.a_registers[t], 16);
             if (changed && !q.fragment_fenced) fail("wgmma: fragments of a changed without wgmma.fence");
             for (int t = 0; t < 128; ++t) memcpy(q.fragment[t], op.a_registers[t], 16);
-            q.fragments = op.a_registers[0], q.fragment_fenced = false;
+            q.fragment_fenced = false;
         }
         op.accumulator = accumulator(q, p, op, [](void *lane) { return static_cast<Arg *>(lane)->d; });
         op.group = q.committed, q.held[op.accumulator].group = q.committed, q.open = true;

@@ -107,7 +107,7 @@ def layers_of(module: Any) -> tuple[list[Layer] | None, Unfit | None]:
         if node.op == "get_attr" or before not in inputs or [n for n in inputs if n is not before and not is_size(n)]:
             return None, Unfit(path, kind, "is not a layer after the one before it: the module branches")
         try:
-            layers += layer(part, node.target, node) if part is not None else function(name, node)
+            layers += layer(part, node.target) if part is not None else function(name, node)
         except Refused as refused:
             return None, Unfit(path, kind, str(refused))
         before = node
@@ -162,7 +162,7 @@ def pool(kind: str, size: Any, stride: Any, padding: Any) -> list[Layer]:
     return [{kind: size, "stride": stride, "padding": single(padding, "padding")}]
 
 
-def layer(part: Any, name: str, node: Any) -> list[Layer]:
+def layer(part: Any, name: str) -> list[Layer]:
     """The layer of a module."""
     kind = type(part).__name__
     if kind in NOTHING:

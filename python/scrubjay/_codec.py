@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from . import _native
 from ._device import opened
 from ._errors import ConfigError, DataError, Interrupted
+from ._options import as_json
 
 Standardize = Literal["none", "scale", "bounded"]
 Ties = Literal["mean", "first", "random"]
@@ -160,9 +161,7 @@ def codec(
         raise ConfigError(f"y, z and x have {sorted(rows)} rows, where one number was expected")
     table = np.hstack([values for values, _ in parts])
     given = 0 if x is None else parts[1][0].shape[1]
-    options = json.dumps(
-        dict(measure=measure, standardize=standardize, ties=ties, draws=draws, noise=noise, seed=seed)
-    )
+    options = as_json(dict(measure=measure, standardize=standardize, ties=ties, draws=draws, noise=noise, seed=seed))
     value, p_value, interval, subsample = _native.codec(
         opened(device, threads), table, given, options, permutations, level, subsamples
     )
@@ -223,10 +222,8 @@ def foci(
     # Without groups, columns are candidates of their own, also known ones: these are not chosen.
     candidates += [[j] for j in range(len(names)) if j not in taken]
     plain = not known and not groups
-    asked = json.dumps(
-        dict(initial=known, groups=[] if plain else candidates, max_features=max_features, all=all)
-    )
-    options = json.dumps(dict(standardize=standardize, ties=ties, draws=draws, noise=noise, seed=seed))
+    asked = as_json(dict(initial=known, groups=[] if plain else candidates, max_features=max_features, all=all))
+    options = as_json(dict(standardize=standardize, ties=ties, draws=draws, noise=noise, seed=seed))
     text, interrupted = _native.foci(opened(device, threads), target[:, 0].copy(), table, asked, options)
     found = json.loads(text)
     label = ["+".join(names[j] for j in group) for group in candidates]

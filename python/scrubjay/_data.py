@@ -93,15 +93,22 @@ def stacked(items: Iterable[Any]) -> tuple[Any, Any]:
     if wrong is not None:
         raise DataError(f"item {wrong} of the data set has {len(pairs[wrong])} parts, where an input and a label were expected")
     xs, ys = zip(*pairs)
+    labels = stack(ys, "labels")
     if isinstance(xs[0], Mapping):
-        return {name: np.stack([array(x[name]) for x in xs]) for name in xs[0]}, np.stack([array(y) for y in ys])
+        return {name: stack((x[name] for x in xs), name) for name in xs[0]}, labels
     kind = type(xs[0])
     if not (hasattr(xs[0], "shape") or isinstance(xs[0], (list, tuple))):
         raise DataError(f"item 0 of the data set is of type {kind.__name__}; give it a transform that makes a tensor of it")
-    shapes = {array(x).shape for x in xs}
+    return stack(xs, "inputs"), labels
+
+
+def stack(values: Iterable[Any], what: str) -> NDArray[Any]:
+    """One array of those of all items."""
+    arrays = [array(value) for value in values]
+    shapes = {one.shape for one in arrays}
     if len(shapes) > 1:
-        raise DataError(f"the inputs of the data set have different shapes: {sorted(shapes)[:3]}")
-    return np.stack([array(x) for x in xs]), np.stack([array(y) for y in ys])
+        raise DataError(f"the {what} of the data set have different shapes: {sorted(shapes)[:3]}")
+    return np.stack(arrays)
 
 
 def labels_of(native: _native.Samples | _native.Session) -> NDArray[np.uint32]:

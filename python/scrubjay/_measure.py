@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import _native
-from ._data import Samples, array, indices
+from ._data import Samples, array, indices, is_path
 from ._device import opened
 from ._errors import ConfigError
 from ._models import as_model
@@ -213,7 +213,7 @@ def verify(
     if not isinstance(references, (list, tuple)) or not references:
         raise ConfigError("references is a list of at least one model that was retrained without the samples")
     model, train, how = _read(before, data, config, reading)
-    unseen = samples(test, before, how, "test")
+    unseen = samples(test, model if is_path(before) else before, how, "test")
     others = [as_model(one, how, train, config, "a model") for one in (after, *references)]
     chosen = indices(forget, len(train), "forget")
     kept = None if retain is None else indices(retain, len(train), "retain")

@@ -17,7 +17,8 @@ from . import _native
 from ._chain import Unfit, layers_of, unknown
 from ._data import Samples, is_path
 from ._device import opened
-from ._errors import ConfigError, ModelError, UnsupportedModel
+from ._errors import ConfigError, DataError, ModelError, UnsupportedModel
+from ._options import as_json
 
 #: Types of tensors as files name them, by PyTorch's name.
 DTYPES = {
@@ -98,10 +99,10 @@ def of_module(module: Any, reading: dict[str, Any], data: Samples, config: dict[
         told["problem_type"] = "multi_label_classification"
     told |= config or {}
     tensors = [stored(name, tensor) for name, tensor in distinct(module).items()]
-    text = json.dumps(told) if told else None
+    text = as_json(told) if told else None
     reason = unknown(module) or reason
     try:
-        model = _native.Model.of_tensors(tensors, text, json.dumps(reading), data.native)
+        model = _native.Model.of_tensors(tensors, text, as_json(reading), data.native)
         check(module, model, data)
     except UnsupportedModel as error:
         raise named(module, reason if chain is None else None, str(error)) from error.__cause__
@@ -167,19 +168,19 @@ def answers(module: Any, data: Samples) -> np.ndarray:
 
 
 def as_model(
-    model: Any, reading: dict[str, Any], data: Samples | None, config: dict[str, Any] | None, what: str = "model"
+    model: Any, reading: dict[str, Any], data: Samples, config: dict[str, Any] | None, what: str = "model"
 ) -> _native.Model:
     """The library's model of a path, a module, or a model that was read before."""
     if isinstance(model, _native.Model):
         return model
-    if hasattr(model, "_model"):  # an outcome
+    if not is_module(model) and hasattr(model, "_model"):  # an outcome
         return model._model
     if is_path(model):
         if config is not None:
             raise ConfigError("config is for modules; a file has its config.json beside it")
-        return _native.Model.open(model, json.dumps(reading), data.native if data else None)
+        return _native.Model.open(model, as_json(reading), data.native)
     if is_module(model):
-        if data is None:
-            raise ConfigError(f"{what}: a module is read together with its samples, to check what it computes")
+        if data.first is None:
+            raise DataError(f"{what}: a module is compared on samples in memory; give the data as arrays or a data set")
         return of_module(model, reading, data, config)
     raise ConfigError(f"{what} is of type {type(model).__name__}: a path or a torch.nn.Module was expected")

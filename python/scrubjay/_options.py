@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import os
 from collections.abc import Sequence
 from typing import Any, Literal, TypedDict
+
+from ._errors import ConfigError
 
 
 class Reading(TypedDict, total=False):
@@ -12,11 +16,20 @@ class Reading(TypedDict, total=False):
     arch: str
     heads: int
     stem: Literal["stride1", "stride1+pool", "stride2", "stride2+pool"]
-    ignore: Sequence[str]
-    weights: Sequence[str]
+    ignore: str | Sequence[str]
+    weights: str | Sequence[str]
+    resize: int | str
+    crop: int | str
+    interpolation: Literal["nearest", "box", "bilinear", "hamming", "bicubic", "lanczos"]
+    skip_corrupt: bool
+    inputs_memory: int
     mean: Sequence[float]
     std: Sequence[float]
     cifar_labels: Literal["fine", "coarse"]
+    tokenizer: str | os.PathLike[str]
+    max_tokens: int
+    text_column: str
+    label_column: str | Sequence[str]
 
 
 class Options(Reading, total=False):
@@ -64,12 +77,19 @@ READING = frozenset(Reading.__annotations__)
 def split(options: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     """Options of a request, and how files are read."""
     given = {name: value for name, value in options.items() if value is not None}
-    reading = {name: plain(given.pop(name)) for name in list(given) if name in READING}
+    reading = {name: given.pop(name) for name in list(given) if name in READING}
     return given, reading
 
 
+def as_json(value: Any) -> str:
+    """Options as the library takes them."""
+    return json.dumps(value, default=plain)
+
+
 def plain(value: Any) -> Any:
-    """A value as JSON has it: sequences as lists; one pattern or key stands for a list of it."""
+    """What JSON lacks: numbers and arrays of numpy and PyTorch as numbers and lists, paths as texts."""
     if hasattr(value, "tolist"):
         return value.tolist()
-    return list(value) if isinstance(value, tuple) else value
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    raise ConfigError(f"an option of type {type(value).__name__}")

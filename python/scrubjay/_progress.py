@@ -22,7 +22,7 @@ class Teller:
 
     def __call__(self, kind: str, *rest: Any) -> None:
         if kind == "warning":
-            warnings.warn(rest[0], ScrubjayWarning, stacklevel=4)
+            warnings.warn(rest[0], ScrubjayWarning, stacklevel=3)  # where unlearn was called
         elif kind == "info":
             log.info("%s", rest[0])
         elif self.call is not None:

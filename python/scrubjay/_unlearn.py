@@ -11,7 +11,7 @@ from ._data import Samples, indices, is_path, labels_of, of_labels
 from ._device import opened
 from ._errors import ConfigError, DataError, Interrupted
 from ._models import DTYPES, as_model, inner
-from ._options import Options, split
+from ._options import Options, as_json, split
 from ._progress import Teller, log
 
 
@@ -82,9 +82,11 @@ class Outcome:
         return f"<scrubjay.Outcome: {self.removed} samples removed, {self.not_removed} not{more}>"
 
 
-def tensor(name: str, kind: str, sides: list[int], data: bytes) -> Any:
+def tensor(name: str, kind: str, sides: list[int], data: bytearray) -> Any:
     """A tensor of its bytes."""
-    dtype = next(word for word, stored in DTYPES.items() if stored == kind)
+    dtype = next((word for word, stored in DTYPES.items() if stored == kind), None)
+    if dtype is None:
+        raise ConfigError(f"`{name}` is of {kind}, which has no type here; save the outcome")
     try:
         import torch
     except ImportError:
@@ -92,10 +94,10 @@ def tensor(name: str, kind: str, sides: list[int], data: bytes) -> Any:
 
         if dtype == "bfloat16":
             raise ConfigError(f"`{name}` is of bfloat16, which numpy does not have; install torch, or save the outcome") from None
-        return np.frombuffer(bytearray(data), dtype=dtype).reshape(sides)
+        return np.frombuffer(data, dtype=dtype).reshape(sides)
     if not data:
         return torch.empty(sides, dtype=getattr(torch, dtype))
-    return torch.frombuffer(bytearray(data), dtype=getattr(torch, dtype)).reshape(sides)
+    return torch.frombuffer(data, dtype=getattr(torch, dtype)).reshape(sides)
 
 
 class _Task:
@@ -130,8 +132,7 @@ class _Task:
         if all(value is None or is_path(value) for value in files.values()):
             if config is not None:
                 raise ConfigError("config is for modules; a file has its config.json beside it")
-            paths = {name: None if value is None else os.fspath(value) for name, value in files.items()}
-            self.session = _native.Session.open(where, json.dumps(paths), json.dumps(reading))
+            self.session = _native.Session.open(where, as_json(files), as_json(reading))
         else:
             if forget_data is not None:
                 raise ConfigError("forget_data is for models and data in files")
@@ -143,24 +144,18 @@ class _Task:
             forget = indices(forget, len(labels), "forget")
         if "retain" in asked:
             asked["retain"] = indices(asked["retain"], len(labels), "retain")
-        self.request = _native.Request(self.session, forget, json.dumps(asked, default=number))
-
-
-def number(value: Any) -> Any:
-    """A scalar of numpy or PyTorch as JSON has it."""
-    if hasattr(value, "item"):
-        return value.item()
-    raise TypeError(f"an option of type {type(value).__name__}")
+        self.request = _native.Request(self.session, forget, as_json(asked))
 
 
 def samples(data: Any, model: Any, reading: dict[str, Any], what: str) -> Samples:
-    """Samples in memory; those of a file need a model in a file, whose config says how they are normalised."""
+    """Samples in memory; those of a file need a model in a file, or what was read of it: its config says how they are normalised."""
     if not is_path(data):
         return Samples.of(data, what)
-    if not is_path(model):
+    if not (is_path(model) or isinstance(model, _native.Model)):
         raise DataError(f"{what} is a path, and the model is not: give both as paths, or the samples as arrays or a data set")
-    how = json.dumps(reading)
-    read, notes = Samples.load(data, _native.Model.open(model, how), how)
+    how = as_json(reading)
+    source = _native.Model.open(model, how) if is_path(model) else model
+    read, notes = Samples.load(data, source, how)
     for note in notes:
         log.info("%s", note)
     return read
@@ -172,8 +167,8 @@ def in_memory(
     """A session of values in memory."""
     model, data = files["model"], files["data"]
     train = samples(data, model, reading, "data")
-    val = None if files["val"] is None else samples(files["val"], model, reading, "val")
     read = as_model(model, reading, train, config)
+    val = None if files["val"] is None else samples(files["val"], read if is_path(model) else model, reading, "val")
     for note in read.notes:
         log.info("%s", note)
     others = {
@@ -219,7 +214,7 @@ def unlearn(
         device: ``auto``, ``cpu`` or ``cuda``.
         threads: host threads; 0 means one per core.
         **options: those of ``scrubjay scrub``, with underscores: see :class:`scrubjay.Options`. ``gate`` is a share; ``proxy``
-            may also be a model; ``retain`` is a choice as ``forget``.
+            may also be a model; ``retain`` is a choice as ``forget``. Those that say how data are read are for files.
 
     Raises:
         UnsupportedModel: where a module has a part that scrubjay lacks; it names the part and its place.

@@ -1,7 +1,6 @@
 //! CODEC, ξ and FOCI on columns of numbers.
 
 use pyo3::buffer::PyBuffer;
-use pyo3::exceptions::PyKeyboardInterrupt;
 use pyo3::prelude::*;
 use scrubjay::codec::{
     Columns, FociOptions, Measure, Standardize, StatisticOptions, Ties, Watch, foci as select, interval,
@@ -150,14 +149,9 @@ pub fn foci(
         seed: options.seed,
     };
     let work = || select(&device.0, &y, &table.columns()?, &how);
-    let (found, early) = watched(py, || watch.stop(), || Ok(()), work);
+    let (found, interrupted) = watched(py, || watch.stop(), || Ok(()), work)?;
     let found = found.map_err(raised)?;
-    if let Some(reason) = &early
-        && !reason.is_instance_of::<PyKeyboardInterrupt>(py)
-    {
-        return Err(reason.clone_ref(py));
-    }
     let mut report = json!(found);
     report["first_step"] = json!(found.first_step);
-    Ok((report.to_string(), early.is_some()))
+    Ok((report.to_string(), interrupted))
 }

@@ -1,21 +1,26 @@
 //! Models: read from files or made of a module's tensors.
 
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 use std::sync::Arc;
 
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
 use pyo3::pybacked::PyBackedBytes;
-use pyo3::types::PyBytes;
+use pyo3::types::PyByteArray;
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
 use scrubjay::checkpoint::Checkpoint;
-use scrubjay::data::{CifarLabels, Normalise, check_labels};
+use scrubjay::data::{
+    CifarLabels, Crop, Interpolation, Normalise, Resize, Steps, TextOptions, TokenizerSource, check_labels,
+};
 use scrubjay::net::{Network, Param};
 use scrubjay::run::check_out;
 use scrubjay::zoo::{self, Choices, Stem};
 use scrubjay::{Error, Result, Sources};
-use serde::Deserialize;
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer};
+use serde_json::Value;
 
 use crate::errors::{in_python, refused};
 use crate::values::{Samples, named, parsed};
@@ -28,11 +33,53 @@ pub struct Reading {
     arch: Option<String>,
     heads: Option<usize>,
     stem: Option<Stem>,
+    #[serde(deserialize_with = "listed")]
     ignore: Vec<String>,
+    #[serde(deserialize_with = "listed")]
     weights: Vec<String>,
+    #[serde(deserialize_with = "written")]
+    resize: Option<Resize>,
+    #[serde(deserialize_with = "written")]
+    crop: Option<Crop>,
+    interpolation: Option<Interpolation>,
+    skip_corrupt: bool,
+    /// In MiB.
+    inputs_memory: Option<usize>,
     mean: Option<Vec<f32>>,
     std: Option<Vec<f32>>,
     cifar_labels: Option<CifarLabels>,
+    tokenizer: Option<PathBuf>,
+    max_tokens: Option<usize>,
+    text_column: Option<String>,
+    #[serde(deserialize_with = "listed")]
+    label_column: Vec<String>,
+}
+
+/// A list of texts; one text stands for a list of it.
+fn listed<'de, D: Deserializer<'de>>(from: D) -> std::result::Result<Vec<String>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged, expecting = "a text or a list of texts was expected")]
+    enum Texts {
+        One(String),
+        Several(Vec<String>),
+    }
+    Ok(match Texts::deserialize(from)? {
+        Texts::One(text) => vec![text],
+        Texts::Several(texts) => texts,
+    })
+}
+
+/// What the command line has as text; a number stands for its text.
+fn written<'de, D, T>(from: D) -> std::result::Result<Option<T>, D::Error>
+where
+    D: Deserializer<'de>,
+    T: FromStr<Err = String>,
+{
+    let text = match Value::deserialize(from)? {
+        Value::String(text) => text,
+        other => other.to_string(),
+    };
+    text.parse().map(Some).map_err(|error: String| D::Error::custom(format!("`{text}`: {error}")))
 }
 
 impl Reading {
@@ -47,7 +94,16 @@ impl Reading {
             ignore: self.ignore.clone(),
             weights: self.weights.clone(),
             normalise: Normalise { mean: self.mean.clone(), std: self.std.clone() },
+            steps: Steps { resize: self.resize, interpolation: self.interpolation, crop: self.crop },
+            skip_corrupt: self.skip_corrupt,
+            memory: self.inputs_memory.map(|mib| mib.saturating_mul(1 << 20)),
             cifar_labels: self.cifar_labels.unwrap_or_default(),
+            texts: TextOptions {
+                tokenizer: self.tokenizer.clone().map_or(TokenizerSource::Missing, TokenizerSource::At),
+                most: self.max_tokens,
+                text: self.text_column.clone(),
+                labels: self.label_column.clone(),
+            },
             ..Sources::default()
         }
     }
@@ -125,7 +181,7 @@ impl Model {
 type Stored = (String, String, Vec<usize>, PyBackedBytes);
 
 /// A tensor as it is given out: its name, type, sides and bytes.
-type Given<'py> = (String, String, Vec<usize>, Bound<'py, PyBytes>);
+type Given<'py> = (String, String, Vec<usize>, Bound<'py, PyByteArray>);
 
 #[pymethods]
 impl Model {
@@ -223,7 +279,7 @@ impl Model {
                 let dtype = serde_json::to_value(view.dtype())
                     .map_err(|error| PyRuntimeError::new_err(error.to_string()))?;
                 let dtype = dtype.as_str().unwrap_or_default().to_string();
-                all.push((name.into(), dtype, view.shape().to_vec(), PyBytes::new(py, view.data())));
+                all.push((name.into(), dtype, view.shape().to_vec(), PyByteArray::new(py, view.data())));
             }
         }
         Ok(all)

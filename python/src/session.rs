@@ -6,7 +6,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
-use pyo3::exceptions::PyKeyboardInterrupt;
 use pyo3::prelude::*;
 use pyo3::types::PyByteArray;
 use scrubjay::data::tensors;
@@ -15,6 +14,7 @@ use scrubjay::run::Ended;
 use scrubjay::session::{Level, Progress};
 use scrubjay::{Error, Result, Sources};
 use serde::Deserialize;
+use serde_json::json;
 
 use crate::errors::{in_python, raised};
 use crate::model::{Files, Model, Reading};
@@ -90,18 +90,18 @@ impl Session {
         Session { session, model, stop, events }
     }
 
-    /// Works, passing on to `tell` what the session tells; with what ended it early, where something did.
+    /// Works, passing on to `tell` what the session tells; and whether Ctrl-C ended it.
     fn working<T: Send>(
         &self,
         tell: &Bound<'_, PyAny>,
         work: impl FnOnce() -> Result<T> + Send,
-    ) -> PyResult<(Result<T>, Option<PyErr>)> {
+    ) -> PyResult<(Result<T>, bool)> {
         let stop = || self.stop.store(true, Ordering::Relaxed);
-        let (result, early) = watched(tell.py(), stop, || self.events.pass(tell), work);
-        if early.is_none() {
+        let (result, interrupted) = watched(tell.py(), stop, || self.events.pass(tell), work)?;
+        if !interrupted {
             self.events.pass(tell)?;
         }
-        Ok((result, early))
+        Ok((result, interrupted))
     }
 }
 
@@ -153,12 +153,6 @@ impl Session {
         Ok(Session::new(session, Some(model.clone())))
     }
 
-    /// The model before any request.
-    #[getter]
-    fn model(&self) -> Model {
-        self.model.clone()
-    }
-
     /// The bytes of the labels of the training data, and of the set beside it, u32 [n, width]; and their width.
     #[getter]
     fn labels<'py>(&self, py: Python<'py>) -> PyResult<(Bound<'py, PyByteArray>, usize)> {
@@ -192,16 +186,10 @@ impl Request {
         Ok(Request { request, session })
     }
 
-    /// The samples to remove, ascending.
-    #[getter]
-    fn forget(&self) -> Vec<usize> {
-        self.request.forget.clone()
-    }
-
     /// What it will take, as JSON.
     fn estimate(&self, py: Python<'_>) -> PyResult<String> {
         let session = self.session.get();
-        unlocked(py, || Ok(json(&session.session.estimate(&self.request)?)))
+        unlocked(py, || Ok(json!(session.session.estimate(&self.request)?).to_string()))
     }
 
     /// Carries it out in memory.
@@ -209,13 +197,7 @@ impl Request {
         let of = self.session.get();
         let started = Instant::now();
         let mut scrubbed = unlocked(tell.py(), || of.session.begin(&self.request))?;
-        let (result, early) = of.working(tell, || of.session.scrub_on(&self.request, &mut scrubbed))?;
-        let interrupted = early.is_some();
-        if let Some(reason) = early
-            && !reason.is_instance_of::<PyKeyboardInterrupt>(tell.py())
-        {
-            return Err(reason);
-        }
+        let (result, interrupted) = of.working(tell, || of.session.scrub_on(&self.request, &mut scrubbed))?;
         match result {
             Ok(()) => {}
             Err(Error::Interrupted { .. }) if interrupted => {}
@@ -236,7 +218,7 @@ impl Request {
     /// Carries it out into a folder, or the rest of it.
     fn run(&self, folder: PathBuf, tell: &Bound<'_, PyAny>) -> PyResult<Outcome> {
         let of = self.session.get();
-        let (result, early) = of.working(tell, || {
+        let (result, interrupted) = of.working(tell, || {
             let model = match of.session.run(&self.request, &folder)? {
                 Ended::Before(_) => None,
                 Ended::Now(done) => {
@@ -248,12 +230,6 @@ impl Request {
             let report = tensors::read(&folder.join("report.json"))?;
             Ok((model, String::from_utf8_lossy(&report).into_owned()))
         })?;
-        let interrupted = early.is_some();
-        if let Some(reason) = early
-            && !reason.is_instance_of::<PyKeyboardInterrupt>(tell.py())
-        {
-            return Err(reason);
-        }
         let (model, report) = result.map_err(raised)?;
         Ok(Outcome { report, model, interrupted, folder: Some(folder) })
     }
@@ -270,9 +246,4 @@ pub struct Outcome {
     interrupted: bool,
     /// The folder it was carried out into.
     folder: Option<PathBuf>,
-}
-
-/// A value of the library as JSON text.
-pub fn json(value: &impl serde::Serialize) -> String {
-    serde_json::json!(value).to_string()
 }

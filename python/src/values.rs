@@ -5,7 +5,7 @@ use std::sync::Arc;
 use pyo3::buffer::{Element, PyBuffer};
 use pyo3::prelude::*;
 use pyo3::types::PyByteArray;
-use scrubjay::data::{self, Elements, InputKind, Labels, Names, View};
+use scrubjay::data::{self, Elements, Labels, Names, View};
 use scrubjay::device::Choice;
 use serde::de::DeserializeOwned;
 
@@ -53,21 +53,6 @@ impl Device {
     fn new(py: Python<'_>, kind: &str, threads: usize) -> PyResult<Device> {
         let choice = named::<Choice>("device", kind)?;
         unlocked(py, || scrubjay::Device::open(choice, threads)).map(Device)
-    }
-
-    #[getter]
-    fn name(&self) -> &'static str {
-        self.0.name()
-    }
-
-    #[getter]
-    fn why(&self) -> &str {
-        self.0.why()
-    }
-
-    #[getter]
-    fn threads(&self) -> usize {
-        self.0.threads()
     }
 }
 
@@ -132,15 +117,6 @@ impl Samples {
 
     fn __len__(&self) -> usize {
         self.0.y.len()
-    }
-
-    /// The sides of one input: [c, h, w] of an image, [t] of a text.
-    #[getter]
-    fn sides(&self) -> Vec<usize> {
-        match self.0.kind {
-            InputKind::Image(shape) => vec![shape.c, shape.h, shape.w],
-            InputKind::Text { tokens } => vec![tokens],
-        }
     }
 
     /// The bytes of the labels, u32 [n, width], and their width.

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
+use pyo3::exceptions::PyKeyboardInterrupt;
 use pyo3::prelude::*;
 
 /// How long Ctrl-C and progress may wait.
@@ -21,14 +22,14 @@ impl Drop for Wake<'_> {
     }
 }
 
-/// Does `work`, and calls `between` now and then. Where that fails, or the user pressed Ctrl-C, `stop` is called once, and the
-/// reason is returned beside what the work came to.
+/// Does `work`, and calls `between` now and then. Where that fails, or the user pressed Ctrl-C, `stop` is called once. Returns
+/// what the work came to and whether Ctrl-C ended it; anything else that ended it is raised.
 pub fn watched<T: Send>(
     py: Python<'_>,
     stop: impl Fn(),
     mut between: impl FnMut() -> PyResult<()>,
     work: impl FnOnce() -> T + Send,
-) -> (T, Option<PyErr>) {
+) -> PyResult<(T, bool)> {
     let done = AtomicBool::new(false);
     let mut reason = None;
     let result = thread::scope(|scope| {
@@ -48,7 +49,11 @@ pub fn watched<T: Send>(
         }
         worker.join()
     });
-    (result.unwrap_or_else(|panic| resume_unwind(panic)), reason)
+    let result = result.unwrap_or_else(|panic| resume_unwind(panic));
+    match reason {
+        Some(reason) if !reason.is_instance_of::<PyKeyboardInterrupt>(py) => Err(reason),
+        reason => Ok((result, reason.is_some())),
+    }
 }
 
 /// [`watched`], of work that nothing can end and that tells nothing: a Ctrl-C is raised when it has ended.

@@ -62,7 +62,7 @@ def test_names_of_a_frame_are_taken():
     frame = pd.DataFrame(x, columns=list("abcde")).assign(target=y)
     found = scrubjay.foci(frame, "target", max_features=2)
     assert (found.names, found.order, found.stopped) == (["d", "b"], [3, 1], "max-features")
-    plain = scrubjay.foci(x, y, max_features=2)
+    plain = scrubjay.foci(x, y, max_features=np.int64(2))
     assert found.cumulative == plain.cumulative
     grouped = scrubjay.foci(frame, "target", groups=[["b", "d"]], initial=["a"], max_features=1)
     assert (grouped.names, grouped.order) == (["b+d"], [(1, 3)])
@@ -118,10 +118,10 @@ def test_results_are_those_of_the_program(program, tmp_path):
     frame = pd.DataFrame(x, columns=list("abcd")).assign(y=y)
     path = tmp_path / "t.csv"
     frame.to_csv(path, index=False)
-    said = json.loads(program("foci", path, "--target", "y", "--json", "--noise", "0.05", "--seed", 3))
+    printed = json.loads(program("foci", path, "--target", "y", "--json", "--noise", "0.05", "--seed", 3))
     found = scrubjay.foci(frame, "y", noise=0.05, seed=3)
-    assert (said["names"], said["conditional"], said["cumulative"]) == (found.names, found.conditional, found.cumulative)
+    assert (printed["names"], printed["conditional"], printed["cumulative"]) == (found.names, found.conditional, found.cumulative)
     words = ["--y", "y", "--z", "c", "--x", "a,b", "--permutations", 50, "--interval", "0.9", "--noise", "0.1", "--seed", 4]
-    said = json.loads(program("codec", path, "--json", *words))
+    printed = json.loads(program("codec", path, "--json", *words))
     found = scrubjay.codec(frame.y, frame.c, frame[["a", "b"]], permutations=50, level=0.9, noise=0.1, seed=4)
-    assert (said["statistic"], said["p_value"], tuple(said["interval"])) == (found.value, found.p_value, found.interval)
+    assert (printed["statistic"], printed["p_value"], tuple(printed["interval"])) == (found.value, found.p_value, found.interval)

@@ -75,7 +75,7 @@ def gradient(module, data, v, dtype, along=0.0):
     return np.concatenate([grad.double().numpy().ravel() for grad in grads])
 
 
-def apart(found, exact):
+def distance(found, exact):
     """How far a vector lies from the exact one, as a share of that."""
     return np.linalg.norm(found - exact) / np.linalg.norm(exact)
 
@@ -122,12 +122,12 @@ def test_torchvision(name):
     assert compared >= 3
     flat = [np.concatenate([vector[name].ravel() for name in v]) for vector in (g, hv)]
     exact, single = (gradient(module, data, v, dtype) for dtype in (torch.float64, torch.float32))
-    error = apart(single, exact)
-    assert apart(flat[0], exact) <= 4 * error + 2e-6, f"gradient {apart(flat[0], exact):.2g}, of PyTorch {error:.2g}"
+    error = distance(single, exact)
+    assert distance(flat[0], exact) <= 4 * error + 2e-6, f"gradient {distance(flat[0], exact):.2g}, of PyTorch {error:.2g}"
     # PyTorch has no second derivative of some of these layers; differences in f64 over so short a step
     # cross no kink and are exact to about 1e-7.
     up, down = (gradient(module, data, v, torch.float64, along) for along in (1e-9, -1e-9))
-    product = apart(flat[1], (up - down) / 2e-9)
+    product = distance(flat[1], (up - down) / 2e-9)
     assert product <= 8 * error + 5e-6, f"product {product:.2g}, the gradient of PyTorch in f32 {error:.2g}"
 
 

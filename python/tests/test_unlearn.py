@@ -2,9 +2,11 @@
 
 import json
 import os
+import re
 import signal
 import threading
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,7 +14,8 @@ import pytest
 import scrubjay
 from conftest import write_safetensors
 from scrubjay import _native
-from scrubjay._options import Options, Reading
+from scrubjay._options import Options, Reading, as_json
+from scrubjay._unlearn import tensor
 
 QUICK = dict(method="lcodec", perturbations=30, products=4, stages=1, gate=1.0, progress=False, device="cpu", threads=2)
 
@@ -59,6 +62,48 @@ def test_options_are_the_library_s():
     known = {name for name in Options.__annotations__ if name not in Reading.__annotations__}
     assert expected_by(lambda: native_request('{"nothing": 1}')) == known
     assert expected_by(lambda: _native.Model.open("none", '{"nothing": 1}')) == set(Reading.__annotations__)
+
+
+def test_options_of_any_type_go_over():
+    given = {"a": np.int64(3), "b": np.array([1.5, 2]), "c": (True, np.bool_(False)), "d": Path("here"), "e": np.float32(0.5)}
+    assert json.loads(as_json(given)) == {"a": 3, "b": [1.5, 2.0], "c": [True, False], "d": "here", "e": 0.5}
+    with pytest.raises(scrubjay.ConfigError, match="an option of type object"):
+        as_json({"a": object()})
+
+
+def test_how_files_are_read(files):
+    """Every option goes over, in every form."""
+    given = dict(resize=8, crop="8x6", interpolation="box", skip_corrupt=True, inputs_memory=1, ignore=(), weights=())
+    given |= dict(tokenizer=Path("none"), max_tokens=np.int64(4), text_column="words", label_column="kind")
+    assert _native.Model.open(files / "model", as_json(given)).family == "mlp"
+    for one, words in [(dict(ignore="none.*"), "no tensor `none.*` to ignore"), (dict(weights="ema"), "no weights under `ema`")]:
+        with pytest.raises(scrubjay.ModelError, match=re.escape(words)):
+            _native.Model.open(files / "model", as_json(one))
+    for wrong, words in [
+        (dict(resize="wide"), "`wide`: .*224x192"),
+        (dict(crop=[8, 6]), "8,6.*a side as 224"),
+        (dict(interpolation="soft"), "soft"),
+        (dict(label_column=3), "a text or a list of texts"),
+        (dict(max_tokens=-1), "-1"),
+    ]:
+        with pytest.raises(scrubjay.ConfigError, match=words):
+            _native.Model.open(files / "model", as_json(wrong))
+
+
+def test_columns_and_tokens_of_texts(program, tmp_path):
+    rows = [f"{i % 2},word{i % 5} and some more of these {'odd' if i % 2 else 'even'} words" for i in range(40)]
+    (tmp_path / "t.csv").write_text("\n".join(["kind,said by", *rows]) + "\n")
+    columns = ["--text-column", "said by", "--label-column", "kind"]
+    program("train", "--arch", "distilbert:16-1-2-32", "--data", tmp_path / "t.csv", *columns, "--epochs", 1, "--out", tmp_path / "model")
+    given = dict(text_column="said by", label_column="kind", device="cpu", threads=2)
+    whole = scrubjay.traces(tmp_path / "model", tmp_path / "t.csv", **given)
+    short = scrubjay.traces(tmp_path / "model", tmp_path / "t.csv", max_tokens=4, **given)
+    assert len(whole.losses) == len(short.losses) == 40 and not np.array_equal(whole.losses, short.losses)
+
+
+def test_a_type_that_is_not_known_is_refused():
+    with pytest.raises(scrubjay.ConfigError, match="`w` is of F8_E4M3"):
+        tensor("w", "F8_E4M3", [1], bytearray(1))
 
 
 def expected_by(call):
@@ -142,8 +187,9 @@ def test_a_proxy_may_be_a_model(files, points):
 def test_progress_and_messages(files, points):
     seen = []
     given = dict(QUICK, batch=100, if_empty="cheap", progress=lambda *step: seen.append(step))
-    with pytest.warns(scrubjay.ScrubjayWarning, match="samples of class"):
+    with pytest.warns(scrubjay.ScrubjayWarning, match="samples of class") as caught:
         scrubjay.unlearn(files / "model", points[0], range(200), val=points[1], **given)
+    assert {one.filename for one in caught if one.category is scrubjay.ScrubjayWarning} == {__file__}  # where unlearn was called
     assert seen[0] == (0, 2, None) and seen[-1] == (2, 2, None)
     assert {phase for _, _, phase in seen} >= {"select", "solve", None}
 
@@ -298,11 +344,11 @@ def test_verify_tells_what_is_remembered(files, points, program, tmp_path):
     after = scrubjay.unlearn(files / "model", points[0], range(20), val=points[1], **QUICK)
     found = scrubjay.verify(files / "model", after, others, points[0], range(20), points[1])
     after.save(tmp_path / "after")
-    said = program(
+    printed = program(
         "verify", "--before", files / "model", "--after", tmp_path / "after", "--reference", *others, "--data",
         files / "train.safetensors", "--forget", "0-19", "--test", tmp_path / "test.safetensors", "--json",
     )
-    said = json.loads(said)
-    assert said["after"]["measures"] == found.after and said["findings"] == found.findings
-    assert [one["measures"] for one in said["references"]] == found.references
+    printed = json.loads(printed)
+    assert printed["after"]["measures"] == found.after and printed["findings"] == found.findings
+    assert [one["measures"] for one in printed["references"]] == found.references
     assert "forget_accuracy" in str(found)

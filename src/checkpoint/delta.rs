@@ -88,8 +88,8 @@ pub fn write_delta(
             let (a, b) = (was.stored(&name)?, is.stored(&name)?);
             let n = shape.first().copied().unwrap_or(1);
             let len = a.len() / n.max(1);
-            let row = |bytes: &[u8], i: usize| bytes[i * len..(i + 1) * len].to_vec();
-            let rows: Vec<usize> = (0..n).filter(|&i| row(&a, i) != row(&b, i)).collect();
+            let at = |i: usize| i * len..(i + 1) * len;
+            let rows: Vec<usize> = (0..n).filter(|&i| a[at(i)] != b[at(i)]).collect();
             if rows.is_empty() {
                 continue;
             }
@@ -98,7 +98,8 @@ pub fn write_delta(
             counts.tensors += 1;
             counts.rows += rows.len();
             counts.values += shape.iter().product::<usize>();
-            let gather = |bytes: &[u8]| rows.iter().flat_map(|&i| row(bytes, i)).collect::<Vec<u8>>();
+            let gather =
+                |bytes: &[u8]| rows.iter().flat_map(|&i| &bytes[at(i)]).copied().collect::<Vec<u8>>();
             let mut put = |kind: &str, dtype, shape: &[usize], bytes| {
                 parts.push(Part { name: format!("{kind}/{name}"), dtype, shape: shape.to_vec(), bytes });
             };
@@ -245,6 +246,9 @@ impl Delta {
             }
             let (mut bytes, values) = (file.stored(name)?, self.file.stored(&key)?);
             let (size, len) = (dtype.bitsize() / 8, bytes.len() / n.max(1));
+            if size == 0 {
+                return Err(refuse(format!("is of {dtype:?}, of which a value is less than a byte")));
+            }
             for (&row, new) in rows.iter().zip(values.chunks_exact(len.max(1))) {
                 bytes[row * len..(row + 1) * len].copy_from_slice(new);
             }

@@ -10,7 +10,7 @@ use crate::error::{Error, Result};
 use crate::onnx;
 
 /// Keys of a config beside such a file that are about data, classes and the loss, and not about the network.
-const DATA: [&str; 13] = [
+const DATA: [&str; 18] = [
     "num_classes",
     "num_labels",
     "id2label",
@@ -21,6 +21,11 @@ const DATA: [&str; 13] = [
     "mean",
     "std",
     "pretrained_cfg",
+    "preprocess",
+    "crop_pct",
+    "crop_mode",
+    "interpolation",
+    "label_names",
     "problem_type",
     "label_smoothing",
     "ordinary_tokens",
@@ -40,7 +45,9 @@ pub(super) fn files(
     if !onnx::is_onnx(&file.read(0..file.len().min(16))?) {
         return Ok(vec![ModelFile::of(file, weights)?]);
     }
-    let described = onnx::open(file, folder, size(config.as_ref()))?;
+    let said = config.as_ref().unwrap_or(&Value::Null);
+    let timm = said.get("pretrained_cfg").unwrap_or(&Value::Null);
+    let described = onnx::open(file, folder, image_size(said)?.or(image_size(timm)?))?;
     let known = config.take();
     let known = known.as_ref().and_then(Value::as_object).into_iter().flatten();
     let mut all: Map<String, Value> = described.config;
@@ -55,13 +62,34 @@ pub(super) fn files(
             None => drop(all.insert(key.clone(), value.clone())),
         }
     }
+    // timm's part has a size too, of which the graph's takes the place.
+    let size = all.get("input_size").cloned();
+    if let Some(timm) = all.get_mut("pretrained_cfg").and_then(Value::as_object_mut) {
+        timm.extend(size.map(|size| ("input_size".to_string(), size)));
+    }
     *config = Some(Value::Object(all));
     Ok(described.files.into_iter().map(|(file, tensors)| ModelFile::Onnx(file, tensors)).collect())
 }
 
-/// The size of images in a config, channels first.
-fn size(config: Option<&Value>) -> Option<[usize; 3]> {
-    let sides = config?.get("input_size")?.as_array()?;
-    let sides: Vec<usize> = sides.iter().filter_map(|side| usize::try_from(side.as_u64()?).ok()).collect();
-    sides.try_into().ok()
+/// `input_size` of a config: channels, rows, columns.
+///
+/// # Errors
+/// Where it is there and is no three such sides ([`side`]).
+pub(crate) fn image_size(config: &Value) -> Result<Option<[usize; 3]>> {
+    let Some(said) = config.get("input_size").filter(|said| !said.is_null()) else { return Ok(None) };
+    let sides = said.as_array().and_then(|sides| sides.iter().map(side).collect::<Option<Vec<_>>>());
+    let sides = sides.and_then(|sides| <[usize; 3]>::try_from(sides).ok());
+    sides.map(Some).ok_or_else(|| {
+        let expected = format!("[c, h, w], three whole numbers from 1 to {LARGEST}");
+        Error::config(format!("config.json: \"input_size\": {said}, where {expected} were expected"))
+    })
+}
+
+/// The most rows, columns or channels of an image in a config.
+const LARGEST: usize = 1 << 20;
+
+/// A side of an image, or its number of channels: a whole number above 0.
+pub(crate) fn side(value: &Value) -> Option<usize> {
+    let found = value.as_f64().filter(|side| side.fract() == 0.0)?;
+    (1.0..=LARGEST as f64).contains(&found).then_some(found as usize)
 }

@@ -1,4 +1,4 @@
-//! One model file of either kind, by name: its tensors in, and out a copy with some values changed.
+//! One model file, safetensors, torch.save's or ONNX, by name: its tensors in, and out a copy with some values changed.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io::{Cursor, SeekFrom};
@@ -39,8 +39,9 @@ pub(super) struct Counts {
 }
 
 impl ModelFile {
-    /// Reads a file, or bytes in memory, of the kind that the first bytes tell; of a PyTorch file, the weights under the
-    /// first of these keys that it has.
+    /// Reads a safetensors or a PyTorch file, or bytes in memory, of the kind that the first bytes tell; of a PyTorch file,
+    /// the weights under the first of these keys that it has. An ONNX file, which may have others beside it, is read by
+    /// [`super::described::files`].
     ///
     /// # Errors
     /// Where it is of neither kind, damaged, or has no such weights.

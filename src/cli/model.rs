@@ -95,15 +95,15 @@ impl StepArgs {
 pub struct NormaliseArgs {
     #[command(flatten)]
     steps: StepArgs,
-    /// Of images: mean per channel, subtracted from values from 0 to 1; by default the config's
+    /// Of images: mean per channel of values in 0..1; else the config's
     #[arg(long, value_name = "M,..", value_delimiter = ',', allow_hyphen_values = true)]
     mean: Option<Vec<f32>>,
-    /// Of images: standard deviation per channel, to divide by; by default the config's
+    /// Of images: standard deviation per channel; else the config's
     #[arg(long, value_name = "S,..", value_delimiter = ',')]
     std: Option<Vec<f32>>,
     /// Which labels of CIFAR-100: the 100 classes, or their 20 groups
     #[arg(long, value_enum, default_value_t = CifarLabels::Fine, value_name = "fine|coarse")]
-    cifar_labels: CifarLabels,
+    pub cifar_labels: CifarLabels,
     #[command(flatten)]
     texts: TextArgs,
 }

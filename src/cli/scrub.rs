@@ -153,7 +153,7 @@ pub struct Args {
     /// layer with --l2
     #[arg(long, value_name = "K", help_heading = "L-CODEC")]
     products: Option<usize>,
-    /// The largest drop of validation accuracy that is accepted, in points
+    /// The largest drop of validation or retained accuracy that is accepted, in points
     #[arg(long, default_value_t = 100.0 * DEFAULT.gate, value_parser = shared::not_negative, help_heading = "Method")]
     gate: f64,
     /// Where no unit depends on a batch: leave it, or take the best units of the first step

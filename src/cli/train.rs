@@ -20,7 +20,7 @@ use scrubjay::zoo::{self, TextSizes};
 use scrubjay::{Error, checkpoint, hash};
 use serde_json::{Value, json};
 
-use super::model::{StepArgs, TensorArgs, TextArgs, chosen, load, print_notes};
+use super::model::{NormaliseArgs, TensorArgs, chosen, load, print_notes};
 use super::shared::{self, DeviceArgs, Exit};
 
 /// Train a new model, or continue to train one
@@ -66,25 +66,14 @@ pub struct Args {
     /// Samples to leave out, as scrub's --forget names them
     #[arg(long, value_name = "SPEC")]
     exclude: Option<String>,
-    /// Mean per channel, subtracted from values from 0 to 1
-    #[arg(long, value_name = "M,..", value_delimiter = ',', allow_hyphen_values = true)]
-    mean: Option<Vec<f32>>,
-    /// Standard deviation per channel, to divide by
-    #[arg(long, value_name = "S,..", value_delimiter = ',')]
-    std: Option<Vec<f32>>,
     #[command(flatten)]
-    steps: StepArgs,
-    /// Which labels of CIFAR-100: the 100 classes, or their 20 groups
-    #[arg(long, value_enum, default_value_t = CifarLabels::Fine, value_name = "fine|coarse")]
-    cifar_labels: CifarLabels,
+    normalise: NormaliseArgs,
     /// Label smoothing of a new model's loss, from 0 to below 1, as PyTorch's CrossEntropyLoss has it
     #[arg(long, value_name = "E", conflicts_with = "model")]
     label_smoothing: Option<f64>,
     /// Number of classes; by default one more than the largest label
     #[arg(long)]
     classes: Option<usize>,
-    #[command(flatten)]
-    texts: TextArgs,
     /// Number of passes over the data
     #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..))]
     epochs: u32,
@@ -196,15 +185,8 @@ impl<'a> Task<'a> {
             return Err(Error::config("--heads, --stem, --ignore and --weights are for --model"));
         }
         let existing = args.model.as_deref().map(|path| args.tensors.checkpoint(path)).transpose()?;
-        let said = existing.as_ref().map(zoo::inputs).unwrap_or_default();
-        let mut sources = Sources {
-            choices: args.tensors.choices(),
-            normalise: Normalise { mean: args.mean.clone(), std: args.std.clone() },
-            cifar_labels: args.cifar_labels,
-            texts: args.texts.options(),
-            ..Sources::default()
-        };
-        args.steps.write(&mut sources);
+        let mut sources = Sources { choices: args.tensors.choices(), ..Sources::default() };
+        args.normalise.write(&mut sources);
         let mut options = sources.load_options(existing.as_ref());
         if let Some(TextSizes { token_ids, positions }) = args.arch.as_deref().and_then(zoo::text_sizes) {
             options.expected.positions = Some(positions);
@@ -212,8 +194,7 @@ impl<'a> Task<'a> {
                 *size = count;
             }
         }
-        let normalise =
-            Normalise { mean: args.mean.clone().or(said.mean), std: args.std.clone().or(said.std) };
+        let normalise = options.normalise.or(&options.config);
         let loaded = load(&args.data, &options)?;
         options.go_on(loaded.names.classes.as_ref(), loaded.tokenizer.as_ref());
         let mut val =
@@ -361,7 +342,7 @@ impl<'a> Task<'a> {
             "n": self.indices.len(),
             "exclude": self.args.exclude,
             "excluded": self.excluded,
-            "cifar_labels": (self.args.cifar_labels == CifarLabels::Coarse).then_some("coarse"),
+            "cifar_labels": (self.args.normalise.cifar_labels == CifarLabels::Coarse).then_some("coarse"),
             "normalise": {"mean": self.normalise.mean, "std": self.normalise.std},
             "preprocess": self.pipeline,
             "classes": self.args.classes,

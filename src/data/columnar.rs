@@ -5,6 +5,7 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use parquet::file::metadata::FileMetaData;
 use parquet::file::reader::{FileReader, SerializedFileReader};
 use parquet::record::{Field, Row};
 use serde_json::Value;
@@ -45,12 +46,10 @@ pub(super) fn list(path: &Path, files: &[PathBuf], wanted: CifarLabels) -> Resul
             CifarLabels::Coarse => column(&["coarse_label"])?,
         };
         let image = column(&IMAGES)?;
-        let pairs = metadata.key_value_metadata().into_iter().flatten();
-        let described = pairs.filter(|pair| pair.key == "huggingface").find_map(|pair| pair.value.as_deref());
-        names = names.or_else(|| class_names(described?, &label));
+        names = names.or_else(|| class_names(metadata, &label));
         for (number, row) in reader.get_row_iter(None).map_err(damaged)?.enumerate() {
             let row = row.map_err(damaged)?;
-            let refuse = |reason: &str| Error::record(file, format!("row {number}"), reason);
+            let refuse = |reason: &str| Error::record(file, format!("row {}", number + 1), reason);
             let of = |name: &str| row.get_column_iter().find(|(key, _)| *key == name).map(|(_, value)| value);
             let (bytes, name) =
                 of(&image).and_then(picture).ok_or_else(|| refuse("has no bytes of a picture"))?;
@@ -94,8 +93,10 @@ fn word(field: &Field) -> Option<String> {
 }
 
 /// The names of the classes of a column, as the library `datasets` writes them.
-fn class_names(described: &str, column: &str) -> Option<Vec<String>> {
-    let value: Value = serde_json::from_str(described).ok()?;
+pub(super) fn class_names(metadata: &FileMetaData, column: &str) -> Option<Vec<String>> {
+    let pairs = metadata.key_value_metadata().into_iter().flatten();
+    let described = pairs.filter(|pair| pair.key == "huggingface").find_map(|pair| pair.value.as_deref());
+    let value: Value = serde_json::from_str(described?).ok()?;
     let names = value.get("info")?.get("features")?.get(column)?.get("names")?.as_array()?;
     names.iter().map(|name| name.as_str().map(String::from)).collect()
 }

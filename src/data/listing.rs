@@ -8,10 +8,12 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 use super::encoding::read_text;
 use super::pictures::{Pictures, Place, is_picture};
+use super::records::{Object, Records, ending, list_of_objects, named_twice, objects_by_line, of_objects};
+use super::table::check_quotes;
 use super::{Labels, classes};
 use crate::error::{Error, Result};
 
@@ -24,18 +26,18 @@ type Cell = Vec<String>;
 /// A manifest's rows.
 struct Rows {
     columns: Vec<String>,
-    /// Of each row its line, or number in a JSON list, and its cells.
-    rows: Vec<(usize, Vec<Cell>)>,
+    /// Of each row its place, as `line 3` or `item 2`, and its cells.
+    rows: Vec<(String, Vec<Cell>)>,
     /// The columns with lists.
     lists: BTreeSet<usize>,
 }
 
 /// Whether a file is a manifest of pictures, by its name and its columns; of a damaged one, by the words of its first line.
 pub(super) fn is_listing(path: &Path) -> bool {
-    if kind(path).is_none() {
+    if !["csv", "tsv", "jsonl", "ndjson", "json"].contains(&ending(path).as_str()) {
         return false;
     }
-    if let Ok(rows) = rows(path) {
+    if let Ok(rows) = rows(path, Some(1)) {
         return place_of(&rows.columns, &PATHS).is_some();
     }
     let text = read_text(path).map(|text| String::from_utf8_lossy(&text).into_owned()).unwrap_or_default();
@@ -43,38 +45,31 @@ pub(super) fn is_listing(path: &Path) -> bool {
     words.any(|word| PATHS.iter().any(|path| word.trim().eq_ignore_ascii_case(path)))
 }
 
-/// The kind of a manifest by its name, in lower case and without `.gz`.
-fn kind(path: &Path) -> Option<&'static str> {
-    let name = path.file_name()?.to_string_lossy().to_ascii_lowercase();
-    let name = name.trim_end_matches(".gz");
-    [".csv", ".tsv", ".jsonl", ".ndjson", ".json"].into_iter().find(|ending| name.ends_with(ending))
-}
-
 /// Lists the pictures of a manifest.
 ///
 /// # Errors
 /// Where it is no such table, or a row has no file or no label.
 pub(super) fn list(path: &Path) -> Result<Pictures> {
-    let mut rows = rows(path)?;
+    let mut rows = rows(path, None)?;
     let at = place_of(&rows.columns, &PATHS).ok_or_else(|| {
         let reason = format!("has the columns {}, and none of {}", rows.columns.join(", "), PATHS.join(", "));
         Error::data(path, reason)
     })?;
     let folder = path.parent().unwrap_or(Path::new(""));
-    let (mut places, mut samples, mut lines) = (vec![], vec![], vec![]);
-    for (line, cells) in &rows.rows {
+    let (mut places, mut samples) = (vec![], vec![]);
+    for (row, cells) in &rows.rows {
         let [file] = cells[at].as_slice() else {
-            return Err(Error::record(path, format!("line {line}"), "names no file"));
+            return Err(Error::record(path, row.as_str(), "names no file"));
         };
         places.push(Place::File(folder.join(file)));
         samples.push(file.clone());
-        lines.push(*line);
     }
     let (y, classes, used) = labels(path, &mut rows, at)?;
     let words = |column: usize| rows.rows.iter().map(|(_, cells)| cells[column].join(";")).collect();
     let others = (0..rows.columns.len()).filter(|column| *column != at && !used.contains(column));
     let columns = others.map(|column| (rows.columns[column].clone(), words(column))).collect();
-    Ok(Pictures { places, samples, lines, y, classes, columns, ..Pictures::of(path) })
+    let rows = rows.rows.into_iter().map(|(row, _)| row).collect();
+    Ok(Pictures { places, samples, rows, y, classes, columns, ..Pictures::of(path) })
 }
 
 /// The first of these names that is a column, in any case.
@@ -110,111 +105,104 @@ fn labels(path: &Path, rows: &mut Rows, files: usize) -> Result<(Labels, Option<
     let words: Vec<Vec<String>> = rows.rows.iter().map(|(_, cells)| cells[at].clone()).collect();
     let labels = classes::labels(&words, rows.lists.contains(&at));
     let (y, names) = labels.map_err(|(i, reason)| match i {
-        Some(i) => Error::record(path, format!("line {}", rows.rows[i].0), reason),
+        Some(i) => Error::record(path, rows.rows[i].0.as_str(), reason),
         None => Error::data(path, reason),
     })?;
     Ok((y, names, vec![at]))
 }
 
-fn rows(path: &Path) -> Result<Rows> {
-    let text = String::from_utf8(read_text(path)?).map_err(|_| Error::data(path, "is not UTF-8"))?;
-    match kind(path) {
-        Some(".csv") => cells(path, &text, b','),
-        Some(".tsv") => cells(path, &text, b'\t'),
-        Some(".json") => {
-            let value =
-                serde_json::from_str(&text).map_err(|e| Error::data(path, format!("is not JSON: {e}")))?;
-            objects(path, items(path, value)?)
-        }
-        _ => {
-            let lines = text.lines().zip(1..).filter(|(line, _)| !line.trim().is_empty());
-            let object = |(text, line): (&str, usize)| match serde_json::from_str(text) {
-                Ok(Value::Object(object)) => Ok((line, object)),
-                Ok(_) => Err(Error::record(path, format!("line {line}"), "is no JSON object")),
-                Err(e) => Err(Error::record(path, format!("line {line}"), format!("is not JSON: {e}"))),
-            };
-            objects(path, lines.map(object).collect::<Result<_>>()?)
-        }
-    }
+/// The rows of a manifest; of a table of text at most so many, where its columns alone are asked for.
+fn rows(path: &Path, most: Option<usize>) -> Result<Rows> {
+    let bytes = read_text(path)?;
+    let usual = match ending(path).as_str() {
+        "json" => return objects(path, items(path, &bytes)?),
+        "jsonl" | "ndjson" => return objects(path, objects_by_line(path, &bytes)?),
+        "tsv" => b'\t',
+        _ => b',',
+    };
+    let text = String::from_utf8(bytes).map_err(|_| Error::data(path, "is not UTF-8"))?;
+    cells(path, &text, usual, most)
 }
 
-/// The rows of a JSON file: a list of objects, or an object of files and labels.
-fn items(path: &Path, value: Value) -> Result<Vec<(usize, Map<String, Value>)>> {
-    let pair = |(file, label): (String, Value)| {
-        [("path".to_string(), Value::String(file)), ("label".to_string(), label)].into_iter().collect()
-    };
-    let numbered = |(i, item): (usize, Value)| match item {
-        Value::Object(object) => Ok((i + 1, object)),
-        _ => Err(Error::record(path, format!("item {}", i + 1), "is no JSON object")),
-    };
-    match value {
-        Value::Array(items) => items.into_iter().enumerate().map(numbered).collect(),
-        Value::Object(files) if files.values().all(|label| !label.is_object()) => {
-            Ok(files.into_iter().map(pair).enumerate().map(|(i, object)| (i + 1, object)).collect())
-        }
-        _ => Err(Error::data(path, "is neither a list of objects nor an object of files and their labels")),
+/// The rows of a JSON file: a list of objects, or an object of files and labels, which are sorted.
+fn items(path: &Path, bytes: &[u8]) -> Result<Vec<(String, Object)>> {
+    if bytes.trim_ascii_start().starts_with(b"[") {
+        return list_of_objects(path, bytes);
     }
+    let reason = "is neither a list of objects nor an object of files and their labels";
+    let Object(files) =
+        serde_json::from_slice(bytes).map_err(|e| Error::data(path, format!("{reason}: {e}")))?;
+    if files.iter().any(|(_, label)| label.is_object()) {
+        return Err(Error::data(path, reason));
+    }
+    let mut files: Vec<_> = files.into_iter().zip(1..).collect();
+    files.sort_by(|((one, _), _), ((other, _), _)| one.cmp(other));
+    let object = |(file, label): (String, Value)| vec![("path".into(), file.into()), ("label".into(), label)];
+    Ok(files.into_iter().map(|(pair, i)| (format!("item {i}"), Object(object(pair)))).collect())
 }
 
-fn objects(path: &Path, objects: Vec<(usize, Map<String, Value>)>) -> Result<Rows> {
-    let mut columns: Vec<String> = vec![];
-    for (_, object) in &objects {
-        columns.extend(object.keys().filter(|key| !columns.contains(key)).cloned().collect::<Vec<_>>());
+/// Objects as rows, with the keys of each in the order of their names.
+fn objects(path: &Path, mut objects: Vec<(String, Object)>) -> Result<Rows> {
+    if objects.is_empty() {
+        return Err(Error::data(path, "holds no samples"));
     }
-    let mut lists = BTreeSet::new();
+    objects.iter_mut().for_each(|(_, Object(pairs))| pairs.sort_by(|(one, _), (other, _)| one.cmp(other)));
+    let Records { columns, rows, .. } = of_objects(objects);
     let word = |value: &Value| match value {
         Value::Null => None,
         Value::String(text) => Some(text.clone()),
         other => Some(other.to_string()),
     };
-    let mut rows = vec![];
-    for (line, object) in &objects {
-        let cells = columns.iter().enumerate().map(|(i, column)| match object.get(column) {
-            Some(Value::Array(words)) => {
-                lists.insert(i);
-                words.iter().filter_map(word).collect()
-            }
-            Some(value) => word(value).into_iter().collect(),
-            None => vec![],
-        });
-        rows.push((*line, cells.collect()));
-    }
-    match rows.is_empty() {
-        false => Ok(Rows { columns, rows, lists }),
-        true => Err(Error::data(path, "holds no samples")),
-    }
+    let mut lists = BTreeSet::new();
+    let mut cell = |(column, value): (usize, &Value)| match value {
+        Value::Array(words) => {
+            lists.insert(column);
+            words.iter().filter_map(word).collect()
+        }
+        value => word(value).into_iter().collect(),
+    };
+    let cells = |(row, cells): (String, Vec<Value>)| (row, cells.iter().enumerate().map(&mut cell).collect());
+    let rows = rows.into_iter().map(cells).collect();
+    Ok(Rows { columns, rows, lists })
 }
 
 /// The rows of a table of text. One that begins with the file of a picture has no header: its columns are the file and
 /// the label.
-fn cells(path: &Path, text: &str, usual: u8) -> Result<Rows> {
+fn cells(path: &Path, text: &str, usual: u8, most: Option<usize>) -> Result<Rows> {
     let first = text.lines().next().unwrap_or_default();
     let count = |delimiter: &u8| first.bytes().filter(|byte| byte == delimiter).count();
     let others = [usual, b';', b'\t'];
     let delimiter =
         if count(&usual) > 0 { usual } else { others.into_iter().max_by_key(count).unwrap_or(usual) };
+    if most.is_none() {
+        check_quotes(path, text.as_bytes(), delimiter)?;
+    }
     let mut reader = csv::ReaderBuilder::new();
     reader.has_headers(false).flexible(true).delimiter(delimiter).trim(csv::Trim::All);
     let mut columns: Option<Vec<String>> = None;
     let mut rows = vec![];
     for record in reader.from_reader(text.as_bytes()).records() {
+        if most == Some(rows.len()) {
+            break;
+        }
         let record = record.map_err(|e| Error::data(path, e.to_string()))?;
-        let line = record.position().map_or(0, |position| position.line() as usize);
+        let place = format!("line {}", record.position().map_or(0, csv::Position::line));
         if record.iter().all(str::is_empty) {
             continue;
         }
         let Some(columns) = &columns else {
             let headless = record.get(0).is_some_and(|file| is_picture(Path::new(file)));
-            columns = Some(match headless {
-                true => ["path", "label"].map(String::from).into(),
-                false => record.iter().map(String::from).collect(),
-            });
+            let names = if headless { vec!["path", "label"] } else { record.iter().collect() };
+            if let Some(name) = named_twice(&names) {
+                return Err(Error::record(path, place, format!("names `{name}` twice")));
+            }
+            columns = Some(names.into_iter().map(String::from).collect());
             if headless {
-                rows.push((line, row(path, &record, line, 2)?));
+                rows.push(row(path, &record, place, 2)?);
             }
             continue;
         };
-        rows.push((line, row(path, &record, line, columns.len())?));
+        rows.push(row(path, &record, place, columns.len())?);
     }
     match (columns, rows.is_empty()) {
         (Some(columns), false) => Ok(Rows { columns, rows, lists: BTreeSet::new() }),
@@ -222,11 +210,11 @@ fn cells(path: &Path, text: &str, usual: u8) -> Result<Rows> {
     }
 }
 
-fn row(path: &Path, record: &csv::StringRecord, line: usize, width: usize) -> Result<Vec<Cell>> {
+fn row(path: &Path, record: &csv::StringRecord, place: String, width: usize) -> Result<(String, Vec<Cell>)> {
     if record.len() != width {
         let reason = format!("has {} cells, where the first line has {width}", record.len());
-        return Err(Error::record(path, format!("line {line}"), reason));
+        return Err(Error::record(path, place, reason));
     }
     let cell = |word: &str| if word.is_empty() { vec![] } else { vec![word.to_string()] };
-    Ok(record.iter().map(cell).collect())
+    Ok((place, record.iter().map(cell).collect()))
 }

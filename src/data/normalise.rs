@@ -9,6 +9,15 @@ pub struct Normalise {
     pub std: Option<Vec<f32>>,
 }
 
+impl Normalise {
+    /// These numbers; others where there are none.
+    pub fn or(&self, other: &Normalise) -> Normalise {
+        let first =
+            |one: &Option<Vec<f32>>, other: &Option<Vec<f32>>| one.as_ref().or(other.as_ref()).cloned();
+        Normalise { mean: first(&self.mean, &other.mean), std: first(&self.std, &other.std) }
+    }
+}
+
 /// (value − mean) / std, per channel.
 pub(super) struct Normaliser {
     mean: Vec<f32>,
@@ -44,7 +53,7 @@ impl Normaliser {
 /// Mean and std of each of `c` channels.
 ///
 /// # Errors
-/// Where there are others than one or `c` of them, or a std is not above 0, in words.
+/// Where there are others than one or `c` of them, a mean is not finite, or a std is not finite and above 0, in words.
 pub(super) fn per_channel(normalise: &Normalise, c: usize) -> Result<(Vec<f32>, Vec<f32>), String> {
     let each = |values: &Option<Vec<f32>>, default: f32, name: &str| match values.as_deref() {
         None => Ok(vec![default; c]),
@@ -53,8 +62,13 @@ pub(super) fn per_channel(normalise: &Normalise, c: usize) -> Result<(Vec<f32>, 
         Some(many) => Err(format!("has {c} channels, {name} has {} values", many.len())),
     };
     let (mean, std) = (each(&normalise.mean, 0.0, "mean")?, each(&normalise.std, 1.0, "std")?);
-    if std.iter().any(|std| std.is_nan() || *std <= 0.0) {
-        return Err("cannot be normalised: a std is not above 0".into());
+    if let Some(mean) = mean.iter().find(|mean| !mean.is_finite()) {
+        return Err(format!("cannot be normalised: a mean is {mean}, where a finite number was expected"));
+    }
+    if let Some(std) = std.iter().find(|std| !std.is_finite() || **std <= 0.0) {
+        return Err(format!(
+            "cannot be normalised: a std is {std}, where a finite number above 0 was expected"
+        ));
     }
     Ok((mean, std))
 }

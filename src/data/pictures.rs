@@ -54,8 +54,8 @@ pub(super) struct Pictures {
     pub places: Vec<Place>,
     /// What each is called.
     pub samples: Vec<String>,
-    /// The line of each in its manifest; empty where there is none.
-    pub lines: Vec<usize>,
+    /// The place of each in its manifest, as `line 3`; empty where there is none.
+    pub rows: Vec<String>,
     /// Their labels.
     pub y: Labels,
     /// The names of the classes.
@@ -92,7 +92,7 @@ impl Pictures {
             path: path.into(),
             places: vec![],
             samples: vec![],
-            lines: vec![],
+            rows: vec![],
             y: Labels::Classes(vec![]),
             classes: None,
             by_name: true,
@@ -113,8 +113,8 @@ impl Pictures {
 
     /// A fault of picture `i`.
     fn fault(&self, i: usize, reason: String) -> Error {
-        let record = match self.lines.get(i) {
-            Some(line) => format!("line {line}: {}", self.samples[i]),
+        let record = match self.rows.get(i) {
+            Some(row) => format!("{row}: {}", self.samples[i]),
             None => self.samples[i].clone(),
         };
         Error::record(&self.path, record, reason)
@@ -154,7 +154,10 @@ impl Pictures {
         self.number(&options.expected)?;
         let channels = options.expected.channels;
         let n = self.places.len();
-        let first = (0..n).find_map(|i| self.one(i, pipeline, channels).ok());
+        let first = match options.skip_corrupt {
+            false => (n > 0).then(|| self.one(0, pipeline, channels)).transpose()?,
+            true => (0..n).find_map(|i| self.one(i, pipeline, channels).ok()),
+        };
         let bytes = first.map_or(0, |first| first.picture.h * first.picture.w * channels.unwrap_or(3));
         let kept = n.saturating_mul(bytes) <= options.memory.unwrap_or(MEMORY);
         let one = |i: usize| -> Result<Decoded> {
@@ -234,7 +237,7 @@ impl Pictures {
         let of = |words: &[String]| kept.iter().map(|&i| words[i].clone()).collect::<Vec<_>>();
         self.samples = of(&self.samples);
         self.columns.iter_mut().for_each(|(_, words)| *words = of(words));
-        self.lines = kept.iter().filter_map(|&i| self.lines.get(i).copied()).collect();
+        self.rows = kept.iter().filter_map(|&i| self.rows.get(i).cloned()).collect();
         self.y = self.y.subset(&kept);
         Ok(decoded)
     }

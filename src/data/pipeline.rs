@@ -75,14 +75,14 @@ impl Pipeline {
     pub(super) fn apply(&self, picture: Picture) -> Result<Picture, String> {
         let picture = match self.resize {
             Resize::None => picture,
-            Resize::Exact([h, w]) => resize(&picture, h, w, self.interpolation),
+            Resize::Exact([h, w]) => resize(picture, h, w, self.interpolation),
             Resize::Shortest(side) => {
                 let Picture { h, w, .. } = picture;
                 let longer = |long: usize, short: usize| {
                     (side as u64 * long as u64 / short.max(1) as u64).max(1) as usize
                 };
                 let (h, w) = if w <= h { (longer(h, w), side) } else { (side, longer(w, h)) };
-                resize(&picture, h, w, self.interpolation)
+                resize(picture, h, w, self.interpolation)
             }
         };
         let ([h, w], even) = match self.crop {

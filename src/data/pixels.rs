@@ -125,10 +125,10 @@ pub(super) fn from_tensors(file: &TensorFile, part: Option<Part>) -> Result<(Sto
     if channels_last && sides.len() == 4 {
         notes.push(format!("{images} {sides:?} is read as [n, h, w, c]"));
     }
-    let (values, dtype) = (file.f32(images)?, file.dtype(images)?);
-    let whole = match dtype {
-        Dtype::U8 => true,
-        Dtype::I8 | Dtype::I16 | Dtype::I32 | Dtype::I64 | Dtype::U16 | Dtype::U32 | Dtype::U64 => {
+    let x = match file.dtype(images)? {
+        Dtype::U8 => Numbers::Pixels(file.stored(images)?),
+        dtype @ (Dtype::I8 | Dtype::I16 | Dtype::I32 | Dtype::I64 | Dtype::U16 | Dtype::U32 | Dtype::U64) => {
+            let values = file.f32(images)?;
             let features = sides.len() == 2;
             let like_pixels =
                 || values.iter().all(|v| (0.0..=255.0).contains(v)) && values.iter().any(|&v| v > 127.0);
@@ -138,13 +138,15 @@ pub(super) fn from_tensors(file: &TensorFile, part: Option<Part>) -> Result<(Sto
                      pixels as U8"
                 ));
             }
-            !features
+            match features {
+                true => Numbers::Floats(values),
+                false => {
+                    let values = values.iter().map(|&v| v as i64);
+                    Numbers::Pixels(pixels(path, "sample", values, shape.len())?)
+                }
+            }
         }
-        _ => false,
-    };
-    let x = match whole {
-        true => Numbers::Pixels(pixels(path, "sample", values.iter().map(|&v| v as i64), shape.len())?),
-        false => Numbers::Floats(values),
+        _ => Numbers::Floats(file.f32(images)?),
     };
     Ok((Stored { shape, x, y, channels_last }, notes))
 }
@@ -165,10 +167,7 @@ impl Stored {
         config: &Normalise,
         notes: &mut Vec<String>,
     ) -> std::result::Result<Normalise, String> {
-        let wanted = Normalise {
-            mean: given.mean.clone().or(config.mean.clone()),
-            std: given.std.clone().or(config.std.clone()),
-        };
+        let wanted = given.or(config);
         let none = Normalise::default();
         let Numbers::Floats(x) = &self.x else { return Ok(wanted) };
         if *given != none || *config == none {

@@ -13,8 +13,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-pub(super) use rows::Records;
-use rows::{Object, of_objects};
+pub(super) use rows::{Object, Records, of_objects};
 
 use super::encoding::read_text;
 use super::table::check_quotes;
@@ -38,7 +37,7 @@ pub(super) fn is_known(path: &Path) -> bool {
 }
 
 /// The end of a file's name, in lower case and without `.gz`.
-fn ending(path: &Path) -> String {
+pub(super) fn ending(path: &Path) -> String {
     let name = path.file_name().unwrap_or_default().to_string_lossy().to_ascii_lowercase();
     let name = name.strip_suffix(".gz").unwrap_or(&name);
     name.rsplit_once('.').map_or("", |(_, end)| end).to_string()
@@ -81,8 +80,8 @@ pub(super) fn read(path: &Path, names: impl Fn(&[&str]) -> bool) -> Result<Recor
     let ending = ending(path);
     let records = match ending.as_str() {
         "parquet" => parquet(path)?,
-        "jsonl" | "ndjson" => objects_by_line(path, &read_text(path)?)?,
-        "json" => list_of_objects(path, &read_text(path)?)?,
+        "jsonl" | "ndjson" => of_objects(objects_by_line(path, &read_text(path)?)?),
+        "json" => of_objects(list_of_objects(path, &read_text(path)?)?),
         "csv" => cells(path, &read_text(path)?, None)?,
         "label" => labelled(path, &read_text(path)?, ' ')?,
         _ => {
@@ -146,7 +145,8 @@ fn lines<'a>(path: &'a Path, bytes: &'a [u8]) -> impl Iterator<Item = Result<(u6
     whole.map(text).filter(move |line| !blank(line))
 }
 
-fn objects_by_line(path: &Path, bytes: &[u8]) -> Result<Records> {
+/// The objects of a file that has one a line, each with its place.
+pub(super) fn objects_by_line(path: &Path, bytes: &[u8]) -> Result<Vec<(String, Object)>> {
     let object = |line: Result<(u64, &str)>| {
         let (number, text) = line?;
         let place = format!("line {number}");
@@ -157,13 +157,20 @@ fn objects_by_line(path: &Path, bytes: &[u8]) -> Result<Records> {
         })?;
         Ok((place, object))
     };
-    lines(path, bytes).map(object).collect::<Result<Vec<_>>>().map(of_objects)
+    lines(path, bytes).map(object).collect()
 }
 
-fn list_of_objects(path: &Path, bytes: &[u8]) -> Result<Records> {
+/// The objects of a list, each with its place.
+pub(super) fn list_of_objects(path: &Path, bytes: &[u8]) -> Result<Vec<(String, Object)>> {
     let objects: Vec<Object> = serde_json::from_slice(bytes)
         .map_err(|e| Error::data(path, format!("is no JSON list of objects: {e}")))?;
-    Ok(of_objects(objects.into_iter().zip(1..).map(|(object, i)| (format!("item {i}"), object)).collect()))
+    Ok(objects.into_iter().zip(1..).map(|(object, i)| (format!("item {i}"), object)).collect())
+}
+
+/// A name that is there twice, of those that are not empty.
+pub(super) fn named_twice<'a>(names: &[&'a str]) -> Option<&'a str> {
+    let twice = |at: &usize| !names[*at].is_empty() && names[..*at].contains(&names[*at]);
+    (0..names.len()).find(twice).map(|at| names[at])
 }
 
 /// Cells between commas, or what the first line has instead.
@@ -183,13 +190,8 @@ fn cells(path: &Path, bytes: &[u8], delimiter: Option<u8>) -> Result<Records> {
         let cells = record.iter().map(|cell| utf8(path, line, cell)).collect::<Result<Vec<_>>>()?;
         if records.columns.is_empty() {
             records.columns = cells.iter().map(|name| name.trim().to_string()).collect();
-            let twice = |at: &usize| !cells[*at].is_empty() && cells[..*at].contains(&cells[*at]);
-            if let Some(at) = (0..cells.len()).find(twice) {
-                return Err(Error::record(
-                    path,
-                    format!("line {line}"),
-                    format!("names `{}` twice", cells[at]),
-                ));
+            if let Some(name) = named_twice(&cells) {
+                return Err(Error::record(path, format!("line {line}"), format!("names `{name}` twice")));
             }
             continue;
         }

@@ -97,19 +97,19 @@ fn weights(from: usize, to: usize, filter: Interpolation) -> Vec<Weights> {
 }
 
 /// A picture of this height and width, with as many channels.
-pub(super) fn resize(picture: &Picture, h: usize, w: usize, filter: Interpolation) -> Picture {
+pub(super) fn resize(picture: Picture, h: usize, w: usize, filter: Interpolation) -> Picture {
     if (h, w) == (picture.h, picture.w) {
-        return picture.clone();
+        return picture;
     }
     if filter == Interpolation::Nearest {
-        return nearest(picture, h, w);
+        return nearest(&picture, h, w);
     }
     let along = |picture: Picture| if w == picture.w { picture } else { along_rows(&picture, w, filter) };
     let down = |picture: Picture| if h == picture.h { picture } else { down_columns(&picture, h, filter) };
     let columns_first = h < picture.h && 2 * (picture.w as i64 - w as i64) < (picture.h - h) as i64;
     match columns_first {
-        true => along(down(picture.clone())),
-        false => down(along(picture.clone())),
+        true => along(down(picture)),
+        false => down(along(picture)),
     }
 }
 

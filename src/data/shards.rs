@@ -34,13 +34,16 @@ pub(super) fn list(path: &Path, files: &[PathBuf]) -> Result<Pictures> {
     let (mut places, mut samples, mut words, mut several) = (vec![], vec![], vec![], false);
     for file in files {
         let packed = !file.extension().is_some_and(|end| end.eq_ignore_ascii_case("tar"));
-        let stored = match packed {
-            true => StoredFile::of_bytes(file, read_unzipped(file)?),
-            false => StoredFile::open(file)?,
-        };
-        let members = match packed {
-            true => members(file, Cursor::new(stored.read(0..stored.len())?))?,
-            false => members(file, BufReader::new(File::open(file).map_err(Error::io(file))?))?,
+        let (stored, members) = match packed {
+            true => {
+                let bytes = read_unzipped(file)?;
+                let members = members(file, Cursor::new(&bytes))?;
+                (StoredFile::of_bytes(file, bytes), members)
+            }
+            false => {
+                let reader = BufReader::new(File::open(file).map_err(Error::io(file))?);
+                (StoredFile::open(file)?, members(file, reader)?)
+            }
         };
         let stored = Arc::new(stored);
         for (key, member) in members {

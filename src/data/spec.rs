@@ -7,6 +7,8 @@
 mod nearest;
 mod parse;
 
+use std::cell::OnceCell;
+use std::collections::HashMap;
 use std::path::Path;
 
 use nearest::nearest;
@@ -64,7 +66,7 @@ impl Spec {
     /// Where an index is outside the set, a class, a column or a name does not occur, or more samples are asked for than
     /// there are.
     pub fn choose(&self, labels: &Labels, names: &Names) -> Result<Vec<usize>> {
-        let set = Set { labels, names };
+        let set = Set { labels, names, by_name: OnceCell::new() };
         let mut chosen = vec![];
         for part in &self.parts {
             chosen.extend(set.choose(part).map_err(Error::Config)?);
@@ -100,6 +102,8 @@ pub fn choose(text: &str, path: &Path, labels: &Labels, names: &Names) -> Result
 struct Set<'a> {
     labels: &'a Labels,
     names: &'a Names,
+    /// By name the first sample that has it, and how many have it; made where a name is looked up.
+    by_name: OnceCell<HashMap<&'a str, (usize, usize)>>,
 }
 
 impl Set<'_> {
@@ -205,13 +209,17 @@ impl Set<'_> {
 
     /// The sample of a name; none where there is none.
     fn of_name(&self, name: &str) -> Found<Option<Vec<usize>>> {
-        let names = self.names.samples.as_deref().unwrap_or_default();
-        let plain = name.strip_prefix("./").unwrap_or(name);
-        let found: Vec<usize> = (0..names.len()).filter(|&i| names[i] == plain).collect();
-        match found.len() {
-            0 => Ok(None),
-            1 => Ok(Some(found)),
-            count => Err(format!("{count} samples have the name `{name}`; choose by index")),
+        let by_name = self.by_name.get_or_init(|| {
+            let mut by_name = HashMap::new();
+            for (i, name) in self.names.samples.iter().flatten().enumerate() {
+                by_name.entry(name.as_str()).or_insert((i, 0)).1 += 1;
+            }
+            by_name
+        });
+        match by_name.get(name.strip_prefix("./").unwrap_or(name)) {
+            None => Ok(None),
+            Some((first, 1)) => Ok(Some(vec![*first])),
+            Some((_, count)) => Err(format!("{count} samples have the name `{name}`; choose by index")),
         }
     }
 

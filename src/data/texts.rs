@@ -59,17 +59,17 @@ pub(super) fn read(
         }
     };
     let mut all = std::mem::take(&mut sets[0].1);
-    let mut places: Vec<(&Path, String)> = all.rows.iter().map(|(place, _)| (path, place.clone())).collect();
+    let mut of_rows = vec![path; all.rows.len()];
     for (file, more) in sets.drain(1..) {
         if more.columns != all.columns {
             let (found, expected) = (more.columns.join(", "), all.columns.join(", "));
             let reason = format!("has the columns {found}, and {} has {expected}", path.display());
             return Err(Error::data(file, reason));
         }
-        places.extend(more.rows.iter().map(|(place, _)| (file, place.clone())));
+        of_rows.extend(vec![file; more.rows.len()]);
         all.rows.extend(more.rows);
     }
-    let table = Rows { path, records: all, places };
+    let table = Rows { path, records: all, files: of_rows };
     let texts = table.texts(text)?;
     let found = table.labels(&labels, known)?;
     let tokenizer = tokenizer(path, &texts, &options.tokenizer)?;

@@ -17,7 +17,7 @@ mod split;
 use std::collections::HashMap;
 use std::path::Path;
 
-use split::{Step, cut, words};
+use split::{Step, cut, normalise, words};
 
 use super::tensors::write_whole;
 use crate::error::{Error, Result};
@@ -138,7 +138,7 @@ impl Tokenizer {
     }
 
     fn normalise(&self, text: &str) -> String {
-        self.steps.iter().fold(text.to_string(), |text, step| step.apply(&text))
+        normalise(&self.steps, text)
     }
 
     /// The pieces of a word.

@@ -52,23 +52,21 @@ impl Order {
 
     /// The values of a file, in the order kept here.
     pub fn from_stored(self, stored: &[f32]) -> Vec<f32> {
-        let mut kept = vec![0.0; stored.len()];
-        let (c, positions) = match self {
-            Order::Same => return stored.to_vec(),
-            Order::ChannelsLast { c, positions, .. } => (c, positions),
-            Order::RowsLast { .. } => {
-                stored.iter().enumerate().for_each(|(i, &value)| kept[self.kept(i)] = value);
-                return kept;
-            }
-        };
-        let row = c * positions;
-        if row == 0 {
-            return kept;
+        if self == Order::Same {
+            return stored.to_vec();
         }
-        for (kept, stored) in kept.chunks_exact_mut(row).zip(stored.chunks_exact(row)) {
-            for (channel, values) in stored.chunks_exact(positions).enumerate() {
-                values.iter().enumerate().for_each(|(at, &value)| kept[at * c + channel] = value);
+        let mut kept = vec![0.0; stored.len()];
+        match self {
+            // Row by row, which is quicker than value by value.
+            Order::ChannelsLast { c, positions, .. } if c * positions > 0 => {
+                let row = c * positions;
+                for (kept, stored) in kept.chunks_exact_mut(row).zip(stored.chunks_exact(row)) {
+                    for (channel, values) in stored.chunks_exact(positions).enumerate() {
+                        values.iter().enumerate().for_each(|(at, &value)| kept[at * c + channel] = value);
+                    }
+                }
             }
+            _ => stored.iter().enumerate().for_each(|(i, &value)| kept[self.kept(i)] = value),
         }
         kept
     }

@@ -294,6 +294,18 @@ pub struct Tilt<'a> {
 }
 
 impl<'a> Tilt<'a> {
+    /// Refuses one that is not of `n` images of so many classes.
+    pub(crate) fn check(&self, op: &'static str, n: usize, classes: usize) -> Result<()> {
+        let (offsets, found) = (n * classes, (self.factors.len(), self.offsets.len()));
+        match found == (n, offsets) {
+            true => Ok(()),
+            false => {
+                let found = format!("{} and {}", found.0, found.1);
+                Err(Error::shape(op, format!("{n} factors and {offsets} offsets"), found))
+            }
+        }
+    }
+
     /// That of some of the images.
     pub(crate) fn part(self, images: Range<usize>, classes: usize) -> Tilt<'a> {
         let offsets = &self.offsets[images.start * classes..images.end * classes];

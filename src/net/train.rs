@@ -94,11 +94,7 @@ impl<'a> TrainPass<'a> {
     /// # Errors
     /// As [`TrainPass::step`]; where the tilt is not one of that many samples.
     pub fn tilted_step(&mut self, batch: &dyn Inputs, tilt: Tilt) -> Result<Step> {
-        let (n, offsets) = (batch.len(), batch.len() * self.net.classes());
-        if (tilt.factors.len(), tilt.offsets.len()) != (n, offsets) {
-            let found = format!("{} and {}", tilt.factors.len(), tilt.offsets.len());
-            return Err(Error::shape("train", format!("{n} factors and {offsets} offsets"), found));
-        }
+        tilt.check("train", batch.len(), self.net.classes())?;
         self.pass(batch, Some(tilt))
     }
 

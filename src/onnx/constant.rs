@@ -26,9 +26,11 @@ pub(super) struct Stored {
     pub transposed: bool,
 }
 
-/// The number of values of a shape.
+/// The number of values of a shape; none where the sides that are not 0 have too large a product.
 pub(super) fn count(shape: &[usize]) -> Option<usize> {
-    shape.iter().try_fold(1usize, |count, &side| count.checked_mul(side))
+    let long = shape.iter().filter(|&&side| side > 0);
+    let count = long.into_iter().try_fold(1usize, |count, &side| count.checked_mul(side));
+    count.map(|count| if shape.contains(&0) { 0 } else { count })
 }
 
 impl Constant {
@@ -68,7 +70,7 @@ impl Constant {
         Constant { shape: shape.to_vec(), values: self.values.clone(), stored, integer: self.integer }
     }
 
-    /// The lengths of axes and the strides of the values in the order that `axes` gives.
+    /// For each axis, how many values further its next index is.
     fn strides(&self) -> Vec<usize> {
         let mut strides = vec![1; self.shape.len()];
         for axis in (1..self.shape.len()).rev() {
@@ -191,5 +193,6 @@ mod tests {
         assert_eq!(matrix.gathered(0, &[1], false, &values).unwrap().shape, [3]);
         assert!(broadcast(&[of(&[2], &[1., 2.]), of(&[3], &[1., 2., 3.])], |v| v[0]).is_err());
         assert!(Constant::of(vec![usize::MAX, 2], vec![]).is_err());
+        assert_eq!([count(&[]), count(&[3, 0]), count(&[0, 1 << 40, 1 << 40])], [Some(1), Some(0), None]);
     }
 }

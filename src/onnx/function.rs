@@ -7,7 +7,8 @@ use std::sync::Arc;
 use crate::ops::Activation;
 use crate::ops::cpu::activation::value;
 
-/// How far values may be apart, as a part of one plus the value: constants of files are rounded to f32.
+/// How far values may be apart, as a part of the value plus the function's span, or 1 where that is less: constants of
+/// files are rounded to f32.
 const TOLERANCE: f64 = 1e-6;
 
 /// Values of x from -30 to 30, and behind them some far off.
@@ -101,15 +102,18 @@ fn linear(y: &[f64], x: &[f64]) -> Option<(f64, f64)> {
     let low = near.clone().min_by(|&i, &j| x[i].total_cmp(&x[j]))?;
     let high = near.max_by(|&i, &j| x[i].total_cmp(&x[j]))?;
     let slope = (y[high] - y[low]) / (x[high] - x[low]);
+    let span = (y[high] - y[low]).abs().min(1.0);
     let near = |a: f64, b: f64| {
         let off =
-            |(x, y): (&f64, &f64)| y.is_finite() && (a * x + b - y).abs() <= TOLERANCE * (1.0 + y.abs());
+            |(x, y): (&f64, &f64)| y.is_finite() && (a * x + b - y).abs() <= TOLERANCE * (span + y.abs());
         slope != 0.0 && x.iter().zip(y).all(off)
     };
     let offset = y[low] - slope * x[low];
     match near(1.0, 0.0) {
         true => Some(SAME),
-        false => near(slope, offset).then_some((slope, if offset.abs() < 1e-9 { 0.0 } else { offset })),
+        false => {
+            near(slope, offset).then_some((slope, if offset.abs() < 1e-9 * span { 0.0 } else { offset }))
+        }
     }
 }
 
@@ -166,6 +170,9 @@ mod tests {
         );
         let shifted = x.then(|v| v + 1.0).then(|v| v.max(0.0)).steps().unwrap();
         assert_eq!((shifted.before, shifted.activation), ((1.0, 1.0), Some(Activation::Relu)));
+        // However small its values are.
+        let small = x.then(f64::tanh).then(|v| 1e-7 * v).steps().unwrap();
+        assert_eq!((small.activation, small.after), (Some(Activation::Tanh), (1e-7, 0.0)));
         for other in [
             x.then(|v| if v < 0.0 { 0.01 * v } else { v }),
             x.then(|v| v.clamp(-1.0, 1.0)),

@@ -15,7 +15,8 @@ mod state;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
-use super::axes::{self, Run};
+use super::axes::{self, Axis, Run};
+use super::constant::MOST;
 use super::function::{Function, Steps};
 use super::message::{FLOAT, Graph, Node, is_standard};
 use super::store::{Stores, Translated};
@@ -108,11 +109,15 @@ impl<'a> Translation<'a> {
                 input.dtype
             )));
         }
+        let rank = sides.len();
         self.batch = sides[0].unwrap_or(BATCH);
+        if self.batch > MOST {
+            let found = self.batch;
+            return Err(Error::config(format!("the input `{name}` is a batch of {found} images, too many")));
+        }
         // Channels last, where the graph first puts them first.
         let readers = self.graph.nodes.iter().filter(|node| node.inputs.iter().any(|read| read == name));
-        let last =
-            sides.len() == 4 && readers.into_iter().all(|node| at::order(node) == Some(vec![0, 3, 1, 2]));
+        let last = rank == 4 && readers.into_iter().all(|node| at::order(node) == Some(vec![0, 3, 1, 2]));
         let stored = match (&sides[1..], last) {
             (&[features], _) => [features, Some(1), Some(1)],
             (&[h, w, c], true) => [c, h, w],
@@ -128,7 +133,7 @@ impl<'a> Translation<'a> {
             sides[i] = side.or(size.map(|size| size[i])).filter(|&s| s > 0).ok_or_else(open)?;
         }
         let [c, h, w] = sides;
-        let mut axes = match self.graph_rank(name) {
+        let mut axes = match rank {
             2 => vec![axes::over(Run::Batch, self.batch, 1), axes::over(Run::Channel, c, 1)],
             _ => axes::image(self.batch, c, h, w),
         };
@@ -139,14 +144,10 @@ impl<'a> Translation<'a> {
         let image =
             Made { name: graph::IMAGE.into(), operation: None, inputs: vec![], shape: Shape::new(h, w, c) };
         self.made.push(image);
+        self.check_sizes(0).map_err(|error| Error::config(format!("the input `{name}` {error}")))?;
         let value = Value { node: 0, axes, first: 0, function: Function::identity(), by: String::new() };
         self.held.insert(name, Held::Value(value));
         Ok(sides)
-    }
-
-    fn graph_rank(&self, input: &str) -> usize {
-        let found = self.graph.inputs.iter().find(|found| found.name == input);
-        found.and_then(|input| input.sides.as_ref()).map_or(0, Vec::len)
     }
 
     /// One node of the graph.
@@ -157,7 +158,7 @@ impl<'a> Translation<'a> {
                 node.domain
             )));
         }
-        let at = At::new(node);
+        let (at, before) = (At::new(node), self.made.len());
         let made = match node.op.as_str() {
             "Conv" => self.conv(&at),
             "Gemm" => self.gemm(&at),
@@ -179,11 +180,12 @@ impl<'a> Translation<'a> {
             }
             _ => self.unary(&at),
         }?;
+        self.check_sizes(before)?;
         at.check_all_read()?;
         let outputs = node.outputs.iter().filter(|name| !name.is_empty()).collect::<Vec<_>>();
         if made.len() < outputs.len() {
-            let unused = |name: &&&String| self.uses.contains_key(name.as_str());
-            if let Some(name) = outputs[made.len()..].iter().find(unused) {
+            let used = |name: &&&String| self.uses.contains_key(name.as_str());
+            if let Some(name) = outputs[made.len()..].iter().find(used) {
                 return Err(Error::config(format!("its output `{name}` is used, which is not known here")));
             }
         }
@@ -191,6 +193,13 @@ impl<'a> Translation<'a> {
             self.held.insert(name, made);
         }
         Ok(())
+    }
+
+    /// Whether axes are the batch and all channels, beside some of length 1; of one image, also the channels alone.
+    fn is_row(&self, axes: &[Axis], c: usize) -> bool {
+        let row = [axes::over(Run::Batch, self.batch, 1), axes::over(Run::Channel, c, 1)];
+        let long = |axes: &[Axis]| axes.iter().filter(|axis| !axis.is_empty()).cloned().collect::<Vec<_>>();
+        long(axes) == long(&row) && (axes.len() < 2 || axes[0] == row[0])
     }
 
     /// The network, with what its output does not depend on left out.
@@ -214,7 +223,7 @@ impl<'a> Translation<'a> {
             false => self.settle(output, &value)?,
         };
         let shape = self.made[last.node].shape;
-        if last.node == 0 || shape.positions() != 1 || last.first != 0 {
+        if last.node == 0 || shape.positions() != 1 || last.first != 0 || !self.is_row(&last.axes, shape.c) {
             let reason = "is no row of logits behind a layer for each image";
             return Err(Error::config(format!("the output `{output}` {reason}")));
         }

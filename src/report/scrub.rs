@@ -62,14 +62,14 @@ pub fn scrub(report: &ScrubReport) -> String {
         thousands(request.retained.len()),
         request.retained_by,
     ));
-    verdict(&mut page, outcome);
+    let summary = Summary::of(outcome);
+    verdict(&mut page, outcome, &summary);
     let sum = |of: fn(&LayerAccount) -> usize| outcome.layers.iter().map(of).sum::<usize>();
     let change = |change: &Option<Change>| {
         change.as_ref().map_or("–".into(), |Change { before, after }| {
             format!("{} → {}", percent(before.accuracy), percent(after.accuracy))
         })
     };
-    let summary = Summary::of(outcome);
     page.facts(
         "tiles",
         &[
@@ -107,7 +107,7 @@ pub fn scrub(report: &ScrubReport) -> String {
 }
 
 /// Is it forgotten, is the model still good, what is not known.
-fn verdict(page: &mut Page, outcome: &Outcome) {
+fn verdict(page: &mut Page, outcome: &Outcome, summary: &Summary) {
     let refused: Vec<&Record> = outcome.records.iter().filter(|record| !record.removed()).collect();
     for record in refused.iter().take(BANNERS) {
         page.banner(
@@ -119,7 +119,6 @@ fn verdict(page: &mut Page, outcome: &Outcome) {
     if refused.len() > BANNERS {
         page.paragraph(&format!("{} more are listed below.", refused.len() - BANNERS));
     }
-    let summary = Summary::of(outcome);
     if let Some(Change { before, after }) = summary.forget {
         let aim = summary.aim.map_or(String::new(), |aim| format!(" (aim {})", number(Some(aim), 3)));
         let numbers = format!(
@@ -141,6 +140,11 @@ fn verdict(page: &mut Page, outcome: &Outcome) {
                 );
             }
             Effect::Nothing => page.banner(Tone::Neutral, "There was little to forget", &numbers),
+            Effect::Undone => page.banner(
+                Tone::Bad,
+                "The samples are still in the model",
+                "Rounded to the type of the files, the new values answer as the old ones did; the notes have the numbers.",
+            ),
             Effect::None => {}
         }
     }

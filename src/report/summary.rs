@@ -25,6 +25,8 @@ pub enum Effect {
     Unmoved,
     /// Their loss was at its aim before: there was little to forget.
     Nothing,
+    /// Rounding to the type of the files took the step back.
+    Undone,
     /// No batch was removed.
     None,
 }
@@ -72,9 +74,13 @@ impl Summary {
         let (first, last) =
             (outcome.records.first(), removed.last().and_then(|record| record.account.after()));
         let ends = first.map(|record| &record.account.before).zip(last);
+        let ends = outcome.written.as_ref().map(|written| (&written.before, &written.after)).or(ends);
         let aim = mean(&removed, aim);
         Summary {
-            effect: effect(forget, aim),
+            effect: match &outcome.written {
+                Some(written) if !written.removed => Effect::Undone,
+                _ => effect(forget, aim),
+            },
             forget,
             aim,
             retain: ends.map(|(before, after)| Change { before: before.retain, after: after.retain }),

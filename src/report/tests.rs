@@ -12,6 +12,7 @@ use crate::device::{self, Device};
 use crate::options::ScrubOptions;
 use crate::outcome::{
     Account, BeforeAfter, Changed, Epochs, Fate, HoldAccount, Outcome, Record, SelectionAccount, StepAccount,
+    Written,
 };
 use crate::request::Request;
 use crate::run::Scrubbed;
@@ -102,6 +103,11 @@ fn held(mut record: Record) -> Record {
 
 /// The page of these records, as if they were made on a small network.
 fn scrubbed(records: Vec<Record>, options: &ScrubOptions) -> String {
+    page(records, options, None)
+}
+
+/// The same where the files do as `written` tells.
+fn page(records: Vec<Record>, options: &ScrubOptions, written: Option<Written>) -> String {
     let samples = digits().unwrap().part(0..120).unwrap();
     let validation = digits().unwrap().part(120..180).unwrap();
     let network = zoo::create("mlp:4", samples.shape(), 10, 1).unwrap().network.freeze();
@@ -122,7 +128,7 @@ fn scrubbed(records: Vec<Record>, options: &ScrubOptions) -> String {
         sha256_before: NASTY.into(),
         sha256_after: "b".into(),
     };
-    let outcome = Outcome { records, changed_values: 1234, lost_updates: 1, ..outcome };
+    let outcome = Outcome { records, changed_values: 1234, lost_updates: 1, written, ..outcome };
     let report = ScrubReport {
         session: &session,
         request: &request,
@@ -229,6 +235,14 @@ fn a_page_leads_with_what_the_numbers_show() {
     assert_eq!(verdict(snapshot(2.0, 0.5, 1.0)), [2, 0, 1, 0]); // moved, undamaged, what is not known
     assert_eq!(verdict(snapshot(2.0, 0.5, 0.9)), [1, 1, 1, 0]); // damaged
     assert_eq!(verdict(snapshot(0.1, 1.0, 1.0)), [1, 1, 1, 0]); // unmoved
+}
+
+#[test]
+fn what_rounding_took_back_is_not_shown_as_removed() {
+    let before = snapshot(0.1, 1.0, 1.0);
+    let written = Written { before, after: before, removed: false };
+    let page = page(vec![moved(0)], &step(), Some(written));
+    assert!(page.contains("The samples are still in the model") && !page.contains("removed samples moved"));
 }
 
 #[test]

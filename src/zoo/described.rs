@@ -2,14 +2,15 @@
 
 use serde_json::{Map, json};
 
-use super::{Model, write_loss};
-use crate::data::InputKind;
+use super::{Model, write_loss, write_preprocess};
+use crate::data::{InputKind, Preprocess};
 use crate::error::{Error, Result};
 use crate::graph;
 use crate::net::Shape;
 
 /// The `config.json` of any model, in which its network is a list of nodes; with the tensors under the names of the
-/// network, as [`crate::checkpoint::save`] writes them, it is the same model.
+/// network, as [`crate::checkpoint::save`] writes them, it is the same model. Steps for pictures alone and the names of
+/// classes are not in it.
 ///
 /// # Errors
 /// As [`graph::nodes`].
@@ -30,6 +31,9 @@ pub fn graph_config(model: &Model) -> Result<String> {
         let list =
             |values: &Vec<f32>| values.iter().map(|v| json!(v.to_string().parse::<f64>().ok())).collect();
         values.iter().for_each(|values| drop(config.insert(key.into(), list(values))));
+    }
+    if let Preprocess::Pixels(pipeline) = &model.inputs.preprocess {
+        write_preprocess(&mut config, pipeline);
     }
     write_loss(&mut config, net.loss);
     let mut text = String::from("{\n");

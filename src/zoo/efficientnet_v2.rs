@@ -35,12 +35,12 @@ const FORMS: &[Form] = &[Form {
     lacks: &["features.1.0.block.1.fc1.weight"],
 }];
 
-/// Blocks of each stage, their strides, and the network that has them.
-const STAGES: [(&[usize], &[usize], &str); 3] = [
-    (&[2, 4, 4, 6, 9, 15], &[1, 2, 2, 2, 1, 2], "S"),
-    (&[3, 5, 5, 7, 14, 18, 5], &[1, 2, 2, 2, 1, 2, 1], "M"),
-    (&[4, 7, 7, 10, 19, 25, 7], &[1, 2, 2, 2, 1, 2, 1], "L"),
-];
+/// Blocks of each stage, and the network that has them.
+const STAGES: [(&[usize], &str); 3] =
+    [(&[2, 4, 4, 6, 9, 15], "S"), (&[3, 5, 5, 7, 14, 18, 5], "M"), (&[4, 7, 7, 10, 19, 25, 7], "L")];
+
+/// Strides of the stages, of which S has the first six.
+const STRIDES: [usize; 7] = [1, 2, 2, 2, 1, 2, 1];
 
 /// torchvision's eps of norms.
 const EPS: f32 = 1e-3;
@@ -73,7 +73,7 @@ fn compose(source: &mut dyn Source, image: Shape, reading: &mut Reading) -> Resu
         .map(|stage| count(&b, &format!("features.{stage}"), "block.0.0.weight"))
         .take_while(|&blocks| blocks > 0)
         .collect();
-    let Some((_, strides, name)) = STAGES.iter().find(|(known, ..)| *known == depths) else {
+    let Some((_, name)) = STAGES.iter().find(|(known, _)| *known == depths) else {
         return Err(Error::config(format!(
             "has stages of {depths:?} blocks, which no EfficientNetV2 of torchvision's has; strides of others cannot \
              be told"
@@ -86,7 +86,7 @@ fn compose(source: &mut dyn Source, image: Shape, reading: &mut Reading) -> Resu
         ));
     }
     let mut x = listed_conv(&mut b, x, "features.0", 2, activation, eps)?;
-    for (i, (&blocks, &stride)) in depths.iter().zip(*strides).enumerate() {
+    for (i, (&blocks, stride)) in depths.iter().zip(STRIDES).enumerate() {
         for block in 0..blocks {
             let name = format!("features.{}.{block}.block", i + 1);
             let stride = if block == 0 { stride } else { 1 };

@@ -4,7 +4,7 @@
 use serde_json::Value;
 
 use super::preprocessing;
-use crate::checkpoint::Checkpoint;
+use crate::checkpoint::{Checkpoint, image_size, side};
 use crate::data::{Normalise, Preprocess};
 use crate::error::{Error, Result};
 use crate::net::Shape;
@@ -37,11 +37,7 @@ pub(super) fn read(checkpoint: &Checkpoint) -> Result<InputConfig> {
     let std = numbers(timm, "std", "config.json")?;
     let (preprocess, of_weights) = preprocessing::read(config, preprocessor);
     let beside = scaled(preprocessor)?;
-    let timm_shape = match numbers(timm, "input_size", "config.json")?.as_deref() {
-        Some(&[c, h, w]) => Some(Shape::new(h as usize, w as usize, c as usize)),
-        Some(_) => return Err(refused("input_size", "config.json", "has not the form [c, h, w]")),
-        None => None,
-    };
+    let timm_shape = image_size(timm)?.map(|[c, h, w]| Shape::new(h, w, c));
     Ok(InputConfig {
         mean: mean.or(beside.mean).or(of_weights.mean),
         std: std.or(beside.std).or(of_weights.std),
@@ -83,14 +79,18 @@ fn scaled(preprocessor: &Value) -> Result<Normalise> {
 /// `image_size`, one side or `[h, w]`, with `num_channels`.
 fn hugging_face_shape(config: &Value) -> Result<Option<Shape>> {
     let Some(size) = config.get("image_size").filter(|value| !value.is_null()) else { return Ok(None) };
-    let side = |value: &Value| value.as_u64().map(|side| side as usize);
     let sides = match size.as_array().map(Vec::as_slice) {
         None => side(size).map(|side| (side, side)),
         Some([h, w]) => side(h).zip(side(w)),
         Some(_) => None,
     };
     let (h, w) = sides.ok_or_else(|| refused("image_size", "config.json", "is no side and no [h, w]"))?;
-    let c = config.get("num_channels").and_then(Value::as_u64).unwrap_or(3) as usize;
+    let c = match config.get("num_channels").filter(|value| !value.is_null()) {
+        None => 3,
+        Some(c) => {
+            side(c).ok_or_else(|| refused("num_channels", "config.json", "is no number of channels"))?
+        }
+    };
     Ok(Some(Shape::new(h, w, c)))
 }
 

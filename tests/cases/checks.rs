@@ -1,6 +1,7 @@
 //! What cases of operations share: values, runs of an operation into poisoned buffers, and comparisons.
 use libtest_mimic::Failed;
 use scrubjay::device::Cuda;
+use scrubjay::net::{Network, Op};
 use scrubjay::ops::cuda as on_cuda;
 
 use super::dual::{Dual, Number};
@@ -54,16 +55,24 @@ pub fn writes(
     adds(cuda, &vec![f32::NAN; len], work)
 }
 
-/// Roundings of the whole that the result of one operation may be off by beside what a plain loop is.
-const ROUNDINGS: f64 = 4.0;
+/// Steps of f32 (`f32::EPSILON`) of the whole that the result of one operation may be off by beside what a plain loop is.
+const STEPS: f64 = 4.0;
 
-/// What a result may be off by: twice as much as a plain f32 loop, and four roundings of its size for each affine layer that
-/// the values passed through. A tensor core rounds its sums towards zero, so that what the layers cut off adds up.
-pub fn allowed_through(layers: usize, plain_error: f64, size: f64) -> f64 {
-    2.0 * plain_error + ROUNDINGS * layers.max(1) as f64 * f64::from(f32::EPSILON) * size
+/// What a result may be off by: twice as much as a plain f32 loop, four steps of f32 (`f32::EPSILON`) of its size, and two more
+/// for each further product of tensor cores that the values passed through ([`products_passed`]). Tensor cores cut a sum off in one
+/// direction after every eight products, by half a step on average: two steps for the 32 products that sums of small networks
+/// have.
+pub fn allowed_through(products: usize, plain_error: f64, size: f64) -> f64 {
+    let steps = STEPS + 2.0 * products.saturating_sub(1) as f64;
+    2.0 * plain_error + steps * f64::from(f32::EPSILON) * size
 }
 
-/// Fails unless ‖found − exact‖ is at most twice that of a plain f32 loop, and four roundings of ‖exact‖ more.
+/// The products that the longest path through a network has: one of each affine layer, two of each attention.
+pub fn products_passed(net: &Network) -> usize {
+    net.layers.len() + 2 * net.nodes.iter().filter(|node| matches!(node.op, Op::Attention { .. })).count()
+}
+
+/// Fails unless ‖found − exact‖ is at most twice that of a plain f32 loop, and four steps of f32 of ‖exact‖ more.
 pub fn close<T: Copy + Into<f64>>(
     what: &str,
     found: &[T],
@@ -73,9 +82,9 @@ pub fn close<T: Copy + Into<f64>>(
     close_through(1, what, found, exact, plain)
 }
 
-/// The same of what passed through so many affine layers ([`allowed_through`]).
+/// The same of what passed through so many products of tensor cores ([`allowed_through`]).
 pub fn close_through<T: Copy + Into<f64>>(
-    layers: usize,
+    products: usize,
     what: &str,
     found: &[T],
     exact: &[f64],
@@ -84,7 +93,7 @@ pub fn close_through<T: Copy + Into<f64>>(
     let norm = |f: &dyn Fn(usize) -> f64| (0..exact.len()).map(|i| f(i).powi(2)).sum::<f64>().sqrt();
     let error = norm(&|i| found[i].into() - exact[i]);
     let loop_error = norm(&|i| f64::from(plain[i]) - exact[i]);
-    let allowed = allowed_through(layers, loop_error, norm(&|i| exact[i]));
+    let allowed = allowed_through(products, loop_error, norm(&|i| exact[i]));
     match found.len() == exact.len() && error <= allowed {
         true => Ok(()),
         false => Err(format!(

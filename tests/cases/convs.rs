@@ -206,7 +206,7 @@ fn lowered_on(
         let found = adds(cuda, &vec![f32::NAN; len], |y| {
             let (mut parts, mut scratch, bias) =
                 (cuda.alloc(sums)?, cuda.alloc(halves)?, Some(on_bias.input()));
-            let (out, scratch) = (Some(parts.output()), (halves > 0).then(|| scratch.output()));
+            let (out, scratch) = (Some(parts.output()), Some(scratch.output()));
             let (x, weight, g) = (from_x, from_weight, &geometry);
             on_cuda::conv::forward(cuda, y, out, x, weight, bias, epilogue, n, g, precision, scratch)
         })?;
@@ -235,7 +235,7 @@ fn lowered_on(
     let found = adds(cuda, &trace, |trace| {
         let (mut y, mut parts) = (cuda.alloc(len)?, cuda.alloc(on_cuda::conv::parts(n, &geometry))?);
         let mut scratch = cuda.alloc(halves)?;
-        let scratch = (halves > 0).then(|| scratch.output());
+        let scratch = Some(scratch.output());
         let (y, out, bias) = (y.output(), Some(parts.output()), Some(on_bias.input()));
         on_cuda::conv::forward(
             cuda,

@@ -4,19 +4,23 @@ use libtest_mimic::Failed;
 use scrubjay::device::cuda::{Boxes, Take, tiles};
 use scrubjay::device::{Cuda, Device};
 use scrubjay::ops::cuda::ptx_sm90::{self, Form, Operands};
+use scrubjay::ops::cuda::{conv, conv_sm90};
+use scrubjay::ops::{Conv, Precision, Shape};
 
+use super::convs::filtered;
 use super::{Case, all_equal, cuda, equal, ptx, twice};
 
 type Check = fn(&Cuda) -> Result<(), Failed>;
 
 /// The cases by name.
 pub fn cases() -> Vec<(String, Case)> {
-    let checks: [(&str, Check); 10] = [
+    let checks: [(&str, Check); 11] = [
         ("mbarrier", passes_on),
         ("tensor_load", loads_boxes),
         ("image_load", loads_pixels),
         ("tensor_store", stores_boxes),
         ("tensor_map", refuses),
+        ("scratch", takes_scratch),
         ("stmatrix", stores_matrices),
         ("registers", shares_registers),
         ("wgmma", multiplies),
@@ -110,7 +114,7 @@ fn loads_boxes(cuda: &Cuda) -> Result<(), Failed> {
         let expected = in_shared(&element_by_element(&tensor, &boxes, sizes, at), swizzle as usize);
         let found = twice(|| {
             let tensor = cuda.upload(&tensor)?;
-            Ok(cuda.download(&ptx_sm90::tensor_load(cuda, tensor.input(), &boxes, expected.len(), at)?)?)
+            Ok(cuda.download(&ptx_sm90::tensor_load(cuda, tensor.input(), &boxes, at)?)?)
         })?;
         all_equal(&format!("{boxes:?} at {at:?}"), &found, &expected)?;
     }
@@ -163,7 +167,7 @@ fn loads_pixels(cuda: &Cuda) -> Result<(), Failed> {
             let offset = [(tap[1] * dilation) as u32, (tap[0] * dilation) as u32];
             let found = twice(|| {
                 let tensor = cuda.upload(&tensor)?;
-                let out = ptx_sm90::image_load(cuda, tensor.input(), &boxes, expected.len(), at, offset)?;
+                let out = ptx_sm90::image_load(cuda, tensor.input(), &boxes, at, offset)?;
                 Ok(cuda.download(&out)?)
             })?;
             all_equal(&format!("{boxes:?} from pixel {first} under {tap:?}"), &found, &expected)?;
@@ -185,6 +189,10 @@ fn stores_boxes(cuda: &Cuda) -> Result<(), Failed> {
             ptx_sm90::tensor_store(cuda, tensor.output(), &boxes, &cuda.upload(&shared)?, at)?;
             Ok(cuda.download(&tensor)?)
         })?;
+        let mut tensor = cuda.upload(&vec![0u16; values.len()])?;
+        let short = cuda.upload(&shared[1..])?;
+        let stored = ptx_sm90::tensor_store(cuda, tensor.output(), &boxes, &short, at);
+        equal("whether a word too few is refused", &stored.is_err(), &true)?;
         let within = |place: usize, d: usize| {
             let x = if d == 0 { place % boxes.pitches[0] } else { place / boxes.pitches[0] } as i64;
             (i64::from(at[d])..i64::from(at[d]) + i64::from(sizes[d])).contains(&x) && x < dims[d] as i64
@@ -218,6 +226,33 @@ fn refuses(cuda: &Cuda) -> Result<(), Failed> {
         &cuda.tensor_map(tensor.input().part(1..64 * 16 + 1), &boxes(&[64, 16], &[64, 16], 128)).is_err(),
         &true,
     )
+}
+
+/// An affine layer takes scratch where TMA reaches, and no other length of it than that of its precision.
+fn takes_scratch(cuda: &Cuda) -> Result<(), Failed> {
+    let near = |padding: usize| {
+        let geometry =
+            filtered(Shape::new(1, 1, 32), 1, Conv { padding: (padding, 0), ..Conv::square(1, 8, 0) });
+        conv_sm90::scratch(cuda, 1, &geometry, Precision::Bf16)
+    };
+    equal("scratch with padding that TMA reaches", &near(127), &(64 + 32))?;
+    equal("scratch with padding that it does not reach", &near(128), &0)?;
+    let geometry = filtered(Shape::new(1, 1, 32), 1, Conv::square(1, 1, 0));
+    let (x, weight) = (cuda.upload(&[1.0; 32])?, cuda.upload(&[0.5; 32])?);
+    let run = |precision: Precision, len: usize| -> scrubjay::Result<Vec<f32>> {
+        let (mut y, mut scratch) = (cuda.alloc(1)?, cuda.alloc(len)?);
+        let (x, weight, plain, scratch) =
+            (x.input(), weight.input(), Default::default(), Some(scratch.output()));
+        conv::forward(cuda, y.output(), None, x, weight, None, plain, 1, &geometry, precision, scratch)?;
+        cuda.download(&y)
+    };
+    for precision in [Precision::F32, Precision::Tf32, Precision::Bf16, Precision::F16] {
+        let len = conv_sm90::scratch(cuda, 1, &geometry, precision);
+        all_equal("y without scratch", &run(precision, 0)?, &[16.0])?;
+        all_equal("y", &run(precision, len)?, &[16.0])?;
+        equal("whether other scratch is refused", &run(precision, len + 64).is_err(), &true)?;
+    }
+    Ok(())
 }
 
 fn stores_matrices(cuda: &Cuda) -> Result<(), Failed> {

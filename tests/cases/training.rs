@@ -14,7 +14,7 @@ use scrubjay::ops::optimizer::{Memory, Optimizer, Update};
 use scrubjay::ops::philox::{Stream, Use};
 use scrubjay::zoo;
 
-use super::checks::{adds, allowed_through, close, plus, same_bits, values, wide, writes};
+use super::checks::{adds, allowed_through, close, plus, products_passed, same_bits, values, wide, writes};
 use super::dual::Number;
 use super::{Case, all_equal, cuda, equal, few, large, nets, oracle, twice};
 use super::{batch_norm as reference, optimizer as steps};
@@ -235,7 +235,7 @@ fn derives(device: &Device, net: &Network, n: usize) -> Result<(), Failed> {
         // A bias before a norm that takes it off again has no gradient but rounding.
         let allowed = match size(&exact) < 1e-9 * whole {
             true => 16.0 * f64::from(f32::EPSILON) * whole * longest,
-            false => allowed_through(2 * net.layers.len(), size(&differences(&plain)), size(&exact)), // there and back
+            false => allowed_through(2 * products_passed(net), size(&differences(&plain)), size(&exact)), // there and back
         };
         let off = size(&differences(&found));
         if off.is_nan() || off > allowed {

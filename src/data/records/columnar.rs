@@ -9,6 +9,7 @@ use parquet::record::Field;
 use parquet::schema::types::TypePtr;
 use serde_json::Value;
 
+use super::super::columnar::class_names;
 use super::rows::Records;
 use crate::error::{Error, Result};
 
@@ -20,14 +21,8 @@ pub(super) fn read(path: &Path) -> Result<Records> {
     let about = reader.metadata().file_metadata();
     let columns: Vec<String> =
         about.schema().get_fields().iter().map(|field| field.name().to_string()).collect();
-    let said = about.key_value_metadata().into_iter().flatten().find(|pair| pair.key == "huggingface");
-    let said: Option<Value> = said.and_then(|pair| serde_json::from_str(pair.value.as_deref()?).ok());
-    let classes = |column: &String| {
-        let names = said.as_ref()?.get("info")?.get("features")?.get(column)?.get("names")?.as_array()?;
-        let names: Option<Vec<String>> = names.iter().map(|name| name.as_str().map(String::from)).collect();
-        Some((column.clone(), names?))
-    };
-    let classes = columns.iter().filter_map(classes).collect();
+    let classes = columns.iter().filter_map(|column| Some((column.clone(), class_names(about, column)?)));
+    let classes = classes.collect();
     let mut rows = vec![];
     for (row, i) in reader.get_row_iter(None).map_err(damaged)?.zip(1..) {
         let row = row.map_err(damaged)?;

@@ -1,5 +1,7 @@
 //! Rows in memory.
 
+use std::collections::HashSet;
+
 use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, Visitor};
 use serde_json::Value;
 
@@ -30,12 +32,13 @@ impl<'de> Deserialize<'de> for Object {
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Object, A::Error> {
                 let mut pairs: Vec<(String, Value)> = vec![];
                 while let Some((key, value)) = map.next_entry::<String, Value>()? {
-                    if pairs.iter().any(|(known, _)| *known == key) {
-                        return Err(A::Error::custom(format!("the key `{key}` is there twice")));
-                    }
                     pairs.push((key, value));
                 }
-                Ok(Object(pairs))
+                let mut keys = HashSet::with_capacity(pairs.len());
+                match pairs.iter().find(|(key, _)| !keys.insert(key.as_str())) {
+                    None => Ok(Object(pairs)),
+                    Some((key, _)) => Err(A::Error::custom(format!("the key `{key}` is there twice"))),
+                }
             }
         }
         from.deserialize_map(Pairs)

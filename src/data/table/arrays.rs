@@ -200,24 +200,36 @@ impl<'a> ArrayFile<'a> {
             let reason = format!("an array {shape:?} of `{name}` does not take {} bytes", elements.len());
             return Err(Error::data(path, reason));
         }
-        // Where the first index runs fastest, element (i, j, ..) is at i + j n + ..
-        let place = |mut at: usize| {
-            let mut indices = vec![0; shape.len()];
-            for (index, side) in indices.iter_mut().zip(&shape).rev() {
-                (*index, at) = (at % side, at / side);
-            }
-            indices.iter().zip(&shape).rev().fold(0, |place, (index, side)| place * side + index)
+        let mut bytes = match fortran && !elements.is_empty() {
+            true => row_major(elements, &shape, element.width),
+            false => elements.to_vec(),
         };
-        let mut bytes = Vec::with_capacity(elements.len());
-        for at in 0..elements.len() / element.width {
-            let from = element.width * if fortran { place(at) } else { at };
-            bytes.extend_from_slice(&elements[from..from + element.width]);
-        }
         if element.big_endian {
             bytes.chunks_exact_mut(element.width).for_each(<[u8]>::reverse);
         }
         Ok((dtype, shape, bytes))
     }
+}
+
+/// Elements of so many bytes, of which the first index runs fastest, so that the last one does.
+fn row_major(elements: &[u8], shape: &[usize], width: usize) -> Vec<u8> {
+    // Element (i, j, ..) is at i + j n + ..
+    let mut strides = vec![width; shape.len()];
+    (1..shape.len()).for_each(|axis| strides[axis] = strides[axis - 1] * shape[axis - 1]);
+    let (mut indices, mut from) = (vec![0; shape.len()], 0);
+    let mut bytes = Vec::with_capacity(elements.len());
+    while bytes.len() < elements.len() {
+        bytes.extend_from_slice(&elements[from..from + width]);
+        for axis in (0..shape.len()).rev() {
+            (indices[axis], from) = (indices[axis] + 1, from + strides[axis]);
+            if indices[axis] < shape[axis] {
+                break;
+            }
+            from -= strides[axis] * shape[axis];
+            indices[axis] = 0;
+        }
+    }
+    bytes
 }
 
 fn unreadable(path: &Path, dtype: &str) -> Error {

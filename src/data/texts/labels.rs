@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use serde_json::Value;
 
 use super::super::Labels;
+use super::super::classes::whole;
 use super::super::names::numbers;
 use super::rows::{Rows, word};
 use crate::error::{Error, Result};
@@ -154,12 +155,6 @@ impl Rows<'_> {
         }
         Ok(Found { labels: Labels::Multi { labels, rows }, names: Some(names), note: Some(note) })
     }
-}
-
-/// A whole number; 7.0, as pandas writes it, is 7.
-fn whole(word: &str) -> Option<u32> {
-    let float = || word.parse::<f64>().ok().filter(|v| v.fract() == 0.0 && (0.0..4e9).contains(v));
-    word.parse().ok().or_else(|| float().map(|value| value as u32))
 }
 
 /// The first few of some names.

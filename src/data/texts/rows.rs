@@ -1,4 +1,4 @@
-//! The rows of all files of a set, and where each stands.
+//! The rows of all files of a set, and the file of each.
 
 use std::path::Path;
 
@@ -7,19 +7,19 @@ use serde_json::Value;
 use super::super::records::Records;
 use crate::error::{Error, Result};
 
-/// Rows, and where each stands.
+/// Rows, and the file of each.
 pub struct Rows<'a> {
     /// The first file.
     pub path: &'a Path,
     pub records: Records,
-    pub places: Vec<(&'a Path, String)>,
+    /// The file of each row.
+    pub files: Vec<&'a Path>,
 }
 
 impl Rows<'_> {
     /// The error of a row.
     pub fn refuse(&self, row: usize, reason: impl Into<String>) -> Error {
-        let (file, place) = &self.places[row];
-        Error::record(file, place.as_str(), reason)
+        Error::record(self.files[row], self.records.rows[row].0.as_str(), reason)
     }
 
     /// The cells of a column.

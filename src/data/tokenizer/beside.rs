@@ -13,7 +13,7 @@ pub(super) const CONFIG: &str = "tokenizer_config.json";
 const MAP: &str = "special_tokens_map.json";
 
 /// The roles of special tokens, and BERT's words for them.
-const ROLES: [(&str, &str); 5] = [
+pub(super) const ROLES: [(&str, &str); 5] = [
     ("pad_token", "[PAD]"),
     ("unk_token", "[UNK]"),
     ("cls_token", "[CLS]"),

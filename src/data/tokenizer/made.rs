@@ -6,11 +6,9 @@ use std::collections::HashMap;
 use serde_json::json;
 
 use super::Tokenizer;
-use super::split::{Bert, words};
+use super::beside::ROLES;
+use super::split::{Bert, normalise, words};
 use crate::error::{Error, Result};
-
-/// Tokens that are no words, in the order of their ids.
-const SPECIAL: [&str; 5] = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"];
 
 impl Tokenizer {
     /// The tokenizer of a vocabulary of at most `size` pieces, made of texts: the special tokens; characters that begin a
@@ -20,16 +18,17 @@ impl Tokenizer {
     /// # Errors
     /// Where there is no room for pieces.
     pub fn made(texts: &[impl AsRef<str>], size: usize) -> Result<Tokenizer> {
-        let room = size.checked_sub(SPECIAL.len()).filter(|&room| room > 1).ok_or_else(|| {
+        let special = ROLES.map(|(_, token)| token); // in the order of their ids
+        let room = size.checked_sub(special.len()).filter(|&room| room > 1).ok_or_else(|| {
             Error::config(format!(
                 "a vocabulary of {size} tokens has room for no word: {} are special",
-                SPECIAL.len()
+                special.len()
             ))
         })?;
         let steps = Bert { clean: true, chinese: true, accents: None, lower: true }.steps();
         let (mut whole, mut letters) = (HashMap::new(), HashMap::new());
         for text in texts {
-            let plain = steps.iter().fold(text.as_ref().to_string(), |text, step| step.apply(&text));
+            let plain = normalise(&steps, text.as_ref());
             for word in words(&plain) {
                 *whole.entry(word.to_string()).or_insert(0usize) += 1;
             }
@@ -45,7 +44,7 @@ impl Tokenizer {
         let mut longer = frequent(whole, 2);
         longer.retain(|word| word.chars().nth(1).is_some());
         longer.truncate(room - pieces.len());
-        let lines = SPECIAL.map(String::from).into_iter().chain(pieces).chain(longer);
+        let lines = special.map(String::from).into_iter().chain(pieces).chain(longer);
         let lines: String = lines.map(|piece| piece + "\n").collect();
         let config = json!({"tokenizer_class": "BertTokenizer", "do_lower_case": true});
         Tokenizer::of_parts(lines.into_bytes(), &config)

@@ -51,6 +51,11 @@ impl Step {
     }
 }
 
+/// A text after all of these steps.
+pub(super) fn normalise(steps: &[Step], text: &str) -> String {
+    steps.iter().fold(text.to_string(), |text, step| step.apply(&text))
+}
+
 /// BERT's normalisation.
 pub(super) struct Bert {
     pub clean: bool,

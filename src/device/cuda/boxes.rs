@@ -34,7 +34,16 @@ pub enum Take {
 }
 
 impl Boxes {
-    pub(super) fn dims_in_words(&self) -> Vec<u64> {
+    /// The words of 4 bytes of one copy, of boxes that fit.
+    pub fn words(&self) -> usize {
+        let values: usize = match &self.take {
+            Take::Tile(sizes) => sizes.iter().map(|&size| size as usize).product(),
+            Take::Pixels { channels, pixels, .. } => *channels as usize * *pixels as usize,
+        };
+        values / 2
+    }
+
+    pub(super) fn sizes(&self) -> Vec<u64> {
         self.dims.iter().map(|&size| size as u64).collect()
     }
 

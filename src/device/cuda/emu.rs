@@ -49,7 +49,6 @@ unsafe extern "C" {
         lower: *const i32,
         upper: *const i32,
         step: *const u32,
-        bytes: u32,
         swizzle: u32,
     );
 }
@@ -130,7 +129,7 @@ impl Emu {
 
     pub fn tensor_map(&self, address: u64, boxes: &Boxes) -> Result<[u64; 16]> {
         let mut map = [0; 16];
-        let (dims, pitches) = (boxes.dims_in_words(), boxes.pitches_in_bytes());
+        let (dims, pitches) = (boxes.sizes(), boxes.pitches_in_bytes());
         let rank = dims.len() as u32;
         let mut encode = |take: &[u32], lower: *const i32, upper: *const i32, step: &[u32]| {
             // SAFETY: as many dimensions as `rank` says, a pitch and a step less; two corners each where there are any.
@@ -145,7 +144,6 @@ impl Emu {
                     lower,
                     upper,
                     step.as_ptr(),
-                    2,
                     boxes.swizzle,
                 );
             }

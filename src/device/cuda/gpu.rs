@@ -185,7 +185,7 @@ impl Gpu {
 
     pub fn tensor_map(&self, address: u64, boxes: &Boxes) -> Result<[u64; 16]> {
         let mut map = sys::CUtensorMap { opaque: [0; 16] };
-        let (dims, pitches) = (boxes.dims_in_words(), boxes.pitches_in_bytes());
+        let (dims, pitches) = (boxes.sizes(), boxes.pitches_in_bytes());
         let (rank, base) = (dims.len() as u32, address as *mut std::ffi::c_void);
         let swizzle = match boxes.swizzle {
             32 => sys::CUtensorMapSwizzle::CU_TENSOR_MAP_SWIZZLE_32B,

@@ -2,7 +2,8 @@
 //! cuLaunchKernel. `gpu` is NVIDIA's, opened at run time; `emu` (feature `emu`) runs the same kernels on the CPU, so
 //! that everything above this line is what runs on a GPU.
 //!
-//! One stream, not the default one; work is in order on it. Kernels allocate nothing; only downloads wait.
+//! One stream, not the default one; work is in order on it. Kernels allocate nothing; only copies from and to the
+//! host wait.
 #![allow(unsafe_code)] // the border of safety: addresses become kernel arguments here
 
 mod boxes;

@@ -105,7 +105,7 @@ impl Run<'_> {
         let count = if traced { conv::parts(n, geometry) } else { 0 };
         let sums = traced.then(|| self.parts.output().split_at(count).0);
         let halves = conv_sm90::scratch(cuda, n, geometry, passes.precision);
-        let scratch = (halves > 0).then(|| self.halves.output().split_at(halves).0);
+        let scratch = Some(self.halves.output().split_at(halves).0);
         let ([z], others) = self.memory.carve([argument.unwrap_or(*value)]);
         let epilogue = conv::Epilogue {
             affine: scale.and_then(|node| passes.scale_shift(node)),

@@ -115,7 +115,7 @@ pub(crate) fn open<'a>(
             chunk = chunk.div_ceil(2);
             continue;
         }
-        let fits = Passes::new(cuda, Cow::Borrowed(net), plan, sizes, inputs.copies());
+        let fits = Passes::new(cuda, Cow::Borrowed(net), plan, sizes, inputs.copies(), precision);
         match fits.map_err(|error| error.during("memory for a network")) {
             Err(Error::Memory { .. }) if chunk > 1 => chunk = chunk.div_ceil(2),
             Err(Error::Memory { .. }) => {
@@ -130,7 +130,7 @@ pub(crate) fn open<'a>(
                 let op = format!("{purpose:?} pass, one image at a time").to_lowercase();
                 return Err(Error::Memory { op, bytes, free, remedy });
             }
-            other => return other.map(|(passes, arena)| (Passes { precision, ..passes }, arena)),
+            other => return other,
         }
     }
 }
@@ -142,6 +142,7 @@ impl<'a> Passes<'a> {
         plan: Plan,
         sizes: Sizes,
         copies: Option<&Copies<'_>>,
+        precision: Precision,
     ) -> Result<(Passes<'a>, Arena)> {
         let original = copies.map(|copies| copies.upload(cuda)).transpose()?;
         let on_host = if original.is_some() { 0 } else { sizes.images * net.input().len() };
@@ -174,7 +175,7 @@ impl<'a> Passes<'a> {
             _ => (values.map(|values| cuda.resident(values)).collect::<Result<_>>()?, vec![]),
         };
         let affine = net.nodes.iter().map(|node| affine(&node.op)).collect::<Result<_>>()?;
-        let (precision, zero) = (Precision::F32, cuda.upload(&[0.0])?);
+        let zero = cuda.upload(&[0.0])?;
         Ok((Passes { cuda, net, plan, precision, params, trained, affine, rows, zero, original }, arena))
     }
 

@@ -98,7 +98,7 @@ impl<'a> Training<'a> {
         optimizer: Optimizer,
     ) -> Result<Training<'a>> {
         let zeros = RowValues::zeros_of_training(net);
-        let (passes, arena) = Passes::new(cuda, Cow::Owned(net.clone()), plan, sizes, None)?;
+        let (passes, arena) = Passes::new(cuda, Cow::Owned(net.clone()), plan, sizes, None, Precision::F32)?;
         let memory = net.params.iter().map(|param| {
             let zeros = || cuda.upload(&vec![0.0; param.value.len()]);
             param.trained.then(|| Memory::new(optimizer, zeros)).transpose()

@@ -226,15 +226,16 @@ impl<'a> Translation<'a> {
                 matrix.shape
             )));
         };
+        let (inputs, outputs) = if rows_first { (b, a) } else { (a, b) };
         let turned = matches!(&matrix.stored, Some(Stored { transposed: true, .. }));
-        let ((inputs, outputs), stored) =
-            (if rows_first { (b, a) } else { (a, b) }, if turned { [b, a] } else { [a, b] });
+        let stored = matrix.stored.clone().map(|stored| Stored { transposed: false, ..stored });
+        let as_stored = Constant { stored, ..matrix.clone() };
         let node = self.rows(at.input(0)?, x)?;
         let shape = self.made[node].shape;
         if shape.c != inputs {
             return Err(Error::config(format!("multiplies {} values by a matrix for {inputs}", shape.c)));
         }
-        let weight = self.parameter(matrix, &stored)?;
+        let weight = self.parameter(&as_stored, &if turned { [b, a] } else { [a, b] })?;
         let bias = bias.map(|bias| self.parameter(&bias, &[outputs])).transpose()?;
         let layer = self.layer(at, &weight);
         let operation = Operation::Linear { weight, bias, layer, transposed: rows_first == turned };

@@ -186,21 +186,13 @@ impl<'a> Translation<'a> {
             (Held::Constant(c), Held::Moment(moment)) if matches!(op, "Add" | "Mul") => {
                 self.of_moment(op, at.output(), moment, &c)
             }
-            (Held::Value(x), Held::Moment(moment)) => {
-                let x = if moment.name == a { self.value(a)? } else { x };
-                self.of_moments(op, Held::Value(x), Held::Moment(moment))
-            }
             (a, b) => self.of_moments(op, a, b),
         }
     }
 
     /// An operator on constants.
     fn fold(&mut self, op: &str, held: &[Held]) -> Result<Vec<Held>> {
-        let mut parts = vec![];
-        for held in held {
-            let Held::Constant(constant) = held else { continue };
-            parts.push((constant.shape.clone(), self.numbers(constant)?));
-        }
+        let parts = self.parts(held)?;
         let integer = held.iter().all(is_integer);
         let folded = match (op, of_two(op), parts.len()) {
             ("Where", _, 3) => broadcast(&parts, |v| if v[0] != 0.0 { v[1] } else { v[2] }),
@@ -273,7 +265,7 @@ impl<'a> Translation<'a> {
             let operation = match op {
                 "Sub" => {
                     let stage = Stage::Less(constant.clone());
-                    return Ok(vec![Held::Moment(Moment { name: name.into(), of: x, stage })]);
+                    return Ok(vec![Held::Moment(Moment { of: x, stage })]);
                 }
                 _ if adds => {
                     if self.becomes_bias(name, &x, constant)? {

@@ -70,11 +70,8 @@ impl<'a> Translation<'a> {
 
     pub(super) fn reduce_mean(&mut self, at: &At<'a>) -> Result<Vec<Held>> {
         let name = at.input(0)?;
-        let reduced = match (at.ints("axes")?, at.optional(1)) {
-            (Some(axes), _) => axes,
-            (None, Some(input)) => self.integers(input)?,
-            (None, None) => return Err(Error::config("reduces all axes, which is not known here")),
-        };
+        let reduced = self.list(at, "axes", 1)?;
+        let reduced = reduced.ok_or_else(|| Error::config("reduces all axes, which is not known here"))?;
         at.pass("noop_with_empty_axes"); // there are axes
         let keeps = at.int("keepdims")?.unwrap_or(1) != 0;
         let rank = match self.held(name)? {
@@ -83,7 +80,11 @@ impl<'a> Translation<'a> {
         };
         let mut axes_of = vec![];
         for axis in reduced {
-            axes_of.push(index(axis, rank)?);
+            let axis = index(axis, rank)?;
+            if axes_of.contains(&axis) {
+                return Err(Error::config(format!("reduces an axis twice, {axis}")));
+            }
+            axes_of.push(axis);
         }
         if axes_of.is_empty() {
             return Err(Error::config("reduces no axes"));
@@ -94,7 +95,7 @@ impl<'a> Translation<'a> {
         let x = self.value(name)?;
         let shape = self.made[x.node].shape;
         if keeps && axes_of.len() == 1 && x.channels(shape.c) == Some(axes_of[0]) {
-            return Ok(vec![Held::Moment(Moment { name: name.into(), of: x, stage: Stage::Mean })]);
+            return Ok(vec![Held::Moment(Moment { of: x, stage: Stage::Mean })]);
         }
         let factors = || axes_of.iter().flat_map(|&axis| &x.axes[axis]);
         let positions: usize = factors().map(|factor| factor.size).product();

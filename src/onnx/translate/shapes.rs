@@ -1,7 +1,7 @@
 //! Operators that move, split, join or choose axes, and what exporters compute of shapes.
 
 use super::super::axes::{self, Axis, Factor, Run};
-use super::super::constant::{Constant, Stored, broadcast, concatenated, count};
+use super::super::constant::{Constant, MOST, Stored, broadcast, concatenated, count};
 use super::at::At;
 use super::lengths::{reshaped, sizes, squeezed, unsqueezed};
 use super::pools::index;
@@ -76,27 +76,18 @@ impl<'a> Translation<'a> {
             "Flatten" => {
                 let axis = at.int("axis")?.unwrap_or(1);
                 let axis = if axis == from.len() as i64 { from.len() } else { index(axis, from.len())? };
-                Ok(vec![from[..axis].iter().product(), from[axis..].iter().product()])
+                let both = count(&from[..axis]).zip(count(&from[axis..]));
+                let (rows, row) = both.ok_or_else(|| Error::config(format!("flattens {from:?}")))?;
+                Ok(vec![rows, row])
             }
-            "Squeeze" | "Unsqueeze" => {
-                let axes = match (at.ints("axes")?, at.optional(1)) {
-                    (Some(axes), _) => Some(axes),
-                    (None, Some(input)) => Some(self.integers(input)?),
-                    (None, None) => None,
-                };
-                match (at.node.op == "Squeeze", axes) {
-                    (true, axes) => squeezed(from, axes),
-                    (false, Some(axes)) => unsqueezed(from, &axes),
-                    (false, None) => Err(Error::config("names no axes")),
-                }
-            }
+            "Squeeze" | "Unsqueeze" => match (at.node.op == "Squeeze", self.list(at, "axes", 1)?) {
+                (true, axes) => squeezed(from, axes),
+                (false, Some(axes)) => unsqueezed(from, &axes),
+                (false, None) => Err(Error::config("names no axes")),
+            },
             _ => {
                 let zero_copies = at.int("allowzero")?.unwrap_or(0) == 0;
-                let said = match (at.ints("shape")?, at.optional(1)) {
-                    (Some(said), _) => said,
-                    (None, Some(input)) => self.integers(input)?,
-                    (None, None) => return Err(Error::config("names no shape")),
-                };
+                let said = self.list(at, "shape", 1)?.ok_or_else(|| Error::config("names no shape"))?;
                 reshaped(from, &said, zero_copies)
             }
         }
@@ -133,7 +124,7 @@ impl<'a> Translation<'a> {
         };
         let integer = self.stores.tensors.get(at.output()).is_some_and(|found| !found.is_float());
         let sides = sizes(&self.integers(at.input(0)?)?)?;
-        let len = count(&sides).filter(|&len| len <= super::super::constant::MOST);
+        let len = count(&sides).filter(|&len| len <= MOST);
         let len = len.ok_or_else(|| Error::config(format!("makes a constant of shape {sides:?}")))?;
         Ok(vec![Held::Constant(Constant::of(sides, vec![value; len])?.whole(integer))])
     }
@@ -144,7 +135,7 @@ impl<'a> Translation<'a> {
             *end = self.integers(at.input(i)?)?.first().copied().unwrap_or(0);
         }
         let [start, end, step] = ends;
-        if step <= 0 || end.saturating_sub(start) > 1 << 20 {
+        if step <= 0 || end.saturating_sub(start) > MOST as i64 {
             return Err(Error::config(format!("counts from {start} to {end} in steps of {step}")));
         }
         let all: Vec<f64> = (start..end).step_by(step as usize).map(|number| number as f64).collect();
@@ -269,18 +260,11 @@ impl<'a> Translation<'a> {
     }
 
     fn slice(&mut self, at: &At<'a>, held: Held) -> Result<Held> {
-        let mut list = |name: &'static str, i: usize| -> Result<Option<Vec<i64>>> {
-            match (at.ints(name)?, at.optional(i)) {
-                (Some(all), _) => Ok(Some(all)),
-                (None, Some(input)) => self.integers(input).map(Some),
-                (None, None) => Ok(None),
-            }
-        };
-        let (Some(starts), Some(ends)) = (list("starts", 1)?, list("ends", 2)?) else {
+        let (Some(starts), Some(ends)) = (self.list(at, "starts", 1)?, self.list(at, "ends", 2)?) else {
             return Err(Error::config("names no starts and ends"));
         };
-        let axes = list("axes", 3)?.unwrap_or((0..starts.len() as i64).collect());
-        let steps = list("steps", 4)?.unwrap_or(vec![1; starts.len()]);
+        let axes = self.list(at, "axes", 3)?.unwrap_or((0..starts.len() as i64).collect());
+        let steps = self.list(at, "steps", 4)?.unwrap_or(vec![1; starts.len()]);
         if [ends.len(), axes.len(), steps.len()] != [starts.len(); 3] || steps.iter().any(|&step| step != 1) {
             return Err(Error::config("has steps other than 1, or lists of different lengths"));
         }
@@ -318,15 +302,15 @@ impl<'a> Translation<'a> {
         let axis = index(at.int("axis")?.unwrap_or(0), x.axes.len())?;
         let (whole, count) = (axes::length(&x.axes[axis]), at.node.outputs.len());
         at.pass("num_outputs"); // as many as there are
-        let sizes = match (at.ints("split")?, at.optional(1)) {
-            (Some(said), _) => sizes(&said)?,
-            (None, Some(input)) => sizes(&self.integers(input)?)?,
-            (None, None) => {
+        let sizes = match self.list(at, "split", 1)? {
+            Some(said) => sizes(&said)?,
+            None => {
                 let each = whole.div_ceil(count.max(1));
                 (0..count).map(|i| each.min(whole.saturating_sub(i * each))).collect()
             }
         };
-        if sizes.len() != count || sizes.iter().sum::<usize>() != whole || sizes.contains(&0) {
+        let all = sizes.iter().try_fold(0usize, |all, &len| all.checked_add(len));
+        if sizes.len() != count || all != Some(whole) || sizes.contains(&0) {
             return Err(Error::config(format!("splits an axis of {whole} in {sizes:?}")));
         }
         let mut start = 0;
@@ -357,7 +341,7 @@ impl<'a> Translation<'a> {
             }
             Held::Constant(constant) => {
                 let ones =
-                    (target.clone(), vec![0.0; count(&target).filter(|&len| len <= 1 << 20).unwrap_or(0)]);
+                    (target.clone(), vec![0.0; count(&target).filter(|&len| len <= MOST).unwrap_or(0)]);
                 let values = self.numbers(&constant)?;
                 let parts = [(constant.shape, values), ones];
                 Ok(Held::Constant(broadcast(&parts, |v| v[0])?.whole(constant.integer)))
@@ -369,11 +353,7 @@ impl<'a> Translation<'a> {
     fn pad(&mut self, at: &At<'a>) -> Result<Vec<Held>> {
         at.pass("mode");
         at.pass("value");
-        let pads = match (at.ints("pads")?, at.optional(1)) {
-            (Some(pads), _) => pads,
-            (None, Some(input)) => self.integers(input)?,
-            (None, None) => vec![],
-        };
+        let pads = self.list(at, "pads", 1)?.unwrap_or_default();
         match pads.iter().all(|&pad| pad == 0) {
             true => Ok(vec![self.held(at.input(0)?)?]),
             false => Err(Error::config(format!("pads by {pads:?} outside a convolution or a pool"))),
@@ -385,11 +365,7 @@ impl<'a> Translation<'a> {
         let held = names.iter().map(|name| self.held(name)).collect::<Result<Vec<_>>>()?;
         let said = at.int("axis")?.unwrap_or(1);
         if held.iter().all(|held| matches!(held, Held::Constant(_))) {
-            let mut parts = vec![];
-            for held in &held {
-                let Held::Constant(constant) = held else { continue };
-                parts.push((constant.shape.clone(), self.numbers(constant)?));
-            }
+            let parts = self.parts(&held)?;
             let rank = parts.first().map_or(0, |part| part.0.len());
             let integer = held.iter().all(is_integer);
             return Ok(vec![Held::Constant(concatenated(&parts, index(said, rank)?)?.whole(integer))]);

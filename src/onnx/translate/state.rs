@@ -3,13 +3,17 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use super::super::axes::{self, Axis, Run};
-use super::super::constant::{Constant, MOST, Stored};
+use super::super::constant::{Constant, MOST, Stored, count};
 use super::super::function::{Function, Steps};
 use super::super::message::{Graph, Node};
 use super::super::store::{self, Stores};
+use super::at::At;
 use crate::error::{Error, Result};
 use crate::graph::Operation;
 use crate::net::{Activation, Shape};
+
+/// The most values of a node for one image.
+const VALUES: usize = 1 << 31;
 
 /// The values of a node on axes.
 #[derive(Clone, Debug)]
@@ -61,8 +65,6 @@ pub(super) struct Translation<'a> {
 /// A part of a norm of some values.
 #[derive(Clone, Debug)]
 pub(super) struct Moment {
-    /// The tensor of the values.
-    pub(super) name: String,
     pub(super) of: Value,
     pub(super) stage: Stage,
 }
@@ -186,6 +188,17 @@ impl<'a> Translation<'a> {
         self.made.len() - 1
     }
 
+    /// Refuses nodes from this one on that give too many values.
+    pub(super) fn check_sizes(&self, from: usize) -> Result<()> {
+        let huge = |Shape { h, w, c }: &Shape| count(&[*h, *w, *c]).is_none_or(|values| values > VALUES);
+        match self.made[from..].iter().map(|made| made.shape).find(huge) {
+            None => Ok(()),
+            Some(Shape { h, w, c }) => {
+                Err(Error::config(format!("gives {h} x {w} x {c} values for each image, too many")))
+            }
+        }
+    }
+
     /// A new node's values.
     pub(super) fn made(&self, node: usize, axes: Vec<Axis>) -> Vec<Held> {
         vec![Held::Value(Value { node, axes, first: 0, function: Function::identity(), by: String::new() })]
@@ -214,7 +227,9 @@ impl<'a> Translation<'a> {
         if is_float {
             self.read.insert(stored.name);
         }
-        match (stored.transposed, &constant.shape[..]) {
+        // Axes of length 1 may have come to those of the matrix.
+        let sides: Vec<usize> = constant.shape.iter().copied().filter(|&side| side != 1).collect();
+        match (stored.transposed, &sides[..]) {
             (true, &[rows, columns]) => {
                 Ok((0..values.len()).map(|i| values[i % columns * rows + i / columns]).collect())
             }
@@ -228,13 +243,37 @@ impl<'a> Translation<'a> {
         Ok(self.numbers(&constant)?.into_iter().map(|number| number as i64).collect())
     }
 
+    /// The whole numbers of an attribute, which newer versions have as input `i`; none where there is neither.
+    pub(super) fn list(&mut self, at: &At<'a>, name: &'static str, i: usize) -> Result<Option<Vec<i64>>> {
+        match (at.ints(name)?, at.optional(i)) {
+            (Some(numbers), _) => Ok(Some(numbers)),
+            (None, Some(input)) => self.integers(input).map(Some),
+            (None, None) => Ok(None),
+        }
+    }
+
+    /// The shapes and values of those that are constants.
+    pub(super) fn parts(&mut self, all: &[Held]) -> Result<Vec<(Vec<usize>, Vec<f64>)>> {
+        let mut parts = vec![];
+        for held in all {
+            if let Held::Constant(constant) = held {
+                parts.push((constant.shape.clone(), self.numbers(constant)?));
+            }
+        }
+        Ok(parts)
+    }
+
     /// The name of a constant that is a stored tensor, as a parameter in this shape.
     pub(super) fn parameter(&mut self, constant: &Constant, shape: &[usize]) -> Result<String> {
-        let Some(Stored { name, .. }) = &constant.stored else {
+        let Some(Stored { name, transposed }) = &constant.stored else {
             return Err(Error::config(
                 "has a parameter that is computed of constants, and no tensor of the file",
             ));
         };
+        if *transposed {
+            let reason = "which only a product with a matrix does here";
+            return Err(Error::config(format!("reads `{name}` transposed, {reason}")));
+        }
         let Some(stored) = self.stores.tensors.get(name).filter(|found| found.is_float()) else {
             return Err(Error::config(format!("has the parameter `{name}`, which is of no floats")));
         };

@@ -44,7 +44,7 @@ pub fn apply(
 /// The value of an affine node: `y` = act(scale · z + shift + residual) of z = W `x` + b, shapes as of [`apply`].
 /// `parts` ([`parts`] of them) becomes the sums of z that [`super::means::means`] takes. `x` and `weight` are rounded to
 /// `precision` for the products; groups of one input channel each are f32 always. With `scratch` of as many values as
-/// [`conv_sm90::scratch`] says, the kernels for sm_90a run.
+/// [`conv_sm90::scratch`] says, the kernels for sm_90a run; without, or where it is empty, those of all architectures.
 ///
 /// # Errors
 /// Shapes that do not fit, or the device fails.
@@ -78,8 +78,8 @@ pub fn forward(
         other => (0, other),
     };
     let p = layer.parameters(y.output(), parts_out, x, weight, bias, epilogue, None, fused, false)?;
-    match scratch {
-        Some(scratch) => conv_sm90::launch(cuda, p, n, geometry, precision == Precision::F16, scratch)?,
+    match scratch.filter(|scratch| !scratch.is_empty()) {
+        Some(scratch) => conv_sm90::launch(cuda, p, n, geometry, precision, scratch)?,
         None => layer.launch(cuda, p, precision)?,
     }
     match after {

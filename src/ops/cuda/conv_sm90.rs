@@ -2,13 +2,14 @@
 //! copied by TMA and multiplied by wgmma.
 #![allow(unsafe_code)] // launches
 
-use super::{Cuda, In, Out, elements};
+use super::{Cuda, In, Out, word};
 use crate::device::cuda::{AffineParameters, Boxes, Launch, Take, TensorMap, tiles};
 use crate::error::Result;
 use crate::ops::{Geometry, Precision, same};
 
 /// Values of 16 bits that a pass over `n` images takes as scratch; 0 where the kernels of all architectures run: on
-/// another device, at f32 or tf32, with groups, with few channels or an odd number of them, or where TMA does not reach.
+/// another device, at f32 or tf32, with groups, with channels that are fewer than 32 or not a multiple of 8, or where TMA
+/// does not reach.
 pub fn scratch(cuda: &Cuda, n: usize, geometry: &Geometry, precision: Precision) -> usize {
     let Geometry { input, conv, .. } = *geometry;
     let half = matches!(precision, Precision::Bf16 | Precision::F16);
@@ -16,7 +17,7 @@ pub fn scratch(cuda: &Cuda, n: usize, geometry: &Geometry, precision: Precision)
     let channels =
         conv.groups == 1 && input.c.is_multiple_of(8) && input.c >= tiles::SM90_BLOCK_K as usize / 2;
     let reach = |taps: usize| conv.dilation * (taps - 1) < 128;
-    let near = reach(conv.kernel.0) && reach(conv.kernel.1) && conv.padding.0.max(conv.padding.1) <= 128;
+    let near = reach(conv.kernel.0) && reach(conv.kernel.1) && conv.padding.0.max(conv.padding.1) < 128;
     let fits = channels && near && (1..=8).contains(&conv.stride) && input.h.max(input.w) < 1 << 16;
     match half && fits && cuda.is_sm90() {
         true => weights(geometry) + n * input.len(),
@@ -29,7 +30,7 @@ fn weights(geometry: &Geometry) -> usize {
     (geometry.output.c * geometry.fan_in()).next_multiple_of(64)
 }
 
-/// The pass over `n` images that `p` describes, in bf16 or f16, with `scratch` of as many values as of [`scratch`].
+/// The pass over `n` images that `p` describes, in 16 bits, with `halves` of as many values as of [`scratch`], at least one.
 ///
 /// # Errors
 /// Shapes that do not fit, or the device fails.
@@ -38,11 +39,12 @@ pub(super) fn launch(
     p: AffineParameters<'_>,
     n: usize,
     geometry: &Geometry,
-    f16: bool,
-    scratch: Out<'_, u16>,
+    precision: Precision,
+    halves: Out<'_, u16>,
 ) -> Result<()> {
-    same("conv", "values of scratch", weights(geometry) + n * geometry.input.len(), scratch.len())?;
-    let (mut weight, mut x) = scratch.split_at(weights(geometry));
+    same("conv", "values of scratch", scratch(cuda, n, geometry, precision), halves.len())?;
+    let f16 = precision == Precision::F16;
+    let (mut weight, mut x) = halves.split_at(weights(geometry));
     narrow(cuda, weight.output(), p.weight, f16)?;
     narrow(cuda, x.output(), p.x, f16)?;
     let (x, weight) = (images(cuda, x.input(), n, geometry)?, filters(cuda, weight.input(), geometry)?);
@@ -104,7 +106,7 @@ fn filters(cuda: &Cuda, weight: In<'_, u16>, geometry: &Geometry) -> Result<Tens
 
 /// The first values of `out` = `x`, rounded to 16 bits.
 fn narrow(cuda: &Cuda, out: Out<'_, u16>, x: In<'_, f32>, f16: bool) -> Result<()> {
-    let (_, len) = elements("narrow", x.len(), tiles::NARROW_THREADS)?;
+    let len = word("narrow", "values", x.len())?;
     let launch = Launch::over("narrow", x.len().div_ceil(8), tiles::NARROW_THREADS)?;
     // SAFETY: out holds as many values as x, or more.
     match f16 {

@@ -20,24 +20,18 @@ pub fn mbarrier(cuda: &Cuda, values: &Buffer<u32>) -> Result<Buffer<u32>> {
     Ok(out)
 }
 
-/// The words of the box of `tensor` at coordinates `at` (the innermost first), as they stand in shared memory. `words`
-/// is their number.
+/// The words of the box of `tensor` at coordinates `at` (the innermost first), as they stand in shared memory.
 ///
 /// # Errors
 /// Boxes that do not fit, or the device fails.
-pub fn tensor_load(
-    cuda: &Cuda,
-    tensor: In<'_, u16>,
-    boxes: &Boxes,
-    words: usize,
-    at: &[i32],
-) -> Result<Buffer<u32>> {
-    let map = cuda.tensor_map(tensor, boxes)?;
-    let mut out = cuda.alloc(words)?;
+pub fn tensor_load(cuda: &Cuda, tensor: In<'_, u16>, boxes: &Boxes, at: &[i32]) -> Result<Buffer<u32>> {
+    same("tensor map", "coordinates", boxes.dims.len(), at.len())?;
+    let (map, words) = (cuda.tensor_map(tensor, boxes)?, of_box(boxes)?);
+    let mut out = cuda.alloc(boxes.words())?;
     let [x, y, z, w] = [0, 1, 2, 3].map(|i| at.get(i).map_or(0, |&at| at as u32));
     let (launch, rank) = (Launch::blocks("tensor_load", 1, 32)?, word("tensor_load", "sizes", at.len())?);
-    // SAFETY: a box is at most as large as shared memory; the words after it are not written.
-    unsafe { cuda.tensor_load(launch, out.output(), &map, of_box(words)?, rank, x, y, z, w)? };
+    // SAFETY: `words` is what the map copies, which fits in shared memory, and out holds as many.
+    unsafe { cuda.tensor_load(launch, out.output(), &map, words, rank, x, y, z, w)? };
     Ok(out)
 }
 
@@ -50,16 +44,15 @@ pub fn image_load(
     cuda: &Cuda,
     tensor: In<'_, u16>,
     boxes: &Boxes,
-    words: usize,
     at: [i32; 4],
     offset: [u32; 2],
 ) -> Result<Buffer<u32>> {
-    let map = cuda.tensor_map(tensor, boxes)?;
-    let mut out = cuda.alloc(words)?;
+    let (map, words) = (cuda.tensor_map(tensor, boxes)?, of_box(boxes)?);
+    let mut out = cuda.alloc(boxes.words())?;
     let ([c, w, h, image], [right, down]) = (at.map(|at| at as u32), offset);
     let launch = Launch::blocks("image_load", 1, 32)?;
     // SAFETY: as of `tensor_load`.
-    unsafe { cuda.image_load(launch, out.output(), &map, of_box(words)?, c, w, h, image, right, down)? };
+    unsafe { cuda.image_load(launch, out.output(), &map, words, c, w, h, image, right, down)? };
     Ok(out)
 }
 
@@ -75,8 +68,10 @@ pub fn tensor_store(
     at: [i32; 2],
 ) -> Result<()> {
     let map = cuda.tensor_map(tensor.input(), boxes)?;
-    let ([x, y], words) = (at.map(|at| at as u32), of_box(values.len())?);
-    // SAFETY: a map reaches no further than its tensor.
+    let ([x, y], words) = (at.map(|at| at as u32), of_box(boxes)?);
+    same("tensor map", "words", boxes.words(), values.len())?;
+    // SAFETY: `words` is what the map copies, which fits in shared memory, and values holds as many. A map reaches no
+    // further than its tensor.
     unsafe { cuda.tensor_store(Launch::blocks("tensor_store", 1, 32)?, &map, values.input(), words, x, y) }
 }
 
@@ -164,13 +159,14 @@ pub fn wgmma(
     }
 }
 
-fn of_box(words: usize) -> Result<u32> {
-    match u32::try_from(words) {
+/// The words of a box, which fit in the kernels' shared memory.
+fn of_box(boxes: &Boxes) -> Result<u32> {
+    match u32::try_from(boxes.words()) {
         Ok(words) if words <= tiles::PTX_BOX_WORDS => Ok(words),
         _ => Err(Error::shape(
             "tensor map",
             format!("at most {} words", tiles::PTX_BOX_WORDS),
-            words.to_string(),
+            boxes.words().to_string(),
         )),
     }
 }
