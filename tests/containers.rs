@@ -132,6 +132,92 @@ fn parquet_gives_the_pictures_of_hugging_face() {
     refused(&set("hub"), &["rgb.png", "19 x 13", "13 x 19"]);
 }
 
+#[cfg(feature = "parquet")]
+#[test]
+fn parquet_of_datasets_gives_what_datasets_reads() {
+    use scrubjay::data::{Normalise, load};
+
+    let recorded = set("datasets/expected.safetensors");
+    let bytes = std::fs::read(&recorded).unwrap();
+    let recorded = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+    for folder in ["datasets/animals", "datasets/animals/default"] {
+        for (part, path) in [("train", set(folder)), ("test", set(&format!("{folder}#test")))] {
+            let Loaded { samples, names, .. } = read(&path);
+            let pixels = recorded.tensor(part).unwrap();
+            let pixels: Vec<f32> = pixels.data().iter().map(|&pixel| f32::from(pixel) / 255.0).collect();
+            let labels = recorded.tensor(&format!("{part}.labels")).unwrap();
+            let labels: Vec<u32> = labels.data().chunks_exact(8).map(|word| u32::from(word[0])).collect();
+            assert_eq!((samples.shape(), samples.x, samples.y), (Shape::new(5, 4, 3), pixels, labels.into()));
+            assert_eq!(names.classes.unwrap(), ["cat", "dog", "emu"]);
+            // In memory pictures have no path; over two shards samples are numbered on.
+            assert_eq!(names.samples.unwrap()[..2], ["0", "1"]);
+        }
+    }
+    let Loaded { samples, names, .. } = read(&set("datasets/several.parquet"));
+    let rows = [[0, 1, 0], [1, 1, 0], [0, 0, 0], [1, 0, 0]].concat();
+    assert_eq!(samples.y, Labels::Multi { labels: 3, rows });
+    assert_eq!(names.samples.unwrap(), ["0.png", "1.png", "2.png", "3.png"]);
+    assert_eq!(names.columns, [("site".into(), ["berlin", "oslo", "", "oslo"].map(String::from).into())]);
+    let Loaded { samples, names, .. } = read(&set("datasets/breeds.parquet"));
+    assert_eq!((samples.y, names.columns[0].0.as_str()), (vec![2, 0].into(), "year"));
+    let by_year = |labels: &[&str]| {
+        let mut options = LoadOptions::default();
+        options.texts.labels = labels.iter().map(|label| label.to_string()).collect();
+        load_with(&set("datasets/breeds.parquet"), &options)
+    };
+    assert_eq!(by_year(&["year"]).unwrap().samples.y, vec![2019, 2020].into());
+    assert!(by_year(&["site"]).unwrap_err().to_string().contains("photo, year, breed, and no"));
+    refused(&set("datasets/paths.parquet"), &["row 1", "the path 0.png alone", "embed_table_storage"]);
+    refused(&set("datasets/withheld.parquet"), &["row 2", "`label` -1", "0 to 2", "withheld"]);
+    refused(&set("datasets/plain.parquet"), &["row 2", "label -1", "whole numbers from 0"]);
+    assert!(load(&set("messages.parquet"), &Normalise::default()).is_err());
+}
+
+#[cfg(feature = "parquet")]
+#[test]
+fn classes_of_parquet_have_the_numbers_that_the_model_knows_them_by() {
+    let with = |known: &[&str]| {
+        let mut options = LoadOptions::default();
+        options.expected.classes = Some(known.iter().map(|name| name.to_string()).collect());
+        options.expected.outputs = Some(known.len());
+        load_with(&set("datasets/animals"), &options).map(|loaded| loaded.samples.y)
+    };
+    assert_eq!(with(&["emu", "cat", "dog"]).unwrap(), vec![2, 1, 1, 2].into());
+    assert_eq!(with(&["LABEL_0", "LABEL_1", "LABEL_2", "LABEL_3"]).unwrap(), vec![1, 0, 0, 1].into());
+    assert!(with(&["dog", "cat", "owl"]).unwrap_err().to_string().contains("`emu`"));
+}
+
+#[cfg(feature = "parquet")]
+#[test]
+fn damaged_parquet_is_refused_or_read_and_never_ends_the_program() {
+    let whole = std::fs::read(set("datasets/several.parquet")).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("x.parquet");
+    for at in (0..whole.len()).step_by(7) {
+        let mut bytes = whole.clone();
+        bytes[at] ^= 1 << (at % 8);
+        std::fs::write(&path, &bytes).unwrap();
+        let _ = load_with(&path, &LoadOptions::default());
+        std::fs::write(&path, &whole[..at]).unwrap();
+        assert!(load_with(&path, &LoadOptions::default()).is_err(), "cut at {at}");
+    }
+}
+
+#[test]
+fn labels_of_a_manifest_are_classes_or_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("list.csv");
+    for name in ["a.png", "b.png"] {
+        std::fs::copy(set("../pictures/rgb.png"), folder.path().join(name)).unwrap();
+    }
+    std::fs::write(&path, "path,label,site\na.png,1,x\nb.png,-1,y\n").unwrap();
+    refused(&path, &["line 3", "label -1", "whole numbers from 0"]);
+    let mut options = LoadOptions::default();
+    options.texts.labels = vec!["site".into()];
+    let Loaded { samples, names, .. } = load_with(&path, &options).unwrap();
+    assert_eq!((samples.y, names.classes.unwrap()), (vec![0, 1].into(), vec!["x".into(), "y".into()]));
+}
+
 #[cfg(not(feature = "parquet"))]
 #[test]
 fn parquet_is_refused_where_it_is_not_built_in() {
@@ -139,11 +225,44 @@ fn parquet_is_refused_where_it_is_not_built_in() {
 }
 
 #[test]
+fn matlab_files_of_svhn_give_what_scipy_reads() {
+    let bytes = std::fs::read(set("svhn/expected.safetensors")).unwrap();
+    let recorded = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+    let parts = [("train_32x32", "svhn"), ("test_32x32", "svhn#test"), ("big", "svhn/big.mat")];
+    for (name, path) in parts {
+        let samples = read(&set(path)).samples;
+        let pixels = recorded.tensor(name).unwrap();
+        let pixels: Vec<f32> = pixels.data().iter().map(|&pixel| f32::from(pixel) / 255.0).collect();
+        let labels = recorded.tensor(&format!("{name}.labels")).unwrap();
+        let labels: Vec<u32> = labels.data().chunks_exact(8).map(|word| u32::from(word[0])).collect();
+        assert_eq!((samples.shape(), samples.x, samples.y), (Shape::new(5, 4, 3), pixels, labels.into()));
+    }
+    // Cut off, or with a bit flipped, it is refused or read; where the two hold fewer bytes, always refused.
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("x.mat");
+    for name in ["svhn/train_32x32.mat", "svhn/test_32x32.mat"] {
+        let whole = std::fs::read(set(name)).unwrap();
+        for at in 0..whole.len() {
+            let mut bytes = whole.clone();
+            bytes[at] ^= 1 << (at % 8);
+            std::fs::write(&path, &bytes).unwrap();
+            let _ = load_with(&path, &LoadOptions::default());
+        }
+        for at in (0..whole.len() - 8).step_by(5) {
+            std::fs::write(&path, &whole[..at]).unwrap();
+            assert!(load_with(&path, &LoadOptions::default()).is_err(), "{name} cut at {at}");
+        }
+    }
+}
+
+#[test]
 fn what_is_not_read_names_its_conversion() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("train_32x32.mat");
     std::fs::write(&path, "MATLAB 5.0 MAT-file").unwrap();
-    refused(&path, &["train_32x32.mat", "scipy.io.loadmat", ".npz"]);
+    refused(&path, &["train_32x32.mat", "version 5"]);
+    std::fs::write(&path, "MATLAB 7.3 MAT-file, Platform: GLNXA64").unwrap();
+    refused(&path, &["train_32x32.mat", "7.3", "-v7"]);
     refused(&set("ten/cifar-10-batches-py/test_batch#test"), &["test_batch", "without parts"]);
 }
 

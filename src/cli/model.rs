@@ -120,7 +120,7 @@ pub struct TextArgs {
     /// Of texts: the column that has them; by default text, sentence, message, content or another usual name
     #[arg(long, value_name = "COL")]
     text_column: Option<String>,
-    /// Of texts: the column of labels, or several of 0 and 1; by default label, labels, class, target or y
+    /// Of texts and of tables of pictures: the column of labels, or several of 0 and 1; by default label, labels, class or target
     #[arg(long, value_name = "COL,..", value_delimiter = ',')]
     label_column: Vec<String>,
 }

@@ -24,13 +24,27 @@ pub(super) type Fault = (Option<usize>, String);
 /// classes, others are numbered in the order of the sorted words. Where samples may have `several`, each word is a label.
 ///
 /// # Errors
-/// The sample without a label, where each has one; more labels than can be marked; the reason in words.
+/// The sample without a label, where each has one; numbers that are no classes, as -1 and 0.5; more labels than can be
+/// marked; the reason in words.
 pub(super) fn labels(words: &[Vec<String>], several: bool) -> Result<Named, Fault> {
     if let Some(i) = words.iter().position(|words| words.len() != 1).filter(|_| !several) {
         return Err((Some(i), "has no label".into()));
     }
     let sorted: BTreeSet<&str> = words.iter().flatten().map(String::as_str).collect();
     let numbers: Option<Vec<u32>> = sorted.iter().map(|word| whole(word)).collect();
+    if numbers.is_none() && sorted.iter().all(|word| word.parse::<f64>().is_ok()) {
+        let bad = |words: &Vec<String>| words.iter().find(|word| whole(word).is_none()).cloned();
+        let found = words.iter().enumerate().find_map(|(i, words)| Some((i, bad(words)?)));
+        return Err(match found {
+            Some((i, word)) => {
+                let reason = format!(
+                    "has the label {word}, which is no class: whole numbers from 0, or words, were expected"
+                );
+                (Some(i), reason)
+            }
+            None => (None, "has labels that are no classes".into()),
+        });
+    }
     let classes: Vec<&str> = sorted.into_iter().collect();
     let number = |word: &String| match &numbers {
         Some(_) => whole(word).unwrap_or(0),

@@ -20,6 +20,8 @@ pub(super) enum Format {
     Pickles(Vec<PathBuf>),
     /// STL-10's binary files.
     Stl { images: PathBuf, labels: PathBuf },
+    /// SVHN's MATLAB file.
+    Mat(PathBuf),
     /// A folder for each class: the root, and the folders.
     Folders(PathBuf, Vec<PathBuf>),
     /// A manifest that lists pictures.
@@ -40,7 +42,7 @@ impl Format {
 }
 
 /// What can be read, for messages.
-const KNOWN: &str = ".safetensors, .npz, idx (images and labels), CIFAR (.bin or pickles), STL-10, a folder of class folders, a \
+const KNOWN: &str = ".safetensors, .npz, idx (images and labels), CIFAR (.bin or pickles), STL-10, SVHN (.mat), a folder of class folders, a \
                      manifest (.csv, .tsv, .json, .jsonl) with columns `path` and `label`, .tar or .parquet; texts in .csv, .tsv, .json, .jsonl or .parquet";
 
 /// Names of manifests that are read for the folder they are in, as Hugging Face's `imagefolder` names them.
@@ -109,10 +111,7 @@ fn of_file(path: &Path, part: Option<Part>) -> Result<Format> {
         return Ok(Format::Texts(vec![path.into()]));
     }
     if ends(&[".mat"]) {
-        let reason = "is a MATLAB file, which is not read here; SVHN's is converted by: python -c \"import numpy, scipy.io; m = \
-                      scipy.io.loadmat('FILE.mat'); numpy.savez('FILE.npz', x=m['X'].transpose(3, 0, 1, 2), \
-                      y=m['y'].ravel() % 10)\"";
-        return Err(Error::data(path, reason));
+        return Ok(Format::Mat(path.into()));
     }
     if name.contains("idx3") || name.contains("images") {
         let labels = labels_of(path, &name.replace("images", "labels").replace("idx3", "idx1"))?;
@@ -150,11 +149,8 @@ fn of_folder(path: &Path, part: Option<Part>) -> Result<Format> {
             return Err(Error::data(path, reason));
         }
     }
-    // The folder `data` of Hugging Face's parquet files, and the parts of class folders.
-    if let Some(data) = folders.iter().find(|folder| name_of(folder) == "data")
-        && folder::entries(data)?.1.iter().any(|file| name_of(file).ends_with(".parquet"))
-    {
-        return of_folder(data, part);
+    if let Some((folder, part)) = of_tables(path, &folders, part)? {
+        return of_folder(&folder, part);
     }
     let rows = records::of_folder(path, part.unwrap_or(Part::Train).beginnings())?;
     if let Some(part) = part {
@@ -174,6 +170,46 @@ fn of_folder(path: &Path, part: Option<Part>) -> Result<Format> {
             Err(Error::data(path, reason))
         }
         None => Err(Error::data(path, format!("is a directory that holds no data known here: {KNOWN}"))),
+    }
+}
+
+/// The folder of Hugging Face's parquet files within one, and the part that is still to be chosen there: `data`, a
+/// folder for each part (`train/0000.parquet`), or one for the set's configuration (`default`, `plain_text`) with either.
+fn of_tables(
+    path: &Path,
+    folders: &[PathBuf],
+    part: Option<Part>,
+) -> Result<Option<(PathBuf, Option<Part>)>> {
+    let has_tables = |folder: &&PathBuf| {
+        folder::entries(folder)
+            .is_ok_and(|(_, files)| files.iter().any(|file| name_of(file).ends_with(".parquet")))
+    };
+    let of = |folder: &PathBuf| Part::of_name(&name_of(folder));
+    let with_tables: Vec<&PathBuf> = folders.iter().filter(has_tables).collect();
+    if let Some(data) = with_tables.iter().find(|folder| name_of(folder) == "data") {
+        return Ok(Some((data.to_path_buf(), part)));
+    }
+    let mut parts = with_tables.iter().filter(|folder| of(folder).is_some());
+    let wanted = part.unwrap_or(Part::Train);
+    if let Some(folder) = parts.clone().find(|folder| of(folder) == Some(wanted)) {
+        return Ok(Some((folder.to_path_buf(), None)));
+    }
+    if parts.next().is_some() {
+        return Err(Error::data(path, format!("has no part `{}`", wanted.name())));
+    }
+    let has_parts = |folder: &&PathBuf| {
+        let inner = folder::entries(folder).map(|(folders, _)| folders).unwrap_or_default();
+        inner.iter().any(|inner| of(inner).is_some() && has_tables(&inner))
+    };
+    let sets: Vec<&PathBuf> =
+        folders.iter().filter(|folder| with_tables.contains(folder) || has_parts(folder)).collect();
+    match sets[..] {
+        [] => Ok(None),
+        [one] => Ok(Some((one.clone(), part))),
+        [first, second, ..] => {
+            let reason = format!("holds {} and {}; give one of them", name_of(first), name_of(second));
+            Err(Error::data(path, reason))
+        }
     }
 }
 
@@ -208,6 +244,10 @@ fn of_files(path: &Path, part: Option<Part>, files: &[PathBuf]) -> Result<Option
     let stl = if test { "test_X.bin" } else { "train_X.bin" };
     if let Some(images) = named(&|name| plain(name) == stl).first() {
         return of_file(images, None).map(Some);
+    }
+    let svhn = if test { "test_32x32.mat" } else { "train_32x32.mat" };
+    if let Some(file) = named(&|name| name == svhn).first() {
+        return of_file(file, None).map(Some);
     }
     if let Some(listing) = LISTINGS.iter().map(|name| path.join(name)).find(|path| path.is_file()) {
         return Ok(Some(Format::Listing(listing)));

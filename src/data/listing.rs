@@ -6,7 +6,7 @@
 //! several. Without a column of labels, columns that are all 0 and 1 are one label each. Other columns are kept as names.
 
 use std::collections::BTreeSet;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
@@ -45,12 +45,32 @@ pub(super) fn is_listing(path: &Path) -> bool {
     words.any(|word| PATHS.iter().any(|path| word.trim().eq_ignore_ascii_case(path)))
 }
 
-/// Lists the pictures of a manifest.
+/// The files of the pictures of a manifest.
+///
+/// # Errors
+/// Where it is no such table, or a row has no file.
+pub(super) fn files(path: &Path) -> Result<Vec<PathBuf>> {
+    let (_, pictures, _) = pictures(path)?;
+    Ok(pictures.files())
+}
+
+/// Lists the pictures of a manifest, with labels from the columns that are `chosen`, else from those of usual names.
 ///
 /// # Errors
 /// Where it is no such table, or a row has no file or no label.
-pub(super) fn list(path: &Path) -> Result<Pictures> {
-    let mut rows = rows(path, None)?;
+pub(super) fn list(path: &Path, chosen: &[String]) -> Result<Pictures> {
+    let (mut rows, pictures, at) = pictures(path)?;
+    let (y, classes, used) = labels(path, &mut rows, at, chosen)?;
+    let words = |column: usize| rows.rows.iter().map(|(_, cells)| cells[column].join(";")).collect();
+    let others = (0..rows.columns.len()).filter(|column| *column != at && !used.contains(column));
+    let columns = others.map(|column| (rows.columns[column].clone(), words(column))).collect();
+    let rows = rows.rows.into_iter().map(|(row, _)| row).collect();
+    Ok(Pictures { rows, y, classes, columns, ..pictures })
+}
+
+/// The rows of a manifest, the files that they name, and the column of these.
+fn pictures(path: &Path) -> Result<(Rows, Pictures, usize)> {
+    let rows = rows(path, None)?;
     let at = place_of(&rows.columns, &PATHS).ok_or_else(|| {
         let reason = format!("has the columns {}, and none of {}", rows.columns.join(", "), PATHS.join(", "));
         Error::data(path, reason)
@@ -64,12 +84,7 @@ pub(super) fn list(path: &Path) -> Result<Pictures> {
         places.push(Place::File(folder.join(file)));
         samples.push(file.clone());
     }
-    let (y, classes, used) = labels(path, &mut rows, at)?;
-    let words = |column: usize| rows.rows.iter().map(|(_, cells)| cells[column].join(";")).collect();
-    let others = (0..rows.columns.len()).filter(|column| *column != at && !used.contains(column));
-    let columns = others.map(|column| (rows.columns[column].clone(), words(column))).collect();
-    let rows = rows.rows.into_iter().map(|(row, _)| row).collect();
-    Ok(Pictures { places, samples, rows, y, classes, columns, ..Pictures::of(path) })
+    Ok((rows, Pictures { places, samples, ..Pictures::of(path) }, at))
 }
 
 /// The first of these names that is a column, in any case.
@@ -78,9 +93,28 @@ fn place_of(columns: &[String], names: &[&str]) -> Option<usize> {
 }
 
 /// The labels, the names of their classes, and the columns that they are read from.
-fn labels(path: &Path, rows: &mut Rows, files: usize) -> Result<(Labels, Option<Vec<String>>, Vec<usize>)> {
-    let Some(at) = place_of(&rows.columns, &LABELS) else {
-        let used: Vec<usize> = (0..rows.columns.len()).filter(|&column| column != files).collect();
+fn labels(
+    path: &Path,
+    rows: &mut Rows,
+    files: usize,
+    chosen: &[String],
+) -> Result<(Labels, Option<Vec<String>>, Vec<usize>)> {
+    let mut used: Vec<usize> = (0..rows.columns.len()).filter(|&column| column != files).collect();
+    if !chosen.is_empty() {
+        let place = |name: &String| {
+            place_of(&rows.columns, &[name]).ok_or_else(|| {
+                let reason = format!("has the columns {}, and no `{name}`", rows.columns.join(", "));
+                Error::data(path, reason)
+            })
+        };
+        used = chosen.iter().map(place).collect::<Result<_>>()?;
+    }
+    let one = match (&used[..], chosen) {
+        (_, []) => place_of(&rows.columns, &LABELS),
+        (&[one], _) => Some(one),
+        _ => None, // several, of 0 and 1
+    };
+    let Some(at) = one else {
         let one = |cell: &Cell| cell.first().and_then(|word| classes::whole(word)).filter(|&value| value < 2);
         let bits: Option<Vec<u32>> =
             rows.rows.iter().flat_map(|(_, cells)| used.iter().map(|&column| one(&cells[column]))).collect();
@@ -89,7 +123,16 @@ fn labels(path: &Path, rows: &mut Rows, files: usize) -> Result<(Labels, Option<
             Some(bits) => Ok((Labels::Multi { labels: used.len(), rows: bits }, Some(names), used)),
             None => {
                 let (found, known) = (rows.columns.join(", "), LABELS.join(", "));
-                Err(Error::data(path, format!("has the columns {found}, and none of {known}")))
+                let reason = match chosen {
+                    [] => format!(
+                        "has the columns {found}, and none of {known}; --label-column names the labels"
+                    ),
+                    _ => format!(
+                        "has others than 0 and 1 in the columns {}, which are several labels",
+                        chosen.join(", ")
+                    ),
+                };
+                Err(Error::data(path, reason))
             }
         };
     };

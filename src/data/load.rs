@@ -16,7 +16,7 @@ use super::pixels::{self, Numbers, Stored};
 use super::tensors::TensorFile;
 use super::tokenizer::Tokenizer;
 use super::{
-    CifarLabels, Labels, Names, Samples, cifar, folder, idx, listing, npz, pickled, stl, text, texts,
+    CifarLabels, Labels, Names, Samples, cifar, folder, idx, listing, mat, npz, pickled, stl, text, texts,
 };
 use crate::error::{Error, Result};
 use crate::loss::Loss;
@@ -76,15 +76,20 @@ pub fn load_with(path: &Path, options: &LoadOptions) -> Result<Loaded> {
         Format::Cifar(files) => cifar::read(path, &files, options.labels)?,
         Format::Pickles(files) => pickled::read(&files, options.labels)?,
         Format::Stl { images, labels } => stl::read(&images, &labels)?,
+        Format::Mat(file) => mat::read(&file)?,
         Format::Folders(root, folders) => {
             of_pictures(folder::list(&root, &folders)?, options, &mut pipeline)?
         }
-        Format::Listing(file) => of_pictures(listing::list(&file)?, options, &mut pipeline)?,
+        Format::Listing(file) => {
+            of_pictures(listing::list(&file, &options.texts.labels)?, options, &mut pipeline)?
+        }
         Format::Texts(files) => return rows_of_text(path, &files, options),
         Format::Shards(files) => of_pictures(shards(path, &files)?, options, &mut pipeline)?,
-        Format::Parquet(files) => {
-            of_pictures(parquet(path, &files, options.labels)?, options, &mut pipeline)?
-        }
+        Format::Parquet(files) => of_pictures(
+            parquet(path, &files, options.labels, &options.texts.labels)?,
+            options,
+            &mut pipeline,
+        )?,
     };
     if stored.y.is_empty() {
         return Err(Error::data(path, "holds no samples"));
@@ -188,7 +193,7 @@ fn shards(path: &Path, _: &[PathBuf]) -> Result<Pictures> {
 use super::columnar::list as parquet;
 
 #[cfg(not(feature = "parquet"))]
-fn parquet(path: &Path, _: &[PathBuf], _: CifarLabels) -> Result<Pictures> {
+fn parquet(path: &Path, _: &[PathBuf], _: CifarLabels, _: &[String]) -> Result<Pictures> {
     let reason =
         "is of parquet files, and this scrubjay was built without them; build it with `--features parquet`";
     Err(Error::data(path, reason))
@@ -219,7 +224,7 @@ fn texts(file: &TensorFile, options: &LoadOptions) -> Result<Loaded> {
 /// Where [`load`] would find nothing to read.
 pub fn files(path: &Path) -> Result<Vec<PathBuf>> {
     Ok(match format(path)? {
-        Format::Tensors(file, _) | Format::Npz(file, _) => vec![file],
+        Format::Tensors(file, _) | Format::Npz(file, _) | Format::Mat(file) => vec![file],
         Format::Idx { images, labels } | Format::Stl { images, labels } => vec![images, labels],
         Format::Cifar(files)
         | Format::Pickles(files)
@@ -228,7 +233,7 @@ pub fn files(path: &Path) -> Result<Vec<PathBuf>> {
         | Format::Texts(files) => files,
         Format::Folders(root, folders) => folder::list(&root, &folders)?.files(),
         Format::Listing(file) => {
-            let pictures = listing::list(&file)?.files();
+            let pictures = listing::files(&file)?;
             [vec![file], pictures].concat()
         }
     })

@@ -17,6 +17,7 @@ mod idx;
 mod labels;
 mod listing;
 mod load;
+mod mat;
 mod names;
 mod normalise;
 mod npz;

@@ -244,18 +244,30 @@ impl Pictures {
 
     /// Numbers the classes as they are expected, where their names are.
     fn number(&mut self, expected: &Expected) -> Result<()> {
-        let Some(found) = self.classes.as_ref().filter(|_| self.by_name) else { return Ok(()) };
+        let Some(found) = &self.classes else { return Ok(()) };
         let refuse = |reason: String| Error::data(&self.path, reason);
         let numbers = match &expected.classes {
+            // The data's own numbers, and its names at the same places as far as they are known.
+            Some(known)
+                if !self.by_name
+                    && found
+                        .iter()
+                        .zip(known)
+                        .all(|(name, other)| name == other || !known.contains(name)) =>
+            {
+                return Ok(());
+            }
             Some(known) => numbers(found, known).map_err(refuse)?.zip(Some(known)),
             None => None,
         };
         let Some((numbers, known)) = numbers else {
             return match (expected.outputs, &self.y) {
-                (Some(outputs), Labels::Classes(_)) if outputs != found.len() => Err(refuse(format!(
-                    "has {} classes by name, and the model {outputs} outputs; which is which can be said by whole numbers                      as labels in a manifest, or by `id2label` in the model's config.json",
-                    found.len()
-                ))),
+                (Some(outputs), Labels::Classes(_)) if self.by_name && outputs != found.len() => {
+                    Err(refuse(format!(
+                        "has {} classes by name, and the model {outputs} outputs; which is which can be said by whole numbers                      as labels in a manifest, or by `id2label` in the model's config.json",
+                        found.len()
+                    )))
+                }
                 _ => Ok(()),
             };
         };

@@ -30,6 +30,6 @@ pub struct TextOptions {
     pub most: Option<usize>,
     /// The column of texts; by default the one of a usual name.
     pub text: Option<String>,
-    /// The columns of labels; by default the one of a usual name.
+    /// The columns of labels, also of a table of pictures; by default the one of a usual name.
     pub labels: Vec<String>,
 }
