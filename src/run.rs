@@ -106,7 +106,7 @@ impl Session {
     /// The report of a request that was carried out in memory: that of [`Session::run`], where `identity` and `model` are
     /// null because no file was written.
     pub fn report(&self, request: &Request, outcome: &Outcome) -> Value {
-        report_of(&ScrubReport { session: self, request, outcome, files: None, identity: None })
+        report_of(&ScrubReport { session: self, request, outcome, files: None, after: None, identity: None })
     }
 
     /// A request before its first batch, for [`Session::scrub_on`]; tells what there is to doubt.
@@ -212,7 +212,8 @@ impl Session {
         })?;
         stages.clear()?; // of a run that was stopped between a record and this
         let patched = checkpoint.write_patched(self.network(), &scrubbed.network, out)?;
-        let written = self.measure_written(request, &mut scrubbed, checkpoint, &patched, out)?;
+        let (written, stored) =
+            self.measure_written(request, &mut scrubbed, checkpoint, &patched, out)?.unzip();
         if let Some(values) = request.options.delta_file {
             let path = written_at(checkpoint, &patched, out);
             self.write_delta(path, values == DeltaValues::Both, &out.join(DELTA))?;
@@ -229,16 +230,23 @@ impl Session {
         }
         outcome.seconds = started.elapsed().as_secs_f64();
         let files = Some(model_files(checkpoint, &patched)?);
-        let report =
-            ScrubReport { session: self, request, outcome: &outcome, files, identity: Some(&identity) };
-        tensors::write_whole(&out.join("report.html"), report::scrub(&report).as_bytes())?;
+        let report = ScrubReport {
+            session: self,
+            request,
+            outcome: &outcome,
+            files,
+            after: stored.as_ref(),
+            identity: Some(&identity),
+        };
+        tensors::write_whole(&out.join("report.html"), report::scrub(&report)?.as_bytes())?;
         let text = serde_json::to_string_pretty(&report_of(&report));
         let text = text.map_err(|e| Error::data(&report_file, e.to_string()))?;
         tensors::write_whole(&report_file, text.as_bytes())?;
         Ok(Ended::Now(Box::new(outcome)))
     }
 
-    /// How the files that were written do: a type of 16 bits loses small changes. Says so in the notes where it matters.
+    /// How the files that were written do, and their network: a type of 16 bits loses small changes. Says so in the notes where it
+    /// matters.
     fn measure_written(
         &self,
         request: &Request,
@@ -246,7 +254,7 @@ impl Session {
         checkpoint: &Checkpoint,
         patched: &Patched,
         out: &Path,
-    ) -> Result<Option<Written>> {
+    ) -> Result<Option<(Written, Network)>> {
         let gone = removed(&scrubbed.records);
         if gone.is_empty() {
             return Ok(None);
@@ -273,7 +281,7 @@ impl Session {
                 before.forget.loss
             ));
         }
-        Ok(Some(Written { before, after, removed }))
+        Ok(Some((Written { before, after, removed }, stored)))
     }
 
     /// Goes on with a run that was begun in a folder; [`Session::run`] would begin one where there is none.
@@ -357,7 +365,7 @@ fn model_files(checkpoint: &Checkpoint, patched: &Patched) -> Result<ModelFiles>
 
 /// `report.json` (docs/REPORT.md).
 fn report_of(report: &ScrubReport) -> Value {
-    let ScrubReport { session, request, outcome, files, identity } = report;
+    let ScrubReport { session, request, outcome, files, identity, .. } = report;
     json!({
         "scrubjay": env!("CARGO_PKG_VERSION"),
         "report": "scrub",

@@ -19,7 +19,7 @@ use std::sync::atomic::AtomicBool;
 pub use sources::Sources;
 
 use crate::checkpoint::{Checkpoint, Rows, write_delta};
-use crate::data::{self, Names, Samples, pad_alike};
+use crate::data::{self, Names, Normalise, Samples, pad_alike};
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::manifest::Manifest;
@@ -68,6 +68,8 @@ pub struct Session {
     family: &'static str,
     samples: Arc<Samples>,
     names: Names,
+    normalise: Normalise,
+    shows_samples: bool,
     beside: Option<Range<usize>>,
     validation: Option<Arc<Samples>>,
     earlier: Option<Network>,
@@ -97,6 +99,8 @@ impl Session {
             family: "in memory",
             samples,
             names: Names::default(),
+            normalise: Normalise::default(),
+            shows_samples: true,
             beside: None,
             validation: None,
             earlier: None,
@@ -117,10 +121,11 @@ impl Session {
     pub fn open(device: Device, sources: Sources) -> Result<Session> {
         let checkpoint = sources.checkpoint(&sources.model)?;
         let mut options = sources.load_options(Some(&checkpoint));
-        let mut notes = vec![];
+        let (mut notes, mut normalise) = (vec![], None);
         let mut read = |path: &Path| -> Result<(Samples, Names)> {
             let loaded = data::load_with(path, &options)?;
             notes.extend(loaded.notes.iter().map(|note| format!("{}: {note}", path.display())));
+            normalise.get_or_insert(loaded.normalise); // that of the training data
             options.go_on(loaded.names.classes.as_ref(), loaded.tokenizer.as_ref());
             Ok((loaded.samples, loaded.names))
         };
@@ -171,6 +176,8 @@ impl Session {
             family,
             samples: Arc::new(samples),
             names,
+            normalise: normalise.unwrap_or_default(),
+            shows_samples: true,
             beside,
             validation: validation.map(Arc::new),
             files: Some(Files { sources, checkpoint, earlier, proxy, manifest }),
@@ -250,6 +257,13 @@ impl Session {
         self
     }
 
+    /// Whether pages of reports show the samples that are to be forgotten, as small pictures or by their first words; by
+    /// default they do.
+    pub fn with_samples_shown(mut self, shown: bool) -> Session {
+        self.shows_samples = shown;
+        self
+    }
+
     /// With the command that a report tells of.
     pub fn with_command(mut self, command: String) -> Session {
         self.command = Some(command);
@@ -279,6 +293,16 @@ impl Session {
     /// What the training data call their classes and samples.
     pub fn names(&self) -> &Names {
         &self.names
+    }
+
+    /// The mean and std that the training data were normalised by, as far as the session knows.
+    pub fn normalise(&self) -> &Normalise {
+        &self.normalise
+    }
+
+    /// Whether pages of reports show samples.
+    pub fn shows_samples(&self) -> bool {
+        self.shows_samples
     }
 
     /// The indices of the set that was given beside the training data.

@@ -216,6 +216,8 @@ fn labels_of_a_manifest_are_classes_or_refused() {
     options.texts.labels = vec!["site".into()];
     let Loaded { samples, names, .. } = load_with(&path, &options).unwrap();
     assert_eq!((samples.y, names.classes.unwrap()), (vec![0, 1].into(), vec!["x".into(), "y".into()]));
+    std::fs::write(&path, b"path,label\na.png,1\nb.png,caf\xe9\n").unwrap();
+    refused(&path, &["list.csv: line 3", "not UTF-8", "0xe9", "iconv"]);
 }
 
 #[cfg(not(feature = "parquet"))]

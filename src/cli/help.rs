@@ -46,6 +46,8 @@ const FURTHER: &[(&str, &[&str])] = &[
             "block",
             "selection",
             "despite",
+            "html",
+            "no_thumbnails",
             "delta_file",
             "wrong_labels",
         ],

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
+use std::time::Instant;
 
 use scrubjay::data::{self, tensors};
 use scrubjay::doubt::doubts;
@@ -10,6 +11,7 @@ use scrubjay::estimate::Estimate;
 use scrubjay::ops::Precision;
 use scrubjay::options::{DeltaValues, Doubt, Pick, ScrubOptions};
 use scrubjay::outcome::{self, Changed, Epochs, HoldAccount, Record, Written};
+use scrubjay::report;
 use scrubjay::request::Request;
 use scrubjay::run::{Ended, Finished};
 use scrubjay::select::Method;
@@ -67,6 +69,12 @@ pub struct Args {
     /// Print the plan (units, bytes, an estimate of the time) and stop
     #[arg(long)]
     dry_run: bool,
+    /// With --dry-run, write the plan as a page, with the samples that would be removed
+    #[arg(long, value_name = "FILE", requires = "dry_run")]
+    html: Option<PathBuf>,
+    /// Leave the samples out of pages: their small pictures, or first words, and what the model answers on them
+    #[arg(long)]
+    no_thumbnails: bool,
     /// Samples removed together; by default all at once in a hold, else 25, and a class at once
     #[arg(long, value_name = "B")]
     batch: Option<usize>,
@@ -196,6 +204,7 @@ pub fn run(args: &Args) -> anyhow::Result<Exit> {
     let shown = bar.clone();
     let session = Session::open(device, args.sources())?
         .with_command(command_line())
+        .with_samples_shown(!args.no_thumbnails)
         .with_stop(stop_flag()?)
         .on_progress(move |progress| {
             shown.set_length(progress.batches as u64);
@@ -217,8 +226,15 @@ pub fn run(args: &Args) -> anyhow::Result<Exit> {
     let labels = &session.samples().y;
     eprintln!("to be forgotten: {}", data::listing(&request.forget, labels, session.names()));
     if args.dry_run {
-        doubts(&session, &request)?.iter().for_each(|doubt| eprintln!("warning: {doubt}"));
-        print_estimate(args, &session.estimate(&request)?);
+        let (started, doubts) = (Instant::now(), doubts(&session, &request)?);
+        doubts.iter().for_each(|doubt| eprintln!("warning: {doubt}"));
+        let estimate = session.estimate(&request)?;
+        if let Some(file) = &args.html {
+            let seconds = started.elapsed().as_secs_f64();
+            let page = report::planned(&session, &request, &estimate, &doubts, seconds)?;
+            tensors::write_whole(file, page.as_bytes())?;
+        }
+        print_estimate(args, &estimate);
         return Ok(Exit::Done);
     }
     let ended = session.run(&request, &args.out)?;
@@ -315,7 +331,7 @@ fn stop_flag() -> anyhow::Result<Arc<AtomicBool>> {
 fn print_finished(args: &Args, run: &Finished) -> anyhow::Result<Exit> {
     eprintln!("{}: already finished with these inputs and options; nothing was changed", args.out.display());
     if args.json {
-        println!("{}", report(&run.report)?);
+        println!("{}", stored_report(&run.report)?);
     }
     if run.not_removed > 0 {
         eprintln!("{} samples were not removed then; report.json says why", run.not_removed);
@@ -324,7 +340,7 @@ fn print_finished(args: &Args, run: &Finished) -> anyhow::Result<Exit> {
 }
 
 /// A report, on one line.
-fn report(path: &std::path::Path) -> anyhow::Result<serde_json::Value> {
+fn stored_report(path: &std::path::Path) -> anyhow::Result<serde_json::Value> {
     Ok(serde_json::from_slice(&tensors::read(path)?)?)
 }
 
@@ -334,6 +350,10 @@ fn print_estimate(args: &Args, estimate: &Estimate) {
         println!("{}", serde_json::json!(estimate));
         return;
     }
+    let nothing = match &args.html {
+        Some(file) => format!("written    {}, and nothing else", file.display()),
+        None => "nothing was written".into(),
+    };
     let Estimate { samples, batches, batch, retained, retained_by, held_out, units, .. } = estimate;
     match batches {
         1 => println!("samples    {samples} in one batch"),
@@ -346,7 +366,7 @@ fn print_estimate(args: &Args, estimate: &Estimate) {
         );
         println!("cost       {cost:.1} epochs of retraining, for each batch");
         println!("time       about {:.0} s", estimate.seconds_at_most);
-        println!("nothing was written");
+        println!("{nothing}");
         return;
     }
     println!("retained   {retained}: {retained_by}; {held_out} held out to calibrate");
@@ -367,7 +387,7 @@ fn print_estimate(args: &Args, estimate: &Estimate) {
         "time       about {:.0} s at most, without the selection's statistics",
         estimate.seconds_at_most
     );
-    println!("nothing was written");
+    println!("{nothing}");
 }
 
 /// A number before and after, or before alone.
@@ -414,7 +434,7 @@ fn print_record(record: &Record) {
 
 fn print(args: &Args, outcome: &outcome::Outcome) -> anyhow::Result<()> {
     if args.json {
-        println!("{}", report(&args.out.join("report.json"))?);
+        println!("{}", stored_report(&args.out.join("report.json"))?);
         return Ok(());
     }
     println!(

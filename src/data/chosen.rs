@@ -20,6 +20,11 @@ pub struct Shown {
 
 /// The first few of some samples.
 pub fn shown(chosen: &[usize], labels: &Labels, names: &Names) -> Vec<Shown> {
+    first_shown(FEW, chosen, labels, names)
+}
+
+/// The first `most` of some samples.
+pub fn first_shown(most: usize, chosen: &[usize], labels: &Labels, names: &Names) -> Vec<Shown> {
     let class = |number: u32| match names.classes.as_ref().and_then(|all| all.get(number as usize)) {
         Some(name) => name.clone(),
         None => number.to_string(),
@@ -32,7 +37,7 @@ pub fn shown(chosen: &[usize], labels: &Labels, names: &Names) -> Vec<Shown> {
         let name = names.samples.as_ref().and_then(|all| all.get(index).cloned());
         Shown { index, name, class: classes.join(", ") }
     };
-    chosen.iter().take(FEW).map(one).collect()
+    chosen.iter().take(most).map(one).collect()
 }
 
 /// How many samples are chosen of how many, and the first few, a line each.

@@ -41,6 +41,7 @@ pub mod tensors;
 mod text;
 mod text_options;
 mod texts;
+mod thumbnail;
 pub mod tokenizer;
 mod view;
 
@@ -48,7 +49,7 @@ use std::borrow::Cow;
 use std::ops::Range;
 use std::sync::Arc;
 
-pub use chosen::{Shown, listing, shown};
+pub use chosen::{Shown, first_shown, listing, shown};
 pub use digits::digits;
 pub use labels::{Labels, check_words};
 pub use load::{Loaded, check_labels, class_count, files, load, load_with};
@@ -62,6 +63,7 @@ pub use spec::{Spec, choose};
 pub use stream::Stream;
 pub use text::{check_ids, pad_alike};
 pub use text_options::{TextOptions, TokenizerSource};
+pub use thumbnail::{Thumbnails, map_png, thumbnails};
 pub use view::{Elements, View, extent};
 
 use rayon::prelude::*;

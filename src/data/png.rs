@@ -26,7 +26,7 @@ pub fn write_png(path: &Path, shape: Shape, input: &[f32], normalise: &Normalise
 }
 
 #[cfg(feature = "images")]
-fn encoded(shape: Shape, pixels: &[u8]) -> std::result::Result<Vec<u8>, String> {
+pub(super) fn encoded(shape: Shape, pixels: &[u8]) -> std::result::Result<Vec<u8>, String> {
     use image::{ExtendedColorType, ImageEncoder, codecs::png::PngEncoder};
     let colour = if shape.c == 1 { ExtendedColorType::L8 } else { ExtendedColorType::Rgb8 };
     let mut bytes = vec![];
@@ -35,6 +35,6 @@ fn encoded(shape: Shape, pixels: &[u8]) -> std::result::Result<Vec<u8>, String> 
 }
 
 #[cfg(not(feature = "images"))]
-fn encoded(_: Shape, _: &[u8]) -> std::result::Result<Vec<u8>, String> {
+pub(super) fn encoded(_: Shape, _: &[u8]) -> std::result::Result<Vec<u8>, String> {
     Err("cannot be written: this scrubjay was built without its feature `images`".into())
 }

@@ -125,16 +125,9 @@ fn parquet(path: &Path) -> Result<Records> {
     Err(Error::data(path, reason))
 }
 
-/// A cell's text, or the error of a line that is no UTF-8.
+/// A cell's or a line's text; the file was read as text.
 fn utf8<'a>(path: &Path, line: u64, bytes: &'a [u8]) -> Result<&'a str> {
-    std::str::from_utf8(bytes).map_err(|e| {
-        let byte = bytes.get(e.valid_up_to()).copied().unwrap_or_default();
-        let reason = format!(
-            "is not UTF-8: byte {byte:#04x} (Latin-1 or Windows-1252?); save the file as UTF-8, as by \
-             `iconv -f latin1 -t utf-8`"
-        );
-        Error::record(path, format!("line {line}"), reason)
-    })
+    std::str::from_utf8(bytes).map_err(|_| Error::record(path, format!("line {line}"), "is not UTF-8"))
 }
 
 /// The lines of a file that are not blank, with their numbers.

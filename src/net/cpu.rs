@@ -214,6 +214,11 @@ impl<'a> Run<'a> {
         self.memory.value(self.plan.program.logits)
     }
 
+    /// Any value, where the plan gives each a place of its own.
+    pub fn value(&self, value: Value) -> &[f32] {
+        self.memory.value(value)
+    }
+
     /// The labels, `[n, width]`.
     pub fn labels(&self) -> &'a [u32] {
         self.labels

@@ -343,9 +343,8 @@ impl Seed<'_> {
     }
 }
 
-#[cfg(test)]
 impl Program {
-    /// Gives every value a place of its own, for tests that run a node's instructions alone.
+    /// Gives every value a place of its own, so that it can be read behind the pass, and a node's instructions can run alone.
     pub fn unshare(&mut self) {
         (self.kept, self.work) = (0, 0);
         for slot in &mut self.slots {

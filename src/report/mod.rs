@@ -5,7 +5,9 @@
 //! the JSON beside it (docs/REPORT.md), and every text is escaped.
 
 mod chart;
+mod forgotten;
 mod page;
+mod planned;
 mod scrub;
 mod steps;
 mod summary;
@@ -15,6 +17,7 @@ mod tests;
 mod verified;
 mod verify;
 
+pub use planned::planned;
 pub use scrub::{ModelFiles, ScrubReport, scrub};
 pub use steps::steps;
 pub use verified::{

@@ -50,6 +50,29 @@ impl Tone {
     }
 }
 
+/// Bytes in base64 (RFC 4648), for data URIs.
+fn base64(bytes: &[u8]) -> String {
+    const LETTERS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let mut out = String::with_capacity(bytes.len().div_ceil(3) * 4);
+    for three in bytes.chunks(3) {
+        let byte = |i: usize| u32::from(three.get(i).copied().unwrap_or(0));
+        let word = byte(0) << 16 | byte(1) << 8 | byte(2);
+        for i in 0..4 {
+            let letter = LETTERS[(word >> (18 - 6 * i) & 63) as usize];
+            out.push(if i <= three.len() { char::from(letter) } else { '=' });
+        }
+    }
+    out
+}
+
+/// Pictures of one sample, and what stands below them.
+pub struct Shot {
+    /// PNG files, and what they show in words.
+    pub images: Vec<(Vec<u8>, String)>,
+    pub caption: String,
+    pub below: String,
+}
+
 /// A page in the making.
 pub struct Page {
     body: String,
@@ -135,6 +158,23 @@ impl Page {
         self.add(&table);
     }
 
+    /// Pictures side by side, with a class of the style sheet.
+    pub fn gallery(&mut self, class: &str, shots: impl IntoIterator<Item = Shot>) {
+        self.add(&format!("<div class=\"gallery {class}\">"));
+        for Shot { images, caption, below } in shots {
+            let image = |(file, alt): &(Vec<u8>, String)| {
+                format!("<img src=\"data:image/png;base64,{}\" alt=\"{}\"/>", base64(file), escaped(alt))
+            };
+            let images: String = images.iter().map(image).collect();
+            self.add(&format!(
+                "<figure><div>{images}</div><figcaption>{}<small>{}</small></figcaption></figure>",
+                escaped(&caption),
+                escaped(&below)
+            ));
+        }
+        self.add("</div>");
+    }
+
     /// Charts side by side, where the page is wide enough.
     pub fn charts(&mut self, charts: &[String]) {
         self.add(&format!("<div class=\"charts\">\n{}</div>", charts.concat()));
@@ -196,6 +236,13 @@ pub fn duration(seconds: f64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn base64_is_that_of_the_standard() {
+        let of = ["", "f", "fo", "foo", "foob", "fooba", "foobar"].map(|text| base64(text.as_bytes()));
+        assert_eq!(of, ["", "Zg==", "Zm8=", "Zm9v", "Zm9vYg==", "Zm9vYmE=", "Zm9vYmFy"]);
+        assert_eq!(base64(&[0xfb, 0xff, 0xbf]), "+/+/");
+    }
 
     #[test]
     fn numbers_are_written_for_people() {

@@ -4,10 +4,13 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use super::chart::{Bar, Pair, Range, Series, bars, lines, pairs};
+use super::forgotten::forgotten;
 use super::page::{Page, Tone, duration, number, percent, thousands};
 use super::summary::{Change, Effect, Summary, aim};
 use crate::audit::Snapshot;
 use crate::clock::Phase;
+use crate::error::Result;
+use crate::net::Network;
 use crate::outcome::{HoldAccount, LayerAccount, Outcome, Record, SelectionAccount};
 use crate::request::Request;
 use crate::select::Method;
@@ -29,6 +32,8 @@ pub struct ScrubReport<'a> {
     pub outcome: &'a Outcome,
     /// The model's files, where they were written.
     pub files: Option<ModelFiles>,
+    /// The network after it, where it is at hand.
+    pub after: Option<&'a Network>,
     /// What decides the result, where a folder holds it.
     pub identity: Option<&'a str>,
 }
@@ -49,8 +54,11 @@ pub struct ModelFiles {
 }
 
 /// A scrub's report as a page.
-pub fn scrub(report: &ScrubReport) -> String {
-    let ScrubReport { session, request, outcome, .. } = report;
+///
+/// # Errors
+/// Where a sample that is to be shown cannot be read any more, or the device fails.
+pub fn scrub(report: &ScrubReport) -> Result<String> {
+    let ScrubReport { session, request, outcome, after, .. } = report;
     let asked = request.forget.len();
     let mut page =
         Page::new(&format!("{} of {} samples removed", thousands(outcome.removed), thousands(asked)));
@@ -93,6 +101,7 @@ pub fn scrub(report: &ScrubReport) -> String {
         page.heading("Notes");
         page.list(&outcome.notes);
     }
+    forgotten(&mut page, session, &request.forget, *after)?;
     evidence(&mut page, report);
     page.heading("To reproduce");
     session.command().iter().for_each(|command| page.verbatim(command));
@@ -103,7 +112,7 @@ pub fn scrub(report: &ScrubReport) -> String {
         ];
         page.facts("words", &hashes);
     }
-    page.finish(&session.device().report(), outcome.seconds)
+    Ok(page.finish(&session.device().report(), outcome.seconds))
 }
 
 /// Is it forgotten, is the model still good, what is not known.

@@ -26,6 +26,10 @@ use crate::zoo;
 const NASTY: &str = "<script>alert(\"1\")</script> & 'x' é";
 
 fn check(page: &str) {
+    // The letters of pictures are no words.
+    let parts: Vec<&str> = page.split(";base64,").collect();
+    let rest = parts[1..].iter().map(|part| &part[part.find('"').unwrap()..]);
+    let page = &[parts[0]].into_iter().chain(rest).collect::<String>();
     assert!(page.starts_with("<!DOCTYPE html>") && page.trim_end().ends_with("</html>"));
     for word in ["<script", "javascript:", "http://", "https://", "url(", "@import", "NaN", "inf"] {
         assert!(!page.contains(word), "`{word}` is in the page");
@@ -106,13 +110,18 @@ fn scrubbed(records: Vec<Record>, options: &ScrubOptions) -> String {
     page(records, options, None)
 }
 
-/// The same where the files do as `written` tells.
-fn page(records: Vec<Record>, options: &ScrubOptions, written: Option<Written>) -> String {
+/// A small network and its data.
+fn small(command: &str) -> Session {
     let samples = digits().unwrap().part(0..120).unwrap();
     let validation = digits().unwrap().part(120..180).unwrap();
     let network = zoo::create("mlp:4", samples.shape(), 10, 1).unwrap().network.freeze();
     let session = Session::new(Device::cpu().unwrap(), network, samples).unwrap();
-    let session = session.with_validation(validation).unwrap().with_command(NASTY.into());
+    session.with_validation(validation).unwrap().with_command(command.into())
+}
+
+/// The same where the files do as `written` tells.
+fn page(records: Vec<Record>, options: &ScrubOptions, written: Option<Written>) -> String {
+    let session = small(NASTY);
     let request = Request::new(&session, vec![0, 1, 2, 3], options).unwrap();
     let removed = crate::outcome::removed(&records).len();
     let outcome = Outcome {
@@ -128,15 +137,18 @@ fn page(records: Vec<Record>, options: &ScrubOptions, written: Option<Written>) 
         sha256_before: NASTY.into(),
         sha256_after: "b".into(),
     };
+    let mut after = session.network().clone();
+    after.params.iter_mut().for_each(|param| param.value.iter_mut().for_each(|value| *value *= 0.5));
     let outcome = Outcome { records, changed_values: 1234, lost_updates: 1, written, ..outcome };
     let report = ScrubReport {
         session: &session,
         request: &request,
         outcome: &outcome,
         files: Some(files),
+        after: Some(&after),
         identity: None,
     };
-    scrub(&report)
+    scrub(&report).unwrap()
 }
 
 /// The outcome of a request of which nothing was carried out.
@@ -223,6 +235,41 @@ fn pages_are_whole_and_hold_no_script_whatever_their_texts_are() {
     }
     assert!(refused.contains("Batch 1 is still in the model") && !two.contains("still in the model"));
     assert!(two.contains("1,234"));
+}
+
+#[test]
+fn a_page_shows_its_samples_unless_it_is_not_to() {
+    let session = |shown: bool| small(NASTY).with_samples_shown(shown);
+    let pictures = |page: &str| page.matches("<img src=\"data:image/png;base64,").count();
+    let planned = |shown: bool, count: usize| {
+        let session = session(shown);
+        let request = Request::new(&session, (0..count).collect::<Vec<_>>(), &step()).unwrap();
+        let doubts = vec![NASTY.to_string()];
+        planned(&session, &request, &session.estimate(&request).unwrap(), &doubts, 1.0).unwrap()
+    };
+    let (few, many, none) = (planned(true, 4), planned(true, 40), planned(false, 4));
+    [&few, &many, &none].into_iter().for_each(|page| check(page));
+    assert_eq!([&few, &many, &none].map(|page| pictures(page)), [4, 24, 0]);
+    assert!(few.contains("4 of 4") && many.contains("The first 24 of 40") && few.contains(&escaped(NASTY)));
+    assert_eq!(pictures(&scrubbed(vec![moved(0)], &step())), 4); // no map of a perceptron
+    assert!(scrubbed(vec![moved(0)], &step()).contains(" → "));
+}
+
+#[test]
+fn a_convolutional_network_has_maps_before_and_after() {
+    let samples = digits().unwrap().part(0..60).unwrap();
+    let network = zoo::create("cnn:4-4", samples.shape(), 10, 1).unwrap().network.freeze();
+    let session = Session::new(Device::cpu().unwrap(), network, samples).unwrap();
+    let mut after = session.network().clone();
+    after.params.iter_mut().for_each(|param| param.value.iter_mut().for_each(|value| *value *= 0.5));
+    let request = Request::new(&session, (0..9).collect::<Vec<_>>(), &step()).unwrap();
+    let outcome = nothing(&session, &request);
+    let (session, request, outcome) = (&session, &request, &outcome);
+    let report = ScrubReport { session, request, outcome, files: None, after: Some(&after), identity: None };
+    let page = scrub(&report).unwrap();
+    check(&page);
+    assert_eq!(page.matches("<img").count(), 9 + 3 * 6);
+    assert!(page.contains("Where the network is active") && page.contains("over the 4 channels of"));
 }
 
 #[test]

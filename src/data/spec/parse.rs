@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::super::encoding::read_text;
-use crate::error::{Error, Result};
+use crate::error::Result;
 
 /// Something found, or what is wrong, in words.
 pub type Found<T> = std::result::Result<T, String>;
@@ -43,9 +43,8 @@ const FORMS: &str = "an index, a range 100-149, class:NAME, path:GLOB, where:COL
 
 /// The lines of a file.
 pub fn parts_of_file(path: &Path) -> Result<Vec<Part>> {
-    let text = String::from_utf8(read_text(path)?).map_err(|_| {
-        Error::data(path, "is not text; a list of indices or names, one a line, was expected")
-    })?;
+    let bytes = read_text(path)?;
+    let text = String::from_utf8_lossy(&bytes);
     let mut found = vec![];
     for (line, number) in text.lines().zip(1..) {
         let plain = comment_cut(line).trim();
