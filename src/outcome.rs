@@ -2,6 +2,8 @@
 //!
 //! JSON is written of them at the border (`events.jsonl`, `report.json`) and read back into the same types only.
 
+mod reading;
+
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
@@ -162,7 +164,7 @@ pub fn set_parameters(net: &mut Network, values: &[f32]) -> Result<()> {
 }
 
 /// The account of one batch.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Account {
     /// Samples that the model knew before the batch.
     pub n: usize,

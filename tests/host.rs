@@ -12,6 +12,7 @@ mod families;
 mod graph;
 mod help;
 mod hold;
+mod interrupted;
 mod labels;
 mod memory;
 mod messages;
