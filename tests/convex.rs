@@ -1,6 +1,6 @@
 //! Softmax regression, where the answer is known: after one full exact Newton step on all retained data the weights are
 //! nearly those of a model retrained without the samples, after two they are; a voted block of 3 of 10 rows does most
-//! of it and more than random rows (MATH.md, Eq. 14; the table is in docs/FORGETTING.md).
+//! of it and more than random rows (MATH.md, Eq. 14; the table is in docs/MEASUREMENTS.md).
 
 use std::path::PathBuf;
 

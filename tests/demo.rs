@@ -1,5 +1,5 @@
 //! The demo, as a newcomer runs it: hold and L-CODEC forget, the rest stays, and a random block of the same size at the same
-//! loss of the forgotten does more damage. The five-seed table is in docs/FORGETTING.md.
+//! loss of the forgotten does more damage. The five-seed table is in docs/MEASUREMENTS.md.
 
 #![allow(clippy::expect_used)] // helpers of tests
 

@@ -1,5 +1,5 @@
 //! The forgetting table: scrubjay beside other methods, each against models retrained without the forgotten samples
-//! (docs/FORGETTING.md says what is measured and how the others are tuned).
+//! (docs/MEASUREMENTS.md says what is measured and how the others are tuned).
 //!
 //! ```text
 //! cargo bench --bench forget -- --data DIR --out DIR [--setup A,B,N,C,M] [--seeds 3] [--methods PART,..] [--threads 1]

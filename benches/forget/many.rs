@@ -40,8 +40,8 @@ pub fn run(options: &Options, lab: &mut Lab, cells: &mut Cells) -> anyhow::Resul
         ("none", "", None),
         ("ours: vote", "", Some(How::Newton(Select::Vote, 1))),
         ("ours: all units", "", Some(How::Newton(Select::Full, 1))),
-        ("ours: hold", "proxy 2 epochs, hold 2 a batch", Some(How::Hold(ProxyKind::Trained, 2, 2))),
-        ("ours: hold, neighbours", "hold 2 a batch", Some(How::Hold(ProxyKind::Neighbours, 4, 2))),
+        ("ours: hold", "proxy 2 epochs, hold 2 a batch", Some(How::Hold(ProxyKind::Trained, 2, 2, None))),
+        ("ours: hold, neighbours", "hold 2 a batch", Some(How::Hold(ProxyKind::Neighbours, 4, 2, None))),
     ];
     for seed in 0..options.seeds {
         for count in marks(total) {

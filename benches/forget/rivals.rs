@@ -44,8 +44,8 @@ pub enum How {
     Newton(Select, usize),
     /// The same without calibration.
     Uncalibrated,
-    /// scrubjay's hold: where the soft labels come from, epochs of the proxy and of the hold.
-    Hold(ProxyKind, usize, usize),
+    /// scrubjay's hold: where the soft labels come from, epochs of the proxy and of the hold, the share of the units.
+    Hold(ProxyKind, usize, usize, Option<f64>),
     /// Gradient ascent on the forgotten until they reach the target's loss: rate.
     Ascent(f64),
     /// Descent on the retained: epochs, rate.
@@ -76,9 +76,24 @@ pub fn methods() -> Vec<Method> {
         one("ours: vote, uncalibrated", "", Uncalibrated),
         one("ours: all units", "", Newton(Select::Full, 1)),
         one("ours: all units, two iterations", "", Newton(Select::Full, 2)),
-        one("ours: hold", "proxy 4 epochs, hold 4", Hold(ProxyKind::Trained, 4, 4)),
-        one("ours: hold", "proxy 4 epochs, hold 8", Hold(ProxyKind::Trained, 4, 8)),
-        one("ours: hold, neighbours", "hold 4", Hold(ProxyKind::Neighbours, 1, 4)),
+        one("ours: hold", "proxy 4 epochs, hold 4", Hold(ProxyKind::Trained, 4, 4, None)),
+        one("ours: hold", "proxy 4 epochs, hold 8", Hold(ProxyKind::Trained, 4, 8, None)),
+        one(
+            "ours: hold, 50 % of the units",
+            "proxy 4 epochs, hold 4",
+            Hold(ProxyKind::Trained, 4, 4, Some(0.5)),
+        ),
+        one(
+            "ours: hold, 20 % of the units",
+            "proxy 4 epochs, hold 4",
+            Hold(ProxyKind::Trained, 4, 4, Some(0.2)),
+        ),
+        one(
+            "ours: hold, 5 % of the units",
+            "proxy 4 epochs, hold 4",
+            Hold(ProxyKind::Trained, 4, 4, Some(0.05)),
+        ),
+        one("ours: hold, neighbours", "hold 4", Hold(ProxyKind::Neighbours, 1, 4, None)),
         one("random block", "", Newton(Select::Random, 1)),
         one("output layer", "", Newton(Select::Output, 1)),
         one("gradient block", "", Newton(Select::Gradient, 1)),
@@ -192,11 +207,11 @@ pub fn settings_of(case: &Case, how: How) -> Result<Settings> {
         How::Newton(method, iterations) => {
             Ok(Settings { iterations: Some(iterations), ..settings(case, method)? })
         }
-        How::Hold(proxy, proxy_epochs, hold_epochs) => {
+        How::Hold(proxy, proxy_epochs, hold_epochs, block) => {
             let class = matches!(case.request, Request::Class(_));
             let plain = options(case, Select::Vote);
             let of_hold = ScrubOptions { selection: None, max_units: None, wrong_labels: false, ..plain };
-            let options = ScrubOptions { proxy, proxy_epochs, hold_epochs, ..of_hold };
+            let options = ScrubOptions { proxy, proxy_epochs, hold_epochs, block, ..of_hold };
             options.settings(case.original, Procedure::Hold, class, Some(case.setup.recipe(case.seed)))
         }
         _ => Ok(Settings { calibration: Calibration::One, ..settings(case, Select::Vote)? }),
