@@ -196,9 +196,9 @@ def unlearn(
     """Removes training samples from a model without retraining it.
 
     Args:
-        model: a path, as ``scrubjay scrub --model`` takes it; or a module: of Hugging Face, of timm, of torchvision, or a chain
-            of linear and convolutional layers, norms, activations and pooling. A module is not changed: see
-            :meth:`Outcome.apply`.
+        model: a path, as ``scrubjay scrub --model`` takes it; or a module: of Hugging Face, of timm, or any other one of
+            images whose trace consists of layers that scrubjay has (docs/PYTHON.md lists them). A module is not changed:
+            see :meth:`Outcome.apply`.
         data: the training data: a pair of inputs and labels (arrays or tensors), a mapping with ``x`` and ``y`` or with
             ``input_ids``, ``attention_mask`` and ``labels``, a ``Dataset``, a ``DataLoader`` (its data set, in the set's own
             order), or a path. Inputs are the values that the model takes: ``[n, c, h, w]`` or ``[n, features]``, normalised.
@@ -228,7 +228,7 @@ def unlearn(
         >>> net = torch.nn.Sequential(torch.nn.Linear(64, 16), torch.nn.ReLU(), torch.nn.Linear(16, 10))
         >>> outcome = scrubjay.unlearn(
         ...     net, (x[:600], y[:600]), range(20), val=(x[600:900], y[600:900]), method="lcodec", selection="random",
-        ...     max_units=2, progress=False,
+        ...     max_units=2, despite=["near-chance"], progress=False,  # it is not trained
         ... )
         >>> outcome.removed + outcome.not_removed
         20
