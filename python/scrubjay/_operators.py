@@ -22,7 +22,8 @@ MOVES = {
 
 #: What computes nothing in eval mode.
 NOTHING = (
-    "dropout", "feature_dropout", "alpha_dropout", "feature_alpha_dropout", "contiguous", "detach", "alias", "clone", "to", "_to_copy",
+    "dropout", "feature_dropout", "alpha_dropout", "feature_alpha_dropout", "contiguous", "detach", "alias", "clone", "to",
+    "_to_copy",
 )  # fmt: skip
 
 #: Activations without settings.

@@ -78,7 +78,7 @@ def test_timm():
         assert np.allclose(scrubjay.traces(odd, data).logits, odd.eval()(data[0]), atol=1e-4)
 
 
-def test_hugging_face():
+def test_hugging_face(tmp_path):
     transformers = pytest.importorskip("transformers", reason="transformers is not installed")
     torch.manual_seed(0)
     config = transformers.BertConfig(
@@ -93,6 +93,19 @@ def test_hugging_face():
     with torch.no_grad():
         logits = module(input_ids=ids, attention_mask=mask).logits
     assert np.allclose(scrubjay.traces(module, data).logits, logits, atol=1e-5)
+    # Texts, by the tokenizer of transformers and by its files.
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *(f"word{i}" for i in range(35))]
+    (tmp_path / "vocab.txt").write_text("\n".join(words) + "\n")
+    tokenizer = transformers.BertTokenizerFast(str(tmp_path / "vocab.txt"))
+    texts = ["word1 word7", "word3", "word9 word2 word4 nothing", "word5 " * 30]
+    read = tokenizer(texts, padding=True, truncation=True, max_length=12, return_tensors="pt")
+    with torch.no_grad():
+        logits = module(**read).logits
+    for given in (tokenizer, tmp_path / "vocab.txt"):
+        found = scrubjay.traces(module, (texts, [0, 1, 2, 0]), tokenizer=given)
+        assert np.allclose(found.logits, logits, atol=1e-5)
+    with pytest.raises(scrubjay.DataError, match="data: the inputs are texts, .*tokenizer is the path"):
+        scrubjay.traces(module, (texts, [0, 1, 2, 0]))
     config = transformers.ViTConfig(
         hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=24, image_size=16, patch_size=4, num_labels=3
     )
