@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ._trace import Graph, Node, Refused, Stored, Value, same
@@ -16,7 +17,7 @@ IGNORED = {"sym_size", "_assert_tensor_metadata", "_assert_scalar", "_assert_asy
 #: What moves values, and computes nothing.
 MOVES = {
     "view", "_unsafe_view", "reshape", "flatten", "unflatten", "transpose", "permute", "movedim", "swapaxes", "t", "numpy_T",
-    "select", "slice", "narrow", "split", "split_with_sizes", "chunk", "unbind", "unsqueeze", "squeeze", "expand", "flip", "roll",
+    "mT", "select", "slice", "narrow", "split", "split_with_sizes", "chunk", "unbind", "unsqueeze", "squeeze", "expand", "flip", "roll",
     "repeat", "channel_shuffle", "pixel_shuffle", "pixel_unshuffle",
 }  # fmt: skip
 
@@ -164,9 +165,23 @@ def rows_of(graph: Graph, order: Any, c: int) -> Any:
     return first // c
 
 
-def matmul(graph: Graph, words: Words, node: Any) -> Value:
-    """Rows times a stored matrix."""
+@dataclass(frozen=True)
+class Scores:
+    """Queries times keys, and a number; or the softmax of that."""
+
+    queries: Value
+    keys: Value
+    factor: float = 1.0
+    soft: bool = False
+
+
+def matmul(graph: Graph, words: Words, node: Any) -> Value | Scores:
+    """Rows times a stored matrix; or queries times keys, and the softmax of that times values."""
     x, weight = words["self"], words.get("other", words.get("mat2"))
+    if isinstance(x, Scores) and x.soft:
+        return attend(graph, [x.queries, x.keys, weight], x.factor)
+    if all(isinstance(part, Value) and isinstance(part.of, Node) and part.order.dim() > 2 for part in (x, weight)):
+        return Scores(x, Value(weight.of, weight.order.transpose(-1, -2)))
     if not isinstance(weight, Value) or not isinstance(weight.of, Stored) or weight.order.dim() != 2:
         raise Refused("multiplies by a matrix that is no tensor of the state_dict")
     moved = weight.numbers is not None and not same(weight.order, Value(weight.of).order)
@@ -282,12 +297,14 @@ def gates(a: Value, b: Value) -> bool:
     return same(order, (a.order // size) * c + a.order % c)
 
 
-def product(graph: Graph, words: Words, node: Any) -> Value:
+def product(graph: Graph, words: Words, node: Any) -> Value | Scores:
     """A product with a number, a stored tensor, a gate, or an activation of the same values."""
     a, b = words["self"], words["other"]
-    if not isinstance(a, Value) or isinstance(a.of, Stored):
+    if isinstance(a, (int, float)) or isinstance(a, Value) and isinstance(a.of, Stored):
         a, b = b, a
     if isinstance(b, (int, float)):
+        if isinstance(a, Scores) and not a.soft:
+            return replace(a, factor=a.factor * b)
         return element(graph, a, "scale", factor=float(b))
     if not (isinstance(a, Value) and isinstance(b, Value) and isinstance(a.of, Node)):
         raise Refused("multiplies by what is neither a layer's output nor a tensor of the state_dict")
@@ -318,12 +335,12 @@ def activated(graph: Graph, x: Node, y: Node) -> str | None:
     return "quick_gelu" if of_x and settings(before) == {"factor": 1.702} and made["function"] == "sigmoid" else None
 
 
-def quotient(graph: Graph, words: Words, node: Any) -> Value:
+def quotient(graph: Graph, words: Words, node: Any) -> Value | Scores:
     """A quotient by a number; or by stored deviations, behind the difference from stored means."""
     must(words, rounding_mode=None)
     a, b = words["self"], words["other"]
-    if isinstance(b, (int, float)):
-        return element(graph, a, "scale", factor=1 / b)
+    if isinstance(b, (int, float)) and b != 0:
+        return product(graph, {"self": a, "other": 1 / b}, node)
     made = graph.nodes.get(a.of.name, {}) if isinstance(a, Value) and isinstance(a.of, Node) else {}
     if made.get("op") == "minus" and isinstance(b, Value) and isinstance(b.of, Stored) and per_channel_or_one(a, b):
         x = Node(made["inputs"][0], a.of.shape)
@@ -455,37 +472,67 @@ def attention(graph: Graph, words: Words, node: Any) -> Value:
     """Softmax attention of queries, keys and values ``[n, heads, t, d]``."""
     must(words, attn_mask=None, dropout_p=0.0, is_causal=False)
     parts = [words[key] for key in ("query", "key", "value")]
+    d = node.meta["val"].shape[-1]
+    return attend(graph, parts, d**-0.5 if words.get("scale") is None else words["scale"])
+
+
+def attend(graph: Graph, parts: list[Any], factor: float) -> Value:
+    """Attention by the softmax of ``factor`` times queries times keys; the sides before the last two are samples and heads."""
     if not all(isinstance(part, Value) and isinstance(part.of, Node) for part in parts):
         raise Refused("attends to what is no layer's output")
-    n, heads, t, d = parts[0].order.shape
-    if words.get("scale") is not None and not math.isclose(words["scale"], d**-0.5):
-        raise Refused(f"has scale={words['scale']}, where one over the root of {d} is known here")
+    for i, part in enumerate(parts[:2]):  # queries or keys may be scaled before
+        made = graph.nodes.get(part.of.name, {})
+        if made.get("op") == "scale" and settings(made).keys() == {"factor"}:
+            factor *= made["factor"]
+            parts[i] = Value(Node(made["inputs"][0], part.of.shape), part.order)
+    sides, n = parts[0].order.shape, graph.samples
+    t, d = sides[-2:]
+    if not math.isclose(factor, d**-0.5, rel_tol=1e-6):
+        raise Refused(f"has scale={factor}, where one over the root of {d} is known here")
+    if any(part.order.shape != sides for part in parts) or sides.numel() % (n * t * d):
+        raise Refused("attends to keys or values of other shapes than the queries")
+    heads = sides.numel() // (n * t * d)
     c = heads * d
-    split = lambda numbers: numbers.view(n, t, heads, d).permute(0, 2, 1, 3)
     first = parts[0].of
     if all(part.of == first for part in parts) and first.size == 3 * t * c:
-        wanted = [split(graph.numbers(n, t, 3, c)[:, :, i].reshape(n, t, c)) for i in range(3)]
+        wanted = [split(graph.numbers(n, t, 3, c)[:, :, i].reshape(n, t, c), heads) for i in range(3)]
         joined = graph.tokens(first)
     else:
-        wanted = [split(graph.numbers(n, t, c))] * 3
+        wanted = [split(graph.numbers(n, t, c), heads)] * 3
         joined = graph.add("concat", [graph.tokens(part.of) for part in parts], (1, t, 3 * c))
-    if not all(same(part.order, order) for part, order in zip(parts, wanted)):
+    if not all(same(part.order.reshape(n, heads, t, d), order) for part, order in zip(parts, wanted)):
         raise Refused("attends to queries, keys and values that are not the channels of the tokens, in this order")
     made = graph.add("attention", [joined], (1, t, c), heads=heads)
-    return Value(made, split(graph.numbers(n, t, c)))
+    return Value(made, split(graph.numbers(n, t, c), heads).reshape(sides))
 
 
-def nothing(graph: Graph, words: Words, node: Any) -> Value:
+def split(numbers: Any, heads: int) -> Any:
+    """``[n, t, c]`` as ``[n, heads, t, d]``."""
+    n, t, c = numbers.shape
+    return numbers.view(n, t, heads, c // heads).permute(0, 2, 1, 3)
+
+
+def softmax(graph: Graph, words: Words, node: Any) -> Scores:
+    """The softmax of the products of queries and keys."""
+    scores = words["self"]
+    if not isinstance(scores, Scores) or scores.soft or words["dim"] not in (-1, node.meta["val"].dim() - 1):
+        raise Refused("is no layer that is known here, but within attention")
+    return replace(scores, soft=True)
+
+
+def nothing(graph: Graph, words: Words, node: Any) -> Value | Scores:
     """What computes nothing in eval mode."""
     must(words, train=False)
     value = words.get("self", words.get("input"))
+    if isinstance(value, Scores):
+        return value
     if isinstance(value, Value) and node.meta["val"].dtype.is_floating_point:
         copied = node.target._schema.name == "aten::clone" and isinstance(value.of, Node)
         return Value(Node(value.of.name, value.of.shape), value.numbers) if copied else value
     raise Refused("makes something else of a tensor than floating-point numbers")
 
 
-RULES: dict[str, Callable[[Graph, Words, Any], Value]] = {
+RULES: dict[str, Callable[[Graph, Words, Any], Any]] = {
     **{name: activation(function) for name, function in ACTIVATIONS.items()},
     **dict.fromkeys(NOTHING, nothing),
     "gelu": gelu,
@@ -497,6 +544,8 @@ RULES: dict[str, Callable[[Graph, Words, Any], Value]] = {
     "linear": linear,
     "matmul": matmul,
     "mm": matmul,
+    "bmm": matmul,
+    "softmax": softmax,
     "addmm": addmm,
     "batch_norm": batch_norm,
     "layer_norm": layer_norm,

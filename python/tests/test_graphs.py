@@ -96,7 +96,26 @@ class Tokens(nn.Module):
         return self.out(F.gelu(x[:, 0]))
 
 
-@pytest.mark.parametrize("make", [Residual, Dense, Squeeze, Tokens])
+class Written(nn.Module):
+    """Attention that is written out, over the positions of an image."""
+
+    def __init__(self):
+        super().__init__()
+        self.patches, self.norm, self.drop = nn.Conv2d(3, 12, 4, 4), nn.LayerNorm(12), nn.Dropout(0.2)
+        self.one, self.two, self.out = nn.Linear(12, 36), nn.Linear(12, 36), nn.Linear(12, 5)
+
+    def forward(self, x):
+        x = self.patches(x).permute(0, 2, 3, 1)
+        n, h, w, c = x.shape
+        q, k, v = self.one(self.norm(x)).reshape(n, h * w, 3, 2, c // 2).permute(2, 0, 3, 1, 4)
+        scores = self.drop(torch.softmax(q @ k.mT / (c // 2) ** 0.5, -1))
+        y = (scores @ v).transpose(1, 2).reshape(n, h, w, c) + x
+        q, k, v = (part.flatten(1, 2) for part in self.two(y).chunk(3, -1))
+        y = torch.bmm(((c**-0.5) * q).bmm(k.transpose(1, 2)).softmax(dim=2), v)
+        return self.out(F.silu(y).mean(1))
+
+
+@pytest.mark.parametrize("make", [Residual, Dense, Squeeze, Tokens, Written])
 def test_any_module_of_known_layers(make):
     torch.manual_seed(0)
     agrees(make(), (torch.randn(3, 3, 16, 16), torch.tensor([0, 3, 1])))
