@@ -17,8 +17,8 @@ IGNORED = {"sym_size", "_assert_tensor_metadata", "_assert_scalar", "_assert_asy
 #: What moves values, and computes nothing.
 MOVES = {
     "view", "_unsafe_view", "reshape", "flatten", "unflatten", "transpose", "permute", "movedim", "swapaxes", "t", "numpy_T",
-    "mT", "select", "slice", "narrow", "split", "split_with_sizes", "chunk", "unbind", "unsqueeze", "squeeze", "expand", "flip", "roll",
-    "repeat", "channel_shuffle", "pixel_shuffle", "pixel_unshuffle",
+    "mT", "select", "slice", "narrow", "split", "split_with_sizes", "chunk", "unbind", "unsqueeze", "squeeze", "expand",
+    "repeat", "flip", "roll", "channel_shuffle", "pixel_shuffle", "pixel_unshuffle",
 }  # fmt: skip
 
 #: What computes nothing in eval mode.
