@@ -78,7 +78,7 @@ enum {
     SJ_ERR_HANDLE = 101,           /* no live handle of this kind */
     SJ_ERR_ARGUMENT = 102,         /* a size, shape, stride, type, text or alignment that means nothing */
     SJ_ERR_PANIC = 103,            /* a defect of the library; please report it */
-    SJ_ERR_UNSUPPORTED = 104,      /* what this library cannot do, as data in device memory */
+    SJ_ERR_UNSUPPORTED = 104,      /* what this library cannot do, as data of ROCm */
     SJ_ERR_BUFFER = 105            /* a buffer of yours is too small */
 };
 
@@ -133,17 +133,25 @@ enum { SJ_CPU = 0, SJ_CUDA = 1 };
 typedef struct sj_tensor {
     void *data;             /* the first element, aligned for its type; may be NULL where there are no elements */
     int32_t dtype;          /* SJ_F32 .. */
-    int32_t device;         /* SJ_CPU; SJ_CUDA is answered with SJ_ERR_UNSUPPORTED */
-    int32_t device_index;   /* 0 on the CPU */
+    int32_t device;         /* SJ_CPU or SJ_CUDA */
+    int32_t device_index;   /* 0 on the CPU; the number of the GPU among those that the driver shows */
     int32_t ndim;           /* 0 to 8 */
     const int64_t *shape;   /* [ndim], none below 0 */
     const int64_t *strides; /* [ndim] in elements, none below 0; NULL is row-major */
-    void *stream;           /* NULL on the CPU */
+    void *stream;           /* NULL on the CPU; the CUstream on which values are ready, or are wanted */
 } sj_tensor;
 
-/* A view of a DLPack tensor of version 1.x in host memory (CPU or CUDA-host), without a copy; with writable = 1 one that is
-   marked read-only is refused. The DLPack tensor stays yours: keep it while the view is used, and call its deleter yourself.
-   Device memory and other versions are SJ_ERR_UNSUPPORTED. */
+/* Tensors on a GPU (SJ_CUDA) are taken by every function, with any device of the library's. They are copied to the host, and
+   results from there, on the tensor's stream, behind the work that is on it; NULL is the legacy default stream. The library
+   synchronises: it waits for its copies, so that results are there when the call returns, and what was put on the stream
+   before needs no wait of yours. The stream is one of the GPU's primary context (that of the CUDA runtime, and of PyTorch), which
+   is current during the copy; then the thread's own context is again. Without a driver SJ_ERR_NO_GPU; SJ_ERR_CONFIG where the
+   driver does not know the address as one of that GPU, or its allocation there is too small; SJ_ERR_DEVICE where it fails. */
+
+/* A view of a DLPack tensor of version 1.x in the memory of the host or of a CUDA GPU, without a copy; with writable = 1 one that
+   is marked read-only is refused. The DLPack tensor stays yours: keep it while the view is used, and call its deleter yourself.
+   DLPack has no place for a stream: set view.stream to the one that you agreed on with who made the tensor (NULL, the default
+   one, is what it is at first). Other devices and versions are SJ_ERR_UNSUPPORTED. */
 SJ_API int32_t sj_tensor_from_dlpack(const struct DLManagedTensorVersioned *dlpack, int32_t writable, sj_tensor *tensor);
 
 /* ---- Models --------------------------------------------------------------------------------------------------------- */

@@ -39,8 +39,8 @@ impl BlockObject {
     }
 
     /// Writes a vector of the block to a place of the caller's, in PyTorch's order.
-    fn give<T: Copy + Into<f64>>(&self, target: &tensor::Target, kept: &[T]) {
-        target.write(&self.block.to_stored(&self.model.network, kept));
+    fn give<T: Copy + Into<f64>>(&self, target: &tensor::Target, kept: &[T]) -> Outcome {
+        target.write(&self.block.to_stored(&self.model.network, kept))
     }
 }
 
@@ -193,8 +193,7 @@ entry! {
     fn sj_block_get_values(block: Handle<BlockObject>, values: In<Tensor>) {
         let block = block.get()?;
         let target = tensor::target(&values, "values", &[block.block.len()])?;
-        block.give(&target, &block.block.values(&block.model.network));
-        Ok(())
+        block.give(&target, &block.block.values(&block.model.network))
     }
 
     /// The mean gradient of the loss.
@@ -208,8 +207,7 @@ entry! {
         let target = tensor::target(&gradient, "gradient", &[block.block.len()])?;
         let net = &block.model.network;
         fits(net, &samples.samples, "the samples")?;
-        block.give(&target, &block.block.gradient(&device.device, net, &*samples.samples)?);
-        Ok(())
+        block.give(&target, &block.block.gradient(&device.device, net, &*samples.samples)?)
     }
 
     /// Ends a handle.
@@ -246,8 +244,7 @@ entry! {
     fn sj_curvature_get_gradient(curvature: Handle<CurvatureObject>, gradient: In<Tensor>) {
         let curvature = curvature.get()?;
         let target = tensor::target(&gradient, "gradient", &[curvature.block.block.len()])?;
-        curvature.block.give(&target, curvature.curvature.gradient());
-        Ok(())
+        curvature.block.give(&target, curvature.curvature.gradient())
     }
 
     /// hv = H v.
@@ -264,8 +261,7 @@ entry! {
         } else {
             curvature.curvature.apply_wide(&mut out, &wide, &mut narrow)?;
         }
-        block.give(&target, &out);
-        Ok(())
+        block.give(&target, &out)
     }
 
     /// x = (H + λI)⁻¹ b.
@@ -296,7 +292,7 @@ entry! {
                 conjugate_gradient(&mut product, &right, None, None, damping, negative, limits)?
             }
         };
-        block.give(&target, &found.values()?);
+        block.give(&target, &found.values()?)?;
         if report.is_null() { Ok(()) } else { report.put(spent.into()) }
     }
 

@@ -6,11 +6,12 @@ use std::sync::Arc;
 
 use crate::entry::entry;
 use crate::handle::{Handle, Object};
+use crate::layout::Layout;
 use crate::passes::TraceObject;
 use crate::raw::{In, Out};
 use crate::samples::SamplesObject;
 use crate::status::{Failure, NULL, Outcome, UNSUPPORTED};
-use crate::tensor::{Layout, Tensor};
+use crate::tensor::{self, Tensor};
 
 /// `DLManagedTensorVersioned`, as DLPack's header declares it.
 #[repr(C)]
@@ -36,9 +37,11 @@ const _: () = assert!(size_of::<Managed>() == 80); // of DLPack 1.0 on 64-bit ma
 const VERSION: [u32; 2] = [1, 0];
 const READ_ONLY: u64 = 1;
 
-/// DLPack's numbers of devices: memory of the host, of a GPU, of the host for a GPU.
+/// DLPack's numbers of devices: memory of the host, of a GPU, of the host for a GPU, and of both.
 const CPU: i32 = 1;
+const CUDA: i32 = 2;
 const CUDA_HOST: i32 = 3;
+const CUDA_MANAGED: i32 = 13;
 
 /// The number of a type in [`crate::tensor::TYPES`], from DLPack's code and bits.
 fn dtype(managed: &Managed) -> Outcome<i32> {
@@ -122,11 +125,14 @@ entry! {
         if writable != 0 && managed.flags & READ_ONLY != 0 {
             return Err(Failure::argument("the DLPack tensor is read-only, and is to be written"));
         }
-        let [device, _] = managed.device;
-        if device != CPU && device != CUDA_HOST {
-            let reason = "is not in host memory; this library takes tensors in host memory only, also with a CUDA device";
-            return Err(Failure::new(UNSUPPORTED, format!("the DLPack tensor (device type {device}) {reason}")));
-        }
+        let (device, device_index) = match managed.device {
+            [CPU | CUDA_HOST, _] => (tensor::CPU, 0),
+            [CUDA | CUDA_MANAGED, ordinal] => (tensor::CUDA, ordinal),
+            [other, _] => {
+                let reason = "is neither in host memory nor on a CUDA GPU; copy it to one of these";
+                return Err(Failure::new(UNSUPPORTED, format!("the DLPack tensor (device type {other}) {reason}")));
+            }
+        };
         let dtype = dtype(managed)?;
         if managed.ndim > 0 && managed.shape.is_null() {
             return Err(Failure::new(NULL, "the shape of the DLPack tensor is NULL"));
@@ -139,8 +145,8 @@ entry! {
         place.write(Tensor {
             data: managed.data.cast::<u8>().wrapping_add(offset).cast(),
             dtype,
-            device: 0,
-            device_index: 0,
+            device,
+            device_index,
             ndim: managed.ndim,
             shape: In::at(managed.shape),
             strides: In::at(managed.strides),

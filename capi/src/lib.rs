@@ -4,7 +4,7 @@
 //! | file | has |
 //! | --- | --- |
 //! | `status.rs`, `entry.rs` | statuses, messages, and the one way in, which catches panics |
-//! | `handle.rs`, `raw.rs`, `tensor.rs`, `dlpack.rs` | handles; pointers, texts and structs; tensors. All `unsafe` is in these and in `callbacks.rs` |
+//! | `handle.rs`, `raw.rs`, `tensor.rs`, `layout.rs`, `dlpack.rs` | handles; pointers, texts and structs; tensors. All `unsafe` is in these and in `callbacks.rs` |
 //! | the others | the entry points, one file for each kind of object |
 
 #![deny(clippy::undocumented_unsafe_blocks)]
@@ -17,6 +17,7 @@ mod device;
 mod dlpack;
 mod entry;
 mod handle;
+mod layout;
 mod library;
 mod model;
 mod outcome;

@@ -9,11 +9,12 @@ use scrubjay::session::fits;
 use crate::device::DeviceObject;
 use crate::entry::entry;
 use crate::handle::{Handle, NewHandle, Object};
+use crate::layout::Layout;
 use crate::model::{Model, count, given, some_small};
 use crate::raw::{In, Info, Options, Out, Text, versioned};
 use crate::samples::SamplesObject;
 use crate::status::{Failure, Outcome};
-use crate::tensor::{self, Layout, Tensor};
+use crate::tensor::{self, Tensor};
 
 /// `sj_trace`.
 pub struct TraceObject {
@@ -67,11 +68,11 @@ entry! {
             let reason = "the model reads texts: sj_samples_from_text and sj_observe give their logits";
             return Err(Failure::argument(reason));
         }
-        let inputs = tensor::inputs(&x)?.unlabelled(net.label_width());
+        let x = tensor::inputs(&x)?;
+        let inputs = x.view()?.unlabelled(net.label_width());
         let n = scrubjay::data::Inputs::len(&inputs);
         let target = tensor::target(&logits, "logits", &[n, net.classes()])?;
-        target.write(&outputs(&device.device, net, &inputs)?.logits);
-        Ok(())
+        target.write(&outputs(&device.device, net, &inputs)?.logits)
     }
 
     /// Fills in the defaults.

@@ -11,10 +11,11 @@ use scrubjay::session::Sources;
 use crate::device::c_text;
 use crate::entry::entry;
 use crate::handle::{Handle, NewHandle, Object};
+use crate::layout::Layout;
 use crate::model::{Model, count, image_and_tokens};
 use crate::raw::{In, Info, Options, Out, Text, versioned};
 use crate::status::{Failure, Outcome};
-use crate::tensor::{self, Layout, Tensor};
+use crate::tensor::{self, Tensor};
 
 /// `sj_samples`.
 pub struct SamplesObject {
@@ -101,8 +102,8 @@ entry! {
     /// Copies samples from tensors.
     fn sj_samples_new(x: In<Tensor>, y: In<Tensor>, samples: NewHandle<SamplesObject>) {
         samples.open()?;
-        let (view, labels) = (tensor::inputs(&x)?, tensor::labels(&y)?);
-        samples.put(SamplesObject::new(view.samples(labels)?, &[])?)
+        let (x, labels) = (tensor::inputs(&x)?, tensor::labels(&y)?);
+        samples.put(SamplesObject::new(x.view()?.samples(labels)?, &[])?)
     }
 
     /// Copies texts from tensors.

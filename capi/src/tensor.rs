@@ -5,6 +5,7 @@ use std::ffi::c_void;
 use half::{bf16, f16};
 use scrubjay::codec::Columns;
 use scrubjay::data::{Elements, Labels, View, extent};
+use scrubjay::device::Foreign;
 
 use crate::raw::In;
 use crate::status::{Failure, NULL, Outcome, UNSUPPORTED};
@@ -17,7 +18,7 @@ pub struct Tensor {
     pub data: *mut c_void,
     /// The type: the position in [`TYPES`].
     pub dtype: i32,
-    /// Where it is: 0 is the CPU.
+    /// Where it is: 0 is the CPU, 1 a GPU.
     pub device: i32,
     /// The number of the device among those of its kind.
     pub device_index: i32,
@@ -27,7 +28,7 @@ pub struct Tensor {
     pub shape: In<i64>,
     /// `[ndim]` in elements; NULL is row-major.
     pub strides: In<i64>,
-    /// The CUDA stream on which the data are ready; NULL on the CPU.
+    /// The stream on which values on a GPU are ready or wanted; NULL on the CPU.
     pub stream: *mut c_void,
 }
 
@@ -47,6 +48,11 @@ pub const FIELDS: [(&str, usize); 8] = {
     ]
 };
 
+/// The header's number of the CPU.
+pub const CPU: i32 = 0;
+/// The header's number of GPUs.
+pub const CUDA: i32 = 1;
+
 /// Sides at most.
 const MOST_SIDES: usize = 8;
 
@@ -63,6 +69,10 @@ struct Checked<'a> {
     strides: Vec<usize>,
     /// Elements from the first to the last.
     extent: usize,
+    /// Where they are on a GPU; none in host memory.
+    gpu: Option<Foreign>,
+    /// A copy of those on a GPU, as words that are aligned for every type.
+    copy: Vec<u64>,
 }
 
 /// Runs a body with `T` as the type of a tensor's elements.
@@ -134,13 +144,25 @@ numbers! {
 
 impl<'a> Checked<'a> {
     fn new(tensor: &'a Tensor, what: &'static str) -> Outcome<Checked<'a>> {
-        if tensor.device != 0 {
-            let reason = "is not on the CPU; this library takes and gives tensors in host memory only, also with a CUDA device";
-            return Err(Failure::new(UNSUPPORTED, format!("{what} {reason}")));
-        }
-        if tensor.device_index != 0 || !tensor.stream.is_null() {
-            return Err(Failure::argument(format!("{what} is on the CPU, which has number 0 and no stream")));
-        }
+        let gpu = match (tensor.device, usize::try_from(tensor.device_index)) {
+            (CPU, Ok(0)) if tensor.stream.is_null() => None,
+            (CPU, _) => {
+                return Err(Failure::argument(format!(
+                    "{what} is on the CPU, which has number 0 and no stream"
+                )));
+            }
+            (CUDA, Ok(ordinal)) => {
+                Some(Foreign { ordinal, address: tensor.data as u64, stream: tensor.stream })
+            }
+            (CUDA, Err(_)) => {
+                return Err(Failure::argument(format!("{what} is on GPU {}", tensor.device_index)));
+            }
+            (other, _) => {
+                let reason =
+                    format!("{what} is on a device of kind {other}; copy it to the CPU or to a CUDA GPU");
+                return Err(Failure::new(UNSUPPORTED, reason));
+            }
+        };
         let dtype = usize::try_from(tensor.dtype).ok().and_then(|dtype| TYPES.get(dtype));
         let &(dtype, size) = dtype.ok_or_else(|| {
             Failure::argument(format!("{what} has the type {}, which is none", tensor.dtype))
@@ -179,18 +201,39 @@ impl<'a> Checked<'a> {
                 "{what} is at {place:p}, which is no multiple of its type's {size}"
             )));
         }
-        Ok(Checked { tensor, what, dtype, sides, strides, extent })
+        Ok(Checked { tensor, what, dtype, sides, strides, extent, gpu, copy: vec![] })
+    }
+
+    /// A tensor that is read: where it is on a GPU, its elements are copied from there.
+    fn read(tensor: &'a Tensor, what: &'static str) -> Outcome<Checked<'a>> {
+        let mut checked = Checked::new(tensor, what)?;
+        if let Some(gpu) = checked.gpu {
+            checked.copy = copied(gpu, checked.extent * checked.size())?;
+        }
+        Ok(checked)
+    }
+
+    /// The bytes of an element.
+    fn size(&self) -> usize {
+        TYPES.iter().find(|(name, _)| *name == self.dtype).map_or(0, |(_, size)| *size)
     }
 
     /// The elements from the first to the last; `T` is the tensor's own type.
-    fn elements<T: Copy>(&self) -> &'a [T] {
-        if self.extent == 0 {
+    fn elements<T: Copy>(&self) -> &[T] {
+        if self.gpu.is_none() {
+            return self.lying();
+        }
+        debug_assert_eq!(self.size(), size_of::<T>());
+        // SAFETY: the copy has the bytes of as many elements, aligned for every type, and every pattern of bits is a number.
+        unsafe { std::slice::from_raw_parts(self.copy.as_ptr().cast::<T>(), self.extent) }
+    }
+
+    /// The elements where they lie in host memory, from the first to the last; none of a tensor on a GPU.
+    fn lying<T: Copy>(&self) -> &'a [T] {
+        if self.extent == 0 || self.gpu.is_some() {
             return &[];
         }
-        debug_assert_eq!(
-            TYPES.iter().find(|(name, _)| *name == self.dtype).map(|(_, size)| *size),
-            Some(size_of::<T>())
-        );
+        debug_assert_eq!(self.size(), size_of::<T>());
         // SAFETY: not NULL and aligned for the type; the extent is one that a slice can have; C promises that all of it is
         // readable and is not written meanwhile.
         unsafe { std::slice::from_raw_parts(self.tensor.data.cast::<T>(), self.extent) }
@@ -243,6 +286,16 @@ impl<'a> Checked<'a> {
     }
 }
 
+/// The bytes of a tensor on a GPU, copied to the host.
+fn copied(gpu: Foreign, bytes: usize) -> Outcome<Vec<u64>> {
+    let mut copy = vec![0u64; bytes.div_ceil(8)];
+    // SAFETY: the words are ours, of so many bytes at least, and any bytes are words.
+    let into = unsafe { std::slice::from_raw_parts_mut(copy.as_mut_ptr().cast::<u8>(), bytes) };
+    // SAFETY: C promises that the stream is one of the GPU, and that nothing else writes the tensor meanwhile.
+    unsafe { gpu.read(into) }?;
+    Ok(copy)
+}
+
 fn positive(numbers: &[i64], what: &str, of: &str) -> Outcome<Vec<usize>> {
     let one = |&number: &i64| {
         usize::try_from(number)
@@ -251,7 +304,8 @@ fn positive(numbers: &[i64], what: &str, of: &str) -> Outcome<Vec<usize>> {
     numbers.iter().map(one).collect()
 }
 
-fn row_major(sides: &[usize]) -> Option<Vec<usize>> {
+/// The strides of sides in row-major order, where their product can be addressed.
+pub fn row_major(sides: &[usize]) -> Option<Vec<usize>> {
     let mut strides = vec![0; sides.len()];
     let mut stride = 1usize;
     for (at, side) in sides.iter().enumerate().rev() {
@@ -261,22 +315,32 @@ fn row_major(sides: &[usize]) -> Option<Vec<usize>> {
     Some(strides)
 }
 
-/// Inputs `[n, c, h, w]` or `[n, features]` of floats, read where they lie.
-pub fn inputs<'a>(tensor: &'a In<Tensor>) -> Outcome<View<'a>> {
-    let x = Checked::new(tensor.get("tensor x")?, "x")?;
-    let elements = match x.dtype {
-        "f32" => Elements::F32(x.elements()),
-        "f64" => Elements::F64(x.elements()),
-        "f16" => Elements::F16(x.elements()),
-        "bf16" => Elements::Bf16(x.elements()),
-        _ => return Err(x.refuse("f32, f64, f16 or bf16 [n, c, h, w] or [n, features], normalised,")),
-    };
-    Ok(View::new(elements, &x.sides, &x.strides)?)
+/// Inputs of a network.
+pub struct Inputs<'a>(Checked<'a>);
+
+/// Inputs `[n, c, h, w]` or `[n, features]` of floats.
+pub fn inputs<'a>(tensor: &'a In<Tensor>) -> Outcome<Inputs<'a>> {
+    Ok(Inputs(Checked::read(tensor.get("tensor x")?, "x")?))
+}
+
+impl Inputs<'_> {
+    /// The values where they lie, or a copy of those on a GPU.
+    pub fn view(&self) -> Outcome<View<'_>> {
+        let Inputs(x) = self;
+        let elements = match x.dtype {
+            "f32" => Elements::F32(x.elements()),
+            "f64" => Elements::F64(x.elements()),
+            "f16" => Elements::F16(x.elements()),
+            "bf16" => Elements::Bf16(x.elements()),
+            _ => return Err(x.refuse("f32, f64, f16 or bf16 [n, c, h, w] or [n, features], normalised,")),
+        };
+        Ok(View::new(elements, &x.sides, &x.strides)?)
+    }
 }
 
 /// Labels: `[n]` or `[n, 1]` of classes, or `[n, labels]` of 0 and 1.
 pub fn labels(tensor: &In<Tensor>) -> Outcome<Labels> {
-    let y = Checked::new(tensor.get("tensor y")?, "y")?;
+    let y = Checked::read(tensor.get("tensor y")?, "y")?;
     if matches!(y.dtype, "f32" | "f64" | "f16" | "bf16") {
         return Err(y.refuse("whole numbers of i32, i64, u32 or u8"));
     }
@@ -302,7 +366,7 @@ pub fn labels(tensor: &In<Tensor>) -> Outcome<Labels> {
 
 /// Words `[n, t]` of whole numbers, and t.
 pub fn words(tensor: &In<Tensor>, what: &'static str) -> Outcome<(Vec<u32>, usize)> {
-    let words = Checked::new(tensor.get(what)?, what)?;
+    let words = Checked::read(tensor.get(what)?, what)?;
     let &[_, columns] = &words.sides[..] else { return Err(words.refuse("whole numbers [n, t]")) };
     if matches!(words.dtype, "f32" | "f64" | "f16" | "bf16") {
         return Err(words.refuse("whole numbers of i32, i64, u32 or u8"));
@@ -320,7 +384,7 @@ pub fn words(tensor: &In<Tensor>, what: &'static str) -> Outcome<(Vec<u32>, usiz
 
 /// A vector of numbers; `len` is its expected length, where that is known.
 pub fn vector(tensor: &In<Tensor>, what: &'static str, len: Option<usize>) -> Outcome<Vec<f64>> {
-    let v = Checked::new(tensor.get(what)?, what)?;
+    let v = Checked::read(tensor.get(what)?, what)?;
     match v.sides[..] {
         [found] if len.is_none_or(|len| len == found) => Ok(v.wide()),
         _ => Err(v.refuse(&len.map_or("[n]".into(), |len| format!("[{len}]")))),
@@ -334,12 +398,12 @@ pub fn is_f32(tensor: &In<Tensor>, what: &'static str) -> Outcome<bool> {
 
 /// Columns `[n, p]`: where they lie if they are rows of f32 or f64, else of a copy that `copy` holds.
 pub fn columns<'a>(tensor: &'a In<Tensor>, copy: &'a mut Vec<f64>) -> Outcome<Columns<'a>> {
-    let x = Checked::new(tensor.get("tensor of columns")?, "the tensor of columns")?;
+    let x = Checked::read(tensor.get("tensor of columns")?, "the tensor of columns")?;
     let (&[n, p], &[row, column]) = (&x.sides[..], &x.strides[..]) else { return Err(x.refuse("[n, p]")) };
-    let rows = (column == 1 || p == 1) && (row >= p || n == 1);
+    let rows = (column == 1 || p == 1) && (row >= p || n == 1) && x.gpu.is_none();
     Ok(match x.dtype {
-        "f32" if rows => Columns::from_rows_f32(x.elements(), n, p, row.max(p))?,
-        "f64" if rows => Columns::from_rows_f64(x.elements(), n, p, row.max(p))?,
+        "f32" if rows => Columns::from_rows_f32(x.lying(), n, p, row.max(p))?,
+        "f64" if rows => Columns::from_rows_f64(x.lying(), n, p, row.max(p))?,
         _ => {
             *copy = x.wide();
             Columns::from_rows_f64(copy, n, p, p)?
@@ -356,69 +420,48 @@ pub fn target<'a>(tensor: &'a In<Tensor>, what: &'static str, sides: &[usize]) -
     if target.sides != sides || !matches!(target.dtype, "f32" | "f64") {
         return Err(target.refuse(&format!("f32 or f64 {sides:?}")));
     }
-    match target.is_injective() {
-        true => Ok(Target(target)),
-        false => Err(Failure::argument(format!("{what}: its strides give two elements one place"))),
+    if !target.is_injective() {
+        return Err(Failure::argument(format!("{what}: its strides give two elements one place")));
     }
+    if let Some(gpu) = target.gpu.filter(|_| target.extent > 0) {
+        gpu.check(target.extent * target.size())?;
+    }
+    Ok(Target(target))
 }
 
 impl Target<'_> {
     /// Writes values in row-major order.
-    pub fn write<T: Copy + Into<f64>>(&self, values: &[T]) {
+    pub fn write<T: Copy + Into<f64>>(&self, values: &[T]) -> Outcome {
+        let Target(target) = self;
+        let bytes = target.extent * target.size();
+        let Some(gpu) = target.gpu else {
+            self.put(target.tensor.data, values);
+            return Ok(());
+        };
+        // What lies between the elements is written back as it was.
+        let mut copy = match target.extent > values.len() {
+            true => copied(gpu, bytes)?,
+            false => vec![0; bytes.div_ceil(8)],
+        };
+        self.put(copy.as_mut_ptr().cast(), values);
+        // SAFETY: the words are ours and have so many bytes at least.
+        let from = unsafe { std::slice::from_raw_parts(copy.as_ptr().cast::<u8>(), bytes) };
+        // SAFETY: C promises that the stream is one of the GPU, and that nothing else uses the tensor meanwhile.
+        Ok(unsafe { gpu.write(from) }?)
+    }
+
+    /// Writes values to memory of the tensor's extent.
+    fn put<T: Copy + Into<f64>>(&self, to: *mut c_void, values: &[T]) {
         let Target(target) = self;
         for (at, &value) in target.places().zip(values) {
             let value: f64 = value.into();
-            // SAFETY: within the extent, of which C promises that all is writable; aligned, as was checked.
+            // SAFETY: within the extent, of which C promises that all is writable, or which is ours; aligned, as was checked.
             unsafe {
                 match target.dtype {
-                    "f64" => target.tensor.data.cast::<f64>().add(at).write(value),
-                    _ => target.tensor.data.cast::<f32>().add(at).write(value as f32),
+                    "f64" => to.cast::<f64>().add(at).write(value),
+                    _ => to.cast::<f32>().add(at).write(value as f32),
                 }
             }
         }
-    }
-}
-
-/// What a view of the library's own values needs: its shape and strides, which live as long as the values.
-pub struct Layout {
-    shape: Vec<i64>,
-    strides: Vec<i64>,
-}
-
-impl Layout {
-    /// Of sides and strides in elements.
-    pub fn new(sides: &[usize], strides: &[usize]) -> Layout {
-        let numbers = |list: &[usize]| list.iter().map(|&number| number as i64).collect();
-        Layout { shape: numbers(sides), strides: numbers(strides) }
-    }
-
-    /// Of sides in row-major order.
-    pub fn rows(sides: &[usize]) -> Layout {
-        Layout::new(sides, &row_major(sides).unwrap_or_default())
-    }
-
-    /// A view of values that begin here, of f32 or u32.
-    pub fn view<T>(&self, values: &[T], dtype: &str) -> Tensor {
-        let dtype = TYPES.iter().position(|(name, _)| *name == dtype).unwrap_or_default();
-        Tensor {
-            data: values.as_ptr().cast_mut().cast(),
-            dtype: dtype as i32,
-            device: 0,
-            device_index: 0,
-            ndim: self.shape.len() as i32,
-            shape: In::of(&self.shape),
-            strides: In::of(&self.strides),
-            stream: std::ptr::null_mut(),
-        }
-    }
-
-    /// The sides.
-    pub fn shape(&self) -> &[i64] {
-        &self.shape
-    }
-
-    /// The strides, in elements.
-    pub fn strides(&self) -> &[i64] {
-        &self.strides
     }
 }

@@ -1,34 +1,8 @@
 /*
-DLPack in and out: views without copies, deleters called once, read-only marks, other devices and versions. The structs are declared
-here as DLPack 1.0 declares them, because the library needs no header of DLPack's.
+DLPack in and out: views without copies, deleters called once, read-only marks, other devices and versions.
 */
 #include "check.h"
-
-typedef struct {
-    int32_t device_type, device_id;
-} DLDevice;
-typedef struct {
-    uint8_t code, bits;
-    uint16_t lanes;
-} DLDataType;
-typedef struct {
-    void *data;
-    DLDevice device;
-    int32_t ndim;
-    DLDataType dtype;
-    int64_t *shape, *strides;
-    uint64_t byte_offset;
-} DLTensor;
-typedef struct DLManagedTensorVersioned {
-    struct {
-        uint32_t major, minor;
-    } version;
-    void *manager_ctx;
-    void (*deleter)(struct DLManagedTensorVersioned *self);
-    uint64_t flags;
-    DLTensor dl_tensor;
-} DLManagedTensorVersioned;
-
+#include "dlpack.h"
 int main(int argc, char **argv) {
     char path[1024];
     float x[2 * 8 + 1], logits[2][6];
@@ -62,8 +36,12 @@ int main(int argc, char **argv) {
     in.flags = 1;
     OK(sj_tensor_from_dlpack(&in, 0, &view));
     FAILS(SJ_ERR_ARGUMENT, "read-only", sj_tensor_from_dlpack(&in, 1, &view));
-    in.dl_tensor.device.device_type = 2;
-    FAILS(SJ_ERR_UNSUPPORTED, "host memory", sj_tensor_from_dlpack(&in, 0, &view));
+    in.dl_tensor.device.device_type = 10; /* ROCm */
+    FAILS(SJ_ERR_UNSUPPORTED, "copy it to one of these", sj_tensor_from_dlpack(&in, 0, &view));
+    in.dl_tensor.device.device_type = 2, in.dl_tensor.device.device_id = 3; /* cuda.c reads such ones */
+    OK(sj_tensor_from_dlpack(&in, 0, &view));
+    CHECK(view.device == SJ_CUDA && view.device_index == 3 && view.stream == NULL && view.data == x + 1);
+    in.dl_tensor.device.device_id = 0;
     in.dl_tensor.device.device_type = 3;
     OK(sj_tensor_from_dlpack(&in, 0, &view));
     in.version.major = 2;

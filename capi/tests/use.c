@@ -109,6 +109,7 @@ static void forward(void) {
     double *doubles, f64_logits[64];
     int64_t sides[2], out_sides[2], strides[2] = {1, 0}, wide_strides[2] = {3, 1};
     size_t i, j, n = 16, features = 8;
+    int32_t status;
     OK(sj_samples_get_info(train, &info));
     CHECK(info.channels == features && info.height == 1 && info.label_width == 1 && info.count >= n);
     OK(sj_samples_get_tensors(train, &x, &y));
@@ -151,7 +152,12 @@ static void forward(void) {
     FAILS(SJ_ERR_ARGUMENT, "no multiple", sj_forward(device, model, &wide, &out));
     wide.data = doubles;
     wide.device = SJ_CUDA;
-    FAILS(SJ_ERR_UNSUPPORTED, "host memory", sj_forward(device, model, &wide, &out));
+    status = sj_forward(device, model, &wide, &out); /* a pointer of the host */
+    CHECK(status == SJ_ERR_NO_GPU || status == SJ_ERR_CONFIG);
+    wide.device_index = -1;
+    FAILS(SJ_ERR_ARGUMENT, "GPU -1", sj_forward(device, model, &wide, &out));
+    wide.device = 2, wide.device_index = 0;
+    FAILS(SJ_ERR_UNSUPPORTED, "device of kind 2", sj_forward(device, model, &wide, &out));
     wide.device = SJ_CPU;
     wide.stream = doubles;
     FAILS(SJ_ERR_ARGUMENT, "stream", sj_forward(device, model, &wide, &out));

@@ -14,7 +14,7 @@ from . import _native
 from ._errors import ConfigError, DataError
 
 #: Names of inputs and of labels in a mapping, in the order in which they are looked for.
-INPUTS = ("x", "pixel_values", "image", "images")
+INPUTS = ("x", "pixel_values", "image", "images", "text", "sentence")
 LABELS = ("y", "labels", "label")
 
 #: How many samples a module is tried on.
@@ -96,6 +96,8 @@ def stacked(items: Iterable[Any]) -> tuple[Any, Any]:
     labels = stack(ys, "labels")
     if isinstance(xs[0], Mapping):
         return {name: stack((x[name] for x in xs), name) for name in xs[0]}, labels
+    if isinstance(xs[0], str):
+        return list(xs), labels
     kind = type(xs[0])
     if not (hasattr(xs[0], "shape") or isinstance(xs[0], (list, tuple))):
         raise DataError(f"item 0 of the data set is of type {kind.__name__}; give it a transform that makes a tensor of it")

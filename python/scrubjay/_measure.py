@@ -16,19 +16,25 @@ from ._device import opened
 from ._errors import ConfigError
 from ._models import as_model
 from ._options import Reading, split
+from ._texts import tokenised
 from ._unlearn import samples
 
 #: A vector over parameters, by their names.
 Vector = dict[str, NDArray[np.float64]]
 
 
-def _read(model: Any, data: Any, config: dict[str, Any] | None, reading: Any) -> tuple[_native.Model, Samples, dict[str, Any]]:
-    """A model and its data."""
+def _read(
+    model: Any, data: Any, config: dict[str, Any] | None, reading: Any, test: Any = None
+) -> tuple[_native.Model, Samples, Samples | None, dict[str, Any]]:
+    """A model, its data and test data, and how files are read."""
     others, how = split(dict(reading))
     if others:
         raise ConfigError(f"unknown argument `{next(iter(others))}`")
-    read = samples(data, model, how, "data")
-    return as_model(model, how, read, config), read, how
+    sets, how = tokenised({"data": data, "test": test}, model, how)
+    train = samples(sets["data"], model, how, "data")
+    read = as_model(model, how, train, config)
+    unseen = None if test is None else samples(sets["test"], read if is_path(model) else model, how, "test")
+    return read, train, unseen, how
 
 
 def _named(vector: list[tuple[str, list[int], bytearray]]) -> Vector:
@@ -52,7 +58,7 @@ def gradient(
         names: the parameters; by default the weights and biases of all linear and convolutional layers.
         config, device, threads, **reading: as in :func:`scrubjay.unlearn`.
     """
-    read, few, _ = _read(model, data, config, reading)
+    read, few, _, _ = _read(model, data, config, reading)
     return _named(_native.gradient(opened(device, threads), read, few.native, set(names)))
 
 
@@ -91,7 +97,7 @@ def hvp(
     vectors = [v] if isinstance(v, Mapping) else list(v)
     if not vectors or not all(isinstance(one, Mapping) and one for one in vectors):
         raise ConfigError("v is a mapping from names of parameters to values, or a list of such")
-    read, few, _ = _read(model, data, config, reading)
+    read, few, _, _ = _read(model, data, config, reading)
     wide = [{name: np.ascontiguousarray(array(values), dtype=np.float64) for name, values in one.items()} for one in vectors]
     products = [_named(one) for one in _native.hvp(opened(device, threads), read, few.native, wide, kind)]
     products = [{name: one[name] for name in asked} for one, asked in zip(products, wide)]
@@ -140,7 +146,7 @@ def traces(
         seed: of the noise.
         config, device, threads, **reading: as in :func:`scrubjay.unlearn`.
     """
-    read, few, _ = _read(model, data, config, reading)
+    read, few, _, _ = _read(model, data, config, reading)
     (a, b, c), m, d = _native.traces(opened(device, threads), read, few.native, copies, sigma, replace, seed, precision)
     values = [np.frombuffer(part, dtype=np.float32) for part in (a, b, c)]
     units = [(name, row) for name, _, _, rows in read.layers for row in range(rows)]
@@ -212,8 +218,9 @@ def verify(
     """
     if not isinstance(references, (list, tuple)) or not references:
         raise ConfigError("references is a list of at least one model that was retrained without the samples")
-    model, train, how = _read(before, data, config, reading)
-    unseen = samples(test, model if is_path(before) else before, how, "test")
+    if test is None:
+        raise ConfigError("test is data that no model has seen")
+    model, train, unseen, how = _read(before, data, config, reading, test)
     others = [as_model(one, how, train, config, "a model") for one in (after, *references)]
     chosen = indices(forget, len(train), "forget")
     kept = None if retain is None else indices(retain, len(train), "retain")

@@ -8,17 +8,18 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 
 from . import _native
-from ._chain import Unfit, layers_of, unknown
 from ._data import Samples, is_path
 from ._device import opened
 from ._errors import ConfigError, DataError, ModelError, UnsupportedModel
 from ._options import as_json
+from ._trace import Unfit, graph_of
 
 #: Types of tensors as files name them, by PyTorch's name.
 DTYPES = {
@@ -48,7 +49,7 @@ def distinct(module: Any) -> dict[str, Any]:
     seen: set[tuple[Any, ...]] = set()
     found = {}
     for name, tensor in module.state_dict().items():
-        at = (tensor.data_ptr(), tuple(tensor.shape), tensor.stride(), tensor.dtype)
+        at = place_of(tensor)
         if tensor.numel() and at in seen:
             continue
         seen.add(at)
@@ -86,37 +87,76 @@ def inner(module: Any) -> Any:
     return module
 
 
+#: What a user says of a family.
+OF_FAMILIES = {"arch", "heads", "stem"}
+#: What a config says of a family or of layers.
+OF_NETWORKS = {"architecture", "architectures", "model_type", "layers", "nodes"}
+
+
 def of_module(module: Any, reading: dict[str, Any], data: Samples, config: dict[str, Any] | None) -> _native.Model:
-    """The model of a module, for these samples."""
+    """The model of a module, for these samples.
+
+    A module that says which network it is is read so; any other by its trace. Where that does not fit, the other way is tried,
+    unless the user said what the network is.
+    """
     module = inner(module)
-    told = config_of(module)
-    chain, reason = (None, None)
-    if not told and "arch" not in reading:
-        chain, reason = layers_of(module)
-        if chain is not None:
-            told = {"architecture": "sequential", "layers": chain}
-    if data.labels.ndim == 2 and "problem_type" not in told:
-        told["problem_type"] = "multi_label_classification"
-    told |= config or {}
+    given = dict(config or {})
+    if data.labels.ndim == 2:
+        given.setdefault("problem_type", "multi_label_classification")
+    said = config_of(module)
+    named = OF_FAMILIES & reading.keys() or OF_NETWORKS & given.keys()
+    ways = [True] if named else [True, False] if said else [False, True]  # by family or not
+    reason, errors = None, []
+    for by_family in ways:
+        told, left = ({**said, **given}, []) if by_family else (None, [])
+        if not by_family:
+            told, left, reason = traced(module, data)
+            if told is None:
+                continue
+            told |= given
+        try:
+            model = of_tensors(module, told, left, reading, data)
+            check(module, model, data)
+            return model
+        except (UnsupportedModel, ModelError, ConfigError) as error:
+            errors.append(error)
+    kind = type(module).__name__
+    texts = [str(error) for error in errors]
+    if reason:
+        texts = [str(reason), *(f"as a family of models: {text}" for text in texts)]
+    where = (reason.path, reason.kind) if reason else ("", kind)
+    raise UnsupportedModel(f"{kind}: {'; '.join(texts)}", *where) from errors[0].__cause__
+
+
+def of_tensors(module: Any, told: dict[str, Any], left: list[str], reading: dict[str, Any], data: Samples) -> _native.Model:
+    """The model of a module's tensors but those that are left out, and of a config."""
     tensors = [stored(name, tensor) for name, tensor in distinct(module).items()]
-    text = as_json(told) if told else None
-    reason = unknown(module) or reason
-    try:
-        model = _native.Model.of_tensors(tensors, text, as_json(reading), data.native)
-        check(module, model, data)
-    except UnsupportedModel as error:
-        raise named(module, reason if chain is None else None, str(error)) from error.__cause__
-    except (ModelError, ConfigError) as error:
-        raise named(module, reason, str(error)) from None
-    return model
+    if left:
+        ignored = reading.get("ignore", [])
+        reading = reading | {"ignore": [*([ignored] if isinstance(ignored, str) else ignored), *left]}
+    return _native.Model.of_tensors(tensors, as_json(told) if told else None, as_json(reading), data.native)
 
 
-def named(module: Any, reason: Unfit | None, error: str) -> UnsupportedModel:
-    """The refusal of a module, with the part of it that is not known."""
-    name = type(module).__name__
-    if reason is None:
-        return UnsupportedModel(f"{name}: {error}", "", name)
-    return UnsupportedModel(f"{name}: {reason}; as a family of models: {error}", reason.path, reason.kind)
+def traced(module: Any, data: Samples) -> tuple[dict[str, Any] | None, list[str], Unfit | None]:
+    """The graph of a module, and the tensors that it does not read; or why it has none."""
+    import torch
+
+    if isinstance(data.first, Mapping):
+        return None, [], None  # texts
+    own = distinct(module)
+    names = {place_of(tensor): name for name, tensor in own.items()}
+    everything = module.state_dict()
+    with plain(module) as same:
+        told, reason = graph_of(same, torch.from_numpy(data.first[:2]), lambda name: names.get(place_of(everything[name]), name))
+    if told is None:
+        return None, [], reason
+    read = {value for node in told["nodes"] for value in node.values() if isinstance(value, str)}
+    return told, [name for name in own if name not in read and not name.endswith("num_batches_tracked")], None
+
+
+def place_of(tensor: Any) -> tuple[Any, ...]:
+    """Where a tensor lies: the same of tensors that share their memory."""
+    return (tensor.data_ptr(), tuple(tensor.shape), tensor.stride(), tensor.dtype)
 
 
 def check(module: Any, model: _native.Model, data: Samples) -> None:
@@ -141,8 +181,9 @@ def logits(model: _native.Model, data: Samples) -> np.ndarray:
     return np.frombuffer(values, dtype=np.float32).reshape(-1, model.classes).astype(np.float64)
 
 
-def answers(module: Any, data: Samples) -> np.ndarray:
-    """A module's own logits of the first samples, in eval mode, in f32 on the CPU."""
+@contextmanager
+def plain(module: Any) -> Iterator[Any]:
+    """A module in eval mode, in f32 on the CPU; it is left as it was."""
     import torch
 
     tensors = [*module.parameters(), *module.buffers()]
@@ -151,16 +192,25 @@ def answers(module: Any, data: Samples) -> np.ndarray:
     modes = [(part, part.training) for part in module.modules()]
     module.eval()
     try:
-        with torch.no_grad():
-            if isinstance(data.first, Mapping):
-                found = module(**{name: torch.from_numpy(values) for name, values in data.first.items()})
-            else:
-                found = module(torch.from_numpy(data.first))
-    except Exception as error:
-        raise UnsupportedModel(f"the module does not run on the samples: {type(error).__name__}: {error}") from error
+        yield module
     finally:
         for part, mode in modes:
             part.training = mode
+
+
+def answers(module: Any, data: Samples) -> np.ndarray:
+    """A module's own logits of the first samples, in eval mode, in f32 on the CPU."""
+    import torch
+
+    with plain(module) as same:
+        try:
+            with torch.no_grad():
+                if isinstance(data.first, Mapping):
+                    found = same(**{name: torch.from_numpy(values) for name, values in data.first.items()})
+                else:
+                    found = same(torch.from_numpy(data.first))
+        except Exception as error:
+            raise UnsupportedModel(f"the module does not run on the samples: {type(error).__name__}: {error}") from error
     found = getattr(found, "logits", found)
     if not isinstance(found, torch.Tensor):
         raise UnsupportedModel(f"the module returns {type(found).__name__}, where logits [n, classes] were expected")

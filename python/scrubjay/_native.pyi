@@ -7,6 +7,7 @@ from typing import Any
 __version__: str
 
 Vector = list[tuple[str, list[int], bytearray]]
+Words = tuple[bytearray, bytearray, int, list[str]]
 Path = str | PathLike[str]
 
 class Device:
@@ -29,6 +30,7 @@ class Model:
     def of_tensors(
         tensors: Sequence[tuple[str, str, list[int], bytes]], config: str | None, reading: str, data: Samples | None = None
     ) -> Model: ...
+    def encode(self, texts: list[str], reading: str) -> Words: ...
     @property
     def family(self) -> str: ...
     @property
@@ -63,10 +65,12 @@ class Request:
 
 class Outcome:
     report: str
+    page: str
     model: Model | None
     interrupted: bool
     folder: Any
 
+def encode(texts: list[str], reading: str, positions: int | None) -> Words: ...
 def digits() -> tuple[bytearray, bytearray]: ...
 def gradient(device: Device, model: Model, samples: Samples, names: set[str]) -> Vector: ...
 def hvp(device: Device, model: Model, samples: Samples, vectors: list[dict[str, Any]], kind: str) -> list[Vector]: ...

@@ -26,7 +26,7 @@ class Reading(TypedDict, total=False):
     mean: Sequence[float]
     std: Sequence[float]
     cifar_labels: Literal["fine", "coarse"]
-    tokenizer: str | os.PathLike[str]
+    tokenizer: Any  # a path, or of texts in memory a tokenizer of transformers
     max_tokens: int
     text_column: str
     label_column: str | Sequence[str]

@@ -13,6 +13,7 @@ from ._errors import ConfigError, DataError, Interrupted
 from ._models import DTYPES, as_model, inner
 from ._options import Options, as_json, split
 from ._progress import Teller, log
+from ._texts import tokenised
 
 
 class Outcome:
@@ -33,6 +34,7 @@ class Outcome:
         self.interrupted = native.interrupted
         self.folder = native.folder
         self._after = native.model
+        self._page = native.page
 
     @property
     def _model(self) -> _native.Model:
@@ -76,6 +78,11 @@ class Outcome:
     def save(self, folder: str | os.PathLike[str]) -> list[str]:
         """Writes the model's files to a folder: those it was read from, with the changed values alone different."""
         return [str(path) for path in self._model.save(folder)]
+
+    def save_report(self, path: str | os.PathLike[str]) -> None:
+        """Writes the report as a page of HTML, which has its styles and charts in it: that of ``scrubjay scrub``."""
+        with open(path, "w", encoding="utf-8") as file:
+            file.write(self._page)
 
     def __repr__(self) -> str:
         more = ", interrupted" if self.interrupted else ""
@@ -165,10 +172,11 @@ def in_memory(
     device: _native.Device, files: dict[str, Any], reading: dict[str, Any], config: dict[str, Any] | None
 ) -> _native.Session:
     """A session of values in memory."""
-    model, data = files["model"], files["data"]
-    train = samples(data, model, reading, "data")
+    model = files["model"]
+    sets, reading = tokenised({name: files[name] for name in ("data", "val")}, model, reading)
+    train = samples(sets["data"], model, reading, "data")
     read = as_model(model, reading, train, config)
-    val = None if files["val"] is None else samples(files["val"], read if is_path(model) else model, reading, "val")
+    val = None if sets["val"] is None else samples(sets["val"], read if is_path(model) else model, reading, "val")
     for note in read.notes:
         log.info("%s", note)
     others = {
@@ -196,12 +204,13 @@ def unlearn(
     """Removes training samples from a model without retraining it.
 
     Args:
-        model: a path, as ``scrubjay scrub --model`` takes it; or a module: of Hugging Face, of timm, of torchvision, or a chain
-            of linear and convolutional layers, norms, activations and pooling. A module is not changed: see
-            :meth:`Outcome.apply`.
+        model: a path, as ``scrubjay scrub --model`` takes it; or a module: of Hugging Face, of timm, or any other one of
+            images whose trace consists of layers that scrubjay has (docs/PYTHON.md lists them). A module is not changed:
+            see :meth:`Outcome.apply`.
         data: the training data: a pair of inputs and labels (arrays or tensors), a mapping with ``x`` and ``y`` or with
             ``input_ids``, ``attention_mask`` and ``labels``, a ``Dataset``, a ``DataLoader`` (its data set, in the set's own
-            order), or a path. Inputs are the values that the model takes: ``[n, c, h, w]`` or ``[n, features]``, normalised.
+            order), or a path. Inputs are the values that the model takes: ``[n, c, h, w]`` or ``[n, features]``, normalised;
+            or texts, a list of ``str``, with the tokenizer beside the model or ``tokenizer``, a path or one of transformers.
         forget: the samples to remove: indices, a mask of truth values, or words as ``7,12,100-149``, ``class:3``, ``n:20@1``.
         forget_label: in its place a label, all samples of which are removed, or a list of labels.
         forget_data: in its place a set of their own beside the data (a path; with models and data in files).
@@ -228,7 +237,7 @@ def unlearn(
         >>> net = torch.nn.Sequential(torch.nn.Linear(64, 16), torch.nn.ReLU(), torch.nn.Linear(16, 10))
         >>> outcome = scrubjay.unlearn(
         ...     net, (x[:600], y[:600]), range(20), val=(x[600:900], y[600:900]), method="lcodec", selection="random",
-        ...     max_units=2, progress=False,
+        ...     max_units=2, despite=["near-chance"], progress=False,  # it is not trained
         ... )
         >>> outcome.removed + outcome.not_removed
         20

@@ -25,7 +25,7 @@ mod _native {
     #[pymodule_export]
     use super::compare::compared;
     #[pymodule_export]
-    use super::model::Model;
+    use super::model::{Model, encode};
     #[pymodule_export]
     use super::passes::{gradient, hvp, logits, traces};
     #[pymodule_export]

@@ -11,8 +11,10 @@ use pyo3::types::PyByteArray;
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
 use scrubjay::checkpoint::Checkpoint;
+use scrubjay::data::tokenizer::Rows;
 use scrubjay::data::{
-    CifarLabels, Crop, Interpolation, Normalise, Resize, Steps, TextOptions, TokenizerSource, check_labels,
+    self, CifarLabels, Crop, Interpolation, Normalise, Resize, Steps, TextOptions, TokenizerSource,
+    check_labels,
 };
 use scrubjay::net::{Network, Param};
 use scrubjay::run::check_out;
@@ -23,7 +25,7 @@ use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
 use crate::errors::{in_python, refused};
-use crate::values::{Samples, named, parsed};
+use crate::values::{Samples, bytes, named, parsed};
 use crate::watched::unlocked;
 
 /// How files are read: what their tensors do not tell.
@@ -177,6 +179,40 @@ impl Model {
     }
 }
 
+/// Texts as they are given out: the bytes of their ids and of their mask, the tokens of a row, and notes.
+type Words<'py> = (Bound<'py, PyByteArray>, Bound<'py, PyByteArray>, usize, Vec<String>);
+
+fn words<'py>(py: Python<'py>, rows: &Rows, notes: Vec<String>) -> PyResult<Words<'py>> {
+    let notes = notes.iter().map(|note| in_python(note)).collect();
+    Ok((
+        bytes(py, &rows.ids, u32::to_ne_bytes)?,
+        bytes(py, &rows.mask, u32::to_ne_bytes)?,
+        rows.tokens,
+        notes,
+    ))
+}
+
+/// As [`Model::encode`], for a model that has no files and takes at most so many tokens; `reading` names the tokenizer.
+#[pyfunction]
+#[pyo3(signature = (texts, reading, positions))]
+pub fn encode<'py>(
+    py: Python<'py>,
+    texts: Vec<String>,
+    reading: &str,
+    positions: Option<usize>,
+) -> PyResult<Words<'py>> {
+    let reading = parsed::<Reading>(reading)?;
+    if reading.tokenizer.is_none() {
+        return Err(refused(
+            "the data are texts, and the model has no files beside which a tokenizer could lie: tokenizer",
+        ));
+    }
+    let mut options = reading.sources().load_options(None);
+    options.expected.positions = positions;
+    let (rows, notes) = unlocked(py, || data::encode(&texts, &options))?;
+    words(py, &rows, notes)
+}
+
 /// A tensor of a module: its name, type, sides and bytes.
 type Stored = (String, String, Vec<usize>, PyBackedBytes);
 
@@ -226,6 +262,15 @@ impl Model {
         let read = unlocked(py, || reading.sources().load(&path, self.checkpoint()?))?;
         let note = |note: &String| format!("{}: {}", path.display(), in_python(note));
         Ok((Samples(read.samples.into(), read.names), read.notes.iter().map(note).collect()))
+    }
+
+    /// The token ids and the mask of texts, u32 [n, tokens] as bytes, the tokens of a row, and notes; by the tokenizer that
+    /// `reading` names, else by the one beside the model.
+    fn encode<'py>(&self, py: Python<'py>, texts: Vec<String>, reading: &str) -> PyResult<Words<'py>> {
+        let sources = parsed::<Reading>(reading)?.sources();
+        let (rows, notes) =
+            unlocked(py, || data::encode(&texts, &sources.load_options(Some(self.checkpoint()?))))?;
+        words(py, &rows, notes)
     }
 
     /// The family that it was taken for.

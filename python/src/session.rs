@@ -10,6 +10,7 @@ use pyo3::prelude::*;
 use pyo3::types::PyByteArray;
 use scrubjay::data::tensors;
 use scrubjay::options::{Pick, ScrubOptions};
+use scrubjay::report::{self, ScrubReport};
 use scrubjay::run::Ended;
 use scrubjay::session::{Level, Progress};
 use scrubjay::{Error, Result, Sources};
@@ -210,8 +211,11 @@ impl Request {
             }
             let model = of.model.changed(scrubbed.network.clone());
             let done = of.session.outcome(&self.request, scrubbed, started.elapsed().as_secs_f64());
-            let report = of.session.report(&self.request, &done).to_string();
-            Ok(Outcome { report, model: Some(model), interrupted, folder: None })
+            let text = of.session.report(&self.request, &done).to_string();
+            let (session, request) = (&of.session, &self.request);
+            let page =
+                report::scrub(&ScrubReport { session, request, outcome: &done, files: None, identity: None });
+            Ok(Outcome { report: text, page, model: Some(model), interrupted, folder: None })
         })
     }
 
@@ -227,11 +231,13 @@ impl Request {
                     Some(of.model.changed(network))
                 }
             };
-            let report = tensors::read(&folder.join("report.json"))?;
-            Ok((model, String::from_utf8_lossy(&report).into_owned()))
+            let text = |name: &str| -> Result<String> {
+                Ok(String::from_utf8_lossy(&tensors::read(&folder.join(name))?).into_owned())
+            };
+            Ok((model, text("report.json")?, text("report.html")?))
         })?;
-        let (model, report) = result.map_err(raised)?;
-        Ok(Outcome { report, model, interrupted, folder: Some(folder) })
+        let (model, report, page) = result.map_err(raised)?;
+        Ok(Outcome { report, page, model, interrupted, folder: Some(folder) })
     }
 }
 
@@ -240,6 +246,8 @@ impl Request {
 pub struct Outcome {
     /// The report, as JSON.
     report: String,
+    /// The same as a page of HTML.
+    page: String,
     /// The model after; none where the run had been finished before.
     model: Option<Model>,
     /// Whether Ctrl-C was pressed, so that later batches were not looked at.

@@ -138,7 +138,7 @@ def test_shared_tensors_and_wrappers(points):
     assert np.allclose(plain["0.weight"], expected, atol=1e-5)
 
 
-def test_a_network_of_functions_is_a_chain(digits):
+def test_a_network_of_functions(digits):
     torch.manual_seed(1)
     x, y = images(digits)
     module = Functional()
@@ -204,15 +204,6 @@ def test_items_of_different_shapes_are_refused(trained, odd):
         scrubjay.gradient(trained, Odd(odd))
 
 
-class Branches(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.one, self.two = nn.Linear(8, 8), nn.Linear(8, 3)
-
-    def forward(self, x):
-        return self.two(x + torch.relu(self.one(x)))
-
-
 class Hidden(nn.Module):
     """Has the tensors of an MLP, and computes something else that cannot be traced."""
 
@@ -231,7 +222,6 @@ class Hidden(nn.Module):
         (lambda: nn.Sequential(nn.Linear(8, 8), nn.PReLU(), nn.Linear(8, 3)), ["`1` (PReLU)"], "1", "PReLU"),
         (lambda: nn.Sequential(nn.Sequential(nn.Linear(8, 8), nn.ELU()), nn.Linear(8, 3)), ["`0.1` (ELU)"], "0.1", "ELU"),
         (lambda: nn.Sequential(nn.Linear(8, 8), nn.Softplus(beta=2), nn.Linear(8, 3)), ["beta=2"], "1", "Softplus"),
-        (Branches, ["branches"], "", "add"),
         (Hidden, ["computes something else"], "", "Hidden"),
         (lambda: nn.Sequential(nn.Linear(8, 3), nn.Unflatten(1, (3, 1))), ["Unflatten"], "1", "Unflatten"),
         (lambda: nn.Sequential(nn.Linear(9, 3)), [], None, None),

@@ -99,6 +99,22 @@ def test_columns_and_tokens_of_texts(program, tmp_path):
     whole = scrubjay.traces(tmp_path / "model", tmp_path / "t.csv", **given)
     short = scrubjay.traces(tmp_path / "model", tmp_path / "t.csv", max_tokens=4, **given)
     assert len(whole.losses) == len(short.losses) == 40 and not np.array_equal(whole.losses, short.losses)
+    # The same texts in memory.
+    labels, texts = zip(*((int(kind), words) for kind, words in (row.split(",", 1) for row in rows)))
+    given.pop("text_column"), given.pop("label_column")
+    items = [{"text": text, "label": label} for text, label in zip(texts, labels)]
+    for data in [(list(texts), labels), (np.array(texts), np.array(labels)), items]:
+        assert np.array_equal(scrubjay.traces(tmp_path / "model", data, **given).logits, whole.logits)
+    cut = scrubjay.traces(tmp_path / "model", (list(texts), labels), max_tokens=4, **given)
+    assert np.array_equal(cut.logits, short.logits)
+    # Sets of other lengths, and a whole removal.
+    longer = [text + " and even more words" for text in texts]
+    outcome = scrubjay.unlearn(
+        tmp_path / "model", (list(texts), labels), range(8), val=(longer, labels), hold_epochs=1, despite=["near-chance"], progress=False, **given
+    )
+    assert outcome.removed + outcome.not_removed == 8
+    with pytest.raises(scrubjay.DataError, match="data: sample 1 is of type int, where a text was expected"):
+        scrubjay.traces(tmp_path / "model", (["a text", 3], [0, 1]), **given)
 
 
 def test_a_type_that_is_not_known_is_refused():
@@ -167,6 +183,10 @@ def test_results_are_those_of_the_program(program, files, points, tmp_path):
     report = json.loads((tmp_path / "command/report.json").read_text())
     for mine in (outcome, ran):
         assert [timeless(record) for record in mine.records] == [timeless(dict(record, account=dict(record["account"]))) for record in report["records"]]
+    outcome.save_report(tmp_path / "page.html")
+    ran.save_report(tmp_path / "same.html")
+    assert "of 30 samples removed" in (tmp_path / "page.html").read_text()
+    assert (tmp_path / "same.html").read_bytes() == (tmp_path / "ran/report.html").read_bytes()
     again = scrubjay.unlearn(
         files / "model", files / "train.safetensors", "0-29", val=files / "val.safetensors", out=tmp_path / "ran", **given
     )

@@ -14,7 +14,7 @@ use super::pictures::{Opened, Pictures};
 use super::pipeline::{Pipeline, Steps};
 use super::pixels::{self, Numbers, Stored};
 use super::tensors::TensorFile;
-use super::tokenizer::Tokenizer;
+use super::tokenizer::{self, Tokenizer};
 use super::{
     CifarLabels, Labels, Names, Samples, cifar, folder, idx, listing, mat, npz, pickled, stl, text, texts,
 };
@@ -141,6 +141,21 @@ fn rows_of_text(path: &Path, files: &[PathBuf], options: &LoadOptions) -> Result
         texts::read(files, &options.texts, classes.as_deref(), *positions)?;
     let normalise = Normalise::default();
     Ok(Loaded { samples, names, pipeline: None, normalise, tokenizer: Some(tokenizer), notes })
+}
+
+/// The token ids of texts that a program has, and notes on their lengths; by the tokenizer of the options, and with at most
+/// as many tokens as the model takes.
+///
+/// # Errors
+/// Where there are no texts or no tokenizer, or the options are for images.
+pub fn encode(texts: &[String], options: &LoadOptions) -> Result<(tokenizer::Rows, Vec<String>)> {
+    let path = Path::new("the data");
+    check_plain(path, options)?;
+    if texts.is_empty() {
+        return Err(Error::data(path, "holds no samples"));
+    }
+    let encoded = texts::encode(path, texts, &options.texts, options.expected.positions)?;
+    Ok((encoded.rows, encoded.notes))
 }
 
 /// Refuses what is for images where there are texts.

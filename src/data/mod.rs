@@ -52,7 +52,7 @@ use std::sync::Arc;
 pub use chosen::{Shown, first_shown, listing, shown};
 pub use digits::digits;
 pub use labels::{Labels, check_words};
-pub use load::{Loaded, check_labels, class_count, files, load, load_with};
+pub use load::{Loaded, check_labels, class_count, encode, files, load, load_with};
 pub use names::Names;
 pub use normalise::Normalise;
 pub use options::{CifarLabels, Expected, LoadOptions, MEMORY, Preprocess};

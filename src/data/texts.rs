@@ -72,28 +72,53 @@ pub(super) fn read(
     let table = Rows { path, records: all, files: of_rows };
     let texts = table.texts(text)?;
     let found = table.labels(&labels, known)?;
-    let tokenizer = tokenizer(path, &texts, &options.tokenizer)?;
-    let most = most(path, &tokenizer, options.most, positions)?;
-    let tokenizer::Rows { tokens, ids, mask, cut, longest } = tokenizer.rows(&texts, most)?;
+    let Encoded { rows, tokenizer, notes: lengths } = encode(path, &texts, options, positions)?;
     let mut notes = vec![format!(
         "texts of column `{}`, labels of column `{}`",
         table.records.columns[text],
         labels.iter().map(|&at| table.records.columns[at].as_str()).collect::<Vec<_>>().join("`, `")
     )];
     notes.extend(found.note);
-    notes.push(match cut {
+    notes.extend(lengths);
+    let columns = table.others(text, &labels);
+    let samples = Some(texts.iter().map(|text| beginning(text)).collect());
+    let names = Names { classes: found.names, samples, columns };
+    let samples = Samples::of_texts(&rows.ids, &rows.mask, rows.tokens, found.labels)?;
+    Ok(Read { samples, names, notes, tokenizer })
+}
+
+/// Texts as token ids.
+pub(super) struct Encoded {
+    pub rows: tokenizer::Rows,
+    pub tokenizer: Arc<Tokenizer>,
+    /// What became of their lengths.
+    pub notes: Vec<String>,
+}
+
+/// The token ids of texts, by the tokenizer and up to the length that the options, the model and the tokenizer say.
+///
+/// # Errors
+/// Where there is no tokenizer, or more tokens are asked for than the model takes.
+pub(super) fn encode(
+    path: &Path,
+    texts: &[String],
+    options: &TextOptions,
+    positions: Option<usize>,
+) -> Result<Encoded> {
+    let tokenizer = tokenizer(path, texts, &options.tokenizer)?;
+    let most = most(path, &tokenizer, options.most, positions)?;
+    let rows = tokenizer.rows(texts, most)?;
+    let longest = rows.longest;
+    let mut notes = vec![match rows.cut {
         0 => format!("texts have up to {longest} tokens, and are padded to as many"),
         1 => format!("1 text was cut at {most} tokens; it has {longest}"),
-        _ => format!("{cut} texts were cut at {most} tokens; the longest has {longest}"),
-    });
+        cut => format!("{cut} texts were cut at {most} tokens; the longest has {longest}"),
+    }];
     let empty = texts.iter().filter(|text| text.trim().is_empty()).count();
     if empty > 0 {
         notes.push(format!("{empty} {} empty", if empty == 1 { "text is" } else { "texts are" }));
     }
-    let columns = table.others(text, &labels);
-    let samples = Some(texts.iter().map(|text| beginning(text)).collect());
-    let names = Names { classes: found.names, samples, columns };
-    Ok(Read { samples: Samples::of_texts(&ids, &mask, tokens, found.labels)?, names, notes, tokenizer })
+    Ok(Encoded { rows, tokenizer, notes })
 }
 
 fn rows(path: &Path, options: &TextOptions) -> Result<Records> {

@@ -12,7 +12,7 @@ mod shared;
 
 use std::sync::Arc;
 
-pub use cuda::Cuda;
+pub use cuda::{Cuda, Foreign};
 pub use shared::Shared;
 
 use crate::error::{Error, Result};

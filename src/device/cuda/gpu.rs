@@ -53,7 +53,7 @@ impl Bytes {
     }
 }
 
-fn failed(op: &str) -> impl FnOnce(DriverError) -> Error + '_ {
+pub fn failed(op: &str) -> impl FnOnce(DriverError) -> Error + '_ {
     move |error| Error::Device { op: op.into(), reason: error.to_string() }
 }
 
@@ -71,7 +71,7 @@ pub fn list() -> Result<Vec<String>> {
 }
 
 /// How many GPUs the driver shows, at least one.
-fn probe() -> Result<usize> {
+pub fn probe() -> Result<usize> {
     // SAFETY: only tries to open the library.
     if !unsafe { sys::is_culib_present() } {
         return Err(none("libcuda was not found; install the NVIDIA driver"));

@@ -10,6 +10,7 @@ mod boxes;
 mod buffer;
 #[cfg(feature = "emu")]
 mod emu;
+mod foreign;
 mod generated;
 mod gpu;
 mod kernels;
@@ -28,6 +29,7 @@ pub use boxes::{Boxes, Take};
 use buffer::Pool;
 pub use buffer::{Buffer, Counts, In, Out};
 use bytemuck::Pod;
+pub use foreign::Foreign;
 pub use generated::tiles;
 pub use gpu::list;
 pub use kernels::TABLE;

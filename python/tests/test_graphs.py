@@ -1,0 +1,192 @@
+"""Modules of any form, by their trace: against PyTorch, and what comes back into them."""
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch", reason="torch is not installed")
+
+import scrubjay
+from against_torch import agrees
+from conftest import train
+from torch import nn
+from torch.nn import functional as F
+
+QUICK = dict(method="lcodec", perturbations=30, products=4, stages=1, gate=1.0, progress=False, device="cpu", threads=2)
+
+
+class Residual(nn.Module):
+    """A residual network with group norm, a dilated and a grouped convolution, and a product with a number."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem = nn.Conv2d(3, 8, 3, padding="same", bias=False)
+        self.norm = nn.GroupNorm(2, 8)
+        self.one = nn.Conv2d(8, 12, 3, stride=2, padding=2, dilation=2, groups=2)
+        self.side = nn.Conv2d(8, 12, 1, stride=2)
+        self.batch = nn.BatchNorm2d(12)
+        self.act = nn.SiLU(inplace=True)
+        self.out = nn.Linear(12, 5)
+
+    def forward(self, x):
+        x = self.act(self.norm(self.stem(x)))
+        y = self.batch(self.one(x)) * 0.5
+        y += self.side(x)
+        return self.out(self.act(y).mean((2, 3)))
+
+
+class Dense(nn.Module):
+    """Layers that read all earlier ones, in place, with pools written as functions."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem = nn.Conv2d(3, 6, 3, padding=1)
+        self.layers = nn.ModuleList(nn.Conv2d(6 + 4 * i, 4, 3, padding=1) for i in range(3))
+        self.out = nn.Linear(18 * 4, 5)
+
+    def forward(self, x):
+        features = [F.max_pool2d(F.relu(self.stem(x), inplace=True), 3, 2, 1)]
+        for layer in self.layers:
+            features.append(torch.tanh(layer(torch.cat(features, 1))))
+        x = F.avg_pool2d(torch.cat(features, dim=-3), 4)
+        return self.out(x.view(x.shape[0], -1))
+
+
+class Squeeze(nn.Module):
+    """Gates for channels, a Swish of one's own, and a normalisation of the input."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("mean", torch.tensor([0.4, 0.5, 0.6]).view(1, 3, 1, 1))
+        self.register_buffer("std", torch.tensor([0.2, 0.3, 0.25]).view(1, 3, 1, 1))
+        self.conv = nn.Conv2d(3, 8, 3, padding=1)
+        self.down, self.up = nn.Linear(8, 3), nn.Linear(3, 8)
+        self.mix = nn.Conv2d(8, 6, 1)
+        self.pool = nn.AdaptiveAvgPool2d(2)
+        self.out = nn.Linear(24, 5)
+
+    def forward(self, x):
+        x = self.conv((x - self.mean) / self.std)
+        x = x * torch.sigmoid(x)
+        gate = torch.sigmoid(self.up(F.relu(self.down(x.mean([-1, -2])))))
+        return self.out(torch.flatten(self.pool(self.mix(x * gate[:, :, None, None])), 1))
+
+
+class Tokens(nn.Module):
+    """A transformer of patches, with learned tokens, positions, attention of two kinds, and a scale for each channel."""
+
+    def __init__(self):
+        super().__init__()
+        self.patches = nn.Conv2d(3, 12, 4, 4)
+        self.token = nn.Parameter(torch.randn(1, 1, 12))
+        self.positions = nn.Parameter(torch.randn(1, 17, 12) / 5)
+        self.before, self.after = nn.LayerNorm(12), nn.LayerNorm(12)
+        self.queries, self.keys, self.values = (nn.Linear(12, 12) for _ in range(3))
+        self.attention = nn.MultiheadAttention(12, 2, batch_first=True)
+        self.scale = nn.Parameter(torch.rand(12))
+        self.out = nn.Linear(12, 5)
+
+    def forward(self, x):
+        x = self.patches(x).flatten(2).transpose(1, 2)
+        x = torch.cat((self.token.expand(len(x), -1, -1), x), 1) + self.positions
+        y = self.before(x)
+        q, k, v = (f(y).unflatten(-1, (3, 4)).transpose(1, 2) for f in (self.queries, self.keys, self.values))
+        x = x + self.scale * F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
+        y = self.after(x)
+        x = x + self.attention(y, y, y, need_weights=False)[0]
+        return self.out(F.gelu(x[:, 0]))
+
+
+class Written(nn.Module):
+    """Attention that is written out, over the positions of an image."""
+
+    def __init__(self):
+        super().__init__()
+        self.patches, self.norm, self.drop = nn.Conv2d(3, 12, 4, 4), nn.LayerNorm(12), nn.Dropout(0.2)
+        self.one, self.two, self.out = nn.Linear(12, 36), nn.Linear(12, 36), nn.Linear(12, 5)
+
+    def forward(self, x):
+        x = self.patches(x).permute(0, 2, 3, 1)
+        n, h, w, c = x.shape
+        q, k, v = self.one(self.norm(x)).reshape(n, h * w, 3, 2, c // 2).permute(2, 0, 3, 1, 4)
+        scores = self.drop(torch.softmax(q @ k.mT / (c // 2) ** 0.5, -1))
+        y = (scores @ v).transpose(1, 2).reshape(n, h, w, c) + x
+        q, k, v = (part.flatten(1, 2) for part in self.two(y).chunk(3, -1))
+        y = torch.bmm(((c**-0.5) * q).bmm(k.transpose(1, 2)).softmax(dim=2), v)
+        return self.out(F.silu(y).mean(1))
+
+
+@pytest.mark.parametrize("make", [Residual, Dense, Squeeze, Tokens, Written])
+def test_any_module_of_known_layers(make):
+    torch.manual_seed(0)
+    agrees(make(), (torch.randn(3, 3, 16, 16), torch.tensor([0, 3, 1])))
+
+
+@pytest.mark.parametrize("name", ["squeezenet1_1", "mnasnet0_5"])
+def test_networks_of_torchvision_without_a_family(name):
+    models = pytest.importorskip("torchvision", reason="torchvision is not installed").models
+    torch.manual_seed(0)
+    agrees(getattr(models, name)(num_classes=5), (torch.randn(3, 3, 48, 48), torch.tensor([0, 3, 1])))
+
+
+def test_new_weights_have_the_module_s_own_names_and_types(digits):
+    torch.manual_seed(0)
+    (x, y), val, _ = digits
+    images = [(np.repeat(x.reshape(-1, 1, 8, 8), 3, 1)[:200], y[:200] % 5) for x, y in ((x, y), val)]
+    module = train(torch, Residual(), *images[0], epochs=60, rate=0.05).to(torch.float64)
+    module.register_parameter("unread", nn.Parameter(torch.ones(2, 3)))
+    outcome = scrubjay.unlearn(module, images[0], range(20), val=images[1], **QUICK)
+    assert outcome.removed == 20, outcome.notes
+    new, before = outcome.state_dict(), module.state_dict()
+    assert set(new) == set(before) and all(new[name].dtype == before[name].dtype for name in new)
+    changed = {name for name in new if not torch.equal(new[name], before[name])}
+    assert changed and changed <= {f"{layer}.{part}" for layer in ("stem", "one", "side", "out") for part in ("weight", "bias")}
+    outcome.apply(module)
+    x, y = (torch.as_tensor(part[:20]) for part in images[0])
+    with torch.no_grad():
+        loss = F.cross_entropy(module.eval()(x.double()), y)
+    assert abs(float(loss) - outcome.records[0]["account"]["after"]["forget"]["loss"]) < 1e-5
+
+
+def test_a_graph_is_saved_with_its_config(digits, tmp_path):
+    torch.manual_seed(0)
+    x, y = np.repeat(digits[0][0].reshape(-1, 1, 8, 8), 3, 1)[:60], digits[0][1][:60] % 5
+    outcome = scrubjay.unlearn(Squeeze(), (x, y), range(10), val=(x, y), despite=["near-chance"], **QUICK)
+    outcome.save(tmp_path)
+    from_files, mine = scrubjay.traces(tmp_path, (x, y)), scrubjay.traces(outcome, (x, y))
+    assert from_files.logits.tobytes() == mine.logits.tobytes()
+
+
+class Custom(nn.Module):
+    """Two layers, and a function between them."""
+
+    def __init__(self, function):
+        super().__init__()
+        self.one, self.two, self.function = nn.Conv2d(3, 4, 3), nn.Linear(4, 5), function
+
+    def forward(self, x):
+        return self.two(self.function(self.one(x)).mean((2, 3)))
+
+
+@pytest.mark.parametrize(
+    "function, words, path, kind",
+    [
+        (torch.sin, "is no layer that is known here", "", "sin"),
+        (lambda x: torch.cat((x[:, :2], x[:, :2]), 1), "reads a part of the values", "", "cat"),
+        (lambda x: x[:, :2].repeat(1, 2, 1, 1), "which is not that of the channels", "two", "Linear"),
+        (lambda x: x.flip(1), "works along the last side of a tensor, which is not that of the channels", "two", "Linear"),
+        (lambda x: x * x, "neither has one value for each channel", "", "mul"),
+        (lambda x: x + x.mean((2, 3), keepdim=True), "of different shapes", "", "add"),
+        (lambda x: F.max_pool2d(x, 3, 2, ceil_mode=True), "ceil_mode", "", "max_pool2d"),
+        (lambda x: F.avg_pool2d(x, 3, 2, 1, count_include_pad=False), "count_include_pad", "", "avg_pool2d"),
+        (nn.Conv2d(4, 4, (3, 5), padding=(1, 2), stride=(1, 2)), "stride (1, 2)", "function", "Conv2d"),
+        (nn.BatchNorm2d(4, affine=False), "without weight and bias", "function", "BatchNorm2d"),
+        (nn.InstanceNorm2d(4), "is no layer", "function", "InstanceNorm2d"),
+        (nn.Sequential(nn.ReLU(), nn.ELU()), "is no layer", "function.1", "ELU"),
+        (lambda x: x if float(x.sum()) > 0 else -x, "cannot be traced", "", "Custom"),
+    ],
+)
+def test_what_has_no_layer_is_named_with_its_place(function, words, path, kind):
+    torch.manual_seed(0)
+    with pytest.raises(scrubjay.UnsupportedModel) as caught:
+        scrubjay.gradient(Custom(function), (torch.randn(3, 3, 8, 8), [0, 1, 2]))
+    assert words in str(caught.value) and (caught.value.path, caught.value.kind) == (path, kind), caught.value
