@@ -128,7 +128,8 @@ impl Checkpoint {
             file if file.is_file() => json(&file).map(Some),
             _ => Ok(None),
         };
-        let (mut config, preprocessor) = (beside("config.json")?, beside("preprocessor_config.json")?);
+        let (config, preprocessor) = (beside("config.json")?, beside("preprocessor_config.json")?);
+        let mut config = config.map(described::of_images);
         let mut files = vec![];
         for name in &names {
             let file = StoredFile::open(name)?;
@@ -354,11 +355,21 @@ pub(crate) fn matches(pattern: &str, name: &str) -> bool {
 }
 
 /// Whether a tensor of this name is one that no function reads: a counter of batches or of averaged models, the
-/// numbers of positions, 0, 1, 2 and so on, or the token that stands for masked patches in pre-training.
+/// numbers of positions, 0, 1, 2 and so on, the token that stands for masked patches in pre-training, what the size of
+/// Swin's windows tells, or the norm of the class token of CLIP, whose classifier reads the patches.
 pub(crate) fn plays_no_part(name: &str) -> bool {
-    ["num_batches_tracked", "n_averaged", "position_ids", "embeddings.mask_token"]
-        .iter()
-        .any(|end| name.ends_with(end))
+    [
+        "num_batches_tracked",
+        "n_averaged",
+        "position_ids",
+        "embeddings.mask_token",
+        "relative_position_index",
+        "vision_model.post_layernorm.weight",
+        "vision_model.post_layernorm.bias",
+        ".attn_mask",
+    ]
+    .iter()
+    .any(|end| name.ends_with(end))
 }
 
 /// The buffers of a model that normalises its own inputs: the names of the mean and of the deviation.
