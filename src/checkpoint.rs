@@ -12,6 +12,7 @@ mod choose;
 mod delta;
 mod described;
 mod file;
+mod hub;
 mod memory;
 mod torch;
 mod write;
@@ -98,7 +99,8 @@ const BESIDE: [&str; 7] = [
 ];
 
 impl Checkpoint {
-    /// Reads a model file, or a directory that holds a model.
+    /// Reads a model file, a directory that holds a model, or what `hf:ORG/NAME`, `timm:NAME` or `torchvision:NAME` stands for in
+    /// the local caches.
     ///
     /// # Errors
     /// Where a file is missing, malformed, or holds a tensor twice.
@@ -122,6 +124,7 @@ impl Checkpoint {
     /// # Errors
     /// As there; and where a file has none of the keys.
     pub fn open_with(path: &Path, ignored: &[String], weights: &[String]) -> Result<Checkpoint> {
+        let path = &hub::locate(path)?;
         let folder = folder_of(path);
         let names = if path.is_dir() { model_files(path)? } else { vec![path.to_path_buf()] };
         let beside = |name: &str| match folder.join(name) {

@@ -218,9 +218,9 @@ impl<'a> Task<'a> {
             };
             return Err(Error::config(format!("{}: {left}", args.data.display())));
         }
-        if let Some(model) = &args.model {
-            let folder = if model.is_dir() { model.as_path() } else { model.parent().unwrap_or(model) };
-            if folder
+        if let Some(model) = &existing {
+            if model
+                .folder()
                 .canonicalize()
                 .is_ok_and(|folder| args.out.canonicalize().is_ok_and(|out| out == folder))
             {
