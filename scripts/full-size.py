@@ -39,6 +39,9 @@ def made(network):
             buffer.normal_(0, 0.1)
         if name.endswith("running_var"):
             buffer.uniform_(0.7, 1.3)
+    for parameter in network.parameters():
+        if parameter.dim() == 2 and not parameter.any():  # a head that begins at zero
+            torch.nn.init.normal_(parameter, 0, 0.02)
     return network.eval()
 
 
