@@ -69,7 +69,7 @@ def check(program, name, network, save):
     with tempfile.TemporaryDirectory() as room:
         room = Path(room)
         x = torch.randn(2, 3, side_of(name), side_of(name))
-        save_file({"x": x, "y": torch.tensor([1, 2])}, room / "in.safetensors")
+        save_file({"x": x, "y": torch.tensor([0, 1])}, room / "in.safetensors")
         files = ["--input", room / "in.safetensors", "--out", room / "out.safetensors"]
         command = [program, "observe", "--device", "cpu", "--model", save(network, name, room), *files]
         done = subprocess.run(command, capture_output=True, text=True)
@@ -89,7 +89,7 @@ for library, names in (("torchvision", TORCHVISION), ("timm", TIMM)):
     for name in names:
         if not chosen or name in chosen:
             if library == "timm":
-                said = check(program, name, made(timm.create_model(name)), folder)
+                said = check(program, name, made(timm.create_model(name, num_classes=1000)), folder)
             else:
                 said = check(program, name, made(getattr(torchvision.models, name)()), checkpoint)
             print(f"{library} {name}: {said}", flush=True)

@@ -124,7 +124,8 @@ impl Checkpoint {
     /// # Errors
     /// As there; and where a file has none of the keys.
     pub fn open_with(path: &Path, ignored: &[String], weights: &[String]) -> Result<Checkpoint> {
-        let path = &hub::locate(path)?;
+        let whole = |files: Vec<PathBuf>| files.iter().all(|file| file.is_file());
+        let path = &hub::locate(path, &|folder| model_files(folder).is_ok_and(whole))?;
         let folder = folder_of(path);
         let names = if path.is_dir() { model_files(path)? } else { vec![path.to_path_buf()] };
         let beside = |name: &str| match folder.join(name) {

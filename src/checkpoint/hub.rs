@@ -16,17 +16,18 @@ use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
 
-/// The file or directory of a model that may be given by name.
+/// The file or directory of a model that may be given by name; `has_weights` tells whether a directory is whole.
 ///
 /// # Errors
 /// Where a name is malformed or not in its cache, or stands for several files there.
-pub(super) fn locate(path: &Path) -> Result<PathBuf> {
-    locate_by(path, &|name| std::env::var_os(name).filter(|value| !value.is_empty()))
+pub(super) fn locate(path: &Path, has_weights: Weights) -> Result<PathBuf> {
+    locate_by(path, has_weights, &|name| std::env::var_os(name).filter(|value| !value.is_empty()))
 }
 
+type Weights<'a> = &'a dyn Fn(&Path) -> bool;
 type Environment<'a> = &'a dyn Fn(&str) -> Option<OsString>;
 
-fn locate_by(path: &Path, environment: Environment) -> Result<PathBuf> {
+fn locate_by(path: &Path, has_weights: Weights, environment: Environment) -> Result<PathBuf> {
     let Some((scheme, name)) = path.to_str().and_then(|text| text.split_once(':')) else {
         return Ok(path.into());
     };
@@ -34,8 +35,8 @@ fn locate_by(path: &Path, environment: Environment) -> Result<PathBuf> {
         return Ok(path.into());
     }
     match scheme {
-        "hf" => hugging_face(path, name, environment),
-        "timm" => hugging_face(path, &format!("timm/{name}"), environment),
+        "hf" => hugging_face(path, name, has_weights, environment),
+        "timm" => hugging_face(path, &format!("timm/{name}"), has_weights, environment),
         "torchvision" => torchvision(path, name, environment),
         _ => Ok(path.into()),
     }
@@ -54,7 +55,7 @@ fn is_part(part: &str) -> bool {
     !part.is_empty() && part.chars().all(known) && !part.starts_with('.') && !part.contains("..")
 }
 
-fn hugging_face(path: &Path, name: &str, environment: Environment) -> Result<PathBuf> {
+fn hugging_face(path: &Path, name: &str, has_weights: Weights, environment: Environment) -> Result<PathBuf> {
     let (name, revision) = name.split_once('@').unwrap_or((name, "main"));
     let parts: Vec<&str> = name.split('/').collect();
     if parts.len() > 2 || !parts.iter().chain(&[revision]).all(|part| part.split('/').all(is_part)) {
@@ -69,8 +70,7 @@ fn hugging_face(path: &Path, name: &str, environment: Environment) -> Result<Pat
     let commit = std::fs::read_to_string(model.join("refs").join(revision)).ok();
     let commit = commit.as_deref().map(str::trim).filter(|commit| is_part(commit)).unwrap_or(revision);
     let snapshot = model.join("snapshots").join(commit);
-    let fetched = super::model_files(&snapshot).is_ok_and(|files| files.iter().all(|file| file.is_file()));
-    if snapshot.is_dir() && fetched {
+    if snapshot.is_dir() && has_weights(&snapshot) {
         return Ok(snapshot);
     }
     let chosen = if revision == "main" { String::new() } else { format!(" --revision {revision}") };
@@ -138,6 +138,10 @@ fn like(folder: &Path, begin: &str, end: &str) -> Vec<String> {
 mod tests {
     use super::*;
 
+    fn has_weights(folder: &Path) -> bool {
+        ["model.safetensors", "pytorch_model.bin"].iter().any(|name| folder.join(name).is_file())
+    }
+
     /// A made-up cache, and what a name stands for in it.
     struct Cache(tempfile::TempDir);
 
@@ -150,7 +154,7 @@ mod tests {
 
         fn find(&self, name: &str, variable: &str) -> std::result::Result<String, String> {
             let set = |asked: &str| (asked == variable).then(|| self.0.path().into());
-            let found = locate_by(Path::new(name), &set);
+            let found = locate_by(Path::new(name), &has_weights, &set);
             let inside =
                 |path: PathBuf| path.strip_prefix(self.0.path()).unwrap().to_string_lossy().into_owned();
             found.map(inside).map_err(|error| error.to_string())
@@ -216,6 +220,9 @@ mod tests {
                 .iter()
                 .for_each(|word| assert!(error.contains(word), "{name}: `{word}` is not in: {error}"));
         }
-        assert_eq!(locate_by(Path::new("models/a.pth"), &|_| None).unwrap(), Path::new("models/a.pth"));
+        assert_eq!(
+            locate_by(Path::new("models/a.pth"), &has_weights, &|_| None).unwrap(),
+            Path::new("models/a.pth")
+        );
     }
 }
