@@ -125,15 +125,35 @@ template <uint32_t ROWS> DEVICE void through_softmax(Scores<ROWS>& s, const Head
     });
 }
 
-// Writes O to y [n, t, heads * width], and P to saved. The mask is [n, t] or null.
+// Attention within windows of side x side tokens, which come column by column: `rows` by `columns` of them are an image.
+struct Windows {
+    uint32_t side, rows, columns, down, right;
+    DEVICE uint32_t offset(uint32_t query, uint32_t key) const {  // the row of the table of relative positions
+        return (query % side + side - 1 - key % side) * (2 * side - 1) + query / side + side - 1 - key / side;
+    }
+    DEVICE bool were_apart(uint32_t window, uint32_t a, uint32_t b) const {  // before the cyclic shift
+        bool low = window / columns % rows + 1 == rows, far = window % columns + 1 == columns;
+        bool row = low && (a % side + down >= side) != (b % side + down >= side);
+        return row || (far && (a / side + right >= side) != (b / side + right >= side));
+    }
+};
+
+// Writes O to y [n, t, heads * width], and P to saved. The mask is [n, t] or null, the table [(2 side - 1)^2, heads] or null.
 extern "C" __global__ void __launch_bounds__(ATTENTION_THREADS)
-attention_f32(float* y, float* saved, const float* x, const uint32_t* mask, uint32_t t, uint32_t heads, uint32_t width) {
+attention_f32(float* y, float* saved, const float* x, const uint32_t* mask, const float* table, uint32_t t, uint32_t heads, uint32_t width, uint32_t side, uint32_t rows, uint32_t columns, uint32_t down, uint32_t right) {
     SHARED(Scores<ATTENTION_ROWS>, s);
     SHARED(Tile<ATTENTION_ROWS>, tile);
     Head h(t, heads, width, ATTENTION_ROWS);
     scores(s, tile, h, h.of(x, 0), h.of(x, 1), h.scale(), false);
     each_row<ATTENTION_ROWS>(h, [&](uint32_t row, uint32_t square) {
         float* p = s.row[row];
+        if (table) {
+            Windows w{side, rows, columns, down, right};
+            uint32_t head = h.square / (t * t), query = (square - h.square) / t;
+            for (uint32_t k = lane(); k < t; k += 32)
+                p[k] = p[k] + table[w.offset(query, k) * heads + head % heads] + (w.were_apart(head / heads, query, k) ? -100.0f : 0.0f);
+            __syncwarp();
+        }
         if (mask) {
             for (uint32_t k = lane(); k < t; k += 32)
                 if (!mask[h.keys + k]) p[k] = -INFINITY;
@@ -229,3 +249,22 @@ attention_tangent_backward_f32(float* dxt, float* pt, float* ds, float* dst, con
     mix(dxt + h.packed, 3 * h.dim, d, tile, h, h.of(tx, 1), h.scale(), true);
 }
 KERNEL(attention_tangent_backward_f32);
+
+// dtable [(2 side - 1)^2, heads] += the sums of the squares over n windows and the pairs of tokens that a row of the table is
+// for, in f64, in a fixed order: a warp per value.
+extern "C" __global__ void __launch_bounds__(ATTENTION_THREADS)
+attention_table_f32(float* dtable, const float* squares, uint32_t n, uint32_t heads, uint32_t side) {
+    uint32_t at = blockIdx.x * WARPS + threadIdx.x / 32, width = 2 * side - 1, row = at / heads;
+    if (row >= width * width) return;
+    uint32_t down = row / width, right = row % width, last = side - 1, t = side * side;
+    uint32_t high = side - (down > last ? down - last : last - down), wide = side - (right > last ? right - last : last - right);
+    double sum = warp_sum(n * high * wide, [&](uint32_t i) {
+        uint32_t r = i % high, c = i / high % wide, window = i / high / wide;
+        uint32_t query_row = down > last ? r + down - last : r, key_row = query_row + last - down;
+        uint32_t query_column = right > last ? c + right - last : c, key_column = query_column + last - right;
+        uint32_t query = query_column * side + query_row, key = key_column * side + key_row;
+        return double(squares[((window * heads + at % heads) * t + query) * t + key]);
+    });
+    if (lane() == 0) dtable[at] += float(sum);
+}
+KERNEL(attention_table_f32);

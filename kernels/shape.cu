@@ -1,7 +1,8 @@
 /*
 shape.cu: operations that only move values. The position of a class token, a table of position embeddings, some tokens
 out of all, channels side by side, and their adjoints all copy (or add) rows of one buffer to rows of another:
-`rows_f32`. The option-A shortcut of CIFAR ResNets takes every stride-th position and pads channels on both sides.
+`rows_f32`. The positions of an image window by window, and tokens as channels, are another order of its positions:
+`bands_f32`. The option-A shortcut of CIFAR ResNets takes every stride-th position and pads channels on both sides.
 
 One thread handles one output element.
 */
@@ -18,6 +19,21 @@ rows_f32(float* y, const float* x, uint32_t rows, uint32_t len, uint32_t y_apart
     *to = add ? *to + value : value;
 }
 KERNEL(rows_f32);
+
+// The positions of x [n, rows, columns, c] in the order of bands: `height` rows from the top make a band, whose positions
+// come column by column, behind a cyclic shift; `back`: from that order. y = them, or y += them.
+extern "C" __global__ void __launch_bounds__(SHAPE_THREADS)
+bands_f32(float* y, const float* x, uint32_t n, uint32_t rows, uint32_t columns, uint32_t c, uint32_t height, uint32_t down, uint32_t right, uint32_t back, uint32_t add) {
+    uint32_t i = blockIdx.x * SHAPE_THREADS + threadIdx.x;
+    if (i >= n * rows * columns * c) return;
+    uint32_t position = i / c, line = position / height, band = line / columns;  // bands of all images
+    uint32_t bands = rows / height, row = (band % bands * height + position % height + down) % rows;
+    uint32_t place = ((band / bands * rows + row) * columns + (line % columns + right) % columns) * c + i % c;
+    float value = x[back ? i : place];
+    float* to = y + (back ? place : i);
+    *to = add ? *to + value : value;
+}
+KERNEL(bands_f32);
 
 // y [n, oh, ow, oc] = every stride-th position of x [n, h, w, c], zeros in the other channels.
 extern "C" __global__ void __launch_bounds__(SHAPE_THREADS)

@@ -373,6 +373,8 @@ def timm_mobile(kind, width, **options):
     module, plan, name = {
         "v2": (efficientnet, efficientnet._gen_mobilenet_v2, "mobilenetv2_100"),
         "b0": (efficientnet, efficientnet._gen_efficientnet, "efficientnet_b0"),
+        "tf_b0": (efficientnet, efficientnet._gen_efficientnet, "tf_efficientnet_b0"),
+        "tf_v2_b0": (efficientnet, efficientnet._gen_efficientnetv2_base, "tf_efficientnetv2_b0"),
         "v3": (mobilenetv3, mobilenetv3._gen_mobilenet_v3, "mobilenetv3_small_100"),
         "v3_large": (mobilenetv3, mobilenetv3._gen_mobilenet_v3, "mobilenetv3_large_100"),
     }[kind]
@@ -494,6 +496,31 @@ def registered_vit():
     )
 
 
+def clip_hugging_face():
+    from transformers import CLIPConfig, CLIPForImageClassification
+
+    vision = {"hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 3, "image_size": 16, "patch_size": 8}
+    config = CLIPConfig(vision_config=vision | {"intermediate_size": 48}, attn_implementation="eager")
+    config.num_labels = 5
+    return in_precision(lambda: CLIPForImageClassification(config))
+
+
+def clip_timm():
+    import timm
+
+    timm.layers.set_fused_attn(False)
+    return timm.models.vision_transformer.VisionTransformer(
+        img_size=16, patch_size=8, embed_dim=24, depth=2, num_heads=3, num_classes=5, pre_norm=True, act_layer="quick_gelu",
+        norm_layer=partial(nn.LayerNorm, eps=1e-5),
+    )
+
+
+def mixer():
+    import timm
+
+    return timm.models.MlpMixer(img_size=16, patch_size=4, embed_dim=12, num_blocks=2, num_classes=5)
+
+
 def vit_hugging_face(kind):
     import transformers
 
@@ -510,6 +537,41 @@ def vit_hugging_face(kind):
     outputs = net.forward
     net.forward = lambda x: outputs(x).logits
     return net
+
+
+def swin_torchvision():
+    from torchvision.models import SwinTransformer
+
+    return SwinTransformer([2, 2], 8, [2, 2], [2, 4], [4, 4], mlp_ratio=2.0, num_classes=5)
+
+
+def swin_timm():
+    import timm
+
+    timm.layers.set_fused_attn(False)
+    return timm.models.SwinTransformer(
+        img_size=16, patch_size=2, window_size=4, embed_dim=8, depths=(2, 2), num_heads=(2, 4), mlp_ratio=2.0, num_classes=5
+    )
+
+
+def in_precision(made):
+    """A network of Hugging Face's whose eager attention does not round its weights to f32; of its outputs the logits."""
+    softmax = torch.nn.functional.softmax
+    torch.nn.functional.softmax = lambda x, dim, dtype=None: softmax(x, dim=dim)
+    net = made()
+    outputs = net.forward
+    net.forward = lambda x: outputs(x).logits
+    return net
+
+
+def swin_hugging_face():
+    from transformers import SwinConfig, SwinForImageClassification
+
+    config = SwinConfig(
+        image_size=16, patch_size=2, window_size=4, embed_dim=8, depths=[2, 2], num_heads=[2, 4], mlp_ratio=2.0,
+        num_labels=5, layer_norm_eps=1e-3, attn_implementation="eager",
+    )
+    return in_precision(lambda: SwinForImageClassification(config))
 
 
 NETWORKS = {
@@ -535,6 +597,10 @@ NETWORKS = {
     "mobilenet_v3_small_timm": (lambda: timm_mobile("v3", 0.2), 32),
     "mobilenet_v3_large_timm": (lambda: timm_mobile("v3_large", 0.1), 32),
     "efficientnet_timm": (lambda: timm_mobile("b0", 0.1), 32),
+    "tf_efficientnet_timm": (lambda: timm_mobile("tf_b0", 0.1, bn_eps=1e-3, pad_type="same"), 32),
+    "tf_efficientnet_v2_timm": (lambda: timm_mobile("tf_v2_b0", 0.1, bn_eps=1e-3, pad_type="same"), 32),
+    "tf_mobilenet_v3_timm": (lambda: timm_mobile("v3", 0.2, bn_eps=1e-3, pad_type="same"), 32),
+    "efficientnet_v2_timm": (lambda: timm_mobile("tf_v2_b0", 0.1), 32),
     "regnet_y_timm": (regnet_timm, 32),
     "convnext_tiny_torchvision": (convnext, 32),
     "convnext_tiny_timm": (convnext_timm, 32),
@@ -544,6 +610,12 @@ NETWORKS = {
     "vit_layer_scale_tiny": (scaled_vit, 16),
     "vit_registers_tiny": (registered_vit, 16),
     "deit_distilled_hugging_face": (lambda: vit_hugging_face("deit"), 16),
+    "clip_hugging_face": (clip_hugging_face, 16),
+    "clip_timm": (clip_timm, 16),
+    "mixer_timm": (mixer, 16),
+    "swin_torchvision": (swin_torchvision, 16),
+    "swin_timm": (swin_timm, 16),
+    "swin_hugging_face": (swin_hugging_face, 16),
     "dinov2_hugging_face": (lambda: vit_hugging_face("dinov2"), 16),
 }
 
@@ -552,15 +624,16 @@ NETWORKS = {
 
 
 class Affine(nn.Module):
-    """A batch norm as a factor and an offset, as the engine freezes it."""
+    """A batch norm as a factor and an offset, as the engine freezes it; timm's has a nonlinearity in it."""
 
     def __init__(self, norm):
         super().__init__()
         scale = norm.weight / (norm.running_var + norm.eps).sqrt()
         self.scale, self.shift = (t.detach()[:, None, None] for t in (scale, norm.bias - norm.running_mean * scale))
+        self.act = getattr(norm, "act", nn.Identity())
 
     def forward(self, x):
-        return x * self.scale + self.shift
+        return self.act(x * self.scale + self.shift)
 
 
 def frozen(net):
@@ -591,7 +664,7 @@ def randomise(net, side):
         for name, parameter in net.named_parameters():
             if name.endswith(("gamma", "layer_scale", "layer_scale_parameter", "lambda1")):
                 parameter.uniform_(0.3, 0.7)
-            elif name.endswith(("_token", "pos_embed", "position_embeddings")):
+            elif name.endswith(("_token", "pos_embed", "position_embeddings", "bias_table", "class_embedding", "position_embedding.weight")):
                 parameter.normal_(0, 0.5)
         net.train()
         for _ in range(2):
@@ -609,25 +682,34 @@ def layers_of(net):
 def run(net, x, y, selection, v):
     """What is recorded, in the precision of the network."""
     taps, order = [], []
+    named = {id(layer.weight): name for name, layer in layers_of(net)}
 
-    def hook(name, layer):
-        def keep(_module, _inputs, out):
-            channels = 1 if isinstance(layer, nn.Conv2d) else out.dim() - 1
-            rest = [i for i in range(1, out.dim()) if i != channels]
-            taps.append((out.mean(rest) if rest else out).detach())
-            order.append({"layer": name, "channels": out.shape[channels]})
+    def keep(name, out, channels):
+        if out.shape[0] != len(x):  # windows of an image, one after the other
+            out = out.reshape(len(x), -1, out.shape[-1])
+            channels = 2
+        rest = [i for i in range(1, out.dim()) if i != channels]
+        taps.append((out.mean(rest) if rest else out).detach())
+        order.append({"layer": name, "channels": out.shape[channels]})
 
-        return keep
+    def linear(x, weight, bias=None):  # not a hook: some modules call the function with another one's weight
+        out = plain(x, weight, bias)
+        if id(weight) in named:
+            keep(named[id(weight)], out, out.dim() - 1)
+        return out
 
-    hooks = [layer.register_forward_hook(hook(name, layer)) for name, layer in layers_of(net)]
+    convs = [(n, layer) for n, layer in layers_of(net) if isinstance(layer, nn.Conv2d)]
+    hooks = [c.register_forward_hook(lambda _module, _inputs, out, n=n: keep(n, out, 1)) for n, c in convs]
+    plain, F.linear = F.linear, linear
     logits = net(x)
+    F.linear = plain
     for h in hooks:
         h.remove()
     logits = (logits[0] + logits[1]) / 2 if isinstance(logits, tuple) else logits
     losses = F.cross_entropy(logits, y, reduction="none")
     names, params = zip(*net.named_parameters())
-    grads = torch.autograd.grad(losses.mean(), params, create_graph=True)
-    grads = dict(zip(names, grads))
+    grads = torch.autograd.grad(losses.mean(), params, create_graph=True, allow_unused=True)
+    grads = {n: g for n, g in zip(names, grads) if g is not None}  # CLIP has a norm that its classifier does not read
 
     def of_block(values):
         parts = []

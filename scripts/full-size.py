@@ -1,7 +1,8 @@
-"""Networks of torchvision and timm at their full size, through the program: scripts/full-size.py SCRUBJAY [NAME..]
+"""Networks of torchvision, timm and transformers at their full size, through the program: scripts/full-size.py SCRUBJAY [NAME..]
 
-Makes each with random weights, saves it as a training checkpoint (torchvision) or as a folder with a config (timm), and
-prints how far the program's logits of two images are from PyTorch's in f64. Needs torch, torchvision, timm, safetensors.
+Makes each with random weights, saves it as a training checkpoint (torchvision) or as a folder with a config, and
+prints how far the program's logits of two images are from PyTorch's in f64. Needs torch, torchvision, timm,
+transformers, safetensors.
 """
 
 import json
@@ -13,13 +14,22 @@ from pathlib import Path
 import timm
 import torch
 import torchvision
+import transformers
 from safetensors.torch import load_file, save_file
 
 SIDE = 96
+SIDES = {"swin": 224, "mixer": 224, "clip": 224}  # of networks with words in their names that take one size
 TORCHVISION = """alexnet densenet121 mobilenet_v2 mobilenet_v3_large mobilenet_v3_small efficientnet_b0 efficientnet_b5
-    regnet_y_400mf regnet_x_400mf convnext_tiny resnext50_32x4d vgg11_bn""".split()
+    regnet_y_400mf regnet_x_400mf convnext_tiny resnext50_32x4d vgg11_bn swin_t swin_s""".split()
 TIMM = """mobilenetv2_100 mobilenetv2_140 mobilenetv3_large_100 mobilenetv3_small_100 efficientnet_b0 efficientnet_b3
-    regnety_004 regnetx_004 convnext_tiny convnext_atto densenet121""".split()
+    regnety_004 regnetx_004 convnext_tiny convnext_atto densenet121
+    efficientnetv2_s efficientnetv2_rw_t efficientnetv2_rw_s tf_efficientnetv2_b0 tf_efficientnetv2_b3 tf_efficientnetv2_s
+    tf_efficientnet_b0 tf_efficientnet_b4 tf_mobilenetv3_large_100 tf_mobilenetv3_small_075 swin_tiny_patch4_window7_224
+    swin_s3_tiny_224 mixer_s16_224 mixer_b16_224 vit_base_patch32_clip_224 vit_base_patch32_clip_quickgelu_224""".split()
+HUGGING_FACE = {
+    "swin": (transformers.SwinConfig, transformers.SwinForImageClassification),
+    "clip": (transformers.CLIPConfig, transformers.CLIPForImageClassification),
+}
 
 
 def made(network):
@@ -29,6 +39,9 @@ def made(network):
             buffer.normal_(0, 0.1)
         if name.endswith("running_var"):
             buffer.uniform_(0.7, 1.3)
+    for parameter in network.parameters():
+        if parameter.dim() == 2 and not parameter.any():  # a head that begins at zero
+            torch.nn.init.normal_(parameter, 0, 0.02)
     return network.eval()
 
 
@@ -43,11 +56,20 @@ def folder(network, name, room):
     return room
 
 
+def saved(network, _name, room):
+    network.save_pretrained(room)
+    return room
+
+
+def side_of(name):
+    return next((side for word, side in SIDES.items() if word in name), SIDE)
+
+
 def check(program, name, network, save):
     with tempfile.TemporaryDirectory() as room:
         room = Path(room)
-        x = torch.randn(2, 3, SIDE, SIDE)
-        save_file({"x": x, "y": torch.tensor([1, 2])}, room / "in.safetensors")
+        x = torch.randn(2, 3, side_of(name), side_of(name))
+        save_file({"x": x, "y": torch.tensor([0, 1])}, room / "in.safetensors")
         files = ["--input", room / "in.safetensors", "--out", room / "out.safetensors"]
         command = [program, "observe", "--device", "cpu", "--model", save(network, name, room), *files]
         done = subprocess.run(command, capture_output=True, text=True)
@@ -56,6 +78,7 @@ def check(program, name, network, save):
         found = load_file(room / "out.safetensors")["logits"].double()
         with torch.no_grad():
             expected = network.double()(x.double())
+            expected = getattr(expected, "logits", expected)
         return f"off by {((found - expected).norm() / expected.norm()).item():.1e}"
 
 
@@ -66,7 +89,11 @@ for library, names in (("torchvision", TORCHVISION), ("timm", TIMM)):
     for name in names:
         if not chosen or name in chosen:
             if library == "timm":
-                said = check(program, name, made(timm.create_model(name)), folder)
+                said = check(program, name, made(timm.create_model(name, num_classes=1000)), folder)
             else:
                 said = check(program, name, made(getattr(torchvision.models, name)()), checkpoint)
             print(f"{library} {name}: {said}", flush=True)
+for name, (config, network) in HUGGING_FACE.items():
+    if not chosen or f"transformers-{name}" in chosen:
+        sizes = config(attn_implementation="eager")
+        print(f"transformers {name}: {check(program, name, made(network(sizes)), saved)}", flush=True)

@@ -12,6 +12,7 @@ mod choose;
 mod delta;
 mod described;
 mod file;
+mod hub;
 mod memory;
 mod torch;
 mod write;
@@ -98,7 +99,8 @@ const BESIDE: [&str; 7] = [
 ];
 
 impl Checkpoint {
-    /// Reads a model file, or a directory that holds a model.
+    /// Reads a model file, a directory that holds a model, or what `hf:ORG/NAME`, `timm:NAME` or `torchvision:NAME` stands for in
+    /// the local caches.
     ///
     /// # Errors
     /// Where a file is missing, malformed, or holds a tensor twice.
@@ -122,13 +124,16 @@ impl Checkpoint {
     /// # Errors
     /// As there; and where a file has none of the keys.
     pub fn open_with(path: &Path, ignored: &[String], weights: &[String]) -> Result<Checkpoint> {
+        let whole = |files: Vec<PathBuf>| files.iter().all(|file| file.is_file());
+        let path = &hub::locate(path, &|folder| model_files(folder).is_ok_and(whole))?;
         let folder = folder_of(path);
         let names = if path.is_dir() { model_files(path)? } else { vec![path.to_path_buf()] };
         let beside = |name: &str| match folder.join(name) {
             file if file.is_file() => json(&file).map(Some),
             _ => Ok(None),
         };
-        let (mut config, preprocessor) = (beside("config.json")?, beside("preprocessor_config.json")?);
+        let (config, preprocessor) = (beside("config.json")?, beside("preprocessor_config.json")?);
+        let mut config = config.map(described::of_images);
         let mut files = vec![];
         for name in &names {
             let file = StoredFile::open(name)?;
@@ -354,11 +359,21 @@ pub(crate) fn matches(pattern: &str, name: &str) -> bool {
 }
 
 /// Whether a tensor of this name is one that no function reads: a counter of batches or of averaged models, the
-/// numbers of positions, 0, 1, 2 and so on, or the token that stands for masked patches in pre-training.
+/// numbers of positions, 0, 1, 2 and so on, the token that stands for masked patches in pre-training, what the size of
+/// Swin's windows tells, or the norm of the class token of CLIP, whose classifier reads the patches.
 pub(crate) fn plays_no_part(name: &str) -> bool {
-    ["num_batches_tracked", "n_averaged", "position_ids", "embeddings.mask_token"]
-        .iter()
-        .any(|end| name.ends_with(end))
+    [
+        "num_batches_tracked",
+        "n_averaged",
+        "position_ids",
+        "embeddings.mask_token",
+        "relative_position_index",
+        "vision_model.post_layernorm.weight",
+        "vision_model.post_layernorm.bias",
+        ".attn_mask",
+    ]
+    .iter()
+    .any(|end| name.ends_with(end))
 }
 
 /// The buffers of a model that normalises its own inputs: the names of the mean and of the deviation.

@@ -52,6 +52,9 @@ pub enum Operation {
         /// Zeros above and below, and to the left and right.
         #[serde(default, skip_serializing_if = "is_none")]
         padding: [usize; 2],
+        /// Further zeros below, and to the right.
+        #[serde(default, skip_serializing_if = "is_none")]
+        further: [usize; 2],
         /// Distance between filter taps.
         #[serde(default = "one", skip_serializing_if = "is_one")]
         dilation: usize,
@@ -194,7 +197,7 @@ pub enum Operation {
     },
     /// Learned tokens before the others.
     ClassToken {
-        /// `[1, count, c]`.
+        /// `[1, count, c]`, or one token `[c]`.
         token: String,
     },
     /// A learned table added to the tokens.
@@ -221,6 +224,31 @@ pub enum Operation {
     Attention {
         /// The number of heads.
         heads: usize,
+    },
+    /// Softmax attention within square windows, which are rows of input 0.
+    WindowAttention {
+        /// `[(2 side - 1)², heads]`, added to scores by how far a query is below and to the right of a key.
+        table: String,
+        /// Rows of windows, and windows in a row.
+        windows: [usize; 2],
+        /// How far the image was shifted upwards and to the left.
+        #[serde(default, skip_serializing_if = "is_none")]
+        shift: [usize; 2],
+    },
+    /// Positions in another order: bands of `height` rows, each column by column.
+    Bands {
+        /// Rows and columns of the image that the values are.
+        image: [usize; 2],
+        /// Rows of a band.
+        height: usize,
+        /// The row and the column that come first.
+        #[serde(default, skip_serializing_if = "is_none")]
+        shift: [usize; 2],
+        /// Whether the input is in that order, and the result row by row.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        back: bool,
+        /// Rows, columns and channels of the result.
+        shape: [usize; 3],
     },
     /// Every `stride`-th position, zero channels added in equal parts before and behind.
     Shortcut {
@@ -315,6 +343,8 @@ impl Operation {
             Operation::Token { .. } => "token",
             Operation::TokensFrom { .. } => "tokens_from",
             Operation::Attention { .. } => "attention",
+            Operation::WindowAttention { .. } => "window_attention",
+            Operation::Bands { .. } => "bands",
             Operation::Shortcut { .. } => "shortcut",
         }
     }
@@ -335,7 +365,8 @@ impl Operation {
             Operation::Normalise { mean, std } => vec![mean, std],
             Operation::Embedding { table }
             | Operation::Positions { table }
-            | Operation::RowToAll { table } => {
+            | Operation::RowToAll { table }
+            | Operation::WindowAttention { table, .. } => {
                 vec![table]
             }
             Operation::ClassToken { token } => vec![token],

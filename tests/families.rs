@@ -15,7 +15,7 @@ use scrubjay::zoo::{self, Choices, Model};
 use serde_json::{Value, json};
 
 /// The recorded networks, with their configs.
-pub const RECORDED: [(&str, &str); 32] = [
+pub const RECORDED: [(&str, &str); 42] = [
     ("preact_cifar", "preact-resnet"),
     ("preact_bottleneck_cifar", "preact-resnet"),
     ("wrn_meliketoy", "preact-resnet"),
@@ -48,6 +48,16 @@ pub const RECORDED: [(&str, &str); 32] = [
     ("vit_registers_tiny", "vit"),
     ("deit_distilled_hugging_face", "vit"),
     ("dinov2_hugging_face", "vit"),
+    ("swin_torchvision", "swin"),
+    ("tf_efficientnet_timm", "efficientnet"),
+    ("tf_efficientnet_v2_timm", "efficientnet-v2"),
+    ("tf_mobilenet_v3_timm", "mobilenet-v3"),
+    ("efficientnet_v2_timm", "efficientnet-v2"),
+    ("clip_hugging_face", "vit"),
+    ("clip_timm", "vit"),
+    ("mixer_timm", "mixer"),
+    ("swin_timm", "swin"),
+    ("swin_hugging_face", "swin"),
 ];
 
 pub fn file(name: &str) -> TensorFile {
@@ -58,8 +68,8 @@ pub fn file(name: &str) -> TensorFile {
 /// The network's own tensors.
 pub fn state(name: &str) -> State {
     let file = file(name);
-    let own =
-        file.names().into_iter().filter(|name| !name.starts_with("golden.") && !name.contains("num_batches"));
+    let numbers = |name: &str| name.contains("num_batches") || name.ends_with("_index");
+    let own = file.names().into_iter().filter(|name| !name.starts_with("golden.") && !numbers(name));
     own.map(|name| (name.clone(), (file.shape(&name).unwrap().to_vec(), file.f32(&name).unwrap()))).collect()
 }
 
@@ -82,6 +92,27 @@ pub fn config(name: &str) -> Value {
             "num_hidden_layers": 2, "num_attention_heads": 3, "mlp_ratio": 2, "hidden_act": "gelu",
             "layer_norm_eps": 1e-6, "image_size": 16, "patch_size": 8, "layerscale_value": 1.0,
             "use_swiglu_ffn": false, "apply_layernorm": true, "use_mask_token": false, "reshape_hidden_states": true,
+        }),
+        "clip_hugging_face" => json!({
+            "architectures": ["CLIPForImageClassification"], "model_type": "clip", "initializer_factor": 1.0,
+            "logit_scale_init_value": 2.6592, "projection_dim": 512, "text_config": {"num_attention_heads": 8},
+            "vision_config": {
+                "model_type": "clip_vision_model", "hidden_act": "quick_gelu", "hidden_size": 24, "image_size": 16,
+                "intermediate_size": 48, "layer_norm_eps": 1e-5, "num_attention_heads": 3, "num_channels": 3,
+                "num_hidden_layers": 2, "patch_size": 8, "projection_dim": 512, "attention_dropout": 0.0,
+            },
+        }),
+        "clip_timm" => json!({"num_heads": 3, "act_layer": "quick_gelu"}),
+        "tf_efficientnet_timm" | "tf_efficientnet_v2_timm" | "tf_mobilenet_v3_timm" => {
+            json!({"pad_type": "same"})
+        }
+        "swin_hugging_face" => json!({
+            "architectures": ["SwinForImageClassification"], "model_type": "swin", "image_size": 16, "patch_size": 2,
+            "num_channels": 3, "embed_dim": 8, "depths": [2, 2], "num_heads": [2, 4], "window_size": 4, "mlp_ratio": 2.0,
+            "qkv_bias": true, "hidden_act": "gelu", "use_absolute_embeddings": false, "layer_norm_eps": 1e-3,
+            "hidden_size": 16, "num_layers": 2, "out_features": ["stage2"], "out_indices": [2], "encoder_stride": 32,
+            "drop_path_rate": 0.1, "hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0,
+            "stage_names": ["stem", "stage1", "stage2"], "initializer_range": 0.02,
         }),
         _ => Value::Null,
     }
@@ -242,8 +273,19 @@ fn names_of_published_architectures_are_known_and_those_of_others_refused() {
         ("efficientnet_v2_tiny", "efficientnet-v2", "efficientnet_v2_s", "efficientnet_b0"),
         ("regnet_y_tiny", "regnet", "regnet_y_400mf", "regnetz_b16"),
         ("mobilenet_v2_timm", "mobilenet-v2", "mobilenetv2_100.ra_in1k", "tf_mobilenetv2_100"),
-        ("mobilenet_v3_small_timm", "mobilenet-v3", "mobilenetv3_small_100", "tf_mobilenetv3_small_100"),
-        ("efficientnet_timm", "efficientnet", "timm/efficientnet_b0.ra_in1k", "tf_efficientnet_b0"),
+        (
+            "mobilenet_v3_small_timm",
+            "mobilenet-v3",
+            "mobilenetv3_small_100",
+            "tf_mobilenetv3_small_minimal_100",
+        ),
+        ("efficientnet_timm", "efficientnet", "timm/efficientnet_b0.ra_in1k", "tf_efficientnet_lite0"),
+        ("tf_efficientnet_timm", "efficientnet", "tf_efficientnet_b0.ns_jft_in1k", "tf_efficientnet_es"),
+        ("tf_efficientnet_v2_timm", "efficientnet-v2", "tf_efficientnetv2_b0.in1k", "gc_efficientnetv2_rw_t"),
+        ("efficientnet_v2_timm", "efficientnet-v2", "efficientnetv2_rw_t", "efficientnet_b0"),
+        ("swin_torchvision", "swin", "swin_t", "swin_v2_t"),
+        ("swin_timm", "swin", "swin_tiny_patch4_window7_224.ms_in1k", "swinv2_tiny_window8_256"),
+        ("mixer_timm", "mixer", "mixer_b16_224.goog_in21k", "gmixer_24_224"),
         ("regnet_y_timm", "regnet", "regnety_004.tv2_in1k", "regnetv_040"),
         ("convnext_tiny_timm", "convnext", "timm/convnext_tiny.fb_in1k", "convnextv2_tiny"),
         ("alexnet_tiny", "alexnet", "alexnet", "zfnet"),

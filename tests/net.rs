@@ -63,7 +63,7 @@ const GOLDEN: [(&str, &str); 9] = [
 ];
 
 /// Networks of the families that `scripts/families.py` recorded, in the same way.
-const FAMILIES: [(&str, &str); 32] = [
+const FAMILIES: [(&str, &str); 42] = [
     ("preact_cifar", ""),
     ("preact_bottleneck_cifar", ""),
     ("wrn_meliketoy", ""),
@@ -96,6 +96,16 @@ const FAMILIES: [(&str, &str); 32] = [
     ("vit_registers_tiny", r#"{"num_heads": 3}"#),
     ("deit_distilled_hugging_face", r#"{"model_type": "deit", "num_attention_heads": 3}"#),
     ("dinov2_hugging_face", r#"{"model_type": "dinov2", "num_attention_heads": 3}"#),
+    ("swin_torchvision", ""),
+    ("tf_efficientnet_timm", r#"{"architecture": "tf_efficientnet_b0"}"#),
+    ("tf_efficientnet_v2_timm", r#"{"architecture": "tf_efficientnetv2_b0"}"#),
+    ("tf_mobilenet_v3_timm", r#"{"architecture": "tf_mobilenetv3_small_100"}"#),
+    ("efficientnet_v2_timm", ""),
+    ("clip_hugging_face", r#"{"model_type": "clip", "vision_config": {"num_attention_heads": 3}}"#),
+    ("clip_timm", r#"{"architecture": "vit_base_patch32_clip_quickgelu_224", "num_heads": 3}"#),
+    ("mixer_timm", ""),
+    ("swin_timm", ""),
+    ("swin_hugging_face", r#"{"model_type": "swin", "num_heads": [2, 4], "layer_norm_eps": 1e-3}"#),
 ];
 
 /// Those of which `tests/data/nets` has a part.
@@ -498,8 +508,10 @@ fn recorded_samples(file: &TensorFile) -> Result<Samples, Failed> {
 /// Writes the network's own tensors, and its config where it has one, to a folder.
 fn write_model(folder: &Path, file: &TensorFile, config: &str) -> Outcome {
     let names: Vec<String> = file.names().into_iter().filter(|name| !name.starts_with("golden.")).collect();
-    let names: Vec<String> =
-        names.into_iter().filter(|name| !name.ends_with("num_batches_tracked")).collect();
+    let names: Vec<String> = names
+        .into_iter()
+        .filter(|name| !["num_batches_tracked", "_index"].iter().any(|end| name.ends_with(end)))
+        .collect();
     let values = names.iter().map(|name| file.f32(name)).collect::<scrubjay::Result<Vec<_>>>()?;
     let mut own = vec![];
     for (name, values) in names.iter().zip(&values) {

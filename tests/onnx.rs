@@ -171,6 +171,28 @@ fn a_product_and_a_sum_are_one_layer_and_its_file_has_the_values_in_place() {
 }
 
 #[test]
+fn a_filter_is_padded_more_below_and_to_the_right() {
+    let mean = |pads: [u8; 4]| {
+        let pads = field(5, &[field(1, b"pads"), field(8, &pads), vec![0xa0, 1, 7]].concat());
+        let nodes: [(&str, &[&str], &str, Vec<u8>); 4] = [
+            ("Conv", &["x", "k"], "n", pads),
+            ("GlobalAveragePool", &["n"], "p", vec![]),
+            ("Flatten", &["p"], "f", vec![]),
+            ("MatMul", &["f", "w"], "y", vec![]),
+        ];
+        let net =
+            of(&model(&nodes, &[("w", &[3, 2], raw(6)), ("k", &[3, 3, 1, 1], raw(9))])).unwrap().network;
+        let x = (0..48).map(|i| (i % 7) as f32 - 1.0).collect();
+        let samples = Samples { kind: Shape::new(4, 4, 3).into(), x, y: vec![0].into(), stream: None };
+        logits(&net, &samples)
+    };
+    // 16 of the 5 x 6 positions of the output are not 0.
+    for (padded, plain) in mean([0, 0, 1, 2]).iter().zip(mean([0; 4])) {
+        assert!((padded * 30.0 - plain * 16.0).abs() < 1e-4, "{padded} {plain}");
+    }
+}
+
+#[test]
 fn what_is_not_known_is_refused_with_its_node() {
     let refused = |nodes: &[(&str, &[&str], &str, Vec<u8>)], words: &[&str]| {
         let mut all = nodes.to_vec();

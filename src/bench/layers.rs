@@ -97,12 +97,12 @@ pub(super) fn attended(device: &Device, sizes: Sizes) -> Result<Work> {
         Some(cuda) => {
             let saved = std::cell::RefCell::new(cuda.alloc::<f32>(squares)?);
             Map::Cuda(Box::new(move |cuda, y, x| {
-                cuda::attention::forward(cuda, y, saved.borrow_mut().output(), x, n, shape, heads, None)
+                cuda::attention::forward(cuda, y, saved.borrow_mut().output(), x, n, shape, heads, None, None)
             }))
         }
         None => Map::Cpu(Box::new(move |device, y, x| {
             share(device, y, x, n, |y, x, n| {
-                attention::forward(y, &mut vec![0.0; n * heads * t * t], x, n, shape, heads, None);
+                attention::forward(y, &mut vec![0.0; n * heads * t * t], x, n, shape, heads, None, None);
             });
         })),
     };

@@ -49,7 +49,10 @@ fn samples(net: &Network, n: usize) -> Samples {
 /// Operations of one image's forward pass: its products and sums of layers and of attention.
 fn flops(net: &Network) -> usize {
     let of_node = |node: &crate::net::Node| match (&node.op, node.op.layer()) {
-        (Op::Attention { .. }, _) => 4 * node.shape.positions().pow(2) * node.shape.c,
+        (Op::Attention { windows, .. }, _) => {
+            let tokens = node.shape.positions() / windows.map_or(1, |(_, windows)| windows.count());
+            4 * node.shape.positions() * tokens * node.shape.c
+        }
         (_, Some(layer)) => 2 * node.shape.len() * net.layer(layer).fan_in,
         (_, None) => 0,
     };

@@ -71,6 +71,22 @@ pub(super) fn files(
     Ok(described.files.into_iter().map(|(file, tensors)| ModelFile::Onnx(file, tensors)).collect())
 }
 
+/// A config with the keys of its `vision_config`, as CLIP's has one, beside its own, which win; what describes the whole model
+/// and its classes is never the part's.
+pub(super) fn of_images(mut config: Value) -> Value {
+    let Some(Value::Object(part)) = config.get_mut("vision_config").map(Value::take) else { return config };
+    if let Some(all) = config.as_object_mut() {
+        all.remove("vision_config");
+        let whole = ["model_type", "architectures", "num_labels", "id2label", "label2id", "problem_type"];
+        for (key, value) in part.into_iter().filter(|(key, _)| !whole.contains(&key.as_str())) {
+            if all.get(&key).is_none_or(Value::is_null) {
+                all.insert(key, value);
+            }
+        }
+    }
+    config
+}
+
 /// `input_size` of a config: channels, rows, columns.
 ///
 /// # Errors

@@ -14,7 +14,8 @@ use scrubjay::zoo::{self, Choices, Facts, Stem};
 /// Which model.
 #[derive(clap::Args)]
 pub struct ModelArgs {
-    /// The model: a .safetensors, .pth or .onnx file, or a directory with such a file and config.json
+    /// The model: a .safetensors, .pth or .onnx file, a directory with such a file and config.json, or from the local caches
+    /// hf:ORG/NAME[@REVISION], timm:NAME or torchvision:NAME
     #[arg(long, value_name = "M")]
     pub model: PathBuf,
     #[command(flatten)]

@@ -218,14 +218,9 @@ impl<'a> Task<'a> {
             };
             return Err(Error::config(format!("{}: {left}", args.data.display())));
         }
-        if let Some(model) = &args.model {
-            let folder = if model.is_dir() { model.as_path() } else { model.parent().unwrap_or(model) };
-            if folder
-                .canonicalize()
-                .is_ok_and(|folder| args.out.canonicalize().is_ok_and(|out| out == folder))
-            {
-                return Err(Error::config("--out is the folder of --model, which would be overwritten"));
-            }
+        let folder = existing.as_ref().and_then(|model| model.folder().canonicalize().ok());
+        if folder.is_some_and(|folder| args.out.canonicalize().is_ok_and(|out| out == folder)) {
+            return Err(Error::config("--out is the folder of --model, which would be overwritten"));
         }
         let data_sha256 = hash::of_files(&args.data)?;
         let device = args.device.open()?;

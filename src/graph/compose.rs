@@ -7,7 +7,7 @@ use crate::error::{Error, Result};
 use crate::net::{
     Activation, Builder, Conv, LayerTensors, Network, NodeId, Op, ParamId, ScaledBy, Shape, Source, Window,
 };
-use crate::ops::InputKind;
+use crate::ops::{Bands, InputKind, Windows};
 
 /// The most values that a node may give an image.
 const MOST: u128 = 1 << 31;
@@ -215,7 +215,8 @@ fn add(b: &mut Builder, operation: &Operation, inputs: &[NodeId]) -> Result<Node
             b.embedding(x, table, rows, c)
         }
         Operation::ClassToken { token } => {
-            let count = within("tokens", b.side(token, 1)?)?;
+            let count = b.side(token, 1).or_else(|_| b.side(token, 0).map(|_| 1));
+            let count = within("tokens", count?)?;
             b.tokens_before(x, token, count)
         }
         Operation::Positions { table } => match b.side(table, 2) {
@@ -238,21 +239,40 @@ fn add(b: &mut Builder, operation: &Operation, inputs: &[NodeId]) -> Result<Node
             Some(mask) => b.masked_attention(x, *heads, *mask),
             None => b.attention(x, *heads),
         },
+        Operation::WindowAttention { .. } | Operation::Bands { .. } => windows(b, x, operation),
         Operation::Shortcut { stride, channels } => {
             b.shortcut(x, within("stride", *stride)?, within("channels", *channels)?)
         }
     }
 }
 
+/// Attention within windows, or another order of positions.
+fn windows(b: &mut Builder, x: NodeId, operation: &Operation) -> Result<NodeId> {
+    match operation {
+        Operation::WindowAttention { table, windows: [rows, columns], shift: [down, right] } => {
+            let side = (b.shape(x).w as f64).sqrt().round() as usize;
+            let (rows, columns) = (within("windows", *rows)?, within("windows", *columns)?);
+            let heads = b.side(table, 1)?;
+            b.window_attention(x, heads, table, Windows { side, rows, columns, down: *down, right: *right })
+        }
+        Operation::Bands { image: [rows, columns], height, shift: [down, right], back, shape: [h, w, c] } => {
+            let bands = Bands { rows: *rows, columns: *columns, height: *height, down: *down, right: *right };
+            b.reorder(x, bands, *back, Shape::new(*h, *w, *c))
+        }
+        _ => Err(Error::config("is of no windows")),
+    }
+}
+
 /// A convolution or a linear layer.
 fn affine(b: &mut Builder, x: NodeId, operation: &Operation) -> Result<NodeId> {
     match operation {
-        Operation::Conv { weight, bias, layer, stride, padding, dilation, groups } => {
+        Operation::Conv { weight, bias, layer, stride, padding, further, dilation, groups } => {
             let (s, r, outputs) = (b.side(weight, 3)?, b.side(weight, 2)?, b.side(weight, 0)?);
             let kernel = (within("filter", r)?, within("filter", s)?);
             let (stride, dilation) = (within("stride", *stride)?, within("dilation", *dilation)?);
             let [down, right] = *padding;
-            let conv = Conv { kernel, stride, padding: (down, right), dilation, groups: *groups };
+            let (padding, further) = ((down, right), (further[0], further[1]));
+            let conv = Conv { kernel, stride, padding, further, dilation, groups: *groups };
             b.conv_of(x, tensors(layer, weight, bias), outputs, conv)
         }
         Operation::Linear { weight, bias, layer, transposed } => {

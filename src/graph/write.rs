@@ -36,7 +36,8 @@ fn operation(net: &Network, node: &net::Node) -> Result<Operation> {
             let (weight, bias, layer) = tensors(net, *layer);
             let (stride, dilation, groups) = (conv.stride, conv.dilation, conv.groups);
             let padding = [conv.padding.0, conv.padding.1];
-            Operation::Conv { weight, bias, layer, stride, padding, dilation, groups }
+            let further = [conv.further.0, conv.further.1];
+            Operation::Conv { weight, bias, layer, stride, padding, further, dilation, groups }
         }
         Op::Linear(layer, _) => {
             let order = net.params[net.layer(*layer).weight.index()].order;
@@ -87,7 +88,19 @@ fn operation(net: &Network, node: &net::Node) -> Result<Operation> {
                 false => Operation::TokensFrom { first: *first },
             }
         }
+        Op::Attention { windows: Some((table, windows)), .. } => Operation::WindowAttention {
+            table: name(*table),
+            windows: [windows.rows, windows.columns],
+            shift: [windows.down, windows.right],
+        },
         Op::Attention { heads, .. } => Operation::Attention { heads: *heads },
+        Op::Bands { bands, back } => Operation::Bands {
+            image: [bands.rows, bands.columns],
+            height: bands.height,
+            shift: [bands.down, bands.right],
+            back: *back,
+            shape: [node.shape.h, node.shape.w, node.shape.c],
+        },
         Op::Shortcut { stride } => Operation::Shortcut { stride: *stride, channels: node.shape.c },
         Op::Input => return Err(Error::config("the input is no node of a graph")),
     })

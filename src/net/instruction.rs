@@ -4,6 +4,7 @@
 mod activation;
 mod affine;
 mod attention;
+mod bands;
 mod batch_norm;
 mod embedding;
 mod gate;
@@ -17,7 +18,8 @@ mod shortcut;
 
 pub(crate) use activation::ActivationOp;
 pub(crate) use affine::{AffineForward, AffineOp, Weights};
-pub(crate) use attention::{AttentionOp, Heads};
+pub(crate) use attention::{AttentionOp, Heads, Scores};
+pub(crate) use bands::BandsOp;
 pub(crate) use batch_norm::BatchNormOp;
 pub(crate) use embedding::EmbeddingOp;
 pub(crate) use gate::GateOp;
@@ -73,6 +75,8 @@ families! {
     Pointwise(PointwiseOp);
     /// Rows that are copied, added or summed.
     Rows(RowsOp);
+    /// Positions of an image in another order.
+    Bands(BandsOp);
     /// Layer norm or group norm.
     Norm(NormOp);
     /// Batch norm with the statistics of the batch, which all chunks of a batch meet at.

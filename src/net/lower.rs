@@ -115,7 +115,8 @@ fn has_parameters(op: &Op) -> bool {
         | Op::Embedding { .. }
         | Op::ClassToken(_)
         | Op::Positions(_)
-        | Op::RowToAll(_) => true,
+        | Op::RowToAll(_)
+        | Op::Attention { windows: Some(_), .. } => true,
         Op::Input
         | Op::Linear(..)
         | Op::Conv(..)
@@ -130,7 +131,8 @@ fn has_parameters(op: &Op) -> bool {
         | Op::GlobalPool
         | Op::Tokens(_)
         | Op::Concat
-        | Op::Attention { .. }
+        | Op::Attention { windows: None, .. }
+        | Op::Bands { .. }
         | Op::Shortcut { .. } => false,
     }
 }

@@ -11,7 +11,7 @@ use crate::error::{Error, Result};
 use crate::loss::Loss;
 use crate::ops::cpu::embedding;
 use crate::ops::perturb::{Copies, Original};
-use crate::ops::{Activation, Conv, InputKind, Shape, Window};
+use crate::ops::{Activation, Bands, Conv, InputKind, Shape, Window, Windows};
 
 /// What a tensor is for: what an initialisation goes by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -200,6 +200,16 @@ pub enum Op {
         heads: usize,
         /// Whether input 1 is the mask of a text: keys where it is 0 get no weight.
         masked: bool,
+        /// Windows that are attended to alone, rows of the node's shape, and the table of relative positions that is added to
+        /// their scores.
+        windows: Option<(ParamId, Windows)>,
+    },
+    /// The positions of an image in another order: the input's values as an image of the size in `bands`.
+    Bands {
+        /// The order.
+        bands: Bands,
+        /// Whether the input is in that order, and the result row by row.
+        back: bool,
     },
     /// The parameter-free shortcut of He et al. (option A): every `stride`-th position, zero channels added in equal
     /// parts before and behind.

@@ -81,8 +81,10 @@ pub struct Conv {
     pub kernel: (usize, usize),
     /// Step in both directions.
     pub stride: usize,
-    /// Zero padding on each side.
+    /// Zero padding above and below, and to the left and right.
     pub padding: (usize, usize),
+    /// Further zeros below, and to the right.
+    pub further: (usize, usize),
     /// Distance between filter taps.
     pub dilation: usize,
     /// Independent channel groups.
@@ -92,7 +94,21 @@ pub struct Conv {
 impl Conv {
     /// An ungrouped, undilated square convolution.
     pub const fn square(kernel: usize, stride: usize, padding: usize) -> Conv {
-        Conv { kernel: (kernel, kernel), stride, padding: (padding, padding), dilation: 1, groups: 1 }
+        let padding = (padding, padding);
+        Conv { kernel: (kernel, kernel), stride, padding, further: (0, 0), dilation: 1, groups: 1 }
+    }
+
+    /// Padded as TensorFlow does by SAME: the output has as many positions as strides begin in an image of these sides, and
+    /// where the zeros for it are odd in number, one more is below, or to the right.
+    pub fn same(self, h: usize, w: usize) -> Conv {
+        let along = |size: usize, kernel: usize| {
+            let covered =
+                (size.div_ceil(self.stride).max(1) - 1) * self.stride + (kernel - 1) * self.dilation + 1;
+            let zeros = covered.saturating_sub(size);
+            (zeros / 2, zeros % 2)
+        };
+        let (down, right) = (along(h, self.kernel.0), along(w, self.kernel.1));
+        Conv { padding: (down.0, right.0), further: (down.1, right.1), ..self }
     }
 }
 

@@ -9,8 +9,10 @@ pub mod optimizer;
 pub mod perturb;
 pub mod philox;
 pub mod tokens;
+mod windows;
 
 pub use geometry::{Activation, Conv, Geometry, InputKind, Precision, Shape, Strided, Window};
+pub use windows::{Bands, Windows};
 
 use crate::error::{Error, Result};
 

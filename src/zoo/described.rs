@@ -2,11 +2,12 @@
 
 use serde_json::{Map, json};
 
+use super::timm_blocks::SAME;
 use super::{Model, write_loss, write_preprocess};
 use crate::data::{InputKind, Preprocess};
 use crate::error::{Error, Result};
 use crate::graph;
-use crate::net::Shape;
+use crate::net::{Node, Op, Shape};
 
 /// The `config.json` of any model, in which its network is a list of nodes; with the tensors under the names of the
 /// network, as [`crate::checkpoint::save`] writes them, it is the same model. Steps for pictures alone and the names of
@@ -26,6 +27,11 @@ pub fn graph_config(model: &Model) -> Result<String> {
         }
     };
     config.insert("num_classes".into(), json!(net.classes()));
+    // Padding of this size of images alone.
+    let padded = |node: &Node| matches!(node.op, Op::Conv(_, conv, _) if conv.further != (0, 0));
+    if net.nodes.iter().any(padded) || model.facts.config.iter().any(|fact| fact == SAME) {
+        config.insert("any_size".into(), json!(false));
+    }
     for (key, values) in [("mean", &model.inputs.mean), ("std", &model.inputs.std)] {
         // Through the shortest decimal, which is what a reader makes an f32 of.
         let list =

@@ -1,11 +1,11 @@
-//! EfficientNets B0 to B7 (Tan & Le 2019) as torchvision and timm name them. The number of blocks in each stage tells which, and with
+//! EfficientNets B0 to B8 (Tan & Le 2019) as torchvision and timm name them. The number of blocks in each stage tells which, and with
 //! it the eps of the norms; strides are those of the paper.
 //!
 //! ```text
 //! features.0.{0 1} | features.{1..7}.{i}.block | features.8.{0 1} | classifier.1
 //! ```
 //!
-//! timm's names are those of `timm_blocks.rs`; the eps of its norms is 1e-5 in all of them.
+//! timm's names are those of `timm_blocks.rs`; the eps of its norms is 1e-5 in all of them, in those named `tf_` 1e-3.
 
 use super::family::{Family, Given, Reads, rows, start};
 use super::mobilenet::listed_conv;
@@ -59,7 +59,7 @@ const FORMS: &[Form] = &[
 ];
 
 /// Blocks of each stage, and the names of the networks that have them.
-const DEPTHS: [([usize; 7], &str, f32); 7] = [
+const DEPTHS: [([usize; 7], &str, f32); 8] = [
     ([1, 2, 2, 3, 3, 4, 1], "B0", 1e-5),
     ([2, 3, 3, 4, 4, 5, 2], "B1 or B2", 1e-5),
     ([2, 3, 3, 5, 5, 6, 2], "B3", 1e-5),
@@ -67,13 +67,16 @@ const DEPTHS: [([usize; 7], &str, f32); 7] = [
     ([3, 5, 5, 7, 7, 9, 3], "B5", 1e-3),
     ([3, 6, 6, 8, 8, 11, 3], "B6", 1e-3),
     ([4, 7, 7, 10, 10, 13, 4], "B7", 1e-3),
+    ([4, 8, 8, 11, 11, 15, 4], "B8", 1e-3),
 ];
 
 const STRIDES: [usize; 7] = [1, 2, 2, 2, 1, 2, 1];
 
 fn named(arch: &str) -> bool {
     let arch = arch.replace('-', "_");
-    ["efficientnet", "efficientnet_b#", "efficientnetb#"].iter().any(|name| matches(name, &arch))
+    ["efficientnet", "efficientnet_b#", "efficientnetb#", "tf_efficientnet_b#"]
+        .iter()
+        .any(|name| matches(name, &arch))
 }
 
 fn image(given: &Given) -> Result<Option<Shape>> {
@@ -86,8 +89,9 @@ fn compose(source: &mut dyn Source, image: Shape, reading: &mut Reading) -> Resu
     let activation = reading.activation(&["act_layer", "hidden_act"])?.unwrap_or(Activation::Silu);
     reading.only(&[("global_pool", "avg".into()), ("output_stride", 32.into())])?;
     let (mut b, x) = start(source, image, reading)?;
+    let same = timm_blocks::tensorflow(&b, reading)?;
     if b.has("conv_stem.weight") {
-        return timm(b, x, reading, activation, chosen.unwrap_or(1e-5));
+        return timm(b, x, reading, activation, chosen, same);
     }
     let depths: Vec<usize> =
         (1..8).map(|stage| count(&b, &format!("features.{stage}"), "block.0.0.weight")).collect();
@@ -100,7 +104,7 @@ fn compose(source: &mut dyn Source, image: Shape, reading: &mut Reading) -> Resu
         (None, Some(eps)) => eps,
         (None, None) => {
             return Err(Error::config(format!(
-                "has stages of {depths:?} blocks, which no EfficientNet from B0 to B7 has; \"bn_eps\" in config.json says \
+                "has stages of {depths:?} blocks, which no EfficientNet from B0 to B8 has; \"bn_eps\" in config.json says \
                  the eps of its norms"
             )));
         }
@@ -139,12 +143,14 @@ fn timm(
     x: NodeId,
     reading: &mut Reading,
     activation: Activation,
-    eps: f32,
+    chosen: Option<f32>,
+    same: bool,
 ) -> Result<Network> {
+    let eps = chosen.unwrap_or(timm_blocks::usual_eps(same));
     let depths = timm_blocks::depths(&b);
     let Some((_, name, _)) = DEPTHS.iter().find(|(known, ..)| known[..] == depths) else {
         return Err(Error::config(format!(
-            "has stages of {depths:?} blocks, which no EfficientNet from B0 to B7 has"
+            "has stages of {depths:?} blocks, which no EfficientNet from B0 to B8 has"
         )));
     };
     reading.saw(format!("stages of {depths:?} blocks, those of {name}"));
@@ -155,7 +161,7 @@ fn timm(
     }
     let stages: Vec<(usize, usize)> = depths.into_iter().zip(STRIDES).collect();
     let squeeze = [activation, Activation::Sigmoid];
-    let blocks = Blocks { stages: &stages, activation: &|_| activation, squeeze, eps };
+    let blocks = Blocks { stages: &stages, activation: &|_| activation, squeeze, eps, same, skips: false };
     let x = blocks.compose(&mut b, x, activation)?;
     let x = timm_blocks::last(&mut b, x, activation, eps)?;
     let head = head(&b, reading, &["classifier"])?;

@@ -6,7 +6,7 @@
 //! features.{0}.{0 1} | features.{1..n}.block | features.{n+1}.{0 1} | classifier.{0 3}    (V3, n = 11 or 15)
 //! ```
 //!
-//! timm's names are those of `timm_blocks.rs`; eps of V3's norms is 1e-3 in torchvision and 1e-5 in timm.
+//! timm's names are those of `timm_blocks.rs`; eps of V3's norms is 1e-3 in torchvision and in timm's named `tf_`, else 1e-5.
 
 use super::family::{Family, Given, Reads, rows, start};
 use super::names::{Form, fit, head, matches};
@@ -104,9 +104,17 @@ fn named_2(arch: &str) -> bool {
 
 fn named_3(arch: &str) -> bool {
     let arch = arch.replace('-', "_");
-    ["mobilenet_v3_large", "mobilenet_v3_small", "mobilenetv3", "mobilenetv3_large_#", "mobilenetv3_small_#"]
-        .iter()
-        .any(|name| matches(name, &arch))
+    [
+        "mobilenet_v3_large",
+        "mobilenet_v3_small",
+        "mobilenetv3",
+        "mobilenetv3_large_#",
+        "mobilenetv3_small_#",
+        "tf_mobilenetv3_large_#",
+        "tf_mobilenetv3_small_#",
+    ]
+    .iter()
+    .any(|name| matches(name, &arch))
 }
 
 fn image(given: &Given) -> Result<Option<Shape>> {
@@ -162,7 +170,7 @@ pub(super) fn listed_conv(
     eps: f32,
 ) -> Result<NodeId> {
     let (conv, norm) = (format!("{name}.0"), format!("{name}.1"));
-    let x = Normed { conv: &conv, norm: &norm, stride, eps }.compose(b, x)?;
+    let x = Normed { conv: &conv, norm: &norm, stride, eps, same: false }.compose(b, x)?;
     Ok(b.activation(x, activation))
 }
 
@@ -179,7 +187,9 @@ fn compose_2(source: &mut dyn Source, image: Shape, reading: &mut Reading) -> Re
     let (mut b, x) = start(source, image, reading)?;
     if b.has("conv_stem.weight") {
         let stages = [(1, 1), (2, 2), (3, 2), (4, 2), (3, 1), (3, 2), (1, 1)];
-        let blocks = Blocks { stages: &stages, activation: &|_| activation, squeeze: [activation; 2], eps };
+        let (squeeze, same) = ([activation; 2], false);
+        let blocks =
+            Blocks { stages: &stages, activation: &|_| activation, squeeze, eps, same, skips: false };
         let x = blocks.compose(&mut b, x, activation)?;
         let x = timm_blocks::last(&mut b, x, activation, eps)?;
         return classify(b, x, reading, "classifier");
@@ -195,7 +205,7 @@ fn compose_2(source: &mut dyn Source, image: Shape, reading: &mut Reading) -> Re
 }
 
 /// The network with its last layer.
-fn classify(mut b: Builder, x: NodeId, reading: &mut Reading, name: &str) -> Result<Network> {
+pub(super) fn classify(mut b: Builder, x: NodeId, reading: &mut Reading, name: &str) -> Result<Network> {
     let head = head(&b, reading, &[name])?;
     let classes = rows(&b, &weight(&head))?;
     let x = b.linear(x, &head, classes)?;
@@ -204,9 +214,11 @@ fn classify(mut b: Builder, x: NodeId, reading: &mut Reading, name: &str) -> Res
 
 fn compose_3(source: &mut dyn Source, image: Shape, reading: &mut Reading) -> Result<Network> {
     let timm = source.has("conv_stem.weight");
-    let eps = reading.number(BATCH_NORM_EPS)?.unwrap_or(if timm { 1e-5 } else { 1e-3 });
+    let chosen = reading.number(BATCH_NORM_EPS)?;
     reading.only(&[("global_pool", "avg".into()), ("output_stride", 32.into())])?;
     let (mut b, x) = start(source, image, reading)?;
+    let same = timm_blocks::tensorflow(&b, reading)?;
+    let eps = chosen.unwrap_or(if timm { timm_blocks::usual_eps(same) } else { 1e-3 });
     let large = b.has("features.16.0.weight") || b.has("blocks.6.0.conv.weight");
     let blocks: &[Block] = if large { &LARGE } else { &SMALL };
     let size = if large { "large" } else { "small" };
@@ -226,7 +238,7 @@ fn compose_3(source: &mut dyn Source, image: Shape, reading: &mut Reading) -> Re
         ));
     }
     if timm {
-        let x = timm_3(&mut b, x, large, eps)?;
+        let x = timm_3(&mut b, x, large, eps, same)?;
         return classify(b, x, reading, "classifier");
     }
     let mut x = listed_conv(&mut b, x, "features.0", 2, HardSwish, eps)?;
@@ -245,14 +257,15 @@ fn compose_3(source: &mut dyn Source, image: Shape, reading: &mut Reading) -> Re
 }
 
 /// V3 up to its last layer, of timm's names.
-fn timm_3(b: &mut Builder, x: NodeId, large: bool, eps: f32) -> Result<NodeId> {
+fn timm_3(b: &mut Builder, x: NodeId, large: bool, eps: f32, same: bool) -> Result<NodeId> {
     let stages: &[(usize, usize)] = match large {
         true => &[(1, 1), (2, 2), (3, 2), (4, 2), (2, 1), (3, 2), (1, 1)],
         false => &[(1, 2), (2, 2), (3, 2), (2, 1), (3, 2), (1, 1)],
     };
     let first_hard = if large { 3 } else { 2 };
     let activation = |stage: usize| if stage < first_hard { Relu } else { HardSwish };
-    let blocks = Blocks { stages, activation: &activation, squeeze: [Relu, HardSigmoid], eps };
+    let squeeze = [Relu, HardSigmoid];
+    let blocks = Blocks { stages, activation: &activation, squeeze, eps, same, skips: false };
     let x = blocks.compose(b, x, HardSwish)?;
     timm_blocks::last(b, x, HardSwish, eps)
 }

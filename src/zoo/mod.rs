@@ -19,6 +19,7 @@ mod efficientnet_v2;
 mod family;
 mod graph;
 mod inputs;
+mod mixer;
 mod mlp;
 mod mnist_vit;
 mod mobilenet;
@@ -31,6 +32,7 @@ mod reading;
 mod regnet;
 mod resnet;
 mod sequential;
+mod swin;
 mod timm_blocks;
 mod vgg;
 mod vgg_face;
@@ -68,7 +70,7 @@ pub struct Model {
 }
 
 /// The families, in the order in which they are tried: what has the names of several is taken for the first that fits.
-const FAMILIES: [Family; 21] = [
+const FAMILIES: [Family; 23] = [
     graph::FAMILY, // which the config alone decides
     sequential::FAMILY,
     preact::FAMILY, // before ResNets, of which a wide one may have the names
@@ -86,6 +88,8 @@ const FAMILIES: [Family; 21] = [
     convnext::FAMILY,
     osnet::FAMILY,
     mnist_vit::FAMILY,
+    swin::FAMILY,
+    mixer::FAMILY,
     vit::FAMILY,
     bert::DISTILBERT_FAMILY,
     bert::BERT_FAMILY,

@@ -100,7 +100,7 @@ fn compose(source: &mut dyn Source, image: Shape, reading: &mut Reading) -> Resu
 
 fn normed(b: &mut Builder, x: NodeId, name: &str, stride: usize, eps: f32) -> Result<NodeId> {
     let [conv, norm] = [format!("{name}.conv"), format!("{name}.bn")];
-    Normed { conv: &conv, norm: &norm, stride, eps }.compose(b, x)
+    Normed { conv: &conv, norm: &norm, stride, eps, same: false }.compose(b, x)
 }
 
 fn block(b: &mut Builder, x: NodeId, name: &str, eps: f32) -> Result<NodeId> {
@@ -139,6 +139,6 @@ fn block(b: &mut Builder, x: NodeId, name: &str, eps: f32) -> Result<NodeId> {
 fn light(b: &mut Builder, x: NodeId, name: &str, eps: f32) -> Result<NodeId> {
     let x = conv(b, x, &format!("{name}.conv1"), 1)?;
     let [depthwise, norm] = [format!("{name}.conv2"), format!("{name}.bn")];
-    let x = Normed { conv: &depthwise, norm: &norm, stride: 1, eps }.compose(b, x)?;
+    let x = Normed { conv: &depthwise, norm: &norm, stride: 1, eps, same: false }.compose(b, x)?;
     Ok(b.relu(x))
 }

@@ -15,24 +15,32 @@ pub(super) struct Normed<'a> {
     pub norm: &'a str,
     pub stride: usize,
     pub eps: f32,
+    /// Whether it is padded as TensorFlow pads.
+    pub same: bool,
 }
 
 impl Normed<'_> {
     /// The convolution, padded so that stride 1 keeps the image, and the norm. Its groups follow from the channels that a
     /// filter reads.
     pub fn compose(&self, b: &mut Builder, x: NodeId) -> Result<NodeId> {
-        let x = conv(b, x, self.conv, self.stride)?;
+        let x = conv_padded(b, x, self.conv, self.stride, self.same)?;
         b.batch_norm_with(x, self.norm, self.eps)
     }
 }
 
 /// A convolution, padded so that stride 1 keeps the image.
 pub(super) fn conv(b: &mut Builder, x: NodeId, name: &str, stride: usize) -> Result<NodeId> {
+    conv_padded(b, x, name, stride, false)
+}
+
+fn conv_padded(b: &mut Builder, x: NodeId, name: &str, stride: usize, same: bool) -> Result<NodeId> {
     let weight = weight(name);
     let (outputs, inner, kernel) = (b.side(&weight, 0)?, b.side(&weight, 1)?, b.side(&weight, 2)?);
     let groups = (b.shape(x).c / inner.max(1)).max(1);
     let square = Conv::square(odd(kernel, name)?, stride, kernel / 2);
-    b.conv(x, name, outputs, Conv { groups, ..square })
+    let Shape { h, w, .. } = b.shape(x);
+    let padded = if same { square.same(h, w) } else { square };
+    b.conv(x, name, outputs, Conv { groups, ..padded })
 }
 
 /// Squeeze and excitation: two layers of the map's means, `names`, give a factor for each channel (Hu et al. 2018).
@@ -73,7 +81,7 @@ impl Inverted {
             if b.has(&weight(&conv)) {
                 let depthwise = b.side(&weight(&conv), 1)? == 1 && b.shape(y).c > 1;
                 let stride = if depthwise { self.stride } else { 1 };
-                y = Normed { conv: &conv, norm: &norm, stride, eps: self.eps }.compose(b, y)?;
+                y = Normed { conv: &conv, norm: &norm, stride, eps: self.eps, same: false }.compose(b, y)?;
                 let last = !b.has(&format!("{name}.{}.0.weight", k + 1))
                     && !b.has(&format!("{name}.{}.weight", k + 1))
                     && !b.has(&format!("{name}.{}.fc1.weight", k + 1));
@@ -86,7 +94,8 @@ impl Inverted {
             } else if b.has(&weight(&plain)) {
                 // MobileNetV2's projection has no module around it: its norm is the next number.
                 let norm = format!("{name}.{}", k + 1);
-                y = Normed { conv: &plain, norm: &norm, stride: 1, eps: self.eps }.compose(b, y)?;
+                y = Normed { conv: &plain, norm: &norm, stride: 1, eps: self.eps, same: false }
+                    .compose(b, y)?;
                 break;
             } else {
                 break;

@@ -143,12 +143,10 @@ impl<'a> Reading<'a> {
     ///
     /// # Errors
     /// Where the config has another.
-    pub fn agrees(&mut self, key: &'static str, found: usize) -> Result<()> {
-        let said = self.one(&[key], "a whole number", Value::as_u64)?;
-        match said.filter(|&said| said != found as u64) {
-            Some(said) => {
-                Err(Error::config(format!("config.json: \"{key}\" is {said}, the tensors have {found}")))
-            }
+    pub fn agrees(&mut self, key: &'static str, found: impl Into<Value>) -> Result<()> {
+        let found = found.into();
+        match self.value(key).filter(|&said| *said != found) {
+            Some(said) => Err(refusal(key, said, &format!("is not what the tensors have, {found}"))),
             None => Ok(()),
         }
     }
@@ -434,6 +432,7 @@ const HARMLESS: &[&str] = &[
     "in_head",
     "return_dict",
     "layer_scale_init_value",
+    "logit_scale_init_value",
     "pruned_heads",
     "_attn_implementation",
     "_attn_implementation_autoset",

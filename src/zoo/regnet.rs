@@ -140,7 +140,7 @@ impl Names {
     /// A filter and its norm.
     fn normed(&self, b: &mut Builder, x: NodeId, name: &str, stride: usize, eps: f32) -> Result<NodeId> {
         let [conv, norm] = self.pair.map(|part| format!("{name}.{part}"));
-        Normed { conv: &conv, norm: &norm, stride, eps }.compose(b, x)
+        Normed { conv: &conv, norm: &norm, stride, eps, same: false }.compose(b, x)
     }
 
     /// A bottleneck: the stride is in its second filter.

@@ -128,7 +128,7 @@ fn add(b: &mut Builder, x: NodeId, layer: &Value) -> Result<NodeId> {
         }
         let groups = b.shape(x).c / sides[1];
         let conv =
-            Conv { kernel: (sides[2], sides[3]), stride, padding: (padding, padding), dilation, groups };
+            Conv { kernel: (sides[2], sides[3]), dilation, groups, ..Conv::square(1, stride, padding) };
         return b.conv(x, name, sides[0], conv);
     }
     if let Some(name) = name("linear") {

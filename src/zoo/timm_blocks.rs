@@ -5,10 +5,11 @@
 //!     conv_head [bn2] | classifier
 //! ```
 //!
-//! Filters are padded on all sides alike. Networks whose names begin with `tf_` pad as TensorFlow does, which no tensor
-//! tells, and are refused by that name.
+//! The blocks of EfficientNetV2 with a full filter have `conv` alone, or `conv_exp` and `conv_pwl`. Filters are padded on all
+//! sides alike, in networks whose names begin with `tf_` as TensorFlow pads, which no tensor tells.
 
 use super::parts::{Normed, conv, squeeze, weight};
+use super::reading::Reading;
 use crate::error::{Error, Result};
 use crate::net::{Activation, Builder, NodeId};
 
@@ -21,12 +22,48 @@ pub(super) struct Blocks<'a> {
     /// Within a squeeze, and at its end.
     pub squeeze: [Activation; 2],
     pub eps: f32,
+    /// Whether filters are padded as TensorFlow pads.
+    pub same: bool,
+    /// Whether a block of one filter adds its input, where that has the output's shape.
+    pub skips: bool,
+}
+
+/// The fact that [`tensorflow`] keeps.
+pub(super) const SAME: &str = "filters are padded as TensorFlow pads them, by the size of the image";
+
+/// Whether a network is padded as TensorFlow pads: as `pad_type` says, or a name that begins with `tf_`.
+///
+/// # Errors
+/// Where `pad_type` is another.
+pub(super) fn tensorflow(b: &Builder, reading: &mut Reading) -> Result<bool> {
+    let named = reading.arch.as_ref().is_some_and(|arch| arch.starts_with("tf_"));
+    let same = match reading.word("pad_type")?.as_deref() {
+        None => named,
+        Some("same") => true,
+        Some("") => false,
+        Some(other) => {
+            let reason = format!("\"pad_type\": \"{other}\" is not known here; there are \"same\" and \"\"");
+            return Err(Error::config(format!("config.json: {reason}")));
+        }
+    };
+    if same && !b.has("conv_stem.weight") {
+        return Err(Error::config("only networks of timm's names are padded as TensorFlow pads"));
+    }
+    if same {
+        reading.facts.config.push(SAME.into());
+    }
+    Ok(same)
+}
+
+/// The eps of norms in timm: TensorFlow's in a network that is padded so.
+pub(super) fn usual_eps(same: bool) -> f32 {
+    if same { 1e-3 } else { 1e-5 }
 }
 
 /// The number of blocks in each stage.
 pub(super) fn depths(b: &Builder) -> Vec<usize> {
     let any = |s: usize, i: usize| {
-        ["conv_dw", "conv"].iter().any(|part| b.has(&format!("blocks.{s}.{i}.{part}.weight")))
+        ["conv_dw", "conv", "conv_exp"].iter().any(|part| b.has(&format!("blocks.{s}.{i}.{part}.weight")))
     };
     let depth = |s: usize| (0..).take_while(|&i| any(s, i)).count();
     (0..).map(depth).take_while(|&depth| depth > 0).collect()
@@ -44,7 +81,8 @@ impl Blocks<'_> {
                 "has stages of {found:?} blocks, and {known:?} were published; strides of others cannot be told"
             )));
         }
-        let x = Normed { conv: "conv_stem", norm: "bn1", stride: 2, eps: self.eps }.compose(b, x)?;
+        let x = Normed { conv: "conv_stem", norm: "bn1", stride: 2, eps: self.eps, same: self.same }
+            .compose(b, x)?;
         let mut x = b.activation(x, activation);
         for (s, &(depth, stride)) in self.stages.iter().enumerate() {
             for i in 0..depth {
@@ -67,20 +105,26 @@ impl Blocks<'_> {
         let mut normed = |b: &mut Builder, x: NodeId, part: &str, stride: usize| {
             norms += 1;
             let [conv, norm] = [format!("{name}.{part}"), format!("{name}.bn{norms}")];
-            Normed { conv: &conv, norm: &norm, stride, eps: self.eps }.compose(b, x)
+            Normed { conv: &conv, norm: &norm, stride, eps: self.eps, same: self.same }.compose(b, x)
         };
         if b.has(&format!("{name}.conv.weight")) {
             let y = normed(b, x, "conv", stride)?;
-            return Ok(b.activation(y, kind));
+            let y = b.activation(y, kind);
+            return if self.skips && stride == 1 && b.shape(x) == b.shape(y) { b.add(y, x) } else { Ok(y) };
         }
         // Where the last filter is named `conv_pwl`, `conv_pw` is the expansion, and otherwise itself the last.
         let expands = b.has(&format!("{name}.conv_pwl.weight"));
+        let full = b.has(&format!("{name}.conv_exp.weight"));
         let mut y = x;
-        if expands {
-            y = normed(b, y, "conv_pw", 1)?;
-            y = b.activation(y, kind);
+        if full {
+            y = normed(b, y, "conv_exp", stride)?;
+        } else {
+            if expands {
+                y = normed(b, y, "conv_pw", 1)?;
+                y = b.activation(y, kind);
+            }
+            y = normed(b, y, "conv_dw", stride)?;
         }
-        y = normed(b, y, "conv_dw", stride)?;
         y = b.activation(y, kind);
         if b.has(&format!("{name}.se.conv_reduce.weight")) {
             let names = [format!("{name}.se.conv_reduce"), format!("{name}.se.conv_expand")];
@@ -97,7 +141,7 @@ impl Blocks<'_> {
 /// The last filter, with its norm before the means, or without one behind them.
 pub(super) fn last(b: &mut Builder, x: NodeId, activation: Activation, eps: f32) -> Result<NodeId> {
     if b.has("bn2.weight") {
-        let x = Normed { conv: "conv_head", norm: "bn2", stride: 1, eps }.compose(b, x)?;
+        let x = Normed { conv: "conv_head", norm: "bn2", stride: 1, eps, same: false }.compose(b, x)?;
         let x = b.activation(x, activation);
         return Ok(b.global_pool(x));
     }

@@ -15,22 +15,28 @@
 //! dinov2.embeddings.{patch_embeddings.projection cls_token position_embeddings} | dinov2.encoder.layer.{i}.{norm1
 //!     attention.attention.{query key value} attention.output.dense layer_scale1 norm2 mlp.fc1 mlp.fc2 layer_scale2}
 //!   | dinov2.layernorm classifier, which reads the class token and the mean of the patches
+//! vision_model.{embeddings.{patch_embedding class_embedding position_embedding} pre_layrnorm} | vision_model.encoder.layers.{i}
+//!     .{layer_norm1 self_attn.{k_proj v_proj q_proj out_proj} layer_norm2 mlp.fc1 mlp.fc2} | classifier
 //! ```
+//!
+//! The last is CLIP's image tower (Radford et al. 2021), whose tokens are normed before the first block, as timm's are by
+//! `norm_pre`. Hugging Face's head reads the mean of its patches, without a norm, timm's the class token.
 //!
 //! timm's may have registers, `reg_token` (Darcet et al. 2024): learned tokens behind the class token; then the table has
 //! positions of the patches alone.
 //!
 //! Tensors do not tell the number of heads: it is `--heads`, or `num_heads` or `num_attention_heads` of the config (or
 //! of its `model_args`), or that of the published architecture of the config's name and of this width. Anything else is
-//! a guess, one head per 64 channels, and reported so. `layer_norm_eps` is 1e-12 in Hugging Face by default, else 1e-6;
-//! `hidden_act` or `act_layer` is GELU.
+//! a guess, one head per 64 channels, and reported so. `layer_norm_eps` is 1e-12 in Hugging Face by default, in CLIP 1e-5,
+//! else 1e-6; `hidden_act` or `act_layer` is GELU, in Hugging Face's CLIP and in timm's architectures with `quickgelu` in
+//! their names QuickGELU.
 
 mod names;
 
 use serde_json::json;
 
 pub(super) use names::FORMS;
-use names::{NAMES, Names, Qkv, TIMM};
+use names::{HeadReads, NAMES, Names, Qkv, TIMM};
 
 use super::family::{Family, Given, Reads, rows, start};
 use super::names::{fit, head, matches};
@@ -46,7 +52,7 @@ pub(super) const FAMILY: Family = Family {
 };
 
 /// Words of which the names of architectures are made that this family computes. Any other word in a name may stand for
-/// another function of the same tensors (`rpn`, `siglip`, `quickgelu`).
+/// another function of the same tensors (`rpn`, `siglip`).
 const WORDS: &[&str] = &[
     "vit",
     "deit",
@@ -86,13 +92,24 @@ const WORDS: &[&str] = &[
     "gap",
     "mae",
     "distilled",
+    "clip",
+    "quickgelu",
+    "plus",
+    "xsmall",
+    "betwixt",
 ];
 
 fn named(arch: &str) -> bool {
     let mut words = arch.split(['_', '-']);
     let usual = arch.starts_with("vit") || arch.starts_with("deit");
-    matches!(arch, "dinov2" | "dinov2forimageclassification" | "deitforimageclassificationwithteacher")
-        || usual && words.all(|word| WORDS.iter().any(|known| matches(known, word)))
+    matches!(
+        arch,
+        "clip"
+            | "clipforimageclassification"
+            | "dinov2"
+            | "dinov2forimageclassification"
+            | "deitforimageclassificationwithteacher"
+    ) || usual && words.all(|word| WORDS.iter().any(|known| matches(known, word)))
 }
 
 /// Words for the sizes of published architectures, their channels and their heads.
@@ -132,7 +149,7 @@ struct Images {
 impl Images {
     fn of(source: &dyn Source, names: &Names) -> Option<Images> {
         let patch = source.shape(&weight(names.patches))?;
-        let positions = source.shape(names.positions)?.get(1)?;
+        let positions = source.shape(names.positions)?.iter().rev().nth(1)?;
         let tokens = [names.class_token, names.distillation_token];
         let before = match source.has(names.registers) {
             true => 0,
@@ -199,17 +216,18 @@ pub(super) fn compose(source: &mut dyn Source, image: Shape, reading: &mut Readi
         images.check(image, reading)?;
         reading.saw(format!("{} patches of {side}x{side}, {dim} channels", images.patches));
     }
+    let pre_norm = b.has(&weight(names.norm_pre)); // only models of CLIP have it
     let block = Block {
         names,
         heads: heads(reading, dim)?,
-        eps: reading.number(&["layer_norm_eps"])?.unwrap_or(names.eps),
-        activation: reading.activation(&["hidden_act", "act_layer"])?.unwrap_or(Activation::Gelu),
+        eps: reading.number(&["layer_norm_eps"])?.unwrap_or(if pre_norm { 1e-5 } else { names.eps }),
+        activation: activation(names, reading)?,
     };
     let registers = if b.has(names.registers) { b.side(names.registers, 1)? } else { 0 };
     reading.only(&[
         ("no_embed_class", json!(registers > 0)),
         ("pool_include_prefix", json!(false)),
-        ("pre_norm", json!(false)),
+        ("pre_norm", json!(pre_norm)),
         ("qk_norm", json!(false)),
         ("pos_embed", json!("learn")),
         ("position_embedding_type", json!("absolute")),
@@ -218,7 +236,8 @@ pub(super) fn compose(source: &mut dyn Source, image: Shape, reading: &mut Readi
         ("apply_layernorm", json!(true)),
     ])?;
     if reading.arch.is_none() {
-        reading.assume(format!("a plain ViT: pre-norm blocks, GELU, eps {:e}", block.eps));
+        let (activation, eps) = (block.activation.name(), block.eps);
+        reading.assume(format!("a plain ViT: pre-norm blocks, {activation}, eps {eps:e}"));
     }
     let x = b.conv(x, names.patches, dim, Conv::square(side, side, 0))?;
     let mut x = b.tokens(x);
@@ -235,7 +254,16 @@ pub(super) fn compose(source: &mut dyn Source, image: Shape, reading: &mut Readi
         }
     }
     if registers == 0 {
-        x = b.positions(x, names.positions)?;
+        x = match b.side(names.positions, 2) {
+            Ok(_) => b.positions(x, names.positions)?,
+            Err(_) => {
+                let rows = rows(&b, names.positions)?;
+                b.position_rows(x, names.positions, rows)?
+            }
+        };
+    }
+    if pre_norm {
+        x = b.layer_norm(x, names.norm_pre, block.eps)?;
     }
     for i in 0.. {
         let name = format!("{}{i}", names.block);
@@ -260,7 +288,8 @@ fn classify(
 ) -> Result<Network> {
     let fc_norm = b.has("fc_norm.weight");
     let pooling = reading.word("global_pool")?;
-    let usual = if fc_norm || of_classes == 0 { "avg" } else { "token" };
+    let means = fc_norm || of_classes == 0 || names.reads == HeadReads::Mean;
+    let usual = if means { "avg" } else { "token" };
     let mean = |b: &mut Builder| -> Result<NodeId> {
         let patches = match of_classes + registers {
             0 => normed,
@@ -269,11 +298,11 @@ fn classify(
         Ok(b.global_pool(patches))
     };
     let mut x = match pooling.as_deref().unwrap_or(usual) {
-        "token" if names.joins => {
+        "token" if names.reads == HeadReads::Both => {
             let parts = [b.token(normed, 0), mean(&mut b)?];
             b.concat(&parts)?
         }
-        "avg" if !names.joins => mean(&mut b)?,
+        "avg" if names.reads != HeadReads::Both => mean(&mut b)?,
         "token" if of_classes > 0 => b.token(normed, 0),
         other => {
             let reason =
@@ -328,6 +357,11 @@ impl Block {
                 let parts = parts.collect::<Result<Vec<_>>>()?;
                 b.concat(&parts)?
             }
+            Qkv::KeysFirst(parts) => {
+                let mut of = |one: &str| b.linear(y, &part(one), dim);
+                let [k, v, q] = [of(parts[0])?, of(parts[1])?, of(parts[2])?];
+                b.concat(&[q, k, v])?
+            }
         };
         let y = b.attention(y, self.heads)?;
         let y = b.linear(y, &part(names.proj), dim)?;
@@ -346,6 +380,14 @@ impl Block {
 /// With the layer scale that a block may have, as those of DINOv2.
 fn scaled(b: &mut Builder, x: NodeId, name: &str) -> Result<NodeId> {
     if b.has(name) { b.layer_scale(x, name) } else { Ok(x) }
+}
+
+/// The nonlinearity: read, or that of the architecture's name, or of the library.
+fn activation(names: &Names, reading: &mut Reading) -> Result<Activation> {
+    let quick = |arch: &&String| arch.split('_').any(|word| word == "quickgelu");
+    let of_name = reading.arch.as_ref().filter(quick).map(|_| Activation::QuickGelu);
+    let read = reading.activation(&["hidden_act", "act_layer"])?;
+    Ok(read.or(of_name).unwrap_or(names.activation))
 }
 
 /// The number of heads: chosen, read, published, or else guessed.

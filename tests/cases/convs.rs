@@ -11,9 +11,12 @@ use super::{conv, cuda, layers, ptx};
 /// A convolution's output shape.
 pub fn filtered(input: Shape, o: usize, conv: Conv) -> Geometry {
     let side = |size: usize, taps: usize, padding: usize| {
-        (size + 2 * padding - conv.dilation * (taps - 1) - 1) / conv.stride + 1
+        (size + padding - conv.dilation * (taps - 1) - 1) / conv.stride + 1
     };
-    let (h, w) = (side(input.h, conv.kernel.0, conv.padding.0), side(input.w, conv.kernel.1, conv.padding.1));
+    let (h, w) = (
+        side(input.h, conv.kernel.0, 2 * conv.padding.0 + conv.further.0),
+        side(input.w, conv.kernel.1, 2 * conv.padding.1 + conv.further.1),
+    );
     Geometry::conv(input, Shape::new(h, w, o), conv)
 }
 

@@ -323,13 +323,13 @@ fn keeps_bits(device: &Device) -> Result<(), Failed> {
     let run = |mask: Option<In<'_, u32>>| {
         writes(cuda, n * shape.len(), |y| {
             let mut saved = cuda.alloc(n * heads * 33 * 33)?;
-            on_cuda::attention::forward(cuda, y, saved.output(), on_x.input(), n, shape, heads, mask)
+            on_cuda::attention::forward(cuda, y, saved.output(), on_x.input(), n, shape, heads, mask, None)
         })
     };
     same_bits("y", &run(Some(on_mask.input()))?, &run(None)?)?;
     let host = |mask: Option<&[u32]>| {
         let (mut y, mut saved) = (vec![f32::NAN; n * shape.len()], vec![f32::NAN; n * heads * 33 * 33]);
-        cpu::attention::forward(&mut y, &mut saved, &x, n, shape, heads, mask);
+        cpu::attention::forward(&mut y, &mut saved, &x, n, shape, heads, mask, None);
         y
     };
     same_bits("y of the CPU", &host(Some(&vec![1; n * shape.positions()])), &host(None))
@@ -416,7 +416,7 @@ fn refuses(device: &Device) -> Result<(), Failed> {
         let (mut saved, shape) = (cuda.alloc(4)?, Shape::new(1, 2, 2));
         let mask = Some(token.input().part(0..mask));
         let (y, _) = y.output().split_at(4);
-        on_cuda::attention::forward(cuda, y, saved.output(), x.input(), 1, shape, 1, mask)
+        on_cuda::attention::forward(cuda, y, saved.output(), x.input(), 1, shape, 1, mask, None)
     };
     attend(2)?;
     refused("a mask of too few keys", attend(1).is_err())

@@ -4,6 +4,7 @@ use scrubjay::Result;
 use scrubjay::data::{Labels, Samples};
 use scrubjay::loss::Loss;
 use scrubjay::net::{Activation, Builder, Conv, Network, Role, Shape, Source, Window};
+use scrubjay::ops::{Bands, Windows};
 
 /// A network of the table: its name, and what composes it in train form.
 #[derive(Clone, Copy)]
@@ -16,13 +17,14 @@ pub struct Case {
 const SMOOTHED: Loss = Loss::CrossEntropy { smoothing: 0.125 };
 
 /// The table.
-pub const CASES: [Case; 17] = [
+pub const CASES: [Case; 18] = [
     Case { name: "softmax", compose: softmax },
     Case { name: "mlp", compose: mlp },
     Case { name: "cnn", compose: cnn },
     Case { name: "residual", compose: residual },
     Case { name: "option_a", compose: option_a },
     Case { name: "vit", compose: vit },
+    Case { name: "windows", compose: windows },
     Case { name: "twice", compose: twice },
     Case { name: "norms", compose: norms },
     Case { name: "parts", compose: parts },
@@ -198,6 +200,28 @@ fn vit(w: &mut Weights) -> Result<Network> {
     let x = b.add(x, y)?;
     let x = b.layer_norm(x, "norm", 1e-6)?;
     let x = b.token(x, 0);
+    let x = b.linear(x, "head", 3)?;
+    b.finish(x)
+}
+
+/// Attention within windows behind a shift, squares of positions joined, and a layer over tokens.
+fn windows(w: &mut Weights) -> Result<Network> {
+    let (mut b, x) = Builder::new(w, Shape::new(4, 6, 3));
+    let x = b.conv(x, "patch", 4, Conv::square(1, 1, 0))?;
+    let y = b.layer_norm(x, "norm1", 1e-5)?;
+    let bands = Bands { rows: 4, columns: 6, height: 2, down: 1, right: 1 };
+    let y = b.reorder(y, bands, false, Shape::new(6, 4, 4))?;
+    let y = b.linear(y, "qkv", 12)?;
+    let y = b.window_attention(y, 2, "table", Windows { side: 2, rows: 2, columns: 3, down: 1, right: 1 })?;
+    let y = b.reorder(y, bands, true, Shape::new(4, 6, 4))?;
+    let x = b.add(x, y)?;
+    let x = b.join_squares(x, 2)?;
+    let x = b.linear(x, "plain", 5)?;
+    let x = b.transpose(x)?;
+    let x = b.linear(x, "tokens", 6)?;
+    let x = b.activation(x, Activation::Gelu);
+    let x = b.transpose(x)?;
+    let x = b.global_pool(x);
     let x = b.linear(x, "head", 3)?;
     b.finish(x)
 }

@@ -4,7 +4,7 @@ use libtest_mimic::Failed;
 use scrubjay::curvature::Kind;
 use scrubjay::data::InputKind;
 use scrubjay::device::Device;
-use scrubjay::ops::{self, Activation, Conv, Precision, Shape, Strided, Window, cuda as on_cuda};
+use scrubjay::ops::{self, Activation, Bands, Conv, Precision, Shape, Strided, Window, cuda as on_cuda};
 use scrubjay::zoo;
 
 use super::checks::{adds, close, dual, plus, same_bits, slopes, values, wide, writes};
@@ -60,6 +60,13 @@ pub fn cases() -> Vec<(String, Case)> {
     for (n, c) in [(1, 1), (2, 31), (3, 32), (2, 33)] {
         cases.push((format!("rows/n={n},c={c}"), Box::new(move |d| moves(d, n, c))));
     }
+    for (n, rows, columns, c, height, down, right) in
+        [(1, 1, 1, 1, 1, 0, 0), (2, 6, 4, 3, 2, 1, 1), (1, 31, 33, 1, 31, 0, 0), (3, 14, 7, 32, 7, 3, 0)]
+    {
+        let name = format!("bands/n={n},h={rows},w={columns},c={c},height={height},shift={down}-{right}");
+        let bands = Bands { rows, columns, height, down, right };
+        cases.push((name, Box::new(move |d| reordered(d, n, bands, c))));
+    }
     for (n, h, w, c, stride, to) in
         [(1, 1, 1, 1, 1, 1), (2, 5, 4, 3, 2, 7), (1, 8, 8, 16, 2, 32), (3, 3, 7, 2, 3, 2)]
     {
@@ -87,8 +94,9 @@ pub fn cases() -> Vec<(String, Case)> {
     }
     for (n, h, w, c, o, shape) in CONVS {
         if large() || h * w * c < 500 {
-            let Conv { kernel: (r, s), stride, padding: (p, _), dilation, groups } = shape;
-            let name = format!("n={n},h={h},w={w},c={c},o={o},{r}x{s},stride={stride},padding={p}");
+            let Conv { kernel: (r, s), stride, padding: (p, _), further, dilation, groups } = shape;
+            let name =
+                format!("n={n},h={h},w={w},c={c},o={o},{r}x{s},stride={stride},padding={p}+{}", further.0);
             let (name, x) = (format!("{name},dilation={dilation},groups={groups}"), Shape::new(h, w, c));
             cases.push((format!("conv/{name}"), Box::new(move |d| convs(d, n, x, o, shape))));
             cases
@@ -173,7 +181,7 @@ const WINDOWS: [Window; 5] = [
 
 const LOWERED: [Precision; 3] = [Precision::Tf32, Precision::Bf16, Precision::F16];
 
-const CONVS: [(usize, usize, usize, usize, usize, Conv); 18] = [
+const CONVS: [(usize, usize, usize, usize, usize, Conv); 19] = [
     (1, 1, 1, 1, 1, Conv::square(1, 1, 0)),
     (33, 1, 1, 31, 10, Conv::square(1, 1, 0)), // linear
     (5, 1, 1, 32, 64, Conv::square(1, 1, 0)),
@@ -182,11 +190,12 @@ const CONVS: [(usize, usize, usize, usize, usize, Conv); 18] = [
     (2, 7, 7, 4, 6, Conv { groups: 2, dilation: 2, ..Conv::square(3, 1, 2) }),
     (1, 8, 5, 6, 6, Conv { groups: 6, ..Conv::square(3, 2, 1) }),
     (1, 4, 9, 2, 5, Conv { kernel: (1, 3), padding: (0, 1), ..Conv::square(1, 1, 0) }),
-    (2, 6, 5, 16, 24, Conv { kernel: (3, 2), stride: 2, padding: (1, 0), dilation: 1, groups: 2 }),
+    (2, 6, 5, 16, 24, Conv { kernel: (3, 2), padding: (1, 0), groups: 2, ..Conv::square(1, 2, 0) }),
     (1, 5, 5, 33, 33, Conv { groups: 33, ..Conv::square(3, 1, 1) }),
     (2, 7, 6, 31, 62, Conv { groups: 31, dilation: 2, ..Conv::square(3, 2, 2) }),
     (3, 9, 8, 32, 32, Conv { groups: 32, ..Conv::square(7, 1, 3) }), // more taps than are held at once
     (2, 9, 10, 5, 7, Conv::square(3, 3, 1)),
+    (2, 8, 7, 6, 4, Conv { padding: (0, 1), further: (1, 0), ..Conv::square(3, 2, 0) }),
     (1, 8, 9, 6, 4, Conv { dilation: 3, ..Conv::square(3, 2, 3) }),
     (2, 7, 9, 3, 5, Conv { dilation: 2, ..Conv::square(3, 4, 2) }), // remainders that no tap has
     (1, 14, 14, 3, 64, Conv::square(7, 2, 3)),
@@ -195,9 +204,10 @@ const CONVS: [(usize, usize, usize, usize, usize, Conv); 18] = [
 ];
 
 /// Layers of enough channels for sm_90a: more steps than stages, more tiles than multiprocessors.
-const WIDE: [(usize, usize, usize, usize, usize, Conv); 2] = [
+const WIDE: [(usize, usize, usize, usize, usize, Conv); 3] = [
     (4, 7, 6, 40, 24, Conv { dilation: 2, ..Conv::square(3, 2, 1) }),
     (3, 1, 197, 136, 144, Conv::square(1, 1, 0)), // linear, on tokens
+    (1, 6, 7, 32, 24, Conv { padding: (0, 1), further: (1, 0), ..Conv::square(3, 2, 0) }),
 ];
 
 fn windowed(from: Shape, window: Window) -> Shape {
@@ -411,6 +421,26 @@ fn moves(device: &Device, n: usize, c: usize) -> Result<(), Failed> {
         y[c..2 * c].copy_from_slice(x);
     }
     same_bits("channels side by side", &found, &joined)
+}
+
+fn reordered(device: &Device, n: usize, bands: Bands, c: usize) -> Result<(), Failed> {
+    let cuda = cuda(device)?;
+    let len = n * bands.rows * bands.columns * c;
+    let (x, start) = (values(len, 1), values(len, 2));
+    let on_x = cuda.upload(&x)?;
+    for back in [false, true] {
+        let mut y = vec![0.0; len];
+        let found =
+            writes(cuda, len, |y| on_cuda::shape::bands(cuda, y, on_x.input(), n, bands, c, back, false))?;
+        ops::cpu::shape::bands(&mut y, &x, bands, c, back, false);
+        same_bits("y", &found, &y)?;
+        let mut sum = start.clone();
+        let found =
+            adds(cuda, &start, |y| on_cuda::shape::bands(cuda, y, on_x.input(), n, bands, c, back, true))?;
+        ops::cpu::shape::bands(&mut sum, &x, bands, c, back, true);
+        same_bits("added", &found, &sum)?;
+    }
+    Ok(())
 }
 
 fn shortcuts(device: &Device, n: usize, from: Shape, stride: usize, c: usize) -> Result<(), Failed> {

@@ -195,14 +195,24 @@ pub fn attentions(
     let forward = Attend { shape, heads, mask };
     let mut saved = cuda.alloc(squares)?;
     let mut other = cuda.alloc(outer)?;
-    on_cuda::attention::forward(cuda, other.output(), saved.output(), on_x.input(), n, shape, heads, keys())?;
+    on_cuda::attention::forward(
+        cuda,
+        other.output(),
+        saved.output(),
+        on_x.input(),
+        n,
+        shape,
+        heads,
+        keys(),
+        None,
+    )?;
     let kept = |i: usize| mask.is_none_or(|mask| mask[i / (heads * t * t) * t + i % t] != 0);
     if let Some(i) = cuda.download(&saved)?.iter().enumerate().position(|(i, &p)| p != 0.0 && !kept(i)) {
         return Err(format!("masked key {i} has weight").into());
     }
     let y = writes(cuda, outer, |y| {
         let mut saved = cuda.alloc(squares)?;
-        on_cuda::attention::forward(cuda, y, saved.output(), on_x.input(), n, shape, heads, keys())
+        on_cuda::attention::forward(cuda, y, saved.output(), on_x.input(), n, shape, heads, keys(), None)
     })?;
     close("y", &y, &forward.y(&wide(&x)), &forward.y(&x))?;
 
@@ -214,7 +224,18 @@ pub fn attentions(
 
     let dx = adds(cuda, &start, |dx| {
         let mut scratch = cuda.alloc(squares)?;
-        on_cuda::attention::backward(cuda, dx, scratch.output(), on_dy.input(), x_in, saved, n, shape, heads)
+        on_cuda::attention::backward(
+            cuda,
+            dx,
+            None,
+            scratch.output(),
+            on_dy.input(),
+            x_in,
+            saved,
+            n,
+            shape,
+            heads,
+        )
     })?;
     let exact = plus(&wide(&start), &forward.dx::<f64>(&wide(&dy), &wide(&x)));
     close("dx", &dx, &exact, &plus(&start, &forward.dx(&dy, &x)))?;

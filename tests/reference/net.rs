@@ -236,6 +236,16 @@ fn links<T: Number>(op: &Op, x: &[T], from: Shape, to: Shape) -> Option<Vec<(usi
                 let learned = to.len() - from.len();
                 links.extend((i >= learned).then(|| (i, i - learned, 1.0)));
             }
+            Op::Bands { bands, back } => {
+                // From the image: where the shift puts a position, and where it comes in its band.
+                let c = to.len() / (bands.rows * bands.columns);
+                let (row, column) = (i / c / bands.columns, i / c % bands.columns);
+                let row = (row + bands.rows - bands.down) % bands.rows;
+                let column = (column + bands.columns - bands.right) % bands.columns;
+                let first = row / bands.height * bands.height;
+                let j = ((first * bands.columns) + column * bands.height + row - first) * c + i % c;
+                links.push(if back { (i, j, 1.0) } else { (j, i, 1.0) });
+            }
             Op::Shortcut { stride } => {
                 let before = (to.c - from.c) / 2;
                 if (before..before + from.c).contains(&c) {
@@ -402,7 +412,10 @@ fn evaluate<T: Number>(
         Op::Concat => (0..to.len()).map(|i| joined(net, node, i)).map(|(k, j)| values[k].y[j]).collect(),
         Op::Positions(table) => x.iter().zip(&params[table.index()]).map(|(&a, &b)| a + b).collect(),
         Op::RowToAll(table) => x.iter().enumerate().map(|(i, &a)| a + params[table.index()][i % c]).collect(),
-        Op::Attention { heads, masked } => {
+        Op::Attention { heads, windows: Some((table, windows)), .. } => {
+            attention::windowed(x, to, *heads, &params[table.index()], *windows)
+        }
+        Op::Attention { heads, masked, windows: None } => {
             let mask = masked.then(|| integers(&values[node.inputs[1].index()].y));
             attention::attention(x, to, *heads, mask.as_deref())
         }
@@ -543,7 +556,11 @@ fn backward<T: Number>(
                     dx[i] = dx[i] + d;
                 }
             }
-            Op::Attention { heads, masked } => {
+            Op::Attention { heads, windows: Some((table, windows)), .. } => {
+                let (of_table, table) = (&mut gradient[table.index()], &params[table.index()]);
+                attention::windowed_backward([&mut dx, of_table], &d, x, to, *heads, table, *windows);
+            }
+            Op::Attention { heads, masked, windows: None } => {
                 let mask = masked.then(|| integers(&values[node.inputs[1].index()].y));
                 attention::attention_backward(&mut dx, &d, x, to, *heads, mask.as_deref());
             }

@@ -117,6 +117,8 @@ kernels! {
     scale: scale_f32(y: Out<'_, f32>, x: In<'_, f32>, scale: In<'_, f32>, len: u32, c: u32, add: u32);
     /// Rows of x copied, or (`add`) added, to rows of y: each of `len` values, `y_apart` and `x_apart` apart.
     rows: rows_f32(y: Out<'_, f32>, x: In<'_, f32>, rows: u32, len: u32, y_apart: u32, x_apart: u32, add: u32);
+    /// Positions in the order of bands, or (`back`) from it; x and y `[n, rows, columns, c]`.
+    bands: bands_f32(y: Out<'_, f32>, x: In<'_, f32>, n: u32, rows: u32, columns: u32, c: u32, height: u32, down: u32, right: u32, back: u32, add: u32);
     /// y += the sum over rows of x, `apart` values apart; y `[len]`.
     sum_rows: sum_rows_f32(y: Out<'_, f32>, x: In<'_, f32>, rows: u32, len: u32, apart: u32);
     /// Every stride-th position, channels in the middle; y `[n, oh, ow, oc]`, x `[n, h, w, c]`.
@@ -207,7 +209,7 @@ kernels! {
     replace_tokens: replace_tokens_u32(out: Out<'_, u32>, row: In<'_, u32>, slots: In<'_, u32>, copies: u32, len: u32, places: u32, count: u32, from: u32, ids: u32, seed: u64, index: u32, first: u32);
     /// O of each head, and P to saved; y `[n, t, heads·width]`, x of three times the channels, saved `[n, heads, t, t]`,
     /// mask `[n, t]`.
-    attention: attention_f32(y: Out<'_, f32>, saved: Out<'_, f32>, x: In<'_, f32>, mask: Option<In<'_, u32>>, t: u32, heads: u32, width: u32);
+    attention: attention_f32(y: Out<'_, f32>, saved: Out<'_, f32>, x: In<'_, f32>, mask: Option<In<'_, u32>>, table: Option<In<'_, f32>>, t: u32, heads: u32, width: u32, side: u32, rows: u32, columns: u32, down: u32, right: u32);
     /// O' = P'V + PV'.
     attention_tangent: attention_tangent_f32(ty: Out<'_, f32>, tx: In<'_, f32>, x: In<'_, f32>, saved: In<'_, f32>, t: u32, heads: u32, width: u32);
     /// The adjoint of the scores to ds `[n, heads, t, t]`, that of Q added to dx.
@@ -216,6 +218,8 @@ kernels! {
     attention_columns: attention_columns_f32(dx: Out<'_, f32>, squares: In<'_, f32>, with: In<'_, f32>, t: u32, heads: u32, width: u32, part: u32);
     /// Tangents of the weights and of the adjoint of the scores, and that adjoint, to pt, dst, ds; dQ' added to dxt.
     attention_tangent_backward: attention_tangent_backward_f32(dxt: Out<'_, f32>, pt: Out<'_, f32>, ds: Out<'_, f32>, dst: Out<'_, f32>, dyt: In<'_, f32>, dy: In<'_, f32>, tx: In<'_, f32>, x: In<'_, f32>, saved: In<'_, f32>, t: u32, heads: u32, width: u32);
+    /// dtable += the sums of the squares `[n, heads, t, t]` over pairs of tokens as far apart; `[(2 side - 1)², heads]`.
+    attention_table: attention_table_f32(dtable: Out<'_, f32>, squares: In<'_, f32>, n: u32, heads: u32, side: u32);
     /// y = act(scale z + shift + residual) or += z of z = W x + b; y and residual `[pixels, o]` of `oh × ow` an image, x
     /// `[.., h, w, c]`, weight `[count, r·s·c/groups]`, bias `[count]`, scale and shift `[o]`, rows `[count]`, parts
     /// `[pixels / GEMM_TILE, segments, o]`.

@@ -1,12 +1,14 @@
 //! The CPU's executor: one exhaustive match from each family of instructions to operations on slices.
 
+mod tokens;
+
 use rayon::prelude::*;
 
 use super::Run;
 use crate::net::NodeId;
 use crate::net::instruction::{
-    ActivationOp, AffineForward, AffineOp, AttentionOp, BatchNormOp, EmbeddingOp, GateOp, Heads, Instruction,
-    LayerUse, LossOp, Norm, NormOp, Over, PointwiseOp, PoolOp, Rows, RowsOp, ShortcutOp, Weights,
+    ActivationOp, AffineForward, AffineOp, BatchNormOp, EmbeddingOp, GateOp, Instruction, LayerUse, LossOp,
+    Norm, NormOp, Over, PointwiseOp, PoolOp, Rows, RowsOp, ShortcutOp, Weights,
 };
 use crate::net::plan::Plan;
 use crate::net::program::{Section, Seed, Step, Tilt};
@@ -14,7 +16,7 @@ use crate::net::rows::RowValues;
 use crate::ops::Strided;
 use crate::ops::cpu::batch_norm::{self, Moments};
 use crate::ops::cpu::{
-    activation, attention, conv, embedding, gate, group_norm, layer_norm, means, pointwise, pool, shape,
+    activation, conv, embedding, gate, group_norm, layer_norm, means, pointwise, pool, shape,
 };
 
 impl<'a> Run<'a> {
@@ -59,6 +61,7 @@ impl<'a> Run<'a> {
             Instruction::Activation(op) => self.activation(op),
             Instruction::Pointwise(op) => self.pointwise(op),
             Instruction::Rows(op) => self.rows(op),
+            Instruction::Bands(op) => self.bands(op),
             Instruction::Norm(op) => self.norm(op),
             Instruction::BatchNorm(op) => Run::batch_norm(std::slice::from_mut(self), op),
             Instruction::Attention(op) => self.attention(op),
@@ -362,32 +365,6 @@ impl<'a> Run<'a> {
                     let ([dx], others) = run.memory.carve([dx]);
                     batch_norm::backward(dx, others.get(dy), others.get(x), &moments, &all, gamma, eps);
                 });
-            }
-        }
-    }
-
-    fn attention(&mut self, op: &AttentionOp) {
-        let n = self.n;
-        match *op {
-            AttentionOp::Forward { y, weights, x, mask, at: Heads { shape, heads } } => {
-                let ([y, weights], others) = self.memory.carve([y, weights]);
-                let mask = mask.map(|mask| bytemuck::cast_slice(others.get(mask)));
-                attention::forward(y, weights, others.get(x), n, shape, heads, mask);
-            }
-            AttentionOp::Tangent { t, tx, x, weights, at: Heads { shape, heads } } => {
-                let ([t], others) = self.memory.carve([t]);
-                let [tx, x, weights] = [tx, x, weights].map(|x| others.get(x));
-                attention::tangent(t, tx, x, weights, n, shape, heads);
-            }
-            AttentionOp::Backward { dx, dy, x, weights, at: Heads { shape, heads } } => {
-                let ([dx], others) = self.memory.carve([dx]);
-                let [dy, x, weights] = [dy, x, weights].map(|x| others.get(x));
-                attention::backward(dx, dy, x, weights, n, shape, heads);
-            }
-            AttentionOp::TangentBackward { dxt, dyt, dy, tx, x, weights, at: Heads { shape, heads } } => {
-                let ([dxt], others) = self.memory.carve([dxt]);
-                let [dyt, dy, tx, x, weights] = [dyt, dy, tx, x, weights].map(|x| others.get(x));
-                attention::tangent_backward(dxt, dyt, dy, tx, x, weights, n, shape, heads);
             }
         }
     }

@@ -1,5 +1,7 @@
 //! The executor on a CUDA device: one exhaustive match from each family of instructions to operations on device memory.
 
+mod tokens;
+
 use super::passes::{carve_moments, copy};
 use super::rows::{Sink, Used};
 use super::run::Run;
@@ -9,14 +11,14 @@ use crate::error::Result;
 use crate::loss::Weight;
 use crate::net::ParamId;
 use crate::net::instruction::{
-    ActivationOp, AffineForward, AffineOp, AttentionOp, BatchNormOp, EmbeddingOp, GateOp, Heads, Instruction,
-    LayerUse, LossOp, Norm, NormOp, Over, PointwiseOp, PoolOp, Rows, RowsOp, ShortcutOp, Value, Weights,
+    ActivationOp, AffineForward, AffineOp, BatchNormOp, EmbeddingOp, GateOp, Instruction, LayerUse, LossOp,
+    Norm, NormOp, Over, PointwiseOp, PoolOp, Rows, RowsOp, ShortcutOp, Value, Weights,
 };
 use crate::net::program::{Section, Seed};
 use crate::ops::Strided;
 use crate::ops::cuda::{
-    activation, attention, batch_norm, conv, conv_sm90, embedding, gate, group_norm, layer_norm, loss, means,
-    pointwise, pool, shape,
+    activation, batch_norm, conv, conv_sm90, embedding, gate, group_norm, layer_norm, loss, means, pointwise,
+    pool, shape,
 };
 
 impl Run<'_> {
@@ -43,6 +45,7 @@ impl Run<'_> {
             Instruction::Activation(op) => self.activation(op),
             Instruction::Pointwise(op) => self.pointwise(op),
             Instruction::Rows(op) => self.rows(op),
+            Instruction::Bands(op) => self.bands(op),
             Instruction::Norm(op) => self.norm(op),
             Instruction::BatchNorm(op) => self.batch_norm(op),
             Instruction::Attention(op) => self.attention(op),
@@ -345,34 +348,6 @@ impl Run<'_> {
                 let ([dx], others) = self.memory.carve([dx]);
                 let (dy, x, gamma) = (others.get(dy), others.get(x), passes.param(gamma));
                 batch_norm::backward(cuda, dx, dy, x, moments.input(), sums.input(), gamma, eps)
-            }
-        }
-    }
-
-    fn attention(&mut self, op: &AttentionOp) -> Result<()> {
-        let (cuda, n) = (self.passes.cuda, self.n);
-        match *op {
-            AttentionOp::Forward { y, weights, x, mask, at: Heads { shape, heads } } => {
-                let ([y, weights], others) = self.memory.carve([y, weights]);
-                let mask = mask.map(|mask| others.get(mask).bits());
-                attention::forward(cuda, y, weights, others.get(x), n, shape, heads, mask)
-            }
-            AttentionOp::Tangent { t, tx, x, weights, at: Heads { shape, heads } } => {
-                let ([t], others) = self.memory.carve([t]);
-                let [tx, x, weights] = [tx, x, weights].map(|x| others.get(x));
-                attention::tangent(cuda, t, tx, x, weights, n, shape, heads)
-            }
-            AttentionOp::Backward { dx, dy, x, weights, at: Heads { shape, heads } } => {
-                let ([dx], others) = self.memory.carve([dx]);
-                let [dy, x, weights] = [dy, x, weights].map(|x| others.get(x));
-                let scratch = self.squares.output().split_at(weights.len()).0;
-                attention::backward(cuda, dx, scratch, dy, x, weights, n, shape, heads)
-            }
-            AttentionOp::TangentBackward { dxt, dyt, dy, tx, x, weights, at: Heads { shape, heads } } => {
-                let ([dxt], others) = self.memory.carve([dxt]);
-                let [dyt, dy, tx, x, weights] = [dyt, dy, tx, x, weights].map(|x| others.get(x));
-                let scratch = self.squares.output().split_at(3 * weights.len()).0;
-                attention::tangent_backward(cuda, dxt, scratch, dyt, dy, tx, x, weights, n, shape, heads)
             }
         }
     }

@@ -117,6 +117,7 @@ impl Sizes {
             Instruction::Activation(_)
             | Instruction::Pointwise(_)
             | Instruction::Rows(_)
+            | Instruction::Bands(_)
             | Instruction::Gate(_)
             | Instruction::Pool(_)
             | Instruction::Shortcut(_)

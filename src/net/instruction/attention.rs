@@ -1,7 +1,8 @@
 //! Attention.
 
 use super::operands::{Operands, Value};
-use crate::ops::Shape;
+use crate::net::ParamId;
+use crate::ops::{Shape, Windows};
 
 /// The sizes of an attention.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -10,9 +11,20 @@ pub(crate) struct Heads {
     pub shape: Shape,
     /// The number of heads.
     pub heads: usize,
+    /// Windows of an image, each of them attended to alone.
+    pub windows: usize,
 }
 
 impl Heads {
+    /// Of `n` images, how many are attended to alone, and the shape of each.
+    pub fn each(self, n: usize) -> (usize, Shape) {
+        (n * self.windows, Shape::new(1, self.tokens(), self.shape.c))
+    }
+
+    fn tokens(self) -> usize {
+        self.shape.positions() / self.windows
+    }
+
     /// Floats an image of the input.
     fn packed(self) -> usize {
         3 * self.shape.len()
@@ -20,20 +32,30 @@ impl Heads {
 
     /// Floats an image of the weights P, a square for each head.
     pub fn weights(self) -> usize {
-        self.heads * self.shape.positions() * self.shape.positions()
+        self.windows * self.heads * self.tokens() * self.tokens()
     }
+}
+
+/// What is done to scores before the softmax. The other passes read it off P.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Scores {
+    /// Nothing.
+    Plain,
+    /// Keys where the mask, integers as the bits of floats, is 0 get no weight.
+    Masked(Value),
+    /// A table of relative positions is added, and what was apart before a shift is kept apart.
+    Windows(ParamId, Windows),
 }
 
 /// What is done with an attention; `weights` holds P.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum AttentionOp {
-    /// y = PV, and P; with a mask, which holds integers as the bits of floats, keys where it is 0 get no weight. The other
-    /// passes read that off P.
-    Forward { y: Value, weights: Value, x: Value, mask: Option<Value>, at: Heads },
+    /// y = PV, and P.
+    Forward { y: Value, weights: Value, x: Value, scores: Scores, at: Heads },
     /// t = P'V + PV'.
     Tangent { t: Value, tx: Value, x: Value, weights: Value, at: Heads },
-    /// dx += the adjoint of dy.
-    Backward { dx: Value, dy: Value, x: Value, weights: Value, at: Heads },
+    /// dx += the adjoint of dy; in training, the gradient of a table of relative positions += its own.
+    Backward { dx: Value, table: Option<(ParamId, Windows)>, dy: Value, x: Value, weights: Value, at: Heads },
     /// dxt += the derivative of the adjoint along tx and dyt.
     TangentBackward { dxt: Value, dyt: Value, dy: Value, tx: Value, x: Value, weights: Value, at: Heads },
 }
@@ -42,18 +64,23 @@ impl AttentionOp {
     /// What it meets.
     pub fn operands(&self, all: &mut Operands) {
         match *self {
-            AttentionOp::Forward { y, weights, x, mask, at } => {
+            AttentionOp::Forward { y, weights, x, scores, at } => {
                 all.write(y, at.shape.len());
                 all.write(weights, at.weights());
                 all.read(x, at.packed());
-                mask.iter().for_each(|&mask| all.read(mask, at.shape.positions()));
+                match scores {
+                    Scores::Plain => {}
+                    Scores::Masked(mask) => all.read(mask, at.shape.positions()),
+                    Scores::Windows(table, windows) => all.param(table, windows.offsets() * at.heads),
+                }
             }
             AttentionOp::Tangent { t, tx, x, weights, at } => {
                 all.write(t, at.shape.len());
                 [tx, x].into_iter().for_each(|value| all.read(value, at.packed()));
                 all.read(weights, at.weights());
             }
-            AttentionOp::Backward { dx, dy, x, weights, at } => {
+            AttentionOp::Backward { dx, table, dy, x, weights, at } => {
+                table.iter().for_each(|(table, windows)| all.param(*table, windows.offsets() * at.heads));
                 all.add(dx, at.packed());
                 all.read(dy, at.shape.len());
                 all.read(x, at.packed());
@@ -76,6 +103,9 @@ impl AttentionOp {
             AttentionOp::Backward { at, .. } => ("attention-backward", at),
             AttentionOp::TangentBackward { at, .. } => ("attention-tangent-backward", at),
         };
-        (name, format!("{} heads", at.heads))
+        match at.windows {
+            1 => (name, format!("{} heads", at.heads)),
+            windows => (name, format!("{} heads, {windows} windows", at.heads)),
+        }
     }
 }

@@ -2,8 +2,10 @@
 
 use crate::error::{Error, Result};
 use crate::net::emit::At;
-use crate::net::instruction::{AttentionOp, Heads};
-use crate::net::{Builder, NodeId, Op, Shape};
+use crate::net::instruction::{AttentionOp, Heads, PointwiseOp, Scores};
+use crate::net::network::Role;
+use crate::net::{Builder, NodeId, Op, Order, ParamId, Shape};
+use crate::ops::Windows;
 
 use super::passes::Lower;
 
@@ -12,11 +14,14 @@ pub(super) struct Attention {
     pub heads: usize,
     /// Whether input 1 is a mask.
     pub masked: bool,
+    /// Windows that are attended to alone, and their table of relative positions.
+    pub windows: Option<(ParamId, Windows)>,
 }
 
 impl Attention {
     fn at(&self, at: &At) -> Heads {
-        Heads { shape: at.shape(), heads: self.heads }
+        let windows = self.windows.map_or(1, |(_, windows)| windows.count());
+        Heads { shape: at.shape(), heads: self.heads, windows }
     }
 }
 
@@ -24,8 +29,12 @@ impl Lower for Attention {
     fn forward(&self, at: &mut At) -> Result<()> {
         let (y, x, heads) = (at.y()?, at.x(0)?, self.at(at));
         let weights = at.save("weights", heads.weights());
-        let mask = if self.masked { Some(at.x(1)?) } else { None };
-        at.push(AttentionOp::Forward { y, weights, x, mask, at: heads });
+        let scores = match self.windows {
+            Some((table, windows)) => Scores::Windows(table, windows),
+            None if self.masked => Scores::Masked(at.x(1)?),
+            None => Scores::Plain,
+        };
+        at.push(AttentionOp::Forward { y, weights, x, scores, at: heads });
         Ok(())
     }
 
@@ -38,8 +47,17 @@ impl Lower for Attention {
 
     fn backward(&self, at: &mut At) -> Result<()> {
         let (dy, x, weights, heads) = (at.dy()?, at.x(0)?, at.saved()?, self.at(at));
-        if let Some(dx) = at.dx(0) {
-            at.push(AttentionOp::Backward { dx, dy, x, weights, at: heads });
+        let table = self.windows.filter(|_| at.trains());
+        let dx = match (at.dx(0), table) {
+            (None, Some(_)) => {
+                let y = at.scratch("dqkv", x.len);
+                at.push(PointwiseOp::Zero { y });
+                Some(y)
+            }
+            (dx, _) => dx,
+        };
+        if let Some(dx) = dx {
+            at.push(AttentionOp::Backward { dx, table, dy, x, weights, at: heads });
         }
         Ok(())
     }
@@ -60,7 +78,32 @@ impl Builder<'_> {
     /// # Errors
     /// Where the channels are not three parts of so many heads.
     pub fn attention(&mut self, qkv: NodeId, heads: usize) -> Result<NodeId> {
-        self.attend(qkv, heads, None)
+        self.attend(qkv, heads, None, None)
+    }
+
+    /// Attention within windows, each one row of `qkv`, with the table of relative positions `name [offsets, heads]`.
+    ///
+    /// # Errors
+    /// Where rows and windows or their tokens are not as many, a shift is not below the side, or there is no such table.
+    pub fn window_attention(
+        &mut self,
+        qkv: NodeId,
+        heads: usize,
+        name: &str,
+        windows: Windows,
+    ) -> Result<NodeId> {
+        let shape = self.shape(qkv);
+        let Windows { side, down, right, .. } = windows;
+        if (shape.h, shape.w) != (windows.count(), windows.tokens()) || down >= side || right >= side {
+            let expected = format!("{} windows of {} tokens", windows.count(), windows.tokens());
+            return Err(Error::shape(
+                "attention",
+                expected,
+                format!("{shape:?}, shifted by {down}, {right}"),
+            ));
+        }
+        let table = self.param(name, &[windows.offsets(), heads], Order::Same, Role::Embedding)?;
+        self.attend(qkv, heads, None, Some((table, windows)))
     }
 
     /// [`Builder::attention`] to the tokens where `mask`, which [`Builder::text`] gives, is not 0.
@@ -70,12 +113,18 @@ impl Builder<'_> {
     pub fn masked_attention(&mut self, qkv: NodeId, heads: usize, mask: NodeId) -> Result<NodeId> {
         let (tokens, found) = (self.tokens_of_text("attention", mask, 1)?, self.shape(qkv).positions());
         match tokens == found {
-            true => self.attend(qkv, heads, Some(mask)),
+            true => self.attend(qkv, heads, Some(mask), None),
             false => Err(Error::shape("attention", format!("{tokens} tokens"), format!("{found}"))),
         }
     }
 
-    fn attend(&mut self, qkv: NodeId, heads: usize, mask: Option<NodeId>) -> Result<NodeId> {
+    fn attend(
+        &mut self,
+        qkv: NodeId,
+        heads: usize,
+        mask: Option<NodeId>,
+        windows: Option<(ParamId, Windows)>,
+    ) -> Result<NodeId> {
         let Shape { h, w, c } = self.shape(qkv);
         if heads == 0 || !c.is_multiple_of(3 * heads) {
             return Err(Error::shape(
@@ -85,6 +134,7 @@ impl Builder<'_> {
             ));
         }
         let inputs: Vec<NodeId> = [qkv].into_iter().chain(mask).collect();
-        Ok(self.push(Op::Attention { heads, masked: mask.is_some() }, &inputs, Shape::new(h, w, c / 3)))
+        let op = Op::Attention { heads, masked: mask.is_some(), windows };
+        Ok(self.push(op, &inputs, Shape::new(h, w, c / 3)))
     }
 }

@@ -8,6 +8,7 @@
 mod activation;
 mod affine;
 mod attention;
+mod bands;
 mod batch_norm;
 mod concat;
 mod embedding;
@@ -58,7 +59,10 @@ pub(super) fn of(op: &Op) -> Box<dyn Lower + '_> {
         Op::RowToAll(table) => Box::new(tokens::RowToAll(*table)),
         Op::Tokens(first) => Box::new(OfLinear(tokens::Tokens(*first))),
         Op::Concat => Box::new(concat::Concat),
-        Op::Attention { heads, masked } => Box::new(attention::Attention { heads: *heads, masked: *masked }),
+        Op::Attention { heads, masked, windows } => {
+            Box::new(attention::Attention { heads: *heads, masked: *masked, windows: *windows })
+        }
+        Op::Bands { bands, back } => Box::new(OfLinear(bands::Reorder { bands: *bands, back: *back })),
         Op::Shortcut { stride } => Box::new(OfLinear(shortcut::Shortcut { stride: *stride })),
     }
 }

@@ -157,13 +157,14 @@ impl Builder<'_> {
         self.tokens_before(x, name, 1)
     }
 
-    /// The tokens `name [1, count, c]` before the others.
+    /// The tokens `name [1, count, c]`, or one token `[c]`, before the others.
     ///
     /// # Errors
     /// Where there is no such tensor.
     pub fn tokens_before(&mut self, x: NodeId, name: &str, count: usize) -> Result<NodeId> {
         let Shape { h, w, c } = self.shape(x);
-        let token = self.param(name, &[1, count, c], Order::Same, Role::Embedding)?;
+        let shape = if count == 1 && self.stored(name) == Some(&[c]) { vec![c] } else { vec![1, count, c] };
+        let token = self.param(name, &shape, Order::Same, Role::Embedding)?;
         Ok(self.push(Op::ClassToken(token), &[x], Shape::new(1, h * w + count, c)))
     }
 

@@ -66,6 +66,18 @@ impl Spatial {
         Ok(Spatial { stride, padding, dilation })
     }
 
+    /// The padding above and below and to the left and right, and what is more of it below and to the right.
+    pub fn sides(&self) -> Result<[[usize; 2]; 2]> {
+        let [top, left, bottom, right] = self.padding;
+        match (bottom.checked_sub(top), right.checked_sub(left)) {
+            (Some(below), Some(beside)) => Ok([[top, left], [below, beside]]),
+            _ => Err(Error::config(format!(
+                "pads {top} above and {bottom} below, {left} to the left and {right} to the right; fewer below or to the \
+                 right are not known here"
+            ))),
+        }
+    }
+
     /// The padding above and below, and to the left and right.
     pub fn both_sides(&self) -> Result<[usize; 2]> {
         let [top, left, bottom, right] = self.padding;
@@ -78,10 +90,11 @@ impl Spatial {
         }
     }
 
-    /// How often a window fits along a side, and whether it ends there.
-    pub fn along(&self, size: usize, kernel: usize, padding: usize) -> Result<(usize, bool)> {
+    /// How often a window fits along a side with this padding, and more of it at the end, and whether it ends there.
+    pub fn along(&self, size: usize, kernel: usize, padding: [usize; 2]) -> Result<(usize, bool)> {
         let span = (kernel - 1).checked_mul(self.dilation).and_then(|span| span.checked_add(1));
-        let whole = padding.checked_mul(2).and_then(|pads| pads.checked_add(size));
+        let [padding, further] = padding;
+        let whole = padding.checked_mul(2).and_then(|pads| pads.checked_add(further)?.checked_add(size));
         let left = whole.zip(span).and_then(|(whole, span)| whole.checked_sub(span));
         match left {
             Some(left) => Ok((left / self.stride + 1, left.is_multiple_of(self.stride))),
@@ -169,9 +182,9 @@ impl<'a> Translation<'a> {
             )));
         }
         let spatial = Spatial::of(at, kernel, shape)?;
-        let padding = spatial.both_sides()?;
-        let (h, _) = spatial.along(shape.h, r, padding[0])?;
-        let (w, _) = spatial.along(shape.w, s, padding[1])?;
+        let [padding, further] = spatial.sides()?;
+        let (h, _) = spatial.along(shape.h, r, [padding[0], further[0]])?;
+        let (w, _) = spatial.along(shape.w, s, [padding[1], further[1]])?;
         let weight = self.parameter(&filters, &filters.shape)?;
         let bias = match at.optional(2) {
             Some(bias) => {
@@ -182,7 +195,7 @@ impl<'a> Translation<'a> {
         };
         let layer = self.layer(at, &weight);
         let (stride, dilation, groups) = (spatial.stride, spatial.dilation, groups as usize);
-        let operation = Operation::Conv { weight, bias, layer, stride, padding, dilation, groups };
+        let operation = Operation::Conv { weight, bias, layer, stride, padding, further, dilation, groups };
         let shape = Shape::new(h, w, outputs);
         let made = self.make(at.output(), operation, &[node], shape);
         Ok(self.made(made, self.image_axes(shape)))

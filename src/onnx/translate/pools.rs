@@ -21,8 +21,8 @@ impl<'a> Translation<'a> {
         let spatial = Spatial::of(at, [r, s], shape)?;
         let (counts, ceils) = (at.int("count_include_pad")?.unwrap_or(0), at.int("ceil_mode")?.unwrap_or(0));
         let padding = spatial.both_sides()?;
-        let (h, ends_down) = spatial.along(shape.h, r, padding[0])?;
-        let (w, ends_right) = spatial.along(shape.w, s, padding[1])?;
+        let (h, ends_down) = spatial.along(shape.h, r, [padding[0], 0])?;
+        let (w, ends_right) = spatial.along(shape.w, s, [padding[1], 0])?;
         if ceils != 0 && !(ends_down && ends_right) {
             let size = format!("{}x{}", shape.h, shape.w);
             return Err(Error::config(format!(

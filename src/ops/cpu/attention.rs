@@ -10,7 +10,7 @@ use std::cell::RefCell;
 
 use super::gemm::{Matrix, gemm};
 use super::same;
-use crate::ops::Shape;
+use crate::ops::{Shape, Windows};
 
 thread_local! {
     /// Square matrices of one head.
@@ -90,7 +90,8 @@ fn fits(n: usize, shape: Shape, heads: usize, packed: &[usize], outputs: &[usize
     same("attention", n * heads * shape.positions().pow(2), saved);
 }
 
-/// O to `y`, P to `saved`. With a `mask` `[n, t]`, keys where it is 0 get no weight.
+/// O to `y`, P to `saved`. With a `mask` `[n, t]`, keys where it is 0 get no weight. With `windows`, of which there are `n`,
+/// and their table of relative positions `[offsets, heads]`, scores have its values and [`Windows::APART`] added.
 pub fn forward(
     y: &mut [f32],
     saved: &mut [f32],
@@ -99,15 +100,26 @@ pub fn forward(
     shape: Shape,
     heads: usize,
     mask: Option<&[u32]>,
+    windows: Option<(Windows, &[f32])>,
 ) {
     fits(n, shape, heads, &[qkv.len()], &[y.len()], saved.len());
     if let Some(mask) = mask {
         same("attention mask", n * shape.positions(), mask.len());
     }
+    if let Some((windows, table)) = windows {
+        same("attention table", windows.offsets() * heads, table.len());
+    }
     for (i, head) in Head::all(n, shape, heads).enumerate() {
         let [q, k, v] = head.parts(qkv);
         let p = &mut saved[head.weights..head.weights + head.t * head.t];
         gemm(p, head.t, q, k.t(), head.scale(), false);
+        if let Some((windows, table)) = windows {
+            for (at, s) in p.iter_mut().enumerate() {
+                let (window, query, key) = (i / heads, at / head.t, at % head.t);
+                *s += table[windows.offset(query, key) * heads + i % heads];
+                *s += if windows.were_apart(window, query, key) { Windows::APART } else { 0.0 };
+            }
+        }
         let keys = mask.map(|mask| &mask[i / heads * head.t..][..head.t]);
         for row in p.chunks_exact_mut(head.t) {
             if let Some(keys) = keys {
@@ -151,16 +163,33 @@ pub fn tangent(t: &mut [f32], tx: &[f32], x: &[f32], saved: &[f32], n: usize, sh
     });
 }
 
-/// dV += Pᵀ dO; dS = P ∘ (dP − mean), dP = dO Vᵀ; dQ += dS K/√width; dK += dSᵀ Q/√width.
-pub fn backward(dx: &mut [f32], dy: &[f32], x: &[f32], saved: &[f32], n: usize, shape: Shape, heads: usize) {
+/// dV += Pᵀ dO; dS = P ∘ (dP − mean), dP = dO Vᵀ; dQ += dS K/√width; dK += dSᵀ Q/√width. The gradient of a table of
+/// relative positions += the sums of dS, in f64.
+pub fn backward(
+    dx: &mut [f32],
+    dtable: Option<(Windows, &mut [f32])>,
+    dy: &[f32],
+    x: &[f32],
+    saved: &[f32],
+    n: usize,
+    shape: Shape,
+    heads: usize,
+) {
     fits(n, shape, heads, &[dx.len(), x.len()], &[dy.len()], saved.len());
+    let windows = dtable.as_ref().map(|(windows, _)| *windows);
+    let mut sums = vec![0.0; dtable.as_ref().map_or(0, |(_, dtable)| dtable.len())];
     SCRATCH.with_borrow_mut(|[ds, ..]| {
-        for head in Head::all(n, shape, heads) {
+        for (i, head) in Head::all(n, shape, heads).enumerate() {
             let ([q, k, v], d) = (head.parts(x), head.of(dy));
             let p = head.weights(saved);
             ds.resize(head.t * head.t, 0.0);
             gemm(ds, head.t, d, v.t(), 1.0, false);
             through_softmax(ds, p, head.t);
+            if let Some(windows) = windows {
+                for (at, ds) in ds.iter().enumerate() {
+                    sums[windows.offset(at / head.t, at % head.t) * heads + i % heads] += f64::from(*ds);
+                }
+            }
             let ds = head.square(ds);
             let mut add = |part: usize, a: Matrix, b: Matrix, scale: f32| {
                 gemm(&mut dx[head.qkv + part * head.dim..], 3 * head.dim, a, b, scale, true);
@@ -170,6 +199,9 @@ pub fn backward(dx: &mut [f32], dy: &[f32], x: &[f32], saved: &[f32], n: usize, 
             add(2, head.square(p).t(), d, 1.0);
         }
     });
+    if let Some((_, dtable)) = dtable {
+        dtable.iter_mut().zip(sums).for_each(|(d, sum)| *d += sum as f32);
+    }
 }
 
 /// The derivative of [`backward`] along x' = `tx` and dO' = `dyt`, added to `dxt`. With r the row means of dP under P:
@@ -244,12 +276,12 @@ mod tests {
         let (x, tx, dy, dyt) = (values(inner, 1), values(inner, 2), values(outer, 3), values(outer, 4));
         let run = |x: &[f32]| {
             let (mut y, mut saved) = (vec![0.0; outer], vec![0.0; n * heads * 9]);
-            forward(&mut y, &mut saved, x, n, shape, heads, mask);
+            forward(&mut y, &mut saved, x, n, shape, heads, mask, None);
             (y, saved)
         };
         let back = |x: &[f32], dy: &[f32]| {
             let mut dx = vec![0.0; inner];
-            backward(&mut dx, dy, x, &run(x).1, n, shape, heads);
+            backward(&mut dx, None, dy, x, &run(x).1, n, shape, heads);
             dx
         };
         let h = 1.0 / 256.0;

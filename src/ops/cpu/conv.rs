@@ -285,9 +285,12 @@ mod tests {
         let shape = |h, w, c, o, conv: Conv| {
             let (r, s) = conv.kernel;
             let out = |size: usize, pad: usize, k: usize| {
-                (size + 2 * pad - conv.dilation * (k - 1) - 1) / conv.stride + 1
+                (size + pad - conv.dilation * (k - 1) - 1) / conv.stride + 1
             };
-            let (oh, ow) = (out(h, conv.padding.0, r), out(w, conv.padding.1, s));
+            let (oh, ow) = (
+                out(h, 2 * conv.padding.0 + conv.further.0, r),
+                out(w, 2 * conv.padding.1 + conv.further.1, s),
+            );
             Geometry::conv(Shape::new(h, w, c), Shape::new(oh, ow, o), conv)
         };
         vec![
@@ -297,8 +300,16 @@ mod tests {
             shape(7, 5, 2, 3, Conv::square(3, 2, 1)),
             shape(8, 8, 3, 2, Conv::square(7, 2, 3)),
             shape(6, 6, 4, 5, Conv::square(1, 2, 0)),
-            shape(9, 7, 4, 6, Conv { kernel: (3, 2), stride: 1, padding: (2, 0), dilation: 2, groups: 2 }),
+            shape(
+                9,
+                7,
+                4,
+                6,
+                Conv { kernel: (3, 2), padding: (2, 0), dilation: 2, groups: 2, ..Conv::square(1, 1, 0) },
+            ),
             shape(4, 5, 6, 6, Conv { groups: 6, ..Conv::square(3, 1, 1) }),
+            shape(8, 7, 3, 4, Conv::square(3, 2, 0).same(8, 7)),
+            shape(6, 6, 2, 4, Conv { groups: 2, ..Conv::square(5, 2, 0).same(6, 6) }),
             shape(3, 3, 2, 3, Conv::square(3, 1, 3)), // taps wholly in the padding
             shape(40, 30, 3, 2, Conv::square(3, 1, 1)),
         ]

@@ -1,7 +1,7 @@
-//! Operations that only move values: rows, and the option-A shortcut.
+//! Operations that only move values: rows, bands of images, and the option-A shortcut.
 
 use super::same;
-use crate::ops::{Shape, Strided};
+use crate::ops::{Bands, Shape, Strided};
 
 /// Copies `rows` rows of `len` values.
 pub fn copy(y: &mut [f32], x: &[f32], rows: usize, len: usize, to: Strided, from: Strided) {
@@ -32,6 +32,23 @@ fn move_rows(
 pub fn add_sum(y: &mut [f32], x: &[f32], rows: usize, from: Strided) {
     let (len, whole) = (y.len(), Strided { first: 0, stride: 0 });
     add(y, x, rows, len, whole, from);
+}
+
+/// `y` = the positions of `x`, `[n, rows, columns, c]`, in the order of bands; `back`, from that order. `add` adds.
+pub fn bands(y: &mut [f32], x: &[f32], bands: Bands, c: usize, back: bool, add: bool) {
+    same("bands", y.len(), x.len());
+    let image = bands.rows * bands.columns * c;
+    for (y, x) in y.chunks_exact_mut(image).zip(x.chunks_exact(image)) {
+        for i in 0..image / c {
+            let (place, i) = (bands.place(i) * c, i * c);
+            let (to, from) = if back { (place, i) } else { (i, place) };
+            let (y, x) = (&mut y[to..to + c], &x[from..from + c]);
+            match add {
+                true => y.iter_mut().zip(x).for_each(|(y, x)| *y += x),
+                false => y.copy_from_slice(x),
+            }
+        }
+    }
 }
 
 /// `y` = every `stride`-th position of `x` (`[n, h, w, c]`), its channels in the middle of `to.c`, zeros around.

@@ -5,10 +5,11 @@
 use super::{Cuda, In, Out, images, word};
 use crate::device::cuda::{Launch, tiles};
 use crate::error::{Error, Result};
-use crate::ops::{Shape, same};
+use crate::ops::{Shape, Windows, same};
 
 /// O to `y` `[n, shape]`, P to `saved`; `x` `[n, t, 3c]`. With a `mask` `[n, t]`, keys where it is 0 get no weight; the other
-/// passes read that off `saved`.
+/// passes read that off `saved`. With `windows`, of which there are `n`, and their table of relative positions, scores have
+/// its values and [`Windows::APART`] added.
 ///
 /// # Errors
 /// Shapes that do not fit, sequences longer than [`tiles::ATTENTION_TOKENS`], or the device fails.
@@ -21,14 +22,23 @@ pub fn forward(
     shape: Shape,
     heads: usize,
     mask: Option<In<'_, u32>>,
+    windows: Option<(Windows, In<'_, f32>)>,
 ) -> Result<()> {
     let at = Shapes::new("attention", n, shape, heads, &[x.len()], &[y.len()], &[saved.len()])?;
     if let Some(mask) = mask {
         same(at.op, "values in the mask", n * shape.positions(), mask.len())?;
     }
+    let (sizes, table) = match windows {
+        Some((windows, table)) => (at.windows(windows, table.len())?, Some(table)),
+        None => ([0; 5], None),
+    };
+    let [side, rows, columns, down, right] = sizes;
     let (launch, Shapes { t, heads, width, .. }) = (at.blocks(tiles::ATTENTION_ROWS)?, at);
-    // SAFETY: x holds n images of t positions of three parts, y of one, saved n·heads squares of t, a mask n·t values.
-    unsafe { cuda.attention(launch, y, saved, x, mask, t, heads, width) }
+    // SAFETY: x holds n images of t positions of three parts, y of one, saved n·heads squares of t, a mask n·t values,
+    // a table heads values for each offset of two of the t tokens of a window.
+    unsafe {
+        cuda.attention(launch, y, saved, x, mask, table, t, heads, width, side, rows, columns, down, right)
+    }
 }
 
 /// O' = P'V + PV' to `ty`.
@@ -52,13 +62,15 @@ pub fn tangent(
     unsafe { cuda.attention_tangent(launch, ty, tx, x, saved, t, heads, width) }
 }
 
-/// `dx` += the adjoint of `dy`; `scratch` has the length of `saved`.
+/// `dx` += the adjoint of `dy`, and the gradient of a table of relative positions += its own; `scratch` has the length of
+/// `saved`.
 ///
 /// # Errors
 /// As [`forward`].
 pub fn backward(
     cuda: &Cuda,
     mut dx: Out<'_, f32>,
+    dtable: Option<(Windows, Out<'_, f32>)>,
     mut scratch: Out<'_, f32>,
     dy: In<'_, f32>,
     x: In<'_, f32>,
@@ -72,6 +84,14 @@ pub fn backward(
     let (launch, Shapes { t, heads, width, .. }) = (at.blocks(tiles::ATTENTION_ROWS)?, at);
     // SAFETY: dx and x hold n images of t positions of three parts, dy of one, the others n·heads squares of t.
     unsafe { cuda.attention_backward(launch, dx.output(), scratch.output(), dy, x, saved, t, heads, width)? };
+    if let Some((windows, dtable)) = dtable {
+        let [side, ..] = at.windows(windows, dtable.len())?;
+        let launch = Launch::over(at.op, dtable.len() * 32, tiles::ATTENTION_THREADS)?;
+        // SAFETY: dtable holds heads values for each offset, scratch n·heads squares of the tokens of a window.
+        unsafe {
+            cuda.attention_table(launch, dtable, scratch.input(), word(at.op, "windows", n)?, heads, side)?
+        };
+    }
     at.keys(cuda, dx.output(), scratch.input(), x)?;
     at.values(cuda, dx, saved, dy)
 }
@@ -160,6 +180,22 @@ impl Shapes {
         let (t, heads, width) =
             (word(op, "tokens", t)?, word(op, "heads", heads)?, word(op, "channels", c / heads)?);
         Ok(Shapes { op, n, t, heads, width })
+    }
+
+    /// The sizes of windows of these many tokens, and a table of this length.
+    fn windows(&self, windows: Windows, table: usize) -> Result<[u32; 5]> {
+        same(self.op, "tokens of a window", windows.tokens(), self.t as usize)?;
+        same(self.op, "values in the table", windows.offsets() * self.heads as usize, table)?;
+        let Windows { side, rows, columns, down, right } = windows;
+        if rows == 0 || columns == 0 || down >= side || right >= side {
+            return Err(Error::shape(
+                self.op,
+                "windows, shifted by less than their side",
+                format!("{windows:?}"),
+            ));
+        }
+        let word = |value: usize| word(self.op, "windows", value);
+        Ok([word(side)?, word(rows)?, word(columns)?, word(down)?, word(right)?])
     }
 
     /// Blocks of so many rows of each head of each image.

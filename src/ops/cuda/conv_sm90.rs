@@ -17,7 +17,9 @@ pub fn scratch(cuda: &Cuda, n: usize, geometry: &Geometry, precision: Precision)
     let channels =
         conv.groups == 1 && input.c.is_multiple_of(8) && input.c >= tiles::SM90_BLOCK_K as usize / 2;
     let reach = |taps: usize| conv.dilation * (taps - 1) < 128;
-    let near = reach(conv.kernel.0) && reach(conv.kernel.1) && conv.padding.0.max(conv.padding.1) < 128;
+    let near = reach(conv.kernel.0)
+        && reach(conv.kernel.1)
+        && (conv.padding.0 + conv.further.0).max(conv.padding.1 + conv.further.1) < 128;
     let fits = channels && near && (1..=8).contains(&conv.stride) && input.h.max(input.w) < 1 << 16;
     match half && fits && cuda.is_sm90() {
         true => weights(geometry) + n * input.len(),
@@ -62,7 +64,8 @@ pub(super) fn launch(
 /// The map of x: rows of a matrix where pixels of the output are those of the input, else pixels of images under one tap.
 fn images(cuda: &Cuda, x: In<'_, u16>, n: usize, geometry: &Geometry) -> Result<TensorMap> {
     let (input, conv) = (geometry.input, geometry.conv);
-    let matrix = conv.kernel == (1, 1) && conv.stride == 1 && conv.padding == (0, 0);
+    let matrix =
+        conv.kernel == (1, 1) && conv.stride == 1 && (conv.padding, conv.further) == ((0, 0), (0, 0));
     let (channels, pixels) = (tiles::SM90_BLOCK_K, tiles::SM90_BLOCK_M);
     let boxes = match matrix {
         true => Boxes {
@@ -75,6 +78,7 @@ fn images(cuda: &Cuda, x: In<'_, u16>, n: usize, geometry: &Geometry) -> Result<
             let ((r, s), (above, left)) = (conv.kernel, conv.padding);
             let before = |padding: usize| -(padding as i32);
             let after = |padding: usize, taps: usize| padding as i32 - (conv.dilation * (taps - 1)) as i32;
+            let (below, beside) = (above + conv.further.0, left + conv.further.1);
             Boxes {
                 dims: vec![input.c, input.w, input.h, n],
                 pitches: vec![input.c, input.w * input.c, input.len()],
@@ -82,7 +86,7 @@ fn images(cuda: &Cuda, x: In<'_, u16>, n: usize, geometry: &Geometry) -> Result<
                     channels,
                     pixels,
                     lower: [before(left), before(above)],
-                    upper: [after(left, s), after(above, r)],
+                    upper: [after(beside, s), after(below, r)],
                     step: [conv.stride as u32; 2],
                 },
                 swizzle: 128,

@@ -4,7 +4,7 @@
 use super::{Cuda, In, Out, images, word};
 use crate::device::cuda::{Launch, tiles};
 use crate::error::{Error, Result};
-use crate::ops::{Shape, Strided};
+use crate::ops::{Bands, Shape, Strided};
 
 /// Copies `rows` rows of `len` values.
 ///
@@ -86,6 +86,35 @@ pub fn add_sum(cuda: &Cuda, y: Out<'_, f32>, x: In<'_, f32>, rows: usize, from: 
     let x = x.part(from.first..x.len());
     // SAFETY: y holds len values, and the last row of x ends within it.
     unsafe { cuda.sum_rows(launch, y, x, word(rows)?, word(len)?, word(from.stride)?) }
+}
+
+/// `y` = the positions of `x`, `[n, rows, columns, c]`, in the order of bands; `back`, from that order. `add` adds.
+///
+/// # Errors
+/// Shapes that do not fit, or the device fails.
+pub fn bands(
+    cuda: &Cuda,
+    y: Out<'_, f32>,
+    x: In<'_, f32>,
+    n: usize,
+    at: Bands,
+    c: usize,
+    back: bool,
+    add: bool,
+) -> Result<()> {
+    let (op, shape) = ("bands", Shape::new(at.rows, at.columns, c));
+    images(op, "input", n, shape, x.len())?;
+    images(op, "output", n, shape, y.len())?;
+    if at.height == 0 || !at.rows.is_multiple_of(at.height) || at.down >= at.rows || at.right >= at.columns {
+        return Err(Error::shape(op, "whole bands and a shift within the image", format!("{at:?}")));
+    }
+    let launch = Launch::over(op, y.len(), tiles::SHAPE_THREADS)?;
+    let word = |value: usize| word(op, "positions", value);
+    let [n, rows, columns, c] = [word(n)?, word(at.rows)?, word(at.columns)?, word(c)?];
+    let [height, down, right] = [word(at.height)?, word(at.down)?, word(at.right)?];
+    let (back, add) = (u32::from(back), u32::from(add));
+    // SAFETY: x and y hold n images of rows by columns by c values, and every position of bands is one of the image.
+    unsafe { cuda.bands(launch, y, x, n, rows, columns, c, height, down, right, back, add) }
 }
 
 /// `y` = every `stride`-th position of `x`, its channels in the middle of `to.c`, zeros around.

@@ -1,6 +1,7 @@
 //! The tensor names of vision transformers in timm, torchvision and Hugging Face.
 
 use super::super::names::Form;
+use crate::net::Activation;
 
 /// A library's names of the parts.
 pub(super) struct Names {
@@ -10,6 +11,8 @@ pub(super) struct Names {
     /// Learned tokens behind the class token, which have no positions.
     pub registers: &'static str,
     pub positions: &'static str,
+    /// The norm before the first block, of models that have one.
+    pub norm_pre: &'static str,
     /// A block's name without its number.
     pub block: &'static str,
     pub norm1: &'static str,
@@ -24,9 +27,21 @@ pub(super) struct Names {
     pub heads: &'static [&'static str],
     /// The head that reads the distillation token.
     pub distilled: &'static str,
-    /// Whether the head reads the class token and, behind it, the mean of the patches.
-    pub joins: bool,
+    /// What the head reads, where a class token is.
+    pub reads: HeadReads,
     pub eps: f32,
+    pub activation: Activation,
+}
+
+/// What a head reads.
+#[derive(Clone, Copy, PartialEq)]
+pub(super) enum HeadReads {
+    /// The class token.
+    Token,
+    /// The mean of the patches.
+    Mean,
+    /// The class token and, behind it, the mean of the patches.
+    Both,
 }
 
 /// How queries, keys and values are made.
@@ -37,6 +52,8 @@ pub(super) enum Qkv {
     Projected(&'static str),
     /// By three layers.
     Parts([&'static str; 3]),
+    /// By three layers, of keys, values and queries in this order.
+    KeysFirst([&'static str; 3]),
 }
 
 impl Qkv {
@@ -45,7 +62,7 @@ impl Qkv {
         match self {
             Qkv::Packed(name) => format!("{name}.weight"),
             Qkv::Projected(name) => format!("{name}.in_proj_weight"),
-            Qkv::Parts(names) => format!("{}.weight", names[0]),
+            Qkv::Parts(names) | Qkv::KeysFirst(names) => format!("{}.weight", names[0]),
         }
     }
 }
@@ -56,6 +73,7 @@ pub(super) const TIMM: Names = Names {
     distillation_token: "dist_token",
     registers: "reg_token",
     positions: "pos_embed",
+    norm_pre: "norm_pre",
     block: "blocks.",
     norm1: "norm1",
     qkv: Qkv::Packed("attn.qkv"),
@@ -67,8 +85,9 @@ pub(super) const TIMM: Names = Names {
     norm: "norm",
     heads: &["head"],
     distilled: "head_dist",
-    joins: false,
+    reads: HeadReads::Token,
     eps: 1e-6,
+    activation: Activation::Gelu,
 };
 
 const TORCHVISION: Names = Names {
@@ -152,7 +171,7 @@ const HUGGING_FACE_DINOV2: Names = Names {
     fc2: "mlp.fc2",
     scales: ["layer_scale1.lambda1", "layer_scale2.lambda1"],
     norm: "dinov2.layernorm",
-    joins: true,
+    reads: HeadReads::Both,
     eps: 1e-6,
     ..HUGGING_FACE
 };
@@ -163,7 +182,26 @@ const HUGGING_FACE_DINOV2_5: Names = Names {
     ..HUGGING_FACE_DINOV2
 };
 
-pub(super) const NAMES: [Names; 9] = [
+const HUGGING_FACE_CLIP: Names = Names {
+    patches: "vision_model.embeddings.patch_embedding",
+    class_token: "vision_model.embeddings.class_embedding",
+    positions: "vision_model.embeddings.position_embedding.weight",
+    norm_pre: "vision_model.pre_layrnorm",
+    block: "vision_model.encoder.layers.",
+    norm1: "layer_norm1",
+    qkv: Qkv::KeysFirst(["self_attn.k_proj", "self_attn.v_proj", "self_attn.q_proj"]),
+    proj: "self_attn.out_proj",
+    norm2: "layer_norm2",
+    fc1: "mlp.fc1",
+    fc2: "mlp.fc2",
+    norm: "vision_model.no_norm", // that of the class token plays no part
+    reads: HeadReads::Mean,
+    eps: 1e-5,
+    activation: Activation::QuickGelu,
+    ..HUGGING_FACE
+};
+
+pub(super) const NAMES: [Names; 10] = [
     TIMM,
     TORCHVISION,
     TORCHVISION_1,
@@ -173,6 +211,7 @@ pub(super) const NAMES: [Names; 9] = [
     HUGGING_FACE_DEIT_5,
     HUGGING_FACE_DINOV2,
     HUGGING_FACE_DINOV2_5,
+    HUGGING_FACE_CLIP,
 ];
 
 pub const FORMS: &[Form] = &[
@@ -188,6 +227,7 @@ pub const FORMS: &[Form] = &[
             "cls_token",
             "dist_token",
             "reg_token",
+            "norm_pre.*",
             "blocks.#.norm#.*",
             "blocks.#.ls#.gamma",
             "blocks.#.attn.qkv.*",
@@ -257,5 +297,17 @@ pub const FORMS: &[Form] = &[
         ],
         others: &["dinov2.embeddings.*", "dinov2.encoder.layer.#.*", "dinov2.layernorm.*", "classifier.*"],
         lacks: &["dinov2.embeddings.register_tokens", "dinov2.encoder.layer.#.mlp.weights_in.*"],
+    },
+    Form {
+        needs: &[
+            "vision_model.embeddings.patch_embedding.weight",
+            "vision_model.embeddings.class_embedding",
+            "vision_model.embeddings.position_embedding.weight",
+            "vision_model.pre_layrnorm.weight",
+            "vision_model.encoder.layers.0.self_attn.q_proj.weight",
+            "classifier.weight|classifier.#.weight",
+        ],
+        others: &["vision_model.pre_layrnorm.bias", "vision_model.encoder.layers.#.*", "classifier.*"],
+        lacks: &[],
     },
 ];
