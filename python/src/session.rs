@@ -209,13 +209,14 @@ impl Request {
                 scrubbed.network = of.session.network().clone();
                 scrubbed.records.iter().try_for_each(|record| record.replay(&mut scrubbed.network))?;
             }
-            let model = of.model.changed(scrubbed.network.clone());
+            let network = scrubbed.network.clone();
             let done = of.session.outcome(&self.request, scrubbed, started.elapsed().as_secs_f64());
             let text = of.session.report(&self.request, &done).to_string();
-            let (session, request) = (&of.session, &self.request);
-            let page =
-                report::scrub(&ScrubReport { session, request, outcome: &done, files: None, identity: None });
-            Ok(Outcome { report: text, page, model: Some(model), interrupted, folder: None })
+            let (session, request, after) = (&of.session, &self.request, Some(&network));
+            let report = ScrubReport { session, request, outcome: &done, files: None, after, identity: None };
+            let page = report::scrub(&report)?;
+            let model = Some(of.model.changed(network));
+            Ok(Outcome { report: text, page, model, interrupted, folder: None })
         })
     }
 
