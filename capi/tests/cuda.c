@@ -55,7 +55,7 @@ static void forward(void) {
     to = on_gpu(1024, SJ_F32, 2, out_sides), to.data = expected;
     FAILS(SJ_ERR_CONFIG, "driver does not know it", sj_forward(device, model, &from, &to));
     to = on_gpu(1024, SJ_F32, 2, out_sides), to.device_index = 0;
-    FAILS(SJ_ERR_CONFIG, "is on GPU 1, and is said to be on GPU 0", sj_forward(device, model, &from, &to));
+    FAILS(SJ_ERR_CONFIG, "is on GPU 1, and is described as on GPU 0", sj_forward(device, model, &from, &to));
     to.device_index = 7;
     FAILS(SJ_ERR_CONFIG, "the driver shows 2", sj_forward(device, model, &from, &to));
     to.device_index = 1, to.stream = DRIVER_BROKEN;

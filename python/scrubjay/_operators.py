@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ._trace import Graph, Node, Refused, Stored, Value, same
+from ._graph import Graph, Node, Refused, Stored, Value, same
 
 Words = dict[str, Any]
 

@@ -86,7 +86,7 @@ impl Foreign {
         let place = format!("a tensor at {:#x}", self.address);
         let none = |_| {
             Error::config(format!(
-                "{place} is said to be on GPU {}, whose driver does not know it",
+                "{place} is described as on GPU {}, whose driver does not know it",
                 self.ordinal
             ))
         };
@@ -101,7 +101,7 @@ impl Foreign {
                 "in host memory".into()
             };
             return Err(Error::config(format!(
-                "{place} is {found}, and is said to be on GPU {}",
+                "{place} is {found}, and is described as on GPU {}",
                 self.ordinal
             )));
         }
