@@ -16,7 +16,7 @@ use scrubjay::ops::philox::{Stream, Use};
 use scrubjay::select::Method;
 use scrubjay::task::Procedure;
 use scrubjay::train::{Recipe, train};
-use scrubjay::{Device, Optimizer, Request, Result, Schedule, ScrubOptions, Session, zoo};
+use scrubjay::{Device, Request, Result, ScrubOptions, Session, zoo};
 
 const TRAINED: usize = 1100;
 const HELD_OUT: usize = 200;
@@ -137,16 +137,8 @@ fn table(samples: &Samples, carries: &[bool]) -> Vec<f64> {
 /// A perceptron trained on some of the samples, frozen.
 fn trained(device: &Device, samples: &Samples, indices: &[usize]) -> Result<Network> {
     let mut net = zoo::create("mlp:50", samples.shape(), 10, 1)?.network;
-    let recipe = Recipe {
-        epochs: 30,
-        batch: 32,
-        rate: 0.05,
-        momentum: 0.9,
-        optimizer: Optimizer::Sgd,
-        weight_decay: 1e-3,
-        schedule: Schedule::Cosine,
-        seed: 1,
-    };
+    let recipe =
+        Recipe { epochs: 30, batch: 32, rate: 0.05, weight_decay: 1e-3, seed: 1, ..Recipe::default() };
     train(device, &mut net, samples, indices, &recipe, &mut |_, _| Ok(true))?;
     Ok(net.freeze())
 }

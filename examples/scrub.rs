@@ -4,7 +4,7 @@
 
 use scrubjay::data;
 use scrubjay::train::{self, train};
-use scrubjay::{Device, Optimizer, Request, Result, Schedule, ScrubOptions, Session, zoo};
+use scrubjay::{Device, Request, Result, ScrubOptions, Session, zoo};
 
 const TRAINED: usize = 1200;
 const WRONG: usize = 20;
@@ -19,11 +19,9 @@ fn main() -> Result<()> {
         epochs: 30,
         batch: 32,
         rate: 0.05,
-        momentum: 0.9,
-        optimizer: Optimizer::Sgd,
         weight_decay: 1e-3,
-        schedule: Schedule::Cosine,
         seed: 1,
+        ..train::Recipe::default()
     };
     train(&device, &mut net, &samples, &Vec::from_iter(0..TRAINED), &recipe, &mut |_, _| Ok(true))?;
 

@@ -15,7 +15,7 @@ use crate::update::NoiseUnits;
 use crate::zoo::{Choices, Stem};
 
 /// The version of the list of fields. It changes when a field is added, removed or written in another way.
-const VERSION: u32 = 5;
+const VERSION: u32 = 6;
 
 /// `5-` and the SHA-256 of the lines of [`fields`].
 ///
@@ -32,7 +32,7 @@ pub fn is_of_another_version(identity: &str) -> bool {
     identity.strip_prefix(&VERSION.to_string()).is_none_or(|rest| !rest.starts_with('-'))
 }
 
-/// The fields of version 5, in this order, one line `name = value` each: the program's version; the hashes of the model's
+/// The fields of version 6, in this order, one line `name = value` each: the program's version; the hashes of the model's
 /// files, its config, the earlier model's and the proxy's files; what was chosen about the model; the hashes of the samples and the validation samples as they are after normalisation, and of the
 /// lists of indices (to remove, retained, for a hold, held out); n and the batch; then every setting by name. Numbers are
 /// written in the shortest form that gives the same bits, and what is not given as `default`. Left out is
@@ -122,12 +122,14 @@ fn of_settings(settings: &Settings) -> Vec<(&'static str, String)> {
         Target::Loss(loss) => format!("loss {loss:?}"),
     };
     let hold = hold.as_ref().map(|HoldSettings { proxy, recipe, epochs, block }| {
-        let Recipe { epochs: passes, batch, rate, momentum, optimizer, weight_decay, schedule, seed } = recipe;
+        let Recipe { epochs: passes, batch, rate, momentum, optimizer, weight_decay, seed, .. } = recipe;
+        let Recipe { decayed, schedule, warm_up, augment, .. } = recipe;
         let (proxy, optimizer, schedule) = (proxy.name(), optimizer.name(), schedule.name());
         format!(
             "{epochs} epochs of {}, proxy {proxy}: {passes} epochs of {batch}, {optimizer}, rate {rate:?} {schedule}, momentum \
-             {momentum:?}, decay {weight_decay:?}, seed {seed}",
-            block.map_or("every parameter".to_string(), |share| format!("a block of {share:?}"))
+             {momentum:?}, decay {weight_decay:?} of {}, warm-up {warm_up}, {augment:?}, seed {seed}",
+            block.map_or("every parameter".to_string(), |share| format!("a block of {share:?}")),
+            decayed.name(),
         )
     });
     vec![

@@ -2,7 +2,7 @@
 //! unlearning (Mehta, Pal, Singh, Ravi, CVPR 2022).
 //!
 //! ```
-//! # use scrubjay::{Optimizer, Schedule, checkpoint, data, data::tensors::{self, Tensor, Values}, train, zoo};
+//! # use scrubjay::{checkpoint, data, data::tensors::{self, Tensor, Values}, train, zoo};
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! # let folder = tempfile::tempdir()?;
 //! # let at = |name: &str| folder.path().join(name);
@@ -16,8 +16,7 @@
 //! # ], Default::default())?;
 //! # let samples = data::load(&train_data, &Default::default())?;
 //! # let mut net = zoo::create("mlp:40", samples.shape(), 10, 1)?.network;
-//! # let recipe = train::Recipe { epochs: 30, batch: 32, rate: 0.1, momentum: 0.9, optimizer: Optimizer::Sgd,
-//! #     weight_decay: 0.0, schedule: Schedule::Cosine, seed: 1 };
+//! # let recipe = train::Recipe { epochs: 30, batch: 32, rate: 0.1, weight_decay: 0.0, seed: 1, ..Default::default() };
 //! # train::train(&Device::cpu()?, &mut net, &samples, &Vec::from_iter(0..300), &recipe, &mut |_, _| Ok(true))?;
 //! # checkpoint::save(&model, &net)?;
 //! use scrubjay::{Device, Ended, Request, ScrubOptions, Session, Sources};

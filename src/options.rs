@@ -16,7 +16,7 @@ use crate::task::{
     Approximation, Calibration, CertificateSpec, HoldSettings, IfEmpty, Procedure, ProxyKind, Rule, Settings,
     Target, is_convex, usual_products,
 };
-use crate::train::{Optimizer, Recipe, Schedule};
+use crate::train::{Recipe, Schedule};
 use crate::update::NoiseUnits;
 
 /// A choice of samples of the training data.
@@ -372,11 +372,9 @@ impl ScrubOptions {
             epochs: 0,
             batch: 64,
             rate: 0.05,
-            momentum: 0.9,
-            optimizer: Optimizer::Sgd,
             weight_decay: self.l2 as f32,
-            schedule: Schedule::Cosine,
             seed: 0,
+            ..Recipe::default()
         });
         let recipe =
             Recipe { epochs: self.proxy_epochs, schedule: Schedule::Cosine, seed: self.seed, ..usual };

@@ -2,13 +2,13 @@
 //! scrubbing is compared on. The same seed gives the same bytes, for any number of threads. On CUDA sums have another
 //! order: the same seed gives the same bytes again, but not the CPU's.
 
-use crate::data::Samples;
+use crate::data::{Augment, Augmented, Samples};
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::names::names;
 use crate::net::{Network, TrainPass};
-pub use crate::ops::optimizer::Optimizer;
 use crate::ops::optimizer::Update;
+pub use crate::ops::optimizer::{Decayed, Optimizer};
 use crate::ops::philox::{Stream, Use};
 
 /// The schedule of the learning rate.
@@ -54,12 +54,57 @@ pub struct Recipe {
     pub momentum: f32,
     /// The optimizer.
     pub optimizer: Optimizer,
-    /// Weight decay, on all parameters, as PyTorch does by default.
+    /// Weight decay.
     pub weight_decay: f32,
+    /// The parameters that it is on.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub decayed: Decayed,
     /// The schedule of η.
     pub schedule: Schedule,
-    /// The seed of the order of samples.
+    /// Epochs in which η rises in equal steps to its initial value; the schedule is of those that follow.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub warm_up: usize,
+    /// What is changed at random in the images of a mini-batch.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub augment: Augment,
+    /// The seed of the order of samples, and of what is changed in them.
     pub seed: u64,
+}
+
+/// Whether an option is as it was before there was a choice; it is then left out of what is written.
+fn is_default<T: Default + PartialEq>(option: &T) -> bool {
+    *option == T::default()
+}
+
+impl Default for Recipe {
+    /// That of `scrubjay train`.
+    fn default() -> Recipe {
+        Recipe {
+            epochs: 20,
+            batch: 64,
+            rate: 0.05,
+            momentum: 0.9,
+            optimizer: Optimizer::Sgd,
+            weight_decay: 5e-4,
+            decayed: Decayed::All,
+            schedule: Schedule::Cosine,
+            warm_up: 0,
+            augment: Augment::default(),
+            seed: 0,
+        }
+    }
+}
+
+impl Recipe {
+    /// η of the step after `done` of `steps`, of which each epoch has so many.
+    fn rate(&self, done: usize, steps: usize, of_epoch: usize) -> f64 {
+        let rising = self.warm_up * of_epoch;
+        let factor = match done < rising {
+            true => (done + 1) as f64 / rising as f64,
+            false => self.schedule.factor(done - rising, steps - rising),
+        };
+        f64::from(self.rate) * factor
+    }
 }
 
 /// The result of one epoch.
@@ -93,15 +138,30 @@ pub fn train(
     if !(0.0..1.0).contains(&recipe.momentum) || !(0.0..f32::INFINITY).contains(&recipe.weight_decay) {
         return Err(Error::config("momentum is from 0 to below 1, weight decay a number of at least 0"));
     }
+    if recipe.warm_up > recipe.epochs {
+        let reason = format!("{} epochs of warm-up, of {} in all", recipe.warm_up, recipe.epochs);
+        return Err(Error::config(reason));
+    }
     let batch = recipe.batch.min(indices.len());
-    let mut pass = TrainPass::new(device, net, batch, recipe.optimizer)?;
-    let (mut done, steps) = (0, recipe.epochs * indices.len().div_ceil(batch));
+    let mut pass = TrainPass::new(device, net, batch, recipe.optimizer)?.decaying(recipe.decayed);
+    let (mut done, of_epoch) = (0, indices.len().div_ceil(batch));
     for epoch in 1..=recipe.epochs {
         let mut order = indices.to_vec();
         Stream::new(recipe.seed, Use::Choice, 1 << 16 | epoch as u32).shuffle(&mut order);
         let (mut loss, mut correct) = (0.0, 0);
         for chunk in order.chunks(batch) {
-            let step = pass.step(&samples.subset(chunk))?;
+            let batch = samples.subset(chunk);
+            let Recipe { augment, seed, .. } = recipe;
+            let step = match augment.is_nothing() {
+                true => pass.step(&batch)?,
+                false => pass.step(&Augmented {
+                    batch: &batch,
+                    augment,
+                    indices: chunk,
+                    seed: *seed,
+                    epoch: epoch as u32,
+                })?,
+            };
             if !step.loss.is_finite() {
                 return Err(Error::config(format!(
                     "the loss is {} in epoch {epoch}; a smaller rate may help",
@@ -110,7 +170,7 @@ pub fn train(
             }
             loss += step.loss * chunk.len() as f64;
             correct += step.correct;
-            let rate = f64::from(recipe.rate) * recipe.schedule.factor(done, steps);
+            let rate = recipe.rate(done, recipe.epochs * of_epoch, of_epoch);
             done += 1;
             let (momentum, decay) = (recipe.momentum, recipe.weight_decay);
             pass.update(&Update { rate: rate as f32, momentum, decay, step: done as i32 })?;
@@ -131,6 +191,7 @@ pub fn train(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::data::Normalise;
     use crate::net::{Activation, Builder, Conv, Role, Shape, Source, Window};
     use crate::zoo;
 
@@ -151,11 +212,10 @@ mod tests {
             epochs: 8,
             batch: 16,
             rate: if optimizer == Optimizer::Adam { 0.01 } else { 0.1 },
-            momentum: 0.9,
             optimizer,
             weight_decay: 1e-4,
-            schedule: Schedule::Cosine,
             seed: 3,
+            ..Recipe::default()
         }
     }
 
@@ -167,6 +227,73 @@ mod tests {
         let cosine = factors(Schedule::Cosine);
         assert!((cosine[0] - 1.0).abs() + (cosine[2] - 0.5).abs() < 1e-12, "{cosine:?}");
         assert!(cosine.is_sorted_by(|a, b| a > b), "{cosine:?}");
+    }
+
+    #[test]
+    fn a_rate_rises_to_where_its_schedule_begins() {
+        let rates = |warm_up: usize, schedule: Schedule| {
+            let recipe = Recipe { epochs: 4, rate: 1.0, warm_up, schedule, ..Recipe::default() };
+            (0..8).map(|done| recipe.rate(done, 8, 2)).collect::<Vec<f64>>()
+        };
+        assert_eq!(rates(0, Schedule::Constant), [1.0; 8]);
+        assert_eq!(rates(2, Schedule::Step), [0.25, 0.5, 0.75, 1.0, 1.0, 1.0, 0.1, 0.01]);
+        assert_eq!(rates(4, Schedule::Cosine)[7], 1.0);
+        assert_eq!(
+            rates(2, Schedule::Cosine)[4..],
+            (0..4).map(|done| Schedule::Cosine.factor(done, 4)).collect::<Vec<_>>()
+        );
+    }
+
+    /// With gradients of nothing, weight decay alone moves a network.
+    #[test]
+    fn decay_of_weights_leaves_biases_and_norms_as_they_are() {
+        let (samples, device) = (halves(16), Device::cpu().unwrap());
+        let (of_weights, of_all) = ([Decayed::Weights, Decayed::All])
+            .map(|decayed| {
+                let mut net = zoo::create("cnn:4+8", samples.shape(), 2, 1).unwrap().network;
+                let before = net.clone();
+                let recipe =
+                    Recipe { epochs: 1, batch: 16, weight_decay: 0.5, decayed, ..config(Optimizer::Sgd) };
+                let without = Recipe { weight_decay: 0.0, ..recipe.clone() };
+                let mut plain = net.clone();
+                let each = &mut |_: &Network, _| Ok(true);
+                train(&device, &mut plain, &samples, &(0..16).collect::<Vec<_>>(), &without, each).unwrap();
+                train(&device, &mut net, &samples, &(0..16).collect::<Vec<_>>(), &recipe, each).unwrap();
+                let moved = net.params.iter().zip(&plain.params).zip(&before.params);
+                moved
+                    .filter(|((_, _), before)| before.trained && before.value.iter().any(|&v| v != 0.0))
+                    .map(|((net, plain), before)| {
+                        (matches!(before.role, Role::Weight(_)), net.value != plain.value)
+                    })
+                    .collect::<Vec<_>>()
+            })
+            .into();
+        assert!(of_weights.iter().all(|(weight, moved)| weight == moved), "{of_weights:?}");
+        assert!(of_all.iter().all(|(_, moved)| *moved), "{of_all:?}");
+        assert!(of_all.iter().any(|(weight, _)| !weight), "{of_all:?}");
+    }
+
+    #[test]
+    fn shifted_and_mirrored_images_train_to_the_same_bytes_on_any_number_of_threads() {
+        let samples = halves(101);
+        let indices: Vec<usize> = (0..101).collect();
+        let augment = Augment::of(&samples, 1, true, &Normalise::default()).unwrap();
+        let recipe = Recipe { augment, ..config(Optimizer::Sgd) };
+        let run = |threads, recipe: &Recipe| {
+            let device = Device::open(crate::device::Choice::Cpu, threads).unwrap();
+            let mut net = zoo::create("cnn:4+8", samples.shape(), 2, 1).unwrap().network;
+            let mut last = 0.0;
+            train(&device, &mut net, &samples, &indices, recipe, &mut |_, epoch| {
+                last = epoch.accuracy;
+                Ok(true)
+            })
+            .unwrap();
+            (net, last)
+        };
+        let (net, accuracy) = run(1, &recipe);
+        assert!(accuracy > 0.9, "{accuracy}");
+        assert_eq!(run(3, &recipe).0, net);
+        assert_ne!(run(1, &config(Optimizer::Sgd)).0, net);
     }
 
     #[test]

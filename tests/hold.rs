@@ -15,22 +15,13 @@ use scrubjay::options::{Doubt, ScrubOptions};
 use scrubjay::request::Request;
 use scrubjay::session::{Session, Sources};
 use scrubjay::task::{HoldSettings, Procedure, ProxyKind, Settings, Task};
-use scrubjay::train::{self, Optimizer, Schedule, train};
+use scrubjay::train::{self, train};
 use scrubjay::{Ended, Result, checkpoint, zoo};
 
 const TRAINED: usize = 900;
 
 fn recipe(epochs: usize, seed: u64) -> train::Recipe {
-    train::Recipe {
-        epochs,
-        batch: 32,
-        rate: 0.05,
-        momentum: 0.9,
-        optimizer: Optimizer::Sgd,
-        weight_decay: 5e-4,
-        schedule: Schedule::Cosine,
-        seed,
-    }
+    train::Recipe { epochs, batch: 32, rate: 0.05, weight_decay: 5e-4, seed, ..train::Recipe::default() }
 }
 
 /// The digits to train on, and others.

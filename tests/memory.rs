@@ -10,7 +10,7 @@ use scrubjay::options::Doubt;
 use scrubjay::perturb::{Noise, perturb_request};
 use scrubjay::session::{Level, Progress};
 use scrubjay::task::Task;
-use scrubjay::train::{self, Optimizer, Schedule, train};
+use scrubjay::train::{self, train};
 use scrubjay::unlearn::unlearn;
 use scrubjay::{Device, Error, Precision, Request, Result, ScrubOptions, Session, zoo};
 
@@ -27,11 +27,9 @@ fn learned(device: &Device) -> Result<(scrubjay::net::Network, Samples)> {
         epochs: 20,
         batch: 32,
         rate: 0.1,
-        momentum: 0.9,
-        optimizer: Optimizer::Sgd,
         weight_decay: 0.0,
-        schedule: Schedule::Cosine,
         seed: 1,
+        ..train::Recipe::default()
     };
     train(device, &mut net, &samples, &Vec::from_iter(0..TRAINED), &recipe, &mut |_, _| Ok(true))?;
     Ok((net.freeze(), samples))

@@ -11,7 +11,7 @@ use scrubjay::net::Network;
 use scrubjay::observe::{Scores, evaluate};
 use scrubjay::ops::philox::{Stream, Use};
 use scrubjay::solve::{Limits, Negative, conjugate_gradient};
-use scrubjay::train::{Optimizer, Recipe, Schedule, train};
+use scrubjay::train::{Recipe, train};
 use scrubjay::verify::{self, Measures};
 use scrubjay::{Result, zoo};
 
@@ -133,11 +133,9 @@ impl Setup {
             epochs: self.epochs.max(1),
             batch: 64,
             rate: 0.05,
-            momentum: 0.9,
-            optimizer: Optimizer::Sgd,
             weight_decay: self.l2 as f32,
-            schedule: Schedule::Cosine,
             seed,
+            ..Recipe::default()
         }
     }
 

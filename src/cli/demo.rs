@@ -19,7 +19,7 @@ use scrubjay::request::Request;
 use scrubjay::select::Method;
 use scrubjay::session::Session;
 use scrubjay::task::Procedure;
-use scrubjay::train::{Optimizer, Recipe, Schedule, train};
+use scrubjay::train::{Recipe, train};
 use scrubjay::{Error, checkpoint, zoo};
 use serde_json::{Value, json};
 
@@ -257,11 +257,9 @@ fn trained(
         epochs: EPOCHS,
         batch: 32,
         rate: 0.05,
-        momentum: 0.9,
-        optimizer: Optimizer::Sgd,
         weight_decay: WEIGHT_DECAY,
-        schedule: Schedule::Cosine,
         seed: args.seed,
+        ..Recipe::default()
     };
     train(device, &mut net, &split.train, indices, &config, &mut |_, _| {
         bar.inc(1);

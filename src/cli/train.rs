@@ -7,15 +7,15 @@ use std::time::Instant;
 
 use scrubjay::data::tokenizer::Tokenizer;
 use scrubjay::data::{
-    self, CifarLabels, Labels, Loaded, Normalise, Pipeline, Samples, Steps, TokenizerSource, pad_alike,
-    tensors,
+    self, Augment, CifarLabels, Labels, Loaded, Normalise, Pipeline, Samples, Steps, TokenizerSource,
+    pad_alike, tensors,
 };
 use scrubjay::device::Device;
 use scrubjay::loss::Loss;
 use scrubjay::net::{Network, TrainPass};
 use scrubjay::observe::evaluate;
 use scrubjay::session::{Sources, check_samples};
-use scrubjay::train::{Epoch, Optimizer, Recipe, Schedule, train};
+use scrubjay::train::{Decayed, Epoch, Optimizer, Recipe, Schedule, train};
 use scrubjay::zoo::{self, TextSizes};
 use scrubjay::{Error, checkpoint, hash};
 use serde_json::{Value, json};
@@ -36,7 +36,7 @@ use super::shared::{self, DeviceArgs, Exit};
 /// Examples:
 ///   scrubjay train --arch mlp:100 --data MNIST/raw --out mlp --epochs 10
 ///   scrubjay train --arch resnet20 --data train.safetensors --val test.safetensors --out resnet \
-///       --exclude class:cat
+///       --exclude class:cat --shift 4 --flip
 ///   scrubjay train --arch mlp:50 --data MNIST/raw --out never-saw --exclude 0-99 --seeds 10
 ///   scrubjay train --arch distilbert:64-2-4-128 --data sms.csv --optimizer adam --lr 1e-3 \
 ///       --out texts
@@ -92,6 +92,18 @@ pub struct Args {
     /// Weight decay
     #[arg(long, default_value_t = 5e-4)]
     weight_decay: f32,
+    /// The parameters that weight decay is on
+    #[arg(long, value_enum, default_value_t = Decayed::All)]
+    decay: Decayed,
+    /// Epochs in which the learning rate rises to --lr
+    #[arg(long, value_name = "E", default_value_t = 0)]
+    warm_up: u32,
+    /// Shift each image by up to so many pixels, at random whenever it is trained on; black comes in (4 for CIFAR)
+    #[arg(long, value_name = "PIXELS", default_value_t = 0)]
+    shift: u32,
+    /// Mirror half of the images, left to right, at random whenever they are trained on
+    #[arg(long)]
+    flip: bool,
     /// How the learning rate falls; `step`: to a tenth after half of the steps, to a hundredth after three quarters
     #[arg(long, value_enum, default_value_t = Schedule::Cosine)]
     schedule: Schedule,
@@ -124,6 +136,8 @@ struct Task<'a> {
     pipeline: Option<Pipeline>,
     val: Option<Samples>,
     normalise: Normalise,
+    /// What is changed in images at random.
+    augment: Augment,
     existing: Option<checkpoint::Checkpoint>,
     excluded: Vec<usize>,
     /// The samples that are trained on.
@@ -222,6 +236,7 @@ impl<'a> Task<'a> {
         if folder.is_some_and(|folder| args.out.canonicalize().is_ok_and(|out| out == folder)) {
             return Err(Error::config("--out is the folder of --model, which would be overwritten"));
         }
+        let augment = Augment::of(&samples, args.shift as usize, args.flip, &normalise)?;
         let data_sha256 = hash::of_files(&args.data)?;
         let device = args.device.open()?;
         Ok(Task {
@@ -233,6 +248,7 @@ impl<'a> Task<'a> {
             pipeline,
             val,
             normalise,
+            augment,
             existing,
             excluded,
             indices,
@@ -249,7 +265,10 @@ impl<'a> Task<'a> {
             momentum: args.momentum,
             optimizer: args.optimizer,
             weight_decay: args.weight_decay,
+            decayed: args.decay,
             schedule: args.schedule,
+            warm_up: args.warm_up as usize,
+            augment: self.augment.clone(),
             seed,
         }
     }

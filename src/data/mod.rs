@@ -1,5 +1,6 @@
 //! Files to samples: labelled images and texts for networks, columns for the dependence measure.
 
+mod augment;
 mod chosen;
 mod cifar;
 mod classes;
@@ -49,6 +50,8 @@ use std::borrow::Cow;
 use std::ops::Range;
 use std::sync::Arc;
 
+pub use augment::Augment;
+pub(crate) use augment::Augmented;
 pub use chosen::{Shown, first_shown, listing, shown};
 pub use digits::digits;
 pub use labels::{Labels, check_words};

@@ -1,5 +1,8 @@
 //! What a step of training gives, how batch norm's running statistics move in it, and how long its gradient may be.
 
+use super::network::Role;
+use crate::ops::optimizer::{Decayed, Update};
+
 /// PyTorch's default weight of a new batch in batch norm's running statistics.
 pub(super) const MOMENTUM: f32 = 0.1;
 
@@ -10,6 +13,15 @@ pub struct Step {
     pub loss: f64,
     /// How many of the batch were right.
     pub correct: usize,
+}
+
+/// An optimizer's step on a parameter of this role.
+pub(super) fn decaying(update: &Update, decayed: Decayed, role: Role) -> Update {
+    let decay = match (decayed, role) {
+        (Decayed::All, _) | (Decayed::Weights, Role::Weight(_)) => update.decay,
+        (Decayed::Weights, Role::Bias(_) | Role::One | Role::Zero | Role::Embedding) => 0.0,
+    };
+    Update { decay, ..*update }
 }
 
 /// The factor that shortens a gradient of this norm to `longest`, where it is longer; a norm that is no number leaves it as

@@ -15,7 +15,7 @@ use super::instruction::{BatchNormOp, Instruction};
 use super::plan::{Plan, Purpose};
 use super::program::{Section, Seed, Tilt};
 use super::rows::{RowValues, Selected};
-use super::step::{MOMENTUM, Step, shortened};
+use super::step::{MOMENTUM, Step, decaying, shortened};
 use super::{Network, NodeId, ParamId};
 use crate::data::Inputs;
 use crate::device::Device;
@@ -23,7 +23,7 @@ use crate::error::{Error, Result};
 use crate::loss;
 use crate::ops::cpu::batch_norm::Moments;
 use crate::ops::cpu::optimizer;
-use crate::ops::optimizer::{Memory, Optimizer, Update};
+use crate::ops::optimizer::{Decayed, Memory, Optimizer, Update};
 
 /// A network that is trained. On CUDA it is the device that has its parameters meanwhile: [`TrainPass::network`] brings
 /// them.
@@ -31,6 +31,7 @@ pub struct TrainPass<'a> {
     device: &'a Device,
     net: &'a mut Network,
     batch: usize,
+    decayed: Decayed,
     place: Place<'a>,
 }
 
@@ -77,7 +78,12 @@ impl<'a> TrainPass<'a> {
             Some(cuda) => Place::Cuda(Box::new(Training::new(cuda, net, batch, optimizer)?)),
             None => Place::Host(Box::new(Host::new(net, batch, optimizer)?)),
         };
-        Ok(TrainPass { device, net, batch, place })
+        Ok(TrainPass { device, net, batch, decayed: Decayed::All, place })
+    }
+
+    /// The same, with weight decay on these parameters alone.
+    pub fn decaying(self, decayed: Decayed) -> TrainPass<'a> {
+        TrainPass { decayed, ..self }
     }
 
     /// Runs one mini-batch: gradients here, running statistics in the network.
@@ -133,10 +139,10 @@ impl<'a> TrainPass<'a> {
     pub fn update(&mut self, update: &Update) -> Result<()> {
         match &mut self.place {
             Place::Host(host) => {
-                self.device.scope(|| host.update(self.net, update));
+                self.device.scope(|| host.update(self.net, update, self.decayed));
                 Ok(())
             }
-            Place::Cuda(cuda) => cuda.update(update),
+            Place::Cuda(cuda) => cuda.update(update, self.decayed),
         }
     }
 
@@ -224,11 +230,11 @@ impl Host {
         Ok(Host { plan, chunks, gradients, memory: memory.collect::<Result<_>>()? })
     }
 
-    fn update(&mut self, net: &mut Network, update: &Update) {
+    fn update(&mut self, net: &mut Network, update: &Update, decayed: Decayed) {
         let params = net.params.par_iter_mut().zip(&self.gradients).zip(&mut self.memory);
         params.for_each(|((param, gradient), memory)| {
             if let Some(memory) = memory {
-                optimizer::update(&mut param.value, memory, gradient, update);
+                optimizer::update(&mut param.value, memory, gradient, &decaying(update, decayed, param.role));
             }
         });
     }

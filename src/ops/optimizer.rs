@@ -26,6 +26,21 @@ pub enum Memory<T> {
     Adam(T, T),
 }
 
+/// The parameters that weight decay is on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Decayed {
+    /// All, as PyTorch does where it is told nothing.
+    #[default]
+    All,
+    /// Weights of linear layers and filters of convolutions; no biases, norms, embeddings, class tokens or positions.
+    Weights,
+}
+
+crate::names::names!(Decayed {
+    All = "all": "all parameters",
+    Weights = "weights": "weights of linear layers and filters of convolutions alone",
+});
+
 /// What one step does to every parameter.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Update {

@@ -27,6 +27,8 @@ pub enum Use {
     Hold = 6,
     /// Classes drawn for an estimate of the loss's curvature (K-FAC).
     Labels = 7,
+    /// Shifts and mirror images in training.
+    Augment = 8,
 }
 
 const ROUNDS: usize = 10;

@@ -17,11 +17,11 @@ use crate::net::instruction::{BatchNormOp, Instruction};
 use crate::net::plan::{Plan, Purpose};
 use crate::net::program::{Section, Seed, Tilt};
 use crate::net::rows::{RowValues, Selected};
-use crate::net::step::{MOMENTUM, Step, shortened};
+use crate::net::step::{MOMENTUM, Step, decaying, shortened};
 use crate::net::{Network, ParamId};
 use crate::ops::Precision;
 use crate::ops::cuda::{batch_norm, loss, optimizer, vector};
-use crate::ops::optimizer::{Memory, Optimizer, Update};
+use crate::ops::optimizer::{Decayed, Memory, Optimizer, Update};
 
 /// A network that is trained.
 pub struct Training<'a> {
@@ -52,8 +52,8 @@ enum Again {
     Pass(usize, bool),
     /// The squares of the gradients.
     Squares,
-    /// The optimizer's step, of this momentum and weight decay.
-    Update(f32, f32),
+    /// The optimizer's step, of this momentum and weight decay, on these parameters.
+    Update(f32, f32, Decayed),
 }
 
 impl<'a> Training<'a> {
@@ -183,15 +183,16 @@ impl<'a> Training<'a> {
     ///
     /// # Errors
     /// Where the device fails.
-    pub fn update(&mut self, update: &Update) -> Result<()> {
+    pub fn update(&mut self, update: &Update, decayed: Decayed) -> Result<()> {
         let Training { passes, gradients, memory, now, .. } = self;
         let cuda = passes.cuda;
         cuda.write(now.output(), &optimizer::now(self.clip / self.n.max(1) as f32, update))?;
-        self.repeats.run(cuda, Again::Update(update.momentum, update.decay), || {
+        self.repeats.run(cuda, Again::Update(update.momentum, update.decay, decayed), || {
             for (i, memory) in memory.iter_mut().enumerate() {
                 let Some(memory) = memory else { continue };
                 let gradient = gradient(&passes.net, gradients, i).input();
-                optimizer::update(cuda, passes.trained[i].output(), memory, gradient, now.input(), update)?;
+                let update = decaying(update, decayed, passes.net.params[i].role);
+                optimizer::update(cuda, passes.trained[i].output(), memory, gradient, now.input(), &update)?;
             }
             Ok(())
         })
