@@ -222,8 +222,8 @@ mod tests {
 
     #[test]
     fn identities_of_other_versions_are_told_apart() {
-        assert!(!is_of_another_version("5-00ff"));
-        for other in ["00ff", "5ff", "55-00ff", "4-00", ""] {
+        assert!(!is_of_another_version("6-00ff"));
+        for other in ["00ff", "6ff", "66-00ff", "5-00", ""] {
             assert!(is_of_another_version(other), "{other}");
         }
     }

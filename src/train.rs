@@ -282,18 +282,12 @@ mod tests {
         let run = |threads, recipe: &Recipe| {
             let device = Device::open(crate::device::Choice::Cpu, threads).unwrap();
             let mut net = zoo::create("cnn:4+8", samples.shape(), 2, 1).unwrap().network;
-            let mut last = 0.0;
-            train(&device, &mut net, &samples, &indices, recipe, &mut |_, epoch| {
-                last = epoch.accuracy;
-                Ok(true)
-            })
-            .unwrap();
-            (net, last)
+            train(&device, &mut net, &samples, &indices, recipe, &mut |_, _| Ok(true)).unwrap();
+            net
         };
-        let (net, accuracy) = run(1, &recipe);
-        assert!(accuracy > 0.9, "{accuracy}");
-        assert_eq!(run(3, &recipe).0, net);
-        assert_ne!(run(1, &config(Optimizer::Sgd)).0, net);
+        let net = run(1, &recipe);
+        assert_eq!(run(3, &recipe), net);
+        assert_ne!(run(1, &config(Optimizer::Sgd)), net);
     }
 
     #[test]
