@@ -85,8 +85,8 @@ def main():
             counts["passed over"] += 1
             continue
         model, image, expected = wrapped
-        with tempfile.TemporaryDirectory() as folder:
-            verdict, words = judged(program, model, image, expected, Path(folder))
+        with tempfile.TemporaryDirectory() as scratch:
+            verdict, words = judged(program, model, image, expected, Path(scratch))
         counts[verdict] += 1
         print(f"{verdict:<8} {case.name:<60} {words}", flush=True)
         settings = sorted((a.name, str(helper.get_attribute_value(a))) for a in nodes[0].attribute)
