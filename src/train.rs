@@ -244,7 +244,7 @@ mod tests {
         );
     }
 
-    /// With gradients of nothing, weight decay alone moves a network.
+    /// Compared with a training without decay: after one step, only what decays is elsewhere.
     #[test]
     fn decay_of_weights_leaves_biases_and_norms_as_they_are() {
         let (samples, device) = (halves(16), Device::cpu().unwrap());
