@@ -9,6 +9,13 @@ row-major order: the CPU's bits.
 #include "common/gpu.h"
 #include "tiles.h"
 
+// Images and the windows over them.
+struct Pooling {
+    uint32_t n, h, w, c, oh, ow;                 // images [n, h, w, c] to [n, oh, ow, c]
+    uint32_t rows, columns, stride, above, left; // of a window, and the padding before the image; rows 0: cells of a grid
+    uint32_t counted_rows, counted_columns;      // what means count: the image with its padding; 0: the image alone
+};
+
 struct Range { uint32_t from, to; };
 
 // Along one axis: the positions, out of `size`, that output o reads. Windows are clipped to the image. Window 0 means
@@ -26,10 +33,19 @@ DEVICE Range readers(uint32_t i, uint32_t size, uint32_t cells, uint32_t window,
     return {at < window ? 0 : (at - window) / stride + 1, min(at / stride + 1, cells)};
 }
 
-// The weight of one value in the mean.
-DEVICE float share(Range rows, Range columns, uint32_t window) {
-    uint32_t count = window ? window * window : (rows.to - rows.from) * (columns.to - columns.from);
-    return 1.0f / float(count);
+// Along one axis: how many positions output o takes the mean over.
+DEVICE uint32_t counts(Range read, uint32_t o, uint32_t window, uint32_t stride, uint32_t counted) {
+    return counted ? min(window, counted - o * stride) : read.to - read.from;
+}
+
+DEVICE Range rows_of(const Pooling& p, uint32_t o) { return field(o, p.h, p.oh, p.rows, p.stride, p.above); }
+DEVICE Range columns_of(const Pooling& p, uint32_t o) { return field(o, p.w, p.ow, p.columns, p.stride, p.left); }
+
+// The weight of one value in the mean at (row, column) of the output.
+DEVICE float share(const Pooling& p, uint32_t row, uint32_t column) {
+    uint32_t rows = counts(rows_of(p, row), row, p.rows, p.stride, p.counted_rows);
+    uint32_t columns = counts(columns_of(p, column), column, p.columns, p.stride, p.counted_columns);
+    return 1.0f / float(rows * columns);
 }
 
 // The element of [n, h, w, c] with this index.
@@ -40,18 +56,18 @@ DEVICE At locate(uint32_t i, uint32_t h, uint32_t w, uint32_t c) {
 }
 
 extern "C" __global__ void __launch_bounds__(POOL_THREADS)
-max_pool_f32(float* y, uint32_t* winners, const float* x, uint32_t n, uint32_t h, uint32_t w, uint32_t c, uint32_t oh, uint32_t ow, uint32_t window, uint32_t stride, uint32_t padding) {
+max_pool_f32(float* y, uint32_t* winners, const float* x, const __grid_constant__ Pooling p) {
     uint32_t i = blockIdx.x * POOL_THREADS + threadIdx.x;
-    if (i >= n * oh * ow * c) return;
-    At at = locate(i, oh, ow, c);
-    Range rows = field(at.row, h, oh, window, stride, padding), columns = field(at.column, w, ow, window, stride, padding);
-    const float* image = x + at.image * h * w * c + at.channel;
-    uint32_t winner = rows.from * w + columns.from;
-    float best = image[winner * c];
+    if (i >= p.n * p.oh * p.ow * p.c) return;
+    At at = locate(i, p.oh, p.ow, p.c);
+    Range rows = rows_of(p, at.row), columns = columns_of(p, at.column);
+    const float* image = x + at.image * p.h * p.w * p.c + at.channel;
+    uint32_t winner = rows.from * p.w + columns.from;
+    float best = image[winner * p.c];
     for (uint32_t row = rows.from; row < rows.to; ++row)
         for (uint32_t column = columns.from; column < columns.to; ++column) {
-            float value = image[(row * w + column) * c];
-            if (value > best) best = value, winner = row * w + column;
+            float value = image[(row * p.w + column) * p.c];
+            if (value > best) best = value, winner = row * p.w + column;
         }
     y[i] = best, winners[i] = winner;
 }
@@ -65,47 +81,49 @@ max_pool_tangent_f32(float* t, const uint32_t* winners, const float* tx, uint32_
 KERNEL(max_pool_tangent_f32);
 
 extern "C" __global__ void __launch_bounds__(POOL_THREADS)
-max_pool_backward_f32(float* dx, const uint32_t* winners, const float* dy, uint32_t n, uint32_t h, uint32_t w, uint32_t c, uint32_t oh, uint32_t ow, uint32_t window, uint32_t stride, uint32_t padding) {
+max_pool_backward_f32(float* dx, const uint32_t* winners, const float* dy, const __grid_constant__ Pooling p) {
     uint32_t i = blockIdx.x * POOL_THREADS + threadIdx.x;
-    if (i >= n * h * w * c) return;
-    At at = locate(i, h, w, c);
-    Range rows = readers(at.row, h, oh, window, stride, padding), columns = readers(at.column, w, ow, window, stride, padding);
+    if (i >= p.n * p.h * p.w * p.c) return;
+    At at = locate(i, p.h, p.w, p.c);
+    Range rows = readers(at.row, p.h, p.oh, p.rows, p.stride, p.above);
+    Range columns = readers(at.column, p.w, p.ow, p.columns, p.stride, p.left);
     float sum = dx[i];
     for (uint32_t row = rows.from; row < rows.to; ++row)
         for (uint32_t column = columns.from; column < columns.to; ++column) {
-            uint32_t o = ((at.image * oh + row) * ow + column) * c + at.channel;
-            if (winners[o] == at.row * w + at.column) sum = __fadd_rn(sum, dy[o]);
+            uint32_t o = ((at.image * p.oh + row) * p.ow + column) * p.c + at.channel;
+            if (winners[o] == at.row * p.w + at.column) sum = __fadd_rn(sum, dy[o]);
         }
     dx[i] = sum;
 }
 KERNEL(max_pool_backward_f32);
 
 extern "C" __global__ void __launch_bounds__(POOL_THREADS)
-mean_pool_f32(float* y, const float* x, uint32_t n, uint32_t h, uint32_t w, uint32_t c, uint32_t oh, uint32_t ow, uint32_t window, uint32_t stride, uint32_t padding) {
+mean_pool_f32(float* y, const float* x, const __grid_constant__ Pooling p) {
     uint32_t i = blockIdx.x * POOL_THREADS + threadIdx.x;
-    if (i >= n * oh * ow * c) return;
-    At at = locate(i, oh, ow, c);
-    Range rows = field(at.row, h, oh, window, stride, padding), columns = field(at.column, w, ow, window, stride, padding);
-    const float* image = x + at.image * h * w * c + at.channel;
-    float weight = share(rows, columns, window), sum = 0.0f;
+    if (i >= p.n * p.oh * p.ow * p.c) return;
+    At at = locate(i, p.oh, p.ow, p.c);
+    Range rows = rows_of(p, at.row), columns = columns_of(p, at.column);
+    const float* image = x + at.image * p.h * p.w * p.c + at.channel;
+    float weight = share(p, at.row, at.column), sum = 0.0f;
     for (uint32_t row = rows.from; row < rows.to; ++row)
         for (uint32_t column = columns.from; column < columns.to; ++column)
-            sum = __fadd_rn(sum, __fmul_rn(image[(row * w + column) * c], weight));
+            sum = __fadd_rn(sum, __fmul_rn(image[(row * p.w + column) * p.c], weight));
     y[i] = sum;
 }
 KERNEL(mean_pool_f32);
 
 extern "C" __global__ void __launch_bounds__(POOL_THREADS)
-mean_pool_backward_f32(float* dx, const float* dy, uint32_t n, uint32_t h, uint32_t w, uint32_t c, uint32_t oh, uint32_t ow, uint32_t window, uint32_t stride, uint32_t padding) {
+mean_pool_backward_f32(float* dx, const float* dy, const __grid_constant__ Pooling p) {
     uint32_t i = blockIdx.x * POOL_THREADS + threadIdx.x;
-    if (i >= n * h * w * c) return;
-    At at = locate(i, h, w, c);
-    Range rows = readers(at.row, h, oh, window, stride, padding), columns = readers(at.column, w, ow, window, stride, padding);
+    if (i >= p.n * p.h * p.w * p.c) return;
+    At at = locate(i, p.h, p.w, p.c);
+    Range rows = readers(at.row, p.h, p.oh, p.rows, p.stride, p.above);
+    Range columns = readers(at.column, p.w, p.ow, p.columns, p.stride, p.left);
     float sum = dx[i];
     for (uint32_t row = rows.from; row < rows.to; ++row)
         for (uint32_t column = columns.from; column < columns.to; ++column) {
-            float weight = share(field(row, h, oh, window, stride, padding), field(column, w, ow, window, stride, padding), window);
-            sum = __fadd_rn(sum, __fmul_rn(dy[((at.image * oh + row) * ow + column) * c + at.channel], weight));
+            float dmean = dy[((at.image * p.oh + row) * p.ow + column) * p.c + at.channel];
+            sum = __fadd_rn(sum, __fmul_rn(dmean, share(p, row, column)));
         }
     dx[i] = sum;
 }

@@ -252,9 +252,13 @@ class CifarDense(nn.Module):
         return self.linear(F.relu(self.bn(self.dense4(x))).mean((2, 3)))
 
 
-def conv_bn(c, o, k=1, stride=1, groups=1):
+def conv_bn(c, o, k=1, stride=1, groups=1, norm=nn.BatchNorm2d):
     """A filter and its norm under torchreid's names; a nonlinearity is the caller's."""
-    return nn.Sequential(OrderedDict(conv=nn.Conv2d(c, o, k, stride, k // 2, groups=groups, bias=False), bn=nn.BatchNorm2d(o)))
+    conv = nn.Conv2d(c, o, k, stride, k // 2, groups=groups, bias=False)
+    return nn.Sequential(OrderedDict(conv=conv, bn=norm(o)) if norm else OrderedDict(conv=conv))
+
+
+InstanceNorm = partial(nn.InstanceNorm2d, affine=True)
 
 
 class Light(nn.Module):
@@ -269,53 +273,123 @@ class Light(nn.Module):
 
 
 class ScaleBlock(nn.Module):
-    """A block of OSNet: four chains of light filters behind one gate."""
+    """A block of OSNet: four chains of light filters behind one gate. Instance norm is `behind` the sum, or `inside` it."""
 
-    def __init__(self, c, o):
+    def __init__(self, c, o, norm=None, listed=False):
         super().__init__()
-        inner = o // 4
+        inner, self.norm, self.listed = o // 4, norm, listed
         self.conv1 = conv_bn(c, inner)
-        self.conv2a = Light(inner)
-        for letter, length in (("b", 2), ("c", 3), ("d", 4)):
-            setattr(self, f"conv2{letter}", nn.Sequential(*[Light(inner) for _ in range(length)]))
+        chains = [[Light(inner) for _ in range(length)] for length in (1, 2, 3, 4)]
+        if listed:
+            self.conv2 = nn.ModuleList(nn.ModuleDict({"layers": nn.Sequential(*chain)}) for chain in chains)
+        else:
+            for letter, chain in zip("abcd", chains):
+                setattr(self, f"conv2{letter}", chain[0] if letter == "a" else nn.Sequential(*chain))
         self.gate = nn.Module()
         self.gate.fc1 = nn.Conv2d(inner, 2, 1)
         self.gate.fc2 = nn.Conv2d(2, inner, 1)
-        self.conv3 = conv_bn(inner, o)
+        self.conv3 = conv_bn(inner, o, norm=None if norm == "inside" else nn.BatchNorm2d)
         if c != o:
             self.downsample = conv_bn(c, o)
+        if norm:
+            self.IN = InstanceNorm(o)
 
     def forward(self, x):
         across = self.downsample(x) if hasattr(self, "downsample") else x
         first = F.relu(self.conv1(x))
+        chains = [chain["layers"] for chain in self.conv2] if self.listed else [self.conv2a, self.conv2b, self.conv2c, self.conv2d]
         total = 0
-        for chain in (self.conv2a, self.conv2b, self.conv2c, self.conv2d):
+        for chain in chains:
             y = chain(first)
             total = total + y * torch.sigmoid(self.gate.fc2(F.relu(self.gate.fc1(y.mean((2, 3), keepdim=True)))))
-        return F.relu(self.conv3(total) + across)
+        y = self.conv3(total)
+        y = (self.IN(y) if self.norm == "inside" else y) + across
+        return F.relu(self.IN(y) if self.norm == "behind" else y)
 
 
 class Osnet(nn.Module):
-    def __init__(self):
+    """OSNet, with batch norm alone, or as osnet_ibn or osnet_ain have instance norm."""
+
+    def __init__(self, kind=""):
         super().__init__()
         widths = (8, 16, 24, 32)
-        self.conv1 = conv_bn(3, widths[0], 7, 2)
+        norms = {"": [None] * 6, "ibn": ["behind"] * 2 + [None] * 4,
+                 "ain": ["inside", "inside", None, "inside", "inside", None]}[kind]
+        self.listed = kind == "ain"
+        self.conv1 = conv_bn(3, widths[0], 7, 2, norm=InstanceNorm if kind else nn.BatchNorm2d)
         for i in (2, 3, 4):
-            layers = [ScaleBlock(widths[i - 2], widths[i - 1]), ScaleBlock(widths[i - 1], widths[i - 1])]
-            if i < 4:
-                layers.append(nn.Sequential(conv_bn(widths[i - 1], widths[i - 1]), nn.AvgPool2d(2, 2)))
-            setattr(self, f"conv{i}", nn.Sequential(*layers))
+            c, o = widths[i - 2], widths[i - 1]
+            blocks = [ScaleBlock(c if j == 0 else o, o, norms[2 * i - 4 + j], self.listed) for j in (0, 1)]
+            between = nn.Sequential(conv_bn(o, o), nn.AvgPool2d(2, 2))
+            setattr(self, f"conv{i}", nn.Sequential(*blocks, *([between] if i < 4 and not self.listed else [])))
+            if i < 4 and self.listed:
+                setattr(self, f"pool{i}", between)
         self.conv5 = conv_bn(widths[3], widths[3])
         self.fc = nn.Sequential(nn.Linear(widths[3], 12), nn.BatchNorm1d(12), nn.ReLU())
         self.classifier = nn.Linear(12, 5)
 
     def forward(self, x):
         x = F.max_pool2d(F.relu(self.conv1(x)), 3, 2, 1)
-        for stage in (self.conv2, self.conv3, self.conv4):
-            for i, part in enumerate(stage):
+        for stage in (2, 3, 4):
+            parts = list(getattr(self, f"conv{stage}")) + ([getattr(self, f"pool{stage}")] if self.listed and stage < 4 else [])
+            for i, part in enumerate(parts):
                 # Behind the blocks comes a filter with its ReLU, then means.
                 x = part[1](F.relu(part[0](x))) if i == 2 else part(x)
         return self.classifier(self.fc(F.relu(self.conv5(x)).mean((2, 3))))
+
+
+class FactorBlock(nn.Module):
+    """A block of MLFN: grouped filters, each group times a gate that the block's input decides.
+
+    The gate's layers are listed first, as they compute; in torchreid the filters are.
+    """
+
+    def __init__(self, c, o, stride, groups):
+        super().__init__()
+        inner = o // 2
+        self.fsm = nn.Sequential(
+            nn.AdaptiveAvgPool2d(1), nn.Conv2d(c, 6, 1), nn.BatchNorm2d(6), nn.ReLU(), nn.Conv2d(6, 4, 1),
+            nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, groups, 1), nn.BatchNorm2d(groups), nn.Sigmoid(),
+        )
+        for k, (c_in, c_out, size, step, parts) in enumerate(
+            ((c, inner, 1, 1, 1), (inner, inner, 3, stride, groups), (inner, o, 1, 1, 1)), 1
+        ):
+            setattr(self, f"fm_conv{k}", nn.Conv2d(c_in, c_out, size, step, size // 2, groups=parts, bias=False))
+            setattr(self, f"fm_bn{k}", nn.BatchNorm2d(c_out))
+        self.downsample = None
+        if c != o or stride > 1:
+            self.downsample = nn.Sequential(nn.Conv2d(c, o, 1, stride, bias=False), nn.BatchNorm2d(o))
+
+    def forward(self, x):
+        gate = self.fsm(x)
+        y = F.relu(self.fm_bn1(self.fm_conv1(x)))
+        y = F.relu(self.fm_bn2(self.fm_conv2(y)))
+        y = y * gate.repeat_interleave(y.shape[1] // gate.shape[1], 1)
+        y = F.relu(self.fm_bn3(self.fm_conv3(y)))
+        return F.relu(y + (x if self.downsample is None else self.downsample(x))), gate
+
+
+class Mlfn(nn.Module):
+    def __init__(self, widths=(6, 8, 12, 12, 16), groups=2):
+        super().__init__()
+        self.conv1, self.bn1 = nn.Conv2d(3, widths[0], 7, 2, 3), nn.BatchNorm2d(widths[0])
+        blocks = []
+        for stage, length in enumerate((3, 4, 6, 3)):
+            for i in range(length):
+                c = widths[stage + (i > 0)]
+                blocks.append(FactorBlock(c, widths[stage + 1], 2 if stage > 0 and i == 0 else 1, groups))
+        self.feature = nn.ModuleList(blocks)
+        for name, c in (("fc_x", widths[4]), ("fc_s", 16 * groups)):
+            setattr(self, name, nn.Sequential(nn.Conv2d(c, 10, 1, bias=False), nn.BatchNorm2d(10), nn.ReLU()))
+        self.classifier = nn.Linear(10, 5)
+
+    def forward(self, x):
+        x, gates = F.max_pool2d(F.relu(self.bn1(self.conv1(x))), 3, 2, 1), []
+        for block in self.feature:
+            x, gate = block(x)
+            gates.append(gate)
+        v = (self.fc_x(x.mean((2, 3), keepdim=True)) + self.fc_s(torch.cat(gates, 1))) * 0.5
+        return self.classifier(v.flatten(1))
 
 
 # --- networks of libraries
@@ -606,6 +680,9 @@ NETWORKS = {
     "convnext_tiny_timm": (convnext_timm, 32),
     "convnext_tiny_hugging_face": (convnext_hugging_face, 32),
     "osnet_tiny": (Osnet, 32),
+    "osnet_ibn_tiny": (lambda: Osnet("ibn"), 32, True),
+    "osnet_ain_tiny": (lambda: Osnet("ain"), 64, True),
+    "mlfn_tiny": (Mlfn, 64, True),
     "deit_distilled_tiny": (deit, 16),
     "vit_layer_scale_tiny": (scaled_vit, 16),
     "vit_registers_tiny": (registered_vit, 16),
@@ -645,7 +722,16 @@ def frozen(net):
     return net
 
 
-def randomise(net, side):
+def noise(count, side, varied=False):
+    """Images of noise; `varied` ones differ in brightness and in how coarse they are, so that means over positions differ."""
+    if not varied:
+        return torch.randn(count, 3, side, side)
+    grains = [2 + int(i) for i in torch.randint(0, side - 1, (count,))]
+    images = [F.interpolate(torch.randn(1, 3, grain, grain), side, mode="bilinear") for grain in grains]
+    return torch.cat(images) * 2 + torch.randn(count, 3, 1, 1)
+
+
+def randomise(net, side, varied=False):
     """Weights of a size that keeps values near 1, statistics of norms as after some training, all exact in f16."""
     with torch.no_grad():
         for module in net.modules():
@@ -668,7 +754,7 @@ def randomise(net, side):
                 parameter.normal_(0, 0.5)
         net.train()
         for _ in range(2):
-            net(torch.randn(64, 3, side, side))
+            net(noise(64, side, varied))
         net.eval()
         for tensor in list(net.parameters()) + list(net.buffers()):
             if tensor.is_floating_point():
@@ -736,12 +822,12 @@ def checks(values):
     return {name: of(value.double()) for name, value in values.items()}
 
 
-def record(name, make, side):
+def record(name, make, side, varied=False):
     for seed in range(50):
         torch.manual_seed(seed)
         net = make()
-        randomise(net, side)
-        x, y = torch.randn(2, 3, side, side), torch.randint(0, 5, (2,))
+        randomise(net, side, varied)
+        x, y = noise(2, side, varied), torch.randint(0, 5, (2,))
         layers = [(n, layer) for n, layer in layers_of(net)]
         chosen = sorted({0, len(layers) // 3, len(layers) // 2, 2 * len(layers) // 3, len(layers) - 2, len(layers) - 1})
         selection = [[layers[i][0], (3 * i + 1) % layers[i][1].weight.shape[0]] for i in chosen]
@@ -760,7 +846,8 @@ def record(name, make, side):
                  for k in ("logits", "loss", "taps", "grad", "Hv_P")}
         # A kink that lies between f32 and f64 would show as an error far above rounding; weak or saturated logits, no test.
         sizes = exact["logits"].norm().item(), exact["Hv_P"].norm().item()
-        if max(error.values()) < 8e-6 and 0.3 < sizes[0] < 30 and sizes[1] > 1e-3:
+        # Norms of single images, and of their means, leave small differences to tell images apart by: more rounding there.
+        if max(error.values()) < (4e-5 if varied else 8e-6) and 0.3 < sizes[0] < 30 and sizes[1] > 1e-3:
             break
     else:
         raise SystemExit(f"{name}: no seed without a kink: {error} {sizes}")

@@ -22,6 +22,7 @@ OPERATORS = """Add AveragePool BatchNormalization Cast Clip Concat Conv Div Drop
     MaxPool Mul Pad Pow ReduceMean Relu Reshape Sigmoid Slice Softmax Softplus Split Squeeze Sub Sum Swish Tanh Transpose
     Unsqueeze""".split()
 CLASSES = 5
+ROUNDED = {"test_averagepool_2d_ceil_last_window_starts_on_pad"}  # its output is recorded to four decimals
 
 
 def classifier(case):
@@ -58,7 +59,7 @@ def classifier(case):
     return made, image, flat.astype(numpy.float64) @ matrix.astype(numpy.float64)
 
 
-def judged(program, model, image, expected, folder):
+def judged(program, model, image, expected, folder, allowed):
     onnx.save(model, folder / "m.onnx")
     save_file({"x": image, "y": numpy.zeros(len(image), dtype=numpy.int64)}, folder / "in.safetensors")
     files = ["--input", folder / "in.safetensors", "--out", folder / "out.safetensors"]
@@ -69,7 +70,7 @@ def judged(program, model, image, expected, folder):
         return "refused" if "panicked" not in done.stderr else "wrong", line.split("m.onnx: ")[-1]
     found = load_file(folder / "out.safetensors")["logits"]
     off = numpy.linalg.norm(found - expected) / max(numpy.linalg.norm(expected), 1e-30)
-    return ("right", f"{off:.1e}") if off < 1e-5 else ("wrong", f"off by {off:.1e}")
+    return ("right", f"{off:.1e}") if off < allowed else ("wrong", f"off by {off:.1e}")
 
 
 def main():
@@ -86,12 +87,12 @@ def main():
             continue
         model, image, expected = wrapped
         with tempfile.TemporaryDirectory() as scratch:
-            verdict, words = judged(program, model, image, expected, Path(scratch))
+            verdict, words = judged(program, model, image, expected, Path(scratch), 5e-4 if case.name in ROUNDED else 1e-5)
         counts[verdict] += 1
         print(f"{verdict:<8} {case.name:<60} {words}", flush=True)
         settings = sorted((a.name, str(helper.get_attribute_value(a))) for a in nodes[0].attribute)
         form = (nodes[0].op_type, tuple(settings))
-        if folder and verdict == "right" and form not in seen and model.ByteSize() < 8000:
+        if folder and verdict == "right" and form not in seen and case.name not in ROUNDED and model.ByteSize() < 8000:
             seen.add(form)
             onnx.save(model, folder / f"{case.name}.onnx")
             records |= {f"{case.name}.x": image, f"{case.name}.logits": expected}

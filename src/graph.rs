@@ -3,12 +3,14 @@
 //! same network. docs/GRAPH.md is the manual.
 
 mod compose;
+mod pool;
 mod write;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 pub use compose::compose;
+pub use pool::{Pool, Sides};
 pub use write::nodes;
 
 use crate::error::{Error, Result};
@@ -160,27 +162,9 @@ pub enum Operation {
         width: usize,
     },
     /// The largest value of each window.
-    MaxPool {
-        /// Side of the window.
-        size: usize,
-        /// Step in both directions; the side where it is not said.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        stride: Option<usize>,
-        /// On each side.
-        #[serde(default, skip_serializing_if = "is_zero")]
-        padding: usize,
-    },
-    /// The mean of each window, in which zeros of the padding count.
-    AveragePool {
-        /// Side of the window.
-        size: usize,
-        /// Step in both directions; the side where it is not said.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        stride: Option<usize>,
-        /// On each side.
-        #[serde(default, skip_serializing_if = "is_zero")]
-        padding: usize,
-    },
+    MaxPool(Pool),
+    /// The mean of each window.
+    AveragePool(Pool),
     /// The means over the cells of a grid.
     AdaptivePool {
         /// Rows of cells.
@@ -275,10 +259,6 @@ fn is_one(number: &usize) -> bool {
     *number == 1
 }
 
-fn is_zero(number: &usize) -> bool {
-    *number == 0
-}
-
 fn is_none(padding: &[usize; 2]) -> bool {
     *padding == [0, 0]
 }
@@ -332,8 +312,8 @@ impl Operation {
             Operation::Flatten => "flatten",
             Operation::Tokens => "tokens",
             Operation::Image { .. } => "image",
-            Operation::MaxPool { .. } => "max_pool",
-            Operation::AveragePool { .. } => "average_pool",
+            Operation::MaxPool(_) => "max_pool",
+            Operation::AveragePool(_) => "average_pool",
             Operation::AdaptivePool { .. } => "adaptive_pool",
             Operation::GlobalPool => "global_pool",
             Operation::Embedding { .. } => "embedding",

@@ -394,7 +394,7 @@ mod tests {
         let x = b.conv(x, "conv", 4, Conv::square(3, 1, 1))?;
         let x = b.batch_norm(x, "norm")?;
         let x = b.activation(x, Activation::Gelu);
-        let x = b.average_pool(x, Window { size: 2, stride: 2, padding: 0 })?;
+        let x = b.average_pool(x, Window::square(2, 2, 0))?;
         let x = b.tokens(x);
         let x = b.class_token(x, "token")?;
         let x = b.positions(x, "table")?;

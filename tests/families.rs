@@ -15,7 +15,7 @@ use scrubjay::zoo::{self, Choices, Model};
 use serde_json::{Value, json};
 
 /// The recorded networks, with their configs.
-pub const RECORDED: [(&str, &str); 42] = [
+pub const RECORDED: [(&str, &str); 45] = [
     ("preact_cifar", "preact-resnet"),
     ("preact_bottleneck_cifar", "preact-resnet"),
     ("wrn_meliketoy", "preact-resnet"),
@@ -43,6 +43,9 @@ pub const RECORDED: [(&str, &str); 42] = [
     ("convnext_tiny_timm", "convnext"),
     ("convnext_tiny_hugging_face", "convnext"),
     ("osnet_tiny", "osnet"),
+    ("osnet_ibn_tiny", "osnet"),
+    ("osnet_ain_tiny", "osnet"),
+    ("mlfn_tiny", "mlfn"),
     ("deit_distilled_tiny", "vit"),
     ("vit_layer_scale_tiny", "vit"),
     ("vit_registers_tiny", "vit"),
@@ -290,6 +293,9 @@ fn names_of_published_architectures_are_known_and_those_of_others_refused() {
         ("convnext_tiny_timm", "convnext", "timm/convnext_tiny.fb_in1k", "convnextv2_tiny"),
         ("alexnet_tiny", "alexnet", "alexnet", "zfnet"),
         ("osnet_tiny", "osnet", "osnet_x0_25", "osnet_ibn_x1_0"),
+        ("osnet_ibn_tiny", "osnet", "osnet_ibn_x1_0", "osnet_x1_0"),
+        ("osnet_ain_tiny", "osnet", "osnet_ain_x1_0", "osnet_ibn_x1_0"),
+        ("mlfn_tiny", "mlfn", "mlfn", "hacnn"),
         ("vgg_face", "vgg-face", "vgg_face", "vgg_m"),
     ] {
         let shape = images(name).shape();
@@ -316,13 +322,13 @@ fn variants_that_compute_something_else_are_refused_by_what_does_not_fit() {
         state.insert(tensor.into(), copy);
         state
     };
-    // A squeeze in a pre-activation block, ConvNeXt V2's norm, instance norm in OSNet's place, batch norm in VGG-Face.
+    // A squeeze in a pre-activation block, ConvNeXt V2's norm, running statistics of instance norm, batch norm in VGG-Face.
     let squeeze = with("preact_cifar", "layer1.0.fc1.weight", "layer1.0.conv1.weight");
     refused(&squeeze, &Value::Null, shape("preact_cifar"), &["layer1.0.fc1.weight"]);
     let grn = with("convnext_tiny_timm", "stages.0.blocks.0.mlp.grn.weight", "stages.0.blocks.0.norm.weight");
     refused(&grn, &Value::Null, shape("convnext_tiny_timm"), &["stages.0.blocks.0.mlp.grn.weight"]);
-    let norms = with("osnet_tiny", "conv2.0.IN.weight", "conv2.0.conv3.bn.weight");
-    refused(&norms, &Value::Null, shape("osnet_tiny"), &["conv2.0.IN.weight"]);
+    let norms = with("osnet_ibn_tiny", "conv2.0.IN.running_mean", "conv2.0.conv3.bn.weight");
+    refused(&norms, &Value::Null, shape("osnet_ibn_tiny"), &["conv2.0.IN.running_mean"]);
     let norms = with("vgg_face", "bn_1_1.running_mean", "conv_1_1.bias");
     refused(&norms, &Value::Null, shape("vgg_face"), &["bn_1_1.running_mean"]);
     // Other filters and other numbers of blocks than those that were published.

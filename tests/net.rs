@@ -63,7 +63,7 @@ const GOLDEN: [(&str, &str); 9] = [
 ];
 
 /// Networks of the families that `scripts/families.py` recorded, in the same way.
-const FAMILIES: [(&str, &str); 42] = [
+const FAMILIES: [(&str, &str); 45] = [
     ("preact_cifar", ""),
     ("preact_bottleneck_cifar", ""),
     ("wrn_meliketoy", ""),
@@ -86,6 +86,9 @@ const FAMILIES: [(&str, &str); 42] = [
     ("efficientnet_timm", ""),
     ("regnet_y_timm", ""),
     ("osnet_tiny", ""),
+    ("osnet_ibn_tiny", ""),
+    ("osnet_ain_tiny", ""),
+    ("mlfn_tiny", ""),
     ("regnet_y_tiny", ""),
     ("regnet_x_tiny", ""),
     ("convnext_tiny_torchvision", ""),

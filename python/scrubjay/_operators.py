@@ -51,6 +51,11 @@ def single(value: Any, what: str) -> int:
     return value
 
 
+def pair(value: Any) -> list[int]:
+    """Numbers for rows and columns, of what may be one for both."""
+    return list(value) * (2 // len(value)) if isinstance(value, (tuple, list)) else [value, value]
+
+
 def must(words: Words, **expected: Any) -> None:
     """Refuses settings that are not at the one value that is known here."""
     for name, value in expected.items():
@@ -237,14 +242,14 @@ def pool(op: str) -> Callable[[Graph, Words, Any], Value]:
         must(words, divisor_override=None)
         must({"dilation": single(words.get("dilation", 1), "dilation")}, dilation=1)
         x = graph.as_image(words["self"])
-        size, padding = single(words["kernel_size"], "kernel_size"), single(words["padding"], "padding")
-        if padding:
-            must(words, count_include_pad=True)
-        stride = single(words["stride"], "stride") if words["stride"] else size
+        size, padding = pair(words["kernel_size"]), pair(words["padding"])
+        stride = single(words["stride"], "stride") if words["stride"] else single(size, "stride")
         out = node.meta["val"].shape
-        if any((side + 2 * padding - size) // stride + 1 != pooled for side, pooled in zip(x.shape, out[2:])):
-            raise Refused("has ceil_mode=True, which adds windows to this input")
-        made = graph.add(op, [x], (out[2], out[3], out[1]), size=size, stride=stride, padding=padding)
+        counted = op == "max_pool" or not any(padding) or words["count_include_pad"]
+        settings = {"ceil": True} if words["ceil_mode"] else {}
+        settings |= {} if counted else {"count_padding": False}
+        settings |= {"padding": padding} if any(padding) else {}
+        made = graph.add(op, [x], (out[2], out[3], out[1]), size=size, stride=stride, **settings)
         return Value(made, graph.image(made))
 
     return rule

@@ -51,6 +51,21 @@ class Dense(nn.Module):
         return self.out(x.view(x.shape[0], -1))
 
 
+class Windows(nn.Module):
+    """Pools of oblong windows, beyond the image, and with and without the padding in the mean."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem, self.out = nn.Conv2d(3, 6, 3, padding=1), nn.Linear(6 * 4 * 3, 5)
+        self.means = nn.Sequential(
+            nn.AvgPool2d(3, 2, padding=1, ceil_mode=True, count_include_pad=False), nn.AvgPool2d(2, 3, ceil_mode=True)
+        )
+
+    def forward(self, x):
+        x = F.max_pool2d(torch.tanh(self.stem(x)), (2, 3), 1, padding=(0, 1), ceil_mode=True)
+        return self.out(F.avg_pool2d(self.means(x), (2, 1), 1, padding=(1, 0)).flatten(1))
+
+
 class Squeeze(nn.Module):
     """Gates for channels, a Swish of one's own, and a normalisation of the input."""
 
@@ -115,17 +130,18 @@ class Written(nn.Module):
         return self.out(F.silu(y).mean(1))
 
 
-@pytest.mark.parametrize("make", [Residual, Dense, Squeeze, Tokens, Written])
+@pytest.mark.parametrize("make", [Residual, Dense, Windows, Squeeze, Tokens, Written])
 def test_any_module_of_known_layers(make):
     torch.manual_seed(0)
     agrees(make(), (torch.randn(3, 3, 16, 16), torch.tensor([0, 3, 1])))
 
 
-@pytest.mark.parametrize("name", ["squeezenet1_1", "mnasnet0_5"])
+@pytest.mark.parametrize("name", ["squeezenet1_1", "mnasnet0_5", "googlenet"])
 def test_networks_of_torchvision_without_a_family(name):
     models = pytest.importorskip("torchvision", reason="torchvision is not installed").models
     torch.manual_seed(0)
-    agrees(getattr(models, name)(num_classes=5), (torch.randn(3, 3, 48, 48), torch.tensor([0, 3, 1])))
+    words = {"aux_logits": False, "init_weights": False} if name == "googlenet" else {}
+    agrees(getattr(models, name)(num_classes=5, **words), (torch.randn(3, 3, 48, 48), torch.tensor([0, 3, 1])))
 
 
 def test_new_weights_have_the_module_s_own_names_and_types(digits):
@@ -176,8 +192,8 @@ class Custom(nn.Module):
         (lambda x: x.flip(1), "works along the last side of a tensor, which is not that of the channels", "two", "Linear"),
         (lambda x: x * x, "neither has one value for each channel", "", "mul"),
         (lambda x: x + x.mean((2, 3), keepdim=True), "of different shapes", "", "add"),
-        (lambda x: F.max_pool2d(x, 3, 2, ceil_mode=True), "ceil_mode", "", "max_pool2d"),
-        (lambda x: F.avg_pool2d(x, 3, 2, 1, count_include_pad=False), "count_include_pad", "", "avg_pool2d"),
+        (lambda x: F.max_pool2d(x, 2, 2, dilation=2), "dilation", "", "max_pool2d"),
+        (lambda x: F.avg_pool2d(x, 3, 2, divisor_override=5), "divisor_override", "", "avg_pool2d"),
         (nn.Conv2d(4, 4, (3, 5), padding=(1, 2), stride=(1, 2)), "stride (1, 2)", "function", "Conv2d"),
         (nn.BatchNorm2d(4, affine=False), "without weight and bias", "function", "BatchNorm2d"),
         (nn.InstanceNorm2d(4), "is no layer", "function", "InstanceNorm2d"),

@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 use super::{IDS, IMAGE, MASK, Node, Operation, layer_name};
 use crate::error::{Error, Result};
 use crate::net::{
-    Activation, Builder, Conv, LayerTensors, Network, NodeId, Op, ParamId, ScaledBy, Shape, Source, Window,
+    Activation, Builder, Conv, LayerTensors, Network, NodeId, Op, ParamId, ScaledBy, Shape, Source,
 };
 use crate::ops::{Bands, InputKind, Windows};
 
@@ -142,18 +142,10 @@ fn check_fixed(net: &Network) -> Result<()> {
 }
 
 /// A setting that is not 0 and not beyond reason.
-fn within(what: &str, number: usize) -> Result<usize> {
+pub(super) fn within(what: &str, number: usize) -> Result<usize> {
     match (1..=LARGEST).contains(&number) {
         true => Ok(number),
         false => Err(Error::config(format!("\"{what}\" is {number}, where 1 to {LARGEST} was expected"))),
-    }
-}
-
-fn window(size: usize, stride: Option<usize>, padding: usize) -> Result<Window> {
-    let (size, stride) = (within("size", size)?, within("stride", stride.unwrap_or(size))?);
-    match 2 * padding.min(LARGEST) <= size {
-        true => Ok(Window { size, stride, padding }),
-        false => Err(Error::config("\"padding\" is more than half of \"size\"")),
     }
 }
 
@@ -202,10 +194,11 @@ fn add(b: &mut Builder, operation: &Operation, inputs: &[NodeId]) -> Result<Node
         Operation::Flatten => Ok(b.flatten(x)),
         Operation::Tokens => Ok(b.tokens(x)),
         Operation::Image { height, width } => b.image(x, *height, *width),
-        Operation::MaxPool { size, stride, padding } => b.max_pool(x, window(*size, *stride, *padding)?),
-        Operation::AveragePool { size, stride, padding } => {
-            b.average_pool(x, window(*size, *stride, *padding)?)
+        Operation::MaxPool(pool) if !pool.count_padding => {
+            Err(Error::config("\"count_padding\" is for means, and this is a max pool"))
         }
+        Operation::MaxPool(pool) => b.max_pool(x, pool.window()?),
+        Operation::AveragePool(pool) => b.average_pool(x, pool.window()?),
         Operation::AdaptivePool { height, width } => {
             Ok(b.adaptive_pool(x, within("height", *height)?, within("width", *width)?))
         }

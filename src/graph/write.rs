@@ -28,9 +28,6 @@ pub fn nodes(net: &Network) -> Result<Vec<Node>> {
 
 fn operation(net: &Network, node: &net::Node) -> Result<Operation> {
     let name = |param: ParamId| net.params[param.index()].name.clone();
-    let pooled = |window: net::Window| {
-        (window.size, Some(window.stride).filter(|&stride| stride != window.size), window.padding)
-    };
     Ok(match &node.op {
         Op::Conv(layer, conv, _) => {
             let (weight, bias, layer) = tensors(net, *layer);
@@ -67,14 +64,8 @@ fn operation(net: &Network, node: &net::Node) -> Result<Operation> {
         Op::Gate => Operation::Gate,
         Op::Concat => Operation::Concat,
         Op::Reshape => reshape(net, node),
-        Op::MaxPool(window) => {
-            let (size, stride, padding) = pooled(*window);
-            Operation::MaxPool { size, stride, padding }
-        }
-        Op::AveragePool(window) => {
-            let (size, stride, padding) = pooled(*window);
-            Operation::AveragePool { size, stride, padding }
-        }
+        Op::MaxPool(window) => Operation::MaxPool((*window).into()),
+        Op::AveragePool(window) => Operation::AveragePool((*window).into()),
         Op::AdaptivePool => Operation::AdaptivePool { height: node.shape.h, width: node.shape.w },
         Op::GlobalPool => Operation::GlobalPool,
         Op::Embedding { table, .. } => Operation::Embedding { table: name(*table) },

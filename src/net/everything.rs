@@ -25,7 +25,7 @@ pub(super) fn everything() -> Result<Network> {
     let x = b.conv(x, "conv1", 4, Conv::square(3, 1, 1))?;
     let x = b.batch_norm(x, "bn1")?;
     let x = b.relu(x);
-    let x = b.max_pool(x, Window { size: 3, stride: 1, padding: 1 })?;
+    let x = b.max_pool(x, Window::square(3, 1, 1))?;
     let y = b.conv(x, "conv2", 4, Conv { groups: 2, dilation: 2, ..Conv::square(3, 1, 2) })?;
     let y = b.batch_norm(y, "bn2")?;
     let y = b.add(y, x)?;
@@ -33,7 +33,7 @@ pub(super) fn everything() -> Result<Network> {
     let x = b.add(y, x)?;
     let x = b.batch_norm(x, "bn3")?;
     let x = b.activation(x, Activation::Tanh);
-    let x = b.average_pool(x, Window { size: 2, stride: 1, padding: 1 })?;
+    let x = b.average_pool(x, Window { counts_padding: false, ..Window::square(2, 1, 1) })?;
     let gate = b.global_pool(x);
     let gate = b.linear(gate, "squeeze", 3)?;
     let gate = b.activation(gate, Activation::Silu);

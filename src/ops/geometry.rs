@@ -160,15 +160,50 @@ pub struct Strided {
     pub stride: usize,
 }
 
-/// A pooling window.
+/// The windows of a pool.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Window {
-    /// Side of the square window.
-    pub size: usize,
+    /// Rows and columns of a window.
+    pub size: (usize, usize),
     /// Step in both directions.
     pub stride: usize,
-    /// Padding on each side: −∞ for max, and for average zeros that count in the mean (PyTorch's default).
-    pub padding: usize,
+    /// Padding above and below, and to the left and right: −∞ for max, zeros for an average.
+    pub padding: (usize, usize),
+    /// Further padding below, and to the right.
+    pub further: (usize, usize),
+    /// Whether the last window of a side may reach beyond the padding (PyTorch's `ceil_mode`).
+    pub ceil: bool,
+    /// Whether an average counts the zeros of the padding (`count_include_pad`). What lies beyond the padding never counts.
+    pub counts_padding: bool,
+}
+
+impl Window {
+    /// Square windows, as PyTorch takes them by default.
+    pub const fn square(size: usize, stride: usize, padding: usize) -> Window {
+        let (size, padding) = ((size, size), (padding, padding));
+        Window { size, stride, padding, further: (0, 0), ceil: false, counts_padding: true }
+    }
+
+    /// How many windows an image has downwards and to the right; `None` where one would hold nothing of the image.
+    pub fn over(&self, h: usize, w: usize) -> Option<(usize, usize)> {
+        let along = |image: usize, size: usize, padding: usize, further: usize| {
+            let padded = padding.checked_mul(2)?.checked_add(further)?.checked_add(image)?;
+            let (way, within) = (padded.checked_sub(size)?, image + padding);
+            let floor = way.checked_div(self.stride)?;
+            // One more where it begins before the padding at the end does.
+            let more = self.ceil && floor * self.stride < way && (floor + 1) * self.stride < within;
+            let last = floor + usize::from(more);
+            (padding < size && last * self.stride < within).then_some(last + 1)
+        };
+        let down = along(h, self.size.0, self.padding.0, self.further.0)?;
+        Some((down, along(w, self.size.1, self.padding.1, self.further.1)?))
+    }
+
+    /// Rows and columns of an `h × w` image with what an average counts of its padding; `None` where that is nothing.
+    pub(crate) fn counted(&self, h: usize, w: usize) -> Option<(usize, usize)> {
+        let ((down, right), (below, beside)) = (self.padding, self.further);
+        self.counts_padding.then_some((h + 2 * down + below, w + 2 * right + beside))
+    }
 }
 
 /// A pointwise nonlinearity. Where one has a kink, its derivatives there are those of PyTorch's autograd.

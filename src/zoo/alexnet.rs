@@ -65,7 +65,7 @@ fn compose(source: &mut dyn Source, image: Shape, reading: &mut Reading) -> Resu
         x = b.conv(x, &name, outputs, Conv::square(kernel, stride, padding))?;
         x = b.activation(x, activation);
         if pools {
-            x = b.max_pool(x, Window { size: 3, stride: 2, padding: 0 })?;
+            x = b.max_pool(x, Window::square(3, 2, 0))?;
         }
     }
     x = b.adaptive_pool(x, 6, 6);

@@ -119,7 +119,7 @@ fn compose(source: &mut dyn Source, image: Shape, reading: &mut Reading) -> Resu
         if b.has(&format!("{name}.conv.weight")) {
             let norm = if cifar { "bn" } else { "norm" };
             x = dense.normed_conv(&mut b, x, &format!("{name}.{norm}"), &format!("{name}.conv"))?;
-            x = b.average_pool(x, Window { size: 2, stride: 2, padding: 0 })?;
+            x = b.average_pool(x, Window::square(2, 2, 0))?;
         }
     }
     reading.saw(format!("blocks of {blocks:?} dense layers"));

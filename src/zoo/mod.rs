@@ -20,6 +20,7 @@ mod family;
 mod graph;
 mod inputs;
 mod mixer;
+mod mlfn;
 mod mlp;
 mod mnist_vit;
 mod mobilenet;
@@ -70,7 +71,7 @@ pub struct Model {
 }
 
 /// The families, in the order in which they are tried: what has the names of several is taken for the first that fits.
-const FAMILIES: [Family; 23] = [
+const FAMILIES: [Family; 24] = [
     graph::FAMILY, // which the config alone decides
     sequential::FAMILY,
     preact::FAMILY, // before ResNets, of which a wide one may have the names
@@ -87,6 +88,7 @@ const FAMILIES: [Family; 23] = [
     regnet::FAMILY,
     convnext::FAMILY,
     osnet::FAMILY,
+    mlfn::FAMILY,
     mnist_vit::FAMILY,
     swin::FAMILY,
     mixer::FAMILY,

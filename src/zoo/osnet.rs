@@ -3,17 +3,19 @@
 //!
 //! ```text
 //! conv1.{conv bn} | conv{2 3 4}.{i}.{conv1 conv2a conv2b.{0 1} conv2c.{0..2} conv2d.{0..3} gate.{fc1 fc2} conv3
-//!     [downsample]} | conv{2 3}.2.0.{conv bn} | conv5.{conv bn} | fc.{0 1} | classifier
+//!     [downsample] [IN]} | conv{2 3}.2.0.{conv bn} | conv5.{conv bn} | fc.{0 1} | classifier
 //! ```
 //!
-//! Variants with instance norm (IBN, AIN) have tensors without a place here and are refused.
+//! Instance norm is group norm of one channel each. In `osnet_ibn` it follows the sum of some blocks, and the first filter in
+//! place of batch norm. In `osnet_ain`, whose chains are `conv2.{0..3}.layers.{i}` and whose filters between stages are
+//! `pool{2 3}.0`, it stands in some blocks in place of the last batch norm.
 
 use super::family::{Family, Given, Reads, rows, start};
 use super::names::{Form, fit, head, matches};
 use super::parts::{Normed, conv, count, squeeze, weight};
 use super::reading::Reading;
 use super::resnet::BATCH_NORM_EPS;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::net::{Activation, Builder, Network, NodeId, Shape, Source, Window};
 
 pub(super) const FAMILY: Family = Family {
@@ -23,38 +25,72 @@ pub(super) const FAMILY: Family = Family {
     reads: Reads::Images { usual: image, any_size: true, compose },
 };
 
-const FORMS: &[Form] = &[Form {
-    needs: &[
-        "conv1.conv.weight",
-        "conv2.0.conv2a.conv1.weight",
-        "conv2.0.gate.fc1.weight",
-        "conv5.conv.weight",
-        "fc.0.weight",
-        "classifier.weight",
-    ],
-    others: &[
-        "conv#.conv.weight",
-        "conv#.bn.*",
-        "conv#.#.conv#.conv.weight",
-        "conv#.#.conv#.bn.*",
-        "conv#.#.conv2a.*",
-        "conv#.#.conv2b.#.*",
-        "conv#.#.conv2c.#.*",
-        "conv#.#.conv2d.#.*",
-        "conv#.#.gate.fc#.*",
-        "conv#.#.downsample.conv.weight",
-        "conv#.#.downsample.bn.*",
-        "conv#.#.0.conv.weight",
-        "conv#.#.0.bn.*",
-        "fc.#.*",
-        "classifier.bias",
-    ],
-    lacks: &["*.IN.*", "conv1.bn.IN.*"],
-}];
+const FORMS: &[Form] = &[
+    Form {
+        needs: &[
+            "conv1.conv.weight",
+            "conv2.0.conv2a.conv1.weight",
+            "conv2.0.gate.fc1.weight",
+            "conv5.conv.weight",
+            "fc.0.weight",
+            "classifier.weight",
+        ],
+        others: &[
+            "conv#.conv.weight",
+            "conv#.bn.*",
+            "conv#.#.conv#.conv.weight",
+            "conv#.#.conv#.bn.*",
+            "conv#.#.conv2a.*",
+            "conv#.#.conv2b.#.*",
+            "conv#.#.conv2c.#.*",
+            "conv#.#.conv2d.#.*",
+            "conv#.#.gate.fc#.*",
+            "conv#.#.downsample.conv.weight",
+            "conv#.#.downsample.bn.*",
+            "conv#.#.IN.weight|conv#.#.IN.bias",
+            "conv#.#.0.conv.weight",
+            "conv#.#.0.bn.*",
+            "fc.#.*",
+            "classifier.bias",
+        ],
+        lacks: &[],
+    },
+    Form {
+        needs: &[
+            "conv1.conv.weight",
+            "conv2.0.conv2.0.layers.0.conv1.weight",
+            "conv2.0.gate.fc1.weight",
+            "pool2.0.conv.weight",
+            "conv5.conv.weight",
+            "fc.0.weight",
+            "classifier.weight",
+        ],
+        others: &[
+            "conv#.conv.weight",
+            "conv#.bn.*",
+            "conv#.#.conv#.conv.weight",
+            "conv#.#.conv#.bn.*",
+            "conv#.#.conv2.#.layers.#.*",
+            "conv#.#.gate.fc#.*",
+            "conv#.#.downsample.conv.weight",
+            "conv#.#.downsample.bn.*",
+            "conv#.#.IN.weight|conv#.#.IN.bias",
+            "pool#.0.conv.weight",
+            "pool#.0.bn.*",
+            "fc.#.*",
+            "classifier.bias",
+        ],
+        lacks: &[],
+    },
+];
+
+/// Instance norm's, which nothing in torchreid changes.
+const INSTANCE_NORM_EPS: f32 = 1e-5;
 
 fn named(arch: &str) -> bool {
     let arch = arch.replace('-', "_");
-    ["osnet", "osnet_x#_#", "osnet_x#_#_#x#"].iter().any(|name| matches(name, &arch))
+    let names = ["osnet", "osnet_x#_#", "osnet_x#_#_#x#", "osnet_ibn_x#_#", "osnet_ain_x#_#"];
+    names.iter().any(|name| matches(name, &arch))
 }
 
 /// The size that people are cut out at.
@@ -69,20 +105,30 @@ fn compose(source: &mut dyn Source, image: Shape, reading: &mut Reading) -> Resu
     }
     reading.saw("logits are the classifier's; torchreid gives them in training and the features before them otherwise");
     let (mut b, x) = start(source, image, reading)?;
-    let mut x = normed(&mut b, x, "conv1", 2, eps)?;
+    agrees(&b, reading)?;
+    let mut x = match b.has("conv1.bn.running_mean") {
+        true => normed(&mut b, x, "conv1", 2, eps)?,
+        false => {
+            reading.saw("`conv1.bn` has no running mean: it is instance norm");
+            let x = conv(&mut b, x, "conv1.conv", 2)?;
+            instance_norm(&mut b, x, "conv1.bn")?
+        }
+    };
     x = b.relu(x);
-    x = b.max_pool(x, Window { size: 3, stride: 2, padding: 1 })?;
+    x = b.max_pool(x, Window::square(3, 2, 1))?;
     for stage in 2..=4 {
         let name = format!("conv{stage}");
         let blocks = count(&b, &name, "conv1.conv.weight");
         for i in 0..blocks {
             x = block(&mut b, x, &format!("{name}.{i}"), eps)?;
         }
-        let between = format!("{name}.{blocks}.0");
+        let pool = format!("pool{stage}.0");
+        let between =
+            if b.has(&weight(&format!("{pool}.conv"))) { pool } else { format!("{name}.{blocks}.0") };
         if b.has(&format!("{between}.conv.weight")) {
             x = normed(&mut b, x, &between, 1, eps)?;
             x = b.relu(x);
-            x = b.average_pool(x, Window { size: 2, stride: 2, padding: 0 })?;
+            x = b.average_pool(x, Window::square(2, 2, 0))?;
         }
     }
     x = normed(&mut b, x, "conv5", 1, eps)?;
@@ -103,36 +149,80 @@ fn normed(b: &mut Builder, x: NodeId, name: &str, stride: usize, eps: f32) -> Re
     Normed { conv: &conv, norm: &norm, stride, eps, same: false }.compose(b, x)
 }
 
+/// Refuses the name of another variant than the tensors make.
+fn agrees(b: &Builder, reading: &Reading) -> Result<()> {
+    let Some(arch) = &reading.arch else { return Ok(()) };
+    let (ain, normed) = (b.has("pool2.0.conv.weight"), !b.has("conv1.bn.running_mean"));
+    let (found, fits) = match (ain, normed) {
+        (true, _) => ("osnet_ain", arch.contains("ain")),
+        (false, true) => ("osnet_ibn", arch.contains("ibn")),
+        (false, false) => ("osnet", !arch.contains("ibn") && !arch.contains("ain")),
+    };
+    match fits {
+        true => Ok(()),
+        false => Err(Error::config(format!(
+            "has the tensors of {found}, and its architecture names another, {arch}"
+        ))),
+    }
+}
+
+fn instance_norm(b: &mut Builder, x: NodeId, name: &str) -> Result<NodeId> {
+    let channels = b.shape(x).c;
+    b.group_norm(x, name, channels, INSTANCE_NORM_EPS)
+}
+
 fn block(b: &mut Builder, x: NodeId, name: &str, eps: f32) -> Result<NodeId> {
     let y = normed(b, x, &format!("{name}.conv1"), 1, eps)?;
     let start = b.relu(y);
-    let mut chains = vec![];
-    for (chain, length) in ["conv2a", "conv2b", "conv2c", "conv2d"].into_iter().zip(1..) {
-        let mut y = start;
-        for i in 0..length {
-            // The first chain is one filter, the others are lists.
-            let part = if length == 1 { String::new() } else { format!(".{i}") };
-            y = light(b, y, &format!("{name}.{chain}{part}"), eps)?;
-        }
-        chains.push(y);
+    let mut ends = vec![];
+    for chain in chains(b, name) {
+        ends.push(chain.iter().try_fold(start, |y, part| light(b, y, part, eps))?);
     }
     let mut sum = None;
-    for chain in chains {
+    for y in ends {
         let [first, second] = [format!("{name}.gate.fc1"), format!("{name}.gate.fc2")];
-        let gated = squeeze(b, chain, [&first, &second], [Activation::Relu, Activation::Sigmoid])?;
+        let gated = squeeze(b, y, [&first, &second], [Activation::Relu, Activation::Sigmoid])?;
         sum = Some(match sum {
             None => gated,
             Some(sum) => b.add(sum, gated)?,
         });
     }
-    let y = normed(b, sum.unwrap_or(start), &format!("{name}.conv3"), 1, eps)?;
+    let (last, norm) = (format!("{name}.conv3"), format!("{name}.IN"));
+    let has_norm = b.has(&weight(&norm));
+    let inside = has_norm && !b.has(&weight(&format!("{last}.bn")));
+    let y = match inside {
+        true => {
+            let y = conv(b, sum.unwrap_or(start), &format!("{last}.conv"), 1)?;
+            instance_norm(b, y, &norm)?
+        }
+        false => normed(b, sum.unwrap_or(start), &last, 1, eps)?,
+    };
     let downsample = format!("{name}.downsample");
     let across = match b.has(&format!("{downsample}.conv.weight")) {
         true => normed(b, x, &downsample, 1, eps)?,
         false => x,
     };
-    let y = b.add(y, across)?;
+    let mut y = b.add(y, across)?;
+    if has_norm && !inside {
+        y = instance_norm(b, y, &norm)?;
+    }
     Ok(b.relu(y))
+}
+
+/// The light filters of each chain of a block.
+fn chains(b: &Builder, name: &str) -> Vec<Vec<String>> {
+    if b.has(&format!("{name}.conv2.0.layers.0.conv1.weight")) {
+        let chains = (0..count(b, &format!("{name}.conv2"), "layers.0.conv1.weight")).map(|chain| {
+            let layers = format!("{name}.conv2.{chain}.layers");
+            (0..count(b, &layers, "conv1.weight")).map(|i| format!("{layers}.{i}")).collect()
+        });
+        return chains.collect();
+    }
+    let chain = |(letter, length): (&str, usize)| match length {
+        1 => vec![format!("{name}.conv2{letter}")], // a filter, where the others are lists
+        _ => (0..length).map(|i| format!("{name}.conv2{letter}.{i}")).collect(),
+    };
+    ["a", "b", "c", "d"].into_iter().zip(1..).map(chain).collect()
 }
 
 /// A 1×1 filter without nonlinearity, then a depthwise one.

@@ -203,7 +203,7 @@ pub(super) fn stem(
     let x = b.batch_norm_with(x, norm, eps)?;
     let x = b.activation(x, activation);
     match stem.pool() {
-        true => b.max_pool(x, Window { size: 3, stride: 2, padding: 1 }),
+        true => b.max_pool(x, Window::square(3, 2, 1)),
         false => Ok(x),
     }
 }

@@ -111,7 +111,7 @@ fn add(b: &mut Builder, x: NodeId, layer: &Value) -> Result<NodeId> {
         let size = number(key, 0)?;
         let (stride, padding) = (number("stride", size)?, number("padding", 0)?);
         match size > 0 && stride > 0 && 2 * padding <= size {
-            true => Ok(Window { size, stride, padding }),
+            true => Ok(Window::square(size, stride, padding)),
             false => Err(Error::config(
                 "a window has a size and a stride above 0 and a padding of at most half its size",
             )),

@@ -107,7 +107,7 @@ fn compose(source: &mut dyn Source, image: Shape, reading: &mut Reading) -> Resu
                 )));
             }
         }
-        x = b.max_pool(x, Window { size: 2, stride: 2, padding: 0 })?;
+        x = b.max_pool(x, Window::square(2, 2, 0))?;
         pools += 1;
     }
     reading.saw(format!("{} convolutions, max pooling at {pools} gaps between their numbers", numbers.len()));

@@ -64,7 +64,7 @@ fn compose(source: &mut dyn Source, image: Shape, reading: &mut Reading) -> Resu
             x = conv(&mut b, x, &name(i), 1)?;
             x = b.activation(x, activation);
         }
-        x = b.max_pool(x, Window { size: 2, stride: 2, padding: 0 })?;
+        x = b.max_pool(x, Window::square(2, 2, 0))?;
         blocks.push(found);
     }
     reading.saw(format!("blocks of {blocks:?} convolutions"));

@@ -133,14 +133,15 @@ fn cnn(w: &mut Weights) -> Result<Network> {
     let x = b.conv(x, "conv1", 4, Conv::square(3, 2, 1))?;
     let x = b.batch_norm(x, "bn1")?;
     let x = b.relu(x);
-    let x = b.max_pool(x, Window { size: 3, stride: 1, padding: 1 })?;
+    let x = b.max_pool(x, Window::square(3, 1, 1))?;
     let x = b.conv(x, "plain", 6, Conv { groups: 2, dilation: 2, ..Conv::square(3, 1, 2) })?;
     let x = b.activation(x, Activation::Gelu);
     let x = b.conv(x, "depthwise", 6, Conv { groups: 6, ..Conv::square(3, 1, 1) })?;
     let x = b.activation(x, Activation::Silu);
     let oblong = Conv { kernel: (1, 3), padding: (0, 1), ..Conv::square(1, 1, 0) };
     let x = b.conv(x, "oblong", 5, oblong)?;
-    let x = b.average_pool(x, Window { size: 2, stride: 2, padding: 1 })?;
+    let beyond = Window { ceil: true, counts_padding: false, further: (0, 1), ..Window::square(3, 2, 1) };
+    let x = b.average_pool(x, beyond)?;
     let x = b.activation(x, Activation::Tanh);
     let x = b.flatten(x);
     let x = b.linear(x, "fc", 4)?;
@@ -176,7 +177,7 @@ fn option_a(w: &mut Weights) -> Result<Network> {
     let x = b.add(x, y)?;
     let x = b.relu(x);
     let doubled = b.add(x, x)?;
-    let x = b.max_pool(doubled, Window { size: 2, stride: 2, padding: 0 })?;
+    let x = b.max_pool(doubled, Window::square(2, 2, 0))?;
     let x = b.global_pool(x);
     let x = b.linear(x, "fc", 4)?;
     b.finish(x)

@@ -21,14 +21,12 @@ pub fn cases() -> Vec<(String, Case)> {
     let mut cases: Vec<(String, Case)> = vec![];
     for (n, h, w, c) in POOLS.into_iter().filter(|&(_, h, w, _)| !few() || h * w < 16) {
         for window in WINDOWS {
-            if 2 * window.padding <= window.size
-                && window.size <= h.min(w) + 2 * window.padding
-                && (large() || h < 20)
-            {
-                let name = format!(
-                    "n={n},h={h},w={w},c={c},size={},stride={},padding={}",
-                    window.size, window.stride, window.padding
-                );
+            if window.over(h, w).is_some() && (large() || h < 20) {
+                let Window { size: (r, s), stride, padding, further, ceil, counts_padding } = window;
+                let mut name =
+                    format!("n={n},h={h},w={w},c={c},size={r}x{s},stride={stride},padding={padding:?}");
+                name += &format!(",further={further:?},ceil={ceil},counts={counts_padding}").replace(' ', "");
+                let name = name.replace(' ', "");
                 let from = Shape::new(h, w, c);
                 cases.push((format!("max_pool/{name}"), Box::new(move |d| max_pools(d, n, from, window))));
                 cases.push((
@@ -171,12 +169,16 @@ const KINDS_OF_CURVATURE: [(Kind, bool); 4] =
 
 const POOLS: [(usize, usize, usize, usize); 6] =
     [(1, 1, 1, 1), (2, 3, 3, 31), (1, 5, 4, 33), (3, 8, 7, 32), (1, 2, 9, 3), (2, 28, 28, 64)];
-const WINDOWS: [Window; 5] = [
-    Window { size: 1, stride: 1, padding: 0 },
-    Window { size: 2, stride: 2, padding: 0 },
-    Window { size: 3, stride: 2, padding: 1 },
-    Window { size: 3, stride: 1, padding: 1 },
-    Window { size: 2, stride: 3, padding: 1 },
+const WINDOWS: [Window; 9] = [
+    Window::square(1, 1, 0),
+    Window::square(2, 2, 0),
+    Window::square(3, 2, 1),
+    Window::square(3, 1, 1),
+    Window::square(2, 3, 1),
+    Window { ceil: true, ..Window::square(3, 2, 0) },
+    Window { ceil: true, ..Window::square(3, 2, 1) }, // some windows begin in the padding at the end, and are left out
+    Window { ceil: true, further: (1, 0), counts_padding: false, ..Window::square(3, 3, 1) },
+    Window { size: (3, 2), padding: (2, 0), further: (0, 1), ..Window::square(3, 2, 0) },
 ];
 
 const LOWERED: [Precision; 3] = [Precision::Tf32, Precision::Bf16, Precision::F16];
@@ -210,14 +212,9 @@ const WIDE: [(usize, usize, usize, usize, usize, Conv); 3] = [
     (1, 6, 7, 32, 24, Conv { padding: (0, 1), further: (1, 0), ..Conv::square(3, 2, 0) }),
 ];
 
-fn windowed(from: Shape, window: Window) -> Shape {
-    let side = |size: usize| (size + 2 * window.padding - window.size) / window.stride + 1;
-    Shape::new(side(from.h), side(from.w), from.c)
-}
-
 fn max_pools(device: &Device, n: usize, from: Shape, window: Window) -> Result<(), Failed> {
     let cuda = cuda(device)?;
-    let to = windowed(from, window);
+    let to = window.over(from.h, from.w).map(|(h, w)| Shape::new(h, w, from.c)).ok_or("no window")?;
     let (inner, outer) = (n * from.len(), n * to.len());
     let (x, dy) = (values(inner, 1), values(outer, 2));
     let (mut y, mut winners) = (vec![0.0; outer], vec![0; outer]);
@@ -254,7 +251,7 @@ fn max_pools(device: &Device, n: usize, from: Shape, window: Window) -> Result<(
 
 fn average_pools(device: &Device, n: usize, from: Shape, window: Window) -> Result<(), Failed> {
     let cuda = cuda(device)?;
-    let to = windowed(from, window);
+    let to = window.over(from.h, from.w).map(|(h, w)| Shape::new(h, w, from.c)).ok_or("no window")?;
     let (x, dy) = (values(n * from.len(), 1), values(n * to.len(), 2));
     let (mut y, mut dx) = (vec![0.0; dy.len()], values(x.len(), 3));
     let (on_device, back) = (cuda.upload(&x)?, cuda.upload(&dy)?);
@@ -293,7 +290,7 @@ fn refuses(device: &Device) -> Result<(), Failed> {
     let mut y = cuda.alloc(12)?;
     let (from, to) = (Shape::new(2, 3, 2), Shape::new(1, 1, 2));
     let mut average = |len: usize, from: Shape, to: Shape, size: usize, stride: usize, padding: usize| {
-        let window = Window { size, stride, padding };
+        let window = Window::square(size, stride, padding);
         let (y, _) = y.output().split_at(len);
         on_cuda::pool::average_pool(cuda, y, x.input(), 1, from, to, window).is_err()
     };

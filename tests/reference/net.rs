@@ -194,10 +194,24 @@ fn products(layer: &Layer, node: &Node, from: Shape, mut visit: impl FnMut(usize
     }
 }
 
-/// The positions of a side that a pooling window reads.
-fn window(at: usize, size: usize, window: Window) -> std::ops::Range<usize> {
-    let start = at * window.stride;
-    start.saturating_sub(window.padding)..(start + window.size).saturating_sub(window.padding).min(size)
+/// The rows and columns of an image that a pooling window reads, and how many positions a mean divides by.
+fn window(
+    (row, column): (usize, usize),
+    image: Shape,
+    window: Window,
+) -> (std::ops::Range<usize>, std::ops::Range<usize>, usize) {
+    let side = |at: usize, length: usize, size: usize, padding: usize, further: usize| {
+        let places =
+            (at * window.stride..at * window.stride + size).map(|place| place as isize - padding as isize);
+        let real: Vec<isize> = places.clone().filter(|place| (0..length as isize).contains(place)).collect();
+        let counted = places.filter(|&place| place < (length + padding + further) as isize).count();
+        let real = real[0] as usize..real[real.len() - 1] as usize + 1;
+        let count = if window.counts_padding { counted } else { real.len() };
+        (real, count)
+    };
+    let (rows, down) = side(row, image.h, window.size.0, window.padding.0, window.further.0);
+    let (columns, right) = side(column, image.w, window.size.1, window.padding.1, window.further.1);
+    (rows, columns, down * right)
 }
 
 /// The integers that are the bits of floats.
@@ -261,12 +275,12 @@ fn links<T: Number>(op: &Op, x: &[T], from: Shape, to: Shape) -> Option<Vec<(usi
                 field(rows, columns, weight);
             }
             Op::AveragePool(w) => {
-                field(window(row, from.h, w), window(column, from.w, w), 1.0 / (w.size * w.size) as f64);
+                let (rows, columns, count) = window((row, column), from, w);
+                field(rows, columns, 1.0 / count as f64);
             }
             Op::MaxPool(w) => {
-                let cells = window(row, from.h, w)
-                    .flat_map(|h| window(column, from.w, w).map(move |w| (h, w)))
-                    .map(|(h, w)| at(h, w));
+                let (rows, columns, _) = window((row, column), from, w);
+                let cells = rows.flat_map(|h| columns.clone().map(move |w| (h, w))).map(|(h, w)| at(h, w));
                 let best = cells.reduce(|best, j| if x[j].value() > x[best].value() { j } else { best });
                 links.extend(best.map(|best| (i, best, 1.0)));
             }

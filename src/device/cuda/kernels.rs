@@ -7,7 +7,7 @@ use super::Cuda;
 use super::buffer::{In, Out};
 use super::generated::tiles;
 use super::launch::{Argument, Arguments, Launch, Row};
-use super::parameters::{AffineParameters, DataParameters, LayerSizes, WeightParameters};
+use super::parameters::{AffineParameters, DataParameters, LayerSizes, PoolSizes, WeightParameters};
 use super::tensor_map::TensorMap;
 use crate::error::Result;
 
@@ -94,15 +94,15 @@ kernels! {
     /// `out[j] = image + sigma · normal(seed, index, first + j)`; out `[copies, len]`, image `[len]`.
     perturb: perturb_f32(out: Out<'_, f32>, image: In<'_, f32>, copies: u32, len: u32, seed: u64, index: u32, first: u32, sigma: f32);
     /// Largest value of each window and its position; y and winners `[n, oh, ow, c]`, x `[n, h, w, c]`.
-    max_pool: max_pool_f32(y: Out<'_, f32>, winners: Out<'_, u32>, x: In<'_, f32>, n: u32, h: u32, w: u32, c: u32, oh: u32, ow: u32, window: u32, stride: u32, padding: u32);
+    max_pool: max_pool_f32(y: Out<'_, f32>, winners: Out<'_, u32>, x: In<'_, f32>, p: PoolSizes);
     /// t = tx where the winners stand; t and winners `[n, oh, ow, c]`, tx `[n, h, w, c]`.
     max_pool_tangent: max_pool_tangent_f32(t: Out<'_, f32>, winners: In<'_, u32>, tx: In<'_, f32>, n: u32, h: u32, w: u32, c: u32, oh: u32, ow: u32);
     /// dx += dy where the winners stand; dx `[n, h, w, c]`, winners and dy `[n, oh, ow, c]`.
-    max_pool_backward: max_pool_backward_f32(dx: Out<'_, f32>, winners: In<'_, u32>, dy: In<'_, f32>, n: u32, h: u32, w: u32, c: u32, oh: u32, ow: u32, window: u32, stride: u32, padding: u32);
-    /// The mean of each window, or (`window` = 0) of each cell of a grid; y `[n, oh, ow, c]`, x `[n, h, w, c]`.
-    mean_pool: mean_pool_f32(y: Out<'_, f32>, x: In<'_, f32>, n: u32, h: u32, w: u32, c: u32, oh: u32, ow: u32, window: u32, stride: u32, padding: u32);
+    max_pool_backward: max_pool_backward_f32(dx: Out<'_, f32>, winners: In<'_, u32>, dy: In<'_, f32>, p: PoolSizes);
+    /// The mean of each window, or (`p.rows` = 0) of each cell of a grid; y `[n, oh, ow, c]`, x `[n, h, w, c]`.
+    mean_pool: mean_pool_f32(y: Out<'_, f32>, x: In<'_, f32>, p: PoolSizes);
     /// Its adjoint, added to dx.
-    mean_pool_backward: mean_pool_backward_f32(dx: Out<'_, f32>, dy: In<'_, f32>, n: u32, h: u32, w: u32, c: u32, oh: u32, ow: u32, window: u32, stride: u32, padding: u32);
+    mean_pool_backward: mean_pool_backward_f32(dx: Out<'_, f32>, dy: In<'_, f32>, p: PoolSizes);
     /// y = f(x); `[len]`. In all rows of pointwise kernels an output may be an input.
     activation: activation_f32(y: Out<'_, f32>, x: In<'_, f32>, kind: u32, len: u32);
     /// dx = f'(a) dy, or (`add`) dx += that; `[len]`.
@@ -319,6 +319,7 @@ mod tests {
             ("DataParameters", "DataParameters"),
             ("WeightParameters", "WeightParameters"),
             ("LayerSizes", "Layer"),
+            ("PoolSizes", "Pooling"),
         ];
         if let Some((_, of)) = structs.into_iter().find(|(of, _)| kind.contains(of)) {
             return format!("const __grid_constant__ {of} {name}");

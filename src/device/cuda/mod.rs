@@ -36,7 +36,7 @@ pub use kernels::TABLE;
 use launch::Arguments;
 use launch::lock;
 pub use launch::{Launch, Resources, Row};
-pub use parameters::{AffineParameters, DataParameters, LayerSizes, WeightParameters};
+pub use parameters::{AffineParameters, DataParameters, LayerSizes, PoolSizes, WeightParameters};
 pub use recording::Recording;
 pub(crate) use recording::Repeats;
 pub use tensor_map::TensorMap;

@@ -1,4 +1,5 @@
-//! Structs that kernels of affine layers take by value, as `kernels/common/affine.h` declares them. None is a null pointer.
+//! Structs that kernels take by value, as `kernels/common/affine.h` and `kernels/pool.cu` declare them. None is a null
+//! pointer.
 
 use super::buffer::{In, Out};
 use super::launch::{Argument, Arguments};
@@ -6,6 +7,10 @@ use super::launch::{Argument, Arguments};
 /// The sizes of a layer: h, w, c, oh, ow, o, r, s, stride, above, left, dilation, groups.
 #[derive(Clone, Copy, Debug)]
 pub struct LayerSizes(pub [u32; 13]);
+
+/// Images and the windows of a pool: n, h, w, c, oh, ow, rows, columns, stride, above, left, counted rows, counted columns.
+#[derive(Clone, Copy, Debug)]
+pub struct PoolSizes(pub [u32; 13]);
 
 /// z = Wx + b and its epilogue.
 pub struct AffineParameters<'a> {
@@ -83,6 +88,12 @@ impl Argument for LayerSizes {
     }
 }
 
+impl Argument for PoolSizes {
+    fn push(self, to: &mut Arguments) {
+        push(to, &[], self.0);
+    }
+}
+
 impl Argument for AffineParameters<'_> {
     fn push(self, to: &mut Arguments) {
         let ([scale, shift], parts) = (self.affine, self.parts.map_or(0, |parts| parts.address));
@@ -123,5 +134,18 @@ mod tests {
         ] {
             assert!(header.contains(declared), "{declared}");
         }
+        let pool = include_str!("../../../kernels/pool.cu");
+        let declared =
+            pool.split("struct Pooling {").nth(1).and_then(|rest| rest.split("};").next()).unwrap();
+        let names: Vec<&str> = declared
+            .lines()
+            .flat_map(|line| {
+                line.split("//").next().unwrap().trim().trim_start_matches("uint32_t").split(',')
+            })
+            .map(|name| name.trim().trim_end_matches(';'))
+            .filter(|name| !name.is_empty())
+            .collect();
+        let expected = "n h w c oh ow rows columns stride above left counted_rows counted_columns";
+        assert_eq!(names.join(" "), expected);
     }
 }

@@ -59,7 +59,8 @@ impl PoolOp {
 
     /// What it is called, and its settings.
     pub fn describe(&self) -> (&'static str, String) {
-        let windows = |window: &Window| format!("{}x{} stride {}", window.size, window.size, window.stride);
+        let windows =
+            |window: &Window| format!("{}x{} stride {}", window.size.0, window.size.1, window.stride);
         match self {
             PoolOp::Max { window, .. } => ("max-pool", windows(window)),
             PoolOp::MaxTangent { .. } => ("max-pool-tangent", String::new()),

@@ -92,12 +92,11 @@ impl Builder<'_> {
 }
 
 fn pooled(op: &'static str, Shape { h, w, c }: Shape, window: Window) -> Result<Shape> {
-    let along =
-        |size: usize| (size + 2 * window.padding).checked_sub(window.size).map(|d| d / window.stride + 1);
-    match (along(h), along(w)) {
-        (Some(h), Some(w)) => Ok(Shape::new(h, w, c)),
-        _ => {
-            let expected = format!("an image that a window of {} fits", window.size);
+    match window.over(h, w) {
+        Some((h, w)) => Ok(Shape::new(h, w, c)),
+        None => {
+            let (r, s) = window.size;
+            let expected = format!("an image of which every window of {r}x{s} holds something");
             Err(Error::shape(op, expected, format!("{h}x{w}")))
         }
     }

@@ -78,26 +78,14 @@ impl Spatial {
         }
     }
 
-    /// The padding above and below, and to the left and right.
-    pub fn both_sides(&self) -> Result<[usize; 2]> {
-        let [top, left, bottom, right] = self.padding;
-        match (top, left) == (bottom, right) {
-            true => Ok([top, left]),
-            false => Err(Error::config(format!(
-                "pads {top} above and {bottom} below, {left} to the left and {right} to the right, and only equal \
-                 ones are known here"
-            ))),
-        }
-    }
-
-    /// How often a window fits along a side with this padding, and more of it at the end, and whether it ends there.
-    pub fn along(&self, size: usize, kernel: usize, padding: [usize; 2]) -> Result<(usize, bool)> {
+    /// How often a window fits along a side with this padding, and more of it at the end.
+    fn along(&self, size: usize, kernel: usize, padding: [usize; 2]) -> Result<usize> {
         let span = (kernel - 1).checked_mul(self.dilation).and_then(|span| span.checked_add(1));
         let [padding, further] = padding;
         let whole = padding.checked_mul(2).and_then(|pads| pads.checked_add(further)?.checked_add(size));
         let left = whole.zip(span).and_then(|(whole, span)| whole.checked_sub(span));
         match left {
-            Some(left) => Ok((left / self.stride + 1, left.is_multiple_of(self.stride))),
+            Some(left) => Ok(left / self.stride + 1),
             None => Err(Error::config(format!("has windows of {kernel} over {size} values"))),
         }
     }
@@ -183,8 +171,8 @@ impl<'a> Translation<'a> {
         }
         let spatial = Spatial::of(at, kernel, shape)?;
         let [padding, further] = spatial.sides()?;
-        let (h, _) = spatial.along(shape.h, r, [padding[0], further[0]])?;
-        let (w, _) = spatial.along(shape.w, s, [padding[1], further[1]])?;
+        let h = spatial.along(shape.h, r, [padding[0], further[0]])?;
+        let w = spatial.along(shape.w, s, [padding[1], further[1]])?;
         let weight = self.parameter(&filters, &filters.shape)?;
         let bias = match at.optional(2) {
             Some(bias) => {

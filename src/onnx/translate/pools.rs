@@ -7,7 +7,7 @@ use super::state::{Held, Translation, Value};
 use super::state::{Moment, Stage};
 use crate::error::{Error, Result};
 use crate::graph::Operation;
-use crate::net::Shape;
+use crate::net::{Shape, Window};
 
 impl<'a> Translation<'a> {
     pub(super) fn pool(&mut self, at: &At<'a>) -> Result<Vec<Held>> {
@@ -20,41 +20,37 @@ impl<'a> Translation<'a> {
         let (node, shape) = self.image(at.input(0)?, &x)?;
         let spatial = Spatial::of(at, [r, s], shape)?;
         let (counts, ceils) = (at.int("count_include_pad")?.unwrap_or(0), at.int("ceil_mode")?.unwrap_or(0));
-        let padding = spatial.both_sides()?;
-        let (h, ends_down) = spatial.along(shape.h, r, [padding[0], 0])?;
-        let (w, ends_right) = spatial.along(shape.w, s, [padding[1], 0])?;
-        if ceils != 0 && !(ends_down && ends_right) {
-            let size = format!("{}x{}", shape.h, shape.w);
-            return Err(Error::config(format!(
-                "has ceil_mode = 1 with windows that do not end where {size} does"
-            )));
-        }
-        if averages && counts == 0 && padding != [0, 0] {
-            return Err(Error::config("has count_include_pad = 0 with padding, which is not known here"));
-        }
+        let [padding, further] = spatial.sides()?;
         if spatial.dilation != 1 {
             return Err(Error::config(format!(
                 "has dilations of {}, and only 1 is known here",
                 spatial.dilation
             )));
         }
-        if [r, s] == [1, 1] && spatial.stride == 1 && padding == [0, 0] {
+        let unpadded = padding == [0, 0] && further == [0, 0];
+        if [r, s] == [1, 1] && spatial.stride == 1 && unpadded {
             return Ok(vec![Held::Value(x)]);
         }
+        let pairs = |[down, right]: [usize; 2]| (down, right);
+        let window = Window {
+            size: (r, s),
+            stride: spatial.stride,
+            padding: pairs(padding),
+            further: pairs(further),
+            ceil: ceils != 0,
+            counts_padding: !averages || counts != 0,
+        };
+        let (h, w) = window.over(shape.h, shape.w).ok_or_else(|| {
+            let size = format!("{}x{}", shape.h, shape.w);
+            Error::config(format!(
+                "has windows of {r}x{s} over {size}, of which one holds nothing but padding"
+            ))
+        })?;
         let to = Shape::new(h, w, shape.c);
-        let whole = averages && [r, s] == [shape.h, shape.w] && padding == [0, 0];
-        let operation = if whole {
-            Operation::GlobalPool
-        } else if r != s || padding[0] != padding[1] {
-            return Err(Error::config(format!(
-                "has windows of {r}x{s} with pads {padding:?}, and only square ones are known here"
-            )));
-        } else {
-            let (size, stride, padding) = (r, Some(spatial.stride).filter(|&stride| stride != r), padding[0]);
-            match averages {
-                true => Operation::AveragePool { size, stride, padding },
-                false => Operation::MaxPool { size, stride, padding },
-            }
+        let operation = match averages {
+            true if [r, s] == [shape.h, shape.w] && unpadded => Operation::GlobalPool,
+            true => Operation::AveragePool(window.into()),
+            false => Operation::MaxPool(window.into()),
         };
         let made = self.make(at.output(), operation, &[node], to);
         Ok(self.made(made, self.image_axes(to)))

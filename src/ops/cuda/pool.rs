@@ -2,12 +2,12 @@
 #![allow(unsafe_code)] // launches
 
 use super::{Cuda, In, Out, images};
-use crate::device::cuda::{Launch, tiles};
+use crate::device::cuda::{Launch, PoolSizes, tiles};
 use crate::error::{Error, Result};
 use crate::ops::{Shape, Window};
 
 /// The cells of a grid instead of windows.
-const CELLS: Window = Window { size: 0, stride: 1, padding: 0 };
+const CELLS: Window = Window::square(0, 1, 0);
 
 /// Largest value of each window to `y`, and to `winners` the position within the image where it first stands; `x`
 /// `[n, from]`, `y` and `winners` `[n, to]`.
@@ -28,9 +28,8 @@ pub fn max_pool(
     shapes.check(x.len(), y.len())?;
     shapes.check(x.len(), winners.len())?;
     let launch = shapes.over(y.len())?;
-    let Shapes { n, h, w, c, oh, ow, window, stride, padding, .. } = shapes;
     // SAFETY: x holds n images of from, y and winners of to; every window has a position of the image.
-    unsafe { cuda.max_pool(launch, y, winners, x, n, h, w, c, oh, ow, window, stride, padding) }
+    unsafe { cuda.max_pool(launch, y, winners, x, shapes.sizes) }
 }
 
 /// `t` = the values of `tx` where the winners stand.
@@ -50,7 +49,7 @@ pub fn max_pool_tangent(
     shapes.check(tx.len(), t.len())?;
     shapes.check(tx.len(), winners.len())?;
     let launch = shapes.over(t.len())?;
-    let Shapes { n, h, w, c, oh, ow, .. } = shapes;
+    let [n, h, w, c, oh, ow, ..] = shapes.sizes.0;
     // SAFETY: tx holds n images of from, t and winners of to; the kernel keeps winners within the image.
     unsafe { cuda.max_pool_tangent(launch, t, winners, tx, n, h, w, c, oh, ow) }
 }
@@ -73,9 +72,8 @@ pub fn max_pool_backward(
     shapes.check(dx.len(), dy.len())?;
     shapes.check(dx.len(), winners.len())?;
     let launch = shapes.over(dx.len())?;
-    let Shapes { n, h, w, c, oh, ow, window, stride, padding, .. } = shapes;
     // SAFETY: dx holds n images of from, dy and winners of to.
-    unsafe { cuda.max_pool_backward(launch, dx, winners, dy, n, h, w, c, oh, ow, window, stride, padding) }
+    unsafe { cuda.max_pool_backward(launch, dx, winners, dy, shapes.sizes) }
 }
 
 /// The mean of each window to `y`; zeros of the padding count.
@@ -143,66 +141,43 @@ pub fn adaptive_pool_backward(
 fn means(cuda: &Cuda, y: Out<'_, f32>, x: In<'_, f32>, shapes: Shapes) -> Result<()> {
     shapes.check(x.len(), y.len())?;
     let launch = shapes.over(y.len())?;
-    let Shapes { n, h, w, c, oh, ow, window, stride, padding, .. } = shapes;
     // SAFETY: x holds n images of from, y of to.
-    unsafe { cuda.mean_pool(launch, y, x, n, h, w, c, oh, ow, window, stride, padding) }
+    unsafe { cuda.mean_pool(launch, y, x, shapes.sizes) }
 }
 
 fn spread(cuda: &Cuda, dx: Out<'_, f32>, dy: In<'_, f32>, shapes: Shapes) -> Result<()> {
     shapes.check(dx.len(), dy.len())?;
     let launch = shapes.over(dx.len())?;
-    let Shapes { n, h, w, c, oh, ow, window, stride, padding, .. } = shapes;
     // SAFETY: dx holds n images of from, dy of to.
-    unsafe { cuda.mean_pool_backward(launch, dx, dy, n, h, w, c, oh, ow, window, stride, padding) }
+    unsafe { cuda.mean_pool_backward(launch, dx, dy, shapes.sizes) }
 }
 
-/// Shapes as the kernels take them.
+/// Shapes, and as the kernels take them.
 struct Shapes {
     op: &'static str,
     images: usize,
     from: Shape,
     to: Shape,
-    n: u32,
-    h: u32,
-    w: u32,
-    c: u32,
-    oh: u32,
-    ow: u32,
-    window: u32,
-    stride: u32,
-    padding: u32,
+    sizes: PoolSizes,
 }
 
 impl Shapes {
-    /// Refuses windows of which one may lie wholly outside the image.
+    /// Refuses windows of which one may hold nothing of the image.
     fn new(op: &'static str, n: usize, from: Shape, to: Shape, window: Window) -> Result<Shapes> {
-        let inside = |cells: usize, size: usize| {
-            (cells.saturating_sub(1))
-                .checked_mul(window.stride)
-                .is_some_and(|last| last < size + window.padding)
-        };
         let cells = window == CELLS;
-        let fits = cells || 2 * window.padding <= window.size && inside(to.h, from.h) && inside(to.w, from.w);
-        if from.c != to.c || window.stride == 0 || window.size == 0 && !cells || !fits {
+        if from.c != to.c || !cells && window.over(from.h, from.w) != Some((to.h, to.w)) {
             let expected = format!("{window:?} within {from:?}");
             return Err(Error::shape(op, expected, format!("{to:?}")));
         }
-        let word = |value: usize| super::word(op, "positions", value);
-        Ok(Shapes {
-            op,
-            images: n,
-            from,
-            to,
-            n: word(n)?,
-            h: word(from.h)?,
-            w: word(from.w)?,
-            c: word(from.c)?,
-            oh: word(to.h)?,
-            ow: word(to.w)?,
-            window: word(window.size)?,
-            stride: word(window.stride)?,
-            padding: word(window.padding)?,
-        })
+        let counted = window.counted(from.h, from.w).filter(|_| !cells).unwrap_or_default();
+        let Window { size, stride, padding, .. } = window;
+        let images = [n, from.h, from.w, from.c, to.h, to.w];
+        let windows = [size.0, size.1, stride, padding.0, padding.1, counted.0, counted.1];
+        let mut sizes = PoolSizes([0; 13]);
+        for (size, value) in sizes.0.iter_mut().zip(images.into_iter().chain(windows)) {
+            *size = super::word(op, "positions", value)?;
+        }
+        Ok(Shapes { op, images: n, from, to, sizes })
     }
 
     /// Refuses values of other lengths.
