@@ -247,6 +247,18 @@ fn models_that_were_made_are_read_back_as_they_were_saved() {
         ("mlp:6", Shape::new(3, 4, 2)),
         ("cnn:4-6+5", Shape::new(9, 8, 3)),
         ("resnet20", Shape::new(32, 32, 3)),
+        ("resnet18:3", Shape::new(32, 32, 3)),
+        ("resnet50:2", Shape::new(64, 64, 3)),
+        ("wrn-10-1", Shape::new(16, 16, 1)),
+        ("vgg11_bn:2", Shape::new(32, 32, 3)),
+        ("vgg11:1", Shape::new(64, 64, 3)),
+        ("densenet121:1", Shape::new(32, 32, 3)),
+        ("mobilenet_v2", Shape::new(32, 32, 3)),
+        ("convnext_tiny:2", Shape::new(32, 32, 3)),
+        ("vit_tiny_patch16", Shape::new(32, 32, 3)),
+        ("vit:8-2-2-4", Shape::new(16, 12, 3)),
+        ("swin_t:3", Shape::new(224, 224, 3)),
+        ("mixer:8-2-4", Shape::new(16, 16, 3)),
     ] {
         let model = dir.path().join(spec.replace([':', '+'], "_"));
         std::fs::create_dir_all(&model).unwrap();
@@ -256,6 +268,7 @@ fn models_that_were_made_are_read_back_as_they_were_saved() {
         let read = zoo::load(&Checkpoint::open(&model).unwrap(), None, None).unwrap();
         assert!(read.network == made.network, "{spec}");
         assert_eq!(read.inputs.shape, Some(image), "{spec}");
+        assert_eq!(read.facts.assumed, Vec::<String>::new(), "{spec}");
 
         let out = model.join("out");
         patch(&model, &out, &[]);

@@ -43,9 +43,8 @@ use super::shared::{self, DeviceArgs, Exit};
 #[derive(clap::Args)]
 #[command(verbatim_doc_comment)]
 pub struct Args {
-    /// A new model: mlp:100-50 (hidden widths), cnn:8-16-16+64 (widths of convolutions + of hidden layers), resnet20 ..,
-    /// or of texts distilbert:64-2-4-128 or bert:.. (channels, blocks, heads, positions; before them the number of token ids
-    /// where --data has ids)
+    /// A new model: mlp:100-50 (hidden widths), cnn:8-16-16+64 (widths of convolutions + of hidden layers), resnet20,
+    /// resnet18, vgg16_bn, vit:64-6-4-4 .., or of texts distilbert:64-2-4-128 or bert:.. (docs/MODELS.md lists all)
     #[arg(long, value_name = "SPEC", required_unless_present = "model")]
     arch: Option<String>,
     /// An existing model, to continue from

@@ -2,20 +2,19 @@
 //!
 //! `mlp:100-50` has these hidden widths; `cnn:8-16-16+64` convolutions of these widths (3×3, batch norm, ReLU, 2×2 max
 //! pooling while the image is larger than 4 pixels) and, after the plus, hidden linear layers; `resnet20` (32, 44, 56,
-//! 110) the CIFAR ResNets; `distilbert:120-32-2-4-64` and `bert:..` transformers of texts with so many token ids, channels,
-//! blocks, heads and positions, and four times as many hidden channels. Inputs and classes follow from the data.
-
-use std::collections::BTreeMap;
+//! 110) the CIFAR ResNets; [`super::plans`] has the published networks of other families; `distilbert:120-32-2-4-64` and
+//! `bert:..` are transformers of texts with so many token ids, channels, blocks, heads and positions, and four times as many
+//! hidden channels. Inputs and classes follow from the data.
 
 use serde_json::{Value, json};
 
 use super::choices::Choices;
+use super::init::{Init, initial};
 use super::reading::Reading;
-use super::{bert, cifar_resnet, mlp, resnet, sequential, vit};
+use super::{bert, cifar_resnet, mlp, plans, sequential};
 use crate::data::InputKind;
 use crate::error::{Error, Result};
-use crate::net::{Network, Role, Shape, Source};
-use crate::ops::philox::{Stream, Use};
+use crate::net::{Network, Shape};
 
 /// A new model and the `config.json` that lets it be read again.
 pub struct Created {
@@ -108,7 +107,7 @@ fn of_images(
                 last = width;
             }
             config["hidden_act"] = json!("relu");
-            let names: Vec<String> = init.shapes.keys().cloned().collect();
+            let names = init.names();
             mlp::compose(&mut init, image, &mut reading(&config, &names))?
         }
         "cnn" => {
@@ -118,7 +117,7 @@ fn of_images(
             for (i, width) in numbers(spec, convs)?.into_iter().enumerate() {
                 let (conv, norm) = (format!("conv{}", i + 1), format!("bn{}", i + 1));
                 init.layer(&conv, &[width, shape.c, 3, 3], false);
-                init.norm(&norm, width);
+                init.batch_norm(&norm, width);
                 shape.c = width;
                 layers.extend([
                     json!({"conv": conv, "padding": 1}),
@@ -144,15 +143,24 @@ fn of_images(
             sequential::compose(&mut init, image, &mut reading(&config, &[]))?
         }
         _ => {
+            if let Some(plan) = planned(&mut init, spec, image, classes)? {
+                let (network, config) = plan.network(&mut init, image, classes)?;
+                return Ok(Created { network, config });
+            }
             let depth = family.strip_prefix("resnet").and_then(|depth| depth.parse::<usize>().ok());
-            let blocks =
-                depth.filter(|depth| *depth >= 8 && (depth - 2) % 6 == 0).map(|depth| (depth - 2) / 6);
-            let blocks = blocks.ok_or_else(|| misunderstood(spec))?;
-            init.cifar_resnet(blocks, image.c, classes);
+            let depth = depth.filter(|depth| *depth >= 8 && (depth - 2) % 6 == 0 && widths.is_empty());
+            let depth = depth.ok_or_else(|| misunderstood(spec))?;
+            declare_cifar_resnet(&mut init, (depth - 2) / 6, image.c, classes);
             cifar_resnet::compose(&mut init, image, &mut reading(&config, &[]))?
         }
     };
     Ok(Created { network, config })
+}
+
+/// A published network, by its description.
+fn planned(init: &mut Init, spec: &str, image: Shape, classes: usize) -> Result<Option<plans::Plan>> {
+    let (name, sizes) = spec.split_once(':').unwrap_or((spec, ""));
+    plans::declare(init, (spec, name, &numbers(spec, sizes)?), image, classes)
 }
 
 /// torchvision's ResNet-50, of `width` channels in the stem (64 as published).
@@ -160,28 +168,7 @@ fn of_images(
 /// # Errors
 /// Where it does not fit the image.
 pub(crate) fn resnet50(image: Shape, classes: usize, width: usize, seed: u64) -> Result<Network> {
-    let mut init = Init::new(seed);
-    let mut conv = |name: &str, norm: &str, shape: [usize; 4]| {
-        init.layer(name, &shape, false);
-        init.norm(norm, shape[0]);
-    };
-    conv("conv1", "bn1", [width, image.c, 7, 7]);
-    let mut last = width;
-    for (stage, blocks) in [3, 4, 6, 3].into_iter().enumerate() {
-        let (inner, outer) = (width << stage, (4 * width) << stage);
-        for block in 0..blocks {
-            let name = |part: &str| format!("layer{}.{block}.{part}", stage + 1);
-            conv(&name("conv1"), &name("bn1"), [inner, last, 1, 1]);
-            conv(&name("conv2"), &name("bn2"), [inner, inner, 3, 3]);
-            conv(&name("conv3"), &name("bn3"), [outer, inner, 1, 1]);
-            if block == 0 {
-                conv(&name("downsample.0"), &name("downsample.1"), [outer, last, 1, 1]);
-            }
-            last = outer;
-        }
-    }
-    init.layer("fc", &[classes, last], true);
-    resnet::compose(&mut init, image, &mut reading(&Value::Null, &[]))
+    Ok(create(&format!("resnet50:{width}"), image, classes, seed)?.network)
 }
 
 /// timm's ViT with patches of 16 by 16 (ViT-B has 12 blocks of 768 channels); one head per 64 channels, at least one.
@@ -189,24 +176,8 @@ pub(crate) fn resnet50(image: Shape, classes: usize, width: usize, seed: u64) ->
 /// # Errors
 /// Where it does not fit the image.
 pub(crate) fn vit16(image: Shape, classes: usize, width: usize, depth: usize, seed: u64) -> Result<Network> {
-    let mut init = Init::new(seed);
-    init.layer("patch_embed.proj", &[width, image.c, 16, 16], true);
-    init.shapes.insert("cls_token".into(), vec![1, 1, width]);
-    let tokens = (image.h / 16) * (image.w / 16) + 1;
-    init.shapes.insert("pos_embed".into(), vec![1, tokens, width]);
-    for block in 0..depth {
-        let name = |part: &str| format!("blocks.{block}.{part}");
-        init.norm(&name("norm1"), width);
-        init.layer(&name("attn.qkv"), &[3 * width, width], true);
-        init.layer(&name("attn.proj"), &[width, width], true);
-        init.norm(&name("norm2"), width);
-        init.layer(&name("mlp.fc1"), &[4 * width, width], true);
-        init.layer(&name("mlp.fc2"), &[width, 4 * width], true);
-    }
-    init.norm("norm", width);
-    init.layer("head", &[classes, width], true);
-    let config = json!({"num_heads": (width / 64).max(1)});
-    vit::compose(&mut init, image, &mut reading(&config, &[]))
+    let heads = (width / 64).max(1);
+    Ok(create(&format!("vit:{width}-{depth}-{heads}-16"), image, classes, seed)?.network)
 }
 
 fn reading<'a>(config: &'a Value, names: &'a [String]) -> Reading<'a> {
@@ -215,9 +186,9 @@ fn reading<'a>(config: &'a Value, names: &'a [String]) -> Reading<'a> {
 
 fn misunderstood(spec: &str) -> Error {
     Error::config(format!(
-        "`{spec}` is no model that can be made; there are mlp:100-50, cnn:8-16-16+64, resnet20, and for texts \
-         distilbert:64-2-4-128 and bert:64-2-4-128 (channels, blocks, heads, positions), before them the number of token ids \
-         where the data have no words"
+        "`{spec}` is no model that can be made; there are mlp:100-50, cnn:8-16-16+64, resnet20 and other published networks \
+         (docs/MODELS.md lists them), and for texts distilbert:64-2-4-128 and bert:64-2-4-128 (channels, blocks, heads, \
+         positions), before them the number of token ids where the data have no words"
     ))
 }
 
@@ -226,21 +197,6 @@ fn numbers(spec: &str, widths: &str) -> Result<Vec<usize>> {
     let parts = widths.split('-').filter(|part| !part.is_empty());
     let number = |part: &str| part.parse::<usize>().ok().filter(|width| (1..=65_536).contains(width));
     parts.map(|part| number(part).ok_or_else(|| misunderstood(spec))).collect()
-}
-
-/// The initial values of a tensor, the `place`-th of a model: weights and biases uniform within 1/√fan_in (PyTorch's default
-/// for linear and convolution), norms at one and zero, embeddings normal with deviation 0.02.
-fn initial(seed: u64, place: usize, role: Role, len: usize) -> Vec<f32> {
-    let mut stream = Stream::new(seed, Use::Weights, place as u32);
-    match role {
-        Role::Weight(fan_in) | Role::Bias(fan_in) => {
-            let bound = 1.0 / (fan_in as f64).sqrt();
-            (0..len).map(|_| ((2.0 * stream.uniform() - 1.0) * bound) as f32).collect()
-        }
-        Role::One => vec![1.0; len],
-        Role::Zero => vec![0.0; len],
-        Role::Embedding => (0..len).map(|_| 0.02 * stream.normal()).collect(),
-    }
 }
 
 /// A network of the same architecture and loss with new initial values, in train form.
@@ -252,63 +208,19 @@ pub fn renewed(net: &Network, seed: u64) -> Network {
     new
 }
 
-/// Declared shapes, filled on demand. The values of a tensor depend on the seed and its name's place among the declared ones.
-struct Init {
-    seed: u64,
-    shapes: BTreeMap<String, Vec<usize>>,
-}
-
-impl Init {
-    fn new(seed: u64) -> Init {
-        Init { seed, shapes: BTreeMap::new() }
-    }
-
-    fn layer(&mut self, name: &str, weight: &[usize], bias: bool) {
-        self.shapes.insert(format!("{name}.weight"), weight.to_vec());
-        if bias {
-            self.shapes.insert(format!("{name}.bias"), vec![weight[0]]);
+/// The tensors of a CIFAR ResNet with so many blocks in each of its three stages.
+fn declare_cifar_resnet(init: &mut Init, blocks: usize, channels: usize, classes: usize) {
+    init.normed("conv1", "bn1", &[16, channels, 3, 3]);
+    let mut last = 16;
+    for (stage, width) in [(1, 16), (2, 32), (3, 64)] {
+        for block in 0..blocks {
+            let part = |part: &str| format!("layer{stage}.{block}.{part}");
+            init.normed(&part("conv1"), &part("bn1"), &[width, last, 3, 3]);
+            init.normed(&part("conv2"), &part("bn2"), &[width, width, 3, 3]);
+            last = width;
         }
     }
-
-    /// The tensors of a CIFAR ResNet with so many blocks in each of its three stages.
-    fn cifar_resnet(&mut self, blocks: usize, channels: usize, classes: usize) {
-        self.layer("conv1", &[16, channels, 3, 3], false);
-        self.norm("bn1", 16);
-        let mut last = 16;
-        for (stage, width) in [(1, 16), (2, 32), (3, 64)] {
-            for block in 0..blocks {
-                let name = format!("layer{stage}.{block}");
-                self.layer(&format!("{name}.conv1"), &[width, last, 3, 3], false);
-                self.norm(&format!("{name}.bn1"), width);
-                self.layer(&format!("{name}.conv2"), &[width, width, 3, 3], false);
-                self.norm(&format!("{name}.bn2"), width);
-                last = width;
-            }
-        }
-        self.layer("linear", &[classes, 64], true);
-    }
-
-    fn norm(&mut self, name: &str, width: usize) {
-        for tensor in ["weight", "bias", "running_mean", "running_var"] {
-            self.shapes.insert(format!("{name}.{tensor}"), vec![width]);
-        }
-    }
-}
-
-impl Source for Init {
-    fn tensor(&mut self, name: &str, shape: &[usize], role: Role) -> Result<Vec<f32>> {
-        let place = self.shapes.keys().position(|known| known == name);
-        let place = place.ok_or_else(|| Error::config(format!("tensor `{name}` was not declared")))?;
-        let declared = &self.shapes[name];
-        if declared != shape {
-            return Err(Error::shape("create", format!("`{name}` {declared:?}"), format!("{shape:?}")));
-        }
-        Ok(initial(self.seed, place, role, shape.iter().product()))
-    }
-
-    fn shape(&self, name: &str) -> Option<&[usize]> {
-        self.shapes.get(name).map(Vec::as_slice)
-    }
+    init.layer("linear", &[classes, 64], true);
 }
 
 #[cfg(test)]

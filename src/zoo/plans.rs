@@ -1,0 +1,206 @@
+//! Plans of published networks: the names and shapes of their tensors, as torchvision, timm or common CIFAR code have
+//! them, at the published size or at another width.
+//!
+//! | description | what is made |
+//! | --- | --- |
+//! | `resnet18` 34 50 101 152, `resnext50_32x4d`, `wide_resnet50_2` | torchvision's; `resnet18:16` has 16 channels in the stem, not 64; images of less than 64 pixels get the stem of CIFAR |
+//! | `wrn-16-4` | the wide ResNet of depth 16 and four times 16 channels |
+//! | `vgg11` 13 16 19, with `_bn` | torchvision's; `vgg16:8` has 8 channels in the first filter, not 64; for images of less than 64 pixels one linear layer |
+//! | `densenet121` 161 169 201 | torchvision's; `densenet121:8` grows by 8 channels, not 32 |
+//! | `mobilenet_v2` | torchvision's |
+//! | `convnext_tiny` small base large | torchvision's; `convnext_tiny:24` has 24 channels in the stem, not 96 |
+//! | `vit_tiny_patch16` small base large; `vit:64-6-4-4` | timm's; channels, blocks, heads, side of a patch |
+//! | `swin_t` s b | torchvision's; `swin_t:24` has 24 channels, not 96; images are multiples of 224 |
+//! | `mixer_s16` b16; `mixer:64-4-4` | timm's; channels, blocks, side of a patch |
+
+mod convolutional;
+mod tokens;
+
+use serde_json::{Value, json};
+
+use super::choices::Choices;
+use super::family::Family;
+use super::init::Init;
+use super::reading::Reading;
+use crate::error::{Error, Result};
+use crate::net::{Network, Shape};
+
+/// A network's tensors, declared, and what composes them.
+pub(super) struct Plan {
+    /// The architecture's name in a config: the published one, or the family's where the sizes are others.
+    architecture: String,
+    family: &'static Family,
+    /// What else its config says.
+    config: Vec<(&'static str, Value)>,
+}
+
+/// What a description asks for.
+struct Spec<'a> {
+    /// All of it.
+    text: &'a str,
+    /// What stands before the colon.
+    name: &'a str,
+    /// The numbers behind it.
+    sizes: &'a [usize],
+    image: Shape,
+    classes: usize,
+}
+
+impl Spec<'_> {
+    /// The one number behind the colon, or the published one.
+    fn size(&self, published: usize) -> Result<usize> {
+        match *self.sizes {
+            [] => Ok(published),
+            [size] => Ok(size),
+            _ => Err(Error::config(format!(
+                "`{}` has {} numbers, where one was expected",
+                self.text,
+                self.sizes.len()
+            ))),
+        }
+    }
+
+    /// Whether images are as small as CIFAR's, for which stems keep the image.
+    fn is_small(&self) -> bool {
+        self.image.h.max(self.image.w) < 64
+    }
+
+    /// The plan of a family, under the published name where no other sizes were asked for.
+    fn plan(&self, family: &'static Family) -> Plan {
+        let architecture = if self.sizes.is_empty() { self.name } else { family.name };
+        Plan { architecture: architecture.into(), family, config: vec![] }
+    }
+}
+
+impl Plan {
+    fn with(mut self, key: &'static str, value: impl Into<Value>) -> Plan {
+        self.config.push((key, value.into()));
+        self
+    }
+
+    /// The network of the declared tensors, in train form, and its config.
+    pub fn network(self, init: &mut Init, image: Shape, classes: usize) -> Result<(Network, Value)> {
+        let mut config = json!({
+            "architecture": self.architecture,
+            "num_classes": classes,
+            "input_size": [image.c, image.h, image.w],
+        });
+        for (key, value) in self.config {
+            config[key] = value;
+        }
+        let names = init.names();
+        let mut reading = Reading::new(&config, &Choices::default(), &names);
+        reading.arch = Some(self.architecture.to_ascii_lowercase());
+        let network = self.family.network(init, image.into(), &mut reading)?;
+        Ok((network, config))
+    }
+}
+
+/// Declares the tensors of the network that a description names; `None` where it names none of these.
+///
+/// # Errors
+/// Where its numbers are not as many as they should be, or make no such network.
+pub(super) fn declare(
+    init: &mut Init,
+    (text, name, sizes): (&str, &str, &[usize]),
+    image: Shape,
+    classes: usize,
+) -> Result<Option<Plan>> {
+    let spec = Spec { text, name, sizes, image, classes };
+    for plan in [convolutional::declare, tokens::declare] {
+        if let Some(plan) = plan(init, &spec)? {
+            return Ok(Some(plan));
+        }
+    }
+    Ok(None)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Values of the parameters, without running statistics.
+    fn parameters(name: &str, sizes: &[usize], image: Shape) -> usize {
+        let mut init = Init::new(1);
+        declare(&mut init, (name, name, sizes), image, 1000).unwrap().unwrap_or_else(|| panic!("{name}"));
+        let trained = init.shapes.iter().filter(|(name, _)| !name.contains("running"));
+        trained.map(|(_, shape)| shape.iter().product::<usize>()).sum()
+    }
+
+    #[test]
+    fn published_networks_have_as_many_parameters_as_published() {
+        // By the libraries' own tables, or counted in what they make (vit).
+        let published = Shape::new(224, 224, 3);
+        for (name, count) in [
+            ("resnet18", 11_689_512),
+            ("resnet34", 21_797_672),
+            ("resnet50", 25_557_032),
+            ("resnet101", 44_549_160),
+            ("resnet152", 60_192_808),
+            ("resnext50_32x4d", 25_028_904),
+            ("wide_resnet50_2", 68_883_240),
+            ("vgg11", 132_863_336),
+            ("vgg16", 138_357_544),
+            ("vgg16_bn", 138_365_992),
+            ("vgg19_bn", 143_678_248),
+            ("densenet121", 7_978_856),
+            ("densenet161", 28_681_000),
+            ("densenet169", 14_149_480),
+            ("densenet201", 20_013_928),
+            ("mobilenet_v2", 3_504_872),
+            ("convnext_tiny", 28_589_128),
+            ("convnext_small", 50_223_688),
+            ("convnext_base", 88_591_464),
+            ("convnext_large", 197_767_336),
+            ("vit_base_patch16", 86_567_656),
+            ("vit_large_patch16", 304_326_632),
+            ("swin_t", 28_288_354),
+            ("swin_s", 49_606_258),
+            ("swin_b", 87_768_224),
+            ("mixer_s16", 18_528_264),
+            ("mixer_b16", 59_880_472),
+        ] {
+            assert_eq!(parameters(name, &[], published), count, "{name}");
+        }
+    }
+
+    #[test]
+    fn narrow_networks_are_composed_and_their_configs_name_the_family() {
+        for (name, sizes, side) in [
+            ("resnet18", &[4][..], 16),
+            ("resnet50", &[4], 64),
+            ("resnext50_32x4d", &[16], 16),
+            ("wrn-10-1", &[], 16),
+            ("vgg11_bn", &[4], 32),
+            ("vgg11", &[2], 64),
+            ("densenet121", &[2], 16),
+            ("mobilenet_v2", &[], 32),
+            ("convnext_tiny", &[4], 32),
+            ("vit", &[8, 2, 2, 4], 16),
+            ("swin_t", &[3], 224),
+            ("mixer", &[8, 2, 4], 16),
+        ] {
+            let (image, mut init) = (Shape::new(side, side, 3), Init::new(1));
+            let plan = declare(&mut init, (name, name, sizes), image, 5).unwrap().unwrap();
+            let (family, declared) = (plan.family, init.shapes.len());
+            let (network, config) =
+                plan.network(&mut init, image, 5).unwrap_or_else(|e| panic!("{name}: {e}"));
+            assert_eq!((network.classes(), network.params.len()), (5, declared), "{name}");
+            let architecture = config["architecture"].as_str().unwrap();
+            assert!((family.named)(architecture) || architecture == family.name, "{name}: {architecture}");
+        }
+    }
+
+    #[test]
+    fn what_is_none_of_them_is_left_to_others_or_refused() {
+        let (image, mut init) = (Shape::new(32, 32, 3), Init::new(1));
+        for name in ["resnet21", "cat", "vgg12", "vit_huge", "mlp", "wrn-15-2", "wrn-16"] {
+            assert!(declare(&mut init, (name, name, &[]), image, 5).unwrap().is_none(), "{name}");
+        }
+        for (name, sizes) in
+            [("vgg11", &[1, 2][..]), ("vit", &[8, 2]), ("vit", &[9, 2, 2, 4]), ("vit", &[8, 2, 2, 5])]
+        {
+            assert!(declare(&mut init, (name, name, sizes), image, 5).is_err(), "{name} {sizes:?}");
+        }
+    }
+}
