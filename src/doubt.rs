@@ -39,7 +39,8 @@ pub fn doubts(session: &Session, request: &Request) -> Result<Vec<String>> {
 fn of_request(session: &Session, request: &Request) -> Vec<String> {
     let (labels, mut found) = (&session.samples().y, vec![]);
     let few = PER_CLASS * session.network().classes();
-    let (kept, others) = (request.train_on.len(), request.n - request.forget.len());
+    let gone = request.forget.len() + session.forgotten().len();
+    let (kept, others) = (request.train_on.len(), request.n - gone);
     if request.settings.hold.is_some() && 2 * kept < others {
         found.push(format!(
             "{kept} of the {others} samples that the model keeps are at hand: a proxy that is trained on so few is weak; \
@@ -48,21 +49,22 @@ fn of_request(session: &Session, request: &Request) -> Vec<String> {
     } else if kept < few {
         found.push(format!("{kept} retained samples are few: {few}, {PER_CLASS} a class, would say more"));
     }
-    found.extend(most_of_a_class(labels, &request.forget));
+    found.extend(most_of_a_class(labels, &request.forget, session.forgotten()));
     if let Some(validation) = session.validation() {
         found.extend(other_labels(labels, &validation.y, session.network().classes()));
     }
     found
 }
 
-/// A class of which a request takes most, but not all.
-fn most_of_a_class(labels: &Labels, forget: &[usize]) -> Option<String> {
+/// A class of which a request takes most, but not all; `before` went earlier.
+fn most_of_a_class(labels: &Labels, forget: &[usize], before: &[usize]) -> Option<String> {
     let count = |of: &mut dyn Iterator<Item = usize>| {
         let mut counts = std::collections::BTreeMap::new();
         of.filter_map(|i| labels.class_of(i)).for_each(|class| *counts.entry(class).or_insert(0) += 1);
         counts
     };
-    let (all, gone) = (count(&mut (0..labels.len())), count(&mut forget.iter().copied()));
+    let mut there = (0..labels.len()).filter(|i| before.binary_search(i).is_err());
+    let (all, gone) = (count(&mut there), count(&mut forget.iter().copied()));
     let most =
         |&(class, gone): &(&u32, &usize)| *gone < all[class] && *gone as f64 > MOST * all[class] as f64;
     gone.iter().find(most).map(|(class, gone)| {
@@ -250,9 +252,10 @@ mod tests {
             other_labels(&even, &labels([25, 5, 5, 5]), 4).is_some_and(|text| text.contains("38 points"))
         );
         let forget: Vec<usize> = (0..30).collect();
-        assert!(most_of_a_class(&even, &forget).is_some_and(|text| text.contains("30 of the 50")));
-        assert_eq!(most_of_a_class(&even, &forget[..20]), None);
-        assert_eq!(most_of_a_class(&even, &Vec::from_iter(0..50)), None);
+        assert!(most_of_a_class(&even, &forget, &[]).is_some_and(|text| text.contains("30 of the 50")));
+        assert_eq!(most_of_a_class(&even, &forget[..20], &[]), None);
+        assert!(most_of_a_class(&even, &forget[..20], &Vec::from_iter(30..45)).is_some());
+        assert_eq!(most_of_a_class(&even, &Vec::from_iter(0..50), &[]), None);
     }
 
     #[test]

@@ -90,7 +90,10 @@ impl Estimate {
             request.retained.len() as f64 * (5.0 + 3.0 * gradients as f64 + 4.0 * products_at_most as f64);
         let observe = (traces * copies) as f64;
         let validation = session.validation().map_or(0, Inputs::len) as f64;
-        let epochs = settings.hold.as_ref().map(|hold| hold::epochs(hold, request.train_on.len(), m));
+        let epochs = settings
+            .hold
+            .as_ref()
+            .map(|hold| hold::epochs(hold, request.train_on.len(), m + session.held().indices.len()));
         let work = match epochs {
             None => observe + solve,
             Some(Epochs { cost, .. }) => 3.0 * request.train_on.len() as f64 * cost,

@@ -28,7 +28,7 @@ use crate::outcome::{
 };
 use crate::proxy::{Proxy, weaker_than_neighbours};
 use crate::select::{Selection, units_of};
-use crate::soft_label::{Answers, SoftLabels, Summary, far_behind};
+use crate::soft_label::{Answers, Held, SoftLabels, Summary, far_behind};
 use crate::stage::Stage;
 use crate::task::{HoldSettings, ProxyKind, Task, needs_validation};
 
@@ -37,15 +37,6 @@ pub const BATCH: usize = 64;
 /// The learning rate at the first step; it falls linearly to 0.
 const RATE: f64 = 0.05;
 const MOMENTUM: f32 = 0.9;
-
-/// Forgotten samples with their soft labels.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Held {
-    /// By index in the training data.
-    pub indices: Vec<usize>,
-    /// `[indices, classes]`.
-    pub soft_labels: Vec<f32>,
-}
 
 impl Held {
     /// Those of the records, in their order.
@@ -59,7 +50,8 @@ impl Held {
     }
 }
 
-/// Removes a batch from `net`; `earlier` left before and is held too. `net` changes only where the record says `removed`.
+/// Removes a batch from `net`; `earlier` left before in the same run and is held too, as what the task holds of earlier runs.
+/// `net` changes only where the record says `removed`.
 ///
 /// # Errors
 /// Where the task does not fit the network (before anything is computed), training diverges, or the user stops; `net` is then as
@@ -91,7 +83,9 @@ pub fn hold(
     check_stop(task.stop)?;
 
     notes.extend(stage.notes.clone());
-    let (soft, mut held) = (stage.soft.clone(), earlier);
+    let (soft, mut held) = (stage.soft.clone(), task.held.clone());
+    held.indices.extend(earlier.indices);
+    held.soft_labels.extend(earlier.soft_labels);
     held.indices.extend(indices);
     held.soft_labels.extend(&soft.q);
     let chosen = chosen(task, net, &held, indices.len(), settings.block)?;

@@ -8,6 +8,7 @@ use crate::hash;
 use crate::request::Request;
 use crate::select::Criteria;
 use crate::session::{Session, Sources};
+use crate::soft_label::Held;
 use crate::solve::Limits;
 use crate::task::{CertificateSpec, HoldSettings, Settings, Target};
 use crate::train::Recipe;
@@ -34,7 +35,8 @@ pub fn is_of_another_version(identity: &str) -> bool {
 
 /// The fields of version 6, in this order, one line `name = value` each: the program's version; the hashes of the model's
 /// files, its config, the earlier model's and the proxy's files; what was chosen about the model; the hashes of the samples and the validation samples as they are after normalisation, and of the
-/// lists of indices (to remove, retained, for a hold, held out); n and the batch; then every setting by name. Numbers are
+/// lists of indices (to remove, retained, for a hold, held out); what earlier runs removed and a hold holds, where there is such;
+/// n and the batch; then every setting by name. Numbers are
 /// written in the shortest form that gives the same bits, and what is not given as `default`. Left out is
 /// [`Settings::memory`], which changes no bit.
 fn fields(session: &Session, request: &Request) -> Result<Vec<(&'static str, String)>> {
@@ -43,6 +45,7 @@ fn fields(session: &Session, request: &Request) -> Result<Vec<(&'static str, Str
     })?;
     let config = model.config().map(|config| hash::of_parts(std::iter::once(config.to_string())));
     let none = || "none".to_string();
+    let [samples, validation] = session.hashes(of_samples)?;
     let files = |files: Option<&Checkpoint>| {
         files.map_or_else(|| Ok(none()), |files| hash::of_files_at(files.contents()))
     };
@@ -55,15 +58,20 @@ fn fields(session: &Session, request: &Request) -> Result<Vec<(&'static str, Str
     ];
     fields.extend(session.sources().into_iter().flat_map(of_model));
     fields.extend([
-        ("samples", of_samples(session.samples())?),
-        ("validation", session.validation().map_or_else(|| Ok(none()), of_samples)?),
+        ("samples", samples),
+        ("validation", validation),
         ("forget", of_indices(&request.forget)),
         ("retained", of_indices(&request.retained)),
         ("train_on", of_indices(&request.train_on)),
         ("held_out", of_indices(&request.held_out)),
-        ("n", request.n.to_string()),
-        ("batch", request.batch.to_string()),
     ]);
+    if !session.forgotten().is_empty() {
+        let Held { indices, soft_labels } = session.held();
+        let soft_labels = hash::of_numbers(soft_labels.iter().map(|value| value.to_le_bytes()));
+        fields.push(("forgotten", of_indices(session.forgotten())));
+        fields.push(("held", format!("{} {soft_labels}", of_indices(indices))));
+    }
+    fields.extend([("n", request.n.to_string()), ("batch", request.batch.to_string())]);
     fields.extend(of_settings(&request.settings));
     Ok(fields)
 }
@@ -161,7 +169,11 @@ fn of_settings(settings: &Settings) -> Vec<(&'static str, String)> {
     ]
 }
 
-fn of_samples(samples: &Samples) -> Result<String> {
+/// The hash of samples as they are after normalisation.
+///
+/// # Errors
+/// Where one cannot be read.
+pub fn of_samples(samples: &Samples) -> Result<String> {
     let mut digest = hash::Running::default();
     samples.each(|image| digest.add(image.iter().map(|value| value.to_le_bytes())))?;
     digest.add(samples.y.words().iter().map(|label| label.to_le_bytes()));

@@ -26,6 +26,22 @@ pub struct Header {
 /// The version of the records that this program writes.
 pub const VERSION: u32 = 4;
 
+/// The records of a run that was finished in `folder`, whatever its inputs and options.
+///
+/// # Errors
+/// Where the file cannot be read, or holds a malformed record.
+pub fn records(folder: &Path) -> Result<Vec<Record>> {
+    let path = folder.join("events.jsonl");
+    let text = tensors::read(&path)?;
+    let lines = text.split(|&b| b == b'\n').enumerate().skip(1).filter(|(_, line)| !line.is_empty());
+    lines
+        .map(|(i, line)| {
+            serde_json::from_slice(line)
+                .map_err(|e| Error::record(&path, format!("line {}", i + 1), e.to_string()))
+        })
+        .collect()
+}
+
 /// `events.jsonl` of one run.
 pub struct Events {
     path: PathBuf,

@@ -76,13 +76,18 @@ impl Request {
         let settings = options.settings(net, procedure, class, session.manifest().and_then(trained_by))?;
         settings.check(net, session.earlier().is_some())?;
         settings.selection.precision.check(session.device())?;
-        let forget: Vec<usize> = match &asked {
+        let mut forget: Vec<usize> = match &asked {
             Some(pick) => picked(pick, session, labels)?,
             None => session
                 .beside()
                 .ok_or_else(|| Error::config("--forget or --forget-data says what to remove"))?
                 .collect(),
         };
+        let chosen = forget.len();
+        forget.retain(|i| session.forgotten().binary_search(i).is_err());
+        if forget.is_empty() {
+            return Err(Error::config(format!("all {chosen} samples were forgotten before")));
+        }
         let n = options.n.unwrap_or(labels.len());
         if n < labels.len() {
             let at_hand = labels.len();
@@ -128,7 +133,13 @@ impl Request {
         for batch in request.batches() {
             request.task(session, None).check(net, batch.len())?;
         }
-        request.warnings = request.warned(session)?;
+        if request.forget.len() < chosen {
+            let before = chosen - request.forget.len();
+            request
+                .warnings
+                .push(format!("{before} of the {chosen} samples were forgotten before, and are left out"));
+        }
+        request.warnings.extend(request.warned(session)?);
         request.warnings.iter().for_each(|warning| session.log(Level::Warning, warning));
         Ok(request)
     }
@@ -155,7 +166,8 @@ impl Request {
             validation: session.validation(),
             earlier: session.earlier(),
             proxy: session.proxy(),
-            n: self.n,
+            n: self.n - session.forgotten().len(),
+            held: session.held(),
             stop: session.stop(),
             stages: None,
             on_phase,
@@ -246,7 +258,7 @@ impl Sets {
     fn new(session: &Session, forget: &[usize], options: &ScrubOptions, calibrates: bool) -> Result<Sets> {
         let labels = &session.samples().y;
         let mut away = vec![false; labels.len()];
-        forget.iter().for_each(|&i| away[i] = true);
+        forget.iter().chain(session.forgotten()).for_each(|&i| away[i] = true);
         let rest: Vec<usize> = (0..labels.len()).filter(|&i| !away[i]).collect();
         let (mut retained, retained_by) = match &options.retain {
             Some(pick) => {
@@ -258,7 +270,8 @@ impl Sets {
                     None => picked(pick, session, labels)?,
                 };
                 if let Some(i) = chosen.iter().find(|&&i| away[i]) {
-                    return Err(Error::config(format!("sample {i} is to be forgotten and to be retained")));
+                    let is = if forget.contains(i) { "is to be forgotten" } else { "was forgotten before" };
+                    return Err(Error::config(format!("sample {i} {is} and is to be retained")));
                 }
                 let words = pick.text().map_or("by index".into(), |text| format!("--retain {text}"));
                 (chosen, words)

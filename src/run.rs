@@ -13,7 +13,7 @@ use crate::data::{file::StoredFile, shown, tensors};
 use crate::doubt::doubts;
 use crate::error::{Error, Result, check_stop};
 use crate::hash;
-use crate::hold::{Held, hold};
+use crate::hold::hold;
 use crate::identity::{identity, is_of_another_version};
 use crate::net::Network;
 use crate::options::{DeltaValues, Pick};
@@ -22,6 +22,7 @@ use crate::receipt::Events;
 use crate::report::{self, ModelFiles, ScrubReport};
 use crate::request::Request;
 use crate::session::{Level, Progress, Session};
+use crate::soft_label::Held;
 use crate::stage::Stages;
 use crate::task::{HoldSettings, Procedure, Task};
 use crate::unlearn::unlearn;
@@ -56,6 +57,8 @@ pub enum Ended {
 pub struct Finished {
     /// Samples that were not removed then.
     pub not_removed: usize,
+    /// What was to be known then.
+    pub notes: Vec<String>,
     /// Its `report.json`.
     pub report: PathBuf,
 }
@@ -327,27 +330,45 @@ pub fn check_out(checkpoint: &Checkpoint, out: &Path) -> Result<()> {
     Ok(())
 }
 
+/// What of a report is read.
+#[derive(Deserialize)]
+struct Header {
+    identity: String,
+    not_removed: usize,
+    notes: Vec<String>,
+}
+
+impl Finished {
+    /// The run that was finished in a folder, whatever its inputs and options.
+    ///
+    /// # Errors
+    /// Where there is no report of a scrub.
+    pub fn at(folder: &Path) -> Result<Finished> {
+        Finished::read(folder.join("report.json")).map(|(_, finished)| finished)
+    }
+
+    /// A finished run by its report, and its identity.
+    fn read(report: PathBuf) -> Result<(String, Finished)> {
+        let Header { identity, not_removed, notes } = serde_json::from_slice(&tensors::read(&report)?)
+            .map_err(|e| Error::data(&report, format!("is not a report of a scrub: {e}")))?;
+        Ok((identity, Finished { not_removed, notes, report }))
+    }
+}
+
 /// A finished folder: the same request again changes nothing, another is refused.
 fn finished(out: &Path, report: PathBuf, identity: &str) -> Result<Finished> {
-    /// What of a report is read.
-    #[derive(Deserialize)]
-    struct Header {
-        identity: String,
-        not_removed: usize,
-    }
-    let found: Header = serde_json::from_slice(&tensors::read(&report)?)
-        .map_err(|e| Error::data(&report, format!("is not a report of a scrub: {e}")))?;
-    if is_of_another_version(&found.identity) {
+    let (found, finished) = Finished::read(report)?;
+    if is_of_another_version(&found) {
         let reason = "was finished by another version of scrubjay, whose runs cannot be compared with this one's; choose \
                       another --out, or remove it";
         return Err(Error::config(format!("{}: {reason}", out.display())));
     }
-    if found.identity != identity {
+    if found != identity {
         let reason =
             "was made with another model, data, request or options; choose another --out, or remove it";
         return Err(Error::config(format!("{}: {reason}", out.display())));
     }
-    Ok(Finished { not_removed: found.not_removed, report })
+    Ok(finished)
 }
 
 /// The model's files, as they were written.
@@ -380,6 +401,7 @@ fn report_of(report: &ScrubReport) -> Value {
             "first": shown(&request.forget, &session.samples().y, session.names()),
             "sha256": hash::of_parts(request.forget.iter().map(|i| i.to_le_bytes())),
             "n": request.n,
+            "forgotten_before": session.forgotten().len(),
             "batch": request.batch,
         },
         "retained": {

@@ -10,11 +10,12 @@
 //! ```
 
 mod sources;
+mod versions;
 
 use std::ops::Range;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, OnceLock};
 
 pub use sources::Sources;
 
@@ -24,6 +25,7 @@ use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::manifest::Manifest;
 use crate::net::Network;
+use crate::soft_label::Held;
 use crate::zoo::{self, Choices, Model};
 
 /// What a session was opened from.
@@ -74,8 +76,11 @@ pub struct Session {
     validation: Option<Arc<Samples>>,
     earlier: Option<Network>,
     proxy: Option<Network>,
+    forgotten: Vec<usize>,
+    held: Held,
     files: Option<Files>,
     notes: Vec<String>,
+    hashes: [OnceLock<String>; 2],
     stop: Arc<AtomicBool>,
     progress: Option<Box<OnProgress>>,
     log: Option<Box<OnLog>>,
@@ -105,8 +110,11 @@ impl Session {
             validation: None,
             earlier: None,
             proxy: None,
+            forgotten: vec![],
+            held: Held::default(),
             files: None,
             notes: vec![],
+            hashes: Default::default(),
             stop: Arc::default(),
             progress: None,
             log: None,
@@ -180,8 +188,11 @@ impl Session {
             shows_samples: true,
             beside,
             validation: validation.map(Arc::new),
+            forgotten: vec![],
+            held: Held::default(),
             files: Some(Files { sources, checkpoint, earlier, proxy, manifest }),
             notes,
+            hashes: Default::default(),
             stop: Arc::default(),
             progress: None,
             log: None,
@@ -213,6 +224,7 @@ impl Session {
         let samples = samples.into();
         fits(&self.network, &samples, "the validation samples")?;
         self.validation = Some(samples);
+        self.hashes = Default::default();
         Ok(self)
     }
 

@@ -44,6 +44,15 @@ impl<'a> Answers<'a> {
     }
 }
 
+/// Forgotten samples with the soft labels that a hold holds them at.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Held {
+    /// By index in the training data.
+    pub indices: Vec<usize>,
+    /// `[indices, classes]`.
+    pub soft_labels: Vec<f32>,
+}
+
 /// Soft labels of `m` samples, and what they amount to.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SoftLabels {

@@ -10,6 +10,7 @@ use crate::loss::Loss;
 use crate::names::names;
 use crate::net::{Network, Op};
 use crate::select::Criteria;
+use crate::soft_label::Held;
 use crate::solve::Limits;
 use crate::stage::Stages;
 use crate::train::Recipe;
@@ -340,8 +341,10 @@ pub struct Task<'a> {
     pub earlier: Option<&'a Network>,
     /// A model that has not seen the samples, for [`ProxyKind::Given`].
     pub proxy: Option<&'a Network>,
-    /// How many samples the model was trained on.
+    /// How many samples the model knows: those that it was trained on, without those that earlier runs removed.
     pub n: usize,
+    /// Samples that earlier runs removed, with their soft labels: a hold holds them too.
+    pub held: &'a Held,
     /// Set to stop before the next stage.
     pub stop: &'a AtomicBool,
     /// Where a hold keeps its stages, to go on from when it was stopped.
@@ -357,6 +360,9 @@ pub type OnPhase<'a> = dyn Fn(&'static str) + 'a;
 
 /// The flag of tasks that nothing stops.
 static NEVER: AtomicBool = AtomicBool::new(false);
+
+/// What tasks hold that follow no other run.
+static NOTHING: Held = Held { indices: vec![], soft_labels: vec![] };
 
 impl<'a> Task<'a> {
     /// A task on a model that was trained on `samples`; a hold trains on `retained`, and there are no validation data.
@@ -376,6 +382,7 @@ impl<'a> Task<'a> {
             earlier: None,
             proxy: None,
             n: samples.y.len(),
+            held: &NOTHING,
             stop: &NEVER,
             stages: None,
             on_phase: None,

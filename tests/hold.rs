@@ -8,12 +8,13 @@ use std::sync::{Arc, Mutex};
 use scrubjay::block::Block;
 use scrubjay::data::{self, Inputs, Samples};
 use scrubjay::device::Device;
-use scrubjay::hold::{Held, hold};
+use scrubjay::hold::hold;
 use scrubjay::net::Network;
 use scrubjay::observe::evaluate;
 use scrubjay::options::{Doubt, ScrubOptions};
 use scrubjay::request::Request;
 use scrubjay::session::{Session, Sources};
+use scrubjay::soft_label::Held;
 use scrubjay::task::{HoldSettings, Procedure, ProxyKind, Settings, Task};
 use scrubjay::train::{self, train};
 use scrubjay::{Ended, Result, checkpoint, zoo};
@@ -208,7 +209,7 @@ fn earlier_batches_are_held_with_the_new_ones() -> Result<()> {
 }
 
 /// A folder with a trained model and its data.
-fn files(folder: &Path) -> Result<Sources> {
+pub fn files(folder: &Path) -> Result<Sources> {
     let device = Device::cpu()?;
     let [samples, unseen] = digits()?;
     let write = |name: &str, samples: &Samples| -> Result<std::path::PathBuf> {

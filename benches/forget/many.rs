@@ -5,11 +5,12 @@ use std::path::Path;
 
 use anyhow::ensure;
 use scrubjay::Record;
-use scrubjay::hold::{Held, hold};
+use scrubjay::hold::hold;
 use scrubjay::net::Network;
 use scrubjay::ops::philox::{Stream, Use};
 use scrubjay::receipt::Events;
 use scrubjay::select::Method as Select;
+use scrubjay::soft_label::Held;
 use scrubjay::task::ProxyKind;
 use scrubjay::unlearn::unlearn;
 

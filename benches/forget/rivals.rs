@@ -6,12 +6,13 @@
 use scrubjay::Result;
 use scrubjay::block::Block;
 use scrubjay::data::Samples;
-use scrubjay::hold::{Held, hold};
+use scrubjay::hold::hold;
 use scrubjay::net::Network;
 use scrubjay::observe::{evaluate, observe};
 use scrubjay::ops::philox::{Stream, Use};
 use scrubjay::options::ScrubOptions;
 use scrubjay::select::Method as Select;
+use scrubjay::soft_label::Held;
 use scrubjay::solve::Limits;
 use scrubjay::task::{Calibration, Procedure, ProxyKind, Settings, Task};
 use scrubjay::unlearn::unlearn;

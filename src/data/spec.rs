@@ -35,14 +35,33 @@ impl Spec {
     /// Where a part is not understood; the message names it.
     pub fn parse(text: &str) -> Result<Spec> {
         let path = Path::new(text);
-        let parts = match path.is_file() {
-            true => parts_of_file(path)?,
-            false => parts(text).map_err(Error::Config)?,
-        };
+        if !path.is_file() {
+            return Spec::parse_text(text);
+        }
+        let parts = parts_of_file(path)?;
         if parts.is_empty() {
             return Err(Error::config(format!("`{text}` chooses no samples")));
         }
         Ok(Spec { text: text.into(), parts })
+    }
+
+    /// Reads a choice without looking for a file of its name.
+    ///
+    /// # Errors
+    /// Where a part is not understood; the message names it.
+    pub fn parse_text(text: &str) -> Result<Spec> {
+        let parts = parts(text).map_err(Error::Config)?;
+        if parts.is_empty() {
+            return Err(Error::config(format!("`{text}` chooses no samples")));
+        }
+        Ok(Spec { text: text.into(), parts })
+    }
+
+    /// Reads lines as those of a file: each the name of a sample, else a choice; errors call the file `what`.
+    pub fn of_lines(what: &str, lines: &[String]) -> Spec {
+        let line =
+            |(line, number): (&String, usize)| Part::Line(what.into(), number, line.clone(), parts(line));
+        Spec { text: what.into(), parts: lines.iter().zip(1..).map(line).collect() }
     }
 
     /// The text it was read from.
