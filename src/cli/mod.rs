@@ -15,6 +15,7 @@ mod export;
 mod foci;
 pub mod help;
 mod inspect;
+mod method;
 mod model;
 mod observe;
 mod scrub;

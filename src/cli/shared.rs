@@ -1,6 +1,9 @@
 //! What commands share: the device to run on, readers of numbers, how a command ends, the line that started it, a
 //! progress bar.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
+
 use scrubjay::device::{Choice, Device};
 
 /// How a command ended when nothing failed; the number is the exit code.
@@ -71,4 +74,18 @@ pub fn progress(steps: u64, what: &str) -> indicatif::ProgressBar {
     bar.set_style(style.unwrap_or_else(|_| indicatif::ProgressStyle::default_bar()));
     bar.set_message(what.to_string());
     bar
+}
+
+/// A flag that Ctrl-C and a request of the system to end set.
+pub fn stop_flag() -> anyhow::Result<Arc<AtomicBool>> {
+    static FLAG: OnceLock<Arc<AtomicBool>> = OnceLock::new();
+    let flag = FLAG.get_or_init(|| Arc::new(AtomicBool::new(false))).clone();
+    let set = flag.clone();
+    ctrlc::set_handler(move || {
+        if set.swap(true, Ordering::Relaxed) {
+            std::process::exit(1); // asked twice
+        }
+        eprintln!("stopping after the current step; once more stops at once (what is recorded is kept)");
+    })?;
+    Ok(flag)
 }
