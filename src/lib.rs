@@ -75,6 +75,7 @@ pub mod outcome;
 pub mod perturb;
 mod pickle;
 pub mod proxy;
+pub mod queue;
 pub mod receipt;
 pub mod relearn;
 pub mod report;

@@ -25,6 +25,7 @@ mod readme;
 #[path = "cases/schema.rs"]
 mod schema;
 mod scrub;
+mod serve;
 mod text;
 #[path = "cases/tiny.rs"]
 mod tiny;

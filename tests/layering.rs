@@ -44,6 +44,7 @@ const LEVELS: &[&[&str]] = &[
         "relearn",
     ],
     &["options", "session", "request", "doubt", "estimate", "identity", "run", "verification", "report"],
+    &["queue"],
     &["cli", "main", "lib"],
 ];
 

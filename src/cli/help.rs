@@ -47,11 +47,14 @@ const REMOVAL: &[&str] = &[
     "no_thumbnails",
     "delta_file",
     "wrong_labels",
+    "poll",
+    "metrics_anywhere",
 ];
 
 /// Options that `--help` leaves to `--help-all`, by command; those of [`EVERYWHERE`] in all commands.
 const FURTHER: &[(&str, &[&str])] = &[
     ("scrub", REMOVAL),
+    ("serve", REMOVAL),
     (
         "train",
         &[

@@ -19,6 +19,7 @@ mod method;
 mod model;
 mod observe;
 mod scrub;
+mod serve;
 mod shared;
 mod train;
 mod verify;
@@ -39,6 +40,7 @@ pub struct Args {
 enum Command {
     Demo(demo::Args),
     Scrub(Box<scrub::Args>),
+    Serve(Box<serve::Args>),
     Apply(apply::ApplyArgs),
     Revert(apply::RevertArgs),
     Verify(Box<verify::Args>),
@@ -61,6 +63,7 @@ pub fn run(args: &Args) -> anyhow::Result<Exit> {
     match &args.command {
         Command::Demo(args) => demo::run(args),
         Command::Scrub(args) => scrub::run(args),
+        Command::Serve(args) => serve::run(args),
         Command::Apply(args) => apply::apply(args),
         Command::Revert(args) => apply::revert(args),
         Command::Verify(args) => verify::run(args),

@@ -3,6 +3,7 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use scrubjay::device::{Choice, Device};
 
@@ -88,4 +89,19 @@ pub fn stop_flag() -> anyhow::Result<Arc<AtomicBool>> {
         eprintln!("stopping after the current step; once more stops at once (what is recorded is kept)");
     })?;
     Ok(flag)
+}
+
+/// Reads a span of time: a number and s, m, h or d.
+pub fn span(text: &str) -> Result<Duration, String> {
+    let wrong = || "a time was expected, as 30s, 10m, 2h or 1d".to_string();
+    let (number, unit) = text.split_at(text.len() - text.chars().last().map_or(0, char::len_utf8));
+    let seconds = match unit {
+        "s" => 1.0,
+        "m" => 60.0,
+        "h" => 3600.0,
+        "d" => 86400.0,
+        _ => return Err(wrong()),
+    };
+    let number: f64 = number.parse().map_err(|_| wrong())?;
+    Duration::try_from_secs_f64(number * seconds).map_err(|_| wrong())
 }

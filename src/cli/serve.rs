@@ -1,0 +1,146 @@
+//! `scrubjay serve`: work off a queue of removal requests.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use scrubjay::options::{Pick, ScrubOptions};
+use scrubjay::queue::{Policy, QueueOptions, Responder, Served, Server};
+use scrubjay::session::{Level, Session, Sources};
+
+use super::method::MethodArgs;
+use super::model::{ModelArgs, NormaliseArgs};
+use super::shared::{self, DeviceArgs, Exit, command_line};
+
+/// Work off a queue of removal requests
+///
+/// Requests are files in DIR/incoming, one JSON each (docs/SERVE.md). They are removed batch by batch; each batch gives a
+/// version of the model in DIR/versions, to which DIR/current leads, and each request gets a receipt in DIR/done or
+/// DIR/refused. Stopped or killed at any moment and started again, it goes on to the same model. Exit 3, with --once: a request
+/// was refused or not removed.
+///
+/// Examples:
+///   scrubjay serve --model m.safetensors --data train.npz --val val.npz --spool queue
+///   scrubjay serve --model m.safetensors --data train.npz --val val.npz --spool queue --once
+#[derive(clap::Args)]
+#[command(verbatim_doc_comment)]
+pub struct Args {
+    #[command(flatten)]
+    model: ModelArgs,
+    /// The training data, in any format that `eval` reads, or the part of it at hand (then --n says how large it was)
+    #[arg(long, value_name = "TRAIN")]
+    data: PathBuf,
+    #[command(flatten)]
+    normalise: NormaliseArgs,
+    /// The folder of the queue; made where it is not there
+    #[arg(long, value_name = "DIR")]
+    spool: PathBuf,
+    /// Validation data: calibration, and the gate
+    #[arg(long, value_name = "DATA")]
+    val: Option<PathBuf>,
+    /// The retained samples that are used, without those that were forgotten; by default 1,024 of the rest at random, and all of
+    /// it for a hold
+    #[arg(long, value_name = "SPEC")]
+    retain: Option<String>,
+    /// How many samples the model was trained on
+    #[arg(long, value_name = "N")]
+    n: Option<usize>,
+    /// Begin a batch once so many requests wait; a batch has no more
+    #[arg(long, value_name = "N", default_value_t = 100)]
+    batch_count: usize,
+    /// Begin a batch once a request has waited so long: 30s, 10m, 2h or 1d
+    #[arg(long, value_name = "AGE", value_parser = shared::span, default_value = "10m")]
+    batch_age: Duration,
+    /// Versions of the model to keep, the newest ones
+    #[arg(long, value_name = "N", default_value_t = 3)]
+    keep: usize,
+    /// Work off what is there, whatever its age, and end
+    #[arg(long)]
+    once: bool,
+    /// How often to look for requests
+    #[arg(long, value_name = "TIME", value_parser = shared::span, default_value = "2s")]
+    poll: Duration,
+    /// Answer GET /metrics (Prometheus) and GET /health on this address, as 127.0.0.1:9464
+    #[arg(long, value_name = "ADDRESS")]
+    metrics: Option<SocketAddr>,
+    /// Allow --metrics an address that other machines reach
+    #[arg(long, requires = "metrics")]
+    metrics_anywhere: bool,
+    #[command(flatten)]
+    method: MethodArgs,
+    #[command(flatten)]
+    device: DeviceArgs,
+}
+
+/// Serves.
+pub fn run(args: &Args) -> anyhow::Result<Exit> {
+    let options = args.options();
+    options.request.check()?;
+    let bar = shared::progress(0, "batches");
+    let shown = bar.clone();
+    let session = Session::open(args.device.open()?, args.sources())?
+        .with_command(command_line())
+        .with_samples_shown(false)
+        .with_stop(shared::stop_flag()?)
+        .on_progress(move |progress| {
+            shown.set_length(progress.batches as u64);
+            shown.set_position(progress.done as u64);
+        });
+    let begun = Arc::new(AtomicBool::new(false)); // what comes before is how files were read
+    let told = begun.clone();
+    let session = session.on_log(move |level, message| match (level, told.load(Ordering::Relaxed)) {
+        (Level::Warning, true) => eprintln!("warning: {message}"),
+        _ => eprintln!("{message}"),
+    });
+    begun.store(true, Ordering::Relaxed);
+    let mut server = Server::open(session, &args.spool, options)?;
+    let responder = args
+        .metrics
+        .map(|address| Responder::start(address, args.metrics_anywhere, server.metrics(), server.incoming()));
+    if let Some(responder) = responder.transpose()? {
+        eprintln!("metrics: http://{}/metrics", responder.address());
+        return finish(args, server.serve()?); // it answers until here
+    }
+    finish(args, server.serve()?)
+}
+
+fn finish(args: &Args, served: Served) -> anyhow::Result<Exit> {
+    let Served { removed, not_removed, refused } = served;
+    println!("requests   {removed} removed, {not_removed} not removed, {refused} refused");
+    println!("written    {}", args.spool.display());
+    Ok(if args.once && not_removed + refused > 0 { Exit::GateNotMet } else { Exit::Done })
+}
+
+impl Args {
+    fn sources(&self) -> Sources {
+        let mut sources = Sources {
+            model: self.model.model.clone(),
+            choices: self.model.choices.choices(),
+            ignore: self.model.choices.ignored(),
+            weights: self.model.choices.weights(),
+            data: self.data.clone(),
+            validation: self.val.clone(),
+            proxy: self.method.proxy_model(),
+            ..Sources::default()
+        };
+        self.normalise.write(&mut sources);
+        sources
+    }
+
+    fn options(&self) -> QueueOptions {
+        let request = ScrubOptions {
+            retain: self.retain.as_deref().map(Pick::from),
+            n: self.n,
+            ..self.method.options()
+        };
+        QueueOptions {
+            request,
+            policy: Policy { count: self.batch_count, age: self.batch_age },
+            keep: self.keep,
+            once: self.once,
+            poll: self.poll,
+        }
+    }
+}

@@ -1,0 +1,191 @@
+//! Taking requests in: what is no request gets its receipt at once, and so does what was answered before.
+
+use std::time::UNIX_EPOCH;
+
+use serde_json::Value;
+
+use super::policy::Waiting;
+use super::receipt::{Receipt, State, VERSION};
+use super::server::Server;
+use super::spool::{Entry, Incoming, Journal, name_of};
+use super::submission::Submission;
+use crate::error::{Error, Result};
+use crate::hash;
+use crate::session::Level;
+
+/// What is wrong with a file that came in, and the request where it is one.
+struct Wrong {
+    reason: String,
+    submission: Option<Box<Submission>>,
+}
+
+impl Server {
+    /// Reads what came in since the last time; the requests that wait, oldest first.
+    ///
+    /// # Errors
+    /// Where the file system refuses.
+    pub(super) fn take_in(&mut self) -> Result<Vec<Waiting>> {
+        let files = self.spool.list()?;
+        let mut known = std::mem::take(&mut self.known);
+        let mut waiting = vec![];
+        for file in files {
+            let waits = match known.remove(&file.name) {
+                Some((found, waits)) if found == file => Some(waits),
+                _ => self.read(&file)?,
+            };
+            if let Some(waits) = waits {
+                waiting.push(waits.clone());
+                self.known.insert(file.name.clone(), (file, waits));
+            }
+        }
+        Ok(waiting)
+    }
+
+    /// Reads a file; nothing where it does not wait, because it was refused or answered.
+    fn read(&mut self, file: &Incoming) -> Result<Option<Waiting>> {
+        let name = name_of(&file.name);
+        let bytes = match self.spool.read_incoming(file) {
+            Ok(Some(bytes)) => bytes,
+            Ok(None) => return Ok(None),
+            Err(Error::Config(reason)) => {
+                self.refuse(file, &name, Wrong { reason, submission: None })?;
+                return Ok(None);
+            }
+            Err(error) => return Err(error),
+        };
+        match self.checked(file, &bytes) {
+            Ok(submission) => match self.spool.answered(&name)? {
+                None => Ok(Some(Waiting { submission, received: file.stamp.0 })),
+                Some(receipt) if receipt.request_sha256.as_ref() == Some(&submission.sha256()) => {
+                    self.session.log(Level::Info, &format!("request {name}: has its receipt already"));
+                    self.spool.take_out(&name, &submission.sha256())?;
+                    Ok(None)
+                }
+                Some(_) => {
+                    let reason = "another request of this id has its receipt already; take a new id".into();
+                    let wrong = Wrong { reason, submission: Some(Box::new(submission)) };
+                    self.refuse(file, &format!("{name}.conflict"), wrong)?;
+                    Ok(None)
+                }
+            },
+            Err(wrong) => {
+                self.refuse(file, &name, wrong)?;
+                Ok(None)
+            }
+        }
+    }
+
+    /// A request, where the bytes of a file are one and its samples are known.
+    fn checked(&self, file: &Incoming, bytes: &[u8]) -> std::result::Result<Submission, Wrong> {
+        let wrong = |reason: String, submission| Wrong { reason, submission };
+        let name = name_of(&file.name);
+        if file.name != format!("{name}.json") {
+            return Err(wrong(
+                "is not called ID.json, an id being up to 100 letters, digits, - and _".into(),
+                None,
+            ));
+        }
+        let submission = Submission::parse(&name, bytes).map_err(|e| wrong(e.to_string(), None))?;
+        match submission.samples(&self.session.samples().y, self.session.names()) {
+            Ok(_) => Ok(submission),
+            Err(error) => Err(wrong(error.to_string(), Some(Box::new(submission)))),
+        }
+    }
+
+    /// Refuses a file: writes the receipt `NAME.json` and moves the file beside it. What is no plain file stays where it is.
+    fn refuse(&mut self, file: &Incoming, name: &str, wrong: Wrong) -> Result<()> {
+        let received = file.stamp.0.duration_since(UNIX_EPOCH).ok().map(|since| since.as_secs());
+        let id =
+            if name_of(&file.name).starts_with("name-") { file.name.clone() } else { name_of(&file.name) };
+        let receipt = Receipt {
+            request: wrong.submission.as_deref().map_or(Value::Null, Submission::content),
+            request_sha256: wrong.submission.as_deref().map(Submission::sha256),
+            received,
+            ..self.receipt(&id, State::Refused, vec![wrong.reason])
+        };
+        let new = self.spool.write_receipt(name, &receipt)?;
+        if new {
+            self.count_refused(&receipt);
+        }
+        if file.is_file { self.spool.set_aside(file, name) } else { Ok(()) }
+    }
+
+    /// A receipt with nothing but this.
+    pub(super) fn receipt(&self, id: &str, state: State, reasons: Vec<String>) -> Receipt {
+        Receipt {
+            receipt: VERSION,
+            scrubjay: env!("CARGO_PKG_VERSION").into(),
+            id: id.into(),
+            state,
+            reasons,
+            request: Value::Null,
+            request_sha256: None,
+            samples: vec![],
+            forgotten_before: vec![],
+            version: None,
+            batch: None,
+            received: None,
+            finished: self.seconds(),
+        }
+    }
+
+    fn count_refused(&self, receipt: &Receipt) {
+        self.metrics.numbers().refused += 1;
+        let reasons = receipt.reasons.join("; ");
+        self.session.log(Level::Warning, &format!("request {}: refused: {reasons}", receipt.id));
+    }
+
+    /// Begins a batch of these requests; none where every one is refused because its samples were forgotten before.
+    ///
+    /// # Errors
+    /// Where the file system refuses.
+    pub(super) fn begin(&mut self, waiting: &[Waiting]) -> Result<Option<Journal>> {
+        let mut requests = vec![];
+        for Waiting { submission, received } in waiting {
+            let all = submission.samples(&self.session.samples().y, self.session.names())?;
+            let forgotten = self.session.forgotten();
+            let (forgotten_before, samples): (Vec<usize>, Vec<usize>) =
+                all.into_iter().partition(|i| forgotten.binary_search(i).is_ok());
+            let received = received.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+            let entry = Entry { submission: submission.clone(), samples, forgotten_before, received };
+            if entry.samples.is_empty() {
+                self.refuse_forgotten(&entry)?;
+            } else {
+                requests.push(entry);
+            }
+        }
+        if requests.is_empty() {
+            return Ok(None);
+        }
+        let checkpoint = self.session.checkpoint().ok_or_else(|| Error::config("a session without files"))?;
+        let model_sha256 = hash::of_files_at(checkpoint.contents())?;
+        let journal = Journal { version: self.version + 1, model_sha256, alone: false, requests };
+        self.spool.keep(&journal)?;
+        Ok(Some(journal))
+    }
+
+    /// Refuses a request whose samples were all forgotten before.
+    ///
+    /// # Errors
+    /// Where the file system refuses.
+    pub(super) fn refuse_forgotten(&mut self, entry: &Entry) -> Result<()> {
+        let Entry { submission, forgotten_before, received, .. } = entry;
+        let count = forgotten_before.len();
+        let receipt = Receipt {
+            request: submission.content(),
+            request_sha256: Some(submission.sha256()),
+            forgotten_before: forgotten_before.clone(),
+            version: Some(self.version),
+            received: Some(*received),
+            ..self.receipt(
+                &submission.id,
+                State::Refused,
+                vec![format!("all {count} samples were forgotten before")],
+            )
+        };
+        if self.spool.write_receipt(&submission.id, &receipt)? {
+            self.count_refused(&receipt);
+        }
+        self.spool.take_out(&submission.id, &submission.sha256())
+    }
+}

@@ -1,0 +1,487 @@
+//! The spool: the folder of a queue, and every change of it.
+//!
+//! ```text
+//! lock                  held by the server that works here
+//! spool.json            the model and the data that the spool belongs to, as hashes
+//! incoming/ID.json      requests, renamed in by whoever asks
+//! working/batch.json    the batch that is worked off: its requests, whole, and the version that it is to give
+//! working/0001-HASH/    its run, to go on from
+//! versions/0001/        a version of the model, complete, with its report
+//! held/0001.safetensors the samples that it forgot, with the soft labels that later versions hold them at
+//! current               a symbolic link to the newest version
+//! done/ID.json          receipts of samples that were removed
+//! refused/ID.json       receipts of the others, with the files that were no requests beside
+//! ```
+//!
+//! A file appears complete: it is written under another name, flushed and renamed, and then its folder is flushed.
+
+use std::collections::HashMap;
+use std::fs::{File, TryLockError};
+use std::io::{ErrorKind, Read};
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use serde::{Deserialize, Serialize};
+
+use super::receipt::{Receipt, State};
+use super::submission::{LONGEST, Submission, is_id};
+use crate::data::tensors::{self, Tensor, TensorFile, Values};
+use crate::error::{Error, Result};
+use crate::hash;
+use crate::soft_label::Held;
+
+/// The version of the layout.
+const VERSION: u32 = 1;
+
+/// What is called before each change, with its name.
+pub type Hook = dyn FnMut(&'static str) -> Result<()> + Send;
+
+/// A folder that one server works in.
+pub struct Spool {
+    root: PathBuf,
+    _lock: File,
+    hook: Option<Box<Hook>>,
+}
+
+/// What a spool belongs to.
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+struct Owner {
+    spool: u32,
+    model_sha256: String,
+    data_sha256: String,
+}
+
+/// A file that came in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Incoming {
+    /// Where it is.
+    pub path: PathBuf,
+    /// Its name.
+    pub name: String,
+    /// When it was written, its length and its number on the disk: what differs where it was replaced.
+    pub stamp: (SystemTime, u64, u64),
+    /// Whether it is a file, and no link or folder.
+    pub is_file: bool,
+}
+
+/// The batch that is worked off.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Journal {
+    /// The version that it is to give.
+    pub version: u32,
+    /// The hash of the model that it begins with.
+    pub model_sha256: String,
+    /// Whether the requests are tried one by one, the first one first, because they failed together.
+    pub alone: bool,
+    /// The requests that have no receipt yet.
+    pub requests: Vec<Entry>,
+}
+
+/// A request of a batch.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Entry {
+    /// As it came in.
+    pub submission: Submission,
+    /// Its samples that the model still knows.
+    pub samples: Vec<usize>,
+    /// Its samples that an earlier version forgot.
+    pub forgotten_before: Vec<usize>,
+    /// When its file was written, in seconds since 1970.
+    pub received: u64,
+}
+
+impl Journal {
+    /// The requests that are tried together.
+    pub fn batch(&self) -> &[Entry] {
+        if self.alone { &self.requests[..self.requests.len().min(1)] } else { &self.requests }
+    }
+}
+
+impl Spool {
+    /// Opens a spool, or makes one.
+    ///
+    /// # Errors
+    /// Where another server works there, or the file system refuses.
+    pub fn open(root: &Path) -> Result<Spool> {
+        for folder in ["incoming", "working", "done", "refused", "versions", "held"] {
+            let folder = root.join(folder);
+            std::fs::create_dir_all(&folder).map_err(Error::io(&folder))?;
+        }
+        let path = root.join("lock");
+        let lock = File::options().create(true).truncate(false).write(true).open(&path);
+        let lock = lock.map_err(Error::io(&path))?;
+        match lock.try_lock() {
+            Ok(()) => Ok(Spool { root: root.into(), _lock: lock, hook: None }),
+            Err(TryLockError::WouldBlock) => {
+                let reason =
+                    "is locked: another server works on this spool; stop it, or choose another --spool";
+                Err(Error::config(format!("{}: {reason}", path.display())))
+            }
+            Err(TryLockError::Error(source)) => Err(Error::Io { path, source }),
+        }
+    }
+
+    /// Calls `hook` before each change of the spool; where it fails, the change is not made.
+    pub fn on_change(&mut self, hook: Box<Hook>) {
+        self.hook = Some(hook);
+    }
+
+    /// Tells that a change follows.
+    ///
+    /// # Errors
+    /// Those of the hook.
+    pub fn change(&mut self, what: &'static str) -> Result<()> {
+        self.hook.as_mut().map_or(Ok(()), |hook| hook(what))
+    }
+
+    /// Binds a new spool to a model and data.
+    ///
+    /// # Errors
+    /// Where it belongs to others.
+    pub fn bind(&mut self, model_sha256: &str, data_sha256: &str) -> Result<()> {
+        let path = self.root.join("spool.json");
+        let owner =
+            Owner { spool: VERSION, model_sha256: model_sha256.into(), data_sha256: data_sha256.into() };
+        if !path.exists() {
+            return self.put("owner", &path, &owner);
+        }
+        let found: Owner = read_json(&path)?;
+        let what = match &found {
+            found if *found == owner => return Ok(()),
+            found if found.spool != VERSION => "a spool of another version of scrubjay",
+            found if found.data_sha256 != owner.data_sha256 => {
+                "a spool of other --data, in which samples have other numbers"
+            }
+            _ => "a spool of another --model; give the one that it began with, not a later version",
+        };
+        Err(Error::config(format!("{}: is {what}", path.display())))
+    }
+
+    /// The folder of requests that come in.
+    pub fn incoming(&self) -> PathBuf {
+        self.root.join("incoming")
+    }
+
+    /// The folder of a version; it is there once the version is complete.
+    pub fn version(&self, version: u32) -> PathBuf {
+        self.root.join("versions").join(format!("{version:04}"))
+    }
+
+    /// The folder of a run that is to give a version.
+    pub fn attempt(&self, version: u32, identity: &str) -> PathBuf {
+        let end = identity.len().saturating_sub(16);
+        self.root.join("working").join(format!("{version:04}-{}", &identity[end..]))
+    }
+
+    fn receipt_path(&self, state: State, name: &str) -> PathBuf {
+        let folder = if state == State::Removed { "done" } else { "refused" };
+        self.root.join(folder).join(format!("{name}.json"))
+    }
+
+    /// Files that came in and are called as requests are: `*.json`, and no leading dot.
+    ///
+    /// # Errors
+    /// Where the folder cannot be read.
+    pub fn list(&self) -> Result<Vec<Incoming>> {
+        let folder = self.incoming();
+        let mut found = vec![];
+        for entry in std::fs::read_dir(&folder).map_err(Error::io(&folder))? {
+            let entry = entry.map_err(Error::io(&folder))?;
+            let name = entry.file_name().to_string_lossy().into_owned();
+            if name.starts_with('.') || !name.ends_with(".json") {
+                continue;
+            }
+            let Ok(meta) = std::fs::symlink_metadata(entry.path()) else { continue }; // it was taken away
+            let written = meta.modified().unwrap_or(SystemTime::UNIX_EPOCH);
+            found.push(Incoming {
+                path: entry.path(),
+                name,
+                stamp: (written, meta.len(), number(&meta)),
+                is_file: meta.is_file(),
+            });
+        }
+        found.sort_by(|a, b| (a.stamp.0, &a.name).cmp(&(b.stamp.0, &b.name)));
+        Ok(found)
+    }
+
+    /// The bytes of a file that came in; none where it was taken away.
+    ///
+    /// # Errors
+    /// [`Error::Config`] where it is no readable file of a request's size; the message tells why.
+    pub fn read_incoming(&self, file: &Incoming) -> Result<Option<Vec<u8>>> {
+        if !file.is_file {
+            return Err(Error::config("is a link, a folder or a special file; a plain file was expected"));
+        }
+        let mut bytes = vec![];
+        let opened = File::open(&file.path);
+        match opened.and_then(|opened| opened.take(LONGEST + 1).read_to_end(&mut bytes)) {
+            Ok(_) if bytes.len() as u64 > LONGEST => {
+                Err(Error::config(format!("has more than {LONGEST} bytes, the most that a request has")))
+            }
+            Ok(_) => Ok(Some(bytes)),
+            Err(e) if e.kind() == ErrorKind::NotFound => Ok(None),
+            Err(e) if e.kind() == ErrorKind::PermissionDenied => {
+                Err(Error::config("cannot be read: permission denied"))
+            }
+            Err(source) => Err(Error::Io { path: file.path.clone(), source }),
+        }
+    }
+
+    /// The receipt of an id, where its samples were removed or tried.
+    ///
+    /// # Errors
+    /// Where it cannot be read.
+    pub fn answered(&self, id: &str) -> Result<Option<Receipt>> {
+        for state in [State::Removed, State::NotRemoved] {
+            let path = self.receipt_path(state, id);
+            if path.is_file() {
+                let receipt: Receipt = read_json(&path)?;
+                if receipt.state != State::Refused {
+                    return Ok(Some(receipt));
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    /// Writes a receipt as `NAME.json`; whether it was new.
+    ///
+    /// # Errors
+    /// Where the file system refuses.
+    pub fn write_receipt(&mut self, name: &str, receipt: &Receipt) -> Result<bool> {
+        let path = self.receipt_path(receipt.state, name);
+        let same = |found: &Receipt| Receipt { finished: receipt.finished, ..found.clone() } == *receipt;
+        if read_json(&path).is_ok_and(|found: Receipt| same(&found)) {
+            return Ok(false);
+        }
+        self.put("receipt", &path, receipt)?;
+        if receipt.state == State::Removed {
+            // Of an earlier file of this id that was no request.
+            let _ = std::fs::remove_file(self.receipt_path(State::Refused, name));
+        }
+        Ok(true)
+    }
+
+    /// Moves a file that is no request out of the way, beside the receipt `NAME.json`.
+    ///
+    /// # Errors
+    /// Where the file system refuses.
+    pub fn set_aside(&mut self, file: &Incoming, name: &str) -> Result<()> {
+        self.change("set aside")?;
+        let to = self.root.join("refused").join(format!("{name}.rejected"));
+        std::fs::rename(&file.path, &to).map_err(Error::io(&file.path))?;
+        flush(&self.root.join("refused"))?;
+        flush(&self.incoming())
+    }
+
+    /// Takes a request out of the incoming ones, unless another one has come in its place.
+    ///
+    /// # Errors
+    /// Where the file system refuses.
+    pub fn take_out(&mut self, id: &str, sha256: &str) -> Result<()> {
+        let path = self.incoming().join(format!("{id}.json"));
+        let Ok(bytes) = std::fs::read(&path) else { return Ok(()) };
+        if Submission::parse(id, &bytes).is_ok_and(|found| found.sha256() == sha256) {
+            self.change("take out")?;
+            std::fs::remove_file(&path).map_err(Error::io(&path))?;
+            flush(&self.incoming())?;
+        }
+        Ok(())
+    }
+
+    fn journal_path(&self) -> PathBuf {
+        self.root.join("working/batch.json")
+    }
+
+    /// The batch that is worked off.
+    ///
+    /// # Errors
+    /// Where it cannot be read.
+    pub fn journal(&self) -> Result<Option<Journal>> {
+        let path = self.journal_path();
+        if path.exists() { read_json(&path).map(Some) } else { Ok(None) }
+    }
+
+    /// Keeps the batch that is worked off; one without requests is over.
+    ///
+    /// # Errors
+    /// Where the file system refuses.
+    pub fn keep(&mut self, journal: &Journal) -> Result<()> {
+        let path = self.journal_path();
+        if !journal.requests.is_empty() {
+            return self.put("batch", &path, journal);
+        }
+        self.change("end of batch")?;
+        std::fs::remove_file(&path).map_err(Error::io(&path))?;
+        flush(&self.root.join("working"))
+    }
+
+    /// Removes runs that are not `kept`.
+    ///
+    /// # Errors
+    /// Where the file system refuses.
+    pub fn clear_attempts(&mut self, kept: Option<&Path>) -> Result<()> {
+        let folder = self.root.join("working");
+        for entry in std::fs::read_dir(&folder).map_err(Error::io(&folder))? {
+            let path = entry.map_err(Error::io(&folder))?.path();
+            if path.is_dir() && Some(path.as_path()) != kept {
+                self.change("clear")?;
+                std::fs::remove_dir_all(&path).map_err(Error::io(&path))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes a run that is complete a version.
+    ///
+    /// # Errors
+    /// Where the file system refuses.
+    pub fn publish(&mut self, attempt: &Path, version: u32) -> Result<()> {
+        flush(attempt)?;
+        self.change("publish")?;
+        std::fs::rename(attempt, self.version(version)).map_err(Error::io(attempt))?;
+        flush(&self.root.join("versions"))?;
+        flush(&self.root.join("working"))
+    }
+
+    /// The newest version, 0 where there is none yet.
+    ///
+    /// # Errors
+    /// Where `current` is not what this program writes.
+    pub fn current(&self) -> Result<u32> {
+        let path = self.root.join("current");
+        match std::fs::read_link(&path) {
+            Ok(target) => {
+                let name = target.strip_prefix("versions").ok().and_then(|name| name.to_str());
+                name.and_then(|name| name.parse().ok()).ok_or_else(|| {
+                    Error::data(&path, format!("leads to {}, which is no version", target.display()))
+                })
+            }
+            Err(e) if e.kind() == ErrorKind::NotFound => Ok(0),
+            Err(source) => Err(Error::Io { path, source }),
+        }
+    }
+
+    /// Lets `current` lead to a version, by rename: a reader finds the one before or this one.
+    ///
+    /// # Errors
+    /// Where the file system refuses.
+    pub fn set_current(&mut self, version: u32) -> Result<()> {
+        if self.current()? == version {
+            return Ok(());
+        }
+        self.change("current")?;
+        let (path, part) = (self.root.join("current"), self.root.join("current.part"));
+        let _ = std::fs::remove_file(&part); // of a server that was killed
+        link(Path::new(&format!("versions/{version:04}")), &part).map_err(Error::io(&part))?;
+        std::fs::rename(&part, &path).map_err(Error::io(&path))?;
+        flush(&self.root)
+    }
+
+    /// The samples that a version forgot, with their soft labels where a hold removed them.
+    ///
+    /// # Errors
+    /// Where the file is missing or damaged.
+    pub fn held(&self, version: u32) -> Result<Held> {
+        let path = self.held_path(version);
+        let file = TensorFile::open(&path)?;
+        let index = |i: i64| usize::try_from(i).map_err(|_| Error::data(&path, format!("{i} is no index")));
+        let indices = file.integers("indices")?.into_iter().map(index).collect::<Result<_>>()?;
+        Ok(Held { indices, soft_labels: file.f32("soft_labels")? })
+    }
+
+    /// Keeps the samples that a version forgot.
+    ///
+    /// # Errors
+    /// Where the file system refuses.
+    pub fn write_held(&mut self, version: u32, held: &Held) -> Result<()> {
+        if self.held(version).is_ok_and(|found| found == *held) {
+            return Ok(());
+        }
+        self.change("held")?;
+        let indices: Vec<i64> = held.indices.iter().map(|&i| i as i64).collect();
+        let all = [
+            Tensor { name: "indices", shape: vec![indices.len()], values: Values::I64(&indices) },
+            Tensor {
+                name: "soft_labels",
+                shape: vec![held.soft_labels.len()],
+                values: Values::F32(&held.soft_labels),
+            },
+        ];
+        tensors::write(&self.held_path(version), &all, HashMap::new())?;
+        flush(&self.root.join("held"))
+    }
+
+    fn held_path(&self, version: u32) -> PathBuf {
+        self.root.join("held").join(format!("{version:04}.safetensors"))
+    }
+
+    /// Removes versions up to `over` but for the newest `keep`, and of these the values that only an interrupted run needs.
+    ///
+    /// # Errors
+    /// Where the file system refuses.
+    pub fn prune(&mut self, keep: usize, over: u32) -> Result<()> {
+        let (folder, current) = (self.root.join("versions"), self.current()?);
+        for entry in std::fs::read_dir(&folder).map_err(Error::io(&folder))? {
+            let path = entry.map_err(Error::io(&folder))?.path();
+            let number =
+                path.file_name().and_then(|name| name.to_str()).and_then(|name| name.parse::<u32>().ok());
+            let Some(number) = number.filter(|&number| number <= over) else { continue };
+            let (old, events) = ((current - number) as usize >= keep, path.join("events.jsonl"));
+            if old {
+                self.change("prune")?;
+                std::fs::remove_dir_all(&path).map_err(Error::io(&path))?;
+            } else if events.exists() {
+                self.change("prune")?;
+                std::fs::remove_file(&events).map_err(Error::io(&events))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes JSON to a file of the spool.
+    fn put(&mut self, what: &'static str, path: &Path, value: &impl Serialize) -> Result<()> {
+        self.change(what)?;
+        let text = serde_json::to_string_pretty(value).map_err(|e| Error::data(path, e.to_string()))?;
+        tensors::write_whole(path, text.as_bytes())?;
+        path.parent().map_or(Ok(()), flush)
+    }
+}
+
+/// What a file that came in is called in the folder of refusals: its id, else a hash of its name.
+pub fn name_of(file: &str) -> String {
+    match file.strip_suffix(".json").filter(|id| is_id(id)) {
+        Some(id) => id.into(),
+        None => format!("name-{}", &hash::of_parts(std::iter::once(file))[..16]),
+    }
+}
+
+fn read_json<T: for<'de> Deserialize<'de>>(path: &Path) -> Result<T> {
+    serde_json::from_slice(&tensors::read(path)?)
+        .map_err(|e| Error::data(path, format!("is not what a server writes: {e}")))
+}
+
+/// Waits until the names in a folder are on the disk.
+fn flush(folder: &Path) -> Result<()> {
+    File::open(folder).and_then(|folder| folder.sync_all()).map_err(Error::io(folder))
+}
+
+#[cfg(unix)]
+fn number(meta: &std::fs::Metadata) -> u64 {
+    std::os::unix::fs::MetadataExt::ino(meta)
+}
+
+#[cfg(not(unix))]
+fn number(_: &std::fs::Metadata) -> u64 {
+    0
+}
+
+#[cfg(unix)]
+fn link(to: &Path, at: &Path) -> std::io::Result<()> {
+    std::os::unix::fs::symlink(to, at)
+}
+
+#[cfg(not(unix))]
+fn link(to: &Path, at: &Path) -> std::io::Result<()> {
+    std::os::windows::fs::symlink_dir(to, at)
+}
