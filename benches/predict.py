@@ -11,8 +11,10 @@ for sm_90a, and instructions are counted in the loops of their machine code. The
     L2        bytes that tiles read, and results / the bandwidth of L2
     memory    bytes of operands and results, each once / the bandwidth of memory
 
-and an epilogue of the same kind follows the products of each tile. `floor` is what a kernel with 16-bit activations reaches
-at best, if products run at PRACTICAL: the larger of products / 790 TFLOP/s and bytes / bandwidth, of one pass over each
+and an epilogue of the same kind follows the products of each tile. Values have 2 or 4 bytes, as the program of the pass has
+them (`scrubjay inspect --program --precision bf16`); --f32 predicts a pass with all of them in f32, in which inputs are
+rounded to 16 bits first. Weights are always rounded first. `floor` is what a kernel reaches at best whose values all have
+2 bytes, if products run at PRACTICAL: the larger of products / 790 TFLOP/s and bytes / bandwidth, of one pass over each
 layer. Launches, the host and what is not named are not in the numbers. No measurement has confirmed them yet.
 """
 import argparse
@@ -53,65 +55,70 @@ def loops(nvcc, nvdisasm, stem, symbol):
 
 
 class Counts:
-    """Issue slots of conv_sm90.cu: a step's, and those of an epilogue's row of four channels and of a summed row."""
+    """Issue slots of conv_sm90.cu: a step's, and those of 16 bytes of channels in the epilogue and of a summed row."""
 
-    def __init__(self, nvcc, nvdisasm):
-        found = loops(nvcc, nvdisasm, "conv_sm90", "conv_bf16_sm90")
+    def __init__(self, nvcc, nvdisasm, bytes):
+        found = loops(nvcc, nvdisasm, "conv_sm90", "conv_bf16_sm90" if bytes == 2 else "conv_bf16_wide_sm90")
         step = min((loop for loop in found if loop["HGMMA"]), key=lambda loop: loop.total())
         self.step = step.total()
-        rows = min((loop for loop in found if loop["LDS"] and loop["FFMA"] >= 80 and not loop["HGMMA"]), key=lambda loop: loop.total())
-        gelu = sum(rows[name] for name in ("FFMA", "FMUL", "MUFU", "FSETP", "FSEL")) + rows["FADD"] - 8
-        self.row, self.gelu = rows.total() - gelu, gelu * 2  # GELU is a loop of two, for four channels
+        self.channels = 16 // bytes  # of a line; GELU has 20 FFMA for each, all unrolled
+        lines = min((loop for loop in found if loop["LDS"] and loop["FFMA"] >= 20 * self.channels and not loop["HGMMA"]), key=lambda loop: loop.total())
+        gelu = sum(lines[name] for name in ("FFMA", "FMUL", "MUFU", "FSETP", "FSEL")) + lines["FADD"] - 2 * self.channels
+        self.line, self.gelu = lines.total() - gelu, gelu
         sums = min((loop for loop in found if loop["DADD"] >= 16), key=lambda loop: loop.total())
         self.sum = sums.total() / sums["DADD"]
 
 
-def affine(counts, device, pixels, c, o, taps=1, residual=False, gelu=False, input_values=None):
-    """Seconds of a layer by bound, and its floor; c a multiple of 8, 32 or more."""
+def affine(counts, device, pixels, c, o, taps=1, residual=False, gelu=False, input_values=None, types=(2, 2)):
+    """Seconds of a layer by bound, of rounding, and its floor; `types` are the bytes of a value of x and of y, c is a multiple
+    of 8, 32 or more."""
+    x_bytes, y_bytes = types
+    counts = counts[y_bytes]
     steps, clock = taps * math.ceil(c / BLOCK_K), device["clock"]
     tiles = math.ceil(pixels / BLOCK_M) * math.ceil(o / BLOCK_N)
     x = input_values or pixels * c
     each = math.ceil(tiles / device["sms"])
     tensor = 2 * BLOCK_M * BLOCK_N * BLOCK_K / device["tensor"]
     issue = counts.step * WARPS / EFFICIENCY
-    rows = BLOCK_M // 8 * (counts.row + (counts.gelu if gelu else 0)) * WARPS / EFFICIENCY
+    lines = BLOCK_M * BLOCK_N // counts.channels // 32 // 8 * (counts.line + (counts.gelu if gelu else 0)) * WARPS / EFFICIENCY
     # A conversion to f64 takes 8 clocks of a scheduler.
     sums = BLOCK_M // 2 * max(counts.sum / EFFICIENCY, 8) * WARPS
-    out = 4 * pixels * o * (2 if residual else 1)
+    out = y_bytes * pixels * o * (2 if residual else 1)
     bound = {
-        "issue" if issue > tensor else "tensor": each * (steps * max(issue, tensor) + rows + sums) / clock,
+        "issue" if issue > tensor else "tensor": each * (steps * max(issue, tensor) + lines + sums) / clock,
         "L2": (tiles * steps * 2 * (BLOCK_M + BLOCK_N) * BLOCK_K + out) / device["l2"],
         "memory": (2 * x + 2 * o * c * taps + out) / device["memory"],
     }
-    narrow = 6 * (x + o * c * taps) / device["memory"]
-    least = max(2 * pixels * o * c * taps / PRACTICAL, (2 * x + out / 2) / device["memory"])
+    narrow = 6 * (o * c * taps + (x if x_bytes == 4 else 0)) / device["memory"]
+    least = max(2 * pixels * o * c * taps / PRACTICAL, (2 * x + 2 * out / y_bytes) / device["memory"])
     return bound, narrow, least
 
 
 def resnet50(n):
-    """Its layers after the stem: name, pixels, c, o, taps, residual, GELU, values of x."""
+    """Its layers after the stem: name, pixels, c, o, taps, residual, GELU, values of x, bytes of x and of y."""
     side, c = 56, 64
     for stage, (width, blocks) in enumerate([(64, 3), (128, 4), (256, 6), (512, 3)]):
         for block in range(blocks):
             stride = 2 if stage and not block else 1
             out = side // stride
-            yield f"layer{stage + 1}.{block}.conv1", n * side * side, c, width, 1, False, False, None
-            yield f"layer{stage + 1}.{block}.conv2", n * out * out, width, width, 9, False, False, n * side * side * width
-            yield f"layer{stage + 1}.{block}.conv3", n * out * out, width, 4 * width, 1, True, False, None
+            yield f"layer{stage + 1}.{block}.conv1", n * side * side, c, width, 1, False, False, None, (2, 2)
+            yield f"layer{stage + 1}.{block}.conv2", n * out * out, width, width, 9, False, False, n * side * side * width, (2, 2)
+            yield f"layer{stage + 1}.{block}.conv3", n * out * out, width, 4 * width, 1, True, False, None, (2, 2)
             if not block:
-                yield f"layer{stage + 1}.{block}.downsample", n * out * out, c, 4 * width, 1, False, False, n * side * side * c
+                yield f"layer{stage + 1}.{block}.downsample", n * out * out, c, 4 * width, 1, False, False, n * side * side * c, (2, 2)
             side, c = out, 4 * width
-    yield "fc", n, 2048, 1000, 1, False, False, None
+    yield "fc", n, 2048, 1000, 1, False, False, None, (2, 4)
 
 
 def vit_b16(n):
+    """Likewise, after the patches: the residual stream is f32."""
     tokens = n * 197
     for block in range(12):
-        yield f"block{block}.qkv", tokens, 768, 2304, 1, False, False, None
-        yield f"block{block}.proj", tokens, 768, 768, 1, True, False, None
-        yield f"block{block}.fc1", tokens, 768, 3072, 1, False, True, None
-        yield f"block{block}.fc2", tokens, 3072, 768, 1, True, False, None
-    yield "head", n, 768, 1000, 1, False, False, None
+        yield f"block{block}.qkv", tokens, 768, 2304, 1, False, False, None, (2, 2)
+        yield f"block{block}.proj", tokens, 768, 768, 1, True, False, None, (2, 4)
+        yield f"block{block}.fc1", tokens, 768, 3072, 1, False, True, None, (2, 2)
+        yield f"block{block}.fc2", tokens, 3072, 768, 1, True, False, None, (2, 4)
+    yield "head", n, 768, 1000, 1, False, False, None, (2, 4)
 
 
 def main():
@@ -121,16 +128,18 @@ def main():
     arguments.add_argument("--device", default="h200", choices=DEVICES)
     arguments.add_argument("--copies", type=int, default=1000)
     arguments.add_argument("--layers", action="store_true", help="print every layer")
+    arguments.add_argument("--f32", action="store_true", help="with all values in f32")
     given = arguments.parse_args()
-    counts, device = Counts(given.nvcc, given.nvdisasm), DEVICES[given.device]
-    print(f"issue slots of a warp: {counts.step} a step of {BLOCK_K}, {counts.row} a row of four channels, {counts.gelu} more with GELU, {counts.sum:.1f} a summed row")
+    counts, device = {bytes: Counts(given.nvcc, given.nvdisasm, bytes) for bytes in (2, 4)}, DEVICES[given.device]
+    for bytes, each in counts.items():
+        print(f"issue slots of a warp, results of {bytes} bytes: {each.step} a step of {BLOCK_K}, {each.line} for {each.channels} channels, {each.gelu} more with GELU, {each.sum:.1f} a summed row")
     print("| affine layers of | products, ms | rounding to 16 bits, ms | predicted, ms | floor, ms | bound by |")
     print("| --- | --- | --- | --- | --- | --- |")
     for name, net in [("ResNet-50, 224², after the stem", resnet50), ("ViT-B/16, 224², after the patches", vit_b16)]:
         products = rounding = floor = 0.0
         by = Counter()
-        for layer, *sizes in net(given.copies):
-            bound, narrow, least = affine(counts, device, *sizes)
+        for layer, *sizes, types in net(given.copies):
+            bound, narrow, least = affine(counts, device, *sizes, (4, 4) if given.f32 else types)
             which = max(bound, key=bound.get)
             products, rounding, floor = products + bound[which], rounding + narrow, floor + least
             by[which] += bound[which]

@@ -1,10 +1,11 @@
 /*
 activation.cu: pointwise nonlinearities f with f' and f'' (MATH.md, Eq. 7); GELU by erf.
 
-One thread computes one element, in f64 from f32 to f32, as on the CPU. For ReLU, f' can be computed from f(a) instead
-of a. An output may alias an input, because each element is read before the same thread writes it.
+One thread computes one element, in f64 from f32 to f32, as on the CPU; f itself also of values of 16 bits, with one more
+rounding. For ReLU, f' can be computed from f(a) instead of a. An output may alias an input, because each element is read
+before the same thread writes it.
 */
-#include "common/gpu.h"
+#include "common/element.h"
 #include "tiles.h"
 
 // The kinds, with the numbers of `Activation` in src/ops/geometry.rs.
@@ -129,14 +130,21 @@ DEVICE double curve(uint32_t kind, double a) {
 }
 
 // y = f(x).
-extern "C" __global__ void __launch_bounds__(ACTIVATION_THREADS)
-activation_f32(float* y, const float* x, uint32_t kind, uint32_t len) {
+template <class T> DEVICE void activation(T* y, const T* x, uint32_t kind, uint32_t len) {
     uint32_t i = blockIdx.x * ACTIVATION_THREADS + threadIdx.x;
     if (i >= len) return;
-    float a = x[i];
-    y[i] = kind == RELU ? (a > 0.0f ? a : 0.0f) : float(value(kind, a));
+    float a = load(x + i);
+    store(y + i, kind == RELU ? (a > 0.0f ? a : 0.0f) : float(value(kind, a)));
 }
+extern "C" __global__ void __launch_bounds__(ACTIVATION_THREADS)
+activation_f32(float* y, const float* x, uint32_t kind, uint32_t len) { activation(y, x, kind, len); }
 KERNEL(activation_f32);
+extern "C" __global__ void __launch_bounds__(ACTIVATION_THREADS)
+activation_bf16(bf16* y, const bf16* x, uint32_t kind, uint32_t len) { activation(y, x, kind, len); }
+KERNEL(activation_bf16);
+extern "C" __global__ void __launch_bounds__(ACTIVATION_THREADS)
+activation_f16(f16* y, const f16* x, uint32_t kind, uint32_t len) { activation(y, x, kind, len); }
+KERNEL(activation_f16);
 
 // dx = f'(a) dy, or dx += f'(a) dy.
 extern "C" __global__ void __launch_bounds__(ACTIVATION_THREADS)

@@ -9,10 +9,11 @@ A block computes ROWS queries of one head, and holds their whole rows of a t x t
     rows of s: softmax, or softmax's derivative; each warp has its own rows, so no barrier is needed
     mix:    out[row][channel] (+)= scale sum over keys of s[row][key] b[key][channel]
 
-Both products read b one tile after another. A thread sums ROWS/4 rows by 4 keys (2 channels) in registers. Sums over
+The forward pass also takes x and gives O in 16 bits; P and all sums stay floats. Both products read b one tile after another. A thread sums ROWS/4 rows by 4 keys (2 channels) in registers. Sums over
 queries (the adjoints of k and v) are `mix` too, with the matrix stored and read back by columns. Products are f32, and
 sums over a row f64. Every sum has a fixed order.
 */
+#include "common/element.h"
 #include "common/warp.h"
 #include "tiles.h"
 
@@ -21,7 +22,7 @@ constexpr uint32_t DEPTH = 32, KEYS = 128;  // tile of scores: channels, keys
 constexpr uint32_t SIDE = 64;               // tile of mix: keys, channels
 
 // A t x width matrix in a buffer; `apart` is its row stride.
-struct Part { const float* at; uint32_t apart; };
+template <class T> struct Part { const T* at; uint32_t apart; };
 
 template <uint32_t ROWS> struct Scores { float row[ROWS][ATTENTION_TOKENS]; };
 template <uint32_t ROWS> struct Tile {
@@ -41,13 +42,13 @@ struct Head {
         square = head * t * t;
         keys = image * t;
     }
-    DEVICE Part of(const float* x, uint32_t part) const { return {x + packed + part * dim, 3 * dim}; }
-    DEVICE Part of(const float* y) const { return {y + out, dim}; }
+    template <class T> DEVICE Part<T> of(const T* x, uint32_t part) const { return {x + packed + part * dim, 3 * dim}; }
+    template <class T> DEVICE Part<T> of(const T* y) const { return {y + out, dim}; }
     DEVICE float scale() const { return 1.0f / sqrtf(float(width)); }
 };
 
-template <uint32_t ROWS>
-DEVICE void scores(Scores<ROWS>& s, Tile<ROWS>& tile, const Head& h, Part a, Part b, float scale, bool add) {
+template <uint32_t ROWS, class T>
+DEVICE void scores(Scores<ROWS>& s, Tile<ROWS>& tile, const Head& h, Part<T> a, Part<T> b, float scale, bool add) {
     constexpr uint32_t EACH = ROWS / WARPS;
     uint32_t own = threadIdx.x / 32 * EACH;
     for (uint32_t key = 0; key < h.t; key += KEYS) {
@@ -56,11 +57,11 @@ DEVICE void scores(Scores<ROWS>& s, Tile<ROWS>& tile, const Head& h, Part a, Par
             __syncthreads();
             for (uint32_t i = threadIdx.x; i < ROWS * DEPTH; i += ATTENTION_THREADS) {
                 uint32_t row = h.first + i / DEPTH, c = channel + i % DEPTH;
-                tile.a[i / DEPTH][i % DEPTH] = row < h.t && c < h.width ? a.at[row * a.apart + c] : 0.0f;
+                tile.a[i / DEPTH][i % DEPTH] = row < h.t && c < h.width ? load(a.at + row * a.apart + c) : 0.0f;
             }
             for (uint32_t i = threadIdx.x; i < KEYS * DEPTH; i += ATTENTION_THREADS) {
                 uint32_t row = key + i / DEPTH, c = channel + i % DEPTH;
-                tile.b[i / DEPTH * (DEPTH + 1) + i % DEPTH] = row < h.t && c < h.width ? b.at[row * b.apart + c] : 0.0f;
+                tile.b[i / DEPTH * (DEPTH + 1) + i % DEPTH] = row < h.t && c < h.width ? load(b.at + row * b.apart + c) : 0.0f;
             }
             __syncthreads();
             for (uint32_t c = 0; c < DEPTH; ++c) {
@@ -79,8 +80,8 @@ DEVICE void scores(Scores<ROWS>& s, Tile<ROWS>& tile, const Head& h, Part a, Par
     __syncwarp();
 }
 
-template <uint32_t ROWS>
-DEVICE void mix(float* out, uint32_t apart, const Scores<ROWS>& s, Tile<ROWS>& tile, const Head& h, Part b, float scale, bool add) {
+template <uint32_t ROWS, class T>
+DEVICE void mix(T* out, uint32_t apart, const Scores<ROWS>& s, Tile<ROWS>& tile, const Head& h, Part<T> b, float scale, bool add) {
     constexpr uint32_t EACH = ROWS / WARPS;
     uint32_t own = threadIdx.x / 32 * EACH;
     for (uint32_t channel = 0; channel < h.width; channel += SIDE) {
@@ -89,7 +90,7 @@ DEVICE void mix(float* out, uint32_t apart, const Scores<ROWS>& s, Tile<ROWS>& t
             __syncthreads();
             for (uint32_t i = threadIdx.x; i < SIDE * SIDE; i += ATTENTION_THREADS) {
                 uint32_t row = key + i / SIDE, c = channel + i % SIDE;
-                tile.b[i] = row < h.t && c < h.width ? b.at[row * b.apart + c] : 0.0f;
+                tile.b[i] = row < h.t && c < h.width ? load(b.at + row * b.apart + c) : 0.0f;
             }
             __syncthreads();
             for (uint32_t k = 0; k < min(SIDE, h.t - key); ++k)
@@ -100,8 +101,8 @@ DEVICE void mix(float* out, uint32_t apart, const Scores<ROWS>& s, Tile<ROWS>& t
             for (uint32_t j = 0; j < 2; ++j) {
                 uint32_t row = h.first + own + r, c = channel + lane() + 32 * j;
                 if (row >= h.t || c >= h.width) continue;
-                float* to = out + row * apart + c;
-                *to = (add ? *to : 0.0f) + scale * sum[r][j];
+                T* to = out + row * apart + c;
+                store(to, (add ? load(to) : 0.0f) + scale * sum[r][j]);
             }
     }
     __syncwarp();
@@ -138,9 +139,9 @@ struct Windows {
     }
 };
 
-// Writes O to y [n, t, heads * width], and P to saved. The mask is [n, t] or null, the table [(2 side - 1)^2, heads] or null.
-extern "C" __global__ void __launch_bounds__(ATTENTION_THREADS)
-attention_f32(float* y, float* saved, const float* x, const uint32_t* mask, const float* table, uint32_t t, uint32_t heads, uint32_t width, uint32_t side, uint32_t rows, uint32_t columns, uint32_t down, uint32_t right) {
+// Writes O to y [n, t, heads * width], and P to saved, unless that is null. The mask is [n, t] or null, the table [(2 side - 1)^2, heads] or null.
+template <class T>
+DEVICE void attention(T* y, float* saved, const T* x, const uint32_t* mask, const float* table, uint32_t t, uint32_t heads, uint32_t width, uint32_t side, uint32_t rows, uint32_t columns, uint32_t down, uint32_t right) {
     SHARED(Scores<ATTENTION_ROWS>, s);
     SHARED(Tile<ATTENTION_ROWS>, tile);
     Head h(t, heads, width, ATTENTION_ROWS);
@@ -164,11 +165,22 @@ attention_f32(float* y, float* saved, const float* x, const uint32_t* mask, cons
         __syncwarp();
         for (uint32_t k = lane(); k < t; k += 32) p[k] = none ? 0.0f : expf(p[k] - top);
         double sum = none ? 1.0 : warp_sum(t, [&](uint32_t k) { return double(p[k]); });
-        for (uint32_t k = lane(); k < t; k += 32) saved[square + k] = p[k] = float(p[k] / sum);
+        for (uint32_t k = lane(); k < t; k += 32) {
+            p[k] = float(p[k] / sum);
+            if (saved) saved[square + k] = p[k];
+        }
     });
     mix(y + h.out, h.dim, s, tile, h, h.of(x, 2), 1.0f, false);
 }
+extern "C" __global__ void __launch_bounds__(ATTENTION_THREADS)
+attention_f32(float* y, float* saved, const float* x, const uint32_t* mask, const float* table, uint32_t t, uint32_t heads, uint32_t width, uint32_t side, uint32_t rows, uint32_t columns, uint32_t down, uint32_t right) { attention(y, saved, x, mask, table, t, heads, width, side, rows, columns, down, right); }
 KERNEL(attention_f32);
+extern "C" __global__ void __launch_bounds__(ATTENTION_THREADS)
+attention_bf16(bf16* y, float* saved, const bf16* x, const uint32_t* mask, const float* table, uint32_t t, uint32_t heads, uint32_t width, uint32_t side, uint32_t rows, uint32_t columns, uint32_t down, uint32_t right) { attention(y, saved, x, mask, table, t, heads, width, side, rows, columns, down, right); }
+KERNEL(attention_bf16);
+extern "C" __global__ void __launch_bounds__(ATTENTION_THREADS)
+attention_f16(f16* y, float* saved, const f16* x, const uint32_t* mask, const float* table, uint32_t t, uint32_t heads, uint32_t width, uint32_t side, uint32_t rows, uint32_t columns, uint32_t down, uint32_t right) { attention(y, saved, x, mask, table, t, heads, width, side, rows, columns, down, right); }
+KERNEL(attention_f16);
 
 // Writes O_t = P_t V + P V_t to ty.
 extern "C" __global__ void __launch_bounds__(ATTENTION_THREADS)

@@ -26,10 +26,10 @@ DEVICE uint32_t channel_tiles(const uint32_t* rows, uint32_t count, const Layer&
     return ((rows ? min(l.outer(), count) : l.outer()) + GEMM_TILE - 1) / GEMM_TILE;
 }
 
-// z = Wx + b with the epilogue of a Node; the operands' type says how they are rounded. Null `rows`: all output
-// channels.
-template <Operands KIND> DEVICE void affine(const AffineParameters& p) {
-    using Memory = Tiles<ByRow, ByRow>;
+// z = Wx + b with the epilogue of a node. x and the weights are in memory as their kind says; y, and the residual that is
+// added to it, may be wider. Null `rows`: all output channels.
+template <Operands KIND, class X, class Y> DEVICE void affine(const AffineParameters<X, X, Y>& p) {
+    using Memory = Tiles<ByRow<X>, ByRow<X>>;
     SHARED(Memory, tiles);
     const Layer& l = p.layer;
     uint32_t tall = channel_tiles(p.rows, p.count, l), first = blockIdx.x % tall * GEMM_TILE;
@@ -40,8 +40,8 @@ template <Operands KIND> DEVICE void affine(const AffineParameters& p) {
 
     uint32_t line = threadIdx.x / 4;
     const Pixel at[2] = {{pixel + line, p.pixels, l.oh, l.ow}, {pixel + line + 32, p.pixels, l.oh, l.ow}};
-    bool wide = inner % 4 == 0 && aligned(p.x) && aligned(p.weight);
-    gemm<KIND>(tiles, (depth + GEMM_DEPTH - 1) / GEMM_DEPTH,
+    bool wide = inner % ByRow<X>::LINE == 0 && aligned(p.x) && aligned(p.weight);
+    gemm<KIND>(tiles, (depth + DEPTH<X> - 1) / DEPTH<X>,
          [&](auto& to, uint32_t step) {
              fill(to.a, step, wide, p.x, [&](uint32_t j, uint32_t, uint32_t k) {
                  return field(p.x, at[j], Tap(k, inner, l), group, l);
@@ -60,22 +60,28 @@ template <Operands KIND> DEVICE void affine(const AffineParameters& p) {
 }
 
 extern "C" __global__ void __launch_bounds__(GEMM_THREADS)
-conv_f32(const __grid_constant__ AffineParameters p) { affine<Operands::F32>(p); }
+conv_f32(const __grid_constant__ AffineParameters<float, float, float> p) { affine<Operands::F32>(p); }
 KERNEL(conv_f32);
 extern "C" __global__ void __launch_bounds__(GEMM_THREADS)
-conv_tf32(const __grid_constant__ AffineParameters p) { affine<Operands::TF32>(p); }
+conv_tf32(const __grid_constant__ AffineParameters<float, float, float> p) { affine<Operands::TF32>(p); }
 KERNEL(conv_tf32);
-extern "C" __global__ void __launch_bounds__(GEMM_THREADS)
-conv_bf16(const __grid_constant__ AffineParameters p) { affine<Operands::BF16>(p); }
+extern "C" __global__ void __launch_bounds__(GEMM_THREADS, 4)
+conv_bf16(const __grid_constant__ AffineParameters<bf16, bf16, bf16> p) { affine<Operands::BF16>(p); }
 KERNEL(conv_bf16);
-extern "C" __global__ void __launch_bounds__(GEMM_THREADS)
-conv_f16(const __grid_constant__ AffineParameters p) { affine<Operands::F16>(p); }
+extern "C" __global__ void __launch_bounds__(GEMM_THREADS, 4)
+conv_f16(const __grid_constant__ AffineParameters<f16, f16, f16> p) { affine<Operands::F16>(p); }
 KERNEL(conv_f16);
+extern "C" __global__ void __launch_bounds__(GEMM_THREADS, 4)
+conv_bf16_wide(const __grid_constant__ AffineParameters<bf16, bf16, float> p) { affine<Operands::BF16>(p); }
+KERNEL(conv_bf16_wide);
+extern "C" __global__ void __launch_bounds__(GEMM_THREADS, 4)
+conv_f16_wide(const __grid_constant__ AffineParameters<f16, f16, float> p) { affine<Operands::F16>(p); }
+KERNEL(conv_f16_wide);
 
 // dx = W^T dz, or (`add`) dx += W^T dz. Null `rows`: all output channels.
 extern "C" __global__ void __launch_bounds__(GEMM_THREADS, 4)
 conv_data_f32(const __grid_constant__ DataParameters p) {
-    using Memory = Tiles<ByRow, ByDepth>;
+    using Memory = Tiles<ByRow<float>, ByDepth>;
     SHARED(Memory, tiles);
     const Layer& l = p.layer;
     uint32_t inner = l.inner(), wide = (inner + GEMM_TILE - 1) / GEMM_TILE, rest = blockIdx.x / wide;

@@ -1,7 +1,7 @@
 /*
 conv_sm90.cu: z = Wx + b with its node's epilogue, as conv.cu, on sm_90a: operands in 16 bits, copied by TMA, multiplied
 by wgmma. x [n, h, w, c] and weight [o, r s, c] are in bf16 or f16, and come by tensor maps, not by p; c is a multiple of
-8; one group, all rows.
+8; one group, all rows. y and the residual are of the same 16 bits, or floats (_wide).
 
     one thread copies:       for each tile of the block, for each step of depth BLOCK_K under one tap: wait until a stage is
                              empty; copy BLOCK_M pixels of x under the tap, and BLOCK_N rows of the weights
@@ -39,13 +39,14 @@ struct Ring {
 };
 
 // Calls with(pixel, channel) for the tiles of this block.
-template <class With> DEVICE void tiles(const AffineParameters& p, With with) {
+template <class P, class With> DEVICE void tiles(const P& p, With with) {
     uint32_t wide = (p.layer.o + SM90_BLOCK_N - 1) / SM90_BLOCK_N, count = (p.pixels + SM90_BLOCK_M - 1) / SM90_BLOCK_M * wide;
     for (uint32_t tile = blockIdx.x; tile < count; tile += gridDim.x)
         with(tile / wide * SM90_BLOCK_M, tile % wide * SM90_BLOCK_N);
 }
 
-DEVICE void copy_operands(AffineMemory& memory, const TensorMap* x, const TensorMap* weight, const AffineParameters& p) {
+template <class P>
+DEVICE void copy_operands(AffineMemory& memory, const TensorMap* x, const TensorMap* weight, const P& p) {
     const Layer& l = p.layer;
     bool matrix = l.r * l.s == 1 && l.stride == 1 && l.above + l.left == 0;  // x is [pixels, c]
     Ring at;
@@ -65,39 +66,48 @@ DEVICE void copy_operands(AffineMemory& memory, const TensorMap* x, const Tensor
     });
 }
 
-struct alignas(16) Four { float of[4]; };
-
-// The epilogue of 64 pixels and four channels of each thread, which begin on 16 bytes everywhere: the values of `finish`.
-DEVICE void finish_fours(const AffineParameters& p, uint32_t pixel, uint32_t first, uint32_t thread, const float (&sums)[GEMM_TILE][COLUMN]) {
-    uint32_t column = thread % 32 * 4, channel = first + column, end = min(GEMM_TILE, p.pixels - pixel);
+// The epilogue of 64 pixels and 16 bytes of channels of each thread, which begin on 16 bytes everywhere: the values of
+// `finish`. Neighbouring threads have neighbouring channels.
+template <class X, class Y>
+DEVICE void finish_lines(const AffineParameters<X, X, Y>& p, uint32_t pixel, uint32_t first, uint32_t thread, const float (&sums)[GEMM_TILE][COLUMN]) {
+    constexpr uint32_t COUNT = Line<Y>::COUNT, ACROSS = SM90_BLOCK_N / COUNT;
+    uint32_t column = thread % ACROSS * COUNT, channel = first + column, end = min(GEMM_TILE, p.pixels - pixel);
     if (channel >= p.layer.o) return;
-    auto four = [](const float* from) { return *reinterpret_cast<const Four*>(from); };
-    Four b{}, scale, shift;
-    if (p.bias) b = four(p.bias + channel);
-    if (p.scale) scale = four(p.scale + channel), shift = four(p.shift + channel);
-    for (uint32_t row = thread / 32; row < end; row += 4) {
+    auto floats = [](float (&to)[COUNT], const float* from) {
+        for (uint32_t e = 0; e < COUNT; e += 4) {
+            const Line<float> four = line_at(from + e);
+            for (uint32_t i = 0; i < 4; ++i) to[e + i] = four[i];
+        }
+    };
+    float b[COUNT] = {}, scale[COUNT], shift[COUNT];
+    if (p.bias) floats(b, p.bias + channel);
+    if (p.scale) floats(scale, p.scale + channel), floats(shift, p.shift + channel);
+    for (uint32_t row = thread / ACROSS; row < end; row += 128 / ACROSS) {
         uint32_t to = (pixel + row) * p.layer.o + channel;
-        Four value = four(&sums[row][column]), residual;
-        if (p.residual) residual = four(p.residual + to);
-        for (uint32_t e = 0; e < 4; ++e) {
-            float& x = value.of[e];
-            x += b.of[e];
-            if (p.scale) x = __fadd_rn(__fmul_rn(x, scale.of[e]), shift.of[e]);
-            if (p.residual) x += residual.of[e];
+        Line<Y> residual, out;
+        if (p.residual) residual = line_at(p.residual + to);
+        float value[COUNT];
+        floats(value, &sums[row][column]);
+        for (uint32_t e = 0; e < COUNT; ++e) {
+            float& x = value[e];
+            x += b[e];
+            if (p.scale) x = __fadd_rn(__fmul_rn(x, scale[e]), shift[e]);
+            if (p.residual) x += residual[e];
             x = activated(x, p.activation);
         }
-        *reinterpret_cast<Four*>(p.y + to) = value;
+        out.set(value);
+        *reinterpret_cast<Line<Y>*>(p.y + to) = out;
     }
 }
 
-template <Half KIND> DEVICE void multiply(AffineMemory& memory, uint32_t consumer, const AffineParameters& p) {
+template <Half KIND, class X, class Y> DEVICE void multiply(AffineMemory& memory, uint32_t consumer, const AffineParameters<X, X, Y>& p) {
     constexpr int COUNT = SM90_BLOCK_N / 2;
     Ring at;
     float step[COUNT], sum[HALVES][COUNT];
     uint32_t thread = threadIdx.x % 128, lane = thread % 32;
     uint32_t steps = p.layer.r * p.layer.s * ((p.layer.c + SM90_BLOCK_K - 1) / SM90_BLOCK_K);
     auto& sums = memory.sums[consumer];
-    bool fours = p.layer.o % 4 == 0 && aligned(p.y) && aligned(p.bias) && aligned(p.scale) && aligned(p.shift) && aligned(p.residual);
+    bool lines = p.layer.o % Line<Y>::COUNT == 0 && aligned(p.y) && aligned(p.bias) && aligned(p.scale) && aligned(p.shift) && aligned(p.residual);
     tiles(p, [&](uint32_t pixel, uint32_t channel) {
         for (auto& half : sum) for (float& x : half) x = 0.0f;
         for (uint32_t s = 0; s < steps; ++s, at.next()) {
@@ -120,8 +130,8 @@ template <Half KIND> DEVICE void multiply(AffineMemory& memory, uint32_t consume
             for (int i = 0; i < COUNT; ++i) sums[row + i / 2 % 2 * 8][column + i / 4 * 8 + i % 2] = sum[half][i];
             barrier_sync(1 + consumer, 128);
             auto at = [&](uint32_t row) { return sums[row][thread]; };
-            if (first < p.pixels && fours) {
-                finish_fours(p, first, channel, thread, sums);
+            if (first < p.pixels && lines) {
+                finish_lines(p, first, channel, thread, sums);
                 if (p.parts && mine < p.layer.o) add_up(p, first / GEMM_TILE, mine, mine, at);
             } else if (first < p.pixels && mine < p.layer.o) finish(p, first / GEMM_TILE, mine, mine, 0, 1, at);
             barrier_sync(1 + consumer, 128);  // nobody reads the sums any more
@@ -129,7 +139,7 @@ template <Half KIND> DEVICE void multiply(AffineMemory& memory, uint32_t consume
     });
 }
 
-template <Half KIND> DEVICE void affine(const TensorMap* x, const TensorMap* weight, const AffineParameters& p) {
+template <Half KIND, class X, class Y> DEVICE void affine(const TensorMap* x, const TensorMap* weight, const AffineParameters<X, X, Y>& p) {
     SHARED_DYNAMIC(AffineMemory, memory);
     if (threadIdx.x == 0) {
         for (uint32_t i = 0; i < SM90_STAGES; ++i) {
@@ -149,12 +159,22 @@ template <Half KIND> DEVICE void affine(const TensorMap* x, const TensorMap* wei
 }
 
 extern "C" __global__ void __launch_bounds__(SM90_THREADS, 1)
-conv_bf16_sm90(const __grid_constant__ TensorMap x, const __grid_constant__ TensorMap weight, const __grid_constant__ AffineParameters p) {
+conv_bf16_sm90(const __grid_constant__ TensorMap x, const __grid_constant__ TensorMap weight, const __grid_constant__ AffineParameters<bf16, bf16, bf16> p) {
     affine<Half::BF16>(&x, &weight, p);
 }
 KERNEL(conv_bf16_sm90);
 extern "C" __global__ void __launch_bounds__(SM90_THREADS, 1)
-conv_f16_sm90(const __grid_constant__ TensorMap x, const __grid_constant__ TensorMap weight, const __grid_constant__ AffineParameters p) {
+conv_f16_sm90(const __grid_constant__ TensorMap x, const __grid_constant__ TensorMap weight, const __grid_constant__ AffineParameters<f16, f16, f16> p) {
     affine<Half::F16>(&x, &weight, p);
 }
 KERNEL(conv_f16_sm90);
+extern "C" __global__ void __launch_bounds__(SM90_THREADS, 1)
+conv_bf16_wide_sm90(const __grid_constant__ TensorMap x, const __grid_constant__ TensorMap weight, const __grid_constant__ AffineParameters<bf16, bf16, float> p) {
+    affine<Half::BF16>(&x, &weight, p);
+}
+KERNEL(conv_bf16_wide_sm90);
+extern "C" __global__ void __launch_bounds__(SM90_THREADS, 1)
+conv_f16_wide_sm90(const __grid_constant__ TensorMap x, const __grid_constant__ TensorMap weight, const __grid_constant__ AffineParameters<f16, f16, float> p) {
+    affine<Half::F16>(&x, &weight, p);
+}
+KERNEL(conv_f16_wide_sm90);

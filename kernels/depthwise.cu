@@ -34,8 +34,8 @@ struct Held {
                 for (uint32_t e = 0; e < 4; ++e) sum[e] = out[row + e][lane];
                 for (uint32_t i = 0; i < held; ++i)
                     for (uint32_t e = 0; e < 4; ++e)
-                        if (const float* value = from(at[e], first + i))
-                            sum[e] = __fmaf_rn(weight[i][lane], *value, sum[e]);
+                        if (const auto* value = from(at[e], first + i))
+                            sum[e] = __fmaf_rn(weight[i][lane], load(value), sum[e]);
                 for (uint32_t e = 0; e < 4; ++e) out[row + e][lane] = sum[e];
             }
         }
@@ -45,8 +45,8 @@ struct Held {
     }
 };
 
-extern "C" __global__ void __launch_bounds__(DEPTHWISE_THREADS, 8)
-conv_depthwise_f32(const __grid_constant__ AffineParameters p) {
+// z = Wx + b with the epilogue of a node; x, y and the residual are of one type, the weights are floats.
+template <class T> DEVICE void depthwise(const AffineParameters<T, float, T>& p) {
     SHARED(Held, held);
     const Layer& l = p.layer;
     uint32_t wide = (p.count + DEPTHWISE_CHANNELS - 1) / DEPTHWISE_CHANNELS, lane = threadIdx.x % 32;
@@ -62,7 +62,16 @@ conv_depthwise_f32(const __grid_constant__ AffineParameters p) {
     if (!there) return;
     finish(p, tile, channel, index, threadIdx.x / 32, WARPS, [&](uint32_t row) { return held.out[row][lane]; });
 }
+
+extern "C" __global__ void __launch_bounds__(DEPTHWISE_THREADS, 8)
+conv_depthwise_f32(const __grid_constant__ AffineParameters<float, float, float> p) { depthwise(p); }
 KERNEL(conv_depthwise_f32);
+extern "C" __global__ void __launch_bounds__(DEPTHWISE_THREADS, 8)
+conv_depthwise_bf16(const __grid_constant__ AffineParameters<bf16, float, bf16> p) { depthwise(p); }
+KERNEL(conv_depthwise_bf16);
+extern "C" __global__ void __launch_bounds__(DEPTHWISE_THREADS, 8)
+conv_depthwise_f16(const __grid_constant__ AffineParameters<f16, float, f16> p) { depthwise(p); }
+KERNEL(conv_depthwise_f16);
 
 // dx = W^T dz, or (`add`) dx += W^T dz. Taps without an output, because of the stride, cost no product.
 extern "C" __global__ void __launch_bounds__(DEPTHWISE_THREADS, 8)

@@ -2,9 +2,11 @@
 layer_norm.cu: y = gamma x^ + beta, x^ = (x - mu) r, r = 1/sqrt(var + eps), over the channels of each position; its
 tangent and both adjoints (MATH.md, Eq. 8). `saved` holds mu and r of each position.
 
-One warp handles one position: lane l has channels l, l + 32, .. Moments are f64, summed over lanes by a butterfly. For
+x is f32, and y may be of 16 bits: rounded once, when it is written. One warp handles one position: lane l has channels l,
+l + 32, .. Moments are f64, summed over lanes by a butterfly. For
 the gradients at gamma and beta, one thread handles one channel over a chunk of positions.
 */
+#include "common/element.h"
 #include "common/warp.h"
 #include "tiles.h"
 
@@ -19,8 +21,8 @@ struct Position {
 template <class F> DEVICE double mean(uint32_t c, F f) { return warp_sum(c, f) / c; }
 
 // y [n, c], saved [n, 2].
-extern "C" __global__ void __launch_bounds__(LAYER_NORM_THREADS)
-layer_norm_f32(float* y, float* saved, const float* x, const float* gamma, const float* beta, uint32_t n, uint32_t c, float eps) {
+template <class T>
+DEVICE void layer_norm(T* y, float* saved, const float* x, const float* gamma, const float* beta, uint32_t n, uint32_t c, float eps) {
     uint32_t at = warp(LAYER_NORM_THREADS);
     if (at >= n) return;
     x += at * c, y += at * c;
@@ -29,9 +31,17 @@ layer_norm_f32(float* y, float* saved, const float* x, const float* gamma, const
     float mean_f32 = float(mu), r = float(1.0 / sqrt(var + double(eps)));
     if (lane() == 0) saved[2 * at] = mean_f32, saved[2 * at + 1] = r;
     Position p = {x, mean_f32, r};
-    for (uint32_t i = lane(); i < c; i += 32) y[i] = float(p.hat(i) * gamma[i] + beta[i]);
+    for (uint32_t i = lane(); i < c; i += 32) store(y + i, float(p.hat(i) * gamma[i] + beta[i]));
 }
+extern "C" __global__ void __launch_bounds__(LAYER_NORM_THREADS)
+layer_norm_f32(float* y, float* saved, const float* x, const float* gamma, const float* beta, uint32_t n, uint32_t c, float eps) { layer_norm(y, saved, x, gamma, beta, n, c, eps); }
 KERNEL(layer_norm_f32);
+extern "C" __global__ void __launch_bounds__(LAYER_NORM_THREADS)
+layer_norm_bf16(bf16* y, float* saved, const float* x, const float* gamma, const float* beta, uint32_t n, uint32_t c, float eps) { layer_norm(y, saved, x, gamma, beta, n, c, eps); }
+KERNEL(layer_norm_bf16);
+extern "C" __global__ void __launch_bounds__(LAYER_NORM_THREADS)
+layer_norm_f16(f16* y, float* saved, const float* x, const float* gamma, const float* beta, uint32_t n, uint32_t c, float eps) { layer_norm(y, saved, x, gamma, beta, n, c, eps); }
+KERNEL(layer_norm_f16);
 
 // t = gamma x^', x^' = r (x' - mean x' - x^ q), q = mean x^ x'.
 extern "C" __global__ void __launch_bounds__(LAYER_NORM_THREADS)

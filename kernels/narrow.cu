@@ -1,28 +1,26 @@
 /*
-narrow.cu: values rounded to 16 bits, two to a word, to nearest and ties to even: operands of conv_sm90.cu.
+narrow.cu: values rounded to 16 bits, to nearest and ties to even: weights, and inputs that are floats, for conv.cu and
+conv_sm90.cu.
 
 A thread has 8 values. Bound by memory: 6 bytes a value.
 */
 #include "common/affine.h"
 
 // out = x, rounded; both [len].
-template <class Round> DEVICE void narrow(uint16_t* out, const float* x, uint32_t len, Round round) {
+template <class T> DEVICE void narrow(T* out, const float* x, uint32_t len) {
     uint32_t first = (blockIdx.x * NARROW_THREADS + threadIdx.x) * 8;
     if (first + 8 <= len && aligned(x) && aligned(out)) {
-        float4 low = reinterpret_cast<const float4*>(x + first)[0], high = reinterpret_cast<const float4*>(x + first)[1];
-        uint4 words = make_uint4(round(low.x, low.y), round(low.z, low.w), round(high.x, high.y), round(high.z, high.w));
-        *reinterpret_cast<uint4*>(out + first) = words;
+        Line<float> low = line_at(x + first), high = line_at(x + first + 4);
+        Line<T> both;
+        both.set({low[0], low[1], low[2], low[3], high[0], high[1], high[2], high[3]});
+        *reinterpret_cast<Line<T>*>(out + first) = both;
     } else {
-        for (uint32_t i = first; i < min(first + 8, len); ++i) out[i] = uint16_t(round(x[i], 0.0f));
+        for (uint32_t i = first; i < min(first + 8, len); ++i) store(out + i, x[i]);
     }
 }
 extern "C" __global__ void __launch_bounds__(NARROW_THREADS)
-narrow_bf16(uint16_t* out, const float* x, uint32_t len) {
-    narrow(out, x, len, [](float low, float high) { return bf16x2(low, high); });
-}
+narrow_bf16(bf16* out, const float* x, uint32_t len) { narrow(out, x, len); }
 KERNEL(narrow_bf16);
 extern "C" __global__ void __launch_bounds__(NARROW_THREADS)
-narrow_f16(uint16_t* out, const float* x, uint32_t len) {
-    narrow(out, x, len, [](float low, float high) { return f16x2(low, high); });
-}
+narrow_f16(f16* out, const float* x, uint32_t len) { narrow(out, x, len); }
 KERNEL(narrow_f16);

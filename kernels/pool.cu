@@ -4,9 +4,9 @@ and the mean of a window, of a cell of a grid, or of a whole image.
 
 One thread handles one output element; neighbours in a warp are neighbouring channels. Adjoints gather: a thread adds up
 the adjoints of all windows that cover its element, in row-major order. All sums are f32, one rounding each, in
-row-major order: the CPU's bits.
+row-major order: the CPU's bits. Of values of 16 bits, the mean is rounded once more, and the maximum is exact.
 */
-#include "common/gpu.h"
+#include "common/element.h"
 #include "tiles.h"
 
 // Images and the windows over them.
@@ -55,23 +55,31 @@ DEVICE At locate(uint32_t i, uint32_t h, uint32_t w, uint32_t c) {
     return {line / h, line % h, position % w, i % c};
 }
 
-extern "C" __global__ void __launch_bounds__(POOL_THREADS)
-max_pool_f32(float* y, uint32_t* winners, const float* x, const __grid_constant__ Pooling p) {
+template <class T> DEVICE void max_pool(T* y, uint32_t* winners, const T* x, const Pooling& p) {
     uint32_t i = blockIdx.x * POOL_THREADS + threadIdx.x;
     if (i >= p.n * p.oh * p.ow * p.c) return;
     At at = locate(i, p.oh, p.ow, p.c);
     Range rows = rows_of(p, at.row), columns = columns_of(p, at.column);
-    const float* image = x + at.image * p.h * p.w * p.c + at.channel;
+    const T* image = x + at.image * p.h * p.w * p.c + at.channel;
     uint32_t winner = rows.from * p.w + columns.from;
-    float best = image[winner * p.c];
+    float best = load(image + winner * p.c);
     for (uint32_t row = rows.from; row < rows.to; ++row)
         for (uint32_t column = columns.from; column < columns.to; ++column) {
-            float value = image[(row * p.w + column) * p.c];
+            float value = load(image + (row * p.w + column) * p.c);
             if (value > best) best = value, winner = row * p.w + column;
         }
-    y[i] = best, winners[i] = winner;
+    store(y + i, best);
+    if (winners) winners[i] = winner;
 }
+extern "C" __global__ void __launch_bounds__(POOL_THREADS)
+max_pool_f32(float* y, uint32_t* winners, const float* x, const __grid_constant__ Pooling p) { max_pool(y, winners, x, p); }
 KERNEL(max_pool_f32);
+extern "C" __global__ void __launch_bounds__(POOL_THREADS)
+max_pool_bf16(bf16* y, uint32_t* winners, const bf16* x, const __grid_constant__ Pooling p) { max_pool(y, winners, x, p); }
+KERNEL(max_pool_bf16);
+extern "C" __global__ void __launch_bounds__(POOL_THREADS)
+max_pool_f16(f16* y, uint32_t* winners, const f16* x, const __grid_constant__ Pooling p) { max_pool(y, winners, x, p); }
+KERNEL(max_pool_f16);
 
 extern "C" __global__ void __launch_bounds__(POOL_THREADS)
 max_pool_tangent_f32(float* t, const uint32_t* winners, const float* tx, uint32_t n, uint32_t h, uint32_t w, uint32_t c, uint32_t oh, uint32_t ow) {
@@ -97,20 +105,27 @@ max_pool_backward_f32(float* dx, const uint32_t* winners, const float* dy, const
 }
 KERNEL(max_pool_backward_f32);
 
-extern "C" __global__ void __launch_bounds__(POOL_THREADS)
-mean_pool_f32(float* y, const float* x, const __grid_constant__ Pooling p) {
+template <class T> DEVICE void mean_pool(T* y, const T* x, const Pooling& p) {
     uint32_t i = blockIdx.x * POOL_THREADS + threadIdx.x;
     if (i >= p.n * p.oh * p.ow * p.c) return;
     At at = locate(i, p.oh, p.ow, p.c);
     Range rows = rows_of(p, at.row), columns = columns_of(p, at.column);
-    const float* image = x + at.image * p.h * p.w * p.c + at.channel;
+    const T* image = x + at.image * p.h * p.w * p.c + at.channel;
     float weight = share(p, at.row, at.column), sum = 0.0f;
     for (uint32_t row = rows.from; row < rows.to; ++row)
         for (uint32_t column = columns.from; column < columns.to; ++column)
-            sum = __fadd_rn(sum, __fmul_rn(image[(row * p.w + column) * p.c], weight));
-    y[i] = sum;
+            sum = __fadd_rn(sum, __fmul_rn(load(image + (row * p.w + column) * p.c), weight));
+    store(y + i, sum);
 }
+extern "C" __global__ void __launch_bounds__(POOL_THREADS)
+mean_pool_f32(float* y, const float* x, const __grid_constant__ Pooling p) { mean_pool(y, x, p); }
 KERNEL(mean_pool_f32);
+extern "C" __global__ void __launch_bounds__(POOL_THREADS)
+mean_pool_bf16(bf16* y, const bf16* x, const __grid_constant__ Pooling p) { mean_pool(y, x, p); }
+KERNEL(mean_pool_bf16);
+extern "C" __global__ void __launch_bounds__(POOL_THREADS)
+mean_pool_f16(f16* y, const f16* x, const __grid_constant__ Pooling p) { mean_pool(y, x, p); }
+KERNEL(mean_pool_f16);
 
 extern "C" __global__ void __launch_bounds__(POOL_THREADS)
 mean_pool_backward_f32(float* dx, const float* dy, const __grid_constant__ Pooling p) {

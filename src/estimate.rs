@@ -73,7 +73,7 @@ impl Estimate {
         let (d, m) = (net.units().len(), request.batch.min(request.forget.len()));
         let criteria = settings.selection.of_batch(m);
         let (traces, copies) = if settings.hold.is_some() { (0, 0) } else { criteria.copies(m) };
-        let forward = Plan::forward(net, copies.max(1))?;
+        let forward = Plan::perturbation(net, copies.max(1), criteria.precision)?;
         let rows = vec![Selected::All; net.layers.len()];
         let products = Plan::new(net, rows, Purpose::Ggn, request.retained.len())?;
         let kept = products.kept_bytes() * request.retained.len().div_ceil(products.chunk);

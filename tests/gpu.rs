@@ -22,6 +22,8 @@ mod conv;
 mod convs;
 #[path = "reference/dual.rs"]
 mod dual;
+#[path = "cases/elements.rs"]
+mod elements;
 #[path = "reference/embedding.rs"]
 mod embedding;
 #[path = "reference/gate.rs"]

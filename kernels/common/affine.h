@@ -5,6 +5,7 @@ a node on z = Wx + b. A linear layer is a 1 x 1 convolution.
 #pragma once
 #include "../tiles.h"
 #include "ascending.h"
+#include "element.h"
 
 struct Layer {
     uint32_t h, w, c, oh, ow, o, r, s, stride, above, left, dilation, groups;
@@ -16,11 +17,14 @@ struct Layer {
 };
 
 // Parameters of the kernels that compute z, dx and dW; src/device/cuda/parameters.rs has the same structs. Null: no such
-// term, or all rows.
-struct AffineParameters {
-    float* y;
+// term, or all rows. X, W and Y are the element types of the input, the weights and the result.
+template <class X, class W, class Y> struct AffineParameters {
+    Y* y;
     double* parts;
-    const float *x, *weight, *bias, *scale, *shift, *residual;
+    const X* x;
+    const W* weight;
+    const float *bias, *scale, *shift;
+    const Y* residual;
     const uint32_t* rows;
     Layer layer;
     uint32_t count, pixels, segments, activation, add;
@@ -64,7 +68,8 @@ struct Channels {
 };
 
 // Points to the x that an output pixel reads, down and right of its corner, in this channel; null in the padding.
-DEVICE const float* field(const float* x, const Pixel& at, uint32_t down, uint32_t right, uint32_t channel, const Layer& l) {
+template <class T>
+DEVICE const T* field(const T* x, const Pixel& at, uint32_t down, uint32_t right, uint32_t channel, const Layer& l) {
     uint32_t row = at.row * l.stride + down - l.above, column = at.column * l.stride + right - l.left;
     bool inside = at.inside && row < l.h && column < l.w;  // negative positions wrap to huge ones
     return inside ? x + ((at.image * l.h + row) * l.w + column) * l.c + channel : nullptr;
@@ -81,7 +86,8 @@ struct Tap {
 };
 
 // Points to the x that a filter of a group reads under a tap; null in the padding.
-DEVICE const float* field(const float* x, const Pixel& at, const Tap& tap, uint32_t group, const Layer& l) {
+template <class T>
+DEVICE const T* field(const T* x, const Pixel& at, const Tap& tap, uint32_t group, const Layer& l) {
     return tap.inside ? field(x, at, tap.down, tap.right, group * l.inner() + tap.channel, l) : nullptr;
 }
 
@@ -116,8 +122,8 @@ DEVICE float activated(float a, uint32_t activation) {
 }
 
 // parts [tile, segment, o] = for every image that a tile of pixels covers, the sum of z over its pixels in the tile, of one
-// channel (the index-th given one) whose Wx is at(row).
-template <class At> DEVICE void add_up(const AffineParameters& p, uint32_t tile, uint32_t channel, uint32_t index, At at) {
+// channel (the index-th given one) whose Wx is at(row): of sums in f32, before anything is rounded.
+template <class P, class At> DEVICE void add_up(const P& p, uint32_t tile, uint32_t channel, uint32_t index, At at) {
     uint32_t pixel = tile * GEMM_TILE, end = min(GEMM_TILE, p.pixels - pixel), o = p.layer.o;
     uint32_t positions = p.layer.positions(), image = pixel / positions;
     float b = p.bias ? p.bias[index] : 0.0f;
@@ -132,8 +138,9 @@ template <class At> DEVICE void add_up(const AffineParameters& p, uint32_t tile,
 
 // The epilogue of a node on z = Wx + b: y = act(scale z + shift + residual), or (`add`) y += z. Null: no such term.
 // Applies to one channel of a tile, for the rows first, first + apart, .. The thread of row 0 also adds up the images.
-template <class At>
-DEVICE void finish(const AffineParameters& p, uint32_t tile, uint32_t channel, uint32_t index, uint32_t first, uint32_t apart, At at) {
+// Only y is rounded to its type.
+template <class P, class At>
+DEVICE void finish(const P& p, uint32_t tile, uint32_t channel, uint32_t index, uint32_t first, uint32_t apart, At at) {
     uint32_t pixel = tile * GEMM_TILE, end = min(GEMM_TILE, p.pixels - pixel);
     float b = p.bias ? p.bias[index] : 0.0f;
     if (p.parts && first == 0) add_up(p, tile, channel, index, at);
@@ -141,8 +148,8 @@ DEVICE void finish(const AffineParameters& p, uint32_t tile, uint32_t channel, u
         uint32_t to = (pixel + row) * p.layer.o + channel;
         float value = at(row) + b;
         if (p.scale) value = __fadd_rn(__fmul_rn(value, p.scale[channel]), p.shift[channel]);
-        if (p.residual) value += p.residual[to];
+        if (p.residual) value += load(p.residual + to);
         value = activated(value, p.activation);
-        p.y[to] = p.add ? p.y[to] + value : value;
+        store(p.y + to, p.add ? load(p.y + to) + value : value);
     }
 }

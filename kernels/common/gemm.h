@@ -1,6 +1,6 @@
 /*
 gemm.h: the matrix product of affine layers, on tensor cores. A block computes GEMM_TILE x GEMM_TILE sums, in steps of
-depth GEMM_DEPTH.
+64 bytes of depth: GEMM_DEPTH floats, or twice as many values of 16 bits.
 
     copies of both operands for GEMM_STAGES - 1 steps are in flight
     for each step: wait for its copies; start the copies into the free stage; each of four warps, with 32 x 32 sums,
@@ -11,25 +11,34 @@ big big. Tensor cores round their sums towards zero (Ootomo & Yokota, IJHPCA 202
 zero, and is added to the running sum by an addition that rounds to nearest. Every sum has a fixed order. An infinite
 value gives NaN.
 
-The other kinds round both operands once, to nearest, and multiply once; sums are as above. Tiles hold f32 for every
-kind, and a fragment is rounded when it is read, so 16-bit kinds do not save the bytes of a tile.
+The other kinds multiply once; sums are as above. TF32 rounds a fragment of floats when it is read. BF16 and F16 have
+operands of 16 bits in memory and in tiles: ldmatrix reads fragments as the instruction takes them.
 */
 #pragma once
 #include "../tiles.h"
-#include "gpu.h"
+#include "element.h"
 
 static_assert(GEMM_THREADS == 128 && GEMM_TILE == 64 && GEMM_DEPTH == 16, "four warps of 32 x 32 sums");
 
-// A tile [64, 16] of an operand whose depth is contiguous. The row stride is 20 floats, so that the 8 rows of a matrix
-// that ldmatrix reads are on different banks.
-struct alignas(16) ByRow {
-    float of[GEMM_TILE][GEMM_DEPTH + 4];
+// The depth of a step, in values.
+template <class T> constexpr uint32_t DEPTH = GEMM_DEPTH * sizeof(float) / sizeof(T);
 
-    // With g = lane / 4, t = lane % 4: (g, t), (g+8, t), (g, t+4), (g+8, t+4) of the 16 x 8 values starting at (row,
-    // k).
+// A tile [64, DEPTH] of an operand whose depth is contiguous. A row has 64 bytes and 16 of padding, so that the 8 rows of a
+// matrix that ldmatrix reads are on different banks.
+template <class T> struct alignas(16) ByRow {
+    static constexpr uint32_t LINE = 16 / sizeof(T);
+    T of[GEMM_TILE][DEPTH<T> + LINE];
+
+    // The 16 rows of 32 bytes that start at (row, k), as four matrices of 8 rows of 16 bytes: with g = lane / 4 and t =
+    // lane % 4, word t of (g, first half), (g+8, first half), (g, second half), (g+8, second half). Floats: one a word, so
+    // a fragment [16, 8]. 16 bits: neighbours 2t and 2t + 1 a word, a fragment [16, 16].
+    DEVICE void fragment(uint32_t (&out)[4], uint32_t row, uint32_t k) const {
+        uint32_t lane = threadIdx.x % 32;
+        ldmatrix(out, &of[row + lane % 16][k + lane / 16 * LINE]);
+    }
     DEVICE void fragment(float (&out)[4], uint32_t row, uint32_t k) const {
-        uint32_t lane = threadIdx.x % 32, bits[4];
-        ldmatrix(bits, &of[row + lane % 16][k + lane / 16 * 4]);
+        uint32_t bits[4];
+        fragment(bits, row, k);
         for (uint32_t i = 0; i < 4; ++i) out[i] = __uint_as_float(bits[i]);
     }
 };
@@ -45,26 +54,30 @@ struct alignas(16) ByDepth {
     }
 };
 
+// Copies WIDTH neighbours, or zeros where `from` is null; `any` is a readable address. cp.async moves 4 bytes at least, so
+// a single value of 16 bits is copied at once.
+template <uint32_t WIDTH, class T> DEVICE void copy(T* to, const T* from, const T* any) {
+    if constexpr (WIDTH * sizeof(T) >= 4) copy_async<int(WIDTH * sizeof(T))>(to, from ? from : any, from);
+    else *to = from ? *from : T{};
+}
+
 // Fills a tile with step `step`. from(j, row, k) points to the value of a row of the tile at total depth k, or is null
-// for a zero; j is 0 or 1, the index of the thread's line. With `wide`, four neighbours are copied at once.
-template <uint32_t WIDTH, class From> DEVICE void fill(ByRow& tile, uint32_t step, const float* any, From from) {
-    uint32_t quad = threadIdx.x % 4 * 4, line = threadIdx.x / 4;
-    for (uint32_t e = 0; e < 4; e += WIDTH)
-        for (uint32_t j = 0; j < 2; ++j) {
-            const float* at = from(j, line + 32 * j, step * GEMM_DEPTH + quad + e);
-            copy_async<4 * WIDTH>(&tile.of[line + 32 * j][quad + e], at ? at : any, at);
-        }
+// for a zero; j is 0 or 1, the index of the thread's line. With `wide`, 16 bytes of neighbours are copied at once.
+template <uint32_t WIDTH, class T, class From> DEVICE void fill(ByRow<T>& tile, uint32_t step, const T* any, From from) {
+    constexpr uint32_t LINE = ByRow<T>::LINE;
+    uint32_t first = threadIdx.x % 4 * LINE, line = threadIdx.x / 4;
+    UNROLL_4 for (uint32_t e = 0; e < LINE; e += WIDTH)
+        for (uint32_t j = 0; j < 2; ++j)
+            copy<WIDTH>(&tile.of[line + 32 * j][first + e], from(j, line + 32 * j, step * DEPTH<T> + first + e), any);
 }
 template <uint32_t WIDTH, class From> DEVICE void fill(ByDepth& tile, uint32_t step, const float* any, From from) {
     uint32_t quad = threadIdx.x % 16 * 4, line = threadIdx.x / 16;
     for (uint32_t e = 0; e < 4; e += WIDTH)
-        for (uint32_t j = 0; j < 2; ++j) {
-            const float* at = from(j, quad + e, step * GEMM_DEPTH + line + 8 * j);
-            copy_async<4 * WIDTH>(&tile.of[line + 8 * j][quad + e], at ? at : any, at);
-        }
+        for (uint32_t j = 0; j < 2; ++j)
+            copy<WIDTH>(&tile.of[line + 8 * j][quad + e], from(j, quad + e, step * GEMM_DEPTH + line + 8 * j), any);
 }
-template <class Tile, class From> DEVICE void fill(Tile& tile, uint32_t step, bool wide, const float* any, From from) {
-    if (wide) fill<4>(tile, step, any, from);
+template <class Tile, class T, class From> DEVICE void fill(Tile& tile, uint32_t step, bool wide, const T* any, From from) {
+    if (wide) fill<16 / sizeof(T)>(tile, step, any, from);
     else fill<1>(tile, step, any, from);
 }
 
@@ -82,27 +95,25 @@ struct Split {
     }
 };
 
-// How operands are rounded.
+// How operands are multiplied, and their type in memory.
 enum class Operands { F32, TF32, BF16, F16 };
+template <Operands KIND> struct Element { using Type = float; };
+template <> struct Element<Operands::BF16> { using Type = bf16; };
+template <> struct Element<Operands::F16> { using Type = f16; };
 
-// A fragment of a tile: [16, 8] of tf32, or [16, 16] of 16-bit values in pairs (t, t+4), (t+8, t+12). The instruction
-// expects other pairs; the sum is the same, because both operands use these.
-template <Operands KIND> struct Rounded {
+// A fragment of a tile as mma takes it: [16, 8] of tf32, which is rounded here, or [16, 16] of 16 bits.
+template <Operands KIND> struct Fragment {
     static constexpr uint32_t DEPTH = KIND == Operands::TF32 ? 8 : 16;
     uint32_t of[4];
 
-    template <class Tile> DEVICE Rounded(const Tile& tile, uint32_t row, uint32_t k) {
-        float x[4], next[4];
-        tile.fragment(x, row, k);
+    template <class Tile> DEVICE Fragment(const Tile& tile, uint32_t row, uint32_t k) {
         if constexpr (KIND == Operands::TF32) {
+            float x[4];
+            tile.fragment(x, row, k);
             for (uint32_t i = 0; i < 4; ++i) of[i] = tf32(x[i]);
         } else {
-            tile.fragment(next, row, k + 8);
-            for (uint32_t i = 0; i < 2; ++i) of[i] = pair(x[i], x[i + 2]), of[i + 2] = pair(next[i], next[i + 2]);
+            tile.fragment(of, row, k);
         }
-    }
-    static DEVICE uint32_t pair(float low, float high) {
-        return KIND == Operands::BF16 ? bf16x2(low, high) : f16x2(low, high);
     }
 };
 template <Operands KIND> DEVICE void mma(float (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
@@ -121,8 +132,8 @@ DEVICE uint32_t warp_column() { return threadIdx.x / 32 % 2 * 32; }
 template <Operands KIND, class A, class B> DEVICE void multiply(Sums& sum, const A& a, const B& b) {
     Sums step = {};
     if constexpr (KIND != Operands::F32) {
-        using Part = Rounded<KIND>;
-        for (uint32_t k = 0; k < GEMM_DEPTH; k += Part::DEPTH) {
+        using Part = Fragment<KIND>;
+        for (uint32_t k = 0; k < DEPTH<typename Element<KIND>::Type>; k += Part::DEPTH) {
             const Part left[2] = {{a, warp_row(), k}, {a, warp_row() + 16, k}};
             const Part right[2] = {{b, warp_column(), k}, {b, warp_column() + 16, k}};
             for (uint32_t j = 0; j < 4; ++j)

@@ -16,11 +16,13 @@ extern __shared__ __align__(1024) unsigned char dynamic_shared[];
 #define PTX(...) __VA_ARGS__
 #define EMU(...)
 #define UNROLL _Pragma("unroll")  // before a loop whose index selects registers
+#define UNROLL_4 _Pragma("unroll 4")  // before one that would take too many
 #else
 #include "../emu/emu.h"
 #define PTX(...)
 #define EMU(...) __VA_ARGS__
 #define UNROLL
+#define UNROLL_4
 #endif
 
 #define DEVICE __device__ __forceinline__
@@ -81,6 +83,12 @@ DEVICE uint32_t bf16x2(float low, float high) {
 DEVICE uint32_t f16x2(float low, float high) {
     PTX(uint32_t bits; asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(bits) : "f"(high), "f"(low)); return bits;)
     EMU(return emu::f16(low) | emu::f16(high) << 16;)
+}
+
+// The value of f16 with these bits.
+DEVICE float f16_value(uint16_t bits) {
+    PTX(float x; asm("cvt.f32.f16 %0, %1;" : "=f"(x) : "h"(bits)); return x;)
+    EMU(return float(emu::half(bits));)
 }
 
 // d += a b, tf32. With g = lane / 4, t = lane % 4: d is (g, 2t), (g, 2t+1), (g+8, 2t), (g+8, 2t+1) of [16, 8]; a is

@@ -79,12 +79,12 @@ fn affine(device: &Device, n: usize, g: Geometry, precision: Precision) -> Resul
     let map = match device.cuda() {
         Some(cuda) => {
             let weight = cuda.upload(&weight)?;
-            let scratch = cuda.alloc(cuda::conv_sm90::scratch(cuda, n, &g, precision))?;
+            let scratch = cuda.alloc(cuda::conv::scratch(n, &g, precision, cuda::Element::F32))?;
             let scratch = std::cell::RefCell::new(scratch);
             Map::Cuda(Box::new(move |cuda, y, x| {
                 let (weight, plain) = (weight.input(), cuda::conv::Epilogue::default());
                 let mut scratch = scratch.borrow_mut();
-                let scratch = Some(scratch.output());
+                let scratch = scratch.output();
                 cuda::conv::forward(cuda, y, None, x, weight, None, plain, n, &g, precision, scratch)
             }))
         }

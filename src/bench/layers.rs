@@ -97,7 +97,17 @@ pub(super) fn attended(device: &Device, sizes: Sizes) -> Result<Work> {
         Some(cuda) => {
             let saved = std::cell::RefCell::new(cuda.alloc::<f32>(squares)?);
             Map::Cuda(Box::new(move |cuda, y, x| {
-                cuda::attention::forward(cuda, y, saved.borrow_mut().output(), x, n, shape, heads, None, None)
+                cuda::attention::forward(
+                    cuda,
+                    y,
+                    Some(saved.borrow_mut().output()),
+                    x,
+                    n,
+                    shape,
+                    heads,
+                    None,
+                    None,
+                )
             }))
         }
         None => Map::Cpu(Box::new(move |device, y, x| {

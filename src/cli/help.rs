@@ -70,6 +70,7 @@ const FURTHER: &[(&str, &[&str])] = &[
         ],
     ),
     ("observe", &["precision"]),
+    ("inspect", &["precision"]),
     ("codec", &["na", "header", "delimiter", "decimal", "draws", "standardize", "noise"]),
     ("foci", &["na", "header", "delimiter", "decimal", "draws", "standardize", "noise", "initial", "resume"]),
 ];

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use scrubjay::data::InputKind;
 use scrubjay::net::{LayerId, Network, Selected, Shape, plan};
+use scrubjay::ops::Precision;
 use scrubjay::zoo::Facts;
 use serde_json::{Value, json};
 
@@ -41,9 +42,12 @@ pub struct Args {
     /// Which image to write
     #[arg(long, value_name = "I", default_value_t = 0, requires = "image_out")]
     index: usize,
-    /// Print the program of Hessian products too, one line an instruction
+    /// Print the program of Hessian products too, one line an instruction; with --precision, that of the pass over noisy copies
     #[arg(long)]
     program: bool,
+    /// Precision of the pass over noisy copies; in bf16 and f16, values are in memory in that type where they can be
+    #[arg(long, value_enum, value_name = "f32|tf32|bf16|f16")]
+    precision: Option<Precision>,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -83,7 +87,7 @@ pub fn run(args: &Args) -> anyhow::Result<Exit> {
 /// Prints a model, or gives what is printed as JSON.
 fn model(args: &Args, model: &Opened) -> anyhow::Result<Value> {
     let net = &model.network;
-    let forward = plan::Plan::forward(net, COPIES)?;
+    let forward = plan::Plan::perturbation(net, COPIES, args.precision.unwrap_or_default())?;
     let all = vec![Selected::All; net.layers.len()];
     let products = plan::Plan::new(net, all, plan::Purpose::Hessian, RETAINED)?;
     let kept = products.kept_bytes() * RETAINED.div_ceil(products.chunk);
@@ -117,7 +121,7 @@ fn model(args: &Args, model: &Opened) -> anyhow::Result<Value> {
                 "products_bytes": products.bytes(),
                 "kept_bytes": kept,
                 "chunk": products.chunk,
-                "program": products.text(net),
+                "program": if args.precision.is_some() { &forward } else { &products }.text(net),
         }));
     }
     print_facts(&model.facts);
@@ -143,8 +147,14 @@ fn model(args: &Args, model: &Opened) -> anyhow::Result<Value> {
         bytes(kept)
     );
     if args.program {
-        println!("\nprogram (forward and backward once, the rest for every product)");
-        products.text(net).iter().for_each(|line| println!("  {line}"));
+        let (what, program) = match args.precision {
+            Some(_) => {
+                ("of the pass over noisy copies; a value that is not f32 has its type behind it", &forward)
+            }
+            None => ("forward and backward once, the rest for every product", &products),
+        };
+        println!("\nprogram ({what})");
+        program.text(net).iter().for_each(|line| println!("  {line}"));
     }
     Ok(Value::Null)
 }

@@ -42,7 +42,8 @@ pub struct Args {
     /// Of texts: how many tokens of each copy are replaced by others at random; by default 1
     #[arg(long, value_name = "T", value_parser = clap::value_parser!(u32).range(1..))]
     replace: Option<u32>,
-    /// Precision of affine layers in the pass over noisy copies; below f32 on CUDA only; sums and other layers stay f32
+    /// Precision of affine layers in the pass over noisy copies; below f32 on CUDA only; in bf16 and f16 the values between layers
+    /// are rounded to it too
     #[arg(long, value_enum, value_name = "f32|tf32|bf16|f16", requires = "perturbations")]
     precision: Option<Precision>,
     /// Seed of the noise

@@ -10,20 +10,37 @@ use super::layers::{self, Lower};
 use super::program::{List, Program, Purpose};
 use super::rows::Selected;
 use super::{Network, NodeId, Op};
+use crate::device::cuda::Element;
 use crate::error::Result;
 use crate::loss::LogitProduct;
+use crate::ops::Precision;
 
 impl Program {
-    /// The program of a network for a purpose, with these rows of each layer selected.
+    /// The program of a network for a purpose, with these rows of each layer selected. The precision of affine layers says of
+    /// which type values are.
     ///
     /// # Errors
     /// Where the purpose is not [`Purpose::Train`] and batch norm is not frozen, or an operand has another length than
     /// its instruction expects.
-    pub fn new(net: &Network, rows: &[Selected], purpose: Purpose) -> Result<Program> {
+    pub fn new(net: &Network, rows: &[Selected], purpose: Purpose, precision: Precision) -> Result<Program> {
         let mut program = lower(net, rows, purpose)?;
         program.check(net)?;
+        program.narrow(narrowest(purpose, precision));
         program.place();
         Ok(program)
+    }
+}
+
+/// The type of values in passes for a purpose where they need not be f32: gradients and products have f32 alone.
+fn narrowest(purpose: Purpose, precision: Precision) -> Element {
+    match (purpose, precision) {
+        (Purpose::Forward, Precision::Bf16) => Element::Bf16,
+        (Purpose::Forward, Precision::F16) => Element::F16,
+        (Purpose::Forward, Precision::F32 | Precision::Tf32)
+        | (
+            Purpose::Gradient | Purpose::Train | Purpose::Ggn | Purpose::Fisher | Purpose::Hessian,
+            Precision::F32 | Precision::Tf32 | Precision::Bf16 | Precision::F16,
+        ) => Element::F32,
     }
 }
 

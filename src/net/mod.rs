@@ -13,6 +13,7 @@ mod arena;
 mod build;
 pub(crate) mod cpu;
 pub(crate) mod cuda;
+mod elements;
 mod emit;
 mod evaluate;
 #[cfg(test)]

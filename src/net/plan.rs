@@ -6,6 +6,7 @@ use super::program::Program;
 pub use super::program::Purpose;
 use super::rows::Selected;
 use crate::error::Result;
+use crate::ops::Precision;
 
 /// The least work a chunk should hold, in floats of its largest node (4 MiB: late layers have few pixels an
 /// image, and their products want many rows).
@@ -38,12 +39,22 @@ impl Plan {
     /// # Errors
     /// Where the network is in train form and the purpose is another than training.
     pub fn new(net: &Network, rows: Vec<Selected>, purpose: Purpose, inputs: usize) -> Result<Plan> {
+        Plan::of(net, rows, purpose, inputs, Precision::F32)
+    }
+
+    fn of(
+        net: &Network,
+        rows: Vec<Selected>,
+        purpose: Purpose,
+        inputs: usize,
+        precision: Precision,
+    ) -> Result<Plan> {
         let largest = net.nodes.iter().map(|node| node.shape.len()).max().unwrap_or(1);
         let selected =
             net.layers.iter().zip(&rows).map(|(layer, rows)| rows.count(layer.outputs) * layer.unit_len());
         let lanes = (LANE_FLOATS / selected.sum::<usize>().max(1)).clamp(4, LANES);
         let chunk = (CHUNK_FLOATS / largest).clamp(1, 64).min(inputs.div_ceil(lanes).max(1));
-        let program = Program::new(net, &rows, purpose)?;
+        let program = Program::new(net, &rows, purpose, precision)?;
         Ok(Plan { chunk, lanes, purpose, label_width: net.label_width(), rows, program })
     }
 
@@ -55,9 +66,23 @@ impl Plan {
         Plan::new(net, vec![Selected::None; net.layers.len()], Purpose::Forward, inputs)
     }
 
+    /// The same in another precision, which a CUDA device has.
+    ///
+    /// # Errors
+    /// Where the network is in train form.
+    pub fn perturbation(net: &Network, inputs: usize, precision: Precision) -> Result<Plan> {
+        Plan::of(net, vec![Selected::None; net.layers.len()], Purpose::Forward, inputs, precision)
+    }
+
     /// The plan of a pass on a CUDA device: one lane of chunks of so many images.
-    pub(super) fn on_cuda(net: &Network, rows: &[Selected], purpose: Purpose, chunk: usize) -> Result<Plan> {
-        let program = Program::new(net, rows, purpose)?;
+    pub(super) fn on_cuda(
+        net: &Network,
+        rows: &[Selected],
+        purpose: Purpose,
+        chunk: usize,
+        precision: Precision,
+    ) -> Result<Plan> {
+        let program = Program::new(net, rows, purpose, precision)?;
         let label_width = net.label_width();
         Ok(Plan { chunk, lanes: 1, purpose, label_width, rows: rows.to_vec(), program })
     }

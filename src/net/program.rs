@@ -8,13 +8,15 @@
 //! value is needed, its place in memory, and which values are *kept*, that is written before the product and read
 //! in it. Kept values have memory of their own, so that those of a chunk of images can be stored between the products of
 //! a solver. All others share memory as their lives allow. The lengths of operands are checked when the program is
-//! built, once for both devices.
+//! built, once for both devices. Every value has an element type ([`super::elements`]); memory is counted in floats.
 
 use std::fmt::Write;
 use std::ops::Range;
 
+use super::elements;
 use super::instruction::{Access, Instruction, Value};
 use super::{Network, NodeId};
+use crate::device::cuda::Element;
 use crate::error::{Error, Result};
 use crate::loss::Weight;
 
@@ -83,11 +85,12 @@ pub(crate) struct Span {
     pub range: Range<usize>,
 }
 
-/// A value's name and place; `start` is in floats an image.
+/// A value's name, type and place; `start` is in floats an image.
 #[derive(Clone, Debug, PartialEq)]
 struct Slot {
     name: String,
     value: Value,
+    element: Element,
     region: Region,
     start: usize,
 }
@@ -111,6 +114,11 @@ pub(crate) struct Program {
 
 /// Values begin at multiples of so many floats an image: kernels read 16 bytes at once where they can.
 const ALIGN: usize = 4;
+
+/// Floats whose memory holds so many values.
+fn floats(values: usize, element: Element) -> usize {
+    (values * element.bytes()).div_ceil(4)
+}
 
 impl Program {
     /// A program of these steps, unchecked and without places.
@@ -138,7 +146,29 @@ impl Program {
     pub fn span(&self, value: Value, chunk: usize, n: usize) -> Span {
         let slot = &self.slots[value.index()];
         let start = chunk * slot.start;
-        Span { region: slot.region, range: start..start + n * value.len }
+        Span { region: slot.region, range: start..start + floats(n * value.len, slot.element) }
+    }
+
+    /// The type of a value's elements.
+    pub fn element(&self, value: Value) -> Element {
+        self.slots[value.index()].element
+    }
+
+    /// Gives every value that need not be f32 this type.
+    pub(super) fn narrow(&mut self, to: Element) {
+        if to == Element::F32 {
+            return;
+        }
+        let all: Vec<_> = self.steps.iter().map(|step| step.instruction.operands()).collect();
+        let narrow = elements::narrow(self.slots.len(), &all, &[self.image, self.logits]);
+        let slots = self.slots.iter_mut().zip(narrow).filter(|(_, narrow)| *narrow);
+        slots.for_each(|(slot, _)| slot.element = to);
+    }
+
+    /// Whether an instruction reads a value, or adds to it.
+    pub fn reads(&self, value: Value) -> bool {
+        let operands = self.steps.iter().flat_map(|step| step.instruction.operands().values);
+        operands.into_iter().any(|(other, _, access)| other == value && access != Access::Write)
     }
 
     /// Whether the product reads what the backward section wrote.
@@ -148,7 +178,8 @@ impl Program {
         values.any(|(slot, life)| slot.region == Region::Kept && born(&life) >= self.bounds[0])
     }
 
-    /// The program in words, one line an instruction: `y3, y3.argument = affine conv1 (y0) scale-shift gelu`.
+    /// The program in words, one line an instruction: `y3, y3.argument = affine conv1 (y0) scale-shift gelu`. A value that is
+    /// not f32 has its type behind it: `y3:bf16`.
     pub fn text(&self, net: &Network) -> Vec<String> {
         let [backward, product] = self.bounds;
         let mut lines = vec![];
@@ -169,7 +200,11 @@ impl Program {
         let operands = instruction.operands();
         let names = |which: &dyn Fn(Access) -> bool| {
             let chosen = operands.values.iter().filter(|(.., access)| which(*access));
-            chosen.map(|(value, ..)| &*self.slots[value.index()].name).collect::<Vec<_>>().join(", ")
+            let named = chosen.map(|(value, ..)| match &self.slots[value.index()] {
+                Slot { name, element: Element::F32, .. } => name.clone(),
+                Slot { name, element, .. } => format!("{name}:{}", element.name()),
+            });
+            named.collect::<Vec<_>>().join(", ")
         };
         let (name, settings) = instruction.describe();
         let added = operands.values.iter().any(|(.., access)| *access == Access::Add);
@@ -233,7 +268,7 @@ impl Program {
         let mut placed: Vec<(Range<usize>, Range<usize>)> = vec![]; // offsets, life
         for (slot, life) in self.slots.iter_mut().zip(lives) {
             let Some(life) = life else { continue };
-            let need = slot.value.len.next_multiple_of(ALIGN);
+            let need = floats(slot.value.len, slot.element).next_multiple_of(ALIGN);
             if life.start < product && product < life.end {
                 (slot.region, slot.start) = (Region::Kept, self.kept);
                 self.kept += need;
@@ -268,7 +303,7 @@ impl List {
     /// A new value.
     pub fn value(&mut self, name: String, len: usize) -> Value {
         let value = Value { id: self.slots.len() as u32, len };
-        self.slots.push(Slot { name, value, region: Region::Work, start: 0 });
+        self.slots.push(Slot { name, value, element: Element::F32, region: Region::Work, start: 0 });
         value
     }
 
@@ -349,7 +384,7 @@ impl Program {
         (self.kept, self.work) = (0, 0);
         for slot in &mut self.slots {
             (slot.region, slot.start) = (Region::Kept, self.kept);
-            self.kept += slot.value.len;
+            self.kept += floats(slot.value.len, slot.element);
         }
     }
 
@@ -365,6 +400,7 @@ mod tests {
     use super::super::instruction::PointwiseOp;
     use super::super::rows::Selected;
     use super::*;
+    use crate::ops::Precision;
 
     const PURPOSES: [Purpose; 5] =
         [Purpose::Forward, Purpose::Gradient, Purpose::Ggn, Purpose::Fisher, Purpose::Hessian];
@@ -378,16 +414,21 @@ mod tests {
 
     fn shares_memory(net: &Network) {
         let frozen = net.freeze();
-        let all = PURPOSES.map(|purpose| Program::new(&frozen, &some_rows(&frozen), purpose).unwrap());
-        let train = Program::new(net, &vec![Selected::All; net.layers.len()], Purpose::Train).unwrap();
-        for program in all.iter().chain([&train]) {
+        let all = PURPOSES
+            .map(|purpose| Program::new(&frozen, &some_rows(&frozen), purpose, Precision::F32).unwrap());
+        let train = Program::new(net, &vec![Selected::All; net.layers.len()], Purpose::Train, Precision::F32)
+            .unwrap();
+        let half = Program::new(&frozen, &some_rows(&frozen), Purpose::Forward, Precision::Bf16).unwrap();
+        assert!(half.work < all[0].work, "{} and {}", half.work, all[0].work);
+        for program in all.iter().chain([&train, &half]) {
             let lives = program.lives();
             let alive: Vec<(&Slot, Range<usize>)> =
                 program.slots.iter().zip(lives).filter_map(|(slot, life)| Some((slot, life?))).collect();
             for (i, (a, of_a)) in alive.iter().enumerate() {
                 for (b, of_b) in &alive[i + 1..] {
                     let together = a.region == Region::Kept || of_a.start < of_b.end && of_b.start < of_a.end;
-                    let apart = a.start + a.value.len <= b.start || b.start + b.value.len <= a.start;
+                    let end = |slot: &Slot| slot.start + floats(slot.value.len, slot.element);
+                    let apart = end(a) <= b.start || end(b) <= a.start;
                     assert!(!together || a.region != b.region || apart, "{} {}", a.name, b.name);
                 }
             }
@@ -418,7 +459,7 @@ mod tests {
     #[test]
     fn a_program_is_printed_line_by_line() {
         let net = everything().unwrap().freeze();
-        let text = Program::new(&net, &some_rows(&net), Purpose::Hessian).unwrap().text(&net);
+        let text = Program::new(&net, &some_rows(&net), Purpose::Hessian, Precision::F32).unwrap().text(&net);
         for line in [
             "forward:",
             "  y1 = affine conv1 (y0) scale-shift relu",
@@ -436,7 +477,7 @@ mod tests {
     fn a_network_in_train_form_has_no_products() {
         let net = everything().unwrap();
         for purpose in PURPOSES {
-            assert!(Program::new(&net, &some_rows(&net), purpose).is_err());
+            assert!(Program::new(&net, &some_rows(&net), purpose, Precision::F32).is_err());
         }
     }
 }

@@ -134,6 +134,11 @@ impl Geometry {
         Geometry { input, output, conv: Conv::square(1, 1, 0) }
     }
 
+    /// Whether every group has one input channel, and there are several.
+    pub fn is_depthwise(&self) -> bool {
+        self.conv.groups > 1 && self.conv.groups == self.input.c
+    }
+
     /// The length of a weight row.
     pub fn fan_in(&self) -> usize {
         self.conv.kernel.0 * self.conv.kernel.1 * self.channels()
@@ -292,7 +297,8 @@ impl Activation {
     }
 }
 
-/// How the operands of an affine layer's forward pass are rounded. Sums are in f32 always, and so is all else.
+/// How the operands of an affine layer's forward pass are rounded. Sums are in f32 always; in bf16 and f16 the values of a
+/// perturbation pass are in memory in that type where every instruction that meets them takes it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Precision {
     /// As exact as f32: every value in two parts of tf32.

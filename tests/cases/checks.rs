@@ -1,10 +1,13 @@
 //! What cases of operations share: values, runs of an operation into poisoned buffers, and comparisons.
 use libtest_mimic::Failed;
 use scrubjay::device::Cuda;
+use scrubjay::device::cuda::{Buffer, Element, Scalar};
 use scrubjay::net::{Network, Op};
+use scrubjay::ops::Precision;
 use scrubjay::ops::cuda as on_cuda;
 
 use super::dual::{Dual, Number};
+use super::ptx;
 use super::twice;
 
 /// Values with ties, zeros of both signs and a constant run.
@@ -21,6 +24,76 @@ pub fn values(len: usize, seed: usize) -> Vec<f32> {
     };
     (0..len).map(value).collect()
 }
+
+/// A value of any type that kernels keep in memory.
+pub trait Stored: Scalar + bytemuck::Pod {
+    /// f32 rounded to it, by plain arithmetic.
+    fn rounded(x: f32) -> f32 {
+        match Self::ELEMENT {
+            Element::F32 => x,
+            Element::Bf16 => ptx::bf16(x) as f32,
+            Element::F16 => ptx::f16(x) as f32,
+        }
+    }
+    /// A number that it holds.
+    fn of(x: f32) -> Self;
+    /// The number that it is.
+    fn wide(self) -> f32;
+}
+
+impl Stored for f32 {
+    fn of(x: f32) -> f32 {
+        x
+    }
+    fn wide(self) -> f32 {
+        self
+    }
+}
+
+impl Stored for half::bf16 {
+    fn of(x: f32) -> half::bf16 {
+        half::bf16::from_f32(x)
+    }
+    fn wide(self) -> f32 {
+        self.to_f32()
+    }
+}
+
+impl Stored for half::f16 {
+    fn of(x: f32) -> half::f16 {
+        half::f16::from_f32(x)
+    }
+    fn wide(self) -> f32 {
+        self.to_f32()
+    }
+}
+
+/// Values rounded to a type, by plain arithmetic.
+pub fn rounded<T: Stored>(values: &[f32]) -> Vec<f32> {
+    values.iter().map(|&x| T::rounded(x)).collect()
+}
+
+/// Values that a type holds, in memory in that type.
+pub fn upload<T: Stored>(cuda: &Cuda, values: &[f32]) -> scrubjay::Result<Buffer<T>> {
+    cuda.upload(&values.iter().map(|&x| T::of(x)).collect::<Vec<T>>())
+}
+
+/// What `work` writes to values of a type that begin as `start`, twice the same.
+pub fn stores<T: Stored>(
+    cuda: &Cuda,
+    start: &[f32],
+    work: impl Fn(on_cuda::Out<'_, T>) -> scrubjay::Result<()>,
+) -> Result<Vec<f32>, Failed> {
+    let bits = twice(|| {
+        let mut out = upload::<T>(cuda, start)?;
+        work(out.output())?;
+        Ok(cuda.download(&out)?.into_iter().map(|x| x.wide().to_bits()).collect::<Vec<u32>>())
+    })?;
+    Ok(bits.into_iter().map(f32::from_bits).collect())
+}
+
+/// The type of 16 bits that a precision keeps values in, by the name of a case.
+pub const HALVES: [Precision; 2] = [Precision::Bf16, Precision::F16];
 
 /// Fails where a bit differs.
 pub fn same_bits(what: &str, found: &[f32], expected: &[f32]) -> Result<(), Failed> {

@@ -1,10 +1,11 @@
 //! Cases of affine layers on CUDA: forward, lowered, adjoints, and K-FAC's moments.
+use half::{bf16, f16};
 use libtest_mimic::Failed;
-use scrubjay::device::cuda::Buffer;
+use scrubjay::device::cuda::{Buffer, Element};
 use scrubjay::device::{Cuda, Device};
 use scrubjay::ops::{Activation, Conv, Geometry, Precision, Shape, cuda as on_cuda};
 
-use super::checks::{adds, close, plus, same_bits, values, wide, writes};
+use super::checks::{Stored, adds, close, plus, rounded, same_bits, stores, upload, values, wide, writes};
 use super::dual::Number;
 use super::{conv, cuda, layers, ptx};
 
@@ -74,7 +75,7 @@ pub fn convs(device: &Device, n: usize, input: Shape, o: usize, shape: Conv) -> 
                 n,
                 &geometry,
                 Precision::F32,
-                None,
+                cuda.alloc(0)?.output(),
             )
         })?;
         fn value<T: Number>(
@@ -109,7 +110,8 @@ pub fn convs(device: &Device, n: usize, input: Shape, o: usize, shape: Conv) -> 
         let (epilogue, bias) = (epilogues[2].1, Some(on_bias.input()));
         let (y, out) = (y.output(), Some(parts.output()));
         let (x, weight, f32) = (on_x.input(), on_weight.input(), Precision::F32);
-        on_cuda::conv::forward(cuda, y, out, x, weight, bias, epilogue, n, &geometry, f32, None)?;
+        let (mut none, g) = (cuda.alloc(0)?, &geometry);
+        on_cuda::conv::forward(cuda, y, out, x, weight, bias, epilogue, n, g, f32, none.output())?;
         on_cuda::means::means(cuda, trace, parts.input(), n, &geometry, first..first + o, d, uses)
     })?;
     fn mean<T: Number>(trace: &[f32], z: &[T], geometry: &Geometry, first: usize, uses: usize) -> Vec<T> {
@@ -149,7 +151,8 @@ pub fn convs(device: &Device, n: usize, input: Shape, o: usize, shape: Conv) -> 
 }
 
 /// Products of rounded operands: what differs from them in f64 is no more than a plain loop in f32 over the same. By the
-/// kernels of every architecture, and by those for sm_90a where they take the shape.
+/// kernels of every architecture, and by those for sm_90a where they take the shape; with values in memory in f32, and in
+/// the 16 bits of the precision.
 pub fn lowered(
     device: &Device,
     precision: Precision,
@@ -158,60 +161,81 @@ pub fn lowered(
     o: usize,
     shape: Conv,
 ) -> Result<(), Failed> {
-    let cuda = cuda(device)?;
-    lowered_on(&cuda.portable(), precision, n, input, o, shape)?;
-    match on_cuda::conv_sm90::scratch(cuda, n, &filtered(input, o, shape), precision) {
-        0 => Ok(()),
-        _ => lowered_on(cuda, precision, n, input, o, shape),
+    let (cuda, geometry) = (cuda(device)?, filtered(input, o, shape));
+    let on_sm90 = on_cuda::conv_sm90::takes(cuda, &geometry).then_some(cuda);
+    for cuda in [Some(&cuda.portable()), on_sm90].into_iter().flatten() {
+        match precision {
+            Precision::F32 | Precision::Tf32 => lowered_of::<f32, f32>(cuda, precision, n, &geometry)?,
+            Precision::Bf16 => lowered_between::<bf16>(cuda, precision, n, &geometry)?,
+            Precision::F16 => lowered_between::<f16>(cuda, precision, n, &geometry)?,
+        }
     }
+    Ok(())
 }
 
-fn lowered_on(
+/// A depthwise layer has values of one type; others are read and written in either.
+fn lowered_between<H: Stored>(
     cuda: &Cuda,
     precision: Precision,
     n: usize,
-    input: Shape,
-    o: usize,
-    shape: Conv,
+    geometry: &Geometry,
 ) -> Result<(), Failed> {
-    let geometry = filtered(input, o, shape);
-    let (len, positions) = (n * geometry.output.len(), geometry.output.positions());
+    if geometry.is_depthwise() {
+        return lowered_of::<H, H>(cuda, precision, n, geometry);
+    }
+    lowered_of::<f32, H>(cuda, precision, n, geometry)?;
+    lowered_of::<H, f32>(cuda, precision, n, geometry)
+}
+
+/// Values of type X, where that is narrower than f32 those that it holds, to values of type Y.
+fn lowered_of<X: Stored, Y: Stored>(
+    cuda: &Cuda,
+    precision: Precision,
+    n: usize,
+    geometry: &Geometry,
+) -> Result<(), Failed> {
+    let (o, positions) = (geometry.output.c, geometry.output.positions());
+    let len = n * geometry.output.len();
     // Values that no precision holds, but for their zeros and ties.
     let odd = |values: Vec<f32>| values.into_iter().map(|x| x * 1.001_3).collect::<Vec<f32>>();
-    let (x, weight) = (odd(values(n * input.len(), 1)), odd(values(o * geometry.fan_in(), 2)));
-    let [bias, scale, shift, residual] = [(o, 3), (o, 4), (o, 5), (len, 6)].map(|(len, at)| values(len, at));
-    let halves = on_cuda::conv_sm90::scratch(cuda, n, &geometry, precision);
-    let depthwise = shape.groups > 1 && shape.groups == input.c;
+    let x = rounded::<X>(&odd(values(n * geometry.input.len(), 1)));
+    let weight = odd(values(o * geometry.fan_in(), 2));
+    let [bias, scale, shift] = [(o, 3), (o, 4), (o, 5)].map(|(len, at)| values(len, at));
+    let residual = rounded::<Y>(&odd(values(len, 6)));
+    let halves = on_cuda::conv::scratch(n, geometry, precision, X::ELEMENT);
     let round = |x: &f32| match precision {
-        _ if depthwise => f64::from(*x),
+        _ if geometry.is_depthwise() => f64::from(*x),
         Precision::F32 => f64::from(*x),
         Precision::Tf32 => ptx::tf32(*x),
         Precision::Bf16 => ptx::bf16(*x),
         Precision::F16 => ptx::f16(*x),
     } as f32;
-    let rounded = |values: &[f32]| values.iter().map(round).collect::<Vec<f32>>();
-    let (of_x, of_weight) = (rounded(&x), rounded(&weight));
-    let exact = affine::<f64>(&of_x, &of_weight, Some(&bias), &geometry);
-    let plain = affine::<f32>(&of_x, &of_weight, Some(&bias), &geometry);
-    let [on_bias, on_scale, on_shift, on_residual] =
-        [&bias, &scale, &shift, &residual].map(|values| cuda.upload(values));
-    let (on_bias, on_scale, on_shift, on_residual) = (on_bias?, on_scale?, on_shift?, on_residual?);
+    let of = |values: &[f32]| values.iter().map(round).collect::<Vec<f32>>();
+    let (of_x, of_weight) = (of(&x), of(&weight));
+    let exact = affine::<f64>(&of_x, &of_weight, Some(&bias), geometry);
+    let plain = affine::<f32>(&of_x, &of_weight, Some(&bias), geometry);
+    let [on_bias, on_scale, on_shift] = [&bias, &scale, &shift].map(|values| cuda.upload(values));
+    let (on_bias, on_scale, on_shift) = (on_bias?, on_scale?, on_shift?);
+    let on_residual = upload::<Y>(cuda, &residual)?;
     let whole = on_cuda::conv::Epilogue {
         affine: Some([on_scale.input(), on_shift.input()]),
         residual: Some(on_residual.input()),
         activation: Some(Activation::Relu),
     };
     for (skip, epilogue) in [(0, on_cuda::conv::Epilogue::default()), (1, whole)] {
-        let (on_x, on_weight) = (shifted(cuda, &x, skip)?, shifted(cuda, &weight, skip)?);
-        let (from_x, from_weight) =
-            (on_x.input().part(skip..x.len() + skip), on_weight.input().part(skip..weight.len() + skip));
-        let sums = on_cuda::conv::parts(n, &geometry);
-        let found = adds(cuda, &vec![f32::NAN; len], |y| {
+        // TMA takes what begins on 16 bytes, as all values of an arena do.
+        let of_x = if X::ELEMENT == Element::F32 { skip } else { 0 };
+        let (on_x, on_weight) =
+            (upload::<X>(cuda, &[&vec![f32::NAN; of_x], &x[..]].concat())?, shifted(cuda, &weight, skip)?);
+        let from_x = on_x.input().part(of_x..x.len() + of_x);
+        let from_weight = on_weight.input().part(skip..weight.len() + skip);
+        let sums = on_cuda::conv::parts(n, geometry);
+        let found = stores::<Y>(cuda, &vec![f32::NAN; len], |y| {
             let (mut parts, mut scratch, bias) =
                 (cuda.alloc(sums)?, cuda.alloc(halves)?, Some(on_bias.input()));
-            let (out, scratch) = (Some(parts.output()), Some(scratch.output()));
-            let (x, weight, g) = (from_x, from_weight, &geometry);
-            on_cuda::conv::forward(cuda, y, out, x, weight, bias, epilogue, n, g, precision, scratch)
+            let (out, scratch) = (Some(parts.output()), scratch.output());
+            let (x, weight) = (from_x, from_weight);
+            on_cuda::conv::forward(cuda, y, out, x, weight, bias, epilogue, n, geometry, precision, scratch)
         })?;
         fn after<T: Number>(z: &[T], [scale, shift, residual]: [&[f32]; 3]) -> Vec<T> {
             let of = |values: &[f32], i: usize| T::of(f64::from(values[i % values.len()]));
@@ -223,37 +247,27 @@ fn lowered_on(
             Some(_) => (after(&exact, parts), after(&plain, parts)),
             None => (exact.clone(), plain.clone()),
         };
-        close("y", &found, &exact, &plain)?;
-        if epilogue.residual.is_none() && precision != Precision::F32 && !depthwise && len > 1000 {
+        close("y", &found, &exact, &rounded::<Y>(&plain))?;
+        let lowered = precision != Precision::F32 && !geometry.is_depthwise();
+        if epilogue.residual.is_none() && lowered && Y::ELEMENT == Element::F32 && len > 1000 {
             // It is the rounded product, and not the one of f32.
-            let full = affine::<f64>(&x, &weight, Some(&bias), &geometry);
-            if close("y", &found, &full, &affine::<f32>(&x, &weight, Some(&bias), &geometry)).is_ok() {
+            let full = affine::<f64>(&x, &weight, Some(&bias), geometry);
+            if close("y", &found, &full, &affine::<f32>(&x, &weight, Some(&bias), geometry)).is_ok() {
                 return Err("operands are not rounded".into());
             }
         }
     }
-    // The means are of the same z.
+    // The means are of the same z, before it is rounded.
     let trace = vec![0.0; n * o];
-    let (on_x, on_weight) = (cuda.upload(&x)?, cuda.upload(&weight)?);
+    let (on_x, on_weight) = (upload::<X>(cuda, &x)?, cuda.upload(&weight)?);
     let found = adds(cuda, &trace, |trace| {
-        let (mut y, mut parts) = (cuda.alloc(len)?, cuda.alloc(on_cuda::conv::parts(n, &geometry))?);
-        let mut scratch = cuda.alloc(halves)?;
-        let scratch = Some(scratch.output());
+        let (mut y, mut parts) =
+            (upload::<Y>(cuda, &vec![0.0; len])?, cuda.alloc(on_cuda::conv::parts(n, geometry))?);
+        let (mut scratch, x, weight) = (cuda.alloc(halves)?, on_x.input(), on_weight.input());
         let (y, out, bias) = (y.output(), Some(parts.output()), Some(on_bias.input()));
-        on_cuda::conv::forward(
-            cuda,
-            y,
-            out,
-            on_x.input(),
-            on_weight.input(),
-            bias,
-            whole,
-            n,
-            &geometry,
-            precision,
-            scratch,
-        )?;
-        on_cuda::means::means(cuda, trace, parts.input(), n, &geometry, 0..o, o, 1)
+        let scratch = scratch.output();
+        on_cuda::conv::forward(cuda, y, out, x, weight, bias, whole, n, geometry, precision, scratch)?;
+        on_cuda::means::means(cuda, trace, parts.input(), n, geometry, 0..o, o, 1)
     })?;
     fn means<T: Number>(z: &[T], o: usize, positions: usize) -> Vec<T> {
         let images = z.chunks_exact(positions * o);

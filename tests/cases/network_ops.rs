@@ -7,14 +7,15 @@ use scrubjay::device::Device;
 use scrubjay::ops::{self, Activation, Bands, Conv, Precision, Shape, Strided, Window, cuda as on_cuda};
 use scrubjay::zoo;
 
-use super::checks::{adds, close, dual, plus, same_bits, slopes, values, wide, writes};
+use super::checks::{HALVES, adds, close, dual, plus, same_bits, slopes, values, wide, writes};
 use super::convs::{conv_adjoints, convs, filtered, lowered, moments};
 use super::dual::{Dual, Number};
 use super::networks::{
-    derives, factors, observes, observes_on_sm90, products, scrubs, scrubs_texts, selects, solves,
+    derives, factors, observes, observes_lowered, observes_on_sm90, products, scrubs, scrubs_texts, selects,
+    solves,
 };
 use super::sequences::{attentions, layer_norms, losses};
-use super::{Case, cuda, few, large, layers, nets};
+use super::{Case, cuda, elements, few, large, layers, nets};
 
 /// Every case, with its name.
 pub fn cases() -> Vec<(String, Case)> {
@@ -115,6 +116,11 @@ pub fn cases() -> Vec<(String, Case)> {
     for case in nets::CASES.into_iter().filter(|_| !few()) {
         let name = format!("observe/{}", case.name);
         cases.push((name, Box::new(move |d| observes(d, &case.network(7)?.freeze(), 5))));
+        for precision in HALVES {
+            let name = format!("observe_{}/{}", precision.name(), case.name);
+            let lowered = move |d: &Device| observes_lowered(d, &case.network(7)?.freeze(), 5, precision);
+            cases.push((name, Box::new(lowered)));
+        }
         for all in [true, false] {
             let name = format!("kfac/{},{}", case.name, if all { "all" } else { "some" });
             cases.push((name, Box::new(move |d| factors(d, &case.network(7)?.freeze(), all, 5))));
@@ -159,6 +165,7 @@ pub fn cases() -> Vec<(String, Case)> {
             cases.push((name, Box::new(move |d| selects(d, precision))));
         }
     }
+    cases.extend(elements::cases());
     cases.push(("conv_data/products".into(), Box::new(products)));
     cases.push(("network_ops/shapes".into(), Box::new(refuses)));
     cases
@@ -222,13 +229,15 @@ fn max_pools(device: &Device, n: usize, from: Shape, window: Window) -> Result<(
     let on_device = cuda.upload(&x)?;
     let mut found = cuda.alloc(outer)?;
     let largest = writes(cuda, outer, |y| {
-        on_cuda::pool::max_pool(cuda, y, cuda.alloc(outer)?.output(), on_device.input(), n, from, to, window)
+        let mut winners = cuda.alloc(outer)?;
+        let winners = Some(winners.output());
+        on_cuda::pool::max_pool(cuda, y, winners, on_device.input(), n, from, to, window)
     })?;
     same_bits("y", &largest, &y)?;
     on_cuda::pool::max_pool(
         cuda,
         cuda.alloc(outer)?.output(),
-        found.output(),
+        Some(found.output()),
         on_device.input(),
         n,
         from,

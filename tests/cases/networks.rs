@@ -9,6 +9,7 @@ use scrubjay::data::{InputKind, Inputs, Samples};
 use scrubjay::device::Device;
 use scrubjay::evidence::select;
 use scrubjay::kfac::Kfac;
+use scrubjay::net::plan::Plan;
 use scrubjay::net::{LayerId, Network, Trace, UnitId};
 use scrubjay::observe::{evaluate, observe, observe_copies};
 use scrubjay::ops::{Conv, Precision, Shape, cuda as on_cuda};
@@ -19,10 +20,10 @@ use scrubjay::task::{Approximation, Calibration, Rule, Settings, Target, Task};
 use scrubjay::unlearn::unlearn;
 use scrubjay::{Error, zoo};
 
-use super::checks::{close_through, near, products_passed, values};
+use super::checks::{allowed_through, close_through, near, products_passed, values};
 use super::convs::filtered;
 use super::dual::Number;
-use super::{cuda, nets, oracle, twice};
+use super::{cuda, nets, oracle, ptx, twice};
 
 /// A stride makes no products with zeros: what is multiplied for dx is what is for z, three times for 3xTF32. Where the
 /// device counts, and every tile is full.
@@ -107,6 +108,53 @@ pub fn observes_on_sm90(device: &Device) -> Result<(), Failed> {
     rounded(&found, &exact, Precision::Bf16)?;
     let used = launched.iter().any(|kernel| kernel.symbol == "conv_bf16_sm90");
     super::equal("whether kernels for sm_90a ran", &used, &cuda.is_sm90())
+}
+
+/// Which nodes' values are in memory in 16 bits, by the program as it is printed.
+fn narrow(net: &Network, n: usize, precision: Precision) -> Result<Vec<bool>, Failed> {
+    let text = Plan::perturbation(net, n, precision)?.text(net).join("\n");
+    let marked = |i: usize| text.contains(&format!("y{i}:{}", precision.name()));
+    Ok((0..net.nodes.len()).map(marked).collect())
+}
+
+/// Noisy copies observed in 16 bits, against f64: off by no more than twice what a plain pass in f64 is that rounds where
+/// the program says, and by what f32 sums are off. What is far from the plain pass was rounded elsewhere, or read as
+/// another type.
+pub fn observes_lowered(
+    device: &Device,
+    net: &Network,
+    n: usize,
+    precision: Precision,
+) -> Result<(), Failed> {
+    let samples = nets::Random(11).samples(net, n);
+    let copies = perturb(&samples, 1, &net.ordinary, n, Noise { sigma: 0.3, replace: 2, seed: 5 })?;
+    let mut made = samples.clone();
+    copies.fill(&mut made.x, made.y.words_mut(), 0..n)?;
+    let found = twice(|| Ok(observe_copies(device, net, std::slice::from_ref(&copies), precision)?))?;
+    let round = |x: f64| match precision {
+        Precision::Bf16 => ptx::bf16(x as f32),
+        Precision::F16 => ptx::f16(x as f32),
+        Precision::F32 | Precision::Tf32 => x,
+    };
+    let observed = |round: &dyn Fn(f64) -> f64, narrow: &[bool]| {
+        let rounding = oracle::Rounding { round, narrow };
+        oracle::observe::<f64>(net, &made.x, made.y.words(), &rounding)
+    };
+    let (exact, rounded) =
+        (observed(&|x| x, &vec![false; net.nodes.len()]), observed(&round, &narrow(net, n, precision)?));
+    let losses = ("losses", &found.losses, &exact[0], &rounded[0]);
+    for (what, found, exact, rounded) in [losses, ("activations", &found.activations, &exact[1], &rounded[1])]
+    {
+        let norm = |f: &dyn Fn(usize) -> f64| (0..exact.len()).map(|i| f(i).powi(2)).sum::<f64>().sqrt();
+        let off = norm(&|i| f64::from(found[i]) - rounded[i]);
+        let (roundings, size) = (norm(&|i| rounded[i] - exact[i]), norm(&|i| exact[i]));
+        let allowed = allowed_through(products_passed(net), 0.0, size) + roundings;
+        if found.len() != exact.len() || off.is_nan() || off > allowed || roundings == 0.0 {
+            let reason = format!("{what}: off by {off:e} of {size:e}, all roundings by {roundings:e}");
+            return Err(reason.into());
+        }
+    }
+    Ok(())
 }
 
 /// Fails unless activations and losses differ from those in f32, and by four roundings at most.

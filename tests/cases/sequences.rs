@@ -38,7 +38,7 @@ pub fn layer_norms(device: &Device, n: usize, c: usize) -> Result<(), Failed> {
     let mut saved = cuda.alloc(2 * n)?;
     on_cuda::layer_norm::forward(
         cuda,
-        cuda.alloc(len)?.output(),
+        cuda.alloc::<f32>(len)?.output(),
         saved.output(),
         on_x.input(),
         on_gamma.input(),
@@ -198,7 +198,7 @@ pub fn attentions(
     on_cuda::attention::forward(
         cuda,
         other.output(),
-        saved.output(),
+        Some(saved.output()),
         on_x.input(),
         n,
         shape,
@@ -212,7 +212,17 @@ pub fn attentions(
     }
     let y = writes(cuda, outer, |y| {
         let mut saved = cuda.alloc(squares)?;
-        on_cuda::attention::forward(cuda, y, saved.output(), on_x.input(), n, shape, heads, keys(), None)
+        on_cuda::attention::forward(
+            cuda,
+            y,
+            Some(saved.output()),
+            on_x.input(),
+            n,
+            shape,
+            heads,
+            keys(),
+            None,
+        )
     })?;
     close("y", &y, &forward.y(&wide(&x)), &forward.y(&x))?;
 

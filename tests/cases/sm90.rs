@@ -1,7 +1,7 @@
 //! Cases of single instructions of sm_90a: mbarriers, tensor maps, wgmma. On a GPU of another architecture they pass
 //! without a check.
 use libtest_mimic::Failed;
-use scrubjay::device::cuda::{Boxes, Take, tiles};
+use scrubjay::device::cuda::{Boxes, Element, Take, tiles};
 use scrubjay::device::{Cuda, Device};
 use scrubjay::ops::cuda::ptx_sm90::{self, Form, Operands};
 use scrubjay::ops::cuda::{conv, conv_sm90};
@@ -228,31 +228,44 @@ fn refuses(cuda: &Cuda) -> Result<(), Failed> {
     )
 }
 
-/// An affine layer takes scratch where TMA reaches, and no other length of it than that of its precision.
+/// An affine layer runs on sm_90a where TMA reaches, and takes no other length of scratch than that of its precision.
 fn takes_scratch(cuda: &Cuda) -> Result<(), Failed> {
     let near = |padding: usize| {
         let geometry =
             filtered(Shape::new(1, 1, 32), 1, Conv { padding: (padding, 0), ..Conv::square(1, 8, 0) });
-        conv_sm90::scratch(cuda, 1, &geometry, Precision::Bf16)
+        conv_sm90::takes(cuda, &geometry)
     };
-    equal("scratch with padding that TMA reaches", &near(127), &(64 + 32))?;
-    equal("scratch with padding that it does not reach", &near(128), &0)?;
+    equal("padding that TMA reaches", &near(127), &true)?;
+    equal("padding that it does not reach", &near(128), &false)?;
     let geometry = filtered(Shape::new(1, 1, 32), 1, Conv::square(1, 1, 0));
+    equal("on another device", &conv_sm90::takes(&cuda.portable(), &geometry), &false)?;
     let (x, weight) = (cuda.upload(&[1.0; 32])?, cuda.upload(&[0.5; 32])?);
-    let run = |precision: Precision, len: usize| -> scrubjay::Result<Vec<f32>> {
+    let run = |cuda: &Cuda, precision: Precision, len: usize| -> scrubjay::Result<Vec<f32>> {
         let (mut y, mut scratch) = (cuda.alloc(1)?, cuda.alloc(len)?);
-        let (x, weight, plain, scratch) =
-            (x.input(), weight.input(), Default::default(), Some(scratch.output()));
+        let (x, weight, plain, scratch) = (x.input(), weight.input(), Default::default(), scratch.output());
         conv::forward(cuda, y.output(), None, x, weight, None, plain, 1, &geometry, precision, scratch)?;
         cuda.download(&y)
     };
-    for precision in [Precision::F32, Precision::Tf32, Precision::Bf16, Precision::F16] {
-        let len = conv_sm90::scratch(cuda, 1, &geometry, precision);
-        all_equal("y without scratch", &run(precision, 0)?, &[16.0])?;
-        all_equal("y", &run(precision, len)?, &[16.0])?;
-        equal("whether other scratch is refused", &run(precision, len + 64).is_err(), &true)?;
+    for (precision, expected) in
+        [(Precision::F32, 0), (Precision::Tf32, 0), (Precision::Bf16, 64 + 32), (Precision::F16, 64 + 32)]
+    {
+        let len = conv::scratch(1, &geometry, precision, Element::F32);
+        equal("values of scratch", &len, &expected)?;
+        all_equal("y of every architecture", &run(&cuda.portable(), precision, len)?, &[16.0])?;
+        all_equal("y", &run(cuda, precision, len)?, &[16.0])?;
+        equal("whether other scratch is refused", &run(cuda, precision, len + 64).is_err(), &true)?;
     }
-    Ok(())
+    // Of values in 16 bits, the weights alone are rounded; bf16 is not read as f16.
+    equal("scratch", &conv::scratch(1, &geometry, Precision::Bf16, Element::Bf16), &64)?;
+    let (x, mut y) = (cuda.upload(&[half::bf16::ONE; 32])?, cuda.alloc(1)?);
+    let mut of = |precision| {
+        let (mut scratch, plain) = (cuda.alloc(64)?, Default::default());
+        let (x, weight, scratch) = (x.input(), weight.input(), scratch.output());
+        conv::forward(cuda, y.output(), None, x, weight, None, plain, 1, &geometry, precision, scratch)?;
+        cuda.download(&y)
+    };
+    all_equal("y of bf16", &of(Precision::Bf16)?, &[16.0])?;
+    equal("whether bf16 is refused in f16", &of(Precision::F16).is_err(), &true)
 }
 
 fn stores_matrices(cuda: &Cuda) -> Result<(), Failed> {

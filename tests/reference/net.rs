@@ -4,7 +4,7 @@
 
 use scrubjay::block::Block;
 use scrubjay::loss::Loss;
-use scrubjay::net::{Layer, Network, Node, Op, Shape, Window};
+use scrubjay::net::{Activation, Layer, Network, Node, Op, Shape, Window};
 
 use super::dual::{Dual, Number};
 use super::layers::{self, activation, normalise, softmax};
@@ -47,7 +47,7 @@ pub fn run<T: Number>(net: &Network, params: &Params<T>, x: &[f32], y: &[u32], b
     let mut out = Outcome { losses: vec![], logits: vec![], activations: vec![], gradient: zeros };
     let n = y.len() / net.label_width();
     for (image, y) in x.chunks_exact(net.input().len()).zip(y.chunks_exact(net.label_width())) {
-        let values = forward(net, params, image);
+        let values = forward(net, params, image, None);
         let logits = &values[values.len() - 1].y;
         out.losses.push(value(net.loss, logits, y));
         out.logits.extend_from_slice(logits);
@@ -57,6 +57,46 @@ pub fn run<T: Number>(net: &Network, params: &Params<T>, x: &[f32], y: &[u32], b
         backward(net, params, &values, seed, &mut out.gradient);
     }
     out
+}
+
+/// Where a forward pass of lowered precision rounds.
+pub struct Rounding<'a> {
+    /// A number to 16 bits.
+    pub round: &'a dyn Fn(f64) -> f64,
+    /// Which nodes' values are in memory in 16 bits.
+    pub narrow: &'a [bool],
+}
+
+impl Rounding<'_> {
+    fn all<T: Number>(&self, values: &[T]) -> Vec<T> {
+        values.iter().map(|x| T::of((self.round)(x.value()))).collect()
+    }
+}
+
+/// Losses and activations of images, with the values of some nodes rounded, and with the operands of every affine layer
+/// but depthwise ones.
+#[allow(dead_code)] // of the kernels' tests alone
+pub fn observe<T: Number>(net: &Network, x: &[f32], y: &[u32], rounding: &Rounding) -> [Vec<T>; 2] {
+    let mut params = constants::<T>(net);
+    for node in &net.nodes {
+        if let Some(layer) = node.op.layer().filter(|_| !is_depthwise(net, node)) {
+            let weight = net.layer(layer).weight.index();
+            params[weight] = rounding.all(&params[weight]);
+        }
+    }
+    let (mut losses, mut all) = (vec![], vec![]);
+    for (image, y) in x.chunks_exact(net.input().len()).zip(y.chunks_exact(net.label_width())) {
+        let values = forward(net, &params, image, Some(rounding));
+        losses.push(value(net.loss, &values[values.len() - 1].y, y));
+        all.extend(activations(net, &values));
+    }
+    [losses, all]
+}
+
+/// Whether every group has one input channel, and there are several.
+fn is_depthwise(net: &Network, node: &Node) -> bool {
+    let Op::Conv(_, conv, _) = &node.op else { return false };
+    conv.groups > 1 && conv.groups == net.nodes[node.inputs[0].index()].shape.c
 }
 
 /// Which matrix a product is of.
@@ -87,7 +127,7 @@ pub fn product<T: Number>(
     let mut sum: Params<T> = constants.iter().map(|p| vec![T::of(0.0); p.len()]).collect();
     let count = T::of((y.len() / net.label_width()) as f64);
     for (image, y) in x.chunks_exact(net.input().len()).zip(y.chunks_exact(net.label_width())) {
-        let z = forward(net, &moved, image).pop().map_or(vec![], |last| last.y);
+        let z = forward(net, &moved, image, None).pop().map_or(vec![], |last| last.y);
         let logits: Vec<T> = z.iter().map(|z| z.value).collect();
         let along = |middle: &[T]| middle.iter().zip(&z).fold(T::of(0.0), |sum, (&m, z)| sum + m * z.slope);
         let back: Vec<T> = match (matrix, net.loss) {
@@ -302,7 +342,7 @@ pub fn batch_loss<T: Number>(net: &Network, params: &Params<T>, x: &[f32], y: &[
     for node in &net.nodes {
         let Op::BatchNorm { gamma, beta, eps, .. } = &node.op else {
             for (values, image) in values.iter_mut().zip(&images) {
-                let value = evaluate(net, params, node, values, image);
+                let value = evaluate(net, params, node, values, image, None);
                 values.push(value);
             }
             continue;
@@ -354,10 +394,24 @@ fn towards<T: Number>(net: &Network, direction: &Params<f64>) -> Params<Dual<T>>
     (net.params.iter().zip(direction)).map(|(p, d)| p.value.iter().zip(d).map(pair).collect()).collect()
 }
 
-fn forward<T: Number>(net: &Network, params: &Params<T>, image: &[f32]) -> Vec<Value<T>> {
+fn forward<T: Number>(
+    net: &Network,
+    params: &Params<T>,
+    image: &[f32],
+    rounding: Option<&Rounding>,
+) -> Vec<Value<T>> {
     let mut values: Vec<Value<T>> = vec![];
-    for node in &net.nodes {
-        let value = evaluate(net, params, node, &values, image);
+    for (i, node) in net.nodes.iter().enumerate() {
+        let mut value = evaluate(net, params, node, &values, image, rounding);
+        if let Some(rounding) = rounding.filter(|rounding| rounding.narrow[i]) {
+            // An activation that the layer's kernel does not apply reads what was rounded.
+            let kind = node.op.epilogue().and_then(|epilogue| epilogue.activation);
+            let fused = [Activation::Relu, Activation::Gelu];
+            if let Some(kind) = kind.filter(|kind| !fused.contains(kind)) {
+                value.y = rounding.all(&value.before).into_iter().map(|a| activation(kind, a).0).collect();
+            }
+            value.y = rounding.all(&value.y);
+        }
         values.push(value);
     }
     values
@@ -370,6 +424,7 @@ fn evaluate<T: Number>(
     node: &Node,
     values: &[Value<T>],
     image: &[f32],
+    rounding: Option<&Rounding>,
 ) -> Value<T> {
     let x: &[T] = node.inputs.first().map_or(&[], |input| &values[input.index()].y);
     let from = node.inputs.first().map_or(node.shape, |input| net.nodes[input.index()].shape);
@@ -380,6 +435,8 @@ fn evaluate<T: Number>(
         Op::Linear(layer, epilogue) | Op::Conv(layer, _, epilogue) => {
             let layer = net.layer(*layer);
             let weight = &params[layer.weight.index()];
+            let rounded = rounding.filter(|_| !is_depthwise(net, node)).map(|rounding| rounding.all(x));
+            let x = rounded.as_deref().unwrap_or(x);
             z = vec![T::of(0.0); to.len()];
             products(layer, node, from, |i, j, w| z[i] = z[i] + x[j] * weight[w]);
             if let Some(bias) = layer.bias {

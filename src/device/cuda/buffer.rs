@@ -5,6 +5,7 @@ use std::marker::PhantomData;
 use std::ops::Range;
 use std::sync::{Arc, Mutex};
 
+use super::element::{Half, Scalar};
 #[cfg(feature = "emu")]
 use super::emu;
 use super::gpu;
@@ -239,7 +240,30 @@ impl<'a, T> Out<'a, T> {
     }
 }
 
+impl<'a, T: Scalar> In<'a, T> {
+    /// The same values where they are of this type.
+    pub fn of_type<U: Scalar>(self) -> Option<In<'a, U>> {
+        (T::ELEMENT == U::ELEMENT).then_some(In { address: self.address, len: self.len, of: PhantomData })
+    }
+}
+
+impl<'a, T: Scalar> Out<'a, T> {
+    /// The same values where they are of this type.
+    pub fn of_type<U: Scalar>(self) -> Option<Out<'a, U>> {
+        (T::ELEMENT == U::ELEMENT).then_some(Out { address: self.address, len: self.len, of: PhantomData })
+    }
+}
+
 impl<'a> In<'a, f32> {
+    /// The first `len` values of a type that stands in these floats.
+    ///
+    /// # Panics
+    /// Where there are not so many.
+    pub(crate) fn holding<T: Scalar>(self, len: usize) -> In<'a, T> {
+        assert!(len * size_of::<T>() <= 4 * self.len, "{len} values in {} floats", self.len);
+        In { address: self.address, len, of: PhantomData }
+    }
+
     /// The values as the bits that they are.
     pub fn bits(self) -> In<'a, u32> {
         In { address: self.address, len: self.len, of: PhantomData }
@@ -247,8 +271,31 @@ impl<'a> In<'a, f32> {
 }
 
 impl<'a> Out<'a, f32> {
+    /// The first `len` values of a type that stands in these floats.
+    ///
+    /// # Panics
+    /// Where there are not so many.
+    pub(crate) fn holding<T: Scalar>(self, len: usize) -> Out<'a, T> {
+        assert!(len * size_of::<T>() <= 4 * self.len, "{len} values in {} floats", self.len);
+        Out { address: self.address, len, of: PhantomData }
+    }
+
     /// The values as the bits that they are.
     pub fn bits(self) -> Out<'a, u32> {
+        Out { address: self.address, len: self.len, of: PhantomData }
+    }
+}
+
+impl<'a, H: Half> In<'a, H> {
+    /// The bits of values of 16 bits.
+    pub fn words(self) -> In<'a, u16> {
+        In { address: self.address, len: self.len, of: PhantomData }
+    }
+}
+
+impl<'a> Out<'a, u16> {
+    /// The values that have these bits.
+    pub fn bits_of<H: Half>(self) -> Out<'a, H> {
         Out { address: self.address, len: self.len, of: PhantomData }
     }
 }

@@ -2,9 +2,13 @@
 //! of [`Cuda`] that launches it, its symbol in the fatbins, and its symbol in the emulated build. All rows are loaded
 //! when a GPU is opened, those `on sm_90a` where it is one; a test holds them to the text of `kernels/*.cu`. After `on
 //! sm_90a` stand the bytes of dynamic shared memory.
+//!
+//! A row of several symbols is a family: a kernel for each type `T` of values (f32, bf16, f16), or for each `H` of 16
+//! bits. Its method launches the kernel of the type that it is called with.
 
 use super::Cuda;
 use super::buffer::{In, Out};
+use super::element::{Half, Scalar};
 use super::generated::tiles;
 use super::launch::{Argument, Arguments, Launch, Row};
 use super::parameters::{AffineParameters, DataParameters, LayerSizes, PoolSizes, WeightParameters};
@@ -12,44 +16,63 @@ use super::tensor_map::TensorMap;
 use crate::error::Result;
 
 macro_rules! kernels {
-    ($($(#[$doc:meta])* $name:ident: $symbol:ident($($argument:ident: $type:ty),* $(,)?) $(on sm_90a, $shared:expr)?;)*) => {
+    ($($(#[$doc:meta])* $name:ident $(<$T:ident: $bound:ident>)?: $($symbol:ident)|+ ($($arguments:tt)*) $(on sm_90a, $shared:expr)?;)*) => {
+        table! { $($name: [$($symbol)|+] ($($arguments)*) [$($shared)?];)* }
+
+        impl Cuda {
+            $(method! { [$(#[$doc])*] $name [$(<$T: $bound>)?] [$($symbol)|+] ($($arguments)*) })*
+        }
+    };
+}
+
+/// The rows, the emulated kernels, and the number of each.
+macro_rules! table {
+    ($($name:ident: [$($symbol:ident)|+] $arguments:tt $shared:tt;)*) => {
         /// Every kernel.
-        pub const TABLE: &[Row] = &[$(Row {
-            name: stringify!($name),
-            symbol: stringify!($symbol),
-            arguments: &[$((stringify!($argument), stringify!($type))),*],
-            sm90: [$(Some($shared),)? None][0],
-            #[cfg(feature = "emu")]
-            emulated: $symbol,
-        }),*];
+        pub const TABLE: &[Row] = &[$($(row!($name, $symbol, $arguments, $shared)),+),*];
 
         #[cfg(feature = "emu")]
         unsafe extern "C" {
-            $(#[link_name = concat!("emu_", stringify!($symbol))]
+            $($(#[link_name = concat!("emu_", stringify!($symbol))]
             fn $symbol(
                 grid: *const u32,
                 block: *const u32,
                 shared: u32,
                 words: *mut *mut std::ffi::c_void,
                 seed: u64,
-            ) -> *const std::ffi::c_char;)*
+            ) -> *const std::ffi::c_char;)+)*
         }
 
-        #[allow(non_camel_case_types)]
-        enum Index { $($name),* }
+        #[allow(non_camel_case_types, dead_code)] // of a family, only the first is named
+        enum Index { $($($symbol),+),* }
+    };
+}
 
-        impl Cuda {
-            $($(#[$doc])*
-            ///
-            /// # Safety
-            /// Every buffer has the stated length, and every scalar is what that length was computed from.
-            pub(crate) unsafe fn $name(&self, launch: Launch, $($argument: $type),*) -> Result<()> {
-                let mut arguments = Arguments::default();
-                $($argument.push(&mut arguments);)*
-                // SAFETY: the types of the row are the kernel's (tested), the lengths are the caller's promise.
-                unsafe { self.launch(Index::$name as usize, launch, arguments) }
-            }
-            )*
+macro_rules! row {
+    ($name:ident, $symbol:ident, ($($argument:ident: $type:ty),* $(,)?), [$($shared:expr)?]) => {
+        Row {
+            name: stringify!($name),
+            symbol: stringify!($symbol),
+            arguments: &[$((stringify!($argument), stringify!($type))),*],
+            sm90: [$(Some($shared),)? None][0],
+            #[cfg(feature = "emu")]
+            emulated: $symbol,
+        }
+    };
+}
+
+macro_rules! method {
+    ([$($doc:tt)*] $name:ident [$(<$T:ident: $bound:ident>)?] [$first:ident $(| $other:ident)*] ($($argument:ident: $type:ty),* $(,)?)) => {
+        $($doc)*
+        ///
+        /// # Safety
+        /// Every buffer has the stated length, and every scalar is what that length was computed from.
+        pub(crate) unsafe fn $name$(<$T: $bound>)?(&self, launch: Launch, $($argument: $type),*) -> Result<()> {
+            let mut arguments = Arguments::default();
+            $($argument.push(&mut arguments);)*
+            let kernel = Index::$first as usize $(+ <$T as $bound>::ROW)?;
+            // SAFETY: the types of the row are the kernel's (tested), the lengths are the caller's promise.
+            unsafe { self.launch(kernel, launch, arguments) }
         }
     };
 }
@@ -94,41 +117,41 @@ kernels! {
     /// `out[j] = image + sigma · normal(seed, index, first + j)`; out `[copies, len]`, image `[len]`.
     perturb: perturb_f32(out: Out<'_, f32>, image: In<'_, f32>, copies: u32, len: u32, seed: u64, index: u32, first: u32, sigma: f32);
     /// Largest value of each window and its position; y and winners `[n, oh, ow, c]`, x `[n, h, w, c]`.
-    max_pool: max_pool_f32(y: Out<'_, f32>, winners: Out<'_, u32>, x: In<'_, f32>, p: PoolSizes);
+    max_pool<T: Scalar>: max_pool_f32 | max_pool_bf16 | max_pool_f16(y: Out<'_, T>, winners: Option<Out<'_, u32>>, x: In<'_, T>, p: PoolSizes);
     /// t = tx where the winners stand; t and winners `[n, oh, ow, c]`, tx `[n, h, w, c]`.
     max_pool_tangent: max_pool_tangent_f32(t: Out<'_, f32>, winners: In<'_, u32>, tx: In<'_, f32>, n: u32, h: u32, w: u32, c: u32, oh: u32, ow: u32);
     /// dx += dy where the winners stand; dx `[n, h, w, c]`, winners and dy `[n, oh, ow, c]`.
     max_pool_backward: max_pool_backward_f32(dx: Out<'_, f32>, winners: In<'_, u32>, dy: In<'_, f32>, p: PoolSizes);
     /// The mean of each window, or (`p.rows` = 0) of each cell of a grid; y `[n, oh, ow, c]`, x `[n, h, w, c]`.
-    mean_pool: mean_pool_f32(y: Out<'_, f32>, x: In<'_, f32>, p: PoolSizes);
+    mean_pool<T: Scalar>: mean_pool_f32 | mean_pool_bf16 | mean_pool_f16(y: Out<'_, T>, x: In<'_, T>, p: PoolSizes);
     /// Its adjoint, added to dx.
     mean_pool_backward: mean_pool_backward_f32(dx: Out<'_, f32>, dy: In<'_, f32>, p: PoolSizes);
     /// y = f(x); `[len]`. In all rows of pointwise kernels an output may be an input.
-    activation: activation_f32(y: Out<'_, f32>, x: In<'_, f32>, kind: u32, len: u32);
+    activation<T: Scalar>: activation_f32 | activation_bf16 | activation_f16(y: Out<'_, T>, x: In<'_, T>, kind: u32, len: u32);
     /// dx = f'(a) dy, or (`add`) dx += that; `[len]`.
     activation_backward: activation_backward_f32(dx: Out<'_, f32>, dy: In<'_, f32>, a: In<'_, f32>, kind: u32, len: u32, add: u32);
     /// dxt = f'(a) dyt + f''(a) at dy, or (`add`) dxt += that; `[len]`.
     activation_tangent_backward: activation_tangent_backward_f32(dxt: Out<'_, f32>, dyt: In<'_, f32>, dy: In<'_, f32>, at: In<'_, f32>, a: In<'_, f32>, kind: u32, len: u32, add: u32);
     /// y = a + b; `[len]`.
-    sum: sum_f32(y: Out<'_, f32>, a: In<'_, f32>, b: In<'_, f32>, len: u32);
+    sum<T: Scalar>: sum_f32 | sum_bf16 | sum_f16(y: Out<'_, T>, a: In<'_, T>, b: In<'_, T>, len: u32);
     /// y = scale x + shift by channel; y and x `[len]`, scale and shift `[c]`.
-    scale_shift: scale_shift_f32(y: Out<'_, f32>, x: In<'_, f32>, scale: In<'_, f32>, shift: In<'_, f32>, len: u32, c: u32);
+    scale_shift<T: Scalar>: scale_shift_f32 | scale_shift_bf16 | scale_shift_f16(y: Out<'_, T>, x: In<'_, T>, scale: In<'_, f32>, shift: In<'_, f32>, len: u32, c: u32);
     /// y = scale x by channel, or (`add`) y += that; y and x `[len]`, scale `[c]`.
     scale: scale_f32(y: Out<'_, f32>, x: In<'_, f32>, scale: In<'_, f32>, len: u32, c: u32, add: u32);
     /// Rows of x copied, or (`add`) added, to rows of y: each of `len` values, `y_apart` and `x_apart` apart.
-    rows: rows_f32(y: Out<'_, f32>, x: In<'_, f32>, rows: u32, len: u32, y_apart: u32, x_apart: u32, add: u32);
+    rows<T: Scalar>: rows_f32 | rows_bf16 | rows_f16(y: Out<'_, T>, x: In<'_, T>, rows: u32, len: u32, y_apart: u32, x_apart: u32, add: u32);
     /// Positions in the order of bands, or (`back`) from it; x and y `[n, rows, columns, c]`.
-    bands: bands_f32(y: Out<'_, f32>, x: In<'_, f32>, n: u32, rows: u32, columns: u32, c: u32, height: u32, down: u32, right: u32, back: u32, add: u32);
+    bands<T: Scalar>: bands_f32 | bands_bf16 | bands_f16(y: Out<'_, T>, x: In<'_, T>, n: u32, rows: u32, columns: u32, c: u32, height: u32, down: u32, right: u32, back: u32, add: u32);
     /// y += the sum over rows of x, `apart` values apart; y `[len]`.
     sum_rows: sum_rows_f32(y: Out<'_, f32>, x: In<'_, f32>, rows: u32, len: u32, apart: u32);
     /// Every stride-th position, channels in the middle; y `[n, oh, ow, oc]`, x `[n, h, w, c]`.
-    shortcut: shortcut_f32(y: Out<'_, f32>, x: In<'_, f32>, n: u32, h: u32, w: u32, c: u32, oh: u32, ow: u32, oc: u32, stride: u32);
+    shortcut<T: Scalar>: shortcut_f32 | shortcut_bf16 | shortcut_f16(y: Out<'_, T>, x: In<'_, T>, n: u32, h: u32, w: u32, c: u32, oh: u32, ow: u32, oc: u32, stride: u32);
     /// Its adjoint, added to dx.
     shortcut_backward: shortcut_backward_f32(dx: Out<'_, f32>, dy: In<'_, f32>, n: u32, h: u32, w: u32, c: u32, oh: u32, ow: u32, oc: u32, stride: u32);
     /// trace += mean over positions / uses, of sums by tile; trace `c` columns of `[n, d]`, parts as [`Cuda::conv`] writes.
     means: means_f32(trace: Out<'_, f32>, parts: In<'_, f64>, n: u32, positions: u32, c: u32, segments: u32, d: u32, uses: u32);
     /// y = γ x̂ + β, μ and r to saved; y and x `[n, c]`, saved `[n, 2]`, gamma and beta `[c]`.
-    layer_norm: layer_norm_f32(y: Out<'_, f32>, saved: Out<'_, f32>, x: In<'_, f32>, gamma: In<'_, f32>, beta: In<'_, f32>, n: u32, c: u32, eps: f32);
+    layer_norm<T: Scalar>: layer_norm_f32 | layer_norm_bf16 | layer_norm_f16(y: Out<'_, T>, saved: Out<'_, f32>, x: In<'_, f32>, gamma: In<'_, f32>, beta: In<'_, f32>, n: u32, c: u32, eps: f32);
     /// t = γ x̂'; t, tx and x `[n, c]`.
     layer_norm_tangent: layer_norm_tangent_f32(t: Out<'_, f32>, tx: In<'_, f32>, x: In<'_, f32>, saved: In<'_, f32>, gamma: In<'_, f32>, n: u32, c: u32);
     /// dx += the adjoint of dy; dx, dy and x `[n, c]`.
@@ -149,7 +172,7 @@ kernels! {
     /// Σ dy x̂ and Σ dy by chunks of `size` of n positions; parts `[chunks, c, 2]`, dy and x `[n, c]`.
     group_norm_parameters: group_norm_parameters_f32(parts: Out<'_, f32>, dy: In<'_, f32>, x: In<'_, f32>, saved: In<'_, f32>, n: u32, positions: u32, c: u32, groups: u32, size: u32);
     /// y = or (`add`) += x g; y and x `[n, positions, c]` of `len` values, gate `[n, c]`.
-    gate: gate_f32(y: Out<'_, f32>, x: In<'_, f32>, gate: In<'_, f32>, len: u32, positions: u32, c: u32, add: u32);
+    gate<T: Scalar>: gate_f32 | gate_bf16 | gate_f16(y: Out<'_, T>, x: In<'_, T>, gate: In<'_, T>, len: u32, positions: u32, c: u32, add: u32);
     /// dgate += Σ dy x over positions; dgate `[n, c]`, dy and x `[n, positions, c]`.
     gate_gradient: gate_gradient_f32(dgate: Out<'_, f32>, dy: In<'_, f32>, x: In<'_, f32>, positions: u32, c: u32);
     /// `y[i]` = the row of the table that `tokens[i]` names, NaN where it has none; y `[n, c]`, table `[rows, c]`.
@@ -209,7 +232,7 @@ kernels! {
     replace_tokens: replace_tokens_u32(out: Out<'_, u32>, row: In<'_, u32>, slots: In<'_, u32>, copies: u32, len: u32, places: u32, count: u32, from: u32, ids: u32, seed: u64, index: u32, first: u32);
     /// O of each head, and P to saved; y `[n, t, heads·width]`, x of three times the channels, saved `[n, heads, t, t]`,
     /// mask `[n, t]`.
-    attention: attention_f32(y: Out<'_, f32>, saved: Out<'_, f32>, x: In<'_, f32>, mask: Option<In<'_, u32>>, table: Option<In<'_, f32>>, t: u32, heads: u32, width: u32, side: u32, rows: u32, columns: u32, down: u32, right: u32);
+    attention<T: Scalar>: attention_f32 | attention_bf16 | attention_f16(y: Out<'_, T>, saved: Option<Out<'_, f32>>, x: In<'_, T>, mask: Option<In<'_, u32>>, table: Option<In<'_, f32>>, t: u32, heads: u32, width: u32, side: u32, rows: u32, columns: u32, down: u32, right: u32);
     /// O' = P'V + PV'.
     attention_tangent: attention_tangent_f32(ty: Out<'_, f32>, tx: In<'_, f32>, x: In<'_, f32>, saved: In<'_, f32>, t: u32, heads: u32, width: u32);
     /// The adjoint of the scores to ds `[n, heads, t, t]`, that of Q added to dx.
@@ -223,23 +246,21 @@ kernels! {
     /// y = act(scale z + shift + residual) or += z of z = W x + b; y and residual `[pixels, o]` of `oh × ow` an image, x
     /// `[.., h, w, c]`, weight `[count, r·s·c/groups]`, bias `[count]`, scale and shift `[o]`, rows `[count]`, parts
     /// `[pixels / GEMM_TILE, segments, o]`.
-    conv: conv_f32(p: AffineParameters<'_>);
+    conv: conv_f32(p: AffineParameters<'_, f32, f32, f32>);
     /// The same of operands rounded to tf32.
-    conv_tf32: conv_tf32(p: AffineParameters<'_>);
-    /// The same of operands rounded to bf16.
-    conv_bf16: conv_bf16(p: AffineParameters<'_>);
-    /// The same of operands rounded to f16.
-    conv_f16: conv_f16(p: AffineParameters<'_>);
-    /// y = act(scale z + shift + residual) of z = Wx + b, in bf16; x `[n, h, w, c]`, weight `[o, taps, c]`.
-    conv_bf16_sm90: conv_bf16_sm90(x: &TensorMap, weight: &TensorMap, p: AffineParameters<'_>) on sm_90a, tiles::SM90_SHARED;
-    /// The same in f16.
-    conv_f16_sm90: conv_f16_sm90(x: &TensorMap, weight: &TensorMap, p: AffineParameters<'_>) on sm_90a, tiles::SM90_SHARED;
-    /// out = x rounded to bf16; `[len]`.
-    narrow_bf16: narrow_bf16(out: Out<'_, u16>, x: In<'_, f32>, len: u32);
-    /// out = x rounded to f16; `[len]`.
-    narrow_f16: narrow_f16(out: Out<'_, u16>, x: In<'_, f32>, len: u32);
+    conv_tf32: conv_tf32(p: AffineParameters<'_, f32, f32, f32>);
+    /// The same of values and weights of 16 bits.
+    conv_half<H: Half>: conv_bf16 | conv_f16(p: AffineParameters<'_, H, H, H>);
+    /// The same with y and residual in f32.
+    conv_half_wide<H: Half>: conv_bf16_wide | conv_f16_wide(p: AffineParameters<'_, H, H, f32>);
+    /// y = act(scale z + shift + residual) of z = Wx + b, of 16 bits; x `[n, h, w, c]`, weight `[o, taps, c]`.
+    conv_half_sm90<H: Half>: conv_bf16_sm90 | conv_f16_sm90(x: &TensorMap, weight: &TensorMap, p: AffineParameters<'_, H, H, H>) on sm_90a, tiles::SM90_SHARED;
+    /// The same with y and residual in f32.
+    conv_half_wide_sm90<H: Half>: conv_bf16_wide_sm90 | conv_f16_wide_sm90(x: &TensorMap, weight: &TensorMap, p: AffineParameters<'_, H, H, f32>) on sm_90a, tiles::SM90_SHARED;
+    /// out = x rounded to 16 bits; `[len]`.
+    narrow<H: Half>: narrow_bf16 | narrow_f16(out: Out<'_, H>, x: In<'_, f32>, len: u32);
     /// The same as [`Cuda::conv`] of groups that have one input channel each.
-    conv_depthwise: conv_depthwise_f32(p: AffineParameters<'_>);
+    conv_depthwise<T: Scalar>: conv_depthwise_f32 | conv_depthwise_bf16 | conv_depthwise_f16(p: AffineParameters<'_, T, f32, T>);
     /// dx = or (`add`) += Wᵀ dz; dx `[pixels, c]`, dz `[.., oh, ow, o]`, weight and rows as of [`Cuda::conv`].
     conv_data: conv_data_f32(p: DataParameters<'_>);
     /// The same of groups that have one input channel each.
@@ -303,19 +324,29 @@ mod tests {
     use super::*;
     use std::path::Path;
 
-    /// `const uint32_t* values` of (`values`, `In<'_, u32>`), and of an option, which is null where there is none.
-    fn declared(name: &str, kind: &str) -> String {
-        let c = |rust: &str| match rust {
-            "u16" => "uint16_t",
-            "u32" => "uint32_t",
-            "u64" => "uint64_t",
-            "f32" => "float",
-            "f64" => "double",
-            other => panic!("{other} has no counterpart"),
+    /// `const uint32_t* values` of (`values`, `In<'_, u32>`), and of an option, which is null where there is none; `family`
+    /// is the type that the kernel is for, of a family.
+    fn declared(name: &str, kind: &str, family: &str) -> String {
+        let c = |rust: &str| {
+            match rust {
+                "u16" => "uint16_t",
+                "u32" => "uint32_t",
+                "u64" => "uint64_t",
+                "f32" => "float",
+                "f64" => "double",
+                "T" | "H" => family,
+                other => panic!("{other} has no counterpart"),
+            }
+            .to_string()
         };
+        if let Some(types) =
+            kind.strip_prefix("AffineParameters<'_, ").and_then(|rest| rest.strip_suffix('>'))
+        {
+            let types: Vec<String> = types.split(", ").map(c).collect();
+            return format!("const __grid_constant__ AffineParameters<{}> {name}", types.join(", "));
+        }
         let structs = [
             ("TensorMap", "TensorMap"),
-            ("AffineParameters", "AffineParameters"),
             ("DataParameters", "DataParameters"),
             ("WeightParameters", "WeightParameters"),
             ("LayerSizes", "Layer"),
@@ -351,8 +382,10 @@ mod tests {
             }
         }
         for row in TABLE {
+            let has = |name: &&str| row.symbol.split('_').any(|part| part == *name);
+            let family = ["bf16", "f16"].into_iter().find(has).unwrap_or("float");
             let arguments: Vec<String> =
-                row.arguments.iter().map(|(name, kind)| declared(name, kind)).collect();
+                row.arguments.iter().map(|(name, kind)| declared(name, kind, family)).collect();
             let signature = format!("\n{}({}) {{", row.symbol, arguments.join(", "));
             assert!(text.contains(&signature), "no kernel declares{signature}");
             assert!(text.contains(&format!("KERNEL({});", row.symbol)), "{} is not exported", row.symbol);

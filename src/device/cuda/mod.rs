@@ -8,6 +8,7 @@
 
 mod boxes;
 mod buffer;
+mod element;
 #[cfg(feature = "emu")]
 mod emu;
 mod foreign;
@@ -29,6 +30,7 @@ pub use boxes::{Boxes, Take};
 use buffer::Pool;
 pub use buffer::{Buffer, Counts, In, Out};
 use bytemuck::Pod;
+pub use element::{Element, Half, Scalar};
 pub use foreign::Foreign;
 pub use generated::tiles;
 pub use gpu::list;

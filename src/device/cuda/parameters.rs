@@ -12,22 +12,22 @@ pub struct LayerSizes(pub [u32; 13]);
 #[derive(Clone, Copy, Debug)]
 pub struct PoolSizes(pub [u32; 13]);
 
-/// z = Wx + b and its epilogue.
-pub struct AffineParameters<'a> {
+/// z = Wx + b and its epilogue; X, W and Y are the types of the input, the weights and the result.
+pub struct AffineParameters<'a, X, W, Y> {
     /// `[pixels, o]`.
-    pub y: Out<'a, f32>,
+    pub y: Out<'a, Y>,
     /// Sums for the means of units.
     pub parts: Option<Out<'a, f64>>,
     /// `[n, h, w, c]`.
-    pub x: In<'a, f32>,
+    pub x: In<'a, X>,
     /// `[count, fan_in]`.
-    pub weight: In<'a, f32>,
+    pub weight: In<'a, W>,
     /// `[count]`.
     pub bias: Option<In<'a, f32>>,
     /// Scale and shift, `[o]` each.
     pub affine: [Option<In<'a, f32>>; 2],
     /// `[pixels, o]`.
-    pub residual: Option<In<'a, f32>>,
+    pub residual: Option<In<'a, Y>>,
     /// The rows at hand, `[count]`, ascending.
     pub rows: Option<In<'a, u32>>,
     /// Those of the layer.
@@ -94,10 +94,11 @@ impl Argument for PoolSizes {
     }
 }
 
-impl Argument for AffineParameters<'_> {
+impl<X, W, Y> Argument for AffineParameters<'_, X, W, Y> {
     fn push(self, to: &mut Arguments) {
         let ([scale, shift], parts) = (self.affine, self.parts.map_or(0, |parts| parts.address));
-        let [bias, scale, shift, residual] = [self.bias, scale, shift, self.residual].map(address);
+        let [bias, scale, shift] = [self.bias, scale, shift].map(address);
+        let residual = address(self.residual);
         let (y, x, weight, rows) = (self.y.address, self.x.address, self.weight.address, address(self.rows));
         let addresses = [y, parts, x, weight, bias, scale, shift, residual, rows];
         push(to, &addresses, self.layer.0.into_iter().chain(self.numbers));
@@ -125,8 +126,8 @@ mod tests {
         let header = include_str!("../../../kernels/common/affine.h");
         for declared in [
             "    uint32_t h, w, c, oh, ow, o, r, s, stride, above, left, dilation, groups;\n",
-            "    float* y;\n    double* parts;\n    const float *x, *weight, *bias, *scale, *shift, *residual;\n    \
-             const uint32_t* rows;\n    Layer layer;\n    uint32_t count, pixels, segments, activation, add;\n};",
+            "    Y* y;\n    double* parts;\n    const X* x;\n    const W* weight;\n    \
+             const float *bias, *scale, *shift;\n    const Y* residual;\n    const uint32_t* rows;\n    Layer layer;\n    uint32_t count, pixels, segments, activation, add;\n};",
             "    float* dx;\n    const float *dz, *weight;\n    const uint32_t* rows;\n    Layer layer;\n    \
              uint32_t count, pixels, add;\n};",
             "    float* parts;\n    const float *dz, *x;\n    const uint32_t* rows;\n    Layer layer;\n    \

@@ -1,25 +1,46 @@
 //! The executor on a CUDA device: one exhaustive match from each family of instructions to operations on device memory.
 
+mod affine;
 mod tokens;
 
 use super::passes::{carve_moments, copy};
-use super::rows::{Sink, Used};
+use super::rows::Sink;
 use super::run::Run;
 use super::sizes::gradient_parts;
-use crate::device::cuda::{Buffer, Out};
+use crate::device::cuda::{Buffer, Element, Out};
 use crate::error::Result;
 use crate::loss::Weight;
 use crate::net::ParamId;
 use crate::net::instruction::{
-    ActivationOp, AffineForward, AffineOp, BatchNormOp, EmbeddingOp, GateOp, Instruction, LayerUse, LossOp,
-    Norm, NormOp, Over, PointwiseOp, PoolOp, Rows, RowsOp, ShortcutOp, Value, Weights,
+    ActivationOp, BatchNormOp, EmbeddingOp, GateOp, Instruction, LossOp, Norm, NormOp, Over, PointwiseOp,
+    PoolOp, RowSource, Rows, RowsOp, ShortcutOp, Value,
 };
 use crate::net::program::{Section, Seed};
 use crate::ops::Strided;
 use crate::ops::cuda::{
-    activation, batch_norm, conv, conv_sm90, embedding, gate, group_norm, layer_norm, loss, means, pointwise,
-    pool, shape,
+    activation, batch_norm, embedding, gate, group_norm, layer_norm, loss, pointwise, pool, shape,
 };
+
+/// What an operation does with values of the type that a value has, which is `$T`.
+macro_rules! typed {
+    ($run:expr, $value:expr, $T:ident => $operation:expr) => {
+        match $run.element($value) {
+            Element::F32 => {
+                type $T = f32;
+                $operation
+            }
+            Element::Bf16 => {
+                type $T = half::bf16;
+                $operation
+            }
+            Element::F16 => {
+                type $T = half::f16;
+                $operation
+            }
+        }
+    };
+}
+pub(self) use typed;
 
 impl Run<'_> {
     /// Runs one section.
@@ -57,85 +78,18 @@ impl Run<'_> {
         }
     }
 
-    fn affine(&mut self, op: &AffineOp) -> Result<()> {
-        let (passes, n, v) = (self.passes, self.n, self.v);
-        let cuda = passes.cuda;
-        let weight = |at: &LayerUse| passes.param(passes.net.layer(at.layer).weight);
-        match op {
-            AffineOp::Forward(op) => self.affine_forward(op),
-            AffineOp::Apply { y, x, at, weights } => {
-                let (g, layer) = (&at.geometry, at.layer.index());
-                let ([y], others) = self.memory.carve([*y]);
-                let x = others.get(*x);
-                match (weights, v) {
-                    (Weights::Layer, _) => conv::apply(cuda, y, x, weight(at), None, None, n, g, false),
-                    (Weights::Direction, Some(v)) => {
-                        let (rows, weight) = (passes.subset(layer), v.weight[layer].input());
-                        conv::apply(cuda, y, x, weight, v.bias(layer), rows, n, g, true)
-                    }
-                    (Weights::Direction, None) => Ok(()),
-                }
-            }
-            AffineOp::DataGradient { dx, dz, at, weights } => {
-                let (g, layer) = (&at.geometry, at.layer.index());
-                let ([dx], others) = self.memory.carve([*dx]);
-                let dz = others.get(*dz);
-                match (weights, v) {
-                    (Weights::Layer, _) => conv::data_gradient(cuda, dx, dz, weight(at), None, n, g, true),
-                    (Weights::Direction, Some(v)) => {
-                        let (rows, weight) = (passes.subset(layer), v.weight[layer].input());
-                        conv::data_gradient(cuda, dx, dz, weight, rows, n, g, true)
-                    }
-                    (Weights::Direction, None) => Ok(()),
-                }
-            }
-            AffineOp::WeightGradient { dz, x, at, bias } => {
-                let (dz, x) = (self.memory.value(*dz), self.memory.value(*x));
-                match &mut self.sink {
-                    Some(sink) => sink.take(passes, Used { at, dz, x, bias: *bias, n }, self.sums.output()),
-                    None => Ok(()),
-                }
-            }
-        }
-    }
-
-    fn affine_forward(&mut self, op: &AffineForward) -> Result<()> {
-        let AffineForward { y: value, argument, x, residual, at, scale, activation: kind, uses } = op;
-        let (passes, n, geometry) = (self.passes, self.n, &at.geometry);
-        let (cuda, owner) = (passes.cuda, passes.net.layer(at.layer));
-        let (weight, bias) = (passes.param(owner.weight), owner.bias.map(|bias| passes.param(bias)));
-        let traced = self.trace.is_some();
-        let count = if traced { conv::parts(n, geometry) } else { 0 };
-        let sums = traced.then(|| self.parts.output().split_at(count).0);
-        let halves = conv_sm90::scratch(cuda, n, geometry, passes.precision);
-        let scratch = Some(self.halves.output().split_at(halves).0);
-        let ([z], others) = self.memory.carve([argument.unwrap_or(*value)]);
-        let epilogue = conv::Epilogue {
-            affine: scale.and_then(|node| passes.scale_shift(node)),
-            residual: residual.map(|residual| others.get(residual)),
-            activation: kind.filter(|_| argument.is_none()),
-        };
-        let (x, precision) = (others.get(*x), passes.precision);
-        conv::forward(cuda, z, sums, x, weight, bias, epilogue, n, geometry, precision, scratch)?;
-        if let (Some(argument), Some(kind)) = (argument, kind) {
-            let ([y], others) = self.memory.carve([*value]);
-            activation::forward(cuda, y, others.get(*argument), *kind)?;
-        }
-        if let Some(trace) = &mut self.trace {
-            let (columns, d) = (passes.net.units().of_layer(at.layer), passes.net.units().len());
-            let sums = self.parts.input().part(0..count);
-            means::means(cuda, trace.output(), sums, n, geometry, columns, d, *uses)?;
-        }
-        Ok(())
+    /// The type of a value's elements.
+    fn element(&self, value: Value) -> Element {
+        self.passes.plan.program.element(value)
     }
 
     fn activation(&mut self, op: &ActivationOp) -> Result<()> {
         let cuda = self.passes.cuda;
         match *op {
-            ActivationOp::Forward { y, x, kind } => {
+            ActivationOp::Forward { y, x, kind } => typed!(self, y, T => {
                 let ([y], others) = self.memory.carve([y]);
-                activation::forward(cuda, y, others.get(x), kind)
-            }
+                activation::forward::<T>(cuda, y, others.get(x), kind)
+            }),
             ActivationOp::Backward { dx, dy, argument, kind } => {
                 let ([d], others) = self.memory.carve([dx]);
                 match dx == dy {
@@ -167,18 +121,18 @@ impl Run<'_> {
                 let ([y], _) = self.memory.carve([y]);
                 passes.clear(y)
             }
-            PointwiseOp::Copy { y, x } => {
+            PointwiseOp::Copy { y, x } => typed!(self, y, T => {
                 let ([y], others) = self.memory.carve([y]);
-                copy(cuda, y, others.get(x))
-            }
-            PointwiseOp::Add { y, x } => {
+                copy::<T>(cuda, y, others.get(x))
+            }),
+            PointwiseOp::Add { y, x } => typed!(self, y, T => {
                 let ([y], others) = self.memory.carve([y]);
-                pointwise::add(cuda, y, others.get(x))
-            }
-            PointwiseOp::Sum { y, a, b } => {
+                pointwise::add::<T>(cuda, y, others.get(x))
+            }),
+            PointwiseOp::Sum { y, a, b } => typed!(self, y, T => {
                 let ([y], others) = self.memory.carve([y]);
-                pointwise::sum(cuda, y, others.get(a), others.get(b))
-            }
+                pointwise::sum::<T>(cuda, y, others.get(a), others.get(b))
+            }),
             PointwiseOp::Scale { y, x, by } => {
                 let Some([scale, _]) = passes.scale_shift(by) else { return Ok(()) };
                 let ([out], others) = self.memory.carve([y]);
@@ -189,8 +143,10 @@ impl Run<'_> {
             }
             PointwiseOp::ScaleShift { y, x, by } => {
                 let Some([scale, shift]) = passes.scale_shift(by) else { return Ok(()) };
-                let ([y], others) = self.memory.carve([y]);
-                pointwise::scale_shift(cuda, y, others.get(x), scale, shift)
+                typed!(self, y, T => {
+                    let ([y], others) = self.memory.carve([y]);
+                    pointwise::scale_shift::<T>(cuda, y, others.get(x), scale, shift)
+                })
             }
             PointwiseOp::AddScaled { y, x, by } => {
                 let Some([scale, _]) = passes.scale_shift(by) else { return Ok(()) };
@@ -203,16 +159,8 @@ impl Run<'_> {
     fn rows(&mut self, op: &RowsOp) -> Result<()> {
         let (cuda, n) = (self.passes.cuda, self.n);
         match op {
-            RowsOp::Copy(Rows { y, to, source, count, len }) => {
-                let ([y], others) = self.memory.carve([*y]);
-                let (x, from) = others.source(source);
-                shape::copy(cuda, y, x, n * count, *len, *to, from)
-            }
-            RowsOp::Add(Rows { y, to, source, count, len }) => {
-                let ([y], others) = self.memory.carve([*y]);
-                let (x, from) = others.source(source);
-                shape::add(cuda, y, x, n * count, *len, *to, from)
-            }
+            RowsOp::Copy(rows) => self.move_rows(rows, false),
+            RowsOp::Add(rows) => self.move_rows(rows, true),
             RowsOp::Sum { param, len, x, count } => {
                 let (images, from) = (self.memory.value(*x), Strided { first: 0, stride: x.len / count });
                 let sink = self.sink.as_mut();
@@ -227,15 +175,41 @@ impl Run<'_> {
         }
     }
 
+    fn move_rows(&mut self, rows: &Rows, add: bool) -> Result<()> {
+        let Rows { y, to, source, count, len } = rows;
+        let (passes, cuda, rows) = (self.passes, self.passes.cuda, self.n * count);
+        match *source {
+            RowSource::Value(x, from) => typed!(self, *y, T => {
+                let ([y], others) = self.memory.carve([*y]);
+                match add {
+                    true => shape::add::<T>(cuda, y, others.get(x), rows, *len, *to, from),
+                    false => shape::copy::<T>(cuda, y, others.get(x), rows, *len, *to, from),
+                }
+            }),
+            RowSource::Param(param) => {
+                let ([y], _) = self.memory.carve([*y]);
+                let (x, from) = (passes.param(param), Strided { first: 0, stride: 0 });
+                match add {
+                    true => shape::add(cuda, y, x, rows, *len, *to, from),
+                    false => shape::copy(cuda, y, x, rows, *len, *to, from),
+                }
+            }
+        }
+    }
+
     fn norm(&mut self, op: &NormOp) -> Result<()> {
         let (passes, cuda, n) = (self.passes, self.passes.cuda, self.n);
         match *op {
             NormOp::Forward { y, moments, x, eps, at: Norm { shape, over, gamma, beta } } => {
-                let ([y, moments], others) = self.memory.carve([y, moments]);
-                let (x, gamma, beta) = (others.get(x), passes.param(gamma), passes.param(beta));
+                let (gamma, beta) = (passes.param(gamma), passes.param(beta));
                 match over {
-                    Over::Channels => layer_norm::forward(cuda, y, moments, x, gamma, beta, eps),
+                    Over::Channels => typed!(self, y, T => {
+                        let (y, moments, others) = self.memory.carve_two::<T>(y, moments);
+                        layer_norm::forward(cuda, y, moments, others.get(x), gamma, beta, eps)
+                    }),
                     Over::Groups(groups) => {
+                        let ([y, moments], others) = self.memory.carve([y, moments]);
+                        let x = others.get(x);
                         group_norm::forward(cuda, y, moments, x, gamma, beta, n, shape, groups, eps)
                     }
                 }
@@ -293,10 +267,10 @@ impl Run<'_> {
     fn gate(&mut self, op: &GateOp) -> Result<()> {
         let cuda = self.passes.cuda;
         match *op {
-            GateOp::Apply { y, x, gate, c, accumulate } => {
+            GateOp::Apply { y, x, gate, c, accumulate } => typed!(self, y, T => {
                 let ([y], others) = self.memory.carve([y]);
-                gate::apply(cuda, y, others.get(x), others.get(gate), c, accumulate)
-            }
+                gate::apply::<T>(cuda, y, others.get(x), others.get(gate), c, accumulate)
+            }),
             GateOp::Gradient { dgate, dy, x, c } => {
                 let ([dgate], others) = self.memory.carve([dgate]);
                 gate::gradient(cuda, dgate, others.get(dy), others.get(x), c)
@@ -355,10 +329,12 @@ impl Run<'_> {
     fn pool(&mut self, op: &PoolOp) -> Result<()> {
         let (cuda, n) = (self.passes.cuda, self.n);
         match *op {
-            PoolOp::Max { y, winners, x, at, window } => {
-                let ([y, winners], others) = self.memory.carve([y, winners]);
-                pool::max_pool(cuda, y, winners.bits(), others.get(x), n, at.from, at.to, window)
-            }
+            PoolOp::Max { y, winners, x, at, window } => typed!(self, y, T => {
+                let read = self.passes.plan.program.reads(winners);
+                let (y, winners, others) = self.memory.carve_two::<T>(y, winners);
+                let winners = read.then(|| winners.bits());
+                pool::max_pool(cuda, y, winners, others.get(x), n, at.from, at.to, window)
+            }),
             PoolOp::MaxTangent { t, winners, tx, at } => {
                 let ([t], others) = self.memory.carve([t]);
                 let winners = others.get(winners).bits();
@@ -369,18 +345,18 @@ impl Run<'_> {
                 let winners = others.get(winners).bits();
                 pool::max_pool_backward(cuda, dx, winners, others.get(dy), n, at.from, at.to, window)
             }
-            PoolOp::Average { y, x, at, window } => {
+            PoolOp::Average { y, x, at, window } => typed!(self, y, T => {
                 let ([y], others) = self.memory.carve([y]);
-                pool::average_pool(cuda, y, others.get(x), n, at.from, at.to, window)
-            }
+                pool::average_pool::<T>(cuda, y, others.get(x), n, at.from, at.to, window)
+            }),
             PoolOp::AverageAdjoint { dx, dy, at, window } => {
                 let ([dx], others) = self.memory.carve([dx]);
                 pool::average_pool_backward(cuda, dx, others.get(dy), n, at.from, at.to, window)
             }
-            PoolOp::Adaptive { y, x, at } => {
+            PoolOp::Adaptive { y, x, at } => typed!(self, y, T => {
                 let ([y], others) = self.memory.carve([y]);
-                pool::adaptive_pool(cuda, y, others.get(x), n, at.from, at.to)
-            }
+                pool::adaptive_pool::<T>(cuda, y, others.get(x), n, at.from, at.to)
+            }),
             PoolOp::AdaptiveAdjoint { dx, dy, at } => {
                 let ([dx], others) = self.memory.carve([dx]);
                 pool::adaptive_pool_backward(cuda, dx, others.get(dy), n, at.from, at.to)
@@ -391,10 +367,10 @@ impl Run<'_> {
     fn shortcut(&mut self, op: &ShortcutOp) -> Result<()> {
         let (cuda, n) = (self.passes.cuda, self.n);
         match *op {
-            ShortcutOp::Forward { y, x, from, to, stride } => {
+            ShortcutOp::Forward { y, x, from, to, stride } => typed!(self, y, T => {
                 let ([y], others) = self.memory.carve([y]);
-                shape::shortcut(cuda, y, others.get(x), n, from, to, stride)
-            }
+                shape::shortcut::<T>(cuda, y, others.get(x), n, from, to, stride)
+            }),
             ShortcutOp::Adjoint { dx, dy, from, to, stride } => {
                 let ([dx], others) = self.memory.carve([dx]);
                 shape::shortcut_backward(cuda, dx, others.get(dy), n, from, to, stride)

@@ -109,7 +109,7 @@ impl<'a> Layers<'a> {
             let (a, g) = (cuda.alloc(a)?, cuda.alloc(count(layer) * wanted.rows)?);
             Ok(Some(Sums { wanted, sets, a, trace: cuda.upload(&trace)?, g }))
         };
-        let plan = Plan::on_cuda(net, rows, Purpose::Gradient, 1)?;
+        let plan = Plan::on_cuda(net, rows, Purpose::Gradient, 1, Precision::F32)?;
         let (mut parts, mut squares) = (0, 0);
         let most = IMAGES.min(inputs);
         for step in plan.program.section(Section::Backward) {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::sizes::{Sizes, VECTORS};
 use crate::data::Inputs;
 use crate::device::Cuda;
-use crate::device::cuda::{Buffer, In, Out, Repeats};
+use crate::device::cuda::{Buffer, In, Out, Repeats, Scalar};
 use crate::error::{Error, Result};
 use crate::net::instruction::{BatchNormOp, Instruction};
 use crate::net::plan::{Plan, Purpose};
@@ -105,10 +105,10 @@ pub(crate) fn open<'a>(
     precision: Precision,
 ) -> Result<(Passes<'a>, Arena)> {
     let mut chunk = IMAGES.min(inputs.len()).max(1);
-    let whole = Plan::on_cuda(net, rows, purpose, chunk)?;
+    let whole = Plan::on_cuda(net, rows, purpose, chunk, precision)?;
     loop {
         let plan = Plan { chunk, ..whole.clone() };
-        let mut sizes = Sizes::new(cuda, net, &plan, d, precision);
+        let mut sizes = Sizes::new(net, &plan, d, precision);
         sizes.fixed += inputs.copies().map_or(0, Copies::words);
         let (bytes, free) = (sizes.bytes(), cuda.free()?);
         if chunk > 1 && (bytes > free || !sizes.numbered()) {
@@ -237,7 +237,7 @@ impl<'a> Passes<'a> {
 }
 
 /// y = x.
-pub(super) fn copy(cuda: &Cuda, y: Out<'_, f32>, x: In<'_, f32>) -> Result<()> {
+pub(super) fn copy<T: Scalar>(cuda: &Cuda, y: Out<'_, T>, x: In<'_, T>) -> Result<()> {
     let row = Strided { first: 0, stride: x.len() };
     shape::copy(cuda, y, x, 1, x.len(), row, row)
 }

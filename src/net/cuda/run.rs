@@ -3,11 +3,10 @@
 
 use super::passes::{Chunk, Passes, Work};
 use super::rows::{RowBuffers, Sink};
-use crate::device::cuda::{Buffer, In, Out};
+use crate::device::cuda::{Buffer, In, Out, Scalar};
 use crate::net::arena::{self, Rest};
-use crate::net::instruction::{RowSource, Value};
+use crate::net::instruction::Value;
 use crate::net::program::{Region, Seed, Span};
-use crate::ops::Strided;
 
 /// Memory of kept values: written in the first two sections, read in the product.
 enum Kept<'a> {
@@ -30,18 +29,41 @@ impl<'a> Memory<'a> {
     }
 
     /// One value, for reading.
-    pub fn value(&self, value: Value) -> In<'_, f32> {
+    pub fn value<T: Scalar>(&self, value: Value) -> In<'_, T> {
         let span = self.span(value);
         let memory = match (span.region, &self.kept) {
             (Region::Work, _) => self.work.input(),
             (Region::Kept, Kept::Written(kept)) => kept.input(),
             (Region::Kept, Kept::Read(kept)) => *kept,
         };
-        memory.part(span.range)
+        memory.part(span.range).holding(count::<T>(self.passes, value, self.n))
     }
 
     /// These values for writing, and all others for reading.
-    pub fn carve<const N: usize>(&mut self, values: [Value; N]) -> ([Out<'_, f32>; N], Others<'_>) {
+    pub fn carve<T: Scalar, const N: usize>(&mut self, values: [Value; N]) -> ([Out<'_, T>; N], Others<'_>) {
+        let (mut counts, passes, n) = (values.into_iter(), self.passes, self.n);
+        let (cut, others) = self.cut(values);
+        let typed = cut.map(|out| {
+            let len = counts.next().map_or(0, |value| count::<T>(passes, value, n));
+            out.holding(len)
+        });
+        (typed, others)
+    }
+
+    /// A value of any type and one of f32 for writing, and all others for reading.
+    pub fn carve_two<T: Scalar>(
+        &mut self,
+        value: Value,
+        beside: Value,
+    ) -> (Out<'_, T>, Out<'_, f32>, Others<'_>) {
+        let len = count::<T>(self.passes, value, self.n);
+        let other = count::<f32>(self.passes, beside, self.n);
+        let ([out, beside], others) = self.cut([value, beside]);
+        (out.holding(len), beside.holding(other), others)
+    }
+
+    /// The floats that these values are in.
+    fn cut<const N: usize>(&mut self, values: [Value; N]) -> ([Out<'_, f32>; N], Others<'_>) {
         let (passes, n, spans) = (self.passes, self.n, values.map(|value| self.span(value)));
         let (len, work) = (self.work.len(), self.work.output());
         let (kept, kept_len) = match &mut self.kept {
@@ -56,6 +78,16 @@ impl<'a> Memory<'a> {
     }
 }
 
+/// How many values that is in `n` images.
+///
+/// # Panics
+/// Where they are of another type: no kernel is to take what it reads for something else.
+fn count<T: Scalar>(passes: &Passes<'_>, value: Value, n: usize) -> usize {
+    let (found, expected) = (passes.plan.program.element(value).name(), T::ELEMENT.name());
+    assert!(found == expected, "value {} is {found}, and is met as {expected}", value.index());
+    n * value.len
+}
+
 /// The values that an instruction reads.
 pub(super) struct Others<'a> {
     rest: Rest<In<'a, f32>>,
@@ -64,16 +96,10 @@ pub(super) struct Others<'a> {
 }
 
 impl<'a> Others<'a> {
-    pub fn get(&self, value: Value) -> In<'a, f32> {
+    pub fn get<T: Scalar>(&self, value: Value) -> In<'a, T> {
         let plan = &self.passes.plan;
-        self.rest.get(&plan.program.span(value, plan.chunk, self.n))
-    }
-
-    pub fn source(&self, source: &RowSource) -> (In<'a, f32>, Strided) {
-        match *source {
-            RowSource::Value(x, from) => (self.get(x), from),
-            RowSource::Param(param) => (self.passes.param(param), Strided { first: 0, stride: 0 }),
-        }
+        let memory = self.rest.get(&plan.program.span(value, plan.chunk, self.n));
+        memory.holding(count::<T>(self.passes, value, self.n))
     }
 }
 

@@ -6,7 +6,7 @@ use crate::net::instruction::{
 };
 use crate::net::plan::{Plan, Purpose};
 use crate::ops::Precision;
-use crate::ops::cuda::{Cuda, batch_norm, conv, conv_sm90, group_norm, layer_norm};
+use crate::ops::cuda::{batch_norm, conv, group_norm, layer_norm};
 
 /// Floats of an arena: kernels number them in 32 bits.
 const FLOATS: usize = 1 << 31;
@@ -39,7 +39,7 @@ pub(super) struct Sizes {
 
 impl Sizes {
     /// Those of `plan` in passes of this precision; `d` the number of units, or 0 where activations are not asked for.
-    pub fn new(cuda: &Cuda, net: &Network, plan: &Plan, d: usize, precision: Precision) -> Sizes {
+    pub fn new(net: &Network, plan: &Plan, d: usize, precision: Precision) -> Sizes {
         let affine = net.nodes.iter().filter_map(|node| node.op.scale()).map(|a| 2 * a.scale.len());
         let params = net.params.iter().map(|param| param.value.len());
         let count = |layer: usize| plan.rows[layer].count(net.layers[layer].outputs);
@@ -66,7 +66,8 @@ impl Sizes {
         for step in plan.program.steps() {
             widest = widest.max(sizes.scratch(net, plan, &step.instruction, d > 0));
             if let Instruction::Affine(AffineOp::Forward(op)) = &step.instruction {
-                let scratch = conv_sm90::scratch(cuda, plan.chunk, &op.at.geometry, precision);
+                let x = plan.program.element(op.x);
+                let scratch = conv::scratch(plan.chunk, &op.at.geometry, precision, x);
                 sizes.halves = sizes.halves.max(scratch);
             }
         }

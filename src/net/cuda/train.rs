@@ -62,7 +62,7 @@ impl<'a> Training<'a> {
     /// # Errors
     /// [`Error::Memory`] where there is too little memory, or the device fails.
     pub fn new(cuda: &'a Cuda, net: &Network, batch: usize, optimizer: Optimizer) -> Result<Training<'a>> {
-        let (plan, sizes) = sized(cuda, net, batch, optimizer)?;
+        let (plan, sizes) = sized(net, batch, optimizer)?;
         let (bytes, free) = (sizes.bytes(), cuda.free()?);
         let short = |free: usize, remedy: String| Error::Memory {
             op: format!("training in batches of {batch}, which a batch norm reads whole"),
@@ -75,11 +75,11 @@ impl<'a> Training<'a> {
             let (mut below, mut above) = (0, batch);
             while above - below > 1 {
                 let middle = below.midpoint(above);
-                let fits = fits(&sized(cuda, net, middle, optimizer)?.1, free);
+                let fits = fits(&sized(net, middle, optimizer)?.1, free);
                 *(if fits { &mut below } else { &mut above }) = middle;
             }
             let remedy = match below {
-                0 => format!("; one sample takes {}", sized(cuda, net, 1, optimizer)?.1.bytes()),
+                0 => format!("; one sample takes {}", sized(net, 1, optimizer)?.1.bytes()),
                 below => format!("; a batch of {below} would fit"),
             };
             return Err(short(free, remedy));
@@ -246,9 +246,10 @@ impl<'a> Training<'a> {
 }
 
 /// The plan of a batch, and what it takes.
-fn sized(cuda: &Cuda, net: &Network, batch: usize, optimizer: Optimizer) -> Result<(Plan, Sizes)> {
-    let plan = Plan::on_cuda(net, &vec![Selected::All; net.layers.len()], Purpose::Train, batch)?;
-    let mut sizes = Sizes::new(cuda, net, &plan, 0, Precision::F32);
+fn sized(net: &Network, batch: usize, optimizer: Optimizer) -> Result<(Plan, Sizes)> {
+    let plan =
+        Plan::on_cuda(net, &vec![Selected::All; net.layers.len()], Purpose::Train, batch, Precision::F32)?;
+    let mut sizes = Sizes::new(net, &plan, 0, Precision::F32);
     // Beside each value its gradient, and what is remembered of it; predictions; scores, and four numbers of a step.
     sizes.fixed = (2 + optimizer.remembers()) * net.parameters() + sizes.labels + 4 + 4;
     Ok((plan, sizes))

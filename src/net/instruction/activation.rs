@@ -32,6 +32,7 @@ impl ActivationOp {
             ActivationOp::Forward { y, x, kind: _ } => {
                 all.write(y, x.len);
                 all.read(x, y.len);
+                all.alike([y, x]);
             }
             ActivationOp::Backward { dx, dy, argument, kind: _ } => {
                 all.write(dx, dy.len);

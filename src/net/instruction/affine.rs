@@ -88,6 +88,15 @@ impl AffineOp {
                 residual.iter().for_each(|residual| all.read(*residual, outer));
                 scale.iter().for_each(|node| all.scale(*node, outer));
                 all.layer(*at);
+                let results = [Some(*y), *argument, *residual].into_iter().flatten();
+                // A depthwise layer has one kernel for each type.
+                match at.geometry.is_depthwise() {
+                    true => all.alike(results.chain([*x])),
+                    false => {
+                        all.alike(results);
+                        all.alike([*x]);
+                    }
+                }
             }
             AffineOp::Apply { y, x, at, weights } => {
                 match weights {

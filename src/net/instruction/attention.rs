@@ -68,6 +68,7 @@ impl AttentionOp {
                 all.write(y, at.shape.len());
                 all.write(weights, at.weights());
                 all.read(x, at.packed());
+                all.alike([y, x]);
                 match scores {
                     Scores::Plain => {}
                     Scores::Masked(mask) => all.read(mask, at.shape.positions()),

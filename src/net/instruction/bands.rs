@@ -23,6 +23,7 @@ impl BandsOp {
             false => all.write(self.y, len),
         }
         all.read(self.x, len);
+        all.alike([self.y, self.x]);
     }
 
     /// What it is called, and its settings.

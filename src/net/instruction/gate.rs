@@ -23,6 +23,7 @@ impl GateOp {
                 }
                 all.read(x, y.len);
                 all.read(gate, c);
+                all.alike([y, x, gate]);
             }
             GateOp::Gradient { dgate, dy, x, c } => {
                 all.add(dgate, c);

@@ -60,6 +60,10 @@ impl NormOp {
                 all.write(y, at.shape.len());
                 all.write(moments, at.moments());
                 all.read(x, at.shape.len());
+                // What layer norm reads, and so the residual stream of a transformer, is f32; what it gives may be less.
+                if at.over == Over::Channels {
+                    all.alike([y]);
+                }
                 [at.gamma, at.beta].into_iter().for_each(|param| all.param(param, at.shape.c));
             }
             NormOp::Tangent { t, tx, x, moments, at } => {

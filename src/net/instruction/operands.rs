@@ -4,11 +4,11 @@ use crate::error::{Error, Result};
 use crate::net::{LayerId, Network, NodeId, ParamId};
 use crate::ops::Geometry;
 
-/// A value that instructions compute: so many floats an image.
+/// A value that instructions compute: so many values an image, of the element type that the program gives them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Value {
     pub(in crate::net) id: u32,
-    /// Floats an image.
+    /// How many an image has.
     pub len: usize,
 }
 
@@ -55,6 +55,8 @@ pub(crate) struct Operands {
     pub(in crate::net) params: Vec<(ParamId, usize, Extent)>,
     pub(in crate::net) layers: Vec<LayerUse>,
     scales: Vec<(NodeId, usize)>,
+    /// Operands of any element type, those of a group of the same one. All others are f32.
+    pub(in crate::net) alike: Vec<Vec<Value>>,
 }
 
 impl Operands {
@@ -71,6 +73,11 @@ impl Operands {
     /// A value that is added to.
     pub fn add(&mut self, value: Value, len: usize) {
         self.values.push((value, len, Access::Add));
+    }
+
+    /// Of the values that are met, some that may be of any element type, all of the same.
+    pub fn alike(&mut self, values: impl IntoIterator<Item = Value>) {
+        self.alike.push(values.into_iter().collect());
     }
 
     /// A parameter, or its gradient, of `len` floats.

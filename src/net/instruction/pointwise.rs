@@ -30,19 +30,28 @@ impl PointwiseOp {
             PointwiseOp::Copy { y, x } => {
                 all.write(y, x.len);
                 all.read(x, y.len);
+                all.alike([y, x]);
             }
             PointwiseOp::Add { y, x } => {
                 all.add(y, x.len);
                 all.read(x, y.len);
+                all.alike([y, x]);
             }
             PointwiseOp::Sum { y, a, b } => {
                 all.write(y, a.len);
                 [a, b].into_iter().for_each(|x| all.read(x, y.len));
+                all.alike([y, a, b]);
             }
-            PointwiseOp::Scale { y, x, by } | PointwiseOp::ScaleShift { y, x, by } => {
+            PointwiseOp::Scale { y, x, by } => {
                 all.write(y, x.len);
                 all.read(x, y.len);
                 all.scale(by, y.len);
+            }
+            PointwiseOp::ScaleShift { y, x, by } => {
+                all.write(y, x.len);
+                all.read(x, y.len);
+                all.scale(by, y.len);
+                all.alike([y, x]);
             }
             PointwiseOp::AddScaled { y, x, by } => {
                 all.add(y, x.len);

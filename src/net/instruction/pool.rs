@@ -36,6 +36,7 @@ impl PoolOp {
             PoolOp::Max { y, winners, x, at, window: _ } => {
                 [y, winners].into_iter().for_each(|value| all.write(value, at.to.len()));
                 all.read(x, at.from.len());
+                all.alike([y, x]);
             }
             PoolOp::MaxTangent { t, winners, tx, at } => {
                 all.write(t, at.to.len());
@@ -49,6 +50,7 @@ impl PoolOp {
             PoolOp::Average { y, x, at, window: _ } | PoolOp::Adaptive { y, x, at } => {
                 all.write(y, at.to.len());
                 all.read(x, at.from.len());
+                all.alike([y, x]);
             }
             PoolOp::AverageAdjoint { dx, dy, at, window: _ } | PoolOp::AdaptiveAdjoint { dx, dy, at } => {
                 all.add(dx, at.from.len());

@@ -91,7 +91,10 @@ impl RowsOp {
 impl Rows {
     fn source(&self, all: &mut Operands) {
         match self.source {
-            RowSource::Value(x, from) => all.read(x, expected(from, self.count, self.len)),
+            RowSource::Value(x, from) => {
+                all.read(x, expected(from, self.count, self.len));
+                all.alike([self.y, x]);
+            }
             RowSource::Param(param) => all.param_start(param, self.len),
         }
     }

@@ -19,6 +19,7 @@ impl ShortcutOp {
             ShortcutOp::Forward { y, x, from, to, stride: _ } => {
                 all.write(y, to.len());
                 all.read(x, from.len());
+                all.alike([y, x]);
             }
             ShortcutOp::Adjoint { dx, dy, from, to, stride: _ } => {
                 all.add(dx, from.len());

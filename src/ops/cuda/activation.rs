@@ -1,17 +1,18 @@
 //! Pointwise nonlinearities on CUDA, as [`crate::ops::cpu::activation`].
 #![allow(unsafe_code)] // launches
 
-use super::{Cuda, In, Out, elements};
+use super::{Cuda, In, Out, Scalar, elements};
 use crate::device::cuda::{Launch, tiles};
 use crate::error::Result;
 use crate::ops::{Activation, same};
 
-/// `y` = f(`x`).
+/// `y` = f(`x`), of values of any type.
 ///
 /// # Errors
 /// Shapes that do not fit, or the device fails.
-pub fn forward(cuda: &Cuda, y: Out<'_, f32>, x: In<'_, f32>, kind: Activation) -> Result<()> {
-    let (launch, len) = each("activation", y.len(), &[x])?;
+pub fn forward<T: Scalar>(cuda: &Cuda, y: Out<'_, T>, x: In<'_, T>, kind: Activation) -> Result<()> {
+    same("activation", "values", y.len(), x.len())?;
+    let (launch, len) = elements("activation", y.len(), tiles::ACTIVATION_THREADS)?;
     // SAFETY: both hold len values.
     unsafe { cuda.activation(launch, y, x, kind as u32, len) }
 }
@@ -20,7 +21,7 @@ pub fn forward(cuda: &Cuda, y: Out<'_, f32>, x: In<'_, f32>, kind: Activation) -
 ///
 /// # Errors
 /// Shapes that do not fit, or the device fails.
-pub fn forward_in_place(cuda: &Cuda, y: Out<'_, f32>, kind: Activation) -> Result<()> {
+pub fn forward_in_place<T: Scalar>(cuda: &Cuda, y: Out<'_, T>, kind: Activation) -> Result<()> {
     let x = y.same();
     forward(cuda, y, x, kind)
 }

@@ -2,29 +2,30 @@
 //! q, k, v, each `heads · width`; the output's are the heads side by side; `saved` holds P, `[n, heads, t, t]`.
 #![allow(unsafe_code)] // launches
 
-use super::{Cuda, In, Out, images, word};
+use super::{Cuda, In, Out, Scalar, images, word};
 use crate::device::cuda::{Launch, tiles};
 use crate::error::{Error, Result};
 use crate::ops::{Shape, Windows, same};
 
-/// O to `y` `[n, shape]`, P to `saved`; `x` `[n, t, 3c]`. With a `mask` `[n, t]`, keys where it is 0 get no weight; the other
+/// O to `y` `[n, shape]`, P to `saved` where it is wanted; `x` `[n, t, 3c]`. With a `mask` `[n, t]`, keys where it is 0 get no weight; the other
 /// passes read that off `saved`. With `windows`, of which there are `n`, and their table of relative positions, scores have
 /// its values and [`Windows::APART`] added.
 ///
 /// # Errors
 /// Shapes that do not fit, sequences longer than [`tiles::ATTENTION_TOKENS`], or the device fails.
-pub fn forward(
+pub fn forward<T: Scalar>(
     cuda: &Cuda,
-    y: Out<'_, f32>,
-    saved: Out<'_, f32>,
-    x: In<'_, f32>,
+    y: Out<'_, T>,
+    saved: Option<Out<'_, f32>>,
+    x: In<'_, T>,
     n: usize,
     shape: Shape,
     heads: usize,
     mask: Option<In<'_, u32>>,
     windows: Option<(Windows, In<'_, f32>)>,
 ) -> Result<()> {
-    let at = Shapes::new("attention", n, shape, heads, &[x.len()], &[y.len()], &[saved.len()])?;
+    let squares = saved.as_ref().map(|saved| saved.len());
+    let at = Shapes::new("attention", n, shape, heads, &[x.len()], &[y.len()], squares.as_slice())?;
     if let Some(mask) = mask {
         same(at.op, "values in the mask", n * shape.positions(), mask.len())?;
     }

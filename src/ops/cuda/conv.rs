@@ -2,22 +2,30 @@
 //! pass. Groups of one input channel each have kernels of their own.
 #![allow(unsafe_code)] // launches
 
+use half::{bf16, f16};
+
 use super::chunks::{self, Chunks};
-use super::{Cuda, In, Out, activation, conv_sm90, images, word};
+use super::{Cuda, Element, Half, In, Out, Scalar, activation, conv_sm90, images, word};
 use crate::device::cuda::{AffineParameters, DataParameters, Launch, LayerSizes, WeightParameters, tiles};
 use crate::error::{Error, Result};
 use crate::ops::Geometry;
 use crate::ops::{Activation, Precision, same};
 
-/// What a node does with z = Wx + b: y = act(scale · z + shift + residual).
-#[derive(Clone, Copy, Default)]
-pub struct Epilogue<'a> {
+/// What a node does with z = Wx + b: y = act(scale · z + shift + residual), in f32; only y is rounded to its type.
+#[derive(Clone, Copy)]
+pub struct Epilogue<'a, Y = f32> {
     /// Scale and shift of a frozen batch norm, `[o]` each.
     pub affine: Option<[In<'a, f32>; 2]>,
     /// What is added, `[n, output]`.
-    pub residual: Option<In<'a, f32>>,
-    /// The nonlinearity; ReLU and GELU cost no pass of their own.
+    pub residual: Option<In<'a, Y>>,
+    /// The nonlinearity; ReLU and GELU cost no pass of their own. The argument of another is y, rounded.
     pub activation: Option<Activation>,
+}
+
+impl<Y> Default for Epilogue<'_, Y> {
+    fn default() -> Self {
+        Epilogue { affine: None, residual: None, activation: None }
+    }
 }
 
 /// `y` = or += W `x` + b; `x` `[n, input]`, `weight` `[o, fan_in]`, `bias` `[o]`, `y` `[n, output]`. With `rows` `[k]`
@@ -38,28 +46,33 @@ pub fn apply(
 ) -> Result<()> {
     let layer = Layer::new("conv", n, geometry, x.len(), y.len(), weight.len(), rows)?;
     let p = layer.parameters(y, None, x, weight, bias, Epilogue::default(), rows, 0, accumulate)?;
-    layer.launch(cuda, p, Precision::F32)
+    // SAFETY: as of `Layer::launch`.
+    match geometry.is_depthwise() {
+        true => unsafe { cuda.conv_depthwise(layer.launch()?, p) },
+        false => unsafe { cuda.conv(layer.launch()?, p) },
+    }
 }
 
 /// The value of an affine node: `y` = act(scale · z + shift + residual) of z = W `x` + b, shapes as of [`apply`].
-/// `parts` ([`parts`] of them) becomes the sums of z that [`super::means::means`] takes. `x` and `weight` are rounded to
-/// `precision` for the products; groups of one input channel each are f32 always. With `scratch` of as many values as
-/// [`conv_sm90::scratch`] says, the kernels for sm_90a run; without, or where it is empty, those of all architectures.
+/// `parts` ([`parts`] of them) becomes the sums of z, before anything is rounded, that [`super::means::means`] takes. `x` and
+/// `weight` are rounded to `precision` for the products; groups of one input channel each are f32 always. In bf16 and f16,
+/// `x` and `y` may be of that type in memory, and `scratch` is for the weights, and for an `x` in f32, in that type
+/// ([`scratch`] says of how many values). Where the device is sm_90a and TMA reaches, its kernels run.
 ///
 /// # Errors
-/// Shapes that do not fit, or the device fails.
-pub fn forward(
+/// Shapes that do not fit, values of a type that this precision does not have, or the device fails.
+pub fn forward<X: Scalar, Y: Scalar>(
     cuda: &Cuda,
-    mut y: Out<'_, f32>,
+    mut y: Out<'_, Y>,
     parts_out: Option<Out<'_, f64>>,
-    x: In<'_, f32>,
+    x: In<'_, X>,
     weight: In<'_, f32>,
     bias: Option<In<'_, f32>>,
-    epilogue: Epilogue<'_>,
+    epilogue: Epilogue<'_, Y>,
     n: usize,
     geometry: &Geometry,
     precision: Precision,
-    scratch: Option<Out<'_, u16>>,
+    scratch_out: Out<'_, u16>,
 ) -> Result<()> {
     let layer = Layer::new("conv", n, geometry, x.len(), y.len(), weight.len(), None)?;
     if let Some(out) = &parts_out {
@@ -72,20 +85,40 @@ pub fn forward(
     if let Some(residual) = epilogue.residual {
         same("conv", "residual values", y.len(), residual.len())?;
     }
+    same("conv", "values of scratch", scratch(n, geometry, precision, X::ELEMENT), scratch_out.len())?;
     let (fused, after) = match epilogue.activation {
         Some(Activation::Relu) => (tiles::CONV_RELU, None),
         Some(Activation::Gelu) => (tiles::CONV_GELU, None),
         other => (0, other),
     };
-    let p = layer.parameters(y.output(), parts_out, x, weight, bias, epilogue, None, fused, false)?;
-    match scratch.filter(|scratch| !scratch.is_empty()) {
-        Some(scratch) => conv_sm90::launch(cuda, p, n, geometry, precision, scratch)?,
-        None => layer.launch(cuda, p, precision)?,
+    let pass = Forward { layer, n, y: y.output(), parts: parts_out, x, bias, epilogue, fused };
+    match precision {
+        _ if geometry.is_depthwise() => pass.depthwise(cuda, weight)?,
+        Precision::F32 => pass.single(cuda, weight, false)?,
+        Precision::Tf32 => pass.single(cuda, weight, true)?,
+        Precision::Bf16 => pass.half::<bf16>(cuda, weight, scratch_out)?,
+        Precision::F16 => pass.half::<f16>(cuda, weight, scratch_out)?,
     }
     match after {
         Some(kind) => activation::forward_in_place(cuda, y, kind),
         None => Ok(()),
     }
+}
+
+/// Values of 16 bits that [`forward`] over `n` images takes as scratch, where its input is of this type in memory.
+pub fn scratch(n: usize, geometry: &Geometry, precision: Precision, x: Element) -> usize {
+    match precision {
+        Precision::Bf16 | Precision::F16 if !geometry.is_depthwise() => {
+            let rounded = if x == Element::F32 { n * geometry.input.len() } else { 0 };
+            weights(geometry) + rounded
+        }
+        Precision::F32 | Precision::Tf32 | Precision::Bf16 | Precision::F16 => 0,
+    }
+}
+
+/// Values of the weights in 16 bits; what stands behind them begins on 128 bytes.
+fn weights(geometry: &Geometry) -> usize {
+    (geometry.output.c * geometry.fan_in()).next_multiple_of(64)
 }
 
 /// `dx` = or += Wᵀ `dz`, as [`crate::ops::cpu::conv::data_gradient`]; `dx` `[n, input]`, `dz` `[n, output]`. With `rows`
@@ -106,7 +139,7 @@ pub fn data_gradient(
     let layer = Layer::new("conv_data", n, geometry, dx.len(), dz.len(), weight.len(), rows)?;
     let [_, pixels] = layer.pixels;
     let (input, conv) = (geometry.input, geometry.conv);
-    let (blocks, threads) = match is_depthwise(geometry) {
+    let (blocks, threads) = match geometry.is_depthwise() {
         true => (lanes_of(input.c) * tiles_of(pixels as usize), tiles::DEPTHWISE_THREADS),
         false => {
             // A tile's pixels have one remainder by the stride in rows, and one in columns.
@@ -120,7 +153,7 @@ pub fn data_gradient(
     let p = DataParameters { dx, dz, weight, rows, layer: layer.sizes, numbers };
     // SAFETY: dx holds n images of the input, dz of the output, weight a row for each of `rows`, or of the o channels.
     // No output pixel outside its image is read, and a row that is no channel is taken for the last one.
-    match is_depthwise(geometry) {
+    match geometry.is_depthwise() {
         true => unsafe { cuda.conv_depthwise_data(launch, p) },
         false => unsafe { cuda.conv_data(launch, p) },
     }
@@ -150,14 +183,14 @@ pub fn weight_gradient(
     same(layer.op, "values in parts", gradient_parts(n, rows_here, geometry), parts.len())?;
     let Chunks { size, count: chunks, .. } = by_chunks(n, rows_here, geometry);
     let (mut parts, _) = parts.split_at(chunks * rows_here * (depth + 1));
-    let threads = if is_depthwise(geometry) { tiles::DEPTHWISE_THREADS } else { tiles::GEMM_THREADS };
+    let threads = if geometry.is_depthwise() { tiles::DEPTHWISE_THREADS } else { tiles::GEMM_THREADS };
     let launch = Launch::blocks(layer.op, gradient_tiles(rows_here, geometry) * chunks, threads)?;
     let numbers = [layer.rows, layer.pixels[0], word(layer.op, "pixels", size)?];
     let p = WeightParameters { parts: parts.output(), dz, x, rows, layer: layer.sizes, numbers };
     // SAFETY: dz holds n images of the output, x of the input; parts holds, for every chunk of `size` of their pixels,
     // a value more than a row for each of `rows`, or of the o channels. Taps outside the image are not read, and a row
     // that is no channel is taken for the last one.
-    match is_depthwise(geometry) {
+    match geometry.is_depthwise() {
         true => unsafe { cuda.conv_depthwise_weight(launch, p)? },
         false => unsafe { cuda.conv_weight(launch, p)? },
     }
@@ -167,11 +200,6 @@ pub fn weight_gradient(
 /// The values of scratch that [`weight_gradient`] takes for `rows` rows and `n` images; never more for fewer images.
 pub fn gradient_parts(n: usize, rows: usize, geometry: &Geometry) -> usize {
     by_chunks(n, rows, geometry).most * rows * (geometry.fan_in() + 1)
-}
-
-/// Whether every group has one input channel, and there are several.
-fn is_depthwise(geometry: &Geometry) -> bool {
-    geometry.conv.groups > 1 && geometry.conv.groups == geometry.input.c
 }
 
 /// Blocks of a depthwise kernel that hold so many channels.
@@ -197,7 +225,7 @@ fn by_chunks(n: usize, rows: usize, geometry: &Geometry) -> Chunks {
 
 /// Tiles of a weight gradient.
 fn gradient_tiles(rows: usize, geometry: &Geometry) -> usize {
-    if is_depthwise(geometry) {
+    if geometry.is_depthwise() {
         return lanes_of(rows) * geometry.fan_in().div_ceil(tiles::DEPTHWISE_SUMS as usize);
     }
     tall(rows, geometry) * tiles_of(geometry.fan_in())
@@ -213,6 +241,107 @@ pub fn parts(n: usize, geometry: &Geometry) -> usize {
 /// The most images of so many positions that a tile of pixels meets.
 pub(super) fn segments(positions: usize) -> usize {
     (tiles::GEMM_TILE as usize - 1).div_ceil(positions) + 1
+}
+
+/// A forward pass whose shapes are checked.
+struct Forward<'a, X, Y> {
+    layer: Layer,
+    n: usize,
+    y: Out<'a, Y>,
+    parts: Option<Out<'a, f64>>,
+    x: In<'a, X>,
+    bias: Option<In<'a, f32>>,
+    epilogue: Epilogue<'a, Y>,
+    /// The activation that the kernel applies.
+    fused: u32,
+}
+
+impl<'a, X: Scalar, Y: Scalar> Forward<'a, X, Y> {
+    /// What a kernel takes for these operands, where the result is of type `Z`.
+    fn parameters<V, W, Z: Scalar>(
+        self,
+        x: In<'a, V>,
+        weight: In<'a, W>,
+    ) -> Result<AffineParameters<'a, V, W, Z>> {
+        let Epilogue { affine, residual, activation } = self.epilogue;
+        let residual =
+            residual.map(|residual| residual.of_type::<Z>().ok_or_else(unknown::<X, Y>)).transpose()?;
+        let (y, epilogue) =
+            (self.y.of_type::<Z>().ok_or_else(unknown::<X, Y>)?, Epilogue { affine, residual, activation });
+        self.layer.parameters(y, self.parts, x, weight, self.bias, epilogue, None, self.fused, false)
+    }
+
+    /// All in f32, or operands rounded to tf32.
+    fn single(self, cuda: &Cuda, weight: In<'a, f32>, tf32: bool) -> Result<()> {
+        let (launch, x) = (self.layer.launch()?, self.x.of_type::<f32>().ok_or_else(unknown::<X, Y>)?);
+        let p = self.parameters(x, weight)?;
+        // SAFETY: as of `Layer::launch`.
+        match tf32 {
+            true => unsafe { cuda.conv_tf32(launch, p) },
+            false => unsafe { cuda.conv(launch, p) },
+        }
+    }
+
+    /// Groups of one input channel each: products in f32, values of any one type.
+    fn depthwise(self, cuda: &Cuda, weight: In<'a, f32>) -> Result<()> {
+        let (launch, x) = (self.layer.launch()?, self.x.of_type::<Y>().ok_or_else(unknown::<X, Y>)?);
+        let p = self.parameters::<_, _, Y>(x, weight)?;
+        // SAFETY: as of `Layer::launch`.
+        unsafe { cuda.conv_depthwise(launch, p) }
+    }
+
+    /// Operands in H, which are rounded first where they are f32, and the result in H or f32.
+    fn half<H: Half>(self, cuda: &Cuda, weight: In<'a, f32>, scratch: Out<'a, u16>) -> Result<()> {
+        let (geometry, n) = (self.layer.geometry, self.n);
+        let (of_weight, mut of_x) = scratch.bits_of::<H>().split_at(weights(&geometry));
+        let (mut of_weight, _) = of_weight.split_at(weight.len());
+        narrow(cuda, of_weight.output(), weight)?;
+        let (weight, x) = (
+            of_weight.read_only(),
+            match (self.x.of_type::<H>(), self.x.of_type::<f32>()) {
+                (Some(x), _) => x,
+                (None, Some(x)) => {
+                    narrow(cuda, of_x.output(), x)?;
+                    of_x.read_only()
+                }
+                (None, None) => return Err(unknown::<X, Y>()),
+            },
+        );
+        let (launch, wide) = (self.layer.launch()?, Y::ELEMENT == Element::F32);
+        // SAFETY: as of `Layer::launch`; the maps reach no further than their tensors.
+        match conv_sm90::takes(cuda, &geometry) {
+            true => {
+                let (launch, of_x, of_weight) = conv_sm90::launch(cuda, x, weight, n, &geometry)?;
+                match wide {
+                    true => unsafe {
+                        cuda.conv_half_wide_sm90(launch, &of_x, &of_weight, self.parameters(x, weight)?)
+                    },
+                    false => unsafe {
+                        cuda.conv_half_sm90::<H>(launch, &of_x, &of_weight, self.parameters(x, weight)?)
+                    },
+                }
+            }
+            false => match wide {
+                true => unsafe { cuda.conv_half_wide(launch, self.parameters(x, weight)?) },
+                false => unsafe { cuda.conv_half::<H>(launch, self.parameters(x, weight)?) },
+            },
+        }
+    }
+}
+
+/// Refuses values of types that no kernel takes together.
+fn unknown<X: Scalar, Y: Scalar>() -> Error {
+    let expected = "values in f32, or in the type of the products";
+    Error::shape("conv", expected, format!("{} to {}", X::ELEMENT.name(), Y::ELEMENT.name()))
+}
+
+/// `out` = `x`, rounded to 16 bits.
+fn narrow<H: Half>(cuda: &Cuda, out: Out<'_, H>, x: In<'_, f32>) -> Result<()> {
+    same("narrow", "values", x.len(), out.len())?;
+    let len = word("narrow", "values", x.len())?;
+    let launch = Launch::over("narrow", x.len().div_ceil(8), tiles::NARROW_THREADS)?;
+    // SAFETY: both hold len values.
+    unsafe { cuda.narrow(launch, out, x, len) }
 }
 
 /// An affine layer's use as kernels take it.
@@ -262,41 +391,32 @@ impl Layer {
         Ok(Layer { op, geometry: *geometry, rows: word(count)?, pixels, sizes: LayerSizes(words) })
     }
 
-    /// The kernel of every architecture for the forward pass.
-    fn launch(&self, cuda: &Cuda, p: AffineParameters<'_>, precision: Precision) -> Result<()> {
-        let (rows, depthwise) = (self.rows as usize, is_depthwise(&self.geometry));
-        let (wide, threads) = match depthwise {
+    /// How a kernel of every architecture is launched for the forward pass. Such a kernel is sound with [`Layer::parameters`]: x
+    /// holds n images of the input, y and the residual of the output; weight and bias hold a row for each of the rows, or of
+    /// the o channels; scale and shift hold o; parts is as long as of [`parts`]. Taps outside the image are not read, and a
+    /// row that is no channel is taken for the last one.
+    fn launch(&self) -> Result<Launch> {
+        let rows = self.rows as usize;
+        let (wide, threads) = match self.geometry.is_depthwise() {
             true => (lanes_of(rows), tiles::DEPTHWISE_THREADS),
             false => (tall(rows, &self.geometry), tiles::GEMM_THREADS),
         };
-        let launch = Launch::blocks(self.op, wide * tiles_of(self.pixels[0] as usize), threads)?;
-        // SAFETY: x holds n images of the input, y and the residual of the output; weight and bias hold a row for each
-        // of `rows`, or of the o channels; scale and shift hold o; parts is as long as of `parts`. Taps outside the
-        // image are not read, and a row that is no channel is taken for the last one.
-        unsafe {
-            match precision {
-                _ if depthwise => cuda.conv_depthwise(launch, p),
-                Precision::F32 => cuda.conv(launch, p),
-                Precision::Tf32 => cuda.conv_tf32(launch, p),
-                Precision::Bf16 => cuda.conv_bf16(launch, p),
-                Precision::F16 => cuda.conv_f16(launch, p),
-            }
-        }
+        Launch::blocks(self.op, wide * tiles_of(self.pixels[0] as usize), threads)
     }
 
     /// What a kernel of the forward pass takes.
-    fn parameters<'a>(
+    fn parameters<'a, X, W, Y>(
         &self,
-        y: Out<'a, f32>,
+        y: Out<'a, Y>,
         parts: Option<Out<'a, f64>>,
-        x: In<'a, f32>,
-        weight: In<'a, f32>,
+        x: In<'a, X>,
+        weight: In<'a, W>,
         bias: Option<In<'a, f32>>,
-        epilogue: Epilogue<'a>,
+        epilogue: Epilogue<'a, Y>,
         rows: Option<In<'a, u32>>,
         activation: u32,
         accumulate: bool,
-    ) -> Result<AffineParameters<'a>> {
+    ) -> Result<AffineParameters<'a, X, W, Y>> {
         if let Some(bias) = bias {
             same(self.op, "biases", self.rows as usize, bias.len())?;
         }

@@ -2,7 +2,7 @@
 //! `x` and `y` `[n, positions, c]`, `gate` `[n, c]`.
 #![allow(unsafe_code)] // launches
 
-use super::{Cuda, In, Out, elements, word};
+use super::{Cuda, In, Out, Scalar, elements, word};
 use crate::device::cuda::{Launch, tiles};
 use crate::error::{Error, Result};
 use crate::ops::same;
@@ -11,11 +11,11 @@ use crate::ops::same;
 ///
 /// # Errors
 /// Shapes that do not fit, or the device fails.
-pub fn apply(
+pub fn apply<T: Scalar>(
     cuda: &Cuda,
-    y: Out<'_, f32>,
-    x: In<'_, f32>,
-    gate: In<'_, f32>,
+    y: Out<'_, T>,
+    x: In<'_, T>,
+    gate: In<'_, T>,
     c: usize,
     accumulate: bool,
 ) -> Result<()> {

@@ -2,7 +2,7 @@
 #![allow(unsafe_code)] // launches
 
 use super::chunks::{self, Chunks};
-use super::{Cuda, In, Out, warps, word};
+use super::{Cuda, In, Out, Scalar, warps, word};
 use crate::device::cuda::{Launch, tiles};
 use crate::error::Result;
 use crate::ops::same;
@@ -12,9 +12,9 @@ use crate::ops::same;
 ///
 /// # Errors
 /// Shapes that do not fit, or the device fails.
-pub fn forward(
+pub fn forward<T: Scalar>(
     cuda: &Cuda,
-    y: Out<'_, f32>,
+    y: Out<'_, T>,
     saved: Out<'_, f32>,
     x: In<'_, f32>,
     gamma: In<'_, f32>,

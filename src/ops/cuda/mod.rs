@@ -30,7 +30,7 @@ pub mod statistic;
 pub mod vector;
 pub mod xi;
 
-pub use crate::device::cuda::{Cuda, In, Out};
+pub use crate::device::cuda::{Cuda, Element, Half, In, Out, Scalar};
 
 use super::Shape;
 use crate::device::cuda::Launch;

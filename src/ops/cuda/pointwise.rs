@@ -1,7 +1,7 @@
 //! Sums of values and frozen batch norm on CUDA, with the bits of the CPU's passes.
 #![allow(unsafe_code)] // launches
 
-use super::{Cuda, In, Out, elements};
+use super::{Cuda, In, Out, Scalar, elements};
 use crate::device::cuda::{Launch, tiles};
 use crate::error::{Error, Result};
 use crate::ops::same;
@@ -10,7 +10,7 @@ use crate::ops::same;
 ///
 /// # Errors
 /// Shapes that do not fit, or the device fails.
-pub fn sum(cuda: &Cuda, y: Out<'_, f32>, a: In<'_, f32>, b: In<'_, f32>) -> Result<()> {
+pub fn sum<T: Scalar>(cuda: &Cuda, y: Out<'_, T>, a: In<'_, T>, b: In<'_, T>) -> Result<()> {
     same("sum", "values", y.len(), a.len())?;
     same("sum", "values", y.len(), b.len())?;
     let (launch, len) = elements("sum", y.len(), tiles::POINTWISE_THREADS)?;
@@ -22,7 +22,7 @@ pub fn sum(cuda: &Cuda, y: Out<'_, f32>, a: In<'_, f32>, b: In<'_, f32>) -> Resu
 ///
 /// # Errors
 /// Shapes that do not fit, or the device fails.
-pub fn add(cuda: &Cuda, y: Out<'_, f32>, x: In<'_, f32>) -> Result<()> {
+pub fn add<T: Scalar>(cuda: &Cuda, y: Out<'_, T>, x: In<'_, T>) -> Result<()> {
     let a = y.same();
     sum(cuda, y, a, x)
 }
@@ -31,10 +31,10 @@ pub fn add(cuda: &Cuda, y: Out<'_, f32>, x: In<'_, f32>) -> Result<()> {
 ///
 /// # Errors
 /// Shapes that do not fit, or the device fails.
-pub fn scale_shift(
+pub fn scale_shift<T: Scalar>(
     cuda: &Cuda,
-    y: Out<'_, f32>,
-    x: In<'_, f32>,
+    y: Out<'_, T>,
+    x: In<'_, T>,
     scale: In<'_, f32>,
     shift: In<'_, f32>,
 ) -> Result<()> {
@@ -48,9 +48,9 @@ pub fn scale_shift(
 ///
 /// # Errors
 /// Shapes that do not fit, or the device fails.
-pub fn scale_shift_in_place(
+pub fn scale_shift_in_place<T: Scalar>(
     cuda: &Cuda,
-    y: Out<'_, f32>,
+    y: Out<'_, T>,
     scale: In<'_, f32>,
     shift: In<'_, f32>,
 ) -> Result<()> {

@@ -1,7 +1,7 @@
 //! Pooling on CUDA, with the bits of [`crate::ops::cpu::pool`].
 #![allow(unsafe_code)] // launches
 
-use super::{Cuda, In, Out, images};
+use super::{Cuda, In, Out, Scalar, images};
 use crate::device::cuda::{Launch, PoolSizes, tiles};
 use crate::error::{Error, Result};
 use crate::ops::{Shape, Window};
@@ -9,16 +9,16 @@ use crate::ops::{Shape, Window};
 /// The cells of a grid instead of windows.
 const CELLS: Window = Window::square(0, 1, 0);
 
-/// Largest value of each window to `y`, and to `winners` the position within the image where it first stands; `x`
+/// Largest value of each window to `y`, and to `winners`, where they are wanted, the position within the image where it first stands; `x`
 /// `[n, from]`, `y` and `winners` `[n, to]`.
 ///
 /// # Errors
 /// Shapes that do not fit, or the device fails.
-pub fn max_pool(
+pub fn max_pool<T: Scalar>(
     cuda: &Cuda,
-    y: Out<'_, f32>,
-    winners: Out<'_, u32>,
-    x: In<'_, f32>,
+    y: Out<'_, T>,
+    winners: Option<Out<'_, u32>>,
+    x: In<'_, T>,
     n: usize,
     from: Shape,
     to: Shape,
@@ -26,7 +26,9 @@ pub fn max_pool(
 ) -> Result<()> {
     let shapes = Shapes::new("max_pool", n, from, to, window)?;
     shapes.check(x.len(), y.len())?;
-    shapes.check(x.len(), winners.len())?;
+    if let Some(winners) = &winners {
+        shapes.check(x.len(), winners.len())?;
+    }
     let launch = shapes.over(y.len())?;
     // SAFETY: x holds n images of from, y and winners of to; every window has a position of the image.
     unsafe { cuda.max_pool(launch, y, winners, x, shapes.sizes) }
@@ -80,10 +82,10 @@ pub fn max_pool_backward(
 ///
 /// # Errors
 /// Shapes that do not fit, or the device fails.
-pub fn average_pool(
+pub fn average_pool<T: Scalar>(
     cuda: &Cuda,
-    y: Out<'_, f32>,
-    x: In<'_, f32>,
+    y: Out<'_, T>,
+    x: In<'_, T>,
     n: usize,
     from: Shape,
     to: Shape,
@@ -112,10 +114,10 @@ pub fn average_pool_backward(
 ///
 /// # Errors
 /// Shapes that do not fit, or the device fails.
-pub fn adaptive_pool(
+pub fn adaptive_pool<T: Scalar>(
     cuda: &Cuda,
-    y: Out<'_, f32>,
-    x: In<'_, f32>,
+    y: Out<'_, T>,
+    x: In<'_, T>,
     n: usize,
     from: Shape,
     to: Shape,
@@ -138,7 +140,7 @@ pub fn adaptive_pool_backward(
     spread(cuda, dx, dy, Shapes::new("adaptive_pool_backward", n, from, to, CELLS)?)
 }
 
-fn means(cuda: &Cuda, y: Out<'_, f32>, x: In<'_, f32>, shapes: Shapes) -> Result<()> {
+fn means<T: Scalar>(cuda: &Cuda, y: Out<'_, T>, x: In<'_, T>, shapes: Shapes) -> Result<()> {
     shapes.check(x.len(), y.len())?;
     let launch = shapes.over(y.len())?;
     // SAFETY: x holds n images of from, y of to.

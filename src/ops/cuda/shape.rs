@@ -1,7 +1,7 @@
 //! Operations that only move values on CUDA, as [`crate::ops::cpu::shape`].
 #![allow(unsafe_code)] // launches
 
-use super::{Cuda, In, Out, images, word};
+use super::{Cuda, In, Out, Scalar, images, word};
 use crate::device::cuda::{Launch, tiles};
 use crate::error::{Error, Result};
 use crate::ops::{Bands, Shape, Strided};
@@ -10,10 +10,10 @@ use crate::ops::{Bands, Shape, Strided};
 ///
 /// # Errors
 /// Shapes that do not fit, or the device fails.
-pub fn copy(
+pub fn copy<T: Scalar>(
     cuda: &Cuda,
-    y: Out<'_, f32>,
-    x: In<'_, f32>,
+    y: Out<'_, T>,
+    x: In<'_, T>,
     rows: usize,
     len: usize,
     to: Strided,
@@ -26,10 +26,10 @@ pub fn copy(
 ///
 /// # Errors
 /// Shapes that do not fit, or the device fails.
-pub fn add(
+pub fn add<T: Scalar>(
     cuda: &Cuda,
-    y: Out<'_, f32>,
-    x: In<'_, f32>,
+    y: Out<'_, T>,
+    x: In<'_, T>,
     rows: usize,
     len: usize,
     to: Strided,
@@ -38,10 +38,10 @@ pub fn add(
     move_rows(cuda, y, x, rows, len, to, from, 1)
 }
 
-fn move_rows(
+fn move_rows<T: Scalar>(
     cuda: &Cuda,
-    y: Out<'_, f32>,
-    x: In<'_, f32>,
+    y: Out<'_, T>,
+    x: In<'_, T>,
     rows: usize,
     len: usize,
     to: Strided,
@@ -92,10 +92,10 @@ pub fn add_sum(cuda: &Cuda, y: Out<'_, f32>, x: In<'_, f32>, rows: usize, from: 
 ///
 /// # Errors
 /// Shapes that do not fit, or the device fails.
-pub fn bands(
+pub fn bands<T: Scalar>(
     cuda: &Cuda,
-    y: Out<'_, f32>,
-    x: In<'_, f32>,
+    y: Out<'_, T>,
+    x: In<'_, T>,
     n: usize,
     at: Bands,
     c: usize,
@@ -121,10 +121,10 @@ pub fn bands(
 ///
 /// # Errors
 /// Shapes that do not fit, or the device fails.
-pub fn shortcut(
+pub fn shortcut<T: Scalar>(
     cuda: &Cuda,
-    y: Out<'_, f32>,
-    x: In<'_, f32>,
+    y: Out<'_, T>,
+    x: In<'_, T>,
     n: usize,
     from: Shape,
     to: Shape,

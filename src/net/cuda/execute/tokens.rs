@@ -1,5 +1,7 @@
 //! What transformers do with tokens on CUDA: attention, and positions in another order.
 
+use super::typed;
+use crate::device::cuda::Element;
 use crate::error::Result;
 use crate::net::cuda::run::Run;
 use crate::net::instruction::{AttentionOp, BandsOp, Scores};
@@ -8,22 +10,26 @@ use crate::ops::cuda::{attention, shape};
 impl Run<'_> {
     pub(super) fn bands(&mut self, op: &BandsOp) -> Result<()> {
         let BandsOp { y, x, at, c, back, add } = *op;
-        let ([y], others) = self.memory.carve([y]);
-        shape::bands(self.passes.cuda, y, others.get(x), self.n, at, c, back, add)
+        typed!(self, y, T => {
+            let ([y], others) = self.memory.carve([y]);
+            shape::bands::<T>(self.passes.cuda, y, others.get(x), self.n, at, c, back, add)
+        })
     }
 
     pub(super) fn attention(&mut self, op: &AttentionOp) -> Result<()> {
         let (passes, cuda, n) = (self.passes, self.passes.cuda, self.n);
         match *op {
-            AttentionOp::Forward { y, weights, x, scores, at } => {
-                let ((n, shape), ([y, weights], others)) = (at.each(n), self.memory.carve([y, weights]));
+            AttentionOp::Forward { y, weights, x, scores, at } => typed!(self, y, T => {
+                let ((n, shape), read) = (at.each(n), passes.plan.program.reads(weights));
+                let (y, weights, others) = self.memory.carve_two::<T>(y, weights);
+                let weights = read.then_some(weights);
                 let (mask, windows) = match scores {
                     Scores::Plain => (None, None),
                     Scores::Masked(mask) => (Some(others.get(mask).bits()), None),
                     Scores::Windows(table, windows) => (None, Some((windows, passes.param(table)))),
                 };
                 attention::forward(cuda, y, weights, others.get(x), n, shape, at.heads, mask, windows)
-            }
+            }),
             AttentionOp::Tangent { t, tx, x, weights, at } => {
                 let ((n, shape), ([t], others)) = (at.each(n), self.memory.carve([t]));
                 let [tx, x, weights] = [tx, x, weights].map(|x| others.get(x));
