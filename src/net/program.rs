@@ -419,7 +419,7 @@ mod tests {
         let train = Program::new(net, &vec![Selected::All; net.layers.len()], Purpose::Train, Precision::F32)
             .unwrap();
         let half = Program::new(&frozen, &some_rows(&frozen), Purpose::Forward, Precision::Bf16).unwrap();
-        assert!(half.work < all[0].work, "{} and {}", half.work, all[0].work);
+        assert!(half.work <= all[0].work, "{} and {}", half.work, all[0].work);
         for program in all.iter().chain([&train, &half]) {
             let lives = program.lives();
             let alive: Vec<(&Slot, Range<usize>)> =

@@ -6,6 +6,9 @@
 //! A row of several symbols is a family: a kernel for each type `T` of values (f32, bf16, f16), or for each `H` of 16
 //! bits. Its method launches the kernel of the type that it is called with.
 
+#[cfg(feature = "emu")]
+use std::ffi::{c_char, c_void};
+
 use super::Cuda;
 use super::buffer::{In, Out};
 use super::element::{Half, Scalar};
@@ -33,14 +36,10 @@ macro_rules! table {
 
         #[cfg(feature = "emu")]
         unsafe extern "C" {
-            $($(#[link_name = concat!("emu_", stringify!($symbol))]
-            fn $symbol(
-                grid: *const u32,
-                block: *const u32,
-                shared: u32,
-                words: *mut *mut std::ffi::c_void,
-                seed: u64,
-            ) -> *const std::ffi::c_char;)+)*
+            $($(
+                #[link_name = concat!("emu_", stringify!($symbol))]
+                fn $symbol(grid: *const u32, block: *const u32, shared: u32, words: *mut *mut c_void, seed: u64) -> *const c_char;
+            )+)*
         }
 
         #[allow(non_camel_case_types, dead_code)] // of a family, only the first is named

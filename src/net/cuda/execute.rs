@@ -40,7 +40,7 @@ macro_rules! typed {
         }
     };
 }
-pub(self) use typed;
+use typed;
 
 impl Run<'_> {
     /// Runs one section.
