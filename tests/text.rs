@@ -112,6 +112,8 @@ fn texts_go_through_every_command() {
     assert_eq!(report["assumed"], json!([]), "{report}");
     let out = texts.done("inspect --model @m --program").out;
     assert!(out.contains("texts of up to 12 tokens") && out.contains("embedding"), "{out}");
+    let out = texts.done("inspect --model @m --program --precision bf16").out;
+    assert!(out.contains(":bf16") && !out.contains("backward:"), "{out}");
 
     let line = "eval --model @m --data @test.safetensors --device cpu --json";
     let eval: Value = serde_json::from_str(&texts.done(line).out).unwrap();
