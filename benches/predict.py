@@ -61,8 +61,8 @@ class Counts:
         found = loops(nvcc, nvdisasm, "conv_sm90", "conv_bf16_sm90" if bytes == 2 else "conv_bf16_wide_sm90")
         step = min((loop for loop in found if loop["HGMMA"]), key=lambda loop: loop.total())
         self.step = step.total()
-        self.channels = 16 // bytes  # of a line; GELU has 20 FFMA for each, all unrolled
-        lines = min((loop for loop in found if loop["LDS"] and loop["FFMA"] >= 20 * self.channels and not loop["HGMMA"]), key=lambda loop: loop.total())
+        self.channels = 16 // bytes  # of a line; GELU has 5 FFMA or more for each (20 by erfc), all unrolled
+        lines = min((loop for loop in found if loop["LDS"] and loop["FFMA"] >= (5 if bytes == 2 else 20) * self.channels and not loop["HGMMA"]), key=lambda loop: loop.total())
         gelu = sum(lines[name] for name in ("FFMA", "FMUL", "MUFU", "FSETP", "FSEL")) + lines["FADD"] - 2 * self.channels
         self.line, self.gelu = lines.total() - gelu, gelu
         sums = min((loop for loop in found if loop["DADD"] >= 16), key=lambda loop: loop.total())

@@ -93,7 +93,7 @@ DEVICE void finish_lines(const AffineParameters<X, X, Y>& p, uint32_t pixel, uin
             x += b[e];
             if (p.scale) x = __fadd_rn(__fmul_rn(x, scale[e]), shift[e]);
             if (p.residual) x += residual[e];
-            x = activated(x, p.activation);
+            x = activated<Y>(x, p.activation);
         }
         out.set(value);
         *reinterpret_cast<Line<Y>*>(p.y + to) = out;

@@ -91,6 +91,16 @@ DEVICE float f16_value(uint16_t bits) {
     EMU(return float(emu::half(bits));)
 }
 
+// 1 / x and 2^x, off by two units in the last place or so; what is below 2^-126 is zero.
+DEVICE float reciprocal(float x) {
+    PTX(float y; asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x)); return y;)
+    EMU(return 1.0f / x;)
+}
+DEVICE float power_of_two(float x) {
+    PTX(float y; asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x)); return y;)
+    EMU(return exp2f(x);)
+}
+
 // d += a b, tf32. With g = lane / 4, t = lane % 4: d is (g, 2t), (g, 2t+1), (g+8, 2t), (g+8, 2t+1) of [16, 8]; a is
 // (g, t), (g+8, t), (g, t+4), (g+8, t+4) of [16, 8]; b is (t, g), (t+4, g) of [8, 8].
 DEVICE void mma_tf32(float (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {

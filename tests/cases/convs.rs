@@ -222,7 +222,10 @@ fn lowered_of<X: Stored, Y: Stored>(
         residual: Some(on_residual.input()),
         activation: Some(Activation::Relu),
     };
-    for (skip, epilogue) in [(0, on_cuda::conv::Epilogue::default()), (1, whole)] {
+    // Of 16 bits, GELU has another form.
+    let gelu = (Y::ELEMENT != Element::F32).then_some(Activation::Gelu);
+    let first = on_cuda::conv::Epilogue { activation: gelu, ..Default::default() };
+    for (skip, epilogue) in [(0, first), (1, whole)] {
         // TMA takes what begins on 16 bytes, as all values of an arena do.
         let of_x = if X::ELEMENT == Element::F32 { skip } else { 0 };
         let (on_x, on_weight) =
@@ -242,10 +245,13 @@ fn lowered_of<X: Stored, Y: Stored>(
             let argument = |i: usize| of(scale, i) * z[i] + of(shift, i) + of(residual, i);
             (0..z.len()).map(|i| layers::activation(Activation::Relu, argument(i)).0).collect()
         }
+        fn applied<T: Number>(z: &[T], kind: Option<Activation>) -> Vec<T> {
+            z.iter().map(|&z| kind.map_or(z, |kind| layers::activation(kind, z).0)).collect()
+        }
         let parts = [&scale[..], &shift, &residual];
         let (exact, plain) = match epilogue.residual {
             Some(_) => (after(&exact, parts), after(&plain, parts)),
-            None => (exact.clone(), plain.clone()),
+            None => (applied(&exact, epilogue.activation), applied(&plain, epilogue.activation)),
         };
         close("y", &found, &exact, &rounded::<Y>(&plain))?;
         let lowered = precision != Precision::F32 && !geometry.is_depthwise();
