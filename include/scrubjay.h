@@ -37,8 +37,8 @@ the program; the sizes of what is asked for are checked first. After a fork, han
 (SJ_ERR_HANDLE), which may open its own. Two copies of the library in one program do not know each other's handles. Once used,
 the library stays loaded: its threads may still run when dlclose returns, so do not call that.
 
-Devices. Tensors are in host memory, for a CUDA device too: the library moves them itself, and every call returns when its
-results are there, so that no one else synchronises. Device memory is refused with SJ_ERR_UNSUPPORTED.
+Devices. Tensors may be in host memory or on a CUDA GPU (see Tensors), with any device of the library's, which moves them itself.
+Every call returns when its results are there, so that no one else synchronises.
 */
 #ifndef SCRUBJAY_H
 #define SCRUBJAY_H
@@ -91,6 +91,7 @@ typedef struct sj_curvature sj_curvature;
 typedef struct sj_session sj_session;
 typedef struct sj_request sj_request;
 typedef struct sj_outcome sj_outcome;
+typedef struct sj_verification sj_verification;
 struct DLManagedTensorVersioned; /* of dlpack.h, which is not needed here */
 
 /* ---- The library ---------------------------------------------------------------------------------------------------- */
@@ -166,6 +167,8 @@ typedef struct sj_model_options {
     uint64_t ignore_count;
     uint64_t channels, height, width; /* of an image, where the model takes several; all 0: as the config or the tensors say */
     uint64_t tokens;                  /* of a text, likewise */
+    const char *const *weights;       /* keys of the weights in PyTorch files that have several: the first that a file has */
+    uint64_t weights_count;
 } sj_model_options;
 
 typedef struct sj_model_info {
@@ -199,8 +202,8 @@ typedef struct sj_saved {
 
 SJ_API int32_t sj_model_options_init(sj_model_options *options, size_t struct_size);
 
-/* Reads a model: a .safetensors file, or a directory with model.safetensors (or shards) and config.json (docs/MODELS.md).
-   `options` may be NULL. Free it with sj_model_free. */
+/* Reads a model: a .safetensors file, one of torch.save's, a .onnx file, or a directory with such a file (or shards) and
+   config.json; or by name, as "hf:ORG/NAME" (docs/MODELS.md). `options` may be NULL. Free it with sj_model_free. */
 SJ_API int32_t sj_model_open(const char *path, const sj_model_options *options, sj_model **model);
 
 /* The same of the bytes of a .safetensors file, which are copied, and the text of its config, which may be NULL. `file_name`
@@ -229,6 +232,10 @@ SJ_API int32_t sj_model_save(const sj_model *model, const char *folder, sj_saved
 SJ_API int32_t sj_model_get_bytes(const sj_model *model, uint64_t file, void *bytes, size_t size, size_t *needed);
 SJ_API int32_t sj_model_free(sj_model *model); /* NULL is left alone */
 
+/* Writes the model at `path` to a folder as model.safetensors (f32) and a config.json that lists its network node by node
+   (docs/GRAPH.md). The folder is made if need be, and must have neither file. `options` may be NULL. */
+SJ_API int32_t sj_export(const char *path, const sj_model_options *options, const char *folder);
+
 /* ---- Samples -------------------------------------------------------------------------------------------------------- */
 
 typedef struct sj_data_options {
@@ -238,6 +245,14 @@ typedef struct sj_data_options {
     const float *std;  /* to divide by */
     uint64_t std_count;
     const char *cifar_labels; /* of CIFAR-100: "fine" (or NULL) or "coarse" */
+    const char *resize;        /* of pictures, in place of what the model's config says: the shorter side "256", "224x192", "none" */
+    const char *crop;          /* likewise: "224", "224x192", "none" */
+    const char *interpolation; /* of resize: "nearest", "box", "bilinear", "hamming", "bicubic", "lanczos" */
+    uint64_t skip_corrupt;     /* 1: pictures that cannot be read are left out; a note says how many */
+    const char *tokenizer;     /* of texts: the folder or file of one, in place of the one beside the model */
+    uint64_t max_tokens;       /* of texts: the most tokens of one that are kept, where it is fewer than the model takes */
+    const char *text_column;   /* of tables of text: the column of texts, where it has no usual name */
+    const char *label_columns; /* of tables: the column of labels, or several of 0 and 1 with commas between them */
 } sj_data_options;
 
 typedef struct sj_samples_info {
@@ -414,8 +429,23 @@ typedef struct sj_files {
     const char *tokenizer;     /* of texts: the folder or file of one, in place of the one beside the model */
     uint64_t max_tokens;       /* of texts: the most tokens of one that are kept, where it is fewer than the model takes */
     const char *text_column;   /* of tables of text: the column of texts, where it has no usual name */
-    const char *label_columns; /* of tables of text: the column of labels, or several of 0 and 1 with commas between them */
+    const char *label_columns; /* of tables: the column of labels, or several of 0 and 1 with commas between them */
+    const char *resize;        /* these four as in sj_data_options */
+    const char *crop;
+    const char *interpolation;
+    uint64_t skip_corrupt;
+    uint64_t inputs_memory; /* the most memory for the inputs of a set, in MiB; those of a larger one are read again when they are
+                               used; 0: 4096 */
+    uint64_t no_thumbnails; /* 1: pages leave the samples out, as in sj_session_options */
 } sj_files;
+
+/* What else a session in memory has. */
+typedef struct sj_session_options {
+    size_t struct_size;
+    const sj_model *earlier; /* the model of an earlier epoch, for the curvature "fd"; NULL: none */
+    const sj_model *proxy;   /* a model that has not seen the samples to remove, for the proxy "given" of a hold; NULL: none */
+    uint64_t no_thumbnails;  /* 1: pages leave the samples out: their small pictures or first words, and the model's answers */
+} sj_session_options;
 
 typedef struct sj_session_info {
     size_t struct_size;
@@ -428,16 +458,17 @@ typedef struct sj_session_info {
 
 SJ_API int32_t sj_callbacks_init(sj_callbacks *callbacks, size_t struct_size);
 SJ_API int32_t sj_files_init(sj_files *files, size_t struct_size);
+SJ_API int32_t sj_session_options_init(sj_session_options *options, size_t struct_size);
 
 /* Opens the files of a session: what sj_request_run writes then is what `scrubjay scrub` writes. `callbacks` may be NULL. Free
    it with sj_session_free. */
 SJ_API int32_t sj_session_open(const sj_device *device, const sj_files *files, const sj_callbacks *callbacks,
                                sj_session **session);
 
-/* A session of values in memory: for sj_request_scrub. `validation`, `earlier` and `callbacks` may be NULL. Keeps them all. */
+/* A session of values in memory: for sj_request_scrub. `validation`, `options` and `callbacks` may be NULL. Keeps the objects. */
 SJ_API int32_t sj_session_new(const sj_device *device, const sj_model *model, const sj_samples *samples,
-                              const sj_samples *validation, const sj_model *earlier, const sj_callbacks *callbacks,
-                              sj_session **session);
+                              const sj_samples *validation, const sj_session_options *options,
+                              const sj_callbacks *callbacks, sj_session **session);
 SJ_API int32_t sj_session_get_info(const sj_session *session, sj_session_info *info);
 
 /* A new handle of the model as it is before any request. */
@@ -489,7 +520,7 @@ typedef struct sj_scrub_options {
                                        that it does not read is given, the model has several labels, or it is one linear layer
                                        with l2 */
     const char *proxy;              /* what tells a hold what a model without the samples would answer: "trained" (default),
-                                       "neighbours", or "given": the proxy of sj_files */
+                                       "neighbours", or "given": the proxy of sj_files or sj_session_options */
     uint64_t proxy_epochs;          /* passes over the retained samples that train it; 4 */
     uint64_t hold_epochs;           /* passes over them of the hold; 4 */
     double block;                   /* the share of the units that a hold moves, and nothing else; NaN: every parameter */
@@ -537,6 +568,10 @@ SJ_API int32_t sj_request_get_info(const sj_request *request, sj_request_info *i
 
 /* What it will take at most; times a pass over up to 64 samples. */
 SJ_API int32_t sj_request_estimate(const sj_request *request, sj_estimate *estimate);
+
+/* The plan as a page of HTML, that of `scrubjay scrub --dry-run --html`: what it would take, the samples, and what speaks against
+   it. Takes what sj_request_estimate takes, once. */
+SJ_API int32_t sj_request_get_page(const sj_request *request, const char **html);
 
 /* Carries it out in memory. The session's model is as it was; the new one is the outcome's. Free that with sj_outcome_free. */
 SJ_API int32_t sj_request_scrub(const sj_request *request, sj_outcome **outcome);
@@ -590,10 +625,103 @@ SJ_API int32_t sj_outcome_get_samples(const sj_outcome *outcome, uint64_t batch,
 /* The report as JSON (docs/REPORT.md): report.json of a run; of a request in memory the same, without the parts about files. */
 SJ_API int32_t sj_outcome_get_report(const sj_outcome *outcome, const char **json);
 
+/* The report as a page of HTML: report.html of a run; of a request in memory the same, without the parts about files, made when it
+   is first asked for. */
+SJ_API int32_t sj_outcome_get_page(const sj_outcome *outcome, const char **html);
+
 /* A new handle of the model after the run; it can be saved, inspected, and be the model of a next session. Where the run was
    finished before, SJ_ERR_ARGUMENT: open the folder's model. */
 SJ_API int32_t sj_outcome_get_model(const sj_outcome *outcome, sj_model **model);
 SJ_API int32_t sj_outcome_free(sj_outcome *outcome); /* NULL is left alone */
+
+/* ---- Delta files ---------------------------------------------------------------------------------------------------- */
+
+/* What a delta file changed. */
+typedef struct sj_delta_rows {
+    size_t struct_size;
+    uint64_t tensors, rows, values;
+} sj_delta_rows;
+
+/* Writes to a folder, which is made if need be, the files of the model after that a delta file (sj_scrub_options.delta_file) makes
+   of the files of the model before, and config files beside them. Another model is refused. `changed` may be NULL. */
+SJ_API int32_t sj_delta_apply(const char *model, const char *delta, const char *folder, sj_delta_rows *changed);
+
+/* The same back again; the delta must hold the old values ("both"). */
+SJ_API int32_t sj_delta_revert(const char *model, const char *delta, const char *folder, sj_delta_rows *changed);
+
+/* ---- Verification (docs/REPORT.md) ---------------------------------------------------------------------------------- */
+
+typedef struct sj_verify_options {
+    size_t struct_size;
+    const char *forget;             /* the samples that were to be removed, in words as for sj_request_select; */
+    const uint64_t *forget_indices; /* or by index: one of the two is needed */
+    uint64_t forget_count;
+    const char *retain;             /* the retained samples to measure on; default: all others */
+    const uint64_t *retain_indices; /* the same by index, instead */
+    uint64_t retain_count;
+} sj_verify_options;
+
+typedef struct sj_verification_info {
+    size_t struct_size;
+    uint64_t flags;      /* 0: the model after cannot be told from a retrained one: sj_verification_get_flag */
+    uint64_t remembered; /* 0 or 1: the model before remembers the samples; if not, there was little to forget */
+    uint64_t references; /* retrained models */
+    uint64_t measures;   /* sj_verification_get_measure */
+    uint64_t notes;      /* sj_verification_get_note */
+    uint64_t forget, retain, test; /* samples of each set */
+    uint64_t unseen;     /* test samples that the forgotten are compared with */
+} sj_verification_info;
+
+/* NaN where a value is not defined. Shares are from 0 to 1, ranks in per cent. */
+typedef struct sj_measure {
+    size_t struct_size;
+    const char *name;       /* as "forget_accuracy" */
+    const char *text;       /* what it is */
+    double before, after;   /* of the model before, and after */
+    double mean, deviation; /* of the retrained ones, each against the others */
+} sj_measure;
+
+typedef struct sj_flag {
+    size_t struct_size;
+    const char *name;    /* "remembers", "over-forgets", "uneven", "damaged" */
+    const char *measure; /* that raised it */
+    const char *text;    /* its numbers in words */
+} sj_flag;
+
+SJ_API int32_t sj_verify_options_init(sj_verify_options *options, size_t struct_size);
+
+/* Compares a model after unlearning with models that were retrained without the samples. `files` names the model before, the data
+   that it was trained on, and how they are read; what else a removal has must be NULL in it. `after`, `references` and `test`, which
+   is data that no model has seen, are paths. What train.json tells of a model is checked, as by `scrubjay verify`. Progress is told after
+   each model, and can cancel (SJ_ERR_INTERRUPTED); messages are about how files were read. `callbacks` may be NULL; it is not kept.
+   Free it with sj_verification_free. */
+SJ_API int32_t sj_verification_open(const sj_device *device, const sj_files *files, const char *after,
+                                    const char *const *references, uint64_t reference_count, const char *test,
+                                    const sj_verify_options *options, const sj_callbacks *callbacks,
+                                    sj_verification **verification);
+
+/* The same of models and samples in memory. */
+SJ_API int32_t sj_verification_new(const sj_device *device, const sj_model *before, const sj_model *after,
+                                   const sj_model *const *references, uint64_t reference_count, const sj_samples *samples,
+                                   const sj_samples *test, const sj_verify_options *options, const sj_callbacks *callbacks,
+                                   sj_verification **verification);
+SJ_API int32_t sj_verification_get_info(const sj_verification *verification, sj_verification_info *info);
+
+/* Measure `number` from 0. */
+SJ_API int32_t sj_verification_get_measure(const sj_verification *verification, uint64_t number, sj_measure *measure);
+
+/* Flag `number` from 0. */
+SJ_API int32_t sj_verification_get_flag(const sj_verification *verification, uint64_t number, sj_flag *flag);
+
+/* Note `number` from 0: a remark on the models or the data. */
+SJ_API int32_t sj_verification_get_note(const sj_verification *verification, uint64_t number, const char **text);
+
+/* The report as JSON: verify.json (docs/REPORT.md). In memory, paths and hashes are null. */
+SJ_API int32_t sj_verification_get_report(const sj_verification *verification, const char **json);
+
+/* The same as a page of HTML. */
+SJ_API int32_t sj_verification_get_page(const sj_verification *verification, const char **html);
+SJ_API int32_t sj_verification_free(sj_verification *verification); /* NULL is left alone */
 
 /* ---- Dependence: CODEC, xi, FOCI (docs/CODEC.md) -------------------------------------------------------------------- */
 
@@ -630,10 +758,12 @@ typedef struct sj_foci_options {
     uint64_t initial_count;
     uint64_t max_columns;    /* to stop at; 0: none */
     uint64_t all;            /* 1: order all columns, also where T is not positive */
+    const uint64_t *groups;  /* [p]: the group of every column, by number from 0; those of one are chosen together, and steps name
+                                groups in the place of columns; UINT64_MAX: not to be chosen. NULL: every column is alone */
 } sj_foci_options;
 
 typedef struct sj_foci_step {
-    uint64_t column;
+    uint64_t column;    /* or the group */
     double conditional; /* T(Y, column | those before it); NaN where it is undefined */
     double cumulative;  /* T(Y, the columns so far) */
 } sj_foci_step;

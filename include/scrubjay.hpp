@@ -152,6 +152,7 @@ SJ_DETAIL_TYPE(curvature)
 SJ_DETAIL_TYPE(session)
 SJ_DETAIL_TYPE(request)
 SJ_DETAIL_TYPE(outcome)
+SJ_DETAIL_TYPE(verification)
 #undef SJ_DETAIL_TYPE
 
 /* A handle that ends with its owner. */
@@ -193,6 +194,8 @@ inline sj_data_options data_options() { return detail::defaults(sj_data_options_
 inline sj_observe_options observe_options() { return detail::defaults(sj_observe_options_init); }
 inline sj_curvature_options curvature_options() { return detail::defaults(sj_curvature_options_init); }
 inline sj_solve_options solve_options() { return detail::defaults(sj_solve_options_init); }
+inline sj_session_options session_options() { return detail::defaults(sj_session_options_init); }
+inline sj_verify_options verify_options() { return detail::defaults(sj_verify_options_init); }
 inline sj_files files() { return detail::defaults(sj_files_init); }
 inline sj_scrub_options scrub_options() { return detail::defaults(sj_scrub_options_init); }
 inline sj_codec_options codec_options() { return detail::defaults(sj_codec_options_init); }
@@ -528,6 +531,12 @@ class Outcome {
         int32_t status = sj_outcome_get_report(get(), &text);
         return detail::done(status, std::string(status == SJ_OK ? text : ""));
     }
+    /* HTML. */
+    Result<std::string> page() const {
+        const char *text = "";
+        int32_t status = sj_outcome_get_page(get(), &text);
+        return detail::done(status, std::string(status == SJ_OK ? text : ""));
+    }
     Result<Model> model() const {
         sj_model *handle = nullptr;
         int32_t status = sj_outcome_get_model(get(), &handle);
@@ -551,6 +560,12 @@ class Request {
         auto estimate = detail::sized<sj_estimate>();
         int32_t status = sj_request_estimate(get(), &estimate);
         return detail::done(status, estimate);
+    }
+    /* The plan as HTML. */
+    Result<std::string> page() const {
+        const char *text = "";
+        int32_t status = sj_request_get_page(get(), &text);
+        return detail::done(status, std::string(status == SJ_OK ? text : ""));
     }
     /* In memory. */
     Result<Outcome> scrub() const {
@@ -585,12 +600,12 @@ class Session {
         return session.opened(status, handle);
     }
     static Result<Session> of(const Device &device, const Model &model, const Samples &samples, const Samples *validation = nullptr,
-                              Callbacks callbacks = {}, const Model *earlier = nullptr) {
+                              Callbacks callbacks = {}, const sj_session_options *options = nullptr) {
         Session session(std::move(callbacks));
         auto table = session.hooks_->table();
         sj_session *handle = nullptr;
         int32_t status = sj_session_new(device.get(), model.get(), samples.get(), validation ? validation->get() : nullptr,
-                                        earlier ? earlier->get() : nullptr, &table, &handle);
+                                        options, &table, &handle);
         return session.opened(status, handle);
     }
     Result<sj_session_info> info() const {
@@ -638,6 +653,81 @@ class Session {
     }
     std::shared_ptr<detail::Hooks> hooks_; /* before the handle, so that it ends after it */
     detail::Owner<sj_session> owner_;
+};
+
+/* A model before and after, compared with models that were retrained without the samples. */
+class Verification {
+  public:
+    /* Of files: the model before and the data are those of `files`. */
+    static Result<Verification> open(const Device &device, const sj_files &files, const std::string &after,
+                                     const std::vector<std::string> &references, const std::string &test,
+                                     const sj_verify_options &options, Callbacks callbacks = {}) {
+        detail::Hooks hooks;
+        hooks.callbacks = std::move(callbacks);
+        auto table = hooks.table();
+        std::vector<const char *> paths;
+        for (const auto &path : references) paths.push_back(path.c_str());
+        sj_verification *handle = nullptr;
+        int32_t status = sj_verification_open(device.get(), &files, after.c_str(), paths.data(), paths.size(), test.c_str(),
+                                              &options, &table, &handle);
+        Verification made(handle);
+        hooks.rethrow();
+        return detail::done(status, std::move(made));
+    }
+    /* Of models and samples in memory. */
+    static Result<Verification> of(const Device &device, const Model &before, const Model &after,
+                                   const std::vector<const Model *> &references, const Samples &samples, const Samples &test,
+                                   const sj_verify_options &options, Callbacks callbacks = {}) {
+        detail::Hooks hooks;
+        hooks.callbacks = std::move(callbacks);
+        auto table = hooks.table();
+        std::vector<const sj_model *> models;
+        for (const auto *model : references) models.push_back(model->get());
+        sj_verification *handle = nullptr;
+        int32_t status = sj_verification_new(device.get(), before.get(), after.get(), models.data(), models.size(),
+                                             samples.get(), test.get(), &options, &table, &handle);
+        Verification made(handle);
+        hooks.rethrow();
+        return detail::done(status, std::move(made));
+    }
+    Result<sj_verification_info> info() const {
+        auto info = detail::sized<sj_verification_info>();
+        int32_t status = sj_verification_get_info(get(), &info);
+        return detail::done(status, info);
+    }
+    /* Texts live as long as this. */
+    Result<sj_measure> measure(uint64_t number) const {
+        auto measure = detail::sized<sj_measure>();
+        int32_t status = sj_verification_get_measure(get(), number, &measure);
+        return detail::done(status, measure);
+    }
+    Result<sj_flag> flag(uint64_t number) const {
+        auto flag = detail::sized<sj_flag>();
+        int32_t status = sj_verification_get_flag(get(), number, &flag);
+        return detail::done(status, flag);
+    }
+    Result<std::string> note(uint64_t number) const {
+        const char *text = "";
+        int32_t status = sj_verification_get_note(get(), number, &text);
+        return detail::done(status, std::string(status == SJ_OK ? text : ""));
+    }
+    /* JSON. */
+    Result<std::string> report() const {
+        const char *text = "";
+        int32_t status = sj_verification_get_report(get(), &text);
+        return detail::done(status, std::string(status == SJ_OK ? text : ""));
+    }
+    /* HTML. */
+    Result<std::string> page() const {
+        const char *text = "";
+        int32_t status = sj_verification_get_page(get(), &text);
+        return detail::done(status, std::string(status == SJ_OK ? text : ""));
+    }
+    sj_verification *get() const noexcept { return owner_.get(); }
+
+  private:
+    explicit Verification(sj_verification *handle) : owner_(handle) {}
+    detail::Owner<sj_verification> owner_;
 };
 
 /* T(Y, Z | X), or xi. */

@@ -1,9 +1,11 @@
 //! The options of a request: the one list of them, with their defaults. What they leave open is worked out in
 //! [`ScrubOptions::settings`] and by the request ([`crate::request`]), and nowhere else.
 
+use std::path::Path;
+
 use serde::{Deserialize, Serialize};
 
-use crate::data::Spec;
+use crate::data::{self, Labels, Names, Spec};
 use crate::error::{Error, Result};
 use crate::loss::Loss;
 use crate::names::names;
@@ -59,6 +61,32 @@ impl Pick {
         match self {
             Pick::Spec(text) => Ok(Spec::parse(text)?.is_class()),
             Pick::Indices(_) => Ok(false),
+        }
+    }
+
+    /// The samples, ascending, each once; `path` is the file of the data, where they have one.
+    ///
+    /// # Errors
+    /// Where the text is not understood, or takes what is not there; where the list is empty, or has a sample beyond the end.
+    pub fn choose(&self, path: Option<&Path>, labels: &Labels, names: &Names) -> Result<Vec<usize>> {
+        match self {
+            Pick::Spec(text) => match path {
+                Some(path) => data::choose(text, path, labels, names),
+                None => Spec::parse(text)?.choose(labels, names),
+            },
+            Pick::Indices(indices) => {
+                let mut chosen = indices.clone();
+                chosen.sort_unstable();
+                chosen.dedup();
+                match chosen.last() {
+                    Some(&last) if last >= labels.len() => Err(Error::config(format!(
+                        "sample {last} of a set of {} (the first is 0)",
+                        labels.len()
+                    ))),
+                    Some(_) => Ok(chosen),
+                    None => Err(Error::config("the list of samples is empty")),
+                }
+            }
         }
     }
 }

@@ -3,7 +3,7 @@
 //!
 //! [`ScrubOptions`] are what a user says; what depends on the data and the model is decided here.
 
-use crate::data::{Labels, Spec, choose};
+use crate::data::Labels;
 use crate::error::{Error, Result};
 use crate::hash;
 use crate::manifest::{Manifest, listed};
@@ -224,26 +224,9 @@ fn trained_by(manifest: &Manifest) -> Option<Recipe> {
     serde_json::from_value(manifest.0.get("options")?.clone()).ok()
 }
 
-/// The samples, ascending, each once.
+/// The samples of a choice.
 fn picked(pick: &Pick, session: &Session, labels: &Labels) -> Result<Vec<usize>> {
-    match pick {
-        Pick::Spec(text) => match session.sources() {
-            Some(sources) => choose(text, &sources.data, labels, session.names()),
-            None => Spec::parse(text)?.choose(labels, session.names()),
-        },
-        Pick::Indices(indices) => {
-            let mut chosen = indices.clone();
-            chosen.sort_unstable();
-            chosen.dedup();
-            match chosen.last() {
-                Some(&last) if last >= labels.len() => {
-                    Err(Error::config(format!("sample {last} of a set of {} (the first is 0)", labels.len())))
-                }
-                Some(_) => Ok(chosen),
-                None => Err(Error::config("the list of samples is empty")),
-            }
-        }
-    }
+    pick.choose(session.sources().map(|sources| &*sources.data), labels, session.names())
 }
 
 /// The retained samples, and what they are for.

@@ -8,7 +8,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::audit::{Snapshot, judged, no_effect};
-use crate::checkpoint::{Checkpoint, Patched};
+use crate::checkpoint::{Checkpoint, Delta, Patched, Rows, Way};
 use crate::data::{file::StoredFile, shown, tensors};
 use crate::doubt::doubts;
 use crate::error::{Error, Result, check_stop};
@@ -353,6 +353,19 @@ impl Finished {
             .map_err(|e| Error::data(&report, format!("is not a report of a scrub: {e}")))?;
         Ok((identity, Finished { not_removed, notes, report }))
     }
+}
+
+/// Writes to a folder, which is made if need be, the model that a delta file makes of a model's files: the files that were
+/// written, and what changed.
+///
+/// # Errors
+/// Where a file cannot be read or written, the folder is the model's own, and as [`Delta::take`].
+pub fn take_delta(model: &Path, delta: &Path, way: Way, out: &Path) -> Result<(Vec<PathBuf>, Rows)> {
+    let delta = Delta::open(delta)?;
+    let checkpoint = Checkpoint::open_with(model, &[], delta.weights())?;
+    check_out(&checkpoint, out)?;
+    std::fs::create_dir_all(out).map_err(Error::io(out))?;
+    delta.take(&checkpoint, way, out)
 }
 
 /// A finished folder: the same request again changes nothing, another is refused.

@@ -11,7 +11,7 @@
 //! # let of = |seed| Ok::<_, scrubjay::Error>(zoo::create("mlp:4", digits.shape(), 10, seed)?.network.freeze());
 //! # let (before, after, retrained) = (of(0)?, of(1)?, [of(2)?, of(3)?, of(4)?]);
 //! let sets = Sets::new(samples, test, vec![3, 14, 15], None)?;
-//! let found = compare(&Device::cpu()?, &before, &after, &retrained, &sets)?;
+//! let found = compare(&Device::cpu()?, &before, &after, &retrained, &sets, |_| Ok(()))?.comparison;
 //! println!("{} flags; mean gap {:?} points", found.findings.len(), found.after.average_gap);
 //! # assert_eq!(found.references.len(), 3);
 //! # Ok(())
@@ -21,20 +21,21 @@
 mod checks;
 mod models;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 pub use models::{Candidate, Sets, behaviour};
 
-use crate::comparison::{Comparison, SHADOWS};
+use crate::comparison::{Behaviour, Comparison, SHADOWS};
 use crate::data::{self, Loaded, pad_alike};
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::hash;
 use crate::net::Network;
+use crate::options::Pick;
 use crate::session::Sources;
 
 /// The files of a verification.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Question {
     /// The model before, the data that it was trained on, and how models and data are read.
     pub sources: Sources,
@@ -42,10 +43,10 @@ pub struct Question {
     pub after: PathBuf,
     /// Models trained without the samples.
     pub references: Vec<PathBuf>,
-    /// The samples that were to be removed, as [`data::choose`] reads them.
-    pub forget: String,
+    /// The samples that were to be removed.
+    pub forget: Pick,
     /// The retained samples to measure on; by default all others.
-    pub retain: Option<String>,
+    pub retain: Option<Pick>,
     /// Test data that no model has seen.
     pub test: PathBuf,
 }
@@ -99,9 +100,9 @@ impl Verification {
         let Loaded { mut samples, mut names, tokenizer, .. } = loaded;
         names.classes = names.classes.or(options.expected.classes);
         pad_alike(&mut [&mut samples, &mut test]);
-        let choose = |text: &str| data::choose(text, &sources.data, &samples.y, &names);
+        let choose = |pick: &Pick| pick.choose(Some(&sources.data), &samples.y, &names);
         let forget = choose(&question.forget)?;
-        let retain = question.retain.as_deref().map(choose).transpose()?;
+        let retain = question.retain.as_ref().map(choose).transpose()?;
         let forgotten = data::listing(&forget, &samples.y, &names);
         let sets = Sets::of(samples.into(), test.into(), forget, retain, &question.test)?;
         let mut open = |path: &PathBuf| -> Result<Candidate> {
@@ -119,51 +120,36 @@ impl Verification {
             checks::check_reference(reference, &before, &data, &sets, &mut notes)?;
         }
         checks::check_receipt(&before, &after, &sets, &mut notes)?;
-        checks::check_test(&question.test, &sets, &mut notes)?;
+        notes.extend(checks::seen_before(&question.test, &sets)?);
         Ok(Verification { question, sets, before, after, references, reading, forgotten, notes })
     }
 
-    /// Measures all models; `measured` is called after each.
+    /// Measures all models; `measured` is called with how many are, after each, and may end it.
     ///
     /// # Errors
-    /// Where a pass fails or a logit is not finite, and as [`Comparison::new`].
-    pub fn run(&self, device: &Device, mut measured: impl FnMut()) -> Result<Verified> {
-        let mut behaviour = |model: &Candidate| {
-            let found = model.behaviour(device, &self.sets);
-            measured();
-            found
-        };
-        let theirs = self.references.iter().map(&mut behaviour).collect::<Result<Vec<_>>>()?;
-        let (was, is) = (behaviour(&self.before)?, behaviour(&self.after)?);
-        let net = &self.before.network;
-        let comparison = Comparison::new(&was, &is, &theirs, &self.sets.unseen, net.classes(), net.loss)?;
-        let mut notes = self.notes.clone();
-        if !comparison.remembered {
-            notes.push(
-                "the model before shows no memory of these samples either: there was little to forget".into(),
-            );
-        }
-        if self.references.len() < SHADOWS {
-            notes.push(format!(
-                "{} of {SHADOWS} references that a likelihood ratio and a spread need at least: train --seeds 5 makes five",
-                self.references.len()
-            ));
-        }
+    /// Where a pass fails or a logit is not finite, as [`Comparison::new`], and as `measured`.
+    pub fn run(&self, device: &Device, measured: impl FnMut(usize) -> Result<()>) -> Result<Verified> {
+        let models: Vec<&Candidate> = self.references.iter().chain([&self.before, &self.after]).collect();
+        let behaviour = |model: &Candidate| model.behaviour(device, &self.sets);
+        let comparison = compared(&models, behaviour, &self.before.network, &self.sets, measured)?;
+        let notes = [self.notes.clone(), remarks(&comparison)].concat();
         Ok(Verified { comparison, notes })
     }
 }
 
-/// Compares networks in memory, all frozen.
+/// Compares networks in memory, all frozen; `measured` as in [`Verification::run`].
 ///
 /// # Errors
-/// Where they differ in inputs or classes, a pass fails or a logit is not finite, and as [`Comparison::new`].
+/// Where they differ in inputs or classes, a retrained network has the parameters of another one, a pass fails or a logit is not
+/// finite, as [`Comparison::new`], and as `measured`.
 pub fn compare(
     device: &Device,
     before: &Network,
     after: &Network,
     references: &[Network],
     sets: &Sets,
-) -> Result<Comparison> {
+    measured: impl FnMut(usize) -> Result<()>,
+) -> Result<Verified> {
     for other in references.iter().chain([after]) {
         if other.input() != before.input() || other.classes() != before.classes() || other.loss != before.loss
         {
@@ -172,14 +158,45 @@ pub fn compare(
             ));
         }
     }
-    let behaviour = |net| behaviour(device, net, sets);
-    let theirs = references.iter().map(behaviour).collect::<Result<Vec<_>>>()?;
-    Comparison::new(
-        &behaviour(before)?,
-        &behaviour(after)?,
-        &theirs,
-        &sets.unseen,
-        before.classes(),
-        before.loss,
-    )
+    checks::check_networks(before, after, references)?;
+    let models: Vec<&Network> = references.iter().chain([before, after]).collect();
+    let comparison = compared(&models, |net| behaviour(device, net, sets), before, sets, measured)?;
+    let seen = checks::seen_before(Path::new("the test samples"), sets)?;
+    Ok(Verified { notes: seen.into_iter().chain(remarks(&comparison)).collect(), comparison })
+}
+
+/// Compares models by their behaviour: the retrained ones, then that before, `net`, and that after.
+fn compared<M: ?Sized>(
+    models: &[&M],
+    behaviour: impl Fn(&M) -> Result<Behaviour>,
+    net: &Network,
+    sets: &Sets,
+    mut measured: impl FnMut(usize) -> Result<()>,
+) -> Result<Comparison> {
+    let mut found = vec![];
+    for &model in models {
+        found.push(behaviour(model)?);
+        measured(found.len())?;
+    }
+    match &found[..] {
+        [theirs @ .., was, is] => Comparison::new(was, is, theirs, &sets.unseen, net.classes(), net.loss),
+        _ => Err(Error::config("a comparison needs a model before and one after")),
+    }
+}
+
+/// What a comparison says of itself.
+fn remarks(comparison: &Comparison) -> Vec<String> {
+    let mut notes = vec![];
+    if !comparison.remembered {
+        notes.push(
+            "the model before shows no memory of these samples either: there was little to forget".into(),
+        );
+    }
+    let references = comparison.references.len();
+    if references < SHADOWS {
+        notes.push(format!(
+            "{references} of {SHADOWS} references that a likelihood ratio and a spread need at least: train --seeds 5 makes five",
+        ));
+    }
+    notes
 }

@@ -4,8 +4,8 @@ use std::ffi::{CString, c_char, c_void};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use scrubjay::Session;
 use scrubjay::session::{Level, Progress};
+use scrubjay::{Error, Session};
 
 use crate::raw::{Text, versioned};
 
@@ -66,26 +66,51 @@ impl Callbacks {
         let mut session = session.with_stop(stop.clone());
         if let Some(progress) = self.progress {
             let stop = stop.clone();
-            session = session.on_progress(move |Progress { done, batches, phase }| {
-                // A text from C has no 0 within, and the names of phases have none.
-                let name = phase.and_then(|phase| CString::new(phase).ok());
-                let phase = name.as_deref().map_or(Text::NONE, Text::of);
-                let report = ProgressReport { done: done as u64, batches: batches as u64, phase };
-                if progress(&raw const report, user.pointer()) != 0 {
+            session = session.on_progress(move |now| {
+                if !goes_on(progress, now, user) {
                     stop.store(true, Ordering::Relaxed);
                 }
             });
         }
         if let Some(log) = self.log {
-            session = session.on_log(move |level, message| {
-                let level = match level {
-                    Level::Info => 0,
-                    Level::Warning => 1,
-                };
-                let message = CString::new(message.replace('\0', " ")).unwrap_or_default();
-                log(level, message.as_ptr(), user.pointer());
-            });
+            session = session.on_log(move |level, message| say(log, level, message, user));
         }
         session
     }
+
+    /// What is called after each of so many pieces of work, with how many are done; it ends the work where C cancels.
+    pub fn each_of(&self, pieces: usize) -> impl FnMut(usize) -> scrubjay::Result<()> {
+        let (progress, user) = (self.progress, User(self.user));
+        move |done| match progress {
+            Some(progress) if !goes_on(progress, Progress { done, batches: pieces, phase: None }, user) => {
+                Err(Error::Interrupted { kept: "nothing was changed".into() })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Passes a warning on.
+    pub fn warn(&self, message: &str) {
+        if let Some(log) = self.log {
+            say(log, Level::Warning, message, User(self.user));
+        }
+    }
+}
+
+/// Tells of progress; whether to go on.
+fn goes_on(progress: OnProgress, Progress { done, batches, phase }: Progress, user: User) -> bool {
+    // A text from C has no 0 within, and the names of phases have none.
+    let name = phase.and_then(|phase| CString::new(phase).ok());
+    let phase = name.as_deref().map_or(Text::NONE, Text::of);
+    let report = ProgressReport { done: done as u64, batches: batches as u64, phase };
+    progress(&raw const report, user.pointer()) == 0
+}
+
+fn say(log: OnLog, level: Level, message: &str, user: User) {
+    let level = match level {
+        Level::Info => 0,
+        Level::Warning => 1,
+    };
+    let message = CString::new(message.replace('\0', " ")).unwrap_or_default();
+    log(level, message.as_ptr(), user.pointer());
 }

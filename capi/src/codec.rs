@@ -51,6 +51,7 @@ versioned! {
         initial_count: u64 = 0,
         max_columns: u64 = 0,
         all: u64 = 0,
+        groups: In<u64> = In::NONE,
     }
 }
 
@@ -92,6 +93,32 @@ fn columns(list: In<u64>, number: u64, what: &str) -> Outcome<Vec<usize>> {
 
 fn small(number: u64, what: &str) -> Outcome<u32> {
     u32::try_from(number).map_err(|_| Failure::argument(format!("{what}: {number} is more than 2^32 - 1")))
+}
+
+/// The groups of `p` columns, by the number of each one's group; none where every column is alone.
+fn groups(list: In<u64>, p: usize) -> Outcome<Vec<Vec<usize>>> {
+    let mut groups: Vec<Vec<usize>> = vec![];
+    if list.is_null() {
+        return Ok(groups);
+    }
+    for (column, &number) in
+        list.list(p, "groups")?.iter().enumerate().filter(|(_, number)| **number != u64::MAX)
+    {
+        if number >= p as u64 {
+            return Err(Failure::argument(format!(
+                "groups: column {column} is in group {number}, of {p} at most"
+            )));
+        }
+        groups.resize(groups.len().max(number as usize + 1), vec![]);
+        groups[number as usize].push(column);
+    }
+    match groups.iter().position(Vec::is_empty) {
+        _ if groups.is_empty() => Err(Failure::argument("groups: no column is in a group")),
+        Some(empty) => Err(Failure::argument(format!(
+            "groups: no column is in group {empty}, and one is in a later group"
+        ))),
+        None => Ok(groups),
+    }
 }
 
 /// Subsamples at most: there is a value of each in memory.
@@ -187,12 +214,15 @@ entry! {
         let y = tensor::vector(&y, "y", Some(data.n()))?;
         let initial = columns(options.initial, options.initial_count, "initial columns")?;
         let most = some(options.max_columns, "max_columns")?;
-        let needed = most.unwrap_or(data.p()).min(data.p());
+        let groups = groups(options.groups, data.p())?;
+        let candidates = if groups.is_empty() { data.p() } else { groups.len() };
+        let needed = most.unwrap_or(candidates).min(candidates);
         if places < needed {
             return Err(Failure::new(BUFFER, format!("{places} places for up to {needed} columns; max_columns asks for less")));
         }
         let how = FociOptions {
             initial: &initial,
+            groups: &groups,
             max_features: most,
             all: match options.all {
                 0 => false,

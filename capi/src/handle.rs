@@ -22,6 +22,14 @@ pub trait Object: Any + Send + Sync {
 #[repr(transparent)]
 pub struct Handle<T>(*const Opaque, PhantomData<T>);
 
+impl<T> Clone for Handle<T> {
+    fn clone(&self) -> Handle<T> {
+        *self
+    }
+}
+
+impl<T> Copy for Handle<T> {}
+
 /// What a handle seems to point to.
 pub enum Opaque {}
 
@@ -63,6 +71,9 @@ fn registry() -> &'static Registry {
 }
 
 impl<T: Object> Handle<T> {
+    /// No handle, in options.
+    pub const NONE: Handle<T> = Handle(std::ptr::null(), PhantomData);
+
     /// The object.
     pub fn get(&self) -> Outcome<Arc<T>> {
         self.find()?.ok_or_else(|| Failure::new(NULL, format!("the {} is NULL", T::NAME)))

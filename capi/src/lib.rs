@@ -16,6 +16,7 @@ mod codec;
 mod device;
 mod dlpack;
 mod entry;
+mod files;
 mod handle;
 mod layout;
 mod library;
@@ -30,3 +31,4 @@ mod status;
 mod tensor;
 #[cfg(test)]
 mod tests;
+mod verification;

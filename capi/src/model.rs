@@ -30,7 +30,8 @@ pub struct Origin {
     files: Files,
     /// The network as it was read.
     base: Network,
-    family: CString,
+    family: &'static str,
+    family_text: CString,
     assumed: Vec<CString>,
 }
 
@@ -48,9 +49,9 @@ impl Object for Model {
 
 impl Model {
     /// A model that was read from these files.
-    pub fn new(network: Network, files: Files, family: &str, assumed: &[String]) -> Outcome<Model> {
+    pub fn new(network: Network, files: Files, family: &'static str, assumed: &[String]) -> Outcome<Model> {
         let assumed = assumed.iter().map(|fact| c_text(fact)).collect::<Outcome<_>>()?;
-        let origin = Origin { files, base: network.clone(), family: c_text(family)?, assumed };
+        let origin = Origin { files, base: network.clone(), family, family_text: c_text(family)?, assumed };
         Model::of(network, Arc::new(origin))
     }
 
@@ -62,6 +63,11 @@ impl Model {
     /// The same model with other values.
     pub fn changed(&self, network: Network) -> Outcome<Model> {
         Model::of(network, self.origin.clone())
+    }
+
+    /// The family that it was taken for.
+    pub fn known_family(&self) -> &'static str {
+        self.origin.family
     }
 
     /// Its files, or those of the network before it.
@@ -87,6 +93,8 @@ versioned! {
         height: u64 = 0,
         width: u64 = 0,
         tokens: u64 = 0,
+        weights: In<Text> = In::NONE,
+        weights_count: u64 = 0,
     }
 }
 
@@ -152,6 +160,15 @@ pub fn some_small(number: u64, what: &str) -> Outcome<Option<u32>> {
     Ok(Some(small).filter(|&number| number > 0))
 }
 
+/// A flag of the caller's.
+pub fn flag(value: u64, what: &str) -> Outcome<bool> {
+    match value {
+        0 => Ok(false),
+        1 => Ok(true),
+        _ => Err(Failure::argument(format!("{what} is 0 or 1, not {value}"))),
+    }
+}
+
 /// A number of the caller's, where NaN leaves the choice to the library.
 pub fn given(value: f64) -> Option<f64> {
     Some(value).filter(|value| !value.is_nan())
@@ -176,12 +193,18 @@ pub fn texts(list: In<Text>, number: u64, names: [&str; 2]) -> Outcome<Vec<Strin
 }
 
 impl ModelOptions {
-    fn choices(&self) -> Outcome<(Choices, Vec<String>)> {
+    /// What the tensors do not tell, and patterns of tensors to leave out.
+    pub fn choices(&self) -> Outcome<(Choices, Vec<String>)> {
         choices(self.arch, self.heads, self.stem, (self.ignore, self.ignore_count))
     }
 
+    /// Keys of the weights in PyTorch files.
+    pub fn weights(&self) -> Outcome<Vec<String>> {
+        texts(self.weights, self.weights_count, ["weights_count", "keys of weights"])
+    }
+
     /// What an input is, where that is given.
-    fn kind(&self) -> Outcome<Option<InputKind>> {
+    pub fn kind(&self) -> Outcome<Option<InputKind>> {
         let sides = [self.channels, self.height, self.width];
         let [c, h, w] = sides;
         let side = |side: u64| (1..=1 << 20).contains(&side).then_some(side as usize);
@@ -221,7 +244,7 @@ entry! {
         model.open()?;
         let options = options.get()?;
         let (choices, ignored) = options.choices()?;
-        let checkpoint = Checkpoint::open_without(Path::new(path.get("path")?), &ignored)?;
+        let checkpoint = Checkpoint::open_with(Path::new(path.get("path")?), &ignored, &options.weights()?)?;
         model.put(read(checkpoint, &choices, options.kind()?)?)
     }
 
@@ -248,7 +271,7 @@ entry! {
         let net = &model.network;
         let (shape, tokens) = image_and_tokens(net.kind());
         info.put(ModelInfo {
-            family: Text::of(&model.origin.family),
+            family: Text::of(&model.origin.family_text),
             channels: shape.c as u64,
             height: shape.h as u64,
             width: shape.w as u64,

@@ -1,9 +1,11 @@
 //! Outcomes: what a request came to, as fields, as the report's JSON, and as a model.
 
 use std::ffi::{CString, c_char};
+use std::sync::OnceLock;
 
 use scrubjay::Record;
 use scrubjay::audit::Performance;
+use scrubjay::net::Network;
 
 use crate::device::c_text;
 use crate::entry::entry;
@@ -16,6 +18,7 @@ use crate::status::{Failure, Outcome};
 pub struct OutcomeObject {
     done: Done,
     report: CString,
+    page: Page,
     notes: Vec<Vec<CString>>,
 }
 
@@ -36,15 +39,43 @@ pub enum Done {
     },
 }
 
+/// Makes the page of what was done, and of the network after.
+type MakePage = dyn Fn(&scrubjay::Outcome, &Network) -> Outcome<CString> + Send + Sync;
+
+/// The report as a page.
+pub enum Page {
+    /// Of a run's folder.
+    Read(CString),
+    /// Of a run in memory: made when it is asked for.
+    Made(Box<MakePage>, OnceLock<CString>),
+}
+
 impl OutcomeObject {
     /// With the report's text.
-    pub fn new(done: Done, report: &str) -> Outcome<OutcomeObject> {
+    pub fn new(done: Done, report: &str, page: Page) -> Outcome<OutcomeObject> {
         let texts = |record: &Record| record.notes.iter().map(|note| c_text(note)).collect::<Outcome<_>>();
         let notes = match &done {
             Done::Now(outcome, _) => outcome.records.iter().map(texts).collect::<Outcome<_>>()?,
             Done::Before { .. } => vec![],
         };
-        Ok(OutcomeObject { report: c_text(report)?, done, notes })
+        Ok(OutcomeObject { report: c_text(report)?, page, done, notes })
+    }
+
+    fn page(&self) -> Outcome<&CString> {
+        let (make, page) = match &self.page {
+            Page::Read(page) => return Ok(page),
+            Page::Made(make, page) => (make, page),
+        };
+        match (page.get(), &self.done) {
+            (Some(page), _) => Ok(page),
+            (None, Done::Now(outcome, after)) => {
+                let made = make(outcome, &after.network)?;
+                Ok(page.get_or_init(|| made))
+            }
+            (None, Done::Before { .. }) => {
+                Err(Failure::argument("the run was finished before, and left no page"))
+            }
+        }
     }
 
     fn record(&self, batch: u64) -> Outcome<&Record> {
@@ -185,6 +216,13 @@ entry! {
     fn sj_outcome_get_report(outcome: Handle<OutcomeObject>, json: Out<*const c_char>) {
         let (outcome, place) = (outcome.get()?, json.open("text")?);
         place.write(outcome.report.as_ptr());
+        Ok(())
+    }
+
+    /// The report as a page.
+    fn sj_outcome_get_page(outcome: Handle<OutcomeObject>, html: Out<*const c_char>) {
+        let (outcome, place) = (outcome.get()?, html.open("text")?);
+        place.write(outcome.page()?.as_ptr());
         Ok(())
     }
 

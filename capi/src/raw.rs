@@ -6,6 +6,7 @@
 
 use std::ffi::{CStr, c_char};
 use std::mem::MaybeUninit;
+use std::str::FromStr;
 
 use crate::status::{BUFFER, Failure, NULL, Outcome};
 
@@ -32,6 +33,11 @@ impl Text {
     /// No text, in options.
     pub const NONE: Text = Text(std::ptr::null());
 
+    /// Whether it is NULL.
+    pub fn is_null(&self) -> bool {
+        self.0.is_null()
+    }
+
     /// A text of the library's own, to be given out.
     pub fn of(text: &CStr) -> Text {
         Text(text.as_ptr())
@@ -57,6 +63,12 @@ impl Text {
         let Some(text) = self.find(what)? else { return Ok(None) };
         let value = serde_json::Value::String(text.into());
         serde_json::from_value(value).map(Some).map_err(|e| Failure::argument(format!("the {what}: {e}")))
+    }
+
+    /// A value of the library's as its command line reads it; none of NULL.
+    pub fn parsed<T: FromStr<Err = String>>(&self, what: &str) -> Outcome<Option<T>> {
+        let Some(text) = self.find(what)? else { return Ok(None) };
+        text.parse().map(Some).map_err(|error| Failure::argument(format!("the {what}, `{text}`: {error}")))
     }
 
     /// The library's names of this type, separated by commas; none of NULL.

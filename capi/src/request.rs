@@ -1,18 +1,23 @@
 //! Requests: what is to be removed, with which options, checked whole; estimates; and carrying them out.
 
-use std::sync::Arc;
+use std::ffi::{CString, c_char};
+use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use scrubjay::data::tensors;
+use scrubjay::doubt::doubts;
+use scrubjay::net::Network;
 use scrubjay::options::Pick;
+use scrubjay::report::{self, ScrubReport};
 use scrubjay::run::Ended;
 use scrubjay::{Error, Estimate, Precision, Request, ScrubOptions};
 
+use crate::device::c_text;
 use crate::entry::entry;
 use crate::handle::{Handle, NewHandle, Object};
-use crate::model::{count, given, some, some_small};
-use crate::outcome::{Done, OutcomeObject};
-use crate::raw::{In, Info, Options, Text, versioned};
+use crate::model::{count, flag, given, some, some_small};
+use crate::outcome::{Done, OutcomeObject, Page};
+use crate::raw::{In, Info, Options, Out, Text, versioned};
 use crate::session::SessionObject;
 use crate::status::{Failure, Outcome};
 
@@ -20,10 +25,35 @@ use crate::status::{Failure, Outcome};
 pub struct RequestObject {
     request: Request,
     session: Arc<SessionObject>,
+    page: OnceLock<CString>,
 }
 
 impl Object for RequestObject {
     const NAME: &'static str = "request";
+}
+
+impl RequestObject {
+    /// The page of what it will take.
+    fn planned(&self) -> Outcome<CString> {
+        let (started, session) = (Instant::now(), &self.session.session);
+        let doubts = doubts(session, &self.request)?;
+        let estimate = session.estimate(&self.request)?;
+        let seconds = started.elapsed().as_secs_f64();
+        c_text(&report::planned(session, &self.request, &estimate, &doubts, seconds)?)
+    }
+
+    /// The page of what it came to in memory.
+    fn page_after(&self, outcome: &scrubjay::Outcome, after: &Network) -> Outcome<CString> {
+        let (session, request, after) = (&*self.session.session, &self.request, Some(after));
+        c_text(&report::scrub(&ScrubReport {
+            session,
+            request,
+            outcome,
+            files: None,
+            after,
+            identity: None,
+        })?)
+    }
 }
 
 versioned! {
@@ -99,32 +129,25 @@ versioned! {
     }
 }
 
-/// A flag of the caller's.
-fn flag(value: u64, what: &str) -> Outcome<bool> {
-    match value {
-        0 => Ok(false),
-        1 => Ok(true),
-        _ => Err(Failure::argument(format!("{what} is 0 or 1, not {value}"))),
-    }
-}
-
 fn indices(list: In<u64>, number: u64, what: &str) -> Outcome<Vec<usize>> {
     list.list(count(number, what)?, what)?.iter().map(|&index| count(index, what)).collect()
 }
 
+/// A choice of samples in words, or by index; none where neither is given.
+pub fn pick(words: Text, (list, number): (In<u64>, u64), what: &str) -> Outcome<Option<Pick>> {
+    match (words.find(what)?, indices(list, number, what)?) {
+        (None, list) if list.is_empty() => Ok(None),
+        (None, list) => Ok(Some(Pick::Indices(list))),
+        (Some(text), list) if list.is_empty() => Ok(Some(Pick::from(text))),
+        (Some(_), _) => {
+            Err(Failure::argument(format!("{what} and {what}_indices are two answers to one question")))
+        }
+    }
+}
+
 impl CScrubOptions {
     fn options(&self) -> Outcome<ScrubOptions> {
-        let retain = match (
-            self.retain.find("retain")?,
-            indices(self.retain_indices, self.retain_count, "retain_indices")?,
-        ) {
-            (None, list) if list.is_empty() => None,
-            (None, list) => Some(Pick::Indices(list)),
-            (Some(text), list) if list.is_empty() => Some(Pick::from(text)),
-            (Some(_), _) => {
-                return Err(Failure::argument("retain and retain_indices are two answers to one question"));
-            }
-        };
+        let retain = pick(self.retain, (self.retain_indices, self.retain_count), "retain")?;
         let plain = ScrubOptions::DEFAULT;
         Ok(ScrubOptions {
             retain,
@@ -187,7 +210,7 @@ fn made(
         Some(pick) => Request::new(&session.session, pick, &options)?,
         None => Request::beside(&session.session, &options)?,
     };
-    request.put(RequestObject { request: made, session })
+    request.put(RequestObject { request: made, session, page: OnceLock::new() })
 }
 
 entry! {
@@ -280,25 +303,42 @@ entry! {
         })
     }
 
+    /// The plan of a request as a page.
+    fn sj_request_get_page(request: Handle<RequestObject>, html: Out<*const c_char>) {
+        let (object, place) = (request.get()?, html.open("text")?);
+        let page = match object.page.get() {
+            Some(page) => page,
+            None => {
+                let page = object.planned()?;
+                object.page.get_or_init(|| page)
+            }
+        };
+        place.write(page.as_ptr());
+        Ok(())
+    }
+
     /// Carries a request out in memory.
     fn sj_request_scrub(request: Handle<RequestObject>, outcome: NewHandle<OutcomeObject>) {
         outcome.open()?;
         let object = request.get()?;
-        let RequestObject { request, session } = &*object;
+        let RequestObject { request, session, .. } = &*object;
         not_cancelled(session)?;
         let started = Instant::now();
         let scrubbed = session.session.scrub(request)?;
         let network = scrubbed.network.clone();
         let done = session.session.outcome(request, scrubbed, started.elapsed().as_secs_f64());
         let report = session.session.report(request, &done).to_string();
-        outcome.put(OutcomeObject::new(Done::Now(Box::new(done), session.model.changed(network)?), &report)?)
+        let done = Done::Now(Box::new(done), session.model.changed(network)?);
+        let of = object.clone();
+        let page = Page::Made(Box::new(move |done, after| of.page_after(done, after)), OnceLock::new());
+        outcome.put(OutcomeObject::new(done, &report, page)?)
     }
 
     /// Carries a request out into a folder.
     fn sj_request_run(request: Handle<RequestObject>, folder: Text, outcome: NewHandle<OutcomeObject>) {
         outcome.open()?;
         let object = request.get()?;
-        let RequestObject { request, session } = &*object;
+        let RequestObject { request, session, .. } = &*object;
         let folder = std::path::Path::new(folder.get("folder")?);
         not_cancelled(session)?;
         let done = match session.session.run(request, folder)? {
@@ -314,8 +354,11 @@ entry! {
                 Done::Before { removed, not_removed: finished.not_removed }
             }
         };
-        let report = tensors::read(&folder.join("report.json"))?;
-        outcome.put(OutcomeObject::new(done, &String::from_utf8_lossy(&report))?)
+        let text = |name| -> Outcome<String> {
+            Ok(String::from_utf8_lossy(&tensors::read(&folder.join(name))?).into_owned())
+        };
+        let page = Page::Read(c_text(&text("report.html")?)?);
+        outcome.put(OutcomeObject::new(done, &text("report.json")?, page)?)
     }
 
     /// Ends a handle.

@@ -1,18 +1,18 @@
 //! Samples: labelled inputs, copied from the caller's tensors or read from files.
 
 use std::ffi::{CString, c_char};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use scrubjay::data;
-use scrubjay::data::{CifarLabels, InputKind, Normalise, Samples};
+use scrubjay::data::{CifarLabels, InputKind, Normalise, Samples, Steps, TextOptions, TokenizerSource};
 use scrubjay::session::Sources;
 
 use crate::device::c_text;
 use crate::entry::entry;
 use crate::handle::{Handle, NewHandle, Object};
 use crate::layout::Layout;
-use crate::model::{Model, count, image_and_tokens};
+use crate::model::{Model, count, flag, image_and_tokens, some};
 use crate::raw::{In, Info, Options, Out, Text, versioned};
 use crate::status::{Failure, Outcome};
 use crate::tensor::{self, Tensor};
@@ -68,6 +68,29 @@ versioned! {
         std: In<f32> = In::NONE,
         std_count: u64 = 0,
         cifar_labels: Text = Text::NONE,
+        resize: Text = Text::NONE,
+        crop: Text = Text::NONE,
+        interpolation: Text = Text::NONE,
+        skip_corrupt: u64 = 0,
+        tokenizer: Text = Text::NONE,
+        max_tokens: u64 = 0,
+        text_column: Text = Text::NONE,
+        label_columns: Text = Text::NONE,
+    }
+}
+
+impl DataOptions {
+    /// How data are read; tensors of samples are seen in memory.
+    fn sources(&self) -> Outcome<Sources> {
+        Ok(Sources {
+            normalise: normalise((self.mean, self.mean_count), (self.std, self.std_count))?,
+            cifar_labels: self.cifar_labels.named::<CifarLabels>("cifar_labels")?.unwrap_or_default(),
+            steps: steps(self.resize, self.crop, self.interpolation)?,
+            skip_corrupt: flag(self.skip_corrupt, "skip_corrupt")?,
+            texts: rows(self.tokenizer, self.max_tokens, self.text_column, self.label_columns)?,
+            memory: Some(usize::MAX),
+            ..Sources::default()
+        })
     }
 }
 
@@ -91,6 +114,32 @@ pub fn normalise(mean: (In<f32>, u64), std: (In<f32>, u64)) -> Outcome<Normalise
         Ok(Some(values.to_vec()).filter(|values| !values.is_empty()))
     };
     Ok(Normalise { mean: list(mean, "mean")?, std: list(std, "std")? })
+}
+
+/// Steps in place of those that the model's config has for pictures.
+pub fn steps(resize: Text, crop: Text, interpolation: Text) -> Outcome<Steps> {
+    Ok(Steps {
+        resize: resize.parsed("resize")?,
+        crop: crop.parsed("crop")?,
+        interpolation: interpolation.named("interpolation")?,
+    })
+}
+
+/// How rows of text are read.
+pub fn rows(
+    tokenizer: Text,
+    max_tokens: u64,
+    text_column: Text,
+    label_columns: Text,
+) -> Outcome<TextOptions> {
+    let tokenizer = tokenizer.find("path of the tokenizer")?.map(PathBuf::from);
+    let labels = label_columns.find("label_columns")?.unwrap_or_default();
+    Ok(TextOptions {
+        tokenizer: tokenizer.map_or(TokenizerSource::Missing, TokenizerSource::At),
+        most: some(max_tokens, "max_tokens")?,
+        text: text_column.find("text_column")?.map(String::from),
+        labels: labels.split(',').map(str::trim).filter(|name| !name.is_empty()).map(String::from).collect(),
+    })
 }
 
 entry! {
@@ -131,20 +180,10 @@ entry! {
     ) {
         samples.open()?;
         let (model, options) = (model.find()?, options.get()?);
-        let normalise = normalise((options.mean, options.mean_count), (options.std, options.std_count))?;
-        let cifar_labels = options.cifar_labels.named::<CifarLabels>("cifar_labels")?.unwrap_or_default();
-        let path = Path::new(path.get("path")?);
+        let (path, sources) = (Path::new(path.get("path")?), options.sources()?);
         let read = match model {
-            Some(model) => {
-                // Tensors of samples are seen in memory.
-                let sources =
-                    Sources { normalise, cifar_labels, memory: Some(usize::MAX), ..Sources::default() };
-                sources.load(path, model.checkpoint()?)?
-            }
-            None => {
-                let options = data::LoadOptions { normalise, labels: cifar_labels, memory: Some(usize::MAX), ..data::LoadOptions::default() };
-                data::load_with(path, &options)?
-            }
+            Some(model) => sources.load(path, model.checkpoint()?)?,
+            None => data::load_with(path, &sources.load_options(None))?,
         };
         samples.put(SamplesObject::new(read.samples, &read.notes)?)
     }

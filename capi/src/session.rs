@@ -4,17 +4,17 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use scrubjay::data::{CifarLabels, TextOptions, TokenizerSource};
+use scrubjay::data::CifarLabels;
 use scrubjay::{Session, Sources};
 
 use crate::callbacks::Callbacks;
 use crate::device::DeviceObject;
 use crate::entry::entry;
 use crate::handle::{Handle, NewHandle, Object};
-use crate::model::{Files, Model, choices, some, texts};
+use crate::model::{Files, Model, choices, flag, some, texts};
 use crate::raw::{In, Info, Options, Text, versioned};
-use crate::samples::{SamplesObject, normalise};
-use crate::status::Outcome;
+use crate::samples::{SamplesObject, normalise, rows, steps};
+use crate::status::{Failure, Outcome};
 
 /// `sj_session`.
 pub struct SessionObject {
@@ -61,6 +61,12 @@ versioned! {
         max_tokens: u64 = 0,
         text_column: Text = Text::NONE,
         label_columns: Text = Text::NONE,
+        resize: Text = Text::NONE,
+        crop: Text = Text::NONE,
+        interpolation: Text = Text::NONE,
+        skip_corrupt: u64 = 0,
+        inputs_memory: u64 = 0,
+        no_thumbnails: u64 = 0,
     }
 }
 
@@ -81,26 +87,36 @@ impl SessionFiles {
             earlier: path(self.earlier, "path of the earlier model")?,
             proxy: path(self.proxy, "path of the proxy")?,
             weights: texts(self.weights, self.weights_count, ["weights_count", "keys of weights"])?,
-            texts: self.texts()?,
-            ..Sources::default()
+            texts: rows(self.tokenizer, self.max_tokens, self.text_column, self.label_columns)?,
+            steps: steps(self.resize, self.crop, self.interpolation)?,
+            skip_corrupt: flag(self.skip_corrupt, "skip_corrupt")?,
+            memory: some(self.inputs_memory, "inputs_memory")?.map(|mib| mib.saturating_mul(1 << 20)),
         })
     }
 
-    /// How rows of text are read.
-    fn texts(&self) -> Outcome<TextOptions> {
-        let tokenizer = self.tokenizer.find("path of the tokenizer")?.map(PathBuf::from);
-        let labels = self.label_columns.find("label_columns")?.unwrap_or_default();
-        Ok(TextOptions {
-            tokenizer: tokenizer.map_or(TokenizerSource::Missing, TokenizerSource::At),
-            most: some(self.max_tokens, "max_tokens")?,
-            text: self.text_column.find("text_column")?.map(String::from),
-            labels: labels
-                .split(',')
-                .map(str::trim)
-                .filter(|name| !name.is_empty())
-                .map(String::from)
-                .collect(),
-        })
+    /// The files of a verification: a model and its data, and nothing that only a removal reads.
+    pub fn of_two_sets(&self) -> Outcome<Sources> {
+        let more = [
+            (self.validation, "validation"),
+            (self.forget_data, "forget_data"),
+            (self.earlier, "earlier"),
+            (self.proxy, "proxy"),
+        ];
+        match more.iter().find(|(path, _)| !path.is_null()) {
+            Some((_, name)) => {
+                Err(Failure::argument(format!("sj_files.{name} plays no part in a verification")))
+            }
+            None => self.sources(),
+        }
+    }
+}
+
+versioned! {
+    /// `sj_session_options`.
+    SessionOptions as "sj_session_options" {
+        earlier: Handle<Model> = Handle::NONE,
+        proxy: Handle<Model> = Handle::NONE,
+        no_thumbnails: u64 = 0,
     }
 }
 
@@ -126,6 +142,11 @@ entry! {
         options.init(struct_size)
     }
 
+    /// Fills in the defaults.
+    fn sj_session_options_init(options: Info<SessionOptions>, struct_size: usize) {
+        options.init(struct_size)
+    }
+
     /// Opens a session from files.
     fn sj_session_open(
         device: Handle<DeviceObject>,
@@ -134,9 +155,10 @@ entry! {
         session: NewHandle<SessionObject>,
     ) {
         session.open()?;
-        let (device, sources, callbacks) = (device.get()?, files.get()?.sources()?, callbacks.get()?);
+        let (device, files, callbacks) = (device.get()?, files.get()?, callbacks.get()?);
         let stop = Arc::new(AtomicBool::new(false));
-        let opened = Session::open(device.device.clone(), sources)?;
+        let shown = !flag(files.no_thumbnails, "no_thumbnails")?;
+        let opened = Session::open(device.device.clone(), files.sources()?)?.with_samples_shown(shown);
         let opened = Arc::new(callbacks.attach(opened, &stop));
         let assumed: Vec<String> =
             opened.notes().iter().filter(|note| note.starts_with("assumed: ")).cloned().collect();
@@ -151,20 +173,25 @@ entry! {
         model: Handle<Model>,
         samples: Handle<SamplesObject>,
         validation: Handle<SamplesObject>,
-        earlier: Handle<Model>,
+        options: Options<SessionOptions>,
         callbacks: Options<Callbacks>,
         session: NewHandle<SessionObject>,
     ) {
         session.open()?;
         let (device, model, samples) = (device.get()?, model.get()?, samples.get()?);
-        let (validation, earlier, callbacks) = (validation.find()?, earlier.find()?, callbacks.get()?);
+        let (validation, options, callbacks) = (validation.find()?, options.get()?, callbacks.get()?);
+        let (earlier, proxy) = (options.earlier.find()?, options.proxy.find()?);
         let stop = Arc::new(AtomicBool::new(false));
-        let mut made = Session::new(device.device.clone(), model.network.clone(), samples.samples.clone())?;
+        let mut made = Session::new(device.device.clone(), model.network.clone(), samples.samples.clone())?
+            .with_samples_shown(!flag(options.no_thumbnails, "no_thumbnails")?);
         if let Some(validation) = validation {
             made = made.with_validation(validation.samples.clone())?;
         }
         if let Some(earlier) = earlier {
             made = made.with_earlier(earlier.network.clone())?;
+        }
+        if let Some(proxy) = proxy {
+            made = made.with_proxy(proxy.network.clone())?;
         }
         let made = callbacks.attach(made, &stop);
         session.put(SessionObject { session: Arc::new(made), model, stop })

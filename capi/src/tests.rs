@@ -38,10 +38,10 @@ fn message() -> String {
 macro_rules! entries {
     ($($name:ident)+) => {{
         unsafe extern "C" {
-            $(fn $name(a: u64, b: u64, c: u64, d: u64, e: u64, f: u64, g: u64, h: u64, i: u64) -> i32;)+
+            $(fn $name(a: u64, b: u64, c: u64, d: u64, e: u64, f: u64, g: u64, h: u64, i: u64, j: u64) -> i32;)+
         }
         // SAFETY: all arguments are integers or pointers, passed alike, and none of them is used.
-        [$((stringify!($name), (|| unsafe { $name(0, 0, 0, 0, 0, 0, 0, 0, 0) }) as fn() -> i32)),+]
+        [$((stringify!($name), (|| unsafe { $name(0, 0, 0, 0, 0, 0, 0, 0, 0, 0) }) as fn() -> i32)),+]
     }};
 }
 
@@ -70,9 +70,12 @@ fn a_panic_behind_any_entry_point_becomes_a_status_and_the_next_call_is_as_ever(
         sj_curvature_product
         sj_curvature_solve
         sj_data_options_init
+        sj_delta_apply
+        sj_delta_revert
         sj_device_free
         sj_device_get_info
         sj_device_open
+        sj_export
         sj_files_init
         sj_foci
         sj_foci_options_init
@@ -94,6 +97,7 @@ fn a_panic_behind_any_entry_point_becomes_a_status_and_the_next_call_is_as_ever(
         sj_outcome_get_info
         sj_outcome_get_model
         sj_outcome_get_note
+        sj_outcome_get_page
         sj_outcome_get_receipt
         sj_outcome_get_report
         sj_outcome_get_samples
@@ -101,6 +105,7 @@ fn a_panic_behind_any_entry_point_becomes_a_status_and_the_next_call_is_as_ever(
         sj_request_estimate
         sj_request_free
         sj_request_get_info
+        sj_request_get_page
         sj_request_indices
         sj_request_run
         sj_request_scrub
@@ -120,6 +125,7 @@ fn a_panic_behind_any_entry_point_becomes_a_status_and_the_next_call_is_as_ever(
         sj_session_get_model
         sj_session_new
         sj_session_open
+        sj_session_options_init
         sj_session_uncancel
         sj_solve_options_init
         sj_status_name
@@ -127,6 +133,16 @@ fn a_panic_behind_any_entry_point_becomes_a_status_and_the_next_call_is_as_ever(
         sj_trace_free
         sj_trace_get_tensor
         sj_trace_to_dlpack
+        sj_verification_free
+        sj_verification_get_flag
+        sj_verification_get_info
+        sj_verification_get_measure
+        sj_verification_get_note
+        sj_verification_get_page
+        sj_verification_get_report
+        sj_verification_new
+        sj_verification_open
+        sj_verify_options_init
         sj_version
     };
     let names: Vec<&str> = entries.iter().map(|(name, _)| *name).collect();
@@ -192,12 +208,18 @@ fn structs_have_the_layout_of_the_header() {
         versioned::<crate::block::SolveReport>(),
         versioned::<crate::callbacks::Callbacks>(),
         versioned::<crate::session::SessionFiles>(),
+        versioned::<crate::session::SessionOptions>(),
         versioned::<crate::session::SessionInfo>(),
         versioned::<crate::request::CScrubOptions>(),
         versioned::<crate::request::RequestInfo>(),
         versioned::<crate::request::CEstimate>(),
         versioned::<crate::outcome::OutcomeInfo>(),
         versioned::<crate::outcome::Receipt>(),
+        versioned::<crate::files::DeltaRows>(),
+        versioned::<crate::verification::VerifyOptions>(),
+        versioned::<crate::verification::VerificationInfo>(),
+        versioned::<crate::verification::Measure>(),
+        versioned::<crate::verification::CFlag>(),
         versioned::<crate::codec::CodecOptions>(),
         versioned::<crate::codec::CodecResult>(),
         versioned::<crate::codec::CFociOptions>(),

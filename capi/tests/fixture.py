@@ -100,6 +100,11 @@ def compare(folder):
     same("records", records("out-c"), records("out-command"))
     report = lambda out: {**json.loads((folder / out / "report.json").read_text()), "seconds": 0, "command": None, "records": 0}
     same("report", report("out-c"), report("out-command"))
+    verified = lambda of: {**json.loads((folder / f"verify-{of}.json").read_text()), "seconds": 0, "command": None}
+    found, expected = verified("c"), verified("command")
+    for report in (found, expected):
+        report["after"]["path"] = report["sets"]["test"]["data"] = None  # as they were given
+    same("verification", found, expected)
     codec = json.loads((folder / "codec.json").read_text())
     xi = json.loads((folder / "xi.json").read_text())
     foci = json.loads((folder / "foci.json").read_text())
@@ -108,6 +113,10 @@ def compare(folder):
     same("xi", [float(x) for x in lines[1].split()], [xi["statistic"], xi["p_value"]])
     steps = [line.split() for line in lines[2:-1]]
     same("foci", [["abc"[int(step[0])] for step in steps], lines[-1]], [[str(step) for step in foci["names"]], foci["stopped"]])
+    grouped = json.loads((folder / "groups.json").read_text())
+    steps_of = [line.split() for line in (folder / "groups.txt").read_text().splitlines()]
+    same("groups", [step[0] for step in steps_of], grouped["names"])
+    same("groups' T", [[float(step[i]) for step in steps_of] for i in (1, 2)], [grouped["conditional"], grouped["cumulative"]])
     same("foci's T", [[float(step[1]) for step in steps], [float(step[2]) for step in steps]], [foci["conditional"], foci["cumulative"]])
 
 

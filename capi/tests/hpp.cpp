@@ -101,8 +101,28 @@ int main(int argc, char **argv) {
     CHECK(take(outcome.info()).removed + take(outcome.info()).not_removed == 12 && calls > 5);
     CHECK(take(outcome.report()).find("\"records\"") != std::string::npos);
     CHECK(take(outcome.receipt(0)).samples == 12);
+    CHECK(take(outcome.page()).find("</html>") != std::string::npos && take(request.page()).find("12 samples to be removed") != std::string::npos);
     auto after = take(outcome.model());
     CHECK(take(after.bytes()).size() == bytes.size());
+    {
+        auto reference = take(sj::Model::open(folder + "/retrained/seed-1"));
+        auto question = sj::verify_options();
+        question.forget = "0-11";
+        auto seen = take(sj::Verification::of(device, model, after, {&reference}, samples, validation, question));
+        CHECK(take(seen.info()).references == 1 && take(seen.info()).notes > 0 && !take(seen.note(0)).empty());
+        CHECK(std::strcmp(take(seen.measure(0)).name, "forget_accuracy") == 0 && take(seen.page()).find("forgotten?") != std::string::npos);
+        CHECK(take(seen.report()).find("\"findings\"") != std::string::npos);
+        FAILS(SJ_ERR_ARGUMENT, seen.flag(99));
+        auto files = sj::files();
+        const std::string before = folder + "/model", data = folder + "/train.safetensors";
+        files.model = before.c_str(), files.data = data.c_str();
+        int told = 0;
+        sj::Callbacks each;
+        each.progress = [&](const sj_progress &) { return ++told < 2; };
+        FAILS(SJ_ERR_INTERRUPTED, sj::Verification::open(device, files, folder + "/retrained/seed-2", {folder + "/retrained/seed-1"},
+                                                        folder + "/val.safetensors", question, each));
+        CHECK(told == 2);
+    }
     go_on = false;
     FAILS(SJ_ERR_INTERRUPTED, request.scrub());
     take(session.uncancel());

@@ -48,6 +48,8 @@ static void options(void) {
     REFUSED(sj_solve_options_init(NULL, sizeof(sj_solve_options)));
     REFUSED(sj_callbacks_init(NULL, sizeof(sj_callbacks)));
     REFUSED(sj_files_init(NULL, sizeof(sj_files)));
+    REFUSED(sj_session_options_init(NULL, sizeof(sj_session_options)));
+    REFUSED(sj_verify_options_init(NULL, sizeof(sj_verify_options)));
     REFUSED(sj_scrub_options_init(NULL, sizeof(sj_scrub_options)));
     REFUSED(sj_codec_options_init(NULL, sizeof(sj_codec_options)));
     REFUSED(sj_foci_options_init(NULL, sizeof(sj_foci_options)));
@@ -83,6 +85,9 @@ static void models(void) {
     ALLOWED(sj_model_get_bytes(model, 0, bytes, size, NULL));
     ALLOWED(sj_model_get_bytes(model, 0, NULL, 0, &needed));
     ALLOWED(sj_model_free(NULL));
+    REFUSED(sj_export(NULL, NULL, in("null-graph")));
+    REFUSED(sj_export(in("model"), NULL, NULL));
+    ALLOWED(sj_export(in("model"), NULL, in("null-graph")));
     free(bytes);
 }
 
@@ -250,6 +255,11 @@ static void requests(void) {
     REFUSED(sj_request_get_info(request, NULL));
     REFUSED(sj_request_estimate(NULL, NULL));
     REFUSED(sj_request_estimate(request, NULL));
+    {
+        const char *page;
+        REFUSED(sj_request_get_page(NULL, &page));
+        REFUSED(sj_request_get_page(request, NULL));
+    }
     REFUSED(sj_request_scrub(NULL, &outcome));
     REFUSED(sj_request_scrub(request, NULL));
     REFUSED(sj_request_run(NULL, in("null-run"), &outcome));
@@ -274,12 +284,71 @@ static void outcomes(void) {
     REFUSED(sj_outcome_get_samples(outcome, 0, NULL, 1));
     REFUSED(sj_outcome_get_report(NULL, &text));
     REFUSED(sj_outcome_get_report(outcome, NULL));
+    REFUSED(sj_outcome_get_page(NULL, &text));
+    REFUSED(sj_outcome_get_page(outcome, NULL));
     REFUSED(sj_outcome_get_model(NULL, &after));
     REFUSED(sj_outcome_get_model(outcome, NULL));
     ALLOWED(sj_outcome_free(NULL));
     OK(sj_outcome_free(outcome));
     OK(sj_request_free(request));
     OK(sj_session_free(session));
+}
+
+static void deltas(void) {
+    const char *delta = in("model/model.safetensors"); /* which is none */
+    REFUSED(sj_delta_apply(NULL, delta, in("null-delta"), NULL));
+    REFUSED(sj_delta_apply(in("model"), NULL, in("null-delta"), NULL));
+    REFUSED(sj_delta_apply(in("model"), delta, NULL, NULL));
+    NULL_IS(SJ_ERR_DATA, sj_delta_apply(in("model"), delta, in("null-delta"), NULL));
+    REFUSED(sj_delta_revert(NULL, delta, in("null-delta"), NULL));
+    REFUSED(sj_delta_revert(in("model"), NULL, in("null-delta"), NULL));
+    REFUSED(sj_delta_revert(in("model"), delta, NULL, NULL));
+}
+
+static void verifications(void) {
+    const char *reference = in("retrained/seed-1"), *text;
+    sj_model *retrained, *none = NULL;
+    sj_verify_options options;
+    sj_files files;
+    sj_verification *verification, *other;
+    OK(sj_model_open(reference, NULL, &retrained));
+    OK(sj_files_init(&files, sizeof files));
+    OK(sj_verify_options_init(&options, sizeof options));
+    files.model = in("model"), files.data = in("train.safetensors"), options.forget = "0-29";
+    REFUSED(sj_verification_open(NULL, &files, files.model, &reference, 1, files.data, &options, NULL, &other));
+    REFUSED(sj_verification_open(device, NULL, files.model, &reference, 1, files.data, &options, NULL, &other));
+    REFUSED(sj_verification_open(device, &files, NULL, &reference, 1, files.data, &options, NULL, &other));
+    REFUSED(sj_verification_open(device, &files, files.model, NULL, 1, files.data, &options, NULL, &other));
+    REFUSED(sj_verification_open(device, &files, files.model, &reference, 1, NULL, &options, NULL, &other));
+    NULL_IS(SJ_ERR_ARGUMENT, sj_verification_open(device, &files, files.model, &reference, 1, files.data, NULL, NULL, &other));
+    REFUSED(sj_verification_open(device, &files, files.model, &reference, 1, files.data, &options, NULL, NULL));
+    {
+        const sj_model *const one[1] = {retrained}, *const nothing[1] = {none};
+        REFUSED(sj_verification_new(NULL, model, model, one, 1, train, validation, &options, NULL, &other));
+        REFUSED(sj_verification_new(device, NULL, model, one, 1, train, validation, &options, NULL, &other));
+        REFUSED(sj_verification_new(device, model, NULL, one, 1, train, validation, &options, NULL, &other));
+        REFUSED(sj_verification_new(device, model, model, NULL, 1, train, validation, &options, NULL, &other));
+        REFUSED(sj_verification_new(device, model, model, nothing, 1, train, validation, &options, NULL, &other));
+        REFUSED(sj_verification_new(device, model, model, one, 1, NULL, validation, &options, NULL, &other));
+        REFUSED(sj_verification_new(device, model, model, one, 1, train, NULL, &options, NULL, &other));
+        NULL_IS(SJ_ERR_ARGUMENT, sj_verification_new(device, model, model, one, 1, train, validation, NULL, NULL, &other));
+        REFUSED(sj_verification_new(device, model, model, one, 1, train, validation, &options, NULL, NULL));
+        ALLOWED(sj_verification_new(device, model, model, one, 1, train, validation, &options, NULL, &verification));
+    }
+    REFUSED(sj_verification_get_info(NULL, NULL));
+    REFUSED(sj_verification_get_info(verification, NULL));
+    REFUSED(sj_verification_get_measure(NULL, 0, NULL));
+    REFUSED(sj_verification_get_measure(verification, 0, NULL));
+    REFUSED(sj_verification_get_flag(NULL, 0, NULL));
+    REFUSED(sj_verification_get_note(NULL, 0, &text));
+    REFUSED(sj_verification_get_note(verification, 0, NULL));
+    REFUSED(sj_verification_get_report(NULL, &text));
+    REFUSED(sj_verification_get_report(verification, NULL));
+    REFUSED(sj_verification_get_page(NULL, &text));
+    REFUSED(sj_verification_get_page(verification, NULL));
+    ALLOWED(sj_verification_free(NULL));
+    OK(sj_verification_free(verification));
+    OK(sj_model_free(retrained));
 }
 
 static void dependence(void) {
@@ -329,6 +398,8 @@ int main(int argc, char **argv) {
     sessions();
     requests();
     outcomes();
+    deltas();
+    verifications();
     dependence();
     benchmarks();
     close_world();

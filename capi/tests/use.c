@@ -355,6 +355,25 @@ static void dependence(void) {
     selection.max_columns = 1;
     OK(sj_foci(device, &y, &data, &selection, steps, 1, &found, &stopped));
     CHECK(found == 1 && strcmp(stopped, "max-features") == 0);
+    {
+        uint64_t groups[COLUMNS] = {0, 1, 0};
+        selection.max_columns = 0, selection.all = 1, selection.groups = groups;
+        OK(sj_foci(device, &y, &data, &selection, steps, 2, &found, NULL));
+        CHECK(found == 2 && steps[0].column + steps[1].column == 1);
+        file = fopen(in("groups.txt"), "w");
+        CHECK(file != NULL);
+        for (i = 0; i < found; ++i) fprintf(file, "%s %.17g %.17g\n", steps[i].column == 0 ? "a+c" : "b", steps[i].conditional, steps[i].cumulative);
+        CHECK(fclose(file) == 0);
+        groups[1] = 2;
+        FAILS(SJ_ERR_ARGUMENT, "no column is in group 1", sj_foci(device, &y, &data, &selection, steps, 2, &found, NULL));
+        groups[1] = UINT64_MAX;
+        OK(sj_foci(device, &y, &data, &selection, steps, 1, &found, NULL));
+        CHECK(found == 1 && steps[0].column == 0);
+        groups[0] = groups[2] = UINT64_MAX;
+        FAILS(SJ_ERR_ARGUMENT, "no column", sj_foci(device, &y, &data, &selection, steps, 2, &found, NULL));
+        groups[0] = COLUMNS;
+        FAILS(SJ_ERR_ARGUMENT, "group 3", sj_foci(device, &y, &data, &selection, steps, 2, &found, NULL));
+    }
     z = 3;
     FAILS(SJ_ERR_CONFIG, "column 3", sj_codec(device, &y, &data, &z, 1, NULL, 0, NULL, &result));
     table[4][1] = NAN;

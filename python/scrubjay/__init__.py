@@ -2,7 +2,8 @@
 
 * :func:`unlearn` removes samples from a model, :func:`estimate` tells what that takes, :func:`verify` compares the result with
   models retrained without them.
-* :func:`gradient`, :func:`hvp` and :func:`traces` measure a model.
+* :func:`apply_delta` and :func:`revert_delta` make one model of the other and a delta file, :func:`export` writes a graph.
+* :func:`gradient`, :func:`hvp`, :func:`solve` and :func:`traces` measure a model.
 * :func:`codec` and :func:`foci` measure dependence in tables and select columns, without a model;
   :class:`scrubjay.sklearn.FociSelector` does so in pipelines of scikit-learn.
 
@@ -28,7 +29,8 @@ from ._errors import (
     SolveError,
     UnsupportedModel,
 )
-from ._measure import Traces, Verification, gradient, hvp, traces, verify
+from ._files import apply_delta, export, revert_delta
+from ._measure import Solution, Traces, Verification, gradient, hvp, solve, traces, verify
 from ._options import Options, Reading
 from ._unlearn import Outcome, estimate, unlearn
 
@@ -48,16 +50,21 @@ __all__ = [
     "Reading",
     "ScrubjayError",
     "ScrubjayWarning",
+    "Solution",
     "SolveError",
     "Traces",
     "UnsupportedModel",
     "Verification",
+    "apply_delta",
     "codec",
     "digits",
     "estimate",
+    "export",
     "foci",
     "gradient",
     "hvp",
+    "revert_delta",
+    "solve",
     "traces",
     "unlearn",
     "verify",

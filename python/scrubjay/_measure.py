@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, Unpack
 
 import numpy as np
@@ -15,9 +16,13 @@ from ._data import Samples, array, indices, is_path
 from ._device import opened
 from ._errors import ConfigError
 from ._models import as_model
-from ._options import Reading, split
+from ._options import Reading, as_json, split
+from ._progress import log
 from ._texts import tokenised
-from ._unlearn import samples
+from ._unlearn import samples, write
+
+#: More samples than any file has: its reader checks how many there are.
+EVERY = 2**62
 
 #: A vector over parameters, by their names.
 Vector = dict[str, NDArray[np.float64]]
@@ -57,6 +62,13 @@ def gradient(
         model, data: as in :func:`scrubjay.unlearn`.
         names: the parameters; by default the weights and biases of all linear and convolutional layers.
         config, device, threads, **reading: as in :func:`scrubjay.unlearn`.
+
+    Example:
+        >>> import scrubjay, torch
+        >>> x, y = scrubjay.digits()
+        >>> net = torch.nn.Linear(64, 10)
+        >>> scrubjay.gradient(net, (x[:100], y[:100]))["weight"].shape
+        (10, 64)
     """
     read, few, _, _ = _read(model, data, config, reading)
     return _named(_native.gradient(opened(device, threads), read, few.native, set(names)))
@@ -105,6 +117,66 @@ def hvp(
 
 
 @dataclass(frozen=True)
+class Solution:
+    """What a solve came to.
+
+    Attributes:
+        x: the solution, over all parameters of the layers concerned, in f64.
+        report: ``damping``, ``products`` that were spent, the ``residual`` |b - (H + damping) x| / |b|, ``converged``, and the most
+            ``negative_curvature`` that was met.
+    """
+
+    x: Vector
+    report: dict[str, Any]
+
+
+def solve(
+    model: Any,
+    data: Any,
+    b: Any = None,
+    names: Sequence[str] = (),
+    *,
+    kind: Literal["hessian", "ggn", "fisher"] = "hessian",
+    damping: float = 0.0,
+    tolerance: float = 1e-5,
+    products: int = 0,
+    config: dict[str, Any] | None = None,
+    device: str = "auto",
+    threads: int = 0,
+    **reading: Unpack[Reading],
+) -> Solution:
+    """Solves (H + damping I) x = b by MINRES, which also solves indefinite systems.
+
+    Args:
+        model, data: as in :func:`scrubjay.unlearn`.
+        b: a vector as ``v`` of :func:`hvp`; the system is on the layers whose parameters it names. By default the gradient: x
+            is the Newton step.
+        names: without ``b``, parameters of the layers that the system is on; by default all linear and convolutional layers.
+        kind: as in :func:`hvp`.
+        damping: a number of at least 0, added to the diagonal.
+        tolerance: the relative residual at which the solver stops.
+        products: that it may spend at most; 0 means ten per parameter, and 100 more. A solve that spends them is no error: the
+            report says how far it came.
+        config, device, threads, **reading: as in :func:`scrubjay.unlearn`.
+
+    Example:
+        >>> import scrubjay, torch
+        >>> x, y = scrubjay.digits()
+        >>> net = torch.nn.Linear(64, 10)
+        >>> step = scrubjay.solve(net, (x[:100], y[:100]), kind="ggn", damping=0.1)
+        >>> step.report["converged"], sorted(step.x)
+        (True, ['bias', 'weight'])
+    """
+    if b is not None and (names or not isinstance(b, Mapping) or not b):
+        raise ConfigError("b is a mapping from names of parameters to values, and names is for the gradient in its place")
+    read, few, _, _ = _read(model, data, config, reading)
+    right = None if b is None else {name: np.ascontiguousarray(array(values), dtype=np.float64) for name, values in b.items()}
+    given = (set(names), right, kind, damping, tolerance, products)
+    x, report = _native.solve(opened(device, threads), read, few.native, *given)
+    return Solution(_named(x), json.loads(report))
+
+
+@dataclass(frozen=True)
 class Traces:
     """What every unit does, and what it costs.
 
@@ -145,6 +217,14 @@ def traces(
         precision: of the passes over copies; below f32 on CUDA only.
         seed: of the noise.
         config, device, threads, **reading: as in :func:`scrubjay.unlearn`.
+
+    Example:
+        >>> import scrubjay, torch
+        >>> x, y = scrubjay.digits()
+        >>> net = torch.nn.Sequential(torch.nn.Linear(64, 16), torch.nn.ReLU(), torch.nn.Linear(16, 10))
+        >>> trace = scrubjay.traces(net, (x[:100], y[:100]))
+        >>> trace.activations.shape, trace.units[16]
+        ((100, 26), ('2', 0))
     """
     read, few, _, _ = _read(model, data, config, reading)
     (a, b, c), m, d = _native.traces(opened(device, threads), read, few.native, copies, sigma, replace, seed, precision)
@@ -164,8 +244,11 @@ class Verification:
         findings: what is wrong with the model after: ``flag``, ``measure`` and ``text``; empty where it cannot be told from a
             retrained one.
         remembered: whether the model before remembers the samples, by the same rules.
-        samples: of every forgotten sample the losses before, after and of the retrained models, and its rank.
+        notes: remarks on the models and the data.
+        forget: the forgotten samples, by index.
+        samples: of each of them index, label, the losses before, after and of the retrained models, and its rank.
         definitions: what each measure is, in a sentence.
+        report: the report of ``scrubjay verify``, as a dictionary; in memory, paths and hashes are None.
     """
 
     before: dict[str, float | None]
@@ -174,9 +257,29 @@ class Verification:
     retrained: dict[str, dict[str, float] | None]
     findings: list[dict[str, str]]
     remembered: bool
+    notes: list[str]
     forget: list[int]
     samples: list[dict[str, Any]]
     definitions: dict[str, str]
+    report: dict[str, Any] = field(repr=False)
+    _page: str = field(repr=False)
+
+    @classmethod
+    def _of(cls, text: str, page: str) -> Verification:
+        report = json.loads(text)
+        return cls(
+            before=report["before"]["measures"],
+            after=report["after"]["measures"],
+            references=[one["measures"] for one in report["references"]],
+            forget=[one["index"] for one in report["samples"]],
+            report=report,
+            _page=page,
+            **{name: report[name] for name in ("retrained", "findings", "remembered", "notes", "samples", "definitions")},
+        )
+
+    def save_report(self, path: str | os.PathLike[str]) -> None:
+        """Writes the report as a page of HTML, which has its styles and charts in it: that of ``scrubjay verify``."""
+        write(path, self._page)
 
     def __str__(self) -> str:
         def shown(value: Any) -> str:
@@ -207,6 +310,9 @@ def verify(
 ) -> Verification:
     """Compares a model before and after unlearning with models that were retrained without the samples.
 
+    Where all models and data are files, what ``train.json`` and ``report.json`` tell of them is checked too, as by
+    ``scrubjay verify``.
+
     Args:
         before: the model before: a path or a module.
         after: the model after: a path, a module or an :class:`scrubjay.Outcome`.
@@ -215,16 +321,43 @@ def verify(
         test: data that no model has seen.
         retain: the retained samples to measure on; by default all others.
         config, device, threads, **reading: as in :func:`scrubjay.unlearn`.
+
+    Raises:
+        Interrupted: on Ctrl-C, after the model that is measured.
+        ScrubjayError: for anything that is refused or fails.
+
+    Example:
+        >>> import scrubjay, torch
+        >>> x, y = scrubjay.digits()
+        >>> before, after, *retrained = (torch.nn.Linear(64, 10) for _ in range(5))  # they are not trained
+        >>> found = scrubjay.verify(before, after, retrained, (x[:100], y[:100]), range(20), (x[100:200], y[100:200]))
+        >>> len(found.references), len(found.samples), 0 <= found.after["auc"] <= 1
+        (3, 20, True)
     """
     if not isinstance(references, (list, tuple)) or not references:
         raise ConfigError("references is a list of at least one model that was retrained without the samples")
     if test is None:
         raise ConfigError("test is data that no model has seen")
+    files = {"before": before, "after": getattr(after, "folder", None) or after, "data": data, "test": test}
+    where = opened(device, threads)
+    if all(map(is_path, [*files.values(), *references])) and not any(map(is_mask, (forget, retain))):
+        others, how = split(dict(reading))
+        if others or config is not None:
+            raise ConfigError(f"unknown argument `{next(iter(others))}`" if others else "config is for modules")
+        chosen, kept = (given if given is None else indices(given, EVERY, what) for given, what in ((forget, "forget"), (retain, "retain")))
+        paths = as_json(files | {"references": list(references)})
+        text, page, notes = _native.compare_files(where, paths, as_json(how), chosen, kept)
+        for note in notes:
+            log.info("%s", note)
+        return Verification._of(text, page)
     model, train, unseen, how = _read(before, data, config, reading, test)
     others = [as_model(one, how, train, config, "a model") for one in (after, *references)]
     chosen = indices(forget, len(train), "forget")
     kept = None if retain is None else indices(retain, len(train), "retain")
-    text = _native.compare(
-        opened(device, threads), model, others[0], others[1:], train.native, unseen.native, chosen, kept
-    )
-    return Verification(**json.loads(text))
+    text, page, _ = _native.compare(where, model, others[0], others[1:], train.native, unseen.native, chosen, kept)
+    return Verification._of(text, page)
+
+
+def is_mask(chosen: Any) -> bool:
+    """Whether a choice of samples is a mask, whose length is that of the data."""
+    return chosen is not None and not isinstance(chosen, (str, set, frozenset)) and array(chosen).dtype == bool

@@ -81,12 +81,17 @@ class Outcome:
 
     def save_report(self, path: str | os.PathLike[str]) -> None:
         """Writes the report as a page of HTML, which has its styles and charts in it: that of ``scrubjay scrub``."""
-        with open(path, "w", encoding="utf-8") as file:
-            file.write(self._page)
+        write(path, self._page)
 
     def __repr__(self) -> str:
         more = ", interrupted" if self.interrupted else ""
         return f"<scrubjay.Outcome: {self.removed} samples removed, {self.not_removed} not{more}>"
+
+
+def write(path: str | os.PathLike[str], text: str) -> None:
+    """Writes a page."""
+    with open(path, "w", encoding="utf-8") as file:
+        file.write(text)
 
 
 def tensor(name: str, kind: str, sides: list[int], data: bytearray) -> Any:
@@ -122,6 +127,7 @@ class _Task:
         config: dict[str, Any] | None,
         device: str,
         threads: int,
+        thumbnails: bool,
         options: dict[str, Any],
     ) -> None:
         asked, reading = split(options)
@@ -139,11 +145,11 @@ class _Task:
         if all(value is None or is_path(value) for value in files.values()):
             if config is not None:
                 raise ConfigError("config is for modules; a file has its config.json beside it")
-            self.session = _native.Session.open(where, as_json(files), as_json(reading))
+            self.session = _native.Session.open(where, as_json(files), as_json(reading), thumbnails)
         else:
             if forget_data is not None:
                 raise ConfigError("forget_data is for models and data in files")
-            self.session = in_memory(where, files, reading, config)
+            self.session = in_memory(where, files, reading, config, thumbnails)
         labels = labels_of(self.session)
         if forget_label is not None:
             forget = of_labels(forget_label, labels)
@@ -169,7 +175,7 @@ def samples(data: Any, model: Any, reading: dict[str, Any], what: str) -> Sample
 
 
 def in_memory(
-    device: _native.Device, files: dict[str, Any], reading: dict[str, Any], config: dict[str, Any] | None
+    device: _native.Device, files: dict[str, Any], reading: dict[str, Any], config: dict[str, Any] | None, thumbnails: bool
 ) -> _native.Session:
     """A session of values in memory."""
     model = files["model"]
@@ -182,7 +188,8 @@ def in_memory(
     others = {
         name: None if files[name] is None else as_model(files[name], reading, train, config, name) for name in ("earlier", "proxy")
     }
-    return _native.Session.of(device, read, train.native, None if val is None else val.native, others["earlier"], others["proxy"])
+    seen = None if val is None else val.native
+    return _native.Session.of(device, read, train.native, thumbnails, seen, others["earlier"], others["proxy"])
 
 
 def unlearn(
@@ -197,6 +204,7 @@ def unlearn(
     config: dict[str, Any] | None = None,
     out: str | os.PathLike[str] | None = None,
     progress: Any = True,
+    thumbnails: bool = True,
     device: str = "auto",
     threads: int = 0,
     **options: Unpack[Options],
@@ -204,8 +212,8 @@ def unlearn(
     """Removes training samples from a model without retraining it.
 
     Args:
-        model: a path, as ``scrubjay scrub --model`` takes it; or a module: of Hugging Face, of timm, or any other one of
-            images whose trace consists of layers that scrubjay has (docs/PYTHON.md lists them). A module is not changed:
+        model: a path, as ``scrubjay scrub --model`` takes it; or a module: of Hugging Face, of timm, or any other one
+            whose trace consists of layers that scrubjay has (docs/PYTHON.md lists them). A module is not changed:
             see :meth:`Outcome.apply`.
         data: the training data: a pair of inputs and labels (arrays or tensors), a mapping with ``x`` and ``y`` or with
             ``input_ids``, ``attention_mask`` and ``labels``, a ``Dataset``, a ``DataLoader`` (its data set, in the set's own
@@ -220,6 +228,8 @@ def unlearn(
         out: a folder to carry the request out in: with the model, report and records of ``scrubjay scrub``, and going on where
             an earlier call was broken off. Model and data are then paths.
         progress: a bar of tqdm where it is installed; False for none, or a function that gets (batches done, batches, phase).
+        thumbnails: whether the page of the report shows the samples, as small pictures or by their first words, with the models'
+            answers.
         device: ``auto``, ``cpu`` or ``cuda``.
         threads: host threads; 0 means one per core.
         **options: those of ``scrubjay scrub``, with underscores: see :class:`scrubjay.Options`. ``gate`` is a share; ``proxy``
@@ -243,7 +253,7 @@ def unlearn(
         20
         >>> net = outcome.apply(net)
     """
-    task = _Task(model, data, forget, forget_label, forget_data, val, earlier, config, device, threads, dict(options))
+    task = _Task(model, data, forget, forget_label, forget_data, val, earlier, config, device, threads, thumbnails, dict(options))
     with Teller(progress) as teller:
         if out is None:
             outcome = Outcome(task.request.scrub(teller))
@@ -264,11 +274,28 @@ def estimate(
     val: Any = None,
     earlier: Any = None,
     config: dict[str, Any] | None = None,
+    page: str | os.PathLike[str] | None = None,
+    thumbnails: bool = True,
     device: str = "auto",
     threads: int = 0,
     **options: Unpack[Options],
 ) -> dict[str, Any]:
-    """What :func:`unlearn` would take with the same arguments: samples, batches, units, bytes, and seconds at most."""
-    task = _Task(model, data, forget, forget_label, forget_data, val, earlier, config, device, threads, dict(options))
-    return json.loads(task.request.estimate())
+    """What :func:`unlearn` would take with the same arguments: samples, batches, units, bytes, and seconds at most.
+
+    ``page`` is a file that gets the plan as a page of HTML, with the samples and what speaks against the request: that of
+    ``scrubjay scrub --dry-run --html``.
+
+    Example:
+        >>> import scrubjay, torch
+        >>> x, y = scrubjay.digits()
+        >>> plan = scrubjay.estimate(torch.nn.Linear(64, 10), (x[:600], y[:600]), range(20), val=(x[600:900], y[600:900]))
+        >>> plan["samples"], plan["units"]
+        (20, 10)
+    """
+    task = _Task(model, data, forget, forget_label, forget_data, val, earlier, config, device, threads, thumbnails, dict(options))
+    if page is None:
+        return json.loads(task.request.estimate())
+    plan, text = task.request.planned()
+    write(page, text)
+    return json.loads(plan)
 

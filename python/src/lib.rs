@@ -3,12 +3,13 @@
 //! It checks and converts, and calls the library; the package (`scrubjay/*.py`) turns what Python programs have (tensors,
 //! modules, data sets, tables) into what is taken here. Options and reports go as JSON, so that their names are the library's
 //! own. `values.rs` has arrays and samples, `model.rs` models, `session.rs` sessions, requests and outcomes, `passes.rs`
-//! gradients, products and traces, `compare.rs` the comparison with retrained models, `codec.rs` the measure and the selection
+//! gradients, products and traces, `compare.rs` the comparison with retrained models, `files.rs` delta files and graphs, `codec.rs` the measure and the selection
 //! on tables, `watched.rs` work that lets Python go on meanwhile, `errors.rs` exceptions.
 
 mod codec;
 mod compare;
 mod errors;
+mod files;
 mod model;
 mod passes;
 mod session;
@@ -23,11 +24,13 @@ mod _native {
     #[pymodule_export]
     use super::codec::{codec, foci};
     #[pymodule_export]
-    use super::compare::compared;
+    use super::compare::{compare_files, compared};
+    #[pymodule_export]
+    use super::files::{export, take};
     #[pymodule_export]
     use super::model::{Model, encode};
     #[pymodule_export]
-    use super::passes::{gradient, hvp, logits, traces};
+    use super::passes::{gradient, hvp, logits, solve, traces};
     #[pymodule_export]
     use super::session::{Outcome, Request, Session};
     #[pymodule_export]

@@ -148,6 +148,11 @@ impl Model {
         Model { network: Arc::new(network), ..self.clone() }
     }
 
+    /// The family that it was taken for.
+    pub fn family_name(&self) -> &'static str {
+        self.family
+    }
+
     /// Its files, or those of the network before it.
     pub fn checkpoint(&self) -> Result<&Checkpoint> {
         match &self.files {

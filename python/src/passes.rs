@@ -15,6 +15,8 @@ use scrubjay::observe::{observe, observe_copies, outputs};
 use scrubjay::ops::Precision;
 use scrubjay::perturb::{Noise, REPLACE, SIGMA, check_options, perturb_request};
 use scrubjay::session::fits;
+use scrubjay::solve::{BlockVector, Limits, Vector, minres};
+use serde_json::json;
 
 use crate::errors::refused;
 use crate::model::Model;
@@ -68,6 +70,16 @@ impl<'a> Layers<'a> {
         Ok(Layers { net, block, names: if names.is_empty() { known } else { names.clone() }, params })
     }
 
+    /// With all parameters of these layers asked for.
+    fn whole(mut self) -> Layers<'a> {
+        let mut names = BTreeSet::new();
+        self.places(|name, _, _| {
+            names.insert(name.to_string());
+        });
+        self.names = names;
+        self
+    }
+
     /// The sides of a parameter.
     fn sides(&self, name: &str) -> Vec<usize> {
         let found = self.params.iter().find(|(other, _)| other == name);
@@ -99,6 +111,30 @@ impl<'a> Layers<'a> {
             }
         });
         self.block.from_stored(self.net, &stored)
+    }
+
+    /// The vector that Python gives, which is called so.
+    fn given(
+        &self,
+        py: Python<'_>,
+        vector: &BTreeMap<String, PyBuffer<f64>>,
+        what: &str,
+    ) -> PyResult<Vec<f64>> {
+        let mut values = BTreeMap::new();
+        for (name, buffer) in vector {
+            let (sides, list) = array(py, buffer)?;
+            let expected = self.sides(name);
+            if sides != expected {
+                return Err(refused(format!(
+                    "{what}: `{name}` has shape {sides:?}, the parameter has {expected:?}"
+                )));
+            }
+            if let Some(i) = list.iter().position(|value| !value.is_finite()) {
+                return Err(refused(format!("{what}: value {i} of `{name}` is {}", list[i])));
+            }
+            values.insert(name.clone(), list);
+        }
+        Ok(self.vector(&values))
     }
 
     /// A vector by parameter.
@@ -150,24 +186,7 @@ pub fn hvp<'py>(
     let names: BTreeSet<String> = vectors.iter().flat_map(BTreeMap::keys).cloned().collect();
     let layers = Layers::new(model, &names)?;
     let net = layers.net;
-    let mut all = vec![];
-    for vector in &vectors {
-        let mut values = BTreeMap::new();
-        for (name, buffer) in vector {
-            let (sides, list) = array(py, buffer)?;
-            let expected = layers.sides(name);
-            if sides != expected {
-                return Err(refused(format!(
-                    "v: `{name}` has shape {sides:?}, the parameter has {expected:?}"
-                )));
-            }
-            if let Some(i) = list.iter().position(|value| !value.is_finite()) {
-                return Err(refused(format!("v: value {i} of `{name}` is {}", list[i])));
-            }
-            values.insert(name.clone(), list);
-        }
-        all.push(layers.vector(&values));
-    }
+    let all = vectors.iter().map(|vector| layers.given(py, vector, "v")).collect::<PyResult<Vec<_>>>()?;
     let products = unlocked(py, || {
         fits(net, &samples.0, "the samples")?;
         let curvature = Curvature::new(&device.0, net, &layers.block, &*samples.0, kind, MEMORY)?;
@@ -179,6 +198,45 @@ pub fn hvp<'py>(
         all.iter().map(product).collect::<scrubjay::Result<Vec<_>>>()
     })?;
     products.iter().map(|product| layers.named(py, product)).collect()
+}
+
+/// The solution of (H + damping) x = b, by parameter, and the solver's report as JSON; H is on the layers of the parameters
+/// that b names. Without b it is the gradient, on the layers of the parameters of these names, or on all.
+#[pyfunction]
+#[pyo3(signature = (device, model, samples, names, b, kind, damping, tolerance, products))]
+pub fn solve<'py>(
+    py: Python<'py>,
+    device: &Device,
+    model: &Model,
+    samples: &Samples,
+    names: BTreeSet<String>,
+    b: Option<BTreeMap<String, PyBuffer<f64>>>,
+    kind: &str,
+    damping: f64,
+    tolerance: f64,
+    products: usize,
+) -> PyResult<(Named<'py>, String)> {
+    let kind = named::<Kind>("kind", kind)?;
+    for (what, value) in [("damping", damping), ("tolerance", tolerance)] {
+        if !(value.is_finite() && value >= 0.0) {
+            return Err(refused(format!("{what} is a number of at least 0, not {value}")));
+        }
+    }
+    let names = b.as_ref().map_or(names, |b| b.keys().cloned().collect());
+    let layers = Layers::new(model, &names)?.whole();
+    let right = b.map(|b| layers.given(py, &b, "b")).transpose()?;
+    let p = layers.block.len();
+    let limits = Limits { tolerance, products: if products == 0 { 10 * p + 100 } else { products } };
+    let (x, report) = unlocked(py, || {
+        fits(layers.net, &samples.0, "the samples")?;
+        let curvature = Curvature::new(&device.0, layers.net, &layers.block, &*samples.0, kind, MEMORY)?;
+        let right = right.unwrap_or_else(|| curvature.gradient().to_vec());
+        let right = curvature.block_vector(&right)?;
+        let mut product = |out: &mut BlockVector, v: &BlockVector| curvature.product(out, v);
+        let (x, report) = minres(&mut product, &right, damping, limits)?;
+        Ok((x.values()?, report))
+    })?;
+    Ok((layers.named(py, &x)?, json!(report).to_string()))
 }
 
 /// The logits of samples, f32 [n, classes].

@@ -9,6 +9,7 @@ use std::time::Instant;
 use pyo3::prelude::*;
 use pyo3::types::PyByteArray;
 use scrubjay::data::tensors;
+use scrubjay::doubt::doubts;
 use scrubjay::options::{Pick, ScrubOptions};
 use scrubjay::report::{self, ScrubReport};
 use scrubjay::run::Ended;
@@ -75,11 +76,13 @@ pub struct Session {
 }
 
 impl Session {
-    /// With the flag and the events attached; the model's files are the session's where it has none of its own.
-    fn new(session: scrubjay::Session, model: Option<Model>) -> Session {
+    /// With the flag and the events attached, and samples on pages or not; the model's files are the session's where it has none
+    /// of its own.
+    fn new(session: scrubjay::Session, thumbnails: bool, model: Option<Model>) -> Session {
         let (stop, events) = (Arc::new(AtomicBool::new(false)), Arc::new(Events::default()));
         let (progress, log) = (events.clone(), events.clone());
         let session = session
+            .with_samples_shown(thumbnails)
             .with_stop(stop.clone())
             .on_progress(move |now| progress.put(Event::Progress(now)))
             .on_log(move |level, text| log.put(Event::Log(level, in_python(text))));
@@ -110,7 +113,13 @@ impl Session {
 impl Session {
     /// Opens files: a JSON object of paths.
     #[staticmethod]
-    fn open(py: Python<'_>, device: &Device, paths: &str, reading: &str) -> PyResult<Session> {
+    fn open(
+        py: Python<'_>,
+        device: &Device,
+        paths: &str,
+        reading: &str,
+        thumbnails: bool,
+    ) -> PyResult<Session> {
         let (paths, reading) = (parsed::<Paths>(paths)?, parsed::<Reading>(reading)?);
         let sources = Sources {
             model: paths.model,
@@ -121,17 +130,19 @@ impl Session {
             proxy: paths.proxy,
             ..reading.sources()
         };
-        Ok(Session::new(unlocked(py, || scrubjay::Session::open(device.0.clone(), sources))?, None))
+        let session = unlocked(py, || scrubjay::Session::open(device.0.clone(), sources))?;
+        Ok(Session::new(session, thumbnails, None))
     }
 
     /// Of values in memory.
     #[staticmethod]
-    #[pyo3(signature = (device, model, samples, val=None, earlier=None, proxy=None))]
+    #[pyo3(signature = (device, model, samples, thumbnails=true, val=None, earlier=None, proxy=None))]
     fn of(
         py: Python<'_>,
         device: &Device,
         model: &Model,
         samples: &Samples,
+        thumbnails: bool,
         val: Option<&Samples>,
         earlier: Option<&Model>,
         proxy: Option<&Model>,
@@ -151,7 +162,7 @@ impl Session {
             }
             Ok(session)
         })?;
-        Ok(Session::new(session, Some(model.clone())))
+        Ok(Session::new(session, thumbnails, Some(model.clone())))
     }
 
     /// The bytes of the labels of the training data, and of the set beside it, u32 [n, width]; and their width.
@@ -175,10 +186,7 @@ impl Request {
     #[pyo3(signature = (session, forget, options))]
     fn new(py: Python<'_>, session: Py<Session>, forget: Option<Asked>, options: &str) -> PyResult<Request> {
         let options = parsed::<ScrubOptions>(options)?;
-        let pick = forget.map(|asked| match asked {
-            Asked::Words(text) => Pick::Spec(text),
-            Asked::Indices(indices) => Pick::Indices(indices),
-        });
+        let pick = forget.map(Pick::from);
         let of = session.get();
         let request = unlocked(py, || match pick {
             Some(pick) => scrubjay::Request::new(&of.session, pick, &options),
@@ -191,6 +199,18 @@ impl Request {
     fn estimate(&self, py: Python<'_>) -> PyResult<String> {
         let session = self.session.get();
         unlocked(py, || Ok(json!(session.session.estimate(&self.request)?).to_string()))
+    }
+
+    /// The same, and a page of it with what speaks against the request.
+    fn planned(&self, py: Python<'_>) -> PyResult<(String, String)> {
+        let session = &self.session.get().session;
+        unlocked(py, || {
+            let (started, doubts) = (Instant::now(), doubts(session, &self.request)?);
+            let estimate = session.estimate(&self.request)?;
+            let seconds = started.elapsed().as_secs_f64();
+            let page = report::planned(session, &self.request, &estimate, &doubts, seconds)?;
+            Ok((json!(estimate).to_string(), page))
+        })
     }
 
     /// Carries it out in memory.

@@ -7,6 +7,7 @@ use pyo3::prelude::*;
 use pyo3::types::PyByteArray;
 use scrubjay::data::{self, Elements, Labels, Names, View};
 use scrubjay::device::Choice;
+use scrubjay::options::Pick;
 use serde::de::DeserializeOwned;
 
 use crate::errors::refused;
@@ -63,6 +64,15 @@ pub enum Asked {
     Words(String),
     /// By index, ascending, each once.
     Indices(Vec<usize>),
+}
+
+impl From<Asked> for Pick {
+    fn from(asked: Asked) -> Pick {
+        match asked {
+            Asked::Words(text) => Pick::Spec(text),
+            Asked::Indices(indices) => Pick::Indices(indices),
+        }
+    }
 }
 
 /// Labelled images or texts, and what their files call classes and samples.

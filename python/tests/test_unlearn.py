@@ -346,6 +346,19 @@ def test_measures_against_plain_numbers(files, points):
     part = {"fc2.bias": v["fc2.bias"]}
     alone, zero = scrubjay.hvp(model, (x, y), [part, {"fc2.bias": np.zeros(3)}])
     assert alone.keys() == part.keys() and not zero["fc2.bias"].any()
+    # A solve undoes a product, on a layer and on all of them.
+    for b, damping in [({"fc2.weight": v["fc2.weight"], "fc2.bias": v["fc2.bias"]}, 0.1), (None, 0.5)]:
+        step = scrubjay.solve(model, (x, y), b, kind="ggn", damping=damping)
+        back = scrubjay.hvp(model, (x, y), step.x, kind="ggn")
+        right = found if b is None else b
+        for name in right:
+            off = back[name] + damping * step.x[name] - right[name]
+            assert np.linalg.norm(off) <= 1e-4 * np.linalg.norm(right[name]) + 1e-7, name
+        assert step.report["converged"] and step.report["products"] > 1 and step.report["damping"] == damping
+    assert scrubjay.solve(model, (x, y), names=["fc2.bias"], damping=1.0, products=1).x.keys() == {"fc2.bias", "fc2.weight"}
+    for wrong in (dict(damping=-1.0), dict(tolerance=np.nan), dict(b=[1]), dict(b=part, names=["fc2.bias"]), dict(kind="newton")):
+        with pytest.raises(scrubjay.ConfigError):
+            scrubjay.solve(model, (x, y), **wrong)
     with pytest.raises(scrubjay.ConfigError, match="`fc9.bias`"):
         scrubjay.hvp(model, (x, y), {"fc9.bias": np.zeros(3)})
     with pytest.raises(scrubjay.ConfigError, match="shape .4., the parameter has .3."):
@@ -372,3 +385,60 @@ def test_verify_tells_what_is_remembered(files, points, program, tmp_path):
     assert printed["after"]["measures"] == found.after and printed["findings"] == found.findings
     assert [one["measures"] for one in printed["references"]] == found.references
     assert "forget_accuracy" in str(found)
+    found.save_report(tmp_path / "memory.html")
+    assert "Is it forgotten?" in (tmp_path / "memory.html").read_text() and "SHA-256" not in (tmp_path / "memory.html").read_text()
+    assert found.report["before"]["path"] is None and found.forget == list(range(20)) and found.samples[3]["label"] == int(y[3])
+    # Of files: the report of the program, and its page.
+    paths = [files / "train.safetensors", range(20), tmp_path / "test.safetensors"]
+    of_files = scrubjay.verify(files / "model", tmp_path / "after", others, *paths)
+    mine, theirs = ({**one, "command": None, "seconds": 0, "device": None} for one in (of_files.report, printed))
+    assert theirs["sets"]["forget"].pop("spec") == "0-19" and mine["sets"]["forget"].pop("spec") is None  # by index
+    assert mine == theirs and of_files.after == found.after
+    of_files.save_report(tmp_path / "files.html")
+    assert str(tmp_path / "after") in (tmp_path / "files.html").read_text()
+    mask = np.arange(240) < 20
+    assert scrubjay.verify(files / "model", tmp_path / "after", others, paths[0], mask, paths[2]).after == found.after
+    with pytest.raises(scrubjay.ConfigError, match="sample 240 of a set of 240"):
+        scrubjay.verify(files / "model", tmp_path / "after", others, paths[0], [240], paths[2])
+    with pytest.raises(scrubjay.ConfigError, match="byte for byte another reference"):
+        scrubjay.verify(files / "model", tmp_path / "after", [others[0], others[0]], *paths)
+    with pytest.raises(scrubjay.ConfigError, match="reference 1 has the parameters of another reference"):
+        scrubjay.verify(files / "model", after, [others[0], others[0]], points[0], range(20), points[1])
+
+
+def test_pages_show_samples_or_not(files, points, tmp_path):
+    given = dict(QUICK, perturbations=20)
+    planned = {name: value for name, value in given.items() if name != "progress"}
+    for thumbnails in (True, False):
+        outcome = scrubjay.unlearn(files / "model", points[0], range(20), val=points[1], thumbnails=thumbnails, **given)
+        outcome.save_report(tmp_path / "page.html")
+        scrubjay.estimate(
+            files / "model", files / "train.safetensors", "0-19", val=files / "val.safetensors", page=tmp_path / "plan.html",
+            thumbnails=thumbnails, **planned,
+        )
+        for page in ("page.html", "plan.html"):
+            assert ("<h2>The samples" in (tmp_path / page).read_text()) == thumbnails
+    assert "20 samples to be removed" in (tmp_path / "plan.html").read_text()
+
+
+def test_deltas_go_forth_and_back_and_models_become_graphs(files, tmp_path):
+    paths = dict(val=files / "val.safetensors", out=tmp_path / "out", delta_file="both")
+    scrubjay.unlearn(files / "model", files / "train.safetensors", "0-19", **paths, **QUICK)
+    delta = tmp_path / "out/delta.safetensors"
+    (applied, *_) = scrubjay.apply_delta(files / "model", delta, tmp_path / "applied")
+    assert Path(applied).read_bytes() == (tmp_path / "out/model.safetensors").read_bytes()
+    (before, *_) = scrubjay.revert_delta(tmp_path / "applied", delta, tmp_path / "reverted")
+    assert Path(before).read_bytes() == (files / "model/model.safetensors").read_bytes()
+    with pytest.raises(scrubjay.ModelError):
+        scrubjay.apply_delta(tmp_path / "applied", delta, tmp_path / "again")
+    with pytest.raises(scrubjay.ConfigError, match="folder of the model"):
+        scrubjay.apply_delta(files / "model", delta, files / "model")
+    written = scrubjay.export(files / "model", tmp_path / "graph")
+    assert [Path(path).name for path in written] == ["model.safetensors", "config.json"]
+    assert json.loads(Path(written[1]).read_text())["architecture"] == "graph"
+    data = files / "train.safetensors"
+    assert np.array_equal(scrubjay.traces(tmp_path / "graph", data).logits, scrubjay.traces(files / "model", data).logits)
+    with pytest.raises(scrubjay.ConfigError, match="is there already"):
+        scrubjay.export(files / "model", tmp_path / "graph")
+    with pytest.raises(scrubjay.ConfigError, match="unknown argument `seed`"):
+        scrubjay.export(files / "model", tmp_path / "other", seed=1)

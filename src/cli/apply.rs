@@ -2,9 +2,8 @@
 
 use std::path::PathBuf;
 
-use scrubjay::Error;
-use scrubjay::checkpoint::{Checkpoint, Delta, Rows, Way};
-use scrubjay::run::check_out;
+use scrubjay::checkpoint::{Rows, Way};
+use scrubjay::run::take_delta;
 
 use super::shared::Exit;
 
@@ -57,11 +56,7 @@ pub fn revert(args: &RevertArgs) -> anyhow::Result<Exit> {
 }
 
 fn take(Files { model, delta, out }: &Files, way: Way) -> anyhow::Result<Exit> {
-    let delta = Delta::open(delta)?;
-    let checkpoint = Checkpoint::open_with(model, &[], delta.weights())?;
-    check_out(&checkpoint, out)?;
-    std::fs::create_dir_all(out).map_err(Error::io(out))?;
-    let (written, Rows { tensors, rows, values }) = delta.take(&checkpoint, way, out)?;
+    let (written, Rows { tensors, rows, values }) = take_delta(model, delta, way, out)?;
     println!("changed   {values} values in {rows} rows of {tensors} tensors");
     written.iter().for_each(|file| println!("written   {}", file.display()));
     Ok(Exit::Done)

@@ -2,8 +2,7 @@
 
 use std::path::PathBuf;
 
-use scrubjay::data::tensors::write_whole;
-use scrubjay::{Error, checkpoint, zoo};
+use scrubjay::zoo;
 
 use super::model::{ModelArgs, print_notes};
 use super::shared::Exit;
@@ -24,18 +23,10 @@ pub struct Args {
 
 /// Writes the two files.
 pub fn run(args: &Args) -> anyhow::Result<Exit> {
-    let files = ["model.safetensors", "config.json"].map(|name| args.out.join(name));
-    if let Some(file) = files.iter().find(|file| file.exists()) {
-        return Err(Error::config(format!("{} is there already", file.display())).into());
-    }
     let checkpoint = args.model.checkpoint()?;
     let model = zoo::load_as(&checkpoint, &args.model.choices.choices(), None)?;
     print_notes(&checkpoint, &model.facts);
-    let config = zoo::graph_config(&model)?;
-    std::fs::create_dir_all(&args.out).map_err(Error::io(&args.out))?;
-    let [tensors, graph] = &files;
-    checkpoint::save(tensors, &model.network)?;
-    write_whole(graph, config.as_bytes())?;
+    let [tensors, graph] = zoo::export(&model, &args.out)?;
     println!("wrote {} and {}", tensors.display(), graph.display());
     Ok(Exit::Done)
 }

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use scrubjay::data::tensors;
+use scrubjay::options::Pick;
 use scrubjay::report::{self, VerifyReport};
 use scrubjay::session::Sources;
 use scrubjay::verification::{Question, Verification};
@@ -74,7 +75,10 @@ pub fn run(args: &Args) -> anyhow::Result<Exit> {
     eprintln!("forgotten: {}", verification.forgotten);
     let device = args.device.open()?;
     let bar = shared::progress(2 + verification.references.len() as u64, "models");
-    let found = verification.run(&device, || bar.inc(1))?;
+    let found = verification.run(&device, |done| {
+        bar.set_position(done as u64);
+        Ok(())
+    })?;
     bar.finish_and_clear();
     let mut report = VerifyReport::new(&verification, &found, &device);
     report.command = Some(command_line());
@@ -101,8 +105,8 @@ fn question(args: &Args) -> Question {
         sources,
         after: args.after.clone(),
         references: args.reference.clone(),
-        forget: args.forget.clone(),
-        retain: args.retain.clone(),
+        forget: args.forget.as_str().into(),
+        retain: args.retain.as_deref().map(Pick::from),
         test: args.test.clone(),
     }
 }

@@ -182,7 +182,7 @@ fn verified() -> VerifyReport {
         relearned_3: 0.5,
         relearned_10: 0.1,
     };
-    let model = ModelReport { path: NASTY.into(), sha256: "a".into(), measures: row };
+    let model = ModelReport { path: Some(NASTY.into()), sha256: Some("a".into()), measures: row };
     let sample = |index, after, rank| SampleReport {
         index,
         label: Label::Class(3),
@@ -196,10 +196,10 @@ fn verified() -> VerifyReport {
         family: "mlp",
         device: device::Report { name: "cpu", why: NASTY.into(), threads: 2 },
         sets: SetsReport {
-            data: NASTY.into(),
-            forget: Forgotten { spec: NASTY.into(), n: 2, class: Some(3) },
+            data: Some(NASTY.into()),
+            forget: Forgotten { spec: Some(NASTY.into()), n: 2, class: Some(3) },
             retain: Chosen { spec: None, n: 3 },
-            test: TestSet { data: NASTY.into(), n: 20 },
+            test: TestSet { data: Some(NASTY.into()), n: 20 },
             unseen: 20,
         },
         before: model.clone(),

@@ -7,7 +7,8 @@ use serde::Serialize;
 
 use crate::comparison::{Definition, Finding, MEASURES, Row, Sample, Spread};
 use crate::device::{self, Device};
-use crate::verification::{Candidate, Verification, Verified};
+use crate::options::Pick;
+use crate::verification::{Candidate, Question, Sets, Verification, Verified};
 
 /// A value for each measure, by key.
 type ByMeasure<T> = BTreeMap<&'static str, T>;
@@ -54,8 +55,8 @@ pub struct VerifyReport {
 /// The samples of a verification.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct SetsReport {
-    /// The training data.
-    pub data: PathBuf,
+    /// The training data; none in memory.
+    pub data: Option<PathBuf>,
     /// The forgotten samples.
     pub forget: Forgotten,
     /// The retained samples that were measured on; all others, where nothing was chosen.
@@ -69,8 +70,8 @@ pub struct SetsReport {
 /// The forgotten samples.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Forgotten {
-    /// As they were chosen.
-    pub spec: String,
+    /// As they were chosen; none by index.
+    pub spec: Option<String>,
     /// How many.
     pub n: usize,
     /// The class of all, where they have one in common.
@@ -80,7 +81,7 @@ pub struct Forgotten {
 /// The retained samples that were measured on.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Chosen {
-    /// As they were chosen.
+    /// As they were chosen; none by index, and of all others.
     pub spec: Option<String>,
     /// How many.
     pub n: usize,
@@ -89,8 +90,8 @@ pub struct Chosen {
 /// Samples that no model has seen.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct TestSet {
-    /// The file.
-    pub data: PathBuf,
+    /// The file; none in memory.
+    pub data: Option<PathBuf>,
     /// How many.
     pub n: usize,
 }
@@ -98,10 +99,10 @@ pub struct TestSet {
 /// A model that was measured.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct ModelReport {
-    /// Where it lies.
-    pub path: PathBuf,
+    /// Where it lies; none in memory.
+    pub path: Option<PathBuf>,
     /// SHA-256 of its files.
-    pub sha256: String,
+    pub sha256: Option<String>,
     /// Its measures.
     pub measures: Row,
 }
@@ -138,37 +139,51 @@ pub enum Label {
 }
 
 impl VerifyReport {
-    /// Of what a verification found on a device; without a command and with 0 seconds.
+    /// Of what a verification of files found on a device; without a command and with 0 seconds.
     pub fn new(verification: &Verification, found: &Verified, device: &Device) -> VerifyReport {
         let Verification { question, sets, before, after, references, .. } = verification;
-        let comparison = &found.comparison;
-        let model = |model: &Candidate, row: &Row| ModelReport {
-            path: model.path.clone(),
-            sha256: model.sha256.clone(),
-            measures: row.clone(),
+        let Question { sources, forget, retain, test, .. } = question;
+        let mut report = VerifyReport::in_memory(sets, found, before.family, device);
+        report.sets.data = Some(sources.data.clone());
+        report.sets.forget.spec = forget.text().map(String::from);
+        report.sets.retain.spec = retain.as_ref().and_then(Pick::text).map(String::from);
+        report.sets.test.data = Some(test.clone());
+        let name = |of: &mut ModelReport, model: &Candidate| {
+            of.path = Some(model.path.clone());
+            of.sha256 = Some(model.sha256.clone());
         };
+        name(&mut report.before, before);
+        name(&mut report.after, after);
+        report.references.iter_mut().zip(references).for_each(|(of, model)| name(of, model));
+        report
+    }
+
+    /// Of what [`compare`](crate::verification::compare) found of networks in memory, which are of this family; without files,
+    /// a command and with 0 seconds.
+    pub fn in_memory(sets: &Sets, found: &Verified, family: &'static str, device: &Device) -> VerifyReport {
+        let comparison = &found.comparison;
+        let model = |row: &Row| ModelReport { path: None, sha256: None, measures: row.clone() };
         let label = |i| match sets.samples.y.class_of(i) {
             Some(class) => Label::Class(class),
             None => Label::Several(sets.samples.y.of(i).to_vec()),
         };
         let samples = sets.forget.iter().zip(&comparison.samples);
-        let pairs = references.iter().zip(&comparison.references);
         VerifyReport {
             scrubjay: env!("CARGO_PKG_VERSION"),
             report: "verify",
             command: None,
-            family: before.family,
+            family,
             device: device.report(),
             sets: SetsReport {
-                data: question.sources.data.clone(),
-                forget: Forgotten { spec: question.forget.clone(), n: sets.forget.len(), class: sets.class },
-                retain: Chosen { spec: question.retain.clone(), n: sets.retain.len() },
-                test: TestSet { data: question.test.clone(), n: sets.test.y.len() },
+                data: None,
+                forget: Forgotten { spec: None, n: sets.forget.len(), class: sets.class },
+                retain: Chosen { spec: None, n: sets.retain.len() },
+                test: TestSet { data: None, n: sets.test.y.len() },
                 unseen: sets.unseen.len(),
             },
-            before: model(before, &comparison.before),
-            after: model(after, &comparison.after),
-            references: pairs.map(|(reference, row)| model(reference, row)).collect(),
+            before: model(&comparison.before),
+            after: model(&comparison.after),
+            references: comparison.references.iter().map(model).collect(),
             retrained: by_measure(|measure| comparison.retrained(measure)),
             gaps: by_measure(|measure| Gap {
                 before: comparison.gap(measure, &comparison.before),

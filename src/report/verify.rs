@@ -53,13 +53,7 @@ pub fn verify(report: &VerifyReport) -> String {
     page.heading("What the measures are");
     let shown = MEASURES.iter().filter(|measure| (measure.of)(&report.after.measures).is_some());
     page.facts("words", &shown.map(|measure| (measure.name, measure.text.into())).collect::<Vec<_>>());
-    page.heading("Models");
-    let model = |name: &str, model: &ModelReport| {
-        vec![name.into(), model.path.display().to_string(), model.sha256.clone()]
-    };
-    let mut models = vec![model("before", &report.before), model("after", &report.after)];
-    models.extend(report.references.iter().map(|reference| model("retrained", reference)));
-    page.table("models", &["", "model", "SHA-256"], &models);
+    models(&mut page, report);
     if let Some(command) = &report.command {
         page.heading("To reproduce");
         page.verbatim(command);
@@ -121,6 +115,20 @@ fn measures(report: &VerifyReport) -> Vec<Vec<String>> {
         ])
     };
     MEASURES.iter().filter_map(row).collect()
+}
+
+/// The files of the models, where they come from some.
+fn models(page: &mut Page, report: &VerifyReport) {
+    let retrained = report.references.iter().map(|reference| ("retrained", reference));
+    let all = [("before", &report.before), ("after", &report.after)].into_iter().chain(retrained);
+    let row = |(name, model): (&str, &ModelReport)| {
+        Some(vec![name.into(), model.path.as_ref()?.display().to_string(), model.sha256.clone()?])
+    };
+    let rows: Vec<Vec<String>> = all.filter_map(row).collect();
+    if !rows.is_empty() {
+        page.heading("Models");
+        page.table("models", &["", "model", "SHA-256"], &rows);
+    }
 }
 
 /// How many of the retrained models have a lower loss, over the forgotten samples.

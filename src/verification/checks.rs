@@ -11,6 +11,7 @@ use super::models::{Candidate, Sets};
 use crate::data::tokenizer::Tokenizer;
 use crate::error::{Error, Result};
 use crate::manifest::{Manifest, json_in, listed};
+use crate::net::Network;
 
 /// Refuses a model with another tokenizer than the one that made token ids of the texts.
 pub(super) fn check_tokenizer(model: &Candidate, used: Option<&Tokenizer>) -> Result<()> {
@@ -74,6 +75,24 @@ pub(super) fn check_distinct(before: &Candidate, after: &Candidate, references: 
                 reference.path.display(),
                 path.display()
             )));
+        }
+    }
+    Ok(())
+}
+
+/// [`check_distinct`] of networks in memory, by their parameters, bit for bit.
+pub(super) fn check_networks(before: &Network, after: &Network, references: &[Network]) -> Result<()> {
+    let same = |a: &Network, b: &Network| {
+        let bits = |a: &[f32], b: &[f32]| a.iter().map(|v| v.to_bits()).eq(b.iter().map(|v| v.to_bits()));
+        a.params.len() == b.params.len()
+            && a.params.iter().zip(&b.params).all(|(a, b)| bits(&a.value, &b.value))
+    };
+    for (i, reference) in references.iter().enumerate() {
+        let mut others = [("the model before", before), ("the model after", after)]
+            .into_iter()
+            .chain(references[..i].iter().map(|other| ("another reference", other)));
+        if let Some((what, _)) = others.find(|(_, other)| same(reference, other)) {
+            return Err(Error::config(format!("reference {i} has the parameters of {what}, bit for bit")));
         }
     }
     Ok(())
@@ -186,8 +205,8 @@ pub(super) fn check_receipt(
     Ok(())
 }
 
-/// Notes test images that are in the training data too: they are not unseen.
-pub(super) fn check_test(path: &Path, sets: &Sets, notes: &mut Vec<String>) -> Result<()> {
+/// A note where test images are in the training data too: they are not unseen.
+pub(super) fn seen_before(path: &Path, sets: &Sets) -> Result<Option<String>> {
     let key = |image: &[f32]| {
         let mut hasher = DefaultHasher::new();
         image.iter().for_each(|value| value.to_bits().hash(&mut hasher));
@@ -198,12 +217,11 @@ pub(super) fn check_test(path: &Path, sets: &Sets, notes: &mut Vec<String>) -> R
         known.insert(key(image));
     })?;
     sets.test.each(|image| again += usize::from(known.contains(&key(image))))?;
-    if again > 0 {
-        notes.push(format!(
+    Ok((again > 0).then(|| {
+        format!(
             "{again} of the {} images of {} are in --data too: they are not unseen",
             sets.test.y.len(),
             path.display()
-        ));
-    }
-    Ok(())
+        )
+    }))
 }

@@ -1,9 +1,13 @@
 //! The `config.json` of any model as a graph: its network node by node.
 
+use std::path::{Path, PathBuf};
+
 use serde_json::{Map, json};
 
 use super::timm_blocks::SAME;
 use super::{Model, write_loss, write_preprocess};
+use crate::checkpoint;
+use crate::data::tensors::write_whole;
 use crate::data::{InputKind, Preprocess};
 use crate::error::{Error, Result};
 use crate::graph;
@@ -47,6 +51,22 @@ pub fn graph_config(model: &Model) -> Result<String> {
     let nodes = graph::nodes(&net)?;
     let lines: Vec<String> = nodes.iter().map(line).collect::<Result<_>>()?;
     Ok(text + "  \"nodes\": [\n    " + &lines.join(",\n    ") + "\n  ]\n}\n")
+}
+
+/// Writes a model to a folder, which is made if need be, as `model.safetensors` and [`graph_config`] in `config.json`.
+///
+/// # Errors
+/// Where the folder has one of them, the file system refuses, and as [`graph_config`].
+pub fn export(model: &Model, folder: &Path) -> Result<[PathBuf; 2]> {
+    let files = ["model.safetensors", "config.json"].map(|name| folder.join(name));
+    if let Some(file) = files.iter().find(|file| file.exists()) {
+        return Err(Error::config(format!("{} is there already", file.display())));
+    }
+    let config = graph_config(model)?;
+    std::fs::create_dir_all(folder).map_err(Error::io(folder))?;
+    checkpoint::save(&files[0], &model.network)?;
+    write_whole(&files[1], config.as_bytes())?;
+    Ok(files)
 }
 
 fn line(node: &graph::Node) -> Result<String> {

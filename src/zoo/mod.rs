@@ -46,7 +46,7 @@ use serde_json::Value;
 pub use choices::{Choices, Stem};
 pub use create::{Created, TextSizes, create, renewed, text_sizes, with_token_ids};
 pub(crate) use create::{resnet50, vit16};
-pub use described::graph_config;
+pub use described::{export, graph_config};
 pub use inputs::{InputConfig, inputs};
 pub use preprocessing::write_preprocess;
 pub use reading::Facts;
