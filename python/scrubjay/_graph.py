@@ -37,6 +37,14 @@ class Stored:
 
 
 @dataclass(frozen=True)
+class Known:
+    """A tensor that depends on no values of a layer: of the mask of a text, or on nothing. What it is was computed for one mask, in
+    which the first token of each sample is attended, and each other one or not at random."""
+
+    tensor: Any
+
+
+@dataclass(frozen=True)
 class Value:
     """A tensor of the trace: for each element its number among the values of a node, ``[n, h, w, c]``, or of a stored tensor; none
     of a stored tensor as it is."""
@@ -64,8 +72,9 @@ def same(a: Any, b: Any) -> bool:
 class Graph:
     """A graph that is being made, for ``samples`` samples."""
 
-    def __init__(self, samples: int) -> None:
+    def __init__(self, samples: int, mask: Any = None) -> None:
         self.samples = samples
+        self.mask = mask  # of texts, [n, t]: what a known tensor was computed of
         self.nodes: dict[str, dict[str, Any]] = {}
         self.path = ""  # of the operator that is read
         self._numbers: dict[int, Any] = {}

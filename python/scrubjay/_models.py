@@ -19,7 +19,7 @@ from ._data import Samples, is_path
 from ._device import opened
 from ._errors import ConfigError, DataError, ModelError, UnsupportedModel
 from ._options import as_json
-from ._trace import Unfit, graph_of
+from ._trace import Unfit, arguments, graph_of
 
 #: Types of tensors as files name them, by PyTorch's name.
 DTYPES = {
@@ -141,17 +141,24 @@ def traced(module: Any, data: Samples) -> tuple[dict[str, Any] | None, list[str]
     """The graph of a module, and the tensors that it does not read; or why it has none."""
     import torch
 
-    if isinstance(data.first, Mapping):
-        return None, [], None  # texts
     own = distinct(module)
     names = {place_of(tensor): name for name, tensor in own.items()}
     everything = module.state_dict()
     with plain(module) as same:
-        told, reason = graph_of(same, torch.from_numpy(data.first[:2]), lambda name: names.get(place_of(everything[name]), name))
+        told, reason = graph_of(same, tensors(data.first, 2), lambda name: names.get(place_of(everything[name]), name))
     if told is None:
         return None, [], reason
     read = {value for node in told["nodes"] for value in node.values() if isinstance(value, str)}
     return told, [name for name in own if name not in read and not name.endswith("num_batches_tracked")], None
+
+
+def tensors(first: Any, most: int | None = None) -> Any:
+    """Inputs as a module takes them; of texts a mapping of ids and mask."""
+    import torch
+
+    if isinstance(first, Mapping):
+        return {name: torch.from_numpy(values[:most]) for name, values in first.items()}
+    return torch.from_numpy(first[:most])
 
 
 def place_of(tensor: Any) -> tuple[Any, ...]:
@@ -205,10 +212,8 @@ def answers(module: Any, data: Samples) -> np.ndarray:
     with plain(module) as same:
         try:
             with torch.no_grad():
-                if isinstance(data.first, Mapping):
-                    found = same(**{name: torch.from_numpy(values) for name, values in data.first.items()})
-                else:
-                    found = same(torch.from_numpy(data.first))
+                args, words = arguments(same, tensors(data.first))
+                found = same(*args, **words)
         except Exception as error:
             raise UnsupportedModel(f"the module does not run on the samples: {type(error).__name__}: {error}") from error
     found = getattr(found, "logits", found)

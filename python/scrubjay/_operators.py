@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ._graph import Graph, Node, Refused, Stored, Value, same
+from ._graph import Graph, Known, Node, Refused, Stored, Value, same
 
 Words = dict[str, Any]
 
@@ -20,6 +20,12 @@ MOVES = {
     "mT", "select", "slice", "narrow", "split", "split_with_sizes", "chunk", "unbind", "unsqueeze", "squeeze", "expand",
     "repeat", "flip", "roll", "channel_shuffle", "pixel_shuffle", "pixel_unshuffle",
 }  # fmt: skip
+
+#: What makes a tensor of the sides of another.
+LIKE = {"zeros_like", "ones_like", "full_like", "empty_like", "new_zeros", "new_ones", "new_full", "new_tensor"}
+
+#: Sums with values below this leave a key out of a softmax.
+LEFT_OUT = -1e4
 
 #: What computes nothing in eval mode.
 NOTHING = (
@@ -92,6 +98,8 @@ def channels(graph: Graph, value: Value, axis: int, whole: bool = False) -> None
 
 def element(graph: Graph, x: Any, op: str, **settings: Any) -> Value:
     """A node that changes each value by itself."""
+    if isinstance(x, Scores):
+        raise Refused("works on the scores of attention, which only a factor, a mask and a softmax may change here")
     if not isinstance(x, Value) or isinstance(x.of, Stored):
         raise Refused("works on a stored tensor before a layer reads it")
     return Value(graph.add(op, [x.of], x.of.shape, **settings), x.order)
@@ -172,19 +180,20 @@ def rows_of(graph: Graph, order: Any, c: int) -> Any:
 
 @dataclass(frozen=True)
 class Scores:
-    """Queries times keys, and a number; or the softmax of that."""
+    """Queries times keys, and a number; or the softmax of that. A mask is what is added to it, or the pairs that are kept."""
 
     queries: Value
     keys: Value
     factor: float = 1.0
     soft: bool = False
+    mask: Any = None
 
 
 def matmul(graph: Graph, words: Words, node: Any) -> Value | Scores:
     """Rows times a stored matrix; or queries times keys, and the softmax of that times values."""
     x, weight = words["self"], words.get("other", words.get("mat2"))
     if isinstance(x, Scores) and x.soft:
-        return attend(graph, [x.queries, x.keys, weight], x.factor)
+        return attend(graph, [x.queries, x.keys, weight], x.factor, x.mask)
     if all(isinstance(part, Value) and isinstance(part.of, Node) and part.order.dim() > 2 for part in (x, weight)):
         return Scores(x, Value(weight.of, weight.order.transpose(-1, -2)))
     if not isinstance(weight, Value) or not isinstance(weight.of, Stored) or weight.order.dim() != 2:
@@ -302,9 +311,63 @@ def gates(a: Value, b: Value) -> bool:
     return same(order, (a.order // size) * c + a.order % c)
 
 
+def added(scores: Any, mask: Any) -> Scores:
+    """Scores with a mask added."""
+    if scores.soft or scores.mask is not None:
+        raise Refused("adds to scores that are masked, or behind their softmax")
+    return replace(scores, mask=mask)
+
+
+def masked_fill(graph: Graph, words: Words, node: Any) -> Scores:
+    """Scores with another value where a mask is set."""
+    scores, mask, value = words["self"], words["mask"], words["value"]
+    value = float(value.tensor) if isinstance(value, Known) else value
+    if not isinstance(scores, Scores) or not isinstance(mask, Known) or not isinstance(value, (int, float)):
+        raise Refused("is no layer that is known here, but of scores of attention and a mask")
+    if value > LEFT_OUT:
+        raise Refused(f"fills masked scores with {value:g}, where a value of at most {LEFT_OUT:g} leaves them out")
+    return added(scores, ~mask.tensor.bool())
+
+
+def where(graph: Graph, words: Words, node: Any) -> Scores:
+    """The same, written as a choice."""
+    mask, a, b = words["condition"], words["self"], words["other"]
+    if isinstance(mask, Known) and isinstance(b, Scores):
+        a, b, mask = b, a, Known(~mask.tensor)
+    if not isinstance(mask, Known) or not isinstance(a, Scores):
+        raise Refused("is no layer that is known here, but of scores of attention and a mask")
+    if isinstance(b, Known) and b.tensor.numel() == 1:
+        b = float(b.tensor)
+    return masked_fill(graph, {"self": a, "mask": Known(~mask.tensor), "value": b}, node)
+
+
+def baddbmm(graph: Graph, words: Words, node: Any) -> Scores:
+    """Queries times keys, and a mask added."""
+    must(words, beta=1, alpha=1)
+    scores = matmul(graph, {"self": words["batch1"], "mat2": words["batch2"]}, node)
+    if not isinstance(scores, Scores) or not isinstance(words["self"], Known):
+        raise Refused("adds what is no mask to a product")
+    return added(scores, words["self"].tensor)
+
+
+def embedding(graph: Graph, words: Words, node: Any) -> Value:
+    """Rows of a table: by token ids; or by known numbers, as those of positions."""
+    table, ids = words["weight"], words["indices"]
+    stored(table, "table")
+    _, c = table.of.shape
+    if isinstance(ids, Known):
+        return Value(table.of, ids.tensor.long().unsqueeze(-1) * c + graph.numbers(c))
+    if not isinstance(ids, Value) or ids.of.name != "ids" or not same(ids.order.flatten().sort().values, graph.numbers(ids.of.size * graph.samples)):
+        raise Refused("reads rows by numbers that are not the token ids")
+    made = graph.add("embedding", [ids.of], (*ids.of.shape[:2], c), table=table.of.name)
+    return Value(made, ids.order.unsqueeze(-1) * c + graph.numbers(c))
+
+
 def product(graph: Graph, words: Words, node: Any) -> Value | Scores:
     """A product with a number, a stored tensor, a gate, or an activation of the same values."""
     a, b = words["self"], words["other"]
+    if isinstance(a, Known) or isinstance(b, Known):
+        raise Refused("multiplies by what is computed of the mask or is a constant; a mask is what attention alone reads here")
     if isinstance(a, (int, float)) or isinstance(a, Value) and isinstance(a.of, Stored):
         a, b = b, a
     if isinstance(b, (int, float)):
@@ -358,9 +421,12 @@ def per_channel_or_one(value: Value, other: Value) -> bool:
     return math.prod(other.of.shape) == 1 or per_channel(value, other)
 
 
-def sum_of(graph: Graph, words: Words, node: Any) -> Value:
+def sum_of(graph: Graph, words: Words, node: Any) -> Value | Scores:
     """A sum with a number, a stored tensor, or the same values of another layer."""
     a, b, times = words["self"], words["other"], words["alpha"]
+    for scores, mask in ((a, b), (b, a)):
+        if isinstance(scores, Scores) and isinstance(mask, Known) and times == 1:
+            return added(scores, mask.tensor)
     if not isinstance(a, Value) or isinstance(a.of, Stored):
         if times != 1:
             raise Refused(f"has alpha={times}, where only 1 is known here")
@@ -403,6 +469,9 @@ def shifted(graph: Graph, a: Value, b: Value, times: float) -> Value:
     if b.of.shape[-1] == c and same(order, a.order % size):
         tokens = graph.tokens(a.of)
         return Value(graph.add("positions", [tokens], tokens.shape, table=name), a.order)
+    if b.of.shape[-1] == c and same(order, a.order % c):
+        tokens = graph.tokens(a.of)
+        return Value(graph.add("row_to_all", [tokens], tokens.shape, table=name), a.order)
     raise Refused(f"adds `{name}` {list(b.of.shape)}, which is neither one value for each channel nor a table [1, tokens, c]")
 
 
@@ -475,14 +544,20 @@ def tokens_before(graph: Graph, parts: list[Value], axis: int) -> Value:
 
 def attention(graph: Graph, words: Words, node: Any) -> Value:
     """Softmax attention of queries, keys and values ``[n, heads, t, d]``."""
-    must(words, attn_mask=None, dropout_p=0.0, is_causal=False)
+    must(words, dropout_p=0.0, is_causal=False, enable_gqa=False)
+    mask = words.get("attn_mask")
+    if mask is not None and not isinstance(mask, Known):
+        raise Refused("has a mask that is a layer's output or a tensor of the state_dict")
     parts = [words[key] for key in ("query", "key", "value")]
     d = node.meta["val"].shape[-1]
-    return attend(graph, parts, d**-0.5 if words.get("scale") is None else words["scale"])
+    return attend(graph, parts, d**-0.5 if words.get("scale") is None else words["scale"], mask and mask.tensor)
 
 
-def attend(graph: Graph, parts: list[Any], factor: float) -> Value:
-    """Attention by the softmax of ``factor`` times queries times keys; the sides before the last two are samples and heads."""
+def attend(graph: Graph, parts: list[Any], factor: float, mask: Any = None) -> Value:
+    """Attention by the softmax of ``factor`` times queries times keys; the sides before the last two are samples and heads.
+
+    ``mask`` is true where a query reads a key, or what is added to their score.
+    """
     if not all(isinstance(part, Value) and isinstance(part.of, Node) for part in parts):
         raise Refused("attends to what is no layer's output")
     for i, part in enumerate(parts[:2]):  # queries or keys may be scaled before
@@ -507,8 +582,29 @@ def attend(graph: Graph, parts: list[Any], factor: float) -> Value:
         joined = graph.add("concat", [graph.tokens(part.of) for part in parts], (1, t, 3 * c))
     if not all(same(part.order.reshape(n, heads, t, d), order) for part, order in zip(parts, wanted)):
         raise Refused("attends to queries, keys and values that are not the channels of the tokens, in this order")
-    made = graph.add("attention", [joined], (1, t, c), heads=heads)
+    inputs = [joined, Node("mask", (1, t, 1))] if masks(graph, mask, (*sides[:-2], t, t)) else [joined]
+    made = graph.add("attention", inputs, (1, t, c), heads=heads)
     return Value(made, split(graph.numbers(n, t, c), heads).reshape(sides))
+
+
+def masks(graph: Graph, mask: Any, sides: tuple[int, ...]) -> bool:
+    """Whether a mask leaves out the keys that the mask of a text leaves out; one that leaves out none is none."""
+    import torch
+
+    if mask is None:
+        return False
+    kept = mask if mask.dtype == torch.bool else mask == 0
+    if not bool((kept | (mask <= LEFT_OUT)).all() if mask.dtype != torch.bool else True):
+        raise Refused(f"adds to scores what is neither 0 nor below {LEFT_OUT:g}")
+    try:
+        kept = kept.expand(sides).reshape(graph.samples, -1, *sides[-2:])
+    except RuntimeError:
+        raise Refused(f"has a mask of shape {list(mask.shape)} for scores of shape {list(sides)}") from None
+    if bool(kept.all()):
+        return False
+    if graph.mask is None or not same(kept, graph.mask.bool()[:, None, None, :].expand(kept.shape)):
+        raise Refused("has a mask that is not that of the keys (attention_mask, 1 for a token that is attended)")
+    return True
 
 
 def split(numbers: Any, heads: int) -> Any:
@@ -530,6 +626,8 @@ def nothing(graph: Graph, words: Words, node: Any) -> Value | Scores:
     must(words, train=False)
     value = words.get("self", words.get("input"))
     if isinstance(value, Scores):
+        return value
+    if isinstance(value, Value) and value.of.name == "ids" and not node.meta["val"].dtype.is_floating_point:
         return value
     if isinstance(value, Value) and node.meta["val"].dtype.is_floating_point:
         copied = node.target._schema.name == "aten::clone" and isinstance(value.of, Node)
@@ -568,4 +666,8 @@ RULES: dict[str, Callable[[Graph, Words, Any], Any]] = {
     "cat": concat,
     "concat": concat,
     "scaled_dot_product_attention": attention,
+    "embedding": embedding,
+    "masked_fill": masked_fill,
+    "where": where,
+    "baddbmm": baddbmm,
 }

@@ -7,13 +7,14 @@ one that the layer takes, so a reshape may be written in any way.
 
 from __future__ import annotations
 
+import inspect
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ._graph import Graph, Node, Refused, Stored, Value, same
-from ._operators import IGNORED, MOVES, RULES
+from ._graph import Graph, Known, Node, Refused, Stored, Value, same
+from ._operators import IGNORED, LIKE, MOVES, NOTHING, RULES, Scores
 
 
 @dataclass(frozen=True)
@@ -45,26 +46,55 @@ def operator(node: Any) -> str:
     return name.rstrip("_") if not name.startswith("_") else name
 
 
+def arguments(module: Any, x: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """How a module is called with inputs: an image, or the ids and the mask of texts (a mapping).
+
+    Texts go by the names ``input_ids`` and ``attention_mask`` where the module knows the first of them; else ids, and then the mask
+    where a second argument has no default or is called a mask.
+    """
+    if not isinstance(x, Mapping):
+        return (x,), {}
+    taken = inspect.signature(module.forward).parameters
+    positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    ordered = [one for one in taken.values() if one.kind in positional]
+    anything = any(one.kind is one.VAR_KEYWORD for one in taken.values())
+    if "input_ids" in taken or (anything and not ordered):
+        return (), {name: values for name, values in x.items() if anything or name in taken}
+    if "attention_mask" in taken:
+        return (x["input_ids"],), {"attention_mask": x["attention_mask"]}
+    second = ordered[1] if len(ordered) > 1 else None
+    masked = second is not None and (second.default is inspect.Parameter.empty or "mask" in second.name)
+    return (x["input_ids"], x["attention_mask"]) if masked else (x["input_ids"],), {}
+
+
 def graph_of(module: Any, x: Any, known: Callable[[str], str]) -> tuple[dict[str, Any] | None, Unfit | None]:
     """The graph of a module that is in eval mode and takes ``x``, as a config.json has it; or why there is none.
 
-    ``known`` gives the name of a stored tensor of the module: one name for tensors that are the same memory.
+    ``x`` is images, or a mapping of the ids and the mask of texts. ``known`` gives the name of a stored tensor of the module: one
+    name for tensors that are the same memory.
     """
     import torch
 
     kind = type(module).__name__
+    args, words = arguments(module, x)
+    fast = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)  # PyTorch's own kernel for whole layers, which no operator shows
     try:
-        program = torch.export.export(module, (x,), strict=False)
+        program = torch.export.export(module, args, words, strict=False)
     except Exception as error:  # what depends on values, and much else
         first = str(error).strip().splitlines() or [type(error).__name__]
         return None, Unfit("", kind, f"cannot be traced: {first[0]}")
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast)
     signature = program.graph_signature
-    graph, at = Graph(len(x)), None
+    texts = isinstance(x, Mapping)
+    graph, at = Graph(len(x["input_ids"]), some_mask(x["input_ids"].shape)) if texts else Graph(len(x)), None
+    inputs = dict(zip(signature.user_inputs, [*args, *words.values()])) | {name: words[name] for name in signature.user_inputs if name in words}
     env: dict[Any, Any] = {}
     try:
         for node in program.graph.nodes:
             if node.op == "placeholder":
-                env[node] = given(graph, node, signature, known, x)
+                env[node] = given(graph, node, program, known, inputs.get(node.name), x)
             elif node.op == "output":
                 at = node.args[0][0]
                 listed = graph.listed(answer(graph, node.args[0], env))
@@ -73,19 +103,35 @@ def graph_of(module: Any, x: Any, known: Callable[[str], str]) -> tuple[dict[str
                 env[node] = apply(graph, node, env)
     except Refused as refused:
         return None, Unfit(*(place(at) if at is not None else ("", kind)), str(refused))
-    sides = [*x.shape[1:], 1, 1][:3]
-    return {"architecture": "graph", "input_size": sides, "nodes": listed}, None
+    takes = {"tokens": x["input_ids"].shape[1]} if texts else {"input_size": [*x.shape[1:], 1, 1][:3]}
+    return {"architecture": "graph", **takes, "nodes": listed}, None
 
 
-def given(graph: Graph, node: Any, signature: Any, known: Callable[[str], str], x: Any) -> Any:
-    """What a placeholder of a trace stands for: a stored tensor, or the input."""
-    names = {**signature.inputs_to_parameters, **signature.inputs_to_buffers}
-    lost, inputs = signature.non_persistent_buffers, signature.user_inputs
-    if node.name in names and names[node.name] not in lost:
-        sides = tuple(node.meta["val"].shape)
-        return Value(Stored(known(names[node.name]), sides))
-    if node.name not in inputs:
+def some_mask(sides: Any) -> Any:
+    """A mask of which the first token of each sample is attended, and each other one or not at random."""
+    import torch
+
+    mask = torch.randint(0, 2, sides, generator=torch.Generator().manual_seed(0))
+    mask[:, 0] = 1
+    return mask
+
+
+def given(graph: Graph, node: Any, program: Any, known: Callable[[str], str], value: Any, x: Any) -> Any:
+    """What a placeholder of a trace stands for: a stored tensor, a constant, or the input that has this value."""
+    signature = program.graph_signature
+    names = {**signature.inputs_to_parameters, **signature.inputs_to_buffers, **signature.inputs_to_lifted_tensor_constants}
+    if node.name in names:
+        name = names[node.name]
+        if name in program.constants:
+            return Known(program.constants[name].clone())
+        if not node.meta["val"].dtype.is_floating_point:  # numbers of positions, and the like
+            return Known(program.state_dict[name].clone())
+        return Value(Stored(known(name), tuple(node.meta["val"].shape)))
+    if value is None:
         return None  # refused where it is read
+    if isinstance(x, Mapping):
+        ids = Node("ids", (1, x["input_ids"].shape[1], 1))
+        return Value(ids, graph.numbers(*x["input_ids"].shape)) if value is x["input_ids"] else Known(graph.mask.clone())
     c, h, w = [*x.shape[1:], 1, 1][:3]
     image = Node("image", (h, w, c))
     return Value(image, graph.image(image).reshape(x.shape))
@@ -97,13 +143,15 @@ def answer(graph: Graph, results: Any, env: dict[Any, Any]) -> Node:
         raise Refused(f"is the first of {len(results)} tensors that the module returns, where logits alone were expected")
     value = graph.read(env.get(results[0]))
     _, _, c = value.of.shape
-    if value.of.size != c or not same(value.order, graph.numbers(graph.samples, c)) or value.of.name not in graph.nodes:
+    if value.of.size != c or value.of.name == "ids" or not same(value.order, graph.numbers(graph.samples, c)) or value.of.name not in graph.nodes:
         raise Refused(f"gives {list(value.order.shape)}, and as the last layer it must give logits [n, classes]")
     return value.of
 
 
 def apply(graph: Graph, node: Any, env: dict[Any, Any]) -> Any:
     """What an operator gives."""
+    import torch
+
     name = operator(node)
     graph.path, kind = place(node)
     if name in IGNORED:
@@ -112,17 +160,46 @@ def apply(graph: Graph, node: Any, env: dict[Any, Any]) -> Any:
     words = {key: looked(arg, env) for key, arg in node.kwargs.items()}
     if name == "getitem":
         return args[0][args[1]]
-    if schema := getattr(node.target, "_schema", None):
+    schema = getattr(node.target, "_schema", None)
+    if schema:
         words = {arg.name: value for arg, value in zip(schema.arguments, args)} | words
         words = {arg.name: words.get(arg.name, arg.default_value) for arg in schema.arguments}
+    if schema and not any(isinstance(one, (Value, Scores)) for one in flat(words)):
+        return computed(node, env)
     if name in MOVES:
         return moved(node, name, words)
+    if name in LIKE:
+        like = node.args[0].meta["val"]
+        return Known(node.target(torch.empty(like.shape, dtype=like.dtype), *node.args[1:], **node.kwargs))
+    if name not in ("embedding", *NOTHING) and any(isinstance(one, Value) and one.of == Node("ids", one.of.shape) for one in flat(words)):
+        raise Refused("computes with token ids, which embeddings alone read here; which tokens count is told by attention_mask")
     if name not in RULES:
         raise Refused("is no layer that is known here")
     result = RULES[name](graph, words, node)
     if schema and schema.name.endswith("_") and isinstance(result, Value) and result is not words["self"]:
         return in_place(words["self"], result)
     return result
+
+
+def flat(words: dict[str, Any]) -> list[Any]:
+    """The arguments, and what lists of them hold."""
+    return [one for value in words.values() for one in (value if isinstance(value, list) else [value])]
+
+
+def computed(node: Any, env: dict[Any, Any]) -> Any:
+    """What an operator gives that reads no values of a layer."""
+
+    def bare(arg: Any) -> Any:
+        value = looked(arg, env)
+        if isinstance(value, list):
+            return [bare(one) for one in arg]
+        return value.tensor if isinstance(value, Known) else value
+
+    try:
+        result = node.target(*map(bare, node.args), **{key: bare(arg) for key, arg in node.kwargs.items()})
+    except (RuntimeError, TypeError, ValueError, IndexError) as error:
+        raise Refused(f"cannot be computed before there are inputs: {error}") from error
+    return [Known(one) for one in result] if isinstance(result, (tuple, list)) else Known(result)
 
 
 def looked(arg: Any, env: dict[Any, Any]) -> Any:

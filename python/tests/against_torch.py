@@ -21,6 +21,11 @@ def settled(module):
     return module.eval()
 
 
+def logits_of(module, x, dtype=torch.float32):
+    """A module's logits of images, or of texts: a mapping of ids and mask."""
+    return module(*x.values()) if isinstance(x, dict) else module(x.to(dtype))
+
+
 def gradient(module, data, v, dtype, along=0.0):
     """PyTorch's gradient of the mean loss over the parameters of v, in one row, at a point `along` v from the module's."""
     x, y = data
@@ -29,7 +34,7 @@ def gradient(module, data, v, dtype, along=0.0):
     with torch.no_grad():
         for name in v:
             named[name] += along * torch.as_tensor(v[name]).to(dtype)
-    grads = torch.autograd.grad(cross_entropy(module(x.to(dtype)), y), [named[name] for name in v])
+    grads = torch.autograd.grad(cross_entropy(logits_of(module, x, dtype), y), [named[name] for name in v])
     return np.concatenate([grad.double().numpy().ravel() for grad in grads])
 
 
@@ -56,7 +61,7 @@ def agrees(module, data, least=3, **reading):
     layers = [layer for layer in dict.fromkeys(layer for layer, _ in trace.units) if layer in parts]
     hooks = [parts[layer].register_forward_hook(keep(layer)) for layer in layers]
     with torch.no_grad():
-        logits = module(x)
+        logits = logits_of(module, x)
     [hook.remove() for hook in hooks]
     assert np.allclose(trace.logits, logits, atol=1e-5 * float(logits.abs().max()))
     assert np.allclose(trace.losses, cross_entropy(logits, y, reduction="none"), atol=1e-4)
@@ -65,6 +70,8 @@ def agrees(module, data, least=3, **reading):
         if layer not in seen:
             continue  # attention that PyTorch runs fused
         out = seen[layer][0].numpy()
+        if out.ndim == 3 and out.shape[0] != len(y):
+            out = out.swapaxes(0, 1)  # tokens first
         channels = sum(1 for other, _ in trace.units if other == layer)
         axis = next(i for i in (1, out.ndim - 1) if out.shape[i] == channels) if out.ndim > 2 else 1
         if out.ndim == 4 and out.shape[1] != channels:

@@ -136,6 +136,139 @@ def test_any_module_of_known_layers(make):
     agrees(make(), (torch.randn(3, 3, 16, 16), torch.tensor([0, 3, 1])))
 
 
+class Encoder(nn.Module):
+    """A classifier of texts of PyTorch's own layers."""
+
+    def __init__(self, **how):
+        super().__init__()
+        self.words, self.positions = nn.Embedding(40, 12, padding_idx=0), nn.Embedding(16, 12)
+        self.encoder = nn.TransformerEncoder(nn.TransformerEncoderLayer(12, 2, 24, **how), 2, enable_nested_tensor=False)
+        self.out, self.batch_first = nn.Linear(12, 3), how.get("batch_first", False)
+
+    def forward(self, ids, mask):
+        x = self.words(ids) * 12**0.5 + self.positions(torch.arange(ids.shape[1]))
+        if self.batch_first:
+            return self.out(self.encoder(x, src_key_padding_mask=mask == 0)[:, 0])
+        return self.out(self.encoder(x.transpose(0, 1), src_key_padding_mask=~mask.bool())[0])
+
+
+class Texts(nn.Module):
+    """A small BERT that is written by hand; its mask in three forms."""
+
+    def __init__(self, form):
+        super().__init__()
+        self.words, self.types, self.form = nn.Embedding(40, 12), nn.Embedding(2, 12), form
+        self.table = nn.Parameter(torch.randn(1, 16, 12) / 5)
+        self.register_buffer("kinds", torch.zeros(1, 16, dtype=torch.long), persistent=False)
+        self.norm, self.pool, self.out = nn.LayerNorm(12), nn.Linear(12, 12), nn.Linear(12, 3)
+        self.queries, self.keys, self.values, self.mix = (nn.Linear(12, 12) for _ in range(4))
+
+    def attend(self, x, mask):
+        q, k, v = (f(x).unflatten(-1, (3, 4)).transpose(1, 2) for f in (self.queries, self.keys, self.values))
+        mask = mask[:, None, None, :]
+        if self.form == "kept":
+            return F.scaled_dot_product_attention(q, k, v, attn_mask=mask.bool())
+        scores = q @ k.mT / 4**0.5
+        if self.form == "added":
+            scores = scores + (1.0 - mask.to(scores.dtype)) * -1e9
+        elif self.form == "filled":
+            scores = scores.masked_fill(mask == 0, float("-inf"))
+        else:
+            scores = torch.where(mask > 0, scores, torch.finfo(torch.float32).min)
+        return scores.softmax(-1) @ v
+
+    def forward(self, input_ids, attention_mask):
+        n, t = input_ids.shape
+        x = self.norm(self.words(input_ids) + self.types(self.kinds[:, :t]) + self.table[:, :t])
+        x = x + self.mix(self.attend(x, attention_mask).transpose(1, 2).flatten(2))
+        return self.out(torch.tanh(self.pool(x[:, 0])))
+
+
+def some_texts(count=3, tokens=7):
+    ids = torch.randint(1, 40, (count, tokens), generator=torch.Generator().manual_seed(3))
+    mask = torch.ones_like(ids)
+    mask[1, 4:] = 0
+    mask[2, 6:] = 0
+    return {"input_ids": ids * mask, "attention_mask": mask}
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: Encoder(batch_first=True, activation="gelu"),
+        lambda: Encoder(batch_first=True, norm_first=True).requires_grad_(True),
+        lambda: Encoder(),
+        *(lambda form=form: Texts(form) for form in ("kept", "added", "filled", "chosen")),
+    ],
+)
+def test_modules_of_texts(make):
+    torch.manual_seed(0)
+    module, texts = make(), some_texts()
+    agrees(module, (texts, torch.tensor([0, 2, 1])), least=1)
+    for parameter in module.parameters():  # PyTorch then has a kernel of its own for whole layers
+        parameter.requires_grad_(False)
+    padded = {name: F.pad(values, (0, 3)) for name, values in texts.items()}
+    here, there = (scrubjay.traces(module, (some, [0, 2, 1])).logits for some in (texts, padded))
+    assert np.allclose(here, there, atol=1e-5)
+
+
+def test_samples_are_removed_from_a_module_of_texts(tmp_path):
+    torch.manual_seed(0)
+    module = Texts("filled")
+    texts = some_texts(60)
+    labels = texts["input_ids"][:, 0] % 3
+    optimizer = torch.optim.Adam(module.parameters(), 0.02)
+    for _ in range(60):
+        optimizer.zero_grad()
+        F.cross_entropy(module(**texts), labels).backward()
+        optimizer.step()
+    outcome = scrubjay.unlearn(module.eval(), (texts, labels), range(12), val=(texts, labels), target_loss=1.0, **QUICK)
+    assert outcome.removed == 12, outcome.notes
+    outcome.apply(module)
+    with torch.no_grad():
+        loss = float(F.cross_entropy(module(**texts)[:12], labels[:12]))
+    assert abs(loss - outcome.records[0]["account"]["after"]["forget"]["loss"]) < 1e-5
+    outcome.save(tmp_path)
+    assert scrubjay.traces(tmp_path, (texts, labels)).logits.tobytes() == scrubjay.traces(outcome, (texts, labels)).logits.tobytes()
+
+
+class OfIds(nn.Module):
+    """Embedded tokens, a function of these, ids and mask, and an output layer."""
+
+    def __init__(self, function):
+        super().__init__()
+        self.words, self.out, self.function, self.conv = nn.Embedding(40, 4), nn.Linear(4, 3), function, nn.Conv1d(4, 4, 3, padding=1)
+
+    def forward(self, input_ids, attention_mask):
+        return self.out(self.function(self, self.words(input_ids), input_ids, attention_mask))
+
+
+def attended(x, mask):
+    return F.scaled_dot_product_attention(x, x, x, attn_mask=mask)[:, 0]
+
+
+@pytest.mark.parametrize(
+    "function, words, path, kind",
+    [
+        (lambda of, x, ids, mask: of.conv(x.transpose(1, 2)).mean(-1), "is no layer", "conv", "Conv1d"),
+        (lambda of, x, ids, mask: attended(x, torch.ones(7, 7).tril().bool()), "not that of the keys", "", "scaled_dot_product_attention"),
+        (lambda of, x, ids, mask: attended(x, mask[:, None] == 0), "not that of the keys", "", "scaled_dot_product_attention"),
+        (lambda of, x, ids, mask: attended(x, (mask - 1.0)[:, None]), "neither 0 nor below -10000", "", "scaled_dot_product_attention"),
+        (lambda of, x, ids, mask: attended(x, (ids != 0)[:, None]), "computes with token ids", "", "ne"),
+        (lambda of, x, ids, mask: (x * mask[..., None]).sum(1), "attention alone reads", "", "mul"),
+        (lambda of, x, ids, mask: x[:, 2:5].mean(1), "a part of the tokens", "", "mean"),
+        (lambda of, x, ids, mask: of.words(ids[:, :3]).mean(1), "not the token ids", "words", "Embedding"),
+        (lambda of, x, ids, mask: (x * x).mean(1), "neither has one value for each channel", "", "mul"),
+        (lambda of, x, ids, mask: x.max(1).values, "is no layer", "", "max"),
+    ],
+)
+def test_what_has_no_layer_in_a_module_of_texts(function, words, path, kind):
+    torch.manual_seed(0)
+    with pytest.raises(scrubjay.UnsupportedModel) as caught:
+        scrubjay.gradient(OfIds(function), (some_texts(), [0, 1, 2]))
+    assert words in str(caught.value) and (caught.value.path, caught.value.kind) == (path, kind), caught.value
+
+
 @pytest.mark.parametrize("name", ["squeezenet1_1", "mnasnet0_5", "googlenet"])
 def test_networks_of_torchvision_without_a_family(name):
     models = pytest.importorskip("torchvision", reason="torchvision is not installed").models

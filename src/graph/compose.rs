@@ -213,9 +213,9 @@ fn add(b: &mut Builder, operation: &Operation, inputs: &[NodeId]) -> Result<Node
             b.tokens_before(x, token, count)
         }
         Operation::Positions { table } => match b.side(table, 2) {
-            Ok(_) => b.positions(x, table),
-            Err(_) => {
-                let rows = b.side(table, 0)?;
+            Ok(_) if !b.is_of_texts() => b.positions(x, table),
+            found => {
+                let rows = b.side(table, usize::from(found.is_ok()))?;
                 b.position_rows(x, table, rows)
             }
         },

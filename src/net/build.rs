@@ -62,6 +62,13 @@ impl<'a> Builder<'a> {
         (builder, parts)
     }
 
+    /// Whether it is a network over texts.
+    pub fn is_of_texts(&self) -> bool {
+        let is = |node: Option<&Node>, first: usize| matches!(node, Some(Node { op: Op::Tokens(at), .. }) if *at == first);
+        let Shape { h, w: tokens, c } = self.nodes[0].shape;
+        (h, c) == (2, 1) && is(self.nodes.get(1), 0) && is(self.nodes.get(2), tokens)
+    }
+
     /// What a node gives per image.
     pub fn shape(&self, node: NodeId) -> Shape {
         self.nodes[node.index()].shape

@@ -178,7 +178,7 @@ impl Builder<'_> {
         Ok(self.push(Op::Positions(table), &[x], shape))
     }
 
-    /// The first rows of the table `name [rows, c]` added to the tokens, of which there may be fewer than rows.
+    /// The first rows of the table `name [rows, c]` or `[1, rows, c]` added to the tokens, of which there may be fewer than rows.
     ///
     /// # Errors
     /// Where there are more tokens than rows, or no such tensor.
@@ -188,7 +188,11 @@ impl Builder<'_> {
             let found = format!("{}", shape.positions());
             return Err(Error::shape("positions", format!("at most {rows} tokens"), found));
         }
-        let table = self.param(name, &[rows, shape.c], Order::Same, Role::Embedding)?;
+        let sides = match self.stored(name) {
+            Some([1, ..]) if rows > 1 => vec![1, rows, shape.c],
+            _ => vec![rows, shape.c],
+        };
+        let table = self.param(name, &sides, Order::Same, Role::Embedding)?;
         Ok(self.push(Op::Positions(table), &[x], shape))
     }
 
