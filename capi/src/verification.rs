@@ -184,10 +184,11 @@ entry! {
         verification.open()?;
         let device = device.get()?;
         let (forget, retain) = options.get()?.picks()?;
+        let references = texts(references, number, ["reference_count", "paths of references"])?;
         let question = Question {
             sources: files.get()?.of_two_sets()?,
             after: after.get("path of the model after")?.into(),
-            references: texts(references, number, ["reference_count", "paths of references"])?.into_iter().map(PathBuf::from).collect(),
+            references: references.into_iter().map(PathBuf::from).collect(),
             forget,
             retain,
             test: test.get("path of the test data")?.into(),

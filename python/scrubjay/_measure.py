@@ -344,7 +344,8 @@ def verify(
         others, how = split(dict(reading))
         if others or config is not None:
             raise ConfigError(f"unknown argument `{next(iter(others))}`" if others else "config is for modules")
-        chosen, kept = (given if given is None else indices(given, EVERY, what) for given, what in ((forget, "forget"), (retain, "retain")))
+        chosen = indices(forget, EVERY, "forget")
+        kept = None if retain is None else indices(retain, EVERY, "retain")
         paths = as_json(files | {"references": list(references)})
         text, page, notes = _native.compare_files(where, paths, as_json(how), chosen, kept)
         for note in notes:

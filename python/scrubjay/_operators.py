@@ -357,7 +357,8 @@ def embedding(graph: Graph, words: Words, node: Any) -> Value:
     _, c = table.of.shape
     if isinstance(ids, Known):
         return Value(table.of, ids.tensor.long().unsqueeze(-1) * c + graph.numbers(c))
-    if not isinstance(ids, Value) or ids.of.name != "ids" or not same(ids.order.flatten().sort().values, graph.numbers(ids.of.size * graph.samples)):
+    whole = isinstance(ids, Value) and ids.of.name == "ids"
+    if not whole or not same(ids.order.flatten().sort().values, graph.numbers(ids.of.size * graph.samples)):
         raise Refused("reads rows by numbers that are not the token ids")
     made = graph.add("embedding", [ids.of], (*ids.of.shape[:2], c), table=table.of.name)
     return Value(made, ids.order.unsqueeze(-1) * c + graph.numbers(c))

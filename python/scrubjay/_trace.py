@@ -88,8 +88,10 @@ def graph_of(module: Any, x: Any, known: Callable[[str], str]) -> tuple[dict[str
         torch.backends.mha.set_fastpath_enabled(fast)
     signature = program.graph_signature
     texts = isinstance(x, Mapping)
-    graph, at = Graph(len(x["input_ids"]), some_mask(x["input_ids"].shape)) if texts else Graph(len(x)), None
-    inputs = dict(zip(signature.user_inputs, [*args, *words.values()])) | {name: words[name] for name in signature.user_inputs if name in words}
+    graph = Graph(len(x["input_ids"]), some_mask(x["input_ids"].shape)) if texts else Graph(len(x))
+    at = None
+    named = signature.user_inputs
+    inputs = dict(zip(named, [*args, *words.values()])) | {name: words[name] for name in named if name in words}
     env: dict[Any, Any] = {}
     try:
         for node in program.graph.nodes:
@@ -131,7 +133,8 @@ def given(graph: Graph, node: Any, program: Any, known: Callable[[str], str], va
         return None  # refused where it is read
     if isinstance(x, Mapping):
         ids = Node("ids", (1, x["input_ids"].shape[1], 1))
-        return Value(ids, graph.numbers(*x["input_ids"].shape)) if value is x["input_ids"] else Known(graph.mask.clone())
+        read = value is x["input_ids"]
+        return Value(ids, graph.numbers(*x["input_ids"].shape)) if read else Known(graph.mask.clone())
     c, h, w = [*x.shape[1:], 1, 1][:3]
     image = Node("image", (h, w, c))
     return Value(image, graph.image(image).reshape(x.shape))
@@ -171,7 +174,8 @@ def apply(graph: Graph, node: Any, env: dict[Any, Any]) -> Any:
     if name in LIKE:
         like = node.args[0].meta["val"]
         return Known(node.target(torch.empty(like.shape, dtype=like.dtype), *node.args[1:], **node.kwargs))
-    if name not in ("embedding", *NOTHING) and any(isinstance(one, Value) and one.of == Node("ids", one.of.shape) for one in flat(words)):
+    reads_ids = any(isinstance(one, Value) and isinstance(one.of, Node) and one.of.name == "ids" for one in flat(words))
+    if reads_ids and name not in ("embedding", *NOTHING):
         raise Refused("computes with token ids, which embeddings alone read here; which tokens count is told by attention_mask")
     if name not in RULES:
         raise Refused("is no layer that is known here")

@@ -175,7 +175,11 @@ def samples(data: Any, model: Any, reading: dict[str, Any], what: str) -> Sample
 
 
 def in_memory(
-    device: _native.Device, files: dict[str, Any], reading: dict[str, Any], config: dict[str, Any] | None, thumbnails: bool
+    device: _native.Device,
+    files: dict[str, Any],
+    reading: dict[str, Any],
+    config: dict[str, Any] | None,
+    thumbnails: bool,
 ) -> _native.Session:
     """A session of values in memory."""
     model = files["model"]
