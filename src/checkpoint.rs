@@ -64,6 +64,9 @@ struct Place {
 /// Prefixes that wrappers put before the names of a model, whatever the model is.
 const PREFIXES: [&str; 3] = ["module.", "_orig_mod.", "model."];
 
+/// The most wrappers that are taken off, one in another.
+const MOST_WRAPPERS: usize = 32;
+
 /// Names that modules give to the mean and the deviation by which they normalise their inputs.
 const NORMALISATIONS: [(&str, &str); 4] =
     [("mean", "std"), ("mu", "sigma"), ("_mean", "_std"), ("image_mean", "image_std")];
@@ -193,7 +196,7 @@ impl Checkpoint {
         }
         let listed = self.config.as_ref().is_some_and(|config| config.get("layers").is_some());
         let linear = self.place.keys().all(|name| self.shape(name).is_some_and(|shape| shape.len() <= 2));
-        loop {
+        for _ in 0..MOST_WRAPPERS {
             let names: Vec<String> = self.place.keys().cloned().collect();
             let buffers = normalisation(&names);
             let outside = |name: &String| {

@@ -1,6 +1,7 @@
 //! The one error of the library. Every variant says what was being read or run, what was expected and what
 //! was found; [`Error::code`] is stable and is what the C API returns.
 
+use std::fmt::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -48,7 +49,7 @@ pub enum Error {
         reason: String,
     },
     /// A model file cannot be read as a model.
-    #[error("{}{}: {reason}", path.display(), tensor.as_ref().map(|t| format!(": tensor `{t}`")).unwrap_or_default())]
+    #[error("{}{}: {}", Shown(path.display()), tensor.as_ref().map(|t| format!(": tensor `{}`", Shown(t))).unwrap_or_default(), Shown(reason))]
     Checkpoint {
         /// The file or directory.
         path: PathBuf,
@@ -58,7 +59,7 @@ pub enum Error {
         reason: String,
     },
     /// A data file cannot be read as samples or columns.
-    #[error("{}{}: {reason}", path.display(), record.as_ref().map(|r| format!(": {r}")).unwrap_or_default())]
+    #[error("{}{}: {}", Shown(path.display()), record.as_ref().map(|r| format!(": {}", Shown(r))).unwrap_or_default(), Shown(reason))]
     Data {
         /// The file.
         path: PathBuf,
@@ -84,10 +85,10 @@ pub enum Error {
         remedy: String,
     },
     /// Options that contradict each other or the data.
-    #[error("{0}")]
+    #[error("{}", Shown(.0))]
     Config(String),
     /// The operating system refused a file operation.
-    #[error("{}: {source}", path.display())]
+    #[error("{}: {source}", Shown(path.display()))]
     Io {
         /// The file or directory.
         path: PathBuf,
@@ -100,6 +101,24 @@ pub enum Error {
         /// What is on disk and how to go on.
         kept: String,
     },
+}
+
+/// Text that may quote a file: without control characters, which a terminal would follow, and cut off where it is very long.
+struct Shown<T>(T);
+
+impl<T: fmt::Display> fmt::Display for Shown<T> {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        const LONGEST: usize = 4000;
+        let text = self.0.to_string();
+        for (i, c) in text.chars().enumerate() {
+            match c {
+                _ if i == LONGEST => return write!(f, " .. ({} bytes in all)", text.len()),
+                c if c.is_control() && c != '\n' => write!(f, "{}", c.escape_default())?,
+                c => f.write_char(c)?,
+            }
+        }
+        Ok(())
+    }
 }
 
 /// Fails with [`Error::Interrupted`] where the user asked to stop; long work asks between its pieces.

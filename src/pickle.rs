@@ -83,6 +83,9 @@ impl Storage {
 
 /// The most steps that count, as each object does: far beyond those of training checkpoints, in memory of 1 GiB.
 const MOST_STEPS: usize = 1 << 25;
+/// How often the bytes that were read may be copied, on average.
+const MOST_COPIES: u64 = 16;
+
 /// The objects of a pickle.
 #[derive(Debug)]
 pub(crate) struct Pickle {
@@ -139,7 +142,8 @@ pub(crate) fn read_with_bytes(from: &mut impl Read) -> Result<Pickle, String> {
 
 fn read_as(from: &mut impl Read, bytes_are_kept: bool) -> Result<Pickle, String> {
     let (objects, stack, marks, memo) = (vec![], vec![], vec![], HashMap::new());
-    let mut machine = Machine { from, bytes_are_kept, at: 0, objects, stack, marks, memo, steps: 0 };
+    let mut machine =
+        Machine { from, bytes_are_kept, at: 0, objects, stack, marks, memo, steps: 0, copied: 0 };
     loop {
         let code = machine.byte()?;
         if code == b'.' {
@@ -161,6 +165,8 @@ struct Machine<'a, R> {
     marks: Vec<usize>,
     memo: HashMap<u64, Id>,
     steps: usize,
+    /// Bytes of texts that were copied.
+    copied: u64,
 }
 
 type Done<T = ()> = Result<T, String>;
@@ -242,6 +248,15 @@ impl<R: Read> Machine<'_, R> {
             false => {
                 Err(format!("its pickle has more than {MOST_STEPS} objects, more than a checkpoint has"))
             }
+        }
+    }
+
+    /// Counts bytes that are copied: what was read may be again and again, but not without end.
+    fn copies(&mut self, bytes: usize) -> Done {
+        self.copied += bytes as u64;
+        match self.copied <= MOST_COPIES * self.at + (1 << 16) {
+            true => Ok(()),
+            false => Err(self.damaged("texts that are copied more often than a checkpoint does it")),
         }
     }
 
@@ -446,7 +461,7 @@ impl<R: Read> Machine<'_, R> {
                 match (&self.objects[name], &self.objects[module]) {
                     (Object::Text(name), Object::Text(module)) => {
                         let (name, module) = (name.clone(), module.clone());
-                        self.count((name.len() + module.len()) / 64)?;
+                        self.copies(name.len() + module.len())?;
                         self.name(&module, &name)
                     }
                     _ => Err(self.damaged("a class without a name")),

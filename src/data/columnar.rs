@@ -1,7 +1,6 @@
 //! Image sets of Hugging Face in parquet files: a column of pictures (`bytes` and `path`) and one of labels. What `datasets`
 //! writes into the files' metadata tells which columns these are, where their names do not, and the names of the classes.
 
-use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -12,7 +11,7 @@ use parquet::record::{Field, Row};
 use parquet::schema::types::{Type, TypePtr};
 use serde_json::Value;
 
-use super::file::StoredFile;
+use super::file::{StoredFile, open};
 use super::options::CifarLabels;
 use super::pictures::{Pictures, Place};
 use super::{Labels, classes};
@@ -58,8 +57,7 @@ pub(super) fn list(
     let (mut known, mut rows): (Option<Columns>, Rows) = Default::default();
     for (number, file) in files.iter().enumerate() {
         let damaged = |e| Error::data(file, format!("no readable parquet file: {e}"));
-        let reader =
-            SerializedFileReader::new(File::open(file).map_err(Error::io(file))?).map_err(damaged)?;
+        let reader = SerializedFileReader::new(open(file)?).map_err(damaged)?;
         let columns = Columns::of(file, reader.metadata().file_metadata(), wanted, chosen)?;
         if known.as_ref().is_some_and(|known| *known != columns) {
             let reason = format!("has other columns, or other names of classes, than {}", files[0].display());

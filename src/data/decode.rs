@@ -9,7 +9,7 @@ use std::io::Cursor;
 use image::metadata::Orientation;
 use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader};
 
-use super::picture::{Decoded, Picture};
+use super::picture::{Decoded, MOST_PIXELS, Picture};
 
 /// Decodes a file; its picture is turned as its EXIF data say where `exif` asks for it.
 ///
@@ -28,6 +28,10 @@ pub(super) fn decode(bytes: &[u8], exif: bool) -> Result<Decoded, String> {
     let damaged = |error: image::ImageError| format!("is no readable {name}: {error}");
     let mut decoder = reader.into_decoder().map_err(damaged)?;
     let in_png = || png_exif(bytes).and_then(orientation).and_then(Orientation::from_exif);
+    let (w, h) = decoder.dimensions();
+    if u64::from(w) * u64::from(h) > MOST_PIXELS as u64 {
+        return Err(format!("has {w} x {h} pixels; at most {MOST_PIXELS} are read, as by Pillow"));
+    }
     let orientation = match format {
         ImageFormat::Png => in_png(),
         _ => decoder.orientation().ok(),

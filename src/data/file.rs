@@ -12,6 +12,19 @@ use std::sync::{Mutex, PoisonError};
 
 use crate::error::{Error, Result};
 
+/// Opens a file. A directory is an error that says so, and so is what has no end or may never answer: a device, a pipe.
+///
+/// # Errors
+/// Where it is none, or cannot be opened.
+pub(crate) fn open(path: &Path) -> Result<File> {
+    let kind = std::fs::metadata(path).map_err(Error::io(path))?.file_type();
+    match (kind.is_file(), kind.is_dir()) {
+        (true, _) => File::open(path).map_err(Error::io(path)),
+        (_, true) => Err(Error::data(path, "is a directory; a file was expected")),
+        _ => Err(Error::data(path, "is a device or a pipe; a file was expected")),
+    }
+}
+
 /// An open file, or one in memory.
 pub struct StoredFile {
     path: PathBuf,
@@ -30,10 +43,7 @@ impl StoredFile {
     /// # Errors
     /// Where it cannot be opened.
     pub fn open(path: &Path) -> Result<StoredFile> {
-        if path.is_dir() {
-            return Err(Error::data(path, "is a directory; a file was expected"));
-        }
-        let file = File::open(path).map_err(Error::io(path))?;
+        let file = open(path)?;
         let len = file.metadata().map_err(Error::io(path))?.len();
         Ok(StoredFile { path: path.into(), bytes: Bytes::File(Mutex::new(file)), len })
     }

@@ -51,13 +51,21 @@ pub(super) fn classes(folder: &Path) -> Result<Option<Vec<PathBuf>>> {
     }
 }
 
-/// The pictures of a folder and of those in it: folders in the order of their paths, each with its files by name.
+/// The pictures of a folder and of those in it, also by links: folders in the order of their paths, each with its files by name.
 fn pictures(folder: &Path) -> Result<Vec<PathBuf>> {
-    let mut open = vec![folder.to_path_buf()];
+    let real = |path: &Path| path.canonicalize().map_err(Error::io(path));
+    // With what each folder lies in, since a link may lead back there.
+    let mut open = vec![(folder.to_path_buf(), vec![real(folder)?])];
     let mut all = vec![];
-    while let Some(next) = open.pop() {
+    while let Some((next, above)) = open.pop() {
         let (folders, files) = entries(&next)?;
-        open.extend(folders);
+        for inner in folders {
+            let own = real(&inner)?;
+            if above.contains(&own) {
+                return Err(Error::data(&inner, "is a link to a folder that it lies in"));
+            }
+            open.push((inner, [&above[..], &[own]].concat()));
+        }
         all.push((next, files));
     }
     all.sort_by(|a, b| a.0.as_os_str().as_encoded_bytes().cmp(b.0.as_os_str().as_encoded_bytes()));

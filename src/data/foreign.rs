@@ -1,14 +1,20 @@
 //! What a file is that is not of the kind that was expected: said by its first bytes, with the remedy.
 
+use super::file::StoredFile;
+use crate::error::{Error, Result};
+
 /// How many first bytes [`kind`] goes by.
 pub const KNOWN_BY: u64 = 512;
 
-/// First bytes, and what a file is that begins so.
-const KINDS: [(&[u8], &str); 9] = [
+/// What a download may leave in place of a file, by its first bytes in any case.
+const STAND_INS: [(&[u8], &str); 3] = [
     (b"version https://git-lfs", "a pointer of Git LFS and not the file itself; `git lfs pull` fetches that"),
-    (b"<!DOCTYPE html", "an HTML page; the download gave a page and not the file"),
     (b"<!doctype html", "an HTML page; the download gave a page and not the file"),
     (b"<html", "an HTML page; the download gave a page and not the file"),
+];
+
+/// First bytes, and what a file is that begins so.
+const KINDS: [(&[u8], &str); 5] = [
     (b"PK\x03\x04", "a zip archive, as torch.save and numpy.savez write them"),
     (b"\x89HDF\r\n\x1a\n", "an HDF5 file, as Keras writes them"),
     (b"\x93NUMPY", "an array of NumPy"),
@@ -16,11 +22,29 @@ const KINDS: [(&[u8], &str); 9] = [
     (b"\x1f\x8b\x08", "compressed by gzip; gunzip it"),
 ];
 
+/// What a file is that a download left in place of the one that was wanted; none of any other file.
+pub fn stand_in(start: &[u8]) -> Option<&'static str> {
+    let text = start.trim_ascii_start();
+    let begins = |first: &[u8]| text.get(..first.len()).is_some_and(|text| text.eq_ignore_ascii_case(first));
+    STAND_INS.iter().find(|(first, _)| begins(first)).map(|(_, kind)| *kind)
+}
+
+/// Refuses a file that a download left in place of another.
+///
+/// # Errors
+/// Where it is one, or cannot be read.
+pub fn check(file: &StoredFile) -> Result<()> {
+    match stand_in(&file.read(0..file.len().min(KNOWN_BY))?) {
+        None => Ok(()),
+        Some(kind) => Err(Error::data(file.path(), format!("is {kind}"))),
+    }
+}
+
 /// What a file is by its first bytes; none where they tell nothing.
 pub fn kind(start: &[u8]) -> Option<&'static str> {
-    let text = start.trim_ascii_start();
-    let known = KINDS.iter().find(|(first, _)| start.starts_with(first) || text.starts_with(first));
+    let known = KINDS.iter().find(|(first, _)| start.starts_with(first));
     match known {
+        _ if stand_in(start).is_some() => stand_in(start),
         Some((_, kind)) => Some(kind),
         None if is_pickle(start) => Some("a Python pickle"),
         None if start.get(257..262) == Some(b"ustar") => Some("a tar archive; unpack it"),

@@ -2,8 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
+use super::file::StoredFile;
 use super::part::{Part, split};
-use super::{folder, listing, pickled, pictures, records};
+use super::{folder, foreign, listing, pickled, pictures, records};
 use crate::error::{Error, Result};
 
 /// The formats of labelled data.
@@ -105,6 +106,7 @@ fn of_file(path: &Path, part: Option<Part>) -> Result<Format> {
         return Ok(Format::Shards(vec![path.into()]));
     }
     if ends(&[".parquet"]) {
+        foreign::check(&StoredFile::open(path)?)?;
         return Ok(of_parquet(vec![path.into()]));
     }
     if records::is_known(path) {

@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use super::encoding::read_text;
 use super::pictures::{Pictures, Place, is_picture};
-use super::records::{Object, Records, ending, list_of_objects, named_twice, objects_by_line, of_objects};
+use super::records::{Object, Records, ending, list_of_objects, named_columns, named_twice, objects_by_line};
 use super::table::check_quotes;
 use super::{Labels, classes};
 use crate::error::{Error, Result};
@@ -190,7 +190,7 @@ fn objects(path: &Path, mut objects: Vec<(String, Object)>) -> Result<Rows> {
         return Err(Error::data(path, "holds no samples"));
     }
     objects.iter_mut().for_each(|(_, Object(pairs))| pairs.sort_by(|(one, _), (other, _)| one.cmp(other)));
-    let Records { columns, rows, .. } = of_objects(objects);
+    let Records { columns, rows, .. } = named_columns(path, objects)?;
     let word = |value: &Value| match value {
         Value::Null => None,
         Value::String(text) => Some(text.clone()),

@@ -11,7 +11,7 @@ use flate2::read::ZlibDecoder;
 
 use super::pixels::{Numbers, Stored};
 use super::tensors::read as read_whole;
-use super::{Labels, Names};
+use super::{Labels, Names, unpack};
 use crate::error::{Error, Result};
 use crate::ops::Shape;
 
@@ -151,6 +151,9 @@ fn unpacked(content: &[u8], little: bool) -> Parsed<Vec<u8>> {
     let mut tag = [0; 8];
     decoder.read_exact(&mut tag).map_err(damaged)?;
     let len = word(&tag[4..], little).unwrap_or(0);
+    if len as usize > unpack::most(content.len()) {
+        return Err(format!("has an array that is not read: {}", unpack::beyond(content.len())));
+    }
     let mut bytes = vec![];
     decoder.take(len.into()).read_to_end(&mut bytes).map_err(damaged)?;
     match bytes.len() == len as usize && word(&tag, little) == Some(ARRAY) {

@@ -44,6 +44,7 @@ mod text_options;
 mod texts;
 mod thumbnail;
 pub mod tokenizer;
+mod unpack;
 mod view;
 
 use std::borrow::Cow;

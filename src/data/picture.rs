@@ -1,5 +1,8 @@
 //! Pixels of 8 bits, grey or RGB, and the step between the two.
 
+/// The most pixels of a picture: Pillow's bound against files of a few bytes that fill the memory.
+pub(super) const MOST_PIXELS: usize = 178_956_970;
+
 /// Pixels `[h, w, c]` of 8 bits.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Picture {

@@ -14,6 +14,7 @@ use super::names::numbers;
 use super::options::{Expected, LoadOptions, MEMORY};
 use super::picture::{Decoded, Picture};
 use super::pipeline::Pipeline;
+use super::tensors::read;
 use crate::error::{Error, Result};
 use crate::ops::Shape;
 
@@ -40,7 +41,12 @@ pub(super) enum Place {
 impl Place {
     fn read(&self) -> std::result::Result<Vec<u8>, String> {
         match self {
-            Place::File(path) => std::fs::read(path).map_err(|e| format!("cannot be read: {e}")),
+            Place::File(path) => match read(path) {
+                Ok(bytes) => Ok(bytes),
+                Err(Error::Io { source, .. }) => Err(format!("cannot be read: {source}")),
+                Err(Error::Data { reason, .. }) => Err(reason),
+                Err(other) => Err(other.to_string()),
+            },
             Place::Part(file, range) => file.read(range.clone()).map_err(|e| e.to_string()),
         }
     }

@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use super::picture::Picture;
+use super::picture::{MOST_PIXELS, Picture};
 use super::resize::{Interpolation, resize};
 
 /// The steps between a picture and a network's inputs, before pixels become numbers ([`super::Normalise`]).
@@ -71,18 +71,22 @@ impl Pipeline {
     /// Applies both steps.
     ///
     /// # Errors
-    /// Where the crop is larger than the picture, in words.
+    /// Where the crop is larger than the picture, or the resized picture too large, in words.
     pub(super) fn apply(&self, picture: Picture) -> Result<Picture, String> {
+        let resize = |picture, h: usize, w: usize, by| match h.checked_mul(w) {
+            Some(pixels) if pixels <= MOST_PIXELS => Ok(resize(picture, h, w, by)),
+            _ => Err(format!("would be resized to {w} x {h} pixels, more than {MOST_PIXELS}")),
+        };
         let picture = match self.resize {
             Resize::None => picture,
-            Resize::Exact([h, w]) => resize(picture, h, w, self.interpolation),
+            Resize::Exact([h, w]) => resize(picture, h, w, self.interpolation)?,
             Resize::Shortest(side) => {
                 let Picture { h, w, .. } = picture;
                 let longer = |long: usize, short: usize| {
-                    (side as u64 * long as u64 / short.max(1) as u64).max(1) as usize
+                    ((side as u64).saturating_mul(long as u64) / short.max(1) as u64).max(1) as usize
                 };
                 let (h, w) = if w <= h { (longer(h, w), side) } else { (side, longer(w, h)) };
-                resize(picture, h, w, self.interpolation)
+                resize(picture, h, w, self.interpolation)?
             }
         };
         let ([h, w], even) = match self.crop {

@@ -7,13 +7,14 @@
 mod columnar;
 mod rows;
 
+use std::collections::HashSet;
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-pub(super) use rows::{Object, Records, of_objects};
+pub(super) use rows::{Object, Records};
 
 use super::encoding::read_text;
 use super::table::check_quotes;
@@ -80,8 +81,8 @@ pub(super) fn read(path: &Path, names: impl Fn(&[&str]) -> bool) -> Result<Recor
     let ending = ending(path);
     let records = match ending.as_str() {
         "parquet" => parquet(path)?,
-        "jsonl" | "ndjson" => of_objects(objects_by_line(path, &read_text(path)?)?),
-        "json" => of_objects(list_of_objects(path, &read_text(path)?)?),
+        "jsonl" | "ndjson" => named_columns(path, objects_by_line(path, &read_text(path)?)?)?,
+        "json" => named_columns(path, list_of_objects(path, &read_text(path)?)?)?,
         "csv" => cells(path, &read_text(path)?, None)?,
         "label" => labelled(path, &read_text(path)?, ' ')?,
         _ => {
@@ -138,6 +139,14 @@ fn lines<'a>(path: &'a Path, bytes: &'a [u8]) -> impl Iterator<Item = Result<(u6
     whole.map(text).filter(move |line| !blank(line))
 }
 
+/// Objects as rows of all keys.
+///
+/// # Errors
+/// Where nearly all cells would be empty.
+pub(super) fn named_columns(path: &Path, objects: Vec<(String, Object)>) -> Result<Records> {
+    rows::of_objects(objects).map_err(|reason| Error::data(path, reason))
+}
+
 /// The objects of a file that has one a line, each with its place.
 pub(super) fn objects_by_line(path: &Path, bytes: &[u8]) -> Result<Vec<(String, Object)>> {
     let object = |line: Result<(u64, &str)>| {
@@ -162,8 +171,8 @@ pub(super) fn list_of_objects(path: &Path, bytes: &[u8]) -> Result<Vec<(String, 
 
 /// A name that is there twice, of those that are not empty.
 pub(super) fn named_twice<'a>(names: &[&'a str]) -> Option<&'a str> {
-    let twice = |at: &usize| !names[*at].is_empty() && names[..*at].contains(&names[*at]);
-    (0..names.len()).find(twice).map(|at| names[at])
+    let mut seen = HashSet::new();
+    names.iter().copied().find(|name| !name.is_empty() && !seen.insert(*name))
 }
 
 /// Cells between commas, or what the first line has instead.

@@ -3,7 +3,6 @@
 //! file.
 
 use std::collections::HashMap;
-use std::fs::File;
 use std::io::{BufReader, Cursor, Read, Seek};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -11,11 +10,11 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use super::classes;
-use super::file::StoredFile;
+use super::file::{StoredFile, open};
 use super::listing::LABELS;
 use super::pictures::{Pictures, Place, is_picture};
 use super::tensors::read_unzipped;
+use super::{classes, foreign};
 use crate::error::{Error, Result};
 
 /// What a tar has of one sample.
@@ -41,8 +40,9 @@ pub(super) fn list(path: &Path, files: &[PathBuf]) -> Result<Pictures> {
                 (StoredFile::of_bytes(file, bytes), members)
             }
             false => {
-                let reader = BufReader::new(File::open(file).map_err(Error::io(file))?);
-                (StoredFile::open(file)?, members(file, reader)?)
+                let stored = StoredFile::open(file)?;
+                foreign::check(&stored)?;
+                (stored, members(file, BufReader::new(open(file)?))?)
             }
         };
         let stored = Arc::new(stored);

@@ -12,9 +12,9 @@ use std::path::Path;
 use safetensors::tensor::{Metadata, TensorInfo};
 use safetensors::{Dtype, SafeTensorError, SafeTensors};
 
-use super::file::StoredFile;
 pub use super::file::write_whole;
-use super::foreign;
+use super::file::{self, StoredFile};
+use super::{foreign, unpack};
 use crate::error::{Error, Result};
 
 /// The longest header that is read, the limit of the format's own library.
@@ -224,31 +224,33 @@ impl TensorFile {
     }
 }
 
-/// Reads a whole file; a directory is an error that says so.
+/// Reads a whole file.
 ///
 /// # Errors
-/// Where it cannot be read.
+/// Where it is no file, cannot be read, or is what a download left in its place: a page, a pointer.
 pub fn read(path: &Path) -> Result<Vec<u8>> {
-    if path.is_dir() {
-        return Err(Error::data(path, "is a directory; a file was expected"));
+    let mut file = file::open(path)?;
+    let len = file.metadata().map_or(0, |meta| meta.len());
+    let mut bytes = Vec::with_capacity(usize::try_from(len).unwrap_or(0));
+    file.read_to_end(&mut bytes).map_err(Error::io(path))?;
+    match foreign::stand_in(&bytes) {
+        None => Ok(bytes),
+        Some(kind) => Err(Error::data(path, format!("is {kind}"))),
     }
-    std::fs::read(path).map_err(Error::io(path))
 }
 
 /// Reads a file whole, decompressed where its name ends in `.gz` or its content begins as gzip's.
 ///
 /// # Errors
-/// Where it cannot be read, or its compressed bytes are damaged.
+/// Where it cannot be read, or its compressed bytes are damaged or far more than their number tells ([`unpack`]).
 pub fn read_unzipped(path: &Path) -> Result<Vec<u8>> {
     let bytes = read(path)?;
     let named = path.extension().is_some_and(|end| end.eq_ignore_ascii_case("gz"));
     if !named && !bytes.starts_with(b"\x1f\x8b") {
         return Ok(bytes);
     }
-    let mut plain = Vec::new();
     let damaged = |e: std::io::Error| Error::data(path, format!("cannot be decompressed: {e}"));
-    flate2::read::MultiGzDecoder::new(&bytes[..]).read_to_end(&mut plain).map_err(damaged)?;
-    Ok(plain)
+    unpack::whole(flate2::read::MultiGzDecoder::new(&bytes[..]), bytes.len()).map_err(damaged)
 }
 
 fn numbers<const N: usize, T>(bytes: &[u8], from: impl Fn([u8; N]) -> T) -> Vec<T> {

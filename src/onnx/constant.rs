@@ -26,6 +26,9 @@ pub(super) struct Stored {
     pub transposed: bool,
 }
 
+/// The most values of all constants of a graph that are computed with.
+pub(super) const MOST_OF_ALL: usize = 16 * MOST;
+
 /// The number of values of a shape; none where the sides that are not 0 have too large a product.
 pub(super) fn count(shape: &[usize]) -> Option<usize> {
     let long = shape.iter().filter(|&&side| side > 0);
@@ -58,7 +61,7 @@ impl Constant {
 
     /// The number of values.
     pub fn len(&self) -> usize {
-        self.shape.iter().product()
+        count(&self.shape).unwrap_or(0)
     }
 
     /// The same values in their order under another shape.
@@ -72,9 +75,9 @@ impl Constant {
 
     /// For each axis, how many values further its next index is.
     fn strides(&self) -> Vec<usize> {
-        let mut strides = vec![1; self.shape.len()];
+        let mut strides = vec![1usize; self.shape.len()];
         for axis in (1..self.shape.len()).rev() {
-            strides[axis - 1] = strides[axis] * self.shape[axis];
+            strides[axis - 1] = strides[axis].saturating_mul(self.shape[axis]); // too large where there are no values
         }
         strides
     }
@@ -126,7 +129,12 @@ pub(super) fn concatenated(parts: &[(Vec<usize>, Vec<f64>)], axis: usize) -> Res
     if axis >= shape.len() || !parts.iter().all(fits) {
         return Err(Error::config("constants of shapes that do not fit each other"));
     }
-    let (outer, inner): (usize, usize) = (shape[..axis].iter().product(), shape[axis + 1..].iter().product());
+    let all = parts.iter().try_fold(0usize, |all, (_, part)| all.checked_add(part.len()));
+    let (Some(outer), Some(inner), true) =
+        (count(&shape[..axis]), count(&shape[axis + 1..]), all.is_some_and(|all| all <= MOST))
+    else {
+        return Err(Error::config(format!("constants of more than {MOST} values together")));
+    };
     let mut values = vec![];
     for row in 0..outer {
         for (sides, part) in parts {
@@ -134,7 +142,7 @@ pub(super) fn concatenated(parts: &[(Vec<usize>, Vec<f64>)], axis: usize) -> Res
             values.extend_from_slice(&part[row * len..(row + 1) * len]);
         }
     }
-    shape[axis] = parts.iter().map(|(sides, _)| sides[axis]).sum();
+    shape[axis] = parts.iter().fold(0, |all, (sides, _)| all.saturating_add(sides[axis]));
     Constant::of(shape, values)
 }
 

@@ -16,7 +16,7 @@ mod state;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use super::axes::{self, Axis, Run};
-use super::constant::MOST;
+use super::constant::{MOST, MOST_OF_ALL};
 use super::function::{Function, Steps};
 use super::message::{FLOAT, Graph, Node, is_standard};
 use super::store::{Stores, Translated};
@@ -61,6 +61,7 @@ pub(super) fn translate(
         views: BTreeMap::new(),
         read: BTreeSet::new(),
         notes: vec![],
+        computed: 0,
     };
     let input = all.input(size)?;
     for node in needed.iter().map(|&i| &graph.nodes[i]) {
@@ -93,8 +94,9 @@ fn needed(graph: &Graph) -> BTreeSet<usize> {
 impl<'a> Translation<'a> {
     /// Takes the input that is no stored tensor.
     fn input(&mut self, size: Option<[usize; 3]>) -> Result<[usize; 3]> {
-        let is_stored = |name: &str| self.graph.tensors.iter().any(|tensor| tensor.name == name);
-        let inputs: Vec<_> = self.graph.inputs.iter().filter(|input| !is_stored(&input.name)).collect();
+        let stored: HashSet<&str> = self.graph.tensors.iter().map(|tensor| tensor.name.as_str()).collect();
+        let inputs: Vec<_> =
+            self.graph.inputs.iter().filter(|input| !stored.contains(input.name.as_str())).collect();
         let [input] = inputs[..] else {
             let names: Vec<&str> = inputs.iter().map(|input| input.name.as_str()).collect();
             let reason = format!("has the inputs {}, where one of images was expected", names.join(", "));
@@ -190,6 +192,14 @@ impl<'a> Translation<'a> {
             }
         }
         for (name, made) in outputs.into_iter().zip(made) {
+            // A few bytes can make a constant of a million values.
+            if let Held::Constant(constant) = &made {
+                self.computed += constant.values.as_ref().map_or(0, Vec::len);
+            }
+            if self.computed > MOST_OF_ALL {
+                let reason = format!("with it, constants of more than {MOST_OF_ALL} values are computed");
+                return Err(Error::config(reason));
+            }
             self.held.insert(name, made);
         }
         Ok(())

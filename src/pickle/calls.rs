@@ -65,7 +65,7 @@ impl<R: Read> Machine<'_, R> {
         if let Object::Opaque(class) = &self.objects[top]
             && class.ends_with("multiarray._reconstruct")
             && self.part(state, 3) == Some(&Object::Bool(false))
-            && let Some(array) = self.array_of(state, [4, 2, 1])
+            && let Some(array) = self.array_of(state, [4, 2, 1])?
         {
             self.objects[top] = array;
         }
@@ -101,8 +101,10 @@ impl<R: Read> Machine<'_, R> {
         };
         // A class of a model, with its source.
         if word == "module" {
-            let class = self.part(id, 1).cloned();
-            return Ok(class.unwrap_or(Object::None));
+            return Ok(match self.part(id, 1) {
+                Some(class @ (Object::Name(_) | Object::Opaque(_))) => class.clone(),
+                _ => Object::None,
+            });
         }
         let (Some(Object::Name(kind)), Some(key), Some(len), "storage") =
             (self.part(id, 1), key, self.count_at(id, 4), word)
@@ -152,16 +154,19 @@ impl<R: Read> Machine<'_, R> {
                 self.push(tensor)
             }
             ("_codecs.encode", Some(Object::Text(text))) if self.bytes_are_kept => {
+                let text = text.clone();
+                self.copies(text.len())?;
                 let bytes: Option<Vec<u8>> = text.chars().map(|c| u8::try_from(c).ok()).collect();
                 let bytes = bytes.ok_or_else(|| self.damaged("bytes that are none"))?;
                 self.push(Object::Bytes(bytes.into()))
             }
             ("numpy.dtype", Some(Object::Text(name))) => {
                 let name = format!("{DTYPE}{name}");
+                self.copies(name.len())?;
                 self.opaque(&name)
             }
             (name, Some(Object::Bytes(_))) if name.ends_with("numeric._frombuffer") => {
-                let array = self.array_of(arguments, [0, 1, 2]);
+                let array = self.array_of(arguments, [0, 1, 2])?;
                 self.push(array.unwrap_or(Object::Opaque(class)))
             }
             _ => self.push(Object::Opaque(class)),
@@ -169,7 +174,18 @@ impl<R: Read> Machine<'_, R> {
     }
 
     /// The array of which parts of a tuple are the bytes, the type and the shape.
-    fn array_of(&self, tuple: Id, [bytes, dtype, shape]: [usize; 3]) -> Option<Object> {
+    fn array_of(&mut self, tuple: Id, [bytes, dtype, shape]: [usize; 3]) -> Done<Option<Object>> {
+        let found = self.array_in(tuple, [bytes, dtype, shape]);
+        if let Some(Object::Array(array)) = &found {
+            // Bytes are shared; those of a text are copied.
+            let text = matches!(self.part(tuple, bytes), Some(Object::Text(_)));
+            let bytes = if text { array.bytes.len() } else { 0 };
+            self.copies(bytes + array.dtype.len() + size_of_val(&array.shape[..]))?;
+        }
+        Ok(found)
+    }
+
+    fn array_in(&self, tuple: Id, [bytes, dtype, shape]: [usize; 3]) -> Option<Object> {
         let bytes: Rc<[u8]> = match self.part(tuple, bytes)? {
             Object::Bytes(bytes) => bytes.clone(),
             Object::Text(text) if self.bytes_are_kept => text.as_bytes().into(),

@@ -1,7 +1,6 @@
 //! Rows of parquet files: flat columns and lists of strings, numbers and booleans. The names of classes are those that
 //! Hugging Face's `datasets` writes into the file.
 
-use std::fs::File;
 use std::path::Path;
 
 use parquet::file::reader::{FileReader, SerializedFileReader};
@@ -10,13 +9,14 @@ use parquet::schema::types::TypePtr;
 use serde_json::Value;
 
 use super::super::columnar::class_names;
+use super::super::file::open;
 use super::rows::Records;
 use crate::error::{Error, Result};
 
 /// Reads all rows.
 pub(super) fn read(path: &Path) -> Result<Records> {
     let damaged = |e| Error::data(path, format!("no readable parquet file: {e}"));
-    let file = File::open(path).map_err(Error::io(path))?;
+    let file = open(path)?;
     let reader = SerializedFileReader::new(file).map_err(damaged)?;
     let about = reader.metadata().file_metadata();
     let columns: Vec<String> =
@@ -33,7 +33,7 @@ pub(super) fn read(path: &Path) -> Result<Records> {
 
 /// Whether a column has pictures: their bytes and a path, as Hugging Face writes them. A file that cannot be read has none.
 pub(super) fn has_pictures(path: &Path) -> bool {
-    let Some(reader) = File::open(path).ok().and_then(|file| SerializedFileReader::new(file).ok()) else {
+    let Some(reader) = open(path).ok().and_then(|file| SerializedFileReader::new(file).ok()) else {
         return false;
     };
     let schema = reader.metadata().file_metadata().schema();

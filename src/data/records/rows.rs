@@ -1,6 +1,6 @@
 //! Rows in memory.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, Visitor};
 use serde_json::Value;
@@ -45,16 +45,35 @@ impl<'de> Deserialize<'de> for Object {
     }
 }
 
+/// Rows of any keys may have so many cells,
+const CELLS: usize = 1 << 24;
+/// and more where so large a part of them has a value: a file of a megabyte with other keys in every row would fill the
+/// memory.
+const FILLED: usize = 64;
+
 /// Objects as rows of all keys.
-pub fn of_objects(objects: Vec<(String, Object)>) -> Records {
-    let mut columns: Vec<String> = vec![];
+///
+/// # Errors
+/// Where nearly all cells would be empty, in words.
+pub fn of_objects(objects: Vec<(String, Object)>) -> Result<Records, String> {
+    let filled: usize = objects.iter().map(|(_, Object(pairs))| pairs.len()).sum();
+    let keys: HashSet<&str> =
+        objects.iter().flat_map(|(_, Object(pairs))| pairs).map(|(key, _)| key.as_str()).collect();
+    let (n, keys) = (objects.len(), keys.len());
+    if n.saturating_mul(keys) > filled.saturating_mul(FILLED).max(CELLS) {
+        return Err(format!(
+            "has {n} objects of {keys} different keys, of which each has few; keys name columns"
+        ));
+    }
+    let (mut columns, mut places): (Vec<String>, HashMap<String, usize>) = Default::default();
     let mut rows = vec![];
     for (place, Object(pairs)) in objects {
         let mut cells = vec![Value::Null; columns.len()];
         for (key, value) in pairs {
-            match columns.iter().position(|column| *column == key) {
-                Some(at) => cells[at] = value,
+            match places.get(&key) {
+                Some(&at) => cells[at] = value,
                 None => {
+                    places.insert(key.clone(), columns.len());
                     columns.push(key);
                     cells.push(value);
                 }
@@ -63,5 +82,5 @@ pub fn of_objects(objects: Vec<(String, Object)>) -> Records {
         rows.push((place, cells));
     }
     rows.iter_mut().for_each(|(_, cells)| cells.resize(columns.len(), Value::Null));
-    Records { columns, rows, classes: vec![] }
+    Ok(Records { columns, rows, classes: vec![] })
 }

@@ -18,6 +18,11 @@ struct Attribute {
     categories: Option<Vec<String>>,
 }
 
+/// Sparse rows may make so many cells, which take 128 MiB,
+const MOST_SPARSE: usize = 1 << 24;
+/// and more where there are at most so many for each byte of the file.
+const SPARSE: usize = 300;
+
 /// A cell, and whether it stood in quotes.
 type Cell = (String, bool);
 
@@ -53,6 +58,7 @@ pub(super) fn read_arff(path: &Path, bytes: &[u8], options: &TableOptions) -> Re
             codes.declare(categories);
         }
     }
+    let (mut sparse, most) = (0, MOST_SPARSE.max(bytes.len().saturating_mul(SPARSE)));
     let ordered = codes.iter().flatten().any(Codes::is_declared);
     for line in lines {
         let (line, place) = line?;
@@ -61,7 +67,13 @@ pub(super) fn read_arff(path: &Path, bytes: &[u8], options: &TableOptions) -> Re
         }
         let refuse = |reason: String| Error::record(path, &*place, reason);
         let cells = match line.strip_prefix('{') {
-            Some(sparse) => sparse_row(sparse, &attributes),
+            Some(_) if sparse + attributes.len() > most => Err(format!(
+                "with it, the table has more than {most} cells, nearly all of them unlisted zeros"
+            )),
+            Some(row) => {
+                sparse += attributes.len();
+                sparse_row(row, &attributes)
+            }
             None => row(line, attributes.len()),
         };
         let cells = cells.map_err(refuse)?;

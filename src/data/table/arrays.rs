@@ -6,6 +6,7 @@ use std::path::Path;
 use safetensors::Dtype;
 
 use super::super::tensors::read;
+use super::super::unpack;
 use super::columns::{Table, other_length};
 use super::stored::Numbers;
 use crate::error::{Error, Result};
@@ -88,7 +89,7 @@ pub(in crate::data) fn members(path: &Path, bytes: &[u8]) -> Result<Vec<(String,
         let end = number(end - 12, 8)?;
         (count, at) = (number(end.saturating_add(32), 8)?, number(end.saturating_add(48), 8)?);
     }
-    let mut found = Vec::new();
+    let (mut found, mut left) = (Vec::new(), unpack::most(bytes.len()));
     for _ in 0..count {
         if at
             .checked_add(46)
@@ -114,6 +115,11 @@ pub(in crate::data) fn members(path: &Path, bytes: &[u8]) -> Result<Vec<(String,
             extra += 4 + len;
         }
         let [size, packed, start] = wide;
+        // Entries may share their bytes, so that it is the sum that is bounded.
+        left = left.checked_sub(size).ok_or_else(|| {
+            let reason = unpack::beyond(bytes.len());
+            Error::data(path, format!("`{name}` is not read: {reason}"))
+        })?;
         let content = start.saturating_add(30)
             + number(start.saturating_add(26), 2)?
             + number(start.saturating_add(28), 2)?;
@@ -123,7 +129,7 @@ pub(in crate::data) fn members(path: &Path, bytes: &[u8]) -> Result<Vec<(String,
             0 => content.to_vec(),
             8 => {
                 let mut plain = Vec::new();
-                let limit = size as u64 + 1; // no more than the directory states
+                let limit = size as u64 + 1; // no more than the directory states, which is bounded
                 let inflated = flate2::read::DeflateDecoder::new(content).take(limit).read_to_end(&mut plain);
                 inflated.map_err(|e| Error::data(path, format!("`{name}` cannot be decompressed: {e}")))?;
                 plain

@@ -8,6 +8,7 @@ use parquet::file::reader::{FileReader, SerializedFileReader};
 use parquet::record::Field;
 use parquet::schema::types::{Type, TypePtr};
 
+use super::super::file::open;
 use super::categories::Codes;
 use super::columns::Table;
 use super::options::{Decimal, TableOptions};
@@ -18,7 +19,7 @@ use crate::error::{Error, Result};
 /// bytes and nested columns are not numbers, which is an error where they are used.
 pub(super) fn read_parquet(path: &Path, options: &TableOptions) -> Result<Table> {
     let damaged = |e| Error::data(path, format!("no readable parquet file: {e}"));
-    let file = File::open(path).map_err(|source| Error::Io { path: path.into(), source })?;
+    let file = open(path)?;
     let reader = SerializedFileReader::new(file).map_err(damaged)?;
     let fields = reader.metadata().file_metadata().schema().get_fields().to_vec();
     let names: Vec<String> = fields.iter().map(|field| field.name().to_string()).collect();

@@ -243,6 +243,7 @@ impl Table {
         values: &Numbers,
         target: Option<&Numbers>,
     ) -> Table {
+        let p = if n == 0 { 0 } else { p }; // a file without values may state any number of columns
         let names = (0..p).map(|j| j.to_string()).collect();
         let columns = (0..p).map(|j| values.column(n, p, j)).collect();
         let target = target.map(|target| target.column(n, 1, 0));

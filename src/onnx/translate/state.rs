@@ -60,6 +60,8 @@ pub(super) struct Translation<'a> {
     /// Stored floats whose values were read.
     pub(super) read: BTreeSet<String>,
     pub(super) notes: Vec<String>,
+    /// Values of constants that were computed.
+    pub(super) computed: usize,
 }
 
 /// A part of a norm of some values.

@@ -1,0 +1,3 @@
+#![no_main]
+
+scrubjay_fuzz::target!("tokenizer");

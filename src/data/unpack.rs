@@ -1,0 +1,34 @@
+//! How many bytes a compressed file may become. A few kilobytes can unpack to gigabytes, which no real file of data does.
+
+use std::io::{Error, Read, Result};
+
+/// Any file may become so many bytes,
+const ALWAYS: usize = 64 << 20;
+/// and a larger one so many for each of its own. Text and arrays that repeat one value reach several hundred.
+const RATIO: usize = 200;
+
+/// The most bytes that so many compressed ones may become.
+pub(super) fn most(packed: usize) -> usize {
+    packed.saturating_mul(RATIO).max(ALWAYS)
+}
+
+/// What is wrong with bytes that become more.
+pub(super) fn beyond(packed: usize) -> String {
+    let most = most(packed);
+    format!(
+        "its {packed} bytes become more than {most}, which looks like an attack; unpack it first if it is none"
+    )
+}
+
+/// All that a decoder makes of so many compressed bytes.
+///
+/// # Errors
+/// Those of the decoder; and where it makes more than [`most`].
+pub(super) fn whole(decoder: impl Read, packed: usize) -> Result<Vec<u8>> {
+    let (mut bytes, most) = (vec![], most(packed));
+    decoder.take(most as u64 + 1).read_to_end(&mut bytes)?;
+    match bytes.len() <= most {
+        true => Ok(bytes),
+        false => Err(Error::other(beyond(packed))),
+    }
+}
