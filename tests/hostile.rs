@@ -9,7 +9,7 @@ use libtest_mimic::Trial;
 use scrubjay::checkpoint::Checkpoint;
 use scrubjay::data::table::{Table, TableOptions};
 use scrubjay::data::tokenizer::Tokenizer;
-use scrubjay::data::{LoadOptions, load_with};
+use scrubjay::data::{LoadOptions, TokenizerSource, load_with};
 use scrubjay::net::Shape;
 use scrubjay::{Error, zoo};
 
@@ -29,6 +29,7 @@ pub fn trials() -> Vec<Trial> {
         files_that_change_or_vanish_are_errors,
         many_keys_and_sparse_rows_are_no_large_table,
         names_with_many_dots_take_little_time,
+        a_long_word_and_a_long_text_take_little_time_and_memory,
     ]
 }
 
@@ -223,6 +224,22 @@ fn files_that_change_or_vanish_are_errors() {
     refused(zoo::load(&checkpoint, None, None), &["m.safetensors"]);
 }
 
+fn a_long_word_and_a_long_text_take_little_time_and_memory() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("vocab.txt");
+    std::fs::write(&path, "[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\na\n##a\n").unwrap();
+    let tokenizer = Tokenizer::open(&path).unwrap();
+    let word = "a".repeat(1 << 20);
+    assert!(seconds(|| assert_eq!(tokenizer.encode(&word, 9).unwrap().ids, [2, 1, 3])) < 20.0);
+    let mut texts = vec![String::from("a"); 10_000];
+    texts[0] = "a ".repeat(10_000);
+    let error = tokenizer.rows(&texts, usize::MAX).unwrap_err().to_string();
+    assert!(
+        error.contains("10000 texts of 3 tokens on average") && error.contains("--max-tokens"),
+        "{error}"
+    );
+}
+
 /// The seconds that something took.
 fn seconds(of: impl FnOnce()) -> f64 {
     let begun = std::time::Instant::now();
@@ -249,6 +266,16 @@ fn many_keys_and_sparse_rows_are_no_large_table() {
         ),
     );
     refused(load(&rows), &["keys.json", "20001 objects of 20001 different keys"]);
+    // A label of a large number makes a row as long for every sample; so do other words in every list.
+    let mut rows = String::from("path,labels\na,1048575;0\n");
+    (0..300).for_each(|_| rows += "a,0\n");
+    refused(load(&put("labels.csv", rows)), &["labels.csv", "1048576 different labels for 301 samples"]);
+    let mut rows = String::new();
+    (0..10_000).for_each(|i| rows += &format!("{{\"text\": \"red\", \"labels\": [\"w{i}\"]}}\n"));
+    let mut options = LoadOptions::default();
+    options.texts.tokenizer = TokenizerSource::Made(100);
+    let labels = load_with(&put("labels.jsonl", rows), &options);
+    refused(labels, &["labels.jsonl", "10000 different labels for 10000 samples"]);
     // Sparse rows without an entry: 40 million zeros.
     let attributes: String = (0..2000).map(|i| format!("@attribute a{i} real\n")).collect();
     let sparse = put("sparse.arff", format!("{attributes}@data\n{}", "{}\n".repeat(20_000)));

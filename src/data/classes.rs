@@ -7,6 +7,24 @@ use super::Labels;
 /// The most labels that a sample is marked for.
 const MOST: usize = 1 << 20;
 
+/// So many words of 0 and 1 may be made of lists of labels,
+const CELLS: usize = 1 << 26;
+/// and more where so large a part of them is 1. One label of a large number, or other words in every list, would fill the memory.
+const FILLED: usize = 1000;
+
+/// Refuses so many labels of so many samples, which have so many of them together.
+///
+/// # Errors
+/// Where nearly all are missing everywhere, in words.
+pub(super) fn check_count(labels: usize, samples: usize, marked: usize) -> Result<(), String> {
+    match labels.saturating_mul(samples) <= marked.saturating_mul(FILLED).max(CELLS) {
+        true => Ok(()),
+        false => Err(format!(
+            "has {labels} different labels for {samples} samples, which have {marked} together; that is too few of each"
+        )),
+    }
+}
+
 /// A whole number; 7.0, as pandas writes it, is 7.
 pub(super) fn whole(word: &str) -> Option<u32> {
     let fits = |value: &f64| value.fract() == 0.0 && (0.0..=f64::from(u32::MAX)).contains(value);
@@ -61,6 +79,7 @@ pub(super) fn labels(words: &[Vec<String>], several: bool) -> Result<Named, Faul
     if !(1..=MOST).contains(&most) || most.checked_mul(words.len()).is_none() {
         return Err((None, format!("has {most} different labels, where 1 to {MOST} were expected")));
     }
+    check_count(most, words.len(), words.iter().map(Vec::len).sum()).map_err(|reason| (None, reason))?;
     let mut rows = vec![0; most * words.len()];
     for (words, row) in words.iter().zip(rows.chunks_exact_mut(most)) {
         words.iter().for_each(|word| row[number(word) as usize] = 1);

@@ -26,6 +26,11 @@ use crate::error::{Error, Result};
 pub const TOKENIZER_FILES: [&str; 4] =
     ["tokenizer.json", "vocab.txt", "tokenizer_config.json", "special_tokens_map.json"];
 
+/// Texts may be so many tokens with their padding,
+const WORDS: usize = 1 << 26;
+/// and more where a token has no more padding than this.
+const PADDED: usize = 1000;
+
 /// A vocabulary of pieces, and how texts become words.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Tokenizer {
@@ -35,6 +40,8 @@ pub struct Tokenizer {
     prefix: String,
     /// Characters of a word at most.
     longest: usize,
+    /// Bytes of a piece at most.
+    widest: usize,
     unknown: u32,
     /// Tokens that are found in the text itself, before it is normalised.
     raw: Vec<(String, u32)>,
@@ -145,16 +152,21 @@ impl Tokenizer {
     fn word(&self, word: &str, ids: &mut Vec<u32>) {
         let (first, mut start) = (ids.len(), 0);
         let mut piece = String::new();
-        let too_long = word.chars().nth(self.longest).is_some();
+        if word.chars().nth(self.longest).is_some() {
+            ids.push(self.unknown);
+            return;
+        }
         while start < word.len() {
-            let longest = word[start..].char_indices().rev().find_map(|(at, last)| {
+            let most = start.saturating_add(self.widest).min(word.len());
+            let most = (start..=most).rfind(|&end| word.is_char_boundary(end)).unwrap_or(start);
+            let longest = word[start..most].char_indices().rev().find_map(|(at, last)| {
                 let end = start + at + last.len_utf8();
                 piece.clear();
                 piece.push_str(if start > 0 { &self.prefix } else { "" });
                 piece.push_str(&word[start..end]);
                 Some((*self.pieces.get(&piece)?, end))
             });
-            match longest.filter(|_| !too_long) {
+            match longest {
                 Some((id, end)) => {
                     ids.push(id);
                     start = end;
@@ -171,12 +183,19 @@ impl Tokenizer {
     /// Texts as rows of equal length, that of the longest: ids, then the mask, which is 0 at padding.
     ///
     /// # Errors
-    /// As [`Tokenizer::encode`].
+    /// As [`Tokenizer::encode`]; and where nearly all would be padding.
     pub fn rows(&self, texts: &[impl AsRef<str>], most: usize) -> Result<Rows> {
         let texts = texts.iter().map(|text| self.encode(text.as_ref(), most)).collect::<Result<Vec<_>>>()?;
         let tokens = texts.iter().map(|text| text.ids.len()).max().unwrap_or(0);
         let cut = texts.iter().filter(|text| text.whole > text.ids.len()).count();
         let longest = texts.iter().map(|text| text.whole).max().unwrap_or(0);
+        let (n, own) = (texts.len(), texts.iter().map(|text| text.ids.len()).sum::<usize>());
+        if n.saturating_mul(tokens) > own.saturating_mul(PADDED).max(WORDS) {
+            return Err(Error::config(format!(
+                "{n} texts of {} tokens on average are padded to the {tokens} of the longest; --max-tokens cuts it",
+                own / n.max(1)
+            )));
+        }
         let (mut ids, mut mask) = (vec![], vec![]);
         for Encoded { ids: own, .. } in &texts {
             let padding = tokens - own.len();

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use serde_json::Value;
 
 use super::super::Labels;
-use super::super::classes::whole;
+use super::super::classes::{check_count, whole};
 use super::super::names::numbers;
 use super::rows::{Rows, word};
 use crate::error::{Error, Result};
@@ -147,6 +147,8 @@ impl Rows<'_> {
         }
         let Order { numbers, names, note } = self.order(name, &words, known)?;
         let labels = names.len();
+        check_count(labels, lists.len(), lists.iter().map(Vec::len).sum())
+            .map_err(|reason| Error::record(self.path, format!("column `{name}`"), reason))?;
         let mut rows = vec![0; labels * lists.len()];
         for (row, list) in lists.iter().enumerate() {
             for word in list {

@@ -73,6 +73,7 @@ impl Tokenizer {
         let special = beside.special(&pieces)?;
         let mut tokenizer = Tokenizer {
             steps,
+            widest: pieces.keys().map(String::len).max().unwrap_or(0),
             pieces,
             prefix,
             longest,
