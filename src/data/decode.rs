@@ -16,6 +16,12 @@ use super::picture::{Decoded, MOST_PIXELS, Picture};
 /// # Errors
 /// Where it is damaged, cut off or of another kind, in words.
 pub(super) fn decode(bytes: &[u8], exif: bool) -> Result<Decoded, String> {
+    // Decoders of other crates may panic at a damaged file, which then is one damaged file and not the end of the process.
+    let decoded = std::panic::catch_unwind(|| decoded(bytes, exif));
+    decoded.unwrap_or_else(|_| Err("is damaged in a way that its decoder does not expect".into()))
+}
+
+fn decoded(bytes: &[u8], exif: bool) -> Result<Decoded, String> {
     let reader = ImageReader::new(Cursor::new(bytes)).with_guessed_format().map_err(|e| e.to_string())?;
     let format = reader.format().ok_or_else(|| match bytes.is_empty() {
         true => "is empty".to_string(),
