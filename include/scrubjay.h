@@ -570,7 +570,8 @@ SJ_API int32_t sj_request_get_info(const sj_request *request, sj_request_info *i
 SJ_API int32_t sj_request_estimate(const sj_request *request, sj_estimate *estimate);
 
 /* The plan as a page of HTML, that of `scrubjay scrub --dry-run --html`: what it would take, the samples, and what speaks against
-   it. Takes what sj_request_estimate takes, once. */
+   it. Beside what sj_request_estimate does, it measures the model on all retained and validation samples, and cannot be cancelled.
+   SJ_ERR_CONFIG where a run would be refused. */
 SJ_API int32_t sj_request_get_page(const sj_request *request, const char **html);
 
 /* Carries it out in memory. The session's model is as it was; the new one is the outcome's. Free that with sj_outcome_free. */
@@ -626,7 +627,7 @@ SJ_API int32_t sj_outcome_get_samples(const sj_outcome *outcome, uint64_t batch,
 SJ_API int32_t sj_outcome_get_report(const sj_outcome *outcome, const char **json);
 
 /* The report as a page of HTML: report.html of a run; of a request in memory the same, without the parts about files, made when it
-   is first asked for. */
+   is first asked for; for that the outcome keeps its request. */
 SJ_API int32_t sj_outcome_get_page(const sj_outcome *outcome, const char **html);
 
 /* A new handle of the model after the run; it can be saved, inspected, and be the model of a next session. Where the run was

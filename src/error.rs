@@ -109,11 +109,14 @@ struct Shown<T>(T);
 impl<T: fmt::Display> fmt::Display for Shown<T> {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
         const LONGEST: usize = 4000;
+        const LINES: usize = 8; // of our own words; a quoted name with more must not pass for other output
         let text = self.0.to_string();
+        let mut lines = 1;
         for (i, c) in text.chars().enumerate() {
+            lines += usize::from(c == '\n');
             match c {
                 _ if i == LONGEST => return write!(f, " .. ({} bytes in all)", text.len()),
-                c if c.is_control() && c != '\n' => write!(f, "{}", c.escape_default())?,
+                c if c.is_control() && (c != '\n' || lines > LINES) => write!(f, "{}", c.escape_default())?,
                 c => f.write_char(c)?,
             }
         }

@@ -22,6 +22,7 @@ pub fn trials() -> Vec<Trial> {
     trials![
         links_are_followed_but_not_in_circles,
         devices_and_pipes_are_no_files,
+        the_length_of_a_file_with_holes_is_not_believed,
         what_unpacks_to_far_too_much_is_refused,
         pictures_have_a_largest_size,
         shards_lie_beside_their_index,
@@ -77,6 +78,17 @@ fn links_are_followed_but_not_in_circles() {
         refused(load(folder.path()), &[last, "is a link to a folder that it lies in"]);
         links.iter().for_each(|(link, _)| std::fs::remove_file(at(link)).unwrap());
     }
+    // Two links at each of 18 levels, in no circle: 2^18 paths.
+    let outside = tempfile::tempdir().unwrap();
+    let level = |i: usize| outside.path().join(format!("level{i}"));
+    for i in 0..18 {
+        std::fs::create_dir(level(i)).unwrap();
+        let to = if i == 17 { at("one") } else { level(i + 1) };
+        ["a", "b"].iter().for_each(|name| symlink(&to, level(i).join(name)).unwrap());
+    }
+    symlink(level(0), at("two/many")).unwrap();
+    refused(load(folder.path()), &["two", "more than 65536 folders"]);
+    std::fs::remove_file(at("two/many")).unwrap();
     // A link to nothing is a picture that cannot be read.
     symlink(at("absent.png"), at("two/c.png")).unwrap();
     refused(load(folder.path()), &["two/c.png", "cannot be read"]);
@@ -103,6 +115,16 @@ fn devices_and_pipes_are_no_files() {
     for name in ["p.tar", "p.mat", "p.npz", "p.jsonl"] {
         refused(load(&at(name)), &[name, "a device or a pipe"]);
     }
+}
+
+fn the_length_of_a_file_with_holes_is_not_believed() {
+    let folder = classes();
+    let at = |name: &str| folder.path().join(name);
+    for (name, len) in [("t.csv", 1 << 42), ("two/c.png", 1 << 42)] {
+        std::fs::File::create(at(name)).unwrap().set_len(len).unwrap();
+    }
+    refused(Table::read(&at("t.csv"), &TableOptions::default()), &["t.csv", "4398046511104 bytes"]);
+    refused(load(folder.path()), &["two/c.png"]);
 }
 
 fn what_unpacks_to_far_too_much_is_refused() {

@@ -354,9 +354,7 @@ entry! {
                 Done::Before { removed, not_removed: finished.not_removed }
             }
         };
-        let text = |name| -> Outcome<String> {
-            Ok(String::from_utf8_lossy(&tensors::read(&folder.join(name))?).into_owned())
-        };
+        let text = |name| tensors::text(&folder.join(name));
         let page = Page::Read(c_text(&text("report.html")?)?);
         outcome.put(OutcomeObject::new(done, &text("report.json")?, page)?)
     }

@@ -4,7 +4,7 @@ gemm.h: the matrix product of affine layers, on tensor cores. A block computes G
 
     copies of both operands for GEMM_STAGES - 1 steps are in flight
     for each step: wait for its copies; start the copies into the free stage; each of four warps, with 32 x 32 sums,
-                   reads fragments, splits every value into two of tf32, multiplies, and adds the result of the step
+                   reads fragments, multiplies, and adds the result of the step
 
 Operands::F32 has the accuracy of f32 by 3xTF32: x = big + small keeps 22 of 24 bits, and a b = small big + big small +
 big big. Tensor cores round their sums towards zero (Ootomo & Yokota, IJHPCA 2022). Each step therefore starts from

@@ -310,8 +310,8 @@ def verify(
 ) -> Verification:
     """Compares a model before and after unlearning with models that were retrained without the samples.
 
-    Where all models and data are files, what ``train.json`` and ``report.json`` tell of them is checked too, as by
-    ``scrubjay verify``.
+    Where all models and data are files, and samples are named by indices or words, what ``train.json`` and ``report.json`` tell
+    of them is checked too, as by ``scrubjay verify``.
 
     Args:
         before: the model before: a path or a module.

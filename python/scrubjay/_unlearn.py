@@ -287,7 +287,8 @@ def estimate(
     """What :func:`unlearn` would take with the same arguments: samples, batches, units, bytes, and seconds at most.
 
     ``page`` is a file that gets the plan as a page of HTML, with the samples and what speaks against the request: that of
-    ``scrubjay scrub --dry-run --html``.
+    ``scrubjay scrub --dry-run --html``. For it the model is measured on all retained and validation samples, and a request that
+    :func:`unlearn` would refuse is refused.
 
     Example:
         >>> import scrubjay, torch

@@ -252,9 +252,7 @@ impl Request {
                     Some(of.model.changed(network))
                 }
             };
-            let text = |name: &str| -> Result<String> {
-                Ok(String::from_utf8_lossy(&tensors::read(&folder.join(name))?).into_owned())
-            };
+            let text = |name: &str| tensors::text(&folder.join(name));
             Ok((model, text("report.json")?, text("report.html")?))
         })?;
         let (model, report, page) = result.map_err(raised)?;

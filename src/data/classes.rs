@@ -20,7 +20,7 @@ pub(super) fn check_count(labels: usize, samples: usize, marked: usize) -> Resul
     match labels.saturating_mul(samples) <= marked.saturating_mul(FILLED).max(CELLS) {
         true => Ok(()),
         false => Err(format!(
-            "has {labels} different labels for {samples} samples, which have {marked} together; that is too few of each"
+            "has {labels} different labels for {samples} samples, which have {marked} together: nearly every row would be 0 alone; leave out labels that few samples have"
         )),
     }
 }

@@ -51,6 +51,9 @@ pub(super) fn classes(folder: &Path) -> Result<Option<Vec<PathBuf>>> {
     }
 }
 
+/// Folders of a class at most: links that lead to the same folders double them at every level.
+const MOST: usize = 1 << 16;
+
 /// The pictures of a folder and of those in it, also by links: folders in the order of their paths, each with its files by name.
 fn pictures(folder: &Path) -> Result<Vec<PathBuf>> {
     let real = |path: &Path| path.canonicalize().map_err(Error::io(path));
@@ -67,6 +70,12 @@ fn pictures(folder: &Path) -> Result<Vec<PathBuf>> {
             open.push((inner, [&above[..], &[own]].concat()));
         }
         all.push((next, files));
+        if all.len() + open.len() > MOST {
+            let reason = format!(
+                "has more than {MOST} folders within it, counted once for each link that leads there"
+            );
+            return Err(Error::data(folder, reason));
+        }
     }
     all.sort_by(|a, b| a.0.as_os_str().as_encoded_bytes().cmp(b.0.as_os_str().as_encoded_bytes()));
     Ok(all.into_iter().flat_map(|(_, files)| files).filter(|file| is_picture(file)).collect())

@@ -229,14 +229,29 @@ impl TensorFile {
 /// # Errors
 /// Where it is no file, cannot be read, or is what a download left in its place: a page, a pointer.
 pub fn read(path: &Path) -> Result<Vec<u8>> {
-    let mut file = file::open(path)?;
-    let len = file.metadata().map_or(0, |meta| meta.len());
-    let mut bytes = Vec::with_capacity(usize::try_from(len).unwrap_or(0));
-    file.read_to_end(&mut bytes).map_err(Error::io(path))?;
+    let bytes = bytes_of(path)?;
     match foreign::stand_in(&bytes) {
         None => Ok(bytes),
         Some(kind) => Err(Error::data(path, format!("is {kind}"))),
     }
+}
+
+/// Reads a text that this program wrote: a report, a page.
+///
+/// # Errors
+/// Where it is no file, cannot be read, or is not UTF-8.
+pub fn text(path: &Path) -> Result<String> {
+    String::from_utf8(bytes_of(path)?).map_err(|_| Error::data(path, "is not UTF-8"))
+}
+
+fn bytes_of(path: &Path) -> Result<Vec<u8>> {
+    let mut file = file::open(path)?;
+    let len = file.metadata().map_or(0, |meta| usize::try_from(meta.len()).unwrap_or(usize::MAX));
+    let mut bytes = vec![];
+    // A file with holes may say any length.
+    bytes.try_reserve_exact(len).map_err(|e| Error::data(path, format!("has {len} bytes: {e}")))?;
+    file.read_to_end(&mut bytes).map_err(Error::io(path))?;
+    Ok(bytes)
 }
 
 /// Reads a file whole, decompressed where its name ends in `.gz` or its content begins as gzip's.

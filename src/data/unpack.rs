@@ -1,10 +1,10 @@
-//! How many bytes a compressed file may become. A few kilobytes can unpack to gigabytes, which no real file of data does.
+//! How many bytes a compressed file may become: a few kilobytes can unpack to gigabytes.
 
 use std::io::{Error, Read, Result};
 
 /// Any file may become so many bytes,
 const ALWAYS: usize = 64 << 20;
-/// and a larger one so many for each of its own. Text and arrays that repeat one value reach several hundred.
+/// and a larger one so many for each of its own. What is nearly all one value can reach more, and is refused with what to do.
 const RATIO: usize = 200;
 
 /// The most bytes that so many compressed ones may become.
@@ -16,7 +16,7 @@ pub(super) fn most(packed: usize) -> usize {
 pub(super) fn beyond(packed: usize) -> String {
     let most = most(packed);
     format!(
-        "its {packed} bytes become more than {most}, which looks like an attack; unpack it first if it is none"
+        "its {packed} bytes become more than {most}, as hostile files do; if it is not one, unpack it first, or save it uncompressed"
     )
 }
 

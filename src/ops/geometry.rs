@@ -26,7 +26,7 @@ impl Shape {
         self.h * self.w
     }
 
-    /// `h · w · c`, the floats of one image.
+    /// `h · w · c`, the values of one image.
     pub const fn len(self) -> usize {
         self.h * self.w * self.c
     }

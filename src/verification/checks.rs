@@ -219,7 +219,7 @@ pub(super) fn seen_before(path: &Path, sets: &Sets) -> Result<Option<String>> {
     sets.test.each(|image| again += usize::from(known.contains(&key(image))))?;
     Ok((again > 0).then(|| {
         format!(
-            "{again} of the {} images of {} are in --data too: they are not unseen",
+            "{again} of the {} samples of {} are in the training data too: they are not unseen",
             sets.test.y.len(),
             path.display()
         )

@@ -62,7 +62,7 @@ pub fn of_objects(objects: Vec<(String, Object)>) -> Result<Records, String> {
     let (n, keys) = (objects.len(), keys.len());
     if n.saturating_mul(keys) > filled.saturating_mul(FILLED).max(CELLS) {
         return Err(format!(
-            "has {n} objects of {keys} different keys, of which each has few; keys name columns"
+            "has {n} objects of {keys} different keys, and most objects lack most of them; a key names a column, so give all objects the same ones"
         ));
     }
     let (mut columns, mut places): (Vec<String>, HashMap<String, usize>) = Default::default();

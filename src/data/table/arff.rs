@@ -68,7 +68,7 @@ pub(super) fn read_arff(path: &Path, bytes: &[u8], options: &TableOptions) -> Re
         let refuse = |reason: String| Error::record(path, &*place, reason);
         let cells = match line.strip_prefix('{') {
             Some(_) if sparse + attributes.len() > most => Err(format!(
-                "with it, the table has more than {most} cells, nearly all of them unlisted zeros"
+                "with it, the table has more than {most} cells, nearly all of them zeros that no row lists; leave out columns or rows"
             )),
             Some(row) => {
                 sparse += attributes.len();

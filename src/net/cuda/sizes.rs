@@ -8,8 +8,9 @@ use crate::net::plan::{Plan, Purpose};
 use crate::ops::Precision;
 use crate::ops::cuda::{batch_norm, conv, group_norm, layer_norm};
 
-/// Floats of an arena: kernels number them in 32 bits.
-const FLOATS: usize = 1 << 31;
+/// Values at most of an arena, in floats, and of a node in one chunk: kernels number values in 32 bits, and of 16 bits there are
+/// two in a float.
+const NUMBERS: usize = 1 << 31;
 
 /// Vectors of the block that a solver has at once, in f64: memory for them is found with that of its products.
 pub(super) const VECTORS: usize = 12;
@@ -35,6 +36,8 @@ pub(super) struct Sizes {
     pub moments: usize,
     /// Of 16 bits.
     pub halves: usize,
+    /// Values of the longest node.
+    longest: usize,
 }
 
 impl Sizes {
@@ -60,6 +63,7 @@ impl Sizes {
                 _ => [0; 2],
             },
             trace: plan.chunk * d,
+            longest: plan.chunk * net.nodes.iter().map(|node| node.shape.len()).max().unwrap_or(0),
             ..Sizes::default()
         };
         let mut widest = 0;
@@ -136,7 +140,7 @@ impl Sizes {
 
     /// Whether kernels can number the values of every memory.
     pub fn numbered(&self) -> bool {
-        self.kept.max(self.work) <= FLOATS
+        self.kept.max(self.work).max(self.longest) <= NUMBERS
     }
 }
 
