@@ -234,8 +234,8 @@ mod tests {
             let expected: &[&str] = match case.name {
                 "conv_dx" => &["conv_data_f32"],
                 "conv_dw" => &["conv_weight_f32", "add_chunks_f32"],
-                "conv_bf16" => &["conv_bf16"],
-                "conv_f16" => &["conv_f16"],
+                "conv_bf16" => &["conv_bf16_wide", "narrow_bf16"], // of floats, as the first layer of a network
+                "conv_f16" => &["conv_f16_wide", "narrow_f16"],
                 "moment_x" => &["input_moment_f32", "add_chunks_f32"],
                 "moment_dz" => &["output_moment_f32", "add_chunks_f32"],
                 "depthwise" => &["conv_depthwise_f32"],
