@@ -7,11 +7,12 @@
 //! ```
 //!
 //! A batch is carried out by the pipeline of every other request; this module keeps the books. Each change of the spool is one
-//! file that appears or goes by rename, in an order in which a server that was killed at any point goes on to the same
+//! file or folder that appears or goes, in an order in which a server that was killed at any point goes on to the same
 //! model.
 
 mod batch;
 mod http;
+mod incoming;
 mod intake;
 mod metrics;
 mod policy;

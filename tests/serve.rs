@@ -51,7 +51,7 @@ fn options() -> QueueOptions {
         policy: Policy { count: 2, age: Duration::from_secs(600) },
         keep: 2,
         once: true,
-        poll: Duration::from_millis(5),
+        poll: Duration::from_millis(100),
     }
 }
 
@@ -257,10 +257,26 @@ fn an_id_stands_for_one_request() {
     assert!(conflict["reasons"][0].as_str().unwrap().contains("take a new id"), "{conflict}");
     assert_eq!(conflict["request"]["forget"], json!([0, 1, 3]));
     assert!(queue.at("refused/a.conflict.rejected").is_file());
+    // What is no request takes no receipt's place.
+    let half = b"{\"version\": 1, \"id\": \"a\", \"forget\": [5";
+    queue.put("a.json", half, 11);
+    assert_eq!(queue.serve(options()).refused, 1);
+    assert_eq!(std::fs::read(queue.at("done/a.json")).unwrap(), receipt);
+    assert!(!queue.at("refused/a.json").exists());
+    assert_eq!(std::fs::read(queue.at("refused/a.conflict.rejected")).unwrap(), half);
     // A file that was no request binds no id.
     queue.put("b.json", b"{\"version\": 1, \"id\": \"b\", \"forget\": [5", 11);
     assert_eq!(queue.serve(options()).refused, 1);
     queue.ask("b", json!([5]), 12);
+    // Killed between the two: the receipt of the refusal goes all the same.
+    let mut server = queue.server(options()).unwrap();
+    server.on_change(Box::new(|change| match change {
+        "end of refusal" => Err(Error::Interrupted { kept: "killed".into() }),
+        _ => Ok(()),
+    }));
+    assert!(server.serve().is_err());
+    drop(server);
+    assert!(queue.at("done/b.json").exists() && queue.at("refused/b.json").exists());
     assert_eq!(queue.serve(options()).removed, 1);
     assert!(queue.at("done/b.json").exists() && !queue.at("refused/b.json").exists());
 }
@@ -463,8 +479,77 @@ fn a_batch_that_fails_is_tried_one_by_one_and_the_model_stays() {
     // It has its receipt: the same request is not tried again, and another one needs another id.
     queue.ask("a", json!([0, 1]), 5);
     queue.ask("b", json!([3]), 6);
-    assert_eq!(queue.serve(options), Served { removed: 0, not_removed: 0, refused: 1 });
+    assert_eq!(queue.serve(options.clone()), Served { removed: 0, not_removed: 0, refused: 1 });
     assert!(queue.at("refused/b.conflict.json").exists());
+    // Nor does a file that is no request free the id.
+    queue.put("a.json", b"{", 7);
+    assert_eq!(queue.serve(options.clone()).refused, 1);
+    assert_eq!(queue.json("refused/a.json")["state"], "not-removed");
+    assert_eq!(queue.json("refused/a.conflict.json")["state"], "refused");
+    queue.ask("a", json!([0, 1]), 8);
+    assert_eq!(queue.serve(options), Served::default());
+}
+
+#[cfg(unix)]
+#[test]
+fn a_spool_that_lost_a_part_is_refused() {
+    let queue = Queue::new();
+    queue.ask("a", json!([0, 1, 2]), 0);
+    queue.serve(options());
+    let error = || queue.server(options()).err().unwrap().to_string();
+    std::fs::remove_file(queue.at("current")).unwrap();
+    let found = error();
+    assert!(found.contains("current: is missing") && found.contains("ln -sfn versions/0001"), "{found}");
+    std::os::unix::fs::symlink("versions/0001", queue.at("current")).unwrap();
+    drop(queue.server(options()).unwrap());
+    std::fs::rename(queue.at("held/0001.safetensors"), queue.at("held/.away")).unwrap();
+    let found = error();
+    assert!(found.contains("leads to version 0001") && found.contains("held/"), "{found}");
+}
+
+#[test]
+fn a_version_of_other_samples_is_not_taken_for_the_batch_s() {
+    let queue = Queue::new();
+    queue.ask("a", json!([0, 1, 2]), 0);
+    let mut server = queue.server(options()).unwrap();
+    server.on_change(Box::new(|change| match change {
+        "current" => Err(Error::Interrupted { kept: "killed".into() }),
+        _ => Ok(()),
+    }));
+    assert!(server.serve().is_err());
+    drop(server);
+    let mut journal = queue.json("working/batch.json");
+    journal["requests"][0]["samples"] = json!([0, 1, 3]);
+    std::fs::write(queue.at("working/batch.json"), journal.to_string()).unwrap();
+    let error = queue.server(options()).unwrap().serve().unwrap_err().to_string();
+    assert!(error.contains("0001") && error.contains("is of other samples"), "{error}");
+    assert!(!queue.at("current").exists() && queue.names("done").is_empty());
+}
+
+#[test]
+fn a_file_that_cannot_be_moved_holds_no_other_up() {
+    let queue = Queue::new();
+    queue.put("bad.json", b"{", 0);
+    queue.ask("good", json!([0, 1, 2]), 1);
+    let mut server = queue.server(options()).unwrap();
+    server.on_change(Box::new(|change| match change {
+        "set aside" => {
+            let source = std::io::ErrorKind::CrossesDevices.into();
+            Err(Error::Io { path: "incoming/bad.json".into(), source })
+        }
+        _ => Ok(()),
+    }));
+    let error = server.serve().unwrap_err();
+    assert!(error.code() == 9 && error.to_string().contains("incoming/bad.json"), "{error}");
+    assert_eq!(server.served(), Served { removed: 1, not_removed: 0, refused: 1 });
+    drop(server);
+    assert_eq!(queue.names("incoming"), ["bad.json"]);
+    // Stopped before it began, where something waits and where nothing does.
+    queue.stop.store(true, Ordering::Relaxed);
+    let stopped = || queue.server(options()).unwrap().serve();
+    assert_eq!(stopped().err().map(|error| error.code()), Some(10));
+    std::fs::remove_file(queue.at("incoming/bad.json")).unwrap();
+    assert_eq!(stopped().unwrap(), Served::default());
 }
 
 #[test]
@@ -667,6 +752,8 @@ fn the_command_works_off_a_spool_and_its_exit_code_tells() {
         ("--once --batch-count 0", "--batch-count"),
         ("--once --keep 0", "--keep"),
         ("--once --batch-age 10", "10m"),
+        ("--once --poll 0s", "--poll is 0.1s to 1d"),
+        ("--once --poll 99999999d", "--poll is 0.1s to 1d"),
         ("--once --method lcodec --hold-epochs 3", "--hold-epochs"),
     ] {
         let done = program(&queue, more).output().unwrap();
@@ -683,7 +770,7 @@ fn the_command_works_off_a_spool_and_its_exit_code_tells() {
 fn a_signal_ends_the_command_and_leaves_nothing_half_done() {
     let queue = Queue::new();
     queue.ask("a", json!("0-4"), 0);
-    let mut child = program(&queue, "--batch-age 0s --poll 0.05s")
+    let mut child = program(&queue, "--batch-age 0s --poll 0.1s")
         .stdout(Stdio::null())
         .stderr(Stdio::null())
         .spawn()

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use scrubjay::options::{Pick, ScrubOptions};
-use scrubjay::queue::{Policy, QueueOptions, Responder, Served, Server};
+use scrubjay::queue::{Metrics, Policy, QueueOptions, Responder, Served, Server};
 use scrubjay::session::{Level, Session, Sources};
 
 use super::method::MethodArgs;
@@ -18,8 +18,8 @@ use super::shared::{self, DeviceArgs, Exit, command_line};
 ///
 /// Requests are files in DIR/incoming, one JSON each (docs/SERVE.md). They are removed batch by batch; each batch gives a
 /// version of the model in DIR/versions, to which DIR/current leads, and each request gets a receipt in DIR/done or
-/// DIR/refused. Stopped or killed at any moment and started again, it goes on to the same model. Exit 3, with --once: a request
-/// was refused or not removed.
+/// DIR/refused. Stopped or killed at any moment and started again, it goes on to the same model. With --once, exit code 3 means
+/// that this run refused a request or did not remove its samples.
 ///
 /// Examples:
 ///   scrubjay serve --model m.safetensors --data train.npz --val val.npz --spool queue
@@ -59,7 +59,7 @@ pub struct Args {
     /// Work off what is there, whatever its age, and end
     #[arg(long)]
     once: bool,
-    /// How often to look for requests
+    /// How often to look for requests, and to try again after an error: 0.1s to 1d
     #[arg(long, value_name = "TIME", value_parser = shared::span, default_value = "2s")]
     poll: Duration,
     /// Answer GET /metrics (Prometheus) and GET /health on this address, as 127.0.0.1:9464
@@ -78,6 +78,14 @@ pub struct Args {
 pub fn run(args: &Args) -> anyhow::Result<Exit> {
     let options = args.options();
     options.request.check()?;
+    let metrics = Arc::new(Metrics::starting());
+    let incoming = args.spool.join("incoming");
+    let answer =
+        |address| Responder::start(address, args.metrics_anywhere, metrics.clone(), incoming.clone());
+    let responder = args.metrics.map(answer).transpose()?; // it answers until the end
+    if let Some(responder) = &responder {
+        eprintln!("metrics: http://{}/metrics", responder.address());
+    }
     let bar = shared::progress(0, "batches");
     let shown = bar.clone();
     let session = Session::open(args.device.open()?, args.sources())?
@@ -95,14 +103,7 @@ pub fn run(args: &Args) -> anyhow::Result<Exit> {
         _ => eprintln!("{message}"),
     });
     begun.store(true, Ordering::Relaxed);
-    let mut server = Server::open(session, &args.spool, options)?;
-    let responder = args
-        .metrics
-        .map(|address| Responder::start(address, args.metrics_anywhere, server.metrics(), server.incoming()));
-    if let Some(responder) = responder.transpose()? {
-        eprintln!("metrics: http://{}/metrics", responder.address());
-        return finish(args, server.serve()?); // it answers until here
-    }
+    let mut server = Server::open(session, &args.spool, options)?.with_metrics(metrics.clone());
     finish(args, server.serve()?)
 }
 

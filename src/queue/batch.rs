@@ -4,6 +4,7 @@
 //! `current` moves, each request gets its receipt and leaves the incoming ones, and the batch is over. A batch that fails is
 //! tried again request by request; a request that fails alone gets a receipt that says so, and the model stays.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -33,9 +34,18 @@ struct Tried {
 }
 
 impl Tried {
-    /// The run that was finished in a folder.
-    fn of(folder: PathBuf, is_version: bool) -> Result<Tried> {
+    /// The run that was finished in a folder, of a batch of these samples.
+    fn of(folder: PathBuf, samples: &[usize], is_version: bool) -> Result<Tried> {
         let (records, Finished { not_removed, notes, .. }) = (records(&folder)?, Finished::at(&folder)?);
+        let found: BTreeSet<usize> = records.iter().flat_map(|record| record.indices.clone()).collect();
+        if !found.iter().eq(samples) {
+            let (found, count) = (found.len(), samples.len());
+            let reason = format!(
+                "is of other samples ({found}) than the batch that is worked off ({count}); restore the spool from a backup as a \
+                 whole, or move this folder away so that the batch is run again"
+            );
+            return Err(Error::data(&folder, reason));
+        }
         let reasons = records.iter().flat_map(|record| record.notes.clone()).chain(notes).collect();
         let folder = (!is_version).then_some(folder);
         Ok(Tried { removed: not_removed == 0, reasons, records, folder })
@@ -71,14 +81,14 @@ impl Server {
             return self.pass_over(journal);
         }
         let begun = Instant::now();
-        let ids = journal.batch().iter().map(|entry| entry.submission.id.clone()).collect();
-        self.metrics.numbers().working = ids;
+        let ids: BTreeSet<String> = journal.batch().iter().map(|entry| entry.submission.id.clone()).collect();
         let (requests, samples) = (journal.batch().len(), samples(&journal));
         let version = journal.version;
-        if self.metrics.trouble().is_none() {
+        // Once, however often an error is tried again.
+        if self.metrics.begin(ids) {
             let count = samples.len();
             let begun = format!("version {version:04}: begun; requests: {requests}, samples: {count}");
-            self.session.log(Level::Info, &begun); // once, however often an error is tried again
+            self.session.log(Level::Info, &begun);
         }
         let tried = self.run(&journal, samples)?;
         self.metrics.numbers().last = tried.snapshots();
@@ -120,23 +130,24 @@ impl Server {
     /// Runs a batch, unless its version is there already.
     fn run(&mut self, journal: &Journal, samples: Vec<usize>) -> Result<Tried> {
         let folder = self.spool.version(journal.version);
-        if folder.is_dir() {
-            return Tried::of(folder, true);
+        if folder.try_exists().map_err(Error::io(&folder))? {
+            return Tried::of(folder, &samples, true);
         }
         let options = self.options_of(journal.version, &samples);
         let class = match journal.batch() {
             [entry] => entry.submission.class().map(Pick::from),
             _ => None,
         };
-        let request = match Request::new(&self.session, class.unwrap_or(Pick::Indices(samples)), &options) {
-            Ok(request) => request,
-            Err(error) => return refusal(error),
-        };
+        let request =
+            match Request::new(&self.session, class.unwrap_or(Pick::Indices(samples.clone())), &options) {
+                Ok(request) => request,
+                Err(error) => return refusal(error),
+            };
         let folder = self.spool.attempt(journal.version, &identity(&self.session, &request)?);
         self.spool.clear_attempts(Some(&folder))?;
         self.spool.change("run")?;
         match self.session.run(&request, &folder) {
-            Ok(_) => Tried::of(folder, false),
+            Ok(_) => Tried::of(folder, &samples, false),
             Err(error) => refusal(error),
         }
     }
@@ -214,7 +225,7 @@ impl Server {
                 ..self.receipt(&submission.id, state, tried.reasons.clone())
             };
             self.spool.write_receipt(&submission.id, &receipt)?;
-            self.spool.take_out(&submission.id, &submission.sha256())?;
+            self.take_out(submission)?;
         }
         Ok(())
     }
@@ -228,12 +239,25 @@ fn samples(journal: &Journal) -> Vec<usize> {
     all
 }
 
-/// A failure that is the batch's own, as what it came to; any other as the error that it is.
+/// A failure that is the batch's own, as what it came to; any other as the error that it is. Fewer samples may need less memory.
 fn refusal(error: Error) -> Result<Tried> {
     match error {
-        Error::Config(_) | Error::Solve { .. } | Error::NegativeCurvature { .. } => {
+        Error::Config(_) | Error::Solve { .. } | Error::NegativeCurvature { .. } | Error::Memory { .. } => {
             Ok(Tried::failed(error.to_string()))
         }
         other => Err(other),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_batch_that_needs_too_much_memory_fails_and_the_server_goes_on() {
+        let memory = Error::Memory { op: "run".into(), bytes: 9, free: 8, remedy: String::new() };
+        let tried = refusal(memory).unwrap();
+        assert!(!tried.removed && tried.why().contains("9 bytes are needed"), "{:?}", tried.reasons);
+        assert!(refusal(Error::Device { op: "run".into(), reason: "lost".into() }).is_err());
     }
 }

@@ -1,6 +1,6 @@
-//! A responder for `GET /metrics` and `GET /health`: HTTP/1.1, one connection after another, each closed after its answer.
+//! A responder for `GET /metrics` and `GET /health`: HTTP/1.1, at most eight connections at once, each closed after its answer.
 //!
-//! A request has at most 8 KiB and two seconds to come in. It is meant for a loopback address; there is no encryption and no
+//! A request has at most 8 KiB and two seconds to come in. Until the server is open, both are answered with 503. It is meant for a loopback address; there is no encryption and no
 //! password.
 
 use std::io::{Read, Write};
@@ -18,16 +18,18 @@ use crate::error::{Error, Result};
 const LONGEST: usize = 8 << 10;
 /// How long a request may take to come in, and an answer to go out.
 const PATIENCE: Duration = Duration::from_secs(2);
+/// Connections that are answered at once.
+const THREADS: usize = 8;
 
 /// Answers until it is dropped.
 pub struct Responder {
     address: SocketAddr,
     stop: Arc<AtomicBool>,
-    thread: Option<JoinHandle<()>>,
+    threads: Vec<JoinHandle<()>>,
 }
 
 impl Responder {
-    /// Listens on an address and answers of `metrics`, in a thread of its own. `anywhere` allows addresses that other
+    /// Listens on an address and answers of `metrics`, in threads of its own. `anywhere` allows addresses that other
     /// machines reach.
     ///
     /// # Errors
@@ -47,19 +49,23 @@ impl Responder {
         let listener = TcpListener::bind(address).map_err(refused)?;
         let address = listener.local_addr().map_err(refused)?;
         let stop = Arc::new(AtomicBool::new(false));
-        let stopped = stop.clone();
-        let thread = std::thread::spawn(move || {
-            for stream in listener.incoming() {
-                if stopped.load(Ordering::Relaxed) {
-                    return;
+        let shared = Arc::new((listener, metrics, incoming, stop.clone()));
+        let threads = (0..THREADS).map(|_| {
+            let shared = shared.clone();
+            std::thread::spawn(move || {
+                let (listener, metrics, incoming, stop) = &*shared;
+                for stream in listener.incoming() {
+                    if stop.load(Ordering::Relaxed) {
+                        return;
+                    }
+                    match stream {
+                        Ok(stream) => drop(answer(stream, metrics, incoming)), // who hangs up gets no answer
+                        Err(_) => std::thread::sleep(Duration::from_millis(100)), // out of files, for one
+                    }
                 }
-                match stream {
-                    Ok(stream) => drop(answer(stream, &metrics, &incoming)), // who hangs up gets no answer
-                    Err(_) => std::thread::sleep(Duration::from_millis(100)), // out of files, for one
-                }
-            }
+            })
         });
-        Ok(Responder { address, stop, thread: Some(thread) })
+        Ok(Responder { address, stop, threads: threads.collect() })
     }
 
     /// Where it listens; the port is the one taken where 0 was asked for.
@@ -75,11 +81,9 @@ impl Drop for Responder {
         if own.ip().is_unspecified() {
             own.set_ip(std::net::Ipv4Addr::LOCALHOST.into());
         }
-        // Wakes the thread; where that fails it ends with the process.
-        if TcpStream::connect_timeout(&own, PATIENCE).is_ok()
-            && let Some(thread) = self.thread.take()
-        {
-            let _ = thread.join();
+        // Each connection wakes one thread; where that fails they end with the process.
+        if (0..self.threads.len()).all(|_| TcpStream::connect_timeout(&own, PATIENCE).is_ok()) {
+            self.threads.drain(..).for_each(|thread| drop(thread.join()));
         }
     }
 }
@@ -89,10 +93,10 @@ fn answer(mut stream: TcpStream, metrics: &Metrics, incoming: &std::path::Path) 
     let (status, kind, body) = match head(&mut stream)? {
         None => ("400 Bad Request", "text/plain", "not a request\n".to_string()),
         Some(head) => match (head.method.as_str(), head.path.as_str()) {
-            ("GET", "/metrics") => {
+            ("GET", "/metrics") if !metrics.is_starting() => {
                 ("200 OK", "text/plain; version=0.0.4", metrics.text(incoming, SystemTime::now()))
             }
-            ("GET", "/health") => match metrics.trouble() {
+            ("GET", "/metrics" | "/health") => match metrics.trouble() {
                 None => ("200 OK", "text/plain", "ok\n".into()),
                 Some(trouble) => ("503 Service Unavailable", "text/plain", format!("{trouble}\n")),
             },
@@ -155,13 +159,22 @@ mod tests {
     #[test]
     fn metrics_and_health_are_answered_and_nothing_else() {
         let folder = tempfile::tempdir().unwrap();
-        let metrics = Arc::new(Metrics::default());
+        let metrics = Arc::new(Metrics::starting());
         metrics.numbers().version = 7;
         let local: SocketAddr = "127.0.0.1:0".parse().unwrap();
         let responder = Responder::start(local, false, metrics.clone(), folder.path().into()).unwrap();
         let at = responder.address();
+        for path in ["metrics", "health"] {
+            let page = asked(at, format!("GET /{path} HTTP/1.1\r\n\r\n").as_bytes());
+            assert!(page.contains("503 ") && page.ends_with("starting\n"), "{page}");
+        }
+        metrics.numbers().starting = false;
+        let begun = Instant::now();
+        let idle: Vec<TcpStream> = (1..THREADS).map(|_| TcpStream::connect(at).unwrap()).collect();
         let page = asked(at, b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n");
         assert!(page.starts_with("HTTP/1.1 200 ") && page.contains("\nscrubjay_version 7\n"), "{page}");
+        assert!(begun.elapsed() < PATIENCE, "idle connections hold others up");
+        drop(idle);
         assert!(asked(at, b"GET /health HTTP/1.0\r\n\r\n").contains("200 OK"));
         metrics.numbers().error = Some("the disk is full".into());
         let page = asked(at, b"GET /health HTTP/1.1\r\n\r\n");

@@ -4,10 +4,11 @@ use std::time::UNIX_EPOCH;
 
 use serde_json::Value;
 
+use super::incoming::{Incoming, name_of};
 use super::policy::Waiting;
 use super::receipt::{Receipt, State, VERSION};
 use super::server::Server;
-use super::spool::{Entry, Incoming, Journal, name_of};
+use super::spool::{Entry, Journal};
 use super::submission::Submission;
 use crate::error::{Error, Result};
 use crate::hash;
@@ -20,25 +21,32 @@ struct Wrong {
 }
 
 impl Server {
-    /// Reads what came in since the last time; the requests that wait, oldest first.
+    /// Reads what came in since the last time: the requests that wait, oldest first, and the first error of the file system at a
+    /// file, which holds no other one up.
     ///
     /// # Errors
-    /// Where the file system refuses.
-    pub(super) fn take_in(&mut self) -> Result<Vec<Waiting>> {
+    /// Where the folder cannot be read, the user stops, or a receipt is damaged.
+    pub(super) fn take_in(&mut self) -> Result<(Vec<Waiting>, Option<Error>)> {
         let files = self.spool.list()?;
         let mut known = std::mem::take(&mut self.known);
-        let mut waiting = vec![];
+        let (mut waiting, mut failed) = (vec![], None);
         for file in files {
             let waits = match known.remove(&file.name) {
                 Some((found, waits)) if found == file => Some(waits),
-                _ => self.read(&file)?,
+                _ => match self.read(&file) {
+                    Err(error @ Error::Io { .. }) => {
+                        failed.get_or_insert(error);
+                        continue;
+                    }
+                    waits => waits?,
+                },
             };
             if let Some(waits) = waits {
                 waiting.push(waits.clone());
                 self.known.insert(file.name.clone(), (file, waits));
             }
         }
-        Ok(waiting)
+        Ok((waiting, failed))
     }
 
     /// Reads a file; nothing where it does not wait, because it was refused or answered.
@@ -58,13 +66,13 @@ impl Server {
                 None => Ok(Some(Waiting { submission, received: file.stamp.0 })),
                 Some(receipt) if receipt.request_sha256.as_ref() == Some(&submission.sha256()) => {
                     self.session.log(Level::Info, &format!("request {name}: has its receipt already"));
-                    self.spool.take_out(&name, &submission.sha256())?;
+                    self.take_out(&submission)?;
                     Ok(None)
                 }
                 Some(_) => {
                     let reason = "another request of this id has its receipt already; take a new id".into();
                     let wrong = Wrong { reason, submission: Some(Box::new(submission)) };
-                    self.refuse(file, &format!("{name}.conflict"), wrong)?;
+                    self.refuse(file, &name, wrong)?;
                     Ok(None)
                 }
             },
@@ -92,8 +100,11 @@ impl Server {
         }
     }
 
-    /// Refuses a file: writes the receipt `NAME.json` and moves the file beside it. What is no plain file stays where it is.
+    /// Refuses a file: writes the receipt `NAME.json`, or `NAME.conflict.json` where the id has one of a removal, and moves the
+    /// file beside it. What is no plain file stays where it is.
     fn refuse(&mut self, file: &Incoming, name: &str, wrong: Wrong) -> Result<()> {
+        let conflict = self.spool.answered(name)?.is_some();
+        let name = &if conflict { format!("{name}.conflict") } else { name.to_string() };
         let received = file.stamp.0.duration_since(UNIX_EPOCH).ok().map(|since| since.as_secs());
         let id =
             if name_of(&file.name).starts_with("name-") { file.name.clone() } else { name_of(&file.name) };
@@ -186,6 +197,15 @@ impl Server {
         if self.spool.write_receipt(&submission.id, &receipt)? {
             self.count_refused(&receipt);
         }
+        self.take_out(submission)
+    }
+
+    /// Takes a request that has its receipt out of the incoming ones. What is left under its name is read again.
+    ///
+    /// # Errors
+    /// Where the file system refuses.
+    pub(super) fn take_out(&mut self, submission: &Submission) -> Result<()> {
+        self.known.remove(&format!("{}.json", submission.id));
         self.spool.take_out(&submission.id, &submission.sha256())
     }
 }

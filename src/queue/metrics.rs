@@ -15,6 +15,8 @@ pub struct Metrics(Mutex<Numbers>);
 /// The numbers as they are.
 #[derive(Clone, Debug, Default)]
 pub struct Numbers {
+    /// Whether the model and the data are still read; the other numbers do not count until then.
+    pub starting: bool,
     /// Ids of the batch that is worked off.
     pub working: BTreeSet<String>,
     /// Requests whose samples were removed.
@@ -42,6 +44,26 @@ pub struct Numbers {
 }
 
 impl Metrics {
+    /// Those of a server that is yet to be opened.
+    pub fn starting() -> Metrics {
+        Metrics(Mutex::new(Numbers { starting: true, ..Numbers::default() }))
+    }
+
+    /// Whether the server is yet to be opened.
+    pub fn is_starting(&self) -> bool {
+        self.numbers().starting
+    }
+
+    /// Tells of the batch that is worked off now; whether it is another one than before. An error before it is then over.
+    pub(super) fn begin(&self, ids: BTreeSet<String>) -> bool {
+        let mut numbers = self.numbers();
+        let new = numbers.working != ids;
+        if new {
+            (numbers.working, numbers.error) = (ids, None);
+        }
+        new
+    }
+
     /// The numbers, to read or to change.
     pub fn numbers(&self) -> MutexGuard<'_, Numbers> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
@@ -49,7 +71,8 @@ impl Metrics {
 
     /// Why the server is not well; nothing where it is.
     pub fn trouble(&self) -> Option<String> {
-        self.numbers().error.clone()
+        let numbers = self.numbers();
+        if numbers.starting { Some("starting".into()) } else { numbers.error.clone() }
     }
 
     /// The numbers in Prometheus's text format; requests that wait are counted in the folder `incoming`.
@@ -108,16 +131,17 @@ impl Metrics {
     }
 }
 
-/// Requests in a folder that are not worked off, and how long the oldest has waited.
+/// Requests in a folder, as plain files, that are not worked off, and how long the oldest has waited.
 fn waiting(incoming: &Path, working: &BTreeSet<String>, now: SystemTime) -> (usize, Duration) {
     let (mut count, mut age) = (0, Duration::ZERO);
     for entry in std::fs::read_dir(incoming).into_iter().flatten().flatten() {
         let name = entry.file_name().to_string_lossy().into_owned();
         let Some(id) = name.strip_suffix(".json").filter(|id| !id.starts_with('.')) else { continue };
-        if !working.contains(id) {
-            let written = entry.metadata().and_then(|meta| meta.modified());
+        let Ok(meta) = entry.metadata() else { continue }; // of a link itself; it was taken away
+        if meta.is_file() && !working.contains(id) {
             count += 1;
-            age = age.max(written.ok().and_then(|at| now.duration_since(at).ok()).unwrap_or_default());
+            age =
+                age.max(meta.modified().ok().and_then(|at| now.duration_since(at).ok()).unwrap_or_default());
         }
     }
     (count, age)
@@ -158,8 +182,13 @@ mod tests {
         for name in ["a.json", "b.json", "c.json", ".d.json", "e.part"] {
             std::fs::write(folder.path().join(name), "{}").unwrap();
         }
-        let metrics = Metrics::default();
-        metrics.numbers().working.insert("b".into());
+        std::fs::create_dir(folder.path().join("folder.json")).unwrap(); // refused, and stays
+        let metrics = Metrics::starting();
+        assert_eq!(metrics.trouble().as_deref(), Some("starting"));
+        metrics.numbers().starting = false;
+        metrics.numbers().error = Some("of the batch before".into());
+        assert!(metrics.begin(BTreeSet::from(["b".into()])));
+        assert_eq!(metrics.trouble(), None);
         metrics.numbers().error = Some("a \"disk\"\nis full".into());
         let later = SystemTime::now() + Duration::from_secs(100);
         let text = metrics.text(folder.path(), later);
@@ -172,6 +201,8 @@ mod tests {
         }
         let age = text.lines().find_map(|line| line.strip_prefix("scrubjay_queue_age_seconds "));
         assert!((99.0..110.0).contains(&age.unwrap().parse::<f64>().unwrap()), "{text}");
+        // The same batch, tried again.
+        assert!(!metrics.begin(BTreeSet::from(["b".into()])));
         assert!(metrics.trouble().is_some());
     }
 }

@@ -2,14 +2,16 @@
 
 use std::collections::HashMap;
 use std::ffi::OsString;
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use super::incoming::Incoming;
 use super::metrics::Metrics;
 use super::policy::{Policy, Waiting};
-use super::spool::{Hook, Incoming, Spool};
+use super::spool::{Hook, Spool};
 use crate::data::choose;
 use crate::doubt::doubts;
 use crate::error::{Error, Result, check_stop};
@@ -23,6 +25,8 @@ use crate::task::SMALLEST_BATCH;
 
 /// How long the server sleeps before it looks whether it is to stop.
 const NAP: Duration = Duration::from_millis(100);
+/// How long it waits at least and at most between two looks.
+const POLL: RangeInclusive<Duration> = NAP..=Duration::from_secs(86400);
 
 /// How a queue is worked off.
 #[derive(Clone, Debug, PartialEq)]
@@ -35,7 +39,7 @@ pub struct QueueOptions {
     pub keep: usize,
     /// Whether to end once nothing waits; then every request is due.
     pub once: bool,
-    /// How long to wait between two looks at the incoming requests, and before an error is tried again.
+    /// How long to wait between two looks at the incoming requests, and before an error is tried again; 0.1 s to a day.
     pub poll: Duration,
 }
 
@@ -87,7 +91,7 @@ impl Server {
     /// Opens a spool for a session that was opened from the model that the spool began with.
     ///
     /// # Errors
-    /// Where another server works there, the spool belongs to another model or other data, the options cannot be carried out on
+    /// Where another server works there, the spool belongs to another model or other data or lost a part, the options cannot be carried out on
     /// this model, or a file cannot be read or written.
     pub fn open(session: Session, spool: &Path, options: QueueOptions) -> Result<Server> {
         let (Some(checkpoint), Some(sources)) = (session.checkpoint(), session.sources()) else {
@@ -101,6 +105,10 @@ impl Server {
             let name = if options.keep == 0 { "--keep" } else { "--batch-count" };
             return Err(Error::config(format!("{name} is at least 1")));
         }
+        if !POLL.contains(&options.poll) {
+            let found = options.poll.as_secs_f64();
+            return Err(Error::config(format!("--poll is 0.1s to 1d, found {found}s")));
+        }
         let (labels, names) = (&session.samples().y, session.names());
         let retain = match &options.request.retain {
             None => None,
@@ -113,6 +121,7 @@ impl Server {
         let [data, _] = session.hashes(of_samples)?;
         let mut spool = Spool::open(spool)?;
         spool.bind(&model, &data)?;
+        spool.check_current()?;
         let mut server = Server {
             session,
             spool,
@@ -133,6 +142,13 @@ impl Server {
     /// With another clock than the system's.
     pub fn with_clock(mut self, clock: impl Fn() -> SystemTime + Send + 'static) -> Server {
         self.clock = Box::new(clock);
+        self
+    }
+
+    /// With numbers that were made before it was opened.
+    pub fn with_metrics(mut self, metrics: Arc<Metrics>) -> Server {
+        *metrics.numbers() = self.metrics.numbers().clone();
+        self.metrics = metrics;
         self
     }
 
@@ -174,7 +190,7 @@ impl Server {
         let once = self.options.once;
         loop {
             if self.session.stop().load(Ordering::Relaxed) {
-                return if once { Err(interrupted()) } else { Ok(self.served()) };
+                return if once && self.is_left()? { Err(interrupted()) } else { Ok(self.served()) };
             }
             match self.turn() {
                 Ok(turn) => {
@@ -185,6 +201,7 @@ impl Server {
                         _ => {}
                     }
                 }
+                Err(Error::Interrupted { .. }) if self.session.stop().load(Ordering::Relaxed) => {}
                 Err(Error::Interrupted { .. }) if !once => return Ok(self.served()),
                 Err(Error::Interrupted { .. }) => return Err(interrupted()),
                 Err(error @ Error::Io { .. }) if !once => {
@@ -194,6 +211,11 @@ impl Server {
                 Err(error) => return Err(error),
             }
         }
+    }
+
+    /// Whether a batch is not over, or a file waits.
+    fn is_left(&self) -> Result<bool> {
+        Ok(self.spool.journal()?.is_some() || self.spool.list()?.iter().any(|file| file.is_file))
     }
 
     /// Tells of an error that is tried again, once.
@@ -230,10 +252,10 @@ impl Server {
         if let Some(journal) = self.spool.journal()? {
             return self.work(journal);
         }
-        let waiting = self.take_in()?;
+        let (waiting, failed) = self.take_in()?;
         let count = self.options.policy.batch(&waiting, self.now(), self.options.once);
         if count == 0 {
-            return Ok(Turn::Idle);
+            return failed.map_or(Ok(Turn::Idle), Err);
         }
         match self.begin(&waiting[..count])? {
             Some(journal) => self.work(journal),

@@ -17,17 +17,15 @@
 
 use std::collections::HashMap;
 use std::fs::{File, TryLockError};
-use std::io::{ErrorKind, Read};
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
 
 use super::receipt::{Receipt, State};
-use super::submission::{LONGEST, Submission, is_id};
+use super::submission::Submission;
 use crate::data::tensors::{self, Tensor, TensorFile, Values};
 use crate::error::{Error, Result};
-use crate::hash;
 use crate::soft_label::Held;
 
 /// The version of the layout.
@@ -38,7 +36,7 @@ pub type Hook = dyn FnMut(&'static str) -> Result<()> + Send;
 
 /// A folder that one server works in.
 pub struct Spool {
-    root: PathBuf,
+    pub(super) root: PathBuf,
     _lock: File,
     hook: Option<Box<Hook>>,
 }
@@ -49,19 +47,6 @@ struct Owner {
     spool: u32,
     model_sha256: String,
     data_sha256: String,
-}
-
-/// A file that came in.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Incoming {
-    /// Where it is.
-    pub path: PathBuf,
-    /// Its name.
-    pub name: String,
-    /// When it was written, its length and its number on the disk: what differs where it was replaced.
-    pub stamp: (SystemTime, u64, u64),
-    /// Whether it is a file, and no link or folder.
-    pub is_file: bool,
 }
 
 /// The batch that is worked off.
@@ -142,10 +127,9 @@ impl Spool {
         let path = self.root.join("spool.json");
         let owner =
             Owner { spool: VERSION, model_sha256: model_sha256.into(), data_sha256: data_sha256.into() };
-        if !path.exists() {
+        let Some(found) = read_json_if_there::<Owner>(&path)? else {
             return self.put("owner", &path, &owner);
-        }
-        let found: Owner = read_json(&path)?;
+        };
         let what = match &found {
             found if *found == owner => return Ok(()),
             found if found.spool != VERSION => "a spool of another version of scrubjay",
@@ -178,55 +162,6 @@ impl Spool {
         self.root.join(folder).join(format!("{name}.json"))
     }
 
-    /// Files that came in and are called as requests are: `*.json`, and no leading dot.
-    ///
-    /// # Errors
-    /// Where the folder cannot be read.
-    pub fn list(&self) -> Result<Vec<Incoming>> {
-        let folder = self.incoming();
-        let mut found = vec![];
-        for entry in std::fs::read_dir(&folder).map_err(Error::io(&folder))? {
-            let entry = entry.map_err(Error::io(&folder))?;
-            let name = entry.file_name().to_string_lossy().into_owned();
-            if name.starts_with('.') || !name.ends_with(".json") {
-                continue;
-            }
-            let Ok(meta) = std::fs::symlink_metadata(entry.path()) else { continue }; // it was taken away
-            let written = meta.modified().unwrap_or(SystemTime::UNIX_EPOCH);
-            found.push(Incoming {
-                path: entry.path(),
-                name,
-                stamp: (written, meta.len(), number(&meta)),
-                is_file: meta.is_file(),
-            });
-        }
-        found.sort_by(|a, b| (a.stamp.0, &a.name).cmp(&(b.stamp.0, &b.name)));
-        Ok(found)
-    }
-
-    /// The bytes of a file that came in; none where it was taken away.
-    ///
-    /// # Errors
-    /// [`Error::Config`] where it is no readable file of a request's size; the message tells why.
-    pub fn read_incoming(&self, file: &Incoming) -> Result<Option<Vec<u8>>> {
-        if !file.is_file {
-            return Err(Error::config("is a link, a folder or a special file; a plain file was expected"));
-        }
-        let mut bytes = vec![];
-        let opened = File::open(&file.path);
-        match opened.and_then(|opened| opened.take(LONGEST + 1).read_to_end(&mut bytes)) {
-            Ok(_) if bytes.len() as u64 > LONGEST => {
-                Err(Error::config(format!("has more than {LONGEST} bytes, the most that a request has")))
-            }
-            Ok(_) => Ok(Some(bytes)),
-            Err(e) if e.kind() == ErrorKind::NotFound => Ok(None),
-            Err(e) if e.kind() == ErrorKind::PermissionDenied => {
-                Err(Error::config("cannot be read: permission denied"))
-            }
-            Err(source) => Err(Error::Io { path: file.path.clone(), source }),
-        }
-    }
-
     /// The receipt of an id, where its samples were removed or tried.
     ///
     /// # Errors
@@ -234,11 +169,9 @@ impl Spool {
     pub fn answered(&self, id: &str) -> Result<Option<Receipt>> {
         for state in [State::Removed, State::NotRemoved] {
             let path = self.receipt_path(state, id);
-            if path.is_file() {
-                let receipt: Receipt = read_json(&path)?;
-                if receipt.state != State::Refused {
-                    return Ok(Some(receipt));
-                }
+            let found: Option<Receipt> = read_json_if_there(&path)?;
+            if let Some(receipt) = found.filter(|receipt| receipt.state != State::Refused) {
+                return Ok(Some(receipt));
             }
         }
         Ok(None)
@@ -251,42 +184,17 @@ impl Spool {
     pub fn write_receipt(&mut self, name: &str, receipt: &Receipt) -> Result<bool> {
         let path = self.receipt_path(receipt.state, name);
         let same = |found: &Receipt| Receipt { finished: receipt.finished, ..found.clone() } == *receipt;
-        if read_json(&path).is_ok_and(|found: Receipt| same(&found)) {
-            return Ok(false);
+        let new = !read_json(&path).is_ok_and(|found: Receipt| same(&found));
+        if new {
+            self.put("receipt", &path, receipt)?;
         }
-        self.put("receipt", &path, receipt)?;
-        if receipt.state == State::Removed {
-            // Of an earlier file of this id that was no request.
-            let _ = std::fs::remove_file(self.receipt_path(State::Refused, name));
+        let refusal = self.receipt_path(State::Refused, name); // of an earlier file of this id that was no request
+        if receipt.state == State::Removed && refusal.try_exists().map_err(Error::io(&refusal))? {
+            self.change("end of refusal")?;
+            std::fs::remove_file(&refusal).map_err(Error::io(&refusal))?;
+            flush(&self.root.join("refused"))?;
         }
-        Ok(true)
-    }
-
-    /// Moves a file that is no request out of the way, beside the receipt `NAME.json`.
-    ///
-    /// # Errors
-    /// Where the file system refuses.
-    pub fn set_aside(&mut self, file: &Incoming, name: &str) -> Result<()> {
-        self.change("set aside")?;
-        let to = self.root.join("refused").join(format!("{name}.rejected"));
-        std::fs::rename(&file.path, &to).map_err(Error::io(&file.path))?;
-        flush(&self.root.join("refused"))?;
-        flush(&self.incoming())
-    }
-
-    /// Takes a request out of the incoming ones, unless another one has come in its place.
-    ///
-    /// # Errors
-    /// Where the file system refuses.
-    pub fn take_out(&mut self, id: &str, sha256: &str) -> Result<()> {
-        let path = self.incoming().join(format!("{id}.json"));
-        let Ok(bytes) = std::fs::read(&path) else { return Ok(()) };
-        if Submission::parse(id, &bytes).is_ok_and(|found| found.sha256() == sha256) {
-            self.change("take out")?;
-            std::fs::remove_file(&path).map_err(Error::io(&path))?;
-            flush(&self.incoming())?;
-        }
-        Ok(())
+        Ok(new)
     }
 
     fn journal_path(&self) -> PathBuf {
@@ -298,8 +206,7 @@ impl Spool {
     /// # Errors
     /// Where it cannot be read.
     pub fn journal(&self) -> Result<Option<Journal>> {
-        let path = self.journal_path();
-        if path.exists() { read_json(&path).map(Some) } else { Ok(None) }
+        read_json_if_there(&self.journal_path())
     }
 
     /// Keeps the batch that is worked off; one without requests is over.
@@ -360,6 +267,36 @@ impl Spool {
             Err(e) if e.kind() == ErrorKind::NotFound => Ok(0),
             Err(source) => Err(Error::Io { path, source }),
         }
+    }
+
+    /// Checks that `current` leads to the newest version: the last one that `held` has, but for one that a batch is to make current.
+    /// A spool that lost the link would begin again with the first model, which has all samples.
+    ///
+    /// # Errors
+    /// Where it leads to another version, or a folder cannot be read.
+    pub fn check_current(&self) -> Result<()> {
+        let (current, mut newest, folder) = (self.current()?, 0, self.root.join("held"));
+        for entry in std::fs::read_dir(&folder).map_err(Error::io(&folder))? {
+            let name = entry.map_err(Error::io(&folder))?.file_name();
+            let number = name.to_str().and_then(|name| name.strip_suffix(".safetensors")?.parse().ok());
+            newest = newest.max(number.unwrap_or(0));
+        }
+        if newest == current
+            || (newest == current + 1 && self.journal()?.is_some_and(|journal| journal.version == newest))
+        {
+            return Ok(());
+        }
+        let path = self.root.join("current");
+        let leads = if current == 0 { "is missing".into() } else { format!("leads to version {current:04}") };
+        let remedy = match newest > current {
+            true => format!(
+                "where versions/{newest:04} is whole, restore the link (ln -sfn versions/{newest:04} current), else the spool from a \
+                 backup"
+            ),
+            false => format!("restore held/ up to {current:04}.safetensors from a backup"),
+        };
+        let reason = format!("{leads}, and the newest version in held/ is {newest:04}; {remedy}");
+        Err(Error::config(format!("{}: {reason}", path.display())))
     }
 
     /// Lets `current` lead to a version, by rename: a reader finds the one before or this one.
@@ -448,32 +385,22 @@ impl Spool {
     }
 }
 
-/// What a file that came in is called in the folder of refusals: its id, else a hash of its name.
-pub fn name_of(file: &str) -> String {
-    match file.strip_suffix(".json").filter(|id| is_id(id)) {
-        Some(id) => id.into(),
-        None => format!("name-{}", &hash::of_parts(std::iter::once(file))[..16]),
-    }
-}
-
 fn read_json<T: for<'de> Deserialize<'de>>(path: &Path) -> Result<T> {
     serde_json::from_slice(&tensors::read(path)?)
         .map_err(|e| Error::data(path, format!("is not what a server writes: {e}")))
 }
 
+/// [`read_json`], none where there is no such file; a file that cannot be read is an error and not a missing one.
+fn read_json_if_there<T: for<'de> Deserialize<'de>>(path: &Path) -> Result<Option<T>> {
+    match read_json(path) {
+        Err(Error::Io { source, .. }) if source.kind() == ErrorKind::NotFound => Ok(None),
+        found => found.map(Some),
+    }
+}
+
 /// Waits until the names in a folder are on the disk.
-fn flush(folder: &Path) -> Result<()> {
+pub(super) fn flush(folder: &Path) -> Result<()> {
     File::open(folder).and_then(|folder| folder.sync_all()).map_err(Error::io(folder))
-}
-
-#[cfg(unix)]
-fn number(meta: &std::fs::Metadata) -> u64 {
-    std::os::unix::fs::MetadataExt::ino(meta)
-}
-
-#[cfg(not(unix))]
-fn number(_: &std::fs::Metadata) -> u64 {
-    0
 }
 
 #[cfg(unix)]
