@@ -15,7 +15,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime};
 
 use scrubjay::device::Device;
-use scrubjay::queue::{LONGEST, Policy, QueueOptions, Responder, Served, Server, Turn};
+use scrubjay::queue::{LONGEST, Metrics, Policy, QueueOptions, Responder, Served, Server, Turn};
 use scrubjay::session::{Level, Session, Sources};
 use scrubjay::task::Procedure;
 use scrubjay::{Error, Result, ScrubOptions};
@@ -673,9 +673,8 @@ fn metrics_tell_of_batches() {
     let queue = Queue::new();
     queue.ask("a", json!([0, 1, 2]), 0);
     queue.put("bad.json", b"{", 1);
-    let mut server = queue.server(options()).unwrap();
-    let local = "127.0.0.1:0".parse().unwrap();
-    let responder = Responder::start(local, false, server.metrics(), server.incoming()).unwrap();
+    let (metrics, local) = (Arc::new(Metrics::starting()), "127.0.0.1:0".parse().unwrap());
+    let responder = Responder::start(local, false, metrics.clone(), queue.at("incoming")).unwrap();
     let page = || {
         let mut stream = TcpStream::connect(responder.address()).unwrap();
         stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
@@ -688,6 +687,8 @@ fn metrics_tell_of_batches() {
             .iter()
             .for_each(|line| assert!(page.lines().any(|found| found == *line), "{line} is not in {page}"));
     };
+    assert!(page().starts_with("HTTP/1.1 503 ") && page().ends_with("starting\n"), "{}", page());
+    let mut server = queue.server(options()).unwrap().with_metrics(metrics);
     has(&page(), &["scrubjay_requests{state=\"waiting\"} 2", "scrubjay_version 0"]);
     server.serve().unwrap();
     queue.ask("b", json!([9]), 2);
