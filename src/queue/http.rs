@@ -1,7 +1,7 @@
 //! A responder for `GET /metrics` and `GET /health`: HTTP/1.1, at most eight connections at once, each closed after its answer.
 //!
-//! A request has at most 8 KiB and two seconds to come in. Until the server is open, both are answered with 503. It is meant for a loopback address; there is no encryption and no
-//! password.
+//! A request has at most 8 KiB and two seconds to come in. Until the server is open, both are answered with 503.
+//! It is meant for a loopback address; there is no encryption and no password.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};

@@ -91,8 +91,8 @@ impl Server {
     /// Opens a spool for a session that was opened from the model that the spool began with.
     ///
     /// # Errors
-    /// Where another server works there, the spool belongs to another model or other data or lost a part, the options cannot be carried out on
-    /// this model, or a file cannot be read or written.
+    /// Where another server works there, the spool belongs to another model or other data or lost a part, the options cannot be
+    /// carried out on this model, or a file cannot be read or written.
     pub fn open(session: Session, spool: &Path, options: QueueOptions) -> Result<Server> {
         let (Some(checkpoint), Some(sources)) = (session.checkpoint(), session.sources()) else {
             return Err(Error::config("a queue needs a session that was opened from files"));
