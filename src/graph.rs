@@ -4,6 +4,7 @@
 
 mod compose;
 mod pool;
+mod sizes;
 mod write;
 
 use serde::{Deserialize, Serialize};

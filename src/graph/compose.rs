@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 
+use super::sizes::within;
 use super::{IDS, IMAGE, MASK, Node, Operation, layer_name};
 use crate::error::{Error, Result};
 use crate::net::{
@@ -11,8 +12,6 @@ use crate::ops::{Bands, InputKind, Windows};
 
 /// The most values that a node may give an image.
 const MOST: u128 = 1 << 31;
-/// The largest setting that a node may have.
-const LARGEST: usize = 1 << 20;
 
 /// The network of a list of nodes, whose tensors `source` has; the last node gives the logits.
 ///
@@ -138,14 +137,6 @@ fn check_fixed(net: &Network) -> Result<()> {
             "tensor `{}` is a layer's, and a fixed scale or shift of another node",
             net.params[param.index()].name
         ))),
-    }
-}
-
-/// A setting that is not 0 and not beyond reason.
-pub(super) fn within(what: &str, number: usize) -> Result<usize> {
-    match (1..=LARGEST).contains(&number) {
-        true => Ok(number),
-        false => Err(Error::config(format!("\"{what}\" is {number}, where 1 to {LARGEST} was expected"))),
     }
 }
 

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::compose::within;
+use super::sizes::within;
 use crate::error::{Error, Result};
 use crate::net::Window;
 

@@ -2,7 +2,7 @@
 
 use super::super::init::Init;
 use super::super::{convnext, densenet, mobilenet, preact, resnet, vgg};
-use super::{Plan, Spec};
+use super::plan::{Plan, Spec};
 use crate::error::Result;
 
 /// The first of these that the name is of.

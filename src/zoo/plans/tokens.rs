@@ -2,7 +2,7 @@
 
 use super::super::init::Init;
 use super::super::{mixer, swin, vit};
-use super::{Plan, Spec};
+use super::plan::{Plan, Spec};
 use crate::error::{Error, Result};
 
 /// The first of these that the name is of.
@@ -65,8 +65,7 @@ fn vision_transformer(init: &mut Init, spec: &Spec) -> Result<Option<Plan>> {
     }
     init.norm("norm", width);
     init.layer("head", &[spec.classes, width], true);
-    let plan = Plan { architecture: "vit".into(), ..spec.plan(&vit::FAMILY) };
-    Ok(Some(plan.with("num_heads", heads)))
+    Ok(Some(spec.plan(&vit::FAMILY).under_its_family().with("num_heads", heads)))
 }
 
 /// torchvision's Swin transformers of windows of 7 by 7.
