@@ -329,7 +329,7 @@ fn what_is_doubtful_is_said_and_done() {
         "before was trained on other data than --data",
         "seed-2 was trained on other data than --data",
         "after was scrubbed of other samples than --forget",
-        "600 of the 600 images",
+        "600 of the 600 samples",
     ] {
         assert!(said.contains(words), "`{words}` is not in {said}");
     }
