@@ -253,8 +253,11 @@ impl Sets {
                     None => picked(pick, session, labels)?,
                 };
                 if let Some(i) = chosen.iter().find(|&&i| away[i]) {
-                    let is = if forget.contains(i) { "is to be forgotten" } else { "was forgotten before" };
-                    return Err(Error::config(format!("sample {i} {is} and is to be retained")));
+                    let is = match forget.contains(i) {
+                        true => "is to be forgotten and",
+                        false => "was forgotten before and is",
+                    };
+                    return Err(Error::config(format!("sample {i} {is} to be retained")));
                 }
                 let words = pick.text().map_or("by index".into(), |text| format!("--retain {text}"));
                 (chosen, words)
