@@ -56,14 +56,14 @@ class Windows(nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.stem, self.out = nn.Conv2d(3, 6, 3, padding=1), nn.Linear(6 * 4 * 3, 5)
+        self.stem, self.mix, self.out = nn.Conv2d(3, 6, 3, padding=1), nn.Conv2d(6, 6, 1), nn.Linear(6 * 4 * 3, 5)
         self.means = nn.Sequential(
             nn.AvgPool2d(3, 2, padding=1, ceil_mode=True, count_include_pad=False), nn.AvgPool2d(2, 3, ceil_mode=True)
         )
 
     def forward(self, x):
         x = F.max_pool2d(torch.tanh(self.stem(x)), (2, 3), 1, padding=(0, 1), ceil_mode=True)
-        return self.out(F.avg_pool2d(self.means(x), (2, 1), 1, padding=(1, 0)).flatten(1))
+        return self.out(F.avg_pool2d(torch.tanh(self.mix(self.means(x))), (2, 1), 1, padding=(1, 0)).flatten(1))
 
 
 class Squeeze(nn.Module):
