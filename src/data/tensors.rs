@@ -257,7 +257,7 @@ fn bytes_of(path: &Path) -> Result<Vec<u8>> {
 /// Reads a file whole, decompressed where its name ends in `.gz` or its content begins as gzip's.
 ///
 /// # Errors
-/// Where it cannot be read, or its compressed bytes are damaged or far more than their number tells ([`unpack`]).
+/// Where it cannot be read, or its compressed bytes are damaged or become far more than their number tells (docs/FUZZING.md).
 pub fn read_unzipped(path: &Path) -> Result<Vec<u8>> {
     let bytes = read(path)?;
     let named = path.extension().is_some_and(|end| end.eq_ignore_ascii_case("gz"));
