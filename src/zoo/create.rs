@@ -143,7 +143,8 @@ fn of_images(
             sequential::compose(&mut init, image, &mut reading(&config, &[]))?
         }
         _ => {
-            if let Some(plan) = planned(&mut init, spec, image, classes)? {
+            let described = (spec, family, &numbers(spec, widths)?[..]);
+            if let Some(plan) = plans::declare(&mut init, described, image, classes)? {
                 let (network, config) = plan.network(&mut init, image, classes)?;
                 return Ok(Created { network, config });
             }
@@ -155,12 +156,6 @@ fn of_images(
         }
     };
     Ok(Created { network, config })
-}
-
-/// A published network, by its description.
-fn planned(init: &mut Init, spec: &str, image: Shape, classes: usize) -> Result<Option<plans::Plan>> {
-    let (name, sizes) = spec.split_once(':').unwrap_or((spec, ""));
-    plans::declare(init, (spec, name, &numbers(spec, sizes)?), image, classes)
 }
 
 /// torchvision's ResNet-50, of `width` channels in the stem (64 as published).

@@ -1,17 +1,5 @@
 //! Plans of published networks: the names and shapes of their tensors, as torchvision, timm or common CIFAR code have
-//! them, at the published size or at another width.
-//!
-//! | description | what is made |
-//! | --- | --- |
-//! | `resnet18` 34 50 101 152, `resnext50_32x4d`, `wide_resnet50_2` | torchvision's; `resnet18:16` has 16 channels in the stem, not 64; images of less than 64 pixels get the stem of CIFAR |
-//! | `wrn-16-4` | the wide ResNet of depth 16 and four times 16 channels |
-//! | `vgg11` 13 16 19, with `_bn` | torchvision's; `vgg16:8` has 8 channels in the first filter, not 64; for images of less than 64 pixels one linear layer |
-//! | `densenet121` 161 169 201 | torchvision's; `densenet121:8` grows by 8 channels, not 32 |
-//! | `mobilenet_v2` | torchvision's |
-//! | `convnext_tiny` small base large | torchvision's; `convnext_tiny:24` has 24 channels in the stem, not 96 |
-//! | `vit_tiny_patch16` small base large; `vit:64-6-4-4` | timm's; channels, blocks, heads, side of a patch |
-//! | `swin_t` s b | torchvision's; `swin_t:24` has 24 channels, not 96; images are multiples of 224 |
-//! | `mixer_s16` b16; `mixer:64-4-4` | timm's; channels, blocks, side of a patch |
+//! them, at the published size or at another width. docs/MODELS.md lists the descriptions.
 
 mod convolutional;
 mod plan;

@@ -28,7 +28,7 @@ fn resnet(init: &mut Init, spec: &Spec) -> Result<Option<Plan>> {
         "wide_resnet50_2" => ([3, 4, 6, 3], true, 1, 128),
         _ => return Ok(None),
     };
-    let (width, side) = (spec.size(64)?, if spec.is_small() { 3 } else { 7 });
+    let (width, (side, stem)) = (spec.size(64)?, spec.stem());
     init.normed("conv1", "bn1", &[width, spec.image.c, side, side]);
     let mut last = width;
     for (stage, blocks) in blocks.into_iter().enumerate() {
@@ -55,8 +55,7 @@ fn resnet(init: &mut Init, spec: &Spec) -> Result<Option<Plan>> {
         }
     }
     init.layer("fc", &[spec.classes, last], true);
-    let plan = spec.plan(&resnet::FAMILY);
-    Ok(Some(plan.with("stem", if spec.is_small() { "stride1" } else { "stride2+pool" })))
+    Ok(Some(spec.plan(&resnet::FAMILY).with("stem", stem)))
 }
 
 /// Wide ResNets (Zagoruyko & Komodakis 2016) of depth 6n + 4, `wrn-{depth}-{widening}`.
@@ -132,7 +131,7 @@ fn densenet(init: &mut Init, spec: &Spec) -> Result<Option<Plan>> {
         "densenet201" => ([6, 12, 48, 32], 32),
         _ => return Ok(None),
     };
-    let (growth, side) = (spec.size(growth)?, if spec.is_small() { 3 } else { 7 });
+    let (growth, (side, stem)) = (spec.size(growth)?, spec.stem());
     let mut width = 2 * growth;
     init.normed("features.conv0", "features.norm0", &[width, spec.image.c, side, side]);
     for (block, layers) in blocks.into_iter().enumerate() {
@@ -153,8 +152,7 @@ fn densenet(init: &mut Init, spec: &Spec) -> Result<Option<Plan>> {
     }
     init.batch_norm("features.norm5", width);
     init.layer("classifier", &[spec.classes, width], true);
-    let plan = spec.plan(&densenet::FAMILY);
-    Ok(Some(plan.with("stem", if spec.is_small() { "stride1" } else { "stride2+pool" })))
+    Ok(Some(spec.plan(&densenet::FAMILY).with("stem", stem)))
 }
 
 /// torchvision's MobileNetV2.

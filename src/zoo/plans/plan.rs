@@ -44,7 +44,12 @@ impl Spec<'_> {
         }
     }
 
-    /// Whether images are as small as CIFAR's, for which stems keep the image.
+    /// The side of a stem's filters, and what a config says of it: for small images that of CIFAR, which keeps them.
+    pub fn stem(&self) -> (usize, &'static str) {
+        if self.is_small() { (3, "stride1") } else { (7, "stride2+pool") }
+    }
+
+    /// Whether images are as small as CIFAR's.
     pub fn is_small(&self) -> bool {
         self.image.h.max(self.image.w) < 64
     }
