@@ -4,7 +4,9 @@ use libtest_mimic::Failed;
 use scrubjay::curvature::Kind;
 use scrubjay::data::InputKind;
 use scrubjay::device::Device;
-use scrubjay::ops::{self, Activation, Bands, Conv, Precision, Shape, Strided, Window, cuda as on_cuda};
+use scrubjay::ops::{
+    self, Activation, Bands, Conv, Precision, Shape, Strided, Window, Windows, cuda as on_cuda,
+};
 use scrubjay::zoo;
 
 use super::checks::{HALVES, adds, close, dual, plus, same_bits, slopes, values, wide, writes};
@@ -14,7 +16,7 @@ use super::networks::{
     derives, factors, observes, observes_lowered, observes_on_sm90, products, scrubs, scrubs_texts, selects,
     solves,
 };
-use super::sequences::{attentions, layer_norms, losses};
+use super::sequences::{attentions, layer_norms, losses, windows};
 use super::{Case, cuda, elements, few, large, layers, nets};
 
 /// Every case, with its name.
@@ -90,6 +92,15 @@ pub fn cases() -> Vec<(String, Case)> {
             let name = format!("attention/n={n},t={t},heads={heads},width={width}");
             cases.push((name, Box::new(move |d| attentions(d, n, t, heads, width, None))));
         }
+    }
+    // one window; windows in a row, shifted to the left; rows of windows, shifted both ways
+    for (images, side, rows, columns, down, right) in
+        [(2, 2, 1, 1, 0, 0), (1, 3, 1, 2, 0, 1), (2, 4, 2, 3, 2, 1)]
+    {
+        let at = Windows { side, rows, columns, down, right };
+        let name =
+            format!("attention/windows,side={side},rows={rows},columns={columns},down={down},right={right}");
+        cases.push((name, Box::new(move |d| windows(d, images, at, 2, 3))));
     }
     for (n, h, w, c, o, shape) in CONVS {
         if large() || h * w * c < 500 {

@@ -3,7 +3,8 @@ use libtest_mimic::Failed;
 use scrubjay::device::Device;
 use scrubjay::device::cuda::Buffer;
 use scrubjay::loss::{LogitProduct, Loss, softmax};
-use scrubjay::ops::{Shape, cuda as on_cuda};
+use scrubjay::ops::cuda::{self as on_cuda, Out};
+use scrubjay::ops::{Shape, Windows};
 
 use super::checks::{adds, close, dual, plus, same_bits, slopes, values, wide, writes};
 use super::dual::{Dual, Number};
@@ -258,6 +259,70 @@ pub fn attentions(
     let exact = slopes(&forward.dx::<Dual<f64>>(&dual(&dy, &dyt), &dual(&x, &tx)));
     let plain = slopes(&forward.dx::<Dual<f32>>(&dual(&dy, &dyt), &dual(&x, &tx)));
     close("dx'", &dxt, &plus(&wide(&start), &exact), &plus(&start, &plain))
+}
+
+/// Attention within the windows of `images`, forward and backward: outputs, adjoints, and the gradient of the table.
+pub fn windows(
+    device: &Device,
+    images: usize,
+    at: Windows,
+    heads: usize,
+    width: usize,
+) -> Result<(), Failed> {
+    let cuda = cuda(device)?;
+    let (n, t, c) = (images * at.count(), at.tokens(), heads * width);
+    let (shape, squares) = (Shape::new(1, t, c), n * heads * t * t);
+    let ([x, start], dy) = ([1, 2].map(|seed| values(n * t * 3 * c, seed)), values(n * t * c, 3));
+    let [table, table_start] = [4, 5].map(|seed| values(at.offsets() * heads, seed));
+    let [on_x, on_dy, on_table] = [cuda.upload(&x)?, cuda.upload(&dy)?, cuda.upload(&table)?];
+
+    let mut saved = cuda.alloc(squares)?;
+    let y = writes(cuda, n * t * c, |y| {
+        let mut saved = cuda.alloc(squares)?;
+        let (saved, x, windows) = (Some(saved.output()), on_x.input(), Some((at, on_table.input())));
+        on_cuda::attention::forward(cuda, y, saved, x, n, shape, heads, None, windows)
+    })?;
+    let all = Shape::new(at.count(), t, c);
+    fn forward<T: Number>(x: &[f32], all: Shape, heads: usize, table: &[f32], at: Windows) -> Vec<T> {
+        let (x, table) = (wide::<T>(x), wide::<T>(table));
+        let images = x.chunks_exact(3 * all.len());
+        images.flat_map(|x| attention::windowed(x, all, heads, &table, at)).collect()
+    }
+    close("y", &y, &forward(&x, all, heads, &table, at), &forward(&x, all, heads, &table, at))?;
+
+    let mut other = cuda.alloc(n * t * c)?;
+    let (out, kept, windows) = (other.output(), Some(saved.output()), Some((at, on_table.input())));
+    on_cuda::attention::forward(cuda, out, kept, on_x.input(), n, shape, heads, None, windows)?;
+    let backward = |dx: Out<'_, f32>, dtable: Out<'_, f32>| {
+        let mut scratch = cuda.alloc(squares)?;
+        let (scratch, dtable) = (scratch.output(), Some((at, dtable)));
+        let (dy, x, saved) = (on_dy.input(), on_x.input(), saved.input());
+        on_cuda::attention::backward(cuda, dx, dtable, scratch, dy, x, saved, n, shape, heads)
+    };
+    let dx = adds(cuda, &start, |dx| backward(dx, cuda.upload(&table_start)?.output()))?;
+    let dtable = adds(cuda, &table_start, |dtable| backward(cuda.upload(&start)?.output(), dtable))?;
+
+    /// The adjoints of the input and of the table, added to what they begin with.
+    fn adjoints<T: Number>(
+        [start, table_start]: [&[f32]; 2],
+        [dy, x]: [&[f32]; 2],
+        all: Shape,
+        heads: usize,
+        table: &[f32],
+        at: Windows,
+    ) -> [Vec<T>; 2] {
+        let [mut dx, mut dtable, dy, x, table] = [start, table_start, dy, x, table].map(wide::<T>);
+        let images = dx.chunks_exact_mut(3 * all.len()).zip(dy.chunks_exact(all.len()));
+        for ((dx, dy), x) in images.zip(x.chunks_exact(3 * all.len())) {
+            attention::windowed_backward([dx, &mut dtable], dy, x, all, heads, &table, at);
+        }
+        [dx, dtable]
+    }
+    let (starts, values) = ([start.as_slice(), table_start.as_slice()], [dy.as_slice(), x.as_slice()]);
+    let exact: [Vec<f64>; 2] = adjoints(starts, values, all, heads, &table, at);
+    let plain: [Vec<f32>; 2] = adjoints(starts, values, all, heads, &table, at);
+    close("dx", &dx, &exact[0], &plain[0])?;
+    close("the table's gradient", &dtable, &exact[1], &plain[1])
 }
 
 /// The oracle's attention over many images.
