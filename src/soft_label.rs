@@ -1,7 +1,8 @@
 //! Soft labels: what a model that never saw the forgotten samples would answer to them (MATH.md, Eq. 16).
 //!
 //! They are made of the logits of a *proxy*, which has not seen the samples, in two steps. Held-out samples, which neither
-//! model has seen, say how the proxy differs from the original:
+//! model has seen, say how the proxy differs from the original. Those of a class that no retained sample has are left out: the
+//! original knows the class, and the proxy does not.
 //!
 //! 1. *Nudge*: δ is added to the logit of every sample's own label, so that the proxy is right on as many held-out samples
 //!    as the original is.
@@ -36,9 +37,10 @@ impl<'a> Answers<'a> {
         self.logits.chunks_exact(classes.max(1)).zip(self.labels.iter().copied())
     }
 
-    /// ln p/(1 − p) of the largest probability of each, ascending.
-    fn confidences(self) -> Vec<f64> {
-        let mut all: Vec<f64> = self.rows().map(|(z, _)| log_odds(z)).collect();
+    /// ln p/(1 − p) of the largest probability of each sample whose label counts, ascending.
+    fn confidences(self, counts: impl Fn(u32) -> bool) -> Vec<f64> {
+        let mut all: Vec<f64> =
+            self.rows().filter(|(_, label)| counts(*label)).map(|(z, _)| log_odds(z)).collect();
         all.sort_by(f64::total_cmp);
         all
     }
@@ -64,7 +66,7 @@ pub struct SoftLabels {
 
 impl SoftLabels {
     /// Of the forgotten samples. `retained[c]` tells whether any retained sample has class c: held-out samples of other classes
-    /// say nothing of the nudge, because the proxy has never seen their class.
+    /// are left out.
     ///
     /// # Errors
     /// Where no held-out sample has a class that is retained, or a logit is not finite.
@@ -88,8 +90,9 @@ impl SoftLabels {
             }
             logits
         };
-        let theirs = Answers { logits: &nudged(proxy), ..proxy }.confidences();
-        let ours = original.confidences();
+        let known = |label: u32| retained[label as usize];
+        let theirs = Answers { logits: &nudged(proxy), ..proxy }.confidences(known);
+        let ours = original.confidences(known);
         let mut q = nudged(forgotten);
         for z in q.chunks_exact_mut(classes) {
             let wanted = at(&ours, place(&theirs, log_odds(z)));
@@ -305,6 +308,26 @@ mod tests {
     }
 
     #[test]
+    fn held_out_samples_of_a_class_that_is_gone_change_no_soft_label() {
+        let retained = [true, false, true];
+        let ((proxy, labels), (original, _)) = (answers(300, 3, 1.0, 8), answers(300, 3, 2.0, 9));
+        let (forgotten, of_class) = (answers(40, 3, 1.0, 10).0, [1; 40]);
+        let forgotten = Answers { logits: &forgotten, labels: &of_class };
+        let q = |original: &[f32], proxy: &[f32], retained: &[bool]| {
+            let (theirs, ours) =
+                (Answers { logits: proxy, labels: &labels }, Answers { logits: original, labels: &labels });
+            SoftLabels::new(forgotten, theirs, ours, retained).unwrap().q
+        };
+        let surer = |logits: &[f32], times: f32| -> Vec<f32> {
+            let rows = logits.chunks_exact(3).zip(&labels);
+            rows.flat_map(|(z, &y)| z.iter().map(move |z| if y == 1 { times * z } else { *z })).collect()
+        };
+        let (sure, unsure) = (surer(&original, 30.0), surer(&proxy, 0.01));
+        assert_eq!(q(&sure, &unsure, &retained), q(&original, &proxy, &retained));
+        assert_ne!(q(&sure, &unsure, &[true; 3]), q(&original, &proxy, &[true; 3]));
+    }
+
+    #[test]
     fn confidences_become_the_original_s_and_predictions_stay() {
         let (unsure, labels) = answers(500, 3, 0.5, 6);
         let (sure, _) = answers(500, 3, 4.0, 7);
@@ -320,7 +343,7 @@ mod tests {
             })
             .collect();
         found.sort_by(f64::total_cmp);
-        let expected = original.confidences();
+        let expected = original.confidences(|_| true);
         for (found, expected) in found.iter().zip(&expected).take(450) {
             assert!((found - expected).abs() < 1e-3 * (1.0 + expected.exp()), "{found} {expected}");
         }
