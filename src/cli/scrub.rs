@@ -22,9 +22,10 @@ use super::shared::{self, DeviceArgs, Exit, command_line};
 
 /// Remove training samples from a model
 ///
-/// DIR gets the model under its own name with only the touched values changed, config files beside it, report.json and
-/// report.html, and events.jsonl with one complete record per batch. Stopped at any moment and started again, it goes
-/// on after the last complete record. Exit 3: a batch was not removed (report.json says which, and why).
+/// DIR gets the model under its own name, the same but for the values that changed; its config files; report.json and
+/// report.html; and events.jsonl with a record of each batch. A run that was stopped goes on after the last complete record
+/// when it is started again. A unit is a neuron or a channel, with the weights that compute it. Exit 3: a batch was not
+/// removed (report.json says which, and why).
 ///
 /// Examples:
 ///   scrubjay scrub --model resnet20.safetensors --data train.safetensors --forget 7,12,100-149 \
@@ -36,40 +37,42 @@ use super::shared::{self, DeviceArgs, Exit, command_line};
 pub struct Args {
     #[command(flatten)]
     model: ModelArgs,
-    /// The training data, in any format that `eval` reads, or the part of it at hand (then --n says how large it was)
+    /// The training data: class folders, a manifest, .npz, .safetensors, texts in .csv .. (docs/DATA.md); or what you still have
+    /// of it, with --n
     #[arg(long, value_name = "TRAIN")]
     data: PathBuf,
     #[command(flatten)]
     normalise: NormaliseArgs,
-    /// The samples to remove: 7,12,100-149 (both ends included), class:spam, 'path:GLOB', where:site=berlin, level:1=s7
-    /// (first part of the path), n:20@seed, joined by commas; or a file of such lines or of names (docs/DATA.md)
+    /// The samples to remove: 7,12,100-149 (both ends included, the first sample is 0), class:spam, 'path:GLOB',
+    /// where:site=berlin (a column), level:1=s7 (the first folder of the path), n:20@7 (20 at random by seed 7), joined by
+    /// commas; or a file of such lines or of names (docs/DATA.md)
     #[arg(long, value_name = "SPEC", required_unless_present = "forget_data")]
     forget: Option<String>,
-    /// The samples to remove, as a set of their own beside --data
+    /// The samples to remove, as a data set of their own, which --data does not have
     #[arg(long, value_name = "DATA", conflicts_with = "forget")]
     forget_data: Option<PathBuf>,
-    /// The retained samples that are used; by default 1,024 of the rest at random, and all of it for a hold
+    /// The retained samples that are used, written as --forget; by default all of them for a hold, else 1,024 at random
     #[arg(long, value_name = "SPEC")]
     retain: Option<String>,
-    /// Validation data: calibration, and the gate
+    /// Validation data that the model has not seen: forgotten samples are to look like these, and --gate is measured on them
     #[arg(long, value_name = "DATA")]
     val: Option<PathBuf>,
-    /// How many samples the model was trained on
+    /// How many samples the model was trained on; by default as many as --data has
     #[arg(long, value_name = "N")]
     n: Option<usize>,
-    /// Where to write
+    /// The folder to write
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
-    /// Print the plan (units, bytes, an estimate of the time) and stop
+    /// Print what would be done (samples, units, bytes, an estimate of the time), change nothing and stop
     #[arg(long)]
     dry_run: bool,
-    /// With --dry-run, write the plan as a page, with the samples that would be removed
+    /// With --dry-run: write the plan as an HTML page too, with the samples that would be removed
     #[arg(long, value_name = "FILE", requires = "dry_run")]
     html: Option<PathBuf>,
-    /// Leave the samples out of pages: their small pictures, or first words, and what the model answers on them
+    /// Leave the samples out of HTML pages: their small pictures or first words, and what the model answers on them
     #[arg(long)]
     no_thumbnails: bool,
-    /// Samples removed together; by default all at once in a hold, else 25, and a class at once
+    /// How many samples are removed together; by default all in a hold and all of a class, else 25
     #[arg(long, value_name = "B")]
     batch: Option<usize>,
 
@@ -78,13 +81,13 @@ pub struct Args {
     /// The model of an earlier epoch, for --curvature fd (train --keep-epochs writes some)
     #[arg(long, value_name = "M", help_heading = "L-CODEC")]
     earlier: Option<PathBuf>,
-    /// Write delta.safetensors too: the rows that changed and the hashes of the model before and after, for `scrubjay apply`;
-    /// with both also their old values, for `scrubjay revert`, which tell of the removed samples
+    /// Write DIR/delta.safetensors too: the rows that changed, for `scrubjay apply` (new, the default); or also their old values,
+    /// for `scrubjay revert` (both), from which the removed samples could be found
     #[arg(long, value_enum, value_name = "new|both", num_args = 0..=1, default_missing_value = "new")]
     delta_file: Option<DeltaValues>,
     #[command(flatten)]
     device: DeviceArgs,
-    /// Print the report as JSON
+    /// Print the report as JSON on stdout, in place of the table
     #[arg(long)]
     json: bool,
 }
