@@ -327,6 +327,9 @@ pub fn check_out(checkpoint: &Checkpoint, out: &Path) -> Result<()> {
         let reason = "is the folder of the model, which would be overwritten; choose another --out";
         return Err(Error::config(format!("{}: {reason}", out.display())));
     }
+    if out.is_file() {
+        return Err(Error::config(format!("{}: is a file; --out takes a folder", out.display())));
+    }
     Ok(())
 }
 

@@ -392,7 +392,9 @@ impl<'a> Task<'a> {
 }
 
 fn needs_earlier() -> Error {
-    Error::config("curvature by finite differences, and it alone, needs the model of an earlier epoch")
+    Error::config(
+        "--curvature fd needs the model of an earlier epoch, --earlier; no other curvature takes one",
+    )
 }
 
 impl<'a> Task<'a> {

@@ -52,6 +52,20 @@ pub fn kind(start: &[u8]) -> Option<&'static str> {
     }
 }
 
+/// What a file is by its first bytes where numbers were expected: [`kind`], or text.
+pub fn kind_or_text(start: &[u8]) -> Option<&'static str> {
+    kind(start).or_else(|| is_text(start).then_some("a text file"))
+}
+
+/// Whether first bytes are letters; the last one may be cut off.
+fn is_text(start: &[u8]) -> bool {
+    let whole = match std::str::from_utf8(start) {
+        Err(cut) if cut.error_len().is_none() => std::str::from_utf8(&start[..cut.valid_up_to()]),
+        other => other,
+    };
+    whole.is_ok_and(|text| !text.is_empty() && !text.chars().any(|c| c.is_control() && !c.is_whitespace()))
+}
+
 /// Whether a file begins as a pickle of protocol 2 to 5 does. The third byte tells it from the length of a safetensors
 /// header that happens to begin so.
 pub fn is_pickle(start: &[u8]) -> bool {
