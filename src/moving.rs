@@ -1,4 +1,4 @@
-//! What a hold moves: every parameter of a network in training form, or the rows of some units of the frozen network, outside
+//! The parameters that a hold changes: every parameter of a network in training form, or the rows of some units of the frozen network, outside
 //! which nothing changes, running statistics included.
 
 use crate::block::Block;

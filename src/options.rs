@@ -121,7 +121,7 @@ pub struct ScrubOptions {
     /// The retained samples that are used; by default 1,024 of the rest at random, and all of it for a hold or a convex
     /// model.
     pub retain: Option<Pick>,
-    /// How many samples the model was trained on; by default those at hand.
+    /// How many samples the model was trained on; by default as many as the data have.
     pub n: Option<usize>,
     /// Samples removed together; by default all at once in a hold, else 25, and a class at once.
     pub batch: Option<usize>,

@@ -333,7 +333,7 @@ pub fn check_out(checkpoint: &Checkpoint, out: &Path) -> Result<()> {
     Ok(())
 }
 
-/// What of a report is read.
+/// The part of a report that is read.
 #[derive(Deserialize)]
 struct Header {
     identity: String,

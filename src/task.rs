@@ -327,7 +327,7 @@ const MOST_ITERATIONS: usize = 20;
 pub struct Task<'a> {
     /// Where to run.
     pub device: &'a Device,
-    /// The training data at hand, the forgotten samples included.
+    /// The training data that are given, the forgotten samples included.
     pub samples: &'a Samples,
     /// Indices of retained samples, whose curvature is used.
     pub retained: Vec<usize>,

@@ -97,7 +97,7 @@ impl Callbacks {
     }
 }
 
-/// Tells of progress; whether to go on.
+/// Reports progress; whether to go on.
 fn goes_on(progress: OnProgress, Progress { done, batches, phase }: Progress, user: User) -> bool {
     // A text from C has no 0 within, and the names of phases have none.
     let name = phase.and_then(|phase| CString::new(phase).ok());

@@ -360,10 +360,10 @@ fn print(args: &Args, split: &Split, table: &[Value], record: &Record) {
     println!("\nforget acc    share of the {FORGET} that the network still classifies as it was trained to");
     println!("true label    share of them classified as they should be");
     println!(
-        "gradient gone share of their gradient removed from the objective; in a network a number to look at, not a gate"
+        "gradient gone share of their gradient removed from the objective; in a network it decides nothing"
     );
     println!(
-        "T1            {:.2}, where permuted losses reach {:.2}",
+        "T1            {:.2}: how strongly the loss depends on the first unit of L-CODEC, where chance reaches {:.2}",
         selection.first_t.unwrap_or(f64::NAN),
         selection.noise_level.unwrap_or(f64::NAN)
     );

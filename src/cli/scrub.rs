@@ -174,7 +174,7 @@ impl Args {
     }
 }
 
-/// Tells of a run that had been finished before.
+/// Prints a run that had been finished before.
 fn print_finished(args: &Args, run: &Finished) -> anyhow::Result<Exit> {
     eprintln!("{}: already finished with these inputs and options; nothing was changed", args.out.display());
     if args.json {
@@ -209,7 +209,7 @@ fn print_estimate(args: &Args, estimate: &Estimate) {
     if let Some(Epochs { proxy, hold, cost }) = estimate.epochs {
         println!("proxy      {proxy} epochs of {} retained samples, for each batch", estimate.trained_on);
         println!(
-            "hold       {hold} epochs of them, each with as many forgotten samples beside them, for each batch"
+            "hold       {hold} epochs of these, with as many forgotten samples beside them, for each batch"
         );
         println!("cost       {cost:.1} epochs of retraining, for each batch");
         println!("time       about {:.0} s", estimate.seconds_at_most);
@@ -224,14 +224,14 @@ fn print_estimate(args: &Args, estimate: &Estimate) {
         bytes(estimate.activation_bytes)
     );
     println!(
-        "products   at most {} in {} stages; {} a worker, at most {} kept between them",
+        "products   at most {} in {} stages; {} per thread, at most {} kept between them",
         estimate.products_at_most,
         estimate.stages_at_most,
         bytes(estimate.products_bytes),
         bytes(estimate.kept_bytes)
     );
     println!(
-        "time       about {:.0} s at most, without the selection's statistics",
+        "time       at most about {:.0} s, and the time of FOCI",
         estimate.seconds_at_most
     );
     println!("{nothing}");
@@ -268,7 +268,7 @@ fn print_record(record: &Record) {
     );
     if let Some(HoldAccount { target, reached, epochs, .. }) = &account.hold {
         println!(
-            "       held at a loss of {:.4} ({:.1} % right); reached {:.4} ({:.1} %); cost {:.1} epochs",
+            "       aim: a loss of {:.4} ({:.1} % right); reached {:.4} ({:.1} %); cost {:.1} epochs of training",
             target.loss,
             100.0 * target.accuracy,
             reached.loss,
@@ -285,9 +285,13 @@ fn print(args: &Args, outcome: &outcome::Outcome) -> anyhow::Result<()> {
         return Ok(());
     }
     println!(
-        "batch  samples       fate  units  forget loss          forget acc       retain acc       T1 (noise)     length"
+        "batch  samples     result  units  forget loss          forget acc, %    retain acc, %    T1 (chance)    length"
     );
     outcome.records.iter().for_each(print_record);
+    if outcome.records.iter().any(|record| record.account.step.is_some()) {
+        println!("\nT1      how strongly the loss depends on the first unit, from 0 to 1, and what chance reaches");
+        println!("length  of the step; 1 is that of the formula");
+    }
     println!("\nremoved      {} samples; not removed {}", outcome.removed, outcome.not_removed);
     println!("changed      {} values of the model", outcome.changed_values);
     if let Some(Written { before, after, .. }) = &outcome.written {
@@ -298,7 +302,7 @@ fn print(args: &Args, outcome: &outcome::Outcome) -> anyhow::Result<()> {
             change(before.retain.accuracy, Some(after.retain.accuracy), 100.0, 2),
         );
     }
-    println!("never touched: {}", outcome.never_touched);
+    println!("unchanged    {}", outcome.never_touched);
     if let Some(privacy) = &outcome.privacy {
         println!(
             "certificate  epsilon {:?} and delta {:?} spent; it holds {}",

@@ -1,4 +1,4 @@
-//! `scrubjay serve`: work off a queue of removal requests.
+//! `scrubjay serve`: carry out removal requests from a queue.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;

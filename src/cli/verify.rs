@@ -1,4 +1,4 @@
-//! `scrubjay verify`: is it forgotten?
+//! `scrubjay verify`: compare a model with models retrained without the samples.
 
 mod table;
 

@@ -1,4 +1,4 @@
-//! What the measure and the selection are asked for.
+//! The options of the measure and of the selection.
 
 use super::watch::Watch;
 use crate::names::names;

@@ -1,4 +1,4 @@
-//! Labels that stand as words beside their samples.
+//! Labels that are words, and the numbers of their classes.
 
 use std::collections::BTreeSet;
 

@@ -1,4 +1,4 @@
-//! What a file is that is not of the kind that was expected: said by its first bytes, with the remedy.
+//! Recognises, by its first bytes, a file of another kind than was expected, and names the remedy.
 
 use super::file::StoredFile;
 use crate::error::{Error, Result};

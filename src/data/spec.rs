@@ -118,7 +118,7 @@ pub fn choose(text: &str, path: &Path, labels: &Labels, names: &Names) -> Result
     })
 }
 
-/// What is said of an index beyond the end of a set.
+/// The reason why an index beyond the end of a set is refused.
 pub(crate) fn beyond(sample: usize, n: usize) -> String {
     format!(
         "sample {sample} of a set of {n} does not exist; the first is 0, the last {}",

@@ -124,8 +124,8 @@ impl Tokenizer {
     /// Where the tokens that come first and last are more than `most`.
     pub fn encode(&self, text: &str, most: usize) -> Result<Encoded> {
         let around = self.before.len() + self.after.len();
-        let room = most.checked_sub(around).filter(|&room| room > 0).ok_or_else(|| {
-            Error::config(format!("a text of {most} tokens has room for no word: {around} are special"))
+        let left = most.checked_sub(around).filter(|&left| left > 0).ok_or_else(|| {
+            Error::config(format!("of {most} tokens of a text {around} are special, which leaves none for words (--max-tokens)"))
         })?;
         let mut ids = vec![];
         for (part, token) in cut(text, &self.raw) {
@@ -138,8 +138,8 @@ impl Tokenizer {
         }
         let whole = ids.len() + around;
         match self.keeps_end {
-            true => drop(ids.drain(..ids.len().saturating_sub(room))),
-            false => ids.truncate(room),
+            true => drop(ids.drain(..ids.len().saturating_sub(left))),
+            false => ids.truncate(left),
         }
         Ok(Encoded { ids: [&self.before[..], &ids, &self.after].concat(), whole })
     }

@@ -1,5 +1,5 @@
-//! What layers lower themselves with: the values of every node while instructions are listed, and the node whose turn it
-//! is.
+//! The context in which layers lower themselves to instructions: the values of every node so far, and the node that is lowered
+//! now.
 //!
 //! Adjoints are cleared by whoever adds to them first.
 

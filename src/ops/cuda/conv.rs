@@ -348,7 +348,7 @@ fn narrow<H: Half>(cuda: &Cuda, out: Out<'_, H>, x: In<'_, f32>) -> Result<()> {
 pub(super) struct Layer {
     op: &'static str,
     geometry: Geometry,
-    /// Rows of the weights at hand, all or some.
+    /// Rows of the weights that are given, all or some.
     rows: u32,
     /// Pixels of the output and of the input, of all images.
     pub pixels: [u32; 2],
