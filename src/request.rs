@@ -99,8 +99,8 @@ impl Request {
         let ordinary = calibrates && settings.target == Target::HeldOut;
         if ordinary && session.validation().is_none() && !options.is_despite(Doubt::NoVal) {
             return Err(Error::config(
-                "a request without a class or --wrong-labels needs --val: the model is surer of retained samples, which would \
-                 take its place, than of unseen ones, so that the samples would hardly be forgotten; --despite no-val goes on",
+                "a request that is neither a class nor --wrong-labels needs --val. Without it the forgotten samples are compared \
+                 with retained ones, of which the model is as sure, and so would hardly be forgotten. --despite no-val allows that",
             ));
         }
         let Sets { retained, train_on, held_out, retained_by } =
@@ -272,7 +272,9 @@ impl Sets {
             }
         };
         if retained.is_empty() {
-            return Err(Error::config("nothing is left to retain: every sample of --data is to be forgotten"));
+            return Err(Error::config(
+                "nothing is left to retain: every sample of --data is to be forgotten",
+            ));
         }
         let mut held_out = vec![];
         if calibrates && session.validation().is_none() {

@@ -21,8 +21,8 @@ use super::shared::{self, DeviceArgs, Exit};
   scrubjay codec people.csv --y income --z age --measure xi --permutations 999 --interval 0.95
   scrubjay codec columns.safetensors --z 3-7
 
-COL is a name or a number from 0; COLS is a list of these and of ranges: age,3,7-9. Of a .safetensors file with X [n, p]
-and Y [n], numbers are columns of X.")]
+COL is a name or a number from 0; COLS is a list of these and of ranges: age,3,7-9.
+In a .safetensors file with X [n, p] and Y [n], numbers are columns of X.")]
 pub struct Args {
     /// The table: .csv, .tsv, .csv.gz, .arff, .npy, .npz, .parquet or .safetensors
     #[arg(value_name = "DATA")]

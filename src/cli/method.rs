@@ -16,9 +16,9 @@ const DEFAULT: ScrubOptions = ScrubOptions::DEFAULT;
 /// How samples are removed.
 #[derive(clap::Args)]
 pub struct MethodArgs {
-    /// How samples are removed: hold trains all units on for a few epochs, and holds each sample at what a model without it
-    /// would answer; lcodec takes a Newton step on the few units that the samples' loss depends on. By default hold where
-    /// there is --val, unless the request needs lcodec (docs/FORGETTING.md)
+    /// hold trains all units on for a few epochs, and holds each sample at what a model without it would answer; lcodec takes
+    /// a Newton step on the few units that the samples' loss depends on. By default hold where there is --val, unless the
+    /// request needs lcodec (docs/FORGETTING.md)
     #[arg(long, value_enum, value_name = "hold|lcodec", help_heading = "Method")]
     method: Option<Procedure>,
     /// Where a hold takes the answers of a model without the samples from (its proxy): from a model that it trains for a few
@@ -98,8 +98,7 @@ pub struct MethodArgs {
     /// 500 for a single linear layer with --l2
     #[arg(long, value_name = "K", help_heading = "L-CODEC")]
     products: Option<usize>,
-    /// The largest drop of validation or retained accuracy that is accepted, in percentage points; a batch that costs more is
-    /// not removed
+    /// The largest drop of validation or retained accuracy that is accepted, in percentage points
     #[arg(long, value_name = "POINTS", default_value_t = 100.0 * DEFAULT.gate, value_parser = shared::not_negative, help_heading = "Method")]
     gate: f64,
     /// What to do where FOCI finds no unit that the loss on a batch depends on
@@ -119,7 +118,7 @@ pub struct MethodArgs {
     /// are hardly forgotten; near-chance: the model is hardly better than always answering the commonest class
     #[arg(long, value_enum, value_delimiter = ',', value_name = "DOUBT,..")]
     despite: Vec<Doubt>,
-    /// The seed of all random choices; the same seed gives the same model
+    /// The seed of all random choices
     #[arg(long, value_name = "S", default_value_t = DEFAULT.seed)]
     seed: u64,
 }

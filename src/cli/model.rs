@@ -102,10 +102,10 @@ impl StepArgs {
 pub struct NormaliseArgs {
     #[command(flatten)]
     steps: StepArgs,
-    /// Of images: the mean of each channel, of pixels from 0 to 1; by default the config's
+    /// Of images: mean per channel, for pixels from 0 to 1; else the config's
     #[arg(long, value_name = "M,..", value_delimiter = ',', allow_hyphen_values = true)]
     mean: Option<Vec<f32>>,
-    /// Of images: the standard deviation of each channel; by default the config's
+    /// Of images: standard deviation per channel; else the config's
     #[arg(long, value_name = "S,..", value_delimiter = ',')]
     std: Option<Vec<f32>>,
     /// Which labels of CIFAR-100: the 100 classes, or their 20 groups

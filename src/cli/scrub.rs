@@ -37,15 +37,14 @@ use super::shared::{self, DeviceArgs, Exit, command_line};
 pub struct Args {
     #[command(flatten)]
     model: ModelArgs,
-    /// The training data: class folders, a manifest, .npz, .safetensors, texts in .csv .. (docs/DATA.md); or what you still have
-    /// of it, with --n
+    /// The training data: class folders, .npz, .safetensors, .csv .. (docs/DATA.md), or what is left of it (with --n)
     #[arg(long, value_name = "TRAIN")]
     data: PathBuf,
     #[command(flatten)]
     normalise: NormaliseArgs,
-    /// The samples to remove: 7,12,100-149 (both ends included, the first sample is 0), class:spam, 'path:GLOB',
-    /// where:site=berlin (a column), level:1=s7 (the first folder of the path), n:20@7 (20 at random by seed 7), joined by
-    /// commas; or a file of such lines or of names (docs/DATA.md)
+    /// The samples to remove, by index from 0: 7,12,100-149 (149 included); or class:spam, 'path:GLOB', where:site=berlin,
+    /// level:1=s7 (first folder of the path), n:20@7 (20 at random, seed 7), joined by commas; or a file of such lines or of
+    /// names (docs/DATA.md)
     #[arg(long, value_name = "SPEC", required_unless_present = "forget_data")]
     forget: Option<String>,
     /// The samples to remove, as a data set of their own, which --data does not have
@@ -63,7 +62,7 @@ pub struct Args {
     /// The folder to write
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
-    /// Print what would be done (samples, units, bytes, an estimate of the time), change nothing and stop
+    /// Print what would be done and how long it would take, and stop
     #[arg(long)]
     dry_run: bool,
     /// With --dry-run: write the plan as an HTML page too, with the samples that would be removed
@@ -230,10 +229,7 @@ fn print_estimate(args: &Args, estimate: &Estimate) {
         bytes(estimate.products_bytes),
         bytes(estimate.kept_bytes)
     );
-    println!(
-        "time       at most about {:.0} s, and the time of FOCI",
-        estimate.seconds_at_most
-    );
+    println!("time       at most about {:.0} s, and the time of FOCI", estimate.seconds_at_most);
     println!("{nothing}");
 }
 
@@ -289,7 +285,9 @@ fn print(args: &Args, outcome: &outcome::Outcome) -> anyhow::Result<()> {
     );
     outcome.records.iter().for_each(print_record);
     if outcome.records.iter().any(|record| record.account.step.is_some()) {
-        println!("\nT1      how strongly the loss depends on the first unit, from 0 to 1, and what chance reaches");
+        println!(
+            "\nT1      how strongly the loss depends on the first unit, from 0 to 1, and what chance reaches"
+        );
         println!("length  of the step; 1 is that of the formula");
     }
     println!("\nremoved      {} samples; not removed {}", outcome.removed, outcome.not_removed);

@@ -29,8 +29,7 @@ use super::shared::{self, DeviceArgs, Exit, command_line};
 pub struct Args {
     #[command(flatten)]
     model: ModelArgs,
-    /// The training data: class folders, a manifest, .npz, .safetensors, texts in .csv .. (docs/DATA.md); or what you still have
-    /// of it, with --n
+    /// The training data: class folders, .npz, .safetensors, .csv .. (docs/DATA.md), or what is left of it (with --n)
     #[arg(long, value_name = "TRAIN")]
     data: PathBuf,
     #[command(flatten)]
@@ -48,16 +47,16 @@ pub struct Args {
     /// How many samples the model was trained on; by default as many as --data has
     #[arg(long, value_name = "N")]
     n: Option<usize>,
-    /// Begin a batch when this many requests wait; a batch has no more than that
+    /// Begin a batch of N requests when so many wait
     #[arg(long, value_name = "N", default_value_t = 100)]
     batch_count: usize,
     /// Begin a batch when a request has waited this long: 30s, 10m, 2h or 1d
     #[arg(long, value_name = "AGE", value_parser = shared::span, default_value = "10m")]
     batch_age: Duration,
-    /// How many versions of the model to keep; older ones are deleted
+    /// Keep the N newest versions of the model
     #[arg(long, value_name = "N", default_value_t = 3)]
     keep: usize,
-    /// Carry out the requests that are there now, whatever their age, and end
+    /// Carry out the requests that are there now, and end
     #[arg(long)]
     once: bool,
     /// How often to look for requests, and to try again after an error: 0.1s to 1d

@@ -20,7 +20,7 @@ pub enum Exit {
 /// Where to run.
 #[derive(clap::Args)]
 pub struct DeviceArgs {
-    /// The device to run on; auto takes a usable GPU, else the CPU
+    /// The device; auto takes a usable GPU, else the CPU
     #[arg(long, value_enum, default_value_t = Choice::Auto, value_name = "auto|cpu|cuda")]
     device: Choice,
     /// Threads on the CPU; 0 means one per available core

@@ -78,7 +78,7 @@ pub struct Args {
     /// Samples per mini-batch
     #[arg(long, value_name = "B", default_value_t = 64, value_parser = shared::at_least_one)]
     batch_size: u32,
-    /// The largest learning rate, from which it falls by --schedule
+    /// The largest learning rate; --schedule lowers it
     #[arg(long, value_name = "RATE", default_value_t = 0.05, value_parser = shared::positive)]
     lr: f32,
     /// Momentum of SGD
@@ -106,7 +106,7 @@ pub struct Args {
     /// How the learning rate falls
     #[arg(long, value_enum, value_name = "constant|cosine|step", default_value_t = Schedule::Cosine)]
     schedule: Schedule,
-    /// The seed of the initial weights and of the order of samples
+    /// The seed of initial weights and the order of samples
     #[arg(long, value_name = "S", default_value_t = 0)]
     seed: u64,
     /// Train K models, with the seeds S, S + 1 and so on

@@ -125,7 +125,9 @@ impl Tokenizer {
     pub fn encode(&self, text: &str, most: usize) -> Result<Encoded> {
         let around = self.before.len() + self.after.len();
         let left = most.checked_sub(around).filter(|&left| left > 0).ok_or_else(|| {
-            Error::config(format!("of {most} tokens of a text {around} are special, which leaves none for words (--max-tokens)"))
+            Error::config(format!(
+                "of {most} tokens of a text {around} are special, which leaves none for words (--max-tokens)"
+            ))
         })?;
         let mut ids = vec![];
         for (part, token) in cut(text, &self.raw) {

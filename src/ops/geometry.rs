@@ -313,7 +313,7 @@ pub enum Precision {
 }
 
 names!(Precision {
-    F32 = "f32": "as exact as f32",
+    F32 = "f32": "23 bits of mantissa",
     Tf32 = "tf32": "10 bits of mantissa",
     Bf16 = "bf16": "7 bits of mantissa",
     F16 = "f16": "10 bits of mantissa, values up to 65504",

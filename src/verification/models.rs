@@ -79,7 +79,7 @@ impl Sets {
             let of =
                 class.map_or(String::new(), |class| format!(" of class {class}, like all forgotten ones,"));
             let reason = format!(
-                "holds {} samples{of} to tell the forgotten from; membership inference needs {UNSEEN}",
+                "has {} samples{of} to compare the forgotten with; at least {UNSEEN} are needed",
                 unseen.len()
             );
             return Err(Error::data(path, reason));
