@@ -24,7 +24,7 @@ const PER_CLASS: usize = 10;
 const MOST: f64 = 0.5;
 /// Samples of each set that are compared.
 const COMPARED: usize = 300;
-/// By how much more than chance may explain two sets differ that are told apart.
+/// By how much more than chance explains two sets must differ to be reported as different.
 const APART: f64 = 0.1;
 
 /// What is to be known of a request, its model and its data before the first batch: warnings, in words.

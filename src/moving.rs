@@ -33,7 +33,7 @@ pub enum Moving<'a> {
 }
 
 impl<'a> Moving<'a> {
-    /// Every parameter of a network in train form, in batches of at most so many samples.
+    /// Every parameter of a network in train form, in batches of at most this many samples.
     ///
     /// # Errors
     /// As [`TrainPass::new`].

@@ -304,7 +304,7 @@ impl Settings {
 /// The error of a hold with `found` validation samples, where there are too few of them.
 pub fn needs_validation(found: usize) -> Error {
     Error::config(format!(
-        "--method hold needs at least {SMALLEST_BATCH} samples in --val, found {found}: they show how sure a model is of samples \
+        "--method hold needs --val with at least {SMALLEST_BATCH} samples, found {found}: they show how sure a model is of samples \
          that it has not seen"
     ))
 }
@@ -319,7 +319,7 @@ pub fn usual_products(convex: bool) -> usize {
 }
 
 /// A convex model is iterated until the norm of the retained objective's gradient, on the block, is below this share of what the
-/// forgotten samples contributed to it, ‖Σ_U ∇f‖ / (n − m); in at most so many steps.
+/// forgotten samples contributed to it, ‖Σ_U ∇f‖ / (n − m); in at most this many steps.
 pub const CONVERGED: f64 = 1e-3;
 /// See [`CONVERGED`].
 const MOST_ITERATIONS: usize = 20;

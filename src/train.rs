@@ -96,7 +96,7 @@ impl Default for Recipe {
 }
 
 impl Recipe {
-    /// η of the step after `done` of `steps`, of which each epoch has so many.
+    /// η of the step after `done` of `steps`, of which each epoch has this many.
     fn rate(&self, done: usize, steps: usize, of_epoch: usize) -> f64 {
         let rising = self.warm_up * of_epoch;
         let factor = match done < rising {

@@ -78,7 +78,7 @@ impl Callbacks {
         session
     }
 
-    /// What is called after each of so many pieces of work, with how many are done; it ends the work where C cancels.
+    /// What is called after each of this many pieces of work, with how many are done; it ends the work where C cancels.
     pub fn each_of(&self, pieces: usize) -> impl FnMut(usize) -> scrubjay::Result<()> {
         let (progress, user) = (self.progress, User(self.user));
         move |done| match progress {

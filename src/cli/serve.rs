@@ -47,7 +47,7 @@ pub struct Args {
     /// How many samples the model was trained on; by default as many as --data has
     #[arg(long, value_name = "N")]
     n: Option<usize>,
-    /// Begin a batch of N requests when so many wait
+    /// Begin a batch of N requests when this many wait
     #[arg(long, value_name = "N", default_value_t = 100)]
     batch_count: usize,
     /// Begin a batch when a request has waited this long: 30s, 10m, 2h or 1d

@@ -26,7 +26,7 @@ use crate::error::{Error, Result};
 pub const TOKENIZER_FILES: [&str; 4] =
     ["tokenizer.json", "vocab.txt", "tokenizer_config.json", "special_tokens_map.json"];
 
-/// Texts may be so many tokens with their padding,
+/// Texts may be this many tokens with their padding,
 const WORDS: usize = 1 << 26;
 /// and more where a token has no more padding than this.
 const PADDED: usize = 1000;

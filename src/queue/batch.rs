@@ -108,7 +108,7 @@ impl Server {
         Ok(turn)
     }
 
-    /// Counts a batch of so many requests.
+    /// Counts a batch of this many requests.
     fn count(&self, turn: Turn, requests: usize, took: Duration) {
         let mut numbers = self.metrics.numbers();
         match turn {

@@ -45,7 +45,7 @@ pub fn text_sizes(spec: &str) -> Option<TextSizes> {
     }
 }
 
-/// A description with so many token ids, where it does not say how many.
+/// A description with `ids` token ids, where it does not have their number.
 pub fn with_token_ids(spec: &str, count: usize) -> String {
     match text_sizes(spec) {
         Some(TextSizes { token_ids: None, .. }) => spec.replacen(':', &format!(":{count}-"), 1),
@@ -207,7 +207,7 @@ pub fn renewed(net: &Network, seed: u64) -> Network {
     new
 }
 
-/// The tensors of a CIFAR ResNet with so many blocks in each of its three stages.
+/// The tensors of a CIFAR ResNet with this many blocks in each of its three stages.
 fn declare_cifar_resnet(init: &mut Init, blocks: usize, channels: usize, classes: usize) {
     init.normed("conv1", "bn1", &[16, channels, 3, 3]);
     let mut last = 16;

@@ -109,7 +109,7 @@ kernels! {
     wgmma_f16: wgmma_f16_f32(d: Out<'_, f32>, a: In<'_, u32>, b: In<'_, u32>, steps: u32) on sm_90a, tiles::PTX_WGMMA_SHARED;
     /// In bf16 with a in registers: the first 16 depths; a `[64, 8]` words, and more that are not read.
     wgmma_fragments_bf16: wgmma_fragments_bf16_f32(d: Out<'_, f32>, a: In<'_, u32>, b: In<'_, u32>) on sm_90a, tiles::PTX_WGMMA_SHARED;
-    /// What a thread's sums come to after so many multiplications of ones in tf32 by each; out `[threads]`.
+    /// The sums of a thread after this many multiplications of ones in tf32 by each; out `[threads]`.
     peak_tf32: peak_tf32(out: Out<'_, f32>, steps: u32);
     /// The same in bf16.
     peak_bf16: peak_bf16(out: Out<'_, f32>, steps: u32);
@@ -304,7 +304,7 @@ kernels! {
     list: list_f64(list: Out<'_, u64>, distance: In<'_, f64>, n: u32, first: u32, len: u32);
     /// What `nearest` gives, from lists, and `tally += {looked at, started again}`; packed as of `pack`, distance `[width, n]`.
     pruned: pruned_f64(sum: Out<'_, u64>, count: Out<'_, u32>, tally: Out<'_, u64>, columns: In<'_, f64>, packed: In<'_, f32>, slack: In<'_, f32>, distance: In<'_, f64>, list: In<'_, u64>, rank: In<'_, u32>, p: u32, n: u32, first: u32, width: u32, len: u32, mean: u32);
-    /// Where the count is not 1, of so many draws instead; distances stand `across` apart by other, `down` by row.
+    /// Where the count is not 1, of this many draws instead; distances stand `across` apart by other, `down` by row.
     drawn: drawn_f64(sum: Out<'_, u64>, count: Out<'_, u32>, columns: In<'_, f64>, distance: In<'_, f64>, rank: In<'_, u32>, p: u32, n: u32, first: u32, width: u32, across: u32, down: u32, seed: u64, draws: u32);
     /// The same in one column alone, sorted; values and rows `[p, size]`.
     nearest_sorted: nearest_sorted_f64(sum: Out<'_, u64>, count: Out<'_, u32>, values: In<'_, f64>, rows: In<'_, u32>, rank: In<'_, u32>, p: u32, n: u32, size: u32, mean: u32);
