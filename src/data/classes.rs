@@ -7,7 +7,7 @@ use super::Labels;
 /// The most labels that a sample is marked for.
 const MOST: usize = 1 << 20;
 
-/// As many words of 0 and 1 may be made of lists of labels,
+/// A table of 0 and 1 that is made of lists of labels may have this many cells,
 const CELLS: usize = 1 << 26;
 /// and more where so large a part of them is 1. One label of a large number, or other words in every list, would fill the memory.
 const FILLED: usize = 1000;

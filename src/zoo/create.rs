@@ -45,7 +45,7 @@ pub fn text_sizes(spec: &str) -> Option<TextSizes> {
     }
 }
 
-/// A description with `ids` token ids, where it does not have their number.
+/// A description with `count` token ids, where it does not have their number.
 pub fn with_token_ids(spec: &str, count: usize) -> String {
     match text_sizes(spec) {
         Some(TextSizes { token_ids: None, .. }) => spec.replacen(':', &format!(":{count}-"), 1),
