@@ -102,7 +102,7 @@ impl StepArgs {
 pub struct NormaliseArgs {
     #[command(flatten)]
     steps: StepArgs,
-    /// Of images: mean per channel, for pixels from 0 to 1; else the config's
+    /// Of images: mean per channel, of pixels in 0..1; else the config's
     #[arg(long, value_name = "M,..", value_delimiter = ',', allow_hyphen_values = true)]
     mean: Option<Vec<f32>>,
     /// Of images: standard deviation per channel; else the config's
