@@ -45,7 +45,8 @@ pub struct Args {
     /// Which image --image-out writes; the first is 0
     #[arg(long, value_name = "I", default_value_t = 0, requires = "image_out")]
     index: usize,
-    /// Also print the instructions of a Hessian product, one per line; with --precision, those of the pass over noisy copies
+    /// Also print the instructions, one per line: those of a Hessian product, or with --precision those of the pass over noisy
+    /// copies
     #[arg(long)]
     program: bool,
     /// The precision of the pass over noisy copies, which decides its memory; in bf16 and f16 most values between layers are
