@@ -307,7 +307,7 @@ mod tests {
         assert_eq!((rows.tokens, rows.cut, rows.longest), (5, 1, 6));
         assert_eq!(rows.ids[5..], [2, 3, 0, 0, 0, 2, whole.ids[1], 3, 0, 0]);
         assert_eq!(rows.mask, [1, 1, 1, 1, 1, 1, 1, 0, 0, 0, 1, 1, 1, 0, 0]);
-        assert!(tokenizer.encode("good", 2).unwrap_err().to_string().contains("no word"));
+        assert!(tokenizer.encode("good", 2).unwrap_err().to_string().contains("none for words"));
         let mut end = tokenizer.clone();
         end.keeps_end = true;
         assert_eq!(end.encode("good love good good", 4).unwrap().ids[1..3], [whole.ids[1]; 2]);

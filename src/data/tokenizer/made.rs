@@ -72,7 +72,7 @@ mod tests {
         assert_eq!(tokenizer.encode("AB abc bz", 9).unwrap().ids, [2, 12, 12, 7, 1, 3]);
         let small = Tokenizer::made(&texts, 9).unwrap();
         assert_eq!(small.files[0].1, b"[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\n##b\na\nab\n");
-        assert!(Tokenizer::made(&texts, 6).unwrap_err().to_string().contains("no word"));
+        assert!(Tokenizer::made(&texts, 6).unwrap_err().to_string().contains("too few for words"));
         let config = serde_json::from_slice::<serde_json::Value>(&tokenizer.files[1].1).unwrap();
         assert_eq!(
             (tokenizer.files[1].0.as_str(), &config["do_lower_case"]),
