@@ -252,7 +252,7 @@ class Tensor {
 
 class Device {
   public:
-    /* "auto", "cpu" or "cuda", with so many threads; 0 is one a core. */
+    /* "auto", "cpu" or "cuda", with this many threads; 0 is one a core. */
     static Result<Device> open(const std::string &name = "auto", uint64_t threads = 0) {
         sj_device *handle = nullptr;
         int32_t status = sj_device_open(name.c_str(), threads, &handle);
@@ -738,7 +738,7 @@ inline Result<sj_codec_result> codec(const Device &device, const Tensor &y, cons
     return detail::done(status, result);
 }
 
-/* Columns in order of choice, of data with so many. */
+/* Columns in order of choice, of data with this many columns. */
 inline Result<std::vector<sj_foci_step>> foci(const Device &device, const Tensor &y, const Tensor &data, size_t columns,
                                               const sj_foci_options *options = nullptr) {
     std::vector<sj_foci_step> steps(columns);

@@ -21,8 +21,8 @@ constexpr uint32_t WARPS = ATTENTION_THREADS / 32;
 constexpr uint32_t DEPTH = 32, KEYS = 128;  // tile of scores: channels, keys
 constexpr uint32_t SIDE = 64;               // tile of mix: keys, channels
 
-// A t x width matrix in a buffer; `apart` is its row stride.
-template <class T> struct Part { const T* at; uint32_t apart; };
+// A t x width matrix in a buffer; `stride` is that of its rows.
+template <class T> struct Part { const T* at; uint32_t stride; };
 
 template <uint32_t ROWS> struct Scores { float row[ROWS][ATTENTION_TOKENS]; };
 template <uint32_t ROWS> struct Tile {
@@ -57,11 +57,11 @@ DEVICE void scores(Scores<ROWS>& s, Tile<ROWS>& tile, const Head& h, Part<T> a, 
             __syncthreads();
             for (uint32_t i = threadIdx.x; i < ROWS * DEPTH; i += ATTENTION_THREADS) {
                 uint32_t row = h.first + i / DEPTH, c = channel + i % DEPTH;
-                tile.a[i / DEPTH][i % DEPTH] = row < h.t && c < h.width ? load(a.at + row * a.apart + c) : 0.0f;
+                tile.a[i / DEPTH][i % DEPTH] = row < h.t && c < h.width ? load(a.at + row * a.stride + c) : 0.0f;
             }
             for (uint32_t i = threadIdx.x; i < KEYS * DEPTH; i += ATTENTION_THREADS) {
                 uint32_t row = key + i / DEPTH, c = channel + i % DEPTH;
-                tile.b[i / DEPTH * (DEPTH + 1) + i % DEPTH] = row < h.t && c < h.width ? load(b.at + row * b.apart + c) : 0.0f;
+                tile.b[i / DEPTH * (DEPTH + 1) + i % DEPTH] = row < h.t && c < h.width ? load(b.at + row * b.stride + c) : 0.0f;
             }
             __syncthreads();
             for (uint32_t c = 0; c < DEPTH; ++c) {
@@ -81,7 +81,7 @@ DEVICE void scores(Scores<ROWS>& s, Tile<ROWS>& tile, const Head& h, Part<T> a, 
 }
 
 template <uint32_t ROWS, class T>
-DEVICE void mix(T* out, uint32_t apart, const Scores<ROWS>& s, Tile<ROWS>& tile, const Head& h, Part<T> b, float scale, bool add) {
+DEVICE void mix(T* out, uint32_t stride, const Scores<ROWS>& s, Tile<ROWS>& tile, const Head& h, Part<T> b, float scale, bool add) {
     constexpr uint32_t EACH = ROWS / WARPS;
     uint32_t own = threadIdx.x / 32 * EACH;
     for (uint32_t channel = 0; channel < h.width; channel += SIDE) {
@@ -90,7 +90,7 @@ DEVICE void mix(T* out, uint32_t apart, const Scores<ROWS>& s, Tile<ROWS>& tile,
             __syncthreads();
             for (uint32_t i = threadIdx.x; i < SIDE * SIDE; i += ATTENTION_THREADS) {
                 uint32_t row = key + i / SIDE, c = channel + i % SIDE;
-                tile.b[i] = row < h.t && c < h.width ? load(b.at + row * b.apart + c) : 0.0f;
+                tile.b[i] = row < h.t && c < h.width ? load(b.at + row * b.stride + c) : 0.0f;
             }
             __syncthreads();
             for (uint32_t k = 0; k < min(SIDE, h.t - key); ++k)
@@ -101,7 +101,7 @@ DEVICE void mix(T* out, uint32_t apart, const Scores<ROWS>& s, Tile<ROWS>& tile,
             for (uint32_t j = 0; j < 2; ++j) {
                 uint32_t row = h.first + own + r, c = channel + lane() + 32 * j;
                 if (row >= h.t || c >= h.width) continue;
-                T* to = out + row * apart + c;
+                T* to = out + row * stride + c;
                 store(to, (add ? load(to) : 0.0f) + scale * sum[r][j]);
             }
     }

@@ -98,8 +98,8 @@ largest_u32(uint32_t* predicted, const float* logits, uint32_t n, uint32_t class
     uint32_t best = lane() < classes ? lane() : 0;
     for (uint32_t j = best; j < classes; j += 32)
         if (z[j] > z[best]) best = j;
-    for (int apart = 16; apart; apart /= 2) {
-        uint32_t other = __shfl_xor_sync(~0u, best, apart);
+    for (int offset = 16; offset; offset /= 2) {
+        uint32_t other = __shfl_xor_sync(~0u, best, offset);
         if (z[other] > z[best] || (z[other] == z[best] && other < best)) best = other;
     }
     if (lane() == 0) predicted[i] = best;

@@ -18,11 +18,11 @@ struct LowerTile {
     }
 };
 
-// part [count, apart] = sum of v v^T over pixels begin .. end in its first `count` columns, and zeros in the others;
-// `apart` is the row stride. from(i, pixel) points to v_i, i < count. With `wide`, four consecutive i are consecutive
+// part [count, stride] = sum of v v^T over pixels begin .. end in its first `count` columns, and zeros in the others;
+// `stride` is that of rows. from(i, pixel) points to v_i, i < count. With `wide`, four consecutive i are consecutive
 // in memory.
 template <class From>
-DEVICE void moment(float* part, uint32_t count, uint32_t apart, LowerTile tile, uint32_t begin, uint32_t end, bool wide, const float* any, From from) {
+DEVICE void moment(float* part, uint32_t count, uint32_t stride, LowerTile tile, uint32_t begin, uint32_t end, bool wide, const float* any, From from) {
     using Memory = Tiles<ByDepth, ByDepth>;
     SHARED(Memory, tiles);
     gemm(tiles, (end - begin + GEMM_DEPTH - 1) / GEMM_DEPTH,
@@ -38,9 +38,9 @@ DEVICE void moment(float* part, uint32_t count, uint32_t apart, LowerTile tile, 
     uint32_t column = threadIdx.x % GEMM_TILE, right = tile.column * GEMM_TILE + column;
     for (uint32_t line = threadIdx.x / GEMM_TILE; line < GEMM_TILE; line += GEMM_THREADS / GEMM_TILE) {
         uint32_t down = tile.row * GEMM_TILE + line;
-        if (down < right || down >= apart || right >= count) continue;
-        if (down < count) part[uint64_t(down) * apart + right] = tiles.out[line][column];
-        part[uint64_t(right) * apart + down] = tiles.out[line][column];
+        if (down < right || down >= stride || right >= count) continue;
+        if (down < count) part[uint64_t(down) * stride + right] = tiles.out[line][column];
+        part[uint64_t(right) * stride + down] = tiles.out[line][column];
     }
 }
 
@@ -59,19 +59,19 @@ input_moment_f32(float* parts, const float* x, const float* one, const uint32_t*
 }
 KERNEL(input_moment_f32);
 
-// parts [chunk of `size` pixels, count, apart] = for each chunk the moment of dz [pixels, o] at the given rows, each
-// row with the rows of its group, at most `apart` of them; zeros where a group has fewer. Null `rows`: all output
+// parts [chunk of `size` pixels, count, stride] = for each chunk the moment of dz [pixels, o] at the given rows, each
+// row with the rows of its group, at most `stride` of them; zeros where a group has fewer. Null `rows`: all output
 // channels.
 extern "C" __global__ void __launch_bounds__(GEMM_THREADS)
-output_moment_f32(float* parts, const float* dz, const uint32_t* rows, uint32_t count, uint32_t pixels, uint32_t o, uint32_t groups, uint32_t apart, uint32_t size) {
+output_moment_f32(float* parts, const float* dz, const uint32_t* rows, uint32_t count, uint32_t pixels, uint32_t o, uint32_t groups, uint32_t stride, uint32_t size) {
     const Layer l{1, 1, groups, 1, 1, o, 1, 1, 1, 0, 0, 1, groups};
-    uint32_t side = (apart + GEMM_TILE - 1) / GEMM_TILE, pairs = side * (side + 1) / 2, rest = blockIdx.x / pairs;
+    uint32_t side = (stride + GEMM_TILE - 1) / GEMM_TILE, pairs = side * (side + 1) / 2, rest = blockIdx.x / pairs;
     uint32_t group = rest % groups, chunk = rest / groups, begin = chunk * size, end = min(pixels, begin + size);
     const Channels channels(rows, count, group, l);
     if (channels.count == 0) return;
-    float* part = parts + (uint64_t(chunk) * count + channels.first) * apart;
+    float* part = parts + (uint64_t(chunk) * count + channels.first) * stride;
     bool wide = !rows && l.outer() % 4 == 0 && aligned(dz);
-    moment(part, min(channels.count, apart), apart, LowerTile(blockIdx.x % pairs), begin, end, wide, dz, [&](uint32_t i, uint32_t pixel) {
+    moment(part, min(channels.count, stride), stride, LowerTile(blockIdx.x % pairs), begin, end, wide, dz, [&](uint32_t i, uint32_t pixel) {
         return dz + pixel * o + channels[i];
     });
 }

@@ -85,15 +85,15 @@ drawn_f64(uint64_t* sum, uint32_t* count, const double* columns, const double* d
     if (at >= uint64_t(p) * width || count[at] == 1) return;
     uint32_t i = uint32_t(at % width), row = first + i, tied = count[at], place = 0;
     const double* column = columns + at / width * n;
-    auto apart = [&](uint32_t j) {
+    auto distance_to = [&](uint32_t j) {
         return __dadd_rn(distance[uint64_t(j) * across + uint64_t(i) * down], squared(column[row], column[j]));
     };
     double best = infinite();
     for (uint32_t j = 0; j < n; ++j)
-        if (j != row) best = fmin(best, apart(j));
+        if (j != row) best = fmin(best, distance_to(j));
     uint64_t s = 0;
     for (uint32_t j = 0; j < n; ++j) {
-        if (j == row || apart(j) != best) continue;
+        if (j == row || distance_to(j) != best) continue;
         for (uint32_t draw = 0; draw < draws; ++draw) {
             Words word = philox({{row, draw, 0, PHILOX_TIES}}, uint32_t(seed), uint32_t(seed >> 32));
             uint64_t below = uint64_t(word.w[1]) * tied >> 32;

@@ -60,11 +60,11 @@ KERNEL(pack_f64);
 // Sorts `size` entries, a power of two, by a bitonic network.
 DEVICE void sort(uint64_t* scratch, uint32_t size) {
     for (uint32_t k = 2; k <= size; k *= 2)
-        for (uint32_t apart = k / 2; apart; apart /= 2) {
+        for (uint32_t distance = k / 2; distance; distance /= 2) {
             for (uint32_t t = threadIdx.x; t < size / 2; t += LIST_THREADS) {
-                uint32_t a = 2 * t - (t & (apart - 1));
-                uint64_t one = scratch[a], other = scratch[a + apart];
-                if ((other < one) == ((a & k) == 0)) scratch[a] = other, scratch[a + apart] = one;
+                uint32_t a = 2 * t - (t & (distance - 1));
+                uint64_t one = scratch[a], other = scratch[a + distance];
+                if ((other < one) == ((a & k) == 0)) scratch[a] = other, scratch[a + distance] = one;
             }
             __syncthreads();
         }
@@ -156,7 +156,7 @@ pruned_f64(uint64_t* sum, uint32_t* count, uint64_t* tally, const double* column
     bool again = len < n - 1 && __any_sync(~0u, lower(list[len - 1]) <= best);
     if (again) {
         double farthest = best;
-        for (int apart = 16; apart; apart /= 2) farthest = fmax(farthest, __shfl_xor_sync(~0u, farthest, apart));
+        for (int offset = 16; offset; offset /= 2) farthest = fmax(farthest, __shfl_xor_sync(~0u, farthest, offset));
         s = 0, c = 0, least = 0xffffffffu;
         for (uint32_t base = 0; base < n; base += 32) {
             uint32_t j = base + lane();

@@ -32,7 +32,7 @@ KERNEL(mbarrier_u32);
 
 struct BoxMemory { uint32_t words[PTX_BOX_WORDS]; uint64_t barrier; };
 
-// out [words] = shared memory after `load` has copied a box of so many words to its beginning.
+// out [words] = shared memory after `load` has copied a box of this many words to its beginning.
 template <class Load> DEVICE void loaded(uint32_t* out, uint32_t words, Load load) {
     SHARED_DYNAMIC(BoxMemory, memory);
     if (threadIdx.x == 0) mbarrier_init(&memory.barrier, 1), fence_mbarrier_init();

@@ -9,23 +9,23 @@ One thread handles one output element. Values of 16 bits are moved as they are, 
 #include "common/element.h"
 #include "tiles.h"
 
-// y[r y_apart + i] = x[r x_apart + i] for i < len, or y += it. `apart` is a row stride; x_apart = 0 repeats one row.
+// y[r y_stride + i] = x[r x_stride + i] for i < len, or y += it. The strides are those of rows; x_stride = 0 repeats one row.
 template <class T>
-DEVICE void move_rows(T* y, const T* x, uint32_t rows, uint32_t len, uint32_t y_apart, uint32_t x_apart, uint32_t add) {
+DEVICE void move_rows(T* y, const T* x, uint32_t rows, uint32_t len, uint32_t y_stride, uint32_t x_stride, uint32_t add) {
     uint32_t at = blockIdx.x * SHAPE_THREADS + threadIdx.x, row = at / len, i = at % len;
     if (row >= rows) return;
-    float value = load(x + row * x_apart + i);
-    T* to = y + row * y_apart + i;
+    float value = load(x + row * x_stride + i);
+    T* to = y + row * y_stride + i;
     store(to, add ? load(to) + value : value);
 }
 extern "C" __global__ void __launch_bounds__(SHAPE_THREADS)
-rows_f32(float* y, const float* x, uint32_t rows, uint32_t len, uint32_t y_apart, uint32_t x_apart, uint32_t add) { move_rows(y, x, rows, len, y_apart, x_apart, add); }
+rows_f32(float* y, const float* x, uint32_t rows, uint32_t len, uint32_t y_stride, uint32_t x_stride, uint32_t add) { move_rows(y, x, rows, len, y_stride, x_stride, add); }
 KERNEL(rows_f32);
 extern "C" __global__ void __launch_bounds__(SHAPE_THREADS)
-rows_bf16(bf16* y, const bf16* x, uint32_t rows, uint32_t len, uint32_t y_apart, uint32_t x_apart, uint32_t add) { move_rows(y, x, rows, len, y_apart, x_apart, add); }
+rows_bf16(bf16* y, const bf16* x, uint32_t rows, uint32_t len, uint32_t y_stride, uint32_t x_stride, uint32_t add) { move_rows(y, x, rows, len, y_stride, x_stride, add); }
 KERNEL(rows_bf16);
 extern "C" __global__ void __launch_bounds__(SHAPE_THREADS)
-rows_f16(f16* y, const f16* x, uint32_t rows, uint32_t len, uint32_t y_apart, uint32_t x_apart, uint32_t add) { move_rows(y, x, rows, len, y_apart, x_apart, add); }
+rows_f16(f16* y, const f16* x, uint32_t rows, uint32_t len, uint32_t y_stride, uint32_t x_stride, uint32_t add) { move_rows(y, x, rows, len, y_stride, x_stride, add); }
 KERNEL(rows_f16);
 
 // The positions of x [n, rows, columns, c] in the order of bands: `height` rows from the top make a band, whose positions
@@ -82,13 +82,13 @@ shortcut_backward_f32(float* dx, const float* dy, uint32_t n, uint32_t h, uint32
 }
 KERNEL(shortcut_backward_f32);
 
-// y[i] += sum over rows r of x[r apart + i], i < len, in order, in f64.
+// y[i] += sum over rows r of x[r stride + i], i < len, in order, in f64.
 extern "C" __global__ void __launch_bounds__(SHAPE_THREADS)
-sum_rows_f32(float* y, const float* x, uint32_t rows, uint32_t len, uint32_t apart) {
+sum_rows_f32(float* y, const float* x, uint32_t rows, uint32_t len, uint32_t stride) {
     uint32_t i = blockIdx.x * SHAPE_THREADS + threadIdx.x;
     if (i >= len) return;
     double sum = 0.0;
-    for (uint32_t row = 0; row < rows; ++row) sum += x[row * apart + i];
+    for (uint32_t row = 0; row < rows; ++row) sum += x[row * stride + i];
     y[i] += float(sum);
 }
 KERNEL(sum_rows_f32);

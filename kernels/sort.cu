@@ -4,7 +4,7 @@ sort.cu: sorts each of p columns by (value, row), so that the first step of FOCI
 A bitonic network on `size` >= n elements per column, a power of two. Elements beyond n are +inf with row 2^32 - 1 and
 end up last. sort_tile_f64 runs all stages within tiles of at most SORT_TILE elements in shared memory: either the whole
 network up to the tile (merge = 0), or the tail of the merge of `merge` elements. sort_step_f64 runs one stage between
-elements at distance `apart` in global memory. Pairs are distinct, so the order is unique; -0 and 0 are equal values.
+elements at `distance` in global memory. Pairs are distinct, so the order is unique; -0 and 0 are equal values.
 */
 #include "common/gpu.h"
 #include "tiles.h"
@@ -42,10 +42,10 @@ sort_tile_f64(double* values, uint32_t* rows, uint32_t size, uint32_t merge) {
     for (uint32_t i = threadIdx.x; i < width; i += SORT_THREADS) tile.value[i] = values[base + i], tile.row[i] = rows[base + i];
     __syncthreads();
     for (uint32_t k = merge ? merge : 2; k <= (merge ? merge : width); k *= 2)
-        for (uint32_t apart = min(k, width) / 2; apart; apart /= 2) {
+        for (uint32_t distance = min(k, width) / 2; distance; distance /= 2) {
             for (uint32_t t = threadIdx.x; t < width / 2; t += SORT_THREADS) {
-                uint32_t a = t / apart * 2 * apart + t % apart;
-                exchange(tile.value, tile.row, a, a + apart, ((offset + a) & k) == 0);
+                uint32_t a = t / distance * 2 * distance + t % distance;
+                exchange(tile.value, tile.row, a, a + distance, ((offset + a) & k) == 0);
             }
             __syncthreads();
         }
@@ -54,11 +54,11 @@ sort_tile_f64(double* values, uint32_t* rows, uint32_t size, uint32_t merge) {
 KERNEL(sort_tile_f64);
 
 extern "C" __global__ void __launch_bounds__(SORT_THREADS)
-sort_step_f64(double* values, uint32_t* rows, uint32_t p, uint32_t size, uint32_t merge, uint32_t apart) {
+sort_step_f64(double* values, uint32_t* rows, uint32_t p, uint32_t size, uint32_t merge, uint32_t distance) {
     uint64_t at = uint64_t(blockIdx.x) * blockDim.x + threadIdx.x;
     if (at >= uint64_t(p) * (size / 2)) return;
     uint64_t column = at / (size / 2);
-    uint32_t t = uint32_t(at % (size / 2)), a = t / apart * 2 * apart + t % apart;
-    exchange(values + column * size, rows + column * size, a, a + apart, (a & merge) == 0);
+    uint32_t t = uint32_t(at % (size / 2)), a = t / distance * 2 * distance + t % distance;
+    exchange(values + column * size, rows + column * size, a, a + distance, (a & merge) == 0);
 }
 KERNEL(sort_step_f64);

@@ -39,8 +39,8 @@ struct Wide {
     }
     DEVICE void add(int64_t term) { add(uint64_t(term), uint64_t(term >> 63)); }
     DEVICE void over_lanes() {
-        for (int apart = 16; apart; apart /= 2) {
-            uint64_t l = __shfl_xor_sync(~0u, low, apart), h = __shfl_xor_sync(~0u, high, apart);
+        for (int offset = 16; offset; offset /= 2) {
+            uint64_t l = __shfl_xor_sync(~0u, low, offset), h = __shfl_xor_sync(~0u, high, offset);
             add(l, h);
         }
     }

@@ -45,20 +45,20 @@ def made(network):
     return network.eval()
 
 
-def checkpoint(network, _name, room):
-    torch.save({"state_dict": network.state_dict(), "epoch": 3}, room / "m.pth.tar")
-    return room / "m.pth.tar"
+def checkpoint(network, _name, directory):
+    torch.save({"state_dict": network.state_dict(), "epoch": 3}, directory / "m.pth.tar")
+    return directory / "m.pth.tar"
 
 
-def folder(network, name, room):
-    torch.save(network.state_dict(), room / "pytorch_model.bin")
-    (room / "config.json").write_text(json.dumps({"architecture": name, "num_classes": 1000}))
-    return room
+def folder(network, name, directory):
+    torch.save(network.state_dict(), directory / "pytorch_model.bin")
+    (directory / "config.json").write_text(json.dumps({"architecture": name, "num_classes": 1000}))
+    return directory
 
 
-def saved(network, _name, room):
-    network.save_pretrained(room)
-    return room
+def saved(network, _name, directory):
+    network.save_pretrained(directory)
+    return directory
 
 
 def side_of(name):
@@ -66,16 +66,16 @@ def side_of(name):
 
 
 def check(program, name, network, save):
-    with tempfile.TemporaryDirectory() as room:
-        room = Path(room)
+    with tempfile.TemporaryDirectory() as directory:
+        directory = Path(directory)
         x = torch.randn(2, 3, side_of(name), side_of(name))
-        save_file({"x": x, "y": torch.tensor([0, 1])}, room / "in.safetensors")
-        files = ["--input", room / "in.safetensors", "--out", room / "out.safetensors"]
-        command = [program, "observe", "--device", "cpu", "--model", save(network, name, room), *files]
+        save_file({"x": x, "y": torch.tensor([0, 1])}, directory / "in.safetensors")
+        files = ["--input", directory / "in.safetensors", "--out", directory / "out.safetensors"]
+        command = [program, "observe", "--device", "cpu", "--model", save(network, name, directory), *files]
         done = subprocess.run(command, capture_output=True, text=True)
         if done.returncode:
             return f"refused: {done.stderr.strip()}"
-        found = load_file(room / "out.safetensors")["logits"].double()
+        found = load_file(directory / "out.safetensors")["logits"].double()
         with torch.no_grad():
             expected = network.double()(x.double())
             expected = getattr(expected, "logits", expected)

@@ -45,7 +45,7 @@ def timeless(value):
 
 
 def content(path):
-    """What of a file is to be the same in every run; raises where it is not whole."""
+    """The part of a file that is to be the same in every run; raises where the file is not whole."""
     data = path.read_bytes()
     if path.suffix == ".json":
         return timeless(json.loads(data))

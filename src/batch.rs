@@ -1,5 +1,5 @@
-//! A batch on its way through the pipeline: what is done with it beside the paper's step (`unlearn.rs`): the units and what
-//! happens where there are none, a certificate's noise, the account, and whether the step is taken.
+//! The work on a batch around the paper's step (`unlearn.rs`): the choice of units and what happens where there are none, a
+//! certificate's noise, the account, and the decision whether the step is kept.
 
 use crate::audit::{Snapshot, gate, share_removed};
 use crate::block::Block;

@@ -1,4 +1,4 @@
-//! The clock of a batch: seconds of its phases, each of which is told when it ends.
+//! The clock of a batch: seconds of its phases, each of which is reported when it ends.
 
 use std::collections::BTreeMap;
 use std::time::Instant;

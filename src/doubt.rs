@@ -1,5 +1,5 @@
 //! Doubts: what speaks against a request, its model or its data before a batch is removed. Each is found by a stated test
-//! (docs/REPORT.md lists them) and told with its numbers. Two of them refuse a request, unless it is made despite them.
+//! (docs/REPORT.md lists them) and reported with its numbers. Two of them refuse a request, unless `--despite` names them.
 
 use rayon::prelude::*;
 
@@ -24,7 +24,7 @@ const PER_CLASS: usize = 10;
 const MOST: f64 = 0.5;
 /// Samples of each set that are compared.
 const COMPARED: usize = 300;
-/// By how much more than chance may explain two sets differ that are told apart.
+/// By how much more than chance explains two sets must differ to be reported as different.
 const APART: f64 = 0.1;
 
 /// What is to be known of a request, its model and its data before the first batch: warnings, in words.
@@ -43,11 +43,11 @@ fn of_request(session: &Session, request: &Request) -> Vec<String> {
     let (kept, others) = (request.train_on.len(), request.n - gone);
     if request.settings.hold.is_some() && 2 * kept < others {
         found.push(format!(
-            "{kept} of the {others} samples that the model keeps are at hand: a proxy that is trained on so few is weak; \
+            "{kept} of the {others} samples that the model keeps are given: a proxy that is trained on so few is weak; \
              --proxy takes a model that was trained on more without the samples"
         ));
     } else if kept < few {
-        found.push(format!("{kept} retained samples are few: {few}, {PER_CLASS} a class, would say more"));
+        found.push(format!("{kept} retained samples are few; {few} are better, {PER_CLASS} of each class"));
     }
     found.extend(most_of_a_class(labels, &request.forget, session.forgotten()));
     if let Some(validation) = session.validation() {

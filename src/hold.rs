@@ -65,7 +65,7 @@ pub fn hold(
     earlier: Held,
 ) -> Result<Record> {
     task.check(net, indices.len())?;
-    let validation = task.validation.ok_or_else(needs_validation)?;
+    let validation = task.validation.ok_or_else(|| needs_validation(0))?;
     let n = task.n.checked_sub(earlier.indices.len()).filter(|&n| n > indices.len());
     let n = n.ok_or_else(|| Error::config("no more samples are left than are to be removed"))?;
     let (mut clock, mut notes) = (Clock::start(task.on_phase), vec![]);

@@ -1,5 +1,5 @@
-//! scrubjay removes chosen training samples from a trained network without retraining it: L-CODEC deep
-//! unlearning (Mehta, Pal, Singh, Ravi, CVPR 2022).
+//! scrubjay removes chosen training samples from a trained network without retraining it: by a hold, which trains the network
+//! on for a few epochs, or by L-CODEC deep unlearning (Mehta, Pal, Singh, Ravi, CVPR 2022).
 //!
 //! ```
 //! # use scrubjay::{checkpoint, data, data::tensors::{self, Tensor, Values}, train, zoo};
@@ -33,7 +33,7 @@
 //! # }
 //! ```
 //!
-//! `out` then holds the model with only the touched values changed, `report.json` and `report.html`. [`session`] tells how to
+//! `out` then holds the model with only the touched values changed, `report.json` and `report.html`. [`session`] shows how to
 //! do the same with values in memory, [`options`] what can be asked for, [`outcome`] what comes back. Usable alone are
 //! [`codec`] (a measure of conditional dependence and the selection of features that it drives), [`curvature`] and
 //! [`solve`] (products with the Hessian of a network's loss and solvers over them), [`zoo`] and [`data`].

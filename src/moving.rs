@@ -1,4 +1,4 @@
-//! What a hold moves: every parameter of a network in training form, or the rows of some units of the frozen network, outside
+//! The parameters that a hold changes: every parameter of a network in training form, or the rows of some units of the frozen network, outside
 //! which nothing changes, running statistics included.
 
 use crate::block::Block;
@@ -33,7 +33,7 @@ pub enum Moving<'a> {
 }
 
 impl<'a> Moving<'a> {
-    /// Every parameter of a network in train form, in batches of at most so many samples.
+    /// Every parameter of a network in train form, in batches of at most this many samples.
     ///
     /// # Errors
     /// As [`TrainPass::new`].

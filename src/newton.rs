@@ -27,7 +27,7 @@ fn later_products(products: usize) -> usize {
     (2 * products).div_ceil(5)
 }
 
-/// Products that so many stages and then further iterations take at most, where a first solve may spend `products`.
+/// Products that this many stages and then further iterations take at most, where a first solve may spend `products`.
 pub fn products_at_most(products: usize, stages: usize, iterations: usize) -> usize {
     // Each solve ends with the product of its true residual.
     let (first, later) = (POWER_STEPS + products + 1, later_products(products) + 1);

@@ -79,10 +79,9 @@ impl Pick {
                 chosen.sort_unstable();
                 chosen.dedup();
                 match chosen.last() {
-                    Some(&last) if last >= labels.len() => Err(Error::config(format!(
-                        "sample {last} of a set of {} (the first is 0)",
-                        labels.len()
-                    ))),
+                    Some(&last) if last >= labels.len() => {
+                        Err(Error::config(data::beyond(last, labels.len())))
+                    }
                     Some(_) => Ok(chosen),
                     None => Err(Error::config("the list of samples is empty")),
                 }
@@ -122,7 +121,7 @@ pub struct ScrubOptions {
     /// The retained samples that are used; by default 1,024 of the rest at random, and all of it for a hold or a convex
     /// model.
     pub retain: Option<Pick>,
-    /// How many samples the model was trained on; by default those at hand.
+    /// How many samples the model was trained on; by default as many as the data have.
     pub n: Option<usize>,
     /// Samples removed together; by default all at once in a hold, else 25, and a class at once.
     pub batch: Option<usize>,
@@ -243,28 +242,27 @@ impl ScrubOptions {
     /// # Errors
     /// With the option's name on the command line.
     pub fn check(&self) -> Result<()> {
-        let zero = |option: Option<usize>| option == Some(0);
-        for (name, small) in [
-            ("--perturbations", self.perturbations.is_some_and(|copies| copies < 2)),
-            ("--max-units", zero(self.max_units)),
-            ("--batch", zero(self.batch)),
-            ("--stages", zero(self.stages)),
-            ("--iterations", zero(self.iterations)),
-            ("--products", zero(self.products)),
-            ("--n", zero(self.n)),
-            ("--proxy-epochs", self.proxy_epochs == 0),
-            ("--hold-epochs", self.hold_epochs == 0),
+        for (name, given, least) in [
+            ("--perturbations", self.perturbations, 2),
+            ("--max-units", self.max_units, 1),
+            ("--batch", self.batch, 1),
+            ("--stages", self.stages, 1),
+            ("--iterations", self.iterations, 1),
+            ("--products", self.products, 1),
+            ("--n", self.n, 1),
+            ("--proxy-epochs", Some(self.proxy_epochs), 1),
+            ("--hold-epochs", Some(self.hold_epochs), 1),
         ] {
-            if small {
-                return Err(Error::config(format!("{name} is too small")));
+            if let Some(given) = given.filter(|given| *given < least) {
+                return Err(Error::config(format!("{name} is at least {least}, not {given}")));
             }
         }
         for (name, given, most) in [
             ("--perturbations", self.perturbations, u32::MAX as usize), // copies are numbered by 32 bits
             ("--stages", self.stages, 1000),
         ] {
-            if given.is_some_and(|given| given > most) {
-                return Err(Error::config(format!("{name} is at most {most}")));
+            if let Some(given) = given.filter(|given| *given > most) {
+                return Err(Error::config(format!("{name} is at most {most}, not {given}")));
             }
         }
         for (name, value) in [
@@ -274,23 +272,26 @@ impl ScrubOptions {
             ("--gate", self.gate),
         ] {
             if !(value.is_finite() && value >= 0.0) {
-                return Err(Error::config(format!("{name} is a number of at least 0")));
+                return Err(Error::config(format!("{name} is a number of at least 0, not {value}")));
             }
         }
-        if self.sigma.is_some_and(|sigma| !(sigma.is_finite() && sigma > 0.0)) {
-            return Err(Error::config("--sigma is a number above 0"));
+        if let Some(sigma) = self.sigma.filter(|sigma| !(sigma.is_finite() && *sigma > 0.0)) {
+            return Err(Error::config(format!("--sigma is a number above 0, not {sigma}")));
         }
-        if self.block.is_some_and(|share| !(share > 0.0 && share <= 1.0)) {
-            return Err(Error::config("--block is a share of the units above 0 and at most 1"));
+        if let Some(share) = self.block.filter(|share| !(*share > 0.0 && *share <= 1.0)) {
+            let reason = format!("--block is a share of the units, above 0 and at most 1, not {share}");
+            return Err(Error::config(reason));
         }
         if self.replace == Some(0) {
             return Err(Error::config("--replace is a number of tokens above 0"));
         }
-        if self.target_loss.is_some_and(|loss| !loss.is_finite() || loss <= 0.0) {
-            return Err(Error::config("--target-loss is a number above 0"));
+        if let Some(loss) = self.target_loss.filter(|loss| !(loss.is_finite() && *loss > 0.0)) {
+            return Err(Error::config(format!("--target-loss is a number above 0, not {loss}")));
         }
         if self.target_loss.is_some() && self.wrong_labels {
-            return Err(Error::config("--wrong-labels and --target-loss are two targets"));
+            return Err(Error::config(
+                "--wrong-labels and --target-loss each set the target of L-CODEC; give one of them",
+            ));
         }
         if self.precision.is_some() && self.selection.is_some_and(|method| !method.observes()) {
             return Err(Error::config("--precision is for a --selection that observes noisy copies"));

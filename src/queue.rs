@@ -1,4 +1,4 @@
-//! A queue of removal requests: files in a folder, worked off batch by batch, each batch a new version of the model
+//! A queue of removal requests: files in a folder, carried out batch by batch, each batch a new version of the model
 //! (docs/SERVE.md).
 //!
 //! ```text

@@ -90,8 +90,8 @@ impl Request {
         }
         let n = options.n.unwrap_or(labels.len());
         if n < labels.len() {
-            let at_hand = labels.len();
-            return Err(Error::config(format!("--n {n} is less than the {at_hand} samples at hand")));
+            let given = labels.len();
+            return Err(Error::config(format!("--n {n} is less than the {given} samples of --data")));
         }
         let at_once = class || settings.hold.is_some(); // a hold costs the same for many samples as for few
         let batch = options.batch.unwrap_or(if at_once { forget.len() } else { BATCH });
@@ -99,8 +99,8 @@ impl Request {
         let ordinary = calibrates && settings.target == Target::HeldOut;
         if ordinary && session.validation().is_none() && !options.is_despite(Doubt::NoVal) {
             return Err(Error::config(
-                "a request without a class or --wrong-labels needs --val: the model is surer of retained samples, which would \
-                 take its place, than of unseen ones, so that the samples would hardly be forgotten; --despite no-val goes on",
+                "a request that is neither a class nor --wrong-labels needs --val. Without it the forgotten samples are compared \
+                 with retained ones, of which the model is as sure, and so would hardly be forgotten. --despite no-val allows that",
             ));
         }
         let Sets { retained, train_on, held_out, retained_by } =
@@ -272,7 +272,9 @@ impl Sets {
             }
         };
         if retained.is_empty() {
-            return Err(Error::config("nothing is left to retain: every sample at hand is to be forgotten"));
+            return Err(Error::config(
+                "nothing is left to retain: every sample of --data is to be forgotten",
+            ));
         }
         let mut held_out = vec![];
         if calibrates && session.validation().is_none() {

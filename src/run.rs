@@ -1,6 +1,7 @@
 //! Carrying out a request: in memory ([`Session::scrub`]), or into a folder ([`Session::run`]) with the patched model, the
 //! report, and the records from which an interrupted run goes on.
 
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -302,7 +303,7 @@ impl Session {
     /// Refuses the folder of the model itself, whatever it is called.
     ///
     /// # Errors
-    /// Where `out` is that folder.
+    /// Where `out` is that folder, or a file.
     pub fn check_out(&self, out: &Path) -> Result<()> {
         self.checkpoint().map_or(Ok(()), |checkpoint| check_out(checkpoint, out))
     }
@@ -317,20 +318,24 @@ fn written_at<'a>(checkpoint: &Checkpoint, patched: &'a Patched, out: &'a Path) 
     file.map_or(out, PathBuf::as_path)
 }
 
-/// Refuses the folder of a model's own files, whatever it is called; a model in memory has none.
+/// Refuses the folder of a model's own files, whatever it is called (a model in memory has none), and a file.
 ///
 /// # Errors
-/// Where `out` is that folder.
+/// Where `out` is that folder, or a file.
 pub fn check_out(checkpoint: &Checkpoint, out: &Path) -> Result<()> {
     let folder = checkpoint.folder().canonicalize();
     if !checkpoint.is_in_memory() && matches!((out.canonicalize(), folder), (Ok(a), Ok(b)) if a == b) {
         let reason = "is the folder of the model, which would be overwritten; choose another --out";
         return Err(Error::config(format!("{}: {reason}", out.display())));
     }
+    if out.is_file() {
+        let source = std::io::Error::new(ErrorKind::NotADirectory, "is a file; --out takes a folder");
+        return Err(Error::Io { path: out.into(), source });
+    }
     Ok(())
 }
 
-/// What of a report is read.
+/// The part of a report that is read.
 #[derive(Deserialize)]
 struct Header {
     identity: String,

@@ -42,8 +42,8 @@ pub enum Method {
 
 names!(Method {
     Foci = "foci": "FOCI on the mean of all samples",
-    Vote = "vote": "FOCI for each sample; what they choose is added up",
-    Cheap = "cheap": "the first step of FOCI alone",
+    Vote = "vote": "FOCI for each sample; the units that add most to T over all samples",
+    Cheap = "cheap": "FOCI's first step alone: the units on which the loss depends most, each by itself",
     Gradient = "gradient": "the units with the largest gradient",
     Output = "output": "the output layer",
     Random = "random": "units at random",

@@ -276,7 +276,7 @@ impl Session {
         self
     }
 
-    /// With the command that a report tells of.
+    /// With the command that a report states.
     pub fn with_command(mut self, command: String) -> Session {
         self.command = Some(command);
         self
@@ -297,7 +297,7 @@ impl Session {
         self.family
     }
 
-    /// The training data at hand, with the set beside them at their end.
+    /// The training data that were given, followed by the set beside them.
     pub fn samples(&self) -> &Samples {
         &self.samples
     }
@@ -377,12 +377,12 @@ impl Session {
         write_delta(&files.checkpoint, &after, &files.sources.weights, old, out)
     }
 
-    /// What `train.json` tells of the model.
+    /// What `train.json` has on the model.
     pub fn manifest(&self) -> Option<&Manifest> {
         self.files.as_ref()?.manifest.as_ref()
     }
 
-    /// The command that a report tells of.
+    /// The command that a report states.
     pub fn command(&self) -> Option<&str> {
         self.command.as_deref()
     }
@@ -392,7 +392,7 @@ impl Session {
         &self.stop
     }
 
-    /// Tells of progress.
+    /// Reports progress.
     pub(crate) fn report_progress(&self, progress: Progress) {
         if let Some(report) = &self.progress {
             report(progress);

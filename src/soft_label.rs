@@ -137,7 +137,7 @@ impl Summary {
     }
 }
 
-/// How many points of accuracy a proxy may be behind the model before that is told.
+/// How many points of accuracy a proxy may be behind the model before that is reported.
 const BEHIND: f64 = 0.1;
 
 /// That a proxy is right on far fewer held-out samples of retained classes than the model is, in words: it was trained too

@@ -28,9 +28,9 @@ pub enum Rule {
 }
 
 names!(Rule {
-    Newton = "newton": "the step of the formula",
-    Cr = "cr": "the same, not divided by the number of retained samples",
-    Gradient = "gradient": "the gradient itself",
+    Newton = "newton": "(H + λI)⁻¹ times the samples' gradient, divided by the number of retained samples",
+    Cr = "cr": "the same, not divided",
+    Gradient = "gradient": "the gradient alone: gradient ascent",
 });
 
 /// What stands for the Hessian of the retained data, whose inverse turns the gradient into a step.
@@ -67,8 +67,8 @@ pub enum Calibration {
 }
 
 names!(Calibration {
-    Calibrated = "calibrated": "scaled on held-out data",
-    One = "one": "the formula's",
+    Calibrated = "calibrated": "scaled until the samples reach their target loss; not below 10 samples",
+    One = "one": "that of the formula",
 });
 
 /// Batches below this are never calibrated: scaling the step of a single sample destroys a model.
@@ -123,8 +123,8 @@ pub enum Procedure {
 }
 
 names!(Procedure {
-    Lcodec = "lcodec": "a Newton step on the units that carry the samples",
-    Hold = "hold": "all units are trained on, the samples held at what a model without them would answer",
+    Lcodec = "lcodec": "a Newton step on the few units that the samples' loss depends on",
+    Hold = "hold": "all units are trained on, and the samples held at what a model without them would answer",
 });
 
 /// Where the soft labels of a hold come from.
@@ -301,11 +301,12 @@ impl Settings {
     }
 }
 
-/// What a hold without validation data is refused with.
-pub fn needs_validation() -> Error {
-    Error::config(
-        "--method hold needs --val: held-out samples show how sure a model is of samples that it has not seen",
-    )
+/// The error of a hold with `found` validation samples, where there are too few of them.
+pub fn needs_validation(found: usize) -> Error {
+    Error::config(format!(
+        "--method hold needs --val with at least {SMALLEST_BATCH} samples, found {found}: they show how sure a model is of samples \
+         that it has not seen"
+    ))
 }
 
 /// Products of the first stage by default.
@@ -318,7 +319,7 @@ pub fn usual_products(convex: bool) -> usize {
 }
 
 /// A convex model is iterated until the norm of the retained objective's gradient, on the block, is below this share of what the
-/// forgotten samples contributed to it, ‖Σ_U ∇f‖ / (n − m); in at most so many steps.
+/// forgotten samples contributed to it, ‖Σ_U ∇f‖ / (n − m); in at most this many steps.
 pub const CONVERGED: f64 = 1e-3;
 /// See [`CONVERGED`].
 const MOST_ITERATIONS: usize = 20;
@@ -327,7 +328,7 @@ const MOST_ITERATIONS: usize = 20;
 pub struct Task<'a> {
     /// Where to run.
     pub device: &'a Device,
-    /// The training data at hand, the forgotten samples included.
+    /// The training data that are given, the forgotten samples included.
     pub samples: &'a Samples,
     /// Indices of retained samples, whose curvature is used.
     pub retained: Vec<usize>,
@@ -392,7 +393,9 @@ impl<'a> Task<'a> {
 }
 
 fn needs_earlier() -> Error {
-    Error::config("curvature by finite differences, and it alone, needs the model of an earlier epoch")
+    Error::config(
+        "--curvature fd needs the model of an earlier epoch, --earlier; no other curvature takes one",
+    )
 }
 
 impl<'a> Task<'a> {
@@ -419,7 +422,7 @@ impl<'a> Task<'a> {
             }
             return match self.validation {
                 Some(samples) if samples.y.len() >= SMALLEST_BATCH => Ok(()),
-                _ => Err(needs_validation()),
+                samples => Err(needs_validation(samples.map_or(0, |samples| samples.y.len()))),
             };
         }
         let unseen = self.validation.map_or(self.held_out.len(), |samples| samples.y.len());

@@ -96,7 +96,7 @@ impl Default for Recipe {
 }
 
 impl Recipe {
-    /// η of the step after `done` of `steps`, of which each epoch has so many.
+    /// η of the step after `done` of `steps`, of which each epoch has this many.
     fn rate(&self, done: usize, steps: usize, of_epoch: usize) -> f64 {
         let rising = self.warm_up * of_epoch;
         let factor = match done < rising {
@@ -164,7 +164,7 @@ pub fn train(
             };
             if !step.loss.is_finite() {
                 return Err(Error::config(format!(
-                    "the loss is {} in epoch {epoch}; a smaller rate may help",
+                    "the loss is {} in epoch {epoch}; a smaller --lr may help",
                     step.loss
                 )));
             }
@@ -177,7 +177,7 @@ pub fn train(
         }
         let net = pass.network()?;
         if let Some(broken) = net.params.iter().find(|param| param.value.iter().any(|v| !v.is_finite())) {
-            let reason = "is no longer finite; a smaller rate may help";
+            let reason = "is no longer finite; a smaller --lr may help";
             return Err(Error::config(format!("tensor `{}` {reason} (epoch {epoch})", broken.name)));
         }
         let n = indices.len() as f64;

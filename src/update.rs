@@ -124,7 +124,7 @@ pub enum NoiseUnits {
 }
 
 names!(NoiseUnits {
-    None = "none": "none",
+    None = "none": "no unit",
     Outside = "outside": "those outside the block",
     Inside = "inside": "those of the block",
     All = "all": "every unit",
@@ -149,7 +149,9 @@ pub struct Certificate {
 /// Where ε is not above 0, or δ is not between 0 and 1.
 pub fn check_privacy(epsilon: f64, delta: f64) -> Result<()> {
     if epsilon.is_nan() || epsilon <= 0.0 || delta.is_nan() || delta <= 0.0 || delta >= 1.0 {
-        return Err(Error::config("a certificate needs epsilon above 0 and delta between 0 and 1"));
+        return Err(Error::config(format!(
+            "a certificate needs --epsilon above 0 and --delta between 0 and 1, not {epsilon} and {delta}"
+        )));
     }
     Ok(())
 }

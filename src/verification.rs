@@ -195,7 +195,7 @@ fn remarks(comparison: &Comparison) -> Vec<String> {
     let references = comparison.references.len();
     if references < SHADOWS {
         notes.push(format!(
-            "{references} of {SHADOWS} references that a likelihood ratio and a spread need at least: train --seeds 5 makes five",
+            "{references} of {SHADOWS} references: a likelihood ratio and a spread need at least {SHADOWS} (train --seeds 5 makes five)",
         ));
     }
     notes

@@ -260,7 +260,7 @@ fn what_cannot_be_verified_is_refused_and_named() {
                 "verify --data @train.safetensors --test @few.safetensors --forget 0-29 {models} {REFERENCES}"
             ),
             1,
-            &["few.safetensors", "holds 9 samples", "needs 10"],
+            &["few.safetensors", "has 9 samples", "10 are needed"],
         ),
         (
             format!(

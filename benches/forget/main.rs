@@ -184,7 +184,7 @@ impl Lab {
         Ok(Lab { device, setup, data, original: None, reference: RefCell::default(), epoch: None })
     }
 
-    /// Makes the original of a seed, unless it is at hand, and times an epoch.
+    /// Makes the original of a seed, unless it was made before, and times an epoch.
     pub fn prepare(&mut self, seed: u64) -> anyhow::Result<()> {
         let seed = self.setup.original(seed);
         if self.epoch.is_none() {

@@ -188,8 +188,8 @@ fn optimum(device: &Device, mut net: Network, samples: &dyn Inputs, l2: f64) -> 
         if downhill.iter().map(|g| g * g).sum::<f64>().sqrt() < 1e-6 {
             break;
         }
-        let mut room = vec![0.0; values.len()];
-        let mut product = |out: &mut Vec<f64>, v: &Vec<f64>| curvature.apply_wide(out, v, &mut room);
+        let mut scratch = vec![0.0; values.len()];
+        let mut product = |out: &mut Vec<f64>, v: &Vec<f64>| curvature.apply_wide(out, v, &mut scratch);
         let limits = Limits { tolerance: 1e-3, products: 300 };
         let (step, _) =
             conjugate_gradient(&mut product, &downhill, None, None, l2, Negative::Refuse, limits)?;

@@ -6,7 +6,7 @@ use scrubjay::verify::{self, Measures};
 
 use crate::{Cell, RETRAINED};
 
-/// One aim: set-up, request, method, what of it, and from where to where it shall lie.
+/// One aim: set-up, request, method, the measure, and the least and the largest value that meet the aim.
 struct Aim(&'static str, &'static str, &'static str, What, f64, f64);
 
 #[derive(Clone, Copy, PartialEq)]

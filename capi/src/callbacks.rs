@@ -78,7 +78,7 @@ impl Callbacks {
         session
     }
 
-    /// What is called after each of so many pieces of work, with how many are done; it ends the work where C cancels.
+    /// What is called after each of this many pieces of work, with how many are done; it ends the work where C cancels.
     pub fn each_of(&self, pieces: usize) -> impl FnMut(usize) -> scrubjay::Result<()> {
         let (progress, user) = (self.progress, User(self.user));
         move |done| match progress {
@@ -97,7 +97,7 @@ impl Callbacks {
     }
 }
 
-/// Tells of progress; whether to go on.
+/// Reports progress; whether to go on.
 fn goes_on(progress: OnProgress, Progress { done, batches, phase }: Progress, user: User) -> bool {
     // A text from C has no 0 within, and the names of phases have none.
     let name = phase.and_then(|phase| CString::new(phase).ok());

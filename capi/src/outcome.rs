@@ -195,7 +195,7 @@ entry! {
         receipt.put(Receipt::of(outcome.record(batch)?))
     }
 
-    /// What to know of a batch.
+    /// Notes on a batch.
     fn sj_outcome_get_note(outcome: Handle<OutcomeObject>, batch: u64, number: u64, text: Out<*const c_char>) {
         let (outcome, place) = (outcome.get()?, text.open("text")?);
         outcome.record(batch)?;

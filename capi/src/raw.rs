@@ -93,7 +93,7 @@ impl<T> In<T> {
         Ok(&self.list(1, what)?[0])
     }
 
-    /// A list of so many; NULL is one of none.
+    /// A list of this many; NULL is one of none.
     pub fn list(&self, count: usize, what: &str) -> Outcome<&[T]> {
         if count == 0 {
             return Ok(&[]);
@@ -151,7 +151,7 @@ impl<T> Out<T> {
         if self.0.is_null() { Ok(None) } else { self.open(what).map(Some) }
     }
 
-    /// Writes a list, where there are so many places.
+    /// Writes a list, where there are this many places.
     pub fn put_list(&self, values: &[T], places: usize, what: &str) -> Outcome
     where
         T: Copy,
@@ -166,7 +166,7 @@ impl<T> Out<T> {
             return Ok(());
         }
         let Place(first) = self.open(what)?;
-        // SAFETY: not NULL, aligned, C promises so many writable places, and what is read is the library's own.
+        // SAFETY: not NULL, aligned, C promises this many writable places, and what is read is the library's own.
         unsafe { std::ptr::copy_nonoverlapping(values.as_ptr(), first, values.len()) };
         Ok(())
     }

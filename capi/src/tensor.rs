@@ -289,7 +289,7 @@ impl<'a> Checked<'a> {
 /// The bytes of a tensor on a GPU, copied to the host.
 fn copied(gpu: Foreign, bytes: usize) -> Outcome<Vec<u64>> {
     let mut copy = vec![0u64; bytes.div_ceil(8)];
-    // SAFETY: the words are ours, of so many bytes at least, and any bytes are words.
+    // SAFETY: the words are ours, of this many bytes at least, and any bytes are words.
     let into = unsafe { std::slice::from_raw_parts_mut(copy.as_mut_ptr().cast::<u8>(), bytes) };
     // SAFETY: C promises that the stream is one of the GPU, and that nothing else writes the tensor meanwhile.
     unsafe { gpu.read(into) }?;
@@ -444,7 +444,7 @@ impl Target<'_> {
             false => vec![0; bytes.div_ceil(8)],
         };
         self.put(copy.as_mut_ptr().cast(), values);
-        // SAFETY: the words are ours and have so many bytes at least.
+        // SAFETY: the words are ours and have this many bytes at least.
         let from = unsafe { std::slice::from_raw_parts(copy.as_ptr().cast::<u8>(), bytes) };
         // SAFETY: C promises that the stream is one of the GPU, and that nothing else uses the tensor meanwhile.
         Ok(unsafe { gpu.write(from) }?)

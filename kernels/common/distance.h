@@ -20,13 +20,13 @@ in f64.
 DEVICE double infinite() { return __longlong_as_double(0x7ff0000000000000ll); }
 
 DEVICE double squared(double a, double b) {
-    double apart = __dsub_rn(a, b);
-    return __dmul_rn(apart, apart);
+    double difference = __dsub_rn(a, b);
+    return __dmul_rn(difference, difference);
 }
 
 DEVICE float bound(float own, float other, float slack, float chosen) {
-    float apart = fabsf(__fsub_rn(own, other));
-    float b = apart > slack ? __fsub_rn(apart, slack) : 0.0f;  // 0 where both are infinite, or NaN
+    float difference = fabsf(__fsub_rn(own, other));
+    float b = difference > slack ? __fsub_rn(difference, slack) : 0.0f;  // 0 where both are infinite, or NaN
     return __fmaf_rn(b, b, chosen);
 }
 

@@ -33,7 +33,7 @@ DEVICE void mbarrier_arrive(uint64_t* barrier) {
     PTX(asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(shared_address(barrier)) : "memory");)
     EMU(emu::mbarrier_arrive(barrier, 0);)
 }
-// Arrives, and makes the phase wait for so many bytes of copies.
+// Arrives, and makes the phase wait for this many bytes of copies.
 DEVICE void mbarrier_expect(uint64_t* barrier, uint32_t bytes) {
     PTX(asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;"
                      ::"r"(shared_address(barrier)), "r"(bytes) : "memory");)
@@ -114,15 +114,15 @@ template <int COUNT> DEVICE void more_registers() {
 }
 
 // An operand of wgmma in shared memory: rows swizzled in `swizzle` bytes (0, 32, 64, 128); `leading` and `stride` in bytes.
-// Where depth is contiguous (K-major): rows of so many bytes, groups of 8 of them `stride` apart; without a swizzle, rows
-// of 16 bytes, and the two halves of a depth of 16 `leading` apart. Where rows are contiguous (MN-major): so many bytes of
+// Where depth is contiguous (K-major): rows of this many bytes, groups of 8 of them `stride` apart; without a swizzle, rows
+// of 16 bytes, and the two halves of a depth of 16 `leading` apart. Where rows are contiguous (MN-major): this many bytes of
 // rows, then the next depth; 8 depths `stride`, and the next rows `leading` apart; without a swizzle, 16 bytes of rows,
 // the next rows `stride` and the next 8 depths `leading` apart.
 DEVICE uint64_t operand(const void* p, uint32_t swizzle, uint32_t leading, uint32_t stride) {
     uint64_t mode = swizzle == 128 ? 1 : swizzle == 64 ? 2 : swizzle == 32 ? 3 : 0;
     return uint64_t(shared_address(p) >> 4) | uint64_t(leading >> 4) << 16 | uint64_t(stride >> 4) << 32 | mode << 62;
 }
-// The same operand, so many bytes further on.
+// The same operand, this many bytes further on.
 DEVICE uint64_t advanced(uint64_t operand, uint32_t bytes) { return operand + (bytes >> 4); }
 
 // Orders accesses to registers, of this thread, before the next wgmma that uses them.

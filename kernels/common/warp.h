@@ -14,7 +14,7 @@ DEVICE uint32_t warp(uint32_t threads) { return blockIdx.x * (threads / 32) + th
 template <class F> DEVICE double warp_sum(uint32_t count, F f) {
     double sum = 0.0;
     for (uint32_t i = lane(); i < count; i += 32) sum += f(i);
-    for (int apart = 16; apart; apart /= 2) sum += __shfl_xor_sync(~0u, sum, apart);
+    for (int offset = 16; offset; offset /= 2) sum += __shfl_xor_sync(~0u, sum, offset);
     return sum;
 }
 
@@ -22,8 +22,8 @@ template <class F> DEVICE double warp_sum(uint32_t count, F f) {
 DEVICE float warp_max(const float* values, uint32_t count) {
     float top = values[0];
     for (uint32_t i = lane(); i < count; i += 32) top = values[i] > top ? values[i] : top;
-    for (int apart = 16; apart; apart /= 2) {
-        float other = __shfl_xor_sync(~0u, top, apart);
+    for (int offset = 16; offset; offset /= 2) {
+        float other = __shfl_xor_sync(~0u, top, offset);
         top = other > top ? other : top;
     }
     return top;

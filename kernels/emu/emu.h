@@ -59,7 +59,7 @@ enum Operand { TF32, BF16, F16 };
 void mma(float *d, const uint32_t *a, const uint32_t *b, Operand kind);
 bool coin();  // whether an asynchronous copy is done at once
 void *shared(const void *key, size_t bytes);  // an object in shared memory of this block
-void *dynamic_shared(size_t bytes);            // what the launch gave, at least so many bytes
+void *dynamic_shared(size_t bytes);            // what the launch gave, at least this many bytes
 [[noreturn]] void fail(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 
 using Entry = void (*)(void **params);

@@ -114,7 +114,7 @@ pub fn codec(
     })
 }
 
-/// What of a selection is asked for.
+/// The results of a selection that are asked for.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Asked {

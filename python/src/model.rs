@@ -197,7 +197,7 @@ fn words<'py>(py: Python<'py>, rows: &Rows, notes: Vec<String>) -> PyResult<Word
     ))
 }
 
-/// As [`Model::encode`], for a model that has no files and takes at most so many tokens; `reading` names the tokenizer.
+/// As [`Model::encode`], for a model that has no files and takes at most this many tokens; `reading` names the tokenizer.
 #[pyfunction]
 #[pyo3(signature = (texts, reading, positions))]
 pub fn encode<'py>(

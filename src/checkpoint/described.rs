@@ -1,4 +1,4 @@
-//! Model files that describe their network, as ONNX files do: what they say takes the place of a config's.
+//! Model files that describe their own network, as ONNX files do: their description replaces that of a config.
 
 use std::path::Path;
 

@@ -54,7 +54,7 @@ impl ModelFile {
                 let torch = TorchFile::open(&file, &start, keys)?;
                 return Ok(ModelFile::Torch(file, torch));
             }
-            if let Some(kind) = foreign::kind(&start) {
+            if let Some(kind) = foreign::kind_or_text(&start) {
                 let reason =
                     format!("is no safetensors file, none of torch.save's and no ONNX file: it is {kind}");
                 return Err(Error::checkpoint(path, reason));

@@ -7,10 +7,10 @@ use scrubjay::run::take_delta;
 
 use super::shared::Exit;
 
-/// Apply a delta file to the model that it was made of
+/// Apply a delta file to the old model, which gives the new one
 ///
-/// `scrub --delta-file` writes delta.safetensors: the rows that changed, alone, and the hashes of the model before and after. DIR gets
-/// the model after, byte for byte, and the config files of MODEL.
+/// `scrub --delta-file` writes the delta file: the rows that changed and the hashes of the old and the new model. DIR gets the new
+/// model, byte for byte, and the config files of MODEL. A model with another hash is refused.
 ///
 /// Examples:
 ///   scrubjay apply resnet20.safetensors scrubbed/delta.safetensors --out served
@@ -21,9 +21,10 @@ pub struct ApplyArgs {
     files: Files,
 }
 
-/// Take a delta file back: from the model after to the one before
+/// Take a delta file back: the new model gives the old one
 ///
-/// The delta must hold the old values (`scrub --delta-file both`). Whoever has these has the removed samples' traces too.
+/// The delta file must have the old values (`scrub --delta-file both`). The old model remembers the removed samples, and so do these
+/// values.
 ///
 /// Examples:
 ///   scrubjay revert served/resnet20.safetensors scrubbed/delta.safetensors --out before

@@ -15,11 +15,13 @@ use serde_json::{Value, json};
 
 use super::shared::{self, DeviceArgs, Exit};
 
-/// Time kernels, compare each with the least time that the device needs, and check its result
+/// Time kernels, check their results, and compare each time with the least that the device needs
 ///
-/// Bandwidth and peak rate are measured first. Columns of the table:
-///   floor              the least time, as a share of the median: the larger of bytes / bandwidth
-///                      and operations / peak
+/// Bandwidth and peak rate of the device are measured first. Columns of the table:
+///   median, least      the median and the shortest of the times, in microseconds
+///   noise              the distance of their quartiles, as a share of the median
+///   floor              the time that the device needs at least (the larger of bytes / bandwidth and
+///                      operations / peak rate), as a share of the median: 100 % is the best possible
 ///   error              difference to plain loops in f64, in the same run
 ///   MHz                clock of the GPU's multiprocessors right after the run
 ///   regs, smem, local  registers per thread, bytes of shared memory per block and of local memory
@@ -37,23 +39,24 @@ use super::shared::{self, DeviceArgs, Exit};
 #[derive(clap::Args)]
 #[command(verbatim_doc_comment)]
 pub struct Args {
-    /// Run the kernels whose name matches
-    #[arg(short, long, value_name = "REGEX", default_value = "", value_parser = Regex::new)]
+    /// Run the kernels whose name matches; by default all (see --list)
+    #[arg(short, long, value_name = "REGEX", default_value = "", hide_default_value = true, value_parser = Regex::new)]
     bench: Regex,
-    /// Run the kernels whose operands have this type
+    /// Run only the kernels whose operands have this type; by default all
     #[arg(long, value_name = "f32|tf32|bf16|f16", value_parser = ["f32", "tf32", "bf16", "f16"])]
     dtype: Option<String>,
-    /// Sizes of axes; several sizes, separated by colons, are run one after another
+    /// Other sizes than those of --list; several sizes of an axis, separated by colons, are run one after another
     #[arg(short, long, value_name = "AXIS=SIZE,..", value_delimiter = ',')]
     axis: Vec<String>,
     /// List the kernels with their axes and default sizes, and stop
     #[arg(long)]
     list: bool,
-    /// Compare with the JSON of an earlier run on the same device
+    /// Compare with the JSON of an earlier run (--out) on the same device
     #[arg(long, value_name = "FILE")]
     baseline: Option<PathBuf>,
-    /// Exit 3 if a kernel is slower than the baseline by more than this, and the quartiles of both runs do not overlap
-    #[arg(long, value_name = "PER CENT", requires = "baseline", value_parser = per_cent)]
+    /// Exit 3 if a kernel is slower than the baseline by more than this, and the middle halves of both runs' times do not
+    /// overlap
+    #[arg(long, value_name = "PERCENT", requires = "baseline", value_parser = per_cent)]
     fail_over: Option<f64>,
     #[command(flatten)]
     device: DeviceArgs,
@@ -63,7 +66,7 @@ pub struct Args {
     /// Print CSV
     #[arg(long)]
     csv: bool,
-    /// Write the JSON to a file too, complete after every row
+    /// Write the JSON to a file too; it is complete after every row
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
 }

@@ -8,7 +8,7 @@ use scrubjay::data::table::{
     Categorical, Column, Decimal, Delimiter, Frame, Header, Missing, Table, TableOptions,
 };
 
-use super::shared::{DeviceArgs, Exit};
+use super::shared::{self, DeviceArgs, Exit};
 
 /// Measure how strongly one column depends on others: T(Y, Z | X)
 ///
@@ -21,35 +21,35 @@ use super::shared::{DeviceArgs, Exit};
   scrubjay codec people.csv --y income --z age --measure xi --permutations 999 --interval 0.95
   scrubjay codec columns.safetensors --z 3-7
 
-COL is a name or a number from 0; COLS is a list of these and of ranges: age,3,7-9. Of a .safetensors file with X [n, p]
-and Y [n], numbers are columns of X.")]
+COL is a name or a number from 0; COLS is a list of these and of ranges: age,3,7-9.
+In a .safetensors file with X [n, p] and Y [n], numbers are columns of X.")]
 pub struct Args {
-    /// Table: .csv, .tsv, .csv.gz, .arff, .npy, .npz, .parquet or .safetensors
+    /// The table: .csv, .tsv, .csv.gz, .arff, .npy, .npz, .parquet or .safetensors
     #[arg(value_name = "DATA")]
     data: PathBuf,
     /// The column Y; by default the tensor Y of a .safetensors file
     #[arg(long, value_name = "COL")]
     y: Option<String>,
-    /// The columns Z, whose information about Y is measured
+    /// The columns Z: how strongly does Y depend on them?
     #[arg(long, value_name = "COLS")]
     z: String,
-    /// The columns X that are known already
+    /// The columns X: how strongly does Y depend on Z where X is known already?
     #[arg(long, value_name = "COLS")]
     x: Option<String>,
-    /// The measure: T of Azadkia and Chatterjee, or Chatterjee's ξ of one column
+    /// The measure: T of Azadkia and Chatterjee (codec), or Chatterjee's ξ of a single column Z (xi)
     #[arg(long, value_enum, default_value = "codec", value_name = "codec|xi")]
     measure: Measure,
-    /// Compute a p-value from this many permutations of Y (given X: among rows that are near in X)
-    #[arg(long, value_name = "B", value_parser = clap::value_parser!(u32).range(1..))]
+    /// Compute a p-value from this many permutations of Y; with --x, of Y among rows that are near in X
+    #[arg(long, value_name = "B", value_parser = shared::at_least_one)]
     permutations: Option<u32>,
-    /// Compute an interval of this level from subsamples
+    /// Compute a confidence interval of this level, as 0.95, from subsamples
     #[arg(long, value_name = "LEVEL")]
     interval: Option<f64>,
     #[command(flatten)]
     reading: Reading,
     #[command(flatten)]
     randomness: Randomness,
-    /// Print JSON
+    /// Print the result as JSON
     #[arg(long)]
     json: bool,
     #[command(flatten)]
@@ -59,10 +59,11 @@ pub struct Args {
 /// How a table is read, for `codec` and `foci`.
 #[derive(clap::Args)]
 pub struct Reading {
-    /// A column of categories: replaced by their numbers in ascending order, or (onehot) by one 0/1 column for each
+    /// A column of categories, which become numbers in ascending order, or with :onehot a column of 0 and 1 each. Can be
+    /// repeated
     #[arg(long, value_name = "COL[:onehot]")]
     categorical: Vec<Categorical>,
-    /// What to do with rows that miss a value in a column that is used
+    /// Rows that miss a value in a column that is used: an error that names the first (raise), or leave them out (omit)
     #[arg(long, value_enum, default_value = "raise", value_name = "raise|omit")]
     missing: Missing,
     /// A further word for a missing value, in .csv, .tsv and .arff files; can be repeated
@@ -71,10 +72,10 @@ pub struct Reading {
     /// Whether the first line of a .csv or .tsv file names the columns
     #[arg(long, value_enum, default_value = "auto", value_name = "auto|yes|no")]
     header: Header,
-    /// What separates the cells of a .csv or .tsv file: one character, or tab; by default found
+    /// What separates the cells of a .csv or .tsv file: one character, or the word tab; by default found in the file
     #[arg(long, value_name = "CHAR")]
     delimiter: Option<Delimiter>,
-    /// The decimal mark of a .csv or .tsv file, `.` or `,`; by default found
+    /// The decimal mark of a .csv or .tsv file; by default found in the file
     #[arg(long, value_name = ".|,")]
     decimal: Option<Decimal>,
 }
@@ -112,16 +113,16 @@ impl Reading {
 /// Ties, scaling and noise, for `codec` and `foci`.
 #[derive(clap::Args)]
 pub struct Randomness {
-    /// Where several rows are equally near: take their mean, the first, or one at random
+    /// Where several rows are equally near, take their mean, the first of them, or one at random
     #[arg(long, value_enum, default_value = "mean", value_name = "mean|first|random")]
     ties: TiesName,
-    /// How many random choices to average
-    #[arg(long, default_value_t = 1, value_name = "D", value_parser = clap::value_parser!(u32).range(1..))]
+    /// With --ties random: over how many random choices the measure is averaged
+    #[arg(long, default_value_t = 1, value_name = "D", value_parser = shared::at_least_one)]
     draws: u32,
-    /// Scale each column first
+    /// How each column is scaled first
     #[arg(long, value_enum, default_value = "none", value_name = "none|scale|bounded")]
     pub standardize: Standardize,
-    /// Add normal noise of this deviation to every column first (L-CODEC)
+    /// Add normal noise of this standard deviation to every column, after scaling; 0 adds none
     #[arg(long, default_value_t = 0.0, value_name = "σ")]
     pub noise: f64,
     /// The seed of the noise and of random ties

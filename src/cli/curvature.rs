@@ -13,12 +13,12 @@ use scrubjay::{Error, net};
 use super::model::{ModelArgs, TextArgs, input_options, load};
 use super::shared::{self, DeviceArgs, Exit};
 
-/// Write gradient, Hessian-vector product and Newton step of the mean cross-entropy on a block of units
+/// Write gradient, Hessian-vector product and Newton step of the mean loss on a block of units
 ///
-/// IN is a .safetensors file with x (or input_ids and attention_mask) and y as for `observe`, and optionally v f32 [p]. BLOCK.json lists
-/// the units, [[layer, row], ..]. OUT gets gradient [p] and, where IN has v, hv [p] = Hv. With
-/// --solve it also gets step [p] = (H + λI)⁻¹ gradient, by MINRES, which also solves indefinite
-/// systems; the solver's report goes to stdout as JSON.
+/// IN is what `observe` reads, and a .safetensors file may also have v f32 [p]. BLOCK.json lists the
+/// units as [[layer, row], ..]; `inspect` lists the layers. OUT gets gradient [p] and, where IN has v,
+/// hv [p] = Hv. With --solve it also gets step [p] = (H + λI)⁻¹ gradient, by MINRES, which also solves
+/// indefinite systems; the solver's report goes to stdout as JSON.
 /// Order of p: for each unit in the list, its weight row as PyTorch flattens it, then its bias if it
 /// has one.
 ///
@@ -30,8 +30,8 @@ use super::shared::{self, DeviceArgs, Exit};
 pub struct Args {
     #[command(flatten)]
     model: ModelArgs,
-    /// The inputs, their labels, and in .safetensors the vector v
-    #[arg(long, value_name = "IN.safetensors")]
+    /// The inputs and their labels; a .safetensors file may also have the vector v
+    #[arg(long, value_name = "IN")]
     input: PathBuf,
     /// The units: a JSON list of [layer name, row]
     #[arg(long, value_name = "BLOCK.json")]
@@ -42,17 +42,17 @@ pub struct Args {
     /// The matrix H: exact Hessian, Gauss-Newton or empirical Fisher
     #[arg(long, value_enum, default_value_t = Kind::Hessian, value_name = "hessian|ggn|fisher")]
     curvature: Kind,
-    /// λ, added to the diagonal in the solve
+    /// λ, added to the diagonal of H in the solve
     #[arg(long, default_value_t = 0.0, value_name = "λ", value_parser = shared::not_negative)]
     damping: f64,
     /// Solve (H + λI) step = gradient
     #[arg(long)]
     solve: bool,
-    /// Relative residual at which the solver stops
-    #[arg(long, default_value_t = 1e-5, value_parser = shared::not_negative)]
+    /// The relative residual at which the solver stops
+    #[arg(long, value_name = "R", default_value_t = 1e-5, value_parser = shared::not_negative)]
     tolerance: f64,
-    /// The most products that the solver may use; 0 means ten per parameter of the block, and 100 more
-    #[arg(long, default_value_t = 0)]
+    /// The most products with H that the solver may use; 0 means 100, and 10 more for each parameter of the block
+    #[arg(long, value_name = "K", default_value_t = 0)]
     products: usize,
     #[command(flatten)]
     texts: TextArgs,

@@ -27,10 +27,10 @@ use super::shared::{self, DeviceArgs, Exit};
 
 /// Train a small network with 25 wrong labels, remove them, and compare with a network that never saw them
 ///
-/// The data, 1,797 images of handwritten digits, ship with the program. The samples are removed by a hold, which is the
-/// default of `scrub` here, and for comparison by L-CODEC on a voted block, a random block and the output layer. The demo
-/// takes well under a minute on two cores and writes before/model.safetensors, after/model.safetensors (of the hold) and
-/// report.json to --out. With --data-out it writes the data alone, for the other commands to be tried on.
+/// The data, 1,797 images of handwritten digits, ship with the program. The samples are removed by a hold, as `scrub` would
+/// do by default, and for comparison by L-CODEC on the units that it chooses, on random units and on the output layer. The
+/// demo takes less than a minute on two cores, and writes before/model.safetensors, after/model.safetensors (of the hold) and
+/// report.json to --out. With --data-out it writes the data alone, to try the other commands on.
 ///
 /// Examples:
 ///   scrubjay demo
@@ -42,8 +42,8 @@ pub struct Args {
     /// Remove 25 ordinary samples instead of 25 with wrong labels
     #[arg(long)]
     clean: bool,
-    /// Seed of the split, the wrong labels, training and scrubbing
-    #[arg(long, default_value_t = 0)]
+    /// The seed of the split, the wrong labels, training and scrubbing
+    #[arg(long, value_name = "S", default_value_t = 0)]
     seed: u64,
     /// The folder to write
     #[arg(long, default_value = "scrubjay-demo", value_name = "DIR")]
@@ -54,7 +54,7 @@ pub struct Args {
     data_out: Option<PathBuf>,
     #[command(flatten)]
     device: DeviceArgs,
-    /// Print JSON
+    /// Print the result as JSON
     #[arg(long)]
     json: bool,
 }
@@ -360,10 +360,10 @@ fn print(args: &Args, split: &Split, table: &[Value], record: &Record) {
     println!("\nforget acc    share of the {FORGET} that the network still classifies as it was trained to");
     println!("true label    share of them classified as they should be");
     println!(
-        "gradient gone share of their gradient removed from the objective; in a network a number to look at, not a gate"
+        "gradient gone share of their gradient removed from the objective; in a network it decides nothing"
     );
     println!(
-        "T1            {:.2}, where permuted losses reach {:.2}",
+        "T1            {:.2}: how strongly the loss depends on the first unit of L-CODEC, where chance reaches {:.2}",
         selection.first_t.unwrap_or(f64::NAN),
         selection.noise_level.unwrap_or(f64::NAN)
     );

@@ -6,12 +6,12 @@ use super::shared::Exit;
 
 /// List the devices that can run here, and say why one cannot
 ///
-/// These commands can use a GPU: train, demo, verify, observe, eval, curvature, scrub, codec, foci,
-/// bench. Permutations of ranks and the eigenvectors of K-FAC are always computed on the CPU.
+/// These commands can use a GPU: demo, scrub, serve, verify, train, observe, curvature, eval, codec,
+/// foci and bench. Permutations of ranks and the eigenvectors of K-FAC are always computed on the CPU.
 #[derive(clap::Args)]
 #[command(after_help = "Examples:\n  scrubjay devices\n  scrubjay devices --json")]
 pub struct Args {
-    /// Print JSON
+    /// Print the list as JSON
     #[arg(long)]
     json: bool,
 }

@@ -21,14 +21,14 @@ pub struct Args {
     #[command(flatten)]
     model: ModelArgs,
     /// Labelled data: class folders, a manifest (.csv, .json), .tar, .parquet, .safetensors (x, y), .npz, MNIST, CIFAR, STL-10;
-    /// texts: .csv, .tsv, .jsonl .. (docs/DATA.md). DATA#test is the test part of a set that has several
+    /// texts: .csv, .tsv, .jsonl .. (docs/DATA.md). DATA#test is the test part of a set that has one
     #[arg(long, value_name = "DATA")]
     data: PathBuf,
     #[command(flatten)]
     normalise: NormaliseArgs,
     #[command(flatten)]
     device: DeviceArgs,
-    /// Print JSON
+    /// Print the result as JSON
     #[arg(long)]
     json: bool,
 }

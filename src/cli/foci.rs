@@ -15,12 +15,13 @@ use sha2::{Digest, Sha256};
 
 use super::blankets::Blankets;
 use super::codec::{Randomness, Reading, target};
-use super::shared::{DeviceArgs, Exit, progress};
+use super::shared::{self, DeviceArgs, Exit, progress};
 
 /// Choose the columns on which another one depends, best first (FOCI)
 ///
-/// The first is the column with the largest T; each next one has the largest T given those before it, until the largest T
-/// is not positive or undefined. Ctrl-C ends the search and keeps the columns found so far.
+/// T is the measure of `codec`: 0 where Y does not depend on a column, 1 where Y is a function of it. The first column has the
+/// largest T; each next one has the largest T given those before it, until no T is above 0. Ctrl-C ends the search and keeps
+/// the columns found so far.
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
   scrubjay foci people.csv --target income
@@ -29,43 +30,44 @@ use super::shared::{DeviceArgs, Exit, progress};
   scrubjay foci people.csv --graph --dot people.dot --resume people.jsonl
   scrubjay foci columns.safetensors --json
 
-COL is a name or a number from 0. Of a .safetensors file with X [n, p] and Y [n], numbers are columns of X.")]
+COL is a name or a number from 0; COLS is a list of these and of ranges: age,3,7-9.
+In a .safetensors file with X [n, p] and Y [n], numbers are columns of X.")]
 pub struct Args {
-    /// Table: .csv, .tsv, .csv.gz, .arff, .npy, .npz, .parquet or .safetensors
+    /// The table: .csv, .tsv, .csv.gz, .arff, .npy, .npz, .parquet or .safetensors
     #[arg(value_name = "DATA")]
     data: PathBuf,
-    /// The column to be explained; by default the tensor Y of a .safetensors file
+    /// The column Y that is to be explained by others; by default the tensor Y of a .safetensors file
     #[arg(long, value_name = "COL")]
     target: Option<String>,
-    /// Stop at this many columns
-    #[arg(long, value_name = "K", value_parser = clap::value_parser!(u32).range(1..))]
+    /// Choose at most this many columns
+    #[arg(long, value_name = "K", value_parser = shared::at_least_one)]
     max_features: Option<u32>,
-    /// Ignore the stopping rule, and order all columns
+    /// Do not stop where no column adds to T, and order all of them
     #[arg(long)]
     all: bool,
-    /// Columns that are known from the start
+    /// Columns that count as chosen from the start
     #[arg(long, value_name = "COLS")]
     initial: Option<String>,
-    /// Columns that are chosen together; can be repeated
+    /// Columns that are chosen together or not at all. Can be repeated
     #[arg(long, value_name = "COLS")]
     group: Vec<String>,
-    /// Find the Markov blanket of every column, by FOCI on all others
+    /// Run FOCI for every column on all others, which estimates its Markov blanket
     #[arg(long, conflicts_with_all = ["target", "initial", "group", "plot"])]
     graph: bool,
-    /// Save finished columns of the graph in this file, and skip those that it has already
+    /// With --graph: save finished columns in this file, and skip those that it has already
     #[arg(long, value_name = "FILE.jsonl", requires = "graph")]
     resume: Option<PathBuf>,
-    /// Write the graph for Graphviz
+    /// With --graph: write the graph as a file for Graphviz
     #[arg(long, value_name = "FILE.dot", requires = "graph")]
     dot: Option<PathBuf>,
-    /// Draw T by step, and where the search stopped
+    /// Draw T step by step, and where the search stopped, as an SVG file
     #[arg(long, value_name = "FILE.svg")]
     plot: Option<PathBuf>,
     #[command(flatten)]
     reading: Reading,
     #[command(flatten)]
     randomness: Randomness,
-    /// Print JSON
+    /// Print the result as JSON
     #[arg(long)]
     json: bool,
     #[command(flatten)]

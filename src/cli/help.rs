@@ -130,6 +130,7 @@ fn shaped(sub: Command, all: bool) -> Command {
     };
     let ids: Vec<String> = sub.get_arguments().map(|arg| arg.get_id().to_string()).collect();
     let hidden: Vec<&String> = ids.iter().filter(|id| further(id)).collect();
+    let examples = sub.get_after_help().map(ToString::to_string).unwrap_or_default();
     let long = sub.get_long_about().map(ToString::to_string).unwrap_or_default();
     let long = flowing(&long);
     let rest = long.split_once('\n').map_or("", |(_, rest)| rest.trim()).to_string();
@@ -139,14 +140,25 @@ fn shaped(sub: Command, all: bool) -> Command {
     if all {
         return sub
             .long_about(long)
-            .arg(help.action(ArgAction::HelpLong).help("Print help; --help-all prints all of it"));
+            .arg(help.action(ArgAction::HelpLong).help("Print the help; --help-all prints every option"));
     }
     let more = match hidden.len() {
         0 => String::new(),
         count => format!("\n\nscrubjay {name} --help-all lists {count} more options"),
     };
+    let text = [rest, examples].into_iter().filter(|text| !text.is_empty()).collect::<Vec<_>>().join("\n\n");
     let sub = hidden.into_iter().fold(sub, |sub, id| sub.mut_arg(id, |arg| arg.hide(true)));
-    sub.after_help(format!("{rest}{more}")).arg(help.action(ArgAction::HelpShort).help("Print this help"))
+    sub.mut_args(|arg| match lists_its_values(&arg) {
+        true => arg.hide_possible_values(true),
+        false => arg,
+    })
+    .after_help(format!("{text}{more}"))
+    .arg(help.action(ArgAction::HelpShort).help("Print this help"))
+}
+
+/// Whether the name of an option's value lists the values, as `auto|cpu|cuda`.
+fn lists_its_values(arg: &Arg) -> bool {
+    arg.get_value_names().is_some_and(|names| names.iter().any(|name| name.contains('|')))
 }
 
 /// A text whose paragraphs are one line each, so that they can be wrapped; indented lines, as of examples, stay.

@@ -13,11 +13,13 @@ use serde_json::{Value, json};
 use super::model::{ChoiceArgs, NormaliseArgs, Opened, load};
 use super::shared::Exit;
 
-/// List layers, units and parameters of a model, its program, and the memory that a scrub needs
+/// List the layers, units and parameters of a model and the memory that a scrub needs, or what data hold
 ///
-/// With --data, list what the samples are: their number, their shape, how they are brought to it, and
-/// the classes with number, name and count. With --model and --data, both; the samples are then as the
-/// model's config says, and --image-out writes one as it reaches the network.
+/// A unit is a neuron or a channel, with the weights that compute it.
+///
+/// --data lists what the samples are: their number and shape, how they are brought to it, and the
+/// classes with number, name and count. With --model and --data, the samples are read as the model's
+/// config says, and --image-out writes one as it reaches the network.
 ///
 /// Examples:
 ///   scrubjay inspect --model resnet50.safetensors
@@ -26,7 +28,8 @@ use super::shared::Exit;
 #[derive(clap::Args)]
 #[command(verbatim_doc_comment)]
 pub struct Args {
-    /// The model: a .safetensors or .pth file, or a directory with such a file and config.json
+    /// The model: a .safetensors, .pth or .onnx file, a directory with such a file and config.json, or from the local caches
+    /// hf:ORG/NAME[@REVISION], timm:NAME or torchvision:NAME
     #[arg(long, value_name = "M", required_unless_present = "data")]
     model: Option<PathBuf>,
     #[command(flatten)]
@@ -36,19 +39,21 @@ pub struct Args {
     data: Option<PathBuf>,
     #[command(flatten)]
     normalise: NormaliseArgs,
-    /// Write an image as it reaches the network, before mean and std, as a PNG file
+    /// Write an image as it reaches the network, before --mean and --std, as a PNG file
     #[arg(long, value_name = "FILE.png", requires = "data")]
     image_out: Option<PathBuf>,
-    /// Which image to write
+    /// Which image --image-out writes; the first is 0
     #[arg(long, value_name = "I", default_value_t = 0, requires = "image_out")]
     index: usize,
-    /// Print the program of Hessian products too, one line an instruction; with --precision, that of the pass over noisy copies
+    /// Also print the instructions, one per line: those of a Hessian product, or with --precision those of the pass over noisy
+    /// copies
     #[arg(long)]
     program: bool,
-    /// Precision of the pass over noisy copies; in bf16 and f16, values are in memory in that type where they can be
+    /// The precision of the pass over noisy copies, which decides its memory; in bf16 and f16 most values between layers are
+    /// stored in that type
     #[arg(long, value_enum, value_name = "f32|tf32|bf16|f16")]
     precision: Option<Precision>,
-    /// Print JSON
+    /// Print the list as JSON
     #[arg(long)]
     json: bool,
 }

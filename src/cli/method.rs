@@ -16,107 +16,110 @@ const DEFAULT: ScrubOptions = ScrubOptions::DEFAULT;
 /// How samples are removed.
 #[derive(clap::Args)]
 pub struct MethodArgs {
-    /// How samples are removed: hold trains all units on for a few epochs, each sample held at what a model without it would
-    /// answer; lcodec takes a Newton step on the units that carry them. By default hold where there is --val, unless the
+    /// hold trains all units on for a few epochs, and holds each sample at what a model without it would answer; lcodec takes
+    /// a Newton step on the few units that the samples' loss depends on. By default hold where there is --val, unless the
     /// request needs lcodec (docs/FORGETTING.md)
-    #[arg(long, value_enum, help_heading = "Method")]
+    #[arg(long, value_enum, value_name = "hold|lcodec", help_heading = "Method")]
     method: Option<Procedure>,
-    /// What tells a hold what a model without the samples would answer: one that is trained for a few epochs on retained
-    /// samples (trained), the labels of each sample's nearest retained samples (neighbours), or a model that you have (its path)
+    /// Where a hold takes the answers of a model without the samples from (its proxy): from a model that it trains for a few
+    /// epochs on retained samples (trained), from the labels of each sample's nearest retained samples (neighbours), or from
+    /// a model that you have (its path)
     #[arg(long, value_name = "trained|neighbours|M", default_value = DEFAULT.proxy.name(), help_heading = "Hold")]
     proxy: String,
-    /// Passes over the retained samples that train the proxy
+    /// Epochs in which the proxy is trained on the retained samples
     #[arg(long, value_name = "E", default_value_t = DEFAULT.proxy_epochs, help_heading = "Hold")]
     proxy_epochs: usize,
-    /// Passes over the retained samples of the hold
+    /// Epochs of the hold itself, over the retained samples
     #[arg(long, value_name = "E", default_value_t = DEFAULT.hold_epochs, help_heading = "Hold")]
     hold_epochs: usize,
 
-    /// The share of the units that a hold moves, from 0 to 1: those with the largest gradient. Nothing outside their rows changes,
-    /// running statistics of batch norms included. By default it moves every parameter
+    /// The share of the units that a hold changes, above 0 and at most 1: those with the largest gradient. Nothing else
+    /// changes, not even running statistics of batch norms. By default every parameter may change
     #[arg(long, value_name = "SHARE", help_heading = "Hold")]
     block: Option<f64>,
 
-    /// Noisy copies per trace; by default 1000, and 200 for each sample of a vote
+    /// Noisy copies of the samples on which the units are observed; by default 1000 of a batch, and in a vote 200 of each sample
     #[arg(long, value_name = "m", help_heading = "L-CODEC")]
     perturbations: Option<usize>,
-    /// Of images: standard deviation of their noise, in units of the normalised input; by default 0.1
+    /// Of images: the standard deviation of that noise, in units of the normalised input; by default 0.1
     #[arg(long, value_name = "S", value_parser = shared::positive, help_heading = "L-CODEC")]
     sigma: Option<f32>,
-    /// Of texts: how many tokens of each copy are replaced by others at random; by default 1
-    #[arg(long, value_name = "T", value_parser = clap::value_parser!(u32).range(1..), help_heading = "L-CODEC")]
+    /// Of texts: how many tokens of each copy are replaced by random ones; by default 1
+    #[arg(long, value_name = "T", value_parser = shared::at_least_one, help_heading = "L-CODEC")]
     replace: Option<u32>,
-    /// Precision of the passes over noisy copies, below f32 on CUDA only; the report says how far they agree with f32
+    /// The precision of the passes over noisy copies; by default f32. The others need a GPU, and the report says how far they
+    /// agree with f32
     #[arg(long, value_enum, value_name = "f32|tf32|bf16|f16", help_heading = "L-CODEC")]
     precision: Option<Precision>,
-    /// How units are chosen; by default by vote, which for one sample is plain FOCI, and every unit of a single linear layer with
-    /// --l2 unless --max-units is given
-    #[arg(long, value_enum, help_heading = "L-CODEC")]
+    /// How the units that are changed are chosen; by default by vote, which for one sample is plain FOCI. A single linear
+    /// layer with --l2 changes in every unit, unless --max-units is given
+    #[arg(long, value_enum, value_name = "RULE", help_heading = "L-CODEC")]
     selection: Option<Method>,
-    /// Units at most
+    /// The most units that are changed; by default a fifth of all, and a twentieth for a class; FOCI stops by its own rule
     #[arg(long, value_name = "K", help_heading = "L-CODEC")]
     max_units: Option<usize>,
-    /// The matrix; by default ggn, and hessian for a single linear layer with --l2
-    #[arg(long, value_enum, help_heading = "L-CODEC")]
+    /// The matrix H in the Newton step; by default ggn, and hessian for a single linear layer with --l2
+    #[arg(long, value_enum, value_name = "MATRIX", help_heading = "L-CODEC")]
     curvature: Option<Approximation>,
-    /// Precondition the solve by K-FAC
+    /// Precondition the solver by K-FAC, which takes fewer products on ill-conditioned problems
     #[arg(long, help_heading = "L-CODEC")]
     precondition: bool,
-    /// λ; by default max(1e-3, 5e-3 of the largest eigenvalue), and 0 for a single linear layer with --l2
+    /// λ, added to the diagonal of H; by default 0.005 of the largest eigenvalue and at least 0.001, and 0 for a single linear
+    /// layer with --l2
     #[arg(long, value_name = "λ", value_parser = shared::not_negative, help_heading = "L-CODEC")]
     damping: Option<f64>,
-    /// The weight decay that the model was trained with
-    #[arg(long, default_value_t = DEFAULT.l2, value_parser = shared::not_negative, help_heading = "Method")]
+    /// The weight decay that the model was trained with (`weight_decay` of PyTorch's optimizers)
+    #[arg(long, value_name = "W", default_value_t = DEFAULT.l2, value_parser = shared::not_negative, help_heading = "Method")]
     l2: f64,
-    /// The update rule
-    #[arg(long, value_enum, default_value_t = DEFAULT.rule, help_heading = "L-CODEC")]
+    /// The step that is taken
+    #[arg(long, value_enum, value_name = "newton|cr|gradient", default_value_t = DEFAULT.rule, help_heading = "L-CODEC")]
     update: Rule,
-    /// The step's length: scaled on held-out data, or the formula's
-    #[arg(long, value_enum, default_value_t = DEFAULT.length, help_heading = "L-CODEC")]
+    /// The length of the step
+    #[arg(long, value_enum, value_name = "calibrated|one", default_value_t = DEFAULT.length, help_heading = "L-CODEC")]
     length: Calibration,
-    /// The mean loss of the forgotten to calibrate to; by default what held-out samples have, for a class
-    /// those of other classes under its label
+    /// The mean loss that the forgotten samples are to reach; by default that of held-out samples, and for a class that of
+    /// held-out samples of other classes under its label
     #[arg(long, value_name = "LOSS", help_heading = "L-CODEC")]
     target_loss: Option<f64>,
-    /// The samples carry wrong labels: calibrate to the loss that held-out samples have under these labels
+    /// The samples have wrong labels: with lcodec they are to reach the loss that held-out samples have under these labels
     #[arg(long, conflicts_with = "target_loss", help_heading = "Method")]
     wrong_labels: bool,
-    /// Calibrated steps on the way there; by default one for each 1.5 that the loss is to rise, from 2 to 16
+    /// Steps on the way to that loss; by default one for each 1.5 that the loss is to rise, at least 2 and at most 16
     #[arg(long, value_name = "S", help_heading = "L-CODEC")]
     stages: Option<usize>,
-    /// Newton steps, those after the first on the residual objective; by default 1, and for a single linear layer with --l2 as many
-    /// as bring its gradient below a thousandth of what the samples contributed
+    /// Newton steps; those after the first reduce the gradient that is left. By default 1, and for a single linear layer with
+    /// --l2 as many as bring the gradient below a thousandth of what the samples contributed
     #[arg(long, value_name = "K", help_heading = "L-CODEC")]
     iterations: Option<usize>,
-    /// Relative residual of the solve
-    #[arg(long, default_value_t = DEFAULT.tolerance, value_parser = shared::not_negative, help_heading = "L-CODEC")]
+    /// The relative residual at which the solver stops
+    #[arg(long, value_name = "R", default_value_t = DEFAULT.tolerance, value_parser = shared::not_negative, help_heading = "L-CODEC")]
     tolerance: f64,
-    /// Products that the solve may spend, and later stages two fifths of; by default 25, and 500 for a single linear
-    /// layer with --l2
+    /// The most products with the matrix that the solver may use, and two fifths of them in later stages; by default 25, and
+    /// 500 for a single linear layer with --l2
     #[arg(long, value_name = "K", help_heading = "L-CODEC")]
     products: Option<usize>,
-    /// The largest drop of validation or retained accuracy that is accepted, in points
-    #[arg(long, default_value_t = 100.0 * DEFAULT.gate, value_parser = shared::not_negative, help_heading = "Method")]
+    /// The largest drop of validation or retained accuracy that is accepted, in percentage points
+    #[arg(long, value_name = "POINTS", default_value_t = 100.0 * DEFAULT.gate, value_parser = shared::not_negative, help_heading = "Method")]
     gate: f64,
-    /// Where no unit depends on a batch: leave it, or take the best units of the first step
-    #[arg(long, value_enum, default_value_t = DEFAULT.if_empty, help_heading = "L-CODEC")]
+    /// What to do where FOCI finds no unit that the loss on a batch depends on
+    #[arg(long, value_enum, value_name = "refuse|cheap", default_value_t = DEFAULT.if_empty, help_heading = "L-CODEC")]
     if_empty: IfEmpty,
-    /// ε of a certificate, for each batch
-    #[arg(long, requires = "delta", help_heading = "Certificate")]
+    /// ε of an (ε, δ) certificate of removal, for each batch; it holds for strongly convex losses only (docs/FORGETTING.md)
+    #[arg(long, value_name = "ε", requires = "delta", help_heading = "Certificate")]
     epsilon: Option<f64>,
-    /// δ of a certificate, for each batch
-    #[arg(long, requires = "epsilon", help_heading = "Certificate")]
+    /// δ of the certificate, for each batch
+    #[arg(long, value_name = "δ", requires = "epsilon", help_heading = "Certificate")]
     delta: Option<f64>,
-    /// Which units get the certificate's noise; by default those outside the block, where ε is given
-    #[arg(long, value_enum, help_heading = "Certificate")]
+    /// The units that get the certificate's noise; by default those that the step does not change (outside)
+    #[arg(long, value_enum, value_name = "none|outside|inside|all", help_heading = "Certificate")]
     noise: Option<NoiseUnits>,
 
-    /// Go on despite what refuses a request: no-val, an ordinary request without --val, after which the samples are hardly
-    /// forgotten; near-chance, a model that is hardly better than always answering the commonest class
+    /// Go on where a request would be refused. no-val: it is no class and has no wrong labels, and without --val its samples
+    /// are hardly forgotten; near-chance: the model is hardly better than always answering the commonest class
     #[arg(long, value_enum, value_delimiter = ',', value_name = "DOUBT,..")]
     despite: Vec<Doubt>,
-    /// Seed of everything random
-    #[arg(long, default_value_t = DEFAULT.seed)]
+    /// The seed of all random choices
+    #[arg(long, value_name = "S", default_value_t = DEFAULT.seed)]
     seed: u64,
 }
 

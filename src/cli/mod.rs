@@ -28,9 +28,24 @@ use clap::{Parser, Subcommand};
 
 use shared::Exit;
 
-/// Removes chosen training samples from a trained network without retraining it.
+/// Removes chosen training samples from a trained classifier of images or texts, without retraining it.
 #[derive(Parser)]
-#[command(name = "scrubjay", version, max_term_width = 100)]
+#[command(
+    name = "scrubjay",
+    version,
+    max_term_width = 100,
+    after_help = "scrubjay COMMAND --help has the usual options of a command and examples; --help-all has all options.
+Begin with `scrubjay demo`. On a model of your own, `inspect` shows whether model and data can be
+read, and `scrub --dry-run` what would be done.
+
+Exit codes:
+  0  done
+  1  a file cannot be read or written, or the work failed
+  2  the command line is wrong, or asks for what the model or the data do not have
+  3  done, but not as wanted: samples were not removed, a model was flagged, a kernel was slower
+     than allowed, or a search was interrupted
+  4  --device cuda, and there is no usable GPU"
+)]
 pub struct Args {
     #[command(subcommand)]
     command: Command,

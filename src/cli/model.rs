@@ -25,8 +25,8 @@ pub struct ModelArgs {
 /// What the tensors of a model do not tell.
 #[derive(clap::Args)]
 pub struct ChoiceArgs {
-    /// The family, where neither config nor tensor names show it: mlp, small_cnn, resnet20, resnet50, vgg16, vit,
-    /// distilbert, bert ..
+    /// The family of networks, where neither the config nor the names of the tensors show it: mlp, small_cnn, resnet20,
+    /// resnet50, vgg16, vit, distilbert, bert .. (docs/MODELS.md lists all)
     #[arg(long, value_name = "NAME")]
     arch: Option<String>,
     #[command(flatten)]
@@ -36,17 +36,23 @@ pub struct ChoiceArgs {
 /// What the tensors of a model do not tell, whatever its family.
 #[derive(clap::Args)]
 pub struct TensorArgs {
-    /// The number of attention heads of a transformer, where its config does not say it
+    /// The number of attention heads of a transformer, where its config does not have it
     #[arg(long, value_name = "N")]
     heads: Option<usize>,
-    /// How a ResNet begins: stride1, stride1+pool, stride2 or stride2+pool (by default 7x7: stride2+pool, 3x3: stride1)
-    #[arg(long, value_enum, hide_possible_values = true, value_name = "STEM")]
+    /// How a ResNet begins: with a convolution of stride 1 or 2, and with max pooling behind it or not; by default
+    /// stride2+pool where its filter is 7x7, stride1 where it is 3x3
+    #[arg(
+        long,
+        value_enum,
+        hide_possible_values = true,
+        value_name = "stride1|stride1+pool|stride2|stride2+pool"
+    )]
     stem: Option<Stem>,
-    /// Tensors that play no part in the logits, as 'aux.*'; they are written unchanged. May be given several times
+    /// Tensors that play no part in the logits, as 'aux.*'; they are copied unchanged. Can be repeated
     #[arg(long, value_name = "PATTERN")]
     ignore: Vec<String>,
-    /// The key of the weights in a PyTorch file that has several sets, as state_dict or ema/shadow, or . for its own
-    /// tensors. May be given several times: the first that a file has is taken
+    /// The key of the weights in a PyTorch file that has several sets, as state_dict or ema/shadow; . stands for the
+    /// tensors outside any of them. Can be repeated: the first that a file has is taken
     #[arg(long, value_name = "KEY")]
     weights: Vec<String>,
 }
@@ -54,7 +60,7 @@ pub struct TensorArgs {
 /// Steps in place of those that the model's config has for pictures.
 #[derive(clap::Args)]
 pub struct StepArgs {
-    /// Of pictures: bring the shorter side to N pixels, or both to HxW; by default as the model's config says
+    /// Of pictures: scale the shorter side to N pixels, or both sides to HxW; by default as the model's config says
     #[arg(long, value_name = "N|HxW|none")]
     resize: Option<Resize>,
     /// Of pictures: cut out N x N or H x W pixels at the centre; by default as the model's config says
@@ -71,8 +77,8 @@ pub struct StepArgs {
     /// Leave out pictures that cannot be read, and report how many; samples are then numbered without them
     #[arg(long)]
     skip_corrupt: bool,
-    /// The most memory for the inputs of a set of pixels or pictures, in MiB; those of a larger one are made again
-    /// whenever they are used
+    /// The most memory for the inputs of a set of pixels or pictures, in MiB; where a set needs more, they are read and
+    /// decoded again whenever they are used
     #[arg(long, value_name = "MIB", default_value_t = data::MEMORY >> 20)]
     inputs_memory: usize,
 }
@@ -96,7 +102,7 @@ impl StepArgs {
 pub struct NormaliseArgs {
     #[command(flatten)]
     steps: StepArgs,
-    /// Of images: mean per channel of values in 0..1; else the config's
+    /// Of images: mean per channel, of pixels in 0..1; else the config's
     #[arg(long, value_name = "M,..", value_delimiter = ',', allow_hyphen_values = true)]
     mean: Option<Vec<f32>>,
     /// Of images: standard deviation per channel; else the config's
@@ -115,13 +121,14 @@ pub struct TextArgs {
     /// Of texts: the tokenizer, a folder or a file (tokenizer.json, vocab.txt); by default the one beside the model
     #[arg(long, value_name = "PATH")]
     tokenizer: Option<PathBuf>,
-    /// Of texts: the most tokens of one that are kept; by default as many as the model takes
+    /// Of texts: the most tokens that are kept of each; by default as many as the model takes
     #[arg(long, value_name = "N")]
     max_tokens: Option<usize>,
-    /// Of texts: the column that has them; by default text, sentence, message, content or another usual name
+    /// Of texts: the column that has them; by default the one called text, sentence, message, content or the like
     #[arg(long, value_name = "COL")]
     text_column: Option<String>,
-    /// Of texts and of tables of pictures: the column of labels, or several of 0 and 1; by default label, labels, class or target
+    /// Of texts and of tables of pictures: the column of labels, or several columns of 0 and 1; by default the one called
+    /// label, labels, class or target
     #[arg(long, value_name = "COL,..", value_delimiter = ',')]
     label_column: Vec<String>,
 }

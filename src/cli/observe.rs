@@ -14,8 +14,9 @@ use super::shared::{self, DeviceArgs, Exit};
 /// Write the activation of every unit, the loss and the logits of inputs
 ///
 /// IN is a .safetensors file with x f32 [n, c, h, w] or [n, features], already normalised, or for texts
-/// input_ids and attention_mask i64 [n, t]; and y i64 [n], or [n, labels] of 0 and 1. Or it is labelled
-/// images in any format that `eval` reads, which are normalised as the model's config says. OUT gets logits [n, classes], loss [n] and activations [n, d]; its metadata `units` lists the
+/// input_ids and attention_mask i64 [n, t]; and y i64 [n], or [n, labels] of 0 and 1. IN can also be
+/// labelled images in any format that `eval` reads, which are normalised as the model's config says.
+/// OUT gets logits [n, classes], loss [n] and activations [n, d]; its metadata `units` lists the
 /// layers of the d columns. With --perturbations M, all of IN is one request, and OUT gets the mean
 /// loss [M] and the mean activations [M, d] of M noisy copies of it.
 ///
@@ -28,26 +29,26 @@ pub struct Args {
     #[command(flatten)]
     model: ModelArgs,
     /// The inputs and their labels
-    #[arg(long, value_name = "IN.safetensors")]
+    #[arg(long, value_name = "IN")]
     input: PathBuf,
     /// The file to write
     #[arg(long, value_name = "OUT.safetensors")]
     out: PathBuf,
-    /// Noisy copies to observe instead of the inputs themselves
-    #[arg(long, value_name = "M", value_parser = clap::value_parser!(u32).range(1..))]
+    /// Observe this many noisy copies instead of the inputs themselves
+    #[arg(long, value_name = "M", value_parser = shared::at_least_one)]
     perturbations: Option<u32>,
-    /// Of images: standard deviation of the noise, in units of the normalised input; by default 0.1
-    #[arg(long, value_name = "S", value_parser = shared::positive)]
+    /// Of images: the standard deviation of the noise, in units of the normalised input; by default 0.1
+    #[arg(long, value_name = "S", value_parser = shared::positive, requires = "perturbations")]
     sigma: Option<f32>,
-    /// Of texts: how many tokens of each copy are replaced by others at random; by default 1
-    #[arg(long, value_name = "T", value_parser = clap::value_parser!(u32).range(1..))]
+    /// Of texts: how many tokens of each copy are replaced by random ones; by default 1
+    #[arg(long, value_name = "T", value_parser = shared::at_least_one, requires = "perturbations")]
     replace: Option<u32>,
-    /// Precision of affine layers in the pass over noisy copies; below f32 on CUDA only; in bf16 and f16 the values between layers
-    /// are rounded to it too
+    /// The precision of affine layers in the pass over noisy copies; by default f32. The others need a GPU; in bf16 and f16 most
+    /// values between layers are rounded too
     #[arg(long, value_enum, value_name = "f32|tf32|bf16|f16", requires = "perturbations")]
     precision: Option<Precision>,
-    /// Seed of the noise
-    #[arg(long, default_value_t = 0)]
+    /// The seed of the noise
+    #[arg(long, value_name = "SEED", default_value_t = 0)]
     seed: u64,
     #[command(flatten)]
     texts: TextArgs,

@@ -22,9 +22,10 @@ use super::shared::{self, DeviceArgs, Exit, command_line};
 
 /// Remove training samples from a model
 ///
-/// DIR gets the model under its own name with only the touched values changed, config files beside it, report.json and
-/// report.html, and events.jsonl with one complete record per batch. Stopped at any moment and started again, it goes
-/// on after the last complete record. Exit 3: a batch was not removed (report.json says which, and why).
+/// DIR gets the model under its own name, the same but for the values that changed; its config files; report.json and
+/// report.html; and events.jsonl with a record of each batch. A run that was stopped goes on after the last complete record
+/// when it is started again. A unit is a neuron or a channel, with the weights that compute it. Exit 3: a batch was not
+/// removed (report.json says which, and why).
 ///
 /// Examples:
 ///   scrubjay scrub --model resnet20.safetensors --data train.safetensors --forget 7,12,100-149 \
@@ -36,40 +37,41 @@ use super::shared::{self, DeviceArgs, Exit, command_line};
 pub struct Args {
     #[command(flatten)]
     model: ModelArgs,
-    /// The training data, in any format that `eval` reads, or the part of it at hand (then --n says how large it was)
+    /// The training data: class folders, .npz, .safetensors, .csv .. (docs/DATA.md), or what is left of it (with --n)
     #[arg(long, value_name = "TRAIN")]
     data: PathBuf,
     #[command(flatten)]
     normalise: NormaliseArgs,
-    /// The samples to remove: 7,12,100-149 (both ends included), class:spam, 'path:GLOB', where:site=berlin, level:1=s7
-    /// (first part of the path), n:20@seed, joined by commas; or a file of such lines or of names (docs/DATA.md)
+    /// The samples to remove, by index from 0: 7,12,100-149 (149 included); or class:spam, 'path:GLOB', where:site=berlin,
+    /// level:1=s7 (first folder of the path), n:20@7 (20 at random, seed 7), joined by commas; or a file of such lines or of
+    /// names (docs/DATA.md)
     #[arg(long, value_name = "SPEC", required_unless_present = "forget_data")]
     forget: Option<String>,
-    /// The samples to remove, as a set of their own beside --data
+    /// The samples to remove, as a data set of their own, which --data does not have
     #[arg(long, value_name = "DATA", conflicts_with = "forget")]
     forget_data: Option<PathBuf>,
-    /// The retained samples that are used; by default 1,024 of the rest at random, and all of it for a hold
+    /// The retained samples that are used, written as --forget; by default all of them for a hold, else 1,024 at random
     #[arg(long, value_name = "SPEC")]
     retain: Option<String>,
-    /// Validation data: calibration, and the gate
+    /// Validation data that the model has not seen: forgotten samples are to look like these, and --gate is measured on them
     #[arg(long, value_name = "DATA")]
     val: Option<PathBuf>,
-    /// How many samples the model was trained on
+    /// How many samples the model was trained on; by default as many as --data has
     #[arg(long, value_name = "N")]
     n: Option<usize>,
-    /// Where to write
+    /// The folder to write
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
-    /// Print the plan (units, bytes, an estimate of the time) and stop
+    /// Print what would be done and how long it would take, and stop
     #[arg(long)]
     dry_run: bool,
-    /// With --dry-run, write the plan as a page, with the samples that would be removed
+    /// With --dry-run: write the plan as an HTML page too, with the samples that would be removed
     #[arg(long, value_name = "FILE", requires = "dry_run")]
     html: Option<PathBuf>,
-    /// Leave the samples out of pages: their small pictures, or first words, and what the model answers on them
+    /// Leave the samples out of HTML pages: their small pictures or first words, and what the model answers on them
     #[arg(long)]
     no_thumbnails: bool,
-    /// Samples removed together; by default all at once in a hold, else 25, and a class at once
+    /// How many samples are removed together; by default all in a hold and all of a class, else 25
     #[arg(long, value_name = "B")]
     batch: Option<usize>,
 
@@ -78,13 +80,13 @@ pub struct Args {
     /// The model of an earlier epoch, for --curvature fd (train --keep-epochs writes some)
     #[arg(long, value_name = "M", help_heading = "L-CODEC")]
     earlier: Option<PathBuf>,
-    /// Write delta.safetensors too: the rows that changed and the hashes of the model before and after, for `scrubjay apply`;
-    /// with both also their old values, for `scrubjay revert`, which tell of the removed samples
+    /// Write DIR/delta.safetensors too: the rows that changed, for `scrubjay apply` (new, the default); or also their old values,
+    /// for `scrubjay revert` (both), from which the removed samples could be found
     #[arg(long, value_enum, value_name = "new|both", num_args = 0..=1, default_missing_value = "new")]
     delta_file: Option<DeltaValues>,
     #[command(flatten)]
     device: DeviceArgs,
-    /// Print the report as JSON
+    /// Print the report as JSON on stdout, in place of the table
     #[arg(long)]
     json: bool,
 }
@@ -171,7 +173,7 @@ impl Args {
     }
 }
 
-/// Tells of a run that had been finished before.
+/// Prints a run that had been finished before.
 fn print_finished(args: &Args, run: &Finished) -> anyhow::Result<Exit> {
     eprintln!("{}: already finished with these inputs and options; nothing was changed", args.out.display());
     if args.json {
@@ -206,7 +208,7 @@ fn print_estimate(args: &Args, estimate: &Estimate) {
     if let Some(Epochs { proxy, hold, cost }) = estimate.epochs {
         println!("proxy      {proxy} epochs of {} retained samples, for each batch", estimate.trained_on);
         println!(
-            "hold       {hold} epochs of them, each with as many forgotten samples beside them, for each batch"
+            "hold       {hold} epochs of these, with as many forgotten samples beside them, for each batch"
         );
         println!("cost       {cost:.1} epochs of retraining, for each batch");
         println!("time       about {:.0} s", estimate.seconds_at_most);
@@ -221,16 +223,13 @@ fn print_estimate(args: &Args, estimate: &Estimate) {
         bytes(estimate.activation_bytes)
     );
     println!(
-        "products   at most {} in {} stages; {} a worker, at most {} kept between them",
+        "products   at most {} in {} stages; {} per thread, at most {} kept between them",
         estimate.products_at_most,
         estimate.stages_at_most,
         bytes(estimate.products_bytes),
         bytes(estimate.kept_bytes)
     );
-    println!(
-        "time       about {:.0} s at most, without the selection's statistics",
-        estimate.seconds_at_most
-    );
+    println!("time       at most about {:.0} s, and the time of FOCI", estimate.seconds_at_most);
     println!("{nothing}");
 }
 
@@ -265,7 +264,7 @@ fn print_record(record: &Record) {
     );
     if let Some(HoldAccount { target, reached, epochs, .. }) = &account.hold {
         println!(
-            "       held at a loss of {:.4} ({:.1} % right); reached {:.4} ({:.1} %); cost {:.1} epochs",
+            "       aim: a loss of {:.4} ({:.1} % right); reached {:.4} ({:.1} %); cost {:.1} epochs of training",
             target.loss,
             100.0 * target.accuracy,
             reached.loss,
@@ -282,9 +281,15 @@ fn print(args: &Args, outcome: &outcome::Outcome) -> anyhow::Result<()> {
         return Ok(());
     }
     println!(
-        "batch  samples       fate  units  forget loss          forget acc       retain acc       T1 (noise)     length"
+        "batch  samples     result  units  forget loss          forget acc, %    retain acc, %    T1 (chance)    length"
     );
     outcome.records.iter().for_each(print_record);
+    if outcome.records.iter().any(|record| record.account.step.is_some()) {
+        println!(
+            "\nT1      how strongly the loss depends on the first unit, from 0 to 1, and what chance reaches"
+        );
+        println!("length  of the step; 1 is that of the formula");
+    }
     println!("\nremoved      {} samples; not removed {}", outcome.removed, outcome.not_removed);
     println!("changed      {} values of the model", outcome.changed_values);
     if let Some(Written { before, after, .. }) = &outcome.written {
@@ -295,7 +300,7 @@ fn print(args: &Args, outcome: &outcome::Outcome) -> anyhow::Result<()> {
             change(before.retain.accuracy, Some(after.retain.accuracy), 100.0, 2),
         );
     }
-    println!("never touched: {}", outcome.never_touched);
+    println!("unchanged    {}", outcome.never_touched);
     if let Some(privacy) = &outcome.privacy {
         println!(
             "certificate  epsilon {:?} and delta {:?} spent; it holds {}",

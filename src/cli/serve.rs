@@ -1,4 +1,4 @@
-//! `scrubjay serve`: work off a queue of removal requests.
+//! `scrubjay serve`: carry out removal requests from a queue.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -14,12 +14,12 @@ use super::method::MethodArgs;
 use super::model::{ModelArgs, NormaliseArgs};
 use super::shared::{self, DeviceArgs, Exit, command_line};
 
-/// Work off a queue of removal requests
+/// Carry out removal requests from a queue
 ///
-/// Requests are files in DIR/incoming, one JSON each (docs/SERVE.md). They are removed batch by batch; each batch gives a
-/// version of the model in DIR/versions, to which DIR/current leads, and each request gets a receipt in DIR/done or
-/// DIR/refused. Stopped or killed at any moment and started again, it goes on to the same model. With --once, exit code 3 means
-/// that this run refused a request or did not remove its samples.
+/// A request is a JSON file in DIR/incoming (docs/SERVE.md has its form). Requests are carried out in batches. Each batch writes a
+/// version of the model to DIR/versions, and DIR/current leads to the newest; each request gets a receipt in DIR/done or
+/// DIR/refused. If the server is stopped or killed and started again, it ends with the same model. With --once, exit code 3
+/// means that this run refused a request or did not remove its samples.
 ///
 /// Examples:
 ///   scrubjay serve --model m.safetensors --data train.npz --val val.npz --spool queue
@@ -29,34 +29,34 @@ use super::shared::{self, DeviceArgs, Exit, command_line};
 pub struct Args {
     #[command(flatten)]
     model: ModelArgs,
-    /// The training data, in any format that `eval` reads, or the part of it at hand (then --n says how large it was)
+    /// The training data: class folders, .npz, .safetensors, .csv .. (docs/DATA.md), or what is left of it (with --n)
     #[arg(long, value_name = "TRAIN")]
     data: PathBuf,
     #[command(flatten)]
     normalise: NormaliseArgs,
-    /// The folder of the queue; made where it is not there
+    /// The folder of the queue; it is made if it is missing
     #[arg(long, value_name = "DIR")]
     spool: PathBuf,
-    /// Validation data: calibration, and the gate
+    /// Validation data that the model has not seen: forgotten samples are to look like these, and --gate is measured on them
     #[arg(long, value_name = "DATA")]
     val: Option<PathBuf>,
-    /// The retained samples that are used, without those that were forgotten; by default 1,024 of the rest at random, and all of
-    /// it for a hold
+    /// The retained samples that are used, written as --forget of `scrub`; those that were forgotten are left out. By default all
+    /// of them for a hold, else 1,024 at random
     #[arg(long, value_name = "SPEC")]
     retain: Option<String>,
-    /// How many samples the model was trained on
+    /// How many samples the model was trained on; by default as many as --data has
     #[arg(long, value_name = "N")]
     n: Option<usize>,
-    /// Begin a batch once so many requests wait; a batch has no more
+    /// Begin a batch of N requests when this many wait
     #[arg(long, value_name = "N", default_value_t = 100)]
     batch_count: usize,
-    /// Begin a batch once a request has waited so long: 30s, 10m, 2h or 1d
+    /// Begin a batch when a request has waited this long: 30s, 10m, 2h or 1d
     #[arg(long, value_name = "AGE", value_parser = shared::span, default_value = "10m")]
     batch_age: Duration,
-    /// Versions of the model to keep, the newest ones
+    /// Keep the N newest versions of the model
     #[arg(long, value_name = "N", default_value_t = 3)]
     keep: usize,
-    /// Work off what is there, whatever its age, and end
+    /// Carry out the requests that are there now, and end
     #[arg(long)]
     once: bool,
     /// How often to look for requests, and to try again after an error: 0.1s to 1d

@@ -20,10 +20,10 @@ pub enum Exit {
 /// Where to run.
 #[derive(clap::Args)]
 pub struct DeviceArgs {
-    /// Device to run on; auto takes a usable GPU, else the CPU
+    /// The device; auto takes a usable GPU, else the CPU
     #[arg(long, value_enum, default_value_t = Choice::Auto, value_name = "auto|cpu|cuda")]
     device: Choice,
-    /// Host threads; 0 means one per available core
+    /// Threads on the CPU; 0 means one per available core
     #[arg(long, default_value_t = 0, value_name = "T")]
     threads: usize,
 }
@@ -42,18 +42,20 @@ fn report(device: Device) -> Device {
 
 /// Reads a number above 0.
 pub fn positive(text: &str) -> Result<f32, String> {
-    let number = text.parse::<f32>().map_err(|e| e.to_string())?;
-    if number.is_finite() && number > 0.0 { Ok(number) } else { Err("a number above 0 was expected".into()) }
+    let number = text.parse::<f32>().ok().filter(|number| number.is_finite() && *number > 0.0);
+    number.ok_or_else(|| "a number above 0 was expected".into())
 }
 
 /// Reads a number that is not negative.
 pub fn not_negative(text: &str) -> Result<f64, String> {
-    let number = text.parse::<f64>().map_err(|e| e.to_string())?;
-    if number.is_finite() && number >= 0.0 {
-        Ok(number)
-    } else {
-        Err("a number of at least 0 was expected".into())
-    }
+    let number = text.parse::<f64>().ok().filter(|number| number.is_finite() && *number >= 0.0);
+    number.ok_or_else(|| "a number of at least 0 was expected".into())
+}
+
+/// Reads a whole number above 0.
+pub fn at_least_one(text: &str) -> Result<u32, String> {
+    let number = text.parse::<u32>().ok().filter(|number| *number > 0);
+    number.ok_or_else(|| format!("a whole number from 1 to {} was expected", u32::MAX))
 }
 
 /// The command that is running, as a shell reads it.

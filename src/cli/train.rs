@@ -26,12 +26,10 @@ use super::shared::{self, DeviceArgs, Exit};
 /// Train a new model, or continue to train one
 ///
 /// DIR gets model.safetensors and config.json, which --model reads again, and train.json with the
-/// options, the SHA-256 of the data, the samples left out and the epochs. --exclude leaves samples
-/// out, for a model that never saw them.
-/// The same seed gives the same model again. A model trained on CUDA differs from one trained on the
-/// CPU by rounding.
-/// --seeds K trains K models, with seed S in DIR/seed-S. Finished models are kept, so a run can be
-/// continued.
+/// options, the SHA-256 of the data, the samples left out and the epochs. A model that is there
+/// already is replaced. The same seed gives the same model again; one trained on a GPU differs from
+/// one trained on the CPU by rounding. --seeds K trains K models, with seed S in DIR/seed-S, and
+/// keeps those that are finished, so that it can be stopped and started again.
 ///
 /// Examples:
 ///   scrubjay train --arch mlp:100 --data MNIST/raw --out mlp --epochs 10
@@ -44,7 +42,8 @@ use super::shared::{self, DeviceArgs, Exit};
 #[command(verbatim_doc_comment)]
 pub struct Args {
     /// A new model: mlp:100-50 (hidden widths), cnn:8-16-16+64 (widths of convolutions + of hidden layers), resnet20,
-    /// resnet18, vgg16_bn, vit:64-6-4-4 .., or of texts distilbert:64-2-4-128 or bert:.. (docs/MODELS.md lists all)
+    /// resnet18, vgg16_bn, vit:64-6-4-4 .. or for texts distilbert:64-2-4-128 (channels, blocks, heads, tokens) or bert:..
+    /// (docs/MODELS.md lists all)
     #[arg(long, value_name = "SPEC", required_unless_present = "model")]
     arch: Option<String>,
     /// An existing model, to continue from
@@ -56,13 +55,13 @@ pub struct Args {
     /// texts: .csv, .tsv, .jsonl .. (docs/DATA.md)
     #[arg(long, value_name = "DATA")]
     data: PathBuf,
-    /// Data to report accuracy on after every epoch
+    /// Validation data, on which accuracy is reported after every epoch
     #[arg(long, value_name = "DATA")]
     val: Option<PathBuf>,
     /// The folder to write
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
-    /// Samples to leave out, as scrub's --forget names them
+    /// Samples to leave out, written as --forget of `scrub`, for a model that never saw them
     #[arg(long, value_name = "SPEC")]
     exclude: Option<String>,
     #[command(flatten)]
@@ -71,53 +70,54 @@ pub struct Args {
     #[arg(long, value_name = "E", conflicts_with = "model")]
     label_smoothing: Option<f64>,
     /// Number of classes; by default one more than the largest label
-    #[arg(long)]
+    #[arg(long, value_name = "C")]
     classes: Option<usize>,
-    /// Number of passes over the data
-    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..))]
+    /// How many times the data are passed over
+    #[arg(long, value_name = "E", default_value_t = 20, value_parser = shared::at_least_one)]
     epochs: u32,
     /// Samples per mini-batch
-    #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, value_name = "B", default_value_t = 64, value_parser = shared::at_least_one)]
     batch_size: u32,
-    /// Initial learning rate
-    #[arg(long, default_value_t = 0.05, value_parser = shared::positive)]
+    /// The largest learning rate; --schedule lowers it
+    #[arg(long, value_name = "RATE", default_value_t = 0.05, value_parser = shared::positive)]
     lr: f32,
     /// Momentum of SGD
-    #[arg(long, default_value_t = 0.9)]
+    #[arg(long, value_name = "M", default_value_t = 0.9)]
     momentum: f32,
-    /// The optimizer
-    #[arg(long, value_enum, default_value_t = Optimizer::Sgd)]
+    /// The optimizer: SGD with momentum, or Adam
+    #[arg(long, value_enum, value_name = "sgd|adam", default_value_t = Optimizer::Sgd)]
     optimizer: Optimizer,
-    /// Weight decay
-    #[arg(long, default_value_t = 5e-4)]
+    /// Weight decay, as PyTorch's optimizers have it
+    #[arg(long, value_name = "W", default_value_t = 5e-4)]
     weight_decay: f32,
-    /// The parameters that weight decay is on
-    #[arg(long, value_enum, default_value_t = Decayed::All)]
+    /// The parameters that weight decay is for
+    #[arg(long, value_enum, value_name = "all|weights", default_value_t = Decayed::All)]
     decay: Decayed,
-    /// Epochs in which the learning rate rises to --lr
+    /// Epochs at the beginning in which the learning rate rises to --lr
     #[arg(long, value_name = "E", default_value_t = 0)]
     warm_up: u32,
-    /// Shift each image by up to so many pixels, at random whenever it is trained on; black comes in (4 for CIFAR)
+    /// Shift each image at random by up to this many pixels in each direction, whenever it is trained on; what is uncovered is
+    /// black. 4 is usual for CIFAR
     #[arg(long, value_name = "PIXELS", default_value_t = 0)]
     shift: u32,
-    /// Mirror half of the images, left to right, at random whenever they are trained on
+    /// Mirror each image left to right with probability 1/2, whenever it is trained on
     #[arg(long)]
     flip: bool,
-    /// How the learning rate falls; `step`: to a tenth after half of the steps, to a hundredth after three quarters
-    #[arg(long, value_enum, default_value_t = Schedule::Cosine)]
+    /// How the learning rate falls
+    #[arg(long, value_enum, value_name = "constant|cosine|step", default_value_t = Schedule::Cosine)]
     schedule: Schedule,
-    /// Seed of the initial weights and of the order of samples
-    #[arg(long, default_value_t = 0)]
+    /// The seed of initial weights and the order of samples
+    #[arg(long, value_name = "S", default_value_t = 0)]
     seed: u64,
-    /// Train K models, with seeds --seed, --seed + 1, ..
-    #[arg(long, value_name = "K", value_parser = clap::value_parser!(u32).range(1..))]
+    /// Train K models, with the seeds S, S + 1 and so on
+    #[arg(long, value_name = "K", value_parser = shared::at_least_one)]
     seeds: Option<u32>,
     /// Also keep the model after these epochs, in DIR/epoch-E
-    #[arg(long, value_name = "E,..", value_delimiter = ',', value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, value_name = "E,..", value_delimiter = ',', value_parser = shared::at_least_one)]
     keep_epochs: Vec<u32>,
     #[command(flatten)]
     device: DeviceArgs,
-    /// Print JSON
+    /// Print the result as JSON
     #[arg(long)]
     json: bool,
 }

@@ -1,4 +1,4 @@
-//! `scrubjay verify`: is it forgotten?
+//! `scrubjay verify`: compare a model with models retrained without the samples.
 
 mod table;
 
@@ -17,10 +17,10 @@ use super::shared::{self, DeviceArgs, Exit, command_line};
 
 /// Compare an unlearned model with models retrained without the samples
 ///
-/// Every measure is also computed for the retrained models, each against the others. A model that
-/// remembers the samples is flagged, and so is one that over-forgets them: on which they stand out
-/// more than unseen samples do. docs/REPORT.md defines the measures and flags. On CUDA the logits
-/// differ from the CPU's by rounding. Exit 3: a flag was raised.
+/// Every measure is also computed for the retrained models, each against the others. A model is flagged where it
+/// remembers the samples, where it over-forgets them (they stand out more than unseen samples do), and where it is damaged.
+/// docs/REPORT.md defines the measures and flags. On a GPU the logits differ from the CPU's by rounding. Exit 3: a flag was
+/// raised.
 ///
 /// Examples:
 ///   scrubjay train --arch mlp:50 --data train.safetensors --exclude 0-99 --seeds 5 --out retrained
@@ -29,13 +29,13 @@ use super::shared::{self, DeviceArgs, Exit, command_line};
 #[derive(clap::Args)]
 #[command(verbatim_doc_comment)]
 pub struct Args {
-    /// The model before: a .safetensors file, or a directory with model.safetensors and config.json
+    /// The model before: a .safetensors, .pth or .onnx file, or a directory with such a file and config.json
     #[arg(long, value_name = "A")]
     before: PathBuf,
-    /// The model after
+    /// The model after: a file, or the folder that `scrub` wrote
     #[arg(long, value_name = "B")]
     after: PathBuf,
-    /// Models trained without the samples; five or more show how much such models differ
+    /// One or more models trained without the samples (train --exclude); five or more show how much such models differ
     #[arg(long, value_name = "R", num_args = 1.., required = true)]
     reference: Vec<PathBuf>,
     #[command(flatten)]
@@ -43,10 +43,10 @@ pub struct Args {
     /// The data that the model before was trained on
     #[arg(long, value_name = "TRAIN")]
     data: PathBuf,
-    /// The samples that were to be removed, as scrub's --forget names them
+    /// The samples that were to be removed, written as --forget of `scrub`
     #[arg(long, value_name = "SPEC")]
     forget: String,
-    /// The retained samples to measure on; by default all others
+    /// The retained samples to measure on, written as --forget; by default all others
     #[arg(long, value_name = "SPEC")]
     retain: Option<String>,
     /// Test data that no model has seen
@@ -56,13 +56,13 @@ pub struct Args {
     normalise: NormaliseArgs,
     #[command(flatten)]
     device: DeviceArgs,
-    /// Print the report as JSON
+    /// Print the report as JSON on stdout, in place of the table
     #[arg(long)]
     json: bool,
-    /// Write the report as an HTML page
+    /// Write the report as an HTML page too
     #[arg(long, value_name = "FILE")]
     html: Option<PathBuf>,
-    /// Write the report as a JSON file
+    /// Write the report as a JSON file too
     #[arg(long, value_name = "FILE.json")]
     out: Option<PathBuf>,
 }

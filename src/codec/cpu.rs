@@ -46,7 +46,7 @@ use crate::error::Result;
 const GROUPED: usize = 32;
 /// Candidates from which on a step prunes.
 const PRUNES: usize = 4 * WIDTH;
-/// Lists have [`list_len`] of so many times |S|: where every candidate is searched along its whole list, and where most are
+/// Lists have [`list_len`] of this many times |S|: where every candidate is searched along its whole list, and where most are
 /// pruned before a list that is too short costs them anything.
 const WHOLE: f64 = 8.0;
 const PRUNED: f64 = 4.0;

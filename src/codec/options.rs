@@ -1,4 +1,4 @@
-//! What the measure and the selection are asked for.
+//! The options of the measure and of the selection.
 
 use super::watch::Watch;
 use crate::names::names;
@@ -55,7 +55,7 @@ pub enum Measure {
 
 names!(Measure {
     Codec = "codec": "T of Azadkia and Chatterjee",
-    Xi = "xi": "ξ of Chatterjee, for one column and none that is given",
+    Xi = "xi": "ξ of Chatterjee, for one column Z and no X",
 });
 
 /// How [`super::statistic()`] measures.

@@ -323,7 +323,7 @@ fn interval_on(
     let n = y.len();
     if !(level > 0.0 && level < 1.0) || subsamples < 2 || n < 8 {
         return Err(Error::config(format!(
-            "an interval needs a level between 0 and 1, 2 subsamples and 8 rows, not {level}, {subsamples} and {n}"
+            "an interval needs a level between 0 and 1, at least 2 subsamples and at least 8 rows; found {level}, {subsamples} and {n}"
         )));
     }
     let sample = Sample::new(y, data, z, x, options)?;

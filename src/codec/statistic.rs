@@ -106,7 +106,9 @@ impl Sample {
             return Err(Error::config("at least one column must be given for Z"));
         }
         if options.measure == Measure::Xi && (z.len() != 1 || !x.is_empty()) {
-            return Err(Error::config("ξ is of one column Z and of no X; T has no such limit"));
+            return Err(Error::config(
+                "ξ (--measure xi) takes one column Z and no column X; T (--measure codec) takes any number",
+            ));
         }
         check_sigma(options.noise)?;
         let mut columns = Vec::with_capacity(x.len() + z.len());

@@ -6,7 +6,7 @@
 //!
 //! Where X ties, the order of the tied rows is random. Its exact expectation: in a run of c identical x any two
 //! successors are any two of its rows, so the run adds (c − 1) times the mean of |R_a − R_b| over its pairs; between
-//! two runs any row of one meets any row of the other, which adds the mean over all such pairs. Both are one pass over
+//! two runs any row of one may precede any row of the other, which adds the mean over all such pairs. Both are one pass over
 //! the sorted ranks of the runs. The sums of a run are whole numbers, their quotients f64, added in the order of X. On
 //! CUDA the sums are the device's, and the same.
 

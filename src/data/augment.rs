@@ -14,7 +14,7 @@ use crate::ops::philox::{Use, below, words};
 /// What is changed at random in an image each time that it is trained on.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Augment {
-    /// The image is shifted by at most so many pixels up or down, and as many to a side: a crop, as large as the image, of
+    /// The image is shifted by at most this many pixels up or down, and as many to a side: a crop, as large as the image, of
     /// the image with a black margin that wide.
     pub shift: usize,
     /// Whether the image is mirrored, left to right, with probability 1/2.

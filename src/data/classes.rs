@@ -1,4 +1,4 @@
-//! Labels that stand as words beside their samples.
+//! Labels that are words, and the numbers of their classes.
 
 use std::collections::BTreeSet;
 
@@ -7,12 +7,12 @@ use super::Labels;
 /// The most labels that a sample is marked for.
 const MOST: usize = 1 << 20;
 
-/// So many words of 0 and 1 may be made of lists of labels,
+/// A table of 0 and 1 that is made of lists of labels may have this many cells,
 const CELLS: usize = 1 << 26;
 /// and more where so large a part of them is 1. One label of a large number, or other words in every list, would fill the memory.
 const FILLED: usize = 1000;
 
-/// Refuses so many labels of so many samples, which have so many of them together.
+/// Refuses `labels` different labels of `samples` samples that have `marked` labels together, where nearly all cells would be 0.
 ///
 /// # Errors
 /// Where nearly all are missing everywhere, in words.

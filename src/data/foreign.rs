@@ -1,4 +1,4 @@
-//! What a file is that is not of the kind that was expected: said by its first bytes, with the remedy.
+//! Recognises, by its first bytes, a file of another kind than was expected, and names the remedy.
 
 use super::file::StoredFile;
 use crate::error::{Error, Result};
@@ -50,6 +50,20 @@ pub fn kind(start: &[u8]) -> Option<&'static str> {
         None if start.get(257..262) == Some(b"ustar") => Some("a tar archive; unpack it"),
         None => None,
     }
+}
+
+/// What a file is by its first bytes where numbers were expected: [`kind`], or text.
+pub fn kind_or_text(start: &[u8]) -> Option<&'static str> {
+    kind(start).or_else(|| is_text(start).then_some("a text file"))
+}
+
+/// Whether first bytes are letters; the last one may be cut off.
+fn is_text(start: &[u8]) -> bool {
+    let whole = match std::str::from_utf8(start) {
+        Err(cut) if cut.error_len().is_none() => std::str::from_utf8(&start[..cut.valid_up_to()]),
+        other => other,
+    };
+    whole.is_ok_and(|text| !text.is_empty() && !text.chars().any(|c| c.is_control() && !c.is_whitespace()))
 }
 
 /// Whether a file begins as a pickle of protocol 2 to 5 does. The third byte tells it from the length of a safetensors

@@ -77,9 +77,7 @@ pub(super) fn format(path: &Path) -> Result<Format> {
 }
 
 fn of_file(path: &Path, part: Option<Part>) -> Result<Format> {
-    if !path.exists() {
-        return Err(Error::Io { path: path.into(), source: std::io::ErrorKind::NotFound.into() });
-    }
+    path.metadata().map_err(Error::io(path))?;
     let name = name_of(path);
     let lower = name.to_lowercase();
     let ends = |ends: &[&str]| ends.iter().any(|end| lower.ends_with(end));
@@ -165,6 +163,9 @@ fn of_folder(path: &Path, part: Option<Part>) -> Result<Format> {
     }
     match folder::classes(path)? {
         Some(folders) => Ok(Format::Folders(path.into(), folders)),
+        None if is_model(&files) && rows.iter().all(|rows| name_of(rows) == "train.json") => {
+            Err(Error::data(path, "is the folder of a model, and data were expected; --model takes a model"))
+        }
         None if !rows.is_empty() => Ok(Format::Texts(rows)),
         None if files.iter().any(|file| pictures::is_picture(file)) => {
             let reason = "holds pictures without labels; put them into a folder for each class, or list them in \
@@ -173,6 +174,11 @@ fn of_folder(path: &Path, part: Option<Part>) -> Result<Format> {
         }
         None => Err(Error::data(path, format!("is a directory that holds no data known here: {KNOWN}"))),
     }
+}
+
+/// Whether the files of a folder are a model and its config.
+fn is_model(files: &[PathBuf]) -> bool {
+    ["config.json", "model.safetensors"].iter().all(|name| files.iter().any(|file| name_of(file) == *name))
 }
 
 /// The folder of Hugging Face's parquet files within one, and the part that is still to be chosen there: `data`, a

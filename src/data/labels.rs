@@ -224,7 +224,8 @@ pub fn check_words(words: &[u32], loss: Loss, classes: usize, first: usize) -> R
 /// A tensor as whole numbers up to `most`; `at` says where element i is.
 fn whole(file: &TensorFile, name: &str, most: u32, at: impl Fn(usize) -> String) -> Result<Vec<u32>> {
     let refuse = |i: usize, found: String| {
-        let expected = if most == 1 { "is neither 0 nor 1" } else { "is no class" };
+        let expected =
+            if most == 1 { "is neither 0 nor 1" } else { "is no class: a whole number from 0 was expected" };
         Error::record(file.path(), format!("tensor `{name}`, {}", at(i)), format!("{found} {expected}"))
     };
     if file.is_float(name)? {

@@ -154,7 +154,7 @@ fn labels(
     Ok((y, names, vec![at]))
 }
 
-/// The rows of a manifest; of a table of text at most so many, where its columns alone are asked for.
+/// The rows of a manifest; of a table of text at most this many, where its columns alone are asked for.
 fn rows(path: &Path, most: Option<usize>) -> Result<Rows> {
     let bytes = read_text(path)?;
     let usual = match ending(path).as_str() {

@@ -63,6 +63,7 @@ pub use options::{CifarLabels, Expected, LoadOptions, MEMORY, Preprocess};
 pub use pipeline::{Crop, Pipeline, Resize, Steps};
 pub use png::write_png;
 pub use resize::Interpolation;
+pub(crate) use spec::beyond;
 pub use spec::{Spec, choose};
 pub use stream::Stream;
 pub use text::{check_ids, pad_alike};

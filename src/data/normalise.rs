@@ -59,7 +59,12 @@ pub(super) fn per_channel(normalise: &Normalise, c: usize) -> Result<(Vec<f32>, 
         None => Ok(vec![default; c]),
         Some([one]) => Ok(vec![*one; c]),
         Some(many) if many.len() == c => Ok(many.to_vec()),
-        Some(many) => Err(format!("has {c} channels, {name} has {} values", many.len())),
+        Some(many) => {
+            let (found, s) = (many.len(), if c == 1 { "" } else { "s" });
+            Err(format!(
+                "has {c} channel{s}, and {name} has {found} values: one for each channel, or one for all, is --{name}"
+            ))
+        }
     };
     let (mean, std) = (each(&normalise.mean, 0.0, "mean")?, each(&normalise.std, 1.0, "std")?);
     if let Some(mean) = mean.iter().find(|mean| !mean.is_finite()) {

@@ -1,4 +1,4 @@
-//! What decides how labelled data are read, beside the files themselves.
+//! The options by which labelled data are read.
 
 use std::sync::Arc;
 

@@ -270,8 +270,8 @@ impl Pictures {
             return match (expected.outputs, &self.y) {
                 (Some(outputs), Labels::Classes(_)) if self.by_name && outputs != found.len() => {
                     Err(refuse(format!(
-                        "has {} classes by name, and the model {outputs} outputs; which is which is told by whole numbers \
-                         as labels in a manifest, or by `id2label` in the model's config.json",
+                        "has {} classes by name, and the model has {outputs} outputs; give the class of each output by `id2label` \
+                         in the model's config.json, or the labels as whole numbers in a manifest",
                         found.len()
                     )))
                 }

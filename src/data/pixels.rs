@@ -235,7 +235,7 @@ impl Stored {
         Ok(Stored { shape, x, channels_last: true, ..self })
     }
 
-    /// (value − mean) / std, with the channels last: in memory where that takes no more than so many bytes, else when an image is
+    /// (value − mean) / std, with the channels last: in memory where that takes no more than this many bytes, else when an image is
     /// read.
     pub fn normalised(self, normalise: &Normalise, memory: usize) -> std::result::Result<Samples, String> {
         let c = self.shape.c;

@@ -12,7 +12,7 @@ use std::collections::HashMap;
 use std::path::Path;
 
 use nearest::nearest;
-use parse::{Condition, Found, Part, parts, parts_of_file};
+use parse::{Condition, FORMS, Found, Part, parts, parts_of_file};
 
 use super::{Labels, Names};
 use crate::error::{Error, Result};
@@ -40,7 +40,8 @@ impl Spec {
         }
         let parts = parts_of_file(path)?;
         if parts.is_empty() {
-            return Err(Error::config(format!("`{text}` chooses no samples")));
+            let reason = format!("{text}: chooses no samples: no line has an index or another choice");
+            return Err(Error::config(reason));
         }
         Ok(Spec { text: text.into(), parts })
     }
@@ -52,7 +53,7 @@ impl Spec {
     pub fn parse_text(text: &str) -> Result<Spec> {
         let parts = parts(text).map_err(Error::Config)?;
         if parts.is_empty() {
-            return Err(Error::config(format!("`{text}` chooses no samples")));
+            return Err(Error::config(format!("`{text}` chooses no samples: {FORMS} was expected")));
         }
         Ok(Spec { text: text.into(), parts })
     }
@@ -117,6 +118,14 @@ pub fn choose(text: &str, path: &Path, labels: &Labels, names: &Names) -> Result
     })
 }
 
+/// The reason why an index beyond the end of a set is refused.
+pub(crate) fn beyond(sample: usize, n: usize) -> String {
+    format!(
+        "sample {sample} of a set of {n} does not exist; the first is 0, the last {}",
+        n.saturating_sub(1)
+    )
+}
+
 /// The samples to choose from.
 struct Set<'a> {
     labels: &'a Labels,
@@ -129,13 +138,15 @@ impl Set<'_> {
     fn choose(&self, part: &Part) -> Found<Vec<usize>> {
         let n = self.labels.len();
         match part {
-            Part::Range(_, to) if *to >= n => Err(format!("sample {to} of a set of {n} (the first is 0)")),
+            Part::Range(_, to) if *to >= n => Err(beyond(*to, n)),
             Part::Range(from, to) => Ok((*from..=*to).collect()),
             Part::Class(class) => self.of_class(class),
             Part::Path(pattern) => self.of_path(pattern),
             Part::Where(conditions) => self.of_conditions(conditions),
             Part::Level(level, word) => self.of_level(*level, word),
-            Part::Random(count, _) if *count > n => Err(format!("{count} samples of a set of {n}")),
+            Part::Random(count, _) if *count > n => {
+                Err(format!("{count} samples of a set of {n} were asked for"))
+            }
             Part::Random(count, seed) => Ok(Stream::new(*seed, Use::Choice, 0).choose(n, *count)),
             Part::Name(name) => self.of_name(name)?.ok_or_else(|| {
                 let near = self.names.samples.as_deref().map_or(String::new(), |all| nearest(name, all));
@@ -164,7 +175,11 @@ impl Set<'_> {
                 known => format!("there is no class `{class}`{}", nearest(class, known)),
             })?,
         };
-        self.some(|i| self.labels.has(i, number), || format!("no sample has class {class}"))
+        let last = self.labels.outputs().saturating_sub(1);
+        self.some(
+            |i| self.labels.has(i, number),
+            || format!("no sample has class {class}; the first class is 0, the last {last}"),
+        )
     }
 
     fn of_path(&self, pattern: &str) -> Found<Vec<usize>> {
@@ -188,7 +203,10 @@ impl Set<'_> {
                     let known: Vec<String> = columns.iter().map(|(name, _)| name.clone()).collect();
                     match known[..] {
                         [] => {
-                            format!("the data have no columns to choose by, such as `{}`", condition.column)
+                            format!(
+                                "the data have no columns, and so no column `{}`; choose by index or class",
+                                condition.column
+                            )
                         }
                         _ => format!(
                             "the data have no column `{}`{}",
@@ -243,10 +261,11 @@ impl Set<'_> {
     }
 
     fn sample_names(&self, form: &str) -> Found<&[String]> {
-        self.names
-            .samples
-            .as_deref()
-            .ok_or_else(|| format!("the data do not name their samples, which {form} needs"))
+        self.names.samples.as_deref().ok_or_else(|| {
+            format!(
+                "the data do not name their samples, which {form} needs; choose by index, as 7,12,100-149"
+            )
+        })
     }
 
     /// The samples of which something holds; where there are none, what to say.

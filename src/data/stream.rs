@@ -19,7 +19,7 @@ pub(super) enum Source {
     Pixels(Vec<u8>, Normaliser),
     /// Pictures, in files or within larger ones.
     Pictures(Box<Pictures>, Ready, Normaliser),
-    /// One after the other; the first has so many images.
+    /// One after the other; the first has this many images.
     Both(Arc<Stream>, usize, Arc<Stream>),
 }
 

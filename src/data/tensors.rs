@@ -56,7 +56,7 @@ impl TensorFile {
             Some(length) if length > LONGEST_HEADER => Err(SafeTensorError::HeaderTooLarge),
             Some(length) => header(&file.read(0..file.len().min(length + 8))?, file.len()),
         };
-        let (data, header) = found.map_err(|error| match foreign::kind(&start) {
+        let (data, header) = found.map_err(|error| match foreign::kind_or_text(&start) {
             Some(kind) => Error::data(&path, format!("no safetensors file: it is {kind}")),
             None => Error::data(&path, explain(&error, file.len())),
         })?;

@@ -105,7 +105,7 @@ pub fn pad_alike(sets: &mut [&mut Samples]) {
 }
 
 impl Samples {
-    /// Texts in memory, of so many tokens each: token ids `[n, tokens]`, their mask, which is 1 where a token is attended,
+    /// Texts in memory, of this many tokens each: token ids `[n, tokens]`, their mask, which is 1 where a token is attended,
     /// and labels. Whether the ids fit a vocabulary is checked where a network runs on them.
     ///
     /// # Errors

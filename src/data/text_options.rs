@@ -15,7 +15,7 @@ pub enum TokenizerSource {
     Beside(PathBuf),
     /// The tokenizer of a folder or file.
     At(PathBuf),
-    /// A new vocabulary of at most so many tokens, made of the texts ([`Tokenizer::made`]).
+    /// A new vocabulary of at most this many tokens, made of the texts ([`Tokenizer::made`]).
     Made(usize),
     /// This one.
     Ready(Arc<Tokenizer>),

@@ -201,8 +201,8 @@ fn beginning(text: &str) -> String {
     for word in text.split(|c: char| c.is_whitespace() || c.is_control()).filter(|word| !word.is_empty()) {
         let between = if line.is_empty() { "" } else { " " };
         if line.chars().count() + between.len() + word.chars().count() > CHARACTERS {
-            let room = if line.is_empty() { CHARACTERS } else { 0 };
-            line.extend(word.chars().take(room));
+            let most = if line.is_empty() { CHARACTERS } else { 0 };
+            line.extend(word.chars().take(most));
             line.push('…');
             break;
         }

@@ -26,7 +26,7 @@ use crate::error::{Error, Result};
 pub const TOKENIZER_FILES: [&str; 4] =
     ["tokenizer.json", "vocab.txt", "tokenizer_config.json", "special_tokens_map.json"];
 
-/// Texts may be so many tokens with their padding,
+/// Texts may be this many tokens with their padding,
 const WORDS: usize = 1 << 26;
 /// and more where a token has no more padding than this.
 const PADDED: usize = 1000;
@@ -124,8 +124,10 @@ impl Tokenizer {
     /// Where the tokens that come first and last are more than `most`.
     pub fn encode(&self, text: &str, most: usize) -> Result<Encoded> {
         let around = self.before.len() + self.after.len();
-        let room = most.checked_sub(around).filter(|&room| room > 0).ok_or_else(|| {
-            Error::config(format!("a text of {most} tokens has room for no word: {around} are special"))
+        let left = most.checked_sub(around).filter(|&left| left > 0).ok_or_else(|| {
+            Error::config(format!(
+                "of {most} tokens of a text {around} are special, which leaves none for words (--max-tokens)"
+            ))
         })?;
         let mut ids = vec![];
         for (part, token) in cut(text, &self.raw) {
@@ -138,8 +140,8 @@ impl Tokenizer {
         }
         let whole = ids.len() + around;
         match self.keeps_end {
-            true => drop(ids.drain(..ids.len().saturating_sub(room))),
-            false => ids.truncate(room),
+            true => drop(ids.drain(..ids.len().saturating_sub(left))),
+            false => ids.truncate(left),
         }
         Ok(Encoded { ids: [&self.before[..], &ids, &self.after].concat(), whole })
     }
@@ -305,7 +307,7 @@ mod tests {
         assert_eq!((rows.tokens, rows.cut, rows.longest), (5, 1, 6));
         assert_eq!(rows.ids[5..], [2, 3, 0, 0, 0, 2, whole.ids[1], 3, 0, 0]);
         assert_eq!(rows.mask, [1, 1, 1, 1, 1, 1, 1, 0, 0, 0, 1, 1, 1, 0, 0]);
-        assert!(tokenizer.encode("good", 2).unwrap_err().to_string().contains("no word"));
+        assert!(tokenizer.encode("good", 2).unwrap_err().to_string().contains("none for words"));
         let mut end = tokenizer.clone();
         end.keeps_end = true;
         assert_eq!(end.encode("good love good good", 4).unwrap().ids[1..3], [whole.ids[1]; 2]);

@@ -2,12 +2,12 @@
 
 use std::io::{Error, Read, Result};
 
-/// Any file may become so many bytes,
+/// Any file may become this many bytes,
 const ALWAYS: usize = 64 << 20;
-/// and a larger one so many for each of its own. What is nearly all one value can reach more, and is refused with what to do.
+/// and a larger one this many for each of its own. What is nearly all one value can reach more, and is refused with what to do.
 const RATIO: usize = 200;
 
-/// The most bytes that so many compressed ones may become.
+/// The most bytes that this many compressed ones may become.
 pub(super) fn most(packed: usize) -> usize {
     packed.saturating_mul(RATIO).max(ALWAYS)
 }
@@ -20,7 +20,7 @@ pub(super) fn beyond(packed: usize) -> String {
     )
 }
 
-/// All that a decoder makes of so many compressed bytes.
+/// All that a decoder makes of this many compressed bytes.
 ///
 /// # Errors
 /// Those of the decoder; and where it makes more than [`most`].

@@ -36,7 +36,7 @@ names!(Choice {
     Cuda = "cuda": "a GPU, or an error that says why there is none",
 });
 
-/// What a report tells of a device.
+/// A device as a report states it.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
 pub struct Report {
     /// `cpu` or `cuda`.

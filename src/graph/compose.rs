@@ -1,4 +1,4 @@
-//! Nodes to a network.
+//! Makes a network from a list of nodes.
 
 use std::collections::{HashMap, HashSet};
 

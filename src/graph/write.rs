@@ -1,4 +1,4 @@
-//! A network to nodes.
+//! Lists the nodes of a network.
 
 use super::{IDS, IMAGE, MASK, Node, Operation, layer_name};
 use crate::error::{Error, Result};

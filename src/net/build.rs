@@ -54,7 +54,7 @@ impl<'a> Builder<'a> {
         (Builder { source, nodes, layers: vec![], params: vec![] }, NodeId(0))
     }
 
-    /// An empty network over texts of so many tokens: the token ids, then the mask, which is 1 where a token is attended.
+    /// An empty network over texts of this many tokens: the token ids, then the mask, which is 1 where a token is attended.
     pub fn text(source: &'a mut dyn Source, tokens: usize) -> (Builder<'a>, [NodeId; 2]) {
         let (mut builder, input) = Builder::new(source, Shape::new(2, tokens, 1));
         let part = |part: usize| builder.push(Op::Tokens(part * tokens), &[input], Shape::new(1, tokens, 1));

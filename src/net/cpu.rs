@@ -2,7 +2,7 @@
 //! instructions.
 //!
 //! A chunk of images runs on one thread. The chunks of a batch in training run side by side up to a batch norm, where
-//! they meet.
+//! they wait for one another.
 
 mod execute;
 
@@ -268,7 +268,7 @@ mod tests {
         transposes(&text().unwrap().freeze(), 5, words);
     }
 
-    /// The same for a network, of which so many nodes require no tangent.
+    /// The same for a network, of which this many nodes require no tangent.
     fn transposes(net: &Network, constant: usize, fill: impl Fn(&mut [f32], &mut Stream)) {
         let mut plan = Plan::new(net, some_rows(net), Purpose::Hessian, 64).unwrap();
         plan.program.unshare();

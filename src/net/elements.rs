@@ -1,4 +1,4 @@
-//! The element types of a program's values. A value is of 16 bits where every instruction that meets it takes that, and so
+//! The element types of a program's values. A value is of 16 bits where every instruction that uses it accepts that, and so
 //! are all that an instruction takes as of one type with it; else it is f32. The purpose and the precision decide, and the
 //! device does not.
 //!

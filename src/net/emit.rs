@@ -1,7 +1,7 @@
-//! What layers lower themselves with: the values of every node while instructions are listed, and the node whose turn it
-//! is.
+//! The context in which layers lower themselves to instructions: the values of every node so far, and the node that is lowered
+//! now.
 //!
-//! Adjoints are cleared by whoever adds to them first.
+//! An adjoint is cleared by the first instruction that adds to it.
 
 use super::instruction::{Instruction, PointwiseOp, Value};
 use super::program::{List, Purpose};

@@ -79,7 +79,7 @@ families! {
     Bands(BandsOp);
     /// Layer norm or group norm.
     Norm(NormOp);
-    /// Batch norm with the statistics of the batch, which all chunks of a batch meet at.
+    /// Batch norm with the statistics of the batch, for which all chunks of the batch wait.
     BatchNorm(BatchNormOp);
     /// Attention.
     Attention(AttentionOp);

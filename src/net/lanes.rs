@@ -1,4 +1,4 @@
-//! What every pass over inputs begins with: inputs that fit the network, dealt to lanes.
+//! The beginning of every pass over inputs: the inputs are checked against the network and distributed over lanes.
 
 use std::ops::Range;
 

@@ -74,7 +74,7 @@ impl Plan {
         Plan::of(net, vec![Selected::None; net.layers.len()], Purpose::Forward, inputs, precision)
     }
 
-    /// The plan of a pass on a CUDA device: one lane of chunks of so many images.
+    /// The plan of a pass on a CUDA device: one lane of chunks of this many images.
     pub(super) fn on_cuda(
         net: &Network,
         rows: &[Selected],

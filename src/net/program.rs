@@ -112,10 +112,10 @@ pub(crate) struct Program {
     pub work: usize,
 }
 
-/// Values begin at multiples of so many floats an image: kernels read 16 bytes at once where they can.
+/// Values begin at multiples of this many floats an image: kernels read 16 bytes at once where they can.
 const ALIGN: usize = 4;
 
-/// Floats whose memory holds so many values.
+/// Floats whose memory holds this many values.
 fn floats(values: usize, element: Element) -> usize {
     (values * element.bytes()).div_ceil(4)
 }
@@ -245,7 +245,7 @@ impl Program {
         Ok(())
     }
 
-    /// From the first to the last step that meets each value; none where no step does.
+    /// From the first to the last step that uses each value; none where no step does.
     fn lives(&self) -> Vec<Option<Range<usize>>> {
         let mut lives: Vec<Option<Range<usize>>> = vec![None; self.slots.len()];
         // Somebody fills the image before the first step, and reads the logits behind the values and their gradient.
@@ -329,7 +329,7 @@ pub struct Tilt<'a> {
 }
 
 impl<'a> Tilt<'a> {
-    /// Refuses one that is not of `n` images of so many classes.
+    /// Refuses one that is not of `n` images of this many classes.
     pub(crate) fn check(&self, op: &'static str, n: usize, classes: usize) -> Result<()> {
         let (offsets, found) = (n * classes, (self.factors.len(), self.offsets.len()));
         match found == (n, offsets) {

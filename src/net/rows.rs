@@ -1,4 +1,4 @@
-//! Rows of layers: which of them a pass derives by, and one value for each.
+//! Rows of layers: those for which a pass computes derivatives, and a value for each.
 
 use super::Network;
 

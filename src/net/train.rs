@@ -1,8 +1,8 @@
 //! Training: the pass that gives values and gradients of every parameter for one mini-batch of a network in train form,
 //! and the optimizer's step.
 //!
-//! On the CPU the batch is cut into chunks that run side by side; batch norm, which reads the whole batch, is where they
-//! meet. Forward, between two batch norms every chunk runs alone; a batch norm then takes mean and variance over batch
+//! On the CPU the batch is cut into chunks that run side by side; batch norm reads the whole batch, so that there
+//! they wait for one another. Forward, between two batch norms every chunk runs alone; a batch norm then takes mean and variance over batch
 //! and positions, in f64 and in chunk order, normalises, and moves its running statistics as PyTorch does (momentum 0.1,
 //! unbiased variance). Backward runs the same way from the logits down. On CUDA the batch is one chunk
 //! ([`super::cuda`]), and parameters stay on the device.

@@ -11,7 +11,7 @@ pub struct Units {
 }
 
 impl Units {
-    /// The units of layers with so many each.
+    /// The units of layers with this many each.
     pub(super) fn of(outputs: impl Iterator<Item = usize>) -> Units {
         let mut first = vec![0];
         for outputs in outputs {

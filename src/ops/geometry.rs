@@ -298,7 +298,7 @@ impl Activation {
 }
 
 /// How the operands of an affine layer's forward pass are rounded. Sums are in f32 always; in bf16 and f16 the values of a
-/// perturbation pass are in memory in that type where every instruction that meets them takes it.
+/// perturbation pass are in memory in that type where every instruction that uses them accepts that.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Precision {
     /// As exact as f32: every value in two parts of tf32.
@@ -313,7 +313,7 @@ pub enum Precision {
 }
 
 names!(Precision {
-    F32 = "f32": "as exact as f32",
+    F32 = "f32": "23 bits of mantissa",
     Tf32 = "tf32": "10 bits of mantissa",
     Bf16 = "bf16": "7 bits of mantissa",
     F16 = "f16": "10 bits of mantissa, values up to 65504",

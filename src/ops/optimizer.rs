@@ -29,7 +29,7 @@ pub enum Memory<T> {
 /// The parameters that weight decay is on.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Decayed {
-    /// All, as PyTorch does where it is told nothing.
+    /// All, as PyTorch does by default.
     #[default]
     All,
     /// Weights of linear layers and filters of convolutions; no biases, norms, embeddings, class tokens or positions.

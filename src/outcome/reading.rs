@@ -1,5 +1,5 @@
-//! An account as it is read back from JSON. A step's keys and a hold's stand beside the others, and `after` is one of both:
-//! serde's own flattening takes each key once, so it would read a hold as neither.
+//! Reads an account back from JSON. The keys of a step or a hold are at the same level as the others, and both have a key
+//! `after`. serde's own flattening takes each key once, and so would read a hold as neither.
 
 use std::collections::BTreeMap;
 

@@ -1,4 +1,4 @@
-//! Working a batch off: one run of the pipeline, which gives a version of the model or nothing.
+//! Carrying out a batch: one run of the pipeline, which gives a version of the model or nothing.
 //!
 //! Once a run has removed the samples, everything follows from its folder: it becomes the version, the soft labels are kept,
 //! `current` moves, each request gets its receipt and leaves the incoming ones, and the batch is over. A batch that fails is
@@ -70,7 +70,7 @@ impl Tried {
 }
 
 impl Server {
-    /// Works off a batch, or goes on with it.
+    /// Carries out a batch, or continues it.
     ///
     /// # Errors
     /// Where the file system refuses, the user stops, or the device or the data fail.
@@ -108,7 +108,7 @@ impl Server {
         Ok(turn)
     }
 
-    /// Counts a batch of so many requests.
+    /// Counts a batch of this many requests.
     fn count(&self, turn: Turn, requests: usize, took: Duration) {
         let mut numbers = self.metrics.numbers();
         match turn {

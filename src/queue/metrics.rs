@@ -54,7 +54,7 @@ impl Metrics {
         self.numbers().starting
     }
 
-    /// Tells of the batch that is worked off now; whether it is another one than before. An error before it is then over.
+    /// Sets the batch that is running; whether it is another one than before. An error before it is then over.
     pub(super) fn begin(&self, ids: BTreeSet<String>) -> bool {
         let mut numbers = self.numbers();
         let new = numbers.working != ids;

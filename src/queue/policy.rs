@@ -11,7 +11,7 @@ use super::submission::Submission;
 /// When a batch begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Policy {
-    /// Requests of a batch at most; so many that wait are due.
+    /// Requests of a batch at most; this many waiting ones are due.
     pub count: usize,
     /// How long a request waits at most for others.
     pub age: Duration,

@@ -218,7 +218,7 @@ impl Server {
         Ok(self.spool.journal()?.is_some() || self.spool.list()?.iter().any(|file| file.is_file))
     }
 
-    /// Tells of an error that is tried again, once.
+    /// Prints an error after which the server tries again, once.
     fn tell(&self, error: &Error) {
         let text = error.to_string();
         let mut numbers = self.metrics.numbers();

@@ -75,7 +75,11 @@ impl Submission {
                 let reason = format!("has version {version}; this server reads version {VERSION}");
                 return Err(Error::config(reason));
             }
-            None => return Err(Error::config(format!("has no \"version\": {VERSION}"))),
+            None => {
+                return Err(Error::config(format!(
+                    "has no \"version\": {VERSION}; a request is {{\"version\": {VERSION}, \"id\": \"{id}\", \"forget\": \"7,12\"}}"
+                )));
+            }
         }
         let submission: Submission = serde_json::from_slice(bytes).map_err(|e| match e.to_string() {
             text if text.contains("untagged enum") => Error::config(

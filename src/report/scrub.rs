@@ -32,7 +32,7 @@ pub struct ScrubReport<'a> {
     pub outcome: &'a Outcome,
     /// The model's files, where they were written.
     pub files: Option<ModelFiles>,
-    /// The network after it, where it is at hand.
+    /// The network after it, where the caller has it.
     pub after: Option<&'a Network>,
     /// What decides the result, where a folder holds it.
     pub identity: Option<&'a str>,

@@ -21,7 +21,7 @@ pub struct Sources {
     pub ignore: Vec<String>,
     /// Keys of the weights in PyTorch files that have several, as `state_dict`: the first that a file has is taken.
     pub weights: Vec<String>,
-    /// The training data, or the part of it at hand.
+    /// The training data, or the part of it that is left.
     pub data: PathBuf,
     /// Mean and standard deviation in place of the config's.
     pub normalise: Normalise,

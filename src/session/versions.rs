@@ -11,7 +11,7 @@ use crate::soft_label::Held;
 use crate::zoo;
 
 impl Session {
-    /// Goes on with another version of the model, which a run wrote. Data, proxy and what `train.json` tells of the first
+    /// Goes on with another version of the model, which a run wrote. Data, proxy and what `train.json` has on the first
     /// version stay.
     ///
     /// # Errors
@@ -28,7 +28,7 @@ impl Session {
         Ok(())
     }
 
-    /// Tells of samples that earlier runs removed from the model: no request retains them or removes them again, and a hold
+    /// States samples that earlier runs removed from the model: no request retains them or removes them again, and a hold
     /// holds those that `held` has at their soft labels.
     ///
     /// # Errors

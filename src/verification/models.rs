@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::block::Block;
 use crate::comparison::{Behaviour, Outputs, UNSEEN};
-use crate::data::{Inputs, Samples, check_labels};
+use crate::data::{self, Inputs, Samples, check_labels};
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::manifest::Manifest;
@@ -60,7 +60,7 @@ impl Sets {
             return Err(Error::data(path, reason));
         }
         if let Some(i) = forget.iter().chain(retain.iter().flatten()).find(|&&i| i >= n) {
-            return Err(Error::config(format!("sample {i} of a set of {n} (the first is 0)")));
+            return Err(Error::config(data::beyond(*i, n)));
         }
         let mut forgotten = vec![false; n];
         forget.iter().for_each(|&i| forgotten[i] = true);
@@ -79,7 +79,7 @@ impl Sets {
             let of =
                 class.map_or(String::new(), |class| format!(" of class {class}, like all forgotten ones,"));
             let reason = format!(
-                "holds {} samples{of} to tell the forgotten from; membership inference needs {UNSEEN}",
+                "has {} samples{of} to compare the forgotten with; at least {UNSEEN} are needed",
                 unseen.len()
             );
             return Err(Error::data(path, reason));

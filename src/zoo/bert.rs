@@ -215,7 +215,7 @@ pub(super) fn family(name: &str) -> Option<&'static Names> {
 }
 
 impl Names {
-    /// The tensors of a new model of so many token ids, channels, blocks, heads and positions.
+    /// The tensors of a new model with these numbers of token ids, channels, blocks, heads and positions.
     pub fn shapes(&self, sizes: [usize; 5], classes: usize) -> Vec<(String, Vec<usize>)> {
         let [vocabulary, width, blocks, _, positions] = sizes;
         let mut all = vec![(self.words.into(), vec![vocabulary, width])];

@@ -45,7 +45,7 @@ pub fn text_sizes(spec: &str) -> Option<TextSizes> {
     }
 }
 
-/// A description with so many token ids, where it does not say how many.
+/// A description with `count` token ids, where it does not have their number.
 pub fn with_token_ids(spec: &str, count: usize) -> String {
     match text_sizes(spec) {
         Some(TextSizes { token_ids: None, .. }) => spec.replacen(':', &format!(":{count}-"), 1),
@@ -65,8 +65,12 @@ pub fn create(spec: &str, input: impl Into<InputKind>, classes: usize, seed: u64
             let sizes: [usize; 5] = numbers(spec, widths)?.try_into().map_err(|_| misunderstood(spec))?;
             of_texts(family, sizes, tokens, classes, seed)
         }
-        (Some(_), input) => Err(Error::config(format!("`{spec}` reads texts, and the data are {input}"))),
-        (None, input) => Err(Error::config(format!("`{spec}` reads images, and the data are {input}"))),
+        (Some(_), input) => Err(Error::config(format!(
+            "`{spec}` reads texts, and the data are {input}; mlp:100-50, cnn:8-16-16+64 and resnet20 read images"
+        ))),
+        (None, input) => Err(Error::config(format!(
+            "`{spec}` reads images, and the data are {input}; distilbert:64-2-4-128 and bert:64-2-4-128 read texts"
+        ))),
     }
 }
 
@@ -181,9 +185,9 @@ fn reading<'a>(config: &'a Value, names: &'a [String]) -> Reading<'a> {
 
 fn misunderstood(spec: &str) -> Error {
     Error::config(format!(
-        "`{spec}` is no model that can be made; there are mlp:100-50, cnn:8-16-16+64, resnet20 and other published networks \
-         (docs/MODELS.md lists them), and for texts distilbert:64-2-4-128 and bert:64-2-4-128 (channels, blocks, heads, \
-         positions), before them the number of token ids where the data have no words"
+        "`{spec}` is no model that can be made; for images there are mlp:100-50 and cnn:8-16-16+64 (widths from 1 to 65536), resnet20 and \
+         other published networks (docs/MODELS.md lists them), and for texts distilbert:64-2-4-128 and bert:64-2-4-128 (channels, \
+         blocks, heads, positions), with the number of token ids before these where the data have no words"
     ))
 }
 
@@ -203,7 +207,7 @@ pub fn renewed(net: &Network, seed: u64) -> Network {
     new
 }
 
-/// The tensors of a CIFAR ResNet with so many blocks in each of its three stages.
+/// The tensors of a CIFAR ResNet with this many blocks in each of its three stages.
 fn declare_cifar_resnet(init: &mut Init, blocks: usize, channels: usize, classes: usize) {
     init.normed("conv1", "bn1", &[16, channels, 3, 3]);
     let mut last = 16;

@@ -58,7 +58,7 @@ pub(super) enum Reads {
     Texts {
         /// The most tokens that a text may have.
         most: fn(&Given) -> Option<usize>,
-        /// Composes the network for texts of so many tokens.
+        /// Composes the network for texts of this many tokens.
         compose: fn(&mut dyn Source, usize, &mut Reading) -> Result<Network>,
     },
 }

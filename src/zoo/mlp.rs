@@ -64,8 +64,12 @@ pub(super) fn compose(source: &mut dyn Source, image: Shape, reading: &mut Readi
     let (mut b, mut x) = start(source, image, reading)?;
     let first = b.side(&chain[0], 1)?;
     if first != image.len() {
-        let expected = format!("images of {first} values (`{}` reads so many)", chain[0]);
-        return Err(Error::shape("mlp", expected, format!("{}x{}x{}", image.c, image.h, image.w)));
+        let expected = format!("images of {first} values, which `{}` takes", chain[0]);
+        return Err(Error::shape(
+            "mlp",
+            expected,
+            format!("{}x{}x{}, {} values", image.c, image.h, image.w, image.len()),
+        ));
     }
     if image.positions() > 1 {
         x = b.flatten(x);

@@ -266,7 +266,8 @@ fn family(checkpoint: &Checkpoint, arch: &[String], given: &Given) -> Result<&'s
     for arch in arch {
         candidates.retain(|&i| FAMILIES[i].name == arch || (FAMILIES[i].named)(arch));
         if candidates.is_empty() {
-            let mut reason = format!("architecture `{arch}` is not known; there are {}", known());
+            let path = checkpoint.path().display();
+            let mut reason = format!("{path}: architecture `{arch}` is not known; there are {}", known());
             if let Some(i) = (0..FAMILIES.len()).find(fitting) {
                 let name = FAMILIES[i].name;
                 reason += &format!(

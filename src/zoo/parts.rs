@@ -124,7 +124,7 @@ pub(super) fn flatten_exactly(b: &mut Builder, x: NodeId, name: &str) -> Result<
     }
 }
 
-/// The image of so many pixels a side, with the channels that the first filter reads.
+/// The image of this many pixels a side, with the channels that the first filter reads.
 pub(super) fn square_image(side: usize, channels: Option<usize>) -> Option<Shape> {
     Some(Shape::new(side, side, channels.unwrap_or(3)))
 }

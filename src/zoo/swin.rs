@@ -61,7 +61,7 @@ fn table(names: &Names, block: &str) -> String {
     format!("{block}.{}", names.table)
 }
 
-/// The side of windows with so many offsets between two of their tokens.
+/// The side of windows with this many offsets between two of their tokens.
 fn side(offsets: usize) -> Option<usize> {
     let width = (offsets as f64).sqrt().round() as usize;
     (width * width == offsets && width % 2 == 1).then_some(width.div_ceil(2))

@@ -159,7 +159,7 @@ impl Images {
         Some(Images { patch: (*patch.get(2)?, *patch.get(3)?), channels: *patch.get(1)?, patches })
     }
 
-    /// The square image of so many patches, if there is one.
+    /// The square image of this many patches, if there is one.
     fn square(&self) -> Option<Shape> {
         let side = (self.patches as f64).sqrt().round() as usize;
         let shape = || Shape::new(side * self.patch.0, side * self.patch.1, self.channels);

@@ -1,4 +1,4 @@
-//! What `inspect --data` tells of a set of samples.
+//! What `inspect --data` prints about a set of samples.
 
 use std::path::Path;
 

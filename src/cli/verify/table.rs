@@ -7,7 +7,7 @@ use scrubjay::verification::{Sets, Verified};
 pub fn print(found: &Verified, sets: &Sets) {
     let Verified { comparison: found, notes } = found;
     println!(
-        "{} forgotten, {} retained, {} test samples, {} of them unseen ones to hold against the forgotten{}\n",
+        "{} forgotten, {} retained and {} test samples; the forgotten are compared with {} unseen test samples{}\n",
         sets.forget.len(),
         sets.retain.len(),
         sets.test.y.len(),

@@ -16,7 +16,7 @@ const PANEL_BYTES: usize = 256 << 20;
 pub(super) const LIST_BYTES: usize = 256 << 20;
 /// Columns from which on steps may be pruned: the lanes of a warp.
 pub(super) const FULL: usize = 32;
-/// Lists have [`step::list_len`] of so many times.
+/// Lists have [`step::list_len`] of this many times.
 const TIMES: f64 = 8.0;
 
 /// Rows whose distances are made at a time; n where all distances are kept.

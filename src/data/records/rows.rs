@@ -45,7 +45,7 @@ impl<'de> Deserialize<'de> for Object {
     }
 }
 
-/// Rows of any keys may have so many cells,
+/// Rows of any keys may have this many cells,
 const CELLS: usize = 1 << 24;
 /// and more where so large a part of them has a value: a file of a megabyte with other keys in every row would fill the
 /// memory.

@@ -38,7 +38,7 @@ pub struct Condition {
 }
 
 /// What a user may write.
-const FORMS: &str = "an index, a range 100-149, class:NAME, path:GLOB, where:COLUMN=WORD, level:1=NAME or n:20@seed (or the \
+pub const FORMS: &str = "an index, a range 100-149, class:NAME, path:GLOB, where:COLUMN=WORD, level:1=NAME or n:20@seed (or the \
                      name of a file of such lines)";
 
 /// The lines of a file.

@@ -18,9 +18,9 @@ struct Attribute {
     categories: Option<Vec<String>>,
 }
 
-/// Sparse rows may make so many cells, which take 128 MiB,
+/// Sparse rows may make this many cells, which take 128 MiB,
 const MOST_SPARSE: usize = 1 << 24;
-/// and more where there are at most so many for each byte of the file.
+/// and more where there are at most this many for each byte of the file.
 const SPARSE: usize = 300;
 
 /// A cell, and whether it stood in quotes.

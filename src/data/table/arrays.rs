@@ -217,7 +217,7 @@ impl<'a> ArrayFile<'a> {
     }
 }
 
-/// Elements of so many bytes, of which the first index runs fastest, so that the last one does.
+/// Elements of this many bytes, of which the first index runs fastest, so that the last one does.
 fn row_major(elements: &[u8], shape: &[usize], width: usize) -> Vec<u8> {
     // Element (i, j, ..) is at i + j n + ..
     let mut strides = vec![width; shape.len()];

@@ -1,4 +1,4 @@
-//! What lies beside a vocabulary: tokenizer_config.json and special_tokens_map.json.
+//! The files beside a vocabulary: tokenizer_config.json and special_tokens_map.json.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};

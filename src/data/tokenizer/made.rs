@@ -16,12 +16,12 @@ impl Tokenizer {
     /// occur, at least twice. Letters are small. Ties are in the order of the characters' numbers.
     ///
     /// # Errors
-    /// Where there is no room for pieces.
+    /// Where no token is left for words.
     pub fn made(texts: &[impl AsRef<str>], size: usize) -> Result<Tokenizer> {
         let special = ROLES.map(|(_, token)| token); // in the order of their ids
-        let room = size.checked_sub(special.len()).filter(|&room| room > 1).ok_or_else(|| {
+        let left = size.checked_sub(special.len()).filter(|&left| left > 1).ok_or_else(|| {
             Error::config(format!(
-                "a vocabulary of {size} tokens has room for no word: {} are special",
+                "of {size} tokens of a vocabulary {} are special, which leaves too few for words",
                 special.len()
             ))
         })?;
@@ -40,10 +40,10 @@ impl Tokenizer {
             }
         }
         let mut pieces = frequent(letters, 1);
-        pieces.truncate(room / 2);
+        pieces.truncate(left / 2);
         let mut longer = frequent(whole, 2);
         longer.retain(|word| word.chars().nth(1).is_some());
-        longer.truncate(room - pieces.len());
+        longer.truncate(left - pieces.len());
         let lines = special.map(String::from).into_iter().chain(pieces).chain(longer);
         let lines: String = lines.map(|piece| piece + "\n").collect();
         let config = json!({"tokenizer_class": "BertTokenizer", "do_lower_case": true});
@@ -72,7 +72,7 @@ mod tests {
         assert_eq!(tokenizer.encode("AB abc bz", 9).unwrap().ids, [2, 12, 12, 7, 1, 3]);
         let small = Tokenizer::made(&texts, 9).unwrap();
         assert_eq!(small.files[0].1, b"[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\n##b\na\nab\n");
-        assert!(Tokenizer::made(&texts, 6).unwrap_err().to_string().contains("no word"));
+        assert!(Tokenizer::made(&texts, 6).unwrap_err().to_string().contains("too few for words"));
         let config = serde_json::from_slice::<serde_json::Value>(&tokenizer.files[1].1).unwrap();
         assert_eq!(
             (tokenizer.files[1].0.as_str(), &config["do_lower_case"]),

@@ -1,4 +1,4 @@
-//! What comes before the vocabulary: normalisation, and words.
+//! The steps before the vocabulary: normalisation, and splitting into words.
 
 use unicode_categories::UnicodeCategories;
 use unicode_normalization::UnicodeNormalization;

@@ -184,7 +184,7 @@ impl<'a, T> In<'a, T> {
     /// These of the values, as of a slice.
     ///
     /// # Panics
-    /// Where there are not so many.
+    /// Where there are not as many.
     pub fn part(self, range: Range<usize>) -> In<'a, T> {
         assert!(range.start <= range.end && range.end <= self.len, "{range:?} of {} values", self.len);
         In {
@@ -229,7 +229,7 @@ impl<'a, T> Out<'a, T> {
     /// The first `len` values and the rest, as of a slice.
     ///
     /// # Panics
-    /// Where there are not so many.
+    /// Where there are not as many.
     pub fn split_at(self, len: usize) -> (Out<'a, T>, Out<'a, T>) {
         assert!(len <= self.len, "{len} of {} values", self.len);
         let rest = self.address + (len * size_of::<T>()) as u64;
@@ -258,7 +258,7 @@ impl<'a> In<'a, f32> {
     /// The first `len` values of a type that stands in these floats.
     ///
     /// # Panics
-    /// Where there are not so many.
+    /// Where there are not as many.
     pub(crate) fn holding<T: Scalar>(self, len: usize) -> In<'a, T> {
         assert!(len * size_of::<T>() <= 4 * self.len, "{len} values in {} floats", self.len);
         In { address: self.address, len, of: PhantomData }
@@ -274,7 +274,7 @@ impl<'a> Out<'a, f32> {
     /// The first `len` values of a type that stands in these floats.
     ///
     /// # Panics
-    /// Where there are not so many.
+    /// Where there are not as many.
     pub(crate) fn holding<T: Scalar>(self, len: usize) -> Out<'a, T> {
         assert!(len * size_of::<T>() <= 4 * self.len, "{len} values in {} floats", self.len);
         Out { address: self.address, len, of: PhantomData }

@@ -52,7 +52,7 @@ impl Foreign {
         })
     }
 
-    /// Puts a copy of so many bytes on the stream, and waits for it.
+    /// Puts a copy of this many bytes on the stream, and waits for it.
     fn copy(
         &self,
         op: &str,

@@ -141,9 +141,9 @@ impl Gpu {
                 return Ok(None);
             }
             let found = function(row.symbol)?;
-            let room = sys::CUfunction_attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
+            let most = sys::CUfunction_attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
             // SAFETY: the function is loaded.
-            let set = unsafe { result::function::set_function_attribute(found.0, room, shared as i32) };
+            let set = unsafe { result::function::set_function_attribute(found.0, most, shared as i32) };
             set.map(|()| Some(found)).map_err(failed(row.symbol))
         };
         let functions = table.iter().map(load).collect::<Result<_>>()?;

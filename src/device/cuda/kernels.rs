@@ -109,7 +109,7 @@ kernels! {
     wgmma_f16: wgmma_f16_f32(d: Out<'_, f32>, a: In<'_, u32>, b: In<'_, u32>, steps: u32) on sm_90a, tiles::PTX_WGMMA_SHARED;
     /// In bf16 with a in registers: the first 16 depths; a `[64, 8]` words, and more that are not read.
     wgmma_fragments_bf16: wgmma_fragments_bf16_f32(d: Out<'_, f32>, a: In<'_, u32>, b: In<'_, u32>) on sm_90a, tiles::PTX_WGMMA_SHARED;
-    /// What a thread's sums come to after so many multiplications of ones in tf32 by each; out `[threads]`.
+    /// The sums of a thread after this many multiplications of ones in tf32 by each; out `[threads]`.
     peak_tf32: peak_tf32(out: Out<'_, f32>, steps: u32);
     /// The same in bf16.
     peak_bf16: peak_bf16(out: Out<'_, f32>, steps: u32);
@@ -137,12 +137,12 @@ kernels! {
     scale_shift<T: Scalar>: scale_shift_f32 | scale_shift_bf16 | scale_shift_f16(y: Out<'_, T>, x: In<'_, T>, scale: In<'_, f32>, shift: In<'_, f32>, len: u32, c: u32);
     /// y = scale x by channel, or (`add`) y += that; y and x `[len]`, scale `[c]`.
     scale: scale_f32(y: Out<'_, f32>, x: In<'_, f32>, scale: In<'_, f32>, len: u32, c: u32, add: u32);
-    /// Rows of x copied, or (`add`) added, to rows of y: each of `len` values, `y_apart` and `x_apart` apart.
-    rows<T: Scalar>: rows_f32 | rows_bf16 | rows_f16(y: Out<'_, T>, x: In<'_, T>, rows: u32, len: u32, y_apart: u32, x_apart: u32, add: u32);
+    /// Rows of x copied, or (`add`) added, to rows of y: each of `len` values, `y_stride` and `x_stride` apart.
+    rows<T: Scalar>: rows_f32 | rows_bf16 | rows_f16(y: Out<'_, T>, x: In<'_, T>, rows: u32, len: u32, y_stride: u32, x_stride: u32, add: u32);
     /// Positions in the order of bands, or (`back`) from it; x and y `[n, rows, columns, c]`.
     bands<T: Scalar>: bands_f32 | bands_bf16 | bands_f16(y: Out<'_, T>, x: In<'_, T>, n: u32, rows: u32, columns: u32, c: u32, height: u32, down: u32, right: u32, back: u32, add: u32);
-    /// y += the sum over rows of x, `apart` values apart; y `[len]`.
-    sum_rows: sum_rows_f32(y: Out<'_, f32>, x: In<'_, f32>, rows: u32, len: u32, apart: u32);
+    /// y += the sum over rows of x, at a stride of `stride` values; y `[len]`.
+    sum_rows: sum_rows_f32(y: Out<'_, f32>, x: In<'_, f32>, rows: u32, len: u32, stride: u32);
     /// Every stride-th position, channels in the middle; y `[n, oh, ow, oc]`, x `[n, h, w, c]`.
     shortcut<T: Scalar>: shortcut_f32 | shortcut_bf16 | shortcut_f16(y: Out<'_, T>, x: In<'_, T>, n: u32, h: u32, w: u32, c: u32, oh: u32, ow: u32, oc: u32, stride: u32);
     /// Its adjoint, added to dx.
@@ -270,8 +270,8 @@ kernels! {
     conv_depthwise_weight: conv_depthwise_weight_f32(p: WeightParameters<'_>);
     /// x̄ x̄ᵀ of each of the groups `sets` `[count]` by chunks of `size` pixels, as parts `[chunks, count, width, width]`; one `[4]`.
     input_moment: input_moment_f32(parts: Out<'_, f32>, x: In<'_, f32>, one: In<'_, f32>, sets: In<'_, u32>, count: u32, pixels: u32, l: LayerSizes, width: u32, size: u32);
-    /// dz dzᵀ at rows by chunks of `size` pixels, within their groups, as parts `[chunks, count, apart]`; dz `[pixels, o]`.
-    output_moment: output_moment_f32(parts: Out<'_, f32>, dz: In<'_, f32>, rows: Option<In<'_, u32>>, count: u32, pixels: u32, o: u32, groups: u32, apart: u32, size: u32);
+    /// dz dzᵀ at rows by chunks of `size` pixels, within their groups, as parts `[chunks, count, stride]`; dz `[pixels, o]`.
+    output_moment: output_moment_f32(parts: Out<'_, f32>, dz: In<'_, f32>, rows: Option<In<'_, u32>>, count: u32, pixels: u32, o: u32, groups: u32, stride: u32, size: u32);
     /// dw and db += parts by chunk; dw `[count, depth]`, db `[count]`, parts `[chunks, count, depth + 1]`.
     add_chunks: add_chunks_f32(dw: Out<'_, f32>, db: Option<Out<'_, f32>>, parts: In<'_, f32>, count: u32, depth: u32, chunks: u32);
     /// y = (b y + a x) / over; y and x `[len]`.
@@ -292,8 +292,8 @@ kernels! {
     sort_load: sort_load_f64(values: Out<'_, f64>, rows: Out<'_, u32>, columns: In<'_, f64>, p: u32, n: u32, size: u32);
     /// Sorts within tiles (`merge` = 0) or ends the merge of `merge` elements there; `[p, size]`.
     sort_tile: sort_tile_f64(values: Out<'_, f64>, rows: Out<'_, u32>, size: u32, merge: u32);
-    /// One stage of the merge of `merge` elements, between elements `apart`; `[p, size]`.
-    sort_step: sort_step_f64(values: Out<'_, f64>, rows: Out<'_, u32>, p: u32, size: u32, merge: u32, apart: u32);
+    /// One stage of the merge of `merge` elements, between elements at `distance`; `[p, size]`.
+    sort_step: sort_step_f64(values: Out<'_, f64>, rows: Out<'_, u32>, p: u32, size: u32, merge: u32, distance: u32);
     /// Columns rounded to f32, `[n, 32]` of each 32, and twice the largest error at least; packed and columns `[p, n]`, slack `[p]`.
     pack: pack_f64(packed: Out<'_, f32>, slack: Out<'_, f32>, columns: In<'_, f64>, p: u32, n: u32);
     /// `distance[a, b] += Σ (x_b − x_a)²`, or (`fresh`) = that, of rows a from above, b from first; distance `[height, width]`, columns `[k, n]`.
@@ -304,7 +304,7 @@ kernels! {
     list: list_f64(list: Out<'_, u64>, distance: In<'_, f64>, n: u32, first: u32, len: u32);
     /// What `nearest` gives, from lists, and `tally += {looked at, started again}`; packed as of `pack`, distance `[width, n]`.
     pruned: pruned_f64(sum: Out<'_, u64>, count: Out<'_, u32>, tally: Out<'_, u64>, columns: In<'_, f64>, packed: In<'_, f32>, slack: In<'_, f32>, distance: In<'_, f64>, list: In<'_, u64>, rank: In<'_, u32>, p: u32, n: u32, first: u32, width: u32, len: u32, mean: u32);
-    /// Where the count is not 1, of so many draws instead; distances stand `across` apart by other, `down` by row.
+    /// Where the count is not 1, of this many draws instead; distances stand `across` apart by other, `down` by row.
     drawn: drawn_f64(sum: Out<'_, u64>, count: Out<'_, u32>, columns: In<'_, f64>, distance: In<'_, f64>, rank: In<'_, u32>, p: u32, n: u32, first: u32, width: u32, across: u32, down: u32, seed: u64, draws: u32);
     /// The same in one column alone, sorted; values and rows `[p, size]`.
     nearest_sorted: nearest_sorted_f64(sum: Out<'_, u64>, count: Out<'_, u32>, values: In<'_, f64>, rows: In<'_, u32>, rank: In<'_, u32>, p: u32, n: u32, size: u32, mean: u32);

@@ -33,7 +33,7 @@ impl Launch {
     }
 }
 
-/// What a kernel takes of a multiprocessor, as it was assembled for the GPU at hand.
+/// What a kernel takes of a multiprocessor, as it was assembled for this GPU.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
 pub struct Resources {
     /// Of a thread.

@@ -154,7 +154,7 @@ impl Cuda {
         driver!(self, driver => driver.cache())
     }
 
-    /// Lets the emulator fail in the launch that comes after so many others.
+    /// Lets the emulator fail in the launch that comes after this many others.
     #[cfg(feature = "emu")]
     pub fn fail_after(&self, launches: usize) {
         if let Driver::Emu(driver) = &self.opened.driver {

@@ -28,7 +28,7 @@ pub struct AffineParameters<'a, X, W, Y> {
     pub affine: [Option<In<'a, f32>>; 2],
     /// `[pixels, o]`.
     pub residual: Option<In<'a, Y>>,
-    /// The rows at hand, `[count]`, ascending.
+    /// The selected rows, `[count]`, ascending.
     pub rows: Option<In<'a, u32>>,
     /// Those of the layer.
     pub layer: LayerSizes,
@@ -44,7 +44,7 @@ pub struct DataParameters<'a> {
     pub dz: In<'a, f32>,
     /// `[count, fan_in]`.
     pub weight: In<'a, f32>,
-    /// The rows at hand, `[count]`, ascending.
+    /// The selected rows, `[count]`, ascending.
     pub rows: Option<In<'a, u32>>,
     /// Those of the layer.
     pub layer: LayerSizes,
@@ -60,7 +60,7 @@ pub struct WeightParameters<'a> {
     pub dz: In<'a, f32>,
     /// `[n, h, w, c]`.
     pub x: In<'a, f32>,
-    /// The rows at hand, `[count]`, ascending.
+    /// The selected rows, `[count]`, ascending.
     pub rows: Option<In<'a, u32>>,
     /// Those of the layer.
     pub layer: LayerSizes,

@@ -39,9 +39,9 @@ pub(crate) struct Derivatives<'a> {
 /// What is launched again and again.
 #[derive(Clone, Copy, PartialEq)]
 enum Again {
-    /// The primal part of so many images, without a sum.
+    /// The primal part of this many images, without a sum.
     Primal(usize),
-    /// A product on so many images whose primal part is stored under that number, or in the arena.
+    /// A product on this many images whose primal part is stored under that number, or in the arena.
     Product(Option<usize>, usize),
 }
 

@@ -48,7 +48,7 @@ pub(crate) struct Arena {
     pub(super) trace: Buffer<f32>,
     /// The chunk's images and labels on the host.
     pub(super) host: (Vec<f32>, Vec<u32>),
-    /// The forward passes of so many images.
+    /// The forward passes of this many images.
     pub(super) repeats: Repeats<usize>,
     /// Memory for a solver's vectors, held until they are made.
     pub(super) vectors: Vec<Buffer<f64>>,

@@ -1,4 +1,4 @@
-//! Values of the selected rows on a CUDA device, and what takes gradients: sums of rows, or whoever else.
+//! Values of the selected rows on a CUDA device, and the sinks of their gradients: sums, or K-FAC's moments.
 
 use super::passes::Passes;
 use crate::device::Cuda;

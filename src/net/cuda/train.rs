@@ -48,7 +48,7 @@ pub struct Training<'a> {
 /// What is launched again and again.
 #[derive(PartialEq)]
 enum Again {
-    /// The pass over so many samples, of the network's loss or a tilted one.
+    /// The pass over this many samples, of the network's loss or a tilted one.
     Pass(usize, bool),
     /// The squares of the gradients.
     Squares,
@@ -222,7 +222,7 @@ impl<'a> Training<'a> {
         Ok(parts.concat())
     }
 
-    /// Takes what the optimizer is to remember from `next`, so many values at a time.
+    /// Takes what the optimizer is to remember from `next`, this many values at a time.
     ///
     /// # Errors
     /// That of `next`; where the device fails.

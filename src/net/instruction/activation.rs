@@ -26,7 +26,7 @@ pub(crate) enum ActivationOp {
 }
 
 impl ActivationOp {
-    /// What it meets.
+    /// Its operands, and how it uses each.
     pub fn operands(&self, all: &mut Operands) {
         match *self {
             ActivationOp::Forward { y, x, kind: _ } => {

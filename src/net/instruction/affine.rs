@@ -62,7 +62,7 @@ pub(crate) enum AffineOp {
         /// W or V.
         weights: Weights,
     },
-    /// Hands dz and x to whoever takes gradients of the selected rows: dW += dzᵀx, and db += Σ dz where `bias`.
+    /// Gives dz and x to the sink of the gradients of the selected rows: dW += dzᵀx, and db += Σ dz where `bias`.
     WeightGradient {
         /// The adjoint of z.
         dz: Value,
@@ -76,7 +76,7 @@ pub(crate) enum AffineOp {
 }
 
 impl AffineOp {
-    /// What it meets.
+    /// Its operands, and how it uses each.
     pub fn operands(&self, all: &mut Operands) {
         match self {
             AffineOp::Forward(op) => {

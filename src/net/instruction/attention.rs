@@ -61,7 +61,7 @@ pub(crate) enum AttentionOp {
 }
 
 impl AttentionOp {
-    /// What it meets.
+    /// Its operands, and how it uses each.
     pub fn operands(&self, all: &mut Operands) {
         match *self {
             AttentionOp::Forward { y, weights, x, scores, at } => {

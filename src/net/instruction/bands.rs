@@ -15,7 +15,7 @@ pub(crate) struct BandsOp {
 }
 
 impl BandsOp {
-    /// What it meets.
+    /// Its operands, and how it uses each.
     pub fn operands(&self, all: &mut Operands) {
         let len = Shape::new(self.at.rows, self.at.columns, self.c).len();
         match self.add {

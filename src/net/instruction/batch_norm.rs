@@ -1,4 +1,4 @@
-//! Batch norm with the statistics of the batch, which all chunks of a batch meet at.
+//! Batch norm with the statistics of the batch, for which all chunks of the batch wait.
 
 use super::operands::{Operands, Value};
 use crate::net::{NodeId, ParamId};
@@ -34,7 +34,7 @@ pub(crate) enum BatchNormOp {
 }
 
 impl BatchNormOp {
-    /// What it meets.
+    /// Its operands, and how it uses each.
     pub fn operands(&self, all: &mut Operands) {
         match *self {
             BatchNormOp::Forward { y, x, node: _, gamma, beta, mean, var, eps: _, c } => {

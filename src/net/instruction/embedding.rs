@@ -13,7 +13,7 @@ pub(crate) enum EmbeddingOp {
 }
 
 impl EmbeddingOp {
-    /// What it meets.
+    /// Its operands, and how it uses each.
     pub fn operands(&self, all: &mut Operands) {
         match *self {
             EmbeddingOp::Forward { y, tokens, table, rows, c } => {

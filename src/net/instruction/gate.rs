@@ -12,7 +12,7 @@ pub(crate) enum GateOp {
 }
 
 impl GateOp {
-    /// What it meets.
+    /// Its operands, and how it uses each.
     pub fn operands(&self, all: &mut Operands) {
         let whole = |len: usize, c: usize| len / c * c;
         match *self {

@@ -13,7 +13,7 @@ pub(crate) enum LossOp {
 }
 
 impl LossOp {
-    /// What it meets.
+    /// Its operands, and how it uses each.
     pub fn operands(&self, all: &mut Operands) {
         match *self {
             LossOp::Gradient { d, logits } => {

@@ -9,7 +9,7 @@ use crate::ops::Shape;
 pub(crate) enum Over {
     /// The channels of each position: layer norm.
     Channels,
-    /// All positions, and the channels of each of so many groups: group norm.
+    /// All positions, and the channels of each of this many groups: group norm.
     Groups(usize),
 }
 
@@ -49,7 +49,7 @@ pub(crate) enum NormOp {
 }
 
 impl NormOp {
-    /// What it meets.
+    /// Its operands, and how it uses each.
     pub fn operands(&self, all: &mut Operands) {
         let reads = |all: &mut Operands, values: &[Value], moments: Value, at: Norm| {
             values.iter().for_each(|&value| all.read(value, at.shape.len()));

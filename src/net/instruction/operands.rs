@@ -1,10 +1,10 @@
-//! Values and parameters as instructions meet them: which are read, written and added to, and how long each has to be.
+//! The values and parameters of an instruction: which it reads, writes and adds to, and how long each has to be.
 
 use crate::error::{Error, Result};
 use crate::net::{LayerId, Network, NodeId, ParamId};
 use crate::ops::Geometry;
 
-/// A value that instructions compute: so many values an image, of the element type that the program gives them.
+/// A value that instructions compute: this many values an image, of the element type that the program gives them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Value {
     pub(in crate::net) id: u32,
@@ -28,7 +28,7 @@ pub(crate) struct LayerUse {
     pub geometry: Geometry,
 }
 
-/// How an instruction meets a value.
+/// How an instruction uses a value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Access {
     /// It reads it.
@@ -39,7 +39,7 @@ pub(crate) enum Access {
     Add,
 }
 
-/// How much of a parameter an instruction meets.
+/// How much of a parameter an instruction uses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::net) enum Extent {
     /// All of it.
@@ -48,7 +48,7 @@ pub(in crate::net) enum Extent {
     Start,
 }
 
-/// What an instruction meets, and the lengths that it expects.
+/// The operands of an instruction, and the lengths that it expects.
 #[derive(Default)]
 pub(crate) struct Operands {
     pub(in crate::net) values: Vec<(Value, usize, Access)>,

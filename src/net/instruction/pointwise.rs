@@ -23,7 +23,7 @@ pub(crate) enum PointwiseOp {
 }
 
 impl PointwiseOp {
-    /// What it meets.
+    /// Its operands, and how it uses each.
     pub fn operands(&self, all: &mut Operands) {
         match *self {
             PointwiseOp::Zero { y } => all.write(y, y.len),

@@ -30,7 +30,7 @@ pub(crate) enum PoolOp {
 }
 
 impl PoolOp {
-    /// What it meets.
+    /// Its operands, and how it uses each.
     pub fn operands(&self, all: &mut Operands) {
         match *self {
             PoolOp::Max { y, winners, x, at, window: _ } => {

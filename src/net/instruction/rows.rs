@@ -48,14 +48,14 @@ pub(crate) enum RowsOp {
     },
 }
 
-/// What a value must have for so many rows an image to be the same distance apart over all images: its length, if the
+/// What a value must have for this many rows an image to be the same distance apart over all images: its length, if the
 /// last row ends within a stride.
 fn expected(at: Strided, count: usize, len: usize) -> usize {
     if at.first + len <= at.stride { count * at.stride } else { usize::MAX }
 }
 
 impl RowsOp {
-    /// What it meets.
+    /// Its operands, and how it uses each.
     pub fn operands(&self, all: &mut Operands) {
         match self {
             RowsOp::Copy(rows) => {

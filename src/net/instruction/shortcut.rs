@@ -13,7 +13,7 @@ pub(crate) enum ShortcutOp {
 }
 
 impl ShortcutOp {
-    /// What it meets.
+    /// Its operands, and how it uses each.
     pub fn operands(&self, all: &mut Operands) {
         match *self {
             ShortcutOp::Forward { y, x, from, to, stride: _ } => {

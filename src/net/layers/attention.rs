@@ -76,7 +76,7 @@ impl Builder<'_> {
     /// Multi-head attention over packed q, k, v channels.
     ///
     /// # Errors
-    /// Where the channels are not three parts of so many heads.
+    /// Where the channels are not three parts of this many heads.
     pub fn attention(&mut self, qkv: NodeId, heads: usize) -> Result<NodeId> {
         self.attend(qkv, heads, None, None)
     }

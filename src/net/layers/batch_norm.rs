@@ -1,5 +1,5 @@
-//! Batch norm in train form (MATH.md, Eq. 10b): statistics over batch and positions, which all chunks of a batch meet
-//! at. Freezing folds it into an epilogue, or makes it a [`super::scale`].
+//! Batch norm in train form (MATH.md, Eq. 10b): statistics over batch and positions, for which all chunks of the
+//! batch wait. Freezing folds it into an epilogue, or makes it a [`super::scale`].
 
 use crate::error::{Error, Result};
 use crate::net::emit::At;

@@ -79,7 +79,7 @@ impl Builder<'_> {
     /// Group norm under `name.{weight, bias}`.
     ///
     /// # Errors
-    /// Where the channels do not form so many equal groups, or a tensor is missing.
+    /// Where the channels do not form this many equal groups, or a tensor is missing.
     pub fn group_norm(&mut self, x: NodeId, name: &str, groups: usize, eps: f32) -> Result<NodeId> {
         let [gamma, beta] = ["weight", "bias"].map(|part| format!("{name}.{part}"));
         self.group_norm_of(x, [&gamma, &beta], groups, eps)

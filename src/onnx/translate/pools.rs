@@ -113,7 +113,7 @@ impl<'a> Translation<'a> {
     }
 }
 
-/// An axis of so many, which may be counted from the end.
+/// An axis of this many, which may be counted from the end.
 pub(super) fn index(axis: i64, rank: usize) -> Result<usize> {
     let counted = if axis < 0 { axis + rank as i64 } else { axis };
     match usize::try_from(counted) {

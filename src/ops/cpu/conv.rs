@@ -192,7 +192,7 @@ pub fn output_moment(m: &mut [f32], dy: &[f32], channels: &[u32], n: usize, g: &
     });
 }
 
-/// Some rows of the weights at hand, `[.., fan_in]`.
+/// Some rows of the weights that are given, `[.., fan_in]`.
 struct Rows<'a> {
     values: &'a [f32],
     rows: Range<usize>,

@@ -4,7 +4,7 @@
 
 use crate::error::{Error, Result};
 
-/// Refuses tokens that a table of so many rows does not have. Both devices give NaN for such a token and leave it out of
+/// Refuses tokens that a table of this many rows does not have. Both devices give NaN for such a token and leave it out of
 /// gradients, so this stands where tokens come in, before anything runs.
 ///
 /// # Errors

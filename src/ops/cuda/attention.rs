@@ -199,7 +199,7 @@ impl Shapes {
         Ok([word(side)?, word(rows)?, word(columns)?, word(down)?, word(right)?])
     }
 
-    /// Blocks of so many rows of each head of each image.
+    /// Blocks of this many rows of each head of each image.
     fn blocks(&self, rows: u32) -> Result<Launch> {
         let blocks = self.n * self.heads as usize * self.t.div_ceil(rows) as usize;
         Launch::blocks(self.op, blocks, tiles::ATTENTION_THREADS)

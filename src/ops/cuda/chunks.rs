@@ -21,7 +21,7 @@ pub(super) struct Chunks {
 }
 
 impl Chunks {
-    /// Of `items`, where a chunk takes so many blocks and has `least` items where there are as many; but for the last,
+    /// Of `items`, where a chunk takes this many blocks and has `least` items where there are as many; but for the last,
     /// a chunk has a multiple of `step` items.
     pub fn new(items: usize, blocks: usize, least: usize, step: usize) -> Chunks {
         let most = (BLOCKS / blocks.max(1)).min(items / least).max(1);

@@ -202,12 +202,12 @@ pub fn gradient_parts(n: usize, rows: usize, geometry: &Geometry) -> usize {
     by_chunks(n, rows, geometry).most * rows * (geometry.fan_in() + 1)
 }
 
-/// Blocks of a depthwise kernel that hold so many channels.
+/// Blocks of a depthwise kernel that hold this many channels.
 fn lanes_of(channels: usize) -> usize {
     channels.div_ceil(tiles::DEPTHWISE_CHANNELS as usize)
 }
 
-/// Tiles that hold so many rows, or columns.
+/// Tiles that hold this many rows, or columns.
 pub(super) fn tiles_of(count: usize) -> usize {
     count.div_ceil(tiles::GEMM_TILE as usize)
 }
@@ -231,14 +231,14 @@ fn gradient_tiles(rows: usize, geometry: &Geometry) -> usize {
     tall(rows, geometry) * tiles_of(geometry.fan_in())
 }
 
-/// How many sums of z the means of `n` images are made from: one for each image that a tile of pixels meets, and
+/// How many sums of z the means of `n` images are made from: one for each image that a tile of pixels overlaps, and
 /// channel.
 pub fn parts(n: usize, geometry: &Geometry) -> usize {
     let pixels = n * geometry.output.positions();
     pixels.div_ceil(tiles::GEMM_TILE as usize) * segments(geometry.output.positions()) * geometry.output.c
 }
 
-/// The most images of so many positions that a tile of pixels meets.
+/// The most images of this many positions that a tile of pixels overlaps.
 pub(super) fn segments(positions: usize) -> usize {
     (tiles::GEMM_TILE as usize - 1).div_ceil(positions) + 1
 }
@@ -348,7 +348,7 @@ fn narrow<H: Half>(cuda: &Cuda, out: Out<'_, H>, x: In<'_, f32>) -> Result<()> {
 pub(super) struct Layer {
     op: &'static str,
     geometry: Geometry,
-    /// Rows of the weights at hand, all or some.
+    /// Rows of the weights that are given, all or some.
     rows: u32,
     /// Pixels of the output and of the input, of all images.
     pub pixels: [u32; 2],

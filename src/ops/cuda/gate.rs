@@ -21,7 +21,7 @@ pub fn apply<T: Scalar>(
 ) -> Result<()> {
     let (positions, c) = shapes("gate", y.len(), x.len(), gate.len(), c)?;
     let (launch, len) = elements("gate", y.len(), tiles::GATE_THREADS)?;
-    // SAFETY: y and x hold len values, so many positions of c channels for every row of c values of the gate.
+    // SAFETY: y and x hold len values, this many positions of c channels for every row of c values of the gate.
     unsafe { cuda.gate(launch, y, x, gate, len, positions, c, u32::from(accumulate)) }
 }
 
@@ -34,7 +34,7 @@ pub fn gradient(cuda: &Cuda, dgate: Out<'_, f32>, dy: In<'_, f32>, x: In<'_, f32
     let images = dgate.len() / c.max(1);
     let (positions, channels) = shapes(op, dy.len(), x.len(), dgate.len(), c)?;
     let launch = Launch::blocks(op, images * c.div_ceil(32), tiles::GATE_THREADS)?;
-    // SAFETY: dy and x hold so many positions of c channels for every row of c values of dgate.
+    // SAFETY: dy and x hold this many positions of c channels for every row of c values of dgate.
     unsafe { cuda.gate_gradient(launch, dgate, dy, x, positions, channels) }
 }
 

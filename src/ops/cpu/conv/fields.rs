@@ -40,7 +40,7 @@ pub(super) enum Way {
 /// One group of a convolution: which weight rows and which output channels are its own.
 pub(super) struct Group<'a> {
     pub group: usize,
-    /// Its rows within the weights (or gradients) at hand.
+    /// Its rows within the weights (or gradients) that are given.
     pub weights: Range<usize>,
     /// Its output channels.
     pub channels: Range<usize>,
