@@ -430,7 +430,7 @@ SJ_API int32_t sj_curvature_free(sj_curvature *curvature); /* NULL is left alone
 /* ---- Sessions ------------------------------------------------------------------------------------------------------- */
 
 typedef struct sj_progress {
-    uint64_t done;     /* batches */
+    uint64_t done;     /* batches; of a training epochs, of a graph columns, of a verification models */
     uint64_t batches;  /* of how many */
     const char *phase; /* of the running batch, that has just ended: "select", "evaluate", "curvature", "solve", "length",
                           "audit", "proxy", "hold"; NULL between batches. Lives until the callback returns */
