@@ -92,6 +92,8 @@ typedef struct sj_session sj_session;
 typedef struct sj_request sj_request;
 typedef struct sj_outcome sj_outcome;
 typedef struct sj_verification sj_verification;
+typedef struct sj_table sj_table;
+typedef struct sj_graph sj_graph;
 struct DLManagedTensorVersioned; /* of dlpack.h, which is not needed here */
 
 /* ---- The library ---------------------------------------------------------------------------------------------------- */
@@ -122,6 +124,11 @@ typedef struct sj_device_info {
 SJ_API int32_t sj_device_open(const char *name, uint64_t threads, sj_device **device);
 SJ_API int32_t sj_device_get_info(const sj_device *device, sj_device_info *info);
 SJ_API int32_t sj_device_free(sj_device *device); /* NULL is left alone */
+
+/* The devices of the machine as JSON, that of `scrubjay devices --json`: threads, GPUs, and why one cannot be used. Writes all of it
+   with a 0 at the end; `needed`, which may be NULL, gets the size. With size 0, `json` may be NULL; a size too small is
+   SJ_ERR_BUFFER. */
+SJ_API int32_t sj_devices(char *json, size_t size, size_t *needed);
 
 /* ---- Tensors -------------------------------------------------------------------------------------------------------- */
 
@@ -222,6 +229,12 @@ SJ_API int32_t sj_model_find_unit(const sj_model *model, const char *layer, uint
 /* Fact `number` from 0 that was assumed of the model. */
 SJ_API int32_t sj_model_get_assumed(const sj_model *model, uint64_t number, const char **text);
 
+/* What is known of the model, as `scrubjay inspect` tells it: what was read off tensors and config and what was assumed, layers, units,
+   bytes that a scrub needs. `json` also has the program of Hessian products; with a `precision` ("f32", "tf32", "bf16", "f16") that of
+   the pass over noisy copies, whose bytes are then for it; NULL: f32. `json` and `text` may each be NULL. The texts live as long as
+   the handle. */
+SJ_API int32_t sj_model_get_inspection(const sj_model *model, const char *precision, const char **json, const char **text);
+
 /* Writes the model to a folder (made if need be) in the layout it was read in: copies of its files in which only the values
    that were changed since are patched, each in the type it is stored in, and its config beside them. Each file appears whole
    or not at all. The folder that the model was read from is refused. `saved` may be NULL. */
@@ -274,6 +287,12 @@ SJ_API int32_t sj_samples_new(const sj_tensor *x, const sj_tensor *y, sj_samples
    y as above. */
 SJ_API int32_t sj_samples_from_text(const sj_tensor *ids, const sj_tensor *mask, const sj_tensor *y, sj_samples **samples);
 
+/* Makes samples of `count` texts, by the tokenizer beside the model's files or the one that `options` names (which may be NULL, and of
+   which tokenizer and max_tokens play a part); y as above. They are padded to the tokens that `model` was opened for
+   (sj_model_options.tokens), and cut there; what was cut is told by the notes. SJ_ERR_DATA where there is no tokenizer. */
+SJ_API int32_t sj_samples_from_strings(const sj_model *model, const char *const *texts, uint64_t count, const sj_tensor *y,
+                                       const sj_data_options *options, sj_samples **samples);
+
 /* Reads samples from files (docs/DATA.md). `model` may be NULL; else values from 0 to 1 are normalised as its config says.
    `options` may be NULL. */
 SJ_API int32_t sj_samples_load(const char *path, const sj_model *model, const sj_data_options *options, sj_samples **samples);
@@ -281,6 +300,13 @@ SJ_API int32_t sj_samples_get_info(const sj_samples *samples, sj_samples_info *i
 
 /* Sentence `number` from 0 about how a file was read, where it could have been read otherwise. */
 SJ_API int32_t sj_samples_get_note(const sj_samples *samples, uint64_t number, const char **text);
+
+/* What the set holds, as `scrubjay inspect --data` tells it: number, shape, steps and normalisation, classes with their names and
+   counts. `json` and `text` may each be NULL. The texts live as long as the handle. */
+SJ_API int32_t sj_samples_get_inspection(const sj_samples *samples, const char **json, const char **text);
+
+/* Writes image `number` from 0, as it is before mean and std, as a PNG file. SJ_ERR_CONFIG where the samples are texts. */
+SJ_API int32_t sj_samples_write_image(const sj_samples *samples, uint64_t number, const char *path);
 
 /* Views of the inputs, f32 [n, c, h, w] with strides, or of texts u32 [n, 2, t], ids and then mask; and of the labels, u32 [n]
    or [n, labels]. Each pointer may be NULL.
@@ -296,6 +322,24 @@ SJ_API int32_t sj_samples_free(sj_samples *samples); /* NULL is left alone */
 /* logits [n, classes] = the model of x [n, c, h, w] or [n, features], read where it lies. NaN and infinity in x are refused. For
    models of images; sj_observe gives the logits of texts. */
 SJ_API int32_t sj_forward(const sj_device *device, const sj_model *model, const sj_tensor *x, const sj_tensor *logits);
+
+typedef struct sj_scores {
+    size_t struct_size;
+    uint64_t samples;
+    uint64_t correct; /* samples whose labels are all predicted right */
+    double accuracy;  /* their share */
+    double loss;      /* the mean */
+} sj_scores;
+
+/* Of one class; where samples have several labels, of one label. */
+typedef struct sj_class_score {
+    uint64_t correct, samples;
+} sj_class_score;
+
+/* Accuracy and loss of the model on samples, as `scrubjay eval`. `classes` gets one element for each class and has `size` places; it may
+   be NULL with size 0. */
+SJ_API int32_t sj_evaluate(const sj_device *device, const sj_model *model, const sj_samples *samples, sj_scores *scores,
+                           sj_class_score *classes, uint64_t size);
 
 typedef struct sj_observe_options {
     size_t struct_size;
@@ -386,7 +430,7 @@ SJ_API int32_t sj_curvature_free(sj_curvature *curvature); /* NULL is left alone
 /* ---- Sessions ------------------------------------------------------------------------------------------------------- */
 
 typedef struct sj_progress {
-    uint64_t done;     /* batches */
+    uint64_t done;     /* batches; of a training epochs, of a graph columns, of a verification models */
     uint64_t batches;  /* of how many */
     const char *phase; /* of the running batch, that has just ended: "select", "evaluate", "curvature", "solve", "length",
                           "audit", "proxy", "hold"; NULL between batches. Lives until the callback returns */
@@ -480,6 +524,58 @@ SJ_API int32_t sj_session_get_model(const sj_session *session, sj_model **model)
 SJ_API int32_t sj_session_cancel(sj_session *session);
 SJ_API int32_t sj_session_uncancel(sj_session *session);
 SJ_API int32_t sj_session_free(sj_session *session); /* NULL is left alone; runs go on */
+
+/* ---- Training ------------------------------------------------------------------------------------------------------- */
+
+/* As the options of `scrubjay train`, which explains them. What is not given is NULL, 0, or NaN where 0 has a meaning. */
+typedef struct sj_train_options {
+    size_t struct_size;
+    const char *exclude;             /* samples to leave out, in words as for sj_request_select; */
+    const uint64_t *exclude_indices; /* or by index */
+    uint64_t exclude_count;
+    uint64_t epochs;                 /* passes over the data; 20 */
+    uint64_t batch_size;             /* samples of a mini-batch; 64 */
+    double lr;                       /* the initial learning rate; 0.05 */
+    double momentum;                 /* of SGD; 0.9 */
+    const char *optimizer;           /* "sgd" (default), "adam" */
+    double weight_decay;             /* 5e-4 */
+    const char *decay;               /* the parameters that it is on: "all" (default), "weights" */
+    const char *schedule;            /* of the learning rate: "cosine" (default), "constant", "step" */
+    uint64_t warm_up;                /* epochs in which it rises; 0 */
+    uint64_t shift;                  /* pixels by which images are shifted at random, at most; 0 */
+    uint64_t flip;                   /* 1: half of the images are mirrored, at random */
+    double label_smoothing;          /* of a new model's loss; NaN: none */
+    uint64_t classes;                /* of a new model; 0: one more than the largest label */
+    uint64_t seed;                   /* of the initial weights and of the order of samples; 0 */
+    const uint64_t *keep_epochs;     /* of sj_train_run: epochs after which the model is also kept, in epoch-E of the folder */
+    uint64_t keep_count;
+} sj_train_options;
+
+/* One pass over the data. Losses are means, accuracies shares from 0 to 1. */
+typedef struct sj_epoch {
+    uint64_t epoch;                               /* from 1 */
+    double loss, accuracy;                        /* over its batches, each before its step */
+    double validation_loss, validation_accuracy;  /* after it; NaN without validation samples */
+    double seconds;                               /* since the training began */
+} sj_epoch;
+
+SJ_API int32_t sj_train_options_init(sj_train_options *options, size_t struct_size);
+
+/* Trains in memory: a new model of the description `arch`, as "mlp:100" or "resnet20" (docs/MODELS.md), with `model` NULL; or `model`,
+   which stays as it is, with `arch` NULL. `validation`, `options` and `callbacks` may be NULL. Progress is told after every epoch (done
+   of batches), and can cancel: SJ_ERR_INTERRUPTED, and there is no model. `epochs` gets an element for every epoch and has `size` places;
+   it may be NULL with size 0. A new model has the bytes of `scrubjay train` with the same options, and is saved as
+   model.safetensors and config.json; one that exists is saved in its own layout. Free it with sj_model_free. */
+SJ_API int32_t sj_train(const sj_device *device, const char *arch, const sj_model *model, const sj_samples *samples,
+                        const sj_samples *validation, const sj_train_options *options, const sj_callbacks *callbacks,
+                        sj_epoch *epochs, uint64_t size, sj_model **trained);
+
+/* Trains from files into a folder, which is made if need be, and writes what `scrubjay train` writes: model.safetensors, config.json,
+   train.json, and the tokenizer of texts. `files` names the data, the validation data, how they are read, and the model; or, with
+   files.model NULL, files.arch describes a new one. What else a removal has must be NULL in it. Messages are about how files were
+   read; the others as above. */
+SJ_API int32_t sj_train_run(const sj_device *device, const sj_files *files, const sj_train_options *options,
+                            const sj_callbacks *callbacks, const char *folder, sj_epoch *epochs, uint64_t size);
 
 /* ---- Requests ------------------------------------------------------------------------------------------------------- */
 
@@ -782,6 +878,84 @@ SJ_API int32_t sj_codec(const sj_device *device, const sj_tensor *y, const sj_te
 SJ_API int32_t sj_foci(const sj_device *device, const sj_tensor *y, const sj_tensor *data, const sj_foci_options *options,
                        sj_foci_step *steps, uint64_t size, uint64_t *found, const char **stopped);
 
+/* The chart of a selection as an SVG file, that of `scrubjay foci --plot`: of `count` steps the T, and their names; `stopped` is the
+   reason that sj_foci gave. Writes as sj_devices does. */
+SJ_API int32_t sj_foci_plot(const sj_foci_step *steps, const char *const *names, uint64_t count, const char *stopped, char *svg,
+                            size_t size, size_t *needed);
+
+/* ---- Tables from files, and the graph of all columns (docs/DATA.md, docs/CODEC.md) ----------------------------------- */
+
+typedef struct sj_table_options {
+    size_t struct_size;
+    const char *const *categorical; /* columns of categories: "school" becomes their numbers, "school:onehot" a column for each */
+    uint64_t categorical_count;
+    const char *missing;            /* rows that lack a value: "raise" (or NULL), "omit" */
+    const char *const *na;          /* further words for a missing value, in files of text */
+    uint64_t na_count;
+    const char *header;             /* whether the first line of a .csv or .tsv file has names: "auto" (or NULL), "yes", "no" */
+    const char *delimiter;          /* one character, or "tab"; NULL: found */
+    const char *decimal;            /* "." or ","; NULL: found */
+} sj_table_options;
+
+typedef struct sj_table_info {
+    size_t struct_size;
+    uint64_t rows;
+    uint64_t columns; /* of numbers: sj_table_get_tensor */
+    uint64_t sources; /* columns of the file that they are of; fewer where categories became several */
+    uint64_t omitted; /* rows that were left out */
+    const char *note; /* how the text was read; NULL where it was none. Lives as long as the handle */
+} sj_table_info;
+
+typedef struct sj_table_column {
+    size_t struct_size;
+    const char *name; /* of the file's column. Lives as long as the handle */
+    uint64_t source;  /* its place in the list that was asked for: the group of sj_foci_options for columns that belong together */
+} sj_table_column;
+
+typedef struct sj_graph_info {
+    size_t struct_size;
+    uint64_t columns;
+    uint64_t edges;       /* pairs of columns of which one is in the other's blanket */
+    uint64_t interrupted; /* 1: the search was cancelled, and some columns have no blanket */
+} sj_graph_info;
+
+SJ_API int32_t sj_table_options_init(sj_table_options *options, size_t struct_size);
+
+/* Reads columns of a table: .csv, .tsv, .csv.gz, .arff, .npy, .npz, .safetensors (docs/DATA.md). `columns` names them in the order that
+   is wanted, as "income,3,7-9": names, and numbers from 0; NULL: all, and then the target `Y`, where the file has one. `options` may be
+   NULL. Free it with sj_table_free. */
+SJ_API int32_t sj_table_load(const char *path, const char *columns, const sj_table_options *options, sj_table **table);
+SJ_API int32_t sj_table_get_info(const sj_table *table, sj_table_info *info);
+
+/* Column `number` of numbers, from 0. */
+SJ_API int32_t sj_table_get_column(const sj_table *table, uint64_t number, sj_table_column *column);
+
+/* A view of all values, f64 [rows, columns] with strides; column j begins at data + j * strides[1]. Read it only; it lives as long as the
+   handle. */
+SJ_API int32_t sj_table_get_tensor(const sj_table *table, sj_tensor *tensor);
+SJ_API int32_t sj_table_free(sj_table *table); /* NULL is left alone */
+
+/* The Markov blanket of every column of data [n, p]: FOCI of it on all others. `names` has p names of columns, or is NULL: their numbers.
+   Of `options`, which may be NULL, initial and groups must be empty. `resume`, which may be NULL, is a file that finished columns are
+   kept in; those that it has are not searched again. Progress is told after every column, and can cancel: the graph then has the
+   columns that are finished. `callbacks` may be NULL. Free it with sj_graph_free. */
+SJ_API int32_t sj_foci_graph(const sj_device *device, const sj_tensor *data, const char *const *names,
+                             const sj_foci_options *options, const char *resume, const sj_callbacks *callbacks,
+                             sj_graph **graph);
+SJ_API int32_t sj_graph_get_info(const sj_graph *graph, sj_graph_info *info);
+
+/* The blanket of a column, as the steps of sj_foci; p - 1 places are enough. A column that was not looked at has none, and `stopped`, which
+   may be NULL, is "interrupted". */
+SJ_API int32_t sj_graph_get_blanket(const sj_graph *graph, uint64_t column, sj_foci_step *steps, uint64_t size,
+                                    uint64_t *found, const char **stopped);
+
+/* Names, blankets and edges as JSON, that of `scrubjay foci --graph --json`. */
+SJ_API int32_t sj_graph_get_json(const sj_graph *graph, const char **json);
+
+/* The same in the language of Graphviz. */
+SJ_API int32_t sj_graph_get_dot(const sj_graph *graph, const char **dot);
+SJ_API int32_t sj_graph_free(sj_graph *graph); /* NULL is left alone */
+
 /* ---- Benchmarks ----------------------------------------------------------------------------------------------------- */
 
 typedef struct sj_bench_case {
@@ -807,7 +981,7 @@ SJ_API int32_t sj_bench_get_case(uint64_t number, sj_bench_case *info); /* texts
 /* The name of an axis and its default size; each pointer may be NULL. */
 SJ_API int32_t sj_bench_get_axis(uint64_t number, uint64_t axis, const char **name, uint64_t *size);
 
-/* Checks and times the case of this name, for some hundred milliseconds to ten seconds; `sizes` has one size for each axis, and
+/* Checks and times the case of this name, also of whole networks, for some hundred milliseconds to ten seconds; `sizes` has one size for each axis, and
    (NULL, 0) is the defaults. */
 SJ_API int32_t sj_bench_run(const sj_device *device, const char *name, const uint64_t *sizes, uint64_t count,
                             sj_bench_result *result);

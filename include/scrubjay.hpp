@@ -153,6 +153,8 @@ SJ_DETAIL_TYPE(session)
 SJ_DETAIL_TYPE(request)
 SJ_DETAIL_TYPE(outcome)
 SJ_DETAIL_TYPE(verification)
+SJ_DETAIL_TYPE(table)
+SJ_DETAIL_TYPE(graph)
 #undef SJ_DETAIL_TYPE
 
 /* A handle that ends with its owner. */
@@ -198,6 +200,8 @@ inline sj_session_options session_options() { return detail::defaults(sj_session
 inline sj_verify_options verify_options() { return detail::defaults(sj_verify_options_init); }
 inline sj_files files() { return detail::defaults(sj_files_init); }
 inline sj_scrub_options scrub_options() { return detail::defaults(sj_scrub_options_init); }
+inline sj_train_options train_options() { return detail::defaults(sj_train_options_init); }
+inline sj_table_options table_options() { return detail::defaults(sj_table_options_init); }
 inline sj_codec_options codec_options() { return detail::defaults(sj_codec_options_init); }
 inline sj_foci_options foci_options() { return detail::defaults(sj_foci_options_init); }
 
@@ -302,6 +306,12 @@ class Model {
         int32_t status = sj_model_find_unit(get(), layer.c_str(), row, &unit);
         return detail::done(status, unit);
     }
+    /* What is known of it, as JSON; as text: inspection(true). */
+    Result<std::string> inspection(bool text = false) const {
+        const char *json = "", *words = "";
+        int32_t status = sj_model_get_inspection(get(), nullptr, &json, &words);
+        return detail::done(status, std::string(text ? words : json));
+    }
     Result<sj_saved> save(const std::string &folder) const {
         auto saved = detail::sized<sj_saved>();
         int32_t status = sj_model_save(get(), folder.c_str(), &saved);
@@ -341,6 +351,21 @@ class Samples {
         int32_t status = sj_samples_from_text(ids.get(), mask ? mask->get() : nullptr, y.get(), &handle);
         return detail::done(status, Samples(handle));
     }
+    /* Texts, by the tokenizer beside the model or that of the options. */
+    static Result<Samples> from_strings(const Model &model, const std::vector<std::string> &texts, const Tensor &y,
+                                        const sj_data_options *options = nullptr) {
+        sj_samples *handle = nullptr;
+        std::vector<const char *> list;
+        for (const auto &text : texts) list.push_back(text.c_str());
+        int32_t status = sj_samples_from_strings(model.get(), list.data(), list.size(), y.get(), options, &handle);
+        return detail::done(status, Samples(handle));
+    }
+    /* What they hold, as JSON; as text: inspection(true). */
+    Result<std::string> inspection(bool text = false) const {
+        const char *json = "", *words = "";
+        int32_t status = sj_samples_get_inspection(get(), &json, &words);
+        return detail::done(status, std::string(text ? words : json));
+    }
     static Result<Samples> load(const std::string &path, const Model *model = nullptr, const sj_data_options *options = nullptr) {
         sj_samples *handle = nullptr;
         int32_t status = sj_samples_load(path.c_str(), model ? model->get() : nullptr, options, &handle);
@@ -363,6 +388,13 @@ class Samples {
     explicit Samples(sj_samples *handle) : owner_(handle) {}
     detail::Owner<sj_samples> owner_;
 };
+
+/* Accuracy and loss. */
+inline Result<sj_scores> evaluate(const Device &device, const Model &model, const Samples &samples) {
+    auto scores = detail::sized<sj_scores>();
+    int32_t status = sj_evaluate(device.get(), model.get(), samples.get(), &scores, nullptr, 0);
+    return detail::done(status, scores);
+}
 
 class Trace {
   public:
@@ -506,6 +538,45 @@ struct Hooks {
 };
 
 } /* namespace detail */
+
+/* Trains a new model of a description, as "mlp:100"; the progress of the callbacks is told after every epoch. */
+inline Result<Model> train(const Device &device, const std::string &arch, const Samples &samples, const Samples *validation = nullptr,
+                           const sj_train_options *options = nullptr, Callbacks callbacks = {}) {
+    detail::Hooks hooks;
+    hooks.callbacks = std::move(callbacks);
+    auto table = hooks.table();
+    sj_model *handle = nullptr;
+    int32_t status = sj_train(device.get(), arch.c_str(), nullptr, samples.get(), validation ? validation->get() : nullptr,
+                              options, &table, nullptr, 0, &handle);
+    Model made(handle);
+    hooks.rethrow();
+    return detail::done(status, std::move(made));
+}
+
+/* Trains a model that exists on, to a new one. */
+inline Result<Model> train(const Device &device, const Model &model, const Samples &samples, const Samples *validation = nullptr,
+                           const sj_train_options *options = nullptr, Callbacks callbacks = {}) {
+    detail::Hooks hooks;
+    hooks.callbacks = std::move(callbacks);
+    auto table = hooks.table();
+    sj_model *handle = nullptr;
+    int32_t status = sj_train(device.get(), nullptr, model.get(), samples.get(), validation ? validation->get() : nullptr,
+                              options, &table, nullptr, 0, &handle);
+    Model made(handle);
+    hooks.rethrow();
+    return detail::done(status, std::move(made));
+}
+
+/* Trains from files into a folder. */
+inline Result<void> train(const Device &device, const sj_files &files, const std::string &folder,
+                          const sj_train_options *options = nullptr, Callbacks callbacks = {}) {
+    detail::Hooks hooks;
+    hooks.callbacks = std::move(callbacks);
+    auto table = hooks.table();
+    int32_t status = sj_train_run(device.get(), &files, options, &table, folder.c_str(), nullptr, 0);
+    hooks.rethrow();
+    return detail::done(status);
+}
 
 class Outcome {
   public:
@@ -746,6 +817,100 @@ inline Result<std::vector<sj_foci_step>> foci(const Device &device, const Tensor
     int32_t status = sj_foci(device.get(), y.get(), data.get(), options, steps.data(), steps.size(), &found, nullptr);
     steps.resize(static_cast<size_t>(found));
     return detail::done(status, std::move(steps));
+}
+
+/* Columns of numbers of a file. */
+class Table {
+  public:
+    /* Named as "income,3,7-9"; an empty list is all. */
+    static Result<Table> load(const std::string &path, const std::string &columns = "", const sj_table_options *options = nullptr) {
+        sj_table *handle = nullptr;
+        int32_t status = sj_table_load(path.c_str(), columns.empty() ? nullptr : columns.c_str(), options, &handle);
+        return detail::done(status, Table(handle));
+    }
+    Result<sj_table_info> info() const {
+        auto info = detail::sized<sj_table_info>();
+        int32_t status = sj_table_get_info(get(), &info);
+        return detail::done(status, info);
+    }
+    /* Its name lives as long as this. */
+    Result<sj_table_column> column(uint64_t number) const {
+        auto column = detail::sized<sj_table_column>();
+        int32_t status = sj_table_get_column(get(), number, &column);
+        return detail::done(status, column);
+    }
+    /* A view of the values, alive as long as this. */
+    Result<sj_tensor> tensor() const {
+        sj_tensor view{};
+        int32_t status = sj_table_get_tensor(get(), &view);
+        return detail::done(status, view);
+    }
+    sj_table *get() const noexcept { return owner_.get(); }
+
+  private:
+    explicit Table(sj_table *handle) : owner_(handle) {}
+    detail::Owner<sj_table> owner_;
+};
+
+/* The Markov blankets of all columns. */
+class Graph {
+  public:
+    static Result<Graph> of(const Device &device, const Tensor &data, const std::vector<std::string> &names = {},
+                            const sj_foci_options *options = nullptr, Callbacks callbacks = {}) {
+        detail::Hooks hooks;
+        hooks.callbacks = std::move(callbacks);
+        auto table = hooks.table();
+        std::vector<const char *> list;
+        for (const auto &name : names) list.push_back(name.c_str());
+        const sj_tensor *columns = data.get();
+        if (!list.empty() && (columns->ndim != 2 || list.size() != static_cast<uint64_t>(columns->shape[1]))) {
+            Error error(SJ_ERR_ARGUMENT, "a name for every column was expected");
+#if SCRUBJAY_NO_EXCEPTIONS
+            return error;
+#else
+            throw error;
+#endif
+        }
+        sj_graph *handle = nullptr;
+        int32_t status = sj_foci_graph(device.get(), data.get(), list.empty() ? nullptr : list.data(), options, nullptr, &table, &handle);
+        Graph made(handle);
+        hooks.rethrow();
+        return detail::done(status, std::move(made));
+    }
+    Result<sj_graph_info> info() const {
+        auto info = detail::sized<sj_graph_info>();
+        int32_t status = sj_graph_get_info(get(), &info);
+        return detail::done(status, info);
+    }
+    Result<std::string> json() const {
+        const char *text = "";
+        int32_t status = sj_graph_get_json(get(), &text);
+        return detail::done(status, std::string(status == SJ_OK ? text : ""));
+    }
+    /* For Graphviz. */
+    Result<std::string> dot() const {
+        const char *text = "";
+        int32_t status = sj_graph_get_dot(get(), &text);
+        return detail::done(status, std::string(status == SJ_OK ? text : ""));
+    }
+    sj_graph *get() const noexcept { return owner_.get(); }
+
+  private:
+    explicit Graph(sj_graph *handle) : owner_(handle) {}
+    detail::Owner<sj_graph> owner_;
+};
+
+/* The devices of the machine, as JSON. */
+inline Result<std::string> devices() {
+    size_t needed = 0;
+    std::string text;
+    int32_t status = sj_devices(nullptr, 0, &needed);
+    if (status == SJ_OK) {
+        text.resize(needed + 256); /* what is measured may be longer the next time */
+        status = sj_devices(&text[0], text.size(), &needed);
+        text.resize(status == SJ_OK ? needed - 1 : 0);
+    }
+    return detail::done(status, std::move(text));
 }
 
 } /* namespace sj */

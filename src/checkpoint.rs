@@ -21,15 +21,15 @@ mod zip;
 pub(crate) use described::{image_size, side};
 
 pub use delta::{Delta, Rows, Way, write_delta};
-pub use write::Patched;
+pub use write::{Patched, save, serialized};
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashSet};
 use std::path::{Path, PathBuf};
 
 use crate::data::file::{Part, StoredFile};
-use crate::data::tensors::{self, Tensor, Values};
+use crate::data::tensors;
 use crate::error::{Error, Result};
-use crate::net::{Network, Param, Role, Source};
+use crate::net::{Role, Source};
 use file::ModelFile;
 
 /// A model's files, read and checked.
@@ -479,19 +479,4 @@ impl Source for Reader<'_> {
     fn is_outline(&self) -> bool {
         self.outline
     }
-}
-
-/// Writes a network to a new file, with PyTorch's names, shapes and order.
-///
-/// # Errors
-/// Where the file system refuses.
-pub fn save(path: &Path, net: &Network) -> Result<()> {
-    let stored: Vec<Vec<f32>> = net.params.iter().map(|param| param.order.to_stored(&param.value)).collect();
-    let tensor = |(param, values)| {
-        let Param { name, shape, .. }: &Param = param;
-        let values: &Vec<f32> = values;
-        Tensor { name, shape: shape.clone(), values: Values::F32(values) }
-    };
-    let all: Vec<Tensor> = net.params.iter().zip(&stored).map(tensor).collect();
-    tensors::write(path, &all, HashMap::from([("format".into(), "pt".into())]))
 }

@@ -26,7 +26,7 @@ use crate::error::{Error, Result};
 use crate::manifest::Manifest;
 use crate::net::Network;
 use crate::soft_label::Held;
-use crate::zoo::{self, Choices, Model};
+use crate::zoo::{self, Choices, Facts, Model};
 
 /// What a session was opened from.
 struct Files {
@@ -35,6 +35,7 @@ struct Files {
     earlier: Option<Checkpoint>,
     proxy: Option<Checkpoint>,
     manifest: Option<Manifest>,
+    facts: Facts,
 }
 
 /// How far a request is, for [`Session::on_progress`].
@@ -190,7 +191,7 @@ impl Session {
             validation: validation.map(Arc::new),
             forgotten: vec![],
             held: Held::default(),
-            files: Some(Files { sources, checkpoint, earlier, proxy, manifest }),
+            files: Some(Files { sources, checkpoint, earlier, proxy, manifest, facts }),
             notes,
             hashes: Default::default(),
             stop: Arc::default(),
@@ -345,6 +346,11 @@ impl Session {
     /// The model's files, where it was opened from some.
     pub fn checkpoint(&self) -> Option<&Checkpoint> {
         self.files.as_ref().map(|files| &files.checkpoint)
+    }
+
+    /// What is known of the model and from where, where it was opened from files.
+    pub fn facts(&self) -> Option<&Facts> {
+        self.files.as_ref().map(|files| &files.facts)
     }
 
     /// The earlier model's files.

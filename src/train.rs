@@ -2,6 +2,8 @@
 //! scrubbing is compared on. The same seed gives the same bytes, for any number of threads. On CUDA sums have another
 //! order: the same seed gives the same bytes again, but not the CPU's.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use crate::data::{Augment, Augmented, Samples};
 use crate::device::Device;
 use crate::error::{Error, Result};
@@ -132,6 +134,22 @@ pub fn train(
     recipe: &Recipe,
     each: &mut dyn FnMut(&Network, Epoch) -> Result<bool>,
 ) -> Result<()> {
+    train_until(device, net, samples, indices, recipe, &AtomicBool::new(false), each)
+}
+
+/// [`train`], which ends before the next batch once `stop` is set.
+///
+/// # Errors
+/// As [`train`]; [`Error::Interrupted`] where it was stopped.
+pub fn train_until(
+    device: &Device,
+    net: &mut Network,
+    samples: &Samples,
+    indices: &[usize],
+    recipe: &Recipe,
+    stop: &AtomicBool,
+    each: &mut dyn FnMut(&Network, Epoch) -> Result<bool>,
+) -> Result<()> {
     if indices.is_empty() {
         return Err(Error::config("no samples to train on"));
     }
@@ -150,6 +168,9 @@ pub fn train(
         Stream::new(recipe.seed, Use::Choice, 1 << 16 | epoch as u32).shuffle(&mut order);
         let (mut loss, mut correct) = (0.0, 0);
         for chunk in order.chunks(batch) {
+            if stop.load(Ordering::Relaxed) {
+                return Err(Error::Interrupted { kept: "nothing of this training is kept".into() });
+            }
             let batch = samples.subset(chunk);
             let Recipe { augment, seed, .. } = recipe;
             let step = match augment.is_nothing() {

@@ -4,8 +4,11 @@
 #![allow(clippy::unwrap_used)] // in the helpers of tests too
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use scrubjay::data::tensors::{self, Tensor, Values};
+use scrubjay::training::{Start, TrainOptions, Training};
+use scrubjay::{Device, Pick, Sources, data};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
@@ -303,6 +306,37 @@ fn training_records_what_it_was_trained_on_and_with() {
         assert_eq!(run.code, 2, "{options} {}", run.err);
         assert!(run.err.contains(word), "{options} {}", run.err);
     }
+}
+
+/// A program that trains gets the bytes of the command, of the same files and of the same values in memory.
+#[test]
+fn training_in_memory_gives_the_bytes_of_the_command() {
+    let tiny = Tiny::new();
+    let line = "train --arch mlp:6 --data @train.safetensors --epochs 3 --seed 5 --exclude 0-9 --device cpu --out @out";
+    assert_eq!(tiny.run(line).code, 0);
+    let expected = std::fs::read(tiny.at("out/model.safetensors")).unwrap();
+    let options = TrainOptions { epochs: 3, seed: 5, ..TrainOptions::default() };
+    let (device, exclude) = (Device::cpu().unwrap(), Some(Pick::from("0-9")));
+    let sources = Sources { data: tiny.at("train.safetensors"), ..Sources::default() };
+    let of_files =
+        Training::open(device.clone(), sources, Some("mlp:6"), exclude.clone(), options.clone()).unwrap();
+    let samples = data::load(&tiny.at("train.safetensors"), &data::Normalise::default()).unwrap();
+    let start = Start::New("mlp:6".into());
+    let in_memory = Training::new(device, start, samples, None, exclude, options).unwrap();
+    for training in [&of_files, &in_memory] {
+        let mut seen = vec![];
+        let trained = training.train(5, &mut |epoch| {
+            seen.push(epoch.epoch);
+            Ok(())
+        });
+        trained.unwrap().save(&tiny.at("again")).unwrap();
+        assert_eq!(seen, [1, 2, 3]);
+        assert!(std::fs::read(tiny.at("again/model.safetensors")).unwrap() == expected);
+    }
+    assert!(in_memory.run(5, &tiny.at("no"), &[], &mut |_| Ok(())).is_err() && !tiny.at("no").exists());
+    let stopped = of_files.with_stop(Arc::new(true.into()));
+    let error = stopped.train(5, &mut |_| Ok(())).map(drop).unwrap_err();
+    assert!(matches!(error, scrubjay::Error::Interrupted { .. }), "{error}");
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::ffi::{CString, c_char};
 use std::sync::OnceLock;
 
 use scrubjay::Error;
-use scrubjay::bench::{CASES, Case, check, measure};
+use scrubjay::bench::{CASES, Case, case as case_named, check, measure};
 
 use crate::device::DeviceObject;
 use crate::entry::entry;
@@ -111,28 +111,15 @@ entry! {
         let device = device.get()?;
         result.check()?;
         let (device, name) = (&device.device, name.get("name of the case")?);
-        let case = CASES.iter().find(|case| case.name == name);
-        let case = case.ok_or_else(|| Failure::argument(format!("there is no case `{name}`")))?;
+        let case = case_named(name).map_err(|error| Failure::argument(error.to_string()))?;
         if !case.runs_on(device) {
             return Err(Error::config(format!("the case {name} is for CUDA alone")).into());
         }
         let sizes = match (sizes.is_null(), sizes.list(count(number, "sizes")?, "sizes")?) {
             (true, []) => case.axes.iter().map(|(_, size)| *size).collect(),
-            (_, given) if given.len() == case.axes.len() => {
-                let size = |&size: &u64| count(size, "size").and_then(|size| match size {
-                    1..=0x8000_0000 => Ok(size),
-                    _ => Err(Failure::argument(format!("{size} is no size of an axis"))),
-                });
-                given.iter().map(size).collect::<Outcome<Vec<usize>>>()?
-            }
-            (_, given) => {
-                let axes = case.axes.len();
-                return Err(Failure::argument(format!("{} sizes for the {axes} axes of {name}", given.len())));
-            }
+            (_, given) => given.iter().map(|&size| count(size, "size")).collect::<Outcome<Vec<usize>>>()?,
         };
-        if sizes.iter().try_fold(1usize, |all, size| all.checked_mul(*size)).is_none_or(|all| all > 1 << 40) {
-            return Err(Failure::argument(format!("sizes {sizes:?} are beyond 2^40 in all")));
-        }
+        case.check(device, &sizes).map_err(|error| Failure::argument(error.to_string()))?;
         let mut work = (case.make)(device, &sizes)?;
         let (check, _) = check(device, &mut work)?;
         let timing = measure(device, &mut work)?;

@@ -2,12 +2,12 @@
 
 use std::ffi::{CStr, c_char};
 
-use scrubjay::codec::{self, FociOptions, Measure, Standardize, StatisticOptions, Stopped, Ties};
+use scrubjay::codec::{self, Foci, FociOptions, Measure, Standardize, StatisticOptions, Stopped, Ties};
 
 use crate::device::DeviceObject;
 use crate::entry::entry;
 use crate::handle::Handle;
-use crate::model::{count, some};
+use crate::model::{count, flag, some};
 use crate::raw::{In, Info, Options, Out, Text, versioned};
 use crate::status::{BUFFER, Failure, Outcome};
 use crate::tensor::{self, Tensor};
@@ -62,6 +62,32 @@ pub struct FociStep {
     column: u64,
     conditional: f64,
     cumulative: f64,
+}
+
+impl FociStep {
+    /// What FOCI chose, of its steps.
+    pub fn selection(steps: &[FociStep], stopped: Stopped) -> Foci {
+        let number = |value: f64| Some(value).filter(|value| !value.is_nan());
+        Foci {
+            order: (0..steps.len()).collect(),
+            conditional: steps.iter().map(|step| number(step.conditional)).collect(),
+            cumulative: steps.iter().map(|step| number(step.cumulative)).collect(),
+            stopped,
+            first_step: vec![],
+        }
+    }
+}
+
+/// The steps of what FOCI chose.
+pub fn steps_of(found: &Foci) -> Vec<FociStep> {
+    let number = |value: &Option<f64>| value.unwrap_or(f64::NAN);
+    let values = found.conditional.iter().zip(&found.cumulative);
+    let step = |(&column, (conditional, cumulative)): (&usize, (&Option<f64>, &Option<f64>))| FociStep {
+        column: column as u64,
+        conditional: number(conditional),
+        cumulative: number(cumulative),
+    };
+    found.order.iter().zip(values).map(step).collect()
 }
 
 /// The fields of `sj_foci_step`, for the test that compares them with the header.
@@ -124,14 +150,51 @@ fn groups(list: In<u64>, p: usize) -> Outcome<Vec<Vec<usize>>> {
 /// Subsamples at most: there is a value of each in memory.
 const MOST_SUBSAMPLES: u32 = 1 << 24;
 
+/// Why a selection ended, by the name that C got.
+pub fn stopped_of(text: Text) -> Outcome<Stopped> {
+    let all = [
+        Stopped::NotPositive,
+        Stopped::Undefined,
+        Stopped::MaxFeatures,
+        Stopped::Exhausted,
+        Stopped::Interrupted,
+    ];
+    let name = text.get("reason of the stop")?;
+    let found = all.into_iter().find(|stopped| stopped.name() == name);
+    found.ok_or_else(|| Failure::argument(format!("`{name}` is no reason for which a selection stops")))
+}
+
 /// Why a selection ended, for C.
-fn reason(stopped: Stopped) -> &'static CStr {
+pub fn reason(stopped: Stopped) -> &'static CStr {
     match stopped {
         Stopped::NotPositive => c"not-positive",
         Stopped::Undefined => c"undefined",
         Stopped::MaxFeatures => c"max-features",
         Stopped::Exhausted => c"exhausted",
         Stopped::Interrupted => c"interrupted",
+    }
+}
+
+impl CFociOptions {
+    /// The columns that are known, and the groups of `p` columns.
+    pub fn lists(&self, p: usize) -> Outcome<(Vec<usize>, Vec<Vec<usize>>)> {
+        let initial = columns(self.initial, self.initial_count, "initial columns")?;
+        Ok((initial, groups(self.groups, p)?))
+    }
+
+    /// As the library takes them.
+    pub fn selection<'a>(&self, initial: &'a [usize], groups: &'a [Vec<usize>]) -> Outcome<FociOptions<'a>> {
+        Ok(FociOptions {
+            initial,
+            groups,
+            max_features: some(self.max_columns, "max_columns")?,
+            all: flag(self.all, "all")?,
+            standardize: self.standardize.named::<Standardize>("standardize")?.unwrap_or_default(),
+            ties: ties(self.ties, self.seed, self.draws)?,
+            noise: self.noise,
+            seed: self.seed,
+            ..FociOptions::default()
+        })
     }
 }
 
@@ -212,45 +275,18 @@ entry! {
         let mut copy = vec![];
         let data = tensor::columns(&data, &mut copy)?;
         let y = tensor::vector(&y, "y", Some(data.n()))?;
-        let initial = columns(options.initial, options.initial_count, "initial columns")?;
-        let most = some(options.max_columns, "max_columns")?;
-        let groups = groups(options.groups, data.p())?;
+        let (initial, groups) = options.lists(data.p())?;
+        let how = options.selection(&initial, &groups)?;
         let candidates = if groups.is_empty() { data.p() } else { groups.len() };
-        let needed = most.unwrap_or(candidates).min(candidates);
+        let needed = how.max_features.unwrap_or(candidates).min(candidates);
         if places < needed {
             return Err(Failure::new(BUFFER, format!("{places} places for up to {needed} columns; max_columns asks for less")));
         }
-        let how = FociOptions {
-            initial: &initial,
-            groups: &groups,
-            max_features: most,
-            all: match options.all {
-                0 => false,
-                1 => true,
-                other => return Err(Failure::argument(format!("all is 0 or 1, not {other}"))),
-            },
-            standardize: options.standardize.named::<Standardize>("standardize")?.unwrap_or_default(),
-            ties: ties(options.ties, options.seed, options.draws)?,
-            noise: options.noise,
-            seed: options.seed,
-            ..FociOptions::default()
-        };
         if needed > 0 {
             steps.open("steps")?;
         }
         let chosen = codec::foci(&device.device, &y, &data, &how)?;
-        let number = |value: &Option<f64>| value.unwrap_or(f64::NAN);
-        let values = chosen.conditional.iter().zip(&chosen.cumulative);
-        let list: Vec<FociStep> = chosen
-            .order
-            .iter()
-            .zip(values)
-            .map(|(&column, (conditional, cumulative))| FociStep {
-                column: column as u64,
-                conditional: number(conditional),
-                cumulative: number(cumulative),
-            })
-            .collect();
+        let list = steps_of(&chosen);
         steps.put_list(&list, places, "steps")?;
         found.write(list.len() as u64);
         if let Some(stopped) = stopped {

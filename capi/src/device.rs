@@ -1,13 +1,13 @@
 //! Devices.
 
-use std::ffi::CString;
+use std::ffi::{CString, c_char};
 
 use scrubjay::Device;
-use scrubjay::device::Choice;
+use scrubjay::device::{Choice, Listing};
 
 use crate::entry::entry;
 use crate::handle::{Handle, NewHandle, Object};
-use crate::raw::{Info, Text, versioned};
+use crate::raw::{Info, Out, Text, versioned};
 use crate::status::{Failure, Outcome};
 
 /// `sj_device`.
@@ -46,6 +46,11 @@ entry! {
         let opened = Device::open(choice, threads)?;
         let (name, why) = (c_text(opened.name())?, c_text(opened.why())?);
         device.put(DeviceObject { device: opened, name, why })
+    }
+
+    /// The devices of the machine.
+    fn sj_devices(json: Out<c_char>, size: usize, needed: Out<usize>) {
+        json.put_whole(&Listing::new()?.json().to_string(), size, needed)
     }
 
     /// What a device is.

@@ -28,7 +28,9 @@ mod request;
 mod samples;
 mod session;
 mod status;
+mod table;
 mod tensor;
 #[cfg(test)]
 mod tests;
+mod training;
 mod verification;

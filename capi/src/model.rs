@@ -1,14 +1,18 @@
 //! Models: read from files or from memory, inspected, written.
 
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::ffi::{CString, c_char};
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use scrubjay::checkpoint::Checkpoint;
 use scrubjay::data::InputKind;
+use scrubjay::inspection::ModelInspection;
 use scrubjay::net::{LayerId, Network, Shape, UnitId};
+use scrubjay::ops::Precision;
 use scrubjay::run::check_out;
-use scrubjay::zoo::{self, Choices, Stem};
+use scrubjay::zoo::{self, Choices, Facts, Stem};
 use scrubjay::{Error, Session};
 
 use crate::device::c_text;
@@ -23,6 +27,8 @@ pub struct Model {
     pub network: Network,
     origin: Arc<Origin>,
     layers: Vec<CString>,
+    /// JSON and text, by the precision they were asked for.
+    inspections: Mutex<BTreeMap<&'static str, [CString; 2]>>,
 }
 
 /// Where a model comes from.
@@ -32,6 +38,7 @@ pub struct Origin {
     base: Network,
     family: &'static str,
     family_text: CString,
+    facts: Facts,
     assumed: Vec<CString>,
 }
 
@@ -49,15 +56,16 @@ impl Object for Model {
 
 impl Model {
     /// A model that was read from these files.
-    pub fn new(network: Network, files: Files, family: &'static str, assumed: &[String]) -> Outcome<Model> {
-        let assumed = assumed.iter().map(|fact| c_text(fact)).collect::<Outcome<_>>()?;
-        let origin = Origin { files, base: network.clone(), family, family_text: c_text(family)?, assumed };
+    pub fn new(network: Network, files: Files, family: &'static str, facts: &Facts) -> Outcome<Model> {
+        let assumed = facts.assumed.iter().map(|fact| c_text(fact)).collect::<Outcome<_>>()?;
+        let (base, facts) = (network.clone(), facts.clone());
+        let origin = Origin { files, base, family, family_text: c_text(family)?, facts, assumed };
         Model::of(network, Arc::new(origin))
     }
 
     fn of(network: Network, origin: Arc<Origin>) -> Outcome<Model> {
         let layers = network.layers.iter().map(|layer| c_text(&layer.name)).collect::<Outcome<_>>()?;
-        Ok(Model { network, origin, layers })
+        Ok(Model { network, origin, layers, inspections: Mutex::default() })
     }
 
     /// The same model with other values.
@@ -230,7 +238,7 @@ impl ModelOptions {
 
 fn read(checkpoint: Checkpoint, choices: &Choices, kind: Option<InputKind>) -> Outcome<Model> {
     let read = zoo::load_as(&checkpoint, choices, kind)?;
-    Model::new(read.network.freeze(), Files::Own(Box::new(checkpoint)), read.family, &read.facts.assumed)
+    Model::new(read.network.freeze(), Files::Own(Box::new(checkpoint)), read.family, &read.facts)
 }
 
 entry! {
@@ -312,6 +320,32 @@ entry! {
         let net = &model.network;
         let UnitId(found) = net.units().find(net.layer_named(layer.get("layer")?)?, count(row, "row")?)?;
         place.write(found);
+        Ok(())
+    }
+
+    /// What is known of a model, as JSON and as text.
+    fn sj_model_get_inspection(
+        model: Handle<Model>,
+        precision: Text,
+        json: Out<*const c_char>,
+        text: Out<*const c_char>,
+    ) {
+        let (model, json, text) = (model.get()?, json.wanted("json")?, text.wanted("text")?);
+        let precision = precision.named::<Precision>("precision")?;
+        let mut kept = model.inspections.lock().unwrap_or_else(PoisonError::into_inner);
+        let found = match kept.entry(precision.map_or("", Precision::name)) {
+            Entry::Occupied(found) => found.into_mut(),
+            Entry::Vacant(place) => {
+                let Origin { family, facts, .. } = &*model.origin;
+                let found = ModelInspection::of(&model.network, family, facts, precision)?;
+                place.insert([c_text(&serde_json::json!(found).to_string())?, c_text(&found.text(false))?])
+            }
+        };
+        for (place, found) in [json, text].into_iter().zip(found) {
+            if let Some(place) = place {
+                place.write(found.as_ptr());
+            }
+        }
         Ok(())
     }
 

@@ -1,7 +1,7 @@
 //! Passes over inputs: logits, and traces of activations and losses.
 
 use scrubjay::data::InputKind;
-use scrubjay::observe::{Trace, observe, observe_copies, outputs};
+use scrubjay::observe::{Trace, evaluate, observe, observe_copies, outputs};
 use scrubjay::ops::Precision;
 use scrubjay::perturb::{Noise, REPLACE, SIGMA, check_options, perturb_request};
 use scrubjay::session::fits;
@@ -13,7 +13,7 @@ use crate::layout::Layout;
 use crate::model::{Model, count, given, some_small};
 use crate::raw::{In, Info, Options, Out, Text, versioned};
 use crate::samples::SamplesObject;
-use crate::status::{Failure, Outcome};
+use crate::status::{BUFFER, Failure, Outcome};
 use crate::tensor::{self, Tensor};
 
 /// `sj_trace`.
@@ -59,7 +59,63 @@ versioned! {
     }
 }
 
+versioned! {
+    /// `sj_scores`.
+    CScores as "sj_scores" {
+        samples: u64 = 0,
+        correct: u64 = 0,
+        accuracy: f64 = f64::NAN,
+        loss: f64 = f64::NAN,
+    }
+}
+
+/// `sj_class_score`.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct ClassScore {
+    correct: u64,
+    samples: u64,
+}
+
+/// The fields of `sj_class_score`, for the test that compares them with the header.
+#[cfg(test)]
+pub const FIELDS: [(&str, usize); 2] = {
+    use std::mem::offset_of;
+    [("correct", offset_of!(ClassScore, correct)), ("samples", offset_of!(ClassScore, samples))]
+};
+
 entry! {
+    /// Accuracy and loss.
+    fn sj_evaluate(
+        device: Handle<DeviceObject>,
+        model: Handle<Model>,
+        samples: Handle<SamplesObject>,
+        scores: Info<CScores>,
+        classes: Out<ClassScore>,
+        size: u64,
+    ) {
+        let (device, model, samples) = (device.get()?, model.get()?, samples.get()?);
+        scores.check()?;
+        let (net, places) = (&model.network, count(size, "size")?);
+        if classes.wanted("classes")?.is_some() && places < net.classes() {
+            return Err(Failure::new(BUFFER, format!("{places} places for {} classes", net.classes())));
+        }
+        fits(net, &samples.samples, "the samples")?;
+        let found = evaluate(&device.device, net, &*samples.samples)?;
+        if classes.wanted("classes")?.is_some() {
+            let of = |(correct, samples): (usize, usize)| ClassScore { correct: correct as u64, samples: samples as u64 };
+            let list: Vec<ClassScore> = found.by_output(net).into_iter().map(of).collect();
+            classes.put_list(&list, places, "classes")?;
+        }
+        scores.put(CScores {
+            samples: found.losses.len() as u64,
+            correct: found.correct() as u64,
+            accuracy: found.accuracy(),
+            loss: found.mean_loss(),
+            ..CScores::EMPTY
+        })
+    }
+
     /// Logits of inputs.
     fn sj_forward(device: Handle<DeviceObject>, model: Handle<Model>, x: In<Tensor>, logits: In<Tensor>) {
         let (device, model) = (device.get()?, model.get()?);

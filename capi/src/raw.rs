@@ -173,6 +173,18 @@ impl<T> Out<T> {
 }
 
 impl Out<c_char> {
+    /// Writes a text with a 0 at its end, where all of it fits; `needed` gets its bytes and the 0.
+    pub fn put_whole(&self, text: &str, size: usize, needed: Out<usize>) -> Outcome {
+        let whole = text.len() + 1;
+        if size > 0 && size < whole {
+            if let Some(needed) = needed.wanted("needed size")? {
+                needed.write(whole);
+            }
+            return Err(Failure::new(BUFFER, format!("{size} bytes for a text of {whole}")));
+        }
+        self.put_text(text, size, needed)
+    }
+
     /// Writes as much of a text as fits, with a 0 at its end; `needed` gets the bytes of all of it and the 0.
     pub fn put_text(&self, text: &str, size: usize, needed: Out<usize>) -> Outcome {
         let needed = needed.wanted("needed size")?;

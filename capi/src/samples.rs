@@ -2,17 +2,20 @@
 
 use std::ffi::{CString, c_char};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use scrubjay::data;
-use scrubjay::data::{CifarLabels, InputKind, Normalise, Samples, Steps, TextOptions, TokenizerSource};
+use scrubjay::data::{
+    CifarLabels, InputKind, Normalise, Pipeline, Samples, Steps, TextOptions, TokenizerSource,
+};
+use scrubjay::inspection::{SetInspection, write_image};
 use scrubjay::session::Sources;
 
 use crate::device::c_text;
 use crate::entry::entry;
 use crate::handle::{Handle, NewHandle, Object};
 use crate::layout::Layout;
-use crate::model::{Model, count, flag, image_and_tokens, some};
+use crate::model::{Model, count, flag, image_and_tokens, some, texts};
 use crate::raw::{In, Info, Options, Out, Text, versioned};
 use crate::status::{Failure, Outcome};
 use crate::tensor::{self, Tensor};
@@ -24,6 +27,17 @@ pub struct SamplesObject {
     x: Layout,
     y: Layout,
     notes: Vec<CString>,
+    about: About,
+    /// JSON and text.
+    inspection: OnceLock<[CString; 2]>,
+}
+
+/// What a file told of samples.
+#[derive(Default)]
+pub struct About {
+    classes: Option<Vec<String>>,
+    pipeline: Option<Pipeline>,
+    normalise: Normalise,
 }
 
 impl Object for SamplesObject {
@@ -47,7 +61,18 @@ impl SamplesObject {
             width => Layout::rows(&[n, width]),
         };
         let notes = notes.iter().map(|note| c_text(note)).collect::<Outcome<_>>()?;
-        Ok(SamplesObject { samples, x, y, notes })
+        Ok(SamplesObject { samples, x, y, notes, about: About::default(), inspection: OnceLock::new() })
+    }
+
+    /// JSON and text of what they are.
+    fn inspect(&self) -> Outcome<&[CString; 2]> {
+        if let Some(found) = self.inspection.get() {
+            return Ok(found);
+        }
+        let About { classes, pipeline, normalise } = &self.about;
+        let found = SetInspection::of(&self.samples, classes.as_deref(), pipeline.clone(), normalise);
+        let texts = [c_text(&serde_json::json!(found).to_string())?, c_text(&found.text())?];
+        Ok(self.inspection.get_or_init(|| texts))
     }
 
     /// The inputs, seen as f32 `[n, c, h, w]` of images or u32 `[n, 2, t]` of texts, and their layout.
@@ -185,7 +210,50 @@ entry! {
             Some(model) => sources.load(path, model.checkpoint()?)?,
             None => data::load_with(path, &sources.load_options(None))?,
         };
-        samples.put(SamplesObject::new(read.samples, &read.notes)?)
+        let about = About { classes: read.names.classes, pipeline: read.pipeline, normalise: read.normalise };
+        samples.put(SamplesObject { about, ..SamplesObject::new(read.samples, &read.notes)? })
+    }
+
+    /// Makes token ids of texts.
+    fn sj_samples_from_strings(
+        model: Handle<Model>,
+        list: In<Text>,
+        number: u64,
+        y: In<Tensor>,
+        options: Options<DataOptions>,
+        samples: NewHandle<SamplesObject>,
+    ) {
+        samples.open()?;
+        let (model, options) = (model.get()?, options.get()?);
+        let list = texts(list, number, ["count", "texts"])?;
+        let labels = tensor::labels(&y)?;
+        let InputKind::Text { tokens } = model.network.kind() else {
+            return Err(Failure::argument("the model reads images, and the samples are texts"));
+        };
+        let mut reading = options.sources()?.load_options(Some(model.checkpoint()?));
+        reading.expected.positions = Some(tokens);
+        let (rows, notes) = data::encode(&list, &reading)?;
+        let mut made = Samples::of_texts(&rows.ids, &rows.mask, rows.tokens, labels)?;
+        made.pad(tokens);
+        samples.put(SamplesObject::new(made, &notes)?)
+    }
+
+    /// What samples hold, as JSON and as text.
+    fn sj_samples_get_inspection(samples: Handle<SamplesObject>, json: Out<*const c_char>, text: Out<*const c_char>) {
+        let (samples, json, text) = (samples.get()?, json.wanted("json")?, text.wanted("text")?);
+        for (place, found) in [json, text].into_iter().zip(samples.inspect()?) {
+            if let Some(place) = place {
+                place.write(found.as_ptr());
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes an image.
+    fn sj_samples_write_image(samples: Handle<SamplesObject>, number: u64, path: Text) {
+        let samples = samples.get()?;
+        let at = count(number, "image")?;
+        Ok(write_image(Path::new(path.get("path")?), &samples.samples, &samples.about.normalise, at)?)
     }
 
     /// What samples are.

@@ -72,11 +72,34 @@ versioned! {
 
 impl SessionFiles {
     fn sources(&self) -> Outcome<Sources> {
+        self.with_model(self.model.get("path of the model")?)
+    }
+
+    /// The files of a training, and the description of a new model.
+    pub fn of_training(&self) -> Outcome<(Sources, Option<String>)> {
+        self.without(
+            &[(self.forget_data, "forget_data"), (self.earlier, "earlier"), (self.proxy, "proxy")],
+            "training",
+        )?;
+        let mut sources = self.with_model(self.model.find("path of the model")?.unwrap_or_default())?;
+        let arch = if self.model.is_null() { sources.choices.arch.take() } else { None };
+        Ok((sources, arch))
+    }
+
+    /// Refuses files that play no part.
+    fn without(&self, more: &[(Text, &str)], what: &str) -> Outcome {
+        match more.iter().find(|(path, _)| !path.is_null()) {
+            Some((_, name)) => Err(Failure::argument(format!("sj_files.{name} plays no part in a {what}"))),
+            None => Ok(()),
+        }
+    }
+
+    fn with_model(&self, model: &str) -> Outcome<Sources> {
         let path =
             |text: Text, what: &str| -> Outcome<Option<PathBuf>> { Ok(text.find(what)?.map(PathBuf::from)) };
         let (choices, ignore) = choices(self.arch, self.heads, self.stem, (self.ignore, self.ignore_count))?;
         Ok(Sources {
-            model: self.model.get("path of the model")?.into(),
+            model: model.into(),
             choices,
             ignore,
             data: self.data.get("path of the data")?.into(),
@@ -102,12 +125,8 @@ impl SessionFiles {
             (self.earlier, "earlier"),
             (self.proxy, "proxy"),
         ];
-        match more.iter().find(|(path, _)| !path.is_null()) {
-            Some((_, name)) => {
-                Err(Failure::argument(format!("sj_files.{name} plays no part in a verification")))
-            }
-            None => self.sources(),
-        }
+        self.without(&more, "verification")?;
+        self.sources()
     }
 }
 
@@ -160,10 +179,9 @@ entry! {
         let shown = !flag(files.no_thumbnails, "no_thumbnails")?;
         let opened = Session::open(device.device.clone(), files.sources()?)?.with_samples_shown(shown);
         let opened = Arc::new(callbacks.attach(opened, &stop));
-        let assumed: Vec<String> =
-            opened.notes().iter().filter(|note| note.starts_with("assumed: ")).cloned().collect();
+        let facts = opened.facts().cloned().unwrap_or_default();
         let files = Files::Session(opened.clone());
-        let model = Model::new(opened.network().clone(), files, opened.family(), &assumed)?;
+        let model = Model::new(opened.network().clone(), files, opened.family(), &facts)?;
         session.put(SessionObject { session: opened, model: Arc::new(model), stop })
     }
 

@@ -75,11 +75,20 @@ fn a_panic_behind_any_entry_point_becomes_a_status_and_the_next_call_is_as_ever(
         sj_device_free
         sj_device_get_info
         sj_device_open
+        sj_devices
+        sj_evaluate
         sj_export
         sj_files_init
         sj_foci
+        sj_foci_graph
         sj_foci_options_init
+        sj_foci_plot
         sj_forward
+        sj_graph_free
+        sj_graph_get_blanket
+        sj_graph_get_dot
+        sj_graph_get_info
+        sj_graph_get_json
         sj_last_error
         sj_model_find_unit
         sj_model_free
@@ -87,6 +96,7 @@ fn a_panic_behind_any_entry_point_becomes_a_status_and_the_next_call_is_as_ever(
         sj_model_get_assumed
         sj_model_get_bytes
         sj_model_get_info
+        sj_model_get_inspection
         sj_model_get_layer
         sj_model_open
         sj_model_options_init
@@ -111,13 +121,16 @@ fn a_panic_behind_any_entry_point_becomes_a_status_and_the_next_call_is_as_ever(
         sj_request_scrub
         sj_request_select
         sj_samples_free
+        sj_samples_from_strings
         sj_samples_from_text
         sj_samples_get_info
+        sj_samples_get_inspection
         sj_samples_get_note
         sj_samples_get_tensors
         sj_samples_load
         sj_samples_new
         sj_samples_to_dlpack
+        sj_samples_write_image
         sj_scrub_options_init
         sj_session_cancel
         sj_session_free
@@ -129,10 +142,19 @@ fn a_panic_behind_any_entry_point_becomes_a_status_and_the_next_call_is_as_ever(
         sj_session_uncancel
         sj_solve_options_init
         sj_status_name
+        sj_table_free
+        sj_table_get_column
+        sj_table_get_info
+        sj_table_get_tensor
+        sj_table_load
+        sj_table_options_init
         sj_tensor_from_dlpack
         sj_trace_free
         sj_trace_get_tensor
         sj_trace_to_dlpack
+        sj_train
+        sj_train_options_init
+        sj_train_run
         sj_verification_free
         sj_verification_get_flag
         sj_verification_get_info
@@ -158,7 +180,7 @@ fn a_panic_behind_any_entry_point_becomes_a_status_and_the_next_call_is_as_ever(
         if name != "sj_last_error"
             && name != "sj_version"
             && !name.ends_with("_free")
-            && name != "sj_bench_get_axis"
+            && !["sj_bench_get_axis", "sj_devices"].contains(&name)
         {
             let status = call();
             assert!(status >= 100 && status != PANIC, "{name} with NULL: {status}");
@@ -195,6 +217,8 @@ fn structs_have_the_layout_of_the_header() {
         lines("sj_tensor", crate::tensor::FIELDS, size_of::<crate::tensor::Tensor>()),
         lines("sj_progress", crate::callbacks::FIELDS, size_of::<crate::callbacks::ProgressReport>()),
         lines("sj_foci_step", crate::codec::FIELDS, size_of::<crate::codec::FociStep>()),
+        lines("sj_epoch", crate::training::FIELDS, size_of::<crate::training::CEpoch>()),
+        lines("sj_class_score", crate::passes::FIELDS, size_of::<crate::passes::ClassScore>()),
         versioned::<crate::device::DeviceInfo>(),
         versioned::<crate::model::ModelOptions>(),
         versioned::<crate::model::ModelInfo>(),
@@ -223,6 +247,12 @@ fn structs_have_the_layout_of_the_header() {
         versioned::<crate::codec::CodecOptions>(),
         versioned::<crate::codec::CodecResult>(),
         versioned::<crate::codec::CFociOptions>(),
+        versioned::<crate::passes::CScores>(),
+        versioned::<crate::training::CTrainOptions>(),
+        versioned::<crate::table::CTableOptions>(),
+        versioned::<crate::table::TableInfo>(),
+        versioned::<crate::table::TableColumn>(),
+        versioned::<crate::table::GraphInfo>(),
         versioned::<crate::bench::BenchCase>(),
         versioned::<crate::bench::BenchResult>(),
     ];

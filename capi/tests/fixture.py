@@ -2,6 +2,7 @@
 
 fixture.py make FOLDER       train.safetensors and val.safetensors: three classes of points in eight dimensions
 fixture.py texts FOLDER      bert, a recorded model of texts, and texts.safetensors with its texts, also as ids.i64 and mask.i64
+                             and words.csv, texts to make a model with a tokenizer of
 fixture.py add-v FOLDER      with-v.safetensors: the training data with the vector of v.f32
 fixture.py compare FOLDER    exits with 1 where a result differs in a bit
 """
@@ -65,6 +66,8 @@ def texts(folder):
     (folder / "ids.i64").write_bytes(ids)
     (folder / "mask.i64").write_bytes(mask)
     shape = [3, len(ids) // 24]
+    rows = [f"{'the cat and a dog' if i % 2 else 'a small green tree'} number {i % 7},{i % 2}" for i in range(24)]
+    (folder / "words.csv").write_text("\n".join(["text,label", *rows]) + "\n")
     label = ("I64", [3], struct.pack("<3q", 0, 1, 2))
     write(folder / "texts.safetensors", {"input_ids": ("I64", shape, ids), "attention_mask": ("I64", shape, mask), "y": label})
 
@@ -105,6 +108,22 @@ def compare(folder):
     for report in (found, expected):
         report["after"]["path"] = report["sets"]["test"]["data"] = None  # as they were given
     same("verification", found, expected)
+    for ours, theirs in (("saved-trained", "model"), ("out-trained", "out-trained-command"), ("out-trained/epoch-2", "out-trained-command/epoch-2")):
+        for name in ("model.safetensors", "config.json"):
+            same(f"{ours}/{name}", (folder / ours / name).read_bytes(), (folder / theirs / name).read_bytes())
+    same("continued", *((folder / out / "model.safetensors").read_bytes() for out in ("saved-continued", "continued-command")))
+    trained = lambda of: json.loads((folder / of / "train.json").read_text())
+    timeless = lambda of: {**trained(of), "epochs": [{**epoch, "seconds": 0} for epoch in trained(of)["epochs"]]}
+    same("train.json", timeless("out-trained"), timeless("out-trained-command"))
+    loaded = lambda name: json.loads((folder / name).read_text())
+    inspected = loaded("inspect.json")
+    same("inspection of data", loaded("c-inspect-data.json"), inspected.pop("data"))
+    same("inspection", loaded("c-inspect.json"), inspected)
+    scores = [float(x) for x in (folder / "c-eval.txt").read_text().split()]
+    same("evaluation", scores, [loaded("eval.json")[name] for name in ("correct", "accuracy", "loss")])
+    for name in ("steps.svg", "graph.dot"):
+        same(name, (folder / f"c-{name}").read_text(), (folder / name).read_text())
+    same("graph", loaded("c-graph.json"), loaded("graph.json"))
     codec = json.loads((folder / "codec.json").read_text())
     xi = json.loads((folder / "xi.json").read_text())
     foci = json.loads((folder / "foci.json").read_text())

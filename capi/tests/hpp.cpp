@@ -61,6 +61,7 @@ int main(int argc, char **argv) {
 
     auto samples = take(sj::Samples::load(folder + "/train.safetensors", &model));
     auto validation = take(sj::Samples::load(folder + "/val.safetensors", &model));
+    const uint32_t one_label[] = {0};
     std::vector<float> x(16), logits(6);
     take(model.forward(device, sj::Tensor(sj::Span<const float>(x), {2, 8}), sj::Tensor(sj::Span<float>(logits), {2, 3})));
     CHECK(std::memcmp(&logits[0], &logits[3], 3 * sizeof(float)) == 0);
@@ -79,6 +80,34 @@ int main(int argc, char **argv) {
     CHECK(take(curvature.solve(sj::Tensor(sj::Span<double>(step), {p}), nullptr, &options)).converged == 1);
     take(curvature.gradient(sj::Tensor(sj::Span<double>(gradient), {p})));
     CHECK(gradient[0] != 0 && step[0] != 0);
+
+    {
+        auto how = sj::train_options();
+        how.epochs = 4;
+        int passes = 0;
+        sj::Callbacks each;
+        each.progress = [&](const sj_progress &now) { return ++passes, now.batches == 4; };
+        auto made = take(sj::train(device, "mlp:6", samples, &validation, &how, each));
+        CHECK(passes == 4 && take(made.info()).units == 9 && take(made.inspection()).find("\"family\":\"mlp\"") != std::string::npos);
+        auto more = take(sj::train(device, made, samples, nullptr, &how));
+        CHECK(take(sj::evaluate(device, more, samples)).samples == 150 && take(more.bytes()) != take(made.bytes()));
+        each.progress = [](const sj_progress &) { return false; };
+        FAILS(SJ_ERR_INTERRUPTED, sj::train(device, "mlp:6", samples, nullptr, &how, each));
+        auto of_files = sj::files();
+        const std::string data = folder + "/train.safetensors";
+        of_files.arch = "mlp:6", of_files.data = data.c_str();
+        take(sj::train(device, of_files, folder + "/out-hpp-trained", &how));
+        CHECK(take(take(sj::Model::open(folder + "/out-hpp-trained")).info()).units == 9);
+        CHECK(take(samples.inspection(true)).find("samples     150") == 0);
+        CHECK(take(sj::devices()).find("\"cpu\"") != std::string::npos);
+        std::ofstream(folder + "/hpp.csv") << "a,b\n1,2\n2,4\n3,5\n4,9\n5,9\n";
+        auto table = take(sj::Table::load(folder + "/hpp.csv"));
+        CHECK(take(table.info()).columns == 2 && std::strcmp(take(table.column(1)).name, "b") == 0);
+        auto graph = take(sj::Graph::of(device, sj::Tensor(take(table.tensor())), {"a", "b"}));
+        CHECK(take(graph.info()).columns == 2 && take(graph.dot()).find("\"b\"") != std::string::npos && take(graph.json()).find("edges") != std::string::npos);
+        FAILS(SJ_ERR_ARGUMENT, sj::Graph::of(device, sj::Tensor(take(table.tensor())), {"a"}));
+        FAILS(SJ_ERR_ARGUMENT, sj::Samples::from_strings(model, {"a text"}, sj::Tensor(sj::Span<const uint32_t>(one_label), {1})));
+    }
 
     int calls = 0;
     bool go_on = true, throws = false;

@@ -38,6 +38,8 @@ static void library(void) {
     REFUSED(sj_device_get_info(NULL, NULL));
     REFUSED(sj_device_get_info(device, NULL));
     ALLOWED(sj_device_free(NULL));
+    ALLOWED(sj_devices(NULL, 0, NULL));
+    REFUSED(sj_devices(NULL, 1 << 20, NULL));
 }
 
 static void options(void) {
@@ -53,6 +55,8 @@ static void options(void) {
     REFUSED(sj_scrub_options_init(NULL, sizeof(sj_scrub_options)));
     REFUSED(sj_codec_options_init(NULL, sizeof(sj_codec_options)));
     REFUSED(sj_foci_options_init(NULL, sizeof(sj_foci_options)));
+    REFUSED(sj_train_options_init(NULL, sizeof(sj_train_options)));
+    REFUSED(sj_table_options_init(NULL, sizeof(sj_table_options)));
 }
 
 static void models(void) {
@@ -77,6 +81,8 @@ static void models(void) {
     REFUSED(sj_model_find_unit(model, "fc1", 0, NULL));
     REFUSED(sj_model_get_assumed(NULL, 0, &text));
     REFUSED(sj_model_get_assumed(model, 0, NULL));
+    REFUSED(sj_model_get_inspection(NULL, NULL, &text, &text));
+    ALLOWED(sj_model_get_inspection(model, NULL, NULL, NULL));
     REFUSED(sj_model_save(NULL, in("null-out"), NULL));
     REFUSED(sj_model_save(model, NULL, NULL));
     ALLOWED(sj_model_save(model, in("null-out"), NULL));
@@ -116,6 +122,18 @@ static void samples(void) {
         ALLOWED(sj_samples_from_text(&ti, NULL, &ty, &others));
         OK(sj_samples_free(others));
     }
+    {
+        const char *const one[1] = {"a text"}, *const nothing[1] = {NULL};
+        REFUSED(sj_samples_from_strings(NULL, one, 1, &ty, NULL, &others));
+        REFUSED(sj_samples_from_strings(model, NULL, 1, &ty, NULL, &others));
+        REFUSED(sj_samples_from_strings(model, nothing, 1, &ty, NULL, &others));
+        REFUSED(sj_samples_from_strings(model, one, 1, NULL, NULL, &others));
+        REFUSED(sj_samples_from_strings(model, one, 1, &ty, NULL, NULL));
+    }
+    REFUSED(sj_samples_get_inspection(NULL, &text, &text));
+    ALLOWED(sj_samples_get_inspection(train, NULL, NULL));
+    REFUSED(sj_samples_write_image(NULL, 0, in("none.png")));
+    REFUSED(sj_samples_write_image(train, 0, NULL));
     REFUSED(sj_samples_load(NULL, model, NULL, &others));
     REFUSED(sj_samples_load(in("val.safetensors"), model, NULL, NULL));
     ALLOWED(sj_samples_load(in("val.safetensors"), NULL, NULL, &others));
@@ -144,6 +162,15 @@ static void passes(void) {
     REFUSED(sj_forward(device, model, &tx, NULL));
     to.data = NULL;
     REFUSED(sj_forward(device, model, &tx, &to));
+    {
+        sj_scores scores = {.struct_size = sizeof scores};
+        sj_class_score classes[3];
+        REFUSED(sj_evaluate(NULL, model, train, &scores, classes, 3));
+        REFUSED(sj_evaluate(device, NULL, train, &scores, classes, 3));
+        REFUSED(sj_evaluate(device, model, NULL, &scores, classes, 3));
+        REFUSED(sj_evaluate(device, model, train, NULL, classes, 3));
+        ALLOWED(sj_evaluate(device, model, train, &scores, NULL, 0));
+    }
     REFUSED(sj_observe(NULL, model, train, NULL, &trace));
     REFUSED(sj_observe(device, NULL, train, NULL, &trace));
     REFUSED(sj_observe(device, model, NULL, NULL, &trace));
@@ -351,6 +378,76 @@ static void verifications(void) {
     OK(sj_model_free(retrained));
 }
 
+static void training(void) {
+    sj_train_options one;
+    sj_files files;
+    sj_model *other;
+    OK(sj_train_options_init(&one, sizeof one));
+    one.epochs = 1;
+    REFUSED(sj_train(NULL, "mlp:4", NULL, train, NULL, &one, NULL, NULL, 0, &other));
+    NULL_IS(SJ_ERR_ARGUMENT, sj_train(device, NULL, NULL, train, NULL, &one, NULL, NULL, 0, &other));
+    REFUSED(sj_train(device, "mlp:4", NULL, NULL, NULL, &one, NULL, NULL, 0, &other));
+    REFUSED(sj_train(device, "mlp:4", NULL, train, NULL, &one, NULL, NULL, 0, NULL));
+    ALLOWED(sj_train(device, "mlp:4", NULL, train, NULL, &one, NULL, NULL, 0, &other));
+    OK(sj_model_free(other));
+    OK(sj_files_init(&files, sizeof files));
+    files.arch = "mlp:4";
+    REFUSED(sj_train_run(device, &files, &one, NULL, in("null-trained"), NULL, 0));
+    files.data = in("train.safetensors");
+    REFUSED(sj_train_run(NULL, &files, &one, NULL, in("null-trained"), NULL, 0));
+    REFUSED(sj_train_run(device, NULL, &one, NULL, in("null-trained"), NULL, 0));
+    REFUSED(sj_train_run(device, &files, &one, NULL, NULL, NULL, 0));
+    ALLOWED(sj_train_run(device, &files, &one, NULL, in("null-trained"), NULL, 0));
+}
+
+static void tables(void) {
+    double cells[12] = {1, 5, 2, 4, 3, 3, 6, 2, 4, 1, 5, 0};
+    const int64_t sides[2] = {6, 2};
+    const char *const names[2] = {"a", NULL};
+    sj_tensor columns = tensor_of(cells, SJ_F64, 2, sides), view;
+    sj_table *table;
+    sj_graph *graph;
+    uint64_t found;
+    const char *text;
+    sj_foci_step step;
+    char svg[4096];
+    FILE *file = fopen(in("null.csv"), "w");
+    CHECK(file != NULL && fputs("a,b\n1,2\n3,4\n", file) >= 0 && fclose(file) == 0);
+    REFUSED(sj_table_load(NULL, NULL, NULL, &table));
+    REFUSED(sj_table_load(in("null.csv"), NULL, NULL, NULL));
+    ALLOWED(sj_table_load(in("null.csv"), NULL, NULL, &table));
+    REFUSED(sj_table_get_info(NULL, NULL));
+    REFUSED(sj_table_get_info(table, NULL));
+    REFUSED(sj_table_get_column(NULL, 0, NULL));
+    REFUSED(sj_table_get_column(table, 0, NULL));
+    REFUSED(sj_table_get_tensor(NULL, &view));
+    REFUSED(sj_table_get_tensor(table, NULL));
+    ALLOWED(sj_table_free(NULL));
+    OK(sj_table_free(table));
+    REFUSED(sj_foci_graph(NULL, &columns, NULL, NULL, NULL, NULL, &graph));
+    REFUSED(sj_foci_graph(device, NULL, NULL, NULL, NULL, NULL, &graph));
+    REFUSED(sj_foci_graph(device, &columns, names, NULL, NULL, NULL, &graph));
+    REFUSED(sj_foci_graph(device, &columns, NULL, NULL, NULL, NULL, NULL));
+    ALLOWED(sj_foci_graph(device, &columns, NULL, NULL, NULL, NULL, &graph));
+    REFUSED(sj_graph_get_info(NULL, NULL));
+    REFUSED(sj_graph_get_info(graph, NULL));
+    REFUSED(sj_graph_get_blanket(NULL, 0, &step, 1, &found, &text));
+    REFUSED(sj_graph_get_blanket(graph, 0, &step, 1, NULL, &text));
+    ALLOWED(sj_graph_get_blanket(graph, 0, &step, 1, &found, NULL));
+    REFUSED(sj_graph_get_json(NULL, &text));
+    REFUSED(sj_graph_get_json(graph, NULL));
+    REFUSED(sj_graph_get_dot(NULL, &text));
+    REFUSED(sj_graph_get_dot(graph, NULL));
+    ALLOWED(sj_graph_free(NULL));
+    OK(sj_graph_free(graph));
+    step.column = 0, step.conditional = step.cumulative = 0.5;
+    REFUSED(sj_foci_plot(NULL, names, 1, "exhausted", svg, sizeof svg, NULL));
+    REFUSED(sj_foci_plot(&step, NULL, 1, "exhausted", svg, sizeof svg, NULL));
+    REFUSED(sj_foci_plot(&step, names, 1, NULL, svg, sizeof svg, NULL));
+    REFUSED(sj_foci_plot(&step, names, 1, "exhausted", NULL, 1 << 20, NULL));
+    ALLOWED(sj_foci_plot(&step, names, 1, "exhausted", svg, sizeof svg, NULL));
+}
+
 static void dependence(void) {
     double table[6] = {1, 5, 2, 4, 3, 3}, target[6] = {1, 2, 3, 4, 5, 6};
     const int64_t table_sides[2] = {6, 1}, target_sides[1] = {6};
@@ -400,6 +497,8 @@ int main(int argc, char **argv) {
     outcomes();
     deltas();
     verifications();
+    training();
+    tables();
     dependence();
     benchmarks();
     close_world();

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from os import PathLike
 from typing import Any, Literal
 
 import numpy as np
@@ -14,6 +15,7 @@ from . import _native
 from ._device import opened
 from ._errors import ConfigError, DataError, Interrupted
 from ._options import as_json
+from ._weights import write
 
 Standardize = Literal["none", "scale", "bounded"]
 Ties = Literal["mean", "first", "random"]
@@ -65,9 +67,127 @@ class Foci:
     stopped: str
     first_step: dict[str, float]
 
+    def plot(self) -> str:
+        """T by step as the text of an SVG file: that of ``scrubjay foci --plot``."""
+        found = {"order": list(range(len(self.names))), "stopped": self.stopped}
+        found |= {"conditional": self.conditional, "cumulative": self.cumulative}
+        return _native.plot(self.names, as_json(found))
+
+    def save_plot(self, path: str | PathLike[str]) -> None:
+        """Writes the chart to a file."""
+        write(path, self.plot())
+
+
+@dataclass(frozen=True)
+class DependenceGraph:
+    """The Markov blanket of every column.
+
+    Attributes:
+        names: the columns.
+        blankets: what FOCI of each column on all others chose; None for a column that was not looked at, because the search was
+            interrupted.
+        edges: pairs of columns of which one is in the other's blanket, and whether both are.
+        dot: the graph in the language of Graphviz: that of ``scrubjay foci --graph --dot``.
+    """
+
+    names: list[str]
+    blankets: list[Foci | None]
+    edges: list[tuple[int, int, bool]]
+    dot: str
+
+
+class Table:
+    """Columns of numbers that were read of a file.
+
+    Attributes:
+        names: the columns of the file, in the order asked for.
+        values: f64 ``[n, p]``.
+        spans: of each name its columns of ``values``: several where a column of categories became one for each.
+        omitted: how many rows were left out because a value is missing.
+        note: how the text of the file was read; None of other files.
+    """
+
+    def __init__(
+        self, names: list[str], values: NDArray[np.float64], spans: list[list[int]], omitted: int = 0, note: str | None = None
+    ) -> None:
+        self.names, self.values, self.spans, self.omitted, self.note = names, values, spans, omitted, note
+
+    @property
+    def columns(self) -> list[str]:
+        """The names, as a data frame calls them."""
+        return self.names
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def __getitem__(self, name: Column | Sequence[Column]) -> NDArray[np.float64]:
+        """Columns by name or number: ``[n]`` of one, ``[n, k]`` of a list."""
+        if isinstance(name, (str, int)):
+            found = self.values[:, self.spans[number(name, self.names)]]
+            return found[:, 0] if found.shape[1] == 1 else found
+        return self.values[:, [j for one in name for j in self.spans[number(one, self.names)]]]
+
+    def drop(self, columns: Sequence[Column]) -> Table:
+        """The table without some columns."""
+        gone = {number(name, self.names) for name in columns}
+        left = [i for i in range(len(self.names)) if i not in gone]
+        kept, spans = [j for i in left for j in self.spans[i]], []
+        for i in left:
+            start = sum(map(len, spans))
+            spans.append(list(range(start, start + len(self.spans[i]))))
+        return Table([self.names[i] for i in left], self.values[:, kept], spans, self.omitted, self.note)
+
+    def __repr__(self) -> str:
+        return f"<scrubjay.Table: {len(self)} rows, columns {', '.join(self.names[:20])}>"
+
+
+def read_table(
+    path: str | PathLike[str],
+    columns: str | Sequence[Column] | None = None,
+    *,
+    categorical: str | Sequence[str] = (),
+    missing: Literal["raise", "omit"] = "raise",
+    na: str | Sequence[str] = (),
+    header: Literal["auto", "yes", "no"] = "auto",
+    delimiter: str | None = None,
+    decimal: Literal[".", ","] | None = None,
+) -> Table:
+    """Reads columns of a table as ``scrubjay foci`` does: .csv, .tsv, .arff, .npy, .npz, .safetensors (docs/DATA.md).
+
+    Args:
+        path: the file.
+        columns: names, numbers from 0, or words as ``age,3,7-9``; by default all, and then the target ``Y``, where the file has one.
+        categorical: columns of categories: ``school`` becomes their numbers, ``school:onehot`` a column for each.
+        missing: rows that lack a value in one of the columns are an error (``raise``) or left out (``omit``).
+        na: further words for a missing value.
+        header: whether the first line has names.
+        delimiter: what separates cells, one character or ``tab``; by default found.
+        decimal: the decimal mark; by default found.
+
+    Example:
+        >>> import pathlib, scrubjay, tempfile
+        >>> path = pathlib.Path(tempfile.mkdtemp()) / "t.csv"
+        >>> _ = path.write_text("a;b\\n1,5;2\\n2,5;3\\n4;?\\n")
+        >>> table = scrubjay.read_table(path, missing="omit")
+        >>> table.names, table["a"].tolist(), table.omitted
+        (['a', 'b'], [1.5, 2.5], 1)
+    """
+    if columns is not None and not isinstance(columns, str):
+        listed = [str(column) for column in columns]
+        if len(listed) > 1 and any("," in name for name in listed):
+            raise ConfigError("a name with a comma in it cannot be one of several; read all columns, and choose by Table[..]")
+        columns = ",".join(listed)
+    reading = dict(categorical=categorical, missing=missing, na=na, header=header, delimiter=delimiter, decimal=decimal)
+    how = as_json({name: value for name, value in reading.items() if value is not None})
+    data, n, names, spans, omitted, note = _native.read_table(path, columns, how)
+    values = np.frombuffer(data, dtype=np.float64).reshape(-1, n).T
+    return Table(names, values, [list(range(*span)) for span in spans], omitted, note)
+
 
 def columns(table: Any, what: str) -> tuple[NDArray[np.float64], list[str]]:
     """A table as f64 ``[n, p]``, and the names of its columns; a vector is one column."""
+    if isinstance(table, Table):
+        return np.ascontiguousarray(table.values), table.names
     frame = hasattr(table, "columns") and hasattr(table, "dtypes")
     if frame:
         names = [str(name) for name in table.columns]
@@ -190,7 +310,7 @@ def foci(
     is not positive or undefined.
 
     Args:
-        x: the table: ``[n, p]`` or a data frame, whose names are then taken.
+        x: the table: ``[n, p]``, or a data frame or a :class:`Table`, whose names are then taken.
         y: the column to be explained: an array, or the name of a column of x, which is then left out of x.
         initial: columns that are known from the start.
         groups: lists of columns that are chosen together; every other column is a candidate of its own.
@@ -216,13 +336,15 @@ def foci(
     (table, names), (target, _) = columns(x, "x"), columns(y, "y")
     if target.shape[1] != 1 or len(target) != len(table):
         raise ConfigError(f"y has shape {target.shape}, where [{len(table)}] was expected")
+    spans = x.spans if isinstance(x, Table) else [[j] for j in range(len(names))]
     known = [number(column, names) for column in initial]
     candidates = [[number(column, names) for column in group] for group in groups]
     taken = {column for group in candidates for column in group} | set(known)
     # Without groups, columns are candidates of their own, also known ones: these are not chosen.
     candidates += [[j] for j in range(len(names)) if j not in taken]
-    plain = not known and not groups
-    asked = as_json(dict(initial=known, groups=[] if plain else candidates, max_features=max_features, all=all))
+    plain = not known and not groups and not any(len(span) > 1 for span in spans)
+    known, listed = ([j for i in known for j in spans[i]], [[j for i in group for j in spans[i]] for group in candidates])
+    asked = as_json(dict(initial=known, groups=[] if plain else listed, max_features=max_features, all=all))
     options = as_json(dict(standardize=standardize, ties=ties, draws=draws, noise=noise, seed=seed))
     text, interrupted = _native.foci(opened(device, threads), target[:, 0].copy(), table, asked, options)
     found = json.loads(text)
@@ -239,3 +361,62 @@ def foci(
     if interrupted:
         raise Interrupted("interrupted; `result` has the columns chosen until then", result)
     return result
+
+
+def foci_graph(
+    x: Any,
+    *,
+    max_features: int | None = None,
+    all: bool = False,
+    standardize: Standardize = "none",
+    ties: Ties = "mean",
+    draws: int = 1,
+    noise: float = 0.0,
+    seed: int = 0,
+    resume: str | PathLike[str] | None = None,
+    progress: Callable[[int, int], Any] | None = None,
+    device: str = "auto",
+    threads: int = 0,
+) -> DependenceGraph:
+    """Finds the Markov blanket of every column, by FOCI on all others.
+
+    Args:
+        x: the table, as in :func:`foci`; of a :class:`Table` without columns of several.
+        resume: a file that finished columns are kept in; those that it has are not searched again.
+        progress: a function that gets (columns done, columns).
+        max_features, all, standardize, ties, draws, noise, seed, device, threads: as in :func:`foci`.
+
+    Raises:
+        Interrupted: on Ctrl-C; its ``result`` has the columns that were finished.
+
+    Example:
+        >>> import numpy as np, scrubjay
+        >>> a, b = np.random.default_rng(0).normal(size=(2, 500))
+        >>> graph = scrubjay.foci_graph(np.stack([a, a + 0.1 * b], axis=1))
+        >>> graph.edges
+        [(0, 1, True)]
+    """
+    if isinstance(x, Table) and any(len(span) > 1 for span in x.spans):
+        raise ConfigError("a graph takes no column as one per category")
+    table, names = columns(x, "x")
+    options = as_json(dict(standardize=standardize, ties=ties, draws=draws, noise=noise, seed=seed))
+
+    def tell(done: int) -> None:
+        if progress is not None:
+            progress(done, len(names))
+
+    where = opened(device, threads)
+    text, dot, interrupted = _native.graph(where, table, names, max_features, all, options, resume, tell)
+    found = json.loads(text)
+    result = DependenceGraph(names, [blanket(one, names) for one in found["blankets"]], list(map(tuple, found["edges"])), dot)
+    if interrupted:
+        raise Interrupted("interrupted; `result` has the columns that were finished", result)
+    return result
+
+
+def blanket(found: dict[str, Any], names: list[str]) -> Foci | None:
+    """What FOCI of one column chose; none where it was not finished."""
+    if "order" not in found:
+        return None
+    chosen = [names[j] for j in found["order"]]
+    return Foci(found["order"], chosen, found["conditional"], found["cumulative"], found["stopped"], {})

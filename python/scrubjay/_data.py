@@ -17,6 +17,9 @@ from ._errors import ConfigError, DataError
 INPUTS = ("x", "pixel_values", "image", "images", "text", "sentence")
 LABELS = ("y", "labels", "label")
 
+#: More samples than any file has: its reader checks how many there are.
+EVERY = 2**62
+
 #: How many samples a module is tried on.
 FEW = 4
 
@@ -194,3 +197,8 @@ def of_labels(wanted: Any, labels: NDArray[np.uint32]) -> str | list[int]:
     if labels.ndim == 2:
         raise ConfigError("forget_label: several labels at once are for samples with one class each")
     return [int(i) for i in np.flatnonzero(np.isin(labels, listed))]
+
+
+def is_mask(chosen: Any) -> bool:
+    """Whether a choice of samples is a mask, whose length is that of the data."""
+    return chosen is not None and not isinstance(chosen, (str, set, frozenset)) and array(chosen).dtype == bool

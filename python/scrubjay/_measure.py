@@ -12,17 +12,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import _native
-from ._data import Samples, array, indices, is_path
+from ._data import EVERY, Samples, array, indices, is_mask, is_path
 from ._device import opened
 from ._errors import ConfigError
 from ._models import as_model
 from ._options import Reading, as_json, split
 from ._progress import log
 from ._texts import tokenised
-from ._unlearn import samples, write
-
-#: More samples than any file has: its reader checks how many there are.
-EVERY = 2**62
+from ._unlearn import samples
+from ._weights import write
 
 #: A vector over parameters, by their names.
 Vector = dict[str, NDArray[np.float64]]
@@ -46,11 +44,24 @@ def _named(vector: list[tuple[str, list[int], bytearray]]) -> Vector:
     return {name: np.frombuffer(values, dtype=np.float64).reshape(sides) for name, sides, values in vector}
 
 
+def _rows(rows: Mapping[str, Any] | None, model: _native.Model) -> dict[str, list[int]]:
+    """Rows of layers, by index."""
+    units = {name: count for layer, weight, _, count in model.layers for name in (layer, weight)}
+    chosen = {}
+    for name, given in (rows or {}).items():
+        listed = indices(given, units[name], f"rows: `{name}`") if name in units else [0]  # the library names what there is not
+        if isinstance(listed, str):
+            raise ConfigError(f"rows: `{name}`: indices or a mask were expected, not {listed!r}")
+        chosen[name] = listed
+    return chosen
+
+
 def gradient(
     model: Any,
     data: Any,
     names: Sequence[str] = (),
     *,
+    rows: Mapping[str, Any] | None = None,
     config: dict[str, Any] | None = None,
     device: str = "auto",
     threads: int = 0,
@@ -61,6 +72,7 @@ def gradient(
     Args:
         model, data: as in :func:`scrubjay.unlearn`.
         names: the parameters; by default the weights and biases of all linear and convolutional layers.
+        rows: rows of layers, as in :func:`hvp`; without ``names``, of these layers alone.
         config, device, threads, **reading: as in :func:`scrubjay.unlearn`.
 
     Example:
@@ -71,7 +83,7 @@ def gradient(
         (10, 64)
     """
     read, few, _, _ = _read(model, data, config, reading)
-    return _named(_native.gradient(opened(device, threads), read, few.native, set(names)))
+    return _named(_native.gradient(opened(device, threads), read, few.native, set(names), _rows(rows, read)))
 
 
 def hvp(
@@ -80,6 +92,7 @@ def hvp(
     v: Any,
     *,
     kind: Literal["hessian", "ggn", "fisher"] = "hessian",
+    rows: Mapping[str, Any] | None = None,
     config: dict[str, Any] | None = None,
     device: str = "auto",
     threads: int = 0,
@@ -92,6 +105,9 @@ def hvp(
         v: a vector as a mapping from names of parameters to values of their shapes, or a list of such. It may name weights and
             biases of some layers alone: then it is 0 on all others, and so are they left out of the result.
         kind: the exact ``hessian``, Gauss-Newton (``ggn``) or the empirical ``fisher``.
+        rows: of some layers only these rows of weight and bias, the command's units: a mapping from a layer (``fc1``) or its weight
+            (``fc1.weight``) to indices or a mask. Values keep the shape of the parameter; on other rows those of ``v`` play no
+            part, and the product is 0. Costs and memory are those of the rows.
         config, device, threads, **reading: as in :func:`scrubjay.unlearn`.
 
     Returns:
@@ -111,7 +127,7 @@ def hvp(
         raise ConfigError("v is a mapping from names of parameters to values, or a list of such")
     read, few, _, _ = _read(model, data, config, reading)
     wide = [{name: np.ascontiguousarray(array(values), dtype=np.float64) for name, values in one.items()} for one in vectors]
-    products = [_named(one) for one in _native.hvp(opened(device, threads), read, few.native, wide, kind)]
+    products = [_named(one) for one in _native.hvp(opened(device, threads), read, few.native, wide, kind, _rows(rows, read))]
     products = [{name: one[name] for name in asked} for one, asked in zip(products, wide)]
     return products[0] if isinstance(v, Mapping) else products
 
@@ -140,6 +156,7 @@ def solve(
     damping: float = 0.0,
     tolerance: float = 1e-5,
     products: int = 0,
+    rows: Mapping[str, Any] | None = None,
     config: dict[str, Any] | None = None,
     device: str = "auto",
     threads: int = 0,
@@ -157,6 +174,7 @@ def solve(
         tolerance: the relative residual at which the solver stops.
         products: that it may spend at most; 0 means ten per parameter, and 100 more. A solve that spends them is no error: the
             report says how far it came.
+        rows: of some layers only these rows, as in :func:`hvp`; without ``b`` and ``names``, of these layers alone.
         config, device, threads, **reading: as in :func:`scrubjay.unlearn`.
 
     Example:
@@ -171,9 +189,55 @@ def solve(
         raise ConfigError("b is a mapping from names of parameters to values, and names is for the gradient in its place")
     read, few, _, _ = _read(model, data, config, reading)
     right = None if b is None else {name: np.ascontiguousarray(array(values), dtype=np.float64) for name, values in b.items()}
-    given = (set(names), right, kind, damping, tolerance, products)
+    given = (set(names), right, kind, damping, tolerance, products, _rows(rows, read))
     x, report = _native.solve(opened(device, threads), read, few.native, *given)
     return Solution(_named(x), json.loads(report))
+
+
+@dataclass(frozen=True)
+class Scores:
+    """How well a model does on labelled data.
+
+    Attributes:
+        n: how many samples there are.
+        correct: of these, how many have all their labels predicted right.
+        accuracy: their share.
+        loss: the mean loss.
+        classes: of each class (of several labels: of each label) how many are right, and of how many.
+    """
+
+    n: int
+    correct: int
+    accuracy: float
+    loss: float
+    classes: list[tuple[int, int]]
+
+
+def evaluate(
+    model: Any,
+    data: Any,
+    *,
+    config: dict[str, Any] | None = None,
+    device: str = "auto",
+    threads: int = 0,
+    **reading: Unpack[Reading],
+) -> Scores:
+    """Measures accuracy and loss of a model on labelled data, as ``scrubjay eval``.
+
+    Args:
+        model, data, config, device, threads, **reading: as in :func:`scrubjay.unlearn`.
+
+    Example:
+        >>> import scrubjay, torch
+        >>> x, y = scrubjay.digits()
+        >>> scores = scrubjay.evaluate(torch.nn.Linear(64, 10), (x[:100], y[:100]))
+        >>> scores.n, scores.correct == sum(right for right, _ in scores.classes)
+        (100, True)
+    """
+    read, few, _, _ = _read(model, data, config, reading)
+    found = json.loads(_native.scores(opened(device, threads), read, few.native))
+    classes = [(one["correct"], one["n"]) for one in found.pop("classes")]
+    return Scores(**found, classes=classes)
 
 
 @dataclass(frozen=True)
@@ -357,8 +421,3 @@ def verify(
     kept = None if retain is None else indices(retain, len(train), "retain")
     text, page, _ = _native.compare(where, model, others[0], others[1:], train.native, unseen.native, chosen, kept)
     return Verification._of(text, page)
-
-
-def is_mask(chosen: Any) -> bool:
-    """Whether a choice of samples is a mask, whose length is that of the data."""
-    return chosen is not None and not isinstance(chosen, (str, set, frozenset)) and array(chosen).dtype == bool

@@ -71,6 +71,25 @@ class Options(Reading, total=False):
     seed: int
 
 
+class Recipe(Reading, total=False):
+    """How a model is trained; what is not given has the default of ``scrubjay train``, whose help describes each."""
+
+    epochs: int
+    batch_size: int
+    lr: float
+    momentum: float
+    optimizer: Literal["sgd", "adam"]
+    weight_decay: float
+    decay: Literal["all", "weights"]
+    warm_up: int
+    shift: int
+    flip: bool
+    schedule: Literal["constant", "cosine", "step"]
+    seed: int
+    label_smoothing: float
+    classes: int
+
+
 READING = frozenset(Reading.__annotations__)
 
 

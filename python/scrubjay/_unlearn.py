@@ -10,13 +10,14 @@ from . import _native
 from ._data import Samples, indices, is_path, labels_of, of_labels
 from ._device import opened
 from ._errors import ConfigError, DataError, Interrupted
-from ._models import DTYPES, as_model, inner
+from ._models import as_model
 from ._options import Options, as_json, split
 from ._progress import Teller, log
 from ._texts import tokenised
+from ._weights import Weights, write
 
 
-class Outcome:
+class Outcome(Weights):
     """What a request came to.
 
     Attributes:
@@ -52,33 +53,6 @@ class Outcome:
         """What to know of the request and of each batch."""
         return [*self.report["notes"], *(note for record in self.records for note in record["notes"])]
 
-    def state_dict(self) -> dict[str, Any]:
-        """The tensors of the model after, by their own names and in their own types: PyTorch's where it is installed, else
-        arrays of numpy."""
-        return {name: tensor(name, kind, sides, data) for name, kind, sides, data in self._model.tensors()}
-
-    def apply(self, model: Any) -> Any:
-        """Puts the weights into a module, in place, on the device where each is, and returns it.
-
-        Raises:
-            ConfigError: where the module has other tensors than the one that was given; it is then left as it was.
-        """
-        import torch
-
-        new = self.state_dict()
-        own = inner(model).state_dict()
-        wrong = next((name for name in new if name not in own or own[name].shape != new[name].shape), None)
-        if wrong is not None:
-            raise ConfigError(f"the module has no tensor `{wrong}` of shape {list(new[wrong].shape)}: it is another one")
-        with torch.no_grad():
-            for name, value in new.items():
-                own[name].copy_(value)
-        return model
-
-    def save(self, folder: str | os.PathLike[str]) -> list[str]:
-        """Writes the model's files to a folder: those it was read from, with the changed values alone different."""
-        return [str(path) for path in self._model.save(folder)]
-
     def save_report(self, path: str | os.PathLike[str]) -> None:
         """Writes the report as a page of HTML, which has its styles and charts in it: that of ``scrubjay scrub``."""
         write(path, self._page)
@@ -86,30 +60,6 @@ class Outcome:
     def __repr__(self) -> str:
         more = ", interrupted" if self.interrupted else ""
         return f"<scrubjay.Outcome: {self.removed} samples removed, {self.not_removed} not{more}>"
-
-
-def write(path: str | os.PathLike[str], text: str) -> None:
-    """Writes a page."""
-    with open(path, "w", encoding="utf-8") as file:
-        file.write(text)
-
-
-def tensor(name: str, kind: str, sides: list[int], data: bytearray) -> Any:
-    """A tensor of its bytes."""
-    dtype = next((word for word, stored in DTYPES.items() if stored == kind), None)
-    if dtype is None:
-        raise ConfigError(f"`{name}` is of {kind}, which has no type here; save the outcome")
-    try:
-        import torch
-    except ImportError:
-        import numpy as np
-
-        if dtype == "bfloat16":
-            raise ConfigError(f"`{name}` is of bfloat16, which numpy does not have; install torch, or save the outcome") from None
-        return np.frombuffer(data, dtype=dtype).reshape(sides)
-    if not data:
-        return torch.empty(sides, dtype=getattr(torch, dtype))
-    return torch.frombuffer(data, dtype=getattr(torch, dtype)).reshape(sides)
 
 
 class _Task:

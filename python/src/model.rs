@@ -16,13 +16,15 @@ use scrubjay::data::{
     self, CifarLabels, Crop, Interpolation, Normalise, Resize, Steps, TextOptions, TokenizerSource,
     check_labels,
 };
+use scrubjay::inspection::{ModelInspection, SetInspection, write_image};
 use scrubjay::net::{Network, Param};
+use scrubjay::ops::Precision;
 use scrubjay::run::check_out;
-use scrubjay::zoo::{self, Choices, Stem};
+use scrubjay::zoo::{self, Choices, Facts, Stem};
 use scrubjay::{Error, Result, Sources};
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::errors::{in_python, refused};
 use crate::values::{Samples, bytes, named, parsed};
@@ -58,7 +60,7 @@ pub struct Reading {
 }
 
 /// A list of texts; one text stands for a list of it.
-fn listed<'de, D: Deserializer<'de>>(from: D) -> std::result::Result<Vec<String>, D::Error> {
+pub fn listed<'de, D: Deserializer<'de>>(from: D) -> std::result::Result<Vec<String>, D::Error> {
     #[derive(Deserialize)]
     #[serde(untagged, expecting = "a text or a list of texts was expected")]
     enum Texts {
@@ -72,7 +74,7 @@ fn listed<'de, D: Deserializer<'de>>(from: D) -> std::result::Result<Vec<String>
 }
 
 /// What the command line has as text; a number stands for its text.
-fn written<'de, D, T>(from: D) -> std::result::Result<Option<T>, D::Error>
+pub fn written<'de, D, T>(from: D) -> std::result::Result<Option<T>, D::Error>
 where
     D: Deserializer<'de>,
     T: FromStr<Err = String>,
@@ -130,6 +132,7 @@ pub struct Model {
     files: Files,
     family: &'static str,
     notes: Vec<String>,
+    facts: Facts,
 }
 
 /// What a module calls a model in memory.
@@ -137,10 +140,16 @@ const IN_MEMORY: &str = "model.safetensors";
 
 impl Model {
     /// A model that was read from these files.
-    pub fn new(network: Network, files: Files, family: &'static str, notes: &[String]) -> Model {
+    pub fn new(
+        network: Network,
+        files: Files,
+        family: &'static str,
+        notes: &[String],
+        facts: Facts,
+    ) -> Model {
         let network = Arc::new(network);
         let notes = notes.iter().map(|note| in_python(note)).collect();
-        Model { base: network.clone(), network, files, family, notes }
+        Model { base: network.clone(), network, files, family, notes, facts }
     }
 
     /// The same model with other values.
@@ -180,7 +189,7 @@ impl Model {
             check_labels(Path::new("data"), &samples.y, read.network.loss, read.network.classes())?;
         }
         let notes = [read.facts.notes(checkpoint.path()), checkpoint.notes()].concat();
-        Ok(Model::new(read.network.freeze(), Files::Own(checkpoint.into()), read.family, &notes))
+        Ok(Model::new(read.network.freeze(), Files::Own(checkpoint.into()), read.family, &notes, read.facts))
     }
 }
 
@@ -216,6 +225,31 @@ pub fn encode<'py>(
     options.expected.positions = positions;
     let (rows, notes) = unlocked(py, || data::encode(&texts, &options))?;
     words(py, &rows, notes)
+}
+
+/// What a set of files holds, as JSON and as the command's text, and notes on how it was read; by the config of a model, where one
+/// is given. Writes image `index` to a PNG file, where that is asked for.
+#[pyfunction]
+#[pyo3(signature = (path, reading, model, image_out, index))]
+pub fn inspect_data(
+    py: Python<'_>,
+    path: PathBuf,
+    reading: &str,
+    model: Option<&Model>,
+    image_out: Option<PathBuf>,
+    index: usize,
+) -> PyResult<(String, String, Vec<String>)> {
+    let reading = parsed::<Reading>(reading)?;
+    unlocked(py, || {
+        let checkpoint = model.map(Model::checkpoint).transpose()?;
+        let read = data::load_with(&path, &reading.sources().load_options(checkpoint))?;
+        if let Some(out) = &image_out {
+            write_image(out, &read.samples, &read.normalise, index)?;
+        }
+        let found = SetInspection::from(&read);
+        let notes = read.notes.iter().map(|note| in_python(note)).collect();
+        Ok((json!(found).to_string(), found.text(), notes))
+    })
 }
 
 /// A tensor of a module: its name, type, sides and bytes.
@@ -282,6 +316,15 @@ impl Model {
     #[getter]
     fn family(&self) -> &'static str {
         self.family
+    }
+
+    /// What is known of it: as JSON, and as the command's text without and with its program.
+    fn inspect(&self, py: Python<'_>, precision: Option<&str>) -> PyResult<(String, [String; 2])> {
+        let precision = precision.map(|name| named::<Precision>("precision", name)).transpose()?;
+        unlocked(py, || {
+            let found = ModelInspection::of(&self.network, self.family, &self.facts, precision)?;
+            Ok((json!(found).to_string(), [false, true].map(|program| found.text(program))))
+        })
     }
 
     /// What was assumed of it.

@@ -10,8 +10,8 @@ use pyo3::prelude::*;
 use pyo3::types::PyByteArray;
 use scrubjay::block::Block;
 use scrubjay::curvature::{Curvature, Kind};
-use scrubjay::net::{Network, ParamId, UnitId};
-use scrubjay::observe::{observe, observe_copies, outputs};
+use scrubjay::net::{Layer, Network, ParamId, UnitId};
+use scrubjay::observe::{evaluate, observe, observe_copies, outputs};
 use scrubjay::ops::Precision;
 use scrubjay::perturb::{Noise, REPLACE, SIGMA, check_options, perturb_request};
 use scrubjay::session::fits;
@@ -40,25 +40,39 @@ struct Layers<'a> {
 }
 
 impl<'a> Layers<'a> {
-    /// The layers of these parameters; all of them where none is named.
-    fn new(model: &'a Model, names: &BTreeSet<String>) -> PyResult<Layers<'a>> {
+    /// The layers of these parameters, all of them where none is named; of the layers of `rows` these rows alone. Where rows are
+    /// given and no parameter, the layers of `rows` alone.
+    fn new(model: &'a Model, names: &BTreeSet<String>, rows: &Rows) -> PyResult<Layers<'a>> {
         let net = &*model.network;
         let params =
             net.params.iter().map(|param| (model.name_in_files(&param.name), model.sides_in_files(param)));
         let params: Vec<(String, Vec<usize>)> = params.collect();
         let of = |param: ParamId| &params[param.index()].0;
+        let chosen = chosen_rows(model, rows)?;
         let mut known = BTreeSet::new();
+        let mut asked = BTreeSet::new();
         let mut units = vec![];
         for unit in (0..net.units().len() as u32).map(UnitId) {
             let (layer, row) = net.units().locate(unit);
+            let of_layer = chosen.get(&layer.index());
             let layer = net.layer(layer);
             let params: Vec<&String> = std::iter::once(layer.weight).chain(layer.bias).map(of).collect();
-            if names.is_empty() || params.iter().any(|name| names.contains(*name)) {
+            let of_names = match names.is_empty() {
+                true => rows.is_empty() || of_layer.is_some(),
+                false => params.iter().any(|name| names.contains(*name)),
+            };
+            if of_names && of_layer.is_none_or(|rows| rows.contains(&row)) {
                 units.push(unit);
+                asked.extend(params.iter().map(|name| (*name).clone()));
             }
             if row == 0 {
                 known.extend(params.into_iter().cloned());
             }
+        }
+        let layer_of = |unit: &UnitId| net.units().locate(*unit).0.index();
+        if let Some(at) = chosen.keys().find(|at| !units.iter().any(|unit| layer_of(unit) == **at)) {
+            let name = model.name_in_files(&net.layers[*at].name);
+            return Err(refused(format!("rows: of layer `{name}` no parameter is asked for")));
         }
         if let Some(name) = names.iter().find(|name| !known.contains(*name)) {
             return Err(refused(format!(
@@ -67,7 +81,7 @@ impl<'a> Layers<'a> {
             )));
         }
         let block = Block::of(net, &units).map_err(crate::errors::raised)?;
-        Ok(Layers { net, block, names: if names.is_empty() { known } else { names.clone() }, params })
+        Ok(Layers { net, block, names: if names.is_empty() { asked } else { names.clone() }, params })
     }
 
     /// With all parameters of these layers asked for.
@@ -143,8 +157,7 @@ impl<'a> Layers<'a> {
         let mut values: BTreeMap<&str, Vec<f64>> = BTreeMap::new();
         self.places(|name, from, place| {
             if let Some(name) = self.names.get(name) {
-                let list = values.entry(name).or_default();
-                list.resize(list.len().max(from + place.len()), 0.0);
+                let list = values.entry(name).or_insert_with(|| vec![0.0; self.sides(name).iter().product()]);
                 list[from..from + place.len()].copy_from_slice(&stored[place]);
             }
         });
@@ -152,6 +165,34 @@ impl<'a> Layers<'a> {
         list.map(|(name, list)| Ok((name.into(), self.sides(name), bytes(py, &list, f64::to_ne_bytes)?)))
             .collect()
     }
+}
+
+/// Rows by layer.
+type Rows = BTreeMap<String, Vec<usize>>;
+
+/// The rows that are asked for, by the number of the layer, which is named as its files name it or its weight.
+fn chosen_rows(model: &Model, rows: &Rows) -> PyResult<BTreeMap<usize, BTreeSet<usize>>> {
+    let net = &*model.network;
+    let mut chosen = BTreeMap::new();
+    for (name, list) in rows {
+        let is_named = |layer: &&Layer| {
+            [&layer.name, &net.params[layer.weight.index()].name]
+                .iter()
+                .any(|own| model.name_in_files(own) == *name)
+        };
+        let at = net.layers.iter().position(|layer| is_named(&layer));
+        let at =
+            at.ok_or_else(|| refused(format!("rows: no linear or convolutional layer is named `{name}`")))?;
+        let units = net.layers[at].outputs;
+        if list.is_empty() {
+            return Err(refused(format!("rows: no row of `{name}` is named")));
+        }
+        if let Some(row) = list.iter().find(|row| **row >= units) {
+            return Err(refused(format!("rows: row {row} of `{name}`, which has {units} (the first is 0)")));
+        }
+        chosen.insert(at, list.iter().copied().collect());
+    }
+    Ok(chosen)
 }
 
 /// The gradient of the mean loss, by parameter; of these parameters, or of all.
@@ -162,8 +203,9 @@ pub fn gradient<'py>(
     model: &Model,
     samples: &Samples,
     names: BTreeSet<String>,
+    rows: Rows,
 ) -> PyResult<Named<'py>> {
-    let layers = Layers::new(model, &names)?;
+    let layers = Layers::new(model, &names, &rows)?;
     let net = layers.net;
     let found = unlocked(py, || {
         fits(net, &samples.0, "the samples")?;
@@ -181,10 +223,11 @@ pub fn hvp<'py>(
     samples: &Samples,
     vectors: Vec<BTreeMap<String, PyBuffer<f64>>>,
     kind: &str,
+    rows: Rows,
 ) -> PyResult<Vec<Named<'py>>> {
     let kind = named::<Kind>("kind", kind)?;
     let names: BTreeSet<String> = vectors.iter().flat_map(BTreeMap::keys).cloned().collect();
-    let layers = Layers::new(model, &names)?;
+    let layers = Layers::new(model, &names, &rows)?;
     let net = layers.net;
     let all = vectors.iter().map(|vector| layers.given(py, vector, "v")).collect::<PyResult<Vec<_>>>()?;
     let products = unlocked(py, || {
@@ -203,7 +246,7 @@ pub fn hvp<'py>(
 /// The solution of (H + damping) x = b, by parameter, and the solver's report as JSON; H is on the layers of the parameters
 /// that b names. Without b it is the gradient, on the layers of the parameters of these names, or on all.
 #[pyfunction]
-#[pyo3(signature = (device, model, samples, names, b, kind, damping, tolerance, products))]
+#[pyo3(signature = (device, model, samples, names, b, kind, damping, tolerance, products, rows))]
 pub fn solve<'py>(
     py: Python<'py>,
     device: &Device,
@@ -215,6 +258,7 @@ pub fn solve<'py>(
     damping: f64,
     tolerance: f64,
     products: usize,
+    rows: Rows,
 ) -> PyResult<(Named<'py>, String)> {
     let kind = named::<Kind>("kind", kind)?;
     for (what, value) in [("damping", damping), ("tolerance", tolerance)] {
@@ -223,7 +267,7 @@ pub fn solve<'py>(
         }
     }
     let names = b.as_ref().map_or(names, |b| b.keys().cloned().collect());
-    let layers = Layers::new(model, &names)?.whole();
+    let layers = Layers::new(model, &names, &rows)?.whole();
     let right = b.map(|b| layers.given(py, &b, "b")).transpose()?;
     let p = layers.block.len();
     let limits = Limits { tolerance, products: if products == 0 { 10 * p + 100 } else { products } };
@@ -237,6 +281,22 @@ pub fn solve<'py>(
         Ok((x.values()?, report))
     })?;
     Ok((layers.named(py, &x)?, json!(report).to_string()))
+}
+
+/// How well a model does on samples, as JSON.
+#[pyfunction]
+pub fn scores(py: Python<'_>, device: &Device, model: &Model, samples: &Samples) -> PyResult<String> {
+    let net = &*model.network;
+    let found = unlocked(py, || {
+        fits(net, &samples.0, "the samples")?;
+        evaluate(&device.0, net, &*samples.0)
+    })?;
+    let class = |(correct, n): (usize, usize)| json!({"correct": correct, "n": n});
+    let classes: Vec<_> = found.by_output(net).into_iter().map(class).collect();
+    let (n, accuracy, loss) = (found.losses.len(), found.accuracy(), found.mean_loss());
+    let report =
+        json!({"n": n, "correct": found.correct(), "accuracy": accuracy, "loss": loss, "classes": classes});
+    Ok(report.to_string())
 }
 
 /// The logits of samples, f32 [n, classes].

@@ -89,7 +89,8 @@ impl Session {
         let session = Arc::new(session);
         let model = model.unwrap_or_else(|| {
             let files = Files::Session(session.clone());
-            Model::new(session.network().clone(), files, session.family(), &[])
+            let facts = session.facts().cloned().unwrap_or_default();
+            Model::new(session.network().clone(), files, session.family(), &[], facts)
         });
         Session { session, model, stop, events }
     }

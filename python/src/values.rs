@@ -1,14 +1,17 @@
 //! Devices, arrays and samples.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use pyo3::buffer::{Element, PyBuffer};
 use pyo3::prelude::*;
 use pyo3::types::PyByteArray;
-use scrubjay::data::{self, Elements, Labels, Names, View};
+use scrubjay::bench::Ceilings;
+use scrubjay::data::{self, Elements, Labels, Names, Normalise, View};
 use scrubjay::device::Choice;
+use scrubjay::inspection::SetInspection;
 use scrubjay::options::Pick;
 use serde::de::DeserializeOwned;
+use serde_json::json;
 
 use crate::errors::refused;
 use crate::watched::unlocked;
@@ -44,16 +47,16 @@ pub fn array<T: Element>(py: Python<'_>, buffer: &PyBuffer<T>) -> PyResult<(Vec<
     Ok((buffer.shape().to_vec(), buffer.to_vec(py)?))
 }
 
-/// Where the work runs.
+/// Where the work runs, and its peak rates, once they were measured.
 #[pyclass(frozen, module = "scrubjay._native")]
-pub struct Device(pub scrubjay::Device);
+pub struct Device(pub scrubjay::Device, pub OnceLock<Ceilings>);
 
 #[pymethods]
 impl Device {
     #[new]
     fn new(py: Python<'_>, kind: &str, threads: usize) -> PyResult<Device> {
         let choice = named::<Choice>("device", kind)?;
-        unlocked(py, || scrubjay::Device::open(choice, threads)).map(Device)
+        unlocked(py, || Ok(Device(scrubjay::Device::open(choice, threads)?, OnceLock::new())))
     }
 }
 
@@ -127,6 +130,12 @@ impl Samples {
 
     fn __len__(&self) -> usize {
         self.0.y.len()
+    }
+
+    /// What they hold, as JSON and as the command's text.
+    fn inspect(&self) -> (String, String) {
+        let found = SetInspection::of(&self.0, self.1.classes.as_deref(), None, &Normalise::default());
+        (json!(found).to_string(), found.text())
     }
 
     /// The bytes of the labels, u32 [n, width], and their width.

@@ -12,11 +12,11 @@ import scrubjay
 DOCS = Path(__file__).parents[2] / "docs"
 
 
-@pytest.mark.parametrize("name", ["_codec", "sklearn", "_unlearn", "_measure"])
+@pytest.mark.parametrize("name", ["_codec", "sklearn", "_unlearn", "_measure", "_train", "_inspect"])
 def test_docstrings(name):
     if name == "sklearn":
         pytest.importorskip("sklearn", reason="scikit-learn is not installed")
-    elif name != "_codec":
+    elif name not in ("_codec", "_train"):
         pytest.importorskip("torch", reason="torch is not installed")
     failed, tried = doctest.testmod(importlib.import_module(f"scrubjay.{name}"))
     assert tried and not failed

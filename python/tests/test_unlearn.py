@@ -15,7 +15,7 @@ import scrubjay
 from conftest import write_safetensors
 from scrubjay import _native
 from scrubjay._options import Options, Reading, as_json
-from scrubjay._unlearn import tensor
+from scrubjay._weights import tensor
 
 QUICK = dict(method="lcodec", perturbations=30, products=4, stages=1, gate=1.0, progress=False, device="cpu", threads=2)
 

@@ -1,8 +1,12 @@
 //! A case: the work of a shape, and how its result is checked.
 
+use std::collections::BTreeMap;
+
+use serde_json::{Value, json};
+
 use crate::device::Device;
 use crate::device::cuda::Launched;
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 /// The sizes of one shape, in the order of [`Case::axes`].
 pub type Sizes<'a> = &'a [usize];
@@ -74,6 +78,44 @@ impl Check {
 }
 
 impl Case {
+    /// Its name, what it computes, and the axes with their defaults, as JSON.
+    pub fn json(&self) -> Value {
+        let axes: BTreeMap<_, _> = self.axes.iter().copied().collect();
+        json!({"kernel": self.name, "about": self.about, "dtype": self.dtype, "axes": axes})
+    }
+
+    /// Sizes in words.
+    pub fn shape(&self, sizes: Sizes) -> String {
+        let shape = self.axes.iter().zip(sizes).map(|((name, _), size)| format!("{name}={size}"));
+        shape.collect::<Vec<_>>().join(",")
+    }
+
+    /// Refuses sizes of a program that are no shape of it or beyond sense, and a device that does not run it.
+    ///
+    /// # Errors
+    /// Names what does not fit.
+    pub fn check(&self, device: &Device, sizes: Sizes) -> Result<()> {
+        let Case { name, axes, .. } = self;
+        if !self.runs_on(device) {
+            return Err(Error::config(format!("the case {name} is for CUDA alone")));
+        }
+        if sizes.len() != axes.len() {
+            return Err(Error::config(format!(
+                "{} sizes for the {} axes of {name}",
+                sizes.len(),
+                axes.len()
+            )));
+        }
+        if let Some(size) = sizes.iter().find(|size| !(1..=1 << 31).contains(*size)) {
+            return Err(Error::config(format!("{size} is no size of an axis of {name}")));
+        }
+        let all = sizes.iter().try_fold(1usize, |all, size| all.checked_mul(*size));
+        match all.is_some_and(|all| all <= 1 << 40) {
+            true => Ok(()),
+            false => Err(Error::config(format!("sizes {sizes:?} are beyond 2^40 in all"))),
+        }
+    }
+
     /// Whether it runs on a device.
     pub fn runs_on(&self, device: &Device) -> bool {
         self.dtype == "f32" || device.cuda().is_some()

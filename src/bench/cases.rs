@@ -2,7 +2,17 @@
 
 use super::case::Case;
 use super::{affine, codec, layers, whole};
+use crate::error::{Error, Result};
 use crate::ops::Precision;
+
+/// The case of this name.
+///
+/// # Errors
+/// Where there is none.
+pub fn case(name: &str) -> Result<&'static Case> {
+    let case = CASES.iter().find(|case| case.name == name);
+    case.ok_or_else(|| Error::config(format!("there is no case `{name}`")))
+}
 
 /// Every kernel that can be timed.
 pub const CASES: &[Case] = &[

@@ -14,9 +14,11 @@ mod codec;
 mod layers;
 mod map;
 mod measure;
+mod measured;
 mod whole;
 
 pub use case::{Case, Check, Kernel, Sizes, Timer, Timing, Work, check};
-pub use cases::CASES;
+pub use cases::{CASES, case};
 pub use ceilings::{Ceilings, ceilings};
 pub use measure::measure;
+pub use measured::{Measured, measured};

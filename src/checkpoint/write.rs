@@ -1,10 +1,11 @@
-//! A model's files out: copies of the input files with the changed values patched.
+//! A model's files out: copies of the input files with the changed values patched; or a new file.
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use super::file::{Change, Counts, encoded};
 use super::{BESIDE, Beside, Checkpoint, MODELS, Place, index_of};
-use crate::data::tensors;
+use crate::data::tensors::{self, Tensor, Values};
 use crate::error::{Error, Result};
 use crate::net::{Network, Param};
 
@@ -105,4 +106,27 @@ impl Patched {
         self.changed += counts.changed;
         self.vanished += counts.vanished;
     }
+}
+
+/// Writes a network to a new file, with PyTorch's names, shapes and order.
+///
+/// # Errors
+/// Where the file system refuses.
+pub fn save(path: &Path, net: &Network) -> Result<()> {
+    tensors::write_whole(path, &serialized(path, net)?)
+}
+
+/// The bytes that [`save`] writes; `path` is named in errors.
+///
+/// # Errors
+/// Where a shape does not fit its values.
+pub fn serialized(path: &Path, net: &Network) -> Result<Vec<u8>> {
+    let stored: Vec<Vec<f32>> = net.params.iter().map(|param| param.order.to_stored(&param.value)).collect();
+    let tensor = |(param, values)| {
+        let Param { name, shape, .. }: &Param = param;
+        let values: &Vec<f32> = values;
+        Tensor { name, shape: shape.clone(), values: Values::F32(values) }
+    };
+    let all: Vec<Tensor> = net.params.iter().zip(&stored).map(tensor).collect();
+    tensors::serialized(path, &all, HashMap::from([("format".into(), "pt".into())]))
 }

@@ -6,10 +6,10 @@ use std::path::PathBuf;
 use anyhow::Context;
 use regex_lite::Regex;
 use scrubjay::Error;
-use scrubjay::bench::{CASES, Case, Ceilings, Check, Timing, ceilings, check, measure};
+use scrubjay::bench::{CASES, Case, Ceilings, Measured, ceilings, measured};
 use scrubjay::data::tensors;
 use scrubjay::device::Device;
-use scrubjay::device::cuda::{Launched, Resources};
+use scrubjay::device::cuda::Resources;
 use serde::Serialize;
 use serde_json::{Value, json};
 
@@ -75,26 +75,11 @@ fn per_cent(text: &str) -> Result<f64, String> {
     shared::not_negative(text.strip_suffix('%').unwrap_or(text)).map(|number| number / 100.0)
 }
 
-/// One kernel at one shape.
+/// One kernel at one shape, and how it compares with an earlier run.
 #[derive(Serialize)]
 struct Row {
-    kernel: &'static str,
-    shape: String,
-    dtype: &'static str,
     #[serde(flatten)]
-    timing: Timing,
-    bytes: f64,
-    flops: f64,
-    /// The least seconds by the ceilings, and whether memory or compute bounds them.
-    floor: f64,
-    bound: &'static str,
-    #[serde(flatten)]
-    check: Check,
-    passes: bool,
-    /// Clock of the GPU's multiprocessors right after, MHz.
-    sm_clock: Option<u32>,
-    /// The kernels it launched, and the resources of each; none on the CPU.
-    launched: Vec<Launched>,
+    found: Measured,
     #[serde(skip_serializing_if = "Option::is_none")]
     compared: Option<Compared>,
 }
@@ -102,7 +87,7 @@ struct Row {
 impl Row {
     /// The largest use of a resource by one of the kernels; none where the device does not report it.
     fn most(&self, of: fn(&Resources) -> u32) -> Option<u32> {
-        self.launched.iter().filter_map(|kernel| kernel.resources.as_ref()).map(of).max()
+        self.found.launched.iter().filter_map(|kernel| kernel.resources.as_ref()).map(of).max()
     }
 }
 
@@ -147,7 +132,7 @@ pub fn run(args: &Args) -> anyhow::Result<Exit> {
     let ceilings = ceilings(&device)?;
     let shapes = cases.into_iter().flat_map(|case| shapes(case, &axes).into_iter().map(move |of| (case, of)));
     let shapes: Vec<(&Case, Vec<usize>)> = shapes.collect();
-    let width = shapes.iter().map(|(case, sizes)| shape(case, sizes).len()).max().unwrap_or(0).max(5);
+    let width = shapes.iter().map(|(case, sizes)| case.shape(sizes).len()).max().unwrap_or(0).max(5);
     let table = !args.json && !args.csv;
     if table {
         print_head(&device, &ceilings, width);
@@ -162,7 +147,7 @@ pub fn run(args: &Args) -> anyhow::Result<Exit> {
                 rows.push(row);
             }
             Err(error) => {
-                eprintln!("{} {}: {error}", case.name, shape(case, sizes));
+                eprintln!("{} {}: {error}", case.name, case.shape(sizes));
                 missing.get_or_insert(error);
             }
         }
@@ -184,7 +169,7 @@ pub fn run(args: &Args) -> anyhow::Result<Exit> {
 
 /// How the command ends: a wrong result is an error, a kernel that became slower by more than the limit a gate not met.
 fn judged(rows: &[Row], limit: Option<f64>) -> anyhow::Result<Exit> {
-    if let Some(row) = rows.iter().find(|row| !row.passes) {
+    if let Some(row) = rows.iter().map(|row| &row.found).find(|row| !row.passes) {
         let (kernel, error, tolerance) = (row.kernel, row.check.error, row.check.tolerance);
         let what = format!(
             "the result of {kernel} at {} is off by {error:.1e}; {tolerance:.1e} is allowed",
@@ -196,7 +181,7 @@ fn judged(rows: &[Row], limit: Option<f64>) -> anyhow::Result<Exit> {
         row.compared.zip(limit).is_some_and(|(now, limit)| now.status == "slow" && now.change > limit)
     };
     let slower: Vec<String> =
-        rows.iter().filter(slower).map(|row| format!("{} {}", row.kernel, row.shape)).collect();
+        rows.iter().filter(slower).map(|row| format!("{} {}", row.found.kernel, row.found.shape)).collect();
     if slower.is_empty() {
         return Ok(Exit::Done);
     }
@@ -208,13 +193,7 @@ fn list(args: &Args, cases: &[&Case]) {
     let axes =
         |case: &Case| case.axes.iter().map(|(name, size)| format!("{name}={size}")).collect::<Vec<_>>();
     if args.json {
-        let all: Vec<Value> = cases
-            .iter()
-            .map(|case| {
-                let axes: BTreeMap<_, _> = case.axes.iter().copied().collect();
-                json!({"kernel": case.name, "about": case.about, "dtype": case.dtype, "axes": axes})
-            })
-            .collect();
+        let all: Vec<Value> = cases.iter().map(|case| case.json()).collect();
         return println!("{:#}", json!({ "kernels": all }));
     }
     for case in cases {
@@ -253,12 +232,6 @@ fn shapes(case: &Case, axes: &BTreeMap<String, Vec<usize>>) -> Vec<Vec<usize>> {
     shapes
 }
 
-/// In words.
-fn shape(case: &Case, sizes: &[usize]) -> String {
-    let shape = case.axes.iter().zip(sizes).map(|((name, _), size)| format!("{name}={size}"));
-    shape.collect::<Vec<_>>().join(",")
-}
-
 fn row(
     device: &Device,
     case: &Case,
@@ -266,16 +239,12 @@ fn row(
     ceilings: &Ceilings,
     baseline: Option<&Value>,
 ) -> scrubjay::Result<Row> {
-    let shape = shape(case, sizes);
-    let mut work = (case.make)(device, sizes)?;
-    let (check, launched) = check(device, &mut work)?;
-    let timing = measure(device, &mut work)?;
-    let sm_clock = device.reading().and_then(|reading| reading.sm_clock);
-    let (floor, bound) = ceilings.floor(&work, case.dtype);
+    let found = measured(device, case, sizes, ceilings)?;
+    let timing = &found.timing;
     let compared = baseline.and_then(|baseline| {
         let earlier = baseline["rows"].as_array()?;
-        let earlier =
-            earlier.iter().find(|row| row["kernel"] == case.name && row["shape"] == shape.as_str())?;
+        let same = |row: &&Value| row["kernel"] == found.kernel && row["shape"] == found.shape.as_str();
+        let earlier = earlier.iter().find(same)?;
         let number = |value: &Value| value.as_f64();
         let before = number(&earlier["median"])?;
         let quartiles = [number(&earlier["quartiles"][0])?, number(&earlier["quartiles"][1])?];
@@ -286,23 +255,7 @@ fn row(
         };
         Some(Compared { before, change: timing.median / before - 1.0, status })
     });
-    let (bytes, flops) = (work.bytes, work.flops);
-    let (kernel, dtype, passes) = (case.name, case.dtype, check.passes());
-    Ok(Row {
-        kernel,
-        shape,
-        dtype,
-        timing,
-        bytes,
-        flops,
-        floor,
-        bound,
-        check,
-        passes,
-        sm_clock,
-        launched,
-        compared,
-    })
+    Ok(Row { found, compared })
 }
 
 fn baseline(path: &std::path::Path) -> anyhow::Result<Value> {
@@ -356,7 +309,7 @@ fn print_head(device: &Device, ceilings: &Ceilings, width: usize) {
 }
 
 fn print_row(row: &Row, width: usize) {
-    let Row { timing, check, .. } = row;
+    let (found, Measured { timing, check, .. }) = (&row.found, &row.found);
     let number = |value: Option<u32>| value.map_or("-".to_string(), |value| value.to_string());
     let rate = |count: f64, unit: f64| match count > 0.0 {
         true => format!("{:.3}", count / timing.median / unit),
@@ -364,22 +317,22 @@ fn print_row(row: &Row, width: usize) {
     };
     print!(
         "{:<13} {:<width$} {:<5} {:>11.1} {:>5.1}% {:>11.1} {:>8} {:>8} {:>5.1}% {:<7} {:>8.1e} {:>5} {:>4} {:>6} {:>5} {}",
-        row.kernel,
-        row.shape,
-        row.dtype,
+        found.kernel,
+        found.shape,
+        found.dtype,
         1e6 * timing.median,
         100.0 * timing.noise(),
         1e6 * timing.least,
-        rate(row.bytes, 1e9),
-        rate(row.flops, 1e12),
-        100.0 * row.floor / timing.median,
-        row.bound,
+        rate(found.bytes, 1e9),
+        rate(found.flops, 1e12),
+        100.0 * found.floor / timing.median,
+        found.bound,
         check.error,
-        number(row.sm_clock),
+        number(found.sm_clock),
         number(row.most(|kernel| kernel.registers)),
         number(row.most(|kernel| kernel.shared)),
         number(row.most(|kernel| kernel.local)),
-        if row.passes { "pass" } else { "FAIL" },
+        if found.passes { "pass" } else { "FAIL" },
     );
     match row.compared {
         Some(now) => println!("  {:+.1}% {}", 100.0 * now.change, now.status),
@@ -411,24 +364,24 @@ fn print_csv(rows: &[Row]) -> anyhow::Result<()> {
         "local_bytes",
     ])?;
     for row in rows {
-        let Row { timing, check, .. } = row;
+        let (found, Measured { timing, check, .. }) = (&row.found, &row.found);
         out.serialize((
-            row.kernel,
-            &row.shape,
-            row.dtype,
+            found.kernel,
+            &found.shape,
+            found.dtype,
             timing.samples,
             timing.median,
             timing.least,
             timing.quartiles,
-            row.bytes,
-            row.flops,
-            row.floor,
-            row.bound,
+            found.bytes,
+            found.flops,
+            found.floor,
+            found.bound,
             check.error,
             check.tolerance,
-            row.passes,
+            found.passes,
             (
-                row.sm_clock,
+                found.sm_clock,
                 row.most(|kernel| kernel.registers),
                 row.most(|kernel| kernel.shared),
                 row.most(|kernel| kernel.local),

@@ -6,14 +6,12 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use indicatif::ProgressBar;
-use scrubjay::codec::{self, Columns, Foci, FociOptions, MemoryEstimate, Stopped, Watch};
+use scrubjay::codec::{self, Blankets, Columns, Foci, FociOptions, MemoryEstimate, Stopped, Watch};
 use scrubjay::data::table::{Column, Frame, Table};
 use scrubjay::data::tensors::write_whole;
 use scrubjay::report::steps;
 use serde_json::{Value, json};
-use sha2::{Digest, Sha256};
 
-use super::blankets::Blankets;
 use super::codec::{Randomness, Reading, target};
 use super::shared::{self, DeviceArgs, Exit, progress};
 
@@ -125,7 +123,7 @@ pub fn run(args: &Args) -> anyhow::Result<Exit> {
     let chosen: Vec<&Candidate> = found.order.iter().map(|&at| &candidates[at]).collect();
     let names: Vec<&str> = chosen.iter().map(|candidate| candidate.name.as_str()).collect();
     if let Some(path) = &args.plot {
-        write_whole(path, steps(&names, &found, reason(&found)).as_bytes())?;
+        write_whole(path, steps(&names, &found, found.reason()).as_bytes())?;
     }
     if args.json {
         let order: Vec<Value> = chosen.iter().map(|candidate| candidate.number()).collect();
@@ -274,15 +272,6 @@ fn watched<R: Send>(
     Ok(result)
 }
 
-/// A hash of what determines the blankets: the values and the options.
-fn identity(frame: &Frame, options: &FociOptions) -> String {
-    let FociOptions { max_features, all, standardize, ties, noise, seed, .. } = options;
-    let mut hash = Sha256::new();
-    hash.update(format!("{} {max_features:?} {all} {standardize:?} {ties:?} {noise:?} {seed} ", frame.n));
-    frame.values.iter().for_each(|value| hash.update(value.to_le_bytes()));
-    hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
 /// Prints the blanket of every column.
 fn graph(args: &Args, table: &Table) -> anyhow::Result<Exit> {
     let columns: Vec<Column> = (0..table.names().len()).map(Column::Number).collect();
@@ -300,7 +289,7 @@ fn graph(args: &Args, table: &Table) -> anyhow::Result<Exit> {
     announce(table, &frame, &codec::graph_memory(&device, frame.n, frame.p(), &options)?, &options);
     let (kept, known) = match &args.resume {
         Some(path) => {
-            let (kept, known) = Blankets::open(path, &identity(&frame, &options))?;
+            let (kept, known) = Blankets::open(path, &frame.values, frame.n, &options)?;
             (Some(kept), known)
         }
         None => (None, BTreeMap::new()),
@@ -322,18 +311,7 @@ fn graph(args: &Args, table: &Table) -> anyhow::Result<Exit> {
     let names = table.names();
     let interrupted = found.blankets.iter().any(Option::is_none);
     if args.json {
-        let blankets: Vec<Value> = found
-            .blankets
-            .iter()
-            .enumerate()
-            .map(|(j, blanket)| {
-                blanket.as_ref().map_or(json!({"column": j, "stopped": Stopped::Interrupted.name()}), |b| {
-                    json!({"column": j, "order": b.order, "conditional": b.conditional,
-                "cumulative": b.cumulative, "stopped": b.stopped.name()})
-                })
-            })
-            .collect();
-        println!("{}", json!({"names": names, "blankets": blankets, "edges": found.edges()}));
+        println!("{}", found.json(names));
         return Ok(ending(interrupted));
     }
     let width = names.iter().map(|name| name.chars().count()).max().unwrap_or(0).max("column".len());
@@ -375,17 +353,5 @@ fn print_table(chosen: &[&Candidate], found: &Foci) {
         let (column, name) = (column(candidate), &candidate.name);
         println!("{:>4}  {column:>digits$}  {name:<width$}  {given:>14}  {together:>10}", step + 1);
     }
-    println!("stopped: {}", reason(found));
-}
-
-/// Why it ended, in words.
-fn reason(found: &Foci) -> &'static str {
-    match found.stopped {
-        Stopped::NotPositive => "no other column tells more (the largest T is not positive)",
-        Stopped::Undefined if found.order.is_empty() => "the target is constant, or known already",
-        Stopped::Undefined => "the columns chosen determine the target",
-        Stopped::MaxFeatures => "as many columns as asked for",
-        Stopped::Exhausted => "every column is chosen",
-        Stopped::Interrupted => "interrupted; more columns may tell more",
-    }
+    println!("stopped: {}", found.reason());
 }

@@ -1,14 +1,10 @@
 //! `scrubjay inspect`: layers and units of a model, and the memory that scrubbing it needs; what a set of samples holds.
 
-mod set;
-
 use std::path::PathBuf;
 
-use scrubjay::data::InputKind;
-use scrubjay::net::{LayerId, Network, Selected, Shape, plan};
+use scrubjay::inspection::{ModelInspection, SetInspection, write_image};
 use scrubjay::ops::Precision;
-use scrubjay::zoo::Facts;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::model::{ChoiceArgs, NormaliseArgs, Opened, load};
 use super::shared::Exit;
@@ -58,154 +54,35 @@ pub struct Args {
     json: bool,
 }
 
-/// The numbers of noisy copies and retained samples that the bytes are for: the defaults of `scrub`.
-const COPIES: usize = 1000;
-const RETAINED: usize = 1024;
-
 /// Prints the model, the data, or both.
 pub fn run(args: &Args) -> anyhow::Result<Exit> {
     let checkpoint = args.model.as_deref().map(|path| args.choices.checkpoint(path)).transpose()?;
     let options = args.normalise.load_options(checkpoint.as_ref(), args.choices.choices());
     let loaded = args.data.as_deref().map(|path| load(path, &options)).transpose()?;
-    let mut report = match &checkpoint {
-        Some(checkpoint) => model(args, &args.choices.outline(checkpoint)?)?,
-        None => json!({}),
-    };
+    let mut report = json!({});
+    if let Some(checkpoint) = &checkpoint {
+        let Opened { network, family, facts } = args.choices.outline(checkpoint)?;
+        let model = ModelInspection::of(&network, family, &facts, args.precision)?;
+        match args.json {
+            true => report = json!(model),
+            false => print!("{}", model.text(args.program)),
+        }
+    }
     if let Some(loaded) = &loaded {
-        report["data"] = set::json(loaded);
+        let set = SetInspection::from(loaded);
+        report["data"] = json!(set);
         if !args.json {
             if checkpoint.is_some() {
                 println!();
             }
-            set::print(loaded);
+            print!("{}", set.text());
         }
         if let Some(path) = &args.image_out {
-            set::write_image(path, loaded, args.index)?;
+            write_image(path, &loaded.samples, &loaded.normalise, args.index)?;
         }
     }
     if args.json {
         println!("{report}");
     }
     Ok(Exit::Done)
-}
-
-/// Prints a model, or gives what is printed as JSON.
-fn model(args: &Args, model: &Opened) -> anyhow::Result<Value> {
-    let net = &model.network;
-    let forward = plan::Plan::perturbation(net, COPIES, args.precision.unwrap_or_default())?;
-    let all = vec![Selected::All; net.layers.len()];
-    let products = plan::Plan::new(net, all, plan::Purpose::Hessian, RETAINED)?;
-    let kept = products.kept_bytes() * RETAINED.div_ceil(products.chunk);
-    let trainable: usize = net.layers.iter().map(|layer| layer.outputs * layer.unit_len()).sum();
-    let (input, tokens) = match net.kind() {
-        InputKind::Image(Shape { h, w, c }) => (Some([c, h, w]), None),
-        InputKind::Text { tokens } => (None, Some(tokens)),
-    };
-    if args.json {
-        let layers: Vec<_> = net
-            .layers
-            .iter()
-            .map(|l| json!({"layer": l.name, "units": l.outputs, "parameters": l.outputs * l.unit_len()}))
-            .collect();
-        return Ok(json!({
-                "family": model.family,
-                "read_off_tensors": model.facts.tensors,
-                "read_off_config": model.facts.config,
-                "chosen": model.facts.chosen,
-                "assumed": model.facts.assumed,
-                "config_keys_not_read": model.facts.unread,
-                "input": input,
-                "tokens": tokens,
-                "vocabulary": net.vocabulary(),
-                "classes": net.classes(),
-                "parameters": net.parameters(),
-                "scrubbable": trainable,
-                "units": net.units().len(),
-                "layers": layers,
-                "observe_bytes": forward.bytes() + 4 * COPIES * net.units().len(),
-                "products_bytes": products.bytes(),
-                "kept_bytes": kept,
-                "chunk": products.chunk,
-                "program": if args.precision.is_some() { &forward } else { &products }.text(net),
-        }));
-    }
-    print_facts(&model.facts);
-    println!("family      {}", model.family);
-    print_input(net);
-    println!("classes     {}", net.classes());
-    println!(
-        "parameters  {} ({trainable} of them in units, the part that scrubbing may touch)",
-        net.parameters()
-    );
-    println!("units       {}", net.units().len());
-    print_layers(net);
-    println!("\nbytes for a scrub (per worker where not said otherwise)");
-    println!("  {:>12}  observing {COPIES} copies, {} at once", bytes(forward.bytes()), forward.chunk);
-    println!("  {:>12}  their activations, in all", bytes(4 * COPIES * net.units().len()));
-    println!(
-        "  {:>12}  products with every unit selected, {} images at once",
-        bytes(products.bytes()),
-        products.chunk
-    );
-    println!(
-        "  {:>12}  what these keep of {RETAINED} retained samples, in all (recomputed where it does not fit)",
-        bytes(kept)
-    );
-    if args.program {
-        let (what, program) = match args.precision {
-            Some(_) => {
-                ("of the pass over noisy copies; a value that is not f32 has its type behind it", &forward)
-            }
-            None => ("forward and backward once, the rest for every product", &products),
-        };
-        println!("\nprogram ({what})");
-        program.text(net).iter().for_each(|line| println!("  {line}"));
-    }
-    Ok(Value::Null)
-}
-
-fn print_input(net: &Network) {
-    match net.kind() {
-        InputKind::Image(Shape { h, w, c }) => {
-            println!("input       {c} x {h} x {w} (channels, height, width)");
-        }
-        InputKind::Text { tokens } => {
-            let vocabulary = net.vocabulary().unwrap_or(0);
-            println!("input       texts of up to {tokens} tokens, of {vocabulary} different ones");
-        }
-    }
-}
-
-fn print_layers(net: &Network) {
-    let width = net.layers.iter().map(|layer| layer.name.len()).max().unwrap_or(5).max(5);
-    println!("\n{:<width$}  {:>7}  {:>12}  {:>15}", "layer", "units", "parameters", "columns");
-    for (i, layer) in net.layers.iter().enumerate() {
-        let columns = net.units().of_layer(LayerId(i as u32));
-        let columns = format!("{}-{}", columns.start, columns.end - 1);
-        let parameters = layer.outputs * layer.unit_len();
-        println!("{:<width$}  {:>7}  {parameters:>12}  {columns:>15}", layer.name, layer.outputs);
-    }
-}
-
-/// Prints what is known from where.
-fn print_facts(facts: &Facts) {
-    for (source, lines) in [
-        ("tensors", &facts.tensors),
-        ("config", &facts.config),
-        ("options", &facts.chosen),
-        ("assumed", &facts.assumed),
-        ("not read", &facts.unread),
-    ] {
-        lines.iter().for_each(|line| println!("{source:<11} {line}"));
-    }
-}
-
-/// A number of bytes with its unit.
-pub fn bytes(n: usize) -> String {
-    let units = ["B", "KiB", "MiB", "GiB", "TiB"];
-    let power = (0..units.len()).rev().find(|&i| n >= 1 << (10 * i)).unwrap_or(0);
-    match power {
-        0 => format!("{n} B"),
-        _ => format!("{:.1} {}", n as f64 / (1u64 << (10 * power)) as f64, units[power]),
-    }
 }

@@ -5,7 +5,6 @@ pub mod output;
 
 mod apply;
 mod bench;
-mod blankets;
 mod codec;
 mod curvature;
 mod demo;

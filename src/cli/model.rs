@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 
 use scrubjay::checkpoint::Checkpoint;
 use scrubjay::data::{
-    self, CifarLabels, Crop, Interpolation, Labels, LoadOptions, Loaded, Names, Normalise, Resize, Samples,
-    Steps, TextOptions, TokenizerSource,
+    self, CifarLabels, Crop, Interpolation, LoadOptions, Loaded, Normalise, Resize, Samples, Steps,
+    TextOptions, TokenizerSource,
 };
 use scrubjay::net::Network;
 use scrubjay::session::{Sources, open_model};
@@ -215,24 +215,10 @@ impl TensorArgs {
         Choices { arch: None, heads: self.heads, stem: self.stem }
     }
 
-    /// Whether nothing is given.
-    pub fn is_empty(&self) -> bool {
-        self.choices() == Choices::default() && self.ignore.is_empty() && self.weights.is_empty()
-    }
-
-    /// What is given, as `train.json` has it.
-    pub fn given(&self) -> serde_json::Value {
-        serde_json::json!({
-            "heads": self.heads, "stem": self.stem, "ignore": self.ignore, "weights": self.weights,
-        })
-    }
-
-    /// Writes what was chosen to the `config.json` of a model that was read by it.
-    pub fn write(&self, config: &mut serde_json::Map<String, serde_json::Value>) {
-        self.heads
-            .iter()
-            .for_each(|heads| drop(config.insert("num_attention_heads".into(), (*heads).into())));
-        self.stem.iter().for_each(|stem| drop(config.insert("stem".into(), stem.name().into())));
+    /// Writes what is given to the sources of a session.
+    pub fn fill(&self, sources: &mut Sources) {
+        sources.choices = self.choices();
+        (sources.ignore, sources.weights) = (self.ignore.clone(), self.weights.clone());
     }
 }
 
@@ -269,17 +255,4 @@ pub fn load(path: &Path, options: &LoadOptions) -> scrubjay::Result<Loaded> {
 pub fn input_options(model: &ModelArgs, texts: &TextArgs, checkpoint: &Checkpoint) -> LoadOptions {
     let sources = Sources { choices: model.choices.choices(), texts: texts.options(), ..Sources::default() };
     LoadOptions { floats_are_inputs: true, ..sources.load_options(Some(checkpoint)) }
-}
-
-/// The samples that a choice takes of the data of a file, which are `what` to the user; the first few are listed on stderr.
-pub fn chosen(
-    what: &str,
-    text: &str,
-    path: &Path,
-    labels: &Labels,
-    names: &Names,
-) -> scrubjay::Result<Vec<usize>> {
-    let chosen = data::choose(text, path, labels, names)?;
-    eprintln!("{what}: {}", data::listing(&chosen, labels, names));
-    Ok(chosen)
 }

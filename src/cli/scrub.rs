@@ -8,6 +8,7 @@ use std::time::Instant;
 use scrubjay::data::{self, tensors};
 use scrubjay::doubt::doubts;
 use scrubjay::estimate::Estimate;
+use scrubjay::inspection::bytes;
 use scrubjay::options::{DeltaValues, Pick, ScrubOptions};
 use scrubjay::outcome::{self, Changed, Epochs, HoldAccount, Record, Written};
 use scrubjay::report;
@@ -15,7 +16,6 @@ use scrubjay::request::Request;
 use scrubjay::run::{Ended, Finished};
 use scrubjay::session::{Level, Session, Sources};
 
-use super::inspect::bytes;
 use super::method::MethodArgs;
 use super::model::{ModelArgs, NormaliseArgs};
 use super::shared::{self, DeviceArgs, Exit, command_line};

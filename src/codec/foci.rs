@@ -44,6 +44,20 @@ impl Stopped {
     }
 }
 
+impl Foci {
+    /// Why it ended, in words.
+    pub fn reason(&self) -> &'static str {
+        match self.stopped {
+            Stopped::NotPositive => "no other column tells more (the largest T is not positive)",
+            Stopped::Undefined if self.order.is_empty() => "the target is constant, or known already",
+            Stopped::Undefined => "the columns chosen determine the target",
+            Stopped::MaxFeatures => "as many columns as asked for",
+            Stopped::Exhausted => "every column is chosen",
+            Stopped::Interrupted => "interrupted; more columns may tell more",
+        }
+    }
+}
+
 /// What FOCI chose.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Foci {

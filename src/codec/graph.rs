@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 
 use rayon::prelude::*;
+use serde_json::{Value, json};
 
 use super::columns::Columns;
 use super::cpu;
@@ -39,6 +40,19 @@ impl Graph {
                 (one, other) => Some((a, b, one && other)),
             })
             .collect()
+    }
+
+    /// The graph as JSON: the names of the columns, the blanket of each, and the edges.
+    pub fn json(&self, names: &[String]) -> Value {
+        let blanket = |(j, blanket): (usize, &Option<Foci>)| match blanket {
+            None => json!({"column": j, "stopped": Stopped::Interrupted.name()}),
+            Some(Foci { order, conditional, cumulative, stopped, .. }) => json!({
+                "column": j, "order": order, "conditional": conditional,
+                "cumulative": cumulative, "stopped": stopped.name(),
+            }),
+        };
+        let blankets: Vec<Value> = self.blankets.iter().enumerate().map(blanket).collect();
+        json!({"names": names, "blankets": blankets, "edges": self.edges()})
     }
 
     /// The graph in Graphviz's language; an edge is dashed where only one of the two columns has the other in its blanket.

@@ -24,6 +24,7 @@
 //! # scrubjay::Result::Ok(())
 //! ```
 
+mod blankets;
 mod boxes;
 mod columns;
 mod cpu;
@@ -48,6 +49,7 @@ mod tree;
 mod watch;
 mod xi;
 
+pub use blankets::Blankets;
 pub use columns::Columns;
 pub(crate) use cuda::Again;
 pub use foci::{Foci, Stopped, foci, foci_each, foci_memory};

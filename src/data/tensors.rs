@@ -358,6 +358,14 @@ pub enum Values<'a> {
 /// # Errors
 /// Where the file system refuses, or a shape does not fit its values.
 pub fn write(path: &Path, tensors: &[Tensor], metadata: HashMap<String, String>) -> Result<()> {
+    write_whole(path, &serialized(path, tensors, metadata)?)
+}
+
+/// The bytes that [`write()`] writes; `path` is named in errors.
+///
+/// # Errors
+/// Where a shape does not fit its values.
+pub fn serialized(path: &Path, tensors: &[Tensor], metadata: HashMap<String, String>) -> Result<Vec<u8>> {
     let views: Vec<_> = tensors
         .iter()
         .map(|tensor| {
@@ -371,9 +379,7 @@ pub fn write(path: &Path, tensors: &[Tensor], metadata: HashMap<String, String>)
         })
         .collect::<std::result::Result<_, _>>()
         .map_err(|e| Error::data(path, e.to_string()))?;
-    let bytes =
-        safetensors::serialize(views, Some(metadata)).map_err(|e| Error::data(path, e.to_string()))?;
-    write_whole(path, &bytes)
+    safetensors::serialize(views, Some(metadata)).map_err(|e| Error::data(path, e.to_string()))
 }
 
 #[cfg(test)]

@@ -92,19 +92,22 @@ pub fn pad_alike(sets: &mut [&mut Samples]) {
         InputKind::Image(_) => 0,
     };
     let longest = sets.iter().map(|set| of(set)).max().unwrap_or(0);
-    for set in sets {
-        let own = of(set);
-        if own == 0 || own == longest {
-            continue;
-        }
-        let padding = vec![0.0; longest - own];
-        let parts = set.x.chunks_exact(own).flat_map(|part| [part, padding.as_slice()]); // ids, mask, ids, ..
-        set.x = parts.collect::<Vec<_>>().concat();
-        set.kind = InputKind::Text { tokens: longest };
-    }
+    sets.iter_mut().for_each(|set| set.pad(longest));
 }
 
 impl Samples {
+    /// Pads texts on the right to this many tokens; longer ones and images stay as they are. Where the mask is 0 the id is 0.
+    pub fn pad(&mut self, tokens: usize) {
+        let InputKind::Text { tokens: own } = self.kind else { return };
+        if own >= tokens {
+            return;
+        }
+        let padding = vec![0.0; tokens - own];
+        let parts = self.x.chunks_exact(own).flat_map(|part| [part, padding.as_slice()]); // ids, mask, ids, ..
+        self.x = parts.collect::<Vec<_>>().concat();
+        self.kind = InputKind::Text { tokens };
+    }
+
     /// Texts in memory, of this many tokens each: token ids `[n, tokens]`, their mask, which is 1 where a token is attended,
     /// and labels. Whether the ids fit a vocabulary is checked where a network runs on them.
     ///

@@ -7,12 +7,14 @@
 
 #[doc(hidden)] // kernels and memory: for tests and benches
 pub mod cuda;
+mod listing;
 pub mod nvml;
 mod shared;
 
 use std::sync::Arc;
 
 pub use cuda::{Cuda, Foreign};
+pub use listing::Listing;
 pub use shared::Shared;
 
 use crate::error::{Error, Result};

@@ -107,6 +107,12 @@ impl Table {
         Ok(found)
     }
 
+    /// Every column, and then the target, where there is one.
+    pub fn all(&self) -> Vec<Column> {
+        let target = self.has_target().then_some(Column::Target);
+        (0..self.names.len()).map(Column::Number).chain(target).collect()
+    }
+
     /// The one column that `text` names.
     ///
     /// # Errors

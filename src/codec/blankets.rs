@@ -8,9 +8,12 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
-use scrubjay::codec::Foci;
-use scrubjay::{Error, Result};
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use super::foci::Foci;
+use super::options::FociOptions;
+use crate::error::{Error, Result};
 
 /// The file of finished columns.
 pub struct Blankets {
@@ -30,16 +33,31 @@ struct Finished {
     blanket: Foci,
 }
 
+/// A hash of what determines the blankets: the values `[p, n]` and the options.
+fn identity(values: &[f64], n: usize, options: &FociOptions) -> String {
+    let FociOptions { max_features, all, standardize, ties, noise, seed, .. } = options;
+    let mut hash = Sha256::new();
+    hash.update(format!("{n} {max_features:?} {all} {standardize:?} {ties:?} {noise:?} {seed} "));
+    values.iter().for_each(|value| hash.update(value.to_le_bytes()));
+    hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
 impl Blankets {
-    /// Opens or creates the file; returns the columns that are complete.
+    /// Opens or creates the file of a graph of columns `values` `[p, n]`; returns the columns that are complete.
     ///
     /// # Errors
     /// Where it cannot be read or written, was written with other values or options, or holds a malformed line.
-    pub fn open(path: &Path, identity: &str) -> Result<(Blankets, BTreeMap<usize, Foci>)> {
+    pub fn open(
+        path: &Path,
+        values: &[f64],
+        n: usize,
+        options: &FociOptions,
+    ) -> Result<(Blankets, BTreeMap<usize, Foci>)> {
+        let identity = identity(values, n, options);
         let io = |source| Error::Io { path: path.into(), source };
         let text = if path.exists() { std::fs::read(path).map_err(io)? } else { Vec::new() };
         let whole = text.iter().rposition(|&byte| byte == b'\n').map_or(0, |end| end + 1);
-        let header = serde_json::to_vec(&Header { identity: identity.into() }).unwrap_or_default();
+        let header = serde_json::to_vec(&Header { identity }).unwrap_or_default();
         let mut lines = text[..whole].split(|&byte| byte == b'\n').filter(|line| !line.is_empty());
         let same = lines.next().map_or(header.starts_with(&text), |line| line == header);
         if !same {
