@@ -1,7 +1,6 @@
 //! Carrying out a request: in memory ([`Session::scrub`]), or into a folder ([`Session::run`]) with the patched model, the
 //! report, and the records from which an interrupted run goes on.
 
-use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -328,11 +327,10 @@ pub fn check_out(checkpoint: &Checkpoint, out: &Path) -> Result<()> {
         let reason = "is the folder of the model, which would be overwritten; choose another --out";
         return Err(Error::config(format!("{}: {reason}", out.display())));
     }
-    if out.is_file() {
-        let source = std::io::Error::new(ErrorKind::NotADirectory, "is a file; --out takes a folder");
-        return Err(Error::Io { path: out.into(), source });
+    match out.is_file() {
+        true => Err(Error::io(out)(std::io::Error::other("is a file; --out takes a folder"))),
+        false => Ok(()),
     }
-    Ok(())
 }
 
 /// The part of a report that is read.
