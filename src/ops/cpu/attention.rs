@@ -10,7 +10,6 @@ use std::cell::RefCell;
 
 use multiversion::multiversion;
 
-use super::exp::exp;
 use super::gemm::{Matrix, gemm};
 use super::same;
 use super::sums::{largest, set, sum};
@@ -83,9 +82,9 @@ impl Head {
 fn softmax(s: &mut [f32], t: usize) {
     for row in s.chunks_exact_mut(t) {
         let top = largest(row);
-        row.iter_mut().for_each(|s| *s = exp(f64::from(*s - top)) as f32);
-        let share = 1.0 / sum([row], |[s]| s);
-        row.iter_mut().for_each(|s| *s = (f64::from(*s) * share) as f32);
+        row.iter_mut().for_each(|s| *s = (*s - top).exp());
+        let sum = sum([row], |[s]| s);
+        row.iter_mut().for_each(|s| *s = (f64::from(*s) / sum) as f32);
     }
 }
 

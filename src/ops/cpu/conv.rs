@@ -11,7 +11,7 @@ mod fields;
 use std::cell::RefCell;
 use std::ops::Range;
 
-use fields::{Group, Pixels, Way};
+use fields::{Group, Pixels, Way, sized};
 
 use super::gemm::{Matrix, gemm};
 use super::same;
@@ -116,8 +116,7 @@ pub fn data_gradient(
                     });
                     continue;
                 }
-                gathered.clear();
-                gathered.resize(pixels.count * fan_in, 0.0);
+                let gathered = sized(gathered, pixels.count * fan_in);
                 gemm(gathered, fan_in, d, w.columns(0..fan_in), 1.0, false);
                 for (field, pixel) in gathered.chunks_exact(fan_in).zip(pixels.first..) {
                     g.runs(pixel, group, |columns, to| {

@@ -16,7 +16,7 @@ pub mod optimizer;
 pub mod pointwise;
 pub mod pool;
 pub mod shape;
-mod sums;
+pub(crate) mod sums;
 
 /// Refuses slices that do not fit.
 ///

@@ -6,7 +6,7 @@ const LANES: usize = 16;
 
 /// Σ f over rows of one length: the values of lane l are added to partial sum l, then the partial sums, then the rest.
 #[inline(always)]
-pub(super) fn sum<const N: usize>(rows: [&[f32]; N], f: impl Fn([f64; N]) -> f64) -> f64 {
+pub(crate) fn sum<const N: usize>(rows: [&[f32]; N], f: impl Fn([f64; N]) -> f64) -> f64 {
     let len = rows[0].len();
     let rows = rows.map(|row| row[..len].as_chunks::<LANES>());
     let mut sums = [0.0; LANES];
@@ -22,7 +22,7 @@ pub(super) fn sum<const N: usize>(rows: [&[f32]; N], f: impl Fn([f64; N]) -> f64
 
 /// The largest of the values; −∞ of none.
 #[inline(always)]
-pub(super) fn largest(row: &[f32]) -> f32 {
+pub(crate) fn largest(row: &[f32]) -> f32 {
     let (chunks, rest) = row.as_chunks::<LANES>();
     let mut tops = [f32::NEG_INFINITY; LANES];
     for chunk in chunks {
@@ -35,7 +35,7 @@ pub(super) fn largest(row: &[f32]) -> f32 {
 
 /// out = f of the rows' values.
 #[inline(always)]
-pub(super) fn set<const N: usize>(out: &mut [f32], rows: [&[f32]; N], f: impl Fn([f64; N]) -> f64) {
+pub(crate) fn set<const N: usize>(out: &mut [f32], rows: [&[f32]; N], f: impl Fn([f64; N]) -> f64) {
     let rows = rows.map(|row| &row[..out.len()]);
     for i in 0..out.len() {
         out[i] = f(rows.map(|row| f64::from(row[i]))) as f32;
@@ -44,7 +44,7 @@ pub(super) fn set<const N: usize>(out: &mut [f32], rows: [&[f32]; N], f: impl Fn
 
 /// out += f of the rows' values.
 #[inline(always)]
-pub(super) fn add<const N: usize>(out: &mut [f32], rows: [&[f32]; N], f: impl Fn([f64; N]) -> f64) {
+pub(crate) fn add<const N: usize>(out: &mut [f32], rows: [&[f32]; N], f: impl Fn([f64; N]) -> f64) {
     let rows = rows.map(|row| &row[..out.len()]);
     for i in 0..out.len() {
         out[i] += f(rows.map(|row| f64::from(row[i]))) as f32;

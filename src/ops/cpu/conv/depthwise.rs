@@ -8,8 +8,8 @@
 //! The output and the data gradient are the same walk: taps slide over the rows of a source, the input or dy. With stride 2 a
 //! tap of the data gradient meets every other column of its target, so the target's columns are taken in two phases.
 //!
-//! Sums are in f32, in an order that depends on the geometry and `n` alone. Products are rounded before they are added, so
-//! that every machine gives the same bits.
+//! Sums over taps are in f64, where products of f32 are exact; sums over positions, of a weight gradient, are in f32, row by
+//! row. Their order depends on the geometry and `n` alone.
 
 use std::ops::Range;
 
@@ -20,7 +20,7 @@ use crate::ops::{Geometry, Shape};
 /// Channels of a block.
 const LANES: usize = 16;
 /// Columns whose sums are in registers at a time.
-const STRIP: usize = 4;
+const STRIP: usize = 2;
 /// Taps whose gradients are in registers at a time.
 const TAPS: usize = 5;
 
@@ -347,8 +347,8 @@ impl Walk {
     }
 }
 
-/// sums at the columns of a phase = start + Σ over taps of weight · packed. The phase is its first column, its strips, and
-/// the number of phases.
+/// sums at the columns of a phase = start + Σ over taps of weight · packed, added up in f64. The phase is its first column,
+/// its strips, and the number of phases.
 #[multiversion(targets("x86_64+avx512f+avx512vl+avx512dq+avx512bw+avx2+fma", "x86_64+avx2+fma"))]
 fn strips(
     sums: &mut [Lanes],
@@ -360,18 +360,18 @@ fn strips(
     step: usize,
 ) {
     for strip in 0..strips {
-        let mut some = [*start; STRIP];
+        let mut some = [start.map(f64::from); STRIP];
         for &(tap, at) in taps {
             let (weight, at) = (&weights[tap], at + strip * STRIP * step);
             for i in 0..STRIP {
                 let x = &packed[at + i * step];
                 for lane in 0..LANES {
-                    some[i][lane] += weight[lane] * x[lane];
+                    some[i][lane] += f64::from(weight[lane]) * f64::from(x[lane]);
                 }
             }
         }
         for i in 0..STRIP {
-            sums[(strip * STRIP + i) * phases + first] = some[i];
+            sums[(strip * STRIP + i) * phases + first] = some[i].map(|sum| sum as f32);
         }
     }
 }
