@@ -1,8 +1,12 @@
 //! Networks on the CPU: perturbation passes, gradient and Hessian-vector products of ResNet-18 at 32×32, and a whole
 //! scrub of one image from a two-layer network (medians). Correct first: a product against a difference of gradients on
 //! the fully connected layer. `cargo bench --bench network`.
+//!
+//! `cargo bench --bench network -- --model FILE..`: a forward pass and the gradient of every unit on 8 images of 224×224, of
+//! each checkpoint's network instead.
 
 use std::collections::HashMap;
+use std::path::Path;
 use std::time::Instant;
 
 use scrubjay::block::Block;
@@ -11,7 +15,7 @@ use scrubjay::curvature::{Curvature, Kind};
 use scrubjay::data::Samples;
 use scrubjay::data::tensors::{self, Tensor, Values};
 use scrubjay::device::Device;
-use scrubjay::net::{LayerId, Network, Shape, UnitId};
+use scrubjay::net::{LayerId, Network, Shape, UnitId, evaluate};
 use scrubjay::observe::observe;
 use scrubjay::ops::philox::{Stream, Use};
 use scrubjay::perturb::{Noise, perturb};
@@ -25,17 +29,15 @@ fn main() -> anyhow::Result<()> {
         return Ok(()); // cargo test --benches: nothing to test here that tests/net.rs does not
     }
     let device = Device::cpu()?;
+    let threads = device.threads();
+    println!("{:<52} {:>10} {:>10} {:>10}  {threads} threads", "case", "median ms", "least", "most");
+    let mut rest = std::env::args().skip_while(|arg| arg != "--model");
+    if rest.next().is_some() {
+        return rest.filter(|arg| arg != "--bench").try_for_each(|file| model(&device, Path::new(&file)));
+    }
     let net = resnet18()?;
     let samples = images(64, net.input(), 10);
     check(&device, &net, &samples)?;
-    println!(
-        "{:<52} {:>10} {:>10} {:>10}  {} threads",
-        "case",
-        "median ms",
-        "least",
-        "most",
-        device.threads()
-    );
 
     let noise = Noise { sigma: 0.1, replace: 1, seed: 1 };
     let copies = perturb(&samples, 0, &net.ordinary, 1000, noise)?;
@@ -61,9 +63,20 @@ fn main() -> anyhow::Result<()> {
     })
 }
 
+/// The network of a checkpoint: a forward pass, and the gradient.
+fn model(device: &Device, file: &Path) -> anyhow::Result<()> {
+    let net = zoo::load(&Checkpoint::open(file)?, None, Some(Shape::new(224, 224, 3)))?.network.freeze();
+    let samples = images(8, net.input(), net.classes());
+    let name = file.file_stem().unwrap_or_default().display();
+    time(&format!("{name}/forward pass, batch 8"), 7, || evaluate(device, &net, &samples).map(drop))?;
+    let full = Block::all(&net)?;
+    time(&format!("{name}/gradient, batch 8"), 5, || full.gradient(device, &net, &samples).map(drop))
+}
+
 /// Prints what a case takes; `cargo bench --bench network -- PART..` runs those whose names hold a part.
 fn time(name: &str, runs: usize, mut run: impl FnMut() -> scrubjay::Result<()>) -> anyhow::Result<()> {
-    let mut parts = std::env::args().skip(1).filter(|arg| arg != "--bench").peekable();
+    let mut parts =
+        std::env::args().skip(1).take_while(|arg| arg != "--model").filter(|arg| arg != "--bench").peekable();
     if parts.peek().is_some() && !parts.any(|part| name.contains(&part)) {
         return Ok(());
     }

@@ -1,9 +1,11 @@
 """What the benches measure, done by others on the same machine.
 
     pip install torch numpy scipy scikit-learn
-    python3 benches/opponents.py [network] [foci] [known]
+    python3 benches/opponents.py [network] [models] [foci] [known]
 
 network  batched PyTorch beside `cargo bench --bench network`: run that yourself. Medians in milliseconds.
+models   torchvision's networks with depthwise filters beside `cargo bench --bench network -- --model FILE..`: it writes the files
+         to the current folder and prints PyTorch's times. Needs torchvision and safetensors too.
 foci     `cargo bench --bench foci` and its opponents in the same run, in turn, as one table: nearest neighbours per
          candidate by scikit-learn and by SciPy, all candidates in batches by PyTorch, R's FOCI where R has it.
 known    `scrubjay codec` and `foci` as whole commands on data of which the answer is known; build it first. Spambase
@@ -113,6 +115,28 @@ def network():
                 torch.autograd.grad(g, block, v)
 
             measure(f"resnet18/hessian product, {which}, batch 64, {name}", product, 9)
+
+
+def models():
+    import torch
+    import torchvision
+    from safetensors.torch import save_file
+
+    print(f"PyTorch {torch.__version__}, {torch.get_num_threads()} threads")
+    print(f"{'case':<60} {'median ms':>10} {'least':>10} {'most':>10}")
+    for name in "mobilenet_v2", "efficientnet_b0", "convnext_tiny":
+        torch.manual_seed(0)
+        net = getattr(torchvision.models, name)(weights=None).eval()
+        save_file({key: tensor.contiguous() for key, tensor in net.state_dict().items()}, f"{name}.safetensors")
+        x, y = torch.randn(8, 3, 224, 224), torch.randint(1000, (8,))
+        weights = [w for layer in net.modules() if isinstance(layer, (torch.nn.Conv2d, torch.nn.Linear)) for w in layer.parameters()]
+        for form in torch.contiguous_format, torch.channels_last:
+            net, x = net.to(memory_format=form), x.contiguous(memory_format=form)
+            what = str(form).removeprefix("torch.")
+            gradient = lambda: torch.autograd.grad(torch.nn.functional.cross_entropy(net(x), y), weights)
+            with torch.no_grad():
+                measure(f"{name}/forward pass, batch 8, {what}", lambda: net(x), 7)
+            measure(f"{name}/gradient, batch 8, {what}", gradient)
 
 
 ROUNDS = 3
@@ -318,4 +342,4 @@ def known():
 
 if __name__ == "__main__":
     for part in sys.argv[1:] or ["network", "foci"]:
-        {"network": network, "foci": foci, "known": known}[part]()
+        {"network": network, "models": models, "foci": foci, "known": known}[part]()

@@ -5,6 +5,10 @@
 //! could be selected. The gradient at the label is minus the sum of the others', not p_y − 1, for the same reason.
 //! Smoothing ε adds ε (z_y − mean z), which takes at most the share ε of that loss away: no digits are lost.
 
+use multiversion::multiversion;
+
+use crate::ops::cpu::exp::exp;
+use crate::ops::cpu::sums::{self, set, sum};
 use crate::ops::philox::{Stream, Use};
 
 /// The loss of one row of logits.
@@ -20,15 +24,17 @@ pub fn value(z: &[f32], label: usize, smoothing: f64) -> f64 {
 }
 
 /// −ln p of the label.
+#[multiversion(targets("x86_64+avx2+fma"))]
 fn surprisal(z: &[f32], label: usize) -> f64 {
-    let at = f64::from(z[label]);
-    let top = z.iter().fold(f64::NEG_INFINITY, |top, &z| top.max(f64::from(z)));
-    let others = z.iter().enumerate().filter(|(j, _)| *j != label).map(|(_, &z)| f64::from(z));
-    if top <= at {
-        others.map(|z| (z - at).exp()).sum::<f64>().ln_1p()
-    } else {
-        (top - at) + (others.map(|z| (z - top).exp()).sum::<f64>() + (at - top).exp()).ln()
-    }
+    let (at, top) = (f64::from(z[label]), f64::from(sums::largest(z)));
+    let others = of_others(z, label, |z| exp(z - at.max(top)));
+    if top <= at { others.ln_1p() } else { (top - at) + (others + exp(at - top)).ln() }
+}
+
+/// Σ f over the logits of a row but the label's.
+#[inline(always)]
+fn of_others(z: &[f32], label: usize, f: impl Fn(f64) -> f64) -> f64 {
+    sum([&z[..label]], |[z]| f(z)) + sum([&z[label + 1..]], |[z]| f(z))
 }
 
 /// The first of the largest logits of one row.
@@ -43,25 +49,21 @@ pub fn predict(predicted: &mut [u32], logits: &[f32], classes: usize) {
 }
 
 /// Softmax of one row; returns 1 / Σ and the shift, for callers that need p_j = exp(z_j − shift) · scale.
+#[inline(always)]
 fn softmax(z: &[f32]) -> (f64, f64) {
-    let top = z.iter().fold(f64::NEG_INFINITY, |top, &z| top.max(f64::from(z)));
-    (1.0 / z.iter().map(|&z| (f64::from(z) - top).exp()).sum::<f64>(), top)
+    let top = f64::from(sums::largest(z));
+    (1.0 / sum([z], |[z]| exp(z - top)), top)
 }
 
 /// δ = p − (1 − ε) onehot(label) − ε/classes of each row, to `d` `[n, classes]`; labels `[n]`.
+#[multiversion(targets("x86_64+avx2+fma"))]
 pub fn gradient(d: &mut [f32], logits: &[f32], labels: &[u32], classes: usize, smoothing: f64) {
     let share = smoothing / classes as f64;
     for ((d, z), &label) in d.chunks_exact_mut(classes).zip(logits.chunks_exact(classes)).zip(labels) {
         let (scale, top) = softmax(z);
-        let mut others = 0.0;
-        for (j, (d, &z)) in d.iter_mut().zip(z).enumerate() {
-            let p = (f64::from(z) - top).exp() * scale - share;
-            if j != label as usize {
-                others += p;
-                *d = p as f32;
-            }
-        }
-        d[label as usize] = -others as f32;
+        let p = |z: f64| exp(z - top) * scale - share;
+        set(d, [z], |[z]| p(z));
+        d[label as usize] = -of_others(z, label as usize, p) as f32;
     }
 }
 
@@ -92,15 +94,14 @@ pub fn draw(d: &mut [f32], logits: &[f32], classes: usize, seed: u64, first: usi
 }
 
 /// (diag(p) − ppᵀ) t of each row: the second derivative of the loss along t, for any smoothing; all `[n, classes]`.
+#[multiversion(targets("x86_64+avx2+fma"))]
 pub fn curvature(back: &mut [f32], t: &[f32], logits: &[f32], classes: usize) {
     let rows = back.chunks_exact_mut(classes).zip(t.chunks_exact(classes)).zip(logits.chunks_exact(classes));
     for ((back, t), z) in rows {
         let (scale, top) = softmax(z);
-        let p = |j: usize| (f64::from(z[j]) - top).exp() * scale;
-        let mean: f64 = t.iter().enumerate().map(|(j, &t)| p(j) * f64::from(t)).sum();
-        for (j, (back, &t)) in back.iter_mut().zip(t).enumerate() {
-            *back = (p(j) * (f64::from(t) - mean)) as f32;
-        }
+        let p = |z: f64| exp(z - top) * scale;
+        let mean = sum([z, t], |[z, t]| p(z) * t);
+        set(back, [z, t], |[z, t]| p(z) * (t - mean));
     }
 }
 

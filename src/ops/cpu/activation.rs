@@ -1,11 +1,12 @@
 //! Pointwise nonlinearities: value, slope and curve (f, f', f''), and the forms that the four passes use.
 //!
 //! The derivative of ReLU is read off its value (positive or not), that of every other off its argument. Each kind's
-//! loop is compiled for AVX2 where the machine has it; all arithmetic is in f64 between f32 ends, so that the machine
-//! does not show in the result.
+//! loop is compiled on its own, and for AVX2 where the machine has it; all arithmetic is in f64 between f32 ends, so that
+//! the machine does not show in the result.
 
 use multiversion::multiversion;
 
+use super::exp::exp;
 use super::same;
 use crate::ops::Activation;
 
@@ -14,6 +15,7 @@ const INVERSE_SQRT_2: f64 = std::f64::consts::FRAC_1_SQRT_2;
 const PEAK: f64 = 0.398_942_280_401_432_7;
 
 /// erf(x)/x as a rational function of x² on [0, 4], fitted by iterated least squares; relative error 2.1e-9.
+#[inline(always)]
 fn erf(x: f64) -> f64 {
     const P: [f64; 7] = [
         1.1283791693636172,
@@ -39,8 +41,9 @@ fn erf(x: f64) -> f64 {
     x * p / q
 }
 
+#[inline(always)]
 fn sigmoid(a: f64) -> f64 {
-    1.0 / (1.0 + (-a).exp())
+    1.0 / (1.0 + exp(-a))
 }
 
 /// The slope of quick GELU's sigmoid at 0.
@@ -50,19 +53,22 @@ const TANH_SCALE: f64 = 0.797_884_560_802_865_4;
 const TANH_CUBE: f64 = 0.044715;
 
 /// Whether a is strictly between: at a kink and beyond it the derivative is the outer one.
+#[inline(always)]
 fn between(a: f64, low: f64, high: f64) -> bool {
     low < a && a < high
 }
 
 /// tanh of the argument u that the tanh form of GELU has, u' and u''.
+#[inline(always)]
 fn cubic(a: f64) -> [f64; 3] {
     let u = TANH_SCALE * a * (1.0 + TANH_CUBE * a * a);
     [u.tanh(), TANH_SCALE * (1.0 + 3.0 * TANH_CUBE * a * a), TANH_SCALE * 6.0 * TANH_CUBE * a]
 }
 
 /// Φ(a), and the density φ(a).
+#[inline(always)]
 fn normal(a: f64) -> (f64, f64) {
-    (0.5 * (1.0 + erf(a * INVERSE_SQRT_2)), PEAK * (-0.5 * a * a).exp())
+    (0.5 * (1.0 + erf(a * INVERSE_SQRT_2)), PEAK * exp(-0.5 * a * a))
 }
 
 /// f(a).
@@ -74,7 +80,7 @@ pub fn value(kind: Activation, a: f64) -> f64 {
         Activation::Silu => a * sigmoid(a),
         Activation::Sigmoid => sigmoid(a),
         Activation::Tanh => a.tanh(),
-        Activation::Softplus => a.max(0.0) + (-a.abs()).exp().ln_1p(),
+        Activation::Softplus => a.max(0.0) + exp(-a.abs()).ln_1p(),
         Activation::HardSwish => a * (a + 3.0).clamp(0.0, 6.0) / 6.0,
         Activation::HardSigmoid => (a + 3.0).clamp(0.0, 6.0) / 6.0,
         Activation::Relu6 => a.clamp(0.0, 6.0),
@@ -155,13 +161,27 @@ pub fn curve(kind: Activation, a: f64) -> f64 {
     }
 }
 
+/// Runs a loop with its kind as a constant, so that the kind is not asked for at every value.
+macro_rules! of_kind {
+    ($kind:expr, $constant:ident, $run:expr) => {
+        of_kind!($kind, $constant, $run, Relu Gelu Silu Sigmoid Tanh Softplus HardSwish HardSigmoid Relu6 QuickGelu GeluTanh)
+    };
+    ($kind:expr, $constant:ident, $run:expr, $($name:ident)*) => {
+        match $kind {
+            $(Activation::$name => {
+                const $constant: Activation = Activation::$name;
+                $run
+            })*
+        }
+    };
+}
+
 /// y = f(y).
 #[multiversion(targets("x86_64+avx2+fma"))]
 pub fn forward(y: &mut [f32], kind: Activation) {
     match kind {
         Activation::Relu => y.iter_mut().for_each(|y| *y = y.max(0.0)),
-        Activation::Gelu => y.iter_mut().for_each(|y| *y = value(Activation::Gelu, f64::from(*y)) as f32),
-        kind => y.iter_mut().for_each(|y| *y = value(kind, f64::from(*y)) as f32),
+        kind => of_kind!(kind, KIND, y.iter_mut().for_each(|y| *y = value(KIND, f64::from(*y)) as f32)),
     }
 }
 
@@ -169,11 +189,14 @@ pub fn forward(y: &mut [f32], kind: Activation) {
 #[multiversion(targets("x86_64+avx2+fma"))]
 pub fn backward(d: &mut [f32], a: &[f32], kind: Activation) {
     same("activation_backward", d.len(), a.len());
+    let values = d.iter_mut().zip(a);
     match kind {
-        Activation::Relu => d.iter_mut().zip(a).for_each(|(d, &a)| *d = if a > 0.0 { *d } else { 0.0 }),
-        kind => {
-            d.iter_mut().zip(a).for_each(|(d, &a)| *d = (f64::from(*d) * slope(kind, f64::from(a))) as f32)
-        }
+        Activation::Relu => values.for_each(|(d, &a)| *d = if a > 0.0 { *d } else { 0.0 }),
+        kind => of_kind!(
+            kind,
+            KIND,
+            values.for_each(|(d, &a)| *d = (f64::from(*d) * slope(KIND, f64::from(a))) as f32)
+        ),
     }
 }
 
@@ -181,26 +204,36 @@ pub fn backward(d: &mut [f32], a: &[f32], kind: Activation) {
 #[multiversion(targets("x86_64+avx2+fma"))]
 pub fn add_backward(dx: &mut [f32], dy: &[f32], a: &[f32], kind: Activation) {
     [dy, a].iter().for_each(|x| same("activation_backward", dx.len(), x.len()));
-    let rows = dx.iter_mut().zip(dy).zip(a);
+    let values = dx.iter_mut().zip(dy).zip(a);
     match kind {
-        Activation::Relu => rows.for_each(|((dx, &dy), &a)| *dx += if a > 0.0 { dy } else { 0.0 }),
-        kind => rows.for_each(|((dx, &dy), &a)| *dx += (f64::from(dy) * slope(kind, f64::from(a))) as f32),
+        Activation::Relu => values.for_each(|((dx, &dy), &a)| *dx += if a > 0.0 { dy } else { 0.0 }),
+        kind => of_kind!(
+            kind,
+            KIND,
+            values.for_each(|((dx, &dy), &a)| *dx += (f64::from(dy) * slope(KIND, f64::from(a))) as f32)
+        ),
     }
 }
 
 /// dxt = f'(a) dyt + f''(a) a' dy.
+#[multiversion(targets("x86_64+avx2+fma"))]
 pub fn tangent_backward(dxt: &mut [f32], dyt: &[f32], dy: &[f32], at: &[f32], a: &[f32], kind: Activation) {
     [dyt, dy, at, a].iter().for_each(|x| same("activation_tangent_backward", dxt.len(), x.len()));
-    for ((((dxt, &dyt), &dy), &at), &a) in dxt.iter_mut().zip(dyt).zip(dy).zip(at).zip(a) {
-        *dxt = moved(kind, f64::from(a), dyt, dy, at);
-    }
+    let values = dxt.iter_mut().zip(dyt).zip(dy).zip(at).zip(a);
+    of_kind!(
+        kind,
+        KIND,
+        values.for_each(|((((dxt, &dyt), &dy), &at), &a)| *dxt = moved(KIND, f64::from(a), dyt, dy, at))
+    )
 }
 
+#[inline(always)]
 fn moved(kind: Activation, a: f64, dyt: f32, dy: f32, at: f32) -> f32 {
     (slope(kind, a) * f64::from(dyt) + curve(kind, a) * f64::from(at) * f64::from(dy)) as f32
 }
 
 /// dxt += f'(a) dyt + f''(a) a' dy.
+#[multiversion(targets("x86_64+avx2+fma"))]
 pub fn add_tangent_backward(
     dxt: &mut [f32],
     dyt: &[f32],
@@ -210,9 +243,12 @@ pub fn add_tangent_backward(
     kind: Activation,
 ) {
     [dyt, dy, at, a].iter().for_each(|x| same("activation_tangent_backward", dxt.len(), x.len()));
-    for ((((dxt, &dyt), &dy), &at), &a) in dxt.iter_mut().zip(dyt).zip(dy).zip(at).zip(a) {
-        *dxt += moved(kind, f64::from(a), dyt, dy, at);
-    }
+    let values = dxt.iter_mut().zip(dyt).zip(dy).zip(at).zip(a);
+    of_kind!(
+        kind,
+        KIND,
+        values.for_each(|((((dxt, &dyt), &dy), &at), &a)| *dxt += moved(KIND, f64::from(a), dyt, dy, at))
+    )
 }
 
 #[cfg(test)]

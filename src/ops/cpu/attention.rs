@@ -8,8 +8,11 @@
 
 use std::cell::RefCell;
 
+use multiversion::multiversion;
+
 use super::gemm::{Matrix, gemm};
 use super::same;
+use super::sums::{largest, set, sum};
 use crate::ops::{Shape, Windows};
 
 thread_local! {
@@ -74,12 +77,40 @@ impl Head {
     }
 }
 
+/// Softmax of each row; rows of −∞ alone give NaN.
+#[multiversion(targets("x86_64+avx2+fma"))]
+fn softmax(s: &mut [f32], t: usize) {
+    for row in s.chunks_exact_mut(t) {
+        let top = largest(row);
+        row.iter_mut().for_each(|s| *s = (*s - top).exp());
+        let sum = sum([row], |[s]| s);
+        row.iter_mut().for_each(|s| *s = (f64::from(*s) / sum) as f32);
+    }
+}
+
 /// Each row of `d` minus its mean under `p`, times `p`: softmax's derivative, its own transpose.
+#[multiversion(targets("x86_64+avx2+fma"))]
 fn through_softmax(d: &mut [f32], p: &[f32], t: usize) {
     for (d, p) in d.chunks_exact_mut(t).zip(p.chunks_exact(t)) {
-        let mean: f64 = d.iter().zip(p).map(|(&d, &p)| f64::from(d) * f64::from(p)).sum();
+        let mean = sum([d, p], |[d, p]| d * p);
         d.iter_mut().zip(p).for_each(|(d, &p)| *d = (f64::from(p) * (f64::from(*d) - mean)) as f32);
     }
+}
+
+/// dS and dS' of one row, of its P, P', dP and dP'; see [`tangent_backward`].
+#[multiversion(targets("x86_64+avx2+fma"))]
+fn through_softmax_tangent(
+    ds: &mut [f32],
+    dst: &mut [f32],
+    p: &[f32],
+    moved: &[f32],
+    dp: &[f32],
+    dpt: &[f32],
+) {
+    let mean = sum([p, dp], |[p, dp]| p * dp);
+    let mean_t = sum([p, moved, dp, dpt], |[p, moved, dp, dpt]| moved * dp + p * dpt);
+    set(ds, [p, dp], |[p, dp]| p * (dp - mean));
+    set(dst, [p, moved, dp, dpt], |[p, moved, dp, dpt]| moved * (dp - mean) + p * (dpt - mean_t));
 }
 
 /// Refuses other lengths of packed values, of outputs and of weights than those of `n` images.
@@ -120,22 +151,15 @@ pub fn forward(
                 *s += if windows.were_apart(window, query, key) { Windows::APART } else { 0.0 };
             }
         }
-        let keys = mask.map(|mask| &mask[i / heads * head.t..][..head.t]);
-        for row in p.chunks_exact_mut(head.t) {
-            if let Some(keys) = keys {
-                if keys.iter().all(|&key| key == 0) {
-                    row.fill(0.0);
-                    continue;
+        match mask.map(|mask| &mask[i / heads * head.t..][..head.t]) {
+            Some(keys) if keys.iter().all(|&key| key == 0) => p.fill(0.0),
+            keys => {
+                for row in p.chunks_exact_mut(head.t).filter(|_| keys.is_some()) {
+                    let masked = row.iter_mut().zip(keys.into_iter().flatten()).filter(|(_, key)| **key == 0);
+                    masked.for_each(|(s, _)| *s = f32::NEG_INFINITY);
                 }
-                row.iter_mut()
-                    .zip(keys)
-                    .filter(|(_, key)| **key == 0)
-                    .for_each(|(s, _)| *s = f32::NEG_INFINITY);
+                softmax(p, head.t);
             }
-            let top = row.iter().fold(f32::NEG_INFINITY, |top, &s| top.max(s));
-            row.iter_mut().for_each(|s| *s = (*s - top).exp());
-            let sum: f64 = row.iter().map(|&s| f64::from(s)).sum();
-            row.iter_mut().for_each(|s| *s = (f64::from(*s) / sum) as f32);
         }
         gemm(&mut y[head.out..], head.dim, head.square(p), v, 1.0, false);
     }
@@ -227,16 +251,10 @@ pub fn tangent_backward(
             gemm(dp, t, d, v.t(), 1.0, false);
             gemm(dpt, t, dt, v.t(), 1.0, false);
             gemm(dpt, t, d, vt.t(), 1.0, true);
-            for row in 0..t {
-                let row = row * t..(row + 1) * t;
-                let at = |values: &[f32], i: usize| f64::from(values[row.start + i]);
-                let mean: f64 = (0..t).map(|i| at(p, i) * at(dp, i)).sum();
-                let mean_t: f64 = (0..t).map(|i| at(moved, i) * at(dp, i) + at(p, i) * at(dpt, i)).sum();
-                for i in 0..t {
-                    let centred = at(dp, i) - mean;
-                    ds[row.start + i] = (at(p, i) * centred) as f32;
-                    dst[row.start + i] = (at(moved, i) * centred + at(p, i) * (at(dpt, i) - mean_t)) as f32;
-                }
+            for row in (0..t).map(|row| row * t..(row + 1) * t) {
+                let (ds, dst) = (&mut ds[row.clone()], &mut dst[row.clone()]);
+                let [p, moved, dp, dpt] = [p, moved, dp, dpt].map(|values| &values[row.clone()]);
+                through_softmax_tangent(ds, dst, p, moved, dp, dpt);
             }
             let (ds, dst) = (head.square(ds), head.square(dst));
             let mut add = |part: usize, a: Matrix, b: Matrix, scale: f32| {

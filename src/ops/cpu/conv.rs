@@ -1,16 +1,17 @@
 //! The three bilinear primitives of every affine layer: y = Wx (apply), δx = Wᵀδ (data gradient), dW = δᵀx (weight
 //! gradient). A linear layer is a 1×1 convolution over its positions.
 //!
-//! Each is a sum of matrix products over *fields*, found as `fields.rs` says.
+//! Each is a sum of matrix products over *fields*, found as `fields.rs` says; but depthwise layers go by `depthwise.rs`.
 //!
 //! With `rows`, weights and gradients are those of some output channels only, and the cost is theirs.
 
+mod depthwise;
 mod fields;
 
 use std::cell::RefCell;
 use std::ops::Range;
 
-use fields::{Group, Pixels, Way};
+use fields::{Group, Pixels, Way, sized};
 
 use super::gemm::{Matrix, gemm};
 use super::same;
@@ -43,6 +44,9 @@ pub fn apply(
     accumulate: bool,
 ) {
     fits("conv", g, n, [x.len(), y.len(), weight.len()], bias.map(<[f32]>::len), rows);
+    if g.is_depthwise() {
+        return depthwise::apply(y, x, weight, bias, rows, n, g, accumulate);
+    }
     let (o, way) = (g.output.c, g.way(n));
     for y in y.chunks_exact_mut(o) {
         match (rows, bias) {
@@ -97,6 +101,9 @@ pub fn data_gradient(
     if !accumulate {
         dx.fill(0.0);
     }
+    if g.is_depthwise() {
+        return depthwise::data_gradient(dx, dy, weight, rows, n, g);
+    }
     SCRATCH.with_borrow_mut(|[gathered, some]| {
         for pixels in g.sets(n, way) {
             for Group { group, weights, channels, rows } in g.groups(rows) {
@@ -109,8 +116,7 @@ pub fn data_gradient(
                     });
                     continue;
                 }
-                gathered.clear();
-                gathered.resize(pixels.count * fan_in, 0.0);
+                let gathered = sized(gathered, pixels.count * fan_in);
                 gemm(gathered, fan_in, d, w.columns(0..fan_in), 1.0, false);
                 for (field, pixel) in gathered.chunks_exact(fan_in).zip(pixels.first..) {
                     g.runs(pixel, group, |columns, to| {
@@ -142,6 +148,9 @@ pub fn weight_gradient(
                 None => db.iter_mut().zip(dy).for_each(|(db, dy)| *db += dy),
             }
         }
+    }
+    if g.is_depthwise() {
+        return depthwise::weight_gradient(dw, dy, x, rows, n, g);
     }
     SCRATCH.with_borrow_mut(|[gathered, some]| {
         for pixels in g.sets(n, way) {
@@ -311,6 +320,9 @@ mod tests {
             shape(8, 7, 3, 4, Conv::square(3, 2, 0).same(8, 7)),
             shape(6, 6, 2, 4, Conv { groups: 2, ..Conv::square(5, 2, 0).same(6, 6) }),
             shape(3, 3, 2, 3, Conv::square(3, 1, 3)), // taps wholly in the padding
+            shape(9, 8, 35, 35, Conv { groups: 35, ..Conv::square(7, 1, 3) }),
+            shape(9, 7, 20, 40, Conv { groups: 20, ..Conv::square(5, 2, 2) }),
+            shape(7, 9, 18, 18, Conv { groups: 18, further: (0, 1), dilation: 2, ..Conv::square(3, 3, 2) }),
             shape(40, 30, 3, 2, Conv::square(3, 1, 1)),
         ]
     }

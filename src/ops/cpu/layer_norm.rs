@@ -1,11 +1,15 @@
 //! Layer norm over the channels of each position: y = γ x̂ + β, x̂ = (x − μ) r, r = 1/√(var + eps); its tangent and both
 //! adjoints (MATH.md, Eq. 8). Moments are in f64; `saved` holds μ and r of each position. Adjoints add.
 
+use multiversion::multiversion;
+
 use super::same;
+use super::sums::{add, set, sum};
 
 /// Mean of f over the channels.
-fn mean(c: usize, f: impl Fn(usize) -> f64) -> f64 {
-    (0..c).map(f).sum::<f64>() / c as f64
+#[inline(always)]
+fn mean<const N: usize>(rows: [&[f32]; N], f: impl Fn([f64; N]) -> f64) -> f64 {
+    sum(rows, f) / rows[0].len() as f64
 }
 
 /// Refuses other lengths than positions of `c` channels, with two saved values each.
@@ -16,96 +20,108 @@ fn fits(c: usize, len: usize, others: &[usize], saved: usize) {
     same("layer_norm", 2 * (len / c), saved);
 }
 
-/// One position's normalised values.
-struct Position<'a> {
-    x: &'a [f32],
+/// One position's moments, as they were saved.
+#[derive(Clone, Copy)]
+struct Moments {
     mean: f64,
     r: f64,
 }
 
-impl<'a> Position<'a> {
-    fn new(x: &'a [f32], saved: &[f32]) -> Position<'a> {
-        Position { x, mean: f64::from(saved[0]), r: f64::from(saved[1]) }
+impl Moments {
+    #[inline(always)]
+    fn of(saved: &[f32]) -> Moments {
+        Moments { mean: f64::from(saved[0]), r: f64::from(saved[1]) }
     }
 
     /// x̂.
-    fn hat(&self, c: usize) -> f64 {
-        (f64::from(self.x[c]) - self.mean) * self.r
+    #[inline(always)]
+    fn hat(self, x: f64) -> f64 {
+        (x - self.mean) * self.r
+    }
+}
+
+/// The means that a position's tangent x̂' = r (x' − mean x' − x̂ q) takes, q = mean x̂ x'.
+#[derive(Clone, Copy)]
+struct Tangent {
+    at: Moments,
+    shift: f64,
+    q: f64,
+}
+
+impl Tangent {
+    #[inline(always)]
+    fn new(at: Moments, x: &[f32], tx: &[f32]) -> Tangent {
+        let q = mean([x, tx], |[x, tx]| at.hat(x) * tx);
+        Tangent { at, shift: mean([tx], |[tx]| tx), q }
     }
 
-    /// x̂' = r (x' − mean x' − x̂ q), and q = mean x̂ x'.
-    fn tangent<'b>(&'b self, tx: &'b [f32]) -> (impl Fn(usize) -> f64 + 'b, f64) {
-        let c = self.x.len();
-        let shift = mean(c, |c| f64::from(tx[c]));
-        let q = mean(c, |c| self.hat(c) * f64::from(tx[c]));
-        (move |c: usize| self.r * (f64::from(tx[c]) - shift - self.hat(c) * q), q)
+    /// x̂'.
+    #[inline(always)]
+    fn hat(self, x: f64, tx: f64) -> f64 {
+        self.at.r * (tx - self.shift - self.at.hat(x) * self.q)
     }
 }
 
 /// y, and μ and r of each position to `saved`.
+#[multiversion(targets("x86_64+avx2+fma"))]
 pub fn forward(y: &mut [f32], saved: &mut [f32], x: &[f32], gamma: &[f32], beta: &[f32], eps: f32) {
     let c = gamma.len();
     fits(c, y.len(), &[x.len()], saved.len());
     same("layer_norm", c, beta.len());
     for ((y, saved), x) in y.chunks_exact_mut(c).zip(saved.chunks_exact_mut(2)).zip(x.chunks_exact(c)) {
-        let mu = mean(c, |c| f64::from(x[c]));
-        let var = mean(c, |c| (f64::from(x[c]) - mu).powi(2));
+        let mu = mean([x], |[x]| x);
+        let var = mean([x], |[x]| (x - mu) * (x - mu));
         saved[0] = mu as f32;
         saved[1] = (1.0 / (var + f64::from(eps)).sqrt()) as f32;
-        let at = Position::new(x, saved);
-        for i in 0..c {
-            y[i] = (at.hat(i) * f64::from(gamma[i]) + f64::from(beta[i])) as f32;
-        }
+        let at = Moments::of(saved);
+        set(y, [x, gamma, beta], |[x, gamma, beta]| at.hat(x) * gamma + beta);
     }
 }
 
 /// t = γ x̂'.
+#[multiversion(targets("x86_64+avx2+fma"))]
 pub fn tangent(t: &mut [f32], tx: &[f32], x: &[f32], saved: &[f32], gamma: &[f32]) {
     let c = gamma.len();
     fits(c, t.len(), &[tx.len(), x.len()], saved.len());
     let rows =
         t.chunks_exact_mut(c).zip(tx.chunks_exact(c)).zip(x.chunks_exact(c)).zip(saved.chunks_exact(2));
     for (((t, tx), x), saved) in rows {
-        let at = Position::new(x, saved);
-        let (moved, _) = at.tangent(tx);
-        for i in 0..c {
-            t[i] = (f64::from(gamma[i]) * moved(i)) as f32;
-        }
+        let moved = Tangent::new(Moments::of(saved), x, tx);
+        set(t, [tx, x, gamma], |[tx, x, gamma]| gamma * moved.hat(x, tx));
     }
 }
 
 /// dx += r (u − mean u − x̂ m), u = γ dy, m = mean u x̂.
+#[multiversion(targets("x86_64+avx2+fma"))]
 pub fn backward(dx: &mut [f32], dy: &[f32], x: &[f32], saved: &[f32], gamma: &[f32]) {
     let c = gamma.len();
     fits(c, dx.len(), &[dy.len(), x.len()], saved.len());
     let rows =
         dx.chunks_exact_mut(c).zip(dy.chunks_exact(c)).zip(x.chunks_exact(c)).zip(saved.chunks_exact(2));
     for (((dx, dy), x), saved) in rows {
-        let at = Position::new(x, saved);
-        let u = |i: usize| f64::from(gamma[i]) * f64::from(dy[i]);
-        let (shift, m) = (mean(c, u), mean(c, |i| u(i) * at.hat(i)));
-        for i in 0..c {
-            dx[i] += (at.r * (u(i) - shift - at.hat(i) * m)) as f32;
-        }
+        let at = Moments::of(saved);
+        let shift = mean([gamma, dy], |[gamma, dy]| gamma * dy);
+        let m = mean([gamma, dy, x], |[gamma, dy, x]| gamma * dy * at.hat(x));
+        add(dx, [gamma, dy, x], |[gamma, dy, x]| at.r * (gamma * dy - shift - at.hat(x) * m));
     }
 }
 
 /// dγ += Σ dy x̂ and dβ += Σ dy over positions.
+#[multiversion(targets("x86_64+avx2+fma"))]
 pub fn parameter_gradient(dgamma: &mut [f32], dbeta: &mut [f32], dy: &[f32], x: &[f32], saved: &[f32]) {
     let c = dgamma.len();
     fits(c, dy.len(), &[x.len()], saved.len());
     same("layer_norm_parameters", c, dbeta.len());
     for ((dy, x), saved) in dy.chunks_exact(c).zip(x.chunks_exact(c)).zip(saved.chunks_exact(2)) {
-        let at = Position::new(x, saved);
-        for i in 0..c {
-            dgamma[i] += (f64::from(dy[i]) * at.hat(i)) as f32;
-            dbeta[i] += dy[i];
-        }
+        let at = Moments::of(saved);
+        add(dgamma, [dy, x], |[dy, x]| dy * at.hat(x));
+        add(dbeta, [dy], |[dy]| dy);
     }
 }
 
 /// The derivative of [`backward`] along x' = `tx` and dy' = `dyt`, added to `dxt`. With q = mean x̂ x' (so r' = −r² q)
 /// and m' = mean(u' x̂ + u x̂'): dx' = −r q dx + r (u' − mean u' − x̂' m − x̂ m').
+#[multiversion(targets("x86_64+avx2+fma"))]
 pub fn tangent_backward(
     dxt: &mut [f32],
     dyt: &[f32],
@@ -119,17 +135,19 @@ pub fn tangent_backward(
     fits(c, dxt.len(), &[dyt.len(), dy.len(), tx.len(), x.len()], saved.len());
     for (i, dxt) in dxt.chunks_exact_mut(c).enumerate() {
         let row = i * c..(i + 1) * c;
-        let (dyt, dy, tx) = (&dyt[row.clone()], &dy[row.clone()], &tx[row.clone()]);
-        let at = Position::new(&x[row], &saved[2 * i..2 * i + 2]);
-        let (moved, q) = at.tangent(tx);
-        let u = |i: usize| f64::from(gamma[i]) * f64::from(dy[i]);
-        let ut = |i: usize| f64::from(gamma[i]) * f64::from(dyt[i]);
-        let (shift, m) = (mean(c, u), mean(c, |i| u(i) * at.hat(i)));
-        let (shift_t, m_t) = (mean(c, ut), mean(c, |i| ut(i) * at.hat(i) + u(i) * moved(i)));
-        for i in 0..c {
-            let dx = at.r * (u(i) - shift - at.hat(i) * m);
-            dxt[i] += (at.r * (ut(i) - shift_t - moved(i) * m - at.hat(i) * m_t) - at.r * q * dx) as f32;
-        }
+        let [dyt, dy, tx, x] = [dyt, dy, tx, x].map(|values| &values[row.clone()]);
+        let at = Moments::of(&saved[2 * i..2 * i + 2]);
+        let moved = Tangent::new(at, x, tx);
+        let shift = mean([gamma, dy], |[gamma, dy]| gamma * dy);
+        let m = mean([gamma, dy, x], |[gamma, dy, x]| gamma * dy * at.hat(x));
+        let shift_t = mean([gamma, dyt], |[gamma, dyt]| gamma * dyt);
+        let m_t = mean([gamma, dyt, dy, tx, x], |[gamma, dyt, dy, tx, x]| {
+            gamma * dyt * at.hat(x) + gamma * dy * moved.hat(x, tx)
+        });
+        add(dxt, [gamma, dyt, dy, tx, x], |[gamma, dyt, dy, tx, x]| {
+            let dx = at.r * (gamma * dy - shift - at.hat(x) * m);
+            at.r * (gamma * dyt - shift_t - moved.hat(x, tx) * m - at.hat(x) * m_t) - at.r * moved.q * dx
+        });
     }
 }
 

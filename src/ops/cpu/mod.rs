@@ -6,6 +6,7 @@ pub mod attention;
 pub mod batch_norm;
 pub mod conv;
 pub mod embedding;
+pub(crate) mod exp;
 pub mod gate;
 pub(crate) mod gemm;
 pub mod group_norm;
@@ -15,6 +16,7 @@ pub mod optimizer;
 pub mod pointwise;
 pub mod pool;
 pub mod shape;
+pub(crate) mod sums;
 
 /// Refuses slices that do not fit.
 ///

@@ -21,6 +21,14 @@ const TILE_PIXELS: usize = 128;
 const FEW_POSITIONS: usize = 16;
 pub(super) const MANY_IMAGES: usize = 16;
 
+/// The first `len` values of `values`, whatever they are.
+pub(super) fn sized(values: &mut Vec<f32>, len: usize) -> &mut [f32] {
+    if values.len() < len {
+        values.resize(len, 0.0);
+    }
+    &mut values[..len]
+}
+
 /// Output pixels that are worked on together: `count` of them, `stride` apart, from `first`.
 #[derive(Clone, Copy)]
 pub(super) struct Pixels {
@@ -127,6 +135,18 @@ impl Geometry {
         }
     }
 
+    /// Whether some tap of an output pixel lies in the padding.
+    fn meets_padding(&self, pixel: usize) -> bool {
+        let Geometry { input, output, conv } = *self;
+        let at = pixel % output.positions();
+        let meets = |o: usize, kernel: usize, pad: usize, size: usize| {
+            let first = o * conv.stride;
+            first < pad || first + (kernel - 1) * conv.dilation >= size + pad
+        };
+        meets(at / output.w, conv.kernel.0, conv.padding.0, input.h)
+            || meets(at % output.w, conv.kernel.1, conv.padding.1, input.w)
+    }
+
     /// The fields of one set of pixels under one group that stand in `x`: `each(columns, offset in x)`; their rows are
     /// [`Geometry::distance`] apart.
     pub(super) fn standing(
@@ -167,9 +187,11 @@ impl Geometry {
                 each(columns.clone(), Matrix::rows(&x[from..], pixels.count, columns.len(), distance))
             });
         }
-        gathered.clear();
-        gathered.resize(pixels.count * fan_in, 0.0);
+        let gathered = sized(gathered, pixels.count * fan_in);
         for (field, pixel) in gathered.chunks_exact_mut(fan_in).zip(pixels.first..) {
+            if self.meets_padding(pixel) {
+                field.fill(0.0);
+            }
             self.runs(pixel, group, |columns, from| {
                 let len = columns.len();
                 field[columns].copy_from_slice(&x[from..from + len])
