@@ -20,7 +20,7 @@ use std::time::Instant;
 use serde_json::{Value, json};
 
 pub use options::TrainOptions;
-use reading::{check_sources, existing_model, rest};
+use reading::{check_sources, existing_model, rest, tells_how_to_read};
 pub use trained::{EpochReport, Trained};
 
 use crate::data::tokenizer::Tokenizer;
@@ -311,8 +311,7 @@ impl Training {
     fn manifest(&self, seed: u64) -> Result<Value> {
         let files = self.files.as_ref().ok_or_else(no_files)?;
         let Sources { model, choices, ignore, weights, data, cifar_labels, .. } = &files.sources;
-        let given =
-            choices.heads.is_some() || choices.stem.is_some() || !ignore.is_empty() || !weights.is_empty();
+        let given = tells_how_to_read(&files.sources);
         let read_by =
             json!({"heads": choices.heads, "stem": choices.stem, "ignore": ignore, "weights": weights});
         Ok(json!({

@@ -63,41 +63,41 @@ pub struct Args {
     #[arg(long, value_name = "C")]
     classes: Option<usize>,
     /// How many times the data are passed over
-    #[arg(long, value_name = "E", default_value_t = 20, value_parser = shared::at_least_one)]
+    #[arg(long, value_name = "E", default_value_t = TrainOptions::default().epochs as u32, value_parser = shared::at_least_one)]
     epochs: u32,
     /// Samples per mini-batch
-    #[arg(long, value_name = "B", default_value_t = 64, value_parser = shared::at_least_one)]
+    #[arg(long, value_name = "B", default_value_t = TrainOptions::default().batch_size as u32, value_parser = shared::at_least_one)]
     batch_size: u32,
     /// The largest learning rate; --schedule lowers it
-    #[arg(long, value_name = "RATE", default_value_t = 0.05, value_parser = shared::positive)]
+    #[arg(long, value_name = "RATE", default_value_t = TrainOptions::default().lr, value_parser = shared::positive)]
     lr: f32,
     /// Momentum of SGD
-    #[arg(long, value_name = "M", default_value_t = 0.9)]
+    #[arg(long, value_name = "M", default_value_t = TrainOptions::default().momentum)]
     momentum: f32,
     /// The optimizer: SGD with momentum, or Adam
-    #[arg(long, value_enum, value_name = "sgd|adam", default_value_t = Optimizer::Sgd)]
+    #[arg(long, value_enum, value_name = "sgd|adam", default_value_t = TrainOptions::default().optimizer)]
     optimizer: Optimizer,
     /// Weight decay, as PyTorch's optimizers have it
-    #[arg(long, value_name = "W", default_value_t = 5e-4)]
+    #[arg(long, value_name = "W", default_value_t = TrainOptions::default().weight_decay)]
     weight_decay: f32,
     /// The parameters that weight decay is for
-    #[arg(long, value_enum, value_name = "all|weights", default_value_t = Decayed::All)]
+    #[arg(long, value_enum, value_name = "all|weights", default_value_t = TrainOptions::default().decay)]
     decay: Decayed,
     /// Epochs at the beginning in which the learning rate rises to --lr
-    #[arg(long, value_name = "E", default_value_t = 0)]
+    #[arg(long, value_name = "E", default_value_t = TrainOptions::default().warm_up as u32)]
     warm_up: u32,
     /// Shift each image at random by up to this many pixels in each direction, whenever it is trained on; what is uncovered is
     /// black. 4 is usual for CIFAR
-    #[arg(long, value_name = "PIXELS", default_value_t = 0)]
+    #[arg(long, value_name = "PIXELS", default_value_t = TrainOptions::default().shift as u32)]
     shift: u32,
     /// Mirror each image left to right with probability 1/2, whenever it is trained on
     #[arg(long)]
     flip: bool,
     /// How the learning rate falls
-    #[arg(long, value_enum, value_name = "constant|cosine|step", default_value_t = Schedule::Cosine)]
+    #[arg(long, value_enum, value_name = "constant|cosine|step", default_value_t = TrainOptions::default().schedule)]
     schedule: Schedule,
     /// The seed of initial weights and the order of samples
-    #[arg(long, value_name = "S", default_value_t = 0)]
+    #[arg(long, value_name = "S", default_value_t = TrainOptions::default().seed)]
     seed: u64,
     /// Train K models, with the seeds S, S + 1 and so on
     #[arg(long, value_name = "K", value_parser = shared::at_least_one)]

@@ -27,7 +27,7 @@ pub struct TrainOptions {
     pub decay: Decayed,
     /// Epochs in which the learning rate rises to its initial value.
     pub warm_up: usize,
-    /// Each image is shifted by up to so many pixels, at random.
+    /// Each image is shifted by up to this many pixels, at random.
     pub shift: usize,
     /// Whether half of the images are mirrored, at random.
     pub flip: bool,

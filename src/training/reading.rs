@@ -17,13 +17,10 @@ pub(super) fn check_sources(
     model: bool,
     options: &TrainOptions,
 ) -> Result<()> {
-    let Sources { choices, ignore, weights, .. } = sources;
-    let reading =
-        choices.heads.is_some() || choices.stem.is_some() || !ignore.is_empty() || !weights.is_empty();
     match (arch, model) {
         (Some(_), true) => Err(Error::config("--arch describes a new model, and --model is one that exists")),
         (None, false) => Err(Error::config("--arch or --model says what to train")),
-        (Some(_), false) if reading => {
+        (Some(_), false) if tells_how_to_read(sources) => {
             Err(Error::config("--heads, --stem, --ignore and --weights are for --model"))
         }
         (None, true) if options.label_smoothing.is_some() => {
@@ -31,6 +28,12 @@ pub(super) fn check_sources(
         }
         _ => Ok(()),
     }
+}
+
+/// Whether the caller tells what the tensors of a model do not.
+pub(super) fn tells_how_to_read(sources: &Sources) -> bool {
+    let Sources { choices, ignore, weights, .. } = sources;
+    choices.heads.is_some() || choices.stem.is_some() || !ignore.is_empty() || !weights.is_empty()
 }
 
 /// A model that exists, read for the samples; what was assumed of it becomes notes.
