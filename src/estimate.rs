@@ -12,7 +12,7 @@ use crate::net::{Selected, evaluate};
 use crate::newton::products_at_most;
 use crate::outcome::Epochs;
 use crate::request::Request;
-use crate::select::{Method, units_of};
+use crate::select::{Criteria, Method, units_of};
 use crate::session::Session;
 use crate::target::stages_at_most;
 
@@ -71,8 +71,14 @@ impl Estimate {
     pub fn new(session: &Session, request: &Request) -> Result<Estimate> {
         let (net, settings) = (session.network(), &request.settings);
         let (d, m) = (net.units().len(), request.batch.min(request.forget.len()));
-        let criteria = settings.selection.of_batch(m);
-        let (traces, copies) = if settings.hold.is_some() { (0, 0) } else { criteria.copies(m) };
+        let (criteria, (traces, copies)) = match &settings.hold {
+            None => (settings.selection.of_batch(m), settings.selection.of_batch(m).copies(m)),
+            Some(hold) => {
+                let chosen =
+                    hold.block.and(hold.selection).map(|method| Criteria { method, ..settings.selection });
+                (settings.selection, chosen.map_or((0, 0), |criteria| criteria.copies(m)))
+            }
+        };
         let forward = Plan::perturbation(net, copies.max(1), criteria.precision)?;
         let rows = vec![Selected::All; net.layers.len()];
         let products = Plan::new(net, rows, Purpose::Ggn, request.retained.len())?;

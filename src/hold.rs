@@ -17,6 +17,7 @@ use crate::block::Block;
 use crate::clock::{Clock, Phase};
 use crate::data::Samples;
 use crate::error::{Error, Result, check_stop};
+use crate::evidence::select;
 use crate::loss::Loss;
 use crate::moving::Moving;
 use crate::net::{Network, Tilt, UnitId, outputs};
@@ -27,7 +28,7 @@ use crate::outcome::{
     set_parameters,
 };
 use crate::proxy::{Proxy, weaker_than_neighbours};
-use crate::select::{Selection, units_of};
+use crate::select::{Criteria, Selection, units_of};
 use crate::soft_label::{Answers, Held, SoftLabels, Summary, far_behind};
 use crate::stage::Stage;
 use crate::task::{HoldSettings, ProxyKind, Task, needs_validation};
@@ -88,7 +89,14 @@ pub fn hold(
     held.soft_labels.extend(earlier.soft_labels);
     held.indices.extend(indices);
     held.soft_labels.extend(&soft.q);
-    let chosen = chosen(task, net, &held, indices.len(), settings.block)?;
+    let chosen = chosen(task, settings, net, &held, indices)?;
+    if settings.block.is_some() {
+        clock.count(Phase::Select);
+    }
+    if settings.block.is_some() && chosen.units.is_empty() {
+        notes.push("not removed: no unit depends on it".into());
+        return Ok(record(net, (number, indices), n, &chosen, before, (Fate::NoUnits, notes), clock));
+    }
     let block = settings.block.map(|_| Block::of(net, &chosen.units)).transpose()?;
     let mut moved = if block.is_some() { net.clone() } else { net.thaw() };
     let mini_batches = self::moved(task, settings, &mut moved, block.as_ref(), &held, stage, &mut clock)?;
@@ -110,31 +118,38 @@ pub fn hold(
         false => Some("not removed: the hold leaves no finite loss".into()),
     };
     let fate = Fate::of(refused, no_effect(&before, &after), &mut notes);
-    let mut record = Record {
-        batch: number,
-        indices: indices.to_vec(),
-        fate,
-        notes,
-        units: names_of(net, &chosen.units),
-        account: Account {
-            n,
-            m: indices.len(),
-            selection: SelectionAccount::from(&chosen),
-            before,
-            step: None,
-            hold: Some(account),
-            seconds: clock.seconds,
-        },
-        changed: if block.is_some() { Changed::Block } else { Changed::EveryParameter },
-        values: vec![],
-        soft_labels: vec![],
-    };
+    let mut record = record(net, (number, indices), n, &chosen, before, (fate, notes), clock);
+    record.account.hold = Some(account);
     if record.removed() {
         record.values = block.map_or_else(|| parameters(&moved), |block| block.values(&moved));
         record.soft_labels = soft.q;
         *net = moved;
     }
     Ok(record)
+}
+
+/// The record of a batch, its number and its samples, of `n` that were left: without the account of a hold, and of no change yet.
+fn record(
+    net: &Network,
+    (batch, indices): (usize, &[usize]),
+    n: usize,
+    chosen: &Selection,
+    before: Snapshot,
+    (fate, notes): (Fate, Vec<String>),
+    clock: Clock<'_>,
+) -> Record {
+    let account = Account {
+        n,
+        m: indices.len(),
+        selection: SelectionAccount::from(chosen),
+        before,
+        step: None,
+        hold: None,
+        seconds: clock.seconds,
+    };
+    let changed = if chosen.units.is_empty() { Changed::EveryParameter } else { Changed::Block };
+    let (indices, units) = (indices.to_vec(), names_of(net, &chosen.units));
+    Record { batch, indices, fate, notes, units, account, changed, values: vec![], soft_labels: vec![] }
 }
 
 /// The first stage of a batch, its number and its samples: the proxy's answers as soft labels, kept where stages are.
@@ -276,12 +291,22 @@ impl MiniBatch {
     }
 }
 
-/// The share of the units with the largest gradient of cross-entropy at the soft labels of the last `m` samples that are held;
-/// none without a share.
-fn chosen(task: &Task, net: &Network, held: &Held, m: usize, share: Option<f64>) -> Result<Selection> {
-    let Some(share) = share else { return Ok(Selection::default()) };
+/// A share of the units for the samples at `indices`, which are held last: those chosen as the settings say, or those with the largest
+/// gradient of cross-entropy at the soft labels; none without a share.
+fn chosen(
+    task: &Task,
+    settings: &HoldSettings,
+    net: &Network,
+    held: &Held,
+    indices: &[usize],
+) -> Result<Selection> {
+    let Some(share) = settings.block else { return Ok(Selection::default()) };
+    if let Some(method) = settings.selection {
+        let criteria = Criteria { method, share, ..task.settings.selection };
+        return select(task.device, net, task.samples, indices, &criteria, task.stop);
+    }
     let all = Block::all(net)?;
-    let gone = Vec::from_iter(held.indices.len() - m..held.indices.len());
+    let gone = Vec::from_iter(held.indices.len() - indices.len()..held.indices.len());
     let batch = MiniBatch::new(task, held, &[], &gone, net.classes(), net.loss);
     let samples = task.samples.subset(&batch.indices);
     let gradient = all.tilted_gradient(task.device, net, &samples, batch.tilt())?;

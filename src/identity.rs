@@ -129,14 +129,18 @@ fn of_settings(settings: &Settings) -> Vec<(&'static str, String)> {
         Target::Class => "class".to_string(),
         Target::Loss(loss) => format!("loss {loss:?}"),
     };
-    let hold = hold.as_ref().map(|HoldSettings { proxy, recipe, epochs, block }| {
+    let hold = hold.as_ref().map(|HoldSettings { proxy, recipe, epochs, block, selection }| {
         let Recipe { epochs: passes, batch, rate, momentum, optimizer, weight_decay, seed, .. } = recipe;
         let Recipe { decayed, schedule, warm_up, augment, .. } = recipe;
         let (proxy, optimizer, schedule) = (proxy.name(), optimizer.name(), schedule.name());
         format!(
             "{epochs} epochs of {}, proxy {proxy}: {passes} epochs of {batch}, {optimizer}, rate {rate:?} {schedule}, momentum \
              {momentum:?}, decay {weight_decay:?} of {}, warm-up {warm_up}, {augment:?}, seed {seed}",
-            block.map_or("every parameter".to_string(), |share| format!("a block of {share:?}")),
+            match (block, selection) {
+                (None, _) => "every parameter".to_string(),
+                (Some(share), None) => format!("a block of {share:?}"),
+                (Some(share), Some(method)) => format!("a block of {share:?} by {}", method.name()),
+            },
             decayed.name(),
         )
     });

@@ -133,10 +133,11 @@ pub struct ScrubOptions {
     pub proxy_epochs: usize,
     /// Passes over the retained samples of a hold.
     pub hold_epochs: usize,
-    /// The share of the units that a hold moves, those with the largest gradient towards the soft labels, and nothing else; by
-    /// default it moves every parameter.
+    /// The share of the units that a hold moves, and nothing else: those with the largest gradient towards the soft labels, or
+    /// as `selection` chooses; by default it moves every parameter.
     pub block: Option<f64>,
-    /// How units are chosen; by default by vote, and every unit of a convex model unless there are `max_units`.
+    /// How units are chosen; by default by vote, and every unit of a convex model unless there are `max_units`. In a hold with a
+    /// `block` one of those that fill a share: vote, cheap, gradient, random.
     pub selection: Option<Method>,
     /// Noisy copies per trace; by default 1000, and 200 for each sample of a vote.
     pub perturbations: Option<usize>,
@@ -282,6 +283,15 @@ impl ScrubOptions {
             let reason = format!("--block is a share of the units, above 0 and at most 1, not {share}");
             return Err(Error::config(reason));
         }
+        if let (Some(method), Some(share)) = (self.selection, self.block)
+            && !method.fills_a_share()
+        {
+            return Err(Error::config(format!(
+                "--selection {} chooses a number of units of its own, and --block asks for {share} of all: with --block it is \
+                 vote, cheap, gradient or random",
+                method.name()
+            )));
+        }
         if self.replace == Some(0) {
             return Err(Error::config("--replace is a number of tokens above 0"));
         }
@@ -333,15 +343,16 @@ impl ScrubOptions {
         given.into_iter().find(|(_, given)| *given).map(|(name, _)| name)
     }
 
-    /// The first option given that L-CODEC alone reads.
+    /// The first option given that L-CODEC alone reads; how a hold's block is chosen, too, where there is one.
     fn of_lcodec(&self) -> Option<&'static str> {
         let plain = ScrubOptions::DEFAULT;
+        let selects_block = self.block.is_some() && self.selection.is_some();
         let given = [
-            ("--selection", self.selection.is_some()),
-            ("--perturbations", self.perturbations.is_some()),
-            ("--sigma", self.sigma.is_some()),
-            ("--replace", self.replace.is_some()),
-            ("--precision", self.precision.is_some()),
+            ("--selection", self.selection.is_some() && !selects_block),
+            ("--perturbations", self.perturbations.is_some() && !selects_block),
+            ("--sigma", self.sigma.is_some() && !selects_block),
+            ("--replace", self.replace.is_some() && !selects_block),
+            ("--precision", self.precision.is_some() && !selects_block),
             ("--max-units", self.max_units.is_some()),
             ("--curvature", self.curvature.is_some()),
             ("--precondition", self.precondition),
@@ -407,7 +418,13 @@ impl ScrubOptions {
         });
         let recipe =
             Recipe { epochs: self.proxy_epochs, schedule: Schedule::Cosine, seed: self.seed, ..usual };
-        let hold = HoldSettings { proxy: self.proxy, recipe, epochs: self.hold_epochs, block: self.block };
+        let hold = HoldSettings {
+            proxy: self.proxy,
+            recipe,
+            epochs: self.hold_epochs,
+            block: self.block,
+            selection: self.selection,
+        };
         Ok(Settings {
             hold: match procedure {
                 Procedure::Lcodec => None,

@@ -450,12 +450,13 @@ fn options(session: &Session, request: &Request) -> Value {
         "retain": request.options.retain.as_ref().and_then(Pick::text),
         "val": sources.and_then(|sources| sources.validation.as_ref()),
         "method": if settings.hold.is_some() { Procedure::Hold } else { Procedure::Lcodec },
-        "hold": settings.hold.as_ref().map(|HoldSettings { proxy, recipe, epochs, block }| json!({
+        "hold": settings.hold.as_ref().map(|HoldSettings { proxy, recipe, epochs, block, selection }| json!({
             "proxy": proxy,
             "model": sources.and_then(|sources| sources.proxy.as_ref()),
             "recipe": recipe,
             "epochs": epochs,
             "block": block,
+            "selection": selection,
         })),
         "selection": settings.selection.method,
         "perturbations": settings.selection.perturbations,

@@ -59,6 +59,14 @@ impl Method {
             Method::Gradient | Method::Output | Method::Random | Method::Full => false,
         }
     }
+
+    /// Whether it takes as many units as it is asked for; the others stop by themselves, or take what there is.
+    pub fn fills_a_share(self) -> bool {
+        match self {
+            Method::Vote | Method::Cheap | Method::Gradient | Method::Random => true,
+            Method::Foci | Method::Output | Method::Full | Method::One => false,
+        }
+    }
 }
 
 /// By what criteria units are chosen.

@@ -9,7 +9,7 @@ use crate::error::{Error, Result};
 use crate::loss::Loss;
 use crate::names::names;
 use crate::net::{Network, Op};
-use crate::select::Criteria;
+use crate::select::{Criteria, Method};
 use crate::soft_label::Held;
 use crate::solve::Limits;
 use crate::stage::Stages;
@@ -151,12 +151,16 @@ pub struct HoldSettings {
     pub epochs: usize,
     /// The share of the units whose rows move, and nothing else; none is every parameter.
     pub block: Option<f64>,
+    /// How these units are chosen, by the criteria of [`Settings::selection`]; by default those with the largest gradient
+    /// towards the soft labels.
+    pub selection: Option<Method>,
 }
 
 /// Every choice that decides the result.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Settings {
-    /// The hold, where that is the method; L-CODEC reads all the other choices, a hold the gate and the seed.
+    /// The hold, where that is the method; L-CODEC reads all the other choices, a hold the gate and the seed, and the selection
+    /// where it chooses its units by one.
     pub hold: Option<HoldSettings>,
     /// How units are chosen.
     pub selection: Criteria,

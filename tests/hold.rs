@@ -8,11 +8,14 @@ use std::sync::{Arc, Mutex};
 use scrubjay::block::Block;
 use scrubjay::data::{self, Inputs, Samples};
 use scrubjay::device::Device;
+use scrubjay::evidence;
 use scrubjay::hold::hold;
 use scrubjay::net::Network;
 use scrubjay::observe::evaluate;
 use scrubjay::options::{Doubt, ScrubOptions};
+use scrubjay::outcome::names_of;
 use scrubjay::request::Request;
+use scrubjay::select::{Criteria, Method};
 use scrubjay::session::{Session, Sources};
 use scrubjay::soft_label::Held;
 use scrubjay::task::{HoldSettings, Procedure, ProxyKind, Settings, Task};
@@ -50,7 +53,7 @@ fn check_near(a: &Network, b: &Network, start: &Network) {
 }
 
 fn settings(proxy: ProxyKind) -> HoldSettings {
-    HoldSettings { proxy, recipe: recipe(4, 0), epochs: 4, block: None }
+    HoldSettings { proxy, recipe: recipe(4, 0), epochs: 4, block: None, selection: None }
 }
 
 fn task<'a>(device: &'a Device, samples: &'a Samples, unseen: &'a Samples, retained: Vec<usize>) -> Task<'a> {
@@ -156,6 +159,38 @@ fn a_block_that_is_held_changes_its_rows_alone_and_forgets_a_class() -> Result<(
     };
     let differ = rows(&net).iter().zip(rows(&moved)).filter(|(a, b)| *a != b).count();
     assert_eq!(differ, 8);
+    Ok(())
+}
+
+#[test]
+fn a_held_block_can_be_chosen_by_vote_or_at_random() -> Result<()> {
+    let device = Device::cpu()?;
+    let [samples, unseen] = digits()?;
+    let class: Vec<usize> = (0..TRAINED).filter(|&i| samples.y.has(i, 3)).collect();
+    let rest: Vec<usize> = (0..TRAINED).filter(|&i| !samples.y.has(i, 3)).collect();
+    let net = trained(&device, "mlp:32", &samples, &Vec::from_iter(0..TRAINED), 1)?;
+    let mut task = task(&device, &samples, &unseen, rest);
+    task.settings.gate = 1.0;
+    let units = |selection: Option<Method>| -> Result<Vec<(String, usize)>> {
+        let mut moved = net.clone();
+        let brief = HoldSettings { recipe: recipe(1, 0), epochs: 1, ..settings(ProxyKind::Trained) };
+        let how = HoldSettings { block: Some(0.2), selection, ..brief };
+        let record = hold(&task, &how, &mut moved, 0, &class, Held::default())?;
+        let mut replayed = net.clone();
+        record.replay(&mut replayed)?;
+        assert_eq!((replayed, record.units.len()), (moved, 8), "{selection:?}");
+        Ok(record.units)
+    };
+    // The choice is that of the selection alone, with the share of the hold.
+    let criteria = |method| Criteria { method, share: 0.2, ..task.settings.selection };
+    let alone = |method: Method| -> Result<Vec<(String, usize)>> {
+        let chosen = evidence::select(&device, &net, &samples, &class, &criteria(method), task.stop)?;
+        Ok(names_of(&net, &chosen.units))
+    };
+    for method in [Method::Vote, Method::Random, Method::Gradient] {
+        assert_eq!(units(Some(method))?, alone(method)?, "{method:?}");
+    }
+    assert_ne!(units(Some(Method::Random))?, units(None)?);
     Ok(())
 }
 
@@ -330,6 +365,16 @@ fn samples_are_held_by_default_where_they_can_be() -> Result<()> {
     refused(false, ScrubOptions { hold_epochs: 2, ..plain() }, "needs --val");
     let lcodec = ScrubOptions { method: Some(Procedure::Lcodec), proxy_epochs: 9, ..plain() };
     refused(true, lcodec, "--proxy-epochs is for --method hold");
+    // How a block is chosen is for both; what stops by itself fills no share.
+    let by = |method| ScrubOptions { block: Some(0.2), selection: Some(method), ..plain() };
+    assert!(is_held("mlp:4", true, ScrubOptions { perturbations: Some(50), ..by(Method::Vote) })?);
+    refused(
+        true,
+        by(Method::Foci),
+        "--selection foci chooses a number of units of its own, and --block asks for 0.2",
+    );
+    let unread = ScrubOptions { block: Some(0.2), perturbations: Some(50), ..plain() };
+    refused(true, unread, "--block is for --method hold and --perturbations for --method lcodec");
     Ok(())
 }
 

@@ -2,13 +2,15 @@
 //! (docs/MEASUREMENTS.md says what is measured and how the others are tuned).
 //!
 //! ```text
-//! cargo bench --bench forget -- --data DIR --out DIR [--setup A,B,N,C,M] [--seeds 3] [--methods PART,..] [--threads 1]
+//! cargo bench --bench forget -- --data DIR --out DIR [--setup A,B,N,C,M] [--seeds 3] [--draws 6] [--methods PART,..]
+//!     [--threads 1]
 //! cargo bench --bench forget -- --quick --out DIR
 //! ```
 //!
 //! Every finished cell is a line of `DIR/cells.jsonl`; the same command goes on after the last one. `--quick` is a small
 //! cut on the digits that ship with scrubjay. The table goes to stdout and `DIR/table.md`.
 
+mod answers;
 mod many;
 mod rivals;
 mod setups;
@@ -27,7 +29,7 @@ use scrubjay::net::Network;
 use scrubjay::verify;
 use serde::{Deserialize, Serialize};
 
-use setups::{Case, Data, Measured, REFERENCE_SEED, Setup};
+use setups::{Case, Data, Measured, REFERENCE_SEED, Request, Setup};
 
 /// One finished cell.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -40,6 +42,8 @@ pub struct Cell {
     pub method: String,
     /// Its setting.
     pub setting: String,
+    /// Which draw of the request.
+    pub draw: u64,
     /// Of the original and of the method; of a reference its number.
     pub seed: u64,
     /// What a method has to say.
@@ -62,6 +66,8 @@ pub struct Options {
     setups: Vec<char>,
     /// Originals per set-up.
     pub seeds: u64,
+    /// Draws of each random request.
+    draws: u64,
     methods: Vec<String>,
     /// A small cut, on data that ship with scrubjay.
     pub quick: bool,
@@ -76,13 +82,14 @@ impl Options {
         let mut options = Options {
             setups: vec!['A', 'B', 'N', 'C', 'M'],
             seeds: 3,
+            draws: 6,
             methods: vec![],
             quick: false,
             out: PathBuf::from("target/forget"),
             data: std::env::var_os("SCRUBJAY_DATA").map(PathBuf::from),
             threads: 1,
         };
-        let (mut bench, mut seeds) = (false, None);
+        let (mut bench, mut seeds, mut draws) = (false, None, None);
         let mut args = std::env::args().skip(1);
         while let Some(arg) = args.next() {
             let mut value = || args.next().with_context(|| format!("{arg} takes a value"));
@@ -93,6 +100,7 @@ impl Options {
                     options.setups = value()?.split(',').flat_map(|part| part.chars().next()).collect()
                 }
                 "--seeds" => seeds = Some(value()?.parse().context("--seeds")?),
+                "--draws" => draws = Some(value()?.parse().context("--draws")?),
                 "--methods" => options.methods = value()?.split(',').map(str::to_string).collect(),
                 "--out" => options.out = value()?.into(),
                 "--data" => options.data = Some(value()?.into()),
@@ -101,6 +109,7 @@ impl Options {
             }
         }
         options.seeds = seeds.unwrap_or(if options.quick { 1 } else { 3 });
+        options.draws = draws.unwrap_or(if options.quick { 2 } else { 6 });
         if options.quick {
             options.data = None;
         } else if options.data.is_none() && bench {
@@ -109,9 +118,11 @@ impl Options {
         Ok(bench.then_some(options))
     }
 
-    /// Whether a method is wanted.
+    /// Whether a method is wanted: it was named, or a part of its name that is no method's whole name.
     pub fn wants(&self, method: &str) -> bool {
-        method == "none" || self.methods.is_empty() || self.methods.iter().any(|part| method.contains(part))
+        let whole = |part: &String| rivals::methods().iter().any(|method| method.name == part);
+        let named = |part: &String| part == method || (!whole(part) && method.contains(part));
+        method == "none" || self.methods.is_empty() || self.methods.iter().any(named)
     }
 }
 
@@ -127,7 +138,7 @@ impl Cells {
     fn open(options: &Options) -> anyhow::Result<Cells> {
         std::fs::create_dir_all(&options.out)?;
         let path = options.out.join("cells.jsonl");
-        let header = serde_json::json!({"version": 1, "quick": options.quick}).to_string();
+        let header = serde_json::json!({"version": 2, "quick": options.quick}).to_string();
         let text = if path.exists() { std::fs::read_to_string(&path)? } else { String::new() };
         let whole = text.rfind('\n').map_or(0, |end| end + 1);
         let mut lines = text[..whole].lines();
@@ -141,13 +152,20 @@ impl Cells {
     }
 
     /// Whether this cell is there.
-    pub fn has(&self, setup: &str, request: &str, method: &str, setting: &str, seed: u64) -> bool {
+    pub fn has(
+        &self,
+        setup: &str,
+        request: &str,
+        method: &str,
+        setting: &str,
+        (draw, seed): (u64, u64),
+    ) -> bool {
         self.all.iter().any(|cell| {
             cell.setup == setup
                 && cell.request == request
                 && cell.method == method
                 && cell.setting == setting
-                && cell.seed == seed
+                && (cell.draw, cell.seed) == (draw, seed)
         })
     }
 
@@ -157,8 +175,15 @@ impl Cells {
         file.write_all(format!("{}\n", serde_json::to_string(&cell)?).as_bytes())?;
         file.sync_data()?;
         eprintln!(
-            "{} {}, seed {}: {} {} {:.2} s {}",
-            cell.setup, cell.request, cell.seed, cell.method, cell.setting, cell.seconds, cell.note
+            "{} {}, draw {}, seed {}: {} {} {:.2} s {}",
+            cell.setup,
+            cell.request,
+            cell.draw,
+            cell.seed,
+            cell.method,
+            cell.setting,
+            cell.seconds,
+            cell.note
         );
         self.all.push(cell);
         Ok(())
@@ -203,7 +228,7 @@ impl Lab {
     }
 
     /// A request of these samples on the prepared original.
-    pub fn case(&self, request: setups::Request, forget: Vec<usize>, seed: u64) -> anyhow::Result<Case<'_>> {
+    pub fn case(&self, request: Request, forget: Vec<usize>, seed: u64) -> anyhow::Result<Case<'_>> {
         let (_, original) = self.original.as_ref().context("no original is prepared")?;
         let retain = self.data.others(&forget);
         Ok(Case {
@@ -240,45 +265,62 @@ fn main() -> anyhow::Result<()> {
 
 /// All cells of a set-up but M.
 fn requests(options: &Options, lab: &mut Lab, cells: &mut Cells) -> anyhow::Result<()> {
-    let letter = lab.setup.letter.to_string();
     for seed in 0..options.seeds {
         for request in lab.setup.requests.clone() {
-            let convex = lab.setup.convex();
-            let forget = lab.data.request(request, if convex { seed } else { 0 });
-            let name = request.name();
-            let references = match convex {
-                true => seed..seed + 1,
-                false if seed == 0 => 0..lab.setup.references as u64,
-                false => 0..0,
+            let draws = match request {
+                _ if lab.setup.convex() => seed..seed + 1,
+                Request::Random(_) => 0..options.draws,
+                Request::Class(_) | Request::Wrong => 0..1,
             };
-            for number in references {
-                if cells.has(&letter, &name, RETRAINED, "", number) {
-                    continue;
-                }
-                lab.prepare(seed)?;
-                let case = lab.case(request, forget.clone(), seed)?;
-                let start = Instant::now();
-                let net = retrained(&case, number)?;
-                let seconds = start.elapsed().as_secs_f64();
-                let cell = finish(lab, &case, RETRAINED, "", number, &net, (seconds, String::new()))?;
-                cells.push(cell)?;
-            }
-            for method in rivals::methods() {
-                if !rivals::applies(convex, method.how)
-                    || !options.wants(method.name)
-                    || cells.has(&letter, &name, method.name, method.setting, seed)
-                {
-                    continue;
-                }
-                lab.prepare(seed)?;
-                let case = lab.case(request, forget.clone(), seed)?;
-                let start = Instant::now();
-                let (net, note) = rivals::run(&case, method.how)?;
-                let seconds = start.elapsed().as_secs_f64();
-                let cell = finish(lab, &case, method.name, method.setting, seed, &net, (seconds, note))?;
-                cells.push(cell)?;
+            for draw in draws {
+                drawn(options, lab, cells, request, (draw, seed))?;
             }
         }
+    }
+    Ok(())
+}
+
+/// The cells of one draw of a request on one original: retrained models, which serve all originals, and the methods.
+fn drawn(
+    options: &Options,
+    lab: &mut Lab,
+    cells: &mut Cells,
+    request: Request,
+    (draw, seed): (u64, u64),
+) -> anyhow::Result<()> {
+    let (letter, name) = (lab.setup.letter.to_string(), request.name());
+    let convex = lab.setup.convex();
+    let forget = lab.data.request(request, draw);
+    let references = match convex {
+        true => seed..seed + 1,
+        false if seed == 0 => 0..lab.setup.references as u64,
+        false => 0..0,
+    };
+    for number in references {
+        if cells.has(&letter, &name, RETRAINED, "", (draw, number)) {
+            continue;
+        }
+        lab.prepare(seed)?;
+        let case = lab.case(request, forget.clone(), seed)?;
+        let start = Instant::now();
+        let net = retrained(&case, number)?;
+        let seconds = start.elapsed().as_secs_f64();
+        cells.push(finish(lab, &case, RETRAINED, "", (draw, number), &net, (seconds, String::new()))?)?;
+    }
+    for method in rivals::methods() {
+        if !rivals::applies(convex, method.how)
+            || !options.wants(method.name)
+            || cells.has(&letter, &name, method.name, method.setting, (draw, seed))
+        {
+            continue;
+        }
+        lab.prepare(seed)?;
+        let case = lab.case(request, forget.clone(), seed)?;
+        let start = Instant::now();
+        let (net, note) = rivals::run(&case, method.how)?;
+        let seconds = start.elapsed().as_secs_f64();
+        let (name, setting) = (method.name, method.setting);
+        cells.push(finish(lab, &case, name, setting, (draw, seed), &net, (seconds, note))?)?;
     }
     Ok(())
 }
@@ -295,7 +337,7 @@ pub fn finish(
     case: &Case,
     method: &str,
     setting: &str,
-    seed: u64,
+    (draw, seed): (u64, u64),
     net: &Network,
     (seconds, note): (f64, String),
 ) -> anyhow::Result<Cell> {
@@ -317,6 +359,7 @@ pub fn finish(
         request: case.request.name(),
         method: method.into(),
         setting: setting.into(),
+        draw,
         seed,
         note,
         distance,

@@ -21,9 +21,10 @@ use crate::{Cells, Lab, Options, RETRAINED, finish, rivals};
 const BATCH: usize = 25;
 const QUICK_BATCH: usize = 10;
 
-/// How many removals are measured after: a sixth, a half, all.
-fn marks(total: usize) -> [usize; 3] {
-    [total / 6, total / 2, total]
+/// How many removals are measured after, of so many.
+fn marks(total: usize) -> Vec<usize> {
+    let marks = if total < 100 { [10, 30, 60].to_vec() } else { [100, 300, 600, 1000].to_vec() };
+    marks.into_iter().filter(|&mark| mark <= total).collect()
 }
 
 /// All cells of M.
@@ -41,8 +42,16 @@ pub fn run(options: &Options, lab: &mut Lab, cells: &mut Cells) -> anyhow::Resul
         ("none", "", None),
         ("ours: vote", "", Some(How::Newton(Select::Vote, 1))),
         ("ours: all units", "", Some(How::Newton(Select::Full, 1))),
-        ("ours: hold", "proxy 2 epochs, hold 2 a batch", Some(How::Hold(ProxyKind::Trained, 2, 2, None))),
-        ("ours: hold, neighbours", "hold 2 a batch", Some(How::Hold(ProxyKind::Neighbours, 4, 2, None))),
+        (
+            "ours: hold",
+            "proxy 2 epochs, hold 2 a batch",
+            Some(How::Hold(ProxyKind::Trained, 2, 2, None, None)),
+        ),
+        (
+            "ours: hold, neighbours",
+            "hold 2 a batch",
+            Some(How::Hold(ProxyKind::Neighbours, 4, 2, None, None)),
+        ),
     ];
     for seed in 0..options.seeds {
         for count in marks(total) {
@@ -52,7 +61,7 @@ pub fn run(options: &Options, lab: &mut Lab, cells: &mut Cells) -> anyhow::Resul
         }
         for (method, setting, how) in methods {
             let has = |cells: &Cells, count: usize| {
-                cells.has("M", &Request::Random(count).name(), method, setting, seed)
+                cells.has("M", &Request::Random(count).name(), method, setting, (0, seed))
             };
             if !options.wants(method) || marks(total).iter().all(|&count| has(cells, count)) {
                 continue;
@@ -104,7 +113,7 @@ pub fn run(options: &Options, lab: &mut Lab, cells: &mut Cells) -> anyhow::Resul
                 if marks(total).contains(&count) && !has(cells, count) {
                     let case = lab.case(Request::Random(count), first(count), seed)?;
                     let note = if refused > 0 { format!("{refused} batches refused") } else { String::new() };
-                    cells.push(finish(lab, &case, method, setting, seed, &net, (seconds, note))?)?;
+                    cells.push(finish(lab, &case, method, setting, (0, seed), &net, (seconds, note))?)?;
                 }
             }
         }
@@ -112,7 +121,7 @@ pub fn run(options: &Options, lab: &mut Lab, cells: &mut Cells) -> anyhow::Resul
     Ok(())
 }
 
-/// Up to three models that never saw the first `count` samples.
+/// Models that never saw the first `count` samples.
 fn retrained(
     lab: &mut Lab,
     cells: &mut Cells,
@@ -121,8 +130,8 @@ fn retrained(
     seed: u64,
 ) -> anyhow::Result<()> {
     let request = Request::Random(count);
-    for number in 0..lab.setup.references.min(3) as u64 {
-        if cells.has("M", &request.name(), RETRAINED, "", number) {
+    for number in 0..lab.setup.references as u64 {
+        if cells.has("M", &request.name(), RETRAINED, "", (0, number)) {
             continue;
         }
         lab.prepare(seed)?;
@@ -130,7 +139,7 @@ fn retrained(
         let start = std::time::Instant::now();
         let net = lab.setup.trained(case.device, &lab.data, &case.retain, REFERENCE_SEED + number)?;
         let seconds = start.elapsed().as_secs_f64();
-        cells.push(finish(lab, &case, RETRAINED, "", number, &net, (seconds, String::new()))?)?;
+        cells.push(finish(lab, &case, RETRAINED, "", (0, number), &net, (seconds, String::new()))?)?;
     }
     Ok(())
 }

@@ -17,9 +17,11 @@ use scrubjay::solve::Limits;
 use scrubjay::task::{Calibration, Procedure, ProxyKind, Settings, Task};
 use scrubjay::unlearn::unlearn;
 
+use crate::answers::{regun, rum, salun};
 use crate::setups::{Case, Request};
 
-const BATCH: usize = 64;
+/// Samples of a mini-batch.
+pub const BATCH: usize = 64;
 const MOMENTUM: f64 = 0.9;
 
 /// The mean loss to which the rivals that need one drive a class.
@@ -45,8 +47,9 @@ pub enum How {
     Newton(Select, usize),
     /// The same without calibration.
     Uncalibrated,
-    /// scrubjay's hold: where the soft labels come from, epochs of the proxy and of the hold, the share of the units.
-    Hold(ProxyKind, usize, usize, Option<f64>),
+    /// scrubjay's hold: where the soft labels come from, epochs of the proxy and of the hold, the share of the units and how
+    /// they are chosen.
+    Hold(ProxyKind, usize, usize, Option<f64>, Option<Select>),
     /// Gradient ascent on the forgotten until they reach the target's loss: rate.
     Ascent(f64),
     /// Descent on the retained: epochs, rate.
@@ -63,6 +66,12 @@ pub enum How {
     Reset(f64, usize),
     /// l1-sparse: weight of the norm.
     Sparse(f64),
+    /// SalUn: epochs, rate.
+    Salient(usize, f64),
+    /// RUM: whether each third of the request has a method of its own.
+    Refined(bool),
+    /// ReGUn: epochs, rate.
+    Guided(usize, f64),
     /// Training from scratch: epochs.
     Scratch(usize),
 }
@@ -71,30 +80,27 @@ pub enum How {
 pub fn methods() -> Vec<Method> {
     use How::*;
     let one = |name, setting, how| Method { name, setting, how };
+    let block = |name, share, by| {
+        one(name, "proxy 4 epochs, hold 4", Hold(ProxyKind::Trained, 4, 4, Some(share), by))
+    };
     vec![
         one("none", "", Nothing),
         one("ours: vote", "", Newton(Select::Vote, 1)),
         one("ours: vote, uncalibrated", "", Uncalibrated),
         one("ours: all units", "", Newton(Select::Full, 1)),
         one("ours: all units, two iterations", "", Newton(Select::Full, 2)),
-        one("ours: hold", "proxy 4 epochs, hold 4", Hold(ProxyKind::Trained, 4, 4, None)),
-        one("ours: hold", "proxy 4 epochs, hold 8", Hold(ProxyKind::Trained, 4, 8, None)),
-        one(
-            "ours: hold, 50 % of the units",
-            "proxy 4 epochs, hold 4",
-            Hold(ProxyKind::Trained, 4, 4, Some(0.5)),
-        ),
-        one(
-            "ours: hold, 20 % of the units",
-            "proxy 4 epochs, hold 4",
-            Hold(ProxyKind::Trained, 4, 4, Some(0.2)),
-        ),
-        one(
-            "ours: hold, 5 % of the units",
-            "proxy 4 epochs, hold 4",
-            Hold(ProxyKind::Trained, 4, 4, Some(0.05)),
-        ),
-        one("ours: hold, neighbours", "hold 4", Hold(ProxyKind::Neighbours, 1, 4, None)),
+        one("ours: hold", "proxy 4 epochs, hold 4", Hold(ProxyKind::Trained, 4, 4, None, None)),
+        one("ours: hold", "proxy 4 epochs, hold 8", Hold(ProxyKind::Trained, 4, 8, None, None)),
+        one("ours: hold, neighbours", "hold 4", Hold(ProxyKind::Neighbours, 1, 4, None, None)),
+        block("ours: hold, 50 % of the units", 0.5, None),
+        block("ours: hold, 50 % at random", 0.5, Some(Select::Random)),
+        block("ours: hold, 50 % by vote", 0.5, Some(Select::Vote)),
+        block("ours: hold, 20 % of the units", 0.2, None),
+        block("ours: hold, 20 % at random", 0.2, Some(Select::Random)),
+        block("ours: hold, 20 % by vote", 0.2, Some(Select::Vote)),
+        block("ours: hold, 5 % of the units", 0.05, None),
+        block("ours: hold, 5 % at random", 0.05, Some(Select::Random)),
+        block("ours: hold, 5 % by vote", 0.05, Some(Select::Vote)),
         one("random block", "", Newton(Select::Random, 1)),
         one("output layer", "", Newton(Select::Output, 1)),
         one("gradient block", "", Newton(Select::Gradient, 1)),
@@ -106,6 +112,8 @@ pub fn methods() -> Vec<Method> {
         one("NegGrad+", "1 epoch, 0.3", NegGrad(1, 0.3)),
         one("NegGrad+", "1 epoch, 1.0", NegGrad(1, 1.0)),
         one("NegGrad+", "2 epochs, 0.3", NegGrad(2, 0.3)),
+        one("NegGrad+ of the hold's cost", "5 epochs, 0.1", NegGrad(5, 0.1)),
+        one("NegGrad+ of the hold's cost", "5 epochs, 0.3", NegGrad(5, 0.3)),
         one("capped NegGrad", "40 steps", Capped(40)),
         one("capped NegGrad", "80 steps", Capped(80)),
         one("SSD", "α 5", Dampen(5.0)),
@@ -117,6 +125,15 @@ pub fn methods() -> Vec<Method> {
         one("DEL-like", "20 %, 3 epochs", Reset(0.2, 3)),
         one("l1-sparse", "γ 1e-4, 3 epochs", Sparse(1e-4)),
         one("l1-sparse", "γ 1e-3, 3 epochs", Sparse(1e-3)),
+        one("SalUn", "1 epoch, rate 0.02", Salient(1, 0.02)),
+        one("SalUn", "3 epochs, rate 0.02", Salient(3, 0.02)),
+        one("SalUn", "3 epochs, rate 0.1", Salient(3, 0.1)),
+        one("SalUn", "10 epochs, rate 0.02", Salient(10, 0.02)),
+        one("RUM", "SalUn on each third", Refined(false)),
+        one("RUM", "nothing, SalUn, NegGrad+", Refined(true)),
+        one("ReGUn", "1 epoch, rate 0.02", Guided(1, 0.02)),
+        one("ReGUn", "3 epochs, rate 0.02", Guided(3, 0.02)),
+        one("ReGUn", "3 epochs, rate 0.05", Guided(3, 0.05)),
         one("from scratch", "3 epochs", Scratch(3)),
     ]
 }
@@ -139,12 +156,15 @@ pub fn run(case: &Case, how: How) -> Result<(Network, String)> {
         How::Newton(..) | How::Uncalibrated | How::Hold(..) => return ours(case, how),
         How::Ascent(rate) => ascend(case, &mut net, &all, rate)?,
         How::FineTune(epochs, rate) => descend(case, &mut net, &all, epochs, rate, 0.0)?,
-        How::NegGrad(epochs, weight) => negative(case, &mut net, &all, epochs, weight)?,
+        How::NegGrad(epochs, weight) => negative(case, &mut net, &all, &case.forget, epochs, weight)?,
         How::Capped(steps) => capped(case, &mut net, &all, steps)?,
         How::Dampen(alpha) => dampen(case, &mut net, &all, alpha)?,
         How::Scrub(forgetting, rate) => distill(case, &mut net, &all, forgetting, rate)?,
         How::Reset(share, epochs) => reset(case, &mut net, &all, share, epochs)?,
         How::Sparse(gamma) => descend(case, &mut net, &all, 3, 0.02, gamma)?,
+        How::Salient(epochs, rate) => salun(case, &mut net, &all, &case.forget, (epochs, rate))?,
+        How::Refined(mixed) => rum(case, &mut net, &all, mixed)?,
+        How::Guided(epochs, rate) => regun(case, &mut net, &all, epochs, rate)?,
         How::Scratch(epochs) => {
             let mut config = case.setup.recipe(case.seed + 500);
             config.epochs = epochs;
@@ -208,10 +228,10 @@ pub fn settings_of(case: &Case, how: How) -> Result<Settings> {
         How::Newton(method, iterations) => {
             Ok(Settings { iterations: Some(iterations), ..settings(case, method)? })
         }
-        How::Hold(proxy, proxy_epochs, hold_epochs, block) => {
+        How::Hold(proxy, proxy_epochs, hold_epochs, block, selection) => {
             let class = matches!(case.request, Request::Class(_));
             let plain = options(case, Select::Vote);
-            let of_hold = ScrubOptions { selection: None, max_units: None, wrong_labels: false, ..plain };
+            let of_hold = ScrubOptions { selection, max_units: None, wrong_labels: false, ..plain };
             let options = ScrubOptions { proxy, proxy_epochs, hold_epochs, block, ..of_hold };
             options.settings(case.original, Procedure::Hold, class, Some(case.setup.recipe(case.seed)))
         }
@@ -231,10 +251,10 @@ fn ours(case: &Case, how: How) -> Result<(Network, String)> {
 }
 
 /// The gradient of a step, or none to end there.
-type Gradient<'a> = dyn FnMut(&Network, usize) -> Result<Option<Vec<f64>>> + 'a;
+pub type Gradient<'a> = dyn FnMut(&Network, usize) -> Result<Option<Vec<f64>>> + 'a;
 
 /// SGD with momentum on `block`: `rates` one per step, `gradient` gives each step's or ends it.
-fn sgd(
+pub fn sgd(
     case: &Case,
     net: &mut Network,
     block: &Block,
@@ -256,12 +276,12 @@ fn sgd(
 }
 
 /// From `rate` linearly to 0.
-fn falling(rate: f64, steps: usize) -> impl Iterator<Item = f64> {
+pub fn falling(rate: f64, steps: usize) -> impl Iterator<Item = f64> {
     (0..steps).map(move |step| rate * (1.0 - step as f64 / steps as f64))
 }
 
 /// Mini-batches of so many epochs over `indices`, in a seeded order.
-fn batches(case: &Case, indices: &[usize], epochs: usize) -> Vec<Vec<usize>> {
+pub fn batches(case: &Case, indices: &[usize], epochs: usize) -> Vec<Vec<usize>> {
     let mut all = vec![];
     for epoch in 0..epochs {
         let mut order = indices.to_vec();
@@ -314,13 +334,20 @@ fn descend(
 }
 
 /// NegGrad+ (Kurmanji et al., NeurIPS 2023): retained loss − weight × forgotten loss, in batches of both.
-fn negative(case: &Case, net: &mut Network, block: &Block, epochs: usize, weight: f64) -> Result<()> {
+pub fn negative(
+    case: &Case,
+    net: &mut Network,
+    block: &Block,
+    forget: &[usize],
+    epochs: usize,
+    weight: f64,
+) -> Result<()> {
     let batches = batches(case, &case.retain, epochs);
     let mut stream = Stream::new(case.seed, Use::Choice, 23);
     sgd(case, net, block, falling(0.02, batches.len()), &mut |net, step| {
         let kept = &batches[step];
-        let gone = stream.choose(case.forget.len(), BATCH.min(case.forget.len()));
-        let both: Vec<usize> = kept.iter().copied().chain(gone.iter().map(|&i| case.forget[i])).collect();
+        let gone = stream.choose(forget.len(), BATCH.min(forget.len()));
+        let both: Vec<usize> = kept.iter().copied().chain(gone.iter().map(|&i| forget[i])).collect();
         let share = |count: usize| both.len() as f64 / count as f64;
         let weight = |i: usize, _: f64| match i < kept.len() {
             true => share(kept.len()),

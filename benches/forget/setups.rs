@@ -56,7 +56,7 @@ pub struct Setup {
     pub l2: f64,
     /// Epochs; 0 trains a convex model to its optimum.
     pub epochs: usize,
-    /// Retrained models per request.
+    /// Retrained models for each draw of a request.
     pub references: usize,
     /// What is removed.
     pub requests: Vec<Request>,
@@ -74,7 +74,7 @@ impl Setup {
             'B' => ("mlp:100", "mlp:24", 0, 5e-4, 40, vec![Random(25), Random(100), Class(3)]),
             'N' => ("mlp:100", "mlp:24", 1, 5e-4, 40, vec![Random(100), Wrong]),
             'C' => ("cnn:8-16-16+64", "cnn:4-8+16", 0, 5e-4, 30, vec![Random(100), Class(3)]),
-            'M' => ("mlp:100", "mlp:24", 0, 5e-4, 40, vec![Random(600)]),
+            'M' => ("mlp:100", "mlp:24", 0, 5e-4, 40, vec![Random(1000)]),
             _ => return None,
         };
         let few = requests.iter().map(|&request| match request {
@@ -84,11 +84,7 @@ impl Setup {
         });
         let mut few: Vec<Request> = few.collect();
         few.dedup();
-        let references = match letter {
-            'A' => 1,
-            'C' => 3,
-            _ => 5,
-        };
+        let references = if letter == 'A' { 1 } else { 4 };
         Some(match quick {
             true => Setup {
                 letter,

@@ -33,8 +33,8 @@ pub struct MethodArgs {
     #[arg(long, value_name = "E", default_value_t = DEFAULT.hold_epochs, help_heading = "Hold")]
     hold_epochs: usize,
 
-    /// The share of the units that a hold changes, above 0 and at most 1: those with the largest gradient. Nothing else
-    /// changes, not even running statistics of batch norms. By default every parameter may change
+    /// The share of the units that a hold changes, above 0 and at most 1: those with the largest gradient, or as --selection
+    /// says. Nothing else changes, not even running statistics of batch norms. By default every parameter may change
     #[arg(long, value_name = "SHARE", help_heading = "Hold")]
     block: Option<f64>,
 
@@ -52,7 +52,7 @@ pub struct MethodArgs {
     #[arg(long, value_enum, value_name = "f32|tf32|bf16|f16", help_heading = "L-CODEC")]
     precision: Option<Precision>,
     /// How the units that are changed are chosen; by default by vote, which for one sample is plain FOCI. A single linear
-    /// layer with --l2 changes in every unit, unless --max-units is given
+    /// layer with --l2 changes in every unit, unless --max-units is given. With --block: vote, cheap, gradient or random
     #[arg(long, value_enum, value_name = "RULE", help_heading = "L-CODEC")]
     selection: Option<Method>,
     /// The most units that are changed; by default a fifth of all, and a twentieth for a class; FOCI stops by its own rule
