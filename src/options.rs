@@ -279,19 +279,7 @@ impl ScrubOptions {
         if let Some(sigma) = self.sigma.filter(|sigma| !(sigma.is_finite() && *sigma > 0.0)) {
             return Err(Error::config(format!("--sigma is a number above 0, not {sigma}")));
         }
-        if let Some(share) = self.block.filter(|share| !(*share > 0.0 && *share <= 1.0)) {
-            let reason = format!("--block is a share of the units, above 0 and at most 1, not {share}");
-            return Err(Error::config(reason));
-        }
-        if let (Some(method), Some(share)) = (self.selection, self.block)
-            && !method.fills_a_share()
-        {
-            return Err(Error::config(format!(
-                "--selection {} chooses a number of units of its own, and --block asks for {share} of all: with --block it is \
-                 vote, cheap, gradient or random",
-                method.name()
-            )));
-        }
+        self.check_block()?;
         if self.replace == Some(0) {
             return Err(Error::config("--replace is a number of tokens above 0"));
         }
@@ -323,6 +311,22 @@ impl ScrubOptions {
                 Err(Error::config(format!("{option} is for --method lcodec, and --method is hold")))
             }
             _ => Ok(()),
+        }
+    }
+
+    fn check_block(&self) -> Result<()> {
+        let Some(share) = self.block else { return Ok(()) };
+        if !(share > 0.0 && share <= 1.0) {
+            let reason = format!("--block is a share of the units, above 0 and at most 1, not {share}");
+            return Err(Error::config(reason));
+        }
+        match self.selection.filter(|method| !method.fills_a_share()) {
+            None => Ok(()),
+            Some(method) => Err(Error::config(format!(
+                "--selection {} chooses a number of units of its own, and --block asks for {share} of all: with --block it is \
+                 vote, cheap, gradient or random",
+                method.name()
+            ))),
         }
     }
 
