@@ -622,6 +622,7 @@ typedef struct sj_scrub_options {
     double block;                   /* the share of the units that a hold moves, and nothing else; NaN: every parameter */
     const char *despite;            /* what shall not refuse the request, separated by commas: "no-val", "near-chance" */
     const char *delta_file;         /* sj_request_run writes delta.safetensors too: "new" values, or "both"; NULL: none */
+    double budget;                  /* the most that a hold may cost, in epochs of retraining; NaN: what it costs */
 } sj_scrub_options;
 
 typedef struct sj_request_info {

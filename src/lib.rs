@@ -43,6 +43,7 @@ mod batch;
 #[doc(hidden)] // for the command `bench`
 pub mod bench;
 pub mod block;
+mod budget;
 pub mod checkpoint;
 pub mod clock;
 pub mod codec;

@@ -133,6 +133,9 @@ pub struct ScrubOptions {
     pub proxy_epochs: usize,
     /// Passes over the retained samples of a hold.
     pub hold_epochs: usize,
+    /// The most passes over the retained samples that a hold may take; where its proxy and all of them take more, it makes do with
+    /// neighbours and a part of them.
+    pub budget: Option<f64>,
     /// The share of the units that a hold moves, and nothing else: those with the largest gradient towards the soft labels, or
     /// as `selection` chooses; by default it moves every parameter.
     pub block: Option<f64>,
@@ -209,6 +212,7 @@ impl ScrubOptions {
         proxy: ProxyKind::Trained,
         proxy_epochs: 4,
         hold_epochs: 4,
+        budget: None,
         block: None,
         selection: None,
         perturbations: None,
@@ -279,6 +283,9 @@ impl ScrubOptions {
         if let Some(sigma) = self.sigma.filter(|sigma| !(sigma.is_finite() && *sigma > 0.0)) {
             return Err(Error::config(format!("--sigma is a number above 0, not {sigma}")));
         }
+        if let Some(budget) = self.budget.filter(|budget| !(budget.is_finite() && *budget > 0.0)) {
+            return Err(Error::config(format!("--budget is a number of epochs above 0, not {budget}")));
+        }
         self.check_block()?;
         if self.replace == Some(0) {
             return Err(Error::config("--replace is a number of tokens above 0"));
@@ -342,6 +349,7 @@ impl ScrubOptions {
             ("--proxy", self.proxy != plain.proxy),
             ("--proxy-epochs", self.proxy_epochs != plain.proxy_epochs),
             ("--hold-epochs", self.hold_epochs != plain.hold_epochs),
+            ("--budget", self.budget.is_some()),
             ("--block", self.block.is_some()),
         ];
         given.into_iter().find(|(_, given)| *given).map(|(name, _)| name)

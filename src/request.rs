@@ -3,7 +3,8 @@
 //!
 //! [`ScrubOptions`] are what a user says; what depends on the data and the model is decided here.
 
-use crate::data::Labels;
+use crate::budget;
+use crate::data::{InputKind, Labels};
 use crate::error::{Error, Result};
 use crate::hash;
 use crate::manifest::{Manifest, listed};
@@ -11,7 +12,7 @@ use crate::ops::philox::{Stream, Use};
 use crate::options::{Doubt, Pick, ScrubOptions};
 use crate::perturb::check_options;
 use crate::session::{Level, Session};
-use crate::task::{Approximation, OnPhase, SMALLEST_BATCH, Settings, Target, Task, is_convex};
+use crate::task::{Approximation, HoldSettings, OnPhase, SMALLEST_BATCH, Settings, Target, Task, is_convex};
 use crate::train::Recipe;
 
 /// Retained samples that are used unless a request says which.
@@ -130,6 +131,9 @@ impl Request {
             batch,
             warnings: vec![],
         };
+        if let Some(budget) = options.budget {
+            request.fit(session, budget)?;
+        }
         for batch in request.batches() {
             request.task(session, None).check(net, batch.len())?;
         }
@@ -142,6 +146,36 @@ impl Request {
         request.warnings.extend(request.warned(session)?);
         request.warnings.iter().for_each(|warning| session.log(Level::Warning, warning));
         Ok(request)
+    }
+
+    /// Brings a hold within a budget, and tells what that took.
+    fn fit(&mut self, session: &Session, budget: f64) -> Result<()> {
+        let Some(settings) = &self.settings.hold else { return Ok(()) };
+        let earlier = session.held().indices.len();
+        let behind = |held: &mut usize, batch: &[usize]| {
+            *held += batch.len();
+            Some(*held)
+        };
+        let held: Vec<usize> = self.batches().into_iter().scan(earlier, behind).collect();
+        let images = matches!(session.network().kind(), InputKind::Image(_));
+        let all = self.train_on.len();
+        let fitted = budget::fit(budget, settings, all, &held, images)?;
+        let mut means = vec![];
+        if fitted.proxy != settings.proxy {
+            means.push("soft labels from neighbours".to_string());
+        }
+        if fitted.retained < all {
+            let chosen = Stream::new(self.settings.seed, Use::Choice, 10).choose(all, fitted.retained);
+            self.train_on = chosen.into_iter().map(|i| self.train_on[i]).collect();
+            self.train_on.sort_unstable();
+            means.push(format!("{} of {all} retained samples", fitted.retained));
+        }
+        if !means.is_empty() {
+            let means = means.join(" and ");
+            self.warnings.push(format!("--budget {budget}: the hold makes do with {means}"));
+        }
+        self.settings.hold = Some(HoldSettings { proxy: fitted.proxy, ..settings.clone() });
+        Ok(())
     }
 
     /// The batches; what is left over joins the last one where it is too small to be calibrated by itself.

@@ -379,6 +379,30 @@ fn samples_are_held_by_default_where_they_can_be() -> Result<()> {
 }
 
 #[test]
+fn a_hold_keeps_its_budget_and_tells_what_that_took() -> Result<()> {
+    let [samples, unseen] = digits()?;
+    let net = zoo::create("mlp:4", samples.kind, 10, 1)?.network.freeze();
+    let session = Session::new(Device::cpu()?, net, samples)?.with_validation(unseen)?;
+    let request = |budget: f64| {
+        let options = ScrubOptions { budget: Some(budget), ..ScrubOptions::DEFAULT };
+        Request::new(&session, Vec::from_iter(0..40), &options)
+    };
+    // Of 860 retained samples, 14 mini-batches: 4 + 4 (1 + 14 · 40 / 860) = 10.6 passes.
+    let enough = request(10.7)?;
+    let proxy = |request: &Request| request.settings.hold.as_ref().map(|hold| hold.proxy);
+    assert_eq!((proxy(&enough), &enough.warnings[..]), (Some(ProxyKind::Trained), &[][..]));
+    let less = request(10.5)?;
+    assert_eq!((proxy(&less), less.train_on.len()), (Some(ProxyKind::Neighbours), 860));
+    assert_eq!(less.warnings, ["--budget 10.5: the hold makes do with soft labels from neighbours"]);
+    let cost = session.estimate(&less)?.epochs.expect("of a hold").cost;
+    assert!((6.5..10.5).contains(&cost), "{cost}");
+    let error = request(6.0).expect_err("too little").to_string();
+    assert!(error.contains("the least that this hold costs is 6.61 passes over the 860"), "{error}");
+    assert!(request(0.0).expect_err("none").to_string().contains("--budget is a number of epochs above 0"));
+    Ok(())
+}
+
+#[test]
 fn what_a_hold_cannot_do_is_refused_before_anything_runs() -> Result<()> {
     let folder = tempfile::tempdir().expect("a folder");
     let sources = files(folder.path())?;

@@ -47,6 +47,7 @@ const LEVELS: &[&[&str]] = &[
         "options",
         "session",
         "request",
+        "budget",
         "doubt",
         "estimate",
         "identity",

@@ -95,6 +95,7 @@ versioned! {
         block: f64 = f64::NAN,
         despite: Text = Text::NONE,
         delta_file: Text = Text::NONE,
+        budget: f64 = f64::NAN,
     }
 }
 
@@ -184,6 +185,7 @@ impl CScrubOptions {
             block: given(self.block),
             despite: Some(self.despite.list("despite")?),
             delta_file: self.delta_file.named("delta_file")?,
+            budget: given(self.budget),
         })
     }
 }

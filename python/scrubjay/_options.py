@@ -42,6 +42,7 @@ class Options(Reading, total=False):
     proxy: Any
     proxy_epochs: int
     hold_epochs: int
+    budget: float
     block: float
     selection: str
     perturbations: int

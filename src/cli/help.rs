@@ -40,6 +40,7 @@ const REMOVAL: &[&str] = &[
     "retain",
     "forget_data",
     "proxy",
+    "budget",
     "block",
     "selection",
     "despite",

@@ -33,6 +33,10 @@ pub struct MethodArgs {
     #[arg(long, value_name = "E", default_value_t = DEFAULT.hold_epochs, help_heading = "Hold")]
     hold_epochs: usize,
 
+    /// The most that a hold may cost, in epochs of retraining. Where it would cost more, neighbours take the place of a trained
+    /// proxy, and then a part of the retained samples that of all; the plan says which (--dry-run)
+    #[arg(long, value_name = "EPOCHS", help_heading = "Hold")]
+    budget: Option<f64>,
     /// The share of the units that a hold changes, above 0 and at most 1: those with the largest gradient, or as --selection
     /// says. Nothing else changes, not even running statistics of batch norms. By default every parameter may change
     #[arg(long, value_name = "SHARE", help_heading = "Hold")]
@@ -143,6 +147,7 @@ impl MethodArgs {
             proxy: self.proxy_kind(),
             proxy_epochs: self.proxy_epochs,
             hold_epochs: self.hold_epochs,
+            budget: self.budget,
             block: self.block,
             selection: self.selection,
             perturbations: self.perturbations,
