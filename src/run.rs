@@ -9,7 +9,8 @@ use serde_json::{Value, json};
 
 use crate::audit::{Snapshot, judged, no_effect};
 use crate::checkpoint::{Checkpoint, Delta, Patched, Rows, Way};
-use crate::data::{file::StoredFile, shown, tensors};
+use crate::data::file::{StoredFile, check_folder};
+use crate::data::{shown, tensors};
 use crate::doubt::doubts;
 use crate::error::{Error, Result, check_stop};
 use crate::hash;
@@ -317,20 +318,17 @@ fn written_at<'a>(checkpoint: &Checkpoint, patched: &'a Patched, out: &'a Path) 
     file.map_or(out, PathBuf::as_path)
 }
 
-/// Refuses the folder of a model's own files, whatever it is called (a model in memory has none), and a file.
+/// Refuses the folder of a model's own files, whatever it is called (a model in memory has none), and one that cannot be written.
 ///
 /// # Errors
-/// Where `out` is that folder, or a file.
+/// Where `out` is either.
 pub fn check_out(checkpoint: &Checkpoint, out: &Path) -> Result<()> {
     let folder = checkpoint.folder().canonicalize();
     if !checkpoint.is_in_memory() && matches!((out.canonicalize(), folder), (Ok(a), Ok(b)) if a == b) {
         let reason = "is the folder of the model, which would be overwritten; choose another --out";
         return Err(Error::config(format!("{}: {reason}", out.display())));
     }
-    match out.is_file() {
-        true => Err(Error::io(out)(std::io::Error::other("is a file; --out takes a folder"))),
-        false => Ok(()),
-    }
+    check_folder(out)
 }
 
 /// The part of a report that is read.

@@ -170,14 +170,15 @@ impl Training {
             Some(pick) => pick.choose(Some(path), &samples.y, &names)?,
             None => vec![],
         };
-        if exclude.is_some() {
+        if let Some(pick) = &exclude {
+            notes.extend(pick.header(&names)?);
             notes.push(format!("left out: {}", data::listing(&excluded, &samples.y, &names)));
         }
         let indices = rest(&samples, &excluded, &path.display().to_string())?;
         let start = match (arch, existing) {
             (Some(arch), _) => Start::New(arch.into()),
             (None, Some(checkpoint)) => {
-                let (network, config) = existing_model(&checkpoint, &sources.choices, &samples, &mut notes)?;
+                let (network, config) = existing_model(&checkpoint, &sources, &samples, &mut notes)?;
                 Start::Network(Box::new(network), config)
             }
             (None, None) => return Err(Error::config("--arch or --model says what to train")),
@@ -247,8 +248,7 @@ impl Training {
         check_samples(&sources.data, &self.samples, network)?;
         let (Some(set), Some(path)) = (&self.validation, &sources.validation) else { return Ok(()) };
         if set.kind != self.samples.kind {
-            let reason = format!("has {}, --data has {}", set.kind, self.samples.kind);
-            return Err(Error::data(path, reason));
+            return Err(zoo::other_inputs(path, set.kind, "--data has", self.samples.kind));
         }
         check_samples(path, set, network)
     }

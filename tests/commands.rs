@@ -12,7 +12,7 @@ use scrubjay::{Device, Pick, Sources, data};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-use crate::tiny::{FEATURES, N, Run, Tiny, samples, write_samples};
+use crate::tiny::{FEATURES, Folder, N, Run, Tiny, samples, write_samples};
 
 /// What a wrong command leaves: this code, these words, and a folder without `out`.
 fn refused(tiny: &Tiny, line: &str, code: i32, words: &[&str]) {
@@ -101,7 +101,7 @@ fn data_that_do_not_fit_are_refused_with_the_sample() {
     write_samples(&tiny.at("nan.safetensors"), &x, &y);
     for (name, words) in [
         ("nan", &["nan.safetensors", "sample 5", "NaN"][..]),
-        ("narrow", &["8 values", "5x1x1"][..]),
+        ("narrow", &["narrow.safetensors", "m.safetensors takes"][..]),
         ("empty", &["empty.safetensors", "no samples"][..]),
     ] {
         refused(&tiny, &format!("{EVAL} @{name}.safetensors"), 1, words);
@@ -126,6 +126,35 @@ fn data_that_do_not_fit_are_refused_with_the_sample() {
     refused(&tiny, &format!("{EVAL} @cut.safetensors"), 1, &["cut.safetensors", "truncated"]);
     refused(&tiny, &format!("{EVAL} @train.safetensors --mean 0,0"), 1, &["mean has 2 values"]);
     refused(&tiny, &format!("{EVAL} @train.safetensors --std 0"), 1, &["std"]);
+}
+
+#[test]
+fn images_of_another_size_name_data_model_and_remedy() {
+    let folder = Folder::new();
+    for side in [6, 8] {
+        let (n, path) = (20, folder.at(&format!("{side}.safetensors")));
+        let x: Vec<f32> = (0..n * side * side).map(|i| (i % 7) as f32 / 7.0).collect();
+        let y: Vec<i64> = (0..n as i64).map(|i| i % 2).collect();
+        let all = [
+            Tensor { name: "x", shape: vec![n, 1, side, side], values: Values::F32(&x) },
+            Tensor { name: "y", shape: vec![n], values: Values::I64(&y) },
+        ];
+        tensors::write(&path, &all, HashMap::new()).unwrap();
+    }
+    for arch in ["mlp:4", "cnn:4+8", "vit:8-1-1-4"] {
+        let model = arch.split(':').next().unwrap();
+        folder.done(&format!(
+            "train --arch {arch} --data @8.safetensors --epochs 1 --out @{model} --device cpu"
+        ));
+        let takes = format!("{model} takes images of 8x8");
+        let words = ["6.safetensors: has images of 6x6", &takes, "--resize 8x8"];
+        folder.refused(&format!("eval --model @{model} --data @6.safetensors"), &[1], &words);
+        let scrub = format!("scrub --model @{model} --forget 0-3 --out @out");
+        folder.refused(&format!("{scrub} --data @6.safetensors"), &[1], &words);
+        folder.refused(&format!("train --model @{model} --data @6.safetensors --out @out"), &[1], &words);
+        let words = ["6.safetensors: has images of 6x6", "--data has images of 8x8", "--resize 8x8"];
+        folder.refused(&format!("{scrub} --data @8.safetensors --val @6.safetensors"), &[1], &words);
+    }
 }
 
 #[test]
@@ -471,12 +500,16 @@ fn lists_of_samples_that_other_programs_wrote_are_read() {
     std::fs::write(tiny.at("bom.txt"), b"\xef\xbb\xbf1\n2\n3\n").unwrap();
     std::fs::write(tiny.at("header.csv"), "index\n1\n2\n3\n").unwrap();
     let train = "train --arch mlp:4 --data @train.safetensors --epochs 1 --json";
+    let note = "header.csv: line 1, `index`, is left out as a header";
     for list in ["bom.txt", "header.csv"] {
         let run = tiny.run(&format!("{train} --exclude @{list} --out @{list}.out"));
         assert_eq!(run.code, 0, "{}", run.err);
+        assert_eq!(run.err.contains(note), list == "header.csv", "{}", run.err);
         let manifest: Value = serde_json::from_str(&run.out).unwrap();
         assert_eq!(manifest["excluded"], json!([1, 2, 3]), "{list}");
     }
+    let run = tiny.run(&format!("{SCRUB} --forget @header.csv --dry-run"));
+    assert!(run.code == 0 && run.err.contains(note), "{}", run.err);
     std::fs::write(tiny.at("bad.txt"), "1\ntwo\n").unwrap();
     refused(&tiny, &format!("{SCRUB} --forget @bad.txt"), 2, &["bad.txt: line 2", "`two`"]);
 }

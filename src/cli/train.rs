@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use scrubjay::data::file::check_folder;
 use scrubjay::options::Pick;
 use scrubjay::session::Sources;
 use scrubjay::train::{Decayed, Optimizer, Schedule};
@@ -174,6 +175,7 @@ fn print_epoch(report: &EpochReport) {
 
 /// Trains, with a line per epoch.
 pub fn run(args: &Args) -> anyhow::Result<Exit> {
+    check_folder(&args.out)?;
     let device = args.device.open()?;
     let exclude = args.exclude.as_deref().map(Pick::from);
     let training = Training::open(device, args.sources(), args.arch.as_deref(), exclude, args.options())?;
