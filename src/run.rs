@@ -7,7 +7,7 @@ use std::time::Instant;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use crate::audit::{Snapshot, judged, no_effect};
+use crate::audit::{Snapshot, is_unmoved, judged};
 use crate::checkpoint::{Checkpoint, Delta, Patched, Rows, Way};
 use crate::data::file::{StoredFile, check_folder};
 use crate::data::{shown, tensors};
@@ -272,7 +272,7 @@ impl Session {
         let mut removed = true;
         if stored != scrubbed.network {
             let whole = of(&scrubbed.network)?;
-            let lost = no_effect(&before, &after).is_some() && no_effect(&before, &whole).is_none();
+            let lost = is_unmoved(&before, &after) && !is_unmoved(&before, &whole);
             removed = !lost;
             scrubbed.notes.push(format!(
                 "{}rounded to the type of the file, {} of {} changed values are as before: the loss of the forgotten is {:.4} \
