@@ -7,6 +7,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use scrubjay::data::tensors::{self, Tensor, Values};
+use scrubjay::train::Optimizer;
 use scrubjay::training::{Start, TrainOptions, Training};
 use scrubjay::{Device, Pick, Sources, data};
 use serde_json::{Value, json};
@@ -368,6 +369,74 @@ fn training_in_memory_gives_the_bytes_of_the_command() {
     assert!(matches!(error, scrubjay::Error::Interrupted { .. }), "{error}");
 }
 
+/// `each` fails where a kill would end the program: after an epoch, before what it reached is kept.
+#[test]
+fn a_training_that_was_stopped_goes_on_to_the_same_bytes() {
+    let tiny = Tiny::new();
+    let data = tiny.at("train.safetensors");
+    let open = |options: &TrainOptions| {
+        let sources = Sources { data: data.clone(), validation: Some(data.clone()), ..Sources::default() };
+        Training::open(Device::cpu().unwrap(), sources, Some("mlp:6"), None, options.clone()).unwrap()
+    };
+    let options = TrainOptions { epochs: 5, optimizer: Optimizer::Adam, lr: 0.01, ..TrainOptions::default() };
+    let all = |name: &str| {
+        let manifest: Value = tiny.json(&format!("{name}/train.json"));
+        let losses: Vec<Value> =
+            manifest["epochs"].as_array().unwrap().iter().map(|e| e["val_loss"].clone()).collect();
+        (std::fs::read(tiny.at(&format!("{name}/model.safetensors"))).unwrap(), losses)
+    };
+    open(&options).run(0, &tiny.at("whole"), &[], &mut |_| Ok(())).unwrap();
+    let stopped = |name: &str, at: usize| {
+        let mut seen = vec![];
+        let result = open(&options).run(0, &tiny.at(name), &[], &mut |report| {
+            seen.push(report.epoch);
+            if report.epoch == at { Err(scrubjay::Error::config("killed")) } else { Ok(()) }
+        });
+        (result.is_ok(), seen)
+    };
+    assert_eq!(stopped("out", 1), (false, vec![1])); // before anything was kept
+    assert_eq!(stopped("out", 2), (false, vec![1, 2]));
+    assert!(tiny.at("out/train.stage").exists() && !tiny.at("out/model.safetensors").exists());
+    assert_eq!(stopped("out", 2), (false, vec![2]));
+
+    let refused = |options: &TrainOptions, words: &[&str]| {
+        let error = open(options).run(0, &tiny.at("out"), &[], &mut |_| Ok(())).unwrap_err().to_string();
+        words.iter().for_each(|word| assert!(error.contains(word), "`{word}` is not in {error}"));
+    };
+    let lr = TrainOptions { lr: 0.02, ..options.clone() };
+    refused(&lr, &["out/train.stage", "options.rate was 0.01", "--out"]);
+    let whole = std::fs::read(&data).unwrap();
+    let (x, mut y) = samples();
+    y[3] = (y[3] + 1) % 3;
+    write_samples(&data, &x, &y);
+    refused(&options, &["out/train.stage", "data_sha256.train.safetensors was"]);
+    std::fs::write(&data, whole).unwrap();
+
+    let (done, seen) = stopped("out", 0);
+    assert!(done && seen.ends_with(&[3, 4, 5]) && seen[0] > 1, "{seen:?}");
+    assert!(all("out") == all("whole") && !tiny.at("out/train.stage").exists());
+    // Finished: nothing is changed, and another training or model is not replaced.
+    assert_eq!(stopped("out", 1), (true, vec![]));
+    refused(&lr, &["out/train.json", "options.rate was 0.01", "choose another --out"]);
+    std::fs::remove_file(tiny.at("out/train.json")).unwrap();
+    refused(&options, &["out/model.safetensors", "is there already"]);
+    assert!(std::fs::read(tiny.at("out/model.safetensors")).unwrap() == all("whole").0);
+}
+
+#[test]
+fn a_training_over_another_model_is_refused() {
+    let tiny = Tiny::new();
+    let train = "train --arch mlp:6 --data @train.safetensors --epochs 1 --device cpu --out @m";
+    std::fs::create_dir(tiny.at("m")).unwrap();
+    std::fs::write(tiny.at("m/config.json"), "{}").unwrap();
+    tiny.refused(train, &[2], &["m/config.json", "is there already", "choose another --out, or remove it"]);
+    assert_eq!(std::fs::read_dir(tiny.at("m")).unwrap().count(), 1);
+    std::fs::remove_file(tiny.at("m/config.json")).unwrap();
+    tiny.done(train);
+    assert!(tiny.done(train).err.contains("already finished with these inputs and options"));
+    tiny.refused(&format!("{train} --keep-epochs 1"), &[2], &["was finished without epoch-1"]);
+}
+
 #[test]
 fn models_of_several_seeds_are_kept_where_they_are_finished() {
     let tiny = Tiny::new();
@@ -381,8 +450,7 @@ fn models_of_several_seeds_are_kept_where_they_are_finished() {
 
     // One was interrupted before its end, and one more is asked for.
     let finished = read("seed-3/train.json");
-    std::fs::remove_file(tiny.at("out/seed-4/train.json")).unwrap();
-    std::fs::write(tiny.at("out/seed-4/model.safetensors"), "half").unwrap();
+    std::fs::remove_dir_all(tiny.at("out/seed-4")).unwrap();
     let run = tiny.run(&format!("{line} --seeds 3 --json"));
     assert_eq!(run.code, 0, "{}", run.err);
     assert!(run.err.contains("3 models: 1 finished, 2 to train"), "{}", run.err);
