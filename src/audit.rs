@@ -97,14 +97,53 @@ pub fn gate(before: &Snapshot, after: &Snapshot, gate: f64) -> Option<String> {
     })
 }
 
-/// Why a step is none, in words: the mean loss of the forgotten moves too little to measure, and as many are right as before.
-pub fn no_effect(before: &Snapshot, after: &Snapshot) -> Option<String> {
+/// What the forgotten samples were to come to.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Aim {
+    /// Their mean loss.
+    pub loss: f64,
+    /// Their accuracy, where that is known too.
+    pub accuracy: Option<f64>,
+}
+
+/// Whether nothing of the forgotten samples' answers moved that can be measured: their mean loss by too little, and as many are right
+/// as before.
+pub fn is_unmoved(before: &Snapshot, after: &Snapshot) -> bool {
     let (was, is) = (before.forget, after.forget);
-    ((is.loss - was.loss).abs() < MEASURABLE && is.accuracy == was.accuracy).then(|| {
-        format!(
+    (is.loss - was.loss).abs() < MEASURABLE && is.accuracy == was.accuracy
+}
+
+/// Why a step is none, in words: nothing moved, or the forgotten moved away from their aim. Forgetting raises their mean loss, or lets it
+/// fall to an aim below it; a fall that does not end nearer to the aim is none. Where the loss moved too little to measure, the same
+/// holds of the accuracy, which forgetting lowers.
+pub fn no_effect(before: &Snapshot, after: &Snapshot, aim: Option<Aim>) -> Option<String> {
+    let (was, is) = (before.forget, after.forget);
+    if is_unmoved(before, after) {
+        return Some(format!(
             "not removed: no effect can be measured; the loss of the forgotten moves by less than {MEASURABLE}, from {:.4} to \
              {:.4}",
             was.loss, is.loss
+        ));
+    }
+    let nearer =
+        |was: f64, is: f64, aim: Option<f64>| aim.is_some_and(|aim| (is - aim).abs() < (was - aim).abs());
+    let towards = match (is.loss - was.loss).abs() >= MEASURABLE {
+        true => is.loss > was.loss || nearer(was.loss, is.loss, aim.map(|aim| aim.loss)),
+        false => {
+            is.accuracy < was.accuracy || nearer(was.accuracy, is.accuracy, aim.and_then(|aim| aim.accuracy))
+        }
+    };
+    let what = match aim {
+        Some(aim) => format!("away from the aim, a loss of {:.4}", aim.loss),
+        None => "where forgetting raises the loss and lowers the accuracy".to_string(),
+    };
+    (!towards).then(|| {
+        format!(
+            "not removed: the loss of the forgotten moves from {:.4} to {:.4} and their accuracy from {:.1} % to {:.1} %, {what}",
+            was.loss,
+            is.loss,
+            100.0 * was.accuracy,
+            100.0 * is.accuracy
         )
     })
 }
@@ -131,4 +170,40 @@ pub fn share_removed(
         all += forgotten.powi(2);
     }
     1.0 - (left / all).sqrt()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_effect_is_one_towards_the_aim() {
+        let of = |loss, accuracy| {
+            let set = Performance { loss, accuracy };
+            Snapshot { forget: set, retain: set, validation: None }
+        };
+        let aim = |loss| Some(Aim { loss, accuracy: None });
+        let effect = |was, is, aim| no_effect(&was, &is, aim).is_none();
+        assert!(effect(of(0.1, 1.0), of(0.9, 0.8), aim(1.0)));
+        assert!(effect(of(0.1, 1.0), of(4.0, 0.0), aim(1.0)), "beyond the aim");
+        assert!(effect(of(0.1, 1.0), of(0.9, 0.8), None));
+        assert!(effect(of(2.0, 0.2), of(1.6, 0.3), aim(1.5)), "from above");
+        assert!(effect(of(0.67, 0.7), of(1.17, 0.46), aim(0.66)), "more than was aimed at");
+        // What only went on learning.
+        assert!(!effect(of(0.48, 0.9), of(0.19, 0.95), aim(0.9)));
+        assert!(!effect(of(0.48, 0.9), of(0.19, 0.95), aim(0.481)), "at its aim before");
+        assert!(!effect(of(0.48, 0.9), of(0.19, 0.95), None));
+        assert!(!effect(of(2.0, 0.2), of(0.9, 0.6), aim(1.5)), "below its aim, and farther from it");
+        // By accuracy alone.
+        let known = |loss, accuracy| Some(Aim { loss, accuracy: Some(accuracy) });
+        assert!(effect(of(0.48, 0.9), of(0.485, 0.8), known(0.6, 0.7)));
+        assert!(!effect(of(0.48, 0.9), of(0.485, 0.95), known(0.6, 0.7)));
+        assert!(effect(of(0.48, 0.9), of(0.485, 0.95), known(0.6, 0.99)));
+        assert!(!effect(of(0.48, 0.9), of(0.485, 0.9), known(0.6, 0.7)), "too little to measure");
+        let why = no_effect(&of(0.48, 0.9), &of(0.19, 0.95), aim(0.9)).unwrap();
+        assert!(
+            why.contains("from 0.4800 to 0.1900") && why.contains("away from the aim, a loss of 0.9000"),
+            "{why}"
+        );
+    }
 }

@@ -64,6 +64,17 @@ impl Pick {
         }
     }
 
+    /// That a line of a list was left out as a header, in words.
+    ///
+    /// # Errors
+    /// Where the text is not understood.
+    pub fn header(&self, names: &Names) -> Result<Option<String>> {
+        match self {
+            Pick::Spec(text) => Ok(Spec::parse(text)?.header(names)),
+            Pick::Indices(_) => Ok(None),
+        }
+    }
+
     /// The samples, ascending, each once; `path` is the file of the data, where they have one.
     ///
     /// # Errors

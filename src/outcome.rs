@@ -50,9 +50,9 @@ pub struct Record {
 /// What became of a batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fate {
-    /// It was removed, with a measured effect.
+    /// It was removed, with a measured effect towards its aim.
     Removed,
-    /// The step has no effect that can be measured; it was not taken.
+    /// The step has no effect towards its aim that can be measured; it was not taken.
     NoEffect,
     /// The step misses its target or the gate; it was not taken.
     Refused,

@@ -137,6 +137,9 @@ impl Request {
         for batch in request.batches() {
             request.task(session, None).check(net, batch.len())?;
         }
+        for pick in [&request.asked, &request.options.retain].into_iter().flatten() {
+            request.warnings.extend(pick.header(session.names())?);
+        }
         if request.forget.len() < chosen {
             let before = chosen - request.forget.len();
             request

@@ -9,9 +9,10 @@ use std::time::Instant;
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::audit::{Snapshot, judged, no_effect};
+use crate::audit::{Snapshot, is_unmoved, judged};
 use crate::checkpoint::{Checkpoint, Delta, Patched, Rows, Way};
-use crate::data::{file::StoredFile, tensors};
+use crate::data::file::{StoredFile, check_folder};
+use crate::data::tensors;
 use crate::doubt::doubts;
 use crate::error::{Error, Result, check_stop};
 use crate::hash;
@@ -275,7 +276,7 @@ impl Session {
         let mut removed = true;
         if stored != scrubbed.network {
             let whole = of(&scrubbed.network)?;
-            let lost = no_effect(&before, &after).is_some() && no_effect(&before, &whole).is_none();
+            let lost = is_unmoved(&before, &after) && !is_unmoved(&before, &whole);
             removed = !lost;
             scrubbed.notes.push(format!(
                 "{}rounded to the type of the file, {} of {} changed values are as before: the loss of the forgotten is {:.4} \
@@ -321,20 +322,17 @@ fn written_at<'a>(checkpoint: &Checkpoint, patched: &'a Patched, out: &'a Path) 
     file.map_or(out, PathBuf::as_path)
 }
 
-/// Refuses the folder of a model's own files, whatever it is called (a model in memory has none), and a file.
+/// Refuses the folder of a model's own files, whatever it is called (a model in memory has none), and one that cannot be written.
 ///
 /// # Errors
-/// Where `out` is that folder, or a file.
+/// Where `out` is either.
 pub fn check_out(checkpoint: &Checkpoint, out: &Path) -> Result<()> {
     let folder = checkpoint.folder().canonicalize();
     if !checkpoint.is_in_memory() && matches!((out.canonicalize(), folder), (Ok(a), Ok(b)) if a == b) {
         let reason = "is the folder of the model, which would be overwritten; choose another --out";
         return Err(Error::config(format!("{}: {reason}", out.display())));
     }
-    match out.is_file() {
-        true => Err(Error::io(out)(std::io::Error::other("is a file; --out takes a folder"))),
-        false => Ok(()),
-    }
+    check_folder(out)
 }
 
 /// The part of a report that is read.

@@ -152,7 +152,7 @@ impl Session {
         let network = network.freeze();
         for (path, set) in [&validation, &more].into_iter().flatten() {
             if set.kind != samples.kind {
-                return Err(Error::data(path, format!("has {}, --data has {}", set.kind, samples.kind)));
+                return Err(zoo::other_inputs(path, set.kind, "--data has", samples.kind));
             }
             check_samples(path, set, &network)?;
         }
@@ -427,7 +427,7 @@ pub fn open_model(
     path: &Path,
     samples: &Samples,
 ) -> Result<Model> {
-    let model = zoo::load_as(checkpoint, choices, Some(samples.kind))?;
+    let model = zoo::load_for(checkpoint, choices, path, samples.kind)?;
     check_samples(path, samples, &model.network)?;
     Ok(model)
 }

@@ -1,10 +1,10 @@
-//! The stage of the hold that is running: what a run that was stopped within a batch goes on from, to the same bytes.
+//! What work that was stopped goes on from, to the same bytes: a file beside what it has written ([`Kept`]), and its content for a
+//! hold ([`Stage`]).
 //!
-//! It is a safetensors file beside the records. Once the proxy has answered, it has the soft labels; after every epoch of the
+//! That of a hold lies beside the records. Once the proxy has answered, it has the soft labels; after every epoch of the
 //! hold also the values of all parameters and what the optimizer remembers. Each version replaces the one before by rename, and
 //! the batch's record makes it superfluous.
 
-use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use crate::data::tensors::{self, Tensor, TensorFile, Values};
@@ -31,17 +31,69 @@ pub struct Stage {
     pub memory: Vec<f32>,
 }
 
+/// A safetensors file of vectors and words that is replaced as work goes on, each time by rename, and is gone at the end.
+#[derive(Clone, Debug)]
+pub struct Kept {
+    path: PathBuf,
+}
+
+impl Kept {
+    /// The one of this name in `folder`.
+    pub fn of(folder: &Path, name: &str) -> Kept {
+        Kept { path: folder.join(name) }
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// What was kept, where something was.
+    ///
+    /// # Errors
+    /// Where the file cannot be read or is damaged.
+    pub fn read(&self) -> Result<Option<TensorFile>> {
+        self.path.exists().then(|| TensorFile::open(&self.path)).transpose()
+    }
+
+    /// Keeps vectors and words by name, and waits until they are on the disk.
+    ///
+    /// # Errors
+    /// Where the file system refuses.
+    pub fn write<'a>(
+        &self,
+        vectors: impl IntoIterator<Item = (&'static str, Values<'a>)>,
+        words: impl IntoIterator<Item = (&'static str, String)>,
+    ) -> Result<()> {
+        let tensor = |(name, values)| Tensor { name, shape: vec![len(&values)], values };
+        let all: Vec<Tensor> = vectors.into_iter().map(tensor).collect();
+        let words = words.into_iter().map(|(key, value)| (key.to_string(), value));
+        tensors::write(&self.path, &all, words.collect())
+    }
+
+    /// Removes what was kept.
+    ///
+    /// # Errors
+    /// Where the file system refuses.
+    pub fn clear(&self) -> Result<()> {
+        match self.path.exists() {
+            true => std::fs::remove_file(&self.path).map_err(Error::io(&self.path)),
+            false => Ok(()),
+        }
+    }
+}
+
 /// Where the stages of one run are kept.
 #[derive(Clone, Debug)]
 pub struct Stages {
-    path: PathBuf,
+    kept: Kept,
     identity: String,
 }
 
 impl Stages {
     /// Those of the run of this identity in `folder`.
     pub fn of(folder: &Path, identity: &str) -> Stages {
-        Stages { path: folder.join(NAME), identity: identity.into() }
+        Stages { kept: Kept::of(folder, NAME), identity: identity.into() }
     }
 
     /// The stage of a batch, where it was begun by this run.
@@ -49,17 +101,14 @@ impl Stages {
     /// # Errors
     /// Where the file cannot be read or is damaged.
     pub fn read(&self, batch: usize) -> Result<Option<Stage>> {
-        if !self.path.exists() {
-            return Ok(None);
-        }
-        let file = TensorFile::open(&self.path)?;
+        let Some(file) = self.kept.read()? else { return Ok(None) };
         let metadata = file.metadata();
         let said = |key: &str| metadata.get(key).map(String::as_str);
         if said("identity") != Some(&self.identity) || said("batch") != Some(&batch.to_string()) {
             return Ok(None);
         }
         let damaged =
-            || Error::data(&self.path, "is no stage of a hold; remove it, and the batch begins anew");
+            || Error::data(self.kept.path(), "is no stage of a hold; remove it, and the batch begins anew");
         Ok(Some(Stage {
             batch,
             soft: SoftLabels {
@@ -78,20 +127,19 @@ impl Stages {
     /// # Errors
     /// Where the file system refuses.
     pub fn write(&self, stage: &Stage) -> Result<()> {
-        let tensor = |name, values| Tensor { name, shape: vec![len(&values)], values };
-        let all = [
-            tensor("soft_labels", Values::F32(&stage.soft.q)),
-            tensor("nudge", Values::F64(std::slice::from_ref(&stage.soft.nudge))),
-            tensor("values", Values::F32(&stage.values)),
-            tensor("memory", Values::F32(&stage.memory)),
+        let vectors = [
+            ("soft_labels", Values::F32(&stage.soft.q)),
+            ("nudge", Values::F64(std::slice::from_ref(&stage.soft.nudge))),
+            ("values", Values::F32(&stage.values)),
+            ("memory", Values::F32(&stage.memory)),
         ];
-        let said = [
+        let words = [
             ("identity", self.identity.clone()),
             ("batch", stage.batch.to_string()),
             ("notes", serde_json::json!(stage.notes).to_string()),
             ("epochs", stage.epochs.to_string()),
         ];
-        tensors::write(&self.path, &all, HashMap::from(said.map(|(key, value)| (key.to_string(), value))))
+        self.kept.write(vectors, words)
     }
 
     /// Removes what was kept, once the batch has its record.
@@ -99,10 +147,7 @@ impl Stages {
     /// # Errors
     /// Where the file system refuses.
     pub fn clear(&self) -> Result<()> {
-        match self.path.exists() {
-            true => std::fs::remove_file(&self.path).map_err(Error::io(&self.path)),
-            false => Ok(()),
-        }
+        self.kept.clear()
     }
 }
 

@@ -150,6 +150,35 @@ pub fn train_until(
     stop: &AtomicBool,
     each: &mut dyn FnMut(&Network, Epoch) -> Result<bool>,
 ) -> Result<()> {
+    let mut each = |pass: &mut TrainPass, epoch| each(pass.network()?, epoch);
+    train_after(device, net, samples, indices, recipe, After::default(), stop, &mut each)
+}
+
+/// Where a training goes on: after these epochs, with what the optimizer remembers then ([`TrainPass::memory`]). The network has
+/// the values of then.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct After<'a> {
+    /// Epochs that are done.
+    pub epochs: usize,
+    /// What is remembered.
+    pub memory: &'a [f32],
+}
+
+/// [`train_until`] that goes on where a training was stopped, to the bytes that it would have given; `each` is given the pass, for what
+/// it takes to go on from there.
+///
+/// # Errors
+/// As [`train_until`]; where what is remembered is of another network or optimizer.
+pub fn train_after(
+    device: &Device,
+    net: &mut Network,
+    samples: &Samples,
+    indices: &[usize],
+    recipe: &Recipe,
+    after: After,
+    stop: &AtomicBool,
+    each: &mut dyn FnMut(&mut TrainPass, Epoch) -> Result<bool>,
+) -> Result<()> {
     if indices.is_empty() {
         return Err(Error::config("no samples to train on"));
     }
@@ -162,8 +191,12 @@ pub fn train_until(
     }
     let batch = recipe.batch.min(indices.len());
     let mut pass = TrainPass::new(device, net, batch, recipe.optimizer)?.decaying(recipe.decayed);
-    let (mut done, of_epoch) = (0, indices.len().div_ceil(batch));
-    for epoch in 1..=recipe.epochs {
+    let of_epoch = indices.len().div_ceil(batch);
+    let mut done = after.epochs * of_epoch;
+    if after.epochs > 0 {
+        pass.remember(after.memory)?;
+    }
+    for epoch in after.epochs + 1..=recipe.epochs {
         let mut order = indices.to_vec();
         Stream::new(recipe.seed, Use::Choice, 1 << 16 | epoch as u32).shuffle(&mut order);
         let (mut loss, mut correct) = (0.0, 0);
@@ -196,13 +229,14 @@ pub fn train_until(
             let (momentum, decay) = (recipe.momentum, recipe.weight_decay);
             pass.update(&Update { rate: rate as f32, momentum, decay, step: done as i32 })?;
         }
-        let net = pass.network()?;
-        if let Some(broken) = net.params.iter().find(|param| param.value.iter().any(|v| !v.is_finite())) {
+        if let Some(broken) =
+            pass.network()?.params.iter().find(|param| param.value.iter().any(|v| !v.is_finite()))
+        {
             let reason = "is no longer finite; a smaller --lr may help";
             return Err(Error::config(format!("tensor `{}` {reason} (epoch {epoch})", broken.name)));
         }
         let n = indices.len() as f64;
-        if !each(net, Epoch { epoch, loss: loss / n, accuracy: correct as f64 / n })? {
+        if !each(&mut pass, Epoch { epoch, loss: loss / n, accuracy: correct as f64 / n })? {
             break;
         }
     }

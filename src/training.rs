@@ -7,7 +7,9 @@
 //!
 //! `train.rs` has the steps of the optimizer. The same options give the same bytes either way.
 
+mod folder;
 mod options;
+mod progress;
 mod reading;
 mod trained;
 
@@ -20,23 +22,23 @@ use std::time::Instant;
 use serde_json::{Value, json};
 
 pub use options::TrainOptions;
-use reading::{check_sources, existing_model, rest, tells_how_to_read};
+use progress::Reached;
+use reading::{check_sources, existing_model, rest};
 pub use trained::{EpochReport, Trained};
 
 use crate::data::tokenizer::Tokenizer;
 use crate::data::{
-    self, Augment, CifarLabels, InputKind, Loaded, Names, Normalise, Pipeline, Samples, Steps,
-    TokenizerSource, pad_alike, tensors,
+    self, Augment, InputKind, Loaded, Names, Normalise, Pipeline, Samples, Steps, TokenizerSource, pad_alike,
 };
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::hash;
-use crate::manifest::json_in;
 use crate::net::{Network, TrainPass};
 use crate::observe::evaluate;
 use crate::options::Pick;
+use crate::outcome::set_parameters;
 use crate::session::{Sources, check_samples, fits};
-use crate::train::{Epoch, train_until};
+use crate::train::{After, Epoch, train_after};
 use crate::zoo::{self, TextSizes};
 
 /// What is trained.
@@ -53,8 +55,12 @@ struct Files {
     arch: Option<String>,
     /// The folder of the model, where it has one.
     own: Option<PathBuf>,
+    /// SHA-256 of the model's files, where it has some.
+    model_sha256: Option<String>,
     /// SHA-256 of every file of the data.
     data_sha256: BTreeMap<String, String>,
+    /// SHA-256 of every file of the validation data.
+    validation_sha256: Option<BTreeMap<String, String>>,
 }
 
 /// A model and its data, ready to be trained.
@@ -170,20 +176,25 @@ impl Training {
             Some(pick) => pick.choose(Some(path), &samples.y, &names)?,
             None => vec![],
         };
-        if exclude.is_some() {
+        if let Some(pick) = &exclude {
+            notes.extend(pick.header(&names)?);
             notes.push(format!("left out: {}", data::listing(&excluded, &samples.y, &names)));
         }
         let indices = rest(&samples, &excluded, &path.display().to_string())?;
+        let mut model_sha256 = None;
         let start = match (arch, existing) {
             (Some(arch), _) => Start::New(arch.into()),
             (None, Some(checkpoint)) => {
-                let (network, config) = existing_model(&checkpoint, &sources.choices, &samples, &mut notes)?;
+                model_sha256 = Some(hash::of_files_at(checkpoint.contents())?);
+                let (network, config) = existing_model(&checkpoint, &sources, &samples, &mut notes)?;
                 Start::Network(Box::new(network), config)
             }
             (None, None) => return Err(Error::config("--arch or --model says what to train")),
         };
         let augment = Augment::of(&samples, options.shift, options.flip, &normalise)?;
         let data_sha256 = hash::of_files(path)?;
+        let validation_sha256 = sources.validation.as_deref().map(hash::of_files).transpose()?;
+        let arch = arch.map(String::from);
         let training = Training {
             device,
             start,
@@ -198,7 +209,7 @@ impl Training {
             pipeline: pipeline.filter(|_| sources.steps != Steps::default()),
             normalise,
             augment,
-            files: Some(Files { sources, arch: arch.map(String::from), own, data_sha256 }),
+            files: Some(Files { sources, arch, own, model_sha256, data_sha256, validation_sha256 }),
             notes,
             stop: Arc::default(),
         };
@@ -247,8 +258,7 @@ impl Training {
         check_samples(&sources.data, &self.samples, network)?;
         let (Some(set), Some(path)) = (&self.validation, &sources.validation) else { return Ok(()) };
         if set.kind != self.samples.kind {
-            let reason = format!("has {}, --data has {}", set.kind, self.samples.kind);
-            return Err(Error::data(path, reason));
+            return Err(zoo::other_inputs(path, set.kind, "--data has", self.samples.kind));
         }
         check_samples(path, set, network)
     }
@@ -307,51 +317,6 @@ impl Training {
         }
     }
 
-    /// The part of `train.json` that is known before the training.
-    fn manifest(&self, seed: u64) -> Result<Value> {
-        let files = self.files.as_ref().ok_or_else(no_files)?;
-        let Sources { model, choices, ignore, weights, data, cifar_labels, .. } = &files.sources;
-        let given = tells_how_to_read(&files.sources);
-        let read_by =
-            json!({"heads": choices.heads, "stem": choices.stem, "ignore": ignore, "weights": weights});
-        Ok(json!({
-            "scrubjay": env!("CARGO_PKG_VERSION"),
-            "arch": files.arch,
-            "model": (!model.as_os_str().is_empty()).then_some(model),
-            "read_by": given.then_some(read_by),
-            "data": data,
-            "data_sha256": files.data_sha256,
-            "n": self.indices.len(),
-            "exclude": self.exclude.as_ref().and_then(Pick::text),
-            "excluded": self.excluded,
-            "cifar_labels": (*cifar_labels == CifarLabels::Coarse).then_some("coarse"),
-            "normalise": {"mean": self.normalise.mean, "std": self.normalise.std},
-            "preprocess": self.pipeline,
-            "classes": self.options.classes,
-            "options": self.options.recipe(&self.augment, seed),
-        }))
-    }
-
-    /// The `train.json` of a training into this folder that was finished.
-    ///
-    /// # Errors
-    /// Where the folder holds another training; it is not overwritten.
-    pub fn finished(&self, seed: u64, folder: &Path) -> Result<Option<Value>> {
-        let Some(found) = json_in(folder, "train.json")? else { return Ok(None) };
-        let wanted = self.manifest(seed)?;
-        let known = |of: &Value, key: &str| of.get(key).cloned().unwrap_or_default();
-        let differs = |key: &&String| *key != "scrubjay" && known(&found, key) != known(&wanted, key);
-        match wanted.as_object().and_then(|wanted| wanted.keys().find(differs)) {
-            None => Ok(Some(found)),
-            Some(key) => {
-                let (there, here) = (&found[key], &wanted[key]);
-                let reason =
-                    format!("is of another training: {key} was {there} and is {here}; choose another --out");
-                Err(Error::config(format!("{}: {reason}", folder.join("train.json").display())))
-            }
-        }
-    }
-
     /// Seconds that one training takes, by the second of two batches (the first one warms up).
     ///
     /// # Errors
@@ -376,86 +341,48 @@ impl Training {
     /// [`Error::Interrupted`] where it was stopped.
     pub fn train(&self, seed: u64, each: &mut dyn FnMut(&EpochReport) -> Result<()>) -> Result<Trained> {
         let (network, config) = self.start(seed)?;
-        self.go(seed, network, config, &mut |_, _, report| each(report))
+        self.go(seed, network, config, None, &mut |_, _, reports| reports.last().map_or(Ok(()), &mut *each))
     }
 
+    /// Trains from the beginning, or from where it was stopped; `each` is given the pass, the config and all reports after every
+    /// epoch.
     fn go(
         &self,
         seed: u64,
         mut network: Network,
         config: Value,
-        each: &mut dyn FnMut(&Network, &Value, &EpochReport) -> Result<()>,
+        from: Option<Reached>,
+        each: &mut dyn FnMut(&mut TrainPass, &Value, &[EpochReport]) -> Result<()>,
     ) -> Result<Trained> {
-        let (started, mut epochs) = (Instant::now(), vec![]);
+        let started = Instant::now();
         let recipe = self.options.recipe(&self.augment, seed);
-        let mut after = |net: &Network, epoch: Epoch| {
-            let of_validation = |set: &Arc<Samples>| evaluate(&self.device, &net.freeze(), &**set);
+        let (mut epochs, memory) = match from {
+            Some(Reached { epochs, values, memory }) => {
+                set_parameters(&mut network, &values)?;
+                (epochs, memory)
+            }
+            None => (vec![], vec![]),
+        };
+        let before = epochs.last().map_or(0.0, |report| report.seconds);
+        let after = After { epochs: epochs.len(), memory: &memory };
+        let mut then = |pass: &mut TrainPass, epoch: Epoch| {
+            let of_validation =
+                |set: &Arc<Samples>| evaluate(&self.device, &pass.network()?.freeze(), &**set);
             let scores = self.validation.as_ref().map(of_validation).transpose()?;
-            let report = EpochReport::new(epoch, scores.as_ref(), started.elapsed().as_secs_f64());
-            each(net, &config, &report)?;
-            epochs.push(report);
+            epochs.push(EpochReport::new(epoch, scores.as_ref(), before + started.elapsed().as_secs_f64()));
+            each(pass, &config, &epochs)?;
             Ok(true)
         };
-        train_until(
+        train_after(
             &self.device,
             &mut network,
             &self.samples,
             &self.indices,
             &recipe,
+            after,
             &self.stop,
-            &mut after,
+            &mut then,
         )?;
         Ok(Trained { network, config, tokenizer: self.tokenizer.clone(), epochs })
     }
-
-    /// Trains one model into a folder, which is made if need be: `model.safetensors`, `config.json`, the tokenizer of a new
-    /// vocabulary, and `train.json`, which is written last and is given back. After the epochs of `keep` the model is also
-    /// written to `epoch-E` there.
-    ///
-    /// # Errors
-    /// As [`Training::train`]; where the folder is that of the model, or cannot be written to; where the training was not
-    /// opened from files.
-    pub fn run(
-        &self,
-        seed: u64,
-        folder: &Path,
-        keep: &[usize],
-        each: &mut dyn FnMut(&EpochReport) -> Result<()>,
-    ) -> Result<Value> {
-        let mut manifest = self.manifest(seed)?;
-        self.check_out(folder)?;
-        let (network, config) = self.start(seed)?;
-        std::fs::create_dir_all(folder).map_err(Error::io(folder))?;
-        let tokenizer = self.tokenizer.as_deref();
-        let trained = self.go(seed, network, config, &mut |net, config, report| {
-            each(report)?;
-            match keep.contains(&report.epoch) {
-                true => {
-                    trained::write(&folder.join(format!("epoch-{}", report.epoch)), net, config, tokenizer)
-                }
-                false => Ok(()),
-            }
-        })?;
-        trained.save(folder)?;
-        manifest["device"] = json!(self.device.report());
-        manifest["epochs"] = json!(trained.epochs);
-        tensors::write_whole(&folder.join("train.json"), format!("{manifest:#}").as_bytes())?;
-        Ok(manifest)
-    }
-
-    /// Refuses to write over the model that is trained on.
-    ///
-    /// # Errors
-    /// Where `folder` is the model's own; where the training was not opened from files.
-    pub fn check_out(&self, folder: &Path) -> Result<()> {
-        let Files { own, .. } = self.files.as_ref().ok_or_else(no_files)?;
-        match own.as_ref().is_some_and(|own| folder.canonicalize().is_ok_and(|out| out == *own)) {
-            true => Err(Error::config("--out is the folder of --model, which would be overwritten")),
-            false => Ok(()),
-        }
-    }
-}
-
-fn no_files() -> Error {
-    Error::config("a training of values in memory has no files, and so no folder")
 }

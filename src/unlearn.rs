@@ -9,7 +9,7 @@
 //!
 //! where H_P is the curvature of the mean retained loss and α is 1, or calibrated on data that the network has not seen.
 
-use crate::audit::{Snapshot, judged, no_effect};
+use crate::audit::{Aim, Snapshot, judged, no_effect};
 use crate::batch::{Batch, Walk, refusal};
 use crate::block::Block;
 use crate::clock::{Clock, Phase};
@@ -64,7 +64,8 @@ pub fn unlearn(
     // The step of a convex model is exact, and noise is an effect that losses need not show.
     let exact = is_convex(net, task.settings.l2) && step.step_norm > 0.0;
     let judged_by_effect = !exact && certificate.is_none();
-    let no_effect = no_effect(&before, &after).filter(|_| judged_by_effect);
+    let aim = step.length.target.map(|loss| Aim { loss, accuracy: None });
+    let no_effect = no_effect(&before, &after, aim).filter(|_| judged_by_effect);
     let fate = Fate::of(refusal(task, &before, &step, &lengths), no_effect, &mut notes);
     let mut record = batch.record(net, &chosen, before, Some(step), clock, (fate, notes));
     if record.removed() {

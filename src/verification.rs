@@ -88,7 +88,7 @@ impl Verification {
     pub fn open(question: Question) -> Result<Verification> {
         let sources = &question.sources;
         let checkpoint = sources.checkpoint(&sources.model)?;
-        let (mut reading, mut notes) = (vec![], vec![]);
+        let (mut reading, mut notes, mut headers) = (vec![], vec![], vec![]);
         let mut options = sources.load_options(Some(&checkpoint));
         let mut read = |path: &PathBuf| -> Result<_> {
             let loaded = data::load_with(path, &options)?;
@@ -103,7 +103,11 @@ impl Verification {
         let choose = |pick: &Pick| pick.choose(Some(&sources.data), &samples.y, &names);
         let forget = choose(&question.forget)?;
         let retain = question.retain.as_ref().map(choose).transpose()?;
+        for pick in [Some(&question.forget), question.retain.as_ref()].into_iter().flatten() {
+            headers.extend(pick.header(&names)?);
+        }
         let forgotten = data::listing(&forget, &samples.y, &names);
+        reading.extend(headers);
         let sets = Sets::of(samples.into(), test.into(), forget, retain, &question.test)?;
         let mut open = |path: &PathBuf| -> Result<Candidate> {
             let candidate = Candidate::open(sources, path, &sets, &question.test, &mut reading)?;

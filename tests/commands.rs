@@ -7,12 +7,13 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use scrubjay::data::tensors::{self, Tensor, Values};
+use scrubjay::train::Optimizer;
 use scrubjay::training::{Start, TrainOptions, Training};
 use scrubjay::{Device, Pick, Sources, data};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-use crate::tiny::{FEATURES, N, Run, Tiny, samples, write_samples};
+use crate::tiny::{FEATURES, Folder, N, Run, Tiny, samples, write_samples};
 
 /// What a wrong command leaves: this code, these words, and a folder without `out`.
 fn refused(tiny: &Tiny, line: &str, code: i32, words: &[&str]) {
@@ -101,7 +102,7 @@ fn data_that_do_not_fit_are_refused_with_the_sample() {
     write_samples(&tiny.at("nan.safetensors"), &x, &y);
     for (name, words) in [
         ("nan", &["nan.safetensors", "sample 5", "NaN"][..]),
-        ("narrow", &["8 values", "5x1x1"][..]),
+        ("narrow", &["narrow.safetensors", "m.safetensors takes"][..]),
         ("empty", &["empty.safetensors", "no samples"][..]),
     ] {
         refused(&tiny, &format!("{EVAL} @{name}.safetensors"), 1, words);
@@ -126,6 +127,35 @@ fn data_that_do_not_fit_are_refused_with_the_sample() {
     refused(&tiny, &format!("{EVAL} @cut.safetensors"), 1, &["cut.safetensors", "truncated"]);
     refused(&tiny, &format!("{EVAL} @train.safetensors --mean 0,0"), 1, &["mean has 2 values"]);
     refused(&tiny, &format!("{EVAL} @train.safetensors --std 0"), 1, &["std"]);
+}
+
+#[test]
+fn images_of_another_size_name_data_model_and_remedy() {
+    let folder = Folder::new();
+    for side in [6, 8] {
+        let (n, path) = (20, folder.at(&format!("{side}.safetensors")));
+        let x: Vec<f32> = (0..n * side * side).map(|i| (i % 7) as f32 / 7.0).collect();
+        let y: Vec<i64> = (0..n as i64).map(|i| i % 2).collect();
+        let all = [
+            Tensor { name: "x", shape: vec![n, 1, side, side], values: Values::F32(&x) },
+            Tensor { name: "y", shape: vec![n], values: Values::I64(&y) },
+        ];
+        tensors::write(&path, &all, HashMap::new()).unwrap();
+    }
+    for arch in ["mlp:4", "cnn:4+8", "vit:8-1-1-4"] {
+        let model = arch.split(':').next().unwrap();
+        folder.done(&format!(
+            "train --arch {arch} --data @8.safetensors --epochs 1 --out @{model} --device cpu"
+        ));
+        let takes = format!("{model} takes images of 8x8");
+        let words = ["6.safetensors: has images of 6x6", &takes, "--resize 8x8"];
+        folder.refused(&format!("eval --model @{model} --data @6.safetensors"), &[1], &words);
+        let scrub = format!("scrub --model @{model} --forget 0-3 --out @out");
+        folder.refused(&format!("{scrub} --data @6.safetensors"), &[1], &words);
+        folder.refused(&format!("train --model @{model} --data @6.safetensors --out @out"), &[1], &words);
+        let words = ["6.safetensors: has images of 6x6", "--data has images of 8x8", "--resize 8x8"];
+        folder.refused(&format!("{scrub} --data @8.safetensors --val @6.safetensors"), &[1], &words);
+    }
 }
 
 #[test]
@@ -339,6 +369,74 @@ fn training_in_memory_gives_the_bytes_of_the_command() {
     assert!(matches!(error, scrubjay::Error::Interrupted { .. }), "{error}");
 }
 
+/// `each` fails where a kill would end the program: after an epoch, before what it reached is kept.
+#[test]
+fn a_training_that_was_stopped_goes_on_to_the_same_bytes() {
+    let tiny = Tiny::new();
+    let data = tiny.at("train.safetensors");
+    let open = |options: &TrainOptions| {
+        let sources = Sources { data: data.clone(), validation: Some(data.clone()), ..Sources::default() };
+        Training::open(Device::cpu().unwrap(), sources, Some("mlp:6"), None, options.clone()).unwrap()
+    };
+    let options = TrainOptions { epochs: 5, optimizer: Optimizer::Adam, lr: 0.01, ..TrainOptions::default() };
+    let all = |name: &str| {
+        let manifest: Value = tiny.json(&format!("{name}/train.json"));
+        let losses: Vec<Value> =
+            manifest["epochs"].as_array().unwrap().iter().map(|e| e["val_loss"].clone()).collect();
+        (std::fs::read(tiny.at(&format!("{name}/model.safetensors"))).unwrap(), losses)
+    };
+    open(&options).run(0, &tiny.at("whole"), &[], &mut |_| Ok(())).unwrap();
+    let stopped = |name: &str, at: usize| {
+        let mut seen = vec![];
+        let result = open(&options).run(0, &tiny.at(name), &[], &mut |report| {
+            seen.push(report.epoch);
+            if report.epoch == at { Err(scrubjay::Error::config("killed")) } else { Ok(()) }
+        });
+        (result.is_ok(), seen)
+    };
+    assert_eq!(stopped("out", 1), (false, vec![1])); // before anything was kept
+    assert_eq!(stopped("out", 2), (false, vec![1, 2]));
+    assert!(tiny.at("out/train.stage").exists() && !tiny.at("out/model.safetensors").exists());
+    assert_eq!(stopped("out", 2), (false, vec![2]));
+
+    let refused = |options: &TrainOptions, words: &[&str]| {
+        let error = open(options).run(0, &tiny.at("out"), &[], &mut |_| Ok(())).unwrap_err().to_string();
+        words.iter().for_each(|word| assert!(error.contains(word), "`{word}` is not in {error}"));
+    };
+    let lr = TrainOptions { lr: 0.02, ..options.clone() };
+    refused(&lr, &["out/train.stage", "options.rate was 0.01", "--out"]);
+    let whole = std::fs::read(&data).unwrap();
+    let (x, mut y) = samples();
+    y[3] = (y[3] + 1) % 3;
+    write_samples(&data, &x, &y);
+    refused(&options, &["out/train.stage", "data_sha256.train.safetensors was"]);
+    std::fs::write(&data, whole).unwrap();
+
+    let (done, seen) = stopped("out", 0);
+    assert!(done && seen.ends_with(&[3, 4, 5]) && seen[0] > 1, "{seen:?}");
+    assert!(all("out") == all("whole") && !tiny.at("out/train.stage").exists());
+    // Finished: nothing is changed, and another training or model is not replaced.
+    assert_eq!(stopped("out", 1), (true, vec![]));
+    refused(&lr, &["out/train.json", "options.rate was 0.01", "choose another --out"]);
+    std::fs::remove_file(tiny.at("out/train.json")).unwrap();
+    refused(&options, &["out/model.safetensors", "is there already"]);
+    assert!(std::fs::read(tiny.at("out/model.safetensors")).unwrap() == all("whole").0);
+}
+
+#[test]
+fn a_training_over_another_model_is_refused() {
+    let tiny = Tiny::new();
+    let train = "train --arch mlp:6 --data @train.safetensors --epochs 1 --device cpu --out @m";
+    std::fs::create_dir(tiny.at("m")).unwrap();
+    std::fs::write(tiny.at("m/config.json"), "{}").unwrap();
+    tiny.refused(train, &[2], &["m/config.json", "is there already", "choose another --out, or remove it"]);
+    assert_eq!(std::fs::read_dir(tiny.at("m")).unwrap().count(), 1);
+    std::fs::remove_file(tiny.at("m/config.json")).unwrap();
+    tiny.done(train);
+    assert!(tiny.done(train).err.contains("already finished with these inputs and options"));
+    tiny.refused(&format!("{train} --keep-epochs 1"), &[2], &["was finished without epoch-1"]);
+}
+
 #[test]
 fn models_of_several_seeds_are_kept_where_they_are_finished() {
     let tiny = Tiny::new();
@@ -352,8 +450,7 @@ fn models_of_several_seeds_are_kept_where_they_are_finished() {
 
     // One was interrupted before its end, and one more is asked for.
     let finished = read("seed-3/train.json");
-    std::fs::remove_file(tiny.at("out/seed-4/train.json")).unwrap();
-    std::fs::write(tiny.at("out/seed-4/model.safetensors"), "half").unwrap();
+    std::fs::remove_dir_all(tiny.at("out/seed-4")).unwrap();
     let run = tiny.run(&format!("{line} --seeds 3 --json"));
     assert_eq!(run.code, 0, "{}", run.err);
     assert!(run.err.contains("3 models: 1 finished, 2 to train"), "{}", run.err);
@@ -471,12 +568,16 @@ fn lists_of_samples_that_other_programs_wrote_are_read() {
     std::fs::write(tiny.at("bom.txt"), b"\xef\xbb\xbf1\n2\n3\n").unwrap();
     std::fs::write(tiny.at("header.csv"), "index\n1\n2\n3\n").unwrap();
     let train = "train --arch mlp:4 --data @train.safetensors --epochs 1 --json";
+    let note = "header.csv: line 1, `index`, is left out as a header";
     for list in ["bom.txt", "header.csv"] {
         let run = tiny.run(&format!("{train} --exclude @{list} --out @{list}.out"));
         assert_eq!(run.code, 0, "{}", run.err);
+        assert_eq!(run.err.contains(note), list == "header.csv", "{}", run.err);
         let manifest: Value = serde_json::from_str(&run.out).unwrap();
         assert_eq!(manifest["excluded"], json!([1, 2, 3]), "{list}");
     }
+    let run = tiny.run(&format!("{SCRUB} --forget @header.csv --dry-run"));
+    assert!(run.code == 0 && run.err.contains(note), "{}", run.err);
     std::fs::write(tiny.at("bad.txt"), "1\ntwo\n").unwrap();
     refused(&tiny, &format!("{SCRUB} --forget @bad.txt"), 2, &["bad.txt: line 2", "`two`"]);
 }

@@ -527,6 +527,24 @@ fn a_version_of_other_samples_is_not_taken_for_the_batch_s() {
 }
 
 #[test]
+fn a_damaged_receipt_is_moved_aside_and_the_queue_goes_on() {
+    let queue = Queue::new();
+    queue.ask("a", json!([0, 1, 2]), 0);
+    queue.serve(options());
+    let whole = std::fs::read(queue.at("done/a.json")).unwrap();
+    std::fs::write(queue.at("done/a.json"), &whole[..whole.len() / 2]).unwrap();
+    queue.ask("a", json!([0, 1, 2]), 1); // forgotten already, whatever the receipt says
+    queue.ask("b", json!([3, 4]), 2);
+    assert_eq!(queue.serve(options()), Served { removed: 1, not_removed: 0, refused: 1 });
+    assert_eq!(std::fs::read(queue.at("done/a.json.damaged")).unwrap(), whole[..whole.len() / 2]);
+    assert_eq!(queue.names("done"), ["a.json.damaged", "b.json"]);
+    let receipt = queue.json("refused/a.json");
+    assert!(receipt["reasons"][0].as_str().unwrap().contains("forgotten before"), "{receipt}");
+    let told = queue.log.lock().unwrap().clone();
+    assert!(told.iter().any(|line| line.contains("done/a.json: is not what a server writes")), "{told:?}");
+}
+
+#[test]
 fn a_file_that_cannot_be_moved_holds_no_other_up() {
     let queue = Queue::new();
     queue.put("bad.json", b"{", 0);

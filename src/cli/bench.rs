@@ -104,6 +104,7 @@ struct Compared {
 
 /// Times, checks, prints.
 pub fn run(args: &Args) -> anyhow::Result<Exit> {
+    shared::check_files(&args.out)?;
     let of_type = |case: &&Case| args.dtype.as_ref().is_none_or(|dtype| dtype == case.dtype);
     let named = CASES.iter().filter(|case| args.bench.is_match(case.name));
     let cases: Vec<&Case> = named.filter(of_type).collect();

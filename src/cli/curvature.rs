@@ -65,6 +65,7 @@ const MEMORY: usize = 4 << 30;
 
 /// Writes gradient, product and step.
 pub fn run(args: &Args) -> anyhow::Result<Exit> {
+    shared::check_files([&args.out])?;
     let checkpoint = args.model.checkpoint()?;
     let inputs = load(&args.input, &input_options(&args.model, &args.texts, &checkpoint))?.samples;
     let model = args.model.open(&checkpoint, Some((&args.input, &inputs)))?;

@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use scrubjay::audit::share_removed;
 use scrubjay::block::Block;
+use scrubjay::data::file::check_folder;
 use scrubjay::data::tensors::{self, Tensor, Values};
 use scrubjay::data::{self, Inputs, Samples};
 use scrubjay::device::Device;
@@ -92,6 +93,7 @@ struct Row {
 
 /// Runs the demonstration.
 pub fn run(args: &Args) -> anyhow::Result<Exit> {
+    check_folder(args.data_out.as_ref().unwrap_or(&args.out))?;
     let split = split(args)?;
     if let Some(folder) = &args.data_out {
         return write_data(folder, &split);

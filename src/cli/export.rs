@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use scrubjay::data::file::check_folder;
 use scrubjay::zoo;
 
 use super::model::{ModelArgs, print_notes};
@@ -23,6 +24,7 @@ pub struct Args {
 
 /// Writes the two files.
 pub fn run(args: &Args) -> anyhow::Result<Exit> {
+    check_folder(&args.out)?;
     let checkpoint = args.model.checkpoint()?;
     let model = zoo::load_as(&checkpoint, &args.model.choices.choices(), None)?;
     print_notes(&checkpoint, &model.facts);

@@ -90,6 +90,8 @@ impl Candidate {
 
 /// Prints the columns chosen, or the graph.
 pub fn run(args: &Args) -> anyhow::Result<Exit> {
+    let resume = args.resume.iter().filter(|file| !file.exists());
+    shared::check_files(resume.chain(&args.dot).chain(&args.plot))?;
     let table = args.reading.table(&args.data)?;
     if args.graph {
         return graph(args, &table);

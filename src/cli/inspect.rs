@@ -7,7 +7,7 @@ use scrubjay::ops::Precision;
 use serde_json::json;
 
 use super::model::{ChoiceArgs, NormaliseArgs, Opened, load};
-use super::shared::Exit;
+use super::shared::{self, Exit};
 
 /// List the layers, units and parameters of a model and the memory that a scrub needs, or what data hold
 ///
@@ -56,6 +56,7 @@ pub struct Args {
 
 /// Prints the model, the data, or both.
 pub fn run(args: &Args) -> anyhow::Result<Exit> {
+    shared::check_files(&args.image_out)?;
     let checkpoint = args.model.as_deref().map(|path| args.choices.checkpoint(path)).transpose()?;
     let options = args.normalise.load_options(checkpoint.as_ref(), args.choices.choices());
     let loaded = args.data.as_deref().map(|path| load(path, &options)).transpose()?;

@@ -58,6 +58,7 @@ pub struct Args {
 
 /// Writes the trace.
 pub fn run(args: &Args) -> anyhow::Result<Exit> {
+    shared::check_files([&args.out])?;
     let checkpoint = args.model.checkpoint()?;
     let inputs = load(&args.input, &input_options(&args.model, &args.texts, &checkpoint))?.samples;
     let model = args.model.open(&checkpoint, Some((&args.input, &inputs)))?;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
+use scrubjay::data::file::check_folder;
 use scrubjay::data::{self, tensors};
 use scrubjay::doubt::doubts;
 use scrubjay::estimate::Estimate;
@@ -93,6 +94,10 @@ pub struct Args {
 
 /// Carries out the request.
 pub fn run(args: &Args) -> anyhow::Result<Exit> {
+    match args.dry_run {
+        true => shared::check_files(&args.html)?,
+        false => check_folder(&args.out)?,
+    }
     let options = args.options();
     options.check()?;
     let device = args.device.open()?;

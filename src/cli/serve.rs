@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use scrubjay::data::file::check_folder;
 use scrubjay::options::{Pick, ScrubOptions};
 use scrubjay::queue::{Metrics, Policy, QueueOptions, Responder, Served, Server};
 use scrubjay::session::{Level, Session, Sources};
@@ -76,6 +77,7 @@ pub struct Args {
 
 /// Serves.
 pub fn run(args: &Args) -> anyhow::Result<Exit> {
+    check_folder(&args.spool)?;
     let options = args.options();
     options.request.check()?;
     let metrics = Arc::new(Metrics::starting());

@@ -1,10 +1,12 @@
 //! What commands share: the device to run on, readers of numbers, how a command ends, the line that started it, a
 //! progress bar.
 
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use scrubjay::data::file::check_file;
 use scrubjay::device::{Choice, Device};
 
 /// How a command ended when nothing failed; the number is the exit code.
@@ -56,6 +58,11 @@ pub fn not_negative(text: &str) -> Result<f64, String> {
 pub fn at_least_one(text: &str) -> Result<u32, String> {
     let number = text.parse::<u32>().ok().filter(|number| *number > 0);
     number.ok_or_else(|| format!("a whole number from 1 to {} was expected", u32::MAX))
+}
+
+/// Refuses files that could not be written, before the work.
+pub fn check_files<'a>(files: impl IntoIterator<Item = &'a PathBuf>) -> scrubjay::Result<()> {
+    files.into_iter().try_for_each(|file| check_file(file))
 }
 
 /// The command that is running, as a shell reads it.

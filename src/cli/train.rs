@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use scrubjay::data::file::check_folder;
 use scrubjay::options::Pick;
 use scrubjay::session::Sources;
 use scrubjay::train::{Decayed, Optimizer, Schedule};
@@ -16,10 +17,10 @@ use super::shared::{self, DeviceArgs, Exit};
 /// Train a new model, or continue to train one
 ///
 /// DIR gets model.safetensors and config.json, which --model reads again, and train.json with the
-/// options, the SHA-256 of the data, the samples left out and the epochs. A model that is there
-/// already is replaced. The same seed gives the same model again; one trained on a GPU differs from
-/// one trained on the CPU by rounding. --seeds K trains K models, with seed S in DIR/seed-S, and
-/// keeps those that are finished, so that it can be stopped and started again.
+/// options, the SHA-256 of the data, the samples left out and the epochs. A training that was stopped
+/// goes on after its last epochs when it is started again; one that is finished is kept, and no other
+/// model is replaced. The same seed gives the same model again; one trained on a GPU differs from one
+/// trained on the CPU by rounding. --seeds K trains K models, with seed S in DIR/seed-S.
 ///
 /// Examples:
 ///   scrubjay train --arch mlp:100 --data MNIST/raw --out mlp --epochs 10
@@ -147,22 +148,32 @@ impl Args {
     /// Trains one model into `folder`, with a line per epoch.
     fn train(&self, training: &Training, seed: u64, folder: &Path) -> Result<Value> {
         let keep: Vec<usize> = self.keep_epochs.iter().map(|&epoch| epoch as usize).collect();
+        let is_finished = training.finished(seed, folder)?.is_some();
+        let begun = if is_finished { 0 } else { training.begun(seed, folder)? };
+        if begun > 0 {
+            eprintln!("{}: goes on after epoch {begun} of {}", folder.display(), self.epochs);
+        }
         let manifest = training.run(seed, folder, &keep, &mut |report| {
             if !self.json {
-                print_epoch(report);
+                print_epoch(report, report.epoch == begun + 1);
             }
             Ok(())
         })?;
-        if !self.json {
-            println!("written to {}", folder.display());
+        match is_finished {
+            true => eprintln!(
+                "{}: already finished with these inputs and options; nothing was changed",
+                folder.display()
+            ),
+            false if self.json => {}
+            false => println!("written to {}", folder.display()),
         }
         Ok(manifest)
     }
 }
 
-fn print_epoch(report: &EpochReport) {
+fn print_epoch(report: &EpochReport, is_first: bool) {
     let EpochReport { epoch, loss, accuracy, val_loss, val_accuracy, seconds } = report;
-    if *epoch == 1 {
+    if is_first {
         let val = if val_loss.is_some() { "  val loss  val accuracy" } else { "" };
         println!("epoch     loss  accuracy{val}  seconds");
     }
@@ -174,6 +185,7 @@ fn print_epoch(report: &EpochReport) {
 
 /// Trains, with a line per epoch.
 pub fn run(args: &Args) -> anyhow::Result<Exit> {
+    check_folder(&args.out)?;
     let device = args.device.open()?;
     let exclude = args.exclude.as_deref().map(Pick::from);
     let training = Training::open(device, args.sources(), args.arch.as_deref(), exclude, args.options())?;

@@ -69,6 +69,7 @@ pub struct Args {
 
 /// Compares, and reports the result.
 pub fn run(args: &Args) -> anyhow::Result<Exit> {
+    shared::check_files(args.html.iter().chain(&args.out))?;
     let started = Instant::now();
     let verification = Verification::open(question(args))?;
     verification.reading.iter().for_each(|note| eprintln!("{note}"));

@@ -165,13 +165,67 @@ pub fn write_edited(
     })
 }
 
-fn write_with(path: &Path, write: impl FnOnce(&mut File) -> Result<()>) -> Result<()> {
+/// Refuses the name of a file that [`write_whole`] could not write, before the work that gives its content.
+///
+/// # Errors
+/// Where it is a folder, its folder is not there, or nothing can be written into that.
+pub fn check_file(path: &Path) -> Result<()> {
     if path.is_dir() {
-        return Err(Error::data(path, "is a directory; a file was to be written"));
+        return Err(is_directory(path));
     }
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+    if let Some(folder) = folder.filter(|folder| !folder.is_dir()) {
+        let is = if folder.exists() { "is no folder" } else { "is not there; make it first" };
+        let reason = format!("the folder {} {is}", folder.display());
+        return Err(Error::io(path)(io::Error::new(io::ErrorKind::NotFound, reason)));
+    }
+    try_to_write(&part_of(path)).map_err(Error::io(path))
+}
+
+/// Refuses a folder into which nothing can be written, or that could not be made, before the work that fills it.
+///
+/// # Errors
+/// Where it is a file, or it or the folder that it would be made in cannot be written to.
+pub fn check_folder(path: &Path) -> Result<()> {
+    let Some(there) = path.ancestors().find(|folder| folder.exists()) else {
+        return try_to_write(Path::new(PROBE)).map_err(Error::io(path)); // it would be made here
+    };
+    match there.is_dir() {
+        true => try_to_write(&there.join(PROBE)).map_err(Error::io(path)),
+        false if there == path => {
+            Err(Error::io(path)(io::Error::other("is a file, and a folder is to be written")))
+        }
+        false => {
+            let reason = format!("{} is a file, and would have to be a folder", there.display());
+            Err(Error::io(path)(io::Error::other(reason)))
+        }
+    }
+}
+
+/// The name of a file that is made and removed at once.
+const PROBE: &str = ".scrubjay.part";
+
+fn try_to_write(part: &Path) -> io::Result<()> {
+    File::options().write(true).create(true).truncate(true).open(part)?;
+    std::fs::remove_file(part)
+}
+
+fn is_directory(path: &Path) -> Error {
+    Error::data(path, "is a directory; a file was to be written")
+}
+
+/// Where a file is written before it gets its name.
+fn part_of(path: &Path) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(".part");
-    let part = PathBuf::from(name);
+    PathBuf::from(name)
+}
+
+fn write_with(path: &Path, write: impl FnOnce(&mut File) -> Result<()>) -> Result<()> {
+    if path.is_dir() {
+        return Err(is_directory(path));
+    }
+    let part = part_of(path);
     let written = File::options()
         .read(true)
         .write(true)

@@ -70,6 +70,19 @@ impl Spec {
         &self.text
     }
 
+    /// That the first line of a file was left out as the header of its column, in words; a line that is the name of a sample is
+    /// none.
+    pub fn header(&self, names: &Names) -> Option<String> {
+        match self.parts.first() {
+            Some(Part::Line(path, line, word, Ok(parts)))
+                if parts.is_empty() && !names.samples.iter().flatten().any(|name| name == word) =>
+            {
+                Some(format!("{}: line {line}, `{word}`, is left out as a header", path.display()))
+            }
+            _ => None,
+        }
+    }
+
     /// Whether the choice is one class and nothing else.
     pub fn is_class(&self) -> bool {
         match &self.parts[..] {

@@ -25,7 +25,7 @@ impl Server {
     /// file, which holds no other one up.
     ///
     /// # Errors
-    /// Where the folder cannot be read, the user stops, or a receipt is damaged.
+    /// Where the folder cannot be read, or the user stops.
     pub(super) fn take_in(&mut self) -> Result<(Vec<Waiting>, Option<Error>)> {
         let files = self.spool.list()?;
         let mut known = std::mem::take(&mut self.known);
@@ -62,7 +62,7 @@ impl Server {
             Err(error) => return Err(error),
         };
         match self.checked(file, &bytes) {
-            Ok(submission) => match self.spool.answered(&name)? {
+            Ok(submission) => match self.answered(&name)? {
                 None => Ok(Some(Waiting { submission, received: file.stamp.0 })),
                 Some(receipt) if receipt.request_sha256.as_ref() == Some(&submission.sha256()) => {
                     self.session.log(Level::Info, &format!("request {name}: has its receipt already"));
@@ -79,6 +79,23 @@ impl Server {
             Err(wrong) => {
                 self.refuse(file, &name, wrong)?;
                 Ok(None)
+            }
+        }
+    }
+
+    /// The receipt of an id, where its samples were removed or tried. One that is damaged is told of and moved aside: what was forgotten
+    /// stands in `held/`, so that the request can be looked at anew.
+    fn answered(&mut self, id: &str) -> Result<Option<Receipt>> {
+        loop {
+            match self.spool.answered(id) {
+                Err(error @ Error::Data { .. }) => {
+                    let Error::Data { path, .. } = &error else { return Err(error) };
+                    let aside = self.spool.set_damaged_aside(path)?;
+                    let text =
+                        format!("{error}; moved to {}, and request {id} is looked at anew", aside.display());
+                    self.session.log(Level::Warning, &text);
+                }
+                found => return found,
             }
         }
     }
@@ -103,7 +120,7 @@ impl Server {
     /// Refuses a file: writes the receipt `NAME.json`, or `NAME.conflict.json` where the id has one of a removal, and moves the
     /// file beside it. What is no plain file stays where it is.
     fn refuse(&mut self, file: &Incoming, name: &str, wrong: Wrong) -> Result<()> {
-        let conflict = self.spool.answered(name)?.is_some();
+        let conflict = self.answered(name)?.is_some();
         let name = &if conflict { format!("{name}.conflict") } else { name.to_string() };
         let received = file.stamp.0.duration_since(UNIX_EPOCH).ok().map(|since| since.as_secs());
         let id =

@@ -69,10 +69,14 @@ impl Metrics {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Why the server is not well; nothing where it is.
+    /// The error that the server tries again after; nothing where there is none.
     pub fn trouble(&self) -> Option<String> {
-        let numbers = self.numbers();
-        if numbers.starting { Some("starting".into()) } else { numbers.error.clone() }
+        self.numbers().error.clone()
+    }
+
+    /// How the server is, as a line: `ok`, or what it tries again after.
+    pub fn health(&self) -> String {
+        self.trouble().map_or("ok\n".into(), |error| format!("retrying: {error}\n"))
     }
 
     /// The numbers in Prometheus's text format; requests that wait are counted in the folder `incoming`.
@@ -184,7 +188,7 @@ mod tests {
         }
         std::fs::create_dir(folder.path().join("folder.json")).unwrap(); // refused, and stays
         let metrics = Metrics::starting();
-        assert_eq!(metrics.trouble().as_deref(), Some("starting"));
+        assert!(metrics.is_starting());
         metrics.numbers().starting = false;
         metrics.numbers().error = Some("of the batch before".into());
         assert!(metrics.begin(BTreeSet::from(["b".into()])));

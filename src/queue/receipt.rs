@@ -12,7 +12,7 @@ pub const VERSION: u32 = 1;
 /// What became of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum State {
-    /// The model of `version` no longer has its samples, with a measured effect.
+    /// The model of `version` no longer has its samples, with a measured effect towards its aim.
     Removed,
     /// The removal was tried and not accepted; the model stays as it was.
     NotRemoved,

@@ -165,7 +165,7 @@ impl Spool {
     /// The receipt of an id, where its samples were removed or tried.
     ///
     /// # Errors
-    /// Where it cannot be read.
+    /// Where it cannot be read; [`Error::Data`] with its path where it is damaged.
     pub fn answered(&self, id: &str) -> Result<Option<Receipt>> {
         for state in [State::Removed, State::NotRemoved] {
             let path = self.receipt_path(state, id);
@@ -175,6 +175,20 @@ impl Spool {
             }
         }
         Ok(None)
+    }
+
+    /// Moves a receipt that is damaged aside, as `NAME.json.damaged`, where no receipt is looked for.
+    ///
+    /// # Errors
+    /// Where the file system refuses.
+    pub fn set_damaged_aside(&mut self, receipt: &Path) -> Result<PathBuf> {
+        self.change("damaged receipt")?;
+        let mut to = receipt.as_os_str().to_owned();
+        to.push(".damaged");
+        let to = PathBuf::from(to);
+        std::fs::rename(receipt, &to).map_err(Error::io(receipt))?;
+        receipt.parent().map_or(Ok(()), flush)?;
+        Ok(to)
     }
 
     /// Writes a receipt as `NAME.json`; whether it was new.

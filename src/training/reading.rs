@@ -8,7 +8,7 @@ use crate::data::Samples;
 use crate::error::{Error, Result};
 use crate::net::Network;
 use crate::session::Sources;
-use crate::zoo::{self, Choices};
+use crate::zoo;
 
 /// Refuses what contradicts itself.
 pub(super) fn check_sources(
@@ -39,11 +39,11 @@ pub(super) fn tells_how_to_read(sources: &Sources) -> bool {
 /// A model that exists, read for the samples; what was assumed of it becomes notes.
 pub(super) fn existing_model(
     checkpoint: &Checkpoint,
-    choices: &Choices,
+    sources: &Sources,
     samples: &Samples,
     notes: &mut Vec<String>,
 ) -> Result<(Network, Value)> {
-    let model = zoo::load_as(checkpoint, choices, Some(samples.kind))?;
+    let model = zoo::load_for(checkpoint, &sources.choices, &sources.data, samples.kind)?;
     notes.extend(model.facts.notes(checkpoint.path()));
     let config = checkpoint.config().cloned();
     let config = config.unwrap_or_else(|| json!({"architecture": model.family}));

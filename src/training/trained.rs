@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::checkpoint::{self, Checkpoint};
@@ -14,7 +14,7 @@ use crate::net::{Network, Scores};
 use crate::train::Epoch;
 
 /// One pass over the data.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct EpochReport {
     /// Its number, from 1.
     pub epoch: usize,
@@ -51,7 +51,7 @@ pub struct Trained {
 }
 
 /// The name of a model's file.
-const NAME: &str = "model.safetensors";
+pub(super) const NAME: &str = "model.safetensors";
 
 impl Trained {
     /// Writes `model.safetensors`, `config.json` and the tokenizer of texts to a folder, which is made if need be.

@@ -41,6 +41,8 @@ mod vgg;
 mod vgg_face;
 mod vit;
 
+use std::path::Path;
+
 use serde_json::Value;
 
 pub use choices::{Choices, Stem};
@@ -118,6 +120,34 @@ pub fn load(checkpoint: &Checkpoint, arch: Option<&str>, image: Option<Shape>) -
 /// names it.
 pub fn load_as(checkpoint: &Checkpoint, choices: &Choices, data: Option<InputKind>) -> Result<Model> {
     read(checkpoint, checkpoint.reader(), choices, data)
+}
+
+/// [`load_as`] for the samples of the file `data`. Where the model can be read, but not for these, the error names both, what each
+/// has, and the option that helps.
+///
+/// # Errors
+/// As [`load_as`].
+pub fn load_for(checkpoint: &Checkpoint, choices: &Choices, data: &Path, kind: InputKind) -> Result<Model> {
+    load_as(checkpoint, choices, Some(kind)).map_err(|error| match outline(checkpoint, choices) {
+        Ok(model) => match (kind, model.network.kind()) {
+            (InputKind::Image(found), takes @ InputKind::Image(shape)) if found != shape => {
+                other_inputs(data, kind, &format!("the model {} takes", checkpoint.path().display()), takes)
+            }
+            _ => error,
+        },
+        Err(_) => error,
+    })
+}
+
+/// That a file has inputs of another kind or size than is wanted; `wants` says by whom, as `--data has`.
+pub fn other_inputs(path: &Path, found: InputKind, wants: &str, wanted: InputKind) -> Error {
+    let remedy = match (found, wanted) {
+        (InputKind::Image(a), InputKind::Image(b)) if a.c == b.c && b.positions() > 1 => {
+            format!("; --resize {}x{} brings them there", b.h, b.w)
+        }
+        _ => String::new(),
+    };
+    Error::data(path, format!("has {found}, {wants} {wanted}{remedy}"))
 }
 
 /// What a model expects of data: the channels of its images, the most tokens of its texts, its outputs, the names of its

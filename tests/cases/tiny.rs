@@ -58,7 +58,7 @@ impl Folder {
     /// Runs the program, which has to end with 0.
     pub fn done(&self, line: &str) -> Run {
         let run = self.run(line);
-        assert_eq!(run.code, 0, "{line}: {}", run.err);
+        assert_eq!(run.code, 0, "{line}: {}{}", run.out, run.err);
         run
     }
 
