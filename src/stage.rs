@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use crate::data::tensors::{self, Tensor, TensorFile, Values};
 use crate::error::{Error, Result};
+use crate::net::State;
 use crate::soft_label::SoftLabels;
 
 /// The file's name.
@@ -73,17 +74,22 @@ impl Stages {
         }))
     }
 
-    /// Keeps a stage, and waits until it is on the disk.
+    /// Keeps a stage with the values and memory of `state` in place of its own, and waits until it is on the disk.
     ///
     /// # Errors
     /// Where the file system refuses.
-    pub fn write(&self, stage: &Stage) -> Result<()> {
-        let tensor = |name, values| Tensor { name, shape: vec![len(&values)], values };
+    pub fn write(&self, stage: &Stage, state: &State) -> Result<()> {
+        let tensor = |name, len, values| Tensor { name, shape: vec![len], values };
+        let (values, memory) = (|| state.values.concat(), || state.memory.concat());
+        let lens = [
+            state.values.iter().map(|part| part.len()).sum(),
+            state.memory.iter().map(|part| part.len()).sum(),
+        ];
         let all = [
-            tensor("soft_labels", Values::F32(&stage.soft.q)),
-            tensor("nudge", Values::F64(std::slice::from_ref(&stage.soft.nudge))),
-            tensor("values", Values::F32(&stage.values)),
-            tensor("memory", Values::F32(&stage.memory)),
+            tensor("soft_labels", stage.soft.q.len(), Values::F32(&stage.soft.q)),
+            tensor("nudge", 1, Values::F64(std::slice::from_ref(&stage.soft.nudge))),
+            tensor("values", lens[0], Values::Made(lens[0], &values)),
+            tensor("memory", lens[1], Values::Made(lens[1], &memory)),
         ];
         let said = [
             ("identity", self.identity.clone()),
@@ -103,14 +109,6 @@ impl Stages {
             true => std::fs::remove_file(&self.path).map_err(Error::io(&self.path)),
             false => Ok(()),
         }
-    }
-}
-
-fn len(values: &Values) -> usize {
-    match values {
-        Values::F32(v) => v.len(),
-        Values::F64(v) => v.len(),
-        Values::I64(v) => v.len(),
     }
 }
 
@@ -134,7 +132,8 @@ mod tests {
         };
         let later = Stage { epochs: 3, values: vec![1e-40, -0.0, 3.5], memory: vec![0.5], ..first.clone() };
         for stage in [first, later] {
-            stages.write(&stage).unwrap();
+            let state = State { values: vec![&stage.values], memory: vec![stage.memory.as_slice().into()] };
+            stages.write(&stage, &state).unwrap();
             assert_eq!(stages.read(2).unwrap(), Some(stage));
         }
         assert_eq!(stages.read(1).unwrap(), None);

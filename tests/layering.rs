@@ -48,6 +48,7 @@ const LEVELS: &[&[&str]] = &[
         "session",
         "request",
         "doubt",
+        "memory",
         "estimate",
         "identity",
         "run",
