@@ -320,3 +320,47 @@ impl<'a> Needs<'a> {
         ))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::data::digits;
+    use crate::device::Device;
+    use crate::options::{Doubt, ScrubOptions};
+    use crate::zoo;
+
+    #[test]
+    fn a_request_is_refused_where_less_is_left_than_its_largest_phase_takes() {
+        let (samples, validation) = (digits().unwrap(), digits().unwrap().part(0..50).unwrap());
+        let net = zoo::create("mlp:300", samples.shape(), 10, 1).unwrap().network.freeze();
+        let model = 4 * net.parameters();
+        let session = Session::new(Device::cpu().unwrap(), net, samples).unwrap();
+        let session = session.with_validation(validation).unwrap();
+        let of = |options: ScrubOptions| {
+            let despite = Some(vec![Doubt::NearChance, Doubt::NoVal]);
+            let request = Request::new(&session, "0-19", &ScrubOptions { despite, ..options }).unwrap();
+            Memory::of(&session, &request).unwrap()
+        };
+        let hold = of(ScrubOptions { ..ScrubOptions::DEFAULT });
+        let sum: usize = hold.parts.iter().map(|part| part.bytes).sum();
+        assert!(hold.bytes > sum && sum > 6 * model + 1797 * 64 * 4, "{hold:?}");
+        assert!(hold.parts.iter().any(|part| (part.what, part.bytes) == ("the model", model)), "{hold:?}");
+        // Twice as many copies take more, and what is kept between products is part of the phase.
+        let lcodec = |perturbations| {
+            let method = Some(crate::task::Procedure::Lcodec);
+            of(ScrubOptions { method, perturbations: Some(perturbations), ..ScrubOptions::DEFAULT })
+        };
+        assert!(lcodec(1 << 20).bytes > lcodec(1 << 19).bytes + (1 << 29));
+        assert_eq!((lcodec(20).kept_share, hold.kept_bytes), (1.0, 0));
+        assert!(lcodec(20).kept_bytes > 0);
+        let left = |bytes| Memory { free: Some(Free { bytes, said_by: "a limit" }), ..hold.clone() };
+        assert_eq!(
+            (left(hold.bytes).refusal(true), Memory { free: None, ..hold.clone() }.refusal(true)),
+            (None, None)
+        );
+        let reason = left(hold.bytes - 1).refusal(true).unwrap();
+        for word in [hold.phase, "a limit", "--despite memory", "--threads"] {
+            assert!(reason.contains(word), "{reason}");
+        }
+    }
+}

@@ -361,6 +361,9 @@ fn score(runs: &[Run], net: &Network) -> Result<Vec<(f64, usize)>> {
 }
 
 #[cfg(test)]
+mod at_once;
+
+#[cfg(test)]
 mod tests {
     use super::*;
     use crate::data::Samples;
