@@ -1,11 +1,12 @@
 //! Doubts: what speaks against a request, its model or its data before a batch is removed. Each is found by a stated test
-//! (docs/REPORT.md lists them) and reported with its numbers. Two of them refuse a request, unless `--despite` names them.
+//! (docs/REPORT.md lists them) and reported with its numbers. Three of them refuse a request, unless `--despite` names them.
 
 use rayon::prelude::*;
 
 use crate::data::{InputKind, Inputs, Labels, Samples};
 use crate::device::Device;
 use crate::error::{Error, Result};
+use crate::memory::{COMPARED, Memory};
 use crate::net::{Network, evaluate};
 use crate::ops::philox::{Stream, Use};
 use crate::options::Doubt;
@@ -22,17 +23,24 @@ const JUDGED: usize = 10;
 const PER_CLASS: usize = 10;
 /// The share of a class beyond which a request takes most of it.
 const MOST: f64 = 0.5;
-/// Samples of each set that are compared.
-const COMPARED: usize = 300;
 /// By how much more than chance explains two sets must differ to be reported as different.
 const APART: f64 = 0.1;
 
 /// What is to be known of a request, its model and its data before the first batch: warnings, in words.
 ///
 /// # Errors
-/// Where the model is near chance and the request is not made despite that; where a pass fails.
+/// Where there is no memory for the request or the model is near chance, and the request is not made despite that; where a pass
+/// fails.
 pub fn doubts(session: &Session, request: &Request) -> Result<Vec<String>> {
-    Ok([of_request(session, request), of_model(session, request)?].concat())
+    Ok([of_memory(session, request)?, of_request(session, request), of_model(session, request)?].concat())
+}
+
+/// Whether the machine has the memory that the request takes.
+fn of_memory(session: &Session, request: &Request) -> Result<Vec<String>> {
+    match Memory::of(session, request)?.refusal(request.settings.hold.is_some()) {
+        Some(reason) if !request.options.is_despite(Doubt::Memory) => Err(Error::config(reason)),
+        reason => Ok(reason.into_iter().collect()),
+    }
 }
 
 /// What needs no pass of the model.

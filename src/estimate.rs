@@ -7,6 +7,7 @@ use serde::Serialize;
 use crate::data::Inputs;
 use crate::error::Result;
 use crate::hold;
+use crate::memory::Memory;
 use crate::net::plan::{Plan, Purpose};
 use crate::net::{Selected, evaluate};
 use crate::newton::products_at_most;
@@ -51,6 +52,8 @@ pub struct Estimate {
     pub products_bytes: usize,
     /// Bytes that are kept between products.
     pub kept_bytes: usize,
+    /// The memory of the host that it takes.
+    pub memory: Memory,
     /// Stages at most.
     pub stages_at_most: usize,
     /// Hessian-vector products at most, for each batch.
@@ -82,7 +85,7 @@ impl Estimate {
         let forward = Plan::perturbation(net, copies.max(1), criteria.precision)?;
         let rows = vec![Selected::All; net.layers.len()];
         let products = Plan::new(net, rows, Purpose::Ggn, request.retained.len())?;
-        let kept = products.kept_bytes() * request.retained.len().div_ceil(products.chunk);
+        let memory = Memory::of(session, request)?;
         let some: Vec<usize> = request.retained.iter().copied().take(TIMED).collect();
         let timed = Instant::now();
         evaluate(session.device(), net, &session.samples().subset(&some))?;
@@ -125,7 +128,8 @@ impl Estimate {
             observe_bytes: forward.bytes() + 4 * copies * d,
             activation_bytes: 4 * copies * d,
             products_bytes: products.bytes(),
-            kept_bytes: kept.min(settings.memory),
+            kept_bytes: memory.kept_bytes,
+            memory,
             stages_at_most: stages,
             products_at_most,
             trained_on: request.train_on.len(),

@@ -55,9 +55,9 @@ pub enum Operation {
         /// Zeros above and below, and to the left and right.
         #[serde(default, skip_serializing_if = "is_none")]
         padding: [usize; 2],
-        /// Further zeros below, and to the right.
+        /// Further zeros below, and to the right; fewer where negative.
         #[serde(default, skip_serializing_if = "is_none")]
-        further: [usize; 2],
+        further: [isize; 2],
         /// Distance between filter taps.
         #[serde(default = "one", skip_serializing_if = "is_one")]
         dilation: usize,
@@ -260,8 +260,8 @@ fn is_one(number: &usize) -> bool {
     *number == 1
 }
 
-fn is_none(padding: &[usize; 2]) -> bool {
-    *padding == [0, 0]
+fn is_none<T: Default + PartialEq>(padding: &[T; 2]) -> bool {
+    *padding == [T::default(), T::default()]
 }
 
 /// The name of a layer whose weight has this name.

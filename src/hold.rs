@@ -20,7 +20,7 @@ use crate::error::{Error, Result, check_stop};
 use crate::evidence::select;
 use crate::loss::Loss;
 use crate::moving::Moving;
-use crate::net::{Network, Tilt, UnitId, outputs};
+use crate::net::{Network, State, Tilt, UnitId, outputs};
 use crate::ops::optimizer::Update;
 use crate::ops::philox::{Stream, Use};
 use crate::outcome::{
@@ -170,7 +170,7 @@ fn first_stage(
     let weaker = weaker_than_neighbours(task, settings, &proxy, validation, net.classes())?;
     let notes = [behind, weaker].into_iter().flatten().collect();
     let stage = Stage { batch: number, soft, notes, epochs: 0, values: vec![], memory: vec![] };
-    task.stages.map_or(Ok(()), |stages| stages.write(&stage))?;
+    task.stages.map_or(Ok(()), |stages| stages.write(&stage, &State { values: vec![], memory: vec![] }))?;
     clock.count(Phase::Proxy);
     Ok(stage)
 }
@@ -228,6 +228,7 @@ fn moved(
     };
     if stage.epochs > 0 {
         moving.go_on((&stage.values, &stage.memory))?;
+        (stage.values, stage.memory) = (vec![], vec![]);
     }
     let mut stream = Stream::new(task.settings.seed, Use::Hold, stage.batch as u32);
     let steps = settings.epochs * retained.len().div_ceil(BATCH);
@@ -249,9 +250,8 @@ fn moved(
             moving.step(&task.samples.subset(&batch.indices), batch.tilt(), &update)?;
         }
         if let Some(stages) = task.stages.filter(|_| epoch > stage.epochs) {
-            let (values, memory) = moving.state()?;
-            stage = Stage { epochs: epoch, values, memory, ..stage };
-            stages.write(&stage)?;
+            stage.epochs = epoch;
+            stages.write(&stage, &moving.state()?)?;
         }
         clock.count(Phase::Hold);
     }

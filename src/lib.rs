@@ -63,6 +63,7 @@ pub mod inspection;
 pub mod kfac;
 pub mod loss;
 pub mod manifest;
+pub mod memory;
 pub mod moving;
 mod names;
 pub mod net;

@@ -1,14 +1,15 @@
 //! The parameters that a hold changes: every parameter of a network in training form, or the rows of some units of the frozen network, outside
 //! which nothing changes, running statistics included.
 
+use std::borrow::Cow;
+
 use crate::block::Block;
 use crate::data::Inputs;
 use crate::device::Device;
 use crate::error::{Error, Result};
-use crate::net::{Network, Tilt, TrainPass};
+use crate::net::{Network, State, Tilt, TrainPass};
 use crate::ops::cpu::optimizer;
 use crate::ops::optimizer::{Memory, Optimizer, Update};
-use crate::outcome::parameters;
 
 /// The norm to which longer gradients are shortened.
 const LONGEST: f64 = 1.0;
@@ -82,11 +83,12 @@ impl<'a> Moving<'a> {
     ///
     /// # Errors
     /// On CUDA, where the device fails.
-    pub fn state(&mut self) -> Result<(Vec<f32>, Vec<f32>)> {
+    pub fn state(&mut self) -> Result<State<'_>> {
         match self {
-            Moving::All(pass) => Ok((parameters(pass.network()?), pass.memory()?)),
+            Moving::All(pass) => pass.state(),
             Moving::Rows { values, memory, .. } => {
-                Ok((values.clone(), memory.parts().flatten().copied().collect()))
+                let memory = memory.parts().map(|part| Cow::Borrowed(part.as_slice())).collect();
+                Ok(State { values: vec![values], memory })
             }
         }
     }

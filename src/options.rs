@@ -108,9 +108,11 @@ pub enum Doubt {
     NoVal,
     /// The model is hardly better than always answering the commonest class: it is misread, or its data are not normalised.
     NearChance,
+    /// More memory is needed than the machine has left.
+    Memory,
 }
 
-names!(Doubt { NoVal = "no-val", NearChance = "near-chance" });
+names!(Doubt { NoVal = "no-val", NearChance = "near-chance", Memory = "memory" });
 
 /// What a delta file of a run has ([`crate::checkpoint::Delta`]).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -3,6 +3,8 @@
 //! It stands for the model that retraining would give, and is far cheaper: the same architecture trained for a few epochs on
 //! retained samples, a model that the user has, or the labels of each sample's nearest retained samples.
 
+use std::collections::BTreeSet;
+
 use rayon::prelude::*;
 
 use crate::data::{InputKind, Inputs, Samples};
@@ -66,10 +68,8 @@ impl Proxy {
                 answers(model)
             }
             ProxyKind::Neighbours => {
-                let (known, labels) = all(&task.samples.subset(&task.train_on))?;
-                let votes = |inputs: &dyn Inputs| -> Result<Vec<f32>> {
-                    Ok(votes(&all(inputs)?.0, &known, &labels, net.classes()))
-                };
+                let known = task.samples.subset(&task.train_on);
+                let votes = |inputs: &dyn Inputs| votes(inputs, &known, net.classes());
                 task.device
                     .scope(|| Ok(Proxy { forgotten: votes(&forgotten)?, held_out: votes(validation)? }))
             }
@@ -95,15 +95,16 @@ pub fn weaker_than_neighbours(
     }
     let mut stream = Stream::new(task.settings.seed, Use::Choice, 7);
     let some = stream.choose(task.train_on.len(), KNOWN.min(task.train_on.len()));
-    let (known, labels) =
-        all(&task.samples.subset(&some.iter().map(|&i| task.train_on[i]).collect::<Vec<_>>()))?;
+    let some: Vec<usize> = some.into_iter().map(|i| task.train_on[i]).collect();
+    let labels: BTreeSet<u32> = some.iter().filter_map(|&i| task.samples.y.class_of(i)).collect();
     let mut asked: Vec<usize> = (0..validation.y.len())
         .filter(|&i| validation.y.class_of(i).is_some_and(|c| labels.contains(&c)))
         .collect();
     stream.shuffle(&mut asked);
     asked.truncate(ASKED);
-    let (x, y) = all(&validation.subset(&asked))?;
-    let theirs = task.device.scope(|| votes(&x, &known, &labels, classes));
+    let y: Vec<u32> = asked.iter().filter_map(|&i| validation.y.class_of(i)).collect();
+    let theirs =
+        task.device.scope(|| votes(&validation.subset(&asked), &task.samples.subset(&some), classes))?;
     let ours: Vec<f32> =
         asked.iter().flat_map(|&i| proxy.held_out[i * classes..(i + 1) * classes].to_vec()).collect();
     let right = |logits: &[f32]| Answers { logits, labels: &y }.accuracy(|_| true);
@@ -119,44 +120,62 @@ pub fn weaker_than_neighbours(
     }))
 }
 
-/// All inputs `[n, len]` and their classes `[n]`.
-fn all(inputs: &dyn Inputs) -> Result<(Vec<f32>, Vec<u32>)> {
-    let (mut x, mut y) = (vec![0.0; inputs.len() * inputs.shape().len()], vec![0; inputs.len()]);
-    inputs.fill(&mut x, &mut y, 0..inputs.len())?;
-    Ok((x, y))
-}
+/// The most numbers of inputs that are in memory together, of those asked and of the known.
+const AT_ONCE: usize = 1 << 25;
 
 /// ln of the smoothed counts of the labels of each input's nearest known samples, `[n, classes]`; ties go to the sample that comes
-/// first. x is `[n, len]`, `known` and its `labels` one row each.
-fn votes(x: &[f32], known: &[f32], labels: &[u32], classes: usize) -> Vec<f32> {
-    let len = known.len() / labels.len().max(1);
-    let mut logits = vec![0.0; x.len() / len.max(1) * classes];
-    let rows = logits.par_chunks_exact_mut(classes).zip(x.par_chunks_exact(len));
-    rows.for_each(|(logits, x)| {
-        let mut nearest: Vec<(f32, u32)> = vec![];
-        for (other, &label) in known.chunks_exact(len).zip(labels) {
-            let distance: f32 = x.iter().zip(other).map(|(a, b)| (a - b) * (a - b)).sum();
-            let place = nearest.partition_point(|&(near, _)| near <= distance);
-            if place < NEIGHBOURS {
-                nearest.insert(place, (distance, label));
-                nearest.truncate(NEIGHBOURS);
-            }
+/// first.
+fn votes(asked: &dyn Inputs, known: &dyn Inputs, classes: usize) -> Result<Vec<f32>> {
+    let len = asked.shape().len().max(1);
+    let at_once = (AT_ONCE / len).max(1);
+    let mut logits = vec![0.0; asked.len() * classes];
+    for (first, logits) in (0..).step_by(at_once).zip(logits.chunks_mut(at_once * classes)) {
+        let (x, _) = part(asked, first, at_once)?;
+        let mut nearest: Vec<Vec<(f32, u32)>> = vec![vec![]; x.len() / len];
+        for first in (0..known.len()).step_by(at_once) {
+            let (known, labels) = part(known, first, at_once)?;
+            nearest.par_iter_mut().zip(x.par_chunks_exact(len)).for_each(|(nearest, x)| {
+                for (other, &label) in known.chunks_exact(len).zip(&labels) {
+                    let distance: f32 = x.iter().zip(other).map(|(a, b)| (a - b) * (a - b)).sum();
+                    let place = nearest.partition_point(|&(near, _)| near <= distance);
+                    if place < NEIGHBOURS {
+                        nearest.insert(place, (distance, label));
+                        nearest.truncate(NEIGHBOURS);
+                    }
+                }
+            });
         }
-        let count = |class: usize| nearest.iter().filter(|(_, label)| *label as usize == class).count();
-        logits.iter_mut().enumerate().for_each(|(c, z)| *z = (count(c) as f64 + SMOOTHING).ln() as f32);
-    });
-    logits
+        for (logits, nearest) in logits.chunks_exact_mut(classes).zip(nearest) {
+            let count = |class: usize| nearest.iter().filter(|(_, label)| *label as usize == class).count();
+            logits.iter_mut().enumerate().for_each(|(c, z)| *z = (count(c) as f64 + SMOOTHING).ln() as f32);
+        }
+    }
+    Ok(logits)
+}
+
+/// At most `count` inputs from number `first` on, `[n, len]`, and their classes `[n]`.
+fn part(inputs: &dyn Inputs, first: usize, count: usize) -> Result<(Vec<f32>, Vec<u32>)> {
+    let range = first..inputs.len().min(first + count);
+    let (mut x, mut y) = (vec![0.0; range.len() * inputs.shape().len()], vec![0; range.len()]);
+    inputs.fill(&mut x, &mut y, range)?;
+    Ok((x, y))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ops::Shape;
 
     #[test]
     fn neighbours_vote_with_their_labels() {
-        let known: Vec<f32> = (0..30).map(|i| i as f32).collect();
-        let labels: Vec<u32> = (0..30).map(|i| u32::from(i >= 12)).collect();
-        let logits = votes(&[-1.0, 29.0, 11.6], &known, &labels, 3);
+        let of = |x: Vec<f32>, y: Vec<u32>| Samples {
+            kind: Shape::new(1, 1, 1).into(),
+            x,
+            y: y.into(),
+            stream: None,
+        };
+        let known = of((0..30).map(|i| i as f32).collect(), (0..30).map(|i| u32::from(i >= 12)).collect());
+        let logits = votes(&of(vec![-1.0, 29.0, 11.6], vec![0; 3]), &known, 3).unwrap();
         let counts: Vec<f64> = logits.iter().map(|&z| f64::from(z).exp() - SMOOTHING).collect();
         // Of 11.6 the nearest are 7 to 16.
         for (found, expected) in counts.iter().zip([10.0, 0.0, 0.0, 0.0, 10.0, 0.0, 5.0, 5.0, 0.0]) {

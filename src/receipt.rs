@@ -5,7 +5,7 @@
 //! opened again.
 
 use std::fs::{File, OpenOptions};
-use std::io::Write;
+use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -123,9 +123,10 @@ impl Events {
 }
 
 fn append(file: &mut File, line: &impl Serialize) -> std::io::Result<()> {
-    let mut text = serde_json::to_vec(line)?;
-    text.push(b'\n');
-    file.write_all(&text)?;
+    let mut buffered = BufWriter::with_capacity(1 << 16, &mut *file);
+    serde_json::to_writer(&mut buffered, line)?;
+    buffered.write_all(b"\n")?;
+    buffered.into_inner()?;
     file.sync_data()
 }
 

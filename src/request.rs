@@ -212,6 +212,16 @@ impl Request {
         }
     }
 
+    /// What it leaves as it is, in words.
+    pub fn never_touched(&self) -> &'static str {
+        match self.settings.hold.as_ref().map(|hold| hold.block) {
+            Some(None) => "none; a hold trains every parameter on",
+            None | Some(Some(_)) => {
+                "batch-norm statistics and affines, layer norms, embeddings, class tokens"
+            }
+        }
+    }
+
     /// What to know before the request is carried out.
     fn warned(&self, session: &Session) -> Result<Vec<String>> {
         let mut warnings = vec![];

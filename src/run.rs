@@ -18,6 +18,7 @@ use crate::error::{Error, Result, check_stop};
 use crate::hash;
 use crate::hold::hold;
 use crate::identity::{identity, is_of_another_version};
+use crate::memory::Memory;
 use crate::net::Network;
 use crate::options::DeltaValues;
 use crate::outcome::{LayerAccount, Outcome, Privacy, Record, Written, removed};
@@ -31,14 +32,6 @@ use crate::task::Task;
 use crate::unlearn::unlearn;
 
 use json::report_of;
-
-/// What a request leaves as it is, in words.
-fn never_touched(request: &Request) -> &'static str {
-    match request.settings.hold.as_ref().map(|hold| hold.block) {
-        Some(None) => "none; a hold trains every parameter on",
-        None | Some(Some(_)) => "batch-norm statistics and affines, layer norms, embeddings, class tokens",
-    }
-}
 
 /// A network after a request, in memory.
 pub struct Scrubbed {
@@ -99,7 +92,7 @@ impl Session {
             removed,
             not_removed: request.forget.len() - removed,
             privacy: Privacy::spent(&scrubbed.records, request.settings.certificate),
-            never_touched: never_touched(request),
+            never_touched: request.never_touched(),
             notes: [request.warnings.clone(), scrubbed.notes].concat(),
             written: None,
             changed_values: pairs.map(|(before, after)| differ(&before.value, &after.value)).sum(),
@@ -134,7 +127,7 @@ impl Session {
         request: &Request,
         scrubbed: &mut Scrubbed,
         stages: Option<&Stages>,
-        mut keep: impl FnMut(&Record) -> Result<()>,
+        mut keep: impl FnMut(&mut Record) -> Result<()>,
     ) -> Result<()> {
         let batches = request.batches();
         let report = |done: usize, phase| {
@@ -142,17 +135,19 @@ impl Session {
             check_stop(self.stop())
         };
         report(scrubbed.records.len(), None)?;
+        let memory = Memory::of(self, request)?.kept_bytes;
         for (i, batch) in batches.iter().enumerate().skip(scrubbed.records.len()) {
             let on_phase = |phase| {
                 self.report_progress(Progress { done: i, batches: batches.len(), phase: Some(phase) })
             };
-            let task = Task { stages, ..request.task(self, Some(&on_phase)) };
+            let mut task = Task { stages, ..request.task(self, Some(&on_phase)) };
+            task.settings.memory = memory;
             let net = &mut scrubbed.network;
-            let record = match &request.settings.hold {
+            let mut record = match &request.settings.hold {
                 Some(settings) => hold(&task, settings, net, i, batch, Held::of(&scrubbed.records))?,
                 None => unlearn(&task, net, i, batch, &removed(&scrubbed.records))?,
             };
-            keep(&record)?;
+            keep(&mut record)?;
             self.log_record(&record);
             scrubbed.records.push(record);
             report(i + 1, None)?;
@@ -199,12 +194,16 @@ impl Session {
         }
         let mut scrubbed = self.begin(request)?;
         std::fs::create_dir_all(out).map_err(Error::io(out))?;
-        let (mut events, records) = Events::open(out, &identity)?;
-        records.iter().try_for_each(|record| record.replay(&mut scrubbed.network))?;
+        let (mut events, mut records) = Events::open(out, &identity)?;
+        for record in &mut records {
+            record.replay(&mut scrubbed.network)?;
+            record.values = vec![];
+        }
         scrubbed.records = records;
         let (mut kept, stages) = (scrubbed.records.len(), Stages::of(out, &identity));
         let result = self.go_on(request, &mut scrubbed, Some(&stages), |record| {
             events.write(record)?;
+            record.values = vec![]; // they are on the disk now
             kept += 1;
             stages.clear()
         });

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use crate::data::tensors::{self, Tensor, TensorFile, Values};
 use crate::error::{Error, Result};
+use crate::net::State;
 use crate::soft_label::SoftLabels;
 
 /// The file's name.
@@ -56,17 +57,25 @@ impl Kept {
         self.path.exists().then(|| TensorFile::open(&self.path)).transpose()
     }
 
-    /// Keeps vectors and words by name, and waits until they are on the disk.
+    /// Keeps where training is, as `values` and `memory`, with other vectors and words by name, and waits until they are on the
+    /// disk.
     ///
     /// # Errors
     /// Where the file system refuses.
     pub fn write<'a>(
         &self,
+        state: &State,
         vectors: impl IntoIterator<Item = (&'static str, Values<'a>)>,
         words: impl IntoIterator<Item = (&'static str, String)>,
     ) -> Result<()> {
-        let tensor = |(name, values)| Tensor { name, shape: vec![len(&values)], values };
-        let all: Vec<Tensor> = vectors.into_iter().map(tensor).collect();
+        fn tensor<'v>((name, values): (&'static str, Values<'v>)) -> Tensor<'v> {
+            Tensor { name, shape: vec![values.len()], values }
+        }
+        let (values, memory) = (|| state.values.concat(), || state.memory.concat());
+        let [of_values, of_memory] = state.lens();
+        let mut all: Vec<Tensor> = vectors.into_iter().map(tensor).collect();
+        all.push(tensor(("values", Values::Made(of_values, &values))));
+        all.push(tensor(("memory", Values::Made(of_memory, &memory))));
         let words = words.into_iter().map(|(key, value)| (key.to_string(), value));
         tensors::write(&self.path, &all, words.collect())
     }
@@ -122,16 +131,14 @@ impl Stages {
         }))
     }
 
-    /// Keeps a stage, and waits until it is on the disk.
+    /// Keeps a stage with the values and memory of `state` in place of its own, and waits until it is on the disk.
     ///
     /// # Errors
     /// Where the file system refuses.
-    pub fn write(&self, stage: &Stage) -> Result<()> {
+    pub fn write(&self, stage: &Stage, state: &State) -> Result<()> {
         let vectors = [
             ("soft_labels", Values::F32(&stage.soft.q)),
             ("nudge", Values::F64(std::slice::from_ref(&stage.soft.nudge))),
-            ("values", Values::F32(&stage.values)),
-            ("memory", Values::F32(&stage.memory)),
         ];
         let words = [
             ("identity", self.identity.clone()),
@@ -139,7 +146,7 @@ impl Stages {
             ("notes", serde_json::json!(stage.notes).to_string()),
             ("epochs", stage.epochs.to_string()),
         ];
-        self.kept.write(vectors, words)
+        self.kept.write(state, vectors, words)
     }
 
     /// Removes what was kept, once the batch has its record.
@@ -148,14 +155,6 @@ impl Stages {
     /// Where the file system refuses.
     pub fn clear(&self) -> Result<()> {
         self.kept.clear()
-    }
-}
-
-fn len(values: &Values) -> usize {
-    match values {
-        Values::F32(v) => v.len(),
-        Values::F64(v) => v.len(),
-        Values::I64(v) => v.len(),
     }
 }
 
@@ -179,7 +178,8 @@ mod tests {
         };
         let later = Stage { epochs: 3, values: vec![1e-40, -0.0, 3.5], memory: vec![0.5], ..first.clone() };
         for stage in [first, later] {
-            stages.write(&stage).unwrap();
+            let state = State { values: vec![&stage.values], memory: vec![stage.memory.as_slice().into()] };
+            stages.write(&stage, &state).unwrap();
             assert_eq!(stages.read(2).unwrap(), Some(stage));
         }
         assert_eq!(stages.read(1).unwrap(), None);

@@ -49,6 +49,7 @@ const LEVELS: &[&[&str]] = &[
         "request",
         "budget",
         "doubt",
+        "memory",
         "estimate",
         "identity",
         "run",

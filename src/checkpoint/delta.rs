@@ -253,12 +253,14 @@ impl Delta {
                 bytes[row * len..(row + 1) * len].copy_from_slice(new);
             }
             let each = len / size;
-            let changed = rows.iter().flat_map(|row| row * each..(row + 1) * each).collect::<Vec<_>>();
+            let mut changed = vec![false; n];
+            rows.iter().for_each(|&row| changed[row] = true);
             counts.tensors += 1;
             counts.rows += rows.len();
-            counts.values += changed.len();
-            let value = move |_, i: usize| pad(&bytes[i * size..(i + 1) * size]);
-            changes.push(Change { name, changed, value: Box::new(value) });
+            counts.values += rows.len() * each;
+            let differs = Box::new(move |i: usize| changed[i / each]);
+            let value = Box::new(move |_, i: usize| pad(&bytes[i * size..(i + 1) * size]));
+            changes.push(Change { name, len: n * each, differs, value });
         }
         Ok(changes)
     }

@@ -22,13 +22,29 @@ pub(super) enum ModelFile {
     Onnx(StoredFile, BTreeMap<String, Place>),
 }
 
-/// New values of a tensor, and which of them changed, in the file's order.
+/// New values of a tensor, and which of them changed, in the file's order. They are worked out where they are asked for, so that the
+/// change of a whole model takes no memory.
 pub(super) struct Change<'a> {
     /// The tensor's name in the file.
     pub name: &'a str,
-    pub changed: Vec<usize>,
+    /// How many elements it has.
+    pub len: usize,
+    /// Whether an element changed.
+    pub differs: Box<dyn Fn(usize) -> bool + 'a>,
     /// The value of an element as it is stored in this type, in the first bytes.
     pub value: Box<dyn Fn(Dtype, usize) -> [u8; 8] + 'a>,
+}
+
+impl Change<'_> {
+    /// The elements that changed, ascending.
+    pub fn changed(&self) -> impl Iterator<Item = usize> {
+        (0..self.len).filter(|&i| (self.differs)(i))
+    }
+
+    /// Whether one did.
+    pub fn any(&self) -> bool {
+        self.changed().next().is_some()
+    }
 }
 
 /// How many values of a file changed, and how many did not although they should have.
@@ -242,7 +258,7 @@ impl ModelFile {
     /// Changes values in a copy of the file, which messages call `out`.
     fn edit(&self, copy: &mut dyn Editable, out: &Path, changes: &[Change]) -> Result<Counts> {
         let (mut counts, mut touched) = (Counts::default(), BTreeSet::new());
-        for change in changes {
+        for change in changes.iter().filter(|change| change.any()) {
             self.patch(copy, out, change, &mut counts, &mut touched)?;
         }
         match self {
@@ -274,7 +290,7 @@ impl ModelFile {
             }
             Ok(())
         };
-        for &i in &change.changed {
+        for i in change.changed() {
             let (bytes, place) = ((change.value)(dtype, i), self.place(change.name, i, size)?);
             match old[i * size..(i + 1) * size] == bytes[..size] {
                 true => counts.vanished += 1,

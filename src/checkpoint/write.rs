@@ -72,11 +72,9 @@ impl Checkpoint {
                 None => return Err(Error::tensor(&self.path, &old.name, "is not in the model")),
             }
         }
-        for (file, changes) in self.files.iter().zip(&mut all) {
+        for (file, changes) in self.files.iter().zip(&all) {
             let known = changes.iter().map(|change| (change.name, change)).collect();
-            let changed = changes.iter().filter(|change| !change.changed.is_empty());
-            changed.into_iter().try_for_each(|change| file.check(change, &known))?;
-            changes.retain(|change| !change.changed.is_empty());
+            changes.iter().filter(|change| change.any()).try_for_each(|change| file.check(change, &known))?;
         }
         Ok(all)
     }
@@ -86,8 +84,12 @@ impl Checkpoint {
 fn change<'a>(stored: &'a str, old: &'a Param, new: &'a Param) -> Change<'a> {
     let value = |param: &'a Param| move |i: usize| param.value[param.order.kept(i)];
     let (before, after) = (value(old), value(new));
-    let changed = (0..old.value.len()).filter(|&i| before(i).to_bits() != after(i).to_bits()).collect();
-    Change { name: stored, changed, value: Box::new(move |dtype, i| encoded(dtype, after(i))) }
+    Change {
+        name: stored,
+        len: old.value.len(),
+        differs: Box::new(move |i| before(i).to_bits() != after(i).to_bits()),
+        value: Box::new(move |dtype, i| encoded(dtype, after(i))),
+    }
 }
 
 /// The result of [`Checkpoint::write_patched`].
@@ -113,7 +115,7 @@ impl Patched {
 /// # Errors
 /// Where the file system refuses.
 pub fn save(path: &Path, net: &Network) -> Result<()> {
-    tensors::write_whole(path, &serialized(path, net)?)
+    with_tensors(net, |all, metadata| tensors::write(path, all, metadata))
 }
 
 /// The bytes that [`save`] writes; `path` is named in errors.
@@ -121,12 +123,21 @@ pub fn save(path: &Path, net: &Network) -> Result<()> {
 /// # Errors
 /// Where a shape does not fit its values.
 pub fn serialized(path: &Path, net: &Network) -> Result<Vec<u8>> {
-    let stored: Vec<Vec<f32>> = net.params.iter().map(|param| param.order.to_stored(&param.value)).collect();
-    let tensor = |(param, values)| {
-        let Param { name, shape, .. }: &Param = param;
-        let values: &Vec<f32> = values;
-        Tensor { name, shape: shape.clone(), values: Values::F32(values) }
-    };
-    let all: Vec<Tensor> = net.params.iter().zip(&stored).map(tensor).collect();
-    tensors::serialized(path, &all, HashMap::from([("format".into(), "pt".into())]))
+    with_tensors(net, |all, metadata| tensors::serialized(path, all, metadata))
+}
+
+/// Calls `take` with the tensors of a network, whose values are brought to PyTorch's order when they are written.
+fn with_tensors<R>(net: &Network, take: impl FnOnce(&[Tensor], HashMap<String, String>) -> R) -> R {
+    let stored: Vec<_> = net.params.iter().map(|param| || param.order.to_stored(&param.value)).collect();
+    let all: Vec<Tensor> = net
+        .params
+        .iter()
+        .zip(&stored)
+        .map(|(Param { name, shape, value, .. }, stored)| Tensor {
+            name,
+            shape: shape.clone(),
+            values: Values::Made(value.len(), stored),
+        })
+        .collect();
+    take(&all, HashMap::from([("format".into(), "pt".into())]))
 }

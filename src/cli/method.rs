@@ -119,7 +119,8 @@ pub struct MethodArgs {
     noise: Option<NoiseUnits>,
 
     /// Go on where a request would be refused. no-val: it is no class and has no wrong labels, and without --val its samples
-    /// are hardly forgotten; near-chance: the model is hardly better than always answering the commonest class
+    /// are hardly forgotten; near-chance: the model is hardly better than always answering the commonest class;
+    /// memory: more is needed than the machine has left
     #[arg(long, value_enum, value_delimiter = ',', value_name = "DOUBT,..")]
     despite: Vec<Doubt>,
     /// The seed of all random choices

@@ -77,8 +77,8 @@ pub struct StepArgs {
     /// Leave out pictures that cannot be read, and report how many; samples are then numbered without them
     #[arg(long)]
     skip_corrupt: bool,
-    /// The most memory for the inputs of a set of pixels or pictures, in MiB; where a set needs more, they are read and
-    /// decoded again whenever they are used
+    /// The most memory for the pixels of a set of pictures, in MiB; where a set needs more, they are read and decoded again
+    /// whenever they are used
     #[arg(long, value_name = "MIB", default_value_t = data::MEMORY >> 20)]
     inputs_memory: usize,
 }

@@ -10,6 +10,7 @@ use scrubjay::data::{self, tensors};
 use scrubjay::doubt::doubts;
 use scrubjay::estimate::Estimate;
 use scrubjay::inspection::bytes;
+use scrubjay::memory::Memory;
 use scrubjay::options::{DeltaValues, Pick, ScrubOptions};
 use scrubjay::outcome::{self, Changed, Epochs, HoldAccount, Record, Written};
 use scrubjay::report;
@@ -216,6 +217,7 @@ fn print_estimate(args: &Args, estimate: &Estimate) {
             "hold       {hold} epochs of these, with as many forgotten samples beside them, for each batch"
         );
         println!("cost       {cost:.1} epochs of retraining, for each batch");
+        print_memory(&estimate.memory);
         println!("time       about {:.0} s", estimate.seconds_at_most);
         println!("{nothing}");
         return;
@@ -228,14 +230,31 @@ fn print_estimate(args: &Args, estimate: &Estimate) {
         bytes(estimate.activation_bytes)
     );
     println!(
-        "products   at most {} in {} stages; {} per thread, at most {} kept between them",
+        "products   at most {} in {} stages; {} per thread, at most {} kept between them{}",
         estimate.products_at_most,
         estimate.stages_at_most,
         bytes(estimate.products_bytes),
-        bytes(estimate.kept_bytes)
+        bytes(estimate.kept_bytes),
+        match estimate.memory.kept_share {
+            share if share < 1.0 =>
+                format!(", {:.1} % of what they read; the rest is computed again", 100.0 * share),
+            _ => String::new(),
+        }
     );
+    print_memory(&estimate.memory);
     println!("time       at most about {:.0} s, and the time of FOCI", estimate.seconds_at_most);
     println!("{nothing}");
+}
+
+/// The memory of the host that a request takes, and what the machine has.
+fn print_memory(memory: &Memory) {
+    let free = memory.free.map_or("unknown how much is left".into(), |free| {
+        format!("{} are left ({})", bytes(free.bytes), free.said_by)
+    });
+    println!("memory     at most about {}, in the phase of {}; {free}", bytes(memory.bytes), memory.phase);
+    let parts: Vec<String> =
+        memory.parts.iter().map(|part| format!("{} for {}", bytes(part.bytes), part.what)).collect();
+    println!("           {}", parts.join(", "));
 }
 
 /// A number before and after, or before alone.

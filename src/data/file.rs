@@ -82,6 +82,21 @@ impl StoredFile {
         Ok(bytes)
     }
 
+    /// The little-endian f32 of a range, read piece by piece.
+    ///
+    /// # Errors
+    /// As [`StoredFile::read`].
+    pub fn f32(&self, range: Range<u64>) -> Result<Vec<f32>> {
+        const PIECE: u64 = 1 << 20;
+        let mut values =
+            Vec::with_capacity((self.len.min(range.end).saturating_sub(range.start) / 4) as usize);
+        for start in range.clone().step_by(PIECE as usize) {
+            let bytes = self.read(start..range.end.min(start + PIECE))?;
+            values.extend(bytes.as_chunks().0.iter().map(|&element| f32::from_le_bytes(element)));
+        }
+        Ok(values)
+    }
+
     /// A reader of a range; what is beyond the end of the file is not there.
     pub fn part(&self, range: Range<u64>) -> Part<'_> {
         Part { file: self, at: range.start, end: range.end.min(self.len) }
@@ -222,19 +237,25 @@ fn part_of(path: &Path) -> PathBuf {
 }
 
 fn write_with(path: &Path, write: impl FnOnce(&mut File) -> Result<()>) -> Result<()> {
+    write_at(path, |part| {
+        let mut options = File::options();
+        let file = options.read(true).write(true).create(true).truncate(true).open(part);
+        file.map_err(Error::io(path)).and_then(|mut file| write(&mut file))
+    })
+}
+
+/// [`write_whole`] by what writes the temporary file of this path.
+///
+/// # Errors
+/// As there, and those of `write`.
+pub(super) fn write_at(path: &Path, write: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
     if path.is_dir() {
         return Err(is_directory(path));
     }
     let part = part_of(path);
-    let written = File::options()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .open(&part)
-        .map_err(Error::io(path))
-        .and_then(|mut file| write(&mut file).and_then(|()| file.sync_all().map_err(Error::io(path))))
-        .and_then(|()| std::fs::rename(&part, path).map_err(Error::io(path)));
+    let flush = || File::options().write(true).open(&part).and_then(|file| file.sync_all());
+    let written = write(&part)
+        .and_then(|()| flush().and_then(|()| std::fs::rename(&part, path)).map_err(Error::io(path)));
     if written.is_err() {
         let _ = std::fs::remove_file(&part); // the first error is the one to report
     }

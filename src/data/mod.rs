@@ -143,6 +143,11 @@ impl Samples {
         self.kind.shape()
     }
 
+    /// Bytes of memory that they take.
+    pub fn bytes(&self) -> usize {
+        size_of_val(&self.x[..]) + self.stream.as_ref().map_or(0, |stream| stream.bytes())
+    }
+
     /// Image or text `i`.
     ///
     /// # Errors

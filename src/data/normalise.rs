@@ -22,6 +22,8 @@ impl Normalise {
 pub(super) struct Normaliser {
     mean: Vec<f32>,
     std: Vec<f32>,
+    /// Of every pixel, `[c, 256]`.
+    pixels: Vec<f32>,
 }
 
 impl Normaliser {
@@ -31,16 +33,18 @@ impl Normaliser {
     /// As [`per_channel`].
     pub fn new(normalise: &Normalise, c: usize) -> Result<Normaliser, String> {
         let (mean, std) = per_channel(normalise, c)?;
-        Ok(Normaliser { mean, std })
+        let mut normaliser = Normaliser { mean, std, pixels: vec![] };
+        let value = |at: usize| normaliser.of((at % 256) as f32 / 255.0, at / 256);
+        normaliser.pixels = (0..256 * c).map(value).collect();
+        Ok(normaliser)
     }
 
     /// Pixels `[.., c]` as inputs.
     pub fn apply(&self, pixels: &[u8], x: &mut [f32]) {
         let c = self.mean.len();
         for (pixels, x) in pixels.chunks_exact(c).zip(x.chunks_exact_mut(c)) {
-            for channel in 0..c {
-                x[channel] = self.of(f32::from(pixels[channel]) / 255.0, channel);
-            }
+            let values = self.pixels.chunks_exact(256);
+            x.iter_mut().zip(pixels).zip(values).for_each(|((x, &p), values)| *x = values[usize::from(p)]);
         }
     }
 

@@ -20,8 +20,8 @@ pub struct LoadOptions {
     pub preprocess: Preprocess,
     /// Asked for in place of these.
     pub steps: Steps,
-    /// The most bytes that the inputs of a set of pixels take in memory; a larger one is read again whenever it is used. By default
-    /// [`MEMORY`].
+    /// The most bytes that the pixels of a set of pictures take in memory; a larger one is read again whenever it is used. By default
+    /// [`MEMORY`]. Pixels become numbers whenever they are used, but for sets that are small, or all with `usize::MAX`.
     pub memory: Option<usize>,
     /// Whether pictures that cannot be read are left out, and counted in a note.
     pub skip_corrupt: bool,
@@ -35,6 +35,7 @@ pub struct LoadOptions {
 
 /// The default of [`LoadOptions::memory`], in bytes.
 pub const MEMORY: usize = 4 << 30;
+
 impl LoadOptions {
     /// For further data that belong to some that were loaded: of these classes, and by this tokenizer.
     pub fn go_on(&mut self, classes: Option<&Vec<String>>, tokenizer: Option<&Arc<Tokenizer>>) {

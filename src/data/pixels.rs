@@ -19,6 +19,9 @@ use super::{Labels, Samples};
 use crate::error::{Error, Result};
 use crate::ops::Shape;
 
+/// The most bytes of a set of pixels that is kept as numbers.
+const AS_NUMBERS: usize = 64 << 20;
+
 /// Images whose values are not yet normalised.
 pub(super) struct Stored {
     pub shape: Shape,
@@ -235,7 +238,8 @@ impl Stored {
         Ok(Stored { shape, x, channels_last: true, ..self })
     }
 
-    /// (value − mean) / std, with the channels last: in memory where that takes no more than this many bytes, else when an image is
+    /// (value − mean) / std, with the channels last. Of pixels the numbers are in memory where they take no more than this many bytes
+    /// ([`super::LoadOptions::memory`]) and 64 MiB; else the pixels are, a quarter of that, and an image becomes numbers when it is
     /// read.
     pub fn normalised(self, normalise: &Normalise, memory: usize) -> std::result::Result<Samples, String> {
         let c = self.shape.c;
@@ -248,8 +252,8 @@ impl Stored {
                 return Ok(streamed(self.y, Source::Pictures(pictures, ready, normaliser)));
             }
             Numbers::Pixels(x) => {
-                let x = if self.channels_last { x } else { with_channels_last(&x, shape) };
-                if x.len() * size_of::<f32>() > memory {
+                let x = if self.channels_last { x } else { with_channels_last(x, shape) };
+                if memory < usize::MAX && x.len() * size_of::<f32>() > memory.min(AS_NUMBERS) {
                     return Ok(streamed(self.y, Source::Pixels(x, normaliser)));
                 }
                 let mut out = vec![0.0; x.len()];
@@ -257,7 +261,7 @@ impl Stored {
                 out
             }
             Numbers::Floats(x) => {
-                let mut x = if self.channels_last { x } else { with_channels_last(&x, shape) };
+                let mut x = if self.channels_last { x } else { with_channels_last(x, shape) };
                 x.iter_mut().enumerate().for_each(|(i, value)| *value = normaliser.of(*value, i % c));
                 x
             }
@@ -266,10 +270,16 @@ impl Stored {
     }
 }
 
-/// Images `[n, c, h, w]` as `[n, h, w, c]`.
-fn with_channels_last<T: Copy>(x: &[T], shape: Shape) -> Vec<T> {
+/// Images `[n, c, h, w]` as `[n, h, w, c]`, one after the other where they are.
+fn with_channels_last<T: Copy + Send + Sync>(mut x: Vec<T>, shape: Shape) -> Vec<T> {
     let (c, positions) = (shape.c, shape.positions());
-    let place = |at: usize| at % c * positions + at / c;
-    let image = |image: usize| (0..c * positions).map(move |at| x[image * c * positions + place(at)]);
-    (0..x.len() / (c * positions).max(1)).flat_map(image).collect()
+    if c > 1 && positions > 1 {
+        x.par_chunks_exact_mut(c * positions).for_each_init(Vec::new, |planes, image| {
+            planes.clear();
+            planes.extend_from_slice(image);
+            let place = |at: usize| at % c * positions + at / c;
+            image.iter_mut().enumerate().for_each(|(at, value)| *value = planes[place(at)]);
+        });
+    }
+    x
 }

@@ -40,6 +40,16 @@ impl Stream {
         Stream { shape, source }
     }
 
+    /// Bytes of memory that it takes; pictures are in their files.
+    pub(super) fn bytes(&self) -> usize {
+        match &self.source {
+            Source::Values(values) => size_of_val(&values[..]),
+            Source::Pixels(pixels, _) => pixels.len(),
+            Source::Pictures(..) => 0,
+            Source::Both(first, _, second) => first.bytes() + second.bytes(),
+        }
+    }
+
     /// Writes image `i` to `x` `[h, w, c]`.
     ///
     /// # Errors

@@ -4,12 +4,13 @@
 //! header is not UTF-8 or not JSON, whose offsets overlap, leave gaps or do not fit the shapes, or whose length differs
 //! from the header's, is refused.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::io::Read;
 use std::ops::Range;
 use std::path::Path;
 
-use safetensors::tensor::{Metadata, TensorInfo};
+use safetensors::tensor::{Metadata, TensorInfo, View};
 use safetensors::{Dtype, SafeTensorError, SafeTensors};
 
 pub use super::file::write_whole;
@@ -151,7 +152,10 @@ impl TensorFile {
     /// As [`TensorFile::f64`].
     pub fn f32(&self, name: &str) -> Result<Vec<f32>> {
         match self.dtype(name)? {
-            Dtype::F32 => Ok(numbers(&self.stored(name)?, f32::from_le_bytes)),
+            Dtype::F32 => {
+                let range = self.range(name)?;
+                self.file.f32(range.start as u64..range.end as u64)
+            }
             _ => Ok(self.f64(name)?.into_iter().map(|v| v as f32).collect()),
         }
     }
@@ -351,14 +355,67 @@ pub enum Values<'a> {
     F64(&'a [f64]),
     /// i64.
     I64(&'a [i64]),
+    /// This many f32, made when they are written.
+    Made(usize, &'a (dyn Fn() -> Vec<f32> + 'a)),
 }
 
-/// Writes a safetensors file: to a temporary file beside `path`, flushed, then renamed.
+impl Values<'_> {
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        match self {
+            Values::F32(v) => v.len(),
+            Values::F64(v) => v.len(),
+            Values::I64(v) => v.len(),
+            Values::Made(len, _) => *len,
+        }
+    }
+}
+
+impl View for &Tensor<'_> {
+    fn dtype(&self) -> Dtype {
+        match self.values {
+            Values::F32(_) | Values::Made(..) => Dtype::F32,
+            Values::F64(_) => Dtype::F64,
+            Values::I64(_) => Dtype::I64,
+        }
+    }
+
+    fn shape(&self) -> &[usize] {
+        &self.shape
+    }
+
+    fn data(&self) -> Cow<'_, [u8]> {
+        match &self.values {
+            Values::F32(v) => bytemuck::cast_slice(v).into(),
+            Values::F64(v) => bytemuck::cast_slice(v).into(),
+            Values::I64(v) => bytemuck::cast_slice(v).into(),
+            Values::Made(_, make) => bytemuck::cast_slice(&make()).to_vec().into(),
+        }
+    }
+
+    fn data_len(&self) -> usize {
+        match self.values {
+            Values::F32(v) => size_of_val(v),
+            Values::F64(v) => size_of_val(v),
+            Values::I64(v) => size_of_val(v),
+            Values::Made(len, _) => len * size_of::<f32>(),
+        }
+    }
+}
+
+/// Writes a safetensors file: to a temporary file beside `path`, tensor by tensor, flushed, then renamed.
 ///
 /// # Errors
 /// Where the file system refuses, or a shape does not fit its values.
 pub fn write(path: &Path, tensors: &[Tensor], metadata: HashMap<String, String>) -> Result<()> {
-    write_whole(path, &serialized(path, tensors, metadata)?)
+    check(path, tensors)?;
+    file::write_at(path, |part| {
+        let views = tensors.iter().map(|tensor| (tensor.name, tensor));
+        safetensors::serialize_to_file(views, Some(metadata), part).map_err(|error| match error {
+            SafeTensorError::IoError(source) => Error::io(path)(source),
+            other => Error::data(path, other.to_string()),
+        })
+    })
 }
 
 /// The bytes that [`write()`] writes; `path` is named in errors.
@@ -366,20 +423,21 @@ pub fn write(path: &Path, tensors: &[Tensor], metadata: HashMap<String, String>)
 /// # Errors
 /// Where a shape does not fit its values.
 pub fn serialized(path: &Path, tensors: &[Tensor], metadata: HashMap<String, String>) -> Result<Vec<u8>> {
-    let views: Vec<_> = tensors
-        .iter()
-        .map(|tensor| {
-            let (dtype, bytes): (_, &[u8]) = match &tensor.values {
-                Values::F32(v) => (Dtype::F32, bytemuck::cast_slice(v)),
-                Values::F64(v) => (Dtype::F64, bytemuck::cast_slice(v)),
-                Values::I64(v) => (Dtype::I64, bytemuck::cast_slice(v)),
-            };
-            let view = safetensors::tensor::TensorView::new(dtype, tensor.shape.clone(), bytes);
-            view.map(|view| (tensor.name.to_string(), view))
-        })
-        .collect::<std::result::Result<_, _>>()
-        .map_err(|e| Error::data(path, e.to_string()))?;
+    check(path, tensors)?;
+    let views = tensors.iter().map(|tensor| (tensor.name, tensor));
     safetensors::serialize(views, Some(metadata)).map_err(|e| Error::data(path, e.to_string()))
+}
+
+/// Refuses shapes that do not fit their values.
+fn check(path: &Path, tensors: &[Tensor]) -> Result<()> {
+    let len = |tensor: &Tensor| tensor.shape.iter().product::<usize>() * tensor.dtype().bitsize() / 8;
+    match tensors.iter().find(|tensor| len(tensor) != tensor.data_len()) {
+        None => Ok(()),
+        Some(Tensor { name, shape, .. }) => {
+            let reason = format!("tensor `{name}` of shape {shape:?} has another number of values");
+            Err(Error::data(path, reason))
+        }
+    }
 }
 
 #[cfg(test)]

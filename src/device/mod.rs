@@ -8,6 +8,7 @@
 #[doc(hidden)] // kernels and memory: for tests and benches
 pub mod cuda;
 mod listing;
+pub mod memory;
 pub mod nvml;
 mod shared;
 

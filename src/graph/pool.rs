@@ -18,9 +18,9 @@ pub struct Pool {
     /// Above and below, and to the left and right.
     #[serde(default, skip_serializing_if = "Sides::is_zero")]
     pub padding: Sides,
-    /// Further padding below, and to the right.
+    /// Further padding below, and to the right; less where negative.
     #[serde(default, skip_serializing_if = "Sides::is_zero")]
-    pub further: Sides,
+    pub further: Sides<isize>,
     /// Whether the last window of a side may reach beyond the padding.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub ceil: bool,
@@ -31,18 +31,22 @@ pub struct Pool {
 
 /// Along rows and along columns: one number in a file where both are equal.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(from = "OneOrTwo", into = "OneOrTwo")]
-pub struct Sides(pub usize, pub usize);
+#[serde(
+    from = "OneOrTwo<T>",
+    into = "OneOrTwo<T>",
+    bound(serialize = "T: Copy + PartialEq + Serialize", deserialize = "T: Copy + Deserialize<'de>")
+)]
+pub struct Sides<T = usize>(pub T, pub T);
 
 #[derive(Serialize, Deserialize)]
 #[serde(untagged, expecting = "one number, or two in a list: for rows and for columns")]
-enum OneOrTwo {
-    One(usize),
-    Two([usize; 2]),
+enum OneOrTwo<T> {
+    One(T),
+    Two([T; 2]),
 }
 
-impl From<OneOrTwo> for Sides {
-    fn from(sides: OneOrTwo) -> Sides {
+impl<T: Copy> From<OneOrTwo<T>> for Sides<T> {
+    fn from(sides: OneOrTwo<T>) -> Sides<T> {
         match sides {
             OneOrTwo::One(both) => Sides(both, both),
             OneOrTwo::Two([down, right]) => Sides(down, right),
@@ -50,15 +54,15 @@ impl From<OneOrTwo> for Sides {
     }
 }
 
-impl From<Sides> for OneOrTwo {
-    fn from(Sides(down, right): Sides) -> OneOrTwo {
+impl<T: PartialEq> From<Sides<T>> for OneOrTwo<T> {
+    fn from(Sides(down, right): Sides<T>) -> OneOrTwo<T> {
         if down == right { OneOrTwo::One(down) } else { OneOrTwo::Two([down, right]) }
     }
 }
 
-impl Sides {
+impl<T: Default + PartialEq> Sides<T> {
     fn is_zero(&self) -> bool {
-        *self == Sides(0, 0)
+        *self == Sides(T::default(), T::default())
     }
 }
 
@@ -76,8 +80,12 @@ impl Pool {
             *self;
         let (r, s) = (within("size", r)?, within("size", s)?);
         let stride = within("stride", self.stride.unwrap_or(r))?;
-        if down >= r || right >= s || below >= r || beside >= s {
-            return Err(Error::config("\"padding\" and \"further\" are less than \"size\""));
+        let within = |padding: usize, further: isize, size: usize| {
+            padding < size && further < size as isize && padding.checked_add_signed(further).is_some()
+        };
+        if !within(down, below, r) || !within(right, beside, s) {
+            let reason = "\"padding\" and \"further\" are less than \"size\", and their sum no less than 0";
+            return Err(Error::config(reason));
         }
         let (padding, further) = ((down, right), (below, beside));
         let (ceil, counts_padding) = (self.ceil, self.count_padding);

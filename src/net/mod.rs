@@ -48,7 +48,7 @@ pub(crate) use program::{Section, Seed};
 pub(crate) use rows::RowValues;
 pub use rows::Selected;
 pub use step::Step;
-pub use train::TrainPass;
+pub use train::{State, TrainPass};
 pub use units::Units;
 
 pub use crate::ops::{Activation, Conv, Shape, Window};

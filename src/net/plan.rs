@@ -5,6 +5,7 @@ use super::Network;
 use super::program::Program;
 pub use super::program::Purpose;
 use super::rows::Selected;
+use crate::device::memory;
 use crate::error::Result;
 use crate::ops::Precision;
 
@@ -16,6 +17,9 @@ const CHUNK_FLOATS: usize = 1 << 20;
 /// it: in as many as keep their gradients within 128 MiB, from 4 to 16.
 const LANES: usize = 16;
 const LANE_FLOATS: usize = 1 << 25;
+
+/// Chunks of training that take no more bytes together than this all run at a time.
+const AT_ONCE: usize = 1 << 30;
 
 /// See the file's opening.
 #[derive(Clone, Debug, PartialEq)]
@@ -64,6 +68,38 @@ impl Plan {
     /// Where the network is in train form.
     pub fn forward(net: &Network, inputs: usize) -> Result<Plan> {
         Plan::new(net, vec![Selected::None; net.layers.len()], Purpose::Forward, inputs)
+    }
+
+    /// Training on the CPU, in batches of at most this many samples.
+    ///
+    /// # Errors
+    /// Where the network is frozen.
+    pub fn training(net: &Network, batch: usize) -> Result<Plan> {
+        Plan::new(net, vec![Selected::All; net.layers.len()], Purpose::Train, batch)
+    }
+
+    /// How many chunks of a batch of training run at a time on the CPU. With a batch norm, which reads the whole batch, all do. Else
+    /// all do that take no more than 1 GiB together, and of larger ones as many as there are threads, or as half of the memory that is
+    /// left holds. No bit depends on it.
+    pub(super) fn at_once(&self, net: &Network, batch: usize, threads: usize) -> usize {
+        let (all, each) = (batch.div_ceil(self.chunk), self.chunk_bytes(net));
+        if self.program.has_batch_norm() || all.saturating_mul(each) <= AT_ONCE {
+            return all;
+        }
+        let most = memory::free().map_or(threads, |free| free.bytes / 2 / each);
+        all.min(threads).min(most.max(1))
+    }
+
+    /// Bytes of a chunk of training on the CPU: its values and a gradient of every parameter.
+    fn chunk_bytes(&self, net: &Network) -> usize {
+        self.bytes() + 4 * net.parameters()
+    }
+
+    /// Bytes of training on the CPU in batches of at most this many samples, beside the network: the chunks that run at a time, the
+    /// gradient of their sum, and what the optimizer remembers, `remembered` numbers for each parameter.
+    pub fn training_bytes(&self, net: &Network, batch: usize, threads: usize, remembered: usize) -> usize {
+        let chunks = self.at_once(net, batch, threads) * self.chunk_bytes(net);
+        chunks + 4 * (1 + remembered) * net.parameters()
     }
 
     /// The same in another precision, which a CUDA device has.

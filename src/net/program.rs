@@ -171,6 +171,11 @@ impl Program {
         operands.into_iter().any(|(other, _, access)| other == value && access != Access::Write)
     }
 
+    /// Whether a batch norm in train form reads the whole batch.
+    pub fn has_batch_norm(&self) -> bool {
+        self.steps.iter().any(|step| matches!(step.instruction, Instruction::BatchNorm(_)))
+    }
+
     /// Whether the product reads what the backward section wrote.
     pub fn keeps_adjoints(&self) -> bool {
         let born = |life: &Option<Range<usize>>| life.as_ref().map_or(0, |life| life.start);

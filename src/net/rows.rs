@@ -72,14 +72,6 @@ impl RowValues {
         self.all().for_each(|values| values.fill(0.0));
     }
 
-    /// Adds `other`'s values.
-    pub fn add(&mut self, other: &RowValues) {
-        let theirs = other.weight.iter().chain(&other.bias).chain(&other.other);
-        for (mine, theirs) in self.all().zip(theirs) {
-            mine.iter_mut().zip(theirs).for_each(|(a, b)| *a += b);
-        }
-    }
-
     /// Every vector of values.
     pub fn all(&mut self) -> impl Iterator<Item = &mut Vec<f32>> {
         self.weight.iter_mut().chain(&mut self.bias).chain(&mut self.other)

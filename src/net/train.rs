@@ -4,19 +4,23 @@
 //! On the CPU the batch is cut into chunks that run side by side; batch norm reads the whole batch, so that there
 //! they wait for one another. Forward, between two batch norms every chunk runs alone; a batch norm then takes mean and variance over batch
 //! and positions, in f64 and in chunk order, normalises, and moves its running statistics as PyTorch does (momentum 0.1,
-//! unbiased variance). Backward runs the same way from the logits down. On CUDA the batch is one chunk
-//! ([`super::cuda`]), and parameters stay on the device.
+//! unbiased variance). Backward runs the same way from the logits down. Every chunk that runs has values and gradients of its
+//! own; without a batch norm a few chunks run at a time, as the machine has memory ([`super::plan::Plan::at_once`]). Gradients are
+//! summed in chunk order either way, to the same bits. On CUDA the batch is one chunk ([`super::cuda`]), and parameters stay on
+//! the device.
+
+use std::borrow::Cow;
 
 use rayon::prelude::*;
 
 use super::cpu::{Arena, Run};
 use super::cuda::Training;
 use super::instruction::{BatchNormOp, Instruction};
-use super::plan::{Plan, Purpose};
+use super::plan::Plan;
 use super::program::{Section, Seed, Tilt};
-use super::rows::{RowValues, Selected};
+use super::rows::RowValues;
 use super::step::{MOMENTUM, Step, decaying, shortened};
-use super::{Network, NodeId, ParamId};
+use super::{Network, NodeId};
 use crate::data::Inputs;
 use crate::device::Device;
 use crate::error::{Error, Result};
@@ -35,6 +39,21 @@ pub struct TrainPass<'a> {
     place: Place<'a>,
 }
 
+/// Where training is, in parts that follow one another.
+pub struct State<'a> {
+    /// The values.
+    pub values: Vec<&'a [f32]>,
+    /// What the optimizer remembers.
+    pub memory: Vec<Cow<'a, [f32]>>,
+}
+
+impl State<'_> {
+    /// How many values there are, and what is remembered of them.
+    pub fn lens(&self) -> [usize; 2] {
+        [self.values.iter().map(|part| part.len()).sum(), self.memory.iter().map(|part| part.len()).sum()]
+    }
+}
+
 /// Where it is trained.
 enum Place<'a> {
     Host(Box<Host>),
@@ -44,6 +63,7 @@ enum Place<'a> {
 /// The CPU's side.
 struct Host {
     plan: Plan,
+    /// Those that run at a time: all of a batch where there is a batch norm.
     chunks: Vec<Chunk>,
     gradients: Vec<Vec<f32>>,
     /// Of the parameters that gradients move; of the others none.
@@ -76,7 +96,7 @@ impl<'a> TrainPass<'a> {
         }
         let place = match device.cuda() {
             Some(cuda) => Place::Cuda(Box::new(Training::new(cuda, net, batch, optimizer)?)),
-            None => Place::Host(Box::new(Host::new(net, batch, optimizer)?)),
+            None => Place::Host(Box::new(Host::new(device, net, batch, optimizer)?)),
         };
         Ok(TrainPass { device, net, batch, decayed: Decayed::All, place })
     }
@@ -158,21 +178,25 @@ impl<'a> TrainPass<'a> {
         }
     }
 
-    /// What the optimizer remembers, parameter by parameter.
+    /// Where training is: the values of the parameters, and what the optimizer remembers of them, parameter by parameter.
     ///
     /// # Errors
     /// On CUDA, where the device fails.
-    pub fn memory(&self) -> Result<Vec<f32>> {
-        match &self.place {
+    pub fn state(&mut self) -> Result<State<'_>> {
+        let memory = match &self.place {
             Place::Host(host) => {
                 let parts = host.memory.iter().flatten().flat_map(Memory::parts);
-                Ok(parts.flatten().copied().collect())
+                parts.map(|part| Cow::Borrowed(part.as_slice())).collect()
             }
-            Place::Cuda(cuda) => cuda.memory(),
-        }
+            Place::Cuda(cuda) => {
+                cuda.read(self.net)?;
+                vec![Cow::Owned(cuda.memory()?)]
+            }
+        };
+        Ok(State { values: self.net.params.iter().map(|param| &*param.value).collect(), memory })
     }
 
-    /// Makes the optimizer remember what [`TrainPass::memory`] gave.
+    /// Makes the optimizer remember what [`TrainPass::state`] gave.
     ///
     /// # Errors
     /// Where that was of another network or optimizer; on CUDA, where the device fails.
@@ -215,9 +239,9 @@ impl<'a> TrainPass<'a> {
 }
 
 impl Host {
-    fn new(net: &Network, batch: usize, optimizer: Optimizer) -> Result<Host> {
-        let plan = Plan::new(net, vec![Selected::All; net.layers.len()], Purpose::Train, batch)?;
-        let chunks = (0..batch.div_ceil(plan.chunk)).map(|_| Chunk {
+    fn new(device: &Device, net: &Network, batch: usize, optimizer: Optimizer) -> Result<Host> {
+        let plan = Plan::training(net, batch)?;
+        let chunks = (0..plan.at_once(net, batch, device.threads())).map(|_| Chunk {
             arena: Arena::new(&plan),
             sink: RowValues::zeros_of_training(net),
             n: 0,
@@ -257,52 +281,60 @@ impl Host {
         batch: &dyn Inputs,
         tilt: Option<Tilt>,
     ) -> Result<Step> {
-        let total = batch.len();
-        let plan = &self.plan;
+        let (total, plan) = (batch.len(), &self.plan);
         let chunk_of = |i: usize| (i * plan.chunk).min(total)..((i + 1) * plan.chunk).min(total);
-        for (i, chunk) in self.chunks.iter_mut().enumerate() {
-            chunk.sink.clear();
-            chunk.n = chunk.arena.fill(net, plan, batch, chunk_of(i))?;
+        let (count, at_once) = (total.div_ceil(plan.chunk), self.chunks.len());
+        let (mut loss, mut correct) = (0.0, 0);
+        for first in (0..count).step_by(at_once) {
+            let chunks = &mut self.chunks[..at_once.min(count - first)];
+            for (i, chunk) in chunks.iter_mut().enumerate() {
+                chunk.sink.clear();
+                chunk.n = chunk.arena.fill(net, plan, batch, chunk_of(first + i))?;
+            }
+            let (scores, moments) = device.scope(|| {
+                let seed = |i: usize| match tilt {
+                    None => Seed::Gradient,
+                    Some(tilt) => Seed::Tilted(tilt.part(chunk_of(first + i), net.classes())),
+                };
+                let runs = chunks.iter_mut().enumerate().map(|(i, Chunk { arena, sink, n })| {
+                    Run::new(net, plan, arena, *n).seeded(seed(i), sink)
+                });
+                let mut runs: Vec<Run> = runs.collect();
+                Run::batch(&mut runs, Section::Forward);
+                let scores = score(&runs, net)?;
+                Run::batch(&mut runs, Section::Backward);
+                Ok((scores, runs[0].moments().to_vec()))
+            })?;
+            (loss, correct) = scores.iter().fold((loss, correct), |(l, c), (of, right)| (l + of, c + right));
+            move_running(net, plan, &moments);
+            device.scope(|| collect(&mut self.gradients, net, chunks, first == 0));
         }
-        let chunks = &mut self.chunks[..total.div_ceil(plan.chunk)];
-        let (step, moments) = device.scope(|| {
-            let seed = |i: usize| match tilt {
-                None => Seed::Gradient,
-                Some(tilt) => Seed::Tilted(tilt.part(chunk_of(i), net.classes())),
-            };
-            let runs = chunks
-                .iter_mut()
-                .enumerate()
-                .map(|(i, Chunk { arena, sink, n })| Run::new(net, plan, arena, *n).seeded(seed(i), sink));
-            let mut runs: Vec<Run> = runs.collect();
-            Run::batch(&mut runs, Section::Forward);
-            let step = score(&runs, net)?;
-            Run::batch(&mut runs, Section::Backward);
-            Ok((step, runs[0].moments().to_vec()))
-        })?;
-        move_running(net, plan, &moments);
-        self.collect(net, total);
-        Ok(step)
-    }
-
-    /// The chunks' gradients, summed in chunk order, over the batch.
-    fn collect(&mut self, net: &Network, total: usize) {
-        let used = total.div_ceil(self.plan.chunk);
-        let (first, rest) = self.chunks[..used].split_at_mut(1);
-        let sum = &mut first[0].sink;
-        rest.iter().for_each(|chunk| sum.add(&chunk.sink));
         let scale = 1.0 / total as f32;
-        let mut put = |param: ParamId, values: &[f32]| {
-            self.gradients[param.index()].iter_mut().zip(values).for_each(|(g, v)| *g = v * scale);
-        };
-        (0..net.params.len()).for_each(|i| put(ParamId(i as u32), &sum.other[i]));
-        for (l, layer) in net.layers.iter().enumerate() {
-            put(layer.weight, &sum.weight[l]);
-            if let Some(bias) = layer.bias {
-                put(bias, &sum.bias[l]);
+        device.scope(|| self.gradients.par_iter_mut().flatten().for_each(|g| *g *= scale));
+        Ok(Step { loss: loss / total as f64, correct })
+    }
+}
+
+/// Adds the chunks' gradients to those of the network in chunk order; the first chunk of a batch takes the place of what is there.
+fn collect(gradients: &mut [Vec<f32>], net: &Network, chunks: &[Chunk], begins: bool) {
+    let mut places: Vec<Option<(usize, bool)>> = vec![None; net.params.len()];
+    for (l, layer) in net.layers.iter().enumerate() {
+        places[layer.weight.index()] = Some((l, false));
+        layer.bias.into_iter().for_each(|bias| places[bias.index()] = Some((l, true)));
+    }
+    gradients.par_iter_mut().zip(places).enumerate().for_each(|(param, (gradient, place))| {
+        for (i, Chunk { sink, .. }) in chunks.iter().enumerate() {
+            let values = match place {
+                Some((layer, false)) => &sink.weight[layer],
+                Some((layer, true)) => &sink.bias[layer],
+                None => &sink.other[param],
+            };
+            match begins && i == 0 {
+                true => gradient.copy_from_slice(values),
+                false => gradient.iter_mut().zip(values).for_each(|(g, v)| *g += v),
             }
         }
-    }
+    });
 }
 
 /// Moves the running statistics of every batch norm by the batch's.
@@ -321,22 +353,22 @@ fn move_running(net: &mut Network, plan: &Plan, moments: &[(NodeId, Moments)]) {
     }
 }
 
-/// Loss and predictions of a batch, behind the forward section.
-fn score(runs: &[Run], net: &Network) -> Result<Step> {
+/// Of each chunk, behind the forward section: the sum of its losses, and how many predictions are right.
+fn score(runs: &[Run], net: &Network) -> Result<Vec<(f64, usize)>> {
     let (classes, width) = (net.classes(), net.label_width());
-    let of = |run: &Run| -> Result<(f64, usize, usize)> {
+    let of = |run: &Run| -> Result<(f64, usize)> {
         let (logits, labels) = (run.logits(), run.labels());
         let (mut losses, mut predicted) = (vec![0.0; labels.len() / width], vec![0; labels.len()]);
         net.loss.values(&mut losses, logits, labels, classes)?;
         net.loss.predict(&mut predicted, logits, classes)?;
         let sum = losses.iter().map(|&loss| f64::from(loss)).sum();
-        Ok((sum, loss::right(&predicted, labels, width), losses.len()))
+        Ok((sum, loss::right(&predicted, labels, width)))
     };
-    let each: Vec<(f64, usize, usize)> = runs.par_iter().map(of).collect::<Result<_>>()?;
-    let total: usize = each.iter().map(|(.., n)| n).sum();
-    let (loss, correct) = each.iter().fold((0.0, 0), |(l, c), (loss, right, _)| (l + loss, c + right));
-    Ok(Step { loss: loss / total as f64, correct })
+    runs.par_iter().map(of).collect()
 }
+
+#[cfg(test)]
+mod at_once;
 
 #[cfg(test)]
 mod tests {
@@ -448,7 +480,8 @@ mod tests {
                 let mut net = zoo::create("cnn:4+8", samples(1, 1).kind, CLASSES, 1).unwrap().network;
                 let mut pass = TrainPass::new(&device, &mut net, 7, optimizer).unwrap();
                 steps(&mut pass, 0..2);
-                let (mut kept, memory) = (pass.network().unwrap().clone(), pass.memory().unwrap());
+                let (mut kept, memory) =
+                    (pass.network().unwrap().clone(), pass.state().unwrap().memory.concat());
                 steps(&mut pass, 2..4);
                 let expected = pass.network().unwrap().clone();
                 let mut again = TrainPass::new(&device, &mut kept, 7, optimizer).unwrap();

@@ -83,8 +83,8 @@ pub struct Conv {
     pub stride: usize,
     /// Zero padding above and below, and to the left and right.
     pub padding: (usize, usize),
-    /// Further zeros below, and to the right.
-    pub further: (usize, usize),
+    /// Further zeros below, and to the right; fewer where negative.
+    pub further: (isize, isize),
     /// Distance between filter taps.
     pub dilation: usize,
     /// Independent channel groups.
@@ -98,6 +98,11 @@ impl Conv {
         Conv { kernel: (kernel, kernel), stride, padding, further: (0, 0), dilation: 1, groups: 1 }
     }
 
+    /// Zero padding below, and to the right.
+    pub fn behind(&self) -> (usize, usize) {
+        behind(self.padding, self.further)
+    }
+
     /// Padded as TensorFlow does by SAME: the output has as many positions as strides begin in an image of these sides, and
     /// where the zeros for it are odd in number, one more is below, or to the right.
     pub fn same(self, h: usize, w: usize) -> Conv {
@@ -105,7 +110,7 @@ impl Conv {
             let covered =
                 (size.div_ceil(self.stride).max(1) - 1) * self.stride + (kernel - 1) * self.dilation + 1;
             let zeros = covered.saturating_sub(size);
-            (zeros / 2, zeros % 2)
+            (zeros / 2, (zeros % 2) as isize)
         };
         let (down, right) = (along(h, self.kernel.0), along(w, self.kernel.1));
         Conv { padding: (down.0, right.0), further: (down.1, right.1), ..self }
@@ -165,6 +170,11 @@ pub struct Strided {
     pub stride: usize,
 }
 
+/// Padding at the end of both sides.
+fn behind(padding: (usize, usize), further: (isize, isize)) -> (usize, usize) {
+    (padding.0.saturating_add_signed(further.0), padding.1.saturating_add_signed(further.1))
+}
+
 /// The windows of a pool.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Window {
@@ -174,8 +184,8 @@ pub struct Window {
     pub stride: usize,
     /// Padding above and below, and to the left and right: −∞ for max, zeros for an average.
     pub padding: (usize, usize),
-    /// Further padding below, and to the right.
-    pub further: (usize, usize),
+    /// Further padding below, and to the right; less where negative.
+    pub further: (isize, isize),
     /// Whether the last window of a side may reach beyond the padding (PyTorch's `ceil_mode`).
     pub ceil: bool,
     /// Whether an average counts the zeros of the padding (`count_include_pad`). What lies beyond the padding never counts.
@@ -191,8 +201,8 @@ impl Window {
 
     /// How many windows an image has downwards and to the right; `None` where one would hold nothing of the image.
     pub fn over(&self, h: usize, w: usize) -> Option<(usize, usize)> {
-        let along = |image: usize, size: usize, padding: usize, further: usize| {
-            let padded = padding.checked_mul(2)?.checked_add(further)?.checked_add(image)?;
+        let along = |image: usize, size: usize, padding: usize, further: isize| {
+            let padded = padding.checked_add_signed(further)?.checked_add(padding)?.checked_add(image)?;
             let (way, within) = (padded.checked_sub(size)?, image + padding);
             let floor = way.checked_div(self.stride)?;
             // One more where it begins before the padding at the end does.
@@ -206,8 +216,8 @@ impl Window {
 
     /// Rows and columns of an `h × w` image with what an average counts of its padding; `None` where that is nothing.
     pub(crate) fn counted(&self, h: usize, w: usize) -> Option<(usize, usize)> {
-        let ((down, right), (below, beside)) = (self.padding, self.further);
-        self.counts_padding.then_some((h + 2 * down + below, w + 2 * right + beside))
+        let ((down, right), (below, beside)) = (self.padding, behind(self.padding, self.further));
+        self.counts_padding.then_some((h + down + below, w + right + beside))
     }
 }
 

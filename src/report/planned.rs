@@ -4,6 +4,7 @@ use super::forgotten::forgotten;
 use super::page::{Page, Tone, duration, thousands};
 use crate::error::Result;
 use crate::estimate::Estimate;
+use crate::inspection::bytes;
 use crate::request::Request;
 use crate::session::Session;
 
@@ -41,6 +42,7 @@ pub fn planned(
             ("batches", thousands(estimate.batches)),
             ("units that may change", units),
             ("time, about", duration(estimate.seconds_at_most)),
+            ("memory, about", bytes(estimate.memory.bytes)),
         ],
     );
     forgotten(&mut page, session, &request.forget, None)?;

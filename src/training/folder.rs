@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use super::progress::{MANIFEST, Progress, Reached};
+use super::progress::{MANIFEST, Progress};
 use super::reading::tells_how_to_read;
 use super::trained::{self, EpochReport};
 use super::{Files, Training};
@@ -13,7 +13,6 @@ use crate::data::{CifarLabels, tensors};
 use crate::error::{Error, Result};
 use crate::net::TrainPass;
 use crate::options::Pick;
-use crate::outcome::parameters;
 use crate::session::Sources;
 
 impl Training {
@@ -108,10 +107,7 @@ impl Training {
                 trained::write(&of_epoch(report.epoch), pass.network()?, config, tokenizer)?;
             }
             match progress.is_due() {
-                true => {
-                    let (values, memory) = (parameters(pass.network()?), pass.memory()?);
-                    progress.keep(&Reached { epochs: reports.to_vec(), values, memory })
-                }
+                true => progress.keep(reports, &pass.state()?),
                 false => Ok(()),
             }
         };

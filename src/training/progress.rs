@@ -10,9 +10,9 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use super::trained::{EpochReport, NAME};
-use crate::data::tensors::Values;
 use crate::error::{Error, Result};
 use crate::manifest::json_in;
+use crate::net::State;
 use crate::stage::Kept;
 
 /// The name of what is kept.
@@ -109,11 +109,10 @@ impl Progress {
     ///
     /// # Errors
     /// Where the file system refuses.
-    pub fn keep(&mut self, Reached { epochs, values, memory }: &Reached) -> Result<()> {
+    pub fn keep(&mut self, epochs: &[EpochReport], state: &State) -> Result<()> {
         let begun = Instant::now();
-        let vectors = [("values", Values::F32(values)), ("memory", Values::F32(memory))];
         let words = [("training", self.training.to_string()), ("epochs", json!(epochs).to_string())];
-        self.kept.write(vectors, words)?;
+        self.kept.write(state, [], words)?;
         self.last = Some((Instant::now(), begun.elapsed()));
         Ok(())
     }

@@ -222,7 +222,7 @@ fn compose_3(source: &mut dyn Source, image: Shape, reading: &mut Reading) -> Re
     let large = b.has("features.16.0.weight") || b.has("blocks.6.0.conv.weight");
     let blocks: &[Block] = if large { &LARGE } else { &SMALL };
     let size = if large { "large" } else { "small" };
-    if reading.arch.as_deref().is_some_and(|arch| arch.contains("large") != large && arch != "mobilenetv3") {
+    if reading.arch.as_deref().is_some_and(|arch| arch.contains(if large { "small" } else { "large" })) {
         return Err(Error::config(format!(
             "has {} blocks, those of the {size} MobileNetV3, and the architecture names another",
             blocks.len()

@@ -2,6 +2,7 @@
 //! them, at the published size or at another width. docs/MODELS.md lists the descriptions.
 
 mod convolutional;
+mod inverted;
 mod plan;
 mod tokens;
 
@@ -23,7 +24,7 @@ pub(super) fn declare(
     classes: usize,
 ) -> Result<Option<Plan>> {
     let spec = Spec { text, name, sizes, image, classes };
-    for plan in [convolutional::declare, tokens::declare] {
+    for plan in [convolutional::declare, inverted::declare, tokens::declare] {
         if let Some(plan) = plan(init, &spec)? {
             return Ok(Some(plan));
         }
@@ -45,7 +46,7 @@ mod tests {
 
     #[test]
     fn published_networks_have_as_many_parameters_as_published() {
-        // By the libraries' own tables, or counted in what they make (vit).
+        // By the libraries' own tables, or counted in what they make.
         let published = Shape::new(224, 224, 3);
         for (name, count) in [
             ("resnet18", 11_689_512),
@@ -64,6 +65,39 @@ mod tests {
             ("densenet169", 14_149_480),
             ("densenet201", 20_013_928),
             ("mobilenet_v2", 3_504_872),
+            ("mobilenet_v3_large", 5_483_032),
+            ("mobilenet_v3_small", 2_542_856),
+            ("efficientnet_b0", 5_288_548),
+            ("efficientnet_b1", 7_794_184),
+            ("efficientnet_b2", 9_109_994),
+            ("efficientnet_b3", 12_233_232),
+            ("efficientnet_b4", 19_341_616),
+            ("efficientnet_b5", 30_389_784),
+            ("efficientnet_b6", 43_040_704),
+            ("efficientnet_b7", 66_347_960),
+            ("efficientnet_v2_s", 21_458_488),
+            ("efficientnet_v2_m", 54_139_356),
+            ("efficientnet_v2_l", 118_515_272),
+            ("regnet_y_400mf", 4_344_144),
+            ("regnet_y_800mf", 6_432_512),
+            ("regnet_y_1_6gf", 11_202_430),
+            ("regnet_y_3_2gf", 19_436_338),
+            ("regnet_y_8gf", 39_381_472),
+            ("regnet_y_16gf", 83_590_140),
+            ("regnet_y_32gf", 145_046_770),
+            ("regnet_y_128gf", 644_812_894),
+            ("regnet_x_400mf", 5_495_976),
+            ("regnet_x_800mf", 7_259_656),
+            ("regnet_x_1_6gf", 9_190_136),
+            ("regnet_x_3_2gf", 15_296_552),
+            ("regnet_x_8gf", 39_572_648),
+            ("regnet_x_16gf", 54_278_536),
+            ("regnet_x_32gf", 107_811_560),
+            ("alexnet", 61_100_840),
+            ("osnet_x1_0", 2_682_508),
+            ("osnet_x0_75", 1_798_754),
+            ("osnet_x0_5", 1_143_034),
+            ("osnet_x0_25", 714_864),
             ("convnext_tiny", 28_589_128),
             ("convnext_small", 50_223_688),
             ("convnext_base", 88_591_464),
@@ -90,7 +124,17 @@ mod tests {
             ("vgg11_bn", &[4], 32),
             ("vgg11", &[2], 64),
             ("densenet121", &[2], 16),
-            ("mobilenet_v2", &[], 32),
+            ("mobilenet_v2", &[8], 32),
+            ("mobilenet_v3_large", &[4], 32),
+            ("mobilenet_v3_small", &[4], 32),
+            ("efficientnet_b0", &[8], 32),
+            ("efficientnet_b5", &[8], 32),
+            ("efficientnet_v2_s", &[8], 32),
+            ("efficientnet_v2_m", &[8], 32),
+            ("regnet_x_400mf", &[8], 32),
+            ("regnet_y_1_6gf", &[4], 32),
+            ("alexnet", &[4], 64),
+            ("osnet_x0_25", &[4], 64),
             ("convnext_tiny", &[4], 32),
             ("vit", &[8, 2, 2, 4], 16),
             ("swin_t", &[3], 224),

@@ -15,8 +15,8 @@ pub fn filtered(input: Shape, o: usize, conv: Conv) -> Geometry {
         (size + padding - conv.dilation * (taps - 1) - 1) / conv.stride + 1
     };
     let (h, w) = (
-        side(input.h, conv.kernel.0, 2 * conv.padding.0 + conv.further.0),
-        side(input.w, conv.kernel.1, 2 * conv.padding.1 + conv.further.1),
+        side(input.h, conv.kernel.0, conv.padding.0 + conv.behind().0),
+        side(input.w, conv.kernel.1, conv.padding.1 + conv.behind().1),
     );
     Geometry::conv(input, Shape::new(h, w, o), conv)
 }

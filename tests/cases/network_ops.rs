@@ -187,7 +187,7 @@ const KINDS_OF_CURVATURE: [(Kind, bool); 4] =
 
 const POOLS: [(usize, usize, usize, usize); 6] =
     [(1, 1, 1, 1), (2, 3, 3, 31), (1, 5, 4, 33), (3, 8, 7, 32), (1, 2, 9, 3), (2, 28, 28, 64)];
-const WINDOWS: [Window; 9] = [
+const WINDOWS: [Window; 10] = [
     Window::square(1, 1, 0),
     Window::square(2, 2, 0),
     Window::square(3, 2, 1),
@@ -197,11 +197,12 @@ const WINDOWS: [Window; 9] = [
     Window { ceil: true, ..Window::square(3, 2, 1) }, // some windows begin in the padding at the end, and are left out
     Window { ceil: true, further: (1, 0), counts_padding: false, ..Window::square(3, 3, 1) },
     Window { size: (3, 2), padding: (2, 0), further: (0, 1), ..Window::square(3, 2, 0) },
+    Window { padding: (2, 1), further: (-1, -1), ..Window::square(3, 2, 0) },
 ];
 
 const LOWERED: [Precision; 3] = [Precision::Tf32, Precision::Bf16, Precision::F16];
 
-const CONVS: [(usize, usize, usize, usize, usize, Conv); 19] = [
+const CONVS: [(usize, usize, usize, usize, usize, Conv); 20] = [
     (1, 1, 1, 1, 1, Conv::square(1, 1, 0)),
     (33, 1, 1, 31, 10, Conv::square(1, 1, 0)), // linear
     (5, 1, 1, 32, 64, Conv::square(1, 1, 0)),
@@ -216,6 +217,7 @@ const CONVS: [(usize, usize, usize, usize, usize, Conv); 19] = [
     (3, 9, 8, 32, 32, Conv { groups: 32, ..Conv::square(7, 1, 3) }), // more taps than are held at once
     (2, 9, 10, 5, 7, Conv::square(3, 3, 1)),
     (2, 8, 7, 6, 4, Conv { padding: (0, 1), further: (1, 0), ..Conv::square(3, 2, 0) }),
+    (2, 8, 7, 6, 4, Conv { padding: (2, 1), further: (-1, -1), ..Conv::square(3, 2, 0) }),
     (1, 8, 9, 6, 4, Conv { dilation: 3, ..Conv::square(3, 2, 3) }),
     (2, 7, 9, 3, 5, Conv { dilation: 2, ..Conv::square(3, 4, 2) }), // remainders that no tap has
     (1, 14, 14, 3, 64, Conv::square(7, 2, 3)),

@@ -240,11 +240,11 @@ fn window(
     image: Shape,
     window: Window,
 ) -> (std::ops::Range<usize>, std::ops::Range<usize>, usize) {
-    let side = |at: usize, length: usize, size: usize, padding: usize, further: usize| {
+    let side = |at: usize, length: usize, size: usize, padding: usize, further: isize| {
         let places =
             (at * window.stride..at * window.stride + size).map(|place| place as isize - padding as isize);
         let real: Vec<isize> = places.clone().filter(|place| (0..length as isize).contains(place)).collect();
-        let counted = places.filter(|&place| place < (length + padding + further) as isize).count();
+        let counted = places.filter(|&place| place < (length + padding) as isize + further).count();
         let real = real[0] as usize..real[real.len() - 1] as usize + 1;
         let count = if window.counts_padding { counted } else { real.len() };
         (real, count)

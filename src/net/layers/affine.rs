@@ -188,9 +188,9 @@ impl Builder<'_> {
     ) -> Result<NodeId> {
         let (Shape { h, w, c }, name) = (self.shape(x), tensors.layer);
         let (r, s) = conv.kernel;
-        let reach = |size: usize, pad: usize, further: usize, k: usize| {
+        let reach = |size: usize, pad: usize, further: isize, k: usize| {
             let span = k.checked_sub(1)?.checked_mul(conv.dilation)?.checked_add(1)?;
-            pad.checked_mul(2)?.checked_add(further)?.checked_add(size)?.checked_sub(span)
+            pad.checked_add_signed(further)?.checked_add(pad)?.checked_add(size)?.checked_sub(span)
         };
         let down = reach(h, conv.padding.0, conv.further.0, r);
         let right = reach(w, conv.padding.1, conv.further.1, s);

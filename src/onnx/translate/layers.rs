@@ -66,23 +66,21 @@ impl Spatial {
         Ok(Spatial { stride, padding, dilation })
     }
 
-    /// The padding above and below and to the left and right, and what is more of it below and to the right.
-    pub fn sides(&self) -> Result<[[usize; 2]; 2]> {
+    /// The padding above and below and to the left and right, and how much more of it is below and to the right.
+    pub fn sides(&self) -> Result<([usize; 2], [isize; 2])> {
         let [top, left, bottom, right] = self.padding;
-        match (bottom.checked_sub(top), right.checked_sub(left)) {
-            (Some(below), Some(beside)) => Ok([[top, left], [below, beside]]),
-            _ => Err(Error::config(format!(
-                "pads {top} above and {bottom} below, {left} to the left and {right} to the right; fewer below or to the \
-                 right are not known here"
-            ))),
+        let more = |end: usize, start: usize| isize::try_from(end).ok()?.checked_sub_unsigned(start);
+        match (more(bottom, top), more(right, left)) {
+            (Some(below), Some(beside)) => Ok(([top, left], [below, beside])),
+            _ => Err(Error::config(format!("has pads beyond reason: {:?}", self.padding))),
         }
     }
 
     /// How often a window fits along a side with this padding, and more of it at the end.
-    fn along(&self, size: usize, kernel: usize, padding: [usize; 2]) -> Result<usize> {
+    fn along(&self, size: usize, kernel: usize, padding: usize, further: isize) -> Result<usize> {
         let span = (kernel - 1).checked_mul(self.dilation).and_then(|span| span.checked_add(1));
-        let [padding, further] = padding;
-        let whole = padding.checked_mul(2).and_then(|pads| pads.checked_add(further)?.checked_add(size));
+        let end = padding.checked_add_signed(further);
+        let whole = end.and_then(|end| padding.checked_add(end)?.checked_add(size));
         let left = whole.zip(span).and_then(|(whole, span)| whole.checked_sub(span));
         match left {
             Some(left) => Ok(left / self.stride + 1),
@@ -170,9 +168,9 @@ impl<'a> Translation<'a> {
             )));
         }
         let spatial = Spatial::of(at, kernel, shape)?;
-        let [padding, further] = spatial.sides()?;
-        let h = spatial.along(shape.h, r, [padding[0], further[0]])?;
-        let w = spatial.along(shape.w, s, [padding[1], further[1]])?;
+        let (padding, further) = spatial.sides()?;
+        let h = spatial.along(shape.h, r, padding[0], further[0])?;
+        let w = spatial.along(shape.w, s, padding[1], further[1])?;
         let weight = self.parameter(&filters, &filters.shape)?;
         let bias = match at.optional(2) {
             Some(bias) => {

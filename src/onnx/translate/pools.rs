@@ -20,7 +20,7 @@ impl<'a> Translation<'a> {
         let (node, shape) = self.image(at.input(0)?, &x)?;
         let spatial = Spatial::of(at, [r, s], shape)?;
         let (counts, ceils) = (at.int("count_include_pad")?.unwrap_or(0), at.int("ceil_mode")?.unwrap_or(0));
-        let [padding, further] = spatial.sides()?;
+        let (padding, further) = spatial.sides()?;
         if spatial.dilation != 1 {
             return Err(Error::config(format!(
                 "has dilations of {}, and only 1 is known here",
@@ -31,12 +31,11 @@ impl<'a> Translation<'a> {
         if [r, s] == [1, 1] && spatial.stride == 1 && unpadded {
             return Ok(vec![Held::Value(x)]);
         }
-        let pairs = |[down, right]: [usize; 2]| (down, right);
         let window = Window {
             size: (r, s),
             stride: spatial.stride,
-            padding: pairs(padding),
-            further: pairs(further),
+            padding: padding.into(),
+            further: further.into(),
             ceil: ceils != 0,
             counts_padding: !averages || counts != 0,
         };

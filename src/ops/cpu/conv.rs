@@ -296,10 +296,8 @@ mod tests {
             let out = |size: usize, pad: usize, k: usize| {
                 (size + pad - conv.dilation * (k - 1) - 1) / conv.stride + 1
             };
-            let (oh, ow) = (
-                out(h, 2 * conv.padding.0 + conv.further.0, r),
-                out(w, 2 * conv.padding.1 + conv.further.1, s),
-            );
+            let (oh, ow) =
+                (out(h, conv.padding.0 + conv.behind().0, r), out(w, conv.padding.1 + conv.behind().1, s));
             Geometry::conv(Shape::new(h, w, c), Shape::new(oh, ow, o), conv)
         };
         vec![

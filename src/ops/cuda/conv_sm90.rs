@@ -16,7 +16,7 @@ pub fn takes(cuda: &Cuda, geometry: &Geometry) -> bool {
     let reach = |taps: usize| conv.dilation * (taps - 1) < 128;
     let near = reach(conv.kernel.0)
         && reach(conv.kernel.1)
-        && (conv.padding.0 + conv.further.0).max(conv.padding.1 + conv.further.1) < 128;
+        && [conv.padding, conv.behind()].iter().all(|&(down, right)| down.max(right) < 128);
     let fits = channels && near && (1..=8).contains(&conv.stride) && input.h.max(input.w) < 1 << 16;
     fits && cuda.is_sm90()
 }
@@ -56,7 +56,7 @@ fn images<H: Half>(cuda: &Cuda, x: In<'_, H>, n: usize, geometry: &Geometry) -> 
             let ((r, s), (above, left)) = (conv.kernel, conv.padding);
             let before = |padding: usize| -(padding as i32);
             let after = |padding: usize, taps: usize| padding as i32 - (conv.dilation * (taps - 1)) as i32;
-            let (below, beside) = (above + conv.further.0, left + conv.further.1);
+            let (below, beside) = conv.behind();
             Boxes {
                 dims: vec![input.c, input.w, input.h, n],
                 pitches: vec![input.c, input.w * input.c, input.len()],

@@ -1,13 +1,13 @@
 //! Networks of filters.
 
 use super::super::init::Init;
-use super::super::{convnext, densenet, mobilenet, preact, resnet, vgg};
+use super::super::{alexnet, convnext, densenet, osnet, preact, regnet, resnet, vgg};
 use super::plan::{Plan, Spec};
 use crate::error::Result;
 
 /// The first of these that the name is of.
 pub(super) fn declare(init: &mut Init, spec: &Spec) -> Result<Option<Plan>> {
-    for plan in [resnet, wide_resnet, vgg, densenet, mobilenet_v2, convnext] {
+    for plan in [resnet, wide_resnet, alexnet, vgg, densenet, regnet, osnet, convnext] {
         if let Some(plan) = plan(init, spec)? {
             return Ok(Some(plan));
         }
@@ -86,6 +86,25 @@ fn wide_resnet(init: &mut Init, spec: &Spec) -> Result<Option<Plan>> {
     Ok(Some(spec.plan(&preact::FAMILY)))
 }
 
+/// torchvision's AlexNet.
+fn alexnet(init: &mut Init, spec: &Spec) -> Result<Option<Plan>> {
+    if spec.name != "alexnet" {
+        return Ok(None);
+    }
+    let width = spec.size(64)?;
+    let mut last = spec.image.c;
+    for (at, side, outputs) in
+        [(0, 11, width), (3, 5, 3 * width), (6, 3, 6 * width), (8, 3, 4 * width), (10, 3, 4 * width)]
+    {
+        init.layer(&format!("features.{at}"), &[outputs, last, side, side], true);
+        last = outputs;
+    }
+    init.layer("classifier.1", &[64 * width, 36 * last], true);
+    init.layer("classifier.4", &[64 * width, 64 * width], true);
+    init.layer("classifier.6", &[spec.classes, 64 * width], true);
+    Ok(Some(spec.plan(&alexnet::FAMILY)))
+}
+
 /// torchvision's VGG; for images of less than 64 pixels with the one linear layer of common CIFAR code.
 fn vgg(init: &mut Init, spec: &Spec) -> Result<Option<Plan>> {
     let bare = spec.name.strip_suffix("_bn").unwrap_or(spec.name);
@@ -155,35 +174,6 @@ fn densenet(init: &mut Init, spec: &Spec) -> Result<Option<Plan>> {
     Ok(Some(spec.plan(&densenet::FAMILY).with("stem", stem)))
 }
 
-/// torchvision's MobileNetV2.
-fn mobilenet_v2(init: &mut Init, spec: &Spec) -> Result<Option<Plan>> {
-    if spec.name != "mobilenet_v2" || !spec.sizes.is_empty() {
-        return Ok(None);
-    }
-    init.normed("features.0.0", "features.0.1", &[32, spec.image.c, 3, 3]);
-    let (mut last, mut at) = (32, 1);
-    // Times wider within, channels, blocks.
-    for (wider, width, blocks) in
-        [(1, 16, 1), (6, 24, 2), (6, 32, 3), (6, 64, 4), (6, 96, 3), (6, 160, 3), (6, 320, 1)]
-    {
-        for _ in 0..blocks {
-            let part = |part: &str| format!("features.{at}.conv.{part}");
-            let inner = wider * last;
-            let mut k = 0;
-            if wider > 1 {
-                init.normed(&part("0.0"), &part("0.1"), &[inner, last, 1, 1]);
-                k = 1;
-            }
-            init.normed(&part(&format!("{k}.0")), &part(&format!("{k}.1")), &[inner, 1, 3, 3]);
-            init.normed(&part(&format!("{}", k + 1)), &part(&format!("{}", k + 2)), &[width, inner, 1, 1]);
-            (last, at) = (width, at + 1);
-        }
-    }
-    init.normed("features.18.0", "features.18.1", &[1280, last, 1, 1]);
-    init.layer("classifier.1", &[spec.classes, 1280], true);
-    Ok(Some(spec.plan(&mobilenet::FAMILY_2)))
-}
-
 /// torchvision's ConvNeXts. Its layer scales, which are not trained here, are one.
 fn convnext(init: &mut Init, spec: &Spec) -> Result<Option<Plan>> {
     let (blocks, width) = match spec.name {
@@ -214,4 +204,114 @@ fn convnext(init: &mut Init, spec: &Spec) -> Result<Option<Plan>> {
     init.norm("classifier.0", first << 3);
     init.layer("classifier.2", &[spec.classes, first << 3], true);
     Ok(Some(spec.plan(&convnext::FAMILY)))
+}
+
+/// A RegNet's depth, first width, slope and quotient of widths, and the channels of a group (Radosavovic et al. 2020, Eq. 2 to 4).
+type Design = (usize, f64, f64, f64, usize);
+
+/// torchvision's RegNets, X and, with squeezes, Y.
+fn regnet(init: &mut Init, spec: &Spec) -> Result<Option<Plan>> {
+    let (depth, first, slope, quotient, group): Design = match spec.name {
+        "regnet_y_400mf" => (16, 48.0, 27.89, 2.09, 8),
+        "regnet_y_800mf" => (14, 56.0, 38.84, 2.4, 16),
+        "regnet_y_1_6gf" => (27, 48.0, 20.71, 2.65, 24),
+        "regnet_y_3_2gf" => (21, 80.0, 42.63, 2.66, 24),
+        "regnet_y_8gf" => (17, 192.0, 76.82, 2.19, 56),
+        "regnet_y_16gf" => (18, 200.0, 106.23, 2.48, 112),
+        "regnet_y_32gf" => (20, 232.0, 115.89, 2.53, 232),
+        "regnet_y_128gf" => (27, 456.0, 160.83, 2.52, 264),
+        "regnet_x_400mf" => (22, 24.0, 24.48, 2.54, 16),
+        "regnet_x_800mf" => (16, 56.0, 35.73, 2.28, 16),
+        "regnet_x_1_6gf" => (18, 80.0, 34.01, 2.25, 24),
+        "regnet_x_3_2gf" => (25, 88.0, 26.31, 2.25, 48),
+        "regnet_x_8gf" => (23, 80.0, 49.56, 2.88, 120),
+        "regnet_x_16gf" => (22, 216.0, 55.59, 2.1, 128),
+        "regnet_x_32gf" => (23, 320.0, 69.86, 2.0, 168),
+        _ => return Ok(None),
+    };
+    let stem = spec.size(32)?;
+    let width = |block: usize| {
+        let power = ((first + slope * block as f64) / first).ln() / f64::ln(quotient);
+        (first * quotient.powf(power.round_ties_even()) / 8.0).round_ties_even() as usize * 8
+    };
+    let widths: Vec<usize> = (0..depth).map(width).collect();
+    init.normed("stem.0", "stem.1", &[stem, spec.image.c, 3, 3]);
+    let mut last = stem;
+    for (stage, blocks) in widths.chunk_by(|a, b| a == b).enumerate() {
+        let group = (group.min(blocks[0]) * stem / 32).max(1);
+        let width = multiple(blocks[0] * stem / 32, group);
+        for i in 0..blocks.len() {
+            let name = format!("trunk_output.block{0}.block{0}-{i}", stage + 1);
+            let mut normed = |part: &str, shape: [usize; 4]| {
+                init.normed(&format!("{name}.{part}.0"), &format!("{name}.{part}.1"), &shape)
+            };
+            if i == 0 {
+                normed("proj", [width, last, 1, 1]);
+            }
+            normed("f.a", [width, last, 1, 1]);
+            normed("f.b", [width, group, 3, 3]);
+            normed("f.c", [width, width, 1, 1]);
+            if spec.name.starts_with("regnet_y") {
+                let squeeze = ((last as f64 / 4.0).round_ties_even() as usize).max(1);
+                init.layer(&format!("{name}.f.se.fc1"), &[squeeze, width, 1, 1], true);
+                init.layer(&format!("{name}.f.se.fc2"), &[width, squeeze, 1, 1], true);
+            }
+            last = width;
+        }
+    }
+    init.layer("fc", &[spec.classes, last], true);
+    Ok(Some(spec.plan(&regnet::FAMILY)))
+}
+
+/// The multiple of a group nearest to a width, of which a tenth at most may be lost.
+fn multiple(width: usize, group: usize) -> usize {
+    let nearest = ((width + group / 2) / group * group).max(group);
+    if 10 * nearest < 9 * width { nearest + group } else { nearest }
+}
+
+/// torchreid's OSNets.
+fn osnet(init: &mut Init, spec: &Spec) -> Result<Option<Plan>> {
+    let published = match spec.name {
+        "osnet_x1_0" => 64,
+        "osnet_x0_75" => 48,
+        "osnet_x0_5" => 32,
+        "osnet_x0_25" => 16,
+        _ => return Ok(None),
+    };
+    let first = spec.size(published)?;
+    let normed = |init: &mut Init, name: &str, shape: [usize; 4]| {
+        init.normed(&format!("{name}.conv"), &format!("{name}.bn"), &shape);
+    };
+    normed(init, "conv1", [first, spec.image.c, 7, 7]);
+    let mut last = first;
+    for (stage, times) in [(2, 4), (3, 6), (4, 8)] {
+        let (outer, inner) = (times * first, times * first / 4);
+        for i in 0..2 {
+            let name = format!("conv{stage}.{i}");
+            normed(init, &format!("{name}.conv1"), [inner, last, 1, 1]);
+            let lists = [("b", 2), ("c", 3), ("d", 4)]
+                .into_iter()
+                .flat_map(|(chain, length)| (0..length).map(move |i| format!("conv2{chain}.{i}")));
+            for part in ["conv2a".to_string()].into_iter().chain(lists) {
+                init.layer(&format!("{name}.{part}.conv1"), &[inner, inner, 1, 1], false);
+                init.normed(&format!("{name}.{part}.conv2"), &format!("{name}.{part}.bn"), &[inner, 1, 3, 3]);
+            }
+            let squeeze = (inner / 16).max(1);
+            init.layer(&format!("{name}.gate.fc1"), &[squeeze, inner, 1, 1], true);
+            init.layer(&format!("{name}.gate.fc2"), &[inner, squeeze, 1, 1], true);
+            normed(init, &format!("{name}.conv3"), [outer, inner, 1, 1]);
+            if last != outer {
+                normed(init, &format!("{name}.downsample"), [outer, last, 1, 1]);
+            }
+            last = outer;
+        }
+        if stage < 4 {
+            normed(init, &format!("conv{stage}.2.0"), [last, last, 1, 1]);
+        }
+    }
+    normed(init, "conv5", [last, last, 1, 1]);
+    init.layer("fc.0", &[512, last], true);
+    init.batch_norm("fc.1", 512);
+    init.layer("classifier", &[spec.classes, 512], true);
+    Ok(Some(spec.plan(&osnet::FAMILY)))
 }
