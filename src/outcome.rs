@@ -460,10 +460,8 @@ mod tests {
         let performance = crate::audit::Performance { loss: 0.25, accuracy: 1.0 };
         let lost = crate::audit::Performance { loss: f64::INFINITY, ..performance };
         let before = Snapshot { forget: performance, retain: performance, validation: None };
-        let (kfac, none) = (
-            r#"{"damping":0.5,"largest_eigenvalue":2.0,"solver":"kfac"}"#,
-            r#"{"damping":0.0,"solver":"none"}"#,
-        );
+        let kfac = r#"{"damping":0.5,"largest_eigenvalue":2.0,"solver":"kfac"}"#;
+        let none = r#"{"damping":0.0,"solver":"none"}"#;
         let cg = r#"{"converged":true,"damping":1.0,"largest_eigenvalue":null,"negative_curvature":0.0,"products":3,"raised":0,"residual":0.5,"solver":"cg"}"#;
         let solves: Vec<SolveReport> =
             [kfac, none, cg].iter().map(|text| serde_json::from_str(text).unwrap()).collect();

@@ -106,17 +106,8 @@ impl Request {
         }
         let Sets { retained, train_on, held_out, retained_by } =
             Sets::new(session, &forget, options, calibrates)?;
-        if let Some(validation) = session.validation().filter(|_| calibrates) {
-            let count = validation.y.len();
-            if count < SMALLEST_BATCH {
-                let reason = format!(
-                    "holds {count} samples to calibrate on; {SMALLEST_BATCH} are needed, or --length one"
-                );
-                return Err(match session.sources().and_then(|sources| sources.validation.as_deref()) {
-                    Some(path) => Error::data(path, reason),
-                    None => Error::config(format!("the validation set {reason}")),
-                });
-            }
+        if calibrates {
+            check_validation(session)?;
         }
         let mut request = Request {
             asked,
@@ -264,6 +255,20 @@ impl Request {
         }
         Ok(warnings)
     }
+}
+
+/// Refuses validation samples that are too few to calibrate on.
+fn check_validation(session: &Session) -> Result<()> {
+    let Some(count) = session.validation().map(|validation| validation.y.len()) else { return Ok(()) };
+    if count >= SMALLEST_BATCH {
+        return Ok(());
+    }
+    let reason =
+        format!("holds {count} samples to calibrate on; {SMALLEST_BATCH} are needed, or --length one");
+    Err(match session.sources().and_then(|sources| sources.validation.as_deref()) {
+        Some(path) => Error::data(path, reason),
+        None => Error::config(format!("the validation set {reason}")),
+    })
 }
 
 /// How a model was trained, by its `train.json`.

@@ -394,12 +394,7 @@ impl View for &Tensor<'_> {
     }
 
     fn data_len(&self) -> usize {
-        match self.values {
-            Values::F32(v) => size_of_val(v),
-            Values::F64(v) => size_of_val(v),
-            Values::I64(v) => size_of_val(v),
-            Values::Made(len, _) => len * size_of::<f32>(),
-        }
+        self.values.len() * self.dtype().bitsize() / 8
     }
 }
 
