@@ -80,7 +80,10 @@ impl Stages {
     /// Where the file system refuses.
     pub fn write(&self, stage: &Stage, state: &State) -> Result<()> {
         let tensor = |name, len, values| Tensor { name, shape: vec![len], values };
-        let (values, memory) = (|| state.values.concat(), || state.memory.concat());
+        let bytes =
+            |parts: Vec<&[f32]>| parts.into_iter().map(bytemuck::cast_slice).collect::<Vec<&[u8]>>().concat();
+        let values = || bytes(state.values.clone());
+        let memory = || bytes(state.memory.iter().map(|part| &**part).collect());
         let lens = [
             state.values.iter().map(|part| part.len()).sum(),
             state.memory.iter().map(|part| part.len()).sum(),
