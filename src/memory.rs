@@ -38,6 +38,8 @@ pub struct Memory {
     pub phase: &'static str,
     /// What it takes them for.
     pub parts: Vec<Part>,
+    /// Bytes of these that are in use already: the session's models and samples.
+    pub in_use: usize,
     /// Bytes that are kept between products.
     pub kept_bytes: usize,
     /// The share of what products read again that these are; the rest is computed again in every product. 1 where there are none.
@@ -73,10 +75,11 @@ impl Memory {
             .extend([("the doubts", vec![("passes", needs.passes()? + needs.compared())]), needs.writing()?]);
         let (free, base) = (free(), needs.base());
         let sum = |parts: &[(&'static str, usize)]| parts.iter().map(|(_, bytes)| bytes).sum::<usize>();
+        let in_use = sum(&base) - PROGRAM;
         let (mut kept_bytes, mut kept_share) = (0, 1.0);
         if let Some((_, parts)) = phases.iter_mut().find(|(phase, _)| *phase == SOLVE) {
             let all = needs.kept()?;
-            let rest = free.map_or(usize::MAX, |free| with_margin_taken(free.bytes));
+            let rest = free.map_or(usize::MAX, |free| with_margin_taken(free.bytes.saturating_add(in_use)));
             kept_bytes = all.min(request.settings.memory).min(rest.saturating_sub(sum(parts) + sum(&base)));
             kept_share = if all == 0 { 1.0 } else { kept_bytes as f64 / all as f64 };
             parts.push(("values that are kept between products", kept_bytes));
@@ -86,12 +89,12 @@ impl Memory {
         let parts = base.into_iter().chain(own).filter(|(_, bytes)| *bytes > 0);
         let parts: Vec<Part> = parts.map(|(what, bytes)| Part { what, bytes }).collect();
         let bytes = with_margin(parts.iter().map(|part| part.bytes).sum());
-        Ok(Memory { bytes, phase, parts, kept_bytes, kept_share, free })
+        Ok(Memory { bytes, phase, parts, in_use, kept_bytes, kept_share, free })
     }
 
     /// Why the request is refused, in words; nothing where there is memory for it, or the machine does not tell.
     pub fn refusal(&self, hold: bool) -> Option<String> {
-        let free = self.free.filter(|free| free.bytes < self.bytes)?;
+        let free = self.free.filter(|free| free.bytes.saturating_add(self.in_use) < self.bytes)?;
         let parts: Vec<String> =
             self.parts.iter().map(|part| format!("{} for {}", in_words(part.bytes), part.what)).collect();
         let remedy = match hold {
@@ -101,9 +104,11 @@ impl Memory {
             false => "--perturbations and --max-units take fewer, --retain fewer samples",
         };
         Some(format!(
-            "{} of memory are needed in the phase of {}, and {} are left ({}): {}; {remedy}; --despite memory tries it",
+            "{} of memory are needed in the phase of {}; {} are in use already, and {} are left ({}): {}; {remedy}; --despite \
+             memory tries it",
             in_words(self.bytes),
             self.phase,
+            in_words(self.in_use),
             in_words(free.bytes),
             free.said_by,
             parts.join(", ")
@@ -353,12 +358,14 @@ mod tests {
         assert!(lcodec(1 << 20).bytes > lcodec(1 << 19).bytes + (1 << 29));
         assert_eq!((lcodec(20).kept_share, hold.kept_bytes), (1.0, 0));
         assert!(lcodec(20).kept_bytes > 0);
+        assert_eq!(hold.in_use, model + (1797 + 50) * 64 * 4);
+        let further = hold.bytes - hold.in_use;
         let left = |bytes| Memory { free: Some(Free { bytes, said_by: "a limit" }), ..hold.clone() };
         assert_eq!(
-            (left(hold.bytes).refusal(true), Memory { free: None, ..hold.clone() }.refusal(true)),
+            (left(further).refusal(true), Memory { free: None, ..hold.clone() }.refusal(true)),
             (None, None)
         );
-        let reason = left(hold.bytes - 1).refusal(true).unwrap();
+        let reason = left(further - 1).refusal(true).unwrap();
         for word in [hold.phase, "a limit", "--despite memory", "--threads"] {
             assert!(reason.contains(word), "{reason}");
         }

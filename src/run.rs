@@ -194,12 +194,9 @@ impl Session {
         }
         let mut scrubbed = self.begin(request)?;
         std::fs::create_dir_all(out).map_err(Error::io(out))?;
-        let (mut events, mut records) = Events::open(out, &identity)?;
-        for record in &mut records {
-            record.replay(&mut scrubbed.network)?;
-            record.values = vec![];
-        }
-        scrubbed.records = records;
+        let (mut events, records) = Events::open(out, &identity)?;
+        let replayed = records.into_iter().map(|record| record.replayed(&mut scrubbed.network));
+        scrubbed.records = replayed.collect::<Result<_>>()?;
         let (mut kept, stages) = (scrubbed.records.len(), Stages::of(out, &identity));
         let result = self.go_on(request, &mut scrubbed, Some(&stages), |record| {
             events.write(record)?;

@@ -71,7 +71,10 @@ impl Kept {
         fn tensor<'v>((name, values): (&'static str, Values<'v>)) -> Tensor<'v> {
             Tensor { name, shape: vec![values.len()], values }
         }
-        let (values, memory) = (|| state.values.concat(), || state.memory.concat());
+        let bytes =
+            |parts: Vec<&[f32]>| parts.into_iter().map(bytemuck::cast_slice).collect::<Vec<&[u8]>>().concat();
+        let values = || bytes(state.values.clone());
+        let memory = || bytes(state.memory.iter().map(|part| &**part).collect());
         let [of_values, of_memory] = state.lens();
         let mut all: Vec<Tensor> = vectors.into_iter().map(tensor).collect();
         all.push(tensor(("values", Values::Made(of_values, &values))));

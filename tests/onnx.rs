@@ -220,7 +220,7 @@ fn what_is_not_known_is_refused_with_its_node() {
     refused(&conv(int("speed", 2)), &["`n` (Conv)", "`speed`"]);
     refused(&conv(ints("strides", &[1, 2])), &["`n` (Conv)", "strides [1, 2]"]);
     refused(&conv(ints("strides", &[0, 0])), &["`n` (Conv)", "strides"]);
-    refused(&conv(ints("pads", &[1, 1, 0, 0])), &["`n` (Conv)", "above"]);
+    refused(&conv(ints("pads", &[1, 1, 0])), &["`n` (Conv)", "pads"]);
     refused(&conv(ints("kernel_shape", &[3, 3])), &["`n` (Conv)", "kernel_shape"]);
     refused(&[("Conv", &["x", "w"], "n", vec![])], &["`n` (Conv)", "[3, 2]"]);
     refused(&[("Conv", &["x", "x"], "n", vec![])], &["`n` (Conv)", "`x`"]);

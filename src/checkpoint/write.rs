@@ -128,7 +128,11 @@ pub fn serialized(path: &Path, net: &Network) -> Result<Vec<u8>> {
 
 /// Calls `take` with the tensors of a network, whose values are brought to PyTorch's order when they are written.
 fn with_tensors<R>(net: &Network, take: impl FnOnce(&[Tensor], HashMap<String, String>) -> R) -> R {
-    let stored: Vec<_> = net.params.iter().map(|param| || param.order.to_stored(&param.value)).collect();
+    let stored: Vec<_> = net
+        .params
+        .iter()
+        .map(|param| || bytemuck::cast_slice(&param.order.to_stored(&param.value)).to_vec())
+        .collect();
     let all: Vec<Tensor> = net
         .params
         .iter()

@@ -251,7 +251,12 @@ fn print_memory(memory: &Memory) {
     let free = memory.free.map_or("unknown how much is left".into(), |free| {
         format!("{} are left ({})", bytes(free.bytes), free.said_by)
     });
-    println!("memory     at most about {}, in the phase of {}; {free}", bytes(memory.bytes), memory.phase);
+    println!(
+        "memory     at most about {}, in the phase of {}; {} are in use already, {free}",
+        bytes(memory.bytes),
+        memory.phase,
+        bytes(memory.in_use)
+    );
     let parts: Vec<String> =
         memory.parts.iter().map(|part| format!("{} for {}", bytes(part.bytes), part.what)).collect();
     println!("           {}", parts.join(", "));

@@ -355,8 +355,8 @@ pub enum Values<'a> {
     F64(&'a [f64]),
     /// i64.
     I64(&'a [i64]),
-    /// This many f32, made when they are written.
-    Made(usize, &'a (dyn Fn() -> Vec<f32> + 'a)),
+    /// The bytes of this many f32, made when they are written.
+    Made(usize, &'a (dyn Fn() -> Vec<u8> + 'a)),
 }
 
 impl Values<'_> {
@@ -389,7 +389,7 @@ impl View for &Tensor<'_> {
             Values::F32(v) => bytemuck::cast_slice(v).into(),
             Values::F64(v) => bytemuck::cast_slice(v).into(),
             Values::I64(v) => bytemuck::cast_slice(v).into(),
-            Values::Made(_, make) => bytemuck::cast_slice(&make()).to_vec().into(),
+            Values::Made(_, make) => make().into(),
         }
     }
 

@@ -38,6 +38,12 @@ pub struct LayerTensors<'a> {
     pub bias: Option<&'a str>,
 }
 
+/// Whether a tensor of the first shape has the second, but for ones behind it: filters of one position that a network uses as a
+/// matrix.
+pub(crate) fn is_shape(found: &[usize], shape: &[usize]) -> bool {
+    found.strip_prefix(shape).is_some_and(|behind| behind.iter().all(|&side| side == 1))
+}
+
 /// A network being composed. Layers are numbered in the order of their first use here, so a family composes in
 /// PyTorch's module order.
 pub struct Builder<'a> {
@@ -164,11 +170,13 @@ impl<'a> Builder<'a> {
             return Ok(ParamId(known as u32));
         }
         let stored = self.source.tensor(name, shape, role)?;
+        let in_file =
+            self.source.shape(name).filter(|found| is_shape(found, shape)).unwrap_or(shape).to_vec();
         // Zeros that are never written take no memory.
         let value = if self.source.is_outline() { stored } else { order.from_stored(&stored) };
         self.params.push(Param {
             name: name.into(),
-            shape: shape.into(),
+            shape: in_file,
             order,
             value: value.into(),
             trained: true,
@@ -180,7 +188,7 @@ impl<'a> Builder<'a> {
     /// Checks that a tensor fits where it is used again.
     fn check_again(&self, known: usize, shape: &[usize], order: Order) -> Result<()> {
         let param = &self.params[known];
-        if param.shape != shape {
+        if !is_shape(&param.shape, shape) {
             let used = format!("a tensor of shape {shape:?} where `{}` is used again", param.name);
             return Err(Error::shape("network", used, format!("{:?}", param.shape)));
         }

@@ -34,6 +34,7 @@ mod step;
 mod train;
 mod units;
 
+pub(crate) use build::is_shape;
 pub use build::{Builder, LayerTensors, Source};
 pub use evaluate::{Scores, Trace, evaluate, outputs, surprisals};
 pub(crate) use evaluate::{pass, zeros};

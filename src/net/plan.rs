@@ -82,12 +82,11 @@ impl Plan {
     /// all do that take no more than 1 GiB together, and of larger ones as many as there are threads, or as half of the memory that is
     /// left holds. No bit depends on it.
     pub(super) fn at_once(&self, net: &Network, batch: usize, threads: usize) -> usize {
-        let (all, each) = (batch.div_ceil(self.chunk), self.chunk_bytes(net));
-        if self.program.has_batch_norm() || all.saturating_mul(each) <= AT_ONCE {
-            return all;
+        let all = batch.div_ceil(self.chunk);
+        match self.program.has_batch_norm() {
+            true => all,
+            false => side_by_side(all, self.chunk_bytes(net), threads, memory::free().map(|free| free.bytes)),
         }
-        let most = memory::free().map_or(threads, |free| free.bytes / 2 / each);
-        all.min(threads).min(most.max(1))
     }
 
     /// Bytes of a chunk of training on the CPU: its values and a gradient of every parameter.
@@ -137,4 +136,13 @@ impl Plan {
     pub fn text(&self, net: &Network) -> Vec<String> {
         self.program.text(net)
     }
+}
+
+/// How many of `all` chunks of `each` bytes run at a time, with this much memory left: see [`Plan::at_once`].
+pub(super) fn side_by_side(all: usize, each: usize, threads: usize, free: Option<usize>) -> usize {
+    if all.saturating_mul(each) <= AT_ONCE {
+        return all;
+    }
+    let most = free.map_or(threads, |free| free / 2 / each.max(1));
+    all.min(threads).min(most.max(1))
 }

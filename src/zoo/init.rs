@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::error::{Error, Result};
-use crate::net::{Role, Source};
+use crate::net::{Role, Source, is_shape};
 use crate::ops::philox::{Stream, Use};
 
 /// Declared shapes, filled on demand. The values of a tensor depend on the seed and its name's place among the declared ones.
@@ -56,7 +56,7 @@ impl Source for Init {
         let place = self.shapes.keys().position(|known| known == name);
         let place = place.ok_or_else(|| Error::config(format!("tensor `{name}` was not declared")))?;
         let declared = &self.shapes[name];
-        if declared != shape {
+        if !is_shape(declared, shape) {
             return Err(Error::shape("create", format!("`{name}` {declared:?}"), format!("{shape:?}")));
         }
         Ok(initial(self.seed, place, role, shape.iter().product()))

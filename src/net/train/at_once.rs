@@ -1,5 +1,6 @@
 //! Tests that the number of chunks that run at a time changes no bit.
 
+use super::super::plan::side_by_side;
 use super::*;
 use crate::data::Samples;
 use crate::net::Shape;
@@ -35,15 +36,15 @@ fn fewer_chunks_at_a_time_give_the_same_bits() {
 }
 
 #[test]
-fn large_chunks_run_one_a_thread_but_with_a_batch_norm_all() {
-    let image = Shape::new(16, 16, 3);
-    let at_once = |spec: &str, batch: usize| {
-        let net = zoo::create(spec, image, 3, 1).unwrap().network;
-        let plan = Plan::training(&net, batch).unwrap();
-        let all = batch.div_ceil(plan.chunk);
-        (plan.at_once(&net, batch, 2), all)
+fn large_chunks_run_one_a_thread_as_memory_allows_but_with_a_batch_norm_all() {
+    let gib = 1 << 30;
+    assert_eq!(side_by_side(16, gib / 16, 2, Some(1)), 16);
+    assert_eq!(side_by_side(16, gib / 8, 4, None), 4);
+    assert_eq!([1, 5, 60].map(|free| side_by_side(16, gib, 8, Some(free * gib))), [1, 2, 8]);
+    assert_eq!(side_by_side(3, gib, 8, Some(60 * gib)), 3);
+    let at_once = |spec: &str| {
+        let net = zoo::create(spec, Shape::new(16, 16, 3), 3, 1).unwrap().network;
+        Plan { chunk: 1, ..Plan::training(&net, 64).unwrap() }.at_once(&net, 1 << 24, 2)
     };
-    assert_eq!(at_once("mlp:9", 32), (16, 16));
-    assert_eq!(at_once("mlp:20000-100", 64), (2, 16)); // gradients of 70 MB
-    assert_eq!(at_once("resnet18:4", 64), (16, 16));
+    assert_eq!((at_once("mlp:9"), at_once("resnet18:1")), (2, 1 << 24));
 }
