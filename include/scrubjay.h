@@ -571,9 +571,9 @@ SJ_API int32_t sj_train(const sj_device *device, const char *arch, const sj_mode
                         sj_epoch *epochs, uint64_t size, sj_model **trained);
 
 /* Trains from files into a folder, which is made if need be, and writes what `scrubjay train` writes: model.safetensors, config.json,
-   train.json, and the tokenizer of texts. `files` names the data, the validation data, how they are read, and the model; or, with
-   files.model NULL, files.arch describes a new one. What else a removal has must be NULL in it. Messages are about how files were
-   read; the others as above. */
+   train.json, and the tokenizer of texts. A training that was stopped there goes on, one that is finished is kept, and any other is
+   refused. `files` names the data, the validation data, how they are read, and the model; or, with files.model NULL, files.arch
+   describes a new one. What else a removal has must be NULL in it. Messages are about how files were read; the others as above. */
 SJ_API int32_t sj_train_run(const sj_device *device, const sj_files *files, const sj_train_options *options,
                             const sj_callbacks *callbacks, const char *folder, sj_epoch *epochs, uint64_t size);
 

@@ -6,6 +6,7 @@ use crate::data::{Inputs, Subset};
 use crate::error::Result;
 use crate::names::number;
 use crate::net::{Network, evaluate};
+use crate::soft_label::Summary;
 use crate::task::Task;
 
 /// A change of the forgotten samples' mean loss below which nothing measurable happened.
@@ -104,6 +105,13 @@ pub struct Aim {
     pub loss: f64,
     /// Their accuracy, where that is known too.
     pub accuracy: Option<f64>,
+}
+
+impl From<Summary> for Aim {
+    /// What the soft labels of a hold say.
+    fn from(target: Summary) -> Aim {
+        Aim { loss: target.loss, accuracy: Some(target.accuracy) }
+    }
 }
 
 /// Whether nothing of the forgotten samples' answers moved that can be measured: their mean loss by too little, and as many are right

@@ -12,7 +12,7 @@
 //!
 //! Where the task keeps stages ([`crate::stage`]), a hold that was stopped goes on after its proxy, or after its last epoch.
 
-use crate::audit::{Aim, Snapshot, gate, judged, no_effect};
+use crate::audit::{Snapshot, gate, judged, no_effect};
 use crate::block::Block;
 use crate::clock::{Clock, Phase};
 use crate::data::Samples;
@@ -117,9 +117,7 @@ pub fn hold(
         true => gate(&before, &after, task.settings.gate),
         false => Some("not removed: the hold leaves no finite loss".into()),
     };
-    let Summary { loss, accuracy, .. } = account.target;
-    let aim = Aim { loss, accuracy: Some(accuracy) };
-    let fate = Fate::of(refused, no_effect(&before, &after, Some(aim)), &mut notes);
+    let fate = Fate::of(refused, no_effect(&before, &after, Some(account.target.into())), &mut notes);
     let mut record = record(net, (number, indices), n, &chosen, before, (fate, notes), clock);
     record.account.hold = Some(account);
     if record.removed() {

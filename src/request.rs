@@ -128,9 +128,6 @@ impl Request {
         for batch in request.batches() {
             request.task(session, None).check(net, batch.len())?;
         }
-        for pick in [&request.asked, &request.options.retain].into_iter().flatten() {
-            request.warnings.extend(pick.header(session.names())?);
-        }
         if request.forget.len() < chosen {
             let before = chosen - request.forget.len();
             request
@@ -216,6 +213,9 @@ impl Request {
     /// What to know before the request is carried out.
     fn warned(&self, session: &Session) -> Result<Vec<String>> {
         let mut warnings = vec![];
+        for pick in [&self.asked, &self.options.retain].into_iter().flatten() {
+            warnings.extend(pick.header(session.names())?);
+        }
         if let (Some(manifest), Some(sources)) = (session.manifest(), session.sources())
             && let Some(excluded) = manifest.excluded()
         {

@@ -49,6 +49,9 @@ pub enum Start {
     Network(Box<Network>, Value),
 }
 
+/// What is done after every epoch with the pass, the config and all reports.
+type AfterEpoch<'a> = dyn FnMut(&mut TrainPass, &Value, &[EpochReport]) -> Result<()> + 'a;
+
 /// The files of a training.
 struct Files {
     sources: Sources,
@@ -344,15 +347,14 @@ impl Training {
         self.go(seed, network, config, None, &mut |_, _, reports| reports.last().map_or(Ok(()), &mut *each))
     }
 
-    /// Trains from the beginning, or from where it was stopped; `each` is given the pass, the config and all reports after every
-    /// epoch.
+    /// Trains from the beginning, or from where it was stopped.
     fn go(
         &self,
         seed: u64,
         mut network: Network,
         config: Value,
         from: Option<Reached>,
-        each: &mut dyn FnMut(&mut TrainPass, &Value, &[EpochReport]) -> Result<()>,
+        each: &mut AfterEpoch,
     ) -> Result<Trained> {
         let started = Instant::now();
         let recipe = self.options.recipe(&self.augment, seed);

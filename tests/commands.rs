@@ -412,6 +412,8 @@ fn a_training_that_was_stopped_goes_on_to_the_same_bytes() {
     refused(&options, &["out/train.stage", "data_sha256.train.safetensors was"]);
     std::fs::write(&data, whole).unwrap();
 
+    let error = open(&options).run(0, &tiny.at("out"), &[1], &mut |_| Ok(())).unwrap_err().to_string();
+    assert!(error.contains("has gone beyond epoch 1 without keeping it"), "{error}");
     let (done, seen) = stopped("out", 0);
     assert!(done && seen.ends_with(&[3, 4, 5]) && seen[0] > 1, "{seen:?}");
     assert!(all("out") == all("whole") && !tiny.at("out/train.stage").exists());

@@ -229,8 +229,8 @@ entry! {
         let (seed, passes) = (options.seed, options.epochs);
         let training = Training::open(device.device.clone(), sources, arch.as_deref(), given.exclude()?, options)?;
         training.notes().iter().for_each(|note| callbacks.warn(note));
-        let mut reports = vec![];
-        training.run(seed, Path::new(folder), &keep, &mut watching(&callbacks, passes, &mut reports))?;
-        places.put(&reports)
+        let mut seen = vec![];
+        let manifest = training.run(seed, Path::new(folder), &keep, &mut watching(&callbacks, passes, &mut seen))?;
+        places.put(&EpochReport::all_of(&manifest)?) // also those before it was stopped
     }
 }

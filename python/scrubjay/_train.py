@@ -107,7 +107,8 @@ def train(
         model: in its place a model that exists, a path or a module, which is left as it is: see :meth:`Trained.apply`.
         val: data to report loss and accuracy on after every epoch.
         exclude: samples to leave out: indices, a mask, or words, as ``forget`` in :func:`scrubjay.unlearn`.
-        out: a folder that gets what the command writes, ``train.json`` with it. Data and model are then paths.
+        out: a folder that gets what the command writes, ``train.json`` with it. Data and model are then paths. A training
+            that was stopped goes on there, one that is finished is kept, and any other is refused.
         keep_epochs: epochs after which the model is also kept, in ``epoch-E`` of ``out``.
         config: as in :func:`scrubjay.unlearn`.
         progress: a bar of tqdm where it is installed; False for none, or a function that gets each epoch as a dictionary.

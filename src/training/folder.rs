@@ -38,6 +38,7 @@ impl Training {
             "normalise": {"mean": self.normalise.mean, "std": self.normalise.std},
             "preprocess": self.pipeline,
             "classes": self.options.classes,
+            "label_smoothing": self.options.label_smoothing,
             "options": self.options.recipe(&self.augment, seed),
         }))
     }
@@ -45,7 +46,11 @@ impl Training {
     /// How far the training of this seed into `folder` is.
     fn progress(&self, seed: u64, folder: &Path) -> Result<Progress> {
         let mut training = self.manifest(seed)?;
-        training["val_sha256"] = json!(self.files.as_ref().map(|files| &files.validation_sha256));
+        if let Some(Files { sources, validation_sha256, .. }) = &self.files {
+            training["val_sha256"] = json!(validation_sha256);
+            training["texts"] = json!(format!("{:?}", sources.texts));
+            training["skip_corrupt"] = json!(sources.skip_corrupt);
+        }
         training["device"] = json!(self.device.name());
         Ok(Progress::of(folder, training))
     }
@@ -84,10 +89,10 @@ impl Training {
         self.check_out(folder)?;
         let (mut manifest, mut progress) = (self.manifest(seed)?, self.progress(seed, folder)?);
         let of_epoch = |epoch: usize| folder.join(format!("epoch-{epoch}"));
+        let missing = |done: usize| keep.iter().find(|&&epoch| epoch <= done && !of_epoch(epoch).exists());
         if let Some(found) = progress.finished(&manifest)? {
             progress.clear()?; // of a training that was killed between its end and this
-            return match keep.iter().find(|&&epoch| epoch <= self.options.epochs && !of_epoch(epoch).exists())
-            {
+            return match missing(self.options.epochs) {
                 None => Ok(found),
                 Some(epoch) => {
                     let reason =
@@ -97,6 +102,12 @@ impl Training {
             };
         }
         let from = progress.reached()?;
+        if let Some(epoch) = missing(from.as_ref().map_or(0, |reached| reached.epochs.len())) {
+            let reason = format!(
+                "has gone beyond epoch {epoch} without keeping it; choose another --out, or remove it"
+            );
+            return Err(Error::config(format!("{}: {reason}", folder.display())));
+        }
         let (network, config) = self.start(seed)?;
         std::fs::create_dir_all(folder).map_err(Error::io(folder))?;
         let tokenizer = self.tokenizer.as_deref();

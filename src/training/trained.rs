@@ -31,6 +31,16 @@ pub struct EpochReport {
 }
 
 impl EpochReport {
+    /// Those of a `train.json`.
+    ///
+    /// # Errors
+    /// Where it has none.
+    pub fn all_of(manifest: &Value) -> Result<Vec<EpochReport>> {
+        let epochs = manifest.get("epochs").cloned().unwrap_or_default();
+        serde_json::from_value(epochs)
+            .map_err(|e| Error::config(format!("train.json: no epochs are in it: {e}")))
+    }
+
     pub(super) fn new(epoch: Epoch, validation: Option<&Scores>, seconds: f64) -> EpochReport {
         let Epoch { epoch, loss, accuracy } = epoch;
         let (val_loss, val_accuracy) = (validation.map(Scores::mean_loss), validation.map(Scores::accuracy));
