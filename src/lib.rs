@@ -46,6 +46,7 @@ pub mod block;
 pub mod checkpoint;
 pub mod clock;
 pub mod codec;
+pub mod communicator;
 pub mod comparison;
 pub mod curvature;
 pub mod data;

@@ -80,6 +80,26 @@ impl RowValues {
         }
     }
 
+    /// How many values there are.
+    pub fn len(&self) -> usize {
+        self.weight.iter().chain(&self.bias).chain(&self.other).map(Vec::len).sum()
+    }
+
+    /// All values, one vector after the other.
+    pub fn flat(&self) -> Vec<f32> {
+        self.weight.iter().chain(&self.bias).chain(&self.other).flatten().copied().collect()
+    }
+
+    /// Sets all values to those that [`RowValues::flat`] gave.
+    pub fn set(&mut self, flat: &[f32]) {
+        let mut rest = flat;
+        for values in self.all() {
+            let (part, others) = rest.split_at(values.len());
+            values.copy_from_slice(part);
+            rest = others;
+        }
+    }
+
     /// Every vector of values.
     pub fn all(&mut self) -> impl Iterator<Item = &mut Vec<f32>> {
         self.weight.iter_mut().chain(&mut self.bias).chain(&mut self.other)

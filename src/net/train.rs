@@ -1,14 +1,15 @@
 //! Training: the pass that gives values and gradients of every parameter for one mini-batch of a network in train form,
 //! and the optimizer's step.
 //!
-//! On the CPU the batch is cut into chunks that run side by side; batch norm reads the whole batch, so that there
-//! they wait for one another. Forward, between two batch norms every chunk runs alone; a batch norm then takes mean and variance over batch
+//! On the CPU the batch is cut into chunks that run side by side, on one or several ranks; batch norm reads the whole batch, so
+//! that there they wait for one another. Forward, between two batch norms every chunk runs alone; a batch norm then takes mean and variance over batch
 //! and positions, in f64 and in chunk order, normalises, and moves its running statistics as PyTorch does (momentum 0.1,
 //! unbiased variance). Backward runs the same way from the logits down. On CUDA the batch is one chunk
 //! ([`super::cuda`]), and parameters stay on the device.
 
 use rayon::prelude::*;
 
+use super::cpu::batch::Batch;
 use super::cpu::{Arena, Run};
 use super::cuda::Training;
 use super::instruction::{BatchNormOp, Instruction};
@@ -17,6 +18,7 @@ use super::program::{Section, Seed, Tilt};
 use super::rows::{RowValues, Selected};
 use super::step::{MOMENTUM, Step, decaying, shortened};
 use super::{Network, NodeId, ParamId};
+use crate::communicator::Communicator;
 use crate::data::Inputs;
 use crate::device::Device;
 use crate::error::{Error, Result};
@@ -44,7 +46,10 @@ enum Place<'a> {
 /// The CPU's side.
 struct Host {
     plan: Plan,
+    /// This rank's.
     chunks: Vec<Chunk>,
+    /// Of all ranks' gradients the sum, where there are several.
+    sum: Option<RowValues>,
     gradients: Vec<Vec<f32>>,
     /// Of the parameters that gradients move; of the others none.
     memory: Vec<Option<Memory<Vec<f32>>>>,
@@ -76,7 +81,7 @@ impl<'a> TrainPass<'a> {
         }
         let place = match device.cuda() {
             Some(cuda) => Place::Cuda(Box::new(Training::new(cuda, net, batch, optimizer)?)),
-            None => Place::Host(Box::new(Host::new(net, batch, optimizer)?)),
+            None => Place::Host(Box::new(Host::new(device.ranks(), net, batch, optimizer)?)),
         };
         Ok(TrainPass { device, net, batch, decayed: Decayed::All, place })
     }
@@ -215,9 +220,9 @@ impl<'a> TrainPass<'a> {
 }
 
 impl Host {
-    fn new(net: &Network, batch: usize, optimizer: Optimizer) -> Result<Host> {
+    fn new(ranks: &Communicator, net: &Network, batch: usize, optimizer: Optimizer) -> Result<Host> {
         let plan = Plan::new(net, vec![Selected::All; net.layers.len()], Purpose::Train, batch)?;
-        let chunks = (0..batch.div_ceil(plan.chunk)).map(|_| Chunk {
+        let chunks = ranks.own(batch.div_ceil(plan.chunk)).map(|_| Chunk {
             arena: Arena::new(&plan),
             sink: RowValues::zeros_of_training(net),
             n: 0,
@@ -227,7 +232,8 @@ impl Host {
         let memory = net.params.iter().map(|param| {
             param.trained.then(|| Memory::new(optimizer, || Ok(vec![0.0; param.value.len()]))).transpose()
         });
-        Ok(Host { plan, chunks, gradients, memory: memory.collect::<Result<_>>()? })
+        let sum = (ranks.size() > 1).then(|| RowValues::zeros_of_training(net));
+        Ok(Host { plan, chunks, sum, gradients, memory: memory.collect::<Result<_>>()? })
     }
 
     fn update(&mut self, net: &mut Network, update: &Update, decayed: Decayed) {
@@ -257,40 +263,58 @@ impl Host {
         batch: &dyn Inputs,
         tilt: Option<Tilt>,
     ) -> Result<Step> {
-        let total = batch.len();
+        let (total, ranks) = (batch.len(), device.ranks());
         let plan = &self.plan;
         let chunk_of = |i: usize| (i * plan.chunk).min(total)..((i + 1) * plan.chunk).min(total);
-        for (i, chunk) in self.chunks.iter_mut().enumerate() {
+        let own = ranks.own(total.div_ceil(plan.chunk));
+        let fill = |(chunk, i): (&mut Chunk, usize)| {
             chunk.sink.clear();
             chunk.n = chunk.arena.fill(net, plan, batch, chunk_of(i))?;
-        }
-        let chunks = &mut self.chunks[..total.div_ceil(plan.chunk)];
+            Ok(())
+        };
+        ranks.told(self.chunks.iter_mut().zip(own.clone()).try_for_each(fill))?;
         let (step, moments) = device.scope(|| {
             let seed = |i: usize| match tilt {
                 None => Seed::Gradient,
                 Some(tilt) => Seed::Tilted(tilt.part(chunk_of(i), net.classes())),
             };
-            let runs = chunks
-                .iter_mut()
-                .enumerate()
-                .map(|(i, Chunk { arena, sink, n })| Run::new(net, plan, arena, *n).seeded(seed(i), sink));
-            let mut runs: Vec<Run> = runs.collect();
-            Run::batch(&mut runs, Section::Forward);
-            let step = score(&runs, net)?;
-            Run::batch(&mut runs, Section::Backward);
-            Ok((step, runs[0].moments().to_vec()))
+            let runs = self.chunks.iter_mut().zip(own);
+            let runs = runs
+                .map(|(Chunk { arena, sink, n }, i)| Run::new(net, plan, arena, *n).seeded(seed(i), sink));
+            let runs = runs.collect();
+            let (chunks, moments) = (total.div_ceil(plan.chunk), vec![]);
+            let mut batch = Batch { runs, plan, ranks, chunks, images: total, moments };
+            batch.section(Section::Forward)?;
+            let step = score(&batch, net)?;
+            batch.section(Section::Backward)?;
+            Ok((step, batch.moments))
         })?;
         move_running(net, plan, &moments);
-        self.collect(net, total);
+        self.collect(ranks, net, total)?;
         Ok(step)
     }
 
-    /// The chunks' gradients, summed in chunk order, over the batch.
-    fn collect(&mut self, net: &Network, total: usize) {
+    /// The gradients of all ranks' chunks, summed in chunk order, over the batch.
+    fn collect(&mut self, ranks: &Communicator, net: &Network, total: usize) -> Result<()> {
         let used = total.div_ceil(self.plan.chunk);
-        let (first, rest) = self.chunks[..used].split_at_mut(1);
-        let sum = &mut first[0].sink;
-        rest.iter().for_each(|chunk| sum.add(&chunk.sink));
+        let sum = match &mut self.sum {
+            None => {
+                let (first, rest) = self.chunks[..used].split_at_mut(1);
+                rest.iter().for_each(|chunk| first[0].sink.add(&chunk.sink));
+                &first[0].sink
+            }
+            Some(sum) => {
+                let own =
+                    self.chunks.iter().zip(ranks.own(used)).map(|(chunk, _)| chunk.sink.flat()).collect();
+                let all = ranks.reduce(used, sum.len(), Ok(own), |chunks| {
+                    let add = |i: usize| chunks.iter().map(|chunk| chunk[i]).reduce(|sum, g| sum + g);
+                    let len = chunks.first().map_or(0, |chunk| chunk.len());
+                    (0..len).map(|i| add(i).unwrap_or_default()).collect()
+                })?;
+                sum.set(&all);
+                sum
+            }
+        };
         let scale = 1.0 / total as f32;
         let mut put = |param: ParamId, values: &[f32]| {
             self.gradients[param.index()].iter_mut().zip(values).for_each(|(g, v)| *g = v * scale);
@@ -302,6 +326,7 @@ impl Host {
                 put(bias, &sum.bias[l]);
             }
         }
+        Ok(())
     }
 }
 
@@ -322,20 +347,20 @@ fn move_running(net: &mut Network, plan: &Plan, moments: &[(NodeId, Moments)]) {
 }
 
 /// Loss and predictions of a batch, behind the forward section.
-fn score(runs: &[Run], net: &Network) -> Result<Step> {
+fn score(batch: &Batch, net: &Network) -> Result<Step> {
     let (classes, width) = (net.classes(), net.label_width());
-    let of = |run: &Run| -> Result<(f64, usize, usize)> {
+    let of = |run: &Run| -> Result<[f64; 2]> {
         let (logits, labels) = (run.logits(), run.labels());
         let (mut losses, mut predicted) = (vec![0.0; labels.len() / width], vec![0; labels.len()]);
         net.loss.values(&mut losses, logits, labels, classes)?;
         net.loss.predict(&mut predicted, logits, classes)?;
         let sum = losses.iter().map(|&loss| f64::from(loss)).sum();
-        Ok((sum, loss::right(&predicted, labels, width), losses.len()))
+        Ok([sum, loss::right(&predicted, labels, width) as f64])
     };
-    let each: Vec<(f64, usize, usize)> = runs.par_iter().map(of).collect::<Result<_>>()?;
-    let total: usize = each.iter().map(|(.., n)| n).sum();
-    let (loss, correct) = each.iter().fold((0.0, 0), |(l, c), (loss, right, _)| (l + loss, c + right));
-    Ok(Step { loss: loss / total as f64, correct })
+    let all = batch.ranks.gather_values(batch.runs.par_iter().map(of).collect())?;
+    let each = batch.ranks.in_order(batch.chunks, all.into_iter().map(Vec::into_iter).collect())?;
+    let [loss, correct] = each.iter().fold([0.0, 0.0], |[l, c], [loss, right]| [l + loss, c + right]);
+    Ok(Step { loss: loss / batch.images as f64, correct: correct as usize })
 }
 
 #[cfg(test)]

@@ -1,0 +1,520 @@
+//! Ranks: several processes, or threads of one, that run the same program on the same state and share its work.
+//!
+//! Only the seams of the program know of them. There each rank computes the lanes, chunks, candidates or items that are its
+//! own (item i is that of rank i mod size), the results go to all, and every rank adds them in the order that one rank alone
+//! would: the bits do not depend on how many there are. Rank 0 alone prints, and writes files ([`Communicator::first`]).
+//!
+//! Every exchange opens with a few words from each rank, which also say whether it failed. So an error of one rank reaches all
+//! of them in the seam where they meet next, and none waits for it for ever: one that fails elsewhere leaves
+//! ([`Communicator::leave`]), and the others learn that in the same place.
+
+#[cfg(feature = "mpi")]
+mod mpi;
+mod threads;
+mod transport;
+
+use std::iter::StepBy;
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use bytemuck::{NoUninit, Pod};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::error::{Error, Result};
+use transport::Transport;
+
+/// The ranks that work together, as one of them sees them. Alone by default.
+#[derive(Clone, Default)]
+pub struct Communicator {
+    shared: Option<Arc<Shared>>,
+}
+
+struct Shared {
+    transport: Box<dyn Transport>,
+    parted: AtomicBool,
+    received: AtomicU64,
+    exchanges: AtomicU64,
+}
+
+/// What a rank's opening says it is about to do.
+#[derive(Clone, Copy, PartialEq)]
+#[repr(u64)]
+enum Next {
+    Gather,
+    Exchange,
+    /// It failed, and says why.
+    Failed,
+    /// It is at its end, with an exit code.
+    Leave,
+}
+
+/// How all ranks ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Farewell {
+    /// The exit code of the first rank that failed, else of rank 0.
+    pub code: u8,
+    /// Where a rank failed, why: in the words of rank 0 if it did too, else of the first that did.
+    pub why: Option<String>,
+}
+
+impl Communicator {
+    /// One rank alone.
+    pub fn alone() -> Communicator {
+        Communicator::default()
+    }
+
+    fn over(transport: impl Transport + 'static) -> Communicator {
+        let (received, exchanges) = (AtomicU64::new(0), AtomicU64::new(0));
+        let transport = Box::new(transport);
+        Communicator {
+            shared: Some(Arc::new(Shared { transport, parted: AtomicBool::new(false), received, exchanges })),
+        }
+    }
+
+    /// The ranks that mpirun or srun started, as this process sees them. To be called once, at the start.
+    ///
+    /// # Errors
+    /// Where MPI does not start, or cannot be called by several threads in turn.
+    #[cfg(feature = "mpi")]
+    pub fn mpi() -> Result<Communicator> {
+        mpi::World::start().map(Communicator::over)
+    }
+
+    /// Runs `work` on so many ranks, each a thread of this process; the results in order of ranks.
+    ///
+    /// # Errors
+    /// The first rank's that failed, which all others then know.
+    ///
+    /// # Panics
+    /// Where `work` does.
+    pub fn in_threads<R: Send>(
+        size: usize,
+        work: impl Fn(Communicator) -> Result<R> + Sync,
+    ) -> Vec<Result<R>> {
+        let ranks = threads::threads(size).into_iter().map(Communicator::over);
+        std::thread::scope(|scope| {
+            let work = &work;
+            let one = |rank: Communicator| {
+                scope.spawn(move || {
+                    let leaving = Leaving(&rank);
+                    let result = work(rank.clone());
+                    std::mem::forget(leaving);
+                    let _ = rank.leave(0, result.as_ref().err().map(ToString::to_string)); // each has its own result
+                    result
+                })
+            };
+            let threads: Vec<_> = ranks.map(one).collect();
+            let join = |thread: std::thread::ScopedJoinHandle<'_, Result<R>>| {
+                thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+            };
+            threads.into_iter().map(join).collect()
+        })
+    }
+
+    /// This rank, from 0.
+    pub fn rank(&self) -> usize {
+        self.shared.as_ref().map_or(0, |shared| shared.transport.rank())
+    }
+
+    /// How many ranks there are.
+    pub fn size(&self) -> usize {
+        self.shared.as_ref().map_or(1, |shared| shared.transport.size())
+    }
+
+    /// Whether this is rank 0, which alone prints and writes.
+    pub fn leads(&self) -> bool {
+        self.rank() == 0
+    }
+
+    /// Bytes that this rank has received from others, and the exchanges in which it did.
+    pub fn traffic(&self) -> (u64, u64) {
+        let count = |of: &AtomicU64| of.load(Ordering::Relaxed);
+        self.shared.as_ref().map_or((0, 0), |shared| (count(&shared.received), count(&shared.exchanges)))
+    }
+
+    /// Those of `count` items that are this rank's, ascending.
+    pub fn own(&self, count: usize) -> StepBy<Range<usize>> {
+        (self.rank()..count.max(self.rank())).step_by(self.size())
+    }
+
+    /// The bytes of every rank, in order of ranks.
+    ///
+    /// # Errors
+    /// That of this rank, or of another one, with its number.
+    pub fn gather(&self, mine: Result<Vec<u8>>) -> Result<Vec<Vec<u8>>> {
+        let Some(shared) = &self.shared else { return Ok(vec![mine?]) };
+        let (mine, lens) = shared.open(Next::Gather, mine, Vec::len)?;
+        shared.count(shared.transport.gather(&mine, &lens)?)
+    }
+
+    /// The values of every rank, in order of ranks.
+    ///
+    /// # Errors
+    /// As [`Communicator::gather`].
+    pub fn gather_values<T: Pod>(&self, mine: Result<Vec<T>>) -> Result<Vec<Vec<T>>> {
+        if self.size() == 1 {
+            return Ok(vec![mine?]);
+        }
+        let all = self.gather(mine.map(|mine| bytes(&mine)))?;
+        Ok(all.iter().map(|bytes| bytemuck::pod_collect_to_vec(bytes)).collect())
+    }
+
+    /// A result; where it is a failure, the others are told, in the exchange that they meet in next.
+    ///
+    /// # Errors
+    /// That of `result`.
+    pub(crate) fn told<T>(&self, result: Result<T>) -> Result<T> {
+        match result {
+            Ok(value) => Ok(value),
+            Err(error) => Err(self.gather(Err(error)).err().unwrap_or_else(|| disagree(self.rank()))),
+        }
+    }
+
+    /// Waits for all ranks.
+    ///
+    /// # Errors
+    /// As [`Communicator::gather`].
+    pub fn barrier(&self) -> Result<()> {
+        self.gather(Ok(vec![])).map(drop)
+    }
+
+    /// Whether this holds on any rank.
+    ///
+    /// # Errors
+    /// As [`Communicator::gather`].
+    pub fn any(&self, here: bool) -> Result<bool> {
+        Ok(self.gather(Ok(vec![u8::from(here)]))?.concat().contains(&1))
+    }
+
+    /// Does `work` on rank 0 alone, which writes a file or reads one that is not everywhere; its result on all ranks.
+    ///
+    /// # Errors
+    /// As `work`; as [`Communicator::gather`].
+    pub fn first<T: Serialize + DeserializeOwned>(&self, work: impl FnOnce() -> Result<T>) -> Result<T> {
+        if self.size() == 1 {
+            return work();
+        }
+        let done = self.leads().then(work).transpose();
+        let (done, told) = match done {
+            Ok(Some(done)) => {
+                let told = text(&done);
+                (Some(done), told)
+            }
+            Ok(None) => (None, Ok(vec![])),
+            Err(error) => (None, Err(error)),
+        };
+        let all = self.gather(told)?;
+        done.map_or_else(|| read(&all[0]), Ok)
+    }
+
+    /// Does `work` for each of `count` items, one rank each in turn; the results of all, in order.
+    ///
+    /// # Errors
+    /// The first of `work` on a rank; as [`Communicator::gather`].
+    pub fn each<T: Serialize + DeserializeOwned>(
+        &self,
+        count: usize,
+        work: impl FnMut(usize) -> Result<T>,
+    ) -> Result<Vec<T>> {
+        if self.size() == 1 {
+            return (0..count).map(work).collect();
+        }
+        self.share(count, self.own(count).map(work).collect())
+    }
+
+    /// The results of all of `count` items, of which each rank has its own.
+    ///
+    /// # Errors
+    /// As [`Communicator::gather`].
+    pub(crate) fn share<T: Serialize + DeserializeOwned>(
+        &self,
+        count: usize,
+        own: Result<Vec<T>>,
+    ) -> Result<Vec<T>> {
+        let all = self.gather(own.and_then(|own| text(&own)))?;
+        let all = all.iter().map(|text| Ok(read::<Vec<T>>(text)?.into_iter()));
+        self.in_order(count, all.collect::<Result<_>>()?)
+    }
+
+    /// Values of every rank in the order of the items that they are of.
+    ///
+    /// # Errors
+    /// Where a rank has fewer than are its own.
+    pub(crate) fn in_order<T>(&self, count: usize, mut all: Vec<impl Iterator<Item = T>>) -> Result<Vec<T>> {
+        let size = self.size();
+        let next = |i: usize| all[i % size].next().ok_or_else(|| disagree(i % size));
+        (0..count).map(next).collect()
+    }
+
+    /// Sums over `lanes` of vectors of `len` values, of which each rank has its own lanes. `fold` adds the same part of all
+    /// lanes, which are in order: each rank adds one part of the vectors, and all get the whole.
+    ///
+    /// # Errors
+    /// As [`Communicator::gather`].
+    pub(crate) fn reduce<T: Pod>(
+        &self,
+        lanes: usize,
+        len: usize,
+        own: Result<Vec<Vec<f32>>>,
+        fold: impl Fn(&[&[f32]]) -> Vec<T>,
+    ) -> Result<Vec<T>> {
+        let Some(shared) = &self.shared else {
+            let own = own?;
+            return Ok(fold(&own.iter().map(Vec::as_slice).collect::<Vec<_>>()));
+        };
+        let size = self.size();
+        let (own, _) = shared.open(Next::Exchange, own, |own| own.iter().map(Vec::len).sum())?;
+        let part = |rank: usize| len * rank / size..len * (rank + 1) / size;
+        let of_rank = |rank: usize| -> Vec<u8> {
+            own.iter().flat_map(|lane| bytemuck::cast_slice(&lane[part(rank)]).iter().copied()).collect()
+        };
+        let parts: Vec<Vec<u8>> = (0..size).map(of_rank).collect();
+        let found = shared.count(shared.transport.exchange(&parts)?)?;
+        let found: Vec<Vec<f32>> = found.iter().map(|bytes| bytemuck::pod_collect_to_vec(bytes)).collect();
+        let mine = part(self.rank()).len();
+        let of_lane = |lane: usize| {
+            let at = lane / size * mine;
+            found[lane % size].get(at..at + mine).ok_or_else(|| disagree(lane % size))
+        };
+        let sum = (0..lanes).map(of_lane).collect::<Result<Vec<_>>>().map(|lanes| fold(&lanes));
+        Ok(self.gather_values(sum)?.concat())
+    }
+
+    /// Says goodbye with an exit code and, where this rank failed, why; the last thing that a rank does. Ranks that wait in a
+    /// seam fail there with the same words. None where another rank has left before and this one knows.
+    pub fn leave(&self, code: u8, why: Option<String>) -> Option<Farewell> {
+        let Some(shared) = &self.shared else { return Some(Farewell { code, why }) };
+        let farewell = match shared.parted.swap(true, Ordering::Relaxed) {
+            true => None,
+            false => shared.leave(code, why),
+        };
+        shared.transport.end();
+        farewell
+    }
+
+    /// Compares what every rank says of itself, by name; refuses to go on where they differ.
+    ///
+    /// # Errors
+    /// Names what differs, on which rank, and both values.
+    pub fn compare(&self, what: &[(String, String)]) -> Result<()> {
+        let all = self.gather(text(&what))?;
+        let all = all.iter().map(|text| read::<Vec<(String, String)>>(text)).collect::<Result<Vec<_>>>()?;
+        for (rank, theirs) in all.iter().enumerate().skip(1) {
+            let pairs = all[0].iter().zip(theirs);
+            let differ = pairs.filter(|(ours, theirs)| ours != theirs);
+            if let Some((ours, theirs)) = differ.last() {
+                let (named, other) = (format!("{} {}", ours.0, ours.1), format!("{} {}", theirs.0, theirs.1));
+                return Err(Error::config(format!(
+                    "the ranks do not have the same work: rank 0 has {named}, rank {rank} has {other}"
+                )));
+            }
+            if all[0].len() != theirs.len() {
+                let reason = format!(
+                    "rank 0 has {} options and inputs, rank {rank} has {}",
+                    all[0].len(),
+                    theirs.len()
+                );
+                return Err(Error::config(format!("the ranks do not have the same work: {reason}")));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A rank that panics leaves, so that the others end.
+struct Leaving<'a>(&'a Communicator);
+
+impl Drop for Leaving<'_> {
+    fn drop(&mut self) {
+        self.0.leave(1, Some("panicked".into()));
+    }
+}
+
+impl Shared {
+    fn leave(&self, code: u8, why: Option<String>) -> Option<Farewell> {
+        let words = told(code, why.as_deref());
+        let openings = self.transport.openings([Next::Leave as u64, 0, words.len() as u64]).ok()?;
+        let lens: Vec<usize> = openings.iter().map(words_of).collect();
+        let all = self.transport.gather(&words, &lens).ok()?;
+        if openings.iter().any(|opening| opening[0] != Next::Leave as u64) {
+            return Some(Farewell { code, why }); // the others learned of it in a seam
+        }
+        let all: Vec<(u8, Option<String>)> = all.iter().map(|words| heard(words)).collect();
+        let failed = all.iter().enumerate().find_map(|(rank, (code, why))| Some((rank, *code, why.clone()?)));
+        Some(match failed {
+            Some((0, code, why)) => Farewell { code, why: Some(why) },
+            Some((rank, code, why)) => Farewell { code, why: Some(format!("rank {rank}: {why}")) },
+            None => Farewell { code: all[0].0, why: None },
+        })
+    }
+
+    /// Opens an exchange with a value or a failure; returns the value and every rank's `len`.
+    fn open<T>(&self, next: Next, mine: Result<T>, len: impl Fn(&T) -> usize) -> Result<(T, Vec<usize>)> {
+        if self.parted.load(Ordering::Relaxed) {
+            return Err(mine.err().unwrap_or_else(|| failure("ranks", "another one has ended before")));
+        }
+        let words = mine.as_ref().err().map_or(vec![], |error| told(kind(error), Some(&error.to_string())));
+        let opening = match &mine {
+            Ok(mine) => [next as u64, 0, len(mine) as u64],
+            Err(_) => [Next::Failed as u64, 0, words.len() as u64],
+        };
+        let openings = self.transport.openings(opening)?;
+        if openings.iter().all(|opening| opening[0] == next as u64) {
+            let lens = openings.iter().map(|opening| opening[2] as usize).collect();
+            return mine.map(|mine| (mine, lens));
+        }
+        let ends = |opening: &[u64; 3]| opening[0] == Next::Leave as u64;
+        self.parted.fetch_or(openings.iter().any(ends), Ordering::Relaxed);
+        let lens: Vec<usize> = openings.iter().map(words_of).collect();
+        let all = self.transport.gather(&words, &lens)?;
+        let first = all.iter().enumerate().find_map(|(rank, words)| Some((rank, heard(words).1?, words[0])));
+        Err(mine.err().unwrap_or_else(|| match first {
+            Some((_, why, INTERRUPTED)) => Error::Interrupted { kept: why },
+            Some((rank, why, CONFIG)) => Error::config(format!("rank {rank}: {why}")),
+            Some((rank, why, _)) => failure(format!("rank {rank}"), why),
+            None => disagree(openings.iter().position(|opening| opening[0] != next as u64).unwrap_or(0)),
+        }))
+    }
+
+    /// Counts what came from others.
+    fn count(&self, found: Vec<Vec<u8>>) -> Result<Vec<Vec<u8>>> {
+        let others = found.iter().enumerate().filter(|(rank, _)| *rank != self.transport.rank());
+        self.received.fetch_add(others.map(|(_, bytes)| bytes.len() as u64).sum(), Ordering::Relaxed);
+        self.exchanges.fetch_add(1, Ordering::Relaxed);
+        Ok(found)
+    }
+}
+
+/// Kinds of errors that stay what they are on other ranks: they decide how a run ends.
+const INTERRUPTED: u8 = 10;
+const CONFIG: u8 = 8;
+
+fn kind(error: &Error) -> u8 {
+    error.code() as u8
+}
+
+/// How many bytes of words follow an opening where a rank failed or left.
+fn words_of(opening: &[u64; 3]) -> usize {
+    let speaks = opening[0] == Next::Failed as u64 || opening[0] == Next::Leave as u64;
+    if speaks { opening[2] as usize } else { 0 }
+}
+
+/// A number, and words where there are any.
+fn told(number: u8, why: Option<&str>) -> Vec<u8> {
+    let mut words = vec![number, u8::from(why.is_some())];
+    words.extend(why.unwrap_or_default().as_bytes());
+    words
+}
+
+fn heard(words: &[u8]) -> (u8, Option<String>) {
+    match words {
+        [number, 1, why @ ..] => (*number, Some(String::from_utf8_lossy(why).into_owned())),
+        [number, ..] => (*number, None),
+        [] => (0, None),
+    }
+}
+
+fn failure(op: impl Into<String>, reason: impl Into<String>) -> Error {
+    Error::Device { op: op.into(), reason: reason.into() }
+}
+
+fn disagree(rank: usize) -> Error {
+    failure("ranks", format!("rank {rank} is not where the others are in the program"))
+}
+
+fn bytes<T: NoUninit>(values: &[T]) -> Vec<u8> {
+    bytemuck::cast_slice(values).to_vec()
+}
+
+fn text<T: Serialize>(value: &T) -> Result<Vec<u8>> {
+    serde_json::to_vec(value).map_err(|e| failure("ranks", e.to_string()))
+}
+
+fn read<T: DeserializeOwned>(text: &[u8]) -> Result<T> {
+    serde_json::from_slice(text).map_err(|e| failure("ranks", e.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_rank_has_the_sums_of_all_lanes_in_their_order() {
+        // Sums of f32 in another order have other bits.
+        let lane =
+            |i: usize| -> Vec<f32> { (0..7).map(|j| 10f32.powi((i * 3 + j) as i32 % 9 - 4)).collect() };
+        let lanes = 5;
+        let fold = |lanes: &[&[f32]]| -> Vec<f64> {
+            (0..lanes[0].len()).map(|j| lanes.iter().fold(0.0f32, |sum, lane| sum + lane[j]).into()).collect()
+        };
+        let expected =
+            fold(&(0..lanes).map(lane).collect::<Vec<_>>().iter().map(|l| &l[..]).collect::<Vec<_>>());
+        for size in 1..8 {
+            let found = Communicator::in_threads(size, |ranks| {
+                let own = ranks.own(lanes).map(lane).collect();
+                let items = ranks.each(9, |i| Ok(i * i))?;
+                assert_eq!(items, (0..9).map(|i| i * i).collect::<Vec<_>>());
+                assert_eq!(ranks.first(|| Ok(ranks.rank() + 3))?, 3);
+                assert!(ranks.any(ranks.rank() + 1 == size)? && !ranks.any(false)?);
+                ranks.reduce(lanes, 7, Ok(own), fold)
+            });
+            assert_eq!(found.len(), size);
+            found.into_iter().for_each(|found| assert_eq!(found.unwrap(), expected, "{size}"));
+        }
+    }
+
+    #[test]
+    fn an_error_of_one_rank_is_that_of_all_in_the_seam_or_outside_it() {
+        for inside in [true, false] {
+            let found = Communicator::in_threads(3, |ranks| {
+                ranks.barrier()?;
+                let mine = match ranks.rank() {
+                    1 => Err(Error::config("a label is wrong")),
+                    _ => Ok(vec![0]),
+                };
+                let mine = if inside { mine } else { Ok(mine?) };
+                let first = ranks.gather(mine);
+                match inside {
+                    true => ranks.barrier()?, // all go on from here
+                    false => assert!(ranks.barrier().is_err()),
+                }
+                first.map(drop)
+            });
+            let words: Vec<String> = found.into_iter().map(|found| found.unwrap_err().to_string()).collect();
+            assert_eq!(words, ["rank 1: a label is wrong", "a label is wrong", "rank 1: a label is wrong"]);
+        }
+        let ended = Communicator::in_threads(2, |ranks| if ranks.leads() { Ok(()) } else { ranks.barrier() });
+        assert!(
+            ended[0].is_ok() && ended[1].as_ref().unwrap_err().to_string().contains("rank 0 is not where")
+        );
+    }
+
+    #[test]
+    fn ranks_end_with_one_code_and_one_reason() {
+        let end = |codes: [(u8, Option<&'static str>); 3]| {
+            let found = Communicator::in_threads(3, |ranks| {
+                let (code, why) = codes[ranks.rank()];
+                Ok(ranks.leave(code, why.map(String::from)))
+            });
+            found.into_iter().map(|found| found.unwrap().unwrap()).collect::<Vec<_>>()
+        };
+        let all = |code, why: Option<&str>| vec![Farewell { code, why: why.map(String::from) }; 3];
+        assert_eq!(end([(3, None), (0, None), (0, None)]), all(3, None));
+        assert_eq!(end([(0, None), (2, Some("no")), (1, Some("never"))]), all(2, Some("rank 1: no")));
+        assert_eq!(end([(1, Some("here")), (2, Some("there")), (0, None)]), all(1, Some("here")));
+    }
+
+    #[test]
+    fn what_differs_between_ranks_is_named() {
+        let found = Communicator::in_threads(3, |ranks| {
+            let size = if ranks.rank() == 2 { "9 bytes" } else { "8 bytes" };
+            ranks.compare(&[("version".into(), "1".into()), ("data.csv".into(), size.into())])
+        });
+        for found in found {
+            let words = found.unwrap_err().to_string();
+            assert!(words.contains("rank 0 has data.csv 8 bytes, rank 2 has data.csv 9 bytes"), "{words}");
+        }
+    }
+}
