@@ -10,53 +10,30 @@
 
 #[cfg(feature = "mpi")]
 mod mpi;
+mod shared;
 mod threads;
 mod transport;
+mod work;
 
 use std::iter::StepBy;
 use std::ops::Range;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 
 use bytemuck::{NoUninit, Pod};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::error::{Error, Result};
+pub use shared::Farewell;
+use shared::{Next, Shared, disagree, read, text};
 use transport::Transport;
+pub use work::work;
 
 /// The ranks that work together, as one of them sees them. Alone by default.
 #[derive(Clone, Default)]
 pub struct Communicator {
     shared: Option<Arc<Shared>>,
-}
-
-struct Shared {
-    transport: Box<dyn Transport>,
-    parted: AtomicBool,
-    received: AtomicU64,
-    exchanges: AtomicU64,
-}
-
-/// What a rank's opening says it is about to do.
-#[derive(Clone, Copy, PartialEq)]
-#[repr(u64)]
-enum Next {
-    Gather,
-    Exchange,
-    /// It failed, and says why.
-    Failed,
-    /// It is at its end, with an exit code.
-    Leave,
-}
-
-/// How all ranks ended.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Farewell {
-    /// The exit code of the first rank that failed, else of rank 0.
-    pub code: u8,
-    /// Where a rank failed, why: in the words of rank 0 if it did too, else of the first that did.
-    pub why: Option<String>,
 }
 
 impl Communicator {
@@ -66,11 +43,7 @@ impl Communicator {
     }
 
     fn over(transport: impl Transport + 'static) -> Communicator {
-        let (received, exchanges) = (AtomicU64::new(0), AtomicU64::new(0));
-        let transport = Box::new(transport);
-        Communicator {
-            shared: Some(Arc::new(Shared { transport, parted: AtomicBool::new(false), received, exchanges })),
-        }
+        Communicator { shared: Some(Arc::new(Shared::over(Box::new(transport)))) }
     }
 
     /// The ranks that mpirun or srun started, as this process sees them. To be called once, at the start.
@@ -113,14 +86,21 @@ impl Communicator {
         })
     }
 
+    /// The others, where there are some that this rank works with now.
+    fn shared(&self) -> Option<&Shared> {
+        let with_others =
+            |shared: &&Arc<Shared>| shared.transport.size() > 1 && !shared.by_itself.load(Ordering::Relaxed);
+        self.shared.as_ref().filter(with_others).map(|shared| &**shared)
+    }
+
     /// This rank, from 0.
     pub fn rank(&self) -> usize {
-        self.shared.as_ref().map_or(0, |shared| shared.transport.rank())
+        self.shared().map_or(0, |shared| shared.transport.rank())
     }
 
     /// How many ranks there are.
     pub fn size(&self) -> usize {
-        self.shared.as_ref().map_or(1, |shared| shared.transport.size())
+        self.shared().map_or(1, |shared| shared.transport.size())
     }
 
     /// Whether this is rank 0, which alone prints and writes.
@@ -130,8 +110,7 @@ impl Communicator {
 
     /// Bytes that this rank has received from others, and the exchanges in which it did.
     pub fn traffic(&self) -> (u64, u64) {
-        let count = |of: &AtomicU64| of.load(Ordering::Relaxed);
-        self.shared.as_ref().map_or((0, 0), |shared| (count(&shared.received), count(&shared.exchanges)))
+        self.shared.as_ref().map_or((0, 0), |shared| shared.traffic())
     }
 
     /// Those of `count` items that are this rank's, ascending.
@@ -144,7 +123,7 @@ impl Communicator {
     /// # Errors
     /// That of this rank, or of another one, with its number.
     pub fn gather(&self, mine: Result<Vec<u8>>) -> Result<Vec<Vec<u8>>> {
-        let Some(shared) = &self.shared else { return Ok(vec![mine?]) };
+        let Some(shared) = self.shared() else { return Ok(vec![mine?]) };
         let (mine, lens) = shared.open(Next::Gather, mine, Vec::len)?;
         shared.count(shared.transport.gather(&mine, &lens)?)
     }
@@ -188,6 +167,15 @@ impl Communicator {
         Ok(self.gather(Ok(vec![u8::from(here)]))?.concat().contains(&1))
     }
 
+    /// Does work that the others take no part in: in its seams this rank is alone.
+    pub fn by_itself<R>(&self, work: impl FnOnce() -> R) -> R {
+        let Some(shared) = self.shared() else { return work() };
+        shared.by_itself.store(true, Ordering::Relaxed);
+        let done = work();
+        shared.by_itself.store(false, Ordering::Relaxed);
+        done
+    }
+
     /// Does `work` on rank 0 alone, which writes a file or reads one that is not everywhere; its result on all ranks.
     ///
     /// # Errors
@@ -196,7 +184,7 @@ impl Communicator {
         if self.size() == 1 {
             return work();
         }
-        let done = self.leads().then(work).transpose();
+        let done = self.leads().then(|| self.by_itself(work)).transpose();
         let (done, told) = match done {
             Ok(Some(done)) => {
                 let told = text(&done);
@@ -260,7 +248,7 @@ impl Communicator {
         own: Result<Vec<Vec<f32>>>,
         fold: impl Fn(&[&[f32]]) -> Vec<T>,
     ) -> Result<Vec<T>> {
-        let Some(shared) = &self.shared else {
+        let Some(shared) = self.shared() else {
             let own = own?;
             return Ok(fold(&own.iter().map(Vec::as_slice).collect::<Vec<_>>()));
         };
@@ -303,8 +291,8 @@ impl Communicator {
         let all = all.iter().map(|text| read::<Vec<(String, String)>>(text)).collect::<Result<Vec<_>>>()?;
         for (rank, theirs) in all.iter().enumerate().skip(1) {
             let pairs = all[0].iter().zip(theirs);
-            let differ = pairs.filter(|(ours, theirs)| ours != theirs);
-            if let Some((ours, theirs)) = differ.last() {
+            let mut pairs = pairs.filter(|(ours, theirs)| ours != theirs);
+            if let Some((ours, theirs)) = pairs.next() {
                 let (named, other) = (format!("{} {}", ours.0, ours.1), format!("{} {}", theirs.0, theirs.1));
                 return Err(Error::config(format!(
                     "the ranks do not have the same work: rank 0 has {named}, rank {rank} has {other}"
@@ -332,108 +320,8 @@ impl Drop for Leaving<'_> {
     }
 }
 
-impl Shared {
-    fn leave(&self, code: u8, why: Option<String>) -> Option<Farewell> {
-        let words = told(code, why.as_deref());
-        let openings = self.transport.openings([Next::Leave as u64, 0, words.len() as u64]).ok()?;
-        let lens: Vec<usize> = openings.iter().map(words_of).collect();
-        let all = self.transport.gather(&words, &lens).ok()?;
-        if openings.iter().any(|opening| opening[0] != Next::Leave as u64) {
-            return Some(Farewell { code, why }); // the others learned of it in a seam
-        }
-        let all: Vec<(u8, Option<String>)> = all.iter().map(|words| heard(words)).collect();
-        let failed = all.iter().enumerate().find_map(|(rank, (code, why))| Some((rank, *code, why.clone()?)));
-        Some(match failed {
-            Some((0, code, why)) => Farewell { code, why: Some(why) },
-            Some((rank, code, why)) => Farewell { code, why: Some(format!("rank {rank}: {why}")) },
-            None => Farewell { code: all[0].0, why: None },
-        })
-    }
-
-    /// Opens an exchange with a value or a failure; returns the value and every rank's `len`.
-    fn open<T>(&self, next: Next, mine: Result<T>, len: impl Fn(&T) -> usize) -> Result<(T, Vec<usize>)> {
-        if self.parted.load(Ordering::Relaxed) {
-            return Err(mine.err().unwrap_or_else(|| failure("ranks", "another one has ended before")));
-        }
-        let words = mine.as_ref().err().map_or(vec![], |error| told(kind(error), Some(&error.to_string())));
-        let opening = match &mine {
-            Ok(mine) => [next as u64, 0, len(mine) as u64],
-            Err(_) => [Next::Failed as u64, 0, words.len() as u64],
-        };
-        let openings = self.transport.openings(opening)?;
-        if openings.iter().all(|opening| opening[0] == next as u64) {
-            let lens = openings.iter().map(|opening| opening[2] as usize).collect();
-            return mine.map(|mine| (mine, lens));
-        }
-        let ends = |opening: &[u64; 3]| opening[0] == Next::Leave as u64;
-        self.parted.fetch_or(openings.iter().any(ends), Ordering::Relaxed);
-        let lens: Vec<usize> = openings.iter().map(words_of).collect();
-        let all = self.transport.gather(&words, &lens)?;
-        let first = all.iter().enumerate().find_map(|(rank, words)| Some((rank, heard(words).1?, words[0])));
-        Err(mine.err().unwrap_or_else(|| match first {
-            Some((_, why, INTERRUPTED)) => Error::Interrupted { kept: why },
-            Some((rank, why, CONFIG)) => Error::config(format!("rank {rank}: {why}")),
-            Some((rank, why, _)) => failure(format!("rank {rank}"), why),
-            None => disagree(openings.iter().position(|opening| opening[0] != next as u64).unwrap_or(0)),
-        }))
-    }
-
-    /// Counts what came from others.
-    fn count(&self, found: Vec<Vec<u8>>) -> Result<Vec<Vec<u8>>> {
-        let others = found.iter().enumerate().filter(|(rank, _)| *rank != self.transport.rank());
-        self.received.fetch_add(others.map(|(_, bytes)| bytes.len() as u64).sum(), Ordering::Relaxed);
-        self.exchanges.fetch_add(1, Ordering::Relaxed);
-        Ok(found)
-    }
-}
-
-/// Kinds of errors that stay what they are on other ranks: they decide how a run ends.
-const INTERRUPTED: u8 = 10;
-const CONFIG: u8 = 8;
-
-fn kind(error: &Error) -> u8 {
-    error.code() as u8
-}
-
-/// How many bytes of words follow an opening where a rank failed or left.
-fn words_of(opening: &[u64; 3]) -> usize {
-    let speaks = opening[0] == Next::Failed as u64 || opening[0] == Next::Leave as u64;
-    if speaks { opening[2] as usize } else { 0 }
-}
-
-/// A number, and words where there are any.
-fn told(number: u8, why: Option<&str>) -> Vec<u8> {
-    let mut words = vec![number, u8::from(why.is_some())];
-    words.extend(why.unwrap_or_default().as_bytes());
-    words
-}
-
-fn heard(words: &[u8]) -> (u8, Option<String>) {
-    match words {
-        [number, 1, why @ ..] => (*number, Some(String::from_utf8_lossy(why).into_owned())),
-        [number, ..] => (*number, None),
-        [] => (0, None),
-    }
-}
-
-fn failure(op: impl Into<String>, reason: impl Into<String>) -> Error {
-    Error::Device { op: op.into(), reason: reason.into() }
-}
-
-fn disagree(rank: usize) -> Error {
-    failure("ranks", format!("rank {rank} is not where the others are in the program"))
-}
-
 fn bytes<T: NoUninit>(values: &[T]) -> Vec<u8> {
     bytemuck::cast_slice(values).to_vec()
-}
-
-fn text<T: Serialize>(value: &T) -> Result<Vec<u8>> {
-    serde_json::to_vec(value).map_err(|e| failure("ranks", e.to_string()))
-}
-
-fn read<T: DeserializeOwned>(text: &[u8]) -> Result<T> {
-    serde_json::from_slice(text).map_err(|e| failure("ranks", e.to_string()))
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
+use crate::communicator::Communicator;
 use crate::data::tensors::{self, Tensor, TensorFile, Values};
 use crate::error::{Error, Result};
 use crate::soft_label::SoftLabels;
@@ -32,16 +33,17 @@ pub struct Stage {
 }
 
 /// Where the stages of one run are kept.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Stages {
     path: PathBuf,
     identity: String,
+    ranks: Communicator,
 }
 
 impl Stages {
-    /// Those of the run of this identity in `folder`.
-    pub fn of(folder: &Path, identity: &str) -> Stages {
-        Stages { path: folder.join(NAME), identity: identity.into() }
+    /// Those of the run of this identity in `folder`, which rank 0 alone reads and writes.
+    pub fn of(folder: &Path, identity: &str, ranks: &Communicator) -> Stages {
+        Stages { path: folder.join(NAME), identity: identity.into(), ranks: ranks.clone() }
     }
 
     /// The stage of a batch, where it was begun by this run.
@@ -49,10 +51,15 @@ impl Stages {
     /// # Errors
     /// Where the file cannot be read or is damaged.
     pub fn read(&self, batch: usize) -> Result<Option<Stage>> {
-        if !self.path.exists() {
+        let found = match self.ranks.leads() && self.path.exists() {
+            true => tensors::read(&self.path),
+            false => Ok(vec![]),
+        };
+        let found = self.ranks.gather(found)?.swap_remove(0);
+        if found.is_empty() {
             return Ok(None);
         }
-        let file = TensorFile::open(&self.path)?;
+        let file = TensorFile::of_bytes(&self.path, found)?;
         let metadata = file.metadata();
         let said = |key: &str| metadata.get(key).map(String::as_str);
         if said("identity") != Some(&self.identity) || said("batch") != Some(&batch.to_string()) {
@@ -91,7 +98,8 @@ impl Stages {
             ("notes", serde_json::json!(stage.notes).to_string()),
             ("epochs", stage.epochs.to_string()),
         ];
-        tensors::write(&self.path, &all, HashMap::from(said.map(|(key, value)| (key.to_string(), value))))
+        let said = HashMap::from(said.map(|(key, value)| (key.to_string(), value)));
+        self.ranks.first(|| tensors::write(&self.path, &all, said))
     }
 
     /// Removes what was kept, once the batch has its record.
@@ -99,10 +107,10 @@ impl Stages {
     /// # Errors
     /// Where the file system refuses.
     pub fn clear(&self) -> Result<()> {
-        match self.path.exists() {
+        self.ranks.first(|| match self.path.exists() {
             true => std::fs::remove_file(&self.path).map_err(Error::io(&self.path)),
             false => Ok(()),
-        }
+        })
     }
 }
 
@@ -121,7 +129,8 @@ mod tests {
     #[test]
     fn a_stage_comes_back_for_its_own_run_and_batch_alone() {
         let dir = tempfile::tempdir().unwrap();
-        let stages = Stages::of(dir.path(), "a");
+        let ranks = Communicator::alone();
+        let stages = Stages::of(dir.path(), "a", &ranks);
         assert_eq!(stages.read(0).unwrap(), None);
         let soft = SoftLabels { q: vec![0.25, 0.75], nudge: -0.1 };
         let first = Stage {
@@ -138,7 +147,7 @@ mod tests {
             assert_eq!(stages.read(2).unwrap(), Some(stage));
         }
         assert_eq!(stages.read(1).unwrap(), None);
-        assert_eq!(Stages::of(dir.path(), "b").read(2).unwrap(), None);
+        assert_eq!(Stages::of(dir.path(), "b", &ranks).read(2).unwrap(), None);
         stages.clear().unwrap();
         stages.clear().unwrap();
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);

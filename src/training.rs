@@ -337,7 +337,8 @@ impl Training {
     /// # Errors
     /// Where the folder holds another training; it is not overwritten.
     pub fn finished(&self, seed: u64, folder: &Path) -> Result<Option<Value>> {
-        let Some(found) = json_in(folder, "train.json")? else { return Ok(None) };
+        let found = self.device.ranks().first(|| json_in(folder, "train.json"))?;
+        let Some(found) = found else { return Ok(None) };
         let wanted = self.manifest(seed)?;
         let known = |of: &Value, key: &str| of.get(key).cloned().unwrap_or_default();
         let differs = |key: &&String| *key != "scrubjay" && known(&found, key) != known(&wanted, key);
@@ -425,21 +426,23 @@ impl Training {
         let mut manifest = self.manifest(seed)?;
         self.check_out(folder)?;
         let (network, config) = self.start(seed)?;
-        std::fs::create_dir_all(folder).map_err(Error::io(folder))?;
+        let ranks = self.device.ranks();
+        ranks.first(|| std::fs::create_dir_all(folder).map_err(Error::io(folder)))?;
         let tokenizer = self.tokenizer.as_deref();
         let trained = self.go(seed, network, config, &mut |net, config, report| {
             each(report)?;
             match keep.contains(&report.epoch) {
-                true => {
+                true => ranks.first(|| {
                     trained::write(&folder.join(format!("epoch-{}", report.epoch)), net, config, tokenizer)
-                }
+                }),
                 false => Ok(()),
             }
         })?;
-        trained.save(folder)?;
+        ranks.first(|| trained.save(folder))?;
         manifest["device"] = json!(self.device.report());
         manifest["epochs"] = json!(trained.epochs);
-        tensors::write_whole(&folder.join("train.json"), format!("{manifest:#}").as_bytes())?;
+        let text = format!("{manifest:#}");
+        ranks.first(|| tensors::write_whole(&folder.join("train.json"), text.as_bytes()))?;
         Ok(manifest)
     }
 

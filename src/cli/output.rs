@@ -5,6 +5,8 @@ use std::fmt::Arguments;
 use std::io::{Error, ErrorKind, Result, Write};
 use std::sync::OnceLock;
 
+use super::ranks::is_silent;
+
 /// The error that ended standard output.
 static ENDED: OnceLock<Error> = OnceLock::new();
 
@@ -53,11 +55,17 @@ impl Write for Output {
 
 /// [`print!`]
 pub fn text(text: Arguments) {
+    if is_silent() {
+        return;
+    }
     let _ = Output.write(text.to_string().as_bytes()); // never fails
 }
 
 /// [`eprintln!`]
 pub fn error(text: Arguments) {
+    if is_silent() {
+        return;
+    }
     let _ = std::io::stderr().write_all(format!("{text}\n").as_bytes()); // there is nowhere left to report a failure
 }
 

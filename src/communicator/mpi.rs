@@ -49,6 +49,14 @@ fn places(lens: impl Iterator<Item = usize>) -> (Vec<i32>, Vec<i32>) {
     (counts, first)
 }
 
+/// Zeros at an address of their own, also where there are none: an empty vector has the address 1, which is MPI_IN_PLACE.
+fn buffer(lens: &[i32]) -> Vec<u8> {
+    let len = lens.iter().map(|&len| len as usize).sum();
+    let mut zeros = Vec::with_capacity(len + 1);
+    zeros.resize(len, 0);
+    zeros
+}
+
 /// Appends the parts that came from every rank.
 fn append(found: &mut [Vec<u8>], received: &[u8], counts: &[i32]) {
     let mut rest = received;
@@ -80,10 +88,10 @@ impl Transport for World {
         for first in (0..longest).step_by(self.piece) {
             let part = |len: usize| len.saturating_sub(first).min(self.piece);
             let (counts, starts) = places(lens.iter().map(|&len| part(len)));
-            let mut received = vec![0u8; counts.iter().map(|&count| count as usize).sum()];
-            let own = &mine[mine.len().min(first)..][..part(mine.len())];
+            let (mut own, mut received) = (buffer(&[part(mine.len()) as i32]), buffer(&counts));
+            own.copy_from_slice(&mine[mine.len().min(first)..][..part(mine.len())]);
             let mut into = PartitionMut::new(&mut received[..], &counts[..], &starts[..]);
-            self.world().all_gather_varcount_into(own, &mut into);
+            self.world().all_gather_varcount_into(&own[..], &mut into);
             append(&mut found, &received, &counts);
         }
         Ok(found)
@@ -100,9 +108,11 @@ impl Transport for World {
             let part = |len: usize| len.saturating_sub(first).min(self.piece);
             let (out, out_starts) = places(parts.iter().map(|to| part(to.len())));
             let (counts, starts) = places(lens.iter().map(|&len| part(len as usize)));
-            let send: Vec<u8> =
-                parts.iter().flat_map(|to| &to[to.len().min(first)..][..part(to.len())]).copied().collect();
-            let mut received = vec![0u8; counts.iter().map(|&count| count as usize).sum()];
+            let (mut send, mut received) = (buffer(&out), buffer(&counts));
+            for (to, &start) in parts.iter().zip(&out_starts) {
+                let len = part(to.len());
+                send[start as usize..][..len].copy_from_slice(&to[to.len().min(first)..][..len]);
+            }
             let from = Partition::new(&send[..], &out[..], &out_starts[..]);
             let mut into = PartitionMut::new(&mut received[..], &counts[..], &starts[..]);
             self.world().all_to_all_varcount_into(&from, &mut into);
