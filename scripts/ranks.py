@@ -35,10 +35,10 @@ COMMANDS = {
     "observe copies": "observe --model base --input one.safetensors --perturbations 30 --out OUT/trace.safetensors",
     "curvature": "curvature --model base --input digits/test.safetensors --block block.json --damping 0.1 --solve"
     " --out OUT/step.safetensors",
-    "verify": f"verify --before base --after base --reference other base {DATA} {FORGET} --test digits/test.safetensors"
+    "verify": f"verify --before base --after other --reference third fourth {DATA} {FORGET} --test digits/test.safetensors"
     " --out OUT/verify.json --json",
     "eval": "eval --model base --data digits/test.safetensors --json",
-    "foci": "foci table.csv --plot OUT/steps.svg --all --json",
+    "foci": "foci table.csv --target target --plot OUT/steps.svg --all --json",
     "foci --graph": "foci table.csv --graph --dot OUT/graph.dot --resume OUT/graph.jsonl --json",
 }
 SECONDS = 20  # within which all ranks must have ended
@@ -87,8 +87,9 @@ class Bench:
 def prepare(bench):
     run = lambda line: subprocess.run([bench.program, *line.split()], cwd=bench.folder, check=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     run("demo --data-out digits")
-    run(f"train --arch mlp:12 --epochs 6 --seed 1 {DATA} --out base --device cpu")
-    run(f"train --arch mlp:12 --epochs 6 --seed 2 {DATA} --out other --device cpu")
+    for seed, name in enumerate(("base", "other", "third", "fourth")):
+        left_out = "--exclude digits/forget.txt" if seed > 1 else ""
+        run(f"train --arch mlp:12 --epochs 6 --seed {seed} {DATA} {left_out} --out {name} --device cpu")
     (bench.folder / "block.json").write_text('[["fc1", 3], ["fc1", 0], ["fc2", 4]]')
     rows = ["a,b,c,d,e,target"]
     for i in range(70):
@@ -178,7 +179,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("program", type=Path)
     parser.add_argument("--ranks", default="1,2,3,4", help="by default 1,2,3,4")
-    parser.add_argument("--only", help="one of: " + ", ".join(COMMANDS))
+    parser.add_argument("--only", help="one of: " + ", ".join(COMMANDS) + "; or `ends`: what is killed and refused")
     args = parser.parse_args()
     if os.geteuid() == 0:
         os.environ.update(OMPI_ALLOW_RUN_AS_ROOT="1", OMPI_ALLOW_RUN_AS_ROOT_CONFIRM="1")
@@ -192,7 +193,7 @@ def main():
                     found = bench.result(ranks, line)
                     assert found == expected, f"{name} with {ranks} ranks differs: {differs(found, expected)}"
                 print(f"{name}: the same", flush=True)
-        if args.only is None:
+        if args.only in (None, "ends"):
             stopped(bench, bench.result(0, f"{HOLD} --out OUT"))
             refused(bench)
 

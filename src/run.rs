@@ -192,7 +192,7 @@ impl Session {
         })?;
         let Scrubbed { network, records, .. } = &mut scrubbed;
         records.iter().try_for_each(|record| record.replay(network))?;
-        let (mut kept, stages) = (scrubbed.records.len(), Stages::of(out, &identity, ranks));
+        let (mut kept, stages) = (scrubbed.records.len(), Stages::of(out, &identity).among(ranks));
         let result = self.go_on(request, &mut scrubbed, Some(&stages), |record| {
             ranks.first(|| events.iter_mut().try_for_each(|events| events.write(record)))?;
             kept += 1;

@@ -41,9 +41,14 @@ pub struct Stages {
 }
 
 impl Stages {
-    /// Those of the run of this identity in `folder`, which rank 0 alone reads and writes.
-    pub fn of(folder: &Path, identity: &str, ranks: &Communicator) -> Stages {
-        Stages { path: folder.join(NAME), identity: identity.into(), ranks: ranks.clone() }
+    /// Those of the run of this identity in `folder`.
+    pub fn of(folder: &Path, identity: &str) -> Stages {
+        Stages { path: folder.join(NAME), identity: identity.into(), ranks: Communicator::alone() }
+    }
+
+    /// The same for several ranks, of which rank 0 alone reads and writes the file.
+    pub fn among(self, ranks: &Communicator) -> Stages {
+        Stages { ranks: ranks.clone(), ..self }
     }
 
     /// The stage of a batch, where it was begun by this run.
@@ -129,8 +134,7 @@ mod tests {
     #[test]
     fn a_stage_comes_back_for_its_own_run_and_batch_alone() {
         let dir = tempfile::tempdir().unwrap();
-        let ranks = Communicator::alone();
-        let stages = Stages::of(dir.path(), "a", &ranks);
+        let stages = Stages::of(dir.path(), "a");
         assert_eq!(stages.read(0).unwrap(), None);
         let soft = SoftLabels { q: vec![0.25, 0.75], nudge: -0.1 };
         let first = Stage {
@@ -147,7 +151,7 @@ mod tests {
             assert_eq!(stages.read(2).unwrap(), Some(stage));
         }
         assert_eq!(stages.read(1).unwrap(), None);
-        assert_eq!(Stages::of(dir.path(), "b", &ranks).read(2).unwrap(), None);
+        assert_eq!(Stages::of(dir.path(), "b").read(2).unwrap(), None);
         stages.clear().unwrap();
         stages.clear().unwrap();
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);

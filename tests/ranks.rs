@@ -130,3 +130,17 @@ fn an_error_in_the_data_of_one_rank_ends_all() {
     assert!(words.iter().all(|words| words.contains("sample 39")), "{words:?}");
     assert!(words[0].contains("rank 2: ") && !words[2].contains("rank"), "{words:?}");
 }
+
+#[cfg(not(feature = "mpi"))]
+#[test]
+fn a_program_without_mpi_does_not_do_the_work_once_for_every_rank() {
+    let program = |ranks: &str| {
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_scrubjay"));
+        command.arg("devices").env("OMPI_COMM_WORLD_SIZE", ranks).env("CUDA_VISIBLE_DEVICES", "");
+        let done = command.output().unwrap();
+        (done.status.code(), String::from_utf8(done.stderr).unwrap())
+    };
+    assert_eq!(program("1").0, Some(0));
+    let (code, words) = program("3");
+    assert!(code == Some(2) && words.contains("3 ranks") && words.contains("--features mpi"), "{words}");
+}

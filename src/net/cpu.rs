@@ -317,7 +317,6 @@ mod tests {
             let (there, mut off) = dot(read(named("t", node).unwrap()), read(d));
             let pairs = inputs.iter().filter_map(|&input| Some((named("t", input)?, named("d", input)?)));
             let mut parts: Vec<(f64, f64)> = pairs.map(|(t, d)| dot(read(t), read(d))).collect();
-            drop(run);
             parts.extend(v.all().zip(sink.all()).map(|(v, sink)| dot(v, sink)));
             let back: f64 = parts.iter().map(|(sum, _)| sum).sum();
             off += parts.iter().map(|(_, off)| off).sum::<f64>();
