@@ -14,7 +14,9 @@ use crate::loss;
 use crate::net::cpu::{Arena, Run};
 use crate::net::cuda::Derivatives;
 use crate::net::plan::{Plan, Purpose};
-use crate::net::{LayerId, Network, RowValues, Seed, Selected, Tilt, UnitId, check, in_lanes, lanes};
+use crate::net::{
+    LayerId, Network, RowValues, Seed, Selected, Tilt, UnitId, check, in_lanes, lanes, sums_of,
+};
 
 /// The parameters of some units of a network.
 #[derive(Clone, Debug, PartialEq)]
@@ -257,8 +259,9 @@ impl Block {
         }
         let own = own.map(|own| own.iter().map(|rows| self.of_rows(rows)).collect());
         device.ranks().reduce(lanes, self.len, own, |lanes| {
-            let mean = |i: usize| lanes.iter().fold(0.0, |sum, lane| sum + f64::from(lane[i])) / n as f64;
-            (0..lanes.first().map_or(0, |lane| lane.len())).map(mean).collect()
+            let mut mean = sums_of(lanes);
+            mean.iter_mut().for_each(|mean| *mean /= n as f64);
+            mean
         })
     }
 

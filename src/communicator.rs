@@ -256,7 +256,8 @@ impl Communicator {
         let (own, _) = shared.open(Next::Exchange, own, |own| own.iter().map(Vec::len).sum())?;
         let part = |rank: usize| len * rank / size..len * (rank + 1) / size;
         let of_rank = |rank: usize| -> Vec<u8> {
-            own.iter().flat_map(|lane| bytemuck::cast_slice(&lane[part(rank)]).iter().copied()).collect()
+            let lanes: Vec<&[u8]> = own.iter().map(|lane| bytemuck::cast_slice(&lane[part(rank)])).collect();
+            lanes.concat()
         };
         let parts: Vec<Vec<u8>> = (0..size).map(of_rank).collect();
         let found = shared.count(shared.transport.exchange(&parts)?)?;

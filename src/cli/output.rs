@@ -4,11 +4,23 @@
 use std::fmt::Arguments;
 use std::io::{Error, ErrorKind, Result, Write};
 use std::sync::OnceLock;
-
-use super::ranks::is_silent;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// The error that ended standard output.
 static ENDED: OnceLock<Error> = OnceLock::new();
+
+/// Whether nothing is printed: another rank does (`ranks.rs`).
+static SILENT: AtomicBool = AtomicBool::new(false);
+
+/// Prints nothing from now on, or again.
+pub fn silence(silent: bool) {
+    SILENT.store(silent, Ordering::Relaxed);
+}
+
+/// Whether nothing is printed.
+pub fn is_silent() -> bool {
+    SILENT.load(Ordering::Relaxed)
+}
 
 /// Prints to standard output.
 macro_rules! print {

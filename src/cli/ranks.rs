@@ -2,17 +2,15 @@
 //! together. Rank 0 alone prints.
 
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use scrubjay::communicator::{Communicator, work};
 use scrubjay::{Error, Result};
 
+use super::output::{error, is_silent, silence};
+
 /// The ranks of this run, where there are several.
 static RANKS: OnceLock<Communicator> = OnceLock::new();
-
-/// Whether this rank prints nothing.
-static SILENT: AtomicBool = AtomicBool::new(false);
 
 /// Options whose values are files that a command writes.
 const WRITTEN: [&str; 7] = ["--out", "--html", "--plot", "--dot", "--resume", "--data-out", "--spool"];
@@ -28,7 +26,7 @@ pub fn join(shares: bool) -> Result<()> {
     let found = LAUNCHED.iter().find_map(|name| Some((*name, std::env::var(name).ok()?)));
     let Some((name, value)) = found else { return Ok(()) };
     let ranks = start(name, &value)?;
-    SILENT.store(!ranks.leads(), Ordering::Relaxed);
+    silence(!ranks.leads());
     let ranks = RANKS.get_or_init(|| ranks);
     if ranks.size() > 1 && !shares {
         let reason = "this command is not shared between ranks; start it without mpirun or srun";
@@ -62,21 +60,21 @@ pub fn ranks() -> Communicator {
     RANKS.get().cloned().unwrap_or_default()
 }
 
-/// Whether this rank prints nothing: another one does.
-pub fn is_silent() -> bool {
-    SILENT.load(Ordering::Relaxed)
-}
-
 /// Ends together with the other ranks: the exit code of all, and the words to print here where one failed.
 pub fn leave(code: u8, why: Option<String>) -> (u8, Option<String>) {
     let ranks = ranks();
+    if ranks.size() > 1 && why.is_none() {
+        let (received, exchanges) = ranks.traffic();
+        let mib = received as f64 / f64::from(1 << 20);
+        error(format_args!("ranks: this one received {mib:.1} MiB in {exchanges} exchanges"));
+    }
     if let Some(why) = why.clone().filter(|_| ranks.size() > 1) {
         let rank = ranks.rank();
         // The others may be far from the next seam. The launcher ends them once this process has ended.
         std::thread::spawn(move || {
             std::thread::sleep(PATIENCE);
-            SILENT.store(false, Ordering::Relaxed);
-            super::output::error(format_args!("error: rank {rank}: {why}"));
+            silence(false);
+            error(format_args!("error: rank {rank}: {why}"));
             std::process::exit(i32::from(code.max(1)));
         });
     }

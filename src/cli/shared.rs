@@ -8,7 +8,8 @@ use std::time::Duration;
 use scrubjay::device::{Choice, Device};
 use scrubjay::net::plan::LANES;
 
-use super::ranks::{is_silent, ranks};
+use super::output::is_silent;
+use super::ranks::ranks;
 
 /// How a command ended when nothing failed; the number is the exit code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -191,11 +191,7 @@ fn select(
     } else {
         options.groups
     };
-    let mut step: Box<dyn Step> = match cuda {
-        Some(cuda) => Box::new(CudaStep::new(cuda, *x, ranks, options.ties, watch)?),
-        None if among.size() > 1 => Box::new(Split::new(*x, ranks, options.ties, watch, among)),
-        None => Box::new(CpuStep::new(*x, ranks, options.ties, watch)),
-    };
+    let mut step = steps(cuda, among, *x, ranks, options, watch)?;
     let by_column = step.first()?;
     let first = by_candidate(&*step, candidates, &by_column)?;
     // candidates that are not chosen yet
@@ -253,6 +249,22 @@ fn select(
         found.stopped = Stopped::Interrupted;
     }
     Ok(found)
+}
+
+/// The steps of the device, shared between ranks where there are several.
+fn steps<'a>(
+    cuda: Option<&'a Cuda>,
+    among: &'a Communicator,
+    x: Columns<'a>,
+    ranks: &'a Ranks,
+    options: &FociOptions,
+    watch: &'a Watch,
+) -> Result<Box<dyn Step + 'a>> {
+    Ok(match cuda {
+        Some(cuda) => Box::new(CudaStep::new(cuda, x, ranks, options.ties, watch)?),
+        None if among.size() > 1 => Box::new(Split::new(x, ranks, options.ties, watch, among)),
+        None => Box::new(CpuStep::new(x, ranks, options.ties, watch)),
+    })
 }
 
 /// A of each candidate: that of its column, or of all its columns together.

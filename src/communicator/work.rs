@@ -20,7 +20,8 @@ pub fn work(arguments: &[OsString], written: &[&str]) -> Vec<(String, String)> {
     let program = std::env::current_exe().map_or_else(|_| "unknown".into(), |path| file(&path));
     let mut all = vec![
         ("scrubjay".to_string(), env!("CARGO_PKG_VERSION").to_string()),
-        ("the program of".to_string(), program),
+        ("the program".to_string(), program),
+        ("a processor".to_string(), processor()),
         ("the arguments".to_string(), words.join(" ")),
     ];
     let mut before = "";
@@ -38,6 +39,22 @@ pub fn work(arguments: &[OsString], written: &[&str]) -> Vec<(String, String)> {
         before = word;
     }
     all
+}
+
+/// What the loops are compiled for: on another processor they have other roundings.
+fn processor() -> String {
+    #[cfg(target_arch = "x86_64")]
+    let found = {
+        let has = [
+            ("avx2", std::is_x86_feature_detected!("avx2")),
+            ("fma", std::is_x86_feature_detected!("fma")),
+            ("avx512f", std::is_x86_feature_detected!("avx512f")),
+        ];
+        has.iter().filter(|(_, has)| *has).map(|(name, _)| format!(" {name}")).collect::<String>()
+    };
+    #[cfg(not(target_arch = "x86_64"))]
+    let found = "";
+    format!("{}{found}", std::env::consts::ARCH)
 }
 
 /// The length of a file and a hash of its bytes, or of its beginning and end.

@@ -10,7 +10,7 @@ use crate::error::Result;
 use crate::net::cpu::{Arena, Run, Sink};
 use crate::net::cuda::{Wanted, moments_of};
 use crate::net::plan::{Plan, Purpose};
-use crate::net::{LayerUse, Network, Seed, in_lanes, lanes};
+use crate::net::{LayerUse, Network, Seed, in_lanes, lanes, sums_of};
 use crate::ops::cpu::conv;
 
 /// Wider rows than this have A replaced by its mean diagonal: the matrix would need more than 512 MiB.
@@ -114,10 +114,7 @@ fn sums_of_ranks(
 ) -> Result<Vec<Moments<f64>>> {
     let flat = |moments: Vec<Moments<f32>>| moments.into_iter().flat_map(|m| m.a.into_iter().chain(m.g));
     let own = own.map(|own| own.into_iter().map(|lane| flat(lane).collect()).collect());
-    let sums = device.ranks().reduce(lanes, floats, own, |lanes| {
-        let sum = |i: usize| lanes.iter().fold(0.0, |sum, lane| sum + f64::from(lane[i]));
-        (0..lanes.first().map_or(0, |lane| lane.len())).map(sum).collect::<Vec<f64>>()
-    })?;
+    let sums = device.ranks().reduce(lanes, floats, own, sums_of)?;
     let mut rest = &sums[..];
     let mut next = |len: usize| {
         let (part, others) = rest.split_at(len);

@@ -54,6 +54,15 @@ pub(crate) fn lanes(n: usize, plan: &Plan) -> usize {
     n.div_ceil(plan.chunk).min(plan.lanes)
 }
 
+/// The sums of all lanes' values, in f64 and in lane order.
+pub(crate) fn sums_of(lanes: &[&[f32]]) -> Vec<f64> {
+    let mut sums = vec![0.0; lanes.first().map_or(0, |lane| lane.len())];
+    for lane in lanes {
+        sums.iter_mut().zip(*lane).for_each(|(sum, &value)| *sum += f64::from(value));
+    }
+    sums
+}
+
 /// The chunks of one lane: ranges of images.
 pub(crate) struct Lane {
     next: usize,

@@ -87,7 +87,9 @@ impl RowValues {
 
     /// All values, one vector after the other.
     pub fn flat(&self) -> Vec<f32> {
-        self.weight.iter().chain(&self.bias).chain(&self.other).flatten().copied().collect()
+        let parts: Vec<&[f32]> =
+            self.weight.iter().chain(&self.bias).chain(&self.other).map(Vec::as_slice).collect();
+        parts.concat()
     }
 
     /// Sets all values to those that [`RowValues::flat`] gave.

@@ -307,9 +307,11 @@ impl Host {
                 let own =
                     self.chunks.iter().zip(ranks.own(used)).map(|(chunk, _)| chunk.sink.flat()).collect();
                 let all = ranks.reduce(used, sum.len(), Ok(own), |chunks| {
-                    let add = |i: usize| chunks.iter().map(|chunk| chunk[i]).reduce(|sum, g| sum + g);
-                    let len = chunks.first().map_or(0, |chunk| chunk.len());
-                    (0..len).map(|i| add(i).unwrap_or_default()).collect()
+                    let mut sum = chunks.first().map_or(vec![], |chunk| chunk.to_vec());
+                    for chunk in chunks.iter().skip(1) {
+                        sum.iter_mut().zip(*chunk).for_each(|(sum, g)| *sum += g);
+                    }
+                    sum
                 })?;
                 sum.set(&all);
                 sum
