@@ -172,7 +172,15 @@ def refused(bench):
     bench.ends(bench.launch(2, f"train --arch mlp:4 {DATA} --out one.safetensors/out"), ["one.safetensors/out"])
     bench.ends(bench.launch(3, "eval --model base --data gone.safetensors"), ["gone.safetensors"])
     bench.ends(bench.start([*mpirun, "-n", "2", bench.program, "demo"]), ["not shared between ranks"])
-    print("other data, other builds, other arguments, a folder that cannot be written: refused, with the reason")
+    # A fault in the middle of a long file is not seen before the ranks begin; rank 1 finds it alone, and rank 0 hears of it.
+    lines = ["a,b,c", *(f"{i % 1000 + 1000},{i * 37 % 1009 + 1000},{i * 91 % 1013 + 1000}" for i in range(160000))]
+    (folder / "long.csv").write_text("\n".join(lines))
+    lines[80000] = lines[80000][:2] + "," + lines[80000][3:]
+    (other / "long.csv").write_text("\n".join(lines))
+    line = [bench.program, *"foci long.csv --target c --max-features 1 --device cpu --threads 1".split()]
+    alone = [*mpirun, "-n", "1", "-wdir", str(folder), *line, ":", "-n", "1", "-wdir", str(other), *line]
+    bench.ends(bench.start(alone), ["rank 1: long.csv", "80001"])
+    print("other data, other builds, other arguments, a folder that cannot be written, a fault of one rank: refused, with the reason")
 
 
 def main():
