@@ -112,8 +112,8 @@ def prepare(bench):
 
 def children(process):
     """The ranks that mpirun started."""
-    listed = subprocess.run(["ps", "-o", "pid=,comm=", "--ppid", str(process.pid)], text=True, stdout=subprocess.PIPE).stdout
-    return [int(line.split()[0]) for line in listed.splitlines() if "scrubjay" in line]
+    found = [pid for task in Path(f"/proc/{process.pid}/task").glob("*/children") for pid in task.read_text().split()]
+    return [int(pid) for pid in found if Path(f"/proc/{pid}/comm").read_text().startswith("scrubjay")]
 
 
 def wait_for(path, process):
@@ -140,10 +140,6 @@ def stopped(bench, expected):
             process.send_signal(signal.SIGINT)
             took = bench.ends(process, [], since)
         assert not (out / "report.json").exists(), "it was finished before"
-        for _ in range(100):
-            if not children(process):
-                break
-            time.sleep(0.1)
         assert bench.result(later, f"{HOLD} --out OUT", fresh=False) == expected, how
         print(f"{how}: {ranks} ranks ended in {took:.1f} s, {later} went on to the same bytes", flush=True)
 
