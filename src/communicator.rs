@@ -15,6 +15,7 @@ mod threads;
 mod transport;
 mod work;
 
+use std::borrow::Cow;
 use std::iter::StepBy;
 use std::ops::Range;
 use std::sync::Arc;
@@ -55,10 +56,8 @@ impl Communicator {
         mpi::World::start().map(Communicator::over)
     }
 
-    /// Runs `work` on so many ranks, each a thread of this process; the results in order of ranks.
-    ///
-    /// # Errors
-    /// The first rank's that failed, which all others then know.
+    /// Runs `work` on so many ranks, each a thread of this process; the results in order of ranks. Where one fails, the others
+    /// fail in the seam where they meet it next.
     ///
     /// # Panics
     /// Where `work` does.
@@ -260,8 +259,8 @@ impl Communicator {
             lanes.concat()
         };
         let parts: Vec<Vec<u8>> = (0..size).map(of_rank).collect();
-        let found = shared.count(shared.transport.exchange(&parts)?)?;
-        let found: Vec<Vec<f32>> = found.iter().map(|bytes| bytemuck::pod_collect_to_vec(bytes)).collect();
+        let found = shared.count(shared.transport.exchange(parts)?)?;
+        let found: Vec<Cow<[f32]>> = found.iter().map(|bytes| values(bytes)).collect();
         let mine = part(self.rank()).len();
         let of_lane = |lane: usize| {
             let at = lane / size * mine;
@@ -318,6 +317,14 @@ struct Leaving<'a>(&'a Communicator);
 impl Drop for Leaving<'_> {
     fn drop(&mut self) {
         self.0.leave(1, Some("panicked".into()));
+    }
+}
+
+/// Bytes as values: as they lie in memory, where that is aligned.
+fn values<T: Pod>(bytes: &[u8]) -> Cow<'_, [T]> {
+    match bytemuck::try_cast_slice(bytes) {
+        Ok(values) => Cow::Borrowed(values),
+        Err(_) => Cow::Owned(bytemuck::pod_collect_to_vec(bytes)),
     }
 }
 

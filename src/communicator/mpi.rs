@@ -97,7 +97,7 @@ impl Transport for World {
         Ok(found)
     }
 
-    fn exchange(&self, parts: &[Vec<u8>]) -> Result<Vec<Vec<u8>>> {
+    fn exchange(&self, parts: Vec<Vec<u8>>) -> Result<Vec<Vec<u8>>> {
         let sent: Vec<u64> = parts.iter().map(|part| part.len() as u64).collect();
         let mut lens = vec![0u64; self.size];
         self.world().all_to_all_into(&sent[..], &mut lens[..]);

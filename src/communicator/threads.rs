@@ -71,7 +71,7 @@ impl Transport for Thread {
         Ok(self.meet(vec![mine.to_vec()]).iter().map(|sent| sent[0].clone()).collect())
     }
 
-    fn exchange(&self, parts: &[Vec<u8>]) -> Result<Vec<Vec<u8>>> {
-        Ok(self.meet(parts.to_vec()).iter().map(|sent| sent[self.rank].clone()).collect())
+    fn exchange(&self, parts: Vec<Vec<u8>>) -> Result<Vec<Vec<u8>>> {
+        Ok(self.meet(parts).iter().map(|sent| sent[self.rank].clone()).collect())
     }
 }

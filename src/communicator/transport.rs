@@ -20,7 +20,7 @@ pub(super) trait Transport: Send + Sync {
     fn gather(&self, mine: &[u8], lens: &[usize]) -> Result<Vec<Vec<u8>>>;
 
     /// Sends `parts[r]` to rank r, and returns what every rank sent here.
-    fn exchange(&self, parts: &[Vec<u8>]) -> Result<Vec<Vec<u8>>>;
+    fn exchange(&self, parts: Vec<Vec<u8>>) -> Result<Vec<Vec<u8>>>;
 
     /// Ends what was started, once all ranks have said goodbye.
     fn end(&self) {}
