@@ -241,4 +241,5 @@ def main():
                 print(f"    {message}")
 
 
-main()
+if __name__ == "__main__":
+    main()

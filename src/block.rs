@@ -14,7 +14,9 @@ use crate::loss;
 use crate::net::cpu::{Arena, Run};
 use crate::net::cuda::Derivatives;
 use crate::net::plan::{Plan, Purpose};
-use crate::net::{LayerId, Network, RowValues, Seed, Selected, Tilt, UnitId, check, in_lanes};
+use crate::net::{
+    LayerId, Network, RowValues, Seed, Selected, Tilt, UnitId, check, in_lanes, lanes, sums_of,
+};
 
 /// The parameters of some units of a network.
 #[derive(Clone, Debug, PartialEq)]
@@ -230,7 +232,7 @@ impl Block {
         }
         let plan = Plan::new(net, self.rows.clone(), Purpose::Gradient, inputs.len())?;
         let sums = device.scope(|| {
-            in_lanes(inputs.len(), &plan, |lane| {
+            in_lanes(device.ranks(), inputs.len(), &plan, |lane| {
                 let (mut arena, mut sink) = (Arena::new(&plan), RowValues::zeros(net, &plan.rows));
                 for chunk in lane {
                     let n = arena.fill(net, &plan, inputs, chunk.clone())?;
@@ -239,8 +241,41 @@ impl Block {
                 }
                 Ok(sink)
             })
-        })?;
-        Ok(device.scope(|| self.mean(&sums, inputs.len())))
+        });
+        self.mean_of_lanes(device, sums, lanes(inputs.len(), &plan), inputs.len())
+    }
+
+    /// The sum over all `lanes`, of which these are this rank's, in lane order, over `n`.
+    pub(crate) fn mean_of_lanes(
+        &self,
+        device: &Device,
+        own: Result<Vec<RowValues>>,
+        lanes: usize,
+        n: usize,
+    ) -> Result<Vec<f64>> {
+        if device.ranks().size() == 1 {
+            let sums = own?;
+            return Ok(device.scope(|| self.mean(&sums, n)));
+        }
+        let own = own.map(|own| own.iter().map(|rows| self.of_rows(rows)).collect());
+        device.ranks().reduce(lanes, self.len, own, |_, lanes| {
+            let mut mean = sums_of(lanes);
+            mean.iter_mut().for_each(|mean| *mean /= n as f64);
+            mean
+        })
+    }
+
+    /// Rows of the layers as a vector of the block; the inverse of [`Block::to_rows`].
+    fn of_rows(&self, rows: &RowValues) -> Vec<f32> {
+        let mut v = vec![0.0; self.len];
+        for part in &self.parts {
+            let (layer, at) = (part.layer.index(), part.among * part.fan_in);
+            v[part.weight()].copy_from_slice(&rows.weight[layer][at..at + part.fan_in]);
+            if part.bias {
+                v[part.end() - 1] = rows.bias[layer][part.among];
+            }
+        }
+        v
     }
 
     /// A vector of the block as rows of the layers.

@@ -4,8 +4,9 @@
 //! All three share the tangent forward pass; they differ in what the loss sends back: the Gauss–Newton matrix sends
 //! the loss's second derivative times z', the Fisher matrix δ(δ·z'), each by a plain backward pass, and the Hessian sends the first by
 //! the tangent backward pass. The primal pass runs once; what the products read of it is kept chunk by chunk up to
-//! `memory` bytes, and recomputed for the chunks beyond.
+//! `memory` bytes, and recomputed for the chunks beyond. Of several ranks each keeps that much of its own lanes.
 
+use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 
 use crate::block::Block;
@@ -16,7 +17,7 @@ use crate::names::names;
 use crate::net::cpu::{Arena, Run};
 use crate::net::cuda::Derivatives;
 use crate::net::plan::{Plan, Purpose};
-use crate::net::{Layer, LayerId, Network, RowValues, Section, Seed, check, in_lanes};
+use crate::net::{Layer, LayerId, Network, RowValues, Section, Seed, check, in_lanes, lanes};
 use crate::ops::cuda::vector::Places;
 use crate::solve::CudaVector;
 
@@ -46,13 +47,14 @@ pub struct Curvature<'a> {
 
 /// Where the primal passes are.
 enum Primal<'a> {
-    /// The first chunks of the host's, and arenas between products, so that a solver's loop allocates none.
-    Host(Vec<Kept>, Mutex<Vec<Arena>>),
+    /// Chunks of the host's by number, how many all ranks keep, and arenas between products, so that a solver's loop allocates
+    /// none.
+    Host(HashMap<usize, Kept>, usize, Mutex<Vec<Arena>>),
     /// On a CUDA device; and where the block's rows of each layer stand in its vectors.
     Cuda(&'a Cuda, Box<Mutex<Derivatives<'a>>>, Vec<Option<Places>>),
 }
 
-/// What products read of one of the first chunks.
+/// What products read of a chunk.
 struct Kept {
     values: Vec<f32>,
     labels: Vec<u32>,
@@ -81,20 +83,23 @@ impl<'a> Curvature<'a> {
             Kind::Ggn => Purpose::Ggn,
             Kind::Fisher => Purpose::Fisher,
         };
-        let (plan, sums, primal) = match device.cuda() {
+        let n = inputs.len();
+        let (plan, gradient, primal) = match device.cuda() {
             Some(cuda) => {
                 let mut passes = Derivatives::new(device, cuda, net, block.rows(), purpose, inputs, memory)?;
-                let sums = vec![passes.gradient(Seed::Gradient)?];
-                let places = places(cuda, net, block)?;
-                (passes.plan().clone(), sums, Primal::Cuda(cuda, Box::new(Mutex::new(passes)), places))
+                let sums = [passes.gradient(Seed::Gradient)?];
+                let (gradient, places) = (device.scope(|| block.mean(&sums, n)), places(cuda, net, block)?);
+                (passes.plan().clone(), gradient, Primal::Cuda(cuda, Box::new(Mutex::new(passes)), places))
             }
             None => {
-                let plan = Plan::new(net, block.rows().to_vec(), purpose, inputs.len())?;
-                let (sums, kept) = primal_on_host(device, net, &plan, inputs, memory)?;
-                (plan, sums, Primal::Host(kept, Mutex::new(vec![])))
+                let plan = Plan::new(net, block.rows().to_vec(), purpose, n)?;
+                let mut kept = HashMap::new();
+                let sums = primal_on_host(device, net, &plan, inputs, memory, &mut kept);
+                let gradient = block.mean_of_lanes(device, sums, lanes(n, &plan), n)?;
+                let of_all = device.ranks().gather_values(Ok(vec![kept.len()]))?.concat().iter().sum();
+                (plan, gradient, Primal::Host(kept, of_all, Mutex::new(vec![])))
             }
         };
-        let gradient = device.scope(|| block.mean(&sums, inputs.len()));
         Ok(Curvature { device, net, block, inputs, plan, gradient, primal })
     }
 
@@ -106,7 +111,7 @@ impl<'a> Curvature<'a> {
     /// The share of chunks whose primal pass is kept; the others' is recomputed in every product.
     pub fn kept_share(&self) -> f64 {
         let kept = match &self.primal {
-            Primal::Host(kept, _) => kept.len(),
+            Primal::Host(_, kept, _) => *kept,
             Primal::Cuda(_, passes, _) => passes.lock().unwrap_or_else(PoisonError::into_inner).lasting(),
         };
         kept as f64 / self.inputs.len().div_ceil(self.plan.chunk) as f64
@@ -131,32 +136,37 @@ impl<'a> Curvature<'a> {
             ));
         }
         let v = self.block.to_rows(self.net, v);
-        let sums = match &self.primal {
-            Primal::Host(kept, idle) => self.products_on_host(kept, idle, &v)?,
+        let n = self.inputs.len();
+        let mean = match &self.primal {
+            Primal::Host(kept, _, idle) => {
+                let sums = self.products_on_host(kept, idle, &v);
+                self.block.mean_of_lanes(self.device, sums, lanes(n, &self.plan), n)?
+            }
             Primal::Cuda(_, passes, _) => {
-                vec![passes.lock().unwrap_or_else(PoisonError::into_inner).product(&v)?]
+                let sums = [passes.lock().unwrap_or_else(PoisonError::into_inner).product(&v)?];
+                self.device.scope(|| self.block.mean(&sums, n))
             }
         };
-        hv.copy_from_slice(&self.device.scope(|| self.block.mean(&sums, self.inputs.len())));
+        hv.copy_from_slice(&mean);
         Ok(())
     }
 
     fn products_on_host(
         &self,
-        kept: &[Kept],
+        kept: &HashMap<usize, Kept>,
         idle: &Mutex<Vec<Arena>>,
         v: &RowValues,
     ) -> Result<Vec<RowValues>> {
         let (net, plan) = (self.net, &self.plan);
         let lock = || idle.lock().unwrap_or_else(PoisonError::into_inner);
         self.device.scope(|| {
-            in_lanes(self.inputs.len(), plan, |lane| {
+            in_lanes(self.device.ranks(), self.inputs.len(), plan, |lane| {
                 let arena = lock().pop();
                 let mut arena = arena.unwrap_or_else(|| Arena::new(plan));
                 let mut sink = RowValues::zeros(net, &plan.rows);
                 for chunk in lane {
                     let n = chunk.len();
-                    let kept = kept.get(chunk.start / plan.chunk);
+                    let kept = kept.get(&(chunk.start / plan.chunk));
                     if kept.is_none() {
                         arena.fill(net, plan, self.inputs, chunk)?;
                         Run::new(net, plan, &mut arena, n).primal_again();
@@ -226,24 +236,28 @@ fn places(cuda: &Cuda, net: &Network, block: &Block) -> Result<Vec<Option<Places
     net.layers.iter().enumerate().map(of_layer).collect()
 }
 
-/// The sums of the gradients of every lane, and the primal part of the first chunks, up to `memory` bytes of it.
+/// The sums of the gradients of every lane of this rank, and the primal part of its first chunks, up to `memory` bytes of it.
 fn primal_on_host(
     device: &Device,
     net: &Network,
     plan: &Plan,
     inputs: &dyn Inputs,
     memory: usize,
-) -> Result<(Vec<RowValues>, Vec<Kept>)> {
+    keep_in: &mut HashMap<usize, Kept>,
+) -> Result<Vec<RowValues>> {
     let keep = memory / plan.kept_bytes().max(1);
+    let (ranks, of_all) = (device.ranks(), lanes(inputs.len(), plan));
+    let own = ranks.own(of_all).len();
     let lanes = device.scope(|| {
-        in_lanes(inputs.len(), plan, |lane| {
+        in_lanes(ranks, inputs.len(), plan, |lane| {
             let (mut arena, mut sink) = (Arena::new(plan), RowValues::zeros(net, &plan.rows));
             let mut kept = vec![];
             for chunk in lane {
                 let index = chunk.start / plan.chunk;
                 let n = arena.fill(net, plan, inputs, chunk)?;
                 Run::new(net, plan, &mut arena, n).seeded(Seed::Gradient, &mut sink).primal();
-                if index < keep {
+                // Its place among the chunks of this rank's lanes.
+                if index / of_all * own + index % of_all / ranks.size() < keep {
                     let labels = arena.labels[..n * plan.label_width].to_vec();
                     let values = arena.kept.clone();
                     kept.push((index, Kept { values, labels }));
@@ -253,9 +267,8 @@ fn primal_on_host(
         })
     })?;
     let (sums, kept): (Vec<_>, Vec<_>) = lanes.into_iter().unzip();
-    let mut kept: Vec<(usize, Kept)> = kept.into_iter().flatten().collect();
-    kept.sort_by_key(|(index, _)| *index);
-    Ok((sums, kept.into_iter().map(|(_, kept)| kept).collect()))
+    keep_in.extend(kept.into_iter().flatten());
+    Ok(sums)
 }
 
 #[cfg(test)]

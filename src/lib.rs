@@ -47,6 +47,7 @@ mod budget;
 pub mod checkpoint;
 pub mod clock;
 pub mod codec;
+pub mod communicator;
 pub mod comparison;
 pub mod curvature;
 pub mod data;

@@ -7,17 +7,19 @@ use std::process::ExitCode;
 
 fn main() -> ExitCode {
     let args = cli::help::parse::<cli::Args>(); // exits 2 on a usage error, 0 after --help
-    match (cli::run(&args), cli::output::failure()) {
-        (Ok(_), Some(failure)) => {
-            eprintln!("error: standard output: {failure}");
-            ExitCode::FAILURE
-        }
-        (Ok(done), None) => ExitCode::from(done as u8),
+    let (code, why) = match (cli::run(&args), cli::output::failure()) {
+        (Ok(_), Some(failure)) => (1, Some(format!("standard output: {failure}"))),
+        (Ok(done), None) => (done as u8, None),
         (Err(error), _) => {
-            eprintln!("error: {}", reasons(&error));
-            ExitCode::from(error.downcast_ref::<scrubjay::Error>().map_or(1, scrubjay::Error::exit_code))
+            let code = error.downcast_ref::<scrubjay::Error>().map_or(1, scrubjay::Error::exit_code);
+            (code, Some(reasons(&error)))
         }
+    };
+    let (code, why) = cli::ranks::leave(code, why);
+    if let Some(why) = why {
+        eprintln!("error: {why}");
     }
+    ExitCode::from(code)
 }
 
 /// The error and its causes, but for those that it has named itself.

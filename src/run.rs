@@ -1,29 +1,27 @@
 //! Carrying out a request: in memory ([`Session::scrub`]), or into a folder ([`Session::run`]) with the patched model, the
-//! report, and the records from which an interrupted run goes on.
+//! report, and the records from which an interrupted run goes on. Of several ranks, rank 0 alone reads and writes the folder.
 
+mod finish;
 mod json;
 
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::audit::{Snapshot, is_unmoved, judged};
 use crate::checkpoint::{Checkpoint, Delta, Patched, Rows, Way};
-use crate::data::file::{StoredFile, check_folder};
+use crate::data::file::check_folder;
 use crate::data::tensors;
 use crate::doubt::doubts;
 use crate::error::{Error, Result, check_stop};
-use crate::hash;
 use crate::hold::hold;
 use crate::identity::{identity, is_of_another_version};
 use crate::memory::Memory;
 use crate::net::Network;
-use crate::options::DeltaValues;
-use crate::outcome::{LayerAccount, Outcome, Privacy, Record, Written, removed};
+use crate::outcome::{LayerAccount, Outcome, Privacy, Record, removed};
 use crate::receipt::Events;
-use crate::report::{self, ModelFiles, ScrubReport};
+use crate::report::ScrubReport;
 use crate::request::Request;
 use crate::session::{Level, Progress, Session};
 use crate::soft_label::Held;
@@ -52,6 +50,7 @@ pub enum Ended {
 }
 
 /// A run that had been finished before.
+#[derive(Serialize, Deserialize)]
 pub struct Finished {
     /// Samples that were not removed then.
     pub not_removed: usize,
@@ -176,30 +175,23 @@ impl Session {
         let Some(checkpoint) = self.checkpoint() else {
             return Err(Error::config("a session of values in memory has no files to write"));
         };
-        self.check_out(out)?;
-        let report_file = out.join("report.json");
-        if report_file.exists() {
-            let before = finished(out, report_file, &identity)?;
-            if request.options.delta_file.is_some() && !out.join(DELTA).exists() {
-                let reason = "was finished without a delta file; choose another --out";
-                return Err(Error::config(format!("{}: {reason}", out.display())));
-            }
+        let ranks = self.device().ranks();
+        if let Some(before) = ranks.first(|| self.before(request, checkpoint, out, &identity))? {
             return Ok(Ended::Before(before));
         }
-        for name in checkpoint.file_names() {
-            if out.join(name).exists() && !out.join("events.jsonl").exists() {
-                let reason = "is there already, and no run of scrub began it; choose another --out";
-                return Err(Error::config(format!("{}: {reason}", out.join(name).display())));
-            }
-        }
         let mut scrubbed = self.begin(request)?;
-        std::fs::create_dir_all(out).map_err(Error::io(out))?;
-        let (mut events, records) = Events::open(out, &identity)?;
+        let mut events = None; // of rank 0
+        let records = ranks.first(|| {
+            std::fs::create_dir_all(out).map_err(Error::io(out))?;
+            let (opened, records) = Events::open(out, &identity)?;
+            events = Some(opened);
+            Ok(records)
+        })?;
         let replayed = records.into_iter().map(|record| record.replayed(&mut scrubbed.network));
         scrubbed.records = replayed.collect::<Result<_>>()?;
-        let (mut kept, stages) = (scrubbed.records.len(), Stages::of(out, &identity));
+        let (mut kept, stages) = (scrubbed.records.len(), Stages::of(out, &identity).among(ranks));
         let result = self.go_on(request, &mut scrubbed, Some(&stages), |record| {
-            events.write(record)?;
+            ranks.first(|| events.iter_mut().try_for_each(|events| events.write(record)))?;
             record.values = vec![]; // they are on the disk now
             kept += 1;
             stages.clear()
@@ -215,77 +207,43 @@ impl Session {
             other => other,
         })?;
         stages.clear()?; // of a run that was stopped between a record and this
-        let patched = checkpoint.write_patched(self.network(), &scrubbed.network, out)?;
-        let (written, stored) =
-            self.measure_written(request, &mut scrubbed, checkpoint, &patched, out)?.unzip();
-        if let Some(values) = request.options.delta_file {
-            let path = written_at(checkpoint, &patched, out);
-            self.write_delta(path, values == DeltaValues::Both, &out.join(DELTA))?;
+        if ranks.leads() {
+            let outcome =
+                ranks.by_itself(|| self.finish(request, scrubbed, checkpoint, out, &identity, started));
+            let outcome = ranks.told(outcome)?;
+            ranks.first(|| Ok((outcome.removed, outcome.not_removed)))?;
+            return Ok(Ended::Now(Box::new(outcome)));
         }
-        let mut outcome = Outcome {
-            changed_values: patched.changed,
-            lost_updates: patched.vanished,
-            files: patched.files.clone(),
-            written,
-            ..self.outcome(request, scrubbed, 0.0)
-        };
-        if outcome.written.as_ref().is_some_and(|written| !written.removed) {
-            (outcome.removed, outcome.not_removed) = (0, request.forget.len());
-        }
-        outcome.seconds = started.elapsed().as_secs_f64();
-        let files = Some(model_files(checkpoint, &patched)?);
-        let report = ScrubReport {
-            session: self,
-            request,
-            outcome: &outcome,
-            files,
-            after: stored.as_ref(),
-            identity: Some(&identity),
-        };
-        tensors::write_whole(&out.join("report.html"), report::scrub(&report)?.as_bytes())?;
-        let text = serde_json::to_string_pretty(&report_of(&report));
-        let text = text.map_err(|e| Error::data(&report_file, e.to_string()))?;
-        tensors::write_whole(&report_file, text.as_bytes())?;
+        let (removed, not_removed) = ranks.first(|| Ok((0, 0)))?; // rank 0's
+        let outcome = Outcome { removed, not_removed, ..self.outcome(request, scrubbed, 0.0) };
         Ok(Ended::Now(Box::new(outcome)))
     }
 
-    /// How the files that were written do, and their network: a type of 16 bits loses small changes. Says so in the notes where it
-    /// matters.
-    fn measure_written(
+    /// The run that was finished in a folder, if one was.
+    fn before(
         &self,
         request: &Request,
-        scrubbed: &mut Scrubbed,
         checkpoint: &Checkpoint,
-        patched: &Patched,
         out: &Path,
-    ) -> Result<Option<(Written, Network)>> {
-        let gone = removed(&scrubbed.records);
-        if gone.is_empty() {
-            return Ok(None);
+        identity: &str,
+    ) -> Result<Option<Finished>> {
+        self.check_out(out)?;
+        let report_file = out.join("report.json");
+        if report_file.exists() {
+            let before = finished(out, report_file, identity)?;
+            if request.options.delta_file.is_some() && !out.join(DELTA).exists() {
+                let reason = "was finished without a delta file; choose another --out";
+                return Err(Error::config(format!("{}: {reason}", out.display())));
+            }
+            return Ok(Some(before));
         }
-        let stored = self.reopened(written_at(checkpoint, patched, out))?;
-        let (task, forgotten) = (request.task(self, None), self.samples().subset(&gone));
-        let judged = judged(&task, &gone, &mut vec![]);
-        let judged = self.validation().filter(|_| !judged.is_empty()).map(|samples| samples.subset(&judged));
-        let of = |net: &Network| Snapshot::of(&task, net, &forgotten, judged.as_ref());
-        let (before, after) = (of(self.network())?, of(&stored)?);
-        let mut removed = true;
-        if stored != scrubbed.network {
-            let whole = of(&scrubbed.network)?;
-            let lost = is_unmoved(&before, &after) && !is_unmoved(&before, &whole);
-            removed = !lost;
-            scrubbed.notes.push(format!(
-                "{}rounded to the type of the file, {} of {} changed values are as before: the loss of the forgotten is {:.4} \
-                 as written, {:.4} before rounding and {:.4} before removal",
-                if lost { "not removed: " } else { "" },
-                patched.vanished,
-                patched.changed + patched.vanished,
-                after.forget.loss,
-                whole.forget.loss,
-                before.forget.loss
-            ));
+        for name in checkpoint.file_names() {
+            if out.join(name).exists() && !out.join("events.jsonl").exists() {
+                let reason = "is there already, and no run of scrub began it; choose another --out";
+                return Err(Error::config(format!("{}: {reason}", out.join(name).display())));
+            }
         }
-        Ok(Some((Written { before, after, removed }, stored)))
+        Ok(None)
     }
 
     /// Goes on with a run that was begun in a folder; [`Session::run`] would begin one where there is none.
@@ -383,17 +341,4 @@ fn finished(out: &Path, report: PathBuf, identity: &str) -> Result<Finished> {
         return Err(Error::config(format!("{}: {reason}", out.display())));
     }
     Ok(finished)
-}
-
-/// The model's files, as they were written.
-fn model_files(checkpoint: &Checkpoint, patched: &Patched) -> Result<ModelFiles> {
-    let written = patched.files.iter().map(|file| StoredFile::open(file)).collect::<Result<Vec<_>>>()?;
-    let names = patched.files.iter().filter_map(|file| file.file_name());
-    Ok(ModelFiles {
-        files: names.map(|name| name.to_string_lossy().into_owned()).collect(),
-        changed_values: patched.changed,
-        updates_lost_in_stored_type: patched.vanished,
-        sha256_before: hash::of_files_at(checkpoint.contents())?,
-        sha256_after: hash::of_files_at(written.iter().map(StoredFile::whole))?,
-    })
 }

@@ -294,10 +294,13 @@ fn by_vote(
     criteria: &Criteria,
     stop: &AtomicBool,
 ) -> Result<Selection> {
-    let ballots = traces
-        .iter()
-        .map(|trace| check_stop(stop).and_then(|()| run(device, trace, Some(UNITS_PER_VOTER))))
-        .collect::<Result<Vec<Foci>>>()?;
+    let alone = device.alone(); // each rank looks at voters of its own
+    let ballots = device.ranks().each(traces.len(), |i| {
+        let found = check_stop(stop).and_then(|()| run(&alone, &traces[i], Some(UNITS_PER_VOTER)))?;
+        Ok((found.first_step.clone(), found))
+    })?;
+    let ballots: Vec<Foci> =
+        ballots.into_iter().map(|(first_step, found)| Foci { first_step, ..found }).collect();
     let d = traces.first().map_or(0, |trace| trace.d);
     let (mut votes, mut firsts) = (vec![0.0; d], vec![0.0; d]);
     for (ballot, &surprisal) in ballots.iter().zip(surprisals) {
@@ -332,14 +335,15 @@ fn run(device: &Device, trace: &Trace, most: Option<usize>) -> Result<Foci> {
 
 /// The 95 % point of the largest first-step T under permuted losses, over `permutations` of each trace.
 fn noise_level(device: &Device, traces: &[&Trace], permutations: usize, seed: u64) -> Result<Option<f64>> {
-    let mut tops = vec![];
-    for (which, trace) in traces.iter().enumerate() {
+    let alone = device.alone();
+    let of_trace = |which: usize| {
+        let trace = traces[which];
         let losses: Vec<f64> = trace.losses.iter().map(|&loss| f64::from(loss)).collect();
         let activations = Columns::from_rows_f32(&trace.activations, trace.m, trace.d, trace.d)?;
         let numbers = (which * permutations) as u32..((which + 1) * permutations) as u32;
-        let found = permuted_first_steps(device, &losses, &activations, numbers, seed)?;
-        tops.extend(found.unwrap_or_default());
-    }
+        Ok(permuted_first_steps(&alone, &losses, &activations, numbers, seed)?.unwrap_or_default())
+    };
+    let mut tops = device.ranks().each(traces.len(), of_trace)?.concat();
     tops.sort_by(f64::total_cmp);
     Ok(tops.get((0.95 * tops.len() as f64) as usize).or(tops.last()).copied())
 }

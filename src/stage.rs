@@ -7,6 +7,7 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::communicator::Communicator;
 use crate::data::tensors::{self, Tensor, TensorFile, Values};
 use crate::error::{Error, Result};
 use crate::net::State;
@@ -32,16 +33,23 @@ pub struct Stage {
     pub memory: Vec<f32>,
 }
 
-/// A safetensors file of vectors and words that is replaced as work goes on, each time by rename, and is gone at the end.
-#[derive(Clone, Debug)]
+/// A safetensors file of vectors and words that is replaced as work goes on, each time by rename, and is gone at the end. Of several
+/// ranks, rank 0 alone reads and writes it, and all have what was read.
+#[derive(Clone)]
 pub struct Kept {
     path: PathBuf,
+    ranks: Communicator,
 }
 
 impl Kept {
     /// The one of this name in `folder`.
     pub fn of(folder: &Path, name: &str) -> Kept {
-        Kept { path: folder.join(name) }
+        Kept { path: folder.join(name), ranks: Communicator::alone() }
+    }
+
+    /// The same for several ranks.
+    pub fn among(self, ranks: &Communicator) -> Kept {
+        Kept { ranks: ranks.clone(), ..self }
     }
 
     /// Where it is.
@@ -54,7 +62,15 @@ impl Kept {
     /// # Errors
     /// Where the file cannot be read or is damaged.
     pub fn read(&self) -> Result<Option<TensorFile>> {
-        self.path.exists().then(|| TensorFile::open(&self.path)).transpose()
+        if self.ranks.size() == 1 {
+            return self.path.exists().then(|| TensorFile::open(&self.path)).transpose();
+        }
+        let found = match self.ranks.leads() && self.path.exists() {
+            true => tensors::read(&self.path),
+            false => Ok(vec![]),
+        };
+        let found = self.ranks.gather(found)?.swap_remove(0);
+        (!found.is_empty()).then(|| TensorFile::of_bytes(&self.path, found)).transpose()
     }
 
     /// Keeps where training is, as `values` and `memory`, with other vectors and words by name, and waits until they are on the
@@ -80,7 +96,7 @@ impl Kept {
         all.push(tensor(("values", Values::Made(of_values, &values))));
         all.push(tensor(("memory", Values::Made(of_memory, &memory))));
         let words = words.into_iter().map(|(key, value)| (key.to_string(), value));
-        tensors::write(&self.path, &all, words.collect())
+        self.ranks.first(|| tensors::write(&self.path, &all, words.collect()))
     }
 
     /// Removes what was kept.
@@ -88,15 +104,15 @@ impl Kept {
     /// # Errors
     /// Where the file system refuses.
     pub fn clear(&self) -> Result<()> {
-        match self.path.exists() {
+        self.ranks.first(|| match self.path.exists() {
             true => std::fs::remove_file(&self.path).map_err(Error::io(&self.path)),
             false => Ok(()),
-        }
+        })
     }
 }
 
 /// Where the stages of one run are kept.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Stages {
     kept: Kept,
     identity: String,
@@ -106,6 +122,11 @@ impl Stages {
     /// Those of the run of this identity in `folder`.
     pub fn of(folder: &Path, identity: &str) -> Stages {
         Stages { kept: Kept::of(folder, NAME), identity: identity.into() }
+    }
+
+    /// The same for several ranks.
+    pub fn among(self, ranks: &Communicator) -> Stages {
+        Stages { kept: self.kept.among(ranks), ..self }
     }
 
     /// The stage of a batch, where it was begun by this run.

@@ -21,6 +21,7 @@ mod onnx;
 mod pictures;
 mod preprocessing;
 mod pytorch_files;
+mod ranks;
 mod readme;
 #[path = "cases/schema.rs"]
 mod schema;

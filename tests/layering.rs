@@ -17,7 +17,7 @@ const FUNCTION: usize = 80;
 /// Modules by level; a module uses those of its own level or below.
 const LEVELS: &[&[&str]] = &[
     &["error", "names"],
-    &["device"],
+    &["device", "communicator"],
     &["ops"],
     &["loss"],
     &["data", "net", "checkpoint", "codec", "graph", "onnx", "zoo", "manifest", "hash", "solve", "pickle"],

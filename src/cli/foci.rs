@@ -125,7 +125,8 @@ pub fn run(args: &Args) -> anyhow::Result<Exit> {
     let chosen: Vec<&Candidate> = found.order.iter().map(|&at| &candidates[at]).collect();
     let names: Vec<&str> = chosen.iter().map(|candidate| candidate.name.as_str()).collect();
     if let Some(path) = &args.plot {
-        write_whole(path, steps(&names, &found, found.reason()).as_bytes())?;
+        let picture = steps(&names, &found, found.reason());
+        device.ranks().first(|| write_whole(path, picture.as_bytes()))?;
     }
     if args.json {
         let order: Vec<Value> = chosen.iter().map(|candidate| candidate.number()).collect();
@@ -289,12 +290,14 @@ fn graph(args: &Args, table: &Table) -> anyhow::Result<Exit> {
     let options = FociOptions { watch: Some(&watch), ..options(args) };
     let device = args.device.open()?;
     announce(table, &frame, &codec::graph_memory(&device, frame.n, frame.p(), &options)?, &options);
-    let (kept, known) = match &args.resume {
-        Some(path) => {
-            let (kept, known) = Blankets::open(path, &frame.values, frame.n, &options)?;
-            (Some(kept), known)
-        }
-        None => (None, BTreeMap::new()),
+    let mut kept = None; // of rank 0
+    let known = match &args.resume {
+        Some(path) => device.ranks().first(|| {
+            let (opened, known) = Blankets::open(path, &frame.values, frame.n, &options)?;
+            kept = Some(opened);
+            Ok(known)
+        })?,
+        None => BTreeMap::new(),
     };
     if !known.is_empty() {
         eprintln!("{} of {} columns are finished already", known.len(), frame.p());
@@ -308,7 +311,7 @@ fn graph(args: &Args, table: &Table) -> anyhow::Result<Exit> {
         })
     })??;
     if let Some(path) = &args.dot {
-        write_whole(path, found.dot(table.names()).as_bytes())?;
+        device.ranks().first(|| write_whole(path, found.dot(table.names()).as_bytes()))?;
     }
     let names = table.names();
     let interrupted = found.blankets.iter().any(Option::is_none);

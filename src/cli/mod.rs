@@ -17,6 +17,7 @@ mod inspect;
 mod method;
 mod model;
 mod observe;
+pub mod ranks;
 mod scrub;
 mod serve;
 mod shared;
@@ -72,8 +73,18 @@ enum Command {
     Man(help::ManArgs),
 }
 
+/// Whether several ranks share the work of a command.
+fn is_shared(command: &Command) -> bool {
+    use Command::{Codec, Curvature, Eval, Foci, Observe, Scrub, Train, Verify};
+    matches!(
+        command,
+        Scrub(_) | Train(_) | Observe(_) | Curvature(_) | Verify(_) | Foci(_) | Eval(_) | Codec(_)
+    )
+}
+
 /// Runs the command that was asked for.
 pub fn run(args: &Args) -> anyhow::Result<Exit> {
+    ranks::join(is_shared(&args.command))?;
     match &args.command {
         Command::Demo(args) => demo::run(args),
         Command::Scrub(args) => scrub::run(args),

@@ -92,6 +92,6 @@ pub fn run(args: &Args) -> anyhow::Result<Exit> {
         let shape = vec![trace.m, net.classes()];
         out.push(Tensor { name: "logits", shape, values: Values::F32(&trace.logits) });
     }
-    tensors::write(&args.out, &out, metadata)?;
+    device.ranks().first(|| tensors::write(&args.out, &out, metadata))?;
     Ok(Exit::Done)
 }

@@ -4,9 +4,23 @@
 use std::fmt::Arguments;
 use std::io::{Error, ErrorKind, Result, Write};
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// The error that ended standard output.
 static ENDED: OnceLock<Error> = OnceLock::new();
+
+/// Whether nothing is printed: another rank does (`ranks.rs`).
+static SILENT: AtomicBool = AtomicBool::new(false);
+
+/// Prints nothing from now on, or again.
+pub fn silence(silent: bool) {
+    SILENT.store(silent, Ordering::Relaxed);
+}
+
+/// Whether nothing is printed.
+pub fn is_silent() -> bool {
+    SILENT.load(Ordering::Relaxed)
+}
 
 /// Prints to standard output.
 macro_rules! print {
@@ -53,11 +67,17 @@ impl Write for Output {
 
 /// [`print!`]
 pub fn text(text: Arguments) {
+    if is_silent() {
+        return;
+    }
     let _ = Output.write(text.to_string().as_bytes()); // never fails
 }
 
 /// [`eprintln!`]
 pub fn error(text: Arguments) {
+    if is_silent() {
+        return;
+    }
     let _ = std::io::stderr().write_all(format!("{text}\n").as_bytes()); // there is nowhere left to report a failure
 }
 

@@ -133,14 +133,19 @@ pub fn run(args: &Args) -> anyhow::Result<Exit> {
         let estimate = session.estimate(&request)?;
         if let Some(file) = &args.html {
             let seconds = started.elapsed().as_secs_f64();
-            let page = report::planned(&session, &request, &estimate, &doubts, seconds)?;
-            tensors::write_whole(file, page.as_bytes())?;
+            session.device().ranks().first(|| {
+                let page = report::planned(&session, &request, &estimate, &doubts, seconds)?;
+                tensors::write_whole(file, page.as_bytes())
+            })?;
         }
         print_estimate(args, &estimate);
         return Ok(Exit::Done);
     }
     let ended = session.run(&request, &args.out)?;
     bar.finish_and_clear();
+    if !session.device().ranks().leads() {
+        return Ok(Exit::Done); // rank 0 says how it ended
+    }
     match ended {
         Ended::Before(run) => print_finished(args, &run),
         Ended::Now(outcome) => {

@@ -8,6 +8,10 @@ use std::time::Duration;
 
 use scrubjay::data::file::check_file;
 use scrubjay::device::{Choice, Device};
+use scrubjay::net::plan::LANES;
+
+use super::output::is_silent;
+use super::ranks::ranks;
 
 /// How a command ended when nothing failed; the number is the exit code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,7 +37,18 @@ pub struct DeviceArgs {
 impl DeviceArgs {
     /// Opens the device, and reports on stderr which one it is and why.
     pub fn open(&self) -> scrubjay::Result<Device> {
-        Ok(report(Device::open(self.device, self.threads)?))
+        let ranks = ranks();
+        let device = Device::open(self.device, self.threads)?.among(ranks.clone())?;
+        let device = report(device);
+        if ranks.size() > 1 {
+            eprintln!("ranks: {}, which share the work of every pass", ranks.size());
+        }
+        if ranks.size() > LANES {
+            eprintln!(
+                "note: sums have at most {LANES} lanes, one rank each; the other ranks have no part in them"
+            );
+        }
+        Ok(device)
     }
 }
 
@@ -78,7 +93,11 @@ pub fn command_line() -> String {
 
 /// A progress bar on stderr; nothing where stderr is no terminal.
 pub fn progress(steps: u64, what: &str) -> indicatif::ProgressBar {
-    let bar = indicatif::ProgressBar::new(steps);
+    let bar = match is_silent() {
+        true => indicatif::ProgressBar::hidden(),
+        false => indicatif::ProgressBar::new(steps),
+    };
+    bar.set_length(steps);
     let style =
         indicatif::ProgressStyle::with_template("{bar:30} {pos}/{len} {msg}  {elapsed} (about {eta} left)");
     bar.set_style(style.unwrap_or_else(|_| indicatif::ProgressStyle::default_bar()));

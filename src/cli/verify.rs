@@ -85,7 +85,7 @@ pub fn run(args: &Args) -> anyhow::Result<Exit> {
     report.command = Some(command_line());
     report.seconds = started.elapsed().as_secs_f64();
     let json = serde_json::to_value(&report)?;
-    let written = write(args, &report, &json);
+    let written = device.ranks().first(|| write(args, &report, &json));
     match args.json {
         true => println!("{json}"),
         false => print(&found, &verification.sets),
@@ -113,12 +113,12 @@ fn question(args: &Args) -> Question {
 }
 
 /// Writes the page and the JSON where they are asked for.
-fn write(args: &Args, report: &VerifyReport, json: &serde_json::Value) -> anyhow::Result<()> {
+fn write(args: &Args, report: &VerifyReport, json: &serde_json::Value) -> scrubjay::Result<()> {
     if let Some(path) = &args.html {
         tensors::write_whole(path, report::verify(report).as_bytes())?;
     }
     if let Some(path) = &args.out {
-        tensors::write_whole(path, serde_json::to_string_pretty(json)?.as_bytes())?;
+        tensors::write_whole(path, format!("{json:#}").as_bytes())?;
     }
     Ok(())
 }

@@ -1,6 +1,8 @@
 //! Columns of numbers: a borrowed table of f32 or f64 with strides, and its copy in blocks of [`WIDTH`] neighbouring
 //! columns, over which a greedy step runs.
 
+use std::ops::Range;
+
 use rayon::prelude::*;
 
 use super::options::Standardize;
@@ -55,6 +57,16 @@ impl<'a> Columns<'a> {
             1 => Columns::from_rows_f64(values, 1, p, p),
             _ => Columns { values: Values::F64(values), n, p, row: 1, column: n }.checked(),
         }
+    }
+
+    /// A part of the columns, which is not empty.
+    pub(super) fn part(&self, columns: Range<usize>) -> Columns<'a> {
+        let first = columns.start * self.column;
+        let values = match self.values {
+            Values::F32(v) => Values::F32(&v[first..]),
+            Values::F64(v) => Values::F64(&v[first..]),
+        };
+        Columns { values, p: columns.len(), ..*self }
     }
 
     /// The number of rows.

@@ -56,7 +56,8 @@ const BATCH: f64 = 0.03;
 
 /// The steps of a selection on the CPU.
 pub(super) struct CpuStep<'a> {
-    x: Packed<'a>, // rows in the order of the ranks
+    of: Columns<'a>, // S is chosen from these
+    x: Packed<'a>,   // the candidates, with rows in the order of the ranks
     ranks: &'a Ranks,
     ties: Ties,
     watch: &'a Watch,
@@ -65,7 +66,20 @@ pub(super) struct CpuStep<'a> {
 
 impl<'a> CpuStep<'a> {
     pub fn new(x: Columns<'a>, ranks: &'a Ranks, ties: Ties, watch: &'a Watch) -> CpuStep<'a> {
-        CpuStep { x: Packed::new(x, ranks.order.clone()), ranks, ties, watch, chosen: Chosen::new(x.n()) }
+        CpuStep::of_part(x, x, ranks, ties, watch)
+    }
+
+    /// Steps whose candidates are a `part` of the columns of a table: they have numbers of their own, from 0, and the columns
+    /// that are given those of the table.
+    pub fn of_part(
+        of: Columns<'a>,
+        part: Columns<'a>,
+        ranks: &'a Ranks,
+        ties: Ties,
+        watch: &'a Watch,
+    ) -> CpuStep<'a> {
+        let x = Packed::new(part, ranks.order.clone());
+        CpuStep { of, x, ranks, ties, watch, chosen: Chosen::new(of.n()) }
     }
 }
 
@@ -75,7 +89,7 @@ impl Step for CpuStep<'_> {
     }
 
     fn give(&mut self, columns: &[usize]) -> Result<()> {
-        columns.iter().for_each(|&j| self.chosen.add(self.x.of().column(j)));
+        columns.iter().for_each(|&j| self.chosen.add(self.of.column(j)));
         Ok(())
     }
 
@@ -97,7 +111,7 @@ impl Step for CpuStep<'_> {
             if self.watch.stopped() {
                 return Sum::default();
             }
-            let columns = group.iter().map(|&j| self.x.of().column(j));
+            let columns = group.iter().map(|&j| self.of.column(j));
             let columns: Vec<Vec<f64>> = self.chosen.columns.iter().cloned().chain(columns).collect();
             self.watch.advance(1);
             sum(&columns, self.ranks, self.ties)

@@ -10,8 +10,10 @@ use super::memory::MemoryEstimate;
 use super::options::{FociOptions, Standardize};
 use super::ranks::{Ranks, Sum};
 use super::scan::MAX_DENSE_ROWS;
+use super::split::Split;
 use super::step::{Step, largest};
 use super::watch::Watch;
+use crate::communicator::Communicator;
 use crate::device::{Cuda, Device};
 use crate::error::{Error, Result};
 
@@ -99,7 +101,7 @@ pub fn foci_each(
     options: &FociOptions,
     each: &mut (dyn FnMut(usize, usize) + Send),
 ) -> Result<Foci> {
-    device.scope(|| run(device.cuda(), y, x, options, each))
+    device.scope(|| run(device.cuda(), device.ranks(), y, x, options, each))
 }
 
 /// The memory of [`foci`] for `n` rows and `p` columns; on CUDA in the device's memory, as much of it as is free now.
@@ -121,6 +123,7 @@ pub fn foci_memory(device: &Device, n: usize, p: usize, options: &FociOptions) -
 /// [`foci_each`] in the thread pool of the caller.
 pub(super) fn run(
     cuda: Option<&Cuda>,
+    among: &Communicator,
     y: &[f64],
     x: &Columns,
     options: &FociOptions,
@@ -128,7 +131,7 @@ pub(super) fn run(
 ) -> Result<Foci> {
     check(y, x, options)?;
     if options.noise == 0.0 && options.standardize == Standardize::None {
-        return select(cuda, &Ranks::new(y, options.ties)?, x, options, each);
+        return select(cuda, among, &Ranks::new(y, options.ties)?, x, options, each);
     }
     let mut columns = vec![0.0; x.n() * x.p()];
     columns.par_chunks_mut(x.n()).enumerate().for_each(|(j, column)| {
@@ -140,7 +143,7 @@ pub(super) fn run(
     add_noise(&mut y, options.noise, options.seed, Y_STREAM);
     let x = Columns::from_columns_f64(&columns, x.n(), x.p())?;
     x.check_finite()?; // a deviation can overflow
-    select(cuda, &Ranks::new(&y, options.ties)?, &x, options, each)
+    select(cuda, among, &Ranks::new(&y, options.ties)?, &x, options, each)
 }
 
 /// Refuses what [`foci`] cannot select from.
@@ -171,6 +174,7 @@ fn check(y: &[f64], x: &Columns, options: &FociOptions) -> Result<()> {
 
 fn select(
     cuda: Option<&Cuda>,
+    among: &Communicator,
     ranks: &Ranks,
     x: &Columns,
     options: &FociOptions,
@@ -178,6 +182,8 @@ fn select(
 ) -> Result<Foci> {
     let idle = Watch::default();
     let watch = options.watch.unwrap_or(&idle);
+    // All ranks end where one of them was asked to.
+    let stopped = || among.any(watch.stopped());
     let each_alone: Vec<Vec<usize>>;
     let candidates = if options.groups.is_empty() {
         each_alone = (0..x.p()).map(|j| vec![j]).collect();
@@ -185,10 +191,7 @@ fn select(
     } else {
         options.groups
     };
-    let mut step: Box<dyn Step> = match cuda {
-        Some(cuda) => Box::new(CudaStep::new(cuda, *x, ranks, options.ties, watch)?),
-        None => Box::new(CpuStep::new(*x, ranks, options.ties, watch)),
-    };
+    let mut step = steps(cuda, among, *x, ranks, options, watch)?;
     let by_column = step.first()?;
     let first = by_candidate(&*step, candidates, &by_column)?;
     // candidates that are not chosen yet
@@ -200,7 +203,7 @@ fn select(
         conditional: Vec::new(),
         cumulative: Vec::new(),
         stopped: if most == left.len() { Stopped::Exhausted } else { Stopped::MaxFeatures },
-        first_step: match watch.stopped() {
+        first_step: match stopped()? {
             true => Vec::new(), // not all sums are complete
             false => first.iter().filter_map(|&a| ranks.unconditional(a)).collect(),
         },
@@ -211,7 +214,8 @@ fn select(
         initial => step.together(&[initial])?.first().copied(),
     };
     let mut fresh = options.initial.to_vec();
-    while found.order.len() < most && !watch.stopped() {
+    let mut interrupted = stopped()?;
+    while found.order.len() < most && !interrupted {
         let undefined = is_undefined(ranks, given);
         if undefined && !options.all {
             found.stopped = Stopped::Undefined;
@@ -226,7 +230,8 @@ fn select(
             let bound = given.filter(|_| !options.all).map_or(i128::MIN, Sum::rounded);
             best(&mut *step, candidates, &left, bound)?
         };
-        let Some((place, a)) = winner.filter(|_| !watch.stopped()) else { break };
+        interrupted = stopped()?;
+        let Some((place, a)) = winner.filter(|_| !interrupted) else { break };
         let (t, positive) = value(ranks, a, given, undefined);
         if !positive && !options.all {
             found.stopped = Stopped::NotPositive;
@@ -240,10 +245,26 @@ fn select(
         fresh.clone_from(&candidates[chosen]);
         each(found.order.len(), chosen);
     }
-    if watch.stopped() {
+    if interrupted {
         found.stopped = Stopped::Interrupted;
     }
     Ok(found)
+}
+
+/// The steps of the device, shared between ranks where there are several.
+fn steps<'a>(
+    cuda: Option<&'a Cuda>,
+    among: &'a Communicator,
+    x: Columns<'a>,
+    ranks: &'a Ranks,
+    options: &FociOptions,
+    watch: &'a Watch,
+) -> Result<Box<dyn Step + 'a>> {
+    Ok(match cuda {
+        Some(cuda) => Box::new(CudaStep::new(cuda, x, ranks, options.ties, watch)?),
+        None if among.size() > 1 => Box::new(Split::new(x, ranks, options.ties, watch, among)),
+        None => Box::new(CpuStep::new(x, ranks, options.ties, watch)),
+    })
 }
 
 /// A of each candidate: that of its column, or of all its columns together.

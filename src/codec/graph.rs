@@ -12,6 +12,8 @@ use super::cpu;
 use super::foci::{Foci, Stopped, foci_memory, run};
 use super::memory::MemoryEstimate;
 use super::options::FociOptions;
+use super::watch::Watch;
+use crate::communicator::Communicator;
 use crate::device::{Cuda, Device};
 use crate::error::{Error, Result};
 
@@ -102,11 +104,12 @@ pub fn graph(
     known: &BTreeMap<usize, Foci>,
     each: &(dyn Fn(usize, &Foci) -> Result<()> + Sync),
 ) -> Result<Graph> {
-    device.scope(|| blankets(device.cuda(), x, options, known, each))
+    device.scope(|| blankets(device.cuda(), device.ranks(), x, options, known, each))
 }
 
 fn blankets(
     cuda: Option<&Cuda>,
+    among: &Communicator,
     x: &Columns,
     options: &FociOptions,
     known: &BTreeMap<usize, Foci>,
@@ -132,25 +135,49 @@ fn blankets(
         let y = &columns[j * n..(j + 1) * n];
         let others = [&columns[..j * n], &columns[(j + 1) * n..]].concat();
         let others = Columns::from_columns_f64(&others, n, x.p() - 1)?;
-        let mut found = run(cuda, y, &others, options, &mut |_, _| ())?;
+        let alone = Communicator::alone();
+        let mut found = run(cuda, &alone, y, &others, options, &mut |_, _| ())?;
         found.order.iter_mut().for_each(|other| *other += usize::from(*other >= j));
         if found.stopped == Stopped::Interrupted {
             return Ok(None);
         }
-        each(j, &found)?;
+        if among.size() == 1 {
+            each(j, &found)?;
+        }
         Ok(Some(found))
     };
-    let blankets = match n <= ROWS_SIDE_BY_SIDE && cuda.is_none() {
-        true => (0..x.p()).into_par_iter().map(one).collect::<Result<Vec<_>>>()?,
-        false => (0..x.p()).map(one).collect::<Result<Vec<_>>>()?,
+    let side_by_side = n <= ROWS_SIDE_BY_SIDE && cuda.is_none();
+    let some = |columns: Vec<usize>| match side_by_side {
+        true => columns.into_par_iter().map(one).collect::<Result<Vec<_>>>(),
+        false => columns.into_iter().map(one).collect(),
     };
+    if among.size() == 1 {
+        return Ok(Graph { blankets: some((0..x.p()).collect())? });
+    }
+    let turn = among.size() * if side_by_side { rayon::current_num_threads() } else { 1 };
+    let mut blankets = vec![];
+    while blankets.len() < x.p() {
+        let first = blankets.len();
+        let count = turn.min(x.p() - first);
+        let own = some(among.own(count).map(|at| first + at).collect());
+        if among.any(options.watch.is_some_and(Watch::stopped))? {
+            options.watch.iter().for_each(|watch| watch.stop());
+        }
+        let found = among.share(count, own)?;
+        among.first(|| {
+            let fresh = (first..).zip(&found).filter(|(j, _)| !known.contains_key(j));
+            fresh
+                .filter_map(|(j, found)| Some((j, found.as_ref()?)))
+                .try_for_each(|(j, found)| each(j, found))
+        })?;
+        blankets.extend(found);
+    }
     Ok(Graph { blankets })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::codec::watch::Watch;
     use crate::ops::philox::{Stream, Use};
 
     #[test]
@@ -167,6 +194,18 @@ mod tests {
         let device = Device::cpu().unwrap();
         let found = graph(&device, &x, &options, &none, &|_, _| Ok(())).unwrap();
         assert!(found.edges().contains(&(0, 1, true)));
+        let shared = Communicator::in_threads(2, |ranks| {
+            let (leads, looked) = (ranks.leads(), std::sync::Mutex::new(vec![]));
+            let device = Device::on_cpu(1, "a test")?.among(ranks)?;
+            let found = graph(&device, &x, &options, &none, &|j, _| {
+                looked.lock().unwrap().push(j);
+                Ok(())
+            })?;
+            assert_eq!(looked.into_inner().unwrap(), if leads { vec![0, 1, 2] } else { vec![] });
+            Ok(found.json(&["a".into(), "b".into(), "c".into()]))
+        });
+        let expected = found.json(&["a".into(), "b".into(), "c".into()]);
+        shared.into_iter().for_each(|shared| assert_eq!(shared.unwrap(), expected));
         let dot = found.dot(&["a".into(), "b \"c\"".into(), "d".into()]);
         assert!(
             dot.starts_with("graph dependence {\n  \"a\";\n") && dot.contains("\"a\" -- \"b \\\"c\\\"\";")

@@ -43,6 +43,7 @@ mod runs;
 mod scan;
 mod search;
 mod sorted;
+mod split;
 mod statistic;
 mod step;
 mod tree;

@@ -139,6 +139,16 @@ impl Sum {
         Sum { whole, fraction }
     }
 
+    /// The sum as words, to be sent.
+    pub fn words(self) -> [u64; 3] {
+        [self.whole, self.fraction as u64, (self.fraction >> 64) as u64]
+    }
+
+    /// The sum of these words.
+    pub fn from_words([whole, low, high]: [u64; 3]) -> Sum {
+        Sum { whole, fraction: u128::from(high) << 64 | u128::from(low) }
+    }
+
     /// Adds the mean s/c of a row's `c` neighbours.
     #[inline]
     pub fn add(&mut self, s: u64, c: u64) {

@@ -18,6 +18,7 @@ pub use cuda::{Cuda, Foreign};
 pub use listing::Listing;
 pub use shared::Shared;
 
+use crate::communicator::Communicator;
 use crate::error::{Error, Result};
 use crate::names::names;
 
@@ -56,6 +57,7 @@ pub struct Device {
     cuda: Option<Cuda>,
     pool: Arc<rayon::ThreadPool>, // of its own, so that a host program's pool is left alone
     why: String,
+    ranks: Communicator,
 }
 
 impl Device {
@@ -74,7 +76,7 @@ impl Device {
             },
         };
         let why = cuda.as_ref().map_or(why, Cuda::describe);
-        Ok(Device { cuda, pool: pool(threads)?, why })
+        Ok(Device::of(cuda, pool(threads)?, why))
     }
 
     /// Opens the GPU of this number, among those that the driver shows, from 0; `threads` as of [`Device::open`].
@@ -84,7 +86,7 @@ impl Device {
     pub fn on_gpu(ordinal: usize, threads: usize) -> Result<Device> {
         let cuda = Cuda::open(ordinal)?;
         let why = cuda.describe();
-        Ok(Device { cuda: Some(cuda), pool: pool(threads)?, why })
+        Ok(Device::of(Some(cuda), pool(threads)?, why))
     }
 
     /// The CPU with `threads` threads (0: one per available core); `why` is reported as the reason.
@@ -92,7 +94,7 @@ impl Device {
     /// # Errors
     /// Where the threads cannot be started.
     pub fn on_cpu(threads: usize, why: &str) -> Result<Device> {
-        Ok(Device { cuda: None, pool: pool(threads)?, why: why.into() })
+        Ok(Device::of(None, pool(threads)?, why.into()))
     }
 
     /// The CPU with one thread per available core.
@@ -110,7 +112,8 @@ impl Device {
     #[cfg(feature = "emu")]
     pub fn emulated(seed: u64) -> Result<Device> {
         let cuda = Cuda::emulated(seed);
-        Ok(Device { why: cuda.describe(), cuda: Some(cuda), pool: pool(0)? })
+        let why = cuda.describe();
+        Ok(Device::of(Some(cuda), pool(0)?, why))
     }
 
     /// [`Device::emulated`] with `bytes` bytes of memory, which reports `reported` bytes as free while it is empty.
@@ -120,7 +123,36 @@ impl Device {
     #[cfg(feature = "emu")]
     pub fn emulated_with(seed: u64, bytes: usize, reported: usize) -> Result<Device> {
         let cuda = Cuda::emulated_with(seed, bytes, reported);
-        Ok(Device { why: cuda.describe(), cuda: Some(cuda), pool: pool(0)? })
+        let why = cuda.describe();
+        Ok(Device::of(Some(cuda), pool(0)?, why))
+    }
+
+    fn of(cuda: Option<Cuda>, pool: Arc<rayon::ThreadPool>, why: String) -> Device {
+        Device { cuda, pool, why, ranks: Communicator::alone() }
+    }
+
+    /// One of several ranks that share the work of every pass.
+    ///
+    /// # Errors
+    /// Where there are several, and this is a GPU: it sums its chunks in one lane, which cannot be shared.
+    pub fn among(self, ranks: Communicator) -> Result<Device> {
+        match self.cuda.is_some() && ranks.size() > 1 {
+            true => Err(Error::config(format!(
+                "{} ranks on GPUs: a GPU's sums cannot be shared yet (docs/SCALE.md); start one rank, or take --device cpu",
+                ranks.size()
+            ))),
+            false => Ok(Device { ranks, ..self }),
+        }
+    }
+
+    /// The ranks that this device is one of; alone by default.
+    pub fn ranks(&self) -> &Communicator {
+        &self.ranks
+    }
+
+    /// The same device, for work that this rank does by itself.
+    pub fn alone(&self) -> Device {
+        Device { ranks: Communicator::alone(), ..self.clone() }
     }
 
     /// `cpu` or `cuda`.

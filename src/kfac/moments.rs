@@ -10,7 +10,7 @@ use crate::error::Result;
 use crate::net::cpu::{Arena, Run, Sink};
 use crate::net::cuda::{Wanted, moments_of};
 use crate::net::plan::{Plan, Purpose};
-use crate::net::{LayerUse, Network, Seed, in_lanes};
+use crate::net::{LayerUse, Network, Seed, in_lanes, lanes, sums_of};
 use crate::ops::cpu::conv;
 
 /// Wider rows than this have A replaced by its mean diagonal: the matrix would need more than 512 MiB.
@@ -71,8 +71,8 @@ pub(super) fn sums_on_host(
     let floats: usize = zeros().iter().map(|moments| moments.a.len() + moments.g.len()).sum();
     let mut plan = Plan::new(net, block.rows().to_vec(), Purpose::Gradient, inputs.len())?;
     plan.lanes = plan.lanes.min(MOMENT_FLOATS / floats.max(1)).max(1);
-    let lanes = device.scope(|| {
-        in_lanes(inputs.len(), &plan, |lane| {
+    let own = device.scope(|| {
+        in_lanes(device.ranks(), inputs.len(), &plan, |lane| {
             let mut arena = Arena::new(&plan);
             let mut sums = Lane { parts, moments: zeros() };
             for chunk in lane {
@@ -83,7 +83,11 @@ pub(super) fn sums_on_host(
             }
             Ok(sums.moments)
         })
-    })?;
+    });
+    if device.ranks().size() > 1 {
+        return sums_of_ranks(device, own, lanes(inputs.len(), &plan), &zeros(), floats);
+    }
+    let lanes = own?;
     Ok(device.scope(|| {
         let part = |i: usize| {
             let sum = |of: &dyn Fn(&Moments<f32>) -> &[f32]| {
@@ -97,6 +101,27 @@ pub(super) fn sums_on_host(
         };
         (0..parts.len()).into_par_iter().map(part).collect()
     }))
+}
+
+/// The sums over all `lanes`, of which these are this rank's; in the order of one rank. Each has the shape of `like`, and so
+/// many `floats`.
+fn sums_of_ranks(
+    device: &Device,
+    own: Result<Vec<Vec<Moments<f32>>>>,
+    lanes: usize,
+    like: &[Moments<f32>],
+    floats: usize,
+) -> Result<Vec<Moments<f64>>> {
+    let flat = |moments: Vec<Moments<f32>>| moments.into_iter().flat_map(|m| m.a.into_iter().chain(m.g));
+    let own = own.map(|own| own.into_iter().map(|lane| flat(lane).collect()).collect());
+    let sums = device.ranks().reduce(lanes, floats, own, |_, lanes| sums_of(lanes))?;
+    let mut rest = &sums[..];
+    let mut next = |len: usize| {
+        let (part, others) = rest.split_at(len);
+        rest = others;
+        part.to_vec()
+    };
+    Ok(like.iter().map(|m| Moments { a: next(m.a.len()), g: next(m.g.len()) }).collect())
 }
 
 /// The same on a CUDA device, where all groups of a layer are summed up together.

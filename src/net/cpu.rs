@@ -1,23 +1,22 @@
 //! A network on the CPU: the memory that a program runs in, and what a pass takes and gives; [`execute`] runs the
 //! instructions.
 //!
-//! A chunk of images runs on one thread. The chunks of a batch in training run side by side up to a batch norm, where
-//! they wait for one another.
+//! A chunk of images runs on one thread; in training, the chunks of a [`batch`] run side by side.
 
+pub mod batch;
 mod execute;
 
 use std::ops::Range;
 
+use super::Network;
 use super::arena::{self, Rest};
 use super::instruction::{LayerUse, RowSource, Value};
 use super::plan::Plan;
 use super::program::{Region, Seed};
 use super::rows::{RowValues, Selected};
-use super::{Network, NodeId};
 use crate::data::{Inputs, check_words};
 use crate::error::Result;
 use crate::ops::Strided;
-use crate::ops::cpu::batch_norm::Moments;
 use crate::ops::cpu::conv;
 
 /// What takes the gradients of a backward pass.
@@ -158,8 +157,6 @@ pub(crate) struct Run<'a> {
     seed: Seed<'a>,
     sink: Option<&'a mut dyn Sink>,
     v: Option<&'a RowValues>,
-    /// In training, of every batch norm.
-    moments: Vec<(NodeId, Moments)>,
 }
 
 impl<'a> Run<'a> {
@@ -176,7 +173,6 @@ impl<'a> Run<'a> {
             seed: Seed::Gradient,
             sink: None,
             v: None,
-            moments: vec![],
         }
     }
 
@@ -189,10 +185,10 @@ impl<'a> Run<'a> {
         v: &'a RowValues,
         sink: &'a mut dyn Sink,
     ) -> Run<'a> {
-        let (n, seed, moments) = (labels.len() / plan.label_width, Seed::Gradient, vec![]);
+        let (n, seed) = (labels.len() / plan.label_width, Seed::Gradient);
         let (sink, v): (Option<&mut dyn Sink>, _) = (Some(sink), Some(v));
         let memory = Memory { plan, kept: Kept::Read(kept), work, n };
-        Run { net, plan, memory, labels, n, trace: None, seed, sink, v, moments }
+        Run { net, plan, memory, labels, n, trace: None, seed, sink, v }
     }
 
     /// With every unit's activation added up in `trace` `[n, d]`.
@@ -222,11 +218,6 @@ impl<'a> Run<'a> {
     /// The labels, `[n, width]`.
     pub fn labels(&self) -> &'a [u32] {
         self.labels
-    }
-
-    /// In training, the statistics of every batch norm behind the forward section.
-    pub fn moments(&self) -> &[(NodeId, Moments)] {
-        &self.moments
     }
 }
 
@@ -326,7 +317,6 @@ mod tests {
             let (there, mut off) = dot(read(named("t", node).unwrap()), read(d));
             let pairs = inputs.iter().filter_map(|&input| Some((named("t", input)?, named("d", input)?)));
             let mut parts: Vec<(f64, f64)> = pairs.map(|(t, d)| dot(read(t), read(d))).collect();
-            drop(run);
             parts.extend(v.all().zip(sink.all()).map(|(v, sink)| dot(v, sink)));
             let back: f64 = parts.iter().map(|(sum, _)| sum).sum();
             off += parts.iter().map(|(_, off)| off).sum::<f64>();

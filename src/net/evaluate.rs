@@ -1,5 +1,7 @@
 //! A network's outputs for labelled inputs: losses, predictions, and where they are asked for every unit's activation.
 
+use std::ops::Range;
+
 use rayon::prelude::*;
 
 use super::Network;
@@ -9,6 +11,7 @@ use super::lanes::check;
 use super::plan::{Plan, Purpose};
 use super::program::Section;
 use super::rows::Selected;
+use crate::communicator::Communicator;
 use crate::data::Inputs;
 use crate::device::{Cuda, Device};
 use crate::error::{Error, Result};
@@ -170,10 +173,14 @@ pub(crate) fn pass(
         activations = rest;
         chunks.push(Chunk { first: chunks.len() * plan.chunk, activations: mine, losses, logits, labels });
     }
-    device.scope(|| {
+    // One run of chunks for each rank.
+    let (ranks, count) = (device.ranks(), chunks.len());
+    let of_rank = |rank: usize| count * rank / ranks.size()..count * (rank + 1) / ranks.size();
+    let own = &mut chunks[of_rank(ranks.rank())];
+    let done = device.scope(|| {
         // A few chunks per thread and turn, each turn with one arena.
-        let turn = chunks.len().div_ceil(4 * rayon::current_num_threads());
-        chunks.par_chunks_mut(turn).try_for_each(|chunks| {
+        let turn = own.len().div_ceil(4 * rayon::current_num_threads()).max(1);
+        own.par_chunks_mut(turn).try_for_each(|chunks| {
             let mut arena = Arena::new(&plan);
             for out in chunks {
                 let n = arena.fill(net, &plan, inputs, out.first..out.first + out.losses.len())?;
@@ -186,8 +193,36 @@ pub(crate) fn pass(
             }
             Ok(())
         })
-    })?;
+    });
+    match ranks.size() {
+        1 => done?,
+        _ => {
+            let range = of_rank(ranks.rank());
+            let inputs = (range.start * plan.chunk).min(m)..(range.end * plan.chunk).min(m);
+            gather(ranks, inputs, done, &mut trace, &mut labels)?;
+        }
+    }
     Ok((trace, labels))
+}
+
+/// Makes the outputs of all ranks those of each, of which this one has computed `own` of the inputs.
+fn gather(
+    ranks: &Communicator,
+    own: Range<usize>,
+    done: Result<()>,
+    trace: &mut Trace,
+    labels: &mut Vec<u32>,
+) -> Result<()> {
+    let (m, d) = (trace.m, trace.d);
+    let (classes, width) = (trace.logits.len() / m, labels.len() / m);
+    let of = |values: &[f32], columns: usize| values[own.start * columns..own.end * columns].to_vec();
+    trace.losses = ranks.gather_values(done.map(|()| of(&trace.losses, 1)))?.concat();
+    trace.logits = ranks.gather_values(Ok(of(&trace.logits, classes)))?.concat();
+    *labels = ranks.gather_values(Ok(labels[own.start * width..own.end * width].to_vec()))?.concat();
+    if d > 0 {
+        trace.activations = ranks.gather_values(Ok(of(&trace.activations, d)))?.concat();
+    }
+    Ok(())
 }
 
 /// The same, chunk after chunk on a CUDA device; the host threads make the inputs.

@@ -6,6 +6,7 @@ use rayon::prelude::*;
 
 use super::plan::Plan;
 use super::{Network, Shape};
+use crate::communicator::Communicator;
 use crate::data::Inputs;
 use crate::error::{Error, Result};
 
@@ -34,17 +35,32 @@ fn check_width(net: &Network, inputs: &dyn Inputs) -> Result<()> {
     }
 }
 
-/// Deals the chunks of `n` images to a fixed number of lanes and runs `work` once a lane, in parallel. What is summed
-/// per lane and then over lanes in order does not depend on the number of threads.
+/// Deals the chunks of `n` images to a fixed number of lanes and runs `work` once for each lane of this rank, in parallel. What
+/// is summed per lane and then over lanes in order ([`Communicator::reduce`]) depends neither on the number of threads nor on
+/// that of ranks.
 pub(crate) fn in_lanes<R: Send>(
+    ranks: &Communicator,
     n: usize,
     plan: &Plan,
     work: impl Fn(Lane) -> Result<R> + Sync,
 ) -> Result<Vec<R>> {
-    let chunk = plan.chunk;
-    let lanes = n.div_ceil(chunk).min(plan.lanes);
+    let (chunk, lanes) = (plan.chunk, lanes(n, plan));
     let deal = |lane| Lane { next: lane * chunk, step: lanes * chunk, chunk, n };
-    (0..lanes).into_par_iter().map(|lane| work(deal(lane))).collect()
+    ranks.own(lanes).collect::<Vec<_>>().into_par_iter().map(|lane| work(deal(lane))).collect()
+}
+
+/// The lanes of `n` images.
+pub(crate) fn lanes(n: usize, plan: &Plan) -> usize {
+    n.div_ceil(plan.chunk).min(plan.lanes)
+}
+
+/// The sums of all lanes' values, in f64 and in lane order.
+pub(crate) fn sums_of(lanes: &[&[f32]]) -> Vec<f64> {
+    let mut sums = vec![0.0; lanes.first().map_or(0, |lane| lane.len())];
+    for lane in lanes {
+        sums.iter_mut().zip(*lane).for_each(|(sum, &value)| *sum += f64::from(value));
+    }
+    sums
 }
 
 /// The chunks of one lane: ranges of images.

@@ -40,7 +40,7 @@ pub use evaluate::{Scores, Trace, evaluate, outputs, surprisals};
 pub(crate) use evaluate::{pass, zeros};
 pub use ids::{LayerId, NodeId, ParamId, UnitId};
 pub(crate) use instruction::LayerUse;
-pub(crate) use lanes::{check, in_lanes};
+pub(crate) use lanes::{check, in_lanes, lanes, sums_of};
 pub use maps::{activation_maps, mapped};
 pub use network::{Affine, Epilogue, Layer, Network, Node, Op, Param, Role, ScaledBy};
 pub use order::Order;

@@ -15,7 +15,7 @@ const CHUNK_FLOATS: usize = 1 << 20;
 
 /// Sums over chunks run in a fixed number of lanes, whatever the number of threads, so that results do not depend on
 /// it: in as many as keep their gradients within 128 MiB, from 4 to 16.
-const LANES: usize = 16;
+pub const LANES: usize = 16;
 const LANE_FLOATS: usize = 1 << 25;
 
 /// Chunks of training that take no more bytes together than this all run at a time.

@@ -1,33 +1,35 @@
 //! Training: the pass that gives values and gradients of every parameter for one mini-batch of a network in train form,
 //! and the optimizer's step.
 //!
-//! On the CPU the batch is cut into chunks that run side by side; batch norm reads the whole batch, so that there
-//! they wait for one another. Forward, between two batch norms every chunk runs alone; a batch norm then takes mean and variance over batch
+//! On the CPU the batch is cut into chunks that run side by side, on one or several ranks; batch norm reads the whole batch, so
+//! that there they wait for one another. Forward, between two batch norms every chunk runs alone; a batch norm then takes mean and variance over batch
 //! and positions, in f64 and in chunk order, normalises, and moves its running statistics as PyTorch does (momentum 0.1,
 //! unbiased variance). Backward runs the same way from the logits down. Every chunk that runs has values and gradients of its
 //! own; without a batch norm a few chunks run at a time, as the machine has memory ([`super::plan::Plan::at_once`]). Gradients are
 //! summed in chunk order either way, to the same bits. On CUDA the batch is one chunk ([`super::cuda`]), and parameters stay on
 //! the device.
 
+mod sums;
+
 use std::borrow::Cow;
+use std::ops::Range;
 
 use rayon::prelude::*;
 
+use super::Network;
+use super::cpu::batch::Batch;
 use super::cpu::{Arena, Run};
 use super::cuda::Training;
-use super::instruction::{BatchNormOp, Instruction};
 use super::plan::Plan;
 use super::program::{Section, Seed, Tilt};
 use super::rows::RowValues;
-use super::step::{MOMENTUM, Step, decaying, shortened};
-use super::{Network, NodeId};
+use super::step::{Step, decaying, shortened};
 use crate::data::Inputs;
 use crate::device::Device;
 use crate::error::{Error, Result};
-use crate::loss;
-use crate::ops::cpu::batch_norm::Moments;
 use crate::ops::cpu::optimizer;
 use crate::ops::optimizer::{Decayed, Memory, Optimizer, Update};
+use sums::{collect, move_running, score};
 
 /// A network that is trained. On CUDA it is the device that has its parameters meanwhile: [`TrainPass::network`] brings
 /// them.
@@ -63,7 +65,7 @@ enum Place<'a> {
 /// The CPU's side.
 struct Host {
     plan: Plan,
-    /// Those that run at a time: all of a batch where there is a batch norm.
+    /// Those of this rank that run at a time: all of a batch where there is a batch norm.
     chunks: Vec<Chunk>,
     gradients: Vec<Vec<f32>>,
     /// Of the parameters that gradients move; of the others none.
@@ -241,7 +243,11 @@ impl<'a> TrainPass<'a> {
 impl Host {
     fn new(device: &Device, net: &Network, batch: usize, optimizer: Optimizer) -> Result<Host> {
         let plan = Plan::training(net, batch)?;
-        let chunks = (0..plan.at_once(net, batch, device.threads())).map(|_| Chunk {
+        let (ranks, all) = (device.ranks(), batch.div_ceil(plan.chunk));
+        let at_once = plan.at_once(net, batch, device.threads());
+        // As many on every rank, so that all meet as often.
+        let at_once = ranks.gather_values(Ok(vec![at_once as u64]))?.concat().into_iter().min().unwrap_or(1);
+        let chunks = (0..all.div_ceil(ranks.size()).min(at_once as usize)).map(|_| Chunk {
             arena: Arena::new(&plan),
             sink: RowValues::zeros_of_training(net),
             n: 0,
@@ -281,90 +287,47 @@ impl Host {
         batch: &dyn Inputs,
         tilt: Option<Tilt>,
     ) -> Result<Step> {
-        let (total, plan) = (batch.len(), &self.plan);
-        let chunk_of = |i: usize| (i * plan.chunk).min(total)..((i + 1) * plan.chunk).min(total);
-        let (count, at_once) = (total.div_ceil(plan.chunk), self.chunks.len());
-        let (mut loss, mut correct) = (0.0, 0);
+        let (total, plan, ranks) = (batch.len(), &self.plan, device.ranks());
+        let images = |chunks: Range<usize>| {
+            (chunks.start * plan.chunk).min(total)..(chunks.end * plan.chunk).min(total)
+        };
+        let (count, at_once) = (total.div_ceil(plan.chunk), self.chunks.len() * ranks.size());
+        let (mut loss, mut correct) = (0.0, 0.0);
         for first in (0..count).step_by(at_once) {
-            let chunks = &mut self.chunks[..at_once.min(count - first)];
-            for (i, chunk) in chunks.iter_mut().enumerate() {
+            let together = first..count.min(first + at_once); // of all ranks
+            let own = ranks.own(together.len()).map(|i| images(first + i..first + i + 1));
+            let chunks = &mut self.chunks[..own.len()];
+            let fill = |(chunk, images): (&mut Chunk, Range<usize>)| {
                 chunk.sink.clear();
-                chunk.n = chunk.arena.fill(net, plan, batch, chunk_of(first + i))?;
-            }
+                chunk.n = chunk.arena.fill(net, plan, batch, images)?;
+                Ok(())
+            };
+            ranks.told(chunks.iter_mut().zip(own.clone()).try_for_each(fill))?;
             let (scores, moments) = device.scope(|| {
-                let seed = |i: usize| match tilt {
+                let seed = |images: Range<usize>| match tilt {
                     None => Seed::Gradient,
-                    Some(tilt) => Seed::Tilted(tilt.part(chunk_of(first + i), net.classes())),
+                    Some(tilt) => Seed::Tilted(tilt.part(images, net.classes())),
                 };
-                let runs = chunks.iter_mut().enumerate().map(|(i, Chunk { arena, sink, n })| {
-                    Run::new(net, plan, arena, *n).seeded(seed(i), sink)
+                let runs = chunks.iter_mut().zip(own).map(|(Chunk { arena, sink, n }, images)| {
+                    Run::new(net, plan, arena, *n).seeded(seed(images), sink)
                 });
-                let mut runs: Vec<Run> = runs.collect();
-                Run::batch(&mut runs, Section::Forward);
-                let scores = score(&runs, net)?;
-                Run::batch(&mut runs, Section::Backward);
-                Ok((scores, runs[0].moments().to_vec()))
+                let (runs, chunks) = (runs.collect(), together.len());
+                let images = images(together.clone()).len();
+                let mut batch = Batch { runs, plan, ranks, chunks, images, moments: vec![] };
+                batch.section(Section::Forward)?;
+                let scores = score(&batch, net)?;
+                batch.section(Section::Backward)?;
+                Ok((scores, batch.moments))
             })?;
-            (loss, correct) = scores.iter().fold((loss, correct), |(l, c), (of, right)| (l + of, c + right));
+            (loss, correct) = scores.iter().fold((loss, correct), |(l, c), [of, right]| (l + of, c + right));
             move_running(net, plan, &moments);
-            device.scope(|| collect(&mut self.gradients, net, chunks, first == 0));
+            device
+                .scope(|| collect(&mut self.gradients, ranks, net, chunks, (together.len(), first == 0)))?;
         }
         let scale = 1.0 / total as f32;
         device.scope(|| self.gradients.par_iter_mut().flatten().for_each(|g| *g *= scale));
-        Ok(Step { loss: loss / total as f64, correct })
+        Ok(Step { loss: loss / total as f64, correct: correct as usize })
     }
-}
-
-/// Adds the chunks' gradients to those of the network in chunk order; the first chunk of a batch takes the place of what is there.
-fn collect(gradients: &mut [Vec<f32>], net: &Network, chunks: &[Chunk], begins: bool) {
-    let mut places: Vec<Option<(usize, bool)>> = vec![None; net.params.len()];
-    for (l, layer) in net.layers.iter().enumerate() {
-        places[layer.weight.index()] = Some((l, false));
-        layer.bias.into_iter().for_each(|bias| places[bias.index()] = Some((l, true)));
-    }
-    gradients.par_iter_mut().zip(places).enumerate().for_each(|(param, (gradient, place))| {
-        for (i, Chunk { sink, .. }) in chunks.iter().enumerate() {
-            let values = match place {
-                Some((layer, false)) => &sink.weight[layer],
-                Some((layer, true)) => &sink.bias[layer],
-                None => &sink.other[param],
-            };
-            match begins && i == 0 {
-                true => gradient.copy_from_slice(values),
-                false => gradient.iter_mut().zip(values).for_each(|(g, v)| *g += v),
-            }
-        }
-    });
-}
-
-/// Moves the running statistics of every batch norm by the batch's.
-fn move_running(net: &mut Network, plan: &Plan, moments: &[(NodeId, Moments)]) {
-    for step in plan.program.section(Section::Forward) {
-        let Instruction::BatchNorm(BatchNormOp::Forward { node, mean, var, .. }) = &step.instruction else {
-            continue;
-        };
-        let Some((_, moments)) = moments.iter().find(|(of, _)| of == node) else { continue };
-        let unbiased = moments.count as f64 / (moments.count as f64 - 1.0).max(1.0);
-        let running = &mut net.params[mean.index()].value;
-        running.iter_mut().zip(&moments.mean).for_each(|(r, &m)| *r += MOMENTUM * (m as f32 - *r));
-        let running = &mut net.params[var.index()].value;
-        let var = moments.var.iter().map(|&v| (v * unbiased) as f32);
-        running.iter_mut().zip(var).for_each(|(r, v)| *r += MOMENTUM * (v - *r));
-    }
-}
-
-/// Of each chunk, behind the forward section: the sum of its losses, and how many predictions are right.
-fn score(runs: &[Run], net: &Network) -> Result<Vec<(f64, usize)>> {
-    let (classes, width) = (net.classes(), net.label_width());
-    let of = |run: &Run| -> Result<(f64, usize)> {
-        let (logits, labels) = (run.logits(), run.labels());
-        let (mut losses, mut predicted) = (vec![0.0; labels.len() / width], vec![0; labels.len()]);
-        net.loss.values(&mut losses, logits, labels, classes)?;
-        net.loss.predict(&mut predicted, logits, classes)?;
-        let sum = losses.iter().map(|&loss| f64::from(loss)).sum();
-        Ok((sum, loss::right(&predicted, labels, width)))
-    };
-    runs.par_iter().map(of).collect()
 }
 
 #[cfg(test)]

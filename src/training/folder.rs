@@ -52,7 +52,7 @@ impl Training {
             training["skip_corrupt"] = json!(sources.skip_corrupt);
         }
         training["device"] = json!(self.device.name());
-        Ok(Progress::of(folder, training))
+        Ok(Progress::of(folder, training, self.device.ranks()))
     }
 
     /// The `train.json` of a training into this folder that was finished.
@@ -60,7 +60,8 @@ impl Training {
     /// # Errors
     /// Where the folder holds another training, or a model that no training began; neither is overwritten.
     pub fn finished(&self, seed: u64, folder: &Path) -> Result<Option<Value>> {
-        self.progress(seed, folder)?.finished(&self.manifest(seed)?)
+        let (progress, manifest) = (self.progress(seed, folder)?, self.manifest(seed)?);
+        self.device.ranks().first(|| progress.finished(&manifest))
     }
 
     /// After how many epochs the training into this folder goes on; 0 where it begins.
@@ -86,38 +87,42 @@ impl Training {
         keep: &[usize],
         each: &mut dyn FnMut(&EpochReport) -> Result<()>,
     ) -> Result<Value> {
-        self.check_out(folder)?;
+        let ranks = self.device.ranks();
         let (mut manifest, mut progress) = (self.manifest(seed)?, self.progress(seed, folder)?);
         let of_epoch = |epoch: usize| folder.join(format!("epoch-{epoch}"));
         let missing = |done: usize| keep.iter().find(|&&epoch| epoch <= done && !of_epoch(epoch).exists());
-        if let Some(found) = progress.finished(&manifest)? {
-            progress.clear()?; // of a training that was killed between its end and this
-            return match missing(self.options.epochs) {
+        let refused = |reason: String| {
+            Error::config(format!("{}: {reason}; choose another --out, or remove it", folder.display()))
+        };
+        let found = ranks.first(|| {
+            self.check_out(folder)?;
+            let found = progress.finished(&manifest)?;
+            match missing(if found.is_some() { self.options.epochs } else { 0 }) {
                 None => Ok(found),
-                Some(epoch) => {
-                    let reason =
-                        format!("was finished without epoch-{epoch}; choose another --out, or remove it");
-                    Err(Error::config(format!("{}: {reason}", folder.display())))
-                }
-            };
+                Some(epoch) => Err(refused(format!("was finished without epoch-{epoch}"))),
+            }
+        })?;
+        if let Some(found) = found {
+            progress.clear()?; // of a training that was killed between its end and this
+            return Ok(found);
         }
         let from = progress.reached()?;
-        if let Some(epoch) = missing(from.as_ref().map_or(0, |reached| reached.epochs.len())) {
-            let reason = format!(
-                "has gone beyond epoch {epoch} without keeping it; choose another --out, or remove it"
-            );
-            return Err(Error::config(format!("{}: {reason}", folder.display())));
-        }
+        let done = from.as_ref().map_or(0, |reached| reached.epochs.len());
+        ranks.first(|| match missing(done) {
+            None => Ok(()),
+            Some(epoch) => Err(refused(format!("has gone beyond epoch {epoch} without keeping it"))),
+        })?;
         let (network, config) = self.start(seed)?;
-        std::fs::create_dir_all(folder).map_err(Error::io(folder))?;
+        ranks.first(|| std::fs::create_dir_all(folder).map_err(Error::io(folder)))?;
         let tokenizer = self.tokenizer.as_deref();
         let mut after = |pass: &mut TrainPass, config: &Value, reports: &[EpochReport]| {
             let Some(report) = reports.last() else { return Ok(()) };
             each(report)?;
             if keep.contains(&report.epoch) {
-                trained::write(&of_epoch(report.epoch), pass.network()?, config, tokenizer)?;
+                let network = pass.network()?;
+                ranks.first(|| trained::write(&of_epoch(report.epoch), network, config, tokenizer))?;
             }
-            match progress.is_due() {
+            match ranks.first(|| Ok(progress.is_due()))? {
                 true => progress.keep(reports, &pass.state()?),
                 false => Ok(()),
             }
@@ -128,10 +133,11 @@ impl Training {
             },
             other => other,
         })?;
-        trained.save(folder)?;
+        ranks.first(|| trained.save(folder))?;
         manifest["device"] = json!(self.device.report());
         manifest["epochs"] = json!(trained.epochs);
-        tensors::write_whole(&folder.join(MANIFEST), format!("{manifest:#}").as_bytes())?;
+        let text = format!("{manifest:#}");
+        ranks.first(|| tensors::write_whole(&folder.join(MANIFEST), text.as_bytes()))?;
         progress.clear()?;
         Ok(manifest)
     }

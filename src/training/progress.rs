@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use super::trained::{EpochReport, NAME};
+use crate::communicator::Communicator;
 use crate::error::{Error, Result};
 use crate::manifest::json_in;
 use crate::net::State;
@@ -43,9 +44,10 @@ pub(super) struct Progress {
 }
 
 impl Progress {
-    /// That of a training, by all that decides its result, into `folder`.
-    pub fn of(folder: &Path, training: Value) -> Progress {
-        Progress { folder: folder.into(), kept: Kept::of(folder, STAGE), training, last: None }
+    /// That of a training, by all that decides its result, into `folder`, which rank 0 alone reads and writes.
+    pub fn of(folder: &Path, training: Value, ranks: &Communicator) -> Progress {
+        let kept = Kept::of(folder, STAGE).among(ranks);
+        Progress { folder: folder.into(), kept, training, last: None }
     }
 
     /// The `train.json` of the same training, where it was finished in the folder; `manifest` is what it is to begin with.

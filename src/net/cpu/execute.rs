@@ -2,27 +2,24 @@
 
 mod tokens;
 
-use rayon::prelude::*;
-
 use super::Run;
 use crate::net::NodeId;
 use crate::net::instruction::{
-    ActivationOp, AffineForward, AffineOp, BatchNormOp, EmbeddingOp, GateOp, Instruction, LayerUse, LossOp,
-    Norm, NormOp, Over, PointwiseOp, PoolOp, Rows, RowsOp, ShortcutOp, Weights,
+    ActivationOp, AffineForward, AffineOp, EmbeddingOp, GateOp, Instruction, LayerUse, LossOp, Norm, NormOp,
+    Over, PointwiseOp, PoolOp, Rows, RowsOp, ShortcutOp, Weights,
 };
 use crate::net::plan::Plan;
-use crate::net::program::{Section, Seed, Step, Tilt};
+use crate::net::program::{Section, Seed, Tilt};
 use crate::net::rows::RowValues;
 use crate::ops::Strided;
-use crate::ops::cpu::batch_norm::{self, Moments};
 use crate::ops::cpu::{
     activation, conv, embedding, gate, group_norm, layer_norm, means, pointwise, pool, shape,
 };
 
 impl<'a> Run<'a> {
-    /// Runs one section.
+    /// Runs one section, of a batch that is one chunk.
     pub fn section(&mut self, section: Section) {
-        Run::batch(std::slice::from_mut(self), section);
+        self.plan.program.section(section).iter().for_each(|step| self.execute(&step.instruction));
     }
 
     /// The values, and where the plan derives, the gradient.
@@ -39,22 +36,6 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// Runs one section over the chunks of a batch, side by side.
-    pub fn batch(runs: &mut [Run<'a>], section: Section) {
-        let Some(first) = runs.first() else { return };
-        let steps = first.plan.program.section(section);
-        let alone = |step: &Step| !matches!(step.instruction, Instruction::BatchNorm(_));
-        for part in steps.chunk_by(|a, b| alone(a) && alone(b)) {
-            match (&part[0].instruction, &mut *runs) {
-                (Instruction::BatchNorm(op), runs) => Run::batch_norm(runs, op),
-                (_, [run]) => part.iter().for_each(|step| run.execute(&step.instruction)),
-                (_, runs) => runs
-                    .par_iter_mut()
-                    .for_each(|run| part.iter().for_each(|step| run.execute(&step.instruction))),
-            }
-        }
-    }
-
     pub(super) fn execute(&mut self, instruction: &Instruction) {
         match instruction {
             Instruction::Affine(op) => self.affine(op),
@@ -63,7 +44,7 @@ impl<'a> Run<'a> {
             Instruction::Rows(op) => self.rows(op),
             Instruction::Bands(op) => self.bands(op),
             Instruction::Norm(op) => self.norm(op),
-            Instruction::BatchNorm(op) => Run::batch_norm(std::slice::from_mut(self), op),
+            Instruction::BatchNorm(_) => unreachable!("a batch norm reads the whole batch: Batch runs it"),
             Instruction::Attention(op) => self.attention(op),
             Instruction::Gate(op) => self.gate(op),
             Instruction::Embedding(op) => self.embedding(op),
@@ -323,52 +304,6 @@ impl<'a> Run<'a> {
     }
 
     /// Batch norm over all chunks of a batch: sums are added in the order of the chunks.
-    fn batch_norm(runs: &mut [Run<'a>], op: &BatchNormOp) {
-        let sums = |runs: &[Run<'a>], len: usize, of: &(dyn Fn(&Run<'a>) -> Vec<f64> + Sync)| {
-            let each: Vec<Vec<f64>> = runs.par_iter().map(of).collect();
-            each.iter().fold(vec![0.0; len], |mut all, one| {
-                all.iter_mut().zip(one).for_each(|(a, b)| *a += b);
-                all
-            })
-        };
-        match *op {
-            BatchNormOp::Forward { y, x, node, gamma, beta, mean: _, var: _, eps, c } => {
-                let count = runs.iter().map(|run| run.n).sum::<usize>() * (x.len / c);
-                let mut mean = sums(runs, c, &|run| batch_norm::sums(run.memory.value(x), c));
-                mean.iter_mut().for_each(|m| *m /= count as f64);
-                let mut var = sums(runs, c, &|run| batch_norm::squares(run.memory.value(x), &mean));
-                var.iter_mut().for_each(|v| *v /= count as f64);
-                let moments = Moments { mean, var, count };
-                runs.par_iter_mut().for_each(|run| {
-                    let net = run.net;
-                    let ([y], others) = run.memory.carve([y]);
-                    batch_norm::forward(y, others.get(x), &moments, net.value(gamma), net.value(beta), eps);
-                    run.moments.push((node, moments.clone()));
-                });
-            }
-            BatchNormOp::Backward { dx, dy, x, node, gamma, beta, eps, c } => {
-                let of_node = |run: &Run<'a>| run.moments.iter().find(|(of, _)| *of == node).cloned();
-                let Some((_, moments)) = runs.first().and_then(of_node) else { return };
-                let all = sums(runs, 2 * c, &|run| {
-                    batch_norm::backward_sums(run.memory.value(dy), run.memory.value(x), &moments, eps)
-                });
-                if let Some(sink) = runs.first_mut().and_then(|run| run.sink.as_mut()) {
-                    for (param, sums) in [(beta, &all[..c]), (gamma, &all[c..])] {
-                        if let Some(gradient) = sink.other().get_mut(param.index()) {
-                            gradient.iter_mut().zip(sums).for_each(|(g, &sum)| *g += sum as f32);
-                        }
-                    }
-                }
-                let Some(dx) = dx else { return };
-                runs.par_iter_mut().for_each(|run| {
-                    let gamma = run.net.value(gamma);
-                    let ([dx], others) = run.memory.carve([dx]);
-                    batch_norm::backward(dx, others.get(dy), others.get(x), &moments, &all, gamma, eps);
-                });
-            }
-        }
-    }
-
     fn pool(&mut self, op: &PoolOp) {
         let n = self.n;
         match *op {

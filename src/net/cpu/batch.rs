@@ -1,0 +1,104 @@
+//! A mini-batch in training: the chunks that are this rank's, side by side. At a batch norm they wait for one another and for
+//! those of other ranks: its sums are taken of each chunk and added in the order of all chunks.
+
+use rayon::prelude::*;
+
+use super::Run;
+use crate::communicator::Communicator;
+use crate::error::Result;
+use crate::net::NodeId;
+use crate::net::instruction::{BatchNormOp, Instruction};
+use crate::net::plan::Plan;
+use crate::net::program::{Section, Step};
+use crate::ops::cpu::batch_norm::{self, Moments};
+
+/// See the file's opening.
+pub(crate) struct Batch<'a> {
+    /// Of this rank's chunks, ascending.
+    pub runs: Vec<Run<'a>>,
+    /// Of all chunks.
+    pub plan: &'a Plan,
+    /// Those that share them.
+    pub ranks: &'a Communicator,
+    /// Chunks of all ranks.
+    pub chunks: usize,
+    /// Images of all chunks.
+    pub images: usize,
+    /// The statistics of every batch norm behind the forward section.
+    pub moments: Vec<(NodeId, Moments)>,
+}
+
+impl<'a> Batch<'a> {
+    /// Runs one section.
+    ///
+    /// # Errors
+    /// Where another rank fails.
+    pub fn section(&mut self, section: Section) -> Result<()> {
+        let plan = self.plan;
+        let alone = |step: &Step| !matches!(step.instruction, Instruction::BatchNorm(_));
+        for part in plan.program.section(section).chunk_by(|a, b| alone(a) && alone(b)) {
+            match (&part[0].instruction, &mut self.runs[..]) {
+                (Instruction::BatchNorm(op), _) => self.batch_norm(op)?,
+                (_, [run]) => part.iter().for_each(|step| run.execute(&step.instruction)),
+                (_, runs) => runs
+                    .par_iter_mut()
+                    .for_each(|run| part.iter().for_each(|step| run.execute(&step.instruction))),
+            }
+        }
+        Ok(())
+    }
+
+    /// The sum over all chunks of `len` values of each.
+    fn sums(&self, len: usize, of: &(dyn Fn(&Run<'a>) -> Vec<f64> + Sync)) -> Result<Vec<f64>> {
+        let own: Vec<Vec<f64>> = self.runs.par_iter().map(of).collect();
+        let all = self.ranks.gather_values(Ok(own.concat()))?;
+        let all = self.ranks.in_order(self.chunks, all.iter().map(|one| one.chunks_exact(len)).collect())?;
+        Ok(all.iter().fold(vec![0.0; len], |mut sum, one| {
+            sum.iter_mut().zip(*one).for_each(|(a, b)| *a += b);
+            sum
+        }))
+    }
+
+    fn batch_norm(&mut self, op: &BatchNormOp) -> Result<()> {
+        match *op {
+            BatchNormOp::Forward { y, x, node, gamma, beta, mean: _, var: _, eps, c } => {
+                let count = self.images * (x.len / c);
+                let mut mean = self.sums(c, &|run| batch_norm::sums(run.memory.value(x), c))?;
+                mean.iter_mut().for_each(|m| *m /= count as f64);
+                let mut var = self.sums(c, &|run| batch_norm::squares(run.memory.value(x), &mean))?;
+                var.iter_mut().for_each(|v| *v /= count as f64);
+                let moments = Moments { mean, var, count };
+                self.runs.par_iter_mut().for_each(|run| {
+                    let net = run.net;
+                    let ([y], others) = run.memory.carve([y]);
+                    batch_norm::forward(y, others.get(x), &moments, net.value(gamma), net.value(beta), eps);
+                });
+                self.moments.push((node, moments));
+            }
+            BatchNormOp::Backward { dx, dy, x, node, gamma, beta, eps, c } => {
+                let Some((_, moments)) = self.moments.iter().find(|(of, _)| *of == node) else {
+                    return Ok(()); // the forward section came first
+                };
+                let all = self.sums(2 * c, &|run| {
+                    batch_norm::backward_sums(run.memory.value(dy), run.memory.value(x), moments, eps)
+                })?;
+                // They are sums over the batch already, and count once: with the first chunk of all, which is rank 0's.
+                let first = self.runs.first_mut().filter(|_| self.ranks.leads());
+                if let Some(sink) = first.and_then(|run| run.sink.as_mut()) {
+                    for (param, sums) in [(beta, &all[..c]), (gamma, &all[c..])] {
+                        if let Some(gradient) = sink.other().get_mut(param.index()) {
+                            gradient.iter_mut().zip(sums).for_each(|(g, &sum)| *g += sum as f32);
+                        }
+                    }
+                }
+                let Some(dx) = dx else { return Ok(()) };
+                self.runs.par_iter_mut().for_each(|run| {
+                    let gamma = run.net.value(gamma);
+                    let ([dx], others) = run.memory.carve([dx]);
+                    batch_norm::backward(dx, others.get(dy), others.get(x), moments, &all, gamma, eps);
+                });
+            }
+        }
+        Ok(())
+    }
+}
