@@ -85,7 +85,7 @@ impl Kept {
         words: impl IntoIterator<Item = (&'static str, String)>,
     ) -> Result<()> {
         fn tensor<'v>((name, values): (&'static str, Values<'v>)) -> Tensor<'v> {
-            Tensor { name, shape: vec![values.len()], values }
+            Tensor { name, shape: vec![values.count()], values }
         }
         let bytes =
             |parts: Vec<&[f32]>| parts.into_iter().map(bytemuck::cast_slice).collect::<Vec<&[u8]>>().concat();

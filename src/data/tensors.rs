@@ -361,7 +361,7 @@ pub enum Values<'a> {
 
 impl Values<'_> {
     /// How many there are.
-    pub fn len(&self) -> usize {
+    pub fn count(&self) -> usize {
         match self {
             Values::F32(v) => v.len(),
             Values::F64(v) => v.len(),
@@ -394,7 +394,7 @@ impl View for &Tensor<'_> {
     }
 
     fn data_len(&self) -> usize {
-        self.values.len() * self.dtype().bitsize() / 8
+        self.values.count() * self.dtype().bitsize() / 8
     }
 }
 
