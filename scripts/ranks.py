@@ -41,6 +41,8 @@ COMMANDS = {
     "foci": "foci table.csv --target target --plot OUT/steps.svg --all --json",
     "foci --graph": "foci table.csv --graph --dot OUT/graph.dot --resume OUT/graph.jsonl --json",
 }
+# Nine batches of six epochs, to be stopped within one of them.
+LONG = f"scrub --model base {DATA} {FORGET} {VAL} --method hold --batch 3 --proxy neighbours --hold-epochs 6 --gate 100 --json"
 SECONDS = 20  # within which all ranks must have ended
 
 
@@ -125,7 +127,7 @@ def wait_for(path, process):
 def stopped(bench, expected):
     """A hold whose ranks are killed or interrupted goes on with another number of ranks."""
     out = bench.folder / "out"
-    line = f"{HOLD} --out out"
+    line = f"{LONG} --out out"
     for how, ranks, later in (("kill", 3, 2), ("interrupt", 2, 4)):
         shutil.rmtree(out)
         process = bench.launch(ranks, line)
@@ -140,7 +142,7 @@ def stopped(bench, expected):
             process.send_signal(signal.SIGINT)
             took = bench.ends(process, [], since)
         assert not (out / "report.json").exists(), "it was finished before"
-        assert bench.result(later, f"{HOLD} --out OUT", fresh=False) == expected, how
+        assert bench.result(later, f"{LONG} --out OUT", fresh=False) == expected, how
         print(f"{how}: {ranks} ranks ended in {took:.1f} s, {later} went on to the same bytes", flush=True)
 
 
@@ -198,7 +200,7 @@ def main():
                     assert found == expected, f"{name} with {ranks} ranks differs: {differs(found, expected)}"
                 print(f"{name}: the same", flush=True)
         if args.only in (None, "ends"):
-            stopped(bench, bench.result(0, f"{HOLD} --out OUT"))
+            stopped(bench, bench.result(0, f"{LONG} --out OUT"))
             refused(bench)
 
 

@@ -60,7 +60,7 @@ pub fn ranks() -> Communicator {
     RANKS.get().cloned().unwrap_or_default()
 }
 
-/// Ends together with the other ranks: the exit code of all, and the words to print here where one failed.
+/// Ends together with the other ranks: the exit code of this one, and the words to print here where one failed.
 pub fn leave(code: u8, why: Option<String>) -> (u8, Option<String>) {
     let ranks = ranks();
     if ranks.size() > 1 && why.is_none() {
@@ -79,5 +79,9 @@ pub fn leave(code: u8, why: Option<String>) -> (u8, Option<String>) {
         });
     }
     let (code, why) = ranks.leave(code, why.clone()).map_or((code, why), |end| (end.code, end.why));
-    (code, why.filter(|_| !is_silent()))
+    // mpirun ends all ranks with the first that ends with another code than 0: that is to be rank 0, once it has said why.
+    match is_silent() {
+        true => (0, None),
+        false => (code, why),
+    }
 }
