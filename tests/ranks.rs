@@ -78,7 +78,7 @@ fn training_is_that_of_one_rank() {
                 seen.push(scrubjay::net::Step { loss: pass.clip(1.0)?, correct: 0 });
                 pass.update(&Update { rate: 0.05, momentum: 0.9, decay: 1e-3, step: i as i32 + 1 })?;
             }
-            Ok((pass.memory()?, pass.network()?.clone(), seen))
+            Ok((pass.state()?.memory.concat(), pass.network()?.clone(), seen))
         });
     }
 }

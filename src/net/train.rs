@@ -321,8 +321,9 @@ impl Host {
             })?;
             (loss, correct) = scores.iter().fold((loss, correct), |(l, c), [of, right]| (l + of, c + right));
             move_running(net, plan, &moments);
+            let sinks: Vec<&RowValues> = chunks.iter().map(|chunk| &chunk.sink).collect();
             device
-                .scope(|| collect(&mut self.gradients, ranks, net, chunks, (together.len(), first == 0)))?;
+                .scope(|| collect(&mut self.gradients, ranks, net, &sinks, (together.len(), first == 0)))?;
         }
         let scale = 1.0 / total as f32;
         device.scope(|| self.gradients.par_iter_mut().flatten().for_each(|g| *g *= scale));
@@ -433,7 +434,7 @@ mod tests {
     fn training_goes_on_from_what_was_kept_to_the_same_bits() {
         for device in devices() {
             for optimizer in [Optimizer::Sgd, Optimizer::Adam] {
-                let steps = |pass: &mut TrainPass, range: std::ops::Range<u32>| {
+                let steps = |pass: &mut TrainPass, range: Range<u32>| {
                     for step in range {
                         pass.step(&samples(7, step)).unwrap();
                         let step = step as i32 + 1;

@@ -2,7 +2,6 @@
 
 use rayon::prelude::*;
 
-use super::Chunk;
 use crate::communicator::Communicator;
 use crate::error::Result;
 use crate::loss;
@@ -27,13 +26,13 @@ fn gradient_of(sink: &RowValues, among: Among, param: usize) -> &[f32] {
     }
 }
 
-/// Adds the gradients of `count` chunks, of which each rank has its own, to those of the network in chunk order; where they begin a
+/// Adds the gradients of `count` chunks, of which each rank has the sinks of its own, to those of the network in chunk order; where they begin a
 /// batch, the first takes the place of what is there.
 pub(super) fn collect(
     gradients: &mut [Vec<f32>],
     ranks: &Communicator,
     net: &Network,
-    chunks: &[Chunk],
+    sinks: &[&RowValues],
     (count, begins): (usize, bool),
 ) -> Result<()> {
     let mut among: Vec<Among> = vec![None; net.params.len()];
@@ -44,7 +43,7 @@ pub(super) fn collect(
     let add = |sum: &mut [f32], values: &[f32]| sum.iter_mut().zip(values).for_each(|(g, v)| *g += v);
     if ranks.size() == 1 {
         gradients.par_iter_mut().zip(among).enumerate().for_each(|(param, (gradient, among))| {
-            for (i, Chunk { sink, .. }) in chunks.iter().enumerate() {
+            for (i, sink) in sinks.iter().enumerate() {
                 let values = gradient_of(sink, among, param);
                 match begins && i == 0 {
                     true => gradient.copy_from_slice(values),
@@ -54,11 +53,11 @@ pub(super) fn collect(
         });
         return Ok(());
     }
-    let all = |Chunk { sink, .. }: &Chunk| -> Vec<f32> {
+    let all = |sink: &&RowValues| -> Vec<f32> {
         let parts = among.iter().enumerate().map(|(param, &among)| gradient_of(sink, among, param));
         parts.collect::<Vec<&[f32]>>().concat()
     };
-    let own = chunks.iter().map(all).collect();
+    let own = sinks.iter().map(all).collect();
     let (len, before) = (gradients.iter().map(Vec::len).sum(), gradients.concat());
     let sum = ranks.reduce(count, len, Ok(own), |part, chunks| {
         let (first, others) = match chunks {
