@@ -16,7 +16,7 @@ use crate::net::plan::{Plan, Purpose};
 use crate::net::{Layer, Network, Selected};
 use crate::ops::optimizer::Optimizer;
 use crate::request::Request;
-use crate::select::{Method, units_of};
+use crate::select::{Criteria, Method, units_of};
 use crate::session::Session;
 use crate::task::{Approximation, HoldSettings, ProxyKind};
 
@@ -110,7 +110,7 @@ impl Memory {
             self.phase,
             in_words(self.in_use),
             in_words(free.bytes),
-            free.said_by,
+            free.source,
             parts.join(", ")
         ))
     }
@@ -241,6 +241,9 @@ impl<'a> Needs<'a> {
                 vec![("the proxy", (1 + self.earlier) * model), ("training it", training + self.passes()?)];
             phases.push(("the proxy", parts));
         }
+        if let Some(method) = settings.block.and(settings.selection) {
+            phases.push(self.observing(&Criteria { method, ..request.settings.selection })?);
+        }
         let held = request.forget.len() + self.session.held().indices.len();
         let batch = hold::BATCH + hold::BATCH.min(held);
         let copies = ("copies of the model that change", (1 + self.earlier) * model);
@@ -265,16 +268,7 @@ impl<'a> Needs<'a> {
         let (net, settings) = (self.net, &self.request.settings);
         let d = net.units().len();
         let criteria = settings.selection.of_batch(self.m);
-        let (traces, copies) = criteria.copies(self.m);
         let changed = ("copies of the model that change", (1 + self.earlier) * self.model);
-        let forward = Plan::perturbation(net, copies.max(1), criteria.precision)?.bytes();
-        let kept = 4
-            * copies
-            * d
-            * match criteria.method {
-                Method::Vote => traces,
-                _ => traces.min(1),
-            };
         let units = match criteria.method {
             Method::Full => d,
             _ => criteria.max_units.unwrap_or(units_of(criteria.share, d)).min(d),
@@ -282,17 +276,8 @@ impl<'a> Needs<'a> {
         let parameters = self.parameters_of(units);
         let purpose = Purpose::Hessian;
         let products = self.gradient(self.all_rows(), purpose, self.request.retained.len(), parameters)?;
-        let choice = match criteria.method {
-            Method::Gradient => {
-                self.gradient(self.all_rows(), Purpose::Gradient, self.m, net.parameters())?
-            }
-            _ => CHOICE * copies * d,
-        };
         Ok(vec![
-            (
-                "observing",
-                vec![("activations", kept + choice), ("passes", self.on_host(self.threads() * forward))],
-            ),
+            self.observing(&criteria)?,
             (
                 SOLVE,
                 vec![
@@ -303,6 +288,23 @@ impl<'a> Needs<'a> {
                 ],
             ),
         ])
+    }
+
+    /// Of a choice of units by these criteria.
+    fn observing(&self, criteria: &Criteria) -> Result<Phase> {
+        let (net, d) = (self.net, self.net.units().len());
+        let (traces, copies) = criteria.copies(self.m);
+        let forward = Plan::perturbation(net, copies.max(1), criteria.precision)?.bytes();
+        let at_once = if criteria.method == Method::Vote { traces } else { traces.min(1) };
+        let choice = match criteria.method {
+            Method::Gradient => {
+                self.gradient(self.all_rows(), Purpose::Gradient, self.m, net.parameters())?
+            }
+            _ => CHOICE * copies * d,
+        };
+        let activations = 4 * copies * d * at_once + choice;
+        let passes = self.on_host(self.threads() * forward);
+        Ok(("observing", vec![("activations", activations), ("passes", passes)]))
     }
 
     /// Bytes of what products read again.
@@ -360,7 +362,7 @@ mod tests {
         assert!(lcodec(20).kept_bytes > 0);
         assert_eq!(hold.in_use, model + (1797 + 50) * 64 * 4);
         let further = hold.bytes - hold.in_use;
-        let left = |bytes| Memory { free: Some(Free { bytes, said_by: "a limit" }), ..hold.clone() };
+        let left = |bytes| Memory { free: Some(Free { bytes, source: "a limit" }), ..hold.clone() };
         assert_eq!(
             (left(further).refusal(true), Memory { free: None, ..hold.clone() }.refusal(true)),
             (None, None)

@@ -254,7 +254,7 @@ fn print_estimate(args: &Args, estimate: &Estimate) {
 /// The memory of the host that a request takes, and what the machine has.
 fn print_memory(memory: &Memory) {
     let free = memory.free.map_or("unknown how much is left".into(), |free| {
-        format!("{} are left ({})", bytes(free.bytes), free.said_by)
+        format!("{} are left ({})", bytes(free.bytes), free.source)
     });
     println!(
         "memory     at most about {}, in the phase of {}; {} are in use already, {free}",

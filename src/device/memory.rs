@@ -8,8 +8,8 @@ use std::path::Path;
 pub struct Free {
     /// Bytes.
     pub bytes: usize,
-    /// What says so.
-    pub said_by: &'static str,
+    /// Where that was read.
+    pub source: &'static str,
 }
 
 /// The memory that is left for this program; none where the system does not tell.
@@ -29,7 +29,7 @@ fn free_below(root: &Path) -> Option<Free> {
         (group, "the limit of the control group"),
         (limit.map(|limit| limit.saturating_sub(used)), "the limit of the process (ulimit -v)"),
     ];
-    let known = all.into_iter().filter_map(|(bytes, said_by)| Some(Free { bytes: bytes?, said_by }));
+    let known = all.into_iter().filter_map(|(bytes, source)| Some(Free { bytes: bytes?, source }));
     known.min_by_key(|free| free.bytes)
 }
 
@@ -77,7 +77,7 @@ mod tests {
             std::fs::create_dir_all(path.parent().unwrap()).unwrap();
             std::fs::write(path, text).unwrap();
         };
-        let found = || free_below(dir.path()).map(|free| (free.bytes, &free.said_by[..10]));
+        let found = || free_below(dir.path()).map(|free| (free.bytes, &free.source[..10]));
         assert_eq!(found(), None);
         write("proc/meminfo", "MemTotal: 90 kB\nMemAvailable:   64 kB\n");
         write(
