@@ -23,7 +23,7 @@
 //!
 //! let session = Session::open(Device::cpu()?, Sources::new(&model, &train_data))?;
 //! let request = Request::new(&session, "class:3", &ScrubOptions::DEFAULT)?;
-//! if let Ended::Now(outcome) = session.run(&request, &out)? {
+//! if let Ended::Now(outcome, _) = session.run(&request, &out)? {
 //!     println!("{} samples removed, {} not", outcome.removed, outcome.not_removed);
 //! #   assert_eq!(outcome.removed + outcome.not_removed, labels.iter().filter(|&&y| y == 3).count());
 //! #   assert!(outcome.removed > 0 && out.join("model.safetensors").is_file(), "{:?}", outcome.records);

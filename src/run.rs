@@ -43,8 +43,9 @@ pub struct Scrubbed {
 
 /// How a run in a folder ended.
 pub enum Ended {
-    /// It was carried out, or its rest.
-    Now(Box<Outcome>),
+    /// It was carried out, or its rest: what was done, whose records leave their values to the folder, and the network before it is
+    /// rounded to the type of the file.
+    Now(Box<Outcome>, Box<Network>),
     /// It had been finished before; nothing was changed.
     Before(Finished),
 }
@@ -207,16 +208,17 @@ impl Session {
             other => other,
         })?;
         stages.clear()?; // of a run that was stopped between a record and this
+        let network = Box::new(scrubbed.network.clone());
         if ranks.leads() {
             let outcome =
                 ranks.by_itself(|| self.finish(request, scrubbed, checkpoint, out, &identity, started));
             let outcome = ranks.told(outcome)?;
             ranks.first(|| Ok((outcome.removed, outcome.not_removed)))?;
-            return Ok(Ended::Now(Box::new(outcome)));
+            return Ok(Ended::Now(Box::new(outcome), network));
         }
         let (removed, not_removed) = ranks.first(|| Ok((0, 0)))?; // rank 0's
         let outcome = Outcome { removed, not_removed, ..self.outcome(request, scrubbed, 0.0) };
-        Ok(Ended::Now(Box::new(outcome)))
+        Ok(Ended::Now(Box::new(outcome), network))
     }
 
     /// The run that was finished in a folder, if one was.

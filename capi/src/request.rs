@@ -344,13 +344,7 @@ entry! {
         let folder = std::path::Path::new(folder.get("folder")?);
         not_cancelled(session)?;
         let done = match session.session.run(request, folder)? {
-            Ended::Now(done) => {
-                let mut network = session.session.network().clone();
-                for record in &done.records {
-                    record.replay(&mut network)?;
-                }
-                Done::Now(done, session.model.changed(network)?)
-            }
+            Ended::Now(done, network) => Done::Now(done, session.model.changed(*network)?),
             Ended::Before(finished) => {
                 let removed = request.forget.len().saturating_sub(finished.not_removed);
                 Done::Before { removed, not_removed: finished.not_removed }

@@ -247,11 +247,7 @@ impl Request {
         let (result, interrupted) = of.working(tell, || {
             let model = match of.session.run(&self.request, &folder)? {
                 Ended::Before(_) => None,
-                Ended::Now(done) => {
-                    let mut network = of.session.network().clone();
-                    done.records.iter().try_for_each(|record| record.replay(&mut network))?;
-                    Some(of.model.changed(network))
-                }
+                Ended::Now(_, network) => Some(of.model.changed(*network)),
             };
             let text = |name: &str| tensors::text(&folder.join(name));
             Ok((model, text("report.json")?, text("report.html")?))

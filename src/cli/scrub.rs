@@ -148,7 +148,7 @@ pub fn run(args: &Args) -> anyhow::Result<Exit> {
     }
     match ended {
         Ended::Before(run) => print_finished(args, &run),
-        Ended::Now(outcome) => {
+        Ended::Now(outcome, _) => {
             print(args, &outcome)?;
             Ok(if outcome.not_removed == 0 { Exit::Done } else { Exit::GateNotMet })
         }
