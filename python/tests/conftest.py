@@ -1,6 +1,7 @@
 """What tests share."""
 
 import os
+import signal
 import subprocess
 from pathlib import Path
 
@@ -15,6 +16,8 @@ try:
     torch.set_num_threads(1)  # small networks; threads that wait for each other cost more
 except ImportError:
     pass
+
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell starts its background jobs with Ctrl-C ignored
 
 
 @pytest.fixture(scope="session")
