@@ -154,7 +154,7 @@ pub fn train_until(
     train_after(device, net, samples, indices, recipe, After::default(), stop, &mut each)
 }
 
-/// Where a training goes on: after these epochs, with what the optimizer remembers then ([`TrainPass::memory`]). The network has
+/// Where a training goes on: after these epochs, with what the optimizer remembers then ([`TrainPass::state`]). The network has
 /// the values of then.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct After<'a> {

@@ -212,7 +212,7 @@ impl<'a> Training<'a> {
         each.collect()
     }
 
-    /// What the optimizer remembers, as [`crate::net::TrainPass::memory`].
+    /// What the optimizer remembers, as [`crate::net::TrainPass::state`].
     ///
     /// # Errors
     /// Where the device fails.
