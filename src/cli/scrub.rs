@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
-use scrubjay::data::file::check_folder;
 use scrubjay::data::{self, tensors};
 use scrubjay::doubt::doubts;
 use scrubjay::estimate::Estimate;
@@ -20,6 +19,7 @@ use scrubjay::session::{Level, Session, Sources};
 
 use super::method::MethodArgs;
 use super::model::{ModelArgs, NormaliseArgs};
+use super::ranks::ranks;
 use super::shared::{self, DeviceArgs, Exit, command_line};
 
 /// Remove training samples from a model
@@ -97,7 +97,7 @@ pub struct Args {
 pub fn run(args: &Args) -> anyhow::Result<Exit> {
     match args.dry_run {
         true => shared::check_files(&args.html)?,
-        false => check_folder(&args.out)?,
+        false => shared::check_folder(&args.out)?,
     }
     let options = args.options();
     options.check()?;
@@ -120,7 +120,7 @@ pub fn run(args: &Args) -> anyhow::Result<Exit> {
         (Level::Info, _) => {}
     });
     told.store(true, Ordering::Relaxed);
-    session.check_out(&args.out)?;
+    ranks().first(|| session.check_out(&args.out))?;
     let request = match &args.forget {
         Some(text) => Request::new(&session, text.as_str(), &options)?,
         None => Request::beside(&session, &options)?,

@@ -1,12 +1,12 @@
 //! What commands share: the device to run on, readers of numbers, how a command ends, the line that started it, a
 //! progress bar.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use scrubjay::data::file::check_file;
+use scrubjay::data::file::{self, check_file};
 use scrubjay::device::{Choice, Device};
 use scrubjay::net::plan::LANES;
 
@@ -77,7 +77,12 @@ pub fn at_least_one(text: &str) -> Result<u32, String> {
 
 /// Refuses files that could not be written, before the work.
 pub fn check_files<'a>(files: impl IntoIterator<Item = &'a PathBuf>) -> scrubjay::Result<()> {
-    files.into_iter().try_for_each(|file| check_file(file))
+    ranks().first(|| files.into_iter().try_for_each(|file| check_file(file)))
+}
+
+/// Refuses a folder that could not be written, before the work.
+pub fn check_folder(folder: &Path) -> scrubjay::Result<()> {
+    ranks().first(|| file::check_folder(folder))
 }
 
 /// The command that is running, as a shell reads it.

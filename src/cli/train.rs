@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use scrubjay::data::file::check_folder;
 use scrubjay::options::Pick;
 use scrubjay::session::Sources;
 use scrubjay::train::{Decayed, Optimizer, Schedule};
@@ -12,6 +11,7 @@ use scrubjay::{Error, Result};
 use serde_json::{Value, json};
 
 use super::model::{NormaliseArgs, TensorArgs};
+use super::ranks::ranks;
 use super::shared::{self, DeviceArgs, Exit};
 
 /// Train a new model, or continue to train one
@@ -185,12 +185,12 @@ fn print_epoch(report: &EpochReport, is_first: bool) {
 
 /// Trains, with a line per epoch.
 pub fn run(args: &Args) -> anyhow::Result<Exit> {
-    check_folder(&args.out)?;
+    shared::check_folder(&args.out)?;
     let device = args.device.open()?;
     let exclude = args.exclude.as_deref().map(Pick::from);
     let training = Training::open(device, args.sources(), args.arch.as_deref(), exclude, args.options())?;
     training.notes().iter().for_each(|note| eprintln!("{note}"));
-    training.check_out(&args.out)?;
+    ranks().first(|| training.check_out(&args.out))?;
     let Some(count) = args.seeds else {
         let manifest = args.train(&training, args.seed, &args.out)?;
         if args.json {

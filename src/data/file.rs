@@ -8,6 +8,7 @@ use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use crate::error::{Error, Result};
@@ -194,7 +195,7 @@ pub fn check_file(path: &Path) -> Result<()> {
         let reason = format!("the folder {} {is}", folder.display());
         return Err(Error::io(path)(io::Error::new(io::ErrorKind::NotFound, reason)));
     }
-    try_to_write(&part_of(path)).map_err(Error::io(path))
+    try_to_write_in(folder.unwrap_or(Path::new(""))).map_err(Error::io(path))
 }
 
 /// Refuses a folder into which nothing can be written, or that could not be made, before the work that fills it.
@@ -203,10 +204,10 @@ pub fn check_file(path: &Path) -> Result<()> {
 /// Where it is a file, or it or the folder that it would be made in cannot be written to.
 pub fn check_folder(path: &Path) -> Result<()> {
     let Some(there) = path.ancestors().find(|folder| folder.exists()) else {
-        return try_to_write(Path::new(PROBE)).map_err(Error::io(path)); // it would be made here
+        return try_to_write_in(Path::new("")).map_err(Error::io(path)); // it would be made here
     };
     match there.is_dir() {
-        true => try_to_write(&there.join(PROBE)).map_err(Error::io(path)),
+        true => try_to_write_in(there).map_err(Error::io(path)),
         false if there == path => {
             Err(Error::io(path)(io::Error::other("is a file, and a folder is to be written")))
         }
@@ -217,12 +218,14 @@ pub fn check_folder(path: &Path) -> Result<()> {
     }
 }
 
-/// The name of a file that is made and removed at once.
-const PROBE: &str = ".scrubjay.part";
-
-fn try_to_write(part: &Path) -> io::Result<()> {
-    File::options().write(true).create(true).truncate(true).open(part)?;
-    std::fs::remove_file(part)
+/// Makes a file in a folder and removes it at once. Its name is that of no other attempt: several programs, or several threads, may try
+/// the same folder at a time.
+fn try_to_write_in(folder: &Path) -> io::Result<()> {
+    static ATTEMPTS: AtomicU64 = AtomicU64::new(0);
+    let (process, attempt) = (std::process::id(), ATTEMPTS.fetch_add(1, Ordering::Relaxed));
+    let probe = folder.join(format!(".scrubjay-{process}-{attempt}.part"));
+    File::options().write(true).create_new(true).open(&probe)?;
+    std::fs::remove_file(&probe)
 }
 
 fn is_directory(path: &Path) -> Error {
