@@ -264,3 +264,20 @@ pub(super) fn write_at(path: &Path, write: impl FnOnce(&Path) -> Result<()>) -> 
     }
     written
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn many_may_try_the_same_folder_at_a_time_and_nothing_is_left() {
+        let dir = tempfile::tempdir().unwrap();
+        let tries =
+            || (0..50).try_for_each(|_| check_folder(dir.path()).and(check_file(&dir.path().join("a"))));
+        std::thread::scope(|scope| {
+            let threads: Vec<_> = (0..4).map(|_| scope.spawn(tries)).collect();
+            threads.into_iter().for_each(|thread| thread.join().unwrap().unwrap());
+        });
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
+    }
+}
