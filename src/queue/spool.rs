@@ -37,8 +37,15 @@ pub type Hook = dyn FnMut(&'static str) -> Result<()> + Send;
 /// A folder that one server works in.
 pub struct Spool {
     pub(super) root: PathBuf,
-    _lock: File,
+    lock: File,
     hook: Option<Box<Hook>>,
+}
+
+impl Drop for Spool {
+    /// Unlocks it. To close the file is not enough while a process that was just started still has it open.
+    fn drop(&mut self) {
+        let _ = self.lock.unlock(); // the file is closed anyway
+    }
 }
 
 /// What a spool belongs to.
@@ -96,7 +103,7 @@ impl Spool {
         let lock = File::options().create(true).truncate(false).write(true).open(&path);
         let lock = lock.map_err(Error::io(&path))?;
         match lock.try_lock() {
-            Ok(()) => Ok(Spool { root: root.into(), _lock: lock, hook: None }),
+            Ok(()) => Ok(Spool { root: root.into(), lock, hook: None }),
             Err(TryLockError::WouldBlock) => {
                 let reason =
                     "is locked: another server works on this spool; stop it, or choose another --spool";
