@@ -6,7 +6,7 @@ use scrubjay::net::Network;
 use scrubjay::observe::{evaluate, observe};
 use scrubjay::ops::philox::{Stream, Use};
 
-use crate::rivals::{BATCH, batches, falling, negative, sgd};
+use crate::descent::{BATCH, batches, falling, negative, sgd};
 use crate::setups::Case;
 
 /// The share of the parameters that SalUn moves.

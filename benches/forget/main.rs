@@ -11,6 +11,7 @@
 //! cut on the digits that ship with scrubjay. The table goes to stdout and `DIR/table.md`.
 
 mod answers;
+mod descent;
 mod many;
 mod rivals;
 mod setups;
