@@ -153,7 +153,7 @@ def refused(bench):
     other.mkdir()
     for name in ("digits", "base"):
         shutil.copytree(folder / name, other / name)
-    line = [bench.program, *f"eval --model base --data digits/test.safetensors --device cpu --threads 1".split()]
+    line = [bench.program, *"eval --model base --data digits/test.safetensors --device cpu --threads 1".split()]
     here = [*mpirun, "-n", "1", "-wdir", str(folder), *line, ":", "-n", "1", "-wdir", str(other), *line]
     broken = other / "digits/test.safetensors"
     data = bytearray(broken.read_bytes())

@@ -149,27 +149,35 @@ impl<'a> Batch<'a> {
         clock: Clock<'_>,
         (fate, notes): (Fate, Vec<String>),
     ) -> Record {
-        let selection = SelectionAccount::from(chosen);
-        Record {
-            batch: self.number,
-            indices: self.indices.to_vec(),
-            fate,
-            notes,
-            units: names_of(net, &chosen.units),
-            account: Account {
-                n: self.n,
-                m: self.m(),
-                selection,
-                before,
-                step,
-                hold: None,
-                seconds: clock.seconds,
-            },
-            changed: Changed::Block,
-            values: vec![],
-            soft_labels: vec![],
-        }
+        let mut record =
+            record(net, (self.number, self.indices), self.n, chosen, before, (fate, notes), clock);
+        record.account.step = step;
+        record
     }
+}
+
+/// The record of a batch, its number and its samples, of `n` that were left: without the account of a step or a hold, and of no change
+/// yet.
+pub fn record(
+    net: &Network,
+    (batch, indices): (usize, &[usize]),
+    n: usize,
+    chosen: &Selection,
+    before: Snapshot,
+    (fate, notes): (Fate, Vec<String>),
+    clock: Clock<'_>,
+) -> Record {
+    let account = Account {
+        n,
+        m: indices.len(),
+        selection: SelectionAccount::from(chosen),
+        before,
+        step: None,
+        hold: None,
+        seconds: clock.seconds,
+    };
+    let (indices, units, changed) = (indices.to_vec(), names_of(net, &chosen.units), Changed::Block);
+    Record { batch, indices, fate, notes, units, account, changed, values: vec![], soft_labels: vec![] }
 }
 
 /// Why a step is not taken, in words.

@@ -13,7 +13,7 @@ use crate::net::{Selected, evaluate};
 use crate::newton::products_at_most;
 use crate::outcome::Epochs;
 use crate::request::Request;
-use crate::select::{Criteria, Method, units_of};
+use crate::select::{Method, units_of};
 use crate::session::Session;
 use crate::target::stages_at_most;
 
@@ -75,10 +75,12 @@ impl Estimate {
         let (net, settings) = (session.network(), &request.settings);
         let (d, m) = (net.units().len(), request.batch.min(request.forget.len()));
         let (criteria, (traces, copies)) = match &settings.hold {
-            None => (settings.selection.of_batch(m), settings.selection.of_batch(m).copies(m)),
+            None => {
+                let criteria = settings.selection.of_batch(m);
+                (criteria, criteria.copies(m))
+            }
             Some(hold) => {
-                let chosen =
-                    hold.block.and(hold.selection).map(|method| Criteria { method, ..settings.selection });
+                let chosen = hold.criteria(&settings.selection);
                 (settings.selection, chosen.map_or((0, 0), |criteria| criteria.copies(m)))
             }
         };

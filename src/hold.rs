@@ -13,6 +13,7 @@
 //! Where the task keeps stages ([`crate::stage`]), a hold that was stopped goes on after its proxy, or after its last epoch.
 
 use crate::audit::{Snapshot, gate, judged, no_effect};
+use crate::batch::record;
 use crate::block::Block;
 use crate::clock::{Clock, Phase};
 use crate::data::Samples;
@@ -23,12 +24,9 @@ use crate::moving::Moving;
 use crate::net::{Network, State, Tilt, UnitId, outputs};
 use crate::ops::optimizer::Update;
 use crate::ops::philox::{Stream, Use};
-use crate::outcome::{
-    Account, Changed, Epochs, Fate, HoldAccount, Record, SelectionAccount, names_of, parameters,
-    set_parameters,
-};
+use crate::outcome::{Changed, Epochs, Fate, HoldAccount, Record, parameters, set_parameters};
 use crate::proxy::{Proxy, weaker_than_neighbours};
-use crate::select::{Criteria, Selection, units_of};
+use crate::select::{Selection, units_of};
 use crate::soft_label::{Answers, Held, SoftLabels, Summary, far_behind};
 use crate::stage::Stage;
 use crate::task::{HoldSettings, ProxyKind, Task, needs_validation};
@@ -92,10 +90,10 @@ pub fn hold(
     let chosen = chosen(task, settings, net, &held, indices)?;
     if settings.block.is_some() {
         clock.count(Phase::Select);
-    }
-    if settings.block.is_some() && chosen.units.is_empty() {
-        notes.push("not removed: no unit depends on it".into());
-        return Ok(record(net, (number, indices), n, &chosen, before, (Fate::NoUnits, notes), clock));
+        if chosen.units.is_empty() {
+            notes.push("not removed: no unit depends on it".into());
+            return Ok(record(net, (number, indices), n, &chosen, before, (Fate::NoUnits, notes), clock));
+        }
     }
     let block = settings.block.map(|_| Block::of(net, &chosen.units)).transpose()?;
     let mut moved = if block.is_some() { net.clone() } else { net.thaw() };
@@ -120,36 +118,15 @@ pub fn hold(
     let fate = Fate::of(refused, no_effect(&before, &after, Some(account.target.into())), &mut notes);
     let mut record = record(net, (number, indices), n, &chosen, before, (fate, notes), clock);
     record.account.hold = Some(account);
+    if block.is_none() {
+        record.changed = Changed::EveryParameter;
+    }
     if record.removed() {
         record.values = block.map_or_else(|| parameters(&moved), |block| block.values(&moved));
         record.soft_labels = soft.q;
         *net = moved;
     }
     Ok(record)
-}
-
-/// The record of a batch, its number and its samples, of `n` that were left: without the account of a hold, and of no change yet.
-fn record(
-    net: &Network,
-    (batch, indices): (usize, &[usize]),
-    n: usize,
-    chosen: &Selection,
-    before: Snapshot,
-    (fate, notes): (Fate, Vec<String>),
-    clock: Clock<'_>,
-) -> Record {
-    let account = Account {
-        n,
-        m: indices.len(),
-        selection: SelectionAccount::from(chosen),
-        before,
-        step: None,
-        hold: None,
-        seconds: clock.seconds,
-    };
-    let changed = if chosen.units.is_empty() { Changed::EveryParameter } else { Changed::Block };
-    let (indices, units) = (indices.to_vec(), names_of(net, &chosen.units));
-    Record { batch, indices, fate, notes, units, account, changed, values: vec![], soft_labels: vec![] }
 }
 
 /// The first stage of a batch, its number and its samples: the proxy's answers as soft labels, kept where stages are.
@@ -301,8 +278,7 @@ fn chosen(
     indices: &[usize],
 ) -> Result<Selection> {
     let Some(share) = settings.block else { return Ok(Selection::default()) };
-    if let Some(method) = settings.selection {
-        let criteria = Criteria { method, share, ..task.settings.selection };
+    if let Some(criteria) = settings.criteria(&task.settings.selection) {
         return select(task.device, net, task.samples, indices, &criteria, task.stop);
     }
     let all = Block::all(net)?;

@@ -66,13 +66,12 @@ impl Memory {
     /// # Errors
     /// Where the network has no such plan.
     pub fn of(session: &Session, request: &Request) -> Result<Memory> {
-        let needs = Needs::new(session, request);
+        let needs = Needs::new(session, request)?;
         let mut phases = match &request.settings.hold {
             Some(settings) => needs.of_hold(settings)?,
             None => needs.of_lcodec()?,
         };
-        phases
-            .extend([("the doubts", vec![("passes", needs.passes()? + needs.compared())]), needs.writing()?]);
+        phases.extend([("the doubts", vec![("passes", needs.passes + needs.compared())]), needs.writing()]);
         let (free, base) = (free(), needs.base());
         let sum = |parts: &[(&'static str, usize)]| parts.iter().map(|(_, bytes)| bytes).sum::<usize>();
         let in_use = sum(&base) - PROGRAM;
@@ -139,14 +138,18 @@ struct Needs<'a> {
     m: usize,
     /// Copies of the model that earlier batches leave.
     earlier: usize,
+    /// Of passes over inputs, one worker a thread.
+    passes: usize,
 }
 
 impl<'a> Needs<'a> {
-    fn new(session: &'a Session, request: &'a Request) -> Needs<'a> {
+    fn new(session: &'a Session, request: &'a Request) -> Result<Needs<'a>> {
         let net = session.network();
         let m = request.batch.min(request.forget.len());
         let earlier = usize::from(request.batches().len() > 1);
-        Needs { session, request, net, model: 4 * net.parameters(), m, earlier }
+        let needs = Needs { session, request, net, model: 4 * net.parameters(), m, earlier, passes: 0 };
+        let forward = Plan::forward(net, request.retained.len().max(1))?;
+        Ok(Needs { passes: needs.on_host(needs.threads() * forward.bytes()), ..needs })
     }
 
     /// What is there in every phase.
@@ -170,12 +173,6 @@ impl<'a> Needs<'a> {
 
     fn threads(&self) -> usize {
         self.session.device().threads()
-    }
-
-    /// Of passes over inputs, one worker a thread.
-    fn passes(&self) -> Result<usize> {
-        Ok(self
-            .on_host(self.threads() * Plan::forward(self.net, self.request.retained.len().max(1))?.bytes()))
     }
 
     /// Of the samples whose nearest neighbours are compared before the first batch.
@@ -238,11 +235,11 @@ impl<'a> Needs<'a> {
             let batch = settings.recipe.batch.min(request.train_on.len().max(1));
             let training = self.training(batch, settings.recipe.optimizer)?;
             let parts =
-                vec![("the proxy", (1 + self.earlier) * model), ("training it", training + self.passes()?)];
+                vec![("the proxy", (1 + self.earlier) * model), ("training it", training + self.passes)];
             phases.push(("the proxy", parts));
         }
-        if let Some(method) = settings.block.and(settings.selection) {
-            phases.push(self.observing(&Criteria { method, ..request.settings.selection })?);
+        if let Some(criteria) = settings.criteria(&request.settings.selection) {
+            phases.push(self.observing(&criteria)?);
         }
         let held = request.forget.len() + self.session.held().indices.len();
         let batch = hold::BATCH + hold::BATCH.min(held);
@@ -260,7 +257,7 @@ impl<'a> Needs<'a> {
         };
         phases.push(("the hold", vec![copies, ("training on", training)]));
         // The new values are written with the record of the batch.
-        phases.push(("the record", vec![copies, ("its values", model), ("passes", self.passes()?)]));
+        phases.push(("the record", vec![copies, ("its values", model), ("passes", self.passes)]));
         Ok(phases)
     }
 
@@ -283,7 +280,7 @@ impl<'a> Needs<'a> {
                 vec![
                     changed,
                     ("vectors of the block", (8 * VECTORS + 8) * parameters),
-                    ("products", products.max(self.passes()?)),
+                    ("products", products.max(self.passes)),
                     ("Kronecker factors", self.factors()),
                 ],
             ),
@@ -315,16 +312,16 @@ impl<'a> Needs<'a> {
     }
 
     /// The files are written from the old and the new model, and read back.
-    fn writing(&self) -> Result<Phase> {
+    fn writing(&self) -> Phase {
         let largest = self.net.params.iter().map(|param| 4 * param.value.len()).max().unwrap_or(0);
-        Ok((
+        (
             "writing",
             vec![
                 ("the new model and what is read back", 2 * self.model),
                 ("the largest tensor", 3 * largest),
-                ("passes", self.passes()?),
+                ("passes", self.passes),
             ],
-        ))
+        )
     }
 }
 

@@ -156,6 +156,14 @@ pub struct HoldSettings {
     pub selection: Option<Method>,
 }
 
+impl HoldSettings {
+    /// By what the units of its block are chosen, where that is not their gradient; the rest is as in `criteria`.
+    pub fn criteria(&self, criteria: &Criteria) -> Option<Criteria> {
+        let (share, method) = self.block.zip(self.selection)?;
+        Some(Criteria { method, share, ..*criteria })
+    }
+}
+
 /// Every choice that decides the result.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Settings {

@@ -34,6 +34,11 @@ fn digits() -> Result<[Samples; 2]> {
     Ok([all.part(0..TRAINED)?, all.part(TRAINED..all.y.len())?])
 }
 
+/// The threes among those to train on, and the others.
+fn threes(samples: &Samples) -> (Vec<usize>, Vec<usize>) {
+    (0..TRAINED).partition(|&i| samples.y.has(i, 3))
+}
+
 fn trained(device: &Device, arch: &str, samples: &Samples, indices: &[usize], seed: u64) -> Result<Network> {
     let mut net = zoo::create(arch, samples.kind, 10, seed)?.network;
     train(device, &mut net, samples, indices, &recipe(40, seed), &mut |_, _| Ok(true))?;
@@ -69,8 +74,7 @@ fn mean_loss(device: &Device, net: &Network, inputs: &dyn Inputs) -> Result<f64>
 fn a_class_ends_as_far_away_as_from_a_model_without_it() -> Result<()> {
     let device = Device::cpu()?;
     let [samples, unseen] = digits()?;
-    let class: Vec<usize> = (0..TRAINED).filter(|&i| samples.y.has(i, 3)).collect();
-    let rest: Vec<usize> = (0..TRAINED).filter(|&i| !samples.y.has(i, 3)).collect();
+    let (class, rest) = threes(&samples);
     let net = trained(&device, "mlp:32", &samples, &Vec::from_iter(0..TRAINED), 1)?;
     let retrained = trained(&device, "mlp:32", &samples, &rest, 2)?;
     let wanted = mean_loss(&device, &retrained, &samples.subset(&class))?;
@@ -138,8 +142,7 @@ fn batch_norm_is_trained_on_and_its_statistics_are_in_the_record() -> Result<()>
 fn a_block_that_is_held_changes_its_rows_alone_and_forgets_a_class() -> Result<()> {
     let device = Device::cpu()?;
     let [samples, unseen] = digits()?;
-    let class: Vec<usize> = (0..TRAINED).filter(|&i| samples.y.has(i, 3)).collect();
-    let rest: Vec<usize> = (0..TRAINED).filter(|&i| !samples.y.has(i, 3)).collect();
+    let (class, rest) = threes(&samples);
     let net = trained(&device, "mlp:32", &samples, &Vec::from_iter(0..TRAINED), 1)?;
     let task = task(&device, &samples, &unseen, rest.clone());
     let mut moved = net.clone();
@@ -166,8 +169,7 @@ fn a_block_that_is_held_changes_its_rows_alone_and_forgets_a_class() -> Result<(
 fn a_held_block_can_be_chosen_by_vote_or_at_random() -> Result<()> {
     let device = Device::cpu()?;
     let [samples, unseen] = digits()?;
-    let class: Vec<usize> = (0..TRAINED).filter(|&i| samples.y.has(i, 3)).collect();
-    let rest: Vec<usize> = (0..TRAINED).filter(|&i| !samples.y.has(i, 3)).collect();
+    let (class, rest) = threes(&samples);
     let net = trained(&device, "mlp:32", &samples, &Vec::from_iter(0..TRAINED), 1)?;
     let mut task = task(&device, &samples, &unseen, rest);
     task.settings.gate = 1.0;

@@ -75,11 +75,20 @@ enum Command {
 
 /// Whether several ranks share the work of a command.
 fn is_shared(command: &Command) -> bool {
-    use Command::{Codec, Curvature, Eval, Foci, Observe, Scrub, Train, Verify};
-    matches!(
-        command,
-        Scrub(_) | Train(_) | Observe(_) | Curvature(_) | Verify(_) | Foci(_) | Eval(_) | Codec(_)
-    )
+    match command {
+        Command::Scrub(_) | Command::Train(_) | Command::Verify(_) | Command::Observe(_) => true,
+        Command::Curvature(_) | Command::Eval(_) | Command::Codec(_) | Command::Foci(_) => true,
+        Command::Demo(_)
+        | Command::Serve(_)
+        | Command::Apply(_)
+        | Command::Revert(_)
+        | Command::Inspect(_) => false,
+        Command::Export(_)
+        | Command::Bench(_)
+        | Command::Devices(_)
+        | Command::Completions(_)
+        | Command::Man(_) => false,
+    }
 }
 
 /// Runs the command that was asked for.

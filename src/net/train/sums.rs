@@ -58,7 +58,8 @@ pub(super) fn collect(
         parts.collect::<Vec<&[f32]>>().concat()
     };
     let own = sinks.iter().map(all).collect();
-    let (len, before) = (gradients.iter().map(Vec::len).sum(), gradients.concat());
+    let len = gradients.iter().map(Vec::len).sum();
+    let before = if begins { vec![] } else { gradients.concat() };
     let sum = ranks.reduce(count, len, Ok(own), |part, chunks| {
         let (first, others) = match chunks {
             [first, others @ ..] if begins => (*first, others),
