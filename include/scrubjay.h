@@ -119,8 +119,9 @@ typedef struct sj_device_info {
     uint64_t threads; /* of the host side */
 } sj_device_info;
 
-/* Opens a device: "auto" (or NULL; a usable GPU, else the CPU), "cpu" or "cuda", with this many threads of its own; 0 is one a
-   core, and 4096 the most. A GPU that cannot be used is SJ_ERR_NO_GPU with the reason. Free it with sj_device_free. */
+/* Opens a device: "auto" (or NULL; a usable GPU, else the CPU), "cpu", "cuda", or GPUs by their numbers, as "cuda:1", or
+   "cuda:0,1,2,3" for several that share the work, to the same bits as one; with this many threads of its own; 0 is one a core, and
+   4096 the most. A GPU that cannot be used is SJ_ERR_NO_GPU with the reason. Free it with sj_device_free. */
 SJ_API int32_t sj_device_open(const char *name, uint64_t threads, sj_device **device);
 SJ_API int32_t sj_device_get_info(const sj_device *device, sj_device_info *info);
 SJ_API int32_t sj_device_free(sj_device *device); /* NULL is left alone */

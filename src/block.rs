@@ -227,8 +227,9 @@ impl Block {
         check(net, inputs)?;
         if let Some(cuda) = device.cuda() {
             let purpose = Purpose::Gradient;
-            let sum = Derivatives::new(device, cuda, net, &self.rows, purpose, inputs, 0)?.gradient(seed)?;
-            return Ok(device.scope(|| self.mean(&[sum], inputs.len())));
+            let mut passes = Derivatives::new(device, cuda, net, &self.rows, purpose, inputs, 0)?;
+            let sums = passes.gradient(seed);
+            return self.mean_of_lanes(device, sums, passes.lanes(), inputs.len());
         }
         let plan = Plan::new(net, self.rows.clone(), Purpose::Gradient, inputs.len())?;
         let sums = device.scope(|| {
@@ -266,7 +267,7 @@ impl Block {
     }
 
     /// Rows of the layers as a vector of the block; the inverse of [`Block::to_rows`].
-    fn of_rows(&self, rows: &RowValues) -> Vec<f32> {
+    pub(crate) fn of_rows(&self, rows: &RowValues) -> Vec<f32> {
         let mut v = vec![0.0; self.len];
         for part in &self.parts {
             let (layer, at) = (part.layer.index(), part.among * part.fan_in);
@@ -299,7 +300,7 @@ impl Block {
     }
 
     /// The sum of the lanes' rows, in lane order, over `n`; in the pool it is called in.
-    pub(crate) fn mean(&self, lanes: &[RowValues], n: usize) -> Vec<f64> {
+    fn mean(&self, lanes: &[RowValues], n: usize) -> Vec<f64> {
         let mut sum = vec![0.0f64; self.len];
         let mut rest = sum.as_mut_slice();
         let mut parts = vec![];

@@ -68,21 +68,38 @@ impl Communicator {
         let ranks = threads::threads(size).into_iter().map(Communicator::over);
         std::thread::scope(|scope| {
             let work = &work;
-            let one = |rank: Communicator| {
-                scope.spawn(move || {
-                    let leaving = Leaving(&rank);
-                    let result = work(rank.clone());
-                    std::mem::forget(leaving);
-                    let _ = rank.leave(0, result.as_ref().err().map(ToString::to_string)); // each has its own result
-                    result
-                })
-            };
-            let threads: Vec<_> = ranks.map(one).collect();
-            let join = |thread: std::thread::ScopedJoinHandle<'_, Result<R>>| {
-                thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-            };
-            threads.into_iter().map(join).collect()
+            let threads: Vec<_> = ranks.map(|rank| scope.spawn(move || rank.run_and_leave(work))).collect();
+            threads.into_iter().map(joined).collect()
         })
+    }
+
+    /// Runs `first` as rank 0 in this thread, and `others` as each of the other ranks in a thread of its own; what the first gave, and
+    /// the others in order.
+    ///
+    /// # Panics
+    /// Where one of them does.
+    pub fn beside<R>(
+        size: usize,
+        first: impl FnOnce(Communicator) -> Result<R>,
+        others: impl Fn(Communicator) -> Result<()> + Sync,
+    ) -> (Result<R>, Vec<Result<()>>) {
+        let mut ranks = threads::threads(size.max(1)).into_iter().map(Communicator::over);
+        let rank = ranks.next().unwrap_or_default();
+        std::thread::scope(|scope| {
+            let others = &others;
+            let threads: Vec<_> = ranks.map(|rank| scope.spawn(move || rank.run_and_leave(others))).collect();
+            let first = rank.run_and_leave(first);
+            (first, threads.into_iter().map(joined).collect())
+        })
+    }
+
+    /// Runs `work` as this rank, and takes leave of the others.
+    fn run_and_leave<R>(self, work: impl FnOnce(Communicator) -> Result<R>) -> Result<R> {
+        let leaving = Leaving(&self);
+        let result = work(self.clone());
+        std::mem::forget(leaving);
+        let _ = self.leave(0, result.as_ref().err().map(ToString::to_string)); // each has its own result
+        result
     }
 
     /// The others, where there are some that this rank works with now.
@@ -310,6 +327,11 @@ impl Communicator {
         }
         Ok(())
     }
+}
+
+/// What a thread gave, or its panic.
+fn joined<R>(thread: std::thread::ScopedJoinHandle<'_, R>) -> R {
+    thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }
 
 /// A rank that panics leaves, so that the others end.

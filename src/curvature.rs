@@ -50,8 +50,8 @@ enum Primal<'a> {
     /// Chunks of the host's by number, how many all ranks keep, and arenas between products, so that a solver's loop allocates
     /// none.
     Host(HashMap<usize, Kept>, usize, Mutex<Vec<Arena>>),
-    /// On a CUDA device; and where the block's rows of each layer stand in its vectors.
-    Cuda(&'a Cuda, Box<Mutex<Derivatives<'a>>>, Vec<Option<Places>>),
+    /// On a CUDA device; where the block's rows of each layer stand in its vectors; and the share of all ranks' chunks that is kept.
+    Cuda(&'a Cuda, Box<Mutex<Derivatives<'a>>>, Vec<Option<Places>>, f64),
 }
 
 /// What products read of a chunk.
@@ -87,9 +87,11 @@ impl<'a> Curvature<'a> {
         let (plan, gradient, primal) = match device.cuda() {
             Some(cuda) => {
                 let mut passes = Derivatives::new(device, cuda, net, block.rows(), purpose, inputs, memory)?;
-                let sums = [passes.gradient(Seed::Gradient)?];
-                let (gradient, places) = (device.scope(|| block.mean(&sums, n)), places(cuda, net, block)?);
-                (passes.plan().clone(), gradient, Primal::Cuda(cuda, Box::new(Mutex::new(passes)), places))
+                let sums = passes.gradient(Seed::Gradient);
+                let gradient = block.mean_of_lanes(device, sums, passes.lanes(), n)?;
+                let (kept, places) = (passes.kept_share()?, device.ranks().told(places(cuda, net, block))?);
+                let plan = passes.plan().clone();
+                (plan, gradient, Primal::Cuda(cuda, Box::new(Mutex::new(passes)), places, kept))
             }
             None => {
                 let plan = Plan::new(net, block.rows().to_vec(), purpose, n)?;
@@ -110,11 +112,10 @@ impl<'a> Curvature<'a> {
 
     /// The share of chunks whose primal pass is kept; the others' is recomputed in every product.
     pub fn kept_share(&self) -> f64 {
-        let kept = match &self.primal {
-            Primal::Host(_, kept, _) => *kept,
-            Primal::Cuda(_, passes, _) => passes.lock().unwrap_or_else(PoisonError::into_inner).lasting(),
-        };
-        kept as f64 / self.inputs.len().div_ceil(self.plan.chunk) as f64
+        match &self.primal {
+            Primal::Host(_, kept, _) => *kept as f64 / self.inputs.len().div_ceil(self.plan.chunk) as f64,
+            Primal::Cuda(.., kept) => *kept,
+        }
     }
 
     /// The plan that the products run.
@@ -142,9 +143,10 @@ impl<'a> Curvature<'a> {
                 let sums = self.products_on_host(kept, idle, &v);
                 self.block.mean_of_lanes(self.device, sums, lanes(n, &self.plan), n)?
             }
-            Primal::Cuda(_, passes, _) => {
-                let sums = [passes.lock().unwrap_or_else(PoisonError::into_inner).product(&v)?];
-                self.device.scope(|| self.block.mean(&sums, n))
+            Primal::Cuda(_, passes, ..) => {
+                let mut passes = passes.lock().unwrap_or_else(PoisonError::into_inner);
+                let (sums, lanes) = (passes.product(&v), passes.lanes());
+                self.block.mean_of_lanes(self.device, sums, lanes, n)?
             }
         };
         hv.copy_from_slice(&mean);
@@ -212,7 +214,7 @@ impl<'a> Curvature<'a> {
     /// # Errors
     /// Where a vector is not of the block's length, the curvature is not on a CUDA device, or that fails.
     pub fn apply_on(&self, hv: &mut CudaVector, v: &CudaVector) -> Result<()> {
-        let Primal::Cuda(_, passes, places) = &self.primal else {
+        let Primal::Cuda(cuda, passes, places, _) = &self.primal else {
             return Err(Error::config("a product of vectors on CUDA by a curvature on the CPU"));
         };
         let (p, hv, v) = (self.block.len(), hv.output(), v.input());
@@ -223,7 +225,23 @@ impl<'a> Curvature<'a> {
                 format!("[{}] from [{}]", hv.len(), v.len()),
             ));
         }
-        passes.lock().unwrap_or_else(PoisonError::into_inner).product_on(hv, v, places)
+        let mut passes = passes.lock().unwrap_or_else(PoisonError::into_inner);
+        let ranks = self.device.ranks();
+        if ranks.size() == 1 {
+            return passes.product_on(hv, v, places);
+        }
+        // The lanes of all ranks by way of the host, added as one device adds them.
+        let (n, lanes) = (self.inputs.len() as f64, passes.lanes());
+        let (own, scale) = ranks.told(passes.product_of(v, places))?;
+        let own = own.iter().map(|rows| self.block.of_rows(rows)).collect();
+        let sums = ranks.reduce(lanes, p, Ok(own), |_, lanes| {
+            let mut sums = vec![0.0; lanes[0].len()];
+            for lane in lanes {
+                sums.iter_mut().zip(*lane).for_each(|(sum, &v)| *sum += f64::from(v) / n * scale);
+            }
+            sums
+        })?;
+        ranks.told(cuda.write(hv, &sums))
     }
 }
 
@@ -300,7 +318,7 @@ mod tests {
                 (curvature.gradient().to_vec(), hv, curvature.kept_share(), curvature.plan().chunk)
             };
             let little =
-                |memory| on(Device::emulated_with(0, 1 << 24, 60_000 + 96 * block.len()).unwrap(), memory);
+                |memory| on(Device::emulated_with(0, 1 << 24, 60_000 + 104 * block.len()).unwrap(), memory);
             let (whole, none, some) = (on(Device::emulated(0).unwrap(), 0), little(0), little(30_000));
             assert!(whole.3 == 20 && whole.2 == 1.0, "{} {}", whole.3, whole.2);
             assert!(none.3 < 20 && none.3 == some.3, "{} {}", none.3, some.3);

@@ -56,6 +56,9 @@ impl Kfac {
         if block.is_empty() {
             return Err(Error::config("curvature of an empty block"));
         }
+        if device.count() > 1 {
+            return device.shared(|device| Kfac::new(device, net, block, inputs, seed));
+        }
         let parts = parts(net, block);
         let moments = match device.cuda() {
             Some(cuda) => sums_on(device, cuda, net, block, &parts, inputs, seed)?,

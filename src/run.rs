@@ -32,6 +32,7 @@ use crate::unlearn::unlearn;
 use json::report_of;
 
 /// A network after a request, in memory.
+#[derive(Clone)]
 pub struct Scrubbed {
     /// The network.
     pub network: Network,
@@ -78,7 +79,11 @@ impl Session {
     /// # Errors
     /// As [`Session::scrub`].
     pub fn scrub_on(&self, request: &Request, scrubbed: &mut Scrubbed) -> Result<()> {
-        self.go_on(request, scrubbed, None, |_| Ok(()))
+        let before = scrubbed.clone();
+        self.together(
+            |session| session.go_on(request, scrubbed, None, |_| Ok(())),
+            |session| session.go_on(request, &mut before.clone(), None, |_| Ok(())),
+        )
     }
 
     /// What a request that was carried out in memory came to; changed values are those of the network, and none is lost to
@@ -171,7 +176,16 @@ impl Session {
     /// Where the folder is the model's or holds another run or other files, the session was not opened from files, a stage
     /// fails, or the user stops.
     pub fn run(&self, request: &Request, out: impl AsRef<Path>) -> Result<Ended> {
-        let (started, out) = (Instant::now(), out.as_ref());
+        let out = out.as_ref();
+        self.together(
+            |session| session.run_on(request, out),
+            |session| session.run_on(request, out).map(drop),
+        )
+    }
+
+    /// The same on the device of one rank.
+    fn run_on(&self, request: &Request, out: &Path) -> Result<Ended> {
+        let started = Instant::now();
         let identity = identity(self, request)?;
         let Some(checkpoint) = self.checkpoint() else {
             return Err(Error::config("a session of values in memory has no files to write"));

@@ -9,6 +9,7 @@
 //!                                  └ run      → Outcome    (a folder: model, report, records to go on from)
 //! ```
 
+mod gpus;
 mod sources;
 mod versions;
 
@@ -79,12 +80,12 @@ pub struct Session {
     proxy: Option<Network>,
     forgotten: Vec<usize>,
     held: Held,
-    files: Option<Files>,
+    files: Option<Arc<Files>>,
     notes: Vec<String>,
     hashes: [OnceLock<String>; 2],
     stop: Arc<AtomicBool>,
-    progress: Option<Box<OnProgress>>,
-    log: Option<Box<OnLog>>,
+    progress: Option<Arc<OnProgress>>,
+    log: Option<Arc<OnLog>>,
     command: Option<String>,
 }
 
@@ -191,7 +192,7 @@ impl Session {
             validation: validation.map(Arc::new),
             forgotten: vec![],
             held: Held::default(),
-            files: Some(Files { sources, checkpoint, earlier, proxy, manifest, facts }),
+            files: Some(Arc::new(Files { sources, checkpoint, earlier, proxy, manifest, facts })),
             notes,
             hashes: Default::default(),
             stop: Arc::default(),
@@ -258,7 +259,7 @@ impl Session {
     /// With a function that is called when a run begins, after every phase of a batch and after every batch, in the thread
     /// that called the run. Where it sets the flag of [`Session::with_stop`], the run ends and the model stays as it was.
     pub fn on_progress(mut self, progress: impl Fn(Progress) + Send + Sync + 'static) -> Session {
-        self.progress = Some(Box::new(progress));
+        self.progress = Some(Arc::new(progress));
         self
     }
 
@@ -266,7 +267,7 @@ impl Session {
     /// and the notes of batches. It is called in the thread that called the session.
     pub fn on_log(mut self, log: impl Fn(Level, &str) + Send + Sync + 'static) -> Session {
         self.notes.iter().for_each(|note| log(Level::Warning, note));
-        self.log = Some(Box::new(log));
+        self.log = Some(Arc::new(log));
         self
     }
 

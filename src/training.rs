@@ -42,6 +42,7 @@ use crate::train::{After, Epoch, train_after};
 use crate::zoo::{self, TextSizes};
 
 /// What is trained.
+#[derive(Clone)]
 pub enum Start {
     /// A new model of this description, as `mlp:100` (docs/MODELS.md).
     New(String),
@@ -85,7 +86,7 @@ pub struct Training {
     pipeline: Option<Pipeline>,
     normalise: Normalise,
     augment: Augment,
-    files: Option<Files>,
+    files: Option<Arc<Files>>,
     notes: Vec<String>,
     stop: Arc<AtomicBool>,
 }
@@ -212,7 +213,7 @@ impl Training {
             pipeline: pipeline.filter(|_| sources.steps != Steps::default()),
             normalise,
             augment,
-            files: Some(Files { sources, arch, own, model_sha256, data_sha256, validation_sha256 }),
+            files: Some(Arc::new(Files { sources, arch, own, model_sha256, data_sha256, validation_sha256 })),
             notes,
             stop: Arc::default(),
         };
@@ -252,7 +253,7 @@ impl Training {
 
     /// Refuses samples that a network cannot take; the message names file and sample.
     fn check_samples(&self, network: &Network) -> Result<()> {
-        let Some(Files { sources, .. }) = &self.files else {
+        let Some(Files { sources, .. }) = self.files.as_deref() else {
             let sets =
                 [(Some(&self.samples), "the samples"), (self.validation.as_ref(), "the validation samples")];
             let given = sets.into_iter().filter_map(|(set, what)| Some((set?, what)));
@@ -291,7 +292,7 @@ impl Training {
             }
         };
         if let Some(map) = config.as_object_mut() {
-            if let Some(Files { sources: Sources { choices, .. }, .. }) = &self.files {
+            if let Some(Files { sources: Sources { choices, .. }, .. }) = self.files.as_deref() {
                 let heads =
                     choices.heads.iter().map(|heads| ("num_attention_heads".to_string(), json!(heads)));
                 map.extend(heads);
@@ -343,8 +344,47 @@ impl Training {
     /// Where the model cannot be made or does not fit the data, or the loss is no longer finite; those of `each`;
     /// [`Error::Interrupted`] where it was stopped.
     pub fn train(&self, seed: u64, each: &mut dyn FnMut(&EpochReport) -> Result<()>) -> Result<Trained> {
-        let (network, config) = self.start(seed)?;
-        self.go(seed, network, config, None, &mut |_, _, reports| reports.last().map_or(Ok(()), &mut *each))
+        let one = |training: &Training, each: &mut dyn FnMut(&EpochReport) -> Result<()>| {
+            let (network, config) = training.start(seed)?;
+            let mut after = |_: &mut TrainPass, _: &Value, reports: &[EpochReport]| {
+                reports.last().map_or(Ok(()), &mut *each)
+            };
+            training.go(seed, network, config, None, &mut after)
+        };
+        self.together(
+            |training| one(training, &mut *each),
+            |training| one(training, &mut |_| Ok(())).map(drop),
+        )
+    }
+
+    /// Trains on each GPU of the device. Only the first one reports.
+    fn together<R>(
+        &self,
+        first: impl FnOnce(&Training) -> Result<R>,
+        others: impl Fn(&Training) -> Result<()> + Sync,
+    ) -> Result<R> {
+        if self.device.count() == 1 {
+            return first(self);
+        }
+        let on = |device: &Device| Training {
+            device: device.clone(),
+            start: self.start.clone(),
+            options: self.options.clone(),
+            samples: self.samples.clone(),
+            validation: self.validation.clone(),
+            exclude: self.exclude.clone(),
+            excluded: self.excluded.clone(),
+            indices: self.indices.clone(),
+            classes: self.classes.clone(),
+            tokenizer: self.tokenizer.clone(),
+            pipeline: self.pipeline.clone(),
+            normalise: self.normalise.clone(),
+            augment: self.augment.clone(),
+            files: self.files.clone(),
+            notes: self.notes.clone(),
+            stop: self.stop.clone(),
+        };
+        self.device.together(|device| first(&on(device)), |device| others(&on(device)))
     }
 
     /// Trains from the beginning, or from where it was stopped.

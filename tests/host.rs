@@ -9,6 +9,7 @@ mod data;
 mod deltas;
 mod demo;
 mod families;
+mod gpus;
 mod graph;
 mod help;
 mod hold;

@@ -261,7 +261,7 @@ def codec(
         draws: how many random choices to average.
         noise: the deviation of normal noise that is added to every column first (L-CODEC).
         seed: the seed of permutations, noise and random ties.
-        device: ``auto``, ``cpu`` or ``cuda``.
+        device: ``auto``, ``cpu``, ``cuda``, or GPUs by number: ``cuda:1``, or ``cuda:0,1`` for two that share the work.
         threads: host threads; 0 means one per core.
 
     Example:

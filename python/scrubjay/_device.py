@@ -9,5 +9,5 @@ from . import _native
 
 @lru_cache(maxsize=8)
 def opened(device: str, threads: int) -> _native.Device:
-    """The device of a name (``auto``, ``cpu`` or ``cuda``); opened once, with its threads."""
+    """The device of a name (``auto``, ``cpu``, ``cuda``, or GPUs by number, as ``cuda:0,1``); opened once, with its threads."""
     return _native.Device(device, threads)

@@ -141,7 +141,7 @@ def bench(kernel: str, *, device: str = "auto", threads: int = 0, **axes: int) -
 
     Args:
         kernel: its name in :func:`bench_cases`.
-        device: ``auto``, ``cpu`` or ``cuda``.
+        device: ``auto``, ``cpu``, ``cuda``, or GPUs by number: ``cuda:1``, or ``cuda:0,1`` for two that share the work.
         threads: host threads; 0 means one per core.
         **axes: sizes of its axes; those that are not given have their defaults.
 

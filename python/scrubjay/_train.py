@@ -112,7 +112,7 @@ def train(
         keep_epochs: epochs after which the model is also kept, in ``epoch-E`` of ``out``.
         config: as in :func:`scrubjay.unlearn`.
         progress: a bar of tqdm where it is installed; False for none, or a function that gets each epoch as a dictionary.
-        device: ``auto``, ``cpu`` or ``cuda``.
+        device: ``auto``, ``cpu``, ``cuda``, or GPUs by number: ``cuda:1``, or ``cuda:0,1`` for two that share the work.
         threads: host threads; 0 means one per core.
         **options: those of ``scrubjay train``, with underscores: see :class:`scrubjay.Recipe`.
 

@@ -184,7 +184,7 @@ def unlearn(
         progress: a bar of tqdm where it is installed; False for none, or a function that gets (batches done, batches, phase).
         thumbnails: whether the page of the report shows the samples, as small pictures or by their first words, with the models'
             answers.
-        device: ``auto``, ``cpu`` or ``cuda``.
+        device: ``auto``, ``cpu``, ``cuda``, or GPUs by number: ``cuda:1``, or ``cuda:0,1`` for two that share the work.
         threads: host threads; 0 means one per core.
         **options: those of ``scrubjay scrub``, with underscores: see :class:`scrubjay.Options`. ``gate`` is a share; ``proxy``
             may also be a model; ``retain`` is a choice as ``forget``. Those that say how data are read are for files.

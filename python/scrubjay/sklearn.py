@@ -29,7 +29,7 @@ class FociSelector(SelectorMixin, BaseEstimator):
         ties: ``mean``, ``first`` or ``random``: what counts where several rows are equally near.
         noise: the deviation of normal noise that is added to every column first.
         random_state: the seed of the noise and of random ties.
-        device: ``auto``, ``cpu`` or ``cuda``.
+        device: ``auto``, ``cpu``, ``cuda``, or GPUs by number: ``cuda:1``, or ``cuda:0,1`` for two that share the work.
         n_jobs: host threads; None means one per core.
 
     Attributes:

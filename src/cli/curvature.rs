@@ -6,8 +6,10 @@ use std::path::PathBuf;
 use anyhow::Context;
 use scrubjay::block::Block;
 use scrubjay::curvature::{Curvature, Kind};
+use scrubjay::data::Samples;
 use scrubjay::data::tensors::{self, Tensor, TensorFile, Values};
-use scrubjay::solve::{BlockVector, Limits, Vector, minres};
+use scrubjay::device::Device;
+use scrubjay::solve::{BlockVector, Limits, Report, Vector, minres};
 use scrubjay::{Error, net};
 
 use super::model::{ModelArgs, TextArgs, input_options, load};
@@ -83,23 +85,9 @@ pub fn run(args: &Args) -> anyhow::Result<Exit> {
         None => None,
     };
     let device = args.device.open()?;
-    let curvature = Curvature::new(&device, net, &block, &inputs, args.curvature, MEMORY)?;
-    let mut out = vec![("gradient", curvature.gradient().to_vec())];
-    if let Some(v) = v {
-        let mut hv = vec![0.0; p];
-        curvature.apply(&mut hv, &v)?;
-        out.push(("hv", hv));
-    }
-    if args.solve {
-        let limits = Limits {
-            tolerance: args.tolerance,
-            products: if args.products == 0 { 10 * p + 100 } else { args.products },
-        };
-        let right = curvature.block_vector(curvature.gradient())?;
-        let mut product = |out: &mut BlockVector, v: &BlockVector| curvature.product(out, v);
-        let (step, report) = minres(&mut product, &right, args.damping, limits)?;
+    let (out, report) = device.shared(|device| found(args, device, net, &block, &inputs, v.as_deref()))?;
+    if let Some(report) = report {
         println!("{}", serde_json::to_string(&report)?);
-        out.push(("step", step.values()?));
     }
     let stored: Vec<(&str, Vec<f32>)> = out
         .iter()
@@ -111,6 +99,40 @@ pub fn run(args: &Args) -> anyhow::Result<Exit> {
         .collect();
     device.ranks().first(|| tensors::write(&args.out, &all, HashMap::new()))?;
     Ok(Exit::Done)
+}
+
+/// What is computed, by name, and how the solve went.
+type Found = (Vec<(&'static str, Vec<f64>)>, Option<Report>);
+
+/// Gradient, product and step of a block.
+fn found(
+    args: &Args,
+    device: &Device,
+    net: &net::Network,
+    block: &Block,
+    inputs: &Samples,
+    v: Option<&[f32]>,
+) -> scrubjay::Result<Found> {
+    let p = block.len();
+    let curvature = Curvature::new(device, net, block, inputs, args.curvature, MEMORY)?;
+    let mut out = vec![("gradient", curvature.gradient().to_vec())];
+    if let Some(v) = v {
+        let mut hv = vec![0.0; p];
+        curvature.apply(&mut hv, v)?;
+        out.push(("hv", hv));
+    }
+    if !args.solve {
+        return Ok((out, None));
+    }
+    let limits = Limits {
+        tolerance: args.tolerance,
+        products: if args.products == 0 { 10 * p + 100 } else { args.products },
+    };
+    let right = curvature.block_vector(curvature.gradient())?;
+    let mut product = |out: &mut BlockVector, v: &BlockVector| curvature.product(out, v);
+    let (step, report) = minres(&mut product, &right, args.damping, limits)?;
+    out.push(("step", step.values()?));
+    Ok((out, Some(report)))
 }
 
 fn units(args: &Args, net: &net::Network) -> anyhow::Result<Vec<net::UnitId>> {

@@ -1,11 +1,14 @@
 //! What commands share: the device to run on, readers of numbers, how a command ends, the line that started it, a
 //! progress bar.
 
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use clap::builder::{PossibleValue, TypedValueParser};
+use clap::{Arg, Command};
 use scrubjay::data::file::{self, check_file};
 use scrubjay::device::{Choice, Device};
 use scrubjay::net::plan::LANES;
@@ -26,19 +29,41 @@ pub enum Exit {
 /// Where to run.
 #[derive(clap::Args)]
 pub struct DeviceArgs {
-    /// The device; auto takes a usable GPU, else the CPU
-    #[arg(long, value_enum, default_value_t = Choice::Auto, value_name = "auto|cpu|cuda")]
+    /// The device; auto takes a usable GPU, else the CPU; cuda:0,1 are two GPUs that share the work
+    #[arg(long, value_parser = Devices, default_value_t = Choice::Auto, value_name = "auto|cpu|cuda")]
     device: Choice,
     /// Threads on the CPU; 0 means one per available core
     #[arg(long, default_value_t = 0, value_name = "T")]
     threads: usize,
 }
 
+/// Reads a device; the values that it lists are those that help and completions show.
+#[derive(Clone)]
+struct Devices;
+
+impl TypedValueParser for Devices {
+    type Value = Choice;
+
+    fn parse_ref(&self, command: &Command, arg: Option<&Arg>, value: &OsStr) -> Result<Choice, clap::Error> {
+        str::parse::<Choice>.parse_ref(command, arg, value)
+    }
+
+    fn possible_values(&self) -> Option<Box<dyn Iterator<Item = PossibleValue> + '_>> {
+        let values = [
+            ("auto", "a usable GPU, else the CPU"),
+            ("cpu", "the CPU"),
+            ("cuda", "a GPU, or an error that says why there is none"),
+            ("cuda:0,1", "these GPUs, which share the work, by the numbers of `scrubjay devices`"),
+        ];
+        Some(Box::new(values.into_iter().map(|(name, help)| PossibleValue::new(name).help(help))))
+    }
+}
+
 impl DeviceArgs {
     /// Opens the device, and reports on stderr which one it is and why.
     pub fn open(&self) -> scrubjay::Result<Device> {
         let ranks = ranks();
-        let device = Device::open(self.device, self.threads)?.among(ranks.clone())?;
+        let device = Device::open(self.device.clone(), self.threads)?.among(ranks.clone())?;
         let device = report(device);
         if ranks.size() > 1 {
             eprintln!("ranks: {}, which share the work of every pass", ranks.size());

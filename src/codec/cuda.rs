@@ -230,7 +230,19 @@ impl<'a> CudaStep<'a> {
         ties: Ties,
         watch: &'a Watch,
     ) -> Result<CudaStep<'a>> {
-        Ok(CudaStep { steps: Steps::new(cuda, &x, ranks, ties)?, x, ranks, ties, watch })
+        CudaStep::of_part(cuda, x, x, ranks, ties, watch)
+    }
+
+    /// Steps on the columns of `part`, where those of `x` are chosen.
+    pub fn of_part(
+        cuda: &'a Cuda,
+        x: Columns<'a>,
+        part: Columns<'a>,
+        ranks: &'a Ranks,
+        ties: Ties,
+        watch: &'a Watch,
+    ) -> Result<CudaStep<'a>> {
+        Ok(CudaStep { steps: Steps::new(cuda, &part, ranks, ties)?, x, ranks, ties, watch })
     }
 }
 

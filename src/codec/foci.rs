@@ -101,7 +101,10 @@ pub fn foci_each(
     options: &FociOptions,
     each: &mut (dyn FnMut(usize, usize) + Send),
 ) -> Result<Foci> {
-    device.scope(|| run(device.cuda(), device.ranks(), y, x, options, each))
+    let run = |device: &Device, each: &mut (dyn FnMut(usize, usize) + Send)| {
+        device.scope(|| run(device.cuda(), device.ranks(), y, x, options, each))
+    };
+    device.together(|first| run(first, each), |other| run(other, &mut |_, _| ()).map(drop))
 }
 
 /// The memory of [`foci`] for `n` rows and `p` columns; on CUDA in the device's memory, as much of it as is free now.
@@ -261,8 +264,8 @@ fn steps<'a>(
     watch: &'a Watch,
 ) -> Result<Box<dyn Step + 'a>> {
     Ok(match cuda {
+        _ if among.size() > 1 => Box::new(Split::new(x, ranks, options.ties, watch, among, cuda)?),
         Some(cuda) => Box::new(CudaStep::new(cuda, x, ranks, options.ties, watch)?),
-        None if among.size() > 1 => Box::new(Split::new(x, ranks, options.ties, watch, among)),
         None => Box::new(CpuStep::new(x, ranks, options.ties, watch)),
     })
 }

@@ -104,7 +104,7 @@ pub fn graph(
     known: &BTreeMap<usize, Foci>,
     each: &(dyn Fn(usize, &Foci) -> Result<()> + Sync),
 ) -> Result<Graph> {
-    device.scope(|| blankets(device.cuda(), device.ranks(), x, options, known, each))
+    device.shared(|device| device.scope(|| blankets(device.cuda(), device.ranks(), x, options, known, each)))
 }
 
 fn blankets(

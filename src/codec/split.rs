@@ -6,38 +6,52 @@ use std::ops::Range;
 
 use super::columns::Columns;
 use super::cpu::CpuStep;
+use super::cuda::CudaStep;
 use super::options::Ties;
 use super::ranks::{Ranks, Sum};
 use super::step::Step;
 use super::watch::Watch;
 use crate::communicator::Communicator;
+use crate::device::Cuda;
 use crate::error::Result;
 
 /// See the file's opening.
 pub(super) struct Split<'a> {
     ranks: &'a Communicator,
     /// The step on this rank's columns; none where there are fewer columns than ranks.
-    own: Option<CpuStep<'a>>,
+    own: Option<Box<dyn Step + 'a>>,
     /// Which these are.
     columns: Range<usize>,
 }
 
 impl<'a> Split<'a> {
-    /// Steps on the columns of `x`, of which each of the ranks `among` takes a part.
+    /// Steps on the columns of `x`, of which each of the ranks `among` takes a part, on its GPU where it has one.
+    ///
+    /// # Errors
+    /// Where the device of a rank fails.
     pub fn new(
         x: Columns<'a>,
         ranks: &'a Ranks,
         ties: Ties,
         watch: &'a Watch,
         among: &'a Communicator,
-    ) -> Split<'a> {
+        cuda: Option<&'a Cuda>,
+    ) -> Result<Split<'a>> {
         let (rank, parts) = (among.rank(), among.size().min(x.p()));
         let columns = match rank < parts {
             true => x.p() * rank / parts..x.p() * (rank + 1) / parts,
             false => 0..0,
         };
-        let own = (rank < parts).then(|| CpuStep::of_part(x, x.part(columns.clone()), ranks, ties, watch));
-        Split { ranks: among, own, columns }
+        let part = || x.part(columns.clone());
+        let own: Option<Box<dyn Step>> = match (rank < parts, cuda) {
+            (false, _) => None,
+            (true, None) => Some(Box::new(CpuStep::of_part(x, part(), ranks, ties, watch))),
+            (true, Some(cuda)) => {
+                let step = CudaStep::of_part(cuda, x, part(), ranks, ties, watch);
+                Some(Box::new(among.told(step)?))
+            }
+        };
+        Ok(Split { ranks: among, own, columns })
     }
 
     /// What all ranks found, one rank after the other.
@@ -50,7 +64,7 @@ impl<'a> Split<'a> {
 
 impl Step for Split<'_> {
     fn first(&mut self) -> Result<Vec<Sum>> {
-        let own = self.own.as_mut().map_or(Ok(vec![]), Step::first);
+        let own = self.own.as_mut().map_or(Ok(vec![]), |own| own.first());
         Ok(self.all_of(own)?.concat())
     }
 
@@ -59,7 +73,7 @@ impl Step for Split<'_> {
     }
 
     fn all(&mut self) -> Result<Vec<Sum>> {
-        let own = self.own.as_mut().map_or(Ok(vec![]), Step::all);
+        let own = self.own.as_mut().map_or(Ok(vec![]), |own| own.all());
         Ok(self.all_of(own)?.concat())
     }
 

@@ -5,40 +5,24 @@
 //! ([`crate::ops`]). What has no CUDA path, such as the eigenvectors of K-FAC, runs on the host threads that every device
 //! has.
 
+mod choice;
 #[doc(hidden)] // kernels and memory: for tests and benches
 pub mod cuda;
 mod listing;
 pub mod memory;
 pub mod nvml;
+mod several;
 mod shared;
 
 use std::sync::Arc;
 
+pub use choice::Choice;
 pub use cuda::{Cuda, Foreign};
 pub use listing::Listing;
 pub use shared::Shared;
 
 use crate::communicator::Communicator;
 use crate::error::{Error, Result};
-use crate::names::names;
-
-/// The device a user asked for.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Choice {
-    /// CUDA where it is usable, else the CPU; the reason is reported.
-    #[default]
-    Auto,
-    /// The CPU.
-    Cpu,
-    /// CUDA, or an error that says why not.
-    Cuda,
-}
-
-names!(Choice {
-    Auto = "auto": "a usable GPU, else the CPU",
-    Cpu = "cpu": "the CPU",
-    Cuda = "cuda": "a GPU, or an error that says why there is none",
-});
 
 /// A device as a report states it.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
@@ -58,17 +42,21 @@ pub struct Device {
     pool: Arc<rayon::ThreadPool>, // of its own, so that a host program's pool is left alone
     why: String,
     ranks: Communicator,
+    /// Where it is several GPUs, each of them with its number; else none.
+    several: Arc<[(usize, Device)]>,
 }
 
 impl Device {
-    /// Opens the device of `choice`; `threads` = 0 means one per available core.
+    /// Opens the device of `choice`; `threads` = 0 means one per available core. Several GPUs share them.
     ///
     /// # Errors
-    /// [`Error::NoGpu`] with the reason where CUDA was asked for and cannot be used, or the threads cannot be started.
+    /// [`Error::NoGpu`] with the reason where CUDA was asked for and cannot be used, or the threads cannot be started; of several
+    /// GPUs as [`Device::several`].
     pub fn open(choice: Choice, threads: usize) -> Result<Device> {
         let (cuda, why) = match choice {
             Choice::Cpu => (None, "asked for".to_string()),
             Choice::Cuda => (Some(Cuda::open(0)?), String::new()),
+            Choice::Gpus(numbers) => return Device::on_gpus(&numbers, threads),
             Choice::Auto => match Cuda::open(0) {
                 Ok(cuda) => (Some(cuda), String::new()),
                 Err(Error::NoGpu { reason }) => (None, reason),
@@ -128,21 +116,26 @@ impl Device {
     }
 
     fn of(cuda: Option<Cuda>, pool: Arc<rayon::ThreadPool>, why: String) -> Device {
-        Device { cuda, pool, why, ranks: Communicator::alone() }
+        Device { cuda, pool, why, ranks: Communicator::alone(), several: Arc::default() }
     }
 
     /// One of several ranks that share the work of every pass.
     ///
     /// # Errors
-    /// Where there are several, and this is a GPU: it sums its chunks in one lane, which cannot be shared.
+    /// Where the ranks do not all have such a device: other kinds of processors round differently.
     pub fn among(self, ranks: Communicator) -> Result<Device> {
-        match self.cuda.is_some() && ranks.size() > 1 {
-            true => Err(Error::config(format!(
-                "{} ranks on GPUs: a GPU's sums cannot be shared yet (docs/SCALE.md); start one rank, or take --device cpu",
-                ranks.size()
-            ))),
-            false => Ok(Device { ranks, ..self }),
+        if ranks.size() > 1 {
+            if self.several.len() > 1 {
+                let reason = "each rank takes one GPU; leave the numbers out (--device cuda)";
+                return ranks.told(Err(Error::config(format!(
+                    "{} GPUs for each rank: {reason}",
+                    self.several.len()
+                ))));
+            }
+            let which = self.cuda.as_ref().map_or_else(|| "the CPU".into(), Cuda::describe);
+            ranks.compare(&[("the device".to_string(), which)])?;
         }
+        Ok(Device { ranks, ..self })
     }
 
     /// The ranks that this device is one of; alone by default.

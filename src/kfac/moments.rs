@@ -8,7 +8,7 @@ use crate::data::Inputs;
 use crate::device::{Cuda, Device};
 use crate::error::Result;
 use crate::net::cpu::{Arena, Run, Sink};
-use crate::net::cuda::{Wanted, moments_of};
+use crate::net::cuda::{self, Wanted, moments_of};
 use crate::net::plan::{Plan, Purpose};
 use crate::net::{LayerUse, Network, Seed, in_lanes, lanes, sums_of};
 use crate::ops::cpu::conv;
@@ -61,20 +61,13 @@ pub(super) fn sums_on_host(
     inputs: &dyn Inputs,
     seed: u64,
 ) -> Result<Vec<Moments<f64>>> {
-    let zeros = || -> Vec<Moments<f32>> {
-        let of = |part: &Part| {
-            let a = if part.width > WIDEST { 1 } else { part.width * part.width };
-            Moments { a: vec![0.0; a], g: vec![0.0; part.channels.len().pow(2)] }
-        };
-        parts.iter().map(of).collect()
-    };
-    let floats: usize = zeros().iter().map(|moments| moments.a.len() + moments.g.len()).sum();
+    let floats = floats(parts);
     let mut plan = Plan::new(net, block.rows().to_vec(), Purpose::Gradient, inputs.len())?;
     plan.lanes = plan.lanes.min(MOMENT_FLOATS / floats.max(1)).max(1);
     let own = device.scope(|| {
         in_lanes(device.ranks(), inputs.len(), &plan, |lane| {
             let mut arena = Arena::new(&plan);
-            let mut sums = Lane { parts, moments: zeros() };
+            let mut sums = Lane { parts, moments: zeros(parts) };
             for chunk in lane {
                 let first = chunk.start;
                 let n = arena.fill(net, &plan, inputs, chunk)?;
@@ -85,7 +78,7 @@ pub(super) fn sums_on_host(
         })
     });
     if device.ranks().size() > 1 {
-        return sums_of_ranks(device, own, lanes(inputs.len(), &plan), &zeros(), floats);
+        return sums_of_ranks(device, own, lanes(inputs.len(), &plan), parts);
     }
     let lanes = own?;
     Ok(device.scope(|| {
@@ -103,25 +96,42 @@ pub(super) fn sums_on_host(
     }))
 }
 
-/// The sums over all `lanes`, of which these are this rank's; in the order of one rank. Each has the shape of `like`, and so
-/// many `floats`.
+/// Zeros in the shape of the parts' moments.
+fn zeros<T: Copy + Default>(parts: &[Part]) -> Vec<Moments<T>> {
+    let of = |part: &Part| {
+        let (a, g) = lens(part);
+        Moments { a: vec![T::default(); a], g: vec![T::default(); g] }
+    };
+    parts.iter().map(of).collect()
+}
+
+/// How many values both moments have.
+fn lens(part: &Part) -> (usize, usize) {
+    let a = if part.width > WIDEST { 1 } else { part.width * part.width };
+    (a, part.channels.len().pow(2))
+}
+
+fn floats(parts: &[Part]) -> usize {
+    parts.iter().map(lens).map(|(a, g)| a + g).sum()
+}
+
+/// The sums over all `lanes`, of which these are this rank's; in the order of one rank.
 fn sums_of_ranks(
     device: &Device,
     own: Result<Vec<Vec<Moments<f32>>>>,
     lanes: usize,
-    like: &[Moments<f32>],
-    floats: usize,
+    parts: &[Part],
 ) -> Result<Vec<Moments<f64>>> {
     let flat = |moments: Vec<Moments<f32>>| moments.into_iter().flat_map(|m| m.a.into_iter().chain(m.g));
     let own = own.map(|own| own.into_iter().map(|lane| flat(lane).collect()).collect());
-    let sums = device.ranks().reduce(lanes, floats, own, |_, lanes| sums_of(lanes))?;
+    let sums = device.ranks().reduce(lanes, floats(parts), own, |_, lanes| sums_of(lanes))?;
     let mut rest = &sums[..];
     let mut next = |len: usize| {
         let (part, others) = rest.split_at(len);
         rest = others;
         part.to_vec()
     };
-    Ok(like.iter().map(|m| Moments { a: next(m.a.len()), g: next(m.g.len()) }).collect())
+    Ok(parts.iter().map(lens).map(|(a, g)| Moments { a: next(a), g: next(g) }).collect())
 }
 
 /// The same on a CUDA device, where all groups of a layer are summed up together.
@@ -141,22 +151,43 @@ pub(super) fn sums_on(
         of.groups.push(part.group as u32);
         of.rows = of.rows.max(part.channels.len());
     }
-    let found = moments_of(device, cuda, net, block.rows(), &wanted, inputs, seed)?;
-    let mut at = vec![(0, 0); net.layers.len()]; // groups and rows of each layer that parts before have
-    let part = |part: &Part| {
-        let layer = part.layer.index();
-        let (Some(wanted), Some(sums)) = (&wanted[layer], &found[layer]) else { return Moments::default() };
-        let ((group, row), k, square) = (at[layer], part.channels.len(), part.width * part.width);
-        at[layer] = (group + 1, row + k);
-        let wide = |values: &[f32]| values.iter().map(|&v| f64::from(v)).collect::<Vec<f64>>();
-        let a = match wanted.whole {
-            true => wide(&sums.a[group * square..(group + 1) * square]),
-            false => vec![sums.trace],
+    let by_part = |found: &[Option<cuda::Moments>]| -> Vec<Moments<f32>> {
+        let mut at = vec![(0, 0); net.layers.len()]; // groups and rows of each layer that parts before have
+        let part = |part: &Part| {
+            let layer = part.layer.index();
+            let (Some(wanted), Some(sums)) = (&wanted[layer], &found[layer]) else {
+                return Moments::default();
+            };
+            let ((group, row), k, square) = (at[layer], part.channels.len(), part.width * part.width);
+            at[layer] = (group + 1, row + k);
+            let a = match wanted.whole {
+                true => sums.a[group * square..(group + 1) * square].to_vec(),
+                false => vec![sums.trace],
+            };
+            let rows = sums.g[row * wanted.rows..(row + k) * wanted.rows].chunks_exact(wanted.rows);
+            Moments { a, g: rows.flat_map(|row| &row[..k]).copied().collect() }
         };
-        let rows = sums.g[row * wanted.rows..(row + k) * wanted.rows].chunks_exact(wanted.rows);
-        Moments { a, g: rows.flat_map(|row| wide(&row[..k])).collect() }
+        parts.iter().map(part).collect()
     };
-    Ok(parts.iter().map(part).collect())
+    let alone = device.ranks().size() == 1;
+    let (mut sums, mut own) = (if alone { zeros(parts) } else { vec![] }, vec![]);
+    let mut each = |found: &[Option<cuda::Moments>]| {
+        let lane = by_part(found);
+        if !alone {
+            return own.push(lane);
+        }
+        let add = |(sum, lane): (&mut Vec<f64>, &Vec<f32>)| {
+            sum.iter_mut().zip(lane).for_each(|(sum, &v)| *sum += f64::from(v));
+        };
+        sums.iter_mut().zip(&lane).for_each(|(sum, lane)| {
+            [(&mut sum.a, &lane.a), (&mut sum.g, &lane.g)].into_iter().for_each(add);
+        });
+    };
+    let lanes = moments_of(device, cuda, net, block.rows(), &wanted, inputs, seed, &mut each);
+    match alone {
+        true => lanes.map(|_| sums),
+        false => sums_of_ranks(device, Ok(own), device.ranks().told(lanes)?, parts),
+    }
 }
 
 /// Sums to means; a bias's column of A from its row, or its 1s into the diagonal's mean.

@@ -20,6 +20,6 @@ mod train;
 
 pub(crate) use chunk::Outputs;
 pub(crate) use derivatives::Derivatives;
-pub(crate) use moments::{Wanted, moments_of};
+pub(crate) use moments::{Moments, Wanted, moments_of};
 pub(crate) use passes::open;
 pub(super) use train::Training;

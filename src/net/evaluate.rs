@@ -157,6 +157,9 @@ pub(crate) fn pass(
     precision: Precision,
 ) -> Result<(Trace, Vec<u32>)> {
     check(net, inputs)?;
+    if device.count() > 1 {
+        return device.shared(|device| pass(device, net, inputs, d, precision));
+    }
     if let Some(cuda) = device.cuda() {
         return run_on_cuda(device, cuda, net, inputs, d, precision);
     }
@@ -225,7 +228,7 @@ fn gather(
     Ok(())
 }
 
-/// The same, chunk after chunk on a CUDA device; the host threads make the inputs.
+/// The same, chunk after chunk on a CUDA device; the host threads make the inputs. Of several ranks each has a run of them.
 fn run_on_cuda(
     device: &Device,
     cuda: &Cuda,
@@ -234,15 +237,16 @@ fn run_on_cuda(
     d: usize,
     precision: Precision,
 ) -> Result<(Trace, Vec<u32>)> {
-    let (m, classes) = (inputs.len(), net.classes());
+    let (m, classes, ranks) = (inputs.len(), net.classes(), device.ranks());
     let rows = vec![Selected::None; net.layers.len()];
-    let (passes, mut arena) = open(cuda, net, &rows, Purpose::Forward, inputs, d, precision)?;
+    let (passes, mut arena) = open(device, cuda, net, &rows, Purpose::Forward, inputs, d, precision)?;
     let chunk = passes.plan.chunk;
     let mut trace = Trace::new(m, d, classes, chunk)?;
     let width = net.label_width();
     let mut labels = vec![0; m * width];
-    for first in (0..m).step_by(chunk) {
-        let range = first..(first + chunk).min(m);
+    let own = m * ranks.rank() / ranks.size()..m * (ranks.rank() + 1) / ranks.size();
+    let done = own.clone().step_by(chunk).try_for_each(|first| {
+        let range = first..(first + chunk).min(own.end);
         let n = passes.fill(device, &mut arena, inputs, range.clone())?;
         let out = Outputs {
             activations: &mut trace.activations[range.start * d..range.end * d],
@@ -250,7 +254,11 @@ fn run_on_cuda(
             logits: &mut trace.logits[range.start * classes..range.end * classes],
             labels: &mut labels[range.start * width..range.end * width],
         };
-        passes.observe(&mut arena, n, out)?;
+        passes.observe(&mut arena, n, out)
+    });
+    match ranks.size() {
+        1 => done?,
+        _ => gather(ranks, own, done, &mut trace, &mut labels)?,
     }
     Ok((trace, labels))
 }

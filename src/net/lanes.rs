@@ -54,6 +54,22 @@ pub(crate) fn lanes(n: usize, plan: &Plan) -> usize {
     n.div_ceil(plan.chunk).min(plan.lanes)
 }
 
+/// Lanes of sums on a CUDA device at most, and images of a lane at least: a chunk of fewer leaves a GPU idle.
+const CUDA_LANES: usize = 8;
+const CUDA_LANE_IMAGES: usize = 64;
+
+/// The lanes of `n` images on CUDA devices: runs of successive images, all but the last of one length. They depend on `n` alone, so
+/// that one GPU has the bits of several.
+pub(crate) fn cuda_lanes(n: usize) -> Vec<Range<usize>> {
+    let len = n.div_ceil((n / CUDA_LANE_IMAGES).clamp(1, CUDA_LANES)).max(1);
+    (0..n).step_by(len).map(|start| start..n.min(start + len)).collect()
+}
+
+/// The images of the longest lane of up to `most` images on CUDA.
+pub(crate) fn longest_cuda_lane(most: usize) -> usize {
+    (1..=most).filter_map(|n| cuda_lanes(n).first().map(ExactSizeIterator::len)).max().unwrap_or(0)
+}
+
 /// The sums of all lanes' values, in f64 and in lane order.
 pub(crate) fn sums_of(lanes: &[&[f32]]) -> Vec<f64> {
     let mut sums = vec![0.0; lanes.first().map_or(0, |lane| lane.len())];
@@ -78,5 +94,20 @@ impl Iterator for Lane {
         let start = self.next;
         self.next += self.step;
         (start < self.n).then(|| start..(start + self.chunk).min(self.n))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lanes_of_a_gpu_have_all_images_once_and_as_many_as_it_takes_to_be_busy() {
+        for (n, lanes, longest) in [(1, 1, 1), (127, 1, 127), (128, 2, 64), (200, 3, 67), (1030, 8, 129)] {
+            let found = cuda_lanes(n);
+            assert_eq!((found.len(), found[0].len()), (lanes, longest), "{n}");
+            assert!(longest_cuda_lane(n) >= longest);
+            assert_eq!(found.into_iter().flatten().collect::<Vec<_>>(), (0..n).collect::<Vec<_>>());
+        }
     }
 }

@@ -109,7 +109,7 @@ impl Plan {
         Plan::of(net, vec![Selected::None; net.layers.len()], Purpose::Forward, inputs, precision)
     }
 
-    /// The plan of a pass on a CUDA device: one lane of chunks of this many images.
+    /// The plan of a pass on a CUDA device in chunks of this many images. Its sums run in the lanes of [`super::cuda_lanes`].
     pub(super) fn on_cuda(
         net: &Network,
         rows: &[Selected],

@@ -2,7 +2,7 @@
 //! removed.
 
 use std::path::Path;
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 use super::{Session, no_files, same_layers};
 use crate::data::Samples;
@@ -17,7 +17,7 @@ impl Session {
     /// # Errors
     /// Where it cannot be read or has other layers; the session is then as before.
     pub fn move_to(&mut self, model: &Path) -> Result<()> {
-        let files = self.files.as_mut().ok_or_else(no_files)?;
+        let files = self.files.as_mut().and_then(Arc::get_mut).ok_or_else(no_files)?; // no GPU shares it between runs
         let checkpoint = files.sources.checkpoint(model)?;
         let read = zoo::load_as(&checkpoint, &files.sources.choices, Some(self.network.kind()))?;
         let network = read.network.freeze();

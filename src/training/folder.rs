@@ -46,7 +46,7 @@ impl Training {
     /// How far the training of this seed into `folder` is.
     fn progress(&self, seed: u64, folder: &Path) -> Result<Progress> {
         let mut training = self.manifest(seed)?;
-        if let Some(Files { sources, validation_sha256, .. }) = &self.files {
+        if let Some(Files { sources, validation_sha256, .. }) = self.files.as_deref() {
             training["val_sha256"] = json!(validation_sha256);
             training["texts"] = json!(format!("{:?}", sources.texts));
             training["skip_corrupt"] = json!(sources.skip_corrupt);
@@ -81,6 +81,20 @@ impl Training {
     /// As [`Training::train`]; where the folder is that of the model, holds another training or a model that no training began, or
     /// cannot be written to; where the training was not opened from files.
     pub fn run(
+        &self,
+        seed: u64,
+        folder: &Path,
+        keep: &[usize],
+        each: &mut dyn FnMut(&EpochReport) -> Result<()>,
+    ) -> Result<Value> {
+        self.together(
+            |training| training.run_on(seed, folder, keep, &mut *each),
+            |training| training.run_on(seed, folder, keep, &mut |_| Ok(())).map(drop),
+        )
+    }
+
+    /// The same on the device of one rank.
+    fn run_on(
         &self,
         seed: u64,
         folder: &Path,
@@ -147,7 +161,7 @@ impl Training {
     /// # Errors
     /// Where `folder` is the model's own, or nothing can be written there; where the training was not opened from files.
     pub fn check_out(&self, folder: &Path) -> Result<()> {
-        let Files { own, .. } = self.files.as_ref().ok_or_else(no_files)?;
+        let Files { own, .. } = self.files.as_deref().ok_or_else(no_files)?;
         match own.as_ref().is_some_and(|own| folder.canonicalize().is_ok_and(|out| out == *own)) {
             true => Err(Error::config("--out is the folder of --model, which would be overwritten")),
             false => check_folder(folder),

@@ -1,7 +1,8 @@
 //! Gradients of the selected rows, and products of a curvature, on a CUDA device.
 //!
-//! Sums over chunks run in one lane, in order. What products read of a chunk stays in the arena, or in memory of its own
-//! up to a number of bytes, or is computed again. What products launch is recorded and replayed.
+//! Sums over chunks run in lanes ([`cuda_lanes`]), one after the other in the same memory: those of this rank. What products read of
+//! a chunk stays in the arena, or in memory of its own up to a number of bytes, or is computed again. What products launch is
+//! recorded and replayed.
 
 use std::ops::Range;
 
@@ -9,10 +10,11 @@ use super::passes::{Arena, Passes, copy, open};
 use super::rows::RowBuffers;
 use super::run::{Run, Stored};
 use crate::data::Inputs;
-use crate::device::cuda::{In, Out, Repeats};
+use crate::device::cuda::{Buffer, In, Out, Repeats};
 use crate::device::{Cuda, Device};
 use crate::error::{Error, Result};
 use crate::net::Network;
+use crate::net::lanes::cuda_lanes;
 use crate::net::plan::{Plan, Purpose};
 use crate::net::program::{Section, Seed};
 use crate::net::rows::{RowValues, Selected};
@@ -25,6 +27,10 @@ pub(crate) struct Derivatives<'a> {
     passes: Passes<'a>,
     arena: Arena,
     inputs: &'a dyn Inputs,
+    /// The chunks of this rank, lane by lane; all lanes of which this rank has some; and how many lanes and chunks there are.
+    chunks: Vec<Range<usize>>,
+    own: Vec<Range<usize>>,
+    all: [usize; 2],
     /// The chunk whose primal part the arena has.
     present: Option<usize>,
     /// What products read of the first chunks.
@@ -33,6 +39,8 @@ pub(crate) struct Derivatives<'a> {
     memory: usize,
     /// What is summed up, and the direction of a product.
     rows: [RowBuffers; 2],
+    /// A lane's part of a product, made when it is first asked for.
+    lane: Option<Buffer<f64>>,
     repeats: Repeats<Again>,
 }
 
@@ -60,18 +68,34 @@ impl<'a> Derivatives<'a> {
         inputs: &'a dyn Inputs,
         memory: usize,
     ) -> Result<Derivatives<'a>> {
-        let (passes, arena) = open(cuda, net, rows, purpose, inputs, 0, Precision::F32)?;
+        let (passes, arena) = open(device, cuda, net, rows, purpose, inputs, 0, Precision::F32)?;
         let zeros = RowValues::zeros(net, rows);
         let rows = [RowBuffers::upload(cuda, &zeros)?, RowBuffers::upload(cuda, &zeros)?];
+        let (chunk, lanes) = (passes.plan.chunk, cuda_lanes(inputs.len()));
+        let of_lane = |lane: &Range<usize>| lane.len().div_ceil(chunk);
+        let all = [lanes.len(), lanes.iter().map(of_lane).sum()];
+        let (mut chunks, mut own) = (vec![], vec![]);
+        for lane in device.ranks().own(lanes.len()).map(|lane| lanes[lane].clone()) {
+            let first = chunks.len();
+            chunks.extend(lane.clone().step_by(chunk).map(|start| start..lane.end.min(start + chunk)));
+            own.push(first..chunks.len());
+        }
+        // Where the lanes' chunks would fit side by side, they are kept as one chunk of all images would be.
+        let (whole, free) = (passes.plan.kept_bytes() * chunks.len(), cuda.free()?);
+        let whole = if all[0] > 1 && whole <= free - free / 8 { whole } else { 0 };
         Ok(Derivatives {
             device,
             passes,
             arena,
             inputs,
+            chunks,
+            own,
+            all,
             present: None,
             stored: vec![],
-            memory,
+            memory: memory.max(whole),
             rows,
+            lane: None,
             repeats: Repeats::default(),
         })
     }
@@ -80,67 +104,120 @@ impl<'a> Derivatives<'a> {
         &self.passes.plan
     }
 
-    /// Chunks whose primal part no product computes again.
-    pub fn lasting(&self) -> usize {
-        if self.chunks() == 1 { 1 } else { self.stored.len() }
+    /// Lanes of all ranks.
+    pub fn lanes(&self) -> usize {
+        self.all[0]
     }
 
-    fn chunks(&self) -> usize {
-        self.inputs.len().div_ceil(self.plan().chunk)
+    /// The share of the chunks whose primal part no product computes again.
+    ///
+    /// # Errors
+    /// Where another rank fails.
+    pub fn kept_share(&self) -> Result<f64> {
+        let lasting = if self.chunks.len() == 1 { 1 } else { self.stored.len() };
+        let of_all = self.device.ranks().gather_values(Ok(vec![lasting as u64]))?.concat();
+        Ok(of_all.iter().sum::<u64>() as f64 / self.all[1] as f64)
     }
 
-    /// The sum of the gradients over the inputs, losses weighted where a weight is given. Keeps for later products what
-    /// there is memory for.
+    /// The sums of the gradients over the inputs of each lane of this rank, losses weighted where a weight is given. Keeps for
+    /// later products what there is memory for.
     ///
     /// # Errors
     /// Where a label is no class, or the device fails.
-    pub fn gradient(&mut self, seed: Seed) -> Result<RowValues> {
+    pub fn gradient(&mut self, seed: Seed) -> Result<Vec<RowValues>> {
         let products = self.plan().purpose.has_products();
-        self.rows[0].clear(&self.passes)?;
-        for index in 0..self.chunks() {
-            self.primal(index, true, seed)?;
-            if products && self.chunks() > 1 && index == self.stored.len() {
-                self.keep()?;
+        let mut sums = vec![];
+        for lane in self.own.clone() {
+            self.rows[0].clear(&self.passes)?;
+            for index in lane {
+                self.primal(index, true, seed)?;
+                if products && self.chunks.len() > 1 && index == self.stored.len() {
+                    self.keep()?;
+                }
             }
+            sums.push(self.rows[0].download(self.passes.cuda)?);
         }
         self.arena.vectors.clear();
-        self.rows[0].download(self.passes.cuda)
+        Ok(sums)
     }
 
-    /// The sum of H v over the inputs.
+    /// The sums of H v over the inputs of each lane of this rank.
     ///
     /// # Errors
     /// Where the device fails.
-    pub fn product(&mut self, v: &RowValues) -> Result<RowValues> {
+    pub fn product(&mut self, v: &RowValues) -> Result<Vec<RowValues>> {
         self.rows[1].write(self.passes.cuda, v)?;
-        self.sum()?;
-        self.rows[0].download(self.passes.cuda)
+        self.sums()
     }
 
-    /// hv = H v, the mean over the inputs, both `[p]` on the device; v is brought to a largest value of 1 on the way.
-    /// `places` are those of each layer's selected rows in them.
+    /// The same of a vector of the block on the device `[p]`, which is brought to a largest value of 1; and that value.
     ///
     /// # Errors
     /// Where the device fails.
-    pub fn product_on(&mut self, hv: Out<'_, f64>, v: In<'_, f64>, places: &[Option<Places>]) -> Result<()> {
+    pub fn product_of(&mut self, v: In<'_, f64>, places: &[Option<Places>]) -> Result<(Vec<RowValues>, f64)> {
+        let scale = self.bring(v, places)?;
+        Ok((self.sums()?, scale))
+    }
+
+    /// hv = H v, the mean over the inputs, both `[p]` on the device, where this rank has all lanes; v is brought to a largest value
+    /// of 1 on the way. `places` are those of each layer's selected rows in them.
+    ///
+    /// # Errors
+    /// Where the device fails.
+    pub fn product_on(
+        &mut self,
+        mut hv: Out<'_, f64>,
+        v: In<'_, f64>,
+        places: &[Option<Places>],
+    ) -> Result<()> {
+        let (scale, n) = (self.bring(v, places)?, self.inputs.len());
+        if self.own.len() > 1 && self.lane.is_none() {
+            self.lane = Some(self.passes.cuda.alloc(hv.len())?);
+        }
+        for (number, lane) in self.own.clone().into_iter().enumerate() {
+            self.sum(lane)?;
+            let (cuda, rows) = (self.passes.cuda, &self.rows[0]);
+            match self.lane.as_mut().filter(|_| number > 0) {
+                None => rows.get(cuda, hv.output(), places, n, scale)?,
+                Some(part) => {
+                    rows.get(cuda, part.output(), places, n, scale)?;
+                    vector::combine(cuda, hv.output(), 1.0, Some((1.0, part.input())), 1.0)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes a vector of the block the direction of the next product, and returns its largest value, by which it is divided.
+    fn bring(&mut self, v: In<'_, f64>, places: &[Option<Places>]) -> Result<f64> {
         let (cuda, mut scale) = (self.passes.cuda, [0.0]);
         let mut parts = cuda.alloc(vector::parts(v.len()))?;
         vector::largest(cuda, parts.output(), v)?;
         cuda.read(&mut scale, parts.input().part(parts.len() - 1..parts.len()))?;
         let scale = f64::MIN_POSITIVE.max(scale[0]);
         self.rows[1].set(cuda, v, places, scale)?;
-        self.sum()?;
-        self.rows[0].get(cuda, hv, places, self.inputs.len(), scale)
+        Ok(scale)
     }
 
-    /// Sums up the products with the second rows in the first.
-    fn sum(&mut self) -> Result<()> {
+    /// The products with the second rows, of each lane of this rank.
+    fn sums(&mut self) -> Result<Vec<RowValues>> {
+        let lanes = self.own.clone().into_iter();
+        let lane = |lane| {
+            self.sum(lane)?;
+            self.rows[0].download(self.passes.cuda)
+        };
+        lanes.map(lane).collect()
+    }
+
+    /// Sums up the products of these chunks with the second rows in the first.
+    fn sum(&mut self, chunks: Range<usize>) -> Result<()> {
         self.rows[0].clear(&self.passes)?;
-        for index in 0..self.chunks() {
+        for index in chunks {
             if index >= self.stored.len() && self.present != Some(index) {
                 self.primal(index, false, Seed::Gradient)?;
             }
-            let (n, chunk, stored) = (self.range(index).len(), &mut self.arena.chunk, self.stored.get(index));
+            let (n, chunk, stored) =
+                (self.chunks[index].len(), &mut self.arena.chunk, self.stored.get(index));
             let ([sink, v], passes) = (&mut self.rows, &self.passes);
             self.repeats.run(passes.cuda, Again::Product(stored.map(|_| index), n), || {
                 Run::product(passes, chunk, stored, n, v, sink).section(Section::Product)
@@ -149,13 +226,8 @@ impl<'a> Derivatives<'a> {
         Ok(())
     }
 
-    fn range(&self, index: usize) -> Range<usize> {
-        let chunk = self.plan().chunk;
-        index * chunk..((index + 1) * chunk).min(self.inputs.len())
-    }
-
     fn primal(&mut self, index: usize, summed: bool, seed: Seed) -> Result<()> {
-        let range = self.range(index);
+        let range = self.chunks[index].clone();
         let seed = seed.part(range.clone(), self.passes.net.classes());
         self.present = None;
         let n = self.passes.fill(self.device, &mut self.arena, self.inputs, range)?;

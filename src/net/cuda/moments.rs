@@ -1,5 +1,5 @@
 //! What K-FAC takes of a frozen network on a CUDA device: the second moments of its layers' selected rows, by one forward
-//! and one backward pass over the inputs. They stay on the device until the last chunk, and are read back once.
+//! and one backward pass over the inputs. They stay on the device until the last chunk of a lane, and are then read back.
 
 use super::passes::{IMAGES, Passes, open};
 use super::rows::{Sink, Used};
@@ -9,6 +9,7 @@ use crate::device::{Cuda, Device};
 use crate::error::Result;
 use crate::net::Network;
 use crate::net::instruction::{AffineOp, Instruction};
+use crate::net::lanes::cuda_lanes;
 use crate::net::plan::{Plan, Purpose};
 use crate::net::program::{Section, Seed};
 use crate::net::rows::Selected;
@@ -32,7 +33,7 @@ pub(crate) struct Moments {
     /// Σ x̄ x̄ᵀ of each of the groups `[groups, width, width]`; empty where its trace is wanted.
     pub a: Vec<f32>,
     /// Σ x² of what the taps of an average group read, without the 1 for the bias.
-    pub trace: f64,
+    pub trace: f32,
     /// Σ δ δᵀ: for each selected row those of its group, zeros behind them, `[selected, rows]`.
     pub g: Vec<f32>,
 }
@@ -55,7 +56,8 @@ struct Layers<'a> {
     squares: Buffer<f64>,
 }
 
-/// The moments of every layer of which something is wanted; `seed` draws the loss gradients.
+/// The moments of every layer of which something is wanted, of one lane of this rank after the other: `each` takes those of a lane.
+/// `seed` draws the loss gradients. Returns how many lanes all ranks have.
 ///
 /// # Errors
 /// [`crate::Error::Memory`] where the moments and one image at a time do not fit, or the device fails.
@@ -67,27 +69,27 @@ pub(crate) fn moments_of(
     wanted: &[Option<Wanted>],
     inputs: &dyn Inputs,
     seed: u64,
-) -> Result<Vec<Option<Moments>>> {
+    each: &mut dyn FnMut(&[Option<Moments>]),
+) -> Result<usize> {
     let layers = Layers::new(cuda, net, rows, wanted, inputs.len());
-    let mut layers = layers.map_err(|error| error.during("scratch for moments"))?;
-    let (passes, mut arena) = open(cuda, net, rows, Purpose::Gradient, inputs, 0, Precision::F32)?;
-    for sums in layers.sums.iter_mut().flatten() {
-        if !sums.a.is_empty() {
-            passes.clear(sums.a.output())?;
+    let mut layers = device.ranks().told(layers.map_err(|error| error.during("scratch for moments")))?;
+    let (passes, mut arena) = open(device, cuda, net, rows, Purpose::Gradient, inputs, 0, Precision::F32)?;
+    let lanes = cuda_lanes(inputs.len());
+    for lane in device.ranks().own(lanes.len()).map(|lane| lanes[lane].clone()) {
+        layers.clear(&passes)?;
+        for first in lane.clone().step_by(passes.plan.chunk) {
+            let range = first..lane.end.min(first + passes.plan.chunk);
+            let n = passes.fill(device, &mut arena, inputs, range)?;
+            passes.primal(&mut arena.chunk, Seed::Draws { seed, first }, &mut layers, n)?;
         }
-        passes.clear(sums.g.output())?;
+        let read = |sums: &Option<Sums>| {
+            let Some(Sums { a, trace, g, .. }) = sums else { return Ok(None) };
+            let trace = cuda.download(trace)?.first().copied().unwrap_or(0.0) as f32;
+            Ok(Some(Moments { a: cuda.download(a)?, trace, g: cuda.download(g)? }))
+        };
+        each(&layers.sums.iter().map(read).collect::<Result<Vec<_>>>()?);
     }
-    for first in (0..inputs.len()).step_by(passes.plan.chunk) {
-        let range = first..inputs.len().min(first + passes.plan.chunk);
-        let n = passes.fill(device, &mut arena, inputs, range)?;
-        passes.primal(&mut arena.chunk, Seed::Draws { seed, first }, &mut layers, n)?;
-    }
-    let read = |sums: Option<Sums>| {
-        let Some(Sums { a, trace, g, .. }) = sums else { return Ok(None) };
-        let trace = cuda.download(&trace)?.first().copied().unwrap_or(0.0);
-        Ok(Some(Moments { a: cuda.download(&a)?, trace, g: cuda.download(&g)? }))
-    };
-    layers.sums.into_iter().map(read).collect()
+    Ok(lanes.len())
 }
 
 impl<'a> Layers<'a> {
@@ -133,6 +135,21 @@ impl<'a> Layers<'a> {
             parts: cuda.alloc(parts)?,
             squares: cuda.alloc(squares)?,
         })
+    }
+}
+
+impl Layers<'_> {
+    /// Zeros.
+    fn clear(&mut self, passes: &Passes) -> Result<()> {
+        for sums in self.sums.iter_mut().flatten() {
+            if !sums.a.is_empty() {
+                passes.clear(sums.a.output())?;
+            }
+            passes.clear(sums.g.output())?;
+            let zeros = vec![0.0; sums.trace.len()];
+            passes.cuda.write(sums.trace.output(), &zeros)?;
+        }
+        Ok(())
     }
 }
 

@@ -6,10 +6,11 @@ use std::sync::Arc;
 
 use super::sizes::{Sizes, VECTORS};
 use crate::data::Inputs;
-use crate::device::Cuda;
 use crate::device::cuda::{Buffer, In, Out, Repeats, Scalar};
+use crate::device::{Cuda, Device};
 use crate::error::{Error, Result};
 use crate::net::instruction::{BatchNormOp, Instruction};
+use crate::net::lanes::cuda_lanes;
 use crate::net::plan::{Plan, Purpose};
 use crate::net::program::{Region, Section, Tilt};
 use crate::net::rows::Selected;
@@ -91,11 +92,13 @@ pub(super) struct Work {
 }
 
 /// Parameters and memory on the device for passes over `inputs` with these rows selected, in chunks as large as
-/// fit; `d` is the number of units, or 0 where activations are not asked for. Products of affine nodes are in `precision`.
+/// fit, on every rank the same; `d` is the number of units, or 0 where activations are not asked for. Products of affine nodes are
+/// in `precision`. A chunk has images of one lane alone, where there are sums.
 ///
 /// # Errors
 /// [`Error::Memory`] where not even one image at a time fits, or the device fails.
 pub(crate) fn open<'a>(
+    device: &Device,
     cuda: &'a Cuda,
     net: &'a Network,
     rows: &[Selected],
@@ -104,7 +107,37 @@ pub(crate) fn open<'a>(
     d: usize,
     precision: Precision,
 ) -> Result<(Passes<'a>, Arena)> {
-    let mut chunk = IMAGES.min(inputs.len()).max(1);
+    let together = match purpose {
+        Purpose::Forward => inputs.len(),
+        _ => cuda_lanes(inputs.len()).first().map_or(0, ExactSizeIterator::len),
+    };
+    let (ranks, mut most) = (device.ranks(), IMAGES.min(together).max(1));
+    loop {
+        let opened = ranks.told(largest(cuda, net, rows, purpose, inputs, most, d, precision))?;
+        if ranks.size() == 1 {
+            return Ok(opened);
+        }
+        let chunks = ranks.gather_values(Ok(vec![opened.0.plan.chunk as u64]))?.concat();
+        let least = chunks.iter().min().map_or(1, |&least| least as usize);
+        if chunks.iter().all(|&chunk| chunk as usize == least) {
+            return Ok(opened);
+        }
+        most = least; // this one's memory is given back first
+    }
+}
+
+/// The same on one device, in chunks of at most so many images.
+fn largest<'a>(
+    cuda: &'a Cuda,
+    net: &'a Network,
+    rows: &[Selected],
+    purpose: Purpose,
+    inputs: &dyn Inputs,
+    most: usize,
+    d: usize,
+    precision: Precision,
+) -> Result<(Passes<'a>, Arena)> {
+    let mut chunk = most;
     let whole = Plan::on_cuda(net, rows, purpose, chunk, precision)?;
     loop {
         let plan = Plan { chunk, ..whole.clone() };

@@ -6,8 +6,8 @@ use crate::device::cuda::{Buffer, In, Out};
 use crate::error::Result;
 use crate::net::LayerUse;
 use crate::net::rows::RowValues;
-use crate::ops::cuda::conv;
 use crate::ops::cuda::vector::{self, Places};
+use crate::ops::cuda::{conv, pointwise};
 
 /// One value for each selected row of each layer, as [`RowValues`], on the device.
 pub(super) struct RowBuffers {
@@ -32,6 +32,36 @@ impl RowBuffers {
     pub fn download(&self, cuda: &Cuda) -> Result<RowValues> {
         let all = |of: &[Buffer<f32>]| of.iter().map(|buffer| cuda.download(buffer)).collect::<Result<_>>();
         Ok(RowValues { weight: all(&self.weight)?, bias: all(&self.bias)?, other: vec![] })
+    }
+
+    /// How many values these are.
+    pub fn len(&self) -> usize {
+        self.weight.iter().chain(&self.bias).chain(&self.other).map(Buffer::len).sum()
+    }
+
+    /// All values, one after the other.
+    pub fn flat(&self, cuda: &Cuda) -> Result<Vec<f32>> {
+        let buffers = self.weight.iter().chain(&self.bias).chain(&self.other);
+        Ok(buffers.map(|buffer| cuda.download(buffer)).collect::<Result<Vec<_>>>()?.concat())
+    }
+
+    /// Writes what [`RowBuffers::flat`] gave of others of the same shape.
+    pub fn write_flat(&mut self, cuda: &Cuda, values: &[f32]) -> Result<()> {
+        let mut rest = values;
+        let mut buffers = self.weight.iter_mut().chain(&mut self.bias).chain(&mut self.other);
+        buffers.try_for_each(|buffer| {
+            let (part, others) = rest.split_at(buffer.len());
+            rest = others;
+            cuda.write(buffer.output(), part)
+        })
+    }
+
+    /// Adds others of the same shape.
+    pub fn add(&mut self, cuda: &Cuda, other: &RowBuffers) -> Result<()> {
+        let buffers = self.weight.iter_mut().chain(&mut self.bias).chain(&mut self.other);
+        let others = other.weight.iter().chain(&other.bias).chain(&other.other);
+        let mut pairs = buffers.zip(others).filter(|(buffer, _)| !buffer.is_empty());
+        pairs.try_for_each(|(buffer, other)| pointwise::add(cuda, buffer.output(), other.input()))
     }
 
     /// Zeros.

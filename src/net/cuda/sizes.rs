@@ -12,8 +12,9 @@ use crate::ops::cuda::{batch_norm, conv, group_norm, layer_norm};
 /// two in a float.
 const NUMBERS: usize = 1 << 31;
 
-/// Vectors of the block that a solver has at once, in f64: memory for them is found with that of its products.
-pub(super) const VECTORS: usize = 12;
+/// Vectors of the block that a solver has at once, and a lane's part of a product, in f64: memory for them is found with that of
+/// its products.
+pub(super) const VECTORS: usize = 13;
 
 /// How many values of each kind a plan takes on the device.
 #[derive(Clone, Copy, Default)]

@@ -2,9 +2,12 @@
 //! takes back its loss and how much of it was right, and allocates nothing; what it launches is recorded when it comes a
 //! second time, and from then on replayed. So is what the optimizer launches: the rate and the like are in device memory.
 //!
-//! A batch norm reads the whole batch, so that there is one chunk, and no smaller one where memory is short.
+//! Without a batch norm a batch runs in lanes ([`cuda_lanes`]), which several ranks share; their gradients are added in one order. A
+//! batch norm reads the whole batch, so that there is one lane, which every rank runs. There are no smaller chunks than lanes where
+//! memory is short.
 
 use std::borrow::Cow;
+use std::ops::Range;
 
 use super::passes::{Arena, Chunk, Passes};
 use super::rows::RowBuffers;
@@ -14,6 +17,7 @@ use crate::device::cuda::{Buffer, Repeats};
 use crate::device::{Cuda, Device};
 use crate::error::{Error, Result};
 use crate::net::instruction::{BatchNormOp, Instruction};
+use crate::net::lanes::{cuda_lanes, longest_cuda_lane};
 use crate::net::plan::{Plan, Purpose};
 use crate::net::program::{Section, Seed, Tilt};
 use crate::net::rows::{RowValues, Selected};
@@ -27,8 +31,9 @@ use crate::ops::optimizer::{Decayed, Memory, Optimizer, Update};
 pub struct Training<'a> {
     passes: Passes<'a>,
     arena: Arena,
-    /// Sums over the batch.
+    /// Sums over the batch; and room for those of a lane, where a batch has several.
     gradients: RowBuffers,
+    lane: Option<RowBuffers>,
     /// Of the parameters that gradients move; of the others none.
     memory: Vec<Option<Memory<Buffer<f32>>>>,
     /// `[batch, width]`.
@@ -48,8 +53,8 @@ pub struct Training<'a> {
 /// What is launched again and again.
 #[derive(PartialEq)]
 enum Again {
-    /// The pass over this many samples, of the network's loss or a tilted one.
-    Pass(usize, bool),
+    /// The pass over this many samples, of the network's loss or a tilted one; whether its gradients are added to others.
+    Pass(usize, bool, bool),
     /// The squares of the gradients.
     Squares,
     /// The optimizer's step, of this momentum and weight decay, on these parameters.
@@ -64,12 +69,11 @@ impl<'a> Training<'a> {
     pub fn new(cuda: &'a Cuda, net: &Network, batch: usize, optimizer: Optimizer) -> Result<Training<'a>> {
         let (plan, sizes) = sized(net, batch, optimizer)?;
         let (bytes, free) = (sizes.bytes(), cuda.free()?);
-        let short = |free: usize, remedy: String| Error::Memory {
-            op: format!("training in batches of {batch}, which a batch norm reads whole"),
-            bytes,
-            free,
-            remedy,
+        let op = match plan.program.has_batch_norm() {
+            true => format!("training in batches of {batch}, which a batch norm reads whole"),
+            false => format!("training in batches of {batch}, {} samples at once", plan.chunk),
         };
+        let short = |free: usize, remedy: String| Error::Memory { op: op.clone(), bytes, free, remedy };
         if !fits(&sizes, free) {
             // The largest batch that fits, between one that does and one that does not.
             let (mut below, mut above) = (0, batch);
@@ -98,6 +102,7 @@ impl<'a> Training<'a> {
         optimizer: Optimizer,
     ) -> Result<Training<'a>> {
         let zeros = RowValues::zeros_of_training(net);
+        let several = plan.lanes > 1;
         let (passes, arena) = Passes::new(cuda, Cow::Owned(net.clone()), plan, sizes, None, Precision::F32)?;
         let memory = net.params.iter().map(|param| {
             let zeros = || cuda.upload(&vec![0.0; param.value.len()]);
@@ -105,6 +110,7 @@ impl<'a> Training<'a> {
         });
         Ok(Training {
             gradients: RowBuffers::upload(cuda, &zeros)?,
+            lane: several.then(|| RowBuffers::upload(cuda, &zeros)).transpose()?,
             memory: memory.collect::<Result<_>>()?,
             predicted: cuda.alloc(sizes.labels)?,
             scores: cuda.alloc(2)?,
@@ -123,16 +129,65 @@ impl<'a> Training<'a> {
     /// # Errors
     /// Where a label does not fit the network, or the device fails.
     pub fn step(&mut self, device: &Device, batch: &dyn Inputs, tilt: Option<Tilt>) -> Result<Step> {
-        let Training { passes, arena, gradients, predicted, scores, .. } = self;
-        let (n, cuda) = (passes.fill(device, arena, batch, 0..batch.len())?, passes.cuda);
+        let (n, ranks, cuda) = (batch.len(), device.ranks(), self.passes.cuda);
         (self.n, self.clip) = (n, 1.0);
+        let lanes = if self.lane.is_some() { cuda_lanes(n) } else { vec![] };
+        let scores = match (lanes.len(), ranks.size()) {
+            (0 | 1, _) => vec![self.run(device, batch, 0..n, tilt, false)?],
+            (_, 1) => {
+                let lane =
+                    |(i, lane): (usize, &Range<usize>)| self.run(device, batch, lane.clone(), tilt, i > 0);
+                lanes.iter().enumerate().map(lane).collect::<Result<Vec<_>>>()?
+            }
+            (count, _) => {
+                let lane = |lane: usize| {
+                    let scores = self.run(device, batch, lanes[lane].clone(), tilt, false)?;
+                    Ok((scores, self.gradients.flat(cuda)?))
+                };
+                let own = ranks.told(ranks.own(count).map(lane).collect::<Result<Vec<_>>>())?;
+                let (scores, own): (Vec<_>, Vec<_>) = own.into_iter().unzip();
+                let all = ranks.gather_values(Ok(scores))?.into_iter().map(Vec::into_iter);
+                let scores = ranks.in_order(count, all.collect())?;
+                let len = self.gradients.len();
+                let sum = ranks.reduce(count, len, Ok(own), |_, lanes| {
+                    let mut sum = lanes[0].to_vec();
+                    for lane in &lanes[1..] {
+                        sum.iter_mut().zip(*lane).for_each(|(sum, value)| *sum += value);
+                    }
+                    sum
+                })?;
+                self.gradients.write_flat(cuda, &sum)?;
+                scores
+            }
+        };
+        let [loss, correct] = scores.iter().fold([0.0; 2], |[l, c], [loss, right]| [l + loss, c + right]);
+        Ok(Step { loss: loss / n as f64, correct: correct as usize })
+    }
+
+    /// The pass over some samples of a batch: the sum of their losses, and how many predictions are right. Gradients take the place
+    /// of those that are there, or are added to them.
+    fn run(
+        &mut self,
+        device: &Device,
+        batch: &dyn Inputs,
+        samples: Range<usize>,
+        tilt: Option<Tilt>,
+        added: bool,
+    ) -> Result<[f64; 2]> {
+        let Training { passes, arena, gradients, lane, predicted, scores, .. } = self;
+        let tilt = tilt.map(|tilt| tilt.part(samples.clone(), passes.net.classes()));
+        let (n, cuda) = (passes.fill(device, arena, batch, samples)?, passes.cuda);
         if let Some(tilt) = tilt {
             arena.chunk.bring(cuda, tilt)?;
         }
         let seed = tilt.map_or(Seed::Gradient, Seed::Tilted);
-        self.repeats.run(cuda, Again::Pass(n, tilt.is_some()), || {
-            gradients.clear(passes)?;
-            passes.primal(&mut arena.chunk, seed, gradients, n)?;
+        self.repeats.run(cuda, Again::Pass(n, tilt.is_some(), added), || {
+            let into = match lane {
+                Some(lane) if added => lane,
+                _ => &mut *gradients,
+            };
+            into.clear(passes)?;
+            passes.primal(&mut arena.chunk, seed, into, n)?;
             passes.losses(&mut arena.chunk, n)?;
             let Chunk { kept, labels, losses, work, .. } = &arena.chunk;
             let (logits, words) = (passes.logits(kept, work, n), n * passes.plan.label_width);
@@ -140,11 +195,15 @@ impl<'a> Training<'a> {
             let (losses, predicted) = (losses.input().part(0..n), predicted.input().part(0..words));
             let labels = labels.input().part(0..words);
             loss::score(cuda, scores.output(), losses, predicted, labels)?;
+            match lane {
+                Some(lane) if added => gradients.add(cuda, lane)?,
+                _ => {}
+            }
             passes.move_running(&arena.chunk, n)
         })?;
         let mut found = [0.0; 2];
         cuda.read(&mut found, scores.input())?;
-        Ok(Step { loss: found[0] / n as f64, correct: found[1] as usize })
+        Ok(found)
     }
 
     /// Shortens the mean gradient of the last step to this norm, where it is longer; returns the norm that it had.
@@ -249,9 +308,14 @@ impl<'a> Training<'a> {
 fn sized(net: &Network, batch: usize, optimizer: Optimizer) -> Result<(Plan, Sizes)> {
     let plan =
         Plan::on_cuda(net, &vec![Selected::All; net.layers.len()], Purpose::Train, batch, Precision::F32)?;
+    let plan = match plan.program.has_batch_norm() {
+        true => plan,
+        false => Plan { chunk: longest_cuda_lane(batch), lanes: cuda_lanes(batch).len(), ..plan },
+    };
     let mut sizes = Sizes::new(net, &plan, 0, Precision::F32);
-    // Beside each value its gradient, and what is remembered of it; predictions; scores, and four numbers of a step.
-    sizes.fixed = (2 + optimizer.remembers()) * net.parameters() + sizes.labels + 4 + 4;
+    // Beside each value its gradient, that of a lane, and what is remembered of it; predictions; scores, and four numbers of a step.
+    let beside = 2 + usize::from(plan.lanes > 1) + optimizer.remembers();
+    sizes.fixed = beside * net.parameters() + sizes.labels + 4 + 4;
     Ok((plan, sizes))
 }
 
