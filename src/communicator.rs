@@ -8,9 +8,12 @@
 //! of them in the seam where they meet next, and none waits for it for ever: one that fails elsewhere leaves
 //! ([`Communicator::leave`]), and the others learn that in the same place.
 
+mod launched;
 #[cfg(feature = "mpi")]
 mod mpi;
+mod rendezvous;
 mod shared;
+mod tcp;
 mod threads;
 mod transport;
 mod work;
@@ -26,6 +29,8 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::error::{Error, Result};
+pub use launched::{Launched, Launcher};
+pub use rendezvous::Meeting;
 pub use shared::Farewell;
 use shared::{Next, Shared, disagree, read, text};
 use transport::Transport;
@@ -54,6 +59,14 @@ impl Communicator {
     #[cfg(feature = "mpi")]
     pub fn mpi() -> Result<Communicator> {
         mpi::World::start().map(Communicator::over)
+    }
+
+    /// The ranks that meet there, as this process sees them. To be called once, at the start.
+    ///
+    /// # Errors
+    /// Where they do not find one another in time; the message says who is missing, or who cannot be reached.
+    pub fn tcp(meeting: &Meeting) -> Result<Communicator> {
+        tcp::Tcp::start(meeting, None).map(Communicator::over)
     }
 
     /// Runs `work` on so many ranks, each a thread of this process; the results in order of ranks. Where one fails, the others
@@ -160,7 +173,7 @@ impl Communicator {
     ///
     /// # Errors
     /// That of `result`.
-    pub(crate) fn told<T>(&self, result: Result<T>) -> Result<T> {
+    pub fn told<T>(&self, result: Result<T>) -> Result<T> {
         match result {
             Ok(value) => Ok(value),
             Err(error) => Err(self.gather(Err(error)).err().unwrap_or_else(|| disagree(self.rank()))),

@@ -17,6 +17,9 @@ use scrubjay::ops::optimizer::{Optimizer, Update};
 use scrubjay::select::Criteria;
 use scrubjay::zoo;
 
+#[cfg(unix)]
+use crate::tiny;
+
 /// What `work` gives alone must be what it gives on every one of several ranks.
 fn same<R: PartialEq + Send>(what: &str, work: impl Fn(&Device) -> Result<R> + Sync) {
     let device = || Device::on_cpu(1, "a test").unwrap();
@@ -143,4 +146,54 @@ fn a_program_without_mpi_does_not_do_the_work_once_for_every_rank() {
     assert_eq!(program("1").0, Some(0));
     let (code, words) = program("3");
     assert!(code == Some(2) && words.contains("3 ranks") && words.contains("--features mpi"), "{words}");
+}
+
+/// Runs the program as two ranks of torchrun; `other` has the words of rank 1. How each ended.
+#[cfg(unix)]
+fn torchrun(words: &str, other: &str, folder: &tiny::Tiny) -> Vec<(Option<i32>, String, String)> {
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let start = |rank: &str| {
+        let words = if rank == "0" { words } else { other };
+        let words = words.split_whitespace().map(|word| match word.strip_prefix('@') {
+            Some(name) => folder.at(name).into_os_string(),
+            None => word.into(),
+        });
+        let variables =
+            [("RANK", rank), ("WORLD_SIZE", "2"), ("LOCAL_RANK", rank), ("MASTER_ADDR", "127.0.0.1")];
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_scrubjay"));
+        command
+            .args(words)
+            .envs(variables)
+            .env("MASTER_PORT", port.to_string())
+            .env("CUDA_VISIBLE_DEVICES", "");
+        command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped()).spawn().unwrap()
+    };
+    let ended = |child: std::process::Child| {
+        let done = child.wait_with_output().unwrap();
+        let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+        (done.status.code(), text(done.stdout), text(done.stderr))
+    };
+    ["0", "1"].map(start).into_iter().map(ended).collect()
+}
+
+#[cfg(unix)]
+#[test]
+fn processes_that_torchrun_starts_write_what_one_does() {
+    let tiny = tiny::Tiny::new();
+    let line = "scrub --model @m.safetensors --data @train.safetensors --forget 0-9 --perturbations 60 --if-empty cheap \
+                --despite no-val --device cpu --threads 1 --out";
+    let one = tiny.run(&format!("{line} @one"));
+    assert!([0, 3].contains(&one.code), "{}", one.err);
+    let line = format!("{line} @two");
+    let two = torchrun(&line, &line, &tiny);
+    assert!(two[0].0 == Some(one.code) && two[1].0 == Some(0), "{two:?}");
+    assert!(two[0].2.contains("ranks: 2,") && two[1].1.is_empty() && two[1].2.is_empty(), "{two:?}");
+    let model = |out: &str| std::fs::read(tiny.at(out).join("m.safetensors")).unwrap();
+    assert!(model("one") == model("two"));
+    // Ranks that differ, and a command that is not shared: each says so, and ends.
+    let eval = "eval --model @m.safetensors --data @train.safetensors --device cpu --threads 1";
+    let differ = torchrun(eval, &format!("{eval} --json"), &tiny);
+    assert!(differ[0].0 == Some(2) && differ[0].2.contains("the arguments"), "{differ:?}");
+    let alone = torchrun("devices", "devices", &tiny);
+    assert!(alone.iter().all(|(code, _, err)| *code == Some(2) && err.contains("not shared")), "{alone:?}");
 }

@@ -1,10 +1,10 @@
-//! Several ranks of one run, started by mpirun or srun: whether there are, that they have the same work, and how they end
+//! Several ranks of one run, started by mpirun, srun or torchrun: whether there are, that they have the same work, and how they end
 //! together. Rank 0 alone prints.
 
 use std::sync::OnceLock;
 use std::time::Duration;
 
-use scrubjay::communicator::{Communicator, work};
+use scrubjay::communicator::{Communicator, Launched, Launcher, work};
 use scrubjay::{Error, Result};
 
 use super::output::{error, is_silent, silence};
@@ -12,31 +12,70 @@ use super::output::{error, is_silent, silence};
 /// The ranks of this run, where there are several.
 static RANKS: OnceLock<Communicator> = OnceLock::new();
 
+/// Which of its machine's ranks this is.
+static LOCAL: OnceLock<Option<usize>> = OnceLock::new();
+
 /// Options whose values are files that a command writes.
 const WRITTEN: [&str; 7] = ["--out", "--html", "--plot", "--dot", "--resume", "--data-out", "--spool"];
 
 /// How long a rank that failed waits for the others to hear of it before it ends them.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// What tells that a launcher started this process, with the number of ranks or without.
+/// What tells that ranks were started that find one another by MPI, with their number or without.
 const LAUNCHED: [&str; 4] = ["OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "MPI_LOCALNRANKS", "PMIX_RANK"];
 
 /// Joins the other ranks, where a launcher started several; `shares` says whether the command can be shared.
 pub fn join(shares: bool) -> Result<()> {
-    let found = LAUNCHED.iter().find_map(|name| Some((*name, std::env::var(name).ok()?)));
-    let Some((name, value)) = found else { return Ok(()) };
-    let ranks = start(name, &value)?;
+    let environment = |name: &str| std::env::var(name).ok();
+    let launched = Launched::of(&environment)?;
+    LOCAL.get_or_init(|| launched.as_ref().and_then(|launched| launched.local));
+    let alone = |size: usize| match shares {
+        true => Ok(()),
+        false => Err(Error::config(format!(
+            "{size} ranks: this command is not shared between ranks; start it without mpirun, srun or torchrun"
+        ))),
+    };
+    let by_mpi = LAUNCHED.iter().find_map(|name| Some((*name, environment(name)?)));
+    let ranks = match (&launched, by_mpi) {
+        (Some(launched), _)
+            if launched.size > 1 && (!cfg!(feature = "mpi") || launched.by == Launcher::Torchrun) =>
+        {
+            match launched.meeting(&environment)? {
+                Some(meeting) => {
+                    alone(launched.size)?; // before they wait for one another
+                    Communicator::tcp(&meeting)?
+                }
+                None => return Err(nowhere(launched)),
+            }
+        }
+        (_, Some((name, value))) => start(name, &value)?,
+        _ => return Ok(()),
+    };
     silence(!ranks.leads());
     let ranks = RANKS.get_or_init(|| ranks);
-    if ranks.size() > 1 && !shares {
-        let reason = "this command is not shared between ranks; start it without mpirun or srun";
-        return Err(Error::config(format!("{} ranks: {reason}", ranks.size())));
+    if ranks.size() > 1 {
+        alone(ranks.size())?;
     }
     let arguments: Vec<_> = std::env::args_os().skip(1).collect();
     match ranks.size() {
         1 => Ok(()),
         _ => ranks.compare(&work(&arguments, &WRITTEN)),
     }
+}
+
+/// That ranks do not know where to meet.
+fn nowhere(launched: &Launched) -> Error {
+    let Launched { by, size, .. } = launched;
+    let meet = "MASTER_ADDR and MASTER_PORT say where rank 0 is";
+    Error::config(match by {
+        Launcher::Torchrun => {
+            format!("{size} ranks (WORLD_SIZE), and the environment does not say where they meet: {meet}")
+        }
+        _ => format!(
+            "{size} ranks were started by {by}, and this program was built without MPI, so that each would do the whole work: build it \
+             with --features mpi, have them meet over TCP ({meet}), or start one"
+        ),
+    })
 }
 
 #[cfg(feature = "mpi")]
@@ -53,6 +92,11 @@ fn start(name: &str, value: &str) -> Result<Communicator> {
         ))),
         false => Ok(Communicator::alone()),
     }
+}
+
+/// This rank among those of its machine, where a launcher says so.
+pub fn local() -> Option<usize> {
+    LOCAL.get().copied().flatten()
 }
 
 /// The ranks of this run.

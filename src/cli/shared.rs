@@ -14,7 +14,7 @@ use scrubjay::device::{Choice, Device};
 use scrubjay::net::plan::LANES;
 
 use super::output::is_silent;
-use super::ranks::ranks;
+use super::ranks::{local, ranks};
 
 /// How a command ended when nothing failed; the number is the exit code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,7 +63,12 @@ impl DeviceArgs {
     /// Opens the device, and reports on stderr which one it is and why.
     pub fn open(&self) -> scrubjay::Result<Device> {
         let ranks = ranks();
-        let device = Device::open(self.device.clone(), self.threads)?.among(ranks.clone())?;
+        let device = match ranks.size() {
+            1 => Device::open(self.device.clone(), self.threads)?,
+            _ => ranks
+                .told(Device::of_rank(self.device.clone(), local(), self.threads))?
+                .among(ranks.clone())?,
+        };
         let device = report(device);
         if ranks.size() > 1 {
             eprintln!("ranks: {}, which share the work of every pass", ranks.size());

@@ -136,7 +136,7 @@ fn heard(words: &[u8]) -> (u8, Option<String>) {
     }
 }
 
-fn failure(op: impl Into<String>, reason: impl Into<String>) -> Error {
+pub(super) fn failure(op: impl Into<String>, reason: impl Into<String>) -> Error {
     Error::Device { op: op.into(), reason: reason.into() }
 }
 

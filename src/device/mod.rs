@@ -122,18 +122,18 @@ impl Device {
     /// One of several ranks that share the work of every pass.
     ///
     /// # Errors
-    /// Where the ranks do not all have such a device: other kinds of processors round differently.
+    /// Where the ranks do not all have such a device: other kinds of processors round differently; where two have the same GPU.
     pub fn among(self, ranks: Communicator) -> Result<Device> {
         if ranks.size() > 1 {
-            if self.several.len() > 1 {
+            let several = self.several.len();
+            if several > 1 {
                 let reason = "each rank takes one GPU; leave the numbers out (--device cuda)";
-                return ranks.told(Err(Error::config(format!(
-                    "{} GPUs for each rank: {reason}",
-                    self.several.len()
-                ))));
+                return ranks.told(Err(Error::config(format!("{several} GPUs for each rank: {reason}"))));
             }
             let which = self.cuda.as_ref().map_or_else(|| "the CPU".into(), Cuda::describe);
             ranks.compare(&[("the device".to_string(), which)])?;
+            let uuid = self.cuda.as_ref().and_then(Cuda::uuid).unwrap_or_default();
+            several::check_distinct(&ranks.gather(Ok(uuid.as_bytes().to_vec()))?)?;
         }
         Ok(Device { ranks, ..self })
     }

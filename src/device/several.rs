@@ -1,7 +1,7 @@
 //! Several GPUs of one machine as one device: each is a rank in a thread of its own ([`Communicator::beside`]), with a context, memory
 //! and host threads of its own. What is shared begins with [`Device::together`]; all else runs on the first of them, to the same bits.
 
-use super::{Device, cuda, pool};
+use super::{Choice, Device, cuda, pool};
 use crate::communicator::Communicator;
 use crate::error::{Error, Result};
 
@@ -51,6 +51,24 @@ impl Device {
         let of_each = if numbers.len() == 1 { threads } else { (all / numbers.len()).max(1) };
         let opened = numbers.iter().map(|&number| Ok((number, Device::on_gpu(number, of_each)?)));
         Device::several(opened.collect::<Result<_>>()?)
+    }
+
+    /// The device of one of several ranks that are processes: where it is a GPU, each takes one, that of its number among the ranks
+    /// of its machine (`local`), or the only one that it sees. `threads` as of [`Device::open`].
+    ///
+    /// # Errors
+    /// As [`Device::open`]; where a machine has more ranks than GPUs.
+    pub fn of_rank(choice: Choice, local: Option<usize>, threads: usize) -> Result<Device> {
+        if !matches!(choice, Choice::Auto | Choice::Cuda) {
+            return Device::open(choice, threads);
+        }
+        match cuda::list() {
+            Err(_) => Device::open(choice, threads), // says why there is none
+            Ok(seen) => match (Device::on_gpu(number_of(local, &seen)?, threads), choice) {
+                (Err(Error::NoGpu { reason }), Choice::Auto) => Device::on_cpu(threads, &reason),
+                (opened, _) => opened,
+            },
+        }
     }
 
     /// So many emulated GPUs, for tests; see [`Device::emulated`].
@@ -123,5 +141,55 @@ impl Device {
         let Some((number, free)) = least else { return Ok(()) };
         let remedy = "; leave it out of --device cuda:.., or end what else uses it".into();
         Err(Error::Memory { op: format!("{what} on GPU {number}"), bytes, free, remedy })
+    }
+}
+
+/// The GPU of a rank, of those that the driver shows.
+fn number_of(local: Option<usize>, seen: &[String]) -> Result<usize> {
+    let list =
+        || seen.iter().enumerate().map(|(i, name)| format!("{i} ({name})")).collect::<Vec<_>>().join(", ");
+    match (local, seen.len()) {
+        (_, 1) => Ok(0), // each may see another one
+        (Some(local), count) if local < count => Ok(local),
+        (Some(local), _) => Err(Error::config(format!(
+            "this is rank {local} of its machine (from 0), and the driver shows {}: start one rank for each GPU",
+            list()
+        ))),
+        (None, _) => Err(Error::config(format!(
+            "the launcher does not say which rank of its machine this is (LOCAL_RANK), and the driver shows {}",
+            list()
+        ))),
+    }
+}
+
+/// Refuses ranks that have the same GPU, by the UUIDs of all; an emulated one has none.
+pub(super) fn check_distinct(uuids: &[Vec<u8>]) -> Result<()> {
+    for (rank, uuid) in uuids.iter().enumerate().filter(|(_, uuid)| !uuid.is_empty()) {
+        if let Some(other) = uuids[..rank].iter().position(|other| other == uuid) {
+            return Err(Error::config(format!(
+                "ranks {other} and {rank} have the same GPU, {}: start one rank for each GPU",
+                String::from_utf8_lossy(uuid)
+            )));
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_rank_of_a_machine_has_a_gpu_of_its_own() {
+        let seen = |count: usize| -> Vec<String> { (0..count).map(|i| format!("card {i}")).collect() };
+        assert_eq!(number_of(Some(2), &seen(4)).unwrap(), 2);
+        assert_eq!(number_of(Some(2), &seen(1)).unwrap(), 0);
+        let error = number_of(Some(2), &seen(2)).unwrap_err().to_string();
+        assert!(error.contains("rank 2") && error.contains("0 (card 0), 1 (card 1)"), "{error}");
+        assert!(number_of(None, &seen(2)).unwrap_err().to_string().contains("LOCAL_RANK"));
+        let uuids = |all: &[&str]| all.iter().map(|uuid| uuid.as_bytes().to_vec()).collect::<Vec<_>>();
+        check_distinct(&uuids(&["GPU-1", "GPU-2", "", ""])).unwrap();
+        let error = check_distinct(&uuids(&["GPU-1", "GPU-2", "GPU-1"])).unwrap_err().to_string();
+        assert!(error.contains("ranks 0 and 2") && error.contains("GPU-1"), "{error}");
     }
 }
