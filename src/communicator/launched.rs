@@ -4,13 +4,11 @@
 use std::fmt;
 use std::time::Duration;
 
-use super::rendezvous::Meeting;
+use super::rendezvous::{Meeting, TIMEOUT};
 use crate::error::{Error, Result};
 
 /// The variable of the port on which rank 0 listens, where it is to be another one than the launcher's.
 const PORT: &str = "SCRUBJAY_MASTER_PORT";
-/// The variable of the seconds that a rank waits for others.
-pub(super) const TIMEOUT: &str = "SCRUBJAY_TIMEOUT";
 /// By default, until all have come, and within an exchange: another rank may write a large model meanwhile.
 const COMING: Duration = Duration::from_secs(300);
 const WITHIN: Duration = Duration::from_secs(1800);

@@ -10,7 +10,6 @@ use std::time::{Duration, Instant};
 
 use sha2::{Digest, Sha256};
 
-use super::launched::TIMEOUT;
 use super::shared::{failure, read, text};
 use crate::error::Result;
 
@@ -36,6 +35,8 @@ pub struct Meeting {
 /// What a rank says when it comes: a mark, the run, its number, how many there are, and the port on which it listens.
 type Hello = [u64; 5];
 
+/// The variable of the seconds that a rank waits for others.
+pub(super) const TIMEOUT: &str = "SCRUBJAY_TIMEOUT";
 const MARK: u64 = u64::from_le_bytes(*b"scrubjay");
 /// How often is looked whether somebody has come.
 const PAUSE: Duration = Duration::from_millis(5);

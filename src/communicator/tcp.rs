@@ -5,8 +5,7 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::time::Duration;
 
-use super::launched::TIMEOUT;
-use super::rendezvous::Meeting;
+use super::rendezvous::{Meeting, TIMEOUT};
 use super::shared::failure;
 use super::transport::{Opening, Transport};
 use crate::error::{Error, Result};

@@ -133,7 +133,7 @@ impl Device {
             let which = self.cuda.as_ref().map_or_else(|| "the CPU".into(), Cuda::describe);
             ranks.compare(&[("the device".to_string(), which)])?;
             let uuid = self.cuda.as_ref().and_then(Cuda::uuid).unwrap_or_default();
-            several::check_distinct(&ranks.gather(Ok(uuid.as_bytes().to_vec()))?)?;
+            check_distinct(&ranks.gather(Ok(uuid.as_bytes().to_vec()))?)?;
         }
         Ok(Device { ranks, ..self })
     }
@@ -191,4 +191,17 @@ fn pool(threads: usize) -> Result<Arc<rayon::ThreadPool>> {
         .build()
         .map(Arc::new)
         .map_err(|e| Error::Device { op: "thread pool".into(), reason: e.to_string() })
+}
+
+/// Refuses ranks that have the same GPU, by the UUIDs of all; an emulated one has none.
+fn check_distinct(uuids: &[Vec<u8>]) -> Result<()> {
+    for (rank, uuid) in uuids.iter().enumerate().filter(|(_, uuid)| !uuid.is_empty()) {
+        if let Some(other) = uuids[..rank].iter().position(|other| other == uuid) {
+            return Err(Error::config(format!(
+                "ranks {other} and {rank} have the same GPU, {}: start one rank for each GPU",
+                String::from_utf8_lossy(uuid)
+            )));
+        }
+    }
+    Ok(())
 }

@@ -162,21 +162,9 @@ fn number_of(local: Option<usize>, seen: &[String]) -> Result<usize> {
     }
 }
 
-/// Refuses ranks that have the same GPU, by the UUIDs of all; an emulated one has none.
-pub(super) fn check_distinct(uuids: &[Vec<u8>]) -> Result<()> {
-    for (rank, uuid) in uuids.iter().enumerate().filter(|(_, uuid)| !uuid.is_empty()) {
-        if let Some(other) = uuids[..rank].iter().position(|other| other == uuid) {
-            return Err(Error::config(format!(
-                "ranks {other} and {rank} have the same GPU, {}: start one rank for each GPU",
-                String::from_utf8_lossy(uuid)
-            )));
-        }
-    }
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
+    use super::super::check_distinct;
     use super::*;
 
     #[test]

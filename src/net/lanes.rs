@@ -54,20 +54,30 @@ pub(crate) fn lanes(n: usize, plan: &Plan) -> usize {
     n.div_ceil(plan.chunk).min(plan.lanes)
 }
 
-/// Lanes of sums on a CUDA device at most, and images of a lane at least: a chunk of fewer leaves a GPU idle.
+/// Lanes of sums on CUDA devices at most.
 const CUDA_LANES: usize = 8;
-const CUDA_LANE_IMAGES: usize = 64;
+/// The least work of a lane, in floats of the network's largest node (32 MiB), within these bounds in images: a GPU that has less to do
+/// at a time is not busy.
+const CUDA_LANE_FLOATS: usize = 1 << 23;
+const CUDA_LANE_IMAGES: [usize; 2] = [16, 64];
 
-/// The lanes of `n` images on CUDA devices: runs of successive images, all but the last of one length. They depend on `n` alone, so
-/// that one GPU has the bits of several.
-pub(crate) fn cuda_lanes(n: usize) -> Vec<Range<usize>> {
-    let len = n.div_ceil((n / CUDA_LANE_IMAGES).clamp(1, CUDA_LANES)).max(1);
+/// The lanes of `n` images on CUDA devices: runs of successive images, all but the last of one length. They depend on `n` and the
+/// network alone, so that one GPU has the bits of several.
+pub(crate) fn cuda_lanes(net: &Network, n: usize) -> Vec<Range<usize>> {
+    let largest = net.nodes.iter().map(|node| node.shape.len()).max().unwrap_or(1);
+    let [least, most] = CUDA_LANE_IMAGES;
+    runs(n, (CUDA_LANE_FLOATS / largest.max(1)).clamp(least, most))
+}
+
+/// Runs of at least so many of `n` images, if there are as many.
+fn runs(n: usize, least: usize) -> Vec<Range<usize>> {
+    let len = n.div_ceil((n / least).clamp(1, CUDA_LANES)).max(1);
     (0..n).step_by(len).map(|start| start..n.min(start + len)).collect()
 }
 
 /// The images of the longest lane of up to `most` images on CUDA.
-pub(crate) fn longest_cuda_lane(most: usize) -> usize {
-    (1..=most).filter_map(|n| cuda_lanes(n).first().map(ExactSizeIterator::len)).max().unwrap_or(0)
+pub(crate) fn longest_cuda_lane(net: &Network, most: usize) -> usize {
+    (1..=most).filter_map(|n| cuda_lanes(net, n).first().map(ExactSizeIterator::len)).max().unwrap_or(0)
 }
 
 /// The sums of all lanes' values, in f64 and in lane order.
@@ -100,14 +110,19 @@ impl Iterator for Lane {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::net::Shape;
+    use crate::zoo;
 
     #[test]
     fn lanes_of_a_gpu_have_all_images_once_and_as_many_as_it_takes_to_be_busy() {
         for (n, lanes, longest) in [(1, 1, 1), (127, 1, 127), (128, 2, 64), (200, 3, 67), (1030, 8, 129)] {
-            let found = cuda_lanes(n);
+            let found = runs(n, 64);
             assert_eq!((found.len(), found[0].len()), (lanes, longest), "{n}");
-            assert!(longest_cuda_lane(n) >= longest);
             assert_eq!(found.into_iter().flatten().collect::<Vec<_>>(), (0..n).collect::<Vec<_>>());
         }
+        // A network of large images is busy with fewer of them.
+        let net = |side: usize| zoo::create("cnn:64", Shape::new(side, side, 3), 10, 1).unwrap().network;
+        assert_eq!([8, 112].map(|side| cuda_lanes(&net(side), 128).len()), [2, 8]);
+        assert_eq!(longest_cuda_lane(&net(8), 200), 127);
     }
 }

@@ -109,7 +109,7 @@ impl Plan {
         Plan::of(net, vec![Selected::None; net.layers.len()], Purpose::Forward, inputs, precision)
     }
 
-    /// The plan of a pass on a CUDA device in chunks of this many images. Its sums run in the lanes of [`super::cuda_lanes`].
+    /// The plan of a pass on a CUDA device in chunks of this many images. Its sums run in the lanes of [`super::lanes::cuda_lanes`].
     pub(super) fn on_cuda(
         net: &Network,
         rows: &[Selected],

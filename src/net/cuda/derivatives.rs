@@ -71,7 +71,7 @@ impl<'a> Derivatives<'a> {
         let (passes, arena) = open(device, cuda, net, rows, purpose, inputs, 0, Precision::F32)?;
         let zeros = RowValues::zeros(net, rows);
         let rows = [RowBuffers::upload(cuda, &zeros)?, RowBuffers::upload(cuda, &zeros)?];
-        let (chunk, lanes) = (passes.plan.chunk, cuda_lanes(inputs.len()));
+        let (chunk, lanes) = (passes.plan.chunk, cuda_lanes(net, inputs.len()));
         let of_lane = |lane: &Range<usize>| lane.len().div_ceil(chunk);
         let all = [lanes.len(), lanes.iter().map(of_lane).sum()];
         let (mut chunks, mut own) = (vec![], vec![]);

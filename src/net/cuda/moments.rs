@@ -74,7 +74,7 @@ pub(crate) fn moments_of(
     let layers = Layers::new(cuda, net, rows, wanted, inputs.len());
     let mut layers = device.ranks().told(layers.map_err(|error| error.during("scratch for moments")))?;
     let (passes, mut arena) = open(device, cuda, net, rows, Purpose::Gradient, inputs, 0, Precision::F32)?;
-    let lanes = cuda_lanes(inputs.len());
+    let lanes = cuda_lanes(net, inputs.len());
     for lane in device.ranks().own(lanes.len()).map(|lane| lanes[lane].clone()) {
         layers.clear(&passes)?;
         for first in lane.clone().step_by(passes.plan.chunk) {

@@ -109,7 +109,7 @@ pub(crate) fn open<'a>(
 ) -> Result<(Passes<'a>, Arena)> {
     let together = match purpose {
         Purpose::Forward => inputs.len(),
-        _ => cuda_lanes(inputs.len()).first().map_or(0, ExactSizeIterator::len),
+        _ => cuda_lanes(net, inputs.len()).first().map_or(0, ExactSizeIterator::len),
     };
     let (ranks, mut most) = (device.ranks(), IMAGES.min(together).max(1));
     loop {

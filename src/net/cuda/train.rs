@@ -131,7 +131,7 @@ impl<'a> Training<'a> {
     pub fn step(&mut self, device: &Device, batch: &dyn Inputs, tilt: Option<Tilt>) -> Result<Step> {
         let (n, ranks, cuda) = (batch.len(), device.ranks(), self.passes.cuda);
         (self.n, self.clip) = (n, 1.0);
-        let lanes = if self.lane.is_some() { cuda_lanes(n) } else { vec![] };
+        let lanes = if self.lane.is_some() { cuda_lanes(&self.passes.net, n) } else { vec![] };
         let scores = match (lanes.len(), ranks.size()) {
             (0 | 1, _) => vec![self.run(device, batch, 0..n, tilt, false)?],
             (_, 1) => {
@@ -310,7 +310,7 @@ fn sized(net: &Network, batch: usize, optimizer: Optimizer) -> Result<(Plan, Siz
         Plan::on_cuda(net, &vec![Selected::All; net.layers.len()], Purpose::Train, batch, Precision::F32)?;
     let plan = match plan.program.has_batch_norm() {
         true => plan,
-        false => Plan { chunk: longest_cuda_lane(batch), lanes: cuda_lanes(batch).len(), ..plan },
+        false => Plan { chunk: longest_cuda_lane(net, batch), lanes: cuda_lanes(net, batch).len(), ..plan },
     };
     let mut sizes = Sizes::new(net, &plan, 0, Precision::F32);
     // Beside each value its gradient, that of a lane, and what is remembered of it; predictions; scores, and four numbers of a step.
