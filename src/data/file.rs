@@ -239,26 +239,20 @@ fn part_of(path: &Path) -> PathBuf {
     PathBuf::from(name)
 }
 
-fn write_with(path: &Path, write: impl FnOnce(&mut File) -> Result<()>) -> Result<()> {
-    write_at(path, |part| {
-        let mut options = File::options();
-        let file = options.read(true).write(true).create(true).truncate(true).open(part);
-        file.map_err(Error::io(path)).and_then(|mut file| write(&mut file))
-    })
-}
-
-/// [`write_whole`] by what writes the temporary file of this path.
+/// [`write_whole`] by what writes the temporary file.
 ///
 /// # Errors
 /// As there, and those of `write`.
-pub(super) fn write_at(path: &Path, write: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
+pub(super) fn write_with(path: &Path, write: impl FnOnce(&mut File) -> Result<()>) -> Result<()> {
     if path.is_dir() {
         return Err(is_directory(path));
     }
     let part = part_of(path);
-    let flush = || File::options().write(true).open(&part).and_then(|file| file.sync_all());
-    let written = write(&part)
-        .and_then(|()| flush().and_then(|()| std::fs::rename(&part, path)).map_err(Error::io(path)));
+    let open = || File::options().read(true).write(true).create(true).truncate(true).open(&part);
+    let written = open().map_err(Error::io(path)).and_then(|mut file| {
+        write(&mut file)?;
+        file.sync_all().and_then(|()| std::fs::rename(&part, path)).map_err(Error::io(path))
+    });
     if written.is_err() {
         let _ = std::fs::remove_file(&part); // the first error is the one to report
     }

@@ -6,7 +6,7 @@
 
 use std::borrow::Cow;
 use std::collections::HashMap;
-use std::io::Read;
+use std::io::{Read, Write};
 use std::ops::Range;
 use std::path::Path;
 
@@ -400,16 +400,15 @@ impl View for &Tensor<'_> {
 
 /// Writes a safetensors file: to a temporary file beside `path`, tensor by tensor, flushed, then renamed.
 ///
+/// The format's library has a function for it, too. What that one leaves when it is killed has a name that nobody knows.
+///
 /// # Errors
 /// Where the file system refuses, or a shape does not fit its values.
 pub fn write(path: &Path, tensors: &[Tensor], metadata: HashMap<String, String>) -> Result<()> {
-    check(path, tensors)?;
-    file::write_at(path, |part| {
-        let views = tensors.iter().map(|tensor| (tensor.name, tensor));
-        safetensors::serialize_to_file(views, Some(metadata), part).map_err(|error| match error {
-            SafeTensorError::IoError(source) => Error::io(path)(source),
-            other => Error::data(path, other.to_string()),
-        })
+    let (header, sorted) = laid_out(path, tensors, metadata)?;
+    file::write_with(path, |file| {
+        let parts = std::iter::once(header.into()).chain(sorted.iter().map(View::data));
+        { parts }.try_for_each(|part| file.write_all(&part)).map_err(Error::io(path))
     })
 }
 
@@ -418,9 +417,41 @@ pub fn write(path: &Path, tensors: &[Tensor], metadata: HashMap<String, String>)
 /// # Errors
 /// Where a shape does not fit its values.
 pub fn serialized(path: &Path, tensors: &[Tensor], metadata: HashMap<String, String>) -> Result<Vec<u8>> {
+    let (mut bytes, sorted) = laid_out(path, tensors, metadata)?;
+    sorted.iter().for_each(|tensor| bytes.extend_from_slice(&tensor.data()));
+    Ok(bytes)
+}
+
+/// The bytes before the first tensor, and the tensors in the order of the format's library: wide elements first, then by name.
+fn laid_out<'a, 'b>(
+    path: &Path,
+    tensors: &'a [Tensor<'b>],
+    metadata: HashMap<String, String>,
+) -> Result<(Vec<u8>, Vec<&'a Tensor<'b>>)> {
     check(path, tensors)?;
-    let views = tensors.iter().map(|tensor| (tensor.name, tensor));
-    safetensors::serialize(views, Some(metadata)).map_err(|e| Error::data(path, e.to_string()))
+    let mut sorted: Vec<_> = tensors.iter().collect();
+    sorted.sort_by(|a, b| b.dtype().cmp(&a.dtype()).then(a.name.cmp(b.name)));
+    let mut end = 0;
+    let info = |tensor: &&Tensor| {
+        let begin = end;
+        end += tensor.data_len();
+        let info =
+            TensorInfo { dtype: tensor.dtype(), shape: tensor.shape.clone(), data_offsets: (begin, end) };
+        (tensor.name.to_string(), info)
+    };
+    let infos = sorted.iter().map(info).collect();
+    let header = Metadata::new(Some(metadata), infos).map_err(|e| Error::data(path, e.to_string()))?;
+    let mut json = serde_json::to_vec(&header).map_err(|e| Error::data(path, e.to_string()))?;
+    json.resize(json.len().next_multiple_of(8), b' '); // the first tensor begins at a multiple of 8 bytes
+    if json.len() as u64 > LONGEST_HEADER {
+        return Err(Error::data(
+            path,
+            format!("its header of {} bytes is too long to be read again", json.len()),
+        ));
+    }
+    let mut bytes = (json.len() as u64).to_le_bytes().to_vec();
+    bytes.append(&mut json);
+    Ok((bytes, sorted))
 }
 
 /// Refuses shapes that do not fit their values.
@@ -471,6 +502,11 @@ mod tests {
         assert_eq!(read.metadata()["k"], "v");
         assert!(read.labels("x").unwrap_err().to_string().contains("element 0"));
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
+        let bytes = std::fs::read(&path).unwrap();
+        assert_eq!(serialized(&path, &tensors, HashMap::from([("k".into(), "v".into())])).unwrap(), bytes);
+        let views = tensors.iter().map(|tensor| (tensor.name, tensor));
+        let by_the_library = safetensors::serialize(views, Some(HashMap::from([("k".into(), "v".into())])));
+        assert_eq!(by_the_library.unwrap(), bytes);
     }
 
     #[test]
