@@ -67,8 +67,10 @@ def files(folder):
 
 
 def passing(name):
-    """What is gone at the end: stages of a hold, parts of files, requests that wait, and the batch that a server works on."""
-    return name.endswith((".stage", ".part")) or name.startswith(("incoming/", "working/"))
+    """What is gone at the end: stages of a hold, parts of files; of a server the requests that wait, the batch that it works on, and
+    the records of a version's run."""
+    served = name.startswith(("incoming/", "working/")) or (name.startswith("versions/") and name.endswith(".jsonl"))
+    return served or name.endswith((".stage", ".part"))
 
 
 class Task:

@@ -8,7 +8,6 @@ use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use crate::error::{Error, Result};
@@ -218,14 +217,10 @@ pub fn check_folder(path: &Path) -> Result<()> {
     }
 }
 
-/// Makes a file in a folder and removes it at once. Its name is that of no other attempt: several programs, or several threads, may try
-/// the same folder at a time.
+/// Makes a file without a name, so that nothing is left of it, whenever the program is killed.
 fn try_to_write_in(folder: &Path) -> io::Result<()> {
-    static ATTEMPTS: AtomicU64 = AtomicU64::new(0);
-    let (process, attempt) = (std::process::id(), ATTEMPTS.fetch_add(1, Ordering::Relaxed));
-    let probe = folder.join(format!(".scrubjay-{process}-{attempt}.part"));
-    File::options().write(true).create_new(true).open(&probe)?;
-    std::fs::remove_file(&probe)
+    let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
+    tempfile::tempfile_in(folder).map(drop)
 }
 
 fn is_directory(path: &Path) -> Error {
