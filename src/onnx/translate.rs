@@ -12,6 +12,7 @@ mod pointwise;
 mod pools;
 mod shapes;
 mod state;
+mod turned;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 

@@ -229,6 +229,7 @@ impl<'a> Translation<'a> {
         let turned = matches!(&matrix.stored, Some(Stored { transposed: true, .. }));
         let stored = matrix.stored.clone().map(|stored| Stored { transposed: false, ..stored });
         let as_stored = Constant { stored, ..matrix.clone() };
+        let x = &self.as_rows(at.input(0)?, x);
         let node = self.rows(at.input(0)?, x)?;
         let shape = self.made[node].shape;
         if shape.c != inputs {

@@ -346,7 +346,10 @@ impl<'a> Translation<'a> {
                 ..x
             })]);
         }
-        let (x, y) = (self.value(a)?, self.value(b)?);
+        let (mut x, mut y) = (self.value(a)?, self.value(b)?);
+        if matches!(at.node.op.as_str(), "Add" | "Sum") {
+            [x, y] = self.alike([a, b], x, y);
+        }
         let shape = |translation: &Translation, value: &Value| translation.made[value.node].shape;
         let (of_x, of_y) = (shape(self, &x), shape(self, &y));
         let refuse = |what: &str| {
