@@ -140,6 +140,12 @@ impl Program {
         }
     }
 
+    /// The parts of a section that a chunk runs alone, and between them the batch norms.
+    pub fn parts(&self, section: Section) -> impl Iterator<Item = &[Step]> {
+        let alone = |step: &Step| !matches!(step.instruction, Instruction::BatchNorm(_));
+        self.section(section).chunk_by(move |a, b| alone(a) && alone(b))
+    }
+
     /// Every step.
     pub fn steps(&self) -> &[Step] {
         &self.steps

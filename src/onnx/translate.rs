@@ -8,6 +8,7 @@ mod attention;
 mod layers;
 mod lengths;
 mod moments;
+mod padded;
 mod pointwise;
 mod pools;
 mod shapes;

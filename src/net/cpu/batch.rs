@@ -9,7 +9,7 @@ use crate::communicator::Communicator;
 use crate::error::Result;
 use crate::net::instruction::{BatchNormOp, Instruction, Value};
 use crate::net::plan::Plan;
-use crate::net::program::{Section, Step};
+use crate::net::program::Section;
 use crate::net::{NodeId, ParamId};
 use crate::ops::cpu::batch_norm::{self, Moments};
 
@@ -31,19 +31,13 @@ pub(crate) struct Batch<'a> {
     pub few: Option<(&'a mut Few, &'a mut [Vec<f32>])>,
 }
 
-/// The parts of a section that a chunk runs alone, and between them the batch norms.
-pub(super) fn parts(plan: &Plan, section: Section) -> impl Iterator<Item = &[Step]> {
-    let alone = |step: &Step| !matches!(step.instruction, Instruction::BatchNorm(_));
-    plan.program.section(section).chunk_by(move |a, b| alone(a) && alone(b))
-}
-
 impl<'a> Batch<'a> {
     /// Runs one section.
     ///
     /// # Errors
     /// Where another rank fails.
     pub fn section(&mut self, section: Section) -> Result<()> {
-        for (number, part) in parts(self.plan, section).enumerate() {
+        for (number, part) in self.plan.program.parts(section).enumerate() {
             match (&part[0].instruction, &mut self.runs[..]) {
                 (Instruction::BatchNorm(op), _) => self.batch_norm(op)?,
                 (_, runs) if section == Section::Backward && self.few.is_some() => {

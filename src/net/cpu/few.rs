@@ -8,7 +8,6 @@
 use rayon::prelude::*;
 
 use super::Run;
-use super::batch::parts;
 use crate::net::instruction::Instruction;
 use crate::net::plan::Plan;
 use crate::net::program::{Section, Step};
@@ -33,7 +32,7 @@ impl Few {
     /// For `chunks` chunks, this many at a time.
     pub fn new(net: &Network, plan: &Plan, chunks: usize, at_once: usize) -> Few {
         let places = Among::all(net);
-        let sections: Vec<&[Step]> = parts(plan, Section::Backward).collect();
+        let sections: Vec<&[Step]> = plan.program.parts(Section::Backward).collect();
         let by_norm = |part: &[Step]| matches!(part[0].instruction, Instruction::BatchNorm(_));
         let added: Vec<Vec<bool>> = sections.iter().map(|part| added(net, part)).collect();
         let each = |param: usize| sections.iter().zip(&added).filter(move |(_, added)| added[param]);

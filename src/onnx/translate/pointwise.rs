@@ -259,6 +259,8 @@ impl<'a> Translation<'a> {
             })]);
         }
         let x = self.value(name)?;
+        let turned = if self.is_per_channel(&x, constant) { None } else { self.turnable(&x, constant) };
+        let x = turned.map_or(x.clone(), |axes| self.turned(name, &x, axes));
         let shape = self.made[x.node].shape;
         let adds = matches!(op, "Add" | "Sum");
         if self.is_per_channel(&x, constant) {

@@ -2,6 +2,7 @@
 //! which here moves no value; where its result is multiplied by a matrix, or added to what was not transposed, it is a node.
 
 use super::super::axes::{self, Axis, Run};
+use super::super::constant::Constant;
 use super::state::{Translation, Value};
 use crate::graph::Operation;
 use crate::net::Shape;
@@ -25,8 +26,17 @@ impl<'a> Translation<'a> {
         turned.collect::<Option<Vec<Axis>>>().filter(|_| whole && once(&tokens) && once(&channels))
     }
 
+    /// The axes of values that are to be turned because a constant has one value for each of their tokens, on the last axis.
+    pub(super) fn turnable(&self, x: &Value, constant: &Constant) -> Option<Vec<Axis>> {
+        let tokens = self.made[x.node].shape.positions();
+        let (last, others) = constant.shape.split_last()?;
+        let fits =
+            *last == tokens && others.iter().all(|&side| side == 1) && constant.shape.len() <= x.axes.len();
+        self.turned_axes(x).filter(|axes| fits && is_last(axes, Run::Channel))
+    }
+
     /// The values named so with tokens and channels exchanged.
-    fn turned(&mut self, name: &str, x: &Value, axes: Vec<Axis>) -> Value {
+    pub(super) fn turned(&mut self, name: &str, x: &Value, axes: Vec<Axis>) -> Value {
         let shape = self.made[x.node].shape;
         let (image, to) = ([shape.positions(), shape.c], Shape::new(1, shape.c, shape.positions()));
         let operation = Operation::Bands {
