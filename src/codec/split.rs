@@ -47,7 +47,7 @@ impl<'a> Split<'a> {
             (false, _) => None,
             (true, None) => Some(Box::new(CpuStep::of_part(x, part(), ranks, ties, watch))),
             (true, Some(cuda)) => {
-                let step = CudaStep::of_part(cuda, x, part(), ranks, ties, watch);
+                let step = CudaStep::of_part(cuda, x, columns.clone(), ranks, ties, watch);
                 Some(Box::new(among.told(step)?))
             }
         };

@@ -10,6 +10,9 @@
 //! a solver. All others share memory as their lives allow. The lengths of operands are checked when the program is
 //! built, once for both devices. Every value has an element type ([`super::elements`]); memory is counted in floats.
 
+mod again;
+mod places;
+
 use std::fmt::Write;
 use std::ops::Range;
 
@@ -137,6 +140,12 @@ impl Program {
         }
     }
 
+    /// The parts of a section that a chunk runs alone, and between them the batch norms.
+    pub fn parts(&self, section: Section) -> impl Iterator<Item = &[Step]> {
+        let alone = |step: &Step| !matches!(step.instruction, Instruction::BatchNorm(_));
+        self.section(section).chunk_by(move |a, b| alone(a) && alone(b))
+    }
+
     /// Every step.
     pub fn steps(&self) -> &[Step] {
         &self.steps
@@ -178,9 +187,8 @@ impl Program {
 
     /// Whether the product reads what the backward section wrote.
     pub fn keeps_adjoints(&self) -> bool {
-        let born = |life: &Option<Range<usize>>| life.as_ref().map_or(0, |life| life.start);
         let mut values = self.slots.iter().zip(self.lives());
-        values.any(|(slot, life)| slot.region == Region::Kept && born(&life) >= self.bounds[0])
+        values.any(|(slot, life)| slot.region == Region::Kept && life.start() >= self.bounds[0])
     }
 
     /// The program in words, one line an instruction: `y3, y3.argument = affine conv1 (y0) scale-shift gelu`. A value that is
@@ -248,52 +256,6 @@ impl Program {
             outputs.for_each(|(value, ..)| written[value.index()] = true);
         }
         Ok(())
-    }
-
-    /// From the first to the last step that uses each value; none where no step does.
-    fn lives(&self) -> Vec<Option<Range<usize>>> {
-        let mut lives: Vec<Option<Range<usize>>> = vec![None; self.slots.len()];
-        // Somebody fills the image before the first step, and reads the logits behind the values and their gradient.
-        lives[self.image.index()] = Some(0..1);
-        for (i, step) in self.steps.iter().enumerate() {
-            for (value, ..) in step.instruction.operands().values {
-                lives[value.index()].get_or_insert(i..i + 1).end = i + 1;
-            }
-        }
-        if let Some(life) = &mut lives[self.logits.index()] {
-            life.end = life.end.max(self.bounds[1]);
-        }
-        lives
-    }
-
-    /// Gives every value its place: kept ones one behind the other, the others at the lowest offset that is free as long
-    /// as they are needed.
-    pub(super) fn place(&mut self) {
-        let (product, lives) = (self.bounds[1], self.lives());
-        let mut placed: Vec<(Range<usize>, Range<usize>)> = vec![]; // offsets, life
-        for (slot, life) in self.slots.iter_mut().zip(lives) {
-            let Some(life) = life else { continue };
-            let need = floats(slot.value.len, slot.element).next_multiple_of(ALIGN);
-            if life.start < product && product < life.end {
-                (slot.region, slot.start) = (Region::Kept, self.kept);
-                self.kept += need;
-                continue;
-            }
-            let alive = |other: &Range<usize>| other.start < life.end && life.start < other.end;
-            let mut taken: Vec<&Range<usize>> =
-                placed.iter().filter(|(_, other)| alive(other)).map(|(offsets, _)| offsets).collect();
-            taken.sort_by_key(|offsets| offsets.start);
-            let mut start = 0;
-            for offsets in taken {
-                if offsets.start >= start + need {
-                    break;
-                }
-                start = start.max(offsets.end);
-            }
-            (slot.region, slot.start) = (Region::Work, start);
-            self.work = self.work.max(start + need);
-            placed.push((start..start + need, life));
-        }
     }
 }
 
@@ -384,15 +346,6 @@ impl Seed<'_> {
 }
 
 impl Program {
-    /// Gives every value a place of its own, so that it can be read behind the pass, and a node's instructions can run alone.
-    pub fn unshare(&mut self) {
-        (self.kept, self.work) = (0, 0);
-        for slot in &mut self.slots {
-            (slot.region, slot.start) = (Region::Kept, self.kept);
-            self.kept += floats(slot.value.len, slot.element);
-        }
-    }
-
     /// The value of that name.
     pub fn named(&self, name: &str) -> Option<Value> {
         self.slots.iter().find(|slot| slot.name == name).map(|slot| slot.value)
@@ -425,13 +378,15 @@ mod tests {
             .unwrap();
         let half = Program::new(&frozen, &some_rows(&frozen), Purpose::Forward, Precision::Bf16).unwrap();
         assert!(half.work <= all[0].work, "{} and {}", half.work, all[0].work);
-        for program in all.iter().chain([&train, &half]) {
+        let again = train.again().unwrap();
+        assert!(again.work < train.work, "{} and {}", again.work, train.work);
+        for program in all.iter().chain([&train, &again, &half]) {
             let lives = program.lives();
-            let alive: Vec<(&Slot, Range<usize>)> =
-                program.slots.iter().zip(lives).filter_map(|(slot, life)| Some((slot, life?))).collect();
+            let alive: Vec<_> =
+                program.slots.iter().zip(lives).filter(|(_, life)| !life.is_empty()).collect();
             for (i, (a, of_a)) in alive.iter().enumerate() {
                 for (b, of_b) in &alive[i + 1..] {
-                    let together = a.region == Region::Kept || of_a.start < of_b.end && of_b.start < of_a.end;
+                    let together = a.region == Region::Kept || of_a.meets(of_b);
                     let end = |slot: &Slot| slot.start + floats(slot.value.len, slot.element);
                     let apart = end(a) <= b.start || end(b) <= a.start;
                     assert!(!together || a.region != b.region || apart, "{} {}", a.name, b.name);

@@ -4,7 +4,7 @@
 //!
 //! Without a batch norm a batch runs in lanes ([`cuda_lanes`]), which several ranks share; their gradients are added in one order. A
 //! batch norm reads the whole batch, so that there is one lane, which every rank runs. There are no smaller chunks than lanes where
-//! memory is short.
+//! memory is short: the backward pass then computes some values again.
 
 use std::borrow::Cow;
 use std::ops::Range;
@@ -67,8 +67,9 @@ impl<'a> Training<'a> {
     /// # Errors
     /// [`Error::Memory`] where there is too little memory, or the device fails.
     pub fn new(cuda: &'a Cuda, net: &Network, batch: usize, optimizer: Optimizer) -> Result<Training<'a>> {
-        let (plan, sizes) = sized(net, batch, optimizer)?;
-        let (bytes, free) = (sizes.bytes(), cuda.free()?);
+        let free = cuda.free()?;
+        let (plan, sizes) = sized(net, batch, optimizer, free)?;
+        let bytes = sizes.bytes();
         let op = match plan.program.has_batch_norm() {
             true => format!("training in batches of {batch}, which a batch norm reads whole"),
             false => format!("training in batches of {batch}, {} samples at once", plan.chunk),
@@ -79,11 +80,11 @@ impl<'a> Training<'a> {
             let (mut below, mut above) = (0, batch);
             while above - below > 1 {
                 let middle = below.midpoint(above);
-                let fits = fits(&sized(net, middle, optimizer)?.1, free);
+                let fits = fits(&sized(net, middle, optimizer, free)?.1, free);
                 *(if fits { &mut below } else { &mut above }) = middle;
             }
             let remedy = match below {
-                0 => format!("; one sample takes {}", sized(net, 1, optimizer)?.1.bytes()),
+                0 => format!("; one sample takes {}", sized(net, 1, optimizer, free)?.1.bytes()),
                 below => format!("; a batch of {below} would fit"),
             };
             return Err(short(free, remedy));
@@ -304,18 +305,27 @@ impl<'a> Training<'a> {
     }
 }
 
-/// The plan of a batch, and what it takes.
-fn sized(net: &Network, batch: usize, optimizer: Optimizer) -> Result<(Plan, Sizes)> {
-    let plan =
-        Plan::on_cuda(net, &vec![Selected::All; net.layers.len()], Purpose::Train, batch, Precision::F32)?;
+/// The plan of a batch, and what it takes. Where that does not fit, some values are computed again.
+fn sized(net: &Network, batch: usize, optimizer: Optimizer, free: usize) -> Result<(Plan, Sizes)> {
+    let rows = vec![Selected::All; net.layers.len()];
+    let plan = Plan::on_cuda(net, &rows, Purpose::Train, batch, Precision::F32)?;
     let plan = match plan.program.has_batch_norm() {
         true => plan,
         false => Plan { chunk: longest_cuda_lane(net, batch), lanes: cuda_lanes(net, batch).len(), ..plan },
     };
-    let mut sizes = Sizes::new(net, &plan, 0, Precision::F32);
-    // Beside each value its gradient, that of a lane, and what is remembered of it; predictions; scores, and four numbers of a step.
-    let beside = 2 + usize::from(plan.lanes > 1) + optimizer.remembers();
-    sizes.fixed = beside * net.parameters() + sizes.labels + 4 + 4;
+    let of = |plan: &Plan| {
+        let mut sizes = Sizes::new(net, plan, 0, Precision::F32);
+        // Beside each value its gradient, that of a lane, and what is remembered of it; predictions; scores, and four numbers of a step.
+        let beside = 2 + usize::from(plan.lanes > 1) + optimizer.remembers();
+        sizes.fixed = beside * net.parameters() + sizes.labels + 4 + 4;
+        sizes
+    };
+    let sizes = of(&plan);
+    if fits(&sizes, free) {
+        return Ok((plan, sizes));
+    }
+    let plan = plan.less();
+    let sizes = of(&plan);
     Ok((plan, sizes))
 }
 
