@@ -39,6 +39,7 @@ COMMANDS = {
     " --out OUT/verify.json --json",
     "eval": "eval --model base --data digits/test.safetensors --json",
     "foci": "foci table.csv --target target --plot OUT/steps.svg --all --json",
+    "codec": "codec table.csv --y target --z a --permutations 99 --json",
     "foci --graph": "foci table.csv --graph --dot OUT/graph.dot --resume OUT/graph.jsonl --json",
 }
 # Nine batches of six epochs, to be stopped within one of them.

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use scrubjay::block::Block;
-use scrubjay::codec::{Columns, FociOptions, Ties, foci};
+use scrubjay::codec::{Columns, FociOptions, StatisticOptions, Ties, foci, p_value};
 use scrubjay::curvature::{Curvature, Kind};
 use scrubjay::data::{self, Samples};
 use scrubjay::device::{Choice, Device};
@@ -108,6 +108,8 @@ fn several_gpus_select_as_one() {
     ] {
         same_on_gpus("foci", |device| foci(device, &y, &pixels, &options));
     }
+    let options = StatisticOptions::default();
+    same_on_gpus("a p-value", |device| p_value(device, &y, &pixels, &[20], &[], &options, 9));
     same_on_gpus("foci of few columns", |device| foci(device, &y[1..], &few, &FociOptions::default()));
     let net = network("mlp:6", &samples).freeze();
     let criteria = Criteria { perturbations: Some(40), ..Criteria::default() }.of_batch(3);

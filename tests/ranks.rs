@@ -4,7 +4,7 @@ use std::sync::atomic::AtomicBool;
 
 use scrubjay::Result;
 use scrubjay::block::Block;
-use scrubjay::codec::{Columns, FociOptions, Standardize, Ties, foci};
+use scrubjay::codec::{Columns, FociOptions, Measure, Standardize, StatisticOptions, Ties, foci, p_value};
 use scrubjay::communicator::Communicator;
 use scrubjay::curvature::{Curvature, Kind};
 use scrubjay::data::{self, Samples};
@@ -106,6 +106,10 @@ fn selections_are_those_of_one_rank() {
         FociOptions { groups: &groups, standardize: Standardize::Scale, ..FociOptions::default() },
     ] {
         same("foci", |device| foci(device, &y, &pixels, &options));
+    }
+    let of_pixels = |measure| StatisticOptions { measure, ..StatisticOptions::default() };
+    for measure in [Measure::Xi, Measure::Codec] {
+        same("a p-value", |device| p_value(device, &y, &pixels, &[20], &[], &of_pixels(measure), 30));
     }
     same("foci of few columns", |device| foci(device, &y[1..], &few, &FociOptions::default()));
     let net = network("mlp:12", &samples).freeze();

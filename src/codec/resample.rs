@@ -33,7 +33,7 @@ type ValueOnCuda<'a> = dyn FnMut(&Ranks) -> Result<Option<f64>> + 'a;
 /// undefined. None where the value itself is undefined. The other arguments are those of [`super::statistic()`]. The result
 /// is the same on every device.
 ///
-/// On the CPU neighbours are found once for all permutations. On CUDA they are searched again for each one; ξ's column is
+/// Several ranks, or GPUs, have a part of the permutations each. On the CPU neighbours are found once for all of them. On CUDA they are searched again for each one; ξ's column is
 /// sorted once.
 ///
 /// # Errors
@@ -47,15 +47,27 @@ pub fn p_value(
     options: &StatisticOptions,
     permutations: u32,
 ) -> Result<Option<f64>> {
-    device.scope(|| {
-        let permuted = Permuted::new(y, data, z, x, options, permutations)?;
-        let (seed, numbers) = (options.seed, 0..permutations);
-        let reached = match device.cuda() {
-            Some(cuda) => permuted.reached_on_cuda(cuda, seed, numbers)?,
-            None => permuted.reached(seed, numbers),
-        };
-        Ok(reached.map(|reached| (1.0 + f64::from(reached)) / (1.0 + f64::from(permutations))))
-    })
+    let of_ranks = |device: &Device| {
+        let (ranks, seed) = (device.ranks(), options.seed);
+        let first = |rank: usize| (permutations as usize * rank / ranks.size()) as u32;
+        let numbers = first(ranks.rank())..first(ranks.rank() + 1);
+        let own = device.scope(|| {
+            let permuted = Permuted::new(y, data, z, x, options, permutations)?;
+            match device.cuda() {
+                Some(cuda) => permuted.reached_on_cuda(cuda, seed, numbers),
+                None => Ok(permuted.reached(seed, numbers)),
+            }
+        });
+        // Where the value is undefined, it is on every rank.
+        let own = own.map(|own| vec![[u32::from(own.is_some()), own.unwrap_or(0)]]);
+        let all = ranks.gather_values(own)?.concat();
+        let reached = all
+            .iter()
+            .all(|&[defined, _]| defined == 1)
+            .then(|| all.iter().map(|[_, reached]| reached).sum());
+        Ok(reached.map(|reached: u32| (1.0 + f64::from(reached)) / (1.0 + f64::from(permutations))))
+    };
+    device.shared(of_ranks)
 }
 
 /// A sample whose Y is permuted.
