@@ -109,13 +109,14 @@ impl Device {
             |ranks| others(&own(ranks)?),
         );
         let Err(error) = found else { return found };
-        // Where the first one heard of another's failure, that one's own words.
+        // Where the first one heard of another's failure, that one's own words, which are in what it heard.
         let text = error.to_string();
         let failed = self.several[1..].iter().zip(beside).find_map(|((number, _), other)| {
             let other = other.err()?;
             text.contains(&other.to_string()).then(|| other.during(&format!("GPU {number}")))
         });
-        Err(failed.unwrap_or(error))
+        let (number, _) = self.several[0];
+        Err(failed.unwrap_or_else(|| error.during(&format!("GPU {number}"))))
     }
 
     /// [`Device::together`] where all GPUs do the same.
