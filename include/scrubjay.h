@@ -623,6 +623,7 @@ typedef struct sj_scrub_options {
     const char *despite;            /* what shall not refuse the request, separated by commas: "no-val", "near-chance" */
     const char *delta_file;         /* sj_request_run writes delta.safetensors too: "new" values, or "both"; NULL: none */
     double budget;                  /* the most that a hold may cost, in epochs of retraining; NaN: what it costs */
+    const char *rounding;           /* of new values, where the model's files are bf16 or f16: "nearest" (default), "stochastic" */
 } sj_scrub_options;
 
 typedef struct sj_request_info {

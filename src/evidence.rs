@@ -7,7 +7,7 @@ use crate::data::Samples;
 use crate::device::Device;
 use crate::error::{Error, Result, check_stop};
 use crate::net::{Network, evaluate};
-use crate::observe::observe_copies;
+use crate::observe::observe_in_place;
 use crate::ops::Precision;
 use crate::ops::philox::{Stream, Use};
 use crate::perturb::{Noise, perturb_request};
@@ -38,7 +38,7 @@ pub fn observe_request(
         let Criteria { sigma, replace, seed, .. } = *criteria;
         let noise = Noise { sigma, replace, seed };
         let copies = perturb_request(samples, request, &net.ordinary, copies, noise)?;
-        observe_copies(device, net, &copies, precision)
+        observe_in_place(device, net, &copies, precision)
     };
     let (traces, copies) = criteria.copies(request.len());
     let lowered = criteria.precision != Precision::F32;

@@ -6,9 +6,11 @@
 
 use crate::data::Inputs;
 use crate::device::Device;
+use crate::device::cuda::Buffer;
 use crate::error::{Error, Result};
-use crate::net::{Network, pass, zeros};
+use crate::net::{Network, TraceOnDevice, pass, trace_on_device, zeros};
 use crate::ops::Precision;
+use crate::ops::cuda::trace::not_finite;
 use crate::perturb::Perturbed;
 
 pub use crate::net::{Scores, Trace, evaluate, outputs, surprisals};
@@ -19,6 +21,28 @@ pub use crate::net::{Scores, Trace, evaluate, outputs, surprisals};
 /// Where the inputs are none or of another shape, a label does not fit the network, or it is not frozen.
 pub fn observe(device: &Device, net: &Network, inputs: &dyn Inputs) -> Result<Trace> {
     Ok(pass(device, net, inputs, net.units().len(), Precision::F32)?.0)
+}
+
+/// What the perturbed copies of a request did, for the choice of units.
+pub struct Observed {
+    /// Copies of each sample.
+    pub m: usize,
+    /// Units.
+    pub d: usize,
+    /// `[m]`: the mean over the request.
+    pub losses: Vec<f32>,
+    /// `[m, d]`: the mean over the request.
+    pub activations: Activations,
+    /// How many copies the plan took at once.
+    pub chunk: usize,
+}
+
+/// Activations `[m, d]`, where they are.
+pub enum Activations {
+    /// In host memory.
+    Host(Vec<f32>),
+    /// In the memory of the GPU that observed them.
+    Device(Box<Buffer<f32>>),
 }
 
 /// Observes perturbed copies of the samples that make a request together, as many of each: the mean over the request of each
@@ -33,6 +57,26 @@ pub fn observe_copies(
     request: &[Perturbed],
     precision: Precision,
 ) -> Result<Trace> {
+    let Observed { m, d, losses, activations, chunk } = observe_in_place(device, net, request, precision)?;
+    let activations = match (activations, device.cuda()) {
+        (Activations::Host(values), _) => values,
+        (Activations::Device(values), Some(cuda)) => cuda.download(&values)?,
+        (Activations::Device(_), None) => return Err(Error::config("a trace of a GPU, and there is none")),
+    };
+    Ok(Trace { m, d, activations, losses, logits: vec![], chunk })
+}
+
+/// The same values, which stay where they were computed: on a GPU in its memory, unless they would take more than a quarter of
+/// what is free there.
+///
+/// # Errors
+/// As [`observe_copies`].
+pub fn observe_in_place(
+    device: &Device,
+    net: &Network,
+    request: &[Perturbed],
+    precision: Precision,
+) -> Result<Observed> {
     precision.check(device)?;
     let Some(m) = request.first().map(Inputs::len) else {
         return Err(Error::config("no samples to observe"));
@@ -40,6 +84,29 @@ pub fn observe_copies(
     if let Some(other) = request.iter().map(Inputs::len).find(|&len| len != m) {
         return Err(Error::shape("observe", format!("{m} copies of every sample"), other.to_string()));
     }
+    let d = net.units().len();
+    if let Some(cuda) = device.cuda()
+        && let Some(trace) = trace_on_device(device, cuda, net, request, precision)?
+    {
+        let TraceOnDevice { losses, activations, chunk } = trace;
+        let lowered = precision != Precision::F32;
+        let fits = losses.iter().all(|value| value.is_finite());
+        if lowered && !(fits && not_finite(cuda, activations.input())?.is_none()) {
+            return Err(does_not_hold(precision));
+        }
+        return Ok(Observed { m, d, losses, activations: Activations::Device(Box::new(activations)), chunk });
+    }
+    observe_on_host(device, net, request, precision, m)
+}
+
+/// The same in host memory.
+fn observe_on_host(
+    device: &Device,
+    net: &Network,
+    request: &[Perturbed],
+    precision: Precision,
+    m: usize,
+) -> Result<Observed> {
     let d = net.units().len();
     let (mut losses, mut activations) = (zeros::<f64>(m, 1)?, zeros::<f64>(m, d)?);
     let mut chunk = 0;
@@ -50,11 +117,15 @@ pub fn observe_copies(
         activations.iter_mut().zip(&one.activations).for_each(|(sum, &a)| *sum += f64::from(a));
     }
     if precision != Precision::F32 && !losses.iter().chain(&activations).all(|value| value.is_finite()) {
-        let reason = "values are not finite; try --precision f32";
-        return Err(Error::config(format!("perturbation pass in {}: {reason}", precision.name())));
+        return Err(does_not_hold(precision));
     }
     let mean = |sums: Vec<f64>| sums.into_iter().map(|sum| (sum / request.len() as f64) as f32).collect();
-    Ok(Trace { m, d, activations: mean(activations), losses: mean(losses), logits: vec![], chunk })
+    Ok(Observed { m, d, losses: mean(losses), activations: Activations::Host(mean(activations)), chunk })
+}
+
+fn does_not_hold(precision: Precision) -> Error {
+    let reason = "values are not finite; try --precision f32";
+    Error::config(format!("perturbation pass in {}: {reason}", precision.name()))
 }
 
 #[cfg(test)]

@@ -8,13 +8,16 @@
 
 use std::sync::atomic::AtomicBool;
 
-use crate::codec::{Columns, Foci, FociOptions, foci, permuted_first_steps};
+use crate::codec::{
+    Columns, Foci, FociOptions, Rows, foci, foci_on_device, permuted_first_steps,
+    permuted_first_steps_on_device,
+};
 use crate::device::Device;
 use crate::error::{Error, Result, check_stop};
 use crate::loss::uncertainty;
 use crate::names::names;
 use crate::net::{LayerId, Network, UnitId};
-use crate::observe::Trace;
+use crate::observe::{Activations, Observed};
 use crate::ops::Precision;
 use crate::ops::philox::{Stream, Use};
 use crate::perturb::{REPLACE, SIGMA};
@@ -196,9 +199,9 @@ pub enum Evidence {
     /// The norm of Σ ∇f of every unit.
     Norms(Vec<f64>),
     /// The trace of the whole request, in the given precision and, where that is below f32, its first copies in f32.
-    Request(Trace, Option<Trace>),
+    Request(Observed, Option<Observed>),
     /// A trace of each voter, of the first ones in f32 too, and the loss of each voter without noise.
-    Voters(Vec<Trace>, Vec<Trace>, Vec<f32>),
+    Voters(Vec<Observed>, Vec<Observed>, Vec<f32>),
 }
 
 /// Chooses units by the evidence that was gathered for the same criteria. An empty choice means that no unit
@@ -253,8 +256,8 @@ fn best(scores: &[f64], second: &[f64], k: usize) -> Selection {
 /// FOCI on the trace of the whole request.
 fn by_one_trace(
     device: &Device,
-    trace: &Trace,
-    exact: Option<&Trace>,
+    trace: &Observed,
+    exact: Option<&Observed>,
     criteria: &Criteria,
 ) -> Result<Selection> {
     let most = match criteria.method {
@@ -263,7 +266,7 @@ fn by_one_trace(
             criteria.max_units
         }
     };
-    let found = run(device, trace, most)?;
+    let found = run(device, trace, trace.m, most)?;
     let mut selection = match criteria.method == Method::Cheap {
         true => best(&found.first_step, &found.first_step, criteria.count(trace.d)),
         false => {
@@ -288,15 +291,16 @@ fn by_one_trace(
 /// sample's label: a sample that the model predicts surely has next to no gradient to remove.
 fn by_vote(
     device: &Device,
-    traces: &[Trace],
-    exact: &[Trace],
+    traces: &[Observed],
+    exact: &[Observed],
     surprisals: &[f32],
     criteria: &Criteria,
     stop: &AtomicBool,
 ) -> Result<Selection> {
     let alone = device.alone(); // each rank looks at voters of its own
     let ballots = device.ranks().each(traces.len(), |i| {
-        let found = check_stop(stop).and_then(|()| run(&alone, &traces[i], Some(UNITS_PER_VOTER)))?;
+        let found =
+            check_stop(stop).and_then(|()| run(&alone, &traces[i], traces[i].m, Some(UNITS_PER_VOTER)))?;
         Ok((found.first_step.clone(), found))
     })?;
     let ballots: Vec<Foci> =
@@ -317,31 +321,54 @@ fn by_vote(
     let tops: Vec<f64> =
         ballots.iter().filter_map(|b| b.first_step.iter().copied().reduce(f64::max)).collect();
     selection.first = (!tops.is_empty()).then(|| tops.iter().sum::<f64>() / tops.len() as f64);
-    let some: Vec<&Trace> = traces.iter().take(NOISE_TRACES).collect();
+    let some: Vec<&Observed> = traces.iter().take(NOISE_TRACES).collect();
     selection.noise_level = noise_level(device, &some, PERMUTATIONS, criteria.seed)?;
     selection.tied_losses = traces.iter().map(|trace| tied(&trace.losses)).sum();
     selection.images_at_once = traces.iter().map(|trace| trace.chunk).min();
-    let exact: Vec<&Trace> = exact.iter().collect();
+    let exact: Vec<&Observed> = exact.iter().collect();
     selection.agreement = agreement(device, traces, &exact, criteria.precision, Some(UNITS_PER_VOTER))?;
     Ok(selection)
 }
 
-fn run(device: &Device, trace: &Trace, most: Option<usize>) -> Result<Foci> {
-    let losses: Vec<f64> = trace.losses.iter().map(|&loss| f64::from(loss)).collect();
-    let activations = Columns::from_rows_f32(&trace.activations, trace.m, trace.d, trace.d)?;
+/// FOCI on the first `m` copies of a trace, where it is.
+fn run(device: &Device, trace: &Observed, m: usize, most: Option<usize>) -> Result<Foci> {
+    let losses: Vec<f64> = trace.losses[..m].iter().map(|&loss| f64::from(loss)).collect();
     let options = FociOptions { max_features: most, ..FociOptions::default() };
-    foci(device, &losses, &activations, &options)
+    match (&trace.activations, device.cuda()) {
+        (Activations::Device(values), Some(cuda)) => {
+            foci_on_device(device, &losses, Rows::new(cuda, values, m, trace.d)?, &options)
+        }
+        (Activations::Device(_), None) => Err(elsewhere()),
+        (Activations::Host(values), _) => {
+            foci(device, &losses, &Columns::from_rows_f32(values, m, trace.d, trace.d)?, &options)
+        }
+    }
+}
+
+fn elsewhere() -> Error {
+    Error::config("a trace in the memory of a GPU, and a choice of units without one")
 }
 
 /// The 95 % point of the largest first-step T under permuted losses, over `permutations` of each trace.
-fn noise_level(device: &Device, traces: &[&Trace], permutations: usize, seed: u64) -> Result<Option<f64>> {
+fn noise_level(device: &Device, traces: &[&Observed], permutations: usize, seed: u64) -> Result<Option<f64>> {
     let alone = device.alone();
     let of_trace = |which: usize| {
         let trace = traces[which];
         let losses: Vec<f64> = trace.losses.iter().map(|&loss| f64::from(loss)).collect();
-        let activations = Columns::from_rows_f32(&trace.activations, trace.m, trace.d, trace.d)?;
         let numbers = (which * permutations) as u32..((which + 1) * permutations) as u32;
-        Ok(permuted_first_steps(&alone, &losses, &activations, numbers, seed)?.unwrap_or_default())
+        let (m, d) = (trace.m, trace.d);
+        let tops = match (&trace.activations, alone.cuda()) {
+            (Activations::Device(values), Some(cuda)) => {
+                let rows = Rows::new(cuda, values, m, d)?;
+                permuted_first_steps_on_device(&losses, rows, numbers, seed)?
+            }
+            (Activations::Device(_), None) => return Err(elsewhere()),
+            (Activations::Host(values), _) => {
+                let columns = Columns::from_rows_f32(values, m, d, d)?;
+                permuted_first_steps(&alone, &losses, &columns, numbers, seed)?
+            }
+        };
+        Ok(tops.unwrap_or_default())
     };
     let mut tops = device.ranks().each(traces.len(), of_trace)?.concat();
     tops.sort_by(f64::total_cmp);
@@ -352,23 +379,17 @@ fn noise_level(device: &Device, traces: &[&Trace], permutations: usize, seed: u6
 /// by them.
 fn agreement(
     device: &Device,
-    traces: &[Trace],
-    exact: &[&Trace],
+    traces: &[Observed],
+    exact: &[&Observed],
     precision: Precision,
     most: Option<usize>,
 ) -> Result<Option<Agreement>> {
     let Some(copies) = exact.iter().map(|trace| trace.m).min() else { return Ok(None) };
     let (mut spearman, mut overlap) = (Some(1.0f64), 0.0);
     for (lowered, exact) in traces.iter().zip(exact) {
-        let lowered = Trace {
-            m: copies,
-            activations: lowered.activations[..copies * lowered.d].to_vec(),
-            losses: lowered.losses[..copies].to_vec(),
-            ..lowered.clone()
-        };
-        let of_both = correlation(&ranks(&exact.losses), &ranks(&lowered.losses));
+        let of_both = correlation(&ranks(&exact.losses), &ranks(&lowered.losses[..copies]));
         spearman = spearman.zip(of_both).map(|(least, one)| least.min(one));
-        let chosen = [run(device, exact, most)?.order, run(device, &lowered, most)?.order];
+        let chosen = [run(device, exact, exact.m, most)?.order, run(device, lowered, copies, most)?.order];
         let both = chosen[0].iter().filter(|unit| chosen[1].contains(unit)).count();
         let longer = chosen[0].len().max(chosen[1].len());
         overlap += if longer == 0 { 1.0 } else { both as f64 / longer as f64 };

@@ -66,6 +66,8 @@ mod sm90;
 mod statistic;
 #[path = "reference/tokens.rs"]
 mod tokens;
+#[path = "cases/trace.rs"]
+mod trace;
 #[path = "cases/training.rs"]
 mod training;
 #[path = "cases/vectors.rs"]
@@ -252,6 +254,7 @@ fn cases() -> Vec<(String, Case)> {
     cases.extend(network_ops::cases());
     cases.extend(layer_cases::cases());
     cases.extend(losses::cases());
+    cases.extend(trace::cases());
     cases.extend(training::cases());
     cases.extend(vectors::cases());
     cases
@@ -491,7 +494,7 @@ fn greedy(device: &Device, kind: Kind, p: usize, n: usize) -> Result<(), Failed>
                     ops::cuda::nearest::distance(
                         cuda,
                         &mut distance,
-                        &some,
+                        some.input(),
                         n,
                         0..n,
                         range.clone(),
@@ -526,7 +529,15 @@ fn prunes(device: &Device, kind: Kind, p: usize, n: usize, rows: Range<usize>) -
             let (sum, count, tallied) = twice(|| {
                 let mut distance = cuda.alloc::<f64>(n * range.len())?;
                 let some = cuda.upload(&chosen)?;
-                ops::cuda::nearest::distance(cuda, &mut distance, &some, n, range.clone(), 0..n, true)?;
+                ops::cuda::nearest::distance(
+                    cuda,
+                    &mut distance,
+                    some.input(),
+                    n,
+                    range.clone(),
+                    0..n,
+                    true,
+                )?;
                 let columns = ops::cuda::nearest::Candidates::new(cuda, cuda.upload(&columns)?, n)?;
                 let (rank, distance) = (cuda.upload(&rank)?, distance.input());
                 let lists = ops::cuda::nearest::lists(cuda, distance, n, range.clone(), len)?;
@@ -565,7 +576,15 @@ fn lists(device: &Device, n: usize) -> Result<(), Failed> {
             let found = twice(|| {
                 let mut distance = cuda.alloc::<f64>(n * rows.len())?;
                 let column = cuda.upload(&column)?;
-                ops::cuda::nearest::distance(cuda, &mut distance, &column, n, rows.clone(), 0..n, true)?;
+                ops::cuda::nearest::distance(
+                    cuda,
+                    &mut distance,
+                    column.input(),
+                    n,
+                    rows.clone(),
+                    0..n,
+                    true,
+                )?;
                 let lists = ops::cuda::nearest::lists(cuda, distance.input(), n, rows.clone(), len)?;
                 Ok(cuda.download(lists.entries())?)
             })?;
@@ -812,8 +831,8 @@ fn replays(device: &Device) -> Result<(), Failed> {
     let x = [1.0f64, 4.0, 6.0];
     let (mut distance, column) = (cuda.upload(&[0.0; 9])?, cuda.upload(&x)?);
     let before = cuda.event()?;
-    let recording =
-        cuda.record(|| ops::cuda::nearest::distance(cuda, &mut distance, &column, 3, 0..3, 0..3, false))?;
+    let recording = cuda
+        .record(|| ops::cuda::nearest::distance(cuda, &mut distance, column.input(), 3, 0..3, 0..3, false))?;
     all_equal("before", &cuda.download(&distance)?, &[0.0; 9])?;
     for times in 1..3 {
         cuda.replay(&recording)?;
@@ -827,9 +846,9 @@ fn replays(device: &Device) -> Result<(), Failed> {
     if cuda.replay(&recording).is_ok() {
         return Err("a recording ran without its buffers".into());
     }
-    cuda.replay(
-        &cuda.record(|| ops::cuda::nearest::distance(cuda, &mut distance, &other, 3, 0..3, 0..3, false))?,
-    )?;
+    cuda.replay(&cuda.record(|| {
+        ops::cuda::nearest::distance(cuda, &mut distance, other.input(), 3, 0..3, 0..3, false)
+    })?)?;
     if elapsed.is_zero() { Err("no time passed".into()) } else { Ok(()) }
 }
 
@@ -873,7 +892,8 @@ fn refuses(device: &Device) -> Result<(), Failed> {
     refused("a mask too short", sums.best(cuda, &cuda.upload(&[1u32])?).is_err())?;
     refused("no values", ops::cuda::rank::rank(cuda, &cuda.upload(&[])?).is_err())?;
     let mut distance = cuda.upload(&[0.0; 6])?;
-    let mut distance = |n, rows| ops::cuda::nearest::distance(cuda, &mut distance, &six, n, 0..n, rows, true);
+    let mut distance =
+        |n, rows| ops::cuda::nearest::distance(cuda, &mut distance, six.input(), n, 0..n, rows, true);
     refused("too many rows", distance(3, 0..3).is_err())?;
     refused("half a chosen column", distance(4, 0..1).is_err())?;
     let perturb = |out: usize, image: usize| {

@@ -96,6 +96,7 @@ versioned! {
         despite: Text = Text::NONE,
         delta_file: Text = Text::NONE,
         budget: f64 = f64::NAN,
+        rounding: Text = Text::NONE,
     }
 }
 
@@ -190,6 +191,7 @@ impl CScrubOptions {
             despite: Some(self.despite.list("despite")?),
             delta_file: self.delta_file.named("delta_file")?,
             budget: given(self.budget),
+            rounding: self.rounding.named("rounding")?.unwrap_or(plain.rounding),
         })
     }
 }

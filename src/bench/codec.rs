@@ -106,7 +106,8 @@ pub(super) fn search(device: &Device, sizes: Sizes, pruned: bool) -> Result<Work
     let x: Vec<f64> = normals(n * (p + k), 0).into_iter().map(f64::from).collect();
     let columns = nearest::Candidates::new(cuda, cuda.upload(&x[..n * p])?, n)?;
     let mut distance = cuda.alloc(n * n)?;
-    nearest::distance(cuda, &mut distance, &cuda.upload(&x[n * p..])?, n, 0..n, 0..n, true)?;
+    let chosen = cuda.upload(&x[n * p..])?;
+    nearest::distance(cuda, &mut distance, chosen.input(), n, 0..n, 0..n, true)?;
     let rank = cuda.upload(&(1..=n as u32).collect::<Vec<u32>>())?;
     let visited = 8.0 * (n as f64).powf(1.0 / (k + 1) as f64); // as in a selection
     let len = pruned.then(|| nearest::list_len(visited as usize));

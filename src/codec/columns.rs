@@ -95,9 +95,7 @@ impl<'a> Columns<'a> {
             .with_min_len(16)
             .find_map_first(|i| (0..self.p).find(|&j| !self.at(i, j).is_finite()).map(|j| (i, j)));
         match bad {
-            Some((i, j)) => {
-                Err(Error::config(format!("row {i} of column {j} is {}, not a finite number", self.at(i, j))))
-            }
+            Some((i, j)) => Err(not_finite(i, j, self.at(i, j))),
             None => Ok(()),
         }
     }
@@ -286,6 +284,11 @@ impl<'a> Packed<'a> {
             false => out.extend(self.rows.iter().map(|&row| columns.map(|j| self.of.at(row as usize, j)))),
         }
     }
+}
+
+/// The first value of a table that is no finite number.
+pub(super) fn not_finite(row: usize, column: usize, value: f64) -> Error {
+    Error::config(format!("row {row} of column {column} is {value}, not a finite number"))
 }
 
 /// x + N(0, σ²) for every value of a column (L-CODEC); the noise is keyed by (seed, stream).

@@ -11,12 +11,15 @@
 //! This rule has not been measured on a GPU. None of it changes a result.
 
 mod estimate;
+mod table;
 
 pub(super) use estimate::{estimate, sum_estimate};
+pub use table::{Rows, Table};
 
 use std::ops::Range;
 
-use estimate::{FULL, LIST_BYTES, columns_at_once, list_rows, panel_rows, pruned_len};
+use estimate::{FULL, LIST_BYTES, list_rows, panel_rows, pruned_len};
+use table::{Chosen, exact};
 
 use super::columns::Columns;
 use super::options::Ties;
@@ -24,12 +27,12 @@ use super::ranks::{ONE, Ranks, Sum};
 use super::step::{Step, largest};
 use super::watch::Watch;
 use crate::device::Cuda;
-use crate::device::cuda::Buffer;
+use crate::device::cuda::{Buffer, In};
 use crate::error::{Error, Result};
 use crate::ops::cuda::nearest::{
     Candidates, Tallied, Tally, Tied, distance, lists, nearest, nearest_sorted, pruned,
 };
-use crate::ops::cuda::statistic::{self, Sums};
+use crate::ops::cuda::statistic::Sums;
 
 /// How the neighbours of a step are found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,32 +50,27 @@ struct Steps<'a> {
     columns: Vec<Candidates>, // several columns each, [.., n]
     offered: Vec<bool>,       // [p]: candidates of the next choice
     left: Buffer<u32>,        // the same on the device
-    chosen: Vec<f64>,         // columns chosen, [k, n]
-    distance: Buffer<f64>,    // in the chosen columns: [n, width], in a pruned step [width, n]
-    width: usize,             // rows of a panel; n where distances are kept
-    known: usize,             // values of `chosen` that are in the kept distances
+    chosen: Vec<Chosen>,
+    distance: Buffer<f64>, // in the chosen columns: [n, width], in a pruned step [width, n]
+    width: usize,          // rows of a panel; n where distances are kept
+    known: usize,          // of `chosen`, how many are in the kept distances
     sums: Sums,
     tied: Tied,
     forced: Option<Method>, // for tests: instead of the rule
-    tallied: Tallied,       // counts of the last pruned step
+    tally: Option<Tally>,   // of the last pruned step, while nobody asked
     beyond: bool,           // most of its searches went beyond their list
     list_bytes: usize,      // memory that lists may take
 }
 
 impl<'a> Steps<'a> {
     /// Copies ranks and columns to the device.
-    pub fn new(cuda: &'a Cuda, x: &Columns, ranks: &Ranks, ties: Ties) -> Result<Steps<'a>> {
+    pub fn new(cuda: &'a Cuda, x: Table<'_>, ranks: &Ranks, ties: Ties) -> Result<Steps<'a>> {
         Steps::of_width(cuda, x, ranks, ties, panel_rows(cuda, x.n(), x.p())?)
     }
 
-    fn of_width(cuda: &'a Cuda, x: &Columns, ranks: &Ranks, ties: Ties, width: usize) -> Result<Steps<'a>> {
+    fn of_width(cuda: &'a Cuda, x: Table<'_>, ranks: &Ranks, ties: Ties, width: usize) -> Result<Steps<'a>> {
         let (n, p) = (x.n(), x.p());
-        let at_once = columns_at_once(n, p);
-        let mut columns = Vec::new();
-        for first in (0..p).step_by(at_once) {
-            let some: Vec<f64> = (first..p.min(first + at_once)).flat_map(|j| x.column(j)).collect();
-            columns.push(Candidates::new(cuda, cuda.upload(&some)?, n)?);
-        }
+        let columns = x.on(cuda).map(|some| Candidates::new(cuda, some?.1, n)).collect::<Result<_>>()?;
         Ok(Steps {
             cuda,
             rank: cuda.upload(&ranks.r)?,
@@ -90,7 +88,7 @@ impl<'a> Steps<'a> {
                 Ties::Random { seed, draws } => Tied::Random { seed, draws },
             },
             forced: None,
-            tallied: Tallied::default(),
+            tally: None,
             beyond: false,
             list_bytes: LIST_BYTES,
         })
@@ -112,50 +110,73 @@ impl<'a> Steps<'a> {
         Ok(())
     }
 
+    /// Adds a column that is no candidate to those chosen.
+    fn given(&mut self, column: &[f64]) -> Result<()> {
+        self.chosen.push(Chosen::Given(self.cuda.upload(column)?));
+        Ok(())
+    }
+
+    /// A copy of a column on the host.
+    fn download(&self, chosen: &Chosen) -> Result<Vec<f64>> {
+        let mut values = vec![0.0; self.rank.len()];
+        self.cuda.read(&mut values, chosen.values(&self.columns, self.rank.len()))?;
+        Ok(values)
+    }
+
     /// Computes A of the chosen columns and each column.
     fn measure(&mut self) -> Result<()> {
         let n = self.rank.len();
+        let method = self.method()?;
         let begins = self.distance.is_empty();
         if begins {
             self.distance = self.cuda.alloc(n * self.width)?;
         }
         let fresh = begins || self.width < n;
         let known = if fresh { 0 } else { self.known };
-        let chosen = self.cuda.upload(&self.chosen[known..])?;
         self.known = self.chosen.len();
         self.sums = Sums::new(self.cuda, self.left.len())?;
-        let method = self.method();
         let mut tally = Tally::new(self.cuda)?;
         for start in (0..n).step_by(self.width) {
             let panel = start..n.min(start + self.width);
-            if fresh || !chosen.is_empty() {
-                let (down, across) = match method {
-                    Method::Dense => (0..n, panel.clone()),
-                    Method::Pruned(_) => (panel.clone(), 0..n),
-                };
-                distance(self.cuda, &mut self.distance, &chosen, n, down, across, fresh)?;
+            let (down, across) = match method {
+                Method::Dense => (0..n, panel.clone()),
+                Method::Pruned(_) => (panel.clone(), 0..n),
+            };
+            let mut add = |values: In<'_, f64>, fresh: bool| {
+                distance(self.cuda, &mut self.distance, values, n, down.clone(), across.clone(), fresh)
+            };
+            for (k, chosen) in self.chosen[known..].iter().enumerate() {
+                add(chosen.values(&self.columns, n), fresh && k == 0)?;
+            }
+            if fresh && self.chosen.is_empty() {
+                add(self.columns[0].values().input().part(0..0), true)?; // zeros
             }
             match method {
                 Method::Dense => self.dense(panel)?,
                 Method::Pruned(len) => self.pruned(&mut tally, panel, len)?,
             }
         }
-        if matches!(method, Method::Pruned(_)) {
-            self.tallied = tally.read(self.cuda)?;
-            let searches: usize = self.columns.iter().map(|some| n * some.p().div_ceil(FULL)).sum();
-            self.beyond = self.tallied.again > searches as u64 / 2;
-        }
+        self.tally = matches!(method, Method::Pruned(_)).then_some(tally);
         Ok(())
     }
 
-    /// How the next step searches.
-    fn method(&self) -> Method {
-        let n = self.rank.len();
-        match (self.forced, pruned_len(n, self.left.len(), self.chosen.len() / n)) {
+    /// The counts of the last pruned step, where nobody asked for them yet.
+    fn tallied(&mut self) -> Result<Option<Tallied>> {
+        self.tally.take().map(|tally| tally.read(self.cuda)).transpose()
+    }
+
+    /// How the next step searches. By then the last one is over, so that reading its counts waits for nothing.
+    fn method(&mut self) -> Result<Method> {
+        if let Some(tallied) = self.tallied()? {
+            let n = self.rank.len();
+            let searches: usize = self.columns.iter().map(|some| n * some.p().div_ceil(FULL)).sum();
+            self.beyond = tallied.again > searches as u64 / 2;
+        }
+        Ok(match (self.forced, pruned_len(self.rank.len(), self.left.len(), self.chosen.len())) {
             (Some(forced), _) => forced,
             (None, Some(len)) if !self.beyond => Method::Pruned(len),
             (None, Some(_) | None) => Method::Dense,
-        }
+        })
     }
 
     /// Adds the rows of a panel to the sums.
@@ -215,7 +236,6 @@ impl<'a> Steps<'a> {
 /// The steps of a selection on CUDA.
 pub(super) struct CudaStep<'a> {
     steps: Steps<'a>,
-    x: Columns<'a>,
     ranks: &'a Ranks,
     ties: Ties,
     watch: &'a Watch,
@@ -225,12 +245,12 @@ impl<'a> CudaStep<'a> {
     /// Copies ranks and columns to the device.
     pub fn new(
         cuda: &'a Cuda,
-        x: Columns<'a>,
+        x: Table<'a>,
         ranks: &'a Ranks,
         ties: Ties,
         watch: &'a Watch,
     ) -> Result<CudaStep<'a>> {
-        Ok(CudaStep { steps: Steps::new(cuda, &x, ranks, ties)?, x, ranks, ties, watch })
+        Ok(CudaStep { steps: Steps::new(cuda, x, ranks, ties)?, ranks, ties, watch })
     }
 }
 
@@ -241,7 +261,7 @@ impl Step for CudaStep<'_> {
     }
 
     fn give(&mut self, columns: &[usize]) -> Result<()> {
-        columns.iter().for_each(|&j| self.steps.chosen.extend(self.x.column(j)));
+        self.steps.chosen.extend(columns.iter().map(|&j| Chosen::Candidate(j)));
         Ok(())
     }
 
@@ -262,13 +282,16 @@ impl Step for CudaStep<'_> {
 
     fn together(&self, groups: &[&[usize]]) -> Result<Vec<Sum>> {
         self.watch.begin(groups.len());
-        let given = self.steps.chosen.chunks_exact(self.ranks.n()).map(<[f64]>::to_vec);
+        let given = self.steps.chosen.iter().map(|chosen| self.steps.download(chosen));
+        let given = given.collect::<Result<Vec<_>>>()?;
         let one = |group: &&[usize]| {
             if self.watch.stopped() {
                 return Ok(Sum::default());
             }
-            let columns: Vec<Vec<f64>> =
-                given.clone().chain(group.iter().map(|&j| self.x.column(j))).collect();
+            let mut columns = given.clone();
+            for &j in *group {
+                columns.push(self.steps.download(&Chosen::Candidate(j))?);
+            }
             self.watch.advance(1);
             sum(self.steps.cuda, &columns, self.ranks, self.ties)
         };
@@ -282,8 +305,8 @@ pub(crate) struct Again<'a>(Steps<'a>);
 impl<'a> Again<'a> {
     /// The step after the columns `chosen` `[k, n]`, none of which is a column of `x`.
     pub fn new(cuda: &'a Cuda, y: &[f64], x: &Columns, chosen: &[f64]) -> Result<Again<'a>> {
-        let mut steps = Steps::new(cuda, x, &Ranks::new(y, Ties::Mean)?, Ties::Mean)?;
-        steps.chosen = chosen.to_vec();
+        let mut steps = Steps::new(cuda, Table::Host(*x), &Ranks::new(y, Ties::Mean)?, Ties::Mean)?;
+        chosen.chunks_exact(x.n()).try_for_each(|column| steps.given(column))?;
         Ok(Again(steps))
     }
 
@@ -313,8 +336,9 @@ impl<'a> Given<'a> {
     pub fn new(cuda: &'a Cuda, columns: &[Vec<f64>], ranks: &Ranks, ties: Ties) -> Result<Given<'a>> {
         let (last, given) =
             columns.split_last().ok_or_else(|| Error::config("at least one column is needed"))?;
-        let mut steps = Steps::new(cuda, &Columns::from_columns_f64(last, ranks.n(), 1)?, ranks, ties)?;
-        steps.chosen = given.concat();
+        let last = Table::Host(Columns::from_columns_f64(last, ranks.n(), 1)?);
+        let mut steps = Steps::new(cuda, last, ranks, ties)?;
+        given.iter().try_for_each(|column| steps.given(column))?;
         Ok(Given(steps))
     }
 
@@ -328,10 +352,6 @@ impl<'a> Given<'a> {
         }
         Ok(steps.all()?.into_iter().next().unwrap_or_default())
     }
-}
-
-fn exact(sum: statistic::Sum) -> Sum {
-    Sum::of(sum.whole, sum.fraction)
 }
 
 #[cfg(all(test, feature = "emu"))]
@@ -367,21 +387,22 @@ mod tests {
         let cuda = Cuda::emulated(2);
         for ties in TIES {
             let ranks = Ranks::new(&y, ties).unwrap();
-            let mut kept = Steps::of_width(&cuda, &x, &ranks, ties, n).unwrap();
-            let panels = [1, 32, 69].map(|width| Steps::of_width(&cuda, &x, &ranks, ties, width).unwrap());
+            let mut kept = Steps::of_width(&cuda, Table::Host(x), &ranks, ties, n).unwrap();
+            let panels =
+                [1, 32, 69].map(|width| Steps::of_width(&cuda, Table::Host(x), &ranks, ties, width).unwrap());
             kept.first().unwrap();
-            let mut chosen = Vec::new();
+            let mut chosen: Vec<Vec<f64>> = Vec::new();
             for mut steps in panels {
                 steps.first().unwrap();
                 assert!(steps.all().unwrap() == kept.all().unwrap(), "{ties:?}");
             }
             for j in [1, 0, 5] {
-                chosen.extend(x.column(j));
-                kept.chosen.extend(x.column(j));
+                chosen.push(x.column(j));
+                kept.chosen.push(Chosen::Candidate(j));
                 kept.measure().unwrap();
                 for width in [1, 32, 69] {
-                    let mut steps = Steps::of_width(&cuda, &x, &ranks, ties, width).unwrap();
-                    steps.chosen.clone_from(&chosen);
+                    let mut steps = Steps::of_width(&cuda, Table::Host(x), &ranks, ties, width).unwrap();
+                    chosen.iter().for_each(|column| steps.given(column).unwrap());
                     steps.measure().unwrap();
                     assert!(steps.all().unwrap() == kept.all().unwrap(), "{ties:?} {j} {width}");
                     assert!(steps.best().unwrap() == kept.best().unwrap(), "{ties:?} {j} {width}");
@@ -404,7 +425,7 @@ mod tests {
             let (dense, short, long) = (Method::Dense, Method::Pruned(32), Method::Pruned(64));
             let ways = [(n, dense), (n, short), (1, long), (32, short), (69, short)];
             let begin = |(width, search): (usize, Method)| {
-                let mut steps = Steps::of_width(&cuda, &x, &ranks, ties, width.min(n)).unwrap();
+                let mut steps = Steps::of_width(&cuda, Table::Host(x), &ranks, ties, width.min(n)).unwrap();
                 steps.forced = Some(search);
                 steps.list_bytes = 24 * 32 * size_of::<u64>(); // of 24 rows, or of 12
                 steps
@@ -416,7 +437,7 @@ mod tests {
                 let together = |j| neighbours::sum(&[&chosen[..], &[x.column(j)]].concat(), &ranks, ties);
                 let expected: Vec<Sum> = (0..p).map(together).collect();
                 for steps in &mut all {
-                    steps.chosen.extend(x.column(j));
+                    steps.given(&x.column(j)).unwrap();
                     steps.measure().unwrap();
                     let way = (steps.width, steps.forced);
                     assert!(steps.all().unwrap() == expected, "{n} {ties:?} {j} {way:?}");
@@ -434,23 +455,26 @@ mod tests {
         let cuda = Cuda::emulated(2);
         let ranks = Ranks::new(&line, Ties::Mean).unwrap();
         let step = |column: &[f64], len| {
-            let mut steps = Steps::of_width(&cuda, &x, &ranks, Ties::Mean, n).unwrap();
+            let mut steps = Steps::of_width(&cuda, Table::Host(x), &ranks, Ties::Mean, n).unwrap();
             steps.forced = Some(Method::Pruned(len));
-            steps.chosen.extend(column);
+            steps.given(column).unwrap();
             steps.measure().unwrap();
             steps
         };
         let searches = 2 * n as u64;
         // the nearest are 2 away, the fifth of a list 9 or more in the chosen column alone
-        let tallied = step(&line, 32).tallied;
+        let tallied = step(&line, 32).tallied().unwrap().unwrap();
         assert_eq!(tallied, Tallied { looked: 4 * searches, again: 0 });
         // all rows are alike in the chosen column: the nearest of most are not in the list, and it cannot tell
         let mut steps = step(&vec![0.0; n], 32);
         let everything = searches * (32 + n as u64 - 1);
-        assert_eq!(steps.tallied, Tallied { looked: everything, again: searches });
+        let mut again = step(&vec![0.0; n], 32);
+        let tallied = again.tallied().unwrap();
+        assert_eq!(tallied, Some(Tallied { looked: everything, again: searches }));
         steps.forced = None;
-        assert_eq!(steps.method(), Method::Dense);
+        assert_eq!(steps.method().unwrap(), Method::Dense);
         // a list of all others has no end beyond which to look
-        assert_eq!(step(&vec![0.0; n], 256).tallied, Tallied { looked: searches * 200, again: 0 });
+        let tallied = step(&vec![0.0; n], 256).tallied().unwrap();
+        assert_eq!(tallied, Some(Tallied { looked: searches * 200, again: 0 }));
     }
 }

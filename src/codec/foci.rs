@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::columns::{Columns, Y_STREAM, add_noise, check_sigma};
 use super::cpu::{self, CpuStep};
-use super::cuda::{self, CudaStep};
+use super::cuda::{self, CudaStep, Rows, Table};
 use super::memory::MemoryEstimate;
 use super::options::{FociOptions, Standardize};
 use super::ranks::{Ranks, Sum};
@@ -120,6 +120,20 @@ pub fn foci_memory(device: &Device, n: usize, p: usize, options: &FociOptions) -
     Ok(estimate)
 }
 
+/// [`foci`] on a table that is on the device already: nothing of it comes to the host but the sum of every column in the
+/// first step, and the winner of each step. The table is taken as it is, without noise or another scale.
+///
+/// # Errors
+/// As [`foci`].
+pub(crate) fn foci_on_device(device: &Device, y: &[f64], x: Rows<'_>, options: &FociOptions) -> Result<Foci> {
+    check(y, Table::Device(x), options)?;
+    if options.noise != 0.0 || options.standardize != Standardize::None {
+        return Err(Error::config("columns on the device are neither scaled nor perturbed"));
+    }
+    let ranks = Ranks::new(y, options.ties)?;
+    select(Some(x.cuda()), device.ranks(), &ranks, Table::Device(x), options, &mut |_, _| ())
+}
+
 /// [`foci_each`] in the thread pool of the caller.
 pub(super) fn run(
     cuda: Option<&Cuda>,
@@ -129,9 +143,9 @@ pub(super) fn run(
     options: &FociOptions,
     each: &mut dyn FnMut(usize, usize),
 ) -> Result<Foci> {
-    check(y, x, options)?;
+    check(y, Table::Host(*x), options)?;
     if options.noise == 0.0 && options.standardize == Standardize::None {
-        return select(cuda, among, &Ranks::new(y, options.ties)?, x, options, each);
+        return select(cuda, among, &Ranks::new(y, options.ties)?, Table::Host(*x), options, each);
     }
     let mut columns = vec![0.0; x.n() * x.p()];
     columns.par_chunks_mut(x.n()).enumerate().for_each(|(j, column)| {
@@ -143,11 +157,11 @@ pub(super) fn run(
     add_noise(&mut y, options.noise, options.seed, Y_STREAM);
     let x = Columns::from_columns_f64(&columns, x.n(), x.p())?;
     x.check_finite()?; // a deviation can overflow
-    select(cuda, among, &Ranks::new(&y, options.ties)?, &x, options, each)
+    select(cuda, among, &Ranks::new(&y, options.ties)?, Table::Host(x), options, each)
 }
 
 /// Refuses what [`foci`] cannot select from.
-fn check(y: &[f64], x: &Columns, options: &FociOptions) -> Result<()> {
+fn check(y: &[f64], x: Table<'_>, options: &FociOptions) -> Result<()> {
     if y.len() != x.n() {
         return Err(Error::shape("foci", format!("{} values of Y", x.n()), y.len().to_string()));
     }
@@ -176,7 +190,7 @@ fn select(
     cuda: Option<&Cuda>,
     among: &Communicator,
     ranks: &Ranks,
-    x: &Columns,
+    x: Table<'_>,
     options: &FociOptions,
     each: &mut dyn FnMut(usize, usize),
 ) -> Result<Foci> {
@@ -191,7 +205,7 @@ fn select(
     } else {
         options.groups
     };
-    let mut step = steps(cuda, among, *x, ranks, options, watch)?;
+    let mut step = steps(cuda, among, x, ranks, options, watch)?;
     let by_column = step.first()?;
     let first = by_candidate(&*step, candidates, &by_column)?;
     // candidates that are not chosen yet
@@ -255,15 +269,18 @@ fn select(
 fn steps<'a>(
     cuda: Option<&'a Cuda>,
     among: &'a Communicator,
-    x: Columns<'a>,
+    x: Table<'a>,
     ranks: &'a Ranks,
     options: &FociOptions,
     watch: &'a Watch,
 ) -> Result<Box<dyn Step + 'a>> {
-    Ok(match cuda {
-        Some(cuda) => Box::new(CudaStep::new(cuda, x, ranks, options.ties, watch)?),
-        None if among.size() > 1 => Box::new(Split::new(x, ranks, options.ties, watch, among)),
-        None => Box::new(CpuStep::new(x, ranks, options.ties, watch)),
+    Ok(match (x, cuda) {
+        (Table::Device(rows), _) => Box::new(CudaStep::new(rows.cuda(), x, ranks, options.ties, watch)?),
+        (Table::Host(_), Some(cuda)) => Box::new(CudaStep::new(cuda, x, ranks, options.ties, watch)?),
+        (Table::Host(x), None) if among.size() > 1 => {
+            Box::new(Split::new(x, ranks, options.ties, watch, among))
+        }
+        (Table::Host(x), None) => Box::new(CpuStep::new(x, ranks, options.ties, watch)),
     })
 }
 

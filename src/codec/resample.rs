@@ -10,7 +10,7 @@ use std::ops::Range;
 use rayon::prelude::*;
 
 use super::columns::Columns;
-use super::cuda::Given;
+use super::cuda::{Given, Rows, Table};
 use super::neighbours::{Neighbours, sum};
 use super::options::{Measure, StatisticOptions, Ties};
 use super::ranks::{Ranks, Sum, sort_key};
@@ -150,7 +150,7 @@ impl Permuted {
 
 /// The largest T(Y, X_j) over the columns of `x` under each of the permutations of Y with these numbers (which key them,
 /// together with `seed`): what FOCI's first step reaches by chance. Columns are sorted once for all permutations. None where
-/// Y is constant. The work runs on the host threads of every device.
+/// Y is constant. The work runs on the host threads of every device; a trace that is on a GPU stays there.
 ///
 /// # Errors
 /// As [`super::foci()`].
@@ -164,19 +164,40 @@ pub fn permuted_first_steps(
     device.scope(|| first_steps(y, x, permutations, seed))
 }
 
-fn first_steps(y: &[f64], x: &Columns, permutations: Range<u32>, seed: u64) -> Result<Option<Vec<f64>>> {
+/// [`permuted_first_steps`] of a table that is on the device, by the device; only the largest sums come to the host.
+///
+/// # Errors
+/// As [`super::foci()`].
+pub(crate) fn permuted_first_steps_on_device(
+    y: &[f64],
+    x: Rows<'_>,
+    permutations: Range<u32>,
+    seed: u64,
+) -> Result<Option<Vec<f64>>> {
+    let table = Table::Device(x);
+    let (ranks, permuted) = permuted(y, table, permutations, seed)?;
+    let tops = x.permuted_firsts(&permuted)?;
+    Ok(tops.into_iter().map(|top| ranks.unconditional(top)).collect())
+}
+
+/// The ranks of Y, and their permutations.
+fn permuted(y: &[f64], x: Table<'_>, permutations: Range<u32>, seed: u64) -> Result<(Ranks, Vec<Ranks>)> {
     if y.len() != x.n() {
         return Err(Error::shape("codec", format!("{} values of Y", x.n()), y.len().to_string()));
     }
     x.check_finite()?;
     let ranks = Ranks::new(y, Ties::Mean)?;
-    let permuted: Vec<Ranks> = permutations
-        .map(|number| {
-            let mut from: Vec<u32> = (0..y.len() as u32).collect();
-            Stream::new(seed, Use::Permutation, number).shuffle(&mut from);
-            ranks.permuted(&from)
-        })
-        .collect();
+    let one = |number| {
+        let mut from: Vec<u32> = (0..y.len() as u32).collect();
+        Stream::new(seed, Use::Permutation, number).shuffle(&mut from);
+        ranks.permuted(&from)
+    };
+    let permuted = permutations.map(one).collect();
+    Ok((ranks, permuted))
+}
+
+fn first_steps(y: &[f64], x: &Columns, permutations: Range<u32>, seed: u64) -> Result<Option<Vec<f64>>> {
+    let (ranks, permuted) = permuted(y, Table::Host(*x), permutations, seed)?;
     let tops = |tops: Vec<Sum>, j: usize| {
         let column = x.column(j);
         let sums = match Line::new(&column) {
@@ -191,12 +212,13 @@ fn first_steps(y: &[f64], x: &Columns, permutations: Range<u32>, seed: u64) -> R
     Ok(tops.into_iter().map(|top| ranks.unconditional(top)).collect())
 }
 
-/// The larger sum of each pair; an empty list is no sums yet.
+/// The larger sum of each pair, as selections compare them, so that every device finds the same one; of equal ones the first.
+/// An empty list is no sums yet.
 fn larger(a: Vec<Sum>, b: Vec<Sum>) -> Vec<Sum> {
     match a.is_empty() {
         true => b,
         false if b.is_empty() => a,
-        false => a.into_iter().zip(b).map(|(a, b)| if b.fixed() > a.fixed() { b } else { a }).collect(),
+        false => a.into_iter().zip(b).map(|(a, b)| if b.rounded() > a.rounded() { b } else { a }).collect(),
     }
 }
 

@@ -36,6 +36,7 @@ mod units;
 
 pub(crate) use build::is_shape;
 pub use build::{Builder, LayerTensors, Source};
+pub(crate) use cuda::{TraceOnDevice, trace_on_device};
 pub use evaluate::{Scores, Trace, evaluate, outputs, surprisals};
 pub(crate) use evaluate::{pass, zeros};
 pub use ids::{LayerId, NodeId, ParamId, UnitId};

@@ -14,7 +14,7 @@ use super::convs::{conv_adjoints, convs, filtered, lowered, moments};
 use super::dual::{Dual, Number};
 use super::networks::{
     derives, factors, observes, observes_lowered, observes_on_sm90, products, scrubs, scrubs_texts, selects,
-    solves,
+    selects_in_place, solves,
 };
 use super::sequences::{attentions, layer_norms, losses, windows};
 use super::{Case, cuda, elements, few, large, layers, nets};
@@ -171,6 +171,8 @@ pub fn cases() -> Vec<(String, Case)> {
         cases.push(("scrub/mlp:8".into(), Box::new(scrubs)));
         cases.push(("scrub/distilbert:24-8-1-2-9".into(), Box::new(scrubs_texts)));
         cases.push(("observe/sm90".into(), Box::new(observes_on_sm90)));
+        cases.push(("select/in_place,one".into(), Box::new(|d| selects_in_place(d, &[4]))));
+        cases.push(("select/in_place,mean".into(), Box::new(|d| selects_in_place(d, &[0, 1, 2]))));
         for precision in LOWERED {
             let name = format!("select/{}", precision.name());
             cases.push((name, Box::new(move |d| selects(d, precision))));

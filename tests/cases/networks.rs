@@ -4,6 +4,7 @@ use std::sync::atomic::AtomicBool;
 
 use libtest_mimic::Failed;
 use scrubjay::block::Block;
+use scrubjay::codec::{Columns, FociOptions, foci, permuted_first_steps};
 use scrubjay::curvature::{Curvature, Kind};
 use scrubjay::data::{InputKind, Inputs, Samples};
 use scrubjay::device::Device;
@@ -91,6 +92,44 @@ pub fn selects(device: &Device, precision: Precision) -> Result<(), Failed> {
         (Precision::F16, _) => Err("what f16 does not hold was taken".into()),
         (_, found) => Ok(found.map(drop)?),
     }
+}
+
+/// Units are chosen of a trace that stays on the device, and are those that FOCI chooses of a copy on the host; the level of
+/// permuted losses too. Less than half of the trace comes to the host.
+pub fn selects_in_place(device: &Device, request: &[usize]) -> Result<(), Failed> {
+    let cuda = cuda(device)?;
+    let net = zoo::create("cnn:8-16", Shape::new(6, 6, 2), 3, 1)?.network.freeze();
+    let samples = nets::Random(11).samples(&net, 12);
+    let copies = 150; // and no tile of columns_f64 is full
+    let criteria =
+        Criteria { method: Method::Foci, perturbations: Some(copies), seed: 3, ..Default::default() };
+    let noise = Noise { sigma: criteria.sigma, replace: criteria.replace, seed: 3 };
+    let trace = observe_copies(
+        device,
+        &net,
+        &perturb_request(&samples, request, &net.ordinary, copies, noise)?,
+        Precision::F32,
+    )?;
+    let losses: Vec<f64> = trace.losses.iter().map(|&loss| f64::from(loss)).collect();
+    let columns = Columns::from_rows_f32(&trace.activations, trace.m, trace.d, trace.d)?;
+    let cpu = Device::cpu()?;
+    let expected = foci(&cpu, &losses, &columns, &FociOptions::default())?;
+    let mut tops = permuted_first_steps(&cpu, &losses, &columns, 0..24, 3)?.ok_or("constant losses")?;
+    tops.sort_by(f64::total_cmp);
+
+    let before = cuda.counts().downloaded;
+    let found = select(device, &net, &samples, request, &criteria, &AtomicBool::new(false))?;
+    let crossed = cuda.counts().downloaded - before;
+    let units: Vec<usize> = found.units.iter().map(|unit| unit.index()).collect();
+    super::equal("units", &units, &expected.order)?;
+    let scores: Vec<Option<f64>> = found.scores.iter().map(|&score| Some(score)).collect();
+    super::equal("T", &scores, &expected.conditional)?;
+    super::equal("the largest T", &found.first, &expected.first_step.iter().copied().reduce(f64::max))?;
+    super::equal("the level of permuted losses", &found.noise_level, &Some(tops[22]))?;
+    if crossed > 2 * trace.m * trace.d || expected.order.len() < 2 {
+        return Err(format!("{crossed} bytes came to the host, in {} steps", expected.order.len()).into());
+    }
+    Ok(())
 }
 
 /// A pass in bf16 uses the kernels for sm_90a where there are channels enough, and differs from f32 by rounding alone.

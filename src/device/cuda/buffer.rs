@@ -18,6 +18,8 @@ pub struct Counts {
     pub allocations: usize,
     /// Bytes copied to the device.
     pub uploaded: usize,
+    /// Bytes copied to the host.
+    pub downloaded: usize,
     /// Multiplications by tensor cores; only the emulator counts them.
     pub products: u64,
 }

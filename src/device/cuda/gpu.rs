@@ -4,7 +4,7 @@
 //! and its order is the only one.
 
 use std::ffi::CString;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use cudarc::driver::{
@@ -13,12 +13,14 @@ use cudarc::driver::{
 
 use super::boxes::{Boxes, Take};
 use super::generated::fatbins::{ARCHITECTURES, FATBINS, MISSING};
-use super::launch::{Arguments, Launch, Resources, Row};
+use super::launch::{Arguments, Launch, Resources, Row, lock};
+use super::staging::{Engine, Staging};
 use crate::error::{Error, Result};
 
 /// An opened GPU with all kernels of the table.
 pub struct Gpu {
     stream: Arc<CudaStream>,
+    staging: Mutex<Staging<CudaStream>>,
     table: &'static [Row],
     functions: Vec<Option<Function>>, // by row of the table; none of a kernel for another architecture
     sm90: bool,
@@ -148,7 +150,7 @@ impl Gpu {
         };
         let functions = table.iter().map(load).collect::<Result<_>>()?;
         let uuid = context.uuid().ok().map(|id| uuid(&id.bytes.map(|byte| byte as u8)));
-        Ok(Gpu { stream, table, functions, sm90, name, uuid })
+        Ok(Gpu { stream, staging: Mutex::default(), table, functions, sm90, name, uuid })
     }
 
     pub fn describe(&self) -> String {
@@ -276,28 +278,22 @@ impl Gpu {
     /// # Safety
     /// As many bytes stand at that address of this device, and nobody else uses them.
     pub unsafe fn write(&self, address: u64, bytes: &[u8]) -> Result<()> {
-        if bytes.is_empty() {
-            return Ok(());
-        }
-        let bound = self.stream.context().bind_to_thread();
+        self.bind("write")?;
         // SAFETY: as of this function.
-        let copy = || unsafe { result::memcpy_htod_async(address, bytes, self.stream.cu_stream()) };
-        bound.and_then(|()| copy()).map_err(failed("write"))?;
-        self.stream.synchronize().map_err(failed("write")) // the caller may change `bytes` at once
+        unsafe { lock(&self.staging).write(&self.stream, address, bytes) }
     }
 
     /// # Safety
     /// As many bytes stand at that address of this device.
     pub unsafe fn read(&self, bytes: &mut [u8], address: u64) -> Result<()> {
-        if bytes.is_empty() {
-            return Ok(());
-        }
-        let bound = self.stream.context().bind_to_thread();
+        self.bind("read")?;
         // SAFETY: as of this function.
-        let mut copy = || unsafe { result::memcpy_dtoh_async(bytes, address, self.stream.cu_stream()) };
-        bound.and_then(|()| copy()).map_err(failed("read"))?;
-        self.stream.synchronize().map_err(failed("read"))?;
+        unsafe { lock(&self.staging).read(&self.stream, bytes, address)? };
         self.stream.context().check_err().map_err(failed("an earlier call"))
+    }
+
+    fn bind(&self, op: &str) -> Result<()> {
+        self.stream.context().bind_to_thread().map_err(failed(op))
     }
 
     pub fn event(&self) -> Result<Event> {
@@ -334,6 +330,62 @@ impl Gpu {
             result::launch_kernel(function, grid, block, shared, self.stream.cu_stream(), &mut pointers)
         });
         launched.map_err(op)
+    }
+}
+
+/// Pinned memory of the host.
+pub struct Pinned {
+    start: *mut u8,
+    bytes: usize,
+    context: Arc<CudaContext>,
+}
+// SAFETY: memory of the host belongs to no thread.
+unsafe impl Send for Pinned {}
+
+impl AsMut<[u8]> for Pinned {
+    fn as_mut(&mut self) -> &mut [u8] {
+        // SAFETY: as many bytes were allocated there, were made zeros, and are ours alone.
+        unsafe { std::slice::from_raw_parts_mut(self.start, self.bytes) }
+    }
+}
+
+impl Drop for Pinned {
+    fn drop(&mut self) {
+        // Whatever fails here, the process goes on: the memory is then lost until it ends.
+        let done = self.context.bind_to_thread().and_then(|()| self.context.synchronize());
+        // SAFETY: allocated by `pinned`, and no copy uses it any more.
+        let _ = done.and_then(|()| unsafe { result::free_host(self.start.cast()) });
+    }
+}
+
+impl Engine for CudaStream {
+    type Event = CudaEvent;
+    type Pinned = Pinned;
+
+    fn pinned(&self, bytes: usize) -> Result<Pinned> {
+        // SAFETY: the bytes are made zeros before anybody reads them; freed when it is dropped.
+        let start = unsafe { result::malloc_host(bytes, 0) }.map_err(failed("pinned memory"))?.cast::<u8>();
+        // SAFETY: as many bytes are there.
+        unsafe { start.write_bytes(0, bytes) };
+        Ok(Pinned { start, bytes, context: self.context().clone() })
+    }
+
+    unsafe fn send(&self, address: u64, from: &[u8]) -> Result<()> {
+        // SAFETY: as of this function.
+        unsafe { result::memcpy_htod_async(address, from, self.cu_stream()) }.map_err(failed("write"))
+    }
+
+    unsafe fn receive(&self, to: &mut [u8], address: u64) -> Result<()> {
+        // SAFETY: as of this function.
+        unsafe { result::memcpy_dtoh_async(to, address, self.cu_stream()) }.map_err(failed("read"))
+    }
+
+    fn event(&self) -> Result<CudaEvent> {
+        self.record_event(None).map_err(failed("event"))
+    }
+
+    fn wait(&self, event: &CudaEvent) -> Result<()> {
+        event.synchronize().map_err(failed("read"))
     }
 }
 

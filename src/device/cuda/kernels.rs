@@ -149,6 +149,14 @@ kernels! {
     shortcut_backward: shortcut_backward_f32(dx: Out<'_, f32>, dy: In<'_, f32>, n: u32, h: u32, w: u32, c: u32, oh: u32, ow: u32, oc: u32, stride: u32);
     /// trace += mean over positions / uses, of sums by tile; trace `c` columns of `[n, d]`, parts as [`Cuda::conv`] writes.
     means: means_f32(trace: Out<'_, f32>, parts: In<'_, f64>, n: u32, positions: u32, c: u32, segments: u32, d: u32, uses: u32);
+    /// sums = or (`add`) += values; `[len]`.
+    add_trace: add_trace_f64(sums: Out<'_, f64>, values: In<'_, f32>, len: u64, add: u32);
+    /// out = sums / over; `[len]`.
+    mean_trace: mean_trace_f32(out: Out<'_, f32>, sums: In<'_, f64>, len: u64, over: f64);
+    /// out = the least number of a value that is not finite, where it is below out; out `[1]`, values `[len]`.
+    not_finite: not_finite_u64(out: Out<'_, u64>, values: In<'_, f32>, len: u64);
+    /// Columns from `first` on of rows `[n, d]`; columns `[p, n]`.
+    columns: columns_f64(columns: Out<'_, f64>, rows: In<'_, f32>, n: u32, d: u32, first: u32, p: u32);
     /// y = γ x̂ + β, μ and r to saved; y and x `[n, c]`, saved `[n, 2]`, gamma and beta `[c]`.
     layer_norm<T: Scalar>: layer_norm_f32 | layer_norm_bf16 | layer_norm_f16(y: Out<'_, T>, saved: Out<'_, f32>, x: In<'_, f32>, gamma: In<'_, f32>, beta: In<'_, f32>, n: u32, c: u32, eps: f32);
     /// t = γ x̂'; t, tx and x `[n, c]`.

@@ -2,8 +2,8 @@
 //! cuLaunchKernel. `gpu` is NVIDIA's, opened at run time; `emu` (feature `emu`) runs the same kernels on the CPU, so
 //! that everything above this line is what runs on a GPU.
 //!
-//! One stream, not the default one; work is in order on it. Kernels allocate nothing; only copies from and to the
-//! host wait.
+//! One stream, not the default one; work is in order on it. Kernels allocate nothing; only copies to the host wait. All
+//! copies go through pinned memory (`staging`).
 #![allow(unsafe_code)] // the border of safety: addresses become kernel arguments here
 
 mod boxes;
@@ -20,6 +20,7 @@ mod memory;
 mod open;
 mod parameters;
 mod recording;
+mod staging;
 mod tensor_map;
 
 use std::collections::BTreeSet;
@@ -218,6 +219,7 @@ impl Cuda {
             return Err(Error::shape("read", format!("{} values", from.len), values.len().to_string()));
         }
         let bytes = bytemuck::cast_slice_mut(values);
+        lock(&self.opened.pool).counts.downloaded += bytes.len();
         // SAFETY: as many values stand at that address.
         self.checked("read", || driver!(self, driver => unsafe { driver.read(bytes, from.address) }))
     }

@@ -62,21 +62,31 @@ impl Passes<'_> {
         Ok(n)
     }
 
-    /// The values of the `n` images that are in the arena, and what is asked of them.
+    /// Computes the values of the `n` images that are in the arena: logits, losses and, where they are `traced`, activations.
+    ///
+    /// # Errors
+    /// Where the device fails.
+    pub fn compute(&self, arena: &mut Arena, n: usize, traced: bool) -> Result<()> {
+        let Arena { chunk, trace, repeats, .. } = arena;
+        repeats.run(self.cuda, n, || {
+            let mut run = Run::new(self, chunk, n);
+            if traced {
+                let len = n * self.net.units().len();
+                self.clear(trace.output().split_at(len).0)?;
+                run = run.traced(trace.output().split_at(len).0);
+            }
+            run.section(Section::Forward)?;
+            self.losses(chunk, n)
+        })
+    }
+
+    /// [`Passes::compute`], and what is asked of it.
     ///
     /// # Errors
     /// Where the device fails.
     pub fn observe(&self, arena: &mut Arena, n: usize, out: Outputs<'_>) -> Result<()> {
-        let Arena { chunk, trace, host, repeats, .. } = arena;
-        repeats.run(self.cuda, n, || {
-            let mut run = Run::new(self, chunk, n);
-            if !out.activations.is_empty() {
-                self.clear(trace.output().split_at(out.activations.len()).0)?;
-                run = run.traced(trace.output().split_at(out.activations.len()).0);
-            }
-            run.section(Section::Forward)?;
-            self.losses(chunk, n)
-        })?;
+        self.compute(arena, n, !out.activations.is_empty())?;
+        let Arena { chunk, trace, host, .. } = arena;
         out.labels.copy_from_slice(&host.1[..n * self.plan.label_width]);
         self.cuda.read(out.losses, chunk.losses.input().part(0..n))?;
         self.cuda.read(out.logits, self.logits(&chunk.kept, &chunk.work, n))?;

@@ -1,7 +1,7 @@
 //! Operations on CUDA, on values in device memory. Each checks shapes and launches its kernels.
 //!
 //! Those of a network allocate nothing and never wait: their values are parts of one arena ([`In`], [`Out`]), and a plan
-//! decides where they lie. Those of CODEC ([`rank`], [`nearest`], [`statistic`], [`xi`]) return buffers of their own;
+//! decides where they lie. Those of CODEC ([`rank`], [`nearest`], [`statistic`], [`trace`], [`xi`]) return buffers of their own;
 //! [`ptx`] and [`ptx_sm90`] run single instructions, to be held to plain
 //! arithmetic.
 
@@ -27,6 +27,7 @@ pub mod ptx_sm90;
 pub mod rank;
 pub mod shape;
 pub mod statistic;
+pub mod trace;
 pub mod vector;
 pub mod xi;
 

@@ -47,23 +47,53 @@ impl Nearest {
 /// # Errors
 /// [`Tied::Random`], fewer than 2 rows, shapes that do not fit, or the device fails.
 pub fn nearest_sorted(cuda: &Cuda, columns: &Buffer<f64>, rank: &Buffer<u32>, tied: Tied) -> Result<Nearest> {
-    if matches!(tied, Tied::Random { .. }) {
-        return Err(Error::config("random ties have no path in sorted columns"));
+    Sorted::new(cuda, columns, rank.len())?.nearest(cuda, rank, tied)
+}
+
+/// Columns whose rows are sorted by value, so that the nearest ones are adjacent.
+pub struct Sorted {
+    values: Buffer<f64>, // [p, size]
+    rows: Buffer<u32>,   // [p, size]
+    p: u32,
+    n: u32,
+    size: u32,
+}
+
+impl Sorted {
+    /// Sorts `columns` `[p, n]`, whose values are finite.
+    ///
+    /// # Errors
+    /// Fewer than 2 rows, no whole columns, or the device fails.
+    pub fn new(cuda: &Cuda, columns: &Buffer<f64>, n: usize) -> Result<Sorted> {
+        let (p, n) = shape("nearest_sorted", columns, n)?;
+        let size = n.next_power_of_two();
+        let all = p as usize * size as usize;
+        let (mut values, mut rows) = (cuda.alloc::<f64>(all)?, cuda.alloc::<u32>(all)?);
+        sort(cuda, &mut values, &mut rows, columns, p, n, size)?;
+        Ok(Sorted { values, rows, p, n, size })
     }
-    let (p, n) = shape("nearest_sorted", columns, rank)?;
-    let size = n.next_power_of_two();
-    let all = p as usize * size as usize;
-    let (mut values, mut rows) = (cuda.alloc::<f64>(all)?, cuda.alloc::<u32>(all)?);
-    sort(cuda, &mut values, &mut rows, columns, p, n, size)?;
-    let mut nearest = Nearest::alloc(cuda, p, n)?;
-    let launch = Launch::over("nearest_sorted", columns.len(), tiles::NEAREST_THREADS)?;
-    let (sum, count) = (nearest.sum.output(), nearest.count.output());
-    let mean = u32::from(tied == Tied::All);
-    // SAFETY: sum and count hold p·n, values and rows p·size, rank n; `sort` has put row numbers below n first.
-    unsafe {
-        cuda.nearest_sorted(launch, sum, count, values.input(), rows.input(), rank.input(), p, n, size, mean)?
-    };
-    Ok(nearest)
+
+    /// The nearest rows in each column alone; `rank` is `[n]`.
+    ///
+    /// # Errors
+    /// [`Tied::Random`], other than n ranks, or the device fails.
+    pub fn nearest(&self, cuda: &Cuda, rank: &Buffer<u32>, tied: Tied) -> Result<Nearest> {
+        if matches!(tied, Tied::Random { .. }) {
+            return Err(Error::config("random ties have no path in sorted columns"));
+        }
+        let Sorted { values, rows, p, n, size } = self;
+        same("nearest_sorted", "ranks", *n as usize, rank.len())?;
+        let mut nearest = Nearest::alloc(cuda, *p, *n)?;
+        let launch = Launch::over("nearest_sorted", nearest.count.len(), tiles::NEAREST_THREADS)?;
+        let (sum, count) = (nearest.sum.output(), nearest.count.output());
+        let mean = u32::from(tied == Tied::All);
+        // SAFETY: sum and count hold p·n, values and rows p·size, rank n; `sort` has put row numbers below n first.
+        unsafe {
+            let (values, rows) = (values.input(), rows.input());
+            cuda.nearest_sorted(launch, sum, count, values, rows, rank.input(), *p, *n, *size, mean)?
+        };
+        Ok(nearest)
+    }
 }
 
 /// Sorts each of the `columns` `[p, n]` by (value, row) into `values` and `rows` `[p, size]`, with size a power of two of at
@@ -144,7 +174,7 @@ impl Candidates {
 pub fn distance(
     cuda: &Cuda,
     distance: &mut Buffer<f64>,
-    columns: &Buffer<f64>,
+    columns: In<'_, f64>,
     n: usize,
     down: Range<usize>,
     across: Range<usize>,
@@ -167,8 +197,7 @@ pub fn distance(
     let (k, n) = (k as u32, rows("distance", n)?);
     // SAFETY: distance holds height·width values at least, columns k·n; rows above .. and first .. are below n.
     unsafe {
-        let (distance, columns) = (distance.output(), columns.input());
-        cuda.distance(launch, distance, columns, k, n, above, height, first, width, u32::from(fresh))
+        cuda.distance(launch, distance.output(), columns, k, n, above, height, first, width, u32::from(fresh))
     }
 }
 
@@ -186,7 +215,7 @@ pub fn nearest(
     tied: Tied,
 ) -> Result<Nearest> {
     same("nearest", "ranks", columns.n, rank.len())?;
-    let (p, n) = shape("nearest", &columns.values, rank)?;
+    let (p, n) = shape("nearest", &columns.values, rank.len())?;
     let (first, width) = panel("nearest", distance.input(), columns.n, &range)?;
     let mut nearest = Nearest::alloc(cuda, p, width)?;
     let blocks =
@@ -231,7 +260,7 @@ fn draw(
     stride: (u32, u32),
 ) -> Result<()> {
     let Tied::Random { seed, draws } = tied else { return Ok(()) };
-    let (p, n) = shape("drawn", &columns.values, rank)?;
+    let (p, n) = shape("drawn", &columns.values, rank.len())?;
     let launch = Launch::over("drawn", p as usize * width as usize, tiles::NEAREST_THREADS)?;
     let (sum, count) = (nearest.sum.output(), nearest.count.output());
     let (values, rank, draws) = (columns.values.input(), rank.input(), draws.max(1));
@@ -329,7 +358,7 @@ pub fn pruned(
 ) -> Result<Nearest> {
     same("pruned", "ranks", columns.n, rank.len())?;
     same("pruned", "rows that lists were made of", columns.n, lists.n)?;
-    let (p, n) = shape("pruned", &columns.values, rank)?;
+    let (p, n) = shape("pruned", &columns.values, rank.len())?;
     let (first, width) = panel("pruned", distance, columns.n, &lists.range)?;
     let mut nearest = Nearest::alloc(cuda, p, width)?;
     let blocks = p.div_ceil(32) as usize * width.div_ceil(tiles::NEAREST_THREADS / 32) as usize;
@@ -370,16 +399,16 @@ fn panel(op: &'static str, distance: In<'_, f64>, n: usize, range: &Range<usize>
     Ok((rows(op, range.end)? - range.len() as u32, range.len() as u32))
 }
 
-/// p and n of columns `[p, n]` with ranks `[n]`.
-fn shape(op: &'static str, columns: &Buffer<f64>, rank: &Buffer<u32>) -> Result<(u32, u32)> {
-    let n = rows(op, rank.len())?;
-    let p = columns.len() / rank.len();
-    if n < 2 || p == 0 || p * rank.len() != columns.len() {
+/// p and n of columns `[p, n]`.
+fn shape(op: &'static str, columns: &Buffer<f64>, n: usize) -> Result<(u32, u32)> {
+    let rows_of = rows(op, n)?;
+    let p = columns.len() / n;
+    if n < 2 || p == 0 || p * n != columns.len() {
         return Err(Error::shape(
             op,
             format!("at least 2 rows, and whole columns of {n} values"),
             format!("{} values", columns.len()),
         ));
     }
-    Ok((rows(op, p)?, n))
+    Ok((rows(op, p)?, rows_of))
 }
