@@ -8,7 +8,8 @@ until it was killed often enough; after every kill each file that is there must 
 be there still. The last run goes to its end, and must leave the same bytes as the undisturbed one, times apart. The same holds
 where a file may have no more than so many bytes (RLIMIT_FSIZE, for sizes up to that of the largest file that a kill left, stages of
 a hold among them), where the folder lies on a full tmpfs (as root, where mounting is allowed), and where the folder cannot be
-written: the command then ends with 1 and an error that names a file, and leaves no part of one.
+written: the command then ends with 1 and an error that names a file, and leaves no part of one. At last it runs under other locales, in another time zone, and with a clock
+of the system that jumps by years with every look at it (by a library that is compiled and loaded before others).
 """
 
 import argparse
@@ -38,6 +39,21 @@ COMMANDS = {
 # What `serve` finds in its queue: two batches, and one request that it refuses.
 REQUESTS = {"a": "0-9", "b": "10-17,25", "c": "30-35", "d": "40,41", "e": "0-5000"}
 CODES = (0, 3)  # done, or done and flagged
+JUMPING = """
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <time.h>
+
+int clock_gettime(clockid_t id, struct timespec *now) {
+    static int (*real)(clockid_t, struct timespec *);
+    static unsigned looks;
+    if (!real) *(void **)&real = dlsym(RTLD_NEXT, "clock_gettime");
+    int result = real(id, now);
+    if (id == CLOCK_REALTIME) now->tv_sec += (__atomic_fetch_add(&looks, 1, __ATOMIC_RELAXED) % 3 - 1) * 600000000L;
+    return result;
+}
+"""
+PLACES = [{"LC_ALL": "tr_TR.UTF-8", "TZ": "Pacific/Kiritimati"}, {"LANG": "de_DE.UTF-8", "LC_NUMERIC": "de_DE.UTF-8"}, {"LC_ALL": "C", "TZ": "EST5EDT"}]
 TIMES = ("seconds", "received", "finished")
 
 
@@ -205,6 +221,16 @@ class Task:
                 subprocess.run(["umount", self.out], check=True)
         return refusals
 
+    def elsewhere(self, clock):
+        """Other locales and time zones, and a clock that jumps."""
+        for place in [*PLACES, {"LD_PRELOAD": str(clock)}]:
+            self.fresh()
+            run = self.start(env={**os.environ, **place})
+            _, err = run.communicate()
+            assert run.returncode in CODES, f"{self.name} with {place}: {run.returncode} {err}"
+            now = self.check(f"{self.name} with {place}")
+            assert now.keys() == self.whole.keys(), f"{self.name} with {place}: {sorted(now)} in place of {sorted(self.whole)}"
+
     def read_only(self):
         if os.geteuid() == 0:
             self.fresh()
@@ -252,6 +278,8 @@ def main():
     with tempfile.TemporaryDirectory() as folder:
         folder = Path(folder)
         prepare(program, folder)
+        clock = folder / "jumping.so"
+        subprocess.run(["cc", "-shared", "-fPIC", "-x", "c", "-", "-o", clock, "-ldl"], input=JUMPING, text=True, check=True)
         for i, name in enumerate(names):
             (folder / name).mkdir()
             task = Task(program, folder / name, name)
@@ -259,6 +287,7 @@ def main():
             share = args.kills // len(names) + (i < args.kills % len(names))
             kills, full = task.killed(share, draw), task.full()
             disk, read_only = task.full_disk(), task.read_only()
+            task.elsewhere(clock)
             shown = lambda count: "not tried" if count is None else count
             print(f"{name}: {task.seconds:.2f} s; {kills} kills; {full} refusals for the size of files, {shown(disk)} for a full disk, {shown(read_only)} for a read-only folder", flush=True)
             for message in sorted(task.messages):
