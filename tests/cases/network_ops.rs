@@ -85,9 +85,16 @@ pub fn cases() -> Vec<(String, Case)> {
             cases.push((format!("loss/n={n},classes={classes}"), Box::new(move |d| losses(d, n, classes))));
         }
     }
-    for (n, t, heads, width) in
-        [(1, 1, 1, 1), (2, 5, 2, 3), (1, 31, 3, 32), (2, 33, 1, 33), (1, 197, 2, 64), (1, 130, 1, 128)]
-    {
+    for (n, t, heads, width) in [
+        (1, 1, 1, 1),
+        (2, 5, 2, 3),
+        (1, 31, 3, 32),
+        (2, 33, 1, 33),
+        (1, 197, 2, 64),
+        (1, 130, 1, 128),
+        (1, 257, 2, 3),
+        (1, 515, 1, 2),
+    ] {
         if large() || t < if few() { 33 } else { 130 } {
             let name = format!("attention/n={n},t={t},heads={heads},width={width}");
             cases.push((name, Box::new(move |d| attentions(d, n, t, heads, width, None))));

@@ -37,7 +37,18 @@ fn weights<T: Number>(
 
 /// Attention of one image: `x` `[t, 3c]`, the result `[t, c]`; `mask` `[t]` is 0 at keys without weight.
 pub fn attention<T: Number>(x: &[T], shape: Shape, heads: usize, mask: Option<&[u32]>) -> Vec<T> {
-    with_added(x, shape, heads, mask, None)
+    attention_by(x, shape, heads, mask, &|p| p)
+}
+
+/// The same with every weight as `round` makes it.
+pub fn attention_by<T: Number>(
+    x: &[T],
+    shape: Shape,
+    heads: usize,
+    mask: Option<&[u32]>,
+    round: &dyn Fn(T) -> T,
+) -> Vec<T> {
+    with_added(x, shape, heads, mask, None, round)
 }
 
 fn with_added<T: Number>(
@@ -46,13 +57,14 @@ fn with_added<T: Number>(
     heads: usize,
     mask: Option<&[u32]>,
     added: Option<&[T]>,
+    round: &dyn Fn(T) -> T,
 ) -> Vec<T> {
     let (t, c) = (shape.positions(), shape.c);
     let p = weights(x, shape, heads, mask, added);
     let at = |i: usize| {
         let (token, channel) = (i / c, i % c);
         let p = &p[channel / (c / heads)][token];
-        (0..t).fold(T::of(0.0), |sum, l| sum + p[l] * x[l * 3 * c + 2 * c + channel])
+        (0..t).fold(T::of(0.0), |sum, l| sum + round(p[l]) * x[l * 3 * c + 2 * c + channel])
     };
     (0..t * c).map(at).collect()
 }
@@ -145,9 +157,22 @@ fn added<T: Number>(table: &[T], at: Windows, window: usize, heads: usize) -> Ve
 
 /// Attention within the windows of one image, rows of `shape`; the table is `[(2 side - 1)², heads]`.
 pub fn windowed<T: Number>(x: &[T], shape: Shape, heads: usize, table: &[T], at: Windows) -> Vec<T> {
+    windowed_by(x, shape, heads, table, at, &|p| p)
+}
+
+/// The same with every weight as `round` makes it.
+pub fn windowed_by<T: Number>(
+    x: &[T],
+    shape: Shape,
+    heads: usize,
+    table: &[T],
+    at: Windows,
+    round: &dyn Fn(T) -> T,
+) -> Vec<T> {
     let one = Shape { h: 1, ..shape };
     let windows = x.chunks_exact(3 * one.len()).enumerate();
-    windows.flat_map(|(i, x)| with_added(x, one, heads, None, Some(&added(table, at, i, heads)))).collect()
+    let window = |(i, x)| with_added(x, one, heads, None, Some(&added(table, at, i, heads)), round);
+    windows.flat_map(window).collect()
 }
 
 /// The adjoint of [`windowed`], added to `dx` and to `dtable`.

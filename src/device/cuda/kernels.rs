@@ -240,6 +240,12 @@ kernels! {
     /// O of each head, and P to saved; y `[n, t, heads·width]`, x of three times the channels, saved `[n, heads, t, t]`,
     /// mask `[n, t]`.
     attention<T: Scalar>: attention_f32 | attention_bf16 | attention_f16(y: Out<'_, T>, saved: Option<Out<'_, f32>>, x: In<'_, T>, mask: Option<In<'_, u32>>, table: Option<In<'_, f32>>, t: u32, heads: u32, width: u32, side: u32, rows: u32, columns: u32, down: u32, right: u32);
+    /// O of each head of up to 32 channels, on tensor cores; as [`Cuda::attention`].
+    attention_tiles_32<H: Half>: attention_tiles_32_bf16 | attention_tiles_32_f16(y: Out<'_, H>, x: In<'_, H>, mask: Option<In<'_, u32>>, table: Option<In<'_, f32>>, t: u32, heads: u32, width: u32, side: u32, rows: u32, columns: u32, down: u32, right: u32);
+    /// The same of up to 64.
+    attention_tiles_64<H: Half>: attention_tiles_64_bf16 | attention_tiles_64_f16(y: Out<'_, H>, x: In<'_, H>, mask: Option<In<'_, u32>>, table: Option<In<'_, f32>>, t: u32, heads: u32, width: u32, side: u32, rows: u32, columns: u32, down: u32, right: u32);
+    /// The same of up to 128.
+    attention_tiles_128<H: Half>: attention_tiles_128_bf16 | attention_tiles_128_f16(y: Out<'_, H>, x: In<'_, H>, mask: Option<In<'_, u32>>, table: Option<In<'_, f32>>, t: u32, heads: u32, width: u32, side: u32, rows: u32, columns: u32, down: u32, right: u32);
     /// O' = P'V + PV'.
     attention_tangent: attention_tangent_f32(ty: Out<'_, f32>, tx: In<'_, f32>, x: In<'_, f32>, saved: In<'_, f32>, t: u32, heads: u32, width: u32);
     /// The adjoint of the scores to ds `[n, heads, t, t]`, that of Q added to dx.
