@@ -252,5 +252,6 @@ fn run_on_cuda(
         };
         passes.observe(&mut arena, n, out)?;
     }
+    passes.check_range(&arena)?;
     Ok((trace, labels))
 }

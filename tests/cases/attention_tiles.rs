@@ -87,11 +87,11 @@ fn attends<H: Stored>(device: &Device, keys: Keys, (n, t, heads, width): Sizes) 
         let (x, table) = (wide::<f64>(x), wide::<f64>(&table));
         let y = |weight: &dyn Fn(f64) -> f64| match at {
             Some(at) => {
-                attention::windowed_by(&x, Shape::new(at.count(), t, shape.c), heads, &table, at, weight)
+                attention::windowed(&x, Shape::new(at.count(), t, shape.c), heads, &table, at, weight)
             }
             None => {
                 let keys = mask.as_ref().map(|mask| &mask[i * t..(i + 1) * t]);
-                attention::attention_by(&x, shape, heads, keys, weight)
+                attention::attention(&x, shape, heads, keys, weight)
             }
         };
         exact.extend(y(&|p| p));

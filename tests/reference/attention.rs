@@ -35,13 +35,9 @@ fn weights<T: Number>(
     (0..heads).map(head).collect()
 }
 
-/// Attention of one image: `x` `[t, 3c]`, the result `[t, c]`; `mask` `[t]` is 0 at keys without weight.
-pub fn attention<T: Number>(x: &[T], shape: Shape, heads: usize, mask: Option<&[u32]>) -> Vec<T> {
-    attention_by(x, shape, heads, mask, &|p| p)
-}
-
-/// The same with every weight as `round` makes it.
-pub fn attention_by<T: Number>(
+/// Attention of one image: `x` `[t, 3c]`, the result `[t, c]`; `mask` `[t]` is 0 at keys without weight. Every weight is as `round` makes
+/// it.
+pub fn attention<T: Number>(
     x: &[T],
     shape: Shape,
     heads: usize,
@@ -155,13 +151,9 @@ fn added<T: Number>(table: &[T], at: Windows, window: usize, heads: usize) -> Ve
     added
 }
 
-/// Attention within the windows of one image, rows of `shape`; the table is `[(2 side - 1)², heads]`.
-pub fn windowed<T: Number>(x: &[T], shape: Shape, heads: usize, table: &[T], at: Windows) -> Vec<T> {
-    windowed_by(x, shape, heads, table, at, &|p| p)
-}
-
-/// The same with every weight as `round` makes it.
-pub fn windowed_by<T: Number>(
+/// Attention within the windows of one image, rows of `shape`; the table is `[(2 side - 1)², heads]`. Every
+/// weight is as `round` makes it.
+pub fn windowed<T: Number>(
     x: &[T],
     shape: Shape,
     heads: usize,

@@ -488,11 +488,11 @@ fn evaluate<T: Number>(
         Op::Positions(table) => x.iter().zip(&params[table.index()]).map(|(&a, &b)| a + b).collect(),
         Op::RowToAll(table) => x.iter().enumerate().map(|(i, &a)| a + params[table.index()][i % c]).collect(),
         Op::Attention { heads, windows: Some((table, windows)), .. } => {
-            attention::windowed_by(x, to, *heads, &params[table.index()], *windows, &weight)
+            attention::windowed(x, to, *heads, &params[table.index()], *windows, &weight)
         }
         Op::Attention { heads, masked, windows: None } => {
             let mask = masked.then(|| integers(&values[node.inputs[1].index()].y));
-            attention::attention_by(x, to, *heads, mask.as_deref(), &weight)
+            attention::attention(x, to, *heads, mask.as_deref(), &weight)
         }
         op => {
             let mut y = vec![T::of(0.0); to.len()];

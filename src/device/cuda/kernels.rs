@@ -10,7 +10,7 @@
 use std::ffi::{c_char, c_void};
 
 use super::Cuda;
-use super::buffer::{In, Out};
+use super::buffer::{Flag, In, Out};
 use super::element::{Half, Scalar};
 use super::generated::tiles;
 use super::launch::{Argument, Arguments, Launch, Row};
@@ -272,6 +272,8 @@ kernels! {
     conv_half_wide_sm90<H: Half>: conv_bf16_wide_sm90 | conv_f16_wide_sm90(x: &TensorMap, weight: &TensorMap, p: AffineParameters<'_, H, H, f32>) on sm_90a, tiles::SM90_SHARED;
     /// out = x rounded to 16 bits; `[len]`.
     narrow<H: Half>: narrow_bf16 | narrow_f16(out: Out<'_, H>, x: In<'_, f32>, len: u32);
+    /// flag |= whether any of the values, which are bits of f16, is no number; `[len]`.
+    beyond: beyond_f16(flag: Flag<'_>, values: In<'_, u16>, len: u32);
     /// The same as [`Cuda::conv`] of groups that have one input channel each.
     conv_depthwise<T: Scalar>: conv_depthwise_f32 | conv_depthwise_bf16 | conv_depthwise_f16(p: AffineParameters<'_, T, f32, T>);
     /// dx = or (`add`) += Wᵀ dz; dx `[pixels, c]`, dz `[.., oh, ow, o]`, weight and rows as of [`Cuda::conv`].
@@ -367,6 +369,9 @@ mod tests {
         ];
         if let Some((_, of)) = structs.into_iter().find(|(of, _)| kind.contains(of)) {
             return format!("const __grid_constant__ {of} {name}");
+        }
+        if kind == "Flag<'_>" {
+            return format!("uint32_t* {name}");
         }
         let kind = kind.strip_prefix("Option<").and_then(|rest| rest.strip_suffix('>')).unwrap_or(kind);
         let inner = |prefix: &str| kind.strip_prefix(prefix).and_then(|rest| rest.strip_suffix('>'));

@@ -1,6 +1,7 @@
 //! The executor on a CUDA device: one exhaustive match from each family of instructions to operations on device memory.
 
 mod affine;
+mod range;
 mod tokens;
 
 use super::passes::{carve_moments, copy};
@@ -55,8 +56,8 @@ impl Run<'_> {
             Section::Product => "product",
         };
         passes.plan.program.section(section).iter().try_for_each(|step| {
-            self.execute(&step.instruction)
-                .map_err(|error| error.during(&passes.name(step.node.index(), what)))
+            let done = self.execute(&step.instruction).and_then(|()| self.watch(&step.instruction));
+            done.map_err(|error| error.during(&passes.name(step.node.index(), what)))
         })
     }
 
