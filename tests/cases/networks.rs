@@ -132,6 +132,9 @@ pub fn selects_in_place(device: &Device, request: &[usize]) -> Result<(), Failed
     Ok(())
 }
 
+/// What a network has between its image and its head.
+type Compose<'a> = &'a dyn Fn(&mut Builder, NodeId) -> scrubjay::Result<NodeId>;
+
 /// A pass in f16 is refused where a value is beyond it, also where what follows makes a number of infinity: of an affine layer
 /// before tanh, and of a sum before a sigmoid. Below f16's largest value, and in bf16, it is not.
 pub fn refuses_beyond(device: &Device) -> Result<(), Failed> {
@@ -148,8 +151,7 @@ pub fn refuses_beyond(device: &Device) -> Result<(), Failed> {
         let x = b.activation(x, Activation::Sigmoid);
         Ok(b.flatten(x))
     };
-    let made: [(&dyn Fn(&mut Builder, NodeId) -> scrubjay::Result<NodeId>, f32); 2] =
-        [(&affine, 4.0), (&sum, 2.0)];
+    let made: [(Compose<'_>, f32); 2] = [(&affine, 4.0), (&sum, 2.0)];
     for (compose, times) in made {
         let mut weights = nets::weights(5);
         let (mut b, x) = Builder::new(&mut weights, Shape::new(2, 2, 1));
