@@ -10,6 +10,8 @@
 //! a solver. All others share memory as their lives allow. The lengths of operands are checked when the program is
 //! built, once for both devices. Every value has an element type ([`super::elements`]); memory is counted in floats.
 
+mod places;
+
 use std::fmt::Write;
 use std::ops::Range;
 
@@ -93,6 +95,8 @@ struct Slot {
     element: Element,
     region: Region,
     start: usize,
+    /// Whether nobody writes it, because nobody reads it.
+    absent: bool,
 }
 
 /// See the file's opening.
@@ -249,52 +253,6 @@ impl Program {
         }
         Ok(())
     }
-
-    /// From the first to the last step that uses each value; none where no step does.
-    fn lives(&self) -> Vec<Option<Range<usize>>> {
-        let mut lives: Vec<Option<Range<usize>>> = vec![None; self.slots.len()];
-        // Somebody fills the image before the first step, and reads the logits behind the values and their gradient.
-        lives[self.image.index()] = Some(0..1);
-        for (i, step) in self.steps.iter().enumerate() {
-            for (value, ..) in step.instruction.operands().values {
-                lives[value.index()].get_or_insert(i..i + 1).end = i + 1;
-            }
-        }
-        if let Some(life) = &mut lives[self.logits.index()] {
-            life.end = life.end.max(self.bounds[1]);
-        }
-        lives
-    }
-
-    /// Gives every value its place: kept ones one behind the other, the others at the lowest offset that is free as long
-    /// as they are needed.
-    pub(super) fn place(&mut self) {
-        let (product, lives) = (self.bounds[1], self.lives());
-        let mut placed: Vec<(Range<usize>, Range<usize>)> = vec![]; // offsets, life
-        for (slot, life) in self.slots.iter_mut().zip(lives) {
-            let Some(life) = life else { continue };
-            let need = floats(slot.value.len, slot.element).next_multiple_of(ALIGN);
-            if life.start < product && product < life.end {
-                (slot.region, slot.start) = (Region::Kept, self.kept);
-                self.kept += need;
-                continue;
-            }
-            let alive = |other: &Range<usize>| other.start < life.end && life.start < other.end;
-            let mut taken: Vec<&Range<usize>> =
-                placed.iter().filter(|(_, other)| alive(other)).map(|(offsets, _)| offsets).collect();
-            taken.sort_by_key(|offsets| offsets.start);
-            let mut start = 0;
-            for offsets in taken {
-                if offsets.start >= start + need {
-                    break;
-                }
-                start = start.max(offsets.end);
-            }
-            (slot.region, slot.start) = (Region::Work, start);
-            self.work = self.work.max(start + need);
-            placed.push((start..start + need, life));
-        }
-    }
 }
 
 /// Values and steps while they are listed.
@@ -308,7 +266,8 @@ impl List {
     /// A new value.
     pub fn value(&mut self, name: String, len: usize) -> Value {
         let value = Value { id: self.slots.len() as u32, len };
-        self.slots.push(Slot { name, value, element: Element::F32, region: Region::Work, start: 0 });
+        let (element, region) = (Element::F32, Region::Work);
+        self.slots.push(Slot { name, value, element, region, start: 0, absent: false });
         value
     }
 
@@ -384,15 +343,6 @@ impl Seed<'_> {
 }
 
 impl Program {
-    /// Gives every value a place of its own, so that it can be read behind the pass, and a node's instructions can run alone.
-    pub fn unshare(&mut self) {
-        (self.kept, self.work) = (0, 0);
-        for slot in &mut self.slots {
-            (slot.region, slot.start) = (Region::Kept, self.kept);
-            self.kept += floats(slot.value.len, slot.element);
-        }
-    }
-
     /// The value of that name.
     pub fn named(&self, name: &str) -> Option<Value> {
         self.slots.iter().find(|slot| slot.name == name).map(|slot| slot.value)

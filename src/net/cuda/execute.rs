@@ -331,9 +331,8 @@ impl Run<'_> {
         let (cuda, n) = (self.passes.cuda, self.n);
         match *op {
             PoolOp::Max { y, winners, x, at, window } => typed!(self, y, T => {
-                let read = self.passes.plan.program.reads(winners);
-                let (y, winners, others) = self.memory.carve_two::<T>(y, winners);
-                let winners = read.then(|| winners.bits());
+                let (y, winners, others) = self.memory.carve_read::<T>(y, winners);
+                let winners = winners.map(Out::bits);
                 pool::max_pool(cuda, y, winners, others.get(x), n, at.from, at.to, window)
             }),
             PoolOp::MaxTangent { t, winners, tx, at } => {

@@ -63,6 +63,20 @@ impl<'a> Memory<'a> {
         (out.holding(len), beside.holding(other), others)
     }
 
+    /// The same, of which the one of f32 is there only where an instruction reads it.
+    pub fn carve_read<T: Scalar>(
+        &mut self,
+        value: Value,
+        beside: Value,
+    ) -> (Out<'_, T>, Option<Out<'_, f32>>, Others<'_>) {
+        if self.passes.plan.program.reads(beside) {
+            let (out, beside, others) = self.carve_two(value, beside);
+            return (out, Some(beside), others);
+        }
+        let ([out], others) = self.carve([value]);
+        (out, None, others)
+    }
+
     /// The floats that these values are in.
     fn cut<const N: usize>(&mut self, values: [Value; N]) -> ([Out<'_, f32>; N], Others<'_>) {
         let (passes, n, spans) = (self.passes, self.n, values.map(|value| self.span(value)));
