@@ -623,6 +623,7 @@ typedef struct sj_scrub_options {
     const char *despite;            /* what shall not refuse the request, separated by commas: "no-val", "near-chance" */
     const char *delta_file;         /* sj_request_run writes delta.safetensors too: "new" values, or "both"; NULL: none */
     double budget;                  /* the most that a hold may cost, in epochs of retraining; NaN: what it costs */
+    const char *rounding;           /* of new values, where the model's files are bf16 or f16: "nearest" (default), "stochastic" */
 } sj_scrub_options;
 
 typedef struct sj_request_info {
@@ -645,6 +646,9 @@ typedef struct sj_estimate {
     double seconds_at_most; /* without the selection's statistics */
     uint64_t proxy_epochs, hold_epochs; /* passes over the retained samples, of a hold */
     double cost_in_epochs;              /* of retraining, that these take with the forgotten samples beside; 0 without a hold */
+    uint64_t memory_bytes, memory_in_use; /* of the host, at most; of these, what the session's models and samples take already */
+    uint64_t memory_free;                 /* what the machine has left; 0 where it does not tell */
+    double kept_share;                    /* of what products read again, the share that is kept; 1 where there are none */
 } sj_estimate;
 
 SJ_API int32_t sj_scrub_options_init(sj_scrub_options *options, size_t struct_size);

@@ -30,10 +30,12 @@ TIMM = """resnet18 resnet26d resnetv2_50 seresnet18 densenet121 mobilenetv2_100 
 
 
 def made(network):
-    """With norms and biases that are not those of a new network: exporters store equal ones once."""
+    """With norms and biases that are not those of a new network: exporters store equal ones once, and heads may be zeros."""
     for parameter in network.parameters():
         if parameter.dim() == 1:
             parameter.data += 0.1 * torch.randn_like(parameter)
+        elif not parameter.any():
+            parameter.data.normal_(0, 0.02)
     for name, buffer in network.named_buffers():
         if name.endswith("running_mean"):
             buffer.normal_(0, 0.1)

@@ -14,6 +14,7 @@ mod described;
 mod file;
 mod hub;
 mod memory;
+mod rounding;
 mod torch;
 mod write;
 mod zip;
@@ -21,6 +22,7 @@ mod zip;
 pub(crate) use described::{image_size, side};
 
 pub use delta::{Delta, Rows, Way, write_delta};
+pub use rounding::{Rounded, Rounding};
 pub use write::{Patched, save, serialized};
 
 use std::collections::{BTreeMap, HashSet};

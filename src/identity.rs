@@ -16,9 +16,9 @@ use crate::update::NoiseUnits;
 use crate::zoo::{Choices, Stem};
 
 /// The version of the list of fields. It changes when a field is added, removed or written in another way.
-const VERSION: u32 = 6;
+const VERSION: u32 = 7;
 
-/// `5-` and the SHA-256 of the lines of [`fields`].
+/// The version, `-`, and the SHA-256 of the lines of [`fields`].
 ///
 /// # Errors
 /// Where the session was not opened from files.
@@ -33,10 +33,10 @@ pub fn is_of_another_version(identity: &str) -> bool {
     identity.strip_prefix(&VERSION.to_string()).is_none_or(|rest| !rest.starts_with('-'))
 }
 
-/// The fields of version 6, in this order, one line `name = value` each: the program's version; the hashes of the model's
+/// The fields of version 7, in this order, one line `name = value` each: the program's version; the hashes of the model's
 /// files, its config, the earlier model's and the proxy's files; what was chosen about the model; the hashes of the samples and the validation samples as they are after normalisation, and of the
 /// lists of indices (to remove, retained, for a hold, held out); what earlier runs removed and a hold holds, where there is such;
-/// n and the batch; then every setting by name. Numbers are
+/// n, the batch and the rounding; then every setting by name. Numbers are
 /// written in the shortest form that gives the same bits, and what is not given as `default`. Left out is
 /// [`Settings::memory`], which changes no bit.
 fn fields(session: &Session, request: &Request) -> Result<Vec<(&'static str, String)>> {
@@ -72,6 +72,7 @@ fn fields(session: &Session, request: &Request) -> Result<Vec<(&'static str, Str
         fields.push(("held", format!("{} {soft_labels}", of_indices(indices))));
     }
     fields.extend([("n", request.n.to_string()), ("batch", request.batch.to_string())]);
+    fields.push(("rounding", request.options.rounding.name().to_string()));
     fields.extend(of_settings(&request.settings));
     Ok(fields)
 }

@@ -190,11 +190,15 @@ impl<'a> Needs<'a> {
     }
 
     /// Of training in batches of at most this many samples.
-    fn training(&self, batch: usize, optimizer: Optimizer) -> Result<usize> {
+    fn training(&self, batch: usize, optimizer: Optimizer) -> Result<(&'static str, usize)> {
         let net = self.net.thaw();
         let remembered = if optimizer == Optimizer::Adam { 2 } else { 1 };
-        let bytes = Plan::training(&net, batch)?.training_bytes(&net, batch, self.threads(), remembered);
-        Ok(self.on_host(bytes).max((1 + remembered) * self.model))
+        let device = self.session.device();
+        let threads = (device.threads(), device.ranks().size());
+        let (bytes, again) = Plan::training_bytes(&net, batch, threads, remembered)?;
+        let bytes = self.on_host(bytes).max((1 + remembered) * self.model);
+        let again = again && device.cuda().is_none();
+        Ok((if again { "training, some values being computed twice" } else { "training" }, bytes))
     }
 
     /// Of sums of gradients over all parameters of some units, `parameters` of them.
@@ -233,9 +237,8 @@ impl<'a> Needs<'a> {
         let mut phases = vec![];
         if settings.proxy == ProxyKind::Trained {
             let batch = settings.recipe.batch.min(request.train_on.len().max(1));
-            let training = self.training(batch, settings.recipe.optimizer)?;
-            let parts =
-                vec![("the proxy", (1 + self.earlier) * model), ("training it", training + self.passes)];
+            let (what, training) = self.training(batch, settings.recipe.optimizer)?;
+            let parts = vec![("the proxy", (1 + self.earlier) * model), (what, training + self.passes)];
             phases.push(("the proxy", parts));
         }
         if let Some(criteria) = settings.criteria(&request.settings.selection) {
@@ -244,18 +247,21 @@ impl<'a> Needs<'a> {
         let held = request.forget.len() + self.session.held().indices.len();
         let batch = hold::BATCH + hold::BATCH.min(held);
         let copies = ("copies of the model that change", (1 + self.earlier) * model);
-        let training = match settings.block {
+        let (what, training) = match settings.block {
             // Every epoch the values or what is remembered are written, brought together.
-            None => self.training(batch, Optimizer::Sgd)? + model,
+            None => {
+                let (what, bytes) = self.training(batch, Optimizer::Sgd)?;
+                (what, bytes + model)
+            }
             Some(share) => {
                 let parameters = self.parameters_of(units_of(share, self.net.units().len()));
                 let (rows, trained) = (self.all_rows(), self.net.params.iter().map(|p| p.value.len()).sum());
                 let choice = self.gradient(rows, Purpose::Gradient, self.m, trained)? + 8 * trained;
                 let steps = self.gradient(self.all_rows(), Purpose::Gradient, batch, parameters)?;
-                choice.max(steps + 24 * parameters)
+                ("training", choice.max(steps + 24 * parameters))
             }
         };
-        phases.push(("the hold", vec![copies, ("training on", training)]));
+        phases.push(("the hold", vec![copies, (what, training)]));
         // The new values are written with the record of the batch.
         phases.push(("the record", vec![copies, ("its values", model), ("passes", self.passes)]));
         Ok(phases)

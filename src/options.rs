@@ -5,6 +5,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
+use crate::checkpoint::Rounding;
 use crate::data::{self, Labels, Names, Spec};
 use crate::error::{Error, Result};
 use crate::loss::Loss;
@@ -203,6 +204,8 @@ pub struct ScrubOptions {
     pub noise: Option<NoiseUnits>,
     /// What a run in a folder writes as a delta file; by default none.
     pub delta_file: Option<DeltaValues>,
+    /// How new values are rounded where the model's files have 16 bits.
+    pub rounding: Rounding,
     /// Doubts that do not refuse the request; by default both do.
     pub despite: Option<Vec<Doubt>>,
     /// Seed of everything random.
@@ -251,6 +254,7 @@ impl ScrubOptions {
         delta: None,
         noise: None,
         delta_file: None,
+        rounding: Rounding::Nearest,
         despite: None,
         seed: 0,
     };

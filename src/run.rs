@@ -10,7 +10,7 @@ use std::time::Instant;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::checkpoint::{Checkpoint, Delta, Patched, Rows, Way};
+use crate::checkpoint::{Checkpoint, Delta, Patched, Rounding, Rows, Way};
 use crate::data::file::check_folder;
 use crate::data::tensors;
 use crate::doubt::doubts;
@@ -78,7 +78,24 @@ impl Session {
     /// # Errors
     /// As [`Session::scrub`].
     pub fn scrub_on(&self, request: &Request, scrubbed: &mut Scrubbed) -> Result<()> {
-        self.go_on(request, scrubbed, None, |_| Ok(()))
+        self.go_on(request, scrubbed, None, |_| Ok(()))?;
+        self.round(request, scrubbed)
+    }
+
+    /// Rounds the network at random to the type of the model's files, where that was asked for.
+    fn round(&self, request: &Request, scrubbed: &mut Scrubbed) -> Result<()> {
+        let (Rounding::Stochastic, Some(checkpoint)) = (request.options.rounding, self.checkpoint()) else {
+            return Ok(());
+        };
+        let seed = request.settings.seed;
+        let rounded = checkpoint.round_at_random(self.network(), &mut scrubbed.network, seed)?;
+        if rounded.changed > 0 {
+            scrubbed.notes.push(format!(
+                "rounded at random to the type of the files: {} of {} changed values are as before",
+                rounded.unchanged, rounded.changed
+            ));
+        }
+        Ok(())
     }
 
     /// What a request that was carried out in memory came to; changed values are those of the network, and none is lost to
@@ -208,6 +225,7 @@ impl Session {
             other => other,
         })?;
         stages.clear()?; // of a run that was stopped between a record and this
+        self.round(request, &mut scrubbed)?;
         let network = Box::new(scrubbed.network.clone());
         if ranks.leads() {
             let outcome =

@@ -170,6 +170,96 @@ fn a_product_and_a_sum_are_one_layer_and_its_file_has_the_values_in_place() {
     }
 }
 
+/// Whole numbers as an attribute.
+fn numbers(name: &str, values: &[u8]) -> Vec<u8> {
+    field(5, &[field(1, name.as_bytes()), field(8, values), vec![0xa0, 1, 7]].concat())
+}
+
+#[test]
+fn a_layer_over_tokens_gives_what_plain_loops_give() {
+    // Rows and columns as 16 tokens of 3 channels: over tokens, over channels, and back to the head.
+    let nodes: [(&str, &[&str], &str, Vec<u8>); 11] = [
+        ("Flatten", &["x"], "f", vec![]),
+        ("Constant", &[], "sides", numbers("value_ints", &[1, 3, 16])),
+        ("Reshape", &["f", "sides"], "r", vec![]),
+        ("MatMul", &["r", "over"], "m", vec![]),
+        ("Add", &["m", "beside"], "h", vec![]),
+        ("Relu", &["h"], "a", vec![]),
+        ("Add", &["r", "a"], "s", vec![]),
+        ("Transpose", &["s"], "t", numbers("perm", &[0, 2, 1])),
+        ("Add", &["t", "b"], "u", vec![]),
+        ("ReduceMean", &["u"], "p", [numbers("axes", &[1]), whole("keepdims", 0)].concat()),
+        ("MatMul", &["p", "w"], "y", vec![]),
+    ];
+    let tensors: [(&str, &[u8], Vec<u8>); 4] = [
+        ("over", &[16, 16], raw(256)),
+        ("beside", &[16], raw(16)),
+        ("b", &[3], raw(3)),
+        ("w", &[3, 2], raw(6)),
+    ];
+    let found = of(&model(&nodes, &tensors)).unwrap();
+    assert_eq!(found.network.layers.len(), 2);
+    let x: Vec<f32> = (0..48).map(|i| (i * i % 7) as f32 * 0.01 - 0.03).collect();
+    let samples = Samples { kind: Shape::new(4, 4, 3).into(), x: x.clone(), y: vec![0].into(), stream: None };
+    let value = |i: usize| f64::from(i as f32 * 0.1 - 1.0);
+    let mut expected = [0.0; 2];
+    for c in 0..3 {
+        let of = |token: usize| f64::from(x[3 * token + c]);
+        let mean: f64 = (0..16)
+            .map(|to| {
+                let sum: f64 = (0..16).map(|from| of(from) * value(16 * from + to)).sum();
+                of(to) + (sum + value(to)).max(0.0) + value(c)
+            })
+            .sum::<f64>()
+            / 16.0;
+        expected.iter_mut().enumerate().for_each(|(o, sum)| *sum += mean * value(2 * c + o));
+    }
+    for (found, expected) in logits(&found.network, &samples).iter().zip(expected) {
+        assert!((f64::from(*found) - expected).abs() < 1e-4, "{found} {expected}");
+    }
+}
+
+/// A whole number as an attribute.
+fn whole(name: &str, value: u8) -> Vec<u8> {
+    field(5, &[field(1, name.as_bytes()), vec![3 << 3, value, 0xa0, 1, 2]].concat())
+}
+
+#[test]
+fn zeros_that_the_graph_adds_are_the_padding_of_the_convolution() {
+    let net = |pads: Option<&[u8]>, own: &[u8]| {
+        let pad = |pads: &[u8]| {
+            // Given in reverse, as exporters do.
+            let back: Vec<u8> = pads.iter().rev().copied().collect();
+            vec![
+                ("Constant", &[][..], "back", numbers("value_ints", &back)),
+                ("Constant", &[][..], "last", numbers("value_ints", &[(pads.len() - 1) as u8])),
+                ("Constant", &[][..], "end", minus("value_ints", 9)),
+                ("Constant", &[][..], "axis", numbers("value_ints", &[0])),
+                ("Constant", &[][..], "step", minus("value_ints", 1)),
+                ("Slice", &["back", "last", "end", "axis", "step"][..], "pads", vec![]),
+                ("Pad", &["x", "pads"][..], "padded", vec![]),
+            ]
+        };
+        let mut nodes = pads.map_or(vec![], pad);
+        let from: &[&str] = if pads.is_some() { &["padded", "k"] } else { &["x", "k"] };
+        nodes.push(("Conv", from, "n", numbers("pads", own)));
+        nodes.push(("GlobalAveragePool", &["n"][..], "p", vec![]));
+        nodes.push(("Flatten", &["p"][..], "f", vec![]));
+        nodes.push(("MatMul", &["f", "w"][..], "y", vec![]));
+        of(&model(&nodes, &[("w", &[3, 2], raw(6)), ("k", &[3, 3, 2, 2], raw(36))]))
+    };
+    let (by_graph, by_conv) = (net(Some(&[0, 0, 0, 1, 0, 0, 2, 1]), &[1, 0, 0, 0]), net(None, &[1, 1, 2, 1]));
+    assert!(by_graph.unwrap().network == by_conv.unwrap().network);
+    let error = net(Some(&[0, 1, 0, 1, 0, 0, 2, 1]), &[0; 4]).err().unwrap().to_string();
+    assert!(error.contains("(Pad)") && error.contains("zeros around an image"), "{error}");
+}
+
+/// One whole number below 0, in a list.
+fn minus(name: &str, value: u8) -> Vec<u8> {
+    let number = [vec![(0x80 - value) | 0x80], vec![0xff; 8], vec![1]].concat();
+    field(5, &[field(1, name.as_bytes()), field(8, &number), vec![0xa0, 1, 7]].concat())
+}
+
 #[test]
 fn a_filter_is_padded_more_below_and_to_the_right() {
     let mean = |pads: [u8; 4]| {

@@ -99,7 +99,8 @@ fn what_is_reported_is_measured_on_the_file_as_written() {
     });
     let bytes = safetensors::serialize(views, None).unwrap();
     std::fs::write(tiny.at("m.safetensors"), bytes).unwrap();
-    let run = tiny.scrub("--forget 0-29 --batch 30 --target-loss 1.2 --gate 100", "out");
+    let request = "--forget 0-29 --batch 30 --target-loss 1.2 --gate 100";
+    let run = tiny.scrub(request, "out");
     assert_eq!(run.code, 0, "{} {}", run.err, run.out);
     let report = tiny.report("out");
     let account = &report["records"][0]["account"];
@@ -113,4 +114,17 @@ fn what_is_reported_is_measured_on_the_file_as_written() {
     let run = tiny.run("eval --model @out/m.safetensors --data @forgotten.safetensors --device cpu --json");
     let eval: Value = serde_json::from_str(&run.out).unwrap();
     assert!((eval["loss"].as_f64().unwrap() - written).abs() < 1e-6, "{eval} {written}");
+
+    // At random: other values, and the same again with the same seed.
+    let random = |out: &str, seed: u64| {
+        let run = tiny.scrub(&format!("{request} --rounding stochastic --seed {seed}"), out);
+        assert_eq!(run.code, 0, "{} {}", run.err, run.out);
+        (tiny.report(out), tiny.model(out))
+    };
+    let (report, model) = random("random", 0);
+    assert!(report["notes"].to_string().contains("rounded at random"), "{report}");
+    assert_eq!(report["options"]["rounding"], "stochastic");
+    assert!((loss(&report["written"]["after"]) - whole).abs() < 0.1, "{report}");
+    assert_eq!(report["model"]["updates_lost_in_stored_type"], 0);
+    assert!(model != tiny.model("out") && model == random("again", 0).1 && model != random("other", 1).1);
 }

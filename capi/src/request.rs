@@ -96,6 +96,7 @@ versioned! {
         despite: Text = Text::NONE,
         delta_file: Text = Text::NONE,
         budget: f64 = f64::NAN,
+        rounding: Text = Text::NONE,
     }
 }
 
@@ -127,6 +128,10 @@ versioned! {
         proxy_epochs: u64 = 0,
         hold_epochs: u64 = 0,
         cost_in_epochs: f64 = 0.0,
+        memory_bytes: u64 = 0,
+        memory_in_use: u64 = 0,
+        memory_free: u64 = 0,
+        kept_share: f64 = 0.0,
     }
 }
 
@@ -186,6 +191,7 @@ impl CScrubOptions {
             despite: Some(self.despite.list("despite")?),
             delta_file: self.delta_file.named("delta_file")?,
             budget: given(self.budget),
+            rounding: self.rounding.named("rounding")?.unwrap_or(plain.rounding),
         })
     }
 }
@@ -283,6 +289,7 @@ entry! {
             observe_bytes,
             products_bytes,
             kept_bytes,
+            memory,
             stages_at_most,
             products_at_most,
             seconds_at_most,
@@ -301,6 +308,10 @@ entry! {
             proxy_epochs: epochs.map_or(0, |epochs| epochs.proxy as u64),
             hold_epochs: epochs.map_or(0, |epochs| epochs.hold as u64),
             cost_in_epochs: epochs.map_or(0.0, |epochs| epochs.cost),
+            memory_bytes: memory.bytes as u64,
+            memory_in_use: memory.in_use as u64,
+            memory_free: memory.free.map_or(0, |free| free.bytes as u64),
+            kept_share: memory.kept_share,
             ..CEstimate::EMPTY
         })
     }

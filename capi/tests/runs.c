@@ -99,6 +99,8 @@ static void runs(void) {
     CHECK(info.forget == 30 && info.batches == 2 && info.batch == 15);
     OK(sj_request_estimate(request, &estimate));
     CHECK(estimate.units_at_most > 0 && estimate.seconds_at_most > 0);
+    CHECK(estimate.memory_bytes > estimate.memory_in_use && estimate.memory_in_use > 0);
+    CHECK(estimate.memory_free > 0 && estimate.kept_share > 0 && estimate.kept_share <= 1);
     OK(sj_request_run(request, in("out-c"), &outcome));
     outcomes(outcome);
     OK(sj_outcome_get_model(outcome, &after));

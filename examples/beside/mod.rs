@@ -68,6 +68,7 @@ pub fn folder(name: &str) -> Result<PathBuf> {
 }
 
 /// Writes a file of lines, and returns its path.
+#[allow(dead_code)] // not every example has lists
 pub fn lines(path: PathBuf, lines: impl IntoIterator<Item = String>) -> Result<PathBuf> {
     let text: String = lines.into_iter().map(|line| line + "\n").collect();
     write_whole(&path, text.as_bytes())?;

@@ -68,6 +68,7 @@ class Options(Reading, total=False):
     delta: float
     noise: Literal["none", "outside", "inside", "all"]
     delta_file: Literal["new", "both"]
+    rounding: Literal["nearest", "stochastic"]
     despite: Sequence[Literal["no-val", "near-chance", "memory"]]
     seed: int
 

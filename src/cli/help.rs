@@ -47,6 +47,7 @@ const REMOVAL: &[&str] = &[
     "html",
     "no_thumbnails",
     "delta_file",
+    "rounding",
     "wrong_labels",
     "poll",
     "metrics_anywhere",

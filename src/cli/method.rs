@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use scrubjay::checkpoint::Rounding;
 use scrubjay::ops::Precision;
 use scrubjay::options::{Doubt, ScrubOptions};
 use scrubjay::select::Method;
@@ -118,6 +119,9 @@ pub struct MethodArgs {
     #[arg(long, value_enum, value_name = "none|outside|inside|all", help_heading = "Certificate")]
     noise: Option<NoiseUnits>,
 
+    /// How new values become those of the model's files, where these are bf16 or f16
+    #[arg(long, value_enum, value_name = "nearest|stochastic", default_value_t = DEFAULT.rounding)]
+    rounding: Rounding,
     /// Go on where a request would be refused. no-val: it is no class and has no wrong labels, and without --val its samples
     /// are hardly forgotten; near-chance: the model is hardly better than always answering the commonest class;
     /// memory: more is needed than the machine has left
@@ -173,6 +177,7 @@ impl MethodArgs {
             epsilon: self.epsilon,
             delta: self.delta,
             noise: self.noise,
+            rounding: self.rounding,
             despite: Some(self.despite.clone()),
             seed: self.seed,
             ..DEFAULT

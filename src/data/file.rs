@@ -8,7 +8,6 @@ use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use crate::error::{Error, Result};
@@ -218,14 +217,10 @@ pub fn check_folder(path: &Path) -> Result<()> {
     }
 }
 
-/// Makes a file in a folder and removes it at once. Its name is that of no other attempt: several programs, or several threads, may try
-/// the same folder at a time.
+/// Makes a file without a name, so that nothing is left of it, whenever the program is killed.
 fn try_to_write_in(folder: &Path) -> io::Result<()> {
-    static ATTEMPTS: AtomicU64 = AtomicU64::new(0);
-    let (process, attempt) = (std::process::id(), ATTEMPTS.fetch_add(1, Ordering::Relaxed));
-    let probe = folder.join(format!(".scrubjay-{process}-{attempt}.part"));
-    File::options().write(true).create_new(true).open(&probe)?;
-    std::fs::remove_file(&probe)
+    let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
+    tempfile::tempfile_in(folder).map(drop)
 }
 
 fn is_directory(path: &Path) -> Error {
@@ -239,26 +234,20 @@ fn part_of(path: &Path) -> PathBuf {
     PathBuf::from(name)
 }
 
-fn write_with(path: &Path, write: impl FnOnce(&mut File) -> Result<()>) -> Result<()> {
-    write_at(path, |part| {
-        let mut options = File::options();
-        let file = options.read(true).write(true).create(true).truncate(true).open(part);
-        file.map_err(Error::io(path)).and_then(|mut file| write(&mut file))
-    })
-}
-
-/// [`write_whole`] by what writes the temporary file of this path.
+/// [`write_whole`] by what writes the temporary file.
 ///
 /// # Errors
 /// As there, and those of `write`.
-pub(super) fn write_at(path: &Path, write: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
+pub(super) fn write_with(path: &Path, write: impl FnOnce(&mut File) -> Result<()>) -> Result<()> {
     if path.is_dir() {
         return Err(is_directory(path));
     }
     let part = part_of(path);
-    let flush = || File::options().write(true).open(&part).and_then(|file| file.sync_all());
-    let written = write(&part)
-        .and_then(|()| flush().and_then(|()| std::fs::rename(&part, path)).map_err(Error::io(path)));
+    let open = || File::options().read(true).write(true).create(true).truncate(true).open(&part);
+    let written = open().map_err(Error::io(path)).and_then(|mut file| {
+        write(&mut file)?;
+        file.sync_all().and_then(|()| std::fs::rename(&part, path)).map_err(Error::io(path))
+    });
     if written.is_err() {
         let _ = std::fs::remove_file(&part); // the first error is the one to report
     }

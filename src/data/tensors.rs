@@ -4,19 +4,21 @@
 //! header is not UTF-8 or not JSON, whose offsets overlap, leave gaps or do not fit the shapes, or whose length differs
 //! from the header's, is refused.
 
-use std::borrow::Cow;
+mod write;
+
 use std::collections::HashMap;
 use std::io::Read;
 use std::ops::Range;
 use std::path::Path;
 
-use safetensors::tensor::{Metadata, TensorInfo, View};
+use safetensors::tensor::{Metadata, TensorInfo};
 use safetensors::{Dtype, SafeTensorError, SafeTensors};
 
 pub use super::file::write_whole;
 use super::file::{self, StoredFile};
 use super::{foreign, unpack};
 use crate::error::{Error, Result};
+pub use write::{Tensor, Values, serialized, write};
 
 /// The longest header that is read, the limit of the format's own library.
 const LONGEST_HEADER: u64 = 100_000_000;
@@ -337,104 +339,6 @@ fn explain(error: &SafeTensorError, len: u64) -> String {
     format!("no readable safetensors file: {reason}")
 }
 
-/// One tensor to be written.
-pub struct Tensor<'a> {
-    /// Its name.
-    pub name: &'a str,
-    /// Its shape.
-    pub shape: Vec<usize>,
-    /// Its elements.
-    pub values: Values<'a>,
-}
-
-/// The elements of a tensor to be written.
-pub enum Values<'a> {
-    /// f32.
-    F32(&'a [f32]),
-    /// f64.
-    F64(&'a [f64]),
-    /// i64.
-    I64(&'a [i64]),
-    /// The bytes of this many f32, made when they are written.
-    Made(usize, &'a (dyn Fn() -> Vec<u8> + 'a)),
-}
-
-impl Values<'_> {
-    /// How many there are.
-    pub fn count(&self) -> usize {
-        match self {
-            Values::F32(v) => v.len(),
-            Values::F64(v) => v.len(),
-            Values::I64(v) => v.len(),
-            Values::Made(len, _) => *len,
-        }
-    }
-}
-
-impl View for &Tensor<'_> {
-    fn dtype(&self) -> Dtype {
-        match self.values {
-            Values::F32(_) | Values::Made(..) => Dtype::F32,
-            Values::F64(_) => Dtype::F64,
-            Values::I64(_) => Dtype::I64,
-        }
-    }
-
-    fn shape(&self) -> &[usize] {
-        &self.shape
-    }
-
-    fn data(&self) -> Cow<'_, [u8]> {
-        match &self.values {
-            Values::F32(v) => bytemuck::cast_slice(v).into(),
-            Values::F64(v) => bytemuck::cast_slice(v).into(),
-            Values::I64(v) => bytemuck::cast_slice(v).into(),
-            Values::Made(_, make) => make().into(),
-        }
-    }
-
-    fn data_len(&self) -> usize {
-        self.values.count() * self.dtype().bitsize() / 8
-    }
-}
-
-/// Writes a safetensors file: to a temporary file beside `path`, tensor by tensor, flushed, then renamed.
-///
-/// # Errors
-/// Where the file system refuses, or a shape does not fit its values.
-pub fn write(path: &Path, tensors: &[Tensor], metadata: HashMap<String, String>) -> Result<()> {
-    check(path, tensors)?;
-    file::write_at(path, |part| {
-        let views = tensors.iter().map(|tensor| (tensor.name, tensor));
-        safetensors::serialize_to_file(views, Some(metadata), part).map_err(|error| match error {
-            SafeTensorError::IoError(source) => Error::io(path)(source),
-            other => Error::data(path, other.to_string()),
-        })
-    })
-}
-
-/// The bytes that [`write()`] writes; `path` is named in errors.
-///
-/// # Errors
-/// Where a shape does not fit its values.
-pub fn serialized(path: &Path, tensors: &[Tensor], metadata: HashMap<String, String>) -> Result<Vec<u8>> {
-    check(path, tensors)?;
-    let views = tensors.iter().map(|tensor| (tensor.name, tensor));
-    safetensors::serialize(views, Some(metadata)).map_err(|e| Error::data(path, e.to_string()))
-}
-
-/// Refuses shapes that do not fit their values.
-fn check(path: &Path, tensors: &[Tensor]) -> Result<()> {
-    let len = |tensor: &Tensor| tensor.shape.iter().product::<usize>() * tensor.dtype().bitsize() / 8;
-    match tensors.iter().find(|tensor| len(tensor) != tensor.data_len()) {
-        None => Ok(()),
-        Some(Tensor { name, shape, .. }) => {
-            let reason = format!("tensor `{name}` of shape {shape:?} has another number of values");
-            Err(Error::data(path, reason))
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -471,6 +375,11 @@ mod tests {
         assert_eq!(read.metadata()["k"], "v");
         assert!(read.labels("x").unwrap_err().to_string().contains("element 0"));
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
+        let bytes = std::fs::read(&path).unwrap();
+        assert_eq!(serialized(&path, &tensors, HashMap::from([("k".into(), "v".into())])).unwrap(), bytes);
+        let views = tensors.iter().map(|tensor| (tensor.name, tensor));
+        let by_the_library = safetensors::serialize(views, Some(HashMap::from([("k".into(), "v".into())])));
+        assert_eq!(by_the_library.unwrap(), bytes);
     }
 
     #[test]

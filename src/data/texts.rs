@@ -283,9 +283,11 @@ mod tests {
         // Written by pyarrow 26, zstd, with the metadata of Hugging Face's datasets.
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/messages.parquet");
         let known = strings(&["spam", "ham"]);
-        let y = |known: Option<&[String]>| read(&[path.clone()], &options(), known, None).unwrap().samples.y;
+        let y = |known: Option<&[String]>| {
+            read(std::slice::from_ref(&path), &options(), known, None).unwrap().samples.y
+        };
         assert_eq!((y(None), y(Some(&known[..]))), (vec![1, 0, 1].into(), vec![0, 1, 0].into()));
-        let names = read(&[path.clone()], &options(), None, None).unwrap().names;
+        let names = read(std::slice::from_ref(&path), &options(), None, None).unwrap().names;
         assert_eq!(names.classes, Some(strings(&["ham", "spam"])));
         assert_eq!(names.samples, Some(strings(&["Free prize", "See you later", "é 🙂"])));
         assert_eq!(names.columns[0], ("sender".into(), strings(&["a", "", "c"])));

@@ -5,6 +5,7 @@
 
 pub mod batch;
 mod execute;
+pub mod few;
 
 use std::ops::Range;
 
@@ -199,10 +200,25 @@ impl<'a> Run<'a> {
     }
 
     /// With the gradients going to `sink`, from this seed at the logits.
-    pub fn seeded(mut self, seed: Seed<'a>, sink: &'a mut dyn Sink) -> Run<'a> {
-        self.seed = seed;
-        self.sink = Some(sink);
-        self
+    pub fn seeded(self, seed: Seed<'a>, sink: &'a mut dyn Sink) -> Run<'a> {
+        Run { seed, sink: Some(sink), ..self }
+    }
+
+    /// From this seed at the logits, with the gradients going nowhere yet.
+    pub fn from_seed(self, seed: Seed<'a>) -> Run<'a> {
+        Run { seed, ..self }
+    }
+
+    /// The same run with the gradients going to another sink for a while.
+    pub fn lent<'b>(&'b mut self, sink: &'b mut dyn Sink) -> Run<'b> {
+        let Memory { plan, kept, work, n } = &mut self.memory;
+        let kept = match kept {
+            Kept::Written(kept) => Kept::Written(kept),
+            Kept::Read(kept) => Kept::Read(kept),
+        };
+        let memory = Memory { plan, kept, work, n: *n };
+        let Run { net, plan, labels, n, seed, v, .. } = *self;
+        Run { net, plan, memory, labels, n, trace: None, seed, sink: Some(sink), v }
     }
 
     /// The logits, `[n, classes]`, behind the forward section.

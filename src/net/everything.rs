@@ -5,7 +5,7 @@ use crate::error::Result;
 use crate::ops::philox::{Stream, Use};
 
 /// Random tensors under any name.
-struct Any(Stream);
+pub(super) struct Any(pub Stream);
 
 impl Source for Any {
     fn tensor(&mut self, _: &str, shape: &[usize], role: Role) -> Result<Vec<f32>> {

@@ -37,6 +37,27 @@ pub struct Plan {
     pub(super) program: Program,
 }
 
+/// How the chunks of a mini-batch of training lie in the CPU's memory. Without a batch norm, all that take no more than 1 GiB
+/// together run at a time, and of larger ones as many as there are threads, or as half of the memory that is left holds. A batch
+/// norm reads the whole batch, so that the values of all chunks are there. Where these and a gradient for each take more than
+/// 1 GiB, only as many as there are threads have a gradient; and where half of the memory that is left does not hold them, the
+/// backward pass computes some of the values again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Room {
+    /// Chunks whose values are there at a time.
+    pub chunks: usize,
+    /// Chunks that have a gradient of every parameter.
+    pub gradients: usize,
+    /// Whether values are computed again.
+    pub again: bool,
+}
+
+impl Room {
+    fn bytes(&self, plan: &Plan, gradient: usize) -> usize {
+        self.chunks * plan.bytes() + self.gradients * gradient
+    }
+}
+
 impl Plan {
     /// The plan of a pass over `inputs` images with these rows selected (one entry per layer).
     ///
@@ -78,27 +99,63 @@ impl Plan {
         Plan::new(net, vec![Selected::All; net.layers.len()], Purpose::Train, batch)
     }
 
-    /// How many chunks of a batch of training run at a time on the CPU. With a batch norm, which reads the whole batch, all do. Else
-    /// all do that take no more than 1 GiB together, and of larger ones as many as there are threads, or as half of the memory that is
-    /// left holds. No bit depends on it.
-    pub(super) fn at_once(&self, net: &Network, batch: usize, threads: usize) -> usize {
-        let all = batch.div_ceil(self.chunk);
-        match self.program.has_batch_norm() {
-            true => all,
-            false => side_by_side(all, self.chunk_bytes(net), threads, memory::free().map(|free| free.bytes)),
-        }
+    /// [`Plan::training`] as far as the machine has memory, by `threads` threads on one of `ranks` ranks; and how the chunks of a
+    /// batch lie in it. No bit depends on it.
+    ///
+    /// # Errors
+    /// Where the network is frozen.
+    pub fn training_in(net: &Network, batch: usize, threads: usize, ranks: usize) -> Result<(Plan, Room)> {
+        Plan::training_by(net, batch, threads, ranks, memory::free().map(|free| free.bytes))
     }
 
-    /// Bytes of a chunk of training on the CPU: its values and a gradient of every parameter.
-    fn chunk_bytes(&self, net: &Network) -> usize {
-        self.bytes() + 4 * net.parameters()
+    /// The same with this much memory left.
+    pub(super) fn training_by(
+        net: &Network,
+        batch: usize,
+        threads: usize,
+        ranks: usize,
+        free: Option<usize>,
+    ) -> Result<(Plan, Room)> {
+        let plan = Plan::training(net, batch)?;
+        let (all, gradient) = (batch.div_ceil(plan.chunk), 4 * net.parameters());
+        if !plan.program.has_batch_norm() {
+            let at_once = side_by_side(all, plan.bytes() + gradient, threads, free);
+            return Ok((plan, Room { chunks: at_once, gradients: at_once, again: false }));
+        }
+        let chunks = all.div_ceil(ranks);
+        // Several ranks exchange the gradients of every chunk.
+        let few = ranks == 1 && chunks.saturating_mul(plan.bytes() + gradient) > AT_ONCE;
+        let gradients = if few { chunks.min(threads) } else { chunks };
+        let room = Room { chunks, gradients, again: false };
+        if free.is_none_or(|free| room.bytes(&plan, gradient) <= (free / 2).max(AT_ONCE)) {
+            return Ok((plan, room));
+        }
+        let less = plan.clone().less();
+        let again = less != plan;
+        Ok((less, Room { again, ..room }))
+    }
+
+    /// The same in less memory, where that is possible: the backward pass computes some values again.
+    pub(super) fn less(self) -> Plan {
+        let program = self.program.again().unwrap_or(self.program);
+        Plan { program, ..self }
     }
 
     /// Bytes of training on the CPU in batches of at most this many samples, beside the network: the chunks that run at a time, the
-    /// gradient of their sum, and what the optimizer remembers, `remembered` numbers for each parameter.
-    pub fn training_bytes(&self, net: &Network, batch: usize, threads: usize, remembered: usize) -> usize {
-        let chunks = self.at_once(net, batch, threads) * self.chunk_bytes(net);
-        chunks + 4 * (1 + remembered) * net.parameters()
+    /// gradient of their sum, and what the optimizer remembers, `remembered` numbers for each parameter. And whether some
+    /// values are computed again.
+    ///
+    /// # Errors
+    /// Where the network is frozen.
+    pub fn training_bytes(
+        net: &Network,
+        batch: usize,
+        (threads, ranks): (usize, usize),
+        remembered: usize,
+    ) -> Result<(usize, bool)> {
+        let (plan, room) = Plan::training_in(net, batch, threads, ranks)?;
+        let gradient = 4 * net.parameters();
+        Ok((room.bytes(&plan, gradient) + (1 + remembered) * gradient, room.again))
     }
 
     /// The same in another precision, which a CUDA device has.
@@ -139,7 +196,7 @@ impl Plan {
     }
 }
 
-/// How many of `all` chunks of `each` bytes run at a time, with this much memory left: see [`Plan::at_once`].
+/// How many of `all` chunks of `each` bytes run at a time, with this much memory left: see [`Room`].
 pub(super) fn side_by_side(all: usize, each: usize, threads: usize, free: Option<usize>) -> usize {
     if all.saturating_mul(each) <= AT_ONCE {
         return all;

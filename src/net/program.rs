@@ -10,6 +10,7 @@
 //! a solver. All others share memory as their lives allow. The lengths of operands are checked when the program is
 //! built, once for both devices. Every value has an element type ([`super::elements`]); memory is counted in floats.
 
+mod again;
 mod places;
 
 use std::fmt::Write;
@@ -141,6 +142,12 @@ impl Program {
         }
     }
 
+    /// The parts of a section that a chunk runs alone, and between them the batch norms.
+    pub fn parts(&self, section: Section) -> impl Iterator<Item = &[Step]> {
+        let alone = |step: &Step| !matches!(step.instruction, Instruction::BatchNorm(_));
+        self.section(section).chunk_by(move |a, b| alone(a) && alone(b))
+    }
+
     /// Every step.
     pub fn steps(&self) -> &[Step] {
         &self.steps
@@ -182,9 +189,8 @@ impl Program {
 
     /// Whether the product reads what the backward section wrote.
     pub fn keeps_adjoints(&self) -> bool {
-        let born = |life: &Option<Range<usize>>| life.as_ref().map_or(0, |life| life.start);
         let mut values = self.slots.iter().zip(self.lives());
-        values.any(|(slot, life)| slot.region == Region::Kept && born(&life) >= self.bounds[0])
+        values.any(|(slot, life)| slot.region == Region::Kept && life.start() >= self.bounds[0])
     }
 
     /// The program in words, one line an instruction: `y3, y3.argument = affine conv1 (y0) scale-shift gelu`. A value that is
@@ -375,13 +381,15 @@ mod tests {
             .unwrap();
         let half = Program::new(&frozen, &some_rows(&frozen), Purpose::Forward, Precision::Bf16).unwrap();
         assert!(half.work <= all[0].work, "{} and {}", half.work, all[0].work);
-        for program in all.iter().chain([&train, &half]) {
+        let again = train.again().unwrap();
+        assert!(again.work < train.work, "{} and {}", again.work, train.work);
+        for program in all.iter().chain([&train, &again, &half]) {
             let lives = program.lives();
-            let alive: Vec<(&Slot, Range<usize>)> =
-                program.slots.iter().zip(lives).filter_map(|(slot, life)| Some((slot, life?))).collect();
+            let alive: Vec<_> =
+                program.slots.iter().zip(lives).filter(|(_, life)| !life.is_empty()).collect();
             for (i, (a, of_a)) in alive.iter().enumerate() {
                 for (b, of_b) in &alive[i + 1..] {
-                    let together = a.region == Region::Kept || of_a.start < of_b.end && of_b.start < of_a.end;
+                    let together = a.region == Region::Kept || of_a.meets(of_b);
                     let end = |slot: &Slot| slot.start + floats(slot.value.len, slot.element);
                     let apart = end(a) <= b.start || end(b) <= a.start;
                     assert!(!together || a.region != b.region || apart, "{} {}", a.name, b.name);

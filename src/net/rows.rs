@@ -56,6 +56,33 @@ impl RowValues {
         }
     }
 
+    /// Those of training, without the parameters for which `with` is false.
+    pub fn zeros_of(net: &Network, with: impl Fn(&Among) -> bool) -> RowValues {
+        let mut zeros = RowValues::zeros(net, &vec![Selected::None; net.layers.len()]);
+        zeros.other = vec![vec![]; net.params.len()];
+        let places = Among::all(net).into_iter().filter(with);
+        places.for_each(|among| *zeros.of_mut(among) = vec![0.0; net.params[among.param()].value.len()]);
+        zeros
+    }
+
+    /// The values of a parameter.
+    pub fn of(&self, among: Among) -> &[f32] {
+        match among {
+            Among::Weights { layer, .. } => &self.weight[layer],
+            Among::Biases { layer, .. } => &self.bias[layer],
+            Among::Others { param } => &self.other[param],
+        }
+    }
+
+    /// The values of a parameter, to change.
+    pub fn of_mut(&mut self, among: Among) -> &mut Vec<f32> {
+        match among {
+            Among::Weights { layer, .. } => &mut self.weight[layer],
+            Among::Biases { layer, .. } => &mut self.bias[layer],
+            Among::Others { param } => &mut self.other[param],
+        }
+    }
+
     /// Zeros for every parameter that training changes.
     pub fn zeros_of_training(net: &Network) -> RowValues {
         let mut zeros = RowValues::zeros(net, &vec![Selected::All; net.layers.len()]);
@@ -75,5 +102,38 @@ impl RowValues {
     /// Every vector of values.
     pub fn all(&mut self) -> impl Iterator<Item = &mut Vec<f32>> {
         self.weight.iter_mut().chain(&mut self.bias).chain(&mut self.other)
+    }
+}
+
+/// Where the values of a parameter are among those of training.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Among {
+    /// Those of a layer's weight.
+    Weights { param: usize, layer: usize },
+    /// Those of its bias.
+    Biases { param: usize, layer: usize },
+    /// Those of no layer.
+    Others { param: usize },
+}
+
+impl Among {
+    /// Of every parameter, in their order.
+    pub fn all(net: &Network) -> Vec<Among> {
+        let mut all: Vec<Among> = (0..net.params.len()).map(|param| Among::Others { param }).collect();
+        for (l, layer) in net.layers.iter().enumerate() {
+            let param = layer.weight.index();
+            all[param] = Among::Weights { param, layer: l };
+            if let Some(bias) = layer.bias {
+                all[bias.index()] = Among::Biases { param: bias.index(), layer: l };
+            }
+        }
+        all
+    }
+
+    /// The number of the parameter.
+    pub fn param(self) -> usize {
+        match self {
+            Among::Weights { param, .. } | Among::Biases { param, .. } | Among::Others { param } => param,
+        }
     }
 }

@@ -5,8 +5,8 @@
 //! that there they wait for one another. Forward, between two batch norms every chunk runs alone; a batch norm then takes mean and variance over batch
 //! and positions, in f64 and in chunk order, normalises, and moves its running statistics as PyTorch does (momentum 0.1,
 //! unbiased variance). Backward runs the same way from the logits down. Every chunk that runs has values and gradients of its
-//! own; without a batch norm a few chunks run at a time, as the machine has memory ([`super::plan::Plan::at_once`]). Gradients are
-//! summed in chunk order either way, to the same bits. On CUDA the batch is one chunk ([`super::cuda`]), and parameters stay on
+//! own; without a batch norm a few chunks run at a time, as the machine has memory, and with one a few have gradients
+//! ([`super::plan::Room`]). Gradients are summed in chunk order either way, to the same bits. On CUDA the batch is one chunk ([`super::cuda`]), and parameters stay on
 //! the device.
 
 mod sums;
@@ -18,9 +18,10 @@ use rayon::prelude::*;
 
 use super::Network;
 use super::cpu::batch::Batch;
+use super::cpu::few::Few;
 use super::cpu::{Arena, Run};
 use super::cuda::Training;
-use super::plan::Plan;
+use super::plan::{Plan, Room};
 use super::program::{Section, Seed, Tilt};
 use super::rows::RowValues;
 use super::step::{Step, decaying, shortened};
@@ -67,6 +68,8 @@ struct Host {
     plan: Plan,
     /// Those of this rank that run at a time: all of a batch where there is a batch norm.
     chunks: Vec<Chunk>,
+    /// What takes their gradients, where they have none of their own.
+    few: Option<Few>,
     gradients: Vec<Vec<f32>>,
     /// Of the parameters that gradients move; of the others none.
     memory: Vec<Option<Memory<Vec<f32>>>>,
@@ -75,7 +78,7 @@ struct Host {
 /// One chunk of the batch.
 struct Chunk {
     arena: Arena,
-    sink: RowValues,
+    sink: Option<RowValues>,
     n: usize,
 }
 
@@ -242,14 +245,19 @@ impl<'a> TrainPass<'a> {
 
 impl Host {
     fn new(device: &Device, net: &Network, batch: usize, optimizer: Optimizer) -> Result<Host> {
-        let plan = Plan::training(net, batch)?;
-        let (ranks, all) = (device.ranks(), batch.div_ceil(plan.chunk));
-        let at_once = plan.at_once(net, batch, device.threads());
+        let ranks = device.ranks();
+        let (plan, room) = Plan::training_in(net, batch, device.threads(), ranks.size())?;
         // As many on every rank, so that all meet as often.
-        let at_once = ranks.gather_values(Ok(vec![at_once as u64]))?.concat().into_iter().min().unwrap_or(1);
-        let chunks = (0..all.div_ceil(ranks.size()).min(at_once as usize)).map(|_| Chunk {
+        let at_once = ranks.gather_values(Ok(vec![room.chunks as u64]))?.concat().into_iter().min();
+        let chunks = batch.div_ceil(plan.chunk).div_ceil(ranks.size()).min(at_once.unwrap_or(1) as usize);
+        Host::with(net, plan, Room { chunks, ..room }, optimizer)
+    }
+
+    fn with(net: &Network, plan: Plan, room: Room, optimizer: Optimizer) -> Result<Host> {
+        let few = (room.gradients < room.chunks).then(|| Few::new(net, &plan, room.chunks, room.gradients));
+        let chunks = (0..room.chunks).map(|_| Chunk {
             arena: Arena::new(&plan),
-            sink: RowValues::zeros_of_training(net),
+            sink: few.is_none().then(|| RowValues::zeros_of_training(net)),
             n: 0,
         });
         let chunks = chunks.collect();
@@ -257,7 +265,7 @@ impl Host {
         let memory = net.params.iter().map(|param| {
             param.trained.then(|| Memory::new(optimizer, || Ok(vec![0.0; param.value.len()]))).transpose()
         });
-        Ok(Host { plan, chunks, gradients, memory: memory.collect::<Result<_>>()? })
+        Ok(Host { plan, chunks, few, gradients, memory: memory.collect::<Result<_>>()? })
     }
 
     fn update(&mut self, net: &mut Network, update: &Update, decayed: Decayed) {
@@ -298,7 +306,7 @@ impl Host {
             let own = ranks.own(together.len()).map(|i| images(first + i..first + i + 1));
             let chunks = &mut self.chunks[..own.len()];
             let fill = |(chunk, images): (&mut Chunk, Range<usize>)| {
-                chunk.sink.clear();
+                chunk.sink.iter_mut().for_each(RowValues::clear);
                 chunk.n = chunk.arena.fill(net, plan, batch, images)?;
                 Ok(())
             };
@@ -309,21 +317,28 @@ impl Host {
                     Some(tilt) => Seed::Tilted(tilt.part(images, net.classes())),
                 };
                 let runs = chunks.iter_mut().zip(own).map(|(Chunk { arena, sink, n }, images)| {
-                    Run::new(net, plan, arena, *n).seeded(seed(images), sink)
+                    let run = Run::new(net, plan, arena, *n);
+                    match sink {
+                        Some(sink) => run.seeded(seed(images), sink),
+                        None => run.from_seed(seed(images)),
+                    }
                 });
                 let (runs, chunks) = (runs.collect(), together.len());
                 let images = images(together.clone()).len();
-                let mut batch = Batch { runs, plan, ranks, chunks, images, moments: vec![] };
+                let few = self.few.as_mut().map(|few| few.begin(&mut self.gradients));
+                let mut batch = Batch { runs, plan, ranks, chunks, images, moments: vec![], few };
                 batch.section(Section::Forward)?;
                 let scores = score(&batch, net)?;
                 batch.section(Section::Backward)?;
-                Ok((scores, batch.moments))
+                Ok((scores, batch.end()))
             })?;
             (loss, correct) = scores.iter().fold((loss, correct), |(l, c), [of, right]| (l + of, c + right));
             move_running(net, plan, &moments);
-            let sinks: Vec<&RowValues> = chunks.iter().map(|chunk| &chunk.sink).collect();
-            device
-                .scope(|| collect(&mut self.gradients, ranks, net, &sinks, (together.len(), first == 0)))?;
+            if self.few.is_none() {
+                let sinks: Vec<&RowValues> = chunks.iter().filter_map(|chunk| chunk.sink.as_ref()).collect();
+                let count = (together.len(), first == 0);
+                device.scope(|| collect(&mut self.gradients, ranks, net, &sinks, count))?;
+            }
         }
         let scale = 1.0 / total as f32;
         device.scope(|| self.gradients.par_iter_mut().flatten().for_each(|g| *g *= scale));

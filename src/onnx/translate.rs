@@ -8,10 +8,12 @@ mod attention;
 mod layers;
 mod lengths;
 mod moments;
+mod padded;
 mod pointwise;
 mod pools;
 mod shapes;
 mod state;
+mod turned;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 

@@ -29,6 +29,8 @@ pub enum Use {
     Labels = 7,
     /// Shifts and mirror images in training.
     Augment = 8,
+    /// Rounding to the type of a model's files.
+    Rounding = 9,
 }
 
 const ROUNDS: usize = 10;

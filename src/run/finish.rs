@@ -6,7 +6,7 @@ use std::time::Instant;
 use super::json::report_of;
 use super::{DELTA, Scrubbed, written_at};
 use crate::audit::{Snapshot, is_unmoved, judged};
-use crate::checkpoint::{Checkpoint, Patched};
+use crate::checkpoint::{Checkpoint, Patched, Rounding};
 use crate::data::{file::StoredFile, tensors};
 use crate::error::{Error, Result};
 use crate::hash;
@@ -101,6 +101,9 @@ impl Session {
                 whole.forget.loss,
                 before.forget.loss
             ));
+        } else if request.options.rounding == Rounding::Stochastic && is_unmoved(&before, &after) {
+            removed = false;
+            scrubbed.notes.push("not removed: rounding to the type of the file undid the change".into());
         }
         Ok(Some((Written { before, after, removed }, stored)))
     }

@@ -94,6 +94,7 @@ fn options(session: &Session, request: &Request) -> Value {
         "delta": settings.certificate.map(|spec| spec.delta),
         "noise": settings.noise(),
         "delta_file": request.options.delta_file,
+        "rounding": request.options.rounding,
         "budget": request.options.budget,
         "despite": request.options.despite.as_deref().unwrap_or_default(),
         "seed": settings.seed,

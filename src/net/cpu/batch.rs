@@ -4,12 +4,13 @@
 use rayon::prelude::*;
 
 use super::Run;
+use super::few::Few;
 use crate::communicator::Communicator;
 use crate::error::Result;
-use crate::net::NodeId;
-use crate::net::instruction::{BatchNormOp, Instruction};
+use crate::net::instruction::{BatchNormOp, Instruction, Value};
 use crate::net::plan::Plan;
-use crate::net::program::{Section, Step};
+use crate::net::program::Section;
+use crate::net::{NodeId, ParamId};
 use crate::ops::cpu::batch_norm::{self, Moments};
 
 /// See the file's opening.
@@ -26,6 +27,8 @@ pub(crate) struct Batch<'a> {
     pub images: usize,
     /// The statistics of every batch norm behind the forward section.
     pub moments: Vec<(NodeId, Moments)>,
+    /// Where the runs have no sinks: what takes their gradients, and the sums of these.
+    pub few: Option<(&'a mut Few, &'a mut [Vec<f32>])>,
 }
 
 impl<'a> Batch<'a> {
@@ -34,18 +37,25 @@ impl<'a> Batch<'a> {
     /// # Errors
     /// Where another rank fails.
     pub fn section(&mut self, section: Section) -> Result<()> {
-        let plan = self.plan;
-        let alone = |step: &Step| !matches!(step.instruction, Instruction::BatchNorm(_));
-        for part in plan.program.section(section).chunk_by(|a, b| alone(a) && alone(b)) {
+        for (number, part) in self.plan.program.parts(section).enumerate() {
             match (&part[0].instruction, &mut self.runs[..]) {
                 (Instruction::BatchNorm(op), _) => self.batch_norm(op)?,
-                (_, [run]) => part.iter().for_each(|step| run.execute(&step.instruction)),
-                (_, runs) => runs
-                    .par_iter_mut()
-                    .for_each(|run| part.iter().for_each(|step| run.execute(&step.instruction))),
+                (_, runs) if section == Section::Backward && self.few.is_some() => {
+                    self.few.iter_mut().for_each(|(few, sums)| few.run(runs, (number, part), sums));
+                }
+                (_, [run]) => run.steps(part),
+                (_, runs) => runs.par_iter_mut().for_each(|run| run.steps(part)),
             }
         }
         Ok(())
+    }
+
+    /// Ends the batch, behind the backward section: the statistics of every batch norm.
+    pub fn end(self) -> Vec<(NodeId, Moments)> {
+        if let Some((few, sums)) = self.few {
+            few.end(self.runs.len(), sums);
+        }
+        self.moments
     }
 
     /// The sum over all chunks of `len` values of each.
@@ -59,6 +69,18 @@ impl<'a> Batch<'a> {
         }))
     }
 
+    /// y = γ x̂ + β of every chunk, with the statistics of a node.
+    fn normalise(&mut self, y: Value, x: Value, node: NodeId, params: [ParamId; 2], eps: f32) {
+        let Some((_, moments)) = self.moments.iter().find(|(of, _)| *of == node) else {
+            return; // they are taken first
+        };
+        self.runs.par_iter_mut().for_each(|run| {
+            let [gamma, beta] = params.map(|param| run.net.value(param));
+            let ([y], others) = run.memory.carve([y]);
+            batch_norm::forward(y, others.get(x), moments, gamma, beta, eps);
+        });
+    }
+
     fn batch_norm(&mut self, op: &BatchNormOp) -> Result<()> {
         match *op {
             BatchNormOp::Forward { y, x, node, gamma, beta, mean: _, var: _, eps, c } => {
@@ -68,12 +90,11 @@ impl<'a> Batch<'a> {
                 let mut var = self.sums(c, &|run| batch_norm::squares(run.memory.value(x), &mean))?;
                 var.iter_mut().for_each(|v| *v /= count as f64);
                 let moments = Moments { mean, var, count };
-                self.runs.par_iter_mut().for_each(|run| {
-                    let net = run.net;
-                    let ([y], others) = run.memory.carve([y]);
-                    batch_norm::forward(y, others.get(x), &moments, net.value(gamma), net.value(beta), eps);
-                });
                 self.moments.push((node, moments));
+                self.normalise(y, x, node, [gamma, beta], eps);
+            }
+            BatchNormOp::Again { y, x, node, gamma, beta, eps, c: _ } => {
+                self.normalise(y, x, node, [gamma, beta], eps)
             }
             BatchNormOp::Backward { dx, dy, x, node, gamma, beta, eps, c } => {
                 let Some((_, moments)) = self.moments.iter().find(|(of, _)| *of == node) else {
@@ -84,12 +105,17 @@ impl<'a> Batch<'a> {
                 })?;
                 // They are sums over the batch already, and count once: with the first chunk of all, which is rank 0's.
                 let first = self.runs.first_mut().filter(|_| self.ranks.leads());
-                if let Some(sink) = first.and_then(|run| run.sink.as_mut()) {
-                    for (param, sums) in [(beta, &all[..c]), (gamma, &all[c..])] {
-                        if let Some(gradient) = sink.other().get_mut(param.index()) {
-                            gradient.iter_mut().zip(sums).for_each(|(g, &sum)| *g += sum as f32);
-                        }
-                    }
+                let mut sink = first.and_then(|run| run.sink.as_mut());
+                for (param, sums) in [(beta, &all[..c]), (gamma, &all[c..])] {
+                    let gradient = match (&mut self.few, &mut sink) {
+                        (Some((few, sums)), _) => Some(few.of_norm(param, sums)),
+                        (None, sink) => sink
+                            .as_mut()
+                            .and_then(|sink| sink.other().get_mut(param.index()))
+                            .map(Vec::as_mut_slice),
+                    };
+                    let each = gradient.into_iter().flatten().zip(sums);
+                    each.for_each(|(g, &sum)| *g += sum as f32);
                 }
                 let Some(dx) = dx else { return Ok(()) };
                 self.runs.par_iter_mut().for_each(|run| {

@@ -9,7 +9,7 @@ use crate::net::instruction::{
     Over, PointwiseOp, PoolOp, Rows, RowsOp, ShortcutOp, Weights,
 };
 use crate::net::plan::Plan;
-use crate::net::program::{Section, Seed, Tilt};
+use crate::net::program::{Section, Seed, Step, Tilt};
 use crate::net::rows::RowValues;
 use crate::ops::Strided;
 use crate::ops::cpu::{
@@ -19,7 +19,12 @@ use crate::ops::cpu::{
 impl<'a> Run<'a> {
     /// Runs one section, of a batch that is one chunk.
     pub fn section(&mut self, section: Section) {
-        self.plan.program.section(section).iter().for_each(|step| self.execute(&step.instruction));
+        self.steps(self.plan.program.section(section));
+    }
+
+    /// Runs some steps.
+    pub(super) fn steps(&mut self, steps: &[Step]) {
+        steps.iter().for_each(|step| self.execute(&step.instruction));
     }
 
     /// The values, and where the plan derives, the gradient.

@@ -310,6 +310,12 @@ impl Run<'_> {
                 let (gamma, beta) = (passes.param(gamma), passes.param(beta));
                 batch_norm::forward(cuda, y, others.get(x), moments.input(), gamma, beta, eps)
             }
+            BatchNormOp::Again { y, x, node, gamma, beta, eps, c: _ } => {
+                let (moments, _) = carve_moments(self.moments.output(), passes.moments(node));
+                let ([y], others) = self.memory.carve([y]);
+                let (gamma, beta) = (passes.param(gamma), passes.param(beta));
+                batch_norm::forward(cuda, y, others.get(x), moments.input(), gamma, beta, eps)
+            }
             BatchNormOp::Backward { dx, dy, x, node, gamma, beta, eps, c } => {
                 let (adjoint, input) = (self.memory.value(dy), self.memory.value(x));
                 let (moments, mut sums) = carve_moments(self.moments.output(), passes.moments(node));

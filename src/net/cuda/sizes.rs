@@ -110,6 +110,7 @@ impl Sizes {
                     self.parts = self.parts.max(batch_norm::parts(n * (x.len / c), c));
                     self.moments += 2 * c;
                 }
+                BatchNormOp::Again { .. } => {}
                 BatchNormOp::Backward { c, .. } => return 2 * c,
             },
             Instruction::Attention(op) => match op {

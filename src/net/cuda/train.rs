@@ -2,7 +2,8 @@
 //! takes back its loss and how much of it was right, and allocates nothing; what it launches is recorded when it comes a
 //! second time, and from then on replayed. So is what the optimizer launches: the rate and the like are in device memory.
 //!
-//! A batch norm reads the whole batch, so that there is one chunk, and no smaller one where memory is short.
+//! A batch norm reads the whole batch, so that there is one chunk, and no smaller one where memory is short: the backward pass
+//! then computes some values again.
 
 use std::borrow::Cow;
 
@@ -62,8 +63,9 @@ impl<'a> Training<'a> {
     /// # Errors
     /// [`Error::Memory`] where there is too little memory, or the device fails.
     pub fn new(cuda: &'a Cuda, net: &Network, batch: usize, optimizer: Optimizer) -> Result<Training<'a>> {
-        let (plan, sizes) = sized(net, batch, optimizer)?;
-        let (bytes, free) = (sizes.bytes(), cuda.free()?);
+        let free = cuda.free()?;
+        let (plan, sizes) = sized(net, batch, optimizer, free)?;
+        let bytes = sizes.bytes();
         let short = |free: usize, remedy: String| Error::Memory {
             op: format!("training in batches of {batch}, which a batch norm reads whole"),
             bytes,
@@ -75,11 +77,11 @@ impl<'a> Training<'a> {
             let (mut below, mut above) = (0, batch);
             while above - below > 1 {
                 let middle = below.midpoint(above);
-                let fits = fits(&sized(net, middle, optimizer)?.1, free);
+                let fits = fits(&sized(net, middle, optimizer, free)?.1, free);
                 *(if fits { &mut below } else { &mut above }) = middle;
             }
             let remedy = match below {
-                0 => format!("; one sample takes {}", sized(net, 1, optimizer)?.1.bytes()),
+                0 => format!("; one sample takes {}", sized(net, 1, optimizer, free)?.1.bytes()),
                 below => format!("; a batch of {below} would fit"),
             };
             return Err(short(free, remedy));
@@ -245,13 +247,22 @@ impl<'a> Training<'a> {
     }
 }
 
-/// The plan of a batch, and what it takes.
-fn sized(net: &Network, batch: usize, optimizer: Optimizer) -> Result<(Plan, Sizes)> {
-    let plan =
-        Plan::on_cuda(net, &vec![Selected::All; net.layers.len()], Purpose::Train, batch, Precision::F32)?;
-    let mut sizes = Sizes::new(net, &plan, 0, Precision::F32);
-    // Beside each value its gradient, and what is remembered of it; predictions; scores, and four numbers of a step.
-    sizes.fixed = (2 + optimizer.remembers()) * net.parameters() + sizes.labels + 4 + 4;
+/// The plan of a batch, and what it takes. Where that does not fit, some values are computed again.
+fn sized(net: &Network, batch: usize, optimizer: Optimizer, free: usize) -> Result<(Plan, Sizes)> {
+    let rows = vec![Selected::All; net.layers.len()];
+    let plan = Plan::on_cuda(net, &rows, Purpose::Train, batch, Precision::F32)?;
+    let of = |plan: &Plan| {
+        let mut sizes = Sizes::new(net, plan, 0, Precision::F32);
+        // Beside each value its gradient, and what is remembered of it; predictions; scores, and four numbers of a step.
+        sizes.fixed = (2 + optimizer.remembers()) * net.parameters() + sizes.labels + 4 + 4;
+        sizes
+    };
+    let sizes = of(&plan);
+    if fits(&sizes, free) {
+        return Ok((plan, sizes));
+    }
+    let plan = plan.less();
+    let sizes = of(&plan);
     Ok((plan, sizes))
 }
 

@@ -114,7 +114,7 @@ impl AffineOp {
             AffineOp::WeightGradient { dz, x, at, bias: _ } => {
                 all.read(*dz, at.geometry.output.len());
                 all.read(*x, at.geometry.input.len());
-                all.layer(*at);
+                all.layer_gradient(*at);
             }
         }
     }

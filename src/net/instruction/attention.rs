@@ -81,7 +81,7 @@ impl AttentionOp {
                 all.read(weights, at.weights());
             }
             AttentionOp::Backward { dx, table, dy, x, weights, at } => {
-                table.iter().for_each(|(table, windows)| all.param(*table, windows.offsets() * at.heads));
+                table.iter().for_each(|(table, windows)| all.gradient(*table, windows.offsets() * at.heads));
                 all.add(dx, at.packed());
                 all.read(dy, at.shape.len());
                 all.read(x, at.packed());

@@ -20,6 +20,8 @@ pub(crate) enum BatchNormOp {
         eps: f32,
         c: usize,
     },
+    /// y once more, with the statistics that are known.
+    Again { y: Value, x: Value, node: NodeId, gamma: ParamId, beta: ParamId, eps: f32, c: usize },
     /// The gradients of γ and β, and dx += the adjoint of dy, where the input has one.
     Backward {
         dx: Option<Value>,
@@ -42,11 +44,16 @@ impl BatchNormOp {
                 all.read(x, y.len);
                 [gamma, beta, mean, var].into_iter().for_each(|param| all.param(param, c));
             }
+            BatchNormOp::Again { y, x, node: _, gamma, beta, eps: _, c } => {
+                all.write(y, x.len / c * c);
+                all.read(x, y.len);
+                [gamma, beta].into_iter().for_each(|param| all.param(param, c));
+            }
             BatchNormOp::Backward { dx, dy, x, node: _, gamma, beta, eps: _, c } => {
                 dx.iter().for_each(|dx| all.add(*dx, x.len));
                 all.read(dy, x.len / c * c);
                 all.read(x, dy.len);
-                [gamma, beta].into_iter().for_each(|param| all.param(param, c));
+                [gamma, beta].into_iter().for_each(|param| all.gradient(param, c));
             }
         }
     }
@@ -55,6 +62,7 @@ impl BatchNormOp {
     pub fn describe(&self) -> (&'static str, String) {
         let name = match self {
             BatchNormOp::Forward { .. } => "batch-norm",
+            BatchNormOp::Again { .. } => "batch-norm-again",
             BatchNormOp::Backward { .. } => "batch-norm-backward",
         };
         (name, String::new())

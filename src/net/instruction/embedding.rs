@@ -22,7 +22,7 @@ impl EmbeddingOp {
                 all.param(table, rows * c);
             }
             EmbeddingOp::Gradient { table, dy, tokens, rows, c } => {
-                all.param(table, rows * c);
+                all.gradient(table, rows * c);
                 all.read(dy, tokens.len * c);
                 all.read(tokens, dy.len / c);
             }

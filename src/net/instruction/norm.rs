@@ -82,7 +82,7 @@ impl NormOp {
                 all.param(at.gamma, at.shape.c);
             }
             NormOp::ParameterGradient { dy, x, moments, at } => {
-                [at.gamma, at.beta].into_iter().for_each(|param| all.param(param, at.shape.c));
+                [at.gamma, at.beta].into_iter().for_each(|param| all.gradient(param, at.shape.c));
                 reads(all, &[dy, x], moments, at);
             }
         }

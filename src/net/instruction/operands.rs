@@ -54,6 +54,9 @@ pub(crate) struct Operands {
     pub(in crate::net) values: Vec<(Value, usize, Access)>,
     pub(in crate::net) params: Vec<(ParamId, usize, Extent)>,
     pub(in crate::net) layers: Vec<LayerUse>,
+    /// Of these, and of the layers below, the gradient is added to.
+    pub(in crate::net) gradients: Vec<ParamId>,
+    pub(in crate::net) layer_gradients: Vec<LayerId>,
     scales: Vec<(NodeId, usize)>,
     /// Operands of any element type, those of a group of the same one. All others are f32.
     pub(in crate::net) alike: Vec<Vec<Value>>,
@@ -80,17 +83,35 @@ impl Operands {
         self.alike.push(values.into_iter().collect());
     }
 
-    /// A parameter, or its gradient, of `len` floats.
+    /// A parameter of `len` floats.
     pub fn param(&mut self, param: ParamId, len: usize) {
         self.params.push((param, len, Extent::Whole));
     }
 
-    /// The first `len` floats of a parameter, or of its gradient.
+    /// The first `len` floats of a parameter.
     pub fn param_start(&mut self, param: ParamId, len: usize) {
         self.params.push((param, len, Extent::Start));
     }
 
-    /// The weights of a layer, or their gradient.
+    /// The gradient of a parameter of `len` floats, which is added to.
+    pub fn gradient(&mut self, param: ParamId, len: usize) {
+        self.param(param, len);
+        self.gradients.push(param);
+    }
+
+    /// That of its first `len` floats.
+    pub fn gradient_start(&mut self, param: ParamId, len: usize) {
+        self.param_start(param, len);
+        self.gradients.push(param);
+    }
+
+    /// That of the weights of a layer.
+    pub fn layer_gradient(&mut self, at: LayerUse) {
+        self.layer(at);
+        self.layer_gradients.push(at.layer);
+    }
+
+    /// The weights of a layer.
     pub fn layer(&mut self, at: LayerUse) {
         self.layers.push(at);
     }

@@ -67,7 +67,7 @@ impl RowsOp {
                 rows.source(all);
             }
             RowsOp::Sum { param, len, x, count } => {
-                all.param_start(*param, *len);
+                all.gradient_start(*param, *len);
                 all.read(*x, x.len.max(count * len));
             }
         }

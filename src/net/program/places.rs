@@ -1,23 +1,65 @@
-//! Where the values of a program are: how long each is needed, and its place in memory meanwhile.
+//! How long each value of a program is needed, and its place in memory.
 
 use std::ops::Range;
 
 use super::{ALIGN, Program, Region, floats};
-use crate::net::instruction::{AttentionOp, Instruction, PoolOp, Value};
+use crate::net::instruction::{Access, AttentionOp, Instruction, PoolOp, Value};
+
+/// The steps from the first to the last that use a value. Where backward writes a value of the forward section again before it
+/// reads it, it is needed twice, and its place is free between.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct Life {
+    first: Range<usize>,
+    again: Range<usize>,
+}
+
+impl Life {
+    /// Whether no step uses the value.
+    pub fn is_empty(&self) -> bool {
+        self.first.is_empty()
+    }
+
+    /// The first step.
+    pub fn start(&self) -> usize {
+        self.first.start
+    }
+
+    fn end(&self) -> usize {
+        self.first.end.max(self.again.end)
+    }
+
+    /// Whether both are needed at a step.
+    pub fn meets(&self, other: &Life) -> bool {
+        let parts = |life: &Life| [life.first.clone(), life.again.clone()];
+        let meet = |a: &Range<usize>, b: &Range<usize>| a.start.max(b.start) < a.end.min(b.end);
+        parts(self).iter().any(|a| parts(other).iter().any(|b| meet(a, b)))
+    }
+}
 
 impl Program {
-    /// From the first to the last step that uses each value; none where no step does.
-    pub(super) fn lives(&self) -> Vec<Option<Range<usize>>> {
-        let mut lives: Vec<Option<Range<usize>>> = vec![None; self.slots.len()];
+    /// Of every value.
+    pub(super) fn lives(&self) -> Vec<Life> {
+        let mut lives = vec![Life::default(); self.slots.len()];
+        let backward = self.bounds[0];
         // Somebody fills the image before the first step, and reads the logits behind the values and their gradient.
-        lives[self.image.index()] = Some(0..1);
+        lives[self.image.index()].first = 0..1;
         for (i, step) in self.steps.iter().enumerate() {
-            for (value, ..) in step.instruction.operands().values {
-                lives[value.index()].get_or_insert(i..i + 1).end = i + 1;
+            for (value, _, access) in step.instruction.operands().values {
+                let life = &mut lives[value.index()];
+                if !life.again.is_empty() {
+                    life.again.end = i + 1;
+                } else if life.first.is_empty() {
+                    life.first = i..i + 1;
+                } else if access == Access::Write && i >= backward && life.first.end <= backward {
+                    life.again = i..i + 1;
+                } else {
+                    life.first.end = i + 1;
+                }
             }
         }
-        if let Some(life) = &mut lives[self.logits.index()] {
-            life.end = life.end.max(self.bounds[1]);
+        let logits = &mut lives[self.logits.index()];
+        if !logits.is_empty() {
+            logits.first.end = logits.first.end.max(self.bounds[1]);
         }
         lives
     }
@@ -26,18 +68,20 @@ impl Program {
     /// as they are needed.
     pub(in crate::net) fn place(&mut self) {
         let (product, lives) = (self.bounds[1], self.lives());
-        let mut placed: Vec<(Range<usize>, Range<usize>)> = vec![]; // offsets, life
+        let mut placed: Vec<(Range<usize>, Life)> = vec![]; // offsets, life
+        (self.kept, self.work) = (0, 0);
         for (slot, life) in self.slots.iter_mut().zip(lives) {
-            let Some(life) = life.filter(|_| !slot.absent) else { continue };
+            if life.is_empty() || slot.absent {
+                continue;
+            }
             let need = floats(slot.value.len, slot.element).next_multiple_of(ALIGN);
-            if life.start < product && product < life.end {
+            if life.start() < product && product < life.end() {
                 (slot.region, slot.start) = (Region::Kept, self.kept);
                 self.kept += need;
                 continue;
             }
-            let alive = |other: &Range<usize>| other.start < life.end && life.start < other.end;
             let mut taken: Vec<&Range<usize>> =
-                placed.iter().filter(|(_, other)| alive(other)).map(|(offsets, _)| offsets).collect();
+                placed.iter().filter(|(_, other)| other.meets(&life)).map(|(offsets, _)| offsets).collect();
             taken.sort_by_key(|offsets| offsets.start);
             let mut start = 0;
             for offsets in taken {
@@ -62,7 +106,6 @@ impl Program {
         });
         let unread: Vec<Value> = optional.filter(|&value| !self.reads(value)).collect();
         unread.iter().for_each(|value| self.slots[value.index()].absent = true);
-        (self.kept, self.work) = (0, 0);
         self.place();
     }
 

@@ -10,21 +10,10 @@ use crate::net::cpu::batch::Batch;
 use crate::net::instruction::{BatchNormOp, Instruction};
 use crate::net::plan::Plan;
 use crate::net::program::Section;
-use crate::net::rows::RowValues;
+use crate::net::rows::{Among, RowValues};
 use crate::net::step::MOMENTUM;
 use crate::net::{Network, NodeId};
 use crate::ops::cpu::batch_norm::Moments;
-
-/// Where a sink has the gradient of a parameter: that of a layer's weight or, where it is true, of its bias; else among the others.
-type Among = Option<(usize, bool)>;
-
-fn gradient_of(sink: &RowValues, among: Among, param: usize) -> &[f32] {
-    match among {
-        Some((layer, false)) => &sink.weight[layer],
-        Some((layer, true)) => &sink.bias[layer],
-        None => &sink.other[param],
-    }
-}
 
 /// Adds the gradients of `count` chunks, of which each rank has the sinks of its own, to those of the network in chunk order; where they begin a
 /// batch, the first takes the place of what is there.
@@ -35,16 +24,12 @@ pub(super) fn collect(
     sinks: &[&RowValues],
     (count, begins): (usize, bool),
 ) -> Result<()> {
-    let mut among: Vec<Among> = vec![None; net.params.len()];
-    for (l, layer) in net.layers.iter().enumerate() {
-        among[layer.weight.index()] = Some((l, false));
-        layer.bias.into_iter().for_each(|bias| among[bias.index()] = Some((l, true)));
-    }
+    let places = Among::all(net);
     let add = |sum: &mut [f32], values: &[f32]| sum.iter_mut().zip(values).for_each(|(g, v)| *g += v);
     if ranks.size() == 1 {
-        gradients.par_iter_mut().zip(among).enumerate().for_each(|(param, (gradient, among))| {
+        gradients.par_iter_mut().zip(places).for_each(|(gradient, among)| {
             for (i, sink) in sinks.iter().enumerate() {
-                let values = gradient_of(sink, among, param);
+                let values = sink.of(among);
                 match begins && i == 0 {
                     true => gradient.copy_from_slice(values),
                     false => add(gradient, values),
@@ -54,8 +39,7 @@ pub(super) fn collect(
         return Ok(());
     }
     let all = |sink: &&RowValues| -> Vec<f32> {
-        let parts = among.iter().enumerate().map(|(param, &among)| gradient_of(sink, among, param));
-        parts.collect::<Vec<&[f32]>>().concat()
+        places.iter().map(|&among| sink.of(among)).collect::<Vec<&[f32]>>().concat()
     };
     let own = sinks.iter().map(all).collect();
     let len = gradients.iter().map(Vec::len).sum();

@@ -1,9 +1,10 @@
 //! Tests of training.
 
+use super::super::everything::{Any, everything};
 use super::super::plan::side_by_side;
 use super::*;
 use crate::data::Samples;
-use crate::net::Shape;
+use crate::net::{Builder, Conv, Shape};
 use crate::ops::philox::{Stream, Use};
 use crate::zoo;
 
@@ -156,9 +157,80 @@ fn large_chunks_run_one_a_thread_as_memory_allows_but_with_a_batch_norm_all() {
     assert_eq!(side_by_side(16, gib / 8, 4, None), 4);
     assert_eq!([1, 5, 60].map(|free| side_by_side(16, gib, 8, Some(free * gib))), [1, 2, 8]);
     assert_eq!(side_by_side(3, gib, 8, Some(60 * gib)), 3);
-    let at_once = |spec: &str| {
-        let net = zoo::create(spec, Shape::new(16, 16, 3), 3, 1).unwrap().network;
-        Plan { chunk: 1, ..Plan::training(&net, 64).unwrap() }.at_once(&net, 1 << 24, 2)
+    let room = |spec: &str, ranks, free: Option<usize>| {
+        let net = zoo::create(spec, Shape::new(32, 32, 3), 3, 1).unwrap().network;
+        let (plan, room) = Plan::training_by(&net, 640, 2, ranks, free).unwrap();
+        (plan.chunk, room)
     };
-    assert_eq!((at_once("mlp:9"), at_once("resnet18:1")), (2, 1 << 24));
+    let all = |again| Room { chunks: 16, gradients: 16, again };
+    assert_eq!(room("mlp:9", 1, None), (40, all(false)));
+    assert_eq!(room("resnet18:1", 1, None), (40, all(false)));
+    let large = [Some(64 * gib), Some(gib), None].map(|free| room("resnet18:32", 1, free).1);
+    let few = |again| Room { chunks: 20, gradients: 2, again };
+    assert_eq!(large, [few(false), few(true), few(false)]);
+    assert_eq!(room("resnet18:32", 2, Some(gib)).1, Room { chunks: 10, gradients: 10, again: true });
+}
+
+/// A network whose convolution is used three times and whose batch norm twice, each in parts of their own.
+fn shared() -> Network {
+    let mut any = Any(Stream::new(1, Use::Weights, 0));
+    let (mut b, x) = Builder::new(&mut any, Shape::new(6, 6, 2));
+    let conv = Conv::square(3, 1, 1);
+    let mut x = b.conv(x, "stem", 4, conv).unwrap();
+    for _ in 0..2 {
+        let y = b.conv(x, "shared", 4, conv).unwrap();
+        let y = b.batch_norm(y, "norm").unwrap();
+        let y = b.relu(y);
+        x = b.add(x, y).unwrap();
+    }
+    let x = b.conv(x, "shared", 4, conv).unwrap();
+    let x = b.global_pool(x);
+    let x = b.linear(x, "head", 3).unwrap();
+    b.finish(x).unwrap()
+}
+
+#[test]
+fn fewer_gradients_and_values_that_are_computed_again_give_the_same_bits() {
+    let device = Device::cpu().unwrap();
+    for net in [shared(), everything().unwrap()] {
+        let (n, kind, classes) = (37, net.input(), net.classes());
+        let mut stream = Stream::new(3, Use::Choice, 1);
+        let mut batch = |n: usize| {
+            let x = (0..n * kind.len()).map(|_| stream.normal()).collect();
+            let y: Vec<u32> = (0..n).map(|i| (i % classes) as u32).collect();
+            Samples { kind: kind.into(), x, y: y.into(), stream: None }
+        };
+        let batches = [batch(n), batch(n), batch(8)];
+        let (factors, offsets) =
+            (vec![0.5; n], (0..classes * n).map(|i| 0.01 * i as f32).collect::<Vec<_>>());
+        let run = |gradients: usize, again: bool| {
+            let mut net = net.clone();
+            let mut plan = Plan::training(&net, n).unwrap();
+            let (chunks, kept) = (n.div_ceil(plan.chunk), plan.bytes());
+            if again {
+                plan.program = plan.program.again().unwrap();
+                assert!(plan.bytes() < kept);
+            }
+            let room = Room { chunks, gradients: gradients.min(chunks), again };
+            let host = Host::with(&net, plan, room, Optimizer::Sgd).unwrap();
+            assert_eq!(host.few.is_some(), gradients < chunks);
+            let mut pass = TrainPass::new(&device, &mut net, n, Optimizer::Sgd).unwrap();
+            pass.place = Place::Host(Box::new(host));
+            let mut found = vec![];
+            for batch in &batches {
+                let tilt = Tilt { factors: &factors, offsets: &offsets };
+                let step = match batch.y.len() == n {
+                    true => pass.tilted_step(batch, tilt).unwrap(),
+                    false => pass.step(batch).unwrap(),
+                };
+                found.push((step, pass.gradients().unwrap()));
+                pass.update(&Update { rate: 0.1, momentum: 0.9, decay: 0.0, step: 1 }).unwrap();
+            }
+            (found, net)
+        };
+        let expected = run(usize::MAX, false);
+        for (gradients, again) in [(1, false), (3, false), (usize::MAX, true), (2, true)] {
+            assert!(run(gradients, again) == expected, "{gradients} {again}");
+        }
+    }
 }

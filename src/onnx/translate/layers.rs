@@ -149,7 +149,7 @@ impl<'a> Translation<'a> {
     }
 
     pub(super) fn conv(&mut self, at: &At<'a>) -> Result<Vec<Held>> {
-        let x = self.value(at.input(0)?)?;
+        let (x, around) = self.unpadded(at)?;
         let filters = self.constant(at.input(1)?)?;
         let &[outputs, inner, r, s] = &filters.shape[..] else {
             let reason = format!("has filters of shape {:?}, and 4 axes are known here", filters.shape);
@@ -167,7 +167,11 @@ impl<'a> Translation<'a> {
                 shape.c
             )));
         }
-        let spatial = Spatial::of(at, kernel, shape)?;
+        let mut spatial = Spatial::of(at, kernel, shape)?;
+        let reason = || Error::config("has pads beyond reason");
+        for (all, more) in spatial.padding.iter_mut().zip(around) {
+            *all = all.checked_add(more).ok_or_else(reason)?;
+        }
         let (padding, further) = spatial.sides()?;
         let h = spatial.along(shape.h, r, padding[0], further[0])?;
         let w = spatial.along(shape.w, s, padding[1], further[1])?;
@@ -229,6 +233,7 @@ impl<'a> Translation<'a> {
         let turned = matches!(&matrix.stored, Some(Stored { transposed: true, .. }));
         let stored = matrix.stored.clone().map(|stored| Stored { transposed: false, ..stored });
         let as_stored = Constant { stored, ..matrix.clone() };
+        let x = &self.as_rows(at.input(0)?, x);
         let node = self.rows(at.input(0)?, x)?;
         let shape = self.made[node].shape;
         if shape.c != inputs {

@@ -259,6 +259,8 @@ impl<'a> Translation<'a> {
             })]);
         }
         let x = self.value(name)?;
+        let turned = if self.is_per_channel(&x, constant) { None } else { self.turnable(&x, constant) };
+        let x = turned.map_or(x.clone(), |axes| self.turned(name, &x, axes));
         let shape = self.made[x.node].shape;
         let adds = matches!(op, "Add" | "Sum");
         if self.is_per_channel(&x, constant) {
@@ -346,7 +348,10 @@ impl<'a> Translation<'a> {
                 ..x
             })]);
         }
-        let (x, y) = (self.value(a)?, self.value(b)?);
+        let (mut x, mut y) = (self.value(a)?, self.value(b)?);
+        if matches!(at.node.op.as_str(), "Add" | "Sum") {
+            [x, y] = self.alike([a, b], x, y);
+        }
         let shape = |translation: &Translation, value: &Value| translation.made[value.node].shape;
         let (of_x, of_y) = (shape(self, &x), shape(self, &y));
         let refuse = |what: &str| {

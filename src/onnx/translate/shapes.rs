@@ -265,8 +265,8 @@ impl<'a> Translation<'a> {
         };
         let axes = self.list(at, "axes", 3)?.unwrap_or((0..starts.len() as i64).collect());
         let steps = self.list(at, "steps", 4)?.unwrap_or(vec![1; starts.len()]);
-        if [ends.len(), axes.len(), steps.len()] != [starts.len(); 3] || steps.iter().any(|&step| step != 1) {
-            return Err(Error::config("has steps other than 1, or lists of different lengths"));
+        if [ends.len(), axes.len(), steps.len()] != [starts.len(); 3] {
+            return Err(Error::config("has lists of different lengths"));
         }
         let mut held = held;
         for (i, &axis) in axes.iter().enumerate() {
@@ -277,6 +277,14 @@ impl<'a> Translation<'a> {
             };
             let axis = index(axis, lengths.len())?;
             let side = lengths[axis] as i64;
+            if let (Held::Constant(constant), true) = (&held, steps[i] != 1) {
+                let (values, which) = (self.numbers(constant)?, stepped(side, starts[i], ends[i], steps[i])?);
+                held = Held::Constant(constant.gathered(axis, &which, true, &values)?);
+                continue;
+            }
+            if steps[i] != 1 {
+                return Err(Error::config(format!("takes values of an image in steps of {}", steps[i])));
+            }
             let end = |at: i64| (if at < 0 { at.saturating_add(side) } else { at }).clamp(0, side) as usize;
             let (from, to) = (end(starts[i]), end(ends[i]));
             if from >= to {
@@ -347,16 +355,6 @@ impl<'a> Translation<'a> {
                 Ok(Held::Constant(broadcast(&parts, |v| v[0])?.whole(constant.integer)))
             }
             _ => Err(Error::config(format!("repeats {from:?} to {target:?}"))),
-        }
-    }
-
-    fn pad(&mut self, at: &At<'a>) -> Result<Vec<Held>> {
-        at.pass("mode");
-        at.pass("value");
-        let pads = self.list(at, "pads", 1)?.unwrap_or_default();
-        match pads.iter().all(|&pad| pad == 0) {
-            true => Ok(vec![self.held(at.input(0)?)?]),
-            false => Err(Error::config(format!("pads by {pads:?} outside a convolution or a pool"))),
         }
     }
 
@@ -435,5 +433,20 @@ impl<'a> Translation<'a> {
         }
         x.axes[1] = tokens(count);
         Ok(vec![Held::Value(x)])
+    }
+}
+
+/// The places along an axis of that side, from `start` on to before `end` in steps.
+fn stepped(side: i64, start: i64, end: i64, step: i64) -> Result<Vec<usize>> {
+    let place = |at: i64| if at < 0 { at.saturating_add(side) } else { at };
+    let (start, end) = match step {
+        1.. => (place(start).clamp(0, side), place(end).clamp(0, side)),
+        _ => (place(start).clamp(-1, side - 1), place(end).clamp(-1, side - 1)),
+    };
+    let back = std::iter::successors(Some(start), |at| at.checked_add(step));
+    let places = back.take_while(|&at| if step > 0 { at < end } else { at > end });
+    match step {
+        0 => Err(Error::config("takes steps of 0")),
+        _ => Ok(places.map(|at| at as usize).collect()),
     }
 }

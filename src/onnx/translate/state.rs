@@ -8,6 +8,7 @@ use super::super::function::{Function, Steps};
 use super::super::message::{Graph, Node};
 use super::super::store::{self, Stores};
 use super::at::At;
+use super::padded::Padded;
 use crate::error::{Error, Result};
 use crate::graph::Operation;
 use crate::net::{Activation, Shape};
@@ -34,6 +35,7 @@ pub(super) enum Held {
     Constant(Constant),
     Scores(Scores),
     Moment(Moment),
+    Padded(Padded),
 }
 
 /// A node of the network.
@@ -146,6 +148,10 @@ impl<'a> Translation<'a> {
             }
             Held::Scores(_) => return Err(Error::config(format!("reads `{name}`, weights of an attention"))),
             Held::Moment(_) => return Err(Error::config(format!("reads `{name}`, a part of a norm"))),
+            Held::Padded(_) => {
+                let reason = "an image with zeros around it, which only a convolution does here";
+                return Err(Error::config(format!("reads `{name}`, {reason}")));
+            }
         };
         let settled = self.settle(name, &value)?;
         self.held.insert(name, Held::Value(settled.clone()));
