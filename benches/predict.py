@@ -31,14 +31,20 @@ DEVICES = {"h200": dict(sms=132, clock=1.7e9, l2=5.5e12, memory=4.3e12, tensor=4
 EFFICIENCY = 0.75  # of issue slots
 PRACTICAL = 790e12  # operations a second that the best products in bf16 reach
 BLOCK_M, BLOCK_N, BLOCK_K = 256, 128, 64  # of kernels/tiles.h
+PORTABLE = 0.62  # of the peak of tensor cores, that mma reaches where wgmma reaches all
 WARPS = 2  # that multiply, of each of the four schedulers
 
 
-def loops(nvcc, nvdisasm, stem, symbol):
-    """The loops of a kernel: instructions by name, innermost and outer ones."""
+def loops(nvcc, nvdisasm, stem, symbol, never=()):
+    """The loops of a kernel: instructions by name, innermost and outer ones; without the branches of some conditions."""
     with tempfile.TemporaryDirectory() as folder:
-        cubin = f"{folder}/{stem}.cubin"
-        subprocess.run([nvcc, "-cubin", "-arch=sm_90a", "-std=c++17", "-O3", f"-I{KERNELS}", KERNELS / f"{stem}.cu", "-o", cubin], check=True)
+        cubin, source = f"{folder}/{stem}.cubin", Path(folder) / f"{stem}.cu"
+        code = (KERNELS / f"{stem}.cu").read_text()
+        for condition in never:
+            assert f"if ({condition})" in code, condition
+            code = code.replace(f"if ({condition})", "if (false)")
+        source.write_text(code)
+        subprocess.run([nvcc, "-cubin", "-arch=sm_90a", "-std=c++17", "-O3", f"-I{KERNELS}", source, "-o", cubin], check=True)
         text = subprocess.run([nvdisasm, "-c", cubin], check=True, capture_output=True, text=True).stdout
     body = re.split(r"^\s*\.text\.", text, flags=re.M)
     lines = next(part for part in body if part.startswith(f"{symbol}:")).splitlines()
@@ -92,6 +98,24 @@ def affine(counts, device, pixels, c, o, taps=1, residual=False, gelu=False, inp
     narrow = 6 * (o * c * taps + (x if x_bytes == 4 else 0)) / device["memory"]
     least = max(2 * pixels * o * c * taps / PRACTICAL, (2 * x + 2 * out / y_bytes) / device["memory"])
     return bound, narrow, least
+
+
+def attention(nvcc, nvdisasm, device, images, t, heads, width=64):
+    """Seconds of a layer's attention by bound, of heads 64 wide, without mask and table; issue slots of a tile are counted in
+    attention_tiles.cu, with both of its ways to copy a tile."""
+    found = loops(nvcc, nvdisasm, "attention_tiles", "attention_tiles_64_bf16", ["table", "mask || key + BLOCK > t"])
+    tile = min((loop for loop in found if loop["HMMA"] == 64), key=lambda loop: loop.total())
+    blocks, groups = math.ceil(t / 64), math.ceil(t / 16)  # of queries; of queries of a warp, and of keys
+    tiles = images * heads * groups * groups / 4  # of a warp
+    schedulers = 4 * device["sms"] * device["clock"]
+    copied = images * heads * 2 * width * (2 * t + 2 * t * blocks)  # bytes of q and o, and of k and v for each block
+    return tile.total(), {
+        "issue": tiles * tile.total() / EFFICIENCY / schedulers,
+        "tensor": tiles * tile["HMMA"] * 4096 / (PORTABLE * device["tensor"] / 4) / schedulers,
+        "powers": tiles * tile["MUFU"] * 8 / schedulers,  # 4 lanes a clock
+        "L2": copied / device["l2"],
+        "memory": images * heads * 2 * width * 4 * t / device["memory"],
+    }
 
 
 def resnet50(n):
@@ -148,6 +172,13 @@ def main():
                 print(f"    {layer}: {shown}; rounding {1e3 * narrow:.2f}; floor {1e3 * least:.2f}")
         shares = ", ".join(f"{key} {value / products:.0%}" for key, value in by.most_common())
         print(f"| {name} | {1e3 * products:.1f} | {1e3 * rounding:.1f} | {1e3 * (products + rounding):.1f} | {1e3 * floor:.1f} | {shares} |")
+    print("| attention, K and V on chip | slots of a tile | predicted, ms | bound by | others, ms |")
+    print("| --- | --- | --- | --- | --- |")
+    for name, layers, tokens, heads in [("ViT-B/16, 224²", 12, 197, 12), ("ViT-L/16, 384²", 24, 577, 16)]:
+        slots, bound = attention(given.nvcc, given.nvdisasm, device, given.copies, tokens, heads)
+        which = max(bound, key=bound.get)
+        others = ", ".join(f"{key} {1e3 * layers * value:.1f}" for key, value in bound.items() if key != which)
+        print(f"| {name} | {slots} | {1e3 * layers * bound[which]:.1f} | {which} | {others} |")
 
 
 if __name__ == "__main__":

@@ -82,6 +82,7 @@ DEVICE void finish_lines(const AffineParameters<X, X, Y>& p, uint32_t pixel, uin
     float b[COUNT] = {}, scale[COUNT], shift[COUNT];
     if (p.bias) floats(b, p.bias + channel);
     if (p.scale) floats(scale, p.scale + channel), floats(shift, p.shift + channel);
+    bool fit = true;
     for (uint32_t row = thread / ACROSS; row < end; row += 128 / ACROSS) {
         uint32_t to = (pixel + row) * p.layer.o + channel;
         Line<Y> residual, out;
@@ -94,10 +95,12 @@ DEVICE void finish_lines(const AffineParameters<X, X, Y>& p, uint32_t pixel, uin
             if (p.scale) x = __fadd_rn(__fmul_rn(x, scale[e]), shift[e]);
             if (p.residual) x += residual[e];
             x = activated<Y>(x, p.activation);
+            fit = fit && fits<Y>(x);
         }
         out.set(value);
         *reinterpret_cast<Line<Y>*>(p.y + to) = out;
     }
+    note(p.overflow, fit);
 }
 
 template <Half KIND, class X, class Y> DEVICE void multiply(AffineMemory& memory, uint32_t consumer, const AffineParameters<X, X, Y>& p) {

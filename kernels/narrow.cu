@@ -2,7 +2,9 @@
 narrow.cu: values rounded to 16 bits, to nearest and ties to even: weights, and inputs that are floats, for conv.cu and
 conv_sm90.cu.
 
-A thread has 8 values. Bound by memory: 6 bytes a value.
+beyond_f16 notes where values of f16 are not finite, which the kernels that wrote them do not (affine layers do).
+
+A thread has 8 values. Bound by memory: 6 bytes a value, and 2.
 */
 #include "common/affine.h"
 
@@ -24,3 +26,19 @@ KERNEL(narrow_bf16);
 extern "C" __global__ void __launch_bounds__(NARROW_THREADS)
 narrow_f16(f16* out, const float* x, uint32_t len) { narrow(out, x, len); }
 KERNEL(narrow_f16);
+
+// flag |= whether any of the values [len] is no number.
+extern "C" __global__ void __launch_bounds__(NARROW_THREADS)
+beyond_f16(uint32_t* flag, const uint16_t* values, uint32_t len) {
+    uint32_t first = (blockIdx.x * NARROW_THREADS + threadIdx.x) * 8;
+    bool fit = true;
+    if (first + 8 <= len && aligned(values)) {
+        const uint4 line = *reinterpret_cast<const uint4*>(values + first);
+        const uint32_t words[4] = {line.x, line.y, line.z, line.w};
+        for (uint32_t word : words) fit = fit && (((word & 0x7fff7fffu) + 0x04000400u) & 0x80008000u) == 0;  // exponents of ones carry
+    } else {
+        for (uint32_t i = first; i < min(first + 8, len); ++i) fit = fit && (values[i] & 0x7c00u) != 0x7c00u;
+    }
+    note(flag, fit);
+}
+KERNEL(beyond_f16);

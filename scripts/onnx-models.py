@@ -17,7 +17,7 @@ import torch
 import torchvision
 from safetensors.numpy import load_file, save_file
 
-FIXED = ("alexnet", "vgg", "vit", "deit", "swin", "mixer")  # which take 224 pixels a side
+FIXED = ("alexnet", "vgg", "vit", "deit", "swin", "mixer", "resmlp", "fastvit")  # which take 224 pixels a side
 SIDE = 96
 
 TORCHVISION = """alexnet vgg11 vgg11_bn squeezenet1_1 resnet18 resnet50 resnext50_32x4d wide_resnet50_2 densenet121
@@ -26,7 +26,9 @@ TORCHVISION = """alexnet vgg11 vgg11_bn squeezenet1_1 resnet18 resnet50 resnext5
 TIMM = """resnet18 resnet26d resnetv2_50 seresnet18 densenet121 mobilenetv2_100 mobilenetv3_small_100 efficientnet_b0
     efficientnetv2_rw_t tf_efficientnet_b0 regnety_004 convnext_atto convnextv2_atto vit_tiny_patch16_224
     deit_tiny_distilled_patch16_224 vit_small_patch14_dinov2 vit_small_patch14_reg4_dinov2 mixer_s32_224 dla34 ghostnet_100
-    hrnet_w18_small vgg11 xception41 swin_tiny_patch4_window7_224""".split()
+    hrnet_w18_small vgg11 xception41 swin_tiny_patch4_window7_224 mixer_b16_224 resmlp_12_224 convmixer_768_32 poolformer_s12
+    fastvit_t8 resnet50_gn resnetv2_50d_gn mobileone_s0 repvgg_a0 inception_v3 mobilenetv4_conv_small deit3_small_patch16_224
+    gernet_s""".split()
 
 
 def made(network):

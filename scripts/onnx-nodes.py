@@ -18,7 +18,7 @@ from onnx.backend.test.case.node import collect_testcases
 from safetensors.numpy import load_file, save_file
 
 OPERATORS = """Add AveragePool BatchNormalization Cast Clip Concat Conv Div Dropout Elu Erf Flatten Gather Gelu Gemm
-    GlobalAveragePool GroupNormalization HardSigmoid HardSwish Identity LayerNormalization LeakyRelu LogSoftmax MatMul
+    GlobalAveragePool GroupNormalization HardSigmoid HardSwish Identity InstanceNormalization LayerNormalization LeakyRelu LogSoftmax MatMul
     MaxPool Mul Pad Pow ReduceMean Relu Reshape Sigmoid Slice Softmax Softplus Split Squeeze Sub Sum Swish Tanh Transpose
     Unsqueeze""".split()
 CLASSES = 5

@@ -10,6 +10,8 @@
 
 #[path = "reference/attention.rs"]
 mod attention;
+#[path = "cases/attention_tiles.rs"]
+mod attention_tiles;
 #[path = "reference/batch_norm.rs"]
 mod batch_norm;
 #[path = "cases/checks.rs"]
@@ -118,7 +120,7 @@ fn large() -> bool {
 /// The order of threads under which every case runs, twice: at random.
 const MAIN_SEED: u64 = 2;
 /// Kernels with asynchronous copies: a seed also decides when these are done.
-const PIPELINES: [&str; 4] = ["copy_async", "conv", "moments", "sm90"];
+const PIPELINES: [&str; 5] = ["copy_async", "conv", "moments", "sm90", "attention_tiles"];
 /// Cases of seconds each, made of kernels that smaller ones try under more orders.
 const LONG: [&str; 8] =
     ["resnet20", "cnn:8-16", "select/", "scrub/", "foci/n=", "n=5000", "n=4700", "n=1700"];
@@ -251,6 +253,7 @@ fn cases() -> Vec<(String, Case)> {
     add("record/replay".into(), Box::new(replays));
     add("shapes".into(), Box::new(refuses));
     cases.extend(sm90::cases());
+    cases.extend(attention_tiles::cases());
     cases.extend(network_ops::cases());
     cases.extend(layer_cases::cases());
     cases.extend(losses::cases());

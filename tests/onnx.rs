@@ -219,6 +219,45 @@ fn a_layer_over_tokens_gives_what_plain_loops_give() {
     }
 }
 
+#[test]
+fn a_group_norm_of_several_steps_and_a_difference_give_what_plain_loops_give() {
+    let nodes: [(&str, &[&str], &str, Vec<u8>); 10] = [
+        ("Constant", &[], "groups", numbers("value_ints", &[1, 1, 48])),
+        ("Constant", &[], "image", numbers("value_ints", &[1, 3, 4, 4])),
+        ("Reshape", &["x", "groups"], "r", vec![]),
+        ("InstanceNormalization", &["r", "ones", "zeros"], "i", vec![]),
+        ("Reshape", &["i", "image"], "n", vec![]),
+        ("Mul", &["n", "scale"], "s", vec![]),
+        ("Add", &["s", "shift"], "g", vec![]),
+        ("Sub", &["x", "g"], "d", vec![]),
+        ("GlobalAveragePool", &["d"], "p", vec![]),
+        ("Conv", &["p", "k"], "c", vec![]),
+    ];
+    let end = [("Flatten", &["c"][..], "y", vec![])];
+    let one = |value: f32| field(9, &value.to_le_bytes());
+    let tensors: [(&str, &[u8], Vec<u8>); 5] = [
+        ("ones", &[1], one(1.0)),
+        ("zeros", &[1], one(0.0)),
+        ("scale", &[3, 1, 1], raw(3)),
+        ("shift", &[3, 1, 1], field(9, &[0; 12])),
+        ("k", &[2, 3, 1, 1], raw(6)),
+    ];
+    let network = of(&model(&[&nodes[..], &end[..]].concat(), &tensors)).unwrap().network;
+    let x: Vec<f32> = (0..48).map(|i| (i * i % 7) as f32 - 2.0).collect();
+    let samples = Samples { kind: Shape::new(4, 4, 3).into(), x: x.clone(), y: vec![0].into(), stream: None };
+    let mean = x.iter().map(|&x| f64::from(x)).sum::<f64>() / 48.0;
+    let var = x.iter().map(|&x| (f64::from(x) - mean).powi(2)).sum::<f64>() / 48.0;
+    let value = |i: usize| f64::from(i as f32 * 0.1 - 1.0);
+    for (o, found) in logits(&network, &samples).into_iter().enumerate() {
+        let of = |c: usize| {
+            let left = |x: f64| x - value(c) * (x - mean) / (var + 1e-5).sqrt();
+            (0..16).map(|token| left(x[3 * token + c].into())).sum::<f64>() / 16.0 * value(3 * o + c)
+        };
+        let expected: f64 = (0..3).map(of).sum();
+        assert!((f64::from(found) - expected).abs() < 1e-5, "{found} {expected}");
+    }
+}
+
 /// A whole number as an attribute.
 fn whole(name: &str, value: u8) -> Vec<u8> {
     field(5, &[field(1, name.as_bytes()), vec![3 << 3, value, 0xa0, 1, 2]].concat())

@@ -26,6 +26,7 @@ template <class X, class W, class Y> struct AffineParameters {
     const float *bias, *scale, *shift;
     const Y* residual;
     const uint32_t* rows;
+    uint32_t* overflow;
     Layer layer;
     uint32_t count, pixels, segments, activation, add;
 };
@@ -152,18 +153,22 @@ template <class P, class At> DEVICE void add_up(const P& p, uint32_t tile, uint3
 
 // The epilogue of a node on z = Wx + b: y = act(scale z + shift + residual), or (`add`) y += z. Null: no such term.
 // Applies to one channel of a tile, for the rows first, first + step, .. The thread of row 0 also adds up the images.
-// Only y is rounded to its type.
+// Only y is rounded to its type; `overflow` notes where it has no such value.
 template <class X, class W, class Y, class At>
 DEVICE void finish(const AffineParameters<X, W, Y>& p, uint32_t tile, uint32_t channel, uint32_t index, uint32_t first, uint32_t step, At at) {
     uint32_t pixel = tile * GEMM_TILE, end = min(GEMM_TILE, p.pixels - pixel);
     float b = p.bias ? p.bias[index] : 0.0f;
     if (p.parts && first == 0) add_up(p, tile, channel, index, at);
+    bool fit = true;
     for (uint32_t row = first; row < end; row += step) {
         uint32_t to = (pixel + row) * p.layer.o + channel;
         float value = at(row) + b;
         if (p.scale) value = __fadd_rn(__fmul_rn(value, p.scale[channel]), p.shift[channel]);
         if (p.residual) value += load(p.residual + to);
         value = activated<Y>(value, p.activation);
-        store(p.y + to, p.add ? load(p.y + to) + value : value);
+        if (p.add) value += load(p.y + to);
+        fit = fit && fits<Y>(value);
+        store(p.y + to, value);
     }
+    note(p.overflow, fit);
 }

@@ -19,6 +19,15 @@ DEVICE void store(float* p, float x) { *p = x; }
 DEVICE void store(bf16* p, float x) { p->bits = uint16_t(bf16x2(x, 0.0f)); }
 DEVICE void store(f16* p, float x) { p->bits = uint16_t(f16x2(x, 0.0f)); }
 
+// Whether x, rounded to the type, is a number: what is 65520 or more, halfway to the next f16 if there were one, becomes
+// infinite. Of the other types, what is not finite was so before.
+template <class T> DEVICE bool fits(float) { return true; }
+template <> DEVICE bool fits<f16>(float x) { return fabsf(x) < 65520.0f; }
+// Notes at `flag`, unless that is null, that something did not fit.
+DEVICE void note(uint32_t* flag, bool fit) {
+    if (!fit && flag) atomicOr(flag, 1u);
+}
+
 // Two values rounded to 16 bits, the first in the low half.
 template <class T> DEVICE uint32_t pair(float low, float high);
 template <> DEVICE uint32_t pair<bf16>(float low, float high) { return bf16x2(low, high); }

@@ -205,7 +205,7 @@ impl<'a> Run<'a> {
     }
 
     /// From this seed at the logits, with the gradients going nowhere yet.
-    pub fn from_seed(self, seed: Seed<'a>) -> Run<'a> {
+    pub fn beginning(self, seed: Seed<'a>) -> Run<'a> {
         Run { seed, ..self }
     }
 

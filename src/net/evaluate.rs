@@ -260,5 +260,6 @@ fn run_on_cuda(
         1 => done?,
         _ => gather(ranks, own, done, &mut trace, &mut labels)?,
     }
+    passes.check_range(&arena)?;
     Ok((trace, labels))
 }

@@ -174,7 +174,8 @@ impl Plan {
         chunk: usize,
         precision: Precision,
     ) -> Result<Plan> {
-        let program = Program::new(net, rows, purpose, precision)?;
+        let mut program = Program::new(net, rows, purpose, precision)?;
+        program.leave_out_unread();
         let label_width = net.label_width();
         Ok(Plan { chunk, lanes: 1, purpose, label_width, rows: rows.to_vec(), program })
     }

@@ -96,6 +96,8 @@ struct Slot {
     element: Element,
     region: Region,
     start: usize,
+    /// Whether nobody writes it, because nobody reads it.
+    absent: bool,
 }
 
 /// See the file's opening.
@@ -270,7 +272,8 @@ impl List {
     /// A new value.
     pub fn value(&mut self, name: String, len: usize) -> Value {
         let value = Value { id: self.slots.len() as u32, len };
-        self.slots.push(Slot { name, value, element: Element::F32, region: Region::Work, start: 0 });
+        let (element, region) = (Element::F32, Region::Work);
+        self.slots.push(Slot { name, value, element, region, start: 0, absent: false });
         value
     }
 

@@ -320,7 +320,7 @@ impl Host {
                     let run = Run::new(net, plan, arena, *n);
                     match sink {
                         Some(sink) => run.seeded(seed(images), sink),
-                        None => run.from_seed(seed(images)),
+                        None => run.beginning(seed(images)),
                     }
                 });
                 let (runs, chunks) = (runs.collect(), together.len());

@@ -170,6 +170,7 @@ impl<'a> Translation<'a> {
             "BatchNormalization" => self.batch_norm(&at),
             "LayerNormalization" => self.layer_norm(&at),
             "GroupNormalization" => self.group_norm(&at),
+            "InstanceNormalization" => self.instance_norm(&at),
             "MaxPool" | "AveragePool" => self.pool(&at),
             "GlobalAveragePool" => self.global_pool(&at),
             "ReduceMean" => self.reduce_mean(&at),

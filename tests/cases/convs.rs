@@ -52,6 +52,7 @@ pub fn convs(device: &Device, n: usize, input: Shape, o: usize, shape: Conv) -> 
                 affine: Some([on_scale.input(), on_shift.input()]),
                 residual: Some(on_residual.input()),
                 activation: Some(Activation::Relu),
+                overflow: None,
             },
         ),
         (false, on_cuda::conv::Epilogue { residual: Some(on_residual.input()), ..plain_epilogue }),
@@ -221,6 +222,7 @@ fn lowered_of<X: Stored, Y: Stored>(
         affine: Some([on_scale.input(), on_shift.input()]),
         residual: Some(on_residual.input()),
         activation: Some(Activation::Relu),
+        overflow: None,
     };
     // Of 16 bits, GELU has another form.
     let gelu = (Y::ELEMENT != Element::F32).then_some(Activation::Gelu);

@@ -44,11 +44,20 @@ pub fn cases() -> Vec<(String, Case)> {
             cases.push((name, Box::new(move |d| embeddings(d, n, c, rows))));
         }
     }
-    for (n, t, heads, width) in [(1, 1, 1, 1), (3, 5, 2, 3), (2, 31, 1, 32), (2, 33, 2, 5), (1, 130, 1, 16)] {
+    for (n, t, heads, width) in
+        [(1, 1, 1, 1), (3, 5, 2, 3), (2, 31, 1, 32), (2, 33, 2, 5), (1, 130, 1, 16), (1, 515, 1, 2)]
+    {
         if large() || t < if few() { 33 } else { 130 } {
             let name = format!("attention/masked,n={n},t={t},heads={heads},width={width}");
             cases.push((name, Box::new(move |d| attentions(d, n, t, heads, width, Some(&mask(n, t))))));
         }
+    }
+    if large() {
+        let late: Vec<u32> = (0..260).map(|key| u32::from(key > 257)).collect(); // none of the first part
+        cases.push((
+            "attention/masked,late".into(),
+            Box::new(move |d| attentions(d, 1, 260, 1, 2, Some(&late))),
+        ));
     }
     cases.push(("attention/masked,all".into(), Box::new(|d| attentions(d, 2, 33, 2, 3, Some(&[0; 66])))));
     cases.push(("attention/masked,none".into(), Box::new(keeps_bits)));

@@ -41,7 +41,7 @@ pub const CASES: [Case; 18] = [
 impl Case {
     /// The network of a seed, in train form.
     pub fn network(&self, seed: u64) -> Result<Network> {
-        (self.compose)(&mut Weights(Random(seed)))
+        (self.compose)(&mut weights(seed))
     }
 }
 
@@ -85,6 +85,11 @@ impl Random {
 
 /// Every tensor there could be, of random numbers; only `plain` layers lack a bias.
 pub struct Weights(Random);
+
+/// The weights of this seed.
+pub fn weights(seed: u64) -> Weights {
+    Weights(Random(seed))
+}
 
 impl Source for Weights {
     fn tensor(&mut self, _: &str, shape: &[usize], role: Role) -> Result<Vec<f32>> {

@@ -13,8 +13,8 @@ use super::checks::{HALVES, adds, close, dual, plus, same_bits, slopes, values, 
 use super::convs::{conv_adjoints, convs, filtered, lowered, moments};
 use super::dual::{Dual, Number};
 use super::networks::{
-    derives, factors, observes, observes_lowered, observes_on_sm90, products, scrubs, scrubs_texts, selects,
-    selects_in_place, solves,
+    derives, factors, finds_beyond, observes, observes_lowered, observes_on_sm90, products, refuses_beyond,
+    scrubs, scrubs_texts, selects, selects_in_place, solves,
 };
 use super::sequences::{attentions, layer_norms, losses, windows};
 use super::{Case, cuda, elements, few, large, layers, nets};
@@ -85,9 +85,16 @@ pub fn cases() -> Vec<(String, Case)> {
             cases.push((format!("loss/n={n},classes={classes}"), Box::new(move |d| losses(d, n, classes))));
         }
     }
-    for (n, t, heads, width) in
-        [(1, 1, 1, 1), (2, 5, 2, 3), (1, 31, 3, 32), (2, 33, 1, 33), (1, 197, 2, 64), (1, 130, 1, 128)]
-    {
+    for (n, t, heads, width) in [
+        (1, 1, 1, 1),
+        (2, 5, 2, 3),
+        (1, 31, 3, 32),
+        (2, 33, 1, 33),
+        (1, 197, 2, 64),
+        (1, 130, 1, 128),
+        (1, 257, 2, 3),
+        (1, 515, 1, 2),
+    ] {
         if large() || t < if few() { 33 } else { 130 } {
             let name = format!("attention/n={n},t={t},heads={heads},width={width}");
             cases.push((name, Box::new(move |d| attentions(d, n, t, heads, width, None))));
@@ -171,12 +178,16 @@ pub fn cases() -> Vec<(String, Case)> {
         cases.push(("scrub/mlp:8".into(), Box::new(scrubs)));
         cases.push(("scrub/distilbert:24-8-1-2-9".into(), Box::new(scrubs_texts)));
         cases.push(("observe/sm90".into(), Box::new(observes_on_sm90)));
+        cases.push(("observe_f16/beyond".into(), Box::new(refuses_beyond)));
         cases.push(("select/in_place,one".into(), Box::new(|d| selects_in_place(d, &[4]))));
         cases.push(("select/in_place,mean".into(), Box::new(|d| selects_in_place(d, &[0, 1, 2]))));
         for precision in LOWERED {
             let name = format!("select/{}", precision.name());
             cases.push((name, Box::new(move |d| selects(d, precision))));
         }
+    }
+    for len in [1, 8, 9, 16] {
+        cases.push((format!("beyond/len={len}"), Box::new(move |d| finds_beyond(d, len))));
     }
     cases.extend(elements::cases());
     cases.push(("conv_data/products".into(), Box::new(products)));

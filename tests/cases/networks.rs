@@ -11,7 +11,7 @@ use scrubjay::device::Device;
 use scrubjay::evidence::select;
 use scrubjay::kfac::Kfac;
 use scrubjay::net::plan::Plan;
-use scrubjay::net::{LayerId, Network, Trace, UnitId};
+use scrubjay::net::{Activation, Builder, LayerId, Network, NodeId, Trace, UnitId, Window};
 use scrubjay::observe::{evaluate, observe, observe_copies};
 use scrubjay::ops::{Conv, Precision, Shape, cuda as on_cuda};
 use scrubjay::perturb::{Noise, perturb, perturb_request};
@@ -128,6 +128,74 @@ pub fn selects_in_place(device: &Device, request: &[usize]) -> Result<(), Failed
     super::equal("the level of permuted losses", &found.noise_level, &Some(tops[22]))?;
     if crossed > 2 * trace.m * trace.d || expected.order.len() < 2 {
         return Err(format!("{crossed} bytes came to the host, in {} steps", expected.order.len()).into());
+    }
+    Ok(())
+}
+
+/// What a network has between its image and its head.
+type Compose<'a> = &'a dyn Fn(&mut Builder, NodeId) -> scrubjay::Result<NodeId>;
+
+/// A pass in f16 is refused where a value is beyond it, also where what follows makes a number of infinity: of an affine layer
+/// before tanh, and of a sum before a sigmoid. Below f16's largest value, and in bf16, it is not.
+pub fn refuses_beyond(device: &Device) -> Result<(), Failed> {
+    let affine = |b: &mut Builder, x: NodeId| {
+        let x = b.flatten(x);
+        let x = b.linear(x, "fc", 2)?;
+        Ok(b.activation(x, Activation::Tanh))
+    };
+    let sum = |b: &mut Builder, x: NodeId| {
+        let x = b.conv(x, "conv", 2, Conv::square(1, 1, 0))?;
+        let (most, mean) =
+            (b.max_pool(x, Window::square(2, 1, 0))?, b.average_pool(x, Window::square(2, 1, 0))?);
+        let x = b.add(most, mean)?;
+        let x = b.activation(x, Activation::Sigmoid);
+        Ok(b.flatten(x))
+    };
+    let made: [(Compose<'_>, f32); 2] = [(&affine, 4.0), (&sum, 2.0)];
+    for (compose, times) in made {
+        let mut weights = nets::weights(5);
+        let (mut b, x) = Builder::new(&mut weights, Shape::new(2, 2, 1));
+        let x = compose(&mut b, x)?;
+        let x = b.linear(x, "head", 3)?;
+        let mut net = b.finish(x)?.freeze();
+        let first = net.layers[0].clone();
+        net.params[first.weight.index()].value.iter_mut().for_each(|weight| *weight = 1.0);
+        first.bias.iter().for_each(|bias| net.params[bias.index()].value.fill(0.0));
+        let observed = |value: f32, precision| {
+            let x = vec![value; net.input().len()];
+            let samples = Samples { kind: net.kind(), x, y: vec![1].into(), stream: None };
+            let noise = Noise { sigma: 0.1, replace: 1, seed: 3 };
+            let copies = perturb_request(&samples, &[0], &net.ordinary, 5, noise)?;
+            observe_copies(device, &net, &copies, precision)
+        };
+        observed(6e4 / times, Precision::F16)?;
+        observed(7e4 / times, Precision::Bf16)?;
+        for value in [7e4, -7e4] {
+            match observed(value / times, Precision::F16) {
+                Err(Error::Config(reason)) if reason.contains("largest of f16") => {}
+                other => return Err(format!("{value}: {other:?}").into()),
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Values of f16 are numbers, or not, wherever they stand.
+pub fn finds_beyond(device: &Device, len: usize) -> Result<(), Failed> {
+    let cuda = cuda(device)?;
+    let found = |values: &[half::f16]| -> Result<bool, Failed> {
+        let (values, flag) = (cuda.upload(values)?, cuda.upload(&[0u32])?);
+        on_cuda::conv::beyond(cuda, flag.flag(), values.input())?;
+        Ok(cuda.download(&flag)? == [1])
+    };
+    let numbers: Vec<half::f16> = (0..len).map(|i| [half::f16::MAX, half::f16::MIN][i % 2]).collect();
+    super::equal("numbers", &found(&numbers)?, &false)?;
+    for i in 0..len {
+        for beyond in [half::f16::INFINITY, half::f16::NEG_INFINITY, half::f16::NAN] {
+            let mut values = numbers.clone();
+            values[i] = beyond;
+            super::equal("what is no number", &found(&values)?, &true)?;
+        }
     }
     Ok(())
 }

@@ -286,7 +286,7 @@ pub fn windows(
     fn forward<T: Number>(x: &[f32], all: Shape, heads: usize, table: &[f32], at: Windows) -> Vec<T> {
         let (x, table) = (wide::<T>(x), wide::<T>(table));
         let images = x.chunks_exact(3 * all.len());
-        images.flat_map(|x| attention::windowed(x, all, heads, &table, at)).collect()
+        images.flat_map(|x| attention::windowed(x, all, heads, &table, at, &|p| p)).collect()
     }
     close("y", &y, &forward(&x, all, heads, &table, at), &forward(&x, all, heads, &table, at))?;
 
@@ -342,7 +342,9 @@ impl<'a> Attend<'a> {
 
     fn y<T: Number>(self, x: &[T]) -> Vec<T> {
         let images = x.chunks_exact(3 * self.shape.len()).enumerate();
-        images.flat_map(|(i, x)| attention::attention(x, self.shape, self.heads, self.keys(i))).collect()
+        images
+            .flat_map(|(i, x)| attention::attention(x, self.shape, self.heads, self.keys(i), &|p| p))
+            .collect()
     }
 
     fn dx<T: Number>(self, dy: &[T], x: &[T]) -> Vec<T> {

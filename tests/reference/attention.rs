@@ -35,9 +35,16 @@ fn weights<T: Number>(
     (0..heads).map(head).collect()
 }
 
-/// Attention of one image: `x` `[t, 3c]`, the result `[t, c]`; `mask` `[t]` is 0 at keys without weight.
-pub fn attention<T: Number>(x: &[T], shape: Shape, heads: usize, mask: Option<&[u32]>) -> Vec<T> {
-    with_added(x, shape, heads, mask, None)
+/// Attention of one image: `x` `[t, 3c]`, the result `[t, c]`; `mask` `[t]` is 0 at keys without weight. Every weight is as `round` makes
+/// it.
+pub fn attention<T: Number>(
+    x: &[T],
+    shape: Shape,
+    heads: usize,
+    mask: Option<&[u32]>,
+    round: &dyn Fn(T) -> T,
+) -> Vec<T> {
+    with_added(x, shape, heads, mask, None, round)
 }
 
 fn with_added<T: Number>(
@@ -46,13 +53,14 @@ fn with_added<T: Number>(
     heads: usize,
     mask: Option<&[u32]>,
     added: Option<&[T]>,
+    round: &dyn Fn(T) -> T,
 ) -> Vec<T> {
     let (t, c) = (shape.positions(), shape.c);
     let p = weights(x, shape, heads, mask, added);
     let at = |i: usize| {
         let (token, channel) = (i / c, i % c);
         let p = &p[channel / (c / heads)][token];
-        (0..t).fold(T::of(0.0), |sum, l| sum + p[l] * x[l * 3 * c + 2 * c + channel])
+        (0..t).fold(T::of(0.0), |sum, l| sum + round(p[l]) * x[l * 3 * c + 2 * c + channel])
     };
     (0..t * c).map(at).collect()
 }
@@ -143,11 +151,20 @@ fn added<T: Number>(table: &[T], at: Windows, window: usize, heads: usize) -> Ve
     added
 }
 
-/// Attention within the windows of one image, rows of `shape`; the table is `[(2 side - 1)², heads]`.
-pub fn windowed<T: Number>(x: &[T], shape: Shape, heads: usize, table: &[T], at: Windows) -> Vec<T> {
+/// Attention within the windows of one image, rows of `shape`; the table is `[(2 side - 1)², heads]`. Every
+/// weight is as `round` makes it.
+pub fn windowed<T: Number>(
+    x: &[T],
+    shape: Shape,
+    heads: usize,
+    table: &[T],
+    at: Windows,
+    round: &dyn Fn(T) -> T,
+) -> Vec<T> {
     let one = Shape { h: 1, ..shape };
     let windows = x.chunks_exact(3 * one.len()).enumerate();
-    windows.flat_map(|(i, x)| with_added(x, one, heads, None, Some(&added(table, at, i, heads)))).collect()
+    let window = |(i, x)| with_added(x, one, heads, None, Some(&added(table, at, i, heads)), round);
+    windows.flat_map(window).collect()
 }
 
 /// The adjoint of [`windowed`], added to `dx` and to `dtable`.

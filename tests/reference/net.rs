@@ -430,6 +430,10 @@ fn evaluate<T: Number>(
     let from = node.inputs.first().map_or(node.shape, |input| net.nodes[input.index()].shape);
     let (to, c) = (node.shape, node.shape.c);
     let (mut z, mut before) = (vec![], vec![]);
+    // Weights of attention are rounded where its values are.
+    let narrow = |rounding: &&Rounding| node.inputs.first().is_some_and(|x| rounding.narrow[x.index()]);
+    let rounds = rounding.filter(narrow);
+    let weight = |p: T| rounds.map_or(p, |rounding| T::of((rounding.round)(p.value())));
     let y = match &node.op {
         Op::Input => image.iter().map(|&x| T::of(f64::from(x))).collect(),
         Op::Linear(layer, epilogue) | Op::Conv(layer, _, epilogue) => {
@@ -484,11 +488,11 @@ fn evaluate<T: Number>(
         Op::Positions(table) => x.iter().zip(&params[table.index()]).map(|(&a, &b)| a + b).collect(),
         Op::RowToAll(table) => x.iter().enumerate().map(|(i, &a)| a + params[table.index()][i % c]).collect(),
         Op::Attention { heads, windows: Some((table, windows)), .. } => {
-            attention::windowed(x, to, *heads, &params[table.index()], *windows)
+            attention::windowed(x, to, *heads, &params[table.index()], *windows, &weight)
         }
         Op::Attention { heads, masked, windows: None } => {
             let mask = masked.then(|| integers(&values[node.inputs[1].index()].y));
-            attention::attention(x, to, *heads, mask.as_deref())
+            attention::attention(x, to, *heads, mask.as_deref(), &weight)
         }
         op => {
             let mut y = vec![T::of(0.0); to.len()];

@@ -77,6 +77,13 @@ pub struct Out<'a, T> {
     of: PhantomData<&'a mut T>,
 }
 
+/// A word that kernels note something in; many may do so at once.
+#[derive(Clone, Copy)]
+pub struct Flag<'a> {
+    pub(super) address: u64,
+    of: PhantomData<&'a u32>,
+}
+
 impl Pool {
     /// Registers a new buffer in this memory.
     pub fn register(&mut self, held: &Held) {
@@ -299,6 +306,24 @@ impl<'a> Out<'a, u16> {
     /// The values that have these bits.
     pub fn bits_of<H: Half>(self) -> Out<'a, H> {
         Out { address: self.address, len: self.len, of: PhantomData }
+    }
+}
+
+impl Buffer<u32> {
+    /// Its first word, for kernels to note something in.
+    ///
+    /// # Panics
+    /// Where it has none.
+    pub fn flag(&self) -> Flag<'_> {
+        assert!(self.len > 0, "a flag in an empty buffer");
+        Flag { address: self.address, of: PhantomData }
+    }
+}
+
+impl Argument for Flag<'_> {
+    fn push(self, to: &mut Arguments) {
+        to.push(&[self.address]);
+        to.addresses.push(self.address);
     }
 }
 

@@ -10,7 +10,7 @@
 use std::ffi::{c_char, c_void};
 
 use super::Cuda;
-use super::buffer::{In, Out};
+use super::buffer::{Flag, In, Out};
 use super::element::{Half, Scalar};
 use super::generated::tiles;
 use super::launch::{Argument, Arguments, Launch, Row};
@@ -240,6 +240,12 @@ kernels! {
     /// O of each head, and P to saved; y `[n, t, heads·width]`, x of three times the channels, saved `[n, heads, t, t]`,
     /// mask `[n, t]`.
     attention<T: Scalar>: attention_f32 | attention_bf16 | attention_f16(y: Out<'_, T>, saved: Option<Out<'_, f32>>, x: In<'_, T>, mask: Option<In<'_, u32>>, table: Option<In<'_, f32>>, t: u32, heads: u32, width: u32, side: u32, rows: u32, columns: u32, down: u32, right: u32);
+    /// O of each head of up to 32 channels, on tensor cores; as [`Cuda::attention`].
+    attention_tiles_32<H: Half>: attention_tiles_32_bf16 | attention_tiles_32_f16(y: Out<'_, H>, x: In<'_, H>, mask: Option<In<'_, u32>>, table: Option<In<'_, f32>>, t: u32, heads: u32, width: u32, side: u32, rows: u32, columns: u32, down: u32, right: u32);
+    /// The same of up to 64.
+    attention_tiles_64<H: Half>: attention_tiles_64_bf16 | attention_tiles_64_f16(y: Out<'_, H>, x: In<'_, H>, mask: Option<In<'_, u32>>, table: Option<In<'_, f32>>, t: u32, heads: u32, width: u32, side: u32, rows: u32, columns: u32, down: u32, right: u32);
+    /// The same of up to 128.
+    attention_tiles_128<H: Half>: attention_tiles_128_bf16 | attention_tiles_128_f16(y: Out<'_, H>, x: In<'_, H>, mask: Option<In<'_, u32>>, table: Option<In<'_, f32>>, t: u32, heads: u32, width: u32, side: u32, rows: u32, columns: u32, down: u32, right: u32);
     /// O' = P'V + PV'.
     attention_tangent: attention_tangent_f32(ty: Out<'_, f32>, tx: In<'_, f32>, x: In<'_, f32>, saved: In<'_, f32>, t: u32, heads: u32, width: u32);
     /// The adjoint of the scores to ds `[n, heads, t, t]`, that of Q added to dx.
@@ -266,6 +272,8 @@ kernels! {
     conv_half_wide_sm90<H: Half>: conv_bf16_wide_sm90 | conv_f16_wide_sm90(x: &TensorMap, weight: &TensorMap, p: AffineParameters<'_, H, H, f32>) on sm_90a, tiles::SM90_SHARED;
     /// out = x rounded to 16 bits; `[len]`.
     narrow<H: Half>: narrow_bf16 | narrow_f16(out: Out<'_, H>, x: In<'_, f32>, len: u32);
+    /// flag |= whether any of the values, which are bits of f16, is no number; `[len]`.
+    beyond: beyond_f16(flag: Flag<'_>, values: In<'_, u16>, len: u32);
     /// The same as [`Cuda::conv`] of groups that have one input channel each.
     conv_depthwise<T: Scalar>: conv_depthwise_f32 | conv_depthwise_bf16 | conv_depthwise_f16(p: AffineParameters<'_, T, f32, T>);
     /// dx = or (`add`) += Wᵀ dz; dx `[pixels, c]`, dz `[.., oh, ow, o]`, weight and rows as of [`Cuda::conv`].
@@ -361,6 +369,9 @@ mod tests {
         ];
         if let Some((_, of)) = structs.into_iter().find(|(of, _)| kind.contains(of)) {
             return format!("const __grid_constant__ {of} {name}");
+        }
+        if kind == "Flag<'_>" {
+            return format!("uint32_t* {name}");
         }
         let kind = kind.strip_prefix("Option<").and_then(|rest| rest.strip_suffix('>')).unwrap_or(kind);
         let inner = |prefix: &str| kind.strip_prefix(prefix).and_then(|rest| rest.strip_suffix('>'));

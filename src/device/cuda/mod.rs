@@ -29,7 +29,7 @@ use std::time::Duration;
 
 pub use boxes::{Boxes, Take};
 use buffer::Pool;
-pub use buffer::{Buffer, Counts, In, Out};
+pub use buffer::{Buffer, Counts, Flag, In, Out};
 use bytemuck::Pod;
 pub use element::{Element, Half, Scalar};
 pub use foreign::Foreign;

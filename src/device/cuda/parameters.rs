@@ -1,7 +1,7 @@
 //! Structs that kernels take by value, as `kernels/common/affine.h` and `kernels/pool.cu` declare them. None is a null
 //! pointer.
 
-use super::buffer::{In, Out};
+use super::buffer::{Flag, In, Out};
 use super::launch::{Argument, Arguments};
 
 /// The sizes of a layer: h, w, c, oh, ow, o, r, s, stride, above, left, dilation, groups.
@@ -30,6 +30,8 @@ pub struct AffineParameters<'a, X, W, Y> {
     pub residual: Option<In<'a, Y>>,
     /// The selected rows, `[count]`, ascending.
     pub rows: Option<In<'a, u32>>,
+    /// Notes that a value of y is none that its type has.
+    pub overflow: Option<Flag<'a>>,
     /// Those of the layer.
     pub layer: LayerSizes,
     /// count, pixels, segments, activation, add.
@@ -100,7 +102,8 @@ impl<X, W, Y> Argument for AffineParameters<'_, X, W, Y> {
         let [bias, scale, shift] = [self.bias, scale, shift].map(address);
         let residual = address(self.residual);
         let (y, x, weight, rows) = (self.y.address, self.x.address, self.weight.address, address(self.rows));
-        let addresses = [y, parts, x, weight, bias, scale, shift, residual, rows];
+        let overflow = self.overflow.map_or(0, |flag| flag.address);
+        let addresses = [y, parts, x, weight, bias, scale, shift, residual, rows, overflow];
         push(to, &addresses, self.layer.0.into_iter().chain(self.numbers));
     }
 }
@@ -127,7 +130,7 @@ mod tests {
         for declared in [
             "    uint32_t h, w, c, oh, ow, o, r, s, stride, above, left, dilation, groups;\n",
             "    Y* y;\n    double* parts;\n    const X* x;\n    const W* weight;\n    \
-             const float *bias, *scale, *shift;\n    const Y* residual;\n    const uint32_t* rows;\n    Layer layer;\n    uint32_t count, pixels, segments, activation, add;\n};",
+             const float *bias, *scale, *shift;\n    const Y* residual;\n    const uint32_t* rows;\n    uint32_t* overflow;\n    Layer layer;\n    uint32_t count, pixels, segments, activation, add;\n};",
             "    float* dx;\n    const float *dz, *weight;\n    const uint32_t* rows;\n    Layer layer;\n    \
              uint32_t count, pixels, add;\n};",
             "    float* parts;\n    const float *dz, *x;\n    const uint32_t* rows;\n    Layer layer;\n    \

@@ -10,8 +10,9 @@ use super::rows::Sink;
 use super::run::Run;
 use crate::data::{Inputs, check_words};
 use crate::device::Device;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::net::program::{Section, Seed};
+use crate::ops::Precision;
 use crate::ops::cuda::loss;
 
 /// What comes back of a chunk of `n` images.
@@ -78,6 +79,18 @@ impl Passes<'_> {
             run.section(Section::Forward)?;
             self.losses(chunk, n)
         })
+    }
+
+    /// Refuses what was computed in f16 so far where a value was beyond it: a ReLU or a sigmoid may hide that.
+    ///
+    /// # Errors
+    /// As above, or where the device fails.
+    pub fn check_range(&self, arena: &Arena) -> Result<()> {
+        if self.precision != Precision::F16 || self.cuda.download(&arena.chunk.work.overflow)? == [0] {
+            return Ok(());
+        }
+        let reason = "values are not finite: beyond 65504, the largest of f16; try --precision bf16 or f32";
+        Err(Error::config(format!("perturbation pass in f16: {reason}")))
     }
 
     /// [`Passes::compute`], and what is asked of it.

@@ -1,6 +1,7 @@
 //! The executor on a CUDA device: one exhaustive match from each family of instructions to operations on device memory.
 
 mod affine;
+mod range;
 mod tokens;
 
 use super::passes::{carve_moments, copy};
@@ -55,8 +56,8 @@ impl Run<'_> {
             Section::Product => "product",
         };
         passes.plan.program.section(section).iter().try_for_each(|step| {
-            self.execute(&step.instruction)
-                .map_err(|error| error.during(&passes.name(step.node.index(), what)))
+            let done = self.execute(&step.instruction).and_then(|()| self.watch(&step.instruction));
+            done.map_err(|error| error.during(&passes.name(step.node.index(), what)))
         })
     }
 
@@ -336,9 +337,8 @@ impl Run<'_> {
         let (cuda, n) = (self.passes.cuda, self.n);
         match *op {
             PoolOp::Max { y, winners, x, at, window } => typed!(self, y, T => {
-                let read = self.passes.plan.program.reads(winners);
-                let (y, winners, others) = self.memory.carve_two::<T>(y, winners);
-                let winners = read.then(|| winners.bits());
+                let (y, winners, others) = self.memory.carve_read::<T>(y, winners);
+                let winners = winners.map(Out::bits);
                 pool::max_pool(cuda, y, winners, others.get(x), n, at.from, at.to, window)
             }),
             PoolOp::MaxTangent { t, winners, tx, at } => {

@@ -89,6 +89,8 @@ pub(super) struct Work {
     pub(super) squares: Buffer<f32>,
     /// Operands of the affine node that is running, in 16 bits.
     pub(super) halves: Buffer<u16>,
+    /// In f16, not 0 once a value was beyond it; else empty.
+    pub(super) overflow: Buffer<u32>,
 }
 
 /// Parameters and memory on the device for passes over `inputs` with these rows selected, in chunks as large as
@@ -190,6 +192,7 @@ impl<'a> Passes<'a> {
             sums: cuda.alloc(sizes.sums)?,
             squares: cuda.alloc(sizes.squares)?,
             halves: cuda.alloc(sizes.halves)?,
+            overflow: if precision == Precision::F16 { cuda.upload(&[0])? } else { cuda.alloc(0)? },
         };
         let (kept, labels) = (cuda.alloc(sizes.kept)?, cuda.alloc(sizes.labels)?);
         let tilt = [cuda.alloc(sizes.tilt[0])?, cuda.alloc(sizes.tilt[1])?];

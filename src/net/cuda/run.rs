@@ -3,10 +3,11 @@
 
 use super::passes::{Chunk, Passes, Work};
 use super::rows::{RowBuffers, Sink};
-use crate::device::cuda::{Buffer, In, Out, Scalar};
+use crate::device::cuda::{Buffer, Flag, In, Out, Scalar};
 use crate::net::arena::{self, Rest};
 use crate::net::instruction::Value;
 use crate::net::program::{Region, Seed, Span};
+use crate::ops::Precision;
 
 /// Memory of kept values: written in the first two sections, read in the product.
 enum Kept<'a> {
@@ -60,6 +61,20 @@ impl<'a> Memory<'a> {
         let other = count::<f32>(self.passes, beside, self.n);
         let ([out, beside], others) = self.cut([value, beside]);
         (out.holding(len), beside.holding(other), others)
+    }
+
+    /// The same, of which the one of f32 is there only where an instruction reads it.
+    pub fn carve_read<T: Scalar>(
+        &mut self,
+        value: Value,
+        beside: Value,
+    ) -> (Out<'_, T>, Option<Out<'_, f32>>, Others<'_>) {
+        if self.passes.plan.program.reads(beside) {
+            let (out, beside, others) = self.carve_two(value, beside);
+            return (out, Some(beside), others);
+        }
+        let ([out], others) = self.carve([value]);
+        (out, None, others)
     }
 
     /// The floats that these values are in.
@@ -120,6 +135,8 @@ pub(super) struct Run<'a> {
     pub(super) sums: Out<'a, f32>,
     pub(super) squares: Out<'a, f32>,
     pub(super) halves: Out<'a, u16>,
+    /// Of a pass in f16, what notes that a value was beyond it.
+    pub(super) overflow: Option<Flag<'a>>,
     pub(super) n: usize,
     /// Every unit's activation `[n, d]`, where it is asked for; zeros at first.
     pub(super) trace: Option<Out<'a, f32>>,
@@ -166,7 +183,7 @@ impl<'a> Run<'a> {
         work: &'a mut Work,
         n: usize,
     ) -> Run<'a> {
-        let Work { values, parts, moments, sums, squares, halves } = work;
+        let Work { values, parts, moments, sums, squares, halves, overflow } = work;
         Run {
             passes,
             memory: Memory { passes, kept, work: values.output(), n },
@@ -177,6 +194,7 @@ impl<'a> Run<'a> {
             sums: sums.output(),
             squares: squares.output(),
             halves: halves.output(),
+            overflow: (passes.precision == Precision::F16).then(|| overflow.flag()),
             n,
             trace: None,
             seed: Seed::Gradient,

@@ -63,6 +63,7 @@ pub(crate) fn trace_on_device<I: Inputs>(
             losses.take(cuda, range.clone(), chunk.losses.input().part(0..n), i == 0)?;
             activations.take(cuda, range, trace.input().part(0..n * d), i == 0)?;
         }
+        passes.check_range(&arena)?;
     }
     let [losses, activations] = parts.map(|part| part.mean(cuda, request.len()));
     Ok(Some(TraceOnDevice { losses: cuda.download(&losses?)?, activations: activations?, chunk: at_once }))

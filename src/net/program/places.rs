@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use super::{ALIGN, Program, Region, floats};
-use crate::net::instruction::Access;
+use crate::net::instruction::{Access, AttentionOp, Instruction, PoolOp, Value};
 
 /// The steps from the first to the last that use a value. Where backward writes a value of the forward section again before it
 /// reads it, it is needed twice, and its place is free between.
@@ -71,7 +71,7 @@ impl Program {
         let mut placed: Vec<(Range<usize>, Life)> = vec![]; // offsets, life
         (self.kept, self.work) = (0, 0);
         for (slot, life) in self.slots.iter_mut().zip(lives) {
-            if life.is_empty() {
+            if life.is_empty() || slot.absent {
                 continue;
             }
             let need = floats(slot.value.len, slot.element).next_multiple_of(ALIGN);
@@ -96,6 +96,19 @@ impl Program {
         }
     }
 
+    /// Takes no memory for the positions of a maximum and the weights of attention where nothing reads them: the device does not
+    /// write these.
+    pub(in crate::net) fn leave_out_unread(&mut self) {
+        let optional = self.steps.iter().filter_map(|step| match step.instruction {
+            Instruction::Pool(PoolOp::Max { winners, .. }) => Some(winners),
+            Instruction::Attention(AttentionOp::Forward { weights, .. }) => Some(weights),
+            _ => None,
+        });
+        let unread: Vec<Value> = optional.filter(|&value| !self.reads(value)).collect();
+        unread.iter().for_each(|value| self.slots[value.index()].absent = true);
+        self.place();
+    }
+
     /// Gives every value a place of its own, so that it can be read behind the pass, and a node's instructions can run alone.
     pub fn unshare(&mut self) {
         (self.kept, self.work) = (0, 0);
@@ -103,5 +116,44 @@ impl Program {
             (slot.region, slot.start) = (Region::Kept, self.kept);
             self.kept += floats(slot.value.len, slot.element);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::net::everything::{everything, some_rows};
+    use crate::net::instruction::{AttentionOp, Instruction, PoolOp};
+    use crate::net::program::{Program, Purpose};
+    use crate::net::{Selected, Shape};
+    use crate::ops::Precision;
+    use crate::zoo;
+
+    #[test]
+    fn what_nothing_reads_takes_no_memory_on_a_gpu() {
+        let net = everything().unwrap().freeze();
+        for purpose in [Purpose::Forward, Purpose::Hessian] {
+            let all = Program::new(&net, &some_rows(&net), purpose, Precision::F32).unwrap();
+            let mut program = all.clone();
+            program.leave_out_unread();
+            let optional = all.steps().iter().filter_map(|step| match step.instruction {
+                Instruction::Pool(PoolOp::Max { winners, .. }) => Some(winners),
+                Instruction::Attention(AttentionOp::Forward { weights, .. }) => Some(weights),
+                _ => None,
+            });
+            let optional: Vec<_> = optional.collect();
+            assert!(optional.len() >= 2);
+            assert!(purpose == Purpose::Forward || optional.iter().any(|&value| all.reads(value)));
+            for value in optional {
+                assert_eq!(program.slots[value.index()].absent, !program.reads(value));
+            }
+            assert!(program.work + program.kept <= all.work + all.kept);
+        }
+        // Of many tokens, weights are most of what there is.
+        let net = zoo::create("vit:8-1-4-2", Shape::new(16, 16, 1), 3, 1).unwrap().network.freeze();
+        let none = vec![Selected::None; net.layers.len()];
+        let all = Program::new(&net, &none, Purpose::Forward, Precision::Bf16).unwrap();
+        let mut program = all.clone();
+        program.leave_out_unread();
+        assert!(2 * program.work < all.work, "{} of {}", program.work, all.work);
     }
 }

@@ -234,3 +234,24 @@ fn fewer_gradients_and_values_that_are_computed_again_give_the_same_bits() {
         }
     }
 }
+
+#[test]
+fn a_gpu_computes_values_again_where_a_batch_does_not_fit_to_the_same_bits() {
+    let (n, net) = (5, everything().unwrap());
+    let mut stream = Stream::new(4, Use::Choice, 1);
+    let x = (0..n * net.input().len()).map(|_| stream.normal()).collect();
+    let batch = Samples { kind: net.kind(), x, y: vec![1; n].into(), stream: None };
+    let run = |device: &Device| -> Result<(Step, Vec<Vec<f32>>)> {
+        let mut net = net.clone();
+        let mut pass = TrainPass::new(device, &mut net, n, Optimizer::Sgd)?;
+        // Twice: what is launched a second time is replayed.
+        pass.step(&batch)?;
+        Ok((pass.step(&batch)?, pass.gradients()?))
+    };
+    let Err(Error::Memory { bytes, .. }) = run(&Device::emulated_with(1, 1 << 26, 1).unwrap()) else {
+        panic!("it fits")
+    };
+    let plan = Plan::training(&net, n).unwrap();
+    assert!(plan.clone().less().program.work < plan.program.work);
+    assert!(run(&Device::emulated_with(1, 1 << 26, bytes).unwrap()).unwrap() == run(&devices()[1]).unwrap());
+}

@@ -1,8 +1,11 @@
 //! Layer norm as graphs before version 17 write it: the mean over channels, what differs from it, the mean of the squares of
-//! that, its root, the quotient, and then scale and shift.
+//! that, its root, the quotient, and then scale and shift. And group norm as they write it: groups as the channels of an instance
+//! norm, the channels again, and then scale and shift.
 
+use super::super::axes::{self, Run};
 use super::super::constant::Constant;
-use super::state::{Held, Moment, Stage, Translation, Value};
+use super::at::At;
+use super::state::{Held, Moment, Normed, Stage, Translation, Value};
 use crate::error::{Error, Result};
 use crate::graph::Operation;
 
@@ -20,6 +23,40 @@ impl<'a> Translation<'a> {
             }
             _ => Err(other()),
         }
+    }
+
+    /// An instance norm: of each channel, or of groups that stand in the place of channels, unscaled.
+    pub(super) fn instance_norm(&mut self, at: &At<'a>) -> Result<Vec<Held>> {
+        let eps = at.float("epsilon")?.unwrap_or(1e-5);
+        let x = self.value(at.input(0)?)?;
+        let shape = self.made[x.node].shape;
+        let whole = [axes::over(Run::Batch, self.batch, 1), axes::over(Run::Channel, shape.c, 1)];
+        let whole = [&whole[..], &[axes::over(Run::Position, shape.positions(), 1)]].concat();
+        let groups = x.axes.get(1).map_or(0, |axis| axes::length(axis));
+        let fits = x.first == 0
+            && x.axes.first() == Some(&whole[0])
+            && axes::regrouped(&x.axes, &axes::lengths(&whole)).as_ref() == Some(&whole)
+            && groups > 0
+            && shape.c.is_multiple_of(groups);
+        if !fits {
+            let lengths = axes::lengths(&x.axes);
+            return Err(Error::config(format!(
+                "normalises {lengths:?}, where groups of channels were expected"
+            )));
+        }
+        let [scale, shift] = [self.constant(at.input(1)?)?, self.constant(at.input(2)?)?];
+        if groups == shape.c {
+            let [weight, bias] = [self.parameter(&scale, &[groups])?, self.parameter(&shift, &[groups])?];
+            let operation = Operation::GroupNorm { groups, weight, bias, eps };
+            let made = self.make(at.output(), operation, &[x.node], shape);
+            return Ok(self.made(made, x.axes));
+        }
+        let [scale, shift] = [self.numbers(&scale)?, self.numbers(&shift)?];
+        if scale.iter().any(|&value| value != 1.0) || shift.iter().any(|&value| value != 0.0) {
+            return Err(Error::config("scales groups of channels, which is not known here"));
+        }
+        let stage = Stage::Quotient(Normed { eps, groups: Some(groups) });
+        Ok(vec![Held::Moment(Moment { of: x, stage })])
     }
 
     /// The root of a part.
@@ -47,8 +84,8 @@ impl<'a> Translation<'a> {
             },
             ("Div", Held::Moment(m), Held::Moment(n)) => match (&m.stage, &n.stage) {
                 (Stage::Centred, Stage::Deviation(eps)) if same(&m.of, &n.of) => {
-                    let eps = *eps;
-                    (m, Stage::Quotient(eps))
+                    let normed = Normed { eps: *eps, groups: None };
+                    (m, Stage::Quotient(normed))
                 }
                 _ => return Err(other()),
             },
@@ -75,12 +112,15 @@ impl<'a> Translation<'a> {
             (Stage::Centred, "Pow", Some(2.0)) => Stage::Square,
             (Stage::Variance, "Add", Some(eps)) => Stage::Raised(eps as f32),
             (Stage::Raised(eps), "Pow", Some(0.5)) => Stage::Deviation(*eps),
-            (Stage::Quotient(eps), "Mul", _) if per_channel => Stage::Scaled(*eps, constant.clone()),
-            (Stage::Scaled(eps, scale), "Add", _) if per_channel => {
-                let (eps, scale) = (*eps, scale.clone());
+            (Stage::Quotient(normed), "Mul", _) if per_channel => Stage::Scaled(*normed, constant.clone()),
+            (Stage::Scaled(normed, scale), "Add", _) if per_channel => {
+                let (Normed { eps, groups }, scale) = (*normed, scale.clone());
                 let [weight, bias] =
                     [self.parameter(&scale, &[shape.c])?, self.parameter(constant, &[shape.c])?];
-                let operation = Operation::LayerNorm { weight, bias, eps };
+                let operation = match groups {
+                    None => Operation::LayerNorm { weight, bias, eps },
+                    Some(groups) => Operation::GroupNorm { groups, weight, bias, eps },
+                };
                 let made = self.make(output, operation, &[moment.of.node], shape);
                 return Ok(self.made(made, moment.of.axes));
             }

@@ -349,7 +349,7 @@ impl<'a> Translation<'a> {
             })]);
         }
         let (mut x, mut y) = (self.value(a)?, self.value(b)?);
-        if matches!(at.node.op.as_str(), "Add" | "Sum") {
+        if matches!(at.node.op.as_str(), "Add" | "Sum" | "Sub") {
             [x, y] = self.alike([a, b], x, y);
         }
         let shape = |translation: &Translation, value: &Value| translation.made[value.node].shape;
@@ -362,16 +362,22 @@ impl<'a> Translation<'a> {
             )))
         };
         match at.node.op.as_str() {
-            "Add" | "Sum" if x.axes == y.axes && [x.first, y.first] == [0, 0] && of_x.len() == of_y.len() => {
+            "Add" | "Sum" | "Sub"
+                if x.axes == y.axes && [x.first, y.first] == [0, 0] && of_x.len() == of_y.len() =>
+            {
                 let mut nodes = [x.node, y.node];
+                if at.node.op == "Sub" {
+                    let negative = Operation::Scale { factor: -1.0, offset: 0.0 };
+                    nodes[1] = self.make(&format!("{b}~negative"), negative, &[y.node], of_y);
+                }
                 if of_x != of_y {
                     let operation = Operation::Image { height: of_x.h, width: of_x.w };
-                    nodes[1] = self.make(b, operation, &[y.node], of_x);
+                    nodes[1] = self.make(b, operation, &nodes[1..], of_x);
                 }
                 let made = self.make(at.output(), Operation::Add, &nodes, of_x);
                 Ok(self.made(made, x.axes))
             }
-            "Add" | "Sum" => refuse("adds values on axes of"),
+            "Add" | "Sum" | "Sub" => refuse("adds values on axes of"),
             "Mul" => {
                 let (map, gate) = if of_y.positions() == 1 { (&x, &y) } else { (&y, &x) };
                 match self.is_gate(map, gate) {

@@ -5,7 +5,7 @@ use super::super::constant::{Constant, MOST, Stored, broadcast, concatenated, co
 use super::at::At;
 use super::lengths::{reshaped, sizes, squeezed, unsqueezed};
 use super::pools::index;
-use super::state::{Held, Translation, Value, is_integer, stored};
+use super::state::{Held, Moment, Stage, Translation, Value, is_integer, stored};
 use crate::error::{Error, Result};
 use crate::graph::Operation;
 use crate::net::Shape;
@@ -42,16 +42,9 @@ impl<'a> Translation<'a> {
             ("Slice", held) => self.slice(at, held)?,
             ("Expand", held) => self.expand(at, held)?,
             ("Transpose", held) => self.transpose(at, held)?,
-            (_, Held::Value(x)) => {
-                let lengths = self.target(at, &axes::lengths(&x.axes))?;
-                match axes::regrouped(&x.axes, &lengths) {
-                    Some(axes) => Held::Value(Value { axes, ..x }),
-                    None => {
-                        let from = axes::lengths(&x.axes);
-                        let reason = "which mixes channels, rows and columns, or the images of a batch";
-                        return Err(Error::config(format!("makes {lengths:?} of {from:?}, {reason}")));
-                    }
-                }
+            (_, Held::Value(x)) => Held::Value(self.reshape(at, x)?),
+            (_, Held::Moment(Moment { of, stage: stage @ Stage::Quotient(_) })) => {
+                Held::Moment(Moment { of: self.reshape(at, of)?, stage })
             }
             (_, Held::Constant(constant)) => {
                 let lengths = self.target(at, &constant.shape)?;
@@ -68,6 +61,16 @@ impl<'a> Translation<'a> {
             _ => return Err(Error::config("changes the axes of a part of an attention or a norm")),
         };
         Ok(vec![one])
+    }
+
+    /// The same values on axes of other lengths.
+    fn reshape(&mut self, at: &At<'a>, x: Value) -> Result<Value> {
+        let from = axes::lengths(&x.axes);
+        let lengths = self.target(at, &from)?;
+        let reason = "which mixes channels, rows and columns, or the images of a batch";
+        let mixed = || Error::config(format!("makes {lengths:?} of {from:?}, {reason}"));
+        let axes = axes::regrouped(&x.axes, &lengths).ok_or_else(mixed)?;
+        Ok(Value { axes, ..x })
     }
 
     /// The lengths that a node gives axes of these lengths.

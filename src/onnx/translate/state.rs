@@ -85,11 +85,18 @@ pub(super) enum Stage {
     Raised(f32),
     /// The root of that.
     Deviation(f32),
-    Quotient(f32),
+    Quotient(Normed),
     /// Multiplied by a tensor.
-    Scaled(f32, Constant),
+    Scaled(Normed, Constant),
     /// Values less a stored mean per channel, which a stored deviation is to divide.
     Less(Constant),
+}
+
+/// What a norm is over: the channels of a position, or the positions and channels of each of some groups.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Normed {
+    pub(super) eps: f32,
+    pub(super) groups: Option<usize>,
 }
 
 /// Channels of a node from one on.

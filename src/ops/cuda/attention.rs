@@ -1,18 +1,19 @@
-//! Attention over short sequences on CUDA, as [`crate::ops::cpu::attention`] (MATH.md, Eq. 9). The input's channels are packed
+//! Attention on CUDA, as [`crate::ops::cpu::attention`] (MATH.md, Eq. 9). The input's channels are packed
 //! q, k, v, each `heads · width`; the output's are the heads side by side; `saved` holds P, `[n, heads, t, t]`.
 #![allow(unsafe_code)] // launches
 
-use super::{Cuda, In, Out, Scalar, images, word};
+use super::{Cuda, Element, Half, In, Out, Scalar, images, word};
 use crate::device::cuda::{Launch, tiles};
 use crate::error::{Error, Result};
 use crate::ops::{Shape, Windows, same};
 
 /// O to `y` `[n, shape]`, P to `saved` where it is wanted; `x` `[n, t, 3c]`. With a `mask` `[n, t]`, keys where it is 0 get no weight; the other
 /// passes read that off `saved`. With `windows`, of which there are `n`, and their table of relative positions, scores have
-/// its values and [`Windows::APART`] added.
+/// its values and [`Windows::APART`] added. Without `saved`, values of 16 bits are multiplied on tensor cores, and weights
+/// rounded to 16 bits, in heads of at most [`tiles::ATTENTION_WIDEST`] channels.
 ///
 /// # Errors
-/// Shapes that do not fit, sequences longer than [`tiles::ATTENTION_TOKENS`], or the device fails.
+/// Shapes that do not fit, more than [`tiles::ATTENTION_KEYS`] tokens of 16 bits in wider heads, or the device fails.
 pub fn forward<T: Scalar>(
     cuda: &Cuda,
     y: Out<'_, T>,
@@ -33,12 +34,20 @@ pub fn forward<T: Scalar>(
         Some((windows, table)) => (at.windows(windows, table.len())?, Some(table)),
         None => ([0; 5], None),
     };
-    let [side, rows, columns, down, right] = sizes;
-    let (launch, Shapes { t, heads, width, .. }) = (at.blocks(tiles::ATTENTION_ROWS)?, at);
-    // SAFETY: x holds n images of t positions of three parts, y of one, saved n·heads squares of t, a mask n·t values,
-    // a table heads values for each offset of two of the t tokens of a window.
-    unsafe {
-        cuda.attention(launch, y, saved, x, mask, table, t, heads, width, side, rows, columns, down, right)
+    let (on_tiles, longest) = (at.width <= tiles::ATTENTION_WIDEST, tiles::ATTENTION_KEYS);
+    match (T::ELEMENT, saved) {
+        (Element::Bf16, None) if on_tiles => {
+            at.on_tiles::<half::bf16>(cuda, y.of_type(), x.of_type(), mask, table, sizes)
+        }
+        (Element::F16, None) if on_tiles => {
+            at.on_tiles::<half::f16>(cuda, y.of_type(), x.of_type(), mask, table, sizes)
+        }
+        (Element::Bf16 | Element::F16, _) if at.t > longest => {
+            let (most, found) = (tiles::ATTENTION_WIDEST, format!("{} and {}", at.t, at.width));
+            let expected = format!("in 16 bits at most {longest} tokens, or heads of {most} channels");
+            Err(Error::shape(at.op, expected, found))
+        }
+        (_, saved) => at.by_rows(cuda, y, saved, x, mask, table, sizes),
     }
 }
 
@@ -168,9 +177,8 @@ impl Shapes {
         squares: &[usize],
     ) -> Result<Shapes> {
         let (Shape { h, w, c }, t) = (shape, shape.positions());
-        if heads == 0 || !c.is_multiple_of(heads) || t > tiles::ATTENTION_TOKENS as usize {
-            let expected = format!("at most {} tokens, channels in {heads} heads", tiles::ATTENTION_TOKENS);
-            return Err(Error::shape(op, expected, format!("{shape:?}")));
+        if heads == 0 || !c.is_multiple_of(heads) {
+            return Err(Error::shape(op, format!("channels in {heads} heads"), format!("{shape:?}")));
         }
         let images = |what: &str, shape: Shape, lens: &[usize]| {
             lens.iter().try_for_each(|&len| images(op, what, n, shape, len))
@@ -203,6 +211,57 @@ impl Shapes {
     fn blocks(&self, rows: u32) -> Result<Launch> {
         let blocks = self.n * self.heads as usize * self.t.div_ceil(rows) as usize;
         Launch::blocks(self.op, blocks, tiles::ATTENTION_THREADS)
+    }
+
+    /// The forward pass on tensor cores.
+    fn on_tiles<H: Half>(
+        &self,
+        cuda: &Cuda,
+        y: Option<Out<'_, H>>,
+        x: Option<In<'_, H>>,
+        mask: Option<In<'_, u32>>,
+        table: Option<In<'_, f32>>,
+        [side, rows, columns, down, right]: [u32; 5],
+    ) -> Result<()> {
+        let (Some(y), Some(x)) = (y, x) else {
+            return Err(Error::shape(self.op, "values of 16 bits of one type", "others"));
+        };
+        let (launch, Shapes { t, heads, width, .. }) = (self.blocks(tiles::ATTENTION_BLOCK)?, *self);
+        // SAFETY: as in `by_rows`; a head has no more channels than the kernel is for.
+        unsafe {
+            match width {
+                0..=32 => cuda.attention_tiles_32(
+                    launch, y, x, mask, table, t, heads, width, side, rows, columns, down, right,
+                ),
+                33..=64 => cuda.attention_tiles_64(
+                    launch, y, x, mask, table, t, heads, width, side, rows, columns, down, right,
+                ),
+                _ => cuda.attention_tiles_128(
+                    launch, y, x, mask, table, t, heads, width, side, rows, columns, down, right,
+                ),
+            }
+        }
+    }
+
+    /// The forward pass with rows of P in shared memory.
+    fn by_rows<T: Scalar>(
+        &self,
+        cuda: &Cuda,
+        y: Out<'_, T>,
+        saved: Option<Out<'_, f32>>,
+        x: In<'_, T>,
+        mask: Option<In<'_, u32>>,
+        table: Option<In<'_, f32>>,
+        [side, rows, columns, down, right]: [u32; 5],
+    ) -> Result<()> {
+        let (launch, Shapes { t, heads, width, .. }) = (self.blocks(tiles::ATTENTION_ROWS)?, *self);
+        // SAFETY: the caller's check: x holds n images of t positions of three parts, y of one, saved n·heads squares of t, a
+        // mask n·t values, a table heads values for each offset of two of the t tokens of a window.
+        unsafe {
+            cuda.attention(
+                launch, y, saved, x, mask, table, t, heads, width, side, rows, columns, down, right,
+            )
+        }
     }
 
     /// dK += squaresᵀ Q/√width, Q of `packed`.

@@ -6,7 +6,9 @@ use half::{bf16, f16};
 
 use super::chunks::{self, Chunks};
 use super::{Cuda, Element, Half, In, Out, Scalar, activation, conv_sm90, images, word};
-use crate::device::cuda::{AffineParameters, DataParameters, Launch, LayerSizes, WeightParameters, tiles};
+use crate::device::cuda::{
+    AffineParameters, DataParameters, Flag, Launch, LayerSizes, WeightParameters, tiles,
+};
 use crate::error::{Error, Result};
 use crate::ops::Geometry;
 use crate::ops::{Activation, Precision, same};
@@ -20,11 +22,13 @@ pub struct Epilogue<'a, Y = f32> {
     pub residual: Option<In<'a, Y>>,
     /// The nonlinearity; ReLU and GELU cost no pass of their own. The argument of another is y, rounded.
     pub activation: Option<Activation>,
+    /// Notes that a value of y is beyond its type.
+    pub overflow: Option<Flag<'a>>,
 }
 
 impl<Y> Default for Epilogue<'_, Y> {
     fn default() -> Self {
-        Epilogue { affine: None, residual: None, activation: None }
+        Epilogue { affine: None, residual: None, activation: None, overflow: None }
     }
 }
 
@@ -263,11 +267,11 @@ impl<'a, X: Scalar, Y: Scalar> Forward<'a, X, Y> {
         x: In<'a, V>,
         weight: In<'a, W>,
     ) -> Result<AffineParameters<'a, V, W, Z>> {
-        let Epilogue { affine, residual, activation } = self.epilogue;
+        let Epilogue { affine, residual, activation, overflow } = self.epilogue;
         let residual =
             residual.map(|residual| residual.of_type::<Z>().ok_or_else(unknown::<X, Y>)).transpose()?;
-        let (y, epilogue) =
-            (self.y.of_type::<Z>().ok_or_else(unknown::<X, Y>)?, Epilogue { affine, residual, activation });
+        let epilogue = Epilogue { affine, residual, activation, overflow };
+        let y = self.y.of_type::<Z>().ok_or_else(unknown::<X, Y>)?;
         self.layer.parameters(y, self.parts, x, weight, self.bias, epilogue, None, self.fused, false)
     }
 
@@ -295,13 +299,14 @@ impl<'a, X: Scalar, Y: Scalar> Forward<'a, X, Y> {
         let (geometry, n) = (self.layer.geometry, self.n);
         let (of_weight, mut of_x) = scratch.bits_of::<H>().split_at(weights(&geometry));
         let (mut of_weight, _) = of_weight.split_at(weight.len());
-        narrow(cuda, of_weight.output(), weight)?;
+        let overflow = self.epilogue.overflow;
+        narrow(cuda, of_weight.output(), weight, overflow)?;
         let (weight, x) = (
             of_weight.read_only(),
             match (self.x.of_type::<H>(), self.x.of_type::<f32>()) {
                 (Some(x), _) => x,
                 (None, Some(x)) => {
-                    narrow(cuda, of_x.output(), x)?;
+                    narrow(cuda, of_x.output(), x, overflow)?;
                     of_x.read_only()
                 }
                 (None, None) => return Err(unknown::<X, Y>()),
@@ -335,13 +340,33 @@ fn unknown<X: Scalar, Y: Scalar>() -> Error {
     Error::shape("conv", expected, format!("{} to {}", X::ELEMENT.name(), Y::ELEMENT.name()))
 }
 
-/// `out` = `x`, rounded to 16 bits.
-fn narrow<H: Half>(cuda: &Cuda, out: Out<'_, H>, x: In<'_, f32>) -> Result<()> {
+/// `out` = `x`, rounded to 16 bits; `overflow` notes where that is f16 and has no such value.
+fn narrow<H: Half>(
+    cuda: &Cuda,
+    mut out: Out<'_, H>,
+    x: In<'_, f32>,
+    overflow: Option<Flag<'_>>,
+) -> Result<()> {
     same("narrow", "values", x.len(), out.len())?;
     let len = word("narrow", "values", x.len())?;
     let launch = Launch::over("narrow", x.len().div_ceil(8), tiles::NARROW_THREADS)?;
     // SAFETY: both hold len values.
-    unsafe { cuda.narrow(launch, out, x, len) }
+    unsafe { cuda.narrow(launch, out.output(), x, len)? };
+    match (overflow, out.input().of_type::<f16>()) {
+        (Some(flag), Some(values)) => beyond(cuda, flag, values),
+        _ => Ok(()),
+    }
+}
+
+/// Notes at `flag` where any of the `values` is no number.
+///
+/// # Errors
+/// No values, too many, or the device fails.
+pub fn beyond(cuda: &Cuda, flag: Flag<'_>, values: In<'_, f16>) -> Result<()> {
+    let len = word("beyond", "values", values.len())?;
+    let launch = Launch::over("beyond", values.len().div_ceil(8), tiles::NARROW_THREADS)?;
+    // SAFETY: values hold len values, and flag a word.
+    unsafe { cuda.beyond(launch, flag, values.words(), len) }
 }
 
 /// An affine layer's use as kernels take it.
@@ -423,7 +448,7 @@ impl Layer {
         let affine = epilogue.affine.map_or([None; 2], |affine| affine.map(Some));
         let segments = word(self.op, "images", segments(self.geometry.output.positions()))?;
         let numbers = [self.rows, self.pixels[0], segments, activation, u32::from(accumulate)];
-        let (residual, layer) = (epilogue.residual, self.sizes);
-        Ok(AffineParameters { y, parts, x, weight, bias, affine, residual, rows, layer, numbers })
+        let (residual, overflow, layer) = (epilogue.residual, epilogue.overflow, self.sizes);
+        Ok(AffineParameters { y, parts, x, weight, bias, affine, residual, rows, overflow, layer, numbers })
     }
 }

@@ -70,6 +70,7 @@ impl Run<'_> {
             affine: scale.and_then(|node| passes.scale_shift(node)),
             residual: residual.map(|residual| others.get(residual)),
             activation: kind.filter(|_| argument.is_none()),
+            overflow: self.overflow,
         };
         let x = others.get::<X>(*x);
         conv::forward(cuda, z, sums, x, weight, bias, epilogue, n, geometry, precision, scratch)?;

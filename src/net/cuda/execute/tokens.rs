@@ -20,9 +20,8 @@ impl Run<'_> {
         let (passes, cuda, n) = (self.passes, self.passes.cuda, self.n);
         match *op {
             AttentionOp::Forward { y, weights, x, scores, at } => typed!(self, y, T => {
-                let ((n, shape), read) = (at.each(n), passes.plan.program.reads(weights));
-                let (y, weights, others) = self.memory.carve_two::<T>(y, weights);
-                let weights = read.then_some(weights);
+                let (n, shape) = at.each(n);
+                let (y, weights, others) = self.memory.carve_read::<T>(y, weights);
                 let (mask, windows) = match scores {
                     Scores::Plain => (None, None),
                     Scores::Masked(mask) => (Some(others.get(mask).bits()), None),
