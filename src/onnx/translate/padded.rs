@@ -2,15 +2,8 @@
 
 use super::super::axes;
 use super::at::At;
-use super::state::{Held, Translation, Value};
+use super::state::{Held, Padded, Translation, Value};
 use crate::error::{Error, Result};
-
-/// An image with zeros around it: above, to the left, below and to the right.
-#[derive(Clone, Debug)]
-pub(super) struct Padded {
-    of: Value,
-    sides: [usize; 4],
-}
 
 impl<'a> Translation<'a> {
     pub(super) fn pad(&mut self, at: &At<'a>) -> Result<Vec<Held>> {

@@ -8,7 +8,6 @@ use super::super::function::{Function, Steps};
 use super::super::message::{Graph, Node};
 use super::super::store::{self, Stores};
 use super::at::At;
-use super::padded::Padded;
 use crate::error::{Error, Result};
 use crate::graph::Operation;
 use crate::net::{Activation, Shape};
@@ -36,6 +35,13 @@ pub(super) enum Held {
     Scores(Scores),
     Moment(Moment),
     Padded(Padded),
+}
+
+/// An image with zeros around it: above, to the left, below and to the right.
+#[derive(Clone, Debug)]
+pub(super) struct Padded {
+    pub(super) of: Value,
+    pub(super) sides: [usize; 4],
 }
 
 /// A node of the network.
