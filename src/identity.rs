@@ -239,8 +239,8 @@ mod tests {
 
     #[test]
     fn identities_of_other_versions_are_told_apart() {
-        assert!(!is_of_another_version("6-00ff"));
-        for other in ["00ff", "6ff", "66-00ff", "5-00", ""] {
+        assert!(!is_of_another_version(&format!("{VERSION}-00ff")));
+        for other in ["00ff", &format!("{VERSION}ff"), &format!("{VERSION}{VERSION}-00ff"), "5-00", ""] {
             assert!(is_of_another_version(other), "{other}");
         }
     }
