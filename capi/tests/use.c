@@ -30,7 +30,7 @@ static void library(void) {
     OK(sj_device_open("cpu", 1, &other));
     CHECK(sj_device_get_info(other, NULL) == SJ_ERR_NULL);
     OK(sj_last_error(other, first, sizeof first, NULL));
-    FAILS(SJ_ERR_ARGUMENT, "unknown variant", sj_device_open("tpu", 1, &none));
+    FAILS(SJ_ERR_ARGUMENT, "`tpu` is no device", sj_device_open("tpu", 1, &none));
     CHECK(none == NULL);
     OK(sj_last_error(NULL, whole, sizeof whole, &needed));
     CHECK(needed == strlen(whole) + 1 && strcmp(first, whole) != 0);
