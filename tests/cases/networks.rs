@@ -136,7 +136,8 @@ pub fn selects_in_place(device: &Device, request: &[usize]) -> Result<(), Failed
 type Compose<'a> = &'a dyn Fn(&mut Builder, NodeId) -> scrubjay::Result<NodeId>;
 
 /// A pass in f16 is refused where a value is beyond it, also where what follows makes a number of infinity: of an affine layer
-/// before tanh, and of a sum before a sigmoid. Below f16's largest value, and in bf16, it is not.
+/// before tanh, also of channels enough for the kernels of sm_90a, and of a sum before a sigmoid. Below f16's largest value, and in
+/// bf16, it is not.
 pub fn refuses_beyond(device: &Device) -> Result<(), Failed> {
     let affine = |b: &mut Builder, x: NodeId| {
         let x = b.flatten(x);
@@ -151,16 +152,24 @@ pub fn refuses_beyond(device: &Device) -> Result<(), Failed> {
         let x = b.activation(x, Activation::Sigmoid);
         Ok(b.flatten(x))
     };
-    let made: [(Compose<'_>, f32); 2] = [(&affine, 4.0), (&sum, 2.0)];
-    for (compose, times) in made {
+    let wide = |b: &mut Builder, x: NodeId| {
+        let x = b.conv(x, "first", 32, Conv::square(1, 1, 0))?;
+        let x = b.conv(x, "conv", 8, Conv::square(1, 1, 0))?;
+        let x = b.activation(x, Activation::Tanh);
+        Ok(b.flatten(x))
+    };
+    let made: [(Compose<'_>, usize, f32); 3] = [(&affine, 1, 4.0), (&sum, 1, 2.0), (&wide, 32, 1024.0)];
+    for (compose, channels, times) in made {
         let mut weights = nets::weights(5);
-        let (mut b, x) = Builder::new(&mut weights, Shape::new(2, 2, 1));
+        let (mut b, x) = Builder::new(&mut weights, Shape::new(2, 2, channels));
         let x = compose(&mut b, x)?;
         let x = b.linear(x, "head", 3)?;
         let mut net = b.finish(x)?.freeze();
-        let first = net.layers[0].clone();
-        net.params[first.weight.index()].value.iter_mut().for_each(|weight| *weight = 1.0);
-        first.bias.iter().for_each(|bias| net.params[bias.index()].value.fill(0.0));
+        let head = net.layers.len() - 1;
+        for layer in net.layers[..head].to_vec() {
+            net.params[layer.weight.index()].value.iter_mut().for_each(|weight| *weight = 1.0);
+            layer.bias.iter().for_each(|bias| net.params[bias.index()].value.fill(0.0));
+        }
         let observed = |value: f32, precision| {
             let x = vec![value; net.input().len()];
             let samples = Samples { kind: net.kind(), x, y: vec![1].into(), stream: None };
