@@ -166,7 +166,8 @@ pub fn refuses_beyond(device: &Device) -> Result<(), Failed> {
         let x = b.linear(x, "head", 3)?;
         let mut net = b.finish(x)?.freeze();
         let head = net.layers.len() - 1;
-        for layer in net.layers[..head].to_vec() {
+        for i in 0..head {
+            let layer = net.layers[i].clone();
             net.params[layer.weight.index()].value.iter_mut().for_each(|weight| *weight = 1.0);
             layer.bias.iter().for_each(|bias| net.params[bias.index()].value.fill(0.0));
         }
