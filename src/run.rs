@@ -83,8 +83,7 @@ impl Session {
         self.together(
             |session| session.go_on(request, scrubbed, None, |_| Ok(())),
             |session| session.go_on(request, &mut before.clone(), None, |_| Ok(())),
-        )?;
-        self.round(request, scrubbed)
+        )
     }
 
     /// Rounds the network at random to the type of the model's files, where that was asked for.
@@ -142,8 +141,8 @@ impl Session {
         Ok(Scrubbed { network: self.network().clone(), records: vec![], notes })
     }
 
-    /// Removes the batches that `scrubbed` has no record of; `keep` takes each record before the next batch begins, and
-    /// `stages` what to go on from within one.
+    /// Removes the batches that `scrubbed` has no record of, and rounds the network as was asked for; `keep` takes each record
+    /// before the next batch begins, and `stages` what to go on from within one.
     fn go_on(
         &self,
         request: &Request,
@@ -174,7 +173,7 @@ impl Session {
             scrubbed.records.push(record);
             report(i + 1, None)?;
         }
-        Ok(())
+        self.round(request, scrubbed)
     }
 
     /// Tells what became of a batch.
@@ -239,7 +238,6 @@ impl Session {
             other => other,
         })?;
         stages.clear()?; // of a run that was stopped between a record and this
-        self.round(request, &mut scrubbed)?;
         let network = Box::new(scrubbed.network.clone());
         if ranks.leads() {
             let outcome =

@@ -8,10 +8,7 @@
 
 use std::sync::atomic::AtomicBool;
 
-use crate::codec::{
-    Columns, Foci, FociOptions, Rows, foci, foci_on_device, permuted_first_steps,
-    permuted_first_steps_on_device,
-};
+use crate::codec::{Columns, Foci, FociOptions, Rows, Table, foci_of_table, permuted_first_steps_of_table};
 use crate::device::Device;
 use crate::error::{Error, Result, check_stop};
 use crate::loss::uncertainty;
@@ -334,19 +331,20 @@ fn by_vote(
 fn run(device: &Device, trace: &Observed, m: usize, most: Option<usize>) -> Result<Foci> {
     let losses: Vec<f64> = trace.losses[..m].iter().map(|&loss| f64::from(loss)).collect();
     let options = FociOptions { max_features: most, ..FociOptions::default() };
-    match (&trace.activations, device.cuda()) {
-        (Activations::Device(values), Some(cuda)) => {
-            foci_on_device(device, &losses, Rows::new(cuda, values, m, trace.d)?, &options)
-        }
-        (Activations::Device(_), None) => Err(elsewhere()),
-        (Activations::Host(values), _) => {
-            foci(device, &losses, &Columns::from_rows_f32(values, m, trace.d, trace.d)?, &options)
-        }
-    }
+    foci_of_table(device, &losses, table(device, trace, m)?, &options)
 }
 
-fn elsewhere() -> Error {
-    Error::config("a trace in the memory of a GPU, and a choice of units without one")
+/// The activations of the first `m` copies of a trace as a table, where they are.
+fn table<'a>(device: &'a Device, trace: &'a Observed, m: usize) -> Result<Table<'a>> {
+    match (&trace.activations, device.cuda()) {
+        (Activations::Host(values), _) => {
+            Ok(Table::Host(Columns::from_rows_f32(values, m, trace.d, trace.d)?))
+        }
+        (Activations::Device(values), Some(cuda)) => Ok(Table::Device(Rows::new(cuda, values, m, trace.d)?)),
+        (Activations::Device(_), None) => {
+            Err(Error::config("a trace in the memory of a GPU, and a choice of units without one"))
+        }
+    }
 }
 
 /// The 95 % point of the largest first-step T under permuted losses, over `permutations` of each trace.
@@ -356,18 +354,8 @@ fn noise_level(device: &Device, traces: &[&Observed], permutations: usize, seed:
         let trace = traces[which];
         let losses: Vec<f64> = trace.losses.iter().map(|&loss| f64::from(loss)).collect();
         let numbers = (which * permutations) as u32..((which + 1) * permutations) as u32;
-        let (m, d) = (trace.m, trace.d);
-        let tops = match (&trace.activations, alone.cuda()) {
-            (Activations::Device(values), Some(cuda)) => {
-                let rows = Rows::new(cuda, values, m, d)?;
-                permuted_first_steps_on_device(&losses, rows, numbers, seed)?
-            }
-            (Activations::Device(_), None) => return Err(elsewhere()),
-            (Activations::Host(values), _) => {
-                let columns = Columns::from_rows_f32(values, m, d, d)?;
-                permuted_first_steps(&alone, &losses, &columns, numbers, seed)?
-            }
-        };
+        let x = table(&alone, trace, trace.m)?;
+        let tops = permuted_first_steps_of_table(&alone, &losses, x, numbers, seed)?;
         Ok(tops.unwrap_or_default())
     };
     let mut tops = device.ranks().each(traces.len(), of_trace)?.concat();

@@ -68,6 +68,7 @@ struct Files {
 }
 
 /// A model and its data, ready to be trained.
+#[derive(Clone)]
 pub struct Training {
     device: Device,
     start: Start,
@@ -366,24 +367,7 @@ impl Training {
         if self.device.count() == 1 {
             return first(self);
         }
-        let on = |device: &Device| Training {
-            device: device.clone(),
-            start: self.start.clone(),
-            options: self.options.clone(),
-            samples: self.samples.clone(),
-            validation: self.validation.clone(),
-            exclude: self.exclude.clone(),
-            excluded: self.excluded.clone(),
-            indices: self.indices.clone(),
-            classes: self.classes.clone(),
-            tokenizer: self.tokenizer.clone(),
-            pipeline: self.pipeline.clone(),
-            normalise: self.normalise.clone(),
-            augment: self.augment.clone(),
-            files: self.files.clone(),
-            notes: self.notes.clone(),
-            stop: self.stop.clone(),
-        };
+        let on = |device: &Device| Training { device: device.clone(), ..self.clone() };
         self.device.together(|device| first(&on(device)), |device| others(&on(device)))
     }
 

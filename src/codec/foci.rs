@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::columns::{Columns, Y_STREAM, add_noise, check_sigma};
 use super::cpu::{self, CpuStep};
-use super::cuda::{self, CudaStep, Rows, Table};
+use super::cuda::{self, CudaStep, Table};
 use super::memory::MemoryEstimate;
 use super::options::{FociOptions, Standardize};
 use super::ranks::{Ranks, Sum};
@@ -123,18 +123,22 @@ pub fn foci_memory(device: &Device, n: usize, p: usize, options: &FociOptions) -
     Ok(estimate)
 }
 
-/// [`foci`] on a table that is on the device already: nothing of it comes to the host but the sum of every column in the
-/// first step, and the winner of each step. The table is taken as it is, without noise or another scale.
+/// [`foci`] on a table, wherever it is. Of one that is on the device nothing comes to the host but the sum of every column in the
+/// first step, and the winner of each step; it is taken as it is, without noise or another scale.
 ///
 /// # Errors
 /// As [`foci`].
-pub(crate) fn foci_on_device(device: &Device, y: &[f64], x: Rows<'_>, options: &FociOptions) -> Result<Foci> {
-    check(y, Table::Device(x), options)?;
+pub(crate) fn foci_of_table(device: &Device, y: &[f64], x: Table, options: &FociOptions) -> Result<Foci> {
+    let cuda = match x {
+        Table::Host(x) => return foci(device, y, &x, options),
+        Table::Device(rows) => rows.cuda(),
+    };
+    check(y, x, options)?;
     if options.noise != 0.0 || options.standardize != Standardize::None {
         return Err(Error::config("columns on the device are neither scaled nor perturbed"));
     }
     let ranks = Ranks::new(y, options.ties)?;
-    select(Some(x.cuda()), device.ranks(), &ranks, Table::Device(x), options, &mut |_, _| ())
+    select(Some(cuda), device.ranks(), &ranks, x, options, &mut |_, _| ())
 }
 
 /// [`foci_each`] in the thread pool of the caller.

@@ -52,14 +52,14 @@ mod xi;
 
 pub use blankets::Blankets;
 pub use columns::Columns;
-pub(crate) use cuda::{Again, Rows};
-pub(crate) use foci::foci_on_device;
+pub(crate) use cuda::{Again, Rows, Table};
+pub(crate) use foci::foci_of_table;
 pub use foci::{Foci, Stopped, foci, foci_each, foci_memory};
 pub use graph::{Graph, graph, graph_memory};
 pub use memory::MemoryEstimate;
 pub use neighbours::nearest;
 pub use options::{FociOptions, Measure, Standardize, StatisticOptions, Ties};
-pub(crate) use resample::permuted_first_steps_on_device;
+pub(crate) use resample::permuted_first_steps_of_table;
 pub use resample::{Interval, interval, p_value, permuted_first_steps};
 pub use statistic::{Statistic, statistic, statistic_memory};
 pub use watch::Watch;

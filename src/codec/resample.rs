@@ -10,7 +10,7 @@ use std::ops::Range;
 use rayon::prelude::*;
 
 use super::columns::Columns;
-use super::cuda::{Given, Rows, Table};
+use super::cuda::{Given, Table};
 use super::neighbours::{Neighbours, sum};
 use super::options::{Measure, StatisticOptions, Ties};
 use super::ranks::{Ranks, Sum, sort_key};
@@ -176,19 +176,23 @@ pub fn permuted_first_steps(
     device.scope(|| first_steps(y, x, permutations, seed))
 }
 
-/// [`permuted_first_steps`] of a table that is on the device, by the device; only the largest sums come to the host.
+/// [`permuted_first_steps`] of a table, wherever it is. Of one that is on the device only the largest sums come to the host.
 ///
 /// # Errors
 /// As [`super::foci()`].
-pub(crate) fn permuted_first_steps_on_device(
+pub(crate) fn permuted_first_steps_of_table(
+    device: &Device,
     y: &[f64],
-    x: Rows<'_>,
+    x: Table<'_>,
     permutations: Range<u32>,
     seed: u64,
 ) -> Result<Option<Vec<f64>>> {
-    let table = Table::Device(x);
-    let (ranks, permuted) = permuted(y, table, permutations, seed)?;
-    let tops = x.permuted_firsts(&permuted)?;
+    let rows = match x {
+        Table::Host(x) => return permuted_first_steps(device, y, &x, permutations, seed),
+        Table::Device(rows) => rows,
+    };
+    let (ranks, permuted) = permuted(y, x, permutations, seed)?;
+    let tops = rows.permuted_firsts(&permuted)?;
     Ok(tops.into_iter().map(|top| ranks.unconditional(top)).collect())
 }
 

@@ -39,9 +39,7 @@ impl Device {
     pub(super) fn on_gpus(numbers: &[usize], threads: usize) -> Result<Device> {
         let seen = cuda::list()?;
         if let Some(missing) = numbers.iter().find(|&&number| number >= seen.len()) {
-            let list: Vec<String> =
-                seen.iter().enumerate().map(|(i, name)| format!("{i} ({name})")).collect();
-            let reason = format!("GPU {missing} was asked for, and the driver shows {}", list.join(", "));
+            let reason = format!("GPU {missing} was asked for, and the driver shows {}", listed(&seen));
             return Err(Error::NoGpu { reason });
         }
         let all = match threads {
@@ -145,20 +143,24 @@ impl Device {
     }
 }
 
+/// GPUs by number and name.
+fn listed(seen: &[String]) -> String {
+    let names: Vec<String> = seen.iter().enumerate().map(|(i, name)| format!("{i} ({name})")).collect();
+    names.join(", ")
+}
+
 /// The GPU of a rank, of those that the driver shows.
 fn number_of(local: Option<usize>, seen: &[String]) -> Result<usize> {
-    let list =
-        || seen.iter().enumerate().map(|(i, name)| format!("{i} ({name})")).collect::<Vec<_>>().join(", ");
     match (local, seen.len()) {
         (_, 1) => Ok(0), // each may see another one
         (Some(local), count) if local < count => Ok(local),
         (Some(local), _) => Err(Error::config(format!(
             "this is rank {local} of its machine (from 0), and the driver shows {}: start one rank for each GPU",
-            list()
+            listed(seen)
         ))),
         (None, _) => Err(Error::config(format!(
             "the launcher does not say which rank of its machine this is (LOCAL_RANK), and the driver shows {}",
-            list()
+            listed(seen)
         ))),
     }
 }

@@ -209,15 +209,19 @@ mod tests {
             unsafe { staging.read(&engine, &mut found, address).unwrap() };
             assert_eq!(found, (1..=len as u8).collect::<Vec<u8>>());
         }
-        // A ring of three small slots takes three writes without a wait.
-        let mut device = [0u8; 12];
-        let (address, waits) = (device.as_mut_ptr() as u64, *engine.waits.borrow());
-        for i in 0..3 {
+        // A ring of three small slots takes three writes without a wait, and waits for the first of them before a fourth.
+        let (mut staging, engine) =
+            (Staging { small: Ring::new((4, 3)), large: Ring::new((16, 2)) }, Late::default());
+        let mut device = [0u8; 16];
+        let address = device.as_mut_ptr() as u64;
+        for i in 0..4 {
+            let so_far = (*engine.waits.borrow(), engine.copies.borrow().len());
+            assert_eq!(so_far, (0, i as usize));
             // SAFETY: as above.
-            unsafe { staging.write(&engine, address + 4 * i, &[i as u8; 4]).unwrap() };
+            unsafe { staging.write(&engine, address + 4 * i, &[1 + i as u8; 4]).unwrap() };
         }
-        assert!(*engine.waits.borrow() - waits <= 3 && engine.copies.borrow().len() <= 3);
+        assert_eq!((*engine.waits.borrow(), engine.copies.borrow().len()), (1, 3));
         engine.wait(&engine.event().unwrap()).unwrap();
-        assert_eq!(device, [0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2]);
+        assert_eq!(device, [1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3, 4, 4, 4, 4]);
     }
 }

@@ -27,10 +27,13 @@ pub(crate) struct Derivatives<'a> {
     passes: Passes<'a>,
     arena: Arena,
     inputs: &'a dyn Inputs,
-    /// The chunks of this rank, lane by lane; all lanes of which this rank has some; and how many lanes and chunks there are.
+    /// The chunks of this rank, lane by lane.
     chunks: Vec<Range<usize>>,
+    /// Of each lane of this rank, which chunks are its own.
     own: Vec<Range<usize>>,
-    all: [usize; 2],
+    /// Of all ranks.
+    lanes: usize,
+    chunks_of_all: usize,
     /// The chunk whose primal part the arena has.
     present: Option<usize>,
     /// What products read of the first chunks.
@@ -73,7 +76,7 @@ impl<'a> Derivatives<'a> {
         let rows = [RowBuffers::upload(cuda, &zeros)?, RowBuffers::upload(cuda, &zeros)?];
         let (chunk, lanes) = (passes.plan.chunk, cuda_lanes(net, inputs.len()));
         let of_lane = |lane: &Range<usize>| lane.len().div_ceil(chunk);
-        let all = [lanes.len(), lanes.iter().map(of_lane).sum()];
+        let chunks_of_all = lanes.iter().map(of_lane).sum();
         let (mut chunks, mut own) = (vec![], vec![]);
         for lane in device.ranks().own(lanes.len()).map(|lane| lanes[lane].clone()) {
             let first = chunks.len();
@@ -82,7 +85,7 @@ impl<'a> Derivatives<'a> {
         }
         // Where the lanes' chunks would fit side by side, they are kept as one chunk of all images would be.
         let (whole, free) = (passes.plan.kept_bytes() * chunks.len(), cuda.free()?);
-        let whole = if all[0] > 1 && whole <= free - free / 8 { whole } else { 0 };
+        let whole = if lanes.len() > 1 && whole <= free - free / 8 { whole } else { 0 };
         Ok(Derivatives {
             device,
             passes,
@@ -90,7 +93,8 @@ impl<'a> Derivatives<'a> {
             inputs,
             chunks,
             own,
-            all,
+            lanes: lanes.len(),
+            chunks_of_all,
             present: None,
             stored: vec![],
             memory: memory.max(whole),
@@ -106,7 +110,7 @@ impl<'a> Derivatives<'a> {
 
     /// Lanes of all ranks.
     pub fn lanes(&self) -> usize {
-        self.all[0]
+        self.lanes
     }
 
     /// The share of the chunks whose primal part no product computes again.
@@ -116,7 +120,7 @@ impl<'a> Derivatives<'a> {
     pub fn kept_share(&self) -> Result<f64> {
         let lasting = if self.chunks.len() == 1 { 1 } else { self.stored.len() };
         let of_all = self.device.ranks().gather_values(Ok(vec![lasting as u64]))?.concat();
-        Ok(of_all.iter().sum::<u64>() as f64 / self.all[1] as f64)
+        Ok(of_all.iter().sum::<u64>() as f64 / self.chunks_of_all as f64)
     }
 
     /// The sums of the gradients over the inputs of each lane of this rank, losses weighted where a weight is given. Keeps for
